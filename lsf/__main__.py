@@ -1,0 +1,8 @@
+"""`python -m lsf`: the command line."""
+
+import sys
+
+from lsf.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

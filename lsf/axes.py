@@ -1,0 +1,26 @@
+"""The words of this project and the names of its axes: one word per thing, everywhere.
+
+| word | meaning |
+|---|---|
+| block b = 0 .. L-1 | one transformer layer |
+| state l = 0 .. L | the residual stream entering block l; state L leaves the last block, before the final norm |
+| example | a prompt and its completion |
+| position | a place whose next token is predicted: the first completion token, or each of them |
+| current token, target token | the token at a position, and the one to be predicted there |
+| reading | a state seen as the head would see it (`lens`) or as it is (`raw`) |
+| factual transition | the unit readings f_0 .. f_L |
+| virtual transition | the even walk on the sphere from the current token's meaning to the target token's |
+| deviation | 1 - cos between both, per state, in [0, 2] |
+| plan | which blocks are tuned, and why |
+| run | one fine-tune, a folder on disk |
+
+Axis names in jaxtyping annotations: `positions`, `examples`, `states` (L+1), `blocks` (L), `width` (d), `vocab` (V),
+`k` (the best tokens kept).
+"""
+
+POSITIONS = ("first", "all")
+READINGS = ("lens", "raw")
+VIRTUALS = ("even", "calibrated")
+DTYPES = ("auto", "float32", "bfloat16")
+DEVICES = ("auto", "cuda", "mps", "cpu")
+SPLITS = ("auto", "train", "validation", "test", "all")

@@ -1,0 +1,97 @@
+"""An example, and a task: examples in three splits under one name."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lsf.errors import BadInputError, DataError
+
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt and the completion that should follow it."""
+
+    prompt: str
+    """What the model is given."""
+    completion: str
+    """What it should say next, leading space included."""
+    row: int | None = None
+    """Row in the file it came from, counted from 1 without the header; None where there is no file."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Examples in three disjoint splits; a lesson, a file or a hub data set looks the same from here on."""
+
+    name: str
+    """How the user names it: `lesson:facts`, a path, `hub:...`."""
+    train: tuple[Example, ...]
+    """Examples to tune on and to analyse."""
+    validation: tuple[Example, ...]
+    """Examples for choices during training (learning-rate search, live curve)."""
+    test: tuple[Example, ...]
+    """Examples looked at before and after a run only."""
+    own_splits: bool = True
+    """True where the source names its splits; False where `split_examples` made them."""
+    rows: tuple[Example, ...] = ()
+    """Every example in the source's order, where `own_splits` is False."""
+
+    def __post_init__(self) -> None:
+        """Refuse a task that could not be tuned on."""
+        if not self.train:
+            raise DataError(f"{self.name} has no training examples; at least one is needed.")
+
+    def split(self, name: str) -> tuple[Example, ...]:
+        """Return one split by name; `auto` means `train` where the source has splits, else every row.
+
+        Raises:
+            BadInputError: an unknown split.
+            DataError: the split is empty.
+        """
+        if name == "auto":
+            name = "train" if self.own_splits else "all"
+        if name == "all":
+            return self.rows or self.train + self.validation + self.test
+        if name not in ("train", "validation", "test"):
+            raise BadInputError(f"Unknown split {name!r}; known are: auto, train, validation, test, all.")
+        examples: tuple[Example, ...] = getattr(self, name)
+        if not examples:
+            raise DataError(f"{self.name} has no {name} examples; it has too few rows to split ({len(self.rows)}).")
+        return examples
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over every split's texts, so that two runs can be known to have seen the same data."""
+        digest = hashlib.sha256()
+        for name in ("train", "validation", "test"):
+            digest.update(name.encode())
+            for example in getattr(self, name):
+                digest.update(repr((example.prompt, example.completion)).encode())
+        return digest.hexdigest()
+
+
+def split_examples(name: str, examples: Iterable[Example], seed: int = 0) -> Task:
+    """Split rows that come without splits: 80 % train, 10 % validation, 10 % test, drawn by `seed`.
+
+    Each split keeps the source's order. Validation and test get at least one example each from 3 rows on, and at most
+    500: more would only slow the evaluation of a short run. Fewer than 3 rows all go to training; what needs a held-out
+    split then says so.
+    """
+    rows = tuple(examples)
+    held_out = min(500, max(1, len(rows) // 10)) if len(rows) >= 3 else 0
+    order = np.random.default_rng(seed).permutation(len(rows))
+    test, validation = set(order[:held_out].tolist()), set(order[held_out : 2 * held_out].tolist())
+    train = [row for index, row in enumerate(rows) if index not in test and index not in validation]
+    return Task(
+        name=name,
+        train=tuple(train),
+        validation=tuple(rows[index] for index in sorted(validation)),
+        test=tuple(rows[index] for index in sorted(test)),
+        own_splits=False,
+        rows=rows,
+    )

@@ -1,0 +1,61 @@
+"""What can go wrong for a user, one class per kind; each message is one sentence a user can act on.
+
+Everything that is not an `LsfError` is a failure of ours and is allowed to crash loudly.
+"""
+
+from collections.abc import Iterable
+
+
+class LsfError(Exception):
+    """Base of every error that is explained to the user in one sentence."""
+
+
+class BadInputError(LsfError, ValueError):
+    """A value, option or setting that cannot be accepted; the message says which would be."""
+
+
+class DataError(BadInputError):
+    """A data file, row, column or template that cannot be used."""
+
+
+class ModelError(BadInputError):
+    """A model that cannot be found, loaded or read safely."""
+
+
+class UnknownFamilyError(ModelError):
+    """An architecture outside the families table."""
+
+
+class SelfCheckError(ModelError):
+    """The family's reading of the last state does not reproduce the model's own logits."""
+
+
+class PlanError(BadInputError):
+    """A plan or budget that does not fit the model."""
+
+
+class RunError(LsfError, RuntimeError):
+    """A run folder that is missing, incomplete, held by another process, or a run that failed."""
+
+
+class OutOfMemoryError(RunError, MemoryError):
+    """The device's memory did not suffice; the message says for what, and what would be smaller."""
+
+
+class UnknownNameError(BadInputError, KeyError):
+    """A name that is not in a registry; the message lists the names that are."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        """Say what was asked for and what exists.
+
+        Args:
+            kind: what the registry holds, in the singular ("criterion").
+            name: the name asked for.
+            known: the names that exist, in their order.
+        """
+        self.sentence = f"Unknown {kind} {name!r}; known are: {', '.join(known)}."
+        super().__init__(self.sentence)
+
+    def __str__(self) -> str:
+        """Return the sentence itself (KeyError would quote it)."""
+        return self.sentence

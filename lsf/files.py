@@ -1,0 +1,63 @@
+"""JSON and text files that are either whole or absent: written beside their place, then renamed."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from lsf.errors import BadInputError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` so that a reader sees the old file or the new one, never a part.
+
+    Raises:
+        BadInputError: the folder does not exist or cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
+        temporary.unlink(missing_ok=True) if temporary.parent.is_dir() else None
+        raise BadInputError(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, whole or not at all; NaN and infinity become null (unknown)."""
+    write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Read a JSON file.
+
+    Args:
+        path: the file.
+        what: what it should be, for the error sentence ("an analysis").
+
+    Raises:
+        BadInputError: missing, a folder, not text, or not JSON (with the line).
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadInputError(f"There is no file {path}; {what} was expected there.") from None
+    except json.JSONDecodeError as error:
+        raise BadInputError(f"{path} is not {what}: line {error.lineno} is not valid JSON ({error.msg}).") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInputError(f"{path} cannot be read as {what}: {error}.") from None
+
+
+def finite(value: Any) -> Any:
+    """Return `value` with every NaN or infinite number replaced by None, since unknown is null in our files."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
