@@ -85,7 +85,8 @@ def split_examples(name: str, examples: Iterable[Example], seed: int = 0) -> Tas
     rows = tuple(examples)
     held_out = min(500, max(1, len(rows) // 10)) if len(rows) >= 3 else 0
     order = np.random.default_rng(seed).permutation(len(rows))
-    test, validation = set(order[:held_out].tolist()), set(order[held_out : 2 * held_out].tolist())
+    test: set[int] = set(order[:held_out].tolist())
+    validation: set[int] = set(order[held_out : 2 * held_out].tolist())
     train = [row for index, row in enumerate(rows) if index not in test and index not in validation]
     return Task(
         name=name,

@@ -1,0 +1,38 @@
+"""A second model over the same memory: own module tree, shared tensors, own copies where asked."""
+
+import copy
+from collections.abc import Collection
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+def share_model(model: ModuleT, own: Collection[str] = ()) -> ModuleT:
+    """Return a model with a module tree of its own over the same tensors.
+
+    Its parameters are new `Parameter` objects, so `requires_grad`, `.grad` and hooks on the result never reach
+    `model`. Frozen memory is shared; only the parameters named in `own` are copied and may be changed in place.
+
+    Args:
+        model: the loaded model; it is not changed.
+        own: names from `model.named_parameters()` to copy.
+
+    Returns:
+        The new model, every parameter with `requires_grad=False`.
+
+    Raises:
+        KeyError: a name in `own` is not a parameter of the model.
+    """
+    parameters = dict(model.named_parameters())
+    unknown = set(own) - parameters.keys()
+    if unknown:
+        raise KeyError(f"not parameters of {type(model).__name__}: {sorted(unknown)}")
+    memo: dict[int, object] = {id(buffer): buffer for buffer in model.buffers()}
+    for name, parameter in parameters.items():
+        data = parameter.detach()
+        memo[id(parameter)] = nn.Parameter(data.clone() if name in own else data, requires_grad=False)
+    with torch.no_grad():
+        return copy.deepcopy(model, memo)
