@@ -1,0 +1,131 @@
+"""Who holds a run, and how a run's end is written down.
+
+The process that has queued a run or works on it holds a kernel lock on the folder's `lock` file, and the kernel lets
+go of it when the process dies, however it dies.
+"""
+
+import logging
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lsf.errors import LsfError, RunError
+from lsf.jobs.result import RunResult, RunState
+
+SPEC, METRICS, RESULT, LOG, LOCK, WEIGHTS = (
+    "spec.json",
+    "metrics.jsonl",
+    "result.json",
+    "run.log",
+    "lock",
+    "weights",
+)
+_HELD: dict[Path, FileLock] = {}
+_GUARD = threading.Lock()
+_LOGGER = logging.getLogger(__name__)
+
+
+def hold(folder: Path) -> None:
+    """Take a run for this process, so that others see it as queued or running; taking it again changes nothing.
+
+    Raises:
+        RunError: another process holds it, or its folder is gone.
+    """
+    folder = folder.resolve()
+    with _GUARD:
+        if folder in _HELD:
+            return
+        lock = FileLock(folder / LOCK, thread_local=False)
+        try:
+            lock.acquire(timeout=2, poll_interval=0.02)
+        except Timeout:
+            raise RunError(f"The run {folder.name} is held by another process.") from None
+        except OSError as error:
+            raise RunError(f"Cannot hold the run {folder.name}: {error.strerror or error}.") from error
+        _HELD[folder] = lock
+
+
+def release(folder: Path) -> None:
+    """Let go of a run this process holds; nothing happens where it does not."""
+    with _GUARD:
+        lock = _HELD.pop(folder.resolve(), None)
+    if lock is not None:
+        lock.release()
+
+
+def is_held(folder: Path) -> bool:
+    """Say whether a living process, this one or another, holds the run."""
+    folder = folder.resolve()
+    with _GUARD:
+        if folder in _HELD:
+            return True
+        if not (folder / LOCK).exists():
+            return False
+        probe = FileLock(folder / LOCK, thread_local=False)
+        try:
+            probe.acquire(timeout=0.05, poll_interval=0.01)
+        except Timeout:
+            return True
+        except OSError:
+            return False
+        probe.release()
+        return False
+
+
+@contextmanager
+def holding(folder: Path) -> Iterator[None]:
+    """Hold a run while it is worked on; whatever ends the work without a result is written down as its result.
+
+    An `LsfError` becomes a failed result with its sentence; anything else one that points to run.log, where the
+    traceback is. The error goes on to the caller.
+    """
+    hold(folder)
+    try:
+        yield
+    except BaseException as error:
+        record_failure(folder, error)
+        raise
+    finally:
+        release(folder)
+
+
+def record_failure(folder: Path, error: BaseException) -> None:
+    """Write the failed result of a run that ended by `error`, unless it has a result or its folder is gone."""
+    if not folder.is_dir() or (folder / RESULT).exists():
+        return
+    try:
+        if not isinstance(error, LsfError):
+            with (folder / LOG).open("a", encoding="utf-8") as log:
+                log.write("".join(traceback.format_exception(error)))
+        RunResult(RunState.FAILED, explain(error)).save(folder / RESULT)
+    except (OSError, LsfError):
+        _LOGGER.warning("the end of the run %s could not be written down", folder.name, exc_info=True)
+
+
+def explain(error: BaseException) -> str:
+    """Return the one sentence a user is told about an error."""
+    if isinstance(error, LsfError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted from the keyboard."
+    return f"An unexpected {type(error).__name__} ended it; the traceback is in {LOG}: {error}"
+
+
+def finish(folder: Path, result: RunResult) -> None:
+    """Write a run's result and let go of it.
+
+    Raises:
+        RunError: the folder was removed, or the disk does not take it.
+    """
+    try:
+        if not folder.is_dir():
+            raise RunError(f"The run folder {folder} was removed while the run was going on.")
+        result.save(folder / RESULT)
+    except OSError as error:
+        raise RunError(f"Cannot write the result of {folder.name}: {error.strerror or error}.") from error
+    finally:
+        release(folder)

@@ -1,0 +1,218 @@
+"""What a run came to: the frozen records behind result.json (schema_version 1, unknown is null)."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from lsf.analysis.plan import Predicted
+from lsf.errors import BadInputError, RunError
+from lsf.files import read_json, write_json
+
+SCHEMA_VERSION = 1
+
+
+class RunState(StrEnum):
+    """Where a run stands; the first two are held by a living process, `interrupted` is not and has no result."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED)
+"""The states a result.json can have."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """How well a model does on held-out examples; None where it could not be read."""
+
+    loss: float | None = None
+    """Mean negative log-likelihood per completion token in nats, end-of-text not counted."""
+    perplexity: float | None = None
+    """exp(loss)."""
+    accuracy: float | None = None
+    """Share of completion tokens that are the arg-max under teacher forcing, in [0, 1]."""
+    exact_match: float | None = None
+    """Share of examples whose every completion token is: greedy decoding would write the completion. In [0, 1]."""
+    general_loss: float | None = None
+    """Loss in nats per token on text the base model wrote itself; what it gains in tuning is forgetting."""
+    n_examples: int = 0
+    """Examples read."""
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What the run changed and what it did not, checked on the tensors themselves."""
+
+    frozen_tensors: int
+    """Tensors the plan leaves alone: parameters and persistent buffers."""
+    frozen_hash: str
+    """SHA-256 over the names and bytes of the frozen tensors before the run."""
+    frozen_identical: bool
+    """True where the same hash was found after the run."""
+    tuned_tensors: int
+    """Tensors the plan tunes."""
+    tuned_moved: int
+    """How many of them differ from their start."""
+    tuned_unmoved: tuple[str, ...]
+    """Names of those that do not."""
+    trainable_params: int
+    """Parameters the optimizer held."""
+    planned_params: int
+    """Parameters of the planned blocks and modules."""
+
+    @property
+    def holds(self) -> bool:
+        """True where nothing frozen moved, everything tuned did, and the counts agree."""
+        return self.frozen_identical and not self.tuned_unmoved and self.trainable_params == self.planned_params
+
+
+@dataclass(frozen=True)
+class SearchTrial:
+    """One short run of the learning-rate search."""
+
+    learning_rate: float
+    """Peak rate tried."""
+    validation_loss: float | None
+    """Loss on the validation split after it; None where the loss became infinite."""
+    steps: int
+    """Optimizer steps it took."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One held-out example, and what the model wrote for it."""
+
+    prompt: str
+    """What the model was given."""
+    target: str
+    """The completion that was wanted."""
+    before: str
+    """Greedy answer of the base model."""
+    after: str | None
+    """Greedy answer of the tuned model; None where the run did not get that far."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended and what was measured; written last, so that its existence means the run ended."""
+
+    state: RunState
+    """succeeded, failed or cancelled."""
+    reason: str | None = None
+    """One sentence on why it failed or was cancelled; None where it succeeded."""
+    before: Metrics | None = None
+    """Test split and general text, base model."""
+    after: Metrics | None = None
+    """The same examples, tuned model."""
+    trainable_params: int | None = None
+    """Parameters the optimizer held."""
+    steps: int = 0
+    """Optimizer steps done."""
+    tokens: int = 0
+    """Real tokens trained on, padding not counted."""
+    seconds: float | None = None
+    """Wall seconds of those steps; evaluations, search and loading not counted."""
+    total_seconds: float | None = None
+    """Wall seconds of everything the run did."""
+    step_seconds_median: float | None = None
+    """Median wall seconds of an optimizer step."""
+    peak_memory_bytes: int | None = None
+    """Peak memory of the run above what was there before it."""
+    peak_memory_source: str | None = None
+    """`cuda`: the allocator's peak; `rss`: growth of the process, sampled."""
+    predicted: Predicted = field(default_factory=Predicted)
+    """What the plan expected."""
+    proof: Proof | None = None
+    """What moved; None where the run did not get that far."""
+    learning_rate: float | None = None
+    """Peak rate used, asked for or found."""
+    search: tuple[SearchTrial, ...] = ()
+    """Trials of the learning-rate search; empty where a rate was given."""
+    search_steps: int = 0
+    """Optimizer steps of all trials."""
+    search_seconds: float | None = None
+    """Wall seconds of all trials; None without a search."""
+    samples: tuple[Sample, ...] = ()
+    """A few test examples with the answers before and after."""
+    seed: int | None = None
+    """Of the data order and every other random choice."""
+    data_fingerprint: str | None = None
+    """SHA-256 over the task's texts: equal means the same data."""
+    n_train: int | None = None
+    """Training examples that fit."""
+    n_dropped: int | None = None
+    """Training examples left out because their completion does not fit."""
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    """Versions, platform, GPU and device."""
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse a state that is not an end."""
+        if self.state not in ENDED:
+            raise BadInputError(f"A result's state is {self.state!r}; accepted are: {', '.join(ENDED)}.")
+
+    @property
+    def measured(self) -> Predicted:
+        """What the run really cost, in the terms of the plan's prediction."""
+        return Predicted(
+            trainable_params=self.trainable_params,
+            memory_bytes=self.peak_memory_bytes,
+            step_seconds=self.step_seconds_median,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as plain JSON values: schema_version first, metrics and costs side by side."""
+        plain = asdict(self)
+        metrics = {"before": plain.pop("before"), "after": plain.pop("after")}
+        head = {"schema_version": plain.pop("schema_version"), "state": str(self.state), "reason": self.reason}
+        cost = {"predicted": plain.pop("predicted"), "measured": asdict(self.measured)}
+        return {**head, "metrics": metrics, **cost, **{key: plain[key] for key in plain if key not in head}}
+
+    def save(self, path: Path) -> None:
+        """Write result.json, whole or not at all."""
+        write_json(path, self.to_json())
+
+
+def load_result(path: Path) -> RunResult:
+    """Read result.json.
+
+    Raises:
+        BadInputError: not JSON, or another schema version.
+        RunError: a field is missing, unknown or of the wrong kind.
+    """
+    value = read_json(path, "a run's result")
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BadInputError(f"{path} has schema_version {version}; a result of schema_version 1 was expected.")
+    try:
+        plain = {key: item for key, item in value.items() if key not in ("metrics", "measured")}
+        metrics = value["metrics"]
+        return RunResult(
+            **{
+                **plain,
+                "state": RunState(value["state"]),
+                "before": _maybe(Metrics, metrics["before"]),
+                "after": _maybe(Metrics, metrics["after"]),
+                "predicted": Predicted(**value["predicted"]),
+                "proof": _proof(value["proof"]),
+                "search": tuple(SearchTrial(**trial) for trial in value["search"]),
+                "samples": tuple(Sample(**sample) for sample in value["samples"]),
+            }
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(f"{path} is not a whole result: {error}.") from None
+
+
+def _maybe(record: Any, value: dict[str, Any] | None) -> Any:
+    return None if value is None else record(**value)
+
+
+def _proof(value: dict[str, Any] | None) -> Proof | None:
+    return None if value is None else Proof(**{**value, "tuned_unmoved": tuple(value["tuned_unmoved"])})

@@ -1,0 +1,148 @@
+"""The run store: one folder per run, whose state can be told from its files and from who holds its lock.
+
+A folder holds `spec.json`, `metrics.jsonl`, `result.json` (written last), `run.log`, `weights/`, `checkpoints/` and
+`lock`. A run without a result that no living process holds (lsf.jobs.holding) is `interrupted`.
+"""
+
+import json
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lsf.errors import LsfError, RunError
+from lsf.files import finite
+from lsf.jobs.holding import LOCK, METRICS, RESULT, SPEC, is_held
+from lsf.jobs.result import RunResult, RunState, load_result
+from lsf.jobs.spec import RunSpec, load_spec
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder as it was when it was read."""
+
+    folder: Path
+    """Where it lies."""
+    id: str
+    """Its folder's name."""
+    spec: RunSpec | None
+    """What was asked; None where spec.json cannot be read."""
+    state: RunState
+    """Where it stands."""
+    result: RunResult | None
+    """What it came to; None until it ended."""
+    problem: str | None
+    """One sentence on what is wrong with the folder, or why the run failed; None where all is well."""
+
+
+def create_run(runs: Path, spec: RunSpec) -> Path:
+    """Make a run's folder, with a name that can be read and is new, and write its spec.
+
+    Raises:
+        RunError: the folder cannot be made.
+    """
+    name = "-".join([time.strftime("%Y%m%d-%H%M%S"), _slug(spec.data), _slug(spec.plan.label), secrets.token_hex(2)])
+    folder = runs / name
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(f"Cannot make the run folder {folder}: {error.strerror or error}.") from error
+    spec.save(folder / SPEC)
+    return folder
+
+
+def _slug(text: str) -> str:
+    words = re.findall(r"[a-z0-9]+", text.removeprefix("lesson:").removeprefix("hub:").rsplit("/", 1)[-1].lower())
+    return "-".join(words)[:32].strip("-") or "run"
+
+
+def load_run(folder: Path) -> Run:
+    """Read one run folder; a broken one is a run with a problem.
+
+    Raises:
+        RunError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise RunError(f"There is no run folder {folder}.")
+    spec, result, problem = None, None, None
+    try:
+        spec = load_spec(folder / SPEC)
+    except LsfError as error:
+        problem = str(error)
+    held = is_held(folder)  # read before the result: a run that ends in between has one
+    try:
+        result = load_result(folder / RESULT) if (folder / RESULT).exists() else None
+    except LsfError as error:
+        return Run(folder, folder.name, spec, RunState.FAILED, None, str(error))
+    if result is not None:
+        return Run(folder, folder.name, spec, result.state, result, problem or result.reason)
+    if held:
+        state = RunState.RUNNING if (folder / METRICS).exists() else RunState.QUEUED
+        return Run(folder, folder.name, spec, state, None, problem)
+    ended = "Its process ended before the run did; what was logged until then is kept."
+    return Run(folder, folder.name, spec, RunState.INTERRUPTED, None, problem or ended)
+
+
+def list_runs(runs: Path) -> list[Run]:
+    """Return every run under `runs`, newest first; a folder that is broken or vanishes meanwhile stops nothing."""
+    found: list[Run] = []
+    folders = sorted((path for path in runs.iterdir() if path.is_dir()), reverse=True) if runs.is_dir() else []
+    for folder in folders:
+        if any((folder / name).exists() for name in (SPEC, RESULT, METRICS, LOCK)):
+            try:
+                found.append(load_run(folder))
+            except (RunError, FileNotFoundError):
+                continue
+    return found
+
+
+def append_metrics(folder: Path, row: Mapping[str, Any]) -> None:
+    """Append one whole line to metrics.jsonl; a number that is not finite is written as null.
+
+    Raises:
+        RunError: the folder was removed, or the disk does not take it.
+    """
+    line = json.dumps(finite(dict(row)), allow_nan=False) + "\n"
+    try:
+        with (folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(line)
+    except FileNotFoundError:
+        raise RunError(f"The run folder {folder} was removed while the run was going on.") from None
+    except OSError as error:
+        raise RunError(f"Cannot write the metrics of {folder.name}: {error.strerror or error}.") from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the logged rows of a run, oldest first; a last line still being written is left out."""
+    try:
+        lines = (folder / METRICS).read_bytes().split(b"\n")[:-1]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    rows: list[dict[str, Any]] = []
+    for line in lines:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict):
+            rows.append(row)
+    return rows
+
+
+def delete_run(folder: Path) -> None:
+    """Remove a run's folder.
+
+    Raises:
+        RunError: it does not exist, is not a run, or a process holds it.
+    """
+    if not folder.is_dir():
+        raise RunError(f"There is no run folder {folder}.")
+    if not ((folder / SPEC).exists() or (folder / RESULT).exists()):
+        raise RunError(f"{folder} is not a run folder: it has neither {SPEC} nor {RESULT}.")
+    if is_held(folder):
+        raise RunError(f"The run {folder.name} is still queued or running; stop it first.")
+    shutil.rmtree(folder)

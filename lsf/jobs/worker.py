@@ -1,0 +1,220 @@
+"""A queue and one thread per device that works through it; whoever asks gets frozen snapshots.
+
+No torch and no streamlit: a job is a function of a `Report`. A page may close, a second tab may look on: the worker
+belongs to the process. Only the owner of a job may stop it.
+"""
+
+import itertools
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from lsf.errors import BadInputError, LsfError
+from lsf.jobs.holding import explain, finish, hold, record_failure, release
+from lsf.jobs.job import JobState, JobView, Report
+from lsf.jobs.result import RunResult, RunState
+
+KEPT_JOBS = 64
+"""Ended jobs remembered by a worker; the oldest are forgotten first."""
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass
+class _Job:
+    view: JobView
+    work: Callable[[Report], Any] | None
+    report: Report = field(default_factory=Report)
+    started: float | None = None
+
+
+class Worker:
+    """One daemon thread and its queue, first come first served."""
+
+    def __init__(self, name: str) -> None:
+        """Start the thread.
+
+        Args:
+            name: of the device it works for; seen in the thread's name.
+        """
+        self.name = name
+        self._jobs: dict[str, _Job] = {}
+        self._queue: deque[_Job] = deque()
+        self._running: _Job | None = None
+        self._closed = False
+        self._changed = threading.Condition()
+        self._numbers = itertools.count(1)
+        self._thread = threading.Thread(target=self._loop, name=f"lsf-{name}", daemon=True)
+        self._thread.start()
+
+    def submit(
+        self, kind: str, title: str, work: Callable[[Report], Any], owner: str = "", run: Path | None = None
+    ) -> str:
+        """Put a job at the end of the queue.
+
+        Args:
+            kind: load, analyze or tune.
+            title: what a person reads.
+            work: called in the worker's thread; a run ends by it or it raises. It is let go of afterwards.
+            owner: who may stop it; empty means anybody.
+            run: the run folder it fills; this process holds it from here on.
+
+        Returns:
+            The job's id.
+
+        Raises:
+            BadInputError: the worker was closed.
+            RunError: another process holds the run.
+        """
+        if run is not None:
+            hold(run)
+        with self._changed:
+            if self._closed:
+                raise BadInputError(f"The worker {self.name} was closed; it takes no more jobs.")
+            job_id = f"{next(self._numbers)}-{secrets.token_hex(4)}"
+            view = JobView(
+                id=job_id, kind=kind, title=title, owner=owner, state=JobState.QUEUED, position=0, done=0, total=None,
+                message="", seconds=None, eta_seconds=None, stopping=False, partial=None, result=None, error=None,
+                run=run,
+            )  # fmt: skip
+            job = _Job(view, work)
+            self._jobs[job_id] = job
+            self._queue.append(job)
+            self._forget_oldest()
+            self._changed.notify_all()
+        return job_id
+
+    def view(self, job_id: str) -> JobView:
+        """Return one job as it is now.
+
+        Raises:
+            BadInputError: no such job, or it was forgotten.
+        """
+        with self._changed:
+            return self._view(self._find(job_id))
+
+    def views(self) -> tuple[JobView, ...]:
+        """Return every job it remembers, in the order they were submitted."""
+        with self._changed:
+            return tuple(self._view(job) for job in self._jobs.values())
+
+    def stop(self, job_id: str, owner: str = "", keep: bool = True) -> None:
+        """Stop a job: one that waits is cancelled at once, one that runs is asked to; an ended one stays as it is.
+
+        Raises:
+            BadInputError: no such job, or it belongs to somebody else.
+        """
+        with self._changed:
+            job = self._find(job_id)
+            if job.view.owner and job.view.owner != owner:
+                raise BadInputError(f"Only who started {job.view.title!r} can stop it.")
+            waiting = job in self._queue
+            if waiting:
+                self._queue.remove(job)
+                self._end(job, JobState.CANCELLED)
+            elif job.view.active:
+                job.report.ask_to_stop("keep" if keep else "discard")
+            self._changed.notify_all()
+        if waiting and job.view.run is not None:
+            _cancel_run(job.view.run)
+
+    def forget(self, job_id: str) -> None:
+        """Drop an ended job and with it what it returned, so that its memory can be had back.
+
+        Raises:
+            BadInputError: no such job, or it has not ended.
+        """
+        with self._changed:
+            if self._find(job_id).view.active:
+                raise BadInputError("A job that waits or runs cannot be forgotten; stop it first.")
+            del self._jobs[job_id]
+
+    def wait(self, job_id: str, timeout: float | None = None) -> JobView:
+        """Return a job's view once it ended, or as it is after `timeout` seconds."""
+        with self._changed:
+            job = self._find(job_id)
+            self._changed.wait_for(lambda: not job.view.active, timeout)
+            return self._view(job)
+
+    def close(self, timeout: float | None = 10.0) -> None:
+        """Cancel what waits, ask what runs to stop and keep what it has, and wait at most `timeout` seconds."""
+        with self._changed:
+            self._closed = True
+            waiting = [job.view.id for job in self._queue]
+            if self._running is not None:
+                self._running.report.ask_to_stop("keep")
+            self._changed.notify_all()
+        for job_id in waiting:
+            self.stop(job_id, owner=self._jobs[job_id].view.owner)
+        self._thread.join(timeout)
+
+    def _find(self, job_id: str) -> _Job:
+        if job_id not in self._jobs:
+            raise BadInputError(f"There is no job {job_id!r}; it ended long ago, or the server was started again.")
+        return self._jobs[job_id]
+
+    def _view(self, job: _Job) -> JobView:
+        if not job.view.active:
+            return job.view
+        position = self._queue.index(job) + (self._running is not None) if job in self._queue else 0
+        seconds = None if job.started is None else time.monotonic() - job.started
+        return replace(job.view, position=position, seconds=seconds, **job.report.snapshot())
+
+    def _forget_oldest(self) -> None:
+        ended = [job_id for job_id, job in self._jobs.items() if not job.view.active]
+        for job_id in ended[: max(0, len(ended) - KEPT_JOBS)]:
+            del self._jobs[job_id]
+
+    def _end(self, job: _Job, state: JobState, result: Any = None, error: str | None = None) -> None:
+        job.view = replace(self._view(job), state=state, position=0, result=result, error=error, eta_seconds=None)
+        job.work = None
+
+    def _loop(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                if not self._queue:
+                    return
+                job = self._queue.popleft()
+                self._running, job.started = job, time.monotonic()
+                job.view = replace(job.view, state=JobState.RUNNING)
+                self._changed.notify_all()
+            state, result, error = _work(job)
+            with self._changed:
+                self._running = None
+                self._end(job, state, result, error)
+                self._changed.notify_all()
+            del job, result
+
+
+def _work(job: _Job) -> tuple[JobState, Any, str | None]:
+    """Do a job's work; the one border where every exception is caught, since a thread has nobody above it."""
+    try:
+        assert job.work is not None
+        result = job.work(job.report)
+    except Exception as error:  # the worker outlives its jobs; what is unexpected is logged whole
+        if not isinstance(error, LsfError):
+            _LOGGER.error("the job %r failed", job.view.title, exc_info=error)
+        if job.view.run is not None:
+            record_failure(job.view.run, error)
+        return JobState.FAILED, None, explain(error)
+    finally:
+        if job.view.run is not None:
+            release(job.view.run)
+    if isinstance(result, RunResult):
+        cancelled = result.state is RunState.CANCELLED
+    else:
+        cancelled = job.report.stop is not None
+    return (JobState.CANCELLED if cancelled else JobState.SUCCEEDED), result, None
+
+
+def _cancel_run(folder: Path) -> None:
+    if folder.is_dir():
+        finish(folder, RunResult(RunState.CANCELLED, "Cancelled while it waited in the queue."))
+    else:
+        release(folder)
