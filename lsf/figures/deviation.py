@@ -1,0 +1,136 @@
+"""Bars: the deviation of each state with its interval, and the score of each block with the chosen ones marked."""
+
+from collections.abc import Collection, Sequence
+
+import pandas as pd
+
+from lsf.analysis.plan import format_blocks
+from lsf.analysis.result import Analysis, StateRow
+from lsf.figures.palette import CHOSEN, FACTUAL, UNCHOSEN, VIRTUAL, new_figure
+from lsf.figures.picture import Picture, number
+
+
+def draw_deviation(analysis: Analysis) -> Picture:
+    """Draw the deviation and the target deviation of every state, each with its 95 % interval over examples."""
+    rows = analysis.states
+    known = [(row.deviation, row.state) for row in rows if row.deviation is not None]
+    title = f"Deviation is greatest at state {max(known)[1]}" if known else "Deviation per state"
+    figure = new_figure(title, height=360, bargap=0.3)
+    states = [row.state for row in rows]
+    figure.add_bar(
+        x=states,
+        y=[row.deviation for row in rows],
+        name="deviation from the virtual path",
+        error_y=_whiskers([(row.deviation, row.deviation_low, row.deviation_high) for row in rows]),
+        marker={"color": VIRTUAL.color, "opacity": 0.85},
+        customdata=states,
+        hovertemplate="state %{x}<br>deviation %{y:.3f}<extra></extra>",
+    )
+    targets = [(row.target_deviation, row.target_deviation_low, row.target_deviation_high) for row in rows]
+    figure.add_scatter(
+        x=states,
+        y=[row.target_deviation for row in rows],
+        mode="lines+markers",
+        name="deviation from the target",
+        error_y=_whiskers(targets),
+        line={"color": FACTUAL.color, "dash": FACTUAL.dash, "width": 2},
+        marker={"color": FACTUAL.color, "symbol": FACTUAL.symbol, "size": 9},
+        hovertemplate="state %{x}<br>target deviation %{y:.3f}<extra></extra>",
+    )
+    figure.update_xaxes(title="state", tickmode="array", tickvals=_ticks(states), showgrid=False)
+    figure.update_yaxes(title="1 - cos", rangemode="tozero")
+    return Picture(figure, _deviation_alt(rows), pd.DataFrame([_deviation_row(row) for row in rows]))
+
+
+def _deviation_row(row: StateRow) -> dict[str, float | None]:
+    names = ("deviation", "deviation_low", "deviation_high")
+    names += tuple(f"target_{name}" for name in names)
+    return {"state": row.state, **{name: getattr(row, name) for name in names}}
+
+
+def _deviation_alt(rows: Sequence[StateRow]) -> str:
+    known = [row for row in rows if row.deviation is not None]
+    if not known:
+        return f"No deviation is known yet for the {len(rows)} states."
+    peak = max(known, key=lambda row: row.deviation or 0.0)
+    text = f"The deviation of {len(rows)} states is greatest at state {peak.state} with {number(peak.deviation)}"
+    if peak.deviation_low is not None and peak.deviation_high is not None:
+        text += f" (95 % interval {number(peak.deviation_low)} to {number(peak.deviation_high)})"
+    first, last = number(rows[0].target_deviation), number(rows[-1].target_deviation)
+    return f"{text}. The deviation from the target goes from {first} at state 0 to {last} at state {rows[-1].state}."
+
+
+def draw_scores(
+    scores: Sequence[float | None], chosen: Collection[int], label: str, unit: str, height: int = 340
+) -> Picture:
+    """Draw one score per block; the chosen blocks are marked by colour, by a hatched fill, and by a word.
+
+    Args:
+        scores: of each block, block 0 first; None where it was not measured.
+        chosen: blocks that the plan tunes.
+        label: what the score is, for the title and the axis.
+        unit: of the score; empty for none.
+        height: in pixels.
+
+    Returns:
+        A picture whose bars carry their block in `customdata`, so that a click can toggle it.
+    """
+    blocks = list(range(len(scores)))
+    title = f"{label}: {_chosen_words(chosen)} of {len(scores)} chosen"
+    figure = new_figure(title, height=height, bargap=0.25, barmode="overlay")
+    for mark, own in ((UNCHOSEN, [b for b in blocks if b not in chosen]), (CHOSEN, [b for b in blocks if b in chosen])):
+        figure.add_bar(
+            x=own,
+            y=[scores[block] for block in own],
+            name="tuned" if mark is CHOSEN else "frozen",
+            customdata=own,
+            marker={"color": mark.color, "pattern": {"shape": mark.pattern, "fgcolor": "#FFFFFF", "size": 7}},
+            text=["tuned" if mark is CHOSEN else ""] * len(own),
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="block %{x}<br>" + label + " %{y:.4g}<br>click to change the choice<extra></extra>",
+        )
+    axis = label if not unit else f"{label} ({unit})"
+    figure.update_xaxes(title="block", tickmode="array", tickvals=_ticks(blocks), showgrid=False)
+    figure.update_xaxes(range=[-0.6, len(blocks) - 0.4])
+    figure.update_yaxes(title=axis)
+    table = pd.DataFrame({"block": blocks, "score": list(scores), "tuned": [block in chosen for block in blocks]})
+    return Picture(figure, _scores_alt(scores, chosen, label), table)
+
+
+def _chosen_words(chosen: Collection[int]) -> str:
+    if not chosen:
+        return "no block"
+    return f"block{'s' if len(chosen) > 1 else ''} {format_blocks(chosen)}"
+
+
+def _scores_alt(scores: Sequence[float | None], chosen: Collection[int], label: str) -> str:
+    known = [(score, block) for block, score in enumerate(scores) if score is not None]
+    if not known:
+        return f"{label} was measured for none of the {len(scores)} blocks; tuned: {_chosen_words(chosen)}."
+    best, worst = max(known), min(known)
+    return (
+        f"{label} per block: highest {best[0]:.4g} at block {best[1]}, lowest {worst[0]:.4g} at block {worst[1]}. "
+        f"Tuned: {_chosen_words(chosen)} of {len(scores)}; the others stay frozen."
+    )
+
+
+def _whiskers(values: Sequence[tuple[float | None, float | None, float | None]]) -> dict[str, object]:
+    """Plotly error bars from (value, low, high); a bar without an interval gets none."""
+
+    def distance(value: float | None, end: float | None) -> float:
+        return 0.0 if value is None or end is None else abs(end - value)
+
+    return {
+        "type": "data",
+        "symmetric": False,
+        "array": [distance(value, high) for value, _, high in values],
+        "arrayminus": [distance(value, low) for value, low, _ in values],
+        "thickness": 1.5,
+        "width": 5,
+    }
+
+
+def _ticks(numbers: Sequence[int]) -> list[int]:
+    """Every number up to 33 of them, then every other, every third, ..."""
+    return list(numbers[:: -(-len(numbers) // 33) or 1])

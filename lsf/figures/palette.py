@@ -1,0 +1,164 @@
+"""Colours, symbols, dashes and text sizes of every picture, and one template per theme.
+
+Figures carry the colours of their data only. Text, grid and background come from a template, so that the same figure is
+right on a light page, on a dark page, and after the reader switches. The data colours keep 3:1 against both
+backgrounds and stay apart in the three simulations of colour blindness; nothing is told by colour alone.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one thing looks wherever it is drawn."""
+
+    label: str
+    """Its name in legends."""
+    color: str
+    """Hex colour."""
+    symbol: str
+    """Plotly marker symbol, also in 3-D."""
+    dash: str
+    """Plotly line dash."""
+    pattern: str = ""
+    """Plotly fill pattern of bars; empty for a solid fill."""
+
+
+VIRTUAL = Mark("virtual", "#0072B2", "circle", "solid")
+FACTUAL = Mark("factual", "#D55E00", "diamond", "dash", "/")
+NEUTRAL = Mark("not chosen", "#6B7785", "square", "dot")
+CHOSEN = Mark("chosen", "#D55E00", "diamond", "solid", "/")
+UNCHOSEN = Mark("not chosen", "#0072B2", "circle", "solid")
+
+ROLES = {
+    "base": Mark("base model", "#6B7785", "x", "dot"),
+    "choice": Mark("choice", "#D55E00", "diamond", "solid", "/"),
+    "full": Mark("full", "#0072B2", "circle", "dash"),
+    "first": Mark("first blocks", "#009E73", "triangle-up", "dot", "\\"),
+    "last": Mark("last blocks", "#CC79A7", "triangle-down", "dashdot", "x"),
+    "random": Mark("random blocks", "#6B7785", "square", "longdash", "."),
+    "manual": Mark("by hand", "#8A6FDF", "star", "longdashdot", "+"),
+}
+"""What a run stands for in a comparison -> how it looks."""
+
+TEXT_SIZE = 13
+TITLE_SIZE = 16
+SMALL_SIZE = 11
+FONT = "Source Sans, Source Sans Pro, system-ui, -apple-system, Segoe UI, sans-serif"
+
+
+@dataclass(frozen=True)
+class Theme:
+    """What a template needs to know of a page."""
+
+    name: str
+    """light or dark."""
+    background: str
+    """Of the page."""
+    text: str
+    """Of titles and labels."""
+    muted: str
+    """Of ticks and notes."""
+    grid: str
+    """Of grid lines."""
+    scale: tuple[tuple[float, str], ...]
+    """Sequential colour scale, from nothing to much."""
+
+
+LIGHT = Theme(
+    "light",
+    background="#FFFFFF",
+    text="#1F2933",
+    muted="#5B6770",
+    grid="#E4E8EC",
+    scale=((0.0, "#F3F6F9"), (0.25, "#BBD6EA"), (0.5, "#6AAED6"), (0.75, "#2380BE"), (1.0, "#084A82")),
+)
+DARK = Theme(
+    "dark",
+    background="#0E1117",
+    text="#E6EAEE",
+    muted="#9AA7B4",
+    grid="#2A323C",
+    scale=((0.0, "#171D26"), (0.25, "#12395B"), (0.5, "#1D6297"), (0.75, "#4B9FD8"), (1.0, "#BFE2FA")),
+)
+
+
+def template(theme: Theme) -> dict[str, Any]:
+    """Return the Plotly template of a theme: everything about a figure that is not its data."""
+    axis = {
+        "gridcolor": theme.grid,
+        "linecolor": theme.grid,
+        "zerolinecolor": theme.grid,
+        "tickfont": {"color": theme.muted, "size": SMALL_SIZE + 1},
+        "title": {"font": {"color": theme.muted, "size": TEXT_SIZE}, "standoff": 10},
+        "automargin": True,
+    }
+    scene_axis = {
+        "gridcolor": theme.grid,
+        "zerolinecolor": theme.grid,
+        "showbackground": False,
+        "tickfont": {"color": theme.muted, "size": SMALL_SIZE},
+        "title": {"font": {"color": theme.muted, "size": SMALL_SIZE + 1}},
+    }
+    scale = [list(stop) for stop in theme.scale]
+    return {
+        "layout": {
+            "font": {"family": FONT, "size": TEXT_SIZE, "color": theme.text},
+            "title": {"font": {"size": TITLE_SIZE, "color": theme.text}, "x": 0, "xref": "paper", "xanchor": "left"},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "xaxis": axis,
+            "yaxis": axis,
+            "scene": {"xaxis": scene_axis, "yaxis": scene_axis, "zaxis": scene_axis},
+            "coloraxis": {
+                "colorscale": scale,
+                "colorbar": {"outlinewidth": 0, "thickness": 12, "tickfont": {"color": theme.muted}},
+            },
+            "hoverlabel": {
+                "bgcolor": theme.background,
+                "bordercolor": theme.grid,
+                "font": {"color": theme.text, "size": TEXT_SIZE, "family": FONT},
+                "align": "left",
+            },
+            "legend": {
+                "orientation": "h",
+                "x": 0,
+                "y": 1.02,
+                "yanchor": "bottom",
+                "font": {"size": TEXT_SIZE, "color": theme.text},
+                "bgcolor": "rgba(0,0,0,0)",
+            },
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": theme.muted, "activecolor": theme.text},
+            "dragmode": "pan",
+        }
+    }
+
+
+def new_figure(title: str, height: int, **layout: Any) -> go.Figure:
+    """Return an empty figure with the house layout and no theme yet.
+
+    Args:
+        title: what is seen, in one short sentence.
+        height: in pixels.
+        layout: further Plotly layout properties; they win over the defaults.
+    """
+    figure = go.Figure()
+    defaults = {
+        "template": {},
+        "title": {"text": title},
+        "height": height,
+        "margin": {"l": 8, "r": 8, "t": 56, "b": 8},
+        "uirevision": "keep",
+    }
+    figure.update_layout(**{**defaults, **layout})
+    return figure
+
+
+def themed(figure: go.Figure, theme: Theme) -> go.Figure:
+    """Return a copy of the figure that stands alone on a page of that theme."""
+    copy = go.Figure(figure)
+    copy.update_layout(template=template(theme))
+    return copy

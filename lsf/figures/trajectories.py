@@ -1,0 +1,209 @@
+"""Paths of the virtual and the factual transition through the latent spaces, in one common PCA, flat or in space."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from lsf.analysis.result import Analysis, ExamplePath, Trajectories
+from lsf.figures.depth import Points, add_depth_slider, column, joined, links_between, state_labels
+from lsf.figures.palette import FACTUAL, NEUTRAL, SMALL_SIZE, VIRTUAL, Mark, new_figure
+from lsf.figures.picture import Picture, number, share, visible
+
+
+@dataclass(frozen=True)
+class _Path:
+    """What is drawn in the foreground: the mean over positions, or one example."""
+
+    subject: str
+    factual: Points
+    virtual: Points
+    deviation: Sequence[float | None]
+
+
+def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int = 2, animated: bool = True) -> Picture:
+    """Draw where the readings go (factual) beside the even walk to the target's meaning (virtual).
+
+    Args:
+        analysis: finished or partial, with trajectories.
+        example: index into `trajectories.examples`; None for the mean over all positions.
+        dimensions: 2 or 3 principal components.
+        animated: add a slider and a play button over depth (flat pictures only).
+
+    Returns:
+        A picture whose factual end points carry the example's index in `customdata`, so that a click can pick it.
+
+    Raises:
+        ValueError: the analysis has no trajectories yet, or `dimensions` is neither 2 nor 3.
+    """
+    trajectories = analysis.trajectories
+    if trajectories is None or dimensions not in (2, 3):
+        raise ValueError(f"nothing to draw: trajectories {trajectories is not None}, dimensions {dimensions}")
+    path = _path(analysis, trajectories, example)
+    figure = new_figure(_title(path), height=520 if dimensions == 2 else 600)
+    draw = _flat if dimensions == 2 else _spatial
+    backdrop = trajectories.examples if example is None else ()
+    draw(figure, path, backdrop, trajectories.explained_variance)
+    if animated and dimensions == 2:
+        add_depth_slider(figure, path.factual, path.virtual, first_trace=2)
+    return Picture(figure, _alt(path, trajectories, dimensions), _table(path))
+
+
+def _path(analysis: Analysis, trajectories: Trajectories, example: int | None) -> _Path:
+    if example is None:
+        n = analysis.data.n_positions
+        deviation = [row.deviation for row in analysis.states]
+        return _Path(
+            f"Mean of {n} position{'s' if n != 1 else ''}", trajectories.factual, trajectories.virtual, deviation
+        )
+    chosen = trajectories.examples[example]
+    subject = f"Example {example + 1} ({visible(chosen.target_token)})"
+    return _Path(subject, chosen.factual, chosen.virtual, chosen.deviation)
+
+
+def _peak(deviation: Sequence[float | None]) -> int | None:
+    known = [(value, state) for state, value in enumerate(deviation) if value is not None]
+    return max(known)[1] if known else None
+
+
+def _title(path: _Path) -> str:
+    peak = _peak(path.deviation)
+    if peak is None:
+        return f"{path.subject}: paths through {len(path.factual)} states"
+    return f"{path.subject}: furthest from the virtual path at state {peak}"
+
+
+def _alt(path: _Path, trajectories: Trajectories, dimensions: int) -> str:
+    peak = _peak(path.deviation)
+    variance = sum(trajectories.explained_variance[:dimensions])
+    text = (
+        f"{path.subject}, states 0 to {len(path.factual) - 1}, in {dimensions} principal components that hold "
+        f"{share(variance)} of the variance."
+    )
+    if peak is None:
+        return text
+    return (
+        f"{text} The deviation is {number(path.deviation[0])} at state 0, greatest at state {peak} with "
+        f"{number(path.deviation[peak])}, and {number(path.deviation[-1])} at the last state."
+    )
+
+
+def _table(path: _Path) -> pd.DataFrame:
+    rows = []
+    for name, points in (("factual", path.factual), ("virtual", path.virtual)):
+        for state, point in enumerate(points):
+            coordinates = {f"pc_{axis + 1}": value for axis, value in enumerate(point)}
+            rows.append({"path": name, "state": state, **coordinates, "deviation": path.deviation[state]})
+    return pd.DataFrame(rows)
+
+
+def _axis_title(axis: int, variance: Sequence[float]) -> str:
+    return f"component {axis + 1} ({share(variance[axis])} of variance)"
+
+
+def _hover(name: str, path: _Path) -> list[str]:
+    return [f"{name}, state {state}<br>deviation {number(d, 3)}" for state, d in enumerate(path.deviation)]
+
+
+def _example_hover(index: int, example: ExamplePath) -> str:
+    prompt = example.prompt if len(example.prompt) <= 70 else "…" + example.prompt[-70:]
+    return f"example {index + 1}: {prompt}<b>{example.completion}</b><br>click to see its own path"
+
+
+def _line_style(mark: Mark, width: float) -> dict[str, Any]:
+    return {"color": mark.color, "dash": mark.dash, "width": width}
+
+
+def _flat(figure: go.Figure, path: _Path, backdrop: Sequence[ExamplePath], variance: Sequence[float]) -> None:
+    ends = [example.factual[-1] for example in backdrop]
+    figure.add_scatter(
+        x=joined([example.factual for example in backdrop], 0),
+        y=joined([example.factual for example in backdrop], 1),
+        mode="lines",
+        line={"color": FACTUAL.color, "width": 1},
+        opacity=0.18,
+        name="single examples",
+        hoverinfo="skip",
+        visible=bool(backdrop),
+    )
+    figure.add_scatter(
+        x=column(ends, 0),
+        y=column(ends, 1),
+        mode="markers",
+        customdata=list(range(len(ends))),
+        marker={"color": FACTUAL.color, "symbol": "diamond-open", "size": 7, "opacity": 0.55},
+        hovertext=[_example_hover(index, example) for index, example in enumerate(backdrop)],
+        hoverinfo="text",
+        name="their last state",
+        showlegend=False,
+        visible=bool(backdrop),
+    )
+    links = links_between(path.factual, path.virtual)
+    figure.add_scatter(
+        x=joined(links, 0),
+        y=joined(links, 1),
+        mode="lines",
+        hoverinfo="skip",
+        line={"color": NEUTRAL.color, "width": 1, "dash": "dot"},
+        name="deviation at one state",
+    )
+    for mark, points, where in ((VIRTUAL, path.virtual, "top center"), (FACTUAL, path.factual, "bottom center")):
+        figure.add_scatter(
+            x=column(points, 0),
+            y=column(points, 1),
+            mode="lines+markers+text",
+            name=mark.label,
+            text=state_labels(len(points)),
+            textposition=where,
+            textfont={"size": SMALL_SIZE + 1},
+            line=_line_style(mark, 2.5),
+            marker={"color": mark.color, "symbol": mark.symbol, "size": 10},
+            hovertext=_hover(mark.label, path),
+            hoverinfo="text",
+        )
+    figure.update_xaxes(title=_axis_title(0, variance), zeroline=False)
+    figure.update_yaxes(title=_axis_title(1, variance), zeroline=False, scaleanchor="x")
+
+
+def _spatial(figure: go.Figure, path: _Path, backdrop: Sequence[ExamplePath], variance: Sequence[float]) -> None:
+    faint = [example.factual for example in backdrop]
+    figure.add_scatter3d(
+        x=joined(faint, 0),
+        y=joined(faint, 1),
+        z=joined(faint, 2),
+        mode="lines",
+        opacity=0.15,
+        line={"color": FACTUAL.color, "width": 2},
+        name="single examples",
+        hoverinfo="skip",
+        visible=bool(faint),
+    )
+    links = links_between(path.factual, path.virtual)
+    figure.add_scatter3d(
+        x=joined(links, 0),
+        y=joined(links, 1),
+        z=joined(links, 2),
+        mode="lines",
+        hoverinfo="skip",
+        line={"color": NEUTRAL.color, "width": 2, "dash": "dot"},
+        name="deviation at one state",
+    )
+    for mark, points in ((VIRTUAL, path.virtual), (FACTUAL, path.factual)):
+        figure.add_scatter3d(
+            x=column(points, 0),
+            y=column(points, 1),
+            z=column(points, 2),
+            mode="lines+markers+text",
+            name=mark.label,
+            text=state_labels(len(points)),
+            textfont={"size": SMALL_SIZE},
+            line=_line_style(mark, 5),
+            marker={"color": mark.color, "symbol": mark.symbol, "size": 5},
+            hovertext=_hover(mark.label, path),
+            hoverinfo="text",
+        )
+    titles = [_axis_title(axis, variance).replace(" of variance", "") for axis in range(3)]
+    axes = {name: {"title": {"text": title}} for name, title in zip(("xaxis", "yaxis", "zaxis"), titles, strict=True)}
+    figure.update_layout(scene={**axes, "aspectmode": "data", "dragmode": "orbit"})

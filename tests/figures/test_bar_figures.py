@@ -1,0 +1,46 @@
+"""Deviation bars and criterion bars."""
+
+from lsf.analysis.result import Analysis
+from lsf.figures.deviation import draw_deviation, draw_scores
+
+
+def test_deviation_bars_have_one_interval_per_state(analysis: Analysis) -> None:
+    bar = draw_deviation(analysis).figure.data[0]
+    assert list(bar.y) == [0.0, 0.25, 0.75, 0.5]
+    assert [round(value, 3) for value in bar.error_y.array] == [0.1] * 4
+    assert [round(value, 3) for value in bar.error_y.arrayminus] == [0.05] * 4
+
+
+def test_a_missing_interval_is_no_whisker(analysis: Analysis) -> None:
+    target = draw_deviation(analysis).figure.data[1]
+    assert list(target.error_y.array) == [0.0] * 4
+
+
+def test_the_finding_names_state_value_and_interval(analysis: Analysis) -> None:
+    picture = draw_deviation(analysis)
+    assert picture.title == "Deviation is greatest at state 2"
+    assert "state 2 with 0.75 (95 % interval 0.70 to 0.85)" in picture.alt
+
+
+def test_chosen_blocks_differ_by_colour_pattern_and_word() -> None:
+    picture = draw_scores((0.1, 0.9, 0.5), {1}, "Deviation", "")
+    frozen, tuned = picture.figure.data
+    assert list(frozen.x) == [0, 2]
+    assert list(tuned.x) == [1]
+    assert frozen.marker.color != tuned.marker.color
+    assert tuned.marker.pattern.shape == "/"
+    assert not frozen.marker.pattern.shape
+    assert list(tuned.text) == ["tuned"]
+
+
+def test_bars_carry_their_block_for_clicks() -> None:
+    frozen, tuned = draw_scores((0.1, 0.9, 0.5), {1}, "Deviation", "").figure.data
+    assert list(frozen.customdata) + list(tuned.customdata) == [0, 2, 1]
+
+
+def test_scores_alt_text_names_the_extremes_and_the_choice() -> None:
+    picture = draw_scores((0.1, 0.9, None), {1, 2}, "Deviation", "cos")
+    assert "highest 0.9 at block 1, lowest 0.1 at block 0" in picture.alt
+    assert "blocks 1-2 of 3" in picture.alt
+    assert picture.title == "Deviation: blocks 1-2 of 3 chosen"
+    assert picture.table["tuned"].tolist() == [False, True, True]

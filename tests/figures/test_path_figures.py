@@ -1,0 +1,94 @@
+"""The paths: what is drawn, how it moves, what is said of it."""
+
+import pytest
+
+from lsf.analysis.result import Analysis
+from lsf.figures.depth import state_labels
+from lsf.figures.trajectories import draw_paths
+
+
+def _trace(picture, name):
+    return next(trace for trace in picture.figure.data if trace.name == name)
+
+
+def test_both_paths_have_one_point_per_state(analysis: Analysis) -> None:
+    picture = draw_paths(analysis)
+    for name in ("virtual", "factual"):
+        assert len(_trace(picture, name).x) == 4
+        assert list(_trace(picture, name).text) == ["0", "1", "2", "3"]
+    assert list(_trace(picture, "virtual").y) == [0.0, 1.5, 2.5, 3.0]
+
+
+def test_virtual_and_factual_differ_by_more_than_colour(analysis: Analysis) -> None:
+    picture = draw_paths(analysis)
+    virtual, factual = _trace(picture, "virtual"), _trace(picture, "factual")
+    assert virtual.line.dash != factual.line.dash
+    assert virtual.marker.symbol != factual.marker.symbol
+    assert virtual.line.color == "#0072B2"
+    assert factual.line.color == "#D55E00"
+
+
+def test_one_link_per_state_joins_factual_to_virtual(analysis: Analysis) -> None:
+    links = _trace(draw_paths(analysis), "deviation at one state")
+    assert list(links.x)[3:6] == [1.0, 1.0, None]
+    assert list(links.y)[3:6] == [0.5, 1.5, None]
+    assert len(links.x) == 3 * 4
+
+
+def test_every_frame_names_the_three_traces_it_touches(analysis: Analysis) -> None:
+    figure = draw_paths(analysis).figure
+    names = [trace.name for trace in figure.data]
+    assert [frame.name for frame in figure.frames] == ["0", "1", "2", "3"]
+    for state, frame in enumerate(figure.frames):
+        assert [names[trace] for trace in frame.traces] == ["deviation at one state", "virtual", "factual"]
+        assert len(frame.data[1].x) == state + 1
+    button = figure.layout.updatemenus[0].buttons[0]
+    assert button.args[1]["frame"]["redraw"] is False
+
+
+def test_axes_tell_the_explained_variance(analysis: Analysis) -> None:
+    figure = draw_paths(analysis).figure
+    assert "60 %" in figure.layout.xaxis.title.text
+    assert "25 %" in figure.layout.yaxis.title.text
+
+
+def test_space_shows_three_components_and_no_frames(analysis: Analysis) -> None:
+    picture = draw_paths(analysis, dimensions=3)
+    assert {trace.type for trace in picture.figure.data} == {"scatter3d"}
+    assert not picture.figure.frames
+    assert "10 %" in picture.figure.layout.scene.zaxis.title.text
+
+
+def test_title_and_alt_text_carry_the_finding(analysis: Analysis) -> None:
+    picture = draw_paths(analysis)
+    assert picture.title == "Mean of 2 positions: furthest from the virtual path at state 2"
+    assert "greatest at state 2 with 0.75" in picture.alt
+    assert "85 %" in picture.alt
+
+
+def test_an_example_has_its_own_path_and_no_backdrop(analysis: Analysis) -> None:
+    picture = draw_paths(analysis, example=1)
+    assert "␣Mar" in picture.title
+    assert _trace(picture, "their last state").visible is False
+
+
+def test_end_points_can_be_clicked_to_pick_an_example(analysis: Analysis) -> None:
+    assert list(_trace(draw_paths(analysis), "their last state").customdata) == [0, 1]
+
+
+def test_the_table_holds_what_was_drawn(analysis: Analysis) -> None:
+    table = draw_paths(analysis).table
+    assert len(table) == 8
+    assert table["deviation"].tolist()[:4] == [0.0, 0.25, 0.75, 0.5]
+
+
+def test_nothing_to_draw_is_refused(analysis: Analysis) -> None:
+    with pytest.raises(ValueError, match="dimensions 4"):
+        draw_paths(analysis, dimensions=4)
+
+
+def test_deep_models_label_every_few_states() -> None:
+    labels = state_labels(33)
+    assert labels[:4] == ["0", "", "", "3"]
+    assert labels[-1] == "32"
+    assert sum(bool(label) for label in labels) <= 13

@@ -1,0 +1,70 @@
+"""Curves, trade-off and the page that stands alone."""
+
+from lsf.analysis.result import Analysis
+from lsf.figures.curves import Curve, draw_curves, thin
+from lsf.figures.deviation import draw_deviation
+from lsf.figures.report import Section, html_report
+from lsf.figures.tradeoff import Outcome, draw_tradeoff
+from lsf.figures.trajectories import draw_paths
+
+
+def test_thinning_keeps_ends_and_every_spike() -> None:
+    values = [1.0] * 10_000
+    values[4321], values[7777] = 9.0, -9.0
+    thinned = thin(Curve("run", "full", tuple(map(float, range(10_000))), tuple(values)))
+    assert len(thinned.x) <= 600
+    assert (thinned.x[0], thinned.x[-1]) == (0.0, 9999.0)
+    assert {max(thinned.y), min(thinned.y)} == {9.0, -9.0}
+    assert list(thinned.x) == sorted(thinned.x)
+
+
+def test_short_curves_are_drawn_whole() -> None:
+    curve = Curve("run", "full", (1.0, 2.0), (3.0, 4.0))
+    assert thin(curve) is curve
+
+
+def test_curves_of_two_roles_differ_by_more_than_colour() -> None:
+    curves = [Curve("block 3", "choice", (1, 2), (3.0, 1.0)), Curve("full", "full", (1, 2), (3.0, 2.0))]
+    picture = draw_curves(curves, "training loss", "steps")
+    choice, full = picture.figure.data
+    assert choice.line.dash != full.line.dash
+    assert choice.marker.symbol != full.marker.symbol
+    assert picture.title == "Training loss: block 3 lowest with 1"
+    assert "block 3 went from 3 to 1 over 2 steps" in picture.alt
+    assert len(picture.table) == 4
+
+
+def test_a_run_without_readings_is_listed_and_draws_nothing() -> None:
+    picture = draw_curves([Curve("block 3", "choice", (), ())], "training loss", "steps")
+    assert picture.title == "Training loss: no reading yet"
+    assert len(picture.figure.data) == 1
+
+
+def test_tradeoff_shows_each_run_its_seeds_and_the_front() -> None:
+    outcomes = [
+        Outcome("block 3", "choice", (1.0, 3.0), (0.8, 1.0)),
+        Outcome("full", "full", (4.0,), (0.95,)),
+        Outcome("block 0", "first", (2.5,), (0.1,)),
+    ]
+    picture = draw_tradeoff(outcomes, [0, 1], "exact match", "seconds", baseline=0.05)
+    front, choice, full, _ = picture.figure.data
+    assert list(front.x) == [2.0, 4.0]
+    assert choice.error_y.visible is True
+    assert [round(value, 6) for value in choice.error_y.array] == [0.1]
+    assert full.error_y.visible is False
+    assert "1 seed, no interval" in full.hovertemplate
+    assert picture.title == "full is best in exact match; 2 of 3 runs are not beaten"
+    assert "block 0 0.1 at 2.5" in picture.alt
+    assert picture.table["not beaten"].tolist() == [True, True, False]
+
+
+def test_report_stands_alone_and_escapes_what_users_wrote(analysis: Analysis) -> None:
+    sections = [
+        Section("", "Two sentences.", draw_paths(analysis)),
+        Section("Bars", picture=draw_deviation(analysis), table=draw_deviation(analysis).table),
+    ]
+    page = html_report("<script>x</script>", "lead", sections, "LSF")
+    assert "<script>x</script>" not in page
+    assert page.count("plotly.js v") == 1
+    assert 'src="http' not in page
+    assert "0.75 (95 % interval 0.70 to 0.85)" in page
