@@ -57,6 +57,8 @@ class DataInfo:
     """lens or raw."""
     virtual: str
     """even or calibrated."""
+    mean_tokens: float | None = None
+    """Tokens per example, prompt and completion; for the cost model's attention terms."""
 
 
 @dataclass(frozen=True)

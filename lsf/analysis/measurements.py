@@ -1,0 +1,62 @@
+"""What the measuring room hands over: one batch of readings, and the summary criteria are made of."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+@dataclass(frozen=True)
+class Readings:
+    """One batch of positions as they were read in every latent space; float32 arrays off the device."""
+
+    examples: Int[np.ndarray, " positions"]
+    """Index of each position's example."""
+    current_tokens: Int[np.ndarray, " positions"]
+    """Token id at the position."""
+    target_tokens: Int[np.ndarray, " positions"]
+    """Token id to be predicted there."""
+    factual: Float[np.ndarray, "positions states head_width"]
+    """Readings f_0 .. f_L, not yet of unit length."""
+    anchor: Float[np.ndarray, "positions head_width"]
+    """a_0, the current token's embedding read the same way."""
+    basis: Float[np.ndarray, "positions head_width"]
+    """s_y, the semantic basis of the target token."""
+    neighbour_cosine: Float[np.ndarray, "positions blocks"]
+    """cos(h_b, h_(b+1)) of the raw states."""
+    target_probability: Float[np.ndarray, "positions states"]
+    """Lens probability of the target token."""
+    target_rank: Int[np.ndarray, "positions states"]
+    """Lens rank of the target token; 1 is the top."""
+    top_tokens: Int[np.ndarray, "positions states k"]
+    """Lens's best token ids, best first."""
+    top_probabilities: Float[np.ndarray, "positions states k"]
+    """Their probabilities."""
+
+
+@dataclass(frozen=True)
+class BlockGradient:
+    """Gradient of the mean loss over the probed positions with respect to one block."""
+
+    gradient_norms: tuple[float, ...]
+    """Euclidean norm of the gradient of each tensor of the block, in the model's order."""
+    weight_norms: tuple[float, ...]
+    """Euclidean norm of each of these tensors."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Everything criteria are pure functions of; what was not measured is None."""
+
+    n_blocks: int
+    """L."""
+    seed: int = 0
+    """Of the random control."""
+    deviation: Float[np.ndarray, " states"] | None = None
+    """D_l."""
+    target_deviation: Float[np.ndarray, " states"] | None = None
+    """T_l."""
+    neighbour_cosine: Float[np.ndarray, " blocks"] | None = None
+    """Mean over positions of cos(h_b, h_(b+1))."""
+    gradients: tuple[BlockGradient, ...] | None = field(default=None)
+    """One per block, block 0 first."""

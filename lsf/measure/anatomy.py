@@ -1,0 +1,170 @@
+"""A family bound to one loaded model: its blocks, its readings of a state, its logits; and the self-check."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from lsf.errors import ModelError, SelfCheckError
+from lsf.measure.families import Family
+
+SELF_CHECK_TOLERANCE = 1e-3
+"""Largest absolute difference of logits accepted in float32."""
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where things are in one model; reads states without changing the model."""
+
+    family: Family
+    """Row of the families table."""
+    model: Any
+    """The causal LM (PreTrainedModel) it was resolved in."""
+    blocks: tuple[nn.Module, ...]
+    """Transformer blocks 0 .. L-1."""
+    block_names: tuple[str, ...]
+    """Their dotted names, such as `model.layers.0`."""
+    embedding_name: str
+    """Dotted name of the input embedding."""
+    final_norm_name: str | None
+    """Dotted name of the final norm; None where the model has none."""
+    head_name: str
+    """Dotted name of the LM head."""
+
+    @property
+    def config(self) -> Any:
+        """The text decoder's configuration."""
+        return self.model.config.get_text_config(decoder=True)
+
+    @property
+    def head_weight(self) -> Float[Tensor, "vocab head_width"]:
+        """W, the LM head's weight."""
+        return self.model.get_submodule(self.head_name).weight
+
+    def block_parameters(self, block: int) -> dict[str, nn.Parameter]:
+        """Return one block's parameters by their full dotted names."""
+        prefix = self.block_names[block]
+        return {f"{prefix}.{name}": parameter for name, parameter in self.blocks[block].named_parameters()}
+
+    def read(self, state: Float[Tensor, "*batch width"]) -> Float[Tensor, "*batch head_width"]:
+        """Read a state as the head would: final norm, then the projection to the head's width where there is one."""
+        if self.final_norm_name is not None:
+            state = self.model.get_submodule(self.final_norm_name)(state)
+        return self._project(self.family.project_out, state)
+
+    def embed(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
+        """Return embedding rows times the model's embedding scale, in state space, without positional embedding."""
+        rows = self.model.get_submodule(self.embedding_name)(ids) * self.family.embedding_scale(self.config)
+        return self._project(self.family.project_in, rows)
+
+    def logits(self, reading: Float[Tensor, "*batch head_width"]) -> Float[Tensor, "*batch vocab"]:
+        """Apply everything the family's head does to a reading: product, bias, scale, soft-cap."""
+        return self.family.finish_logits(self.config, self.model.get_submodule(self.head_name)(reading))
+
+    def _project(self, name: str | None, value: Tensor) -> Tensor:
+        module = find_module(self.model, name)
+        return value if module is None else module(value)
+
+
+def find_module(model: nn.Module, name: str | None) -> nn.Module | None:
+    """Return a submodule by dotted name, or None where the model has none of that name."""
+    module: Any = model
+    for part in name.split(".") if name else ():
+        module = getattr(module, part, None)
+    return module if name else None
+
+
+def resolve(model: Any, family: Family) -> Anatomy:
+    """Find the family's modules in a model.
+
+    Raises:
+        ModelError: a module the table names is not there (then the table does not fit this model).
+    """
+    blocks = find_module(model, family.blocks)
+    for name, module in (
+        (family.blocks, blocks),
+        *((n, find_module(model, n)) for n in (family.embedding, family.head)),
+    ):
+        if module is None:
+            raise ModelError(f"{type(model).__name__} has no module {name}; it is not the {family.name} we know.")
+    assert isinstance(blocks, nn.ModuleList)
+    norm = find_module(model, family.final_norm)
+    return Anatomy(
+        family=family,
+        model=model,
+        blocks=tuple(blocks),
+        block_names=tuple(f"{family.blocks}.{index}" for index in range(len(blocks))),
+        embedding_name=family.embedding,
+        final_norm_name=None if norm is None else family.final_norm,
+        head_name=family.head,
+    )
+
+
+@contextmanager
+def captured_states(anatomy: Anatomy, take: Any) -> Iterator[list[Tensor]]:
+    """Collect `take(state)` for states 0 .. L of the forward pass inside the `with`; hooks are always removed.
+
+    Args:
+        anatomy: the model.
+        take: what to keep of a state of shape (batch, tokens, width), so that the rest is freed at once.
+
+    Yields:
+        A list that holds the L+1 kept tensors once the forward pass is done; clear it before the next one.
+    """
+    states: list[Tensor] = []
+
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        states.append(take(args[0] if args else kwargs["hidden_states"]))
+
+    def after(_module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
+        states.append(take(output if isinstance(output, Tensor) else output[0]))
+
+    handles = [block.register_forward_pre_hook(before, with_kwargs=True) for block in anatomy.blocks]
+    handles.append(anatomy.blocks[-1].register_forward_hook(after))
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@torch.no_grad()
+def self_check(anatomy: Anatomy) -> float:
+    """Compare the reading of state L times the head with the model's own logits on a few fixed tokens.
+
+    This is what makes a new architecture safe: a table entry that misses a norm, a scale, a bias or a block is refused
+    before any number is shown.
+
+    Returns:
+        The largest absolute difference of logits.
+
+    Raises:
+        SelfCheckError: it exceeds `SELF_CHECK_TOLERANCE` (in bfloat16: 2 % of the largest logit), the model gives NaN,
+            or a forward pass does not run each block exactly once.
+    """
+    device = next(anatomy.model.parameters()).device
+    vocabulary = anatomy.model.get_submodule(anatomy.embedding_name).weight.shape[0]
+    ids = (torch.arange(2 * 7, device=device).reshape(2, 7) * 7919 + 11) % vocabulary
+    with captured_states(anatomy, lambda state: state) as states:
+        own = anatomy.model(input_ids=ids, use_cache=False).logits.float()
+    name = f"{type(anatomy.model).__name__} ({anatomy.family.name})"
+    if len(states) != len(anatomy.blocks) + 1:
+        raise SelfCheckError(
+            f"{name} ran {len(states) - 1} blocks in one forward pass but lists {len(anatomy.blocks)}; "
+            "its states cannot be read."
+        )
+    if not own.isfinite().all():
+        raise SelfCheckError(f"{name} gives NaN or infinite logits; its weights are damaged or its dtype is too small.")
+    difference = (anatomy.logits(anatomy.read(states[-1])).float() - own).abs().max().item()
+    full_precision = next(anatomy.model.parameters()).dtype == torch.float32
+    tolerance = SELF_CHECK_TOLERANCE if full_precision else 0.02 * max(1.0, own.abs().max().item())
+    if not difference <= tolerance:
+        raise SelfCheckError(
+            f"{name} fails the self-check: our reading of its last state gives logits that differ from its own by "
+            f"{difference:.3g} (at most {tolerance:.3g}); this variant is not supported."
+        )
+    return difference

@@ -1,0 +1,75 @@
+"""Which tokens are computed: no padding to speak of, nothing behind the last position needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from lsf.data.encode import EncodedExample
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of about the same length, padded on the right; causal models need no attention mask for that."""
+
+    ids: Int[Tensor, "batch tokens"]
+    """Token ids, cut behind the last position needed; padding repeats id 0 and is never read."""
+    rows: Int[Tensor, " positions"]
+    """Row in the batch of each position."""
+    places: Int[Tensor, " positions"]
+    """Place in the row of each position."""
+    targets: Int[Tensor, " positions"]
+    """Token to be predicted at each position."""
+    examples: Int[np.ndarray, " positions"]
+    """Index of each position's example in the data."""
+    n_tokens: int
+    """Real tokens, padding not counted."""
+
+    @property
+    def current(self) -> Int[Tensor, " positions"]:
+        """Token at each position."""
+        return self.ids[self.rows, self.places]
+
+
+def probed(row: EncodedExample, positions: str) -> range:
+    """Return the places of an example whose next token is probed: `first`, or `all` completion tokens."""
+    last = row.n_prompt + (row.n_completion if positions == "all" else 1)
+    return range(row.n_prompt - 1, last - 1)
+
+
+def make_batches(
+    rows: Sequence[EncodedExample], positions: str, batch_size: int, seed: int, device: torch.device
+) -> list[Batch]:
+    """Sort examples by length, cut them into batches, and shuffle the batches, so that early results are not biased.
+
+    Args:
+        rows: encoded examples without end-of-text.
+        positions: `first` or `all`.
+        batch_size: examples per batch.
+        seed: of the batches' order.
+        device: where the tensors go.
+    """
+    order = sorted(range(len(rows)), key=lambda index: (probed(rows[index], positions)[-1], index))
+    groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    np.random.default_rng(seed).shuffle(groups)  # type: ignore[arg-type]
+    return [_batch([(index, rows[index]) for index in group], positions, device) for group in groups]
+
+
+def _batch(group: list[tuple[int, EncodedExample]], positions: str, device: torch.device) -> Batch:
+    spans = [probed(row, positions) for _, row in group]
+    lengths = [span[-1] + 1 for span in spans]
+    ids = torch.zeros(len(group), max(lengths), dtype=torch.long)
+    for place, ((_, row), length) in enumerate(zip(group, lengths, strict=True)):
+        ids[place, :length] = torch.tensor(row.ids[:length])
+    picks = [(place, at) for place, span in enumerate(spans) for at in span]
+    return Batch(
+        ids=ids.to(device),
+        rows=torch.tensor([place for place, _ in picks], device=device),
+        places=torch.tensor([at for _, at in picks], device=device),
+        targets=torch.tensor([group[place][1].ids[at + 1] for place, at in picks], device=device),
+        examples=np.array([group[place][0] for place, _ in picks]),
+        n_tokens=sum(lengths),
+    )

@@ -1,0 +1,57 @@
+"""The local devices, best first, with their free memory."""
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+from lsf.errors import BadInputError
+
+
+@dataclass(frozen=True)
+class Device:
+    """One place a model can be put."""
+
+    name: str
+    """As torch calls it: `cuda:0`, `mps`, `cpu`."""
+    label: str
+    """As a person calls it."""
+    free_bytes: int | None
+    """Memory free now; None where the system does not tell."""
+    total_bytes: int | None
+    """Memory in all; None where the system does not tell."""
+
+    @property
+    def memory(self) -> str:
+        """Free memory in words, such as `12.3 of 24.0 GB free`."""
+        if self.free_bytes is None or self.total_bytes is None:
+            return "free memory unknown"
+        return f"{self.free_bytes / 1e9:.1f} of {self.total_bytes / 1e9:.1f} GB free"
+
+
+def list_devices() -> tuple[Device, ...]:
+    """Return every usable device: CUDA GPUs by free memory, then Apple's mps, then the CPU."""
+    gpus = []
+    for index in range(torch.cuda.device_count()):
+        free, total = torch.cuda.mem_get_info(index)
+        gpus.append(Device(f"cuda:{index}", torch.cuda.get_device_name(index), free, total))
+    devices = sorted(gpus, key=lambda gpu: -(gpu.free_bytes or 0))
+    memory = psutil.virtual_memory()
+    if torch.backends.mps.is_available():
+        devices.append(Device("mps", "Apple GPU (memory shared with the CPU)", memory.available, memory.total))
+    cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    devices.append(Device("cpu", f"CPU, {cores} core{'s' if cores != 1 else ''}", memory.available, memory.total))
+    return tuple(devices)
+
+
+def choose_device(wish: str = "auto") -> Device:
+    """Return the device for a wish: `auto` is the best one, `cuda` the freest GPU.
+
+    Raises:
+        BadInputError: no such device here; the sentence lists those there are.
+    """
+    devices = list_devices()
+    for device in devices:
+        if wish in ("auto", device.name, device.name.partition(":")[0]):
+            return device
+    raise BadInputError(f"There is no device {wish!r} here; available are: auto, {', '.join(d.name for d in devices)}.")

@@ -1,0 +1,96 @@
+"""Where blocks, norms and heads are, per architecture: the one table that knows; an unknown family is refused."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from lsf.errors import UnknownFamilyError
+from lsf.registry import Registry
+
+Logits = Float[Tensor, "*batch vocab"]
+
+
+def unscaled(_config: Any) -> float:
+    """Return 1: the embedding row enters the first block as it is (or its module scales it itself)."""
+    return 1.0
+
+
+def plain(_config: Any, logits: Logits) -> Logits:
+    """Return the head's product as it is."""
+    return logits
+
+
+def soft_capped(config: Any, logits: Logits) -> Logits:
+    """Squash logits to (-cap, cap) by tanh where the config has `final_logit_softcapping` (Gemma)."""
+    cap = config.final_logit_softcapping
+    return logits if cap is None else cap * (logits / cap).tanh()
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture: dotted module names below the causal LM, and what it does around them."""
+
+    name: str
+    """Key, usually transformers' `model_type`."""
+    blocks: str = "model.layers"
+    """The ModuleList of transformer blocks."""
+    embedding: str = "model.embed_tokens"
+    """The input embedding; its own scaling counts as part of it."""
+    final_norm: str | None = "model.norm"
+    """The norm after the last block; None, or absent in the model, where there is none."""
+    head: str = "lm_head"
+    """The LM head."""
+    project_in: str | None = None
+    """Linear map from embedding width to d, where the model has one."""
+    project_out: str | None = None
+    """Linear map from d to the head's width, after the final norm, where the model has one."""
+    model_types: tuple[str, ...] = ()
+    """`config.model_type` values it answers to; default: its own name."""
+    embedding_scale: Callable[[Any], float] = unscaled
+    """Config -> factor the model applies to embeddings outside the embedding module."""
+    finish_logits: Callable[[Any, Any], Any] = plain
+    """Config, head product -> logits (soft-cap, scale)."""
+
+
+FAMILIES: Registry[Family] = Registry(
+    "model family",
+    (
+        Family("llama"),
+        Family("mistral"),
+        Family("qwen2"),
+        Family("qwen3"),
+        Family("smollm3"),
+        Family("phi3"),
+        Family("olmo2"),
+        Family("gemma", model_types=("gemma",)),
+        Family("gemma2", finish_logits=soft_capped),
+        Family("gemma3", model_types=("gemma3_text",), finish_logits=soft_capped),
+        Family("gpt2", "transformer.h", "transformer.wte", "transformer.ln_f"),
+        Family("gpt_neox", "gpt_neox.layers", "gpt_neox.embed_in", "gpt_neox.final_layer_norm"),
+        Family(
+            "opt",
+            "model.decoder.layers",
+            "model.decoder.embed_tokens",
+            "model.decoder.final_layer_norm",
+            project_in="model.decoder.project_in",
+            project_out="model.decoder.project_out",
+        ),
+    ),
+)
+
+
+def family_of(model_type: str) -> Family:
+    """Return the family that answers to a config's `model_type`.
+
+    Raises:
+        UnknownFamilyError: none does; the sentence lists those that exist.
+    """
+    for family in FAMILIES.values():
+        if model_type in (family.model_types or (family.name,)):
+            return family
+    raise UnknownFamilyError(
+        f"The architecture {model_type!r} is not in the families table; supported are: {', '.join(FAMILIES)}."
+    )

@@ -1,0 +1,129 @@
+"""Loading a causal LM so that its numbers can be trusted: safetensors only, nothing missing, self-checked."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from lsf.analysis.result import ModelInfo
+from lsf.errors import ModelError, OutOfMemoryError
+from lsf.measure.anatomy import Anatomy, resolve, self_check
+from lsf.measure.devices import Device, choose_device
+from lsf.measure.source import ModelSource, find_model
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory that nobody changes: eval mode, every parameter frozen."""
+
+    model: Any
+    """The causal LM (PreTrainedModel)."""
+    tokenizer: Any
+    """Its tokenizer."""
+    info: ModelInfo
+    """What it is."""
+    anatomy: Anatomy
+    """Where its blocks, norms and head are."""
+    context: int
+    """Tokens it can read at once."""
+    self_check: float
+    """Largest difference between our reading's logits and its own."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where its parameters lie."""
+        return next(self.model.parameters()).device
+
+
+def load_model(name: str, dtype: str = "auto", device: str = "auto") -> LoadedModel:
+    """Load a model by name and check that it is read rightly.
+
+    Args:
+        name: `bundled`, a local folder, or a Hugging Face id.
+        dtype: `float32`, `bfloat16`; `auto` is float32, on CUDA the checkpoint's own bfloat16.
+        device: `auto` (cuda, then mps, then cpu), or one of them.
+
+    Raises:
+        ModelError: one sentence; see `find_model`, and: weights missing from the files, NaN weights, tokenizer larger
+            than the vocabulary.
+        SelfCheckError: the family's reading does not reproduce the model's logits.
+        OutOfMemoryError: it does not fit the device.
+    """
+    source = find_model(name)
+    place = choose_device(device)
+    model = _load_weights(source, _dtype(source, dtype, place), place)
+    tokenizer = _load_tokenizer(source)
+    anatomy = resolve(model, source.family)
+    _check_weights(source, model, anatomy, tokenizer)
+    config = anatomy.config
+    info = ModelInfo(
+        name=name,
+        revision=source.revision,
+        family=source.family.name,
+        n_blocks=len(anatomy.blocks),
+        width=config.hidden_size,
+        vocab_size=anatomy.head_weight.shape[0],
+        tied_head=anatomy.head_weight.data_ptr() == model.get_input_embeddings().weight.data_ptr(),
+        n_params=sum(parameter.numel() for parameter in model.parameters()),
+        dtype=str(model.dtype).removeprefix("torch."),
+        device=place.name,
+    )
+    return LoadedModel(model, tokenizer, info, anatomy, config.max_position_embeddings, self_check(anatomy))
+
+
+def _dtype(source: ModelSource, wish: str, device: Device) -> torch.dtype:
+    if wish != "auto":
+        return getattr(torch, wish)
+    if device.name.startswith("cuda"):
+        config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+        if config.dtype in (torch.bfloat16, torch.float16) and torch.cuda.is_bf16_supported():
+            return torch.bfloat16
+    return torch.float32
+
+
+def _load_weights(source: ModelSource, dtype: torch.dtype, device: Device) -> Any:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source.folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+        )
+        model, report = loaded
+        model = model.to(device.name)
+    except torch.OutOfMemoryError:
+        raise OutOfMemoryError(
+            f"{source.name} needs about {source.weight_bytes / 1e9:.1f} GB and {device.label} has {device.memory}; "
+            "take a smaller model, bfloat16 or another device."
+        ) from None
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise ModelError(f"{source.name} cannot be loaded: {str(error).splitlines()[0]}") from error
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ModelError(
+            f"{source.name} lacks {len(missing)} of its weights (such as {missing[0]}); they would have been random."
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _load_tokenizer(source: ModelSource) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"The tokenizer of {source.name} cannot be loaded: {str(error).splitlines()[0]}") from error
+
+
+def _check_weights(source: ModelSource, model: Any, anatomy: Anatomy, tokenizer: Any) -> None:
+    for parameter_name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ModelError(f"{source.name} has NaN or infinite weights in {parameter_name}; the file is damaged.")
+    rows = model.get_submodule(anatomy.embedding_name).weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(
+            f"The tokenizer of {source.name} knows {len(tokenizer)} tokens but its embedding has {rows} rows; "
+            "they do not belong together."
+        )

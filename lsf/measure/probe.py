@@ -1,0 +1,92 @@
+"""One streaming forward pass that keeps only what positions need."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lsf.analysis.builder import KEPT_TOKENS
+from lsf.analysis.measurements import Readings
+from lsf.errors import ModelError
+from lsf.measure.anatomy import Anatomy, captured_states
+from lsf.measure.batches import Batch
+from lsf.measure.semantics import SemanticBases
+
+
+def stream_readings(
+    anatomy: Anatomy, bases: SemanticBases, batches: Iterable[Batch], reading: str
+) -> Iterator[Readings]:
+    """Run each batch through the decoder once and read every state at its positions.
+
+    Args:
+        anatomy: the loaded model; unchanged.
+        bases: its semantic bases.
+        batches: from `make_batches`.
+        reading: `lens` or `raw`.
+
+    Yields:
+        One `Readings` per batch; nothing of a batch stays on the device afterwards.
+
+    Raises:
+        ModelError: a state is NaN or infinite (the state is named).
+    """
+    for batch in batches:
+        with torch.no_grad():
+            yield _read_batch(anatomy, bases, batch, reading)
+
+
+def _read_batch(anatomy: Anatomy, bases: SemanticBases, batch: Batch, reading: str) -> Readings:
+    with captured_states(anatomy, lambda state: state[batch.rows, batch.places]) as captured:
+        anatomy.model.base_model(input_ids=batch.ids, use_cache=False)
+        states = torch.stack([state.to(batch.ids.device) for state in captured], dim=1)  # positions states width
+    _check_finite(states)
+    lens = anatomy.read(states)
+    anchor = anatomy.embed(batch.current)
+    if reading == "lens":
+        factual, anchor = lens, anatomy.read(anchor)
+    else:
+        factual = states
+    probability, rank, tokens, shares = _logit_lens(anatomy, lens, batch.targets)
+    wide = states.float()
+    return Readings(
+        examples=batch.examples,
+        current_tokens=batch.current.cpu().numpy(),
+        target_tokens=batch.targets.cpu().numpy(),
+        factual=factual.float().cpu().numpy(),
+        anchor=anchor.float().cpu().numpy(),
+        basis=bases.of(batch.targets).float().cpu().numpy(),
+        neighbour_cosine=torch.cosine_similarity(wide[:, :-1], wide[:, 1:], dim=-1).cpu().numpy(),
+        target_probability=probability.cpu().numpy(),
+        target_rank=rank.cpu().numpy(),
+        top_tokens=tokens.cpu().numpy(),
+        top_probabilities=shares.cpu().numpy(),
+    )
+
+
+def _logit_lens(
+    anatomy: Anatomy, lens: Float[Tensor, "positions states head_width"], targets: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return target probability and rank (positions, states) and the top tokens with theirs (positions, states, k).
+
+    One state at a time, so that only positions x vocabulary logits are held. The rank counts tokens of a strictly
+    greater logit, plus one.
+    """
+    columns = []
+    for state in range(lens.shape[1]):
+        logits = anatomy.logits(lens[:, state]).float()
+        target = logits.gather(1, targets[:, None])
+        normaliser = logits.logsumexp(dim=-1, keepdim=True)
+        best, tokens = logits.topk(min(KEPT_TOKENS, logits.shape[-1]), dim=-1)
+        rank = (logits > target).sum(dim=-1) + 1
+        columns.append(((target - normaliser).exp()[:, 0], rank, tokens, (best - normaliser).exp()))
+    probability, rank, tokens, shares = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
+    return probability, rank, tokens, shares
+
+
+def _check_finite(states: Float[Tensor, "positions states width"]) -> None:
+    bad = (~states.isfinite()).any(dim=-1).any(dim=0)
+    if bad.any():
+        state = int(bad.nonzero()[0])
+        where = "the embedding" if state == 0 else f"block {state - 1}"
+        raise ModelError(f"State {state} holds NaN or infinite numbers: {where} produced them. Try float32.")

@@ -1,0 +1,60 @@
+"""Semantic bases of tokens: columns of the LM head's pseudo-inverse, by Gram matrix and Cholesky."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from lsf.errors import ModelError
+
+CHUNK_ROWS = 16_384
+"""Rows of W turned to float64 at a time, so that a large vocabulary needs no float64 copy."""
+SINGULAR_JITTER = 1e-6
+"""Share of the mean diagonal added to a singular Gram matrix."""
+
+
+@dataclass(frozen=True)
+class SemanticBases:
+    """The factorised Gram matrix of one LM head; ask it for the bases of the tokens needed."""
+
+    head_weight: Float[Tensor, "vocab width"]
+    """W."""
+    factor: Float[Tensor, "width width"]
+    """Lower Cholesky factor of W^T W, float64."""
+    jittered: bool
+    """True where the Gram matrix was singular and `SINGULAR_JITTER` x mean(diag) was added."""
+
+    def of(self, tokens: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
+        """Return s_y = (W^T W)^-1 w_y of each token, float32: the state a head reads as exactly y.
+
+        Source: Gu et al., "Vocabulary-Defined Semantics" (arXiv 2401.16184). The head's bias is left out.
+        """
+        unique, places = tokens.to(self.head_weight.device).reshape(-1).unique(return_inverse=True)
+        rows = self.head_weight[unique].to(self.factor.device, torch.float64)
+        bases = torch.cholesky_solve(rows.T, self.factor).T.float()
+        return bases[places.to(bases.device)].reshape(*tokens.shape, -1).to(self.head_weight.device)
+
+
+@torch.no_grad()
+def semantic_bases(head_weight: Float[Tensor, "vocab width"]) -> SemanticBases:
+    """Factorise W^T W once per model: O(V d^2 + d^3), never an SVD of W.
+
+    Raises:
+        ModelError: W holds NaN or infinity.
+    """
+    device = head_weight.device if head_weight.device.type != "mps" else torch.device("cpu")  # mps has no float64
+    width = head_weight.shape[1]
+    gram = torch.zeros(width, width, dtype=torch.float64, device=device)
+    for rows in head_weight.split(CHUNK_ROWS):
+        exact = rows.to(device, torch.float64)
+        gram.addmm_(exact.T, exact)
+    if not gram.isfinite().all():
+        raise ModelError("The LM head holds NaN or infinite weights; the model file is damaged.")
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    # A factor whose smallest pivot drowns in rounding is as singular as one that fails outright.
+    singular = bool(failed) or bool(factor.diagonal().min() ** 2 < 1e-13 * gram.diagonal().max())
+    if singular:
+        gram.diagonal().add_(SINGULAR_JITTER * gram.diagonal().mean())
+        factor = torch.linalg.cholesky(gram)
+    return SemanticBases(head_weight.detach(), factor, singular)

@@ -1,0 +1,51 @@
+"""The one loaded model of a process: asked for by name, shared by every job, given back on request."""
+
+import gc
+import threading
+
+import torch
+
+from lsf.measure.loading import LoadedModel, load_model
+
+
+class ModelShelf:
+    """Holds at most one loaded model; the old one is dropped before another is loaded."""
+
+    def __init__(self) -> None:
+        """Start empty."""
+        self._lock = threading.Lock()
+        self._key: tuple[str, str, str] | None = None
+        self._loaded: LoadedModel | None = None
+
+    @property
+    def current(self) -> LoadedModel | None:
+        """The loaded model, or None."""
+        return self._loaded
+
+    def load(self, name: str, dtype: str = "auto", device: str = "auto") -> LoadedModel:
+        """Return the model, loading it only if another one (or none) is on the shelf.
+
+        Raises:
+            ModelError: see `load_model`; the shelf is empty afterwards.
+        """
+        with self._lock:
+            key = (name, dtype, device)
+            if self._loaded is None or self._key != key:
+                self._drop()
+                self._loaded, self._key = load_model(*key), key
+            return self._loaded
+
+    def unload(self) -> int | None:
+        """Drop the model and return the bytes of its weights, or None where nothing was loaded."""
+        with self._lock:
+            if self._loaded is None:
+                return None
+            freed = sum(parameter.nbytes for parameter in self._loaded.model.parameters())
+            self._drop()
+            return freed
+
+    def _drop(self) -> None:
+        self._loaded, self._key = None, None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

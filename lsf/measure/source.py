@@ -1,0 +1,126 @@
+"""Where a model's files are and whether they may be loaded, decided before any weight is read."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lsf.bundled import MODEL_FOLDER
+from lsf.errors import ModelError, UnknownFamilyError
+from lsf.measure.families import FAMILIES, Family, family_of
+
+SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model folder that has passed every check that needs no weights."""
+
+    name: str
+    """As the user named it."""
+    folder: Path
+    """Where config, weights and tokenizer lie."""
+    revision: str | None
+    """Commit on the hub; None for a local model."""
+    family: Family
+    """Row of the families table."""
+    n_blocks: int
+    """L, by its config."""
+    weight_bytes: int
+    """Bytes of its safetensors files."""
+
+
+def find_model(name: str) -> ModelSource:
+    """Find a model by name: `bundled`, a local folder, or a Hugging Face id (cached, else downloaded).
+
+    Raises:
+        ModelError: one sentence: no such folder or id, no network, no or only pickled weights, custom code, no
+            tokenizer, not a causal language model, quantised.
+        UnknownFamilyError: an architecture outside the families table.
+    """
+    if name == "bundled":
+        return check_folder(name, MODEL_FOLDER, None)
+    path = Path(name).expanduser()
+    if path.exists() or name.startswith((".", "~", "/")) or name.count("/") > 1:
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "does not exist"
+            raise ModelError(f"The model folder {name} {what}; a folder with config.json was expected.")
+        return check_folder(name, path, None)
+    return _from_hub(name)
+
+
+def check_folder(name: str, folder: Path, revision: str | None) -> ModelSource:
+    """Check a folder's config, weights and tokenizer files without loading them."""
+    family, config = check_config(name, folder)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        pickles = [path.name for pattern in PICKLES for path in folder.glob(pattern)]
+        what = f"only {pickles[0]}, which may run code when loaded" if pickles else "no weights"
+        raise ModelError(f"{name} holds {what}; weights as safetensors are needed (model.safetensors).")
+    if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ModelError(f"{name} has no tokenizer; a tokenizer.json beside the weights is needed.")
+    n_blocks = next((config[key] for key in ("num_hidden_layers", "n_layer", "num_layers") if key in config), 0)
+    return ModelSource(name, folder, revision, family, n_blocks, sum(path.stat().st_size for path in weights))
+
+
+def check_config(name: str, folder: Path) -> tuple[Family, dict[str, Any]]:
+    """Read config.json and decide from it alone whether this model can be read safely."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{name} has no config.json; a Hugging Face model folder was expected.") from None
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from None
+    model_type, architectures = str(config.get("model_type")), config.get("architectures") or []
+    try:
+        family = family_of(model_type)
+    except UnknownFamilyError:
+        if "auto_map" in config:
+            raise ModelError(f"{name} needs its own Python code to load, which LSF never runs.") from None
+        if config.get("is_encoder_decoder") or not any(_is_causal(architecture) for architecture in architectures):
+            kind = architectures[0] if architectures else model_type
+            raise ModelError(
+                f"{name} is {kind}, not a causal language model (a decoder); supported are: {', '.join(FAMILIES)}."
+            ) from None
+        raise
+    if architectures and not any(_is_causal(architecture) for architecture in architectures):
+        raise ModelError(f"{name} is {architectures[0]}, which has no language-model head; a causal LM was expected.")
+    if "quantization_config" in config:
+        raise ModelError(f"{name} is quantised; its blocks cannot be tuned. Take the original weights.")
+    return family, config
+
+
+def _is_causal(architecture: str) -> bool:
+    return architecture.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def _from_hub(name: str) -> ModelSource:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - the hub's client is needed for hub models only
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        try:
+            cached = Path(snapshot_download(name, local_files_only=True))
+            return check_folder(name, cached, cached.name)
+        except (LocalEntryNotFoundError, ModelError):
+            small = Path(snapshot_download(name, allow_patterns=SMALL_FILES))
+            check_config(name, small)  # before gigabytes are fetched
+            folder = Path(snapshot_download(name, allow_patterns=[*SMALL_FILES, "*.safetensors"]))
+            return check_folder(name, folder, folder.name)
+    except LocalEntryNotFoundError:
+        raise ModelError(
+            f"{name} is neither a folder here nor cached, and the Hugging Face hub does not answer (no network?)."
+        ) from None
+    except GatedRepoError:
+        raise ModelError(f"{name} is gated; ask for access on the hub and set HF_TOKEN in the environment.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ModelError(
+            f"There is no model {name!r}: neither a folder here nor an id on the hub that this machine may read."
+        ) from None

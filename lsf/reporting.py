@@ -1,0 +1,34 @@
+"""How long work tells what it is doing, without knowing who listens: a thread's job, a terminal, or nobody."""
+
+from typing import Any, Literal, Protocol
+
+Stop = Literal["keep", "discard"]
+
+
+class Reporter(Protocol):
+    """What long work is handed: it reports through it and asks it whether to stop."""
+
+    @property
+    def stop(self) -> Stop | None:
+        """None to go on; `keep` to end early and keep what there is; `discard` to end and keep nothing."""
+        ...
+
+    def progress(self, done: int, total: int | None, message: str = "") -> None:
+        """Say how far it is, in units of its own."""
+        ...
+
+    def partial(self, value: Any) -> None:
+        """Hand over the result so far."""
+        ...
+
+
+class Silent:
+    """A reporter nobody listens to, for calls from Python and tests."""
+
+    stop: Stop | None = None
+
+    def progress(self, done: int, total: int | None, message: str = "") -> None:
+        """Drop it."""
+
+    def partial(self, value: Any) -> None:
+        """Drop it."""
