@@ -20,8 +20,8 @@ def state_labels(count: int) -> list[str]:
 
 
 def column(points: Points, axis: int) -> list[float]:
-    """Return one coordinate of every point."""
-    return [point[axis] for point in points]
+    """Return one coordinate of every point, to the four decimals that can be seen."""
+    return [round(point[axis], 4) for point in points]
 
 
 def joined(lines: Sequence[Points], axis: int) -> list[float | None]:

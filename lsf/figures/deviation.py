@@ -9,6 +9,9 @@ from lsf.analysis.result import Analysis, StateRow
 from lsf.figures.palette import CHOSEN, FACTUAL, UNCHOSEN, VIRTUAL, new_figure
 from lsf.figures.picture import Picture, number
 
+BAR_WIDTH = 0.72
+PATTERN = {"fillmode": "overlay", "fgcolor": "#FFFFFF", "fgopacity": 0.55, "size": 8}
+
 
 def draw_deviation(analysis: Analysis) -> Picture:
     """Draw the deviation and the target deviation of every state, each with its 95 % interval over examples."""
@@ -77,14 +80,15 @@ def draw_scores(
     """
     blocks = list(range(len(scores)))
     title = f"{label}: {_chosen_words(chosen)} of {len(scores)} chosen"
-    figure = new_figure(title, height=height, bargap=0.25, barmode="overlay")
+    figure = new_figure(title, height=height, barmode="overlay")
     for mark, own in ((UNCHOSEN, [b for b in blocks if b not in chosen]), (CHOSEN, [b for b in blocks if b in chosen])):
         figure.add_bar(
             x=own,
             y=[scores[block] for block in own],
             name="tuned" if mark is CHOSEN else "frozen",
             customdata=own,
-            marker={"color": mark.color, "pattern": {"shape": mark.pattern, "fgcolor": "#FFFFFF", "size": 7}},
+            width=BAR_WIDTH,
+            marker={"color": mark.color, "pattern": {**PATTERN, "shape": mark.pattern}},
             text=["tuned" if mark is CHOSEN else ""] * len(own),
             textposition="outside",
             cliponaxis=False,
@@ -92,7 +96,6 @@ def draw_scores(
         )
     axis = label if not unit else f"{label} ({unit})"
     figure.update_xaxes(title="block", tickmode="array", tickvals=_ticks(blocks), showgrid=False)
-    figure.update_xaxes(range=[-0.6, len(blocks) - 0.4])
     figure.update_yaxes(title=axis)
     table = pd.DataFrame({"block": blocks, "score": list(scores), "tuned": [block in chosen for block in blocks]})
     return Picture(figure, _scores_alt(scores, chosen, label), table)

@@ -103,7 +103,6 @@ def template(theme: Theme) -> dict[str, Any]:
         "tickfont": {"color": theme.muted, "size": SMALL_SIZE},
         "title": {"font": {"color": theme.muted, "size": SMALL_SIZE + 1}},
     }
-    scale = [list(stop) for stop in theme.scale]
     return {
         "layout": {
             "font": {"family": FONT, "size": TEXT_SIZE, "color": theme.text},
@@ -113,10 +112,7 @@ def template(theme: Theme) -> dict[str, Any]:
             "xaxis": axis,
             "yaxis": axis,
             "scene": {"xaxis": scene_axis, "yaxis": scene_axis, "zaxis": scene_axis},
-            "coloraxis": {
-                "colorscale": scale,
-                "colorbar": {"outlinewidth": 0, "thickness": 12, "tickfont": {"color": theme.muted}},
-            },
+            "coloraxis": {"colorscale": [list(stop) for stop in theme.scale], "colorbar": _color_bar(theme)},
             "hoverlabel": {
                 "bgcolor": theme.background,
                 "bordercolor": theme.grid,
@@ -132,9 +128,16 @@ def template(theme: Theme) -> dict[str, Any]:
                 "bgcolor": "rgba(0,0,0,0)",
             },
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": theme.muted, "activecolor": theme.text},
+            "sliderdefaults": {"bgcolor": theme.grid, "bordercolor": theme.grid, "activebgcolor": theme.muted},
+            "updatemenudefaults": {"bgcolor": theme.background, "bordercolor": theme.muted},
             "dragmode": "pan",
         }
     }
+
+
+def _color_bar(theme: Theme) -> dict[str, Any]:
+    small = {"color": theme.muted, "size": SMALL_SIZE + 1}
+    return {"outlinewidth": 0, "thickness": 12, "tickfont": small, "title": {"font": small}}
 
 
 def new_figure(title: str, height: int, **layout: Any) -> go.Figure:

@@ -75,7 +75,9 @@ def _figure(picture: Picture, with_plotly: bool) -> str:
     figure = themed(picture.figure, LIGHT)
     figure.update_layout(title={"text": ""}, margin={"t": 40})
     div = figure.to_html(
-        full_html=False, include_plotlyjs=with_plotly, config={"displaylogo": False, "responsive": True}
+        full_html=False,
+        include_plotlyjs=with_plotly,
+        config={"displaylogo": False, "responsive": True, "showSendToCloud": False},
     )
     return (
         f"<figure role='group' aria-label='{escape(picture.alt, quote=True)}'>{div}"

@@ -42,7 +42,7 @@ def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int =
     if trajectories is None or dimensions not in (2, 3):
         raise ValueError(f"nothing to draw: trajectories {trajectories is not None}, dimensions {dimensions}")
     path = _path(analysis, trajectories, example)
-    figure = new_figure(_title(path), height=520 if dimensions == 2 else 600)
+    figure = new_figure(_title(path), height=560 if dimensions == 2 else 600, uirevision=f"{example}/{dimensions}")
     draw = _flat if dimensions == 2 else _spatial
     backdrop = trajectories.examples if example is None else ()
     draw(figure, path, backdrop, trajectories.explained_variance)

@@ -1,0 +1,88 @@
+// One Plotly chart that is updated in place, so that zoom, camera and hidden traces survive every update.
+// Called by Streamlit again whenever `data` changes: {figure, height, title, alt, clickable}. The loader of plotly.js has
+// put the templates {light, dark} into window.lsfTemplates.
+
+const POLL = 80;
+const THEME_POLL = 700;
+
+function isDark(element) {
+  let node = element;
+  while (node) {
+    const parts = getComputedStyle(node).backgroundColor.match(/[\d.]+/g) || [];
+    const [red, green, blue, alpha = 1] = parts.map(Number);
+    if (parts.length >= 3 && alpha > 0) return 0.299 * red + 0.587 * green + 0.114 * blue < 128;
+    node = node.parentElement;
+  }
+  return false;
+}
+
+function saveButton(host) {
+  const icon = { width: 24, height: 24, path: "M5 20h14v-2H5v2zM19 9h-4V3H9v6H5l7 7 7-7z" };
+  const save = async () => {
+    const { title, template } = host.lsf;
+    const dark = host.lsf.dark;
+    const layout = {
+      ...host.layout,
+      template,
+      width: host.clientWidth,
+      height: host.clientHeight + 40,
+      margin: { ...host.layout.margin, t: 84 },
+      title: { text: title, yref: "container", y: 0.97, yanchor: "top" },
+      paper_bgcolor: dark ? "#0E1117" : "#FFFFFF",
+    };
+    const url = await window.Plotly.toImage({ data: host.data, layout }, { format: "svg" });
+    const link = document.createElement("a");
+    link.href = url;
+    link.download = title.replace(/[^\w]+/g, "-").toLowerCase() + ".svg";
+    link.click();
+  };
+  return { name: "Save as SVG", icon, click: save };
+}
+
+function draw(host) {
+  const wanted = host.lsf;
+  const dark = isDark(host.parentElement);
+  if (!window.Plotly || (wanted.drawn === wanted.figure && wanted.dark === dark)) return;
+  const { data, layout, frames } = JSON.parse(wanted.figure);
+  wanted.dark = dark;
+  wanted.drawn = wanted.figure;
+  wanted.template = window.lsfTemplates[dark ? "dark" : "light"];
+  // The same object every time: Plotly builds the chart anew when its configuration differs.
+  host.lsfConfig ||= {
+    responsive: true,
+    displaylogo: false,
+    showSendToCloud: false,
+    modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"],
+    modeBarButtonsToAdd: [saveButton(host)],
+  };
+  const shown = { ...layout, template: wanted.template };
+  window.Plotly.react(host, { data, layout: shown, frames: frames || [], config: host.lsfConfig }).then(() => {
+    host.dataset.drawn = String(Number(host.dataset.drawn || 0) + 1);
+    if (host.lsfListens) return;
+    host.lsfListens = true;
+    host.on("plotly_click", (event) => {
+      const value = event.points[0].customdata;
+      if (host.lsf.clickable && value !== undefined) host.lsf.click(Array.isArray(value) ? value[0] : value);
+    });
+  });
+}
+
+export default function (component) {
+  const { data, parentElement, setTriggerValue } = component;
+  const host = parentElement.querySelector(".lsf-chart");
+  host.style.height = `${data.height}px`;
+  host.setAttribute("aria-label", data.alt);
+  const click = (value) => setTriggerValue("clicked", value);
+  host.lsf = { ...(host.lsf || {}), ...data, click };
+  draw(host);
+  const waiting = setInterval(() => {
+    if (!window.Plotly) return;
+    draw(host);
+    clearInterval(waiting);
+  }, POLL);
+  const watching = setInterval(() => draw(host), THEME_POLL);
+  return () => {
+    clearInterval(waiting);
+    clearInterval(watching);
+  };
+}
