@@ -9,7 +9,9 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -76,32 +78,49 @@ def is_held(folder: Path) -> bool:
         return False
 
 
+class Ending:
+    """What is known of a run so far, so that even a failure leaves its numbers."""
+
+    def __init__(self) -> None:
+        """Know nothing yet."""
+        self.known = RunResult(RunState.FAILED)
+
+    def add(self, **values: Any) -> None:
+        """Note fields of the result."""
+        self.known = replace(self.known, **values)
+
+
 @contextmanager
-def holding(folder: Path) -> Iterator[None]:
+def holding(folder: Path) -> Iterator[Ending]:
     """Hold a run while it is worked on; whatever ends the work without a result is written down as its result.
 
     An `LsfError` becomes a failed result with its sentence; anything else one that points to run.log, where the
     traceback is. The error goes on to the caller.
+
+    Yields:
+        An `Ending` that takes what is known on the way.
     """
     hold(folder)
+    ending = Ending()
     try:
-        yield
+        yield ending
     except BaseException as error:
-        record_failure(folder, error)
+        record_failure(folder, error, ending.known)
         raise
     finally:
         release(folder)
 
 
-def record_failure(folder: Path, error: BaseException) -> None:
+def record_failure(folder: Path, error: BaseException, known: RunResult | None = None) -> None:
     """Write the failed result of a run that ended by `error`, unless it has a result or its folder is gone."""
-    if not folder.is_dir() or (folder / RESULT).exists():
+    if not (folder / SPEC).exists() or (folder / RESULT).exists():
         return
     try:
         if not isinstance(error, LsfError):
             with (folder / LOG).open("a", encoding="utf-8") as log:
                 log.write("".join(traceback.format_exception(error)))
-        RunResult(RunState.FAILED, explain(error)).save(folder / RESULT)
+        known = RunResult(RunState.FAILED) if known is None else known
+        replace(known, state=RunState.FAILED, reason=explain(error)).save(folder / RESULT)
     except (OSError, LsfError):
         _LOGGER.warning("the end of the run %s could not be written down", folder.name, exc_info=True)
 
@@ -122,7 +141,7 @@ def finish(folder: Path, result: RunResult) -> None:
         RunError: the folder was removed, or the disk does not take it.
     """
     try:
-        if not folder.is_dir():
+        if not (folder / SPEC).exists():
             raise RunError(f"The run folder {folder} was removed while the run was going on.")
         result.save(folder / RESULT)
     except OSError as error:

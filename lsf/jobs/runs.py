@@ -107,6 +107,8 @@ def append_metrics(folder: Path, row: Mapping[str, Any]) -> None:
         RunError: the folder was removed, or the disk does not take it.
     """
     line = json.dumps(finite(dict(row)), allow_nan=False) + "\n"
+    if not (folder / SPEC).exists():
+        raise RunError(f"The run folder {folder} was removed while the run was going on.")
     try:
         with (folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(line)

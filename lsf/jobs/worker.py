@@ -25,7 +25,7 @@ KEPT_JOBS = 64
 _LOGGER = logging.getLogger(__name__)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Job:
     view: JobView
     work: Callable[[Report], Any] | None
@@ -198,6 +198,8 @@ def _work(job: _Job) -> tuple[JobState, Any, str | None]:
         assert job.work is not None
         result = job.work(job.report)
     except Exception as error:  # the worker outlives its jobs; what is unexpected is logged whole
+        if isinstance(error, LsfError) and job.view.run is None and job.report.stop is not None:
+            return JobState.CANCELLED, None, str(error)
         if not isinstance(error, LsfError):
             _LOGGER.error("the job %r failed", job.view.title, exc_info=error)
         if job.view.run is not None:
@@ -206,10 +208,8 @@ def _work(job: _Job) -> tuple[JobState, Any, str | None]:
     finally:
         if job.view.run is not None:
             release(job.view.run)
-    if isinstance(result, RunResult):
-        cancelled = result.state is RunState.CANCELLED
-    else:
-        cancelled = job.report.stop is not None
+    run_cancelled = isinstance(result, RunResult) and result.state is RunState.CANCELLED
+    cancelled = run_cancelled or (not isinstance(result, RunResult) and job.report.stop is not None)
     return (JobState.CANCELLED if cancelled else JobState.SUCCEEDED), result, None
 
 

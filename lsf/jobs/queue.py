@@ -1,0 +1,70 @@
+"""Runs put into a worker's queue: what the app's button and the command line share."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lsf.data.task import Task
+from lsf.jobs.holding import hold, release
+from lsf.jobs.job import Report
+from lsf.jobs.runs import create_run, delete_run
+from lsf.jobs.spec import RunSpec
+from lsf.jobs.worker import Worker
+
+
+@dataclass(frozen=True)
+class QueuedRun:
+    """A run that was put into a queue."""
+
+    job: str
+    """Its job's id in the worker."""
+    folder: Path
+    """Its run folder."""
+
+
+def queue_runs(
+    worker: Worker,
+    runs: Path,
+    specs: Sequence[RunSpec],
+    loaded: Callable[[], Any],
+    task: Callable[[], Task],
+    owner: str = "",
+) -> tuple[QueuedRun, ...]:
+    """Make a folder for every spec and queue the runs in this order; they show as queued until their turn comes.
+
+    Args:
+        worker: of the device.
+        runs: the folder of all runs.
+        specs: what is asked.
+        loaded: returns the LoadedModel; called in the worker's thread when a run's turn comes, so that nothing is kept
+            in memory for those that wait.
+        task: returns the data; called there too.
+        owner: who may stop them; empty means anybody.
+
+    Raises:
+        BadInputError: the worker was closed.
+        RunError: a folder cannot be made.
+    """
+    queued: list[QueuedRun] = []
+    for spec in specs:
+        folder = create_run(runs, spec)
+        hold(folder)
+        try:
+            title = f"{spec.data}: {spec.plan.label}"
+            job = worker.submit("tune", title, partial(tune_in, loaded, task, spec, folder), owner, folder)
+        except BaseException:
+            release(folder)
+            delete_run(folder)
+            raise
+        queued.append(QueuedRun(job, folder))
+    return tuple(queued)
+
+
+def tune_in(loaded: Callable[[], Any], task: Callable[[], Task], spec: RunSpec, folder: Path, report: Report) -> Any:
+    """Load what is needed and carry out one run in its folder; see `lsf.training.run.tune`."""
+    from lsf.training.run import tune  # noqa: PLC0415 torch is loaded where the work is done
+
+    report.progress(0, None, "loading the model and the data")
+    return tune(loaded(), task(), spec, folder, report)

@@ -1,0 +1,1 @@
+"""Tuning what a plan names: methods, the training loop, evaluation, and the proof of what moved."""

@@ -1,0 +1,119 @@
+"""From encoded examples to the loss: the one forward path of training and evaluation."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from inspect import signature
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lsf.data.encode import EncodedExample
+
+IGNORED = -100
+"""Label of a token that is not predicted: prompt and padding."""
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """How well each token of the completions was predicted."""
+
+    nll: Float[Tensor, "examples kept"]
+    """Negative log-likelihood in nats; 0 where `counted` is False."""
+    hit: Bool[Tensor, "examples kept"]
+    """True where the token is the arg-max."""
+    counted: Bool[Tensor, "examples kept"]
+    """True on completion tokens (and end-of-text where it was appended)."""
+
+
+def collate(rows: Sequence[EncodedExample]) -> dict[str, Any]:
+    """Pad rows to the right into one batch.
+
+    Returns:
+        `input_ids`, `attention_mask` and `labels`, each (examples, tokens), labels being -100 outside the completion;
+        and `kept`, how many last positions hold every prediction that counts: the head need not read the others.
+    """
+    width = max(len(row.ids) for row in rows)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    labels = torch.full((len(rows), width), IGNORED)
+    for index, row in enumerate(rows):
+        tokens = torch.tensor(row.ids)
+        ids[index, : len(tokens)] = tokens
+        mask[index, : len(tokens)] = 1
+        labels[index, row.n_prompt : len(tokens)] = tokens[row.n_prompt :]
+    kept = width - min(row.n_prompt for row in rows) + 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "kept": kept}
+
+
+def score_tokens(model: Any, batch: dict[str, Any]) -> TokenScores:
+    """Run a batch through a causal LM and score every token of the completions.
+
+    Args:
+        model: a transformers causal LM; gradients flow where it wants them.
+        batch: from `collate`.
+    """
+    device = model.get_input_embeddings().weight.device
+    kept = batch["kept"]
+    last = {"logits_to_keep": kept} if "logits_to_keep" in signature(type(model).forward).parameters else {}
+    logits = model(
+        input_ids=batch["input_ids"].to(device),
+        attention_mask=batch["attention_mask"].to(device),
+        use_cache=False,
+        **last,
+    ).logits[:, -kept:-1]
+    targets: Int[Tensor, "examples kept"] = batch["labels"].to(device)[:, 1 - kept :]
+    flat = logits.float().flatten(0, 1)
+    nll = torch.nn.functional.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="none")
+    return TokenScores(nll.view(targets.shape), logits.detach().argmax(-1) == targets, targets != IGNORED)
+
+
+def autocasting(model: Any, base_dtype: str) -> AbstractContextManager[Any]:
+    """Return the context of a forward pass: bfloat16 autocast over a bfloat16 base, nothing over a float32 one.
+
+    Base and tuned models are read under the same context, so that float32 master copies change nothing by themselves.
+    """
+    if base_dtype != "bfloat16":
+        return nullcontext()
+    return torch.autocast(model.get_input_embeddings().weight.device.type, dtype=torch.bfloat16)
+
+
+def training_order(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:
+    """Return row numbers to train on, in order: one permutation per pass, drawn from the seed and the pass alone.
+
+    Args:
+        n_rows: rows there are.
+        n_wanted: steps times batch size.
+        seed: of the run.
+
+    Returns:
+        Integers in 0 .. n_rows-1, shape (n_wanted,); a batch may span two passes, so every batch is full.
+    """
+    passes = -(-n_wanted // n_rows)
+    order = [np.random.default_rng([seed, number]).permutation(n_rows) for number in range(passes)]
+    return np.concatenate(order)[:n_wanted]
+
+
+class OrderedRows(Dataset[EncodedExample]):
+    """Rows in the order they are trained on, so that a sequential sampler replays it exactly."""
+
+    def __init__(self, rows: Sequence[EncodedExample], order: np.ndarray) -> None:
+        """Keep the rows and their order; nothing is copied."""
+        self._rows, self._order = rows, order
+
+    def __len__(self) -> int:
+        """Return how many rows are visited."""
+        return len(self._order)
+
+    def __getitem__(self, index: int) -> EncodedExample:
+        """Return the row visited at `index`."""
+        return self._rows[self._order[index]]
+
+    def tokens_after_batch(self, batch_size: int) -> np.ndarray:
+        """Return real tokens seen after each batch, cumulative; padding not counted."""
+        lengths = np.array([len(row.ids) for row in self._rows])[self._order]
+        return lengths.reshape(-1, batch_size).sum(axis=1).cumsum()

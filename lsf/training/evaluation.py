@@ -1,0 +1,109 @@
+"""How well a model completes held-out examples, under teacher forcing and by greedy decoding."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GenerationConfig, LogitsProcessorList
+
+from lsf.data.encode import EncodedExample
+from lsf.jobs.result import Metrics
+from lsf.training.batches import autocasting, collate, score_tokens
+
+SPARE_TOKENS = 4
+"""Tokens a greedy answer may have beyond its target."""
+
+
+def do_nothing() -> None:
+    """Check nothing between batches."""
+
+
+@torch.no_grad()
+def evaluate(
+    model: Any,
+    rows: Sequence[EncodedExample],
+    batch_size: int,
+    base_dtype: str = "float32",
+    check: Callable[[], None] = do_nothing,
+) -> Metrics:
+    """Measure a model on examples encoded without end-of-text.
+
+    Args:
+        model: a causal LM in eval mode.
+        rows: at least one; read in batches of similar length.
+        batch_size: examples per forward pass.
+        base_dtype: of the base model; bfloat16 is read under autocast.
+        check: called before each batch; may raise to end the reading.
+
+    Returns:
+        `loss` = mean negative log-likelihood per completion token (nats), `perplexity` = exp(loss), `accuracy` = share
+        of completion tokens that are the arg-max, `exact_match` = share of examples whose every completion token is:
+        exactly those that greedy decoding reproduces. `general_loss` is None.
+    """
+    loss, hits, tokens, exact = 0.0, 0, 0, 0
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
+    for start in range(0, len(rows), batch_size):
+        check()
+        batch = collate([rows[index] for index in order[start : start + batch_size]])
+        with autocasting(model, base_dtype):
+            scores = score_tokens(model, batch)
+        loss += scores.nll.double().sum().item()
+        hits += int((scores.hit & scores.counted).sum())
+        tokens += int(scores.counted.sum())
+        exact += int((scores.hit | ~scores.counted).all(dim=1).sum())
+    mean = loss / tokens
+    perplexity = math.exp(mean) if mean < 700 else math.inf
+    return Metrics(mean, perplexity, hits / tokens, exact / len(rows), None, len(rows))
+
+
+@torch.no_grad()
+def answer(model: Any, tokenizer: Any, row: EncodedExample, base_dtype: str = "float32") -> str:
+    """Return what a model writes after an example's prompt, greedily, at most a few tokens more than its target.
+
+    The text is cut at end-of-text; special tokens are left out.
+    """
+    device = model.get_input_embeddings().weight.device
+    prompt = torch.tensor([row.ids[: row.n_prompt]], device=device)
+    with autocasting(model, base_dtype):
+        ids = generate(model, prompt, row.n_completion + SPARE_TOKENS, tokenizer.eos_token_id)
+    given = tokenizer.decode(prompt[0], skip_special_tokens=True)
+    return tokenizer.decode(ids[0], skip_special_tokens=True).removeprefix(given)
+
+
+def generate(
+    model: Any,
+    prompts: torch.Tensor,
+    n_new: int,
+    end: int | None,
+    processors: LogitsProcessorList | None = None,
+) -> torch.Tensor:
+    """Continue prompts of equal length by arg-max, with transformers' own `generate`.
+
+    Args:
+        model: a causal LM.
+        prompts: ids of shape (examples, tokens).
+        n_new: tokens to add at most.
+        end: id of end-of-text; None goes on to `n_new`.
+        processors: what is done to the logits before the arg-max.
+
+    Returns:
+        Ids of shape (examples, at most tokens + n_new), filled up with `end` (or 0) after the end.
+    """
+    settings = GenerationConfig(
+        do_sample=False, max_new_tokens=n_new, eos_token_id=end, pad_token_id=0 if end is None else end, use_cache=True
+    )
+    return model.generate(
+        prompts,
+        attention_mask=torch.ones_like(prompts),
+        generation_config=settings,
+        logits_processor=processors,
+    )
+
+
+def spread_out(n_rows: int, limit: int) -> list[int]:
+    """Return at most `limit` row numbers, ascending, drawn once and for all: the same in every run on the same data."""
+    if n_rows <= limit:
+        return list(range(n_rows))
+    return sorted(np.random.default_rng(0).permutation(n_rows)[:limit].tolist())

@@ -1,0 +1,70 @@
+"""What a run reads: encoded training rows, the held-out rows of each reading, and the base model's own text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lsf.data.encode import EncodedExample, context_length, encode
+from lsf.data.task import Example, Task
+from lsf.errors import DataError
+from lsf.jobs.spec import RunSpec
+from lsf.measure.loading import LoadedModel
+from lsf.training.batches import training_order
+from lsf.training.evaluation import spread_out
+
+SPARE = 2
+"""A training split is encoded whole unless it has more than this many times the examples a run visits."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """The rows of a run; the same for every plan, method and rate on one model, task and seed."""
+
+    train: tuple[EncodedExample, ...]
+    """Rows to tune on, end-of-text appended."""
+    validation: tuple[EncodedExample, ...]
+    """Rows read during the run; empty where the task has none."""
+    test: tuple[EncodedExample, ...]
+    """Rows read before and after; empty where the task has none."""
+    n_dropped: int
+    """Training examples whose completion does not fit."""
+    steps: int
+    """Optimizer steps: as asked, or as many as make the epochs asked for."""
+
+
+def read_material(loaded: LoadedModel, task: Task, spec: RunSpec) -> Material:
+    """Encode what a run reads.
+
+    Where the training split is far larger than what the run visits, only a random part drawn by the seed is encoded.
+
+    Args:
+        loaded: the model, for its tokenizer and context.
+        task: the data.
+        spec: steps or epochs, batch size, length and reading limits, seed.
+
+    Raises:
+        DataError: an example without tokens, or none fits.
+    """
+    length = context_length(loaded.context, spec.max_length)
+    examples: Sequence[Example] = task.train
+    visits = spec.steps * spec.batch_size
+    if spec.epochs is None and len(examples) > SPARE * visits:
+        chosen = sorted(training_order(len(examples), SPARE * visits, spec.seed).tolist())
+        examples = [examples[index] for index in chosen]
+    train = encode(loaded.tokenizer, examples, length, append_eos=True)
+    steps = spec.steps if spec.epochs is None else max(1, round(spec.epochs * len(train.rows) / spec.batch_size))
+    return Material(
+        train=train.rows,
+        validation=_held_out(loaded, task.validation, length, spec.eval_limit),
+        test=_held_out(loaded, task.test, length, spec.eval_limit),
+        n_dropped=train.n_dropped,
+        steps=steps,
+    )
+
+
+def _held_out(loaded: LoadedModel, examples: Sequence[Example], length: int, limit: int) -> tuple[EncodedExample, ...]:
+    if not examples:
+        return ()
+    try:
+        return encode(loaded.tokenizer, [examples[i] for i in spread_out(len(examples), limit)], length).rows
+    except DataError as error:
+        raise DataError(f"The held-out examples cannot be read: {error}") from None

@@ -1,0 +1,121 @@
+"""Each plan at its own best learning rate: a short, counted search on the validation split."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lsf.errors import DataError, RunError
+from lsf.jobs.result import SearchTrial
+from lsf.jobs.spec import RunSpec
+from lsf.measure.loading import LoadedModel
+from lsf.reporting import Stop
+from lsf.training.evaluation import evaluate
+from lsf.training.fitting import DivergedError, FitSettings, StepRow, fit
+from lsf.training.material import Material
+from lsf.training.methods import METHODS
+
+RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""Tried for every plan alike."""
+BEYOND = (3e-6, 1e-5, 3e-5), (3e-2, 1e-1)
+"""Tried one after another, outwards, while the best rate is the lowest or the highest tried."""
+SHARE = 4
+"""A trial takes one part in so many of the run's steps, within `TRIAL_STEPS`."""
+TRIAL_STEPS = 10, 100
+"""Fewest and most steps of a trial; never more than the run's."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What the search found, and what it cost."""
+
+    learning_rate: float
+    """The rate of the lowest validation loss."""
+    trials: tuple[SearchTrial, ...]
+    """Every trial, ascending by rate."""
+    seconds: float
+    """Wall seconds of all of it."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all trials."""
+        return sum(trial.steps for trial in self.trials)
+
+
+def trial_steps(steps: int) -> int:
+    """Return how many steps a trial takes for a run of `steps`."""
+    low, high = TRIAL_STEPS
+    return min(steps, high, max(low, steps // SHARE))
+
+
+def find_rate(
+    loaded: LoadedModel,
+    spec: RunSpec,
+    material: Material,
+    settings: FitSettings,
+    folder: Path,
+    progress: Callable[[int, int, str], None],
+    check: Callable[[], None],
+    stop: Callable[[], Stop | None],
+) -> Search:
+    """Try rates in short runs from the same start on the same data, and take the one of the lowest validation loss.
+
+    Every trial has its own whole schedule (warm-up and decay to zero), so that its end is comparable. The test split is
+    never touched. A trial whose loss becomes infinite counts as lost.
+
+    Args:
+        loaded: the base model; unchanged.
+        spec: plan and method.
+        material: rows; the validation rows judge.
+        settings: of the run; rate and steps are replaced.
+        folder: where Trainer may keep its files.
+        progress: told of steps done, steps in all so far, and a message.
+        check: raises where the run is to end.
+        stop: asked after each step.
+
+    Raises:
+        DataError: the task has no validation examples.
+        RunError: every rate tried was lost.
+    """
+    if not material.validation:
+        raise DataError("The search for a learning rate needs validation examples and the data has none; give a rate.")
+    started, steps = time.perf_counter(), trial_steps(settings.steps)
+    losses: dict[float, float] = {}
+
+    def try_rate(rate: float, planned: int) -> None:
+        message = f"finding a learning rate: {rate:g}"
+
+        def watch(row: StepRow) -> None:
+            progress(len(losses) * steps + row.step, planned * steps, message)
+
+        progress(len(losses) * steps, planned * steps, message)
+        model = METHODS[spec.method].prepare(loaded, spec.plan)
+        short = replace(settings, learning_rate=rate, steps=steps, warmup_steps=min(settings.warmup_steps, steps // 2))
+        try:
+            fit(model, material.train, short, folder, watch, stop)
+            check()
+            loss = evaluate(model, material.validation, settings.batch_size, settings.base_dtype, check).loss
+            losses[rate] = math.inf if loss is None or not math.isfinite(loss) else loss
+        except DivergedError:
+            losses[rate] = math.inf
+
+    for rate in RATES:
+        try_rate(rate, len(RATES))
+    lower, higher = list(BEYOND[0]), list(BEYOND[1])
+    while (rate := _outwards(losses, lower, higher)) is not None:
+        try_rate(rate, len(losses) + 1)
+    best = min(losses, key=lambda rate: losses[rate])
+    if math.isinf(losses[best]):
+        raise RunError(f"No learning rate from {min(losses):g} to {max(losses):g} keeps the loss finite.")
+    trials = [SearchTrial(r, None if math.isinf(losses[r]) else losses[r], steps) for r in sorted(losses)]
+    return Search(best, tuple(trials), time.perf_counter() - started)
+
+
+def _outwards(losses: dict[float, float], lower: list[float], higher: list[float]) -> float | None:
+    best = min(losses, key=lambda rate: losses[rate])
+    if best == min(losses) and lower:
+        return lower.pop()
+    if best == max(losses) and higher:
+        return higher.pop(0)
+    return None

@@ -1,0 +1,251 @@
+"""One run from start to end: search, before, tune, after, proof, weights, result.json."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lsf.data.task import Task
+from lsf.environment import environment
+from lsf.errors import OutOfMemoryError, RunError
+from lsf.jobs.holding import Ending, finish, holding
+from lsf.jobs.result import Metrics, RunResult, RunState, Sample
+from lsf.jobs.runs import append_metrics
+from lsf.jobs.spec import RunSpec
+from lsf.measure.loading import LoadedModel
+from lsf.reporting import Reporter, Silent
+from lsf.training.evaluation import answer, evaluate, spread_out
+from lsf.training.fitting import Fit, FitSettings, StepRow, fit
+from lsf.training.forgetting import general_loss, sample_general_text
+from lsf.training.material import Material, read_material
+from lsf.training.memory import PeakMemory, free_memory, is_out_of_memory
+from lsf.training.methods import METHODS
+from lsf.training.proof import fingerprint, prove
+from lsf.training.rate_search import find_rate
+from lsf.training.weights import save_weights
+
+READINGS = 10
+"""Validation readings of a run, besides the one before its first step, unless the spec says otherwise."""
+N_SAMPLES = 6
+"""Test examples whose answers are kept."""
+CHECKPOINTS = "checkpoints"
+
+
+class _StoppedEarly(Exception):
+    """The run was asked to end and has nothing to keep."""
+
+
+def tune(loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: Reporter | None = None) -> RunResult:
+    """Carry out one run, selective or full, in its folder, and write what it came to.
+
+    The loaded model is read and never changed: the tuned model shares its frozen tensors and owns the others. Runs on
+    the same model, task and seed start from the same weights, see the same examples in the same order, and have the
+    same numbers before.
+
+    Args:
+        loaded: the model the spec names.
+        task: the data the spec names.
+        spec: what is asked.
+        folder: made by `lsf.jobs.runs.create_run`.
+        report: gets progress, each logged row as partial result, and says whether to stop. `keep` ends the training
+            after the step it is in, measures and saves; `discard` ends at once and leaves neither weights nor metrics
+            after. Both end in the state `cancelled`.
+
+    Returns:
+        The result as written to result.json: succeeded or cancelled.
+
+    Raises:
+        RunError: the loss was lost, the folder was removed, or the disk does not take it; OutOfMemoryError where memory
+            did not suffice. A failed result with that sentence was written, where there still is a folder.
+        PlanError: the plan does not fit the model.
+        DataError: the data cannot be used.
+    """
+    work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report)
+    with holding(folder) as ending, explained_memory(loaded, spec):
+        try:
+            result = work.carry_out(ending)
+        except _StoppedEarly:
+            steps = ending.known.steps
+            reason = f"Stopped after {steps} of {work.steps} steps and discarded." if steps else "Stopped at its start."
+            result = replace(ending.known, state=RunState.CANCELLED, reason=reason, after=None)
+        finally:
+            free_memory()
+        finish(folder, result)
+    return result
+
+
+class _Tuning:
+    """The parts of one run, in the order in which they are called."""
+
+    def __init__(self, loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: Reporter) -> None:
+        self.loaded, self.task, self.spec, self.folder, self.report = loaded, task, spec, folder, report
+        self.started = time.perf_counter()
+        self.steps = spec.steps
+        self.due = 0
+
+    def carry_out(self, ending: Ending) -> RunResult:
+        """Do all of it; `ending` learns each part as soon as it is known."""
+        loaded, spec = self.loaded, self.spec
+        self.report.progress(0, None, "reading the data")
+        gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
+        ending.add(
+            predicted=spec.plan.predicted,
+            seed=spec.seed,
+            data_fingerprint=self.task.fingerprint,
+            environment={**environment(gpu), "device": loaded.info.device, "dtype": loaded.info.dtype},
+        )
+        planned = METHODS[spec.method].count(loaded, spec.plan)
+        material = read_material(loaded, self.task, spec)
+        self.steps = material.steps
+        ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.learning_rate)
+        settings = self.settings(material, ending)
+        before, answers, text = self.measure_before(material)
+        ending.add(before=before)
+        with PeakMemory(loaded.device) as peak:
+            model = METHODS[spec.method].prepare(loaded, spec.plan)
+            start = fingerprint(model)
+            watch = self.watch(model, material, ending)
+            done = fit(model, material.train, settings, self.folder / CHECKPOINTS, watch, self.stop)
+        self.note_fit(ending, done, peak)
+        if done.stopped == "discard" or not done.steps:
+            raise _StoppedEarly
+        after, samples = self.measure_after(model, material, answers, text)
+        proof = prove(start, fingerprint(model), done.trainable_params, planned)
+        ending.add(after=after, samples=samples, proof=proof)
+        save_weights(model, spec, self.folder)
+        stopped = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
+        return replace(
+            ending.known,
+            state=RunState.CANCELLED if done.stopped else RunState.SUCCEEDED,
+            reason=stopped if done.stopped else None,
+            total_seconds=time.perf_counter() - self.started,
+        )
+
+    def settings(self, material: Material, ending: Ending) -> FitSettings:
+        """Return the loop's settings, after a search where no rate is given."""
+        spec = self.spec
+        settings = FitSettings(
+            learning_rate=spec.learning_rate or 0.0,
+            steps=self.steps,
+            batch_size=spec.batch_size,
+            warmup_steps=min(spec.warmup_steps, self.steps),
+            weight_decay=spec.weight_decay,
+            seed=spec.seed,
+            base_dtype=self.loaded.info.dtype,
+        )
+        if spec.learning_rate is not None:
+            return settings
+        found = find_rate(
+            self.loaded, spec, material, settings, self.folder / CHECKPOINTS,
+            self.report.progress, self.end_where_asked, self.stop,
+        )  # fmt: skip
+        ending.add(
+            learning_rate=found.learning_rate,
+            search=found.trials,
+            search_steps=found.steps,
+            search_seconds=found.seconds,
+        )
+        return replace(settings, learning_rate=found.learning_rate)
+
+    def measure_before(self, material: Material) -> tuple[Metrics | None, tuple[Sample, ...], Any]:
+        """Read the base model on the test rows and on text of its own."""
+        loaded, dtype = self.loaded, self.loaded.info.dtype
+        self.report.progress(0, self.steps, "measuring the base model")
+        self.end_where_asked()
+        text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, dtype)
+        metrics = self.measure(loaded.model, material, text, self.end_where_asked)
+        samples = tuple(
+            Sample(row.example.prompt, row.example.completion, answer(loaded.model, loaded.tokenizer, row, dtype), None)
+            for row in self.sampled(material)
+        )
+        return metrics, samples, text
+
+    def measure_after(
+        self, model: Any, material: Material, answers: tuple[Sample, ...], text: Any
+    ) -> tuple[Metrics | None, tuple[Sample, ...]]:
+        """Read the tuned model on the same rows and the same text."""
+        self.report.progress(self.steps, self.steps, "measuring the tuned model")
+        metrics = self.measure(model, material, text, self.end_where_discarded)
+        written = [answer(model, self.loaded.tokenizer, row, self.loaded.info.dtype) for row in self.sampled(material)]
+        return metrics, tuple(replace(old, after=new) for old, new in zip(answers, written, strict=True))
+
+    def measure(self, model: Any, material: Material, text: Any, check: Any) -> Metrics:
+        """Return the metrics of one model; those of the test split are None where the task has none."""
+        dtype = self.loaded.info.dtype
+        metrics = Metrics()
+        if material.test:
+            metrics = evaluate(model, material.test, self.spec.batch_size, dtype, check)
+        return replace(metrics, general_loss=general_loss(model, text, dtype, check))
+
+    def sampled(self, material: Material) -> list[Any]:
+        """Return the few test rows whose answers are kept."""
+        return [material.test[index] for index in spread_out(len(material.test), N_SAMPLES)]
+
+    def watch(self, model: Any, material: Material, ending: Ending) -> Any:
+        """Log the reading before the first step; return what the loop calls after each logged step."""
+        every = self.spec.eval_every or max(1, self.steps // READINGS)
+
+        def log(row: dict[str, Any]) -> None:
+            if material.validation and (row["step"] >= self.due or row["step"] == self.steps):
+                self.due = (row["step"] // every + 1) * every
+                read = evaluate(
+                    model, material.validation, self.spec.batch_size, self.loaded.info.dtype, self.end_where_discarded
+                )
+                row = {**row, "validation_loss": read.loss, "validation_exact_match": read.exact_match}
+            append_metrics(self.folder, row)
+            self.report.partial(row)
+
+        log({"step": 0, "loss": None, "learning_rate": None, "tokens": 0, "seconds": 0.0})
+
+        def watch(row: StepRow) -> None:
+            self.report.progress(row.step, self.steps, f"step {row.step} of {self.steps}, loss {row.loss:.3f}")
+            ending.add(steps=row.step, tokens=row.tokens, seconds=row.seconds)
+            log(asdict(row))
+
+        return watch
+
+    def note_fit(self, ending: Ending, done: Fit, peak: PeakMemory) -> None:
+        """Note what the loop did."""
+        middle = sorted(done.step_seconds)[len(done.step_seconds) // 2] if done.step_seconds else None
+        ending.add(
+            trainable_params=done.trainable_params,
+            steps=done.steps,
+            tokens=done.tokens,
+            seconds=done.seconds,
+            step_seconds_median=middle,
+            peak_memory_bytes=peak.bytes,
+            peak_memory_source=peak.source,
+            total_seconds=time.perf_counter() - self.started,
+        )
+
+    def stop(self) -> Any:
+        """Return how the run is asked to stop, if it is."""
+        return self.report.stop
+
+    def end_where_asked(self) -> None:
+        """Leave, where the run is asked to stop in any way and has nothing yet."""
+        if self.report.stop is not None:
+            raise _StoppedEarly
+
+    def end_where_discarded(self) -> None:
+        """Leave, where nothing is to be kept."""
+        if self.report.stop == "discard":
+            raise _StoppedEarly
+
+
+@contextmanager
+def explained_memory(loaded: LoadedModel, spec: RunSpec) -> Iterator[None]:
+    """Turn every way of running out of memory into an `OutOfMemoryError` that says what would need less."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RunError) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"{loaded.info.device} ran out of memory while tuning {spec.plan.label} in batches of {spec.batch_size} "
+            "examples; a smaller batch, shorter examples or fewer blocks need less."
+        ) from None
