@@ -10,7 +10,7 @@ from lsf.errors import UnknownNameError
 from lsf.jobs.spec import RunSpec
 
 CONTROLS = ("full", "first", "last", "random")
-"""`full` tunes everything; the others as many blocks as the choice: the shallowest, the deepest, or drawn by the seed."""
+"""`full` tunes everything; the others as many blocks as the choice: shallowest, deepest, or drawn by the seed."""
 TRIES = 32
 """Draws of `random` that may fall on the choice itself before it is accepted."""
 

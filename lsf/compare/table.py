@@ -1,0 +1,171 @@
+"""Runs to one table: a row each, with its ratios to the full run of the same model, data and seed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from lsf.analysis.plan import format_blocks
+from lsf.compare.warnings import find_warnings
+from lsf.jobs.result import Metrics, RunState
+from lsf.jobs.runs import Run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run; every cell is measured, or None where it is not known."""
+
+    run: str
+    """Id of the run."""
+    role: str | None
+    """choice, full, first, last, random, manual."""
+    plan: str | None
+    """Label of the plan."""
+    blocks: str | None
+    """Tuned blocks as ranges."""
+    n_blocks: int | None
+    """How many."""
+    method: str | None
+    """How they were tuned."""
+    seed: int | None
+    """Of the run."""
+    learning_rate: float | None
+    """Peak rate used."""
+    rate_searched: bool | None
+    """True where the rate was found on the validation split."""
+    state: str
+    """How the run ended."""
+    exact_match_before: float | None = None
+    """Share of test completions right, base model, in [0, 1]."""
+    exact_match_after: float | None = None
+    """The same, tuned model."""
+    loss_before: float | None = None
+    """Nats per completion token, base model."""
+    loss_after: float | None = None
+    """The same, tuned model."""
+    perplexity_before: float | None = None
+    """exp(loss_before)."""
+    perplexity_after: float | None = None
+    """exp(loss_after)."""
+    accuracy_before: float | None = None
+    """Share of completion tokens right, base model, in [0, 1]."""
+    accuracy_after: float | None = None
+    """The same, tuned model."""
+    general_loss_before: float | None = None
+    """Nats per token on the base model's own text, base model."""
+    general_loss_after: float | None = None
+    """The same, tuned model."""
+    forgetting: float | None = None
+    """general_loss_after - general_loss_before, in nats per token."""
+    trainable_params: int | None = None
+    """Parameters tuned."""
+    steps: int | None = None
+    """Optimizer steps done."""
+    tokens: int | None = None
+    """Real tokens trained on."""
+    seconds: float | None = None
+    """Wall seconds of the steps."""
+    step_seconds_median: float | None = None
+    """Median wall seconds of a step."""
+    search_seconds: float | None = None
+    """Wall seconds of the learning-rate search, not in `seconds`."""
+    peak_memory_bytes: int | None = None
+    """Peak memory above what was there before."""
+    x_params: float | None = None
+    """trainable_params over the full run's."""
+    x_time: float | None = None
+    """Median step seconds over the full run's."""
+    x_memory: float | None = None
+    """Peak memory over the full run's."""
+    x_quality: float | None = None
+    """Test exact match after over the full run's."""
+    x_loss_drop: float | None = None
+    """Drop of the test loss over the full run's."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs side by side."""
+
+    rows: tuple[Row, ...]
+    """One per run, in the order given."""
+    warnings: tuple[str, ...]
+    """Sentences on what makes the rows less comparable than they look."""
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Put runs into one table.
+
+    Ratios are taken to the succeeded full run (every block and module, method `full`) of the same model, data, seed,
+    steps and batch size; of several such runs to the latest listed. Where there is none they are None.
+
+    Args:
+        runs: in any state, in the order they are to be listed.
+    """
+    rows = [to_row(run) for run in runs]
+    full = {_kin(run): row for run, row in zip(runs, rows, strict=True) if _is_full(run)}
+    related = [
+        _relate(row, full.get(_kin(run))) if run.state is RunState.SUCCEEDED else row
+        for run, row in zip(runs, rows, strict=True)
+    ]
+    return Comparison(tuple(related), find_warnings(runs, [row.x_params is not None for row in related]))
+
+
+def to_row(run: Run) -> Row:
+    """Return a run's own numbers, without ratios."""
+    spec, result = run.spec, run.result
+    row = Row(
+        run=run.id,
+        role=spec and spec.role,
+        plan=spec and spec.plan.label,
+        blocks=spec and format_blocks(spec.plan.blocks),
+        n_blocks=spec and len(spec.plan.blocks),
+        method=spec and spec.method,
+        seed=spec and spec.seed,
+        learning_rate=result.learning_rate if result else spec and spec.learning_rate,
+        rate_searched=spec and spec.learning_rate is None,
+        state=str(run.state),
+    )
+    if result is None:
+        return row
+    before, after = result.before or Metrics(), result.after or Metrics()
+    names = ("exact_match", "loss", "perplexity", "accuracy", "general_loss")
+    pairs = [(name, when, values) for name in names for when, values in (("before", before), ("after", after))]
+    metrics = {f"{name}_{when}": getattr(values, name) for name, when, values in pairs}
+    own = {field.name for field in fields(result)} & {field.name for field in fields(Row)}
+    costs = {name: getattr(result, name) for name in own - {"state", "learning_rate", "seed"}}
+    return replace(row, **metrics, **costs, forgetting=_minus(after.general_loss, before.general_loss))
+
+
+def _relate(row: Row, full: Row | None) -> Row:
+    if full is None:
+        return row
+    return replace(
+        row,
+        x_params=_over(row.trainable_params, full.trainable_params),
+        x_time=_over(row.step_seconds_median, full.step_seconds_median),
+        x_memory=_over(row.peak_memory_bytes, full.peak_memory_bytes),
+        x_quality=_over(row.exact_match_after, full.exact_match_after),
+        x_loss_drop=_over(
+            _minus(row.loss_before, row.loss_after),
+            _minus(full.loss_before, full.loss_after),
+        ),
+    )
+
+
+def _is_full(run: Run) -> bool:
+    spec = run.spec
+    return spec is not None and spec.plan.is_full and spec.method == "full" and run.state is RunState.SUCCEEDED
+
+
+def _kin(run: Run) -> tuple[object, ...]:
+    spec, result = run.spec, run.result
+    if spec is None or result is None:
+        return (run.id,)
+    return spec.model, spec.data, result.data_fingerprint, spec.seed, result.steps, spec.batch_size
+
+
+def _minus(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one - other
+
+
+def _over(one: float | None, other: float | None) -> float | None:
+    return None if one is None or not other else one / other

@@ -1,0 +1,71 @@
+"""What makes runs less comparable than a table makes them look: one sentence each."""
+
+from collections.abc import Callable, Sequence
+
+from lsf.jobs.result import RunState
+from lsf.jobs.runs import Run
+
+Read = Callable[[Run], object]
+
+
+def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ...]:
+    """Return the sentences that belong beside a comparison.
+
+    Args:
+        runs: those compared.
+        related: for each, whether a full run to compare it with was found.
+    """
+    found: list[str] = []
+    for words, read in _DIFFERENCES:
+        values = list(dict.fromkeys(read(run) for run in runs if run.spec is not None))
+        if len(values) > 1:
+            listed = ", ".join(str(value) for value in values)
+            found.append(f"The runs differ in {words} ({listed}); compare them with care.")
+    data = {run.result.data_fingerprint for run in runs if run.result is not None and run.result.data_fingerprint}
+    names = {run.spec.data for run in runs if run.spec is not None}
+    if len(data) > 1 and len(names) == 1:
+        found.append(f"The content of {next(iter(names))} changed between the runs; their test sets are not the same.")
+    searched = {run.spec.learning_rate is None for run in runs if run.spec is not None}
+    if len(searched) > 1:
+        found.append("Some runs searched for their own learning rate and others were given one.")
+    found += _endings(runs)
+    alone = [run.id for run, known in zip(runs, related, strict=True) if not known and run.state is RunState.SUCCEEDED]
+    if alone:
+        found.append(
+            f"No full run of the same model, data, seed and steps for {_named(alone)}; ratios to it are unknown."
+        )
+    return tuple(found)
+
+
+_DIFFERENCES: tuple[tuple[str, Read], ...] = (
+    ("model", lambda run: run.spec and run.spec.model),
+    ("data", lambda run: run.spec and run.spec.data),
+    ("steps asked for", lambda run: run.spec and (run.spec.steps if run.spec.epochs is None else run.spec.epochs)),
+    ("batch size", lambda run: run.spec and run.spec.batch_size),
+    ("method", lambda run: run.spec and run.spec.method),
+    ("evaluation limit", lambda run: run.spec and run.spec.eval_limit),
+    ("device", lambda run: run.result.environment.get("device") if run.result else None),
+)
+
+
+def _endings(runs: Sequence[Run]) -> list[str]:
+    found: list[str] = []
+    for state in RunState:
+        ids = [run.id for run in runs if run.state is state and state is not RunState.SUCCEEDED]
+        if ids:
+            found.append(f"Not succeeded but {state}: {_named(ids)}; left out of means and ratios.")
+    for run in runs:
+        proof = run.result.proof if run.result else None
+        if proof is None or proof.holds:
+            continue
+        if not proof.frozen_identical:
+            found.append(f"Frozen tensors of {run.id} changed during the run; its numbers are not those of its plan.")
+        elif proof.trainable_params != proof.planned_params:
+            found.append(f"{run.id} tuned {proof.trainable_params} parameters, its plan {proof.planned_params}.")
+        else:
+            found.append(f"{len(proof.tuned_unmoved)} tuned tensors of {run.id} did not move.")
+    return found
+
+
+def _named(ids: Sequence[str]) -> str:
+    return ", ".join(ids) if len(ids) <= 3 else f"{', '.join(ids[:3])} and {len(ids) - 3} more"
