@@ -1,10 +1,11 @@
 """How long work tells what it is doing, without knowing who listens: a thread's job, a terminal, or nobody."""
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 Stop = Literal["keep", "discard"]
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """What long work is handed: it reports through it and asks it whether to stop."""
 

@@ -13,8 +13,8 @@ def unit(vectors: Vectors) -> Float[np.ndarray, "*batch width"]:
     return np.divide(exact, norms, out=np.zeros_like(exact), where=norms > 0)
 
 
-def cosine_distance(a: Vectors, b: Vectors) -> Float[np.ndarray, "*batch"]:
-    """Return 1 - cos(a, b) along the last axis, in [0, 2]; 1 where a vector is zero."""
+def cosine_distance(a: Vectors, b: Float[np.ndarray, "*#batch width"]) -> Float[np.ndarray, "*batch"]:
+    """Return 1 - cos(a, b) along the last axis, in [0, 2]; 1 where a vector is zero. `b` is broadcast over `a`."""
     return 1.0 - np.clip((unit(a) * unit(b)).sum(axis=-1), -1.0, 1.0)
 
 

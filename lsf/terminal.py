@@ -1,0 +1,44 @@
+"""Progress on standard error: a bar on a terminal, a plain line now and then elsewhere."""
+
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from lsf.reporting import Stop
+
+LINE_SECONDS = 2.0
+"""Least time between two plain lines of the same message."""
+
+
+class TerminalReporter:
+    """Reports a command's progress, and carries its Ctrl-C."""
+
+    def __init__(self) -> None:
+        """Start with nothing shown."""
+        self.stop: Stop | None = None
+        self._bar: tqdm[Any] | None = None
+        self._message: str | None = None
+        self._shown = 0.0
+
+    def progress(self, done: int, total: int | None, message: str = "") -> None:
+        """Show how far it is."""
+        fresh, self._message = message != self._message, message
+        if sys.stderr.isatty():
+            if self._bar is None or fresh or self._bar.total != total:
+                self.close()
+                self._bar = tqdm(total=total, desc=message, file=sys.stderr, leave=False)
+            self._bar.update(done - self._bar.n)
+        elif fresh or done == total or time.monotonic() - self._shown > LINE_SECONDS:
+            sys.stderr.write(f"{message}: {done}{'' if total is None else f' of {total}'}\n")
+            self._shown = time.monotonic()
+
+    def partial(self, value: Any) -> None:
+        """Partial results are for screens that draw; a terminal waits for the whole."""
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -1,0 +1,42 @@
+"""Shared by all tests: shape checks on every annotated function, tiny real models, and the optional shared folder."""
+
+import os
+
+# Tiny tensors gain nothing from a second thread and lose much to one that spins while another test process runs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from jaxtyping import install_import_hook
+
+# Every jaxtyping annotation of the numeric rooms is checked while tests run; it must come before they are imported.
+install_import_hook(["lsf.analysis", "lsf.measure", "lsf.training", "lsf.compare"], "beartype.beartype")
+
+from collections.abc import Callable  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from tests.tiny import save_tiny  # noqa: E402
+
+SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real models and real text beside the checkout; tests that need it are skipped without it."""
+    if not (SHARED / "models").is_dir():
+        pytest.skip("the shared folder with real models and data is not beside this checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function: family name -> folder of a tiny random model of it, with a tokenizer."""
+    made: dict[str, Path] = {}
+
+    def make(family: str) -> Path:
+        if family not in made:
+            made[family] = save_tiny(family, tmp_path_factory.mktemp(family))
+        return made[family]
+
+    return make

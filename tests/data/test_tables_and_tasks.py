@@ -1,0 +1,173 @@
+"""Reading data: what is accepted, and the one sentence for everything that is not."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lsf.data.sources import load_task
+from lsf.data.tables import MAX_BYTES, read_table
+from lsf.data.task import Example, split_examples
+from lsf.data.template import fill_template, parse_template
+from lsf.errors import DataError
+
+ROWS = "prompt,completion\n" + "".join(f"what is {n} plus one, {n + 1}\n" for n in range(20))
+
+
+def write(folder: Path, name: str, content: str | bytes) -> str:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def test_a_csv_becomes_three_disjoint_splits_in_the_files_order(tmp_path: Path) -> None:
+    task = load_task(write(tmp_path, "d.csv", ROWS))
+    assert (len(task.train), len(task.validation), len(task.test)) == (16, 2, 2)
+    everything = [*task.train, *task.validation, *task.test]
+    assert len({example.prompt for example in everything}) == 20
+    rows = [example.row for example in task.train if example.row is not None]
+    assert rows == sorted(rows)
+    assert [example.row for example in task.split("auto")] == list(range(2, 22))  # line 1 is the header
+
+
+def test_rows_are_split_by_the_seed_alone(tmp_path: Path) -> None:
+    name = write(tmp_path, "d.csv", ROWS)
+    assert load_task(name, seed=3) == load_task(name, seed=3)
+    assert load_task(name, seed=3).test != load_task(name, seed=4).test
+
+
+def test_a_split_column_is_obeyed(tmp_path: Path) -> None:
+    lines = [f"p{n}, c{n},{word}" for n, word in enumerate(["train", "dev", "test", "train", "Train"])]
+    task = load_task(write(tmp_path, "d.csv", "prompt,completion,split\n" + "\n".join(lines)))
+    assert [example.prompt for example in task.train] == ["p0", "p3", "p4"]
+    assert [example.prompt for example in task.validation] == ["p1"]
+    assert [example.prompt for example in task.test] == ["p2"]
+    assert task.split("auto") == task.train
+
+
+def test_a_missing_split_is_drawn_from_the_training_rows(tmp_path: Path) -> None:
+    lines = [f"p{n}, c{n},{'test' if n == 0 else 'train'}" for n in range(12)]
+    task = load_task(write(tmp_path, "d.csv", "prompt,completion,split\n" + "\n".join(lines)))
+    assert [example.prompt for example in task.test] == ["p0"]
+    assert len(task.validation) == 1
+    assert len(task.train) == 10  # the rows a test split would have taken stay in training
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "json", "jsonl", "parquet"])
+def test_every_format_gives_the_same_examples(ending: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"prompt": ["a", 'with "quotes"', "c\nd"], "completion": [" x", " y, z", " ü"]})
+    path = tmp_path / f"d.{ending}"
+    if ending == "parquet":
+        frame.to_parquet(path)
+    elif ending in ("json", "jsonl"):
+        frame.to_json(path, orient="records", lines=ending == "jsonl")
+    else:
+        frame.to_csv(path, index=False, sep="\t" if ending == "tsv" else ",")
+    task = load_task(str(path))
+    found = {(example.prompt, example.completion) for example in task.rows}
+    assert found == {("a", " x"), ('with "quotes"', " y, z"), ("c\nd", " ü")}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("d.csv", "", "d.csv is empty"),
+        ("d.csv", "prompt,completion\n", "no rows"),
+        ("d.csv", "prompt,completion\na, b\n", "has 1 row; at least 3"),
+        ("d.csv", "question,answer\na,b\nc,d\ne,f\n", "no column 'prompt'; its columns are: question, answer"),
+        ("d.csv", "prompt,completion\na, b\nc, d, e\nf, g\n", "line 3: 3 values for 2 columns"),
+        ("d.csv", "prompt,completion\na, b\nc\nf, g\n", "line 3: 1 values for 2 columns"),
+        ("d.csv", 'prompt,completion\na, b\n"c, d\n', "line 3"),
+        ("d.csv", b"PK\x03\x04\x00\x00binary", "binary data"),
+        ("d.csv", "prompt,completion\ncafé, b\n".encode("latin-1"), "not UTF-8 (byte 0xe9 in line 2)"),
+        ("d.csv", "prompt,completion\na, b\n, d\ne, f\n", "row 3: the prompt is empty"),
+        ("d.csv", "prompt,completion\na, b\nc,\ne, f\n", "row 3: the completion is empty"),
+        ("d.csv", "prompt,prompt\na, b\n", "repeated or unnamed columns"),
+        ("d.jsonl", '{"prompt": "a", "completion": " b"}\n{"prompt": \n', "line 2 is not valid JSON"),
+        ("d.jsonl", '{"prompt": "a", "completion": " b"}\n[1, 2]\n', "line 2 is not a JSON object"),
+        ("d.json", '{"prompt": "a"}', "a list of objects was expected"),
+        ("d.parquet", "not parquet", "not a readable Parquet file"),
+        ("d.xlsx", "x", "accepted are: .csv, .tsv, .json, .jsonl, .parquet"),
+        ("d.csv", "prompt,completion,split\na, b,train\nc, d,holdout\n", "line 3: split is 'holdout'"),
+        ("d.csv", "prompt,completion,split\na, b,test\nc, d,test\ne, f,dev\n", "no training rows"),
+    ],
+)
+def test_bad_data_gets_one_sentence(name: str, content: str | bytes, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError) as caught:
+        load_task(write(tmp_path, name, content))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_a_folder_and_a_huge_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        load_task(str(tmp_path / "none.csv"))
+    with pytest.raises(DataError, match="is a folder"):
+        load_task(str(tmp_path))
+    huge = tmp_path / "huge.csv"
+    with huge.open("wb") as file:
+        file.truncate(300_000_000)  # sparse: costs no disk
+    assert huge.stat().st_size > MAX_BYTES
+    with pytest.raises(DataError, match=r"huge\.csv has 300 MB; at most 200 MB"):
+        read_table(huge)
+
+
+def test_templates_render_any_columns(tmp_path: Path) -> None:
+    content = "question,the answer\n" + "".join(f"q{n},a{n}\n" for n in range(3))
+    task = load_task(write(tmp_path, "d.csv", content), "Question: {question}\nAnswer:", " {the answer} {{ok}}")
+    assert task.rows[1] == Example("Question: q1\nAnswer:", " a1 {ok}", 3)
+
+
+@pytest.mark.parametrize(
+    ("template", "sentence"),
+    [
+        ("{nope}", "unknown column 'nope'; the columns are: prompt, completion"),
+        ("{prompt.__class__}", "unknown column 'prompt.__class__'"),
+        ("{prompt!r}", "unknown column 'prompt!r'"),
+        ("{prompt", "cannot be read"),
+        ("", "is empty"),
+    ],
+)
+def test_a_template_that_cannot_be_filled_is_refused(template: str, sentence: str) -> None:
+    with pytest.raises(DataError) as caught:
+        parse_template(template, ["prompt", "completion"], "--prompt-template")
+    assert sentence in str(caught.value)
+
+
+def test_a_template_that_only_adds_blanks_has_an_empty_column(tmp_path: Path) -> None:
+    name = write(tmp_path, "d.csv", "q,a\nx,1\ny,\nz,3\n")
+    with pytest.raises(DataError, match="row 3: the completion is empty"):
+        load_task(name, "{q}", " {a}")
+
+
+def test_a_missing_value_is_an_empty_text() -> None:
+    assert fill_template(parse_template("a{x}b", ["x"], "t"), {"x": None}) == "ab"
+
+
+def test_lessons_take_no_templates_and_unknown_ones_are_answered_with_the_known() -> None:
+    with pytest.raises(DataError, match="brings its own prompts"):
+        load_task("lesson:facts", "{prompt}", None)
+    with pytest.raises(ValueError, match="Unknown lesson 'nope'; known are: facts"):
+        load_task("lesson:nope")
+
+
+def test_the_hub_without_a_network_says_so_at_once() -> None:
+    with pytest.raises(DataError, match="hub does not answer"):
+        load_task("hub:no-such-owner/no-such-data-set")
+    with pytest.raises(DataError, match="write hub:NAME"):
+        load_task("hub:a:b:c:d")
+
+
+def test_few_rows_are_all_for_training() -> None:
+    task = split_examples("two", [Example("a", " b"), Example("c", " d")])
+    assert (len(task.train), task.validation, task.test) == (2, (), ())
+    with pytest.raises(DataError, match="no test examples"):
+        task.split("test")
+
+
+def test_the_fingerprint_knows_texts_and_splits() -> None:
+    rows = [Example(str(n), " x") for n in range(10)]
+    same = split_examples("a", rows).fingerprint
+    assert split_examples("b", rows).fingerprint == same
+    assert split_examples("a", [*rows[:-1], Example("9", " y")]).fingerprint != same
+    assert split_examples("a", rows, seed=1).fingerprint != same

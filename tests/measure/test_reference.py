@@ -1,0 +1,140 @@
+"""Our numbers against METHOD.md written a second time with plain transformers calls."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lsf.analysis.result import Analysis, load_analysis
+from lsf.analysis.settings import AnalysisSettings
+from lsf.cli import main
+from lsf.data.task import Example, Task, split_examples
+from lsf.measure.analyze import analyze
+from lsf.measure.loading import load_model
+from lsf.reporting import Silent
+from tests.measure.reference import reference_deviations, reference_states
+
+PAIRS = [
+    ("the cat sat on", " the mat"),
+    ("the dog ran under the blue", " tree ."),
+    ("is the sky", " blue ?"),
+    ("one two three", " four five"),
+    ("a red sun was on the", " tree"),
+    ("the moon", " is red"),
+    ("the", " dog"),
+]
+FAMILIES = ["llama", "gpt2", "gemma2", "qwen3", "gemma3"]
+
+
+def task_of(pairs: list[tuple[str, str]]) -> Task:
+    return split_examples("pairs", [Example(*pair, row) for row, pair in enumerate(pairs, 1)])
+
+
+def deviations(analysis: Analysis) -> tuple[np.ndarray, np.ndarray]:
+    rows = [(state.deviation, state.target_deviation) for state in analysis.states]
+    return np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_deviations_of_a_tiny_model_agree_with_the_reference(family: str, tiny: Callable[[str], Path]) -> None:
+    folder = tiny(family)
+    # batch size 3 over 7 examples of unequal length: padding and a smaller last batch must not matter
+    ours = analyze(load_model(str(folder)), task_of(PAIRS), AnalysisSettings(batch_size=3), Silent())
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    expected = reference_deviations(model, AutoTokenizer.from_pretrained(folder), PAIRS)
+    for found, wanted in zip(deviations(ours), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert expected[0].max() > 0.1  # a reference that is flat would prove nothing
+
+
+def test_the_command_line_on_real_text_agrees_with_the_reference(shared: Path, tmp_path: Path) -> None:
+    folder, data = shared / "models/stories260K", shared / "data/tinystories/probe_300.jsonl"
+    out = tmp_path / "a.json"
+    arguments = ["analyze", "--model", str(folder), "--data", str(data), "--limit", "100", "--json", str(out)]
+    assert main(arguments) == 0
+    ours = load_analysis(out)
+    assert (len(ours.states), len(ours.blocks), ours.data.n_examples) == (6, 5, 100)
+    rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()[:100]]
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    pairs = [(row["prompt"], row["completion"]) for row in rows]
+    expected = reference_deviations(model, AutoTokenizer.from_pretrained(folder), pairs)
+    for found, wanted in zip(deviations(ours), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_the_lens_at_the_last_state_is_the_models_own_prediction(tiny: Callable[[str], Path]) -> None:
+    folder = tiny("gemma2")
+    ours = analyze(load_model(str(folder)), task_of(PAIRS), AnalysisSettings(), Silent())
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    probabilities, ranks = [], []
+    for prompt, completion in PAIRS:
+        target = tokenizer(completion, add_special_tokens=False)["input_ids"][0]
+        with torch.no_grad():
+            own = model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1].softmax(dim=-1)
+        probabilities.append(own[target].item())
+        ranks.append((own > own[target]).sum().item() + 1)
+    assert ours.states[-1].target_probability == pytest.approx(np.mean(probabilities), abs=1e-5)
+    assert ours.states[-1].target_rank_median == np.median(ranks)
+
+
+def test_all_positions_probe_every_completion_token(tiny: Callable[[str], Path]) -> None:
+    folder = tiny("llama")
+    settings = AnalysisSettings(positions="all", reading="raw")
+    ours = analyze(load_model(str(folder)), task_of(PAIRS), settings, Silent())
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    inverse = torch.linalg.pinv(model.lm_head.weight.detach().double())
+    expected = []
+    for prompt, completion in PAIRS:
+        start = tokenizer(prompt)["input_ids"]
+        rest = tokenizer(completion, add_special_tokens=False)["input_ids"]
+        states = reference_states(model, start + rest)
+        for offset, target in enumerate(rest):
+            here = states[:, len(start) - 1 + offset].double()
+            cosine = torch.cosine_similarity(here, inverse[:, target][None], dim=-1)
+            expected.append((1 - cosine).detach().numpy())
+    assert ours.data.n_positions == len(expected)
+    np.testing.assert_allclose(deviations(ours)[1], np.mean(expected, axis=0), atol=1e-4)
+
+
+def test_gradients_are_those_of_the_mean_loss_over_the_probed_positions(tiny: Callable[[str], Path]) -> None:
+    folder = tiny("gpt2")
+    names = ("gradient_norm", "relative_gradient", "block_influence")
+    ours = analyze(load_model(str(folder)), task_of(PAIRS), AnalysisSettings(criteria=names, batch_size=2), Silent())
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    losses, turns = [], []
+    for prompt, completion in PAIRS:
+        batch = tokenizer(prompt, return_tensors="pt")
+        target = torch.tensor(tokenizer(completion, add_special_tokens=False)["input_ids"][:1])
+        losses.append(cross_entropy(model(**batch).logits[:, -1], target))
+        states = reference_states(model, batch["input_ids"][0].tolist())[:, -1]
+        turns.append(1 - torch.cosine_similarity(states[:-1], states[1:], dim=-1).detach().numpy())
+    torch.stack(losses).mean().backward()
+    for block, module in enumerate(model.transformer.h):
+        gradients = [parameter.grad for parameter in module.parameters()]
+        norm = torch.cat([gradient.flatten() for gradient in gradients]).norm().item()
+        ratios = [(p.grad.norm() / p.norm()).item() for p in module.parameters() if p.norm() > 0]
+        assert ours.blocks[block].scores["gradient_norm"] == pytest.approx(norm, rel=1e-3)
+        assert ours.blocks[block].scores["relative_gradient"] == pytest.approx(np.mean(ratios), rel=1e-3)
+        assert ours.blocks[block].scores["block_influence"] == pytest.approx(np.mean(turns, axis=0)[block], abs=1e-5)
+
+
+def test_the_same_analysis_twice_gives_the_same_numbers(tiny: Callable[[str], Path]) -> None:
+    loaded = load_model(str(tiny("llama")))
+    once, again = (analyze(loaded, task_of(PAIRS), AnalysisSettings(), Silent()) for _ in range(2))
+    assert (once.states, once.blocks, once.trajectories) == (again.states, again.blocks, again.trajectories)
+
+
+def test_an_analysis_does_not_change_the_loaded_model(tiny: Callable[[str], Path]) -> None:
+    loaded = load_model(str(tiny("llama")))
+    before = {name: parameter.clone() for name, parameter in loaded.model.named_parameters()}
+    analyze(loaded, task_of(PAIRS), AnalysisSettings(), Silent())
+    for name, parameter in loaded.model.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert not parameter.requires_grad
+        assert parameter.grad is None
+    assert not any(block._forward_pre_hooks or block._forward_hooks for block in loaded.anatomy.blocks)

@@ -1,0 +1,101 @@
+"""Which room may import what, checked in fresh interpreters; and that the check itself can fail."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TORCH_FREE = [
+    "lsf",
+    "lsf.analysis.builder",
+    "lsf.analysis.criteria",
+    "lsf.analysis.policies",
+    "lsf.bundled.lessons",
+    "lsf.cli",
+    "lsf.compare.table",
+    "lsf.data.encode",
+    "lsf.data.sources",
+    "lsf.figures.report",
+    "lsf.jobs.runs",
+    "lsf.jobs.worker",
+]
+STREAMLIT_FREE = [*TORCH_FREE, "lsf.measure.analyze", "lsf.training.run"]
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top-level modules a fresh interpreter holds after a statement."""
+    code = f"{statement}\nimport sys\nprint(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_a_room_without_torch_does_not_load_it(module: str) -> None:
+    assert not loaded_by(f"import {module}") & {"torch", "transformers", "streamlit"}
+
+
+@pytest.mark.parametrize("module", STREAMLIT_FREE[len(TORCH_FREE) :])
+def test_the_torch_rooms_do_not_load_streamlit(module: str) -> None:
+    loaded = loaded_by(f"import {module}")
+    assert "torch" in loaded
+    assert "streamlit" not in loaded
+
+
+def test_the_check_would_notice_torch() -> None:
+    assert "torch" in loaded_by("import torch")
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return every module a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+ALLOWED = {
+    "analysis": {"analysis", "data"},
+    "data": {"data", "bundled"},
+    "bundled": {"bundled", "data", "training", "measure", "jobs", "analysis"},
+    "measure": {"measure", "analysis", "data", "bundled"},
+    "training": {"training", "measure", "analysis", "data", "jobs"},
+    "jobs": {"jobs", "analysis", "data", "training", "measure"},
+    "compare": {"compare", "jobs", "analysis"},
+    "figures": {"figures", "analysis", "compare", "jobs"},
+}
+ROOMS = [*ALLOWED, "ui"]
+
+
+def trespasses(room: str, imported: set[str]) -> set[str]:
+    """Return the imports a room may not make."""
+    rooms = {name.split(".")[1] for name in imported if name.startswith("lsf.") and name.split(".")[1] in ROOMS}
+    return rooms - ALLOWED[room] | ({"streamlit"} & imported)
+
+
+@pytest.mark.parametrize("room", ALLOWED)
+def test_imports_go_one_way(room: str) -> None:
+    for path in sorted((ROOT / "lsf" / room).rglob("*.py")):
+        assert not trespasses(room, imports_of(path)), path
+
+
+def test_the_direction_check_would_notice_a_trespass() -> None:
+    assert trespasses("analysis", {"numpy", "lsf.measure.probe", "streamlit"}) == {"measure", "streamlit"}
+
+
+def test_only_the_app_its_pages_and_ui_import_streamlit() -> None:
+    files = [path for path in (ROOT / "lsf").rglob("*.py") if "ui" not in path.relative_to(ROOT).parts]
+    assert files
+    for path in files:
+        assert not any(name.partition(".")[0] == "streamlit" for name in imports_of(path)), path
+
+
+def test_every_numeric_room_passes_the_boundary_without_torch() -> None:
+    for room in ("analysis", "compare", "figures", "ui"):
+        for path in (ROOT / "lsf" / room).rglob("*.py"):
+            assert "torch" not in imports_of(path), path

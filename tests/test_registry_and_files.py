@@ -1,0 +1,96 @@
+"""The small foundations: registries, errors, files, options."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lsf.cli import main
+from lsf.errors import BadInputError, LsfError, UnknownNameError
+from lsf.files import read_json, write_json
+from lsf.registry import Registry
+
+
+@dataclass(frozen=True)
+class Thing:
+    name: str
+
+
+def test_a_registry_keeps_order_refuses_doubles_and_answers_unknown_names() -> None:
+    things = Registry("thing", [Thing("b"), Thing("a")])
+    assert list(things) == ["b", "a"]
+    assert things["a"] == Thing("a")
+    assert "c" not in things
+    with pytest.raises(UnknownNameError) as caught:
+        things["c"]
+    assert str(caught.value) == "Unknown thing 'c'; known are: b, a."
+    assert isinstance(caught.value, KeyError) and isinstance(caught.value, LsfError)
+    with pytest.raises(ValueError, match="two entries"):
+        Registry("thing", [Thing("a"), Thing("a")])
+
+
+def test_unknown_numbers_are_null_and_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_json(path, {"a": float("nan"), "b": [float("inf"), 0.0, None]})
+    assert json.loads(path.read_text()) == {"a": None, "b": [None, 0.0, None]}
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text())["b"] == [None, 0.0, None]
+    assert [item.name for item in tmp_path.iterdir()] == ["x.json"]
+    with pytest.raises(BadInputError, match="Cannot write"):
+        write_json(tmp_path / "no" / "x.json", 1)
+
+
+def test_reading_says_what_was_expected_and_where(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('{"a": 1,\n}')
+    with pytest.raises(BadInputError, match="is not a plan: line 2"):
+        read_json(tmp_path / "x.json", "a plan")
+    with pytest.raises(BadInputError, match="There is no file"):
+        read_json(tmp_path / "y.json", "a plan")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "arguments are required: COMMAND"),
+        (["nope"], "invalid choice: 'nope'"),
+        (["analyze", "--model", "bundled"], "required: --data, --json"),
+        (["analyze", "--model", "bundled", "--data", "lesson:facts", "--json", "no/such/a.json"], "there is no folder"),
+        (["analyze", "--model", "bundled", "--data", "lesson:nope", "--json", "a.json"], "Unknown lesson 'nope'"),
+        (["analyze", "--model", "bundled", "--data", "x.csv", "--json", "a.json"], "x.csv does not exist"),
+        (["analyze", "--model", "./no", "--data", "lesson:facts", "--json", "a.json"], "./no does not exist"),
+        (
+            ["analyze", "--model", "bundled", "--data", "lesson:facts", "--json", "a.json", "--limit", "0"],
+            "limit is 0; it must lie between 1 and",
+        ),
+        (
+            ["analyze", "--model", "bundled", "--data", "lesson:facts", "--json", "a.json", "--limit", "many"],
+            "--limit is 'many'; a number was expected",
+        ),
+        (
+            ["analyze", "--model", "bundled", "--data", "lesson:facts", "--json", "a.json", "--criteria", "x"],
+            "Unknown criterion 'x'; known are: deviation,",
+        ),
+        (["plan", "--analysis", "no.json", "--criterion", "last", "--blocks", "1", "--json", "p.json"], "no.json"),
+        (["runs", "list", "--runs", "no"], "There is no folder no"),
+        (["tune", "--model", "bundled", "--data", "lesson:facts", "--runs", "r"], "--plan --blocks --all is required"),
+        (
+            ["tune", "--model", "bundled", "--data", "lesson:facts", "--runs", "r", "--blocks", "9"],
+            "Block 9 does not exist; the model has blocks 0 to 7",
+        ),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lsf:")]
+    assert len(said) == 1
+    assert sentence in said[0]
+    assert not list(tmp_path.iterdir())

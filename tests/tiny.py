@@ -1,0 +1,86 @@
+"""Tiny random models of every family, built from configs: no download."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+WORDS = "the cat dog sat ran on under mat tree red blue one two three four five . ? sky sun moon is was a".split()  # noqa: SIM905
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "head_dim": 8,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+SPECIAL: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_positions": 64, "bos_token_id": 1, "eos_token_id": 2},
+    "gpt_neox": {key: SIZES[key] for key in SIZES if key not in ("num_key_value_heads", "head_dim")},
+    "opt": {
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "ffn_dim": 48,
+        "max_position_embeddings": 64,
+        "word_embed_proj_dim": 32,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
+    "opt_projected": {
+        "hidden_size": 32,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "ffn_dim": 48,
+        "max_position_embeddings": 64,
+        "word_embed_proj_dim": 16,
+        "do_layer_norm_before": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+    },
+    "gemma2": {**SIZES, "final_logit_softcapping": 30.0, "query_pre_attn_scalar": 8},
+    "gemma3": {**SIZES, "query_pre_attn_scalar": 8},
+}
+MODEL_TYPES = {"gemma3": "gemma3_text", "opt_projected": "opt"}
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """Return a word tokenizer that starts every text with <s> and drops spaces."""
+    vocabulary = {token: index for index, token in enumerate(["<pad>", "<s>", "</s>", "<unk>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def tiny_model(family: str, seed: int = 0, **changes: Any) -> Any:
+    """Return a random causal LM of a family: 4 blocks, width 32, float32, eval mode."""
+    kind = MODEL_TYPES.get(family, family)
+    settings = {**SPECIAL.get(family, SIZES), "vocab_size": 4 + len(WORDS), **changes}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = CONFIG_MAPPING[kind](**settings)
+        model = AutoModelForCausalLM.from_config(config)
+        for parameter in model.parameters():  # default inits are near zero; wake the model up
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.2)
+            else:
+                torch.nn.init.normal_(parameter, mean=parameter.mean().item(), std=0.1)
+    return model.eval()
+
+
+def save_tiny(family: str, folder: Path, **changes: Any) -> Path:
+    """Write a tiny model and its tokenizer as a Hugging Face folder."""
+    tiny_model(family, **changes).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
