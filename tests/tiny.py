@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedTokenizerFast
 
-WORDS = "the cat dog sat ran on under mat tree red blue one two three four five . ? sky sun moon is was a".split()  # noqa: SIM905
+WORDS = "the cat dog sat ran on under mat tree red blue one two three four five . ? sky sun moon is was a".split()
 SIZES = {
     "hidden_size": 32,
     "num_hidden_layers": 4,

@@ -154,8 +154,8 @@ def self_check(anatomy: Anatomy) -> float:
     name = f"{type(anatomy.model).__name__} ({anatomy.family.name})"
     if len(states) != len(anatomy.blocks) + 1:
         raise SelfCheckError(
-            f"{name} ran {len(states) - 1} blocks in one forward pass but lists {len(anatomy.blocks)}; "
-            "its states cannot be read."
+            f"{name} gave {len(states)} states in one forward pass where its {len(anatomy.blocks)} blocks should give "
+            f"{len(anatomy.blocks) + 1}; its states cannot be read."
         )
     if not own.isfinite().all():
         raise SelfCheckError(f"{name} gives NaN or infinite logits; its weights are damaged or its dtype is too small.")

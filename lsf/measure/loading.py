@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -97,7 +98,7 @@ def _load_weights(source: ModelSource, dtype: torch.dtype, device: Device) -> An
             f"{source.name} needs about {source.weight_bytes / 1e9:.1f} GB and {device.label} has {device.memory}; "
             "take a smaller model, bfloat16 or another device."
         ) from None
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         raise ModelError(f"{source.name} cannot be loaded: {str(error).splitlines()[0]}") from error
     finally:
         if shown:

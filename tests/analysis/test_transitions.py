@@ -44,7 +44,7 @@ def test_cosine_distance_is_scale_free_bounded_and_one_for_zero_vectors() -> Non
 def test_the_interval_of_single_positions_is_students() -> None:
     values = np.array([[1.0], [2.0], [4.0], [5.0]])
     found = mean_interval(values, np.arange(4))
-    margin = 3.182446 * np.std(values, ddof=1) / 2
+    margin = 3.182446 * float(np.std(values, ddof=1)) / 2
     assert found.low is not None and found.high is not None
     np.testing.assert_allclose([found.mean[0], found.low[0], found.high[0]], [3, 3 - margin, 3 + margin], rtol=1e-5)
 

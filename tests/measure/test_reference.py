@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,8 @@ def test_gradients_are_those_of_the_mean_loss_over_the_probed_positions(tiny: Ca
     folder = tiny("gpt2")
     names = ("gradient_norm", "relative_gradient", "block_influence")
     ours = analyze(load_model(str(folder)), task_of(PAIRS), AnalysisSettings(criteria=names, batch_size=2), Silent())
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
     losses, turns = [], []
     for prompt, completion in PAIRS:
         batch = tokenizer(prompt, return_tensors="pt")
