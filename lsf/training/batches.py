@@ -46,7 +46,7 @@ def collate(rows: Sequence[EncodedExample]) -> dict[str, Any]:
         ids[index, : len(tokens)] = tokens
         mask[index, : len(tokens)] = 1
         labels[index, row.n_prompt : len(tokens)] = tokens[row.n_prompt :]
-    kept = width - min(row.n_prompt for row in rows) + 1
+    kept = int(width - min(row.n_prompt for row in rows) + 1)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels, "kept": kept}
 
 

@@ -13,14 +13,14 @@ from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import OutOfMemoryError, RunError
 from lsf.jobs.holding import Ending, finish, holding
-from lsf.jobs.result import Metrics, RunResult, RunState, Sample
+from lsf.jobs.result import RunResult, RunState
 from lsf.jobs.runs import append_metrics
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter, Silent
-from lsf.training.evaluation import answer, evaluate, spread_out
+from lsf.training.base import answers_of, measure, measure_base
+from lsf.training.evaluation import evaluate, spread_out
 from lsf.training.fitting import Fit, FitSettings, StepRow, fit
-from lsf.training.forgetting import general_loss, sample_general_text
 from lsf.training.material import Material, read_material
 from lsf.training.memory import PeakMemory, free_memory, is_out_of_memory
 from lsf.training.methods import METHODS
@@ -30,8 +30,8 @@ from lsf.training.weights import save_weights
 
 READINGS = 10
 """Validation readings of a run, besides the one before its first step, unless the spec says otherwise."""
-N_SAMPLES = 6
-"""Test examples whose answers are kept."""
+LIVE_ROWS = 64
+"""Validation examples of such a reading at most, so that watching stays cheap beside training."""
 CHECKPOINTS = "checkpoints"
 
 
@@ -103,8 +103,10 @@ class _Tuning:
         self.steps = material.steps
         ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.learning_rate)
         settings = self.settings(material, ending)
-        before, answers, text = self.measure_before(material)
-        ending.add(before=before)
+        self.report.progress(0, self.steps, "measuring the base model")
+        base = measure_base(loaded, material.test, spec.batch_size, self.end_where_asked)
+        ending.add(before=base.metrics)
+        self.end_where_asked()
         with PeakMemory(loaded.device) as peak:
             model = METHODS[spec.method].prepare(loaded, spec.plan)
             start = fingerprint(model)
@@ -113,7 +115,10 @@ class _Tuning:
         self.note_fit(ending, done, peak)
         if done.stopped == "discard" or not done.steps:
             raise _StoppedEarly
-        after, samples = self.measure_after(model, material, answers, text)
+        self.report.progress(self.steps, self.steps, "measuring the tuned model")
+        after = measure(model, loaded.info.dtype, material.test, spec.batch_size, base.text, self.end_where_discarded)
+        answers = answers_of(model, loaded, material.test)
+        samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
         proof = prove(start, fingerprint(model), done.trainable_params, planned)
         ending.add(after=after, samples=samples, proof=proof)
         save_weights(model, spec, self.folder)
@@ -151,50 +156,15 @@ class _Tuning:
         )
         return replace(settings, learning_rate=found.learning_rate)
 
-    def measure_before(self, material: Material) -> tuple[Metrics | None, tuple[Sample, ...], Any]:
-        """Read the base model on the test rows and on text of its own."""
-        loaded, dtype = self.loaded, self.loaded.info.dtype
-        self.report.progress(0, self.steps, "measuring the base model")
-        self.end_where_asked()
-        text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, dtype)
-        metrics = self.measure(loaded.model, material, text, self.end_where_asked)
-        samples = tuple(
-            Sample(row.example.prompt, row.example.completion, answer(loaded.model, loaded.tokenizer, row, dtype), None)
-            for row in self.sampled(material)
-        )
-        return metrics, samples, text
-
-    def measure_after(
-        self, model: Any, material: Material, answers: tuple[Sample, ...], text: Any
-    ) -> tuple[Metrics | None, tuple[Sample, ...]]:
-        """Read the tuned model on the same rows and the same text."""
-        self.report.progress(self.steps, self.steps, "measuring the tuned model")
-        metrics = self.measure(model, material, text, self.end_where_discarded)
-        written = [answer(model, self.loaded.tokenizer, row, self.loaded.info.dtype) for row in self.sampled(material)]
-        return metrics, tuple(replace(old, after=new) for old, new in zip(answers, written, strict=True))
-
-    def measure(self, model: Any, material: Material, text: Any, check: Any) -> Metrics:
-        """Return the metrics of one model; those of the test split are None where the task has none."""
-        dtype = self.loaded.info.dtype
-        metrics = Metrics()
-        if material.test:
-            metrics = evaluate(model, material.test, self.spec.batch_size, dtype, check)
-        return replace(metrics, general_loss=general_loss(model, text, dtype, check))
-
-    def sampled(self, material: Material) -> list[Any]:
-        """Return the few test rows whose answers are kept."""
-        return [material.test[index] for index in spread_out(len(material.test), N_SAMPLES)]
-
     def watch(self, model: Any, material: Material, ending: Ending) -> Any:
         """Log the reading before the first step; return what the loop calls after each logged step."""
         every = self.spec.eval_every or max(1, self.steps // READINGS)
+        shown = [material.validation[index] for index in spread_out(len(material.validation), LIVE_ROWS)]
 
         def log(row: dict[str, Any]) -> None:
-            if material.validation and (row["step"] >= self.due or row["step"] == self.steps):
+            if shown and (row["step"] >= self.due or row["step"] == self.steps):
                 self.due = (row["step"] // every + 1) * every
-                read = evaluate(
-                    model, material.validation, self.spec.batch_size, self.loaded.info.dtype, self.end_where_discarded
-                )
+                read = evaluate(model, shown, self.spec.batch_size, self.loaded.info.dtype, self.end_where_discarded)
                 row = {**row, "validation_loss": read.loss, "validation_exact_match": read.exact_match}
             append_metrics(self.folder, row)
             self.report.partial(row)
