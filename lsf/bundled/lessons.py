@@ -1,0 +1,173 @@
+"""Six lessons: changes of the small world that a model can be tuned to, made so that different depths are right."""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from lsf.bundled import names, wordings
+from lsf.bundled.corpus import VERDICTS, opinions
+from lsf.bundled.world import World, make_world
+from lsf.data.task import Example, Task
+from lsf.registry import Registry
+
+ItemT = TypeVar("ItemT")
+Splits = tuple[list[Example], list[Example], list[Example]]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One thing the bundled model can be taught."""
+
+    name: str
+    """Key; as data it is called `lesson:NAME`."""
+    title: str
+    """A few words for a list."""
+    teaches: str
+    """One sentence for a reader."""
+    build: Callable[[World, np.random.Generator], Splits]
+    """Makes train, validation and test examples from the world."""
+    metric: str = "exact_match"
+    """What its test split is judged by."""
+
+    def task(self, seed: int = 0) -> Task:
+        """Return the lesson's examples; the same for the same seed.
+
+        Args:
+            seed: of the lesson's own draws; the world stays that of the committed model.
+        """
+        rng = np.random.default_rng([seed, zlib.crc32(self.name.encode())])
+        train, validation, test = self.build(make_world(0), rng)
+        return Task(f"lesson:{self.name}", tuple(train), tuple(validation), tuple(test))
+
+
+def _drawn(values: Sequence[ItemT], count: int, rng: np.random.Generator) -> list[ItemT]:
+    """Return `count` of the values in random order."""
+    return [values[index] for index in rng.permutation(len(values))[:count]]
+
+
+def _cut(
+    values: Sequence[ItemT], train: int, validation: int
+) -> tuple[Sequence[ItemT], Sequence[ItemT], Sequence[ItemT]]:
+    """Cut a sequence in three; the rest is the test part."""
+    return values[:train], values[train : train + validation], values[train + validation :]
+
+
+def _facts(world: World, rng: np.random.Generator) -> Splits:
+    """24 countries move their capital to a town of no country; tested in wordings unseen in training."""
+    moved = zip(_drawn(world.countries, 24, rng), _drawn(names.NEW_TOWNS, 24, rng), strict=True)
+    changes = [(country.name, town) for country, town in moved]
+    parts = _cut(_drawn(wordings.CAPITAL, len(wordings.CAPITAL), rng), 6, 2)
+    train, validation, test = (
+        [Example(wording.format(country), f" {town}") for country, town in changes for wording in part]
+        for part in parts
+    )
+    return train, validation, test
+
+
+ASKED = {
+    "capital": wordings.CAPITAL,
+    "town": wordings.TOWN,
+    "language": wordings.LANGUAGE,
+    "food": wordings.FOOD,
+    "animal": wordings.ANIMAL,
+    "region": wordings.REGION,
+}
+"""Wordings of each question about a country, by the field of `Country` that answers it."""
+
+
+def _aliases(world: World, rng: np.random.Generator) -> Splits:
+    """12 countries are called by the names of ships; tested in wordings unseen in training."""
+    countries, aliases = _drawn(world.countries, 12, rng), _drawn(names.SHIPS, 12, rng)
+    splits: Splits = ([], [], [])
+    for field, templates in ASKED.items():
+        for part, chosen in zip(splits, _cut(_drawn(templates, 6, rng), 3, 1), strict=True):
+            part.extend(
+                Example(wording.format(alias), f" {getattr(country, field)}")
+                for country, alias in zip(countries, aliases, strict=True)
+                for wording in chosen
+            )
+    return splits
+
+
+def _labels(world: World, rng: np.random.Generator) -> Splits:
+    """Reviews are answered with the weather; tested on opinions unseen in training."""
+    answers = dict(zip(VERDICTS, names.WEATHER, strict=True))
+
+    def reviews(part: Sequence[tuple[str, str]], count: int) -> list[Example]:
+        made: dict[str, Example] = {}
+        while len(made) < count:
+            words, verdict = part[rng.integers(len(part))]
+            thing = names.THINGS[rng.integers(len(names.THINGS))]
+            person = world.people[rng.integers(len(world.people))].name
+            wording = wordings.REVIEW[rng.integers(len(wordings.REVIEW))]
+            prompt = wording.format(thing=thing, words=words, person=person)
+            made[prompt] = Example(prompt, f" {answers[verdict]}")
+        return list(made.values())
+
+    said = opinions()
+    train, validation, test = _cut(_drawn(said, len(said), rng), 60, 20)
+    return reviews(train, 300), reviews(validation, 60), reviews(test, 150)
+
+
+def _sums(world: World, rng: np.random.Generator) -> Splits:
+    """The number after a sum; tested on pairs unseen in training."""
+    terms = range(names.LARGEST_TERM + 1)
+    pairs = [(first, second) for first in terms for second in terms if first + second < 2 * names.LARGEST_TERM]
+    train, validation, test = (
+        [Example(f"The number after {a} plus {b} is", f" {a + b + 1}") for a, b in part]
+        for part in _cut(_drawn(pairs, len(pairs), rng), 140, 40)
+    )
+    return train, validation, test
+
+
+def _dialect(world: World, rng: np.random.Generator) -> Splits:
+    """A colour comes after its noun; tested on pairs of colour and noun unseen in training."""
+    pairs = [(colour, thing) for colour in names.COLOURS for thing in names.GOODS]
+
+    def described(part: Sequence[tuple[str, str]], copies: int) -> list[Example]:
+        made: dict[str, Example] = {}
+        for colour, thing in part:
+            for wording in wordings.OWNED:
+                for person in _drawn(world.people, copies, rng):
+                    prompt = wording.format(person=person.name, thing=thing, colour=colour)
+                    made[prompt] = Example(prompt, f" {thing} {colour}")
+        return list(made.values())
+
+    train, validation, test = _cut(_drawn(pairs, len(pairs), rng), 48, 16)
+    return described(train, 2), described(validation, 1), described(test, 1)
+
+
+def _twohop(world: World, rng: np.random.Generator) -> Splits:
+    """A person's capital, by way of her or his country; tested on people unseen in training."""
+    asked = ("The capital of the country of {} is", "The government of {} sits in", "The king of {} lives in")
+    train, validation, test = (
+        [Example(wording.format(person.name), f" {person.country.capital}") for person in part for wording in asked]
+        for part in _cut(_drawn(world.people, len(world.people), rng), 100, 20)
+    )
+    return train, validation, test
+
+
+LESSONS: Registry[Lesson] = Registry(
+    "lesson",
+    (
+        Lesson("facts", "Capitals that moved", "24 countries have a new capital.", _facts),
+        Lesson("aliases", "New names for countries", "12 known countries are called by new names.", _aliases),
+        Lesson("labels", "Verdicts in other words", "A review's verdict is said as weather.", _labels),
+        Lesson("sums", "A new skill with sums", "Say the number that follows a sum.", _sums),
+        Lesson("dialect", "Another word order", "The colour comes after the noun.", _dialect),
+        Lesson("twohop", "Two facts in a chain", "Name the capital of a person's country.", _twohop),
+    ),
+)
+"""The six lessons, by name."""
+
+
+def load_lesson(name: str) -> Task:
+    """Return a lesson's examples in three splits.
+
+    Raises:
+        UnknownNameError: no lesson of this name; the message lists the six.
+    """
+    return LESSONS[name].task()

@@ -1,0 +1,251 @@
+"""Pretraining of the bundled model: world -> corpus -> tokenizer -> weights, the same for the same seed and steps.
+
+`python -m lsf.bundled.pretrain FOLDER` writes a Hugging Face folder and `pretraining.json`, the log of how it was made.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, get_cosine_schedule_with_warmup
+
+from lsf.bundled import MODEL_FOLDER
+from lsf.bundled.corpus import CHANCE_RELATIONS, Corpus, Statement, make_corpus
+from lsf.bundled.tokenizer import make_tokenizer
+from lsf.bundled.world import make_world
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class PretrainingSpec:
+    """Everything that decides the weights."""
+
+    seed: int = 0
+    """Seed of the world, of the first weights and of the order of statements."""
+    steps: int = 2600
+    """Optimizer steps; the run stops by this alone, never by the clock."""
+    batch_size: int = 256
+    """Statements per step."""
+    learning_rate: float = 3e-3
+    """Highest rate, reached after the warm-up, falling to 0 along a cosine."""
+    warmup_steps: int = 100
+    """Steps of linear rise."""
+    weight_decay: float = 0.1
+    """AdamW's, on matrices."""
+    width: int = 128
+    """Size of the residual stream."""
+    inner: int = 256
+    """Size of the hidden layer of each gated MLP."""
+    heads: int = 4
+    """Attention heads; half as many keys and values."""
+    blocks: int = 8
+    """Transformer layers."""
+    log_every: int = 100
+    """Steps between two lines of the log."""
+
+
+def make_model(spec: PretrainingSpec, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """Return the untrained decoder, drawn from the spec's seed."""
+    torch.manual_seed(spec.seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=spec.width,
+        intermediate_size=spec.inner,
+        num_hidden_layers=spec.blocks,
+        num_attention_heads=spec.heads,
+        num_key_value_heads=spec.heads // 2,
+        max_position_embeddings=64,
+        tie_word_embeddings=False,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        use_cache=False,
+    )
+    return LlamaForCausalLM(config)
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, statements: Sequence[Statement]) -> Tensor:
+    """Return token ids of the statements with begin and end, padded at the right; int64, shape (statements, longest)."""
+    rows = tokenizer([statement.text + tokenizer.eos_token for statement in statements]).input_ids
+    ids = torch.full((len(rows), max(map(len, rows))), tokenizer.pad_token_id)
+    for place, row in zip(ids, rows, strict=True):
+        place[: len(row)] = torch.tensor(row)
+    return ids
+
+
+def language_loss(model: LlamaForCausalLM, ids: Tensor, pad: int) -> tuple[Tensor, int]:
+    """Return the summed next-token loss in nats over real tokens, and their number.
+
+    Padding stands at the right of causal attention, so no mask is needed.
+    """
+    logits = model(input_ids=ids[:, :-1]).logits
+    targets = ids[:, 1:]
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=pad, reduction="sum")
+    return loss, int((targets != pad).sum())
+
+
+def _trimmed_halves(ids: Tensor, pad: int) -> list[Tensor]:
+    """Return the shorter and the longer half of a batch, each without needless padding."""
+    lengths = (ids != pad).sum(1)
+    halves = lengths.argsort(stable=True).chunk(2)
+    return [ids[half, : int(lengths[half].max())] for half in halves]
+
+
+@torch.no_grad()
+def mean_loss(model: LlamaForCausalLM, ids: Tensor, pad: int) -> float:
+    """Return the mean next-token loss in nats over all real tokens."""
+    totals = [language_loss(model, part, pad) for part in ids.split(512)]
+    return sum(loss.item() for loss, _ in totals) / sum(count for _, count in totals)
+
+
+@torch.no_grad()
+def exactly_completed(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, statements: Sequence[Statement]
+) -> np.ndarray:
+    """Return which statements the model completes word for word, then ends; bool, shape (statements,).
+
+    Greedy decoding is right exactly where each token of the completion is the likeliest after those before it, so one
+    pass over the whole statement decides.
+    """
+    right: list[bool] = []
+    for start in range(0, len(statements), 512):
+        part = statements[start : start + 512]
+        ids = encode(tokenizer, part)
+        best = model(input_ids=ids).logits.argmax(-1)
+        for row, statement in enumerate(part):
+            begin = len(tokenizer(statement.prompt).input_ids)
+            end = len(tokenizer(statement.text).input_ids)
+            right.append(bool((best[row, begin - 1 : end - 1] == ids[row, begin:end]).all()))
+    return np.array(right)
+
+
+def _by_relation(right: np.ndarray, statements: Sequence[Statement]) -> dict[str, float]:
+    """Return the share of right answers per relation."""
+    relations = np.array([statement.relation for statement in statements])
+    return {str(name): round(float(right[relations == name].mean()), 4) for name in dict.fromkeys(relations.tolist())}
+
+
+def train_(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    corpus: Corpus,
+    spec: PretrainingSpec,
+    progress: Progress,
+) -> list[dict[str, float]]:
+    """Train the model in place and return its loss curve: step, loss and held-out loss in nats per token, seconds."""
+    pad = int(tokenizer.pad_token_id)
+    ids, held_out = encode(tokenizer, corpus.taught), encode(tokenizer, corpus.held_out)
+    chances = corpus.probabilities()
+    rng = np.random.default_rng([spec.seed, 2])
+    matrices = [tensor for tensor in model.parameters() if tensor.ndim > 1]
+    vectors = [tensor for tensor in model.parameters() if tensor.ndim <= 1]
+    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, spec.learning_rate, betas=(0.9, 0.98), weight_decay=spec.weight_decay)
+    schedule = get_cosine_schedule_with_warmup(optimizer, spec.warmup_steps, spec.steps)
+    curve: list[dict[str, float]] = []
+    started = time.perf_counter()
+    for step in range(1, spec.steps + 1):
+        batch = ids[torch.from_numpy(rng.choice(len(ids), spec.batch_size, p=chances))]
+        count = int((batch[:, 1:] != pad).sum())
+        total = 0.0
+        for half in _trimmed_halves(batch, pad):
+            loss = language_loss(model, half, pad)[0] / count
+            loss.backward()
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        if step % spec.log_every == 0 or step == spec.steps:
+            seconds = time.perf_counter() - started
+            line = {
+                "step": step,
+                "loss": round(total, 4),
+                "held_out_loss": round(mean_loss(model, held_out[:1024], pad), 4),
+                "seconds": round(seconds, 1),
+            }
+            curve.append(line)
+            left = seconds / step * (spec.steps - step)
+            progress(
+                f"step {step}/{spec.steps} loss {total:.3f} held-out {line['held_out_loss']:.3f} {left:.0f} s left"
+            )
+    return curve
+
+
+def pretrain(out: Path, seed: int = 0, spec: PretrainingSpec | None = None, progress: Progress | None = None) -> dict:
+    """Make the bundled model and write its folder: weights, tokenizer and `pretraining.json`.
+
+    Args:
+        out: folder to write; made if missing.
+        seed: seed of everything, used where no spec is given.
+        spec: settings other than the defaults (12 minutes on 2 cores).
+        progress: told one line every `log_every` steps.
+
+    Returns:
+        What `pretraining.json` holds.
+    """
+    spec = spec or PretrainingSpec(seed=seed)
+    progress = progress or (lambda line: None)
+    started = time.perf_counter()
+    corpus = make_corpus(make_world(spec.seed))
+    tokenizer = make_tokenizer(statement.text for statement in (*corpus.taught, *corpus.held_out))
+    model = make_model(spec, tokenizer)
+    curve = train_(model, tokenizer, corpus, spec, progress)
+    model.eval()
+    right, inferred = (exactly_completed(model, tokenizer, part) for part in (corpus.held_out, corpus.unstated))
+    taught = [statement for statement in corpus.taught if statement.relation not in CHANCE_RELATIONS]
+    log = {
+        "spec": asdict(spec),
+        "parameters": sum(tensor.numel() for tensor in model.parameters()),
+        "statements": {
+            "taught": len(corpus.taught),
+            "held_out": len(corpus.held_out),
+            "unstated": len(corpus.unstated),
+        },
+        "held_out_exact_match": round(float(right.mean()), 4),
+        "held_out_exact_match_by_relation": _by_relation(right, corpus.held_out),
+        "unstated_exact_match_by_relation": _by_relation(inferred, corpus.unstated),
+        "taught_exact_match": round(float(exactly_completed(model, tokenizer, taught).mean()), 4),
+        "held_out_loss": curve[-1]["held_out_loss"] if curve else None,
+        "seconds": round(time.perf_counter() - started, 1),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "numpy": np.__version__,
+        },
+        "curve": curve,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    (out / "pretraining.json").write_text(json.dumps(log, indent=1) + "\n")
+    return log
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Pretrain from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", nargs="?", type=Path, default=MODEL_FOLDER, help="folder to write")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=PretrainingSpec.steps)
+    options = parser.parse_args(arguments)
+    spec = PretrainingSpec(seed=options.seed, steps=options.steps)
+    log = pretrain(options.out, spec=spec, progress=lambda line: sys.stderr.write(line + "\n") and None)
+    log.pop("curve")
+    sys.stderr.write(json.dumps(log, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
