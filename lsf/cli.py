@@ -190,12 +190,10 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
 
 def compare_command(arguments: argparse.Namespace) -> int:
     """Print one row per run."""
+    from lsf.compare.formats import render
     from lsf.compare.table import compare
 
-    comparison = compare([load_run(folder) for folder in arguments.run])
-    print(comparison.render(arguments.format))
-    for warning in comparison.warnings:
-        sys.stderr.write(f"note: {warning}\n")
+    print(render(compare([load_run(folder) for folder in arguments.run]), arguments.format), end="")
     return 0
 
 
@@ -263,11 +261,7 @@ def pretrain_command(arguments: argparse.Namespace) -> int:
     """Build the bundled model again."""
     from lsf.bundled.pretrain import pretrain
 
-    reporter = TerminalReporter()
-    try:
-        pretrain(arguments.out, seed=arguments.seed, progress=reporter.progress)
-    finally:
-        reporter.close()
+    pretrain(arguments.out, seed=arguments.seed, progress=lambda line: sys.stderr.write(f"{line}\n"))
     print(f"written to {arguments.out}")
     return 0
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from lsf.reporting import Stop
 
 LINE_SECONDS = 2.0
-"""Least time between two plain lines of the same message."""
+"""Least time between two plain lines of the same phase, which is the message's first word."""
 
 
 class TerminalReporter:
@@ -19,19 +19,22 @@ class TerminalReporter:
         """Start with nothing shown."""
         self.stop: Stop | None = None
         self._bar: tqdm[Any] | None = None
-        self._message: str | None = None
+        self._phase: str | None = None
         self._shown = 0.0
 
     def progress(self, done: int, total: int | None, message: str = "") -> None:
         """Show how far it is."""
-        fresh, self._message = message != self._message, message
+        phase = message.partition(" ")[0]
+        fresh, self._phase = phase != self._phase, phase
         if sys.stderr.isatty():
             if self._bar is None or fresh or self._bar.total != total:
                 self.close()
-                self._bar = tqdm(total=total, desc=message, file=sys.stderr, leave=False)
+                self._bar = tqdm(total=total, file=sys.stderr, leave=False)
+            self._bar.set_description(message, refresh=False)
             self._bar.update(done - self._bar.n)
         elif fresh or done == total or time.monotonic() - self._shown > LINE_SECONDS:
-            sys.stderr.write(f"{message}: {done}{'' if total is None else f' of {total}'}\n")
+            counted = "" if total is None else f" ({done} of {total})"
+            sys.stderr.write(f"{message}{counted}\n")
             self._shown = time.monotonic()
 
     def partial(self, value: Any) -> None:
