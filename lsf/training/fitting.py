@@ -28,7 +28,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class DivergedError(RunError):
-    """The training loss is no longer a finite number."""
+    """The training loss or its gradient is no longer finite: after such a step the weights are not either."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def fit(
         stop: asked after each step.
 
     Raises:
-        DivergedError: the loss is not finite any more.
+        DivergedError: the loss or its gradient is not finite any more.
     """
     data = OrderedRows(rows, training_order(len(rows), settings.steps * settings.batch_size, settings.seed))
     watcher = _Watcher(data.tokens_after_batch(settings.batch_size), watch, stop)
@@ -211,10 +211,11 @@ class _Watcher(TrainerCallback):
         elapsed = time.perf_counter() - self._mark
         self.seconds += elapsed
         self.step_seconds.append(elapsed / (self.step - self._marked_step))
-        if not math.isfinite(logs["loss"]):
-            raise DivergedError(
-                f"The loss was no longer a finite number at step {self.step}; a smaller learning rate may help."
-            )
+        for what, value in (("loss", logs["loss"]), ("gradient", logs["grad_norm"])):
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"The {what} was no longer finite at step {self.step}; a smaller learning rate may help."
+                )
         self._watch(StepRow(self.step, logs["loss"], logs["learning_rate"], self.tokens, self.seconds))
         self._mark, self._marked_step = time.perf_counter(), self.step
 

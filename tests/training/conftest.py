@@ -1,0 +1,78 @@
+"""A tiny loaded model and a task of made-up sentences it can learn."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lsf.analysis.plan import Plan, full_plan
+from lsf.data.task import Example, Task
+from lsf.jobs.runs import create_run
+from lsf.jobs.spec import RunSpec
+from lsf.measure.loading import LoadedModel, load_model
+
+SUBJECTS = ("cat", "dog", "tree", "sky", "sun", "moon", "mat", "a")
+COLOURS = ("red", "blue", "one", "two", "three", "four", "five", "under")
+
+
+@pytest.fixture(autouse=True, scope="package")
+def one_thread() -> Iterator[None]:
+    """Tiny models are slower with more threads, and very much so on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny: Callable[[str], Path]) -> LoadedModel:
+    return load_model(str(tiny("llama")), "float32", "cpu")
+
+
+@pytest.fixture(scope="session")
+def task() -> Task:
+    examples = tuple(
+        Example(f"the {subject} {verb}", f" {COLOURS[index]} {'.' if verb == 'is' else '?'}")
+        for index, subject in enumerate(SUBJECTS)
+        for verb in ("is", "was", "sat")
+    )
+    return Task("toy", train=examples, validation=examples[1::3], test=examples[::2])
+
+
+@pytest.fixture
+def spec(loaded: LoadedModel) -> RunSpec:
+    return RunSpec(
+        model=loaded.info.name,
+        data="toy",
+        plan=Plan("tiny", 4, (2,)),
+        steps=6,
+        batch_size=4,
+        learning_rate=1e-2,
+    )
+
+
+@pytest.fixture
+def full(spec: RunSpec) -> RunSpec:
+    return replace(spec, role="full", plan=full_plan("tiny", 4))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[[RunSpec], Path]:
+    return lambda spec: create_run(tmp_path / "runs", spec)
+
+
+class Stopper:
+    """A reporter that asks to stop once a given number of steps is done."""
+
+    def __init__(self, after: int, how: Any) -> None:
+        self.after, self.how, self.stop = after, how, None
+
+    def progress(self, done: int, total: int | None, message: str = "") -> None:
+        if message.startswith("step") and done >= self.after:
+            self.stop = self.how
+
+    def partial(self, value: Any) -> None:
+        pass

@@ -1,0 +1,67 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from transformers import GenerationConfig
+
+from lsf.data.encode import encode
+from lsf.training.evaluation import answer, evaluate, spread_out
+
+
+def greedy(loaded, row):
+    settings = GenerationConfig(do_sample=False, max_new_tokens=row.n_completion, pad_token_id=0)
+    ids = loaded.model.generate(
+        torch.tensor([row.ids[: row.n_prompt]]),
+        attention_mask=torch.ones(1, row.n_prompt, dtype=torch.long),
+        generation_config=settings,
+    )
+    return tuple(ids[0].tolist())
+
+
+def half_right(loaded, task):
+    """Every other completion replaced by what the model itself would write."""
+    rows = encode(loaded.tokenizer, task.train, 64).rows
+    return [replace(row, ids=greedy(loaded, row)) if index % 2 else row for index, row in enumerate(rows)]
+
+
+def test_exact_match_is_the_share_that_greedy_decoding_reproduces(loaded, task):
+    rows = half_right(loaded, task)
+    reproduced = [greedy(loaded, row) == row.ids for row in rows]
+    metrics = evaluate(loaded.model, rows, 5)
+    assert metrics.exact_match == sum(reproduced) / len(rows)
+    assert 0.5 <= metrics.exact_match < 1
+
+
+def test_loss_and_accuracy_are_means_over_completion_tokens(loaded, task):
+    rows = half_right(loaded, task)
+    losses, hits = [], []
+    for row in rows:
+        logits = loaded.model(torch.tensor([row.ids]), use_cache=False).logits[0].double()
+        for at in range(row.n_prompt, len(row.ids)):
+            losses.append(-logits[at - 1].log_softmax(-1)[row.ids[at]].item())
+            hits.append(int(logits[at - 1].argmax()) == row.ids[at])
+    metrics = evaluate(loaded.model, rows, 7)
+    np.testing.assert_allclose(metrics.loss, np.mean(losses), rtol=1e-5)
+    assert metrics.accuracy == np.mean(hits)
+    assert metrics.perplexity == math.exp(metrics.loss)
+    assert metrics.n_examples == len(rows)
+
+
+def test_the_batch_size_does_not_change_what_is_measured(loaded, task):
+    rows = half_right(loaded, task)
+    one, many = evaluate(loaded.model, rows, 1), evaluate(loaded.model, rows, 24)
+    np.testing.assert_allclose(one.loss, many.loss, rtol=1e-5)
+    assert (one.exact_match, one.accuracy) == (many.exact_match, many.accuracy)
+
+
+def test_an_answer_is_what_follows_the_prompt(loaded, task):
+    row = half_right(loaded, task)[1]
+    wanted = loaded.tokenizer.decode(row.ids[row.n_prompt :], skip_special_tokens=True)
+    assert answer(loaded.model, loaded.tokenizer, row).strip().startswith(wanted.strip())
+
+
+def test_the_rows_read_are_the_same_in_every_run():
+    assert spread_out(3, 5) == [0, 1, 2]
+    assert spread_out(100, 5) == spread_out(100, 5) == sorted(set(spread_out(100, 5)))
+    assert set(spread_out(100, 5)) <= set(spread_out(100, 9))

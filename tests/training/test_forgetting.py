@@ -1,0 +1,41 @@
+import numpy as np
+import torch
+
+from lsf.measure.sharing import share_model
+from lsf.training.forgetting import Gumbel, general_loss, sample_general_text
+
+
+def test_the_base_models_text_is_the_same_every_time_and_nothing_global_moves(loaded):
+    state = torch.get_rng_state()
+    one = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, seed=1)
+    assert torch.equal(state, torch.get_rng_state())
+    two = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, seed=1)
+    other = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, seed=2)
+    assert torch.equal(one.ids, two.ids)
+    assert one.ids.shape != other.ids.shape or not torch.equal(one.ids, other.ids)
+    assert one.ids.shape[1] <= 64
+    for text, length in zip(one.ids.tolist(), one.lengths.tolist(), strict=True):
+        assert text[0] == loaded.tokenizer.bos_token_id
+        assert length == len(text) or text[length - 1] == loaded.tokenizer.eos_token_id
+
+
+def test_gumbel_noise_draws_from_the_models_own_probabilities():
+    logits = torch.tensor([[1.0, 0.0, -1.0, 2.0]])
+    noise = Gumbel(0)
+    draws = noise(torch.zeros(20_000, 1, dtype=torch.long), logits.expand(20_000, 4)).argmax(-1)
+    shares = torch.bincount(draws, minlength=4) / len(draws)
+    np.testing.assert_allclose(shares, logits[0].softmax(-1), atol=0.015)  # four standard errors of a share of 0.5
+
+
+def test_general_loss_is_by_hand_and_grows_when_the_model_is_damaged(loaded):
+    text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context)
+    by_hand = []
+    for ids, length in zip(text.ids, text.lengths, strict=True):
+        logits = loaded.model(ids[None, :length], use_cache=False).logits[0].log_softmax(-1)
+        by_hand += [-logits[at - 1, ids[at]].item() for at in range(1, length)]
+    base = general_loss(loaded.model, text)
+    np.testing.assert_allclose(base, np.mean(by_hand), rtol=1e-5)
+    name = "model.layers.1.mlp.down_proj.weight"
+    damaged = share_model(loaded.model, own=[name])
+    dict(damaged.named_parameters())[name].data.mul_(-3)
+    assert general_loss(damaged, text) > base + 0.05

@@ -1,0 +1,53 @@
+from dataclasses import replace
+
+import pytest
+
+from lsf.analysis.plan import Plan, full_plan
+from lsf.errors import PlanError
+from lsf.measure.loading import load_model
+from lsf.training.methods import METHODS, planned_names
+from lsf.training.proof import fingerprint
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_prepares_a_model_of_its_own_that_starts_as_the_base(name, loaded, task):
+    method, plan = METHODS[name], Plan("tiny", 4, (1, 3))
+    before = fingerprint(loaded.model)
+    model = method.prepare(loaded, plan)
+    tuned = {key: value for key, value in model.named_parameters() if value.requires_grad}
+    assert sum(value.numel() for value in tuned.values()) == method.count(loaded, plan) > 0
+    assert not model.training
+    assert all(method_field for method_field in (method.label, method.meaning, method.unit, method.source))
+    for value in tuned.values():
+        value.data.add_(1.0)
+    assert fingerprint(loaded.model) == before
+
+
+def test_a_plan_names_the_tensors_of_its_blocks_and_modules(loaded):
+    names = planned_names(loaded, Plan("tiny", 4, (2,), final_norm=True))
+    assert {name.rsplit(".", 3)[0].split(".self_attn")[0] for name in names if "layers" in name} <= {
+        "model.layers.2",
+        "model.layers.2.mlp",
+        "model.layers",
+    }
+    assert all(name.startswith("model.layers.2.") for name in names if name != "model.norm.weight")
+    assert "model.norm.weight" in names
+
+
+def test_a_full_plan_is_every_parameter_position_embeddings_included(tiny):
+    loaded = load_model(str(tiny("gpt2")), "float32", "cpu")
+    assert "transformer.wpe.weight" in planned_names(loaded, full_plan("tiny", 4))
+    assert set(planned_names(loaded, full_plan("tiny", 4))) == set(dict(loaded.model.named_parameters()))
+
+
+def test_a_tied_head_is_the_embedding_and_counts_once(tiny):
+    loaded = load_model(str(tiny("gpt2")), "float32", "cpu")
+    assert loaded.info.tied_head
+    plan = Plan("tiny", 4, (), head=True)
+    assert planned_names(loaded, plan) == ("transformer.wte.weight",)
+    assert planned_names(loaded, replace(plan, embedding=True)) == ("transformer.wte.weight",)
+
+
+def test_a_plan_for_another_model_is_refused_with_both_counts(loaded):
+    with pytest.raises(PlanError, match=r"made for other with 12 blocks; .* has 4"):
+        planned_names(loaded, Plan("other", 12, (2,)))
