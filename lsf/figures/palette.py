@@ -128,9 +128,9 @@ def template(theme: Theme) -> dict[str, Any]:
                 "bgcolor": "rgba(0,0,0,0)",
             },
             "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": theme.muted, "activecolor": theme.text},
-            "sliderdefaults": {"bgcolor": theme.grid, "bordercolor": theme.grid, "activebgcolor": theme.muted},
+            "sliderdefaults": {"bgcolor": theme.muted, "bordercolor": theme.muted, "activebgcolor": theme.text},
             "updatemenudefaults": {"bgcolor": theme.background, "bordercolor": theme.muted},
-            "dragmode": "pan",
+            "dragmode": "zoom",
         }
     }
 

@@ -1,1 +1,1 @@
-"""The only room that imports Streamlit, beside app.py and pages/. No torch at import: the first paint waits for nobody."""
+"""The only room that imports Streamlit, beside app.py and pages/; it imports no torch, so the first paint is quick."""

@@ -6,11 +6,13 @@ in by the browser, so that a chart follows a switch between light and dark at on
 """
 
 import json
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
+import streamlit.components.v2 as components
 from plotly.offline import get_plotlyjs
 
 from lsf.figures.palette import DARK, LIGHT, template
@@ -32,12 +34,12 @@ TITLE_SPACE = 28
 
 @cache
 def _loader() -> Any:
-    return st.components.v2.component("lsf_plotly", js=LOADER % json.dumps(get_plotlyjs()))
+    return components.component("lsf_plotly", js=LOADER % json.dumps(get_plotlyjs()))
 
 
 @cache
 def _chart() -> Any:
-    return st.components.v2.component(
+    return components.component(
         "lsf_chart",
         html="<div class='lsf-chart' role='figure'></div>",
         js=Path(__file__).with_name("live_chart.js").read_text(encoding="utf-8"),
@@ -50,16 +52,13 @@ def send_plotly() -> None:
     _loader()(key="lsf_plotly", data=_templates(), height=1)
 
 
-def live_chart(picture: Picture, key: str, clickable: bool = False) -> int | None:
+def live_chart(picture: Picture, key: str, on_click: Callable[[Any], None] | None = None) -> None:
     """Draw a picture, or update the one drawn under the same key.
 
     Args:
         picture: its title is left to the caller, who shows it as text; it comes back in a saved image.
         key: names the chart from one script run to the next.
-        clickable: report clicks on marks that carry `customdata`.
-
-    Returns:
-        What the clicked mark carries, in the one script run after the click; else None.
+        on_click: called before the script run that a click starts, with what the clicked mark carries in `customdata`.
     """
     figure = picture.figure.to_dict()
     layout = figure["layout"]
@@ -70,18 +69,17 @@ def live_chart(picture: Picture, key: str, clickable: bool = False) -> int | Non
         "height": height - TITLE_SPACE,
         "margin": {**layout["margin"], "t": top - TITLE_SPACE},
     }
-    result = _chart()(
+    _chart()(
         key=key,
         data={
             "figure": json.dumps(figure),
             "height": height - TITLE_SPACE,
             "title": picture.title,
             "alt": picture.alt,
-            "clickable": clickable,
+            "clickable": on_click is not None,
         },
-        on_clicked_change=_ignore,
+        on_clicked_change=lambda: _report_click(key, on_click),
     )
-    return result.clicked
 
 
 @cache
@@ -89,5 +87,7 @@ def _templates() -> dict[str, Any]:
     return {"light": template(LIGHT), "dark": template(DARK)}
 
 
-def _ignore() -> None:
-    """Nothing to do on a click beyond the script run it starts."""
+def _report_click(key: str, on_click: Callable[[Any], None] | None) -> None:
+    value = st.session_state[key].clicked
+    if on_click is not None and value is not None:
+        on_click(value)

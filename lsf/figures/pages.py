@@ -1,0 +1,64 @@
+"""Whole pages that stand alone: an analysis with its choice, and a comparison of runs."""
+
+import time
+from collections.abc import Sequence
+
+import pandas as pd
+
+import lsf
+from lsf.analysis.criteria import CRITERIA
+from lsf.analysis.plan import Plan
+from lsf.analysis.result import Analysis
+from lsf.figures.deviation import draw_deviation, draw_scores
+from lsf.figures.lens import draw_targets, lens_table
+from lsf.figures.report import Section, html_report
+from lsf.figures.trajectories import draw_paths
+
+OURS = (
+    "The deviation follows the idea of arXiv 2406.11753; the formulas of deviation and gain are our own reading of it, "
+    "not the paper's."
+)
+
+
+def analysis_page(analysis: Analysis, plan: Plan | None = None) -> str:
+    """Return the page of an analysis, with the chosen blocks where there is a plan."""
+    model, data = analysis.model, analysis.data
+    sections: list[Section] = []
+    if analysis.trajectories is not None:
+        note = "Paths in one common PCA; the slider under the picture goes through the states."
+        sections.append(Section("", note, draw_paths(analysis)))
+    sections.append(Section("", OURS, draw_deviation(analysis)))
+    sections += _choice(analysis, plan)
+    if analysis.trajectories is not None and analysis.trajectories.examples:
+        sections.append(Section("", "", draw_targets(analysis.trajectories.examples)))
+    sections.append(Section("Logit lens per state", table=lens_table(analysis)))
+    lead = (
+        f"{model.name} ({model.family}, {model.n_blocks} blocks, {model.n_params:,} parameters, {model.dtype}) on "
+        f"{data.n_examples:,} examples of {data.name} ({data.split}), {data.n_positions:,} positions, {data.reading} "
+        f"reading, {data.virtual} virtual transition; {data.n_dropped} examples did not fit."
+    )
+    return html_report(f"Deviation of {model.name} on {data.name}", lead, sections, made_by())
+
+
+def _choice(analysis: Analysis, plan: Plan | None) -> list[Section]:
+    wanted = plan.criterion if plan is not None else None
+    name = wanted if wanted in analysis.criteria else next(iter(analysis.criteria), None)
+    sections: list[Section] = []
+    if name is not None:
+        entry, chosen = CRITERIA[name], plan.blocks if plan is not None else ()
+        picture = draw_scores(analysis.scores(name), chosen, entry.label, entry.unit)
+        sections.append(Section("", f"{entry.meaning} Source: {entry.source}.", picture))
+    if plan is not None:
+        reasons = pd.DataFrame({"block": list(plan.reasons), "why": list(plan.reasons.values())})
+        sections.append(Section(f"The plan: tune {plan.label}", table=reasons))
+    return sections
+
+
+def comparison_page(title: str, lead: str, sections: Sequence[Section]) -> str:
+    """Return the page of a comparison; its sections are those of the app's page."""
+    return html_report(title, lead, sections, made_by())
+
+
+def made_by() -> str:
+    """Return who made a page, and when."""
+    return f"Made by LSF {lsf.__version__} on {time.strftime('%Y-%m-%d %H:%M')}."

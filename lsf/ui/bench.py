@@ -1,0 +1,83 @@
+"""What the whole process shares: one worker with its queue, one shelf for the model, one folder of runs."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from lsf.jobs.job import JobState, JobView, Report
+from lsf.jobs.worker import Worker
+
+RUNS_VARIABLE = "LSF_RUNS"
+"""Environment variable that names the folder of runs; default `./runs`."""
+WARM_UP = "warm-up"
+
+
+class Bench:
+    """The worker and the shelf of this process; every session and every tab looks at the same one."""
+
+    def __init__(self) -> None:
+        """Start the worker; torch is imported by its first job, not here."""
+        self.worker = Worker("bench")
+        self._shelf: Any = None
+        self._warm: str | None = None
+
+    def warm_up(self) -> None:
+        """Import torch and look for devices in the background; only the first call does anything."""
+        if self._warm is None:
+            self._warm = self.worker.submit(WARM_UP, "getting ready", self._get_ready)
+
+    @property
+    def ready(self) -> bool:
+        """True once torch is imported and devices can be listed at no cost."""
+        return self._shelf is not None
+
+    @property
+    def warming_failed(self) -> str | None:
+        """Why getting ready failed, in one sentence; None where it did not."""
+        if self._warm is None or self._shelf is not None:
+            return None
+        view = self.worker.view(self._warm)
+        return view.error if view.state is JobState.FAILED else None
+
+    def shelf(self) -> Any:
+        """Return the `ModelShelf`; for the worker's thread, since it may import torch."""
+        if self._shelf is None:
+            from lsf.measure.shelf import ModelShelf  # noqa: PLC0415 - imports torch: seconds
+
+            self._shelf = ModelShelf()
+        return self._shelf
+
+    def loaded(self) -> Any:
+        """Return the `LoadedModel` on the shelf, or None; never imports anything."""
+        return None if self._shelf is None else self._shelf.current
+
+    def devices(self) -> tuple[Any, ...]:
+        """Return the devices, best first, with the memory free now; empty until the process is ready."""
+        if not self.ready:
+            return ()
+        from lsf.measure.devices import list_devices  # noqa: PLC0415 - imports torch
+
+        return list_devices()
+
+    def jobs(self, *kinds: str) -> tuple[JobView, ...]:
+        """Return the jobs of these kinds that the worker remembers, oldest first."""
+        return tuple(view for view in self.worker.views() if view.kind in kinds)
+
+    def _get_ready(self, report: Report) -> None:
+        report.progress(0, None, "importing torch")
+        import lsf.measure.analyze  # noqa: F401, PLC0415 - seconds; afterwards every job starts at once
+
+        self.shelf()
+
+
+@st.cache_resource(show_spinner=False)
+def bench() -> Bench:
+    """Return the bench of this process."""
+    return Bench()
+
+
+def runs_folder() -> Path:
+    """Return the folder of runs: `LSF_RUNS`, or `./runs`."""
+    return Path(os.environ.get(RUNS_VARIABLE, "runs")).expanduser()

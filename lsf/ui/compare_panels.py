@@ -1,0 +1,151 @@
+"""The parts of a comparison: table, picture, proof, prediction beside measurement, answers before and after."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lsf.compare.pareto import non_dominated
+from lsf.compare.seeds import Summary
+from lsf.compare.table import Comparison, Row
+from lsf.figures.picture import Picture
+from lsf.figures.tradeoff import Outcome, draw_tradeoff
+from lsf.jobs.runs import Run
+from lsf.ui.panels import amount, size
+from lsf.ui.runs import label
+
+COSTS = {
+    "training seconds": ("seconds", "training time (s)", 1.0),
+    "peak memory": ("peak_memory_bytes", "peak memory (MB)", 1e-6),
+    "tuned parameters": ("trainable_params", "tuned parameters (M)", 1e-6),
+}
+"""Name -> column, axis title, factor."""
+
+
+def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the table people read first: what was tuned, what it brought, what it cost, in ratios to full."""
+    rows = []
+    for row, run in zip(comparison.rows, runs, strict=True):
+        rows.append(
+            {
+                "run": label(run),
+                "state": row.state,
+                "rate": row.learning_rate,
+                "test before": row.exact_match_before,
+                "test after": row.exact_match_after,
+                "test loss after": row.loss_after,
+                "forgetting": row.forgetting,
+                "parameters": None if row.trainable_params is None else amount(row.trainable_params),
+                "seconds": row.seconds,
+                "memory": None if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
+                "x parameters": row.x_params,
+                "x step time": row.x_time,
+                "x memory": row.x_memory,
+                "x quality": row.x_quality,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def show_main_table(table: pd.DataFrame) -> None:
+    """Show the main table with its units explained where the pointer rests."""
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        table,
+        hide_index=True,
+        column_config={
+            "rate": number(format="%.2g", help="AdamW's peak learning rate, asked for or found"),
+            "test before": number(format="percent", help="Test completions wholly right, base model"),
+            "test after": number(format="percent", help="The same after tuning"),
+            "test loss after": number(format="%.3f", help="Nats per completion token"),
+            "forgetting": number(
+                format="%.3f",
+                help="What the loss on the base model's own text gained, in nats per token; 0 forgets nothing",
+            ),
+            "seconds": number(format="%.1f", help="Training steps only"),
+            "x parameters": number(format="%.2f x", help="Of the full run's tuned parameters"),
+            "x step time": number(format="%.2f x", help="Of the full run's median step"),
+            "x memory": number(format="%.2f x", help="Of the full run's peak memory"),
+            "x quality": number(format="%.2f x", help="Of the full run's test exact match"),
+        },
+    )
+
+
+def seeds_table(summaries: Sequence[Summary]) -> pd.DataFrame:
+    """Return mean and spread per choice, in words where there is no spread."""
+
+    def cell(summary: Summary, name: str, digits: str) -> str | None:
+        mean, spread = summary.mean[name], summary.spread[name]
+        if mean is None:
+            return None
+        return format(mean, digits) if spread is None else f"{format(mean, digits)} ± {format(spread, digits)}"
+
+    return pd.DataFrame(
+        [
+            {
+                "stands for": summary.role,
+                "tuned": summary.plan,
+                "seeds": summary.note,
+                "test after": cell(summary, "exact_match_after", ".1%"),
+                "forgetting": cell(summary, "forgetting", ".3f"),
+                "seconds": cell(summary, "seconds", ".1f"),
+                "x step time": cell(summary, "x_time", ".2f"),
+                "x quality": cell(summary, "x_quality", ".2f"),
+            }
+            for summary in summaries
+        ]
+    )
+
+
+def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: str) -> Picture | None:
+    """Draw test exact match against one cost, one mark per choice; None where nothing has both."""
+    column, title, factor = COSTS[cost]
+    by_id = {row.run: row for row in rows}
+    outcomes = []
+    for summary in summaries:
+        pairs = [(getattr(by_id[run], column), by_id[run].exact_match_after) for run in summary.runs]
+        known = [(c * factor, q) for c, q in pairs if c is not None and q is not None]
+        if known:
+            costs, qualities = zip(*known, strict=True)
+            outcomes.append(Outcome(summary.plan, summary.role or "manual", costs, qualities))
+    if not outcomes:
+        return None
+    marks = non_dominated([outcome.quality for outcome in outcomes], [outcome.cost for outcome in outcomes])
+    before = next((row.exact_match_before for row in rows if row.exact_match_before is not None), None)
+    front = [index for index, stands in enumerate(marks) if stands]
+    return draw_tradeoff(outcomes, front, "test exact match", title, before)
+
+
+def proof_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return what moved and what did not, checked on the tensors, and the prediction beside the measurement."""
+    rows: list[dict[str, Any]] = []
+    for run in runs:
+        if run.result is None or run.result.proof is None or run.spec is None:
+            continue
+        proof, predicted = run.result.proof, run.spec.plan.predicted
+        rows.append(
+            {
+                "run": label(run),
+                "frozen tensors": proof.frozen_tensors,
+                "bit-identical": "yes" if proof.frozen_identical else "NO",
+                "tuned tensors": proof.tuned_tensors,
+                "moved": proof.tuned_moved,
+                "parameters predicted": predicted.trainable_params,
+                "parameters measured": proof.trainable_params,
+                "compute predicted": predicted.flops_ratio,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def samples_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return test prompts with the target, the base model's answer and each run's."""
+    rows: dict[str, dict[str, Any]] = {}
+    for run in runs:
+        for sample in run.result.samples if run.result is not None else ():
+            row = rows.setdefault(
+                sample.prompt, {"prompt": sample.prompt, "wanted": sample.target, "before": sample.before}
+            )
+            row[label(run)] = sample.after
+    return pd.DataFrame(list(rows.values()))

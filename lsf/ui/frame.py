@@ -1,0 +1,104 @@
+"""The frame of every page: its heading, and a line that tells what is loaded, where, and what the worker does."""
+
+from collections.abc import Callable
+
+import streamlit as st
+
+from lsf.jobs.job import JobView
+from lsf.ui.bench import Bench, bench
+from lsf.ui.guard import guard
+from lsf.ui.live import send_plotly
+from lsf.ui.panels import size
+from lsf.ui.state import Session, attach
+from lsf.ui.work import unload_work
+
+STYLE = """
+<style>
+[data-testid="stMainBlockContainer"] { max-width: 1240px; }
+[data-testid="stCaptionContainer"] p { max-width: 56rem; }
+.lsf-chart { width: 100%; }
+.lsf-chart .modebar { opacity: 0.75; }
+.lsf-tokens { line-height: 2; overflow-wrap: anywhere; white-space: pre-wrap; }
+.lsf-tokens b { font-weight: 600; padding: 0.1rem 0.2rem; border-radius: 0.2rem;
+  background: color-mix(in srgb, #D55E00 22%, transparent); border-bottom: 2px solid #D55E00; }
+</style>
+"""
+UNLOAD_SECONDS = 20.0
+
+
+def page(title: str, lead: str, body: Callable[[Session], None], charts: bool = True) -> None:
+    """Draw one page: heading, status line, body; an `LsfError` of the body becomes a sentence.
+
+    Args:
+        title: of the page.
+        lead: one or two sentences on what is done here.
+        body: draws the rest.
+        charts: whether the page draws pictures; plotly.js is sent before them, else after everything.
+    """
+    st.html(STYLE)
+    here = attach()
+    st.title(title, anchor=False)
+    st.caption(lead)
+    _status(here)
+    if charts:
+        send_plotly()
+    with guard():
+        body(here)
+    bench().warm_up()
+
+
+def _status(here: Session) -> None:
+    shared = bench()
+    loaded = shared.loaded()
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="status"):
+        if loaded is None:
+            st.badge("no model in memory", icon=":material/deployed_code:", color="gray")
+        else:
+            st.badge(f"{loaded.info.name} in memory", icon=":material/deployed_code:", color="blue")
+            st.badge(f"{loaded.info.device}, {loaded.info.dtype}", icon=":material/memory:", color="gray")
+        busy = [view for view in shared.worker.views() if view.active and view.kind != "warm-up"]
+        st.badge(_queue_words(busy), icon=":material/playlist_play:", color="orange" if busy else "gray")
+        with st.popover("Device and memory", type="tertiary", icon=":material/tune:"):
+            _memory(shared, here, bool(busy))
+
+
+def _queue_words(busy: list[JobView]) -> str:
+    if not busy:
+        return "idle"
+    waiting = len(busy) - 1
+    return f"working: {busy[0].title}" + (f", {waiting} more in the queue" if waiting else "")
+
+
+def _memory(shared: Bench, here: Session, busy: bool) -> None:
+    devices = shared.devices()
+    if not devices:
+        st.write(shared.warming_failed or "Looking for devices; this takes a few seconds after the start.")
+        return
+    for device in devices:
+        st.markdown(f"**{device.name}** {device.label}: {device.memory}")
+    loaded = shared.loaded()
+    if loaded is None:
+        st.caption("No model is loaded; the next analysis or run loads it.")
+        return
+    st.caption(f"{loaded.info.name} is loaded. Unloading gives its memory back; the next job loads it again.")
+    if st.button("Unload the model", icon=":material/eject:", disabled=busy, key="unload"):
+        _unload(shared, here, loaded.info.device)
+    if busy:
+        st.caption("It is in use; unloading is possible when the queue is empty.")
+
+
+def _unload(shared: Bench, here: Session, name: str) -> None:
+    """Unload at once (the worker is idle) and tell what came back, by the device's own count."""
+
+    def free() -> int | None:
+        return next((device.free_bytes for device in shared.devices() if device.name == name), None)
+
+    before = free()
+    job = shared.worker.submit("unload", "unloading the model", unload_work(shared), here.owner)
+    view = shared.worker.wait(job, UNLOAD_SECONDS)
+    after = free()
+    told = f"{size(view.result)} of weights returned"
+    if before is not None and after is not None:
+        told += f"; free on {name}: {size(before)} before, {size(after)} now"
+    st.toast(told + ".", icon=":material/eject:", duration="long")
+    st.success(told + ".")

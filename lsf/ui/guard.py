@@ -1,0 +1,27 @@
+"""The one place where an `LsfError` becomes a sentence on the page; anything else crashes loudly."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import streamlit as st
+
+from lsf.errors import LsfError
+
+T = TypeVar("T")
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """Show an `LsfError` raised inside as one sentence, and go on after the block."""
+    try:
+        yield
+    except LsfError as error:
+        st.error(str(error), icon=":material/error:")
+
+
+def attempt(work: Callable[[], T]) -> T | None:
+    """Return what `work` returns, or show its `LsfError` as one sentence and return None."""
+    with guard():
+        return work()
+    return None

@@ -1,0 +1,149 @@
+"""Choosing a model: the bundled one, a local folder or a Hugging Face id; dtype and device; what it would need."""
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from lsf.axes import DTYPES
+from lsf.errors import LsfError
+from lsf.ui.bench import Bench, bench
+from lsf.ui.guard import guard
+from lsf.ui.panels import progress, size
+from lsf.ui.polling import follow
+from lsf.ui.state import Session
+from lsf.ui.work import Source, load_work
+
+BUNDLED, OWN = "Bundled", "Your own"
+
+
+def model_input(here: Session) -> tuple[str, str, str]:
+    """Draw the model's part of the first page.
+
+    Returns:
+        Model name (empty while none is typed), dtype and device as asked for.
+    """
+    kind = st.segmented_control(
+        "Model",
+        [BUNDLED, OWN],
+        default=BUNDLED,
+        required=True,
+        key="model-kind",
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    name = "bundled"
+    if kind == OWN:
+        name = st.text_input(
+            "Hugging Face id or local folder",
+            placeholder="HuggingFaceTB/SmolLM2-135M or ./models/mine",
+            help="A causal language model with safetensors weights. Its code is never run; pickles are refused.",
+            key="model-name",
+            persist_state="session",
+        ).strip()
+    else:
+        st.caption("A small language model made for this project: 8 blocks, pretrained on a made-up world.")
+    with st.container(horizontal=True, gap="small"):
+        dtype = st.selectbox(
+            "Number format",
+            DTYPES,
+            key="model-dtype",
+            persist_state="session",
+            width=170,
+            help="Of the weights in memory. auto: float32; on CUDA bfloat16 where the model was saved so.",
+        )
+        device = _device_input(bench())
+    if name:
+        _facts(here, Source(model=name, dtype=dtype, device=device))
+    return name, dtype, device
+
+
+def _device_input(shared: Bench) -> str:
+    names = ["auto", *dict.fromkeys(device.name.partition(":")[0] for device in shared.devices())]
+    if st.session_state.get("model-device", "auto") not in names:
+        names.append(st.session_state["model-device"])
+    chosen = st.selectbox(
+        "Device",
+        names,
+        key="model-device",
+        persist_state="session",
+        width=170,
+        help="auto takes the first of: a CUDA GPU, an Apple GPU, the CPU.",
+    )
+    return str(chosen)
+
+
+def _facts(here: Session, source: Source) -> None:
+    """Say what the model is and whether it fits, before anything is loaded."""
+    shared = bench()
+    loaded = shared.loaded()
+    if loaded is not None and loaded.info.name == source.model:
+        _loaded_facts(loaded)
+        return
+    if not shared.ready:
+        st.caption("Getting ready: importing torch and looking for devices.")
+        return
+    if is_local(source.model):
+        with guard():
+            _source_facts(shared, source)
+        return
+    st.caption("A Hugging Face id is looked up, and fetched once, when you load it or start the analysis.")
+    if st.button("Fetch and load", icon=":material/download:", key="model-load"):
+        shared.worker.submit("load", f"loading {source.model}", load_work(shared, source), here.owner)
+    loading = shared.jobs("load")[-1:]
+    follow(here, [view.id for view in loading], _draw_loading)
+
+
+def _draw_loading(views: Any) -> None:
+    for view in views:
+        if view.active:
+            progress(view)
+        elif view.error:
+            st.error(view.error, icon=":material/error:")
+
+
+def is_local(name: str) -> bool:
+    """Say whether a model can be looked at without the network."""
+    return name == "bundled" or Path(name).expanduser().exists() or name.startswith((".", "~", "/"))
+
+
+def _source_facts(shared: Bench, source: Source) -> None:
+    from lsf.measure.source import find_model  # noqa: PLC0415 - imports torch, which is in memory by now
+
+    found = find_model(source.model)
+    st.markdown(f"Family **{found.family.name}**, **{found.n_blocks}** blocks, **{size(found.weight_bytes)}** on disk.")
+    device = next(iter(shared.devices()), None)
+    if device is not None and device.free_bytes is not None:
+        enough = found.weight_bytes * 1.3 < device.free_bytes
+        st.caption(
+            f"{device.label} has {device.memory}: "
+            + ("enough to load it." if enough else "too little to load it; take a smaller model or bfloat16.")
+        )
+
+
+def _loaded_facts(loaded: Any) -> None:
+    info = loaded.info
+    tied = "tied to the embedding" if info.tied_head else "of its own"
+    st.markdown(
+        f"In memory: family **{info.family}**, **{info.n_blocks}** blocks, width **{info.width}**, "
+        f"**{info.n_params:,}** parameters, {info.dtype} on {info.device}."
+    )
+    st.caption(
+        f"Vocabulary {info.vocab_size:,}, head {tied}, context {loaded.context:,} tokens. Self-check: our reading of "
+        f"the last state gives the model's own logits within {loaded.self_check:.1g}."
+    )
+
+
+def model_problem(name: str) -> str | None:
+    """Return why nothing can be started with this model name, or None."""
+    if not name:
+        return "Type a Hugging Face id or a local folder first."
+    if not bench().ready or not is_local(name):
+        return None
+    from lsf.measure.source import find_model  # noqa: PLC0415
+
+    try:
+        find_model(name)
+    except LsfError as error:
+        return str(error)
+    return None

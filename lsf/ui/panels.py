@@ -1,0 +1,118 @@
+"""Parts that several pages share: a picture with its note and data, progress, empty states, downloads."""
+
+from collections.abc import Callable
+from typing import Any
+
+import streamlit as st
+
+from lsf.figures.picture import Picture
+from lsf.jobs.job import JobState, JobView
+from lsf.ui.live import live_chart
+
+NEXT = {
+    "model": ("pages/model.py", "Model and data"),
+    "trajectories": ("pages/trajectories.py", "Trajectories"),
+    "choose": ("pages/choose.py", "Choose"),
+    "tune": ("pages/tune.py", "Fine-tune"),
+    "compare": ("pages/compare.py", "Compare"),
+}
+"""Key of a page -> its file and its name."""
+
+
+def show(picture: Picture, key: str, note: str = "", on_click: Callable[[Any], None] | None = None) -> None:
+    """Show a picture under its title, with a note of one or two sentences and its data as a table.
+
+    Args:
+        picture: what is shown.
+        key: names the chart from one script run to the next.
+        note: what the numbers mean.
+        on_click: called with what a clicked mark carries.
+    """
+    with st.container(key=f"panel-{key}", gap="xsmall"):
+        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+            st.markdown(f"##### {picture.title}", width="content")
+            with st.popover("Data", type="tertiary", icon=":material/table:", help="The numbers behind this picture"):
+                st.caption(picture.alt)
+                st.dataframe(picture.table, hide_index=True, height=min(420, 38 + 35 * max(1, len(picture.table))))
+        if note:
+            st.caption(note)
+        live_chart(picture, key, on_click)
+
+
+def progress(view: JobView) -> None:
+    """Show how far one job is, with what is left in words."""
+    if view.state is JobState.QUEUED:
+        ahead = f"{view.position} job{'s' if view.position != 1 else ''} ahead of it" if view.position else "next"
+        st.progress(0.0, text=f"{view.title}: queued, {ahead}")
+        return
+    share = view.done / view.total if view.total else 0.0
+    parts = [view.message or "starting"]
+    if view.total and str(view.total) not in view.message:
+        parts.append(f"{view.done} of {view.total}")
+    if view.eta_seconds is not None:
+        parts.append(f"about {duration(view.eta_seconds)} left")
+    elif view.seconds is not None:
+        parts.append(duration(view.seconds))
+    if view.stopping:
+        parts.append("stopping")
+    st.progress(min(1.0, share), text=f"{view.title}: {', '.join(parts)}")
+
+
+def empty(title: str, text: str, page: str) -> None:
+    """Say what is missing here and offer the page where it is made."""
+    with st.container(border=True):
+        st.markdown(f"##### {title}")
+        st.write(text)
+        file, name = NEXT[page]
+        if st.button(f"Go to {name}", type="primary", icon=":material/arrow_forward:", key=f"empty-{page}"):
+            st.switch_page(file)
+
+
+def onward(page: str, label: str, query: dict[str, str], disabled: bool = False) -> None:
+    """Offer the next step of the journey."""
+    st.divider()
+    if st.button(
+        label,
+        type="primary",
+        icon=":material/arrow_forward:",
+        icon_position="right",
+        key=f"to-{page}",
+        disabled=disabled,
+    ):
+        st.switch_page(NEXT[page][0], query_params=query)
+
+
+def download(label: str, data: Callable[[], str | bytes], file_name: str, mime: str, key: str) -> None:
+    """Offer a file that is built when it is asked for."""
+    st.download_button(
+        label, data=data, file_name=file_name, mime=mime, key=key, on_click="ignore", icon=":material/download:"
+    )
+
+
+def duration(seconds: float) -> str:
+    """Write seconds for people: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 1:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def size(count: float | None) -> str:
+    """Write bytes for people: `unknown`, `3.2 MB`, `14.1 GB`."""
+    if count is None:
+        return "unknown"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def amount(count: float | None) -> str:
+    """Write a number of parameters for people: `812`, `394 k`, `2.9 M`, `1.5 B`."""
+    if count is None:
+        return "unknown"
+    for limit, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if count >= limit:
+            return f"{count / limit:.3g}{unit}"
+    return f"{count:.0f}"

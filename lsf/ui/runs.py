@@ -1,0 +1,108 @@
+"""Runs as the pages look at them: what belongs together, their curves, their table."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+from lsf.figures.curves import Curve
+from lsf.figures.palette import ROLES
+from lsf.jobs.runs import Run, read_metrics
+from lsf.jobs.spec import RunSpec
+
+AXES = {"steps": "step", "tokens": "tokens", "seconds": "seconds"}
+"""Horizontal axis -> column of metrics.jsonl."""
+METRICS = {
+    "training loss": ("loss", True),
+    "validation loss": ("validation_loss", True),
+    "validation exact match": ("validation_exact_match", False),
+}
+"""What is drawn -> column of metrics.jsonl, and whether lower is better."""
+
+
+def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
+    """Return the runs made to be compared with one: all settings equal but plan, role, seed and rate.
+
+    Of runs with the same role, plan, seed and rate only the newest is kept.
+
+    Args:
+        runs: newest first.
+        name: id of the run; None takes the newest that has a spec.
+
+    Returns:
+        Choice first, then full and the controls; empty where the run is not among them.
+    """
+    own = next((run for run in runs if run.spec is not None and name in (None, run.id)), None)
+    if own is None or own.spec is None:
+        return []
+    kin = _settings(own.spec)
+    found: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        if run.spec is not None and _settings(run.spec) == kin:
+            key = (run.spec.role, run.spec.plan.label, run.spec.seed, run.spec.learning_rate)
+            found.setdefault(key, run)
+    order = list(ROLES)
+    return sorted(found.values(), key=lambda run: (order.index(run.spec.role) if run.spec else 0, run.id))
+
+
+def _settings(spec: RunSpec) -> RunSpec:
+    nobody = replace(spec.plan, blocks=(0,), embedding=False, final_norm=False, head=False, criterion=None, policy=None)
+    plain = replace(nobody, budget={}, reasons={}, predicted=type(spec.plan.predicted)())
+    return replace(spec, plan=plain, role="choice", seed=0, learning_rate=None)
+
+
+def label(run: Run) -> str:
+    """Return a run's name in legends: its role and its blocks."""
+    if run.spec is None:
+        return run.id
+    seed = f", seed {run.spec.seed}" if run.spec.seed else ""
+    if run.spec.role == "full":
+        return f"full{seed}"
+    return f"{ROLES[run.spec.role].label}: {run.spec.plan.label}{seed}"
+
+
+def curves(runs: Sequence[Run], metric: str, axis: str) -> list[Curve]:
+    """Return one curve per run from its metrics.jsonl; rows without a reading are left out."""
+    column, _ = METRICS[metric]
+    found = []
+    for run in runs:
+        rows = [row for row in read_metrics(run.folder) if _known(row.get(column)) and _known(row.get(AXES[axis]))]
+        role = run.spec.role if run.spec is not None else "manual"
+        x, y = (tuple(float(row[name]) for row in rows) for name in (AXES[axis], column))
+        found.append(Curve(label(run), role, x, y))
+    return found
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return one row per run for a list of runs."""
+    return pd.DataFrame(
+        [
+            {
+                "run": run.id,
+                "state": str(run.state),
+                "stands for": run.spec.role if run.spec else None,
+                "tuned": run.spec.plan.label if run.spec else None,
+                "model": run.spec.model if run.spec else None,
+                "data": run.spec.data if run.spec else None,
+                "steps": run.spec.steps if run.spec else None,
+                "seed": run.spec.seed if run.spec else None,
+                "problem": run.problem,
+            }
+            for run in runs
+        ]
+    )
+
+
+def command(spec: RunSpec) -> str:
+    """Return the shell command that repeats a run."""
+    tuned = "--all" if spec.plan.is_full else "--blocks " + spec.plan.label.split(" ", 1)[1].replace(" ", "")
+    words = [f"python -m lsf tune --model {spec.model} --data {spec.data} {tuned}"]
+    words.append(f"--steps {spec.steps} --batch-size {spec.batch_size}")
+    words.append(f"--learning-rate {'auto' if spec.learning_rate is None else f'{spec.learning_rate:g}'}")
+    words.append(f"--seed {spec.seed} --runs runs")
+    return " ".join(words)

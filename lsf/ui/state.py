@@ -1,0 +1,125 @@
+"""What one browser session has in hand, as one typed record, and the part of it that its address carries.
+
+`?analysis=<job>` and `?run=<run folder>` are enough to find everything again after a reload or in a second tab: the
+jobs belong to the process, the runs to the disk.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import streamlit as st
+
+from lsf.analysis.plan import Plan
+from lsf.analysis.result import Analysis
+from lsf.errors import LsfError
+from lsf.jobs.job import JobView
+from lsf.jobs.runs import load_run
+from lsf.ui.bench import Bench, bench, runs_folder
+from lsf.ui.work import Analysed, Request
+
+_KEY = "lsf"
+_COOKIE = "_streamlit_xsrf"
+
+
+@dataclass
+class Session:
+    """What this session looks at and has decided."""
+
+    owner: str
+    """Who starts jobs here: the same for every tab of one browser; only the owner may stop them."""
+    request: Request = field(default_factory=Request)
+    """The model, data and settings chosen on the first page."""
+    analysis_job: str | None = None
+    """Job of the analysis being looked at."""
+    example: int | None = None
+    """Example picked by click or from the list; None for the mean over positions."""
+    by_hand: tuple[int, ...] | None = None
+    """Blocks chosen by hand; None while the criterion decides."""
+    plan: Plan | None = None
+    """The plan to tune."""
+    run: str | None = None
+    """Folder name of the run being looked at."""
+    watched: set[str] = field(default_factory=set)
+    """Jobs seen running, whose end is to be told."""
+
+
+def session() -> Session:
+    """Return this session's record, made at its first use."""
+    if _KEY not in st.session_state:
+        st.session_state[_KEY] = Session(owner=_owner())
+    return st.session_state[_KEY]
+
+
+def attach() -> Session:
+    """Take up what the address names, and make the address name what this session looks at."""
+    here, shared = session(), bench()
+    here.analysis_job = _known_job(shared, st.query_params.get("analysis")) or here.analysis_job
+    _take_up_run(here, st.query_params.get("run"))
+    if here.analysis_job and _known_job(shared, here.analysis_job) is None:
+        here.analysis_job = None
+    for name, value in (("analysis", here.analysis_job), ("run", here.run)):
+        if value and st.query_params.get(name) != value:
+            st.query_params[name] = value
+    return here
+
+
+def address(here: Session) -> dict[str, str]:
+    """Return the query parameters that find this session's analysis and run again."""
+    named = {"analysis": here.analysis_job, "run": here.run}
+    return {name: value for name, value in named.items() if value}
+
+
+def analysis_view(here: Session) -> JobView | None:
+    """Return the job of the analysis being looked at, if there is one."""
+    if here.analysis_job is None:
+        return None
+    try:
+        return bench().worker.view(here.analysis_job)
+    except LsfError:
+        return None
+
+
+def analysed(here: Session) -> Analysed | None:
+    """Return the finished analysis being looked at, with its request; None while there is none."""
+    view = analysis_view(here)
+    return view.result if view is not None and isinstance(view.result, Analysed) else None
+
+
+def analysis(here: Session) -> Analysis | None:
+    """Return the finished analysis being looked at; None while there is none."""
+    found = analysed(here)
+    return None if found is None else found.analysis
+
+
+def look_at(here: Session, job: str) -> None:
+    """Look at another analysis: what was chosen on the old one is dropped."""
+    here.analysis_job, here.example, here.by_hand, here.plan = job, None, None, None
+
+
+def _known_job(shared: Bench, job: str | None) -> str | None:
+    return job if job is not None and any(view.id == job for view in shared.worker.views()) else None
+
+
+def _take_up_run(here: Session, name: str | None) -> None:
+    """Look at the run an address names, if it is one of ours; a job's id is understood as well."""
+    if name is None or name == here.run:
+        return
+    for view in bench().worker.views():
+        if view.id == name and view.run is not None:
+            name = view.run.name
+    folder = runs_folder() / name
+    if folder.parent != runs_folder() or not folder.is_dir():
+        st.warning(f"There is no run {name!r} any more; it was deleted, or its folder was moved.")
+        here.run = None
+        del st.query_params["run"]
+        return
+    here.run = name
+    spec = load_run(folder).spec
+    if here.plan is None and spec is not None and spec.role in ("choice", "manual"):
+        here.plan = spec.plan
+
+
+def _owner() -> str:
+    """A name for this browser that tells nothing about it: the hash of a cookie Streamlit sets anyway."""
+    cookie = st.context.cookies.get(_COOKIE, "")
+    return hashlib.sha256(cookie.encode()).hexdigest()[:12] if cookie else "local"

@@ -1,0 +1,117 @@
+"""What the worker is asked to do for the pages; runs in its thread and never touches Streamlit."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lsf.analysis.result import Analysis
+from lsf.analysis.settings import AnalysisSettings
+from lsf.data.task import Task
+from lsf.jobs.job import Report
+from lsf.ui.bench import Bench
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and data, as they were asked for."""
+
+    model: str = "bundled"
+    """`bundled`, a local folder, or a Hugging Face id."""
+    data: str = "lesson:facts"
+    """`lesson:NAME`, a local file, or `hub:NAME`."""
+    prompt_template: str | None = None
+    """Prompt from any columns; None for the column `prompt`."""
+    completion_template: str | None = None
+    """Completion from any columns; None for the column `completion`."""
+    dtype: str = "auto"
+    """Of the weights in memory."""
+    device: str = "auto"
+    """Where the model is put."""
+
+    def load_task(self) -> Task:
+        """Read the data.
+
+        Raises:
+            DataError: one sentence on what cannot be used.
+        """
+        from lsf.data.sources import load_task  # noqa: PLC0415 - lessons are generated on first use
+
+        return load_task(self.data, self.prompt_template, self.completion_template)
+
+
+@dataclass(frozen=True)
+class Request:
+    """An analysis as it was asked for."""
+
+    source: Source = field(default_factory=Source)
+    """The model and the data."""
+    settings: AnalysisSettings = field(default_factory=AnalysisSettings)
+    """What is measured."""
+
+    @property
+    def title(self) -> str:
+        """A short name for queues."""
+        return f"{self.source.model} on {self.source.data}"
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """An analysis, finished or partial, and what was asked for."""
+
+    request: Request
+    """What was asked for."""
+    analysis: Analysis
+    """What was measured."""
+
+
+class _Labelled:
+    """A reporter that hands on partial analyses together with their request."""
+
+    def __init__(self, report: Report, request: Request) -> None:
+        self._report, self._request = report, request
+
+    @property
+    def stop(self) -> Any:
+        return self._report.stop
+
+    def progress(self, done: int, total: int | None, message: str = "") -> None:
+        self._report.progress(done, total, message)
+
+    def partial(self, value: Any) -> None:
+        self._report.partial(Analysed(self._request, value))
+
+
+def analysis_work(bench: Bench, request: Request) -> Callable[[Report], Analysed]:
+    """Return the job that loads what is asked for and analyses it, streaming."""
+
+    def work(report: Report) -> Analysed:
+        from lsf.measure.analyze import analyze  # noqa: PLC0415 - imports torch
+
+        source = request.source
+        report.progress(0, None, "reading the data")
+        task = source.load_task()
+        report.progress(0, None, f"loading {source.model}")
+        loaded = bench.shelf().load(source.model, source.dtype, source.device)
+        return Analysed(request, analyze(loaded, task, request.settings, _Labelled(report, request)))
+
+    return work
+
+
+def load_work(bench: Bench, source: Source) -> Callable[[Report], str]:
+    """Return the job that puts a model on the shelf, fetching it first where it is on the hub."""
+
+    def work(report: Report) -> str:
+        report.progress(0, None, f"loading {source.model}")
+        return bench.shelf().load(source.model, source.dtype, source.device).info.name
+
+    return work
+
+
+def unload_work(bench: Bench) -> Callable[[Report], int | None]:
+    """Return the job that empties the shelf and tells how many bytes came back."""
+
+    def work(report: Report) -> int | None:
+        report.progress(0, None, "unloading the model")
+        return bench.shelf().unload()
+
+    return work

@@ -1,0 +1,126 @@
+"""Step 3: from scores to a plan: criterion, policy, budget, or blocks chosen by hand."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import pandas as pd
+import streamlit as st
+
+from lsf.analysis.cost import predict_full
+from lsf.analysis.criteria import CRITERIA
+from lsf.analysis.plan import Plan
+from lsf.analysis.result import Analysis
+from lsf.figures.deviation import draw_scores
+from lsf.ui.choice import (
+    OURS,
+    choose_budget,
+    choose_by_hand,
+    choose_criterion,
+    choose_policy,
+    chosen_plan,
+    cost_shares,
+    toggle,
+)
+from lsf.ui.downloads import as_json
+from lsf.ui.frame import page
+from lsf.ui.guard import attempt
+from lsf.ui.panels import amount, download, empty, onward, show, size
+from lsf.ui.state import Session, address, analysis, analysis_view
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What chooses unless a person does."""
+
+    criterion: str
+    policy: str
+    budget: int
+
+
+def draw(here: Session) -> None:
+    """Draw the page."""
+    found = analysis(here)
+    if found is None:
+        view = analysis_view(here)
+        if view is not None and view.active:
+            empty("The analysis is still running", "Blocks can be chosen as soon as it is done.", "trajectories")
+        else:
+            empty("Nothing to choose from yet", "Run an analysis first: it scores the blocks of a model.", "model")
+        return
+    rule = _rule(here, found)
+    plan = attempt(lambda: chosen_plan(here, found, rule.criterion, rule.policy, rule.budget))
+    here.plan = plan
+    blocks = plan.blocks if plan is not None else ()
+    entry = CRITERIA[rule.criterion]
+    show(
+        draw_scores(found.scores(rule.criterion), blocks, entry.label, entry.unit),
+        "scores",
+        f"Orange and hatched: the blocks to tune; blue: frozen. Click a bar to change its side. {OURS}",
+        on_click=partial(toggle, here, blocks),
+    )
+    _by_hand(here, found, blocks)
+    if plan is not None:
+        _cost(found, plan)
+        _reasons(plan)
+    onward("tune", "Fine-tune", address(here), disabled=plan is None)
+
+
+def _rule(here: Session, found: Analysis) -> Rule:
+    def changed() -> None:
+        here.by_hand = None
+
+    columns = st.columns(3, gap="medium")
+    with columns[0]:
+        criterion = choose_criterion(found, changed)
+    with columns[1]:
+        policy = choose_policy(changed)
+    with columns[2]:
+        budget = choose_budget(found, criterion, policy, changed)
+    return Rule(criterion, policy, budget)
+
+
+def _by_hand(here: Session, found: Analysis, blocks: tuple[int, ...]) -> None:
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        choose_by_hand(here, found.model.n_blocks, blocks)
+        if here.by_hand is not None and st.button(
+            "Back to the criterion", icon=":material/undo:", key="back-to-criterion"
+        ):
+            here.by_hand = None
+            st.rerun()
+
+
+def _cost(found: Analysis, plan: Plan) -> None:
+    full = predict_full(found)
+    shares = cost_shares(plan.predicted, full)
+
+    def of_full(name: str) -> str:
+        share = shares[name]
+        return "unknown" if share is None else f"{share:.0%} of full"
+
+    st.subheader("What it is predicted to cost", anchor=False)
+    cost = plan.predicted
+    cells = [
+        ("Tuned parameters", amount(cost.trainable_params), "parameters"),
+        ("Compute per token", "unknown" if cost.flops_ratio is None else f"{cost.flops_ratio:.2f} x", "compute"),
+        ("Memory", size(cost.memory_bytes), "memory"),
+    ]
+    for column, (name, value, kind) in zip(st.columns(3, gap="medium"), cells, strict=True):
+        column.metric(name, value, of_full(kind), delta_color="off", delta_arrow="off")
+    st.caption(
+        "Compute counts matrix products of forward and backward pass; frozen blocks below the lowest tuned one save "
+        "most. Memory counts weights, gradients and optimizer state, not activations. Both are measured when you tune."
+    )
+
+
+def _reasons(plan: Plan) -> None:
+    st.subheader(f"The plan: tune {plan.label}", anchor=False)
+    table = pd.DataFrame({"block": [int(block) for block in plan.reasons], "why": list(plan.reasons.values())})
+    st.dataframe(table, hide_index=True, column_config={"block": st.column_config.NumberColumn(width="small")})
+    download("Plan (JSON)", lambda: as_json(plan.to_json()), "plan.json", "application/json", "plan-json")
+
+
+page(
+    "Choose",
+    "Which blocks to tune, by a criterion and a budget, or by your own hand.",
+    draw,
+)

@@ -1,0 +1,126 @@
+"""Step 5: what selective tuning brought and cost, beside full fine-tuning and same-size controls."""
+
+import pandas as pd
+import streamlit as st
+
+from lsf.compare.formats import render
+from lsf.compare.seeds import Summary, summarise
+from lsf.compare.table import Comparison, compare
+from lsf.figures.pages import comparison_page
+from lsf.figures.picture import Picture
+from lsf.figures.report import Section
+from lsf.jobs.runs import Run, list_runs
+from lsf.ui.bench import bench, runs_folder
+from lsf.ui.compare_panels import (
+    COSTS,
+    main_table,
+    proof_table,
+    samples_table,
+    seeds_table,
+    show_main_table,
+    tradeoff_picture,
+)
+from lsf.ui.frame import page
+from lsf.ui.panels import download, empty, show
+from lsf.ui.runs import belong_together, command, label
+from lsf.ui.state import Session
+
+FORGETTING = (
+    "Forgetting: what the loss on text the base model wrote itself gained by tuning. Ratios are to the full run of the "
+    "same data, seed and steps."
+)
+
+
+def draw(here: Session) -> None:
+    """Draw the page."""
+    runs = [run for run in list_runs(runs_folder()) if run.spec is not None and run.result is not None]
+    if not runs:
+        _nothing_yet()
+        return
+    picked = _pick(here, runs)
+    if not picked:
+        st.info("Pick at least one run above.", icon=":material/info:")
+        return
+    comparison = compare(picked)
+    summaries = summarise(comparison.rows)
+    table = main_table(comparison, picked)
+    show_main_table(table)
+    st.caption(FORGETTING)
+    for warning in comparison.warnings:
+        st.caption(f":material/warning: {warning}")
+    cost = st.segmented_control(
+        "Against", list(COSTS), default="training seconds", required=True, key="tradeoff-cost", persist_state="session"
+    )
+    picture = tradeoff_picture(comparison.rows, summaries, cost)
+    if picture is not None:
+        note = "Up is better, left is cheaper. The dotted line joins the runs that no other run beats in both."
+        show(picture, f"tradeoff-{cost}", note)
+    _details(picked, summaries)
+    _take_away(comparison, picked, table, picture)
+
+
+def _nothing_yet() -> None:
+    active = [view for view in bench().jobs("tune") if view.active]
+    if active:
+        empty("No run has ended yet", f"{len(active)} are queued or running; they appear here as they end.", "tune")
+    else:
+        empty("Nothing to compare yet", "Tune the chosen blocks first, with full fine-tuning beside them.", "tune")
+
+
+def _pick(here: Session, runs: list[Run]) -> list[Run]:
+    """Let the user pick runs; at first those that belong to the run being looked at."""
+    by_id = {run.id: run for run in runs}
+    group = [run.id for run in belong_together(runs, here.run)] or [run.id for run in belong_together(runs, None)]
+    names = st.multiselect(
+        "Runs",
+        list(by_id),
+        default=group,
+        format_func=lambda name: f"{label(by_id[name])} ({name})",
+        key=f"compare-{'-'.join(group)}",
+    )
+    return [by_id[name] for name in names]
+
+
+def _details(picked: list[Run], summaries: tuple[Summary, ...]) -> None:
+    with st.expander("Mean and spread over seeds", icon=":material/functions:"):
+        st.dataframe(seeds_table(summaries), hide_index=True)
+    samples = samples_table(picked)
+    if len(samples):
+        with st.expander("Answers before and after", icon=":material/chat:", expanded=True):
+            st.dataframe(samples, hide_index=True)
+            st.caption("Test prompts, answered greedily by the base model and by each tuned model.")
+    with st.expander("Proof that frozen weights did not move", icon=":material/verified:"):
+        st.dataframe(proof_table(picked), hide_index=True)
+        st.caption("Every frozen tensor's bytes are hashed before and after; every tuned tensor must have moved.")
+    with st.expander("Commands that repeat these runs", icon=":material/terminal:"):
+        st.code("\n".join(command(run.spec) for run in picked if run.spec is not None), language="bash")
+
+
+def _take_away(comparison: Comparison, picked: list[Run], table: pd.DataFrame, picture: Picture | None) -> None:
+    def as_page() -> str:
+        sections = [Section("The runs", FORGETTING, picture, table)]
+        sections += [
+            Section("Answers before and after", table=samples_table(picked)),
+            Section("Proof that frozen weights did not move", table=proof_table(picked)),
+        ]
+        spec = picked[0].spec
+        title = f"Tuning {spec.model} on {spec.data}" if spec is not None else "Tuning"
+        return comparison_page(title, " ".join(comparison.warnings), sections)
+
+    with st.container(horizontal=True, gap="small"):
+        download("Table (CSV)", lambda: render(comparison, "csv"), "comparison.csv", "text/csv", "compare-csv")
+        download(
+            "Comparison (JSON)",
+            lambda: render(comparison, "json"),
+            "comparison.json",
+            "application/json",
+            "compare-json",
+        )
+        download("Report (HTML)", as_page, "comparison.html", "text/html", "compare-html")
+
+
+page(
+    "Compare",
+    "What the chosen blocks reached, beside the whole model and the same number of blocks chosen without thought.",
+    draw,
+)

@@ -1,0 +1,76 @@
+"""Step 1: choose a model and data, see what the model will read, and start the analysis."""
+
+from dataclasses import fields
+from typing import Any
+
+import streamlit as st
+
+from lsf.analysis.settings import AnalysisSettings
+from lsf.errors import BadInputError
+from lsf.ui.actions import start_analysis
+from lsf.ui.data_input import DataChoice, data_input, read_task
+from lsf.ui.forms import setting_input
+from lsf.ui.frame import page
+from lsf.ui.model_input import model_input
+from lsf.ui.preview import show_preview
+from lsf.ui.state import Session
+from lsf.ui.work import Request, Source
+
+IN_FORM = ("limit", "split", "positions", "reading", "batch_size", "max_length", "seed")
+
+
+def draw(here: Session) -> None:
+    """Draw the page."""
+    left, right = st.columns(2, gap="medium")
+    with left, st.container(border=True, height="stretch"):
+        st.subheader("Model", anchor=False)
+        model, dtype, device = model_input(here)
+    with right, st.container(border=True, height="stretch"):
+        st.subheader("Data", anchor=False)
+        choice = data_input()
+    with st.expander("What is measured", icon=":material/settings:"):
+        settings = _settings()
+    task = read_task(choice)
+    if model and choice.name:
+        source = Source(model, choice.name, choice.prompt_template, choice.completion_template, dtype, device)
+        here.request = Request(source, settings)
+    waiting = _missing(model, choice)
+    if waiting:
+        st.info(waiting, icon=":material/info:")
+    if st.button(
+        "Analyse", type="primary", icon=":material/play_arrow:", key="analyse", disabled=bool(waiting) or task is None
+    ):
+        start_analysis(here, here.request)
+    if task is not None:
+        st.subheader("What the model will read", anchor=False)
+        show_preview(task, model, settings.max_length)
+
+
+def _missing(model: str, choice: DataChoice) -> str | None:
+    if not model:
+        return "Type a Hugging Face id or a local folder, or take the bundled model."
+    if not choice.name:
+        return "Upload a file, name one, or take a lesson."
+    return None
+
+
+def _settings() -> AnalysisSettings:
+    values: dict[str, Any] = {}
+    defaults = {item.name: item.default for item in fields(AnalysisSettings)}
+    with st.container(horizontal=True, gap="small"):
+        for name in IN_FORM:
+            with st.container(width=190):
+                values[name] = setting_input(AnalysisSettings, name, defaults[name], key=f"settings-{name}")
+    try:
+        return AnalysisSettings(**values)
+    except BadInputError as error:
+        st.error(str(error), icon=":material/error:")
+        return AnalysisSettings()
+
+
+page(
+    "Model and data",
+    "Choose what is tuned and what it shall learn. The bundled model and a lesson are ready: you can start at once.",
+    draw,
+    charts=False,
+)

@@ -1,0 +1,90 @@
+"""Step 2: watch the virtual and the factual transition through the states, while the analysis runs and after."""
+
+import streamlit as st
+
+from lsf.analysis.result import Analysis
+from lsf.figures.pages import analysis_page
+from lsf.jobs.job import JobState, JobView
+from lsf.ui.actions import start_analysis, stop_buttons
+from lsf.ui.downloads import as_json, states_csv
+from lsf.ui.frame import page
+from lsf.ui.panels import download, empty, onward, progress
+from lsf.ui.paths_panel import analysis_facts, draw_deviation_panel, draw_lens_panels, draw_paths_panel
+from lsf.ui.polling import follow
+from lsf.ui.state import Session, address, analysis, analysis_view
+from lsf.ui.work import Analysed
+
+
+def draw(here: Session) -> None:
+    """Draw the page."""
+    view = analysis_view(here)
+    if view is None:
+        _nothing_yet(here)
+        return
+    follow(here, [view.id], lambda views: _watch(here, views))
+    finished = analysis(here)
+    if finished is not None:
+        _take_away(here, finished)
+        onward("choose", "Choose blocks", address(here))
+
+
+def _nothing_yet(here: Session) -> None:
+    empty("No analysis yet", "Choose another model or other data first, or start with what is chosen now.", "model")
+    if st.button(f"Analyse {here.request.title} now", icon=":material/play_arrow:", key="analyse-now"):
+        start_analysis(here, here.request)
+
+
+def _watch(here: Session, views: tuple[JobView, ...]) -> None:
+    """Draw one analysis as far as it is; called again and again while it runs."""
+    for view in views:
+        with st.container(key="analysis-state"):
+            _state(here, view)
+        measured = view.result if isinstance(view.result, Analysed) else view.partial
+        if isinstance(measured, Analysed) and measured.analysis.trajectories is not None:
+            _pictures(here, measured.analysis, finished=not view.active)
+
+
+def _state(here: Session, view: JobView) -> None:
+    if view.active:
+        progress(view)
+        stop_buttons(here, view)
+        return
+    if view.error:
+        st.error(view.error, icon=":material/error:")
+        _again(here)
+    elif view.state is JobState.CANCELLED:
+        kept = "what was read until then is shown" if view.result is not None else "nothing was kept"
+        st.warning(f"The analysis was stopped; {kept}.", icon=":material/stop_circle:")
+        _again(here)
+
+
+def _again(here: Session) -> None:
+    if st.button(f"Analyse {here.request.title} again", icon=":material/replay:", key="analyse-again"):
+        start_analysis(here, here.request)
+
+
+def _pictures(here: Session, analysis: Analysis, finished: bool) -> None:
+    st.markdown(analysis_facts(analysis))
+    draw_paths_panel(here, analysis, finished)
+    draw_deviation_panel(analysis)
+    if finished:
+        draw_lens_panels(here, analysis)
+
+
+def _take_away(here: Session, finished: Analysis) -> None:
+    with st.container(horizontal=True, gap="small"):
+        download(
+            "Analysis (JSON)", lambda: as_json(finished.to_json()), "analysis.json", "application/json", "analysis-json"
+        )
+        download("States (CSV)", lambda: states_csv(finished), "states.csv", "text/csv", "analysis-csv")
+        download(
+            "Report (HTML)", lambda: analysis_page(finished, here.plan), "analysis.html", "text/html", "analysis-html"
+        )
+
+
+page(
+    "Trajectories",
+    "Where the model's states are, beside an even walk from the current token's meaning to the target's. "
+    "The gap between both is the deviation.",
+    draw,
+)

@@ -1,0 +1,57 @@
+"""Step 4: tune the chosen blocks, the whole model and same-size controls, in the background, one after the other."""
+
+from lsf.jobs.job import JobView
+from lsf.jobs.runs import Run, list_runs
+from lsf.ui.bench import bench, runs_folder
+from lsf.ui.frame import page
+from lsf.ui.panels import empty, onward
+from lsf.ui.polling import follow
+from lsf.ui.run_panels import draw_curves_panel, draw_queue, draw_results, draw_store
+from lsf.ui.runs import belong_together
+from lsf.ui.state import Session, address, analysed
+from lsf.ui.tune_form import draw_form
+from lsf.ui.work import Source
+
+
+def draw(here: Session) -> None:
+    """Draw the page."""
+    runs = list_runs(runs_folder())
+    source = _source(here, runs)
+    if here.plan is None or source is None:
+        empty("No plan yet", "Choose the blocks first; then they are tuned here, beside full fine-tuning.", "choose")
+    else:
+        draw_form(here, here.plan, source)
+    jobs = [view.id for view in bench().jobs("tune")]
+    if here.run is not None or any(view.active for view in bench().jobs("tune")):
+        follow(here, jobs, lambda views: _watch(here, views))
+    draw_store(here, runs)
+    if any(run.result is not None for run in runs):
+        onward("compare", "Compare the runs", address(here))
+
+
+def _source(here: Session, runs: list[Run]) -> Source | None:
+    """The model and data to tune on: those of the analysis, else those of the run being looked at."""
+    found = analysed(here)
+    if found is not None:
+        return found.request.source
+    spec = next((run.spec for run in runs if run.id == here.run), None)
+    if spec is None:
+        return None
+    return Source(spec.model, spec.data, spec.prompt_template, spec.completion_template, spec.dtype, spec.device)
+
+
+def _watch(here: Session, views: tuple[JobView, ...]) -> None:
+    """Draw the queue and the curves; called again and again while something runs."""
+    draw_queue(here, [view for view in views if view.active])
+    group = belong_together(list_runs(runs_folder()), here.run)
+    if group:
+        draw_curves_panel(group)
+        draw_results(group, {view.run.name: view for view in views if view.run is not None})
+
+
+page(
+    "Fine-tune",
+    "The chosen blocks, the whole model and same-size controls start from the same weights and see the same examples "
+    "in the same order. You may close this page: runs go on, and its address finds them again.",
+    draw,
+)
