@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,12 @@ from lsf.analysis.settings import AnalysisSettings
 from lsf.axes import DEVICES, DTYPES
 from lsf.bundled.lessons import LESSONS
 from lsf.data.sources import load_task
+from lsf.data.task import Task
 from lsf.errors import BadInputError, LsfError
 from lsf.files import write_text
+from lsf.jobs.bundle import COMMAND, save_bundle
 from lsf.jobs.runs import create_run, delete_run, list_runs, load_run
-from lsf.jobs.spec import RunSpec
+from lsf.jobs.spec import RunSpec, load_spec
 from lsf.options import Parser, add_settings, given_settings
 from lsf.terminal import TerminalReporter
 
@@ -60,16 +63,16 @@ def build_parser() -> Parser:
     _plan_options(commands.add_parser("plan", help="scores to a plan under a number of blocks"))
     _tune_options(commands.add_parser("tune", help="one fine-tune in the foreground"))
     _compare_options(commands.add_parser("compare", help="one row per run, with ratios to the full run"))
-    _runs_options(commands.add_parser("runs", help="list, show or delete runs"))
+    _runs_options(commands.add_parser("runs", help="list, show, bundle or delete runs"))
     _demo_options(commands.add_parser("demo", help="the bundled model and its lessons; pretrain it again"))
     return parser
 
 
-def _source_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, help="bundled, a local folder, or a Hugging Face id")
+def _source_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    parser.add_argument("--model", required=required, help="bundled, a local folder, or a Hugging Face id")
     parser.add_argument(
         "--data",
-        required=True,
+        required=required,
         help="lesson:NAME, a CSV, TSV, JSON, JSONL or Parquet file, or hub:NAME[:CONFIG][:SPLIT]",
     )
     add_settings(parser, RunSpec, ("prompt_template", "completion_template"))
@@ -136,11 +139,14 @@ def plan_command(arguments: argparse.Namespace) -> int:
 
 
 def _tune_options(parser: argparse.ArgumentParser) -> None:
-    _source_options(parser)
+    _source_options(parser, required=False)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--plan", type=Path, metavar="PLAN", help="a plan.json")
     which.add_argument("--blocks", metavar="B", help="blocks by hand, such as 3,5-7")
     which.add_argument("--all", action="store_true", help="full fine-tuning")
+    which.add_argument(
+        "--spec", type=Path, metavar="SPEC", help="repeat a run by its spec.json; nothing else is needed"
+    )
     names = {"method", "steps", "epochs", "learning_rate", "weight_decay", "warmup_steps", "batch_size", "max_length"}
     add_settings(parser, RunSpec, names | {"eval_every", "eval_limit", "seed"})
     parser.add_argument("--runs", type=Path, required=True, metavar="DIR", help="folder the run's folder is made in")
@@ -149,11 +155,16 @@ def _tune_options(parser: argparse.ArgumentParser) -> None:
 
 def tune_command(arguments: argparse.Namespace) -> int:
     """Fine-tune in the foreground; Ctrl-C once stops and keeps, twice discards."""
-    task = _load_task(arguments)
+    asked = _read_spec(arguments) if arguments.spec else None
+    if asked is None and not (arguments.model and arguments.data):
+        raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json.")
+    task = _load_task(asked or arguments)
     reporter = TerminalReporter()
-    loaded = _load_model(arguments, reporter)
-    plan, role = _planned(arguments, loaded.info.n_blocks)
-    spec = RunSpec(**{**given_settings(arguments, RunSpec), "plan": plan, "role": role})
+    loaded = _load_model(asked or arguments, reporter)
+    if asked is None:
+        plan, role = _planned(arguments, loaded.info.n_blocks)
+        asked = RunSpec(**{**given_settings(arguments, RunSpec), "plan": plan, "role": role})
+    spec = asked
     folder = create_run(arguments.runs, spec)
     signal.signal(signal.SIGINT, lambda *_: _interrupt(reporter))
     from lsf.training.run import tune
@@ -167,6 +178,15 @@ def tune_command(arguments: argparse.Namespace) -> int:
     if result.reason:
         sys.stderr.write(f"lsf: {result.reason}\n")
     return 1 if result.state == "failed" else 0
+
+
+def _read_spec(arguments: argparse.Namespace) -> RunSpec:
+    given = [name for name in given_settings(arguments, RunSpec) if name not in ("plan", "dtype", "device")]
+    if given:
+        raise BadInputError(f"--spec says everything already; leave out --{given[0].replace('_', '-')}.")
+    spec = load_spec(arguments.spec)
+    beside = arguments.spec.parent / spec.data  # a bundle's rows lie beside its spec
+    return replace(spec, data=str(beside)) if beside.is_file() else spec
 
 
 def _interrupt(reporter: TerminalReporter) -> None:
@@ -198,7 +218,7 @@ def compare_command(arguments: argparse.Namespace) -> int:
 
 
 def _runs_options(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(title="actions", required=True, metavar="list|show|delete")
+    actions = parser.add_subparsers(title="actions", required=True, metavar="list|show|bundle|delete")
     listing = actions.add_parser("list", help="one line per run, newest first")
     listing.add_argument("--runs", type=Path, required=True, metavar="DIR", help="folder of run folders")
     listing.set_defaults(command=list_command)
@@ -209,6 +229,18 @@ def _runs_options(parser: argparse.ArgumentParser) -> None:
         action = actions.add_parser(name, help=text)
         action.add_argument("run", nargs="+", type=Path, help="run folders")
         action.set_defaults(command=command)
+
+    bundle = actions.add_parser("bundle", help="one zip that repeats a run by one command")
+    bundle.add_argument("run", type=Path, help="run folder")
+    bundle.add_argument("--zip", type=Path, required=True, metavar="OUT", help="where it is written")
+    bundle.set_defaults(command=bundle_command)
+
+
+def bundle_command(arguments: argparse.Namespace) -> int:
+    """Write a run's bundle."""
+    save_bundle(load_run(arguments.run), arguments.zip)
+    print(f"{arguments.zip}: unpack it, then {COMMAND.format(name=arguments.run.resolve().name)}")
+    return 0
 
 
 def list_command(arguments: argparse.Namespace) -> int:
@@ -261,16 +293,20 @@ def pretrain_command(arguments: argparse.Namespace) -> int:
     """Build the bundled model again."""
     from lsf.bundled.pretrain import pretrain
 
-    pretrain(arguments.out, seed=arguments.seed, progress=lambda line: sys.stderr.write(f"{line}\n"))
+    pretrain(arguments.out, seed=arguments.seed, progress=_say)
     print(f"written to {arguments.out}")
     return 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
 def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise BadInputError(f"{text!r} is not a whole number.") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
 def _check_writable(*paths: Path | None) -> None:
@@ -279,12 +315,12 @@ def _check_writable(*paths: Path | None) -> None:
             raise BadInputError(f"Cannot write {path}: there is no folder {path.parent}.")
 
 
-def _load_task(arguments: argparse.Namespace) -> Any:
+def _load_task(arguments: argparse.Namespace | RunSpec) -> Task:
     # Rows are always split in the same way: --seed is the run's, and runs of several seeds share their data.
     return load_task(arguments.data, arguments.prompt_template, arguments.completion_template)
 
 
-def _load_model(arguments: argparse.Namespace, reporter: TerminalReporter) -> Any:
+def _load_model(arguments: argparse.Namespace | RunSpec, reporter: TerminalReporter) -> Any:
     logging.getLogger("transformers").setLevel(logging.ERROR)
     reporter.progress(0, None, f"loading {arguments.model}")
     from lsf.measure.loading import load_model

@@ -62,7 +62,6 @@ def _help(item: Field[Any]) -> str:
 def _reader(item: Field[Any], hint: Any) -> Callable[[str], Any]:
     """Return the function that reads one option's text; `auto` stands for None where the field allows it."""
     kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
-    option = "--" + item.name.replace("_", "-")
 
     def read(text: str) -> Any:
         if type(None) in kinds and text == "auto" and "choices" not in item.metadata:
@@ -73,7 +72,7 @@ def _reader(item: Field[Any], hint: Any) -> Callable[[str], Any]:
             if float in kinds:
                 return float(text)
         except ValueError:
-            raise BadInputError(f"{option} is {text!r}; a number was expected.") from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
         if typing.get_origin(hint) is tuple:
             return tuple(part.strip() for part in text.split(",") if part.strip())
         return text

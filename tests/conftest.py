@@ -9,7 +9,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from jaxtyping import install_import_hook
 
 # Every jaxtyping annotation of the numeric rooms is checked while tests run; it must come before they are imported.
-install_import_hook(["lsf.analysis", "lsf.measure", "lsf.training", "lsf.compare"], "beartype.beartype")
+install_import_hook(["lsf.analysis", "lsf.measure", "lsf.training", "lsf.compare"], "tests.checker.typechecked")
 
 from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402

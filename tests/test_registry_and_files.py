@@ -66,7 +66,7 @@ def test_reading_says_what_was_expected_and_where(tmp_path: Path) -> None:
         ),
         (
             ["analyze", "--model", "bundled", "--data", "lesson:facts", "--json", "a.json", "--limit", "many"],
-            "--limit is 'many'; a number was expected",
+            "Argument --limit: 'many' is not a number",
         ),
         (
             ["analyze", "--model", "bundled", "--data", "lesson:facts", "--json", "a.json", "--criteria", "x"],
@@ -74,7 +74,10 @@ def test_reading_says_what_was_expected_and_where(tmp_path: Path) -> None:
         ),
         (["plan", "--analysis", "no.json", "--criterion", "last", "--blocks", "1", "--json", "p.json"], "no.json"),
         (["runs", "list", "--runs", "no"], "There is no folder no"),
-        (["tune", "--model", "bundled", "--data", "lesson:facts", "--runs", "r"], "--plan --blocks --all is required"),
+        (
+            ["tune", "--model", "bundled", "--data", "lesson:facts", "--runs", "r"],
+            "--plan --blocks --all --spec is required",
+        ),
         (
             ["tune", "--model", "bundled", "--data", "lesson:facts", "--runs", "r", "--blocks", "9"],
             "Block 9 does not exist; the model has blocks 0 to 7",

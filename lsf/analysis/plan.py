@@ -45,7 +45,7 @@ class Plan:
     """Criterion that chose the blocks; None for a choice by hand."""
     policy: str | None = None
     """Policy that chose the blocks; None for a choice by hand."""
-    budget: Mapping[str, int | float] = field(default_factory=dict)
+    budget: Mapping[str, float] = field(default_factory=dict)
     """The limit it was made under: {"blocks": 3}."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Block number (as text) -> why it was chosen."""
