@@ -8,6 +8,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from jaxtyping import install_import_hook
 
+import tests.checker  # noqa: F401 - the hook below names it
+
 # Every jaxtyping annotation of the numeric rooms is checked while tests run; it must come before they are imported.
 install_import_hook(["lsf.analysis", "lsf.measure", "lsf.training", "lsf.compare"], "tests.checker.typechecked")
 
