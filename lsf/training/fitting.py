@@ -199,9 +199,8 @@ class _Watcher(TrainerCallback):
         """Count the step; end the loop after it when asked to."""
         self.step = state.global_step
         self.tokens = int(self._tokens_after[self.step - 1])
-        if self.step < state.max_steps and (asked := self._stop()) is not None:
-            self.stopped = asked
-            control.should_training_stop = control.should_log = True
+        if self._asked_to_stop(state, control):
+            control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Take the time, then let the watcher look; its own time is not counted."""
@@ -218,6 +217,13 @@ class _Watcher(TrainerCallback):
                 )
         self._watch(StepRow(self.step, logs["loss"], logs["learning_rate"], self.tokens, self.seconds))
         self._mark, self._marked_step = time.perf_counter(), self.step
+        self._asked_to_stop(state, control)
+
+    def _asked_to_stop(self, state: Any, control: Any) -> bool:
+        if self.step < state.max_steps and self.stopped is None and (asked := self._stop()) is not None:
+            self.stopped = asked
+            control.should_training_stop = True
+        return self.stopped is not None
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from lsf.errors import DataError, RunError
 from lsf.jobs.result import SearchTrial
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
-from lsf.reporting import Stop
+from lsf.reporting import Reporter
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import DivergedError, FitSettings, StepRow, fit
 from lsf.training.material import Material
@@ -43,26 +43,20 @@ class Search:
         return sum(trial.steps for trial in self.trials)
 
 
-def trial_steps(steps: int) -> int:
-    """Return how many steps a trial takes for a run of `steps`."""
-    low, high = TRIAL_STEPS
-    return min(steps, high, max(low, steps // SHARE))
-
-
 def find_rate(
     loaded: LoadedModel,
     spec: RunSpec,
     material: Material,
     settings: FitSettings,
     folder: Path,
-    progress: Callable[[int, int, str], None],
+    report: Reporter,
     check: Callable[[], None],
-    stop: Callable[[], Stop | None],
 ) -> Search:
     """Try rates in short runs from the same start on the same data, and take the one of the lowest validation loss.
 
-    Every trial has its own whole schedule (warm-up and decay to zero), so that its end is comparable. The test split is
-    never touched. A trial whose loss becomes infinite counts as lost.
+    Every trial has its own whole schedule (warm-up and decay to zero), so that its end is comparable; a short horizon
+    favours somewhat higher rates than a long one. The test split is never touched. A trial whose loss becomes infinite
+    counts as lost.
 
     Args:
         loaded: the base model; unchanged.
@@ -70,9 +64,8 @@ def find_rate(
         material: rows; the validation rows judge.
         settings: of the run; rate and steps are replaced.
         folder: where Trainer may keep its files.
-        progress: told of steps done, steps in all so far, and a message.
+        report: told of the steps done; asked whether to stop.
         check: raises where the run is to end.
-        stop: asked after each step.
 
     Raises:
         DataError: the task has no validation examples.
@@ -81,30 +74,20 @@ def find_rate(
     if not material.validation:
         raise DataError("The search for a learning rate needs validation examples and the data has none; give a rate.")
     started, steps = time.perf_counter(), trial_steps(settings.steps)
+    short = replace(settings, steps=steps, warmup_steps=min(settings.warmup_steps, steps // 2))
     losses: dict[float, float] = {}
-
-    def try_rate(rate: float, planned: int) -> None:
+    rates = list(RATES)
+    while rates:
+        rate = rates.pop(0)
+        done, planned = len(losses) * steps, (len(losses) + len(rates) + 1) * steps
         message = f"finding a learning rate: {rate:g}"
+        report.progress(done, planned, message)
 
-        def watch(row: StepRow) -> None:
-            progress(len(losses) * steps + row.step, planned * steps, message)
+        def watch(row: StepRow, done: int = done, planned: int = planned, message: str = message) -> None:
+            report.progress(done + row.step, planned, message)
 
-        progress(len(losses) * steps, planned * steps, message)
-        model = METHODS[spec.method].prepare(loaded, spec.plan)
-        short = replace(settings, learning_rate=rate, steps=steps, warmup_steps=min(settings.warmup_steps, steps // 2))
-        try:
-            fit(model, material.train, short, folder, watch, stop)
-            check()
-            loss = evaluate(model, material.validation, settings.batch_size, settings.base_dtype, check).loss
-            losses[rate] = math.inf if loss is None or not math.isfinite(loss) else loss
-        except DivergedError:
-            losses[rate] = math.inf
-
-    for rate in RATES:
-        try_rate(rate, len(RATES))
-    lower, higher = list(BEYOND[0]), list(BEYOND[1])
-    while (rate := _outwards(losses, lower, higher)) is not None:
-        try_rate(rate, len(losses) + 1)
+        losses[rate] = _try(loaded, spec, material, replace(short, learning_rate=rate), folder, watch, report, check)
+        rates += [] if rates or (further := next_rate(losses)) is None else [further]
     best = min(losses, key=lambda rate: losses[rate])
     if math.isinf(losses[best]):
         raise RunError(f"No learning rate from {min(losses):g} to {max(losses):g} keeps the loss finite.")
@@ -112,10 +95,42 @@ def find_rate(
     return Search(best, tuple(trials), time.perf_counter() - started)
 
 
-def _outwards(losses: dict[float, float], lower: list[float], higher: list[float]) -> float | None:
+def trial_steps(steps: int) -> int:
+    """Return how many steps a trial takes for a run of `steps`."""
+    low, high = TRIAL_STEPS
+    return min(steps, high, max(low, steps // SHARE))
+
+
+def next_rate(losses: Mapping[float, float]) -> float | None:
+    """Return the next rate outwards where the best so far is at an edge; None where it is not, or nothing is left.
+
+    Args:
+        losses: rate -> validation loss, infinite where lost.
+    """
     best = min(losses, key=lambda rate: losses[rate])
-    if best == min(losses) and lower:
-        return lower.pop()
-    if best == max(losses) and higher:
-        return higher.pop(0)
+    if best == min(losses):
+        return max((rate for rate in BEYOND[0] if rate < best), default=None)
+    if best == max(losses):
+        return min((rate for rate in BEYOND[1] if rate > best), default=None)
     return None
+
+
+def _try(
+    loaded: LoadedModel,
+    spec: RunSpec,
+    material: Material,
+    settings: FitSettings,
+    folder: Path,
+    watch: Callable[[StepRow], None],
+    report: Reporter,
+    check: Callable[[], None],
+) -> float:
+    """Return the validation loss after one short run; infinite where its loss was lost."""
+    check()
+    model = METHODS[spec.method].prepare(loaded, spec.plan)
+    try:
+        fit(model, material.train, settings, folder, watch, lambda: report.stop)
+    except DivergedError:
+        return math.inf
+    loss = evaluate(model, material.validation, settings.batch_size, settings.base_dtype, check).loss
+    return math.inf if loss is None or not math.isfinite(loss) else loss

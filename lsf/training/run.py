@@ -144,10 +144,8 @@ class _Tuning:
         )
         if spec.learning_rate is not None:
             return settings
-        found = find_rate(
-            self.loaded, spec, material, settings, self.folder / CHECKPOINTS,
-            self.report.progress, self.end_where_asked, self.stop,
-        )  # fmt: skip
+        place = self.folder / CHECKPOINTS
+        found = find_rate(self.loaded, spec, material, settings, place, self.report, self.end_where_asked)
         ending.add(
             learning_rate=found.learning_rate,
             search=found.trials,

@@ -65,11 +65,12 @@ def test_selective_and_full_see_the_same_examples_in_the_same_order(loaded, spec
 
 
 def test_a_stop_takes_effect_within_one_step(loaded, spec, rows, tmp_path):
-    steps = iter(range(1, 100))
-    asked = lambda: "keep" if next(steps) >= 3 else None  # noqa: E731
-    _, seen, done = run_fit(loaded, spec, rows, tmp_path, replace(SETTINGS, steps=50), asked)
-    assert done.steps == seen[-1].step == 3
-    assert done.stopped == "keep"
+    for logged_before_stop in (0, 3):
+        model, seen = METHODS["full"].prepare(loaded, spec.plan), []
+        asked = lambda: "keep" if len(seen) >= logged_before_stop else None  # noqa: B023, E731 called in this turn
+        done = fit(model, rows, replace(SETTINGS, steps=50), tmp_path, seen.append, asked)
+        assert done.steps == len(seen) == max(1, logged_before_stop)
+        assert done.stopped == "keep"
 
 
 @pytest.mark.parametrize("name", ["self_attn.q_proj", "mlp.down_proj"])  # torch's CPU attention can hide a NaN query
@@ -83,7 +84,7 @@ def test_a_lost_loss_or_gradient_ends_the_loop_with_the_step(loaded, spec, rows,
 def test_nothing_global_is_left_changed_and_nothing_is_printed(loaded, spec, rows, tmp_path, capsys):
     np.random.seed(7)  # noqa: NPY002
     torch.manual_seed(7)
-    expected = np.random.RandomState(7).rand()  # noqa: NPY002
+    expected = np.random.RandomState(7).rand()
     torch_state, environment, grad = torch.get_rng_state(), dict(os.environ), torch.is_grad_enabled()
     run_fit(loaded, spec, rows, tmp_path)
     assert np.random.rand() == expected  # noqa: NPY002

@@ -1,0 +1,43 @@
+from dataclasses import replace
+
+import pytest
+
+from lsf.analysis.plan import Plan
+from lsf.errors import UnknownNameError
+from lsf.jobs.controls import CONTROLS, control_blocks, control_spec, with_controls
+from lsf.jobs.spec import RunSpec
+
+SPEC = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (2, 5), final_norm=True), steps=7, seed=3)
+
+
+def test_a_control_differs_from_the_choice_in_its_plan_and_role_alone():
+    for role in CONTROLS:
+        control = control_spec(SPEC, role)
+        assert replace(control, plan=SPEC.plan, role=SPEC.role) == SPEC
+        assert control.role == role
+
+
+def test_controls_are_as_large_as_the_choice():
+    assert control_spec(SPEC, "full").plan.is_full
+    assert control_spec(SPEC, "first").plan.blocks == (0, 1)
+    assert control_spec(SPEC, "last").plan.blocks == (6, 7)
+    assert len(control_spec(SPEC, "random").plan.blocks) == 2
+    assert control_spec(SPEC, "random").plan.final_norm
+
+
+def test_random_is_seeded_and_never_the_choice_where_it_can_be_another():
+    draws = {control_blocks("random", 3, (1,), seed) for seed in range(40)}
+    assert draws == {(0,), (2,)}
+    assert control_blocks("random", 8, (2, 5), 4) == control_blocks("random", 8, (2, 5), 4)
+    assert control_blocks("random", 2, (0, 1), 0) == (0, 1)
+
+
+def test_a_control_that_repeats_a_plan_is_left_out():
+    choice = replace(SPEC, plan=Plan("bundled", 8, (6, 7)))
+    roles = [spec.role for spec in with_controls(choice, ("full", "last", "first"))]
+    assert roles == ["choice", "full", "first"]
+
+
+def test_an_unknown_control_is_answered_with_the_known_ones():
+    with pytest.raises(UnknownNameError, match="known are: full, first, last, random"):
+        control_spec(SPEC, "middle")

@@ -1,0 +1,20 @@
+"""A process that tunes until it is killed; started by test_killed_run.py."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from lsf.analysis.plan import Plan
+from lsf.data.task import Example, Task
+from lsf.jobs.runs import create_run
+from lsf.jobs.spec import RunSpec
+from lsf.measure.loading import load_model
+from lsf.training.run import tune
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    model, runs = sys.argv[1:]
+    examples = tuple(Example(f"the {word} is", " red .") for word in ("cat", "dog", "sun"))
+    spec = RunSpec(model, "toy", Plan("tiny", 4, (2,)), steps=100_000, batch_size=2)
+    tune(load_model(model, "float32", "cpu"), Task("toy", examples, (), ()), spec, create_run(Path(runs), spec))

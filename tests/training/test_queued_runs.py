@@ -1,0 +1,59 @@
+from dataclasses import replace
+
+import pytest
+
+from lsf.errors import BadInputError
+from lsf.jobs.controls import with_controls
+from lsf.jobs.job import JobState
+from lsf.jobs.queue import queue_runs
+from lsf.jobs.result import RunState
+from lsf.jobs.runs import list_runs, load_run
+from lsf.jobs.worker import Worker
+from lsf.training.proof import fingerprint
+
+
+@pytest.fixture
+def worker():
+    worker = Worker("test")
+    yield worker
+    worker.close()
+
+
+def test_a_choice_and_its_controls_run_one_after_another_and_leave_the_model_alone(
+    worker, loaded, task, spec, tmp_path
+):
+    before = fingerprint(loaded.model)
+    specs = with_controls(replace(spec, steps=3), ("full", "first"))
+    queued = queue_runs(worker, tmp_path, specs, lambda: loaded, lambda: task, owner="me")
+    assert {load_run(one.folder).state for one in queued[1:]} == {RunState.QUEUED}
+    with pytest.raises(BadInputError, match="Only who started"):
+        worker.stop(queued[2].job, owner="you")
+    views = [worker.wait(one.job, 60) for one in queued]
+    assert [view.state for view in views] == [JobState.SUCCEEDED] * 3
+    assert [view.run for view in views] == [one.folder for one in queued]
+    runs = {run.spec.role: run for run in list_runs(tmp_path)}
+    assert set(runs) == {"choice", "full", "first"}
+    assert len({(run.result.before, run.result.tokens) for run in runs.values()}) == 1
+    assert views[0].result == runs["choice"].result
+    assert views[0].partial["step"] == 3
+    assert fingerprint(loaded.model) == before
+
+
+def test_a_queued_run_that_is_stopped_is_cancelled_at_once_and_the_running_one_keeps_what_it_has(
+    worker, loaded, task, spec, tmp_path
+):
+    long = replace(spec, steps=100_000)
+    queued = queue_runs(worker, tmp_path, (long, long), lambda: loaded, lambda: task)
+    worker.stop(queued[1].job)
+    assert worker.view(queued[1].job).state is JobState.CANCELLED
+    assert load_run(queued[1].folder).state is RunState.CANCELLED
+    while (worker.view(queued[0].job).partial or {"step": 0})["step"] < 2:
+        assert worker.view(queued[0].job).active
+    assert worker.view(queued[0].job).eta_seconds is None or worker.view(queued[0].job).eta_seconds > 0
+    worker.stop(queued[0].job, keep=True)
+    view = worker.wait(queued[0].job, 60)
+    assert view.state is JobState.CANCELLED
+    assert view.result.steps >= 2
+    assert view.result.after is not None
+    assert (queued[0].folder / "weights" / "tuned.safetensors").exists()
+    assert load_run(queued[0].folder).state is RunState.CANCELLED

@@ -1,0 +1,213 @@
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lsf.analysis.plan import Plan
+from lsf.data.encode import encode
+from lsf.data.task import Task
+from lsf.errors import DataError, OutOfMemoryError, PlanError, RunError
+from lsf.jobs.holding import is_held
+from lsf.jobs.result import Metrics, RunState
+from lsf.jobs.runs import load_run, read_metrics
+from lsf.measure.loading import load_model
+from lsf.measure.sharing import share_model
+from lsf.training.evaluation import evaluate
+from lsf.training.proof import fingerprint
+from lsf.training.run import explained_memory, tune
+from tests.training.conftest import Stopper
+
+
+def numbers(result):
+    """What must repeat exactly: everything but times and memory."""
+    return (
+        result.before, result.after, result.proof, result.samples, result.steps, result.tokens, result.learning_rate
+    )  # fmt: skip
+
+
+def logged(folder):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in read_metrics(folder)]
+
+
+def test_a_run_proves_what_moved_and_leaves_the_loaded_model_as_it_was(loaded, task, spec, folder):
+    before = fingerprint(loaded.model)
+    place = folder(spec)
+    result = tune(loaded, task, spec, place)
+    assert fingerprint(loaded.model) == before
+    assert result.state is RunState.SUCCEEDED
+    assert result.proof is not None
+    assert result.proof.holds
+    assert result.proof.tuned_moved == result.proof.tuned_tensors == 9
+    assert result.proof.frozen_tensors == before.frozen - 9
+    assert result.trainable_params == sum(p.numel() for p in loaded.anatomy.blocks[2].parameters())
+    assert load_run(place).result == result
+    assert not is_held(place)
+
+
+def test_the_same_spec_twice_gives_the_same_numbers(loaded, task, spec, folder):
+    one, two = folder(spec), folder(spec)
+    assert numbers(tune(loaded, task, spec, one)) == numbers(tune(loaded, task, spec, two))
+    assert logged(one) == logged(two)
+    other = replace(spec, seed=1)
+    assert numbers(tune(loaded, task, other, folder(other))) != numbers(load_run(one).result)
+
+
+def test_before_is_the_same_for_every_run_also_on_a_model_loaded_again(loaded, task, spec, full, folder):
+    one = tune(loaded, task, spec, folder(spec))
+    two = tune(load_model(loaded.info.name, "float32", "cpu"), task, full, folder(full))
+    assert one.before == two.before
+    assert one.tokens == two.tokens
+    assert full.plan.is_full
+    assert two.trainable_params == loaded.info.n_params
+
+
+def test_the_saved_weights_on_the_base_give_the_metrics_after(loaded, task, spec, folder):
+    place = folder(spec)
+    result = tune(loaded, task, spec, place)
+    saved = load_file(place / "weights" / "tuned.safetensors")
+    assert all(name.startswith("model.layers.2.") for name in saved)
+    rebuilt = share_model(loaded.model, own=saved)
+    for name, value in saved.items():
+        dict(rebuilt.named_parameters())[name].data.copy_(value)
+    rows = encode(loaded.tokenizer, task.test, 64).rows
+    again = evaluate(rebuilt, rows, spec.batch_size)
+    assert replace(again, general_loss=result.after.general_loss) == result.after
+
+
+def test_metrics_are_one_whole_line_per_step_with_validation_where_it_was_read(loaded, task, spec, folder):
+    place = folder(replace(spec, eval_every=4))
+    tune(loaded, task, replace(spec, eval_every=4), place)
+    rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(7))
+    assert [row["step"] for row in rows if "validation_loss" in row] == [0, 4, 6]
+    assert rows[0]["loss"] is None
+    assert all(row["loss"] > 0 and row["learning_rate"] > 0 for row in rows[1:])
+
+
+def test_tuning_learns_the_task(loaded, task, full, folder):
+    result = tune(loaded, task, replace(full, steps=60), folder(full))
+    assert result.after.exact_match > 0.9 > 0.1 > result.before.exact_match
+    assert result.after.general_loss > result.before.general_loss
+    assert result.samples[0].after != result.samples[0].before
+
+
+def test_stop_and_keep_keeps_weights_and_metrics(loaded, task, spec, folder):
+    spec = replace(spec, steps=500)
+    place = folder(spec)
+    result = tune(loaded, task, spec, place, Stopper(3, "keep"))
+    assert result.state is RunState.CANCELLED
+    assert result.reason == "Stopped after 3 of 500 steps; what was learned until then is kept."
+    assert result.steps == 3
+    assert result.after is not None
+    assert result.proof.holds
+    assert (place / "weights" / "tuned.safetensors").exists()
+
+
+def test_stop_and_discard_keeps_no_weights(loaded, task, spec, folder):
+    spec = replace(spec, steps=500)
+    place = folder(spec)
+    result = tune(loaded, task, spec, place, Stopper(3, "discard"))
+    assert result.state is RunState.CANCELLED
+    assert result.reason == "Stopped after 3 of 500 steps and discarded."
+    assert (result.steps, result.after) == (3, None)
+    assert not (place / "weights").exists()
+    assert load_run(place).state is RunState.CANCELLED
+
+
+def test_a_stop_before_the_first_step_is_a_cancelled_run(loaded, task, spec, folder):
+    asked = Stopper(0, "keep")
+    asked.stop = "keep"
+    result = tune(loaded, task, spec, folder(spec), asked)
+    assert (result.state, result.reason) == (RunState.CANCELLED, "Stopped at its start.")
+
+
+def test_an_exploding_rate_is_a_failed_run_with_its_sentence(loaded, task, full, folder):
+    spec = replace(full, learning_rate=1.0, steps=200)
+    broken = load_model(loaded.info.name, "float32", "cpu")
+    broken.model.model.norm.weight.data.fill_(1e38)
+    place = folder(spec)
+    with pytest.raises(RunError, match="no longer finite at step"):
+        tune(broken, task, spec, place)
+    run = load_run(place)
+    assert run.state is RunState.FAILED
+    assert "a smaller learning rate may help" in run.problem
+    assert run.result.after is None
+
+
+def test_a_folder_removed_during_the_run_ends_it_with_a_sentence(loaded, task, spec, folder):
+    place = folder(spec)
+
+    class Remover(Stopper):
+        def partial(self, value):
+            if value["step"] == 2:
+                shutil.rmtree(place)
+
+    with pytest.raises(RunError, match="was removed while the run was going on"):
+        tune(loaded, task, replace(spec, steps=500), place, Remover(1, None))
+    assert not place.exists()
+
+
+def test_running_out_of_memory_is_its_own_sentence(loaded, spec):
+    sentence = "cpu ran out of memory while tuning block 2 in batches of 4 examples; a smaller batch"
+    with pytest.raises(OutOfMemoryError, match=sentence), explained_memory(loaded, spec):
+        torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), explained_memory(loaded, spec):
+        torch.ones(2, 3) @ torch.ones(2, 3)
+
+
+def test_an_unexpected_error_is_a_failed_run_with_its_traceback_in_the_log(loaded, task, spec, folder):
+    place = folder(spec)
+
+    class Broken(Stopper):
+        def partial(self, value):
+            raise ZeroDivisionError("by design")
+
+    with pytest.raises(ZeroDivisionError):
+        tune(loaded, task, spec, place, Broken(1, None))
+    run = load_run(place)
+    assert run.state is RunState.FAILED
+    assert "unexpected ZeroDivisionError" in run.problem
+    assert "raise ZeroDivisionError" in (place / "run.log").read_text()
+
+
+def test_without_held_out_examples_metrics_are_unknown(loaded, task, spec, folder):
+    bare = Task("bare", task.train, (), ())
+    result = tune(loaded, bare, spec, folder(spec))
+    assert result.state is RunState.SUCCEEDED
+    assert replace(result.after, general_loss=None) == Metrics()
+    assert result.samples == ()
+    searching = replace(spec, learning_rate=None)
+    with pytest.raises(DataError, match="needs validation examples and the data has none; give a rate"):
+        tune(loaded, bare, searching, folder(searching))
+
+
+def test_epochs_replace_steps(loaded, task, spec, folder):
+    spec = replace(spec, epochs=1.5, steps=1000)
+    assert tune(loaded, task, spec, folder(spec)).steps == round(1.5 * len(task.train) / 4)
+
+
+def test_a_plan_for_another_model_is_a_failed_run(loaded, task, spec, folder):
+    spec = replace(spec, plan=Plan("other", 12, (7,)))
+    place = folder(spec)
+    with pytest.raises(PlanError):
+        tune(loaded, task, spec, place)
+    assert load_run(place).state is RunState.FAILED
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "opt", "gpt_neox"])
+def test_every_kind_of_family_is_tuned(tiny, task, spec, folder, family):
+    loaded = load_model(str(tiny(family)), "float32", "cpu")
+    result = tune(loaded, task, replace(spec, steps=2), folder(spec))
+    assert result.proof.frozen_identical
+    assert result.proof.tuned_moved > 0
+
+
+def test_a_bfloat16_run_starts_from_the_bases_own_numbers(tiny, task, spec, full, folder):
+    loaded = load_model(str(tiny("llama")), "bfloat16", "cpu")
+    still = replace(full, learning_rate=1e-8, steps=1)
+    result = tune(loaded, task, still, folder(still))
+    assert result.after.loss == pytest.approx(result.before.loss, rel=5e-3)
+    assert result.environment["dtype"] == "bfloat16"
