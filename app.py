@@ -2,9 +2,16 @@
 
 import streamlit as st
 
+# Four blocks, one of them tuned. Written out here: Streamlit would fetch a named icon from the network.
+ICON = (
+    "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'><g fill='#0072B2'><rect x='4' y='3' width='24' "
+    "height='5' rx='1.5'/><rect x='4' y='10' width='24' height='5' rx='1.5'/><rect x='4' y='24' width='24' height='5' "
+    "rx='1.5'/></g><rect x='4' y='17' width='24' height='5' rx='1.5' fill='#D55E00'/></svg>"
+)
+
 st.set_page_config(
     page_title="LSF: where to fine-tune",
-    page_icon=":material/layers:",
+    page_icon=ICON,
     layout="wide",
     initial_sidebar_state="collapsed",
     menu_items={"About": "LSF shows which layers of a language model are worth tuning, with evidence."},

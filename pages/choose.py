@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from functools import partial
 
-import pandas as pd
 import streamlit as st
 
 from lsf.analysis.cost import predict_full
@@ -114,8 +113,7 @@ def _cost(found: Analysis, plan: Plan) -> None:
 
 def _reasons(plan: Plan) -> None:
     st.subheader(f"The plan: tune {plan.label}", anchor=False)
-    table = pd.DataFrame({"block": [int(block) for block in plan.reasons], "why": list(plan.reasons.values())})
-    st.dataframe(table, hide_index=True, column_config={"block": st.column_config.NumberColumn(width="small")})
+    st.markdown("\n".join(f"- **Block {block}**: {reason}" for block, reason in plan.reasons.items()))
     download("Plan (JSON)", lambda: as_json(plan.to_json()), "plan.json", "application/json", "plan-json")
 
 

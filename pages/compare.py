@@ -75,7 +75,8 @@ def _pick(here: Session, runs: list[Run]) -> list[Run]:
         "Runs",
         list(by_id),
         default=group,
-        format_func=lambda name: f"{label(by_id[name])} ({name})",
+        format_func=lambda name: f"{label(by_id[name])} · {name[-4:]}",
+        help="The end of a run's folder name tells apart runs of the same kind.",
         key=f"compare-{'-'.join(group)}",
     )
     return [by_id[name] for name in names]

@@ -65,8 +65,11 @@ def _again(here: Session) -> None:
 
 def _pictures(here: Session, analysis: Analysis, finished: bool) -> None:
     st.markdown(analysis_facts(analysis))
-    draw_paths_panel(here, analysis, finished)
-    draw_deviation_panel(analysis)
+    grid = st.grid(2, min_column_width=500, gap="medium", key="pictures")
+    with grid.cell():
+        draw_paths_panel(here, analysis, finished)
+    with grid.cell():
+        draw_deviation_panel(analysis)
     if finished:
         draw_lens_panels(here, analysis)
 

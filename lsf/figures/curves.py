@@ -45,7 +45,9 @@ def thin(curve: Curve, max_points: int = MAX_POINTS) -> Curve:
     return Curve(curve.label, curve.role, tuple(curve.x[i] for i in order), tuple(curve.y[i] for i in order))
 
 
-def draw_curves(curves: Sequence[Curve], metric: str, axis: str, lower_is_better: bool = True) -> Picture:
+def draw_curves(
+    curves: Sequence[Curve], metric: str, axis: str, lower_is_better: bool = True, share: bool = False
+) -> Picture:
     """Draw several runs' readings of one metric; each run has its own colour, dash and symbol.
 
     Args:
@@ -53,6 +55,7 @@ def draw_curves(curves: Sequence[Curve], metric: str, axis: str, lower_is_better
         metric: what is read ("training loss"), with its unit where it has one.
         axis: steps, tokens or seconds.
         lower_is_better: which end is good, for the finding.
+        share: the metric is a share in [0, 1]; its whole range is shown, in percent.
     """
     figure = new_figure(_title(curves, metric, lower_is_better), height=340, hovermode="x unified")
     seen: dict[str, int] = {}
@@ -71,6 +74,8 @@ def draw_curves(curves: Sequence[Curve], metric: str, axis: str, lower_is_better
         )
     figure.update_xaxes(title=axis, rangemode="tozero")
     figure.update_yaxes(title=metric)
+    if share:
+        figure.update_yaxes(range=[0, 1.04], tickformat=".0%")
     return Picture(figure, _alt(curves, metric, axis), _table(curves, metric, axis))
 
 

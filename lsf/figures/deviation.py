@@ -18,7 +18,7 @@ def draw_deviation(analysis: Analysis) -> Picture:
     rows = analysis.states
     known = [(row.deviation, row.state) for row in rows if row.deviation is not None]
     title = f"Deviation is greatest at state {max(known)[1]}" if known else "Deviation per state"
-    figure = new_figure(title, height=360, bargap=0.3)
+    figure = new_figure(title, height=560, bargap=0.3)
     states = [row.state for row in rows]
     figure.add_bar(
         x=states,

@@ -104,6 +104,7 @@ def template(theme: Theme) -> dict[str, Any]:
         "title": {"font": {"color": theme.muted, "size": SMALL_SIZE + 1}},
     }
     return {
+        "data": {"bar": [{"type": "bar", "error_y": {"color": theme.text}}]},
         "layout": {
             "font": {"family": FONT, "size": TEXT_SIZE, "color": theme.text},
             "title": {"font": {"size": TITLE_SIZE, "color": theme.text}, "x": 0, "xref": "paper", "xanchor": "left"},
@@ -131,7 +132,7 @@ def template(theme: Theme) -> dict[str, Any]:
             "sliderdefaults": {"bgcolor": theme.muted, "bordercolor": theme.muted, "activebgcolor": theme.text},
             "updatemenudefaults": {"bgcolor": theme.background, "bordercolor": theme.muted},
             "dragmode": "zoom",
-        }
+        },
     }
 
 

@@ -70,7 +70,7 @@ def draw_tradeoff(
             },
         )
     figure.update_xaxes(title=cost, rangemode="tozero")
-    figure.update_yaxes(title=quality)
+    figure.update_yaxes(title=quality, rangemode="tozero")
     return Picture(figure, _alt(outcomes, front, quality, cost), _table(outcomes, front, quality, cost))
 
 

@@ -51,17 +51,20 @@ def start_runs(here: Session, source: Source, spec: RunSpec, roles: Sequence[str
     here.run = queued[0].folder.name
 
 
-def stop_buttons(here: Session, view: JobView, keep: str = "Stop and keep", discard: str = "Stop and discard") -> None:
+def stop_buttons(here: Session, view: JobView) -> None:
     """Offer the owner of a job to stop it; others read whose it is."""
     if view.owner and view.owner != here.owner:
         st.caption("Started in another browser; only there can it be stopped.")
         return
     waiting = view.seconds is None
-    with st.container(horizontal=True, gap="small"):
-        labels = [("Take out of the queue", True)] if waiting else [(keep, True), (discard, False)]
+    with st.container(horizontal=True, gap="small", width="content"):
+        labels = (
+            [("Take out of the queue", True)] if waiting else [("Stop and keep", True), ("Stop and discard", False)]
+        )
         for label, kept in labels:
             icon = ":material/stop_circle:" if kept else ":material/delete:"
-            if label and st.button(label, icon=icon, key=f"stop-{view.id}-{kept}", disabled=view.stopping):
+            kind = "tertiary" if waiting else "secondary"
+            if st.button(label, icon=icon, type=kind, key=f"stop-{view.id}-{kept}", disabled=view.stopping):
                 with guard():
                     bench().worker.stop(view.id, here.owner, keep=kept)
                 st.rerun(scope="fragment")

@@ -11,7 +11,7 @@ from lsf.analysis.policies import POLICIES, make_plan, plan_by_hand
 from lsf.analysis.result import Analysis
 from lsf.ui.state import Session
 
-BLOCKS, COMPUTE, MEMORY = "Blocks", "Share of compute", "Share of memory"
+BLOCKS, COMPUTE, MEMORY = "Blocks", "Compute", "Memory"
 HAND_KEY = "blocks-by-hand"
 OURS = (
     "The criteria marked *ours* are our own reading of the paper's idea (arXiv 2406.11753): its exact gain formula is "
@@ -71,7 +71,7 @@ def choose_budget(analysis: Analysis, criterion: str, policy: str, changed: Call
             on_change=changed,
         )
     percent = st.slider(
-        f"At most this {unit.removeprefix('Share of ')}, in percent of full fine-tuning",
+        f"{unit} at most, in percent of full fine-tuning",
         5,
         100,
         60,

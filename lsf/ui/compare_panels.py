@@ -54,6 +54,7 @@ def show_main_table(table: pd.DataFrame) -> None:
     st.dataframe(
         table,
         hide_index=True,
+        placeholder="",
         column_config={
             "rate": number(format="%.2g", help="AdamW's peak learning rate, asked for or found"),
             "test before": number(format="percent", help="Test completions wholly right, base model"),

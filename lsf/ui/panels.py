@@ -42,8 +42,8 @@ def show(picture: Picture, key: str, note: str = "", on_click: Callable[[Any], N
 def progress(view: JobView) -> None:
     """Show how far one job is, with what is left in words."""
     if view.state is JobState.QUEUED:
-        ahead = f"{view.position} job{'s' if view.position != 1 else ''} ahead of it" if view.position else "next"
-        st.progress(0.0, text=f"{view.title}: queued, {ahead}")
+        ahead = f"{view.position} job{'s' if view.position != 1 else ''} ahead" if view.position else "next"
+        st.markdown(f":material/schedule: {view.title}: queued, {ahead}", width="stretch")
         return
     share = view.done / view.total if view.total else 0.0
     parts = [view.message or "starting"]

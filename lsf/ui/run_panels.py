@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from lsf.figures.curves import draw_curves
-from lsf.jobs.job import JobView
+from lsf.jobs.job import JobState, JobView
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import Run, delete_run
 from lsf.ui.actions import stop_buttons
@@ -20,7 +20,10 @@ from lsf.ui.state import Session
 def draw_queue(here: Session, active: Sequence[JobView]) -> None:
     """Draw the running job and those that wait, each with what its owner may do."""
     for view in active:
-        with st.container(key=f"job-{view.id}", gap="xsmall"):
+        waiting = view.state is JobState.QUEUED
+        with st.container(
+            key=f"job-{view.id}", gap="xsmall", horizontal=waiting, vertical_alignment="center", border=not waiting
+        ):
             progress(view)
             stop_buttons(here, view)
 
@@ -39,7 +42,7 @@ def draw_curves_panel(group: Sequence[Run]) -> None:
         axis = st.segmented_control(
             "Against", list(AXES), default="steps", required=True, key="curve-axis", persist_state="session"
         )
-    picture = draw_curves(curves(group, metric, axis), metric, axis, lower_is_better=METRICS[metric][1])
+    picture = draw_curves(curves(group, metric, axis), metric, axis, *METRICS[metric][1:])
     notes = {
         "training loss": "Loss of each step's own batch, in nats per completion token.",
         "validation loss": "Loss on held-out validation examples, in nats per completion token.",
@@ -53,6 +56,7 @@ def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
     st.dataframe(
         pd.DataFrame([_result_row(run, views.get(run.id)) for run in group]),
         hide_index=True,
+        placeholder="",
         column_config={
             "test before": st.column_config.NumberColumn(format="percent"),
             "test after": st.column_config.NumberColumn(format="percent"),
@@ -88,7 +92,9 @@ def draw_store(here: Session, runs: Sequence[Run]) -> None:
         return
     with st.expander(f"All {len(runs)} runs in {runs_folder()}", icon=":material/folder_open:"):
         table = runs_table(runs)
-        event = st.dataframe(table, hide_index=True, on_select="rerun", selection_mode="multi-row", key="run-store")
+        event = st.dataframe(
+            table, hide_index=True, placeholder="", on_select="rerun", selection_mode="multi-row", key="run-store"
+        )
         picked = [runs[row] for row in event["selection"]["rows"] if row < len(runs)]
         with st.container(horizontal=True, gap="small"):
             if st.button("Look at it", icon=":material/visibility:", key="store-look", disabled=len(picked) != 1):

@@ -14,11 +14,11 @@ from lsf.jobs.spec import RunSpec
 AXES = {"steps": "step", "tokens": "tokens", "seconds": "seconds"}
 """Horizontal axis -> column of metrics.jsonl."""
 METRICS = {
-    "training loss": ("loss", True),
-    "validation loss": ("validation_loss", True),
-    "validation exact match": ("validation_exact_match", False),
+    "training loss": ("loss", True, False),
+    "validation loss": ("validation_loss", True, False),
+    "validation exact match": ("validation_exact_match", False, True),
 }
-"""What is drawn -> column of metrics.jsonl, and whether lower is better."""
+"""What is drawn -> column of metrics.jsonl, whether lower is better, whether it is a share."""
 
 
 def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
@@ -64,7 +64,7 @@ def label(run: Run) -> str:
 
 def curves(runs: Sequence[Run], metric: str, axis: str) -> list[Curve]:
     """Return one curve per run from its metrics.jsonl; rows without a reading are left out."""
-    column, _ = METRICS[metric]
+    column = METRICS[metric][0]
     found = []
     for run in runs:
         rows = [row for row in read_metrics(run.folder) if _known(row.get(column)) and _known(row.get(AXES[axis]))]
