@@ -54,18 +54,18 @@ class Anatomy:
         """Read a state as the head would: final norm, then the projection to the head's width where there is one."""
         if self.final_norm_name is not None:
             state = self.model.get_submodule(self.final_norm_name)(state)
-        return self._project(self.family.project_out, state)
+        return self._through(self.family.project_out, state)
 
     def embed(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
-        """Return embedding rows times the model's embedding scale, in state space, without positional embedding."""
+        """Return embedding rows as the model puts them into state space, without positional embedding."""
         rows = self.model.get_submodule(self.embedding_name)(ids) * self.family.embedding_scale(self.config)
-        return self._project(self.family.project_in, rows)
+        return self._through(self.family.project_in, self._through(self.family.embedding_norm, rows))
 
     def logits(self, reading: Float[Tensor, "*batch head_width"]) -> Float[Tensor, "*batch vocab"]:
         """Apply everything the family's head does to a reading: product, bias, scale, soft-cap."""
         return self.family.finish_logits(self.config, self.model.get_submodule(self.head_name)(reading))
 
-    def _project(self, name: str | None, value: Tensor) -> Tensor:
+    def _through(self, name: str | None, value: Tensor) -> Tensor:
         module = find_module(self.model, name)
         return value if module is None else module(value)
 

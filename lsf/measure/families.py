@@ -29,6 +29,21 @@ def soft_capped(config: Any, logits: Logits) -> Logits:
     return logits if cap is None else cap * (logits / cap).tanh()
 
 
+def multiplied(config: Any, logits: Logits) -> Logits:
+    """Multiply logits by the config's `logit_scale` (Cohere)."""
+    return logits * config.logit_scale
+
+
+def divided(config: Any, logits: Logits) -> Logits:
+    """Divide logits by the config's `logits_scaling` (Granite)."""
+    return logits / config.logits_scaling
+
+
+def granite_scale(config: Any) -> float:
+    """Return the config's `embedding_multiplier`."""
+    return config.embedding_multiplier
+
+
 @dataclass(frozen=True)
 class Family:
     """One architecture: dotted module names below the causal LM, and what it does around them."""
@@ -43,6 +58,8 @@ class Family:
     """The norm after the last block; None, or absent in the model, where there is none."""
     head: str = "lm_head"
     """The LM head."""
+    embedding_norm: str | None = None
+    """A norm the model applies to embeddings before the first block, where it has one (Bloom)."""
     project_in: str | None = None
     """Linear map from embedding width to d, where the model has one."""
     project_out: str | None = None
@@ -60,16 +77,32 @@ FAMILIES: Registry[Family] = Registry(
     (
         Family("llama"),
         Family("mistral"),
+        Family("mixtral"),
         Family("qwen2"),
         Family("qwen3"),
+        Family("qwen3_moe"),
         Family("smollm3"),
         Family("phi3"),
         Family("olmo2"),
-        Family("gemma", model_types=("gemma",)),
+        Family("stablelm"),
+        Family("starcoder2"),
+        Family("cohere2", finish_logits=multiplied),
+        Family("granite", embedding_scale=granite_scale, finish_logits=divided),
+        Family("gemma"),
         Family("gemma2", finish_logits=soft_capped),
         Family("gemma3", model_types=("gemma3_text",), finish_logits=soft_capped),
         Family("gpt2", "transformer.h", "transformer.wte", "transformer.ln_f"),
+        Family("gpt_neo", "transformer.h", "transformer.wte", "transformer.ln_f"),
+        Family("gptj", "transformer.h", "transformer.wte", "transformer.ln_f"),
         Family("gpt_neox", "gpt_neox.layers", "gpt_neox.embed_in", "gpt_neox.final_layer_norm"),
+        Family("falcon", "transformer.h", "transformer.word_embeddings", "transformer.ln_f"),
+        Family(
+            "bloom",
+            "transformer.h",
+            "transformer.word_embeddings",
+            "transformer.ln_f",
+            embedding_norm="transformer.word_embeddings_layernorm",
+        ),
         Family(
             "opt",
             "model.decoder.layers",

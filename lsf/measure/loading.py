@@ -14,6 +14,9 @@ from lsf.measure.anatomy import Anatomy, resolve, self_check
 from lsf.measure.devices import Device, choose_device
 from lsf.measure.source import ModelSource, find_model
 
+UNSTATED_CONTEXT = 2048
+"""Context taken where neither config nor tokenizer states one."""
+
 
 @dataclass(frozen=True)
 class LoadedModel:
@@ -71,7 +74,13 @@ def load_model(name: str, dtype: str = "auto", device: str = "auto") -> LoadedMo
         dtype=str(model.dtype).removeprefix("torch."),
         device=place.name,
     )
-    return LoadedModel(model, tokenizer, info, anatomy, config.max_position_embeddings, self_check(anatomy))
+    return LoadedModel(model, tokenizer, info, anatomy, _context(config, tokenizer), self_check(anatomy))
+
+
+def _context(config: Any, tokenizer: Any) -> int:
+    """Return the tokens a model can read: its position table, or for models without one what its tokenizer says."""
+    stated = getattr(config, "max_position_embeddings", None)
+    return stated or min(tokenizer.model_max_length, UNSTATED_CONTEXT)
 
 
 def _dtype(source: ModelSource, wish: str, device: Device) -> torch.dtype:

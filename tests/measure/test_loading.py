@@ -29,7 +29,8 @@ def test_every_family_of_the_table_passes_the_self_check(family: str, tiny: Call
     loaded = load_model(str(tiny(family)))
     assert loaded.self_check <= anatomy_module.SELF_CHECK_TOLERANCE
     assert loaded.info.n_blocks == 4
-    assert (loaded.info.width, loaded.context) == (32, 64)
+    assert loaded.info.width == 32
+    assert loaded.context == (2048 if family == "bloom" else 64)  # bloom has no position table and states no limit
     assert loaded.info.n_params == sum(parameter.numel() for parameter in loaded.model.parameters())
     assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
     assert not loaded.model.training
