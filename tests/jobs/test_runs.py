@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+from typing import Any
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_a_run_is_queued_then_running_then_what_its_result_says(tmp_path):
     append_metrics(folder, {"step": 0})
     assert load_run(folder).state is RunState.RUNNING
     finish(folder, RESULT)
-    run = load_run(folder)
+    run: Any = load_run(folder)
     assert (run.state, run.result, run.spec, run.problem) == (RunState.SUCCEEDED, RESULT, SPEC, None)
     assert not is_held(folder)
 
@@ -88,7 +89,7 @@ def test_what_ends_a_held_run_is_written_down(tmp_path):
     with pytest.raises(RunError), holding(folder) as ending:
         ending.add(steps=4, before=RESULT.before)
         raise RunError("The loss was lost.")
-    run = load_run(folder)
+    run: Any = load_run(folder)
     assert (run.state, run.problem) == (RunState.FAILED, "The loss was lost.")
     assert (run.result.steps, run.result.before) == (4, RESULT.before)
     assert not is_held(folder)
@@ -126,7 +127,7 @@ def test_a_broken_folder_is_listed_with_its_problem_and_hides_no_other(tmp_path,
     (folder / broken).write_text(text, encoding="latin-1")
     (tmp_path / "no run").mkdir()
     (tmp_path / "a file").write_text("x")
-    listed = {run.id: run for run in list_runs(tmp_path)}
+    listed: dict[str, Any] = {run.id: run for run in list_runs(tmp_path)}
     assert set(listed) == {whole.name, folder.name}
     assert listed[whole.name].state is RunState.SUCCEEDED
     assert listed[folder.name].state is (RunState.FAILED if broken == "result.json" else RunState.INTERRUPTED)

@@ -13,6 +13,7 @@ from lsf.data.task import Example, Task
 from lsf.jobs.runs import create_run
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel, load_model
+from lsf.training.run import tune
 
 SUBJECTS = ("cat", "dog", "tree", "sky", "sun", "moon", "mat", "a")
 COLOURS = ("red", "blue", "one", "two", "three", "four", "five", "under")
@@ -76,3 +77,8 @@ class Stopper:
 
     def partial(self, value: Any) -> None:
         pass
+
+
+def tuned(*arguments: Any) -> Any:
+    """`tune`, for tests that read results whose parts they know to be there."""
+    return tune(*arguments)

@@ -16,5 +16,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     model, runs = sys.argv[1:]
     examples = tuple(Example(f"the {word} is", " red .") for word in ("cat", "dog", "sun"))
-    spec = RunSpec(model, "toy", Plan("tiny", 4, (2,)), steps=100_000, batch_size=2)
+    spec = RunSpec(model, "toy", Plan("tiny", 4, (2,)), steps=2_000, batch_size=2)
     tune(load_model(model, "float32", "cpu"), Task("toy", examples, (), ()), spec, create_run(Path(runs), spec))

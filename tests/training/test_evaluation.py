@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ def half_right(loaded, task):
 def test_exact_match_is_the_share_that_greedy_decoding_reproduces(loaded, task):
     rows = half_right(loaded, task)
     reproduced = [greedy(loaded, row) == row.ids for row in rows]
-    metrics = evaluate(loaded.model, rows, 5)
+    metrics: Any = evaluate(loaded.model, rows, 5)
     assert metrics.exact_match == sum(reproduced) / len(rows)
     assert 0.5 <= metrics.exact_match < 1
 
@@ -41,7 +42,7 @@ def test_loss_and_accuracy_are_means_over_completion_tokens(loaded, task):
         for at in range(row.n_prompt, len(row.ids)):
             losses.append(-logits[at - 1].log_softmax(-1)[row.ids[at]].item())
             hits.append(int(logits[at - 1].argmax()) == row.ids[at])
-    metrics = evaluate(loaded.model, rows, 7)
+    metrics: Any = evaluate(loaded.model, rows, 7)
     np.testing.assert_allclose(metrics.loss, np.mean(losses), rtol=1e-5)
     assert metrics.accuracy == np.mean(hits)
     assert metrics.perplexity == math.exp(metrics.loss)
@@ -50,7 +51,8 @@ def test_loss_and_accuracy_are_means_over_completion_tokens(loaded, task):
 
 def test_the_batch_size_does_not_change_what_is_measured(loaded, task):
     rows = half_right(loaded, task)
-    one, many = evaluate(loaded.model, rows, 1), evaluate(loaded.model, rows, 24)
+    one: Any = evaluate(loaded.model, rows, 1)
+    many: Any = evaluate(loaded.model, rows, 24)
     np.testing.assert_allclose(one.loss, many.loss, rtol=1e-5)
     assert (one.exact_match, one.accuracy) == (many.exact_match, many.accuracy)
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from lsf.jobs.holding import is_held
 from lsf.jobs.result import RunState
@@ -30,7 +31,7 @@ def test_a_run_whose_process_is_killed_shows_as_interrupted_with_what_it_logged(
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    run = load_run(folder)
+    run: Any = load_run(folder)
     assert run.state is RunState.INTERRUPTED
     assert run.result is None
     assert "Its process ended before the run did" in run.problem

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,8 @@ def test_a_choice_and_its_controls_run_one_after_another_and_leave_the_model_alo
     views = [worker.wait(one.job, 60) for one in queued]
     assert [view.state for view in views] == [JobState.SUCCEEDED] * 3
     assert [view.run for view in views] == [one.folder for one in queued]
-    runs = {run.spec.role: run for run in list_runs(tmp_path)}
+    found: list[Any] = list_runs(tmp_path)
+    runs = {run.spec.role: run for run in found}
     assert set(runs) == {"choice", "full", "first"}
     assert len({(run.result.before, run.result.tokens) for run in runs.values()}) == 1
     assert views[0].result == runs["choice"].result
@@ -42,7 +44,7 @@ def test_a_choice_and_its_controls_run_one_after_another_and_leave_the_model_alo
 def test_a_queued_run_that_is_stopped_is_cancelled_at_once_and_the_running_one_keeps_what_it_has(
     worker, loaded, task, spec, tmp_path
 ):
-    long = replace(spec, steps=100_000)
+    long = replace(spec, steps=2_000)
     queued = queue_runs(worker, tmp_path, (long, long), lambda: loaded, lambda: task)
     worker.stop(queued[1].job)
     assert worker.view(queued[1].job).state is JobState.CANCELLED

@@ -4,19 +4,19 @@ import pytest
 
 from lsf.data.task import Task
 from lsf.training.rate_search import BEYOND, RATES, next_rate, trial_steps
-from lsf.training.run import tune
+from tests.training.conftest import tuned
 
 
 def test_the_rate_found_is_the_best_on_validation_whatever_the_test_split_says(loaded, task, spec, folder):
     spec = replace(spec, learning_rate=None, steps=5)
-    result = tune(loaded, task, spec, folder(spec))
+    result = tuned(loaded, task, spec, folder(spec))
     assert set(RATES) <= {trial.learning_rate for trial in result.search}
     best = min(result.search, key=lambda trial: trial.validation_loss)
     assert result.learning_rate == best.learning_rate
     assert result.search_steps == sum(trial.steps for trial in result.search) == 5 * len(result.search)
     assert result.search_seconds > 0
     assert result.steps == 5
-    other = tune(loaded, Task("toy", task.train, task.validation, task.test[:1]), spec, folder(spec))
+    other = tuned(loaded, Task("toy", task.train, task.validation, task.test[:1]), spec, folder(spec))
     assert other.search == result.search
     assert other.before != result.before
 

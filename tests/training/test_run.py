@@ -1,6 +1,7 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -17,8 +18,8 @@ from lsf.measure.loading import load_model
 from lsf.measure.sharing import share_model
 from lsf.training.evaluation import evaluate
 from lsf.training.proof import fingerprint
-from lsf.training.run import explained_memory, tune
-from tests.training.conftest import Stopper
+from lsf.training.run import explained_memory
+from tests.training.conftest import Stopper, tuned
 
 
 def numbers(result):
@@ -35,7 +36,7 @@ def logged(folder):
 def test_a_run_proves_what_moved_and_leaves_the_loaded_model_as_it_was(loaded, task, spec, folder):
     before = fingerprint(loaded.model)
     place = folder(spec)
-    result = tune(loaded, task, spec, place)
+    result = tuned(loaded, task, spec, place)
     assert fingerprint(loaded.model) == before
     assert result.state is RunState.SUCCEEDED
     assert result.proof is not None
@@ -49,15 +50,15 @@ def test_a_run_proves_what_moved_and_leaves_the_loaded_model_as_it_was(loaded, t
 
 def test_the_same_spec_twice_gives_the_same_numbers(loaded, task, spec, folder):
     one, two = folder(spec), folder(spec)
-    assert numbers(tune(loaded, task, spec, one)) == numbers(tune(loaded, task, spec, two))
+    assert numbers(tuned(loaded, task, spec, one)) == numbers(tuned(loaded, task, spec, two))
     assert logged(one) == logged(two)
     other = replace(spec, seed=1)
-    assert numbers(tune(loaded, task, other, folder(other))) != numbers(load_run(one).result)
+    assert numbers(tuned(loaded, task, other, folder(other))) != numbers(load_run(one).result)
 
 
 def test_before_is_the_same_for_every_run_also_on_a_model_loaded_again(loaded, task, spec, full, folder):
-    one = tune(loaded, task, spec, folder(spec))
-    two = tune(load_model(loaded.info.name, "float32", "cpu"), task, full, folder(full))
+    one = tuned(loaded, task, spec, folder(spec))
+    two = tuned(load_model(loaded.info.name, "float32", "cpu"), task, full, folder(full))
     assert one.before == two.before
     assert one.tokens == two.tokens
     assert full.plan.is_full
@@ -66,7 +67,7 @@ def test_before_is_the_same_for_every_run_also_on_a_model_loaded_again(loaded, t
 
 def test_the_saved_weights_on_the_base_give_the_metrics_after(loaded, task, spec, folder):
     place = folder(spec)
-    result = tune(loaded, task, spec, place)
+    result = tuned(loaded, task, spec, place)
     saved = load_file(place / "weights" / "tuned.safetensors")
     assert all(name.startswith("model.layers.2.") for name in saved)
     rebuilt = share_model(loaded.model, own=saved)
@@ -79,7 +80,7 @@ def test_the_saved_weights_on_the_base_give_the_metrics_after(loaded, task, spec
 
 def test_metrics_are_one_whole_line_per_step_with_validation_where_it_was_read(loaded, task, spec, folder):
     place = folder(replace(spec, eval_every=4))
-    tune(loaded, task, replace(spec, eval_every=4), place)
+    tuned(loaded, task, replace(spec, eval_every=4), place)
     rows = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(7))
     assert [row["step"] for row in rows if "validation_loss" in row] == [0, 4, 6]
@@ -88,7 +89,7 @@ def test_metrics_are_one_whole_line_per_step_with_validation_where_it_was_read(l
 
 
 def test_tuning_learns_the_task(loaded, task, full, folder):
-    result = tune(loaded, task, replace(full, steps=60), folder(full))
+    result = tuned(loaded, task, replace(full, steps=60), folder(full))
     assert result.after.exact_match > 0.9 > 0.1 > result.before.exact_match
     assert result.after.general_loss > result.before.general_loss
     assert result.samples[0].after != result.samples[0].before
@@ -97,7 +98,7 @@ def test_tuning_learns_the_task(loaded, task, full, folder):
 def test_stop_and_keep_keeps_weights_and_metrics(loaded, task, spec, folder):
     spec = replace(spec, steps=500)
     place = folder(spec)
-    result = tune(loaded, task, spec, place, Stopper(3, "keep"))
+    result = tuned(loaded, task, spec, place, Stopper(3, "keep"))
     assert result.state is RunState.CANCELLED
     assert result.reason == "Stopped after 3 of 500 steps; what was learned until then is kept."
     assert result.steps == 3
@@ -109,7 +110,7 @@ def test_stop_and_keep_keeps_weights_and_metrics(loaded, task, spec, folder):
 def test_stop_and_discard_keeps_no_weights(loaded, task, spec, folder):
     spec = replace(spec, steps=500)
     place = folder(spec)
-    result = tune(loaded, task, spec, place, Stopper(3, "discard"))
+    result = tuned(loaded, task, spec, place, Stopper(3, "discard"))
     assert result.state is RunState.CANCELLED
     assert result.reason == "Stopped after 3 of 500 steps and discarded."
     assert (result.steps, result.after) == (3, None)
@@ -120,7 +121,7 @@ def test_stop_and_discard_keeps_no_weights(loaded, task, spec, folder):
 def test_a_stop_before_the_first_step_is_a_cancelled_run(loaded, task, spec, folder):
     asked = Stopper(0, "keep")
     asked.stop = "keep"
-    result = tune(loaded, task, spec, folder(spec), asked)
+    result = tuned(loaded, task, spec, folder(spec), asked)
     assert (result.state, result.reason) == (RunState.CANCELLED, "Stopped at its start.")
 
 
@@ -130,8 +131,8 @@ def test_an_exploding_rate_is_a_failed_run_with_its_sentence(loaded, task, full,
     broken.model.model.norm.weight.data.fill_(1e38)
     place = folder(spec)
     with pytest.raises(RunError, match="no longer finite at step"):
-        tune(broken, task, spec, place)
-    run = load_run(place)
+        tuned(broken, task, spec, place)
+    run: Any = load_run(place)
     assert run.state is RunState.FAILED
     assert "a smaller learning rate may help" in run.problem
     assert run.result.after is None
@@ -146,7 +147,7 @@ def test_a_folder_removed_during_the_run_ends_it_with_a_sentence(loaded, task, s
                 shutil.rmtree(place)
 
     with pytest.raises(RunError, match="was removed while the run was going on"):
-        tune(loaded, task, replace(spec, steps=500), place, Remover(1, None))
+        tuned(loaded, task, replace(spec, steps=500), place, Remover(1, None))
     assert not place.exists()
 
 
@@ -155,7 +156,7 @@ def test_running_out_of_memory_is_its_own_sentence(loaded, spec):
     with pytest.raises(OutOfMemoryError, match=sentence), explained_memory(loaded, spec):
         torch.empty(2**60, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"), explained_memory(loaded, spec):
-        torch.ones(2, 3) @ torch.ones(2, 3)
+        torch.mm(torch.ones(2, 3), torch.ones(2, 3))
 
 
 def test_an_unexpected_error_is_a_failed_run_with_its_traceback_in_the_log(loaded, task, spec, folder):
@@ -166,8 +167,8 @@ def test_an_unexpected_error_is_a_failed_run_with_its_traceback_in_the_log(loade
             raise ZeroDivisionError("by design")
 
     with pytest.raises(ZeroDivisionError):
-        tune(loaded, task, spec, place, Broken(1, None))
-    run = load_run(place)
+        tuned(loaded, task, spec, place, Broken(1, None))
+    run: Any = load_run(place)
     assert run.state is RunState.FAILED
     assert "unexpected ZeroDivisionError" in run.problem
     assert "raise ZeroDivisionError" in (place / "run.log").read_text()
@@ -175,32 +176,32 @@ def test_an_unexpected_error_is_a_failed_run_with_its_traceback_in_the_log(loade
 
 def test_without_held_out_examples_metrics_are_unknown(loaded, task, spec, folder):
     bare = Task("bare", task.train, (), ())
-    result = tune(loaded, bare, spec, folder(spec))
+    result = tuned(loaded, bare, spec, folder(spec))
     assert result.state is RunState.SUCCEEDED
     assert replace(result.after, general_loss=None) == Metrics()
     assert result.samples == ()
     searching = replace(spec, learning_rate=None)
     with pytest.raises(DataError, match="needs validation examples and the data has none; give a rate"):
-        tune(loaded, bare, searching, folder(searching))
+        tuned(loaded, bare, searching, folder(searching))
 
 
 def test_epochs_replace_steps(loaded, task, spec, folder):
     spec = replace(spec, epochs=1.5, steps=1000)
-    assert tune(loaded, task, spec, folder(spec)).steps == round(1.5 * len(task.train) / 4)
+    assert tuned(loaded, task, spec, folder(spec)).steps == round(1.5 * len(task.train) / 4)
 
 
 def test_a_plan_for_another_model_is_a_failed_run(loaded, task, spec, folder):
     spec = replace(spec, plan=Plan("other", 12, (7,)))
     place = folder(spec)
     with pytest.raises(PlanError):
-        tune(loaded, task, spec, place)
+        tuned(loaded, task, spec, place)
     assert load_run(place).state is RunState.FAILED
 
 
 @pytest.mark.parametrize("family", ["gpt2", "gemma2", "opt", "gpt_neox"])
 def test_every_kind_of_family_is_tuned(tiny, task, spec, folder, family):
     loaded = load_model(str(tiny(family)), "float32", "cpu")
-    result = tune(loaded, task, replace(spec, steps=2), folder(spec))
+    result = tuned(loaded, task, replace(spec, steps=2), folder(spec))
     assert result.proof.frozen_identical
     assert result.proof.tuned_moved > 0
 
@@ -208,6 +209,6 @@ def test_every_kind_of_family_is_tuned(tiny, task, spec, folder, family):
 def test_a_bfloat16_run_starts_from_the_bases_own_numbers(tiny, task, spec, full, folder):
     loaded = load_model(str(tiny("llama")), "bfloat16", "cpu")
     still = replace(full, learning_rate=1e-8, steps=1)
-    result = tune(loaded, task, still, folder(still))
+    result = tuned(loaded, task, still, folder(still))
     assert result.after.loss == pytest.approx(result.before.loss, rel=5e-3)
     assert result.environment["dtype"] == "bfloat16"
