@@ -45,7 +45,7 @@ def draw(here: Session) -> None:
     summaries = summarise(comparison.rows)
     table = main_table(comparison, picked)
     show_main_table(table)
-    st.caption(FORGETTING)
+    st.caption(f"{_seeds_words(summaries)} {FORGETTING}")
     for warning in comparison.warnings:
         st.caption(f":material/warning: {warning}")
     cost = st.segmented_control(
@@ -80,6 +80,11 @@ def _pick(here: Session, runs: list[Run]) -> list[Run]:
         key=f"compare-{'-'.join(group)}",
     )
     return [by_id[name] for name in names]
+
+
+def _seeds_words(summaries: tuple[Summary, ...]) -> str:
+    notes = list(dict.fromkeys(summary.note for summary in summaries))
+    return f"{notes[0]}." if len(notes) == 1 else " ".join(f"{summary.plan}: {summary.note}." for summary in summaries)
 
 
 def _details(picked: list[Run], summaries: tuple[Summary, ...]) -> None:

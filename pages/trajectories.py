@@ -9,7 +9,7 @@ from lsf.ui.actions import start_analysis, stop_buttons
 from lsf.ui.downloads import as_json, states_csv
 from lsf.ui.frame import page
 from lsf.ui.panels import download, empty, onward, progress
-from lsf.ui.paths_panel import analysis_facts, draw_deviation_panel, draw_lens_panels, draw_paths_panel
+from lsf.ui.paths_panel import analysis_facts, choose_view, draw_deviation_panel, draw_lens_panels, draw_paths_panel
 from lsf.ui.polling import follow
 from lsf.ui.state import Session, address, analysis, analysis_view
 from lsf.ui.work import Analysed
@@ -65,9 +65,10 @@ def _again(here: Session) -> None:
 
 def _pictures(here: Session, analysis: Analysis, finished: bool) -> None:
     st.markdown(analysis_facts(analysis))
+    dimensions = choose_view(here, analysis)
     grid = st.grid(2, min_column_width=500, gap="medium", key="pictures")
     with grid.cell():
-        draw_paths_panel(here, analysis, finished)
+        draw_paths_panel(here, analysis, dimensions, finished)
     with grid.cell():
         draw_deviation_panel(analysis)
     if finished:

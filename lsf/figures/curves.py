@@ -57,7 +57,7 @@ def draw_curves(
         lower_is_better: which end is good, for the finding.
         share: the metric is a share in [0, 1]; its whole range is shown, in percent.
     """
-    figure = new_figure(_title(curves, metric, lower_is_better), height=340, hovermode="x unified")
+    figure = new_figure(_title(curves, metric, lower_is_better, share), height=340, hovermode="x unified")
     seen: dict[str, int] = {}
     for curve in (thin(curve) for curve in curves):
         mark = role_mark(curve.role)
@@ -84,14 +84,17 @@ def role_mark(role: str) -> Mark:
     return ROLES.get(role, ROLES["manual"])
 
 
-def _title(curves: Sequence[Curve], metric: str, lower_is_better: bool) -> str:
-    last = [(curve.y[-1], curve.label) for curve in curves if curve.y]
+def _title(curves: Sequence[Curve], metric: str, lower_is_better: bool, share: bool) -> str:
+    last = {curve.label: curve.y[-1] for curve in curves if curve.y}
     if not last:
         return f"{metric.capitalize()}: no reading yet"
-    value, label = min(last) if lower_is_better else max(last)
+    best = min(last.values()) if lower_is_better else max(last.values())
+    value = f"{best:.1%}" if share else f"{best:.4g}"
     if len(last) == 1:
-        return f"{metric.capitalize()} of {label}: {value:.4g}"
-    return f"{metric.capitalize()}: {label} {'lowest' if lower_is_better else 'highest'} with {value:.4g}"
+        return f"{metric.capitalize()} of {next(iter(last))}: {value}"
+    leaders = [label for label, reading in last.items() if reading == best]
+    who = leaders[0] if len(leaders) == 1 else f"{len(leaders)} runs"
+    return f"{metric.capitalize()}: {who} {'lowest' if lower_is_better else 'highest'} with {value}"
 
 
 def _alt(curves: Sequence[Curve], metric: str, axis: str) -> str:

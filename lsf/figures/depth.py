@@ -1,5 +1,6 @@
 """Depth as time: a slider and a play button that let both paths grow state by state."""
 
+import math
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
@@ -7,16 +8,26 @@ import plotly.graph_objects as go
 from lsf.figures.palette import NEUTRAL, SMALL_SIZE
 
 FRAME_MILLISECONDS = 350
+NEAR = 0.05
 MAX_LABELS = 13
 """Labels per path; deeper models label every other state, every third, ..."""
 
 Points = Sequence[Sequence[float]]
 
 
-def state_labels(count: int) -> list[str]:
-    """Return the number of each state as text, empty where there would be too many."""
+def state_labels(points: Points) -> list[str]:
+    """Return the number of each state as text, empty where there would be too many or where two would collide.
+
+    The first and the last state are always named; one nearer than `NEAR` of the path's extent to a named one is not.
+    """
+    count = len(points)
     step = -(-count // MAX_LABELS)
-    return [str(state) if state % step == 0 or state == count - 1 else "" for state in range(count)]
+    extent = max(max(column(points, axis)) - min(column(points, axis)) for axis in (0, 1)) or 1.0
+    named = [0, count - 1]
+    for state in range(step, count - 1, step):
+        if all(math.dist(points[state][:2], points[other][:2]) > NEAR * extent for other in named):
+            named.append(state)
+    return [str(state) if state in named else "" for state in range(count)]
 
 
 def column(points: Points, axis: int) -> list[float]:
@@ -57,8 +68,8 @@ def add_depth_slider(figure: go.Figure, factual: Points, virtual: Points, first_
         "direction": "left",
         "showactive": False,
         "buttons": [
-            {"label": "▶ Play", "method": "animate", "args": [None, playing]},
-            {"label": "❚❚ Pause", "method": "animate", "args": [[None], at_once]},
+            {"label": "▶", "method": "animate", "args": [None, playing]},
+            {"label": "❚❚", "method": "animate", "args": [[None], at_once]},
         ],
         "x": 0,
         "y": 0,
@@ -70,8 +81,8 @@ def add_depth_slider(figure: go.Figure, factual: Points, virtual: Points, first_
     slider = {
         "active": len(steps) - 1,
         "steps": steps,
-        "x": 0.22,
-        "len": 0.78,
+        "x": 0.26,
+        "len": 0.74,
         "y": 0,
         "pad": {"t": 44},
         "currentvalue": {"prefix": "up to state ", "font": {"size": SMALL_SIZE + 1}},
@@ -81,13 +92,13 @@ def add_depth_slider(figure: go.Figure, factual: Points, virtual: Points, first_
 
 
 def _frames(factual: Points, virtual: Points, first_trace: int) -> list[go.Frame]:
-    labels, links = state_labels(len(factual)), links_between(factual, virtual)
+    links = links_between(factual, virtual)
     frames = []
     for state in range(len(factual)):
         upto = slice(0, state + 1)
         data = [go.Scatter(x=joined(links[upto], 0), y=joined(links[upto], 1))]
         for points in (virtual, factual):
             shown = points[upto]
-            data.append(go.Scatter(x=column(shown, 0), y=column(shown, 1), text=labels[upto]))
+            data.append(go.Scatter(x=column(shown, 0), y=column(shown, 1), text=state_labels(points)[upto]))
         frames.append(go.Frame(name=str(state), data=data, traces=[first_trace, first_trace + 1, first_trace + 2]))
     return frames

@@ -1,5 +1,6 @@
 """What the head would say at each depth: a table of the lens, and heat maps over states."""
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -11,6 +12,8 @@ from lsf.figures.picture import Picture, number, share, visible
 
 TOKEN_WIDTH = 12
 """Characters of a token that fit a cell."""
+LOWEST_DECADE = -5
+"""Probabilities are coloured by their logarithm, from ten to this power up to 1; lower ones look like it."""
 
 
 def lens_table(analysis: Analysis) -> pd.DataFrame:
@@ -42,7 +45,7 @@ def draw_targets(examples: Sequence[ExamplePath], selected: int | None = None) -
     names = [f"{index + 1} {_short(example.target_token)}" for index, example in enumerate(examples)]
     figure = new_figure(_targets_title(examples), height=130 + 26 * n_states)
     figure.add_heatmap(
-        z=[[example.target_probability[state] for example in examples] for state in range(n_states)],
+        z=[[_log(example.target_probability[state]) for example in examples] for state in range(n_states)],
         x=list(range(len(examples))),
         y=list(range(n_states)),
         customdata=[list(range(len(examples)))] * n_states,
@@ -63,10 +66,17 @@ def draw_targets(examples: Sequence[ExamplePath], selected: int | None = None) -
         title="example and its target token", tickvals=list(range(len(examples))), ticktext=names, tickangle=-60
     )
     figure.update_yaxes(title="state", tickmode="array", tickvals=list(range(n_states)))
-    figure.update_layout(coloraxis={"cmin": 0, "cmax": 1, "colorbar": {"title": {"text": "probability"}}})
+    decades = list(range(LOWEST_DECADE, 1))
+    ticks = {"tickvals": decades, "ticktext": [f"{10.0**decade:g}" for decade in decades]}
+    bar = {"title": {"text": "probability"}, **ticks}
+    figure.update_layout(coloraxis={"cmin": LOWEST_DECADE, "cmax": 0, "colorbar": bar})
     if selected is not None:
         _frame(figure, selected - 0.5, -0.5, selected + 0.5, n_states - 0.5)
     return Picture(figure, _targets_alt(examples), _targets_table(examples))
+
+
+def _log(probability: float) -> float:
+    return math.log10(max(probability, 10.0**LOWEST_DECADE))
 
 
 def _targets_title(examples: Sequence[ExamplePath]) -> str:

@@ -25,6 +25,12 @@ class Outcome:
     """Quality of each seed."""
 
     @property
+    def name(self) -> str:
+        """Its name in legends: what it stands for, and its blocks."""
+        mark = role_mark(self.role)
+        return self.label if self.label.startswith(self.role) else f"{mark.label}: {self.label}"
+
+    @property
     def cost(self) -> float:
         """Mean cost over seeds."""
         return sum(self.costs) / len(self.costs)
@@ -47,7 +53,7 @@ def draw_tradeoff(
         cost: what the horizontal axis is, with unit.
         baseline: quality of the model before any tuning, drawn as a level; None where it is not known.
     """
-    figure = new_figure(_title(outcomes, front, quality, cost), height=440)
+    figure = new_figure(_title(outcomes, quality, cost), height=440)
     ordered = sorted(front, key=lambda index: outcomes[index].cost)
     if len(ordered) > 1:
         figure.add_scatter(
@@ -83,14 +89,11 @@ def _add_outcome(figure: go.Figure, outcome: Outcome) -> None:
         y=[outcome.quality],
         error_x=_range(outcome.costs, outcome.cost),
         error_y=_range(outcome.qualities, outcome.quality),
-        mode="markers+text",
-        text=[outcome.label],
-        textposition="top center",
-        textfont={"size": SMALL_SIZE + 1},
+        mode="markers",
         cliponaxis=False,
         marker={"color": mark.color, "symbol": mark.symbol, "size": 13},
-        name=f"{mark.label}: {outcome.label}" if outcome.label != mark.label else mark.label,
-        hovertemplate=f"{mark.label}: {outcome.label}<br>%{{y:.4g}} at %{{x:.4g}}<br>{note}<extra></extra>",
+        name=outcome.name,
+        hovertemplate=f"{outcome.name}<br>%{{y:.4g}} at %{{x:.4g}}<br>{note}<extra></extra>",
     )
 
 
@@ -104,11 +107,9 @@ def _range(values: Sequence[float], mean: float) -> dict[str, object]:
     }
 
 
-def _title(outcomes: Sequence[Outcome], front: Sequence[int], quality: str, cost: str) -> str:
-    best = max(outcomes, key=lambda outcome: outcome.quality)
-    if len(outcomes) == 1:
-        return f"{best.label}: {quality} {best.quality:.3g} at {best.cost:.3g} {_unit(cost)}".rstrip()
-    return f"{best.label} is best in {quality.partition(' (')[0]}; {len(front)} of {len(outcomes)} runs are not beaten"
+def _title(outcomes: Sequence[Outcome], quality: str, cost: str) -> str:
+    best = max(outcomes, key=lambda outcome: (outcome.quality, -outcome.cost))
+    return f"Best {quality}: {best.name}, {best.quality:.3g} at {best.cost:.3g} {_unit(cost)}"
 
 
 def _unit(axis: str) -> str:
@@ -116,8 +117,8 @@ def _unit(axis: str) -> str:
 
 
 def _alt(outcomes: Sequence[Outcome], front: Sequence[int], quality: str, cost: str) -> str:
-    told = "; ".join(f"{o.label} {o.quality:.3g} at {o.cost:.3g}" for o in outcomes)
-    unbeaten = ", ".join(outcomes[index].label for index in front)
+    told = "; ".join(f"{o.name} {o.quality:.3g} at {o.cost:.3g}" for o in outcomes)
+    unbeaten = ", ".join(outcomes[index].name for index in front)
     seeds = {len(outcome.costs) for outcome in outcomes}
     note = " Each is 1 seed, without an interval." if seeds == {1} else ""
     return f"{quality} against {cost}: {told}. Not beaten in both: {unbeaten}.{note}"
@@ -127,7 +128,7 @@ def _table(outcomes: Sequence[Outcome], front: Sequence[int], quality: str, cost
     return pd.DataFrame(
         [
             {
-                "run": o.label,
+                "run": o.name,
                 "stands for": o.role,
                 "seeds": len(o.costs),
                 cost: o.cost,

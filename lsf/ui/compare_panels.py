@@ -30,19 +30,19 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
         rows.append(
             {
                 "run": label(run),
-                "state": row.state,
-                "rate": row.learning_rate,
                 "test before": row.exact_match_before,
                 "test after": row.exact_match_after,
-                "test loss after": row.loss_after,
+                "x quality": row.x_quality,
                 "forgetting": row.forgetting,
                 "parameters": None if row.trainable_params is None else amount(row.trainable_params),
-                "seconds": row.seconds,
-                "memory": None if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
                 "x parameters": row.x_params,
+                "seconds": row.seconds,
                 "x step time": row.x_time,
+                "memory": None if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
                 "x memory": row.x_memory,
-                "x quality": row.x_quality,
+                "test loss": row.loss_after,
+                "rate": row.learning_rate,
+                "state": row.state,
             }
         )
     return pd.DataFrame(rows)
@@ -59,7 +59,7 @@ def show_main_table(table: pd.DataFrame) -> None:
             "rate": number(format="%.2g", help="AdamW's peak learning rate, asked for or found"),
             "test before": number(format="percent", help="Test completions wholly right, base model"),
             "test after": number(format="percent", help="The same after tuning"),
-            "test loss after": number(format="%.3f", help="Nats per completion token"),
+            "test loss": number(format="%.3f", help="After tuning, in nats per completion token"),
             "forgetting": number(
                 format="%.3f",
                 help="What the loss on the base model's own text gained, in nats per token; 0 forgets nothing",

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from lsf.jobs.job import JobView
-from lsf.ui.bench import Bench, bench
+from lsf.ui.bench import WARM_UP, Bench, bench
 from lsf.ui.guard import guard
 from lsf.ui.live import send_plotly
 from lsf.ui.panels import size
@@ -24,6 +24,7 @@ STYLE = """
 </style>
 """
 UNLOAD_SECONDS = 20.0
+STATUS_SECONDS = 2.0
 
 
 def page(title: str, lead: str, body: Callable[[Session], None], charts: bool = True) -> None:
@@ -48,6 +49,24 @@ def page(title: str, lead: str, body: Callable[[Session], None], charts: bool = 
 
 
 def _status(here: Session) -> None:
+    """Draw the status line; while something is in the queue it looks again every few seconds."""
+    busy_at_first = bool(_busy())
+
+    @st.fragment(run_every=STATUS_SECONDS if busy_at_first else None)
+    def look() -> None:
+        busy = _busy()
+        _status_line(here, busy)
+        if busy_at_first and not busy:
+            st.rerun()
+
+    look()
+
+
+def _busy() -> list[JobView]:
+    return [view for view in bench().worker.views() if view.active and view.kind != WARM_UP]
+
+
+def _status_line(here: Session, busy: list[JobView]) -> None:
     shared = bench()
     loaded = shared.loaded()
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="status"):
@@ -56,7 +75,6 @@ def _status(here: Session) -> None:
         else:
             st.badge(f"{loaded.info.name} in memory", icon=":material/deployed_code:", color="blue")
             st.badge(f"{loaded.info.device}, {loaded.info.dtype}", icon=":material/memory:", color="gray")
-        busy = [view for view in shared.worker.views() if view.active and view.kind != "warm-up"]
         st.badge(_queue_words(busy), icon=":material/playlist_play:", color="orange" if busy else "gray")
         with st.popover("Device and memory", type="tertiary", icon=":material/tune:"):
             _memory(shared, here, bool(busy))

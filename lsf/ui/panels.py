@@ -29,8 +29,8 @@ def show(picture: Picture, key: str, note: str = "", on_click: Callable[[Any], N
         on_click: called with what a clicked mark carries.
     """
     with st.container(key=f"panel-{key}", gap="xsmall"):
-        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(f"##### {picture.title}", width="content")
+        with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+            st.subheader(picture.title, anchor=False, width="stretch")
             with st.popover("Data", type="tertiary", icon=":material/table:", help="The numbers behind this picture"):
                 st.caption(picture.alt)
                 st.dataframe(picture.table, hide_index=True, height=min(420, 38 + 35 * max(1, len(picture.table))))
@@ -61,7 +61,7 @@ def progress(view: JobView) -> None:
 def empty(title: str, text: str, page: str) -> None:
     """Say what is missing here and offer the page where it is made."""
     with st.container(border=True):
-        st.markdown(f"##### {title}")
+        st.subheader(title, anchor=False)
         st.write(text)
         file, name = NEXT[page]
         if st.button(f"Go to {name}", type="primary", icon=":material/arrow_forward:", key=f"empty-{page}"):

@@ -31,17 +31,23 @@ def analysis_facts(analysis: Analysis) -> str:
     return " · ".join(parts)
 
 
-def draw_paths_panel(here: Session, analysis: Analysis, finished: bool) -> None:
-    """Draw the paths with their two choices: which example, and flat or in space."""
+def choose_view(here: Session, analysis: Analysis) -> int:
+    """Draw the two choices of the paths, flat or in space and which example; return the number of components."""
     assert analysis.trajectories is not None
-    examples = analysis.trajectories.examples
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         dimensions = st.segmented_control(
             "Components", ["2-D", "3-D"], default="2-D", required=True, key="dimensions", persist_state="session"
         )
-        _pick_example(here, examples)
+        _pick_example(here, analysis.trajectories.examples)
+    return 3 if dimensions == "3-D" else 2
+
+
+def draw_paths_panel(here: Session, analysis: Analysis, dimensions: int, finished: bool) -> None:
+    """Draw the paths, animated once they are final."""
+    assert analysis.trajectories is not None
+    examples = analysis.trajectories.examples
     example = here.example if here.example is not None and here.example < len(examples) else None
-    picture = draw_paths(analysis, example, 3 if dimensions == "3-D" else 2, animated=finished)
+    picture = draw_paths(analysis, example, dimensions, animated=finished)
     show(
         picture,
         "paths",
@@ -95,8 +101,8 @@ def draw_lens_panels(here: Session, analysis: Analysis) -> None:
         show(
             draw_targets(examples, picked),
             "targets",
-            "Each column is one example; darker on white, or brighter on black, is more probable. Click a column to "
-            "see that example's own path and lens.",
+            "Each column is one example: the probability its target has at each state, on a logarithmic scale. Click a "
+            "column to see that example's own path and lens.",
             on_click=partial(_look_at_example, here),
         )
     if picked is not None:

@@ -7,7 +7,7 @@ import streamlit as st
 
 from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
-from lsf.jobs.controls import CONTROLS
+from lsf.jobs.controls import CONTROLS, with_controls
 from lsf.jobs.spec import RunSpec
 from lsf.ui.actions import start_runs
 from lsf.ui.forms import setting_input
@@ -48,9 +48,11 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
         )
         values, n_seeds = _settings()
         spec = _spec(plan, source, values)
-        count = n_seeds * (1 + len(roles))
-        if spec is not None and st.button(
-            f"Start {count} run{'s' if count > 1 else ''}" if roles else "Start",
+        if spec is None:
+            return
+        count = n_seeds * len(with_controls(spec, roles))
+        if st.button(
+            f"Start {count} run{'s' if count > 1 else ''}",
             type="primary",
             icon=":material/play_arrow:",
             key="tune-start",
@@ -64,9 +66,9 @@ def _settings() -> tuple[dict[str, Any], int]:
     defaults = {item.name: item.default for item in fields(RunSpec)} | {"steps": DEFAULT_STEPS}
     values: dict[str, Any] = {}
 
-    def ask(name: str) -> None:
+    def ask(name: str, label: str | None = None) -> None:
         with st.container(width=170):
-            values[name] = setting_input(RunSpec, name, defaults[name], key=f"tune-{name}")
+            values[name] = setting_input(RunSpec, name, defaults[name], f"tune-{name}", label)
 
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         ask("steps")
@@ -83,7 +85,7 @@ def _settings() -> tuple[dict[str, Any], int]:
                 "short search on the validation split, which is counted and shown.",
             )
         if mode == SAME:
-            ask("learning_rate")
+            ask("learning_rate", "Rate")
         else:
             values["learning_rate"] = None
     with st.expander("More settings", icon=":material/settings:"), st.container(horizontal=True, gap="small"):

@@ -1,18 +1,26 @@
 """Deviation bars and criterion bars."""
 
+from typing import Any
+
 from lsf.analysis.result import Analysis
 from lsf.figures.deviation import draw_deviation, draw_scores
+from lsf.figures.picture import Picture
+
+
+def drawn(picture: Picture) -> Any:
+    """The figure, whose attributes Plotly makes at run time."""
+    return picture.figure
 
 
 def test_deviation_bars_have_one_interval_per_state(analysis: Analysis) -> None:
-    bar = draw_deviation(analysis).figure.data[0]
+    bar = drawn(draw_deviation(analysis)).data[0]
     assert list(bar.y) == [0.0, 0.25, 0.75, 0.5]
     assert [round(value, 3) for value in bar.error_y.array] == [0.1] * 4
     assert [round(value, 3) for value in bar.error_y.arrayminus] == [0.05] * 4
 
 
 def test_a_missing_interval_is_no_whisker(analysis: Analysis) -> None:
-    target = draw_deviation(analysis).figure.data[1]
+    target = drawn(draw_deviation(analysis)).data[1]
     assert list(target.error_y.array) == [0.0] * 4
 
 
@@ -24,7 +32,7 @@ def test_the_finding_names_state_value_and_interval(analysis: Analysis) -> None:
 
 def test_chosen_blocks_differ_by_colour_pattern_and_word() -> None:
     picture = draw_scores((0.1, 0.9, 0.5), {1}, "Deviation", "")
-    frozen, tuned = picture.figure.data
+    frozen, tuned = drawn(picture).data
     assert list(frozen.x) == [0, 2]
     assert list(tuned.x) == [1]
     assert frozen.marker.color != tuned.marker.color
@@ -34,7 +42,7 @@ def test_chosen_blocks_differ_by_colour_pattern_and_word() -> None:
 
 
 def test_bars_carry_their_block_for_clicks() -> None:
-    frozen, tuned = draw_scores((0.1, 0.9, 0.5), {1}, "Deviation", "").figure.data
+    frozen, tuned = drawn(draw_scores((0.1, 0.9, 0.5), {1}, "Deviation", "")).data
     assert list(frozen.customdata) + list(tuned.customdata) == [0, 2, 1]
 
 

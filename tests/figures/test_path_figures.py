@@ -1,14 +1,22 @@
 """The paths: what is drawn, how it moves, what is said of it."""
 
+from typing import Any
+
 import pytest
 
 from lsf.analysis.result import Analysis
 from lsf.figures.depth import state_labels
+from lsf.figures.picture import Picture
 from lsf.figures.trajectories import draw_paths
 
 
+def drawn(picture: Picture) -> Any:
+    """The figure, whose attributes Plotly makes at run time."""
+    return picture.figure
+
+
 def _trace(picture, name):
-    return next(trace for trace in picture.figure.data if trace.name == name)
+    return next(trace for trace in drawn(picture).data if trace.name == name)
 
 
 def test_both_paths_have_one_point_per_state(analysis: Analysis) -> None:
@@ -36,7 +44,7 @@ def test_one_link_per_state_joins_factual_to_virtual(analysis: Analysis) -> None
 
 
 def test_every_frame_names_the_three_traces_it_touches(analysis: Analysis) -> None:
-    figure = draw_paths(analysis).figure
+    figure = drawn(draw_paths(analysis))
     names = [trace.name for trace in figure.data]
     assert [frame.name for frame in figure.frames] == ["0", "1", "2", "3"]
     for state, frame in enumerate(figure.frames):
@@ -47,16 +55,16 @@ def test_every_frame_names_the_three_traces_it_touches(analysis: Analysis) -> No
 
 
 def test_axes_tell_the_explained_variance(analysis: Analysis) -> None:
-    figure = draw_paths(analysis).figure
+    figure = drawn(draw_paths(analysis))
     assert "60 %" in figure.layout.xaxis.title.text
     assert "25 %" in figure.layout.yaxis.title.text
 
 
 def test_space_shows_three_components_and_no_frames(analysis: Analysis) -> None:
     picture = draw_paths(analysis, dimensions=3)
-    assert {trace.type for trace in picture.figure.data} == {"scatter3d"}
-    assert not picture.figure.frames
-    assert "10 %" in picture.figure.layout.scene.zaxis.title.text
+    assert {trace.type for trace in drawn(picture).data} == {"scatter3d"}
+    assert not drawn(picture).frames
+    assert "10 %" in drawn(picture).layout.scene.zaxis.title.text
 
 
 def test_title_and_alt_text_carry_the_finding(analysis: Analysis) -> None:
@@ -88,7 +96,11 @@ def test_nothing_to_draw_is_refused(analysis: Analysis) -> None:
 
 
 def test_deep_models_label_every_few_states() -> None:
-    labels = state_labels(33)
+    labels = state_labels([(float(state), 0.0) for state in range(33)])
     assert labels[:4] == ["0", "", "", "3"]
     assert labels[-1] == "32"
     assert sum(bool(label) for label in labels) <= 13
+
+
+def test_states_that_lie_together_are_named_once() -> None:
+    assert state_labels([(0.0, 0.0), (1.0, 0.0), (1.01, 0.0), (2.0, 0.0)]) == ["0", "1", "", "3"]

@@ -1,11 +1,19 @@
 """Curves, trade-off and the page that stands alone."""
 
+from typing import Any
+
 from lsf.analysis.result import Analysis
 from lsf.figures.curves import Curve, draw_curves, thin
 from lsf.figures.deviation import draw_deviation
+from lsf.figures.picture import Picture
 from lsf.figures.report import Section, html_report
 from lsf.figures.tradeoff import Outcome, draw_tradeoff
 from lsf.figures.trajectories import draw_paths
+
+
+def drawn(picture: Picture) -> Any:
+    """The figure, whose attributes Plotly makes at run time."""
+    return picture.figure
 
 
 def test_thinning_keeps_ends_and_every_spike() -> None:
@@ -26,7 +34,7 @@ def test_short_curves_are_drawn_whole() -> None:
 def test_curves_of_two_roles_differ_by_more_than_colour() -> None:
     curves = [Curve("block 3", "choice", (1, 2), (3.0, 1.0)), Curve("full", "full", (1, 2), (3.0, 2.0))]
     picture = draw_curves(curves, "training loss", "steps")
-    choice, full = picture.figure.data
+    choice, full = drawn(picture).data
     assert choice.line.dash != full.line.dash
     assert choice.marker.symbol != full.marker.symbol
     assert picture.title == "Training loss: block 3 lowest with 1"
@@ -37,7 +45,7 @@ def test_curves_of_two_roles_differ_by_more_than_colour() -> None:
 def test_a_run_without_readings_is_listed_and_draws_nothing() -> None:
     picture = draw_curves([Curve("block 3", "choice", (), ())], "training loss", "steps")
     assert picture.title == "Training loss: no reading yet"
-    assert len(picture.figure.data) == 1
+    assert len(drawn(picture).data) == 1
 
 
 def test_tradeoff_shows_each_run_its_seeds_and_the_front() -> None:
@@ -47,14 +55,14 @@ def test_tradeoff_shows_each_run_its_seeds_and_the_front() -> None:
         Outcome("block 0", "first", (2.5,), (0.1,)),
     ]
     picture = draw_tradeoff(outcomes, [0, 1], "exact match", "seconds", baseline=0.05)
-    front, choice, full, _ = picture.figure.data
+    front, choice, full, _ = drawn(picture).data
     assert list(front.x) == [2.0, 4.0]
     assert choice.error_y.visible is True
     assert [round(value, 6) for value in choice.error_y.array] == [0.1]
     assert full.error_y.visible is False
     assert "1 seed, no interval" in full.hovertemplate
-    assert picture.title == "full is best in exact match; 2 of 3 runs are not beaten"
-    assert "block 0 0.1 at 2.5" in picture.alt
+    assert picture.title == "Best exact match: full, 0.95 at 4 seconds"
+    assert "first blocks: block 0 0.1 at 2.5" in picture.alt
     assert picture.table["not beaten"].tolist() == [True, True, False]
 
 
