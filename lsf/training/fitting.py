@@ -117,7 +117,7 @@ def fit(
             return Fit(0, 0, 0.0, (), 0, stop())
     try:
         device = model.get_input_embeddings().weight.device
-        with kept_random_state(), _on(device), torch.enable_grad():
+        with kept_random_state(), kept_in_eval_mode(model), _on(device), torch.enable_grad():
             trainer = CompletionTrainer(model, settings, data, folder, device.type)
             trainer.add_callback(watcher)
             trainer.train()
@@ -167,7 +167,6 @@ class CompletionTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Return the mean loss per target token of the optimizer step, in nats."""
-        model.eval()
         with autocasting(model, self._base_dtype):
             scores = score_tokens(model, inputs)
         count = (inputs["labels"] != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
@@ -224,6 +223,16 @@ class _Watcher(TrainerCallback):
             self.stopped = asked
             control.should_training_stop = True
         return self.stopped is not None
+
+
+@contextmanager
+def kept_in_eval_mode(model: Any) -> Iterator[None]:
+    """Let nobody switch a model to training mode: Trainer does before each step, walking every module."""
+    model.train = lambda mode=True: model
+    try:
+        yield
+    finally:
+        del model.train
 
 
 @contextmanager

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from lsf.data.encode import encode
+from lsf.measure.loading import load_model
+from lsf.training.evaluation import evaluate
 from lsf.training.fitting import DivergedError, FitSettings, fit, kept_random_state
 from lsf.training.methods import METHODS
 
@@ -39,9 +41,8 @@ def test_the_first_step_is_adamw_over_the_clipped_gradient_by_hand(loaded, spec,
     model, seen, _ = run_fit(loaded, spec, rows, tmp_path, replace(SETTINGS, steps=1))
     reference = METHODS["full"].prepare(loaded, spec.plan)
     tuned = [p for p in reference.parameters() if p.requires_grad]
-    order = np.random.default_rng([0, 0]).permutation(len(rows))[:4]
     nll = []
-    for row in (rows[index] for index in order):
+    for row in (rows[index] for index in first_batch(len(rows))):
         logits = reference(torch.tensor([row.ids]), use_cache=False).logits[0].log_softmax(-1)
         nll += [-logits[at - 1, row.ids[at]] for at in range(row.n_prompt, len(row.ids))]
     loss = torch.stack(nll).mean()
@@ -71,6 +72,22 @@ def test_a_stop_takes_effect_within_one_step(loaded, spec, rows, tmp_path):
         done = fit(model, rows, replace(SETTINGS, steps=50), tmp_path, seen.append, asked)
         assert done.steps == len(seen) == max(1, logged_before_stop)
         assert done.stopped == "keep"
+
+
+def test_there_is_no_dropout_and_the_model_can_be_switched_again_afterwards(tiny, task, spec, tmp_path):
+    loaded = load_model(str(tiny("gpt2")), "float32", "cpu")
+    assert loaded.model.config.resid_pdrop == 0.1
+    rows = encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
+    (model, one, _), (_, two, _) = (run_fit(loaded, spec, rows, tmp_path) for _ in range(2))
+    assert [row.loss for row in one] == [row.loss for row in two]
+    evaluated = evaluate(METHODS["full"].prepare(loaded, spec.plan), [rows[i] for i in first_batch(len(rows))], 4)
+    assert one[0].loss == pytest.approx(evaluated.loss, rel=1e-5)
+    assert not model.training
+    assert model.train().training
+
+
+def first_batch(n_rows):
+    return np.random.default_rng([0, 0]).permutation(n_rows)[:4]
 
 
 @pytest.mark.parametrize("name", ["self_attn.q_proj", "mlp.down_proj"])  # torch's CPU attention can hide a NaN query
@@ -118,8 +135,6 @@ def test_two_loops_in_two_threads_give_what_one_alone_gives(loaded, spec, rows, 
 
 
 def test_a_bfloat16_base_is_tuned_in_float32_copies(tiny, task, spec, tmp_path):
-    from lsf.measure.loading import load_model  # noqa: PLC0415
-
     for family in ("llama", "gpt2"):
         loaded = load_model(str(tiny(family)), "bfloat16", "cpu")
         rows = encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
