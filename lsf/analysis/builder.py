@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -9,7 +10,7 @@ from sklearn.decomposition import PCA
 
 from lsf.analysis.criteria import score_blocks
 from lsf.analysis.deviation import Interval, mean_interval
-from lsf.analysis.measurements import BlockGradient, Measurements, Readings
+from lsf.analysis.measurements import Measurements, Readings
 from lsf.analysis.result import Analysis, BlockRow, DataInfo, ExamplePath, ModelInfo, StateRow, Timing, Trajectories
 from lsf.analysis.transitions import cosine_distance, even_fractions, unit, virtual_transition
 from lsf.data.task import Example
@@ -18,6 +19,8 @@ KEPT_EXAMPLES = 40
 """Examples whose paths are kept for pictures: those first in the data."""
 KEPT_TOKENS = 5
 """Lens tokens kept per state."""
+SAMPLED_POSITIONS = 256
+"""Positions whose raw states are kept where a criterion compares positions with each other (`cka`)."""
 COMPONENTS = 3
 """Principal components of the pictures."""
 
@@ -32,6 +35,8 @@ class PositionNumbers:
     probability: list[np.ndarray]
     rank: list[np.ndarray]
     neighbour_cosine: list[np.ndarray]
+    semantic_loss: list[np.ndarray]
+    states: list[np.ndarray]
 
 
 class AnalysisBuilder:
@@ -63,9 +68,9 @@ class AnalysisBuilder:
         self._model, self._data, self._environment = model, data, environment
         self._block_params, self._examples, self._token_text = block_params, examples, token_text
         self._criteria, self._seed = criteria, seed
-        self._numbers = PositionNumbers([], [], [], [], [], [])
+        self._numbers = PositionNumbers([], [], [], [], [], [], [], [])
         self._token_mass: list[dict[int, float]] = [{} for _ in range(model.n_blocks + 1)]
-        self._gradients: tuple[BlockGradient, ...] | None = None
+        self._recorded: dict[str, Any] = {}
         self._pca: PCA | None = None
         self._sums: list[np.ndarray] = []
         self._paths: dict[int, list[ExamplePath]] = {}
@@ -81,6 +86,10 @@ class AnalysisBuilder:
         numbers.probability.append(readings.target_probability.astype(np.float64))
         numbers.rank.append(readings.target_rank)
         numbers.neighbour_cosine.append(readings.neighbour_cosine.astype(np.float64))
+        if readings.semantic_loss is not None:
+            numbers.semantic_loss.append(readings.semantic_loss.astype(np.float64))
+        if readings.states is not None and sum(map(len, numbers.states)) < SAMPLED_POSITIONS:
+            numbers.states.append(readings.states)
         for state, mass in enumerate(self._token_mass):
             for token, share in zip(
                 readings.top_tokens[:, state].ravel().tolist(),
@@ -90,9 +99,9 @@ class AnalysisBuilder:
                 mass[token] = mass.get(token, 0.0) + share
         self._keep_paths(readings, factual, virtual)
 
-    def set_gradients(self, gradients: tuple[BlockGradient, ...]) -> None:
-        """Add what the backward pass measured, one entry per block."""
-        self._gradients = gradients
+    def record(self, **measured: Any) -> None:
+        """Add what other passes measured, by the names of `Measurements`' fields."""
+        self._recorded |= measured
 
     def result(self, timing: Timing) -> Analysis:
         """Return the analysis of everything read so far; at least one batch must have been added."""
@@ -106,7 +115,9 @@ class AnalysisBuilder:
             deviation=deviation.mean,
             target_deviation=target.mean,
             neighbour_cosine=np.concatenate(numbers.neighbour_cosine).mean(axis=0),
-            gradients=self._gradients,
+            semantic_loss=np.concatenate(numbers.semantic_loss).mean(axis=0) if numbers.semantic_loss else None,
+            sampled_states=np.concatenate(numbers.states)[:SAMPLED_POSITIONS] if numbers.states else None,
+            **self._recorded,
         )
         scores = score_blocks(self._criteria, measured)
         return Analysis(

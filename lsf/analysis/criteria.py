@@ -2,17 +2,21 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
 
+from lsf.analysis import scores_backward, scores_forward
 from lsf.analysis.measurements import Measurements
 from lsf.registry import Registry
 
 Scores = Float[np.ndarray, " blocks"]
-Need = Literal["nothing", "forward", "backward"]
+Need = Literal[
+    "nothing", "forward", "states", "vocabulary", "backward", "per_example", "kernel", "trial_step", "weights", "runs"
+]
+"""What must be measured: nothing; the forward pass; raw states kept; the full vocabulary; one backward pass;
+per-example gradients in it; a tangent kernel; a second backward pass; weight spectra; short runs."""
 OURS = "ours, after arXiv 2406.11753"
 
 
@@ -36,94 +40,6 @@ class Criterion:
     """Measurements -> one score per block; None where what it needs was not measured."""
 
 
-def deviation(m: Measurements) -> Scores | None:
-    """Return D_(b+1): how far the state that leaves block b is from the virtual transition."""
-    return None if m.deviation is None else m.deviation[1:]
-
-
-def deviation_growth(m: Measurements) -> Scores | None:
-    """Return max(0, D_(b+1) - D_b): the deviation block b adds."""
-    return None if m.deviation is None else np.maximum(0.0, np.diff(m.deviation))
-
-
-def reduction(m: Measurements) -> Scores | None:
-    """Return T_b - T_(b+1): how much nearer to the target block b already brings the state; may be negative."""
-    return None if m.target_deviation is None else -np.diff(m.target_deviation)
-
-
-def law_headroom(m: Measurements) -> Scores | None:
-    """Return max(0, T_(b+1) - the model's own power law at b+1): what block b would win by keeping the law.
-
-    Misleads on models of one to three blocks, where the law passes through every point and the headroom is zero.
-    """
-    if m.target_deviation is None:
-        return None
-    return np.maximum(0.0, m.target_deviation[1:] - power_law(m.target_deviation))
-
-
-def power_law(target_deviation: Float[np.ndarray, " states"]) -> Scores:
-    """Fit T_l = c l^-a + t over l = 1 .. L by least squares with a >= 0, and return the fit at l = 1 .. L.
-
-    For each a the best c and t are linear; a itself is found on a grid over [0, 10] refined by bounded minimisation.
-    """
-    values = target_deviation[1:]
-    depth = np.arange(1, len(values) + 1, dtype=np.float64)
-
-    def fit(exponent: float) -> Scores:
-        shape = np.stack([depth**-exponent, np.ones_like(depth)], axis=1)
-        return shape @ np.linalg.lstsq(shape, values, rcond=None)[0]
-
-    def error(exponent: float) -> float:
-        return float(((values - fit(exponent)) ** 2).sum())
-
-    grid = np.linspace(0.0, 10.0, 201)
-    best = grid[np.argmin([error(exponent) for exponent in grid])]
-    near: Any = minimize_scalar(error, bounds=(max(0.0, best - 0.05), min(10.0, best + 0.05)), method="bounded")
-    return fit(float(near.x) if near.fun <= error(best) else best)
-
-
-def block_influence(m: Measurements) -> Scores | None:
-    """Return 1 - mean cos(h_b, h_(b+1)): how much block b turns the residual stream."""
-    return None if m.neighbour_cosine is None else 1.0 - m.neighbour_cosine
-
-
-def gradient_norm(m: Measurements) -> Scores | None:
-    """Return the norm of the block's gradient of the mean loss, all its tensors taken as one vector."""
-    if m.gradients is None:
-        return None
-    return np.array([np.linalg.norm(block.gradient_norms) for block in m.gradients])
-
-
-def relative_gradient(m: Measurements) -> Scores | None:
-    """Return the mean over the block's tensors of gradient norm / weight norm; tensors that are zero are left out."""
-    if m.gradients is None:
-        return None
-    ratios = [
-        [g / w for g, w in zip(block.gradient_norms, block.weight_norms, strict=True) if w > 0] for block in m.gradients
-    ]
-    return np.array([np.mean(ratio) if ratio else 0.0 for ratio in ratios])
-
-
-def first(m: Measurements) -> Scores:
-    """Return L - b: the shallowest blocks first."""
-    return np.arange(m.n_blocks, 0, -1, dtype=np.float64)
-
-
-def last(m: Measurements) -> Scores:
-    """Return b + 1: the deepest blocks first."""
-    return np.arange(1, m.n_blocks + 1, dtype=np.float64)
-
-
-def middle(m: Measurements) -> Scores:
-    """Return minus the distance to the middle of the stack."""
-    return 0.0 - np.abs(np.arange(m.n_blocks) - (m.n_blocks - 1) / 2)
-
-
-def random(m: Measurements) -> Scores:
-    """Return a uniform random score per block, drawn from the seed."""
-    return np.random.default_rng(m.seed).random(m.n_blocks)
-
-
 CRITERIA: Registry[Criterion] = Registry(
     "criterion",
     (
@@ -134,7 +50,7 @@ CRITERIA: Registry[Criterion] = Registry(
             "1 - cos, 0 to 2",
             "forward",
             OURS,
-            deviation,
+            scores_forward.deviation,
         ),
         Criterion(
             "deviation_growth",
@@ -143,7 +59,7 @@ CRITERIA: Registry[Criterion] = Registry(
             "1 - cos, 0 to 2",
             "forward",
             OURS,
-            deviation_growth,
+            scores_forward.deviation_growth,
         ),
         Criterion(
             "law_headroom",
@@ -152,7 +68,7 @@ CRITERIA: Registry[Criterion] = Registry(
             "1 - cos, 0 to 2",
             "forward",
             OURS,
-            law_headroom,
+            scores_forward.law_headroom,
         ),
         Criterion(
             "reduction",
@@ -161,7 +77,16 @@ CRITERIA: Registry[Criterion] = Registry(
             "1 - cos, -2 to 2",
             "forward",
             OURS,
-            reduction,
+            scores_forward.reduction,
+        ),
+        Criterion(
+            "semantic_loss",
+            "Semantic loss",
+            "Among all tokens' meanings, the state leaving the block does not yet single out the target's.",
+            "nats",
+            "vocabulary",
+            OURS,
+            scores_forward.semantic_loss,
         ),
         Criterion(
             "block_influence",
@@ -170,7 +95,16 @@ CRITERIA: Registry[Criterion] = Registry(
             "1 - cos, 0 to 2",
             "forward",
             "ShortGPT, arXiv 2403.03853",
-            block_influence,
+            scores_forward.block_influence,
+        ),
+        Criterion(
+            "cka",
+            "Change of likeness",
+            "The block changes which examples are alike.",
+            "1 - CKA, 0 to 1",
+            "states",
+            "Kornblith et al., arXiv 1905.00414",
+            scores_forward.cka,
         ),
         Criterion(
             "gradient_norm",
@@ -179,7 +113,7 @@ CRITERIA: Registry[Criterion] = Registry(
             "nats per unit of weight",
             "backward",
             "common practice",
-            gradient_norm,
+            scores_backward.gradient_norm,
         ),
         Criterion(
             "relative_gradient",
@@ -188,12 +122,98 @@ CRITERIA: Registry[Criterion] = Registry(
             "nats per squared unit of weight",
             "backward",
             "Auto-RGN, arXiv 2210.11466",
-            relative_gradient,
+            scores_backward.relative_gradient,
         ),
-        Criterion("first", "First", "Control: the block lies near the input.", "rank", "nothing", "control", first),
-        Criterion("last", "Last", "Control: the block lies near the output.", "rank", "nothing", "control", last),
-        Criterion("middle", "Middle", "Control: the block lies mid-way.", "blocks", "nothing", "control", middle),
-        Criterion("random", "Random", "Control: drawn by lot from the seed.", "0 to 1", "nothing", "control", random),
+        Criterion(
+            "fisher",
+            "Fisher",
+            "Single examples react strongly to the block's weights, in whatever direction.",
+            "squared nats per squared unit of weight",
+            "per_example",
+            "empirical Fisher",
+            scores_backward.fisher,
+        ),
+        Criterion(
+            "ntk",
+            "Kernel flow",
+            "The block alone can fit much of the training signal in 300 steps.",
+            "share, 0 to 1",
+            "kernel",
+            "ours",
+            scores_backward.ntk,
+        ),
+        Criterion(
+            "first_order_drop",
+            "First-order drop",
+            "One small trial step of the block promises a large drop of the loss.",
+            "nats",
+            "trial_step",
+            "GreenTrainer, arXiv 2309.13192",
+            scores_backward.first_order_drop,
+        ),
+        Criterion(
+            "snr",
+            "Signal to noise",
+            "The block's matrices carry much signal above their noise.",
+            "ratio per unit of the largest singular value",
+            "weights",
+            "Spectrum, arXiv 2406.06623",
+            scores_backward.snr,
+        ),
+        Criterion(
+            "condition",
+            "Condition",
+            "The block's matrices are well conditioned.",
+            "minus a ratio",
+            "weights",
+            "KappaTune",
+            scores_backward.condition,
+        ),
+        Criterion(
+            "probe",
+            "Short runs",
+            "A few real steps on the block alone lower the validation loss most.",
+            "nats",
+            "runs",
+            "measured",
+            scores_backward.probe,
+        ),
+        Criterion(
+            "first",
+            "First",
+            "Control: the block lies near the input.",
+            "rank",
+            "nothing",
+            "control",
+            scores_forward.first,
+        ),
+        Criterion(
+            "last",
+            "Last",
+            "Control: the block lies near the output.",
+            "rank",
+            "nothing",
+            "control",
+            scores_forward.last,
+        ),
+        Criterion(
+            "middle",
+            "Middle",
+            "Control: the block lies mid-way.",
+            "blocks",
+            "nothing",
+            "control",
+            scores_forward.middle,
+        ),
+        Criterion(
+            "random",
+            "Random",
+            "Control: drawn by lot from the seed.",
+            "0 to 1",
+            "nothing",
+            "control",
+            scores_forward.random,
+        ),
     ),
 )
 

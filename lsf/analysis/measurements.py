@@ -1,6 +1,6 @@
 """What the measuring room hands over: one batch of readings, and the summary criteria are made of."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -32,6 +32,10 @@ class Readings:
     """Lens's best token ids, best first."""
     top_probabilities: Float[np.ndarray, "positions states k"]
     """Their probabilities."""
+    semantic_loss: Float[np.ndarray, "positions states"] | None = None
+    """Cross-entropy of softmax(cos(f_l, s_v) / tau) over all v at the target; None where it was not asked for."""
+    states: Float[np.ndarray, "positions states width"] | None = None
+    """Raw states h_0 .. h_L; None where they were not asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,16 @@ class BlockGradient:
     """Euclidean norm of the gradient of each tensor of the block, in the model's order."""
     weight_norms: tuple[float, ...]
     """Euclidean norm of each of these tensors."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values of one weight matrix."""
+
+    values: Float[np.ndarray, " rank"]
+    """In descending order."""
+    shape: tuple[int, int]
+    """Of the matrix."""
 
 
 @dataclass(frozen=True)
@@ -58,5 +72,19 @@ class Measurements:
     """T_l."""
     neighbour_cosine: Float[np.ndarray, " blocks"] | None = None
     """Mean over positions of cos(h_b, h_(b+1))."""
-    gradients: tuple[BlockGradient, ...] | None = field(default=None)
+    semantic_loss: Float[np.ndarray, " states"] | None = None
+    """S_l, nats."""
+    sampled_states: Float[np.ndarray, "positions states width"] | None = None
+    """Raw states of the first measured positions, at most `builder.SAMPLED_POSITIONS`."""
+    gradients: tuple[BlockGradient, ...] | None = None
     """One per block, block 0 first."""
+    fisher: Float[np.ndarray, " blocks"] | None = None
+    """Mean over a block's parameters and the examples of the squared per-example gradient."""
+    kernels: Float[np.ndarray, "blocks examples examples"] | None = None
+    """K_b: inner products of the probe examples' loss gradients with respect to block b."""
+    first_order_drop: Float[np.ndarray, " blocks"] | None = None
+    """-sum(g1 . dw): what one trial step of the block promises to first order, nats."""
+    spectra: tuple[tuple[Spectrum, ...], ...] | None = None
+    """Per block the spectra of its matrices."""
+    probe_drop: Float[np.ndarray, " blocks"] | None = None
+    """Drop of the validation loss after a few real steps on the block alone, nats."""

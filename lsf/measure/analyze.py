@@ -1,61 +1,73 @@
 """From a loaded model and a task to an analysis, streaming."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from lsf.analysis.builder import AnalysisBuilder
-from lsf.analysis.criteria import CRITERIA
+from lsf.analysis.criteria import CRITERIA, Need
 from lsf.analysis.result import Analysis, DataInfo, Timing
 from lsf.analysis.settings import AnalysisSettings
-from lsf.data.encode import Encoding, context_length, encode
+from lsf.data.encode import EncodedExample, Encoding, context_length, encode
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, LsfError
 from lsf.measure.batches import Batch, make_batches
-from lsf.measure.gradients import block_gradients
+from lsf.measure.gradients import backward_readings, tangent_kernels
 from lsf.measure.loading import LoadedModel
-from lsf.measure.probe import stream_readings
+from lsf.measure.probe import Wanted, stream_readings
 from lsf.measure.semantics import semantic_bases
+from lsf.measure.spectra import block_spectra
+from lsf.measure.tokens import TokenText
 from lsf.reporting import Reporter
 
 PARTIAL_SECONDS = 0.25
 """Least time between two partial results."""
+KERNEL_EXAMPLES = 64
+"""Examples whose tangent kernel is taken: the first that are read."""
+ShortRuns = Callable[[LoadedModel, Task, AnalysisSettings, Reporter], Any]
 
 
 class StoppedError(LsfError, RuntimeError):
     """A stop was asked for before anything could be kept."""
 
 
-def analyze(loaded: LoadedModel, task: Task, settings: AnalysisSettings, report: Reporter) -> Analysis:
-    """Measure a task's examples in one streaming forward pass, and one backward pass where a criterion needs it.
+def analyze(
+    loaded: LoadedModel,
+    task: Task,
+    settings: AnalysisSettings,
+    report: Reporter,
+    short_runs: ShortRuns | None = None,
+) -> Analysis:
+    """Measure a task's examples: one streaming forward pass, and one backward pass where a criterion needs it.
 
     Args:
         loaded: the model; unchanged.
         task: where the examples come from.
         settings: which and how many, and how they are read.
-        report: gets progress and partial analyses; its `stop` ends the pass early with what was read.
+        report: gets progress and partial analyses; its `stop` ends the passes early with what was read.
+        short_runs: `lsf.training.probing.probe_blocks`, which the criterion `probe` needs.
 
     Raises:
         DataError: no example fits.
         BadInputError: an unknown criterion, or a setting that is not available.
         StoppedError: a stop before the first batch, or one that keeps nothing.
     """
-    needs = {CRITERIA[name].needs for name in settings.criteria}
+    needs: set[Need] = {CRITERIA[name].needs for name in settings.criteria}
     if settings.virtual == "calibrated":
         raise BadInputError("The calibrated virtual transition is not available yet; accepted is: even.")
     started = time.perf_counter()
-    encoding = _encode(loaded, task, settings)
+    examples = task.split(settings.split)[: settings.limit]
+    encoding = encode(loaded.tokenizer, examples, context_length(loaded.context, settings.max_length))
     batches = make_batches(encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device)
     builder = _builder(loaded, task, settings, encoding)
     clock = _Clock(started)
-    _forward(loaded, batches, settings, builder, clock, report)
-    if "backward" in needs and not report.stop:
-        gradients = block_gradients(loaded, batches, report)
-        if gradients is not None:
-            builder.set_gradients(gradients)
+    _forward(loaded, batches, settings, needs, builder, clock, report)
+    _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
+    if "runs" in needs and short_runs is not None and not report.stop:
+        builder.record(probe_drop=short_runs(loaded, task, settings, report))
     return builder.result(clock.timing())
 
 
@@ -76,12 +88,14 @@ def _forward(
     loaded: LoadedModel,
     batches: Sequence[Batch],
     settings: AnalysisSettings,
+    needs: set[Need],
     builder: AnalysisBuilder,
     clock: _Clock,
     report: Reporter,
 ) -> None:
     report.progress(0, len(batches), "semantic bases")
-    readings = stream_readings(loaded.anatomy, semantic_bases(loaded.anatomy.head_weight), batches, settings.reading)
+    wanted = Wanted(settings.reading, semantic_loss="vocabulary" in needs, states="states" in needs)
+    readings = stream_readings(loaded.anatomy, semantic_bases(loaded.anatomy.head_weight), batches, wanted)
     shown = time.perf_counter()
     for done, batch in enumerate(batches, 1):
         if report.stop == "discard" or (report.stop and done == 1):
@@ -89,10 +103,10 @@ def _forward(
         if report.stop:
             return
         begun = time.perf_counter()
-        builder_input = next(readings)
+        read = next(readings)
         clock.forward_seconds += time.perf_counter() - begun
         clock.tokens += batch.n_tokens
-        builder.add(builder_input)
+        builder.add(read)
         report.progress(done, len(batches), "forward pass")
         if time.perf_counter() - shown > PARTIAL_SECONDS and done < len(batches):
             report.partial(builder.result(clock.timing()))
@@ -100,9 +114,26 @@ def _forward(
     report.partial(builder.result(clock.timing()))
 
 
-def _encode(loaded: LoadedModel, task: Task, settings: AnalysisSettings) -> Encoding:
-    examples = task.split(settings.split)[: settings.limit]
-    return encode(loaded.tokenizer, examples, context_length(loaded.context, settings.max_length))
+def _beyond_forward(
+    loaded: LoadedModel,
+    rows: Sequence[EncodedExample],
+    batches: Sequence[Batch],
+    settings: AnalysisSettings,
+    needs: set[Need],
+    builder: AnalysisBuilder,
+    report: Reporter,
+) -> None:
+    """Measure what takes more than the forward pass; a stop leaves out what was not reached."""
+    if needs & {"backward", "per_example", "trial_step"} and not report.stop:
+        found = backward_readings(loaded, batches, report, "per_example" in needs, "trial_step" in needs)
+        if found is not None:
+            builder.record(gradients=found.gradients, fisher=found.fisher, first_order_drop=found.first_order_drop)
+    if "kernel" in needs and not report.stop:
+        few = rows[:KERNEL_EXAMPLES]
+        (batch,) = make_batches(few, settings.positions, len(few), settings.seed, loaded.device)
+        builder.record(kernels=tangent_kernels(loaded, batch, report))
+    if "weights" in needs and not report.stop:
+        builder.record(spectra=block_spectra(loaded, report))
 
 
 def _builder(loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding) -> AnalysisBuilder:
@@ -131,20 +162,3 @@ def _builder(loaded: LoadedModel, task: Task, settings: AnalysisSettings, encodi
         seed=settings.seed,
         environment=environment(gpu),
     )
-
-
-class TokenText:
-    """How a token is written in tables: its piece, with the markers of a leading space turned into one."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        """Wrap a transformers tokenizer; texts are looked up once."""
-        self._tokenizer = tokenizer
-        self._known: dict[int, str] = {}
-
-    def __call__(self, token: int) -> str:
-        """Return the text of a token id; ids beyond the tokenizer (padded vocabularies) are written as <id>."""
-        if token not in self._known:
-            piece = self._tokenizer.convert_ids_to_tokens(token)
-            text = f"<{token}>" if piece is None else str(piece)
-            self._known[token] = text.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\\n")
-        return self._known[token]

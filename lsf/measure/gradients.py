@@ -1,47 +1,209 @@
-"""One backward pass: the gradient of the mean loss over the probed positions, per tensor of every block."""
+"""Backward passes: gradients of the mean loss per tensor, empirical Fisher, tangent kernels, one trial step."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from lsf.analysis.measurements import BlockGradient
-from lsf.measure.anatomy import resolve
+from lsf.measure.anatomy import Anatomy, resolve
 from lsf.measure.batches import Batch
 from lsf.measure.loading import LoadedModel
 from lsf.measure.sharing import share_model
+from lsf.measure.taps import Tap, pair_products, squared_norms, tapped_parameters, taps
 from lsf.reporting import Reporter
 
+TRIAL_RATE = 1e-4
+"""Learning rate of the trial AdamW step behind `first_order_drop`: small, since the score is of first order."""
 
-def block_gradients(
-    loaded: LoadedModel, batches: Sequence[Batch], report: Reporter
-) -> tuple[BlockGradient, ...] | None:
+
+@dataclass(frozen=True)
+class BackwardReadings:
+    """What the backward passes recorded; None where it was not asked for."""
+
+    gradients: tuple[BlockGradient, ...]
+    """One per block."""
+    fisher: Float[np.ndarray, " blocks"] | None
+    """Mean over a block's parameters and the examples of the squared per-example gradient."""
+    first_order_drop: Float[np.ndarray, " blocks"] | None
+    """-sum(g1 . dw) per block."""
+
+
+def backward_readings(
+    loaded: LoadedModel, batches: Sequence[Batch], report: Reporter, fisher: bool = False, trial_step: bool = False
+) -> BackwardReadings | None:
     """Accumulate the gradient of the mean cross-entropy at the probed positions over all batches.
 
-    The loaded model is not touched: gradients live on a second model that shares its memory. Needs memory for one
-    gradient per block parameter, and the activations of one batch.
+    The loaded model is not touched: gradients live on a second model that shares its memory (with copies of the blocks
+    where a trial step is asked for). Needs memory for one gradient per block parameter, and activations of one batch.
+
+    Args:
+        loaded: the model.
+        batches: from `make_batches`.
+        report: progress and stop.
+        fisher: also collect squared per-example gradients, in the same pass.
+        trial_step: also take one AdamW step and a second pass.
 
     Returns:
-        Per block, gradient norms and weight norms of its tensors; None where a stop was asked for.
+        What was recorded, or None where a stop was asked for.
     """
-    anatomy = resolve(share_model(loaded.model), loaded.anatomy.family)
-    tensors = [list(block.parameters()) for block in anatomy.blocks]
-    for block in tensors:
-        for tensor in block:
-            tensor.requires_grad_(True)
+    anatomy = trainable_view(loaded, own=trial_step)
+    squared = np.zeros(len(anatomy.blocks)) if fisher else None
+    if not _accumulate(anatomy, batches, report, squared):
+        return None
+    gradients = tuple(_block_gradient(block) for block in anatomy.blocks)
+    drop = None
+    if trial_step:
+        drop = _trial_step(anatomy, batches, report)
+        if drop is None:
+            return None
+    if squared is not None:
+        n_examples = len(np.unique(np.concatenate([batch.examples for batch in batches])))
+        squared /= n_examples * np.array([sum(p.numel() for p in block.parameters()) for block in anatomy.blocks])
+    return BackwardReadings(gradients, squared, drop)
+
+
+def trainable_view(loaded: LoadedModel, own: bool = False) -> Anatomy:
+    """Return a view of the model whose block parameters take gradients; with `own` they are copies."""
+    names = [name for block in range(len(loaded.anatomy.blocks)) for name in loaded.anatomy.block_parameters(block)]
+    anatomy = resolve(share_model(loaded.model, own=names if own else ()), loaded.anatomy.family)
+    for block in anatomy.blocks:
+        block.requires_grad_(True)
+    return anatomy
+
+
+def position_losses(anatomy: Anatomy, batch: Batch) -> Float[Tensor, " positions"]:
+    """Return the cross-entropy at each position of a batch, with its graph."""
+    hidden = anatomy.model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    logits = anatomy.logits(hidden[batch.rows, batch.places]).float()
+    return cross_entropy(logits, batch.targets, reduction="none")
+
+
+def tangent_kernels(
+    loaded: LoadedModel, batch: Batch, report: Reporter
+) -> Float[np.ndarray, "blocks examples examples"]:
+    """Return K_b: inner products of the examples' loss gradients with respect to each block.
+
+    An example's loss is the mean over its positions. Entries come from inner products of module inputs and of output
+    gradients, summed over positions; only parameters outside linear maps and norms (expert tensors, say) fall back to
+    one backward pass per example.
+    """
+    anatomy = trainable_view(loaded)
+    kernels = torch.zeros(len(anatomy.blocks), len(batch.ids), len(batch.ids), dtype=torch.float64)
+
+    def use(tap: Tap) -> None:
+        kernels[tap.block] += pair_products(tap).double().cpu()
+
+    with torch.enable_grad():
+        with taps(anatomy, use):
+            losses = position_losses(anatomy, batch)
+            example_losses(losses, batch).sum().backward()
+        leftovers = [_untapped(block) for block in anatomy.blocks]
+        if any(leftovers):
+            rows = [_example_gradients(anatomy, batch, row, leftovers) for row in range(len(batch.ids))]
+            for block in range(len(leftovers)):
+                if leftovers[block]:
+                    stacked = torch.stack([row[block] for row in rows]).double()
+                    kernels[block] += stacked @ stacked.T
+    report.progress(1, 1, "tangent kernels")
+    return kernels.numpy()
+
+
+def example_losses(losses: Float[Tensor, " positions"], batch: Batch) -> Float[Tensor, " examples"]:
+    """Return each example's mean loss over its positions, in the batch's row order."""
+    n = len(batch.ids)
+    counts = torch.bincount(batch.rows, minlength=n)
+    return torch.zeros(n, device=losses.device).index_add(0, batch.rows, losses) / counts
+
+
+def _accumulate(
+    anatomy: Anatomy, batches: Sequence[Batch], report: Reporter, squared: Float[np.ndarray, " blocks"] | None
+) -> bool:
     n_positions = sum(len(batch.targets) for batch in batches)
+    leftovers = [_untapped(block) for block in anatomy.blocks] if squared is not None else []
     with torch.enable_grad():
         for done, batch in enumerate(batches, 1):
             if report.stop:
-                return None
-            hidden = anatomy.model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
-            logits = anatomy.logits(hidden[batch.rows, batch.places]).float()
-            (cross_entropy(logits, batch.targets, reduction="sum") / n_positions).backward()
+                return False
+            if squared is None:
+                (position_losses(anatomy, batch).sum() / n_positions).backward()
+            else:
+                _with_squares(anatomy, batch, n_positions, squared, leftovers)
             report.progress(done, len(batches), "gradients")
-    return tuple(
-        BlockGradient(
-            gradient_norms=tuple(0.0 if t.grad is None else t.grad.float().norm().item() for t in block),
-            weight_norms=tuple(t.detach().float().norm().item() for t in block),
-        )
-        for block in tensors
+    return True
+
+
+def _with_squares(
+    anatomy: Anatomy,
+    batch: Batch,
+    n_positions: int,
+    squared: Float[np.ndarray, " blocks"],
+    leftovers: list[list[Tensor]],
+) -> None:
+    """Add a batch's gradient to `.grad`, and its squared per-example gradients to `squared`, in one backward pass."""
+    # The pass carries d(sum of losses)/n_positions; an example's own loss is a mean over its m positions.
+    counts = torch.bincount(batch.rows, minlength=len(batch.ids))
+    rescale = (n_positions / counts) ** 2
+
+    def use(tap: Tap) -> None:
+        squared[tap.block] += (squared_norms(tap) * rescale).sum().item()
+
+    with taps(anatomy, use):
+        (position_losses(anatomy, batch).sum() / n_positions).backward()
+    if any(leftovers):
+        for row in range(len(batch.ids)):
+            for block, gradient in enumerate(_example_gradients(anatomy, batch, row, leftovers)):
+                squared[block] += (gradient**2).sum().item()
+
+
+def _untapped(block: torch.nn.Module) -> list[Tensor]:
+    tapped = tapped_parameters(block)
+    return [parameter for parameter in block.parameters() if id(parameter) not in tapped]
+
+
+def _example_gradients(anatomy: Anatomy, batch: Batch, row: int, leftovers: list[list[Tensor]]) -> list[Tensor]:
+    """Return one example's gradient of its own loss for the parameters that cannot be tapped, flat, per block."""
+    mine = batch.rows == row
+    alone: Any = Batch(
+        batch.ids[row : row + 1],
+        torch.zeros_like(batch.rows[mine]),
+        batch.places[mine],
+        batch.targets[mine],
+        batch.examples[mine.cpu().numpy()],
+        0,
     )
+    wanted = [parameter for block in leftovers for parameter in block]
+    found = iter(torch.autograd.grad(position_losses(anatomy, alone).mean(), wanted, allow_unused=True))
+    flat = []
+    for block in leftovers:
+        parts = [(torch.zeros_like(p) if g is None else g).flatten().float().cpu() for p, g in zip(block, found)]  # noqa: B905
+        flat.append(torch.cat(parts) if parts else torch.zeros(0))
+    return flat
+
+
+def _block_gradient(block: torch.nn.Module) -> BlockGradient:
+    tensors = list(block.parameters())
+    return BlockGradient(
+        gradient_norms=tuple(0.0 if t.grad is None else t.grad.float().norm().item() for t in tensors),
+        weight_norms=tuple(t.detach().float().norm().item() for t in tensors),
+    )
+
+
+def _trial_step(anatomy: Anatomy, batches: Sequence[Batch], report: Reporter) -> Float[np.ndarray, " blocks"] | None:
+    parameters = [list(block.parameters()) for block in anatomy.blocks]
+    start = [[p.detach().clone() for p in block] for block in parameters]
+    optimizer = torch.optim.AdamW([p for block in parameters for p in block], lr=TRIAL_RATE, weight_decay=0.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    if not _accumulate(anatomy, batches, report, None):
+        return None
+    drops = []
+    for block, old in zip(parameters, start, strict=True):
+        moved = [(p.grad, p.detach() - before) for p, before in zip(block, old, strict=True) if p.grad is not None]
+        drops.append(-sum((gradient.double() * step.double()).sum().item() for gradient, step in moved))
+    return np.array(drops)

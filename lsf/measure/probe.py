@@ -1,6 +1,7 @@
 """One streaming forward pass that keeps only what positions need."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -14,8 +15,20 @@ from lsf.measure.batches import Batch
 from lsf.measure.semantics import SemanticBases
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What is read besides the transitions and the logit lens."""
+
+    reading: str = "lens"
+    """`lens` or `raw`."""
+    semantic_loss: bool = False
+    """Whether similarities to every token of the vocabulary are taken."""
+    states: bool = False
+    """Whether raw states are handed over."""
+
+
 def stream_readings(
-    anatomy: Anatomy, bases: SemanticBases, batches: Iterable[Batch], reading: str
+    anatomy: Anatomy, bases: SemanticBases, batches: Iterable[Batch], wanted: Wanted
 ) -> Iterator[Readings]:
     """Run each batch through the decoder once and read every state at its positions.
 
@@ -23,7 +36,7 @@ def stream_readings(
         anatomy: the loaded model; unchanged.
         bases: its semantic bases.
         batches: from `make_batches`.
-        reading: `lens` or `raw`.
+        wanted: what is read.
 
     Yields:
         One `Readings` per batch; nothing of a batch stays on the device afterwards.
@@ -33,17 +46,17 @@ def stream_readings(
     """
     for batch in batches:
         with torch.no_grad():
-            yield _read_batch(anatomy, bases, batch, reading)
+            yield _read_batch(anatomy, bases, batch, wanted)
 
 
-def _read_batch(anatomy: Anatomy, bases: SemanticBases, batch: Batch, reading: str) -> Readings:
+def _read_batch(anatomy: Anatomy, bases: SemanticBases, batch: Batch, wanted: Wanted) -> Readings:
     with captured_states(anatomy, lambda state: state[batch.rows, batch.places]) as captured:
         anatomy.model.base_model(input_ids=batch.ids, use_cache=False)
         states = torch.stack([state.to(batch.ids.device) for state in captured], dim=1)  # positions states width
     _check_finite(states)
     lens = anatomy.read(states)
     anchor = anatomy.embed(batch.current)
-    if reading == "lens":
+    if wanted.reading == "lens":
         factual, anchor = lens, anatomy.read(anchor)
     else:
         factual = states
@@ -61,6 +74,8 @@ def _read_batch(anatomy: Anatomy, bases: SemanticBases, batch: Batch, reading: s
         target_rank=rank.cpu().numpy(),
         top_tokens=tokens.cpu().numpy(),
         top_probabilities=shares.cpu().numpy(),
+        semantic_loss=bases.losses(factual, batch.targets).cpu().numpy() if wanted.semantic_loss else None,
+        states=wide.cpu().numpy() if wanted.states else None,
     )
 
 

@@ -10,6 +10,8 @@ from lsf.errors import ModelError
 
 CHUNK_ROWS = 16_384
 """Rows of W turned to float64 at a time, so that a large vocabulary needs no float64 copy."""
+TEMPERATURE = 0.1
+"""tau of the semantic loss."""
 SINGULAR_JITTER = 1e-6
 """Share of the mean diagonal added to a singular Gram matrix."""
 
@@ -34,6 +36,22 @@ class SemanticBases:
         rows = self.head_weight[unique].to(self.factor.device, torch.float64)
         bases = torch.cholesky_solve(rows.T, self.factor).T.float()
         return bases[places.to(bases.device)].reshape(*tokens.shape, -1).to(self.head_weight.device)
+
+    @torch.no_grad()
+    def losses(
+        self, readings: Float[Tensor, "positions states width"], targets: Int[Tensor, " positions"]
+    ) -> Float[Tensor, "positions states"]:
+        """Return -log softmax(cos(f, s_v) / tau) at the target over all tokens v, tau = 0.1, in nats.
+
+        The vocabulary is gone through in chunks of `CHUNK_ROWS`; only positions x states x chunk similarities are held.
+        """
+        directions = torch.nn.functional.normalize(readings.float(), dim=-1)
+        totals = torch.full(directions.shape[:2], -torch.inf, device=directions.device)
+        for tokens in torch.arange(self.head_weight.shape[0], device=directions.device).split(CHUNK_ROWS):
+            chunk = torch.nn.functional.normalize(self.of(tokens).float(), dim=-1)
+            totals = torch.logaddexp(totals, (directions @ chunk.T / TEMPERATURE).logsumexp(dim=-1))
+        wanted = torch.nn.functional.normalize(self.of(targets).float(), dim=-1)[:, None]
+        return totals - (directions * wanted).sum(dim=-1) / TEMPERATURE
 
 
 @torch.no_grad()

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsf.analysis.criteria import CRITERIA, power_law, score_blocks
-from lsf.analysis.measurements import BlockGradient, Measurements
+from lsf.analysis.criteria import CRITERIA, score_blocks
+from lsf.analysis.measurements import BlockGradient, Measurements, Spectrum
+from lsf.analysis.scores_forward import power_law
 from lsf.errors import UnknownNameError
 
 MEASURED = Measurements(
@@ -20,6 +21,13 @@ MEASURED = Measurements(
         BlockGradient((0.0, 1.0), (0.0, 4.0)),
         BlockGradient((1.0,), (10.0,)),
     ),
+    semantic_loss=np.array([4.0, 3.0, 2.0, 2.5]),
+    sampled_states=np.random.default_rng(0).normal(size=(6, 4, 5)),
+    fisher=np.array([0.1, 0.3, 0.2]),
+    kernels=np.stack([np.eye(4), np.ones((4, 4)), np.diag([1.0, 0.0, 0.0, 0.0])]),
+    first_order_drop=np.array([0.01, 0.02, 0.03]),
+    spectra=tuple((Spectrum(np.array([9.0, 2.0, 1.9, 1.8, 1.0]) + shift, (5, 20)),) for shift in (0.0, 1.0, 5.0)),
+    probe_drop=np.array([0.5, 0.1, 0.4]),
 )
 BY_HAND = {
     "deviation": [0.4, 0.3, 0.6],
@@ -28,6 +36,13 @@ BY_HAND = {
     "block_influence": [0.8, 0.1, 0.3],
     "gradient_norm": [5.0, 1.0, 1.0],
     "relative_gradient": [2.5, 0.25, 0.1],
+    "semantic_loss": [3.0, 2.0, 2.5],
+    "fisher": [0.1, 0.3, 0.2],
+    "first_order_drop": [0.01, 0.02, 0.03],
+    "probe": [0.5, 0.1, 0.4],
+    "condition": [-9.0, -5.0, -14 / 6],
+    # all directions alike: everything is fitted; one shared direction: that of the ones; one example of four alone
+    "ntk": [1.0, 1.0, 0.25],
     "first": [3.0, 2.0, 1.0],
     "last": [1.0, 2.0, 3.0],
     "middle": [-1.0, 0.0, -1.0],
@@ -54,7 +69,7 @@ def test_what_was_not_measured_has_no_score(name: str) -> None:
 
 @pytest.mark.parametrize("name", BY_HAND)
 def test_scores_by_hand(name: str) -> None:
-    np.testing.assert_allclose(CRITERIA[name].score(MEASURED), BY_HAND[name], atol=1e-12)  # type: ignore[arg-type]
+    np.testing.assert_allclose(CRITERIA[name].score(MEASURED), BY_HAND[name], atol=1e-7)  # type: ignore[arg-type]
 
 
 def test_the_power_law_is_found_where_there_is_one() -> None:
@@ -82,3 +97,29 @@ def test_random_is_drawn_from_the_seed() -> None:
 def test_an_unknown_criterion_is_answered_with_the_known() -> None:
     with pytest.raises(UnknownNameError, match="Unknown criterion 'nope'; known are: deviation, "):
         score_blocks(("deviation", "nope"), MEASURED)
+
+
+def test_likeness_does_not_change_under_rotation_scale_and_shift() -> None:
+    rng = np.random.default_rng(1)
+    state = rng.normal(size=(20, 6))
+    turn, _ = np.linalg.qr(rng.normal(size=(6, 6)))
+    states = np.stack([state, 3.0 * state @ turn + 7.0, rng.normal(size=(20, 6))], axis=1)
+    scores = CRITERIA["cka"].score(Measurements(2, sampled_states=states))
+    assert scores is not None
+    assert scores[0] == pytest.approx(0, abs=1e-9)
+    assert 0.3 < scores[1] <= 1
+
+
+def test_signal_to_noise_by_hand() -> None:
+    values = np.array([10.0, 4.0, 3.0, 2.0, 1.0])  # IQR 2, sigma 1.4826, eps = sigma (1 + sqrt(5/20)) = 2.2239
+    scores = CRITERIA["snr"].score(Measurements(1, spectra=((Spectrum(values, (5, 20)),),)))
+    assert scores == pytest.approx([17.0 / 3.0 / 10.0])
+
+
+def test_kernel_flow_lies_between_none_and_all_of_the_signal() -> None:
+    rng = np.random.default_rng(2)
+    factors = rng.normal(size=(5, 8, 3))
+    scores = CRITERIA["ntk"].score(Measurements(5, kernels=factors @ np.swapaxes(factors, 1, 2)))
+    assert scores is not None
+    assert ((scores > 0) & (scores < 1)).all()
+    assert CRITERIA["ntk"].score(Measurements(1, kernels=np.zeros((1, 4, 4)))) == [0.0]

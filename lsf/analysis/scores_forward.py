@@ -1,0 +1,104 @@
+"""Scores of blocks from one forward pass, and from position alone: pure functions of measurements."""
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy.optimize import minimize_scalar
+
+from lsf.analysis.measurements import Measurements
+
+Scores = Float[np.ndarray, " blocks"]
+
+
+def deviation(m: Measurements) -> Scores | None:
+    """Return D_(b+1): how far the state that leaves block b is from the virtual transition."""
+    return None if m.deviation is None else m.deviation[1:]
+
+
+def deviation_growth(m: Measurements) -> Scores | None:
+    """Return max(0, D_(b+1) - D_b): the deviation block b adds."""
+    return None if m.deviation is None else np.maximum(0.0, np.diff(m.deviation))
+
+
+def reduction(m: Measurements) -> Scores | None:
+    """Return T_b - T_(b+1): how much nearer to the target block b already brings the state; may be negative."""
+    return None if m.target_deviation is None else -np.diff(m.target_deviation)
+
+
+def law_headroom(m: Measurements) -> Scores | None:
+    """Return max(0, T_(b+1) - the model's own power law at b+1): what block b would win by keeping the law.
+
+    Misleads on models of one to three blocks, where the law passes through every point and the headroom is zero.
+    """
+    if m.target_deviation is None:
+        return None
+    return np.maximum(0.0, m.target_deviation[1:] - power_law(m.target_deviation))
+
+
+def power_law(target_deviation: Float[np.ndarray, " states"]) -> Scores:
+    """Fit T_l = c l^-a + t over l = 1 .. L by least squares with a >= 0, and return the fit at l = 1 .. L.
+
+    For each a the best c and t are linear; a itself is found on a grid over [0, 10] refined by bounded minimisation.
+    """
+    values = target_deviation[1:]
+    depth = np.arange(1, len(values) + 1, dtype=np.float64)
+
+    def fit(exponent: float) -> Scores:
+        shape = np.stack([depth**-exponent, np.ones_like(depth)], axis=1)
+        return shape @ np.linalg.lstsq(shape, values, rcond=None)[0]
+
+    def error(exponent: float) -> float:
+        return float(((values - fit(exponent)) ** 2).sum())
+
+    grid = np.linspace(0.0, 10.0, 201)
+    best = grid[np.argmin([error(exponent) for exponent in grid])]
+    near: Any = minimize_scalar(error, bounds=(max(0.0, best - 0.05), min(10.0, best + 0.05)), method="bounded")
+    return fit(float(near.x) if near.fun <= error(best) else best)
+
+
+def semantic_loss(m: Measurements) -> Scores | None:
+    """Return S_(b+1): cross-entropy of the softmax over semantic similarities at the target, as block b leaves it."""
+    return None if m.semantic_loss is None else m.semantic_loss[1:]
+
+
+def block_influence(m: Measurements) -> Scores | None:
+    """Return 1 - mean cos(h_b, h_(b+1)): how much block b turns the residual stream."""
+    return None if m.neighbour_cosine is None else 1.0 - m.neighbour_cosine
+
+
+def cka(m: Measurements) -> Scores | None:
+    """Return 1 - linear CKA(h_b, h_(b+1)) over positions: how much block b changes which positions are alike.
+
+    CKA(X, Y) = <K, L> / (|K| |L|) with centred Gram matrices K, L. Source: Kornblith et al., arXiv 1905.00414.
+    """
+    if m.sampled_states is None:
+        return None
+    grams = []
+    for state in np.moveaxis(m.sampled_states.astype(np.float64), 1, 0):
+        centred = state - state.mean(axis=0)
+        gram = centred @ centred.T
+        size = np.linalg.norm(gram)
+        grams.append(gram / size if size > 0 else gram)
+    return np.array([1.0 - (a * b).sum() for a, b in pairwise(grams)])
+
+
+def first(m: Measurements) -> Scores:
+    """Return L - b: the shallowest blocks first."""
+    return np.arange(m.n_blocks, 0, -1, dtype=np.float64)
+
+
+def last(m: Measurements) -> Scores:
+    """Return b + 1: the deepest blocks first."""
+    return np.arange(1, m.n_blocks + 1, dtype=np.float64)
+
+
+def middle(m: Measurements) -> Scores:
+    """Return minus the distance to the middle of the stack."""
+    return 0.0 - np.abs(np.arange(m.n_blocks) - (m.n_blocks - 1) / 2)
+
+
+def random(m: Measurements) -> Scores:
+    """Return a uniform random score per block, drawn from the seed."""
+    return np.random.default_rng(m.seed).random(m.n_blocks)

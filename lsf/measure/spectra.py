@@ -1,0 +1,27 @@
+"""Singular values of every weight matrix of every block, one tensor at a time."""
+
+import torch
+
+from lsf.analysis.measurements import Spectrum
+from lsf.measure.loading import LoadedModel
+from lsf.reporting import Reporter
+
+
+@torch.no_grad()
+def block_spectra(loaded: LoadedModel, report: Reporter) -> tuple[tuple[Spectrum, ...], ...]:
+    """Return the spectra of each block's matrices; a stack of expert matrices counts as that many matrices.
+
+    Each matrix is decomposed alone in float32 on its device (mps: on the CPU), so that only its own copy is held.
+    """
+    spectra = []
+    for index, block in enumerate(loaded.anatomy.blocks):
+        found: list[Spectrum] = []
+        for parameter in block.parameters():
+            if parameter.dim() < 2 or min(parameter.shape[-2:]) < 2:
+                continue
+            for matrix in parameter.reshape(-1, *parameter.shape[-2:]):
+                exact = matrix.float().cpu() if matrix.device.type == "mps" else matrix.float()
+                found.append(Spectrum(torch.linalg.svdvals(exact).cpu().numpy(), (matrix.shape[0], matrix.shape[1])))
+        spectra.append(tuple(found))
+        report.progress(index + 1, len(loaded.anatomy.blocks), "spectra")
+    return tuple(spectra)

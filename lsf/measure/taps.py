@@ -1,0 +1,123 @@
+"""Per-example gradients without storing one: module inputs and output gradients, taken where backward passes."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call
+from transformers.pytorch_utils import Conv1D
+
+from lsf.measure.anatomy import Anatomy
+
+PairProducts = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What one module of a block saw in one backward pass, enough for inner products of per-example gradients."""
+
+    block: int
+    """b."""
+    inputs: Float[Tensor, "examples tokens d_in"] | None
+    """Inputs of a linear map, whose per-example weight gradient is sum_t g_t a_t^T; None for element-wise weights."""
+    gradients: Float[Tensor, "examples tokens d_out"]
+    """Gradients of the summed loss with respect to the module's output."""
+    direct: tuple[Float[Tensor, "examples width"], ...]
+    """Per-example gradients of vectors (biases, norm weights), which are small."""
+
+
+def tapped_parameters(block: nn.Module) -> set[int]:
+    """Return the ids of the parameters of a block whose modules can be tapped."""
+    found: set[int] = set()
+    for module in block.modules():
+        if _is_linear(module) or _is_scaling(module):
+            found |= {id(parameter) for parameter in module.parameters(recurse=False)}
+    return found
+
+
+@contextmanager
+def taps(anatomy: Anatomy, use: Callable[[Tap], None]) -> Iterator[None]:
+    """Hand every tap to `use` while backward runs inside the `with`; nothing is kept, hooks are always removed."""
+    handles: list[Any] = []
+
+    def listen(block: int, module: nn.Module) -> None:
+        def forward(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if isinstance(output, Tensor) and output.requires_grad:
+                seen = args[0].detach()
+                output.register_hook(lambda gradient: use(_tap(block, module, seen, gradient.detach())))
+
+        handles.append(module.register_forward_hook(forward))
+
+    for index, block in enumerate(anatomy.blocks):
+        for module in block.modules():
+            if _is_linear(module) or _is_scaling(module):
+                listen(index, module)
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def _is_scaling(module: nn.Module) -> bool:
+    """Say whether a module is a norm: its only parameters are vectors it scales and shifts its input with."""
+    own = dict(module.named_parameters(recurse=False))
+    return (
+        "weight" in own
+        and set(own) <= {"weight", "bias"}
+        and all(parameter.dim() == 1 for parameter in own.values())
+        and next(module.children(), None) is None
+    )
+
+
+def _tap(block: int, module: nn.Module, seen: Tensor, gradient: Tensor) -> Tap:
+    n = gradient.shape[0]
+    gradients = gradient.reshape(n, -1, gradient.shape[-1]).float()
+    bias = (gradients.sum(dim=1),) if getattr(module, "bias", None) is not None else ()
+    if _is_linear(module):
+        return Tap(block, seen.reshape(n, -1, seen.shape[-1]).float(), gradients, bias)
+    normed = _normed(module, seen).reshape(gradients.shape).float()
+    return Tap(block, None, gradients, ((gradients * normed).sum(dim=1), *bias))
+
+
+@torch.no_grad()
+def _normed(module: nn.Module, seen: Tensor) -> Tensor:
+    """Return d output / d weight of a norm: its output is affine in its weight, so two weights tell."""
+    own = dict(module.named_parameters(recurse=False))
+    ones, zeros = ({**own, "weight": fill(own["weight"])} for fill in (torch.ones_like, torch.zeros_like))
+    difference: Tensor = functional_call(module, ones, (seen,)) - functional_call(module, zeros, (seen,))
+    return difference
+
+
+def squared_norms(tap: Tap) -> Float[Tensor, " examples"]:
+    """Return each example's squared gradient norm over the tapped module's parameters."""
+    total = sum(
+        ((vector**2).sum(dim=1) for vector in tap.direct), torch.zeros(tap.gradients.shape[0]).to(tap.gradients)
+    )
+    if tap.inputs is None:
+        return total
+    # |sum_t g_t a_t^T|^2 = sum_ts (g_t . g_s)(a_t . a_s)
+    return total + ((tap.inputs @ tap.inputs.mT) * (tap.gradients @ tap.gradients.mT)).sum(dim=(1, 2))
+
+
+def pair_products(tap: Tap) -> Float[Tensor, "examples examples"]:
+    """Return the inner products of every two examples' gradients over the tapped module's parameters."""
+    n, tokens = tap.gradients.shape[:2]
+    total = torch.zeros(n, n).to(tap.gradients)
+    for vector in tap.direct:
+        total += vector @ vector.T
+    if tap.inputs is None:
+        return total
+    inputs, gradients = tap.inputs.flatten(0, 1), tap.gradients.flatten(0, 1)
+    for index in range(n):  # one example against all, so that tokens x all tokens is the most that is held
+        products = (tap.inputs[index] @ inputs.T) * (tap.gradients[index] @ gradients.T)
+        total[index] += products.reshape(tokens, n, tokens).sum(dim=(0, 2))
+    return total
