@@ -1,42 +1,47 @@
 """Folding batches of readings into one analysis, at any time of the stream the same type as at its end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.decomposition import PCA
 
 from lsf.analysis.criteria import score_blocks
 from lsf.analysis.deviation import Interval, mean_interval
+from lsf.analysis.gallery import Gallery
 from lsf.analysis.measurements import Measurements, Readings
-from lsf.analysis.result import Analysis, BlockRow, DataInfo, ExamplePath, ModelInfo, StateRow, Timing, Trajectories
-from lsf.analysis.transitions import cosine_distance, even_fractions, unit, virtual_transition
+from lsf.analysis.result import Analysis, BlockRow, DataInfo, ModelInfo, StateRow, Timing
+from lsf.analysis.transitions import Bearings, bearings, calibrated_fractions, even_fractions
 from lsf.data.task import Example
+from lsf.errors import BadInputError
 
-KEPT_EXAMPLES = 40
-"""Examples whose paths are kept for pictures: those first in the data."""
 KEPT_TOKENS = 5
 """Lens tokens kept per state."""
 SAMPLED_POSITIONS = 256
 """Positions whose raw states are kept where a criterion compares positions with each other (`cka`)."""
-COMPONENTS = 3
-"""Principal components of the pictures."""
 
 
 @dataclass
-class PositionNumbers:
-    """Numbers of every position read so far: small, a few per state."""
+class Recorded:
+    """Numbers of every position read so far: a few per state, never a vector."""
 
-    examples: list[np.ndarray]
-    deviation: list[np.ndarray]
-    target_deviation: list[np.ndarray]
-    probability: list[np.ndarray]
-    rank: list[np.ndarray]
-    neighbour_cosine: list[np.ndarray]
-    semantic_loss: list[np.ndarray]
-    states: list[np.ndarray]
+    examples: list[np.ndarray] = field(default_factory=list)
+    bearings: list[Bearings] = field(default_factory=list)
+    probability: list[np.ndarray] = field(default_factory=list)
+    rank: list[np.ndarray] = field(default_factory=list)
+    neighbour_cosine: list[np.ndarray] = field(default_factory=list)
+    semantic_loss: list[np.ndarray] = field(default_factory=list)
+    states: list[np.ndarray] = field(default_factory=list)
+
+    def all_bearings(self) -> Bearings:
+        """Return the bearings of every position so far as one record."""
+        return Bearings(
+            *(
+                np.concatenate([getattr(batch, name) for batch in self.bearings])
+                for name in ("to_start", "to_heading", "to_target", "angle")
+            )
+        )
 
 
 class AnalysisBuilder:
@@ -68,21 +73,16 @@ class AnalysisBuilder:
         self._model, self._data, self._environment = model, data, environment
         self._block_params, self._examples, self._token_text = block_params, examples, token_text
         self._criteria, self._seed = criteria, seed
-        self._numbers = PositionNumbers([], [], [], [], [], [], [], [])
+        self._numbers = Recorded()
         self._token_mass: list[dict[int, float]] = [{} for _ in range(model.n_blocks + 1)]
         self._recorded: dict[str, Any] = {}
-        self._pca: PCA | None = None
-        self._sums: list[np.ndarray] = []
-        self._paths: dict[int, list[ExamplePath]] = {}
+        self._gallery = Gallery(examples, token_text)
 
     def add(self, readings: Readings) -> None:
         """Fold in one batch of readings."""
-        factual = unit(readings.factual)
-        virtual = virtual_transition(readings.anchor, readings.basis, even_fractions(self._model.n_blocks))
         numbers = self._numbers
         numbers.examples.append(readings.examples)
-        numbers.deviation.append(cosine_distance(factual, virtual))
-        numbers.target_deviation.append(cosine_distance(factual, readings.basis[:, None]))
+        numbers.bearings.append(bearings(readings.factual, readings.anchor, readings.basis))
         numbers.probability.append(readings.target_probability.astype(np.float64))
         numbers.rank.append(readings.target_rank)
         numbers.neighbour_cosine.append(readings.neighbour_cosine.astype(np.float64))
@@ -97,18 +97,30 @@ class AnalysisBuilder:
                 strict=True,
             ):
                 mass[token] = mass.get(token, 0.0) + share
-        self._keep_paths(readings, factual, virtual)
+        self._gallery.add(readings)
 
     def record(self, **measured: Any) -> None:
         """Add what other passes measured, by the names of `Measurements`' fields."""
         self._recorded |= measured
 
+    @property
+    def ready(self) -> bool:
+        """True once `result` can be asked for: something was read, and where it is needed, something right."""
+        ranks = self._numbers.rank
+        return bool(ranks) and (self._data.virtual == "even" or any((rank[:, -1] == 1).any() for rank in ranks))
+
     def result(self, timing: Timing) -> Analysis:
-        """Return the analysis of everything read so far; at least one batch must have been added."""
+        """Return the analysis of everything read so far; at least one batch must have been added.
+
+        Raises:
+            BadInputError: the virtual transition is to be calibrated, and no position is answered right.
+        """
         numbers = self._numbers
         examples = np.concatenate(numbers.examples)
-        deviation = mean_interval(np.concatenate(numbers.deviation), examples)
-        target = mean_interval(np.concatenate(numbers.target_deviation), examples)
+        where = numbers.all_bearings()
+        fractions = self._fractions(where)
+        deviation = mean_interval(where.deviation(fractions), examples)
+        target = mean_interval(1.0 - np.clip(where.to_target, -1.0, 1.0), examples)
         measured = Measurements(
             n_blocks=self._model.n_blocks,
             seed=self._seed,
@@ -130,7 +142,7 @@ class AnalysisBuilder:
             ),
             timing=timing,
             environment=self._environment,
-            trajectories=self._trajectories(),
+            trajectories=self._gallery.trajectories(fractions),
         )
 
     def _state_rows(self, deviation: Interval, target: Interval) -> tuple[StateRow, ...]:
@@ -155,66 +167,16 @@ class AnalysisBuilder:
             for state, mass in enumerate(self._token_mass)
         )
 
-    def _keep_paths(
-        self,
-        readings: Readings,
-        factual: Float[np.ndarray, "positions states width"],
-        virtual: Float[np.ndarray, "positions states width"],
-    ) -> None:
-        if self._pca is None:
-            cloud = np.concatenate([factual, virtual]).reshape(-1, factual.shape[-1])
-            self._pca = PCA(n_components=min(COMPONENTS, *cloud.shape), random_state=0).fit(cloud)
-            self._sums = [np.zeros(factual.shape[1:]), np.zeros(factual.shape[1:])]
-        self._sums[0] += factual.sum(axis=0)
-        self._sums[1] += virtual.sum(axis=0)
-        for position in np.flatnonzero(readings.examples < KEPT_EXAMPLES).tolist():
-            path = self._path(readings, position, factual[position], virtual[position])
-            self._paths.setdefault(int(readings.examples[position]), []).append(path)
-
-    def _path(
-        self,
-        readings: Readings,
-        position: int,
-        factual: Float[np.ndarray, "states width"],
-        virtual: Float[np.ndarray, "states width"],
-    ) -> ExamplePath:
-        example = self._examples[int(readings.examples[position])]
-        return ExamplePath(
-            row=example.row,
-            prompt=example.prompt,
-            completion=example.completion,
-            current_token=self._token_text(int(readings.current_tokens[position])),
-            target_token=self._token_text(int(readings.target_tokens[position])),
-            factual=self._project(factual),
-            virtual=self._project(virtual),
-            deviation=tuple(cosine_distance(factual, virtual).tolist()),
-            target_deviation=tuple(cosine_distance(factual, readings.basis[position][None]).tolist()),
-            target_probability=tuple(readings.target_probability[position].tolist()),
-            target_rank=tuple(readings.target_rank[position].tolist()),
-            top_tokens=tuple(
-                tuple(zip(map(self._token_text, tokens), shares, strict=True))
-                for tokens, shares in zip(
-                    readings.top_tokens[position].tolist(), readings.top_probabilities[position].tolist(), strict=True
-                )
-            ),
-        )
-
-    def _project(self, vectors: Float[np.ndarray, "states width"]) -> tuple[tuple[float, ...], ...]:
-        assert self._pca is not None
-        points = self._pca.transform(vectors)
-        missing = np.zeros((len(points), COMPONENTS - points.shape[1]))  # a width below 3 has fewer components
-        return tuple(tuple(point) for point in np.hstack([points, missing]).tolist())
-
-    def _trajectories(self) -> Trajectories | None:
-        if self._pca is None:
-            return None
-        n_positions = sum(map(len, self._numbers.examples))
-        return Trajectories(
-            explained_variance=tuple(self._pca.explained_variance_ratio_.tolist()),
-            factual=self._project(self._sums[0] / n_positions),
-            virtual=self._project(self._sums[1] / n_positions),
-            examples=tuple(path for example in sorted(self._paths) for path in self._paths[example])[:KEPT_EXAMPLES],
-        )
+    def _fractions(self, where: Bearings) -> Float[np.ndarray, " states"]:
+        if self._data.virtual == "even":
+            return even_fractions(self._model.n_blocks)
+        right = np.concatenate(self._numbers.rank)[:, -1] == 1
+        if not right.any():
+            raise BadInputError(
+                "The base model answers none of these examples right, so the virtual transition cannot be calibrated; "
+                "accepted is: even."
+            )
+        return calibrated_fractions(where.progress()[right])
 
 
 def _at(values: np.ndarray | None, state: int) -> float | None:

@@ -1,6 +1,7 @@
 """What the measuring room hands over: one batch of readings, and the summary criteria are made of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -36,6 +37,15 @@ class Readings:
     """Cross-entropy of softmax(cos(f_l, s_v) / tau) over all v at the target; None where it was not asked for."""
     states: Float[np.ndarray, "positions states width"] | None = None
     """Raw states h_0 .. h_L; None where they were not asked for."""
+
+    def only(self, position: int) -> "Readings":
+        """Return a copy of one position's readings, without its raw states, so that the batch can be let go."""
+        one = slice(position, position + 1)
+        values: dict[str, Any] = {}
+        for item in fields(self):
+            value = None if item.name == "states" else getattr(self, item.name)
+            values[item.name] = None if value is None else value[one].copy()
+        return Readings(**values)
 
 
 @dataclass(frozen=True)

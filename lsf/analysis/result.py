@@ -136,11 +136,11 @@ class Trajectories:
     explained_variance: tuple[float, ...]
     """Share of variance of each of the 3 components."""
     factual: tuple[tuple[float, ...], ...]
-    """Mean path: L+1 points of 3 coordinates."""
+    """Mean path of `examples`: L+1 points of 3 coordinates."""
     virtual: tuple[tuple[float, ...], ...]
-    """Mean path: L+1 points of 3 coordinates."""
+    """Mean path of `examples`: L+1 points of 3 coordinates."""
     examples: tuple[ExamplePath, ...]
-    """The first measured positions, at most `builder.KEPT_EXAMPLES`."""
+    """The first measured positions, at most `gallery.KEPT_EXAMPLES`."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """Factual and virtual transitions: directions of readings, and the even walk on the sphere between two meanings."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float
+from sklearn.isotonic import IsotonicRegression
 
 Vectors = Float[np.ndarray, "*batch width"]
 
@@ -18,36 +21,47 @@ def cosine_distance(a: Vectors, b: Float[np.ndarray, "*#batch width"]) -> Float[
     return 1.0 - np.clip((unit(a) * unit(b)).sum(axis=-1), -1.0, 1.0)
 
 
+@dataclass(frozen=True)
+class Arc:
+    """The great circle from one direction towards another: start, the direction it leaves in, and how far it goes."""
+
+    start: Float[np.ndarray, "positions width"]
+    """Unit vectors the walk starts from."""
+    heading: Float[np.ndarray, "positions width"]
+    """Unit vectors orthogonal to `start`; zero where both ends coincide."""
+    angle: Float[np.ndarray, " positions"]
+    """Radians from one end to the other, in [0, pi]."""
+
+    def at(self, fractions: Float[np.ndarray, " states"]) -> Float[np.ndarray, "positions states width"]:
+        """Return the unit vectors at shares of the way: start cos(t w) + heading sin(t w), which is slerp."""
+        turned = self.angle[:, None] * fractions
+        path = np.cos(turned)[..., None] * self.start[:, None] + np.sin(turned)[..., None] * self.heading[:, None]
+        return unit(path)
+
+
+def arc(start: Float[np.ndarray, "positions width"], end: Float[np.ndarray, "positions width"]) -> Arc:
+    """Return the arcs between pairs of directions.
+
+    Where both nearly coincide the arc has no length. Where they are nearly opposite the great circle is not unique; it
+    then goes through the coordinate axis on which `start` is smallest, made orthogonal to it.
+    """
+    start, end = unit(start), unit(end)
+    angle = np.arccos(np.clip((start * end).sum(axis=-1), -1.0, 1.0))
+    heading = end - np.cos(angle)[:, None] * start
+    opposite = np.pi - angle < 1e-6
+    if opposite.any():
+        axis = np.eye(start.shape[1])[np.abs(start[opposite]).argmin(axis=-1)]
+        heading[opposite] = axis - (axis * start[opposite]).sum(axis=-1, keepdims=True) * start[opposite]
+    return Arc(start, unit(heading), angle)
+
+
 def slerp(
     start: Float[np.ndarray, "positions width"],
     end: Float[np.ndarray, "positions width"],
     fractions: Float[np.ndarray, " states"],
 ) -> Float[np.ndarray, "positions states width"]:
-    """Walk on the sphere from `start` to `end`, both of unit length.
-
-    slerp(a, b, t) = (sin((1-t) w) a + sin(t w) b) / sin(w), w the angle between a and b. Where both nearly coincide the
-    walk is the straight line. Where they are nearly opposite the great circle is not unique; the walk then goes through
-    the coordinate axis on which `start` is smallest, made orthogonal to it.
-
-    Args:
-        start: unit vectors.
-        end: unit vectors.
-        fractions: shares of the way, in [0, 1].
-
-    Returns:
-        Unit vectors, one per position and fraction.
-    """
-    start, end = unit(start), unit(end)
-    angle = np.arccos(np.clip((start * end).sum(axis=-1), -1.0, 1.0))
-    tangent = end - np.cos(angle)[:, None] * start
-    opposite = np.pi - angle < 1e-6
-    if opposite.any():
-        axis = np.eye(start.shape[1])[np.abs(start[opposite]).argmin(axis=-1)]
-        tangent[opposite] = axis - (axis * start[opposite]).sum(axis=-1, keepdims=True) * start[opposite]
-    turned = angle[:, None] * fractions
-    # a cos(t w) + n sin(t w), n the unit tangent: the same walk as the sine quotient, and exact at both ends.
-    path = np.cos(turned)[..., None] * start[:, None] + np.sin(turned)[..., None] * unit(tangent)[:, None]
-    return unit(path)
+    """Walk on the sphere from `start` to `end`: (sin((1-t) w) a + sin(t w) b) / sin(w), w the angle between a and b."""
+    return arc(start, end).at(fractions)
 
 
 def even_fractions(n_blocks: int) -> Float[np.ndarray, " states"]:
@@ -55,18 +69,53 @@ def even_fractions(n_blocks: int) -> Float[np.ndarray, " states"]:
     return np.arange(n_blocks + 1) / n_blocks
 
 
-def virtual_transition(
+@dataclass(frozen=True)
+class Bearings:
+    """Where readings lie relative to their arcs: all that deviations need, whatever the pace, without the vectors."""
+
+    to_start: Float[np.ndarray, "positions states"]
+    """cos(f_l, a_0)."""
+    to_heading: Float[np.ndarray, "positions states"]
+    """cos(f_l, heading of the arc)."""
+    to_target: Float[np.ndarray, "positions states"]
+    """cos(f_l, s_y)."""
+    angle: Float[np.ndarray, " positions"]
+    """Angle between a_0 and s_y, radians."""
+
+    def deviation(self, fractions: Float[np.ndarray, " states"]) -> Float[np.ndarray, "positions states"]:
+        """Return 1 - cos(f_l, v_l), v_l at the given shares of the way, in [0, 2]."""
+        turned = self.angle[:, None] * fractions
+        cosine = self.to_start * np.cos(turned) + self.to_heading * np.sin(turned)
+        return 1.0 - np.clip(cosine, -1.0, 1.0)
+
+    def progress(self) -> Float[np.ndarray, "positions states"]:
+        """Return the share of the way towards the target already gone: 1 - angle(f_l, s_y) / angle(a_0, s_y), >= 0."""
+        left = np.arccos(np.clip(self.to_target, -1.0, 1.0))
+        return np.clip(1.0 - left / np.maximum(self.angle[:, None], 1e-9), 0.0, 1.0)
+
+
+def bearings(
+    factual: Float[np.ndarray, "positions states width"],
     anchor: Float[np.ndarray, "positions width"],
     basis: Float[np.ndarray, "positions width"],
-    fractions: Float[np.ndarray, " states"],
-) -> Float[np.ndarray, "positions states width"]:
-    """Return v_l = slerp(unit(a_0), unit(s_y), t_l): from what the current token means to what the target token means.
+) -> Bearings:
+    """Take the bearings of readings relative to the arcs from what the current token means to what the target means."""
+    directions, way, target = unit(factual), arc(anchor, basis), unit(basis)
+    return Bearings(
+        to_start=np.einsum("psd,pd->ps", directions, way.start),
+        to_heading=np.einsum("psd,pd->ps", directions, way.heading),
+        to_target=np.einsum("psd,pd->ps", directions, target),
+        angle=way.angle,
+    )
+
+
+def calibrated_fractions(progress: Float[np.ndarray, "positions states"]) -> Float[np.ndarray, " states"]:
+    """Return t_l: mean progress of positions the model answers right, made monotone by isotonic regression.
+
+    With these the deviation shows what is particular to the task, and not the architecture's usual curve.
 
     Args:
-        anchor: a_0, the reading of the current token's embedding.
-        basis: s_y, the semantic basis of the target token.
-        fractions: t_l, usually `even_fractions(L)`.
-
-    Source: after arXiv 2406.11753; this even walk is our reading of it.
+        progress: `Bearings.progress` of the positions answered right; at least one.
     """
-    return slerp(unit(anchor), unit(basis), fractions)
+    mean = progress.mean(axis=0)
+    return np.asarray(IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(np.arange(len(mean)), mean))

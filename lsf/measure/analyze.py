@@ -13,7 +13,7 @@ from lsf.analysis.settings import AnalysisSettings
 from lsf.data.encode import EncodedExample, Encoding, context_length, encode
 from lsf.data.task import Task
 from lsf.environment import environment
-from lsf.errors import BadInputError, LsfError
+from lsf.errors import LsfError
 from lsf.measure.batches import Batch, make_batches
 from lsf.measure.gradients import backward_readings, tangent_kernels
 from lsf.measure.loading import LoadedModel
@@ -52,12 +52,10 @@ def analyze(
 
     Raises:
         DataError: no example fits.
-        BadInputError: an unknown criterion, or a setting that is not available.
+        BadInputError: an unknown criterion, or no example is answered right to calibrate the virtual transition on.
         StoppedError: a stop before the first batch, or one that keeps nothing.
     """
     needs: set[Need] = {CRITERIA[name].needs for name in settings.criteria}
-    if settings.virtual == "calibrated":
-        raise BadInputError("The calibrated virtual transition is not available yet; accepted is: even.")
     started = time.perf_counter()
     examples = task.split(settings.split)[: settings.limit]
     encoding = encode(loaded.tokenizer, examples, context_length(loaded.context, settings.max_length))
@@ -108,7 +106,7 @@ def _forward(
         clock.tokens += batch.n_tokens
         builder.add(read)
         report.progress(done, len(batches), "forward pass")
-        if time.perf_counter() - shown > PARTIAL_SECONDS and done < len(batches):
+        if builder.ready and time.perf_counter() - shown > PARTIAL_SECONDS and done < len(batches):
             report.partial(builder.result(clock.timing()))
             shown = time.perf_counter()
     report.partial(builder.result(clock.timing()))

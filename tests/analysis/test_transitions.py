@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from lsf.analysis.deviation import mean_interval
-from lsf.analysis.transitions import cosine_distance, even_fractions, slerp, unit, virtual_transition
+from lsf.analysis.transitions import (
+    arc,
+    bearings,
+    calibrated_fractions,
+    cosine_distance,
+    even_fractions,
+    slerp,
+    unit,
+)
 
 
 def random_units(n: int, width: int, seed: int) -> np.ndarray:
@@ -18,7 +26,7 @@ def test_a_quarter_turn_is_walked_evenly() -> None:
 
 
 def test_steps_of_the_virtual_transition_are_equal_angles() -> None:
-    path = virtual_transition(random_units(5, 16, 0) * 7, random_units(5, 16, 1) * 3, even_fractions(6))
+    path = arc(random_units(5, 16, 0) * 7, random_units(5, 16, 1) * 3).at(even_fractions(6))
     steps = np.arccos(1 - cosine_distance(path[:, :-1], path[:, 1:]))
     np.testing.assert_allclose(steps, steps[:, :1].repeat(6, axis=1), atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(path, axis=-1), 1, atol=1e-12)
@@ -62,3 +70,31 @@ def test_positions_of_one_example_do_not_count_as_independent() -> None:
 
 def test_a_single_example_has_no_interval() -> None:
     assert mean_interval(np.ones((3, 2)), np.zeros(3, dtype=int)).low is None
+
+
+def test_bearings_give_the_deviation_without_the_vectors() -> None:
+    rng = np.random.default_rng(4)
+    factual, anchor, basis = rng.normal(size=(6, 5, 16)), rng.normal(size=(6, 16)), rng.normal(size=(6, 16))
+    anchor[5] = -basis[5]  # opposite ends
+    anchor[4] = 3 * basis[4]  # equal ends
+    where = bearings(factual, anchor, basis)
+    for fractions in (even_fractions(4), np.array([0.0, 0.1, 0.1, 0.7, 1.0])):
+        expected = cosine_distance(factual, arc(anchor, basis).at(fractions))
+        np.testing.assert_allclose(where.deviation(fractions), expected, atol=1e-9)
+    np.testing.assert_allclose(1 - where.to_target, cosine_distance(factual, basis[:, None]), atol=1e-12)
+
+
+def test_a_model_that_walks_the_arc_at_its_own_pace_is_calibrated_to_no_deviation() -> None:
+    pace = np.array([0.0, 0.05, 0.1, 0.6, 1.0])
+    anchor, basis = random_units(7, 12, 5), random_units(7, 12, 6)
+    where = bearings(arc(anchor, basis).at(pace), anchor, basis)
+    fractions = calibrated_fractions(where.progress())
+    np.testing.assert_allclose(fractions, pace, atol=1e-9)
+    np.testing.assert_allclose(where.deviation(fractions), 0, atol=1e-9)
+    assert where.deviation(even_fractions(4)).max() > 0.05
+
+
+def test_calibrated_fractions_never_go_back() -> None:
+    fractions = calibrated_fractions(np.array([[0.0, 0.5, 0.3, 0.2, 0.9]]))
+    assert (np.diff(fractions) >= 0).all()
+    np.testing.assert_allclose(fractions, [0, 1 / 3, 1 / 3, 1 / 3, 0.9])

@@ -15,8 +15,9 @@ from lsf.analysis.result import Analysis, load_analysis
 from lsf.analysis.settings import AnalysisSettings
 from lsf.cli import main
 from lsf.data.task import Example, Task, split_examples
+from lsf.errors import BadInputError
 from lsf.measure.analyze import analyze
-from lsf.measure.loading import load_model
+from lsf.measure.loading import LoadedModel, load_model
 from lsf.reporting import Silent
 from tests.measure.reference import reference_deviations, reference_states
 
@@ -140,3 +141,25 @@ def test_an_analysis_does_not_change_the_loaded_model(tiny: Callable[[str], Path
         assert not parameter.requires_grad
         assert parameter.grad is None
     assert not any(block._forward_pre_hooks or block._forward_hooks for block in loaded.anatomy.blocks)
+
+
+def test_a_calibrated_transition_needs_something_answered_right(tiny: Callable[[str], Path]) -> None:
+    loaded = load_model(str(tiny("llama")))
+    right = [(prompt, f" {answer_of(loaded, prompt)}") for prompt, _ in PAIRS[:4]]
+    settings = AnalysisSettings(virtual="calibrated", batch_size=2)
+    ours = analyze(loaded, task_of([*PAIRS, *right]), settings, Silent())
+    assert ours.data.virtual == "calibrated"
+    even = analyze(loaded, task_of([*PAIRS, *right]), AnalysisSettings(), Silent())
+    assert deviations(ours)[1] == pytest.approx(deviations(even)[1])
+    assert deviations(ours)[0] != pytest.approx(deviations(even)[0], abs=1e-3)
+    wrong = [
+        (prompt, other) for (prompt, answer), (_, other) in zip(right, right[::-1], strict=True) if answer != other
+    ]
+    with pytest.raises(BadInputError, match="answers none of these examples right"):
+        analyze(loaded, task_of(wrong[:1] * 3), settings, Silent())
+
+
+def answer_of(loaded: LoadedModel, prompt: str) -> str:
+    with torch.no_grad():
+        logits = loaded.model(**loaded.tokenizer(prompt, return_tensors="pt")).logits
+    return loaded.tokenizer.decode([int(logits[0, -1].argmax())])
