@@ -116,22 +116,29 @@ def record_failure(folder: Path, error: BaseException, known: RunResult | None =
     if not (folder / SPEC).exists() or (folder / RESULT).exists():
         return
     try:
-        if not isinstance(error, LsfError):
+        if not isinstance(error, LsfError | KeyboardInterrupt):
             with (folder / LOG).open("a", encoding="utf-8") as log:
                 log.write("".join(traceback.format_exception(error)))
         known = RunResult(RunState.FAILED) if known is None else known
-        replace(known, state=RunState.FAILED, reason=explain(error)).save(folder / RESULT)
+        state = RunState.CANCELLED if isinstance(error, KeyboardInterrupt) else RunState.FAILED
+        replace(known, state=state, reason=explain(error, LOG)).save(folder / RESULT)
     except (OSError, LsfError):
         _LOGGER.warning("the end of the run %s could not be written down", folder.name, exc_info=True)
 
 
-def explain(error: BaseException) -> str:
-    """Return the one sentence a user is told about an error."""
+def explain(error: BaseException, log: str = "the server's log") -> str:
+    """Return the one sentence a user is told about an error.
+
+    Args:
+        error: what was raised.
+        log: where the traceback of an unexpected one is.
+    """
     if isinstance(error, LsfError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted from the keyboard."
-    return f"An unexpected {type(error).__name__} ended it; the traceback is in {LOG}: {error}"
+        return "Stopped from the keyboard; nothing but the metrics was kept."
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"An unexpected {type(error).__name__} ended it; the traceback is in {log}: {first_line}"
 
 
 def finish(folder: Path, result: RunResult) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lsf.errors import BadInputError, LsfError
-from lsf.jobs.holding import explain, finish, hold, record_failure, release
+from lsf.jobs.holding import LOG, explain, finish, hold, record_failure, release
 from lsf.jobs.job import JobState, JobView, Report
 from lsf.jobs.result import RunResult, RunState
 
@@ -204,7 +204,7 @@ def _work(job: _Job) -> tuple[JobState, Any, str | None]:
             _LOGGER.error("the job %r failed", job.view.title, exc_info=error)
         if job.view.run is not None:
             record_failure(job.view.run, error)
-        return JobState.FAILED, None, explain(error)
+        return JobState.FAILED, None, explain(error, LOG) if job.view.run is not None else explain(error)
     finally:
         if job.view.run is not None:
             release(job.view.run)

@@ -14,6 +14,8 @@ from lsf.training.batches import autocasting, collate, score_tokens
 
 SPARE_TOKENS = 4
 """Tokens a greedy answer may have beyond its target."""
+LONGEST_ANSWER = 48
+"""Tokens of a greedy answer at most, however long its target."""
 
 
 def do_nothing() -> None:
@@ -60,14 +62,14 @@ def evaluate(
 
 @torch.no_grad()
 def answer(model: Any, tokenizer: Any, row: EncodedExample, base_dtype: str = "float32") -> str:
-    """Return what a model writes after an example's prompt, greedily, at most a few tokens more than its target.
+    """Return what a model writes after an example's prompt, greedily, at most a few tokens more than a short target.
 
     The text is cut at end-of-text; special tokens are left out.
     """
     device = model.get_input_embeddings().weight.device
     prompt = torch.tensor([row.ids[: row.n_prompt]], device=device)
     with autocasting(model, base_dtype):
-        ids = generate(model, prompt, row.n_completion + SPARE_TOKENS, tokenizer.eos_token_id)
+        ids = generate(model, prompt, min(row.n_completion + SPARE_TOKENS, LONGEST_ANSWER), tokenizer.eos_token_id)
     given = tokenizer.decode(prompt[0], skip_special_tokens=True)
     return tokenizer.decode(ids[0], skip_special_tokens=True).removeprefix(given)
 

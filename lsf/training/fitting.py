@@ -240,7 +240,7 @@ def kept_random_state() -> Iterator[None]:
     """Put Python's, numpy's and torch's global generators back as they were: Trainer seeds all of them."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 what Trainer seeds is this one
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
         random.setstate(python)

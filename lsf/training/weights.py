@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from lsf import __version__
@@ -30,8 +31,8 @@ def save_weights(model: Any, spec: RunSpec, folder: Path) -> Path:
         place.parent.mkdir(exist_ok=True)
         save_file(tensors, unfinished, metadata=about)
         unfinished.replace(place)
-    except FileNotFoundError:
-        raise RunError(f"The run folder {folder} was removed while the run was going on.") from None
-    except OSError as error:
-        raise RunError(f"Cannot write the weights of {folder.name}: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        if not folder.is_dir():
+            raise RunError(f"The run folder {folder} was removed while the run was going on.") from None
+        raise RunError(f"Cannot write the weights of {folder.name}: {error}.") from error
     return place

@@ -1,6 +1,7 @@
 import json
 import shutil
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -136,6 +137,14 @@ def test_a_broken_folder_is_listed_with_its_problem_and_hides_no_other(tmp_path,
 
 def test_no_runs_at_all_is_an_empty_list(tmp_path):
     assert list_runs(tmp_path / "nothing") == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's /dev/full is the disk")
+def test_a_full_disk_is_a_sentence(tmp_path):
+    folder = create_run(tmp_path, SPEC)
+    (folder / "metrics.jsonl").symlink_to("/dev/full")
+    with pytest.raises(RunError, match=r"Cannot write the metrics of .*: No space left on device"):
+        append_metrics(folder, {"step": 1})
 
 
 def test_a_removed_folder_is_a_sentence_and_is_not_made_again(tmp_path):

@@ -105,7 +105,7 @@ def test_a_failing_job_is_one_sentence_and_the_worker_goes_on(worker):
         raise DataError("Row 3 has no completion.")
 
     def unknown(report):
-        raise ZeroDivisionError("by zero")
+        raise ZeroDivisionError("by zero\nand a second line")
 
     jobs = [worker.submit("tune", "t", work) for work in (known, unknown, lambda report: 5)]
     ended = [worker.wait(job, 5) for job in jobs]

@@ -1,4 +1,5 @@
 import json
+import resource
 import shutil
 from dataclasses import replace
 from typing import Any
@@ -172,6 +173,40 @@ def test_an_unexpected_error_is_a_failed_run_with_its_traceback_in_the_log(loade
     assert run.state is RunState.FAILED
     assert "unexpected ZeroDivisionError" in run.problem
     assert "raise ZeroDivisionError" in (place / "run.log").read_text()
+
+
+def test_a_full_disk_is_a_failed_run_with_its_sentence(loaded, task, full, folder):
+    place = folder(full)
+
+    class Limiter(Stopper):
+        def progress(self, done, total, message=""):
+            if message == "measuring the tuned model":  # the next file this process writes may have 20 kB
+                resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+    try:
+        with pytest.raises(RunError, match="Cannot write the weights of"):
+            tuned(loaded, task, full, place, Limiter(0, None))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    run: Any = load_run(place)
+    assert run.state is RunState.FAILED
+    assert run.result.after is not None
+    assert not (place / "weights" / "tuned.safetensors").exists()
+
+
+def test_an_interrupt_from_the_keyboard_is_a_cancelled_run(loaded, task, spec, folder):
+    place = folder(spec)
+
+    class Keyboard(Stopper):
+        def partial(self, value):
+            if value["step"] == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tuned(loaded, task, spec, place, Keyboard(0, None))
+    run: Any = load_run(place)
+    assert (run.state, run.result.steps) == (RunState.CANCELLED, 2)
+    assert not (place / "run.log").exists()
 
 
 def test_without_held_out_examples_metrics_are_unknown(loaded, task, spec, folder):
