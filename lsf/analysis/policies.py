@@ -76,6 +76,21 @@ def check_budget(blocks: int, n_blocks: int) -> None:
         raise PlanError(f"The budget is {blocks} blocks; this model allows 1 to {n_blocks}.")
 
 
+def known_scores(analysis: Analysis, criterion: str) -> list[float]:
+    """Return one criterion's score of every block.
+
+    Raises:
+        UnknownNameError: no such criterion.
+        PlanError: it was not measured in this analysis; the sentence lists those that were.
+    """
+    scores = [score for score in analysis.scores(CRITERIA[criterion].name) if score is not None]
+    if len(scores) != analysis.model.n_blocks:
+        raise PlanError(
+            f"This analysis has no scores for {criterion!r}; it has: {', '.join(analysis.criteria) or 'none'}."
+        )
+    return scores
+
+
 def make_plan(analysis: Analysis, criterion: str, policy: str, blocks: int) -> Plan:
     """Choose blocks by a criterion and a policy under a number of blocks.
 
@@ -85,11 +100,7 @@ def make_plan(analysis: Analysis, criterion: str, policy: str, blocks: int) -> P
     """
     entry, rule = CRITERIA[criterion], POLICIES[policy]
     check_budget(blocks, analysis.model.n_blocks)
-    scores = [score for score in analysis.scores(criterion) if score is not None]
-    if len(scores) != analysis.model.n_blocks:
-        raise PlanError(
-            f"This analysis has no scores for {criterion!r}; it has: {', '.join(analysis.criteria) or 'none'}."
-        )
+    scores = known_scores(analysis, criterion)
     chosen = rule.choose(scores, blocks)
     ranked = sorted(range(len(scores)), key=lambda block: (scores[block], block), reverse=True)
     reasons = {

@@ -1,0 +1,124 @@
+"""The greatest sum of scores under a cost budget, exactly, where cost counts how far down backward must reach."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lsf.analysis.cost import full_flops, predict, training_bytes, training_flops
+from lsf.analysis.criteria import CRITERIA
+from lsf.analysis.plan import Plan
+from lsf.analysis.policies import known_scores
+from lsf.analysis.result import Analysis
+from lsf.errors import PlanError
+
+KNAPSACK = "knapsack"
+ROUNDING = 1.0 + 1e-9
+"""A plan that costs exactly the budget is within it, whatever the last bit says."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """A set of blocks on the way to a plan."""
+
+    cost: float
+    value: float
+    blocks: tuple[int, ...]
+    """Descending, so that comparing two tuples prefers the deeper."""
+
+
+def best_load(
+    scores: Sequence[float], item_costs: Sequence[float], reach_costs: Sequence[float], capacity: float
+) -> tuple[int, ...]:
+    """Choose at least one block for the greatest sum of scores.
+
+    The cost of a set is `reach_costs[lowest block] + sum(item_costs)`. For each lowest block, which is then tuned, the
+    deeper ones are filled in by a dynamic programme over loads that no other load beats in both cost and value: exact
+    for any real costs, and fast, since real models have few different block sizes.
+
+    Args:
+        scores: one per block; blocks of negative score are taken only where nothing else fits.
+        item_costs: what tuning a block adds.
+        reach_costs: what backward down to a block costs.
+        capacity: the budget, in the costs' unit.
+
+    Returns:
+        Blocks, ascending; empty where not even one fits.
+    """
+    best: Load | None = None
+    for lowest in range(len(scores)):
+        start = Load(reach_costs[lowest] + item_costs[lowest], scores[lowest], (lowest,))
+        if start.cost > capacity * ROUNDING:
+            continue
+        loads = [start]
+        for block in range(lowest + 1, len(scores)):
+            if scores[block] > 0:
+                more = [
+                    Load(load.cost + item_costs[block], load.value + scores[block], (block, *load.blocks))
+                    for load in loads
+                    if load.cost + item_costs[block] <= capacity * ROUNDING
+                ]
+                loads = _undominated(loads + more)
+        top = max(loads, key=lambda load: (load.value, load.blocks))
+        if best is None or (top.value, top.blocks) > (best.value, best.blocks):
+            best = top
+    return tuple(sorted(best.blocks)) if best else ()
+
+
+def _undominated(loads: list[Load]) -> list[Load]:
+    kept: list[Load] = []
+    for load in sorted(loads, key=lambda load: (load.cost, -load.value, [-block for block in load.blocks])):
+        if not kept or load.value > kept[-1].value:
+            kept.append(load)
+    return kept
+
+
+def make_knapsack_plan(
+    analysis: Analysis, criterion: str, flops: float | None = None, memory: float | None = None
+) -> Plan:
+    """Choose blocks by a criterion under a share of full fine-tuning's FLOPs, or a number of bytes.
+
+    Args:
+        analysis: with scores for the criterion.
+        criterion: name.
+        flops: FLOPs per token over those of full fine-tuning, in (0, 1].
+        memory: bytes of weights, gradients and optimizer state.
+
+    Raises:
+        PlanError: neither or both budgets, one out of range, or no block fits (the least that would is named).
+        UnknownNameError: no such criterion.
+    """
+    if (flops is None) == (memory is None):
+        raise PlanError("The knapsack takes one budget: a share of FLOPs, or bytes of memory.")
+    scores = known_scores(analysis, criterion)
+    blocks = range(analysis.model.n_blocks)
+    params = [block.n_params for block in analysis.blocks]
+    if flops is not None:
+        if not 0 < flops <= 1:
+            raise PlanError(
+                f"The budget is {flops:g} of full fine-tuning's FLOPs; it must lie above 0 and at most at 1."
+            )
+        whole = full_flops(analysis)
+        items = [2.0 * n / whole for n in params]
+        reach = [training_flops(analysis, [block]) / whole - items[block] for block in blocks]
+        budget, capacity = {"flops": flops}, flops
+    else:
+        assert memory is not None
+        base = float(training_bytes(analysis, 0))
+        items = [float(training_bytes(analysis, n)) - base for n in params]
+        reach = [base] * len(params)
+        budget, capacity = {"memory": memory}, memory
+    chosen = best_load(scores, items, reach, capacity)
+    if not chosen:
+        least = min(cost + item for cost, item in zip(reach, items, strict=True))
+        unit = "of full fine-tuning's FLOPs" if flops is not None else "bytes"
+        raise PlanError(f"No block fits a budget of {capacity:.4g} {unit}; the least is {least:.4g}.")
+    label = CRITERIA[criterion].label
+    return Plan(
+        model=analysis.model.name,
+        n_blocks=analysis.model.n_blocks,
+        blocks=chosen,
+        criterion=criterion,
+        policy=KNAPSACK,
+        budget=budget,
+        reasons={str(b): f"{label} {scores[b]:.4g}, in the best set the budget pays for" for b in chosen},
+        predicted=predict(analysis, chosen),
+    )
