@@ -67,7 +67,10 @@ def draw_targets(examples: Sequence[ExamplePath], selected: int | None = None) -
     )
     figure.update_yaxes(title="state", tickmode="array", tickvals=list(range(n_states)))
     decades = list(range(LOWEST_DECADE, 1))
-    ticks = {"tickvals": decades, "ticktext": [f"{10.0**decade:g}" for decade in decades]}
+    ticks = {
+        "tickvals": decades,
+        "ticktext": ["1", *(f"{10.0**decade:.{-decade}f}" for decade in decades[-2::-1])][::-1],
+    }
     bar = {"title": {"text": "probability"}, **ticks}
     figure.update_layout(coloraxis={"cmin": LOWEST_DECADE, "cmax": 0, "colorbar": bar})
     if selected is not None:

@@ -154,7 +154,7 @@ def new_figure(title: str, height: int, **layout: Any) -> go.Figure:
         "template": {},
         "title": {"text": title},
         "height": height,
-        "margin": {"l": 8, "r": 8, "t": 56, "b": 8},
+        "margin": {"l": 8, "r": 8, "t": 66, "b": 8},
         "uirevision": "keep",
     }
     figure.update_layout(**{**defaults, **layout})

@@ -49,17 +49,22 @@ def page(title: str, lead: str, body: Callable[[Session], None], charts: bool = 
 
 
 def _status(here: Session) -> None:
-    """Draw the status line; while something is in the queue it looks again every few seconds."""
-    busy_at_first = bool(_busy())
+    """Draw the status line; while it will change by itself it looks again every few seconds."""
+    changing_at_first = _changing()
 
-    @st.fragment(run_every=STATUS_SECONDS if busy_at_first else None)
+    @st.fragment(run_every=STATUS_SECONDS if changing_at_first else None)
     def look() -> None:
-        busy = _busy()
-        _status_line(here, busy)
-        if busy_at_first and not busy:
+        _status_line(here, _busy())
+        if changing_at_first and not _changing():
             st.rerun()
 
     look()
+
+
+def _changing() -> bool:
+    """Say whether the line will change by itself: a job is in the queue, or the process is getting ready."""
+    shared = bench()
+    return bool(_busy()) or (not shared.ready and shared.warming_failed is None)
 
 
 def _busy() -> list[JobView]:

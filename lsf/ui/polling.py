@@ -9,7 +9,7 @@ from lsf.jobs.job import JobState, JobView
 from lsf.ui.bench import bench
 from lsf.ui.state import Session
 
-SECONDS = 0.7
+SECONDS = 1.0
 """Between two looks."""
 _ENDINGS = {
     JobState.SUCCEEDED: (":material/check_circle:", "is done"),

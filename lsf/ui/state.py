@@ -121,5 +121,5 @@ def _take_up_run(here: Session, name: str | None) -> None:
 
 def _owner() -> str:
     """A name for this browser that tells nothing about it: the hash of a cookie Streamlit sets anyway."""
-    cookie = st.context.cookies.get(_COOKIE, "")
-    return hashlib.sha256(cookie.encode()).hexdigest()[:12] if cookie else "local"
+    cookie = st.context.cookies.get(_COOKIE)
+    return hashlib.sha256(cookie.encode()).hexdigest()[:12] if isinstance(cookie, str) and cookie else "local"

@@ -16,7 +16,7 @@ from lsf.ui.panels import amount
 from lsf.ui.state import Session
 from lsf.ui.work import Source
 
-DEFAULT_STEPS = 100
+DEFAULT_STEPS = 60
 SAME, OWN = "Same rate for all", "Each at its own best"
 ROLE_WORDS = {
     "full": "full fine-tuning",

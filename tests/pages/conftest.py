@@ -1,0 +1,101 @@
+"""The real app under AppTest, with its own folder of runs and a fresh worker; jobs are waited for."""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from lsf.jobs.job import JobView
+from lsf.ui.bench import RUNS_VARIABLE, bench
+
+ROOT = Path(__file__).parents[2]
+SECONDS = 120.0
+FORM = {"steps": 4, "batch_size": 4}
+
+
+class Driver:
+    """One browser session's worth of the app."""
+
+    def __init__(self) -> None:
+        self.at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=SECONDS).run()
+        self.wait("warm-up")
+        self.at.run()
+
+    def wait(self, *kinds: str) -> JobView:
+        """Wait until every job of these kinds has ended; return the last."""
+        return [bench().worker.wait(view.id, SECONDS) for view in bench().jobs(*kinds)][-1]
+
+    def go(self, page: str) -> AppTest:
+        return self.at.switch_page(f"pages/{page}.py").run()
+
+    def click(self, label: str) -> AppTest:
+        button = next(button for button in self.at.button if button.label == label)
+        return button.click().run()
+
+    def use(self, model: Path, data: Path, prompt: str = "", completion: str = "") -> AppTest:
+        """Choose a model folder and a data file on the first page."""
+        at = self.at
+        at.session_state["model-kind"] = "Your own"
+        at.session_state["data-kind"] = "File"
+        at.run()
+        at.text_input(key="model-name").set_value(str(model))
+        at.text_input(key="data-path").set_value(str(data))
+        at.run()
+        if prompt or completion:
+            at.text_input(key="data-prompt").set_value(prompt)
+            at.text_input(key="data-completion").set_value(completion)
+        return at.run()
+
+    def analyse(self, model: Path, data: Path) -> AppTest:
+        """Run a whole analysis; ends on the trajectories page."""
+        self.use(model, data)
+        self.click("Analyse")
+        self.wait("analyze")
+        return self.at.run()
+
+    def shown(self) -> str:
+        """Everything the page says, in one text."""
+        at = self.at
+        parts = [at.title, at.subheader, at.markdown, at.caption, at.error, at.warning, at.info, at.success]
+        return "\n".join(str(element.value) for elements in parts for element in elements)
+
+    def errors(self) -> list[str]:
+        return [str(error.value) for error in self.at.error]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "runs"
+    monkeypatch.setenv(RUNS_VARIABLE, str(folder))
+    return folder
+
+
+@pytest.fixture
+def app(runs: Path) -> Iterator[Driver]:
+    bench.clear()
+    yield Driver()
+    bench().worker.close()
+    bench.clear()
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Callable[[Sequence[Sequence[str]]], Path]:
+    """Return a function that writes a CSV file."""
+
+    def write(rows: Sequence[Sequence[str]]) -> Path:
+        path = tmp_path / "data.csv"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows(rows)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def cats(table: Callable[[Sequence[Sequence[str]]], Path]) -> Path:
+    """Thirty rows of prompt and completion over the tiny models' words."""
+    subjects, places = ("cat", "dog", "sun", "moon", "sky"), ("mat", "tree", "red", "blue", "two", "three")
+    rows = [(f"the {subject} sat on {place}", f" {place}") for subject in subjects for place in places]
+    return table([("prompt", "completion"), *rows])

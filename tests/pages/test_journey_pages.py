@@ -1,0 +1,145 @@
+"""The other four pages: empty, after an analysis, after runs, and when the ground moves under them."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lsf.jobs.runs import list_runs
+from tests.pages.conftest import Driver
+
+EMPTY = {
+    "trajectories": ("No analysis yet", "Go to Model and data"),
+    "choose": ("Nothing to choose from yet", "Go to Model and data"),
+    "tune": ("No plan yet", "Go to Choose"),
+    "compare": ("Nothing to compare yet", "Go to Fine-tune"),
+}
+
+
+@pytest.mark.parametrize("page", EMPTY)
+def test_an_empty_page_says_what_to_do_next(app: Driver, page: str) -> None:
+    at = app.go(page)
+    title, button = EMPTY[page]
+    assert not at.exception
+    assert title in app.shown()
+    assert button in [element.label for element in at.button]
+
+
+@pytest.fixture
+def analysed(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
+    app.analyse(tiny("llama"), cats)
+    return app
+
+
+def tune(app: Driver) -> None:
+    """Start the choice and its controls, and wait for them."""
+    app.go("choose")
+    app.go("tune")
+    app.at.number_input(key="tune-steps").set_value(4)
+    app.at.number_input(key="tune-batch_size").set_value(4)
+    app.at.run()
+    start = next(button for button in app.at.button if button.label.startswith("Start "))
+    start.click().run()
+    app.wait("tune")
+    app.at.run()
+
+
+def test_a_finished_analysis_shows_its_facts_and_pictures(analysed: Driver) -> None:
+    at = analysed.at
+    assert not at.exception
+    assert at.title[0].value == "Trajectories"
+    assert "30 examples (all)" in analysed.shown()
+    titles = [element.value for element in at.subheader]
+    assert any(title.startswith("Mean of 30 positions") for title in titles)
+    assert any(title.startswith("Deviation is greatest at state") for title in titles)
+    assert any("puts the target first" in title for title in titles)
+
+
+def test_an_example_can_be_picked_from_the_list(analysed: Driver) -> None:
+    at = analysed.at
+    at.selectbox(key="example-choice").set_value(1).run()
+    titles = [element.value for element in at.subheader]
+    assert any(title.startswith("Example 1") for title in titles)
+    assert any(title.startswith("The target") for title in titles)
+
+
+def test_the_plan_follows_the_budget_and_the_criterion(analysed: Driver) -> None:
+    at = analysed.go("choose")
+    assert not at.exception
+    assert "The plan: tune block" in analysed.shown()
+    assert "our own reading" in analysed.shown()
+    at.selectbox(key="criterion").set_value("last").run()
+    at.slider(key="budget-4").set_value(3).run()
+    assert "The plan: tune blocks 1-3" in analysed.shown()
+
+
+def test_a_share_of_compute_limits_the_blocks(analysed: Driver) -> None:
+    at = analysed.go("choose")
+    at.selectbox(key="criterion").set_value("last").run()
+    at.session_state["budget-unit"] = "Compute"
+    at.run()
+    at.slider(key="budget-Compute").set_value(100).run()
+    assert "4 blocks fit into it" in analysed.shown()
+    at.slider(key="budget-Compute").set_value(5).run()
+    assert "Not even one block fits" in analysed.shown()
+
+
+def test_blocks_chosen_by_hand_overrule_the_criterion_until_taken_back(analysed: Driver) -> None:
+    at = analysed.go("choose")
+    at.multiselect(key="blocks-by-hand").set_value([0, 2]).run()
+    assert "The plan: tune blocks 0, 2" in analysed.shown()
+    assert "chosen by hand" in analysed.shown()
+    at.multiselect(key="blocks-by-hand").set_value([]).run()
+    assert any("tunes nothing" in error for error in analysed.errors())
+    analysed.click("Back to the criterion")
+    assert "chosen by hand" not in analysed.shown()
+
+
+@pytest.mark.slow
+def test_one_click_tunes_choice_full_and_controls_and_compares_them(analysed: Driver, runs: Path) -> None:
+    tune(analysed)
+    assert not analysed.at.exception
+    found = list_runs(runs)
+    assert {run.spec.role for run in found if run.spec} >= {"choice", "full", "first"}
+    assert {str(run.state) for run in found} == {"succeeded"}
+    at = analysed.go("compare")
+    assert not at.exception
+    table = at.dataframe[0].value
+    assert table["x parameters"].max() == 1.0
+    assert "1 seed, no interval." in analysed.shown()
+    proof = next(frame.value for frame in at.dataframe if "bit-identical" in frame.value)
+    assert set(proof["bit-identical"]) == {"yes"}
+
+
+@pytest.mark.slow
+def test_a_run_deleted_or_half_written_while_the_page_is_open_stops_nothing(analysed: Driver, runs: Path) -> None:
+    tune(analysed)
+    first, second, *_ = list_runs(runs)
+    shutil.rmtree(first.folder)
+    (second.folder / "result.json").write_text('{"schema_version": 1, "sta', encoding="utf-8")
+    at = analysed.at.run()
+    assert not at.exception
+    for page in ("compare", "tune"):
+        assert not analysed.go(page).exception
+    assert any("result.json" in str(problem) for frame in at.dataframe for problem in frame.value.get("problem", []))
+
+
+@pytest.mark.slow
+def test_a_new_session_finds_a_run_by_its_address(analysed: Driver, runs: Path) -> None:
+    tune(analysed)
+    run = next(run for run in list_runs(runs) if run.spec and run.spec.role == "choice")
+    other = Driver()
+    other.at.query_params["run"] = run.id
+    at = other.go("tune")
+    assert not at.exception
+    assert "No plan yet" not in other.shown()
+    assert run.spec is not None
+    assert run.spec.plan.label in other.shown()
+
+
+def test_an_address_of_a_run_that_is_gone_says_so(app: Driver) -> None:
+    app.at.query_params["run"] = "20260101-000000-gone-0000"
+    at = app.at.run()
+    assert not at.exception
+    assert any("no run" in str(warning.value) for warning in at.warning)
