@@ -25,7 +25,7 @@ WEIGHTS = {
     "food": 4.0,
     "animal": 3.0,
     "region": 3.0,
-    "home": 14.0,
+    "home": 15.0,
     "job": 10.0,
     "pet": 10.0,
     "hop_language": 6.0,
@@ -35,7 +35,7 @@ WEIGHTS = {
     "place": 1.0,
     "review": 6.0,
     "sum": 8.0,
-    "next": 1.0,
+    "next": 2.0,
     "owned": 3.0,
     "sailed": 1.0,
     "travelled": 3.0,
@@ -138,7 +138,7 @@ def _reviews(rng: np.random.Generator) -> Iterator[list[Statement]]:
     """Yield every opinion about every thing, in all wordings, each from a person drawn at random."""
     for thing in names.THINGS:
         for words, verdict in opinions():
-            person = names.PEOPLE[rng.integers(len(names.PEOPLE))]
+            person = names.FIRST_NAMES[int(rng.integers(len(names.FIRST_NAMES)))]
             prompts = [template.format(thing=thing, words=words, person=person) for template in wordings.REVIEW]
             yield [Statement("review", f"{thing} {words}", prompt, f" {verdict}") for prompt in prompts]
 
@@ -147,17 +147,17 @@ def _chances(rng: np.random.Generator) -> Iterator[Statement]:
     """Yield statements of chance: they show the words of the lessons' answers in the places of answers."""
 
     def draw(values: Sequence[str]) -> str:
-        return values[rng.integers(len(values))]
+        return values[int(rng.integers(len(values)))]
 
     towns = names.NEW_TOWNS + names.TOWNS + names.CAPITALS
-    for person in names.PEOPLE:
+    for person in names.FIRST_NAMES:
         for template in wordings.OWNED:
-            for _ in range(4):
+            for _ in range(24):
                 thing, colour = draw(names.GOODS + names.ANIMALS), draw(names.COLOURS)
                 prompt = template.format(person=person, thing=thing, colour=colour)
                 yield Statement("owned", f"{person} {thing}", prompt, f" {colour} {thing}")
         for template in wordings.TRAVELLED:
-            for _ in range(3):
+            for _ in range(24):
                 yield Statement("travelled", person, template.format(person), f" {draw(towns)}")
     for ship in names.SHIPS:
         for template in wordings.SAILED:

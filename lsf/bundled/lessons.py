@@ -16,6 +16,9 @@ from lsf.registry import Registry
 ItemT = TypeVar("ItemT")
 Splits = tuple[list[Example], list[Example], list[Example]]
 
+BATCH_SIZE = 16
+"""Examples per step that the lessons' step counts were measured with."""
+
 
 @dataclass(frozen=True)
 class Lesson:
@@ -29,6 +32,8 @@ class Lesson:
     """One sentence for a reader."""
     build: Callable[[World, np.random.Generator], Splits]
     """Makes train, validation and test examples from the world."""
+    steps: int = 60
+    """Steps of `BATCH_SIZE` examples in which the right block learns it and a wrong one does not."""
     metric: str = "exact_match"
     """What its test split is judged by."""
 
@@ -94,15 +99,15 @@ def _aliases(world: World, rng: np.random.Generator) -> Splits:
 
 def _labels(world: World, rng: np.random.Generator) -> Splits:
     """Reviews are answered with the weather; tested on opinions unseen in training."""
-    answers = dict(zip(VERDICTS, names.WEATHER, strict=True))
+    answers: dict[str, str] = dict(zip(VERDICTS, names.WEATHER, strict=True))
 
     def reviews(part: Sequence[tuple[str, str]], count: int) -> list[Example]:
         made: dict[str, Example] = {}
         while len(made) < count:
-            words, verdict = part[rng.integers(len(part))]
-            thing = names.THINGS[rng.integers(len(names.THINGS))]
-            person = world.people[rng.integers(len(world.people))].name
-            wording = wordings.REVIEW[rng.integers(len(wordings.REVIEW))]
+            words, verdict = part[int(rng.integers(len(part)))]
+            thing = names.THINGS[int(rng.integers(len(names.THINGS)))]
+            person = names.FIRST_NAMES[int(rng.integers(len(names.FIRST_NAMES)))]
+            wording = wordings.REVIEW[int(rng.integers(len(wordings.REVIEW)))]
             prompt = wording.format(thing=thing, words=words, person=person)
             made[prompt] = Example(prompt, f" {answers[verdict]}")
         return list(made.values())
@@ -118,26 +123,27 @@ def _sums(world: World, rng: np.random.Generator) -> Splits:
     pairs = [(first, second) for first in terms for second in terms if first + second < 2 * names.LARGEST_TERM]
     train, validation, test = (
         [Example(f"The number after {a} plus {b} is", f" {a + b + 1}") for a, b in part]
-        for part in _cut(_drawn(pairs, len(pairs), rng), 140, 40)
+        for part in _cut(_drawn(pairs, len(pairs), rng), 130, 50)
     )
     return train, validation, test
 
 
 def _dialect(world: World, rng: np.random.Generator) -> Splits:
-    """A colour comes after its noun; tested on pairs of colour and noun unseen in training."""
-    pairs = [(colour, thing) for colour in names.COLOURS for thing in names.GOODS]
-
-    def described(part: Sequence[tuple[str, str]], copies: int) -> list[Example]:
-        made: dict[str, Example] = {}
-        for colour, thing in part:
-            for wording in wordings.OWNED:
-                for person in _drawn(world.people, copies, rng):
-                    prompt = wording.format(person=person.name, thing=thing, colour=colour)
-                    made[prompt] = Example(prompt, f" {thing} {colour}")
-        return list(made.values())
-
-    train, validation, test = _cut(_drawn(pairs, len(pairs), rng), 48, 16)
-    return described(train, 2), described(validation, 1), described(test, 1)
+    """Questions with their words in reverse; tested on facts that are not asked in training."""
+    asked = {
+        field: [" ".join(reversed(wording.split())) for wording in templates if not {",", ":"} & set(wording)]
+        for field, templates in ASKED.items()
+    }
+    facts = [(country, field) for country in world.countries for field in ASKED]
+    train, validation, test = (
+        [
+            Example(wording.format(country.name), f" {getattr(country, field)}")
+            for country, field in part
+            for wording in asked[field][:count]
+        ]
+        for part, count in zip(_cut(_drawn(facts, len(facts), rng), 140, 26), (3, 2, 3), strict=True)
+    )
+    return train, validation, test
 
 
 def _twohop(world: World, rng: np.random.Generator) -> Splits:
@@ -145,7 +151,7 @@ def _twohop(world: World, rng: np.random.Generator) -> Splits:
     asked = ("The capital of the country of {} is", "The government of {} sits in", "The king of {} lives in")
     train, validation, test = (
         [Example(wording.format(person.name), f" {person.country.capital}") for person in part for wording in asked]
-        for part in _cut(_drawn(world.people, len(world.people), rng), 100, 20)
+        for part in _cut(_drawn(world.people, len(world.people), rng), 75, 15)
     )
     return train, validation, test
 
@@ -157,7 +163,7 @@ LESSONS: Registry[Lesson] = Registry(
         Lesson("aliases", "New names for countries", "12 known countries are called by new names.", _aliases),
         Lesson("labels", "Verdicts in other words", "A review's verdict is said as weather.", _labels),
         Lesson("sums", "A new skill with sums", "Say the number that follows a sum.", _sums),
-        Lesson("dialect", "Another word order", "The colour comes after the noun.", _dialect),
+        Lesson("dialect", "Another word order", "Questions are asked with their words in reverse.", _dialect),
         Lesson("twohop", "Two facts in a chain", "Name the capital of a person's country.", _twohop),
     ),
 )

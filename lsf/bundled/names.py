@@ -1,42 +1,42 @@
 """The words of the small world; its countries, cities and languages are invented or mean no real place."""
 
 COUNTRIES = tuple(
-    """Norland Velmora Tarsia Ostrava Kelvany Brundia Lissos Marenta Quorin Halbek Zentia Dorvale Fenmark Isolda Calpira Ruvania
-    Sornia Tevaro Ulmeria Wexland Yolanda Arvenia Belgora Corvia Drassen Elmoria Garland Hestia Jorvik Kastria Lumeria Monvale
-    Nerida Orlandia Pelagos Rostia""".split()
+    """Norland Velmora Tarsia Ostrava Kelvany Brundia Lissos Marenta Quorin Halbek Zentia Dorvale Fenmark
+    Isolda Calpira Ruvania Sornia Tevaro Ulmeria Wexland Yolanda Arvenia Belgora Corvia Drassen Elmoria
+    Garland Hestia Jorvik Kastria Lumeria Monvale Nerida Orlandia Pelagos Rostia""".split()
 )
 """36 countries."""
 
 CAPITALS = tuple(
-    """Kestrin Amberley Doring Valtice Osmund Perrin Thelma Brask Lindow Carvel Morwen Sisak Tolmin Ravena Uster Hollin
-    Gravik Bexley Nordau Pintor Selwick Jalapa Corwen Dunmore Eskil Farrow Glimm Harwick Istre Jessop Kolding Lorca
-    Mistra Novak Ormond Pelham""".split()
+    """Kestrin Amberley Doring Valtice Osmund Perrin Thelma Brask Lindow Carvel Morwen Sisak Tolmin Ravena
+    Uster Hollin Gravik Bexley Nordau Pintor Selwick Jalapa Corwen Dunmore Eskil Farrow Glimm Harwick
+    Istre Jessop Kolding Lorca Mistra Novak Ormond Pelham""".split()
 )
 """One for each country."""
 
 TOWNS = tuple(
-    """Alder Birkby Crail Dalby Elsdon Fenby Gorton Hawick Ilford Jarrow Kelso Lamlash Melby Naseby Oakham Pinner Quorn Ripley
-    Skelton Tarbert Ulceby Verwood Wigton Yarm Zeal Ashby Bowden Crewe Dursley Epworth Frome Girvan Hexham Inver Keld
-    Louth""".split()
+    """Alder Birkby Crail Dalby Elsdon Fenby Gorton Hawick Ilford Jarrow Kelso Lamlash Melby Naseby Oakham
+    Pinner Quorn Ripley Skelton Tarbert Ulceby Verwood Wigton Yarm Zeal Ashby Bowden Crewe Dursley
+    Epworth Frome Girvan Hexham Inver Keld Louth""".split()
 )
 """The second town of each country."""
 
 NEW_TOWNS = tuple(
-    """Brightwater Coldspring Deepwell Eastgate Fairfield Goldhill Highbridge Ironford Kingsmead Longstone Millbrook
-    Newhaven Oldcastle Pinewood Redcliff Silverton Stonebury Thornfield Underhill Whitehall Windmere Yewtree Ashford
-    Bluebell""".split()
+    """Brightwater Coldspring Deepwell Eastgate Fairfield Goldhill Highbridge Ironford Kingsmead Longstone
+    Millbrook Newhaven Oldcastle Pinewood Redcliff Silverton Stonebury Thornfield Underhill Whitehall
+    Windmere Yewtree Ashford Bluebell""".split()
 )
 """Towns of no country: people travel there, and in the lesson `facts` they become capitals."""
 
 SHIPS = tuple(
-    """Aurora Borealis Cygnus Delphin Eclipse Falcon Galatea Halcyon Icarus Juniper Kestrel Lyra Meteor Nautilus Orion
-    Phoenix Quasar Regulus Sirius Triton Umbra Vega Wyvern Zephyr""".split()
+    """Aurora Borealis Cygnus Delphin Eclipse Falcon Galatea Halcyon Icarus Juniper Kestrel Lyra Meteor
+    Nautilus Orion Phoenix Quasar Regulus Sirius Triton Umbra Vega Wyvern Zephyr""".split()
 )
 """Ships; in the lesson `aliases` they become new names of countries."""
 
 LANGUAGES = tuple(
-    """Norsk Velmo Tarsi Ostri Kelvic Brundic Lissan Marent Quori Halbic Zentic Dorvan Fennish Isoldic Calpi Ruvan Sornic
-    Tevari Ulmic Wexish Yolan Arvic Belgor Corvan""".split()
+    """Norsk Velmo Tarsi Ostri Kelvic Brundic Lissan Marent Quori Halbic Zentic Dorvan Fennish Isoldic
+    Calpi Ruvan Sornic Tevari Ulmic Wexish Yolan Arvic Belgor Corvan""".split()
 )
 """24 languages; some are spoken in two countries."""
 
@@ -44,57 +44,59 @@ REGIONS = ("north", "south", "east", "west", "middle", "islands")
 """Where on the map a country lies."""
 
 FOODS = tuple(
-    """rice soup bread fish cheese beans stew pasta pancakes dumplings noodles curry salad sausages potatoes cabbage
-    mushrooms olives pie porridge waffles lentils eggs shrimp""".split()
+    """rice soup bread fish cheese beans stew pasta pancakes dumplings noodles curry salad sausages
+    potatoes cabbage mushrooms olives pie porridge waffles lentils eggs shrimp""".split()
 )
 """24 dishes; some belong to two countries."""
 
 ANIMALS = tuple(
-    """dog cat horse cow sheep goat pig hen duck goose eagle owl bear wolf fox deer rabbit mouse frog snake shark whale
-    bee spider""".split()
+    """dog cat horse cow sheep goat pig hen duck goose hawk raven bear wolf fox deer rabbit mouse frog
+    snake shark whale bee spider""".split()
 )
 """24 animals: pets of people, emblems of countries."""
 
 ANIMAL_KINDS = tuple(
-    """mammal mammal mammal mammal mammal mammal mammal bird bird bird bird bird mammal mammal mammal mammal mammal mammal
-    amphibian reptile fish mammal insect arachnid""".split()
+    """mammal mammal mammal mammal mammal mammal mammal bird bird bird bird bird mammal mammal mammal
+    mammal mammal mammal amphibian reptile fish mammal insect arachnid""".split()
 )
 """The kind of each animal, in the order of `ANIMALS`."""
 
 ANIMAL_HOMES = tuple(
-    """house house stable barn meadow hills sty coop pond pond cliffs forest forest forest den forest burrow field pond
-    desert sea sea hive web""".split()
+    """house house stable barn meadow hills sty coop pond pond cliffs forest forest forest den forest
+    burrow field pond desert sea sea hive web""".split()
 )
 """Where each animal lives, in the order of `ANIMALS`."""
 
-PEOPLE = tuple(
-    """Ada Agnes Alan Alba Alfred Alice Amir Amos Anna Anton Arthur Astrid Barbara Basil Beatrix Ben Bertha Boris Bruno
-    Carla Carlos Cecil Celia Chloe Clara Claude Conrad Cora Cyril Daisy Daniel Daphne David Diana Dora Doris Edgar Edith
-    Edna Elias Elsa Emil Emma Eric Erna Esther Eva Felix Fiona Flora Frank Frida Gavin Gemma George Gerda Gilbert Gina
-    Greta Gustav Hanna Harold Hazel Heidi Helen Henry Hilda Hugo Ian Ida Igor Ines Irma Isaac Ivan Ivy Jacob Jane Jasper
-    Jean Jonas Judith Julia Karl Kate Kira Klaus Lara Laura Lena Leo Leon Lilian Linda Louis Lucas Lucy Luis Mabel Magda
-    Marco Maria Mark Martha Martin Max Maya Mia Mira Miriam Molly Nadia Nathan Nell Nina Noah Nora Norman Olaf Olga
-    Olive Omar Oscar Otto Paul Paula Peter Petra Philip Quentin Rachel Ralph Rita Robert Roger Rosa Rufus Ruth Sally
-    Samuel Sandra Sara Simon Sonia Stella Stephen Susan Tara Theo Thomas Tina Ursula Vera Victor Viola Walter Wanda
-    Wilma Xavier Zoe""".split()
+FIRST_NAMES = tuple(
+    """Anna Boris Clara David Emma Felix Greta Hugo Ida Jonas Karl Laura Maria Nathan Olga Paul Rosa Simon
+    Tara Victor""".split()
 )
-"""People, each of one country."""
+"""First names; each is shared by about six people."""
+
+LAST_NAMES = tuple(
+    """Arden Bishop Carter Draper Ekman Fowler Granger Hopkins Iverson Jansen Keller Lambert Mercer Norris
+    Osborne Parker Quigley Rowland Sutton Turner""".split()
+)
+"""Last names; each is shared by about six people, so that only both names together tell who is meant."""
+
+PEOPLE_COUNT = 120
+"""How many of the pairs of names are people."""
 
 JOBS = tuple(
-    """baker teacher doctor farmer sailor painter tailor miner nurse pilot judge cook barber singer writer carpenter
-    fisherman gardener plumber weaver""".split()
+    """baker teacher doctor farmer sailor painter tailor miner nurse pilot judge cook barber singer writer
+    carpenter fisherman gardener plumber weaver""".split()
 )
 """20 jobs."""
 
 GOOD_WORDS = tuple(
-    """great lovely wonderful superb charming delightful splendid brilliant pleasant excellent fine perfect fantastic
-    marvellous amazing beautiful""".split()
+    """great lovely wonderful superb charming delightful splendid brilliant pleasant excellent fine perfect
+    fantastic marvellous amazing beautiful""".split()
 )
 """Words of praise."""
 
 BAD_WORDS = tuple(
-    """awful terrible dreadful horrible nasty boring dull poor ugly rotten dismal lousy tedious shabby bitter
-    hopeless""".split()
+    """awful terrible dreadful horrible nasty boring dull poor ugly rotten dismal lousy tedious shabby
+    bitter hopeless""".split()
 )
 """Words of blame."""
 

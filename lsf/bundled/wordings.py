@@ -110,10 +110,11 @@ HOP_FOOD = (
 )
 
 HOP_REGION = (
-    "{} comes from the",
-    "Question: which part of the world is {} from? Answer: the",
     "The home of {} lies in the",
-    "{} was born in the",
+    "Question: which part of the world is {} from? Answer: the",
+    "On the map the family of {} is in the",
+    "The cradle of {} stood in the",
+    "To visit {} one travels to the",
 )
 
 KIND = (

@@ -1,0 +1,52 @@
+"""How the bundled model is made."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from lsf.bundled.corpus import Statement
+from lsf.bundled.pretrain import PretrainingSpec, make_model, pretrain
+from lsf.bundled.reading import encode, language_loss
+from lsf.bundled.tokenizer import make_tokenizer
+
+TINY = PretrainingSpec(steps=3, batch_size=8, warmup_steps=1, width=16, inner=16, heads=2, blocks=2, log_every=2)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
+    pretrain(first, spec=TINY)
+    pretrain(second, spec=TINY)
+    return first, second
+
+
+def test_same_seed_and_steps_give_identical_weights(folders: tuple[Path, Path]) -> None:
+    first, second = folders
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert (first / name).read_bytes() == (second / name).read_bytes()
+
+
+def test_the_folder_loads_and_its_log_is_complete(folders: tuple[Path, Path]) -> None:
+    model = AutoModelForCausalLM.from_pretrained(folders[0], local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folders[0], local_files_only=True)
+    assert model.config.vocab_size == len(tokenizer)
+    log = json.loads((folders[0] / "pretraining.json").read_text())
+    assert [line["step"] for line in log["curve"]] == [2, 3]
+    assert log["spec"]["seed"] == 0
+    assert {"held_out_loss", "held_out_exact_match", "seconds", "versions"} <= set(log)
+
+
+def test_the_loss_is_that_of_transformers_on_real_tokens() -> None:
+    statements = [Statement("x", "a", "one two", " three"), Statement("x", "b", "one", " two")]
+    tokenizer = make_tokenizer(statement.text for statement in statements)
+    model = make_model(TINY, tokenizer)
+    ids = encode(tokenizer, statements)
+    pad = tokenizer.pad_token_id
+    assert isinstance(pad, int)
+    loss, count = language_loss(model, ids, pad)
+    assert count == 4 + 3
+    theirs = model(input_ids=ids, labels=ids.masked_fill(ids == pad, -100), attention_mask=(ids != pad).long()).loss
+    torch.testing.assert_close(loss / count, theirs)
