@@ -103,9 +103,10 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     reporter = TerminalReporter()
     loaded = _load_model(arguments, reporter)
     from lsf.measure.analyze import analyze
+    from lsf.training.probing import probe_blocks
 
     try:
-        analysis = analyze(loaded, task, settings, reporter)
+        analysis = analyze(loaded, task, settings, reporter, probe_blocks)
     finally:
         reporter.close()
     analysis.save(arguments.json)

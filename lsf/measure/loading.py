@@ -117,7 +117,16 @@ def _load_weights(source: ModelSource, dtype: torch.dtype, device: Device) -> An
         raise ModelError(
             f"{source.name} lacks {len(missing)} of its weights (such as {missing[0]}); they would have been random."
         )
-    return model.eval().requires_grad_(False)
+    model.eval().requires_grad_(False)
+    _leave_file(model)
+    return model
+
+
+def _leave_file(model: Any) -> None:
+    """Copy weights that still lie in the mapped file: a file replaced later would take the whole process down."""
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu":
+            parameter.data = parameter.data.clone()
 
 
 def _load_tokenizer(source: ModelSource) -> Any:

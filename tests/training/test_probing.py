@@ -1,0 +1,44 @@
+"""Short runs on every block alone, on a real task."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lsf.analysis.criteria import CRITERIA
+from lsf.analysis.plan import Plan
+from lsf.analysis.settings import AnalysisSettings
+from lsf.data.sources import load_task
+from lsf.data.task import Example, Task
+from lsf.errors import DataError
+from lsf.jobs.runs import create_run, read_metrics
+from lsf.jobs.spec import RunSpec
+from lsf.measure.analyze import analyze
+from lsf.measure.loading import load_model
+from lsf.reporting import Silent
+from lsf.training.probing import PROBE_BATCH, PROBE_RATE, PROBE_STEPS, probe_blocks
+from lsf.training.run import tune
+
+
+@pytest.mark.slow
+def test_every_criterion_scores_every_block_of_the_bundled_model(tmp_path: Path) -> None:
+    loaded, task = load_model("bundled"), load_task("lesson:facts")
+    settings = AnalysisSettings(limit=24, criteria=tuple(CRITERIA))
+    analysis = analyze(loaded, task, settings, Silent(), probe_blocks)
+    assert analysis.criteria == tuple(CRITERIA)
+    drops = np.array(analysis.scores("probe"), dtype=float)
+    assert drops.max() > 0.1
+    # the same short run, asked for as a run: the probe's drop is what a real run measures
+    block = int(drops.argmax())
+    plan = Plan("bundled", 8, (block,))
+    spec = RunSpec("bundled", "lesson:facts", plan, steps=PROBE_STEPS, learning_rate=PROBE_RATE, batch_size=PROBE_BATCH)
+    folder = create_run(tmp_path, spec)
+    tune(loaded, task, spec, folder, Silent())
+    rows = [row for row in read_metrics(folder) if row.get("validation_loss") is not None]
+    assert rows[0]["validation_loss"] - rows[-1]["validation_loss"] == pytest.approx(drops[block], abs=0.05)
+
+
+def test_without_validation_examples_the_probe_says_so() -> None:
+    task = Task("few", (Example("the capital of", " x"),), (), ())
+    with pytest.raises(DataError, match="probe needs validation examples"):
+        probe_blocks(load_model("bundled"), task, AnalysisSettings(), Silent())
