@@ -22,6 +22,7 @@ from lsf.axes import DEVICES, DTYPES
 from lsf.bundled.lessons import LESSONS
 from lsf.data.sources import load_task
 from lsf.data.task import Task
+from lsf.environment import settle_threads
 from lsf.errors import BadInputError, LsfError
 from lsf.files import write_text
 from lsf.jobs.bundle import COMMAND, save_bundle
@@ -36,6 +37,7 @@ LOG_FILE = Path(os.environ.get("LSF_LOG", Path.home() / ".cache" / "lsf" / "lsf.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
+    settle_threads()
     try:
         arguments = build_parser().parse_args(argv)
         return arguments.command(arguments)

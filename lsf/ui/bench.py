@@ -6,15 +6,13 @@ from typing import Any
 
 import streamlit as st
 
+from lsf.environment import settle_threads
 from lsf.jobs.job import JobState, JobView, Report
 from lsf.jobs.worker import Worker
 
 RUNS_VARIABLE = "LSF_RUNS"
 """Environment variable that names the folder of runs; default `./runs`."""
 WARM_UP = "warm-up"
-THREADING = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)), "OMP_WAIT_POLICY": "PASSIVE"}
-"""Read by torch when it is imported, unless the user has set them: one core is left to the server and the browser, and
-idle threads sleep. Measured on 2 busy cores: an analysis of 0.8 s took 15 s with two threads that spin."""
 
 
 class Bench:
@@ -22,8 +20,7 @@ class Bench:
 
     def __init__(self) -> None:
         """Start the worker; torch is imported by its first job, not here."""
-        for name, value in THREADING.items():
-            os.environ.setdefault(name, value)
+        settle_threads()
         self.worker = Worker("bench")
         self._shelf: Any = None
         self._warm: str | None = None
