@@ -105,10 +105,12 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     reporter = TerminalReporter()
     loaded = _load_model(arguments, reporter)
     from lsf.measure.analyze import analyze
-    from lsf.training.probing import probe_blocks
 
+    short_runs = None
+    if any(CRITERIA[name].needs == "runs" for name in settings.criteria):
+        from lsf.training.probing import probe_blocks as short_runs
     try:
-        analysis = analyze(loaded, task, settings, reporter, probe_blocks)
+        analysis = analyze(loaded, task, settings, reporter, short_runs)
     finally:
         reporter.close()
     analysis.save(arguments.json)

@@ -7,8 +7,10 @@ from importlib.metadata import version
 import lsf
 
 THREADING = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)), "OMP_WAIT_POLICY": "PASSIVE"}
-"""Read by torch when it is imported, unless the user has set them: one core is left to everything else, and idle threads
-sleep. Measured on 2 busy cores: an analysis of 0.8 s took 15 s, a tune of 9 s took 270 s, with two threads that spin."""
+"""Read by torch when it is imported, unless the user has set them: one core stays free, idle threads sleep.
+
+Measured on 2 busy cores with two threads that spin: an analysis of 0.8 s took 15 s, a tune of 9 s took 270 s.
+"""
 
 
 def settle_threads() -> None:
