@@ -1,11 +1,13 @@
 """Runs as the pages look at them: what belongs together, their curves, their table."""
 
+import shlex
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pandas as pd
 
+from lsf.analysis.plan import format_blocks
 from lsf.figures.curves import Curve
 from lsf.figures.palette import ROLES
 from lsf.jobs.runs import Run, read_metrics
@@ -19,6 +21,7 @@ METRICS = {
     "validation exact match": ("validation_exact_match", False, True),
 }
 """What is drawn -> column of metrics.jsonl, whether lower is better, whether it is a share."""
+_SAID_OTHERWISE = ("model", "data", "plan", "role", "schema_version")
 
 
 def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
@@ -99,10 +102,12 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def command(spec: RunSpec) -> str:
-    """Return the shell command that repeats a run."""
-    tuned = "--all" if spec.plan.is_full else "--blocks " + spec.plan.label.split(" ", 1)[1].replace(" ", "")
-    words = [f"python -m lsf tune --model {spec.model} --data {spec.data} {tuned}"]
-    words.append(f"--steps {spec.steps} --batch-size {spec.batch_size}")
-    words.append(f"--learning-rate {'auto' if spec.learning_rate is None else f'{spec.learning_rate:g}'}")
-    words.append(f"--seed {spec.seed} --runs runs")
-    return " ".join(words)
+    """Return the shell command that repeats a run: every setting that is not the default."""
+    tuned = ["--all"] if spec.plan.is_full else ["--blocks", format_blocks(spec.plan.blocks).replace(" ", "")]
+    words = ["python", "-m", "lsf", "tune", "--model", spec.model, "--data", spec.data, *tuned]
+    for item in fields(RunSpec):
+        value = getattr(spec, item.name)
+        if item.name in _SAID_OTHERWISE or value == item.default:
+            continue
+        words += ["--" + item.name.replace("_", "-"), "auto" if value is None else str(value)]
+    return shlex.join([*words, "--runs", "runs"])

@@ -6,6 +6,7 @@ jobs belong to the process, the runs to the disk.
 
 import hashlib
 from dataclasses import dataclass, field
+from itertools import cycle
 
 import streamlit as st
 
@@ -120,6 +121,21 @@ def _take_up_run(here: Session, name: str | None) -> None:
 
 
 def _owner() -> str:
-    """A name for this browser that tells nothing about it: the hash of a cookie Streamlit sets anyway."""
+    """Return a name for this browser, the same for all its tabs and after a reload; `local` where it has no cookie."""
     cookie = st.context.cookies.get(_COOKIE)
-    return hashlib.sha256(cookie.encode()).hexdigest()[:12] if isinstance(cookie, str) and cookie else "local"
+    return browser_name(cookie) if isinstance(cookie, str) else "local"
+
+
+def browser_name(cookie: str) -> str:
+    """Return a name that tells nothing about a browser, from a cookie that Streamlit sets anyway.
+
+    The cookie reads `2|mask|masked token|time`; the mask is new with every answer, the token under it stays.
+    """
+    try:
+        _, mask, masked, _ = cookie.strip('"').split("|")
+        token = bytes(
+            one ^ other for one, other in zip(bytes.fromhex(masked), cycle(bytes.fromhex(mask)), strict=False)
+        )
+    except ValueError:
+        token = cookie.encode()
+    return hashlib.sha256(token).hexdigest()[:12]
