@@ -32,6 +32,7 @@ from lsf.options import Parser, add_settings, given_settings
 from lsf.terminal import TerminalReporter
 
 CONTROLS = ("first", "last", "middle", "random")
+SETTLED = {None: "", True: ", the ranking has settled", False: ", the ranking did not settle"}
 LOG_FILE = Path(os.environ.get("LSF_LOG", Path.home() / ".cache" / "lsf" / "lsf.log"))
 
 
@@ -95,6 +96,8 @@ def _analyze_options(parser: argparse.ArgumentParser) -> None:
 def analyze_command(arguments: argparse.Namespace) -> int:
     """Measure, score, and write analysis.json."""
     given = given_settings(arguments, AnalysisSettings)
+    if "limit" in given and given["limit"] is None:  # --limit auto
+        given["settle"] = True
     if given.get("criteria") == ("all",):
         given["criteria"] = tuple(CRITERIA)
     for name in given.get("criteria", ()):
@@ -120,7 +123,8 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         write_text(arguments.html, analysis_page(analysis))
     print(
         f"{len(analysis.states)} states, {len(analysis.blocks)} blocks, {analysis.data.n_examples} examples "
-        f"({analysis.data.n_dropped} dropped) in {analysis.timing.total_seconds:.1f} s -> {arguments.json}"
+        f"({analysis.data.n_dropped} dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s "
+        f"-> {arguments.json}"
     )
     return 0
 

@@ -1,7 +1,7 @@
 """Folding batches of readings into one analysis, at any time of the stream the same type as at its end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,15 @@ class Recorded:
     neighbour_cosine: list[np.ndarray] = field(default_factory=list)
     semantic_loss: list[np.ndarray] = field(default_factory=list)
     states: list[np.ndarray] = field(default_factory=list)
+
+    @property
+    def any_right(self) -> bool:
+        """True where the base model answers some position right."""
+        return any((rank[:, -1] == 1).any() for rank in self.rank)
+
+    def half(self, which: int) -> "Recorded":
+        """Return every other batch: 0 the even ones, 1 the odd ones."""
+        return Recorded(**{item.name: getattr(self, item.name)[which::2] for item in fields(self)})
 
     def all_bearings(self) -> Bearings:
         """Return the bearings of every position so far as one record."""
@@ -103,11 +112,14 @@ class AnalysisBuilder:
         """Add what other passes measured, by the names of `Measurements`' fields."""
         self._recorded |= measured
 
+    def mark_settled(self) -> None:
+        """Note that reading ended because the ranking had settled."""
+        self._data = replace(self._data, settled=True)
+
     @property
     def ready(self) -> bool:
         """True once `result` can be asked for: something was read, and where it is needed, something right."""
-        ranks = self._numbers.rank
-        return bool(ranks) and (self._data.virtual == "even" or any((rank[:, -1] == 1).any() for rank in ranks))
+        return bool(self._numbers.examples) and (self._data.virtual == "even" or self._numbers.any_right)
 
     def result(self, timing: Timing) -> Analysis:
         """Return the analysis of everything read so far; at least one batch must have been added.
@@ -118,20 +130,10 @@ class AnalysisBuilder:
         numbers = self._numbers
         examples = np.concatenate(numbers.examples)
         where = numbers.all_bearings()
-        fractions = self._fractions(where)
+        fractions = self._fractions(numbers)
         deviation = mean_interval(where.deviation(fractions), examples)
         target = mean_interval(1.0 - np.clip(where.to_target, -1.0, 1.0), examples)
-        measured = Measurements(
-            n_blocks=self._model.n_blocks,
-            seed=self._seed,
-            deviation=deviation.mean,
-            target_deviation=target.mean,
-            neighbour_cosine=np.concatenate(numbers.neighbour_cosine).mean(axis=0),
-            semantic_loss=np.concatenate(numbers.semantic_loss).mean(axis=0) if numbers.semantic_loss else None,
-            sampled_states=np.concatenate(numbers.states)[:SAMPLED_POSITIONS] if numbers.states else None,
-            **self._recorded,
-        )
-        scores = score_blocks(self._criteria, measured)
+        scores = score_blocks(self._criteria, self._measured(numbers))
         return Analysis(
             model=self._model,
             data=replace(self._data, n_examples=len(np.unique(examples)), n_positions=len(examples)),
@@ -143,6 +145,30 @@ class AnalysisBuilder:
             timing=timing,
             environment=self._environment,
             trajectories=self._gallery.trajectories(fractions),
+        )
+
+    def halves(self, criterion: str) -> tuple[list[float], list[float]] | None:
+        """Return a forward criterion's scores from the even and the odd batches; None where they cannot be told."""
+        if len(self._numbers.examples) < 2:
+            return None
+        parts = [self._numbers.half(which) for which in (0, 1)]
+        if self._data.virtual != "even" and not all(part.any_right for part in parts):
+            return None
+        scores = [score_blocks((criterion,), self._measured(part))[criterion] for part in parts]
+        one, other = (None if score is None else score.tolist() for score in scores)
+        return None if one is None or other is None else (one, other)
+
+    def _measured(self, numbers: Recorded) -> Measurements:
+        where = numbers.all_bearings()
+        return Measurements(
+            n_blocks=self._model.n_blocks,
+            seed=self._seed,
+            deviation=where.deviation(self._fractions(numbers)).mean(axis=0),
+            target_deviation=1.0 - where.to_target.mean(axis=0),
+            neighbour_cosine=np.concatenate(numbers.neighbour_cosine).mean(axis=0),
+            semantic_loss=np.concatenate(numbers.semantic_loss).mean(axis=0) if numbers.semantic_loss else None,
+            sampled_states=np.concatenate(numbers.states)[:SAMPLED_POSITIONS] if numbers.states else None,
+            **self._recorded,
         )
 
     def _state_rows(self, deviation: Interval, target: Interval) -> tuple[StateRow, ...]:
@@ -167,16 +193,16 @@ class AnalysisBuilder:
             for state, mass in enumerate(self._token_mass)
         )
 
-    def _fractions(self, where: Bearings) -> Float[np.ndarray, " states"]:
+    def _fractions(self, numbers: Recorded) -> Float[np.ndarray, " states"]:
         if self._data.virtual == "even":
             return even_fractions(self._model.n_blocks)
-        right = np.concatenate(self._numbers.rank)[:, -1] == 1
-        if not right.any():
+        if not numbers.any_right:
             raise BadInputError(
                 "The base model answers none of these examples right, so the virtual transition cannot be calibrated; "
                 "accepted is: even."
             )
-        return calibrated_fractions(where.progress()[right])
+        right = np.concatenate(numbers.rank)[:, -1] == 1
+        return calibrated_fractions(numbers.all_bearings().progress()[right])
 
 
 def _at(values: np.ndarray | None, state: int) -> float | None:

@@ -59,6 +59,8 @@ class DataInfo:
     """even or calibrated."""
     mean_tokens: float | None = None
     """Tokens per example, prompt and completion; for the cost model's attention terms."""
+    settled: bool | None = None
+    """True where reading ended because the ranking had settled, False where it never did; None where not asked for."""
 
 
 @dataclass(frozen=True)

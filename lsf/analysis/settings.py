@@ -49,7 +49,10 @@ def check_settings(record: Any) -> None:
 class AnalysisSettings:
     """What is measured, on how many examples, and how it is read."""
 
-    limit: int | None = setting(200, "examples measured at most", low=1, high=10_000_000)
+    limit: int | None = setting(
+        200, "examples measured at most; auto = until the ranking settles", low=1, high=10_000_000
+    )
+    settle: bool = setting(False, "stop as soon as the ranking of the first forward criterion has settled")
     split: str = setting("auto", "which examples: train where the data has splits, else all", choices=SPLITS)
     positions: str = setting("first", "the first completion token, or all of them", choices=POSITIONS)
     reading: str = setting("lens", "a state after the final norm, or raw", choices=READINGS)

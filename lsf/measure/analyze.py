@@ -10,10 +10,11 @@ from lsf.analysis.builder import AnalysisBuilder
 from lsf.analysis.criteria import CRITERIA, Need
 from lsf.analysis.result import Analysis, DataInfo, Timing
 from lsf.analysis.settings import AnalysisSettings
+from lsf.analysis.settling import LEAST_EXAMPLES, settled
 from lsf.data.encode import EncodedExample, Encoding, context_length, encode
 from lsf.data.task import Task
 from lsf.environment import environment
-from lsf.errors import LsfError
+from lsf.errors import BadInputError, LsfError
 from lsf.measure.batches import Batch, make_batches
 from lsf.measure.gradients import backward_readings, tangent_kernels
 from lsf.measure.loading import LoadedModel
@@ -62,7 +63,7 @@ def analyze(
     batches = make_batches(encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device)
     builder = _builder(loaded, task, settings, encoding)
     clock = _Clock(started)
-    _forward(loaded, batches, settings, needs, builder, clock, report)
+    batches = batches[: _forward(loaded, batches, settings, needs, builder, clock, report)]
     _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
     if "runs" in needs and short_runs is not None and not report.stop:
         builder.record(probe_drop=short_runs(loaded, task, settings, report))
@@ -90,8 +91,10 @@ def _forward(
     builder: AnalysisBuilder,
     clock: _Clock,
     report: Reporter,
-) -> None:
+) -> int:
+    """Read batches until they end, the ranking settles or a stop is asked for; return how many were read."""
     report.progress(0, len(batches), "semantic bases")
+    judge = _judge(settings)
     wanted = Wanted(settings.reading, semantic_loss="vocabulary" in needs, states="states" in needs)
     readings = stream_readings(loaded.anatomy, semantic_bases(loaded.anatomy.head_weight), batches, wanted)
     shown = time.perf_counter()
@@ -99,7 +102,7 @@ def _forward(
         if report.stop == "discard" or (report.stop and done == 1):
             raise StoppedError("The analysis was stopped.")
         if report.stop:
-            return
+            return done - 1
         begun = time.perf_counter()
         read = next(readings)
         clock.forward_seconds += time.perf_counter() - begun
@@ -109,7 +112,23 @@ def _forward(
         if builder.ready and time.perf_counter() - shown > PARTIAL_SECONDS and done < len(batches):
             report.partial(builder.result(clock.timing()))
             shown = time.perf_counter()
+        if judge and done & (done - 1) == 0 and done * settings.batch_size >= LEAST_EXAMPLES:  # at powers of two
+            halves = builder.halves(judge)
+            if halves is not None and settled(*halves):
+                builder.mark_settled()
+                return done
     report.partial(builder.result(clock.timing()))
+    return len(batches)
+
+
+def _judge(settings: AnalysisSettings) -> str | None:
+    """Return the criterion whose ranking decides when enough was read; None where all is to be read."""
+    if not settings.settle:
+        return None
+    for name in settings.criteria:
+        if CRITERIA[name].needs == "forward":
+            return name
+    raise BadInputError("To stop when the ranking has settled, a criterion of the forward pass is needed: deviation.")
 
 
 def _beyond_forward(
@@ -147,6 +166,7 @@ def _builder(loaded: LoadedModel, task: Task, settings: AnalysisSettings, encodi
         positions=settings.positions,
         reading=settings.reading,
         virtual=settings.virtual,
+        settled=False if settings.settle else None,
         mean_tokens=sum(len(row.ids) for row in encoding.rows) / len(encoding.rows),
     )
     gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None

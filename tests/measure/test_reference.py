@@ -11,6 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lsf.analysis.policies import make_plan
 from lsf.analysis.result import Analysis, load_analysis
 from lsf.analysis.settings import AnalysisSettings
 from lsf.cli import main
@@ -20,6 +21,7 @@ from lsf.measure.analyze import analyze
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.reporting import Silent
 from tests.measure.reference import reference_deviations, reference_states
+from tests.tiny import WORDS
 
 PAIRS = [
     ("the cat sat on", " the mat"),
@@ -163,3 +165,19 @@ def answer_of(loaded: LoadedModel, prompt: str) -> str:
     with torch.no_grad():
         logits = loaded.model(**loaded.tokenizer(prompt, return_tensors="pt")).logits
     return loaded.tokenizer.decode([int(logits[0, -1].argmax())])
+
+
+def test_reading_stops_when_the_ranking_has_settled_and_says_so(tiny: Callable[[str], Path]) -> None:
+    loaded = load_model(str(tiny("llama")))
+    many = task_of([(f"the {one} sat on {two}", f" {two}") for one in WORDS for two in WORDS])
+    whole = analyze(loaded, many, AnalysisSettings(limit=None, batch_size=16), Silent())
+    early = analyze(loaded, many, AnalysisSettings(limit=None, settle=True, batch_size=16), Silent())
+    assert (whole.data.settled, whole.data.n_examples) == (None, len(WORDS) ** 2)
+    assert early.data.settled is True
+    assert 64 <= early.data.n_examples < len(WORDS) ** 2
+    best = [make_plan(analysis, "deviation", "top_k", 1).blocks for analysis in (whole, early)]
+    assert best[0] == best[1]
+    few = analyze(loaded, task_of(PAIRS), AnalysisSettings(settle=True), Silent())
+    assert (few.data.settled, few.data.n_examples) == (False, 7)
+    with pytest.raises(BadInputError, match="a criterion of the forward pass"):
+        analyze(loaded, many, AnalysisSettings(settle=True, criteria=("last",)), Silent())
