@@ -28,7 +28,7 @@ def test_a_cookie_of_another_shape_still_makes_a_name() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.42, "0.4 s"), (12.3, "12 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],,
+    [(0.42, "0.4 s"), (12.3, "12 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")],
 )
 def test_durations_read_like_speech(seconds: float, words: str) -> None:
     assert duration(seconds) == words
