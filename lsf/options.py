@@ -51,6 +51,8 @@ def _metavar(item: Field[Any]) -> str:
 
 def _help(item: Field[Any]) -> str:
     text = item.metadata["meaning"]
+    if "auto" in item.metadata:
+        text += f"; auto = {item.metadata['auto']}"
     if "low" in item.metadata:
         text += f" ({item.metadata['low']:g} to {item.metadata['high']:g})"
     default = item.default

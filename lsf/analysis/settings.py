@@ -22,7 +22,8 @@ FORWARD_DEFAULT = (
 
 
 def setting(default: Any, meaning: str, **limits: Any) -> Any:
-    """Return a dataclass field that carries its one-sentence meaning and its limits (`low`, `high`, `choices`)."""
+    """Return a dataclass field that carries its one-sentence meaning and its limits (`low`, `high`, `choices`); `auto` says what the
+    command line's word auto means for it."""
     return field(default=default, metadata={"meaning": meaning, **limits})
 
 

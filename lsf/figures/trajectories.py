@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -28,7 +29,7 @@ def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int =
 
     Args:
         analysis: finished or partial, with trajectories.
-        example: index into `trajectories.examples`; None for the mean over all positions.
+        example: index into `trajectories.examples`; None for the mean over them.
         dimensions: 2 or 3 principal components.
         animated: add a slider and a play button over depth (flat pictures only).
 
@@ -41,7 +42,7 @@ def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int =
     trajectories = analysis.trajectories
     if trajectories is None or dimensions not in (2, 3):
         raise ValueError(f"nothing to draw: trajectories {trajectories is not None}, dimensions {dimensions}")
-    path = _path(analysis, trajectories, example)
+    path = _path(trajectories, example)
     figure = new_figure(_title(path), height=560 if dimensions == 2 else 600, uirevision=f"{example}/{dimensions}")
     draw = _flat if dimensions == 2 else _spatial
     backdrop = trajectories.examples if example is None else ()
@@ -51,10 +52,10 @@ def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int =
     return Picture(figure, _alt(path, trajectories, dimensions), _table(path))
 
 
-def _path(analysis: Analysis, trajectories: Trajectories, example: int | None) -> _Path:
+def _path(trajectories: Trajectories, example: int | None) -> _Path:
     if example is None:
-        n = analysis.data.n_positions
-        deviation = [row.deviation for row in analysis.states]
+        n = len(trajectories.examples)
+        deviation = np.mean([one.deviation for one in trajectories.examples], axis=0).tolist()
         return _Path(
             f"Mean of {n} position{'s' if n != 1 else ''}", trajectories.factual, trajectories.virtual, deviation
         )

@@ -12,7 +12,7 @@ from lsf.figures.trajectories import draw_paths
 from lsf.ui.panels import amount, duration, show
 from lsf.ui.state import Session
 
-MEAN = "mean of all positions"
+MEAN = "mean of the examples kept"
 EXAMPLE_KEY = "example-choice"
 PROMPT_CHARACTERS = 60
 
@@ -26,6 +26,8 @@ def analysis_facts(analysis: Analysis) -> str:
     ]
     if data.n_dropped:
         parts.append(f"{data.n_dropped:,} too long and left out")
+    if data.settled:
+        parts.append("stopped there, since the ranking had settled")
     if timing.total_seconds is not None:
         parts.append(duration(timing.total_seconds))
     return " · ".join(parts)

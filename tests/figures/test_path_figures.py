@@ -70,7 +70,7 @@ def test_space_shows_three_components_and_no_frames(analysis: Analysis) -> None:
 def test_title_and_alt_text_carry_the_finding(analysis: Analysis) -> None:
     picture = draw_paths(analysis)
     assert picture.title == "Mean of 2 positions: furthest from the virtual path at state 2"
-    assert "greatest at state 2 with 0.75" in picture.alt
+    assert "greatest at state 2 with 0.50" in picture.alt
     assert "85 %" in picture.alt
 
 
@@ -87,7 +87,7 @@ def test_end_points_can_be_clicked_to_pick_an_example(analysis: Analysis) -> Non
 def test_the_table_holds_what_was_drawn(analysis: Analysis) -> None:
     table = draw_paths(analysis).table
     assert len(table) == 8
-    assert table["deviation"].tolist()[:4] == [0.0, 0.25, 0.75, 0.5]
+    assert table["deviation"].tolist()[:4] == [0.0, 0.2, 0.5, 0.4]
 
 
 def test_nothing_to_draw_is_refused(analysis: Analysis) -> None:
