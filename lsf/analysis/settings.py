@@ -22,8 +22,13 @@ FORWARD_DEFAULT = (
 
 
 def setting(default: Any, meaning: str, **limits: Any) -> Any:
-    """Return a dataclass field that carries its one-sentence meaning and its limits (`low`, `high`, `choices`); `auto` says what the
-    command line's word auto means for it."""
+    """Return a dataclass field that carries its one-sentence meaning and its limits.
+
+    Args:
+        default: of the field.
+        meaning: for forms and `--help`.
+        **limits: `low` and `high`, or `choices`; `auto`: what the command line's word auto means for it.
+    """
     return field(default=default, metadata={"meaning": meaning, **limits})
 
 
