@@ -18,11 +18,11 @@ st.set_page_config(
 )
 st.navigation(
     [
-        st.Page("pages/model.py", title="1 Model and data", icon=":material/deployed_code:", default=True),
-        st.Page("pages/trajectories.py", title="2 Trajectories", icon=":material/route:"),
-        st.Page("pages/choose.py", title="3 Choose", icon=":material/checklist:"),
-        st.Page("pages/tune.py", title="4 Fine-tune", icon=":material/model_training:"),
-        st.Page("pages/compare.py", title="5 Compare", icon=":material/compare_arrows:"),
+        st.Page("pages/model.py", title="1 Model and data", default=True),
+        st.Page("pages/trajectories.py", title="2 Trajectories"),
+        st.Page("pages/choose.py", title="3 Choose"),
+        st.Page("pages/tune.py", title="4 Fine-tune"),
+        st.Page("pages/compare.py", title="5 Compare"),
     ],
     position="top",
 ).run()

@@ -5,9 +5,11 @@ from typing import Any
 
 import streamlit as st
 
+from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.settings import AnalysisSettings
 from lsf.errors import BadInputError
 from lsf.ui.actions import start_analysis
+from lsf.ui.choice import NEED_WORDS
 from lsf.ui.data_input import DataChoice, data_input, read_task
 from lsf.ui.forms import setting_input
 from lsf.ui.frame import page
@@ -16,7 +18,7 @@ from lsf.ui.preview import show_preview
 from lsf.ui.state import Session
 from lsf.ui.work import Request, Source
 
-IN_FORM = ("limit", "split", "positions", "reading", "batch_size", "max_length", "seed")
+IN_FORM = ("limit", "split", "positions", "reading", "virtual", "batch_size", "max_length", "seed", "settle")
 
 
 def draw(here: Session) -> None:
@@ -56,11 +58,21 @@ def _missing(model: str, choice: DataChoice) -> str | None:
 
 def _settings() -> AnalysisSettings:
     values: dict[str, Any] = {}
-    defaults = {item.name: item.default for item in fields(AnalysisSettings)}
+    defaults: dict[str, Any] = {item.name: item.default for item in fields(AnalysisSettings)}
     with st.container(horizontal=True, gap="small"):
         for name in IN_FORM:
             with st.container(width=190):
                 values[name] = setting_input(AnalysisSettings, name, defaults[name], key=f"settings-{name}")
+    chosen = st.multiselect(
+        "Criteria",
+        list(CRITERIA),
+        default=list(defaults["criteria"]),
+        format_func=lambda name: f"{CRITERIA[name].label} ({NEED_WORDS[CRITERIA[name].needs]})",
+        key="settings-criteria",
+        persist_state="session",
+        help="What each block is scored by; in brackets what has to be done for it.",
+    )
+    values["criteria"] = tuple(name for name in CRITERIA if name in chosen)
     try:
         return AnalysisSettings(**values)
     except BadInputError as error:

@@ -42,7 +42,12 @@ class Outcome:
 
 
 def draw_tradeoff(
-    outcomes: Sequence[Outcome], front: Sequence[int], quality: str, cost: str, baseline: float | None = None
+    outcomes: Sequence[Outcome],
+    front: Sequence[int],
+    quality: str,
+    cost: str,
+    baseline: float | None = None,
+    share: bool = False,
 ) -> Picture:
     """Draw quality against cost.
 
@@ -51,9 +56,10 @@ def draw_tradeoff(
         front: indices into `outcomes` that no other run beats in both.
         quality: what the vertical axis is, with unit.
         cost: what the horizontal axis is, with unit.
+        share: the quality is a share in [0, 1], told in percent.
         baseline: quality of the model before any tuning, drawn as a level; None where it is not known.
     """
-    figure = new_figure(_title(outcomes, quality, cost), height=440)
+    figure = new_figure(_title(outcomes, quality, cost, share), height=440)
     ordered = sorted(front, key=lambda index: outcomes[index].cost)
     if len(ordered) > 1:
         figure.add_scatter(
@@ -71,13 +77,13 @@ def draw_tradeoff(
             y=baseline,
             line={"color": NEUTRAL.color, "width": 1, "dash": "dash"},
             annotation={
-                "text": f"before tuning {baseline:.3g}",
+                "text": f"before tuning {_told(baseline, share)}",
                 "font": {"color": NEUTRAL.color, "size": SMALL_SIZE + 1},
             },
         )
     figure.update_xaxes(title=cost, rangemode="tozero")
-    figure.update_yaxes(title=quality, rangemode="tozero")
-    return Picture(figure, _alt(outcomes, front, quality, cost), _table(outcomes, front, quality, cost))
+    figure.update_yaxes(title=quality, rangemode="tozero", tickformat=".0%" if share else "")
+    return Picture(figure, _alt(outcomes, front, quality, cost, share), _table(outcomes, front, quality, cost))
 
 
 def _add_outcome(figure: go.Figure, outcome: Outcome) -> None:
@@ -107,17 +113,21 @@ def _range(values: Sequence[float], mean: float) -> dict[str, object]:
     }
 
 
-def _title(outcomes: Sequence[Outcome], quality: str, cost: str) -> str:
+def _told(quality: float, share: bool) -> str:
+    return f"{quality:.1%}" if share else f"{quality:.3g}"
+
+
+def _title(outcomes: Sequence[Outcome], quality: str, cost: str, share: bool) -> str:
     best = max(outcomes, key=lambda outcome: (outcome.quality, -outcome.cost))
-    return f"Best {quality}: {best.name}, {best.quality:.3g} at {best.cost:.3g} {_unit(cost)}"
+    return f"Best {quality}: {best.name}, {_told(best.quality, share)} at {best.cost:.3g} {_unit(cost)}"
 
 
 def _unit(axis: str) -> str:
     return axis.rpartition("(")[2].rstrip(")") if "(" in axis else axis
 
 
-def _alt(outcomes: Sequence[Outcome], front: Sequence[int], quality: str, cost: str) -> str:
-    told = "; ".join(f"{o.name} {o.quality:.3g} at {o.cost:.3g}" for o in outcomes)
+def _alt(outcomes: Sequence[Outcome], front: Sequence[int], quality: str, cost: str, share: bool) -> str:
+    told = "; ".join(f"{o.name} {_told(o.quality, share)} at {o.cost:.3g}" for o in outcomes)
     unbeaten = ", ".join(outcomes[index].name for index in front)
     seeds = {len(outcome.costs) for outcome in outcomes}
     note = " Each is 1 seed, without an interval." if seeds == {1} else ""

@@ -18,6 +18,20 @@ OURS = (
     "not available to us."
 )
 
+NEED_WORDS = {
+    "nothing": "free",
+    "forward": "forward pass",
+    "states": "states kept",
+    "vocabulary": "forward pass over the whole vocabulary",
+    "backward": "one backward pass",
+    "per_example": "a backward pass per example",
+    "kernel": "backward passes for the tangent kernel",
+    "trial_step": "a trial step",
+    "weights": "weights alone",
+    "runs": "a short run per block",
+}
+"""What a criterion needs -> what it costs, in words."""
+
 
 def choose_criterion(analysis: Analysis, changed: Callable[[], None]) -> str:
     """Draw the criterion's and say what it means; return its name."""
@@ -55,7 +69,13 @@ def choose_budget(analysis: Analysis, criterion: str, policy: str, changed: Call
     """Draw the budget, in blocks or as a share of full fine-tuning's cost; return it in blocks."""
     n_blocks = analysis.model.n_blocks
     unit = st.segmented_control(
-        "Budget", [BLOCKS, COMPUTE, MEMORY], default=BLOCKS, required=True, key="budget-unit", persist_state="session"
+        "Budget",
+        [BLOCKS, COMPUTE, MEMORY],
+        default=BLOCKS,
+        required=True,
+        wrap=True,
+        key="budget-unit",
+        persist_state="session",
     )
     if unit == BLOCKS:
         if n_blocks == 1:

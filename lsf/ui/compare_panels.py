@@ -115,7 +115,7 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
     marks = non_dominated([outcome.quality for outcome in outcomes], [outcome.cost for outcome in outcomes])
     before = next((row.exact_match_before for row in rows if row.exact_match_before is not None), None)
     front = [index for index, stands in enumerate(marks) if stands]
-    return draw_tradeoff(outcomes, front, "test exact match", title, before)
+    return draw_tradeoff(outcomes, front, "test exact match", title, before, share=True)
 
 
 def proof_table(runs: Sequence[Run]) -> pd.DataFrame:

@@ -27,6 +27,8 @@ def setting_input(record: type, name: str, value: Any, key: str, label: str | No
     label = label or name.replace("_", " ").capitalize()
     kinds = _kinds(typing.get_type_hints(record)[name])
     meaning = help_text(item)
+    if kinds == {bool}:
+        return st.checkbox(label, value, help=meaning, key=key, persist_state="session")
     if "choices" in item.metadata:
         choices = list(item.metadata["choices"])
         return st.selectbox(label, choices, index=choices.index(value), help=meaning, key=key, persist_state="session")

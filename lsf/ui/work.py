@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.result import Analysis
 from lsf.analysis.settings import AnalysisSettings
 from lsf.data.task import Task
@@ -92,9 +93,19 @@ def analysis_work(bench: Bench, request: Request) -> Callable[[Report], Analysed
         task = source.load_task()
         report.progress(0, None, f"loading {source.model}")
         loaded = bench.shelf().load(source.model, source.dtype, source.device)
-        return Analysed(request, analyze(loaded, task, request.settings, _Labelled(report, request)))
+        probe = _short_runs(request.settings)
+        return Analysed(request, analyze(loaded, task, request.settings, _Labelled(report, request), probe))
 
     return work
+
+
+def _short_runs(settings: AnalysisSettings) -> Any:
+    """Return what the criterion `probe` needs, imported only where it was asked for."""
+    if not any(CRITERIA[name].needs == "runs" for name in settings.criteria):
+        return None
+    from lsf.training.probing import probe_blocks  # noqa: PLC0415 - imports the trainer
+
+    return probe_blocks
 
 
 def load_work(bench: Bench, source: Source) -> Callable[[Report], str]:

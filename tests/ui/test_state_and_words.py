@@ -5,10 +5,11 @@ from dataclasses import fields
 import pytest
 from streamlit.web.server.starlette.starlette_app_utils import generate_xsrf_token_string
 
+from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.plan import Plan, Predicted, full_plan
 from lsf.analysis.settings import AnalysisSettings
 from lsf.jobs.spec import RunSpec
-from lsf.ui.choice import cost_shares, default_budget
+from lsf.ui.choice import NEED_WORDS, cost_shares, default_budget
 from lsf.ui.forms import help_text
 from lsf.ui.panels import amount, duration, size
 from lsf.ui.runs import command
@@ -40,8 +41,12 @@ def test_sizes_and_amounts_keep_unknown_apart_from_zero() -> None:
 
 
 def test_help_carries_meaning_range_and_default() -> None:
-    (limit,) = [item for item in fields(AnalysisSettings) if item.name == "limit"]
-    assert help_text(limit) == "Examples measured at most (1 to 1e+07); default 200."
+    (batch_size,) = [item for item in fields(AnalysisSettings) if item.name == "batch_size"]
+    assert help_text(batch_size) == "Examples per forward pass (1 to 65536); default 16."
+
+
+def test_every_criterion_says_in_words_what_it_needs() -> None:
+    assert {entry.needs for entry in CRITERIA.values()} <= set(NEED_WORDS)
 
 
 def test_a_quarter_of_the_blocks_is_offered_at_first() -> None:
