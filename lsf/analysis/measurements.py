@@ -38,6 +38,14 @@ class Readings:
     states: Float[np.ndarray, "positions states width"] | None = None
     """Raw states h_0 .. h_L; None where they were not asked for."""
 
+    def joined(self, other: "Readings") -> "Readings":
+        """Return these readings and, after them, those of another batch."""
+        values: dict[str, Any] = {}
+        for item in fields(self):
+            mine, theirs = getattr(self, item.name), getattr(other, item.name)
+            values[item.name] = None if mine is None else np.concatenate([mine, theirs])
+        return Readings(**values)
+
     def only(self, position: int) -> "Readings":
         """Return a copy of one position's readings, without its raw states, so that the batch can be let go."""
         one = slice(position, position + 1)

@@ -33,6 +33,25 @@ class Batch:
         """Token at each position."""
         return self.ids[self.rows, self.places]
 
+    def halves(self) -> tuple["Batch", "Batch"]:
+        """Return the first and the second half of the examples as batches of their own; at least two are needed."""
+        middle = len(self.ids) // 2
+        return self._part(0, middle), self._part(middle, len(self.ids))
+
+    def _part(self, first: int, end: int) -> "Batch":
+        mine = (self.rows >= first) & (self.rows < end)
+        rows, places = self.rows[mine] - first, self.places[mine]
+        lengths = torch.zeros(end - first, dtype=torch.long, device=rows.device)
+        lengths = lengths.scatter_reduce(0, rows, places + 1, "amax")
+        return Batch(
+            ids=self.ids[first:end, : int(lengths.max())],
+            rows=rows,
+            places=places,
+            targets=self.targets[mine],
+            examples=self.examples[mine.cpu().numpy()],
+            n_tokens=int(lengths.sum()),
+        )
+
 
 def probed(row: EncodedExample, positions: str) -> range:
     """Return the places of an example whose next token is probed: `first`, or `all` completion tokens."""

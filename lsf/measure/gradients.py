@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from lsf.analysis.measurements import BlockGradient
 from lsf.measure.anatomy import Anatomy, resolve
 from lsf.measure.batches import Batch
+from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.loading import LoadedModel
 from lsf.measure.sharing import share_model
 from lsf.measure.taps import Tap, pair_products, squared_norms, tapped_parameters, taps
@@ -54,7 +55,8 @@ def backward_readings(
     """
     anatomy = trainable_view(loaded, own=trial_step)
     squared = np.zeros(len(anatomy.blocks)) if fisher else None
-    if not _accumulate(anatomy, batches, report, squared):
+    batches = _accumulate(anatomy, batches, report, squared)
+    if not batches:
         return None
     gradients = tuple(_block_gradient(block) for block in anatomy.blocks)
     drop = None
@@ -122,6 +124,29 @@ def example_losses(losses: Float[Tensor, " positions"], batch: Batch) -> Float[T
 
 
 def _accumulate(
+    anatomy: Anatomy, batches: Sequence[Batch], report: Reporter, squared: Float[np.ndarray, " blocks"] | None
+) -> list[Batch]:
+    """Add up gradients over all batches; return the batches that fitted, or none where a stop was asked for.
+
+    Where memory does not suffice, what was added is dropped (a broken pass leaves a part of its gradient behind) and
+    everything is done again in batches of half the size.
+    """
+    batches = list(batches)
+    while True:
+        try:
+            done = _accumulate_once(anatomy, batches, report, squared)
+            return batches if done else []
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        largest = max(len(batch.ids) for batch in batches)
+        batches = [half for batch in batches for half in (halves_of(batch) if len(batch.ids) == largest else (batch,))]
+        anatomy.model.zero_grad(set_to_none=True)
+        if squared is not None:
+            squared[:] = 0.0
+
+
+def _accumulate_once(
     anatomy: Anatomy, batches: Sequence[Batch], report: Reporter, squared: Float[np.ndarray, " blocks"] | None
 ) -> bool:
     n_positions = sum(len(batch.targets) for batch in batches)

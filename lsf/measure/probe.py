@@ -12,6 +12,7 @@ from lsf.analysis.measurements import Readings
 from lsf.errors import ModelError
 from lsf.measure.anatomy import Anatomy, captured_states
 from lsf.measure.batches import Batch
+from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.semantics import SemanticBases
 
 
@@ -39,14 +40,27 @@ def stream_readings(
         wanted: what is read.
 
     Yields:
-        One `Readings` per batch; nothing of a batch stays on the device afterwards.
+        One `Readings` per batch; nothing of a batch stays on the device afterwards. A batch that does not fit the
+        device's memory is read in halves.
 
     Raises:
+        OutOfMemoryError: not even one example fits.
         ModelError: a state is NaN or infinite (the state is named).
     """
     for batch in batches:
         with torch.no_grad():
-            yield _read_batch(anatomy, bases, batch, wanted)
+            yield _read_in_parts(anatomy, bases, batch, wanted)
+
+
+def _read_in_parts(anatomy: Anatomy, bases: SemanticBases, batch: Batch, wanted: Wanted) -> Readings:
+    try:
+        return _read_batch(anatomy, bases, batch, wanted)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Out of the handler: the error's traceback held the tensors that did not fit.
+    first, second = halves_of(batch)
+    return _read_in_parts(anatomy, bases, first, wanted).joined(_read_in_parts(anatomy, bases, second, wanted))
 
 
 def _read_batch(anatomy: Anatomy, bases: SemanticBases, batch: Batch, wanted: Wanted) -> Readings:

@@ -76,12 +76,3 @@ def free_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim is not None:
             trim(0)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory did not suffice: CUDA's, Python's, or torch's CPU allocator's."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
-    )

@@ -16,13 +16,14 @@ from lsf.jobs.holding import Ending, finish, holding
 from lsf.jobs.result import RunResult, RunState
 from lsf.jobs.runs import append_metrics
 from lsf.jobs.spec import RunSpec
+from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter, Silent
 from lsf.training.base import answers_of, measure, measure_base
 from lsf.training.evaluation import evaluate, spread_out
 from lsf.training.fitting import Fit, FitSettings, StepRow, fit
 from lsf.training.material import Material, read_material
-from lsf.training.memory import PeakMemory, free_memory, is_out_of_memory
+from lsf.training.memory import PeakMemory, free_memory
 from lsf.training.methods import METHODS
 from lsf.training.proof import fingerprint, prove
 from lsf.training.rate_search import find_rate

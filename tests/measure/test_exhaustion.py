@@ -1,0 +1,100 @@
+"""A device that is too small: allocations that fail under a real limit, and the same numbers in smaller batches."""
+
+import json
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lsf.data.encode import encode
+from lsf.data.task import Example
+from lsf.errors import OutOfMemoryError
+from lsf.measure.batches import make_batches
+from lsf.measure.exhaustion import halves_of, is_out_of_memory
+from lsf.measure.loading import load_model
+from tests.measure.test_reference import PAIRS, task_of
+
+PROGRAM = """
+import json, resource, sys
+from lsf.analysis.settings import AnalysisSettings
+from lsf.data.task import Example, split_examples
+from lsf.measure import exhaustion
+from lsf.measure.analyze import analyze
+from lsf.measure.loading import load_model
+from lsf.reporting import Silent
+
+folder, extra, batch_size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+words = "the cat dog sat ran on under mat tree red".split()
+rows = [Example(" ".join(words[(i + j) % 10] for j in range(40)), f" {words[i % 10]}") for i in range(1500)]
+loaded, task = load_model(folder), split_examples("many", rows)
+settings = AnalysisSettings(limit=None, batch_size=8, criteria=("deviation", "gradient_norm"))
+analyze(loaded, split_examples("few", rows[:40]), settings, Silent())  # everything is imported and warm
+split = [0]
+whole = exhaustion.halves_of
+def counted(batch):
+    split[0] += 1
+    return whole(batch)
+import lsf.measure.gradients, lsf.measure.probe
+lsf.measure.gradients.halves_of = lsf.measure.probe.halves_of = counted
+if extra:
+    with open("/proc/self/statm") as file:
+        used = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + extra, used + extra))
+settings = AnalysisSettings(limit=None, batch_size=batch_size, criteria=("deviation", "gradient_norm"))
+found = analyze(loaded, task, settings, Silent())
+print(json.dumps([split[0], found.scores("deviation"), found.scores("gradient_norm")]))
+"""
+
+
+def measured(folder: Path, extra: int, batch_size: int) -> tuple[int, list[float], list[float]]:
+    """Analyse in a process of its own that may take `extra` more bytes (0: any) than it has once it is warm."""
+    arguments = [sys.executable, "-c", PROGRAM, str(folder), str(extra), str(batch_size)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return tuple(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="limits memory as Linux does")
+def test_too_large_a_batch_is_halved_until_it_fits_and_the_numbers_stay(tiny: Callable[[str], Path]) -> None:
+    folder = tiny("llama")
+    splits, deviation, gradient = measured(folder, 0, 16)
+    assert splits == 0
+    limited = measured(folder, 60_000_000, 1500)
+    assert limited[0] > 0
+    np.testing.assert_allclose(limited[1], deviation, rtol=1e-5)
+    np.testing.assert_allclose(limited[2], gradient, rtol=1e-3)
+
+
+def test_halves_hold_the_same_positions(tiny: Callable[[str], Path]) -> None:
+    loaded = load_model(str(tiny("llama")))
+    rows = encode(loaded.tokenizer, task_of(PAIRS).rows, 64).rows
+    (whole,) = make_batches(rows, "all", 16, 0, loaded.device)
+    parts = whole.halves()
+    assert [len(part.ids) for part in parts] == [3, 4]
+    assert sum(part.n_tokens for part in parts) == whole.n_tokens
+    assert torch.equal(torch.cat([part.targets for part in parts]), whole.targets)
+    assert torch.equal(torch.cat([part.current for part in parts]), whole.current)
+    assert np.concatenate([part.examples for part in parts]).tolist() == whole.examples.tolist()
+
+
+def test_one_example_that_does_not_fit_is_said(tiny: Callable[[str], Path]) -> None:
+    loaded = load_model(str(tiny("llama")))
+    rows = encode(loaded.tokenizer, [Example("the cat", " sat")], 64).rows
+    (batch,) = make_batches(rows, "first", 1, 0, loaded.device)
+    with pytest.raises(OutOfMemoryError, match="too little memory for one example of 3 tokens"):
+        halves_of(batch)
+
+
+def test_a_failed_allocation_is_told_from_other_failures() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60)
+    assert is_out_of_memory(caught.value)
+    with pytest.raises(RuntimeError) as other:
+        torch.zeros(2) @ torch.zeros(3)
+    assert not is_out_of_memory(other.value)
