@@ -18,6 +18,7 @@ from lsf.ui.preview import show_preview
 from lsf.ui.state import Session
 from lsf.ui.work import Request, Source
 
+LABELS = {"settle": "Stop when settled", "limit": "Examples at most", "max_length": "Tokens at most"}
 IN_FORM = ("limit", "split", "positions", "reading", "virtual", "batch_size", "max_length", "seed", "settle")
 
 
@@ -62,7 +63,9 @@ def _settings() -> AnalysisSettings:
     with st.container(horizontal=True, gap="small"):
         for name in IN_FORM:
             with st.container(width=190):
-                values[name] = setting_input(AnalysisSettings, name, defaults[name], key=f"settings-{name}")
+                values[name] = setting_input(
+                    AnalysisSettings, name, defaults[name], f"settings-{name}", LABELS.get(name)
+                )
     chosen = st.multiselect(
         "Criteria",
         list(CRITERIA),

@@ -76,6 +76,7 @@ def _figure(picture: Picture, with_plotly: bool) -> str:
     figure.update_layout(title={"text": ""}, margin={"t": 40})
     div = figure.to_html(
         full_html=False,
+        auto_play=False,
         include_plotlyjs=with_plotly,
         config={"displaylogo": False, "responsive": True, "showSendToCloud": False},
     )

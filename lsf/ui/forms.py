@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-EMPTY_MEANS = "empty = the default"
+EMPTY_MEANS = "default"
 
 
 def setting_input(record: type, name: str, value: Any, key: str, label: str | None = None) -> Any:

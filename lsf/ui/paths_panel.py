@@ -53,8 +53,8 @@ def draw_paths_panel(here: Session, analysis: Analysis, dimensions: int, finishe
     show(
         picture,
         "paths",
-        "Numbers are states: 0 enters the first block, the last one leaves the last block. A dotted line joins where "
-        "the model is to where the even walk would be; the longer it is in all dimensions, the larger the deviation.",
+        "Numbers are states: 0 enters the first block, the last leaves the last block. A dotted line joins where the "
+        "model is to where the even walk would be.",
         on_click=partial(_look_at_example, here) if example is None else None,
     )
 
