@@ -1,6 +1,7 @@
 """What a person does: first look, the whole journey, reload, cancel, zoom, a second tab."""
 
 import json
+import re
 import time
 
 import pytest
@@ -34,9 +35,9 @@ def test_the_whole_journey_takes_less_than_a_minute_after_the_click(tab: Tab, se
     tab.analyse()
     tab.button("Choose blocks")
     slider = page.get_by_role("slider")
-    expect(page.get_by_text("The plan: tune blocks 6-7")).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("The plan: tune blocks .+"))).to_be_visible()
     slider.press("ArrowLeft")
-    expect(page.get_by_text("The plan: tune block ")).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile(r"The plan: tune block \d"))).to_be_visible()
     tab.button("Fine-tune")
     tab.button("Start ")
     expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=90_000)
