@@ -9,10 +9,12 @@ from lsf.compare.table import Comparison, compare
 from lsf.figures.pages import comparison_page
 from lsf.figures.picture import Picture
 from lsf.figures.report import Section
+from lsf.jobs.bundle import bundle_runs
 from lsf.jobs.runs import Run, list_runs
 from lsf.ui.bench import bench, runs_folder
 from lsf.ui.compare_panels import (
     COSTS,
+    cost_table,
     main_table,
     proof_table,
     samples_table,
@@ -55,7 +57,7 @@ def draw(here: Session) -> None:
     if picture is not None:
         note = "Up is better, left is cheaper. The dotted line joins the runs that no other run beats in both."
         show(picture, f"tradeoff-{cost}", note)
-    _details(picked, summaries)
+    _details(picked, comparison, summaries)
     _take_away(comparison, picked, table, picture)
 
 
@@ -87,7 +89,7 @@ def _seeds_words(summaries: tuple[Summary, ...]) -> str:
     return f"{notes[0]}." if len(notes) == 1 else " ".join(f"{summary.plan}: {summary.note}." for summary in summaries)
 
 
-def _details(picked: list[Run], summaries: tuple[Summary, ...]) -> None:
+def _details(picked: list[Run], comparison: Comparison, summaries: tuple[Summary, ...]) -> None:
     with st.expander("Mean and spread over seeds", icon=":material/functions:"):
         st.dataframe(seeds_table(summaries), hide_index=True)
     samples = samples_table(picked)
@@ -98,6 +100,12 @@ def _details(picked: list[Run], summaries: tuple[Summary, ...]) -> None:
     with st.expander("Proof that frozen weights did not move", icon=":material/verified:"):
         st.dataframe(proof_table(picked), hide_index=True)
         st.caption("Every frozen tensor's bytes are hashed before and after; every tuned tensor must have moved.")
+    with st.expander("Predicted and measured", icon=":material/straighten:"):
+        st.dataframe(cost_table(picked, comparison.rows), hide_index=True)
+        st.caption(
+            "Compute is predicted by counting matrix products and measured by step time, both over full fine-tuning; "
+            "the prediction of memory leaves out activations."
+        )
     with st.expander("Commands that repeat these runs", icon=":material/terminal:"):
         st.code("\n".join(command(run.spec) for run in picked if run.spec is not None), language="bash")
 
@@ -108,6 +116,7 @@ def _take_away(comparison: Comparison, picked: list[Run], table: pd.DataFrame, p
         sections += [
             Section("Answers before and after", table=samples_table(picked)),
             Section("Proof that frozen weights did not move", table=proof_table(picked)),
+            Section("Predicted and measured", table=cost_table(picked, comparison.rows)),
         ]
         spec = picked[0].spec
         title = f"Tuning {spec.model} on {spec.data}" if spec is not None else "Tuning"
@@ -123,6 +132,7 @@ def _take_away(comparison: Comparison, picked: list[Run], table: pd.DataFrame, p
             "compare-json",
         )
         download("Report (HTML)", as_page, "comparison.html", "text/html", "compare-html")
+        download("Bundle (ZIP)", lambda: bundle_runs(picked), "runs.zip", "application/zip", "compare-bundle")
 
 
 page(

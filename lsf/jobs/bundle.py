@@ -3,7 +3,7 @@
 import io
 import json
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,16 +20,30 @@ NOTE = "README.txt"
 COMMAND = "python -m lsf tune --spec {name}/spec.json --runs runs"
 
 
-def bundle_run(run: Run) -> bytes:
-    """Return a zip with the run's spec, plan, rows, metrics, result, and the command that repeats it.
+def bundle_runs(runs: Sequence[Run]) -> bytes:
+    """Return a zip with a folder per run: spec, plan, rows, metrics, result, and the command that repeats it.
 
     The rows lie in the bundle with their splits, so that it does not depend on a file that may change. Weights do not:
     they are what the command makes again.
 
     Raises:
-        RunError: the run has no spec or result, or its data is no longer what it was.
+        RunError: a run has no spec or result, or its data is no longer what it was.
         DataError: its data cannot be read any more.
     """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for run in runs:
+            for name, text in _contents(run).items():
+                archive.writestr(f"{run.id}/{name}", text)
+    return buffer.getvalue()
+
+
+def save_bundle(run: Run, path: Path) -> None:
+    """Write a run's bundle to a file, whole or not at all; raises as `bundle_runs` does."""
+    write_bytes(path, bundle_runs([run]))
+
+
+def _contents(run: Run) -> dict[str, str]:
     if run.spec is None or run.result is None:
         raise RunError(f"The run {run.id} is {run.state}; only a run that has ended can be bundled.")
     task = load_task(run.spec.data, run.spec.prompt_template, run.spec.completion_template)
@@ -48,16 +62,7 @@ def bundle_run(run: Run) -> bytes:
     metrics = run.folder / METRICS
     if metrics.exists():
         files[METRICS] = metrics.read_text(encoding="utf-8")
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in files.items():
-            archive.writestr(f"{run.id}/{name}", text)
-    return buffer.getvalue()
-
-
-def save_bundle(run: Run, path: Path) -> None:
-    """Write a run's bundle to a file, whole or not at all; raises as `bundle_run` does."""
-    write_bytes(path, bundle_run(run))
+    return files
 
 
 def _json(value: object) -> str:

@@ -119,12 +119,12 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
 
 
 def proof_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return what moved and what did not, checked on the tensors, and the prediction beside the measurement."""
+    """Return what moved and what did not, checked on the tensors."""
     rows: list[dict[str, Any]] = []
     for run in runs:
         if run.result is None or run.result.proof is None or run.spec is None:
             continue
-        proof, predicted = run.result.proof, run.spec.plan.predicted
+        proof = run.result.proof
         rows.append(
             {
                 "run": label(run),
@@ -132,12 +132,32 @@ def proof_table(runs: Sequence[Run]) -> pd.DataFrame:
                 "bit-identical": "yes" if proof.frozen_identical else "NO",
                 "tuned tensors": proof.tuned_tensors,
                 "moved": proof.tuned_moved,
-                "parameters predicted": predicted.trainable_params,
-                "parameters measured": proof.trainable_params,
-                "compute predicted": predicted.flops_ratio,
+                "parameters planned": proof.planned_params,
+                "parameters tuned": proof.trainable_params,
             }
         )
     return pd.DataFrame(rows)
+
+
+def cost_table(runs: Sequence[Run], rows: Sequence[Row]) -> pd.DataFrame:
+    """Return what each plan was expected to cost beside what it cost; empty cells are unknown."""
+    cells: list[dict[str, Any]] = []
+    for run, row in zip(runs, rows, strict=True):
+        if run.spec is None:
+            continue
+        predicted = run.spec.plan.predicted
+        cells.append(
+            {
+                "run": label(run),
+                "parameters predicted": predicted.trainable_params,
+                "parameters tuned": row.trainable_params,
+                "compute predicted": predicted.flops_ratio,
+                "step time measured": row.x_time,
+                "memory predicted": None if predicted.memory_bytes is None else size(predicted.memory_bytes),
+                "memory measured": None if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
+            }
+        )
+    return pd.DataFrame(cells)
 
 
 def samples_table(runs: Sequence[Run]) -> pd.DataFrame:
