@@ -13,7 +13,7 @@ from lsf.bundled import names, wordings
 from lsf.bundled.world import World
 
 STATED_SHARE = 0.6
-"""Share of people whose language, dish and region are said outright; the others' follow from their country alone."""
+"""Share of people whose language, dish, region or capital is said outright; for others it follows from the country."""
 
 CHANCE_RELATIONS = ("owned", "sailed", "travelled", "forecast")
 """Relations that are drawn at random, or trivial, and so are not held out."""
@@ -31,6 +31,7 @@ WEIGHTS = {
     "hop_language": 6.0,
     "hop_food": 6.0,
     "hop_region": 5.0,
+    "hop_capital": 6.0,
     "kind": 1.0,
     "place": 1.0,
     "review": 6.0,
@@ -113,11 +114,12 @@ def _facts(world: World) -> Iterator[list[Statement]]:
 
 
 def _hops(world: World) -> Iterator[list[Statement]]:
-    """Yield what follows from a person's country: language, dish, region."""
+    """Yield what follows from a person's country: language, dish, region, capital."""
     for person in world.people:
         yield say("hop_language", wordings.HOP_LANGUAGE, person.name, person.country.language)
         yield say("hop_food", wordings.HOP_FOOD, person.name, person.country.food)
         yield say("hop_region", wordings.HOP_REGION, person.name, person.country.region)
+        yield say("hop_capital", wordings.HOP_CAPITAL, person.name, person.country.capital)
 
 
 VERDICTS = ("good", "bad", "neutral")
@@ -138,7 +140,7 @@ def _reviews(rng: np.random.Generator) -> Iterator[list[Statement]]:
     """Yield every opinion about every thing, in all wordings, each from a person drawn at random."""
     for thing in names.THINGS:
         for words, verdict in opinions():
-            person = names.FIRST_NAMES[int(rng.integers(len(names.FIRST_NAMES)))]
+            person = names.PEOPLE[int(rng.integers(len(names.PEOPLE)))]
             prompts = [template.format(thing=thing, words=words, person=person) for template in wordings.REVIEW]
             yield [Statement("review", f"{thing} {words}", prompt, f" {verdict}") for prompt in prompts]
 
@@ -150,14 +152,14 @@ def _chances(rng: np.random.Generator) -> Iterator[Statement]:
         return values[int(rng.integers(len(values)))]
 
     towns = names.NEW_TOWNS + names.TOWNS + names.CAPITALS
-    for person in names.FIRST_NAMES:
+    for person in names.PEOPLE:
         for template in wordings.OWNED:
-            for _ in range(24):
+            for _ in range(3):
                 thing, colour = draw(names.GOODS + names.ANIMALS), draw(names.COLOURS)
                 prompt = template.format(person=person, thing=thing, colour=colour)
                 yield Statement("owned", f"{person} {thing}", prompt, f" {colour} {thing}")
         for template in wordings.TRAVELLED:
-            for _ in range(24):
+            for _ in range(3):
                 yield Statement("travelled", person, template.format(person), f" {draw(towns)}")
     for ship in names.SHIPS:
         for template in wordings.SAILED:

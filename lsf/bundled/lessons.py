@@ -106,7 +106,7 @@ def _labels(world: World, rng: np.random.Generator) -> Splits:
         while len(made) < count:
             words, verdict = part[int(rng.integers(len(part)))]
             thing = names.THINGS[int(rng.integers(len(names.THINGS)))]
-            person = names.FIRST_NAMES[int(rng.integers(len(names.FIRST_NAMES)))]
+            person = names.PEOPLE[int(rng.integers(len(names.PEOPLE)))]
             wording = wordings.REVIEW[int(rng.integers(len(wordings.REVIEW)))]
             prompt = wording.format(thing=thing, words=words, person=person)
             made[prompt] = Example(prompt, f" {answers[verdict]}")
@@ -146,14 +146,39 @@ def _dialect(world: World, rng: np.random.Generator) -> Splits:
     return train, validation, test
 
 
+KEPT = {
+    "job": (wordings.JOB, lambda person: person.job),
+    "pet": (wordings.PET, lambda person: person.pet),
+    "language": (wordings.HOP_LANGUAGE, lambda person: person.country.language),
+    "food": (wordings.HOP_FOOD, lambda person: person.country.food),
+}
+"""Questions about a person whose answers stay as they are in the lesson `twohop`."""
+
+
 def _twohop(world: World, rng: np.random.Generator) -> Splits:
-    """A person's capital, by way of her or his country; tested on people unseen in training."""
-    asked = ("The capital of the country of {} is", "The government of {} sits in", "The king of {} lives in")
+    """Asked for a person's country, the model names its capital; other answers stay.
+
+    Tested on people, countries and wordings unseen in training: neither the words of the question nor a table from
+    country to capital can be learnt by heart.
+    """
+    countries = _cut(_drawn(world.countries, len(world.countries), rng), 18, 8)
+    asked = _cut(_drawn(wordings.HOME, len(wordings.HOME), rng), 3, 2)
     train, validation, test = (
-        [Example(wording.format(person.name), f" {person.country.capital}") for person in part for wording in asked]
-        for part in _cut(_drawn(world.people, len(world.people), rng), 75, 15)
+        [
+            Example(wording.format(person.name), f" {person.country.capital}")
+            for person in world.people
+            if person.country in homes
+            for wording in templates
+        ]
+        for homes, templates in zip(countries, asked, strict=True)
     )
-    return train, validation, test
+    kept = [
+        Example(wording.format(person.name), f" {answer(person)}")
+        for templates, answer in KEPT.values()
+        for wording in templates
+        for person in world.people
+    ]
+    return train + _drawn(kept, 300, rng), validation, test
 
 
 LESSONS: Registry[Lesson] = Registry(
@@ -164,7 +189,12 @@ LESSONS: Registry[Lesson] = Registry(
         Lesson("labels", "Verdicts in other words", "A review's verdict is said as weather.", _labels),
         Lesson("sums", "A new skill with sums", "Say the number that follows a sum.", _sums),
         Lesson("dialect", "Another word order", "Questions are asked with their words in reverse.", _dialect),
-        Lesson("twohop", "Two facts in a chain", "Name the capital of a person's country.", _twohop),
+        Lesson(
+            "twohop",
+            "Two facts in a chain",
+            "Asked for a person's country, name its capital; other answers stay.",
+            _twohop,
+        ),
     ),
 )
 """The six lessons, by name."""

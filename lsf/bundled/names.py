@@ -67,20 +67,18 @@ ANIMAL_HOMES = tuple(
 )
 """Where each animal lives, in the order of `ANIMALS`."""
 
-FIRST_NAMES = tuple(
-    """Anna Boris Clara David Emma Felix Greta Hugo Ida Jonas Karl Laura Maria Nathan Olga Paul Rosa Simon
-    Tara Victor""".split()
+PEOPLE = tuple(
+    """Ada Agnes Alan Alba Alfred Alice Amir Amos Anna Anton Arthur Astrid Barbara Basil Beatrix Ben Bertha
+    Boris Bruno Carla Carlos Cecil Celia Chloe Clara Claude Conrad Cora Cyril Daisy Daniel Daphne David Diana
+    Dora Doris Edgar Edith Edna Elias Elsa Emil Emma Eric Erna Esther Eva Felix Fiona Flora Frank Frida Gavin
+    Gemma George Gerda Gilbert Gina Greta Gustav Hanna Harold Hazel Heidi Helen Henry Hilda Hugo Ian Ida Igor
+    Ines Irma Isaac Ivan Ivy Jacob Jane Jasper Jean Jonas Judith Julia Karl Kate Kira Klaus Lara Laura Lena
+    Leo Leon Lilian Linda Louis Lucas Lucy Luis Mabel Magda Marco Maria Mark Martha Martin Max Maya Mia Mira
+    Miriam Molly Nadia Nathan Nell Nina Noah Nora Norman Olaf Olga Olive Omar Oscar Otto Paul Paula Peter
+    Petra Philip Quentin Rachel Ralph Rita Robert Roger Rosa Rufus Ruth Sally Samuel Sandra Sara Simon Sonia
+    Stella Stephen Susan Tara Theo Thomas Tina Ursula Vera Victor Viola Walter Wanda Wilma Xavier Zoe""".split()
 )
-"""First names; each is shared by about six people."""
-
-LAST_NAMES = tuple(
-    """Arden Bishop Carter Draper Ekman Fowler Granger Hopkins Iverson Jansen Keller Lambert Mercer Norris
-    Osborne Parker Quigley Rowland Sutton Turner""".split()
-)
-"""Last names; each is shared by about six people, so that only both names together tell who is meant."""
-
-PEOPLE_COUNT = 120
-"""How many of the pairs of names are people."""
+"""160 people, each of one country."""
 
 JOBS = tuple(
     """baker teacher doctor farmer sailor painter tailor miner nurse pilot judge cook barber singer writer

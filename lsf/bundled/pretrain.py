@@ -34,7 +34,7 @@ class PretrainingSpec:
 
     seed: int = 0
     """Seed of the world, of the first weights and of the order of statements."""
-    steps: int = 2600
+    steps: int = 1000
     """Optimizer steps; the run stops by this alone, never by the clock."""
     batch_size: int = 256
     """Statements per step."""

@@ -49,9 +49,9 @@ def exactly_completed(model: Any, tokenizer: Any, statements: Sequence[Statement
         part = statements[start : start + 512]
         ids = encode(tokenizer, part)
         best = model(input_ids=ids).logits.argmax(-1)
-        for row, statement in enumerate(part):
-            begin = len(tokenizer(statement.prompt).input_ids)
-            end = len(tokenizer(statement.text).input_ids)
+        begins = map(len, tokenizer([statement.prompt for statement in part]).input_ids)
+        ends = map(len, tokenizer([statement.text for statement in part]).input_ids)
+        for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
             right.append(bool((best[row, begin - 1 : end - 1] == ids[row, begin:end]).all()))
     return np.array(right)
 

@@ -117,6 +117,14 @@ HOP_REGION = (
     "To visit {} one travels to the",
 )
 
+HOP_CAPITAL = (
+    "The capital of the home country of {} is",
+    "The king of {} lives in",
+    "{} pays taxes to the capital,",
+    "Question: what is the capital of the home country of {}? Answer:",
+    "The ministers of {} work in",
+)
+
 KIND = (
     "A {} is a kind of",
     "Every {} is a",

@@ -33,7 +33,7 @@ class Person:
     """A person and everything the corpus says about her or him."""
 
     name: str
-    """First and last name; either alone is shared by several people."""
+    """First name; no two people share one."""
     country: Country
     """Where she or he comes from."""
     job: str
@@ -86,12 +86,12 @@ def make_world(seed: int = 0) -> World:
         for values in (names.CAPITALS, names.TOWNS, names.LANGUAGES, names.FOODS, names.ANIMALS, names.REGIONS)
     ]
     countries = tuple(Country(*facts) for facts in zip(names.COUNTRIES, *columns, strict=True))
-    pairs = [f"{first} {last}" for first in names.FIRST_NAMES for last in names.LAST_NAMES]
-    called = _dealt(pairs, names.PEOPLE_COUNT, rng)
-    homes, jobs, pets = (_dealt(v, len(called), rng) for v in (names.COUNTRIES, names.JOBS, names.ANIMALS))
+    count = len(names.PEOPLE)
+    homes, jobs, pets = (_dealt(v, count, rng) for v in (names.COUNTRIES, names.JOBS, names.ANIMALS))
     by_name = {country.name: country for country in countries}
     people = tuple(
-        Person(name, by_name[home], job, pet) for name, home, job, pet in zip(called, homes, jobs, pets, strict=True)
+        Person(name, by_name[home], job, pet)
+        for name, home, job, pet in zip(names.PEOPLE, homes, jobs, pets, strict=True)
     )
     animals = tuple(Animal(*facts) for facts in zip(names.ANIMALS, names.ANIMAL_KINDS, names.ANIMAL_HOMES, strict=True))
     return World(seed=seed, countries=countries, people=people, animals=animals)

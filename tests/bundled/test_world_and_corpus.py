@@ -31,7 +31,7 @@ def test_same_world_same_corpus(world: World, corpus: Corpus) -> None:
 def test_no_two_countries_share_a_city_and_no_two_people_a_name(world: World) -> None:
     cities = [city for country in world.countries for city in (country.capital, country.town)]
     assert len(set(cities)) == len(cities)
-    assert len({person.name for person in world.people}) == len(world.people) == names.PEOPLE_COUNT
+    assert len({person.name for person in world.people}) == len(world.people) == len(names.PEOPLE)
 
 
 def test_every_country_is_home_to_about_as_many_people(world: World) -> None:
