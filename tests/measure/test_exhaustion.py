@@ -96,5 +96,5 @@ def test_a_failed_allocation_is_told_from_other_failures() -> None:
         torch.empty(2**60)
     assert is_out_of_memory(caught.value)
     with pytest.raises(RuntimeError) as other:
-        torch.zeros(2) @ torch.zeros(3)
+        _ = torch.zeros(2) @ torch.zeros(3)
     assert not is_out_of_memory(other.value)
