@@ -311,8 +311,11 @@ def demo_command(_arguments: argparse.Namespace) -> int:
 
 def pretrain_command(arguments: argparse.Namespace) -> int:
     """Build the bundled model again."""
+    import torch
+
     from lsf.bundled.pretrain import pretrain
 
+    torch.set_num_threads(os.cpu_count() or 1)  # nothing else wants the machine for so long
     pretrain(arguments.out, seed=arguments.seed, progress=_say)
     print(f"written to {arguments.out}")
     return 0
