@@ -1,0 +1,59 @@
+"""`analyze`: one pass over examples, deviations and criteria per block."""
+
+import argparse
+from pathlib import Path
+
+from lsf.analysis.criteria import CRITERIA
+from lsf.analysis.settings import AnalysisSettings
+from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options
+from lsf.files import write_text
+from lsf.options import add_settings, given_settings
+from lsf.terminal import TerminalReporter
+
+SETTLED = {None: "", True: ", the ranking has settled", False: ", the ranking did not settle"}
+
+
+def analyze_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `analyze`."""
+    source_options(parser)
+    names = ("limit", "split", "positions", "reading", "virtual", "criteria", "batch_size", "max_length", "seed")
+    add_settings(parser, AnalysisSettings, names)
+    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the analysis is written")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="a report that opens without a network")
+    parser.set_defaults(command=analyze_command)
+
+
+def analyze_command(arguments: argparse.Namespace) -> int:
+    """Measure, score, and write analysis.json."""
+    given = given_settings(arguments, AnalysisSettings)
+    if "limit" in given and given["limit"] is None:  # --limit auto
+        given["settle"] = True
+    if given.get("criteria") == ("all",):
+        given["criteria"] = tuple(CRITERIA)
+    for name in given.get("criteria", ()):
+        CRITERIA[name]  # an unknown name is refused before a model is loaded
+    settings = AnalysisSettings(**given)
+    check_writable(arguments.json, arguments.html)
+    task = load_asked_task(arguments)
+    reporter = TerminalReporter()
+    loaded = load_asked_model(arguments, reporter)
+    from lsf.measure.analyze import analyze
+
+    short_runs = None
+    if any(CRITERIA[name].needs == "runs" for name in settings.criteria):
+        from lsf.training.probing import probe_blocks as short_runs
+    try:
+        analysis = analyze(loaded, task, settings, reporter, short_runs)
+    finally:
+        reporter.close()
+    analysis.save(arguments.json)
+    if arguments.html:
+        from lsf.figures.pages import analysis_page
+
+        write_text(arguments.html, analysis_page(analysis))
+    print(
+        f"{len(analysis.states)} states, {len(analysis.blocks)} blocks, {analysis.data.n_examples} examples "
+        f"({analysis.data.n_dropped} dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s "
+        f"-> {arguments.json}"
+    )
+    return 0

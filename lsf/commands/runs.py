@@ -1,0 +1,82 @@
+"""`compare` and `runs`: what the run folders hold."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from lsf.errors import BadInputError
+from lsf.jobs.bundle import COMMAND, save_bundle
+from lsf.jobs.runs import delete_run, list_runs, load_run
+
+
+def compare_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `compare`."""
+    parser.add_argument("run", nargs="+", type=Path, help="run folders")
+    parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="[default: table]")
+    parser.set_defaults(command=compare_command)
+
+
+def compare_command(arguments: argparse.Namespace) -> int:
+    """Print one row per run."""
+    from lsf.compare.formats import render
+    from lsf.compare.table import compare
+
+    print(render(compare([load_run(folder) for folder in arguments.run]), arguments.format), end="")
+    return 0
+
+
+def runs_options(parser: argparse.ArgumentParser) -> None:
+    """Add the actions of `runs`."""
+    actions = parser.add_subparsers(title="actions", required=True, metavar="list|show|bundle|delete")
+    listing = actions.add_parser("list", help="one line per run, newest first")
+    listing.add_argument("--runs", type=Path, required=True, metavar="DIR", help="folder of run folders")
+    listing.set_defaults(command=list_command)
+    for name, command, text in (
+        ("show", show_command, "spec and result of one run, as JSON"),
+        ("delete", delete_command, "remove runs"),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("run", nargs="+", type=Path, help="run folders")
+        action.set_defaults(command=command)
+
+    bundle = actions.add_parser("bundle", help="one zip that repeats a run by one command")
+    bundle.add_argument("run", type=Path, help="run folder")
+    bundle.add_argument("--zip", type=Path, required=True, metavar="OUT", help="where it is written")
+    bundle.set_defaults(command=bundle_command)
+
+
+def bundle_command(arguments: argparse.Namespace) -> int:
+    """Write a run's bundle."""
+    save_bundle(load_run(arguments.run), arguments.zip)
+    print(f"{arguments.zip}: unpack it, then {COMMAND.format(name=arguments.run.resolve().name)}")
+    return 0
+
+
+def list_command(arguments: argparse.Namespace) -> int:
+    """Print one line per run."""
+    if not arguments.runs.is_dir():
+        raise BadInputError(f"There is no folder {arguments.runs}; --runs names the folder that holds run folders.")
+    for run in list_runs(arguments.runs):
+        what = f"{run.spec.model} {run.spec.data} {run.spec.plan.label}" if run.spec else run.problem
+        print(f"{run.state:<12} {run.folder}  {what}")
+    return 0
+
+
+def show_command(arguments: argparse.Namespace) -> int:
+    """Print runs as JSON."""
+    for folder in arguments.run:
+        run = load_run(folder)
+        shown: dict[str, Any] = {"run": str(run.folder), "state": run.state, "problem": run.problem}
+        shown["spec"] = run.spec and run.spec.to_json()
+        shown["result"] = run.result and run.result.to_json()
+        print(json.dumps(shown, indent=1, ensure_ascii=False))
+    return 0
+
+
+def delete_command(arguments: argparse.Namespace) -> int:
+    """Remove run folders."""
+    for folder in arguments.run:
+        delete_run(folder)
+        print(f"deleted {folder}")
+    return 0

@@ -1,0 +1,61 @@
+"""What several commands ask for: model, data, where a file goes."""
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from lsf.axes import DEVICES, DTYPES
+from lsf.data.sources import load_task
+from lsf.data.task import Task
+from lsf.errors import BadInputError
+from lsf.jobs.spec import RunSpec
+from lsf.options import add_settings
+from lsf.terminal import TerminalReporter
+
+
+def source_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add where the model and the data come from."""
+    parser.add_argument("--model", required=required, help="bundled, a local folder, or a Hugging Face id")
+    parser.add_argument(
+        "--data",
+        required=required,
+        help="lesson:NAME, a CSV, TSV, JSON, JSONL or Parquet file, or hub:NAME[:CONFIG][:SPLIT]",
+    )
+    add_settings(parser, RunSpec, ("prompt_template", "completion_template"))
+    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights [default: auto]")
+    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to run [default: auto]")
+
+
+def whole(text: str) -> int:
+    """Read a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Refuse a file whose folder does not exist, before any work.
+
+    Raises:
+        BadInputError: there is no such folder.
+    """
+    for path in paths:
+        if path is not None and not path.parent.is_dir():
+            raise BadInputError(f"Cannot write {path}: there is no folder {path.parent}.")
+
+
+def load_asked_task(arguments: argparse.Namespace | RunSpec) -> Task:
+    """Read the data asked for."""
+    # Rows are always split in the same way: --seed is the run's, and runs of several seeds share their data.
+    return load_task(arguments.data, arguments.prompt_template, arguments.completion_template)
+
+
+def load_asked_model(arguments: argparse.Namespace | RunSpec, reporter: TerminalReporter) -> Any:
+    """Load the model asked for."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    reporter.progress(0, None, f"loading {arguments.model}")
+    from lsf.measure.loading import load_model
+
+    return load_model(arguments.model, arguments.dtype, arguments.device)
