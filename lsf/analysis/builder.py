@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lsf.analysis.criteria import score_blocks
+from lsf.analysis.agreement import rank_correlation
+from lsf.analysis.criteria import CRITERIA, score_blocks
 from lsf.analysis.deviation import Interval, mean_interval
 from lsf.analysis.gallery import Gallery
+from lsf.analysis.growth import Sample, is_mark, is_power_of_two
 from lsf.analysis.measurements import Measurements, Readings
 from lsf.analysis.result import Analysis, BlockRow, DataInfo, ModelInfo, StateRow, Timing
+from lsf.analysis.settling import LEAST_EXAMPLES, settled
 from lsf.analysis.transitions import Bearings, bearings, calibrated_fractions, even_fractions
 from lsf.data.task import Example
 from lsf.errors import BadInputError
@@ -86,6 +89,8 @@ class AnalysisBuilder:
         self._token_mass: list[dict[int, float]] = [{} for _ in range(model.n_blocks + 1)]
         self._recorded: dict[str, Any] = {}
         self._gallery = Gallery(examples, token_text)
+        self._growing = tuple(name for name in criteria if CRITERIA[name].needs in ("forward", "vocabulary"))
+        self._growth: list[Sample] = []
 
     def add(self, readings: Readings) -> None:
         """Fold in one batch of readings."""
@@ -107,6 +112,8 @@ class AnalysisBuilder:
             ):
                 mass[token] = mass.get(token, 0.0) + share
         self._gallery.add(readings)
+        if is_mark(len(numbers.examples)) and self._growing and self.ready:
+            self._growth.append(self._sample())
 
     def record(self, **measured: Any) -> None:
         """Add what other passes measured, by the names of `Measurements`' fields."""
@@ -145,6 +152,21 @@ class AnalysisBuilder:
             timing=timing,
             environment=self._environment,
             trajectories=self._gallery.trajectories(fractions),
+            growth=tuple(self._growth) or None,
+        )
+
+    def _sample(self) -> Sample:
+        """Return what everything read so far says of the blocks, and how far two halves of it agree."""
+        scores = score_blocks(self._growing, self._measured(self._numbers))
+        known = {name: tuple(score.tolist()) for name, score in scores.items() if score is not None}
+        halves = {name: self.halves(name) for name in known}
+        n_examples = len(np.unique(np.concatenate(self._numbers.examples)))
+        looks = n_examples >= LEAST_EXAMPLES and is_power_of_two(len(self._numbers.examples))
+        return Sample(
+            n_examples,
+            known,
+            {name: None if pair is None else rank_correlation(*pair, "kendall") for name, pair in halves.items()},
+            {name: settled(*pair) if looks and pair is not None else None for name, pair in halves.items()},
         )
 
     def halves(self, criterion: str) -> tuple[list[float], list[float]] | None:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lsf.analysis.growth import Sample, parse_sample
 from lsf.errors import BadInputError
 from lsf.files import read_json, write_json
 
@@ -170,6 +171,8 @@ class Analysis:
     """lsf, torch, transformers, python, platform, gpu."""
     trajectories: Trajectories | None = None
     """None until the first batch was read."""
+    growth: tuple[Sample, ...] | None = None
+    """Growing samples in reading order, the smallest first; None where none was recorded."""
     schema_version: int = SCHEMA_VERSION
 
     def scores(self, criterion: str) -> tuple[float | None, ...]:
@@ -207,7 +210,7 @@ def parse_analysis(value: Any, where: str) -> Analysis:
     if version != SCHEMA_VERSION:
         raise BadInputError(f"{where} has schema_version {version}; an analysis of schema_version 1 was expected.")
     try:
-        trajectories = value.get("trajectories")
+        trajectories, growth = value.get("trajectories"), value.get("growth")
         return Analysis(
             model=ModelInfo(**value["model"]),
             data=DataInfo(**value["data"]),
@@ -216,6 +219,7 @@ def parse_analysis(value: Any, where: str) -> Analysis:
             timing=Timing(**value["timing"]),
             environment=value["environment"],
             trajectories=None if trajectories is None else _trajectories(trajectories),
+            growth=None if growth is None else tuple(parse_sample(sample) for sample in growth),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInputError(f"{where} is not a whole analysis: {error} is missing or of the wrong kind.") from None

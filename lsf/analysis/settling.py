@@ -1,10 +1,8 @@
 """How many examples are enough: when two halves of what was read rank the blocks alike."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from scipy.stats import kendalltau
-
+from lsf.analysis.agreement import first_quarter, rank_correlation
 from lsf.analysis.policies import top_k
 
 AGREEMENT = 0.95
@@ -23,10 +21,10 @@ def settled(one_half: Sequence[float], other_half: Sequence[float]) -> bool:
         one_half: score per block, from every other batch.
         other_half: the same from the batches between.
     """
-    k = max(1, len(one_half) // 4)
+    k = first_quarter(len(one_half))
     if top_k(one_half, k) != top_k(other_half, k):
         return False
     if len(one_half) == 1:
         return True
-    tau: Any = kendalltau(one_half, other_half)
-    return bool(tau.statistic > AGREEMENT)
+    tau = rank_correlation(one_half, other_half, "kendall")
+    return tau is not None and tau > AGREEMENT
