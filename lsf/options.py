@@ -44,6 +44,11 @@ def given_settings(arguments: argparse.Namespace, record: type) -> dict[str, Any
     return {name: (None if value == "auto-value" else value) for name, value in given.items() if value is not None}
 
 
+def describe_setting(item: Field[Any]) -> str:
+    """Return a field's name with its meaning, range and default, for the help of options that are given by name."""
+    return f"{item.name} = {_help(item)}"
+
+
 def _metavar(item: Field[Any]) -> str:
     choices = item.metadata.get("choices")
     return "|".join(choices) if choices else item.name.rpartition("_")[2].upper()

@@ -21,7 +21,7 @@ from lsf.files import read_json, write_json
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import DivergedError, FitSettings, fit
-from lsf.training.methods import METHODS
+from lsf.training.methods import METHODS, Scene
 
 RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 """Learning rates tried for the whole model and for every block alike."""
@@ -99,7 +99,7 @@ def tuned(loaded: LoadedModel, lesson: Lesson, rows: Rows, plan: Plan, rate: flo
         seed=seed,
         base_dtype=loaded.info.dtype,
     )
-    model = METHODS["full"].prepare(loaded, plan)
+    model = METHODS["full"].prepare(loaded, plan, Scene())
     with TemporaryDirectory() as folder:
         try:
             fit(model, rows.train, settings, Path(folder), watch=lambda row: None, stop=lambda: None)

@@ -3,7 +3,7 @@
 import argparse
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 from lsf.analysis.plan import Plan, full_plan, load_plan, parse_blocks
@@ -11,8 +11,10 @@ from lsf.commands.sources import load_asked_model, load_asked_task, source_optio
 from lsf.errors import BadInputError
 from lsf.jobs.runs import create_run
 from lsf.jobs.spec import RunSpec, load_spec
-from lsf.options import add_settings, given_settings
+from lsf.options import add_settings, describe_setting, given_settings
 from lsf.terminal import TerminalReporter
+from lsf.training.catalogue import CATALOGUE
+from lsf.training.options import read_pairs
 
 CONTROLS = ("first", "last", "middle", "random")
 
@@ -29,6 +31,7 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
     )
     names = {"method", "steps", "epochs", "learning_rate", "weight_decay", "warmup_steps", "batch_size", "max_length"}
     add_settings(parser, RunSpec, names | {"eval_every", "eval_limit", "seed"})
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=_options_help())
     parser.add_argument("--runs", type=Path, required=True, metavar="DIR", help="folder the run's folder is made in")
     parser.set_defaults(command=tune_command)
 
@@ -43,7 +46,10 @@ def tune_command(arguments: argparse.Namespace) -> int:
     loaded = load_asked_model(asked or arguments, reporter)
     if asked is None:
         plan, role = _planned(arguments, loaded.info.n_blocks)
-        asked = RunSpec(**{**given_settings(arguments, RunSpec), "plan": plan, "role": role})
+        given = given_settings(arguments, RunSpec)
+        method = given.get("method", "full")
+        given["options"] = read_pairs(method, CATALOGUE[method].options, arguments.option)
+        asked = RunSpec(**{**given, "plan": plan, "role": role})
     spec = asked
     folder = create_run(arguments.runs, spec)
     signal.signal(signal.SIGINT, lambda *_: _interrupt(reporter))
@@ -62,11 +68,22 @@ def tune_command(arguments: argparse.Namespace) -> int:
 
 def _read_spec(arguments: argparse.Namespace) -> RunSpec:
     given = [name for name in given_settings(arguments, RunSpec) if name not in ("plan", "dtype", "device")]
+    given += ["option"] if arguments.option else []
     if given:
         raise BadInputError(f"--spec says everything already; leave out --{given[0].replace('_', '-')}.")
     spec = load_spec(arguments.spec)
     beside = arguments.spec.parent / spec.data  # a bundle's rows lie beside its spec
     return replace(spec, data=str(beside)) if beside.is_file() else spec
+
+
+def _options_help() -> str:
+    """Say which options each method has, from the records themselves."""
+    listed = [
+        f"{name}: {', '.join(describe_setting(item) for item in fields(way.options))}"
+        for name, way in CATALOGUE.items()
+        if fields(way.options)
+    ]
+    return "an option of the method, as often as needed. " + "; ".join(listed)
 
 
 def _interrupt(reporter: TerminalReporter) -> None:

@@ -69,6 +69,10 @@ class Row:
     """Wall seconds of the learning-rate search, not in `seconds`."""
     peak_memory_bytes: int | None = None
     """Peak memory above what was there before."""
+    stored_bytes: int | None = None
+    """Bytes of what the run saved."""
+    latency_ratio: float | None = None
+    """Seconds of a forward pass of the saved model over the base's."""
     x_params: float | None = None
     """trainable_params over the full run's."""
     x_time: float | None = None
@@ -118,7 +122,7 @@ def to_row(run: Run) -> Row:
         plan=spec and spec.plan.label,
         blocks=spec and format_blocks(spec.plan.blocks),
         n_blocks=spec and len(spec.plan.blocks),
-        method=spec and spec.method,
+        method=spec and spec.how,
         seed=spec and spec.seed,
         learning_rate=result.learning_rate if result else spec and spec.learning_rate,
         rate_searched=spec and spec.learning_rate is None,

@@ -127,6 +127,10 @@ class RunResult:
     """Peak memory of the run above what was there before it."""
     peak_memory_source: str | None = None
     """`cuda`: the allocator's peak; `rss`: growth of the process, sampled."""
+    stored_bytes: int | None = None
+    """Bytes of what the run saved: the least its method needs to be loaded onto the base again."""
+    latency_ratio: float | None = None
+    """Median seconds of a forward pass of the saved model, merged where it can be, over the base's; timed in turn."""
     predicted: Predicted = field(default_factory=Predicted)
     """What the plan expected."""
     proof: Proof | None = None

@@ -1,6 +1,7 @@
 """What a run was asked to do: complete, frozen, saved as spec.json."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,11 @@ from lsf.analysis.settings import check_settings, setting
 from lsf.axes import DEVICES, DTYPES
 from lsf.errors import BadInputError, RunError
 from lsf.files import read_json, write_json
+from lsf.training.catalogue import CATALOGUE, describe, options_of
 
 SCHEMA_VERSION = 1
+METHODS_OWN: Any = "the method's own"
+"""Stands for the method's default rate until the spec is made; a spec itself holds the number, or None for a search."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +30,13 @@ class RunSpec:
     role: str = setting("choice", "what it stands for in a comparison: choice, full, first, last, random, manual")
     prompt_template: str | None = setting(None, "prompt from any columns, for example 'Question: {question}'")
     completion_template: str | None = setting(None, "completion from any columns, for example ' {answer}'")
-    method: str = setting("full", "how the planned blocks are tuned")
+    method: str = setting("full", "how the planned blocks are tuned", choices=tuple(CATALOGUE))
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The method's options, only those that were given."""
     steps: int = setting(100, "optimizer steps", low=1, high=1_000_000)
     epochs: float | None = setting(None, "passes over the training split; replaces steps", low=0.001, high=10_000)
     learning_rate: float | None = setting(
-        1e-3, "AdamW's peak rate; auto = a short search on validation", low=1e-8, high=1.0
+        METHODS_OWN, "AdamW's peak rate; auto = a short search on validation", low=1e-8, high=1.0
     )
     weight_decay: float = setting(0.0, "AdamW's decoupled weight decay", low=0.0, high=1.0)
     warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
@@ -51,7 +57,16 @@ class RunSpec:
         """Refuse a value out of its range, naming the field and the range."""
         if self.schema_version != SCHEMA_VERSION:
             raise BadInputError(f"The run's spec has schema_version {self.schema_version}; 1 was expected.")
+        way = CATALOGUE[self.method]
+        if self.learning_rate == METHODS_OWN:
+            object.__setattr__(self, "learning_rate", way.learning_rate)
         check_settings(self)
+        options_of(self.method, self.options)
+
+    @property
+    def how(self) -> str:
+        """The method with the options given, for tables: `adapter (kind=pfeiffer)`."""
+        return describe(self.method, self.options)
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as plain JSON values, schema_version first."""

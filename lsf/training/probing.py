@@ -16,7 +16,7 @@ from lsf.reporting import Reporter
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import DivergedError, FitSettings, fit
 from lsf.training.material import read_material
-from lsf.training.methods import METHODS
+from lsf.training.methods import METHODS, Scene
 
 PROBE_STEPS = 10
 """Optimizer steps per block."""
@@ -57,7 +57,7 @@ def probe_blocks(
     with tempfile.TemporaryDirectory(prefix="lsf-probe-") as folder:
         for block in range(n_blocks):
             report.progress(block, n_blocks, "short runs")
-            model = METHODS["full"].prepare(loaded, Plan(loaded.info.name, n_blocks, (block,)))
+            model = METHODS["full"].prepare(loaded, Plan(loaded.info.name, n_blocks, (block,)), Scene())
             try:
                 fit(model, material.train, fitting, Path(folder), lambda _row: None, lambda: report.stop)
             except DivergedError:

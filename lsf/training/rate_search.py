@@ -14,7 +14,7 @@ from lsf.reporting import Reporter
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import DivergedError, FitSettings, StepRow, fit
 from lsf.training.material import Material
-from lsf.training.methods import METHODS
+from lsf.training.methods import METHODS, scene_of
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Tried for every plan alike."""
@@ -127,7 +127,8 @@ def _try(
 ) -> float:
     """Return the validation loss after one short run; infinite where its loss was lost."""
     check()
-    model = METHODS[spec.method].prepare(loaded, spec.plan)
+    scene = scene_of(spec, material.train, loaded.info.dtype, folder, lambda: report.stop, check)
+    model = METHODS[spec.method].prepare(loaded, spec.plan, scene)
     try:
         fit(model, material.train, settings, folder, watch, lambda: report.stop)
     except DivergedError:

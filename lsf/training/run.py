@@ -19,15 +19,16 @@ from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter, Silent
+from lsf.training.artefacts import save_weights
 from lsf.training.base import answers_of, measure, measure_base
+from lsf.training.catalogue import options_of
 from lsf.training.evaluation import evaluate, spread_out
 from lsf.training.fitting import Fit, FitSettings, StepRow, fit
 from lsf.training.material import Material, read_material
 from lsf.training.memory import PeakMemory, free_memory
-from lsf.training.methods import METHODS
+from lsf.training.methods import METHODS, scene_of
 from lsf.training.proof import fingerprint, prove
 from lsf.training.rate_search import find_rate
-from lsf.training.weights import save_weights
 
 READINGS = 10
 """Validation readings of a run, besides the one before its first step, unless the spec says otherwise."""
@@ -99,7 +100,7 @@ class _Tuning:
             data_fingerprint=self.task.fingerprint,
             environment={**environment(gpu), "device": loaded.info.device, "dtype": loaded.info.dtype},
         )
-        planned = METHODS[spec.method].count(loaded, spec.plan)
+        planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
         material = read_material(loaded, self.task, spec)
         self.steps = material.steps
         ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.learning_rate)
@@ -109,10 +110,12 @@ class _Tuning:
         ending.add(before=base.metrics)
         self.end_where_asked()
         with PeakMemory(loaded.device) as peak:
-            model = METHODS[spec.method].prepare(loaded, spec.plan)
+            place = self.folder / CHECKPOINTS
+            scene = scene_of(spec, material.train, loaded.info.dtype, place, self.stop, self.end_where_asked)
+            model = METHODS[spec.method].prepare(loaded, spec.plan, scene)
             start = fingerprint(model)
             watch = self.watch(model, material, ending)
-            done = fit(model, material.train, settings, self.folder / CHECKPOINTS, watch, self.stop)
+            done = fit(model, material.train, settings, place, watch, self.stop)
         self.note_fit(ending, done, peak)
         if done.stopped == "discard" or not done.steps:
             raise _StoppedEarly
@@ -122,7 +125,7 @@ class _Tuning:
         samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
         proof = prove(start, fingerprint(model), done.trainable_params, planned)
         ending.add(after=after, samples=samples, proof=proof)
-        save_weights(model, spec, self.folder)
+        ending.add(stored_bytes=save_weights(model, loaded, spec, self.folder))
         stopped = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
         return replace(
             ending.known,

@@ -9,6 +9,7 @@ from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
 from lsf.jobs.controls import CONTROLS, with_controls
 from lsf.jobs.spec import RunSpec
+from lsf.training.catalogue import CATALOGUE
 from lsf.ui.actions import start_runs
 from lsf.ui.forms import setting_input
 from lsf.ui.guard import guard
@@ -63,7 +64,8 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
 
 
 def _settings() -> tuple[dict[str, Any], int]:
-    defaults = {item.name: item.default for item in fields(RunSpec)} | {"steps": DEFAULT_STEPS}
+    defaults = {item.name: item.default for item in fields(RunSpec)}
+    defaults |= {"steps": DEFAULT_STEPS, "learning_rate": CATALOGUE["full"].learning_rate}
     values: dict[str, Any] = {}
 
     def ask(name: str, label: str | None = None) -> None:

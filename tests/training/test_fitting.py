@@ -11,7 +11,7 @@ from lsf.data.encode import encode
 from lsf.measure.loading import load_model
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import DivergedError, FitSettings, fit, kept_random_state
-from lsf.training.methods import METHODS
+from lsf.training.methods import METHODS, Scene
 
 SETTINGS = FitSettings(1e-2, 6, 4, 0, 0.0, 0, "float32")
 
@@ -22,7 +22,7 @@ def rows(loaded, task):
 
 
 def run_fit(loaded, spec, rows, folder, settings=SETTINGS, stop=lambda: None):
-    model = METHODS["full"].prepare(loaded, spec.plan)
+    model = METHODS["full"].prepare(loaded, spec.plan, Scene())
     seen = []
     return model, seen, fit(model, rows, settings, folder, seen.append, stop)
 
@@ -39,7 +39,7 @@ def test_the_loss_falls_and_every_step_is_reported(loaded, spec, rows, tmp_path)
 
 def test_the_first_step_is_adamw_over_the_clipped_gradient_by_hand(loaded, spec, rows, tmp_path):
     model, seen, _ = run_fit(loaded, spec, rows, tmp_path, replace(SETTINGS, steps=1))
-    reference = METHODS["full"].prepare(loaded, spec.plan)
+    reference = METHODS["full"].prepare(loaded, spec.plan, Scene())
     tuned = [p for p in reference.parameters() if p.requires_grad]
     nll = []
     for row in (rows[index] for index in first_batch(len(rows))):
@@ -67,7 +67,7 @@ def test_selective_and_full_see_the_same_examples_in_the_same_order(loaded, spec
 
 def test_a_stop_takes_effect_within_one_step(loaded, spec, rows, tmp_path):
     for logged_before_stop in (0, 3):
-        model, seen = METHODS["full"].prepare(loaded, spec.plan), []
+        model, seen = METHODS["full"].prepare(loaded, spec.plan, Scene()), []
         asked = lambda: "keep" if len(seen) >= logged_before_stop else None  # noqa: B023, E731 called in this turn
         done = fit(model, rows, replace(SETTINGS, steps=50), tmp_path, seen.append, asked)
         assert done.steps == len(seen) == max(1, logged_before_stop)
@@ -80,7 +80,7 @@ def test_there_is_no_dropout_and_the_model_can_be_switched_again_afterwards(tiny
     rows = encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
     (model, one, _), (_, two, _) = (run_fit(loaded, spec, rows, tmp_path) for _ in range(2))
     assert [row.loss for row in one] == [row.loss for row in two]
-    evaluated = evaluate(METHODS["full"].prepare(loaded, spec.plan), [rows[i] for i in first_batch(len(rows))], 4)
+    evaluated = evaluate(METHODS["full"].prepare(loaded, spec.plan, Scene()), [rows[i] for i in first_batch(len(rows))], 4)
     assert one[0].loss == pytest.approx(evaluated.loss, rel=1e-5)
     assert not model.training
     assert model.train().training
@@ -92,7 +92,7 @@ def first_batch(n_rows):
 
 @pytest.mark.parametrize("name", ["self_attn.q_proj", "mlp.down_proj"])  # torch's CPU attention can hide a NaN query
 def test_a_lost_loss_or_gradient_ends_the_loop_with_the_step(loaded, spec, rows, tmp_path, name):
-    model = METHODS["full"].prepare(loaded, spec.plan)
+    model = METHODS["full"].prepare(loaded, spec.plan, Scene())
     model.get_submodule(f"model.layers.2.{name}").weight.data.fill_(float("nan"))
     with pytest.raises(DivergedError, match="no longer finite at step 1; a smaller learning rate"):
         fit(model, rows, SETTINGS, tmp_path, lambda row: None, lambda: None)

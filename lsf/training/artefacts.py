@@ -14,10 +14,13 @@ from lsf.jobs.spec import RunSpec
 TUNED = "tuned.safetensors"
 
 
-def save_weights(model: Any, spec: RunSpec, folder: Path) -> Path:
+def save_weights(model: Any, loaded: Any, spec: RunSpec, folder: Path) -> int:
     """Write the tuned tensors to weights/tuned.safetensors, whole or not at all, with what they belong to as metadata.
 
     They are written as they were trained: float32, also over a bfloat16 base.
+
+    Returns:
+        Bytes on disk.
 
     Raises:
         RunError: the folder was removed, or the disk does not take them.
@@ -35,4 +38,4 @@ def save_weights(model: Any, spec: RunSpec, folder: Path) -> Path:
         if not folder.is_dir():
             raise RunError(f"The run folder {folder} was removed while the run was going on.") from None
         raise RunError(f"Cannot write the weights of {folder.name}: {error}.") from error
-    return place
+    return place.stat().st_size

@@ -1,0 +1,27 @@
+"""Full fine-tuning of what the plan names."""
+
+from typing import Any
+
+import torch
+
+from lsf.analysis.plan import Plan
+from lsf.measure.sharing import share_model
+from lsf.training.methods.places import planned_names
+from lsf.training.methods.scene import Scene
+
+
+def prepare_full(loaded: Any, plan: Plan, scene: Scene) -> Any:
+    """Return a model that owns float32 copies of the planned tensors and shares all others with the loaded one."""
+    names = planned_names(loaded, plan)
+    model = share_model(loaded.model, own=names)
+    parameters = dict(model.named_parameters())
+    for name in names:
+        parameters[name].data = parameters[name].data.to(torch.float32)
+        parameters[name].requires_grad_(True)
+    return model
+
+
+def count_full(loaded: Any, plan: Plan, options: Any) -> int:
+    """Return how many parameters the planned blocks and modules have; a tied head counts once."""
+    parameters = dict(loaded.model.named_parameters())
+    return sum(parameters[name].numel() for name in planned_names(loaded, plan))
