@@ -40,22 +40,29 @@ def law_headroom(m: Measurements) -> Scores | None:
 def power_law(target_deviation: Float[np.ndarray, " states"]) -> Scores:
     """Fit T_l = c l^-a + t over l = 1 .. L by least squares with a >= 0, and return the fit at l = 1 .. L.
 
-    For each a the best c and t are linear; a itself is found on a grid over [0, 10] refined by bounded minimisation.
+    For each a the best c and t are those of a straight line through (l^-a, T_l); a itself is found on a grid over
+    [0, 10] refined by bounded minimisation.
     """
     values = target_deviation[1:]
     depth = np.arange(1, len(values) + 1, dtype=np.float64)
+    centred = values - values.mean()
 
-    def fit(exponent: float) -> Scores:
-        shape = np.stack([depth**-exponent, np.ones_like(depth)], axis=1)
-        return shape @ np.linalg.lstsq(shape, values, rcond=None)[0]
+    def fits(exponents: Float[np.ndarray, " exponents"]) -> Float[np.ndarray, "exponents blocks"]:
+        shape = depth ** -exponents[:, None]
+        shape -= shape.mean(axis=1, keepdims=True)
+        spread = (shape**2).sum(axis=1)
+        slope = np.divide(shape @ centred, spread, out=np.zeros_like(spread), where=spread > 1e-20)  # flat at a = 0
+        return values.mean() + slope[:, None] * shape
 
-    def error(exponent: float) -> float:
-        return float(((values - fit(exponent)) ** 2).sum())
+    def errors(exponents: Float[np.ndarray, " exponents"]) -> Float[np.ndarray, " exponents"]:
+        return ((values - fits(exponents)) ** 2).sum(axis=1)
 
     grid = np.linspace(0.0, 10.0, 201)
-    best = grid[np.argmin([error(exponent) for exponent in grid])]
-    near: Any = minimize_scalar(error, bounds=(max(0.0, best - 0.05), min(10.0, best + 0.05)), method="bounded")
-    return fit(float(near.x) if near.fun <= error(best) else best)
+    on_grid = errors(grid)
+    best = grid[np.argmin(on_grid)]
+    bounds = (max(0.0, best - 0.05), min(10.0, best + 0.05))
+    near: Any = minimize_scalar(lambda exponent: errors(np.array([exponent]))[0], bounds=bounds, method="bounded")
+    return fits(np.array([near.x if near.fun <= on_grid.min() else best]))[0]
 
 
 def semantic_loss(m: Measurements) -> Scores | None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lsf.errors import ModelError
 
-CHUNK_ROWS = 16_384
+CHUNK_ROWS = 2048
 """Rows of W turned to float64 at a time, so that a large vocabulary needs no float64 copy."""
 TEMPERATURE = 0.1
 """tau of the semantic loss."""
