@@ -38,6 +38,10 @@ class RunError(LsfError, RuntimeError):
     """A run folder that is missing, incomplete, held by another process, or a run that failed."""
 
 
+class RunPausedError(RunError):
+    """A run was asked to pause: it left a checkpoint and no result, and can be resumed."""
+
+
 class OutOfMemoryError(RunError, MemoryError):
     """The device's memory did not suffice; the message says for what, and what would be smaller."""
 

@@ -2,7 +2,8 @@
 
 from typing import Any, Literal, Protocol, runtime_checkable
 
-Stop = Literal["keep", "discard"]
+Stop = Literal["keep", "discard", "pause"]
+"""`keep`: end early and keep what there is; `discard`: end and keep nothing; `pause`: leave, to go on another time."""
 
 
 @runtime_checkable
@@ -11,7 +12,7 @@ class Reporter(Protocol):
 
     @property
     def stop(self) -> Stop | None:
-        """None to go on; `keep` to end early and keep what there is; `discard` to end and keep nothing."""
+        """How the work is asked to end early; None to go on."""
         ...
 
     def progress(self, done: int, total: int | None, message: str = "") -> None:

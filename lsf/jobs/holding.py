@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lsf.errors import LsfError, RunError
+from lsf.errors import LsfError, RunError, RunPausedError
 from lsf.jobs.result import RunResult, RunState
 
 SPEC, METRICS, RESULT, LOG, LOCK, WEIGHTS = (
@@ -95,7 +95,7 @@ def holding(folder: Path) -> Iterator[Ending]:
     """Hold a run while it is worked on; whatever ends the work without a result is written down as its result.
 
     An `LsfError` becomes a failed result with its sentence; anything else one that points to run.log, where the
-    traceback is. The error goes on to the caller.
+    traceback is. A pause leaves no result: the run is interrupted. The error goes on to the caller.
 
     Yields:
         An `Ending` that takes what is known on the way.
@@ -104,6 +104,8 @@ def holding(folder: Path) -> Iterator[Ending]:
     ending = Ending()
     try:
         yield ending
+    except RunPausedError:
+        raise
     except BaseException as error:
         record_failure(folder, error, ending.known)
         raise

@@ -153,6 +153,12 @@ class RunResult:
     """Training examples that fit."""
     n_dropped: int | None = None
     """Training examples left out because their completion does not fit."""
+    cache: Mapping[str, Any] | None = None
+    """How the frozen prefix was served: kind, reason, depth, bytes, examples served and computed."""
+    micro_batch: int | None = None
+    """Examples per forward pass; smaller than the batch where memory did not suffice for it."""
+    resumed_at: int | None = None
+    """Step of the checkpoint it went on from; None where it ran through."""
     environment: Mapping[str, str | None] = field(default_factory=dict)
     """Versions, platform, GPU and device."""
     schema_version: int = SCHEMA_VERSION
@@ -161,6 +167,11 @@ class RunResult:
         """Refuse a state that is not an end."""
         if self.state not in ENDED:
             raise BadInputError(f"A result's state is {self.state!r}; accepted are: {', '.join(ENDED)}.")
+
+    @property
+    def kept(self) -> bool:
+        """True where the run left something to go on from or to use."""
+        return self.state is not RunState.CANCELLED or self.after is not None
 
     @property
     def measured(self) -> Predicted:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lsf.errors import LsfError, RunError
-from lsf.files import finite
-from lsf.jobs.holding import LOCK, METRICS, RESULT, SPEC, is_held
+from lsf.files import finite, write_text
+from lsf.jobs.checkpoints import checkpoint_step
+from lsf.jobs.holding import LOCK, METRICS, RESULT, SPEC, hold, is_held
 from lsf.jobs.result import RunResult, RunState, load_result
 from lsf.jobs.spec import RunSpec, load_spec
 
@@ -83,7 +84,10 @@ def load_run(folder: Path) -> Run:
     if held:
         state = RunState.RUNNING if (folder / METRICS).exists() else RunState.QUEUED
         return Run(folder, folder.name, spec, state, None, problem)
-    ended = "Its process ended before the run did; what was logged until then is kept."
+    step = checkpoint_step(folder)
+    ended = "Its process ended before the run did; " + (
+        "it can be resumed from its start." if step is None else f"it can be resumed from step {step}."
+    )
     return Run(folder, folder.name, spec, RunState.INTERRUPTED, None, problem or ended)
 
 
@@ -133,6 +137,43 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         if isinstance(row, dict):
             rows.append(row)
     return rows
+
+
+def trim_metrics(folder: Path, step: int | None) -> None:
+    """Take back the logged rows after a step, since the run goes on from there; None takes back all.
+
+    Raises:
+        RunError: the disk does not take it.
+    """
+    kept = [] if step is None else [row for row in read_metrics(folder) if row["step"] <= step]
+    place = folder / METRICS
+    if not kept:
+        place.unlink(missing_ok=True)
+        return
+    try:
+        write_text(place, "".join(json.dumps(row) + "\n" for row in kept))
+    except OSError as error:
+        raise RunError(f"Cannot write the metrics of {folder.name}: {error.strerror or error}.") from error
+
+
+def reopen_run(folder: Path) -> RunSpec:
+    """Hold a run that ended early and make it one that goes on; return what it was asked.
+
+    Raises:
+        RunError: there is no such run, its spec cannot be read, it succeeded, was discarded, or a process holds it.
+    """
+    run = load_run(folder)
+    if run.spec is None:
+        raise RunError(f"The run {run.id} cannot be resumed: {run.problem}")
+    if run.state in (RunState.RUNNING, RunState.QUEUED):
+        raise RunError(f"The run {run.id} is still {run.state}; only a run that ended early can be resumed.")
+    if run.state is RunState.SUCCEEDED:
+        raise RunError(f"The run {run.id} has succeeded; there is nothing to resume.")
+    if run.result is not None and not run.result.kept:
+        raise RunError(f"The run {run.id} was discarded; start it again with --spec {folder / SPEC}.")
+    hold(folder)
+    (folder / RESULT).unlink(missing_ok=True)
+    return run.spec
 
 
 def delete_run(folder: Path) -> None:

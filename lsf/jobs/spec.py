@@ -41,6 +41,20 @@ class RunSpec:
     weight_decay: float = setting(0.0, "AdamW's decoupled weight decay", low=0.0, high=1.0)
     warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
     batch_size: int = setting(16, "examples per optimizer step", low=1, high=65_536)
+    micro_batch: int | None = setting(
+        None, "examples per forward pass, a divisor of the batch; default: all at once", low=1, high=65_536
+    )
+    cache: str = setting(
+        "auto", "where the frozen prefix's output is kept for further epochs", choices=("auto", "memory", "disk", "off")
+    )
+    activation_checkpointing: str = setting(
+        "off", "compute activations again instead of keeping them", choices=("off", "non_reentrant")
+    )
+    checkpoint_steps: int | None = setting(
+        None, "steps between two checkpoints, besides those by time", low=1, high=1_000_000
+    )
+    checkpoint_seconds: float = setting(60.0, "seconds between two checkpoints", low=0.0, high=1e9)
+    report_to: str = setting("none", "tensorboard, mlflow, wandb: where transformers sends the metrics too")
     max_length: int | None = setting(
         None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
     )
@@ -61,6 +75,8 @@ class RunSpec:
         if self.learning_rate == METHODS_OWN:
             object.__setattr__(self, "learning_rate", way.learning_rate)
         check_settings(self)
+        if self.micro_batch and self.batch_size % self.micro_batch:
+            raise BadInputError(f"micro_batch is {self.micro_batch}; it must divide the batch of {self.batch_size}.")
         options_of(self.method, self.options)
 
     @property

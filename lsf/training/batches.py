@@ -50,17 +50,23 @@ def collate(rows: Sequence[EncodedExample]) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels, "kept": kept}
 
 
-def score_tokens(model: Any, batch: dict[str, Any]) -> TokenScores:
+def collate_numbered(items: Sequence[tuple[int, EncodedExample]]) -> dict[str, Any]:
+    """Pad numbered rows into one batch: what `collate` returns, and `numbers`, which row each one is."""
+    return {**collate([row for _, row in items]), "numbers": [number for number, _ in items]}
+
+
+def score_tokens(model: Any, batch: dict[str, Any], call: Any = None) -> TokenScores:
     """Run a batch through a causal LM and score every token of the completions.
 
     Args:
         model: a transformers causal LM; gradients flow where it wants them.
         batch: from `collate`.
+        call: what is called for the logits: the model itself, or what wraps it (DDP).
     """
     device = model.get_input_embeddings().weight.device
     kept = batch["kept"]
     last = {"logits_to_keep": kept} if "logits_to_keep" in signature(type(model).forward).parameters else {}
-    logits = model(
+    logits = (model if call is None else call)(
         input_ids=batch["input_ids"].to(device),
         attention_mask=batch["attention_mask"].to(device),
         use_cache=False,
@@ -98,8 +104,8 @@ def training_order(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:
     return np.concatenate(order)[:n_wanted]
 
 
-class OrderedRows(Dataset[EncodedExample]):
-    """Rows in the order they are trained on, so that a sequential sampler replays it exactly."""
+class OrderedRows(Dataset[tuple[int, EncodedExample]]):
+    """Rows in the order they are trained on, with their numbers; a sequential sampler replays it exactly."""
 
     def __init__(self, rows: Sequence[EncodedExample], order: np.ndarray) -> None:
         """Keep the rows and their order; nothing is copied."""
@@ -109,9 +115,10 @@ class OrderedRows(Dataset[EncodedExample]):
         """Return how many rows are visited."""
         return len(self._order)
 
-    def __getitem__(self, index: int) -> EncodedExample:
-        """Return the row visited at `index`."""
-        return self._rows[self._order[index]]
+    def __getitem__(self, index: int) -> tuple[int, EncodedExample]:
+        """Return the number of the row visited at `index`, and the row."""
+        number = int(self._order[index])
+        return number, self._rows[number]
 
     def tokens_after_batch(self, batch_size: int) -> np.ndarray:
         """Return real tokens seen after each batch, cumulative; padding not counted."""

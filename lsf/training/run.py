@@ -5,36 +5,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
 from lsf.data.task import Task
 from lsf.environment import environment
-from lsf.errors import OutOfMemoryError, RunError
+from lsf.errors import OutOfMemoryError, RunError, RunPausedError
+from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, latest_checkpoint
 from lsf.jobs.holding import Ending, finish, holding
-from lsf.jobs.result import RunResult, RunState
-from lsf.jobs.runs import append_metrics
+from lsf.jobs.result import RunResult, RunState, SearchTrial
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
+from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter, Silent
 from lsf.training.artefacts import save_weights
+from lsf.training.attempts import Attempt, Ground, fit_within_memory
 from lsf.training.base import answers_of, measure, measure_base
 from lsf.training.catalogue import options_of
-from lsf.training.evaluation import evaluate, spread_out
-from lsf.training.fitting import Fit, FitSettings, StepRow, fit
+from lsf.training.fitting import FitSettings
+from lsf.training.logbook import Logbook
 from lsf.training.material import Material, read_material
 from lsf.training.memory import PeakMemory, free_memory
 from lsf.training.methods import METHODS, scene_of
 from lsf.training.proof import fingerprint, prove
 from lsf.training.rate_search import find_rate
-
-READINGS = 10
-"""Validation readings of a run, besides the one before its first step, unless the spec says otherwise."""
-LIVE_ROWS = 64
-"""Validation examples of such a reading at most, so that watching stays cheap beside training."""
-CHECKPOINTS = "checkpoints"
 
 
 class _StoppedEarly(Exception):
@@ -43,6 +40,8 @@ class _StoppedEarly(Exception):
 
 def tune(loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: Reporter | None = None) -> RunResult:
     """Carry out one run, selective or full, in its folder, and write what it came to.
+
+    A folder with a checkpoint goes on from it, with the next batch, to the same end as an uninterrupted run.
 
     The loaded model is read and never changed: the tuned model shares its frozen tensors and owns the others. Runs on
     the same model, task and seed start from the same weights, see the same examples in the same order, and have the
@@ -55,7 +54,7 @@ def tune(loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: R
         folder: made by `lsf.jobs.runs.create_run`.
         report: gets progress, each logged row as partial result, and says whether to stop. `keep` ends the training
             after the step it is in, measures and saves; `discard` ends at once and leaves neither weights nor metrics
-            after. Both end in the state `cancelled`.
+            after. Both end in the state `cancelled`. `pause` writes a checkpoint and leaves the run `interrupted`.
 
     Returns:
         The result as written to result.json: succeeded or cancelled.
@@ -63,6 +62,7 @@ def tune(loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: R
     Raises:
         RunError: the loss was lost, the folder was removed, or the disk does not take it; OutOfMemoryError where memory
             did not suffice. A failed result with that sentence was written, where there still is a folder.
+        RunPausedError: it was asked to pause; nothing is written beside the checkpoint.
         PlanError: the plan does not fit the model.
         DataError: the data cannot be used.
     """
@@ -77,6 +77,8 @@ def tune(loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: R
         finally:
             free_memory()
         finish(folder, result)
+    if result.state is RunState.SUCCEEDED or not result.kept:
+        drop_checkpoints(folder)
     return result
 
 
@@ -87,7 +89,6 @@ class _Tuning:
         self.loaded, self.task, self.spec, self.folder, self.report = loaded, task, spec, folder, report
         self.started = time.perf_counter()
         self.steps = spec.steps
-        self.due = 0
 
     def carry_out(self, ending: Ending) -> RunResult:
         """Do all of it; `ending` learns each part as soon as it is known."""
@@ -110,20 +111,18 @@ class _Tuning:
         ending.add(before=base.metrics)
         self.end_where_asked()
         with PeakMemory(loaded.device) as peak:
-            place = self.folder / CHECKPOINTS
-            scene = scene_of(spec, material.train, loaded.info.dtype, place, self.stop, self.end_where_asked)
-            model = METHODS[spec.method].prepare(loaded, spec.plan, scene)
-            start = fingerprint(model)
-            watch = self.watch(model, material, ending)
-            done = fit(model, material.train, settings, place, watch, self.stop)
-        self.note_fit(ending, done, peak)
+            attempt = fit_within_memory(self.ground(material, settings, ending))
+        self.note(ending, attempt, peak)
+        model, done = attempt.model, attempt.done
+        if done.stopped == "pause":
+            raise RunPausedError(f"Paused after {done.steps} of {self.steps} steps; it can be resumed.")
         if done.stopped == "discard" or not done.steps:
             raise _StoppedEarly
         self.report.progress(self.steps, self.steps, "measuring the tuned model")
-        after = measure(model, loaded.info.dtype, material.test, spec.batch_size, base.text, self.end_where_discarded)
+        after = measure(model, loaded.info.dtype, material.test, spec.batch_size, base.text, self.end_where_left)
         answers = answers_of(model, loaded, material.test)
         samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
-        proof = prove(start, fingerprint(model), done.trainable_params, planned)
+        proof = prove(attempt.start, fingerprint(model), done.trainable_params, planned)
         ending.add(after=after, samples=samples, proof=proof)
         ending.add(stored_bytes=save_weights(model, loaded, spec, self.folder))
         stopped = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
@@ -148,50 +147,50 @@ class _Tuning:
         )
         if spec.learning_rate is not None:
             return settings
-        place = self.folder / CHECKPOINTS
-        found = find_rate(self.loaded, spec, material, settings, place, self.report, self.end_where_asked)
-        ending.add(
-            learning_rate=found.learning_rate,
-            search=found.trials,
-            search_steps=found.steps,
-            search_seconds=found.seconds,
-        )
-        return replace(settings, learning_rate=found.learning_rate)
+        if (earlier := latest_checkpoint(self.folder)) is not None:
+            about = earlier.progress.about
+            trials = tuple(SearchTrial(**trial) for trial in about["search"])
+            rate = about["learning_rate"]
+            ending.add(search_steps=about["search_steps"], search_seconds=about["search_seconds"])
+        else:
+            place = self.folder / CHECKPOINTS
+            found = find_rate(self.loaded, spec, material, settings, place, self.report, self.end_where_asked)
+            trials, rate = found.trials, found.learning_rate
+            ending.add(search_steps=found.steps, search_seconds=found.seconds)
+        ending.add(learning_rate=rate, search=trials)
+        return replace(settings, learning_rate=rate)
 
-    def watch(self, model: Any, material: Material, ending: Ending) -> Any:
-        """Log the reading before the first step; return what the loop calls after each logged step."""
-        every = self.spec.eval_every or max(1, self.steps // READINGS)
-        shown = [material.validation[index] for index in spread_out(len(material.validation), LIVE_ROWS)]
+    def ground(self, material: Material, settings: FitSettings, ending: Ending) -> Ground:
+        """Return what every attempt at the fit starts from."""
+        loaded, spec, dtype = self.loaded, self.spec, self.loaded.info.dtype
+        log = Logbook(spec, self.folder, material, dtype, ending, self.report, self.end_where_discarded)
+        scene = scene_of(spec, material.train, dtype, self.folder / CHECKPOINTS, self.stop, self.end_where_asked)
+        known = ending.known
+        about = {
+            "data": self.task.fingerprint,
+            "weights": weights_hash(loaded.model),
+            "learning_rate": settings.learning_rate,
+            "search": [asdict(trial) for trial in known.search],
+            "search_steps": known.search_steps,
+            "search_seconds": known.search_seconds,
+        }
+        return Ground(loaded, spec, material, settings, self.folder, scene, log, self.stop, about)
 
-        def log(row: dict[str, Any]) -> None:
-            if shown and (row["step"] >= self.due or row["step"] == self.steps):
-                self.due = (row["step"] // every + 1) * every
-                read = evaluate(model, shown, self.spec.batch_size, self.loaded.info.dtype, self.end_where_discarded)
-                row = {**row, "validation_loss": read.loss, "validation_exact_match": read.exact_match}
-            append_metrics(self.folder, row)
-            self.report.partial(row)
-
-        log({"step": 0, "loss": None, "learning_rate": None, "tokens": 0, "seconds": 0.0})
-
-        def watch(row: StepRow) -> None:
-            self.report.progress(row.step, self.steps, f"step {row.step} of {self.steps}, loss {row.loss:.3f}")
-            ending.add(steps=row.step, tokens=row.tokens, seconds=row.seconds)
-            log(asdict(row))
-
-        return watch
-
-    def note_fit(self, ending: Ending, done: Fit, peak: PeakMemory) -> None:
+    def note(self, ending: Ending, attempt: Attempt, peak: PeakMemory) -> None:
         """Note what the loop did."""
-        middle = sorted(done.step_seconds)[len(done.step_seconds) // 2] if done.step_seconds else None
+        done = attempt.done
         ending.add(
             trainable_params=done.trainable_params,
             steps=done.steps,
             tokens=done.tokens,
             seconds=done.seconds,
-            step_seconds_median=middle,
+            step_seconds_median=median(done.step_seconds) if done.step_seconds else None,
             peak_memory_bytes=peak.bytes,
             peak_memory_source=peak.source,
             total_seconds=time.perf_counter() - self.started,
+            cache=attempt.caching.told(),
+            micro_batch=attempt.micro_batch,
+            resumed_at=attempt.resumed_at,
         )
 
     def stop(self) -> Any:
@@ -200,13 +199,24 @@ class _Tuning:
 
     def end_where_asked(self) -> None:
         """Leave, where the run is asked to stop in any way and has nothing yet."""
+        self.end_where_paused()
         if self.report.stop is not None:
             raise _StoppedEarly
 
     def end_where_discarded(self) -> None:
-        """Leave, where nothing is to be kept."""
+        """Leave, where nothing is to be kept; a pause waits for the checkpoint after the step."""
         if self.report.stop == "discard":
             raise _StoppedEarly
+
+    def end_where_left(self) -> None:
+        """Leave, where nothing is to be kept, or where the run is to go on another time."""
+        self.end_where_paused()
+        self.end_where_discarded()
+
+    def end_where_paused(self) -> None:
+        """Leave, where the run is to go on another time."""
+        if self.report.stop == "pause":
+            raise RunPausedError("Paused; it can be resumed.")
 
 
 @contextmanager

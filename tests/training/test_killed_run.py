@@ -22,7 +22,7 @@ def wait_for(condition, seconds=60.0):
 
 def test_a_run_whose_process_is_killed_shows_as_interrupted_with_what_it_logged(tiny, tmp_path):
     runs = tmp_path / "runs"
-    command = [sys.executable, "-m", "tests.training.killed_run", str(tiny("llama")), str(runs)]
+    command = [sys.executable, "-m", "tests.training.killed_run", str(tiny("llama")), str(runs), "2000", "1000"]
     process = subprocess.Popen(command, cwd=ROOT)
     try:
         wait_for(lambda: list_runs(runs) and len(read_metrics(list_runs(runs)[0].folder)) > 3)
@@ -34,7 +34,7 @@ def test_a_run_whose_process_is_killed_shows_as_interrupted_with_what_it_logged(
     run: Any = load_run(folder)
     assert run.state is RunState.INTERRUPTED
     assert run.result is None
-    assert "Its process ended before the run did" in run.problem
+    assert "Its process ended before the run did; it can be resumed from its start." in run.problem
     assert not is_held(folder)
     assert [row["step"] for row in read_metrics(folder)][:4] == [0, 1, 2, 3]
     delete_run(folder)

@@ -1,0 +1,152 @@
+"""What a run can go on from: tuned values, optimizer, schedule, random state and place in the data, whole or absent.
+
+A checkpoint is a folder `checkpoints/step-N`, written beside its place and renamed, so that a process killed at any
+moment leaves the one before. Optimizer, schedule and random state are Trainer's own files; the tuned values are
+safetensors.
+"""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from lsf.errors import RunError
+from lsf.files import read_json, write_json
+
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's checkpoints."""
+TUNED, PROGRESS = "tuned.safetensors", "progress.json"
+KEPT = 2
+"""Newest checkpoints kept: the older one is there in case the newer cannot be read."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stood, in words that outlive the process."""
+
+    step: int
+    """Optimizer steps done."""
+    tokens: int
+    """Real tokens trained on."""
+    seconds: float
+    """Wall seconds of those steps."""
+    step_seconds: tuple[float, ...]
+    """Wall seconds per step, one value per logged row."""
+    about: dict[str, Any]
+    """What must be as it was, or was found before: learning rate, fingerprints."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that can be read."""
+
+    place: Path
+    """Its folder."""
+    progress: Progress
+    """Where the run stood."""
+
+
+class Keeper:
+    """Says when a checkpoint is due, and writes it."""
+
+    def __init__(
+        self, run: Path, about: dict[str, Any], every_steps: int | None = None, every_seconds: float = 60.0
+    ) -> None:
+        """Start the clock.
+
+        Args:
+            run: the run folder.
+            about: kept with every checkpoint; plain JSON values.
+            every_steps: steps between two checkpoints; None goes by time alone.
+            every_seconds: wall seconds between two checkpoints.
+        """
+        self.run, self.about = run, about
+        self._every_steps, self._every_seconds = every_steps, every_seconds
+        self._last = time.monotonic()
+
+    def is_due(self, step: int) -> bool:
+        """Say whether a checkpoint is to be written after this step."""
+        by_steps = self._every_steps is not None and step % self._every_steps == 0
+        return by_steps or time.monotonic() - self._last >= self._every_seconds
+
+    def unfinished(self, step: int) -> Path:
+        """Return the folder a checkpoint is written to before it counts."""
+        return self.run / CHECKPOINTS / f"unfinished-{step}"
+
+    def keep(self, progress: Progress, write: Callable[[Path], None]) -> None:
+        """Write a checkpoint and let the oldest go.
+
+        Args:
+            progress: where the run stands.
+            write: puts every other file into the folder it is given.
+
+        Raises:
+            RunError: the run folder was removed, or the disk does not take it.
+        """
+        unfinished = self.unfinished(progress.step)
+        place = unfinished.with_name(f"step-{progress.step}")
+        try:
+            unfinished.mkdir(parents=(self.run / "spec.json").exists(), exist_ok=True)
+            write(unfinished)
+            write_json(unfinished / PROGRESS, asdict(progress))
+            shutil.rmtree(place, ignore_errors=True)
+            unfinished.rename(place)
+        except (OSError, SafetensorError, RuntimeError, LookupError) as error:
+            raise _explained(self.run, error) from error
+        for old in _folders(self.run)[KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+        self._last = time.monotonic()
+
+
+def _explained(run: Path, error: Exception) -> RunError:
+    if isinstance(error, RunError):
+        return error
+    if not (run / "spec.json").exists():
+        return RunError(f"The run folder {run} was removed while the run was going on.")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+    return RunError(f"Cannot write a checkpoint of {run.name}: {reason}.")
+
+
+def latest_checkpoint(run: Path) -> Checkpoint | None:
+    """Return the newest checkpoint that can be read; None where there is none."""
+    for place in _folders(run):
+        try:
+            plain = read_json(place / PROGRESS, "a checkpoint's progress")
+            with safe_open(place / TUNED, "np"):
+                pass
+            progress = Progress(**{**plain, "step_seconds": tuple(plain["step_seconds"])})
+        except (OSError, ValueError, TypeError, KeyError, SafetensorError):
+            continue
+        return Checkpoint(place, progress)
+    return None
+
+
+def checkpoint_step(run: Path) -> int | None:
+    """Return the step of the newest checkpoint without reading its weights; None where there is none."""
+    for place in _folders(run):
+        try:
+            return int(json.loads((place / PROGRESS).read_text())["step"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return None
+
+
+def drop_checkpoints(run: Path) -> None:
+    """Remove every checkpoint of a run."""
+    shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
+
+
+def _folders(run: Path) -> list[Path]:
+    """Return the finished checkpoints of a run, newest first."""
+    found = {
+        int(match[1]): path
+        for path in (run / CHECKPOINTS).glob("step-*")
+        if (match := re.fullmatch(r"step-(\d+)", path.name))
+    }
+    return [found[step] for step in sorted(found, reverse=True)]

@@ -1,0 +1,20 @@
+"""What tells one base model from another: a hash of its weights."""
+
+import hashlib
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+
+_HASHES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def weights_hash(model: Any) -> str:
+    """Return SHA-256 over names, dtypes, shapes and bytes of a loaded model's parameters; nobody changes them."""
+    if model not in _HASHES:
+        digest = hashlib.sha256()
+        for name, value in model.named_parameters():
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+        _HASHES[model] = digest.hexdigest()
+    return _HASHES[model]

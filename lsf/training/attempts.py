@@ -1,0 +1,131 @@
+"""The tuning itself, begun or gone on with, in micro-batches as large as memory allows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lsf.errors import RunError
+from lsf.jobs.checkpoints import CHECKPOINTS, Checkpoint, Keeper, latest_checkpoint
+from lsf.jobs.spec import RunSpec
+from lsf.measure.exhaustion import is_out_of_memory
+from lsf.measure.loading import LoadedModel
+from lsf.reporting import Stop
+from lsf.training.caching import Caching, open_caching
+from lsf.training.checkpointing import recomputed
+from lsf.training.fitting import Fit, FitSettings, fit
+from lsf.training.logbook import Logbook
+from lsf.training.material import Material
+from lsf.training.memory import free_memory
+from lsf.training.methods import METHODS, Scene
+from lsf.training.proof import Fingerprint, fingerprint
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A fit that came to an end."""
+
+    model: Any
+    """The tuned model."""
+    start: Fingerprint
+    """Its tensors before the first step."""
+    done: Fit
+    """What the loop did."""
+    caching: Caching
+    """How the frozen prefix was served."""
+    micro_batch: int
+    """Examples per forward pass."""
+    resumed_at: int | None
+    """Step of the checkpoint it went on from."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every attempt at one run starts from."""
+
+    loaded: LoadedModel
+    """The base model."""
+    spec: RunSpec
+    """What is asked."""
+    material: Material
+    """Its rows."""
+    settings: FitSettings
+    """Of the loop, but for the micro-batch."""
+    folder: Path
+    """The run folder."""
+    scene: Scene
+    """What the method is prepared from."""
+    log: Logbook
+    """Gets the rows."""
+    stop: Callable[[], Stop | None]
+    """How the run is asked to stop."""
+    about: dict[str, Any]
+    """What a checkpoint says of the run, and what must be the same when it goes on."""
+
+
+def fit_within_memory(ground: Ground) -> Attempt:
+    """Tune; where memory does not suffice, free it and go on with micro-batches of half the size.
+
+    Gradients add up over micro-batches to the same mean over the batch, so only the time changes. A later attempt goes
+    on from the newest checkpoint.
+
+    Raises:
+        RuntimeError, MemoryError: a single example does not fit.
+    """
+    micro = ground.spec.micro_batch or ground.spec.batch_size
+    while True:
+        try:
+            return _attempt(ground, micro)
+        except (RuntimeError, MemoryError) as error:
+            smaller = next_micro_batch(ground.spec.batch_size, micro)
+            if isinstance(error, RunError) or not is_out_of_memory(error) or smaller is None:
+                raise
+        micro = smaller
+        free_memory()
+
+
+def next_micro_batch(batch: int, micro: int) -> int | None:
+    """Return the largest divisor of the batch that is at most half of `micro`; None below one example."""
+    return next((size for size in range(micro // 2, 0, -1) if batch % size == 0), None)
+
+
+def _attempt(ground: Ground, micro: int) -> Attempt:
+    loaded, spec, rows = ground.loaded, ground.spec, ground.material.train
+    model = METHODS[spec.method].prepare(loaded, spec.plan, ground.scene)
+    start = fingerprint(model)
+    checkpoint = checked(latest_checkpoint(ground.folder), ground.about)
+    visits = ground.material.steps * spec.batch_size
+    caching = open_caching(loaded, model, spec.plan, rows, spec.cache, visits)
+    ground.log.begin(model, None if checkpoint is None else checkpoint.progress.step)
+    keeper = Keeper(ground.folder, ground.about, spec.checkpoint_steps, spec.checkpoint_seconds)
+    try:
+        with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
+            done = fit(
+                model,
+                rows,
+                replace(ground.settings, micro_batch=micro),
+                ground.folder / CHECKPOINTS,
+                ground.log.watch,
+                ground.stop,
+                keeper,
+                checkpoint,
+                caching.prefix,
+            )
+    finally:
+        caching.close()
+    return Attempt(model, start, done, caching, micro, None if checkpoint is None else checkpoint.progress.step)
+
+
+def checked(checkpoint: Checkpoint | None, about: dict[str, Any]) -> Checkpoint | None:
+    """Return a checkpoint that belongs to the run as it stands now.
+
+    Raises:
+        RunError: the base model or the data are not what they were.
+    """
+    if checkpoint is not None:
+        for key, words in (("weights", "base model"), ("data", "data")):
+            if checkpoint.progress.about.get(key) != about[key]:
+                raise RunError(
+                    f"The {words} changed since the run's checkpoint; start it again instead of resuming it."
+                )
+    return checkpoint

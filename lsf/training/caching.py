@@ -1,0 +1,212 @@
+"""Whether a run keeps the states of its frozen prefix, where, and which earlier run's it can go on with."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import psutil
+import torch
+
+from lsf.analysis.plan import Plan
+from lsf.data.encode import EncodedExample
+from lsf.errors import BadInputError, RunError
+from lsf.measure.identity import weights_hash
+from lsf.measure.loading import LoadedModel
+from lsf.training.prefix import Prefix
+from lsf.training.states import ABOUT, States
+
+MEMORY_SHARE = 0.25
+"""Share of the free memory a cache in memory may take."""
+DISK_SHARE = 0.25
+"""Share of the free disk a cache on disk may take, older ones removed first."""
+DISK_BYTES = 16 << 30
+"""Bytes all caches on disk may take together, unless LSF_CACHE_BYTES says otherwise."""
+_KEPT: WeakKeyDictionary[Any, dict[tuple[str, int], States]] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True)
+class Caching:
+    """What was decided for one run, and why."""
+
+    kind: str
+    """off, memory or disk."""
+    reason: str
+    """One sentence."""
+    depth: int = 0
+    """Blocks whose output is kept."""
+    prefix: Prefix | None = None
+    """Serves the run; None where nothing is kept."""
+
+    def close(self) -> None:
+        """Let go of files; what is kept in memory stays for the next run."""
+        if self.prefix is not None and self.prefix.states.folder is not None:
+            self.prefix.states.close()
+
+    def told(self) -> dict[str, Any]:
+        """Return what result.json says of it: bytes held, and examples served and computed."""
+        told: dict[str, Any] = {"kind": self.kind, "reason": self.reason, "depth": self.depth}
+        if self.prefix is not None:
+            told |= {
+                "bytes": self.prefix.states.bytes,
+                "served": self.prefix.served,
+                "computed": self.prefix.computed,
+            }
+        return told
+
+
+def prefix_depth(plan: Plan, tied_head: bool) -> int:
+    """Return how many blocks lie below everything a plan tunes; 0 where it tunes the embedding, tied head included."""
+    return 0 if plan.embedding or (plan.head and tied_head) or not plan.blocks else min(plan.blocks)
+
+
+def expected_bytes(rows: Sequence[EncodedExample], width: int, dtype: str) -> int:
+    """Return the bytes of a prefix cache over these rows: tokens x width x bytes per value."""
+    return sum(len(row.ids) for row in rows) * width * (2 if dtype == "bfloat16" else 4)
+
+
+def decide(
+    loaded: LoadedModel, plan: Plan, rows: Sequence[EncodedExample], asked: str, visits: int
+) -> tuple[str, str, int]:
+    """Say where the states of the frozen prefix are kept.
+
+    Args:
+        loaded: the base model.
+        plan: which blocks are tuned.
+        rows: training rows.
+        asked: off, memory, disk or auto.
+        visits: examples trained on in all.
+
+    Returns:
+        Kind (off, memory or disk), the reason, and the depth.
+
+    Raises:
+        BadInputError: memory or disk was asked for and does not suffice.
+    """
+    depth = prefix_depth(plan, loaded.info.tied_head)
+    if asked == "off":
+        return "off", "It was not asked for.", 0
+    if depth == 0:
+        return "off", "Nothing lies below what is tuned.", 0
+    if asked == "auto" and visits <= len(rows):
+        return "off", "No example is seen twice.", 0
+    needed = expected_bytes(rows, loaded.info.width, loaded.info.dtype)
+    rooms = {"memory": MEMORY_SHARE * psutil.virtual_memory().available, "disk": disk_room()}
+    for kind, room in rooms.items():
+        if asked in (kind, "auto") and needed <= room:
+            return kind, f"{needed / 1e6:.1f} MB hold what leaves block {depth - 1} for {len(rows)} examples.", depth
+        if asked == kind:
+            raise BadInputError(
+                f"The prefix cache would take {needed / 1e9:.2f} GB and {kind} has room for {room / 1e9:.2f} GB; "
+                "take --cache auto or off, shorter examples (max_length), or fewer of them."
+            )
+    return "off", f"{needed / 1e9:.1f} GB fit neither the memory nor the disk to spare.", 0
+
+
+def open_caching(
+    loaded: LoadedModel, model: Any, plan: Plan, rows: Sequence[EncodedExample], asked: str, visits: int
+) -> Caching:
+    """Decide, and bind the kept states to a run's model.
+
+    Args:
+        loaded: the base model; states in memory live as long as it.
+        model: the run's prepared model.
+        plan: which blocks are tuned.
+        rows: training rows.
+        asked: off, memory, disk or auto.
+        visits: examples trained on in all.
+
+    Raises:
+        BadInputError: memory or disk was asked for and does not suffice.
+        RunError: another process uses the same cache on disk.
+    """
+    kind, reason, depth = decide(loaded, plan, rows, asked, visits)
+    if kind == "off":
+        return Caching(kind, reason)
+    key = rows_hash(rows)
+    lengths = [len(row.ids) for row in rows]
+    if kind == "memory":
+        states, shallower = _in_memory(loaded, key, depth, lengths)
+    else:
+        try:
+            states, shallower = _on_disk(loaded, key, depth, lengths), None
+        except RunError:
+            if asked == "disk":
+                raise
+            return Caching("off", "Another process uses the cache on disk.")
+    return Caching(kind, reason, depth, Prefix(blocks_of(model, loaded), states, shallower))
+
+
+def blocks_of(model: Any, loaded: LoadedModel) -> list[torch.nn.Module]:
+    """Return the blocks of a prepared model, also where a method wrapped it."""
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return [bare.get_submodule(name) for name in loaded.anatomy.block_names]
+
+
+def rows_hash(rows: Sequence[EncodedExample]) -> str:
+    """Return SHA-256 over the token ids of the rows, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(f"{row.ids}".encode())
+    return digest.hexdigest()
+
+
+def _in_memory(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) -> tuple[States, States | None]:
+    """Return the kept or fresh states at this depth, and an earlier run's at the greatest smaller depth."""
+    kept = _KEPT.setdefault(loaded.model, {})
+    for old in [known for known in kept if known[0] != key]:
+        del kept[old]  # one training split at a time
+    below = [known for known in kept if known[1] < depth]
+    shallower = kept[max(below, key=lambda known: known[1])] if below else None
+    states = kept.setdefault((key, depth), States(depth, lengths))
+    kept[key, depth] = kept.pop((key, depth))
+    while len(kept) > 1 and sum(one.bytes for one in kept.values()) > MEMORY_SHARE * psutil.virtual_memory().available:
+        del kept[next(iter(kept))]
+    return states, shallower
+
+
+def forget_states(loaded: LoadedModel) -> None:
+    """Drop every state kept in memory for a model."""
+    _KEPT.pop(loaded.model, None)
+
+
+def cache_root() -> Path:
+    """Return the folder of all caches on disk: LSF_CACHE, or ~/.cache/lsf."""
+    return Path(os.environ.get("LSF_CACHE", Path.home() / ".cache" / "lsf")) / "prefix"
+
+
+def disk_room() -> float:
+    """Return the bytes a cache on disk may take, older caches counted as free."""
+    root = cache_root()
+    root.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(root).free + sum(size for _, size, _ in _on_shelf())
+    return min(float(os.environ.get("LSF_CACHE_BYTES", DISK_BYTES)), DISK_SHARE * free)
+
+
+def _on_disk(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) -> States:
+    about = f"{weights_hash(loaded.model)} {key} {depth} {loaded.info.dtype}"
+    folder = cache_root() / hashlib.sha256(about.encode()).hexdigest()[:32]
+    room = disk_room() - sum(lengths) * loaded.info.width * (2 if loaded.info.dtype == "bfloat16" else 4)
+    others = [(size, place) for _, size, place in _on_shelf() if place != folder]
+    while others and sum(size for size, _ in others) > room:
+        shutil.rmtree(others.pop(0)[1], ignore_errors=True)
+    states = States(depth, lengths, folder)
+    if (folder / ABOUT).exists():
+        os.utime(folder / ABOUT)
+    return states
+
+
+def _on_shelf() -> list[tuple[float, int, Path]]:
+    """Return (last use, bytes, folder) of every cache on disk, oldest first."""
+    found = []
+    for place in cache_root().iterdir():
+        try:
+            size = sum(file.stat().st_size for file in place.iterdir())
+            found.append(((place / ABOUT).stat().st_mtime, size, place))
+        except (OSError, NotADirectoryError):
+            continue
+    return sorted(found)

@@ -1,0 +1,193 @@
+"""transformers' Trainer with our loss, our order of data and our checkpoints; everything else is its own."""
+
+import math
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import Trainer, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from lsf.errors import RunError
+from lsf.jobs.checkpoints import TUNED, Keeper
+from lsf.training.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
+from lsf.training.prefix import Prefix
+from lsf.training.watching import Watcher
+
+MAX_GRADIENT_NORM = 1.0
+"""Gradients are clipped to this norm over all tuned parameters."""
+LOGGED_STEPS = 2000
+"""A longer run logs means over several steps, so that it has about this many rows."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """What the loop needs to know; nothing about plans or methods."""
+
+    learning_rate: float
+    """AdamW's peak rate."""
+    steps: int
+    """Optimizer steps."""
+    batch_size: int
+    """Examples per step, over all processes and micro-batches."""
+    warmup_steps: int
+    """Steps of linear warm-up; then linear decay to zero."""
+    weight_decay: float
+    """AdamW's decoupled weight decay; none on biases and norms."""
+    seed: int
+    """Of the data order."""
+    base_dtype: str
+    """Of the base model; bfloat16 is trained under autocast over float32 copies."""
+    micro_batch: int | None = None
+    """Examples per forward pass; gradients add up to the batch. None: the whole batch at once."""
+    report_to: str = "none"
+    """Where transformers' own integrations send the metrics."""
+
+    @property
+    def accumulation(self) -> int:
+        """Forward passes per optimizer step."""
+        return self.batch_size // (self.micro_batch or self.batch_size)
+
+
+class CompletionTrainer(Trainer):
+    """One fit: the mean loss per target token, no dropout, nothing printed."""
+
+    def __init__(
+        self,
+        model: Any,
+        settings: FitSettings,
+        data: OrderedRows,
+        folder: Path,
+        device_type: str,
+        keeper: Keeper | None,
+        prefix: Prefix | None,
+        watcher: Watcher,
+    ) -> None:
+        """Set it up; see `lsf.training.fitting.fit`."""
+        self._base_dtype, self._keeper, self._prefix, self._watcher = settings.base_dtype, keeper, prefix, watcher
+        arguments = training_arguments(settings, folder, device_type)
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # one device per worker: no DataParallel over the others
+        arguments.per_device_train_batch_size = share_of_process(
+            settings.micro_batch or settings.batch_size, arguments.world_size
+        )
+        super().__init__(model=model, args=arguments, train_dataset=data, data_collator=collate_numbered)
+        self.model_accepts_loss_kwargs = True  # our loss takes the number of targets of the whole optimizer step
+        self.remove_callback(PrinterCallback)
+        self.remove_callback(ProgressCallback)
+        self.add_callback(watcher)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Return the mean loss per target token of the optimizer step, in nats.
+
+        Under several processes it is scaled by their number, since gradients are averaged over them.
+        """
+        serving = nullcontext() if self._prefix is None else self._prefix.serving(inputs)
+        with serving, autocasting(self.model, self._base_dtype):
+            scores = score_tokens(self.model, inputs, model)
+        count = (inputs["labels"] != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
+        loss = scores.nll.sum() / count
+        if num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        return (loss, scores) if return_outputs else loss
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Return 0: Trainer's own count walks the whole model every step and knows nothing of frozen blocks."""
+        return 0
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """Write a checkpoint of the tuned values only, through the run's keeper."""
+        if self._keeper is None:
+            return
+        progress = self._watcher.progress()
+        unfinished = self._keeper.unfinished(progress.step)
+        tuned = self._tuned_values(model)
+        if self.args.world_size > 1:  # every process has files of its own in it, and the first one closes it
+            unfinished.mkdir(parents=True, exist_ok=True)
+            self._save_optimizer_and_scheduler(str(unfinished))
+            self._save_rng_state(str(unfinished))
+            self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self._keeper.keep(progress, lambda place: self._write(place, tuned))
+        self.accelerator.wait_for_everyone()
+
+    def _write(self, place: Path, tuned: dict[str, torch.Tensor]) -> None:
+        if self.args.world_size == 1:
+            self._save_optimizer_and_scheduler(str(place))
+            self._save_rng_state(str(place))
+        self.state.save_to_json(str(place / "trainer_state.json"))
+        save_file(tuned, place / TUNED)
+
+    def _tuned_values(self, model: Any) -> dict[str, torch.Tensor]:
+        bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        found = {}
+        for name, value in bare.named_parameters():
+            if value.requires_grad:
+                whole = value.full_tensor() if hasattr(value, "full_tensor") else value  # FSDP keeps parts of it
+                found[name] = whole.detach().contiguous().cpu()
+        return found
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Put a checkpoint's tuned values into the model.
+
+        Raises:
+            RunError: they are not those of this model, plan and method.
+        """
+        values = load_file(Path(resume_from_checkpoint) / TUNED)
+        bare = self.accelerator.unwrap_model(self.model if model is None else model, keep_torch_compile=False)
+        own = {name: value for name, value in bare.named_parameters() if value.requires_grad}
+        if {n: v.shape for n, v in values.items()} != {n: v.shape for n, v in own.items()}:
+            raise RunError(f"The checkpoint {resume_from_checkpoint} holds other tensors than this run tunes.")
+        with torch.no_grad():
+            for name, value in own.items():
+                _fill(value, values[name])
+
+
+def _fill(parameter: Any, whole: torch.Tensor) -> None:
+    if hasattr(parameter, "full_tensor"):
+        from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415 only under FSDP
+
+        whole = distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
+    parameter.copy_(whole)
+
+
+def share_of_process(batch: int, processes: int) -> int:
+    """Return the examples one process takes of a (micro-)batch.
+
+    Raises:
+        RunError: they cannot be shared out evenly.
+    """
+    if batch % processes:
+        raise RunError(f"A batch of {batch} examples cannot be shared evenly by {processes} processes.")
+    return batch // processes
+
+
+def training_arguments(settings: FitSettings, folder: Path, device_type: str) -> TrainingArguments:
+    """Return Trainer's own settings for a fit."""
+    return TrainingArguments(
+        output_dir=str(folder),
+        max_steps=settings.steps,
+        per_device_train_batch_size=settings.micro_batch or settings.batch_size,
+        gradient_accumulation_steps=settings.accumulation,
+        learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        warmup_steps=settings.warmup_steps,
+        lr_scheduler_type="linear",
+        optim="adamw_torch_fused",
+        max_grad_norm=MAX_GRADIENT_NORM,
+        train_sampling_strategy="sequential",
+        logging_steps=max(1, math.ceil(settings.steps / LOGGED_STEPS)),
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        seed=settings.seed,
+        use_cpu=device_type == "cpu",
+        dataloader_pin_memory=device_type == "cuda",
+        remove_unused_columns=False,
+        report_to=settings.report_to,
+        disable_tqdm=True,
+        ddp_find_unused_parameters=False,
+    )

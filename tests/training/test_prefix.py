@@ -1,0 +1,174 @@
+"""The frozen prefix, computed once: the same losses, in every family, in memory and on disk."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from lsf.analysis.plan import Plan
+from lsf.data.encode import encode
+from lsf.errors import BadInputError, RunError
+from lsf.jobs.runs import read_metrics
+from lsf.measure.loading import load_model
+from lsf.training.caching import cache_root, decide, forget_states, open_caching
+from lsf.training.methods import METHODS, Scene
+from lsf.training.run import tune
+from lsf.training.states import States
+from tests.measure.test_families import ROWS
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch, loaded):
+    monkeypatch.setenv("LSF_CACHE", str(tmp_path / "cache"))
+    forget_states(loaded)
+
+
+@pytest.fixture
+def fifty(spec):
+    return replace(spec, steps=50, batch_size=6)
+
+
+def losses(folder):
+    return np.array([row["loss"] for row in read_metrics(folder)[1:]])
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_fifty_steps_have_the_same_losses_with_and_without_the_cache(loaded, task, fifty, folder, kind):
+    plain, cached = replace(fifty, cache="off"), replace(fifty, cache=kind)
+    one, other = folder(plain), folder(cached)
+    without, with_it = tune(loaded, task, plain, one), tune(loaded, task, cached, other)
+    assert np.abs(losses(one) - losses(other)).max() <= 1e-5
+    assert without.cache == {"kind": "off", "reason": "It was not asked for.", "depth": 0}
+    assert with_it.cache is not None
+    assert with_it.cache["kind"] == kind
+    assert with_it.cache["bytes"] == sum(len(row.ids) for row in encoded(loaded, task)) * 32 * 4
+    assert with_it.cache["served"] + with_it.cache["computed"] == 300
+    assert with_it.cache["computed"] <= 24 + 2 * 6
+    assert with_it.proof == without.proof
+
+
+def encoded(loaded, task):
+    return encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
+
+
+@pytest.mark.parametrize("family", ROWS)
+def test_the_stand_in_gives_the_same_losses_in_every_family(tiny, family, task, spec, folder):
+    model = load_model(str(tiny(family)), "float32", "cpu")
+    last = Plan("tiny", model.info.n_blocks, (model.info.n_blocks - 1,))
+    found = []
+    for kind in ("off", "memory"):
+        asked = replace(spec, plan=last, steps=16, batch_size=6, learning_rate=1e-3, cache=kind, eval_limit=4)
+        place = folder(asked)
+        result = tune(model, task, asked, place)
+        found.append(losses(place))
+    assert np.abs(found[0] - found[1]).max() <= 1e-5
+    assert result.cache is not None
+    assert result.cache["served"] >= 48
+
+
+def test_a_later_run_that_freezes_as_deep_computes_nothing_again(loaded, task, fifty, folder):
+    for kind, again in (("memory", 0), ("disk", 6)):  # a fresh process learns the family's form from one batch
+        asked = replace(fifty, cache=kind)
+        first, second = tune(loaded, task, asked, folder(asked)), tune(loaded, task, asked, folder(asked))
+        assert first.cache is not None
+        assert second.cache is not None
+        assert first.cache["computed"] >= 24
+        assert second.cache["computed"] <= again + 6
+
+
+def test_a_run_that_freezes_deeper_starts_from_what_is_known_below(loaded, task, fifty, folder):
+    asked = replace(fifty, cache="memory", steps=8)
+    tune(loaded, task, asked, folder(asked))
+    deeper = replace(asked, plan=Plan("tiny", 4, (3,)))
+    plain = replace(deeper, cache="off")
+    one, other = folder(deeper), folder(plain)
+    tune(loaded, task, deeper, one)
+    tune(loaded, task, plain, other)
+    assert np.abs(losses(one) - losses(other)).max() <= 1e-5
+    model = METHODS["full"].prepare(loaded, deeper.plan, Scene())
+    caching = open_caching(loaded, model, deeper.plan, encoded(loaded, task), "memory", 100)
+    assert caching.prefix is not None
+    assert caching.prefix.shallower is not None
+    assert caching.prefix.shallower.depth == 2
+
+
+def test_a_damaged_entry_on_disk_is_computed_again(tmp_path):
+    states = States(2, [3, 4, 2], tmp_path / "one")
+    rows = [torch.randn(length, 8) for length in (3, 4, 2)]
+    for number, row in enumerate(rows):
+        states.put(number, row)
+    states.close()
+    with (tmp_path / "one" / "states.bin").open("r+b") as file:
+        file.seek(3 * 8 * 4 + 5)
+        file.write(b"\xff\x00\xff")
+    again = States(2, [3, 4, 2], tmp_path / "one")
+    assert [again.has([number]) for number in range(3)] == [True, False, True]
+    assert torch.equal(again.get(2), rows[2])
+    with pytest.raises(RunError, match="is used by another process"):
+        States(2, [3, 4, 2], tmp_path / "one")
+    again.close()
+
+
+def test_bfloat16_states_come_back_bit_for_bit(tmp_path):
+    states = States(1, [5], tmp_path / "bf16")
+    row = torch.randn(5, 8, dtype=torch.bfloat16)
+    states.put(0, row)
+    states.close()
+    again = States(1, [5], tmp_path / "bf16")
+    assert torch.equal(again.get(0), row)
+    again.close()
+
+
+def test_the_choice_says_why(loaded, task, monkeypatch):
+    rows = encoded(loaded, task)
+    middle = Plan("tiny", 4, (2,))
+    assert decide(loaded, Plan("tiny", 4, (0, 3)), rows, "auto", 999)[:2] == (
+        "off", "Nothing lies below what is tuned.",
+    )  # fmt: skip
+    assert decide(loaded, replace(middle, embedding=True), rows, "auto", 999)[0] == "off"
+    assert decide(loaded, middle, rows, "auto", len(rows))[1] == "No example is seen twice."
+    kind, reason, depth = decide(loaded, middle, rows, "auto", len(rows) + 1)
+    assert (kind, depth) == ("memory", 2)
+    assert "24 examples" in reason
+    monkeypatch.setenv("LSF_CACHE_BYTES", "10")
+    with pytest.raises(BadInputError, match=r"The prefix cache would take .* and disk has room for"):
+        decide(loaded, middle, rows, "disk", 999)
+
+
+def test_old_caches_on_disk_make_room_for_a_new_one(loaded, task, fifty, folder, monkeypatch):
+    asked = replace(fifty, cache="disk", steps=6)
+    tune(loaded, task, asked, folder(asked))
+    (first,) = cache_root().iterdir()
+    size = json.loads((first / "about.json").read_text())["n_tokens"] * 32 * 4
+    monkeypatch.setenv("LSF_CACHE_BYTES", str(int(1.5 * size)))
+    deeper = replace(asked, plan=Plan("tiny", 4, (3,)))
+    tune(loaded, task, deeper, folder(deeper))
+    (second,) = cache_root().iterdir()
+    assert second != first
+
+
+@pytest.mark.parametrize("kind", ["off", "non_reentrant"])
+def test_recomputed_activations_change_no_loss(loaded, task, spec, folder, kind):
+    asked = replace(spec, activation_checkpointing=kind, cache="off", steps=10)
+    plain = replace(asked, activation_checkpointing="off")
+    one, other = folder(asked), folder(plain)
+    tune(loaded, task, asked, one)
+    tune(loaded, task, plain, other)
+    assert np.abs(losses(one) - losses(other)).max() <= 1e-6
+    with pytest.raises(BadInputError, match="activation_checkpointing is 'reentrant'; accepted are: off"):
+        replace(spec, activation_checkpointing="reentrant")
+
+
+def test_micro_batches_add_up_to_the_batch(loaded, task, spec, folder):
+    found = []
+    for micro in (None, 2, 1):
+        asked = replace(spec, micro_batch=micro, steps=10)
+        place = folder(asked)
+        assert tune(loaded, task, asked, place).micro_batch == (micro or 4)
+        found.append(losses(place))
+    assert np.abs(found[0] - found[1]).max() <= 1e-5
+    assert np.abs(found[0] - found[2]).max() <= 1e-5
+    with pytest.raises(BadInputError, match="micro_batch is 3; it must divide the batch of 4"):
+        replace(spec, micro_batch=3)

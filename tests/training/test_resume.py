@@ -1,0 +1,174 @@
+"""Runs that end early and go on: the same next batch, the same end."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lsf.data.task import Example, Task
+from lsf.errors import RunError, RunPausedError
+from lsf.jobs.checkpoints import CHECKPOINTS, checkpoint_step, latest_checkpoint
+from lsf.jobs.result import RunState
+from lsf.jobs.runs import load_run, read_metrics, reopen_run
+from lsf.training.run import tune
+from tests.training.conftest import Stopper
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture
+def long_spec(spec):
+    return replace(spec, steps=20, checkpoint_steps=4, eval_every=5)
+
+
+def weights_of(folder):
+    return load_file(folder / "weights" / "tuned.safetensors")
+
+
+def without_clock(rows):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def assert_same_end(one, other):
+    assert without_clock(read_metrics(one)) == without_clock(read_metrics(other))
+    mine, theirs = weights_of(one), weights_of(other)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize("how", ["keep", "pause"])
+def test_a_run_that_was_stopped_goes_on_to_the_very_end_of_an_uninterrupted_one(loaded, task, long_spec, folder, how):
+    whole, broken = folder(long_spec), folder(long_spec)
+    reference = tune(loaded, task, long_spec, whole)
+    if how == "pause":
+        with pytest.raises(RunPausedError, match="Paused after 7 of 20 steps; it can be resumed"):
+            tune(loaded, task, long_spec, broken, Stopper(7, how))
+        run = load_run(broken)
+        assert run.state is RunState.INTERRUPTED
+        assert "it can be resumed from step 7" in str(run.problem)
+    else:
+        assert tune(loaded, task, long_spec, broken, Stopper(7, how)).state is RunState.CANCELLED
+    resumed = tune(loaded, task, reopen_run(broken), broken)
+    assert resumed.state is RunState.SUCCEEDED
+    assert resumed.resumed_at == 7
+    assert (resumed.steps, resumed.tokens, resumed.after) == (reference.steps, reference.tokens, reference.after)
+    assert resumed.proof == reference.proof
+    assert_same_end(broken, whole)
+    assert not (broken / CHECKPOINTS).exists()
+
+
+def test_a_run_whose_process_is_killed_goes_on_from_its_checkpoint_to_the_same_end(tiny, loaded, tmp_path, folder):
+    runs = tmp_path / "runs"
+    command = [sys.executable, "-m", "tests.training.killed_run", str(tiny("llama")), str(runs), "300", "10"]
+    process = subprocess.Popen(command, cwd=ROOT)
+    try:
+        end = time.monotonic() + 60
+        while not (found := list(runs.glob("*/checkpoints/step-*"))):
+            assert time.monotonic() < end, "no checkpoint came"
+            time.sleep(0.01)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    broken = found[0].parent.parent
+    assert load_run(broken).state is RunState.INTERRUPTED
+    spec = reopen_run(broken)
+    task = Task("toy", tuple(Example(f"the {word} is", " red .") for word in ("cat", "dog", "sun")), (), ())
+    resumed = tune(loaded, task, spec, broken)
+    assert resumed.resumed_at is not None
+    assert resumed.resumed_at % 10 == 0
+    assert [row["step"] for row in read_metrics(broken)] == list(range(301))
+    whole = folder(spec)
+    tune(loaded, task, spec, whole)
+    assert_same_end(broken, whole)
+
+
+def test_a_checkpoint_that_cannot_be_read_leaves_the_one_before(loaded, task, long_spec, folder):
+    broken = folder(long_spec)
+    with pytest.raises(RunPausedError):
+        tune(loaded, task, long_spec, broken, Stopper(10, "pause"))
+    assert checkpoint_step(broken) == 10
+    newest = broken / CHECKPOINTS / "step-10" / "tuned.safetensors"
+    newest.write_bytes(newest.read_bytes()[:40])
+    earlier = latest_checkpoint(broken)
+    assert earlier is not None
+    assert earlier.progress.step == 8
+    assert tune(loaded, task, reopen_run(broken), broken).resumed_at == 8
+
+
+def test_a_searched_rate_is_not_searched_again(loaded, task, long_spec, folder):
+    searching = replace(long_spec, learning_rate=None)
+    broken = folder(searching)
+    with pytest.raises(RunPausedError):
+        tune(loaded, task, searching, broken, Stopper(5, "pause"))
+    checkpoint = latest_checkpoint(broken)
+    assert checkpoint is not None
+    resumed = tune(loaded, task, reopen_run(broken), broken)
+    assert resumed.learning_rate == checkpoint.progress.about["learning_rate"]
+    assert len(resumed.search) == len(checkpoint.progress.about["search"]) >= 5
+    assert resumed.search_seconds == checkpoint.progress.about["search_seconds"]
+
+
+def test_what_cannot_be_resumed_is_refused_with_its_reason(loaded, task, long_spec, folder, tmp_path):
+    done = folder(long_spec)
+    tune(loaded, task, long_spec, done)
+    with pytest.raises(RunError, match="has succeeded; there is nothing to resume"):
+        reopen_run(done)
+    dropped = folder(long_spec)
+    tune(loaded, task, long_spec, dropped, Stopper(3, "discard"))
+    assert not (dropped / CHECKPOINTS).exists()
+    with pytest.raises(RunError, match="was discarded; start it again with --spec"):
+        reopen_run(dropped)
+    with pytest.raises(RunError, match="There is no run folder"):
+        reopen_run(tmp_path / "nowhere")
+
+
+def test_other_data_than_the_run_began_with_is_refused(loaded, task, long_spec, folder):
+    broken = folder(long_spec)
+    with pytest.raises(RunPausedError):
+        tune(loaded, task, long_spec, broken, Stopper(5, "pause"))
+    with pytest.raises(RunError, match="The data changed since the run's checkpoint"):
+        tune(loaded, replace(task, train=task.train[:-1]), reopen_run(broken), broken)
+
+
+def test_a_full_disk_fails_the_run_with_its_sentence_and_keeps_its_checkpoint(loaded, task, long_spec, folder):
+    full = folder(long_spec)
+
+    class FillsUp(Stopper):
+        def partial(self, value):
+            if value["step"] == 9:  # from here on the metrics file takes nothing: a real ENOSPC
+                shutil.copy(full / "metrics.jsonl", full / "kept.jsonl")
+                (full / "metrics.jsonl").unlink()
+                (full / "metrics.jsonl").symlink_to("/dev/full")
+
+    with pytest.raises(RunError, match=r"Cannot write the metrics of .*: No space left on device"):
+        tune(loaded, task, long_spec, full, FillsUp(99, "keep"))
+    run = load_run(full)
+    assert run.state is RunState.FAILED
+    assert "No space left on device" in str(run.problem)
+    (full / "metrics.jsonl").unlink()
+    (full / "kept.jsonl").rename(full / "metrics.jsonl")
+    resumed = tune(loaded, task, reopen_run(full), full)
+    assert resumed.resumed_at == 8
+    assert [row["step"] for row in read_metrics(full)] == list(range(21))
+
+
+def test_a_checkpoint_says_what_it_holds_and_holds_only_what_is_tuned(loaded, task, long_spec, folder):
+    broken = folder(long_spec)
+    with pytest.raises(RunPausedError):
+        tune(loaded, task, long_spec, broken, Stopper(6, "pause"))
+    place = broken / CHECKPOINTS / "step-6"
+    assert {path.name for path in place.iterdir()} == {
+        "tuned.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "progress.json",
+    }  # fmt: skip
+    assert set(load_file(place / "tuned.safetensors")) == set(loaded.anatomy.block_parameters(2))
+    assert json.loads((place / "progress.json").read_text())["step"] == 6
+    assert len(list((broken / CHECKPOINTS).glob("step-*"))) == 2
