@@ -58,6 +58,10 @@ class Family:
     """The norm after the last block; None, or absent in the model, where there is none."""
     head: str = "lm_head"
     """The LM head."""
+    attention_output: str = "self_attn.o_proj"
+    """In a block: the linear map whose output is the attention's contribution."""
+    mlp: tuple[str, ...] = ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+    """In a block: the MLP's linear maps, the last of which gives its contribution; for experts the MLP as a whole."""
     embedding_norm: str | None = None
     """A norm the model applies to embeddings before the first block, where it has one (Bloom)."""
     project_in: str | None = None
@@ -72,35 +76,68 @@ class Family:
     """Config, head product -> logits (soft-cap, scale)."""
 
 
+_FC = ("mlp.c_fc", "mlp.c_proj")
+_DENSE = ("mlp.dense_h_to_4h", "mlp.dense_4h_to_h")
+
 FAMILIES: Registry[Family] = Registry(
     "model family",
     (
         Family("llama"),
         Family("mistral"),
-        Family("mixtral"),
+        Family("mixtral", mlp=("mlp",)),
         Family("qwen2"),
         Family("qwen3"),
-        Family("qwen3_moe"),
+        Family("qwen3_moe", mlp=("mlp",)),
         Family("smollm3"),
-        Family("phi3"),
+        Family("phi3", mlp=("mlp.gate_up_proj", "mlp.down_proj")),
         Family("olmo2"),
         Family("stablelm"),
-        Family("starcoder2"),
+        Family("starcoder2", mlp=_FC),
         Family("cohere2", finish_logits=multiplied),
         Family("granite", embedding_scale=granite_scale, finish_logits=divided),
         Family("gemma"),
         Family("gemma2", finish_logits=soft_capped),
         Family("gemma3", model_types=("gemma3_text",), finish_logits=soft_capped),
-        Family("gpt2", "transformer.h", "transformer.wte", "transformer.ln_f"),
-        Family("gpt_neo", "transformer.h", "transformer.wte", "transformer.ln_f"),
-        Family("gptj", "transformer.h", "transformer.wte", "transformer.ln_f"),
-        Family("gpt_neox", "gpt_neox.layers", "gpt_neox.embed_in", "gpt_neox.final_layer_norm"),
-        Family("falcon", "transformer.h", "transformer.word_embeddings", "transformer.ln_f"),
+        Family("gpt2", "transformer.h", "transformer.wte", "transformer.ln_f", attention_output="attn.c_proj", mlp=_FC),
+        Family(
+            "gpt_neo",
+            "transformer.h",
+            "transformer.wte",
+            "transformer.ln_f",
+            attention_output="attn.attention.out_proj",
+            mlp=_FC,
+        ),
+        Family(
+            "gptj",
+            "transformer.h",
+            "transformer.wte",
+            "transformer.ln_f",
+            attention_output="attn.out_proj",
+            mlp=("mlp.fc_in", "mlp.fc_out"),
+        ),
+        Family(
+            "gpt_neox",
+            "gpt_neox.layers",
+            "gpt_neox.embed_in",
+            "gpt_neox.final_layer_norm",
+            attention_output="attention.dense",
+            mlp=_DENSE,
+        ),
+        Family(
+            "falcon",
+            "transformer.h",
+            "transformer.word_embeddings",
+            "transformer.ln_f",
+            attention_output="self_attention.dense",
+            mlp=_DENSE,
+        ),
         Family(
             "bloom",
             "transformer.h",
             "transformer.word_embeddings",
             "transformer.ln_f",
+            attention_output="self_attention.dense",
+            mlp=_DENSE,
             embedding_norm="transformer.word_embeddings_layernorm",
         ),
         Family(
@@ -108,6 +145,8 @@ FAMILIES: Registry[Family] = Registry(
             "model.decoder.layers",
             "model.decoder.embed_tokens",
             "model.decoder.final_layer_norm",
+            attention_output="self_attn.out_proj",
+            mlp=("fc1", "fc2"),
             project_in="model.decoder.project_in",
             project_out="model.decoder.project_out",
         ),

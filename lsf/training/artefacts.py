@@ -1,41 +1,148 @@
-"""What was tuned, as a file: the tuned tensors alone."""
+"""What was tuned, as files: the least each method needs, loaded onto a fresh base and merged into it."""
 
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 
 from lsf import __version__
-from lsf.errors import RunError
+from lsf.analysis.plan import Plan, parse_plan
+from lsf.errors import BadInputError, RunError
 from lsf.jobs.holding import WEIGHTS
 from lsf.jobs.spec import RunSpec
+from lsf.measure.identity import weights_hash
+from lsf.training.catalogue import options_of
+from lsf.training.methods import METHODS, Scene
 
-TUNED = "tuned.safetensors"
+
+@dataclass(frozen=True)
+class About:
+    """What the file of a tuned model says of itself, in its header."""
+
+    model: str
+    """Name of the base when it was tuned."""
+    base: str
+    """SHA-256 of the base's tensors."""
+    dtype: str
+    """Dtype the base was loaded in."""
+    method: str
+    """How it was tuned."""
+    options: Mapping[str, Any]
+    """The method's options, those that were given."""
+    plan: Plan
+    """Where it was tuned."""
+    seed: int
+    """Of the run: masks by lot and projections come from it again."""
 
 
 def save_weights(model: Any, loaded: Any, spec: RunSpec, folder: Path) -> int:
-    """Write the tuned tensors to weights/tuned.safetensors, whole or not at all, with what they belong to as metadata.
+    """Write what a run learned to the folder's weights/, whole or not at all, with what it belongs to as metadata.
 
-    They are written as they were trained: float32, also over a bfloat16 base.
+    Values are written as they were trained: float32, also over a bfloat16 base.
+
+    Args:
+        model: as `prepare` made it and the loop tuned it.
+        loaded: the base.
+        spec: of the run.
+        folder: of the run.
 
     Returns:
-        Bytes on disk.
+        Bytes of the tensors stored; the file adds a header with their names.
 
     Raises:
         RunError: the folder was removed, or the disk does not take them.
     """
-    tensors = {n: p.detach().contiguous().cpu() for n, p in model.named_parameters() if p.requires_grad}
-    plan = spec.plan
-    about = {"format": "pt", "lsf": __version__, "model": spec.model, "method": spec.method, "plan": plan.label}
-    place = folder / WEIGHTS / TUNED
+    method = METHODS[spec.method]
+    tensors = {name: value.contiguous().cpu() for name, value in method.store(model).items()}
+    about = About(
+        spec.model, weights_hash(loaded.model), loaded.info.dtype, spec.method, dict(spec.options), spec.plan, spec.seed
+    )
+    place = folder / WEIGHTS / method.file
     unfinished = place.with_suffix(".tmp")
     try:
         place.parent.mkdir(exist_ok=True)
-        save_file(tensors, unfinished, metadata=about)
+        if method.beside is not None:
+            method.beside(model, place.parent)
+        save_file(tensors, unfinished, metadata=_header(about))
         unfinished.replace(place)
     except (OSError, SafetensorError) as error:
         if not folder.is_dir():
             raise RunError(f"The run folder {folder} was removed while the run was going on.") from None
         raise RunError(f"Cannot write the weights of {folder.name}: {error}.") from error
-    return place.stat().st_size
+    return sum(value.nbytes for value in tensors.values())
+
+
+def load_tuned(folder: Path, loaded: Any) -> Any:
+    """Load what a run learned onto a fresh base.
+
+    Args:
+        folder: of the run, or its weights/.
+        loaded: the very base it was tuned on; it is not changed.
+
+    Returns:
+        A model of its own over the base's frozen tensors, in eval mode, as the run left it.
+
+    Raises:
+        BadInputError: no such file, not a file of ours, or made for another base.
+    """
+    place = find_weights(folder)
+    about = read_about(place)
+    if about.base != (here := weights_hash(loaded.model)):
+        raise BadInputError(
+            f"{place} was tuned on {about.model} (weights {about.base[:12]} in {about.dtype}); {loaded.info.name} has "
+            f"other weights ({here[:12]} in {loaded.info.dtype}), and it can be loaded onto its own only."
+        )
+    scene = Scene(options_of(about.method, about.options), seed=about.seed, base_dtype=loaded.info.dtype)
+    stored = load_file(place, device=str(loaded.device))
+    try:
+        return METHODS[about.method].restore(loaded, about.plan, scene, stored).eval()
+    except (KeyError, AttributeError, RuntimeError) as error:
+        raise BadInputError(f"{place} does not hold what its header says: {error}.") from None
+
+
+def find_weights(folder: Path) -> Path:
+    """Return the file with what a run learned.
+
+    Raises:
+        BadInputError: the folder has none.
+    """
+    names = dict.fromkeys(method.file for method in METHODS.values())
+    places = [base / name for base in (folder / WEIGHTS, folder) for name in names]
+    for place in places:
+        if place.is_file():
+            return place
+    raise BadInputError(
+        f"{folder} holds no tuned weights; expected {' or '.join(f'{WEIGHTS}/{name}' for name in names)}."
+    )
+
+
+def read_about(place: Path) -> About:
+    """Read what a file of tuned weights says of itself.
+
+    Raises:
+        BadInputError: it is not a safetensors file, or not one of ours.
+    """
+    try:
+        with safe_open(place, "pt") as file:
+            header = file.metadata() or {}
+        about = json.loads(header["about"])
+        return About(**{**about, "plan": parse_plan(about["plan"], str(place))})
+    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise BadInputError(f"{place} is not a file of tuned weights written by LSF: {error}.") from None
+
+
+def _header(about: About) -> dict[str, str]:
+    plan = Plan(
+        about.plan.model,
+        about.plan.n_blocks,
+        about.plan.blocks,
+        about.plan.embedding,
+        about.plan.final_norm,
+        about.plan.head,
+    )
+    plain = {**vars(about), "plan": plan.to_json()}
+    return {"format": "pt", "lsf": __version__, "about": json.dumps(plain)}

@@ -82,7 +82,9 @@ class LotteryOptions:
 class HiwiOptions:
     """An adapter on a parameter instead of on a state."""
 
-    form: str = setting("bias", "what is adapted in the MLP: its biases or its weights", choices=HIWI_FORMS)
+    form: str = setting(
+        "weight", "what is adapted in the MLP: its weights, or its biases where it has some", choices=HIWI_FORMS
+    )
     r: int = setting(16, "width of the adapter", low=1, high=65_536)
 
 

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
 from lsf.analysis.plan import Plan
 from lsf.errors import PlanError
 
@@ -19,11 +22,7 @@ def planned_names(loaded: Any, plan: Plan) -> tuple[str, ...]:
         PlanError: the plan was made for another number of blocks, or names a module the model does not have.
     """
     anatomy = loaded.anatomy
-    if plan.n_blocks != len(anatomy.blocks):
-        raise PlanError(
-            f"The plan was made for {plan.model} with {plan.n_blocks} blocks; "
-            f"{loaded.info.name} has {len(anatomy.blocks)}."
-        )
+    _check_blocks(loaded, plan)
     parameters = dict(loaded.model.named_parameters())
     if plan.is_full:
         return tuple(parameters)
@@ -39,3 +38,55 @@ def planned_names(loaded: Any, plan: Plan) -> tuple[str, ...]:
             modules.append(name)
     chosen = {id(parameter) for name in modules for parameter in loaded.model.get_submodule(name).parameters()}
     return tuple(name for name, parameter in parameters.items() if id(parameter) in chosen)
+
+
+def planned_blocks(loaded: Any, plan: Plan, method: str) -> tuple[str, ...]:
+    """Return the dotted names of the planned blocks, for a method that acts on blocks alone.
+
+    Embedding, final norm and head stay as they are, also where the plan names them.
+
+    Raises:
+        PlanError: the plan was made for another number of blocks, or names none.
+    """
+    _check_blocks(loaded, plan)
+    if not plan.blocks:
+        raise PlanError(
+            f"The method {method} tunes blocks and the plan names none ({plan.label}); "
+            f"name at least one block in 0 to {plan.n_blocks - 1}."
+        )
+    return tuple(loaded.anatomy.block_names[block] for block in plan.blocks)
+
+
+def block_tensors(loaded: Any, plan: Plan, method: str) -> dict[str, nn.Parameter]:
+    """Return the parameters of the planned blocks by name, in the model's order; raises as `planned_blocks`."""
+    blocks = tuple(f"{name}." for name in planned_blocks(loaded, plan, method))
+    return {name: value for name, value in loaded.model.named_parameters() if name.startswith(blocks)}
+
+
+def linear_names(loaded: Any, plan: Plan, method: str) -> tuple[str, ...]:
+    """Return the dotted names of all linear maps of the planned blocks; raises as `planned_blocks`."""
+    return tuple(
+        f"{block}.{name}"
+        for block in planned_blocks(loaded, plan, method)
+        for name, module in loaded.model.get_submodule(block).named_modules()
+        if is_linear(module)
+    )
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Say whether a module is a linear map with a weight matrix of its own (GPT-2's Conv1D is one)."""
+    return isinstance(module, nn.Linear | Conv1D)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split a parameter's dotted name into its module's and its own: `a.b.weight` -> (`a.b`, `weight`)."""
+    module, _, leaf = name.rpartition(".")
+    return module, leaf
+
+
+def _check_blocks(loaded: Any, plan: Plan) -> None:
+    n_blocks = len(loaded.anatomy.blocks)
+    if plan.n_blocks != n_blocks:
+        raise PlanError(
+            f"The plan was made for {plan.model} with {plan.n_blocks} blocks; {loaded.info.name} has {n_blocks}."
+        )

@@ -1,14 +1,33 @@
-"""METHODS: how each method of the catalogue is carried out; the training loop knows none of them by name."""
+"""METHODS: how each method of the catalogue is carried out, kept and found again; the loop knows none by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from lsf.analysis.plan import Plan
 from lsf.registry import Registry
 from lsf.training.catalogue import CATALOGUE, Way
-from lsf.training.methods.full import count_full, prepare_full
+from lsf.training.methods.adapter import count_adapter, prepare_adapter
+from lsf.training.methods.full import (
+    count_bitfit,
+    count_full,
+    prepare_bitfit,
+    prepare_full,
+    restore_tensors,
+)
+from lsf.training.methods.hiwi import count_hiwi, prepare_hiwi, restore_hiwi, store_hiwi
+from lsf.training.methods.intrinsic import IntrinsicMethod
+from lsf.training.methods.lora import FILE, count_lora, prepare_lora, restore_lora, store_lora, write_config
+from lsf.training.methods.masks import drawn, informative, largest, smallest, ticket
 from lsf.training.methods.scene import Scene
+from lsf.training.methods.sparse import SparseMethod, restore_sparse, store_sparse
+
+Prepare = Callable[[Any, Plan, Scene], Any]
+Tensors = dict[str, Tensor]
+TUNED = "tuned.safetensors"
 
 
 @dataclass(frozen=True)
@@ -17,11 +36,20 @@ class Method:
 
     way: Way
     """Name, meaning, options and default rate."""
-    prepare: Callable[[Any, Plan, Scene], Any]
+    prepare: Prepare
     """(LoadedModel, Plan, Scene) -> a model of its own over the same frozen tensors, in eval mode, whose parameters
     with `requires_grad` are exactly the tuned ones. The same arguments give the same frozen structure."""
     count: Callable[[Any, Plan, Any], int]
-    """(LoadedModel, Plan, options) -> parameters it should tune, counted on the base model without data."""
+    """(LoadedModel, Plan, options) -> parameters it should tune, counted on the base model without data; raises where
+    the method cannot do what the plan asks."""
+    store: Callable[[Any], Tensors]
+    """Prepared model -> the least that has to be kept of it."""
+    restore: Callable[[Any, Plan, Scene, Tensors], Any]
+    """(LoadedModel, Plan, Scene without rows, what was stored) -> the tuned model over a fresh base."""
+    file: str = TUNED
+    """Name of the file it is stored in."""
+    beside: Callable[[Any, Path], None] | None = None
+    """(Model, folder) -> None: writes what other tools want beside the file."""
 
     @property
     def name(self) -> str:
@@ -29,9 +57,54 @@ class Method:
         return self.way.name
 
 
+def store_tuned(model: Any) -> Tensors:
+    """Return the tuned parameters themselves, by their names in the prepared model."""
+    return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
+
+
+def prepared_again(prepare: Prepare) -> Callable[[Any, Plan, Scene, Tensors], Any]:
+    """Return the restoring of a method whose frozen structure follows from base, plan, options and seed."""
+
+    def restore(loaded: Any, plan: Plan, scene: Scene, stored: Tensors) -> Any:
+        model = prepare(loaded, plan, scene)
+        for name, value in model.named_parameters():
+            if value.requires_grad:
+                value.data.copy_(stored[name])
+        return model
+
+    return restore
+
+
+def _regular(name: str, prepare: Prepare, count: Callable[[Any, Plan, Any], int]) -> Method:
+    return Method(CATALOGUE[name], prepare, count, store_tuned, prepared_again(prepare))
+
+
+def _sparse(method: SparseMethod) -> Method:
+    return _regular(method.name, method.prepare, method.count)
+
+
+def _found_in_data(method: SparseMethod) -> Method:
+    return Method(CATALOGUE[method.name], method.prepare, method.count, store_sparse, restore_sparse)
+
+
+def _intrinsic(method: IntrinsicMethod) -> Method:
+    return _regular(method.name, method.prepare, method.count)
+
+
 METHODS: Registry[Method] = Registry(
     "method",
     [
-        Method(CATALOGUE["full"], prepare_full, count_full),
+        Method(CATALOGUE["full"], prepare_full, count_full, store_tuned, restore_tensors),
+        Method(CATALOGUE["lora"], prepare_lora, count_lora, store_lora, restore_lora, FILE, write_config),
+        Method(CATALOGUE["bitfit"], prepare_bitfit, count_bitfit, store_tuned, restore_tensors),
+        _regular("adapter", prepare_adapter, count_adapter),
+        _sparse(SparseMethod("pafi", smallest)),
+        _found_in_data(SparseMethod("fish", informative)),
+        _found_in_data(SparseMethod("lt_sft", ticket)),
+        _sparse(SparseMethod("random_mask", drawn)),
+        _sparse(SparseMethod("top_magnitude", largest)),
+        Method(CATALOGUE["hiwi"], prepare_hiwi, count_hiwi, store_hiwi, restore_hiwi),
+        _intrinsic(IntrinsicMethod("did", scaled=False)),
+        _intrinsic(IntrinsicMethod("said", scaled=True)),
     ],
 )

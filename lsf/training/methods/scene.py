@@ -22,7 +22,7 @@ class Scene:
     """Everything a method is prepared from; the same scene prepares the same frozen structure."""
 
     options: Any = None
-    """The method's options record; None: its defaults."""
+    """The method's options record; None only for a method that has none."""
     rows: tuple[EncodedExample, ...] = ()
     """Training rows, end-of-text appended; empty where there are none."""
     seed: int = 0

@@ -1,0 +1,193 @@
+"""From d numbers to D: the Fastfood transform and two plain random projections, regenerated from a seed at every use.
+
+All are scaled so that |P v| is |v| on average. Each has its transpose written out, which is its backward pass.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lsf.training.methods.draws import counters, gaussians, hashed, key_of, permutation, signs
+
+RADIX = 6
+"""The Walsh-Hadamard transform takes so many bits at a time, as products with a matrix of 2^RADIX."""
+CHUNK = 2**22
+"""Entries of a dense projection held at once."""
+
+
+@runtime_checkable
+class Projection(Protocol):
+    """A fixed linear map from d numbers to `n`."""
+
+    def apply(self, v: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+        """Return P v."""
+        ...
+
+    def adjoint(self, g: Float[Tensor, " n"]) -> Float[Tensor, " d"]:
+        """Return P^T g."""
+        ...
+
+
+@dataclass(frozen=True)
+class Fastfood:
+    """P v = the first n entries of H G Pi H B pad(v), divided by sqrt(L sum(g^2)) sqrt(n / L).
+
+    L = max(next power of two of n, of d); B = +-1, Pi a permutation, G normal, H the Walsh-Hadamard transform without
+    a factor. O(L log L) time, O(L) memory.
+
+    Source: Le et al. 2013 as used by Aghajanyan et al. 2020, arXiv 2012.13255.
+    """
+
+    d: int
+    """Numbers it starts from."""
+    n: int
+    """Numbers it ends at."""
+    key: str
+    """Of its random parts."""
+
+    @property
+    def length(self) -> int:
+        """L."""
+        return 1 << (max(self.n, self.d) - 1).bit_length()
+
+    def apply(self, v: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+        """Return P v."""
+        b, order, g, scale = self._parts(v)
+        x = hadamard(torch.nn.functional.pad(v, (0, self.length - self.d)) * b)
+        return hadamard(x[order] * g)[: self.n] / scale
+
+    def adjoint(self, g: Float[Tensor, " n"]) -> Float[Tensor, " d"]:
+        """Return P^T g: the same factors in reverse, H being its own transpose."""
+        b, order, normal, scale = self._parts(g)
+        x = hadamard(torch.nn.functional.pad(g, (0, self.length - self.n))) * normal
+        return (hadamard(torch.empty_like(x).index_copy_(0, order, x)) * b)[: self.d] / scale
+
+    def _parts(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        length, device = self.length, like.device
+        one, two, key = (key_of(self.key, part) for part in ("B", "G", "Pi"))
+        places = counters(length, device)
+        b = signs(hashed(places, one[0], one[1])).to(like.dtype)
+        g = gaussians(hashed(places, two[0], two[1])).to(like.dtype)
+        scale = (length * g.square().sum()).sqrt() * math.sqrt(self.n / length)
+        return b, permutation(length, key, device), g, scale
+
+
+@dataclass(frozen=True)
+class Dense:
+    """P of independent normal entries with variance 1 / n: O(n d) time, nothing held but a few rows.
+
+    Source: Li et al. 2018, arXiv 1804.08838.
+    """
+
+    d: int
+    """Numbers it starts from."""
+    n: int
+    """Numbers it ends at."""
+    key: str
+    """Of its random parts."""
+
+    def apply(self, v: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+        """Return P v."""
+        return torch.cat([self._rows(start, v) @ v for start in range(0, self.n, self._step)])
+
+    def adjoint(self, g: Float[Tensor, " n"]) -> Float[Tensor, " d"]:
+        """Return P^T g."""
+        total = torch.zeros(self.d, dtype=g.dtype, device=g.device)
+        for start in range(0, self.n, self._step):
+            total += g[start : start + self._step] @ self._rows(start, g)
+        return total
+
+    @property
+    def _step(self) -> int:
+        return max(1, CHUNK // self.d)
+
+    def _rows(self, start: int, like: Tensor) -> Tensor:
+        one, two = key_of(self.key, "rows"), key_of(self.key, "columns")
+        rows = hashed(counters(self.n, like.device)[start : start + self._step], one[0], one[1])
+        columns = hashed(counters(self.d, like.device), two[0], two[1])
+        bits = hashed(rows[:, None] + columns[None, :], one[2], two[2])
+        return gaussians(bits).to(like.dtype) / math.sqrt(self.n)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """P with about sqrt(n) entries +-n^(-1/4) per column, at random places: O(d sqrt(n)) time.
+
+    A fixed number of entries per column, where the source draws each entry with probability 1 / sqrt(n) (our choice).
+
+    Source: Li, Hastie & Church 2006, as used by Li et al. 2018, arXiv 1804.08838.
+    """
+
+    d: int
+    """Numbers it starts from."""
+    n: int
+    """Numbers it ends at."""
+    key: str
+    """Of its random parts."""
+
+    def apply(self, v: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
+        """Return P v."""
+        places, values = self._entries(v)
+        total = torch.zeros(self.n, dtype=v.dtype, device=v.device)
+        return total.index_add_(0, places.flatten(), (v[:, None] * values).flatten())
+
+    def adjoint(self, g: Float[Tensor, " n"]) -> Float[Tensor, " d"]:
+        """Return P^T g."""
+        places, values = self._entries(g)
+        return (g[places] * values).sum(1)
+
+    def _entries(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        per_column = math.isqrt(self.n - 1) + 1
+        one, two = key_of(self.key, "columns"), key_of(self.key, "entries")
+        columns = hashed(counters(self.d, like.device), one[0], one[1])
+        entries = hashed(counters(per_column, like.device), two[0], two[1])
+        whole = columns[:, None] + entries[None, :]
+        places = (hashed(whole, one[2], two[2]).long() & (2**31 - 1)) % self.n
+        return places, signs(hashed(whole, one[3], two[3])).to(like.dtype) / math.sqrt(per_column)
+
+
+KINDS: dict[str, type[Fastfood] | type[Dense] | type[Sparse]] = {"fastfood": Fastfood, "dense": Dense, "sparse": Sparse}
+"""By the names of `lsf.training.options.PROJECTIONS`."""
+
+
+def hadamard(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Return the unnormalised Walsh-Hadamard transform of a vector whose length is a power of two; O(n log n)."""
+    n, stride = len(x), 1
+    while stride < n:
+        size = min(1 << RADIX, n // stride)
+        matrix = _walsh(size, x)
+        x = (x.view(-1, size) @ matrix if stride == 1 else matrix @ x.view(-1, size, stride)).reshape(n)
+        stride *= size
+    return x
+
+
+def _walsh(size: int, like: Tensor) -> Tensor:
+    matrix = torch.ones(1, 1, dtype=like.dtype, device=like.device)
+    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=like.dtype, device=like.device)
+    while len(matrix) < size:
+        matrix = torch.kron(matrix, pair)
+    return matrix
+
+
+class _Project(torch.autograd.Function):
+    """P v, whose backward pass is P^T; neither keeps anything of P."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, v: Tensor, projection: Projection) -> Tensor:
+        ctx.projection = projection  # type: ignore[attr-defined]
+        return projection.apply(v)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.projection.adjoint(gradients[0]), None  # type: ignore[attr-defined]
+
+
+def project(v: Float[Tensor, " d"], projection: Projection) -> Float[Tensor, " n"]:
+    """Return P v with its gradient."""
+    result = _Project.apply(v, projection)
+    assert isinstance(result, Tensor)
+    return result

@@ -1,0 +1,65 @@
+"""Frozen tensors read through something that is tuned: the tensor stays as it is, what is read of it differs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import register_parametrization
+
+
+class Parametrization(nn.Module):
+    """Stands before a frozen tensor; `changed` says what is read instead of it, in every forward pass anew."""
+
+    _holding = False
+    _held: Tensor | None = None
+
+    def changed(self, base: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Return what is read instead of the base tensor, of its shape, in float32."""
+        raise NotImplementedError
+
+    def forward(self, base: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Return `changed`, once for all readings inside `held_still`."""
+        if not self._holding:
+            return self.changed(base)
+        if self._held is None:
+            self._held = self.changed(base)
+        return self._held
+
+
+@contextmanager
+def held_still(model: nn.Module) -> Iterator[None]:
+    """Let nothing that is tuned change inside the `with`, so that every parametrized tensor is computed once.
+
+    For readings without gradients: many forward passes of one state of the model. Other models are not concerned.
+    """
+    parts = [module for module in model.modules() if isinstance(module, Parametrization)]
+    try:
+        for part in parts:
+            part._holding = True
+        with torch.no_grad():
+            yield
+    finally:
+        for part in parts:
+            part._holding, part._held = False, None
+
+
+def parametrize_(model: nn.Module, name: str, parametrization: Parametrization) -> None:
+    """Put a parametrization before a frozen tensor wherever the model holds it: a tied tensor is held twice.
+
+    Args:
+        model: of its own (`share_model`); it is changed.
+        name: of the parameter.
+        parametrization: what is read instead.
+    """
+    wanted = model.get_parameter(name)
+    modules = list(model.modules())
+    sites = [(module, leaf) for module in modules for leaf, value in module._parameters.items() if value is wanted]
+    for module, leaf in sites:
+        register_parametrization(module, leaf, parametrization, unsafe=True)
+
+
+def base_name(parametrization: str) -> str:
+    """Return the base tensor's name of a parametrization's: `a.parametrizations.weight.0` -> `a.weight`."""
+    return parametrization.replace(".parametrizations.", ".").rpartition(".")[0]

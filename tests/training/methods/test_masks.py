@@ -1,0 +1,202 @@
+"""Masks: which entries they take, and that nothing else moves."""
+
+from typing import Any
+
+import pytest
+import torch
+from peft import SupertuningConfig, inject_adapter_in_model
+from torch.func import functional_call, grad, vmap
+
+from lsf.analysis.plan import Plan
+from lsf.errors import BadInputError
+from lsf.measure.sharing import share_model
+from lsf.training.batches import collate
+from lsf.training.catalogue import options_of
+from lsf.training.evaluation import do_nothing
+from lsf.training.fitting import FitSettings, fit
+from lsf.training.methods import METHODS
+from lsf.training.methods.fisher import squared_gradients
+from lsf.training.methods.full import own_tensors
+from lsf.training.methods.masks import extremes, take
+from lsf.training.methods.places import block_tensors, linear_names
+from lsf.training.methods.sparse import masks_of
+from tests.training.methods.conftest import scene_for
+
+PLAN = Plan("tiny", 4, (1, 3))
+SPARSE = ("pafi", "fish", "lt_sft", "random_mask", "top_magnitude")
+
+
+def options_for(name: str, fraction: float = 0.05) -> dict[str, Any]:
+    return {"fraction": fraction} | ({"first_steps": 3} if name == "lt_sft" else {})
+
+
+@pytest.mark.parametrize("name", SPARSE)
+@pytest.mark.parametrize("family", ["loaded", "gpt2"])
+def test_frozen_entries_are_bit_equal_after_ten_steps_with_weight_decay_and_the_count_is_exact(
+    name, family, rows, tmp_path, request
+):
+    base = request.getfixturevalue(family)
+    scene = scene_for(name, rows, **options_for(name))
+    model = METHODS[name].prepare(base, PLAN, scene)
+    masks, tensors = masks_of(model), block_tensors(base, PLAN, name)
+    sizes = [tensor.numel() for tensor in tensors.values()]
+    expected = sum(int(0.05 * size) for size in sizes) if name == "pafi" else int(0.05 * sum(sizes))
+    assert sum(len(mask) for mask in masks.values()) == expected
+    settings = FitSettings(3e-3, 10, 4, 0, 0.1, 0, "float32")
+    done = fit(model, rows, settings, tmp_path, lambda _row: None, lambda: None)
+    assert done.trainable_params == expected
+    moved = 0
+    for parameter, before in base.model.named_parameters():
+        after = model.get_submodule(parameter.rpartition(".")[0])
+        differs = (getattr(after, parameter.rpartition(".")[2]) != before).flatten()
+        mask = torch.zeros_like(differs)
+        mask[masks.get(parameter, torch.zeros(0, dtype=torch.long))] = True
+        assert not (differs & ~mask).any()
+        moved += int(differs.sum())
+    assert moved > 0.9 * expected
+
+
+def test_extremes_are_those_of_a_sort_and_ties_go_to_the_first_places():
+    scores = torch.tensor([3.0, 1.0, 2.0, 1.0, 1.0, 5.0])
+    assert extremes(scores, 2, largest=False).tolist() == [1, 3]
+    assert extremes(scores, 4, largest=False).tolist() == [1, 2, 3, 4]
+    assert extremes(scores, 2, largest=True).tolist() == [0, 5]
+    assert extremes(scores, 0, largest=True).tolist() == []
+    random = torch.rand(500, generator=torch.Generator().manual_seed(0))
+    assert extremes(random, 60, largest=True).tolist() == sorted(random.argsort(descending=True)[:60].tolist())
+
+
+def test_global_scope_compares_across_tensors_and_per_tensor_scope_does_not():
+    scores = {"a": torch.tensor([[0.1, 0.2], [0.3, 0.4]]), "b": torch.tensor([5.0, 6.0])}
+    assert {k: v.tolist() for k, v in take(scores, 0.5, largest=False, per_tensor=False).items()} == {"a": [0, 1, 2]}
+    assert {k: v.tolist() for k, v in take(scores, 0.5, largest=False, per_tensor=True).items()} == {
+        "a": [0, 1],
+        "b": [0],
+    }
+    assert {k: v.tolist() for k, v in take(scores, 0.5, largest=True, per_tensor=False).items()} == {
+        "a": [3],
+        "b": [0, 1],
+    }
+
+
+def test_pafi_per_tensor_takes_the_index_set_of_peft(loaded):
+    fraction = 0.03
+    masks = masks_of(METHODS["pafi"].prepare(loaded, PLAN, scene_for("pafi", fraction=fraction)))
+    names = linear_names(loaded, PLAN, "pafi")
+    config = SupertuningConfig(target_modules=list(names), sparsity=1 - fraction, select_top=False)
+    theirs = inject_adapter_in_model(config, share_model(loaded.model))
+    for name in names:
+        module: Any = theirs.get_submodule(name)
+        indices = module.supertuning_indices["default"]
+        assert sorted(indices.tolist()) == masks[f"{name}.weight"].tolist()
+    assert len(names) == 14
+
+
+def test_pafi_global_takes_the_smallest_values_of_all_planned_blocks(loaded):
+    masks = masks_of(METHODS["pafi"].prepare(loaded, PLAN, scene_for("pafi", fraction=0.01, scope="global")))
+    tensors = block_tensors(loaded, PLAN, "pafi")
+    whole = torch.cat([value.abs().flatten() for value in tensors.values()])
+    taken = torch.cat([tensors[name].abs().flatten()[places] for name, places in masks.items()])
+    assert taken.sort().values.tolist() == whole.sort().values[: len(taken)].tolist()
+    assert not any("embed" in name or "lm_head" in name for name in masks)
+
+
+def test_per_example_squares_equal_those_of_torch_func(gpt2, rows):
+    some = [row for row in rows if len(row.ids) == len(rows[0].ids)][:6]
+    names = tuple(block_tensors(gpt2, PLAN, "fish"))
+    model = own_tensors(gpt2, names)
+    found = squared_gradients(model, some, check=do_nothing)
+    batch = collate(some)
+    frozen = dict(model.named_parameters())
+    tuned = {name: frozen.pop(name).detach() for name in names}
+
+    def log_likelihood(tensors, ids, labels):
+        logits = functional_call(model, {**frozen, **tensors}, (), {"input_ids": ids[None], "use_cache": False}).logits
+        nll = torch.nn.functional.cross_entropy(logits[0, :-1], labels[1:], ignore_index=-100, reduction="sum")
+        return -nll
+
+    gradients = vmap(grad(log_likelihood), in_dims=(None, 0, 0))(tuned, batch["input_ids"], batch["labels"])
+    for name in names:
+        expected = (gradients[name] ** 2).mean(0)
+        torch.testing.assert_close(found[name], expected, rtol=2e-4, atol=1e-7)
+    batched = torch.stack([gradients[names[1]].mean(0) ** 2])
+    assert not torch.allclose(found[names[1]], batched[0], rtol=0.1, atol=1e-7)  # the wrong way would be noticed
+
+
+def test_fish_reads_at_most_as_many_examples_as_asked(loaded, rows):
+    few = masks_of(METHODS["fish"].prepare(loaded, PLAN, scene_for("fish", rows, examples=2)))
+    same = masks_of(METHODS["fish"].prepare(loaded, PLAN, scene_for("fish", rows[:2])))
+    assert {name: mask.tolist() for name, mask in few.items()} == {name: mask.tolist() for name, mask in same.items()}
+
+
+def test_the_lottery_ticket_takes_the_values_a_dense_tuning_moves_most(loaded, rows, tmp_path):
+    scene = scene_for("lt_sft", rows, fraction=0.02, first_steps=4)
+    masks = masks_of(METHODS["lt_sft"].prepare(loaded, PLAN, scene))
+    before = block_tensors(loaded, PLAN, "lt_sft")
+    dense = own_tensors(loaded, tuple(before))
+    fit(dense, rows, FitSettings(1e-3, 4, 4, 0, 0.0, 0, "float32"), tmp_path, lambda _row: None, lambda: None)
+    moved = {name: (dense.get_parameter(name).detach() - value).abs().flatten() for name, value in before.items()}
+    inside = torch.cat([moved[name][places] for name, places in masks.items()])
+    whole = torch.cat(list(moved.values()))
+    assert inside.min() >= whole.sort(descending=True).values[len(inside) - 1]
+    values = dict(METHODS["lt_sft"].prepare(loaded, PLAN, scene).named_parameters())
+    name, places = next(iter(masks.items()))
+    start = values[name.removesuffix("weight") + "parametrizations.weight.0.values"]
+    assert torch.equal(start.detach(), before[name].detach().flatten()[places])  # reset to where it started
+
+
+@pytest.mark.parametrize("name", ["fish", "lt_sft"])
+def test_a_mask_found_in_the_data_is_found_once_per_run(name, loaded, rows, tmp_path):
+    scene = scene_for(name, rows, folder=tmp_path / "checkpoints", **options_for(name))
+    one = masks_of(METHODS[name].prepare(loaded, PLAN, scene))
+    files = list((tmp_path / "checkpoints").iterdir())
+    assert [file.suffix for file in files] == [".safetensors"]
+    changed = scene_for(name, tuple(reversed(rows)), folder=tmp_path / "checkpoints", **options_for(name))
+    two = masks_of(METHODS[name].prepare(loaded, PLAN, changed))  # the same key: it is read, not found again
+    assert {key: mask.tolist() for key, mask in one.items()} == {key: mask.tolist() for key, mask in two.items()}
+    METHODS[name].prepare(loaded, Plan("tiny", 4, (2,)), scene)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["fish", "lt_sft"])
+def test_a_mask_that_needs_rows_is_refused_without_them(name, loaded):
+    with pytest.raises(
+        BadInputError, match=f"The method {name} chooses its values by training rows, and there are none"
+    ):
+        METHODS[name].prepare(loaded, PLAN, scene_for(name))
+
+
+def test_asking_to_stop_ends_the_search_for_a_mask(loaded, rows):
+    class Asked(Exception):
+        pass
+
+    def check():
+        raise Asked
+
+    for name in ("fish", "lt_sft"):
+        scene = scene_for(name, rows, **options_for(name))
+        with pytest.raises(Asked):
+            METHODS[name].prepare(loaded, PLAN, type(scene)(**{**vars(scene), "check": check, "stop": lambda: "keep"}))
+
+
+@pytest.mark.parametrize("name", SPARSE)
+@pytest.mark.parametrize("fraction", [0, 1.5, -0.1])
+def test_a_fraction_outside_zero_and_one_is_refused(name, fraction):
+    with pytest.raises(
+        BadInputError, match=rf"The method {name}: fraction is {fraction}; it must lie between 1e-09 and 1"
+    ):
+        options_of(name, {"fraction": fraction})
+
+
+def test_a_fraction_too_small_for_a_single_value_is_refused_with_the_least_that_would_do(loaded):
+    with pytest.raises(BadInputError, match=r"fraction of 1e-09 keeps none of the plan's \d+ values; give at least"):
+        METHODS["random_mask"].count(loaded, PLAN, options_of("random_mask", {"fraction": 1e-9}))
+
+
+def test_two_seeds_draw_two_masks_and_one_seed_one(loaded):
+    one, same, other = (
+        masks_of(METHODS["random_mask"].prepare(loaded, PLAN, scene_for("random_mask", seed=seed)))
+        for seed in (0, 0, 1)
+    )
+    as_lists = [{name: mask.tolist() for name, mask in masks.items()} for masks in (one, same, other)]
+    assert as_lists[0] == as_lists[1] != as_lists[2]
