@@ -20,9 +20,10 @@ st.navigation(
     [
         st.Page("pages/model.py", title="1 Model and data", default=True),
         st.Page("pages/trajectories.py", title="2 Trajectories"),
-        st.Page("pages/choose.py", title="3 Choose"),
-        st.Page("pages/tune.py", title="4 Fine-tune"),
-        st.Page("pages/compare.py", title="5 Compare"),
+        st.Page("pages/criteria.py", title="3 Criteria"),
+        st.Page("pages/choose.py", title="4 Choose"),
+        st.Page("pages/tune.py", title="5 Fine-tune"),
+        st.Page("pages/compare.py", title="6 Compare"),
     ],
     position="top",
 ).run()

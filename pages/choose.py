@@ -1,4 +1,4 @@
-"""Step 3: from scores to a plan: criterion, policy, budget, or blocks chosen by hand."""
+"""Step 4: from scores to a plan: criterion, policy, budget, or blocks chosen by hand."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -19,12 +19,13 @@ from lsf.ui.choice import (
     chosen_plan,
     cost_shares,
     toggle,
+    without_analysis,
 )
 from lsf.ui.downloads import as_json
 from lsf.ui.frame import page
 from lsf.ui.guard import attempt
-from lsf.ui.panels import amount, download, empty, onward, show, size
-from lsf.ui.state import Session, address, analysis, analysis_view
+from lsf.ui.panels import amount, download, onward, show, size
+from lsf.ui.state import Session, address, analysis
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,7 @@ def draw(here: Session) -> None:
     """Draw the page."""
     found = analysis(here)
     if found is None:
-        view = analysis_view(here)
-        if view is not None and view.active:
-            empty("The analysis is still running", "Blocks can be chosen as soon as it is done.", "trajectories")
-        else:
-            empty("Nothing to choose from yet", "Run an analysis first: it scores the blocks of a model.", "model")
+        without_analysis(here, "Nothing to choose from yet", "Blocks can be chosen as soon as it is done.")
         return
     rule = _rule(here, found)
     plan = attempt(lambda: chosen_plan(here, found, rule.criterion, rule.policy, rule.budget))
@@ -70,7 +67,7 @@ def _rule(here: Session, found: Analysis) -> Rule:
 
     columns = st.columns(3, gap="medium")
     with columns[0]:
-        criterion = choose_criterion(found, changed)
+        criterion = choose_criterion(here, found)
     with columns[1]:
         policy = choose_policy(changed)
     with columns[2]:

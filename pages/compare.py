@@ -1,4 +1,4 @@
-"""Step 5: what selective tuning brought and cost, beside full fine-tuning and same-size controls."""
+"""Step 6: what selective tuning brought and cost, beside full fine-tuning and same-size controls."""
 
 import pandas as pd
 import streamlit as st

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from lsf.analysis.result import Analysis
+from lsf.export.notebook import analysis_notebook
 from lsf.figures.pages import analysis_page
 from lsf.jobs.job import JobState, JobView
 from lsf.ui.actions import start_analysis, stop_buttons
@@ -25,7 +26,7 @@ def draw(here: Session) -> None:
     finished = analysis(here)
     if finished is not None:
         _take_away(here, finished)
-        onward("choose", "Choose blocks", address(here))
+        onward("choose", "Choose blocks", address(here), aside={"criteria": "Compare the criteria"})
 
 
 def _nothing_yet(here: Session) -> None:
@@ -83,6 +84,13 @@ def _take_away(here: Session, finished: Analysis) -> None:
         download("States (CSV)", lambda: states_csv(finished), "states.csv", "text/csv", "analysis-csv")
         download(
             "Report (HTML)", lambda: analysis_page(finished, here.plan), "analysis.html", "text/html", "analysis-html"
+        )
+        download(
+            "Notebook (Jupyter)",
+            lambda: as_json(analysis_notebook(finished)),
+            "analysis.ipynb",
+            "application/x-ipynb+json",
+            "analysis-ipynb",
         )
 
 

@@ -18,6 +18,7 @@ TORCH_FREE = [
     "lsf.compare.table",
     "lsf.data.encode",
     "lsf.data.sources",
+    "lsf.export.notebook",
     "lsf.figures.report",
     "lsf.jobs.runs",
     "lsf.jobs.worker",
@@ -68,6 +69,7 @@ ALLOWED = {
     "jobs": {"jobs", "analysis", "data", "training", "measure"},
     "compare": {"compare", "jobs", "analysis"},
     "figures": {"figures", "analysis", "compare", "jobs"},
+    "export": {"export", "analysis"},
 }
 ROOMS = [*ALLOWED, "ui"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.settings import AnalysisSettings
 from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options
-from lsf.files import write_text
+from lsf.files import write_json, write_text
 from lsf.options import add_settings, given_settings
 from lsf.terminal import TerminalReporter
 
@@ -20,6 +20,7 @@ def analyze_options(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, AnalysisSettings, names)
     parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the analysis is written")
     parser.add_argument("--html", type=Path, metavar="OUT", help="a report that opens without a network")
+    parser.add_argument("--notebook", type=Path, metavar="OUT", help="a Jupyter notebook that draws the figures anew")
     parser.set_defaults(command=analyze_command)
 
 
@@ -33,7 +34,7 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     for name in given.get("criteria", ()):
         CRITERIA[name]  # an unknown name is refused before a model is loaded
     settings = AnalysisSettings(**given)
-    check_writable(arguments.json, arguments.html)
+    check_writable(arguments.json, arguments.html, arguments.notebook)
     task = load_asked_task(arguments)
     reporter = TerminalReporter()
     loaded = load_asked_model(arguments, reporter)
@@ -51,6 +52,10 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         from lsf.figures.pages import analysis_page
 
         write_text(arguments.html, analysis_page(analysis))
+    if arguments.notebook:
+        from lsf.export.notebook import analysis_notebook
+
+        write_json(arguments.notebook, analysis_notebook(analysis))
     print(
         f"{len(analysis.states)} states, {len(analysis.blocks)} blocks, {analysis.data.n_examples} examples "
         f"({analysis.data.n_dropped} dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s "

@@ -1,19 +1,15 @@
-"""What the head would say at each depth: a table of the lens, and heat maps over states."""
-
-import math
-from collections.abc import Sequence
+"""What the head would say at each depth: a table over all positions, and the best tokens of one example."""
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from lsf.analysis.result import Analysis, ExamplePath
-from lsf.figures.palette import FACTUAL, SMALL_SIZE, new_figure
-from lsf.figures.picture import Picture, number, share, visible
+from lsf.figures.palette import FACTUAL, SMALL_SIZE, WITHOUT_LEGEND, new_figure
+from lsf.figures.picture import Picture, number, visible
+from lsf.figures.ranks import change
 
 TOKEN_WIDTH = 12
 """Characters of a token that fit a cell."""
-LOWEST_DECADE = -5
-"""Probabilities are coloured by their logarithm, from ten to this power up to 1; lower ones look like it."""
 
 
 def lens_table(analysis: Analysis) -> pd.DataFrame:
@@ -31,99 +27,25 @@ def lens_table(analysis: Analysis) -> pd.DataFrame:
     )
 
 
-def draw_targets(examples: Sequence[ExamplePath], selected: int | None = None) -> Picture:
-    """Draw the lens probability of each example's target token at each state: state by example.
+def draw_lens(example: ExamplePath, state: int | None = None) -> Picture:
+    """Draw one example's lens: at every state the best tokens and how each moved, the target framed where it is.
 
     Args:
-        examples: the kept positions.
-        selected: index of the example to frame.
+        example: a kept position.
+        state: row to frame.
 
     Returns:
-        A picture whose cells carry the example's index in `customdata`, so that a click can pick it.
+        A picture whose cells carry their state in `customdata`, so that a click can pick it.
     """
-    n_states = len(examples[0].target_probability)
-    names = [f"{index + 1} {_short(example.target_token)}" for index, example in enumerate(examples)]
-    figure = new_figure(_targets_title(examples), height=130 + 26 * n_states)
-    figure.add_heatmap(
-        z=[[_log(example.target_probability[state]) for example in examples] for state in range(n_states)],
-        x=list(range(len(examples))),
-        y=list(range(n_states)),
-        customdata=[list(range(len(examples)))] * n_states,
-        hovertext=[
-            [
-                f"example {index + 1}, state {state}<br>target {visible(example.target_token)}<br>"
-                f"probability {example.target_probability[state]:.3f}, rank {example.target_rank[state]}"
-                for index, example in enumerate(examples)
-            ]
-            for state in range(n_states)
-        ],
-        hoverinfo="text",
-        coloraxis="coloraxis",
-        xgap=1,
-        ygap=1,
-    )
-    figure.update_xaxes(
-        title="example and its target token", tickvals=list(range(len(examples))), ticktext=names, tickangle=-60
-    )
-    figure.update_yaxes(title="state", tickmode="array", tickvals=list(range(n_states)))
-    decades = list(range(LOWEST_DECADE, 1))
-    ticks = {
-        "tickvals": decades,
-        "ticktext": ["1", *(f"{10.0**decade:.{-decade}f}" for decade in decades[-2::-1])][::-1],
-    }
-    bar = {"title": {"text": "probability"}, **ticks}
-    figure.update_layout(coloraxis={"cmin": LOWEST_DECADE, "cmax": 0, "colorbar": bar})
-    if selected is not None:
-        _frame(figure, selected - 0.5, -0.5, selected + 0.5, n_states - 0.5)
-    return Picture(figure, _targets_alt(examples), _targets_table(examples))
-
-
-def _log(probability: float) -> float:
-    return math.log10(max(probability, 10.0**LOWEST_DECADE))
-
-
-def _targets_title(examples: Sequence[ExamplePath]) -> str:
-    right = sum(example.target_rank[-1] == 1 for example in examples)
-    return f"The last state puts the target first in {right} of {len(examples)} examples"
-
-
-def _targets_alt(examples: Sequence[ExamplePath]) -> str:
-    n_states = len(examples[0].target_probability)
-    means = [sum(e.target_probability[state] for e in examples) / len(examples) for state in range(n_states)]
-    rise = max(range(1, n_states), key=lambda state: means[state] - means[state - 1]) if n_states > 1 else 0
-    return (
-        f"{_targets_title(examples)}. The target's mean probability goes from {share(means[0])} at state 0 to "
-        f"{share(means[-1])} at state {n_states - 1}; it rises most into state {rise}."
-    )
-
-
-def _targets_table(examples: Sequence[ExamplePath]) -> pd.DataFrame:
-    rows = []
-    for index, example in enumerate(examples):
-        for state, probability in enumerate(example.target_probability):
-            rank = example.target_rank[state]
-            rows.append(
-                {
-                    "example": index + 1,
-                    "target": example.target_token,
-                    "state": state,
-                    "probability": probability,
-                    "rank": rank,
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-def draw_lens(example: ExamplePath) -> Picture:
-    """Draw one example's lens: at every state the best tokens, the target framed where it is among them."""
     width = max(len(tokens) for tokens in example.top_tokens)
     n_states = len(example.top_tokens)
-    figure = new_figure(_lens_title(example), height=130 + 28 * n_states)
+    figure = new_figure(_lens_title(example), height=104 + 28 * n_states, margin=WITHOUT_LEGEND)
     figure.add_heatmap(
         z=[[mass for _, mass in tokens] + [None] * (width - len(tokens)) for tokens in example.top_tokens],
-        text=[[_short(token) for token, _ in tokens] + [""] * (width - len(tokens)) for tokens in example.top_tokens],
+        text=[_cells(example, row, width) for row in range(n_states)],
         x=list(range(1, width + 1)),
         y=list(range(n_states)),
+        customdata=[[row] * width for row in range(n_states)],
         texttemplate="%{text}",
         textfont={"size": SMALL_SIZE + 1},
         hovertemplate="state %{y}, place %{x}<br>%{text}: %{z:.3f}<extra></extra>",
@@ -131,14 +53,24 @@ def draw_lens(example: ExamplePath) -> Picture:
         xgap=2,
         ygap=2,
     )
-    for state, tokens in enumerate(example.top_tokens):
+    for row, tokens in enumerate(example.top_tokens):
         for place, (token, _) in enumerate(tokens, start=1):
             if token == example.target_token:
-                _frame(figure, place - 0.5, state - 0.5, place + 0.5, state + 0.5)
+                frame_cell(figure, place - 0.5, row - 0.5, place + 0.5, row + 0.5)
     figure.update_xaxes(title="place in the lens (1 = most likely)", tickmode="linear", dtick=1, showgrid=False)
-    figure.update_yaxes(title="state", tickmode="array", tickvals=list(range(n_states)), showgrid=False)
+    figure.update_yaxes(title="state", tickvals=list(range(n_states)), showgrid=False)
+    if state is not None:
+        figure.update_yaxes(ticktext=[f"▸ {row}" if row == state else str(row) for row in range(n_states)])
     figure.update_layout(coloraxis={"cmin": 0, "cmax": 1, "colorbar": {"title": {"text": "probability"}}})
     return Picture(figure, _lens_alt(example), _lens_rows(example))
+
+
+def _cells(example: ExamplePath, state: int, width: int) -> list[str]:
+    tokens = example.top_tokens[state]
+    words = [
+        f"{short(token)}  {change(example, state, token, place)}" for place, (token, _) in enumerate(tokens, start=1)
+    ]
+    return words + [""] * (width - len(tokens))
 
 
 def _first_right(example: ExamplePath) -> int | None:
@@ -155,8 +87,8 @@ def _lens_title(example: ExamplePath) -> str:
     settled = _first_right(example)
     target = visible(example.target_token)
     if settled is None:
-        return f"The target {target} is at place {example.target_rank[-1]} in the last state"
-    return f"The target {target} is first from state {settled} on"
+        return f"Logit lens of {target}: at place {example.target_rank[-1]:,} in the last state"
+    return f"Logit lens of {target}: first from state {settled} on"
 
 
 def _lens_alt(example: ExamplePath) -> str:
@@ -172,14 +104,17 @@ def _lens_rows(example: ExamplePath) -> pd.DataFrame:
     rows = []
     for state, tokens in enumerate(example.top_tokens):
         for place, (token, mass) in enumerate(tokens, start=1):
-            rows.append({"state": state, "place": place, "token": token, "probability": mass})
+            moved = change(example, state, token, place)
+            rows.append({"state": state, "place": place, "token": token, "probability": mass, "change": moved})
     return pd.DataFrame(rows)
 
 
-def _short(token: str) -> str:
+def short(token: str) -> str:
+    """Write a token so that its spaces can be seen and it fits a cell."""
     shown = visible(token)
     return shown if len(shown) <= TOKEN_WIDTH else shown[: TOKEN_WIDTH - 1] + "…"
 
 
-def _frame(figure: go.Figure, x0: float, y0: float, x1: float, y1: float) -> None:
+def frame_cell(figure: go.Figure, x0: float, y0: float, x1: float, y1: float) -> None:
+    """Draw a frame around a cell, a row or a column."""
     figure.add_shape(type="rect", x0=x0, y0=y0, x1=x1, y1=y1, line={"color": FACTUAL.color, "width": 2.5})

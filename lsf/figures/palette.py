@@ -66,6 +66,8 @@ class Theme:
     """Of grid lines."""
     scale: tuple[tuple[float, str], ...]
     """Sequential colour scale, from nothing to much."""
+    diverging: tuple[tuple[float, str], ...]
+    """Diverging colour scale, from opposite over nothing to alike."""
 
 
 LIGHT = Theme(
@@ -75,6 +77,7 @@ LIGHT = Theme(
     muted="#5B6770",
     grid="#E4E8EC",
     scale=((0.0, "#F3F6F9"), (0.25, "#BBD6EA"), (0.5, "#6AAED6"), (0.75, "#2380BE"), (1.0, "#084A82")),
+    diverging=((0.0, "#A64500"), (0.25, "#E8A06B"), (0.5, "#F7F7F7"), (0.75, "#6AAED6"), (1.0, "#084A82")),
 )
 DARK = Theme(
     "dark",
@@ -83,6 +86,7 @@ DARK = Theme(
     muted="#9AA7B4",
     grid="#2A323C",
     scale=((0.0, "#171D26"), (0.25, "#12395B"), (0.5, "#1D6297"), (0.75, "#4B9FD8"), (1.0, "#BFE2FA")),
+    diverging=((0.0, "#F5B98C"), (0.25, "#A64500"), (0.5, "#1B222C"), (0.75, "#1D6297"), (1.0, "#BFE2FA")),
 )
 
 
@@ -104,7 +108,10 @@ def template(theme: Theme) -> dict[str, Any]:
         "title": {"font": {"color": theme.muted, "size": SMALL_SIZE + 1}},
     }
     return {
-        "data": {"bar": [{"type": "bar", "error_y": {"color": theme.text}}]},
+        "data": {
+            "bar": [{"type": "bar", "error_y": {"color": theme.text}}],
+            "heatmap": [{"type": "heatmap", "colorbar": _color_bar(theme)}],
+        },
         "layout": {
             "font": {"family": FONT, "size": TEXT_SIZE, "color": theme.text},
             "title": {"font": {"size": TITLE_SIZE, "color": theme.text}, "x": 0, "xref": "paper", "xanchor": "left"},
@@ -114,6 +121,7 @@ def template(theme: Theme) -> dict[str, Any]:
             "yaxis": axis,
             "scene": {"xaxis": scene_axis, "yaxis": scene_axis, "zaxis": scene_axis},
             "coloraxis": {"colorscale": [list(stop) for stop in theme.scale], "colorbar": _color_bar(theme)},
+            "colorscale": {"diverging": [list(stop) for stop in theme.diverging]},
             "hoverlabel": {
                 "bgcolor": theme.background,
                 "bordercolor": theme.grid,
@@ -138,7 +146,11 @@ def template(theme: Theme) -> dict[str, Any]:
 
 def _color_bar(theme: Theme) -> dict[str, Any]:
     small = {"color": theme.muted, "size": SMALL_SIZE + 1}
-    return {"outlinewidth": 0, "thickness": 12, "tickfont": small, "title": {"font": small}}
+    return {"outlinewidth": 0, "thickness": 12, "tickfont": small, "title": {"font": small, "side": "right"}}
+
+
+WITHOUT_LEGEND = {"l": 8, "r": 8, "t": 40, "b": 8}
+"""Margins of a figure that has no legend; room for the buttons stays."""
 
 
 def new_figure(title: str, height: int, **layout: Any) -> go.Figure:

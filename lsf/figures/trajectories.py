@@ -9,9 +9,26 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsf.analysis.result import Analysis, ExamplePath, Trajectories
-from lsf.figures.depth import Points, add_depth_slider, column, joined, links_between, state_labels
+from lsf.figures.depth import (
+    ARROW_SIZE,
+    CONE_SIZE,
+    Points,
+    add_depth_slider,
+    arrow_sizes,
+    column,
+    cones,
+    extent,
+    flat_frames,
+    joined,
+    links_between,
+    spatial_frames,
+    state_labels,
+)
 from lsf.figures.palette import FACTUAL, NEUTRAL, SMALL_SIZE, VIRTUAL, Mark, new_figure
 from lsf.figures.picture import Picture, number, share, visible
+
+EYE = {"x": 1.55, "y": 1.55, "z": 0.9}
+"""Where a picture in space is looked at from, far enough that the names of its axes fit."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,7 @@ def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int =
         analysis: finished or partial, with trajectories.
         example: index into `trajectories.examples`; None for the mean over them.
         dimensions: 2 or 3 principal components.
-        animated: add a slider and a play button over depth (flat pictures only).
+        animated: add a slider and a play button over depth.
 
     Returns:
         A picture whose factual end points carry the example's index in `customdata`, so that a click can pick it.
@@ -43,12 +60,14 @@ def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int =
     if trajectories is None or dimensions not in (2, 3):
         raise ValueError(f"nothing to draw: trajectories {trajectories is not None}, dimensions {dimensions}")
     path = _path(trajectories, example)
-    figure = new_figure(_title(path), height=560 if dimensions == 2 else 600, uirevision=f"{example}/{dimensions}")
+    figure = new_figure(_title(path), height=560 if dimensions == 2 else 640, uirevision=f"{example}/{dimensions}")
     draw = _flat if dimensions == 2 else _spatial
     backdrop = trajectories.examples if example is None else ()
     draw(figure, path, backdrop, trajectories.explained_variance)
-    if animated and dimensions == 2:
-        add_depth_slider(figure, path.factual, path.virtual, first_trace=2)
+    if animated:
+        frames = flat_frames if dimensions == 2 else spatial_frames
+        before = len(figure.data) - (3 if dimensions == 2 else 4)
+        add_depth_slider(figure, frames(path.factual, path.virtual, before), redraw=dimensions == 3)
     return Picture(figure, _alt(path, trajectories, dimensions), _table(path))
 
 
@@ -145,10 +164,18 @@ def _flat(figure: go.Figure, path: _Path, backdrop: Sequence[ExamplePath], varia
     figure.add_scatter(
         x=joined(links, 0),
         y=joined(links, 1),
-        mode="lines",
+        mode="lines+markers",
         hoverinfo="skip",
         line={"color": NEUTRAL.color, "width": 1, "dash": "dot"},
-        name="deviation at one state",
+        marker={
+            "color": NEUTRAL.color,
+            "symbol": "arrow",
+            "angleref": "previous",
+            "size": arrow_sizes(links, ARROW_SIZE),
+            "opacity": 1,
+            "standoff": 5,
+        },
+        name="from factual to virtual",
     )
     for mark, points, where in ((VIRTUAL, path.virtual, "top center"), (FACTUAL, path.factual, "bottom center")):
         figure.add_scatter(
@@ -189,7 +216,18 @@ def _spatial(figure: go.Figure, path: _Path, backdrop: Sequence[ExamplePath], va
         mode="lines",
         hoverinfo="skip",
         line={"color": NEUTRAL.color, "width": 2, "dash": "dot"},
-        name="deviation at one state",
+        name="from factual to virtual",
+    )
+    figure.add_cone(
+        **cones(links),
+        anchor="tip",
+        sizemode="raw",
+        sizeref=CONE_SIZE * extent([*path.factual, *path.virtual], 3),
+        colorscale=[[0, NEUTRAL.color], [1, NEUTRAL.color]],
+        showscale=False,
+        hoverinfo="skip",
+        name="from factual to virtual",
+        showlegend=False,
     )
     for mark, points in ((VIRTUAL, path.virtual), (FACTUAL, path.factual)):
         figure.add_scatter3d(
@@ -207,4 +245,4 @@ def _spatial(figure: go.Figure, path: _Path, backdrop: Sequence[ExamplePath], va
         )
     titles = [_axis_title(axis, variance).replace(" of variance", "") for axis in range(3)]
     axes = {name: {"title": {"text": title}} for name, title in zip(("xaxis", "yaxis", "zaxis"), titles, strict=True)}
-    figure.update_layout(scene={**axes, "aspectmode": "data", "dragmode": "orbit"})
+    figure.update_layout(scene={**axes, "aspectmode": "data", "dragmode": "orbit", "camera": {"eye": EYE}})

@@ -9,10 +9,12 @@ from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.plan import Plan, Predicted
 from lsf.analysis.policies import POLICIES, make_plan, plan_by_hand
 from lsf.analysis.result import Analysis
-from lsf.ui.state import Session
+from lsf.ui.panels import empty
+from lsf.ui.state import Session, analysis_view
 
 BLOCKS, COMPUTE, MEMORY = "Blocks", "Compute", "Memory"
 HAND_KEY = "blocks-by-hand"
+CRITERION_KEY = "criterion"
 OURS = (
     "The criteria marked *ours* are our own reading of the paper's idea (arXiv 2406.11753): its exact gain formula is "
     "not available to us."
@@ -33,16 +35,30 @@ NEED_WORDS = {
 """What a criterion needs -> what it costs, in words."""
 
 
-def choose_criterion(analysis: Analysis, changed: Callable[[], None]) -> str:
-    """Draw the criterion's and say what it means; return its name."""
+def without_analysis(here: Session, title: str, waiting: str) -> None:
+    """Say that there is no finished analysis to work on, and where it is made or watched."""
+    view = analysis_view(here)
+    if view is not None and view.active:
+        empty("The analysis is still running", waiting, "trajectories")
+    else:
+        empty(title, "Run an analysis first: it scores the blocks of a model.", "model")
+
+
+def take_criterion(here: Session, name: str) -> None:
+    """Choose a criterion; blocks chosen by hand are given up."""
+    here.criterion, here.by_hand = name, None
+
+
+def choose_criterion(here: Session, analysis: Analysis) -> str:
+    """Draw the criteria and say what the chosen one means; return its name."""
     names = [name for name in CRITERIA if name in analysis.criteria]
+    st.session_state[CRITERION_KEY] = here.criterion if here.criterion in names else names[0]
     name = st.selectbox(
         "Criterion",
         names,
         format_func=lambda key: CRITERIA[key].label,
-        key="criterion",
-        persist_state="session",
-        on_change=changed,
+        key=CRITERION_KEY,
+        on_change=lambda: take_criterion(here, st.session_state[CRITERION_KEY]),
         help="What makes a block worth tuning; every criterion gives one score per block, higher is tuned first.",
     )
     entry = CRITERIA[name]

@@ -14,6 +14,16 @@ def as_json(value: Any) -> str:
     return json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def table_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV; unknown is an empty cell."""
+    return table.to_csv(index=False)
+
+
+def table_json(table: pd.DataFrame) -> str:
+    """Return a table as a JSON list of rows; unknown is null."""
+    return as_json(json.loads(str(table.to_json(orient="records", double_precision=15))))
+
+
 def states_csv(analysis: Analysis) -> str:
     """Return one row per state, and beside it the scores of the block that ends in it."""
     rows: list[dict[str, Any]] = []

@@ -62,7 +62,7 @@ function draw(host) {
     host.lsfListens = true;
     host.on("plotly_click", (event) => {
       const value = event.points[0].customdata;
-      if (host.lsf.clickable && value !== undefined) host.lsf.click(Array.isArray(value) ? value[0] : value);
+      if (host.lsf.clickable && value !== undefined && value !== null) host.lsf.click(value);
     });
   });
 }

@@ -1,17 +1,20 @@
 """Parts that several pages share: a picture with its note and data, progress, empty states, downloads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import pandas as pd
 import streamlit as st
 
 from lsf.figures.picture import Picture
 from lsf.jobs.job import JobState, JobView
+from lsf.ui.downloads import table_csv, table_json
 from lsf.ui.live import live_chart
 
 NEXT = {
     "model": ("pages/model.py", "Model and data"),
     "trajectories": ("pages/trajectories.py", "Trajectories"),
+    "criteria": ("pages/criteria.py", "Criteria"),
     "choose": ("pages/choose.py", "Choose"),
     "tune": ("pages/tune.py", "Fine-tune"),
     "compare": ("pages/compare.py", "Compare"),
@@ -33,10 +36,25 @@ def show(picture: Picture, key: str, note: str = "", on_click: Callable[[Any], N
             st.subheader(picture.title, anchor=False, width="stretch")
             with st.popover("Data", type="tertiary", icon=":material/table:", help="The numbers behind this picture"):
                 st.caption(picture.alt)
-                st.dataframe(picture.table, hide_index=True, height=min(420, 38 + 35 * max(1, len(picture.table))))
+                table(picture.table, key)
         if note:
             st.caption(note)
         live_chart(picture, key, on_click)
+
+
+def table(rows: pd.DataFrame, key: str, **options: Any) -> None:
+    """Show a table that can be taken away as CSV and as JSON.
+
+    Args:
+        rows: what is shown.
+        key: names the table from one script run to the next, and the files.
+        **options: of `st.dataframe`.
+    """
+    options = {"hide_index": True, "height": min(420, 38 + 35 * max(1, len(rows))), **options}
+    st.dataframe(rows, **options)
+    with st.container(horizontal=True, gap="small"):
+        download("CSV", lambda: table_csv(rows), f"{key}.csv", "text/csv", f"{key}-csv")
+        download("JSON", lambda: table_json(rows), f"{key}.json", "application/json", f"{key}-json")
 
 
 def progress(view: JobView) -> None:
@@ -68,18 +86,30 @@ def empty(title: str, text: str, page: str) -> None:
             st.switch_page(file)
 
 
-def onward(page: str, label: str, query: dict[str, str], disabled: bool = False) -> None:
-    """Offer the next step of the journey."""
+def onward(
+    page: str, label: str, query: dict[str, str], disabled: bool = False, aside: Mapping[str, str] | None = None
+) -> None:
+    """Offer the next step of the journey.
+
+    Args:
+        page: a key of `NEXT`.
+        label: of the button.
+        query: parameters the address is to carry.
+        disabled: whether it cannot be taken yet.
+        aside: other pages that can be looked at first, and the labels of their buttons.
+    """
     st.divider()
-    if st.button(
-        label,
-        type="primary",
-        icon=":material/arrow_forward:",
-        icon_position="right",
-        key=f"to-{page}",
-        disabled=disabled,
-    ):
-        st.switch_page(NEXT[page][0], query_params=query)
+    with st.container(horizontal=True, gap="small"):
+        for name, words in {page: label, **(aside or {})}.items():
+            if st.button(
+                words,
+                type="primary" if name == page else "secondary",
+                icon=":material/arrow_forward:",
+                icon_position="right",
+                key=f"to-{name}",
+                disabled=disabled,
+            ):
+                st.switch_page(NEXT[name][0], query_params=query)
 
 
 def download(label: str, data: Callable[[], str | bytes], file_name: str, mime: str, key: str) -> None:

@@ -1,19 +1,23 @@
 """The pictures of an analysis: paths, deviation, and the logit lens, with an example picked by click or from a list."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import streamlit as st
 
 from lsf.analysis.result import Analysis, ExamplePath
 from lsf.figures.deviation import draw_deviation
-from lsf.figures.lens import draw_lens, draw_targets, lens_table
+from lsf.figures.lens import draw_lens, lens_table
+from lsf.figures.lens_map import VIEWS, draw_targets
 from lsf.figures.picture import visible
+from lsf.figures.ranks import ranks_table, ranks_words
 from lsf.figures.trajectories import draw_paths
-from lsf.ui.panels import amount, duration, show
+from lsf.ui.panels import amount, duration, show, table
 from lsf.ui.state import Session
 
 MEAN = "mean of the examples kept"
 EXAMPLE_KEY = "example-choice"
+STATE_KEY = "lens-state"
 PROMPT_CHARACTERS = 60
 
 
@@ -53,8 +57,8 @@ def draw_paths_panel(here: Session, analysis: Analysis, dimensions: int, finishe
     show(
         picture,
         "paths",
-        "Numbers are states: 0 enters the first block, the last leaves the last block. A dotted line joins where the "
-        "model is to where the even walk would be.",
+        "Numbers are states: 0 enters the first block, the last leaves the last block. A dotted arrow leads from "
+        "where the model is to where the even walk would be.",
         on_click=partial(_look_at_example, here) if example is None else None,
     )
 
@@ -70,7 +74,7 @@ def _pick_example(here: Session, examples: tuple[ExamplePath, ...]) -> None:
         key=EXAMPLE_KEY,
         on_change=lambda: _look_at_example(here, st.session_state[EXAMPLE_KEY] - 1),
         width=520,
-        help="Or click the end of a faint path, or a column of the heat map below.",
+        help="Or click the end of a faint path, or a cell of the heat map below.",
     )
 
 
@@ -100,26 +104,57 @@ def draw_lens_panels(here: Session, analysis: Analysis) -> None:
     examples = analysis.trajectories.examples
     picked = here.example if here.example is not None and here.example < len(examples) else None
     if examples:
+        view = st.segmented_control(
+            "Logit lens shows",
+            list(VIEWS),
+            format_func=lambda name: VIEWS[name].label,
+            default="probability",
+            required=True,
+            key="lens-view",
+            persist_state="session",
+        )
         show(
-            draw_targets(examples, picked),
+            draw_targets(examples, picked, here.state, str(view)),
             "targets",
-            "Each column is one example: the probability its target has at each state, on a logarithmic scale. Click a "
-            "column to see that example's own path and lens.",
-            on_click=partial(_look_at_example, here),
+            f"Each column is one token to be predicted. {VIEWS[str(view)].meaning} Click a cell to see that example's "
+            "own path and lens, and where each token was one state before.",
+            on_click=partial(_look_at_cell, here),
         )
     if picked is not None:
-        example = examples[picked]
-        st.markdown(f"Example {picked + 1}: {example.prompt} **{example.completion.strip()}**")
-        show(
-            draw_lens(example),
-            "lens",
-            "The tokens the head would choose if the model stopped at that state; the target is framed.",
-        )
+        _draw_example(here, examples[picked], picked)
     with st.expander("Logit lens per state, over all positions", icon=":material/table_rows:"):
-        st.dataframe(
-            lens_table(analysis),
-            hide_index=True,
-            column_config={
-                "target probability": st.column_config.ProgressColumn(min_value=0, max_value=1, format="%.3f")
-            },
-        )
+        probability = st.column_config.ProgressColumn(min_value=0, max_value=1, format="%.3f")
+        table(lens_table(analysis), "lens-states", column_config={"target probability": probability})
+
+
+def _look_at_cell(here: Session, cell: Sequence[int]) -> None:
+    _look_at_example(here, cell[0])
+    here.state = int(cell[1])
+
+
+def _draw_example(here: Session, example: ExamplePath, index: int) -> None:
+    """Draw one example's lens, and the tokens of one of its states with their places one state before."""
+    last = len(example.top_tokens) - 1
+    state = last if here.state is None else min(here.state, last)
+    st.markdown(f"Example {index + 1}: {example.prompt} **{example.completion.strip()}**")
+    show(
+        draw_lens(example, state),
+        "lens",
+        "The tokens the head would choose if the model stopped at that state; the target is framed. Arrows: places "
+        "gained or lost since the state before; new: below the kept tokens there. Click a row to list it.",
+        on_click=lambda row: _look_at_state(here, row),
+    )
+    st.session_state[STATE_KEY] = state
+    st.select_slider(
+        "Tokens of state",
+        range(last + 1),
+        key=STATE_KEY,
+        on_change=lambda: _look_at_state(here, st.session_state[STATE_KEY]),
+    )
+    st.caption(ranks_words(example, state))
+    probability = st.column_config.NumberColumn(format="%.3g")
+    table(ranks_table(example, state), "ranks", column_config={"probability": probability}, placeholder="")
+
+
+def _look_at_state(here: Session, state: int) -> None:
+    here.state = int(state)

@@ -34,6 +34,10 @@ class Session:
     """Job of the analysis being looked at."""
     example: int | None = None
     """Example picked by click or from the list; None for the mean over positions."""
+    state: int | None = None
+    """State of the picked example whose tokens are listed; None for the last."""
+    criterion: str | None = None
+    """Criterion chosen by name or by click; None for the first that was measured."""
     by_hand: tuple[int, ...] | None = None
     """Blocks chosen by hand; None while the criterion decides."""
     plan: Plan | None = None
@@ -94,7 +98,7 @@ def analysis(here: Session) -> Analysis | None:
 
 def look_at(here: Session, job: str) -> None:
     """Look at another analysis: what was chosen on the old one is dropped."""
-    here.analysis_job, here.example, here.by_hand, here.plan = job, None, None, None
+    here.analysis_job, here.example, here.state, here.by_hand, here.plan = job, None, None, None, None
 
 
 def _known_job(shared: Bench, job: str | None) -> str | None:

@@ -2,8 +2,12 @@
 
 from typing import Any
 
+import pytest
+
 from lsf.analysis.result import Analysis, Trajectories
-from lsf.figures.lens import draw_lens, draw_targets, lens_table
+from lsf.errors import UnknownNameError
+from lsf.figures.lens import draw_lens, lens_table
+from lsf.figures.lens_map import VIEWS, draw_targets
 from lsf.figures.picture import Picture
 
 
@@ -28,8 +32,8 @@ def test_target_map_is_state_by_example(analysis: Analysis) -> None:
     heat = drawn(picture).data[0]
     assert [round(10**value, 6) for value in heat.z[3]] == [0.8, 0.2]
     assert list(heat.z[0]) == [-5, -5]
-    assert list(heat.customdata[0]) == [0, 1]
-    assert picture.title == "The last state puts the target first in 1 of 2 examples"
+    assert [[list(cell) for cell in row] for row in heat.customdata[:2]] == [[[0, 0], [1, 0]], [[0, 1], [1, 1]]]
+    assert picture.title == "Logit lens: the last state puts the target first in 1 of 2 examples"
     assert "rises most into state 2" in picture.alt
     assert drawn(picture).layout.coloraxis.cmax == 0
 
@@ -37,12 +41,43 @@ def test_target_map_is_state_by_example(analysis: Analysis) -> None:
 def test_the_selected_example_is_framed(analysis: Analysis) -> None:
     shapes = drawn(draw_targets(_paths(analysis).examples, selected=1)).layout.shapes
     assert [(shape.x0, shape.x1) for shape in shapes] == [(0.5, 1.5)]
+    (cell,) = drawn(draw_targets(_paths(analysis).examples, selected=1, state=2)).layout.shapes
+    assert (cell.y0, cell.y1) == (1.5, 2.5)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_of_the_map_colours_within_its_bar(analysis: Analysis, view: str) -> None:
+    figure = drawn(draw_targets(_paths(analysis).examples, view=view))
+    colours, heat = figure.layout.coloraxis, figure.data[0]
+    assert all(colours.cmin <= value <= colours.cmax for row in heat.z for value in row)
+    assert len(colours.colorbar.tickvals) == len(colours.colorbar.ticktext)
+    assert heat.z[3][0] > heat.z[0][0]  # the last state is nearer to the target, in whatever view
+
+
+def test_the_rank_view_is_fullest_at_rank_one(analysis: Analysis) -> None:
+    heat = drawn(draw_targets(_paths(analysis).examples, view="rank")).data[0]
+    assert heat.z[3][0] == 0
+    assert heat.z[0][0] == pytest.approx(-0.9542, abs=1e-4)  # rank 9
+
+
+def test_the_best_tokens_are_written_where_they_fit_and_marked_where_they_do_not(analysis: Analysis) -> None:
+    two = _paths(analysis).examples
+    narrow, wide = (drawn(draw_targets(examples, view="best")) for examples in (two, two * 10))
+    assert narrow.data[0].texttemplate == "%{text}"
+    assert narrow.data[0].text[0][0] == "␣Lun"
+    assert not wide.data[0].texttemplate
+    assert {(x, y) for x, y in zip(wide.data[1].x, wide.data[1].y, strict=True) if x < 2} == {(0, 2), (0, 3)}
+
+
+def test_an_unknown_view_is_answered_with_the_known_ones(analysis: Analysis) -> None:
+    with pytest.raises(UnknownNameError, match="probability, rank, best"):
+        draw_targets(_paths(analysis).examples, view="size")
 
 
 def test_lens_of_an_example_frames_its_target_and_says_where_it_settles(analysis: Analysis) -> None:
     first, second = _paths(analysis).examples
     picture = draw_lens(first)
-    assert picture.title == "The target ␣Lun is first from state 2 on"
+    assert picture.title == "Logit lens of ␣Lun: first from state 2 on"
     assert len(drawn(picture).layout.shapes) == 4
-    assert draw_lens(second).title == "The target ␣Mar is at place 2 in the last state"
+    assert draw_lens(second).title == "Logit lens of ␣Mar: at place 2 in the last state"
     assert "0.800" in picture.alt

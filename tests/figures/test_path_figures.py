@@ -37,10 +37,17 @@ def test_virtual_and_factual_differ_by_more_than_colour(analysis: Analysis) -> N
 
 
 def test_one_link_per_state_joins_factual_to_virtual(analysis: Analysis) -> None:
-    links = _trace(draw_paths(analysis), "deviation at one state")
+    links = _trace(draw_paths(analysis), "from factual to virtual")
     assert list(links.x)[3:6] == [1.0, 1.0, None]
     assert list(links.y)[3:6] == [0.5, 1.5, None]
     assert len(links.x) == 3 * 4
+
+
+def test_arrows_have_a_head_where_they_end_and_none_without_length(analysis: Analysis) -> None:
+    arrows = _trace(draw_paths(analysis), "from factual to virtual").marker
+    assert (arrows.symbol, arrows.angleref) == ("arrow", "previous")
+    heads = list(arrows.size)
+    assert [bool(size) for size in heads[:6]] == [False, False, False, False, True, False]  # both paths begin together
 
 
 def test_every_frame_names_the_three_traces_it_touches(analysis: Analysis) -> None:
@@ -48,7 +55,7 @@ def test_every_frame_names_the_three_traces_it_touches(analysis: Analysis) -> No
     names = [trace.name for trace in figure.data]
     assert [frame.name for frame in figure.frames] == ["0", "1", "2", "3"]
     for state, frame in enumerate(figure.frames):
-        assert [names[trace] for trace in frame.traces] == ["deviation at one state", "virtual", "factual"]
+        assert [names[trace] for trace in frame.traces] == ["from factual to virtual", "virtual", "factual"]
         assert len(frame.data[1].x) == state + 1
     button = figure.layout.updatemenus[0].buttons[0]
     assert button.args[1]["frame"]["redraw"] is False
@@ -60,11 +67,31 @@ def test_axes_tell_the_explained_variance(analysis: Analysis) -> None:
     assert "25 %" in figure.layout.yaxis.title.text
 
 
-def test_space_shows_three_components_and_no_frames(analysis: Analysis) -> None:
-    picture = draw_paths(analysis, dimensions=3)
-    assert {trace.type for trace in drawn(picture).data} == {"scatter3d"}
-    assert not drawn(picture).frames
-    assert "10 %" in drawn(picture).layout.scene.zaxis.title.text
+def test_space_shows_three_components_with_arrows_and_plays(analysis: Analysis) -> None:
+    figure = drawn(draw_paths(analysis, dimensions=3))
+    assert {trace.type for trace in figure.data} == {"scatter3d", "cone"}
+    assert "10 %" in figure.layout.scene.zaxis.title.text
+    names = [(trace.type, trace.name) for trace in figure.data]
+    for state, frame in enumerate(figure.frames):
+        touched = [names[trace] for trace in frame.traces]
+        assert touched == names[-4:]
+        assert [part.type for part in frame.data] == [kind for kind, _ in touched]
+        assert len(frame.data[2].x) == len(frame.data[1].u) == state + 1
+    assert figure.layout.updatemenus[0].buttons[0].args[1]["frame"]["redraw"] is True
+
+
+def test_heads_in_space_point_from_factual_to_virtual(analysis: Analysis) -> None:
+    heads = next(trace for trace in drawn(draw_paths(analysis, dimensions=3)).data if trace.type == "cone")
+    assert (heads.u[0], heads.v[0], heads.w[0]) == (0.0, 0.0, 0.0)
+    assert heads.u[1] == 0.0  # state 1 goes from (1, 0.5, 0.1) to (1, 1.5, 0)
+    assert heads.v[1] == pytest.approx(1 / 1.01**0.5, abs=1e-4)
+    assert heads.w[1] == pytest.approx(-0.1 / 1.01**0.5, abs=1e-4)
+    assert 1.4 < heads.y[1] < 1.5
+
+
+def test_no_play_button_while_an_analysis_still_runs(analysis: Analysis) -> None:
+    assert not drawn(draw_paths(analysis, dimensions=3, animated=False)).frames
+    assert not drawn(draw_paths(analysis, animated=False)).layout.updatemenus
 
 
 def test_title_and_alt_text_carry_the_finding(analysis: Analysis) -> None:

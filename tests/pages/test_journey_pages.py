@@ -1,4 +1,4 @@
-"""The other four pages: empty, after an analysis, after runs, and when the ground moves under them."""
+"""The pages after the first: empty, after an analysis, after runs, and when the ground moves under them."""
 
 import shutil
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from tests.pages.conftest import Driver
 
 EMPTY = {
     "trajectories": ("No analysis yet", "Go to Model and data"),
+    "criteria": ("Nothing to compare criteria on yet", "Go to Model and data"),
     "choose": ("Nothing to choose from yet", "Go to Model and data"),
     "tune": ("No plan yet", "Go to Choose"),
     "compare": ("Nothing to compare yet", "Go to Fine-tune"),
@@ -54,6 +55,8 @@ def test_a_finished_analysis_shows_its_facts_and_pictures(analysed: Driver) -> N
     assert any(title.startswith("Mean of 30 positions") for title in titles)
     assert any(title.startswith("Deviation is greatest at state") for title in titles)
     assert any("puts the target first" in title for title in titles)
+    files = {getattr(element, "label", "") for element in at.get("download_button")}
+    assert files >= {"Report (HTML)", "Notebook (Jupyter)", "CSV", "JSON"}
 
 
 def test_an_example_can_be_picked_from_the_list(analysed: Driver) -> None:
@@ -61,7 +64,26 @@ def test_an_example_can_be_picked_from_the_list(analysed: Driver) -> None:
     at.selectbox(key="example-choice").set_value(1).run()
     titles = [element.value for element in at.subheader]
     assert any(title.startswith("Example 1") for title in titles)
-    assert any(title.startswith("The target") for title in titles)
+    assert any(title.startswith("Logit lens of") for title in titles)
+
+
+def test_the_tokens_of_a_state_are_listed_with_their_places_one_state_before(analysed: Driver) -> None:
+    at = analysed.at
+    at.selectbox(key="example-choice").set_value(1).run()
+    at.select_slider(key="lens-state").set_value(2).run()
+    assert not at.exception
+    assert "State 2: the target" in analysed.shown()
+    table = next(frame.value for frame in at.dataframe if "place before" in list(frame.value))
+    assert table["place"].tolist()[:5] == [1, 2, 3, 4, 5]
+    assert set(table["change"].tolist()) - {"="}
+
+
+def test_the_lens_can_show_ranks_and_the_most_likely_tokens(analysed: Driver) -> None:
+    for view, words in (("rank", "Colour: the target's rank"), ("best", "Colour: the probability of the token")):
+        analysed.at.session_state["lens-view"] = view
+        at = analysed.at.run()
+        assert not at.exception
+        assert words in analysed.shown()
 
 
 def test_the_plan_follows_the_budget_and_the_criterion(analysed: Driver) -> None:

@@ -1,7 +1,9 @@
 """What the pages say and remember, without a page."""
 
+import json
 from dataclasses import fields
 
+import pandas as pd
 import pytest
 from streamlit.web.server.starlette.starlette_app_utils import generate_xsrf_token_string
 
@@ -10,6 +12,7 @@ from lsf.analysis.plan import Plan, Predicted, full_plan
 from lsf.analysis.settings import AnalysisSettings
 from lsf.jobs.spec import RunSpec
 from lsf.ui.choice import NEED_WORDS, cost_shares, default_budget
+from lsf.ui.downloads import table_csv, table_json
 from lsf.ui.forms import help_text
 from lsf.ui.panels import amount, duration, size
 from lsf.ui.runs import command
@@ -47,6 +50,13 @@ def test_help_carries_meaning_range_and_default() -> None:
 
 def test_every_criterion_says_in_words_what_it_needs() -> None:
     assert {entry.needs for entry in CRITERIA.values()} <= set(NEED_WORDS)
+
+
+def test_tables_leave_unknown_cells_empty_in_csv_and_null_in_json() -> None:
+    table = pd.DataFrame({"state": [0, 1], "place": pd.array([None, 3], dtype="Int64"), "share": [float("nan"), 0.5]})
+    assert table_csv(table) == "state,place,share\n0,,\n1,3,0.5\n"
+    rows = [{"state": 0, "place": None, "share": None}, {"state": 1, "place": 3, "share": 0.5}]
+    assert json.loads(table_json(table)) == rows
 
 
 def test_a_quarter_of_the_blocks_is_offered_at_first() -> None:

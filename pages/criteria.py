@@ -1,0 +1,93 @@
+"""Step 3: every criterion that was measured, side by side; how alike they rank, and how many examples suffice."""
+
+import streamlit as st
+
+from lsf.analysis.agreement import METHODS, chance_level
+from lsf.analysis.criteria import CRITERIA
+from lsf.analysis.result import Analysis
+from lsf.analysis.settling import stability
+from lsf.figures.agreement import METHOD_WORDS, draw_agreement
+from lsf.figures.criteria import draw_criteria, measured_scores
+from lsf.figures.growth import draw_growth
+from lsf.ui.choice import choose_criterion, take_criterion, without_analysis
+from lsf.ui.frame import page
+from lsf.ui.panels import onward, show
+from lsf.ui.state import Session, address, analysis
+
+
+def draw(here: Session) -> None:
+    """Draw the page."""
+    found = analysis(here)
+    if found is None:
+        without_analysis(here, "Nothing to compare criteria on yet", "Criteria can be compared as soon as it is done.")
+        return
+    chosen = choose_criterion(here, found)
+    scores = measured_scores(found)
+    show(
+        draw_criteria(scores, chosen),
+        "criteria",
+        "One panel per criterion, higher = tune it first; the first quarter of the blocks is orange. Every panel has "
+        "its own axis, which need not begin at zero. Click a panel to choose its criterion.",
+        on_click=lambda name: take_criterion(here, str(name)),
+    )
+    _left_out(found)
+    _agreement(here, found, chosen)
+    _growth(found, chosen)
+    onward("choose", f"Choose blocks by {CRITERIA[chosen].label}", address(here))
+
+
+def _left_out(found: Analysis) -> None:
+    missing = [entry.label for name, entry in CRITERIA.items() if name not in found.criteria]
+    if missing:
+        st.caption(f"Not measured in this analysis: {', '.join(missing)}. They can be asked for with the next one.")
+
+
+def _agreement(here: Session, found: Analysis, chosen: str) -> None:
+    method = str(
+        st.segmented_control(
+            "Rank correlation",
+            list(METHODS),
+            format_func=lambda name: METHOD_WORDS[name],
+            default="spearman",
+            required=True,
+            key="correlation",
+            persist_state="session",
+        )
+    )
+    level = chance_level(found.model.n_blocks, method)
+    told = (
+        "With so few blocks no correlation says anything."
+        if level is None
+        else f"Among {found.model.n_blocks} blocks, one in twenty pairs of unrelated rankings lies beyond ±{level:.2f}."
+    )
+    show(
+        draw_agreement(measured_scores(found), method, chosen),
+        "agreement",
+        f"1: both rank the blocks alike; -1: the other way round; ?: one of both gives all blocks the same score. "
+        f"{told} Click a cell to choose the criterion of its row.",
+        on_click=lambda name: take_criterion(here, str(name)),
+    )
+
+
+def _growth(found: Analysis, chosen: str) -> None:
+    if not stability(found, chosen):
+        label = CRITERIA[chosen].label
+        st.caption(
+            f"How many examples suffice for {label} is unknown: growing samples are recorded for the criteria of the "
+            "forward pass only."
+        )
+        return
+    show(
+        draw_growth(found, chosen),
+        "growth",
+        "Circles and triangles: what the examples read first said, beside what all of them say; they end in agreement "
+        "by construction. Diamonds: two halves of the sample, which share no example; `--limit auto` stops where they "
+        "agree. Dotted: what must be exceeded.",
+    )
+
+
+page(
+    "Criteria",
+    "What makes a block worth tuning: every criterion that was measured, side by side, and how far they agree.",
+    draw,
+)

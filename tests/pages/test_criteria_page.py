@@ -1,0 +1,71 @@
+"""The page of criteria: side by side, rank correlations, how many examples suffice, and what is chosen there."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lsf.analysis.criteria import CRITERIA
+from lsf.ui.state import Session
+from tests.pages.conftest import Driver
+
+
+@pytest.fixture
+def criteria(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
+    app.analyse(tiny("llama"), cats)
+    app.go("criteria")
+    return app
+
+
+def headings(app: Driver) -> list[str]:
+    return [str(element.value) for element in app.at.subheader]
+
+
+def test_the_page_shows_three_pictures_with_their_data(criteria: Driver) -> None:
+    assert not criteria.at.exception
+    found = headings(criteria)
+    assert any("criteria side by side" in title for title in found)
+    assert any(title.startswith("Rank correlation between 11 criteria (Spearman") for title in found)
+    assert any(title.startswith("Examples that suffice for Deviation") for title in found)
+    tables = [frame.value for frame in criteria.at.dataframe]
+    assert [len(table) for table in tables] == [4, 11 * 10 // 2, 2]  # blocks, pairs, samples of 16 and 30 examples
+    assert set(tables[1]["criterion"]) | set(tables[1]["other"]) == set(tables[0]) - {"block", "first quarter of"}
+
+
+def test_what_was_not_measured_is_named(criteria: Driver) -> None:
+    assert "Not measured in this analysis: Semantic loss, Change of likeness, Fisher" in criteria.shown()
+
+
+def test_the_correlation_can_be_kendalls(criteria: Driver) -> None:
+    criteria.at.session_state["correlation"] = "kendall"
+    criteria.at.run()
+    assert any("(Kendall's tau)" in title for title in headings(criteria))
+
+
+def test_a_criterion_chosen_here_scores_the_blocks_on_the_next_page(criteria: Driver) -> None:
+    criteria.at.selectbox(key="criterion").set_value("block_influence").run()
+    assert any(title.startswith("Examples that suffice for Block influence") for title in headings(criteria))
+    at = criteria.go("choose")
+    assert not at.exception
+    assert at.selectbox(key="criterion").value == "block_influence"
+    assert any(title.startswith("Block influence: block") for title in headings(criteria))
+
+
+def test_choosing_a_criterion_gives_up_blocks_chosen_by_hand(criteria: Driver) -> None:
+    at = criteria.go("choose")
+    at.multiselect(key="blocks-by-hand").set_value([0, 1, 2]).run()
+    assert "chosen by hand" in criteria.shown()
+    at = criteria.go("criteria")
+    at.selectbox(key="criterion").set_value("last").run()
+    criteria.go("choose")
+    assert "chosen by hand" not in criteria.shown()
+    here: Session = criteria.at.session_state["lsf"]
+    assert here.plan is not None
+    assert here.plan.criterion == "last"
+
+
+def test_what_no_sample_was_recorded_for_is_unknown_and_not_drawn(criteria: Driver) -> None:
+    criteria.at.selectbox(key="criterion").set_value("gradient_norm").run()
+    assert not criteria.at.exception
+    assert f"suffice for {CRITERIA['gradient_norm'].label} is unknown" in criteria.shown()
+    assert not any(title.startswith("Examples that suffice") for title in headings(criteria))
