@@ -11,6 +11,7 @@ from transformers import GenerationConfig, LogitsProcessorList
 from lsf.data.encode import EncodedExample
 from lsf.jobs.result import Metrics
 from lsf.training.batches import autocasting, collate, score_tokens
+from lsf.training.parametrization import held_still
 
 SPARE_TOKENS = 4
 """Tokens a greedy answer may have beyond its target."""
@@ -46,15 +47,16 @@ def evaluate(
     """
     loss, hits, tokens, exact = 0.0, 0, 0, 0
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
-    for start in range(0, len(rows), batch_size):
-        check()
-        batch = collate([rows[index] for index in order[start : start + batch_size]])
-        with autocasting(model, base_dtype):
-            scores = score_tokens(model, batch)
-        loss += scores.nll.double().sum().item()
-        hits += int((scores.hit & scores.counted).sum())
-        tokens += int(scores.counted.sum())
-        exact += int((scores.hit | ~scores.counted).all(dim=1).sum())
+    with held_still(model):
+        for start in range(0, len(rows), batch_size):
+            check()
+            batch = collate([rows[index] for index in order[start : start + batch_size]])
+            with autocasting(model, base_dtype):
+                scores = score_tokens(model, batch)
+            loss += scores.nll.double().sum().item()
+            hits += int((scores.hit & scores.counted).sum())
+            tokens += int(scores.counted.sum())
+            exact += int((scores.hit | ~scores.counted).all(dim=1).sum())
     mean = loss / tokens
     perplexity = math.exp(mean) if mean < 700 else math.inf
     return Metrics(mean, perplexity, hits / tokens, exact / len(rows), None, len(rows))
@@ -68,7 +70,7 @@ def answer(model: Any, tokenizer: Any, row: EncodedExample, base_dtype: str = "f
     """
     device = model.get_input_embeddings().weight.device
     prompt = torch.tensor([row.ids[: row.n_prompt]], device=device)
-    with autocasting(model, base_dtype):
+    with held_still(model), autocasting(model, base_dtype):
         ids = generate(model, prompt, min(row.n_completion + SPARE_TOKENS, LONGEST_ANSWER), tokenizer.eos_token_id)
     given = tokenizer.decode(prompt[0], skip_special_tokens=True)
     return tokenizer.decode(ids[0], skip_special_tokens=True).removeprefix(given)

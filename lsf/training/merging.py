@@ -20,7 +20,7 @@ from lsf.training.parametrization import held_still
 
 TOKENS, ROWS = 32, 8
 """Size of a timed forward pass."""
-LEAST_PAIRS, MOST_PAIRS, SECONDS = 5, 41, 1.0
+LEAST_PAIRS, MOST_PAIRS, SECONDS = 5, 31, 0.5
 """Pairs of timed passes, and about how long they may take together."""
 
 

@@ -6,6 +6,7 @@ same base is loaded; one found from data (FISH, the lottery ticket) is stored wi
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -168,7 +169,7 @@ def _found_once(method: str, loaded: Any, plan: Plan, scene: Scene, find: Callab
     place = scene.folder / f"mask-{key}.safetensors"
     if not place.is_file():
         found = {name: places.cpu() for name, places in find().items()}
-        unfinished = place.with_suffix(".tmp")
+        unfinished = place.with_suffix(f".{os.getpid()}.tmp")
         place.parent.mkdir(parents=True, exist_ok=True)
         save_file(found, unfinished)
         unfinished.replace(place)
