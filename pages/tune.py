@@ -1,4 +1,4 @@
-"""Step 4: tune the chosen blocks, the whole model and same-size controls, in the background, one after the other."""
+"""Step 5: tune the chosen blocks, the whole model and same-size controls, in the background, one after the other."""
 
 from lsf.jobs.job import JobView
 from lsf.jobs.runs import Run, list_runs
@@ -10,7 +10,7 @@ from lsf.ui.run_panels import draw_curves_panel, draw_queue, draw_results, draw_
 from lsf.ui.runs import belong_together
 from lsf.ui.state import Session, address, analysed
 from lsf.ui.tune_form import draw_form
-from lsf.ui.work import Source
+from lsf.ui.work import Source, source_of
 
 
 def draw(here: Session) -> None:
@@ -37,7 +37,7 @@ def _source(here: Session, runs: list[Run]) -> Source | None:
     spec = next((run.spec for run in runs if run.id == here.run), None)
     if spec is None:
         return None
-    return Source(spec.model, spec.data, spec.prompt_template, spec.completion_template, spec.dtype, spec.device)
+    return source_of(spec)
 
 
 def _watch(here: Session, views: tuple[JobView, ...]) -> None:

@@ -3,13 +3,16 @@
 import argparse
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from lsf.analysis.plan import Plan, full_plan, load_plan, parse_blocks
 from lsf.commands.sources import load_asked_model, load_asked_task, source_options
-from lsf.errors import BadInputError
-from lsf.jobs.runs import create_run
+from lsf.errors import BadInputError, RunPausedError
+from lsf.jobs.runs import create_run, reopen_run
 from lsf.jobs.spec import RunSpec, load_spec
 from lsf.options import add_settings, describe_setting, given_settings
 from lsf.terminal import TerminalReporter
@@ -17,6 +20,12 @@ from lsf.training.catalogue import CATALOGUE
 from lsf.training.options import read_pairs
 
 CONTROLS = ("first", "last", "middle", "random")
+OWN = (
+    "method", "steps", "epochs", "learning_rate", "weight_decay", "warmup_steps", "batch_size", "micro_batch", "cache",
+    "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to", "max_length", "eval_every",
+    "eval_limit", "seed",
+)  # fmt: skip
+"""Fields of a run's spec that are options of `tune`."""
 
 
 def tune_options(parser: argparse.ArgumentParser) -> None:
@@ -29,48 +38,86 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--spec", type=Path, metavar="SPEC", help="repeat a run by its spec.json; nothing else is needed"
     )
-    names = {"method", "steps", "epochs", "learning_rate", "weight_decay", "warmup_steps", "batch_size", "max_length"}
-    add_settings(parser, RunSpec, names | {"eval_every", "eval_limit", "seed"})
+    which.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that ended early; nothing else")
+    add_settings(parser, RunSpec, OWN)
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=_options_help())
-    parser.add_argument("--runs", type=Path, required=True, metavar="DIR", help="folder the run's folder is made in")
+    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder the run's folder is made in")
     parser.set_defaults(command=tune_command)
 
 
 def tune_command(arguments: argparse.Namespace) -> int:
-    """Fine-tune in the foreground; Ctrl-C once stops and keeps, twice discards."""
-    asked = _read_spec(arguments) if arguments.spec else None
-    if asked is None and not (arguments.model and arguments.data):
-        raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json.")
-    task = load_asked_task(asked or arguments)
+    """Fine-tune in the foreground; Ctrl-C once stops and keeps, twice discards; SIGTERM pauses."""
+    known = _known_spec(arguments)
+    if known is None and not (arguments.model and arguments.data):
+        raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json, or --resume with a run.")
+    if arguments.runs is None and arguments.resume is None:
+        raise BadInputError("tune needs --runs, the folder the run's folder is made in.")
+    task = load_asked_task(known or arguments)
     reporter = TerminalReporter()
-    loaded = load_asked_model(asked or arguments, reporter)
-    if asked is None:
-        plan, role = _planned(arguments, loaded.info.n_blocks)
-        given = given_settings(arguments, RunSpec)
-        method = given.get("method", "full")
-        given["options"] = read_pairs(method, CATALOGUE[method].options, arguments.option)
-        asked = RunSpec(**{**given, "plan": plan, "role": role})
-    spec = asked
-    folder = create_run(arguments.runs, spec)
-    signal.signal(signal.SIGINT, lambda *_: _interrupt(reporter))
+    loaded = load_asked_model(known or arguments, reporter)
+    spec = _asked_spec(arguments, loaded.info.n_blocks) if known is None else known
+    from lsf.training.processes import agreed_folder, is_first
     from lsf.training.run import tune
 
+    on_cpu = loaded.device.type == "cpu"
+    folder, shared = agreed_folder(lambda: arguments.resume or create_run(arguments.runs, spec), on_cpu)
     try:
-        result = tune(loaded, task, spec, folder, reporter)
+        with _listening(reporter):
+            result = tune(loaded, task, spec, folder, reporter, shared)
+    except RunPausedError as pause:
+        sys.stderr.write(f"lsf: {pause} Go on with: python -m lsf tune --resume {folder}\n")
+        return 1
     finally:
         reporter.close()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    print(f"{result.state} after {result.steps} steps: {folder}")
-    if result.reason:
-        sys.stderr.write(f"lsf: {result.reason}\n")
+    if is_first():
+        print(f"{result.state} after {result.steps} steps: {folder}")
+        if result.reason:
+            sys.stderr.write(f"lsf: {result.reason}\n")
     return 1 if result.state == "failed" else 0
 
 
-def _read_spec(arguments: argparse.Namespace) -> RunSpec:
+def _known_spec(arguments: argparse.Namespace) -> RunSpec | None:
+    """Return the spec of a run that is repeated or resumed; None where one is asked for by options."""
+    if arguments.resume:
+        _refuse_beside(arguments, "resume")
+        return reopen_run(arguments.resume)
+    return _read_spec(arguments) if arguments.spec else None
+
+
+def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
+    plan, role = _planned(arguments, n_blocks)
+    given = given_settings(arguments, RunSpec)
+    method = given.get("method", "full")
+    given["options"] = read_pairs(method, CATALOGUE[method].options, arguments.option)
+    return RunSpec(**{**given, "plan": plan, "role": role})
+
+
+@contextmanager
+def _listening(reporter: TerminalReporter) -> Iterator[None]:
+    """Turn Ctrl-C and SIGTERM into wishes to stop, inside the `with`."""
+
+    def pause(*_: Any) -> None:
+        reporter.stop = reporter.stop or "pause"
+
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, lambda *_: _interrupt(reporter))
+    signal.signal(signal.SIGTERM, pause)
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def _refuse_beside(arguments: argparse.Namespace, asked: str) -> None:
     given = [name for name in given_settings(arguments, RunSpec) if name not in ("plan", "dtype", "device")]
     given += ["option"] if arguments.option else []
     if given:
-        raise BadInputError(f"--spec says everything already; leave out --{given[0].replace('_', '-')}.")
+        raise BadInputError(f"--{asked} says everything already; leave out --{given[0].replace('_', '-')}.")
+
+
+def _read_spec(arguments: argparse.Namespace) -> RunSpec:
+    _refuse_beside(arguments, "spec")
     spec = load_spec(arguments.spec)
     beside = arguments.spec.parent / spec.data  # a bundle's rows lie beside its spec
     return replace(spec, data=str(beside)) if beside.is_file() else spec

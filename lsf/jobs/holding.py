@@ -123,7 +123,8 @@ def record_failure(folder: Path, error: BaseException, known: RunResult | None =
                 log.write("".join(traceback.format_exception(error)))
         known = RunResult(RunState.FAILED) if known is None else known
         state = RunState.CANCELLED if isinstance(error, KeyboardInterrupt) else RunState.FAILED
-        replace(known, state=state, reason=explain(error, LOG)).save(folder / RESULT)
+        failure = type(error).__name__ if state is RunState.FAILED else None
+        replace(known, state=state, reason=explain(error, LOG), failure=failure).save(folder / RESULT)
     except (OSError, LsfError):
         _LOGGER.warning("the end of the run %s could not be written down", folder.name, exc_info=True)
 

@@ -9,7 +9,7 @@ from typing import Any
 from lsf.data.task import Task
 from lsf.jobs.holding import hold, release
 from lsf.jobs.job import Report
-from lsf.jobs.runs import create_run, delete_run
+from lsf.jobs.runs import create_run, delete_run, reopen_run
 from lsf.jobs.spec import RunSpec
 from lsf.jobs.worker import Worker
 
@@ -60,6 +60,36 @@ def queue_runs(
             raise
         queued.append(QueuedRun(job, folder))
     return tuple(queued)
+
+
+def queue_resumed(
+    worker: Worker,
+    folder: Path,
+    loaded: Callable[[RunSpec], Any],
+    task: Callable[[RunSpec], Task],
+    owner: str = "",
+) -> QueuedRun:
+    """Queue a run that ended early, to go on from its newest checkpoint.
+
+    Args:
+        worker: of the device.
+        folder: of the run.
+        loaded: returns the LoadedModel its spec names; called in the worker's thread.
+        task: returns the data its spec names; called there too.
+        owner: who may stop it; empty means anybody.
+
+    Raises:
+        RunError: it cannot be resumed; see `lsf.jobs.runs.reopen_run`.
+        BadInputError: the worker was closed.
+    """
+    spec = reopen_run(folder)
+    try:
+        title = f"{spec.data}: {spec.plan.label}"
+        work = partial(tune_in, partial(loaded, spec), partial(task, spec), spec, folder)
+        return QueuedRun(worker.submit("tune", title, work, owner, folder), folder)
+    except BaseException:
+        release(folder)
+        raise
 
 
 def tune_in(loaded: Callable[[], Any], task: Callable[[], Task], spec: RunSpec, folder: Path, report: Report) -> Any:

@@ -107,6 +107,8 @@ class RunResult:
     """succeeded, failed or cancelled."""
     reason: str | None = None
     """One sentence on why it failed or was cancelled; None where it succeeded."""
+    failure: str | None = None
+    """What kind of failure it was, by the name of its error: OutOfMemoryError, DivergedError, RunError; else None."""
     before: Metrics | None = None
     """Test split and general text, base model."""
     after: Metrics | None = None

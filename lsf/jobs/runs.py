@@ -156,6 +156,13 @@ def trim_metrics(folder: Path, step: int | None) -> None:
         raise RunError(f"Cannot write the metrics of {folder.name}: {error.strerror or error}.") from error
 
 
+def can_resume(run: Run) -> bool:
+    """Say whether a run ended early and left what to go on from."""
+    if run.spec is None or run.state in (RunState.QUEUED, RunState.RUNNING, RunState.SUCCEEDED):
+        return False
+    return run.state is RunState.INTERRUPTED or (run.result is not None and run.result.kept)
+
+
 def reopen_run(folder: Path) -> RunSpec:
     """Hold a run that ended early and make it one that goes on; return what it was asked.
 

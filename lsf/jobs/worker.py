@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from lsf.errors import BadInputError, LsfError
+from lsf.errors import BadInputError, LsfError, RunPausedError
 from lsf.jobs.holding import LOG, explain, finish, hold, record_failure, release
 from lsf.jobs.job import JobState, JobView, Report
 from lsf.jobs.result import RunResult, RunState
@@ -142,15 +142,19 @@ class Worker:
             return self._view(job)
 
     def close(self, timeout: float | None = 10.0) -> None:
-        """Cancel what waits, ask what runs to stop and keep what it has, and wait at most `timeout` seconds."""
+        """End: runs that wait or run pause and can be resumed, other jobs stop; wait at most `timeout` seconds."""
         with self._changed:
             self._closed = True
-            waiting = [job.view.id for job in self._queue]
+            waiting = list(self._queue)
+            self._queue.clear()
+            for job in waiting:
+                self._end(job, JobState.CANCELLED)
             if self._running is not None:
-                self._running.report.ask_to_stop("keep")
+                self._running.report.ask_to_stop("keep" if self._running.view.run is None else "pause")
             self._changed.notify_all()
-        for job_id in waiting:
-            self.stop(job_id, owner=self._jobs[job_id].view.owner)
+        for job in waiting:
+            if job.view.run is not None:
+                release(job.view.run)
         self._thread.join(timeout)
 
     def _find(self, job_id: str) -> _Job:
@@ -198,6 +202,8 @@ def _work(job: _Job) -> tuple[JobState, Any, str | None]:
         assert job.work is not None
         result = job.work(job.report)
     except Exception as error:  # the worker outlives its jobs; what is unexpected is logged whole
+        if isinstance(error, RunPausedError):
+            return JobState.CANCELLED, None, str(error)
         if isinstance(error, LsfError) and job.view.run is None and job.report.stop is not None:
             return JobState.CANCELLED, None, str(error)
         if not isinstance(error, LsfError):

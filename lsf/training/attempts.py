@@ -18,6 +18,7 @@ from lsf.training.logbook import Logbook
 from lsf.training.material import Material
 from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
+from lsf.training.processes import n_processes
 from lsf.training.proof import Fingerprint, fingerprint
 
 
@@ -52,7 +53,7 @@ class Ground:
     settings: FitSettings
     """Of the loop, but for the micro-batch."""
     folder: Path
-    """The run folder."""
+    """The run folder, where checkpoints are."""
     scene: Scene
     """What the method is prepared from."""
     log: Logbook
@@ -67,7 +68,7 @@ def fit_within_memory(ground: Ground) -> Attempt:
     """Tune; where memory does not suffice, free it and go on with micro-batches of half the size.
 
     Gradients add up over micro-batches to the same mean over the batch, so only the time changes. A later attempt goes
-    on from the newest checkpoint.
+    on from the newest checkpoint. Several processes cannot do so each on its own, so there it is the end.
 
     Raises:
         RuntimeError, MemoryError: a single example does not fit.
@@ -77,7 +78,7 @@ def fit_within_memory(ground: Ground) -> Attempt:
         try:
             return _attempt(ground, micro)
         except (RuntimeError, MemoryError) as error:
-            smaller = next_micro_batch(ground.spec.batch_size, micro)
+            smaller = next_micro_batch(ground.spec.batch_size, micro) if n_processes() == 1 else None
             if isinstance(error, RunError) or not is_out_of_memory(error) or smaller is None:
                 raise
         micro = smaller

@@ -17,7 +17,9 @@ from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, RunError
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
+from lsf.training.batches import autocasting
 from lsf.training.prefix import Prefix
+from lsf.training.processes import n_processes, place_on_machine, wait_for_all
 from lsf.training.states import ABOUT, States
 
 MEMORY_SHARE = 0.25
@@ -26,6 +28,8 @@ DISK_SHARE = 0.25
 """Share of the free disk a cache on disk may take, older ones removed first."""
 DISK_BYTES = 16 << 30
 """Bytes all caches on disk may take together, unless LSF_CACHE_BYTES says otherwise."""
+FILL_BATCH = 16
+"""Examples per forward pass where the processes of a run fill a cache together."""
 _KEPT: WeakKeyDictionary[Any, dict[tuple[str, int], States]] = WeakKeyDictionary()
 
 
@@ -43,9 +47,12 @@ class Caching:
     """Serves the run; None where nothing is kept."""
 
     def close(self) -> None:
-        """Let go of files; what is kept in memory stays for the next run."""
-        if self.prefix is not None and self.prefix.states.folder is not None:
-            self.prefix.states.close()
+        """Let go of files; what is kept in memory stays for the next run, what processes shared goes."""
+        if self.prefix is None or self.prefix.states.folder is None:
+            return
+        self.prefix.states.close()
+        if n_processes() > 1 and place_on_machine()[0] == 0:
+            shutil.rmtree(self.prefix.states.folder, ignore_errors=True)
 
     def told(self) -> dict[str, Any]:
         """Return what result.json says of it: bytes held, and examples served and computed."""
@@ -129,6 +136,8 @@ def open_caching(
         return Caching(kind, reason)
     key = rows_hash(rows)
     lengths = [len(row.ids) for row in rows]
+    if n_processes() > 1:
+        return Caching("disk", reason, depth, _sharded(loaded, model, key, depth, rows))
     if kind == "memory":
         states, shallower = _in_memory(loaded, key, depth, lengths)
     else:
@@ -139,6 +148,31 @@ def open_caching(
                 raise
             return Caching("off", "Another process uses the cache on disk.")
     return Caching(kind, reason, depth, Prefix(blocks_of(model, loaded), states, shallower))
+
+
+def _sharded(loaded: LoadedModel, model: Any, key: str, depth: int, rows: Sequence[EncodedExample]) -> Prefix:
+    """Return a prefix whose states the processes of each machine computed in equal shares, into files they all map."""
+    lengths = [len(row.ids) for row in rows]
+    folder = cache_root() / f"shared-{os.environ.get('MASTER_PORT', '0')}-{key[:16]}-{depth}"
+    place, shares = place_on_machine()
+    if place == 0:
+        shutil.rmtree(folder, ignore_errors=True)
+        first = Prefix(blocks_of(model, loaded), States(depth, lengths, folder, lock=False))
+        _fill(first, model, loaded, rows, [0])
+    wait_for_all()
+    prefix = Prefix(blocks_of(model, loaded), States(depth, lengths, folder, lock=False))
+    _fill(prefix, model, loaded, rows, range(place, len(rows), shares))
+    wait_for_all()
+    prefix.states.reopen()
+    prefix.served = prefix.computed = 0
+    return prefix
+
+
+def _fill(
+    prefix: Prefix, model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample], numbers: Sequence[int]
+) -> None:
+    with autocasting(model, loaded.info.dtype):
+        prefix.fill(model, rows, numbers, FILL_BATCH)
 
 
 def blocks_of(model: Any, loaded: LoadedModel) -> list[torch.nn.Module]:

@@ -7,14 +7,20 @@ is used anywhere.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lsf.data.encode import EncodedExample
+from lsf.training.batches import collate_numbered, score_tokens
 from lsf.training.states import States
+
+
+class _Enough(Exception):
+    """The prefix has run; what lies above it is not wanted."""
 
 
 class Prefix:
@@ -54,6 +60,30 @@ class Prefix:
                 elif self.shallower is not None:
                     stack.enter_context(self._learning_form(self.shallower.depth))
             yield
+
+    @torch.no_grad()
+    def fill(self, model: Any, rows: Sequence[EncodedExample], numbers: Sequence[int], batch_size: int) -> None:
+        """Compute and keep the states of these rows; nothing above the prefix runs.
+
+        Args:
+            model: the tuned model, called as in training.
+            rows: all training rows.
+            numbers: which of them.
+            batch_size: rows per forward pass.
+        """
+
+        def enough(*_: Any) -> None:
+            raise _Enough
+
+        order = sorted(numbers, key=lambda number: len(rows[number].ids))
+        for start in range(0, len(order), batch_size):
+            batch = collate_numbered([(number, rows[number]) for number in order[start : start + batch_size]])
+            with self.serving(batch), suppress(_Enough):
+                handle = self._blocks[self.states.depth - 1].register_forward_hook(enough)
+                try:
+                    score_tokens(model, batch)
+                finally:
+                    handle.remove()
 
     def _known(self, states: States, numbers: Sequence[int]) -> bool:
         return states.depth - 1 in self._forms and states.has(numbers)

@@ -29,6 +29,7 @@ from lsf.training.fitting import FitSettings
 from lsf.training.logbook import Logbook
 from lsf.training.material import Material, read_material
 from lsf.training.memory import PeakMemory, free_memory
+from lsf.training.merging import latency_ratio
 from lsf.training.methods import METHODS, scene_of
 from lsf.training.proof import fingerprint, prove
 from lsf.training.rate_search import find_rate
@@ -38,7 +39,14 @@ class _StoppedEarly(Exception):
     """The run was asked to end and has nothing to keep."""
 
 
-def tune(loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: Reporter | None = None) -> RunResult:
+def tune(
+    loaded: LoadedModel,
+    task: Task,
+    spec: RunSpec,
+    folder: Path,
+    report: Reporter | None = None,
+    shared: Path | None = None,
+) -> RunResult:
     """Carry out one run, selective or full, in its folder, and write what it came to.
 
     A folder with a checkpoint goes on from it, with the next batch, to the same end as an uninterrupted run.
@@ -55,6 +63,8 @@ def tune(loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: R
         report: gets progress, each logged row as partial result, and says whether to stop. `keep` ends the training
             after the step it is in, measures and saves; `discard` ends at once and leaves neither weights nor metrics
             after. Both end in the state `cancelled`. `pause` writes a checkpoint and leaves the run `interrupted`.
+        shared: the run folder whose checkpoints are used, where several processes carry out one run together and
+            `folder` is this one's own (lsf.training.processes); None: `folder`.
 
     Returns:
         The result as written to result.json: succeeded or cancelled.
@@ -66,7 +76,7 @@ def tune(loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: R
         PlanError: the plan does not fit the model.
         DataError: the data cannot be used.
     """
-    work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report)
+    work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)
     with holding(folder) as ending, explained_memory(loaded, spec):
         try:
             result = work.carry_out(ending)
@@ -85,8 +95,11 @@ def tune(loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: R
 class _Tuning:
     """The parts of one run, in the order in which they are called."""
 
-    def __init__(self, loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: Reporter) -> None:
+    def __init__(
+        self, loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: Reporter, shared: Path
+    ) -> None:
         self.loaded, self.task, self.spec, self.folder, self.report = loaded, task, spec, folder, report
+        self.shared = shared
         self.started = time.perf_counter()
         self.steps = spec.steps
 
@@ -125,6 +138,7 @@ class _Tuning:
         proof = prove(attempt.start, fingerprint(model), done.trainable_params, planned)
         ending.add(after=after, samples=samples, proof=proof)
         ending.add(stored_bytes=save_weights(model, loaded, spec, self.folder))
+        ending.add(latency_ratio=latency_ratio(self.folder, loaded))
         stopped = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
         return replace(
             ending.known,
@@ -147,7 +161,7 @@ class _Tuning:
         )
         if spec.learning_rate is not None:
             return settings
-        if (earlier := latest_checkpoint(self.folder)) is not None:
+        if (earlier := latest_checkpoint(self.shared)) is not None:
             about = earlier.progress.about
             trials = tuple(SearchTrial(**trial) for trial in about["search"])
             rate = about["learning_rate"]
@@ -174,7 +188,7 @@ class _Tuning:
             "search_steps": known.search_steps,
             "search_seconds": known.search_seconds,
         }
-        return Ground(loaded, spec, material, settings, self.folder, scene, log, self.stop, about)
+        return Ground(loaded, spec, material, settings, self.shared, scene, log, self.stop, about)
 
     def note(self, ending: Ending, attempt: Attempt, peak: PeakMemory) -> None:
         """Note what the loop did."""

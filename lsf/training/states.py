@@ -25,13 +25,14 @@ class States:
     An entry belongs to an example and not to a batch, so that shuffling and padding do not matter.
     """
 
-    def __init__(self, depth: int, lengths: Sequence[int], folder: Path | None = None) -> None:
+    def __init__(self, depth: int, lengths: Sequence[int], folder: Path | None = None, lock: bool = True) -> None:
         """Make room; memory is taken when the first states come.
 
         Args:
             depth: blocks passed.
             lengths: tokens of each example.
             folder: where they are kept as mapped files; None keeps them in memory.
+            lock: whether this process wants the folder for itself; processes of one run share theirs.
 
         Raises:
             RunError: another process uses that folder.
@@ -45,12 +46,9 @@ class States:
         self._size = 0
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(folder / LOCK, thread_local=False)
-            try:
-                self._lock.acquire(timeout=0.1)
-            except Timeout:
-                raise RunError(f"The prefix cache {folder} is used by another process.") from None
-            self._open()
+            if lock:
+                self._take(folder)
+            self.reopen()
 
     @property
     def n_tokens(self) -> int:
@@ -105,8 +103,15 @@ class States:
         write_json(self.folder / ABOUT, {"width": width, "dtype": name, "n_tokens": self.n_tokens})
         return self._map(width, dtype)
 
-    def _open(self) -> None:
-        """Go on with what an earlier run left, as far as its check sums hold."""
+    def _take(self, folder: Path) -> None:
+        self._lock = FileLock(folder / LOCK, thread_local=False)
+        try:
+            self._lock.acquire(timeout=0.1)
+        except Timeout:
+            raise RunError(f"The prefix cache {folder} is used by another process.") from None
+
+    def reopen(self) -> None:
+        """Go on with what an earlier run or another process left, as far as its check sums hold."""
         assert self.folder is not None
         try:
             about: dict[str, Any] = json.loads((self.folder / ABOUT).read_text())

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from lsf.errors import RunError
+from lsf.errors import BadInputError, RunError
 from lsf.jobs.checkpoints import TUNED, Keeper
 from lsf.training.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
 from lsf.training.prefix import Prefix
@@ -159,10 +159,10 @@ def share_of_process(batch: int, processes: int) -> int:
     """Return the examples one process takes of a (micro-)batch.
 
     Raises:
-        RunError: they cannot be shared out evenly.
+        BadInputError: they cannot be shared out evenly.
     """
     if batch % processes:
-        raise RunError(f"A batch of {batch} examples cannot be shared evenly by {processes} processes.")
+        raise BadInputError(f"A batch of {batch} examples cannot be shared evenly by {processes} processes.")
     return batch // processes
 
 

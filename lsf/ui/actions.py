@@ -5,15 +5,18 @@ from dataclasses import replace
 
 import streamlit as st
 
+from lsf.jobs.checkpoints import checkpoint_step
 from lsf.jobs.controls import with_controls
 from lsf.jobs.job import JobView
-from lsf.jobs.queue import queue_runs
+from lsf.jobs.queue import queue_resumed, queue_runs
+from lsf.jobs.runs import Run, can_resume
+from lsf.jobs.smaller import smaller_spec
 from lsf.jobs.spec import RunSpec
 from lsf.ui.bench import bench, runs_folder
 from lsf.ui.guard import guard
 from lsf.ui.panels import NEXT
 from lsf.ui.state import Session, address, look_at
-from lsf.ui.work import Request, Source, analysis_work
+from lsf.ui.work import Request, Source, analysis_work, source_of
 
 
 def start_analysis(here: Session, request: Request) -> None:
@@ -49,6 +52,41 @@ def start_runs(here: Session, source: Source, spec: RunSpec, roles: Sequence[str
         owner=here.owner,
     )
     here.run = queued[0].folder.name
+
+
+def resume_run(here: Session, run: Run) -> None:
+    """Queue a run that ended early, to go on from its newest checkpoint.
+
+    Raises:
+        RunError: it cannot be resumed, or is held by another process.
+    """
+    shared = bench()
+    queue_resumed(
+        shared.worker,
+        run.folder,
+        loaded=lambda spec: shared.shelf().load(spec.model, spec.dtype, spec.device),
+        task=lambda spec: source_of(spec).load_task(),
+        owner=here.owner,
+    )
+    here.run = run.id
+
+
+def go_on_buttons(here: Session, run: Run) -> None:
+    """Offer to resume a run that ended early, and to ask for less where memory did not suffice."""
+    if run.spec is None or not can_resume(run):
+        return
+    step = checkpoint_step(run.folder)
+    with st.container(horizontal=True, gap="small", width="content"):
+        label = "Resume from the start" if step is None else f"Resume from step {step}"
+        if st.button(label, icon=":material/resume:", key=f"resume-{run.id}"):
+            with guard():
+                resume_run(here, run)
+            st.rerun()
+        smaller = smaller_spec(run.spec) if run.result and run.result.failure == "OutOfMemoryError" else None
+        if smaller and st.button(f"Try {smaller[1]}", icon=":material/compress:", key=f"smaller-{run.id}"):
+            with guard():
+                start_runs(here, source_of(run.spec), smaller[0], ())
+            st.rerun()
 
 
 def stop_buttons(here: Session, view: JobView) -> None:

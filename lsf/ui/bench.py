@@ -1,5 +1,6 @@
 """What the whole process shares: one worker with its queue, one shelf for the model, one folder of runs."""
 
+import atexit
 import os
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ class Bench:
         self.worker = Worker("bench")
         self._shelf: Any = None
         self._warm: str | None = None
+        atexit.register(self.worker.close)  # SIGTERM and Ctrl-C end the server in an orderly way: runs pause
 
     def warm_up(self) -> None:
         """Import torch and look for devices in the background; only the first call does anything."""

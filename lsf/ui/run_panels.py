@@ -8,13 +8,13 @@ import streamlit as st
 from lsf.figures.curves import draw_curves
 from lsf.jobs.job import JobState, JobView
 from lsf.jobs.result import RunState
-from lsf.jobs.runs import Run, delete_run
-from lsf.ui.actions import stop_buttons
+from lsf.jobs.runs import Run, can_resume, delete_run
+from lsf.ui.actions import go_on_buttons, stop_buttons
 from lsf.ui.bench import runs_folder
 from lsf.ui.guard import guard
 from lsf.ui.panels import duration, progress, show
 from lsf.ui.runs import AXES, METRICS, curves, label, runs_table
-from lsf.ui.state import Session
+from lsf.ui.state import Session, session
 
 
 def draw_queue(here: Session, active: Sequence[JobView]) -> None:
@@ -68,6 +68,9 @@ def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
             st.error(f"{label(run)}: {run.problem}", icon=":material/error:")
         elif run.state is RunState.INTERRUPTED:
             st.warning(f"{label(run)}: {run.problem}", icon=":material/power_off:")
+        elif run.state is RunState.CANCELLED and can_resume(run):
+            st.info(f"{label(run)}: {run.problem}", icon=":material/stop_circle:")
+        go_on_buttons(session(), run)
 
 
 def _result_row(run: Run, view: JobView | None) -> dict[str, object]:

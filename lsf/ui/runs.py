@@ -21,6 +21,13 @@ METRICS = {
     "validation exact match": ("validation_exact_match", False, True),
 }
 """What is drawn -> column of metrics.jsonl, whether lower is better, whether it is a share."""
+_OF_NO_CONSEQUENCE: dict[str, Any] = {
+    item.name: item.default
+    for item in fields(RunSpec)
+    if item.name
+    in ("micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to")
+}
+"""Settings that change what a run costs and not what it learns."""
 _SAID_OTHERWISE = ("model", "data", "plan", "role", "schema_version")
 
 
@@ -52,7 +59,7 @@ def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
 def _settings(spec: RunSpec) -> RunSpec:
     nobody = replace(spec.plan, blocks=(0,), embedding=False, final_norm=False, head=False, criterion=None, policy=None)
     plain = replace(nobody, budget={}, reasons={}, predicted=type(spec.plan.predicted)())
-    return replace(spec, plan=plain, role="choice", seed=0, learning_rate=None)
+    return replace(spec, plan=plain, role="choice", seed=0, learning_rate=None, **_OF_NO_CONSEQUENCE)
 
 
 def label(run: Run) -> str:

@@ -9,6 +9,7 @@ from lsf.analysis.result import Analysis
 from lsf.analysis.settings import AnalysisSettings
 from lsf.data.task import Task
 from lsf.jobs.job import Report
+from lsf.jobs.spec import RunSpec
 from lsf.ui.bench import Bench
 
 
@@ -38,6 +39,11 @@ class Source:
         from lsf.data.sources import load_task  # noqa: PLC0415 - lessons are generated on first use
 
         return load_task(self.data, self.prompt_template, self.completion_template)
+
+
+def source_of(spec: RunSpec) -> Source:
+    """Return the model and data a run was asked to use."""
+    return Source(spec.model, spec.data, spec.prompt_template, spec.completion_template, spec.dtype, spec.device)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,15 @@ import time
 
 import pytest
 
-from lsf.errors import BadInputError, DataError
+from lsf.analysis.plan import Plan
+from lsf.errors import BadInputError, DataError, RunPausedError
 from lsf.jobs.job import JobState, Report
+from lsf.jobs.result import RunState
+from lsf.jobs.runs import can_resume, create_run, load_run
+from lsf.jobs.spec import RunSpec
 from lsf.jobs.worker import KEPT_JOBS, Worker
+
+SPEC = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (6, 7)))
 
 
 @pytest.fixture
@@ -172,3 +178,22 @@ def test_progress_costs_microseconds(worker):
         report.progress(step, 20_000, "step")
         report.partial(None)
     assert (time.perf_counter() - started) / 20_000 < 100e-6  # a step of the smallest model takes 3,000e-6 s
+
+
+def test_a_closed_worker_leaves_its_runs_interrupted_so_that_they_can_be_resumed(tmp_path):
+    worker, gate = Worker("short"), Gate()
+    folders = [create_run(tmp_path, SPEC) for _ in range(2)]
+
+    def paused(report):
+        gate(report)
+        raise RunPausedError(f"asked to {report.stop}")
+
+    running, waiting = (worker.submit("tune", "r", paused, run=folder) for folder in folders)
+    gate.started.wait(5)
+    worker.close()
+    assert (worker.view(running).state, worker.view(running).error) == (JobState.CANCELLED, "asked to pause")
+    assert worker.view(waiting).state is JobState.CANCELLED
+    for folder in folders:
+        run = load_run(folder)
+        assert run.state is RunState.INTERRUPTED
+        assert can_resume(run)

@@ -1,0 +1,59 @@
+"""One run in several processes of one `accelerate launch`: who writes, what they agree on, where they wait."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from lsf.files import write_bytes
+from lsf.jobs.holding import SPEC
+
+
+def n_processes() -> int:
+    """Return how many processes share the run: the launcher's WORLD_SIZE, or 1."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Say whether this process writes the run folder and prints."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def place_on_machine() -> tuple[int, int]:
+    """Return this process's number among those of its machine, and how many they are."""
+    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def wait_for_all() -> None:
+    """Wait until every process is here."""
+    if n_processes() > 1:
+        PartialState().wait_for_everyone()
+
+
+def agreed_folder(make: Callable[[], Path], on_cpu: bool) -> tuple[Path, Path]:
+    """Let the first process make the run folder, and tell the others where it is.
+
+    Args:
+        make: makes it; called in the first process only.
+        on_cpu: whether the run is on the CPU: the processes then talk by gloo.
+
+    Returns:
+        The folder this process writes to, and the run folder, where checkpoints go. In the first process they are the
+        same; the others write to a folder of their own that is thrown away, so that every file has one writer.
+    """
+    if n_processes() == 1:
+        folder = make()
+        return folder, folder
+    state = PartialState(cpu=on_cpu)
+    named = [str(make()) if is_first() else None]
+    broadcast_object_list(named, from_process=0)
+    run = Path(str(named[0]))
+    state.wait_for_everyone()
+    if is_first():
+        return run, run
+    own = Path(tempfile.mkdtemp(prefix="lsf-process-"))
+    write_bytes(own / SPEC, (run / SPEC).read_bytes())
+    return own, run

@@ -1,0 +1,98 @@
+"""One run in two processes of `accelerate launch`: the same numbers as in one."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lsf.jobs.result import RunState
+from lsf.jobs.runs import list_runs, load_run, read_metrics
+
+ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def data(tmp_path):
+    rows = [f"the {s} is, {c}" for s in ("cat", "dog", "tree", "sky", "sun") for c in ("red", "blue", "one", "two")]
+    (tmp_path / "rows.csv").write_text("prompt,completion\n" + "\n".join(rows) + "\n")
+    return tmp_path / "rows.csv"
+
+
+def tune_command(model, data, runs, *more):
+    asked = ["--model", str(model), "--data", str(data), "--blocks", "2,3", "--steps", "20", "--batch-size", "4"]
+    return ["-m", "lsf", "tune", *asked, "--learning-rate", "0.003", "--runs", str(runs), *more]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def launched(command, n):
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(n)]
+    return [*launcher, "--num_machines", "1", "--main_process_port", str(free_port()), *command, "--device", "cpu"]
+
+
+@pytest.mark.parametrize("cache", ["off", "auto"])
+def test_two_processes_give_the_losses_of_one_at_the_same_global_batch(tiny, data, tmp_path, cache):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "LSF_CACHE": str(tmp_path / "cache")}
+    found = {}
+    for n in (1, 2):
+        runs = tmp_path / f"runs-{n}"
+        command = tune_command(tiny("llama"), data, runs, "--cache", cache)
+        whole = launched(command, n) if n > 1 else [sys.executable, *command]
+        done = subprocess.run(whole, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("succeeded after 20 steps") == 1
+        (run,) = list_runs(runs)
+        assert run.state is RunState.SUCCEEDED
+        found[n] = run
+    one, two = (np.array([row["loss"] for row in read_metrics(found[n].folder)[1:]]) for n in (1, 2))
+    assert len(one) == len(two) == 20
+    assert np.abs(one - two).max() <= 1e-4
+    results = [json.loads((found[n].folder / "result.json").read_text()) for n in (1, 2)]
+    assert results[1]["metrics"]["after"]["loss"] == pytest.approx(results[0]["metrics"]["after"]["loss"], abs=1e-4)
+    assert results[1]["proof"]["frozen_identical"]
+    if cache == "auto":
+        assert results[1]["cache"]["served"] == 40  # half of 80, the other half in the other process
+        assert not list((tmp_path / "cache" / "prefix").glob("shared-*"))
+
+
+def test_sigterm_pauses_a_run_and_resume_goes_on_with_it(tiny, data, tmp_path):
+    runs = tmp_path / "runs"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *tune_command(tiny("llama"), data, runs)]
+    command[command.index("20")] = "3000"
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (list_runs(runs) and len(read_metrics(list_runs(runs)[0].folder)) > 5):
+        assert time.monotonic() < end, "nothing happened in time"
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    folder = list_runs(runs)[0].folder
+    assert process.returncode == 1
+    assert f"Go on with: python -m lsf tune --resume {folder}" in said
+    stopped = load_run(folder)
+    assert stopped.state is RunState.INTERRUPTED
+    step = read_metrics(folder)[-1]["step"]
+    assert f"it can be resumed from step {step}" in str(stopped.problem)
+    again = [sys.executable, "-m", "lsf", "tune", "--resume", str(folder)]
+    refused = subprocess.run([*again, "--steps", "3"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "--resume says everything already; leave out --steps" in refused.stderr
+    done = subprocess.run(again, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [row["step"] for row in read_metrics(folder)] == [0, *range(2, 3001, 2)] or step < 3000
+    result = load_run(folder).result
+    assert result is not None
+    assert result.resumed_at == step
