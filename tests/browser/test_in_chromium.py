@@ -137,6 +137,54 @@ def test_a_click_on_a_bar_changes_the_plan_and_one_on_the_map_picks_an_example(t
     expect(page.get_by_text("Block 0: chosen by hand")).to_be_visible()
 
 
+def test_a_click_on_a_criterion_chooses_it_and_its_data_can_be_taken_away(tab: Tab) -> None:
+    tab.analyse()
+    page = tab.page
+    tab.button("Compare the criteria")
+    picker = page.get_by_role("combobox", name="Criterion")
+    expect(picker).to_have_value("Deviation")
+    chart = page.locator(".lsf-chart").first
+    expect(chart.get_by_text("Deviation (chosen)")).to_be_visible()
+    panel = chart.locator(".nsewdrag").nth(1)
+    panel.scroll_into_view_if_needed()
+    box = panel.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 0.6 * box["width"], box["y"] + 0.4 * box["height"])  # between two marks
+    expect(chart.get_by_text("Deviation growth (chosen)")).to_be_visible()
+    expect(picker).to_have_value("Deviation growth")
+    matrix = page.locator(".lsf-chart").nth(1).locator(".nsewdrag")
+    matrix.scroll_into_view_if_needed()
+    box = matrix.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 4.5 * box["height"] / 11)  # the fifth row
+    expect(picker).to_have_value("Block influence")
+    page.get_by_role("button", name="Data").nth(1).click()
+    with page.expect_download() as taken:
+        page.get_by_role("button", name="JSON").click()
+    pairs = json.loads(taken.value.path().read_text())
+    assert len(pairs) == 11 * 10 // 2
+    assert {"criterion", "other", "spearman", "kendall"} == set(pairs[0])
+    page.keyboard.press("Escape")
+    tab.button("Choose blocks by Block influence")
+    expect(page.get_by_role("heading", name=re.compile("^Block influence: block"))).to_be_visible()
+
+
+def test_the_paths_play_flat_and_in_space_and_the_notebook_can_be_taken_away(tab: Tab) -> None:
+    tab.analyse()
+    page = tab.page
+    grown = "document.querySelector('.lsf-chart').data.find(trace => trace.name === 'factual').x.length"
+    for dimensions, kind in (("2-D", "scatter"), ("3-D", "scatter3d")):
+        page.get_by_text(dimensions, exact=True).click()
+        page.wait_for_function(f"document.querySelector('.lsf-chart').data[0].type === '{kind}'")
+        page.locator(".lsf-chart .updatemenu-button").first.click()
+        page.wait_for_function(f"{grown} < 5", polling=50)
+        page.wait_for_function(f"{grown} === 9")
+    with page.expect_download() as taken:
+        page.get_by_role("button", name="Notebook (Jupyter)").click()
+    assert taken.value.suggested_filename == "analysis.ipynb"
+    assert json.loads(taken.value.path().read_text())["nbformat"] == 4
+
+
 def test_charts_follow_the_theme_without_a_new_script_run(tab: Tab) -> None:
     tab.analyse()
     page = tab.page
