@@ -21,6 +21,8 @@ TOP = 92
 """Pixels above the first row, for the buttons, the legend and the first row's names."""
 LEGEND_LIFT = 26
 """Pixels between the first row and the legend."""
+NAMED = 5
+"""Blocks whose count the finding names, those of most criteria."""
 TICKS = 12
 """Block numbers per panel at most."""
 
@@ -134,10 +136,11 @@ def _alt(scores: AllScores, chosen: str | None) -> str:
         first = leaders(values)
         where = f"block{'s' if len(first) > 1 else ''} {format_blocks(first)}" if first else "ranks nothing"
         parts.append(f"{CRITERIA[name].label}{' (chosen)' if name == chosen else ''}: {where}")
-    told = ", ".join(f"block {block} {count}" for block, count in _votes(scores).items() if count)
+    most = [(block, count) for block, count in _votes(scores).items() if count][:NAMED]
+    told = ", ".join(f"block {block} in {count}" for block, count in most)
     return (
-        f"First quarter of the blocks by each criterion. {'; '.join(parts)}. How many of the {_judges(scores)} "
-        f"measured criteria (controls not counted) have a block there: {told or 'none'}."
+        f"First quarter of the blocks by each criterion. {'; '.join(parts)}. Most often there, of the "
+        f"{_judges(scores)} measured criteria (controls not counted): {told or 'none'}."
     )
 
 

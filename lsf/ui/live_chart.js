@@ -4,6 +4,9 @@
 
 const POLL = 80;
 const THEME_POLL = 700;
+const TITLE_HEIGHT = 40;
+// A saved file does not carry the page's font: it is laid out with one that is at hand where it is opened.
+const SAVED_FONT = "Arial, Helvetica, sans-serif";
 
 function isDark(element) {
   let node = element;
@@ -21,12 +24,14 @@ function saveButton(host) {
   const save = async () => {
     const { title, template } = host.lsf;
     const dark = host.lsf.dark;
+    const top = host.layout.margin.t + TITLE_HEIGHT;
     const layout = {
       ...host.layout,
       template,
+      font: { family: SAVED_FONT },
       width: host.clientWidth,
-      height: host.clientHeight + 40,
-      margin: { ...host.layout.margin, t: 84 },
+      height: host.clientHeight + TITLE_HEIGHT,
+      margin: { ...host.layout.margin, t: top },
       title: { text: title, yref: "container", y: 0.97, yanchor: "top" },
       paper_bgcolor: dark ? "#0E1117" : "#FFFFFF",
     };

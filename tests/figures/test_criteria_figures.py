@@ -66,7 +66,7 @@ def test_the_finding_counts_criteria_and_leaves_controls_out() -> None:
     assert picture.title == "5 criteria side by side: block 2 leads in 2 of the 3 measured"
     assert "Deviation (chosen): block 2" in picture.alt
     assert "Change of likeness: ranks nothing" in picture.alt
-    assert "block 2 2, block 0 1." in picture.alt
+    assert "(controls not counted): block 2 in 2, block 0 in 1." in picture.alt
     assert picture.table["first quarter of"].tolist() == [1, 0, 2, 0]
     assert picture.table["fisher"].tolist() == list(SCORES["fisher"])
 
