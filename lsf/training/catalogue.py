@@ -37,7 +37,7 @@ class Way:
     source: str
     """Where it comes from."""
     learning_rate: float
-    """AdamW's peak rate where the user gives none; see LOG.md for the search behind it."""
+    """AdamW's peak rate where the user gives none, found on the bundled model (LOG.md); larger models want less."""
     options: type = NoOptions
     """Dataclass of its options."""
     merges: bool = True
@@ -53,7 +53,7 @@ CATALOGUE: Registry[Way] = Registry(
             "Every tensor of the planned blocks is tuned; a plan of all blocks and modules is full fine-tuning.",
             "parameters",
             "plain gradient descent; AdamW of Loshchilov & Hutter (arXiv 1711.05101)",
-            1e-3,
+            3e-3,
         ),
         Way(
             "lora",
@@ -70,7 +70,7 @@ CATALOGUE: Registry[Way] = Registry(
             "Only the biases of attention, MLP and norms are tuned; a model without biases is refused.",
             "biases",
             "Ben Zaken et al. 2021, arXiv 2106.10199",
-            1e-2,
+            1e-3,
         ),
         Way(
             "adapter",
@@ -78,7 +78,7 @@ CATALOGUE: Registry[Way] = Registry(
             "Small bottlenecks after the attention and the MLP of a block, which cost time at inference.",
             "weights and biases of the bottlenecks",
             "Houlsby et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2020, arXiv 2005.00247",
-            3e-3,
+            1e-2,
             AdapterOptions,
             merges=False,
         ),
@@ -88,7 +88,7 @@ CATALOGUE: Registry[Way] = Registry(
             "The values of smallest pre-trained magnitude are tuned: one mask for every task, found without data.",
             "masked values",
             "Liao et al. 2023, arXiv 2305.16742",
-            1e-2,
+            1e-1,
             PafiOptions,
         ),
         Way(
@@ -97,7 +97,7 @@ CATALOGUE: Registry[Way] = Registry(
             "The values with the largest Fisher information on the training examples are tuned.",
             "masked values",
             "Sung et al. 2021, arXiv 2111.09839",
-            1e-2,
+            3e-2,
             FishOptions,
         ),
         Way(
@@ -106,7 +106,7 @@ CATALOGUE: Registry[Way] = Registry(
             "The values that moved most in a first dense tuning are tuned again from where they started, alone.",
             "masked values",
             "Ansell et al. 2022, arXiv 2110.07560",
-            1e-2,
+            1e-1,
             LotteryOptions,
         ),
         Way(
@@ -115,7 +115,7 @@ CATALOGUE: Registry[Way] = Registry(
             "Values drawn by lot are tuned: the control of every chosen mask.",
             "masked values",
             "control",
-            1e-2,
+            1e-1,
             MaskOptions,
         ),
         Way(
@@ -124,7 +124,7 @@ CATALOGUE: Registry[Way] = Registry(
             "The values of largest pre-trained magnitude are tuned: the control at PaFi's other end.",
             "masked values",
             "control",
-            1e-2,
+            1e-1,
             MaskOptions,
         ),
         Way(
@@ -142,7 +142,7 @@ CATALOGUE: Registry[Way] = Registry(
             "A few numbers, projected to all planned values at once, are all that is tuned.",
             "coordinates",
             "Li et al. 2018, arXiv 1804.08838; Aghajanyan et al. 2020, arXiv 2012.13255",
-            1e-2,
+            1e-1,
             IntrinsicOptions,
         ),
         Way(
@@ -151,7 +151,7 @@ CATALOGUE: Registry[Way] = Registry(
             "As DID, with one scale per block that is tuned too and counts among the few numbers.",
             "coordinates and scales",
             "Aghajanyan et al. 2020, arXiv 2012.13255",
-            1e-2,
+            1e-1,
             IntrinsicOptions,
         ),
     ],

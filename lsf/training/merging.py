@@ -83,14 +83,16 @@ def latency_ratio(folder: Path, loaded: Any) -> float:
     tuned = load_tuned(folder, loaded)
     if CATALOGUE[read_about(find_weights(folder)).method].merges:
         tuned = merge(tuned, loaded, loaded.anatomy.head_weight.dtype)
-    rows, tokens = ROWS, min(TOKENS, loaded.context)
-    ids = torch.arange(rows * tokens, device=loaded.device).reshape(rows, tokens) % loaded.info.vocab_size
-    return time_in_turn(_forward(tuned, ids, loaded.info.dtype), _forward(loaded.model, ids, loaded.info.dtype))
+    return time_in_turn(forward_on(tuned, loaded), forward_on(loaded.model, loaded))
 
 
-def _forward(model: Any, ids: Tensor, dtype: str) -> Callable[[], None]:
+def forward_on(model: Any, loaded: Any) -> Callable[[], None]:
+    """Return a forward pass of a model over fixed ids, to be timed; its base says how it is read."""
+    tokens = min(TOKENS, loaded.context)
+    ids = torch.arange(ROWS * tokens, device=loaded.device).reshape(ROWS, tokens) % loaded.info.vocab_size
+
     def run() -> None:
-        with torch.no_grad(), autocasting(model, dtype):
+        with torch.no_grad(), autocasting(model, loaded.info.dtype):
             model(input_ids=ids, use_cache=False)
         if ids.device.type == "cuda":
             torch.cuda.synchronize(ids.device)
@@ -98,13 +100,22 @@ def _forward(model: Any, ids: Tensor, dtype: str) -> Callable[[], None]:
     return run
 
 
-def time_in_turn(one: Callable[[], None], other: Callable[[], None], seconds: float = SECONDS) -> float:
-    """Return the median seconds of one thing over those of another, done in turn, each once before it counts."""
+def time_in_turn(
+    one: Callable[[], None], other: Callable[[], None], seconds: float = SECONDS, most: int = MOST_PAIRS
+) -> float:
+    """Return the median seconds of one thing over those of another, done in turn, each once before it counts.
+
+    Args:
+        one: timed.
+        other: what it is compared with.
+        seconds: about how long it may take.
+        most: pairs at most.
+    """
     times: tuple[list[float], list[float]] = [], []
     for do in (one, other):
         do()
     started = time.perf_counter()
-    while len(times[0]) < MOST_PAIRS and (len(times[0]) < LEAST_PAIRS or time.perf_counter() - started < seconds):
+    while len(times[0]) < most and (len(times[0]) < LEAST_PAIRS or time.perf_counter() - started < seconds):
         for do, into in zip((one, other), times, strict=True):
             begun = time.perf_counter()
             do()

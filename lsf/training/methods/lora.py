@@ -1,6 +1,7 @@
 """LoRA through peft: low-rank updates of every linear map of the planned blocks, and of nothing else."""
 
 import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,9 @@ def prepare_lora(loaded: Any, plan: Plan, scene: Scene) -> Any:
     Raises:
         PlanError: the plan does not fit the model, or names no block.
     """
-    model = inject_adapter_in_model(_config(loaded, plan, scene.options), share_model(loaded.model), ADAPTER)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks the model for a property under its old name
+        model = inject_adapter_in_model(_config(loaded, plan, scene.options), share_model(loaded.model), ADAPTER)
     generator = torch.Generator().manual_seed(scene.seed)
     for name, value in model.named_parameters():
         if not value.requires_grad:

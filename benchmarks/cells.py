@@ -1,0 +1,105 @@
+"""One cell of where x how: a plan tuned by a method on a lesson at a rate, measured; and the best rate of a cell."""
+
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lsf.analysis.plan import Plan
+from lsf.bundled.lesson_table import Rows, read_rows
+from lsf.bundled.lessons import BATCH_SIZE, LESSONS
+from lsf.measure.loading import LoadedModel, load_model
+from lsf.training.catalogue import options_of
+from lsf.training.evaluation import evaluate
+from lsf.training.fitting import DivergedError, FitSettings, fit
+from lsf.training.methods import METHODS, Scene
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is tuned, how, on what."""
+
+    lesson: str
+    """Name of the lesson."""
+    plan: Plan
+    """Where."""
+    method: str
+    """How."""
+    options: tuple[tuple[str, Any], ...] = ()
+    """The method's options, those given."""
+    steps: int | None = None
+    """None: as many as the lesson says tell depths apart."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one tuning came to."""
+
+    validation_loss: float
+    """Nats per token; infinite where the loss was lost."""
+    test: float
+    """Exact match on the test split."""
+    model: Any
+    """The tuned model; None where the loss was lost."""
+
+
+@cache
+def bundled() -> LoadedModel:
+    """Return the bundled model, loaded once."""
+    return load_model("bundled", "float32", "cpu")
+
+
+@cache
+def rows_of(lesson: str) -> Rows:
+    """Return a lesson's rows, tokenised once."""
+    return read_rows(bundled(), LESSONS[lesson])
+
+
+def measure(cell: Cell, rate: float, seed: int, loaded: LoadedModel | None = None) -> Measured:
+    """Tune a cell once.
+
+    Args:
+        cell: what.
+        rate: AdamW's peak rate.
+        seed: of data order and the method's draws.
+        loaded: another base than the bundled model.
+    """
+    loaded = loaded or bundled()
+    rows, steps = rows_of(cell.lesson), cell.steps or LESSONS[cell.lesson].steps
+    settings = FitSettings(
+        learning_rate=rate,
+        steps=steps,
+        batch_size=BATCH_SIZE,
+        warmup_steps=steps // 10,
+        weight_decay=0.0,
+        seed=seed,
+        base_dtype="float32",
+    )
+    options = options_of(cell.method, dict(cell.options))
+    with tempfile.TemporaryDirectory() as folder:
+        scene = Scene(options, rows.train, seed, BATCH_SIZE, folder=masks_of(cell.lesson))
+        model = METHODS[cell.method].prepare(loaded, cell.plan, scene)
+        try:
+            fit(model, rows.train, settings, Path(folder), lambda _row: None, lambda: None)
+        except DivergedError:
+            return Measured(math.inf, 0.0, None)
+    validation, test = (evaluate(model, part, EVALUATION_BATCH) for part in (rows.validation, rows.test))
+    loss = math.inf if validation.loss is None or math.isnan(validation.loss) else validation.loss
+    return Measured(loss, test.exact_match or 0.0, model)
+
+
+@cache
+def masks_of(lesson: str) -> Path:
+    """Return a folder in which a mask is found once for all rates on a lesson."""
+    return Path(tempfile.mkdtemp(prefix="lsf-masks-"))
+
+
+def best_rate(cell: Cell, rates: Sequence[float], seed: int = 0) -> tuple[float, dict[float, Measured]]:
+    """Return the rate of the lowest validation loss, and everything that was tried."""
+    found = {rate: measure(cell, rate, seed) for rate in rates}
+    return min(found, key=lambda rate: found[rate].validation_loss), found
