@@ -96,6 +96,7 @@ def _panel(figure: go.Figure, name: str, scores: Sequence[float], place: int) ->
             "symbol": [mark.symbol for mark in marks],
             "size": [10 if block in first else 7 for block in blocks],
             "opacity": 1,
+            "line": {"width": 0},
         },
         customdata=[name] * len(blocks),
         name=CRITERIA[name].label,

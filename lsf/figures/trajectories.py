@@ -173,6 +173,7 @@ def _flat(figure: go.Figure, path: _Path, backdrop: Sequence[ExamplePath], varia
             "angleref": "previous",
             "size": arrow_sizes(links, ARROW_SIZE),
             "opacity": 1,
+            "line": {"width": 0},
             "standoff": 5,
         },
         name="from factual to virtual",
