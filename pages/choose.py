@@ -9,7 +9,7 @@ from lsf.analysis.cost import predict_full
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.plan import Plan
 from lsf.analysis.result import Analysis
-from lsf.figures.deviation import draw_scores
+from lsf.figures.deviation import draw_scores, score_intervals
 from lsf.ui.choice import (
     OURS,
     choose_budget,
@@ -47,11 +47,12 @@ def draw(here: Session) -> None:
     plan = attempt(lambda: chosen_plan(here, found, rule.criterion, rule.policy, rule.budget))
     here.plan = plan
     blocks = plan.blocks if plan is not None else ()
-    entry = CRITERIA[rule.criterion]
+    entry, intervals = CRITERIA[rule.criterion], score_intervals(found, rule.criterion)
+    whiskers = "" if intervals is None else "Whiskers: 95 % interval over examples. "
     show(
-        draw_scores(found.scores(rule.criterion), blocks, entry.label, entry.unit),
+        draw_scores(found.scores(rule.criterion), blocks, entry.label, entry.unit, intervals=intervals),
         "scores",
-        f"Orange and hatched: the blocks to tune; blue: frozen. Click a bar to change its side. {OURS}",
+        f"Orange and hatched: the blocks to tune; blue: frozen. {whiskers}Click a bar to change its side. {OURS}",
         on_click=partial(toggle, here, blocks),
     )
     _by_hand(here, found, blocks)

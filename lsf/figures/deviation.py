@@ -63,8 +63,27 @@ def _deviation_alt(rows: Sequence[StateRow]) -> str:
     return f"{text}. The deviation from the target goes from {first} at state 0 to {last} at state {rows[-1].state}."
 
 
+Ends = Sequence[tuple[float | None, float | None]]
+"""Low and high end of each block's interval."""
+
+
+def score_intervals(analysis: Analysis, criterion: str) -> Ends | None:
+    """Return the 95 % interval of each block's score; None for criteria whose interval is not known.
+
+    The score of `deviation` is that of the state leaving the block, whose interval over examples is known.
+    """
+    if criterion != "deviation":
+        return None
+    return [(row.deviation_low, row.deviation_high) for row in analysis.states[1:]]
+
+
 def draw_scores(
-    scores: Sequence[float | None], chosen: Collection[int], label: str, unit: str, height: int = 340
+    scores: Sequence[float | None],
+    chosen: Collection[int],
+    label: str,
+    unit: str,
+    height: int = 340,
+    intervals: Ends | None = None,
 ) -> Picture:
     """Draw one score per block; the chosen blocks are marked by colour, by a hatched fill, and by a word.
 
@@ -74,6 +93,7 @@ def draw_scores(
         label: what the score is, for the title and the axis.
         unit: of the score; empty for none.
         height: in pixels.
+        intervals: ends of each score's 95 % interval, drawn as whiskers; None where they are unknown.
 
     Returns:
         A picture whose bars carry their block in `customdata`, so that a click can toggle it.
@@ -85,6 +105,7 @@ def draw_scores(
         figure.add_bar(
             x=own,
             y=[scores[block] for block in own],
+            error_y=None if intervals is None else _whiskers([(scores[block], *intervals[block]) for block in own]),
             name="tuned" if mark is CHOSEN else "frozen",
             customdata=own,
             width=BAR_WIDTH,
@@ -98,6 +119,8 @@ def draw_scores(
     figure.update_xaxes(title="block", tickmode="array", tickvals=_ticks(blocks), showgrid=False)
     figure.update_yaxes(title=axis)
     table = pd.DataFrame({"block": blocks, "score": list(scores), "tuned": [block in chosen for block in blocks]})
+    if intervals is not None:
+        table["low"], table["high"] = [low for low, _ in intervals], [high for _, high in intervals]
     return Picture(figure, _scores_alt(scores, chosen, label), table)
 
 

@@ -12,7 +12,7 @@ from lsf.analysis.result import Analysis
 from lsf.analysis.settling import stability
 from lsf.figures.agreement import draw_agreement
 from lsf.figures.criteria import draw_criteria, measured_scores
-from lsf.figures.deviation import draw_deviation, draw_scores
+from lsf.figures.deviation import draw_deviation, draw_scores, score_intervals
 from lsf.figures.growth import draw_growth
 from lsf.figures.lens import draw_lens, lens_table
 from lsf.figures.lens_map import draw_targets
@@ -82,7 +82,8 @@ def _choice(analysis: Analysis, plan: Plan | None) -> list[Section]:
     sections: list[Section] = []
     if name is not None:
         entry, chosen = CRITERIA[name], plan.blocks if plan is not None else ()
-        picture = draw_scores(analysis.scores(name), chosen, entry.label, entry.unit)
+        ends = score_intervals(analysis, name)
+        picture = draw_scores(analysis.scores(name), chosen, entry.label, entry.unit, intervals=ends)
         sections.append(Section("", f"{entry.meaning} Source: {entry.source}.", picture))
     if plan is not None:
         reasons = pd.DataFrame({"block": list(plan.reasons), "why": list(plan.reasons.values())})

@@ -3,7 +3,7 @@
 from typing import Any
 
 from lsf.analysis.result import Analysis
-from lsf.figures.deviation import draw_deviation, draw_scores
+from lsf.figures.deviation import draw_deviation, draw_scores, score_intervals
 from lsf.figures.picture import Picture
 
 
@@ -39,6 +39,18 @@ def test_chosen_blocks_differ_by_colour_pattern_and_word() -> None:
     assert tuned.marker.pattern.shape == "/"
     assert not frozen.marker.pattern.shape
     assert list(tuned.text) == ["tuned"]
+
+
+def test_score_bars_have_whiskers_where_the_interval_is_known(analysis: Analysis) -> None:
+    intervals = score_intervals(analysis, "deviation")
+    picture = draw_scores(analysis.scores("deviation"), {1}, "Deviation", "", intervals=intervals)
+    frozen, tuned = drawn(picture).data
+    assert [round(value, 3) for value in (*frozen.error_y.array, *tuned.error_y.array)] == [0.1] * 3
+    assert picture.table["low"].tolist() == [row.deviation_low for row in analysis.states[1:]]
+    assert score_intervals(analysis, "last") is None
+    plain = draw_scores(analysis.scores("last"), {1}, "Last", "")
+    assert drawn(plain).data[0].error_y.array is None
+    assert "low" not in plain.table
 
 
 def test_bars_carry_their_block_for_clicks() -> None:
