@@ -1,4 +1,4 @@
-"""The models and examples the bars are measured on: random weights of real shapes, made once, kept in a cache folder."""
+"""The models and examples the bars are measured on: random weights of real shapes, made once, kept in a cache."""
 
 import json
 import random

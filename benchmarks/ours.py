@@ -14,7 +14,7 @@ from lsf.analysis.result import Analysis
 from lsf.analysis.settings import AnalysisSettings
 from lsf.data.encode import context_length, encode
 from lsf.data.task import Example, Task, split_examples
-from lsf.measure.analyze import analyze
+from lsf.measure.analyze import MOST_PADDING, analyze
 from lsf.measure.batches import Batch, make_batches
 from lsf.measure.gradients import backward_readings, position_losses, trainable_view
 from lsf.measure.loading import LoadedModel, load_model
@@ -46,7 +46,7 @@ def settings_for(criteria: tuple[str, ...]) -> AnalysisSettings:
 def batches_of(loaded: LoadedModel, task: Task) -> list[Batch]:
     """Return the batches `analyze` would read."""
     rows = encode(loaded.tokenizer, task.rows, context_length(loaded.context, None)).rows
-    return make_batches(rows, "first", BATCH, 0, loaded.device)
+    return make_batches(rows, "first", BATCH, 0, loaded.device, MOST_PADDING)
 
 
 def run_forward(loaded: LoadedModel, task: Task, turn: Turn) -> dict[str, Any]:
@@ -56,7 +56,17 @@ def run_forward(loaded: LoadedModel, task: Task, turn: Turn) -> dict[str, Any]:
 
 def run_deviation(loaded: LoadedModel, task: Task, turn: Turn) -> dict[str, Any]:
     """Do a whole analysis by the deviation only."""
-    return deviations(analyze(loaded, task, settings_for(("deviation",)), HandingOver(turn)))
+    found = analyze(loaded, task, settings_for(("deviation",)), HandingOver(turn))
+    return deviations(found)
+
+
+def waste(batches: list[Batch]) -> float:
+    """Return the share of tokens computed that are padding or lie behind the last position needed."""
+    needed = 0
+    for batch in batches:
+        last = torch.zeros(len(batch.ids), dtype=torch.long).scatter_reduce(0, batch.rows, batch.places + 1, "amax")
+        needed += int(last.sum())
+    return 1 - needed / sum(batch.ids.numel() for batch in batches)
 
 
 def deviations(analysis: Analysis) -> dict[str, Any]:
@@ -128,17 +138,17 @@ def main() -> None:
     arguments = parser.parse_args()
     rows = json.loads(Path(arguments.rows).read_text(encoding="utf-8"))
     examples = [Example(*row) for row in rows]
-    
     turn = Turn()
     loaded = load_model(arguments.model, "float32", "cpu")
-    RUNS[arguments.run](loaded, split_examples("warm", examples[:BATCH]), NoTurn())
+    RUNS[arguments.run](loaded, split_examples("warm", examples[: 2 * BATCH]), NoTurn())
     task = split_examples("bench", examples)
     turn.ready()
+    found: Any = None
     for round_ in range(arguments.rounds):
         found = RUNS[arguments.run](loaded, task, turn)
         if round_ < arguments.rounds - 1:
             turn.over()
-    turn.finish(**found)
+    turn.finish(**found, waste=lambda: waste(batches_of(loaded, task)))
 
 
 if __name__ == "__main__":

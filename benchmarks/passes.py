@@ -2,7 +2,7 @@
 
 from benchmarks.bars import Bar
 from benchmarks.models import BATCH, SHAPES, model_folder, word_rows
-from benchmarks.racing import megabytes, ours, rows_file, run_race, total_seconds
+from benchmarks.racing import megabytes, ours, paired_ratio, rows_file, run_race
 from benchmarks.turns import Contestant
 
 
@@ -44,9 +44,7 @@ def gradient_bars(name: str, n: int) -> list[Bar]:
             1.6,
             f"{n} examples",
         ),
-        _time(
-            f"gradient_norm + relative_gradient / {label}", runs["ours norms"], bare, batches, 1.1, f"{n} examples"
-        ),
+        _time(f"gradient_norm + relative_gradient / {label}", runs["ours norms"], bare, batches, 1.1, f"{n} examples"),
         Bar(
             f"the three / {label}: peak memory, weights included",
             runs["ours fisher"].result["peak"] / bare.result["peak"],
@@ -56,13 +54,13 @@ def gradient_bars(name: str, n: int) -> list[Bar]:
 
 
 def _time(label: str, mine: Contestant, other: Contestant, batches: int, limit: float, what: str) -> Bar:
-    spent, base = total_seconds(mine, batches), total_seconds(other, batches)
-    return Bar(f"{label}: time", spent / base, limit, note=f"{spent:.1f} s / {base:.1f} s, {what}")
+    figures = f"{sum(mine.seconds):.1f} s / {sum(other.seconds):.1f} s, {what}"
+    return Bar(f"{label}: time", paired_ratio(mine, other, batches), limit, note=figures)
 
 
 def _memory(mine: Contestant, other: Contestant) -> str:
     weights = other.result["peak"] - other.result["growth"]
     return (
-        f"{megabytes(mine.result['peak'])} / {megabytes(other.result['peak'])}; weights {megabytes(weights)}, beyond them "
-        f"{megabytes(mine.result['growth'])} / {megabytes(other.result['growth'])}"
+        f"{megabytes(mine.result['peak'])} / {megabytes(other.result['peak'])}; weights {megabytes(weights)}, "
+        f"beyond them {megabytes(mine.result['growth'])} / {megabytes(other.result['growth'])}"
     )

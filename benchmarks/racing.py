@@ -45,15 +45,21 @@ def run_race(contestants: list[Contestant]) -> dict[str, Contestant]:
     return {one.name: one for one in contestants}
 
 
-def total_seconds(one: Contestant, batches: int) -> float:
-    """Return the seconds of a whole pass from its turns: the median turn for every batch, plus what it took beyond.
+def paired_ratio(one: Contestant, other: Contestant, batches: int) -> float:
+    """Return how many times as long one pass takes as another, from turns that were given side by side.
 
-    For batches of equal size. A turn that began a pass or ended it holds more than a batch (token ids, semantic bases,
-    scores); what exceeds the median there is counted whole.
+    For batches of equal size: the median over batches of the ratio of two neighbouring turns, plus what a pass takes
+    beyond its batches (token ids, semantic bases, scores), counted whole.
     """
-    middle = statistics.median(one.seconds)
-    ends = max(0.0, one.seconds[0] - middle) + one.seconds[-1]
-    return middle * batches + ends
+    per_batch = statistics.median(a / b for a, b in zip(one.seconds[:batches], other.seconds[:batches], strict=True))
+    middle = statistics.median(other.seconds[:batches])
+    whole = per_batch * batches * middle + _ends(one, batches)
+    return whole / (batches * middle + _ends(other, batches))
+
+
+def _ends(one: Contestant, batches: int) -> float:
+    """Return the seconds of a pass that no batch took: those of its first turn over the median, and those after."""
+    return max(0.0, one.seconds[0] - statistics.median(one.seconds[:batches])) + sum(one.seconds[batches:])
 
 
 def round_seconds(one: Contestant, rounds: int) -> list[float]:

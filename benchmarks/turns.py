@@ -1,9 +1,9 @@
 """Taking turns: every contestant is a process of its own that works only while it has the turn.
 
-A contestant stops after each batch, says how long that took, and waits for its next turn; so all of them run under the
-same conditions, and the peak memory of each is its process's own. Seconds are CPU seconds of all its threads, which other
-processes on a shared machine disturb less than the clock on the wall; that is kept beside them. This file uses the standard
-library only: peers import it from virtual environments of their own.
+A contestant stops after each batch, says how long that took, and waits for its next turn; so all of them run under
+the same conditions, and the peak memory of each is its process's own. Seconds are CPU seconds of all its threads, which
+other processes on a shared machine disturb less than the clock on the wall; that is kept beside them. This file uses
+the standard library only: peers import it from virtual environments of their own.
 """
 
 import ctypes
@@ -42,16 +42,17 @@ class Turn:
         self._answer(self._spent())
 
     def finish(self, **result: Any) -> None:
-        """End the last turn with the result."""
+        """End the last turn with the result; functions in it are called when nothing is measured any more."""
         spent = self._spent()
         peak = resident_bytes("VmHWM")
+        late = {key: value() if callable(value) else value for key, value in result.items()}
         self._say(
             {
                 **spent,
                 "peak": peak - self._before_load,
                 "growth": peak - self._after_load,
                 "process": peak,
-                **result,
+                **late,
             }
         )
 

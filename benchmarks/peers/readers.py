@@ -70,32 +70,39 @@ def nnsight(model: Any, tokenizer: Any, folder: str, sparing: bool = False) -> R
 
 
 def tuned_lens(model: Any, tokenizer: Any, folder: str, sparing: bool = False) -> Reader:
-    """tuned-lens: all hidden states, and its `LogitLens` (norm and head) at every one of them."""
+    """tuned-lens: all hidden states, and its `LogitLens` (norm and head) with log-softmax at every one of them."""
     lens = importlib.import_module("tuned_lens").nn.lenses.LogitLens.from_model(model)
 
     def read(ids: Any, mask: Any, rows: Any, places: Any) -> Any:
-        return _hidden_and_head(model, lambda state, layer: lens(state, layer), ids, mask, rows, places)
+        last = model.config.num_hidden_layers
+
+        def apply(state: Any, layer: int) -> Any:
+            return lens.unembed.unembedding(state) if layer == last else lens(state, layer)
+
+        return _hidden_and_head(model.base_model, apply, ids, mask, rows, places)
 
     return read
 
 
 def hidden_states(model: Any, tokenizer: Any, folder: str, sparing: bool = False) -> Reader:
-    """Plain transformers: `output_hidden_states=True` and the head at every state; sparing: without the head."""
-    norm, head = final_norm(model), model.get_output_embeddings()
+    """Plain transformers: `output_hidden_states=True`, head and log-softmax at every state; sparing: without."""
+    norm, head, last = final_norm(model), model.get_output_embeddings(), model.config.num_hidden_layers
+
+    def apply(state: Any, layer: int) -> Any:
+        return None if sparing else head(state if layer == last else norm(state))
 
     def read(ids: Any, mask: Any, rows: Any, places: Any) -> Any:
-        apply = (lambda state, layer: None) if sparing else (lambda state, layer: head(norm(state)))
-        return _hidden_and_head(model.base_model if sparing else model, apply, ids, mask, rows, places)
+        return _hidden_and_head(model.base_model, apply, ids, mask, rows, places)
 
     return read
 
 
-def _hidden_and_head(
-    model: Any, head: Callable[[Any, int], Any], ids: Any, mask: Any, rows: Any, places: Any
-) -> Any:
+def _hidden_and_head(model: Any, head: Callable[[Any, int], Any], ids: Any, mask: Any, rows: Any, places: Any) -> Any:
     hidden = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False).hidden_states
-    for layer, state in enumerate(hidden[:-1]):
-        head(state, layer)
+    for layer, state in enumerate(hidden):
+        logits = head(state, layer)
+        if logits is not None:
+            logits.log_softmax(dim=-1)  # what the lens is for
     return torch.stack([state[rows, places] for state in hidden], dim=1)
 
 

@@ -33,6 +33,6 @@ def interpreter(peer: str) -> Path:
     if not stamp.exists() or json.loads(stamp.read_text()) != wanted:
         print(f"making the environment of {peer} in {folder} ...", file=sys.stderr, flush=True)
         venv.create(folder, clear=True, with_pip=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *wanted], check=True, stdout=sys.stderr)
+        subprocess.run([str(python), "-m", "pip", "install", "-qq", *wanted], check=True, stdout=sys.stderr)
         stamp.write_text(json.dumps(wanted))
     return python

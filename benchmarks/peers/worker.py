@@ -29,10 +29,7 @@ def measure(peer: str, read: Any, model: Any, tokenizer: Any, rows: list[tuple[s
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in group])
         row, place = torch.arange(len(group)), torch.tensor([len(row) - 1 for row in group])
         states = read(ids, mask, row, place)
-        if peer in NORMED_LAST:
-            readings = torch.cat([norm(states[:, :-1]), states[:, -1:]], dim=1)
-        else:
-            readings = norm(states)
+        readings = torch.cat([norm(states[:, :-1]), states[:, -1:]], dim=1) if peer in NORMED_LAST else norm(states)
         found.append(deviation(readings, norm(embedding(ids[row, place])), bases[start : start + BATCH]))
         if turn is not None:
             turn.over()
@@ -53,8 +50,9 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     read = READERS[arguments.peer](model, tokenizer, arguments.model, arguments.sparing)
-    measure(arguments.peer, read, model, tokenizer, rows[:BATCH], None)
+    measure(arguments.peer, read, model, tokenizer, rows[: 2 * BATCH], None)
     turn.ready()
+    found: Any = None
     for round_ in range(arguments.rounds):
         found = measure(arguments.peer, read, model, tokenizer, rows, turn)
         if round_ < arguments.rounds - 1:

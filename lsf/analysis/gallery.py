@@ -86,7 +86,8 @@ class Gallery:
         )
 
     def _project(self, vectors: Float[np.ndarray, "states width"]) -> Points:
-        assert self._pca is not None
-        points = self._pca.transform(vectors)
+        assert self._pca is not None and self._pca.components_ is not None
+        # What PCA.transform does, without its checks of the input, which cost more than the product here.
+        points = (vectors - self._pca.mean_) @ self._pca.components_.T
         missing = np.zeros((len(points), COMPONENTS - points.shape[1]))  # a width below 3 has fewer components
         return tuple(tuple(point) for point in np.hstack([points, missing]).tolist())

@@ -24,7 +24,8 @@ def source_options(parser: argparse.ArgumentParser, required: bool = True) -> No
     )
     add_settings(parser, RunSpec, ("prompt_template", "completion_template"))
     parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights [default: auto]")
-    parser.add_argument("--device", choices=DEVICES, default="auto", help="where to run [default: auto]")
+    where = "where to run; map: over all GPUs, main memory and disk, to analyse only [default: auto]"
+    parser.add_argument("--device", choices=DEVICES, default="auto", help=where)
 
 
 def whole(text: str) -> int:

@@ -18,16 +18,21 @@ from lsf.errors import BadInputError, LsfError
 from lsf.measure.batches import Batch, make_batches
 from lsf.measure.gradients import backward_readings, tangent_kernels
 from lsf.measure.loading import LoadedModel
+from lsf.measure.offload import places_of
 from lsf.measure.probe import Wanted, stream_readings
 from lsf.measure.semantics import semantic_bases
 from lsf.measure.spectra import block_spectra
 from lsf.measure.tokens import TokenText
 from lsf.reporting import Reporter
 
+MOST_PADDING = 0.05
+"""Share of the tokens computed that may be padding: batches of examples of unequal length are made smaller."""
 PARTIAL_SECONDS = 0.25
 """Least time between two partial results."""
 KERNEL_EXAMPLES = 64
 """Examples whose tangent kernel is taken: the first that are read."""
+BEYOND_FORWARD: set[Need] = {"backward", "per_example", "trial_step", "kernel", "weights", "runs"}
+"""Needs that more than the forward pass answers."""
 ShortRuns = Callable[[LoadedModel, Task, AnalysisSettings, Reporter], Any]
 
 
@@ -53,14 +58,17 @@ def analyze(
 
     Raises:
         DataError: no example fits.
-        BadInputError: an unknown criterion, or no example is answered right to calibrate the virtual transition on.
+        BadInputError: the model is spread over several devices and a criterion needs a backward pass; an unknown criterion, or no example is answered right to calibrate the virtual transition on.
         StoppedError: a stop before the first batch, or one that keeps nothing.
     """
     needs: set[Need] = {CRITERIA[name].needs for name in settings.criteria}
+    _refuse_backward(loaded, settings)
     started = time.perf_counter()
     examples = task.split(settings.split)[: settings.limit]
     encoding = encode(loaded.tokenizer, examples, context_length(loaded.context, settings.max_length))
-    batches = make_batches(encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device)
+    batches = make_batches(
+        encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device, MOST_PADDING
+    )
     builder = _builder(loaded, task, settings, encoding)
     clock = _Clock(started)
     batches = batches[: _forward(loaded, batches, settings, needs, builder, clock, report)]
@@ -68,6 +76,19 @@ def analyze(
     if "runs" in needs and short_runs is not None and not report.stop:
         builder.record(probe_drop=short_runs(loaded, task, settings, report))
     return builder.result(clock.timing())
+
+
+def _refuse_backward(loaded: LoadedModel, settings: AnalysisSettings) -> None:
+    """Refuse criteria that a model spread over several devices cannot give, naming those it can."""
+    if not places_of(loaded.model):
+        return
+    asked = [name for name in settings.criteria if CRITERIA[name].needs in BEYOND_FORWARD - {"weights"}]
+    if asked:
+        possible = [name for name in CRITERIA if CRITERIA[name].needs not in BEYOND_FORWARD - {"weights"}]
+        raise BadInputError(
+            f"The model is spread over {', '.join(places_of(loaded.model))}, where no backward pass is possible, which "
+            f"{', '.join(asked)} would need; accepted are the criteria: {', '.join(possible)}."
+        )
 
 
 class _Clock:
@@ -97,7 +118,7 @@ def _forward(
     judge = _judge(settings)
     wanted = Wanted(settings.reading, semantic_loss="vocabulary" in needs, states="states" in needs)
     readings = stream_readings(loaded.anatomy, semantic_bases(loaded.anatomy.head_weight), batches, wanted)
-    shown = time.perf_counter()
+    shown, examples = time.perf_counter(), 0
     for done, batch in enumerate(batches, 1):
         if report.stop == "discard" or (report.stop and done == 1):
             raise StoppedError("The analysis was stopped.")
@@ -107,17 +128,19 @@ def _forward(
         read = next(readings)
         clock.forward_seconds += time.perf_counter() - begun
         clock.tokens += batch.n_tokens
+        examples += len(batch.ids)
         builder.add(read)
         report.progress(done, len(batches), "forward pass")
         if builder.ready and time.perf_counter() - shown > PARTIAL_SECONDS and done < len(batches):
             report.partial(builder.result(clock.timing()))
             shown = time.perf_counter()
-        if judge and done & (done - 1) == 0 and done * settings.batch_size >= LEAST_EXAMPLES:  # at powers of two
+        if judge and done & (done - 1) == 0 and examples >= LEAST_EXAMPLES:  # at powers of two
             halves = builder.halves(judge)
             if halves is not None and settled(*halves):
                 builder.mark_settled()
                 return done
-    report.partial(builder.result(clock.timing()))
+    if needs & BEYOND_FORWARD:  # else the result itself follows at once
+        report.partial(builder.result(clock.timing()))
     return len(batches)
 
 

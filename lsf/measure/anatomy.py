@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lsf.errors import ModelError, SelfCheckError
 from lsf.measure.families import Family
+from lsf.measure.offload import input_device, weight_of
 
 SELF_CHECK_TOLERANCE = 1e-3
 """Largest absolute difference of logits accepted in float32."""
@@ -42,8 +43,8 @@ class Anatomy:
 
     @property
     def head_weight(self) -> Float[Tensor, "vocab head_width"]:
-        """W, the LM head's weight."""
-        return self.model.get_submodule(self.head_name).weight
+        """W, the LM head's weight; fetched where the model is offloaded."""
+        return weight_of(self.model.get_submodule(self.head_name))
 
     def block_parameters(self, block: int) -> dict[str, nn.Parameter]:
         """Return one block's parameters by their full dotted names."""
@@ -146,7 +147,7 @@ def self_check(anatomy: Anatomy) -> float:
         SelfCheckError: it exceeds `SELF_CHECK_TOLERANCE` (in bfloat16: 2 % of the largest logit), the model gives NaN,
             or a forward pass does not run each block exactly once.
     """
-    device = next(anatomy.model.parameters()).device
+    device = input_device(anatomy.model)
     vocabulary = anatomy.model.get_submodule(anatomy.embedding_name).weight.shape[0]
     ids = (torch.arange(2 * 7, device=device).reshape(2, 7) * 7919 + 11) % vocabulary
     with captured_states(anatomy, lambda state: state) as states:
@@ -159,7 +160,7 @@ def self_check(anatomy: Anatomy) -> float:
         )
     if not own.isfinite().all():
         raise SelfCheckError(f"{name} gives NaN or infinite logits; its weights are damaged or its dtype is too small.")
-    difference = (anatomy.logits(anatomy.read(states[-1])).float() - own).abs().max().item()
+    difference = (anatomy.logits(anatomy.read(states[-1])).float().to(own.device) - own).abs().max().item()
     full_precision = next(anatomy.model.parameters()).dtype == torch.float32
     tolerance = SELF_CHECK_TOLERANCE if full_precision else 0.02 * max(1.0, own.abs().max().item())
     if not difference <= tolerance:

@@ -60,21 +60,50 @@ def probed(row: EncodedExample, positions: str) -> range:
 
 
 def make_batches(
-    rows: Sequence[EncodedExample], positions: str, batch_size: int, seed: int, device: torch.device
+    rows: Sequence[EncodedExample],
+    positions: str,
+    batch_size: int,
+    seed: int,
+    device: torch.device,
+    most_padding: float = 1.0,
 ) -> list[Batch]:
     """Sort examples by length, cut them into batches, and shuffle the batches, so that early results are not biased.
 
     Args:
         rows: encoded examples without end-of-text.
         positions: `first` or `all`.
-        batch_size: examples per batch.
+        batch_size: examples per batch, at most.
         seed: of the batches' order.
         device: where the tensors go.
+        most_padding: share of all tokens computed that may be padding; batches are made smaller to keep it.
     """
-    order = sorted(range(len(rows)), key=lambda index: (probed(rows[index], positions)[-1], index))
-    groups = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    lengths = [probed(row, positions)[-1] + 1 for row in rows]
+    order = sorted(range(len(rows)), key=lambda index: (lengths[index], index))
+    groups = _groups(order, lengths, batch_size, most_padding)
     np.random.default_rng(seed).shuffle(groups)  # type: ignore[arg-type]
     return [_batch([(index, rows[index]) for index in group], positions, device) for group in groups]
+
+
+def _groups(order: list[int], lengths: list[int], batch_size: int, most_padding: float) -> list[list[int]]:
+    """Cut rows in ascending order of length into batches, ending one early where it would pad too much.
+
+    What counts is the padding of all batches so far: short rows, which differ by a larger share, may use what equal ones
+    have left.
+    """
+    groups: list[list[int]] = []
+    needed, computed = 0, 0  # tokens, over all batches so far
+    for index in order:
+        length = lengths[index]
+        if groups and len(groups[-1]) < batch_size:
+            # The batch gets as long as its new, longest row.
+            widened = computed + (length - lengths[groups[-1][-1]]) * len(groups[-1]) + length
+            if widened - needed - length <= most_padding * widened:
+                groups[-1].append(index)
+                needed, computed = needed + length, widened
+                continue
+        groups.append([index])
+        needed, computed = needed + length, computed + length
+    return groups
 
 
 def _batch(group: list[tuple[int, EncodedExample]], positions: str, device: torch.device) -> Batch:

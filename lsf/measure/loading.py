@@ -10,8 +10,10 @@ from transformers.utils import logging as transformers_logging
 
 from lsf.analysis.result import ModelInfo
 from lsf.errors import ModelError, OutOfMemoryError
+from lsf.measure.allocation import keep_freed_memory
 from lsf.measure.anatomy import Anatomy, resolve, self_check
 from lsf.measure.devices import Device, choose_device
+from lsf.measure.offload import input_device, places_of, tensors_of
 from lsf.measure.source import ModelSource, find_model
 
 UNSTATED_CONTEXT = 2048
@@ -37,17 +39,21 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters lie."""
-        return next(self.model.parameters()).device
+        """Where token ids go: where its parameters lie, or where a spread model begins."""
+        return input_device(self.model)
 
 
-def load_model(name: str, dtype: str = "auto", device: str = "auto") -> LoadedModel:
+def load_model(
+    name: str, dtype: str = "auto", device: str = "auto", max_memory: dict[int | str, int] | None = None
+) -> LoadedModel:
     """Load a model by name and check that it is read rightly.
 
     Args:
         name: `bundled`, a local folder, or a Hugging Face id.
         dtype: `float32`, `bfloat16`; `auto` is float32, on CUDA the checkpoint's own bfloat16.
-        device: `auto` (cuda, then mps, then cpu), or one of them.
+        device: `auto` (cuda, then mps, then cpu), one of them, or `map`: spread over all GPUs, main memory and disk as
+            they have room (accelerate), to be analysed only.
+        max_memory: for `map`, bytes each place may take, such as `{"cpu": 10**9}`; default: what is free.
 
     Raises:
         ModelError: one sentence; see `find_model`, and: weights missing from the files, NaN weights, tokenizer larger
@@ -56,8 +62,11 @@ def load_model(name: str, dtype: str = "auto", device: str = "auto") -> LoadedMo
         OutOfMemoryError: it does not fit the device.
     """
     source = find_model(name)
-    place = choose_device(device)
-    model = _load_weights(source, _dtype(source, dtype, place), place)
+    place = choose_device("auto" if device == "map" else device)
+    if place.name == "cpu":
+        keep_freed_memory()
+    spread = {"device_map": "auto", "max_memory": max_memory} if device == "map" else {}
+    model = _load_weights(source, _dtype(source, dtype, place), place, spread)
     tokenizer = _load_tokenizer(source)
     anatomy = resolve(model, source.family)
     _check_weights(source, model, anatomy, tokenizer)
@@ -69,10 +78,10 @@ def load_model(name: str, dtype: str = "auto", device: str = "auto") -> LoadedMo
         n_blocks=len(anatomy.blocks),
         width=config.hidden_size,
         vocab_size=anatomy.head_weight.shape[0],
-        tied_head=anatomy.head_weight.data_ptr() == model.get_input_embeddings().weight.data_ptr(),
+        tied_head=_tied(model, anatomy),
         n_params=sum(parameter.numel() for parameter in model.parameters()),
         dtype=str(model.dtype).removeprefix("torch."),
-        device=place.name,
+        device="+".join(places_of(model)) or place.name,
     )
     return LoadedModel(model, tokenizer, info, anatomy, _context(config, tokenizer), self_check(anatomy))
 
@@ -93,15 +102,22 @@ def _dtype(source: ModelSource, wish: str, device: Device) -> torch.dtype:
     return torch.float32
 
 
-def _load_weights(source: ModelSource, dtype: torch.dtype, device: Device) -> Any:
+def _tied(model: Any, anatomy: Anatomy) -> bool:
+    if places_of(model):  # the same tensor fetched twice need not lie in the same memory
+        return bool(anatomy.config.tie_word_embeddings)
+    return anatomy.head_weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+
+
+def _load_weights(source: ModelSource, dtype: torch.dtype, device: Device, spread: dict[str, Any]) -> Any:
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True
+            source.folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True, **spread
         )
         model, report = loaded
-        model = model.to(device.name)
+        if not places_of(model):
+            model = model.to(device.name)
     except torch.OutOfMemoryError:
         raise OutOfMemoryError(
             f"{source.name} needs about {source.weight_bytes / 1e9:.1f} GB and {device.label} has {device.memory}; "
@@ -137,12 +153,13 @@ def _load_tokenizer(source: ModelSource) -> Any:
 
 
 def _check_weights(source: ModelSource, model: Any, anatomy: Anatomy, tokenizer: Any) -> None:
-    for parameter_name, parameter in model.named_parameters():
+    for parameter_name, parameter in tensors_of(model):
         if not parameter.isfinite().all():
             raise ModelError(f"{source.name} has NaN or infinite weights in {parameter_name}; the file is damaged.")
     rows = model.get_submodule(anatomy.embedding_name).weight.shape[0]
-    if len(tokenizer) > rows:
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if highest >= rows:
         raise ModelError(
-            f"The tokenizer of {source.name} knows {len(tokenizer)} tokens but its embedding has {rows} rows; "
-            "they do not belong together."
+            f"The tokenizer of {source.name} gives ids up to {highest} but its embedding has {rows} rows (ids below "
+            f"{rows}); they do not belong together."
         )

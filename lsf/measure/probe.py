@@ -16,6 +16,9 @@ from lsf.measure.batches import Batch
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.semantics import SemanticBases
 
+LENS_LOGITS = 2**22
+"""Logits of the logit lens held at a time."""
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -117,18 +120,23 @@ def _logit_lens(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return target probability and rank (positions, states) and the top tokens with theirs (positions, states, k).
 
-    One state at a time, so that only positions x vocabulary logits are held. The rank counts tokens of a strictly
-    greater logit, plus one.
+    At most `LENS_LOGITS` logits are held at a time, or those of one position and state. The rank counts tokens of a
+    strictly greater logit, plus one.
     """
-    columns = []
-    for state in range(lens.shape[1]):
-        logits = anatomy.logits(lens[:, state]).float()
-        target = logits.gather(1, targets[:, None])
+    n_states = lens.shape[1]
+    flat, wanted = lens.flatten(0, 1), targets.repeat_interleave(n_states)
+    rows = max(1, LENS_LOGITS // anatomy.config.vocab_size)
+    parts = []
+    for readings, target_of in zip(flat.split(rows), wanted.split(rows), strict=True):
+        logits = anatomy.logits(readings).float()
+        target = logits.gather(1, target_of[:, None])
         normaliser = logits.logsumexp(dim=-1, keepdim=True)
         best, tokens = logits.topk(min(KEPT_TOKENS, logits.shape[-1]), dim=-1)
         rank = (logits > target).sum(dim=-1) + 1
-        columns.append(((target - normaliser).exp()[:, 0], rank, tokens, (best - normaliser).exp()))
-    probability, rank, tokens, shares = (torch.stack(column, dim=1) for column in zip(*columns, strict=True))
+        parts.append(((target - normaliser).exp()[:, 0], rank, tokens, (best - normaliser).exp()))
+    probability, rank, tokens, shares = (
+        torch.cat(part).unflatten(0, (len(lens), n_states)) for part in zip(*parts, strict=True)
+    )
     return probability, rank, tokens, shares
 
 

@@ -1,9 +1,12 @@
 """Semantic bases of tokens: columns of the LM head's pseudo-inverse, by Gram matrix and Cholesky."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.linalg import blas
 from torch import Tensor
 
 from lsf.errors import ModelError
@@ -62,11 +65,7 @@ def semantic_bases(head_weight: Float[Tensor, "vocab width"]) -> SemanticBases:
         ModelError: W holds NaN or infinity.
     """
     device = head_weight.device if head_weight.device.type != "mps" else torch.device("cpu")  # mps has no float64
-    width = head_weight.shape[1]
-    gram = torch.zeros(width, width, dtype=torch.float64, device=device)
-    for rows in head_weight.split(CHUNK_ROWS):
-        exact = rows.to(device, torch.float64)
-        gram.addmm_(exact.T, exact)
+    gram = _gram_matrix(head_weight, device)
     if not gram.isfinite().all():
         raise ModelError("The LM head holds NaN or infinite weights; the model file is damaged.")
     factor, failed = torch.linalg.cholesky_ex(gram)
@@ -76,3 +75,19 @@ def semantic_bases(head_weight: Float[Tensor, "vocab width"]) -> SemanticBases:
         gram.diagonal().add_(SINGULAR_JITTER * gram.diagonal().mean())
         factor = torch.linalg.cholesky(gram)
     return SemanticBases(head_weight.detach(), factor, singular)
+
+
+def _gram_matrix(head_weight: Float[Tensor, "vocab width"], device: torch.device) -> Float[Tensor, "width width"]:
+    """Return W^T W in float64; on the CPU only its lower half is computed, by BLAS's symmetric product."""
+    width = head_weight.shape[1]
+    if device.type != "cpu":
+        gram = torch.zeros(width, width, dtype=torch.float64, device=device)
+        for rows in head_weight.split(CHUNK_ROWS):
+            exact = rows.to(device, torch.float64)
+            gram.addmm_(exact.T, exact)
+        return gram
+    product: Any = blas.dsyrk  # type: ignore[attr-defined] - compiled, without stubs
+    half = np.zeros((width, width), order="F")
+    for rows in head_weight.split(CHUNK_ROWS):
+        half = product(1.0, rows.to(device, torch.float64).numpy().T, beta=1.0, c=half, overwrite_c=1, lower=1)
+    return torch.from_numpy(np.tril(half) + np.tril(half, -1).T)

@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from lsf.measure.offload import refuse_spread
+
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -25,7 +27,9 @@ def share_model(model: ModuleT, own: Collection[str] = ()) -> ModuleT:
 
     Raises:
         KeyError: a name in `own` is not a parameter of the model.
+        ModelError: the model is spread over several devices.
     """
+    refuse_spread(model, "tuning or a backward pass")
     parameters = dict(model.named_parameters())
     unknown = set(own) - parameters.keys()
     if unknown:

@@ -4,6 +4,7 @@ import torch
 
 from lsf.analysis.measurements import Spectrum
 from lsf.measure.loading import LoadedModel
+from lsf.measure.offload import tensors_of
 from lsf.reporting import Reporter
 
 
@@ -16,7 +17,7 @@ def block_spectra(loaded: LoadedModel, report: Reporter) -> tuple[tuple[Spectrum
     spectra = []
     for index, block in enumerate(loaded.anatomy.blocks):
         found: list[Spectrum] = []
-        for parameter in block.parameters():
+        for _, parameter in tensors_of(block):
             if parameter.dim() < 2 or min(parameter.shape[-2:]) < 2:
                 continue
             for matrix in parameter.reshape(-1, *parameter.shape[-2:]):
