@@ -24,6 +24,7 @@ from lsf.ui.compare_panels import (
 )
 from lsf.ui.frame import page
 from lsf.ui.panels import download, empty, show
+from lsf.ui.panels import table as show_table
 from lsf.ui.runs import belong_together, command, label
 from lsf.ui.state import Session
 
@@ -91,17 +92,17 @@ def _seeds_words(summaries: tuple[Summary, ...]) -> str:
 
 def _details(picked: list[Run], comparison: Comparison, summaries: tuple[Summary, ...]) -> None:
     with st.expander("Mean and spread over seeds", icon=":material/functions:"):
-        st.dataframe(seeds_table(summaries), hide_index=True)
+        show_table(seeds_table(summaries), "seeds")
     samples = samples_table(picked)
     if len(samples):
         with st.expander("Answers before and after", icon=":material/chat:", expanded=True):
-            st.dataframe(samples, hide_index=True)
+            show_table(samples, "answers")
             st.caption("Test prompts, answered greedily by the base model and by each tuned model.")
     with st.expander("Proof that frozen weights did not move", icon=":material/verified:"):
-        st.dataframe(proof_table(picked), hide_index=True)
+        show_table(proof_table(picked), "proof")
         st.caption("Every frozen tensor's bytes are hashed before and after; every tuned tensor must have moved.")
     with st.expander("Predicted and measured", icon=":material/straighten:"):
-        st.dataframe(cost_table(picked, comparison.rows), hide_index=True)
+        show_table(cost_table(picked, comparison.rows), "cost")
         st.caption(
             "Compute is predicted by counting matrix products and measured by step time, both over full fine-tuning; "
             "the prediction of memory leaves out activations."
