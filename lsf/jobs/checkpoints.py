@@ -22,6 +22,8 @@ from lsf.files import read_json, write_json
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
 TUNED, PROGRESS = "tuned.safetensors", "progress.json"
+LITTLE_DISK = 1 << 20
+"""Bytes free on a disk that counts as full."""
 KEPT = 2
 """Newest checkpoints kept: the older one is there in case the newer cannot be read."""
 
@@ -109,6 +111,8 @@ def _explained(run: Path, error: Exception) -> RunError:
         return error
     if not (run / "spec.json").exists():
         return RunError(f"The run folder {run} was removed while the run was going on.")
+    if shutil.disk_usage(run).free < LITTLE_DISK:  # torch says only that a write fell short
+        return RunError(f"Cannot write a checkpoint of {run.name}: No space left on device.")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
     return RunError(f"Cannot write a checkpoint of {run.name}: {reason}.")
 

@@ -11,7 +11,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
+        words in str(error).lower()
+        for words in ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
     )
 
 

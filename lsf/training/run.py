@@ -138,7 +138,7 @@ class _Tuning:
         proof = prove(attempt.start, fingerprint(model), done.trainable_params, planned)
         ending.add(after=after, samples=samples, proof=proof)
         ending.add(stored_bytes=save_weights(model, loaded, spec, self.folder))
-        ending.add(latency_ratio=latency_ratio(self.folder, loaded))
+        ending.add(latency_ratio=self.latency())
         stopped = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
         return replace(
             ending.known,
@@ -146,6 +146,15 @@ class _Tuning:
             reason=stopped if done.stopped else None,
             total_seconds=time.perf_counter() - self.started,
         )
+
+    def latency(self) -> float | None:
+        """Return the latency ratio of what was saved; None where memory does not suffice to load it beside the run."""
+        try:
+            return latency_ratio(self.folder, self.loaded)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        return None
 
     def settings(self, material: Material, ending: Ending) -> FitSettings:
         """Return the loop's settings, after a search where no rate is given."""

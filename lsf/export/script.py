@@ -1,0 +1,96 @@
+"""A training script that needs nothing of ours: transformers, and a file of prompts and completions."""
+
+from string import Template
+
+_SCRIPT = Template('''"""Tunes $label of $model_words and nothing else. Made by LSF.
+
+python $file --data rows.jsonl --out tuned
+
+rows.jsonl holds one JSON object per line with the keys "prompt" and "completion"; the loss is read on completions only.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+
+MODEL = $model
+TUNED = [
+$patterns
+]
+
+
+def read(path, tokenizer):
+    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
+    examples = []
+    for row in rows:
+        prompt = tokenizer(row["prompt"])["input_ids"]
+        completion = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + end
+        examples.append({"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion})
+    return examples
+
+
+def collate(examples):
+    width = max(len(example["input_ids"]) for example in examples)
+
+    def padded(key, filler):
+        return torch.tensor([example[key] + [filler] * (width - len(example[key])) for example in examples])
+
+    ids = padded("input_ids", 0)
+    mask = torch.tensor([[int(at < len(example["input_ids"])) for at in range(width)] for example in examples])
+    return {"input_ids": ids, "attention_mask": mask, "labels": padded("labels", -100)}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype="auto")
+    tuned = 0
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = any(re.search(pattern, name) for pattern in TUNED)
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+            tuned += parameter.numel()
+    print(f"tuning {tuned:,} of {model.num_parameters():,} parameters")
+    arguments = TrainingArguments(
+        output_dir=options.out,
+        max_steps=options.steps,
+        per_device_train_batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        report_to="none",
+        save_strategy="no",
+    )
+    Trainer(model=model, args=arguments, train_dataset=read(options.data, tokenizer), data_collator=collate).train()
+    model.save_pretrained(options.out)
+    tokenizer.save_pretrained(options.out)
+
+
+if __name__ == "__main__":
+    main()
+''')
+
+
+def training_script(model: str, label: str, patterns: list[str], file: str = "tune.py") -> str:
+    """Return the script.
+
+    Args:
+        model: folder or Hugging Face id.
+        label: of the plan, for its first line.
+        patterns: regular expressions of the tuned tensors' names.
+        file: what it will be called, for its first lines.
+    """
+    listed = "\n".join(f"    {pattern!r}," for pattern in patterns)
+    words = model.replace("\\", "/").replace('"', "'")
+    return _SCRIPT.substitute(label=label, model=repr(model), model_words=words, patterns=listed, file=file)
