@@ -1,6 +1,6 @@
 """From an example to token ids: prompt with the tokenizer's own special tokens, then the bare completion."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,9 @@ from lsf.errors import DataError
 
 DEFAULT_MAX_LENGTH = 1024
 """Tokens per example unless the user asks for more; never more than the model's context."""
+
+TEXTS_AT_ONCE = 512
+"""Texts handed to the tokenizer at a time."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, append_
         DataError: an empty completion, or one without tokens (names the row); a prompt without tokens; or nothing fits.
     """
     end = (tokenizer.eos_token_id,) if append_eos and tokenizer.eos_token_id is not None else ()
-    prompts = tokenizer([example.prompt for example in examples], verbose=False)["input_ids"]
-    completions = tokenizer([example.completion for example in examples], add_special_tokens=False)["input_ids"]
+    prompts = _token_ids(tokenizer, [example.prompt for example in examples], verbose=False)
+    completions = _token_ids(tokenizer, [example.completion for example in examples], add_special_tokens=False)
     rows: list[EncodedExample] = []
     for example, prompt, completion in zip(examples, prompts, completions, strict=True):
         for part, ids in (("completion", completion), ("prompt", prompt)):
@@ -70,6 +73,12 @@ def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, append_
     if not rows:
         raise DataError(f"No completion fits into {max_length} tokens; take shorter completions or a longer context.")
     return Encoding(tuple(rows), len(examples) - len(rows))
+
+
+def _token_ids(tokenizer: Any, texts: Sequence[str], **options: bool) -> Iterator[list[int]]:
+    """Yield the ids of each text; a part of them at a time, since a tokenizer's answer is far larger than its ids."""
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        yield from tokenizer(texts[start : start + TEXTS_AT_ONCE], **options)["input_ids"]
 
 
 def _where(example: Example) -> str:

@@ -58,7 +58,8 @@ def analyze(
 
     Raises:
         DataError: no example fits.
-        BadInputError: the model is spread over several devices and a criterion needs a backward pass; an unknown criterion, or no example is answered right to calibrate the virtual transition on.
+        BadInputError: an unknown criterion; one that needs a backward pass on a model spread over devices; or no
+            example is answered right to calibrate the virtual transition on.
         StoppedError: a stop before the first batch, or one that keeps nothing.
     """
     needs: set[Need] = {CRITERIA[name].needs for name in settings.criteria}

@@ -87,8 +87,7 @@ def make_batches(
 def _groups(order: list[int], lengths: list[int], batch_size: int, most_padding: float) -> list[list[int]]:
     """Cut rows in ascending order of length into batches, ending one early where it would pad too much.
 
-    What counts is the padding of all batches so far: short rows, which differ by a larger share, may use what equal ones
-    have left.
+    What counts is the padding of all batches so far: rows that differ much may use what equal ones have left.
     """
     groups: list[list[int]] = []
     needed, computed = 0, 0  # tokens, over all batches so far

@@ -11,7 +11,7 @@ from lsf.errors import ModelError
 
 
 def places_of(model: Any) -> tuple[str, ...]:
-    """Return where a spread model's modules lie, such as `cuda:0`, `cpu`, `disk`; nothing for one on a single device."""
+    """Return where a spread model's modules lie, such as `cuda:0`, `cpu`, `disk`; nothing for one on one device."""
     spread = getattr(model, "hf_device_map", None) or {}
     names = {f"cuda:{place}" if isinstance(place, int) else str(place) for place in spread.values()}
     return tuple(sorted(names)) if len(names) > 1 or "disk" in names else ()

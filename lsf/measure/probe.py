@@ -16,7 +16,7 @@ from lsf.measure.batches import Batch
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.semantics import SemanticBases
 
-LENS_LOGITS = 2**22
+LENS_LOGITS = 2**20
 """Logits of the logit lens held at a time."""
 
 
