@@ -17,7 +17,6 @@ from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, RunError
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
-from lsf.training.batches import autocasting
 from lsf.training.prefix import Prefix
 from lsf.training.processes import n_processes, place_on_machine, wait_for_all
 from lsf.training.states import ABOUT, States
@@ -28,8 +27,6 @@ DISK_SHARE = 0.25
 """Share of the free disk a cache on disk may take, older ones removed first."""
 DISK_BYTES = 16 << 30
 """Bytes all caches on disk may take together, unless LSF_CACHE_BYTES says otherwise."""
-FILL_BATCH = 16
-"""Examples per forward pass where the processes of a run fill a cache together."""
 _KEPT: WeakKeyDictionary[Any, dict[tuple[str, int], States]] = WeakKeyDictionary()
 
 
@@ -147,32 +144,28 @@ def open_caching(
             if asked == "disk":
                 raise
             return Caching("off", "Another process uses the cache on disk.")
-    return Caching(kind, reason, depth, Prefix(blocks_of(model, loaded), states, shallower))
+    prefix = Prefix(model, blocks_of(model, loaded), rows, loaded.info.dtype, states, shallower)
+    return Caching(kind, reason, depth, prefix)
 
 
 def _sharded(loaded: LoadedModel, model: Any, key: str, depth: int, rows: Sequence[EncodedExample]) -> Prefix:
     """Return a prefix whose states the processes of each machine computed in equal shares, into files they all map."""
-    lengths = [len(row.ids) for row in rows]
     folder = cache_root() / f"shared-{os.environ.get('MASTER_PORT', '0')}-{key[:16]}-{depth}"
     place, shares = place_on_machine()
+
+    def open_prefix() -> Prefix:
+        states = States(depth, [len(row.ids) for row in rows], folder, lock=False)
+        return Prefix(model, blocks_of(model, loaded), rows, loaded.info.dtype, states)
+
     if place == 0:
         shutil.rmtree(folder, ignore_errors=True)
-        first = Prefix(blocks_of(model, loaded), States(depth, lengths, folder, lock=False))
-        _fill(first, model, loaded, rows, [0])
+        open_prefix().fill_groups([0])
     wait_for_all()
-    prefix = Prefix(blocks_of(model, loaded), States(depth, lengths, folder, lock=False))
-    _fill(prefix, model, loaded, rows, range(place, len(rows), shares))
+    prefix = open_prefix()
+    prefix.fill_groups(range(place, prefix.n_groups, shares))
     wait_for_all()
     prefix.states.reopen()
-    prefix.served = prefix.computed = 0
     return prefix
-
-
-def _fill(
-    prefix: Prefix, model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample], numbers: Sequence[int]
-) -> None:
-    with autocasting(model, loaded.info.dtype):
-        prefix.fill(model, rows, numbers, FILL_BATCH)
 
 
 def blocks_of(model: Any, loaded: LoadedModel) -> list[torch.nn.Module]:

@@ -4,9 +4,12 @@ Nothing of a family's masks, positions or rotary code is touched: the model runs
 calls its blocks; the blocks below `depth` hand on what they are given, and the last of them hands on the states that
 were kept when it really ran on the same example. They are exact: nothing below depends on what is tuned, and no dropout
 is used anywhere.
+
+Rows are computed in groups that depend on the rows alone (neighbours by length), never on the batches of a run: a run
+that finds the states there, one that makes them, and one that is resumed have the same bits.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -15,8 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lsf.data.encode import EncodedExample
-from lsf.training.batches import collate_numbered, score_tokens
+from lsf.training.batches import autocasting, collate_numbered, score_tokens
 from lsf.training.states import States
+
+GROUP = 16
+"""Rows computed together."""
 
 
 class _Enough(Exception):
@@ -26,99 +32,91 @@ class _Enough(Exception):
 class Prefix:
     """Blocks 0 .. depth-1 of one tuned model, and the states that leave them."""
 
-    def __init__(self, blocks: Sequence[nn.Module], states: States, shallower: States | None = None) -> None:
-        """Take the blocks of a model of the run's own; they work as ever outside of `serving`.
+    def __init__(
+        self,
+        model: Any,
+        blocks: Sequence[nn.Module],
+        rows: Sequence[EncodedExample],
+        base_dtype: str,
+        states: States,
+        shallower: States | None = None,
+    ) -> None:
+        """Take a model of the run's own; it works as ever outside of `serving`.
 
         Args:
-            blocks: all blocks of the tuned model, in order.
+            model: the tuned model.
+            blocks: all its blocks, in order.
+            rows: training rows.
+            base_dtype: of the base model.
             states: kept at the run's depth.
-            shallower: kept by an earlier run at a smaller depth; used where `states` lacks an example.
+            shallower: kept by an earlier run at a smaller depth; used where `states` lacks a row.
         """
         self.states, self.shallower = states, shallower
-        self._blocks = blocks
-        self._forms: dict[int, Callable[[Tensor], Any]] = {}
+        self._model, self._blocks, self._rows, self._dtype = model, blocks, rows, base_dtype
+        self._groups = groups_of([len(row.ids) for row in rows])
+        self._group_of = {number: place for place, group in enumerate(self._groups) for number in group}
+        self._form: Callable[[Tensor], Any] | None = None
         self.served = self.computed = 0
 
     @contextmanager
     def serving(self, batch: dict[str, Any]) -> Iterator[None]:
-        """Inside the `with`, a forward pass of this batch skips what is known and keeps what is not.
+        """Inside the `with`, a forward pass of this batch starts above the prefix.
 
         Args:
             batch: of `collate_numbered`.
         """
         numbers: list[int] = batch["numbers"]
-        depth = self.states.depth
-        with ExitStack() as stack:
-            if self._known(self.states, numbers):
-                self.served += len(numbers)
-                stack.enter_context(self._standing_in(self.states, numbers, batch))
-            else:
-                self.computed += len(numbers)
-                stack.enter_context(self._recording(depth, numbers))
-                if self.shallower is not None and self._known(self.shallower, numbers):
-                    stack.enter_context(self._standing_in(self.shallower, numbers, batch))
-                elif self.shallower is not None:
-                    stack.enter_context(self._learning_form(self.shallower.depth))
+        self.fill(numbers)
+        self.served += len(numbers)
+        with self._standing_in(self.states, numbers, batch):
             yield
+
+    def fill(self, numbers: Iterable[int]) -> None:
+        """Compute and keep what is not known of these rows and of those grouped with them."""
+        wanted = {self._group_of[number] for number in numbers if not self.states.has([number])}
+        if self._form is None and not wanted:
+            self._run(self._groups[0][:1], keep=False)
+        for place in sorted(wanted):
+            self._run(self._groups[place], keep=True)
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups there are."""
+        return len(self._groups)
+
+    def fill_groups(self, places: Iterable[int]) -> None:
+        """Compute and keep the groups with these numbers."""
+        for place in places:
+            self.fill(self._groups[place])
 
     @torch.no_grad()
-    def fill(self, model: Any, rows: Sequence[EncodedExample], numbers: Sequence[int], batch_size: int) -> None:
-        """Compute and keep the states of these rows; nothing above the prefix runs.
+    def _run(self, numbers: Sequence[int], keep: bool) -> None:
+        """Run the prefix on these rows together, and learn the form in which this family's blocks hand on a state."""
 
-        Args:
-            model: the tuned model, called as in training.
-            rows: all training rows.
-            numbers: which of them.
-            batch_size: rows per forward pass.
-        """
-
-        def enough(*_: Any) -> None:
+        def take(_module: nn.Module, _args: Any, output: Any) -> None:
+            self._form = _form(output)
+            states = output if isinstance(output, Tensor) else output[0]
+            for row, number in enumerate(numbers if keep else ()):
+                self.states.put(number, states[row, : self.states.lengths[number]].cpu())
             raise _Enough
 
-        order = sorted(numbers, key=lambda number: len(rows[number].ids))
-        for start in range(0, len(order), batch_size):
-            batch = collate_numbered([(number, rows[number]) for number in order[start : start + batch_size]])
-            with self.serving(batch), suppress(_Enough):
-                handle = self._blocks[self.states.depth - 1].register_forward_hook(enough)
-                try:
-                    score_tokens(model, batch)
-                finally:
-                    handle.remove()
-
-    def _known(self, states: States, numbers: Sequence[int]) -> bool:
-        return states.depth - 1 in self._forms and states.has(numbers)
-
-    @contextmanager
-    def _recording(self, depth: int, numbers: Sequence[int]) -> Iterator[None]:
-        """Keep what leaves block depth-1, and learn the form in which this family's blocks hand it on."""
-
-        def keep(_module: nn.Module, _args: Any, output: Any) -> None:
-            self._forms[depth - 1] = _form(output)
-            states = (output if isinstance(output, Tensor) else output[0]).detach()
-            for row, number in enumerate(numbers):
-                self.states.put(number, states[row, : self.states.lengths[number]].cpu())
-
-        handle = self._blocks[depth - 1].register_forward_hook(keep)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    @contextmanager
-    def _learning_form(self, depth: int) -> Iterator[None]:
-        def learn(_module: nn.Module, _args: Any, output: Any) -> None:
-            self._forms[depth - 1] = _form(output)
-
-        handle = self._blocks[depth - 1].register_forward_hook(learn)
-        try:
-            yield
-        finally:
-            handle.remove()
+        batch = collate_numbered([(number, self._rows[number]) for number in numbers])
+        below = self.shallower
+        with ExitStack() as stack:
+            if keep and below is not None and self._form is not None and below.has(numbers):
+                stack.enter_context(self._standing_in(below, numbers, batch))
+            handle = self._blocks[self.states.depth - 1].register_forward_hook(take)
+            stack.callback(handle.remove)
+            stack.enter_context(suppress(_Enough))
+            stack.enter_context(autocasting(self._model, self._dtype))
+            score_tokens(self._model, batch)
+        self.computed += len(numbers) if keep else 0
 
     @contextmanager
     def _standing_in(self, states: States, numbers: Sequence[int], batch: dict[str, Any]) -> Iterator[None]:
         """Let the blocks below `states.depth` hand on what is known."""
-        form = self._forms[states.depth - 1]
+        form = self._form
+        assert form is not None
 
         def pass_on(*args: Any, **kwargs: Any) -> Any:
             return form(args[0] if args else kwargs["hidden_states"])
@@ -136,6 +134,12 @@ class Prefix:
         finally:
             for block in blocks:
                 block.__dict__.pop("forward", None)
+
+
+def groups_of(lengths: Sequence[int]) -> list[list[int]]:
+    """Return row numbers in groups of `GROUP` neighbours by length; the same rows always give the same groups."""
+    order = sorted(range(len(lengths)), key=lambda number: (lengths[number], number))
+    return [order[start : start + GROUP] for start in range(0, len(order), GROUP)]
 
 
 def padded(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lsf.analysis.plan import Plan
 from lsf.data.encode import encode
@@ -44,8 +45,7 @@ def test_fifty_steps_have_the_same_losses_with_and_without_the_cache(loaded, tas
     assert with_it.cache is not None
     assert with_it.cache["kind"] == kind
     assert with_it.cache["bytes"] == sum(len(row.ids) for row in encoded(loaded, task)) * 32 * 4
-    assert with_it.cache["served"] + with_it.cache["computed"] == 300
-    assert with_it.cache["computed"] <= 24 + 2 * 6
+    assert (with_it.cache["served"], with_it.cache["computed"]) == (300, 24)
     assert with_it.proof == without.proof
 
 
@@ -65,17 +65,23 @@ def test_the_stand_in_gives_the_same_losses_in_every_family(tiny, family, task, 
         found.append(losses(place))
     assert np.abs(found[0] - found[1]).max() <= 1e-5
     assert result.cache is not None
-    assert result.cache["served"] >= 48
+    assert result.cache["served"] == 96
 
 
-def test_a_later_run_that_freezes_as_deep_computes_nothing_again(loaded, task, fifty, folder):
-    for kind, again in (("memory", 0), ("disk", 6)):  # a fresh process learns the family's form from one batch
-        asked = replace(fifty, cache=kind)
-        first, second = tune(loaded, task, asked, folder(asked)), tune(loaded, task, asked, folder(asked))
-        assert first.cache is not None
-        assert second.cache is not None
-        assert first.cache["computed"] >= 24
-        assert second.cache["computed"] <= again + 6
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_a_later_run_that_freezes_as_deep_computes_nothing_again_and_has_the_same_bits(
+    loaded, task, fifty, folder, kind
+):
+    places, results = [], []
+    for seed in (0, 1, 0):
+        asked = replace(fifty, cache=kind, seed=seed)
+        places.append(folder(asked))
+        results.append(tune(loaded, task, asked, places[-1]))
+    assert [result.cache["computed"] for result in results] == [24, 0, 0]
+    assert (losses(places[0]) == losses(places[2])).all()
+    weights = [load_file(place / "weights" / "tuned.safetensors") for place in places]
+    assert all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_a_run_that_freezes_deeper_starts_from_what_is_known_below(loaded, task, fifty, folder):
@@ -87,6 +93,11 @@ def test_a_run_that_freezes_deeper_starts_from_what_is_known_below(loaded, task,
     tune(loaded, task, deeper, one)
     tune(loaded, task, plain, other)
     assert np.abs(losses(one) - losses(other)).max() <= 1e-5
+    forget_states(loaded)
+    alone = folder(deeper)
+    tune(loaded, task, deeper, alone)
+    assert (losses(one) == losses(alone)).all()
+    tune(loaded, task, asked, folder(asked))
     model = METHODS["full"].prepare(loaded, deeper.plan, Scene())
     caching = open_caching(loaded, model, deeper.plan, encoded(loaded, task), "memory", 100)
     assert caching.prefix is not None

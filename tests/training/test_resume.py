@@ -19,6 +19,7 @@ from lsf.errors import RunError, RunPausedError
 from lsf.jobs.checkpoints import CHECKPOINTS, checkpoint_step, latest_checkpoint
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import load_run, read_metrics, reopen_run
+from lsf.training.caching import forget_states
 from lsf.training.run import tune
 from tests.training.conftest import Stopper
 
@@ -57,6 +58,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_very_end_of_an_uninterrupted_one(
         assert "it can be resumed from step 7" in str(run.problem)
     else:
         assert tune(loaded, task, long_spec, broken, Stopper(7, how)).state is RunState.CANCELLED
+    forget_states(loaded)  # as in a new process
     resumed = tune(loaded, task, reopen_run(broken), broken)
     assert resumed.state is RunState.SUCCEEDED
     assert resumed.resumed_at == 7
