@@ -25,16 +25,15 @@ LEAST_PAIRS, MOST_PAIRS, SECONDS = 5, 31, 0.5
 
 
 @torch.no_grad()
-def merge(model: Any, loaded: Any, dtype: torch.dtype | None = None) -> Any:
+def merge(model: Any, loaded: Any) -> Any:
     """Return a plain model, of the base's own module tree, that computes what a tuned one computes.
 
     Args:
         model: tuned: from a method's `prepare`, or from `load_tuned`; it is not changed.
         loaded: its base.
-        dtype: of the changed tensors; None: float32, as they were trained.
 
     Returns:
-        A model of its own that owns the changed tensors and shares all others with the base.
+        A model of its own that owns the changed tensors, in the base's dtype, and shares all others with the base.
 
     Raises:
         BadInputError: the method added steps of its own that no tensor of the base can take in.
@@ -51,7 +50,8 @@ def merge(model: Any, loaded: Any, dtype: torch.dtype | None = None) -> Any:
         }
         plain = share_model(loaded.model, own=changed)
         for name, value in changed.items():
-            plain.get_parameter(name).data = value.detach().to(dtype or torch.float32, copy=True)
+            place = plain.get_parameter(name)
+            place.data = value.detach().to(place.dtype, copy=True)
     return plain.eval()
 
 
@@ -82,7 +82,7 @@ def latency_ratio(folder: Path, loaded: Any) -> float:
     """
     tuned = load_tuned(folder, loaded)
     if CATALOGUE[read_about(find_weights(folder)).method].merges:
-        tuned = merge(tuned, loaded, loaded.anatomy.head_weight.dtype)
+        tuned = merge(tuned, loaded)
     return time_in_turn(forward_on(tuned, loaded), forward_on(loaded.model, loaded))
 
 

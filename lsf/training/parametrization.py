@@ -13,19 +13,39 @@ class Parametrization(nn.Module):
     """Stands before a frozen tensor; `changed` says what is read instead of it, in every forward pass anew."""
 
     _holding = False
-    _held: Tensor | None = None
+    _held: tuple[Tensor, ...] = ()
 
     def changed(self, base: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return what is read instead of the base tensor, of its shape, in float32."""
+        """Return what is read instead of the base tensor, of its shape; in float32, in which it is tuned."""
         raise NotImplementedError
 
     def forward(self, base: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return `changed`, once for all readings inside `held_still`."""
+        """Return `changed` in the base's dtype, once for all readings inside `held_still`.
+
+        Norms refuse weight and bias of two dtypes, and matrix products would be taken in the base's dtype anyway.
+        """
         if not self._holding:
-            return self.changed(base)
-        if self._held is None:
-            self._held = self.changed(base)
-        return self._held
+            return self.changed(base).to(base.dtype)
+        if not self._held:
+            self._held = (self.changed(base).to(base.dtype),)
+        return self._held[0]
+
+
+class Replaced(Parametrization):
+    """A small tensor tuned as a whole, where its module's other tensors stay as they are."""
+
+    def __init__(self, base: Float[Tensor, "..."]) -> None:
+        """Start from the base's own values.
+
+        Args:
+            base: the frozen tensor.
+        """
+        super().__init__()
+        self.value = nn.Parameter(base.detach().float().clone())
+
+    def changed(self, base: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        """Return the tuned tensor."""
+        return self.value
 
 
 @contextmanager
@@ -42,7 +62,7 @@ def held_still(model: nn.Module) -> Iterator[None]:
             yield
     finally:
         for part in parts:
-            part._holding, part._held = False, None
+            part._holding, part._held = False, ()
 
 
 def parametrize_(model: nn.Module, name: str, parametrization: Parametrization) -> None:

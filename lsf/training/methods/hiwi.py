@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
 from lsf.measure.sharing import share_model
-from lsf.training.methods.full import restore_tensors
+from lsf.training.methods.bitfit import restore_replaced
 from lsf.training.methods.places import is_linear, planned_blocks, split_name
 from lsf.training.methods.scene import Scene
 from lsf.training.parametrization import Parametrization, base_name, parametrize_
@@ -119,7 +119,7 @@ def store_hiwi(model: Any) -> dict[str, Tensor]:
 def restore_hiwi(loaded: Any, plan: Plan, scene: Scene, stored: dict[str, Tensor]) -> Any:
     """Return the model that `store_hiwi` was told of, over a fresh base; the bias form comes back as plain biases."""
     if scene.options.form == "bias":
-        return restore_tensors(loaded, plan, scene, stored)
+        return restore_replaced(loaded, plan, scene, stored)
     model = prepare_hiwi(loaded, plan, scene)
     with torch.no_grad():
         for name, module in model.named_modules():

@@ -54,7 +54,10 @@ def count_lora(loaded: Any, plan: Plan, options: Any) -> int:
 
 def store_lora(model: Any) -> dict[str, Tensor]:
     """Return A and B under peft's own names."""
-    return {PREFIX + name: value.detach() for name, value in get_peft_model_state_dict(model).items()}
+    return {
+        PREFIX + name: value.detach()
+        for name, value in get_peft_model_state_dict(model, save_embedding_layers=False).items()
+    }
 
 
 def restore_lora(loaded: Any, plan: Plan, scene: Scene, stored: dict[str, Tensor]) -> Any:

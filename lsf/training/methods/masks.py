@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lsf.analysis.plan import Plan
-from lsf.errors import BadInputError
+from lsf.errors import BadInputError, RunError
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.methods.fisher import squared_gradients
 from lsf.training.methods.full import own_tensors
@@ -170,7 +171,10 @@ def _found_once(method: str, loaded: Any, plan: Plan, scene: Scene, find: Callab
     if not place.is_file():
         found = {name: places.cpu() for name, places in find().items()}
         unfinished = place.with_suffix(f".{os.getpid()}.tmp")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        save_file(found, unfinished)
-        unfinished.replace(place)
+        try:
+            place.parent.mkdir(exist_ok=True)  # a run folder that was removed is not made again
+            save_file(found, unfinished)
+            unfinished.replace(place)
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"Cannot write the mask of {method} to {place.parent}: {error}.") from error
     return load_file(place, device=str(loaded.device))

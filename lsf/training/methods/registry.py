@@ -11,13 +11,8 @@ from lsf.analysis.plan import Plan
 from lsf.registry import Registry
 from lsf.training.catalogue import CATALOGUE, Way
 from lsf.training.methods.adapter import count_adapter, prepare_adapter
-from lsf.training.methods.full import (
-    count_bitfit,
-    count_full,
-    prepare_bitfit,
-    prepare_full,
-    restore_tensors,
-)
+from lsf.training.methods.bitfit import count_bitfit, prepare_bitfit, restore_replaced, store_replaced
+from lsf.training.methods.full import count_full, prepare_full, restore_tensors
 from lsf.training.methods.hiwi import count_hiwi, prepare_hiwi, restore_hiwi, store_hiwi
 from lsf.training.methods.intrinsic import IntrinsicMethod
 from lsf.training.methods.lora import FILE, count_lora, prepare_lora, restore_lora, store_lora, write_config
@@ -96,7 +91,7 @@ METHODS: Registry[Method] = Registry(
     [
         Method(CATALOGUE["full"], prepare_full, count_full, store_tuned, restore_tensors),
         Method(CATALOGUE["lora"], prepare_lora, count_lora, store_lora, restore_lora, FILE, write_config),
-        Method(CATALOGUE["bitfit"], prepare_bitfit, count_bitfit, store_tuned, restore_tensors),
+        Method(CATALOGUE["bitfit"], prepare_bitfit, count_bitfit, store_replaced, restore_replaced),
         _regular("adapter", prepare_adapter, count_adapter),
         _sparse(SparseMethod("pafi", smallest)),
         _found_in_data(SparseMethod("fish", informative)),

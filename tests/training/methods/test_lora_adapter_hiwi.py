@@ -1,5 +1,6 @@
 """LoRA, adapters, HiWi and BitFit: where they act, what they compute, what is left of them."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -15,12 +16,13 @@ from lsf.measure.anatomy import find_module
 from lsf.measure.families import FAMILIES
 from lsf.measure.loading import load_model
 from lsf.measure.sharing import share_model
-from lsf.training.artefacts import save_weights
+from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.catalogue import options_of
 from lsf.training.methods import METHODS
 from lsf.training.methods.adapter import Bottleneck
 from lsf.training.methods.hiwi import HighWay
 from lsf.training.methods.places import is_linear
+from lsf.training.parametrization import base_name
 from tests.tiny import save_tiny, tiny_model
 from tests.training.methods.conftest import scene_for, tuned_values
 
@@ -70,6 +72,15 @@ def test_peft_alone_loads_what_a_lora_run_saved(family, request, tmp_path):
         theirs = PeftModel.from_pretrained(fresh, str(tmp_path / "weights")).eval()(IDS).logits
         torch.testing.assert_close(model(IDS).logits, theirs, atol=1e-5, rtol=0)
         assert (theirs - base.model(IDS).logits).abs().max() > 0.01
+
+
+def test_a_lora_run_on_the_bundled_model_asks_no_hub_for_it(tmp_path):
+    base, plan = load_model("bundled", "float32", "cpu"), Plan("bundled", 8, (6,))
+    model = METHODS["lora"].prepare(base, plan, scene_for("lora"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # peft warns where it looked for the base's config and found none
+        save_weights(model, base, RunSpec("bundled", "lesson:facts", plan, method="lora"), tmp_path)
+        load_tuned(tmp_path, base)
 
 
 def test_lora_is_w_x_plus_alpha_over_r_b_a_x(gpt2):
@@ -183,7 +194,10 @@ def test_a_bias_whose_relu_would_be_shut_is_turned_round():
 
 def test_bitfit_tunes_every_bias_of_the_plan_and_nothing_else(gpt2):
     plan = Plan("tiny", 4, (2,), final_norm=True)
-    names = set(tuned_values(METHODS["bitfit"].prepare(gpt2, plan, scene_for("bitfit"))))
+    names = {
+        base_name(name.rpartition(".")[0])
+        for name in tuned_values(METHODS["bitfit"].prepare(gpt2, plan, scene_for("bitfit")))
+    }
     parts = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
     assert names == {f"transformer.h.2.{part}.bias" for part in parts} | {"transformer.ln_f.bias"}
 

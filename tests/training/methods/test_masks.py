@@ -8,7 +8,7 @@ from peft import SupertuningConfig, inject_adapter_in_model
 from torch.func import functional_call, grad, vmap
 
 from lsf.analysis.plan import Plan
-from lsf.errors import BadInputError
+from lsf.errors import BadInputError, RunError
 from lsf.measure.sharing import share_model
 from lsf.training.batches import collate
 from lsf.training.catalogue import options_of
@@ -156,6 +156,13 @@ def test_a_mask_found_in_the_data_is_found_once_per_run(name, loaded, rows, tmp_
     assert {key: mask.tolist() for key, mask in one.items()} == {key: mask.tolist() for key, mask in two.items()}
     METHODS[name].prepare(loaded, Plan("tiny", 4, (2,)), scene)
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+
+
+def test_a_removed_run_folder_is_not_made_again(loaded, rows, tmp_path):
+    scene = scene_for("fish", rows[:2], folder=tmp_path / "removed" / "checkpoints")
+    with pytest.raises(RunError, match="Cannot write the mask of fish to"):
+        METHODS["fish"].prepare(loaded, PLAN, scene)
+    assert not (tmp_path / "removed").exists()
 
 
 @pytest.mark.parametrize("name", ["fish", "lt_sft"])
