@@ -69,7 +69,7 @@ ALLOWED = {
     "jobs": {"jobs", "analysis", "data", "training", "measure"},
     "compare": {"compare", "jobs", "analysis"},
     "figures": {"figures", "analysis", "compare", "jobs"},
-    "export": {"export", "analysis"},
+    "export": {"export", "analysis", "measure", "training"},
 }
 ROOMS = [*ALLOWED, "ui"]
 
