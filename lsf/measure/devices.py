@@ -1,5 +1,6 @@
 """The local devices, best first, with their free memory."""
 
+import os
 from dataclasses import dataclass
 
 import psutil
@@ -47,10 +48,15 @@ def list_devices() -> tuple[Device, ...]:
 def choose_device(wish: str = "auto") -> Device:
     """Return the device for a wish: `auto` is the best one, `cuda` the freest GPU.
 
+    Under a launcher of several processes each takes the GPU of its own number (LOCAL_RANK).
+
     Raises:
         BadInputError: no such device here; the sentence lists those there are.
     """
     devices = list_devices()
+    own = f"cuda:{os.environ.get('LOCAL_RANK')}"
+    if wish in ("auto", "cuda") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        devices = tuple(sorted(devices, key=lambda device: device.name != own))
     for device in devices:
         if wish in ("auto", device.name, device.name.partition(":")[0]):
             return device
