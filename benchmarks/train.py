@@ -1,6 +1,6 @@
 """The bars of the training engine: time and memory of selective tuning against transformers' Trainer and peft's LoRA.
 
-python benchmarks/train.py [--only llama|gpt2] [--quick]
+python benchmarks/train.py [--only llama|gpt2|live] [--quick]
 
 All contestants of a race take turns, one optimizer step each, so that a busy machine disturbs them alike. Ratios of
 steps are medians over neighbouring turns; ratios of whole runs are sums over all turns. The law is METHOD.md's cost
@@ -20,6 +20,8 @@ from benchmarks.bars import Bar, markdown
 from benchmarks.models import SHAPES, model_folder, word_rows
 from benchmarks.racing import megabytes, rows_file
 from benchmarks.turns import Contestant, race
+from lsf.bundled import MODEL_FOLDER
+from lsf.data.sources import load_task
 
 
 @dataclass(frozen=True)
@@ -196,14 +198,33 @@ def _bars(one: Race, runs: dict[str, Contestant]) -> list[Bar]:
     return bars
 
 
+def live_bars() -> list[Bar]:
+    """Compare the bundled model's steps with and without live metrics: the worst case, its steps being the shortest."""
+    task = load_task("lesson:facts")
+    rows = rows_file("live-train", [(row.prompt, row.completion) for row in task.train])
+    with tempfile.TemporaryDirectory() as scratch:
+        shared = ["ours", str(MODEL_FOLDER), rows, "--blocks", "6,7", "--steps", "100", "--batch", "16"]
+        runs = [
+            Contestant(name, sys.executable, "benchmarks.tuners", *shared, "--scratch", scratch, *more)
+            for name, more in (("silent", ()), ("live", ("--live",)))
+        ]
+        race(runs)
+    silent, live = runs
+    what = "bundled model, blocks 6-7: steps with live metrics / without"
+    return [Bar(what, _step(live, silent), 1.03, note=f"{1000 * statistics.median(silent.seconds):.1f} ms a step")]
+
+
 def main() -> int:
     """Print the table; exit 1 where a bar does not hold."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", choices=tuple(RACES), action="append")
+    parser.add_argument("--only", choices=(*RACES, "live"), action="append")
     parser.add_argument("--quick", action="store_true", help="two epochs of two steps: does it run at all")
     asked = parser.parse_args()
     bars = []
-    for name in asked.only or RACES:
+    for name in asked.only or (*RACES, "live"):
+        if name == "live":
+            bars += live_bars()
+            continue
         one = RACES[name]
         if asked.quick:
             one = Race(**{**vars(one), "steps_per_epoch": 2, "epochs": 2, "batch": 2})

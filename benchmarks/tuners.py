@@ -5,6 +5,7 @@ Every optimizer step is one turn. Each is a process of its own: `python -m bench
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from benchmarks.turns import Turn
 from lsf.analysis.plan import Plan, full_plan
 from lsf.data.encode import EncodedExample, encode
 from lsf.data.task import Example
+from lsf.jobs.job import Report
+from lsf.jobs.runs import append_metrics
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.training.batches import collate, training_order
 from lsf.training.caching import open_caching
@@ -34,8 +37,17 @@ def run_ours(model: str, rows: list[tuple[str, str]], blocks: tuple[int, ...], a
     settings = FitSettings(RATE, asked.steps, asked.batch, 0, 0.0, 0, "float32")
     losses: list[float] = []
 
+    report, folder = Report(), Path(asked.scratch) / "live"
+    if asked.live:
+        folder.mkdir(exist_ok=True)
+        (folder / "spec.json").write_text("{}")
+
     def watch(row: Any) -> None:
         losses.append(row.loss)
+        if asked.live:  # what a run does after every step for those who look on
+            report.progress(row.step, asked.steps, f"step {row.step} of {asked.steps}, loss {row.loss:.3f}")
+            append_metrics(folder, asdict(row))
+            report.partial(asdict(row))
         if len(losses) < asked.steps:
             turn.over()
 
@@ -130,6 +142,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--cache", default="off")
     parser.add_argument("--scratch", required=True)
+    parser.add_argument("--live", action="store_true")
     asked = parser.parse_args()
     rows = [tuple(row) for row in json.loads(Path(asked.rows).read_text(encoding="utf-8"))]
     blocks = tuple(int(part) for part in asked.blocks.split(",") if part)
