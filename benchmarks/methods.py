@@ -148,7 +148,7 @@ def d90(lessons: Sequence[str], seeds: int, grid: Sequence[int]) -> None:
             curve: dict[int, float] = {}
             for d in grid:
                 cell = Cell(lesson, PLAN, name, (("d", d),))
-                rate, tried = best_rate(cell, (3e-2, 1e-1, 3e-1))
+                rate, tried = best_rate(cell, (1e-2, 3e-2, 1e-1, 3e-1))
                 curve[d] = mean([tried[rate].test, *(measure(cell, rate, seed).test for seed in range(1, seeds))])
             reached = min((d for d, value in curve.items() if value >= target), default=math.inf)
             points = " ".join(f"{d}:{value:.3f}" for d, value in curve.items())

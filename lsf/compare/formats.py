@@ -13,6 +13,7 @@ from lsf.files import finite
 FORMATS = ("table", "csv", "json")
 SHOWN = {
     "plan": "plan",
+    "method": "method",
     "role": "role",
     "seed": "seed",
     "state": "state",
@@ -24,6 +25,8 @@ SHOWN = {
     "trainable_params": "params",
     "seconds": "seconds",
     "peak_memory_bytes": "memory MB",
+    "stored_bytes": "stored kB",
+    "latency_ratio": "x latency",
     "x_params": "x params",
     "x_time": "x time",
     "x_memory": "x memory",
@@ -31,7 +34,7 @@ SHOWN = {
 }
 """Columns of the text table and their headings; CSV and JSON have all of them."""
 _PERCENT = ("exact_match_before", "exact_match_after")
-_RATIOS = ("x_params", "x_time", "x_memory", "x_quality")
+_RATIOS = ("latency_ratio", "x_params", "x_time", "x_memory", "x_quality")
 
 
 def to_frame(comparison: Comparison) -> pd.DataFrame:
@@ -66,7 +69,8 @@ def _text(comparison: Comparison) -> str:
     cells = [{head: cell(name, getattr(row, name)) for name, head in SHOWN.items()} for row in comparison.rows]
     parts = [pd.DataFrame(cells, columns=list(SHOWN.values())).to_string(index=False)]
     parts += [
-        f"{summary.plan} ({summary.role}): exact match {cell('exact_match_after', summary.mean['exact_match_after'])}"
+        f"{summary.plan}{_by(summary.method)} ({summary.role}): exact match "
+        + cell("exact_match_after", summary.mean["exact_match_after"])
         + _plus_minus(summary.spread["exact_match_after"])
         + f", {summary.note}"
         for summary in summarise(comparison.rows)
@@ -88,7 +92,13 @@ def cell(name: str, value: object) -> str:
         return f"{value:.2f}"
     if name == "peak_memory_bytes":
         return f"{value / 1e6:.1f}"
+    if name == "stored_bytes":
+        return f"{value / 1e3:,.1f}"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _by(method: str | None) -> str:
+    return "" if method in (None, "full") else f" by {method}"
 
 
 def _plus_minus(spread: float | None) -> str:

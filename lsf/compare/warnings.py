@@ -42,7 +42,7 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("data", lambda run: run.spec and run.spec.data),
     ("steps asked for", lambda run: run.spec and (run.spec.steps if run.spec.epochs is None else run.spec.epochs)),
     ("batch size", lambda run: run.spec and run.spec.batch_size),
-    ("method", lambda run: run.spec and run.spec.method),
+    ("method", lambda run: run.spec and run.spec.how),
     ("evaluation limit", lambda run: run.spec and run.spec.eval_limit),
     ("device", lambda run: run.result.environment.get("device") if run.result else None),
 )
