@@ -11,6 +11,7 @@ from lsf.commands.demo import demo_options
 from lsf.commands.export import export_options
 from lsf.commands.plan import plan_options
 from lsf.commands.runs import compare_options, runs_options
+from lsf.commands.sweep import sweep_options
 from lsf.commands.tune import tune_options
 from lsf.environment import settle_threads
 from lsf.errors import BadInputError, LsfError
@@ -50,6 +51,7 @@ def build_parser() -> Parser:
     plan_options(commands.add_parser("plan", help="scores to a plan under a number of blocks"))
     tune_options(commands.add_parser("tune", help="one fine-tune in the foreground"))
     compare_options(commands.add_parser("compare", help="one row per run, with ratios to the full run"))
+    sweep_options(commands.add_parser("sweep", help="the measured truth: every block, suffix or window tuned"))
     export_options(commands.add_parser("export", help="a plan as other trainers take it"))
     runs_options(commands.add_parser("runs", help="list, show, bundle or delete runs"))
     demo_options(commands.add_parser("demo", help="the bundled model and its lessons; pretrain it again"))

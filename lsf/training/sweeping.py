@@ -1,0 +1,274 @@
+"""The measured truth: every plan of a sweep tuned from the same start for the same steps, and tested."""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lsf.analysis.plan import Plan
+from lsf.data.encode import EncodedExample
+from lsf.data.task import Task
+from lsf.environment import environment
+from lsf.errors import BadInputError, DataError, RunError
+from lsf.jobs.result import Metrics
+from lsf.jobs.sweep import BASE, FULL, Cell, Rate, Score, Sweep, SweepSpec, empty_cells
+from lsf.jobs.sweep_plans import plans_over, relative_cost
+from lsf.measure.exhaustion import is_out_of_memory
+from lsf.measure.identity import weights_hash
+from lsf.measure.loading import LoadedModel
+from lsf.reporting import Reporter
+from lsf.training.caching import forget_states, open_caching
+from lsf.training.evaluation import evaluate
+from lsf.training.fitting import DivergedError, FitSettings, fit
+from lsf.training.material import Material, read_material
+from lsf.training.memory import free_memory
+from lsf.training.methods import METHODS, Scene
+
+FIRST_RATES = (1e-3, 3e-3, 1e-2)
+"""Tried for every plan; further ones outwards while the best is at an edge."""
+FURTHER = (1e-5, 3e-5, 1e-4, 3e-4), (3e-2, 1e-1)
+"""Rates below and above `FIRST_RATES`, ascending."""
+EVALUATION_BATCH = 64
+"""Examples per forward pass of an evaluation."""
+Save = Callable[[Sweep], None]
+
+
+class _Stopped(Exception):
+    """The sweep was asked to end; what is measured stays."""
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """One run."""
+
+    validation: float
+    """Nats per token; infinite where there is no validation split."""
+    test: Score
+    """On the test split."""
+    seconds: float
+    """Of its steps."""
+
+
+def start_sweep(loaded: LoadedModel, task: Task, spec: SweepSpec, earlier: Sweep | None = None) -> Sweep:
+    """Return the sweep that is to be measured: an earlier one that is to go on, or an empty one.
+
+    An earlier sweep keeps its plans and seeds, whatever is asked for beside them.
+
+    Raises:
+        BadInputError: the earlier one measured something else, or `over` is not understood.
+        DataError: the task lacks the examples a sweep needs.
+    """
+    if not task.test:
+        raise DataError(f"A sweep scores plans on test examples and {task.name} has none; give data with more rows.")
+    if spec.learning_rate is None and not task.validation:
+        raise DataError(f"A sweep searches rates on validation examples and {task.name} has none; give a rate.")
+    n_blocks = loaded.info.n_blocks
+    plans = plans_over(spec.over, n_blocks)
+    weights, fingerprint = weights_hash(loaded.model), task.fingerprint
+    gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
+    if earlier is None:
+        cells = empty_cells(plans, n_blocks, spec.seeds)
+        return Sweep(spec, n_blocks, weights, fingerprint, cells, {}, 0.0, environment(gpu))
+    _check_same(earlier, spec, weights, fingerprint)
+    over = ",".join(dict.fromkeys(",".join((earlier.spec.over, spec.over)).replace(" ", "").split(",")))
+    spec = replace(spec, over=over, seeds=max(earlier.spec.seeds, spec.seeds))
+    cells = empty_cells(plans_over(over, n_blocks), n_blocks, spec.seeds)
+    known = {cell.key: cell for cell in earlier.cells if cell.after is not None}
+    return replace(earlier, spec=spec, cells=tuple(known.get(cell.key, cell) for cell in cells))
+
+
+def _check_same(earlier: Sweep, spec: SweepSpec, weights: str, fingerprint: str) -> None:
+    """Refuse to go on with a sweep whose numbers would not be comparable; more plans and seeds are welcome."""
+    free = {"over", "seeds"}
+    for name, value in vars(spec).items():
+        if name not in free and value != (old := getattr(earlier.spec, name)):
+            raise BadInputError(f"The sweep in the file was made with {name} {old}, not {value}; take another --json.")
+    for words, old, new in (("model's weights", earlier.weights, weights), ("data", earlier.fingerprint, fingerprint)):
+        if old != new:
+            raise BadInputError(f"The {words} changed since the sweep in the file was begun; take another --json.")
+
+
+def carry_out_sweep(loaded: LoadedModel, task: Task, sweep: Sweep, report: Reporter, save: Save) -> Sweep:
+    """Measure what a sweep lacks, cell by cell, and return it; a failed run is a missing cell with its reason.
+
+    Every run starts from the loaded model, which is not changed, sees the same training rows in the order of its seed,
+    and takes the same steps with the same schedule. The states below the tuned blocks are computed once and kept for
+    all plans and seeds. Where no rate is given, each plan takes the one of the lowest validation loss after all steps
+    with seed 0; that run is also its cell of seed 0. The test split chooses nothing.
+
+    Args:
+        loaded: the model the sweep names.
+        task: the data it names.
+        sweep: as `start_sweep` returned it.
+        report: told of runs done, with the time left; partial results; any wish to stop ends the sweep where it is.
+        save: called with the sweep so far after every cell.
+    """
+    work = _Sweeping(loaded, task, sweep, report, save)
+    try:
+        with tempfile.TemporaryDirectory(prefix="lsf-sweep-") as folder:
+            work.carry_out(Path(folder))
+    except _Stopped:
+        pass
+    finally:
+        forget_states(loaded)
+        free_memory()
+    return work.sweep
+
+
+class _Sweeping:
+    """The sweep so far, and what every run needs."""
+
+    def __init__(self, loaded: LoadedModel, task: Task, sweep: Sweep, report: Reporter, save: Save) -> None:
+        self.loaded, self.sweep, self.report, self.save = loaded, sweep, report, save
+        self.spec, self.n_blocks = sweep.spec, sweep.n_blocks
+        self.material: Material = read_material(loaded, task, self.spec.run_spec(self.n_blocks, None, 0))
+        self.begun, self.earlier = time.perf_counter(), sweep.seconds
+        self.todo, self.n_done = sweep.missing, 0
+
+    def carry_out(self, folder: Path) -> None:
+        """Measure every missing cell, the base model first."""
+        for cell in self.todo:
+            self.check()
+            if cell.plan == BASE:
+                score = _score(self.evaluated(self.loaded.model, self.material.test))
+                self.keep(replace(cell, before=score, after=score, seconds=0.0, reason=None))
+            else:
+                self.keep(self.measured(cell, folder))
+            self.n_done += 1
+
+    def measured(self, cell: Cell, folder: Path) -> Cell:
+        """Return one cell after its run, or with the reason why there is no score."""
+        base = next(known.after for known in self.sweep.cells if known.plan == BASE)
+        cell = replace(cell, before=base)
+        try:
+            rate = self.spec.learning_rate or self.found_rate(cell, folder)
+            if isinstance(rate, Cell):
+                return rate
+            tried = self.tried(cell, rate, folder, _words(cell))
+        except (RuntimeError, MemoryError) as error:
+            if not (isinstance(error, RunError) or is_out_of_memory(error)):
+                raise
+            lost = str(error) if isinstance(error, RunError) else "Memory did not suffice; a smaller batch needs less."
+            return replace(cell, reason=lost)
+        return _filled(cell, rate, tried)
+
+    def found_rate(self, cell: Cell, folder: Path) -> float | Cell:
+        """Return the plan's own rate; where it has to be searched, the cell of seed 0 that the search measured."""
+        if cell.plan in self.sweep.rates:
+            return self.sweep.rates[cell.plan].learning_rate
+        first, rates = replace(cell, seed=0), list(FIRST_RATES)
+        found, losses = dict[float, _Tried | None](), dict[float, float]()
+        while rates:
+            rate = rates.pop(0)
+            try:
+                found[rate] = self.tried(first, rate, folder, f"{_words(first)}, trying rate {rate:g}")
+            except DivergedError:
+                found[rate] = None
+            one = found[rate]
+            losses[rate] = math.inf if one is None else one.validation
+            rates += [] if rates or (further := outwards(losses)) is None else [further]
+        best = min(losses, key=lambda rate: losses[rate])
+        if (tried := found[best]) is None:
+            raise DivergedError(f"No learning rate from {min(found):g} to {max(found):g} keeps the loss finite.")
+        told = tuple((rate, None if found[rate] is None else losses[rate]) for rate in sorted(found))
+        self.sweep = replace(self.sweep, rates={**self.sweep.rates, cell.plan: Rate(best, told)})
+        return _filled(cell, best, tried) if cell.seed == 0 else best
+
+    def tried(self, cell: Cell, rate: float, folder: Path, words: str) -> _Tried:
+        """Tune one plan at one rate under one seed and measure it."""
+        self.check()
+        self.tell(words)
+        loaded, spec = self.loaded, self.spec
+        blocks = None if cell.plan == FULL else cell.blocks
+        plan: Plan = spec.run_spec(self.n_blocks, blocks, cell.seed).plan
+        settings = FitSettings(
+            rate, spec.steps, spec.batch_size, spec.steps // 10, 0.0, cell.seed, base_dtype=loaded.info.dtype
+        )
+        model = METHODS["full"].prepare(loaded, plan, Scene())
+        # Every run of the sweep sees these rows again, so keeping them pays however few steps a run has.
+        caching = open_caching(loaded, model, plan, self.material.train, "auto", 2 * len(self.material.train))
+        try:
+            done = fit(
+                model,
+                self.material.train,
+                settings,
+                folder,
+                lambda _row: None,
+                lambda: self.report.stop,
+                prefix=caching.prefix,
+            )
+        finally:
+            caching.close()
+        self.check()
+        validation = self.evaluated(model, self.material.validation).loss if self.material.validation else None
+        test = _score(self.evaluated(model, self.material.test))
+        if test.loss is None or not math.isfinite(test.loss):
+            raise DivergedError("The tuned model's loss is not finite.")
+        return _Tried(math.inf if validation is None else validation, test, done.seconds)
+
+    def evaluated(self, model: Any, rows: tuple[EncodedExample, ...]) -> Metrics:
+        """Return how a model does on held-out rows."""
+        return evaluate(model, rows, EVALUATION_BATCH, self.loaded.info.dtype, self.check)
+
+    def keep(self, cell: Cell) -> None:
+        """Put a cell in its place, save, and show."""
+        cells = tuple(cell if known.key == cell.key else known for known in self.sweep.cells)
+        seconds = self.earlier + time.perf_counter() - self.begun
+        self.sweep = replace(self.sweep, cells=cells, seconds=seconds)
+        self.save(self.sweep)
+        self.report.partial(self.sweep)
+
+    def check(self) -> None:
+        """Leave, where a stop is asked for."""
+        if self.report.stop is not None:
+            raise _Stopped
+
+    def cost(self, cell: Cell) -> float:
+        """Return roughly what a cell costs; the first of a plan pays for its search."""
+        if cell.plan == BASE:
+            return 0.0
+        runs = len(FIRST_RATES) + 1 if self.spec.learning_rate is None and cell.seed == 0 else 1
+        return runs * relative_cost(None if cell.plan == FULL else cell.blocks, self.n_blocks)
+
+    def tell(self, words: str) -> None:
+        """Report cells done, and the time left at the pace so far."""
+        done, left = (sum(map(self.cost, cells)) for cells in (self.todo[: self.n_done], self.todo[self.n_done :]))
+        if done:
+            words += f", about {_duration((time.perf_counter() - self.begun) * left / done)} left"
+        total = len(self.sweep.cells)
+        self.report.progress(total - len(self.todo) + self.n_done, total, words)
+
+
+def outwards(losses: dict[float, float]) -> float | None:
+    """Return the next rate to try where the best so far is at an edge of those tried; None where it is inside.
+
+    Args:
+        losses: rate -> validation loss, infinite where lost.
+    """
+    best = min(losses, key=lambda rate: losses[rate])
+    if best == min(losses):
+        return max((rate for rate in FURTHER[0] if rate < best), default=None)
+    if best == max(losses):
+        return min((rate for rate in FURTHER[1] if rate > best), default=None)
+    return None
+
+
+def _filled(cell: Cell, rate: float, tried: _Tried) -> Cell:
+    return replace(cell, learning_rate=rate, after=tried.test, seconds=tried.seconds, reason=None)
+
+
+def _score(metrics: Metrics) -> Score:
+    return Score(metrics.exact_match, metrics.loss)
+
+
+def _words(cell: Cell) -> str:
+    return f"run: {cell.plan if cell.plan == FULL else f'blocks {cell.plan}'}, seed {cell.seed}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
