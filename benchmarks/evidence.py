@@ -9,19 +9,29 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.evidence_files import RATES, find_site, read_site, write_site
+from benchmarks.evidence_report import print_report
 from benchmarks.sites import SITES, Site
-from lsf.files import finite, write_text
-from lsf.jobs.sweep import Sweep, SweepSpec, parse_sweep
+from lsf.jobs.sweep import FULL, Cell, Rate, Sweep, SweepSpec
 from lsf.reporting import Stop
 
-FOLDER = Path(__file__).parent / "evidence"
-STAGES = (("single", 2), ("single,window:2", 2), ("single,window:2", 3), ("single,window:2,suffix", 3))
-"""(Plans, seeds), measured on every site before the next stage begins."""
+STAGES = (
+    ("bundled", "single", 3),
+    ("stories260K", "single,window:2", 3),
+    ("bundled", "single,window:2", 3),
+    ("babyllama105", "single,window:2", 3),
+    ("bundled", "single,window:2,suffix", 3),
+)
+"""(Model, plans, seeds), in the order in which they are measured."""
+SMALL_SHARE = 20
+"""The small sample of the criteria has so many times fewer examples than the steps of one run see: read forward and
+backward once, it costs a twentieth of a full fine-tune, twice a tenth."""
 
 
 class Clock:
@@ -48,46 +58,57 @@ class Clock:
         """Files are written by `measure`."""
 
 
-def path_of(site: Site) -> Path:
-    """Return the file of a site's results."""
-    return FOLDER / f"{site.name}.json"
-
-
-def write_site(site: Site, sweep: Sweep, scores: dict[str, Any] | None) -> None:
-    """Write what is known of a site, compactly."""
-    value = {"metric": site.metric, "sweep": sweep.to_json(), "criteria": scores}
-    text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    write_text(path_of(site), text.replace('{"plan":', '\n{"plan":') + "\n")
-
-
-def read_site(site: Site) -> tuple[Sweep | None, dict[str, Any] | None]:
-    """Return a site's sweep and its criteria's scores, as far as they are there."""
-    if not path_of(site).exists():
-        return None, None
-    value = json.loads(path_of(site).read_text(encoding="utf-8"))
-    return parse_sweep(value["sweep"], str(path_of(site))), value["criteria"]
-
-
 def spec_of(site: Site, over: str, seeds: int) -> SweepSpec:
     """Return what a stage asks of a site."""
-    return SweepSpec(site.model, site.name, over, seeds=seeds, steps=site.steps, dtype="float32", device="cpu")
+    return SweepSpec(
+        site.model,
+        site.name,
+        over,
+        seeds=seeds,
+        steps=site.steps,
+        batch_size=site.batch_size,
+        eval_limit=site.eval_limit,
+        dtype="float32",
+        device="cpu",
+    )
 
 
 def measure(site: Site, over: str, seeds: int, clock: Clock) -> None:
     """Measure what one stage lacks on one site; files are written after every run."""
-    earlier, scores = read_site(site)
-    if earlier is not None and _covers(earlier, over, seeds) and scores is not None:
+    earlier, scores = read_site(site.name)
+    if earlier is not None and _covers(earlier, over, seeds) and scores is not None and "small" in scores:
         return
     from lsf.measure.loading import load_model  # noqa: PLC0415 torch, only where there is work
-    from lsf.training.sweeping import carry_out_sweep, start_sweep  # noqa: PLC0415
+    from lsf.training.sweep_start import start_sweep  # noqa: PLC0415
+    from lsf.training.sweeping import carry_out_sweep  # noqa: PLC0415
 
     print(f"{site.name}: {over}, {seeds} seeds", file=sys.stderr, flush=True)
     loaded, task = load_model(site.folder, "float32", "cpu"), site.task()
     sweep = start_sweep(loaded, task, spec_of(site, over, seeds), earlier)
-    if scores is None:
-        scores = score(loaded, task)
-        write_site(site, sweep, scores)
-    carry_out_sweep(loaded, task, sweep, clock, lambda known: write_site(site, known, scores))
+    sweep = replace(sweep, rates={**known_rates(site, sweep), **sweep.rates})
+    if scores is None or "small" not in scores:
+        limit = max(8, site.steps * site.batch_size // SMALL_SHARE)
+        scores = scores or score(loaded, task, 200)
+        scores |= {"small": score(loaded, task, limit) | {"limit": limit}}
+        write_site(site.name, site.metric, sweep, scores)
+    carry_out_sweep(loaded, task, sweep, clock, lambda known: write_site(site.name, site.metric, known, scores))
+
+
+def known_rates(site: Site, sweep: Sweep) -> dict[str, Rate]:
+    """Return rates that need no search: those of the table of lessons, and what follows for several blocks.
+
+    The table has the best rates of single blocks and of the whole model. Several blocks take the lowest rate of them,
+    and more than two no higher one than the whole model's. Other sites search every plan's rate.
+    """
+    table = json.loads(RATES.read_text(encoding="utf-8")).get(site.name.removeprefix("bundled-"))
+    if table is None:
+        return {}
+    found = {place: Rate(rate, ()) for place, rate in table.items()}
+    for cell in sweep.cells:
+        if len(cell.blocks) > 1 and cell.plan not in found:
+            parts = [table[str(block)] for block in cell.blocks] + [table[FULL]] * (len(cell.blocks) > 2)
+            found[cell.plan] = Rate(min(parts), ())
+    return found
 
 
 def _covers(sweep: Sweep, over: str, seeds: int) -> bool:
@@ -97,25 +118,59 @@ def _covers(sweep: Sweep, over: str, seeds: int) -> bool:
     return tried and asked <= set(sweep.spec.over.split(",")) and seeds <= sweep.spec.seeds
 
 
-def score(loaded: Any, task: Any) -> dict[str, Any]:
-    """Score the blocks by every criterion on training rows, and say how long each need took by itself."""
+def score(loaded: Any, task: Any, limit: int) -> dict[str, Any]:
+    """Return every criterion's scores on the training rows, and the wall seconds of an analysis for each need.
+
+    Args:
+        loaded: the model.
+        task: the data.
+        limit: examples read at most.
+    """
     from lsf.analysis.criteria import CRITERIA  # noqa: PLC0415
     from lsf.analysis.settings import AnalysisSettings  # noqa: PLC0415
     from lsf.measure.analyze import analyze  # noqa: PLC0415
     from lsf.reporting import Silent  # noqa: PLC0415
     from lsf.training.probing import probe_blocks  # noqa: PLC0415
 
-    found: dict[str, Any] = {"scores": {}, "seconds": {}, "blocks": None}
+    found: dict[str, Any] = {"scores": {}, "seconds": {}, "params": None}
     for need in dict.fromkeys(entry.needs for entry in CRITERIA.values()):
         names = tuple(name for name, entry in CRITERIA.items() if entry.needs == need)
-        settings = AnalysisSettings(criteria=names, split="train")
+        settings = AnalysisSettings(criteria=names, split="train", limit=limit)
         begun = time.perf_counter()
         analysis = analyze(loaded, task, settings, Silent(), probe_blocks)
         found["seconds"][need] = round(time.perf_counter() - begun, 3)
         found["scores"] |= {name: analysis.scores(name) for name in names}
         found["params"] = [block.n_params for block in analysis.blocks]
-    del found["blocks"]
     return found
+
+
+def again(asked: str) -> None:
+    """Measure one committed cell from scratch, at its committed rate, and print both.
+
+    Args:
+        asked: SITE:PLAN:SEED, such as `bundled-facts:5:0`.
+    """
+    name, plan, seed = asked.split(":")
+    known, _ = read_site(name)
+    if known is None:
+        raise SystemExit(f"There are no results of {name!r}; there are: {', '.join(SITES)}.")
+    by_key = {cell.key: cell for cell in known.cells if cell.after is not None}
+    cell = by_key.get((plan, int(seed)))
+    if cell is None or cell.learning_rate is None:
+        raise SystemExit(f"{name} has no measured plan {plan!r} of seed {seed}.")
+    from lsf.measure.loading import load_model  # noqa: PLC0415
+    from lsf.training.sweep_start import start_sweep  # noqa: PLC0415
+    from lsf.training.sweeping import carry_out_sweep  # noqa: PLC0415
+
+    site = SITES[name]
+    loaded, task = load_model(site.folder, "float32", "cpu"), site.task()
+    fresh = start_sweep(loaded, task, spec_of(site, "single", 1))
+    cells = (fresh.cells[0], Cell(plan, cell.blocks, cell.seed))
+    fresh = replace(fresh, cells=cells, rates={plan: Rate(cell.learning_rate, ())})
+    done = carry_out_sweep(loaded, task, fresh, Clock(1e9), lambda _sweep: None)
+    print(f"committed: {cell.after}\nagain:     {done.cells[1].after}")
+    others = [one.after for key, one in by_key.items() if key[0] == plan]
+    print("all seeds: " + ", ".join(f"{score.exact_match} / {score.loss}" for score in others if score))
 
 
 def main() -> None:
@@ -123,12 +178,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sites", default=",".join(SITES), help="names, separated by commas; default: all")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which it ends, between two steps")
+    parser.add_argument("--report", action="store_true", help="print the table from the committed results")
+    parser.add_argument("--again", metavar="SITE:PLAN:SEED", help="measure one cell from scratch")
     options = parser.parse_args()
-    FOLDER.mkdir(exist_ok=True)
+    names = options.sites.split(",")
+    if options.report:
+        found = {name: find_site(name, SITES[name].metric) for name in names}
+        print_report([one for one in found.values() if one is not None])
+        print("\nnot measured yet: " + (", ".join(name for name, one in found.items() if one is None) or "nothing"))
+        return
+    if options.again:
+        again(options.again)
+        return
     clock = Clock(options.seconds)
-    for over, seeds in STAGES:
-        for name in options.sites.split(","):
-            if SITES[name].there and clock.stop is None:
+    for model, over, seeds in STAGES:
+        for name in names:
+            if SITES[name].model == model and SITES[name].there and clock.stop is None:
                 measure(SITES[name], over, seeds, clock)
     if clock.stop is None:
         print("everything is measured", flush=True)

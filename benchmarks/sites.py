@@ -1,10 +1,12 @@
 """The sites of the study of evidence: a model and a task each, and how the tasks are read from the shared folder."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lsf.bundled.lessons import LESSONS, load_lesson
+from lsf.compare.regret import Metric
 from lsf.data.task import Example, Task, split_examples
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -33,8 +35,12 @@ class Site:
     """Reads the data."""
     steps: int
     """Optimizer steps of every run."""
-    metric: str
+    metric: Metric
     """exact_match or loss: what plans are judged by."""
+    batch_size: int = 16
+    """Examples per step."""
+    eval_limit: int = 256
+    """Validation and test examples read at most."""
 
     @property
     def folder(self) -> str:
@@ -67,26 +73,35 @@ def trec() -> Task:
 
 def shakespeare() -> Task:
     """Return pieces of plays whose next two words are to be written."""
-    words = (SHARED / "data/shakespeare/input.txt").read_text(encoding="utf-8").split()[: 20 * ROWS]
-    pieces = [words[start : start + 20] for start in range(0, len(words), 20)]
-    rows = [Example(" ".join(piece[:18]), " " + " ".join(piece[18:])) for piece in pieces if len(piece) == 20]
+    words = (SHARED / "data/shakespeare/input.txt").read_text(encoding="utf-8").split()[: 12 * ROWS]
+    pieces = [words[start : start + 12] for start in range(0, len(words), 12)]
+    rows = [Example(" ".join(piece[:10]), " " + " ".join(piece[10:])) for piece in pieces if len(piece) == 12]
     return split_examples("Shakespeare", rows)
+
+
+def alpaca() -> Task:
+    """Return instructions whose answer's first five words are to be written."""
+    rows = json.loads((SHARED / "data/alpaca/alpaca_en_demo.json").read_text(encoding="utf-8"))
+    pairs = ((f"{row['instruction']} {row['input']}".strip(), " ".join(row["output"].split()[:5])) for row in rows)
+    return split_examples("Alpaca", [Example(f"{asked}\n", answer) for asked, answer in pairs if answer])
 
 
 def _lesson(name: str) -> Site:
     return Site(f"bundled-{name}", "bundled", lambda: load_lesson(name), LESSONS[name].steps, "exact_match")
 
 
+def _real(model: str, name: str, task: Callable[[], Task]) -> Site:
+    return Site(f"{model}-{name}", model, task, steps=60, metric="loss", batch_size=8, eval_limit=128)
+
+
+TASKS = {"shakespeare": shakespeare, "trec": trec, "alpaca": alpaca, "sst2": sst2}
+"""Read from the shared folder."""
 SITES = {
     site.name: site
     for site in (
         *(_lesson(name) for name in ("facts", "labels", "sums", "aliases", "twohop", "dialect")),
-        Site("stories260K-sst2", "stories260K", sst2, 100, "loss"),
-        Site("stories260K-trec", "stories260K", trec, 100, "loss"),
-        Site("stories260K-shakespeare", "stories260K", shakespeare, 100, "loss"),
-        Site("babyllama105-sst2", "babyllama105", sst2, 100, "loss"),
-        Site("babyllama105-trec", "babyllama105", trec, 100, "loss"),
-        Site("babyllama105-shakespeare", "babyllama105", shakespeare, 100, "loss"),
+        *(_real("stories260K", name, task) for name, task in TASKS.items()),
+        *(_real("babyllama105", name, task) for name, task in TASKS.items()),
     )
 }
-"""In the order in which they are measured."""
+"""By name."""

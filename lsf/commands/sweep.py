@@ -33,7 +33,8 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     task = load_asked_task(arguments)
     reporter = TerminalReporter()
     loaded = load_asked_model(arguments, reporter)
-    from lsf.training.sweeping import carry_out_sweep, start_sweep
+    from lsf.training.sweep_start import start_sweep
+    from lsf.training.sweeping import carry_out_sweep
 
     try:
         with _listening(reporter):

@@ -8,18 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lsf.analysis.plan import Plan
 from lsf.data.encode import EncodedExample
 from lsf.data.task import Task
-from lsf.environment import environment
-from lsf.errors import BadInputError, DataError, RunError
+from lsf.errors import RunError
 from lsf.jobs.result import Metrics
-from lsf.jobs.sweep import BASE, FULL, Cell, Rate, Score, Sweep, SweepSpec, empty_cells
-from lsf.jobs.sweep_plans import plans_over, relative_cost
+from lsf.jobs.sweep import BASE, FULL, Cell, Rate, Score, Sweep
+from lsf.jobs.sweep_plans import relative_cost
 from lsf.measure.exhaustion import is_out_of_memory
-from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter
 from lsf.training.caching import forget_states, open_caching
@@ -54,45 +50,6 @@ class _Tried:
     """Of its steps."""
 
 
-def start_sweep(loaded: LoadedModel, task: Task, spec: SweepSpec, earlier: Sweep | None = None) -> Sweep:
-    """Return the sweep that is to be measured: an earlier one that is to go on, or an empty one.
-
-    An earlier sweep keeps its plans and seeds, whatever is asked for beside them.
-
-    Raises:
-        BadInputError: the earlier one measured something else, or `over` is not understood.
-        DataError: the task lacks the examples a sweep needs.
-    """
-    if not task.test:
-        raise DataError(f"A sweep scores plans on test examples and {task.name} has none; give data with more rows.")
-    if spec.learning_rate is None and not task.validation:
-        raise DataError(f"A sweep searches rates on validation examples and {task.name} has none; give a rate.")
-    n_blocks = loaded.info.n_blocks
-    plans = plans_over(spec.over, n_blocks)
-    weights, fingerprint = weights_hash(loaded.model), task.fingerprint
-    gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
-    if earlier is None:
-        cells = empty_cells(plans, n_blocks, spec.seeds)
-        return Sweep(spec, n_blocks, weights, fingerprint, cells, {}, 0.0, environment(gpu))
-    _check_same(earlier, spec, weights, fingerprint)
-    over = ",".join(dict.fromkeys(",".join((earlier.spec.over, spec.over)).replace(" ", "").split(",")))
-    spec = replace(spec, over=over, seeds=max(earlier.spec.seeds, spec.seeds))
-    cells = empty_cells(plans_over(over, n_blocks), n_blocks, spec.seeds)
-    known = {cell.key: cell for cell in earlier.cells if cell.after is not None}
-    return replace(earlier, spec=spec, cells=tuple(known.get(cell.key, cell) for cell in cells))
-
-
-def _check_same(earlier: Sweep, spec: SweepSpec, weights: str, fingerprint: str) -> None:
-    """Refuse to go on with a sweep whose numbers would not be comparable; more plans and seeds are welcome."""
-    free = {"over", "seeds"}
-    for name, value in vars(spec).items():
-        if name not in free and value != (old := getattr(earlier.spec, name)):
-            raise BadInputError(f"The sweep in the file was made with {name} {old}, not {value}; take another --json.")
-    for words, old, new in (("model's weights", earlier.weights, weights), ("data", earlier.fingerprint, fingerprint)):
-        if old != new:
-            raise BadInputError(f"The {words} changed since the sweep in the file was begun; take another --json.")
-
-
 def carry_out_sweep(loaded: LoadedModel, task: Task, sweep: Sweep, report: Reporter, save: Save) -> Sweep:
     """Measure what a sweep lacks, cell by cell, and return it; a failed run is a missing cell with its reason.
 
@@ -104,7 +61,7 @@ def carry_out_sweep(loaded: LoadedModel, task: Task, sweep: Sweep, report: Repor
     Args:
         loaded: the model the sweep names.
         task: the data it names.
-        sweep: as `start_sweep` returned it.
+        sweep: as `lsf.training.sweep_start.start_sweep` returned it.
         report: told of runs done, with the time left; partial results; any wish to stop ends the sweep where it is.
         save: called with the sweep so far after every cell.
     """

@@ -1,0 +1,60 @@
+"""The study's files under benchmarks/evidence: one compact JSON per site, and what a report reads of them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from lsf.compare.regret import Metric, complete_seeds, truth_of
+from lsf.compare.study import Site
+from lsf.files import finite, read_json, write_text
+from lsf.jobs.sweep import FULL, Sweep, parse_sweep
+
+FOLDER = Path(__file__).parent / "evidence"
+RATES = FOLDER / "lesson_rates.json"
+"""Lesson -> place -> best rate, from `python -m lsf.bundled.lesson_table --json` (whole runs, seed 0, validation)."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of one site."""
+
+    site: Site
+    """Truth and scores."""
+    seconds: Mapping[str, float]
+    """Need -> wall seconds of an analysis of the criteria that need it."""
+    full_seconds: float
+    """Mean wall seconds of the steps of one full fine-tune."""
+
+
+def path_of(name: str) -> Path:
+    """Return the file of a site's results."""
+    return FOLDER / f"{name}.json"
+
+
+def write_site(name: str, metric: Metric, sweep: Sweep, criteria: Mapping[str, Any] | None) -> None:
+    """Write what is known of a site, compactly, a line per cell."""
+    value = {"metric": metric, "sweep": sweep.to_json(), "criteria": criteria}
+    text = json.dumps(finite(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    write_text(path_of(name), text.replace('{"plan":', '\n{"plan":') + "\n")
+
+
+def read_site(name: str) -> tuple[Sweep | None, dict[str, Any] | None]:
+    """Return a site's sweep and its criteria's scores, as far as they are there."""
+    if not path_of(name).exists():
+        return None, None
+    value = read_json(path_of(name), "a site of the study")
+    return parse_sweep(value["sweep"], str(path_of(name))), value["criteria"]
+
+
+def find_site(name: str, metric: Metric) -> Found | None:
+    """Return a site as a report reads it, by the seeds that every single block has; None where there is none yet."""
+    sweep, criteria = read_site(name)
+    if sweep is None or criteria is None or (seeds := complete_seeds(sweep)) < 1:
+        return None
+    scores = {rule: values for rule, values in criteria["scores"].items() if None not in values}
+    site = Site(name, sweep.spec.model, truth_of(sweep, metric, seeds), scores)
+    full = mean(cell.seconds for cell in sweep.cells if cell.plan == FULL and cell.seconds is not None)
+    return Found(site, criteria["seconds"], full)
