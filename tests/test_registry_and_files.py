@@ -76,7 +76,7 @@ def test_reading_says_what_was_expected_and_where(tmp_path: Path) -> None:
         (["runs", "list", "--runs", "no"], "There is no folder no"),
         (
             ["tune", "--model", "bundled", "--data", "lesson:facts", "--runs", "r"],
-            "--plan --blocks --all --spec is required",
+            "--plan --blocks --all --spec --resume is required",
         ),
         (
             ["tune", "--model", "bundled", "--data", "lesson:facts", "--runs", "r", "--blocks", "9"],

@@ -14,7 +14,8 @@ from lsf.training.run import tune
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    model, runs, steps, checkpoint_steps = *sys.argv[1:3], *map(int, sys.argv[3:5])
+    model, runs = sys.argv[1:3]
+    steps, checkpoint_steps = map(int, sys.argv[3:5])
     examples = tuple(Example(f"the {word} is", " red .") for word in ("cat", "dog", "sun"))
     spec = RunSpec(model, "toy", Plan("tiny", 4, (2,)), steps=steps, batch_size=2, checkpoint_steps=checkpoint_steps)
     tune(load_model(model, "float32", "cpu"), Task("toy", examples, (), ()), spec, create_run(Path(runs), spec))

@@ -80,7 +80,8 @@ def test_there_is_no_dropout_and_the_model_can_be_switched_again_afterwards(tiny
     rows = encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
     (model, one, _), (_, two, _) = (run_fit(loaded, spec, rows, tmp_path) for _ in range(2))
     assert [row.loss for row in one] == [row.loss for row in two]
-    evaluated = evaluate(METHODS["full"].prepare(loaded, spec.plan, Scene()), [rows[i] for i in first_batch(len(rows))], 4)
+    batch = [rows[i] for i in first_batch(len(rows))]
+    evaluated = evaluate(METHODS["full"].prepare(loaded, spec.plan, Scene()), batch, 4)
     assert one[0].loss == pytest.approx(evaluated.loss, rel=1e-5)
     assert not model.training
     assert model.train().training
