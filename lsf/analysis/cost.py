@@ -18,13 +18,53 @@ def training_flops(analysis: Analysis, blocks: Sequence[int]) -> float:
     with its matrices). Attention's products, 2 d T per token and block over T tokens of context (causal), cost the same
     again forward and twice that backward wherever input gradients pass.
     """
-    params = [block.n_params for block in analysis.blocks]
-    head = 2.0 * analysis.model.width * analysis.model.vocab_size
-    attention = 2.0 * analysis.model.width * (analysis.data.mean_tokens or 0.0)
+    return law_flops(
+        [block.n_params for block in analysis.blocks],
+        head=2.0 * analysis.model.width * analysis.model.vocab_size,
+        attention=2.0 * analysis.model.width * (analysis.data.mean_tokens or 0.0),
+        lowest=min(blocks),
+        gradients=2.0 * sum(analysis.blocks[block].n_params for block in set(blocks)),
+    )
+
+
+def law_flops(params: Sequence[int], head: float, attention: float, lowest: int, gradients: float) -> float:
+    """Return FLOPs per token of one training step; see `training_flops`.
+
+    Args:
+        params: N_b of every block.
+        head: 2 d V.
+        attention: 2 d T.
+        lowest: the lowest block that gradients of its input or weights are computed in; L where none is.
+        gradients: of all weight gradients, 2 N_b per tuned block.
+    """
     forward = sum(2.0 * n + attention for n in params) + head
-    lowest = min(blocks)
     backward = head + sum(2.0 * n + 2.0 * attention for n in params[lowest:])
-    return forward + backward + sum(2.0 * params[block] for block in set(blocks))
+    return forward + backward + gradients
+
+
+def share_of_full(
+    params: Sequence[int],
+    head: float,
+    attention: float,
+    lowest: int,
+    tuned: Sequence[int],
+    tuned_head: bool = False,
+    gradients: float | None = None,
+) -> float:
+    """Return a plan's FLOPs per token over those of full fine-tuning, in (0, 1].
+
+    Args:
+        params: N_b of every block.
+        head: 2 d V.
+        attention: 2 d T.
+        lowest: the lowest block that gradients are computed in; L where none is.
+        tuned: tuned blocks.
+        tuned_head: whether the head is tuned.
+        gradients: of all weight gradients, where a method needs fewer than the tuned blocks' whole ones.
+    """
+    whole = 2.0 * sum(params[block] for block in tuned) + tuned_head * head
+    one = law_flops(params, head, attention, lowest, whole if gradients is None else min(gradients, whole))
+    return one / law_flops(params, head, attention, 0, 2.0 * sum(params) + head)
 
 
 def full_flops(analysis: Analysis) -> float:

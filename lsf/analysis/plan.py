@@ -20,9 +20,10 @@ class Predicted:
     flops_ratio: float | None = None
     """Training FLOPs per token over those of full fine-tuning, in (0, 1]."""
     memory_bytes: int | None = None
-    """Weights, gradients and optimizer state; activations not counted."""
+    """Weights, gradients and optimizer state, by counting; from a dry step (`step_seconds` is known): all that a run
+    takes above the loaded model, activations and prefix cache included, as runs measure it."""
     step_seconds: float | None = None
-    """Seconds of one optimizer step, from a dry step on this machine."""
+    """Seconds of one optimizer step, from a dry step on this machine; None without one."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lsf.analysis.plan import Plan, full_plan, load_plan, parse_blocks
+from lsf.commands.forecast import print_forecast
 from lsf.commands.sources import load_asked_model, load_asked_task, source_options
 from lsf.errors import BadInputError, RunPausedError
 from lsf.jobs.runs import create_run, reopen_run
@@ -42,20 +43,26 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, RunSpec, OWN)
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=_options_help())
     parser.add_argument("--runs", type=Path, metavar="DIR", help="folder the run's folder is made in")
+    parser.add_argument("--forecast", action="store_true", help="say what the run would need, and tune nothing")
     parser.set_defaults(command=tune_command)
 
 
 def tune_command(arguments: argparse.Namespace) -> int:
     """Fine-tune in the foreground; Ctrl-C once stops and keeps, twice discards; SIGTERM pauses."""
+    if arguments.forecast and arguments.resume:
+        raise BadInputError("--forecast tunes nothing, so there is nothing to resume; leave out one of the two.")
     known = _known_spec(arguments)
     if known is None and not (arguments.model and arguments.data):
         raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json, or --resume with a run.")
-    if arguments.runs is None and arguments.resume is None:
+    if arguments.runs is None and arguments.resume is None and not arguments.forecast:
         raise BadInputError("tune needs --runs, the folder the run's folder is made in.")
     task = load_asked_task(known or arguments)
     reporter = TerminalReporter()
     loaded = load_asked_model(known or arguments, reporter)
     spec = _asked_spec(arguments, loaded.info.n_blocks) if known is None else known
+    if arguments.forecast:
+        reporter.close()
+        return print_forecast(loaded, task, spec)
     from lsf.training.processes import agreed_folder, is_first
     from lsf.training.run import tune
 

@@ -4,11 +4,17 @@ import ctypes
 import gc
 import sys
 import threading
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 
 import psutil
 import torch
+
+from lsf.errors import OutOfMemoryError, RunError
+from lsf.jobs.spec import RunSpec
+from lsf.measure.exhaustion import is_out_of_memory
+from lsf.measure.loading import LoadedModel
 
 SAMPLE_SECONDS = 0.02
 """Time between two looks at the process's resident memory."""
@@ -76,3 +82,17 @@ def free_memory() -> None:
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim is not None:
             trim(0)
+
+
+@contextmanager
+def explained_memory(loaded: LoadedModel, spec: RunSpec) -> Iterator[None]:
+    """Turn every way of running out of memory into an `OutOfMemoryError` that says what would need less."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RunError) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"{loaded.info.device} ran out of memory while tuning {spec.plan.label} in batches of {spec.batch_size} "
+            "examples; a smaller batch, shorter examples or fewer blocks need less."
+        ) from None

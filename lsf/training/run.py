@@ -1,8 +1,6 @@
 """One run from start to end: search, before, tune, after, proof, weights, result.json."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -12,7 +10,7 @@ import torch
 
 from lsf.data.task import Task
 from lsf.environment import environment
-from lsf.errors import OutOfMemoryError, RunError, RunPausedError
+from lsf.errors import RunPausedError
 from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, latest_checkpoint
 from lsf.jobs.holding import Ending, finish, holding
 from lsf.jobs.result import RunResult, RunState, SearchTrial
@@ -26,9 +24,10 @@ from lsf.training.attempts import Attempt, Ground, fit_within_memory
 from lsf.training.base import answers_of, measure, measure_base
 from lsf.training.catalogue import options_of
 from lsf.training.fitting import FitSettings
+from lsf.training.forecast import expected
 from lsf.training.logbook import Logbook
 from lsf.training.material import Material, read_material
-from lsf.training.memory import PeakMemory, free_memory
+from lsf.training.memory import PeakMemory, explained_memory, free_memory
 from lsf.training.merging import latency_ratio
 from lsf.training.methods import METHODS, scene_of
 from lsf.training.proof import fingerprint, prove
@@ -123,6 +122,7 @@ class _Tuning:
         base = measure_base(loaded, material.test, spec.batch_size, self.end_where_asked)
         ending.add(before=base.metrics)
         self.end_where_asked()
+        ending.add(predicted=expected(loaded, material, spec, self.end_where_asked))
         with PeakMemory(loaded.device) as peak:
             attempt = fit_within_memory(self.ground(material, settings, ending))
         self.note(ending, attempt, peak)
@@ -240,17 +240,3 @@ class _Tuning:
         """Leave, where the run is to go on another time."""
         if self.report.stop == "pause":
             raise RunPausedError("Paused; it can be resumed.")
-
-
-@contextmanager
-def explained_memory(loaded: LoadedModel, spec: RunSpec) -> Iterator[None]:
-    """Turn every way of running out of memory into an `OutOfMemoryError` that says what would need less."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RunError) or not is_out_of_memory(error):
-            raise
-        raise OutOfMemoryError(
-            f"{loaded.info.device} ran out of memory while tuning {spec.plan.label} in batches of {spec.batch_size} "
-            "examples; a smaller batch, shorter examples or fewer blocks need less."
-        ) from None

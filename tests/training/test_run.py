@@ -18,8 +18,8 @@ from lsf.jobs.runs import load_run, read_metrics
 from lsf.measure.loading import load_model
 from lsf.measure.sharing import share_model
 from lsf.training.evaluation import evaluate
+from lsf.training.memory import explained_memory
 from lsf.training.proof import fingerprint
-from lsf.training.run import explained_memory
 from tests.training.conftest import Stopper, tuned
 
 

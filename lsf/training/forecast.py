@@ -1,0 +1,101 @@
+"""What a run will need before it starts: memory by part, seconds of a step, and what would fit instead."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from lsf.analysis.plan import Predicted
+from lsf.data.encode import context_length
+from lsf.data.task import Task
+from lsf.errors import RunError
+from lsf.jobs.smaller import smaller_spec
+from lsf.jobs.spec import RunSpec
+from lsf.measure.devices import list_devices
+from lsf.measure.exhaustion import is_out_of_memory
+from lsf.measure.loading import LoadedModel
+from lsf.training.evaluation import do_nothing
+from lsf.training.fitting import kept_random_state
+from lsf.training.footprint import Forecast, Offer
+from lsf.training.material import Material, read_material
+from lsf.training.memory import free_memory
+from lsf.training.processes import n_processes
+from lsf.training.trial import Trial
+
+
+def forecast(
+    loaded: LoadedModel,
+    task: Task,
+    spec: RunSpec,
+    free_bytes: int | None = None,
+    check: Callable[[], None] = do_nothing,
+    offering: bool = True,
+) -> Forecast:
+    """Say what a run will need, from passes over its longest examples that change nothing.
+
+    Weights, gradients and optimizer follow from counting. What does not fit by counting alone is not tried. Then the
+    single longest example is passed forward and backward; where a batch of its like would fit, the batch of the longest
+    examples is too, and is timed. No optimizer step is made; the loaded model is not changed, and all is freed.
+
+    Args:
+        loaded: the model the spec names.
+        task: the data the spec names.
+        spec: what is asked.
+        free_bytes: memory to plan with; None takes what the device has free now.
+        check: raises where nobody waits for the answer any more.
+        offering: whether to look for something smaller where it does not fit.
+
+    Raises:
+        DataError: the data cannot be used.
+        PlanError: the plan does not fit the model.
+        BadInputError: the method cannot do what the plan asks, or a cache was asked for that has no room.
+    """
+    free_memory()
+    free = _free_now(loaded) if free_bytes is None else free_bytes
+    material = read_material(loaded, task, spec)
+    with kept_random_state():
+        found = Trial(loaded, material, spec, free, check).forecast()
+        if found.fits is not False or not offering:
+            return found
+        return replace(found, offer=_offer(loaded, task, spec, material, free, check))
+
+
+def _offer(
+    loaded: LoadedModel, task: Task, spec: RunSpec, material: Material, free: int | None, check: Callable[[], None]
+) -> Offer | None:
+    """Return the first smaller version that fits, with all that was made smaller; None where there is none."""
+    words: list[str] = []
+    longest = context_length(loaded.context, spec.max_length)
+    while (smaller := smaller_spec(spec, longest)) is not None:
+        if smaller[0].max_length != spec.max_length:
+            material = read_material(loaded, task, smaller[0])
+        spec = smaller[0]
+        words = [*(word for word in words if word.partition(" ")[0] != smaller[1].partition(" ")[0]), smaller[1]]
+        found = Trial(loaded, material, spec, free, check).forecast()
+        if found.fits:
+            return Offer(spec, ", ".join(words), found)
+    return None
+
+
+def expected(loaded: LoadedModel, material: Material, spec: RunSpec, check: Callable[[], None]) -> Predicted:
+    """Return what a run is expected to cost, for its result: what its plan tells where no trial can be made.
+
+    Args:
+        loaded: the model the spec names.
+        material: rows of the run.
+        spec: what is asked.
+        check: raises where the run is asked to end.
+    """
+    if n_processes() > 1:
+        return spec.plan.predicted
+    try:
+        with kept_random_state():
+            return Trial(loaded, material, spec, _free_now(loaded), check).forecast().predicted
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RunError) or not is_out_of_memory(error):
+            raise
+        return spec.plan.predicted
+
+
+def _free_now(loaded: LoadedModel) -> int | None:
+    """Return the bytes the model's device has free."""
+    name = str(loaded.device)
+    return next((device.free_bytes for device in list_devices() if device.name == name), None)

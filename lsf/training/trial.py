@@ -1,0 +1,193 @@
+"""One run tried out without a step: what can be counted, and what passes over its longest examples tell."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import cycle, islice
+from statistics import median
+from typing import Any
+
+import torch
+
+from lsf.analysis.cost import TUNED_BYTES, share_of_full
+from lsf.analysis.plan import Plan
+from lsf.analysis.result import ModelInfo
+from lsf.jobs.spec import RunSpec
+from lsf.measure.exhaustion import is_out_of_memory
+from lsf.measure.loading import LoadedModel
+from lsf.training.batches import training_order
+from lsf.training.caching import blocks_of, decide, expected_bytes, prefix_depth
+from lsf.training.catalogue import options_of
+from lsf.training.checkpointing import recomputed
+from lsf.training.dry_step import peak_of_pass, time_pass
+from lsf.training.footprint import Forecast, Parts, verdict
+from lsf.training.material import Material
+from lsf.training.memory import free_memory
+from lsf.training.methods import METHODS, Scene
+
+RUN_SHARE = 0.9
+"""Share of the free memory a run may be expected to take: allocators waste some, and others use the machine too."""
+BATCHES_LOOKED_AT = 200
+"""The first so many batches tell how long the median one is."""
+STAND_INS = {"fish": "random_mask", "lt_sft": "full"}
+"""Methods that search the data for what they tune: another that steps alike is tried instead. What `lt_sft` needs most
+is needed by its first, dense tuning."""
+
+
+@dataclass(frozen=True)
+class _Passes:
+    """What the dry passes told; None where they were not made."""
+
+    own: int | None = None
+    """Bytes of tensors the prepared model does not share."""
+    activations: int | None = None
+    """Peak bytes of a pass over the longest micro-batch, gradients left out."""
+    seconds: float | None = None
+    """Of a forward and backward pass over it."""
+    dense: bool = True
+    """Whether whole weight gradients are computed."""
+
+
+class Trial:
+    """One forecast in the making: counting first, then passes as far as there is room for them."""
+
+    def __init__(
+        self, loaded: LoadedModel, material: Material, spec: RunSpec, free: int | None, check: Callable[[], None]
+    ) -> None:
+        """Count what can be counted.
+
+        Args:
+            loaded: the base model; it is not changed.
+            material: rows of the run.
+            spec: what is asked.
+            free: bytes to plan with; None where they are not known.
+            check: raises where nobody waits for the answer any more.
+
+        Raises:
+            BadInputError: the method cannot do what the plan asks, or the cache asked for has no room.
+            PlanError: the plan does not fit the model.
+        """
+        self.loaded, self.material, self.spec, self.free, self.check = loaded, material, spec, free, check
+        self.micro = spec.micro_batch or spec.batch_size
+        self.options = options_of(spec.method, spec.options)
+        self.trainable = METHODS[spec.method].count(loaded, spec.plan, self.options)
+        visits = material.steps * spec.batch_size
+        self.cache, _, self.depth = decide(loaded, spec.plan, material.train, spec.cache, visits)
+        self.often_cached = self.depth > 0 and visits >= 2 * len(material.train)
+
+    def forecast(self) -> Forecast:
+        """Try it as far as there is room; all that was taken is given back."""
+        passes, unfit = _Passes(), not self._has_room_for(self._parts(_Passes()).known)
+        if not unfit:
+            try:
+                passes = self._passes()
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                unfit = True
+            finally:
+                free_memory()
+        parts = self._parts(passes)
+        device = str(self.loaded.device)
+        fits, sentence = verdict(parts, self.free, device, RUN_SHARE)
+        if unfit and fits is not False:  # the device said so itself
+            fits, sentence = False, f"{device} ran out of memory in a trial pass over the longest examples."
+        return Forecast(
+            self.spec, device, self.trainable, self._flops_ratio(passes.dense), parts, passes.seconds, self.free, fits,
+            sentence,
+        )  # fmt: skip
+
+    def _parts(self, passes: _Passes) -> Parts:
+        cached = self.cache == "memory" and self.loaded.device.type != "cuda"  # kept in main memory
+        info = self.loaded.info
+        return Parts(
+            own_weights=4 * self.trainable if passes.own is None else passes.own,
+            gradients=4 * self.trainable,
+            optimizer=(TUNED_BYTES - 4) * self.trainable,
+            activations=passes.activations,
+            cache=expected_bytes(self.material.train, info.width, info.dtype) if cached else 0,
+        )
+
+    def _has_room_for(self, count: int) -> bool:
+        return self.free is None or count <= RUN_SHARE * self.free
+
+    def _passes(self) -> _Passes:
+        loaded, spec = self.loaded, self.spec
+        longest = sorted(self.material.train, key=lambda row: -len(row.ids))
+        rows = list(islice(cycle(longest), self.micro))  # batches are full, also where the data is smaller than one
+        self.check()
+        model = METHODS[STAND_INS.get(spec.method, spec.method)].prepare(loaded, spec.plan, self._scene())
+        own, dense = _own_bytes(model, loaded), _whole_gradients(model, loaded, spec)
+        with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
+            one = self._activations(model, rows[:1])
+            scaled = _Passes(own, one * len(rows), None, dense)
+            self.check()
+            if not self._has_room_for(self._parts(scaled).known):
+                return scaled
+            whole = self._activations(model, rows) if len(rows) > 1 else one
+            self.check()
+            timed = time_pass(model, loaded, rows, self.depth if self.often_cached else 0)
+        share = self._median_tokens() / (len(rows) * len(rows[0].ids))
+        repeats = spec.batch_size // self.micro
+        return _Passes(own, whole, (timed.seconds - timed.prefix_seconds) * repeats * share, dense)
+
+    def _activations(self, model: Any, rows: Any) -> int:
+        """Return the peak of a pass above weights and gradients: the gradients of earlier micro-batches stay."""
+        wanted = [value for value in model.parameters() if value.requires_grad]
+        for value in wanted:
+            value.grad = torch.zeros_like(value) if self.micro < self.spec.batch_size else None
+        there = sum(0 if value.grad is None else value.grad.nbytes for value in wanted)
+        peak = peak_of_pass(model, self.loaded, rows)
+        gradients = sum(value.grad.nbytes for value in wanted if value.grad is not None)
+        return max(0, peak + there - gradients)
+
+    def _scene(self) -> Scene:
+        name = STAND_INS.get(self.spec.method, self.spec.method)
+        given = {"fraction": self.options.fraction} if name == "random_mask" else {}
+        options = self.options if name == self.spec.method else options_of(name, given)
+        return Scene(options, self.material.train, self.spec.seed, self.spec.batch_size, self.loaded.info.dtype)
+
+    def _median_tokens(self) -> float:
+        """Return the tokens, padding counted, of the median micro-batch."""
+        steps = min(self.material.steps, BATCHES_LOOKED_AT)
+        order = training_order(len(self.material.train), steps * self.spec.batch_size, self.spec.seed)
+        lengths = [len(self.material.train[number].ids) for number in order]
+        starts = range(0, len(lengths), self.micro)
+        return self.micro * median(max(lengths[start : start + self.micro]) for start in starts)
+
+    def _flops_ratio(self, dense: bool) -> float:
+        info, plan = self.loaded.info, self.spec.plan
+        lengths = [len(row.ids) for row in self.material.train]
+        return share_of_full(
+            [sum(value.numel() for value in block.parameters()) for block in blocks_of(self.loaded.model, self.loaded)],
+            head=2.0 * info.width * info.vocab_size,
+            attention=2.0 * info.width * sum(lengths) / len(lengths),
+            lowest=_lowest(plan, info),
+            gradients=2.0 * self.trainable if not dense else None,
+            tuned=plan.blocks,
+            tuned_head=plan.head,
+        )
+
+
+def _lowest(plan: Plan, info: ModelInfo) -> int:
+    """Return the lowest block that a backward pass reaches; L where it reaches none."""
+    reached = plan.blocks or plan.embedding or (plan.head and info.tied_head)
+    return prefix_depth(plan, info.tied_head) if reached else info.n_blocks
+
+
+def _own_bytes(model: Any, loaded: LoadedModel) -> int:
+    """Return the bytes of the tensors a prepared model does not share with the loaded one."""
+    base = {value.untyped_storage().data_ptr() for value in (*loaded.model.parameters(), *loaded.model.buffers())}
+    own = {
+        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
+        for value in (*model.parameters(), *model.buffers())
+    }
+    return sum(count for place, count in own.items() if place not in base)
+
+
+def _whole_gradients(model: Any, loaded: LoadedModel, spec: RunSpec) -> bool:
+    """Say whether the backward pass computes gradients of whole matrices of the planned blocks."""
+    blocks = blocks_of(model, loaded)
+    modules: list[Any] = [module for block in spec.plan.blocks for module in blocks[block].modules()]
+    with torch.enable_grad():
+        weights = [weight for module in modules if isinstance(weight := getattr(module, "weight", None), torch.Tensor)]
+    return any(weight.requires_grad and weight.numel() >= loaded.info.width**2 for weight in weights)

@@ -1,0 +1,210 @@
+"""What a run is expected to need, beside what real runs take."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from lsf.analysis.cost import predict
+from lsf.analysis.plan import Plan, full_plan
+from lsf.analysis.result import Analysis, BlockRow, DataInfo, Timing
+from lsf.cli import main
+from lsf.data.sources import load_task
+from lsf.errors import BadInputError
+from lsf.jobs.result import load_result
+from lsf.measure.identity import weights_hash
+from lsf.measure.loading import load_model
+from lsf.training.catalogue import CATALOGUE
+from lsf.training.dry_step import Held
+from lsf.training.fitting import FitSettings, fit
+from lsf.training.forecast import expected, forecast
+from lsf.training.material import read_material
+from lsf.training.methods import METHODS, Scene
+from lsf.training.trial import RUN_SHARE
+from tests.training.conftest import tuned
+
+ROOMY = 10**12
+
+
+@pytest.fixture(scope="module")
+def gpt2(tiny):
+    """A family with biases, so that every method can do something."""
+    return load_model(str(tiny("gpt2")), "float32", "cpu")
+
+
+def foresee(*arguments: Any) -> Any:
+    """`forecast`, for tests that read parts they know to be there."""
+    return forecast(*arguments)
+
+
+def test_weights_gradients_and_optimizer_are_four_four_and_eight_bytes_per_tuned_parameter(loaded, task, spec):
+    found = foresee(loaded, task, spec, ROOMY)
+    count = sum(p.numel() for p in loaded.model.get_submodule(loaded.anatomy.block_names[2]).parameters())
+    assert found.trainable_params == count
+    assert (found.parts.own_weights, found.parts.gradients, found.parts.optimizer) == (4 * count, 4 * count, 8 * count)
+    assert found.parts.activations
+    assert found.parts.total == 16 * count + found.parts.activations + found.parts.cache
+    assert found.predicted.memory_bytes == found.parts.total
+
+
+def test_a_prefix_cache_counts_one_state_per_token_of_the_training_rows(loaded, task, spec):
+    rows = read_material(loaded, task, spec).train
+    cached = foresee(loaded, task, replace(spec, cache="memory"), ROOMY)
+    assert cached.parts.cache == sum(len(row.ids) for row in rows) * loaded.info.width * 4
+    assert foresee(loaded, task, replace(spec, cache="off"), ROOMY).parts.cache == 0
+
+
+def test_a_batch_larger_than_the_data_is_tried_at_its_full_size(loaded, task, spec):
+    few = replace(task, train=task.train[:3])
+    found = foresee(loaded, few, replace(spec, batch_size=12, cache="off"), ROOMY)
+    once = foresee(loaded, few, replace(spec, batch_size=3, cache="off"), ROOMY)
+    assert found.parts.activations > 3 * once.parts.activations
+
+
+def test_smaller_micro_batches_and_activation_checkpointing_are_expected_to_need_less(loaded, task, spec):
+    whole = foresee(loaded, task, replace(spec, plan=full_plan("tiny", 4), batch_size=8), ROOMY)
+    one = foresee(loaded, task, replace(whole.spec, micro_batch=1), ROOMY)
+    again = foresee(loaded, task, replace(whole.spec, activation_checkpointing="non_reentrant"), ROOMY)
+    assert one.parts.activations < whole.parts.activations / 2
+    assert again.parts.activations < whole.parts.activations
+    assert one.parts.gradients == whole.parts.gradients
+
+
+@pytest.mark.parametrize("micro", [None, 2])
+@pytest.mark.parametrize("plan", [Plan("tiny", 4, (2,)), full_plan("tiny", 4)], ids=["block", "full"])
+def test_the_storages_of_a_real_loop_peak_within_a_quarter_of_the_forecast(loaded, task, spec, tmp_path, plan, micro):
+    asked = replace(spec, plan=plan, batch_size=8, micro_batch=micro, cache="off")
+    found = foresee(loaded, task, asked, ROOMY)
+    settings = FitSettings(1e-3, 4, 8, 0, 0.0, 0, "float32", micro)
+    with Held() as held:
+        held.know(loaded.model)
+        model = METHODS["full"].prepare(loaded, plan, Scene())
+        fit(model, read_material(loaded, task, asked).train, settings, tmp_path, lambda row: None, lambda: None)
+    assert 0.8 <= held.peak / found.parts.total <= 1.25
+
+
+@pytest.mark.slow
+def test_the_process_of_a_real_run_grows_by_at_most_two_and_a_half_times_the_forecast(shared, folder, spec):
+    model = load_model(str(shared / "models" / "babyllama105"), "float32", "cpu")
+    task = load_task("lesson:facts", None, None)
+    for plan in (full_plan("b", 5), Plan("b", 5, (3, 4))):
+        asked = replace(spec, plan=plan, batch_size=16, eval_limit=8)
+        result = tuned(model, task, asked, folder(asked))
+        assert result.predicted.memory_bytes <= result.peak_memory_bytes <= 2.5 * result.predicted.memory_bytes
+
+
+def test_a_forecast_changes_nothing_and_leaves_the_random_state_alone(loaded, task, spec):
+    before, drawn = weights_hash(loaded.model), torch.random.get_rng_state()
+    foresee(loaded, task, replace(spec, plan=full_plan("tiny", 4), method="lora", learning_rate=1e-3), ROOMY)
+    assert weights_hash(loaded.model) == before
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert all(value.grad is None and not value.requires_grad for value in loaded.model.parameters())
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "full"])
+def test_every_method_has_a_forecast_of_what_its_optimizer_holds(gpt2, task, spec, method):
+    options = {"d": 50} if method in ("did", "said") else {}
+    asked = replace(spec, method=method, options=options, learning_rate=CATALOGUE[method].learning_rate)
+    found = foresee(gpt2, task, asked, ROOMY)
+    assert found.fits
+    assert 0 < found.trainable_params < foresee(gpt2, task, spec, ROOMY).trainable_params
+    assert found.parts.optimizer == 8 * found.trainable_params
+    assert found.step_seconds > 0
+    assert 0 < found.flops_ratio <= foresee(gpt2, task, spec, ROOMY).flops_ratio
+
+
+def test_the_flops_ratio_is_that_of_the_cost_model(loaded, task, spec):
+    rows = read_material(loaded, task, spec).train
+    counts = [sum(p.numel() for p in block.parameters()) for block in loaded.anatomy.blocks]
+    analysis = Analysis(
+        model=loaded.info,
+        data=DataInfo("toy", "all", 1, 1, 0, "first", "lens", "even", sum(len(row.ids) for row in rows) / len(rows)),
+        states=(),
+        blocks=tuple(BlockRow(index, count, {}) for index, count in enumerate(counts)),
+        timing=Timing(1.0, 1.0, 1.0),
+        environment={},
+    )
+    for blocks in ((2,), (0, 3)):
+        found = foresee(loaded, task, replace(spec, plan=Plan("tiny", 4, blocks)), ROOMY)
+        assert found.flops_ratio == pytest.approx(predict(analysis, blocks).flops_ratio)
+
+
+def test_what_cannot_fit_by_counting_alone_is_not_tried(loaded, task, full):
+    needed = foresee(loaded, task, full, ROOMY).parts
+    found = foresee(loaded, task, full, needed.own_weights // 2)
+    assert found.fits is False
+    assert (found.parts.activations, found.step_seconds) == (None, None)
+    assert "needs at least" in found.sentence
+    assert "does not fit" in found.sentence
+
+
+def test_a_run_that_just_does_not_fit_is_offered_smaller_and_the_offer_fits(loaded, task, full):
+    asked = replace(full, batch_size=8)
+    total = foresee(loaded, task, asked, ROOMY).parts.total
+    found = foresee(loaded, task, asked, int(0.99 * total / RUN_SHARE))
+    assert found.fits is False
+    assert found.offer is not None
+    assert found.offer.words == "one example at a time, activations computed again"
+    assert found.offer.spec.plan == asked.plan
+    assert found.offer.forecast.fits
+    assert found.offer.forecast.parts.total < total
+    assert foresee(loaded, task, found.offer.spec, found.free_bytes).fits
+    roomier = foresee(loaded, task, asked, int(1.01 * total / RUN_SHARE))
+    assert (roomier.fits, roomier.offer) == (True, None)
+
+
+def test_where_less_activation_memory_does_not_help_fewer_blocks_are_offered(loaded, task, full):
+    found = foresee(loaded, task, full, int(0.5 * foresee(loaded, task, full, ROOMY).parts.known))
+    assert found.offer is not None
+    assert 0 < len(found.offer.spec.plan.blocks) < 4
+    assert found.offer.spec.plan.label in found.offer.words
+    assert found.offer.forecast.parts.total <= RUN_SHARE * found.free_bytes
+
+
+def test_nothing_is_offered_where_nothing_fits(loaded, task, spec):
+    found = foresee(loaded, task, spec, 1000)
+    assert (found.fits, found.offer) == (False, None)
+
+
+def test_a_device_that_runs_out_in_the_trial_is_told_apart_from_one_that_has_room(loaded, task, spec, monkeypatch):
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("lsf.training.trial.peak_of_pass", exhausted)
+    found = foresee(loaded, task, spec, None)
+    assert found.fits is False
+    assert found.sentence == "cpu ran out of memory in a trial pass over the longest examples."
+    material = read_material(loaded, task, spec)
+    assert expected(loaded, material, spec, lambda: None).step_seconds is None
+
+
+def test_an_answer_nobody_waits_for_is_given_up(loaded, task, spec):
+    def leave():
+        raise BadInputError("nobody waits")
+
+    with pytest.raises(BadInputError, match="nobody waits"):
+        foresee(loaded, task, spec, ROOMY, leave)
+
+
+def test_a_run_tells_what_was_predicted_beside_what_was_measured(loaded, task, spec, folder):
+    place = folder(spec)
+    tuned(loaded, task, spec, place)
+    result: Any = load_result(place / "result.json")
+    assert result.predicted.trainable_params == result.measured.trainable_params
+    assert result.predicted.step_seconds > 0
+    assert result.predicted.memory_bytes > 16 * result.trainable_params
+
+
+def test_a_forecast_on_the_command_line_is_printed_and_tunes_nothing(tiny, tmp_path, capsys):
+    data = tmp_path / "data.jsonl"
+    data.write_text("\n".join(json.dumps({"prompt": "the cat is", "completion": f" {c}"}) for c in ("red", "blue") * 9))
+    asked = ["tune", "--model", str(tiny("llama")), "--data", str(data), "--blocks", "1", "--forecast"]
+    assert main([*asked, "--runs", str(tmp_path / "runs"), "--device", "cpu"]) == 0
+    told = capsys.readouterr().out
+    assert "memory: activations" in told
+    assert "it fits." in told
+    assert not (tmp_path / "runs").exists()
+    assert main(["tune", "--resume", str(tmp_path), "--forecast"]) == 2
+    assert "nothing to resume" in capsys.readouterr().err
