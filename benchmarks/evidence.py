@@ -18,13 +18,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.evidence_files import RATES, find_site, read_site, write_site
 from benchmarks.evidence_report import print_report
 from benchmarks.sites import SITES, Site
-from lsf.jobs.sweep import FULL, Cell, Rate, Sweep, SweepSpec
+from lsf.jobs.sweep import BASE, FULL, Cell, Rate, Sweep, SweepSpec
 from lsf.reporting import Stop
 
 STAGES = (
     ("bundled", "single", 3),
-    ("stories260K", "single,window:2", 3),
     ("bundled", "single,window:2", 3),
+    ("stories260K", "single,window:2", 3),
     ("babyllama105", "single,window:2", 3),
     ("bundled", "single,window:2,suffix", 3),
 )
@@ -91,14 +91,39 @@ def measure(site: Site, over: str, seeds: int, clock: Clock) -> None:
         scores = scores or score(loaded, task, 200)
         scores |= {"small": score(loaded, task, limit) | {"limit": limit}}
         write_site(site.name, site.metric, sweep, scores)
+    sweep = searched_rates(loaded, task, sweep, clock)
     carry_out_sweep(loaded, task, sweep, clock, lambda known: write_site(site.name, site.metric, known, scores))
+
+
+def searched_rates(loaded: Any, task: Any, sweep: Sweep, clock: Clock) -> Sweep:
+    """Search one rate per number of tuned blocks, on the plan in the middle; the others of that size take it over.
+
+    A search takes whole runs under seed 0, judged on validation; its best run is a cell of the sweep.
+    """
+    from lsf.training.sweeping import carry_out_sweep  # noqa: PLC0415
+
+    for size in sorted({len(cell.blocks) for cell in sweep.cells if cell.plan != BASE}):
+        plans = list(dict.fromkeys(cell.plan for cell in sweep.cells if len(cell.blocks) == size))
+        middle = plans[len(plans) // 2]
+        if any(plan in sweep.rates for plan in plans) or clock.stop is not None:
+            continue
+        asked = tuple(cell for cell in sweep.cells if cell.plan == BASE or cell.key == (middle, 0))
+        done = carry_out_sweep(loaded, task, replace(sweep, cells=asked), clock, lambda _sweep: None)
+        measured = {cell.key: cell for cell in done.cells if cell.after is not None}
+        cells = tuple(measured.get(cell.key, cell) for cell in sweep.cells)
+        if middle not in done.rates:
+            continue
+        rates = {plan: Rate(done.rates[middle].learning_rate, ()) for plan in plans}
+        rates = {**sweep.rates, **rates, middle: done.rates[middle]}
+        sweep = replace(sweep, cells=cells, rates=rates, seconds=done.seconds)
+    return sweep
 
 
 def known_rates(site: Site, sweep: Sweep) -> dict[str, Rate]:
     """Return rates that need no search: those of the table of lessons, and what follows for several blocks.
 
     The table has the best rates of single blocks and of the whole model. Several blocks take the lowest rate of them,
-    and more than two no higher one than the whole model's. Other sites search every plan's rate.
+    and more than two no higher one than the whole model's. Other sites search a rate per number of blocks.
     """
     table = json.loads(RATES.read_text(encoding="utf-8")).get(site.name.removeprefix("bundled-"))
     if table is None:

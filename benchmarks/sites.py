@@ -91,7 +91,7 @@ def _lesson(name: str) -> Site:
 
 
 def _real(model: str, name: str, task: Callable[[], Task]) -> Site:
-    return Site(f"{model}-{name}", model, task, steps=60, metric="loss", batch_size=8, eval_limit=128)
+    return Site(f"{model}-{name}", model, task, steps=40, metric="loss", batch_size=8, eval_limit=128)
 
 
 TASKS = {"shakespeare": shakespeare, "trec": trec, "alpaca": alpaca, "sst2": sst2}

@@ -43,7 +43,7 @@ class _Tried:
     """One run."""
 
     validation: float
-    """Nats per token; infinite where there is no validation split."""
+    """Nats per token; infinite where it was not asked for."""
     test: Score
     """On the test split."""
     seconds: float
@@ -106,7 +106,7 @@ class _Sweeping:
             rate = self.spec.learning_rate or self.found_rate(cell, folder)
             if isinstance(rate, Cell):
                 return rate
-            tried = self.tried(cell, rate, folder, _words(cell))
+            tried = self.tried(cell, rate, folder, _words(cell), judged=False)
         except (RuntimeError, MemoryError) as error:
             if not (isinstance(error, RunError) or is_out_of_memory(error)):
                 raise
@@ -123,7 +123,7 @@ class _Sweeping:
         while rates:
             rate = rates.pop(0)
             try:
-                found[rate] = self.tried(first, rate, folder, f"{_words(first)}, trying rate {rate:g}")
+                found[rate] = self.tried(first, rate, folder, f"{_words(first)}, trying rate {rate:g}", judged=True)
             except DivergedError:
                 found[rate] = None
             one = found[rate]
@@ -136,8 +136,8 @@ class _Sweeping:
         self.sweep = replace(self.sweep, rates={**self.sweep.rates, cell.plan: Rate(best, told)})
         return _filled(cell, best, tried) if cell.seed == 0 else best
 
-    def tried(self, cell: Cell, rate: float, folder: Path, words: str) -> _Tried:
-        """Tune one plan at one rate under one seed and measure it."""
+    def tried(self, cell: Cell, rate: float, folder: Path, words: str, judged: bool) -> _Tried:
+        """Tune one plan at one rate under one seed and measure it, on validation too where its rate is judged."""
         self.check()
         self.tell(words)
         loaded, spec = self.loaded, self.spec
@@ -162,7 +162,7 @@ class _Sweeping:
         finally:
             caching.close()
         self.check()
-        validation = self.evaluated(model, self.material.validation).loss if self.material.validation else None
+        validation = self.evaluated(model, self.material.validation).loss if judged else None
         test = _score(self.evaluated(model, self.material.test))
         if test.loss is None or not math.isfinite(test.loss):
             raise DivergedError("The tuned model's loss is not finite.")
