@@ -96,7 +96,7 @@ class Regret:
     """True where the regret is at most the spread over seeds, pooled over both plans; None below two seeds."""
 
 
-def truth_of(sweep: Sweep, metric: Metric, n_seeds: int | None = None) -> Truth:
+def truth_of(sweep: Sweep, metric: str, n_seeds: int | None = None) -> Truth:
     """Read a sweep by one metric; a loss is turned round, so that higher is better.
 
     Args:
@@ -230,7 +230,7 @@ def seed_agreement(truth: Truth) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _value(cell: Cell, metric: Metric) -> float | None:
+def _value(cell: Cell, metric: str) -> float | None:
     value = None if cell.after is None else getattr(cell.after, metric)
     return None if value is None else -value if metric == "loss" else value
 
