@@ -24,6 +24,7 @@ st.navigation(
         st.Page("pages/choose.py", title="4 Choose"),
         st.Page("pages/tune.py", title="5 Fine-tune"),
         st.Page("pages/compare.py", title="6 Compare"),
+        st.Page("pages/places.py", title="Where x how"),
     ],
     position="top",
 ).run()

@@ -11,7 +11,7 @@ from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
 from lsf.measure.sharing import share_model
 from lsf.training.methods.places import planned_names
-from lsf.training.methods.projections import KINDS, Projection, project
+from lsf.training.methods.projections import KINDS, Fastfood, KeptFastfood, Projection, project
 from lsf.training.methods.scene import Scene
 from lsf.training.parametrization import Parametrization, parametrize_
 
@@ -75,11 +75,13 @@ class IntrinsicMethod:
         """
         d, groups = self.count(loaded, plan, scene.options), self.groups(loaded, plan)
         n_groups = max(groups.values()) + 1 if self.scaled else 0
+        fast = KeptFastfood if scene.keep_draws else Fastfood
+        kind = fast if scene.options.projection == "fastfood" else KINDS[scene.options.projection]
         model = share_model(loaded.model)
         coordinates = Coordinates(d - n_groups, n_groups).to(loaded.device)
         for index, (name, group) in enumerate(groups.items()):
             size = model.get_parameter(name).numel()
-            projection = KINDS[scene.options.projection](d - n_groups, size, f"{scene.seed}/{index}")
+            projection = kind(d - n_groups, size, f"{scene.seed}/{index}")
             parametrize_(model, name, Moved(coordinates, projection, group))
         model.add_module(NAME, coordinates)
         return model.eval()

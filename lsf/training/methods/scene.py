@@ -37,6 +37,8 @@ class Scene:
     """How the run is asked to stop, if it is."""
     check: Callable[[], None] = do_nothing
     """Raises where the run is to end."""
+    keep_draws: bool = False
+    """Whether what a projection draws stays in memory: faster, and no longer small (lsf.training.dimension)."""
 
 
 def scene_of(

@@ -1,0 +1,269 @@
+"""Where x how as a picture: one cell per place and method, its number, its colour by the ratio to full fine-tuning."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from lsf.compare.table import Row
+from lsf.figures.curves import role_mark
+from lsf.figures.palette import NEUTRAL, SMALL_SIZE, WITHOUT_LEGEND, new_figure
+from lsf.figures.picture import Picture
+from lsf.registry import Registry
+
+WIDEST = 8.0
+"""Ratios beyond this (or below one over it) have the strongest colour."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number that the grid can show."""
+
+    name: str
+    """Column of a comparison's row."""
+    label: str
+    """What a person reads, with the unit."""
+    short: str
+    """The number without unit in a title."""
+    factor: float = 1.0
+    """From the column's unit to the label's."""
+    percent: bool = False
+    """Whether it is a share, written in percent."""
+    more_is_better: bool = False
+    """Of the quality; costs are better small."""
+
+
+MEASURES: Registry[Measure] = Registry(
+    "measure",
+    [
+        Measure("exact_match_after", "test exact match", "exact match", percent=True, more_is_better=True),
+        Measure("loss_after", "test loss (nats per token)", "test loss"),
+        Measure("seconds", "training time (s)", "training time"),
+        Measure("peak_memory_bytes", "peak memory (MB)", "peak memory", 1e-6),
+        Measure("stored_bytes", "stored (kB)", "stored bytes", 1e-3),
+        Measure("latency_ratio", "latency over the base's", "latency"),
+        Measure("forgetting", "forgetting (nats per token)", "forgetting"),
+    ],
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run in the grid."""
+
+    place: str
+    """Where: label of the plan."""
+    method: str
+    """How."""
+    row: Row
+    """What was measured, as far as the run has come."""
+    role: str
+    """What the place stands for."""
+
+    def value(self, measure: Measure) -> float | None:
+        """Return the number in the measure's unit; None where it is not known."""
+        value = getattr(self.row, measure.name)
+        return None if value is None else float(value) * measure.factor
+
+
+def draw_places(cells: Sequence[Cell], measure: str = "exact_match_after", picked: str | None = None) -> Picture:
+    """Draw the grid.
+
+    Args:
+        cells: at least one; those that have not ended show how they stand.
+        measure: a key of `MEASURES`.
+        picked: id of the run whose cell is framed.
+
+    Returns:
+        A picture whose cells carry the id of their run in `customdata`, so that a click can pick it.
+    """
+    shown = MEASURES[measure]
+    places, methods = (list(dict.fromkeys(getattr(cell, name) for cell in cells)) for name in ("place", "method"))
+    at = {(cell.place, cell.method): cell for cell in cells}
+    grid = [[at.get((place, method)) for method in methods] for place in places]
+    reference = full_value(cells, shown)
+    figure = new_figure(_title(cells, shown, reference), height=190 + 46 * len(places), margin=WITHOUT_LEGEND)
+    figure.add_heatmap(
+        z=[[_colour(cell, shown, reference) for cell in line] for line in grid],
+        x=methods,
+        y=places,
+        zmin=-1,
+        zmax=1,
+        autocolorscale=True,
+        customdata=[[cell.row.run if cell else None for cell in line] for line in grid],
+        text=[[_text(cell, shown, picked) for cell in line] for line in grid],
+        texttemplate="%{text}",
+        textfont={"size": SMALL_SIZE + 1},
+        hovertext=[[_hover(cell, shown, reference) for cell in line] for line in grid],
+        hoverinfo="text",
+        hoverongaps=False,
+        colorbar=_bar(shown),
+        xgap=3,
+        ygap=3,
+    )
+    _write_uncoloured(figure, cells, shown, picked)
+    figure.update_xaxes(showgrid=False, tickangle=-30, side="bottom")
+    figure.update_yaxes(showgrid=False, autorange="reversed")
+    return Picture(figure, _alt(cells, shown, reference), table_of(cells))
+
+
+def full_value(cells: Sequence[Cell], measure: Measure) -> float | None:
+    """Return full fine-tuning's number, on which the ratios rest; None where that run has not ended."""
+    return next((cell.value(measure) for cell in cells if cell.role == "full" and cell.row.method == "full"), None)
+
+
+def ratio(value: float | None, reference: float | None) -> float | None:
+    """Return a value over full's; None where one of both is unknown or full's is not above zero."""
+    return None if value is None or reference is None or reference <= 0 else value / reference
+
+
+def table_of(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Return one row per cell with every measure and its ratio to full."""
+    rows = []
+    for cell in cells:
+        found = {"place": cell.place, "method": cell.method, "state": cell.row.state, "rate": cell.row.learning_rate}
+        for measure in MEASURES.values():
+            found[measure.label] = cell.value(measure)
+            found[f"x {measure.short}"] = ratio(cell.value(measure), full_value(cells, measure))
+        rows.append(found)
+    return pd.DataFrame(rows)
+
+
+def told(value: float | None, measure: Measure) -> str:
+    """Write a cell's number."""
+    if value is None:
+        return "?"
+    if measure.percent:
+        return f"{value:.1%}"
+    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _colour(cell: Cell | None, measure: Measure, reference: float | None) -> float | None:
+    """Return -1 (much worse than full) .. 1 (much better), 0 at full's own number; None where nothing is known."""
+    found = ratio(cell.value(measure), reference) if cell is not None else None
+    if found is None:
+        return None
+    if measure.percent:
+        return max(-1.0, min(1.0, found - 1.0))
+    turned = math.log(max(found, 1 / WIDEST)) / math.log(WIDEST)
+    return max(-1.0, min(1.0, turned if measure.more_is_better else -turned))
+
+
+def _bar(measure: Measure) -> dict[str, object]:
+    if measure.percent:
+        ticks = {-1.0: "0", -0.5: "0.5 x", 0.0: "as full", 0.5: "1.5 x", 1.0: "2 x"}
+    else:
+        ticks = {-1.0: f"{WIDEST:g} x", 0.0: "as full", 1.0: f"1/{WIDEST:g} x"}
+    title = {"text": "ratio to full; blue is better"}
+    return {"title": title, "tickvals": list(ticks), "ticktext": list(ticks.values())}
+
+
+def _write_uncoloured(figure: go.Figure, cells: Sequence[Cell], measure: Measure, picked: str | None) -> None:
+    """Write the cells that have no ratio to full yet: a heat map leaves them empty, and they can be clicked too."""
+    reference = full_value(cells, measure)
+    plain = [cell for cell in cells if _colour(cell, measure, reference) is None]
+    figure.add_scatter(
+        x=[cell.method for cell in plain],
+        y=[cell.place for cell in plain],
+        mode="markers+text",
+        marker={"symbol": "square", "size": 30, "color": "rgba(0,0,0,0)"},
+        text=[_text(cell, measure, picked) for cell in plain],
+        textfont={"size": SMALL_SIZE + 1},
+        customdata=[cell.row.run for cell in plain],
+        hovertext=[_hover(cell, measure, reference) for cell in plain],
+        hoverinfo="text",
+        showlegend=False,
+    )
+
+
+def _text(cell: Cell | None, measure: Measure, picked: str | None) -> str:
+    if cell is None:
+        return ""
+    text = told(cell.value(measure), measure) if cell.row.state == "succeeded" else cell.row.state
+    return f"<b>[{text}]</b>" if cell.row.run == picked else text
+
+
+def _hover(cell: Cell | None, measure: Measure, reference: float | None) -> str:
+    if cell is None:
+        return "not asked for"
+    times = ratio(cell.value(measure), reference)
+    over = "" if times is None else f", {times:.2f} x full fine-tuning"
+    value = f"{measure.label}: {told(cell.value(measure), measure)}{over}"
+    return f"{cell.method} on {cell.place}<br>{value}<br>click for its run"
+
+
+def _ended(cells: Sequence[Cell], measure: Measure) -> list[tuple[float, Cell]]:
+    found = [(cell.value(measure), cell) for cell in cells if cell.row.state == "succeeded"]
+    known = [(value, cell) for value, cell in found if value is not None]
+    return sorted(known, key=lambda pair: pair[0], reverse=measure.more_is_better)
+
+
+def _title(cells: Sequence[Cell], measure: Measure, reference: float | None) -> str:
+    ended = _ended(cells, measure)
+    if not ended:
+        return f"Where x how: none of {len(cells)} cells has ended yet"
+    value, best = ended[0]
+    name = f"{best.method} on {best.place}"
+    full = "" if reference is None or name == "full on whole model" else f", full {told(reference, measure)}"
+    return f"Best {measure.short}: {name}, {told(value, measure)}{full}"
+
+
+def _alt(cells: Sequence[Cell], measure: Measure, reference: float | None) -> str:
+    ended = _ended(cells, measure)
+    text = f"{_title(cells, measure, reference)}. {len(ended)} of {len(cells)} cells have this number."
+    if len(ended) > 1:
+        value, worst = ended[-1]
+        text += f" Worst: {worst.method} on {worst.place}, {told(value, measure)}."
+    return text
+
+
+def draw_front(cells: Sequence[Cell], front: Sequence[int], cost: str) -> Picture:
+    """Draw exact match against one cost, one mark per cell; colour and symbol tell the place, the text the method.
+
+    Args:
+        cells: those that ended, with exact match and this cost.
+        front: indices of the cells no other cell beats in both.
+        cost: a key of `MEASURES`.
+    """
+    quality, axis = MEASURES["exact_match_after"], MEASURES[cost]
+    points = [(cell.value(axis) or 0.0, cell.value(quality) or 0.0) for cell in cells]
+    best = max(range(len(cells)), key=lambda index: (points[index][1], -points[index][0]))
+    unbeaten = ", ".join(f"{cells[i].method} on {cells[i].place}" for i in front)
+    title = f"{len(front)} of {len(cells)} cells are not beaten in both exact match and {axis.short}"
+    figure = new_figure(title, height=440)
+    ordered = sorted(front, key=lambda index: points[index])
+    figure.add_scatter(
+        x=[points[i][0] for i in ordered],
+        y=[points[i][1] for i in ordered],
+        mode="lines",
+        line={"color": NEUTRAL.color, "width": 1.5, "dash": "dot"},
+        name="not beaten",
+        hoverinfo="skip",
+    )
+    for place in dict.fromkeys(cell.place for cell in cells):
+        part = [index for index, cell in enumerate(cells) if cell.place == place]
+        mark = role_mark(cells[part[0]].role)
+        figure.add_scatter(
+            x=[points[i][0] for i in part],
+            y=[points[i][1] for i in part],
+            mode="markers+text",
+            text=[cells[i].method if i in front else "" for i in part],
+            textposition="top center",
+            textfont={"size": SMALL_SIZE},
+            cliponaxis=False,
+            marker={"color": mark.color, "symbol": mark.symbol, "size": 11},
+            name=place,
+            customdata=[cells[i].row.run for i in part],
+            hovertext=[f"{cells[i].method} on {place}<br>{points[i][1]:.1%} at {points[i][0]:.3g}" for i in part],
+            hoverinfo="text",
+        )
+    figure.update_xaxes(title=axis.label, rangemode="tozero")
+    figure.update_yaxes(title=quality.label, tickformat=".0%", range=[-0.03, 1.08])
+    told_best = f"{cells[best].method} on {cells[best].place} with {points[best][1]:.1%} at {points[best][0]:.3g}"
+    rows = [
+        {"place": c.place, "method": c.method, axis.label: p[0], quality.label: p[1], "not beaten": i in front}
+        for i, (c, p) in enumerate(zip(cells, points, strict=True))
+    ]
+    return Picture(figure, f"{title}: {unbeaten}. Best: {told_best}.", pd.DataFrame(rows))

@@ -1,0 +1,116 @@
+"""Where x how: the runs of a grid of places and methods, and the finished ones among all runs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lsf.analysis.plan import Plan
+from lsf.errors import BadInputError
+from lsf.jobs.controls import control_spec
+from lsf.jobs.result import RunState
+from lsf.jobs.runs import Run
+from lsf.jobs.spec import RunSpec
+from lsf.training.catalogue import CATALOGUE, describe
+from lsf.training.options import ADAPTER_KINDS
+
+PLACES = ("choice", "full", "last", "random")
+"""The chosen plan, the whole model, and as many of the deepest or of drawn blocks."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One column of the grid: a method with its options."""
+
+    method: str
+    """Key in CATALOGUE."""
+    options: tuple[tuple[str, Any], ...] = ()
+    """Only those given."""
+
+    @property
+    def name(self) -> str:
+        """As tables write it: `adapter (kind=pfeiffer)`."""
+        return describe(self.method, dict(self.options))
+
+
+WAYS: Mapping[str, Way] = {
+    way.name: way
+    for name in CATALOGUE
+    for way in (
+        [Way(name, (("kind", kind),)) for kind in ADAPTER_KINDS]
+        if name == "adapter"
+        else [Way(name), Way(name, (("form", "bias"),))]
+        if name == "hiwi"
+        else [Way(name, (("scope", "per_tensor"),)), Way(name, (("scope", "global"),))]
+        if name == "pafi"
+        else [Way(name)]
+    )
+}
+"""Every column that can be asked for, by its name."""
+
+
+def grid_specs(base: RunSpec, places: Sequence[str], ways: Sequence[Way], search: bool) -> tuple[RunSpec, ...]:
+    """Return one spec per cell, place by place; full fine-tuning of the whole model comes first where it is asked for.
+
+    Every method has its own default rate, or its own search: never one rate for all.
+
+    Args:
+        base: of the chosen plan; its method, options and rate are replaced.
+        places: among `PLACES`.
+        ways: methods with their options.
+        search: whether every cell searches its own rate on the validation split.
+
+    Raises:
+        BadInputError: no place, no method, or a place of another name.
+    """
+    if not places or not ways:
+        raise BadInputError("A grid needs at least one place and one method.")
+    for place in places:
+        if place not in PLACES:
+            raise BadInputError(f"There is no place {place!r}; accepted are: {', '.join(PLACES)}.")
+    specs: list[RunSpec] = []
+    seen: set[tuple[object, ...]] = set()
+    for place in sorted(places, key=lambda place: place != "full"):
+        where = base if place == "choice" else control_spec(base, place)
+        for way in sorted(ways, key=lambda way: way.method != "full"):
+            rate = None if search else CATALOGUE[way.method].learning_rate
+            spec = replace(where, method=way.method, options=dict(way.options), learning_rate=rate)
+            if cell_of(spec) not in seen:
+                seen.add(cell_of(spec))
+                specs.append(spec)
+    return tuple(specs)
+
+
+def cell_of(spec: RunSpec) -> tuple[str, str]:
+    """Return the place and the method of a run, as the grid writes them."""
+    return place_of(spec.plan), spec.how
+
+
+def place_of(plan: Plan) -> str:
+    """Return how the grid writes a place."""
+    return "whole model" if plan.is_full else plan.label
+
+
+def same_grid(runs: Sequence[Run], base: RunSpec) -> tuple[Run, ...]:
+    """Return the newest run of every cell whose model, data, steps, batch size and seed are those of `base`.
+
+    Args:
+        runs: newest first.
+        base: any run of the grid.
+    """
+    found: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        if run.spec is not None and _kin(run.spec) == _kin(base):
+            found.setdefault(cell_of(run.spec), run)
+    return tuple(found.values())
+
+
+def missing(specs: Sequence[RunSpec], runs: Sequence[Run]) -> tuple[RunSpec, ...]:
+    """Return the specs whose cell holds no run yet that ended well, waits or works."""
+    done = (RunState.SUCCEEDED, RunState.RUNNING, RunState.QUEUED)
+    there = {(*cell_of(run.spec), run.spec.learning_rate is None) for run in runs if run.spec and run.state in done}
+    return tuple(spec for spec in specs if (*cell_of(spec), spec.learning_rate is None) not in there)
+
+
+def _kin(spec: RunSpec) -> tuple[object, ...]:
+    templates = spec.prompt_template, spec.completion_template
+    return spec.model, spec.data, *templates, spec.steps, spec.epochs, spec.batch_size, spec.seed, spec.max_length

@@ -1,0 +1,63 @@
+"""The picture of where x how."""
+
+from dataclasses import replace
+
+import pytest
+
+from lsf.compare.table import Row
+from lsf.figures.places import MEASURES, Cell, draw_front, draw_places, table_of, told
+
+
+def cell(place: str, method: str, exact: float | None, stored: int | None, role: str = "choice") -> Cell:
+    row = Row(
+        run=f"{method}@{place}", role=role, plan=place, blocks="6", n_blocks=1, method=method, seed=0,
+        learning_rate=1e-3, rate_searched=False, state="failed" if exact is None else "succeeded",
+        exact_match_after=exact, stored_bytes=stored,
+    )  # fmt: skip
+    return Cell(place, method, row, role)
+
+
+CELLS = [
+    cell("block 6", "full", 0.5, 2000),
+    cell("block 6", "lora", 0.75, 500),
+    cell("whole model", "full", 1.0, 8000, "full"),
+    cell("whole model", "bitfit", None, None, "full"),
+]
+
+
+def test_colour_tells_the_ratio_to_full_tuning_of_the_whole_model_and_is_missing_where_that_is() -> None:
+    (heat, rest) = draw_places(CELLS).figure.data
+    assert [list(line) for line in heat.z] == [[-0.5, -0.25, None], [0.0, None, None]]
+    assert [list(line) for line in heat.text] == [["50.0%", "75.0%", ""], ["100.0%", "", "failed"]]
+    assert list(rest.customdata) == ["bitfit@whole model"]
+    assert heat.customdata[0][1] == "lora@block 6"
+
+
+def test_a_smaller_cost_is_better_on_a_logarithmic_scale() -> None:
+    (heat, _) = draw_places(CELLS, "stored_bytes").figure.data
+    assert heat.z[0][0] == pytest.approx(2 / 3)  # a quarter of full's bytes, an eighth being the strongest colour
+    assert heat.z[0][1] == 1.0
+    assert told(500.0, MEASURES["stored_bytes"]) == "500"
+
+
+def test_without_the_full_run_no_cell_has_a_ratio_and_all_can_be_clicked() -> None:
+    picture = draw_places(CELLS[:2])
+    assert all(value is None for line in picture.figure.data[0].z for value in line)
+    assert len(picture.figure.data[1].customdata) == 2
+    assert table_of(CELLS[:2])["x exact match"].isna().all()
+
+
+def test_the_picked_cell_is_marked_and_the_title_names_the_best() -> None:
+    picture = draw_places(CELLS, picked="lora@block 6")
+    assert picture.figure.data[0].text[0][1] == "<b>[75.0%]</b>"
+    assert picture.title == "Best exact match: full on whole model, 100.0%"
+    assert draw_places(CELLS, "stored_bytes").title == "Best stored bytes: lora on block 6, 0.5, full 8"
+    waiting = [replace(one, row=replace(one.row, state="queued", exact_match_after=None)) for one in CELLS]
+    assert draw_places(waiting).title == "Where x how: none of 4 cells has ended yet"
+
+
+def test_the_front_names_the_cells_no_other_beats() -> None:
+    picture = draw_front(CELLS[:3], [1, 2], "stored_bytes")
+    assert picture.title == "2 of 3 cells are not beaten in both exact match and stored bytes"
+    assert "lora on block 6" in picture.alt
+    assert picture.table["not beaten"].tolist() == [False, True, True]

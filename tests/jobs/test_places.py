@@ -1,0 +1,63 @@
+"""Which runs a grid of places and methods is made of."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lsf.analysis.plan import Plan
+from lsf.errors import BadInputError
+from lsf.jobs.places import WAYS, cell_of, grid_specs, missing, same_grid
+from lsf.jobs.result import RunState
+from lsf.jobs.runs import Run
+from lsf.jobs.spec import RunSpec
+from lsf.training.catalogue import CATALOGUE
+
+BASE = RunSpec("m", "lesson:facts", Plan("m", 8, (5, 6)), steps=10)
+
+
+def run_of(spec: RunSpec, state: RunState, name: str) -> Run:
+    return Run(Path(name), name, spec, state, None, None)
+
+
+def test_every_method_of_the_catalogue_can_be_a_column() -> None:
+    assert {way.method for way in WAYS.values()} == set(CATALOGUE)
+    for way in WAYS.values():
+        assert grid_specs(BASE, ["choice"], [way], False)[0].how == way.name
+
+
+def test_a_grid_has_every_place_by_every_method_with_the_method_s_own_rate_full_first() -> None:
+    specs = grid_specs(BASE, ["choice", "last", "full"], [WAYS["said"], WAYS["lora"], WAYS["full"]], False)
+    assert [cell_of(spec) for spec in specs[:2]] == [("whole model", "full"), ("whole model", "said")]
+    assert {cell_of(spec) for spec in specs} == {
+        (place, method) for place in ("whole model", "blocks 5-6", "blocks 6-7") for method in ("full", "lora", "said")
+    }
+    assert {spec.method: spec.learning_rate for spec in specs} == {
+        name: CATALOGUE[name].learning_rate for name in ("full", "lora", "said")
+    }
+    assert all(spec.learning_rate is None for spec in grid_specs(BASE, ["choice"], [WAYS["full"]], True))
+
+
+def test_places_that_are_one_and_the_same_are_run_once() -> None:
+    last = replace(BASE, plan=Plan("m", 8, (6, 7)))
+    assert len(grid_specs(last, ["choice", "last"], [WAYS["full"]], False)) == 1
+
+
+@pytest.mark.parametrize(("places", "sentence"), [([], "at least one place"), (["top"], "no place 'top'; accepted")])
+def test_a_grid_of_nothing_or_of_an_unknown_place_is_refused(places: list[str], sentence: str) -> None:
+    with pytest.raises(BadInputError, match=sentence):
+        grid_specs(BASE, places, [WAYS["full"]], False)
+
+
+def test_cells_that_ended_well_or_wait_are_not_asked_for_again_and_the_newest_run_is_the_cell() -> None:
+    full, lora = grid_specs(BASE, ["choice"], [WAYS["full"], WAYS["lora"]], False)
+    runs = [
+        run_of(lora, RunState.FAILED, "3"),
+        run_of(full, RunState.SUCCEEDED, "2"),
+        run_of(full, RunState.FAILED, "1"),
+        run_of(replace(full, steps=11), RunState.SUCCEEDED, "0"),
+    ]
+    found = same_grid(runs, BASE)
+    assert [run.id for run in found] == ["3", "2"]
+    assert missing((full, lora), found) == (lora,)
+    assert missing((replace(full, learning_rate=None),), found) == (replace(full, learning_rate=None),)
