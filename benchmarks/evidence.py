@@ -22,11 +22,10 @@ from lsf.jobs.sweep import BASE, FULL, Cell, Rate, Sweep, SweepSpec
 from lsf.reporting import Stop
 
 STAGES = (
-    ("bundled", "single", 3),
-    ("bundled", "single,window:2", 3),
-    ("stories260K", "single,window:2", 3),
-    ("babyllama105", "single,window:2", 3),
-    ("bundled", "single,window:2,suffix", 3),
+    ("bundled", "single,window:2,ends:2", 3),
+    ("stories260K", "single,window:2,ends:2", 3),
+    ("babyllama105", "single,window:2,ends:2", 3),
+    ("bundled", "single,window:2,ends:2,suffix", 3),
 )
 """(Model, plans, seeds), in the order in which they are measured."""
 SMALL_SHARE = 20

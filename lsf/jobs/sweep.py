@@ -28,7 +28,9 @@ class SweepSpec:
     """`bundled`, a local folder, or a Hugging Face id."""
     data: str
     """`lesson:NAME`, a local file, or `hub:NAME[:CONFIG][:SPLIT]`."""
-    over: str = setting("single", "which plans: single, suffix, prefix, window:K, or several separated by commas")
+    over: str = setting(
+        "single", "which plans: single, suffix, prefix, window:K, ends:K, or several separated by commas"
+    )
     prompt_template: str | None = setting(None, "prompt from any columns, for example 'Question: {question}'")
     completion_template: str | None = setting(None, "completion from any columns, for example ' {answer}'")
     seeds: int = setting(3, "data orders per plan, 0 and up", low=1, high=1000)

@@ -1,10 +1,10 @@
-"""Which plans a sweep measures: single blocks, suffixes, prefixes, windows; and in which order."""
+"""Which plans a sweep measures: single blocks, suffixes, prefixes, windows, both ends; and in which order."""
 
 from collections.abc import Sequence
 
 from lsf.errors import BadInputError
 
-ACCEPTED = "single, suffix, prefix, window:K, or several of them separated by commas"
+ACCEPTED = "single, suffix, prefix, window:K, ends:K, or several of them separated by commas"
 Blocks = tuple[int, ...]
 
 
@@ -15,7 +15,7 @@ def plans_over(over: str, n_blocks: int) -> tuple[Blocks, ...]:
     shallower one left.
 
     Args:
-        over: families of plans, such as `single,suffix,window:2`.
+        over: families of plans, such as `single,suffix,window:2,ends:2`.
         n_blocks: L of the model.
 
     Raises:
@@ -37,11 +37,20 @@ def _family(word: str, n_blocks: int) -> Sequence[Blocks]:
         return [tuple(every[block:]) for block in every]
     if word == "prefix":
         return [tuple(every[: block + 1]) for block in every]
+    if kind == "ends" and size.isdecimal() and 2 <= int(size) <= n_blocks:
+        return [both_ends(n_blocks, int(size))]
+    if kind == "ends":
+        raise BadInputError(f"Cannot sweep over {word!r}; both ends of this model take 2 to {n_blocks} blocks.")
     if kind != "window" or not colon:
         raise BadInputError(f"Cannot sweep over {word!r}; accepted are: {ACCEPTED}.")
     if not size.isdecimal() or not 1 <= int(size) <= n_blocks:
         raise BadInputError(f"Cannot sweep over {word!r}; a window takes 1 to {n_blocks} blocks of this model.")
     return [tuple(every[start : start + int(size)]) for start in range(n_blocks - int(size) + 1)]
+
+
+def both_ends(n_blocks: int, budget: int) -> Blocks:
+    """Return so many blocks from both ends, the odd one from the deeper: 0 and L-1; 0, L-2 and L-1; and so on."""
+    return tuple(range(budget // 2)) + tuple(range(n_blocks - (budget - budget // 2), n_blocks))
 
 
 def relative_cost(blocks: Blocks | None, n_blocks: int) -> float:

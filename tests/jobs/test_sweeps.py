@@ -19,6 +19,8 @@ from lsf.jobs.sweep_plans import plans_over, relative_cost
         ("prefix", [(0,), (0, 1), (0, 1, 2)]),
         ("window:2", [(0, 1), (1, 2)]),
         ("window:3", [(0, 1, 2)]),
+        ("ends:2", [(0, 2)]),
+        ("ends:3", [(0, 1, 2)]),
         (" single, suffix ,single", [(0,), (0, 1, 2), (1,), (1, 2), (2,)]),
     ],
 )
@@ -35,11 +37,13 @@ def test_every_family_of_plans_is_listed_once_and_the_shallowest_first(over: str
         ("window:0", "a window takes 1 to 3 blocks of this model"),
         ("window:4", "a window takes 1 to 3 blocks of this model"),
         ("window:-1", "a window takes 1 to 3 blocks of this model"),
+        ("ends:1", "both ends of this model take 2 to 3 blocks"),
+        ("ends", "both ends of this model take 2 to 3 blocks"),
         ("window:two", "a window takes 1 to 3 blocks of this model"),
     ],
 )
 def test_what_cannot_be_swept_over_is_answered_with_what_can(over: str, sentence: str) -> None:
-    with pytest.raises(BadInputError, match=r"accepted|takes") as error:
+    with pytest.raises(BadInputError, match=r"accepted|takes?") as error:
         plans_over(over, 3)
     assert sentence in str(error.value)
 
