@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lsf.commands.analyze import analyze_options
 from lsf.commands.demo import demo_options
+from lsf.commands.dimension import dimension_options
 from lsf.commands.export import export_options
 from lsf.commands.plan import plan_options
 from lsf.commands.runs import compare_options, runs_options
@@ -52,6 +53,7 @@ def build_parser() -> Parser:
     tune_options(commands.add_parser("tune", help="one fine-tune in the foreground"))
     compare_options(commands.add_parser("compare", help="one row per run, with ratios to the full run"))
     sweep_options(commands.add_parser("sweep", help="the measured truth: every block, suffix or window tuned"))
+    dimension_options(commands.add_parser("dimension", help="how few numbers a task needs: d_90 of SAID and DID"))
     export_options(commands.add_parser("export", help="a plan as other trainers take it"))
     runs_options(commands.add_parser("runs", help="list, show, bundle or delete runs"))
     demo_options(commands.add_parser("demo", help="the bundled model and its lessons; pretrain it again"))

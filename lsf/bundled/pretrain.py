@@ -28,6 +28,10 @@ from lsf.bundled.world import make_world
 Progress = Callable[[str], None]
 
 
+KEPT = (0.0, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
+"""Shares of the steps after which a checkpoint is kept, where some are asked for."""
+
+
 @dataclass(frozen=True)
 class PretrainingSpec:
     """Everything that decides the weights."""
@@ -89,8 +93,12 @@ def train_(
     corpus: Corpus,
     spec: PretrainingSpec,
     progress: Progress,
+    keep: Callable[[int], None] = lambda step: None,
 ) -> list[dict[str, float]]:
-    """Train the model in place and return its loss curve: step, loss and held-out loss in nats per token, seconds."""
+    """Train the model in place and return its loss curve: step, loss and held-out loss in nats per token, seconds.
+
+    `keep` is called with the number of steps done: before the first step and after every one.
+    """
     pad = tokenizer.pad_token_id
     ids, held_out = encode(tokenizer, corpus.taught), encode(tokenizer, corpus.held_out)
     chances = corpus.probabilities()
@@ -102,6 +110,7 @@ def train_(
     schedule = get_cosine_schedule_with_warmup(optimizer, spec.warmup_steps, spec.steps)
     curve: list[dict[str, float]] = []
     started = time.perf_counter()
+    keep(0)
     for step in range(1, spec.steps + 1):
         batch = ids[torch.from_numpy(rng.choice(len(ids), spec.batch_size, p=chances))]
         count = int((batch[:, 1:] != pad).sum())
@@ -114,6 +123,7 @@ def train_(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
+        keep(step)
         if step % spec.log_every == 0 or step == spec.steps:
             seconds = time.perf_counter() - started
             line = {
@@ -130,7 +140,20 @@ def train_(
     return curve
 
 
-def pretrain(out: Path, seed: int = 0, spec: PretrainingSpec | None = None, progress: Progress | None = None) -> dict:
+def keep_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write the model as it is now, in half precision, with its tokenizer; the model stays as it is."""
+    half = {name: value.detach().half().clone() for name, value in model.state_dict().items()}
+    model.save_pretrained(folder, state_dict=half)
+    tokenizer.save_pretrained(folder)
+
+
+def pretrain(
+    out: Path,
+    seed: int = 0,
+    spec: PretrainingSpec | None = None,
+    progress: Progress | None = None,
+    checkpoints: Path | None = None,
+) -> dict:
     """Make the bundled model and write its folder: weights, tokenizer and `pretraining.json`.
 
     Args:
@@ -138,6 +161,8 @@ def pretrain(out: Path, seed: int = 0, spec: PretrainingSpec | None = None, prog
         seed: seed of everything, used where no spec is given.
         spec: settings other than the defaults (12 minutes on 2 cores).
         progress: told one line every `log_every` steps.
+        checkpoints: folder to keep the model along the way in, in half precision: `step-0000` and so on, one for each
+            of `KEPT`; None keeps none.
 
     Returns:
         What `pretraining.json` holds.
@@ -148,7 +173,13 @@ def pretrain(out: Path, seed: int = 0, spec: PretrainingSpec | None = None, prog
     corpus = make_corpus(make_world(spec.seed))
     tokenizer = make_tokenizer(statement.text for statement in (*corpus.taught, *corpus.held_out))
     model = make_model(spec, tokenizer)
-    curve = train_(model, tokenizer, corpus, spec, progress)
+    wanted = {round(spec.steps * part): part for part in KEPT} if checkpoints is not None else {}
+
+    def keep(step: int) -> None:
+        if checkpoints is not None and step in wanted:
+            keep_checkpoint(model, tokenizer, checkpoints / f"step-{step:04d}")
+
+    curve = train_(model, tokenizer, corpus, spec, progress, keep)
     model.eval()
     right, inferred = (exactly_completed(model, tokenizer, part) for part in (corpus.held_out, corpus.unstated))
     taught = [statement for statement in corpus.taught if statement.relation not in CHANCE_RELATIONS][::10]
@@ -188,9 +219,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("out", nargs="?", type=Path, default=MODEL_FOLDER, help="folder to write")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=PretrainingSpec.steps)
+    parser.add_argument("--batch-size", type=int, default=PretrainingSpec.batch_size)
+    parser.add_argument("--checkpoints", type=Path, help="folder to keep the model along the way in")
     options = parser.parse_args(arguments)
-    spec = PretrainingSpec(seed=options.seed, steps=options.steps)
-    log = pretrain(options.out, spec=spec, progress=_tell)
+    spec = PretrainingSpec(seed=options.seed, steps=options.steps, batch_size=options.batch_size)
+    log = pretrain(options.out, spec=spec, progress=_tell, checkpoints=options.checkpoints)
     log.pop("curve")
     sys.stderr.write(json.dumps(log, indent=1) + "\n")
 

@@ -16,6 +16,9 @@ def demo_options(parser: argparse.ArgumentParser) -> None:
     pretrain = actions.add_parser("pretrain", help="build the bundled model again (up to 30 minutes on 2 cores)")
     pretrain.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder the model is written to")
     pretrain.add_argument("--seed", type=whole, default=0, help="[default: 0]")
+    pretrain.add_argument(
+        "--checkpoints", type=Path, metavar="DIR", help="folder to keep the model along the way in, seven times"
+    )
     pretrain.set_defaults(command=pretrain_command)
 
 
@@ -34,7 +37,7 @@ def pretrain_command(arguments: argparse.Namespace) -> int:
     from lsf.bundled.pretrain import pretrain
 
     torch.set_num_threads(os.cpu_count() or 1)  # nothing else wants the machine for so long
-    pretrain(arguments.out, seed=arguments.seed, progress=_say)
+    pretrain(arguments.out, seed=arguments.seed, progress=_say, checkpoints=arguments.checkpoints)
     print(f"written to {arguments.out}")
     return 0
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsf.bundled.corpus import Statement
@@ -50,3 +51,19 @@ def test_the_loss_is_that_of_transformers_on_real_tokens() -> None:
     assert count == 4 + 3
     theirs = model(input_ids=ids, labels=ids.masked_fill(ids == pad, -100), attention_mask=(ids != pad).long()).loss
     torch.testing.assert_close(loss / count, theirs)
+
+
+def test_checkpoints_along_the_way_are_loadable_in_half_precision_and_change_nothing(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    pretrain(tmp_path / "out", spec=TINY, checkpoints=tmp_path / "along")
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (folders[0] / "model.safetensors").read_bytes()
+    kept = sorted(path.name for path in (tmp_path / "along").iterdir())
+    assert kept == ["step-0000", "step-0001", "step-0002", "step-0003"]  # seven shares of three steps, rounded
+    stored = load_file(tmp_path / "along" / "step-0003" / "model.safetensors")
+    assert {value.dtype for value in stored.values()} == {torch.float16}
+    last = AutoModelForCausalLM.from_pretrained(tmp_path / "along" / "step-0003", local_files_only=True)
+    end = AutoModelForCausalLM.from_pretrained(tmp_path / "out", local_files_only=True)
+    for mine, theirs in zip(last.parameters(), end.parameters(), strict=True):
+        torch.testing.assert_close(mine.float(), theirs, rtol=1e-3, atol=1e-6)
+    AutoTokenizer.from_pretrained(tmp_path / "along" / "step-0000", local_files_only=True)

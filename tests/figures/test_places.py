@@ -1,10 +1,12 @@
 """The picture of where x how."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from lsf.compare.table import Row
+from lsf.figures.picture import Picture
 from lsf.figures.places import MEASURES, Cell, draw_front, draw_places, table_of, told
 
 
@@ -25,8 +27,12 @@ CELLS = [
 ]
 
 
+def traces(picture: Picture) -> Any:
+    return picture.figure.data
+
+
 def test_colour_tells_the_ratio_to_full_tuning_of_the_whole_model_and_is_missing_where_that_is() -> None:
-    (heat, rest) = draw_places(CELLS).figure.data
+    heat, rest = traces(draw_places(CELLS))
     assert [list(line) for line in heat.z] == [[-0.5, -0.25, None], [0.0, None, None]]
     assert [list(line) for line in heat.text] == [["50.0%", "75.0%", ""], ["100.0%", "", "failed"]]
     assert list(rest.customdata) == ["bitfit@whole model"]
@@ -34,7 +40,7 @@ def test_colour_tells_the_ratio_to_full_tuning_of_the_whole_model_and_is_missing
 
 
 def test_a_smaller_cost_is_better_on_a_logarithmic_scale() -> None:
-    (heat, _) = draw_places(CELLS, "stored_bytes").figure.data
+    heat, _ = traces(draw_places(CELLS, "stored_bytes"))
     assert heat.z[0][0] == pytest.approx(2 / 3)  # a quarter of full's bytes, an eighth being the strongest colour
     assert heat.z[0][1] == 1.0
     assert told(500.0, MEASURES["stored_bytes"]) == "500"
@@ -42,14 +48,14 @@ def test_a_smaller_cost_is_better_on_a_logarithmic_scale() -> None:
 
 def test_without_the_full_run_no_cell_has_a_ratio_and_all_can_be_clicked() -> None:
     picture = draw_places(CELLS[:2])
-    assert all(value is None for line in picture.figure.data[0].z for value in line)
-    assert len(picture.figure.data[1].customdata) == 2
-    assert table_of(CELLS[:2])["x exact match"].isna().all()
+    assert all(value is None for line in traces(picture)[0].z for value in line)
+    assert len(traces(picture)[1].customdata) == 2
+    assert table_of(CELLS[:2])["x exact match"].tolist() == [None, None]
 
 
 def test_the_picked_cell_is_marked_and_the_title_names_the_best() -> None:
     picture = draw_places(CELLS, picked="lora@block 6")
-    assert picture.figure.data[0].text[0][1] == "<b>[75.0%]</b>"
+    assert traces(picture)[0].text[0][1] == "<b>[75.0%]</b>"
     assert picture.title == "Best exact match: full on whole model, 100.0%"
     assert draw_places(CELLS, "stored_bytes").title == "Best stored bytes: lora on block 6, 0.5, full 8"
     waiting = [replace(one, row=replace(one.row, state="queued", exact_match_after=None)) for one in CELLS]

@@ -29,6 +29,7 @@ def test_every_cell_asked_for_becomes_a_run_and_the_grid_holds_its_numbers(place
     at = places.at.run()
     assert not at.exception
     made = list_runs(runs)
+    specs = [run.spec for run in made if run.spec]
     assert {(run.spec.plan.is_full, run.spec.method) for run in made if run.spec} == {
         (full, method) for full in (True, False) for method in ("full", "lora", "bitfit")
     }
@@ -38,10 +39,10 @@ def test_every_cell_asked_for_becomes_a_run_and_the_grid_holds_its_numbers(place
     assert rates["lora"] != rates["full"]
     grid = places.at.dataframe[0].value
     assert len(grid) == 6
-    assert set(grid["place"]) == {"whole model", next(run.spec.plan.label for run in made if not run.spec.plan.is_full)}
+    assert set(grid["place"]) == {"whole model", next(spec.plan.label for spec in specs if not spec.plan.is_full)}
     whole = grid[(grid["place"] == "whole model") & (grid["method"] == "full")].iloc[0]
     assert whole["x stored bytes"] == 1.0
-    assert grid[grid["method"] == "lora"]["x stored bytes"].notna().all()
+    assert sum(ratio > 0 for ratio in grid["x stored bytes"].tolist()) == 4  # the two that failed stored nothing
     assert "6 of 6 cells are there already" not in places.shown()  # the two that failed can be asked for again
     assert "4 of 6 cells are there already" in places.shown()
 

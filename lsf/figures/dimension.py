@@ -1,0 +1,163 @@
+"""One study of dimensions: the metric against d with the level to be reached, and the generalisation gap."""
+
+import statistics
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from lsf.figures.palette import NEUTRAL, SMALL_SIZE, Mark, new_figure
+from lsf.figures.picture import Picture, share
+from lsf.training.dimension_search import Curve, Study, bound
+
+MARKS = {
+    "said": Mark("SAID", "#0072B2", "circle", "solid"),
+    "did": Mark("DID", "#D55E00", "diamond", "dash", "/"),
+}
+"""Method -> how it looks."""
+
+
+def draw_study(study: Study) -> Picture:
+    """Draw exact match against d, one line per method and seed; the level to be reached; every d_90."""
+    figure = new_figure(_title(study), height=400)
+    for curve in study.curves:
+        _add_curve(figure, curve, study.settings.seeds > 1)
+    _levels(figure, study)
+    figure.update_xaxes(title="d, numbers tuned", type="log", dtick=1, minor={"ticks": "outside"})
+    figure.update_yaxes(title="test exact match", tickformat=".0%", range=[-0.03, 1.06])
+    return Picture(figure, _alt(study), points_table(study))
+
+
+def _add_curve(figure: go.Figure, curve: Curve, many: bool) -> None:
+    mark = MARKS[curve.method]
+    name = f"{mark.label}, seed {curve.seed}" if many else mark.label
+    points = sorted(curve.points, key=lambda point: point.d)
+    figure.add_scatter(
+        x=[point.d for point in points],
+        y=[point.test for point in points],
+        mode="lines+markers",
+        name=name,
+        line={"color": mark.color, "dash": mark.dash, "width": 2},
+        marker={"color": mark.color, "symbol": mark.symbol if curve.seed == 0 else f"{mark.symbol}-open", "size": 8},
+        hovertext=[f"{name}, d = {p.d:,}<br>{p.test:.1%} at rate {p.rate:.2g}" for p in points],
+        hoverinfo="text",
+        cliponaxis=False,
+    )
+    if curve.d_90 is not None:
+        reached = next(point for point in points if point.d == curve.d_90)
+        figure.add_scatter(
+            x=[reached.d],
+            y=[reached.test],
+            mode="markers",
+            marker={"symbol": f"{mark.symbol}-open", "size": 19, "color": mark.color, "line": {"width": 2}},
+            name=f"d_90 of {name}: {curve.d_90:,}",
+            hoverinfo="name",
+            cliponaxis=False,
+        )
+
+
+def _levels(figure: go.Figure, study: Study) -> None:
+    if not study.full:
+        return
+    full = statistics.fmean(point.test for point in study.full)
+    target = study.settings.share * full
+    small = {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}
+    for value, text, dash in (
+        (full, f"full {full:.1%}", "dot"),
+        (target, f"{study.settings.share:.0%} of full", "dash"),
+    ):
+        line = {"color": NEUTRAL.color, "width": 1.5, "dash": dash}
+        note = {"text": text, "font": small, "xanchor": "left", "yanchor": "bottom", "x": 0}
+        figure.add_hline(y=value, line=line, annotation=note)
+
+
+def told_d90(study: Study, method: str) -> str:
+    """Write a method's d_90: one number, or mean and spread over seeds, or how far the search came."""
+    curves = study.of(method)
+    found = [curve.d_90 for curve in curves if curve.d_90 is not None]
+    tried = [point.d for curve in curves for point in curve.points]
+    if not tried:
+        return "not measured yet"
+    if not found:
+        return f"above {max(tried):,}"
+    if len(found) == 1 and len(curves) == 1:
+        return f"{found[0]:,}, 1 seed, no interval"
+    not_all = "" if len(found) == len(curves) else f", {len(curves) - len(found)} of {len(curves)} seeds not there"
+    if len(found) == 1:
+        return f"{found[0]:,}{not_all}"
+    return f"{statistics.fmean(found):,.0f} ± {statistics.stdev(found):,.0f} over {len(found)} seeds{not_all}"
+
+
+def _title(study: Study) -> str:
+    methods = [method for method in MARKS if study.of(method)]
+    if not methods:
+        return f"d_90 of {study.data}: full fine-tuning is being measured"
+    return f"d_90 of {study.data}: " + "; ".join(f"{MARKS[m].label} {told_d90(study, m)}" for m in methods)
+
+
+def _alt(study: Study) -> str:
+    told = [
+        f"{MARKS[curve.method].label} under seed {curve.seed}: "
+        + ", ".join(f"{share(p.test)} at d = {p.d:,}" for p in sorted(curve.points, key=lambda p: p.d))
+        for curve in study.curves
+        if curve.points
+    ]
+    return f"{_title(study)}. " + "; ".join(told) + ("." if told else "")
+
+
+def points_table(study: Study) -> pd.DataFrame:
+    """Return one row per point, full fine-tuning first."""
+    rows = [{"method": "full", "seed": seed, **_cells(point)} for seed, point in enumerate(study.full)]
+    rows += [
+        {"method": curve.method, "seed": curve.seed, **_cells(point)}
+        for curve in study.curves
+        for point in sorted(curve.points, key=lambda point: point.d)
+    ]
+    return pd.DataFrame(rows, columns=["method", "seed", "d", "test", "validation", "train", "gap", "rate", "seconds"])
+
+
+def _cells(point) -> dict[str, float]:
+    found = {name: getattr(point, name) for name in ("d", "test", "validation", "train", "gap", "rate")}
+    return {**found, "seconds": round(point.seconds, 1)}
+
+
+def draw_gap(study: Study) -> Picture:
+    """Draw the generalisation gap against d, and the bound's shape sqrt(d / m) beside it."""
+    points = [(curve, point) for curve in study.curves for point in curve.points]
+    figure = new_figure(_gap_title(study), height=360)
+    for method, mark in MARKS.items():
+        own = sorted(((p.d, p.gap) for curve, p in points if curve.method == method), key=lambda pair: pair[0])
+        if own:
+            figure.add_scatter(
+                x=[d for d, _ in own],
+                y=[gap for _, gap in own],
+                mode="markers+lines",
+                name=mark.label,
+                line={"color": mark.color, "dash": mark.dash, "width": 2},
+                marker={"color": mark.color, "symbol": mark.symbol, "size": 8},
+                hovertemplate="d = %{x:,}: %{y:.3f}<extra>" + mark.label + "</extra>",
+            )
+    dims = sorted({point.d for _, point in points})
+    figure.add_scatter(
+        x=dims,
+        y=[bound(d, study.n_train) for d in dims],
+        mode="lines",
+        name="sqrt(d / m), the bound's shape",
+        line={"color": NEUTRAL.color, "dash": "dot", "width": 1.5},
+        hovertemplate="d = %{x:,}: %{y:.3f}<extra>sqrt(d / m)</extra>",
+    )
+    figure.update_xaxes(title="d, numbers tuned", type="log", dtick=1)
+    figure.update_yaxes(title="train - test exact match", range=[-0.35, 1.15])
+    table = pd.DataFrame(
+        [
+            {"method": c.method, "seed": c.seed, "d": p.d, "gap": p.gap, "bound": bound(p.d, study.n_train)}
+            for c, p in points
+        ]
+    )
+    beyond = next((d for d in dims if bound(d, study.n_train) >= 1), None)
+    said = "" if beyond is None else f" From d = {beyond:,} on the bound is above 1 and says nothing."
+    return Picture(figure, f"{_gap_title(study)}; m = {study.n_train:,} training examples.{said}", table)
+
+
+def _gap_title(study: Study) -> str:
+    gaps = [point.gap for curve in study.curves for point in curve.points]
+    return f"Generalisation gap: {min(gaps):.2f} to {max(gaps):.2f} of exact match over every d tried"

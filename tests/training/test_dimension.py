@@ -1,0 +1,71 @@
+"""d_90 measured on a tiny model."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lsf.analysis.plan import full_plan
+from lsf.data.task import Task
+from lsf.errors import BadInputError, DataError, RunError
+from lsf.reporting import Silent, Stop
+from lsf.training.dimension import study_dimension
+from lsf.training.dimension_search import DimensionSettings, Study
+
+SETTINGS = DimensionSettings(low=30, high=300, bisections=1, rates=1, steps=12, batch_size=8)
+
+
+class Collecting(Silent):
+    """A reporter that keeps partial studies and may stop after some of them."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.stop: Stop | None = None
+        self.partials: list[Study] = []
+        self.stop_after = stop_after
+
+    def partial(self, value: Any) -> None:
+        self.partials.append(value)
+        if len(self.partials) == self.stop_after:
+            self.stop = "keep"
+
+
+def test_both_methods_are_searched_under_every_seed_and_every_point_is_told(loaded, task):
+    report = Collecting()
+    settings = replace(SETTINGS, share=0.3, seeds=2)
+    study = study_dimension(loaded, task, full_plan(loaded.info.name, 4), settings, report)
+    assert [(curve.method, curve.seed) for curve in study.curves] == [("said", 0), ("did", 0), ("said", 1), ("did", 1)]
+    assert len(study.full) == 2
+    assert len(report.partials) == sum(len(curve.points) for curve in study.curves)
+    assert report.partials[-1] == study
+    for curve, reference in zip(study.curves, [study.full[0]] * 2 + [study.full[1]] * 2, strict=True):
+        assert curve.target == pytest.approx(0.3 * reference.test)
+        assert all(0 <= point.test <= 1 and point.seconds > 0 for point in curve.points)
+        assert curve.points[0].d == 30
+    assert study.n_train == len(task.train)
+
+
+def test_the_same_seed_gives_the_same_points(loaded, task):
+    plan, settings = full_plan(loaded.info.name, 4), replace(SETTINGS, high=30)
+    one, other = (study_dimension(loaded, task, plan, settings, Silent(), ["said"]) for _ in range(2))
+    assert [replace(p, seconds=0.0) for p in one.curves[0].points] == [
+        replace(p, seconds=0.0) for p in other.curves[0].points
+    ]
+
+
+def test_a_stopped_study_keeps_what_it_has(loaded, task):
+    report = Collecting(stop_after=1)
+    study = study_dimension(loaded, task, full_plan(loaded.info.name, 4), replace(SETTINGS, share=1.0), report)
+    assert [len(curve.points) for curve in study.curves] == [1]
+
+
+def test_what_cannot_be_studied_is_refused_in_a_sentence(loaded, task):
+    plan = full_plan(loaded.info.name, 4)
+    with pytest.raises(BadInputError, match="The method lora has no dimension; accepted are: said, did"):
+        study_dimension(loaded, task, plan, SETTINGS, Silent(), ["lora"])
+    with pytest.raises(DataError, match="needs validation and test examples"):
+        study_dimension(loaded, Task("bare", task.train, (), ()), plan, SETTINGS, Silent())
+    with pytest.raises(BadInputError, match="d is 2; for full"):
+        study_dimension(loaded, task, plan, replace(SETTINGS, low=2, steps=40), Silent())
+    frozen = replace(SETTINGS, steps=1, batch_size=1)
+    with pytest.raises(RunError, match="gets no test example right"):
+        study_dimension(loaded, task, plan, frozen, Silent())
