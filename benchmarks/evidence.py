@@ -1,8 +1,8 @@
 """The study behind the recommendation: the measured truth on several models and tasks, and every criterion's regret.
 
 `python benchmarks/evidence.py [--sites bundled-facts,...] [--seconds 60]` measures what is missing and can be ended and
-started at any time; `--report` prints the table from the committed results; `--again SITE:PLAN:SEED` measures one cell
-from scratch beside the committed one.
+started at any time; `--report` prints the table from the committed results; `--cell SITE:PLAN:SEED` measures one cell
+from scratch beside the committed one; `--pack` puts what the app shows into the package.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +19,34 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.evidence_files import RATES, find_site, read_site, write_site
 from benchmarks.evidence_report import print_report
 from benchmarks.sites import SITES, Site
+from lsf.compare.evidence import pack
 from lsf.jobs.sweep import BASE, FULL, Cell, Rate, Sweep, SweepSpec
 from lsf.reporting import Stop
 
 STAGES = (
-    ("bundled", "single,window:2,ends:2", 3),
-    ("stories260K", "single,window:2,ends:2", 3),
-    ("babyllama105", "single,window:2,ends:2", 3),
-    ("bundled", "single,window:2,ends:2,suffix", 3),
+    ("*-shakespeare", "single,window:2,ends:2", 3),
+    ("*-trec", "single,window:2,ends:2", 3),
+    ("bundled-*", "single,window:2,ends:2", 3),
+    ("*-alpaca", "single,window:2,ends:2", 3),
+    ("*-sst2", "single,window:2,ends:2", 3),
+    ("bundled-*", "single,window:2,ends:2,suffix", 3),
 )
-"""(Model, plans, seeds), in the order in which they are measured."""
-SMALL_SHARE = 20
-"""The small sample of the criteria has so many times fewer examples than the steps of one run see: read forward and
-backward once, it costs a twentieth of a full fine-tune, twice a tenth."""
+"""(Sites, plans, seeds), in the order in which they are measured."""
+AFFORDABLE: dict[str, float] = {
+    "forward": 1 / 4,
+    "vocabulary": 1 / 4,
+    "states": 1 / 4,
+    "backward": 1 / 12,
+    "per_example": 1 / 12,
+    "kernel": 1 / 24,
+    "trial_step": 1 / 24,
+    "weights": 1 / 24,
+    "nothing": 1 / 24,
+}
+"""Need -> examples of the small sample over those that the steps of one run see: as many as cost about 8 % of a full
+fine-tune, counting a forward pass as 1, forward and backward as 3, a trial step as 6. Short runs cost more."""
+LEAST, MOST = 8, 200
+"""Examples of a sample."""
 
 
 class Clock:
@@ -75,7 +91,7 @@ def spec_of(site: Site, over: str, seeds: int) -> SweepSpec:
 def measure(site: Site, over: str, seeds: int, clock: Clock) -> None:
     """Measure what one stage lacks on one site; files are written after every run."""
     earlier, scores = read_site(site.name)
-    if earlier is not None and _covers(earlier, over, seeds) and scores is not None and "small" in scores:
+    if earlier is not None and _covers(earlier, over, seeds) and _scored(scores):
         return
     from lsf.measure.loading import load_model  # noqa: PLC0415 torch, only where there is work
     from lsf.training.sweep_start import start_sweep  # noqa: PLC0415
@@ -85,10 +101,11 @@ def measure(site: Site, over: str, seeds: int, clock: Clock) -> None:
     loaded, task = load_model(site.folder, "float32", "cpu"), site.task()
     sweep = start_sweep(loaded, task, spec_of(site, over, seeds), earlier)
     sweep = replace(sweep, rates={**known_rates(site, sweep), **sweep.rates})
-    if scores is None or "small" not in scores:
-        limit = max(8, site.steps * site.batch_size // SMALL_SHARE)
-        scores = scores or score(loaded, task, 200)
-        scores |= {"small": score(loaded, task, limit) | {"limit": limit}}
+    if not _scored(scores):
+        seen = site.steps * site.batch_size
+        limits = {need: min(MOST, max(LEAST, int(share * seen))) for need, share in AFFORDABLE.items()}
+        scores = scores or score(loaded, task, dict.fromkeys([*AFFORDABLE, "runs"], MOST))
+        scores |= {"small": score(loaded, task, limits) | {"limits": limits}}
         write_site(site.name, site.metric, sweep, scores)
     sweep = searched_rates(loaded, task, sweep, clock)
     carry_out_sweep(loaded, task, sweep, clock, lambda known: write_site(site.name, site.metric, known, scores))
@@ -104,7 +121,7 @@ def searched_rates(loaded: Any, task: Any, sweep: Sweep, clock: Clock) -> Sweep:
     for size in sorted({len(cell.blocks) for cell in sweep.cells if cell.plan != BASE}):
         plans = list(dict.fromkeys(cell.plan for cell in sweep.cells if len(cell.blocks) == size))
         middle = plans[len(plans) // 2]
-        if any(plan in sweep.rates for plan in plans) or clock.stop is not None:
+        if clock.stop is not None or any(plan in sweep.rates for plan in plans):
             continue
         asked = tuple(cell for cell in sweep.cells if cell.plan == BASE or cell.key == (middle, 0))
         done = carry_out_sweep(loaded, task, replace(sweep, cells=asked), clock, lambda _sweep: None)
@@ -121,18 +138,25 @@ def searched_rates(loaded: Any, task: Any, sweep: Sweep, clock: Clock) -> Sweep:
 def known_rates(site: Site, sweep: Sweep) -> dict[str, Rate]:
     """Return rates that need no search: those of the table of lessons, and what follows for several blocks.
 
-    The table has the best rates of single blocks and of the whole model. Several blocks take the lowest rate of them,
-    and more than two no higher one than the whole model's. Other sites search a rate per number of blocks.
+    The table has the best rates of single blocks and of the whole model. Two blocks of the same best rate take it over;
+    of two that differ it is searched. More than two take the lowest rate of theirs and the whole model's. Other sites
+    search a rate per number of blocks.
     """
     table = json.loads(RATES.read_text(encoding="utf-8")).get(site.name.removeprefix("bundled-"))
     if table is None:
         return {}
     found = {place: Rate(rate, ()) for place, rate in table.items()}
     for cell in sweep.cells:
-        if len(cell.blocks) > 1 and cell.plan not in found:
-            parts = [table[str(block)] for block in cell.blocks] + [table[FULL]] * (len(cell.blocks) > 2)
-            found[cell.plan] = Rate(min(parts), ())
+        parts = {table[str(block)] for block in cell.blocks}
+        if len(cell.blocks) == 2 and len(parts) == 1:
+            found[cell.plan] = Rate(parts.pop(), ())
+        elif len(cell.blocks) > 2 and cell.plan not in found:
+            found[cell.plan] = Rate(min(*parts, table[FULL]), ())
     return found
+
+
+def _scored(scores: dict[str, Any] | None) -> bool:
+    return scores is not None and "limits" in scores.get("small", {})
 
 
 def _covers(sweep: Sweep, over: str, seeds: int) -> bool:
@@ -142,13 +166,13 @@ def _covers(sweep: Sweep, over: str, seeds: int) -> bool:
     return tried and asked <= set(sweep.spec.over.split(",")) and seeds <= sweep.spec.seeds
 
 
-def score(loaded: Any, task: Any, limit: int) -> dict[str, Any]:
-    """Return every criterion's scores on the training rows, and the wall seconds of an analysis for each need.
+def score(loaded: Any, task: Any, limits: dict[str, int]) -> dict[str, Any]:
+    """Return criteria's scores on the training rows, and the wall seconds of an analysis for each need.
 
     Args:
         loaded: the model.
         task: the data.
-        limit: examples read at most.
+        limits: need -> examples read at most; criteria of other needs are left out.
     """
     from lsf.analysis.criteria import CRITERIA  # noqa: PLC0415
     from lsf.analysis.settings import AnalysisSettings  # noqa: PLC0415
@@ -157,7 +181,7 @@ def score(loaded: Any, task: Any, limit: int) -> dict[str, Any]:
     from lsf.training.probing import probe_blocks  # noqa: PLC0415
 
     found: dict[str, Any] = {"scores": {}, "seconds": {}, "params": None}
-    for need in dict.fromkeys(entry.needs for entry in CRITERIA.values()):
+    for need, limit in limits.items():
         names = tuple(name for name, entry in CRITERIA.items() if entry.needs == need)
         settings = AnalysisSettings(criteria=names, split="train", limit=limit)
         begun = time.perf_counter()
@@ -203,21 +227,26 @@ def main() -> None:
     parser.add_argument("--sites", default=",".join(SITES), help="names, separated by commas; default: all")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which it ends, between two steps")
     parser.add_argument("--report", action="store_true", help="print the table from the committed results")
-    parser.add_argument("--again", metavar="SITE:PLAN:SEED", help="measure one cell from scratch")
+    parser.add_argument("--pack", action="store_true", help="write lsf/compare/measured.json for the app")
+    parser.add_argument("--cell", metavar="SITE:PLAN:SEED", help="measure one cell from scratch")
     options = parser.parse_args()
     names = options.sites.split(",")
+    if options.pack:
+        known = (find_site(name, SITES[name].metric) for name in SITES)
+        pack([one.small for one in known if one is not None])
+        return
     if options.report:
         found = {name: find_site(name, SITES[name].metric) for name in names}
         print_report([one for one in found.values() if one is not None])
         print("\nnot measured yet: " + (", ".join(name for name, one in found.items() if one is None) or "nothing"))
         return
-    if options.again:
-        again(options.again)
+    if options.cell:
+        again(options.cell)
         return
     clock = Clock(options.seconds)
-    for model, over, seeds in STAGES:
+    for pattern, over, seeds in STAGES:
         for name in names:
-            if SITES[name].model == model and SITES[name].there and clock.stop is None:
+            if fnmatch(name, pattern) and SITES[name].there and clock.stop is None:
                 measure(SITES[name], over, seeds, clock)
     if clock.stop is None:
         print("everything is measured", flush=True)

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from lsf.compare.evidence import Measured
 from lsf.compare.regret import Metric, complete_seeds, truth_of
 from lsf.compare.study import Site
 from lsf.files import finite, read_json, write_text
@@ -22,9 +23,11 @@ class Found:
     """What is known of one site."""
 
     site: Site
-    """Truth and scores."""
+    """Truth, and scores on up to 200 examples."""
+    small: Measured
+    """The same truth, and scores on the small sample that a recommendation reads."""
     seconds: Mapping[str, float]
-    """Need -> wall seconds of an analysis of the criteria that need it."""
+    """Need -> wall seconds of an analysis of the criteria that need it, on up to 200 examples."""
     full_seconds: float
     """Mean wall seconds of the steps of one full fine-tune."""
 
@@ -52,9 +55,25 @@ def read_site(name: str) -> tuple[Sweep | None, dict[str, Any] | None]:
 def find_site(name: str, metric: Metric) -> Found | None:
     """Return a site as a report reads it, by the seeds that every single block has; None where there is none yet."""
     sweep, criteria = read_site(name)
-    if sweep is None or criteria is None or (seeds := complete_seeds(sweep)) < 1:
+    if (
+        sweep is None
+        or criteria is None
+        or "limits" not in criteria.get("small", {})
+        or (seeds := complete_seeds(sweep)) < 1
+    ):
         return None
-    scores = {rule: values for rule, values in criteria["scores"].items() if None not in values}
-    site = Site(name, sweep.spec.model, truth_of(sweep, metric, seeds), scores)
+    truth, (model, _, task) = truth_of(sweep, metric, seeds), name.partition("-")
+    site = Site(name, model, task, truth, _known(criteria["scores"]))
     full = mean(cell.seconds for cell in sweep.cells if cell.plan == FULL and cell.seconds is not None)
-    return Found(site, criteria["seconds"], full)
+    small = criteria["small"]
+    cost = {need: seconds / full for need, seconds in small["seconds"].items()}
+    read = replace(site, scores=_known(small["scores"]))
+    packed = Measured(read, metric, sweep.spec.steps, small["limits"], cost)
+    return Found(site, packed, criteria["seconds"], full)
+
+
+def _known(scores: Mapping[str, list[float | None]]) -> dict[str, list[float]]:
+    """Return the criteria that scored every block."""
+    return {
+        name: [value for value in values if value is not None] for name, values in scores.items() if None not in values
+    }

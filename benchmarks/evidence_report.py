@@ -1,31 +1,51 @@
 """The table of the study, from the committed results: regret of every criterion, the controls, and held-out choices."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from benchmarks.evidence_files import Found
+from lsf.analysis.agreement import rank_correlation
+from lsf.analysis.criteria import CRITERIA
+from lsf.analysis.recommend import ENDS_FROM, RECOMMENDED
+from lsf.compare.recommended import candidates_of, groups_by
 from lsf.compare.regret import cliff, decided, rank_agreement, regret, seed_agreement
-from lsf.compare.study import Entry, Site, budgets_of, entries, leave_one_out, paired_difference
+from lsf.compare.rules import Rule
+from lsf.compare.study import (
+    Entry,
+    Site,
+    budgets_of,
+    entries,
+    leave_out,
+    of_rule,
+    paired_difference,
+    simplest_of_the_best,
+)
 
-COMBINATIONS = ("probe+first_order_drop", "probe+deviation", "probe+gradient_norm", "semantic_loss+first_order_drop")
-"""Rank averages tried beside the criteria."""
+RULE = Rule(RECOMMENDED, ENDS_FROM is not None)
+SHOWN_RULES = 6
 
 
 def print_report(found: Sequence[Found]) -> None:
     """Print what the committed results say, and what is missing."""
-    sites = [one.site for one in found]
-    gaining = [site for site in sites if site.truth.range > 0]
-    for site in sites:
-        if site not in gaining:
-            print(f"left out: on {site.name} full fine-tuning gains nothing ({site.truth.range:+.3f})")
+    gaining = [one for one in found if one.site.truth.range > 0]
+    for one in found:
+        if one not in gaining:
+            print(f"left out: on {one.site.name} full fine-tuning gains nothing ({one.site.truth.range:+.3f})")
     if not gaining:
         print("Nothing is measured yet: python benchmarks/evidence.py")
         return
-    truths(gaining)
-    rows = entries(gaining, COMBINATIONS)
-    regrets(rows, gaining)
-    agreements(gaining)
-    held_out(rows, gaining)
-    costs(found)
+    sites, small = [one.site for one in gaining], [one.small.site for one in gaining]
+    truths(sites)
+    rows = entries(sites, (Rule(("last",), ends=True),))
+    regrets([Entry("RECOMMENDED " + RULE.name, "rule", of_rule(small, RULE)), *rows], sites)
+    agreements(sites, small)
+    for pairs, words in ((False, "single criteria"), (True, "single criteria and rank averages of two")):
+        candidates = candidates_of(small, pairs)
+        print(f"\nCandidates: {words}, with and without both ends from two blocks on: {len(candidates)}. In hindsight:")
+        for row in sorted(candidates, key=lambda row: row.mean() or 0.0)[:SHOWN_RULES]:
+            print(f"  {row.name:<50}{_percent(row.mean(), 8)}")
+        for title in ("task", "model"):
+            held_out(title, candidates, rows, groups_by(small, title))
+    costs(gaining)
 
 
 def truths(sites: Sequence[Site]) -> None:
@@ -50,53 +70,64 @@ def regrets(rows: Sequence[Entry], sites: Sequence[Site]) -> None:
     """Print relative regret in percent: a row per way of choosing, a column per site and budget, then means."""
     places = [(site.name, budget) for site in sites for budget in budgets_of(site)]
     budgets = sorted({budget for _, budget in places})
-    print("\nRelative regret in %: columns are site@budget; then the mean per budget and over all")
+    print("\nRelative regret in %: columns are site@budget; then the mean per budget and over all (a site weighs 1)")
     for number, (site, budget) in enumerate(places, start=1):
         print(f"  c{number}: {site}@{budget}")
     heads = "".join(f"{f'c{number}':>6}" for number in range(1, len(places) + 1))
-    print(f"{'':<32}{heads}" + "".join(f"{f'@{budget}':>8}" for budget in budgets) + f"{'mean':>8}")
+    print(f"{'':<38}{heads}" + "".join(f"{f'@{budget}':>8}" for budget in budgets) + f"{'mean':>8}")
     ordered = sorted(rows, key=lambda row: (row.kind == "control", row.mean() or 0.0))
     for row in ordered:
         cells = "".join(_percent(row.relative.get(place), 6) for place in places)
         means = "".join(_percent(row.mean(budget), 8) for budget in budgets)
-        print(f"{row.kind[:4] + ' ' + row.name:<32}{cells}{means}{_percent(row.mean(), 8)}")
+        print(f"{row.kind[:4] + ' ' + row.name:<38}{cells}{means}{_percent(row.mean(), 8)}")
+    quarter = {(site.name, max(1, site.truth.n_blocks // 4)) for site in sites}
+    told = (Entry(row.name, row.kind, {p: v for p, v in row.relative.items() if p in quarter}) for row in ordered)
+    print("Mean at a quarter of the blocks: " + ", ".join(f"{one.name}{_percent(one.mean(), 5)}" for one in told))
 
 
-def agreements(sites: Sequence[Site]) -> None:
-    """Print the rank correlation of every criterion with the truth of single blocks."""
-    print("\nSpearman's rho / weighted Kendall tau with the truth of single blocks, mean over sites")
+def agreements(sites: Sequence[Site], small: Sequence[Site]) -> None:
+    """Print how criteria rank single blocks: as the truth does, and as they themselves do on the small sample."""
+    print("\nSpearman's rho / weighted Kendall tau with the truth of single blocks; rho of small and large samples")
     for name in dict.fromkeys(name for site in sites for name in site.scores):
         pairs = [rank_agreement(site.truth, site.scores[name]) for site in sites if name in site.scores]
         known = [(rho, tau) for rho, tau in pairs if rho is not None and tau is not None]
-        if known:
+        both = [(a.scores.get(name), b.scores.get(name)) for a, b in zip(sites, small, strict=True)]
+        stable = [rank_correlation(a, b) for a, b in both if a is not None and b is not None]
+        told = [rho for rho in stable if rho is not None]
+        if known and told:
             rho, tau = (sum(pair[place] for pair in known) / len(known) for place in (0, 1))
-            print(f"{name:<20}{rho:>7.2f} /{tau:>6.2f}  over {len(known)} sites")
+            print(f"{name:<20}{rho:>7.2f} /{tau:>6.2f} ;{sum(told) / len(told):>6.2f}  over {len(known)} sites")
 
 
-def held_out(rows: Sequence[Entry], sites: Sequence[Site]) -> None:
-    """Print what a choice made without the site loses there, and by how much the controls lose more."""
-    names = [site.name for site in sites]
-    everywhere = [row for row in rows if row.kind != "control" and {site for site, _ in row.relative} == set(names)]
-    if len(names) < 2 or not everywhere:
+def held_out(
+    what: str, candidates: Sequence[Entry], rows: Sequence[Entry], groups: Mapping[str, Sequence[str]]
+) -> None:
+    """Print what a rule chosen without a task or model loses there, and by how much the others lose more."""
+    if len(groups) < 2 or not candidates:
         return
-    chosen = leave_one_out(everywhere, names)
-    print(f"\nLeave one task out: mean relative regret {100 * chosen.mean:.1f} % over {len(names)} tasks")
-    for site in names:
-        print(f"  {site}: {chosen.chosen[site]}")
-    print("each row's mean regret minus the held-out choice's, in points of %, 95 % interval over tasks:")
+    chosen = leave_out(candidates, groups)
+    print(f"\nLeave one {what} out: mean relative regret {100 * chosen.mean:.1f} % over {len(groups)} {what}s")
+    for name, sites in groups.items():
+        print(f"  without {name}: {chosen.chosen[sites[0]]}")
+    print(f"  from all: {simplest_of_the_best(candidates).name}; in the package: {RULE.name}")
+    print("  each row's mean minus the held-out choice's, in points of %, 95 % interval over sites (paired):")
     for row in sorted(rows, key=lambda row: row.mean() or 0.0):
         difference = paired_difference(chosen.relative, row.relative)
         if difference is not None:
             middle, low, high = (100 * value for value in difference)
-            print(f"  {row.name:<32}{middle:>8.1f}  [{low:.1f}, {high:.1f}]")
+            print(f"    {row.name:<32}{middle:>8.1f}  [{low:.1f}, {high:.1f}]")
 
 
 def costs(found: Sequence[Found]) -> None:
     """Print what each kind of measurement costs beside one full fine-tune of the study's length."""
-    print("\nSeconds of one analysis per need over those of one full fine-tune's steps (measured, machine shared)")
+    print("\nWall seconds of one analysis over those of one full fine-tune (examples read); machine shared")
     for one in found:
-        told = ", ".join(f"{need} {seconds / one.full_seconds:.2f}" for need, seconds in one.seconds.items())
+        told = ", ".join(f"{need} {share:.2f} ({one.small.examples[need]})" for need, share in one.small.cost.items())
         print(f"  {one.site.name}: full {one.full_seconds:.1f} s; {told}")
+    needs = {CRITERIA[name].needs for name in RECOMMENDED}
+    shares = [sum(one.small.cost[need] for need in needs) for one in found]
+    mean, most = 100 * sum(shares) / len(shares), 100 * max(shares)
+    print(f"Cost of the recommendation: {mean:.1f} % of a full fine-tune on average, at most {most:.1f} %")
 
 
 def _percent(value: float | None, width: int) -> str:

@@ -22,6 +22,7 @@ from lsf.ui.choice import (
     without_analysis,
 )
 from lsf.ui.downloads import as_json
+from lsf.ui.evidence_panels import recommendation_panel
 from lsf.ui.frame import page
 from lsf.ui.guard import attempt
 from lsf.ui.panels import amount, download, onward, show, size
@@ -44,6 +45,7 @@ def draw(here: Session) -> None:
         without_analysis(here, "Nothing to choose from yet", "Blocks can be chosen as soon as it is done.")
         return
     rule = _rule(here, found)
+    recommendation_panel(here, found, rule.budget)
     plan = attempt(lambda: chosen_plan(here, found, rule.criterion, rule.policy, rule.budget))
     here.plan = plan
     blocks = plan.blocks if plan is not None else ()

@@ -1,16 +1,19 @@
 """Many sweeps together: which criterion would have chosen well where it was not looked at before."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
 from lsf.analysis.criteria import CRITERIA
-from lsf.compare.regret import Truth, choose, full_regret, random_regret, regret, relative
+from lsf.compare.regret import Truth, full_regret, random_regret, regret, relative
+from lsf.compare.rules import Rule
 
 CONTROLS = ("first", "last", "middle")
 """Criteria that look at positions only; `random` is the mean over every plan, `full` and `constant` stand beside."""
+SLACK = 0.01
+"""A simpler rule is kept unless another has so much less mean relative regret."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class Site:
     """Of the site."""
     model: str
     """Sites of one model share the best constant choice."""
+    task: str
+    """Sites of one task are held out together."""
     truth: Truth
     """Of its sweep."""
     scores: Mapping[str, Sequence[float]]
@@ -32,22 +37,24 @@ class Entry:
     """One row of the table: how much a way of choosing loses on each site and budget."""
 
     name: str
-    """Criterion, combination or control."""
+    """Criterion, rule or control."""
     kind: str
-    """criterion, combination or control."""
+    """criterion, rule or control."""
     relative: Mapping[tuple[str, int], float]
     """(Site, budget) -> relative regret; only where it is known."""
+    complexity: int = 1
+    """Things to be explained."""
 
-    def mean(self, budget: int | None = None, leave_out: str | None = None) -> float | None:
+    def mean(self, budget: int | None = None, without: Collection[str] = ()) -> float | None:
         """Return the mean over sites, each budget of a site weighing the same; None where nothing is known.
 
         Args:
             budget: only this one; None takes all.
-            leave_out: a site that is not counted.
+            without: sites that are not counted.
         """
         kept: dict[str, list[float]] = {}
         for (site, size), value in self.relative.items():
-            if budget in (None, size) and site != leave_out:
+            if budget in (None, size) and site not in without:
                 kept.setdefault(site, []).append(value)
         return float(np.mean([np.mean(values) for values in kept.values()])) if kept else None
 
@@ -58,43 +65,32 @@ def budgets_of(site: Site) -> tuple[int, ...]:
     return tuple(size for size in sorted(wanted) if size in site.truth.budgets)
 
 
-def rank_average(parts: Sequence[Sequence[float]]) -> list[float]:
-    """Return the mean rank of each block over several criteria; higher = tune it first, ties share their rank."""
-    return [float(value) for value in np.mean([stats.rankdata(part) for part in parts], axis=0)]
-
-
-def combined(scores: Mapping[str, Sequence[float]], name: str) -> Sequence[float] | None:
-    """Return the scores of a criterion, or of a rank average written `one+other`; None where a part is not known."""
-    parts = [scores[part] for part in name.split("+") if part in scores]
-    if len(parts) < len(name.split("+")):
-        return None
-    return parts[0] if len(parts) == 1 else rank_average(parts)
-
-
-def entries(sites: Sequence[Site], combinations: Sequence[str] = ()) -> list[Entry]:
-    """Return a row for every criterion and combination, then the controls.
+def entries(sites: Sequence[Site], rules: Sequence[Rule] = ()) -> list[Entry]:
+    """Return a row for every criterion and rule, then the controls.
 
     Args:
         sites: where full fine-tuning gains something; others have no relative regret and are left out.
-        combinations: rank averages, written `one+other`.
+        rules: further ways of choosing.
     """
     judged = [name for name, entry in CRITERIA.items() if entry.needs != "nothing"]
-    rows = [Entry(name, "criterion", _of_criterion(sites, name)) for name in judged]
-    rows += [Entry(name, "combination", _of_criterion(sites, name)) for name in combinations]
-    rows += [Entry(name, "control", _of_criterion(sites, name)) for name in CONTROLS]
+    rows = [Entry(name, "criterion", of_rule(sites, Rule((name,)))) for name in judged]
+    rows += [Entry(rule.name, "rule", of_rule(sites, rule), rule.complexity) for rule in rules]
+    rows += [Entry(name, "control", of_rule(sites, Rule((name,)))) for name in CONTROLS]
     rows.append(Entry("random", "control", _of_plans(sites, random_regret)))
     rows.append(Entry("full", "control", _of_plans(sites, full_regret)))
     rows.append(Entry("constant", "control", _of_constant(sites)))
     return [row for row in rows if row.relative]
 
 
-def _of_criterion(sites: Sequence[Site], name: str) -> dict[tuple[str, int], float]:
+def of_rule(sites: Sequence[Site], rule: Rule) -> dict[tuple[str, int], float]:
+    """Return (site, budget) -> relative regret of a rule's choice, where it was measured."""
     found: dict[tuple[str, int], float] = {}
     for site in sites:
-        scores = combined(site.scores, name)
-        for budget in budgets_of(site) if scores is not None else ():
-            assert scores is not None
-            lost = regret(site.truth, choose(scores, budget)).relative
+        for budget in budgets_of(site):
+            choice = rule.choose(site.scores, budget, site.truth.n_blocks)
+            if choice is None or choice not in site.truth.scores:
+                continue
+            lost = regret(site.truth, choice).relative
             if lost is not None:
                 found[site.name, budget] = lost
     return found
@@ -128,7 +124,7 @@ class HeldOut:
     """A way of choosing, chosen without the site it is judged on."""
 
     chosen: Mapping[str, str]
-    """Site -> the entry with the least mean relative regret on the other sites; of equal ones the first."""
+    """Site -> the simplest of the rows that were best on the sites of other groups."""
     relative: Mapping[tuple[str, int], float]
     """(Site, budget) -> its relative regret there."""
 
@@ -138,21 +134,32 @@ class HeldOut:
         return Entry("held out", "", self.relative).mean() or 0.0
 
 
-def leave_one_out(rows: Sequence[Entry], sites: Sequence[str]) -> HeldOut:
-    """Choose the entry for each site by the others, and see what it loses there.
+def simplest_of_the_best(rows: Sequence[Entry], without: Collection[str] = ()) -> Entry:
+    """Return the simplest row whose mean relative regret is within `SLACK` of the least; of several, the best.
+
+    Args:
+        rows: candidates; of equally simple and equally good ones the first.
+        without: sites that are not looked at.
+    """
+    known = [(row, mean) for row in rows if (mean := row.mean(without=without)) is not None]
+    least = min(mean for _, mean in known)
+    good = [(row.complexity, mean, place) for place, (row, mean) in enumerate(known) if mean <= least + SLACK]
+    return known[min(good)[2]][0]
+
+
+def leave_out(rows: Sequence[Entry], groups: Mapping[str, Collection[str]]) -> HeldOut:
+    """Choose a row for each group of sites by the others, and see what it loses there.
 
     Args:
         rows: candidates, the simplest first; each known on every site.
-        sites: names, at least two.
+        groups: name -> sites left out together: one site, one task, or all sites of one model; at least two groups.
     """
     chosen: dict[str, str] = {}
     lost: dict[tuple[str, int], float] = {}
-    for site in sites:
-        means = {row.name: row.mean(leave_out=site) for row in rows}
-        name = min(means, key=lambda name: np.inf if means[name] is None else float(means[name] or 0.0))
-        chosen[site] = name
-        row = next(row for row in rows if row.name == name)
-        lost |= {place: value for place, value in row.relative.items() if place[0] == site}
+    for group in groups.values():
+        row = simplest_of_the_best(rows, group)
+        chosen |= dict.fromkeys(group, row.name)
+        lost |= {place: value for place, value in row.relative.items() if place[0] in group}
     return HeldOut(chosen, lost)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from lsf.analysis.ends import both_ends
 from lsf.errors import BadInputError
 
 ACCEPTED = "single, suffix, prefix, window:K, ends:K, or several of them separated by commas"
@@ -46,11 +47,6 @@ def _family(word: str, n_blocks: int) -> Sequence[Blocks]:
     if not size.isdecimal() or not 1 <= int(size) <= n_blocks:
         raise BadInputError(f"Cannot sweep over {word!r}; a window takes 1 to {n_blocks} blocks of this model.")
     return [tuple(every[start : start + int(size)]) for start in range(n_blocks - int(size) + 1)]
-
-
-def both_ends(n_blocks: int, budget: int) -> Blocks:
-    """Return so many blocks from both ends, the odd one from the deeper: 0 and L-1; 0, L-2 and L-1; and so on."""
-    return tuple(range(budget // 2)) + tuple(range(n_blocks - (budget - budget // 2), n_blocks))
 
 
 def relative_cost(blocks: Blocks | None, n_blocks: int) -> float:

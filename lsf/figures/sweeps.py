@@ -1,0 +1,166 @@
+"""Pictures of a sweep: the profile of single blocks with its spread over seeds, and the triangle of runs of blocks."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from lsf.analysis.plan import format_blocks
+from lsf.compare.regret import Blocks, Truth, decided
+from lsf.figures.palette import CHOSEN, FACTUAL, NEUTRAL, SMALL_SIZE, UNCHOSEN, VIRTUAL, WITHOUT_LEGEND, new_figure
+from lsf.figures.picture import Picture, number
+
+METRIC_WORDS = {"exact_match": "exact match", "loss": "loss (nats per token)"}
+"""Metric -> how it is written on an axis."""
+
+
+def _read(score: float, metric: str) -> float:
+    """Return a truth's score as its metric is read: a loss the right way round."""
+    return -score if metric == "loss" else score
+
+
+def draw_profile(truth: Truth, metric: str, marked: Mapping[str, Blocks] | None = None) -> Picture:
+    """Draw what tuning each block alone scored, with the standard deviation over seeds, beside base and full.
+
+    Args:
+        truth: of a sweep over single blocks.
+        metric: exact_match or loss.
+        marked: a word -> the single block it chose, written over its bar.
+    """
+    singles = sorted(blocks for blocks in truth.scores if len(blocks) == 1)
+    best = max(singles, key=lambda blocks: (truth.mean(blocks), blocks), default=None)
+    figure = new_figure(_profile_title(truth, best), height=360, barmode="overlay")
+    words = _marks(marked or {})
+    for mark, own in (
+        (UNCHOSEN, [one for one in singles if one != best]),
+        (CHOSEN, [one for one in singles if one == best]),
+    ):
+        figure.add_bar(
+            x=[blocks[0] for blocks in own],
+            y=[_read(truth.mean(blocks), metric) for blocks in own],
+            error_y={"type": "data", "array": [truth.spread(blocks) or 0.0 for blocks in own], "thickness": 1.5},
+            name="best block" if mark is CHOSEN else "other blocks",
+            width=0.72,
+            marker={
+                "color": mark.color,
+                "pattern": {"shape": mark.pattern, "fillmode": "overlay", "fgcolor": "#FFFFFF"},
+            },
+            text=[words.get(blocks, "") for blocks in own],
+            textposition="inside",
+            insidetextanchor="start",
+            textfont={"color": "#FFFFFF"},
+            hovertemplate="block %{x}: %{y:.3f}<extra></extra>",
+        )
+    full = sum(truth.full) / len(truth.full)
+    for name, score, mark in (("full fine-tuning", full, VIRTUAL), ("base model", truth.base, NEUTRAL)):
+        figure.add_scatter(
+            x=[-0.5, truth.n_blocks - 0.5],
+            y=[_read(score, metric)] * 2,
+            mode="lines",
+            name=name,
+            line={"color": mark.color, "dash": "dash" if mark is VIRTUAL else "dot", "width": 2},
+            hovertemplate=name + ": %{y:.3f}<extra></extra>",
+        )
+    figure.update_xaxes(title="block tuned alone", tickvals=list(range(truth.n_blocks)), showgrid=False)
+    figure.update_yaxes(title=METRIC_WORDS[metric], rangemode="tozero")
+    return Picture(figure, _profile_alt(truth, metric, best), _profile_table(truth, metric))
+
+
+def _marks(marked: Mapping[str, Blocks]) -> dict[Blocks, str]:
+    words: dict[Blocks, str] = {}
+    for word, blocks in marked.items():
+        words[blocks] = f"{words[blocks]}, {word}" if blocks in words else word
+    return words
+
+
+def _profile_title(truth: Truth, best: Blocks | None) -> str:
+    if best is None:
+        return "No single block is measured yet"
+    if truth.missing and any(len(blocks) == 1 for blocks in truth.missing):
+        return "Single blocks, not all of them measured yet"
+    sure = decided(truth, 1)
+    if sure is None:
+        return f"Tuned alone, block {best[0]} scored best, with one seed"
+    return f"Tuned alone, block {best[0]} scored best" + ("" if sure else ": not decided, seeds differ by more")
+
+
+def _profile_alt(truth: Truth, metric: str, best: Blocks | None) -> str:
+    if best is None:
+        return "No single block is measured yet."
+    singles = [blocks for blocks in truth.scores if len(blocks) == 1]
+    worst = min(singles, key=truth.mean)
+    full = sum(truth.full) / len(truth.full)
+    return (
+        f"{METRIC_WORDS[metric].capitalize()} after tuning one block alone, mean over {len(truth.full)} seeds: best "
+        f"block {best[0]} with {number(_read(truth.mean(best), metric), 3)}, worst block {worst[0]} with "
+        f"{number(_read(truth.mean(worst), metric), 3)}; full fine-tuning {number(_read(full, metric), 3)}, base model "
+        f"{number(_read(truth.base, metric), 3)}."
+    )
+
+
+def _profile_table(truth: Truth, metric: str) -> pd.DataFrame:
+    rows = [
+        {"block": block, "mean": _read(truth.mean((block,)), metric), "spread": truth.spread((block,))}
+        if (block,) in truth.scores
+        else {"block": block, "mean": None, "spread": None}
+        for block in range(truth.n_blocks)
+    ]
+    return pd.DataFrame(rows)
+
+
+def draw_triangle(truth: Truth, metric: str) -> Picture:
+    """Draw the score of every measured run of neighbouring blocks: its first block across, its last block up.
+
+    A cell nobody measured stays empty.
+    """
+    runs = {blocks: truth.mean(blocks) for blocks in truth.scores if blocks == tuple(range(blocks[0], blocks[-1] + 1))}
+    every = range(truth.n_blocks)
+    cells = [[runs.get(tuple(range(first, last + 1))) for first in every] for last in every]
+    values = [[None if value is None else _read(value, metric) for value in row] for row in cells]
+    best = max(runs, key=lambda blocks: (runs[blocks], -len(blocks)), default=None)
+    title = "No run of blocks is measured yet" if best is None else f"The best measured run is {format_blocks(best)}"
+    figure = new_figure(title, height=120 + 42 * truth.n_blocks, margin=WITHOUT_LEGEND)
+    figure.add_heatmap(
+        z=values,
+        x=list(every),
+        y=list(every),
+        coloraxis="coloraxis",
+        text=[["" if value is None else f"{value:.2f}" for value in row] for row in values],
+        texttemplate="%{text}",
+        textfont={"size": SMALL_SIZE},
+        hovertemplate="blocks %{x} to %{y}: %{z:.3f}<extra></extra>",
+        hoverongaps=False,
+        xgap=1,
+        ygap=1,
+    )
+    if best is not None:
+        figure.add_scatter(
+            x=[best[0]],
+            y=[best[-1]],
+            mode="markers",
+            marker={"symbol": "square-open", "size": 30, "color": FACTUAL.color, "line": {"width": 3}},
+            hoverinfo="skip",
+            showlegend=False,
+        )
+    figure.update_layout(
+        coloraxis={"colorbar": {"title": {"text": METRIC_WORDS[metric]}}, "reversescale": metric == "loss"}
+    )
+    figure.update_xaxes(title="first tuned block", tickvals=list(every), showgrid=False)
+    figure.update_yaxes(title="last tuned block", tickvals=list(every), showgrid=False)
+    table = pd.DataFrame(
+        [
+            {"first": blocks[0], "last": blocks[-1], "mean": _read(value, metric), "spread": truth.spread(blocks)}
+            for blocks, value in sorted(runs.items())
+        ]
+    )
+    return Picture(figure, _triangle_alt(truth, metric, runs, best), table)
+
+
+def _triangle_alt(truth: Truth, metric: str, runs: Mapping[Blocks, float], best: Blocks | None) -> str:
+    if best is None:
+        return "No run of neighbouring blocks is measured yet."
+    worst = min(runs, key=lambda blocks: runs[blocks])
+    return (
+        f"{METRIC_WORDS[metric].capitalize()} of {len(runs)} measured runs of neighbouring blocks of {truth.n_blocks}: "
+        f"best {format_blocks(best)} with {number(_read(runs[best], metric), 3)}, worst {format_blocks(worst)} with "
+        f"{number(_read(runs[worst], metric), 3)}. Framed: the best."
+    )

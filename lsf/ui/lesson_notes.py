@@ -1,0 +1,76 @@
+"""Words of the six guided lessons: what to look at before predicting, what to talk about after, notes for teachers."""
+
+from dataclasses import dataclass
+
+from lsf.registry import Registry
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What is said around one lesson."""
+
+    name: str
+    """Of the lesson."""
+    before: str
+    """What to think about before the prediction; gives nothing away."""
+    after: str
+    """A question to talk about once the truth is shown."""
+
+
+NOTES: Registry[Notes] = Registry(
+    "lesson notes",
+    (
+        Notes(
+            "facts",
+            "The questions look as they always did; only the answers changed. Where in the depth would you look for "
+            "the place that holds an answer?",
+            "The wordings of the test were not trained. Why might a block near the input learn the training wordings "
+            "by heart, and not the fact?",
+        ),
+        Notes(
+            "labels",
+            "The judgement stays the same, the words for it change. Does the model have to understand anything new?",
+            "Compare the seeds of the early blocks with those of the late ones. What does a wide whisker say about a "
+            "single experiment?",
+        ),
+        Notes(
+            "sums",
+            "The model can add; now the answer is one more. Is that a change of the question, of the calculation, or "
+            "of the answer?",
+            "One block alone does better than the whole model at the same number of steps. How can less be more?",
+        ),
+        Notes(
+            "aliases",
+            "Countries are called by other names; everything about them stays. Which end of the model reads names?",
+            "The lesson was made for the input side. Does the truth agree? What else can be learnt from few wordings?",
+        ),
+        Notes(
+            "twohop",
+            "Answering takes two steps of knowledge, one after the other. Where does the second step happen?",
+            "It was meant for the middle. What would you change in the lesson to find out why the middle did not win?",
+        ),
+        Notes(
+            "dialect",
+            "All words are known; their order is reversed. What would have to happen before the rest of the model "
+            "can do its work as ever?",
+            "How much of what full fine-tuning gains does the last block get? What does that say about always tuning "
+            "the last layers?",
+        ),
+    ),
+)
+FOR_TEACHERS = """
+**What it is for.** Learners commit to a prediction before they see a measurement, and find out what their rule of thumb
+costs. The measure is regret: how much more the best choice of the same size would have scored.
+
+**How long.** Ten minutes a lesson: two to read and predict, three on the criteria, five to talk. No GPU and no network
+are needed; nothing is computed while the class waits, since the truth was measured before and came with the package.
+
+**A good order.** *facts*, then *sums* (the opposite end), then *labels* (seeds that differ), then *aliases* and
+*twohop* (what was intended is not what was found), then *dialect*.
+
+**What to insist on.** A prediction comes with a reason. A difference smaller than its spread over seeds is not decided.
+One small model is not all models: let learners say which of their conclusions they would test elsewhere, and how.
+
+**Go on.** Load the bundled model with the same lesson, run an analysis, and measure a small sweep on the page Evidence:
+do the numbers come out the same within their spread?
+"""

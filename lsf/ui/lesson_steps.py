@@ -1,0 +1,117 @@
+"""The steps of a guided lesson: predict, see the criteria's answers, see the truth, see one's own regret."""
+
+import pandas as pd
+import streamlit as st
+
+from lsf.analysis.criteria import CRITERIA
+from lsf.analysis.plan import format_blocks
+from lsf.bundled.lessons import LESSONS, load_lesson
+from lsf.compare.evidence import Measured, packed_evidence, shown
+from lsf.compare.regret import Blocks, choose, regret
+from lsf.compare.study import budgets_of
+from lsf.compare.verdicts import Verdict, verdict_of, verdicts
+from lsf.ui.evidence_panels import not_decided, sweep_pictures, verdict_table
+from lsf.ui.lesson_notes import NOTES
+from lsf.ui.panels import table
+
+OWN = "Your prediction"
+SHOWN_EXAMPLES = 3
+
+
+def lessons_measured() -> dict[str, Measured]:
+    """Return the lessons whose truth came with the package, in the order they are taught."""
+    found = {one.site.task: one for one in packed_evidence() if one.site.model == "bundled"}
+    return {name: found[name] for name in NOTES if name in found}
+
+
+def predict_step(one: Measured) -> Blocks | None:
+    """Show the lesson and take the prediction; return it once it is locked in."""
+    name = one.site.task
+    lesson = LESSONS[name]
+    st.header(f"1 Predict: {lesson.title}", anchor=False)
+    st.write(lesson.teaches)
+    _examples(name)
+    st.markdown(f"*{NOTES[name].before}*")
+    budget = _budget(one)
+    key = f"prediction-{name}-{budget}"
+    locked = st.session_state.get(f"{key}-locked")
+    plans = list(one.site.truth.plans(budget))
+    picked = st.pills(
+        "Which blocks would you tune?" if budget > 1 else "Which block would you tune?",
+        plans,
+        format_func=format_blocks,
+        key=key,
+        disabled=locked is not None,
+        help="Block 0 is nearest to the input; everything you do not pick stays frozen.",
+    )
+    if locked is None:
+        if st.button("Lock in my prediction", type="primary", icon=":material/lock:", disabled=picked is None):
+            st.session_state[f"{key}-locked"] = picked
+            st.rerun()
+        st.caption("What the criteria say and what was measured is shown once you have committed yourself.")
+    elif st.button("Predict again", icon=":material/replay:"):
+        del st.session_state[f"{key}-locked"]
+        st.rerun()
+    return locked
+
+
+def _budget(one: Measured) -> int:
+    budgets = budgets_of(one.site)
+    return int(
+        st.segmented_control(
+            "How many blocks may be tuned?",
+            budgets,
+            default=budgets[0],
+            required=True,
+            key=f"lesson-budget-{one.site.task}",
+        )
+    )
+
+
+def _examples(name: str) -> None:
+    rows = load_lesson(name).train[:SHOWN_EXAMPLES]
+    told = [{"the model reads": row.prompt, "and should say": row.completion} for row in rows]
+    st.dataframe(pd.DataFrame(told), hide_index=True, height="content")
+
+
+def criteria_step(one: Measured, own: Blocks) -> None:
+    """Show which blocks every criterion would tune, without what that came to."""
+    st.header("2 What the criteria would tune", anchor=False)
+    rows = [{"way of choosing": OWN, "tunes": format_blocks(own), "it looks at": "what you know"}]
+    for name, entry in CRITERIA.items():
+        if entry.needs != "nothing" and name in one.site.scores:
+            choice = choose(one.site.scores[name], len(own))
+            rows.append({"way of choosing": entry.label, "tunes": format_blocks(choice), "it looks at": entry.meaning})
+    agreeing = sum(row["tunes"] == format_blocks(own) for row in rows[1:])
+    st.caption(f"{agreeing} of {len(rows) - 1} criteria tune what you would tune.")
+    table(pd.DataFrame(rows), f"answers-{one.site.task}")
+
+
+def truth_step(one: Measured, own: Blocks) -> None:
+    """Show the measured truth, and what every way of choosing lost, the person's own among them."""
+    truth = one.site.truth
+    st.header("3 What was measured", anchor=False)
+    lost = regret(truth, own)
+    columns = st.columns(3, gap="medium")
+    columns[0].metric("You chose", format_blocks(own), shown(truth.mean(own), one.metric), delta_color="off")
+    columns[1].metric(
+        "Best of that size", format_blocks(lost.best), shown(truth.mean(lost.best), one.metric), delta_color="off"
+    )
+    columns[2].metric(
+        "Your regret", f"{lost.regret:.2f}", _share_words(lost.relative, lost.within_spread), delta_color="off"
+    )
+    not_decided(truth, len(own))
+    found = [verdict_of(truth, OWN, "you", own), *verdicts(truth, one.site.scores, len(own))]
+    verdict_table(sorted(found, key=_by_regret), one.metric, f"truth-{one.site.task}")
+    st.markdown(f"*{NOTES[one.site.task].after}*")
+    sweep_pictures(truth, one.metric, f"lesson-{one.site.task}")
+
+
+def _by_regret(one: Verdict) -> tuple[bool, float, bool]:
+    return one.regret is None, one.regret or 0.0, one.label != OWN
+
+
+def _share_words(share: float | None, within: bool | None) -> str:
+    if share is None:
+        return "relative regret unknown"
+    return f"{share:.0%} of full's gain" + (", within the spread" if within and share > 0 else "")

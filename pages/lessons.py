@@ -1,0 +1,38 @@
+"""Lessons: six guided ones, each with a prediction first, then the criteria, then the measured truth."""
+
+import streamlit as st
+
+from lsf.bundled.lessons import LESSONS
+from lsf.ui.frame import page
+from lsf.ui.lesson_notes import FOR_TEACHERS
+from lsf.ui.lesson_steps import criteria_step, lessons_measured, predict_step, truth_step
+from lsf.ui.state import Session
+
+
+def draw(_here: Session) -> None:
+    """Draw the page."""
+    with st.expander("Notes for teachers", icon=":material/school:", key="teachers"):
+        st.markdown(FOR_TEACHERS)
+    lessons = lessons_measured()
+    name = st.segmented_control(
+        "Lesson",
+        list(lessons),
+        format_func=lambda key: LESSONS[key].title,
+        default=next(iter(lessons)),
+        required=True,
+        wrap=True,
+        key="guided-lesson",
+        persist_state="session",
+    )
+    one = lessons[str(name)]
+    own = predict_step(one)
+    if own is not None:
+        criteria_step(one, own)
+        truth_step(one, own)
+
+
+page(
+    "Lessons",
+    "Which block would you tune? Commit yourself, see what the criteria say, then what was measured, and your regret.",
+    draw,
+)
