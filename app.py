@@ -25,6 +25,7 @@ st.navigation(
         st.Page("pages/tune.py", title="5 Fine-tune"),
         st.Page("pages/compare.py", title="6 Compare"),
         st.Page("pages/places.py", title="Where x how"),
+        st.Page("pages/dimension.py", title="Intrinsic dimension"),
         st.Page("pages/evidence.py", title="Evidence"),
         st.Page("pages/lessons.py", title="Lessons"),
     ],

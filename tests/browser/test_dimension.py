@@ -1,0 +1,29 @@
+"""The intrinsic dimension in a browser: kept measurements, a live search, a stop that keeps what was found."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_a_search_is_followed_live_and_stopped_and_what_it_found_stays(tab: Tab) -> None:
+    page = tab.page
+    expect(page.get_by_text("enough to load it")).to_be_visible()
+    page.get_by_role("link", name="Intrinsic dimension").click()
+    expect(page.get_by_role("heading", name=re.compile("^SAID needs fewer numbers than DID"))).to_be_visible()
+    page.get_by_role("button", name="DID, without").click()
+    steps = page.get_by_role("spinbutton", name="Steps")
+    steps.fill("20")
+    steps.press("Enter")
+    tab.button("Search d_90")
+    expect(page.get_by_text(re.compile("d_90 of lesson:facts: .*d = "))).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("heading", name=re.compile(r"^d_90 of lesson:facts: SAID"))).to_be_visible(timeout=60_000)
+    expect(page.locator(".lsf-chart").first.locator(".point").first).to_be_attached()
+    tab.button("Stop and keep")
+    expect(page.get_by_text("idle")).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("heading", name=re.compile(r"^d_90 of lesson:facts: SAID"))).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("^Generalisation gap"))).to_be_visible()

@@ -1,0 +1,78 @@
+"""The page of the intrinsic dimension: a search in the worker, its live curve, what was measured before."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lsf.bundled import dimension as kept
+from lsf.training.dimension_search import Study
+from lsf.ui.bench import bench
+from lsf.ui.dimension import KIND
+from tests.pages.conftest import Driver
+
+
+def settle(app: Driver, **values: int) -> None:
+    for name, value in values.items():
+        app.at.number_input(key=f"dimension-{name}").set_value(value)
+    app.at.run()
+
+
+def test_a_search_runs_in_the_worker_and_ends_in_a_curve_and_a_gap(
+    app: Driver, tiny: Callable[[str], Path], cats: Path
+) -> None:
+    app.use(tiny("llama"), cats)
+    app.go("dimension")
+    assert not app.at.exception
+    settle(app, steps=60, batch_size=8, low=30, high=30, bisections=0, rates=1)
+    app.click("Search d_90")
+    view = app.wait(KIND)
+    at = app.at.run()
+    assert not at.exception
+    assert view.error is None
+    study = view.result
+    assert isinstance(study, Study)
+    assert [curve.method for curve in study.curves] == ["said", "did"]
+    assert f"d_90 of {study.data}" in app.shown()
+    assert "Generalisation gap" in app.shown()
+    table = at.dataframe[0].value
+    assert table["method"].tolist() == ["full", "said", "did"]
+    assert table["d"].tolist()[1:] == [30, 30]
+
+
+def test_a_search_whose_grid_is_turned_round_is_refused_in_a_sentence(app: Driver) -> None:
+    app.go("dimension")
+    settle(app, low=300, high=30)
+    assert any("low is 300 and high is 30" in sentence for sentence in app.errors())
+    assert not bench().jobs(KIND)
+
+
+def test_what_was_measured_before_is_shown_beside_the_published_numbers(app: Driver) -> None:
+    app.go("dimension")
+    assert not app.at.exception
+    assert "SAID needs fewer numbers than DID on" in app.shown()
+    assert "cannot be compared" in app.shown()
+    published = next(frame.value for frame in app.at.dataframe if "whose" in frame.value.columns)
+    assert set(published["whose"]) == {"published", "ours"}
+    assert "207" in published["d_90 of SAID"].tolist()
+
+
+def test_without_kept_measurements_the_page_says_how_they_are_made(
+    app: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "FILE", tmp_path / "no.json")
+    kept.measured.cache_clear()
+    try:
+        app.go("dimension")
+        assert "No committed measurements" in app.shown()
+    finally:
+        kept.measured.cache_clear()
+
+
+def test_the_kept_measurements_are_whole() -> None:
+    value = json.loads(kept.FILE.read_text())
+    assert value["studies"]
+    assert kept.FILE.stat().st_size < 200_000
+    assert len(kept.measured()) == len(value["studies"])
+    assert len(kept.over_lessons()) == len({study.data for study in kept.over_lessons()})
