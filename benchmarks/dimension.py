@@ -31,7 +31,7 @@ from lsf.figures.dimension_tasks import d90_of, fewer, progress_points, spearman
 from lsf.files import read_json, write_json
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.training.catalogue import options_of
-from lsf.training.dimension import FULL_RATES, SEEN
+from lsf.training.dimension import SEEN
 from lsf.training.dimension_search import ASKED, Curve, DimensionSettings, Point, Study, rates_for
 from lsf.training.evaluation import evaluate, spread_out
 from lsf.training.fitting import DivergedError, FitSettings, fit
@@ -145,7 +145,7 @@ class Search:
 
     def full(self, seed: int) -> Point:
         """Return full fine-tuning at the rate that is better under seed 0."""
-        rates = [FULL_RATES[1], FULL_RATES[0]] if self.blocks == "all" else [FULL_RATES[0], 1e-2]
+        rates = (3e-4, 1e-3, 3e-3) if self.blocks == "all" else (3e-3, 1e-2)
         rate = better({rate: self.cell("full", 0, rate, 0) for rate in rates})
         return point_of(self.total, rate, self.cell("full", 0, rate, seed))
 

@@ -42,6 +42,8 @@ class Plan:
     """Whether the final norm is tuned."""
     head: bool = False
     """Whether the LM head is tuned; a tied head moves the embedding too."""
+    modules: tuple[str, ...] = ()
+    """Dotted names of further modules that are tuned, such as a connector beside the decoder."""
     criterion: str | None = None
     """Criterion that chose the blocks; None for a choice by hand."""
     policy: str | None = None
@@ -61,9 +63,10 @@ class Plan:
         for block in self.blocks:
             if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < self.n_blocks:
                 raise PlanError(f"Block {block} does not exist; {self.model} has blocks 0 to {self.n_blocks - 1}.")
-        if not (self.blocks or self.embedding or self.final_norm or self.head):
+        if not (self.blocks or self.embedding or self.final_norm or self.head or self.modules):
             raise PlanError(f"The plan tunes nothing; name at least one block in 0 to {self.n_blocks - 1}.")
         object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
+        object.__setattr__(self, "modules", tuple(self.modules))
 
     @property
     def is_full(self) -> bool:
@@ -77,7 +80,7 @@ class Plan:
             return "full"
         extras = [name for name in ("embedding", "final_norm", "head") if getattr(self, name)]
         blocks = [f"block{'s' if len(self.blocks) > 1 else ''} {format_blocks(self.blocks)}"] if self.blocks else []
-        return " + ".join(blocks + [name.replace("_", " ") for name in extras])
+        return " + ".join([*blocks, *(name.replace("_", " ") for name in extras), *self.modules])
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values, schema_version first."""
@@ -109,8 +112,8 @@ def parse_plan(value: Any, where: str) -> Plan:
     if not isinstance(value, dict):
         raise PlanError(f"{where} is not a plan: a JSON object was expected.")
     try:
-        blocks = tuple(value["blocks"])
-        return Plan(**{**value, "blocks": blocks, "predicted": Predicted(**value.get("predicted", {}))})
+        lists = {"blocks": tuple(value["blocks"]), "modules": tuple(value.get("modules", ()))}
+        return Plan(**{**value, **lists, "predicted": Predicted(**value.get("predicted", {}))})
     except (KeyError, TypeError) as error:
         raise PlanError(f"{where} is not a whole plan: {error}.") from None
 

@@ -21,6 +21,8 @@ from lsf.training.catalogue import CATALOGUE
 from lsf.training.options import read_pairs
 
 CONTROLS = ("first", "last", "middle", "random")
+SWITCHES = ("embedding", "final_norm", "head")
+"""Modules a plan knows by a word."""
 OWN = (
     "method", "steps", "epochs", "learning_rate", "weight_decay", "warmup_steps", "batch_size", "micro_batch", "cache",
     "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to", "max_length", "eval_every",
@@ -40,7 +42,11 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
         "--spec", type=Path, metavar="SPEC", help="repeat a run by its spec.json; nothing else is needed"
     )
     which.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that ended early; nothing else")
+    modules = "embedding, final_norm, head, or dotted names of the model's modules, tuned beside --blocks B (or none)"
+    parser.add_argument("--modules", default="", metavar="M", help=modules)
     add_settings(parser, RunSpec, OWN)
+    search = "the same as --learning-rate auto: a short search on validation, counted apart"
+    parser.add_argument("--search-lr", action="store_true", help=search)
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=_options_help())
     parser.add_argument("--runs", type=Path, metavar="DIR", help="folder the run's folder is made in")
     parser.add_argument("--forecast", action="store_true", help="say what the run would need, and tune nothing")
@@ -92,9 +98,15 @@ def _known_spec(arguments: argparse.Namespace) -> RunSpec | None:
 
 
 def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
+    if arguments.modules and arguments.blocks is None:
+        raise BadInputError("--modules goes with --blocks; write --blocks none to tune modules alone.")
+    if arguments.search_lr and arguments.learning_rate is not None:
+        raise BadInputError("--search-lr searches the learning rate; leave out --learning-rate.")
     plan, role = _planned(arguments, n_blocks)
     given = given_settings(arguments, RunSpec)
     method = given.get("method", "full")
+    if arguments.search_lr:
+        given["learning_rate"] = None
     given["options"] = read_pairs(method, CATALOGUE[method].options, arguments.option)
     return RunSpec(**{**given, "plan": plan, "role": role})
 
@@ -150,4 +162,8 @@ def _planned(arguments: argparse.Namespace, n_blocks: int) -> tuple[Plan, str]:
     if arguments.plan:
         plan = load_plan(arguments.plan)
         return plan, plan.criterion if plan.criterion in CONTROLS else "choice"
-    return Plan(arguments.model, n_blocks, parse_blocks(arguments.blocks, n_blocks)), "manual"
+    words = [word.strip() for word in arguments.modules.split(",") if word.strip()]
+    embedding, final_norm, head = (word in words for word in SWITCHES)
+    blocks = () if arguments.blocks == "none" else parse_blocks(arguments.blocks, n_blocks)
+    others = tuple(word for word in words if word not in SWITCHES)
+    return Plan(arguments.model, n_blocks, blocks, embedding, final_norm, head, others), "manual"

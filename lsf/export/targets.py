@@ -37,7 +37,7 @@ def peft_config(skeleton: Skeleton, plan: Plan) -> str:
     Raises:
         PlanError: the plan tunes something beside blocks, or no block.
     """
-    if plan.embedding or plan.final_norm or plan.head:
+    if plan.embedding or plan.final_norm or plan.head or plan.modules:
         raise PlanError(
             f"peft's layers_to_transform names blocks only and the plan {plan.label} tunes more; leave embedding, "
             "final norm and head out, or export to axolotl or transformers."

@@ -143,6 +143,7 @@ def _header(about: About) -> dict[str, str]:
         about.plan.embedding,
         about.plan.final_norm,
         about.plan.head,
+        about.plan.modules,
     )
     plain = {**vars(about), "plan": plan.to_json()}
     return {"format": "pt", "lsf": __version__, "about": json.dumps(plain)}

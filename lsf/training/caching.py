@@ -65,7 +65,7 @@ class Caching:
 
 def prefix_depth(plan: Plan, tied_head: bool) -> int:
     """Return how many blocks lie below everything a plan tunes; 0 where it tunes the embedding, tied head included."""
-    return 0 if plan.embedding or (plan.head and tied_head) or not plan.blocks else min(plan.blocks)
+    return 0 if plan.embedding or plan.modules or (plan.head and tied_head) or not plan.blocks else min(plan.blocks)
 
 
 def expected_bytes(rows: Sequence[EncodedExample], width: int, dtype: str) -> int:

@@ -19,7 +19,8 @@ def planned_names(loaded: Any, plan: Plan) -> tuple[str, ...]:
         plan: for a model of the same number of blocks.
 
     Raises:
-        PlanError: the plan was made for another number of blocks, or names a module the model does not have.
+        PlanError: the plan was made for another number of blocks, or names a module the model does not have, or one
+            without parameters.
     """
     anatomy = loaded.anatomy
     _check_blocks(loaded, plan)
@@ -36,6 +37,7 @@ def planned_names(loaded: Any, plan: Plan) -> tuple[str, ...]:
             raise PlanError(f"The plan tunes the {words}, which {loaded.info.name} does not have.")
         if wanted:
             modules.append(name)
+    modules += [_known_module(loaded, name) for name in plan.modules]
     chosen = {id(parameter) for name in modules for parameter in loaded.model.get_submodule(name).parameters()}
     return tuple(name for name, parameter in parameters.items() if id(parameter) in chosen)
 
@@ -82,6 +84,17 @@ def split_name(name: str) -> tuple[str, str]:
     """Split a parameter's dotted name into its module's and its own: `a.b.weight` -> (`a.b`, `weight`)."""
     module, _, leaf = name.rpartition(".")
     return module, leaf
+
+
+def _known_module(loaded: Any, name: str) -> str:
+    known = {own for own, module in loaded.model.named_modules() if own and any(True for _ in module.parameters())}
+    if name not in known:
+        some = sorted(known, key=lambda own: (own.count("."), own))[:8]
+        raise PlanError(
+            f"The plan tunes the module {name!r}, which {loaded.info.name} does not have or which holds no parameters; "
+            f"names are such as {', '.join(some)}."
+        )
+    return name
 
 
 def _check_blocks(loaded: Any, plan: Plan) -> None:

@@ -1,0 +1,37 @@
+"""Parts of a model that are not blocks: switches, and modules by their dotted name."""
+
+import pytest
+
+from lsf.analysis.plan import Plan, parse_plan
+from lsf.errors import PlanError
+from lsf.training.caching import prefix_depth
+from lsf.training.methods import METHODS, Scene
+from lsf.training.methods.places import planned_names
+
+
+def test_a_module_is_reached_by_its_dotted_name_alone_and_beside_blocks(loaded):
+    gate = loaded.anatomy.block_names[1] + ".mlp.gate_proj"
+    assert planned_names(loaded, Plan("m", 4, (), modules=(gate,))) == (f"{gate}.weight",)
+    both = planned_names(loaded, Plan("m", 4, (3,), final_norm=True, modules=(gate,)))
+    assert {f"{gate}.weight", f"{loaded.anatomy.final_norm_name}.weight"} < set(both)
+    assert Plan("m", 4, (3,), modules=(gate,)).label == f"block 3 + {gate}"
+
+
+def test_only_the_named_module_wants_gradients(loaded):
+    gate = loaded.anatomy.block_names[1] + ".mlp.gate_proj"
+    model = METHODS["full"].prepare(loaded, Plan("m", 4, (), modules=(gate,)), Scene())
+    assert [name for name, value in model.named_parameters() if value.requires_grad] == [f"{gate}.weight"]
+
+
+def test_a_module_the_model_does_not_have_is_refused_with_names_it_has(loaded):
+    with pytest.raises(PlanError, match=r"tunes the module 'connector', which .* names are such as"):
+        planned_names(loaded, Plan("m", 4, (), modules=("connector",)))
+
+
+def test_a_plan_of_modules_is_the_same_after_its_file_and_has_no_frozen_prefix():
+    plan = Plan("m", 4, (3,), modules=("vision.connector",))
+    assert parse_plan(plan.to_json(), "here") == plan
+    assert prefix_depth(plan, tied_head=False) == 0
+    assert prefix_depth(Plan("m", 4, (3,)), tied_head=False) == 3
+    with pytest.raises(PlanError, match="tunes nothing"):
+        Plan("m", 4, ())
