@@ -107,7 +107,8 @@ def _cost(found: Analysis, plan: Plan) -> None:
         column.metric(name, value, of_full(kind), delta_color="off", delta_arrow="off")
     st.caption(
         "Compute counts matrix products of forward and backward pass; frozen blocks below the lowest tuned one save "
-        "most. Memory counts weights, gradients and optimizer state, not activations. Both are measured when you tune."
+        "most. Memory counts the whole model's weights, gradients and optimizer state, not activations; the next page "
+        "measures those before anything starts."
     )
 
 

@@ -16,15 +16,16 @@ from lsf.ui.compare_panels import (
     COSTS,
     cost_table,
     main_table,
-    proof_table,
     samples_table,
     seeds_table,
+    show_cost_table,
     show_main_table,
     tradeoff_picture,
 )
 from lsf.ui.frame import page
 from lsf.ui.panels import download, empty, show
 from lsf.ui.panels import table as show_table
+from lsf.ui.proof_panels import course_table, differences_table, proof_table, show_differences, show_proof
 from lsf.ui.runs import belong_together, command, label
 from lsf.ui.state import Session
 
@@ -98,14 +99,16 @@ def _details(picked: list[Run], comparison: Comparison, summaries: tuple[Summary
         with st.expander("Answers before and after", icon=":material/chat:", expanded=True):
             show_table(samples, "answers")
             st.caption("Test prompts, answered greedily by the base model and by each tuned model.")
+    with st.expander("In which settings these runs differ", icon=":material/difference:"):
+        show_differences(picked, "differences")
     with st.expander("Proof that frozen weights did not move", icon=":material/verified:"):
-        show_table(proof_table(picked), "proof")
-        st.caption("Every frozen tensor's bytes are hashed before and after; every tuned tensor must have moved.")
-    with st.expander("Predicted and measured", icon=":material/straighten:"):
-        show_table(cost_table(picked, comparison.rows), "cost")
+        show_proof(picked, "compare")
+    with st.expander("Expected and measured", icon=":material/straighten:"):
+        show_cost_table(cost_table(picked, comparison.rows))
         st.caption(
-            "Compute is predicted by counting matrix products and measured by step time, both over full fine-tuning; "
-            "the prediction of memory leaves out activations."
+            "Memory and step time are expected from one dry step before the run, compute by counting matrix products. "
+            "On a CPU memory is measured as the growth of the whole process, which has costs of its own: for a small "
+            "model it is far more than the run's tensors. A cached prefix makes steps cheaper than compute says."
         )
     with st.expander("Commands that repeat these runs", icon=":material/terminal:"):
         st.code("\n".join(command(run.spec) for run in picked if run.spec is not None), language="bash")
@@ -117,7 +120,9 @@ def _take_away(comparison: Comparison, picked: list[Run], table: pd.DataFrame, p
         sections += [
             Section("Answers before and after", table=samples_table(picked)),
             Section("Proof that frozen weights did not move", table=proof_table(picked)),
-            Section("Predicted and measured", table=cost_table(picked, comparison.rows)),
+            Section("How the runs were carried out", table=course_table(picked)),
+            Section("In which settings they differ", table=differences_table(picked)),
+            Section("Expected and measured", table=cost_table(picked, comparison.rows)),
         ]
         spec = picked[0].spec
         title = f"Tuning {spec.model} on {spec.data}" if spec is not None else "Tuning"

@@ -17,16 +17,34 @@ def draw(here: Session) -> None:
     """Draw the page."""
     runs = list_runs(runs_folder())
     source = _source(here, runs)
+    if _looks_at_plan(here, runs):  # what was started is seen first, and the form for more of it after
+        _runs(here)
+        _form(here, source)
+    else:
+        _form(here, source)
+        _runs(here)
+    draw_store(here, runs)
+    if any(run.result is not None for run in runs):
+        onward("compare", "Compare the runs", address(here))
+
+
+def _looks_at_plan(here: Session, runs: list[Run]) -> bool:
+    """Say whether the run being looked at is one of the plan at hand."""
+    spec = next((run.spec for run in runs if run.id == here.run), None)
+    return spec is not None and here.plan is not None and spec.plan.label == here.plan.label
+
+
+def _form(here: Session, source: Source | None) -> None:
     if here.plan is None or source is None:
         empty("No plan yet", "Choose the blocks first; then they are tuned here, beside full fine-tuning.", "choose")
     else:
         draw_form(here, here.plan, source)
-    jobs = [view.id for view in bench().jobs("tune")]
-    if here.run is not None or any(view.active for view in bench().jobs("tune")):
-        follow(here, jobs, lambda views: _watch(here, views))
-    draw_store(here, runs)
-    if any(run.result is not None for run in runs):
-        onward("compare", "Compare the runs", address(here))
+
+
+def _runs(here: Session) -> None:
+    jobs = bench().jobs("tune")
+    if here.run is not None or any(view.active for view in jobs):
+        follow(here, [view.id for view in jobs], lambda views: _watch(here, views))
 
 
 def _source(here: Session, runs: list[Run]) -> Source | None:

@@ -8,6 +8,7 @@ import numpy as np
 from lsf.analysis.plan import Plan, full_plan
 from lsf.errors import UnknownNameError
 from lsf.jobs.spec import RunSpec
+from lsf.training.catalogue import CATALOGUE
 
 CONTROLS = ("full", "first", "last", "random")
 """`full` tunes everything; the others as many blocks as the choice: shallowest, deepest, or drawn by the seed."""
@@ -47,13 +48,19 @@ def control_spec(spec: RunSpec, role: str) -> RunSpec:
     """Return the spec of one control of a choice: same model, data, method, steps, rate and seed, another plan.
 
     Modules beside the blocks (embedding, final norm, head) are tuned in the control where they are in the choice.
+    `full` is full fine-tuning whatever the choice's method; beside another method it has its own default rate, since
+    the other's would not suit it.
 
     Raises:
         UnknownNameError: a role outside `CONTROLS`.
     """
     plan = spec.plan
     if role == "full":
-        return replace(spec, role=role, plan=full_plan(plan.model, plan.n_blocks))
+        whole = replace(spec, role=role, plan=full_plan(plan.model, plan.n_blocks))
+        if spec.method == "full":
+            return whole
+        rate = None if spec.learning_rate is None else CATALOGUE["full"].learning_rate
+        return replace(whole, method="full", options={}, learning_rate=rate)
     blocks = control_blocks(role, plan.n_blocks, plan.blocks, spec.seed)
     other = Plan(
         model=plan.model,
@@ -62,6 +69,7 @@ def control_spec(spec: RunSpec, role: str) -> RunSpec:
         embedding=plan.embedding,
         final_norm=plan.final_norm,
         head=plan.head,
+        modules=plan.modules,
         criterion=role,
         budget={"blocks": len(blocks)},
         reasons={str(block): f"the {role} control of {plan.label}" for block in blocks},
@@ -80,4 +88,4 @@ def with_controls(spec: RunSpec, roles: Iterable[str]) -> tuple[RunSpec, ...]:
 
 
 def _tuned(plan: Plan) -> tuple[object, ...]:
-    return plan.blocks, plan.embedding, plan.final_norm, plan.head
+    return plan.blocks, plan.embedding, plan.final_norm, plan.head, plan.modules

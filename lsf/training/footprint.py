@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from lsf.analysis.plan import Predicted
 from lsf.jobs.spec import RunSpec
 
+RUN_SHARE = 0.9
+"""Share of the free memory a run may be expected to take: allocators waste some, and others use the machine too."""
 PART_WORDS = {
     "own_weights": "weights of its own",
     "gradients": "gradients",
@@ -90,22 +92,21 @@ def in_words(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def verdict(parts: Parts, free: int | None, device: str, share: float) -> tuple[bool | None, str]:
+def verdict(parts: Parts, free: int | None, device: str) -> tuple[bool | None, str]:
     """Say whether the parts fit into the free memory.
 
     Args:
         parts: what is needed.
         free: bytes; None where it is not known.
         device: its name.
-        share: of the free memory that a run may take.
     """
     least = "" if parts.total is not None else "at least "
     needs = f"needs {least}{in_words(parts.known)} beside the loaded model"
     if free is None:
         return None, f"It {needs}; how much memory {device} has free is not known."
     has = f"{device} has {in_words(free)} free"
-    if parts.known > share * free:
-        return False, f"It {needs} and {has}, of which a run may take {share:.0%}: it does not fit."
+    if parts.known > RUN_SHARE * free:
+        return False, f"It {needs} and {has}, of which a run may take {RUN_SHARE:.0%}: it does not fit."
     if parts.total is None:
         return None, f"It {needs}; {has}."
     return True, f"It {needs}; {has}: it fits."

@@ -19,13 +19,11 @@ from lsf.training.caching import blocks_of, decide, expected_bytes, prefix_depth
 from lsf.training.catalogue import options_of
 from lsf.training.checkpointing import recomputed
 from lsf.training.dry_step import peak_of_pass, time_pass
-from lsf.training.footprint import Forecast, Parts, verdict
+from lsf.training.footprint import RUN_SHARE, Forecast, Parts, verdict
 from lsf.training.material import Material
 from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
 
-RUN_SHARE = 0.9
-"""Share of the free memory a run may be expected to take: allocators waste some, and others use the machine too."""
 BATCHES_LOOKED_AT = 200
 """The first so many batches tell how long the median one is."""
 STAND_INS = {"fish": "random_mask", "lt_sft": "full"}
@@ -88,7 +86,7 @@ class Trial:
                 free_memory()
         parts = self._parts(passes)
         device = str(self.loaded.device)
-        fits, sentence = verdict(parts, self.free, device, RUN_SHARE)
+        fits, sentence = verdict(parts, self.free, device)
         if unfit and fits is not False:  # the device said so itself
             fits, sentence = False, f"{device} ran out of memory in a trial pass over the longest examples."
         return Forecast(
@@ -170,7 +168,7 @@ class Trial:
 
 def _lowest(plan: Plan, info: ModelInfo) -> int:
     """Return the lowest block that a backward pass reaches; L where it reaches none."""
-    reached = plan.blocks or plan.embedding or (plan.head and info.tied_head)
+    reached = plan.blocks or plan.embedding or plan.modules or (plan.head and info.tied_head)
     return prefix_depth(plan, info.tied_head) if reached else info.n_blocks
 
 

@@ -13,6 +13,7 @@ from lsf.figures.picture import Picture
 from lsf.figures.tradeoff import Outcome, draw_tradeoff
 from lsf.jobs.runs import Run
 from lsf.ui.panels import amount, size
+from lsf.ui.panels import table as show_table
 from lsf.ui.runs import label
 
 COSTS = {
@@ -118,46 +119,50 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
     return draw_tradeoff(outcomes, front, "test exact match", title, before, share=True)
 
 
-def proof_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return what moved and what did not, checked on the tensors."""
-    rows: list[dict[str, Any]] = []
-    for run in runs:
-        if run.result is None or run.result.proof is None or run.spec is None:
-            continue
-        proof = run.result.proof
-        rows.append(
-            {
-                "run": label(run),
-                "frozen tensors": proof.frozen_tensors,
-                "bit-identical": "yes" if proof.frozen_identical else "NO",
-                "tuned tensors": proof.tuned_tensors,
-                "moved": proof.tuned_moved,
-                "parameters planned": proof.planned_params,
-                "parameters tuned": proof.trainable_params,
-            }
-        )
-    return pd.DataFrame(rows)
-
-
 def cost_table(runs: Sequence[Run], rows: Sequence[Row]) -> pd.DataFrame:
-    """Return what each plan was expected to cost beside what it cost; empty cells are unknown."""
+    """Return what each run was expected to cost beside what it cost; empty cells are unknown."""
     cells: list[dict[str, Any]] = []
     for run, row in zip(runs, rows, strict=True):
         if run.spec is None:
             continue
-        predicted = run.spec.plan.predicted
+        expected = run.spec.plan.predicted if run.result is None else run.result.predicted
+        dry = expected.step_seconds is not None
         cells.append(
             {
                 "run": label(run),
-                "parameters predicted": predicted.trainable_params,
-                "parameters tuned": row.trainable_params,
-                "compute predicted": predicted.flops_ratio,
-                "step time measured": row.x_time,
-                "memory predicted": None if predicted.memory_bytes is None else size(predicted.memory_bytes),
+                "memory expected": size(expected.memory_bytes) if dry else None,
                 "memory measured": None if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
+                "measured / expected": _over(row.peak_memory_bytes, expected.memory_bytes) if dry else None,
+                "step expected": expected.step_seconds,
+                "step measured": row.step_seconds_median,
+                "compute expected": expected.flops_ratio,
+                "step time over full": row.x_time,
+                "parameters expected": expected.trainable_params,
+                "parameters tuned": row.trainable_params,
             }
         )
     return pd.DataFrame(cells)
+
+
+def _over(one: float | None, other: float | None) -> float | None:
+    return None if one is None or not other else one / other
+
+
+def show_cost_table(table: pd.DataFrame) -> None:
+    """Show what was expected beside what was measured."""
+    number = st.column_config.NumberColumn
+    show_table(
+        table,
+        "cost",
+        placeholder="",
+        column_config={
+            "measured / expected": number(format="%.2f x", help="Memory"),
+            "step expected": number(format="%.4f s", help="From the dry step before the run"),
+            "step measured": number(format="%.4f s", help="Median of the run's steps"),
+            "compute expected": number(format="%.2f x", help="By counting matrix products, over full fine-tuning"),
+            "step time over full": number(format="%.2f x", help="Measured, over the full run's median step"),
+        },
+    )
 
 
 def samples_table(runs: Sequence[Run]) -> pd.DataFrame:

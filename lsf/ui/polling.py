@@ -18,13 +18,16 @@ _ENDINGS = {
 }
 
 
-def follow(here: Session, jobs: Sequence[str], draw: Callable[[tuple[JobView, ...]], None]) -> None:
+def follow(
+    here: Session, jobs: Sequence[str], draw: Callable[[tuple[JobView, ...]], None], quietly: bool = False
+) -> None:
     """Draw the jobs as they are now, and again until the last of them has ended.
 
     Args:
         here: this session, for toasts.
         jobs: ids; those the worker forgot are left out.
         draw: draws snapshots; called in a fragment, so its widgets run this part alone.
+        quietly: whether nobody is told by a toast how they ended.
     """
     active = any(view.active for view in _views(jobs))
 
@@ -35,7 +38,8 @@ def follow(here: Session, jobs: Sequence[str], draw: Callable[[tuple[JobView, ..
         if active and not any(view.active for view in views):
             st.rerun()
 
-    announce(here, _views(jobs))
+    if not quietly:
+        announce(here, _views(jobs))
     look()
 
 

@@ -13,6 +13,7 @@ from lsf.ui.actions import go_on_buttons, stop_buttons
 from lsf.ui.bench import runs_folder
 from lsf.ui.guard import guard
 from lsf.ui.panels import duration, progress, show
+from lsf.ui.proof_panels import show_proof
 from lsf.ui.runs import AXES, METRICS, curves, label, runs_table
 from lsf.ui.state import Session, session
 
@@ -71,6 +72,9 @@ def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
         elif run.state is RunState.CANCELLED and can_resume(run):
             st.info(f"{label(run)}: {run.problem}", icon=":material/stop_circle:")
         go_on_buttons(session(), run)
+    if any(run.result is not None for run in group):
+        with st.expander("Proof, and how the runs were carried out", icon=":material/verified:"):
+            show_proof(group, "tune")
 
 
 def _result_row(run: Run, view: JobView | None) -> dict[str, object]:

@@ -47,13 +47,14 @@ def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
     if own is None or own.spec is None:
         return []
     kin = _settings(own.spec)
+    full = replace(kin, method="full", options={})  # full fine-tuning stands beside every method
     found: dict[tuple[object, ...], Run] = {}
     for run in runs:
-        if run.spec is not None and _settings(run.spec) == kin:
-            key = (run.spec.role, run.spec.plan.label, run.spec.seed, run.spec.learning_rate)
+        if run.spec is not None and _settings(run.spec) in ((kin, full) if run.spec.role == "full" else (kin,)):
+            key = (run.spec.role, run.spec.plan.label, run.spec.how, run.spec.seed, run.spec.learning_rate)
             found.setdefault(key, run)
-    order = list(ROLES)
-    return sorted(found.values(), key=lambda run: (order.index(run.spec.role) if run.spec else 0, run.id))
+    order = {role: place for place, role in enumerate(ROLES)}
+    return sorted(found.values(), key=lambda run: (order.get(run.spec.role, len(order)) if run.spec else 0, run.id))
 
 
 def _settings(spec: RunSpec) -> RunSpec:
@@ -63,13 +64,21 @@ def _settings(spec: RunSpec) -> RunSpec:
 
 
 def label(run: Run) -> str:
-    """Return a run's name in legends: its role and its blocks."""
+    """Return a run's name in legends: its role, its blocks, and its method where that is not `full`."""
     if run.spec is None:
         return run.id
-    seed = f", seed {run.spec.seed}" if run.spec.seed else ""
+    method = "" if run.spec.method == "full" else f", {run.spec.how}"
+    rest = method + (f", seed {run.spec.seed}" if run.spec.seed else "")
     if run.spec.role == "full":
-        return f"full{seed}"
-    return f"{ROLES[run.spec.role].label}: {run.spec.plan.label}{seed}"
+        return f"full{rest}"
+    name = ROLES[run.spec.role].label if run.spec.role in ROLES else f"{run.spec.role} blocks"
+    return f"{name}: {run.spec.plan.label}{rest}"
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """Return the runs' names, those that are the same told apart by the end of the folder's."""
+    names = [label(run) for run in runs]
+    return [f"{name} · {run.id[-4:]}" if names.count(name) > 1 else name for name, run in zip(names, runs, strict=True)]
 
 
 def curves(runs: Sequence[Run], metric: str, axis: str) -> list[Curve]:
@@ -115,6 +124,9 @@ def command(spec: RunSpec) -> str:
     for item in fields(RunSpec):
         value = getattr(spec, item.name)
         if item.name in _SAID_OTHERWISE or value == item.default:
+            continue
+        if item.name == "options":
+            words += [word for name, given in spec.options.items() for word in ("--option", f"{name}={given}")]
             continue
         words += ["--" + item.name.replace("_", "-"), "auto" if value is None else str(value)]
     return shlex.join([*words, "--runs", "runs"])

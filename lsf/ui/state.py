@@ -15,8 +15,9 @@ from lsf.analysis.result import Analysis
 from lsf.errors import LsfError
 from lsf.jobs.job import JobView
 from lsf.jobs.runs import load_run
+from lsf.jobs.spec import RunSpec
 from lsf.ui.bench import Bench, bench, runs_folder
-from lsf.ui.work import Analysed, Request
+from lsf.ui.work import Analysed, Foreseen, Request
 
 _KEY = "lsf"
 _COOKIE = "_streamlit_xsrf"
@@ -44,6 +45,12 @@ class Session:
     """The plan to tune."""
     run: str | None = None
     """Folder name of the run being looked at."""
+    forecast_job: str | None = None
+    """Job that works out what the asked run needs; None once its answer is taken."""
+    forecast_of: RunSpec | None = None
+    """What that job was asked, or the last one was."""
+    foreseen: Foreseen | None = None
+    """The last answer."""
     watched: set[str] = field(default_factory=set)
     """Jobs seen running, whose end is to be told."""
 

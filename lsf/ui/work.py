@@ -8,8 +8,11 @@ from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.result import Analysis
 from lsf.analysis.settings import AnalysisSettings
 from lsf.data.task import Task
+from lsf.errors import BadInputError, LsfError
+from lsf.jobs.controls import control_spec
 from lsf.jobs.job import Report
 from lsf.jobs.spec import RunSpec
+from lsf.training.footprint import Forecast
 from lsf.ui.bench import Bench
 
 
@@ -71,6 +74,22 @@ class Analysed:
     """What was measured."""
 
 
+@dataclass(frozen=True)
+class Foreseen:
+    """What a run was found to need, or why that could not be told."""
+
+    spec: RunSpec
+    """What was asked."""
+    choice: Forecast | None = None
+    """What it needs; None where it was refused or something went wrong."""
+    full: Forecast | None = None
+    """What full fine-tuning of the same would need; None where the run is that itself."""
+    refusal: str | None = None
+    """Why a run like this cannot be, in one sentence."""
+    failure: str | None = None
+    """What went wrong in finding out, in one sentence; the run itself may still work."""
+
+
 class _Labelled:
     """A reporter that hands on partial analyses together with their request."""
 
@@ -101,6 +120,33 @@ def analysis_work(bench: Bench, request: Request) -> Callable[[Report], Analysed
         loaded = bench.shelf().load(source.model, source.dtype, source.device)
         probe = _short_runs(request.settings)
         return Analysed(request, analyze(loaded, task, request.settings, _Labelled(report, request), probe))
+
+    return work
+
+
+def forecast_work(bench: Bench, source: Source, spec: RunSpec) -> Callable[[Report], Foreseen]:
+    """Return the job that finds out what a run needs, and full fine-tuning beside it."""
+
+    def work(report: Report) -> Foreseen:
+        from lsf.training.forecast import forecast  # noqa: PLC0415 - imports the trainer
+
+        def check() -> None:
+            if report.stop is not None:
+                raise BadInputError("Nobody waits for this answer any more.")
+
+        try:
+            report.progress(0, None, "reading the data")
+            task = source.load_task()
+            loaded = bench.shelf().load(source.model, source.dtype, source.device)
+            report.progress(0, None, "passing the longest examples through")
+            choice = forecast(loaded, task, spec, check=check)
+            beside = control_spec(spec, "full")
+            if beside.plan.label == spec.plan.label and beside.how == spec.how:
+                return Foreseen(spec, choice)
+            return Foreseen(spec, choice, forecast(loaded, task, beside, check=check, offering=False))
+        except LsfError as error:
+            check()
+            return Foreseen(spec, refusal=str(error))
 
     return work
 

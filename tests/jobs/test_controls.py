@@ -17,6 +17,15 @@ def test_a_control_differs_from_the_choice_in_its_plan_and_role_alone():
         assert control.role == role
 
 
+def test_the_full_control_of_another_method_is_full_fine_tuning_at_its_own_rate():
+    choice = replace(SPEC, method="lora", options={"r": 4}, learning_rate=1e-2)
+    full = control_spec(choice, "full")
+    assert (full.method, full.options, full.learning_rate) == ("full", {}, 3e-3)
+    assert control_spec(replace(choice, learning_rate=None), "full").learning_rate is None
+    first = control_spec(choice, "first")
+    assert (first.method, first.options, first.learning_rate) == ("lora", {"r": 4}, 1e-2)
+
+
 def test_controls_are_as_large_as_the_choice():
     assert control_spec(SPEC, "full").plan.is_full
     assert control_spec(SPEC, "first").plan.blocks == (0, 1)

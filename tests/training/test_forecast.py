@@ -19,10 +19,10 @@ from lsf.measure.loading import load_model
 from lsf.training.catalogue import CATALOGUE
 from lsf.training.dry_step import Held
 from lsf.training.fitting import FitSettings, fit
+from lsf.training.footprint import RUN_SHARE
 from lsf.training.forecast import expected, forecast
 from lsf.training.material import read_material
 from lsf.training.methods import METHODS, Scene
-from lsf.training.trial import RUN_SHARE
 from tests.training.conftest import tuned
 
 ROOMY = 10**12

@@ -1,7 +1,9 @@
 """What the pages say and remember, without a page."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -10,12 +12,15 @@ from streamlit.web.server.starlette.starlette_app_utils import generate_xsrf_tok
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.plan import Plan, Predicted, full_plan
 from lsf.analysis.settings import AnalysisSettings
+from lsf.jobs.result import Proof, RunResult, RunState
+from lsf.jobs.runs import Run
 from lsf.jobs.spec import RunSpec
 from lsf.ui.choice import NEED_WORDS, cost_shares, default_budget
 from lsf.ui.downloads import table_csv, table_json
 from lsf.ui.forms import help_text
 from lsf.ui.panels import amount, duration, size
-from lsf.ui.runs import command
+from lsf.ui.proof_panels import course_table, proof_table, unmoved
+from lsf.ui.runs import belong_together, command, labels
 from lsf.ui.state import browser_name
 
 
@@ -76,4 +81,58 @@ def test_the_command_of_a_run_repeats_its_settings() -> None:
     assert "--learning-rate auto" in line
     assert "'my model'" in line
     assert "--completion-template ' {answer}'" in line
+    assert "--option" not in line
+    lora = RunSpec("bundled", "lesson:facts", plan, method="lora", options={"r": 4, "alpha": 8.0})
+    assert "--option r=4 --option alpha=8.0" in command(lora)
     assert "--all" in command(RunSpec("bundled", "lesson:facts", full_plan("bundled", 8)))
+
+
+def run_of(name: str, role: str = "choice", **changes: Any) -> Run:
+    plan = full_plan("bundled", 8) if role == "full" else Plan("bundled", 8, (3,))
+    spec = RunSpec("bundled", "lesson:facts", plan, role=role, **changes)
+    return Run(Path(name), name, spec, RunState.QUEUED, None, None)
+
+
+def test_full_fine_tuning_belongs_to_a_choice_of_any_method_and_other_methods_do_not() -> None:
+    lora = run_of("r1", method="lora", options={"r": 4})
+    others = [run_of("r2", "full"), run_of("r3", "first", method="lora", options={"r": 4}), run_of("r4"), run_of("r5")]
+    assert [run.id for run in belong_together([lora, *others], "r1")] == ["r1", "r2", "r3"]
+    assert [run.id for run in belong_together([lora, *others], "r4")] == ["r4", "r2"]
+
+
+def test_a_run_is_named_by_its_role_its_blocks_and_its_method_where_that_is_another() -> None:
+    runs = [
+        run_of("r-aaaa"),
+        run_of("r-bbbb"),
+        run_of("r-cccc", method="lora", options={"r": 4}),
+        run_of("x", "middle"),
+    ]
+    names = [
+        "choice: block 3 · aaaa",
+        "choice: block 3 · bbbb",
+        "choice: block 3, lora (r=4)",
+        "middle blocks: block 3",
+    ]
+    assert labels(runs) == names
+
+
+def test_tuned_tensors_that_did_not_move_are_named() -> None:
+    proof = Proof(5, "ab" * 32, True, 12, 2, tuple(f"block.{n}" for n in range(10)), 10, 10)
+    run = run_of("r1")
+    ended = replace(run, result=RunResult(RunState.SUCCEEDED, proof=proof))
+    (sentence,) = unmoved([ended, run])
+    assert sentence.startswith("choice: block 3: did not move: block.0, block.1")
+    assert sentence.endswith("block.7 and 2 more.")
+    assert proof_table([ended, run])["hash of the frozen"].tolist() == ["abababababab"]
+
+
+def test_the_course_of_a_run_tells_cache_micro_batch_and_where_it_was_resumed() -> None:
+    cache = {"kind": "memory", "reason": "It fits.", "depth": 3, "bytes": 2_000_000, "served": 40, "computed": 10}
+    with_cache = RunResult(RunState.SUCCEEDED, cache=cache, micro_batch=4, resumed_at=20)
+    without = RunResult(RunState.FAILED)
+    table = course_table(
+        [replace(run_of("r1"), result=with_cache), replace(run_of("r2"), result=without), run_of("r3")]
+    )
+    told = ["prefix cache", "examples served", "cache size", "micro-batch", "resumed at step"]
+    assert table.loc[0, told].tolist() == ["memory", 40, "2.0 MB", 4, 20]
+    assert table.loc[1].drop("run").isna().all()

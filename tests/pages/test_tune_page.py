@@ -1,0 +1,140 @@
+"""The form of a run: what it will need is shown before it starts, and what cannot be is not started."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lsf.jobs.runs import list_runs
+from lsf.training.footprint import RUN_SHARE
+from tests.pages.conftest import Driver
+
+FORM = {"tune-steps": 3, "tune-batch_size": 4}
+
+
+@pytest.fixture
+def form(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
+    """The Fine-tune page after an analysis of a tiny model, before anything is known of what a run needs."""
+    app.analyse(tiny("llama"), cats)
+    app.go("choose")
+    for key, value in FORM.items():
+        app.at.session_state[key] = value
+    app.at.session_state["tune-roles"] = ["full"]
+    app.go("tune")
+    return app
+
+
+def settle(form: Driver) -> Driver:
+    """Wait until what the run needs is known, and look again."""
+    form.wait("forecast", "warm-up")
+    form.at.run()
+    assert not form.at.exception
+    return form
+
+
+def start_button(form: Driver) -> Any:
+    return next(button for button in form.at.button if button.label.startswith("Start "))
+
+
+def test_what_a_run_needs_is_worked_out_by_itself_and_shown_beside_full_fine_tuning(form: Driver) -> None:
+    settle(form)
+    titles = [element.value for element in form.at.subheader]
+    assert any(title.startswith("Memory: ") and "for full fine-tuning" in title for title in titles)
+    assert "a step, 3 steps in" in form.shown()
+    assert "it fits." in form.shown()
+    assert not start_button(form).disabled
+
+
+def test_another_setting_is_worked_out_anew_and_one_without_effect_is_not(form: Driver) -> None:
+    settle(form)
+    before = form.shown()
+    form.at.number_input(key="tune-seed").set_value(5).run()
+    assert "Working out" not in form.shown()
+    form.at.number_input(key="tune-micro_batch").set_value(1).run()
+    settle(form)
+    assert form.shown() != before
+    assert "it fits." in form.shown()
+
+
+def test_a_micro_batch_that_does_not_divide_the_batch_is_one_sentence(form: Driver) -> None:
+    settle(form)
+    form.at.number_input(key="tune-micro_batch").set_value(3).run()
+    assert "micro_batch is 3; it must divide the batch of 4." in form.errors()
+
+
+def test_a_method_the_model_cannot_have_is_refused_before_the_start(form: Driver) -> None:
+    settle(form)
+    form.at.selectbox(key="tune-method").set_value("bitfit").run()
+    settle(form)
+    assert any("bias" in error for error in form.errors())
+    assert start_button(form).disabled
+    assert "Look again" in [button.label for button in form.at.button]
+
+
+def test_what_does_not_fit_cannot_start_and_one_click_takes_what_does(
+    form: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle(form)
+    form.at.session_state["tune-roles"] = []
+    needed = form.at.session_state["lsf"].foreseen.choice.parts.total
+    monkeypatch.setattr("lsf.training.forecast._free_now", lambda loaded: int(0.99 * needed / RUN_SHARE))
+    form.at.number_input(key="tune-steps").set_value(4).run()  # asks anew
+    settle(form)
+    assert start_button(form).disabled
+    assert any("does not fit" in error for error in form.errors())
+    offer = next(button for button in form.at.button if button.label.startswith("Take what fits: "))
+    assert offer.label == "Take what fits: one example at a time, activations computed again"
+    offer.click().run()
+    settle(form)
+    assert form.at.number_input(key="tune-micro_batch").value == 1
+    assert form.at.selectbox(key="tune-activation_checkpointing").value == "non_reentrant"
+    assert form.errors() == []
+    assert not start_button(form).disabled
+
+
+def test_full_fine_tuning_that_does_not_fit_can_be_left_out(form: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    settle(form)
+    needed = form.at.session_state["lsf"].foreseen.choice.parts.total
+    monkeypatch.setattr("lsf.training.forecast._free_now", lambda loaded: int(1.3 * needed))
+    form.at.number_input(key="tune-steps").set_value(4).run()
+    settle(form)
+    assert start_button(form).disabled
+    assert any(error.startswith("Full fine-tuning beside it: it needs") for error in form.errors())
+    form.click("Leave out full fine-tuning")
+    assert start_button(form).label == "Start 1 run"
+    assert not start_button(form).disabled
+
+
+@pytest.mark.slow
+def test_options_reach_the_run_and_its_proof_and_course_are_shown(form: Driver, runs: Path) -> None:
+    settle(form)
+    form.at.selectbox(key="tune-method").set_value("lora").run()
+    form.at.number_input(key="tune-lora-r").set_value(2).run()
+    form.at.selectbox(key="tune-cache").set_value("memory").run()
+    settle(form)
+    start_button(form).click().run()
+    form.wait("tune")
+    form.at.run()
+    assert not form.at.exception
+    specs = {run.spec.role: run.spec for run in list_runs(runs) if run.spec}
+    assert (specs["choice"].method, specs["choice"].options, specs["choice"].cache) == ("lora", {"r": 2}, "memory")
+    assert (specs["full"].method, specs["full"].options) == ("full", {})
+    frames = [frame.value for frame in form.at.dataframe]
+    proof = next(frame for frame in frames if "bit-identical" in list(frame))
+    assert proof["as planned"].tolist() == ["yes", "yes"]
+    course = next(frame for frame in frames if "prefix cache" in list(frame))
+    assert course["prefix cache"].tolist() == ["memory", "off"]
+    assert course["examples computed"].tolist()[0] > 0
+    at = form.go("compare")
+    assert not at.exception
+    frames = [frame.value for frame in at.dataframe]
+    different = next(frame for frame in frames if "setting" in list(frame)).set_index("setting")
+    assert different.loc["method"].tolist() == ["lora", "full"]
+    assert "seed" not in different.index
+    cost = next(frame for frame in frames if "step expected" in list(frame))
+    assert min(cost["step expected"].tolist()) > 0
+    assert min(cost["measured / expected"].tolist()) > 0
+    results = [json.loads(path.read_text()) for path in runs.glob("*/result.json")]
+    assert all(result["predicted"]["memory_bytes"] > 0 for result in results)
