@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -53,28 +54,52 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    """The app on a free port of this machine, with an empty folder of runs; ended afterwards."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    runs, log = tmp_path / "runs", tmp_path / "server.log"
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-    environment |= {"LSF_RUNS": str(runs), "STREAMLIT_SERVER_HEADLESS": "true"}
-    with log.open("w") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
-    try:
-        _wait_for(f"http://127.0.0.1:{port}/_stcore/health", process, log)
-        yield Server(f"http://127.0.0.1:{port}", runs)
-    finally:
-        process.terminate()
+class Process:
+    """The app on one port with one folder of runs, which can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.url, self.runs, self._log = f"http://127.0.0.1:{self.port}", folder / "runs", folder / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
+        environment |= {"LSF_RUNS": str(self.runs), "STREAMLIT_SERVER_HEADLESS": "true"}
+        with self._log.open("a") as file:
+            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
+        self._process = process
+        _wait_for(f"{self.url}/_stcore/health", process, self._log)
+
+    def end(self, how: int, seconds: float) -> None:
+        """Send it a signal and wait for its end; one that does not end in time is killed."""
+        assert self._process is not None
+        self._process.send_signal(how)
         try:
-            process.wait(10)
+            self._process.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Process]:
+    """The app on a free port of this machine, with an empty folder of runs; ended afterwards."""
+    process = Process(tmp_path)
+    try:
+        process.start()
+        yield process
+    finally:
+        process.end(signal.SIGTERM, 10)
+
+
+@pytest.fixture
+def server(process: Process) -> Server:
+    """Where the app listens, and its folder of runs."""
+    return Server(process.url, process.runs)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -124,26 +149,27 @@ class Tab:
         box.fill(str(steps))
         box.press("Enter")
 
-    def tune_alone(self, steps: int) -> None:
+    def tune_alone(self, steps: int, checkpoint_seconds: float | None = None) -> None:
         """Start one long run without controls, so that it can be looked at while it runs."""
         for name in ("full fine-tuning", "first blocks", "last blocks", "random blocks"):
             self.button(name)
         self.set_steps(steps)
+        if checkpoint_seconds is not None:
+            self.page.get_by_text("More settings").click()
+            box = self.page.get_by_role("spinbutton", name="Checkpoint seconds")
+            box.fill(str(checkpoint_seconds))
+            box.press("Enter")
         expect(self.page.get_by_role("button", name="Start 1 run")).to_be_visible()
         self.button("Start 1 run")
         expect(self.page.get_by_text(re.compile(rf"step \d+ of {steps}")).first).to_be_visible(timeout=60_000)
 
-    def axis(self, chart: int = 0) -> list[float]:
-        """Range of a chart's horizontal axis."""
-        return self.page.evaluate(
-            "place => document.querySelectorAll('.lsf-chart')[place].layout.xaxis.range.map(Number)", chart
-        )
+    def axis(self, chart: str) -> list[float]:
+        """Range of the horizontal axis of the first chart of a CSS selector."""
+        return self.page.evaluate("chart => document.querySelector(chart).layout.xaxis.range.map(Number)", chart)
 
-    def draws(self, chart: int = 0) -> int:
-        """How often a chart has been drawn."""
-        return int(
-            self.page.evaluate("place => document.querySelectorAll('.lsf-chart')[place].dataset.drawn || 0", chart)
-        )
+    def draws(self, chart: str) -> int:
+        """How often the first chart of a CSS selector has been drawn."""
+        return int(self.page.evaluate("chart => document.querySelector(chart).dataset.drawn || 0", chart))
 
 
 @pytest.fixture

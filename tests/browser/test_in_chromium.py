@@ -12,6 +12,8 @@ from tests.browser.conftest import Server, Tab
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 LONG = 4000
 """Steps of a run that outlasts any test."""
+CURVES = ".st-key-panel-curves .lsf-chart"
+"""The live curves of the runs."""
 
 
 def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(tab: Tab, server: Server) -> None:
@@ -81,8 +83,8 @@ def test_zoom_survives_live_updates(tab: Tab) -> None:
     tab.tune_alone(LONG)
     page = tab.page
     page.get_by_text("training loss", exact=True).click()
-    expect(page.locator(".lsf-chart .scatterlayer .point").nth(3)).to_be_attached()
-    area = page.locator(".lsf-chart .nsewdrag").first
+    expect(page.locator(".st-key-panel-curves .lsf-chart .scatterlayer .point").nth(3)).to_be_attached()
+    area = page.locator(".st-key-panel-curves .lsf-chart .nsewdrag").first
     area.scroll_into_view_if_needed()
     box = area.bounding_box()
     assert box is not None
@@ -91,11 +93,13 @@ def test_zoom_survives_live_updates(tab: Tab) -> None:
     page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.8 * box["height"], steps=6)
     page.mouse.up()
     page.wait_for_timeout(500)
-    zoomed, drawn = tab.axis(), tab.draws()
+    zoomed, drawn = tab.axis(CURVES), tab.draws(CURVES)
     page.wait_for_function(
-        "drawn => Number(document.querySelector('.lsf-chart').dataset.drawn) >= drawn + 3", arg=drawn, timeout=60_000
+        "drawn => Number(document.querySelector('.st-key-panel-curves .lsf-chart').dataset.drawn) >= drawn + 3",
+        arg=drawn,
+        timeout=60_000,
     )
-    assert tab.axis() == zoomed
+    assert tab.axis(CURVES) == zoomed
     tab.button("Stop and discard")
 
 
