@@ -104,8 +104,9 @@ def draw_places(cells: Sequence[Cell], measure: str = "exact_match_after", picke
         ygap=3,
     )
     _write_uncoloured(figure, cells, shown, picked)
-    figure.update_xaxes(showgrid=False, tickangle=-30, side="bottom")
-    figure.update_yaxes(showgrid=False, autorange="reversed")
+    across, down = [-0.5, len(methods) - 0.5], [len(places) - 0.5, -0.5]
+    figure.update_xaxes(showgrid=False, tickangle=-30, range=across, categoryarray=methods)
+    figure.update_yaxes(showgrid=False, range=down, categoryarray=places)
     return Picture(figure, _alt(cells, shown, reference), table_of(cells))
 
 
@@ -219,6 +220,17 @@ def _alt(cells: Sequence[Cell], measure: Measure, reference: float | None) -> st
     return text
 
 
+def _cost_axis(figure: go.Figure, axis: Measure, costs: Sequence[float]) -> None:
+    """Draw costs on a logarithmic axis where they lie more than `WIDEST` squared apart, else from zero."""
+    wide = min(costs) > 0 and max(costs) / min(costs) > WIDEST**2
+    room = 0.12 * math.log10(max(costs) / min(costs)) if wide else 0.0
+    if wide:
+        span = [math.log10(min(costs)) - room, math.log10(max(costs)) + room]
+        figure.update_xaxes(title=axis.label, type="log", dtick=1, range=span)
+    else:
+        figure.update_xaxes(title=axis.label, rangemode="tozero")
+
+
 def draw_front(cells: Sequence[Cell], front: Sequence[int], cost: str) -> Picture:
     """Draw exact match against one cost, one mark per cell; colour and symbol tell the place, the text the method.
 
@@ -259,7 +271,7 @@ def draw_front(cells: Sequence[Cell], front: Sequence[int], cost: str) -> Pictur
             hovertext=[f"{cells[i].method} on {place}<br>{points[i][1]:.1%} at {points[i][0]:.3g}" for i in part],
             hoverinfo="text",
         )
-    figure.update_xaxes(title=axis.label, rangemode="tozero")
+    _cost_axis(figure, axis, [cost for cost, _ in points])
     figure.update_yaxes(title=quality.label, tickformat=".0%", range=[-0.03, 1.08])
     told_best = f"{cells[best].method} on {cells[best].place} with {points[best][1]:.1%} at {points[best][0]:.3g}"
     rows = [

@@ -66,4 +66,7 @@ def test_the_front_names_the_cells_no_other_beats() -> None:
     picture = draw_front(CELLS[:3], [1, 2], "stored_bytes")
     assert picture.title == "2 of 3 cells are not beaten in both exact match and stored bytes"
     assert "lora on block 6" in picture.alt
+    assert picture.figure.layout["xaxis"]["type"] is None  # 500 to 8000 bytes: sixteen times, from zero
+    wide = [*CELLS[:3], cell("block 6", "did", 0.1, 8)]
+    assert draw_front(wide, [0], "stored_bytes").figure.layout["xaxis"]["type"] == "log"
     assert picture.table["not beaten"].tolist() == [False, True, True]

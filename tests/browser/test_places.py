@@ -1,0 +1,46 @@
+"""Where x how in a browser: cells fill, a click opens the run behind one."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from lsf.analysis.plan import Plan
+from lsf.jobs.runs import create_run
+from lsf.jobs.spec import RunSpec
+from tests.browser.conftest import Server, Tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_a_grid_fills_while_it_is_looked_at_and_a_click_opens_a_cell_s_run(tab: Tab, server: Server) -> None:
+    page = tab.page
+    create_run(server.runs, RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (6, 7)), steps=4))
+    expect(page.get_by_text("enough to load it")).to_be_visible()
+    page.get_by_role("link", name="Where x how").click()
+    expect(page.get_by_text("the chosen plan is")).to_be_visible()
+    how = page.get_by_role("combobox", name="How")
+    for left in (5, 4, 3, 2):
+        how.press("Backspace")
+        expect(page.get_by_role("button", name=f"Start {2 * left} runs")).to_be_visible()
+    how.press("Escape")
+    page.get_by_role("button", name="whole model").click()
+    steps = page.get_by_role("spinbutton", name="Steps")
+    steps.fill("3")
+    steps.press("Enter")
+    tab.button("Start 2 runs")
+    expect(page.get_by_text("2 of 2 cells are there already")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=60_000)
+    grid = page.locator(".lsf-chart").first
+    expect(page.get_by_role("heading", name=re.compile("^Best exact match:"))).to_be_visible()
+    page.get_by_text("stored bytes", exact=True).first.click()
+    expect(page.get_by_role("heading", name=re.compile("^Best stored bytes: lora"))).to_be_visible()
+    area = grid.locator(".nsewdrag")
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.5 * box["height"])
+    expect(page.get_by_role("heading", name=re.compile("^lora on block"))).to_be_visible()
+    expect(page.get_by_text("values tuned at rate 0.01")).to_be_visible()
+    tab.button("Look at this run")
+    expect(page).to_have_url(re.compile("run="))
