@@ -5,7 +5,7 @@ the bars and writes `lsf/bundled/dimension.json`. Every tuning is kept in FILE a
 `python -m lsf.bundled.pretrain OUT --steps 600 --batch-size 64 --checkpoints DIR`. `--done` only puts together what
 FILE holds.
 
-The search of one curve: at d = 1000 two rates are tried, the law's own (lsf.training.dimension_search.rates_for) and
+The search of one curve: at d = 1000 two rates are tried, the law's own (lsf.jobs.dimensions.rates_for) and
 0.4 times it, and the better on validation decides for all d of the curve; the grid is walked from there until the
 target lies between two neighbours, whose middle is tried once.
 """
@@ -29,10 +29,10 @@ from lsf.bundled.lessons import BATCH_SIZE, LESSONS, load_lesson
 from lsf.data.encode import encode
 from lsf.figures.dimension_tasks import d90_of, fewer, progress_points, spearman
 from lsf.files import read_json, write_json
+from lsf.jobs.dimensions import ASKED, Curve, DimensionSettings, Point, Study, rates_for
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.training.catalogue import options_of
 from lsf.training.dimension import SEEN
-from lsf.training.dimension_search import ASKED, Curve, DimensionSettings, Point, Study, rates_for
 from lsf.training.evaluation import evaluate, spread_out
 from lsf.training.fitting import DivergedError, FitSettings, fit
 from lsf.training.methods import METHODS, Scene

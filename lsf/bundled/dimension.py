@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from lsf.files import read_json
-from lsf.training.dimension_search import Study, parse_study
+from lsf.jobs.dimensions import Study, parse_study
 
 FILE = Path(__file__).with_name("dimension.json")
 """Written by `python benchmarks/dimension.py`; RESULTS.md says when, and with which versions."""

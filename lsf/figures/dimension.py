@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from lsf.figures.palette import NEUTRAL, SMALL_SIZE, Mark, new_figure
 from lsf.figures.picture import Picture, share
-from lsf.training.dimension_search import Curve, Study, bound
+from lsf.jobs.dimensions import Curve, Study, bound
 
 MARKS = {
     "said": Mark("SAID", "#0072B2", "circle", "solid"),

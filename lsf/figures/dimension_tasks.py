@@ -9,7 +9,7 @@ from lsf.analysis.agreement import rank_correlation
 from lsf.figures.dimension import MARKS
 from lsf.figures.palette import SMALL_SIZE, new_figure
 from lsf.figures.picture import Picture
-from lsf.training.dimension_search import Study
+from lsf.jobs.dimensions import Study
 
 PUBLISHED = (
     ("BERT-base", "MRPC", 1608),

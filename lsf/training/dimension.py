@@ -12,11 +12,11 @@ from lsf.analysis.plan import Plan
 from lsf.data.encode import EncodedExample, encode
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError, RunError
+from lsf.jobs.dimensions import ASKED, Curve, DimensionSettings, Point, Study, next_d, rates_for
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter
 from lsf.training.catalogue import CATALOGUE, options_of
-from lsf.training.dimension_search import ASKED, Curve, DimensionSettings, Point, Study, next_d, rates_for
 from lsf.training.evaluation import evaluate, spread_out
 from lsf.training.fitting import DivergedError, FitSettings, fit
 from lsf.training.material import Material, read_material

@@ -14,6 +14,7 @@ from lsf.errors import BadInputError
 ADAPTER_KINDS = ("houlsby", "pfeiffer")
 SCOPES = ("per_tensor", "global")
 HIWI_FORMS = ("bias", "weight")
+LORA_MAPS = ("all", "mlp")
 PROJECTIONS = ("fastfood", "dense", "sparse")
 _KINDS = {int: "a whole number", float: "a number", str: "a word"}
 
@@ -29,6 +30,7 @@ class LoraOptions:
 
     r: int = setting(8, "rank of the update of each linear map", low=1, high=65_536)
     alpha: float = setting(16.0, "the update is scaled by alpha / r", low=1e-6, high=1e6)
+    maps: str = setting("all", "which linear maps of a block: all, or those of its MLP", choices=LORA_MAPS)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from lsf.analysis.plan import Plan, full_plan
 from lsf.bundled.dimension import along_pretraining, over_blocks, over_lessons
 from lsf.figures.dimension import draw_gap, draw_study
 from lsf.figures.dimension_tasks import draw_progress, draw_tasks, published_table, tasks_table
+from lsf.jobs.dimensions import ASKED, DimensionSettings, Study
 from lsf.jobs.job import JobView, Report
-from lsf.training.dimension_search import ASKED, DimensionSettings, Study
 from lsf.ui.actions import stop_buttons
 from lsf.ui.bench import Bench, bench
 from lsf.ui.forms import setting_input

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lsf.bundled import dimension as kept
-from lsf.training.dimension_search import Study
+from lsf.jobs.dimensions import Study
 from lsf.ui.bench import bench
 from lsf.ui.dimension import KIND
 from tests.pages.conftest import Driver

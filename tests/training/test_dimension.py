@@ -8,9 +8,9 @@ import pytest
 from lsf.analysis.plan import full_plan
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError, RunError
+from lsf.jobs.dimensions import DimensionSettings, Study
 from lsf.reporting import Silent, Stop
 from lsf.training.dimension import study_dimension
-from lsf.training.dimension_search import DimensionSettings, Study
 
 SETTINGS = DimensionSettings(low=30, high=300, bisections=1, rates=1, steps=12, batch_size=8)
 

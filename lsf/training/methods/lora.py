@@ -47,9 +47,7 @@ def prepare_lora(loaded: Any, plan: Plan, scene: Scene) -> Any:
 
 def count_lora(loaded: Any, plan: Plan, options: Any) -> int:
     """Return r times inputs plus outputs of every linear map of the planned blocks."""
-    return sum(
-        options.r * sum(loaded.model.get_submodule(name).weight.shape) for name in linear_names(loaded, plan, "lora")
-    )
+    return sum(options.r * sum(loaded.model.get_submodule(name).weight.shape) for name in _maps(loaded, plan, options))
 
 
 def store_lora(model: Any) -> dict[str, Tensor]:
@@ -72,9 +70,17 @@ def write_config(model: Any, folder: Path) -> None:
     model.peft_config[ADAPTER].save_pretrained(str(folder))
 
 
+def _maps(loaded: Any, plan: Plan, options: Any) -> tuple[str, ...]:
+    names = linear_names(loaded, plan, "lora")
+    if options.maps == "all":
+        return names
+    own = tuple(f".{name}" for name in loaded.anatomy.family.mlp)
+    return tuple(name for name in names if name.endswith(own))
+
+
 def _config(loaded: Any, plan: Plan, options: Any) -> LoraConfig:
     blocks = planned_blocks(loaded, plan, "lora")
-    names = linear_names(loaded, plan, "lora")
+    names = _maps(loaded, plan, options)
     transposed = isinstance(loaded.model.get_submodule(names[0]), Conv1D)
     return LoraConfig(
         r=options.r,

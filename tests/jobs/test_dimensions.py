@@ -7,7 +7,7 @@ import pytest
 
 from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
-from lsf.training.dimension_search import (
+from lsf.jobs.dimensions import (
     Curve,
     DimensionSettings,
     Point,

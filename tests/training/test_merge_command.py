@@ -1,0 +1,51 @@
+"""Two-step adaptation: what one run tuned becomes the base of the next."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lsf.analysis.plan import Plan
+from lsf.cli import main
+from lsf.jobs.runs import list_runs
+from lsf.measure.loading import load_model
+from lsf.training.artefacts import load_tuned
+from lsf.training.catalogue import options_of
+from lsf.training.methods import METHODS, Scene
+
+
+def test_a_merged_run_is_a_model_on_which_the_next_run_tunes(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    data = tmp_path / "data.csv"
+    rows = [f"the {one} sat on, {two}" for one in ("cat", "dog", "sun") for two in ("mat", "red", "two", "blue")]
+    data.write_text("\n".join(["prompt,completion", *rows]) + "\n")
+    base, runs = str(tiny("llama")), tmp_path / "runs"
+    shared = ["--data", str(data), "--blocks", "2", "--steps", "2", "--batch-size", "4", "--device", "cpu"]
+    lora = ["--method", "lora", "--option", "maps=mlp"]
+    assert main(["tune", "--model", base, *shared, *lora, "--runs", str(runs)]) == 0
+    (first,) = list_runs(runs)
+    merged = tmp_path / "merged"
+    assert main(["merge", "--run", str(first.folder), "--out", str(merged)]) == 0
+    assert "lora (maps=mlp) on block 2" in capsys.readouterr().out
+    ids = torch.tensor([[5, 6, 7]])
+    loaded = load_model(base, "float32", "cpu")
+    live, plain = load_tuned(first.folder, loaded), load_model(str(merged), "float32", "cpu").model
+    with torch.no_grad():
+        torch.testing.assert_close(plain(ids).logits, live(ids).logits, rtol=1e-4, atol=1e-5)
+        assert not torch.equal(plain(ids).logits, loaded.model(ids).logits)
+    assert main(["tune", "--model", str(merged), *shared, "--runs", str(runs)]) == 0
+    assert [run.state for run in list_runs(runs)] == ["succeeded", "succeeded"]
+
+
+def test_only_the_mlps_maps_are_tuned_where_asked(tiny):
+    loaded = load_model(str(tiny("llama")), "float32", "cpu")
+    plan, options = Plan("m", 4, (1,)), options_of("lora", {"maps": "mlp"})
+    model = METHODS["lora"].prepare(loaded, plan, Scene(options))
+    tuned = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert tuned and all(".mlp." in name for name in tuned)
+    assert sum(model.get_parameter(name).numel() for name in tuned) == METHODS["lora"].count(loaded, plan, options)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "empty").mkdir()
+    assert main(["merge", "--run", str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 2
+    assert "is not a run" in capsys.readouterr().err
