@@ -11,7 +11,7 @@ from lsf.commands.demo import demo_options
 from lsf.commands.dimension import dimension_options
 from lsf.commands.export import export_options
 from lsf.commands.plan import plan_options
-from lsf.commands.recipes import edit_options, merge_options
+from lsf.commands.recipes import beacons_options, edit_options, merge_options
 from lsf.commands.runs import compare_options, runs_options
 from lsf.commands.sweep import sweep_options
 from lsf.commands.tune import tune_options
@@ -55,6 +55,7 @@ def build_parser() -> Parser:
     compare_options(commands.add_parser("compare", help="one row per run, with ratios to the full run"))
     sweep_options(commands.add_parser("sweep", help="the measured truth: every block, suffix or window tuned"))
     dimension_options(commands.add_parser("dimension", help="how few numbers a task needs: d_90 of SAID and DID"))
+    beacons_options(commands.add_parser("beacons", help="training examples chosen by semantic distance, and by lot"))
     edit_options(commands.add_parser("edit", help="edit facts into one window of blocks after another"))
     merge_options(commands.add_parser("merge", help="what a run tuned, as a plain model to tune again"))
     export_options(commands.add_parser("export", help="a plan as other trainers take it"))

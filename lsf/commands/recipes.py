@@ -1,9 +1,10 @@
-"""`edit` and `merge`: recipes made of runs, one to edit facts, one to tune again on top of what was tuned."""
+"""`edit`, `merge`, `beacons`: facts edited in windows, tuning on top of what was tuned, examples chosen by distance."""
 
 import argparse
+import csv
 from pathlib import Path
 
-from lsf.commands.sources import check_writable, load_asked_model
+from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options, whole
 from lsf.errors import BadInputError
 from lsf.files import write_json
 from lsf.jobs.runs import load_run
@@ -67,4 +68,51 @@ def merge_command(arguments: argparse.Namespace) -> int:
     plain.save_pretrained(arguments.out)
     loaded.tokenizer.save_pretrained(arguments.out)
     print(f"{spec.how} on {spec.plan.label} of {spec.model} -> {arguments.out}")
+    return 0
+
+
+def beacons_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `beacons`."""
+    source_options(parser)
+    parser.add_argument("--count", type=whole, required=True, help="training examples to keep")
+    parser.add_argument("--tau", type=float, default=0.2, help="softness of the weights [default: 0.2]")
+    parser.add_argument("--seed", type=whole, default=0, help="of the control and of the drawing [default: 0]")
+    parser.add_argument("--against", metavar="MODEL", help="a tuned model folder: tell whose distance fell")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="filter.csv, reweight.csv, random.csv")
+    parser.set_defaults(command=beacons_command)
+
+
+def beacons_command(arguments: argparse.Namespace) -> int:
+    """Choose training examples by their semantic distance, and as many by lot, each as a file to tune on."""
+    check_writable(arguments.out)
+    task, reporter = load_asked_task(arguments), TerminalReporter()
+    try:
+        loaded = load_asked_model(arguments, reporter)
+        from lsf.analysis.beacons import control, drawn, fell, filtered
+        from lsf.data.encode import encode
+        from lsf.measure.distances import target_distances
+
+        encoding = encode(loaded.tokenizer, task.train, loaded.context)
+        if encoding.n_dropped:
+            raise BadInputError(f"{encoding.n_dropped} training examples do not fit the context; take them out first.")
+        distance = target_distances(loaded, encoding.rows)
+        if arguments.against:
+            arguments.model = arguments.against
+            later = target_distances(load_asked_model(arguments, reporter), encoding.rows)
+            print(f"the distance fell for {fell(distance, later):.1%} of {len(distance)} examples")
+    finally:
+        reporter.close()
+    count, seed = arguments.count, arguments.seed
+    chosen = {
+        "filter": filtered(distance, count),
+        "reweight": drawn(distance, count, arguments.tau, seed),
+        "random": control(len(distance), count, seed),
+    }
+    arguments.out.mkdir(exist_ok=True)
+    for name, indices in chosen.items():
+        rows = [(task.train[index].prompt, task.train[index].completion) for index in indices]
+        with (arguments.out / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("prompt", "completion"), *rows])
+        kept = distance[indices]
+        print(f"{name:<9} {len(indices)} examples, distance {kept.mean():.3f} +- {kept.std():.3f}")
     return 0
