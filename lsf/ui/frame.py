@@ -3,13 +3,14 @@
 from collections.abc import Callable
 
 import streamlit as st
+from streamlit.runtime.pages_manager import PagesManager
 
 from lsf.jobs.job import JobView
 from lsf.ui.bench import WARM_UP, Bench, bench
 from lsf.ui.guard import guard
 from lsf.ui.live import send_plotly
 from lsf.ui.panels import size
-from lsf.ui.state import Session, attach
+from lsf.ui.state import Session, attach, is_new
 from lsf.ui.work import unload_work
 
 STYLE = """
@@ -36,6 +37,7 @@ def page(title: str, lead: str, body: Callable[[Session], None], charts: bool = 
         body: draws the rest.
         charts: whether the page draws pictures; plotly.js is sent before them, else after everything.
     """
+    _through_the_app()
     st.html(STYLE)
     here = attach()
     st.title(title, anchor=False)
@@ -46,6 +48,17 @@ def page(title: str, lead: str, body: Callable[[Session], None], charts: bool = 
     with guard():
         body(here)
     bench().warm_up()
+
+
+def _through_the_app() -> None:
+    """Start over by way of app.py where Streamlit runs a page by itself.
+
+    It takes a folder `pages` for its older kind of app until `st.navigation` was called once in the process: a page
+    opened by its own address right after the server started would have neither our navigation nor our settings.
+    """
+    if PagesManager.uses_pages_directory and is_new():
+        PagesManager.uses_pages_directory = False
+        st.rerun()
 
 
 def _status(here: Session) -> None:

@@ -50,7 +50,7 @@ def table(rows: pd.DataFrame, key: str, **options: Any) -> None:
         key: names the table from one script run to the next, and the files.
         **options: of `st.dataframe`.
     """
-    options = {"hide_index": True, "height": min(420, 38 + 35 * max(1, len(rows))), **options}
+    options = {"hide_index": True, "placeholder": "", "height": min(420, 38 + 35 * max(1, len(rows))), **options}
     st.dataframe(rows, **options)
     with st.container(horizontal=True, gap="small"):
         download("CSV", lambda: table_csv(rows), f"{key}.csv", "text/csv", f"{key}-csv")

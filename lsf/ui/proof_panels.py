@@ -27,7 +27,7 @@ def proof_table(runs: Sequence[Run]) -> pd.DataFrame:
                 "run": label(run),
                 "frozen tensors": proof.frozen_tensors,
                 "bit-identical": "yes" if proof.frozen_identical else "NO",
-                "hash of the frozen": proof.frozen_hash[:SHORT_HASH],
+                "hash of the frozen": proof.frozen_hash[:SHORT_HASH] if proof.frozen_tensors else None,
                 "tuned tensors": proof.tuned_tensors,
                 "moved": proof.tuned_moved,
                 "parameters planned": proof.planned_params,

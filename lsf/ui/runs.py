@@ -53,7 +53,7 @@ def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
         if run.spec is not None and _settings(run.spec) in ((kin, full) if run.spec.role == "full" else (kin,)):
             key = (run.spec.role, run.spec.plan.label, run.spec.how, run.spec.seed, run.spec.learning_rate)
             found.setdefault(key, run)
-    order = {role: place for place, role in enumerate(ROLES)}
+    order = {**{role: place for place, role in enumerate(ROLES)}, "manual": 0}
     return sorted(found.values(), key=lambda run: (order.get(run.spec.role, len(order)) if run.spec else 0, run.id))
 
 

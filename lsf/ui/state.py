@@ -57,9 +57,14 @@ class Session:
 
 def session() -> Session:
     """Return this session's record, made at its first use."""
-    if _KEY not in st.session_state:
+    if is_new():
         st.session_state[_KEY] = Session(owner=_owner())
     return st.session_state[_KEY]
+
+
+def is_new() -> bool:
+    """Say whether this session has not drawn a page yet."""
+    return _KEY not in st.session_state
 
 
 def attach() -> Session:

@@ -2,12 +2,13 @@
 
 import json
 import re
+import signal
 import time
 
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from tests.browser.conftest import Server, Tab
+from tests.browser.conftest import Process, Server, Tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 LONG = 4000
@@ -26,6 +27,17 @@ def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(tab: Tab
     expect(tab.page.get_by_text("Marked: the tokens")).to_be_visible()
     print(f"\nfirst paint took {seconds:.1f} s")  # noqa: T201 - measured, and told
     assert tab.outside == []
+
+
+def test_a_page_opened_by_its_own_address_on_a_fresh_server_is_the_whole_app(tab: Tab, process: Process) -> None:
+    tab.page.goto("about:blank")
+    process.end(signal.SIGTERM, 10)
+    process.start()
+    tab.page.goto(f"{process.url}/tune")
+    expect(tab.page.get_by_role("heading", name="Fine-tune")).to_be_visible()
+    expect(tab.page.get_by_role("link", name="6 Compare")).to_be_visible()
+    expect(tab.page.get_by_test_id("stSidebar")).to_have_count(0)
+    assert tab.page.title() == "LSF: where to fine-tune"
 
 
 def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(tab: Tab, server: Server) -> None:
