@@ -14,7 +14,7 @@ from lsf.analysis.result import Analysis
 
 RECOMMENDED: tuple[str, ...] = ("reduction",)
 """Criterion of the recommendation, or several whose ranks are averaged; chosen by `benchmarks/evidence.py --report`."""
-ENDS_FROM: int | None = 2
+ENDS_FROM: int | None = None
 """From so many blocks on, both ends of the model are recommended; None: the criterion decides for every budget."""
 
 

@@ -37,7 +37,7 @@ def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str) -> None:
         {
             "way of choosing": one.label,
             "kind": one.kind,
-            "tunes": "mean over all plans" if one.choice is None else format_blocks(one.choice),
+            "tunes": "by lot" if one.choice is None else format_blocks(one.choice),
             metric.replace("_", " "): None if one.score is None else _read(one.score, metric),
             "regret": one.regret,
             "relative regret": None if one.relative is None else 100 * one.relative,
@@ -62,7 +62,7 @@ def _read(score: float, metric: str) -> float:
 
 
 def sweep_pictures(truth: Truth, metric: str, key: str) -> None:
-    """Show the profile of single blocks and the triangle of runs of blocks."""
+    """Show the profile of single blocks, and the triangle of runs of blocks where longer ones were measured."""
     seeds = len(truth.full)
     whiskers = "One seed: no spread is known." if seeds < 2 else f"Whiskers: standard deviation over {seeds} seeds."
     show(
@@ -70,6 +70,8 @@ def sweep_pictures(truth: Truth, metric: str, key: str) -> None:
         f"{key}-profile",
         f"Each block tuned alone, everything else frozen. {whiskers} Dashed: full fine-tuning; dotted: the base model.",
     )
+    if all(len(blocks) == 1 for blocks in truth.scores):
+        return
     show(
         draw_triangle(truth, metric),
         f"{key}-triangle",

@@ -93,12 +93,22 @@ def truth_step(one: Measured, own: Blocks) -> None:
     st.header("3 What was measured", anchor=False)
     lost = regret(truth, own)
     columns = st.columns(3, gap="medium")
-    columns[0].metric("You chose", format_blocks(own), shown(truth.mean(own), one.metric), delta_color="off")
+    columns[0].metric(
+        "You chose", format_blocks(own), shown(truth.mean(own), one.metric), delta_color="off", delta_arrow="off"
+    )
     columns[1].metric(
-        "Best of that size", format_blocks(lost.best), shown(truth.mean(lost.best), one.metric), delta_color="off"
+        "Best of that size",
+        format_blocks(lost.best),
+        shown(truth.mean(lost.best), one.metric),
+        delta_color="off",
+        delta_arrow="off",
     )
     columns[2].metric(
-        "Your regret", f"{lost.regret:.2f}", _share_words(lost.relative, lost.within_spread), delta_color="off"
+        "Your regret",
+        f"{lost.regret:.2f}",
+        _share_words(lost.relative, lost.within_spread),
+        delta_color="off",
+        delta_arrow="off",
     )
     not_decided(truth, len(own))
     found = [verdict_of(truth, OWN, "you", own), *verdicts(truth, one.site.scores, len(own))]

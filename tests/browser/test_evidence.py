@@ -1,0 +1,47 @@
+"""The page of evidence in a browser: what was measured elsewhere, and the truth measured here in the worker."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def settle(tab: Tab) -> None:
+    """Wait until the script has run to its end: what is clicked before may be drawn anew under the pointer."""
+    expect(tab.page.locator('[data-test-script-state="notRunning"]')).to_be_attached()
+
+
+def test_the_measured_truth_of_another_site_can_be_looked_at(tab: Tab) -> None:
+    page = tab.page
+    expect(page.get_by_text("enough to load it")).to_be_visible(timeout=90_000)
+    page.get_by_role("link", name="Evidence").click()
+    expect(page.get_by_text(re.compile("Elsewhere, over .* measured pairs"))).to_be_visible()
+    expect(page.get_by_role("heading", name="Tuned alone, block 5 scored best")).to_be_visible()
+    settle(tab)
+    box = page.get_by_role("combobox", name="Model and task")
+    box.focus()
+    box.press("ArrowDown")
+    page.get_by_role("option", name=re.compile("bundled, sums")).click()
+    expect(page.get_by_role("heading", name="Tuned alone, block 0 scored best")).to_be_visible()
+    expect(page.locator(".lsf-chart")).to_have_count(2)
+    assert tab.outside == []
+
+
+def test_a_small_sweep_is_measured_while_the_page_looks_on_and_judges_the_criteria(tab: Tab) -> None:
+    page = tab.page
+    tab.analyse()
+    page.get_by_role("link", name="Evidence").click()
+    page.get_by_role("tab", name="Measure it here").click()
+    box = page.get_by_role("spinbutton", name="Steps of each run")
+    box.fill("1")
+    box.press("Enter")
+    page.get_by_role("slider").press("Home")
+    tab.button("Measure the truth")
+    expect(page.get_by_text(re.compile("run: (full|blocks)")).first).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("button", name="Stop and keep")).to_be_visible()
+    done = page.get_by_text(re.compile("The time was over after|Tuned alone, block"))
+    expect(done.first).to_be_visible(timeout=90_000)

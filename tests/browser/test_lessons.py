@@ -1,0 +1,44 @@
+"""The lessons in a browser: a prediction first, then the criteria, the truth and one's own regret."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Tab
+from tests.browser.test_evidence import settle
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_a_learner_predicts_and_then_sees_the_truth_and_the_regret(tab: Tab) -> None:
+    page = tab.page
+    expect(page.get_by_text("enough to load it")).to_be_visible(timeout=90_000)
+    page.get_by_role("link", name="Lessons").click()
+    expect(page.get_by_text("Which block would you tune?")).to_be_visible()
+    expect(page.get_by_role("heading", name="3 What was measured")).to_have_count(0)
+    settle(tab)
+    page.get_by_role("radio", name="One more than the sum").click()
+    expect(page.get_by_role("heading", name="1 Predict: One more than the sum")).to_be_visible()
+    settle(tab)
+    page.get_by_role("radio", name="7", exact=True).click()
+    expect(page.get_by_role("button", name="Lock in my prediction")).to_be_enabled()
+    tab.button("Lock in my prediction")
+    expect(page.get_by_role("heading", name="3 What was measured")).to_be_visible()
+    expect(page.get_by_test_id("stMetric").filter(has_text="Your regret")).to_contain_text(re.compile(r"0\.[4-6]"))
+    expect(page.get_by_role("heading", name="Tuned alone, block 0 scored best")).to_be_visible()
+    expect(page.locator(".lsf-chart")).to_have_count(2)
+    tab.button("Predict again")
+    expect(page.get_by_role("heading", name="3 What was measured")).to_have_count(0)
+    assert tab.outside == []
+
+
+def test_notes_for_teachers_open_by_keyboard(tab: Tab) -> None:
+    page = tab.page
+    expect(page.get_by_text("enough to load it")).to_be_visible(timeout=90_000)
+    page.get_by_role("link", name="Lessons").click()
+    notes = page.locator("summary").filter(has_text="Notes for teachers")
+    expect(notes).to_be_visible()
+    notes.focus()
+    notes.press("Enter")
+    expect(page.get_by_text("Learners commit to a prediction")).to_be_visible()

@@ -1,0 +1,162 @@
+"""Many sweeps together, by hand; and that what is packed and recommended follows from the committed results."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.evidence_files import find_site
+from benchmarks.sites import SITES
+from lsf.analysis.recommend import ENDS_FROM, RECOMMENDED
+from lsf.compare.evidence import PACKED, load_evidence, pack, packed_evidence, shown
+from lsf.compare.recommended import candidates_of, elsewhere, gaining, packed_record
+from lsf.compare.regret import Truth
+from lsf.compare.rules import Rule, candidate_rules
+from lsf.compare.study import (
+    Entry,
+    Site,
+    budgets_of,
+    entries,
+    leave_out,
+    of_rule,
+    paired_difference,
+    simplest_of_the_best,
+)
+from lsf.compare.verdicts import verdicts
+from lsf.errors import BadInputError
+
+PAIRS = {(0, 1): 0.5, (1, 2): 0.6, (2, 3): 0.9, (0, 3): 1.0}
+
+
+def site(name: str, singles: list[float], scores: dict[str, list[float]], pairs: dict[tuple[int, ...], float]) -> Site:
+    """Return a site of four blocks where full tuning gains 1; two seeds that agree."""
+    plans = {(block,): (score, score) for block, score in enumerate(singles)}
+    plans |= {blocks: (score, score) for blocks, score in pairs.items()}
+    return Site(name, "toy", name, Truth(4, 0.0, (1.0, 1.0), plans, {}), scores)
+
+
+ONE = site(
+    "one", [0.2, 0.4, 0.6, 0.8], {"deviation": [1, 2, 3, 4], "reduction": [4, 3, 2, 1], "first": [4, 3, 2, 1]}, PAIRS
+)
+TWO = site("two", [0.9, 0.1, 0.1, 0.5], {"deviation": [1, 2, 3, 4], "reduction": [4, 3, 2, 1]}, {})
+
+
+def rows(sites: list[Site]) -> dict[str, Entry]:
+    return {row.name: row for row in entries(sites)}
+
+
+def test_every_criterion_and_control_loses_what_is_worked_out_by_hand() -> None:
+    found = rows([ONE, TWO])
+    assert found["deviation"].relative == {
+        ("one", 1): 0.0,
+        ("one", 2): pytest.approx(0.1),
+        ("two", 1): pytest.approx(0.4),
+    }
+    assert found["reduction"].relative["one", 1] == pytest.approx(0.6)
+    assert found["random"].relative["one", 1] == pytest.approx(0.3)
+    assert found["full"].relative["one", 1] == pytest.approx(-0.2)
+    assert found["constant"].relative["one", 1] == 0  # block 3 has regret 0 and 0.4, block 0 has 0.6 and 0
+    assert found["constant"].relative["two", 1] == pytest.approx(0.4)
+    assert set(found["first"].relative) == {("one", 1), ("one", 2)}
+    assert budgets_of(TWO) == (1,)
+
+
+def test_the_mean_weighs_every_site_the_same_whatever_its_budgets() -> None:
+    assert rows([ONE, TWO])["deviation"].mean() == pytest.approx((0.05 + 0.4) / 2)
+    assert rows([ONE, TWO])["deviation"].mean(2) == pytest.approx(0.1)
+    assert rows([ONE, TWO])["deviation"].mean(without={"two"}) == pytest.approx(0.05)
+    assert Entry("empty", "rule", {}).mean() is None
+
+
+def test_both_ends_take_over_from_two_blocks_on() -> None:
+    rule = Rule(("deviation",), ends=True)
+    assert rule.choose(ONE.scores, 1, 4) == (3,)
+    assert rule.choose(ONE.scores, 2, 4) == (0, 3)
+    assert of_rule([ONE], rule)["one", 2] == 0
+    assert Rule(("fisher",)).choose(ONE.scores, 1, 4) is None
+
+
+def test_a_rank_average_does_not_depend_on_the_scale_of_its_parts() -> None:
+    small, large = [[0.1, 0.3, 0.2], [3.0, 1.0, 2.0]], [[100.0, 300.0, 200.0], [3.0, 1.0, 2.0]]
+    for parts in (small, large):
+        scores: dict[str, list[float]] = {"a": parts[0], "b": parts[1]}
+        assert Rule(("a", "b")).choose(scores, 1, 3) == (2,)  # all tie: the deeper
+
+
+def test_candidates_come_simplest_first_and_once() -> None:
+    rules = candidate_rules(["a", "b", "c"])
+    assert [rule.complexity for rule in rules] == sorted(rule.complexity for rule in rules)
+    assert len({rule.name for rule in rules}) == len(rules) == 2 * (3 + 3)
+
+
+def test_what_is_chosen_for_a_site_does_not_see_it() -> None:
+    def row(name: str, a: float, b: float, c: float, complexity: int = 1) -> Entry:
+        return Entry(name, "rule", {("a", 1): a, ("b", 1): b, ("c", 1): c}, complexity)
+
+    good_but_at_a = row("good but at a", 0.9, 0.1, 0.1)
+    even = row("even", 0.3, 0.3, 0.3)
+    groups = {name: [name] for name in "abc"}
+    found = leave_out([good_but_at_a, even], groups)
+    assert found.chosen == {"a": "good but at a", "b": "even", "c": "even"}
+    assert found.mean == pytest.approx((0.9 + 0.3 + 0.3) / 3)
+    changed = leave_out([row("good but at a", 0.0, 0.1, 0.1), even], groups)
+    assert changed.chosen["a"] == "good but at a"
+    assert simplest_of_the_best([row("two parts", 0.2, 0.2, 0.2, 2), row("one", 0.205, 0.2, 0.2)]).name == "one"
+    assert simplest_of_the_best([row("two parts", 0.1, 0.1, 0.1, 2), row("one", 0.2, 0.2, 0.2)]).name == "two parts"
+
+
+def test_groups_are_left_out_whole() -> None:
+    def row(name: str, a: float, b: float, c: float) -> Entry:
+        return Entry(name, "rule", {("a", 1): a, ("b", 1): b, ("c", 1): c})
+
+    found = leave_out([row("x", 0.0, 0.0, 0.9), row("y", 0.5, 0.5, 0.0)], {"ab": ["a", "b"], "c": ["c"]})
+    assert found.chosen == {"a": "y", "b": "y", "c": "x"}
+
+
+def test_the_paired_interval_is_students() -> None:
+    one = {("a", 1): 0.1, ("b", 1): 0.2, ("c", 1): 0.3}
+    other = {("a", 1): 0.2, ("b", 1): 0.4, ("c", 1): 0.6, ("d", 1): 9.0}
+    middle, low, high = paired_difference(one, other) or (0.0, 0.0, 0.0)
+    half = 4.302653 * np.std([0.1, 0.2, 0.3], ddof=1) / 3**0.5  # t of 2 degrees of freedom
+    assert (middle, low, high) == (pytest.approx(0.2), pytest.approx(0.2 - half), pytest.approx(0.2 + half))
+    assert paired_difference(one, {("a", 1): 0.5}) is None
+
+
+def test_verdicts_are_sorted_and_what_was_not_measured_is_unknown() -> None:
+    found = verdicts(ONE.truth, ONE.scores, 2)
+    lost = [one.regret for one in found if one.regret is not None]
+    assert lost == sorted(lost)
+    assert {one.label for one in found} >= {"Deviation", "Reduction", "Drawn by lot (mean)", "Full fine-tuning"}
+    with pytest.raises(BadInputError, match="holds no plan of 3 blocks"):
+        verdicts(ONE.truth, ONE.scores, 3)
+
+
+def test_a_loss_is_shown_the_right_way_round() -> None:
+    assert (shown(-1.5, "loss"), shown(0.5, "exact_match")) == ("1.500 nats", "0.50")
+
+
+def test_what_is_packed_is_what_was_committed(tmp_path: Path) -> None:
+    known = [find_site(name, SITES[name].metric) for name in SITES]
+    pack([one.small for one in known if one is not None], tmp_path / "packed.json")
+    assert (tmp_path / "packed.json").read_text() == PACKED.read_text()
+    assert len(load_evidence(PACKED)) == sum(one is not None for one in known)
+
+
+def test_results_of_another_version_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text('{"schema_version": 7}')
+    with pytest.raises(BadInputError, match="has schema_version 7; results of schema_version 1 were expected"):
+        load_evidence(tmp_path / "old.json")
+
+
+def test_the_recommended_rule_is_the_simplest_of_the_best_on_the_committed_results() -> None:
+    best = simplest_of_the_best(candidates_of(gaining(packed_evidence())))
+    assert best.name == Rule(RECOMMENDED, ENDS_FROM is not None).name
+
+
+def test_the_record_of_the_recommendation_is_that_of_its_sites() -> None:
+    record = packed_record()
+    assert record.n_sites == len(gaining(packed_evidence()))
+    assert 0 <= record.mean <= record.worst
+    found = elsewhere(packed_evidence(), RECOMMENDED, ENDS_FROM, 1)
+    assert len(found) == record.n_sites
+    assert all(one.relative is not None and one.relative >= 0 for one in found)

@@ -1,0 +1,69 @@
+"""The profile of single blocks and the triangle of runs."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lsf.compare.regret import Truth
+from lsf.figures.picture import Picture
+from lsf.figures.sweeps import draw_profile, draw_triangle
+
+TRUTH = Truth(
+    3,
+    0.1,
+    (0.9, 0.7),
+    {(0,): (0.2, 0.2), (1,): (0.4, 0.6), (2,): (0.3, 0.3), (1, 2): (0.8, 0.8), (0, 2): (0.95, 0.95)},
+    {},
+)
+
+
+def drawn(picture: Picture) -> Any:
+    return picture.figure
+
+
+def test_the_profile_marks_the_best_block_and_draws_each_spread() -> None:
+    picture = draw_profile(TRUTH, "exact_match")
+    others, best, full, base = drawn(picture).data
+    assert list(best.x) == [1]
+    assert list(others.x) == [0, 2]
+    assert best.error_y.array[0] == pytest.approx(0.1414, abs=1e-4)
+    assert best.marker.pattern.shape != others.marker.pattern.shape
+    assert (full.y[0], base.y[0]) == (pytest.approx(0.8), 0.1)
+    assert "best block 1 with 0.500" in picture.alt
+    assert picture.table["mean"].tolist() == [0.2, 0.5, 0.3]
+
+
+def test_a_loss_is_drawn_as_it_is_read() -> None:
+    truth = Truth(1, -3.0, (-1.0,), {(0,): (-2.0,)}, {})
+    figure = drawn(draw_profile(truth, "loss"))
+    assert figure.data[1].y[0] == 2.0
+    assert figure.layout.yaxis.title.text == "loss (nats per token)"
+    assert drawn(draw_triangle(truth, "loss")).layout.coloraxis.reversescale is True
+
+
+def test_what_is_not_decided_or_not_measured_is_said_in_the_title() -> None:
+    noisy = replace(TRUTH, scores={(0,): (0.1, 0.9), (1,): (0.5, 0.5), (2,): (0.5, 0.4)})
+    assert "not decided" in draw_profile(noisy, "exact_match").title
+    lacking = replace(TRUTH, scores={(1,): (0.4, 0.6), (2,): (0.3, 0.3)}, missing={(0,): "no memory"})
+    assert "not all of them measured" in draw_profile(lacking, "exact_match").title
+    assert draw_profile(lacking, "exact_match").table["mean"].isna().tolist() == [True, False, False]
+    nothing = replace(TRUTH, scores={})
+    assert draw_profile(nothing, "exact_match").title == "No single block is measured yet"
+    assert draw_triangle(nothing, "exact_match").title == "No run of blocks is measured yet"
+    assert "with one seed" in draw_profile(Truth(1, 0.0, (1.0,), {(0,): (0.5,)}, {}), "exact_match").title
+
+
+def test_a_choice_is_named_on_its_bar() -> None:
+    figure = drawn(draw_profile(TRUTH, "exact_match", {"yours": (1,), "Deviation": (1,)}))
+    assert list(figure.data[1].text) == ["yours, Deviation"]
+
+
+def test_the_triangle_has_a_cell_for_every_measured_run_and_no_other() -> None:
+    picture = draw_triangle(TRUTH, "exact_match")
+    cells = drawn(picture).data[0].z
+    assert [list(row) for row in cells] == [[0.2, None, None], [None, 0.5, None], [None, pytest.approx(0.8), 0.3]]
+    assert picture.title == "The best measured run is 1-2"  # 0 and 2 are no neighbours
+    frame = drawn(picture).data[1]
+    assert (list(frame.x), list(frame.y)) == ([1], [2])
+    assert len(picture.table) == 4

@@ -1,0 +1,142 @@
+"""The pages of evidence and lessons, and the recommendation on the page where blocks are chosen; real sweeps."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lsf.analysis.recommend import RECOMMENDED, recommended_plan
+from lsf.compare.evidence import packed_evidence
+from lsf.compare.regret import regret
+from lsf.ui.lesson_notes import NOTES
+from lsf.ui.lesson_steps import lessons_measured
+from lsf.ui.state import Session
+from lsf.ui.sweep_work import Swept
+from tests.pages.conftest import Driver
+
+
+def tables(app: Driver) -> list[Any]:
+    return [frame.value for frame in app.at.dataframe]
+
+
+def test_the_page_of_evidence_shows_what_every_way_of_choosing_lost_elsewhere(app: Driver) -> None:
+    app.go("evidence")
+    assert not app.at.exception
+    found = tables(app)[0]
+    assert {"Deviation", "First", "Last", "The recommendation", "Full fine-tuning", "Best constant"} <= set(
+        found["way of choosing"]
+    )
+    assert found["mean"].is_monotonic_increasing
+    assert found["sites"].max() == len({one.site.name for one in packed_evidence() if one.site.truth.range > 0})
+    verdicts = tables(app)[1]
+    assert verdicts["regret"].dropna().is_monotonic_increasing
+    assert "relative regret" in app.shown().lower()
+
+
+def test_another_site_and_budget_show_their_own_truth(app: Driver) -> None:
+    app.go("evidence")
+    other = packed_evidence()[-1]
+    app.at.selectbox(key="site").set_value(other.site.name).run()
+    assert not app.at.exception
+    verdicts = tables(app)[1]
+    best = regret(other.site.truth, other.site.truth.plans(1)[0]).best
+    assert str(best[0]) in set(verdicts[verdicts["regret"] == 0]["tunes"])
+
+
+def test_without_an_analysis_the_truth_panel_says_where_one_is_made(app: Driver) -> None:
+    app.at.session_state["evidence-tab"] = "Measure it here"
+    app.go("evidence")
+    assert "Nothing to measure on yet" in app.shown()
+
+
+@pytest.fixture
+def measured(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
+    app.analyse(tiny("llama"), cats)
+    app.at.session_state["evidence-tab"] = "Measure it here"
+    app.go("evidence")
+    next(item for item in app.at.number_input if item.label == "Steps of each run").set_value(2).run()
+    return app
+
+
+@pytest.mark.slow
+def test_the_truth_panel_measures_a_sweep_and_judges_the_criteria_of_the_analysis(measured: Driver) -> None:
+    measured.click("Measure the truth")
+    view = measured.wait("sweep")
+    assert isinstance(view.result, Swept)
+    assert view.result.sweep.missing == ()
+    assert view.result.sweep.spec.seeds == 3
+    measured.at.run()
+    assert not measured.at.exception
+    found = tables(measured)[0]
+    assert {"Deviation", "Reduction", "Drawn by lot (mean)", "Full fine-tuning"} <= set(found["way of choosing"])
+    assert found["regret"].min() <= 0
+
+
+@pytest.mark.slow
+def test_a_sweep_whose_time_is_over_says_what_is_unknown_and_fills_nothing_in(measured: Driver) -> None:
+    measured.at.slider(key="truth-minutes").set_value(0.5).run()
+    next(item for item in measured.at.number_input if item.label == "Steps of each run").set_value(5000).run()
+    measured.click("Measure the truth")
+    view = measured.wait("sweep")
+    assert isinstance(view.result, Swept)
+    assert view.result.sweep.missing
+    measured.at.run()
+    assert not measured.at.exception
+    assert "The time was over after" in measured.shown()
+    assert not measured.at.dataframe
+
+
+@pytest.mark.slow
+def test_the_recommendation_names_its_evidence_and_can_be_taken(
+    app: Driver, tiny: Callable[[str], Path], cats: Path
+) -> None:
+    app.analyse(tiny("llama"), cats)
+    app.go("choose")
+    assert not app.at.exception
+    here: Session = app.at.session_state["lsf"]
+    view = app.wait("analyze")
+    lacking = [name for name in RECOMMENDED if name not in view.result.analysis.criteria]
+    if lacking:
+        assert "which this analysis did not measure" in app.shown()
+        return
+    expected = recommended_plan(view.result.analysis, 1).blocks
+    assert f"Tune block {expected[0]}." in app.shown()
+    assert "Thin evidence" in app.shown()
+    app.click("Take it")
+    here = app.at.session_state["lsf"]
+    assert here.plan is not None
+    assert here.plan.blocks == expected
+
+
+def test_every_lesson_has_its_truth_and_its_words(app: Driver) -> None:
+    assert list(lessons_measured()) == list(NOTES)
+
+
+def test_nothing_is_given_away_before_the_prediction_is_locked_in(app: Driver) -> None:
+    app.go("lessons")
+    assert not app.at.exception
+    assert "What was measured" not in [str(item.value) for item in app.at.header]
+    assert len(tables(app)) == 1  # examples only
+    button = next(item for item in app.at.button if item.label == "Lock in my prediction")
+    assert button.disabled
+
+
+@pytest.mark.parametrize("name", list(NOTES))
+def test_a_prediction_gets_its_own_regret_beside_the_criteria(app: Driver, name: str) -> None:
+    app.go("lessons")
+    app.at.session_state["guided-lesson"] = name
+    app.at.run()
+    app.at.session_state[f"prediction-{name}-1"] = (3,)
+    app.at.run()
+    app.click("Lock in my prediction")
+    assert not app.at.exception
+    truth = lessons_measured()[name].site.truth
+    shown = {metric.label: metric.value for metric in app.at.metric}
+    assert shown["You chose"] == "3"
+    assert shown["Your regret"] == f"{regret(truth, (3,)).regret:.2f}"
+    verdicts = tables(app)[2]
+    own = verdicts[verdicts["way of choosing"] == "Your prediction"]
+    assert own["regret"].tolist() == [pytest.approx(regret(truth, (3,)).regret)]
+    app.click("Predict again")
+    assert "3 What was measured" not in [str(item.value) for item in app.at.header]
