@@ -40,8 +40,8 @@ from lsf.training.methods import METHODS, Scene
 SETTINGS = DimensionSettings(steps=100, rates=2, bisections=1)
 GRID = (30, 100, 300, 1000, 3000, 10000, 30000)
 START = 1000
-PLACES = {"facts": "6,7", "sums": "0,1"}
-"""Blocks allowed along pre-training, where the lesson is learnt: two of them, for the time it takes."""
+ALONG_START = {"facts": 1000, "sums": 300}
+"""Lessons of the checkpoints along pre-training, and the first d tried; no middle is, for the time it takes."""
 Cell = dict[str, Any]
 
 
@@ -145,7 +145,9 @@ class Search:
 
     def full(self, seed: int) -> Point:
         """Return full fine-tuning at the rate that is better under seed 0."""
-        rates = (3e-4, 1e-3, 3e-3) if self.blocks == "all" else (3e-3, 1e-2)
+        rates = (
+            (1e-3, 3e-3) if self.model != "bundled" else (3e-4, 1e-3, 3e-3) if self.blocks == "all" else (3e-3, 1e-2)
+        )
         rate = better({rate: self.cell("full", 0, rate, 0) for rate in rates})
         return point_of(self.total, rate, self.cell("full", 0, rate, seed))
 
@@ -172,7 +174,7 @@ class Search:
             return found.test >= curve.target
 
         try:
-            walk(reaches)
+            walk(reaches, *((START, True) if self.model == "bundled" else (ALONG_START[self.lesson], False)))
         except LookupError:
             sys.stderr.write(f"{self.model} {self.lesson} {self.blocks} {method} seed {seed} is not finished\n")
             return Curve(method, seed, curve.target)
@@ -200,9 +202,9 @@ def point_of(d: int, rate: float, cell: Cell) -> Point:
     return Point(d, rate, cell["test"], cell["validation"], cell["train"], cell["seconds"])
 
 
-def walk(reaches: Callable[[int], bool]) -> None:
-    """Walk the grid from START until the target lies between two neighbours, then try their middle once."""
-    place = GRID.index(START)
+def walk(reaches: Callable[[int], bool], start: int, middle: bool) -> None:
+    """Walk the grid from `start` until the target lies between two neighbours, then try their middle once, if asked."""
+    place = GRID.index(start)
     if reaches(GRID[place]):
         while place > 0 and reaches(GRID[place - 1]):
             place -= 1
@@ -213,7 +215,8 @@ def walk(reaches: Callable[[int], bool]) -> None:
             place += 1
             if place == len(GRID):
                 return
-    reaches(int(float(f"{math.sqrt(GRID[place - 1] * GRID[place]):.2g}")))
+    if middle:
+        reaches(int(float(f"{math.sqrt(GRID[place - 1] * GRID[place]):.2g}")))
 
 
 def lessons(cells: Cells, seeds: int) -> list[Study]:
@@ -239,10 +242,10 @@ def blocks(cells: Cells, _seeds: int) -> list[Study]:
 def along(cells: Cells, checkpoints: Path) -> list[Study]:
     """Measure SAID at every checkpoint and print Spearman's rho."""
     found = []
-    for lesson, place in PLACES.items():
+    for lesson in ALONG_START:
         for folder in sorted(checkpoints.iterdir()) if checkpoints.is_dir() else []:
             name = f"{ALONG}{int(folder.name.removeprefix('step-'))}"
-            study = Search(cells, str(folder), lesson, place).study(name, ("said",), 1)
+            study = Search(cells, str(folder), lesson, "all").study(name, ("said",), 1)
             if study is not None:
                 found.append(study)
                 _tell(study)
