@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from lsf.analysis.plan import format_blocks
+from lsf.analysis.plan import Plan, format_blocks
 from lsf.figures.curves import Curve
 from lsf.figures.palette import ROLES
 from lsf.jobs.runs import Run, read_metrics
@@ -119,8 +119,7 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 def command(spec: RunSpec) -> str:
     """Return the shell command that repeats a run: every setting that is not the default."""
-    tuned = ["--all"] if spec.plan.is_full else ["--blocks", format_blocks(spec.plan.blocks).replace(" ", "")]
-    words = ["python", "-m", "lsf", "tune", "--model", spec.model, "--data", spec.data, *tuned]
+    words = ["python", "-m", "lsf", "tune", "--model", spec.model, "--data", spec.data, *_tuned(spec.plan)]
     for item in fields(RunSpec):
         value = getattr(spec, item.name)
         if item.name in _SAID_OTHERWISE or value == item.default:
@@ -130,3 +129,12 @@ def command(spec: RunSpec) -> str:
             continue
         words += ["--" + item.name.replace("_", "-"), "auto" if value is None else str(value)]
     return shlex.join([*words, "--runs", "runs"])
+
+
+def _tuned(plan: Plan) -> list[str]:
+    """Return the words of a command that name what is tuned."""
+    if plan.is_full:
+        return ["--all"]
+    modules = [name for name in ("embedding", "final_norm", "head") if getattr(plan, name)] + list(plan.modules)
+    blocks = ["--blocks", format_blocks(plan.blocks).replace(" ", "") or "none"]
+    return [*blocks, "--modules", ",".join(modules)] if modules else blocks

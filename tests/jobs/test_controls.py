@@ -32,6 +32,8 @@ def test_controls_are_as_large_as_the_choice():
     assert control_spec(SPEC, "last").plan.blocks == (6, 7)
     assert len(control_spec(SPEC, "random").plan.blocks) == 2
     assert control_spec(SPEC, "random").plan.final_norm
+    connector = replace(SPEC, plan=replace(SPEC.plan, modules=("model.connector",)))
+    assert control_spec(connector, "first").plan.modules == ("model.connector",)
 
 
 def test_random_is_seeded_and_never_the_choice_where_it_can_be_another():

@@ -82,6 +82,8 @@ def test_the_command_of_a_run_repeats_its_settings() -> None:
     assert "'my model'" in line
     assert "--completion-template ' {answer}'" in line
     assert "--option" not in line
+    beside = Plan("bundled", 8, (), final_norm=True, modules=("model.connector",))
+    assert "--blocks none --modules final_norm,model.connector" in command(RunSpec("bundled", "lesson:facts", beside))
     lora = RunSpec("bundled", "lesson:facts", plan, method="lora", options={"r": 4, "alpha": 8.0})
     assert "--option r=4 --option alpha=8.0" in command(lora)
     assert "--all" in command(RunSpec("bundled", "lesson:facts", full_plan("bundled", 8)))
