@@ -47,7 +47,7 @@ def control_blocks(role: str, n_blocks: int, chosen: tuple[int, ...], seed: int)
 def control_spec(spec: RunSpec, role: str) -> RunSpec:
     """Return the spec of one control of a choice: same model, data, method, steps, rate and seed, another plan.
 
-    Modules beside the blocks (embedding, final norm, head, others) are tuned in the control where they are in the choice.
+    Modules beside the blocks (embedding, head and others) are tuned in the control where they are in the choice.
     `full` is full fine-tuning whatever the choice's method; beside another method it has its own default rate, since
     the other's would not suit it.
 
