@@ -39,7 +39,7 @@ def test_a_spec_with_options_comes_back_from_its_file_whole(tmp_path):
 @pytest.mark.parametrize(
     ("method", "options", "sentence"),
     [
-        ("lora", {"rank": 3}, r"The method lora has no option 'rank'; known are: r, alpha\."),
+        ("lora", {"rank": 3}, r"The method lora has no option 'rank'; known are: r, alpha, maps\."),
         ("full", {"r": 3}, r"The method full has no option 'r'; it has none\."),
         ("lora", {"r": "many"}, r"The method lora: r is 'many'; a whole number was expected\."),
         ("lora", {"r": 1.5}, r"The method lora: r is 1\.5; a whole number was expected\."),
