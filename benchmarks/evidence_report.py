@@ -6,6 +6,7 @@ from benchmarks.evidence_files import Found
 from lsf.analysis.agreement import rank_correlation
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.recommend import ENDS_FROM, RECOMMENDED
+from lsf.compare.frontier import front_share, time_saved
 from lsf.compare.recommended import candidates_of, groups_by
 from lsf.compare.regret import cliff, decided, rank_agreement, regret, seed_agreement
 from lsf.compare.rules import Rule
@@ -19,6 +20,7 @@ from lsf.compare.study import (
     paired_difference,
     simplest_of_the_best,
 )
+from lsf.jobs.sweep_plans import relative_cost
 
 RULE = Rule(RECOMMENDED, ENDS_FROM is not None)
 SHOWN_RULES = 6
@@ -37,7 +39,10 @@ def print_report(found: Sequence[Found]) -> None:
     truths(sites)
     rows = entries(sites, (Rule(("last",), ends=True),))
     regrets([Entry("RECOMMENDED " + RULE.name, "rule", of_rule(small, RULE)), *rows], sites)
+    print(f"\nEach row's mean minus that of the rule in the package ({RULE.name}; these tasks also chose it):")
+    differences(of_rule(small, RULE), rows)
     agreements(sites, small)
+    cost_adjusted(small)
     for pairs, words in ((False, "single criteria"), (True, "single criteria and rank averages of two")):
         candidates = candidates_of(small, pairs)
         print(f"\nCandidates: {words}, with and without both ends from two blocks on: {len(candidates)}. In hindsight:")
@@ -110,12 +115,40 @@ def held_out(
     for name, sites in groups.items():
         print(f"  without {name}: {chosen.chosen[sites[0]]}")
     print(f"  from all: {simplest_of_the_best(candidates).name}; in the package: {RULE.name}")
-    print("  each row's mean minus the held-out choice's, in points of %, 95 % interval over sites (paired):")
+    print("  Each row's mean minus the held-out choice's:")
+    differences(chosen.relative, rows)
+
+
+def differences(own: Mapping[tuple[str, int], float], rows: Sequence[Entry]) -> None:
+    """Print by how much each row loses more, paired over sites."""
+    print("  in points of %, with the 95 % interval over sites (paired, Student's t)")
     for row in sorted(rows, key=lambda row: row.mean() or 0.0):
-        difference = paired_difference(chosen.relative, row.relative)
+        difference = paired_difference(own, row.relative)
         if difference is not None:
             middle, low, high = (100 * value for value in difference)
             print(f"    {row.name:<32}{middle:>8.1f}  [{low:.1f}, {high:.1f}]")
+
+
+def cost_adjusted(sites: Sequence[Site]) -> None:
+    """Print what each way of choosing saves while it loses at most 10 % of full's gain, and its share of the front.
+
+    Its choices are those of the budgets of the study; cost is that of `relative_cost`, over the whole model's.
+    """
+    print("\nCost saved where at most 10 % of full's gain is lost (sites where that holds); share of the front's area")
+    names = [*dict.fromkeys(name for site in sites for name in site.scores)]
+    for name in names:
+        saved, shares = [], []
+        for site in sites:
+            truth, rule = site.truth, Rule((name,))
+            whole = relative_cost(None, truth.n_blocks)
+            prices = {plan: relative_cost(plan, truth.n_blocks) / whole for plan in truth.scores}
+            picked = [rule.choose(site.scores, budget, truth.n_blocks) for budget in budgets_of(site)]
+            choices = [plan for plan in picked if plan is not None]
+            saved.append(time_saved(truth, prices, choices, 0.1) if choices else None)
+            shares.append(front_share(truth, prices, choices) if choices else None)
+        good, known = ([value for value in values if value is not None] for values in (saved, shares))
+        told = "-" if not good else f"{100 * sum(good) / len(good):.0f} %"
+        print(f"  {name:<20}{told:>6} ({len(good)} of {len(sites)}){100 * sum(known) / max(1, len(known)):>7.0f} %")
 
 
 def costs(found: Sequence[Found]) -> None:
