@@ -5,9 +5,9 @@ from pathlib import Path
 
 from lsf.analysis.plan import Plan, full_plan, parse_blocks
 from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options
+from lsf.jobs.dimensions import ASKED, DimensionSettings, Study
 from lsf.options import add_settings, given_settings
 from lsf.terminal import TerminalReporter
-from lsf.jobs.dimensions import ASKED, DimensionSettings, Study
 
 OWN = ("projection", "low", "high", "bisections", "share", "seeds", "rates", "steps", "batch_size")
 """Fields of the settings that are options of `dimension`: all of them."""

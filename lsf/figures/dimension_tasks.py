@@ -63,7 +63,8 @@ def _unreached(study: Study, method: str) -> str:
 
 
 def _tasks_title(studies: Sequence[Study]) -> str:
-    return f"SAID needs fewer numbers than DID on {fewer(studies)} of {len(studies)} lessons"
+    both = [study for study in studies if all(study.of(method) for method in MARKS)]
+    return f"SAID needs fewer numbers than DID on {fewer(both)} of {len(both)} lessons measured with both"
 
 
 def fewer(studies: Sequence[Study]) -> int:
