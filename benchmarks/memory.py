@@ -44,15 +44,16 @@ def _peak(model: Path, n: int) -> dict[str, int]:
 
 
 def main() -> None:
-    """Analyse n examples, all of them of the file, again and again until there are n."""
+    """Analyse n examples: the first FEW of the file, again and again until there are n."""
     parser = argparse.ArgumentParser()
     parser.add_argument("model", type=Path)
     parser.add_argument("n", type=int)
     arguments = parser.parse_args()
     turn = Turn()
     loaded = load_model(str(arguments.model), "float32", "cpu")
-    rows = real_rows("SST-2", None)
-    # Both processes hold the same MANY examples: the data is the user's, what the analysis adds is what is compared.
+    rows = real_rows("SST-2", FEW)
+    # Both read the same texts, so that the longest, which decides a batch's memory, is the same; and both hold MANY
+    # examples: the data is the user's, what the analysis adds is what is compared.
     examples = [Example(*rows[index % len(rows)], row=index + 1) for index in range(MANY)]
     task = split_examples("bench", examples[: arguments.n])
     analyze(loaded, split_examples("warm", examples[:BATCH]), settings_for(FORWARD), Silent())

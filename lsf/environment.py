@@ -1,4 +1,4 @@
-"""What a number was made with: versions and machine."""
+"""What a number was made with: versions, machine, processes."""
 
 import os
 import platform
@@ -20,6 +20,11 @@ def settle_threads() -> None:
     """
     for name, value in THREADING.items():
         os.environ.setdefault(name, value)
+
+
+def launched_rank() -> int:
+    """Return this process's number among those that one `accelerate launch` started; 0 where there is one."""
+    return int(os.environ.get("RANK", "0"))
 
 
 def environment(gpu: str | None = None) -> dict[str, str | None]:

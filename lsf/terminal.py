@@ -6,6 +6,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from lsf.environment import launched_rank
 from lsf.reporting import Stop
 
 LINE_SECONDS = 2.0
@@ -13,7 +14,7 @@ LINE_SECONDS = 2.0
 
 
 class TerminalReporter:
-    """Reports a command's progress, and carries its Ctrl-C."""
+    """Reports a command's progress, and carries its Ctrl-C; of several launched processes only the first shows it."""
 
     def __init__(self) -> None:
         """Start with nothing shown."""
@@ -24,6 +25,8 @@ class TerminalReporter:
 
     def progress(self, done: int, total: int | None, message: str = "") -> None:
         """Show how far it is."""
+        if launched_rank() != 0:
+            return
         phase = message.partition(" ")[0]
         fresh, self._phase = phase != self._phase, phase
         if sys.stderr.isatty():

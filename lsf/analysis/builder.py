@@ -1,13 +1,14 @@
 """Folding batches of readings into one analysis, at any time of the stream the same type as at its end."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from lsf.analysis.agreement import rank_correlation
+from lsf.analysis.columns import SAMPLED_POSITIONS, Recorded
 from lsf.analysis.criteria import CRITERIA, score_blocks
 from lsf.analysis.deviation import Interval, mean_interval
 from lsf.analysis.gallery import Gallery
@@ -15,45 +16,12 @@ from lsf.analysis.growth import Sample, is_mark, is_power_of_two
 from lsf.analysis.measurements import Measurements, Readings
 from lsf.analysis.result import Analysis, BlockRow, DataInfo, ModelInfo, StateRow, Timing
 from lsf.analysis.settling import LEAST_EXAMPLES, settled
-from lsf.analysis.transitions import Bearings, bearings, calibrated_fractions, even_fractions
+from lsf.analysis.transitions import calibrated_fractions, even_fractions
 from lsf.data.task import Example
 from lsf.errors import BadInputError
 
 KEPT_TOKENS = 5
 """Lens tokens kept per state."""
-SAMPLED_POSITIONS = 256
-"""Positions whose raw states are kept where a criterion compares positions with each other (`cka`)."""
-
-
-@dataclass
-class Recorded:
-    """Numbers of every position read so far: a few per state, never a vector."""
-
-    examples: list[np.ndarray] = field(default_factory=list)
-    bearings: list[Bearings] = field(default_factory=list)
-    probability: list[np.ndarray] = field(default_factory=list)
-    rank: list[np.ndarray] = field(default_factory=list)
-    neighbour_cosine: list[np.ndarray] = field(default_factory=list)
-    semantic_loss: list[np.ndarray] = field(default_factory=list)
-    states: list[np.ndarray] = field(default_factory=list)
-
-    @property
-    def any_right(self) -> bool:
-        """True where the base model answers some position right."""
-        return any((rank[:, -1] == 1).any() for rank in self.rank)
-
-    def half(self, which: int) -> "Recorded":
-        """Return every other batch: 0 the even ones, 1 the odd ones."""
-        return Recorded(**{item.name: getattr(self, item.name)[which::2] for item in fields(self)})
-
-    def all_bearings(self) -> Bearings:
-        """Return the bearings of every position so far as one record."""
-        return Bearings(
-            *(
-                np.concatenate([getattr(batch, name) for batch in self.bearings])
-                for name in ("to_start", "to_heading", "to_target", "angle")
-            )
-        )
 
 
 class AnalysisBuilder:
@@ -94,16 +62,7 @@ class AnalysisBuilder:
 
     def add(self, readings: Readings) -> None:
         """Fold in one batch of readings."""
-        numbers = self._numbers
-        numbers.examples.append(readings.examples)
-        numbers.bearings.append(bearings(readings.factual, readings.anchor, readings.basis))
-        numbers.probability.append(readings.target_probability.astype(np.float64))
-        numbers.rank.append(readings.target_rank)
-        numbers.neighbour_cosine.append(readings.neighbour_cosine.astype(np.float64))
-        if readings.semantic_loss is not None:
-            numbers.semantic_loss.append(readings.semantic_loss.astype(np.float64))
-        if readings.states is not None and sum(map(len, numbers.states)) < SAMPLED_POSITIONS:
-            numbers.states.append(readings.states)
+        self._numbers.add(readings)
         for state, mass in enumerate(self._token_mass):
             for token, share in zip(
                 readings.top_tokens[:, state].ravel().tolist(),
@@ -112,7 +71,7 @@ class AnalysisBuilder:
             ):
                 mass[token] = mass.get(token, 0.0) + share
         self._gallery.add(readings)
-        if is_mark(len(numbers.examples)) and self._growing and self.ready:
+        if is_mark(self._numbers.n_batches) and self._growing and self.ready:
             self._growth.append(self._sample())
 
     def record(self, **measured: Any) -> None:
@@ -126,7 +85,7 @@ class AnalysisBuilder:
     @property
     def ready(self) -> bool:
         """True once `result` can be asked for: something was read, and where it is needed, something right."""
-        return bool(self._numbers.examples) and (self._data.virtual == "even" or self._numbers.any_right)
+        return self._numbers.n_batches > 0 and (self._data.virtual == "even" or self._numbers.any_right)
 
     def result(self, timing: Timing) -> Analysis:
         """Return the analysis of everything read so far; at least one batch must have been added.
@@ -135,15 +94,14 @@ class AnalysisBuilder:
             BadInputError: the virtual transition is to be calibrated, and no position is answered right.
         """
         numbers = self._numbers
-        examples = np.concatenate(numbers.examples)
-        where = numbers.all_bearings()
+        examples, where = numbers.examples.rows, numbers.bearings
         fractions = self._fractions(numbers)
         deviation = mean_interval(where.deviation(fractions), examples)
         target = mean_interval(1.0 - np.clip(where.to_target, -1.0, 1.0), examples)
         scores = score_blocks(self._criteria, self._measured(numbers))
         return Analysis(
             model=self._model,
-            data=replace(self._data, n_examples=len(np.unique(examples)), n_positions=len(examples)),
+            data=replace(self._data, n_examples=numbers.n_examples, n_positions=len(examples)),
             states=self._state_rows(deviation, target),
             blocks=tuple(
                 BlockRow(b, n, {name: None if s is None else float(s[b]) for name, s in scores.items()})
@@ -160,8 +118,8 @@ class AnalysisBuilder:
         scores = score_blocks(self._growing, self._measured(self._numbers))
         known = {name: tuple(score.tolist()) for name, score in scores.items() if score is not None}
         halves = {name: self.halves(name) for name in known}
-        n_examples = len(np.unique(np.concatenate(self._numbers.examples)))
-        looks = n_examples >= LEAST_EXAMPLES and is_power_of_two(len(self._numbers.examples))
+        n_examples = self._numbers.n_examples
+        looks = n_examples >= LEAST_EXAMPLES and is_power_of_two(self._numbers.n_batches)
         return Sample(
             n_examples,
             known,
@@ -171,7 +129,7 @@ class AnalysisBuilder:
 
     def halves(self, criterion: str) -> tuple[list[float], list[float]] | None:
         """Return a forward criterion's scores from the even and the odd batches; None where they cannot be told."""
-        if len(self._numbers.examples) < 2:
+        if self._numbers.n_batches < 2:
             return None
         parts = [self._numbers.half(which) for which in (0, 1)]
         if self._data.virtual != "even" and not all(part.any_right for part in parts):
@@ -181,21 +139,21 @@ class AnalysisBuilder:
         return None if one is None or other is None else (one, other)
 
     def _measured(self, numbers: Recorded) -> Measurements:
-        where = numbers.all_bearings()
+        where = numbers.bearings
         return Measurements(
             n_blocks=self._model.n_blocks,
             seed=self._seed,
             deviation=where.deviation(self._fractions(numbers)).mean(axis=0),
             target_deviation=1.0 - where.to_target.mean(axis=0),
-            neighbour_cosine=np.concatenate(numbers.neighbour_cosine).mean(axis=0),
-            semantic_loss=np.concatenate(numbers.semantic_loss).mean(axis=0) if numbers.semantic_loss else None,
-            sampled_states=np.concatenate(numbers.states)[:SAMPLED_POSITIONS] if numbers.states else None,
+            neighbour_cosine=numbers.neighbour_cosine.rows.mean(axis=0),
+            semantic_loss=numbers.semantic_loss.rows.mean(axis=0) if len(numbers.semantic_loss) else None,
+            sampled_states=numbers.states.rows[:SAMPLED_POSITIONS] if len(numbers.states) else None,
             **self._recorded,
         )
 
     def _state_rows(self, deviation: Interval, target: Interval) -> tuple[StateRow, ...]:
-        probability = np.concatenate(self._numbers.probability)
-        rank = np.median(np.concatenate(self._numbers.rank), axis=0)
+        probability = self._numbers.probability.rows
+        rank = np.median(self._numbers.rank.rows, axis=0)
         return tuple(
             StateRow(
                 state=state,
@@ -223,8 +181,8 @@ class AnalysisBuilder:
                 "The base model answers none of these examples right, so the virtual transition cannot be calibrated; "
                 "accepted is: even."
             )
-        right = np.concatenate(numbers.rank)[:, -1] == 1
-        return calibrated_fractions(numbers.all_bearings().progress()[right])
+        right = numbers.rank.rows[:, -1] == 1
+        return calibrated_fractions(numbers.bearings.progress()[right])
 
 
 def _at(values: np.ndarray | None, state: int) -> float | None:

@@ -12,7 +12,9 @@ from typing import Any
 from lsf.analysis.plan import Plan, full_plan, load_plan, parse_blocks
 from lsf.commands.forecast import print_forecast
 from lsf.commands.sources import load_asked_model, load_asked_task, source_options
+from lsf.environment import launched_rank
 from lsf.errors import BadInputError, RunPausedError
+from lsf.jobs.holding import SPEC
 from lsf.jobs.runs import create_run, reopen_run
 from lsf.jobs.spec import RunSpec, load_spec
 from lsf.options import add_settings, describe_setting, given_settings
@@ -69,7 +71,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
     if arguments.forecast:
         reporter.close()
         return print_forecast(loaded, task, spec)
-    from lsf.training.processes import agreed_folder, is_first
+    from lsf.training.processes import agreed_folder
     from lsf.training.run import tune
 
     on_cpu = loaded.device.type == "cpu"
@@ -82,7 +84,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
         return 1
     finally:
         reporter.close()
-    if is_first():
+    if launched_rank() == 0:
         print(f"{result.state} after {result.steps} steps: {folder}")
         if result.reason:
             sys.stderr.write(f"lsf: {result.reason}\n")
@@ -93,7 +95,8 @@ def _known_spec(arguments: argparse.Namespace) -> RunSpec | None:
     """Return the spec of a run that is repeated or resumed; None where one is asked for by options."""
     if arguments.resume:
         _refuse_beside(arguments, "resume")
-        return reopen_run(arguments.resume)
+        # Of several launched processes the first one holds the run.
+        return reopen_run(arguments.resume) if launched_rank() == 0 else load_spec(arguments.resume / SPEC)
     return _read_spec(arguments) if arguments.spec else None
 
 

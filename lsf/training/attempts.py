@@ -20,6 +20,7 @@ from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
 from lsf.training.processes import n_processes
 from lsf.training.proof import Fingerprint, fingerprint
+from lsf.training.sharding import is_sharded, put_together
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def next_micro_batch(batch: int, micro: int) -> int | None:
 
 def _attempt(ground: Ground, micro: int) -> Attempt:
     loaded, spec, rows = ground.loaded, ground.spec, ground.material.train
-    model = METHODS[spec.method].prepare(loaded, spec.plan, ground.scene)
+    model = prepared(ground)
     start = fingerprint(model)
     checkpoint = checked(latest_checkpoint(ground.folder), ground.about)
     visits = ground.material.steps * spec.batch_size
@@ -114,7 +115,13 @@ def _attempt(ground: Ground, micro: int) -> Attempt:
             )
     finally:
         caching.close()
+    model = put_together(model, prepared(ground)) if is_sharded(model) else model
     return Attempt(model, start, done, caching, micro, None if checkpoint is None else checkpoint.progress.step)
+
+
+def prepared(ground: Ground) -> Any:
+    """Return the model as its method begins with it."""
+    return METHODS[ground.spec.method].prepare(ground.loaded, ground.spec.plan, ground.scene)
 
 
 def checked(checkpoint: Checkpoint | None, about: dict[str, Any]) -> Checkpoint | None:

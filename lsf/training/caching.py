@@ -165,6 +165,7 @@ def _sharded(loaded: LoadedModel, model: Any, key: str, depth: int, rows: Sequen
     prefix.fill_groups(range(place, prefix.n_groups, shares))
     wait_for_all()
     prefix.states.reopen()
+    prefix.fill(())  # a process without a share learns the blocks' form now: once sharded, all must run them together
     return prefix
 
 

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list
 
+from lsf.environment import launched_rank
+from lsf.errors import BadInputError
 from lsf.files import write_bytes
 from lsf.jobs.holding import SPEC
 
@@ -15,11 +17,6 @@ from lsf.jobs.holding import SPEC
 def n_processes() -> int:
     """Return how many processes share the run: the launcher's WORLD_SIZE, or 1."""
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def is_first() -> bool:
-    """Say whether this process writes the run folder and prints."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def place_on_machine() -> tuple[int, int]:
@@ -43,16 +40,23 @@ def agreed_folder(make: Callable[[], Path], on_cpu: bool) -> tuple[Path, Path]:
     Returns:
         The folder this process writes to, and the run folder, where checkpoints go. In the first process they are the
         same; the others write to a folder of their own that is thrown away, so that every file has one writer.
+
+    Raises:
+        BadInputError: the launcher was asked for FSDP on CPUs, where it would run DDP without a word.
     """
     if n_processes() == 1:
         folder = make()
         return folder, folder
     state = PartialState(cpu=on_cpu)
-    named = [str(make()) if is_first() else None]
+    if os.environ.get("ACCELERATE_USE_FSDP") == "true" and state.distributed_type is DistributedType.MULTI_CPU:
+        raise BadInputError(
+            "accelerate shards models (--use_fsdp) over GPUs only; on CPUs launch with --multi_gpu: whole copies (DDP)."
+        )
+    named = [str(make()) if launched_rank() == 0 else None]
     broadcast_object_list(named, from_process=0)
     run = Path(str(named[0]))
     state.wait_for_everyone()
-    if is_first():
+    if launched_rank() == 0:
         return run, run
     own = Path(tempfile.mkdtemp(prefix="lsf-process-"))
     write_bytes(own / SPEC, (run / SPEC).read_bytes())

@@ -15,6 +15,7 @@ from lsf.errors import BadInputError, RunError
 from lsf.jobs.checkpoints import TUNED, Keeper
 from lsf.training.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
 from lsf.training.prefix import Prefix
+from lsf.training.sharding import whole
 from lsf.training.watching import Watcher
 
 MAX_GRADIENT_NORM = 1.0
@@ -124,12 +125,8 @@ class CompletionTrainer(Trainer):
 
     def _tuned_values(self, model: Any) -> dict[str, torch.Tensor]:
         bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        found = {}
-        for name, value in bare.named_parameters():
-            if value.requires_grad:
-                whole = value.full_tensor() if hasattr(value, "full_tensor") else value  # FSDP keeps parts of it
-                found[name] = whole.detach().contiguous().cpu()
-        return found
+        wanted = ((name, value) for name, value in bare.named_parameters() if value.requires_grad)
+        return {name: whole(value).detach().contiguous().cpu() for name, value in wanted}
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Put a checkpoint's tuned values into the model.
@@ -147,12 +144,12 @@ class CompletionTrainer(Trainer):
                 _fill(value, values[name])
 
 
-def _fill(parameter: Any, whole: torch.Tensor) -> None:
+def _fill(parameter: Any, value: torch.Tensor) -> None:
     if hasattr(parameter, "full_tensor"):
         from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415 only under FSDP
 
-        whole = distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
-    parameter.copy_(whole)
+        value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+    parameter.copy_(value)
 
 
 def share_of_process(batch: int, processes: int) -> int:

@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from safetensors.numpy import load_file
 
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import list_runs, load_run, read_metrics
@@ -37,9 +39,17 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def launched(command, n):
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(n)]
-    return [*launcher, "--num_machines", "1", "--main_process_port", str(free_port()), *command, "--device", "cpu"]
+def launched(command, n, *how):
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", *(how or ("--multi_gpu",))]
+    ground = ["--num_processes", str(n), "--num_machines", "1", "--main_process_port", str(free_port())]
+    return [*launcher, *ground, *command, "--device", "cpu"]
+
+
+SHARDED = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
+
+
+def sharded(command):
+    return launched([str(Path(__file__).with_name("sharded_launch.py")), *command[2:]], 2, *SHARDED)
 
 
 @pytest.mark.parametrize("cache", ["off", "auto"])
@@ -65,6 +75,58 @@ def test_two_processes_give_the_losses_of_one_at_the_same_global_batch(tiny, dat
     if cache == "auto":
         assert results[1]["cache"]["served"] == 40  # half of 80, the other half in the other process
         assert not list((tmp_path / "cache" / "prefix").glob("shared-*"))
+
+
+def test_fsdp_gives_the_losses_of_one_process_and_goes_on_after_a_kill(tiny, data, tmp_path):
+    environment = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+        "LSF_CACHE": str(tmp_path / "cache"),
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def command(runs):
+        return tune_command(tiny("llama"), data, tmp_path / runs, "--checkpoint-steps", "2")
+
+    def done(whole):
+        found = subprocess.run(whole, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
+        assert found.returncode == 0, found.stderr[-3000:]
+
+    done([sys.executable, *command("one")])
+    done(sharded(command("sharded")))
+    (one,), (parted,) = (list_runs(tmp_path / runs) for runs in ("one", "sharded"))
+    losses = [np.array([row["loss"] for row in read_metrics(run.folder)[1:]]) for run in (one, parted)]
+    assert np.abs(losses[0] - losses[1]).max() <= 1e-4
+    proof = json.loads((parted.folder / "result.json").read_text())["proof"]
+    assert proof["frozen_identical"]
+    assert proof["tuned_moved"] == proof["tuned_tensors"]
+    assert proof["trainable_params"] == proof["planned_params"]
+    process = subprocess.Popen(sharded(command("killed")), cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("*/checkpoints/step-*")):
+        assert time.monotonic() < end, "no checkpoint in time"
+        time.sleep(0.002)
+    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for one in family:
+        one.kill()
+    psutil.wait_procs(family, timeout=60)
+    (killed,) = list_runs(tmp_path / "killed")
+    assert killed.state is RunState.INTERRUPTED
+    done(sharded(["-m", "lsf", "tune", "--resume", str(killed.folder)]))
+    result = load_run(killed.folder).result
+    assert result is not None
+    assert result.resumed_at is not None
+    mine, theirs = (load_file(run.folder / "weights" / "tuned.safetensors") for run in (killed, parted))
+    assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
+
+
+def test_fsdp_on_cpus_is_refused_where_accelerate_would_run_something_else(tiny, data, tmp_path):
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
+    whole = launched(tune_command(tiny("llama"), data, tmp_path / "runs"), 2, *SHARDED)
+    done = subprocess.run(whole, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode
+    assert "shards models (--use_fsdp) over GPUs only" in done.stderr
+    assert not list((tmp_path / "runs").glob("*/spec.json"))
 
 
 def test_sigterm_pauses_a_run_and_resume_goes_on_with_it(tiny, data, tmp_path):

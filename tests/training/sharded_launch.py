@@ -1,0 +1,25 @@
+"""`python -m lsf` with accelerate told that CPU processes may shard; started by test_processes.py.
+
+accelerate turns FSDP on for GPUs only. torch's FSDP2 itself runs on CPUs over gloo, so this shows the real sharding
+where no GPU is at hand.
+"""
+
+import sys
+
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+
+from lsf.cli import main
+
+plain = PartialState.__init__
+
+
+def shardable(self, *given, **named):
+    plain(self, *given, **named)
+    if self.distributed_type is DistributedType.MULTI_CPU:
+        self.distributed_type = DistributedType.MULTI_GPU
+
+
+if __name__ == "__main__":
+    PartialState.__init__ = shardable
+    sys.exit(main())
