@@ -3,7 +3,9 @@
 import pytest
 
 from lsf.analysis.plan import Plan, parse_plan
+from lsf.cli import main
 from lsf.errors import PlanError
+from lsf.jobs.runs import list_runs
 from lsf.training.caching import prefix_depth
 from lsf.training.methods import METHODS, Scene
 from lsf.training.methods.places import planned_names
@@ -35,3 +37,34 @@ def test_a_plan_of_modules_is_the_same_after_its_file_and_has_no_frozen_prefix()
     assert prefix_depth(Plan("m", 4, (3,)), tied_head=False) == 3
     with pytest.raises(PlanError, match="tunes nothing"):
         Plan("m", 4, ())
+
+
+def test_the_command_tunes_modules_alone_and_searches_the_rate_where_asked(tiny, tmp_path, capsys):
+    data = tmp_path / "data.csv"
+    lines = [
+        f"the {one} sat on, {two}" for one in ("cat", "dog", "sun", "moon") for two in ("mat", "red", "two", "blue")
+    ]
+    data.write_text("\n".join(["prompt,completion", *lines]) + "\n")
+    asked = [
+        "tune",
+        "--model",
+        str(tiny("llama")),
+        "--data",
+        str(data),
+        "--device",
+        "cpu",
+        "--runs",
+        str(tmp_path / "r"),
+    ]
+    short = ["--steps", "2", "--batch-size", "4"]
+    assert main([*asked, *short, "--blocks", "none", "--modules", "head,model.norm", "--search-lr"]) == 0
+    (run,) = list_runs(tmp_path / "r")
+    assert run.spec is not None and run.result is not None and run.result.proof is not None
+    assert (run.spec.plan.blocks, run.spec.plan.head, run.spec.plan.modules) == ((), True, ("model.norm",))
+    assert run.result.proof.holds
+    assert len(run.result.search) >= 5 and run.result.learning_rate in {t.learning_rate for t in run.result.search}
+    capsys.readouterr()
+    assert main([*asked, "--all", "--modules", "head"]) == 2
+    assert "write --blocks none to tune modules alone" in capsys.readouterr().err
+    assert main([*asked, "--blocks", "1", "--search-lr", "--learning-rate", "0.1"]) == 2
+    assert "--search-lr searches the learning rate" in capsys.readouterr().err
