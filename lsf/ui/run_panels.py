@@ -72,7 +72,7 @@ def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
         elif run.state is RunState.CANCELLED and can_resume(run):
             st.info(f"{label(run)}: {run.problem}", icon=":material/stop_circle:")
         go_on_buttons(session(), run)
-    if any(run.result is not None for run in group):
+    if any(run.result is not None for run in group) and not any(view.active for view in views.values()):
         with st.expander("Proof, and how the runs were carried out", icon=":material/verified:"):
             show_proof(group, "tune")
 

@@ -52,7 +52,7 @@ def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(tab: Tab, serve
     expect(page.get_by_role("heading", name=re.compile(r"The plan: tune block \d"))).to_be_visible()
     tab.button("Fine-tune")
     tab.button("Start ")
-    expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=90_000)
+    expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=240_000)
     tab.button("Compare the runs")
     expect(page.get_by_text("Forgetting:")).to_be_visible()
     seconds = time.monotonic() - begun
