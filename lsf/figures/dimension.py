@@ -1,6 +1,7 @@
 """One study of dimensions: the metric against d with the level to be reached, and the generalisation gap."""
 
 import statistics
+from collections.abc import Sequence
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -22,9 +23,15 @@ def draw_study(study: Study) -> Picture:
     for curve in study.curves:
         _add_curve(figure, curve, study.settings.seeds > 1)
     _levels(figure, study)
-    figure.update_xaxes(title="d, numbers tuned", type="log", dtick=1, minor={"ticks": "outside"})
+    _d_axis(figure, [point.d for curve in study.curves for point in curve.points])
     figure.update_yaxes(title="test exact match", tickformat=".0%", range=[-0.03, 1.06])
     return Picture(figure, _alt(study), points_table(study))
+
+
+def _d_axis(figure: go.Figure, dims: Sequence[int]) -> None:
+    """Draw d on a logarithmic axis whose ticks are the d that were tried."""
+    ticks = sorted(set(dims))
+    figure.update_xaxes(title="d, numbers tuned", type="log", tickvals=ticks, ticktext=[f"{d:,}" for d in ticks])
 
 
 def _add_curve(figure: go.Figure, curve: Curve, many: bool) -> None:
@@ -139,13 +146,13 @@ def draw_gap(study: Study) -> Picture:
     dims = sorted({point.d for _, point in points})
     figure.add_scatter(
         x=dims,
-        y=[bound(d, study.n_train) for d in dims],
+        y=[min(1.0, bound(d, study.n_train)) for d in dims],
         mode="lines",
-        name="sqrt(d / m), the bound's shape",
+        name="sqrt(d / m), the bound's shape, up to 1",
         line={"color": NEUTRAL.color, "dash": "dot", "width": 1.5},
         hovertemplate="d = %{x:,}: %{y:.3f}<extra>sqrt(d / m)</extra>",
     )
-    figure.update_xaxes(title="d, numbers tuned", type="log", dtick=1)
+    _d_axis(figure, dims)
     figure.update_yaxes(title="train - test exact match", range=[-0.35, 1.15])
     table = pd.DataFrame(
         [

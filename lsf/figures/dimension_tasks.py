@@ -11,6 +11,8 @@ from lsf.figures.palette import SMALL_SIZE, new_figure
 from lsf.figures.picture import Picture
 from lsf.jobs.dimensions import Study
 
+LOWEST = 10.0
+"""Where the axis of d_90 begins; a bar without a number has no height."""
 PUBLISHED = (
     ("BERT-base", "MRPC", 1608),
     ("BERT-base", "QQP", 8030),
@@ -44,7 +46,7 @@ def draw_tasks(studies: Sequence[Study]) -> Picture:
         ]
         figure.add_bar(
             x=names,
-            y=[value or 1.0 for value in values],
+            y=[value or LOWEST for value in values],
             name=mark.label,
             marker={"color": mark.color, "pattern": {"shape": mark.pattern}},
             text=texts,

@@ -1,0 +1,73 @@
+"""Pictures of d_90."""
+
+from typing import Any
+
+import pytest
+
+from lsf.analysis.plan import full_plan
+from lsf.figures.dimension import draw_gap, draw_study, told_d90
+from lsf.figures.dimension_tasks import draw_progress, draw_tasks, fewer, published_table
+from lsf.figures.picture import Picture
+from lsf.jobs.dimensions import Curve, DimensionSettings, Point, Study
+
+
+def study(said: dict[int, float], did: dict[int, float], model: str = "bundled", data: str = "lesson:facts") -> Study:
+    curves = [
+        Curve(method, 0, 0.9, tuple(Point(d, 0.1, test, test, 1.0, 1.0) for d, test in points.items()))
+        for method, points in (("said", said), ("did", did))
+        if points
+    ]
+    full = (Point(1000, 1e-3, 1.0, 1.0, 1.0, 1.0),)
+    return Study(model, data, full_plan("bundled", 8), DimensionSettings(), 100, full, tuple(curves))
+
+
+ONE = study({300: 0.95, 30: 0.2, 100: 0.5}, {300: 0.4, 1000: 0.96})
+OTHER = study({30: 0.1}, {30: 0.92}, data="lesson:sums")
+
+
+def traces(picture: Picture) -> Any:
+    return picture.figure.data
+
+
+def test_a_study_is_drawn_by_ascending_d_with_a_ring_at_d_90() -> None:
+    picture = draw_study(ONE)
+    said, ring = traces(picture)[0], traces(picture)[1]
+    assert (list(said.x), list(said.y)) == ([30, 100, 300], [0.2, 0.5, 0.95])
+    assert (list(ring.x), list(ring.y)) == ([300], [0.95])
+    assert picture.title == "d_90 of lesson:facts: SAID 300, 1 seed, no interval; DID 1,000, 1 seed, no interval"
+    assert picture.figure.layout["shapes"][1]["y0"] == pytest.approx(0.9)
+    assert picture.table["method"].tolist() == ["full", "said", "said", "said", "did", "did"]
+
+
+def test_d_90_that_was_not_reached_is_told_as_above_what_was_tried() -> None:
+    assert told_d90(OTHER, "said") == "above 30"
+    assert told_d90(study({}, {}), "said") == "not measured yet"
+
+
+def test_the_bound_ends_at_one_and_the_words_say_from_where() -> None:
+    picture = draw_gap(ONE)
+    assert list(traces(picture)[-1].y) == [pytest.approx(0.3**0.5), 1.0, 1.0, 1.0]
+    assert "From d = 100 on the bound is above 1" in picture.alt
+    assert picture.table["gap"].tolist()[0] == pytest.approx(0.05)
+
+
+def test_lessons_stand_side_by_side_and_one_not_reached_has_no_bar() -> None:
+    picture = draw_tasks([ONE, OTHER])
+    said, did = traces(picture)
+    assert list(said.text) == ["300", "> 30"]
+    assert list(did.text) == ["1,000", "30"]
+    assert fewer([ONE, OTHER]) == 1
+    assert picture.title == "SAID needs fewer numbers than DID on 1 of 2 lessons measured with both"
+    assert published_table([ONE])["whose"].tolist() == ["published"] * 4 + ["ours"]
+
+
+def test_along_pre_training_the_correlation_counts_reached_checkpoints_only() -> None:
+    along = [
+        study({1000: 0.95}, {}, "pretraining step 60"),
+        study({300: 0.95}, {}, "pretraining step 120"),
+        study({30: 0.95}, {}, "pretraining step 600"),
+        study({30: 0.1}, {}, "pretraining step 0"),
+    ]
+    picture = draw_progress(along)
+    assert list(traces(picture)[0].x) == [60, 120, 600]
+    assert "Spearman: facts -1.00 (3 checkpoints)" in picture.title
