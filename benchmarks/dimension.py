@@ -268,7 +268,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="lessons,along,blocks")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--cells", type=Path, default=Path("cells.json"))
+    parser.add_argument("--cells", type=Path, default=Path(__file__).with_name("dimension_cells.json"))
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--done", action="store_true", help="measure nothing; put together what is there")
     asked = parser.parse_args()
