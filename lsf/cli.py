@@ -38,11 +38,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except Exception as error:  # noqa: BLE001 - the border: the user gets a sentence, the log file the traceback
+        if _is_short_of_memory(error):
+            sys.stderr.write(
+                f"lsf: this machine has too little memory free for the work ({error}); end other programs.\n"
+            )
+            return 1
         LOG_FILE.parent.mkdir(parents=True, exist_ok=True)
         with LOG_FILE.open("a", encoding="utf-8") as log:
             log.write("".join(traceback.format_exception(error)))
         sys.stderr.write(f"lsf: a failure of ours ({type(error).__name__}); the traceback is in {LOG_FILE}.\n")
         return 1
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    """Say whether memory did not even suffice to begin; torch need not have been imported."""
+    words = ("can't start new thread", "allocate memory", "out of memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(part in str(error).lower() for part in words)
 
 
 def build_parser() -> Parser:

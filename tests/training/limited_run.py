@@ -1,0 +1,34 @@
+"""A process that tunes with little memory left: so many MB beyond what it holds with its model loaded."""
+
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from lsf.analysis.plan import Plan
+from lsf.data.task import Example, split_examples
+from lsf.errors import LsfError
+from lsf.jobs.runs import create_run
+from lsf.jobs.spec import RunSpec
+from lsf.measure.loading import load_model
+from lsf.training.run import tune
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    model, runs, megabytes = sys.argv[1:4]
+    long = " the cat is red , the dog is blue ," * 8
+    task = split_examples(
+        "toy", [Example(f"{long} the {word} is", " red .") for word in ("cat", "dog", "sun", "sky") * 20]
+    )
+    spec = RunSpec(model, "toy", Plan("tiny", 4, (2, 3)), steps=2, batch_size=256, learning_rate=1e-3, cache="off")
+    warm = RunSpec(model, "toy", Plan("tiny", 4, (2, 3)), steps=1, batch_size=1, learning_rate=1e-3, cache="off")
+    loaded = load_model(model, "float32", "cpu")
+    tune(loaded, task, warm, create_run(Path(runs) / "warm", warm))  # so that no library is loaded under the limit
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = held + (int(megabytes) << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    try:
+        tune(loaded, task, spec, create_run(Path(runs) / "limited", spec))
+    except LsfError as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -1,0 +1,48 @@
+"""Too little memory, for real: a process under an address-space limit takes micro-batches, or ends with a sentence."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lsf.jobs.result import RunState
+from lsf.jobs.runs import list_runs
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does"),
+]
+
+
+def limited(model, runs, megabytes):
+    script = str(Path(__file__).with_name("limited_run.py"))
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "1"}
+    done = subprocess.run(
+        [sys.executable, script, str(model), str(runs), str(megabytes)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    (run,) = list_runs(runs / "limited")
+    return done, run
+
+
+def test_a_batch_that_does_not_fit_is_split_and_the_run_ends_well(tiny, tmp_path):
+    done, run = limited(tiny("llama"), tmp_path, 60)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert run.state is RunState.SUCCEEDED
+    assert run.result.micro_batch < 256
+
+
+def test_where_not_even_one_example_fits_the_run_fails_with_what_would_need_less(tiny, tmp_path):
+    done, run = limited(tiny("llama"), tmp_path, 0)
+    assert done.returncode == 1
+    assert "OutOfMemoryError" in done.stderr
+    assert "ran out of memory" in done.stderr
+    assert run.state is RunState.FAILED
+    assert "a smaller batch, shorter examples or fewer blocks need less" in run.result.reason
