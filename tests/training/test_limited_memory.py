@@ -29,20 +29,22 @@ def limited(model, runs, megabytes):
         timeout=180,
     )
     (run,) = list_runs(runs / "limited")
-    return done, run
+    assert run.result is not None
+    return done, run.result
 
 
 def test_a_batch_that_does_not_fit_is_split_and_the_run_ends_well(tiny, tmp_path):
-    done, run = limited(tiny("llama"), tmp_path, 60)
+    done, result = limited(tiny("llama"), tmp_path, 60)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert run.state is RunState.SUCCEEDED
-    assert run.result.micro_batch < 256
+    assert result.state is RunState.SUCCEEDED
+    assert result.micro_batch is not None
+    assert result.micro_batch < 256
 
 
 def test_where_not_even_one_example_fits_the_run_fails_with_what_would_need_less(tiny, tmp_path):
-    done, run = limited(tiny("llama"), tmp_path, 0)
+    done, result = limited(tiny("llama"), tmp_path, 0)
     assert done.returncode == 1
     assert "OutOfMemoryError" in done.stderr
     assert "ran out of memory" in done.stderr
-    assert run.state is RunState.FAILED
-    assert "a smaller batch, shorter examples or fewer blocks need less" in run.result.reason
+    assert result.state is RunState.FAILED
+    assert "a smaller batch, shorter examples or fewer blocks need less" in str(result.reason)
