@@ -1,5 +1,6 @@
 """Shared by all tests: shape checks on every annotated function, tiny real models, and the optional shared folder."""
 
+import gc
 import os
 
 # Tiny tensors gain nothing from a second thread and lose much to one that spins while another test process runs.
@@ -13,7 +14,7 @@ import tests.checker  # noqa: F401 - the hook below names it
 # Every jaxtyping annotation of the numeric rooms is checked while tests run; it must come before they are imported.
 install_import_hook(["lsf.analysis", "lsf.measure", "lsf.training", "lsf.compare"], "tests.checker.typechecked")
 
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
@@ -21,6 +22,15 @@ import pytest  # noqa: E402
 from tests.tiny import save_tiny  # noqa: E402
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_heap() -> Iterator[None]:
+    """Spare each of the collections a run makes the million objects that imports leave: 0.25 s down to 0.01 s."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
