@@ -1,4 +1,8 @@
-"""The real app behind a real server, driven in headless Chromium; each test module has its own server and runs."""
+"""The real app behind a real server, driven in headless Chromium.
+
+Every test has a browser profile of its own. `tab` is on a server that tests share, where models and analyses stay in
+memory as they do on a working day; `own_tab` is on the test's own `process`, fresh and without runs.
+"""
 
 import os
 import re
@@ -8,8 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -28,16 +31,6 @@ FLAGS = [
 ]
 START_SECONDS = 60.0
 expect.set_options(timeout=30_000)
-
-
-@dataclass(frozen=True)
-class Server:
-    """A running app."""
-
-    url: str
-    """Where it listens."""
-    runs: Path
-    """Its folder of runs."""
 
 
 @pytest.fixture(scope="session")
@@ -88,7 +81,17 @@ class Process:
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Process]:
     """The app on a free port of this machine, with an empty folder of runs; ended afterwards."""
-    process = Process(tmp_path)
+    yield from _serve(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def shared_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """The app that tests share."""
+    yield from _serve(tmp_path_factory.mktemp("app"))
+
+
+def _serve(folder: Path) -> Iterator[Process]:
+    process = Process(folder)
     try:
         process.start()
         yield process
@@ -96,10 +99,12 @@ def process(tmp_path: Path) -> Iterator[Process]:
         process.end(signal.SIGTERM, 10)
 
 
-@pytest.fixture
-def server(process: Process) -> Server:
-    """Where the app listens, and its folder of runs."""
-    return Server(process.url, process.runs)
+def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
+    """Wait until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened in time"
+        time.sleep(0.02)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -133,6 +138,10 @@ class Tab:
 
     def button(self, name: str) -> None:
         self.page.get_by_role("button", name=name).click()
+
+    def ready(self) -> None:
+        """Wait until the first page is whole: its last part says what the model's memory is."""
+        expect(self.page.get_by_text(re.compile("enough to load it|In memory:"))).to_be_visible(timeout=90_000)
 
     def analyse(self) -> None:
         """Click through to a finished analysis of what is chosen by default."""
@@ -182,9 +191,19 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
 
 
 @pytest.fixture
-def tab(context: BrowserContext, server: Server) -> Iterator[Tab]:
-    """A tab on the first page."""
+def tab(context: BrowserContext, shared_process: Process) -> Iterator[Tab]:
+    """A tab on the first page of the shared app."""
+    yield from _open(context, shared_process)
+
+
+@pytest.fixture
+def own_tab(context: BrowserContext, process: Process) -> Iterator[Tab]:
+    """A tab on the first page of the test's own app."""
+    yield from _open(context, process)
+
+
+def _open(context: BrowserContext, process: Process) -> Iterator[Tab]:
     tab = Tab(context.new_page())
-    tab.page.goto(server.url)
+    tab.page.goto(process.url)
     yield tab
     assert not tab.crashes, tab.crashes

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 def test_a_search_is_followed_live_and_stopped_and_what_it_found_stays(tab: Tab) -> None:
     page = tab.page
-    expect(page.get_by_text("enough to load it")).to_be_visible()
+    tab.ready()
     page.get_by_role("link", name="Intrinsic dimension").click()
     expect(page.get_by_role("heading", name=re.compile("^SAID needs fewer numbers than DID"))).to_be_visible()
     page.get_by_role("button", name="DID, without").click()

@@ -17,7 +17,7 @@ def settle(tab: Tab) -> None:
 
 def test_the_measured_truth_of_another_site_can_be_looked_at(tab: Tab) -> None:
     page = tab.page
-    expect(page.get_by_text("enough to load it")).to_be_visible(timeout=90_000)
+    tab.ready()
     page.get_by_role("link", name="Evidence").click()
     expect(page.get_by_text(re.compile("Elsewhere, over .* measured pairs"))).to_be_visible()
     expect(page.get_by_role("heading", name="Tuned alone, block 5 scored best")).to_be_visible()

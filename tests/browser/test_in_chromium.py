@@ -8,7 +8,7 @@ import time
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
-from tests.browser.conftest import Process, Server, Tab
+from tests.browser.conftest import Process, Tab, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 LONG = 4000
@@ -17,47 +17,47 @@ CURVES = ".st-key-panel-curves .lsf-chart"
 """The live curves of the runs."""
 
 
-def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(tab: Tab, server: Server) -> None:
+def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(own_tab: Tab, process: Process) -> None:
     begun = time.monotonic()
-    tab.page.goto(server.url)
-    expect(tab.page.get_by_role("button", name="Analyse")).to_be_enabled()
+    own_tab.page.goto(process.url)
+    expect(own_tab.page.get_by_role("button", name="Analyse")).to_be_enabled()
     seconds = time.monotonic() - begun
-    expect(tab.page.get_by_role("combobox", name="Lesson")).to_have_value("Capitals that moved")
-    expect(tab.page.get_by_text("enough to load it")).to_be_visible()
-    expect(tab.page.get_by_text("Marked: the tokens")).to_be_visible()
+    expect(own_tab.page.get_by_role("combobox", name="Lesson")).to_have_value("Capitals that moved")
+    own_tab.ready()
+    expect(own_tab.page.get_by_text("Marked: the tokens")).to_be_visible()
     print(f"\nfirst paint took {seconds:.1f} s")  # noqa: T201 - measured, and told
-    assert tab.outside == []
+    assert own_tab.outside == []
 
 
-def test_a_page_opened_by_its_own_address_on_a_fresh_server_is_the_whole_app(tab: Tab, process: Process) -> None:
-    tab.page.goto("about:blank")
+def test_a_page_opened_by_its_own_address_on_a_fresh_server_is_the_whole_app(own_tab: Tab, process: Process) -> None:
+    own_tab.page.goto("about:blank")
     process.end(signal.SIGTERM, 10)
     process.start()
-    tab.page.goto(f"{process.url}/tune")
-    expect(tab.page.get_by_role("heading", name="Fine-tune")).to_be_visible()
-    expect(tab.page.get_by_role("link", name="6 Compare")).to_be_visible()
-    expect(tab.page.get_by_test_id("stSidebar")).to_have_count(0)
-    assert tab.page.title() == "LSF: where to fine-tune"
+    own_tab.page.goto(f"{process.url}/tune")
+    expect(own_tab.page.get_by_role("heading", name="Fine-tune")).to_be_visible()
+    expect(own_tab.page.get_by_role("link", name="6 Compare")).to_be_visible()
+    expect(own_tab.page.get_by_test_id("stSidebar")).to_have_count(0)
+    assert own_tab.page.title() == "LSF: where to fine-tune"
 
 
-def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(tab: Tab, server: Server) -> None:
-    page = tab.page
-    expect(page.get_by_text("enough to load it")).to_be_visible()
+def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(own_tab: Tab, process: Process) -> None:
+    page = own_tab.page
+    own_tab.ready()
     begun = time.monotonic()
-    tab.analyse()
-    tab.button("Choose blocks")
+    own_tab.analyse()
+    own_tab.button("Choose blocks")
     slider = page.get_by_role("slider")
     expect(page.get_by_role("heading", name=re.compile("The plan: tune blocks .+"))).to_be_visible()
     slider.press("ArrowLeft")
     expect(page.get_by_role("heading", name=re.compile(r"The plan: tune block \d"))).to_be_visible()
-    tab.button("Fine-tune")
-    tab.button("Start ")
+    own_tab.button("Fine-tune")
+    own_tab.button("Start ")
     expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=240_000)
-    tab.button("Compare the runs")
+    own_tab.button("Compare the runs")
     expect(page.get_by_text("Forgetting:")).to_be_visible()
     seconds = time.monotonic() - begun
     print(f"\nthe journey took {seconds:.1f} s after the click")  # noqa: T201 - measured, and told
-    results = [json.loads(path.read_text()) for path in server.runs.glob("*/result.json")]
+    results = [json.loads(path.read_text()) for path in process.runs.glob("*/result.json")]
     assert {result["state"] for result in results} == {"succeeded"}
     assert len(results) >= 4
     assert all(result["proof"]["frozen_identical"] for result in results)
@@ -76,17 +76,19 @@ def test_a_reload_during_a_run_finds_it_again_and_its_owner_may_stop_it(tab: Tab
     expect(tab.page.get_by_text("cancelled").first).to_be_attached(timeout=60_000)
 
 
-def test_stop_and_keep_ends_a_run_and_keeps_what_it_learned(tab: Tab, server: Server) -> None:
+def test_stop_and_keep_ends_a_run_and_keeps_what_it_learned(tab: Tab, shared_process: Process) -> None:
     tab.analyse()
     tab.to_tuning()
     tab.tune_alone(LONG)
+    folder = shared_process.runs / tab.page.url.partition("run=")[2].partition("&")[0]
     tab.button("Stop and keep")
     expect(tab.page.get_by_role("button", name="Compare the runs")).to_be_visible(timeout=60_000)
-    (result,) = [json.loads(path.read_text()) for path in server.runs.glob("*/result.json")]
+    wait_for((folder / "result.json").exists)
+    result = json.loads((folder / "result.json").read_text())
     assert result["state"] == "cancelled"
     assert 0 < result["steps"] < LONG
     assert result["metrics"]["after"]["exact_match"] is not None
-    assert list(server.runs.glob("*/weights/*.safetensors"))
+    assert list((folder / "weights").glob("*.safetensors"))
 
 
 def test_zoom_survives_live_updates(tab: Tab) -> None:
@@ -113,6 +115,7 @@ def test_zoom_survives_live_updates(tab: Tab) -> None:
     )
     assert tab.axis(CURVES) == zoomed
     tab.button("Stop and discard")
+    expect(page.get_by_text("cancelled").first).to_be_attached(timeout=60_000)
 
 
 def test_a_second_tab_sees_the_same_run_and_a_stranger_cannot_stop_it(tab: Tab, context: BrowserContext) -> None:

@@ -3,8 +3,6 @@
 import json
 import re
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from playwright.sync_api import expect
 from lsf.jobs.checkpoints import checkpoint_step
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import load_run, read_metrics
-from tests.browser.conftest import Process, Tab
+from tests.browser.conftest import Process, Tab, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 STEPS = 200
@@ -21,23 +19,18 @@ SECONDS = 240_000
 """Milliseconds in which a run of so many steps ends, also on a busy machine."""
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.02)
-
-
 def the_run(process: Process) -> Path:
     (spec,) = process.runs.glob("*/spec.json")
     return spec.parent
 
 
-def test_a_run_goes_on_from_the_page_after_the_server_was_killed_and_started_again(tab: Tab, process: Process) -> None:
-    tab.analyse()
-    tab.to_tuning()
-    tab.tune_alone(STEPS, checkpoint_seconds=0.5)
-    folder, address = the_run(process), tab.page.url
+def test_a_run_goes_on_from_the_page_after_the_server_was_killed_and_started_again(
+    own_tab: Tab, process: Process
+) -> None:
+    own_tab.analyse()
+    own_tab.to_tuning()
+    own_tab.tune_alone(STEPS, checkpoint_seconds=0.5)
+    folder, address = the_run(process), own_tab.page.url
     wait_for(lambda: checkpoint_step(folder))
     process.end(signal.SIGKILL, 10)
     assert load_run(folder).state is RunState.INTERRUPTED
@@ -45,23 +38,25 @@ def test_a_run_goes_on_from_the_page_after_the_server_was_killed_and_started_aga
     assert step is not None
     assert 0 < step < STEPS
     process.start()
-    resume = tab.page.get_by_role("button", name=f"Resume from step {step}")
+    resume = own_tab.page.get_by_role("button", name=f"Resume from step {step}")
     expect(resume).to_be_visible(timeout=60_000)  # the page comes back by itself
-    expect(tab.page.get_by_text(f"it can be resumed from step {step}.")).to_be_visible()
-    assert tab.page.url == address
+    expect(own_tab.page.get_by_text(f"it can be resumed from step {step}.")).to_be_visible()
+    assert own_tab.page.url == address
     resume.click()
-    expect(tab.page.get_by_text(re.compile(rf"step \d+ of {STEPS}")).first).to_be_visible(timeout=60_000)
-    expect(tab.page.get_by_role("button", name="Compare the runs")).to_be_visible(timeout=SECONDS)
+    expect(own_tab.page.get_by_text(re.compile(rf"step \d+ of {STEPS}")).first).to_be_visible(timeout=60_000)
+    expect(own_tab.page.get_by_role("button", name="Compare the runs")).to_be_visible(timeout=SECONDS)
     result = json.loads((folder / "result.json").read_text())
     assert (result["state"], result["steps"], result["resumed_at"]) == ("succeeded", STEPS, step)
     assert [row["step"] for row in read_metrics(folder)] == list(range(STEPS + 1))
     assert result["proof"]["frozen_identical"]
 
 
-def test_a_server_told_to_end_leaves_a_run_that_can_be_resumed_from_where_it_was(tab: Tab, process: Process) -> None:
-    tab.analyse()
-    tab.to_tuning()
-    tab.tune_alone(4000)
+def test_a_server_told_to_end_leaves_a_run_that_can_be_resumed_from_where_it_was(
+    own_tab: Tab, process: Process
+) -> None:
+    own_tab.analyse()
+    own_tab.to_tuning()
+    own_tab.tune_alone(4000)
     folder = the_run(process)
     assert checkpoint_step(folder) is None  # a minute between checkpoints
     process.end(signal.SIGTERM, 30)
@@ -69,5 +64,5 @@ def test_a_server_told_to_end_leaves_a_run_that_can_be_resumed_from_where_it_was
     assert step == read_metrics(folder)[-1]["step"]  # not a step is lost
     assert load_run(folder).state is RunState.INTERRUPTED
     process.start()
-    expect(tab.page.get_by_text(f"it can be resumed from step {step}.")).to_be_visible(timeout=60_000)
-    expect(tab.page.get_by_role("button", name=f"Resume from step {step}")).to_be_visible()
+    expect(own_tab.page.get_by_text(f"it can be resumed from step {step}.")).to_be_visible(timeout=60_000)
+    expect(own_tab.page.get_by_role("button", name=f"Resume from step {step}")).to_be_visible()

@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 def test_a_learner_predicts_and_then_sees_the_truth_and_the_regret(tab: Tab) -> None:
     page = tab.page
-    expect(page.get_by_text("enough to load it")).to_be_visible(timeout=90_000)
+    tab.ready()
     page.get_by_role("link", name="Lessons").click()
     expect(page.get_by_text("Which block would you tune?")).to_be_visible()
     expect(page.get_by_role("heading", name="3 What was measured")).to_have_count(0)
@@ -35,7 +35,7 @@ def test_a_learner_predicts_and_then_sees_the_truth_and_the_regret(tab: Tab) -> 
 
 def test_notes_for_teachers_open_by_keyboard(tab: Tab) -> None:
     page = tab.page
-    expect(page.get_by_text("enough to load it")).to_be_visible(timeout=90_000)
+    tab.ready()
     page.get_by_role("link", name="Lessons").click()
     notes = page.locator("summary").filter(has_text="Notes for teachers")
     expect(notes).to_be_visible()
