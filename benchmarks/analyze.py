@@ -24,7 +24,7 @@ from benchmarks.peers.venvs import PINS  # noqa: E402
 from benchmarks.turns import quiet_environment  # noqa: E402
 
 PARTS: dict[str, Callable[[bool], list[Bar]]] = {
-    "forward": lambda quick: passes.forward_bars("llama", 64 if quick else 256),
+    "forward": lambda quick: passes.forward_bars("llama", 64 if quick else 256, 1 if quick else 3),
     "forward-gpt2": lambda quick: passes.forward_bars("gpt2", 48 if quick else 256),
     "gradient": lambda quick: passes.gradient_bars("llama", 48 if quick else 128),
     "gradient-gpt2": lambda quick: passes.gradient_bars("gpt2", 32 if quick else 64),
