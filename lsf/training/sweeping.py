@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,9 @@ class _Tried:
     """Of its steps."""
 
 
-def carry_out_sweep(loaded: LoadedModel, task: Task, sweep: Sweep, report: Reporter, save: Save) -> Sweep:
+def carry_out_sweep(
+    loaded: LoadedModel, task: Task, sweep: Sweep, report: Reporter, save: Save, keep_states: bool = False
+) -> Sweep:
     """Measure what a sweep lacks, cell by cell, and return it; a failed run is a missing cell with its reason.
 
     Every run starts from the loaded model, which is not changed, sees the same training rows in the order of its seed,
@@ -64,6 +66,7 @@ def carry_out_sweep(loaded: LoadedModel, task: Task, sweep: Sweep, report: Repor
         sweep: as `lsf.training.sweep_start.start_sweep` returned it.
         report: told of runs done, with the time left; partial results; any wish to stop ends the sweep where it is.
         save: called with the sweep so far after every cell.
+        keep_states: whether the states below tuned blocks stay in memory for another sweep of this model and task.
     """
     work = _Sweeping(loaded, task, sweep, report, save)
     try:
@@ -72,7 +75,8 @@ def carry_out_sweep(loaded: LoadedModel, task: Task, sweep: Sweep, report: Repor
     except _Stopped:
         pass
     finally:
-        forget_states(loaded)
+        if not keep_states:
+            forget_states(loaded)
         free_memory()
     return work.sweep
 
@@ -174,9 +178,8 @@ class _Sweeping:
 
     def keep(self, cell: Cell) -> None:
         """Put a cell in its place, save, and show."""
-        cells = tuple(cell if known.key == cell.key else known for known in self.sweep.cells)
         seconds = self.earlier + time.perf_counter() - self.begun
-        self.sweep = replace(self.sweep, cells=cells, seconds=seconds)
+        self.sweep = replace(merged(self.sweep, cell), seconds=seconds)
         self.save(self.sweep)
         self.report.partial(self.sweep)
 
@@ -185,20 +188,38 @@ class _Sweeping:
         if self.report.stop is not None:
             raise _Stopped
 
-    def cost(self, cell: Cell) -> float:
-        """Return roughly what a cell costs; the first of a plan pays for its search."""
-        if cell.plan == BASE:
-            return 0.0
-        runs = len(FIRST_RATES) + 1 if self.spec.learning_rate is None and cell.seed == 0 else 1
-        return runs * relative_cost(None if cell.plan == FULL else cell.blocks, self.n_blocks)
-
     def tell(self, words: str) -> None:
         """Report cells done, and the time left at the pace so far."""
-        done, left = (sum(map(self.cost, cells)) for cells in (self.todo[: self.n_done], self.todo[self.n_done :]))
-        if done:
-            words += f", about {_duration((time.perf_counter() - self.begun) * left / done)} left"
+        done, left = self.todo[: self.n_done], self.todo[self.n_done :]
+        words += told_left(self.sweep, done, left, time.perf_counter() - self.begun)
         total = len(self.sweep.cells)
         self.report.progress(total - len(self.todo) + self.n_done, total, words)
+
+
+def merged(sweep: Sweep, cell: Cell) -> Sweep:
+    """Return a sweep with one cell in the place of the one of its plan and seed."""
+    return replace(sweep, cells=tuple(cell if known.key == cell.key else known for known in sweep.cells))
+
+
+def told_left(sweep: Sweep, done: Sequence[Cell], left: Sequence[Cell], seconds: float) -> str:
+    """Say the time left at the pace so far, as the end of a message; nothing where nothing is done.
+
+    Args:
+        sweep: what the cells are of.
+        done: cells that took the seconds.
+        left: cells to come.
+        seconds: wall time so far.
+    """
+    behind, ahead = (sum(_cost(sweep, cell) for cell in cells) for cells in (done, left))
+    return f", about {_duration(seconds * ahead / behind)} left" if behind else ""
+
+
+def _cost(sweep: Sweep, cell: Cell) -> float:
+    """Return roughly what a cell costs; the first of a plan pays for its search."""
+    if cell.plan == BASE:
+        return 0.0
+    runs = len(FIRST_RATES) + 1 if sweep.spec.learning_rate is None and cell.seed == 0 else 1
+    return runs * relative_cost(None if cell.plan == FULL else cell.blocks, sweep.n_blocks)
 
 
 def outwards(losses: dict[float, float]) -> float | None:
