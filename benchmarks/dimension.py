@@ -1,9 +1,9 @@
 """d_90 on the bundled model: over lessons, over blocks allowed, along pre-training; kept for the app.
 
 `python benchmarks/dimension.py [--parts lessons,along,blocks] [--seeds 1] [--cells FILE] [--checkpoints DIR]` prints
-the bars and writes `lsf/bundled/dimension.json`, where parts not asked for stay as FILE has them. Every tuning is kept in FILE and not done again. DIR comes from
-`python -m lsf demo pretrain --out OUT --checkpoints DIR`. `--done` only puts together what FILE holds. How one d_90 is
-searched: `benchmarks/dimension_search.py`.
+the bars and writes `lsf/bundled/dimension.json`, where parts not asked for stay as FILE has them. Every tuning is kept
+in FILE and not done again. DIR comes from `python -m lsf demo pretrain --out OUT --checkpoints DIR`. `--done` only puts
+together what FILE holds. How one d_90 is searched: `benchmarks/dimension_search.py`.
 """
 
 import argparse
@@ -44,10 +44,12 @@ def blocks(cells: Cells, _seeds: int) -> list[Study]:
 def along(cells: Cells, checkpoints: Path) -> list[Study]:
     """Measure SAID at every checkpoint and print Spearman's rho."""
     found = []
+    here = [folder.name for folder in checkpoints.iterdir()] if checkpoints.is_dir() else []
+    names = sorted({*here, *(key.partition("|")[0] for key in cells.known if key.startswith("step-"))})
     for lesson in ALONG_START:
-        for folder in sorted(checkpoints.iterdir()) if checkpoints.is_dir() else []:
-            name = f"{ALONG}{int(folder.name.removeprefix('step-'))}"
-            study = Search(cells, str(folder), lesson, "all").study(name, ("said",), 1)
+        for name in names:
+            steps = f"{ALONG}{int(name.removeprefix('step-'))}"
+            study = Search(cells, str(checkpoints / name), lesson, "all").study(steps, ("said",), 1)
             if study is not None:
                 found.append(study)
                 _tell(study)

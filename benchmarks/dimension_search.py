@@ -78,7 +78,7 @@ class Cells:
         Raises:
             LookupError: it is not known, and nothing is to be measured.
         """
-        key = f"{model}|{lesson}|{blocks}|{method}|{d}|{rate:.6g}|{seed}|{SETTINGS.steps}"
+        key = f"{Path(model).name}|{lesson}|{blocks}|{method}|{d}|{rate:.6g}|{seed}|{SETTINGS.steps}"
         if key not in self.known:
             if self.only_kept:
                 raise LookupError(key)
