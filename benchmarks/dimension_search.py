@@ -145,6 +145,14 @@ class Search:
         rate = better({rate: self.cell("full", 0, rate, 0) for rate in rates})
         return point_of(self.total, rate, self.cell("full", 0, rate, seed))
 
+    @property
+    def learnt(self) -> float | None:
+        """Test exact match of full fine-tuning under seed 0; None where it is not known and not to be measured."""
+        try:
+            return self.full(0).test
+        except LookupError:
+            return None
+
     def place(self, method: str, d: int) -> int:
         """Return which of the law's rates is best on validation under seed 0, tried from the highest down."""
         found: dict[int, Cell] = {}
