@@ -20,7 +20,6 @@ from lsf.figures.dimension_tasks import d90_of, fewer, progress_points, spearman
 from lsf.files import write_json
 from lsf.jobs.dimensions import ASKED, Study
 
-
 LEARNT = 0.5
 """Exact match of full fine-tuning below which a checkpoint has no d_90."""
 
