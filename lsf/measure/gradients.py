@@ -102,7 +102,7 @@ def tangent_kernels(
         kernels[tap.block] += pair_products(tap).double().cpu()
 
     with torch.enable_grad():
-        with taps(anatomy, use):
+        with taps(anatomy, (batch.ids.shape[0], batch.ids.shape[1]), use):
             losses = position_losses(anatomy, batch)
             example_losses(losses, batch).sum().backward()
         leftovers = [_untapped(block) for block in anatomy.blocks]
@@ -178,7 +178,7 @@ def _with_squares(
     def use(tap: Tap) -> None:
         squared[tap.block] += (squared_norms(tap) * rescale).sum().item()
 
-    with taps(anatomy, use):
+    with taps(anatomy, (batch.ids.shape[0], batch.ids.shape[1]), use):
         (position_losses(anatomy, batch).sum() / n_positions).backward()
     if any(leftovers):
         for row in range(len(batch.ids)):

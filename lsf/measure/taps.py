@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
+from lsf.errors import ModelError
 from lsf.measure.anatomy import Anatomy
 
 PairProducts = Callable[[Tensor, Tensor], Tensor]
@@ -40,15 +41,21 @@ def tapped_parameters(block: nn.Module) -> set[int]:
 
 
 @contextmanager
-def taps(anatomy: Anatomy, use: Callable[[Tap], None]) -> Iterator[None]:
-    """Hand every tap to `use` while backward runs inside the `with`; nothing is kept, hooks are always removed."""
+def taps(anatomy: Anatomy, size: tuple[int, int], use: Callable[[Tap], None]) -> Iterator[None]:
+    """Hand every tap to `use` while backward runs inside the `with`; nothing is kept, hooks are always removed.
+
+    Args:
+        anatomy: the model.
+        size: examples and tokens of the batch; some blocks (OPT's) put both into one axis for a part of their modules.
+        use: told of every tap.
+    """
     handles: list[Any] = []
 
     def listen(block: int, module: nn.Module) -> None:
         def forward(_module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if isinstance(output, Tensor) and output.requires_grad:
                 seen = args[0].detach()
-                output.register_hook(lambda gradient: use(_tap(block, module, seen, gradient.detach())))
+                output.register_hook(lambda gradient: use(_tap(block, module, size, seen, gradient.detach())))
 
         handles.append(module.register_forward_hook(forward))
 
@@ -78,8 +85,13 @@ def _is_scaling(module: nn.Module) -> bool:
     )
 
 
-def _tap(block: int, module: nn.Module, seen: Tensor, gradient: Tensor) -> Tap:
-    n = gradient.shape[0]
+def _tap(block: int, module: nn.Module, size: tuple[int, int], seen: Tensor, gradient: Tensor) -> Tap:
+    n, tokens = size
+    if gradient.shape[0] not in (n, n * tokens):
+        raise ModelError(
+            f"A {type(module).__name__} of block {block} sees {gradient.shape[0]} rows of a batch of {n} examples of "
+            f"{tokens} tokens; per-example gradients cannot be told apart there."
+        )
     gradients = gradient.reshape(n, -1, gradient.shape[-1]).float()
     bias = (gradients.sum(dim=1),) if getattr(module, "bias", None) is not None else ()
     if _is_linear(module):

@@ -20,8 +20,8 @@ from lsf.reporting import Silent
 from tests.measure.test_reference import PAIRS, task_of
 
 # llama: linear maps and RMS norms; gpt2: Conv1D, biases, LayerNorm; gemma2: norms that add one to their weight;
-# qwen3: norms over heads; mixtral: expert tensors, which have to fall back
-FAMILIES = ["llama", "gpt2", "gemma2", "qwen3", "gpt_neox", "mixtral"]
+# qwen3: norms over heads; mixtral: expert tensors, which have to fall back; opt: an MLP over all tokens in one axis
+FAMILIES = ["llama", "gpt2", "gemma2", "qwen3", "gpt_neox", "mixtral", "opt"]
 
 
 def batches_of(loaded: LoadedModel, positions: str, batch_size: int) -> list[Batch]:
