@@ -1,5 +1,6 @@
 """How well a model completes held-out examples, under teacher forcing and by greedy decoding."""
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -85,6 +86,9 @@ def generate(
 ) -> torch.Tensor:
     """Continue prompts of equal length by arg-max, with transformers' own `generate`.
 
+    What a model's folder wishes for its decoding (generation_config.json: a repetition penalty, suppressed tokens) is
+    left out: what is asked is what the model itself says.
+
     Args:
         model: a causal LM.
         prompts: ids of shape (examples, tokens).
@@ -98,7 +102,9 @@ def generate(
     settings = GenerationConfig(
         do_sample=False, max_new_tokens=n_new, eos_token_id=end, pad_token_id=0 if end is None else end, use_cache=True
     )
-    return model.generate(
+    plain = copy.copy(model)  # the same modules; `generate` takes what is not set from the model's own wishes
+    plain.generation_config = GenerationConfig()
+    return plain.generate(
         prompts,
         attention_mask=torch.ones_like(prompts),
         generation_config=settings,

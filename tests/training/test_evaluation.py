@@ -7,7 +7,8 @@ import torch
 from transformers import GenerationConfig
 
 from lsf.data.encode import encode
-from lsf.training.evaluation import answer, evaluate, spread_out
+from lsf.training.evaluation import answer, evaluate, generate, spread_out
+from lsf.training.forgetting import sample_general_text
 
 
 def greedy(loaded, row):
@@ -61,6 +62,17 @@ def test_an_answer_is_what_follows_the_prompt(loaded, task):
     row = half_right(loaded, task)[1]
     wanted = loaded.tokenizer.decode(row.ids[row.n_prompt :], skip_special_tokens=True)
     assert answer(loaded.model, loaded.tokenizer, row).strip().startswith(wanted.strip())
+
+
+def test_wishes_of_the_models_folder_for_its_decoding_change_no_answer_and_no_general_text(loaded, task, monkeypatch):
+    prompt = torch.tensor([encode(loaded.tokenizer, task.train[:1], 64).rows[0].ids[:3]])
+    plain = generate(loaded.model, prompt, 20, None)
+    text = sample_general_text(loaded.model, loaded.tokenizer, 16).ids
+    wishes = GenerationConfig(repetition_penalty=1.5, suppress_tokens=[int(plain[0, 3])])
+    monkeypatch.setattr(loaded.model, "generation_config", wishes)
+    assert generate(loaded.model, prompt, 20, None).tolist() == plain.tolist()
+    assert sample_general_text(loaded.model, loaded.tokenizer, 16).ids.tolist() == text.tolist()
+    assert loaded.model.generation_config is wishes
 
 
 def test_the_rows_read_are_the_same_in_every_run():
