@@ -42,9 +42,9 @@ class Summary:
     n_seeds: int
     """Different seeds among them."""
     mean: dict[str, float | None]
-    """Column -> mean over the runs where it is known; None where it never is."""
+    """Column -> mean over the seeds where it is known, each the mean of its runs; None where it never is."""
     spread: dict[str, float | None]
-    """Column -> sample standard deviation over runs; None below two seeds."""
+    """Column -> sample standard deviation over those seeds; None below two."""
 
     @property
     def note(self) -> str:
@@ -58,22 +58,32 @@ def summarise(rows: Sequence[Row]) -> tuple[Summary, ...]:
     for row in rows:
         if row.state == RunState.SUCCEEDED:
             rate = None if row.rate_searched else row.learning_rate
-            groups.setdefault((row.role, _label(row), row.method, row.steps, row.rate_searched, rate), []).append(row)
-    return tuple(_summary(label, group) for (_, label, *_rest), group in groups.items())
+            asked = (row.model, row.data, row.settings)
+            groups.setdefault((*asked, row.role, _label(row), row.method, row.steps, rate), []).append(row)
+    ended = [row for group in groups.values() for row in group]
+    several = [name for name in ("model", "data") if len({getattr(row, name) for row in ended}) > 1]
+    return tuple(_summary(_label(group[0], several), group) for group in groups.values())
 
 
-def _summary(label: object, group: Sequence[Row]) -> Summary:
+def by_seed(rows: Sequence[Row], name: str) -> list[float]:
+    """Return one number per seed, the mean over its runs: a run made twice counts once. Unknown cells are left out."""
+    found: dict[int | None, list[float]] = {}
+    for row in rows:
+        if (value := getattr(row, name)) is not None:
+            found.setdefault(row.seed, []).append(float(value))
+    return [statistics.fmean(values) for values in found.values()]
+
+
+def _summary(label: str, group: Sequence[Row]) -> Summary:
     seeds = len({row.seed for row in group})
-    mean: dict[str, float | None] = {}
-    spread: dict[str, float | None] = {}
-    for name in SUMMARISED:
-        values = [float(value) for row in group if (value := getattr(row, name)) is not None]
-        mean[name] = statistics.fmean(values) if values else None
-        spread[name] = statistics.stdev(values) if seeds > 1 and len(values) > 1 else None
-    return Summary(group[0].role, str(label), group[0].method, tuple(row.run for row in group), seeds, mean, spread)
+    values = {name: by_seed(group, name) for name in SUMMARISED}
+    mean = {name: statistics.fmean(known) if known else None for name, known in values.items()}
+    spread = {name: statistics.stdev(known) if len(known) > 1 else None for name, known in values.items()}
+    return Summary(group[0].role, label, group[0].method, tuple(row.run for row in group), seeds, mean, spread)
 
 
-def _label(row: Row) -> str:
+def _label(row: Row, several: Sequence[str] = ()) -> str:
+    name = row.plan or "unknown"
     if row.role == "random" and row.n_blocks:
-        return f"random {row.n_blocks} block{'s' if row.n_blocks > 1 else ''}"
-    return row.plan or "unknown"
+        name = f"random {row.n_blocks} block{'s' if row.n_blocks > 1 else ''}"
+    return ", ".join([name, *(str(getattr(row, column)) for column in several)])

@@ -1,12 +1,19 @@
 """Runs to one table: a row each, with its ratios to the full run of the same model, data and seed."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from lsf.analysis.plan import format_blocks
 from lsf.compare.warnings import find_warnings
-from lsf.jobs.result import Metrics, RunState
+from lsf.jobs.result import Metrics, RunResult, RunState
 from lsf.jobs.runs import Run
+from lsf.jobs.spec import RunSpec
+
+COSTS_ONLY = ("micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to")
+"""Fields of a spec that change what a run costs and not what it learns."""
+TOLD_APART = ("plan", "role", "method", "options", "seed", "learning_rate", "device", "dtype", "eval_every")
+"""Fields of a spec that have columns of their own, are known better from the result, or change no number."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,12 @@ class Row:
     """True where the rate was found on the validation split."""
     state: str
     """How the run ended."""
+    model: str | None = None
+    """The base model."""
+    data: str | None = None
+    """Name of the task."""
+    settings: str | None = None
+    """Tells apart what else was asked: runs alike in it differ in role, blocks, method, seed and rate at most."""
     exact_match_before: float | None = None
     """Share of test completions right, base model, in [0, 1]."""
     exact_match_after: float | None = None
@@ -99,7 +112,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
     """Put runs into one table.
 
     Ratios are taken to the succeeded full run (every block and module, method `full`) of the same model, data, seed,
-    steps and batch size; of several such runs to the latest listed. Where there is none they are None.
+    steps and batch size, on the same device and dtype, read on the same test examples; of several such runs to the
+    latest listed. Where there is none they are None.
 
     Args:
         runs: in any state, in the order they are to be listed.
@@ -127,6 +141,9 @@ def to_row(run: Run) -> Row:
         learning_rate=result.learning_rate if result else spec and spec.learning_rate,
         rate_searched=spec and spec.learning_rate is None,
         state=str(run.state),
+        model=spec and spec.model,
+        data=spec and spec.data,
+        settings=spec and _settings(spec, result),
     )
     if result is None:
         return row
@@ -164,7 +181,20 @@ def _kin(run: Run) -> tuple[object, ...]:
     spec, result = run.spec, run.result
     if spec is None or result is None:
         return (run.id,)
-    return spec.model, spec.data, result.data_fingerprint, spec.seed, result.steps, spec.batch_size
+    asked = spec.model, spec.data, spec.seed, result.steps, spec.batch_size, spec.max_length, spec.eval_limit
+    return *asked, result.data_fingerprint, *_place(result)
+
+
+def _place(result: RunResult) -> tuple[str | None, ...]:
+    return result.environment.get("device"), result.environment.get("dtype")
+
+
+def _settings(spec: RunSpec, result: RunResult | None) -> str:
+    """Return a short hash of what a run was asked beside role, plan, method, seed and rate, and of where it ran."""
+    left_out = (*TOLD_APART, *COSTS_ONLY)
+    asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in left_out}
+    given = None if result is None else (result.data_fingerprint, *_place(result))
+    return hashlib.sha256(repr((asked, given)).encode()).hexdigest()[:8]
 
 
 def _minus(one: float | None, other: float | None) -> float | None:

@@ -60,7 +60,10 @@ def test_the_full_run_is_one_of_itself():
     assert (row.x_params, row.x_time, row.x_memory, row.x_quality, row.x_loss_drop) == (1, 1, 1, 1, 1)
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"data": "other"}, {"model": "n"}, {"batch_size": 4}])
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"data": "other"}, {"model": "n"}, {"batch_size": 4}, {"eval_limit": 10}, {"max_length": 32}],
+)
 def test_a_full_run_of_something_else_gives_no_ratios_but_a_warning(change):
     seed = change.pop("seed", 0)
     comparison = compare([make("some", seed=seed, **change), FULL])
@@ -113,6 +116,30 @@ def test_seeds_are_averaged_with_their_spread():
     assert summary.spread["exact_match_after"] == pytest.approx(0.1)
     assert summary.spread["x_time"] is None
     assert summary.note == "3 seeds, mean ± standard deviation"
+
+
+def test_ratios_to_a_full_run_on_another_device_are_unknown():
+    run = make("a")
+    there = replace(run, result=replace(run.result, environment={"device": "cuda:0"}))
+    assert compare([there, FULL]).rows[0].x_time is None
+
+
+def test_runs_on_other_data_or_with_other_settings_are_no_seeds_of_one_choice():
+    others = [make("data", exact=0.2, seed=1, data="other"), make("model", exact=0.2, seed=1, model="n")]
+    others += [make("decay", exact=0.2, seed=1, weight_decay=0.1), make("limit", exact=0.2, seed=1, eval_limit=10)]
+    for other in others:
+        summaries = summarise(compare([make("a", exact=0.8), other]).rows)
+        assert [summary.mean["exact_match_after"] for summary in summaries] == [0.8, 0.2], other.id
+    plans = [summary.plan for summary in summarise(compare([make("a"), others[0]]).rows)]
+    assert plans == ["block 7, d", "block 7, other"]
+
+
+def test_a_seed_that_was_run_twice_counts_once():
+    runs = [make("a", exact=0.6), make("again", exact=0.6), make("b", exact=0.8, seed=1)]
+    (summary,) = summarise(compare(runs).rows)
+    assert summary.n_seeds == 2
+    assert summary.mean["exact_match_after"] == pytest.approx(0.7)
+    assert summary.spread["exact_match_after"] == pytest.approx(0.2 / 2**0.5)
 
 
 def test_one_seed_has_no_interval():
