@@ -33,23 +33,27 @@ def forward_bars(name: str, n: int, races: int = 1) -> list[Bar]:
 
 
 def gradient_bars(name: str, n: int) -> list[Bar]:
-    """Measure the gradient criteria against one forward and backward pass."""
+    """Measure the gradient criteria against one forward and backward pass.
+
+    Two race at a time: of three processes with a gradient each, the system takes memory from those that wait.
+
+    Args:
+        name: of a model in `SHAPES`.
+        n: examples.
+    """
     rows, model = rows_file(f"{name}-backward", word_rows(name, n)), model_folder(name)
-    runs = run_race([ours(run, model, rows) for run in ("bare_backward", "norms", "fisher")])
-    bare, batches = runs["ours bare_backward"], n // BATCH
-    label = f"one forward + backward, {SHAPES[name].label}"
-    return [
-        _time(
-            f"gradient_norm + relative_gradient + fisher / {label}",
-            runs["ours fisher"],
-            bare,
-            batches,
-            1.6,
-            f"{n} examples",
-        ),
-        _time(f"gradient_norm + relative_gradient / {label}", runs["ours norms"], bare, batches, 1.1, f"{n} examples"),
-        _peak(f"the three / {label}", runs["ours fisher"], bare, None),
-    ]
+    label, batches = f"one forward + backward, {SHAPES[name].label}", n // BATCH
+    found = []
+    for run, what, limit in (
+        ("fisher", "gradient_norm + relative_gradient + fisher", 1.6),
+        ("norms", "gradient_norm + relative_gradient", 1.1),
+    ):
+        runs = run_race([ours("bare_backward", model, rows), ours(run, model, rows)])
+        mine, bare = runs[f"ours {run}"], runs["ours bare_backward"]
+        found.append(_time(f"{what} / {label}", mine, bare, batches, limit, f"{n} examples"))
+        if run == "fisher":
+            found.append(_peak(f"the three / {label}", mine, bare, None))
+    return found
 
 
 def _time(label: str, mine: Contestant, other: Contestant, batches: int, limit: float, what: str) -> Bar:

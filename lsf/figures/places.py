@@ -111,8 +111,9 @@ def draw_places(cells: Sequence[Cell], measure: str = "exact_match_after", picke
 
 
 def full_value(cells: Sequence[Cell], measure: Measure) -> float | None:
-    """Return full fine-tuning's number, on which the ratios rest; None where that run has not ended."""
-    return next((cell.value(measure) for cell in cells if cell.role == "full" and cell.row.method == "full"), None)
+    """Return full fine-tuning's number, on which the ratios rest; None where that run has not gone to its end."""
+    whole = (cell for cell in cells if cell.role == "full" and cell.row.method == "full")
+    return next((cell.value(measure) for cell in whole if cell.row.state == "succeeded"), None)
 
 
 def ratio(value: float | None, reference: float | None) -> float | None:

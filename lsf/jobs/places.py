@@ -91,7 +91,7 @@ def place_of(plan: Plan) -> str:
 
 
 def same_grid(runs: Sequence[Run], base: RunSpec) -> tuple[Run, ...]:
-    """Return the newest run of every cell whose model, data, steps, batch size and seed are those of `base`.
+    """Return the newest run of every cell whose model, data, steps, batch size, seed and test rows are those of `base`.
 
     Args:
         runs: newest first.
@@ -113,4 +113,5 @@ def missing(specs: Sequence[RunSpec], runs: Sequence[Run]) -> tuple[RunSpec, ...
 
 def _kin(spec: RunSpec) -> tuple[object, ...]:
     templates = spec.prompt_template, spec.completion_template
-    return spec.model, spec.data, *templates, spec.steps, spec.epochs, spec.batch_size, spec.seed, spec.max_length
+    loop = spec.steps, spec.epochs, spec.batch_size, spec.seed, spec.weight_decay, spec.warmup_steps
+    return spec.model, spec.data, *templates, *loop, spec.max_length, spec.eval_limit

@@ -1,7 +1,7 @@
 """A sweep: many plans tuned on one model and task, the same steps for each; frozen records that are also its JSON."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +152,10 @@ class Sweep:
     def missing(self) -> tuple[Cell, ...]:
         """Cells without a score."""
         return tuple(cell for cell in self.cells if cell.after is None)
+
+    def with_cell(self, cell: Cell) -> "Sweep":
+        """Return the sweep with a cell in the place of the one of its plan and seed."""
+        return replace(self, cells=tuple(cell if known.key == cell.key else known for known in self.cells))
 
     def to_json(self) -> dict[str, Any]:
         """Return the sweep as plain JSON values, schema_version first."""

@@ -179,7 +179,7 @@ class _Sweeping:
     def keep(self, cell: Cell) -> None:
         """Put a cell in its place, save, and show."""
         seconds = self.earlier + time.perf_counter() - self.begun
-        self.sweep = replace(merged(self.sweep, cell), seconds=seconds)
+        self.sweep = replace(self.sweep.with_cell(cell), seconds=seconds)
         self.save(self.sweep)
         self.report.partial(self.sweep)
 
@@ -194,11 +194,6 @@ class _Sweeping:
         words += told_left(self.sweep, done, left, time.perf_counter() - self.begun)
         total = len(self.sweep.cells)
         self.report.progress(total - len(self.todo) + self.n_done, total, words)
-
-
-def merged(sweep: Sweep, cell: Cell) -> Sweep:
-    """Return a sweep with one cell in the place of the one of its plan and seed."""
-    return replace(sweep, cells=tuple(cell if known.key == cell.key else known for known in sweep.cells))
 
 
 def told_left(sweep: Sweep, done: Sequence[Cell], left: Sequence[Cell], seconds: float) -> str:

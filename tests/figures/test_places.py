@@ -53,6 +53,11 @@ def test_without_the_full_run_no_cell_has_a_ratio_and_all_can_be_clicked() -> No
     assert table_of(CELLS[:2])["x exact match"].tolist() == [None, None]
 
 
+def test_a_full_run_that_was_stopped_half_way_is_no_reference() -> None:
+    stopped = replace(CELLS[2], row=replace(CELLS[2].row, state="cancelled"))
+    assert table_of([*CELLS[:2], stopped])["x exact match"].tolist() == [None, None, None]
+
+
 def test_the_picked_cell_is_marked_and_the_title_names_the_best() -> None:
     picture = draw_places(CELLS, picked="lora@block 6")
     assert traces(picture)[0].text[0][1] == "<b>[75.0%]</b>"

@@ -1,5 +1,6 @@
 """A tiny loaded model and a task of made-up sentences it can learn."""
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from lsf.jobs.runs import create_run
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.training.run import tune
+from tests.tiny import tiny_model, tiny_tokenizer
 
 SUBJECTS = ("cat", "dog", "tree", "sky", "sun", "moon", "mat", "a")
 COLOURS = ("red", "blue", "one", "two", "three", "four", "five", "under")
@@ -63,6 +65,29 @@ def full(spec: RunSpec) -> RunSpec:
 @pytest.fixture
 def folder(tmp_path: Path) -> Callable[[RunSpec], Path]:
     return lambda spec: create_run(tmp_path / "runs", spec)
+
+
+@pytest.fixture(scope="module")
+def breaking(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """A model whose block 1 cannot be tuned: its dead half waits behind weights near the largest float."""
+    folder = tmp_path_factory.mktemp("breaking")
+    model = tiny_model("llama")
+    with torch.no_grad():
+        mlp = model.model.layers[1].mlp
+        mlp.up_proj.weight.zero_()
+        mlp.down_proj.weight.fill_(3e38)
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return load_model(str(folder), "float32", "cpu")
+
+
+@pytest.fixture
+def asked(tiny: Callable[[str], Path], task: Task, tmp_path: Path) -> list[str]:
+    data = tmp_path / "toy.jsonl"
+    rows = [{"prompt": row.prompt, "completion": row.completion} for row in (*task.train, *task.test)]
+    data.write_text("\n".join(json.dumps(row) for row in rows))
+    fixed = ["--over", "single", "--seeds", "2", "--learning-rate", "0.01", "--device", "cpu", "--steps", "16"]
+    return ["sweep", "--model", str(tiny("llama")), "--data", str(data), *fixed, "--json"]
 
 
 class Stopper:

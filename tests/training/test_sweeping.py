@@ -1,6 +1,5 @@
 """Sweeps with real tiny runs: what is measured, what goes on after a stop or a kill, and what fails."""
 
-import json
 import os
 import signal
 import subprocess
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from lsf.cli import main
 from lsf.data.task import Task
@@ -20,11 +18,10 @@ from lsf.errors import BadInputError, DataError
 from lsf.jobs.spec import RunSpec
 from lsf.jobs.sweep import Sweep, SweepSpec, load_sweep
 from lsf.measure.identity import weights_hash
-from lsf.measure.loading import LoadedModel, load_model
+from lsf.measure.loading import LoadedModel
 from lsf.reporting import Silent, Stop
 from lsf.training.sweep_start import start_sweep
 from lsf.training.sweeping import carry_out_sweep, outwards
-from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.conftest import tuned
 
 ROOT = Path(__file__).parents[2]
@@ -167,20 +164,6 @@ def test_rates_are_tried_outwards_while_the_best_is_at_the_edge(losses: dict[flo
     assert outwards(losses) == wanted
 
 
-@pytest.fixture(scope="module")
-def breaking(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
-    """A model whose block 1 cannot be tuned: its dead half waits behind weights near the largest float."""
-    folder = tmp_path_factory.mktemp("breaking")
-    model = tiny_model("llama")
-    with torch.no_grad():
-        mlp = model.model.layers[1].mlp
-        mlp.up_proj.weight.zero_()
-        mlp.down_proj.weight.fill_(3e38)
-    model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return load_model(str(folder), "float32", "cpu")
-
-
 def test_a_failing_run_is_a_missing_cell_with_its_reason_and_the_others_are_measured(
     breaking: LoadedModel, task: Task
 ) -> None:
@@ -190,15 +173,6 @@ def test_a_failing_run_is_a_missing_cell_with_its_reason_and_the_others_are_meas
     assert "finite" in str(lost["1"])
     assert {"base", "2", "3"} <= {cell.plan for cell in found.cells if cell.after is not None}
     assert next(cell for cell in found.cells if cell.plan == "1").after is None
-
-
-@pytest.fixture
-def asked(tiny: Callable[[str], Path], task: Task, tmp_path: Path) -> list[str]:
-    data = tmp_path / "toy.jsonl"
-    rows = [{"prompt": row.prompt, "completion": row.completion} for row in (*task.train, *task.test)]
-    data.write_text("\n".join(json.dumps(row) for row in rows))
-    fixed = ["--over", "single", "--seeds", "2", "--learning-rate", "0.01", "--device", "cpu", "--steps", "16"]
-    return ["sweep", "--model", str(tiny("llama")), "--data", str(data), *fixed, "--json"]
 
 
 def n_measured(path: Path) -> int:
