@@ -57,6 +57,8 @@ def test_cells_that_ended_well_or_wait_are_not_asked_for_again_and_the_newest_ru
         run_of(full, RunState.FAILED, "1"),
         run_of(replace(full, steps=11), RunState.SUCCEEDED, "0"),
     ]
+    others = [{"eval_limit": 10}, {"weight_decay": 0.1}, {"warmup_steps": 2}]
+    runs = [*(run_of(replace(lora, **other), RunState.SUCCEEDED, str(other)) for other in others), *runs]
     found = same_grid(runs, BASE)
     assert [run.id for run in found] == ["3", "2"]
     assert missing((full, lora), found) == (lora,)
