@@ -111,7 +111,7 @@ class Study:
     settings: DimensionSettings
     """What was asked."""
     n_train: int
-    """Training examples, m of the bound."""
+    """Training examples that the runs see, m of the bound."""
     full: tuple[Point, ...] = ()
     """Full fine-tuning of the same plan, one point per seed."""
     curves: tuple[Curve, ...] = ()

@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lsf.analysis.plan import Plan
-from lsf.data.encode import EncodedExample, encode
-from lsf.data.task import Task
+from lsf.data.encode import EncodedExample, context_length, encode
+from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError, RunError
 from lsf.jobs.dimensions import ASKED, Curve, DimensionSettings, Point, Study, next_d, rates_for
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter
+from lsf.training.batches import training_order
 from lsf.training.catalogue import CATALOGUE, options_of
 from lsf.training.evaluation import evaluate, spread_out
 from lsf.training.fitting import DivergedError, FitSettings, fit
@@ -25,6 +28,18 @@ from lsf.training.methods import METHODS, Scene
 SEEN = 150
 """Training examples read for the generalisation gap, at most."""
 FULL_RATES = (CATALOGUE["full"].learning_rate, CATALOGUE["full"].learning_rate / 3)
+
+
+def trained_on(rows: Sequence[EncodedExample], visits: int, seed: int) -> list[Example]:
+    """Return at most `SEEN` of the examples that a run really trains on: a short one does not reach all.
+
+    Args:
+        rows: training rows.
+        visits: steps times batch size.
+        seed: of the data order.
+    """
+    visited = np.unique(training_order(len(rows), visits, seed))
+    return [rows[visited[index]].example for index in spread_out(len(visited), SEEN)]
 
 
 class _Stopped(Exception):
@@ -83,10 +98,9 @@ class _Work:
         self.material: Material = read_material(loaded, task, spec)
         if not (self.material.validation and self.material.test):
             raise DataError("A study of dimensions needs validation and test examples, and the data lacks some.")
-        seen = [task.train[index] for index in spread_out(len(task.train), SEEN)]
-        self.seen = encode(loaded.tokenizer, seen, loaded.context).rows
         self.total = METHODS["full"].count(loaded, plan, None)
-        self.study = Study(loaded.info.name, task.name, plan, settings, len(self.material.train))
+        n_trained = min(len(self.material.train), settings.steps * settings.batch_size)
+        self.study = Study(loaded.info.name, task.name, plan, settings, n_trained)
         self.done = 0
 
     def measure_full(self, seed: int) -> None:
@@ -131,7 +145,9 @@ class _Work:
         self.done += 1
         if not kept:
             return (0.0, -math.inf), Point(d, rate, 0.0, 0.0, 0.0, 0.0)
-        validation, test, seen = (self.read(model, part) for part in (rows.validation, rows.test, self.seen))
+        trained = trained_on(rows.train, steps * batch, seed)
+        seen_rows = encode(self.loaded.tokenizer, trained, context_length(self.loaded.context, None)).rows
+        validation, test, seen = (self.read(model, part) for part in (rows.validation, rows.test, seen_rows))
         loss = -math.inf if validation.loss is None or math.isnan(validation.loss) else -validation.loss
         right = [one.exact_match or 0.0 for one in (test, validation, seen)]
         return (right[1], loss), Point(d, rate, right[0], right[1], right[2], 0.0)

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from lsf.analysis.plan import full_plan
+from lsf.data.encode import encode
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError, RunError
 from lsf.jobs.dimensions import DimensionSettings, Study
 from lsf.reporting import Silent, Stop
-from lsf.training.dimension import study_dimension
+from lsf.training.batches import training_order
+from lsf.training.dimension import study_dimension, trained_on
 
 SETTINGS = DimensionSettings(low=30, high=300, bisections=1, rates=1, steps=12, batch_size=8)
 
@@ -42,6 +44,17 @@ def test_both_methods_are_searched_under_every_seed_and_every_point_is_told(load
         assert all(0 <= point.test <= 1 and point.seconds > 0 for point in curve.points)
         assert curve.points[0].d == 30
     assert study.n_train == len(task.train)
+
+
+def test_the_gap_and_its_bound_are_of_the_examples_that_short_runs_really_see(loaded, task):
+    rows = encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
+    visited = {rows[number].example for number in training_order(len(rows), 10, 1)}
+    assert len(visited) == 10 < len(rows)
+    assert set(trained_on(rows, 10, 1)) == visited
+    assert trained_on(rows, 10_000, 1) == list(task.train)
+    many = Task("many", task.train * 9, task.validation, task.test)
+    study = study_dimension(loaded, many, full_plan(loaded.info.name, 4), replace(SETTINGS, high=30), Silent(), ["did"])
+    assert study.n_train == SETTINGS.steps * SETTINGS.batch_size < len(many.train)
 
 
 def test_the_same_seed_gives_the_same_points(loaded, task):
