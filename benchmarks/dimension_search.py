@@ -141,7 +141,7 @@ class Search:
         if self.blocks != "all":
             rates = (3e-3, 1e-2)
         else:
-            rates = (1e-4, 3e-4, 1e-3, 3e-3) if self.model == "bundled" else (1e-3, 3e-3)
+            rates = (1e-4, 3e-4, 1e-3, 3e-3) if self.model == "bundled" else (3e-4, 1e-3, 3e-3)
         rate = better({rate: self.cell("full", 0, rate, 0) for rate in rates})
         return point_of(self.total, rate, self.cell("full", 0, rate, seed))
 
