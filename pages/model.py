@@ -19,6 +19,8 @@ from lsf.ui.state import Session
 from lsf.ui.work import Request, Source
 
 LABELS = {"settle": "Stop when settled", "limit": "Examples at most", "max_length": "Tokens at most"}
+SPLIT = "train"
+"""Analysed unless a person says otherwise: here blocks are chosen to be tuned, and test rows choose nothing."""
 IN_FORM = ("limit", "split", "positions", "reading", "virtual", "batch_size", "max_length", "seed", "settle")
 
 
@@ -59,7 +61,7 @@ def _missing(model: str, choice: DataChoice) -> str | None:
 
 def _settings() -> AnalysisSettings:
     values: dict[str, Any] = {}
-    defaults: dict[str, Any] = {item.name: item.default for item in fields(AnalysisSettings)}
+    defaults: dict[str, Any] = {item.name: item.default for item in fields(AnalysisSettings)} | {"split": SPLIT}
     with st.container(horizontal=True, gap="small"):
         for name in IN_FORM:
             with st.container(width=190):
