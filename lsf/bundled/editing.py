@@ -41,7 +41,7 @@ def edit_windows(loaded: LoadedModel, settings: EditSettings, report: Reporter) 
     Args:
         loaded: the bundled model, whose world the questions are about; it is not changed.
         settings: windows and loop.
-        report: told of each window; any wish to stop ends after the window it is in.
+        report: told of each window; any wish to stop ends it at once, without the window it is in.
     """
     windows = settings.windows(loaded.info.n_blocks)
     rows = {name: encode(loaded.tokenizer, some, loaded.context).rows for name, some in edit_questions().items()}
@@ -55,17 +55,23 @@ def edit_windows(loaded: LoadedModel, settings: EditSettings, report: Reporter) 
         if report.stop is not None:
             break
         report.progress(done, len(windows), f"editing blocks {blocks[0]} to {blocks[-1]}")
-        model, count = _tuned(loaded, Plan(loaded.info.name, loaded.info.n_blocks, blocks), settings, train, report)
+        tuned = _tuned(loaded, Plan(loaded.info.name, loaded.info.n_blocks, blocks), settings, train, report)
+        if tuned is None:
+            break
+        model, count = tuned
         found.append(Edited(blocks, count, ask(model)))
         report.partial(tuple(found))
     return tuple(found)
 
 
-def _tuned(loaded: LoadedModel, plan: Plan, settings: EditSettings, train: Any, report: Reporter) -> tuple[Any, int]:
+def _tuned(
+    loaded: LoadedModel, plan: Plan, settings: EditSettings, train: Any, report: Reporter
+) -> tuple[Any, int] | None:
+    """Return the edited model and the values tuned; None where a stop was asked for half-way."""
     options = options_of("lora", {"r": settings.r, "maps": "mlp"})
     model = METHODS["lora"].prepare(loaded, plan, Scene(options, train, settings.seed, settings.batch_size))
     steps, batch, dtype = settings.steps, settings.batch_size, loaded.info.dtype
     fitting = FitSettings(settings.learning_rate, steps, batch, steps // 10, 0.0, settings.seed, dtype)
     with tempfile.TemporaryDirectory(prefix="lsf-edit-") as folder:
-        fit(model, train, fitting, Path(folder), lambda _row: None, lambda: report.stop)
-    return model, METHODS["lora"].count(loaded, plan, options)
+        done = fit(model, train, fitting, Path(folder), lambda _row: None, lambda: report.stop)
+    return None if done.stopped is not None else (model, METHODS["lora"].count(loaded, plan, options))

@@ -28,11 +28,12 @@ PROBE_BATCH = 16
 
 def probe_blocks(
     loaded: LoadedModel, task: Task, settings: AnalysisSettings, report: Reporter
-) -> Float[np.ndarray, " blocks"]:
+) -> Float[np.ndarray, " blocks"] | None:
     """Return the drop of the validation loss after `PROBE_STEPS` steps on each block alone, in nats.
 
     Every block starts from the loaded model, which is not changed, and sees the same examples in the same order. A
-    block whose loss becomes infinite scores minus infinity: it is the last one to tune at that rate.
+    block whose loss becomes infinite scores minus infinity: it is the last one to tune at that rate. None where a stop
+    was asked for before the last block was done: what shorter runs came to cannot be put beside whole ones.
 
     Raises:
         DataError: the task has no validation examples.
@@ -59,9 +60,11 @@ def probe_blocks(
             report.progress(block, n_blocks, "short runs")
             model = METHODS["full"].prepare(loaded, Plan(loaded.info.name, n_blocks, (block,)), Scene())
             try:
-                fit(model, material.train, fitting, Path(folder), lambda _row: None, lambda: report.stop)
+                done = fit(model, material.train, fitting, Path(folder), lambda _row: None, lambda: report.stop)
             except DivergedError:
                 continue
+            if done.stopped is not None:
+                return None
             after = evaluate(model, material.validation, PROBE_BATCH, loaded.info.dtype).loss
             assert after is not None
             drops[block] = before - after

@@ -10,7 +10,7 @@ from lsf.bundled.edits import QUESTIONS, edit_questions
 from lsf.bundled.world import make_world
 from lsf.errors import BadInputError
 from lsf.measure.loading import load_model
-from lsf.reporting import Silent
+from lsf.reporting import Silent, Stop
 from lsf.training.edit_settings import EditSettings
 
 
@@ -60,3 +60,21 @@ def test_every_window_tunes_as_many_values_and_its_edit_shows(tmp_path: Path) ->
     assert (low.blocks, high.blocks) == ((0, 1, 2, 3), (4, 5, 6, 7))
     assert max(low.right["reliability"], high.right["reliability"]) > 0.1
     assert max(low.right["locality"], high.right["locality"]) < before.right["locality"]
+
+
+class Stopping(Silent):
+    """Asks to stop in the midst of the first window's steps."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @property
+    def stop(self) -> Stop | None:
+        self.asked += 1
+        return "keep" if self.asked > 3 else None
+
+
+def test_a_window_that_was_stopped_half_way_is_left_out() -> None:
+    loaded = load_model("bundled", "float32", "cpu")
+    (base,) = edit_windows(loaded, EditSettings(width=8, steps=20), Stopping())
+    assert base.blocks == ()

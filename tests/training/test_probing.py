@@ -15,7 +15,7 @@ from lsf.jobs.runs import create_run, read_metrics
 from lsf.jobs.spec import RunSpec
 from lsf.measure.analyze import analyze
 from lsf.measure.loading import load_model
-from lsf.reporting import Silent
+from lsf.reporting import Silent, Stop
 from lsf.training.probing import PROBE_BATCH, PROBE_RATE, PROBE_STEPS, probe_blocks
 from lsf.training.run import tune
 
@@ -36,6 +36,25 @@ def test_every_criterion_scores_every_block_of_the_bundled_model(tmp_path: Path)
     tune(loaded, task, spec, folder, Silent())
     rows = [row for row in read_metrics(folder) if row.get("validation_loss") is not None]
     assert rows[0]["validation_loss"] - rows[-1]["validation_loss"] == pytest.approx(drops[block], abs=0.05)
+
+
+class Stopping(Silent):
+    """Asks to keep what there is once a short run is under way: the loop asks after every step."""
+
+    def __init__(self, asked_after: int) -> None:
+        self.left = asked_after
+
+    @property
+    def stop(self) -> Stop | None:
+        self.left -= 1
+        return "keep" if self.left < 0 else None
+
+
+def test_a_probe_that_was_stopped_half_way_scores_no_block(loaded, task) -> None:
+    short = AnalysisSettings(limit=4, criteria=("deviation", "probe"))
+    assert probe_blocks(loaded, task, short, Stopping(PROBE_STEPS + 3)) is None
+    found = analyze(loaded, task, short, Silent(), lambda *asked: probe_blocks(*asked[:3], Stopping(3)))
+    assert found.criteria == ("deviation",)
 
 
 def test_without_validation_examples_the_probe_says_so() -> None:
