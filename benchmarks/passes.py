@@ -8,28 +8,26 @@ from benchmarks.racing import megabytes, ours, paired_ratio, rows_file, run_race
 from benchmarks.turns import Contestant
 
 
-def forward_bars(name: str, n: int, races: int = 1) -> list[Bar]:
+def forward_bars(name: str, n: int, alone: int = 1) -> list[Bar]:
     """Measure a whole analysis by all forward criteria against the decoder without its head.
+
+    Time comes from a race. Memory comes from runs without waiting, each alone: of a process that waits for its turn the
+    system takes memory back, from whichever happens to be idle.
 
     Args:
         name: of a model in `SHAPES`.
         n: examples.
-        races: how often, each with new processes, whose peaks differ by what the allocator keeps; the median counts.
+        alone: runs of each whose memory is read; the median counts.
     """
     rows, model = rows_file(name, word_rows(name, n)), model_folder(name)
-    found = [run_race([ours("bare", model, rows), ours("forward", model, rows)]) for _ in range(races)]
-    pairs = [(runs["ours forward"], runs["ours bare"]) for runs in found]
+    runs = run_race([ours("bare", model, rows), ours("forward", model, rows)])
     label = f"all forward criteria / bare decoder pass, {SHAPES[name].label}"
-    return [
-        _middle([_time(label, mine, bare, n // BATCH, 1.15, f"{n} examples") for mine, bare in pairs]),
-        _middle([_peak(label, mine, bare, 1.10) for mine, bare in pairs]),
-        _middle(
-            [
-                Bar(f"{label}: peak memory over the weights", mine.result["growth"] / bare.result["growth"])
-                for mine, bare in pairs
-            ]
-        ),
+    found = [_time(label, runs["ours forward"], runs["ours bare"], n // BATCH, 1.15, f"{n} examples")]
+    pairs = [
+        (run_race([ours("forward", model, rows)])["ours forward"], run_race([ours("bare", model, rows)])["ours bare"])
+        for _ in range(alone)
     ]
+    return [*found, _middle([_peak(label, mine, bare, 1.10) for mine, bare in pairs])]
 
 
 def gradient_bars(name: str, n: int) -> list[Bar]:

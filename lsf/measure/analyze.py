@@ -58,12 +58,13 @@ def analyze(
 
     Raises:
         DataError: no example fits.
-        BadInputError: an unknown criterion; one that needs a backward pass on a model spread over devices; or no
-            example is answered right to calibrate the virtual transition on.
+        BadInputError: an unknown criterion; one that needs a backward pass on a model spread over devices; a raw
+            reading where head and states differ in width; or no example is answered right to calibrate on.
         StoppedError: a stop before the first batch, or one that keeps nothing.
     """
     needs: set[Need] = {CRITERIA[name].needs for name in settings.criteria}
     _refuse_backward(loaded, settings)
+    _refuse_raw(loaded, settings)
     started = time.perf_counter()
     examples = task.split(settings.split)[: settings.limit]
     encoding = encode(loaded.tokenizer, examples, context_length(loaded.context, settings.max_length))
@@ -89,6 +90,16 @@ def _refuse_backward(loaded: LoadedModel, settings: AnalysisSettings) -> None:
         raise BadInputError(
             f"The model is spread over {', '.join(places_of(loaded.model))}, where no backward pass is possible, which "
             f"{', '.join(asked)} would need; accepted are the criteria: {', '.join(possible)}."
+        )
+
+
+def _refuse_raw(loaded: LoadedModel, settings: AnalysisSettings) -> None:
+    """Refuse the raw reading of a model whose head is of another width than its states: no angle lies between them."""
+    head_width = loaded.anatomy.head_weight.shape[1]
+    if settings.reading == "raw" and head_width != loaded.info.width:
+        raise BadInputError(
+            f"The states of {loaded.info.name} have width {loaded.info.width} and its head reads {head_width}, so raw "
+            "states cannot be put beside meanings of tokens; accepted is the reading: lens."
         )
 
 
