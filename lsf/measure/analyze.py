@@ -95,8 +95,10 @@ def _refuse_backward(loaded: LoadedModel, settings: AnalysisSettings) -> None:
 
 def _refuse_raw(loaded: LoadedModel, settings: AnalysisSettings) -> None:
     """Refuse the raw reading of a model whose head is of another width than its states: no angle lies between them."""
+    if settings.reading != "raw":
+        return
     head_width = loaded.anatomy.head_weight.shape[1]
-    if settings.reading == "raw" and head_width != loaded.info.width:
+    if head_width != loaded.info.width:
         raise BadInputError(
             f"The states of {loaded.info.name} have width {loaded.info.width} and its head reads {head_width}, so raw "
             "states cannot be put beside meanings of tokens; accepted is the reading: lens."

@@ -7,14 +7,14 @@ import pandas as pd
 import streamlit as st
 
 from lsf.compare.pareto import non_dominated
-from lsf.compare.seeds import Summary
+from lsf.compare.seeds import Summary, by_seed
 from lsf.compare.table import Comparison, Row
 from lsf.figures.picture import Picture
 from lsf.figures.tradeoff import Outcome, draw_tradeoff
 from lsf.jobs.runs import Run
 from lsf.ui.panels import amount, size
 from lsf.ui.panels import table as show_table
-from lsf.ui.runs import label
+from lsf.ui.runs import label, labels
 
 COSTS = {
     "training seconds": ("seconds", "training time (s)", 1.0),
@@ -106,10 +106,11 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
     by_id = {row.run: row for row in rows}
     outcomes = []
     for summary in summaries:
-        pairs = [(getattr(by_id[run], column), by_id[run].exact_match_after) for run in summary.runs]
-        known = [(c * factor, q) for c, q in pairs if c is not None and q is not None]
+        own = [by_id[run] for run in summary.runs]
+        known = [row for row in own if getattr(row, column) is not None and row.exact_match_after is not None]
         if known:
-            costs, qualities = zip(*known, strict=True)
+            costs = tuple(factor * cost for cost in by_seed(known, column))
+            qualities = tuple(by_seed(known, "exact_match_after"))
             outcomes.append(Outcome(summary.plan, summary.role or "manual", costs, qualities))
     if not outcomes:
         return None
@@ -167,11 +168,12 @@ def show_cost_table(table: pd.DataFrame) -> None:
 
 def samples_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Return test prompts with the target, the base model's answer and each run's."""
-    rows: dict[str, dict[str, Any]] = {}
-    for run in runs:
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for name, run in zip(labels(runs), runs, strict=True):
         for sample in run.result.samples if run.result is not None else ():
             row = rows.setdefault(
-                sample.prompt, {"prompt": sample.prompt, "wanted": sample.target, "before": sample.before}
+                (sample.prompt, sample.target, sample.before),
+                {"prompt": sample.prompt, "wanted": sample.target, "before": sample.before},
             )
-            row[label(run)] = sample.after
+            row[name] = sample.after
     return pd.DataFrame(list(rows.values()))

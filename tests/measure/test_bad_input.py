@@ -143,6 +143,6 @@ def test_a_setting_out_of_its_range_says_what_would_be_accepted() -> None:
 def test_raw_states_of_another_width_than_the_head_are_refused_in_a_sentence(tmp_path: Path) -> None:
     loaded = load_model(str(save_tiny("opt_projected", tmp_path)))
     raw = AnalysisSettings(reading="raw", criteria=("deviation",))
-    with pytest.raises(BadInputError, match="have width 32 and its head reads 16.*accepted is the reading: lens"):
+    with pytest.raises(BadInputError, match=r"have width 32 and its head reads 16.*accepted is the reading: lens"):
         analyze(loaded, task_of(PAIRS), raw, Silent())
     assert analyze(loaded, task_of(PAIRS), replace(raw, reading="lens"), Silent()).criteria == ("deviation",)
