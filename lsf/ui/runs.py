@@ -82,14 +82,14 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 
 def curves(runs: Sequence[Run], metric: str, axis: str) -> list[Curve]:
-    """Return one curve per run from its metrics.jsonl; rows without a reading are left out."""
+    """Return one curve per run from its metrics.jsonl, with a name of its own; rows without a reading are left out."""
     column = METRICS[metric][0]
     found = []
-    for run in runs:
+    for name, run in zip(labels(runs), runs, strict=True):
         rows = [row for row in read_metrics(run.folder) if _known(row.get(column)) and _known(row.get(AXES[axis]))]
         role = run.spec.role if run.spec is not None else "manual"
-        x, y = (tuple(float(row[name]) for row in rows) for name in (AXES[axis], column))
-        found.append(Curve(label(run), role, x, y))
+        x, y = (tuple(float(row[key]) for row in rows) for key in (AXES[axis], column))
+        found.append(Curve(name, role, x, y))
     return found
 
 

@@ -8,10 +8,13 @@ import pytest
 from lsf.analysis.plan import Plan
 from lsf.compare.seeds import summarise
 from lsf.compare.table import compare
+from lsf.figures.curves import draw_curves
+from lsf.jobs.holding import SPEC
 from lsf.jobs.result import Metrics, RunResult, RunState, Sample
-from lsf.jobs.runs import Run
+from lsf.jobs.runs import Run, append_metrics
 from lsf.jobs.spec import RunSpec
 from lsf.ui.compare_panels import samples_table, tradeoff_picture
+from lsf.ui.runs import curves
 
 
 def run(name: str, exact: float, rate: float = 1e-3, seed: int = 0, before: str = "?") -> Run:
@@ -34,6 +37,18 @@ def test_runs_of_the_same_name_have_their_answers_in_columns_of_their_own() -> N
         "choice: block 7 · bbbb",
     }
     assert sorted(table.iloc[0].tolist()) == sorted(["p", " t", "?", " aaaa", " bbbb"])
+
+
+def test_the_title_over_curves_looks_at_every_run_also_where_two_have_one_name(tmp_path: Path) -> None:
+    runs = []
+    for name, exact in (("aaaa", 0.9), ("bbbb", 0.2)):
+        folder = tmp_path / name
+        folder.mkdir()
+        run(name, exact).spec.save(folder / SPEC)  # type: ignore[union-attr]
+        append_metrics(folder, {"step": 5, "validation_exact_match": exact})
+        runs.append(replace(run(name, exact, rate=exact / 100), folder=folder))
+    picture = draw_curves(curves(runs, "validation exact match", "steps"), "exact match", "steps", False, True)
+    assert picture.title == "Exact match: choice: block 7 · aaaa highest with 90.0%"
 
 
 def test_answers_of_other_base_models_are_rows_of_their_own() -> None:
