@@ -62,8 +62,8 @@ def test_every_window_tunes_as_many_values_and_its_edit_shows(tmp_path: Path) ->
     assert max(low.right["locality"], high.right["locality"]) < before.right["locality"]
 
 
-class Stopping(Silent):
-    """Asks to stop in the midst of the first window's steps."""
+class Stopping:
+    """A reporter that asks to stop in the midst of the first window's steps."""
 
     def __init__(self) -> None:
         self.asked = 0
@@ -72,6 +72,12 @@ class Stopping(Silent):
     def stop(self) -> Stop | None:
         self.asked += 1
         return "keep" if self.asked > 3 else None
+
+    def progress(self, done: int, total: int | None, message: str = "") -> None:
+        pass
+
+    def partial(self, value: object) -> None:
+        pass
 
 
 def test_a_window_that_was_stopped_half_way_is_left_out() -> None:

@@ -38,8 +38,8 @@ def test_every_criterion_scores_every_block_of_the_bundled_model(tmp_path: Path)
     assert rows[0]["validation_loss"] - rows[-1]["validation_loss"] == pytest.approx(drops[block], abs=0.05)
 
 
-class Stopping(Silent):
-    """Asks to keep what there is once a short run is under way: the loop asks after every step."""
+class Stopping:
+    """A reporter that asks to keep what there is once a short run is under way: the loop asks after every step."""
 
     def __init__(self, asked_after: int) -> None:
         self.left = asked_after
@@ -49,11 +49,17 @@ class Stopping(Silent):
         self.left -= 1
         return "keep" if self.left < 0 else None
 
+    def progress(self, done: int, total: int | None, message: str = "") -> None:
+        pass
+
+    def partial(self, value: object) -> None:
+        pass
+
 
 def test_a_probe_that_was_stopped_half_way_scores_no_block(loaded, task) -> None:
     short = AnalysisSettings(limit=4, criteria=("deviation", "probe"))
     assert probe_blocks(loaded, task, short, Stopping(PROBE_STEPS + 3)) is None
-    found = analyze(loaded, task, short, Silent(), lambda *asked: probe_blocks(*asked[:3], Stopping(3)))
+    found = analyze(loaded, task, short, Silent(), lambda *_: probe_blocks(loaded, task, short, Stopping(3)))
     assert found.criteria == ("deviation",)
 
 
