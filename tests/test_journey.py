@@ -32,7 +32,8 @@ def journey(source: list[object], folder: Path, capsys: pytest.CaptureFixture[st
         run_cli("plan", "--analysis", folder / "a.json", "--criterion", criterion, "--blocks", 2, "--json", plan)
         run_cli("tune", *source, "--plan", plan, *STEPS, "--runs", folder / "runs")
     run_cli("tune", *source, "--all", *STEPS, "--runs", folder / "runs")
-    rows = compared([run.folder for run in list_runs(folder / "runs")], capsys)
+    rows = compared([folder / "runs"], capsys)
+    assert rows == compared([run.folder for run in reversed(list_runs(folder / "runs"))], capsys)
     for run in list_runs(folder / "runs"):
         assert run.result is not None
         assert run.result.proof is not None

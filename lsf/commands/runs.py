@@ -12,17 +12,18 @@ from lsf.jobs.runs import delete_run, list_runs, load_run
 
 def compare_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
-    parser.add_argument("run", nargs="+", type=Path, help="run folders")
+    parser.add_argument("run", nargs="+", type=Path, help="run folders, or folders that hold run folders")
     parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="[default: table]")
     parser.set_defaults(command=compare_command)
 
 
 def compare_command(arguments: argparse.Namespace) -> int:
-    """Print one row per run."""
+    """Print one row per run, those of a folder of runs in the order in which they were made."""
     from lsf.compare.formats import render
     from lsf.compare.table import compare
 
-    print(render(compare([load_run(folder) for folder in arguments.run]), arguments.format), end="")
+    runs = [run for folder in arguments.run for run in (list_runs(folder)[::-1] or [load_run(folder)])]
+    print(render(compare(runs), arguments.format), end="")
     return 0
 
 
