@@ -1,5 +1,6 @@
 """d_90 over tasks, places and pre-training, from studies that were measured before."""
 
+import math
 import statistics
 from collections.abc import Sequence
 
@@ -111,15 +112,16 @@ def published_table(studies: Sequence[Study]) -> pd.DataFrame:
 
 
 def progress_points(studies: Sequence[Study], task: str, method: str = "said") -> list[tuple[float, float]]:
-    """Return (pre-training steps, d_90) of the checkpoints at which a task's d_90 was reached.
+    """Return (pre-training steps, d_90) of a task's checkpoints; infinite where no d tried reached 90 % of full.
 
     Args:
         studies: of bases called `pretraining step N`.
         task: name of the data.
         method: said or did.
     """
-    found = [(float(s.model.rpartition(" ")[2]), d90_of(s, method)) for s in studies if s.data == task]
-    return sorted((step, d) for step, d in found if d is not None)
+    mine = [study for study in studies if study.data == task and study.of(method)]
+    found = [(float(study.model.rpartition(" ")[2]), d90_of(study, method)) for study in mine]
+    return sorted((step, math.inf if d is None else d) for step, d in found)
 
 
 def spearman(points: Sequence[tuple[float, float]]) -> float | None:
@@ -145,8 +147,8 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
             f"{task.removeprefix('lesson:')} {'unknown' if rho is None else f'{rho:.2f}'} ({len(points)} checkpoints)"
         )
         figure.add_scatter(
-            x=[step for step, _ in points],
-            y=[d for _, d in points],
+            x=[step for step, d in points if d < math.inf],
+            y=[d for _, d in points if d < math.inf],
             mode="lines+markers",
             name=task.removeprefix("lesson:"),
             line={"color": mark.color, "dash": mark.dash, "width": 2},
@@ -158,5 +160,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
     figure.update_xaxes(title="pre-training steps")
     figure.update_yaxes(title="d_90 of SAID", type="log", dtick=1)
     return Picture(
-        figure, f"{title}. A checkpoint at which no d tried reached 90 % of full has no mark.", tasks_table(studies)
+        figure,
+        f"{title}. A checkpoint at which no d tried reached 90 % of full has no mark and ranks above all others.",
+        tasks_table(studies),
     )

@@ -153,8 +153,8 @@ def draw_measured() -> None:
         show(
             draw_progress(along),
             "pretraining",
-            "Checkpoints of a smaller pre-training on the same world; full fine-tuning is measured anew at each. "
-            "Spearman's rho below 0: the further pre-training is, the fewer numbers are needed.",
+            "Checkpoints of the bundled model's own pre-training; full fine-tuning is measured anew at each, and one at "
+            "which it learns less than half is left out. Spearman's rho below 0: later checkpoints need fewer numbers.",
         )
     if blocks:
         with st.expander("Fewer blocks that may move", icon=":material/layers:"):

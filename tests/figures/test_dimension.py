@@ -61,13 +61,13 @@ def test_lessons_stand_side_by_side_and_one_not_reached_has_no_bar() -> None:
     assert published_table([ONE])["whose"].tolist() == ["published"] * 4 + ["ours"]
 
 
-def test_along_pre_training_the_correlation_counts_reached_checkpoints_only() -> None:
+def test_along_pre_training_a_checkpoint_that_was_not_reached_ranks_above_all_others() -> None:
     along = [
-        study({1000: 0.95}, {}, "pretraining step 60"),
-        study({300: 0.95}, {}, "pretraining step 120"),
+        study({300: 0.95}, {}, "pretraining step 60"),
+        study({1000: 0.95}, {}, "pretraining step 120"),
         study({30: 0.95}, {}, "pretraining step 600"),
         study({30: 0.1}, {}, "pretraining step 0"),
     ]
     picture = draw_progress(along)
     assert list(traces(picture)[0].x) == [60, 120, 600]
-    assert "Spearman: facts -1.00 (3 checkpoints)" in picture.title
+    assert "Spearman: facts -0.80 (4 checkpoints)" in picture.title
