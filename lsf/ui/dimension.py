@@ -153,8 +153,8 @@ def draw_measured() -> None:
         show(
             draw_progress(along),
             "pretraining",
-            "Checkpoints of the bundled model's own pre-training; full fine-tuning is measured anew at each, and one at "
-            "which it learns less than half is left out. Spearman's rho below 0: later checkpoints need fewer numbers.",
+            "Checkpoints of the bundled model's own pre-training; full fine-tuning is measured anew at each. One "
+            "at which it learns less than half is left out. Spearman's rho below 0: later ones need fewer numbers.",
         )
     if blocks:
         with st.expander("Fewer blocks that may move", icon=":material/layers:"):
