@@ -97,6 +97,16 @@ def test_only_the_app_its_pages_and_ui_import_streamlit() -> None:
         assert not any(name.partition(".")[0] == "streamlit" for name in imports_of(path)), path
 
 
+def test_only_a_sweep_on_a_cluster_imports_ray_which_nobody_else_needs_installed() -> None:
+    found = {
+        path.name
+        for path in (ROOT / "lsf").rglob("*.py")
+        if any(name.split(".")[0] == "ray" for name in imports_of(path))
+    }
+    assert found == {"ray_cluster.py", "ray_sweeping.py"}
+    assert "ray" not in loaded_by("import lsf.cli, lsf.training.sweeping")
+
+
 def test_every_numeric_room_passes_the_boundary_without_torch() -> None:
     for room in ("analysis", "compare", "figures", "ui"):
         for path in (ROOT / "lsf" / room).rglob("*.py"):

@@ -1,5 +1,6 @@
 """What a sweep asks of Ray: a connection to a cluster that exists, its room, and workers that hold the model."""
 
+import gc
 import logging
 import os
 import signal
@@ -50,6 +51,7 @@ class SweepWorker:
         if weights_hash(loaded.model) != self.weights:
             raise BadInputError(f"The weights of {name} on {machine} differ from those here; give both the same files.")
         self.loaded = loaded
+        gc.freeze()  # every run collects garbage: the million objects that imports leave make that 20 times as long
 
     def measured(self, part: Sweep) -> Sweep:
         """Measure the missing cells of a small sweep; what lies below the tuned blocks is kept for the next one."""

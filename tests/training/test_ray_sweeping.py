@@ -19,7 +19,7 @@ from ray.cluster_utils import Cluster
 from lsf.cli import main
 from lsf.data.task import Task
 from lsf.errors import BadInputError
-from lsf.jobs.sweep import NOT_YET, Rate, Score, load_sweep
+from lsf.jobs.sweep import NOT_YET, Cell, Rate, Score, load_sweep
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Silent
@@ -43,14 +43,14 @@ def cluster() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def workers() -> set[psutil.Process]:
+def workers() -> list[psutil.Process]:
     """Return the living processes that Ray runs our workers in."""
-    found = set[psutil.Process]()
+    found = list[psutil.Process]()
     for process in psutil.Process().children(recursive=True):
         try:
-            if "SweepWorker" in " ".join(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE:
-                found.add(process)
-        except psutil.NoSuchProcess:
+            if "SweepWorker" in " ".join(process.cmdline()):
+                found.append(process)
+        except psutil.Error:  # it has just ended
             continue
     return found
 
@@ -60,13 +60,12 @@ class Killer(StopAfter):
 
     def __init__(self, kills: int, out: int, cells: int = 1000) -> None:
         super().__init__(cells)
-        self.kills, self.out, self.killed, self.met = kills, out, list[psutil.Process](), set[psutil.Process]()
+        self.kills, self.out, self.killed = kills, out, list[psutil.Process]()
 
     def progress(self, done: int, total: int | None, message: str = "") -> None:
         super().progress(done, total, message)
-        self.met |= workers()
-        if done and message.startswith(f"run: {self.out} ") and len(self.killed) < self.kills:
-            self.killed.append(next(iter(workers())))
+        if message.startswith(f"run: {self.out} ") and len(self.killed) < self.kills:
+            self.killed.append(next(one for one in workers() if one not in self.killed))
             self.killed[-1].send_signal(signal.SIGKILL)
 
 
@@ -79,7 +78,8 @@ def test_two_workers_measure_the_cells_of_the_local_engine_in_what_it_began_with
     report, saved = Killer(kills=1, out=2), list[int]()
     with connected(cluster):
         found = carry_out_on_ray(breaking, task, begun, report, lambda sweep: saved.append(len(sweep.missing)))
-        assert len(report.met) == 3  # the one that was killed, the other, and its successor
+    (killed,) = report.killed
+    assert not killed.is_running()
     whole = swept(breaking, task, spec)
     assert values(found) == values(whole)
     assert found.rates == whole.rates
@@ -96,18 +96,20 @@ def test_two_workers_measure_the_cells_of_the_local_engine_in_what_it_began_with
 def test_a_cell_whose_workers_die_twice_is_missing_with_its_reason_and_tried_again_the_next_time(
     cluster: str, loaded: LoadedModel, task: Task
 ) -> None:
-    spec = replace(SPEC, over="window:3", seeds=1)
-    report = Killer(kills=2, out=1, cells=2)
+    whole = swept(loaded, task, replace(SPEC, learning_rate=None, over="window:4", steps=2))
+    full = [Cell(cell.plan, cell.blocks, cell.seed) if cell.plan == "full" else cell for cell in whole.cells]
+    begun = replace(whole, cells=tuple(full), rates={"0-3": whole.rates["0-3"]})
+    report = Killer(kills=2, out=1, cells=1)
     with connected(cluster):
-        found = carry_out_on_ray(loaded, task, start_sweep(loaded, task, spec), report, lambda _sweep: None, 1)
+        found = carry_out_on_ray(loaded, task, begun, report, lambda _sweep: None, n_workers=1)
         with pytest.raises(BadInputError, match="The Ray cluster has no GPU for a model on cuda"):
             room("cuda")
-    assert len(report.killed) == 2
+    assert not any(one.is_running() for one in report.killed)
     reasons = {cell.key: str(cell.reason) for cell in found.missing}
     assert reasons.pop(("full", 0)).startswith("Its worker on the Ray cluster died, and so did the next that tried")
-    assert reasons == {("0-2", 0): NOT_YET, ("1-3", 0): NOT_YET}
-    again = carry_out_sweep(loaded, task, start_sweep(loaded, task, spec, found), Silent(), lambda _sweep: None)
-    assert values(again) == values(swept(loaded, task, spec))
+    assert reasons == {("full", 1): NOT_YET}
+    again = carry_out_sweep(loaded, task, found, Silent(), lambda _sweep: None)
+    assert values(again) == values(whole)
 
 
 @pytest.mark.slow
