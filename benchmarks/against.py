@@ -2,11 +2,14 @@
 
 import statistics
 import sys
+from pathlib import Path
 
 from benchmarks.bars import Bar
 from benchmarks.models import BATCH, REAL, SHAPES, model_folder, real_rows, text_model_folder, word_rows
 from benchmarks.racing import megabytes, ours, paired_ratio, peer, round_seconds, rows_file, run_race
 from benchmarks.turns import Contestant
+from lsf.data.encode import context_length
+from lsf.measure.loading import load_model
 
 AGREEMENT = 1e-4
 """Greatest difference of a deviation from ours; beyond it no time counts."""
@@ -106,7 +109,8 @@ def real_bars(model_name: str, data: str, n: int, rounds: int, peers: tuple[str,
         rounds: passes of each; the median counts.
         peers: who is measured.
     """
-    model, rows = text_model_folder(model_name), rows_file(f"{model_name}-{data}", real_rows(data, n))
+    model = text_model_folder(model_name)
+    rows = rows_file(f"{model_name}-{data}", fitting(model, real_rows(data, None), n))
     runs = run_race([ours("deviation", model, rows, rounds), *(peer(one, model, rows, rounds) for one in peers)])
     mine = runs.pop("ours deviation")
     apart = {key: difference(mine, other) for key, other in runs.items()}
@@ -135,6 +139,18 @@ def real_bars(model_name: str, data: str, n: int, rounds: int, peers: tuple[str,
             + ", ".join([*(f"{key} {ratio:.2f}x" for key, ratio in times.items()), *wrong]),
         ),
     ]
+
+
+def fitting(model: Path, rows: list[tuple[str, str]], n: int) -> list[tuple[str, str]]:
+    """Return the first n rows that fit the model's context whole: what is longer we cut as we do, and peers do not."""
+    loaded = load_model(str(model), "float32", "cpu")
+    limit = context_length(loaded.context, None)
+    found = []
+    for row in rows:
+        prompt, completion = loaded.tokenizer([row[0]])["input_ids"], loaded.tokenizer([row[1]])["input_ids"]
+        if len(found) < n and len(prompt[0]) + len(completion[0]) <= limit:
+            found.append(row)
+    return found
 
 
 def all_real_bars(quick: bool) -> list[Bar]:

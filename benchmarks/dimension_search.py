@@ -10,6 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -142,8 +143,22 @@ class Search:
             rates = (3e-3, 1e-2)
         else:
             rates = (1e-4, 3e-4, 1e-3, 3e-3) if self.model == "bundled" else (3e-4, 1e-3, 3e-3)
-        rate = better({rate: self.cell("full", 0, rate, 0) for rate in rates})
+        rate = better(self.known({rate: ("full", 0, rate) for rate in rates}))
         return point_of(self.total, rate, self.cell("full", 0, rate, seed))
+
+    def known(self, asked: dict[Any, tuple[str, int, float]]) -> dict[Any, Cell]:
+        """Return tunings under seed 0; where nothing is to be measured, those that are known.
+
+        Raises:
+            LookupError: nothing is to be measured, and none is known.
+        """
+        found: dict[Any, Cell] = {}
+        for key, (method, d, rate) in asked.items():
+            with suppress(LookupError):
+                found[key] = self.cell(method, d, rate, 0)
+        if not found:
+            raise LookupError(f"{self.model}, {self.lesson}: {asked}")
+        return found
 
     @property
     def learnt(self) -> float | None:
@@ -155,11 +170,10 @@ class Search:
 
     def place(self, method: str, d: int) -> int:
         """Return which of the law's rates is best on validation under seed 0, tried from the highest down."""
-        found: dict[int, Cell] = {}
-        for place in DOWNWARDS:
-            if len(found) > 1 and better(found) != max(found):
-                break
-            found[place] = self.cell(method, d, self.rate(d, place), 0)
+        places = {place: (method, d, self.rate(d, place)) for place in DOWNWARDS}
+        found = self.known({place: places[place] for place in DOWNWARDS[:2]})
+        if better(found) == DOWNWARDS[1]:
+            found = self.known(places)
         return better(found)
 
     def rate(self, d: int, place: int) -> float:

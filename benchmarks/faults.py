@@ -158,7 +158,7 @@ def full_disk(place: Path, reference: Path) -> list[str]:
         subprocess.run(["umount", str(disk)], check=False)
 
 
-LIMITS = (5000, 2600, 2200, 1900, 1700, 1500)
+LIMITS = (5000, 2600, 1900, 1500, 1200, 1000)
 """Address space in MB: from enough for the whole batch down to too little for anything."""
 
 
