@@ -61,7 +61,7 @@ def _start(here: Session, source: Source) -> None:
     )
     lesson = LESSONS[source.data.partition(":")[2]] if source.data.startswith("lesson:") else None
     left, right = st.columns(2, gap="medium")
-    minutes = left.slider("Minutes at most", 0.5, 30.0, 3.0, step=0.5, key="truth-minutes", persist_state="session")
+    minutes = left.slider("Minutes at most", 0.2, 30.0, 3.0, step=0.2, key="truth-minutes", persist_state="session")
     steps = right.number_input(
         "Steps of each run", 1, 10_000, lesson.steps if lesson else DEFAULT_STEPS, key=f"truth-steps-{source.data}"
     )

@@ -39,7 +39,9 @@ def test_a_small_sweep_is_measured_while_the_page_looks_on_and_judges_the_criter
     box = page.get_by_role("spinbutton", name="Steps of each run")
     box.fill("1")
     box.press("Enter")
-    page.get_by_role("slider").press("Home")
+    slider = page.get_by_role("slider")
+    for key in ("Home", "ArrowRight", "ArrowRight"):  # 0.6 minutes
+        slider.press(key)
     tab.button("Measure the truth")
     expect(page.get_by_text(re.compile("run: (full|blocks)")).first).to_be_visible(timeout=30_000)
     expect(page.get_by_role("button", name="Stop and keep")).to_be_visible()

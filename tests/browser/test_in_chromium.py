@@ -11,7 +11,7 @@ from playwright.sync_api import BrowserContext, expect
 from tests.browser.conftest import Process, Tab, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-LONG = 4000
+LONG = 8000
 """Steps of a run that outlasts any test."""
 CURVES = ".st-key-panel-curves .lsf-chart"
 """The live curves of the runs."""
@@ -63,38 +63,22 @@ def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(own_tab: Tab, p
     assert all(result["proof"]["frozen_identical"] for result in results)
 
 
-def test_a_reload_during_a_run_finds_it_again_and_its_owner_may_stop_it(tab: Tab) -> None:
+def test_one_run_is_zoomed_reloaded_and_shared_and_only_its_owner_may_stop_it(
+    tab: Tab, context: BrowserContext
+) -> None:
     tab.analyse()
     tab.to_tuning()
     tab.tune_alone(LONG)
-    address = tab.page.url
-    assert "run=" in address
-    tab.page.reload()
-    expect(tab.page.get_by_text(f"of {LONG}").first).to_be_visible()
-    assert tab.page.url == address
-    tab.button("Stop and discard")
-    expect(tab.page.get_by_text("cancelled").first).to_be_attached(timeout=60_000)
+    zoom_survives_live_updates(tab)
+    a_reload_finds_it_again(tab)
+    second = a_second_tab_sees_it(tab, context)
+    a_stranger_cannot_stop_it(tab, context)
+    second.button("Stop and discard")
+    expect(tab.page.get_by_text("idle")).to_be_visible(timeout=60_000)
+    expect(tab.page.get_by_text("cancelled").first).to_be_attached()
 
 
-def test_stop_and_keep_ends_a_run_and_keeps_what_it_learned(tab: Tab, shared_process: Process) -> None:
-    tab.analyse()
-    tab.to_tuning()
-    tab.tune_alone(LONG)
-    folder = shared_process.runs / tab.page.url.partition("run=")[2].partition("&")[0]
-    tab.button("Stop and keep")
-    expect(tab.page.get_by_role("button", name="Compare the runs")).to_be_visible(timeout=60_000)
-    wait_for((folder / "result.json").exists)
-    result = json.loads((folder / "result.json").read_text())
-    assert result["state"] == "cancelled"
-    assert 0 < result["steps"] < LONG
-    assert result["metrics"]["after"]["exact_match"] is not None
-    assert list((folder / "weights").glob("*.safetensors"))
-
-
-def test_zoom_survives_live_updates(tab: Tab) -> None:
-    tab.analyse()
-    tab.to_tuning()
-    tab.tune_alone(LONG)
+def zoom_survives_live_updates(tab: Tab) -> None:
     page = tab.page
     page.get_by_text("training loss", exact=True).click()
     expect(page.locator(".st-key-panel-curves .lsf-chart .scatterlayer .point").nth(3)).to_be_attached()
@@ -114,18 +98,26 @@ def test_zoom_survives_live_updates(tab: Tab) -> None:
         timeout=60_000,
     )
     assert tab.axis(CURVES) == zoomed
-    tab.button("Stop and discard")
-    expect(page.get_by_text("cancelled").first).to_be_attached(timeout=60_000)
 
 
-def test_a_second_tab_sees_the_same_run_and_a_stranger_cannot_stop_it(tab: Tab, context: BrowserContext) -> None:
-    tab.analyse()
-    tab.to_tuning()
-    tab.tune_alone(LONG)
+def a_reload_finds_it_again(tab: Tab) -> None:
+    address = tab.page.url
+    assert "run=" in address
+    tab.page.reload()
+    expect(tab.page.get_by_text(f"of {LONG}").first).to_be_visible()
+    assert tab.page.url == address
+    expect(tab.page.get_by_role("button", name="Stop and discard")).to_be_visible()
+
+
+def a_second_tab_sees_it(tab: Tab, context: BrowserContext) -> Tab:
     second = Tab(context.new_page())
     second.page.goto(tab.page.url)
     expect(second.page.get_by_text(f"of {LONG}").first).to_be_visible()
     expect(second.page.get_by_role("button", name="Stop and discard")).to_be_visible()
+    return second
+
+
+def a_stranger_cannot_stop_it(tab: Tab, context: BrowserContext) -> None:
     browser = context.browser
     assert browser is not None
     stranger = Tab(browser.new_page())
@@ -133,8 +125,21 @@ def test_a_second_tab_sees_the_same_run_and_a_stranger_cannot_stop_it(tab: Tab, 
     expect(stranger.page.get_by_text("Started in another browser")).to_be_visible()
     expect(stranger.page.get_by_role("button", name="Stop and discard")).to_have_count(0)
     stranger.page.close()
-    second.button("Stop and discard")
-    expect(tab.page.get_by_text("idle")).to_be_visible(timeout=60_000)
+
+
+def test_stop_and_keep_ends_a_run_and_keeps_what_it_learned(tab: Tab, shared_process: Process) -> None:
+    tab.analyse()
+    tab.to_tuning()
+    tab.tune_alone(LONG)
+    folder = shared_process.runs / tab.page.url.partition("run=")[2].partition("&")[0]
+    tab.button("Stop and keep")
+    expect(tab.page.get_by_role("button", name="Compare the runs")).to_be_visible(timeout=60_000)
+    wait_for((folder / "result.json").exists)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["state"] == "cancelled"
+    assert 0 < result["steps"] < LONG
+    assert result["metrics"]["after"]["exact_match"] is not None
+    assert list((folder / "weights").glob("*.safetensors"))
 
 
 def test_a_click_on_a_bar_changes_the_plan_and_one_on_the_map_picks_an_example(tab: Tab) -> None:

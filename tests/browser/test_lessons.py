@@ -15,7 +15,7 @@ def test_a_learner_predicts_and_then_sees_the_truth_and_the_regret(tab: Tab) -> 
     page = tab.page
     tab.ready()
     page.get_by_role("link", name="Lessons").click()
-    expect(page.get_by_text("Which block would you tune?")).to_be_visible()
+    expect(page.get_by_text("Which block would you tune?", exact=True)).to_be_visible()
     expect(page.get_by_role("heading", name="3 What was measured")).to_have_count(0)
     settle(tab)
     page.get_by_role("radio", name="One more than the sum").click()

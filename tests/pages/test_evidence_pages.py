@@ -75,7 +75,7 @@ def test_the_truth_panel_measures_a_sweep_and_judges_the_criteria_of_the_analysi
 
 @pytest.mark.slow
 def test_a_sweep_whose_time_is_over_says_what_is_unknown_and_fills_nothing_in(measured: Driver) -> None:
-    measured.at.slider(key="truth-minutes").set_value(0.5).run()
+    measured.at.slider(key="truth-minutes").set_value(0.2).run()
     next(item for item in measured.at.number_input if item.label == "Steps of each run").set_value(5000).run()
     measured.click("Measure the truth")
     view = measured.wait("sweep")

@@ -83,9 +83,8 @@ def sharded(command):
     return launched([str(Path(__file__).with_name("sharded_launch.py")), *command[2:]], 2, *SHARDED)
 
 
-@pytest.mark.parametrize("cache", ["off", "auto"])
-def test_two_processes_give_the_losses_of_one_at_the_same_global_batch(tiny, data, alone, tmp_path, cache):
-    command = tune_command(tiny("llama"), data, tmp_path / "runs", "--cache", cache)
+def test_two_processes_give_the_losses_of_one_at_the_same_global_batch(tiny, data, alone, tmp_path):
+    command = tune_command(tiny("llama"), data, tmp_path / "runs")
     said = finish(launched(command, 2), {"LSF_CACHE": str(tmp_path / "cache")})
     assert said.count("succeeded after 20 steps") == 1
     both = the_run(tmp_path / "runs")
@@ -94,9 +93,8 @@ def test_two_processes_give_the_losses_of_one_at_the_same_global_batch(tiny, dat
     found, expected = told(both), told(alone)
     assert found["metrics"]["after"]["loss"] == pytest.approx(expected["metrics"]["after"]["loss"], abs=1e-4)
     assert found["proof"]["frozen_identical"]
-    if cache == "auto":
-        assert found["cache"]["served"] == 40  # half of 80, the other half in the other process
-        assert not list((tmp_path / "cache" / "prefix").glob("shared-*"))
+    assert found["cache"]["served"] == 40  # half of 80, the other half in the other process
+    assert not list((tmp_path / "cache" / "prefix").glob("shared-*"))
 
 
 def test_fsdp_gives_the_losses_of_one_process_and_goes_on_after_a_kill(tiny, data, alone, tmp_path):
