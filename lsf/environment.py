@@ -1,5 +1,6 @@
 """What a number was made with: versions, machine, processes."""
 
+import gc
 import os
 import platform
 from importlib.metadata import version
@@ -20,6 +21,16 @@ def settle_threads() -> None:
     """
     for name, value in THREADING.items():
         os.environ.setdefault(name, value)
+
+
+def spare_imports() -> None:
+    """Leave what exists by now out of every later garbage collection; for processes of our own, once all is imported.
+
+    Every run collects garbage several times. The million objects that imports leave make each collection 0.25 s long
+    in place of 0.01 s, a fifth of a short run, and nothing else runs in the process meanwhile.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def launched_rank() -> int:

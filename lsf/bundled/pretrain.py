@@ -147,6 +147,25 @@ def keep_checkpoint(model: Any, tokenizer: Any, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+def learnt(model: Any, tokenizer: Any, corpus: Corpus) -> dict:
+    """Return what a trained model knows of its world: its share of right completions, in all and by relation."""
+    model.eval()
+    right, inferred = (exactly_completed(model, tokenizer, part) for part in (corpus.held_out, corpus.unstated))
+    taught = [statement for statement in corpus.taught if statement.relation not in CHANCE_RELATIONS][::10]
+    return {
+        "parameters": sum(tensor.numel() for tensor in model.parameters()),
+        "statements": {
+            "taught": len(corpus.taught),
+            "held_out": len(corpus.held_out),
+            "unstated": len(corpus.unstated),
+        },
+        "held_out_exact_match": round(float(right.mean()), 4),
+        "held_out_exact_match_by_relation": by_relation(right, corpus.held_out),
+        "unstated_exact_match_by_relation": by_relation(inferred, corpus.unstated),
+        "taught_exact_match": round(float(exactly_completed(model, tokenizer, taught).mean()), 4),
+    }
+
+
 def pretrain(
     out: Path,
     seed: int = 0,
@@ -180,21 +199,8 @@ def pretrain(
             keep_checkpoint(model, tokenizer, checkpoints / f"step-{step:04d}")
 
     curve = train_(model, tokenizer, corpus, spec, progress, keep)
-    model.eval()
-    right, inferred = (exactly_completed(model, tokenizer, part) for part in (corpus.held_out, corpus.unstated))
-    taught = [statement for statement in corpus.taught if statement.relation not in CHANCE_RELATIONS][::10]
-    log = {
-        "spec": asdict(spec),
-        "parameters": sum(tensor.numel() for tensor in model.parameters()),
-        "statements": {
-            "taught": len(corpus.taught),
-            "held_out": len(corpus.held_out),
-            "unstated": len(corpus.unstated),
-        },
-        "held_out_exact_match": round(float(right.mean()), 4),
-        "held_out_exact_match_by_relation": by_relation(right, corpus.held_out),
-        "unstated_exact_match_by_relation": by_relation(inferred, corpus.unstated),
-        "taught_exact_match": round(float(exactly_completed(model, tokenizer, taught).mean()), 4),
+    log = {"spec": asdict(spec)} | learnt(model, tokenizer, corpus)
+    log |= {
         "held_out_loss": curve[-1]["held_out_loss"] if curve else None,
         "seconds": round(time.perf_counter() - started, 1),
         "threads": torch.get_num_threads(),

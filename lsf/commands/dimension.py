@@ -5,6 +5,7 @@ from pathlib import Path
 
 from lsf.analysis.plan import Plan, full_plan, parse_blocks
 from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options
+from lsf.environment import spare_imports
 from lsf.jobs.dimensions import ASKED, DimensionSettings, Study
 from lsf.options import add_settings, given_settings
 from lsf.terminal import TerminalReporter
@@ -33,6 +34,7 @@ def dimension_command(arguments: argparse.Namespace) -> int:
         loaded = load_asked_model(arguments, reporter)
         from lsf.training.dimension import study_dimension
 
+        spare_imports()
         name, count = loaded.info.name, loaded.info.n_blocks
         blocks = arguments.blocks
         plan = Plan(name, count, parse_blocks(blocks, count)) if blocks else full_plan(name, count)

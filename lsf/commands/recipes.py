@@ -5,6 +5,7 @@ import csv
 from pathlib import Path
 
 from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options, whole
+from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.files import write_json
 from lsf.jobs.runs import load_run
@@ -31,6 +32,7 @@ def edit_command(arguments: argparse.Namespace) -> int:
         loaded = load_asked_model(arguments, reporter)
         from lsf.bundled.editing import edit_windows
 
+        spare_imports()
         found = edit_windows(loaded, settings, reporter)
     finally:
         reporter.close()

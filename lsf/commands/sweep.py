@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options, whole
+from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.jobs.sweep import BASE, Sweep, SweepSpec, load_sweep
 from lsf.options import add_settings, given_settings
@@ -57,6 +58,7 @@ def _measured(arguments: argparse.Namespace, spec: SweepSpec, carry_out: CarryOu
     loaded = load_asked_model(arguments, reporter)
     from lsf.training.sweep_start import start_sweep
 
+    spare_imports()
     try:
         with _listening(reporter):
             begun = start_sweep(loaded, task, spec, earlier)

@@ -12,7 +12,7 @@ from typing import Any
 from lsf.analysis.plan import Plan, full_plan, load_plan, parse_blocks
 from lsf.commands.forecast import print_forecast
 from lsf.commands.sources import load_asked_model, load_asked_task, source_options
-from lsf.environment import launched_rank
+from lsf.environment import launched_rank, spare_imports
 from lsf.errors import BadInputError, RunPausedError
 from lsf.jobs.holding import SPEC
 from lsf.jobs.runs import create_run, reopen_run
@@ -74,6 +74,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
     from lsf.training.processes import agreed_folder
     from lsf.training.run import tune
 
+    spare_imports()
     on_cpu = loaded.device.type == "cpu"
     folder, shared = agreed_folder(lambda: arguments.resume or create_run(arguments.runs, spec), on_cpu)
     try:

@@ -2,70 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import pandas as pd
 import plotly.graph_objects as go
 
-from lsf.compare.table import Row
-from lsf.figures.curves import role_mark
-from lsf.figures.palette import NEUTRAL, SMALL_SIZE, WITHOUT_LEGEND, new_figure
+from lsf.figures.cells import MEASURES, Cell, Measure, full_value, ratio, table_of, told
+from lsf.figures.palette import SMALL_SIZE, WITHOUT_LEGEND, new_figure
 from lsf.figures.picture import Picture
-from lsf.registry import Registry
 
 WIDEST = 8.0
 """Ratios beyond this (or below one over it) have the strongest colour."""
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number that the grid can show."""
-
-    name: str
-    """Column of a comparison's row."""
-    label: str
-    """What a person reads, with the unit."""
-    short: str
-    """The number without unit in a title."""
-    factor: float = 1.0
-    """From the column's unit to the label's."""
-    percent: bool = False
-    """Whether it is a share, written in percent."""
-    more_is_better: bool = False
-    """Of the quality; costs are better small."""
-
-
-MEASURES: Registry[Measure] = Registry(
-    "measure",
-    [
-        Measure("exact_match_after", "test exact match", "exact match", percent=True, more_is_better=True),
-        Measure("loss_after", "test loss (nats per token)", "test loss"),
-        Measure("seconds", "training time (s)", "training time"),
-        Measure("peak_memory_bytes", "peak memory (MB)", "peak memory", 1e-6),
-        Measure("stored_bytes", "stored (kB)", "stored bytes", 1e-3),
-        Measure("latency_ratio", "latency over the base's", "latency"),
-        Measure("forgetting", "forgetting (nats per token)", "forgetting"),
-    ],
-)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One run in the grid."""
-
-    place: str
-    """Where: label of the plan."""
-    method: str
-    """How."""
-    row: Row
-    """What was measured, as far as the run has come."""
-    role: str
-    """What the place stands for."""
-
-    def value(self, measure: Measure) -> float | None:
-        """Return the number in the measure's unit; None where it is not known."""
-        value = getattr(self.row, measure.name)
-        return None if value is None else float(value) * measure.factor
 
 
 def draw_places(cells: Sequence[Cell], measure: str = "exact_match_after", picked: str | None = None) -> Picture:
@@ -108,38 +53,6 @@ def draw_places(cells: Sequence[Cell], measure: str = "exact_match_after", picke
     figure.update_xaxes(showgrid=False, tickangle=-30, range=across, categoryarray=methods)
     figure.update_yaxes(showgrid=False, range=down, categoryarray=places)
     return Picture(figure, _alt(cells, shown, reference), table_of(cells))
-
-
-def full_value(cells: Sequence[Cell], measure: Measure) -> float | None:
-    """Return full fine-tuning's number, on which the ratios rest; None where that run has not gone to its end."""
-    whole = (cell for cell in cells if cell.role == "full" and cell.row.method == "full")
-    return next((cell.value(measure) for cell in whole if cell.row.state == "succeeded"), None)
-
-
-def ratio(value: float | None, reference: float | None) -> float | None:
-    """Return a value over full's; None where one of both is unknown or full's is not above zero."""
-    return None if value is None or reference is None or reference <= 0 else value / reference
-
-
-def table_of(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Return one row per cell with every measure and its ratio to full."""
-    rows = []
-    for cell in cells:
-        found = {"place": cell.place, "method": cell.method, "state": cell.row.state, "rate": cell.row.learning_rate}
-        for measure in MEASURES.values():
-            found[measure.label] = cell.value(measure)
-            found[f"x {measure.short}"] = ratio(cell.value(measure), full_value(cells, measure))
-        rows.append(found)
-    return pd.DataFrame(rows)
-
-
-def told(value: float | None, measure: Measure) -> str:
-    """Write a cell's number."""
-    if value is None:
-        return "?"
-    if measure.percent:
-        return f"{value:.1%}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _colour(cell: Cell | None, measure: Measure, reference: float | None) -> float | None:
@@ -219,64 +132,3 @@ def _alt(cells: Sequence[Cell], measure: Measure, reference: float | None) -> st
         value, worst = ended[-1]
         text += f" Worst: {worst.method} on {worst.place}, {told(value, measure)}."
     return text
-
-
-def _cost_axis(figure: go.Figure, axis: Measure, costs: Sequence[float]) -> None:
-    """Draw costs on a logarithmic axis where they lie more than `WIDEST` squared apart, else from zero."""
-    wide = min(costs) > 0 and max(costs) / min(costs) > WIDEST**2
-    room = 0.12 * math.log10(max(costs) / min(costs)) if wide else 0.0
-    if wide:
-        span = [math.log10(min(costs)) - room, math.log10(max(costs)) + room]
-        figure.update_xaxes(title=axis.label, type="log", dtick=1, range=span)
-    else:
-        figure.update_xaxes(title=axis.label, rangemode="tozero")
-
-
-def draw_front(cells: Sequence[Cell], front: Sequence[int], cost: str) -> Picture:
-    """Draw exact match against one cost, one mark per cell; colour and symbol tell the place, the text the method.
-
-    Args:
-        cells: those that ended, with exact match and this cost.
-        front: indices of the cells no other cell beats in both.
-        cost: a key of `MEASURES`.
-    """
-    quality, axis = MEASURES["exact_match_after"], MEASURES[cost]
-    points = [(cell.value(axis) or 0.0, cell.value(quality) or 0.0) for cell in cells]
-    best = max(range(len(cells)), key=lambda index: (points[index][1], -points[index][0]))
-    unbeaten = ", ".join(f"{cells[i].method} on {cells[i].place}" for i in front)
-    title = f"{len(front)} of {len(cells)} cells are not beaten in both exact match and {axis.short}"
-    figure = new_figure(title, height=440)
-    ordered = sorted(front, key=lambda index: points[index])
-    figure.add_scatter(
-        x=[points[i][0] for i in ordered],
-        y=[points[i][1] for i in ordered],
-        mode="lines",
-        line={"color": NEUTRAL.color, "width": 1.5, "dash": "dot"},
-        name="not beaten",
-        hoverinfo="skip",
-    )
-    for place in dict.fromkeys(cell.place for cell in cells):
-        part = [index for index, cell in enumerate(cells) if cell.place == place]
-        mark = role_mark(cells[part[0]].role)
-        figure.add_scatter(
-            x=[points[i][0] for i in part],
-            y=[points[i][1] for i in part],
-            mode="markers+text",
-            text=[cells[i].method if i in front else "" for i in part],
-            textposition="top center",
-            textfont={"size": SMALL_SIZE},
-            cliponaxis=False,
-            marker={"color": mark.color, "symbol": mark.symbol, "size": 11},
-            name=place,
-            customdata=[cells[i].row.run for i in part],
-            hovertext=[f"{cells[i].method} on {place}<br>{points[i][1]:.1%} at {points[i][0]:.3g}" for i in part],
-            hoverinfo="text",
-        )
-    _cost_axis(figure, axis, [cost for cost, _ in points])
-    figure.update_yaxes(title=quality.label, tickformat=".0%", range=[-0.03, 1.08])
-    told_best = f"{cells[best].method} on {cells[best].place} with {points[best][1]:.1%} at {points[best][0]:.3g}"
-    rows = [
-        {"place": c.place, "method": c.method, axis.label: p[0], quality.label: p[1], "not beaten": i in front}
-        for i, (c, p) in enumerate(zip(cells, points, strict=True))
-    ]
-    return Picture(figure, f"{title}: {unbeaten}. Best: {told_best}.", pd.DataFrame(rows))

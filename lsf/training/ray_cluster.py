@@ -1,6 +1,5 @@
 """What a sweep asks of Ray: a connection to a cluster that exists, its room, and workers that hold the model."""
 
-import gc
 import logging
 import os
 import signal
@@ -14,7 +13,7 @@ import ray
 
 import lsf
 from lsf.data.task import Task
-from lsf.environment import THREADING
+from lsf.environment import THREADING, spare_imports
 from lsf.errors import BadInputError, LsfError
 from lsf.jobs.sweep import Sweep
 from lsf.measure.identity import weights_hash
@@ -51,7 +50,7 @@ class SweepWorker:
         if weights_hash(loaded.model) != self.weights:
             raise BadInputError(f"The weights of {name} on {machine} differ from those here; give both the same files.")
         self.loaded = loaded
-        gc.freeze()  # every run collects garbage: the million objects that imports leave make that 20 times as long
+        spare_imports()
 
     def measured(self, part: Sweep) -> Sweep:
         """Measure the missing cells of a small sweep; what lies below the tuned blocks is kept for the next one."""

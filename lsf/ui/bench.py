@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.environment import settle_threads
+from lsf.environment import settle_threads, spare_imports
 from lsf.jobs.job import JobState, JobView, Report
 from lsf.jobs.worker import Worker
 
@@ -71,9 +71,12 @@ class Bench:
 
     def _get_ready(self, report: Report) -> None:
         report.progress(0, None, "importing torch")
-        import lsf.measure.analyze  # noqa: F401, PLC0415 - seconds; afterwards every job starts at once
+        import lsf.measure.analyze  # noqa: PLC0415 - seconds; afterwards every job starts at once
 
         self.shelf()
+        import lsf.training.run  # noqa: F401, PLC0415 - seconds; a person reads the first page meanwhile
+
+        spare_imports()
 
 
 @st.cache_resource(show_spinner=False)

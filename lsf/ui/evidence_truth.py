@@ -18,6 +18,8 @@ from lsf.ui.sweep_work import Swept, sweep_work
 from lsf.ui.work import Analysed, Source
 
 KIND = "sweep"
+MINUTE = 60.0
+"""Seconds of one on the slider."""
 DEFAULT_STEPS = 40
 """Of a run where the data has no length of its own."""
 
@@ -66,7 +68,7 @@ def _start(here: Session, source: Source) -> None:
         "Steps of each run", 1, 10_000, lesson.steps if lesson else DEFAULT_STEPS, key=f"truth-steps-{source.data}"
     )
     if st.button("Measure the truth", type="primary", icon=":material/science:", key="measure-truth"):
-        work = sweep_work(bench(), source, int(steps), 60.0 * minutes)
+        work = sweep_work(bench(), source, int(steps), MINUTE * minutes)
         bench().worker.submit(KIND, _title(source), work, here.owner)
         st.rerun()
 

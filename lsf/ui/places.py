@@ -9,7 +9,9 @@ import streamlit as st
 from lsf.analysis.plan import Plan
 from lsf.compare.pareto import non_dominated
 from lsf.compare.table import to_row
-from lsf.figures.places import MEASURES, Cell, draw_front, draw_places
+from lsf.figures.cell_front import draw_front
+from lsf.figures.cells import MEASURES, Cell
+from lsf.figures.places import draw_places
 from lsf.jobs.places import PLACES, WAYS, cell_of, grid_specs, missing, same_grid
 from lsf.jobs.queue import queue_runs
 from lsf.jobs.result import RunState

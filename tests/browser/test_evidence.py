@@ -31,7 +31,7 @@ def test_the_measured_truth_of_another_site_can_be_looked_at(tab: Tab) -> None:
     assert tab.outside == []
 
 
-def test_a_small_sweep_is_measured_while_the_page_looks_on_and_judges_the_criteria(tab: Tab) -> None:
+def test_a_sweep_is_measured_while_the_page_looks_on_until_it_is_whole_or_its_time_is_over(tab: Tab) -> None:
     page = tab.page
     tab.analyse()
     page.get_by_role("link", name="Evidence").click()
@@ -39,9 +39,7 @@ def test_a_small_sweep_is_measured_while_the_page_looks_on_and_judges_the_criter
     box = page.get_by_role("spinbutton", name="Steps of each run")
     box.fill("1")
     box.press("Enter")
-    slider = page.get_by_role("slider")
-    for key in ("Home", "ArrowRight", "ArrowRight"):  # 0.6 minutes
-        slider.press(key)
+    page.get_by_role("slider").press("Home")  # 12 seconds
     tab.button("Measure the truth")
     expect(page.get_by_text(re.compile("run: (full|blocks)")).first).to_be_visible(timeout=30_000)
     expect(page.get_by_role("button", name="Stop and keep")).to_be_visible()

@@ -14,7 +14,9 @@ from lsf.jobs.runs import load_run, read_metrics
 from tests.browser.conftest import Process, Tab, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-STEPS = 200
+STEPS = 80
+LONG = 8000
+"""Steps of a run that outlasts any test."""
 SECONDS = 240_000
 """Milliseconds in which a run of so many steps ends, also on a busy machine."""
 
@@ -51,18 +53,35 @@ def test_a_run_goes_on_from_the_page_after_the_server_was_killed_and_started_aga
     assert result["proof"]["frozen_identical"]
 
 
-def test_a_server_told_to_end_leaves_a_run_that_can_be_resumed_from_where_it_was(
+def test_a_server_told_to_end_leaves_a_run_that_a_new_one_resumes_and_that_can_be_stopped_and_kept(
     own_tab: Tab, process: Process
 ) -> None:
+    page = own_tab.page
     own_tab.analyse()
     own_tab.to_tuning()
-    own_tab.tune_alone(4000)
-    folder = the_run(process)
+    own_tab.tune_alone(LONG)
+    folder, address = the_run(process), page.url
     assert checkpoint_step(folder) is None  # a minute between checkpoints
+    page.goto("about:blank")
     process.end(signal.SIGTERM, 30)
     step = checkpoint_step(folder)
     assert step == read_metrics(folder)[-1]["step"]  # not a step is lost
     assert load_run(folder).state is RunState.INTERRUPTED
     process.start()
-    expect(own_tab.page.get_by_text(f"it can be resumed from step {step}.")).to_be_visible(timeout=60_000)
-    expect(own_tab.page.get_by_role("button", name=f"Resume from step {step}")).to_be_visible()
+    page.goto(address)  # the first page that the new server is asked for
+    expect(page.get_by_role("heading", name="Fine-tune")).to_be_visible()
+    expect(page.get_by_role("link", name="6 Compare")).to_be_visible()
+    expect(page.get_by_test_id("stSidebar")).to_have_count(0)
+    assert page.title() == "LSF: where to fine-tune"
+    expect(page.get_by_text(f"it can be resumed from step {step}.")).to_be_visible(timeout=60_000)
+    own_tab.button(f"Resume from step {step}")
+    expect(page.get_by_text(re.compile(rf"step \d+ of {LONG}")).first).to_be_visible(timeout=60_000)
+    wait_for(lambda: read_metrics(folder)[-1]["step"] > step)
+    own_tab.button("Stop and keep")
+    expect(page.get_by_role("button", name="Compare the runs")).to_be_visible(timeout=60_000)
+    wait_for((folder / "result.json").exists)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["state"] == "cancelled"
+    assert step < result["steps"] < LONG
+    assert result["metrics"]["after"]["exact_match"] is not None
+    assert list((folder / "weights").glob("*.safetensors"))

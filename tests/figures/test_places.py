@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from lsf.compare.table import Row
+from lsf.figures.cell_front import draw_front
+from lsf.figures.cells import MEASURES, Cell, table_of, told
 from lsf.figures.picture import Picture
-from lsf.figures.places import MEASURES, Cell, draw_front, draw_places, table_of, told
+from lsf.figures.places import draw_places
 
 
 def cell(place: str, method: str, exact: float | None, stored: int | None, role: str = "choice") -> Cell:

@@ -1,5 +1,5 @@
 import threading
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -38,7 +38,7 @@ class Gate:
 def test_jobs_run_in_the_order_they_came_and_know_how_many_are_ahead(worker):
     gate, order = Gate(), []
     first = worker.submit("load", "first", gate)
-    gate.started.wait(5)
+    assert gate.started.wait(5)
     others = [worker.submit("tune", str(n), lambda report, n=n: order.append(n)) for n in range(3)]
     assert [worker.view(job).position for job in (first, *others)] == [0, 1, 2, 3]
     assert worker.view(first).state is JobState.RUNNING
@@ -54,7 +54,6 @@ def test_progress_and_partial_results_are_seen_while_the_job_runs(worker):
 
     def work(report):
         report.progress(0, 4, "starting")
-        time.sleep(0.15)
         report.progress(1, 4, "one of four")
         report.partial({"step": 1})
         seen.set()
@@ -62,10 +61,9 @@ def test_progress_and_partial_results_are_seen_while_the_job_runs(worker):
         return 7
 
     job = worker.submit("analyze", "a", work)
-    seen.wait(5)
+    assert seen.wait(5)
     view = worker.view(job)
     assert (view.done, view.total, view.message, view.partial) == (1, 4, "one of four", {"step": 1})
-    assert 0.2 < view.eta_seconds < 5
     assert view.seconds > 0
     go_on.set()
     ended = worker.wait(job, 5)
@@ -149,11 +147,22 @@ def test_a_job_lets_go_of_what_it_worked_with_and_a_forgotten_one_of_its_result(
         worker.view(job)
 
 
+def test_what_is_left_is_told_from_the_pace_so_far(monkeypatch):
+    clock = 10.0
+    monkeypatch.setattr("lsf.jobs.job.time", SimpleNamespace(monotonic=lambda: clock))
+    report = Report()
+    report.progress(0, 4, "starting")
+    clock = 10.15
+    report.progress(1, 4, "one of four")
+    assert report.snapshot()["eta_seconds"] == pytest.approx(0.45)
+
+
 def test_old_jobs_are_forgotten_and_a_running_one_cannot_be(worker):
     gate = Gate()
     jobs = [worker.submit("load", "l", lambda report: None) for _ in range(KEPT_JOBS + 8)]
     worker.wait(jobs[-1], 10)
     running = worker.submit("load", "l", gate)
+    assert gate.started.wait(5)
     assert len(worker.views()) <= KEPT_JOBS + 1
     with pytest.raises(BadInputError, match="stop it first"):
         worker.forget(running)
@@ -164,20 +173,12 @@ def test_a_closed_worker_cancels_what_waits_stops_what_runs_and_takes_no_more():
     worker, gate = Worker("short"), Gate()
     running = worker.submit("tune", "r", gate, owner="ann")
     waiting = worker.submit("tune", "w", gate, owner="ann")
-    gate.started.wait(5)
+    assert gate.started.wait(5)
     worker.close()
     assert (worker.view(running).state, worker.view(running).result) == (JobState.CANCELLED, "keep")
     assert worker.view(waiting).state is JobState.CANCELLED
     with pytest.raises(BadInputError, match="takes no more jobs"):
         worker.submit("tune", "t", gate)
-
-
-def test_progress_costs_microseconds(worker):
-    report, started = Report(), time.perf_counter()
-    for step in range(20_000):
-        report.progress(step, 20_000, "step")
-        report.partial(None)
-    assert (time.perf_counter() - started) / 20_000 < 100e-6  # a step of the smallest model takes 3,000e-6 s
 
 
 def test_a_closed_worker_leaves_its_runs_interrupted_so_that_they_can_be_resumed(tmp_path):
@@ -189,7 +190,7 @@ def test_a_closed_worker_leaves_its_runs_interrupted_so_that_they_can_be_resumed
         raise RunPausedError(f"asked to {report.stop}")
 
     running, waiting = (worker.submit("tune", "r", paused, run=folder) for folder in folders)
-    gate.started.wait(5)
+    assert gate.started.wait(5)
     worker.close()
     assert (worker.view(running).state, worker.view(running).error) == (JobState.CANCELLED, "asked to pause")
     assert worker.view(waiting).state is JobState.CANCELLED

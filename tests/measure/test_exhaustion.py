@@ -11,29 +11,29 @@ import numpy as np
 import pytest
 import torch
 
+from lsf.analysis.settings import AnalysisSettings
 from lsf.data.encode import encode
-from lsf.data.task import Example
+from lsf.data.task import Example, Task, split_examples
 from lsf.errors import OutOfMemoryError
+from lsf.measure.analyze import analyze
 from lsf.measure.batches import make_batches
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.loading import load_model
+from lsf.reporting import Silent
 from tests.measure.test_reference import PAIRS, task_of
 
+ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, resource, sys
-from lsf.analysis.settings import AnalysisSettings
-from lsf.data.task import Example, split_examples
 from lsf.measure import exhaustion
 from lsf.measure.analyze import analyze
 from lsf.measure.loading import load_model
 from lsf.reporting import Silent
+from tests.measure.test_exhaustion import asked, many
 
-folder, extra, batch_size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-words = "the cat dog sat ran on under mat tree red".split()
-rows = [Example(" ".join(words[(i + j) % 10] for j in range(40)), f" {words[i % 10]}") for i in range(1500)]
-loaded, task = load_model(folder), split_examples("many", rows)
-settings = AnalysisSettings(limit=None, batch_size=8, criteria=("deviation", "gradient_norm"))
-analyze(loaded, split_examples("few", rows[:40]), settings, Silent())  # everything is imported and warm
+folder, extra = sys.argv[1], int(sys.argv[2])
+loaded = load_model(folder)
+analyze(loaded, many(40), asked(8), Silent())  # everything is imported and warm
 split = [0]
 whole = exhaustion.halves_of
 def counted(batch):
@@ -41,20 +41,31 @@ def counted(batch):
     return whole(batch)
 import lsf.measure.gradients, lsf.measure.probe
 lsf.measure.gradients.halves_of = lsf.measure.probe.halves_of = counted
-if extra:
-    with open("/proc/self/statm") as file:
-        used = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + extra, used + extra))
-settings = AnalysisSettings(limit=None, batch_size=batch_size, criteria=("deviation", "gradient_norm"))
-found = analyze(loaded, task, settings, Silent())
+task = many(1500)
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + extra, used + extra))
+found = analyze(loaded, task, asked(1500), Silent())
 print(json.dumps([split[0], found.scores("deviation"), found.scores("gradient_norm")]))
 """
 
 
-def measured(folder: Path, extra: int, batch_size: int) -> tuple[int, list[float], list[float]]:
-    """Analyse in a process of its own that may take `extra` more bytes (0: any) than it has once it is warm."""
-    arguments = [sys.executable, "-c", PROGRAM, str(folder), str(extra), str(batch_size)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False)
+def many(n: int) -> Task:
+    """Return so many examples of 40 words."""
+    words = "the cat dog sat ran on under mat tree red".split()
+    rows = [Example(" ".join(words[(i + j) % 10] for j in range(40)), f" {words[i % 10]}") for i in range(n)]
+    return split_examples("many", rows)
+
+
+def asked(batch_size: int) -> AnalysisSettings:
+    """Return what is analysed, all in batches of one size."""
+    return AnalysisSettings(limit=None, batch_size=batch_size, criteria=("deviation", "gradient_norm"))
+
+
+def limited(folder: Path, extra: int) -> tuple[int, list[float], list[float]]:
+    """Analyse in one batch, in a process of its own that may take `extra` more bytes than it has once it is warm."""
+    arguments = [sys.executable, "-c", PROGRAM, str(folder), str(extra)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     return tuple(json.loads(done.stdout.splitlines()[-1]))
 
@@ -63,12 +74,11 @@ def measured(folder: Path, extra: int, batch_size: int) -> tuple[int, list[float
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="limits memory as Linux does")
 def test_too_large_a_batch_is_halved_until_it_fits_and_the_numbers_stay(tiny: Callable[[str], Path]) -> None:
     folder = tiny("llama")
-    splits, deviation, gradient = measured(folder, 0, 16)
-    assert splits == 0
-    limited = measured(folder, 60_000_000, 1500)
-    assert limited[0] > 0
-    np.testing.assert_allclose(limited[1], deviation, rtol=1e-5)
-    np.testing.assert_allclose(limited[2], gradient, rtol=1e-3)
+    splits, deviation, gradient = limited(folder, 60_000_000)
+    assert splits > 0
+    found = analyze(load_model(str(folder)), many(1500), asked(16), Silent())
+    np.testing.assert_allclose(deviation, found.scores("deviation"), rtol=1e-5)
+    np.testing.assert_allclose(gradient, found.scores("gradient_norm"), rtol=1e-3)
 
 
 def test_halves_hold_the_same_positions(tiny: Callable[[str], Path]) -> None:

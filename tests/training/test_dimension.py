@@ -33,7 +33,7 @@ class Collecting(Silent):
 
 def test_both_methods_are_searched_under_every_seed_and_every_point_is_told(loaded, task):
     report = Collecting()
-    settings = replace(SETTINGS, share=0.3, seeds=2)
+    settings = replace(SETTINGS, share=0.3, seeds=2, high=100, bisections=0)
     study = study_dimension(loaded, task, full_plan(loaded.info.name, 4), settings, report)
     assert [(curve.method, curve.seed) for curve in study.curves] == [("said", 0), ("did", 0), ("said", 1), ("did", 1)]
     assert len(study.full) == 2

@@ -14,6 +14,7 @@ from lsf.errors import BadInputError, RunError
 from lsf.jobs.runs import read_metrics
 from lsf.measure.loading import load_model
 from lsf.training.caching import cache_root, decide, forget_states, open_caching
+from lsf.training.fitting import FitSettings, StepRow, fit
 from lsf.training.methods import METHODS, Scene
 from lsf.training.run import tune
 from lsf.training.states import States
@@ -54,18 +55,19 @@ def encoded(loaded, task):
 
 
 @pytest.mark.parametrize("family", ROWS)
-def test_the_stand_in_gives_the_same_losses_in_every_family(tiny, family, task, spec, folder):
-    model = load_model(str(tiny(family)), "float32", "cpu")
-    last = Plan("tiny", model.info.n_blocks, (model.info.n_blocks - 1,))
+def test_the_stand_in_gives_the_same_losses_in_every_family(tiny, family, task, tmp_path):
+    base = load_model(str(tiny(family)), "float32", "cpu")
+    last, rows = Plan("tiny", base.info.n_blocks, (base.info.n_blocks - 1,)), encoded(base, task)
+    settings = FitSettings(1e-3, 8, 6, 0, 0.01, 0, "float32")
     found = []
     for kind in ("off", "memory"):
-        asked = replace(spec, plan=last, steps=8, batch_size=6, learning_rate=1e-3, cache=kind, eval_limit=4)
-        place = folder(asked)
-        result = tune(model, task, asked, place)
-        found.append(losses(place))
-    assert np.abs(found[0] - found[1]).max() <= 1e-5
-    assert result.cache is not None
-    assert result.cache["served"] == 48
+        model, seen = METHODS["full"].prepare(base, last, Scene()), list[StepRow]()
+        caching = open_caching(base, model, last, rows, kind, 48)
+        fit(model, rows, settings, tmp_path, seen.append, lambda: None, prefix=caching.prefix)
+        found.append([row.loss for row in seen])
+    assert len(found[0]) == 8
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
+    assert caching.told()["served"] == 48
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])

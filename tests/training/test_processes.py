@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
+from lsf.cli import main
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import list_runs, load_run, read_metrics
 
@@ -64,15 +64,9 @@ def tune_command(model, data, runs, *more):
     return ["-m", "lsf", "tune", *asked, "--learning-rate", "0.003", "--runs", str(runs), *more]
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def launched(command, n, *how):
     launcher = [sys.executable, "-m", "accelerate.commands.launch", *(how or ("--multi_gpu",))]
-    ground = ["--num_processes", str(n), "--num_machines", "1", "--main_process_port", str(free_port())]
+    ground = ["--num_processes", str(n), "--num_machines", "1", "--main_process_port", "0"]
     return [*launcher, *ground, *command, "--device", "cpu"]
 
 
@@ -114,6 +108,7 @@ def test_fsdp_gives_the_losses_of_one_process_and_goes_on_after_a_kill(tiny, dat
     process = subprocess.Popen(sharded(command("killed")), cwd=ROOT, env=whole, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 120
     while not list((tmp_path / "killed").glob("*/checkpoints/step-*")):
+        assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < end, "no checkpoint in time"
         time.sleep(0.002)
     family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
@@ -139,11 +134,11 @@ def test_fsdp_on_cpus_is_refused_where_accelerate_would_run_something_else(tiny,
     assert not list((tmp_path / "runs").glob("*/spec.json"))
 
 
-def test_sigterm_pauses_a_run_and_resume_goes_on_with_it(tiny, data, tmp_path):
+def test_sigterm_pauses_a_run_and_resume_goes_on_with_it(tiny, data, tmp_path, capfd):
     runs = tmp_path / "runs"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, *tune_command(tiny("llama"), data, runs)]
-    command[command.index("20")] = "1000"
+    command[command.index("20")] = "300"
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while not (list_runs(runs) and len(read_metrics(list_runs(runs)[0].folder)) > 5):
@@ -159,14 +154,13 @@ def test_sigterm_pauses_a_run_and_resume_goes_on_with_it(tiny, data, tmp_path):
     step = read_metrics(folder)[-1]["step"]
     assert f"it can be resumed from step {step}" in str(stopped.problem)
     again = [sys.executable, "-m", "lsf", "tune", "--resume", str(folder)]
-    refused = subprocess.run([*again, "--steps", "3"], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert refused.returncode == 2
-    assert "--resume says everything already; leave out --steps" in refused.stderr
+    assert main(["tune", "--resume", str(folder), "--steps", "3"]) == 2
+    assert "--resume says everything already; leave out --steps" in capfd.readouterr().err
     done = subprocess.run(again, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr[-3000:]
     steps = [row["step"] for row in read_metrics(folder)]
     assert steps == sorted(set(steps))
-    assert steps[-1] == 1000
+    assert steps[-1] == 300
     result = load_run(folder).result
     assert result is not None
     assert result.resumed_at == step

@@ -70,7 +70,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_very_end_of_an_uninterrupted_one(
 
 def test_a_run_whose_process_is_killed_goes_on_from_its_checkpoint_to_the_same_end(tiny, loaded, tmp_path, folder):
     runs = tmp_path / "runs"
-    command = [sys.executable, "-m", "tests.training.killed_run", str(tiny("llama")), str(runs), "300", "10"]
+    command = [sys.executable, "-m", "tests.training.killed_run", str(tiny("llama")), str(runs), "120", "10"]
     process = subprocess.Popen(command, cwd=ROOT)
     try:
         end = time.monotonic() + 60
@@ -87,7 +87,7 @@ def test_a_run_whose_process_is_killed_goes_on_from_its_checkpoint_to_the_same_e
     resumed = tune(loaded, task, spec, broken)
     assert resumed.resumed_at is not None
     assert resumed.resumed_at % 10 == 0
-    assert [row["step"] for row in read_metrics(broken)] == list(range(301))
+    assert [row["step"] for row in read_metrics(broken)] == list(range(121))
     whole = folder(spec)
     tune(loaded, task, spec, whole)
     assert_same_end(broken, whole)

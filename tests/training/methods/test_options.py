@@ -9,6 +9,7 @@ from lsf.analysis.plan import Plan
 from lsf.cli import main
 from lsf.errors import BadInputError, UnknownNameError
 from lsf.jobs.spec import RunSpec, load_spec
+from lsf.options import describe_setting
 from lsf.training.catalogue import CATALOGUE, describe, options_of
 from lsf.training.methods import METHODS
 from lsf.training.methods.projections import KINDS
@@ -22,10 +23,9 @@ def spec_of(method, **changes):
 
 
 def test_a_spec_has_the_methods_own_rate_unless_one_is_given():
-    assert {spec_of(name).learning_rate for name in METHODS} == {way.learning_rate for way in CATALOGUE.values()}
+    assert [spec_of(name).learning_rate for name in METHODS] == [CATALOGUE[name].learning_rate for name in METHODS]
     assert spec_of("lora", learning_rate=0.5).learning_rate == 0.5
     assert spec_of("lora", learning_rate=None).learning_rate is None
-    assert len({way.learning_rate for way in CATALOGUE.values()}) > 2
 
 
 def test_a_spec_with_options_comes_back_from_its_file_whole(tmp_path):
@@ -70,13 +70,14 @@ def test_options_of_the_command_line_are_read_as_their_fields_say():
         read_pairs("adapter", record, ["depth=2"])
 
 
-def test_the_help_of_tune_names_every_option_of_every_method(capsys):
+def test_the_help_of_tune_names_every_option_of_every_method(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "10000")  # no line is broken
     with pytest.raises(SystemExit):
         main(["tune", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     for name, way in CATALOGUE.items():
-        for item in fields(way.options):
-            assert item.metadata["meaning"].split(";")[0].split(":")[0] in shown, (name, item.name)
+        told = ", ".join(describe_setting(item) for item in fields(way.options))
+        assert not told or f"{name}: {told}" in shown
 
 
 def test_every_option_has_a_meaning_and_its_default_is_accepted():
