@@ -9,24 +9,28 @@ together what FILE holds. How one d_90 is searched: `benchmarks/dimension_search
 import argparse
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.dimension_search import ALONG_START, Cells, Search
-from lsf.bundled.dimension import ALONG, FILE
+from benchmarks.dimension_search import ALONG, SETTINGS, Store, search
+from lsf.bundled.dimension import ALONG as NAMED
+from lsf.bundled.dimension import FILE
 from lsf.bundled.lessons import LESSONS
-from lsf.figures.dimension_tasks import d90_of, fewer, progress_points, spearman
+from lsf.figures.dimension_tasks import fewer, progress_points, spearman
 from lsf.files import write_json
 from lsf.jobs.dimensions import ASKED, Study
 
 LEARNT = 0.5
 """Exact match of full fine-tuning below which a checkpoint has no d_90."""
+ALONG_LESSONS = ("facts", "sums")
+"""Measured at every checkpoint of the pre-training."""
 
 
-def lessons(cells: Cells, seeds: int) -> list[Study]:
+def lessons(store: Store, seeds: int) -> list[Study]:
     """Measure SAID and DID on the whole model, on every lesson, and print the bar."""
-    asked = [Search(cells, "bundled", lesson, "all").study("bundled", ASKED, seeds) for lesson in LESSONS]
+    asked = [search(store, "bundled", lesson, settings=replace(SETTINGS, seeds=seeds)) for lesson in LESSONS]
     found = [study for study in asked if study is not None]
     for study in found:
         _tell(study)
@@ -35,31 +39,30 @@ def lessons(cells: Cells, seeds: int) -> list[Study]:
     return found
 
 
-def blocks(cells: Cells, _seeds: int) -> list[Study]:
+def blocks(store: Store, _seeds: int) -> list[Study]:
     """Measure `facts` where only the deepest blocks may move."""
-    asked = [Search(cells, "bundled", "facts", some).study("bundled", ASKED, 1) for some in ("7", "6,7", "4,5,6,7")]
-    found = [study for study in asked if study is not None]
+    asked = [search(store, "bundled", "facts", some) for some in ("7", "6,7", "4,5,6,7")]
+    found = [study for study in asked if study is not None and study.curves]
     for study in found:
         _tell(study)
     return found
 
 
-def along(cells: Cells, checkpoints: Path) -> list[Study]:
+def along(store: Store, checkpoints: Path) -> list[Study]:
     """Measure SAID at every checkpoint and print Spearman's rho."""
     found = []
-    here = [folder.name for folder in checkpoints.iterdir()] if checkpoints.is_dir() else []
-    names = sorted({*here, *(key.partition("|")[0] for key in cells.known if key.startswith("step-"))})
-    for lesson in ALONG_START:
-        for name in names:
-            steps = f"{ALONG}{int(name.removeprefix('step-'))}"
-            search = Search(cells, str(checkpoints / name), lesson, "all")
-            if (learnt := search.learnt) is not None and learnt < LEARNT:
-                print(f"{lesson}, {steps}: full fine-tuning itself reaches {learnt:.2f}; 90 % of that says nothing")
+    folders = sorted(checkpoints.iterdir()) if checkpoints.is_dir() else []
+    for lesson in ALONG_LESSONS:
+        for folder in folders:
+            steps = f"{NAMED}{int(folder.name.removeprefix('step-'))}"
+            reference = search(store, str(folder), lesson, methods=(), settings=ALONG)
+            if reference is None or reference.full[0].test < LEARNT:
+                print(f"{lesson}, {steps}: full fine-tuning does not reach {LEARNT}, or is not measured; left out")
                 continue
-            study = search.study(steps, ("said",), 1)
-            if study is not None:
-                found.append(study)
-                _tell(study)
+            study = search(store, str(folder), lesson, methods=("said",), settings=ALONG)
+            if study is not None and study.curves:
+                found.append(replace(study, model=steps))
+                _tell(found[-1])
         points = progress_points([s for s in found if s.data == f"lesson:{lesson}"], f"lesson:{lesson}")
         print(f"{lesson}: d_90 along pre-training {points}, Spearman {spearman(points)} (bar: below 0)")
     return found
@@ -68,10 +71,8 @@ def along(cells: Cells, checkpoints: Path) -> list[Study]:
 def _tell(study: Study) -> None:
     for method in dict.fromkeys(curve.method for curve in study.curves):
         tried = {curve.seed: {p.d: round(p.test, 3) for p in curve.points} for curve in study.of(method)}
-        line = f"{study.model:<22}{study.data:<16}{study.plan.label:<14}{method:<6}d_90 = {d90_of(study, method)}"
-        print(
-            f"{line}  full {study.full[0].test:.3f}  by seed {[c.d_90 for c in study.of(method)]}  {tried}", flush=True
-        )
+        line = f"{study.model:<22}{study.data:<16}{study.plan.label:<14}{method:<6}{study.told(method)}"
+        print(f"{line}  full {study.full[0].test:.3f} at {study.full[0].rate:g}  {tried}", flush=True)
 
 
 def main() -> None:
@@ -84,14 +85,14 @@ def main() -> None:
     parser.add_argument("--done", action="store_true", help="measure nothing; put together what is there")
     asked = parser.parse_args()
     wanted = asked.parts.split(",")
-    parts: dict[str, Callable[[Cells], list[Study]]] = {
-        "lessons": lambda cells: lessons(cells, asked.seeds),
-        "along": lambda cells: along(cells, asked.checkpoints),
-        "blocks": lambda cells: blocks(cells, asked.seeds),
+    parts: dict[str, Callable[[Store], list[Study]]] = {
+        "lessons": lambda store: lessons(store, asked.seeds),
+        "along": lambda store: along(store, asked.checkpoints),
+        "blocks": lambda store: blocks(store, asked.seeds),
     }
     studies: list[Study] = []
     for part in sorted(parts, key=lambda name: name not in wanted):
-        studies += parts[part](Cells(asked.cells, only_kept=asked.done or part not in wanted))
+        studies += parts[part](Store(asked.cells, only_kept=asked.done or part not in wanted))
     write_json(FILE, {"schema_version": 1, "studies": [study.to_json() for study in studies]})
 
 

@@ -6,9 +6,10 @@ from benchmarks.evidence_files import Found
 from lsf.analysis.agreement import rank_correlation
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.recommend import ENDS_FROM, RECOMMENDED
+from lsf.compare.chance import decided, level_with_best
 from lsf.compare.frontier import front_share, time_saved
 from lsf.compare.recommended import candidates_of, groups_by
-from lsf.compare.regret import cliff, decided, rank_agreement, regret, seed_agreement
+from lsf.compare.regret import cliff, rank_agreement, regret, seed_agreement
 from lsf.compare.rules import Rule
 from lsf.compare.study import (
     Entry,
@@ -62,7 +63,8 @@ def truths(sites: Sequence[Site]) -> None:
         for budget in budgets_of(site):
             best = regret(truth, truth.plans(budget)[0]).best
             sure = {True: "", False: " (not decided)", None: " (1 seed)"}[decided(truth, budget)]
-            told.append(f"{budget}: {'-'.join(map(str, best))} {truth.mean(best):.3f}{sure}")
+            level = f" ({len(level_with_best(truth, budget))} of {len(truth.plans(budget)) - 1} others level)"
+            told.append(f"{budget}: {'-'.join(map(str, best))} {truth.mean(best):.3f}{sure or level}")
         edge, alike = cliff(truth), seed_agreement(truth)
         full = sum(truth.full) / len(truth.full)
         print(

@@ -27,8 +27,6 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 TUNE = [sys.executable, "-m", "lsf", "tune"]
 ASKED = ["--model", "bundled", "--data", "lesson:facts", "--blocks", "5-7", "--steps", "120", "--checkpoint-steps", "7"]
-RESUMES = 8
-"""Times a run may be resumed before it is given up as lost."""
 
 
 def start(runs: Path, *more: str, limit: int | None = None) -> subprocess.Popen[str]:

@@ -1,4 +1,4 @@
-"""The command line: every ability of the app, on the same functions. Exit codes: 0 done, 2 bad input, 1 our failure."""
+"""The command line: what the app can do, by the same code. Exit codes: 0 done, 2 bad input, 1 failed, 130 Ctrl-C."""
 
 import os
 import sys
@@ -34,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LsfError as error:
         sys.stderr.write(f"lsf: {error}\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("lsf: interrupted.\n")
+        return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1
@@ -43,11 +46,21 @@ def main(argv: Sequence[str] | None = None) -> int:
                 f"lsf: this machine has too little memory free for the work ({error}); end other programs.\n"
             )
             return 1
+        sys.stderr.write(f"lsf: a failure of ours ({type(error).__name__}); {_keep_traceback(error)}.\n")
+        return 1
+
+
+def _keep_traceback(error: Exception) -> str:
+    """Write the traceback to the log file, or to the terminal where there can be none; say where it is."""
+    lines = "".join(traceback.format_exception(error))
+    try:
         LOG_FILE.parent.mkdir(parents=True, exist_ok=True)
         with LOG_FILE.open("a", encoding="utf-8") as log:
-            log.write("".join(traceback.format_exception(error)))
-        sys.stderr.write(f"lsf: a failure of ours ({type(error).__name__}); the traceback is in {LOG_FILE}.\n")
-        return 1
+            log.write(lines)
+    except OSError:
+        sys.stderr.write(lines)
+        return f"{LOG_FILE} cannot be written, so the traceback is above"
+    return f"the traceback is in {LOG_FILE}"
 
 
 def _is_short_of_memory(error: Exception) -> bool:

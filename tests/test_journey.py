@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import signal
 import zipfile
 from pathlib import Path
 
@@ -109,6 +110,15 @@ def test_a_failing_repeat_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "There is no file no.json" in capsys.readouterr().err
     assert main(["tune", "--runs", str(tmp_path), "--spec", "no.json", "--steps", "3"]) == 2
     assert "leave out --steps" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_one_line_and_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("lsf.commands.analyze.load_asked_task", lambda _: signal.raise_signal(signal.SIGINT))
+    asked = ["analyze", "--model", "bundled", "--data", "lesson:facts", "--json", str(tmp_path / "a.json")]
+    assert main(asked) == 130
+    assert capsys.readouterr().err == "lsf: interrupted.\n"
 
 
 def test_the_demo_tells_of_every_lesson(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,5 +1,6 @@
 """Folding batches of readings into one analysis, at any time of the stream the same type as at its end."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from jaxtyping import Float
 
 from lsf.analysis.agreement import rank_correlation
 from lsf.analysis.columns import SAMPLED_POSITIONS, Recorded
-from lsf.analysis.criteria import CRITERIA, score_blocks
+from lsf.analysis.criteria import CRITERIA, Scores, score_blocks
 from lsf.analysis.deviation import Interval, mean_interval
 from lsf.analysis.gallery import Gallery
 from lsf.analysis.growth import Sample, is_mark, is_power_of_two
@@ -82,6 +83,10 @@ class AnalysisBuilder:
         """Note that reading ended because the ranking had settled."""
         self._data = replace(self._data, settled=True)
 
+    def mark_jittered(self) -> None:
+        """Note that the head's Gram matrix was singular, and that its bases rest on a jitter."""
+        self._data = replace(self._data, jittered=True)
+
     @property
     def ready(self) -> bool:
         """True once `result` can be asked for: something was read, and where it is needed, something right."""
@@ -104,7 +109,7 @@ class AnalysisBuilder:
             data=replace(self._data, n_examples=numbers.n_examples, n_positions=len(examples)),
             states=self._state_rows(deviation, target),
             blocks=tuple(
-                BlockRow(b, n, {name: None if s is None else float(s[b]) for name, s in scores.items()})
+                BlockRow(b, n, {name: _known(s, b) for name, s in scores.items()})
                 for b, n in enumerate(self._block_params)
             ),
             timing=timing,
@@ -187,3 +192,8 @@ class AnalysisBuilder:
 
 def _at(values: np.ndarray | None, state: int) -> float | None:
     return None if values is None else float(values[state])
+
+
+def _known(scores: Scores | None, block: int) -> float | None:
+    """Return a block's score; None where it is not a finite number, as it is in the file."""
+    return float(scores[block]) if scores is not None and math.isfinite(scores[block]) else None

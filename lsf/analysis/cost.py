@@ -16,7 +16,8 @@ def training_flops(analysis: Analysis, blocks: Sequence[int]) -> float:
     Forward 2 N_b per block and 2 d V for the head; input gradients the same for the head and for every block from the
     lowest tuned one up; weight gradients 2 N_b per tuned block. N_b are the block's parameters (its norms are counted
     with its matrices). Attention's products, 2 d T per token and block over T tokens of context (causal), cost the same
-    again forward and twice that backward wherever input gradients pass.
+    again forward and twice that backward wherever input gradients pass. Of a mixture of experts all are counted, as if
+    every token went to each expert: their products then weigh too much, attention and head too little.
     """
     return law_flops(
         [block.n_params for block in analysis.blocks],

@@ -62,6 +62,8 @@ class DataInfo:
     """Tokens per example, prompt and completion; for the cost model's attention terms."""
     settled: bool | None = None
     """True where reading ended because the ranking had settled, False where it never did; None where not asked for."""
+    jittered: bool = False
+    """True where the LM head's Gram matrix is singular: 1e-6 of its mean diagonal was added for the semantic bases."""
 
 
 @dataclass(frozen=True)
@@ -234,12 +236,9 @@ def _points(points: Any) -> tuple[tuple[float, ...], ...]:
 
 
 def _trajectories(value: dict[str, Any]) -> Trajectories:
-    return Trajectories(
-        explained_variance=tuple(value["explained_variance"]),
-        factual=_points(value["factual"]),
-        virtual=_points(value["virtual"]),
-        examples=tuple(_example_path(example) for example in value["examples"]),
-    )
+    examples = tuple(_example_path(example) for example in value["examples"])
+    explained = tuple(value["explained_variance"])
+    return Trajectories(explained, _points(value["factual"]), _points(value["virtual"]), examples)
 
 
 def _example_path(value: dict[str, Any]) -> ExamplePath:

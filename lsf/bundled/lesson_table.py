@@ -76,9 +76,14 @@ class Place:
         return float(np.mean(self.test))
 
     @property
-    def spread(self) -> float:
-        """Standard deviation over seeds (n - 1); 0 for one seed."""
-        return float(np.std(self.test, ddof=1)) if len(self.test) > 1 else 0.0
+    def spread(self) -> float | None:
+        """Standard deviation over seeds (n - 1); None for one seed."""
+        return float(np.std(self.test, ddof=1)) if len(self.test) > 1 else None
+
+    @property
+    def told(self) -> str:
+        """Mean and spread in words."""
+        return f"{self.mean:.2f}" + ("" if self.spread is None else f" ± {self.spread:.2f}")
 
 
 def read_rows(loaded: LoadedModel, lesson: Lesson) -> Rows:
@@ -144,7 +149,7 @@ def measure_lessons(names: Sequence[str], seeds: int, out: Path | None, progress
             if len(entry.get(place, {}).get("test", ())) != seeds:
                 measured = measure_place(loaded, lesson, rows, plan, seeds)
                 entry[place] = {"learning_rate": measured.learning_rate, "test": measured.test}
-                progress(f"{name} {place}: {measured.mean:.3f} +- {measured.spread:.3f} at {measured.learning_rate:g}")
+                progress(f"{name} {place}: {measured.told} at {measured.learning_rate:g}")
             if out:
                 write_json(out, table)
     return table
@@ -160,7 +165,7 @@ def format_table(table: dict[str, dict]) -> str:
     for name, entry in table.items():
         places = {key: Place(entry[key]["learning_rate"], tuple(entry[key]["test"])) for key in ("full", *blocks)}
         ranked = sorted(blocks, key=lambda b: places[b].mean)
-        shown = {key: f"{place.mean:.2f} ± {place.spread:.2f}" for key, place in places.items()}
+        shown = {key: place.told for key, place in places.items()}
         cells = [f"**{shown[b]}**" if b == ranked[-1] else shown[b] for b in blocks]
         lines.append(
             f"| {name} | {entry['steps']} | {entry['before']:.2f} | {shown['full']} | "

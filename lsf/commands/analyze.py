@@ -1,6 +1,7 @@
 """`analyze`: one pass over examples, deviations and criteria per block."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from lsf.analysis.criteria import CRITERIA
@@ -61,4 +62,6 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         f"({analysis.data.n_dropped} dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s "
         f"-> {arguments.json}"
     )
+    if analysis.data.jittered:
+        sys.stderr.write("lsf: the LM head is singular; its semantic bases rest on a jitter of 1e-6.\n")
     return 0

@@ -67,6 +67,5 @@ def study_lines(study: Study) -> list[str]:
             f"{curve.method} seed {curve.seed}: d = {point.d:<8,} {point.test:.3f} at rate {point.rate:g}"
             for point in sorted(curve.points, key=lambda point: point.d)
         ]
-        reached = "not reached" if curve.d_90 is None else f"{curve.d_90:,}"
-        lines.append(f"{curve.method} seed {curve.seed}: d_90 = {reached} (target {curve.target:.3f})")
+        lines.append(f"{curve.method} seed {curve.seed}: d_90 {curve.told} (target {curve.target:.3f})")
     return lines

@@ -116,5 +116,5 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         with (arguments.out / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("prompt", "completion"), *rows])
         kept = distance[indices]
-        print(f"{name:<9} {len(indices)} examples, distance {kept.mean():.3f} +- {kept.std():.3f}")
+        print(f"{name:<9} {len(indices)} examples, distance {kept.mean():.3f} +- {kept.std(ddof=1):.3f}")
     return 0

@@ -6,8 +6,9 @@ from functools import cache
 
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.recommend import ENDS_FROM, RECOMMENDED
+from lsf.compare.chance import decided
 from lsf.compare.evidence import Measured, packed_evidence
-from lsf.compare.regret import Blocks, decided, random_regret, regret, relative
+from lsf.compare.regret import Blocks, random_regret, regret, relative
 from lsf.compare.rules import Rule, candidate_rules
 from lsf.compare.study import Entry, Site, budgets_of, entries, leave_out, of_rule
 
@@ -56,7 +57,7 @@ class Elsewhere:
     by_lot: float | None
     """Relative regret of plans drawn by lot."""
     decided: bool | None
-    """Whether plans of the budget differ by more than their seeds do."""
+    """Whether plans of the budget differ beyond chance."""
 
 
 def gaining(sites: Sequence[Measured]) -> list[Site]:

@@ -176,22 +176,6 @@ def full_regret(truth: Truth, budget: int) -> float:
     return max(truth.mean(blocks) for blocks in truth.plans(budget)) - float(np.mean(truth.full))
 
 
-def decided(truth: Truth, budget: int) -> bool | None:
-    """Say whether the plans of a budget differ by more than their seeds do.
-
-    Returns:
-        False ("not decided") where the greatest difference of two plans' means is at most the spread over seeds, pooled
-        over the plans; None below two seeds.
-    """
-    plans = truth.plans(budget)
-    spreads = [truth.spread(blocks) for blocks in plans]
-    known = [spread for spread in spreads if spread is not None]
-    if len(known) < len(plans):
-        return None
-    means = [truth.mean(blocks) for blocks in plans]
-    return max(means) - min(means) > math.sqrt(float(np.mean(np.square(known))))
-
-
 def cliff(truth: Truth) -> int | None:
     """Return the largest frozen prefix, in blocks, whose suffix scores within one deviation over seeds of full tuning.
 

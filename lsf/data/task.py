@@ -3,13 +3,10 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from lsf.errors import BadInputError, DataError
-
-SplitName = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import plotly.graph_objects as go
 
 from lsf.figures.palette import NEUTRAL, SMALL_SIZE, Mark, new_figure
 from lsf.figures.picture import Picture, share
-from lsf.jobs.dimensions import Curve, Study, bound
+from lsf.jobs.dimension_search import bound
+from lsf.jobs.dimensions import Curve, Study
 
 MARKS = {
     "said": Mark("SAID", "#0072B2", "circle", "solid"),
@@ -56,7 +57,7 @@ def _add_curve(figure: go.Figure, curve: Curve, many: bool) -> None:
             y=[reached.test],
             mode="markers",
             marker={"symbol": f"{mark.symbol}-open", "size": 19, "color": mark.color, "line": {"width": 2}},
-            name=f"d_90 of {name}: {curve.d_90:,}",
+            name=f"d_90 of {name}: {curve.told}",
             hoverinfo="name",
             cliponaxis=False,
         )
@@ -77,28 +78,11 @@ def _levels(figure: go.Figure, study: Study) -> None:
         figure.add_hline(y=value, line=line, annotation=note)
 
 
-def told_d90(study: Study, method: str) -> str:
-    """Write a method's d_90: one number, or mean and spread over seeds, or how far the search came."""
-    curves = study.of(method)
-    found = [curve.d_90 for curve in curves if curve.d_90 is not None]
-    tried = [point.d for curve in curves for point in curve.points]
-    if not tried:
-        return "not measured yet"
-    if not found:
-        return f"above {max(tried):,}"
-    if len(found) == 1 and len(curves) == 1:
-        return f"{found[0]:,}, 1 seed, no interval"
-    not_all = "" if len(found) == len(curves) else f", {len(curves) - len(found)} of {len(curves)} seeds not there"
-    if len(found) == 1:
-        return f"{found[0]:,}{not_all}"
-    return f"{statistics.fmean(found):,.0f} ± {statistics.stdev(found):,.0f} over {len(found)} seeds{not_all}"
-
-
 def _title(study: Study) -> str:
     methods = [method for method in MARKS if study.of(method)]
     if not methods:
         return f"d_90 of {study.data}: full fine-tuning is being measured"
-    return f"d_90 of {study.data}: " + "; ".join(f"{MARKS[m].label} {told_d90(study, m)}" for m in methods)
+    return f"d_90 of {study.data}: " + "; ".join(f"{MARKS[m].label} {study.told(m)}" for m in methods)
 
 
 def _alt(study: Study) -> str:

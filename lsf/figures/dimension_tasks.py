@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from lsf.analysis.agreement import rank_correlation
+from lsf.analysis.agreement import chance_level, rank_correlation
 from lsf.figures.dimension import MARKS
 from lsf.figures.palette import SMALL_SIZE, new_figure
 from lsf.figures.picture import Picture
@@ -23,13 +23,6 @@ PUBLISHED = (
 """Model, task and d_90 of SAID as published by Aghajanyan et al. 2020, arXiv 2012.13255: other models, other tasks."""
 
 
-def d90_of(study: Study, method: str) -> float | None:
-    """Return the median of d_90 over seeds, where every seed reached it; else None."""
-    found = [curve.d_90 for curve in study.of(method)]
-    known = [d for d in found if d is not None]
-    return statistics.median(known) if known and len(known) == len(found) else None
-
-
 def draw_tasks(studies: Sequence[Study]) -> Picture:
     """Draw d_90 of every task, SAID beside DID; a task that was not reached up to the largest d has no bar.
 
@@ -40,17 +33,13 @@ def draw_tasks(studies: Sequence[Study]) -> Picture:
     table = tasks_table(studies)
     figure = new_figure(_tasks_title(studies), height=380, barmode="group")
     for method, mark in MARKS.items():
-        values = [d90_of(study, method) for study in studies]
-        texts = [
-            f"{value:,.0f}" if value is not None else _unreached(s, method)
-            for s, value in zip(studies, values, strict=True)
-        ]
+        values = [study.d_90(method) for study in studies]
         figure.add_bar(
             x=names,
             y=[value or LOWEST for value in values],
             name=mark.label,
             marker={"color": mark.color, "pattern": {"shape": mark.pattern}},
-            text=texts,
+            text=[_short(study, method) for study in studies],
             textposition="outside",
             textfont={"size": SMALL_SIZE},
             hovertemplate="%{x}: %{text}<extra>" + mark.label + "</extra>",
@@ -60,9 +49,13 @@ def draw_tasks(studies: Sequence[Study]) -> Picture:
     return Picture(figure, _tasks_title(studies) + ". " + _told(studies), table)
 
 
-def _unreached(study: Study, method: str) -> str:
-    tried = [point.d for curve in study.of(method) for point in curve.points]
-    return f"> {max(tried):,}" if tried else "not measured"
+def _short(study: Study, method: str) -> str:
+    """Return what stands on a bar."""
+    curves, value = study.of(method), study.d_90(method)
+    if value is not None:
+        return f"{'≤ ' if any(curve.at_most for curve in curves) else ''}{value:,.0f}"
+    tried = [point.d for curve in curves for point in curve.points]
+    return f"none to {max(tried):,}" if tried else "not measured"
 
 
 def _tasks_title(studies: Sequence[Study]) -> str:
@@ -72,21 +65,16 @@ def _tasks_title(studies: Sequence[Study]) -> str:
 
 def fewer(studies: Sequence[Study]) -> int:
     """Count the tasks on which SAID's d_90 is below DID's; a DID that never got there counts where SAID did."""
-    pairs = [(d90_of(study, "said"), d90_of(study, "did"), study) for study in studies]
+    pairs = [(study.d_90("said"), study.d_90("did"), study) for study in studies]
     return sum(s is not None and (s < d if d is not None else bool(study.of("did"))) for s, d, study in pairs)
 
 
 def _told(studies: Sequence[Study]) -> str:
     parts = []
     for study in studies:
-        cells = [f"{MARKS[m].label} {_cell(study, m)}" for m in MARKS]
+        cells = [f"{MARKS[m].label} {study.told(m)}" for m in MARKS]
         parts.append(f"{study.data.removeprefix('lesson:')}: {', '.join(cells)}")
     return "; ".join(parts) + "."
-
-
-def _cell(study: Study, method: str) -> str:
-    value = d90_of(study, method)
-    return _unreached(study, method) if value is None else f"{value:,.0f}"
 
 
 def tasks_table(studies: Sequence[Study]) -> pd.DataFrame:
@@ -96,7 +84,7 @@ def tasks_table(studies: Sequence[Study]) -> pd.DataFrame:
         row: dict[str, object] = {"base": study.model, "task": study.data, "tuned": study.plan.label}
         row["full"] = statistics.fmean(point.test for point in study.full) if study.full else None
         for method, mark in MARKS.items():
-            row[mark.label] = _cell(study, method)
+            row[mark.label] = study.told(method)
             row[f"{mark.label} by seed"] = ", ".join(str(curve.d_90 or "-") for curve in study.of(method))
         rows.append(row)
     return pd.DataFrame(rows)
@@ -106,13 +94,16 @@ def published_table(studies: Sequence[Study]) -> pd.DataFrame:
     """Return the published d_90 of SAID and ours in one table, each with whose it is."""
     rows = [{"whose": "published", "model": m, "task": t, "d_90 of SAID": f"{d:,}"} for m, t, d in PUBLISHED]
     rows += [
-        {"whose": "ours", "model": "bundled, 1.4 M", "task": s.data, "d_90 of SAID": _cell(s, "said")} for s in studies
+        {"whose": "ours", "model": "bundled, 1.4 M", "task": s.data, "d_90 of SAID": s.told("said")} for s in studies
     ]
     return pd.DataFrame(rows)
 
 
 def progress_points(studies: Sequence[Study], task: str, method: str = "said") -> list[tuple[float, float]]:
-    """Return (pre-training steps, d_90) of a task's checkpoints; infinite where no d tried reached 90 % of full.
+    """Return (pre-training steps, d_90) of a task's checkpoints, those where it is known.
+
+    It is infinite where exact match still rose up to the largest d tried and fell short of 90 % of full; where it fell
+    again before, nothing is known.
 
     Args:
         studies: of bases called `pretraining step N`.
@@ -120,7 +111,8 @@ def progress_points(studies: Sequence[Study], task: str, method: str = "said") -
         method: said or did.
     """
     mine = [study for study in studies if study.data == task and study.of(method)]
-    found = [(float(study.model.rpartition(" ")[2]), d90_of(study, method)) for study in mine]
+    known = [study for study in mine if not any(curve.falls for curve in study.of(method))]
+    found = [(float(study.model.rpartition(" ")[2]), study.d_90(method)) for study in known]
     return sorted((step, math.inf if d is None else d) for step, d in found)
 
 
@@ -129,6 +121,13 @@ def spearman(points: Sequence[tuple[float, float]]) -> float | None:
     if len(points) < 3:
         return None
     return rank_correlation([x for x, _ in points], [y for _, y in points], "spearman")
+
+
+def _rho(rho: float | None, count: int) -> str:
+    """Tell a correlation with the size that chance reaches."""
+    chance = chance_level(count)
+    beside = "" if chance is None else f", chance reaches {chance:.2f}"
+    return f"{'unknown' if rho is None else f'{rho:.2f}'} ({count} checkpoints{beside})"
 
 
 def draw_progress(studies: Sequence[Study]) -> Picture:
@@ -143,9 +142,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
     for task, mark in zip(tasks, (MARKS["said"], MARKS["did"]), strict=False):
         points = progress_points(studies, task)
         rho = spearman(points)
-        told.append(
-            f"{task.removeprefix('lesson:')} {'unknown' if rho is None else f'{rho:.2f}'} ({len(points)} checkpoints)"
-        )
+        told.append(f"{task.removeprefix('lesson:')} {_rho(rho, len(points))}")
         figure.add_scatter(
             x=[step for step, d in points if d < math.inf],
             y=[d for _, d in points if d < math.inf],
@@ -161,6 +158,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
     figure.update_yaxes(title="d_90 of SAID", type="log", dtick=1)
     return Picture(
         figure,
-        f"{title}. A checkpoint at which no d tried reached 90 % of full has no mark and ranks above all others.",
+        f"{title}. A checkpoint at which no d tried reached 90 % of full has no mark; it ranks above all others where "
+        "exact match still rose.",
         tasks_table(studies),
     )

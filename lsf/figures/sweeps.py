@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import pandas as pd
 
 from lsf.analysis.plan import format_blocks
-from lsf.compare.regret import Blocks, Truth, decided
+from lsf.compare.chance import decided, level_with_best
+from lsf.compare.regret import Blocks, Truth
 from lsf.figures.palette import CHOSEN, FACTUAL, NEUTRAL, SMALL_SIZE, UNCHOSEN, VIRTUAL, WITHOUT_LEGEND, new_figure
 from lsf.figures.picture import Picture, number
 
@@ -77,10 +78,18 @@ def _profile_title(truth: Truth, best: Blocks | None) -> str:
         return "No single block is measured yet"
     if truth.missing and any(len(blocks) == 1 for blocks in truth.missing):
         return "Single blocks, not all of them measured yet"
-    sure = decided(truth, 1)
-    if sure is None:
+    if (sure := decided(truth, 1)) is None:
         return f"Tuned alone, block {best[0]} scored best, with one seed"
-    return f"Tuned alone, block {best[0]} scored best" + ("" if sure else ": not decided, seeds differ by more")
+    level = sorted(block for (block,) in level_with_best(truth, 1))
+    if not sure:
+        beside = ": not decided, chance differs as much"
+    else:
+        beside = f", not apart from {_blocks(level)} beyond chance" if level else ""
+    return f"Tuned alone, block {best[0]} scored best{beside}"
+
+
+def _blocks(blocks: list[int]) -> str:
+    return f"block{'s' if len(blocks) > 1 else ''} {format_blocks(blocks)}"
 
 
 def _profile_alt(truth: Truth, metric: str, best: Blocks | None) -> str:

@@ -1,11 +1,10 @@
-"""How few numbers a task needs: which d is tried next, and what was found; no torch.
+"""How few numbers a task needs: what is asked, what was found, and how it is told; no torch.
 
 d_90 is the smallest d whose metric reaches 90 % of full fine-tuning's on the same task, base and number of steps.
 Source: Li et al. 2018, arXiv 1804.08838; Aghajanyan et al. 2020, arXiv 2012.13255.
 """
 
-import math
-from collections.abc import Mapping
+import statistics
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,12 @@ from lsf.analysis.plan import Plan, parse_plan
 from lsf.analysis.settings import check_settings, setting
 from lsf.errors import BadInputError
 from lsf.files import read_json, write_json
+from lsf.jobs.dimension_search import smallest
 from lsf.training.options import PROJECTIONS
 
 SCHEMA_VERSION = 1
 ASKED = ("said", "did")
 """With and without a scale per block."""
-RATE = 1.5e-3
-"""A step of AdamW moves theta by about rate x sqrt(d); full tuning at this rate moves it by RATE x sqrt(D)."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,9 @@ class DimensionSettings:
     )
     share: float = setting(0.9, "of full fine-tuning's metric that has to be reached", low=0.01, high=1.0)
     seeds: int = setting(1, "searches under different seeds; two give a spread", low=1, high=10)
-    rates: int = setting(2, "learning rates tried per d, on validation, from the law's own outwards", low=1, high=5)
+    rates: int = setting(
+        2, "learning rates tried per d, on validation: the law's own, 0.4 times it, then outwards", low=1, high=5
+    )
     steps: int = setting(100, "optimizer steps of every run, full fine-tuning's too", low=1, high=1_000_000)
     batch_size: int = setting(16, "examples per optimizer step", low=1, high=65_536)
 
@@ -93,6 +93,31 @@ class Curve:
         """Smallest d measured that reaches the target; None where none does."""
         return smallest({point.d: point.test for point in self.points}, self.target)
 
+    @property
+    def at_most(self) -> bool:
+        """Whether d_90 is the smallest d tried, and so only the most that is needed."""
+        return self.d_90 is not None and self.d_90 == min(point.d for point in self.points)
+
+    @property
+    def best(self) -> Point:
+        """The point of the highest test exact match, at the smallest d of equals; there must be points."""
+        return max(self.points, key=lambda point: (point.test, -point.d))
+
+    @property
+    def falls(self) -> bool:
+        """Whether the target was not reached although the largest d is not the best: more numbers did not help."""
+        return self.d_90 is None and bool(self.points) and self.best.d < max(point.d for point in self.points)
+
+    @property
+    def told(self) -> str:
+        """How far the search came, in words."""
+        if not self.points:
+            return "not measured yet"
+        if self.d_90 is not None:
+            return f"at most {self.d_90:,}" if self.at_most else f"{self.d_90:,}"
+        best = "" if not self.falls else f" (best {self.best.test:.0%} at {self.best.d:,})"
+        return f"not reached up to {max(point.d for point in self.points):,}{best}"
+
     def with_point(self, point: Point) -> "Curve":
         """Return the curve with one point more."""
         return replace(self, points=(*self.points, point))
@@ -121,6 +146,26 @@ class Study:
     def of(self, method: str) -> tuple[Curve, ...]:
         """Return a method's curves."""
         return tuple(curve for curve in self.curves if curve.method == method)
+
+    def d_90(self, method: str) -> float | None:
+        """Return the median of a method's d_90 over seeds, where every seed reached it; else None."""
+        found = [curve.d_90 for curve in self.of(method)]
+        known = [d for d in found if d is not None]
+        return statistics.median(known) if known and len(known) == len(found) else None
+
+    def told(self, method: str) -> str:
+        """Tell a method's d_90: one number, or median and range over seeds, or how far the search came."""
+        curves = [curve for curve in self.of(method) if curve.points]
+        found = [curve.d_90 for curve in curves if curve.d_90 is not None]
+        if len(curves) < 2:
+            return (curves[0].told if curves else "not measured yet") + (", 1 seed, no interval" if found else "")
+        if not found:
+            return f"not reached up to {max(p.d for c in curves for p in c.points):,} under any of {len(curves)} seeds"
+        spread = f"{min(found):,} to {max(found):,}"
+        if (middle := self.d_90(method)) is None:
+            return f"not reached under {len(curves) - len(found)} of {len(curves)} seeds, else {spread}"
+        least = "at most " if any(curve.at_most for curve in curves) else ""
+        return f"{least}{middle:,.0f}, the median of {len(curves)} seeds ({spread})"
 
     def to_json(self) -> dict[str, Any]:
         """Return the study as plain JSON values."""
@@ -161,52 +206,3 @@ def parse_study(value: Any, where: str) -> Study:
         )
     except (KeyError, TypeError) as error:
         raise BadInputError(f"{where} is not a whole study of dimensions: {error}.") from None
-
-
-def smallest(values: Mapping[int, float], target: float) -> int | None:
-    """Return the smallest d whose value reaches the target; None where none does."""
-    return min((d for d, value in values.items() if value >= target), default=None)
-
-
-def next_d(values: Mapping[int, float], target: float, grid: tuple[int, ...], bisections: int) -> int | None:
-    """Return the d to be measured next; None where the search has ended.
-
-    The grid from its smallest d upwards until the target is reached, then the middle (of logarithms) between the
-    smallest d that reaches it and the largest below that does not.
-
-    Args:
-        values: d -> metric, measured so far.
-        target: to be reached.
-        grid: ascending.
-        bisections: middles measured at most.
-    """
-    found = smallest(values, target)
-    if found is None:
-        return next((d for d in grid if d not in values), None)
-    below = max((d for d in values if d < found), default=None)
-    if below is None or len([d for d in values if d not in grid]) >= bisections:
-        return None
-    middle = round(math.sqrt(below * found))
-    return middle if below < middle < found else None
-
-
-def rates_for(d: int, total: int, count: int) -> tuple[float, ...]:
-    """Return the rates tried at d, the likeliest first: RATE x sqrt(D / d), then 0.4, 2.5, 0.16 and 6.3 times it.
-
-    Our choice: AdamW moves each of d numbers by about the rate, so that theta moves by the rate times sqrt(d).
-
-    Args:
-        d: numbers tuned.
-        total: D, the planned values.
-        count: how many, 1 to 5.
-    """
-    base = RATE * math.sqrt(total / d)
-    return tuple(min(1.0, float(f"{base * times:.2g}")) for times in (1.0, 0.4, 2.5, 0.16, 6.3)[:count])
-
-
-def bound(d: int, n_train: int) -> float:
-    """Return sqrt(d / m), which the generalisation gap is bounded by up to a factor and a logarithm.
-
-    Source: Arora et al. 2018, arXiv 1802.05296, as used by Aghajanyan et al. 2020.
-    """
-    return math.sqrt(d / n_train)

@@ -54,7 +54,7 @@ def queue_runs(
         try:
             title = f"{spec.data}: {spec.plan.label}"
             job = worker.submit("tune", title, partial(tune_in, loaded, task, spec, folder), owner, folder)
-        except BaseException:
+        except BaseException:  # whatever it was, no run is left waiting that nobody will carry out
             release(folder)
             delete_run(folder)
             raise
@@ -87,7 +87,7 @@ def queue_resumed(
         title = f"{spec.data}: {spec.plan.label}"
         work = partial(tune_in, partial(loaded, spec), partial(task, spec), spec, folder)
         return QueuedRun(worker.submit("tune", title, work, owner, folder), folder)
-    except BaseException:
+    except BaseException:  # the folder can be resumed by somebody else
         release(folder)
         raise
 

@@ -201,7 +201,7 @@ def _work(job: _Job) -> tuple[JobState, Any, str | None]:
     try:
         assert job.work is not None
         result = job.work(job.report)
-    except Exception as error:  # the worker outlives its jobs; what is unexpected is logged whole
+    except BaseException as error:  # SystemExit too: the worker outlives its jobs; the unexpected is logged whole
         if isinstance(error, RunPausedError):
             return JobState.CANCELLED, None, str(error)
         if isinstance(error, LsfError) and job.view.run is None and job.report.stop is not None:

@@ -30,7 +30,7 @@ MOST_PADDING = 0.05
 PARTIAL_SECONDS = 0.25
 """Least time between two partial results."""
 KERNEL_EXAMPLES = 64
-"""Examples whose tangent kernel is taken: the first that are read."""
+"""Examples whose tangent kernel is taken: the first of the data."""
 BEYOND_FORWARD: set[Need] = {"backward", "per_example", "trial_step", "kernel", "weights", "runs"}
 """Needs that more than the forward pass answers."""
 ShortRuns = Callable[[LoadedModel, Task, AnalysisSettings, Reporter], Any]
@@ -131,7 +131,10 @@ def _forward(
     report.progress(0, len(batches), "semantic bases")
     judge = _judge(settings)
     wanted = Wanted(settings.reading, semantic_loss="vocabulary" in needs, states="states" in needs)
-    readings = stream_readings(loaded.anatomy, semantic_bases(loaded.anatomy.head_weight), batches, wanted)
+    bases = semantic_bases(loaded.anatomy.head_weight)
+    if bases.jittered:
+        builder.mark_jittered()
+    readings = stream_readings(loaded.anatomy, bases, batches, wanted)
     shown, examples = time.perf_counter(), 0
     for done, batch in enumerate(batches, 1):
         if report.stop == "discard" or (report.stop and done == 1):

@@ -14,8 +14,6 @@ from transformers.pytorch_utils import Conv1D
 from lsf.errors import ModelError
 from lsf.measure.anatomy import Anatomy
 
-PairProducts = Callable[[Tensor, Tensor], Tensor]
-
 
 @dataclass(frozen=True)
 class Tap:

@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +14,22 @@ from lsf.analysis.plan import Plan
 from lsf.data.encode import EncodedExample, context_length, encode
 from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError, RunError
-from lsf.jobs.dimensions import ASKED, Curve, DimensionSettings, Point, Study, next_d, rates_for
+from lsf.jobs.dimension_search import FULL_FIRST, FULL_RATES, Try, best_rate, first_at, next_d, next_rate, rates_at
+from lsf.jobs.dimensions import ASKED, Curve, DimensionSettings, Point, Study
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter
 from lsf.training.batches import training_order
-from lsf.training.catalogue import CATALOGUE, options_of
+from lsf.training.catalogue import options_of
 from lsf.training.evaluation import evaluate, spread_out
 from lsf.training.fitting import DivergedError, FitSettings, fit
 from lsf.training.material import Material, read_material
-from lsf.training.methods import METHODS, Scene
+from lsf.training.methods import METHODS, Scene, planned_names
 
 SEEN = 150
 """Training examples read for the generalisation gap, at most."""
-FULL_RATES = (CATALOGUE["full"].learning_rate, CATALOGUE["full"].learning_rate / 3)
+Key = tuple[str, int, float, int]
+"""Method, d, rate and seed of one tuning."""
 
 
 def trained_on(rows: Sequence[EncodedExample], visits: int, seed: int) -> list[Example]:
@@ -53,6 +55,7 @@ def study_dimension(
     settings: DimensionSettings,
     report: Reporter,
     methods: Sequence[str] = ASKED,
+    known: MutableMapping[Key, Try] | None = None,
 ) -> Study:
     """Measure d_90 of a task; every point is reported as a partial study.
 
@@ -67,16 +70,19 @@ def study_dimension(
         settings: what is tried.
         report: gets partial studies; `stop` of any kind ends the study with what is known.
         methods: did, said, or both.
+        known: what single tunings of the same base, task, plan and steps came to; those in it are not done again, and
+            new ones are put into it.
 
     Raises:
         DataError: no validation or no test examples.
         BadInputError: an unknown method, or a grid below what the method needs.
-        RunError: full fine-tuning gets nothing right, so that 90 % of it say nothing.
+        RunError: full fine-tuning gets nothing right, so that 90 % of it say nothing; or every rate that may be tried
+            at one d lost the loss.
     """
     for method in methods:
         if method not in ASKED:
             raise BadInputError(f"The method {method} has no dimension; accepted are: {', '.join(ASKED)}.")
-    work = _Work(loaded, task, plan, settings, report)
+    work = _Work(loaded, task, plan, settings, report, {} if known is None else known)
     try:
         for seed in range(settings.seeds):
             work.measure_full(seed)
@@ -91,21 +97,27 @@ class _Work:
     """The runs of one study."""
 
     def __init__(
-        self, loaded: LoadedModel, task: Task, plan: Plan, settings: DimensionSettings, report: Reporter
+        self,
+        loaded: LoadedModel,
+        task: Task,
+        plan: Plan,
+        settings: DimensionSettings,
+        report: Reporter,
+        known: MutableMapping[Key, Try],
     ) -> None:
-        self.loaded, self.plan, self.settings, self.report = loaded, plan, settings, report
+        self.loaded, self.plan, self.settings, self.report, self.known = loaded, plan, settings, report, known
         spec = RunSpec(task.name, task.name, plan, steps=settings.steps, batch_size=settings.batch_size)
         self.material: Material = read_material(loaded, task, spec)
         if not (self.material.validation and self.material.test):
             raise DataError("A study of dimensions needs validation and test examples, and the data lacks some.")
-        self.total = METHODS["full"].count(loaded, plan, None)
+        self.total, self.tensors = METHODS["full"].count(loaded, plan, None), len(planned_names(loaded, plan))
         n_trained = min(len(self.material.train), settings.steps * settings.batch_size)
         self.study = Study(loaded.info.name, task.name, plan, settings, n_trained)
         self.done = 0
 
     def measure_full(self, seed: int) -> None:
         """Add full fine-tuning under a seed to the study."""
-        reference = self.point("full", self.total, seed, FULL_RATES)
+        reference = self.point("full", self.total, seed, FULL_FIRST, FULL_RATES, len(FULL_RATES))
         if not reference.test:
             raise RunError("Full fine-tuning gets no test example right; more steps are needed for a d_90.")
         self.study = replace(self.study, full=(*self.study.full, reference))
@@ -120,22 +132,33 @@ class _Work:
             d = next_d(values, curve.target, grid, settings.bisections)
             if d is None:
                 return
-            rates = rates_for(d, self.total, settings.rates)
-            curve = curve.with_point(self.point(curve.method, d, curve.seed, rates))
+            law = d, self.total, self.tensors
+            found = self.point(curve.method, d, curve.seed, first_at(*law), rates_at(*law), settings.rates)
+            curve = curve.with_point(found)
             self.report.partial(replace(known, curves=(*known.curves, curve)))
 
-    def point(self, method: str, d: int, seed: int, rates: Sequence[float]) -> Point:
-        """Tune at every rate and return what the best one on validation came to."""
-        started = time.perf_counter()
-        tries = [self.tuned(method, d, seed, rate) for rate in rates]
-        best = max(tries, key=lambda one: one[0])
-        return replace(best[1], seconds=time.perf_counter() - started)
+    def point(
+        self, method: str, d: int, seed: int, first: Sequence[float], ladder: Sequence[float], count: int
+    ) -> Point:
+        """Search the rate at d and return what the best one on validation came to."""
+        tried: dict[float, Try] = {}
+        while (rate := next_rate(tried, first, ladder, count)) is not None:
+            key = (method, d, rate, seed)
+            if key not in self.known:
+                self.known[key] = self.tuned(*key)
+            tried[rate] = self.known[key]
+        best = best_rate(tried)
+        if best is None:
+            raise RunError(f"{method} at d = {d:,} lost its loss at every rate from {min(tried):g} to {max(tried):g}.")
+        one = tried[best]
+        shares = [value or 0.0 for value in (one.test, one.validation, one.train)]
+        return Point(d, best, *shares, seconds=sum(one.seconds for one in tried.values()))
 
-    def tuned(self, method: str, d: int, seed: int, rate: float) -> tuple[tuple[float, float], Point]:
-        """Tune once; return how good it is on validation, and the point."""
+    def tuned(self, method: str, d: int, rate: float, seed: int) -> Try:
+        """Tune once, and read all three splits."""
         self.report.progress(self.done, None, f"{method}, d = {d:,}, rate {rate:g}, seed {seed}")
         self.check()
-        settings, rows = self.settings, self.material
+        settings, rows, started = self.settings, self.material, time.perf_counter()
         given = {} if method == "full" else {"d": d, "projection": settings.projection}
         options = options_of(method, given)
         scene = Scene(options, rows.train, seed, settings.batch_size, self.loaded.info.dtype, keep_draws=True)
@@ -143,14 +166,14 @@ class _Work:
         steps, batch, dtype = settings.steps, settings.batch_size, self.loaded.info.dtype
         kept = self.fitted(model, FitSettings(rate, steps, batch, steps // 10, 0.0, seed, dtype))
         self.done += 1
-        if not kept:
-            return (0.0, -math.inf), Point(d, rate, 0.0, 0.0, 0.0, 0.0)
+        validation = self.read(model, rows.validation) if kept else None
+        if validation is None or validation.loss is None or not math.isfinite(validation.loss):
+            return Try(None, None, None, None, time.perf_counter() - started)
         trained = trained_on(rows.train, steps * batch, seed)
         seen_rows = encode(self.loaded.tokenizer, trained, context_length(self.loaded.context, None)).rows
-        validation, test, seen = (self.read(model, part) for part in (rows.validation, rows.test, seen_rows))
-        loss = -math.inf if validation.loss is None or math.isnan(validation.loss) else -validation.loss
-        right = [one.exact_match or 0.0 for one in (test, validation, seen)]
-        return (right[1], loss), Point(d, rate, right[0], right[1], right[2], 0.0)
+        test, seen = self.read(model, rows.test), self.read(model, seen_rows)
+        seconds = time.perf_counter() - started
+        return Try(validation.exact_match, validation.loss, test.exact_match, seen.exact_match, seconds)
 
     def fitted(self, model: Any, fitting: FitSettings) -> bool:
         """Tune in place; False where the loss was lost."""

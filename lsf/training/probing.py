@@ -32,8 +32,8 @@ def probe_blocks(
     """Return the drop of the validation loss after `PROBE_STEPS` steps on each block alone, in nats.
 
     Every block starts from the loaded model, which is not changed, and sees the same examples in the same order. A
-    block whose loss becomes infinite scores minus infinity: it is the last one to tune at that rate. None where a stop
-    was asked for before the last block was done: what shorter runs came to cannot be put beside whole ones.
+    block whose loss becomes infinite has no score (NaN). None where a stop was asked for before the last block was
+    done: what shorter runs came to cannot be put beside whole ones.
 
     Raises:
         DataError: the task has no validation examples.
@@ -54,7 +54,7 @@ def probe_blocks(
     fitting = FitSettings(PROBE_RATE, PROBE_STEPS, PROBE_BATCH, 0, 0.0, settings.seed, loaded.info.dtype)
     before = evaluate(loaded.model, material.validation, PROBE_BATCH, loaded.info.dtype).loss
     assert before is not None
-    drops = np.full(n_blocks, -np.inf)
+    drops = np.full(n_blocks, np.nan)
     with tempfile.TemporaryDirectory(prefix="lsf-probe-") as folder:
         for block in range(n_blocks):
             report.progress(block, n_blocks, "short runs")

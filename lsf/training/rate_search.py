@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lsf.errors import DataError, RunError
+from lsf.jobs.rates import outwards
 from lsf.jobs.result import SearchTrial
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
@@ -18,7 +19,7 @@ from lsf.training.methods import METHODS, scene_of
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Tried for every plan alike."""
-BEYOND = (3e-6, 1e-5, 3e-5), (3e-2, 1e-1)
+LADDER = (3e-6, 1e-5, 3e-5, *RATES, 3e-2, 1e-1)
 """Tried one after another, outwards, while the best rate is the lowest or the highest tried."""
 SHARE = 4
 """A trial takes one part in so many of the run's steps, within `TRIAL_STEPS`."""
@@ -87,7 +88,7 @@ def find_rate(
             report.progress(done + row.step, planned, message)
 
         losses[rate] = _try(loaded, spec, material, replace(short, learning_rate=rate), folder, watch, report, check)
-        rates += [] if rates or (further := next_rate(losses)) is None else [further]
+        rates += [] if rates or (further := outwards(losses, LADDER)) is None else [further]
     best = min(losses, key=lambda rate: losses[rate])
     if math.isinf(losses[best]):
         raise RunError(f"No learning rate from {min(losses):g} to {max(losses):g} keeps the loss finite.")
@@ -99,20 +100,6 @@ def trial_steps(steps: int) -> int:
     """Return how many steps a trial takes for a run of `steps`."""
     low, high = TRIAL_STEPS
     return min(steps, high, max(low, steps // SHARE))
-
-
-def next_rate(losses: Mapping[float, float]) -> float | None:
-    """Return the next rate outwards where the best so far is at an edge; None where it is not, or nothing is left.
-
-    Args:
-        losses: rate -> validation loss, infinite where lost.
-    """
-    best = min(losses, key=lambda rate: losses[rate])
-    if best == min(losses):
-        return max((rate for rate in BEYOND[0] if rate < best), default=None)
-    if best == max(losses):
-        return min((rate for rate in BEYOND[1] if rate > best), default=None)
-    return None
 
 
 def _try(

@@ -12,6 +12,7 @@ from lsf.analysis.plan import Plan
 from lsf.data.encode import EncodedExample
 from lsf.data.task import Task
 from lsf.errors import RunError
+from lsf.jobs.rates import outwards
 from lsf.jobs.result import Metrics
 from lsf.jobs.sweep import BASE, FULL, Cell, Rate, Score, Sweep
 from lsf.jobs.sweep_plans import relative_cost
@@ -27,8 +28,8 @@ from lsf.training.methods import METHODS, Scene
 
 FIRST_RATES = (1e-3, 3e-3, 1e-2)
 """Tried for every plan; further ones outwards while the best is at an edge."""
-FURTHER = (1e-5, 3e-5, 1e-4, 3e-4), (3e-2, 1e-1)
-"""Rates below and above `FIRST_RATES`, ascending."""
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, *FIRST_RATES, 3e-2, 1e-1)
+"""Every rate that may be tried."""
 EVALUATION_BATCH = 64
 """Examples per forward pass of an evaluation."""
 Save = Callable[[Sweep], None]
@@ -132,7 +133,7 @@ class _Sweeping:
                 found[rate] = None
             one = found[rate]
             losses[rate] = math.inf if one is None else one.validation
-            rates += [] if rates or (further := outwards(losses)) is None else [further]
+            rates += [] if rates or (further := outwards(losses, LADDER)) is None else [further]
         best = min(losses, key=lambda rate: losses[rate])
         if (tried := found[best]) is None:
             raise DivergedError(f"No learning rate from {min(found):g} to {max(found):g} keeps the loss finite.")
@@ -215,20 +216,6 @@ def _cost(sweep: Sweep, cell: Cell) -> float:
         return 0.0
     runs = len(FIRST_RATES) + 1 if sweep.spec.learning_rate is None and cell.seed == 0 else 1
     return runs * relative_cost(None if cell.plan == FULL else cell.blocks, sweep.n_blocks)
-
-
-def outwards(losses: dict[float, float]) -> float | None:
-    """Return the next rate to try where the best so far is at an edge of those tried; None where it is inside.
-
-    Args:
-        losses: rate -> validation loss, infinite where lost.
-    """
-    best = min(losses, key=lambda rate: losses[rate])
-    if best == min(losses):
-        return max((rate for rate in FURTHER[0] if rate < best), default=None)
-    if best == max(losses):
-        return min((rate for rate in FURTHER[1] if rate > best), default=None)
-    return None
 
 
 def _filled(cell: Cell, rate: float, tried: _Tried) -> Cell:

@@ -72,11 +72,10 @@ class Bench:
     def _get_ready(self, report: Report) -> None:
         report.progress(0, None, "importing torch")
         import lsf.measure.analyze  # noqa: PLC0415 - seconds; afterwards every job starts at once
+        import lsf.training.run  # noqa: F401, PLC0415
 
+        spare_imports()  # before any model is there: what is spared and then dropped would stay
         self.shelf()
-        import lsf.training.run  # noqa: F401, PLC0415 - seconds; a person reads the first page meanwhile
-
-        spare_imports()
 
 
 @st.cache_resource(show_spinner=False)

@@ -147,7 +147,8 @@ def draw_measured() -> None:
     show(
         draw_tasks(lessons),
         "lessons",
-        "The whole bundled model, one search per lesson and method, on a logarithmic axis. >: not reached up to there.",
+        "The whole bundled model, one search per lesson and method, on a logarithmic axis. None to N: no d tried up to "
+        "N reaches 90 % of full.",
     )
     if along:
         show(

@@ -9,9 +9,10 @@ from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.plan import format_blocks
 from lsf.analysis.recommend import ENDS_FROM, RECOMMENDED, lacking, recommended_plan
 from lsf.analysis.result import Analysis
+from lsf.compare.chance import decided
 from lsf.compare.evidence import Measured, packed_evidence
 from lsf.compare.recommended import Elsewhere, RecommendationRecord, elsewhere, gaining, packed_record, rule_words
-from lsf.compare.regret import Truth, decided
+from lsf.compare.regret import Truth
 from lsf.compare.rules import Rule
 from lsf.compare.study import Entry, entries, of_rule
 from lsf.compare.verdicts import Verdict
@@ -81,13 +82,14 @@ def sweep_pictures(truth: Truth, metric: str, key: str) -> None:
 
 
 def not_decided(truth: Truth, budget: int) -> None:
-    """Say so where plans of a budget differ by less than their seeds do, or where one seed cannot tell."""
+    """Say so where plans of a budget differ by no more than chance makes of them, or where one seed cannot tell."""
     sure = decided(truth, budget)
     if sure is None:
         st.info("One seed cannot tell differences between plans from chance.", icon=":material/casino:")
     elif not sure:
         st.info(
-            "Not decided: plans of this budget differ by no more than their own seeds do.", icon=":material/balance:"
+            "Not decided: plans of this budget differ by no more than chance makes of their seeds (Tukey's test, 5 %).",
+            icon=":material/balance:",
         )
 
 

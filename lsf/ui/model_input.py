@@ -6,7 +6,6 @@ from typing import Any
 import streamlit as st
 
 from lsf.axes import DTYPES
-from lsf.errors import LsfError
 from lsf.ui.bench import Bench, bench
 from lsf.ui.guard import guard
 from lsf.ui.panels import progress, size
@@ -132,18 +131,3 @@ def _loaded_facts(loaded: Any) -> None:
         f"Vocabulary {info.vocab_size:,}, head {tied}, context {loaded.context:,} tokens. Self-check: our reading of "
         f"the last state gives the model's own logits within {loaded.self_check:.1g}."
     )
-
-
-def model_problem(name: str) -> str | None:
-    """Return why nothing can be started with this model name, or None."""
-    if not name:
-        return "Type a Hugging Face id or a local folder first."
-    if not bench().ready or not is_local(name):
-        return None
-    from lsf.measure.source import find_model  # noqa: PLC0415
-
-    try:
-        find_model(name)
-    except LsfError as error:
-        return str(error)
-    return None

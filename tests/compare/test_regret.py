@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lsf.compare.chance import decided, least_difference, level_with_best
 from lsf.compare.frontier import front_share, hypervolume, time_saved
 from lsf.compare.regret import (
     Truth,
     choose,
     cliff,
     complete_seeds,
-    decided,
     full_regret,
     random_regret,
     rank_agreement,
@@ -106,8 +106,22 @@ def test_one_seed_has_no_spread_and_nothing_is_decided_by_it() -> None:
     assert cliff(single) is None
 
 
-def test_plans_that_differ_less_than_their_seeds_do_are_not_decided() -> None:
+def test_the_least_difference_is_tukeys() -> None:
+    spread = math.sqrt((0.0 + 0.0 + 0.02 + 0.005) / 4)
+    assert least_difference(TRUTH, 1) == pytest.approx(5.757 * spread / math.sqrt(2), rel=1e-3)  # q(4, 4) of the tables
+    assert least_difference(TRUTH, 4) is None  # one plan
+
+
+def test_of_plans_that_do_not_differ_few_are_taken_for_decided() -> None:
+    rng = np.random.default_rng(0)
+    drawn = [replace(TRUTH, scores={(b,): tuple(rng.normal(size=3)) for b in range(8)}) for _ in range(400)]
+    assert 0.02 < np.mean([bool(decided(truth, 1)) for truth in drawn]) < 0.09
+
+
+def test_plans_that_differ_no_more_than_chance_makes_of_their_seeds_are_not_decided() -> None:
     assert decided(TRUTH, 1) is True
+    assert level_with_best(TRUTH, 1) == ((3,), (1,))
+    assert level_with_best(TRUTH, 2) == ()
     noisy = replace(TRUTH, scores={(block,): (0.2 + 0.01 * block, 0.8) for block in range(4)})
     assert decided(noisy, 1) is False
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lsf.analysis.plan import full_plan
-from lsf.figures.dimension import draw_gap, draw_study, told_d90
+from lsf.figures.dimension import draw_gap, draw_study
 from lsf.figures.dimension_tasks import draw_progress, draw_tasks, fewer, published_table
 from lsf.figures.picture import Picture
 from lsf.jobs.dimensions import Curve, DimensionSettings, Point, Study
@@ -39,11 +39,6 @@ def test_a_study_is_drawn_by_ascending_d_with_a_ring_at_d_90() -> None:
     assert picture.table["method"].tolist() == ["full", "said", "said", "said", "did", "did"]
 
 
-def test_d_90_that_was_not_reached_is_told_as_above_what_was_tried() -> None:
-    assert told_d90(OTHER, "said") == "above 30"
-    assert told_d90(study({}, {}), "said") == "not measured yet"
-
-
 def test_the_bound_ends_at_one_and_the_words_say_from_where() -> None:
     picture = draw_gap(ONE)
     assert list(traces(picture)[-1].y) == [pytest.approx(0.3**0.5), 1.0, 1.0, 1.0]
@@ -54,20 +49,21 @@ def test_the_bound_ends_at_one_and_the_words_say_from_where() -> None:
 def test_lessons_stand_side_by_side_and_one_not_reached_has_no_bar() -> None:
     picture = draw_tasks([ONE, OTHER])
     said, did = traces(picture)
-    assert list(said.text) == ["300", "> 30"]
-    assert list(did.text) == ["1,000", "30"]
+    assert list(said.text) == ["300", "none to 30"]
+    assert list(did.text) == ["1,000", "≤ 30"]
     assert fewer([ONE, OTHER]) == 1
     assert picture.title == "SAID needs fewer numbers than DID on 1 of 2 lessons measured with both"
     assert published_table([ONE])["whose"].tolist() == ["published"] * 4 + ["ours"]
 
 
-def test_along_pre_training_a_checkpoint_that_was_not_reached_ranks_above_all_others() -> None:
+def test_a_checkpoint_not_reached_ranks_above_all_others_where_it_still_rose_and_nowhere_where_it_fell() -> None:
     along = [
         study({300: 0.95}, {}, "pretraining step 60"),
         study({1000: 0.95}, {}, "pretraining step 120"),
         study({30: 0.95}, {}, "pretraining step 600"),
         study({30: 0.1}, {}, "pretraining step 0"),
+        study({30: 0.1, 100: 0.0}, {}, "pretraining step 30"),
     ]
     picture = draw_progress(along)
     assert list(traces(picture)[0].x) == [60, 120, 600]
-    assert "Spearman: facts -0.80 (4 checkpoints)" in picture.title
+    assert "Spearman: facts -0.80 (4 checkpoints, chance reaches 0.95)" in picture.title

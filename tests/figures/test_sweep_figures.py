@@ -45,6 +45,10 @@ def test_a_loss_is_drawn_as_it_is_read() -> None:
 def test_what_is_not_decided_or_not_measured_is_said_in_the_title() -> None:
     noisy = replace(TRUTH, scores={(0,): (0.1, 0.9), (1,): (0.5, 0.5), (2,): (0.5, 0.4)})
     assert "not decided" in draw_profile(noisy, "exact_match").title
+    level = replace(TRUTH, scores={(0,): (0.1, 0.1), (1,): (0.5, 0.51), (2,): (0.5, 0.52)})
+    assert draw_profile(level, "exact_match").title == (
+        "Tuned alone, block 2 scored best, not apart from block 1 beyond chance"
+    )
     lacking = replace(TRUTH, scores={(1,): (0.4, 0.6), (2,): (0.3, 0.3)}, missing={(0,): "no memory"})
     assert "not all of them measured" in draw_profile(lacking, "exact_match").title
     assert draw_profile(lacking, "exact_match").table["mean"].isna().tolist() == [True, False, False]

@@ -7,16 +7,8 @@ import pytest
 
 from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
-from lsf.jobs.dimensions import (
-    Curve,
-    DimensionSettings,
-    Point,
-    Study,
-    bound,
-    load_study,
-    next_d,
-    rates_for,
-)
+from lsf.jobs.dimension_search import Try, best_rate, bound, first_at, next_d, next_rate, rates_at
+from lsf.jobs.dimensions import Curve, DimensionSettings, Point, Study, load_study
 
 
 def search(truth: dict[int, float], target: float, grid: tuple[int, ...], bisections: int) -> list[int]:
@@ -47,9 +39,36 @@ def test_the_grid_has_two_values_per_decade_and_ends_at_the_planned_values() -> 
 
 
 def test_rates_follow_the_square_root_of_how_many_values_one_number_moves() -> None:
-    assert rates_for(100, 1_000_000, 2) == (0.15, 0.06)
-    assert rates_for(10_000, 1_000_000, 1) == (0.015,)
-    assert max(rates_for(1, 10**9, 5)) == 1.0  # AdamW's rate stays within what a run accepts
+    assert first_at(100, 1_000_000, 169) == (0.1, 0.04)
+    assert rates_at(100, 1_000_000, 169) == (0.016, 0.04, 0.1, 0.25, 0.63)
+    assert first_at(10_000, 1_000_000, 169) == (0.01, 0.004)
+    assert first_at(10_000, 1_000_000, 169 * 4) == (0.005, 0.002)  # more tensors, each with its own projection
+    assert max(rates_at(1, 10**9, 1)) == 1.0  # AdamW's rate stays within what a run accepts
+
+
+def tried(**losses: float | None) -> dict[float, Try]:
+    """Return tries by what they came to: r10=0.5 is rate 10 with half of validation right, None lost the loss."""
+    return {
+        float(name[1:]): Try(None, None, None, None, 1.0) if right is None else Try(right, 1.0, right, right, 1.0)
+        for name, right in losses.items()
+    }
+
+
+def test_two_rates_are_tried_then_outwards_as_often_as_asked_and_further_down_only_while_all_are_lost() -> None:
+    ladder, first = (1.0, 2.0, 4.0, 8.0, 16.0), (8.0, 4.0)
+    assert next_rate({}, first, ladder, 3) == 8.0
+    assert next_rate(tried(r8=0.5), first, ladder, 3) == 4.0
+    assert next_rate(tried(r8=0.5), first, ladder, 1) is None
+    assert next_rate(tried(r8=0.5, r4=0.7), first, ladder, 2) is None
+    assert next_rate(tried(r8=0.5, r4=0.7), first, ladder, 3) == 2.0
+    assert next_rate(tried(r8=0.7, r4=0.5), first, ladder, 3) == 16.0
+    assert next_rate(tried(r8=0.5, r4=0.7, r2=0.6), first, ladder, 5) is None
+    assert next_rate(tried(r8=None, r4=None), first, ladder, 2) == 2.0
+    assert next_rate(tried(r8=None, r4=None, r2=None, r1=None), first, ladder, 2) is None
+    assert best_rate(tried(r8=None, r4=0.2, r2=0.3)) == 2.0
+    assert best_rate(tried(r8=None)) is None
+    same = {1.0: Try(0.5, 2.0, 0.0, 0.0, 1.0), 2.0: Try(0.5, 1.5, 0.0, 0.0, 1.0)}
+    assert best_rate(same) == 2.0  # of equal shares the lower loss
 
 
 def point(d: int, test: float) -> Point:
@@ -60,9 +79,38 @@ def test_d_90_is_the_smallest_that_reaches_the_target_and_unknown_where_none_doe
     curve = Curve("said", 0, 0.9).with_point(point(1000, 0.95)).with_point(point(10, 0.2)).with_point(point(316, 0.9))
     assert curve.d_90 == 316
     assert Curve("did", 0, 0.9, (point(10, 0.2),)).d_90 is None
+    assert curve.told == "316"
+    assert not curve.at_most
+    lowest = Curve("said", 0, 0.1).with_point(point(10, 0.2))
+    assert (lowest.d_90, lowest.at_most, lowest.told) == (10, True, "at most 10")
+    rising = Curve("said", 0, 0.9, (point(10, 0.2), point(1000, 0.5)))
+    assert (rising.falls, rising.told) == (False, "not reached up to 1,000")
+    falling = Curve("said", 0, 0.9, (point(10, 0.2), point(1000, 0.5), point(3000, 0.1)))
+    assert (falling.falls, falling.told) == (True, "not reached up to 3,000 (best 50% at 1,000)")
     assert point(10, 0.2).gap == pytest.approx(0.7)
     assert bound(25, 100) == pytest.approx(0.5)
     assert math.isclose(bound(400, 100), 2.0)
+
+
+def of_seeds(*tests: dict[int, float]) -> Study:
+    """Return a study of SAID with one curve per seed, d -> test."""
+    curves = [
+        Curve("said", seed, 0.9, tuple(point(d, test) for d, test in one.items())) for seed, one in enumerate(tests)
+    ]
+    return Study("m", "t", Plan("m", 4, (1,)), DimensionSettings(seeds=3), 10, (), tuple(curves))
+
+
+def test_over_seeds_the_median_and_the_range_are_told_where_every_seed_reached_it() -> None:
+    low, high, never = {10: 0.2, 100: 0.95}, {10: 0.1, 1000: 0.95}, {10: 0.1, 1000: 0.2}
+    assert (of_seeds(low).told("said"), of_seeds(low).d_90("said")) == ("100, 1 seed, no interval", 100)
+    several = of_seeds(low, high, low)
+    assert several.d_90("said") == 100
+    assert several.told("said") == "100, the median of 3 seeds (100 to 1,000)"
+    assert of_seeds(low, {10: 0.95}).told("said") == "at most 55, the median of 2 seeds (10 to 100)"
+    assert of_seeds(low, never).d_90("said") is None
+    assert of_seeds(low, never).told("said") == "not reached under 1 of 2 seeds, else 100 to 100"
+    assert of_seeds(never, never).told("said") == "not reached up to 1,000 under any of 2 seeds"
+    assert of_seeds().told("did") == "not measured yet"
 
 
 def test_a_study_is_the_same_after_its_file(tmp_path: Path) -> None:

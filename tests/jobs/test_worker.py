@@ -119,6 +119,15 @@ def test_a_failing_job_is_one_sentence_and_the_worker_goes_on(worker):
     assert "\n" not in ended[1].error
 
 
+def test_a_library_that_exits_ends_its_job_and_not_the_worker(worker):
+    def leave(report):
+        raise SystemExit(3)
+
+    view = worker.wait(worker.submit("load", "l", leave), 5)
+    assert (view.state, "unexpected SystemExit" in view.error) == (JobState.FAILED, True)
+    assert worker.wait(worker.submit("load", "l", lambda report: 5), 5).result == 5
+
+
 def test_two_workers_work_side_by_side(worker):
     other = Worker("other")
     meet = threading.Barrier(2)

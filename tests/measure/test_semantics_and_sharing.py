@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+from lsf.analysis.settings import AnalysisSettings
 from lsf.data.encode import encode
-from lsf.data.task import Example
+from lsf.data.task import Example, split_examples
 from lsf.errors import ModelError
+from lsf.measure.analyze import analyze
 from lsf.measure.batches import make_batches, probed
 from lsf.measure.loading import load_model
 from lsf.measure.semantics import semantic_bases
 from lsf.measure.sharing import share_model
+from lsf.reporting import Silent
 from tests.tiny import tiny_model, tiny_tokenizer
 
 
@@ -40,6 +43,13 @@ def test_a_singular_head_is_jittered_and_says_so() -> None:
     bases = semantic_bases(head)
     assert bases.jittered
     assert bases.of(torch.arange(50)).isfinite().all()
+
+
+def test_an_analysis_on_a_singular_head_says_so(tiny: Callable[[str], Path]) -> None:
+    task, settings = split_examples("few", [Example("the cat", " sat")] * 4), AnalysisSettings(criteria=("deviation",))
+    assert not analyze(load_model("bundled"), task, settings, Silent()).data.jittered
+    fewer_tokens_than_width = load_model(str(tiny("llama")))
+    assert analyze(fewer_tokens_than_width, task, settings, Silent()).data.jittered
 
 
 def test_a_damaged_head_is_refused() -> None:

@@ -9,6 +9,7 @@ from lsf.analysis.plan import full_plan
 from lsf.data.encode import encode
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError, RunError
+from lsf.jobs.dimension_search import FULL_RATES, Try
 from lsf.jobs.dimensions import DimensionSettings, Study
 from lsf.reporting import Silent, Stop
 from lsf.training.batches import training_order
@@ -63,6 +64,35 @@ def test_the_same_seed_gives_the_same_points(loaded, task):
     assert [replace(p, seconds=0.0) for p in one.curves[0].points] == [
         replace(p, seconds=0.0) for p in other.curves[0].points
     ]
+
+
+def test_full_fine_tuning_is_searched_outwards_and_what_is_known_is_not_tuned_again(loaded, task):
+    plan, settings, known = full_plan(loaded.info.name, 4), replace(SETTINGS, high=30), {}
+    first = study_dimension(loaded, task, plan, settings, Silent(), ["did"], known)
+    rates = sorted(rate for method, _, rate, _ in known if method == "full")
+    badness = [known["full", first.full[0].d, rate, 0].badness for rate in rates]
+    best = badness.index(min(badness))
+    assert first.full[0].rate == rates[best]
+    assert 0 < best < len(rates) - 1 or rates[best] in (FULL_RATES[0], FULL_RATES[-1])
+    assert {rate for method, _, rate, _ in known if method == "did"} == {first.curves[0].points[0].rate}
+    held = dict(known)
+    assert study_dimension(loaded, task, plan, settings, Silent(), ["did"], known) == first
+    assert known == held  # their seconds too
+
+
+def test_where_every_rate_loses_the_loss_the_study_says_so(loaded, task):
+    lost = Try(None, None, None, None, 1.0)
+
+    class AllLost(dict):
+        def __contains__(self, key):
+            return key[0] == "did"
+
+        def __getitem__(self, key):
+            return lost if key[0] == "did" else super().__getitem__(key)
+
+    plan = full_plan(loaded.info.name, 4)
+    with pytest.raises(RunError, match=r"did at d = 30 lost its loss at every rate from .* to "):
+        study_dimension(loaded, task, plan, replace(SETTINGS, high=30), Silent(), ["did"], AllLost())
 
 
 def test_a_stopped_study_keeps_what_it_has(loaded, task):

@@ -21,7 +21,7 @@ from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Silent, Stop
 from lsf.training.sweep_start import start_sweep
-from lsf.training.sweeping import carry_out_sweep, outwards
+from lsf.training.sweeping import carry_out_sweep
 from tests.training.conftest import tuned
 
 ROOT = Path(__file__).parents[2]
@@ -149,19 +149,6 @@ def test_each_plan_takes_its_best_rate_on_validation_and_the_search_is_its_cell_
     assert values(given)["0-3", 0] == values(found)["0-3", 0]
     fewer = swept(loaded, Task("toy", task.train, task.validation, task.test[:2]), spec)
     assert fewer.rates == found.rates
-
-
-@pytest.mark.parametrize(
-    ("losses", "wanted"),
-    [
-        ({1e-3: 2.0, 3e-3: 1.0, 1e-2: 2.0}, None),
-        ({1e-3: 1.0, 3e-3: 2.0}, 3e-4),
-        ({1e-5: 1.0, 3e-5: 2.0}, None),
-        ({3e-3: 2.0, 1e-2: 1.0}, 3e-2),
-    ],
-)
-def test_rates_are_tried_outwards_while_the_best_is_at_the_edge(losses: dict[float, float], wanted: float) -> None:
-    assert outwards(losses) == wanted
 
 
 def test_a_failing_run_is_a_missing_cell_with_its_reason_and_the_others_are_measured(

@@ -1,0 +1,123 @@
+"""A search of d_90 step by step: which d is measured next, and which learning rate is tried at it; no torch."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from lsf.jobs.rates import outwards
+
+RATE = 0.013
+"""A step of AdamW moves each of d numbers by about the rate; each of T tensors has its own projection, which keeps
+lengths: theta moves by rate x sqrt(d T). This is that per sqrt(D), as found good on the bundled model (T = 75)."""
+AROUND = (0.16, 0.4, 1.0, 2.5, 6.3)
+"""Rates that may be tried at one d, as multiples of the law's own."""
+FULL_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+"""Rates that may be tried for full fine-tuning."""
+FULL_FIRST = (3e-3, 1e-3)
+"""Tried first."""
+LOST = (math.inf, math.inf)
+"""How bad a rate is whose loss was lost."""
+
+
+@dataclass(frozen=True)
+class Try:
+    """What tuning at one rate came to; shares of exact match, in [0, 1]; None throughout where the loss was lost."""
+
+    validation: float | None
+    """On the validation split."""
+    validation_loss: float | None
+    """There, in nats per token."""
+    test: float | None
+    """On the test split."""
+    train: float | None
+    """On examples it was trained on."""
+    seconds: float
+    """Wall time."""
+
+    @property
+    def badness(self) -> tuple[float, float]:
+        """What is compared: exact match on validation, then the loss there; the lower, the better."""
+        if self.validation is None or self.validation_loss is None:
+            return LOST
+        return -self.validation, self.validation_loss
+
+
+def smallest(values: Mapping[int, float], target: float) -> int | None:
+    """Return the smallest d whose value reaches the target; None where none does."""
+    return min((d for d, value in values.items() if value >= target), default=None)
+
+
+def next_d(values: Mapping[int, float], target: float, grid: tuple[int, ...], bisections: int) -> int | None:
+    """Return the d to be measured next; None where the search has ended.
+
+    The grid from its smallest d upwards until the target is reached, then the middle (of logarithms) between the
+    smallest d that reaches it and the largest below that does not.
+
+    Args:
+        values: d -> metric, measured so far.
+        target: to be reached.
+        grid: ascending.
+        bisections: middles measured at most.
+    """
+    found = smallest(values, target)
+    if found is None:
+        return next((d for d in grid if d not in values), None)
+    below = max((d for d in values if d < found), default=None)
+    if below is None or len([d for d in values if d not in grid]) >= bisections:
+        return None
+    middle = round(math.sqrt(below * found))
+    return middle if below < middle < found else None
+
+
+def rates_at(d: int, total: int, tensors: int) -> tuple[float, ...]:
+    """Return the rates that may be tried at d, ascending: `AROUND` times RATE x sqrt(D / (d T)), none above 1.
+
+    Args:
+        d: numbers tuned.
+        total: D, the planned values.
+        tensors: T, the tensors they lie in.
+    """
+    own = RATE * math.sqrt(total / (d * tensors))
+    return tuple(sorted({min(1.0, float(f"{own * times:.2g}")) for times in AROUND}))
+
+
+def first_at(d: int, total: int, tensors: int) -> tuple[float, float]:
+    """Return the rates that are tried first at d: the law's own, and 0.4 times it."""
+    own = RATE * math.sqrt(total / (d * tensors))
+    one, other = (min(1.0, float(f"{own * times:.2g}")) for times in (1.0, 0.4))
+    return one, other
+
+
+def next_rate(tried: Mapping[float, Try], first: Sequence[float], ladder: Sequence[float], count: int) -> float | None:
+    """Return the rate to be tried next at one d; None where that search has ended.
+
+    The first ones, then outwards while the best on validation is at an edge of those tried, `count` in all; more only
+    while every loss was lost, downwards.
+
+    Args:
+        tried: rate -> what it came to.
+        first: in the order in which they are tried.
+        ladder: all rates that may be tried.
+        count: tried at most, 1 or more.
+    """
+    left = [rate for rate in first[:count] if rate not in tried]
+    if left:
+        return left[0]
+    badness = {rate: one.badness for rate, one in tried.items()}
+    if len(tried) >= count and min(badness.values()) < LOST:
+        return None
+    return outwards(badness, ladder)
+
+
+def best_rate(tried: Mapping[float, Try]) -> float | None:
+    """Return the rate that is best on validation, the lowest of equals; None where every loss was lost."""
+    best = min(sorted(tried), key=lambda rate: tried[rate].badness)
+    return best if tried[best].badness < LOST else None
+
+
+def bound(d: int, n_train: int) -> float:
+    """Return sqrt(d / m), which the generalisation gap is bounded by up to a factor and a logarithm.
+
+    Source: Arora et al. 2018, arXiv 1802.05296, as used by Aghajanyan et al. 2020.
+    """
+    return math.sqrt(d / n_train)
