@@ -18,6 +18,7 @@ from benchmarks.dimension_search import ALONG, SETTINGS, Store, search
 from lsf.bundled.dimension import ALONG as NAMED
 from lsf.bundled.dimension import FILE
 from lsf.bundled.lessons import LESSONS
+from lsf.environment import spare_imports
 from lsf.figures.dimension_tasks import fewer, progress_points, spearman
 from lsf.files import write_json
 from lsf.jobs.dimensions import ASKED, Study
@@ -77,6 +78,7 @@ def _tell(study: Study) -> None:
 
 def main() -> None:
     """Measure the parts asked for and keep them for the app."""
+    spare_imports()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="lessons,along,blocks")
     parser.add_argument("--seeds", type=int, default=1)

@@ -21,6 +21,7 @@ from benchmarks.evidence_report import print_report
 from benchmarks.evidence_scores import AFFORDABLE, LEAST, MOST, score
 from benchmarks.sites import SITES, Site
 from lsf.compare.evidence import pack
+from lsf.environment import spare_imports
 from lsf.jobs.sweep import BASE, FULL, Cell, Rate, Sweep, SweepSpec
 from lsf.reporting import Stop
 
@@ -183,6 +184,7 @@ def again(asked: str) -> None:
 
 def main() -> None:
     """Measure for as long as asked, or print the report."""
+    spare_imports()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sites", default=",".join(SITES), help="names, separated by commas; default: all")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which it ends, between two steps")

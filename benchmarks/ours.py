@@ -14,6 +14,7 @@ from lsf.analysis.result import Analysis
 from lsf.analysis.settings import AnalysisSettings
 from lsf.data.encode import context_length, encode
 from lsf.data.task import Example, Task, split_examples
+from lsf.environment import spare_imports
 from lsf.measure.analyze import MOST_PADDING, analyze
 from lsf.measure.batches import Batch, make_batches
 from lsf.measure.gradients import backward_readings, position_losses, trainable_view
@@ -140,6 +141,7 @@ def main() -> None:
     examples = [Example(*row) for row in rows]
     turn = Turn()
     loaded = load_model(arguments.model, "float32", "cpu")
+    spare_imports()  # as `lsf analyze` does; for the bare passes too
     RUNS[arguments.run](loaded, split_examples("warm", examples[: 2 * BATCH]), NoTurn())
     task = split_examples("bench", examples)
     turn.ready()

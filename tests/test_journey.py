@@ -117,7 +117,11 @@ def test_ctrl_c_is_one_line_and_no_traceback(
 ) -> None:
     monkeypatch.setattr("lsf.commands.analyze.load_asked_task", lambda _: signal.raise_signal(signal.SIGINT))
     asked = ["analyze", "--model", "bundled", "--data", "lesson:facts", "--json", str(tmp_path / "a.json")]
-    assert main(asked) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a library may have put its own
+    try:
+        assert main(asked) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert capsys.readouterr().err == "lsf: interrupted.\n"
 
 

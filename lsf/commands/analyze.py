@@ -7,6 +7,7 @@ from pathlib import Path
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.settings import AnalysisSettings
 from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options
+from lsf.environment import spare_imports
 from lsf.files import write_json, write_text
 from lsf.options import add_settings, given_settings
 from lsf.terminal import TerminalReporter
@@ -44,6 +45,7 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     short_runs = None
     if any(CRITERIA[name].needs == "runs" for name in settings.criteria):
         from lsf.training.probing import probe_blocks as short_runs
+    spare_imports()
     try:
         analysis = analyze(loaded, task, settings, reporter, short_runs)
     finally:

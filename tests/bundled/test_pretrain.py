@@ -20,7 +20,7 @@ TINY = PretrainingSpec(steps=3, batch_size=8, warmup_steps=1, width=16, inner=16
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
     pretrain(first, spec=TINY)
-    pretrain(second, spec=TINY)
+    pretrain(second, spec=TINY, checkpoints=second / "along")
     return first, second
 
 
@@ -54,16 +54,16 @@ def test_the_loss_is_that_of_transformers_on_real_tokens() -> None:
 
 
 def test_checkpoints_along_the_way_are_loadable_in_half_precision_and_change_nothing(
-    folders: tuple[Path, Path], tmp_path: Path
+    folders: tuple[Path, Path],
 ) -> None:
-    pretrain(tmp_path / "out", spec=TINY, checkpoints=tmp_path / "along")
-    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (folders[0] / "model.safetensors").read_bytes()
-    kept = sorted(path.name for path in (tmp_path / "along").iterdir())
+    without, out = folders
+    assert (out / "model.safetensors").read_bytes() == (without / "model.safetensors").read_bytes()
+    kept = sorted(path.name for path in (out / "along").iterdir())
     assert kept == ["step-0000", "step-0001", "step-0002", "step-0003"]  # seven shares of three steps, rounded
-    stored = load_file(tmp_path / "along" / "step-0003" / "model.safetensors")
+    stored = load_file(out / "along" / "step-0003" / "model.safetensors")
     assert {value.dtype for value in stored.values()} == {torch.float16}
-    last = AutoModelForCausalLM.from_pretrained(tmp_path / "along" / "step-0003", local_files_only=True)
-    end = AutoModelForCausalLM.from_pretrained(tmp_path / "out", local_files_only=True)
+    last = AutoModelForCausalLM.from_pretrained(out / "along" / "step-0003", local_files_only=True)
+    end = AutoModelForCausalLM.from_pretrained(out, local_files_only=True)
     for mine, theirs in zip(last.parameters(), end.parameters(), strict=True):
         torch.testing.assert_close(mine.float(), theirs, rtol=1e-3, atol=1e-6)
-    AutoTokenizer.from_pretrained(tmp_path / "along" / "step-0000", local_files_only=True)
+    AutoTokenizer.from_pretrained(out / "along" / "step-0000", local_files_only=True)

@@ -22,7 +22,9 @@ def places(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
     return app
 
 
-def test_every_cell_asked_for_becomes_a_run_and_the_grid_holds_its_numbers(places: Driver, runs: Path) -> None:
+def test_every_cell_asked_for_becomes_a_run_in_the_grid_and_a_picked_one_says_why_it_failed(
+    places: Driver, runs: Path
+) -> None:
     assert not places.at.exception
     places.click("Start 6 runs")
     places.wait("tune")
@@ -45,11 +47,6 @@ def test_every_cell_asked_for_becomes_a_run_and_the_grid_holds_its_numbers(place
     assert sum(ratio > 0 for ratio in grid["x stored bytes"].tolist()) == 4  # the two that failed stored nothing
     assert "6 of 6 cells are there already" not in places.shown()  # the two that failed can be asked for again
     assert "4 of 6 cells are there already" in places.shown()
-
-
-def test_a_picked_cell_shows_its_run_and_why_it_failed(places: Driver, runs: Path) -> None:
-    places.click("Start 6 runs")
-    places.wait("tune")
     failed = next(run for run in list_runs(runs) if run.spec is not None and run.spec.method == "bitfit")
     places.at.session_state[PICKED] = failed.id
     places.at.run()

@@ -1,9 +1,6 @@
 from dataclasses import replace
 
-import pytest
-
 from lsf.analysis.plan import Plan, full_plan
-from lsf.errors import PlanError
 from lsf.measure.loading import load_model
 from lsf.training.methods import planned_names
 
@@ -25,8 +22,3 @@ def test_a_tied_head_is_the_embedding_and_counts_once(tiny):
     plan = Plan("tiny", 4, (), head=True)
     assert planned_names(loaded, plan) == ("transformer.wte.weight",)
     assert planned_names(loaded, replace(plan, embedding=True)) == ("transformer.wte.weight",)
-
-
-def test_a_plan_for_another_model_is_refused_with_both_counts(loaded):
-    with pytest.raises(PlanError, match=r"made for other with 12 blocks; .* has 4"):
-        planned_names(loaded, Plan("other", 12, (2,)))

@@ -228,17 +228,9 @@ def test_epochs_replace_steps(loaded, task, spec, folder):
 def test_a_plan_for_another_model_is_a_failed_run(loaded, task, spec, folder):
     spec = replace(spec, plan=Plan("other", 12, (7,)))
     place = folder(spec)
-    with pytest.raises(PlanError):
+    with pytest.raises(PlanError, match="made for other with 12 blocks"):
         tuned(loaded, task, spec, place)
     assert load_run(place).state is RunState.FAILED
-
-
-@pytest.mark.parametrize("family", ["gpt2", "gemma2", "opt", "gpt_neox"])
-def test_every_kind_of_family_is_tuned(tiny, task, spec, folder, family):
-    loaded = load_model(str(tiny(family)), "float32", "cpu")
-    result = tuned(loaded, task, replace(spec, steps=2), folder(spec))
-    assert result.proof.frozen_identical
-    assert result.proof.tuned_moved > 0
 
 
 def test_a_bfloat16_run_starts_from_the_bases_own_numbers(tiny, task, spec, full, folder):
