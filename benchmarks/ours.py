@@ -15,8 +15,8 @@ from lsf.analysis.settings import AnalysisSettings
 from lsf.data.encode import context_length, encode
 from lsf.data.task import Example, Task, split_examples
 from lsf.environment import spare_imports
-from lsf.measure.analyze import MOST_PADDING, analyze
-from lsf.measure.batches import Batch, make_batches
+from lsf.measure.analyze import analyze
+from lsf.measure.batches import MOST_PADDING, Batch, make_batches
 from lsf.measure.gradients import backward_readings, position_losses, trainable_view
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.reporting import Silent

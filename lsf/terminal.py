@@ -1,7 +1,10 @@
 """Progress on standard error: a bar on a terminal, a plain line now and then elsewhere."""
 
+import signal
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -48,3 +51,15 @@ class TerminalReporter:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+@contextmanager
+def listening(interrupt: Callable[[], None], terminate: Callable[[], None]) -> Iterator[None]:
+    """Call a function at Ctrl-C and one at SIGTERM, in place of what they do else, inside the `with`."""
+    wishes = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
+    before = {kind: signal.signal(kind, lambda *_, wish=wish: wish()) for kind, wish in wishes.items()}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

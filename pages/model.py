@@ -19,8 +19,7 @@ from lsf.ui.state import Session
 from lsf.ui.work import Request, Source
 
 LABELS = {"settle": "Stop when settled", "limit": "Examples at most", "max_length": "Tokens at most"}
-SPLIT = "train"
-"""Analysed unless a person says otherwise: here blocks are chosen to be tuned, and test rows choose nothing."""
+SPLIT = "train"  # unless a person says otherwise: here blocks are chosen to be tuned, and test rows choose nothing
 IN_FORM = ("limit", "split", "positions", "reading", "virtual", "batch_size", "max_length", "seed", "settle")
 
 

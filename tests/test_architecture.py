@@ -91,6 +91,13 @@ def test_the_direction_check_would_notice_a_trespass() -> None:
     assert trespasses("analysis", {"numpy", "lsf.measure.probe", "streamlit"}) == {"measure", "streamlit"}
 
 
+def test_nothing_stands_alone_in_a_page_which_streamlit_would_write_on_it() -> None:
+    for path in [ROOT / "app.py", *(ROOT / "pages").glob("*.py")]:
+        after_the_docstring = ast.parse(path.read_text(encoding="utf-8")).body[1:]
+        alone = [node.value for node in after_the_docstring if isinstance(node, ast.Expr)]
+        assert all(isinstance(value, ast.Call) for value in alone), path
+
+
 def test_only_the_app_its_pages_and_ui_import_streamlit() -> None:
     files = [path for path in (ROOT / "lsf").rglob("*.py") if "ui" not in path.relative_to(ROOT).parts]
     assert files

@@ -1,7 +1,6 @@
 """`sweep`: the measured truth, every plan of a family tuned for the same steps under several seeds."""
 
 import argparse
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.jobs.sweep import BASE, Sweep, SweepSpec, load_sweep
 from lsf.options import add_settings, given_settings
-from lsf.terminal import TerminalReporter
+from lsf.terminal import TerminalReporter, listening
 
 ENGINES = ("local", "ray")
 """Both measure the same cells, and each goes on with what the other began."""
@@ -59,8 +58,12 @@ def _measured(arguments: argparse.Namespace, spec: SweepSpec, carry_out: CarryOu
     from lsf.training.sweep_start import start_sweep
 
     spare_imports()
+
+    def pause() -> None:
+        reporter.stop = "pause"
+
     try:
-        with _listening(reporter):
+        with listening(pause, pause):
             begun = start_sweep(loaded, task, spec, earlier)
             done = carry_out(loaded, task, begun, reporter, lambda sweep: sweep.save(arguments.json))
     finally:
@@ -91,21 +94,6 @@ def _engine(arguments: argparse.Namespace) -> Iterator[CarryOut]:
 
     with connected(arguments.ray_address):
         yield partial(carry_out_on_ray, n_workers=arguments.ray_workers)
-
-
-@contextmanager
-def _listening(reporter: TerminalReporter) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into a wish to pause, inside the `with`."""
-
-    def pause(*_: object) -> None:
-        reporter.stop = "pause"
-
-    before = {kind: signal.signal(kind, pause) for kind in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 def _told(sweep: Sweep, out: Path, stopped: bool) -> int:

@@ -1,13 +1,10 @@
 """`tune`: one fine-tune in the foreground."""
 
 import argparse
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lsf.analysis.plan import Plan, full_plan, load_plan, parse_blocks
 from lsf.commands.forecast import print_forecast
@@ -18,7 +15,7 @@ from lsf.jobs.holding import SPEC
 from lsf.jobs.runs import create_run, reopen_run
 from lsf.jobs.spec import RunSpec, load_spec
 from lsf.options import add_settings, describe_setting, given_settings
-from lsf.terminal import TerminalReporter
+from lsf.terminal import TerminalReporter, listening
 from lsf.training.catalogue import CATALOGUE
 from lsf.training.options import read_pairs
 
@@ -78,7 +75,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
     on_cpu = loaded.device.type == "cpu"
     folder, shared = agreed_folder(lambda: arguments.resume or create_run(arguments.runs, spec), on_cpu)
     try:
-        with _listening(reporter):
+        with listening(partial(_interrupt, reporter), partial(_pause, reporter)):
             result = tune(loaded, task, spec, folder, reporter, shared)
     except RunPausedError as pause:
         sys.stderr.write(f"lsf: {pause} Go on with: python -m lsf tune --resume {folder}\n")
@@ -115,23 +112,6 @@ def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
     return RunSpec(**{**given, "plan": plan, "role": role})
 
 
-@contextmanager
-def _listening(reporter: TerminalReporter) -> Iterator[None]:
-    """Turn Ctrl-C and SIGTERM into wishes to stop, inside the `with`."""
-
-    def pause(*_: Any) -> None:
-        reporter.stop = reporter.stop or "pause"
-
-    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, lambda *_: _interrupt(reporter))
-    signal.signal(signal.SIGTERM, pause)
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-
 def _refuse_beside(arguments: argparse.Namespace, asked: str) -> None:
     given = [name for name in given_settings(arguments, RunSpec) if name not in ("plan", "dtype", "device")]
     given += ["option"] if arguments.option else []
@@ -158,6 +138,10 @@ def _options_help() -> str:
 
 def _interrupt(reporter: TerminalReporter) -> None:
     reporter.stop = "discard" if reporter.stop else "keep"
+
+
+def _pause(reporter: TerminalReporter) -> None:
+    reporter.stop = reporter.stop or "pause"
 
 
 def _planned(arguments: argparse.Namespace, n_blocks: int) -> tuple[Plan, str]:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 
 from lsf.analysis.agreement import CHANCE
-from lsf.compare.regret import Blocks, Truth
+from lsf.compare.regret import Blocks, Truth, regret
 
 
 def decided(truth: Truth, budget: int) -> bool | None:
@@ -33,6 +33,16 @@ def level_with_best(truth: Truth, budget: int) -> tuple[Blocks, ...]:
     if least is None:
         return ()
     return tuple(blocks for blocks in ranked[1:] if truth.mean(ranked[0]) - truth.mean(blocks) <= least)
+
+
+def within_chance(truth: Truth, choice: Blocks) -> bool | None:
+    """Say whether what a choice loses against the best of its budget may be chance.
+
+    Returns:
+        None where `least_difference` is unknown.
+    """
+    least = least_difference(truth, len(choice))
+    return None if least is None else regret(truth, choice).regret <= least
 
 
 def least_difference(truth: Truth, budget: int) -> float | None:

@@ -92,8 +92,6 @@ class Regret:
     """Best mean score minus the choice's; at least 0 for a plan of the sweep."""
     relative: float | None
     """Regret over what full fine-tuning gains on the base model; None where that gains nothing."""
-    within_spread: bool | None
-    """True where the regret is at most the spread over seeds, pooled over both plans; None below two seeds."""
 
 
 def truth_of(sweep: Sweep, metric: str, n_seeds: int | None = None) -> Truth:
@@ -153,11 +151,7 @@ def regret(truth: Truth, choice: Blocks) -> Regret:
     chosen = truth.mean(choice)
     best = max(plans, key=lambda blocks: (truth.mean(blocks), blocks))
     lost = truth.mean(best) - chosen
-    spreads = [truth.spread(best), truth.spread(choice)]
-    known = [spread for spread in spreads if spread is not None]
-    pooled = math.sqrt(sum(spread**2 for spread in known) / 2) if len(known) == 2 else None
-    within = None if pooled is None else best == choice or lost <= pooled
-    return Regret(choice, best, lost, relative(truth, lost), within)
+    return Regret(choice, best, lost, relative(truth, lost))
 
 
 def relative(truth: Truth, lost: float) -> float | None:

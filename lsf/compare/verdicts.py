@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lsf.analysis.criteria import CRITERIA
+from lsf.compare.chance import within_chance
 from lsf.compare.regret import Blocks, Truth, choose, full_regret, random_regret, regret, relative
 
 CONTROL, CRITERION, RULE = "control", "criterion", "recommendation"
@@ -25,8 +26,8 @@ class Verdict:
     """What the best plan of the budget has more; None where its choice was not measured."""
     relative: float | None
     """Regret over what full fine-tuning gains; None where that gains nothing."""
-    within_spread: bool | None
-    """Whether the regret is at most the spread over seeds; None where that is unknown."""
+    within_chance: bool | None
+    """Whether the regret may be chance (`lsf.compare.chance`); None where that is unknown."""
 
 
 def verdict_of(truth: Truth, label: str, kind: str, choice: Blocks) -> Verdict:
@@ -38,7 +39,8 @@ def verdict_of(truth: Truth, label: str, kind: str, choice: Blocks) -> Verdict:
     if choice not in truth.scores:
         return Verdict(label, kind, choice, None, None, None, None)
     found = regret(truth, choice)
-    return Verdict(label, kind, choice, truth.mean(choice), found.regret, found.relative, found.within_spread)
+    lucky = within_chance(truth, choice)
+    return Verdict(label, kind, choice, truth.mean(choice), found.regret, found.relative, lucky)
 
 
 def verdicts(truth: Truth, scores: Mapping[str, Sequence[float]], budget: int) -> list[Verdict]:

@@ -54,8 +54,7 @@ def _short(study: Study, method: str) -> str:
     curves, value = study.of(method), study.d_90(method)
     if value is not None:
         return f"{'≤ ' if any(curve.at_most for curve in curves) else ''}{value:,.0f}"
-    tried = [point.d for curve in curves for point in curve.points]
-    return f"none to {max(tried):,}" if tried else "not measured"
+    return "none" if any(curve.points for curve in curves) else "?"
 
 
 def _tasks_title(studies: Sequence[Study]) -> str:

@@ -14,7 +14,7 @@ METRIC_WORDS = {"exact_match": "exact match", "loss": "loss (nats per token)"}
 """Metric -> how it is written on an axis."""
 
 
-def _read(score: float, metric: str) -> float:
+def as_metric(score: float, metric: str) -> float:
     """Return a truth's score as its metric is read: a loss the right way round."""
     return -score if metric == "loss" else score
 
@@ -37,7 +37,7 @@ def draw_profile(truth: Truth, metric: str, marked: Mapping[str, Blocks] | None 
     ):
         figure.add_bar(
             x=[blocks[0] for blocks in own],
-            y=[_read(truth.mean(blocks), metric) for blocks in own],
+            y=[as_metric(truth.mean(blocks), metric) for blocks in own],
             error_y={"type": "data", "array": [truth.spread(blocks) or 0.0 for blocks in own], "thickness": 1.5},
             name="best block" if mark is CHOSEN else "other blocks",
             width=0.72,
@@ -55,7 +55,7 @@ def draw_profile(truth: Truth, metric: str, marked: Mapping[str, Blocks] | None 
     for name, score, mark in (("full fine-tuning", full, VIRTUAL), ("base model", truth.base, NEUTRAL)):
         figure.add_scatter(
             x=[-0.5, truth.n_blocks - 0.5],
-            y=[_read(score, metric)] * 2,
+            y=[as_metric(score, metric)] * 2,
             mode="lines",
             name=name,
             line={"color": mark.color, "dash": "dash" if mark is VIRTUAL else "dot", "width": 2},
@@ -88,6 +88,10 @@ def _profile_title(truth: Truth, best: Blocks | None) -> str:
     return f"Tuned alone, block {best[0]} scored best{beside}"
 
 
+def _told(score: float, metric: str) -> str:
+    return number(as_metric(score, metric), 3)
+
+
 def _blocks(blocks: list[int]) -> str:
     return f"block{'s' if len(blocks) > 1 else ''} {format_blocks(blocks)}"
 
@@ -100,15 +104,15 @@ def _profile_alt(truth: Truth, metric: str, best: Blocks | None) -> str:
     full = sum(truth.full) / len(truth.full)
     return (
         f"{METRIC_WORDS[metric].capitalize()} after tuning one block alone, mean over {len(truth.full)} seeds: best "
-        f"block {best[0]} with {number(_read(truth.mean(best), metric), 3)}, worst block {worst[0]} with "
-        f"{number(_read(truth.mean(worst), metric), 3)}; full fine-tuning {number(_read(full, metric), 3)}, base model "
-        f"{number(_read(truth.base, metric), 3)}."
+        f"block {best[0]} with {_told(truth.mean(best), metric)}, worst block {worst[0]} with "
+        f"{_told(truth.mean(worst), metric)}; full fine-tuning {_told(full, metric)}, base model "
+        f"{_told(truth.base, metric)}."
     )
 
 
 def _profile_table(truth: Truth, metric: str) -> pd.DataFrame:
     rows = [
-        {"block": block, "mean": _read(truth.mean((block,)), metric), "spread": truth.spread((block,))}
+        {"block": block, "mean": as_metric(truth.mean((block,)), metric), "spread": truth.spread((block,))}
         if (block,) in truth.scores
         else {"block": block, "mean": None, "spread": None}
         for block in range(truth.n_blocks)
@@ -124,7 +128,7 @@ def draw_triangle(truth: Truth, metric: str) -> Picture:
     runs = {blocks: truth.mean(blocks) for blocks in truth.scores if blocks == tuple(range(blocks[0], blocks[-1] + 1))}
     every = range(truth.n_blocks)
     cells = [[runs.get(tuple(range(first, last + 1))) for first in every] for last in every]
-    values = [[None if value is None else _read(value, metric) for value in row] for row in cells]
+    values = [[None if value is None else as_metric(value, metric) for value in row] for row in cells]
     best = max(runs, key=lambda blocks: (runs[blocks], -len(blocks)), default=None)
     title = "No run of blocks is measured yet" if best is None else f"The best measured run is {format_blocks(best)}"
     figure = new_figure(title, height=120 + 42 * truth.n_blocks, margin=WITHOUT_LEGEND)
@@ -157,7 +161,7 @@ def draw_triangle(truth: Truth, metric: str) -> Picture:
     figure.update_yaxes(title="last tuned block", tickvals=list(every), showgrid=False)
     table = pd.DataFrame(
         [
-            {"first": blocks[0], "last": blocks[-1], "mean": _read(value, metric), "spread": truth.spread(blocks)}
+            {"first": blocks[0], "last": blocks[-1], "mean": as_metric(value, metric), "spread": truth.spread(blocks)}
             for blocks, value in sorted(runs.items())
         ]
     )
@@ -170,6 +174,6 @@ def _triangle_alt(truth: Truth, metric: str, runs: Mapping[Blocks, float], best:
     worst = min(runs, key=lambda blocks: runs[blocks])
     return (
         f"{METRIC_WORDS[metric].capitalize()} of {len(runs)} measured runs of neighbouring blocks of {truth.n_blocks}: "
-        f"best {format_blocks(best)} with {number(_read(runs[best], metric), 3)}, worst {format_blocks(worst)} with "
-        f"{number(_read(runs[worst], metric), 3)}. Framed: the best."
+        f"best {format_blocks(best)} with {_told(runs[best], metric)}, worst {format_blocks(worst)} with "
+        f"{_told(runs[worst], metric)}. Framed: the best."
     )

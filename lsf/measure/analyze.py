@@ -15,7 +15,7 @@ from lsf.data.encode import EncodedExample, Encoding, context_length, encode
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, LsfError
-from lsf.measure.batches import Batch, make_batches
+from lsf.measure.batches import MOST_PADDING, Batch, make_batches
 from lsf.measure.gradients import backward_readings, tangent_kernels
 from lsf.measure.loading import LoadedModel
 from lsf.measure.offload import places_of
@@ -25,8 +25,6 @@ from lsf.measure.spectra import block_spectra
 from lsf.measure.tokens import TokenText
 from lsf.reporting import Reporter
 
-MOST_PADDING = 0.05
-"""Share of the tokens computed that may be padding: batches of examples of unequal length are made smaller."""
 PARTIAL_SECONDS = 0.25
 """Least time between two partial results."""
 KERNEL_EXAMPLES = 64

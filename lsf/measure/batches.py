@@ -10,6 +10,9 @@ from torch import Tensor
 
 from lsf.data.encode import EncodedExample
 
+MOST_PADDING = 0.05
+"""Share of the tokens computed that may be padding: batches of examples of unequal length are made smaller."""
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -7,13 +7,10 @@ from jaxtyping import Float
 
 from lsf.analysis.transitions import cosine_distance
 from lsf.data.encode import EncodedExample
-from lsf.measure.batches import make_batches
+from lsf.measure.batches import MOST_PADDING, make_batches
 from lsf.measure.loading import LoadedModel
 from lsf.measure.probe import Wanted, stream_readings
 from lsf.measure.semantics import semantic_bases
-
-MOST_PADDING = 0.05
-"""Share of padding in a batch, at most."""
 
 
 def target_distances(

@@ -147,8 +147,8 @@ def draw_measured() -> None:
     show(
         draw_tasks(lessons),
         "lessons",
-        "The whole bundled model, one search per lesson and method, on a logarithmic axis. None to N: no d tried up to "
-        "N reaches 90 % of full.",
+        "The whole bundled model, one search per lesson and method, on a logarithmic axis. None: no d that was tried "
+        "reaches 90 % of full; ?: not measured.",
     )
     if along:
         show(

@@ -16,7 +16,7 @@ from lsf.compare.regret import Truth
 from lsf.compare.rules import Rule
 from lsf.compare.study import Entry, entries, of_rule
 from lsf.compare.verdicts import Verdict
-from lsf.figures.sweeps import draw_profile, draw_triangle
+from lsf.figures.sweeps import as_metric, draw_profile, draw_triangle
 from lsf.ui.guard import attempt
 from lsf.ui.panels import show, table
 from lsf.ui.state import Session
@@ -39,10 +39,10 @@ def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str) -> None:
             "way of choosing": one.label,
             "kind": one.kind,
             "tunes": "by lot" if one.choice is None else format_blocks(one.choice),
-            metric.replace("_", " "): None if one.score is None else _read(one.score, metric),
+            metric.replace("_", " "): None if one.score is None else as_metric(one.score, metric),
             "regret": one.regret,
             "relative regret": None if one.relative is None else 100 * one.relative,
-            "within spread": {True: "yes", False: "no", None: "unknown"}[one.within_spread],
+            "within chance": {True: "yes", False: "no", None: "unknown"}[one.within_chance],
         }
         for one in verdicts
     ]
@@ -56,10 +56,6 @@ def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str) -> None:
             "relative regret": st.column_config.NumberColumn(format="%.1f %%"),
         },
     )
-
-
-def _read(score: float, metric: str) -> float:
-    return -score if metric == "loss" else score
 
 
 def sweep_pictures(truth: Truth, metric: str, key: str) -> None:

@@ -6,6 +6,7 @@ import streamlit as st
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.plan import format_blocks
 from lsf.bundled.lessons import LESSONS, load_lesson
+from lsf.compare.chance import within_chance
 from lsf.compare.evidence import Measured, packed_evidence, shown
 from lsf.compare.regret import Blocks, choose, regret
 from lsf.compare.study import budgets_of
@@ -106,7 +107,7 @@ def truth_step(one: Measured, own: Blocks) -> None:
     columns[2].metric(
         "Your regret",
         f"{lost.regret:.2f}",
-        _share_words(lost.relative, lost.within_spread),
+        _share_words(lost.relative, within_chance(truth, own)),
         delta_color="off",
         delta_arrow="off",
     )
@@ -124,4 +125,4 @@ def _by_regret(one: Verdict) -> tuple[bool, float, bool]:
 def _share_words(share: float | None, within: bool | None) -> str:
     if share is None:
         return "relative regret unknown"
-    return f"{share:.0%} of full's gain" + (", within the spread" if within and share > 0 else "")
+    return f"{share:.0%} of full's gain" + (", within chance" if within and share > 0 else "")

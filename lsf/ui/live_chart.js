@@ -3,7 +3,7 @@
 // put the templates {light, dark} into window.lsfTemplates.
 
 const POLL = 80;
-const THEME_POLL = 700;
+const LOOK = 700;
 const TITLE_HEIGHT = 40;
 // A saved file does not carry the page's font: it is laid out with one that is at hand where it is opened.
 const SAVED_FONT = "Arial, Helvetica, sans-serif";
@@ -72,6 +72,12 @@ function draw(host) {
   });
 }
 
+// Plotly looks at the window alone: a chart drawn while the page was being laid out anew would keep the old width.
+function fit(host) {
+  const drawn = host._fullLayout && host._fullLayout.width;
+  if (drawn && host.clientWidth && Math.abs(drawn - host.clientWidth) > 1) window.Plotly.Plots.resize(host);
+}
+
 export default function (component) {
   const { data, parentElement, setTriggerValue } = component;
   const host = parentElement.querySelector(".lsf-chart");
@@ -85,7 +91,10 @@ export default function (component) {
     draw(host);
     clearInterval(waiting);
   }, POLL);
-  const watching = setInterval(() => draw(host), THEME_POLL);
+  const watching = setInterval(() => {
+    draw(host);
+    fit(host);
+  }, LOOK);
   return () => {
     clearInterval(waiting);
     clearInterval(watching);

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lsf.compare.chance import decided, least_difference, level_with_best
+from lsf.compare.chance import decided, least_difference, level_with_best, within_chance
 from lsf.compare.frontier import front_share, hypervolume, time_saved
 from lsf.compare.regret import (
     Truth,
@@ -60,9 +60,7 @@ def measured(plan_scores: dict[str, list[float | None]], n_blocks: int = 2, over
 def test_regret_is_what_the_best_plan_of_the_budget_has_more() -> None:
     found = regret(TRUTH, (1,))
     assert (found.best, found.regret, found.relative) == ((2,), pytest.approx(0.2), pytest.approx(0.2 / 0.8))
-    assert found.within_spread is False  # pooled deviation: sqrt((0.02 + 0) / 2) = 0.1
     assert regret(TRUTH, (3,)).regret == pytest.approx(0.1)
-    assert regret(TRUTH, (3,)).within_spread is True  # deviations 0.141 and 0.071, pooled 0.112
     assert regret(TRUTH, (0, 1)).relative == pytest.approx(0.5)
     assert regret(TRUTH, (2,)).regret == 0
 
@@ -101,7 +99,7 @@ def test_relative_regret_is_unknown_where_full_tuning_gains_nothing() -> None:
 def test_one_seed_has_no_spread_and_nothing_is_decided_by_it() -> None:
     single = replace(TRUTH, full=(0.9,), scores={plan: seeds[:1] for plan, seeds in TRUTH.scores.items()})
     assert single.spread((2,)) is None
-    assert regret(single, (1,)).within_spread is None
+    assert within_chance(single, (1,)) is None
     assert decided(single, 1) is None
     assert cliff(single) is None
 
@@ -122,6 +120,7 @@ def test_plans_that_differ_no_more_than_chance_makes_of_their_seeds_are_not_deci
     assert decided(TRUTH, 1) is True
     assert level_with_best(TRUTH, 1) == ((3,), (1,))
     assert level_with_best(TRUTH, 2) == ()
+    assert [within_chance(TRUTH, (block,)) for block in range(4)] == [False, True, True, True]
     noisy = replace(TRUTH, scores={(block,): (0.2 + 0.01 * block, 0.8) for block in range(4)})
     assert decided(noisy, 1) is False
 
