@@ -83,6 +83,10 @@ class AnalysisBuilder:
         """Note that reading ended because the ranking had settled."""
         self._data = replace(self._data, settled=True)
 
+    def mark_tokens(self, mean: float) -> None:
+        """Note how many tokens the examples that were read have on average; until then it is that of all examples."""
+        self._data = replace(self._data, mean_tokens=mean)
+
     def mark_jittered(self) -> None:
         """Note that the head's Gram matrix was singular, and that its bases rest on a jitter."""
         self._data = replace(self._data, jittered=True)

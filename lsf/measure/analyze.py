@@ -72,6 +72,8 @@ def analyze(
     builder = _builder(loaded, task, settings, encoding)
     clock = _Clock(started)
     batches = batches[: _forward(loaded, batches, settings, needs, builder, clock, report)]
+    read = {int(number) for batch in batches for number in batch.examples}
+    builder.mark_tokens(sum(len(encoding.rows[number].ids) for number in read) / len(read))
     _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
     if "runs" in needs and short_runs is not None and not report.stop:
         builder.record(probe_drop=short_runs(loaded, task, settings, report))

@@ -167,6 +167,22 @@ def answer_of(loaded: LoadedModel, prompt: str) -> str:
     return loaded.tokenizer.decode([int(logits[0, -1].argmax())])
 
 
+def test_tokens_are_counted_of_the_examples_that_were_read(tiny: Callable[[str], Path]) -> None:
+    class AfterOne(Silent):
+        def progress(self, done: int, total: int | None, message: str = "") -> None:
+            self.stop = "keep" if done else None
+
+    loaded = load_model(str(tiny("llama")))
+    task = task_of([(" ".join(WORDS[:length]), f" {WORDS[0]}") for length in range(1, 9)])
+    settings = AnalysisSettings(batch_size=1)
+    one = analyze(loaded, task, settings, AfterOne())
+    assert one.trajectories is not None
+    (path,) = one.trajectories.examples
+    assert one.data.n_examples == 1
+    assert one.data.mean_tokens == len(loaded.tokenizer(path.prompt).input_ids) + 1
+    assert analyze(loaded, task, settings, Silent()).data.mean_tokens == 6.5  # 1 to 8 words, <s> and a completion
+
+
 def test_reading_stops_when_the_ranking_has_settled_and_says_so(tiny: Callable[[str], Path]) -> None:
     loaded = load_model(str(tiny("llama")))
     many = task_of([(f"the {one} sat on {two}", f" {two}") for one in WORDS for two in WORDS])
