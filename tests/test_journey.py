@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lsf.analysis.result import load_analysis
 from lsf.cli import main
 from lsf.jobs.runs import list_runs, load_run
 
@@ -28,6 +29,11 @@ def compared(folders: list[Path], capsys: pytest.CaptureFixture[str]) -> list[di
 def journey(source: list[object], folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str]]:
     """Analyse, plan by deviation and by lot, tune both and everything, and return the comparison's rows by role."""
     run_cli("analyze", *source, "--split", "train", "--limit", "40", "--json", folder / "a.json")
+    analysis, told = load_analysis(folder / "a.json"), capsys.readouterr().out.splitlines()
+    for name in analysis.criteria:
+        assert (
+            f"{analysis.scores(name)[-1]:.4g}" == next(line for line in told if line.startswith(f"{name} ")).split()[-1]
+        )
     for criterion in ("deviation", "random"):
         plan = folder / f"{criterion}.json"
         run_cli("plan", "--analysis", folder / "a.json", "--criterion", criterion, "--blocks", 2, "--json", plan)

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from lsf.analysis.criteria import CRITERIA
+from lsf.analysis.result import Analysis
 from lsf.analysis.settings import AnalysisSettings
 from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options
 from lsf.environment import spare_imports
@@ -12,6 +13,8 @@ from lsf.files import write_json, write_text
 from lsf.options import add_settings, given_settings
 from lsf.terminal import TerminalReporter
 
+BLOCKS_PER_LINE = 8
+"""Of the table on the terminal."""
 SETTLED = {None: "", True: ", the ranking has settled", False: ", the ranking did not settle"}
 
 
@@ -59,6 +62,7 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         from lsf.export.notebook import analysis_notebook
 
         write_json(arguments.notebook, analysis_notebook(analysis))
+    print(_table(analysis))
     print(
         f"{len(analysis.states)} states, {len(analysis.blocks)} blocks, {analysis.data.n_examples} examples "
         f"({analysis.data.n_dropped} dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s "
@@ -67,3 +71,16 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     if analysis.data.jittered:
         sys.stderr.write("lsf: the LM head is singular; its semantic bases rest on a jitter of 1e-6.\n")
     return 0
+
+
+def _table(analysis: Analysis) -> str:
+    """Return one line per criterion with the score of every block, `-` where it is unknown; few blocks at a time."""
+    width = max(len(name) for name in analysis.blocks[0].scores)
+    lines = []
+    for start in range(0, len(analysis.blocks), BLOCKS_PER_LINE):
+        rows = analysis.blocks[start : start + BLOCKS_PER_LINE]
+        lines.append(f"{'block':<{width}}" + "".join(f"{row.block:>10}" for row in rows))
+        for name in analysis.blocks[0].scores:
+            scores = [row.scores[name] for row in rows]
+            lines.append(f"{name:<{width}}" + "".join(f"{'-' if s is None else f'{s:.4g}':>10}" for s in scores))
+    return "\n".join(lines)
