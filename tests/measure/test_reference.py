@@ -19,7 +19,7 @@ from lsf.data.task import Example, Task, split_examples
 from lsf.errors import BadInputError
 from lsf.measure.analyze import analyze
 from lsf.measure.loading import LoadedModel, load_model
-from lsf.reporting import Silent
+from lsf.reporting import Silent, Stop
 from tests.measure.reference import reference_deviations, reference_states
 from tests.tiny import WORDS
 
@@ -169,6 +169,8 @@ def answer_of(loaded: LoadedModel, prompt: str) -> str:
 
 def test_tokens_are_counted_of_the_examples_that_were_read(tiny: Callable[[str], Path]) -> None:
     class AfterOne(Silent):
+        stop: Stop | None = None
+
         def progress(self, done: int, total: int | None, message: str = "") -> None:
             self.stop = "keep" if done else None
 
