@@ -1,8 +1,8 @@
 """d_90 on the bundled model: over lessons, over blocks allowed, along pre-training; kept for the app.
 
 `python benchmarks/dimension.py [--parts lessons,along,blocks] [--seeds 1] [--cells FILE] [--checkpoints DIR]` prints
-the bars and writes `lsf/bundled/dimension.json`, where parts not asked for stay as FILE has them. Every tuning is kept
-in FILE and not done again. DIR comes from `python -m lsf demo pretrain --out OUT --checkpoints DIR`. `--done` only puts
+the bars and writes `lsf/bundled/dimension.json`, where parts not asked for stay as they are. Every tuning is kept in
+FILE and not done again. DIR comes from `python -m lsf demo pretrain --out OUT --checkpoints DIR`. `--done` only puts
 together what FILE holds. How one d_90 is searched: `benchmarks/dimension_search.py`.
 """
 
@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.dimension_search import ALONG, SETTINGS, Store, search
 from lsf.bundled.dimension import ALONG as NAMED
-from lsf.bundled.dimension import FILE
+from lsf.bundled.dimension import FILE, along_pretraining, over_blocks, over_lessons
 from lsf.bundled.lessons import LESSONS
 from lsf.environment import spare_imports
 from lsf.figures.dimension_tasks import fewer, progress_points, spearman
@@ -92,9 +92,10 @@ def main() -> None:
         "along": lambda store: along(store, asked.checkpoints),
         "blocks": lambda store: blocks(store, asked.seeds),
     }
+    there = {"lessons": over_lessons(), "along": along_pretraining(), "blocks": over_blocks()}
     studies: list[Study] = []
-    for part in sorted(parts, key=lambda name: name not in wanted):
-        studies += parts[part](Store(asked.cells, only_kept=asked.done or part not in wanted))
+    for part in parts:
+        studies += parts[part](Store(asked.cells, only_kept=asked.done)) if part in wanted else there[part]
     write_json(FILE, {"schema_version": 1, "studies": [study.to_json() for study in studies]})
 
 

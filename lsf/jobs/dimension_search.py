@@ -11,7 +11,7 @@ RATE = 0.013
 lengths: theta moves by rate x sqrt(d T). This is that per sqrt(D), as found good on the bundled model (T = 75)."""
 AROUND = (0.16, 0.4, 1.0, 2.5, 6.3)
 """Rates that may be tried at one d, as multiples of the law's own."""
-FULL_RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+FULL_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 """Rates that may be tried for full fine-tuning."""
 FULL_FIRST = (3e-3, 1e-3)
 """Tried first."""
