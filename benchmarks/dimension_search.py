@@ -106,12 +106,15 @@ class Tunings(MutableMapping[Key, Try]):
         del self.store.known[self.name(key)]
 
     def __iter__(self) -> Iterator[Key]:
-        """Refuse: keys are made by studies, not read back."""
-        raise NotImplementedError
+        """Return the keys that are kept; d is 0 where all values were tuned."""
+        for name in self.store.known:
+            *before, method, d, rate, seed, steps = name.split("|")
+            if "|".join(before) == self.before and int(steps) == self.steps:
+                yield method, int(d), float(rate), int(seed)
 
     def __len__(self) -> int:
-        """Return how many tunings the whole file holds."""
-        return len(self.store.known)
+        """Return how many are kept."""
+        return sum(1 for _ in self)
 
 
 def search(

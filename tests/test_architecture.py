@@ -67,7 +67,7 @@ ALLOWED = {
     "bundled": {"bundled", "data", "training", "measure", "jobs", "analysis"},
     "measure": {"measure", "analysis", "data", "bundled"},
     "training": {"training", "measure", "analysis", "data", "jobs"},
-    "jobs": {"jobs", "analysis", "data", "training", "measure"},
+    "jobs": {"jobs", "analysis", "data", "training"},
     "compare": {"compare", "jobs", "analysis"},
     "figures": {"figures", "analysis", "compare", "jobs"},
     "export": {"export", "analysis", "measure", "training"},

@@ -60,16 +60,24 @@ def test_a_deep_block_is_preferred_where_scores_tie_and_reach_is_paid_for() -> N
     assert best_load([1.0], [1.0], [1.0], 1.0) == ()
 
 
-def test_many_blocks_are_chosen_in_a_moment() -> None:
+def test_of_many_blocks_as_many_are_chosen_as_the_budget_buys() -> None:
     analysis = analysis_of(np.random.default_rng(0).random(96).tolist())
     plan = make_knapsack_plan(analysis, "deviation", flops=0.7)
     assert 0 < len(plan.blocks) < 96
+    assert plan.predicted is not None
+    assert plan.predicted.flops_ratio is not None
+    assert 0.69 < plan.predicted.flops_ratio <= 0.7
 
 
 def test_a_budget_that_buys_nothing_names_the_least_that_would() -> None:
     analysis = analysis_of([0.1, 0.2])
     with pytest.raises(PlanError, match=r"the least is 0\.6667"):
         make_knapsack_plan(analysis, "deviation", flops=0.1)
-    for budget in ({"flops": 0.0}, {"flops": 1.5}, {}, {"flops": 0.5, "memory": 1e6}):
-        with pytest.raises(PlanError):
+    for budget, sentence in (
+        ({"flops": 0.0}, "must lie above 0"),
+        ({"flops": 1.5}, "must lie above 0"),
+        ({}, "takes one budget"),
+        ({"flops": 0.5, "memory": 1e6}, "takes one budget"),
+    ):
+        with pytest.raises(PlanError, match=sentence):
             make_knapsack_plan(analysis, "deviation", **budget)

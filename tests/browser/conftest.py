@@ -143,6 +143,10 @@ class Tab:
         """Wait until the first page is whole: its last part says what the model's memory is."""
         expect(self.page.get_by_text(re.compile("enough to load it|In memory:"))).to_be_visible(timeout=90_000)
 
+    def settled(self) -> None:
+        """Wait until the script has run to its end: what is clicked before may be drawn anew under the pointer."""
+        expect(self.page.locator('[data-test-script-state="notRunning"]')).to_be_attached()
+
     def analyse(self) -> None:
         """Click through to a finished analysis of what is chosen by default."""
         self.button("Analyse")

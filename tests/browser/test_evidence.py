@@ -10,18 +10,13 @@ from tests.browser.conftest import Tab
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-def settle(tab: Tab) -> None:
-    """Wait until the script has run to its end: what is clicked before may be drawn anew under the pointer."""
-    expect(tab.page.locator('[data-test-script-state="notRunning"]')).to_be_attached()
-
-
 def test_the_measured_truth_of_another_site_can_be_looked_at(tab: Tab) -> None:
     page = tab.page
     tab.ready()
     page.get_by_role("link", name="Evidence").click()
     expect(page.get_by_text(re.compile("Elsewhere, over .* measured pairs"))).to_be_visible()
     expect(page.get_by_role("heading", name="Tuned alone, block 5 scored best")).to_be_visible()
-    settle(tab)
+    tab.settled()
     box = page.get_by_role("combobox", name="Model and task")
     box.focus()
     box.press("ArrowDown")

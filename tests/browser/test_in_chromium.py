@@ -155,7 +155,9 @@ def test_a_click_on_a_criterion_chooses_it_and_its_data_can_be_taken_away(tab: T
     assert box is not None
     page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 4.5 * box["height"] / 11)  # the fifth row
     expect(picker).to_have_value("Block influence")
+    tab.settled()
     page.get_by_role("button", name="Data").nth(1).click()
+    tab.settled()
     with page.expect_download() as taken:
         page.get_by_role("button", name="JSON").click()
     pairs = json.loads(taken.value.path().read_text())
@@ -181,6 +183,7 @@ def test_the_paths_follow_the_theme_play_flat_and_in_space_and_can_be_taken_away
         page.locator(".lsf-chart .updatemenu-button").first.click()
         page.wait_for_function(f"{grown} < 5", polling=50)
         page.wait_for_function(f"{grown} === 9")
+    tab.settled()
     with page.expect_download() as taken:
         page.get_by_role("button", name="Notebook (Jupyter)").click()
     assert taken.value.suggested_filename == "analysis.ipynb"

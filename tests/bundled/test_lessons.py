@@ -13,10 +13,6 @@ from lsf.errors import UnknownNameError
 each_lesson = pytest.mark.parametrize("name", LESSONS)
 
 
-def test_there_are_the_six_lessons_of_the_design() -> None:
-    assert tuple(LESSONS) == ("facts", "aliases", "labels", "sums", "dialect", "twohop")
-
-
 @each_lesson
 def test_a_lesson_says_what_it_teaches_and_how_it_is_judged(name: str) -> None:
     lesson = LESSONS[name]

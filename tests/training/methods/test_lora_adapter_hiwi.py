@@ -80,7 +80,12 @@ def test_a_lora_run_on_the_bundled_model_asks_no_hub_for_it(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # peft warns where it looked for the base's config and found none
         save_weights(model, base, RunSpec("bundled", "lesson:facts", plan, method="lora"), tmp_path)
-        load_tuned(tmp_path, base)
+        again = load_tuned(tmp_path, base)
+    stored = load_file(tmp_path / "weights" / "adapter_model.safetensors")
+    assert stored
+    assert not any("embed" in name for name in stored)
+    with torch.no_grad():
+        assert torch.equal(again(IDS).logits, model(IDS).logits)
 
 
 def test_lora_is_w_x_plus_alpha_over_r_b_a_x(gpt2):
