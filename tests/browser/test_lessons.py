@@ -6,7 +6,6 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import Tab
-from tests.browser.test_evidence import settle
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -17,10 +16,10 @@ def test_a_learner_predicts_and_then_sees_the_truth_and_the_regret(tab: Tab) -> 
     page.get_by_role("link", name="Lessons").click()
     expect(page.get_by_text("Which block would you tune?", exact=True)).to_be_visible()
     expect(page.get_by_role("heading", name="3 What was measured")).to_have_count(0)
-    settle(tab)
+    tab.settled()
     page.get_by_role("radio", name="One more than the sum").click()
     expect(page.get_by_role("heading", name="1 Predict: One more than the sum")).to_be_visible()
-    settle(tab)
+    tab.settled()
     page.get_by_role("radio", name="7", exact=True).click()
     expect(page.get_by_role("button", name="Lock in my prediction")).to_be_enabled()
     tab.button("Lock in my prediction")
