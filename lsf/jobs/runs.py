@@ -46,14 +46,19 @@ def create_run(runs: Path, spec: RunSpec) -> Path:
     Raises:
         RunError: the folder cannot be made.
     """
-    name = "-".join([time.strftime("%Y%m%d-%H%M%S"), _slug(spec.data), _slug(spec.plan.label), secrets.token_hex(2)])
-    folder = runs / name
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise RunError(f"Cannot make the run folder {folder}: {error.strerror or error}.") from error
-    spec.save(folder / SPEC)
-    return folder
+    while True:
+        words = [time.strftime("%Y%m%d-%H%M%S"), _slug(spec.data), _slug(spec.plan.label), secrets.token_hex(2)]
+        folder = runs / "-".join(words)
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not folder.is_dir():  # a file in the place of `runs`
+                raise RunError(f"Cannot make the run folder {folder}: File exists.") from None
+            continue  # two runs of one second drew the same last word
+        except OSError as error:
+            raise RunError(f"Cannot make the run folder {folder}: {error.strerror or error}.") from error
+        spec.save(folder / SPEC)
+        return folder
 
 
 def _slug(text: str) -> str:
