@@ -31,6 +31,8 @@ STAGES = (
     ("bundled-*", "single,window:2,ends:2", 3),
     ("*-alpaca", "single,window:2,ends:2", 3),
     ("*-sst2", "single,window:2,ends:2", 3),
+    ("reseeded-*", "single,window:2,ends:2", 3),
+    ("*12-*", "single,window:2,window:3,ends:2,ends:3", 3),
     ("bundled-*", "single,window:2,ends:2,suffix", 3),
 )
 """(Sites, plans, seeds), in the order in which they are measured."""

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.pretrained import SPECS, folder_of
 from lsf.bundled.lessons import LESSONS, load_lesson
 from lsf.compare.regret import Metric
 from lsf.data.task import Example, Task, split_examples
@@ -30,7 +31,7 @@ class Site:
     name: str
     """Of its file under benchmarks/evidence."""
     model: str
-    """`bundled`, or a folder of the shared models."""
+    """`bundled`, one of `benchmarks.pretrained`, or a folder of the shared models."""
     task: Callable[[], Task]
     """Reads the data."""
     steps: int
@@ -45,11 +46,13 @@ class Site:
     @property
     def folder(self) -> str:
         """What `load_model` takes."""
-        return self.model if self.model == "bundled" else str(SHARED / "models" / self.model)
+        if self.model == "bundled":
+            return self.model
+        return str(folder_of(self.model) if self.model in SPECS else SHARED / "models" / self.model)
 
     @property
     def there(self) -> bool:
-        """False where the shared folder is missing."""
+        """False where the model's folder is missing."""
         return self.model == "bundled" or Path(self.folder).is_dir()
 
 
@@ -86,8 +89,8 @@ def alpaca() -> Task:
     return split_examples("Alpaca", [Example(f"{asked}\n", answer) for asked, answer in pairs if answer])
 
 
-def _lesson(name: str) -> Site:
-    return Site(f"bundled-{name}", "bundled", lambda: load_lesson(name), LESSONS[name].steps, "exact_match")
+def _lesson(model: str, name: str) -> Site:
+    return Site(f"{model}-{name}", model, lambda: load_lesson(name), LESSONS[name].steps, "exact_match")
 
 
 def _real(model: str, name: str, task: Callable[[], Task]) -> Site:
@@ -96,12 +99,15 @@ def _real(model: str, name: str, task: Callable[[], Task]) -> Site:
 
 TASKS = {"shakespeare": shakespeare, "trec": trec, "alpaca": alpaca, "sst2": sst2}
 """Read from the shared folder."""
+TAUGHT = ("facts", "labels", "sums", "aliases", "twohop", "dialect")
+"""Lessons, in the order of the table."""
 SITES = {
     site.name: site
     for site in (
-        *(_lesson(name) for name in ("facts", "labels", "sums", "aliases", "twohop", "dialect")),
+        *(_lesson("bundled", name) for name in TAUGHT),
         *(_real("stories260K", name, task) for name, task in TASKS.items()),
         *(_real("babyllama105", name, task) for name, task in TASKS.items()),
+        *(_lesson(model, name) for model in SPECS for name in TAUGHT),
     )
 }
 """By name."""

@@ -13,7 +13,7 @@ from lsf.analysis.result import load_analysis
 from lsf.cli import main
 from lsf.jobs.runs import list_runs, load_run
 
-STEPS = ["--steps", "12", "--eval-limit", "32"]
+SHORT, SHORTER = (["--steps", steps, "--eval-limit", limit] for steps, limit in (("12", "32"), ("6", "16")))
 
 
 def run_cli(*arguments: object) -> None:
@@ -26,7 +26,9 @@ def compared(folders: list[Path], capsys: pytest.CaptureFixture[str]) -> list[di
     return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
 
 
-def journey(source: list[object], folder: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, str]]:
+def journey(
+    source: list[object], length: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> dict[str, dict[str, str]]:
     """Analyse, plan by deviation and by lot, tune both and everything, and return the comparison's rows by role."""
     run_cli("analyze", *source, "--split", "train", "--limit", "40", "--json", folder / "a.json")
     analysis, told = load_analysis(folder / "a.json"), capsys.readouterr().out.splitlines()
@@ -37,8 +39,8 @@ def journey(source: list[object], folder: Path, capsys: pytest.CaptureFixture[st
     for criterion in ("deviation", "random"):
         plan = folder / f"{criterion}.json"
         run_cli("plan", "--analysis", folder / "a.json", "--criterion", criterion, "--blocks", 2, "--json", plan)
-        run_cli("tune", *source, "--plan", plan, *STEPS, "--runs", folder / "runs")
-    run_cli("tune", *source, "--all", *STEPS, "--runs", folder / "runs")
+        run_cli("tune", *source, "--plan", plan, *length, "--runs", folder / "runs")
+    run_cli("tune", *source, "--all", *length, "--runs", folder / "runs")
     rows = compared([folder / "runs"], capsys)
     assert rows == compared([run.folder for run in reversed(list_runs(folder / "runs"))], capsys)
     for run in list_runs(folder / "runs"):
@@ -51,7 +53,7 @@ def journey(source: list[object], folder: Path, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.slow
 def test_the_journey_on_the_bundled_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = journey(["--model", "bundled", "--data", "lesson:facts"], tmp_path, capsys)
+    rows = journey(["--model", "bundled", "--data", "lesson:facts"], SHORT, tmp_path, capsys)
     check_table(rows)
     assert 0 < float(rows["choice"]["x_params"]) < 0.5
     frozen = [load_run(run.folder).result for run in list_runs(tmp_path / "runs")]
@@ -71,7 +73,7 @@ def test_the_journey_on_a_real_model_and_real_text(
             writer.writerow(["good" if label == "1" else "bad", text])
     templates = ["--prompt-template", "Review: {text}\nIt was", "--completion-template", " {label}"]
     source = ["--model", shared / "models/stories260K", "--data", data, *templates]
-    check_table(journey(source, tmp_path, capsys))
+    check_table(journey(source, SHORTER, tmp_path, capsys))
 
 
 def check_table(rows: dict[str, dict[str, str]]) -> None:

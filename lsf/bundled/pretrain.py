@@ -1,4 +1,4 @@
-"""Pretraining of the bundled model: world -> corpus -> tokenizer -> weights, the same for the same seed and steps.
+"""Pretraining of the bundled model: world -> corpus -> tokenizer -> weights, the same for the same spec.
 
 `python -m lsf.bundled.pretrain FOLDER` writes a Hugging Face folder and `pretraining.json`, the log of how it was made.
 """
@@ -11,13 +11,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import transformers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, get_cosine_schedule_with_warmup
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    get_cosine_schedule_with_warmup,
+)
 
 from lsf.bundled import MODEL_FOLDER
 from lsf.bundled.corpus import CHANCE_RELATIONS, Corpus, make_corpus
@@ -27,7 +33,8 @@ from lsf.bundled.world import make_world
 
 Progress = Callable[[str], None]
 
-
+CONTEXT = 64
+"""Positions."""
 KEPT = (0.0, 0.05, 0.1, 0.2, 0.35, 0.6, 1.0)
 """Shares of the steps after which a checkpoint is kept, where some are asked for."""
 
@@ -37,7 +44,11 @@ class PretrainingSpec:
     """Everything that decides the weights."""
 
     seed: int = 0
-    """Seed of the world, of the first weights and of the order of statements."""
+    """Seed of the first weights and of the order of statements."""
+    world: int = 0
+    """Seed of the world; the lessons are about world 0."""
+    family: Literal["llama", "gpt2"] = "llama"
+    """Architecture; gpt2 has learned positions, a plain MLP, biases, as many keys as heads and a tied head."""
     steps: int = 1000
     """Optimizer steps; the run stops by this alone, never by the clock."""
     batch_size: int = 256
@@ -51,18 +62,23 @@ class PretrainingSpec:
     width: int = 128
     """Size of the residual stream."""
     inner: int = 256
-    """Size of the hidden layer of each gated MLP."""
+    """Size of the hidden layer of each MLP."""
     heads: int = 4
-    """Attention heads; half as many keys and values."""
+    """Attention heads; half as many keys and values (llama)."""
     blocks: int = 8
     """Transformer layers."""
     log_every: int = 100
     """Steps between two lines of the log."""
 
 
-def make_model(spec: PretrainingSpec, tokenizer: Any) -> LlamaForCausalLM:
+def make_model(spec: PretrainingSpec, tokenizer: Any) -> LlamaForCausalLM | GPT2LMHeadModel:
     """Return the untrained decoder, drawn from the spec's seed."""
     torch.manual_seed(spec.seed)
+    words = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    if spec.family == "gpt2":
+        sizes = {"n_embd": spec.width, "n_inner": spec.inner, "n_layer": spec.blocks, "n_head": spec.heads}
+        still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "use_cache": False}
+        return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=CONTEXT, **sizes, **words, **still))
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=spec.width,
@@ -70,11 +86,9 @@ def make_model(spec: PretrainingSpec, tokenizer: Any) -> LlamaForCausalLM:
         num_hidden_layers=spec.blocks,
         num_attention_heads=spec.heads,
         num_key_value_heads=spec.heads // 2,
-        max_position_embeddings=64,
+        max_position_embeddings=CONTEXT,
         tie_word_embeddings=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        **words,
         use_cache=False,
     )
     return LlamaForCausalLM(config)
@@ -177,7 +191,7 @@ def pretrain(
 
     Args:
         out: folder to write; made if missing.
-        seed: seed of everything, used where no spec is given.
+        seed: of the first weights and the order of statements, used where no spec is given.
         spec: settings other than the defaults (12 minutes on 2 cores).
         progress: told one line every `log_every` steps.
         checkpoints: folder to keep the model along the way in, in half precision: `step-0000` and so on, one for each
@@ -189,7 +203,7 @@ def pretrain(
     spec = spec or PretrainingSpec(seed=seed)
     progress = progress or (lambda line: None)
     started = time.perf_counter()
-    corpus = make_corpus(make_world(spec.seed))
+    corpus = make_corpus(make_world(spec.world))
     tokenizer = make_tokenizer(statement.text for statement in (*corpus.taught, *corpus.held_out))
     model = make_model(spec, tokenizer)
     wanted = {round(spec.steps * part): part for part in KEPT} if checkpoints is not None else {}

@@ -1,7 +1,9 @@
 """How the bundled model is made."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -40,10 +42,12 @@ def test_the_folder_loads_and_its_log_is_complete(folders: tuple[Path, Path]) ->
     assert {"held_out_loss", "held_out_exact_match", "seconds", "versions"} <= set(log)
 
 
-def test_the_loss_is_that_of_transformers_on_real_tokens() -> None:
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_the_loss_is_that_of_transformers_on_real_tokens(family: Literal["llama", "gpt2"]) -> None:
     statements = [Statement("x", "a", "one two", " three"), Statement("x", "b", "one", " two")]
     tokenizer = make_tokenizer(statement.text for statement in statements)
-    model = make_model(TINY, tokenizer)
+    model = make_model(replace(TINY, family=family), tokenizer)
+    assert model.config.model_type == family
     ids = encode(tokenizer, statements)
     pad = tokenizer.pad_token_id
     assert isinstance(pad, int)

@@ -1,0 +1,45 @@
+"""Further small models for the study, pretrained on the bundled model's world, so that its lessons teach them too.
+
+`python benchmarks/pretrained.py [NAMES]` writes those that are missing to .lsf/pretrained (some 20 minutes each).
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from lsf.bundled.pretrain import PretrainingSpec, pretrain
+
+SPECS = {
+    "reseeded": PretrainingSpec(seed=1),
+    "gpt2x12": PretrainingSpec(seed=2, family="gpt2", blocks=12, width=96, inner=384),
+    "narrow12": PretrainingSpec(seed=3, blocks=12, width=80, inner=160),
+}
+"""The bundled model's twin of another seed; GPT-2 of 12 blocks; a Llama that is deeper and narrower."""
+
+
+def folder_of(name: str) -> Path:
+    """Return where a model is kept."""
+    return Path(__file__).parents[1] / ".lsf/pretrained" / name
+
+
+def main() -> None:
+    """Pretrain what is missing, and print what each has learned."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(SPECS)}; default: all")
+    names = parser.parse_args().names or [*SPECS]
+    if unknown := set(names) - set(SPECS):
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(SPECS)}")
+    for name in names:
+        kept = folder_of(name) / "pretraining.json"
+        if not kept.exists():
+            pretrain(folder_of(name), spec=SPECS[name], progress=lambda line: print(line, flush=True))
+        log = json.loads(kept.read_text(encoding="utf-8"))
+        right = 100 * log["held_out_exact_match"]
+        print(f"{name}: {log['parameters']:,} values, {right:.1f} % of held-out wordings right")
+
+
+if __name__ == "__main__":
+    main()
