@@ -11,6 +11,7 @@ from typing import Any
 from lsf.analysis.plan import Plan
 from lsf.bundled.lesson_table import Rows, read_rows
 from lsf.bundled.lessons import BATCH_SIZE, LESSONS
+from lsf.jobs.rates import outwards
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.training.catalogue import options_of
 from lsf.training.evaluation import evaluate
@@ -99,7 +100,16 @@ def masks_of(lesson: str) -> Path:
     return Path(tempfile.mkdtemp(prefix="lsf-masks-"))
 
 
-def best_rate(cell: Cell, rates: Sequence[float], seed: int = 0) -> tuple[float, dict[float, Measured]]:
-    """Return the rate of the lowest validation loss, and everything that was tried."""
-    found = {rate: measure(cell, rate, seed) for rate in rates}
+def best_rate(cell: Cell, first: float, ladder: Sequence[float]) -> tuple[float, dict[float, Measured]]:
+    """Return the rate of the lowest validation loss under seed 0, and everything that was tried.
+
+    Args:
+        cell: what is tuned.
+        first: tried first, with its neighbours of the ladder; then outwards while the best is at an edge.
+        ladder: rates that may be tried, ascending.
+    """
+    place = min(range(len(ladder)), key=lambda rung: abs(math.log(ladder[rung] / first)))
+    found = {rate: measure(cell, rate, 0) for rate in ladder[max(0, place - 1) : place + 2]}
+    while (further := outwards({rate: one.validation_loss for rate, one in found.items()}, ladder)) is not None:
+        found[further] = measure(cell, further, 0)
     return min(found, key=lambda rate: found[rate].validation_loss), found

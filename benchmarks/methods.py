@@ -1,16 +1,16 @@
-"""What each tuning method stores, costs at inference and in memory, and how few dimensions a lesson needs.
+"""What each tuning method stores, costs at inference and in memory, and how well it does at its best rate.
 
-`python benchmarks/methods.py [--parts storage,memory,fastfood,rates,d90] [--seeds 3]` prints the bars, measured on
-the bundled model; what methods of biases store and cost, on a GPT-2 of the same size with random weights.
+`python benchmarks/methods.py [--parts storage,memory,fastfood,quality] [--seeds 3]` prints the bars, measured on
+the bundled model, and exits 1 where one does not hold; what methods of biases store and cost is measured on a GPT-2 of
+the same size with random weights. How many dimensions a lesson needs: `benchmarks/dimension.py`.
 """
 
 import argparse
-import math
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from benchmarks.bars import Bar, markdown
 from benchmarks.cells import BATCH_SIZE, Cell, best_rate, bundled, measure, rows_of
 from lsf.analysis.plan import Plan, full_plan
 from lsf.jobs.spec import RunSpec
@@ -39,7 +40,10 @@ VARIANTS: tuple[tuple[str, dict[str, object]], ...] = (
 )
 SECONDS = 4.0
 """Time a latency ratio may take."""
-RATES = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1)
+LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+"""Learning rates that may be tried; each method begins at its default."""
+LEVEL = 3.0
+"""Times that a projection's time per D log2 D may differ between sizes: where the cache ends it costs twice as much."""
 
 
 def biased(folder: Path) -> LoadedModel:
@@ -58,8 +62,9 @@ def biased(folder: Path) -> LoadedModel:
     return load_model(str(folder), "float32", "cpu")
 
 
-def storage_and_latency() -> None:
+def storage_and_latency() -> list[Bar]:
     """Print bytes stored against full tuning's of the same plan, and latency against the base, per method."""
+    bars = []
     with tempfile.TemporaryDirectory() as folder:
         other, rows = biased(Path(folder)), rows_of("facts").train
         full = {id(base): 4 * METHODS["full"].count(base, PLAN, None) for base in (bundled(), other)}
@@ -79,18 +84,41 @@ def storage_and_latency() -> None:
             tuned = merge(tuned, base) if CATALOGUE[name].merges else tuned
             ratio = time_in_turn(forward_on(tuned, base), forward_on(base.model, base), SECONDS, 400)
             count = METHODS[name].count(base, PLAN, scene.options)
-            kind = "llama" if base is bundled() else "gpt2"
-            share = stored / full[id(base)]
-            print(f"{describe(name, given):<26}{kind:<8}{count:>9}{stored:>10}{share:>9.2%}{ratio:>9.3f}", flush=True)
+            kind, share = "llama" if base is bundled() else "gpt2", stored / full[id(base)]
+            told = describe(name, given)
+            print(f"{told:<26}{kind:<8}{count:>9}{stored:>10}{share:>9.2%}{ratio:>9.3f}", flush=True)
+            bars += [_stored(told, stored, full[id(base)], promised(name, given, base))]
+            off = abs(ratio - 1.0) if CATALOGUE[name].merges else ratio
+            limit = 0.03 if CATALOGUE[name].merges else None
+            what = f"{told}: forward pass, merged, its ratio to the base's less 1" if limit else f"{told}: forward pass"
+            bars += [Bar(what, off, limit, unit="" if limit else "x")]
+    return bars
 
 
-def memory() -> None:
-    """Print the peak memory of tuning the whole model by full, did and said, each in a process of its own."""
+def promised(name: str, given: Mapping[str, object], base: LoadedModel) -> float | None:
+    """Return the most bytes a method may store; None where nothing was promised."""
+    if name == "pafi":
+        return 0.005 * 4 * METHODS["full"].count(base, PLAN, None)
+    if given.get("form") == "bias":
+        mlp = {f"transformer.h.{block}.mlp.{part}.bias" for block in PLAN.blocks for part in ("c_fc", "c_proj")}
+        return 4.0 * sum(value.numel() for key, value in base.model.named_parameters() if key in mlp)
+    return 4.0 * 200 if name in ("did", "said") else None
+
+
+def _stored(told: str, stored: int, full: int, limit: float | None) -> Bar:
+    note = f"{stored:,} bytes, {stored / full:.2%} of full's {full:,}"
+    return Bar(f"{told}: bytes stored", float(stored), limit, note=note, unit="")
+
+
+def memory() -> list[Bar]:
+    """Measure the peak memory of tuning the whole model by full, did and said, each in a process of its own."""
     peaks = {}
     for name in ("full", "did", "said"):
         done = subprocess.run([sys.executable, __file__, "--one", name], capture_output=True, text=True, check=True)
         peaks[name] = int(done.stdout.split()[-1])
-        print(f"{name:<6}{peaks[name] / 1e6:>8.1f} MB  {peaks[name] / peaks['full']:.2f} x full", flush=True)
+    notes = {name: f"{peaks[name] / 1e6:.1f} MB / {peaks['full'] / 1e6:.1f} MB" for name in peaks}
+    what = "peak memory of ten steps on the whole model, {} / full"
+    return [Bar(what.format(name), peaks[name] / peaks["full"], 1.5, note=notes[name]) for name in ("did", "said")]
 
 
 def one_peak(name: str) -> None:
@@ -108,14 +136,20 @@ def one_peak(name: str) -> None:
     print(peak.bytes)
 
 
-def fastfood() -> None:
+def fastfood() -> list[Bar]:
     """Print the time of one projection against D, and per D log2 D, which an O(D log D) transform keeps level."""
     print(f"{'D':>9}{'ms':>9}{'ns per D log2 D':>17}")
+    each = {}
     for power in range(12, 23, 2):
         size = 1 << power
         projection, v = Fastfood(200, size, "bench"), torch.randn(200)
         seconds = min(_timed(lambda p=projection, x=v: p.apply(x)) for _ in range(5))
-        print(f"{size:>9}{seconds * 1e3:>9.2f}{seconds / size / power * 1e9:>17.2f}", flush=True)
+        each[size] = seconds / size / power * 1e9
+        print(f"{size:>9}{seconds * 1e3:>9.2f}{each[size]:>17.2f}", flush=True)
+    large = [value for size, value in each.items() if size >= 1 << 16]  # below, what every call costs shows
+    note = ", ".join(f"2^{size.bit_length() - 1}: {value:.1f}" for size, value in each.items())
+    what = "one Fastfood projection: ns per D log2 D, greatest / least from 2^16 to 2^22"
+    return [Bar(what, max(large) / min(large), LEVEL, note=f"ns, {note}")]
 
 
 def _timed(do: Callable[[], object]) -> float:
@@ -124,60 +158,47 @@ def _timed(do: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def rates(lessons: Sequence[str]) -> None:
-    """Print the validation loss of every method at every rate on two plans: what the default rates come from."""
-    print(f"{'method':<15}{'plan':<6}{'lesson':<9}" + "".join(f"{rate:>9g}" for rate in RATES) + "  best")
-    for name in METHODS:
-        if name == "bitfit":
-            continue
-        for plan in (PLAN, full_plan("bundled", 8)):
-            for lesson in lessons:
-                best, found = best_rate(Cell(lesson, plan, name), RATES)
-                losses = "".join(f"{found[rate].validation_loss:>9.3f}" for rate in RATES)
-                print(f"{name:<15}{'all' if plan.is_full else '6, 7':<6}{lesson:<9}{losses}  {best:g}", flush=True)
-
-
-def d90(lessons: Sequence[str], seeds: int, grid: Sequence[int]) -> None:
-    """Print exact match against d, rate searched per d, and the smallest d of the grid that reaches 90 % of full's."""
-    for lesson in lessons:
-        best, found = best_rate(Cell(lesson, PLAN, "full"), (3e-3, 1e-2))
-        target = 0.9 * mean(
-            [found[best].test, *(measure(Cell(lesson, PLAN, "full"), best, s).test for s in range(1, seeds))]
-        )
-        for name in ("did", "said"):
-            curve: dict[int, float] = {}
-            for d in grid:
-                cell = Cell(lesson, PLAN, name, (("d", d),))
-                rate, tried = best_rate(cell, (1e-2, 3e-2, 1e-1, 3e-1))
-                curve[d] = mean([tried[rate].test, *(measure(cell, rate, seed).test for seed in range(1, seeds))])
-            reached = min((d for d, value in curve.items() if value >= target), default=math.inf)
-            points = " ".join(f"{d}:{value:.3f}" for d, value in curve.items())
-            print(f"{lesson:<9}{name:<6}90 % of full = {target:.3f}  d_90 = {reached}  {points}", flush=True)
+def quality(lessons: Sequence[str], plans: Sequence[Plan], seeds: int) -> list[Bar]:
+    """Print what every method reaches at its best rate: the rate has seed 0 and validation, the figures are of test."""
+    print(f"{'method':<15}{'plan':<6}{'lesson':<9}{'rate':>6}{'exact match (least to most)':>30}  validation loss")
+    for plan in plans:
+        for name in METHODS:
+            for lesson in lessons if name != "bitfit" else ():  # the bundled model has no biases
+                cell = Cell(lesson, plan, name)
+                best, found = best_rate(cell, CATALOGUE[name].learning_rate, LADDER)
+                tests = [found[best].test, *(measure(cell, best, seed).test for seed in range(1, seeds))]
+                told = f"{100 * mean(tests):.1f} % ({100 * min(tests):.1f} to {100 * max(tests):.1f})"
+                losses = ", ".join(f"{rate:g}: {found[rate].validation_loss:.3f}" for rate in sorted(found))
+                where = "all" if plan.is_full else "6, 7"
+                print(f"{name:<15}{where:<6}{lesson:<9}{best:>6g}{told:>30}  {losses}", flush=True)
+    return []
 
 
 def main() -> None:
     """Print the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", default="storage,memory,fastfood,rates,d90")
+    parser.add_argument("--parts", default="storage,memory,fastfood,quality")
     parser.add_argument("--lessons", default="facts,labels")
+    parser.add_argument("--plans", default="6-7,all", help="of `quality`: 6-7, all, or both")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--grid", default="30,100,300,1000,3000,10000,30000")
     parser.add_argument("--one", help="print one method's peak memory")
     asked = parser.parse_args()
     if asked.one:
-        return one_peak(asked.one)
-    lessons = asked.lessons.split(",")
-    parts: dict[str, Callable[[], None]] = {
+        one_peak(asked.one)
+        return
+    plans = [{"6-7": PLAN, "all": full_plan("bundled", 8)}[name] for name in asked.plans.split(",")]
+    parts: dict[str, Callable[[], list[Bar]]] = {
         "storage": storage_and_latency,
         "memory": memory,
         "fastfood": fastfood,
-        "rates": lambda: rates(lessons),
-        "d90": lambda: d90(lessons, asked.seeds, [int(d) for d in asked.grid.split(",")]),
+        "quality": lambda: quality(asked.lessons.split(","), plans, asked.seeds),
     }
+    bars: list[Bar] = []
     for part in asked.parts.split(","):
         print(f"\n{part}")
-        parts[part]()
-    return None
+        bars += parts[part]()
+    print(f"\n{markdown(bars)}")
+    sys.exit(int(any(bar.held is False for bar in bars)))
 
 
 if __name__ == "__main__":
