@@ -62,7 +62,7 @@ def truths(sites: Sequence[Site]) -> None:
         told = []
         for budget in budgets_of(site):
             best = regret(truth, truth.plans(budget)[0]).best
-            sure = {True: "", False: " (not decided)", None: " (1 seed)"}[decided(truth, budget)]
+            sure = {True: "", False: " (not decided)", None: " (not known)"}[decided(truth, budget)]
             level = f" ({len(level_with_best(truth, budget))} of {len(truth.plans(budget)) - 1} others level)"
             told.append(f"{budget}: {'-'.join(map(str, best))} {truth.mean(best):.3f}{sure or level}")
         edge, alike = cliff(truth), seed_agreement(truth)

@@ -58,7 +58,7 @@ def _agreement(here: Session, found: Analysis, chosen: str) -> None:
     told = (
         "With so few blocks no correlation says anything."
         if level is None
-        else f"Among {found.model.n_blocks} blocks, one in twenty pairs of unrelated rankings lies beyond ±{level:.2f}."
+        else f"Of {found.model.n_blocks} blocks, at most one in twenty unrelated rankings lies beyond ±{level:.2f}."
     )
     show(
         draw_agreement(measured_scores(found), method, chosen),

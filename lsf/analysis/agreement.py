@@ -2,17 +2,22 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from itertools import combinations, permutations
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from lsf.analysis.policies import top_k
 
 CHANCE = 0.05
-"""Share of unrelated pairs that lie beyond `chance_level`."""
-LEAST_BLOCKS = 4
-"""Below so many blocks no rank correlation is beyond chance."""
+"""Share of unrelated pairs that lie beyond `chance_level`, at most."""
+LEAST_BLOCKS = 5
+"""Below so many blocks no rank correlation is beyond chance: of four, one order in twelve is the same or reversed."""
+COUNTED = 8
+"""Up to so many blocks every order is looked at."""
 METHODS: Mapping[str, Callable[..., Any]] = MappingProxyType({"spearman": stats.spearmanr, "kendall": stats.kendalltau})
 """Name of a rank correlation -> how it is taken; both in [-1, 1], tied scores share their mean rank (tau-b)."""
 
@@ -44,21 +49,37 @@ def correlation_matrix(
 
 
 def chance_level(n_blocks: int, method: str = "spearman") -> float | None:
-    """Return the size of a rank correlation that unrelated rankings exceed in one of twenty pairs.
+    """Return the size of a rank correlation that unrelated rankings exceed in at most one of twenty pairs.
 
-    Student's t for Spearman's rho, the normal approximation for Kendall's tau; both without ties, and rough for few
-    blocks.
+    Without ties. Up to `COUNTED` blocks by counting all orders; above, Student's t for Spearman's rho and the normal
+    approximation for Kendall's tau.
 
     Returns:
-        A number in (0, 1]; None below `LEAST_BLOCKS` blocks.
+        A number in (0, 1); None below `LEAST_BLOCKS` blocks.
     """
     if n_blocks < LEAST_BLOCKS:
         return None
+    if n_blocks <= COUNTED:
+        return _counted_level(n_blocks, method)
     if method == "spearman":
         t = float(stats.t.ppf(1 - CHANCE / 2, n_blocks - 2))
         return t / math.sqrt(n_blocks - 2 + t * t)
     spread = math.sqrt(2 * (2 * n_blocks + 5) / (9 * n_blocks * (n_blocks - 1)))
     return min(1.0, float(stats.norm.ppf(1 - CHANCE / 2)) * spread)
+
+
+@cache
+def _counted_level(n_blocks: int, method: str) -> float:
+    """Return the least size that at most a share of `CHANCE` of all orders exceed."""
+    orders = np.array(list(permutations(range(n_blocks))))
+    if method == "spearman":
+        off = ((orders - np.arange(n_blocks)) ** 2).sum(1)
+        found = 1 - 6 * off / (n_blocks * (n_blocks**2 - 1))
+    else:
+        pairs = list(combinations(range(n_blocks), 2))
+        found = sum(np.sign(orders[:, later] - orders[:, earlier]) for earlier, later in pairs) / len(pairs)
+    sizes = np.sort(np.abs(found).round(9))
+    return float(next(size for size in np.unique(sizes) if (sizes > size).mean() <= CHANCE))
 
 
 def first_quarter(n_blocks: int) -> int:

@@ -17,6 +17,11 @@ BLOCKS_PER_LINE = 8
 """Of the table on the terminal."""
 SETTLED = {None: "", True: ", the ranking has settled", False: ", the ranking did not settle"}
 
+WITH_TEST = (
+    "lsf: rows that `tune` would test on were read too; to tune on the same file choose its "
+    "blocks with --split train.\n"
+)
+
 
 def analyze_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `analyze`."""
@@ -68,6 +73,11 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         f"({analysis.data.n_dropped} dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s "
         f"-> {arguments.json}"
     )
+    read = analysis.data.n_examples + analysis.data.n_dropped
+    if (rows := analysis.data.n_rows) is not None and rows > read:
+        print(f"Read were {read:,} of {rows:,} rows; --limit takes the first ones, in the order of the source.")
+    if not task.own_splits and analysis.data.split == "all":
+        sys.stderr.write(WITH_TEST)
     if analysis.data.jittered:
         sys.stderr.write("lsf: the LM head is singular; its semantic bases rest on a jitter of 1e-6.\n")
     return 0

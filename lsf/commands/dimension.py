@@ -61,11 +61,11 @@ class _Saving(TerminalReporter):
 
 def study_lines(study: Study) -> list[str]:
     """Return a study as lines of text: one per point, and every d_90."""
-    lines = [f"full seed {seed}: {point.test:.3f} at rate {point.rate:g}" for seed, point in enumerate(study.full)]
+    lines = [f"{study.whole}, seed {n}: {point.test:.3f} at rate {point.rate:g}" for n, point in enumerate(study.full)]
     for curve in study.curves:
         lines += [
             f"{curve.method} seed {curve.seed}: d = {point.d:<8,} {point.test:.3f} at rate {point.rate:g}"
             for point in sorted(curve.points, key=lambda point: point.d)
         ]
-        lines.append(f"{curve.method} seed {curve.seed}: d_90 {curve.told} (target {curve.target:.3f})")
+        lines.append(f"{curve.method} seed {curve.seed}: {study.sought} {curve.told} (target {curve.target:.3f})")
     return lines

@@ -48,20 +48,21 @@ def within_chance(truth: Truth, choice: Blocks) -> bool | None:
 def least_difference(truth: Truth, budget: int) -> float | None:
     """Return how far two plans' means must lie apart to differ beyond chance: Tukey's honest significant difference.
 
-    Studentized range at 5 %, over all plans of the budget, with the spread over seeds pooled over them. It takes the
+    Studentized range at 5 %, over all plans of the budget, with the spread over seeds pooled over those that have one:
+    a plan that learns nothing scores the same under every seed, which says nothing about the others. It takes the
     seeds of different plans for independent and of one spread, which is rough for two or three seeds.
 
     Returns:
-        None below two seeds or two plans.
+        None below two seeds or two plans, and where no plan's seeds differ.
     """
     plans = truth.plans(budget)
     spreads = [truth.spread(blocks) for blocks in plans]
-    known = [spread for spread in spreads if spread is not None]
-    if len(known) < len(plans) or len(plans) < 2:
+    varied = [spread for spread in spreads if spread]
+    if None in spreads or len(plans) < 2 or not varied:
         return None
     seeds = min(len(truth.scores[blocks]) for blocks in plans)
-    pooled = math.sqrt(float(np.mean(np.square(known))))
-    return _studentized_range(len(plans), len(plans) * (seeds - 1)) * pooled / math.sqrt(seeds)
+    pooled = math.sqrt(float(np.mean(np.square(varied))))
+    return _studentized_range(len(plans), len(varied) * (seeds - 1)) * pooled / math.sqrt(seeds)
 
 
 @cache

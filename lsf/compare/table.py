@@ -1,6 +1,7 @@
 """Runs to one table: a row each, with its ratios to the full run of the same model, data and seed."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
@@ -95,7 +96,7 @@ class Row:
     x_quality: float | None = None
     """Test exact match after over the full run's."""
     x_loss_drop: float | None = None
-    """Drop of the test loss over the full run's."""
+    """Drop of the test loss over the full run's; None where the full run's loss did not drop."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +112,19 @@ class Comparison:
 def compare(runs: Sequence[Run]) -> Comparison:
     """Put runs into one table.
 
-    Ratios are taken to the succeeded full run (every block and module, method `full`) of the same model, data, seed,
-    steps and batch size, on the same device and dtype, read on the same test examples; of several such runs to the
-    latest listed. Where there is none they are None.
+    Ratios are taken to the succeeded full run (every block and module, method `full`) of the same weights, data, seed,
+    steps, batch size, warm-up and weight decay, on the same device and dtype, read on the same test examples; of
+    several such runs, which differ in their rates at most, to the one of the least test loss. Where there is none they
+    are None.
 
     Args:
         runs: in any state, in the order they are to be listed.
     """
     rows = [to_row(run) for run in runs]
-    full = {_kin(run): row for run, row in zip(runs, rows, strict=True) if _is_full(run)}
+    full: dict[tuple[object, ...], Row] = {}
+    for run, row in zip(runs, rows, strict=True):
+        if _is_full(run) and _loss(row) <= _loss(full.get(_kin(run))):
+            full[_kin(run)] = row
     related = [
         _relate(row, full.get(_kin(run))) if run.state is RunState.SUCCEEDED else row
         for run, row in zip(runs, rows, strict=True)
@@ -172,6 +177,10 @@ def _relate(row: Row, full: Row | None) -> Row:
     )
 
 
+def _loss(row: Row | None) -> float:
+    return math.inf if row is None or row.loss_after is None else row.loss_after
+
+
 def _is_full(run: Run) -> bool:
     spec = run.spec
     return spec is not None and spec.plan.is_full and spec.method == "full" and run.state is RunState.SUCCEEDED
@@ -182,18 +191,14 @@ def _kin(run: Run) -> tuple[object, ...]:
     if spec is None or result is None:
         return (run.id,)
     asked = spec.model, spec.data, spec.seed, result.steps, spec.batch_size, spec.max_length, spec.eval_limit
-    return *asked, result.data_fingerprint, *_place(result)
-
-
-def _place(result: RunResult) -> tuple[str | None, ...]:
-    return result.environment.get("device"), result.environment.get("dtype")
+    return *asked, spec.warmup_steps, spec.weight_decay, *result.measured_on
 
 
 def _settings(spec: RunSpec, result: RunResult | None) -> str:
     """Return a short hash of what a run was asked beside role, plan, method, seed and rate, and of where it ran."""
     left_out = (*TOLD_APART, *COSTS_ONLY)
     asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in left_out}
-    given = None if result is None else (result.data_fingerprint, *_place(result))
+    given = None if result is None else result.measured_on
     return hashlib.sha256(repr((asked, given)).encode()).hexdigest()[:8]
 
 
@@ -202,4 +207,4 @@ def _minus(one: float | None, other: float | None) -> float | None:
 
 
 def _over(one: float | None, other: float | None) -> float | None:
-    return None if one is None or not other else one / other
+    return None if one is None or other is None or other <= 0 else one / other

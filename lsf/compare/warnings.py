@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from lsf.jobs.result import RunState
+from lsf.jobs.result import RunResult, RunState
 from lsf.jobs.runs import Run
 
 Read = Callable[[Run], object]
@@ -25,10 +25,23 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
     names = {run.spec.data for run in runs if run.spec is not None}
     if len(data) > 1 and len(names) == 1:
         found.append(f"The content of {next(iter(names))} changed between the runs; their test sets are not the same.")
+    weights = {run.result.weights for run in runs if run.result is not None and run.result.weights}
+    models = {run.spec.model for run in runs if run.spec is not None}
+    if len(weights) > 1 and len(models) == 1:
+        found.append(f"The weights of {next(iter(models))} changed between the runs; they did not start alike.")
     searched = {run.spec.learning_rate is None for run in runs if run.spec is not None}
     if len(searched) > 1:
         found.append("Some runs searched for their own learning rate and others were given one.")
     found += _endings(runs)
+    short = [run.id for run in runs if run.result is not None and run.result.n_held_out_dropped]
+    if short:
+        found.append(f"Held-out examples whose completion does not fit were left out in {_named(short)}.")
+    warm = [run.id for run in runs if run.result is not None and _found_states(run.result)]
+    if warm:
+        found.append(
+            f"States below the tuned blocks were there from an earlier run for {_named(warm)}; their seconds leave out "
+            "what computing them costs."
+        )
     alone = [run.id for run, known in zip(runs, related, strict=True) if not known and run.state is RunState.SUCCEEDED]
     if alone:
         found.append(
@@ -44,8 +57,17 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("batch size", lambda run: run.spec and run.spec.batch_size),
     ("method", lambda run: run.spec and run.spec.how),
     ("evaluation limit", lambda run: run.spec and run.spec.eval_limit),
+    ("longest example", lambda run: (run.spec and run.spec.max_length) or "the context"),
+    ("warm-up steps", lambda run: run.spec and run.spec.warmup_steps),
+    ("weight decay", lambda run: run.spec and run.spec.weight_decay),
     ("device", lambda run: run.result.environment.get("device") if run.result else None),
 )
+
+
+def _found_states(result: RunResult) -> bool:
+    """Say whether a run was served states of its frozen prefix that it had not computed itself."""
+    cache = result.cache or {}
+    return result.resumed_at is None and bool(cache.get("found"))
 
 
 def _endings(runs: Sequence[Run]) -> list[str]:

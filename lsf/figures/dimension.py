@@ -22,22 +22,23 @@ def draw_study(study: Study) -> Picture:
     """Draw exact match against d, one line per method and seed; the level to be reached; every d_90."""
     figure = new_figure(_title(study), height=400)
     for curve in study.curves:
-        _add_curve(figure, curve, study.settings.seeds > 1)
+        _add_curve(figure, curve, study)
     _levels(figure, study)
-    _d_axis(figure, [point.d for curve in study.curves for point in curve.points])
+    _d_axis(figure, [point.d for curve in study.curves for point in curve.points], study.model)
     figure.update_yaxes(title="test exact match", tickformat=".0%", range=[-0.03, 1.06])
     return Picture(figure, _alt(study), points_table(study))
 
 
-def _d_axis(figure: go.Figure, dims: Sequence[int]) -> None:
+def _d_axis(figure: go.Figure, dims: Sequence[int], model: str) -> None:
     """Draw d on a logarithmic axis whose ticks are the d that were tried."""
     ticks = sorted(set(dims))
-    figure.update_xaxes(title="d, numbers tuned", type="log", tickvals=ticks, ticktext=[f"{d:,}" for d in ticks])
+    title = f"d, numbers tuned of {model.rstrip('/').rpartition('/')[2]}"
+    figure.update_xaxes(title=title, type="log", tickvals=ticks, ticktext=[f"{d:,}" for d in ticks])
 
 
-def _add_curve(figure: go.Figure, curve: Curve, many: bool) -> None:
+def _add_curve(figure: go.Figure, curve: Curve, study: Study) -> None:
     mark = MARKS[curve.method]
-    name = f"{mark.label}, seed {curve.seed}" if many else mark.label
+    name = f"{mark.label}, seed {curve.seed}" if study.settings.seeds > 1 else mark.label
     points = sorted(curve.points, key=lambda point: point.d)
     figure.add_scatter(
         x=[point.d for point in points],
@@ -57,7 +58,7 @@ def _add_curve(figure: go.Figure, curve: Curve, many: bool) -> None:
             y=[reached.test],
             mode="markers",
             marker={"symbol": f"{mark.symbol}-open", "size": 19, "color": mark.color, "line": {"width": 2}},
-            name=f"d_90 of {name}: {curve.told}",
+            name=f"{study.sought} of {name}: {curve.told}",
             hoverinfo="name",
             cliponaxis=False,
         )
@@ -70,19 +71,24 @@ def _levels(figure: go.Figure, study: Study) -> None:
     target = study.settings.share * full
     small = {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}
     for value, text, dash in (
-        (full, f"full {full:.1%}", "dot"),
-        (target, f"{study.settings.share:.0%} of full", "dash"),
+        (full, f"{study.whole} {full:.1%}", "dot"),
+        (target, f"{study.settings.share:.0%} of {study.whole}", "dash"),
     ):
         line = {"color": NEUTRAL.color, "width": 1.5, "dash": dash}
         note = {"text": text, "font": small, "xanchor": "left", "yanchor": "bottom", "x": 0}
         figure.add_hline(y=value, line=line, annotation=note)
 
 
+def _asked(study: Study) -> str:
+    where = "" if study.plan.is_full else f", {study.plan.label} only"
+    return f"{study.sought} of {study.data}{where}"
+
+
 def _title(study: Study) -> str:
     methods = [method for method in MARKS if study.of(method)]
     if not methods:
-        return f"d_90 of {study.data}: full fine-tuning is being measured"
-    return f"d_90 of {study.data}: " + "; ".join(f"{MARKS[m].label} {study.told(m)}" for m in methods)
+        return f"{_asked(study)}: the reference, {study.whole}, is being measured"
+    return f"{_asked(study)}: " + "; ".join(f"{MARKS[m].label} {study.told(m)}" for m in methods)
 
 
 def _alt(study: Study) -> str:
@@ -136,7 +142,7 @@ def draw_gap(study: Study) -> Picture:
         line={"color": NEUTRAL.color, "dash": "dot", "width": 1.5},
         hovertemplate="d = %{x:,}: %{y:.3f}<extra>sqrt(d / m)</extra>",
     )
-    _d_axis(figure, dims)
+    _d_axis(figure, dims, study.model)
     figure.update_yaxes(title="train - test exact match", range=[-0.35, 1.15])
     table = pd.DataFrame(
         [

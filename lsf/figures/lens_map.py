@@ -154,7 +154,7 @@ def _best(example: ExamplePath, state: int) -> str:
 def _hover(index: int, example: ExamplePath, state: int) -> str:
     best = example.top_tokens[state][0] if example.top_tokens[state] else ("", 0.0)
     return (
-        f"example {index + 1}, state {state}<br>target {visible(example.target_token)}: probability "
+        f"position {index + 1}, state {state}<br>target {visible(example.target_token)}: probability "
         f"{example.target_probability[state]:.3f}, rank {example.target_rank[state]:,}<br>"
         f"most likely {visible(best[0])}: {best[1]:.3f}<br>click for all kept tokens"
     )
@@ -162,7 +162,7 @@ def _hover(index: int, example: ExamplePath, state: int) -> str:
 
 def _title(examples: Sequence[ExamplePath]) -> str:
     right = sum(example.target_rank[-1] == 1 for example in examples)
-    return f"Logit lens: the last state puts the target first in {right} of {len(examples)} examples"
+    return f"Logit lens: the last state puts the target first at {right} of {len(examples)} positions"
 
 
 def _alt(examples: Sequence[ExamplePath]) -> str:
@@ -181,7 +181,7 @@ def _table(examples: Sequence[ExamplePath]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "example": index + 1,
+                "position": index + 1,
                 "target": example.target_token,
                 "state": state,
                 "probability": probability,

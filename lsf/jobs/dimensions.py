@@ -147,6 +147,16 @@ class Study:
         """Return a method's curves."""
         return tuple(curve for curve in self.curves if curve.method == method)
 
+    @property
+    def sought(self) -> str:
+        """What is searched: d_90, or d_50 where half of full fine-tuning's metric is to be reached."""
+        return f"d_{100 * self.settings.share:g}"
+
+    @property
+    def whole(self) -> str:
+        """What the reference tunes: `full`, or every value of the blocks allowed."""
+        return "full" if self.plan.is_full else f"all of {self.plan.label}"
+
     def d_90(self, method: str) -> float | None:
         """Return the median of a method's d_90 over seeds, where every seed reached it; else None."""
         found = [curve.d_90 for curve in self.of(method)]

@@ -93,25 +93,36 @@ def place_of(plan: Plan) -> str:
 def same_grid(runs: Sequence[Run], base: RunSpec) -> tuple[Run, ...]:
     """Return the newest run of every cell whose model, data, steps, batch size, seed and test rows are those of `base`.
 
+    Runs that measured other weights or data under the same names than the newest one that measured anything, or on
+    another device, are left out: no ratio between them would mean anything.
+
     Args:
         runs: newest first.
         base: any run of the grid.
     """
+    kin = [run for run in runs if run.spec is not None and _kin(run.spec) == _kin(base)]
+    known = [ground for run in kin if (ground := _ground(run)) is not None]
     found: dict[tuple[str, str], Run] = {}
-    for run in runs:
-        if run.spec is not None and _kin(run.spec) == _kin(base):
+    for run in kin:
+        if run.spec is not None and _ground(run) in (None, *known[:1]):
             found.setdefault(cell_of(run.spec), run)
     return tuple(found.values())
 
 
 def missing(specs: Sequence[RunSpec], runs: Sequence[Run]) -> tuple[RunSpec, ...]:
-    """Return the specs whose cell holds no run yet that ended well, waits or works."""
+    """Return the specs whose cell holds no run at this rate yet that ended well, waits or works."""
     done = (RunState.SUCCEEDED, RunState.RUNNING, RunState.QUEUED)
-    there = {(*cell_of(run.spec), run.spec.learning_rate is None) for run in runs if run.spec and run.state in done}
-    return tuple(spec for spec in specs if (*cell_of(spec), spec.learning_rate is None) not in there)
+    there = {(*cell_of(run.spec), run.spec.learning_rate) for run in runs if run.spec and run.state in done}
+    return tuple(spec for spec in specs if (*cell_of(spec), spec.learning_rate) not in there)
 
 
 def _kin(spec: RunSpec) -> tuple[object, ...]:
     templates = spec.prompt_template, spec.completion_template
     loop = spec.steps, spec.epochs, spec.batch_size, spec.seed, spec.weight_decay, spec.warmup_steps
-    return spec.model, spec.data, *templates, *loop, spec.max_length, spec.eval_limit
+    return spec.model, spec.data, spec.device, spec.dtype, *templates, *loop, spec.max_length, spec.eval_limit
+
+
+def _ground(run: Run) -> tuple[object, ...] | None:
+    """Return what a run measured on, as far as only its result knows; None where it measured nothing."""
+    result = run.result
+    return None if result is None or result.before is None else result.measured_on

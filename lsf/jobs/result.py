@@ -151,12 +151,16 @@ class RunResult:
     """Of the data order and every other random choice."""
     data_fingerprint: str | None = None
     """SHA-256 over the task's texts: equal means the same data."""
+    weights: str | None = None
+    """SHA-256 over the base model's weights: equal means the same model, whatever its folder is called."""
     n_train: int | None = None
     """Training examples that fit."""
     n_dropped: int | None = None
     """Training examples left out because their completion does not fit."""
+    n_held_out_dropped: int | None = None
+    """Validation and test examples left out for the same reason, of those that the reading limits take."""
     cache: Mapping[str, Any] | None = None
-    """How the frozen prefix was served: kind, reason, depth, bytes, examples served and computed."""
+    """How the frozen prefix was served: kind, reason, depth, bytes, examples served, computed and found there."""
     micro_batch: int | None = None
     """Examples per forward pass; smaller than the batch where memory did not suffice for it."""
     resumed_at: int | None = None
@@ -174,6 +178,12 @@ class RunResult:
     def kept(self) -> bool:
         """True where the run left something to go on from or to use."""
         return self.state is not RunState.CANCELLED or self.after is not None
+
+    @property
+    def measured_on(self) -> tuple[str | None, ...]:
+        """Weights, data, device and dtype: numbers of runs that differ in them are not put beside each other."""
+        place = self.environment.get("device"), self.environment.get("dtype")
+        return self.weights, self.data_fingerprint, *place
 
     @property
     def measured(self) -> Predicted:

@@ -64,12 +64,13 @@ def analyze(
     _refuse_backward(loaded, settings)
     _refuse_raw(loaded, settings)
     started = time.perf_counter()
-    examples = task.split(settings.split)[: settings.limit]
+    rows = task.split(settings.split)
+    examples = rows[: settings.limit]
     encoding = encode(loaded.tokenizer, examples, context_length(loaded.context, settings.max_length))
     batches = make_batches(
         encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device, MOST_PADDING
     )
-    builder = _builder(loaded, task, settings, encoding)
+    builder = _builder(loaded, task, settings, encoding, len(rows))
     clock = _Clock(started)
     batches = batches[: _forward(loaded, batches, settings, needs, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
@@ -193,7 +194,9 @@ def _beyond_forward(
         builder.record(spectra=block_spectra(loaded, report))
 
 
-def _builder(loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding) -> AnalysisBuilder:
+def _builder(
+    loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, n_rows: int
+) -> AnalysisBuilder:
     split = settings.split
     if split == "auto":
         split = "train" if task.own_splits else "all"
@@ -208,6 +211,7 @@ def _builder(loaded: LoadedModel, task: Task, settings: AnalysisSettings, encodi
         virtual=settings.virtual,
         settled=False if settings.settle else None,
         mean_tokens=sum(len(row.ids) for row in encoding.rows) / len(encoding.rows),
+        n_rows=n_rows,
     )
     gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
     return AnalysisBuilder(

@@ -21,6 +21,8 @@ from lsf.reporting import Reporter
 
 TRIAL_RATE = 1e-4
 """Learning rate of the trial AdamW step behind `first_order_drop`: small, since the score is of first order."""
+ADAM_EPSILON = 1e-8
+"""torch.optim.AdamW's own."""
 
 
 @dataclass(frozen=True)
@@ -220,15 +222,29 @@ def _block_gradient(block: torch.nn.Module) -> BlockGradient:
 
 
 def _trial_step(anatomy: Anatomy, batches: Sequence[Batch], report: Reporter) -> Float[np.ndarray, " blocks"] | None:
+    """Take AdamW's first step without decay, which is the rate times g / (|g| + eps), and read the gradient after it.
+
+    The step is counted in float32: of a bfloat16 model most weights would not move by so little.
+    """
     parameters = [list(block.parameters()) for block in anatomy.blocks]
-    start = [[p.detach().clone() for p in block] for block in parameters]
-    optimizer = torch.optim.AdamW([p for block in parameters for p in block], lr=TRIAL_RATE, weight_decay=0.0)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    steps = [[None if p.grad is None else _first_step(p.grad) for p in block] for block in parameters]
+    with torch.no_grad():
+        for block, moves in zip(parameters, steps, strict=True):
+            for parameter, move in zip(block, moves, strict=True):
+                if move is not None:
+                    parameter.copy_(parameter.float() + move)
+    anatomy.model.zero_grad(set_to_none=True)
     if not _accumulate(anatomy, batches, report, None):
         return None
     drops = []
-    for block, old in zip(parameters, start, strict=True):
-        moved = [(p.grad, p.detach() - before) for p, before in zip(block, old, strict=True) if p.grad is not None]
-        drops.append(-sum((gradient.double() * step.double()).sum().item() for gradient, step in moved))
+    for block, moves in zip(parameters, steps, strict=True):
+        moved = [
+            (p.grad, move) for p, move in zip(block, moves, strict=True) if p.grad is not None and move is not None
+        ]
+        drops.append(-sum((gradient.double() * move.double()).sum().item() for gradient, move in moved))
     return np.array(drops)
+
+
+def _first_step(gradient: Tensor) -> Tensor:
+    gradient = gradient.float()
+    return -TRIAL_RATE * gradient / (gradient.abs() + ADAM_EPSILON)

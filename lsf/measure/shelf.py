@@ -2,10 +2,13 @@
 
 import gc
 import threading
+from pathlib import Path
 
 import torch
 
 from lsf.measure.loading import LoadedModel, load_model
+
+Key = tuple[str, str, str, tuple[tuple[str, int, int], ...]]
 
 
 class ModelShelf:
@@ -14,7 +17,7 @@ class ModelShelf:
     def __init__(self) -> None:
         """Start empty."""
         self._lock = threading.Lock()
-        self._key: tuple[str, str, str] | None = None
+        self._key: Key | None = None
         self._loaded: LoadedModel | None = None
 
     @property
@@ -23,16 +26,16 @@ class ModelShelf:
         return self._loaded
 
     def load(self, name: str, dtype: str = "auto", device: str = "auto") -> LoadedModel:
-        """Return the model, loading it only if another one (or none) is on the shelf.
+        """Return the model, loading it only if another one (or none) is on the shelf, or its folder has changed since.
 
         Raises:
             ModelError: see `load_model`; the shelf is empty afterwards.
         """
         with self._lock:
-            key = (name, dtype, device)
+            key = (name, dtype, device, _files(name))
             if self._loaded is None or self._key != key:
                 self._drop()
-                self._loaded, self._key = load_model(*key), key
+                self._loaded, self._key = load_model(name, dtype, device), key
             return self._loaded
 
     def unload(self) -> int | None:
@@ -49,3 +52,13 @@ class ModelShelf:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _files(name: str) -> tuple[tuple[str, int, int], ...]:
+    """Return name, size and time of change of each file of a local folder; nothing where the name is no folder."""
+    folder = Path(name).expanduser()
+    try:
+        known = [(file.name, file.stat()) for file in sorted(folder.iterdir())] if folder.is_dir() else []
+    except OSError:
+        return ()
+    return tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in known)

@@ -52,13 +52,14 @@ class Caching:
             shutil.rmtree(self.prefix.states.folder, ignore_errors=True)
 
     def told(self) -> dict[str, Any]:
-        """Return what result.json says of it: bytes held, and examples served and computed."""
+        """Return what result.json says of it: bytes held, examples served, computed, and found from an earlier run."""
         told: dict[str, Any] = {"kind": self.kind, "reason": self.reason, "depth": self.depth}
         if self.prefix is not None:
             told |= {
                 "bytes": self.prefix.states.bytes,
                 "served": self.prefix.served,
                 "computed": self.prefix.computed,
+                "found": self.prefix.found,
             }
         return told
 
@@ -165,6 +166,7 @@ def _sharded(loaded: LoadedModel, model: Any, key: str, depth: int, rows: Sequen
     prefix.fill_groups(range(place, prefix.n_groups, shares))
     wait_for_all()
     prefix.states.reopen()
+    prefix.found = 0
     prefix.fill(())  # a process without a share learns the blocks' form now: once sharded, all must run them together
     return prefix
 

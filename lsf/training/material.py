@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lsf.data.encode import EncodedExample, context_length, encode
+from lsf.data.encode import EncodedExample, Encoding, context_length, encode
 from lsf.data.task import Example, Task
 from lsf.errors import DataError
 from lsf.jobs.spec import RunSpec
@@ -27,6 +27,8 @@ class Material:
     """Rows read before and after; empty where the task has none."""
     n_dropped: int
     """Training examples whose completion does not fit."""
+    n_held_out_dropped: int
+    """Validation and test examples, of those that the reading limits take, whose completion does not fit."""
     steps: int
     """Optimizer steps: as asked, or as many as make the epochs asked for."""
 
@@ -52,19 +54,21 @@ def read_material(loaded: LoadedModel, task: Task, spec: RunSpec) -> Material:
         examples = [examples[index] for index in chosen]
     train = encode(loaded.tokenizer, examples, length, append_eos=True)
     steps = spec.steps if spec.epochs is None else max(1, round(spec.epochs * len(train.rows) / spec.batch_size))
+    validation, test = (_held_out(loaded, part, length, spec.eval_limit) for part in (task.validation, task.test))
     return Material(
         train=train.rows,
-        validation=_held_out(loaded, task.validation, length, spec.eval_limit),
-        test=_held_out(loaded, task.test, length, spec.eval_limit),
+        validation=validation.rows,
+        test=test.rows,
         n_dropped=train.n_dropped,
+        n_held_out_dropped=validation.n_dropped + test.n_dropped,
         steps=steps,
     )
 
 
-def _held_out(loaded: LoadedModel, examples: Sequence[Example], length: int, limit: int) -> tuple[EncodedExample, ...]:
+def _held_out(loaded: LoadedModel, examples: Sequence[Example], length: int, limit: int) -> Encoding:
     if not examples:
-        return ()
+        return Encoding((), 0)
     try:
-        return encode(loaded.tokenizer, [examples[i] for i in spread_out(len(examples), limit)], length).rows
+        return encode(loaded.tokenizer, [examples[i] for i in spread_out(len(examples), limit)], length)
     except DataError as error:
         raise DataError(f"The held-out examples cannot be read: {error}") from None

@@ -57,6 +57,7 @@ class Prefix:
         self._group_of = {number: place for place, group in enumerate(self._groups) for number in group}
         self._form: Callable[[Tensor], Any] | None = None
         self.served = self.computed = 0
+        self.found = max(kept.n_known for kept in (states, shallower) if kept is not None)
 
     @contextmanager
     def serving(self, batch: dict[str, Any]) -> Iterator[None]:

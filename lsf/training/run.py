@@ -111,12 +111,14 @@ class _Tuning:
             predicted=spec.plan.predicted,
             seed=spec.seed,
             data_fingerprint=self.task.fingerprint,
+            weights=weights_hash(loaded.model),
             environment={**environment(gpu), "device": loaded.info.device, "dtype": loaded.info.dtype},
         )
         planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
         material = read_material(loaded, self.task, spec)
         self.steps = material.steps
         ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.learning_rate)
+        ending.add(n_held_out_dropped=material.n_held_out_dropped)
         settings = self.settings(material, ending)
         self.report.progress(0, self.steps, "measuring the base model")
         base = measure_base(loaded, material.test, spec.batch_size, self.end_where_asked)
@@ -191,7 +193,7 @@ class _Tuning:
         known = ending.known
         about = {
             "data": self.task.fingerprint,
-            "weights": weights_hash(loaded.model),
+            "weights": known.weights,
             "learning_rate": settings.learning_rate,
             "search": [asdict(trial) for trial in known.search],
             "search_steps": known.search_steps,

@@ -60,6 +60,11 @@ class States:
         """Bytes held, in memory or on disk."""
         return self._size if self._flat is None else self._flat.numel() * self._flat.element_size()
 
+    @property
+    def n_known(self) -> int:
+        """Examples whose states are known."""
+        return int(self._here.sum())
+
     def has(self, numbers: Sequence[int]) -> bool:
         """Say whether the states of all these examples are known."""
         return bool(self._here[list(numbers)].all())

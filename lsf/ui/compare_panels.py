@@ -115,7 +115,8 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
     if not outcomes:
         return None
     marks = non_dominated([outcome.quality for outcome in outcomes], [outcome.cost for outcome in outcomes])
-    before = next((row.exact_match_before for row in rows if row.exact_match_before is not None), None)
+    starts = {row.exact_match_before for row in rows if row.exact_match_before is not None}
+    before = starts.pop() if len(starts) == 1 else None  # of other models or data there is no one start
     front = [index for index, stands in enumerate(marks) if stands]
     return draw_tradeoff(outcomes, front, "test exact match", title, before, share=True)
 

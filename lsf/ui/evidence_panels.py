@@ -78,10 +78,13 @@ def sweep_pictures(truth: Truth, metric: str, key: str) -> None:
 
 
 def not_decided(truth: Truth, budget: int) -> None:
-    """Say so where plans of a budget differ by no more than chance makes of them, or where one seed cannot tell."""
+    """Say so where plans of a budget differ by no more than chance makes of them, or where seeds cannot tell."""
     sure = decided(truth, budget)
     if sure is None:
-        st.info("One seed cannot tell differences between plans from chance.", icon=":material/casino:")
+        st.info(
+            "Differences of plans cannot be told from chance: that takes two seeds which do not agree in everything.",
+            icon=":material/casino:",
+        )
     elif not sure:
         st.info(
             "Not decided: plans of this budget differ by no more than chance makes of their seeds (Tukey's test, 5 %).",

@@ -42,8 +42,10 @@ def truth_panel(here: Session) -> None:
     if view.state is JobState.FAILED:
         st.error(view.error or "The sweep failed.", icon=":material/error:")
     swept = view.result if isinstance(view.result, Swept) else view.partial
-    if isinstance(swept, Swept):
+    if isinstance(swept, Swept) and swept.source == source:
         _judge(found, swept)
+    elif isinstance(swept, Swept):
+        st.info("The last sweep was of the same names with other templates or settings; its truth is not shown here.")
 
 
 def _latest(source: Source) -> JobView | None:

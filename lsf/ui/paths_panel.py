@@ -5,7 +5,7 @@ from functools import partial
 
 import streamlit as st
 
-from lsf.analysis.result import Analysis, ExamplePath
+from lsf.analysis.result import Analysis, DataInfo, ExamplePath
 from lsf.figures.deviation import draw_deviation
 from lsf.figures.lens import draw_lens, lens_table
 from lsf.figures.lens_map import VIEWS, draw_targets
@@ -26,7 +26,7 @@ def analysis_facts(analysis: Analysis) -> str:
     model, data, timing = analysis.model, analysis.data, analysis.timing
     parts = [
         f"**{model.name}**: {model.family}, {model.n_blocks} blocks, {amount(model.n_params)} parameters",
-        f"**{data.name}**: {data.n_examples:,} examples ({data.split}), {data.n_positions:,} positions",
+        f"**{data.name}**: {_examples(data)} ({data.split}), {data.n_positions:,} positions",
     ]
     if data.n_dropped:
         parts.append(f"{data.n_dropped:,} too long and left out")
@@ -37,6 +37,13 @@ def analysis_facts(analysis: Analysis) -> str:
     if timing.total_seconds is not None:
         parts.append(duration(timing.total_seconds))
     return " · ".join(parts)
+
+
+def _examples(data: DataInfo) -> str:
+    read = data.n_examples + data.n_dropped
+    if data.n_rows is None or data.n_rows <= read:
+        return f"{data.n_examples:,} examples"
+    return f"{data.n_examples:,} of {data.n_rows:,} examples"
 
 
 def choose_view(here: Session, analysis: Analysis) -> int:

@@ -1,5 +1,6 @@
 """Rank correlations between criteria, and the growing samples an analysis records."""
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +50,17 @@ def test_one_unrelated_pair_in_twenty_lies_beyond_the_chance_level(method: str) 
     found = [rank_correlation(one.tolist(), other.tolist(), method) for one, other in pairs]
     beyond = np.mean([abs(value) > level for value in found if value is not None])
     assert 0.035 < beyond < 0.065
-    assert chance_level(3, method) is None
+    assert chance_level(4, method) is None
+
+
+@pytest.mark.parametrize("method", ["spearman", "kendall"])
+@pytest.mark.parametrize("n_blocks", [5, 6])
+def test_of_few_blocks_every_order_is_counted(n_blocks: int, method: str) -> None:
+    level, ranked = chance_level(n_blocks, method), list(map(float, range(n_blocks)))
+    assert level is not None
+    found = [rank_correlation(ranked, order, method) or 0.0 for order in permutations(ranked)]
+    assert np.mean([abs(value) > level + 1e-9 for value in found]) <= 0.05
+    assert np.mean([abs(value) > level - 1e-9 for value in found]) > 0.05
 
 
 def test_what_two_rankings_share_at_the_top() -> None:

@@ -71,6 +71,41 @@ def test_a_full_run_of_something_else_gives_no_ratios_but_a_warning(change):
     assert any("No full run of the same model, data, seed and steps for some;" in text for text in comparison.warnings)
 
 
+def with_result(run: Any, **changes: Any) -> Any:
+    return replace(run, result=replace(run.result, **changes))
+
+
+def test_a_full_run_of_another_schedule_or_other_weights_under_one_name_gives_no_ratios():
+    for change in ({"warmup_steps": 90}, {"weight_decay": 0.9}):
+        assert compare([make("some"), replace(FULL, spec=replace(FULL.spec, **change))]).rows[0].x_quality is None
+    one, other = with_result(make("some"), weights="a"), with_result(FULL, weights="b")
+    comparison = compare([one, other])
+    assert comparison.rows[0].x_quality is None
+    assert "The weights of m changed between the runs; they did not start alike." in comparison.warnings
+    assert len(summarise(compare([one, with_result(make("b", seed=1), weights="b")]).rows)) == 2
+
+
+def test_of_several_full_runs_the_one_of_the_least_test_loss_is_the_reference_in_any_order():
+    worse = make("worse", "full", exact=0.2, loss=2.0, role="full")
+    for runs in ([make("a"), FULL, worse], [worse, make("a"), FULL]):
+        assert {row.run: row.x_quality for row in compare(runs).rows}["a"] == 0.8
+
+
+def test_where_full_tuning_made_the_loss_worse_there_is_no_ratio_of_drops():
+    worse = make("worse", "full", loss=3.5, role="full")
+    assert compare([make("a", loss=4.0), worse]).rows[0].x_loss_drop is None
+
+
+def test_left_out_examples_and_states_of_an_earlier_run_are_said():
+    short = with_result(make("a"), n_held_out_dropped=3)
+    warm = with_result(make("b"), cache={"kind": "memory", "found": 12})
+    own = with_result(make("c"), cache={"kind": "memory", "found": 0})
+    warnings = compare([short, warm, own, FULL]).warnings
+    assert "Held-out examples whose completion does not fit were left out in a." in warnings
+    (said,) = (text for text in warnings if "earlier run" in text)
+    assert "for b; their seconds leave out" in said
+
+
 def test_what_does_not_fit_together_is_said():
     comparison = compare([make("a"), make("b", model="n", steps=50), replace_rate("c"), FULL])
     text = "\n".join(comparison.warnings)

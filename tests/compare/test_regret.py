@@ -44,6 +44,8 @@ TRUTH = Truth(
     missing={},
 )
 """Full tuning gains 0.8; means of single blocks are 0.2, 0.4, 0.6, 0.5."""
+APART = replace(TRUTH, scores={**TRUTH.scores, (0,): (0.15, 0.25), (1,): (0.35, 0.45)})
+"""The same means, and every single block's seeds differ."""
 
 
 def measured(plan_scores: dict[str, list[float | None]], n_blocks: int = 2, over: str = "single") -> Sweep:
@@ -105,9 +107,19 @@ def test_one_seed_has_no_spread_and_nothing_is_decided_by_it() -> None:
 
 
 def test_the_least_difference_is_tukeys() -> None:
-    spread = math.sqrt((0.0 + 0.0 + 0.02 + 0.005) / 4)
-    assert least_difference(TRUTH, 1) == pytest.approx(5.757 * spread / math.sqrt(2), rel=1e-3)  # q(4, 4) of the tables
-    assert least_difference(TRUTH, 4) is None  # one plan
+    spread = math.sqrt((0.005 + 0.005 + 0.02 + 0.005) / 4)
+    assert least_difference(APART, 1) == pytest.approx(5.757 * spread / math.sqrt(2), rel=1e-3)  # q(4, 4) of the tables
+    assert least_difference(APART, 4) is None  # one plan
+
+
+def test_plans_whose_seeds_agree_say_nothing_of_the_spread_of_others() -> None:
+    spread = math.sqrt((0.02 + 0.005) / 2)
+    assert least_difference(TRUTH, 1) == pytest.approx(9.798 * spread / math.sqrt(2), rel=1e-3)  # q(4, 2) of the tables
+    assert decided(TRUTH, 1) is False
+    assert decided(TRUTH, 2) is None  # no plan's seeds differ
+    useless = {(block,): (0.0, 0.0, 0.0) for block in range(6)}
+    few = replace(TRUTH, scores={**useless, (6,): (0.4, 0.5, 0.6), (7,): (0.6, 0.7, 0.8)})
+    assert within_chance(few, (6,)) is True  # Welch's test of the two alone: p = 0.07
 
 
 def test_of_plans_that_do_not_differ_few_are_taken_for_decided() -> None:
@@ -117,10 +129,10 @@ def test_of_plans_that_do_not_differ_few_are_taken_for_decided() -> None:
 
 
 def test_plans_that_differ_no_more_than_chance_makes_of_their_seeds_are_not_decided() -> None:
-    assert decided(TRUTH, 1) is True
-    assert level_with_best(TRUTH, 1) == ((3,), (1,))
-    assert level_with_best(TRUTH, 2) == ()
-    assert [within_chance(TRUTH, (block,)) for block in range(4)] == [False, True, True, True]
+    assert decided(APART, 1) is True
+    assert level_with_best(APART, 1) == ((3,), (1,))
+    assert level_with_best(APART, 2) == ()
+    assert [within_chance(APART, (block,)) for block in range(4)] == [False, True, True, True]
     noisy = replace(TRUTH, scores={(block,): (0.2 + 0.01 * block, 0.8) for block in range(4)})
     assert decided(noisy, 1) is False
 

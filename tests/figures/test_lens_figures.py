@@ -33,7 +33,7 @@ def test_target_map_is_state_by_example(analysis: Analysis) -> None:
     assert [round(10**value, 6) for value in heat.z[3]] == [0.8, 0.2]
     assert list(heat.z[0]) == [-5, -5]
     assert [[list(cell) for cell in row] for row in heat.customdata[:2]] == [[[0, 0], [1, 0]], [[0, 1], [1, 1]]]
-    assert picture.title == "Logit lens: the last state puts the target first in 1 of 2 examples"
+    assert picture.title == "Logit lens: the last state puts the target first at 1 of 2 positions"
     assert "rises most into state 2" in picture.alt
     assert drawn(picture).layout.coloraxis.cmax == 0
 

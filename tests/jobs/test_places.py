@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
 from lsf.jobs.places import WAYS, cell_of, grid_specs, missing, same_grid
-from lsf.jobs.result import RunState
+from lsf.jobs.result import Metrics, RunResult, RunState
 from lsf.jobs.runs import Run
 from lsf.jobs.spec import RunSpec
 from lsf.training.catalogue import CATALOGUE
@@ -18,6 +19,21 @@ BASE = RunSpec("m", "lesson:facts", Plan("m", 8, (5, 6)), steps=10)
 
 def run_of(spec: RunSpec, state: RunState, name: str) -> Run:
     return Run(Path(name), name, spec, state, None, None)
+
+
+def ended(spec: RunSpec, name: str, **measured_on: Any) -> Run:
+    result = RunResult(RunState.SUCCEEDED, before=Metrics(), **measured_on)
+    return replace(run_of(spec, RunState.SUCCEEDED, name), result=result)
+
+
+def test_a_grid_holds_runs_of_one_model_one_data_set_and_one_device_only() -> None:
+    full, lora = grid_specs(BASE, ["choice"], [WAYS["full"], WAYS["lora"]], False)
+    here = {"weights": "w", "data_fingerprint": "d", "environment": {"device": "cpu"}}
+    for other in ({"weights": "x"}, {"data_fingerprint": "e"}, {"environment": {"device": "cuda:0"}}):
+        runs = [run_of(lora, RunState.QUEUED, "3"), ended(full, "2", **here), ended(lora, "1", **here | other)]
+        assert [run.id for run in same_grid(runs, BASE)] == ["3", "2"]
+        assert [run.id for run in same_grid(runs[1:], BASE)] == ["2"]
+    assert missing((full,), same_grid([ended(replace(full, learning_rate=1.0), "1", **here)], BASE)) == (full,)
 
 
 def test_every_method_of_the_catalogue_can_be_a_column() -> None:

@@ -107,6 +107,18 @@ def test_the_trial_step_promises_what_one_adamw_step_does_to_first_order(tiny: C
     assert (found.first_order_drop > 0).all()
 
 
+def test_the_trial_step_of_a_bfloat16_model_is_not_lost_in_its_rounding(tiny: Callable[[str], Path]) -> None:
+    drops = {}
+    for dtype in ("float32", "bfloat16"):
+        loaded = load_model(str(tiny("llama")), dtype=dtype)
+        for norm in (module for name, module in loaded.model.named_modules() if name.endswith("layernorm")):
+            norm.weight.data.fill_(8.0)  # a bfloat16 of 8 does not move by 1e-4
+        found = backward_readings(loaded, batches_of(loaded, "first", 4), Silent(), trial_step=True)
+        assert found is not None and found.first_order_drop is not None
+        drops[dtype] = found.first_order_drop
+    np.testing.assert_allclose(drops["bfloat16"], drops["float32"], rtol=0.25)
+
+
 def test_backward_passes_leave_the_loaded_model_alone(tiny: Callable[[str], Path]) -> None:
     loaded = load_model(str(tiny("llama")))
     before = {name: parameter.clone() for name, parameter in loaded.model.named_parameters()}

@@ -180,6 +180,20 @@ def test_the_shelf_holds_one_model_and_gives_it_back(tiny: Callable[[str], Path]
     assert shelf.unload() is None
 
 
+def test_a_folder_whose_weights_were_written_anew_is_loaded_anew(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder, shelf = tmp_path / "model", ModelShelf()
+    shutil.copytree(tiny("llama"), folder)
+    first = shelf.load(str(folder))
+    assert shelf.load(str(folder)) is first
+    changed = 2.5
+    other = load_model(str(folder)).model
+    other.get_input_embeddings().weight.data[0, 0] = changed
+    other.save_pretrained(folder)
+    again = shelf.load(str(folder))
+    assert again is not first
+    assert again.model.get_input_embeddings().weight[0, 0].item() == changed
+
+
 def test_bfloat16_loads_and_passes_its_own_self_check(tiny: Callable[[str], Path]) -> None:
     assert load_model(str(tiny("llama")), dtype="bfloat16").info.dtype == "bfloat16"
 
