@@ -24,11 +24,6 @@ from tests.tiny import save_tiny  # noqa: E402
 SHARED = Path(__file__).parent.parent.parent / "shared"
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One process more than cores: a third of the time tests wait for a browser, a server or a process to end."""
-    return (os.cpu_count() or 1) + 1
-
-
 @pytest.fixture(autouse=True, scope="module")
 def small_heap() -> Iterator[None]:
     """Spare each of the collections a run makes the million objects that imports leave: 0.25 s down to 0.01 s."""

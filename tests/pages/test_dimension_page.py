@@ -25,7 +25,7 @@ def test_a_search_runs_in_the_worker_and_ends_in_a_curve_and_a_gap(
     app.use(tiny("llama"), cats)
     app.go("dimension")
     assert not app.at.exception
-    settle(app, steps=60, batch_size=8, low=30, high=30, bisections=0, rates=1)
+    settle(app, steps=20, batch_size=8, low=30, high=30, bisections=0, rates=1)
     app.click("Search d_90")
     view = app.wait(KIND)
     at = app.at.run()
