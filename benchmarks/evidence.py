@@ -174,6 +174,10 @@ def again(asked: str) -> None:
     from lsf.training.sweeping import carry_out_sweep  # noqa: PLC0415
 
     site = SITES[name]
+    if not site.there:
+        raise SystemExit(
+            f"The model of {name} is not at {site.folder}; benchmarks/pretrained.py makes it, or shared/ has it."
+        )
     loaded, task = load_model(site.folder, "float32", "cpu"), site.task()
     fresh = start_sweep(loaded, task, spec_of(site, "single", 1))
     cells = (fresh.cells[0], Cell(plan, cell.blocks, cell.seed))

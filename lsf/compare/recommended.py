@@ -17,6 +17,18 @@ TOO_DEAR = ("nothing", "runs")
 
 
 @dataclass(frozen=True)
+class Failing:
+    """A model on whose tasks a rule did worse than chance."""
+
+    model: str
+    """Its name in the study."""
+    mean: float
+    """Relative regret of the rule there."""
+    random: float
+    """That of plans drawn by lot."""
+
+
+@dataclass(frozen=True)
 class RecommendationRecord:
     """What a rule lost, as relative regret, each site weighing the same."""
 
@@ -38,6 +50,8 @@ class RecommendationRecord:
     """Of the last blocks."""
     random: float
     """Of plans drawn by lot."""
+    failing: tuple[Failing, ...] = ()
+    """Models on which it lost more than plans drawn by lot."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,18 @@ def record_of(sites: Sequence[Measured], criteria: tuple[str, ...], ends_from: i
         first=rows["first"].mean() or 0.0,
         last=rows["last"].mean() or 0.0,
         random=rows["random"].mean() or 0.0,
+        failing=_failing(known, own, rows["random"]),
     )
+
+
+def _failing(sites: Sequence[Site], own: Entry, lot: Entry) -> tuple[Failing, ...]:
+    found = []
+    for model, names in groups_by(sites, "model").items():
+        others = [site.name for site in sites if site.name not in names]
+        mean, random = (row.mean(without=others) for row in (own, lot))
+        if mean is not None and random is not None and mean > random:
+            found.append(Failing(model, mean, random))
+    return tuple(found)
 
 
 @cache

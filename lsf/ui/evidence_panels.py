@@ -21,7 +21,7 @@ from lsf.ui.guard import attempt
 from lsf.ui.panels import show, table
 from lsf.ui.state import Session
 
-THIN = 5
+THIN = 10
 """Below so many models the evidence is called thin."""
 ROW_WORDS = {
     "recommended": "The recommendation",
@@ -159,10 +159,14 @@ def _offer(here: Session, found: Analysis, budget: int) -> None:
 def _why(sites: Sequence[Measured], budget: int) -> None:
     record = packed_record()
     st.markdown(_evidence_words(record))
-    if record.n_models < THIN:
+    if record.n_models < THIN or record.failing:
+        failing = "".join(
+            f" On {one.model} it lost {100 * one.mean:.0f} %, more than blocks drawn by lot ({100 * one.random:.0f} %)."
+            for one in record.failing
+        )
         st.warning(
             f"Thin evidence: {record.n_models} small model{'s' if record.n_models > 1 else ''} and {record.n_tasks} "
-            "tasks. Measure it on yours: the page Evidence runs a small sweep.",
+            f"tasks.{failing} Measure it on yours: the page Evidence runs a small sweep.",
             icon=":material/warning:",
         )
     rows = elsewhere(sites, RECOMMENDED, ENDS_FROM, budget)
