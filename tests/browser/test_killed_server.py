@@ -56,6 +56,7 @@ def test_a_run_goes_on_from_the_page_after_its_server_was_killed_and_after_the_n
     page.goto("about:blank")
     process.end(signal.SIGTERM, 30)
     told = checkpoint_step(folder)
+    assert told is not None
     assert told == read_metrics(folder)[-1]["step"]  # not a step is lost
     assert load_run(folder).state is RunState.INTERRUPTED
     process.start()
