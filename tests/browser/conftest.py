@@ -60,8 +60,7 @@ class Process:
     def start(self) -> None:
         """Start it and wait until it answers."""
         command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port)]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("OMP_")}
-        environment |= {"LSF_RUNS": str(self.runs), "STREAMLIT_SERVER_HEADLESS": "true"}
+        environment = os.environ | {"LSF_RUNS": str(self.runs), "STREAMLIT_SERVER_HEADLESS": "true"}
         with self._log.open("a") as file:
             process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
         self._process = process
