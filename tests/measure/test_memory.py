@@ -8,7 +8,7 @@ import pytest
 
 from tests.tiny import save_tiny
 
-WIDTH = 256
+WIDTH = 320
 PROGRAM = """
 import sys
 from pathlib import Path
