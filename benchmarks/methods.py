@@ -38,8 +38,8 @@ VARIANTS: tuple[tuple[str, dict[str, object]], ...] = (
     ("adapter", {"kind": "pfeiffer"}),
     ("hiwi", {"form": "bias"}),
 )
-SECONDS = 4.0
-"""Time a latency ratio may take."""
+SECONDS, PAIRS = 15.0, 2000
+"""Time and pairs of forward passes a latency ratio may take."""
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """Learning rates that may be tried; each method begins at its default."""
 LEVEL = 3.0
@@ -82,7 +82,7 @@ def storage_and_latency() -> list[Bar]:
             stored = save_weights(model, base, spec, place)
             tuned = load_tuned(place, base)
             tuned = merge(tuned, base) if CATALOGUE[name].merges else tuned
-            ratio = time_in_turn(forward_on(tuned, base), forward_on(base.model, base), SECONDS, 400)
+            ratio = time_in_turn(forward_on(tuned, base), forward_on(base.model, base), SECONDS, PAIRS)
             count = METHODS[name].count(base, PLAN, scene.options)
             kind, share = "llama" if base is bundled() else "gpt2", stored / full[id(base)]
             told = describe(name, given)

@@ -1,5 +1,7 @@
 """Scores of blocks from gradients, from the weights' spectra, and from short runs: pure functions of measurements."""
 
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float
 
@@ -50,6 +52,35 @@ def ntk(m: Measurements, horizon: float = NTK_HORIZON) -> Scores | None:
         fitted = 1.0 - np.exp(-horizon * values / values[-1])
         scores.append(float((vectors.sum(axis=0) ** 2 * fitted).sum() / len(kernel)))
     return np.array(scores)
+
+
+def stiffness(m: Measurements) -> Scores | None:
+    """Return the mean cosine between two examples' loss gradients in the block: -1 to 1.
+
+    Source: Fort et al., arXiv 1901.09491, there of the whole model.
+    """
+    return _mean_over_pairs(m, lambda cosine: cosine)
+
+
+def alignment(m: Measurements) -> Scores | None:
+    """Return the mean squared cosine between two examples' loss gradients in the block: 0 to 1.
+
+    With N examples it is (N / r - 1) / (N - 1), r being the effective number of directions among them, which is the
+    participation ratio of the kernel of unit gradients. Opposite gradients share their direction: of two classes, each
+    pushes the other's answer away.
+    """
+    return _mean_over_pairs(m, np.square)
+
+
+def _mean_over_pairs(m: Measurements, of: Callable[[np.ndarray], np.ndarray]) -> Scores | None:
+    """Return the mean of a function of the cosines of all pairs; 0 for an example that the block does nothing to."""
+    if m.kernels is None or m.kernels.shape[1] < 2:
+        return None
+    lengths = np.sqrt(np.clip(np.diagonal(m.kernels, axis1=1, axis2=2), 0.0, None))
+    scale = lengths[:, :, None] * lengths[:, None, :]
+    cosines = np.divide(m.kernels, scale, out=np.zeros_like(m.kernels), where=scale > 0)
+    pairs = ~np.eye(m.kernels.shape[1], dtype=bool)
+    return of(cosines[:, pairs]).mean(axis=1)
 
 
 def first_order_drop(m: Measurements) -> Scores | None:

@@ -4,7 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 
 from lsf.analysis.builder import AnalysisBuilder
 from lsf.analysis.criteria import CRITERIA, Need
@@ -16,6 +18,7 @@ from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, LsfError
 from lsf.measure.batches import MOST_PADDING, Batch, make_batches
+from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.gradients import backward_readings, tangent_kernels
 from lsf.measure.loading import LoadedModel
 from lsf.measure.offload import places_of
@@ -187,11 +190,24 @@ def _beyond_forward(
         if found is not None:
             builder.record(gradients=found.gradients, fisher=found.fisher, first_order_drop=found.first_order_drop)
     if "kernel" in needs and not report.stop:
-        few = rows[:KERNEL_EXAMPLES]
-        (batch,) = make_batches(few, settings.positions, len(few), settings.seed, loaded.device)
-        builder.record(kernels=tangent_kernels(loaded, batch, report))
+        builder.record(kernels=_kernels(loaded, rows[:KERNEL_EXAMPLES], settings, report))
     if "weights" in needs and not report.stop:
         builder.record(spectra=block_spectra(loaded, report))
+
+
+def _kernels(
+    loaded: LoadedModel, rows: Sequence[EncodedExample], settings: AnalysisSettings, report: Reporter
+) -> Float[np.ndarray, "blocks examples examples"]:
+    """Return the tangent kernels of the first examples: of half as many, until memory suffices for all at once."""
+    while True:
+        (batch,) = make_batches(rows, settings.positions, len(rows), settings.seed, loaded.device)
+        try:
+            return tangent_kernels(loaded, batch, report)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        halves_of(batch)  # refuses a single example
+        rows = rows[: len(rows) // 2]
 
 
 def _builder(

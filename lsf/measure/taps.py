@@ -1,4 +1,4 @@
-"""Per-example gradients without storing one: module inputs and output gradients, taken where backward passes."""
+"""Per-example gradients without keeping them: module inputs and output gradients, taken where backward passes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +13,9 @@ from transformers.pytorch_utils import Conv1D
 
 from lsf.errors import ModelError
 from lsf.measure.anatomy import Anatomy
+
+HELD = 1 << 24
+"""Numbers of per-example weight gradients held at once: 64 MiB."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +112,15 @@ def _normed(module: nn.Module, seen: Tensor) -> Tensor:
 
 def squared_norms(tap: Tap) -> Float[Tensor, " examples"]:
     """Return each example's squared gradient norm over the tapped module's parameters."""
-    total = sum(
-        ((vector**2).sum(dim=1) for vector in tap.direct), torch.zeros(tap.gradients.shape[0]).to(tap.gradients)
-    )
+    n, tokens = tap.gradients.shape[:2]
+    total = torch.zeros(n).to(tap.gradients)
+    for vector in tap.direct:
+        total += (vector**2).sum(dim=1)
     if tap.inputs is None:
         return total
+    d_in, d_out = tap.inputs.shape[-1], tap.gradients.shape[-1]
+    if tokens * (d_in + d_out) > d_in * d_out:
+        return total + sum((part**2).sum(dim=1) for part in _weight_gradients(tap))
     # |sum_t g_t a_t^T|^2 = sum_ts (g_t . g_s)(a_t . a_s)
     return total + ((tap.inputs @ tap.inputs.mT) * (tap.gradients @ tap.gradients.mT)).sum(dim=(1, 2))
 
@@ -126,8 +133,20 @@ def pair_products(tap: Tap) -> Float[Tensor, "examples examples"]:
         total += vector @ vector.T
     if tap.inputs is None:
         return total
+    d_in, d_out = tap.inputs.shape[-1], tap.gradients.shape[-1]
+    if n * tokens**2 * (d_in + d_out) > (tokens + n) * d_in * d_out:
+        return total + sum(part @ part.T for part in _weight_gradients(tap))
     inputs, gradients = tap.inputs.flatten(0, 1), tap.gradients.flatten(0, 1)
     for index in range(n):  # one example against all, so that tokens x all tokens is the most that is held
         products = (tap.inputs[index] @ inputs.T) * (tap.gradients[index] @ gradients.T)
         total[index] += products.reshape(tokens, n, tokens).sum(dim=(0, 2))
     return total
+
+
+def _weight_gradients(tap: Tap) -> Iterator[Float[Tensor, "examples part"]]:
+    """Yield every example's weight gradient in parts of at most `HELD` numbers: cheaper where texts are long."""
+    assert tap.inputs is not None
+    n, d_in = tap.inputs.shape[0], tap.inputs.shape[-1]
+    rows = max(1, HELD // (n * d_in))
+    for part in tap.gradients.split(rows, dim=-1):
+        yield (part.mT @ tap.inputs).flatten(1)

@@ -116,7 +116,8 @@ def time_in_turn(
         do()
     started = time.perf_counter()
     while len(times[0]) < most and (len(times[0]) < LEAST_PAIRS or time.perf_counter() - started < seconds):
-        for do, into in zip((one, other), times, strict=True):
+        turns = list(zip((one, other), times, strict=True))
+        for do, into in turns if len(times[0]) % 2 else reversed(turns):
             begun = time.perf_counter()
             do()
             into.append(time.perf_counter() - begun)

@@ -43,6 +43,8 @@ BY_HAND = {
     "condition": [-9.0, -5.0, -14 / 6],
     # all directions alike: everything is fitted; one shared direction: that of the ones; one example of four alone
     "ntk": [1.0, 1.0, 0.25],
+    "stiffness": [0.0, 1.0, 0.0],
+    "alignment": [0.0, 1.0, 0.0],
     "first": [3.0, 2.0, 1.0],
     "last": [1.0, 2.0, 3.0],
     "middle": [-1.0, 0.0, -1.0],
@@ -114,6 +116,21 @@ def test_signal_to_noise_by_hand() -> None:
     values = np.array([10.0, 4.0, 3.0, 2.0, 1.0])  # IQR 2, sigma 1.4826, eps = sigma (1 + sqrt(5/20)) = 2.2239
     scores = CRITERIA["snr"].score(Measurements(1, spectra=((Spectrum(values, (5, 20)),),)))
     assert scores == pytest.approx([17.0 / 3.0 / 10.0])
+
+
+def test_opposite_gradients_share_their_direction_and_few_directions_are_aligned() -> None:
+    gradients = np.array([[[1.0, 0.0], [-3.0, 0.0]], [[1.0, 0.0], [1.0, 1.0]]])
+    measured = Measurements(2, kernels=gradients @ np.swapaxes(gradients, 1, 2))
+    np.testing.assert_allclose(CRITERIA["stiffness"].score(measured), [-1.0, 0.5**0.5])  # type: ignore[arg-type]
+    np.testing.assert_allclose(CRITERIA["alignment"].score(measured), [1.0, 0.5])  # type: ignore[arg-type]
+    units = np.random.default_rng(3).normal(size=(1, 6, 4))
+    units /= np.linalg.norm(units, axis=2, keepdims=True)
+    kernel = units @ np.swapaxes(units, 1, 2)
+    eigenvalues = np.linalg.eigvalsh(kernel[0])
+    directions = eigenvalues.sum() ** 2 / (eigenvalues**2).sum()
+    scores = CRITERIA["alignment"].score(Measurements(1, kernels=kernel))
+    assert scores == pytest.approx([(6 / directions - 1) / 5])
+    assert CRITERIA["alignment"].score(Measurements(1, kernels=np.ones((1, 1, 1)))) is None
 
 
 def test_kernel_flow_lies_between_none_and_all_of_the_signal() -> None:

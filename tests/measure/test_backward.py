@@ -16,6 +16,7 @@ from lsf.measure.gradients import TRIAL_RATE, backward_readings, tangent_kernels
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.measure.semantics import semantic_bases
 from lsf.measure.spectra import block_spectra
+from lsf.measure.taps import Tap, pair_products, squared_norms
 from lsf.reporting import Silent
 from tests.measure.test_reference import PAIRS, task_of
 
@@ -157,3 +158,15 @@ def test_spectra_are_those_of_every_matrix_of_every_block(tiny: Callable[[str], 
     )
     matrices = sum(p.shape[0] if p.dim() == 3 else 1 for p in layer.parameters() if p.dim() > 1)
     assert len(spectra[1]) == matrices
+
+
+@pytest.mark.parametrize("tokens", [2, 60])
+def test_pairs_are_the_same_by_positions_and_by_weight_gradients(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    draw = torch.Generator().manual_seed(tokens)
+    inputs, gradients = (torch.randn(5, tokens, width, generator=draw) for width in (8, 12))
+    tap = Tap(0, inputs, gradients, (gradients.sum(dim=1),))
+    whole = torch.cat([torch.einsum("nto,nti->noi", gradients, inputs).flatten(1), gradients.sum(dim=1)], dim=1)
+    torch.testing.assert_close(pair_products(tap), whole @ whole.T, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(squared_norms(tap), (whole**2).sum(dim=1))
+    monkeypatch.setattr("lsf.measure.taps.HELD", 50)  # in parts of one row of the weight
+    torch.testing.assert_close(pair_products(tap), whole @ whole.T, rtol=1e-4, atol=1e-3)
