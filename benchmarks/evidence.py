@@ -1,8 +1,9 @@
 """The study behind the recommendation: the measured truth on several models and tasks, and every criterion's regret.
 
 `python benchmarks/evidence.py [--sites bundled-facts,...] [--seconds 60]` measures what is missing and can be ended and
-started at any time; `--report` prints the table from the committed results; `--cell SITE:PLAN:SEED` measures one cell
-from scratch beside the committed one; `--pack` puts what the app shows into the package.
+started at any time; of sites that are measured, `--scores` adds what new criteria say and `--costs` times the
+recommendation beside a full fine-tune; `--report` prints the table from the committed results; `--cell SITE:PLAN:SEED`
+measures one cell from scratch beside the committed one; `--pack` puts what the app shows into the package.
 """
 
 import argparse
@@ -16,9 +17,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.evidence_costs import in_turn
 from benchmarks.evidence_files import RATES, find_site, read_site, write_site
 from benchmarks.evidence_report import print_report
-from benchmarks.evidence_scores import AFFORDABLE, LEAST, MOST, score
+from benchmarks.evidence_scores import AFFORDABLE, missing_needs, scored
 from benchmarks.sites import SITES, Site
 from lsf.compare.evidence import pack
 from lsf.environment import spare_imports
@@ -91,10 +93,7 @@ def measure(site: Site, over: str, seeds: int, clock: Clock) -> None:
     sweep = start_sweep(loaded, task, spec_of(site, over, seeds), earlier)
     sweep = replace(sweep, rates={**known_rates(site, sweep), **sweep.rates})
     if not _scored(scores):
-        seen = site.steps * site.batch_size
-        limits = {need: min(MOST, max(LEAST, int(share * seen))) for need, share in AFFORDABLE.items()}
-        scores = scores or score(loaded, task, dict.fromkeys([*AFFORDABLE, "runs"], MOST))
-        scores |= {"small": score(loaded, task, limits) | {"limits": limits}}
+        scores = scored(loaded, task, site.steps * site.batch_size, scores)
         write_site(site.name, site.metric, sweep, scores)
     sweep = searched_rates(loaded, task, sweep, clock)
     carry_out_sweep(loaded, task, sweep, clock, lambda known: write_site(site.name, site.metric, known, scores))
@@ -144,8 +143,24 @@ def known_rates(site: Site, sweep: Sweep) -> dict[str, Rate]:
     return found
 
 
+def revisit(site: Site, costs: bool) -> None:
+    """Add to a measured site what new criteria say, or what the recommendation costs on a quiet machine."""
+    sweep, scores = read_site(site.name)
+    if sweep is None or scores is None or not site.there or (_scored(scores) and not costs):
+        return
+    from lsf.measure.loading import load_model  # noqa: PLC0415
+
+    print(site.name, file=sys.stderr, flush=True)
+    loaded, task = load_model(site.folder, "float32", "cpu"), site.task()
+    if costs:
+        scores |= {"in_turn": in_turn(loaded, task, sweep, scores["small"]["limits"])}
+    else:
+        scores |= scored(loaded, task, site.steps * site.batch_size, scores)
+    write_site(site.name, site.metric, sweep, scores)
+
+
 def _scored(scores: dict[str, Any] | None) -> bool:
-    return scores is not None and "limits" in scores.get("small", {})
+    return scores is not None and not missing_needs(scores) and not missing_needs(scores.get("small", {}), AFFORDABLE)
 
 
 def _covers(sweep: Sweep, over: str, seeds: int) -> bool:
@@ -195,6 +210,8 @@ def main() -> None:
     parser.add_argument("--sites", default=",".join(SITES), help="names, separated by commas; default: all")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which it ends, between two steps")
     parser.add_argument("--report", action="store_true", help="print the table from the committed results")
+    parser.add_argument("--scores", action="store_true", help="only score new criteria on sites that are measured")
+    parser.add_argument("--costs", action="store_true", help="time the recommendation and a full fine-tune in turn")
     parser.add_argument("--pack", action="store_true", help="write lsf/compare/measured.json for the app")
     parser.add_argument("--cell", metavar="SITE:PLAN:SEED", help="measure one cell from scratch")
     options = parser.parse_args()
@@ -210,6 +227,10 @@ def main() -> None:
         return
     if options.cell:
         again(options.cell)
+        return
+    if options.scores or options.costs:
+        for name in names:
+            revisit(SITES[name], options.costs)
         return
     clock = Clock(options.seconds)
     for pattern, over, seeds in STAGES:

@@ -67,6 +67,8 @@ def find_site(name: str, metric: Metric) -> Found | None:
     full = mean(cell.seconds for cell in sweep.cells if cell.plan == FULL and cell.seconds is not None)
     small = criteria["small"]
     cost = {need: seconds / full for need, seconds in small["seconds"].items()}
+    timed = criteria.get("in_turn", {})
+    cost |= {need: seconds / timed[FULL] for need, seconds in timed.items() if need != FULL}
     read = replace(site, scores=_known(small["scores"]))
     packed = Measured(read, metric, sweep.spec.steps, small["limits"], cost)
     return Found(site, packed, criteria["seconds"], full)

@@ -1,7 +1,10 @@
 """What criteria say on a site of the study, on how many examples, and how long that takes."""
 
 import time
+from collections.abc import Collection, Mapping
 from typing import Any
+
+from lsf.analysis.criteria import CRITERIA
 
 AFFORDABLE: dict[str, float] = {
     "forward": 1 / 4,
@@ -20,6 +23,34 @@ LEAST, MOST = 8, 200
 """Examples of a sample."""
 
 
+def missing_needs(known: Mapping[str, Any], of: Collection[str] = (*AFFORDABLE, "runs")) -> list[str]:
+    """Return the needs of which a criterion has no scores yet: those of new criteria, or all of them."""
+    scores = known.get("scores", {})
+    return [need for need in of if any(e.needs == need and name not in scores for name, e in CRITERIA.items())]
+
+
+def scored(loaded: Any, task: Any, seen: int, known: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return what is known of a site's scores and what it lacked, on the large and on the small sample.
+
+    Args:
+        loaded: the model.
+        task: the data.
+        seen: examples that the steps of one run see.
+        known: earlier scores.
+    """
+    known = known or {}
+    small = known.get("small", {})
+    limits = {need: min(MOST, max(LEAST, int(share * seen))) for need, share in AFFORDABLE.items()}
+    more = score(loaded, task, dict.fromkeys(missing_needs(known), MOST))
+    fewer = score(loaded, task, {need: limits[need] for need in missing_needs(small, AFFORDABLE)})
+    return _joined(known, more) | {"small": _joined(small, fewer) | {"limits": limits}}
+
+
+def _joined(known: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    parts = {part: {**known.get(part, {}), **found[part]} for part in ("scores", "seconds")}
+    return {**parts, "params": found["params"] or known.get("params")}
+
+
 def score(loaded: Any, task: Any, limits: dict[str, int]) -> dict[str, Any]:
     """Return criteria's scores on the training rows, and the wall seconds of an analysis for each need.
 
@@ -28,7 +59,6 @@ def score(loaded: Any, task: Any, limits: dict[str, int]) -> dict[str, Any]:
         task: the data.
         limits: need -> examples read at most; criteria of other needs are left out.
     """
-    from lsf.analysis.criteria import CRITERIA  # noqa: PLC0415
     from lsf.analysis.settings import AnalysisSettings  # noqa: PLC0415
     from lsf.measure.analyze import analyze  # noqa: PLC0415
     from lsf.reporting import Silent  # noqa: PLC0415

@@ -74,7 +74,7 @@ def _growth(found: Analysis, chosen: str) -> None:
         label = CRITERIA[chosen].label
         st.caption(
             f"How many examples suffice for {label} is unknown: growing samples are recorded for the criteria of the "
-            "forward pass only."
+            "forward pass and of tangent kernels only."
         )
         return
     show(

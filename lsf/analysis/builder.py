@@ -14,6 +14,7 @@ from lsf.analysis.criteria import CRITERIA, Scores, score_blocks
 from lsf.analysis.deviation import Interval, mean_interval
 from lsf.analysis.gallery import Gallery
 from lsf.analysis.growth import Sample, is_mark, is_power_of_two
+from lsf.analysis.kernel_growth import kernel_samples
 from lsf.analysis.measurements import Measurements, Readings
 from lsf.analysis.result import Analysis, BlockRow, DataInfo, ModelInfo, StateRow, Timing
 from lsf.analysis.settling import LEAST_EXAMPLES, settled
@@ -78,6 +79,9 @@ class AnalysisBuilder:
     def record(self, **measured: Any) -> None:
         """Add what other passes measured, by the names of `Measurements`' fields."""
         self._recorded |= measured
+        if "kernels" in measured:
+            names = tuple(name for name in self._criteria if CRITERIA[name].needs == "kernel")
+            self._growth += kernel_samples(measured["kernels"], names)
 
     def mark_settled(self) -> None:
         """Note that reading ended because the ranking had settled."""

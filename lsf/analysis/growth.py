@@ -12,7 +12,7 @@ class Sample:
     n_examples: int
     """Examples read until then."""
     scores: Mapping[str, tuple[float, ...]]
-    """Criterion of the forward pass -> its score of each block from these examples alone, block 0 first."""
+    """Criterion of the forward pass or of kernels -> its score per block from these examples alone, block 0 first."""
     halves: Mapping[str, float | None]
     """Criterion -> Kendall's tau between the rankings of two halves of them; None where it is unknown."""
     settled: Mapping[str, bool | None]

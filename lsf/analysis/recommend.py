@@ -12,8 +12,10 @@ from lsf.analysis.plan import Plan
 from lsf.analysis.policies import check_budget, known_scores, window
 from lsf.analysis.result import Analysis
 
-RECOMMENDED: tuple[str, ...] = ("reduction",)
+RECOMMENDED: tuple[str, ...] = ("alignment",)
 """Criterion of the recommendation, or several whose ranks are averaged; chosen by `benchmarks/evidence.py --report`."""
+RECOMMENDED_POLICY = "window"
+"""How its scores become blocks: the study measured runs of neighbours."""
 ENDS_FROM: int | None = None
 """From so many blocks on, both ends of the model are recommended; None: the criterion decides for every budget."""
 

@@ -6,7 +6,7 @@ from typing import Any
 from lsf.axes import POSITIONS, READINGS, SPLITS, VIRTUALS
 from lsf.errors import BadInputError
 
-FORWARD_DEFAULT = (
+DEFAULT_CRITERIA = (
     "deviation",
     "deviation_growth",
     "law_headroom",
@@ -14,6 +14,7 @@ FORWARD_DEFAULT = (
     "block_influence",
     "gradient_norm",
     "relative_gradient",
+    "alignment",
     "first",
     "last",
     "middle",
@@ -63,7 +64,7 @@ class AnalysisSettings:
     positions: str = setting("first", "the first completion token, or all of them", choices=POSITIONS)
     reading: str = setting("lens", "a state after the final norm, or raw", choices=READINGS)
     virtual: str = setting("even", "the virtual transition's pace", choices=VIRTUALS)
-    criteria: tuple[str, ...] = setting(FORWARD_DEFAULT, "criteria to score, by name")
+    criteria: tuple[str, ...] = setting(DEFAULT_CRITERIA, "criteria to score, by name")
     batch_size: int = setting(16, "examples per forward pass", low=1, high=65_536)
     max_length: int | None = setting(
         None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lsf.analysis.agreement import first_quarter, rank_correlation, shared_top
+from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.policies import top_k
 from lsf.analysis.result import Analysis
 
@@ -58,7 +59,7 @@ def stability(analysis: Analysis, criterion: str) -> tuple[Stability, ...]:
         )
         for sample in samples
     ]
-    if rows[-1].n_examples < n_examples:
+    if rows[-1].n_examples < n_examples and CRITERIA[criterion].needs != "kernel":  # whose last sample is the whole
         rows.append(Stability(n_examples, rank_correlation(whole, whole, "kendall"), 1.0, None, None))
     return tuple(rows)
 

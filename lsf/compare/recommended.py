@@ -10,7 +10,7 @@ from lsf.compare.chance import decided
 from lsf.compare.evidence import Measured, packed_evidence
 from lsf.compare.regret import Blocks, random_regret, regret, relative
 from lsf.compare.rules import Rule, candidate_rules
-from lsf.compare.study import Entry, Site, budgets_of, entries, leave_out, of_rule
+from lsf.compare.study import SLACK, Entry, Site, budgets_of, entries, leave_out, of_rule
 
 TOO_DEAR = ("nothing", "runs")
 """Needs of criteria that are no candidates of a recommendation: controls, and what costs about a full fine-tune."""
@@ -42,6 +42,8 @@ class RecommendationRecord:
     """Of the rule."""
     worst: float
     """Of the rule, on any site and budget."""
+    worst_site: str
+    """That site."""
     held_out: float
     """Of the rules chosen without the task they are judged on."""
     first: float
@@ -51,7 +53,7 @@ class RecommendationRecord:
     random: float
     """Of plans drawn by lot."""
     failing: tuple[Failing, ...] = ()
-    """Models on which it lost more than plans drawn by lot."""
+    """Models on which it lost more than plans drawn by lot, beyond `SLACK`."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def record_of(sites: Sequence[Measured], criteria: tuple[str, ...], ends_from: i
         n_tasks=len({site.task for site in known}),
         mean=own.mean() or 0.0,
         worst=max(own.relative.values(), default=0.0),
+        worst_site=max(own.relative, key=lambda place: own.relative[place])[0],
         held_out=held_out.mean,
         first=rows["first"].mean() or 0.0,
         last=rows["last"].mean() or 0.0,
@@ -126,7 +129,7 @@ def _failing(sites: Sequence[Site], own: Entry, lot: Entry) -> tuple[Failing, ..
     for model, names in groups_by(sites, "model").items():
         others = [site.name for site in sites if site.name not in names]
         mean, random = (row.mean(without=others) for row in (own, lot))
-        if mean is not None and random is not None and mean > random:
+        if mean is not None and random is not None and mean > random + SLACK:
             found.append(Failing(model, mean, random))
     return tuple(found)
 

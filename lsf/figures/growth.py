@@ -19,7 +19,7 @@ def draw_growth(analysis: Analysis, criterion: str) -> Picture:
 
     Args:
         analysis: with growing samples recorded for the criterion.
-        criterion: one of the forward pass.
+        criterion: one of the forward pass, or of tangent kernels.
 
     Raises:
         ValueError: no growing sample was recorded for this criterion.
@@ -96,6 +96,8 @@ def _alt(rows: Sequence[Stability], label: str) -> str:
         told += f" No smaller sample keeps the same first quarter with a tau over {AGREEMENT}."
     else:
         told += f" From {stable:,} examples on the first quarter stays the same and tau is over {AGREEMENT}."
+    if all(row.settled is None for row in rows):
+        return told
     if stop is None:
         return f"{told} Reading until the ranking settles would not have stopped before the end."
     return f"{told} Reading until the ranking settles, which looks from {LEAST_EXAMPLES} on, would stop at {stop:,}."

@@ -91,7 +91,7 @@ def position_losses(anatomy: Anatomy, batch: Batch) -> Float[Tensor, " positions
 def tangent_kernels(
     loaded: LoadedModel, batch: Batch, report: Reporter
 ) -> Float[np.ndarray, "blocks examples examples"]:
-    """Return K_b: inner products of the examples' loss gradients with respect to each block.
+    """Return K_b: inner products of the examples' loss gradients with respect to each block, in the data's order.
 
     An example's loss is the mean over its positions. Entries come from inner products of module inputs and of output
     gradients, summed over positions; only parameters outside linear maps and norms (expert tensors, say) fall back to
@@ -115,7 +115,8 @@ def tangent_kernels(
                     stacked = torch.stack([row[block] for row in rows]).double()
                     kernels[block] += stacked @ stacked.T
     report.progress(1, 1, "tangent kernels")
-    return kernels.numpy()
+    order = np.argsort([batch.examples[(batch.rows == row).cpu().numpy()][0] for row in range(len(batch.ids))])
+    return kernels.numpy()[:, order][:, :, order]
 
 
 def example_losses(losses: Float[Tensor, " positions"], batch: Batch) -> Float[Tensor, " examples"]:

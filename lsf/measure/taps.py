@@ -15,7 +15,9 @@ from lsf.errors import ModelError
 from lsf.measure.anatomy import Anatomy
 
 HELD = 1 << 24
-"""Numbers of per-example weight gradients held at once: 64 MiB."""
+"""Numbers held at once, of products of positions or of per-example weight gradients: 64 MiB."""
+WRITTEN = 32
+"""Multiplications in whose time one number is written and read again; measured on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def squared_norms(tap: Tap) -> Float[Tensor, " examples"]:
     if tap.inputs is None:
         return total
     d_in, d_out = tap.inputs.shape[-1], tap.gradients.shape[-1]
-    if tokens * (d_in + d_out) > d_in * d_out:
+    if tokens**2 * (d_in + d_out) > (tokens + WRITTEN) * d_in * d_out:
         return total + sum((part**2).sum(dim=1) for part in _weight_gradients(tap))
     # |sum_t g_t a_t^T|^2 = sum_ts (g_t . g_s)(a_t . a_s)
     return total + ((tap.inputs @ tap.inputs.mT) * (tap.gradients @ tap.gradients.mT)).sum(dim=(1, 2))
@@ -134,12 +136,14 @@ def pair_products(tap: Tap) -> Float[Tensor, "examples examples"]:
     if tap.inputs is None:
         return total
     d_in, d_out = tap.inputs.shape[-1], tap.gradients.shape[-1]
-    if n * tokens**2 * (d_in + d_out) > (tokens + n) * d_in * d_out:
+    if n * tokens**2 * (d_in + d_out) > (tokens + n + WRITTEN) * d_in * d_out:
         return total + sum(part @ part.T for part in _weight_gradients(tap))
     inputs, gradients = tap.inputs.flatten(0, 1), tap.gradients.flatten(0, 1)
-    for index in range(n):  # one example against all, so that tokens x all tokens is the most that is held
-        products = (tap.inputs[index] @ inputs.T) * (tap.gradients[index] @ gradients.T)
-        total[index] += products.reshape(tokens, n, tokens).sum(dim=(0, 2))
+    rows = max(1, HELD // (tokens * len(inputs)))
+    for first in range(0, n, rows):  # some examples against all
+        some = slice(first * tokens, (first + rows) * tokens)
+        products = (inputs[some] @ inputs.T) * (gradients[some] @ gradients.T)
+        total[first : first + rows] += products.reshape(-1, tokens, n, tokens).sum(dim=(1, 3))
     return total
 
 

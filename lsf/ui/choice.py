@@ -8,6 +8,7 @@ from lsf.analysis.cost import predict_full
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.plan import Plan, Predicted
 from lsf.analysis.policies import POLICIES, make_plan, plan_by_hand
+from lsf.analysis.recommend import RECOMMENDED, RECOMMENDED_POLICY
 from lsf.analysis.result import Analysis
 from lsf.ui.panels import empty
 from lsf.ui.state import Session, analysis_view
@@ -52,7 +53,8 @@ def take_criterion(here: Session, name: str) -> None:
 def choose_criterion(here: Session, analysis: Analysis) -> str:
     """Draw the criteria and say what the chosen one means; return its name."""
     names = [name for name in CRITERIA if name in analysis.criteria]
-    st.session_state[CRITERION_KEY] = here.criterion if here.criterion in names else names[0]
+    wanted = [name for name in (here.criterion, *RECOMMENDED) if name in names]
+    st.session_state[CRITERION_KEY] = [*wanted, *names][0]
     name = st.selectbox(
         "Criterion",
         names,
@@ -71,6 +73,7 @@ def choose_policy(changed: Callable[[], None]) -> str:
     name = st.selectbox(
         "Policy",
         list(POLICIES),
+        index=list(POLICIES).index(RECOMMENDED_POLICY),
         format_func=lambda key: POLICIES[key].label,
         key="policy",
         persist_state="session",

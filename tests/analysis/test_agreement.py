@@ -8,8 +8,10 @@ import pytest
 
 from lsf.analysis.agreement import chance_level, correlation_matrix, first_quarter, rank_correlation, shared_top
 from lsf.analysis.builder import AnalysisBuilder
+from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.growth import Sample, is_mark
-from lsf.analysis.measurements import Readings
+from lsf.analysis.kernel_growth import kernel_samples
+from lsf.analysis.measurements import Measurements, Readings
 from lsf.analysis.result import Timing, load_analysis
 from lsf.analysis.settling import settled
 from lsf.data.task import Example
@@ -125,3 +127,20 @@ def test_a_stream_records_what_it_would_have_said_had_it_ended_earlier() -> None
     assert growth[-1].halves["deviation"] == rank_correlation(*halves, "kendall")
     assert growth[1].settled["deviation"] is None  # 32 examples are too few to be judged
     assert growth[0].halves["deviation"] is None  # one batch has no halves
+
+
+def test_kernels_grow_from_the_first_examples_to_all_of_them() -> None:
+    factors = np.random.default_rng(5).normal(size=(4, 20, 3))
+    kernels = factors @ np.swapaxes(factors, 1, 2)
+    found = kernel_samples(kernels, ("stiffness", "alignment"))
+    assert [sample.n_examples for sample in found] == [8, 12, 16, 20]
+    whole = CRITERIA["alignment"].score(Measurements(4, kernels=kernels))
+    first = CRITERIA["alignment"].score(Measurements(4, kernels=kernels[:, :8, :8]))
+    assert found[-1].scores["alignment"] == pytest.approx(whole)
+    assert found[0].scores["alignment"] == pytest.approx(first)
+    even, odd = (CRITERIA["alignment"].score(Measurements(4, kernels=kernels[:, i:8:2, i:8:2])) for i in (0, 1))
+    assert even is not None and odd is not None
+    assert found[0].halves["alignment"] == rank_correlation(even.tolist(), odd.tolist(), "kendall")
+    assert found[0].settled == {"stiffness": None, "alignment": None}
+    assert kernel_samples(kernels[:, :7, :7], ("alignment",)) == []
+    assert kernel_samples(kernels, ()) == []

@@ -139,9 +139,9 @@ def test_a_click_on_a_criterion_chooses_it_and_its_data_can_be_taken_away(tab: T
     page = tab.page
     tab.button("Compare the criteria")
     picker = page.get_by_role("combobox", name="Criterion")
-    expect(picker).to_have_value("Deviation")
+    expect(picker).to_have_value("Gradient alignment")
     chart = page.locator(".lsf-chart").first
-    expect(chart.get_by_text("Deviation (chosen)")).to_be_visible()
+    expect(chart.get_by_text("Gradient alignment (chosen)")).to_be_visible()
     panel = chart.locator(".nsewdrag").nth(1)
     panel.scroll_into_view_if_needed()
     box = panel.bounding_box()
@@ -153,7 +153,7 @@ def test_a_click_on_a_criterion_chooses_it_and_its_data_can_be_taken_away(tab: T
     matrix.scroll_into_view_if_needed()
     box = matrix.bounding_box()
     assert box is not None
-    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 4.5 * box["height"] / 11)  # the fifth row
+    page.mouse.click(box["x"] + 0.5 * box["width"], box["y"] + 4.5 * box["height"] / 12)  # the fifth row
     expect(picker).to_have_value("Block influence")
     tab.settled()
     page.get_by_role("button", name="Data").nth(1).click()
@@ -161,7 +161,7 @@ def test_a_click_on_a_criterion_chooses_it_and_its_data_can_be_taken_away(tab: T
     with page.expect_download() as taken:
         page.get_by_role("button", name="JSON").click()
     pairs = json.loads(taken.value.path().read_text())
-    assert len(pairs) == 11 * 10 // 2
+    assert len(pairs) == 12 * 11 // 2
     assert {"criterion", "other", "spearman", "kendall"} == set(pairs[0])
     page.keyboard.press("Escape")
     tab.button("Choose blocks by Block influence")

@@ -75,7 +75,10 @@ def test_kernels_are_inner_products_of_per_example_gradients(
     loaded = load_model(str(tiny(family)))
     (batch,) = batches_of(loaded, positions, len(PAIRS))
     found = tangent_kernels(loaded, batch, Silent())
-    examples = per_example(loaded, batch)
+    rows = {int(batch.examples[(batch.rows == row).numpy()][0]): row for row in range(len(batch.ids))}
+    in_order = per_example(loaded, batch)
+    examples = [in_order[rows[example]] for example in sorted(rows)]
+    assert list(rows) != sorted(rows)  # the batch is sorted by length
     for block in range(4):
         stacked = torch.stack([example[block] for example in examples])
         expected = (stacked @ stacked.T).detach().numpy()

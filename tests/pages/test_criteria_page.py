@@ -25,10 +25,10 @@ def test_the_page_shows_three_pictures_with_their_data(criteria: Driver) -> None
     assert not criteria.at.exception
     found = headings(criteria)
     assert any("criteria side by side" in title for title in found)
-    assert any(title.startswith("Rank correlation between 11 criteria (Spearman") for title in found)
-    assert any(title.startswith("Examples that suffice for Deviation") for title in found)
+    assert any(title.startswith("Rank correlation between 12 criteria (Spearman") for title in found)
+    assert any(title.startswith("Examples that suffice for Gradient alignment") for title in found)
     tables = [frame.value for frame in criteria.at.dataframe]
-    assert [len(table) for table in tables[:2]] == [4, 11 * 10 // 2]  # blocks, pairs
+    assert [len(table) for table in tables[:2]] == [4, 12 * 11 // 2]  # blocks, pairs
     assert tables[2]["examples"].tolist()[-1] == 24
     assert tables[2]["tau to all"].tolist()[-1] == pytest.approx(1.0)
     assert set(tables[1]["criterion"]) | set(tables[1]["other"]) == set(tables[0]) - {"block", "first quarter of"}
