@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from lsf.analysis.kernel_growth import KERNEL_EXAMPLES
 from lsf.compare.evidence import Measured
 from lsf.compare.regret import Metric, complete_seeds, truth_of
 from lsf.compare.study import Site
@@ -70,7 +71,8 @@ def find_site(name: str, metric: Metric) -> Found | None:
     timed = criteria.get("in_turn", {})
     cost |= {need: seconds / timed[FULL] for need, seconds in timed.items() if need != FULL}
     read = replace(site, scores=_known(small["scores"]))
-    packed = Measured(read, metric, sweep.spec.steps, small["limits"], cost)
+    examples = {**small["limits"], "kernel": min(KERNEL_EXAMPLES, small["limits"]["kernel"])}
+    packed = Measured(read, metric, sweep.spec.steps, examples, cost)
     return Found(site, packed, criteria["seconds"], full)
 
 

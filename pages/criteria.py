@@ -14,6 +14,8 @@ from lsf.ui.frame import page
 from lsf.ui.panels import onward, show
 from lsf.ui.state import Session, address, analysis
 
+AUTO = "`--limit auto` stops where they agree."
+
 
 def draw(here: Session) -> None:
     """Draw the page."""
@@ -77,12 +79,13 @@ def _growth(found: Analysis, chosen: str) -> None:
             "forward pass and of tangent kernels only."
         )
         return
+    ends = "Kernels are taken of 64 examples at most." if CRITERIA[chosen].needs == "kernel" else AUTO
     show(
         draw_growth(found, chosen),
         "growth",
         "Circles and triangles: what the examples read first said, beside what all of them say; they end in agreement "
-        "by construction. Diamonds: two halves of the sample, which share no example; `--limit auto` stops where they "
-        "agree. Dotted: what must be exceeded.",
+        f"by construction. Diamonds: two halves of the sample, which share no example. {ends} Dotted: what must be "
+        "exceeded.",
     )
 
 

@@ -8,6 +8,8 @@ from lsf.analysis.criteria import score_blocks
 from lsf.analysis.growth import Sample, is_mark
 from lsf.analysis.measurements import Measurements
 
+KERNEL_EXAMPLES = 64
+"""Examples whose tangent kernel is taken, at most: the first of the data."""
 LEAST = 8
 """Examples of the smallest sample: four in each half."""
 

@@ -65,9 +65,9 @@ def stiffness(m: Measurements) -> Scores | None:
 def alignment(m: Measurements) -> Scores | None:
     """Return the mean squared cosine between two examples' loss gradients in the block: 0 to 1.
 
-    With N examples it is (N / r - 1) / (N - 1), r being the effective number of directions among them, which is the
-    participation ratio of the kernel of unit gradients. Opposite gradients share their direction: of two classes, each
-    pushes the other's answer away.
+    With N examples, at most 64, whose gradients are not zero it is (N / r - 1) / (N - 1), r being the effective number
+    of directions among them, which is the participation ratio of the kernel of unit gradients. Opposite gradients share
+    their direction: of two classes, each pushes the other's answer away.
     """
     return _mean_over_pairs(m, np.square)
 

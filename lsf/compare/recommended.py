@@ -10,7 +10,7 @@ from lsf.compare.chance import decided
 from lsf.compare.evidence import Measured, packed_evidence
 from lsf.compare.regret import Blocks, random_regret, regret, relative
 from lsf.compare.rules import Rule, candidate_rules
-from lsf.compare.study import SLACK, Entry, Site, budgets_of, entries, leave_out, of_rule
+from lsf.compare.study import Entry, Site, budgets_of, entries, leave_out, of_rule
 
 TOO_DEAR = ("nothing", "runs")
 """Needs of criteria that are no candidates of a recommendation: controls, and what costs about a full fine-tune."""
@@ -53,7 +53,7 @@ class RecommendationRecord:
     random: float
     """Of plans drawn by lot."""
     failing: tuple[Failing, ...] = ()
-    """Models on which it lost more than plans drawn by lot, beyond `SLACK`."""
+    """Models on which it lost more than plans drawn by lot."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _failing(sites: Sequence[Site], own: Entry, lot: Entry) -> tuple[Failing, ..
     for model, names in groups_by(sites, "model").items():
         others = [site.name for site in sites if site.name not in names]
         mean, random = (row.mean(without=others) for row in (own, lot))
-        if mean is not None and random is not None and mean > random + SLACK:
+        if mean is not None and random is not None and mean > random:
             found.append(Failing(model, mean, random))
     return tuple(found)
 

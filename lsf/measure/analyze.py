@@ -10,6 +10,7 @@ from jaxtyping import Float
 
 from lsf.analysis.builder import AnalysisBuilder
 from lsf.analysis.criteria import CRITERIA, Need
+from lsf.analysis.kernel_growth import KERNEL_EXAMPLES
 from lsf.analysis.result import Analysis, DataInfo, Timing
 from lsf.analysis.settings import AnalysisSettings
 from lsf.analysis.settling import LEAST_EXAMPLES, settled
@@ -30,8 +31,8 @@ from lsf.reporting import Reporter
 
 PARTIAL_SECONDS = 0.25
 """Least time between two partial results."""
-KERNEL_EXAMPLES = 64
-"""Examples whose tangent kernel is taken: the first of the data."""
+KERNEL_TOKENS = 16_384
+"""Tokens of them together, padded, at most; one backward pass holds what all of them need."""
 BEYOND_FORWARD: set[Need] = {"backward", "per_example", "trial_step", "kernel", "weights", "runs"}
 """Needs that more than the forward pass answers."""
 ShortRuns = Callable[[LoadedModel, Task, AnalysisSettings, Reporter], Any]
@@ -198,7 +199,9 @@ def _beyond_forward(
 def _kernels(
     loaded: LoadedModel, rows: Sequence[EncodedExample], settings: AnalysisSettings, report: Reporter
 ) -> Float[np.ndarray, "blocks examples examples"]:
-    """Return the tangent kernels of the first examples: of half as many, until memory suffices for all at once."""
+    """Return the tangent kernels of the first examples: of half as many, until all of them fit in one pass."""
+    while len(rows) > 1 and len(rows) * max(len(row.ids) for row in rows) > KERNEL_TOKENS:
+        rows = rows[: len(rows) // 2]
     while True:
         (batch,) = make_batches(rows, settings.positions, len(rows), settings.seed, loaded.device)
         try:

@@ -15,7 +15,7 @@ from lsf.errors import ModelError
 from lsf.measure.anatomy import Anatomy
 
 HELD = 1 << 24
-"""Numbers held at once, of products of positions or of per-example weight gradients: 64 MiB."""
+"""Numbers of a part, of products of positions or of per-example weight gradients, where one example allows it."""
 WRITTEN = 32
 """Multiplications in whose time one number is written and read again; measured on a CPU."""
 

@@ -161,7 +161,7 @@ def _why(sites: Sequence[Measured], budget: int) -> None:
     st.markdown(_evidence_words(record))
     if record.n_models < THIN or record.failing:
         failing = "".join(
-            f" On {one.model} it lost {100 * one.mean:.0f} %, more than blocks drawn by lot ({100 * one.random:.0f} %)."
+            f" On {one.model} it lost {100 * one.mean:.1f} %, more than blocks drawn by lot ({100 * one.random:.1f} %)."
             for one in record.failing
         )
         st.warning(

@@ -5,6 +5,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ from lsf.data.encode import encode
 from lsf.data.task import Example, Task, split_examples
 from lsf.errors import OutOfMemoryError
 from lsf.measure.analyze import analyze
-from lsf.measure.batches import make_batches
+from lsf.measure.batches import Batch, make_batches
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
-from lsf.measure.loading import load_model
-from lsf.reporting import Silent
+from lsf.measure.gradients import tangent_kernels
+from lsf.measure.loading import LoadedModel, load_model
+from lsf.reporting import Reporter, Silent
 from tests.measure.test_reference import PAIRS, task_of
 
 ROOT = Path(__file__).parents[2]
@@ -108,3 +110,25 @@ def test_a_failed_allocation_is_told_from_other_failures() -> None:
     with pytest.raises(RuntimeError) as other:
         _ = torch.zeros(2) @ torch.zeros(3)
     assert not is_out_of_memory(other.value)
+
+
+def test_a_kernel_that_does_not_fit_is_taken_of_the_first_half_of_the_examples(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, settings = load_model(str(tiny("llama"))), AnalysisSettings(criteria=("alignment",))
+    task = many(50)
+
+    def limited(loaded: LoadedModel, batch: Batch, report: Reporter) -> object:
+        if len(batch.ids) > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tangent_kernels(loaded, batch, report)
+
+    monkeypatch.setattr("lsf.measure.analyze.tangent_kernels", limited)
+    found = analyze(loaded, task, settings, Silent())
+    n_examples = found.data.n_examples
+    assert n_examples > 32
+    monkeypatch.undo()
+    first = analyze(loaded, task, replace(settings, limit=n_examples // 4), Silent())
+    assert n_examples // 4 <= 16
+    assert found.scores("alignment") == pytest.approx(first.scores("alignment"), rel=1e-4)
+    assert [sample.n_examples for sample in found.growth or ()] == [8, n_examples // 4]
