@@ -4,6 +4,7 @@ import streamlit as st
 
 from lsf.analysis.agreement import METHODS, chance_level
 from lsf.analysis.criteria import CRITERIA
+from lsf.analysis.kernel_growth import KERNEL_EXAMPLES
 from lsf.analysis.result import Analysis
 from lsf.analysis.settling import stability
 from lsf.figures.agreement import METHOD_WORDS, draw_agreement
@@ -79,7 +80,7 @@ def _growth(found: Analysis, chosen: str) -> None:
             "forward pass and of tangent kernels only."
         )
         return
-    ends = "Kernels are taken of 64 examples at most." if CRITERIA[chosen].needs == "kernel" else AUTO
+    ends = f"Kernels are taken of {KERNEL_EXAMPLES} examples at most." if CRITERIA[chosen].needs == "kernel" else AUTO
     show(
         draw_growth(found, chosen),
         "growth",
