@@ -20,6 +20,8 @@ from torch import Tensor
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     get_cosine_schedule_with_warmup,
@@ -32,6 +34,7 @@ from lsf.bundled.tokenizer import make_tokenizer
 from lsf.bundled.world import make_world
 
 Progress = Callable[[str], None]
+Family = Literal["llama", "gpt2", "gpt_neox"]
 
 CONTEXT = 64
 """Positions."""
@@ -47,8 +50,9 @@ class PretrainingSpec:
     """Seed of the first weights and of the order of statements."""
     world: int = 0
     """Seed of the world; the lessons are about world 0."""
-    family: Literal["llama", "gpt2"] = "llama"
-    """Architecture; gpt2 has learned positions, a plain MLP, biases, as many keys as heads and a tied head."""
+    family: Family = "llama"
+    """Architecture. gpt2 and gpt_neox have a plain MLP, biases and as many keys as heads; gpt2 learned positions and a
+    tied head, gpt_neox attention and MLP side by side."""
     steps: int = 1000
     """Optimizer steps; the run stops by this alone, never by the clock."""
     batch_size: int = 256
@@ -71,7 +75,7 @@ class PretrainingSpec:
     """Steps between two lines of the log."""
 
 
-def make_model(spec: PretrainingSpec, tokenizer: Any) -> LlamaForCausalLM | GPT2LMHeadModel:
+def make_model(spec: PretrainingSpec, tokenizer: Any) -> LlamaForCausalLM | GPT2LMHeadModel | GPTNeoXForCausalLM:
     """Return the untrained decoder, drawn from the spec's seed."""
     torch.manual_seed(spec.seed)
     words = {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
@@ -79,19 +83,19 @@ def make_model(spec: PretrainingSpec, tokenizer: Any) -> LlamaForCausalLM | GPT2
         sizes = {"n_embd": spec.width, "n_inner": spec.inner, "n_layer": spec.blocks, "n_head": spec.heads}
         still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "use_cache": False}
         return GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), n_positions=CONTEXT, **sizes, **words, **still))
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=spec.width,
-        intermediate_size=spec.inner,
-        num_hidden_layers=spec.blocks,
-        num_attention_heads=spec.heads,
-        num_key_value_heads=spec.heads // 2,
-        max_position_embeddings=CONTEXT,
-        tie_word_embeddings=False,
-        **words,
-        use_cache=False,
-    )
-    return LlamaForCausalLM(config)
+    shape = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": spec.width,
+        "intermediate_size": spec.inner,
+        "num_hidden_layers": spec.blocks,
+        "num_attention_heads": spec.heads,
+        "max_position_embeddings": CONTEXT,
+        "tie_word_embeddings": False,
+        "use_cache": False,
+    }
+    if spec.family == "gpt_neox":
+        return GPTNeoXForCausalLM(GPTNeoXConfig(**shape, **words))
+    return LlamaForCausalLM(LlamaConfig(**shape, num_key_value_heads=spec.heads // 2, **words))
 
 
 def _trimmed_halves(ids: Tensor, pad: int) -> list[Tensor]:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsf.bundled.corpus import Statement
-from lsf.bundled.pretrain import PretrainingSpec, make_model, pretrain
+from lsf.bundled.pretrain import Family, PretrainingSpec, make_model, pretrain
 from lsf.bundled.reading import encode, language_loss
 from lsf.bundled.tokenizer import make_tokenizer
 
@@ -42,8 +42,8 @@ def test_the_folder_loads_and_its_log_is_complete(folders: tuple[Path, Path]) ->
     assert {"held_out_loss", "held_out_exact_match", "seconds", "versions"} <= set(log)
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_the_loss_is_that_of_transformers_on_real_tokens(family: Literal["llama", "gpt2"]) -> None:
+@pytest.mark.parametrize("family", get_args(Family))
+def test_the_loss_is_that_of_transformers_on_real_tokens(family: Family) -> None:
     statements = [Statement("x", "a", "one two", " three"), Statement("x", "b", "one", " two")]
     tokenizer = make_tokenizer(statement.text for statement in statements)
     model = make_model(replace(TINY, family=family), tokenizer)
