@@ -2,8 +2,9 @@
 
 `python benchmarks/evidence.py [--sites bundled-facts,...] [--seconds 60]` measures what is missing and can be ended and
 started at any time; of sites that are measured, `--scores` adds what new criteria say and `--costs` times the
-recommendation beside a full fine-tune; `--report` prints the table from the committed results; `--cell SITE:PLAN:SEED`
-measures one cell from scratch beside the committed one; `--pack` puts what the app shows into the package.
+recommendation beside a full fine-tune; `--report` prints all that the committed results say, `--tables` what stands in
+RESULTS.md; `--cell SITE:PLAN:SEED` measures one cell from scratch beside the committed one; `--pack` puts what the app
+shows into the package.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from benchmarks.evidence_costs import in_turn
 from benchmarks.evidence_files import RATES, find_site, read_site, write_site
 from benchmarks.evidence_report import print_report
 from benchmarks.evidence_scores import AFFORDABLE, missing_needs, scored
+from benchmarks.evidence_tables import print_tables
 from benchmarks.sites import SITES, Site
 from lsf.compare.evidence import pack
 from lsf.environment import spare_imports
@@ -212,19 +214,20 @@ def main() -> None:
     parser.add_argument("--sites", default=",".join(SITES), help="names, separated by commas; default: all")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which it ends, between two steps")
     parser.add_argument("--report", action="store_true", help="print the table from the committed results")
+    parser.add_argument("--tables", action="store_true", help="print the tables of RESULTS.md")
     parser.add_argument("--scores", action="store_true", help="only score new criteria on sites that are measured")
     parser.add_argument("--costs", action="store_true", help="time the recommendation and a full fine-tune in turn")
     parser.add_argument("--pack", action="store_true", help="write lsf/compare/measured.json for the app")
     parser.add_argument("--cell", metavar="SITE:PLAN:SEED", help="measure one cell from scratch")
     options = parser.parse_args()
     names = options.sites.split(",")
-    if options.pack:
-        known = (find_site(name, SITES[name].metric) for name in SITES)
-        pack([one.small for one in known if one is not None])
-        return
-    if options.report:
-        found = {name: find_site(name, SITES[name].metric) for name in names}
-        print_report([one for one in found.values() if one is not None])
+    if options.pack or options.report or options.tables:
+        found = {name: find_site(name, SITES[name].metric) for name in (SITES if options.pack else names)}
+        known = [one for one in found.values() if one is not None]
+        if options.pack:
+            pack([one.small for one in known])
+            return
+        (print_tables if options.tables else print_report)(known)
         print("\nnot measured yet: " + (", ".join(name for name, one in found.items() if one is None) or "nothing"))
         return
     if options.cell:
