@@ -80,7 +80,9 @@ def _growth(found: Analysis, chosen: str) -> None:
             "forward pass and of tangent kernels only."
         )
         return
-    ends = f"Kernels are taken of {KERNEL_EXAMPLES} examples at most." if CRITERIA[chosen].needs == "kernel" else AUTO
+    taken, most = found.data.kernel_examples, f"{KERNEL_EXAMPLES} examples at most"
+    of = most if taken is None else f"the first {taken:,} examples"
+    ends = f"Kernels are taken of {of}." if CRITERIA[chosen].needs == "kernel" else AUTO
     show(
         draw_growth(found, chosen),
         "growth",

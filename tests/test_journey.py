@@ -148,3 +148,13 @@ def test_a_stand_alone_report_opens_without_a_network(tmp_path: Path) -> None:
     page = (tmp_path / "a.html").read_text(encoding="utf-8")
     assert "Plotly.newPlot" in page
     assert "<script src" not in page and "<link" not in page and "<img" not in page
+
+
+def test_an_analysis_says_of_how_many_examples_its_kernels_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for limit, told in (("70", True), ("20", False)):
+        asked = ["--model", "bundled", "--data", "lesson:facts", "--limit", limit, "--criteria", "alignment,deviation"]
+        run_cli("analyze", *asked, "--json", tmp_path / "a.json")
+        assert ("Tangent kernels (alignment) are of the first 64 examples." in capsys.readouterr().out) == told
+        assert load_analysis(tmp_path / "a.json").data.kernel_examples == min(64, int(limit))

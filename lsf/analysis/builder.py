@@ -82,6 +82,7 @@ class AnalysisBuilder:
         if "kernels" in measured:
             names = tuple(name for name in self._criteria if CRITERIA[name].needs == "kernel")
             self._growth += kernel_samples(measured["kernels"], names)
+            self._data = replace(self._data, kernel_examples=measured["kernels"].shape[1])
 
     def mark_settled(self) -> None:
         """Note that reading ended because the ranking had settled."""

@@ -66,6 +66,8 @@ class DataInfo:
     """True where the LM head's Gram matrix is singular: 1e-6 of its mean diagonal was added for the semantic bases."""
     n_rows: int | None = None
     """Examples the split has; a limit takes the first of them, in the order of the source."""
+    kernel_examples: int | None = None
+    """Examples whose tangent kernels were taken, the first ones; None where no criterion needs kernels."""
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,9 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     read = analysis.data.n_examples + analysis.data.n_dropped
     if (rows := analysis.data.n_rows) is not None and rows > read:
         print(f"Read were {read:,} of {rows:,} rows; --limit takes the first ones, in the order of the source.")
+    if (kernels := analysis.data.kernel_examples) is not None and kernels < analysis.data.n_examples:
+        names = [name for name in analysis.blocks[0].scores if CRITERIA[name].needs == "kernel"]
+        print(f"Tangent kernels ({', '.join(names)}) are of the first {kernels:,} examples.")
     if not task.own_splits and analysis.data.split == "all":
         sys.stderr.write(WITH_TEST)
     if analysis.data.jittered:

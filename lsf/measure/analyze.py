@@ -190,19 +190,19 @@ def _beyond_forward(
         found = backward_readings(loaded, batches, report, "per_example" in needs, "trial_step" in needs)
         if found is not None:
             builder.record(gradients=found.gradients, fisher=found.fisher, first_order_drop=found.first_order_drop)
-    if "kernel" in needs and not report.stop:
-        builder.record(kernels=_kernels(loaded, rows[:KERNEL_EXAMPLES], settings, report))
+    if "kernel" in needs and (kernels := _kernels(loaded, rows[:KERNEL_EXAMPLES], settings, report)) is not None:
+        builder.record(kernels=kernels)
     if "weights" in needs and not report.stop:
         builder.record(spectra=block_spectra(loaded, report))
 
 
 def _kernels(
     loaded: LoadedModel, rows: Sequence[EncodedExample], settings: AnalysisSettings, report: Reporter
-) -> Float[np.ndarray, "blocks examples examples"]:
-    """Return the tangent kernels of the first examples: of half as many, until all of them fit in one pass."""
+) -> Float[np.ndarray, "blocks examples examples"] | None:
+    """Return the tangent kernels of the first examples: of half as many, until they fit; None where it is stopped."""
     while len(rows) > 1 and len(rows) * max(len(row.ids) for row in rows) > KERNEL_TOKENS:
         rows = rows[: len(rows) // 2]
-    while True:
+    while not report.stop:
         (batch,) = make_batches(rows, settings.positions, len(rows), settings.seed, loaded.device)
         try:
             return tangent_kernels(loaded, batch, report)
@@ -211,6 +211,7 @@ def _kernels(
                 raise
         halves_of(batch)  # refuses a single example
         rows = rows[: len(rows) // 2]
+    return None
 
 
 def _builder(

@@ -30,6 +30,8 @@ def analysis_facts(analysis: Analysis) -> str:
     ]
     if data.n_dropped:
         parts.append(f"{data.n_dropped:,} too long and left out")
+    if data.kernel_examples is not None and data.kernel_examples < data.n_examples:
+        parts.append(f"tangent kernels of the first {data.kernel_examples:,}")
     if data.settled:
         parts.append("stopped there, since the ranking had settled")
     if data.jittered:

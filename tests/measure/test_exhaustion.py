@@ -132,3 +132,4 @@ def test_a_kernel_that_does_not_fit_is_taken_of_the_first_half_of_the_examples(
     assert n_examples // 4 <= 16
     assert found.scores("alignment") == pytest.approx(first.scores("alignment"), rel=1e-4)
     assert [sample.n_examples for sample in found.growth or ()] == [8, n_examples // 4]
+    assert found.data.kernel_examples == n_examples // 4
