@@ -6,6 +6,7 @@ import zlib
 from typing import Any
 
 import lsf
+from lsf.analysis.recommend import RECOMMENDED
 from lsf.analysis.result import Analysis, parse_analysis
 from lsf.analysis.settling import stability
 from lsf.errors import BadInputError
@@ -117,7 +118,7 @@ def _criteria(analysis: Analysis) -> list[tuple[str, str]]:
         ("code", f"show(draw_criteria(measured_scores(analysis), chosen={name!r}))"),
         ("code", "show(draw_agreement(measured_scores(analysis), method='spearman'))"),
     ]
-    grown = next((one for one in analysis.criteria if stability(analysis, one)), None)
+    grown = next((one for one in (*RECOMMENDED, *analysis.criteria) if stability(analysis, one)), None)
     if grown is not None:
         cells += [("markdown", "## How many examples suffice"), ("code", f"show(draw_growth(analysis, {grown!r}))")]
     return cells

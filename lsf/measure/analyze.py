@@ -4,13 +4,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float
 
 from lsf.analysis.builder import AnalysisBuilder
 from lsf.analysis.criteria import CRITERIA, Need
-from lsf.analysis.kernel_growth import KERNEL_EXAMPLES
 from lsf.analysis.result import Analysis, DataInfo, Timing
 from lsf.analysis.settings import AnalysisSettings
 from lsf.analysis.settling import LEAST_EXAMPLES, settled
@@ -19,8 +16,8 @@ from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, LsfError
 from lsf.measure.batches import MOST_PADDING, Batch, make_batches
-from lsf.measure.exhaustion import halves_of, is_out_of_memory
-from lsf.measure.gradients import backward_readings, tangent_kernels
+from lsf.measure.gradients import backward_readings
+from lsf.measure.kernels import sampled_kernels
 from lsf.measure.loading import LoadedModel
 from lsf.measure.offload import places_of
 from lsf.measure.probe import Wanted, stream_readings
@@ -31,8 +28,6 @@ from lsf.reporting import Reporter
 
 PARTIAL_SECONDS = 0.25
 """Least time between two partial results."""
-KERNEL_TOKENS = 16_384
-"""Tokens of them together, padded, at most; one backward pass holds what all of them need."""
 BEYOND_FORWARD: set[Need] = {"backward", "per_example", "trial_step", "kernel", "weights", "runs"}
 """Needs that more than the forward pass answers."""
 ShortRuns = Callable[[LoadedModel, Task, AnalysisSettings, Reporter], Any]
@@ -190,28 +185,10 @@ def _beyond_forward(
         found = backward_readings(loaded, batches, report, "per_example" in needs, "trial_step" in needs)
         if found is not None:
             builder.record(gradients=found.gradients, fisher=found.fisher, first_order_drop=found.first_order_drop)
-    if "kernel" in needs and (kernels := _kernels(loaded, rows[:KERNEL_EXAMPLES], settings, report)) is not None:
+    if "kernel" in needs and (kernels := sampled_kernels(loaded, rows, settings, report)) is not None:
         builder.record(kernels=kernels)
     if "weights" in needs and not report.stop:
         builder.record(spectra=block_spectra(loaded, report))
-
-
-def _kernels(
-    loaded: LoadedModel, rows: Sequence[EncodedExample], settings: AnalysisSettings, report: Reporter
-) -> Float[np.ndarray, "blocks examples examples"] | None:
-    """Return the tangent kernels of the first examples: of half as many, until they fit; None where it is stopped."""
-    while len(rows) > 1 and len(rows) * max(len(row.ids) for row in rows) > KERNEL_TOKENS:
-        rows = rows[: len(rows) // 2]
-    while not report.stop:
-        (batch,) = make_batches(rows, settings.positions, len(rows), settings.seed, loaded.device)
-        try:
-            return tangent_kernels(loaded, batch, report)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        halves_of(batch)  # refuses a single example
-        rows = rows[: len(rows) // 2]
-    return None
 
 
 def _builder(

@@ -1,4 +1,4 @@
-"""Backward passes: gradients of the mean loss per tensor, empirical Fisher, tangent kernels, one trial step."""
+"""Backward passes: gradients of the mean loss per tensor, empirical Fisher, one trial step."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from lsf.measure.batches import Batch
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.loading import LoadedModel
 from lsf.measure.sharing import share_model
-from lsf.measure.taps import Tap, pair_products, squared_norms, tapped_parameters, taps
+from lsf.measure.taps import Tap, squared_norms, tapped_parameters, taps
 from lsf.reporting import Reporter
 
 TRIAL_RATE = 1e-4
@@ -88,37 +88,6 @@ def position_losses(anatomy: Anatomy, batch: Batch) -> Float[Tensor, " positions
     return cross_entropy(logits, batch.targets, reduction="none")
 
 
-def tangent_kernels(
-    loaded: LoadedModel, batch: Batch, report: Reporter
-) -> Float[np.ndarray, "blocks examples examples"]:
-    """Return K_b: inner products of the examples' loss gradients with respect to each block, in the data's order.
-
-    An example's loss is the mean over its positions. Entries come from inner products of module inputs and of output
-    gradients, summed over positions; only parameters outside linear maps and norms (expert tensors, say) fall back to
-    one backward pass per example.
-    """
-    anatomy = trainable_view(loaded)
-    kernels = torch.zeros(len(anatomy.blocks), len(batch.ids), len(batch.ids), dtype=torch.float64)
-
-    def use(tap: Tap) -> None:
-        kernels[tap.block] += pair_products(tap).double().cpu()
-
-    with torch.enable_grad():
-        with taps(anatomy, (batch.ids.shape[0], batch.ids.shape[1]), use):
-            losses = position_losses(anatomy, batch)
-            example_losses(losses, batch).sum().backward()
-        leftovers = [_untapped(block) for block in anatomy.blocks]
-        if any(leftovers):
-            rows = [_example_gradients(anatomy, batch, row, leftovers) for row in range(len(batch.ids))]
-            for block in range(len(leftovers)):
-                if leftovers[block]:
-                    stacked = torch.stack([row[block] for row in rows]).double()
-                    kernels[block] += stacked @ stacked.T
-    report.progress(1, 1, "tangent kernels")
-    order = np.argsort([batch.examples[(batch.rows == row).cpu().numpy()][0] for row in range(len(batch.ids))])
-    return kernels.numpy()[:, order][:, :, order]
-
-
 def example_losses(losses: Float[Tensor, " positions"], batch: Batch) -> Float[Tensor, " examples"]:
     """Return each example's mean loss over its positions, in the batch's row order."""
     n = len(batch.ids)
@@ -153,7 +122,7 @@ def _accumulate_once(
     anatomy: Anatomy, batches: Sequence[Batch], report: Reporter, squared: Float[np.ndarray, " blocks"] | None
 ) -> bool:
     n_positions = sum(len(batch.targets) for batch in batches)
-    leftovers = [_untapped(block) for block in anatomy.blocks] if squared is not None else []
+    leftovers = [untapped(block) for block in anatomy.blocks] if squared is not None else []
     with torch.enable_grad():
         for done, batch in enumerate(batches, 1):
             if report.stop:
@@ -185,16 +154,17 @@ def _with_squares(
         (position_losses(anatomy, batch).sum() / n_positions).backward()
     if any(leftovers):
         for row in range(len(batch.ids)):
-            for block, gradient in enumerate(_example_gradients(anatomy, batch, row, leftovers)):
+            for block, gradient in enumerate(example_gradients(anatomy, batch, row, leftovers)):
                 squared[block] += (gradient**2).sum().item()
 
 
-def _untapped(block: torch.nn.Module) -> list[Tensor]:
+def untapped(block: torch.nn.Module) -> list[Tensor]:
+    """Return the parameters of a block whose per-example gradients no tap sees: neither of linear maps nor of norms."""
     tapped = tapped_parameters(block)
     return [parameter for parameter in block.parameters() if id(parameter) not in tapped]
 
 
-def _example_gradients(anatomy: Anatomy, batch: Batch, row: int, leftovers: list[list[Tensor]]) -> list[Tensor]:
+def example_gradients(anatomy: Anatomy, batch: Batch, row: int, leftovers: list[list[Tensor]]) -> list[Tensor]:
     """Return one example's gradient of its own loss for the parameters that cannot be tapped, flat, per block."""
     mine = batch.rows == row
     alone: Any = Batch(

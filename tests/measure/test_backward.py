@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from lsf.data.encode import encode
 from lsf.measure.batches import Batch, make_batches
-from lsf.measure.gradients import TRIAL_RATE, backward_readings, tangent_kernels
+from lsf.measure.gradients import TRIAL_RATE, backward_readings
+from lsf.measure.kernels import tangent_kernels
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.measure.semantics import semantic_bases
 from lsf.measure.spectra import block_spectra

@@ -19,7 +19,8 @@ from lsf.errors import OutOfMemoryError
 from lsf.measure.analyze import analyze
 from lsf.measure.batches import Batch, make_batches
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
-from lsf.measure.gradients import tangent_kernels
+from lsf.measure.gradients import untapped
+from lsf.measure.kernels import tangent_kernels
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.reporting import Reporter, Silent
 from tests.measure.test_reference import PAIRS, task_of
@@ -123,7 +124,7 @@ def test_a_kernel_that_does_not_fit_is_taken_of_the_first_half_of_the_examples(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return tangent_kernels(loaded, batch, report)
 
-    monkeypatch.setattr("lsf.measure.analyze.tangent_kernels", limited)
+    monkeypatch.setattr("lsf.measure.kernels.tangent_kernels", limited)
     found = analyze(loaded, task, settings, Silent())
     n_examples = found.data.n_examples
     assert n_examples > 32
@@ -133,3 +134,20 @@ def test_a_kernel_that_does_not_fit_is_taken_of_the_first_half_of_the_examples(
     assert found.scores("alignment") == pytest.approx(first.scores("alignment"), rel=1e-4)
     assert [sample.n_examples for sample in found.growth or ()] == [8, n_examples // 4]
     assert found.data.kernel_examples == n_examples // 4
+
+
+def test_gradients_kept_per_example_bound_the_examples_of_a_kernel(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, settings = load_model(str(tiny("mixtral"))), AnalysisSettings(criteria=("alignment", "deviation"))
+    kept = 4 * sum(tensor.numel() for block in loaded.anatomy.blocks for tensor in untapped(block))
+    assert kept > 0
+    monkeypatch.setattr("lsf.measure.kernels.ROW_BYTES", 10 * kept + 1)
+    found = analyze(loaded, many(50), settings, Silent())
+    assert found.data.kernel_examples == 10 < found.data.n_examples
+    first = analyze(loaded, many(50), replace(settings, limit=10), Silent())
+    assert found.scores("alignment") == pytest.approx(first.scores("alignment"), rel=1e-4)
+    monkeypatch.setattr("lsf.measure.kernels.ROW_BYTES", 2 * kept - 1)
+    none = analyze(loaded, many(50), settings, Silent())
+    assert none.data.kernel_examples is None
+    assert none.criteria == ("deviation",)
