@@ -38,8 +38,8 @@ STAGES = (
     ("reseeded-*", "single,window:2,ends:2", 3),
     ("*12-*", "single,window:2,window:3,ends:2,ends:3", 3),
     ("bundled-*", "single,window:2,ends:2,suffix", 3),
-    ("neox8-*", "single,window:2,ends:2", 3),
-    ("gpt2x8-*", "single,window:2,ends:2", 3),
+    ("*x8-*", "single,window:2,ends:2", 3),
+    ("wide6-*", "single,window:2,ends:2", 3),
 )
 """(Sites, plans, seeds), in the order in which they are measured."""
 

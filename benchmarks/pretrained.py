@@ -18,9 +18,10 @@ SPECS = {
     "narrow12": PretrainingSpec(seed=3, blocks=12, width=80, inner=160),
     "neox8": PretrainingSpec(seed=4, family="gpt_neox", width=128, inner=384),
     "gpt2x8": PretrainingSpec(seed=5, family="gpt2", width=112, inner=448),
+    "wide6": PretrainingSpec(seed=6, blocks=6, width=160, inner=320),
 }
 """The bundled model's twin of another seed; GPT-2 of 12 blocks; a Llama that is deeper and narrower; GPT-NeoX and GPT-2
-of as many blocks as the bundled model."""
+of as many blocks as the bundled model; a Llama that is shallower and wider."""
 
 
 def folder_of(name: str) -> Path:
