@@ -32,6 +32,7 @@ class Gallery:
         self._examples, self._token_text = examples, token_text
         self._pca: PCA | None = None
         self._kept: dict[int, list[Readings]] = {}
+        self._drawn: tuple[bytes, Trajectories] | None = None
 
     def add(self, readings: Readings) -> None:
         """Keep what is to be drawn of one batch; the rest is let go."""
@@ -41,21 +42,26 @@ class Gallery:
             self._pca = PCA(n_components=min(COMPONENTS, *cloud.shape), random_state=0).fit(cloud)
         for row in np.flatnonzero(readings.examples < KEPT_EXAMPLES).tolist():
             self._kept.setdefault(int(readings.examples[row]), []).append(readings.only(row))
+            self._drawn = None
 
     def trajectories(self, fractions: Float[np.ndarray, " states"]) -> Trajectories | None:
         """Return the kept paths and their mean, the virtual ones at the given pace; None where nothing was kept yet."""
         kept = [alone for example in sorted(self._kept) for alone in self._kept[example]][:KEPT_EXAMPLES]
         if self._pca is None or not kept:
             return None
+        if self._drawn is not None and self._drawn[0] == fractions.tobytes():
+            return self._drawn[1]
         factual = [unit(alone.factual[0]) for alone in kept]
         virtual = [arc(alone.anchor, alone.basis).at(fractions)[0] for alone in kept]
         paths = zip(kept, factual, virtual, strict=True)
-        return Trajectories(
+        drawn = Trajectories(
             explained_variance=tuple(self._pca.explained_variance_ratio_.tolist()),
             factual=self._project(np.mean(factual, axis=0)),
             virtual=self._project(np.mean(virtual, axis=0)),
             examples=tuple(self._path(alone, fractions, f, v) for alone, f, v in paths),
         )
+        self._drawn = (fractions.tobytes(), drawn)
+        return drawn
 
     def _path(
         self,

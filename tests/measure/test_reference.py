@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -132,6 +132,23 @@ def test_the_same_analysis_twice_gives_the_same_numbers(tiny: Callable[[str], Pa
     loaded = load_model(str(tiny("llama")))
     once, again = (analyze(loaded, task_of(PAIRS), AnalysisSettings(), Silent()) for _ in range(2))
     assert (once.states, once.blocks, once.trajectories) == (again.states, again.blocks, again.trajectories)
+
+
+def test_pictures_on_the_way_do_not_change_those_at_the_end(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watch(Silent):
+        drawn: ClassVar[list[int]] = []
+
+        def partial(self, value: Any) -> None:
+            self.drawn.append(len(value.trajectories.examples))
+
+    loaded, settings = load_model(str(tiny("llama"))), AnalysisSettings(batch_size=1, criteria=("gradient_norm",))
+    alone = analyze(loaded, task_of(PAIRS), settings, Silent())
+    monkeypatch.setattr("lsf.measure.analyze.PARTIAL_SECONDS", 0.0)
+    watched = analyze(loaded, task_of(PAIRS), settings, Watch())
+    assert Watch.drawn == [*range(1, len(PAIRS) + 1)]
+    assert watched.trajectories == alone.trajectories
 
 
 def test_an_analysis_does_not_change_the_loaded_model(tiny: Callable[[str], Path]) -> None:
