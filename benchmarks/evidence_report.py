@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from benchmarks.evidence_files import Found
+from benchmarks.sites import waves_of
 from lsf.analysis.agreement import rank_correlation
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.recommend import ENDS_FROM, RECOMMENDED
@@ -41,7 +42,15 @@ def print_report(found: Sequence[Found]) -> None:
     rows = entries(sites, (Rule(("last",), ends=True),))
     regrets([Entry("RECOMMENDED " + RULE.name, "rule", of_rule(small, RULE)), *rows], sites)
     print(f"\nEach row's mean minus that of the rule in the package ({RULE.name}; these tasks also chose it):")
-    differences(of_rule(small, RULE), rows)
+    own = of_rule(small, RULE)
+    differences(own, rows)
+    tested = waves_of(site.name for site in sites)["all tests"]
+    there = Entry(RULE.name, "rule", {place: lost for place, lost in own.items() if place[0] in tested})
+    print(
+        f"\nThe same on the {len(tested)} pairs that were announced before they were measured, rule unchanged, which lost"
+    )
+    print(f"{_percent(there.mean(), 0)} % there:")
+    differences(there.relative, rows)
     agreements(sites, small)
     cost_adjusted(small)
     for pairs, words in ((False, "single criteria"), (True, "single criteria and rank averages of two")):

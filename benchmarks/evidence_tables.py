@@ -5,6 +5,7 @@ from statistics import mean
 
 from benchmarks.evidence_files import Found
 from benchmarks.evidence_report import RULE
+from benchmarks.sites import waves_of
 from lsf.compare.chance import decided
 from lsf.compare.recommended import groups_by
 from lsf.compare.regret import regret
@@ -19,6 +20,8 @@ TITLES = {
     "last, ends from 2": "`last`; both ends from 2",
 }
 """Name of a row -> how it stands in the table, where it is no criterion."""
+IN_WAVES = (OWN, "stiffness", "reduction", "deviation", "constant", "last", "random", "middle", "first")
+"""Rows of the table of pairs by when they were measured."""
 SHORTLISTS = (1, 2, 3, 4, 5)
 """Plans of the highest score among which short runs choose."""
 
@@ -45,9 +48,20 @@ def print_tables(found: Sequence[Found]) -> None:
     for site, read in zip(sites, small, strict=True):
         line(*_pair(site, read, by_name))
     print()
+    _waves([row for row in rows if row.name in IN_WAVES], [site.name for site in sites])
+    print()
     line("short runs choose among", *map(str, SHORTLISTS), "all")
     line(*["---"] * (len(SHORTLISTS) + 2))
     line(f"plans of the greatest {RULE.name}", *(percent(shortlist(gaining, size)) for size in (*SHORTLISTS, 10**6)))
+
+
+def _waves(rows: Sequence[Entry], names: Sequence[str]) -> None:
+    waves = waves_of(names)
+    line("way of choosing", *(f"{wave} ({len(own)})" for wave, own in waves.items()))
+    line(*["---"] * (len(waves) + 1))
+    for row in rows:
+        means = (row.mean(without=[name for name in names if name not in own]) for own in waves.values())
+        line(TITLES.get(row.name, row.name), *map(percent, means))
 
 
 def _pair(site: Site, read: Site, rows: dict[str, Entry]) -> list[str]:

@@ -1,8 +1,10 @@
 """The sites of the study of evidence: a model and a task each, and how the tasks are read from the shared folder."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from benchmarks.pretrained import SPECS, folder_of
@@ -111,3 +113,21 @@ SITES = {
     )
 }
 """By name."""
+WAVES = {
+    "the rule was made with": (
+        *("bundled-*", "stories260K-*", "babyllama105-*", "reseeded-*"),
+        *(f"gpt2x12-{name}" for name in ("facts", "labels", "sums", "aliases")),
+    ),
+    "first test (254ba49)": ("gpt2x12-twohop", "gpt2x12-dialect", "narrow12-*"),
+    "second test (8981da2)": ("*x8-*",),
+    "added to it (28e8d81)": ("wide6-*",),
+}
+"""When a site was measured -> patterns of names; a test was announced in LOG.md by that commit, before it was made."""
+
+
+def waves_of(names: Iterable[str]) -> dict[str, list[str]]:
+    """Return wave -> its names, in the order of `WAVES`; then all tests together."""
+    known = list(names)
+    found = {wave: [name for name in known if any(map(partial(fnmatch, name), own))] for wave, own in WAVES.items()}
+    tests = [name for wave in [*WAVES][1:] for name in found[wave]]
+    return {**found, "all tests": tests}

@@ -44,8 +44,10 @@ class RecommendationRecord:
     """Of the rule, on any site and budget."""
     worst_site: str
     """That site."""
-    held_out: float
+    without_task: float
     """Of the rules chosen without the task they are judged on."""
+    without_model: float
+    """Of the rules chosen without the model they are judged on."""
     first: float
     """Of the first blocks."""
     last: float
@@ -104,11 +106,12 @@ def groups_by(sites: Sequence[Site], what: str) -> dict[str, list[str]]:
 
 
 def record_of(sites: Sequence[Measured], criteria: tuple[str, ...], ends_from: int | None) -> RecommendationRecord:
-    """Return how a rule and its controls did; the sites must hold at least two tasks."""
+    """Return how a rule and its controls did; the sites must hold at least two tasks and two models."""
     known = gaining(sites)
     rows = {row.name: row for row in entries(known)}
     own = Entry("", "rule", of_rule(known, Rule(criteria, ends_from is not None)))
-    held_out = leave_out(candidates_of(known), groups_by(known, "task"))
+    candidates = candidates_of(known)
+    held_out = {what: leave_out(candidates, groups_by(known, what)).mean for what in ("task", "model")}
     return RecommendationRecord(
         n_sites=len(known),
         n_models=len({site.model for site in known}),
@@ -116,7 +119,8 @@ def record_of(sites: Sequence[Measured], criteria: tuple[str, ...], ends_from: i
         mean=own.mean() or 0.0,
         worst=max(own.relative.values(), default=0.0),
         worst_site=max(own.relative, key=lambda place: own.relative[place])[0],
-        held_out=held_out.mean,
+        without_task=held_out["task"],
+        without_model=held_out["model"],
         first=rows["first"].mean() or 0.0,
         last=rows["last"].mean() or 0.0,
         random=rows["random"].mean() or 0.0,

@@ -184,8 +184,9 @@ def _evidence_words(record: RecommendationRecord) -> str:
         f"**{100 * record.mean:.1f} %** of what full fine-tuning gains, on average against the best plan of the same "
         f"size (budgets of 1, 2 and a quarter of the blocks; worst case {100 * record.worst:.0f} %, "
         f"{record.worst_site}). Always the first blocks: {100 * record.first:.0f} %; always the last: "
-        f"{100 * record.last:.0f} %; by lot: {100 * record.random:.0f} %. These tasks also chose the rule; chosen "
-        f"without the task it is judged on, it lost **{100 * record.held_out:.1f} %**."
+        f"{100 * record.last:.0f} %; by lot: {100 * record.random:.0f} %. These pairs also chose the rule; chosen "
+        f"without the task it is judged on, it lost **{100 * record.without_task:.1f} %**, without the model "
+        f"**{100 * record.without_model:.1f} %**."
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.evidence_files import find_site
-from benchmarks.sites import SITES
+from benchmarks.sites import SITES, waves_of
 from lsf.analysis.recommend import ENDS_FROM, RECOMMENDED
 from lsf.compare.evidence import PACKED, load_evidence, pack, packed_evidence, shown
 from lsf.compare.recommended import candidates_of, elsewhere, gaining, packed_record
@@ -153,13 +153,33 @@ def test_the_recommended_rule_is_the_simplest_of_the_best_on_the_committed_resul
     assert best.name == Rule(RECOMMENDED, ENDS_FROM is not None).name
 
 
+def first_screen() -> str:
+    """Return the README up to its first picture, on one line."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    return " ".join(readme.partition("![")[0].split())
+
+
+def test_the_readme_tells_what_the_rule_lost_where_it_was_tested() -> None:
+    sites = gaining(packed_evidence())
+    names = [site.name for site in sites]
+    tested = waves_of(names)["all tests"]
+    assert sorted(name for wave, own in waves_of(names).items() if wave != "all tests" for name in own) == sorted(names)
+    own = Entry("", "rule", of_rule(sites, Rule(RECOMMENDED, ENDS_FROM is not None)))
+    by_lot = next(row for row in entries(sites) if row.name == "random")
+    lost, lot = (100 * (row.mean(without={*names} - {*tested}) or 0.0) for row in (own, by_lot))
+    told = first_screen()
+    assert f"on the {len(tested)} that were announced before they were measured" in told
+    assert f"it lost {lost:.1f} % (by lot {lot:.1f} %)" in told
+
+
 def test_the_readme_tells_the_record_of_the_recommendation() -> None:
     record = packed_record()
-    first_screen = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").partition("![")[0]
-    for share in (record.mean, record.first, record.last, record.random, record.held_out):
-        assert f"{100 * share:.1f} %" in first_screen
-    assert f"on {record.n_sites} pairs" in first_screen
+    told = first_screen()
+    for share in (record.mean, record.first, record.last, record.random, record.without_task, record.without_model):
+        assert f"{100 * share:.1f} %" in told
+    assert f"on {record.n_sites} pairs" in told
     for failing in record.failing:
-        assert f"({failing.model} {100 * failing.mean:.1f} %, by lot {100 * failing.random:.1f} %)" in first_screen
+        assert f"({failing.model} {100 * failing.mean:.1f} %, by lot {100 * failing.random:.1f} %)" in told
+    assert f"It can fail: {100 * record.worst:.0f} % at one block of one pair" in told
     assert record.worst_site == "narrow12-dialect"
     assert len(elsewhere(packed_evidence(), RECOMMENDED, ENDS_FROM, 1)) == record.n_sites
