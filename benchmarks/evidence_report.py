@@ -46,10 +46,8 @@ def print_report(found: Sequence[Found]) -> None:
     differences(own, rows)
     tested = waves_of(site.name for site in sites)["all tests"]
     there = Entry(RULE.name, "rule", {place: lost for place, lost in own.items() if place[0] in tested})
-    print(
-        f"\nThe same on the {len(tested)} pairs that were announced before they were measured, rule unchanged, which lost"
-    )
-    print(f"{_percent(there.mean(), 0)} % there:")
+    print(f"\nThe same on the {len(tested)} pairs that were announced before they were measured, rule unchanged:")
+    print(f"it lost {_percent(there.mean(), 0)} % there")
     differences(there.relative, rows)
     agreements(sites, small)
     cost_adjusted(small)
