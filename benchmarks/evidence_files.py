@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from benchmarks.sites import waves_of
 from lsf.analysis.kernel_growth import KERNEL_EXAMPLES
 from lsf.compare.evidence import Measured
 from lsf.compare.regret import Metric, complete_seeds, truth_of
@@ -72,7 +73,7 @@ def find_site(name: str, metric: Metric) -> Found | None:
     cost |= {need: seconds / timed[FULL] for need, seconds in timed.items() if need != FULL}
     read = replace(site, scores=_known(small["scores"]))
     examples = {**small["limits"], "kernel": min(KERNEL_EXAMPLES, small["limits"]["kernel"])}
-    packed = Measured(read, metric, sweep.spec.steps, examples, cost)
+    packed = Measured(read, metric, sweep.spec.steps, examples, cost, bool(waves_of([name])["all tests"]))
     return Found(site, packed, criteria["seconds"], full)
 
 

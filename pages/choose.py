@@ -22,10 +22,10 @@ from lsf.ui.choice import (
     without_analysis,
 )
 from lsf.ui.downloads import as_json
-from lsf.ui.evidence_panels import recommendation_panel
 from lsf.ui.frame import page
 from lsf.ui.guard import attempt
 from lsf.ui.panels import amount, download, onward, show, size
+from lsf.ui.recommendation import recommendation_panel
 from lsf.ui.state import Session, address, analysis
 
 

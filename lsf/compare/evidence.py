@@ -33,6 +33,8 @@ class Measured:
     """Need -> examples read for it."""
     cost: Mapping[str, float]
     """Need -> wall seconds of an analysis of it over those of one full fine-tune."""
+    announced: bool = False
+    """True where the recommended rule was made, and this pair named, before anything was measured on it."""
 
 
 def load_evidence(path: Path = PACKED) -> tuple[Measured, ...]:
@@ -77,6 +79,7 @@ def _plain(one: Measured) -> dict[str, Any]:
         "missing": [[list(blocks), reason] for blocks, reason in truth.missing.items()],
         "scores": {name: [float(f"{score:.6g}") for score in scores] for name, scores in one.site.scores.items()},
         "cost": {need: round(share, 3) for need, share in one.cost.items()},
+        "announced": one.announced,
     }
 
 
@@ -89,7 +92,8 @@ def _measured(value: Mapping[str, Any]) -> Measured:
         {tuple(blocks): reason for blocks, reason in value["missing"]},
     )
     site = Site(value["name"], value["model"], value["task"], truth, value["scores"])
-    return Measured(site, value["metric"], value["steps"], value["examples"], value["cost"])
+    announced = value.get("announced", False)
+    return Measured(site, value["metric"], value["steps"], value["examples"], value["cost"], announced)
 
 
 def shown(score: float, metric: str) -> str:

@@ -28,7 +28,7 @@ SHOWN = {
     "stored_bytes": "stored kB",
     "latency_ratio": "x latency",
     "x_params": "x params",
-    "x_time": "x time",
+    "x_time": "x step time",
     "x_memory": "x memory",
     "x_quality": "x quality",
 }

@@ -54,6 +54,12 @@ class RecommendationRecord:
     """Of the last blocks."""
     random: float
     """Of plans drawn by lot."""
+    n_announced: int
+    """Pairs that were named after the rule was made and before they were measured."""
+    announced: float | None
+    """Of the rule on those; None where there are none."""
+    announced_random: float | None
+    """Of plans drawn by lot on those."""
     failing: tuple[Failing, ...] = ()
     """Models on which it lost more than plans drawn by lot."""
 
@@ -111,6 +117,7 @@ def record_of(sites: Sequence[Measured], criteria: tuple[str, ...], ends_from: i
     rows = {row.name: row for row in entries(known)}
     own = Entry("", "rule", of_rule(known, Rule(criteria, ends_from is not None)))
     candidates = candidates_of(known)
+    seen = [one.site.name for one in sites if not one.announced]
     held_out = {what: leave_out(candidates, groups_by(known, what)).mean for what in ("task", "model")}
     return RecommendationRecord(
         n_sites=len(known),
@@ -124,6 +131,9 @@ def record_of(sites: Sequence[Measured], criteria: tuple[str, ...], ends_from: i
         first=rows["first"].mean() or 0.0,
         last=rows["last"].mean() or 0.0,
         random=rows["random"].mean() or 0.0,
+        n_announced=sum(site.name not in seen for site in known),
+        announced=own.mean(without=seen),
+        announced_random=rows["random"].mean(without=seen),
         failing=_failing(known, own, rows["random"]),
     )
 

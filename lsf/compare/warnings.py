@@ -32,6 +32,7 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
     searched = {run.spec.learning_rate is None for run in runs if run.spec is not None}
     if len(searched) > 1:
         found.append("Some runs searched for their own learning rate and others were given one.")
+    found += _one_rate(runs)
     found += _endings(runs)
     short = [run.id for run in runs if run.result is not None and run.result.n_held_out_dropped]
     if short:
@@ -62,6 +63,18 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("weight decay", lambda run: run.spec and run.spec.weight_decay),
     ("device", lambda run: run.result.environment.get("device") if run.result else None),
 )
+
+
+def _one_rate(runs: Sequence[Run]) -> list[str]:
+    """Say that one given rate for full fine-tuning and for few blocks favours one of them."""
+    specs = [run.spec for run in runs if run.spec is not None]
+    rates = {spec.learning_rate for spec in specs}
+    if len({spec.plan.is_full for spec in specs}) < 2 or len(rates) > 1 or None in rates:
+        return []
+    return [
+        f"Full fine-tuning and fewer blocks were all given the rate {rates.pop():g}; the best one often differs with "
+        "the place, so a ratio to full can be the rate's: --learning-rate auto searches one for each."
+    ]
 
 
 def _found_states(result: RunResult) -> bool:

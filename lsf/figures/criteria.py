@@ -128,7 +128,8 @@ def _title(scores: AllScores) -> str:
     if not judges:
         return f"{len(scores)} criteria side by side"
     best = next(iter(votes))
-    return f"{len(scores)} criteria side by side: block {best} leads in {votes[best]} of the {judges} measured"
+    top = f"block {best} is in the first quarter of {votes[best]} of the {judges} measured"
+    return f"{len(scores)} criteria side by side: {top}"
 
 
 def _alt(scores: AllScores, chosen: str | None) -> str:

@@ -14,6 +14,8 @@ from lsf.jobs.dimensions import Study
 
 LOWEST = 10.0
 """Where the axis of d_90 begins; a bar without a number has no height."""
+TICKS = [step * 10**power for power in range(1, 5) for step in (1, 3)]
+"""Of the axis of d_90 along pre-training: the d of the grid."""
 PUBLISHED = (
     ("BERT-base", "MRPC", 1608),
     ("BERT-base", "QQP", 8030),
@@ -54,7 +56,9 @@ def _short(study: Study, method: str) -> str:
     curves, value = study.of(method), study.d_90(method)
     if value is not None:
         return f"{'≤ ' if any(curve.at_most for curve in curves) else ''}{value:,.0f}"
-    return "none" if any(curve.points for curve in curves) else "?"
+    tried = [curve for curve in curves if curve.points]
+    reached = sum(curve.d_90 is not None for curve in tried)
+    return (f"{reached} of {len(tried)} seeds" if reached else "none") if tried else "?"
 
 
 def _tasks_title(studies: Sequence[Study]) -> str:
@@ -125,7 +129,7 @@ def spearman(points: Sequence[tuple[float, float]]) -> float | None:
 def _rho(rho: float | None, count: int) -> str:
     """Tell a correlation with the size that chance reaches."""
     chance = chance_level(count)
-    beside = "" if chance is None else f", chance reaches {chance:.2f}"
+    beside = "" if rho is None else f", chance reaches {1.0 if chance is None else chance:.2f}"
     return f"{'unknown' if rho is None else f'{rho:.2f}'} ({count} checkpoints{beside})"
 
 
@@ -154,7 +158,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
     title = f"d_90 along pre-training, Spearman: {', '.join(told)}"
     figure.update_layout(title={"text": title})
     figure.update_xaxes(title="pre-training steps")
-    figure.update_yaxes(title="d_90 of SAID", type="log", dtick=1)
+    figure.update_yaxes(title="d_90 of SAID", type="log", tickvals=TICKS, ticktext=[f"{d:,}" for d in TICKS])
     return Picture(
         figure,
         f"{title}. A checkpoint at which no d tried reached 90 % of full has no mark; it ranks above all others where "

@@ -119,7 +119,11 @@ def _told(quality: float, share: bool) -> str:
 
 def _title(outcomes: Sequence[Outcome], quality: str, cost: str, share: bool) -> str:
     best = max(outcomes, key=lambda outcome: (outcome.quality, -outcome.cost))
-    return f"Best {quality}: {best.name}, {_told(best.quality, share)} at {best.cost:.3g} {_unit(cost)}"
+    told, price = _told(best.quality, share), f"{best.cost:.3g} {_unit(cost)}"
+    level = sum(outcome.quality == best.quality for outcome in outcomes)
+    if level > 1:
+        return f"Best {quality}: {told} by {level} of {len(outcomes)}, the cheapest {best.name} at {price}"
+    return f"Best {quality}: {best.name}, {told} at {price}"
 
 
 def _unit(axis: str) -> str:

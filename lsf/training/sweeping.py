@@ -227,7 +227,8 @@ def _score(metrics: Metrics) -> Score:
 
 
 def _words(cell: Cell) -> str:
-    return f"run: {cell.plan if cell.plan == FULL else f'blocks {cell.plan}'}, seed {cell.seed}"
+    place = cell.plan if cell.plan == FULL else f"block{'s' if len(cell.blocks) > 1 else ''} {cell.plan}"
+    return f"run: {place}, seed {cell.seed}"
 
 
 def _duration(seconds: float) -> str:

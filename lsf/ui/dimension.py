@@ -147,15 +147,17 @@ def draw_measured() -> None:
     show(
         draw_tasks(lessons),
         "lessons",
-        "The whole bundled model, one search per lesson and method, on a logarithmic axis. None: no d that was tried "
-        "reaches 90 % of full; ?: not measured.",
+        "The whole bundled model, on a logarithmic axis: the median of one search per seed. No bar, *1 of 3 seeds*: "
+        "only under so many does a d that was tried reach 90 % of full; none: under none; ?: not measured.",
     )
     if along:
         show(
             draw_progress(along),
             "pretraining",
-            "Checkpoints of the bundled model's own pre-training; full fine-tuning is measured anew at each. One "
-            "at which it learns less than half is left out. Spearman's rho below 0: later ones need fewer numbers.",
+            "Checkpoints of the bundled model's own pre-training, one seed, only the d of the grid: coarser than the "
+            "bars above. Full fine-tuning is measured anew at each; one at which it learns less than half is left out. "
+            "One that no d reaches has no mark, and ranks above all others where exact match still rose. Spearman's "
+            "rho below 0: later ones need fewer numbers.",
         )
     if blocks:
         with st.expander("Fewer blocks that may move", icon=":material/layers:"):

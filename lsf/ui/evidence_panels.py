@@ -7,22 +7,18 @@ import streamlit as st
 
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.plan import format_blocks
-from lsf.analysis.recommend import ENDS_FROM, RECOMMENDED, lacking, recommended_plan
-from lsf.analysis.result import Analysis
+from lsf.analysis.recommend import ENDS_FROM, RECOMMENDED
 from lsf.compare.chance import decided
-from lsf.compare.evidence import Measured, packed_evidence
-from lsf.compare.recommended import Elsewhere, RecommendationRecord, elsewhere, gaining, packed_record, rule_words
+from lsf.compare.evidence import Measured
+from lsf.compare.recommended import gaining, packed_record
 from lsf.compare.regret import Truth
 from lsf.compare.rules import Rule
 from lsf.compare.study import Entry, entries, of_rule
 from lsf.compare.verdicts import Verdict
 from lsf.figures.sweeps import as_metric, draw_profile, draw_triangle
-from lsf.ui.guard import attempt
 from lsf.ui.panels import show, table
-from lsf.ui.state import Session
+from lsf.ui.recommendation import evidence_words
 
-THIN = 10
-"""Below so many models the evidence is called thin."""
 ROW_WORDS = {
     "recommended": "The recommendation",
     "random": "Drawn by lot (mean)",
@@ -96,7 +92,7 @@ def record_panel(sites: Sequence[Measured]) -> None:
     """Show the mean relative regret of every criterion and control over everything that was measured."""
     known = gaining(sites)
     record = packed_record()
-    st.markdown(_evidence_words(record))
+    st.markdown(evidence_words(record))
     own = Entry("recommended", "recommendation", of_rule(known, Rule(RECOMMENDED, ENDS_FROM is not None)))
     rows = [own, *entries(known)]
     budgets = sorted({budget for row in rows for _, budget in row.relative})
@@ -124,84 +120,3 @@ def record_panel(sites: Sequence[Measured]) -> None:
 
 def _percent(share: float | None) -> float | None:
     return None if share is None else 100 * share
-
-
-def recommendation_panel(here: Session, found: Analysis, budget: int) -> None:
-    """Show what is recommended for this analysis, why, and what the same rule did elsewhere; offer to take it.
-
-    Args:
-        here: this session; taking the recommendation is a choice by hand.
-        found: the analysis that is looked at.
-        budget: number of blocks.
-    """
-    sites = attempt(packed_evidence)
-    if not sites:
-        return
-    with st.expander("What the evidence recommends", icon=":material/lightbulb:", key="recommendation"):
-        needs_criterion = ENDS_FROM is None or budget < ENDS_FROM
-        if needs_criterion and lacking(found):
-            names = ", ".join(CRITERIA[name].label for name in lacking(found))
-            st.write(f"The recommendation needs {names}, which this analysis did not measure.")
-        else:
-            _offer(here, found, budget)
-        _why(sites, budget)
-
-
-def _offer(here: Session, found: Analysis, budget: int) -> None:
-    plan = recommended_plan(found, budget)
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"**Tune {plan.label}.** {rule_words(RECOMMENDED, ENDS_FROM)}")
-        if st.button("Take it", icon=":material/check:", key="take-recommendation"):
-            here.by_hand = plan.blocks
-            st.rerun()
-
-
-def _why(sites: Sequence[Measured], budget: int) -> None:
-    record = packed_record()
-    st.markdown(_evidence_words(record))
-    if record.n_models < THIN or record.failing:
-        failing = "".join(
-            f" On {one.model} it lost {100 * one.mean:.1f} %, more than blocks drawn by lot ({100 * one.random:.1f} %)."
-            for one in record.failing
-        )
-        st.warning(
-            f"Thin evidence: {record.n_models} small model{'s' if record.n_models > 1 else ''} and {record.n_tasks} "
-            f"tasks.{failing} Measure it on yours: the page Evidence runs a small sweep.",
-            icon=":material/warning:",
-        )
-    rows = elsewhere(sites, RECOMMENDED, ENDS_FROM, budget)
-    if not rows:
-        st.caption(f"Plans of {budget} blocks were measured nowhere; the figures above are of smaller budgets.")
-        return
-    table(_elsewhere_table(rows), "elsewhere", column_config={
-        name: st.column_config.NumberColumn(format="%.1f %%") for name in ("lost", "drawn by lot loses")
-    })  # fmt: skip
-
-
-def _evidence_words(record: RecommendationRecord) -> str:
-    return (
-        f"Elsewhere, over {record.n_sites} measured pairs of a model and a task, this rule lost "
-        f"**{100 * record.mean:.1f} %** of what full fine-tuning gains, on average against the best plan of the same "
-        f"size (budgets of 1, 2 and a quarter of the blocks; worst case {100 * record.worst:.0f} %, "
-        f"{record.worst_site}). Always the first blocks: {100 * record.first:.0f} %; always the last: "
-        f"{100 * record.last:.0f} %; by lot: {100 * record.random:.0f} %. These pairs also chose the rule; chosen "
-        f"without the task it is judged on, it lost **{100 * record.without_task:.1f} %**, without the model "
-        f"**{100 * record.without_model:.1f} %**."
-    )
-
-
-def _elsewhere_table(rows: Sequence[Elsewhere]) -> pd.DataFrame:
-    return pd.DataFrame(
-        [
-            {
-                "model": one.model,
-                "task": one.task,
-                "recommended": format_blocks(one.choice),
-                "best": format_blocks(one.best),
-                "lost": None if one.relative is None else 100 * one.relative,
-                "drawn by lot loses": None if one.by_lot is None else 100 * one.by_lot,
-                "decided": {True: "yes", False: "no", None: "unknown"}[one.decided],
-            }
-            for one in rows
-        ]
-    )

@@ -11,6 +11,8 @@ from lsf.jobs.job import JobState, JobView
 from lsf.ui.downloads import table_csv, table_json
 from lsf.ui.live import live_chart
 
+SHOWN_ROWS = 20
+"""Of a table; the rest by scrolling in it."""
 NEXT = {
     "model": ("pages/model.py", "Model and data"),
     "trajectories": ("pages/trajectories.py", "Trajectories"),
@@ -50,8 +52,10 @@ def table(rows: pd.DataFrame, key: str, **options: Any) -> None:
         key: names the table from one script run to the next, and the files.
         **options: of `st.dataframe`.
     """
-    options = {"hide_index": True, "placeholder": "", "height": min(420, 38 + 35 * max(1, len(rows))), **options}
+    options = {"hide_index": True, "placeholder": "", "height": 38 + 35 * min(SHOWN_ROWS, max(1, len(rows))), **options}
     st.dataframe(rows, **options)
+    if len(rows) > SHOWN_ROWS:
+        st.caption(f"{SHOWN_ROWS} of {len(rows)} rows; the rest by scrolling in the table.")
     with st.container(horizontal=True, gap="small"):
         download("CSV", lambda: table_csv(rows), f"{key}.csv", "text/csv", f"{key}-csv")
         download("JSON", lambda: table_json(rows), f"{key}.json", "application/json", f"{key}-json")
@@ -67,7 +71,7 @@ def progress(view: JobView) -> None:
     parts = [view.message or "starting"]
     if view.total and str(view.total) not in view.message:
         parts.append(f"{view.done} of {view.total}")
-    if view.eta_seconds is not None:
+    if view.eta_seconds is not None and not view.message.endswith("left"):
         parts.append(f"about {duration(view.eta_seconds)} left")
     elif view.seconds is not None:
         parts.append(duration(view.seconds))

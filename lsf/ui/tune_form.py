@@ -42,12 +42,14 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
             default=list(CONTROLS),
             key="tune-roles",
             persist_state="session",
-            help="Controls tune as many blocks as the choice; a control equal to the choice is left out.",
+            help="Controls tune as many blocks as the choice; one that equals another run is left out.",
         )
         values, n_seeds = draw_settings()
         spec = _spec(plan, source, values)
         if spec is None:
             return
+        if same := [ROLE_WORDS[role] for role in roles if role not in {one.role for one in with_controls(spec, roles)}]:
+            st.caption(f"No run of its own: {', '.join(same)}, the same blocks as another run.")
         obstacle = draw_forecast(here, source, spec, roles)
         count = n_seeds * len(with_controls(spec, roles))
         if st.button(

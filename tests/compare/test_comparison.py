@@ -112,7 +112,10 @@ def test_what_does_not_fit_together_is_said():
     assert "The runs differ in model (m, n)" in text
     assert "The runs differ in steps asked for (100, 50)" in text
     assert "searched for their own learning rate" in text
-    assert compare([make("a"), FULL]).warnings == ()
+    (said,) = compare([make("a"), FULL]).warnings
+    assert "were all given the rate 0.003; the best one often differs with the place" in said
+    searched = [replace(run, spec=replace(run.spec, learning_rate=None)) for run in (make("a"), FULL)]
+    assert compare(searched).warnings == ()
 
 
 def replace_rate(name):
@@ -214,7 +217,7 @@ def test_json_holds_rows_means_and_warnings():
     plain = json.loads(render(compare([make("a"), FULL]), "json"))
     assert plain["rows"][0]["x_memory"] == 0.125
     assert plain["summary"][0]["note"] == "1 seed, no interval"
-    assert plain["warnings"] == []
+    assert ["were all given the rate 0.003" in told for told in plain["warnings"]] == [True]
 
 
 def test_the_table_is_read_by_people():

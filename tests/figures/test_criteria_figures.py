@@ -63,7 +63,7 @@ def test_the_chosen_criterion_is_named_in_bold_and_words() -> None:
 
 def test_the_finding_counts_criteria_and_leaves_controls_out() -> None:
     picture = draw_criteria(SCORES, "deviation")
-    assert picture.title == "5 criteria side by side: block 2 leads in 2 of the 3 measured"
+    assert picture.title == "5 criteria side by side: block 2 is in the first quarter of 2 of the 3 measured"
     assert "Deviation (chosen): block 2" in picture.alt
     assert "Change of likeness: ranks nothing" in picture.alt
     assert "(controls not counted): block 2 in 2, block 0 in 1." in picture.alt

@@ -66,4 +66,4 @@ def test_a_checkpoint_not_reached_ranks_above_all_others_where_it_still_rose_and
     ]
     picture = draw_progress(along)
     assert list(traces(picture)[0].x) == [60, 120, 600]
-    assert "Spearman: facts -0.80 (4 checkpoints)" in picture.title  # of four, chance reaches 1
+    assert "Spearman: facts -0.80 (4 checkpoints, chance reaches 1.00)" in picture.title
