@@ -31,7 +31,7 @@ from lsf.ui.state import Session
 
 FORGETTING = (
     "Forgetting: what the loss on text the base model wrote itself gained by tuning. Ratios are to the full run of the "
-    "same data, seed and steps."
+    "same data, seed and steps; of several, to the one of the least test loss."
 )
 
 
