@@ -27,8 +27,9 @@ from lsf.measure.loading import LoadedModel, load_model
 from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.catalogue import CATALOGUE, describe, options_of
 from lsf.training.fitting import FitSettings, fit
+from lsf.training.latency import forward_on, time_in_turn
 from lsf.training.memory import PeakMemory
-from lsf.training.merging import forward_on, merge, time_in_turn
+from lsf.training.merging import merge
 from lsf.training.methods import METHODS, Scene
 from lsf.training.methods.projections import Fastfood
 
@@ -38,8 +39,8 @@ VARIANTS: tuple[tuple[str, dict[str, object]], ...] = (
     ("adapter", {"kind": "pfeiffer"}),
     ("hiwi", {"form": "bias"}),
 )
-SECONDS, PAIRS = 15.0, 2000
-"""Time and pairs of forward passes a latency ratio may take."""
+SECONDS, PAIRS, CLOSE = 15.0, 2000, 0.004
+"""Time and pairs of forward passes a latency ratio may take, and how narrow an interval ends it."""
 LADDER = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """Learning rates that may be tried; each method begins at its default."""
 LEVEL = 3.0
@@ -82,13 +83,17 @@ def storage_and_latency() -> list[Bar]:
             stored = save_weights(model, base, spec, place)
             tuned = load_tuned(place, base)
             tuned = merge(tuned, base) if CATALOGUE[name].merges else tuned
-            ratio = time_in_turn(forward_on(tuned, base), forward_on(base.model, base), SECONDS, PAIRS)
+            latency = time_in_turn(forward_on(tuned, base), forward_on(base.model, base), SECONDS, PAIRS, CLOSE)
             count = METHODS[name].count(base, PLAN, scene.options)
             kind, share = "llama" if base is bundled() else "gpt2", stored / full[id(base)]
             told = describe(name, given)
-            print(f"{told:<26}{kind:<8}{count:>9}{stored:>10}{share:>9.2%}{ratio:>9.3f}", flush=True)
+            print(
+                f"{told:<26}{kind:<8}{count:>9}{stored:>10}{share:>9.2%}{latency.ratio:>9.3f}"
+                f" ({latency.low:.3f} to {latency.high:.3f})",
+                flush=True,
+            )
             bars += [_stored(told, stored, full[id(base)], promised(name, given, base))]
-            off = abs(ratio - 1.0) if CATALOGUE[name].merges else ratio
+            off = abs(latency.ratio - 1.0) if CATALOGUE[name].merges else latency.ratio
             limit = 0.03 if CATALOGUE[name].merges else None
             what = f"{told}: forward pass, merged, its ratio to the base's less 1" if limit else f"{told}: forward pass"
             bars += [Bar(what, off, limit, unit="" if limit else "x")]

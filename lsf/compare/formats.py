@@ -66,7 +66,7 @@ def render(comparison: Comparison, form: str = "table") -> str:
 
 
 def _text(comparison: Comparison) -> str:
-    cells = [{head: cell(name, getattr(row, name)) for name, head in SHOWN.items()} for row in comparison.rows]
+    cells = [{head: _shown(row, name) for name, head in SHOWN.items()} for row in comparison.rows]
     parts = [pd.DataFrame(cells, columns=list(SHOWN.values())).to_string(index=False)]
     parts += [
         f"{summary.plan}{_by(summary.method)} ({summary.role}): exact match "
@@ -77,6 +77,13 @@ def _text(comparison: Comparison) -> str:
     ]
     parts += [f"Note: {warning}" for warning in comparison.warnings]
     return "\n".join(parts) + "\n"
+
+
+def _shown(row: Row, name: str) -> str:
+    text = cell(name, getattr(row, name))
+    if name != "latency_ratio" or row.latency_low is None or row.latency_high is None:
+        return text
+    return f"{text} ({row.latency_low:.2f}-{row.latency_high:.2f})"
 
 
 def cell(name: str, value: object) -> str:

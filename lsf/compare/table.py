@@ -87,6 +87,10 @@ class Row:
     """Bytes of what the run saved."""
     latency_ratio: float | None = None
     """Seconds of a forward pass of the saved model over the base's."""
+    latency_low: float | None = None
+    """Lower end of its 95 % interval."""
+    latency_high: float | None = None
+    """Upper end."""
     x_params: float | None = None
     """trainable_params over the full run's."""
     x_time: float | None = None

@@ -25,6 +25,8 @@ class Measure:
     """Whether it is a share, written in percent."""
     more_is_better: bool = False
     """Of the quality; costs are better small."""
+    interval: tuple[str, str] | None = None
+    """Columns with the ends of its 95 % interval, for what is timed against the base."""
 
 
 MEASURES: Registry[Measure] = Registry(
@@ -35,7 +37,7 @@ MEASURES: Registry[Measure] = Registry(
         Measure("seconds", "training time (s)", "training time"),
         Measure("peak_memory_bytes", "peak memory (MB)", "peak memory", 1e-6),
         Measure("stored_bytes", "stored (kB)", "stored bytes", 1e-3),
-        Measure("latency_ratio", "latency over the base's", "latency"),
+        Measure("latency_ratio", "latency over the base's", "latency", interval=("latency_low", "latency_high")),
         Measure("forgetting", "forgetting (nats per token)", "forgetting"),
     ],
 )
@@ -59,6 +61,13 @@ class Cell:
         value = getattr(self.row, measure.name)
         return None if value is None else float(value) * measure.factor
 
+    def interval(self, measure: Measure) -> tuple[float, float] | None:
+        """Return the ends of the number's 95 % interval; None where it has none or it is not known."""
+        if measure.interval is None:
+            return None
+        low, high = (getattr(self.row, name) for name in measure.interval)
+        return None if low is None or high is None else (low, high)
+
 
 def full_value(cells: Sequence[Cell], measure: Measure) -> float | None:
     """Return full fine-tuning's number, on which the ratios rest; None where that run has not gone to its end."""
@@ -78,6 +87,9 @@ def table_of(cells: Sequence[Cell]) -> pd.DataFrame:
         found = {"place": cell.place, "method": cell.method, "state": cell.row.state, "rate": cell.row.learning_rate}
         for measure in MEASURES.values():
             found[measure.label] = cell.value(measure)
+            if measure.interval is not None:
+                low, high = cell.interval(measure) or (None, None)
+                found |= {f"{measure.short}, 95 % from": low, f"{measure.short}, 95 % to": high}
             found[f"x {measure.short}"] = ratio(cell.value(measure), full_value(cells, measure))
         rows.append(found)
     return pd.DataFrame(rows)

@@ -105,7 +105,9 @@ def _hover(cell: Cell | None, measure: Measure, reference: float | None) -> str:
         return "not asked for"
     times = ratio(cell.value(measure), reference)
     over = "" if times is None else f", {times:.2f} x full fine-tuning"
-    value = f"{measure.label}: {told(cell.value(measure), measure)}{over}"
+    ends = cell.interval(measure)
+    within = "" if ends is None else f" (95 %: {ends[0]:.3f} to {ends[1]:.3f})"
+    value = f"{measure.label}: {told(cell.value(measure), measure)}{within}{over}"
     return f"{cell.method} on {cell.place}<br>{value}<br>click for its run"
 
 
@@ -119,10 +121,22 @@ def _title(cells: Sequence[Cell], measure: Measure, reference: float | None) -> 
     ended = _ended(cells, measure)
     if not ended:
         return f"Where x how: none of {len(cells)} cells has ended yet"
+    if measure.interval is not None:
+        return _slower(ended, measure)
     value, best = ended[0]
     name = f"{best.method} on {best.place}"
     full = "" if reference is None or name == "full on whole model" else f", full {told(reference, measure)}"
     return f"Best {measure.short}: {name}, {told(value, measure)}{full}"
+
+
+def _slower(ended: Sequence[tuple[float, Cell]], measure: Measure) -> str:
+    """Say which cells are slower than the base beyond the noise of timing; that one is faster is never said."""
+    slower = [(value, cell) for value, cell in ended if (ends := cell.interval(measure)) is not None and ends[0] > 1.0]
+    title = f"{len(slower)} of {len(ended)} cells are slower than the base at inference, beyond the noise of timing"
+    if not slower:
+        return title
+    value, cell = slower[-1]
+    return f"{title}; slowest {cell.method} on {cell.place}, {told(value, measure)}"
 
 
 def _alt(cells: Sequence[Cell], measure: Measure, reference: float | None) -> str:

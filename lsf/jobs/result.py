@@ -132,7 +132,11 @@ class RunResult:
     stored_bytes: int | None = None
     """Bytes of what the run saved: the least its method needs to be loaded onto the base again."""
     latency_ratio: float | None = None
-    """Median seconds of a forward pass of the saved model, merged where it can be, over the base's; timed in turn."""
+    """Seconds of a forward pass of the saved model, merged where it can be, over the base's: median, timed in turn."""
+    latency_low: float | None = None
+    """Lower end of that median's 95 % interval."""
+    latency_high: float | None = None
+    """Upper end."""
     predicted: Predicted = field(default_factory=Predicted)
     """What the plan expected."""
     proof: Proof | None = None

@@ -1,9 +1,5 @@
 """What was learned, added into the base's own tensors: a plain model that costs at inference what the base costs."""
 
-import time
-from collections.abc import Callable
-from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
@@ -12,16 +8,8 @@ from torch import Tensor
 
 from lsf.errors import BadInputError
 from lsf.measure.sharing import share_model
-from lsf.training.artefacts import find_weights, load_tuned, read_about
-from lsf.training.batches import autocasting
-from lsf.training.catalogue import CATALOGUE
 from lsf.training.methods.adapter import Bottleneck
 from lsf.training.parametrization import held_still
-
-TOKENS, ROWS = 32, 8
-"""Size of a timed forward pass."""
-LEAST_PAIRS, MOST_PAIRS, SECONDS = 5, 31, 0.5
-"""Pairs of timed passes, and about how long they may take together."""
 
 
 @torch.no_grad()
@@ -65,60 +53,3 @@ def _effective(model: Any, name: str) -> Tensor:
     if leaf != "weight":
         return getattr(base, leaf)
     return base.weight.float() + module.get_delta_weight("default").float()
-
-
-def latency_ratio(folder: Path, loaded: Any) -> float:
-    """Return how long a forward pass of what a run saved takes, over the base's.
-
-    It is loaded onto the base again and merged where its method can be. Both are timed in turn on the same ids, and the
-    medians are compared.
-
-    Args:
-        folder: of the run.
-        loaded: the base.
-
-    Raises:
-        BadInputError: as `load_tuned`.
-    """
-    tuned = load_tuned(folder, loaded)
-    if CATALOGUE[read_about(find_weights(folder)).method].merges:
-        tuned = merge(tuned, loaded)
-    return time_in_turn(forward_on(tuned, loaded), forward_on(loaded.model, loaded))
-
-
-def forward_on(model: Any, loaded: Any) -> Callable[[], None]:
-    """Return a forward pass of a model over fixed ids, to be timed; its base says how it is read."""
-    tokens = min(TOKENS, loaded.context)
-    ids = torch.arange(ROWS * tokens, device=loaded.device).reshape(ROWS, tokens) % loaded.info.vocab_size
-
-    def run() -> None:
-        with torch.no_grad(), autocasting(model, loaded.info.dtype):
-            model(input_ids=ids, use_cache=False)
-        if ids.device.type == "cuda":
-            torch.cuda.synchronize(ids.device)
-
-    return run
-
-
-def time_in_turn(
-    one: Callable[[], None], other: Callable[[], None], seconds: float = SECONDS, most: int = MOST_PAIRS
-) -> float:
-    """Return the median seconds of one thing over those of another, done in turn, each once before it counts.
-
-    Args:
-        one: timed.
-        other: what it is compared with.
-        seconds: about how long it may take.
-        most: pairs at most.
-    """
-    times: tuple[list[float], list[float]] = [], []
-    for do in (one, other):
-        do()
-    started = time.perf_counter()
-    while len(times[0]) < most and (len(times[0]) < LEAST_PAIRS or time.perf_counter() - started < seconds):
-        turns = list(zip((one, other), times, strict=True))
-        for do, into in turns if len(times[0]) % 2 else reversed(turns):
-            begun = time.perf_counter()
-            do()
-            into.append(time.perf_counter() - begun)
-    return median(times[0]) / median(times[1])

@@ -25,10 +25,10 @@ from lsf.training.base import answers_of, measure, measure_base
 from lsf.training.catalogue import options_of
 from lsf.training.fitting import FitSettings
 from lsf.training.forecast import expected
+from lsf.training.latency import TimeRatio, latency_ratio
 from lsf.training.logbook import Logbook
 from lsf.training.material import Material, read_material
 from lsf.training.memory import PeakMemory, explained_memory, free_memory
-from lsf.training.merging import latency_ratio
 from lsf.training.methods import METHODS, scene_of
 from lsf.training.proof import fingerprint, prove
 from lsf.training.rate_search import find_rate
@@ -140,7 +140,8 @@ class _Tuning:
         proof = prove(attempt.start, fingerprint(model), done.trainable_params, planned)
         ending.add(after=after, samples=samples, proof=proof)
         ending.add(stored_bytes=save_weights(model, loaded, spec, self.folder))
-        ending.add(latency_ratio=self.latency())
+        if (latency := self.latency()) is not None:
+            ending.add(latency_ratio=latency.ratio, latency_low=latency.low, latency_high=latency.high)
         stopped = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
         return replace(
             ending.known,
@@ -149,8 +150,8 @@ class _Tuning:
             total_seconds=time.perf_counter() - self.started,
         )
 
-    def latency(self) -> float | None:
-        """Return the latency ratio of what was saved; None where memory does not suffice to load it beside the run."""
+    def latency(self) -> TimeRatio | None:
+        """Return the latency of what was saved; None where memory does not suffice to load it beside the run."""
         try:
             return latency_ratio(self.folder, self.loaded)
         except (RuntimeError, MemoryError) as error:

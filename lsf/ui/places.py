@@ -14,7 +14,7 @@ from lsf.figures.cells import MEASURES, Cell
 from lsf.figures.places import draw_places
 from lsf.jobs.places import PLACES, WAYS, cell_of, grid_specs, missing, same_grid
 from lsf.jobs.queue import queue_runs
-from lsf.jobs.result import RunState
+from lsf.jobs.result import RunResult, RunState
 from lsf.jobs.runs import Run, list_runs
 from lsf.jobs.spec import RunSpec
 from lsf.training.catalogue import CATALOGUE
@@ -208,16 +208,21 @@ def _draw_picked(runs: Sequence[Run]) -> None:
         result = run.result
         if result is not None and result.after is not None:
             rate = "unknown" if result.learning_rate is None else f"{result.learning_rate:.2g}"
-            latency = "unknown" if result.latency_ratio is None else f"{result.latency_ratio:.3f}"
             st.markdown(
                 f"{amount(result.trainable_params)} values tuned at rate {rate}; {size(result.stored_bytes)} stored; "
-                f"a forward pass takes {latency} of the base's time."
+                f"a forward pass takes {_latency(result)} of the base's time."
             )
         if run.state in (RunState.RUNNING, *_ENDED):
             draw_curves_panel([run])
         st.code(command(run.spec), language="bash")
         if st.button("Look at this run", icon=":material/visibility:", key="places-look"):
             st.switch_page("pages/tune.py", query_params={"run": run.id})
+
+
+def _latency(result: RunResult) -> str:
+    if result.latency_ratio is None or result.latency_low is None or result.latency_high is None:
+        return "an unknown share"
+    return f"{result.latency_ratio:.3f} (95 %: {result.latency_low:.3f} to {result.latency_high:.3f})"
 
 
 _ENDED = (RunState.SUCCEEDED, RunState.CANCELLED, RunState.FAILED, RunState.INTERRUPTED)

@@ -77,3 +77,18 @@ def test_the_front_names_the_cells_no_other_beats() -> None:
     wide = [*CELLS[:3], cell("block 6", "did", 0.1, 8)]
     assert draw_front(wide, [0], "stored_bytes").figure.layout["xaxis"]["type"] == "log"
     assert picture.table["not beaten"].tolist() == [False, True, True]
+
+
+def test_latency_is_told_with_its_interval_and_only_what_lies_beyond_it_is_called_slower() -> None:
+    def timed(one: Cell, *latency: float) -> Cell:
+        names = ("latency_ratio", "latency_low", "latency_high")
+        return replace(one, row=replace(one.row, **dict(zip(names, latency, strict=True))))
+
+    noisy, slow = timed(CELLS[0], 1.2, 0.9, 1.6), timed(CELLS[1], 1.08, 1.05, 1.11)
+    picture = draw_places([noisy, slow], "latency_ratio")
+    assert picture.alt.startswith("1 of 2 cells are slower than the base at inference")
+    assert "slowest lora on block 6, 1.08" in picture.alt
+    hover = str(traces(picture)[0].hovertext)
+    assert "1.2 (95 %: 0.900 to 1.600)" in hover and "1.08 (95 %: 1.050 to 1.110)" in hover
+    assert table_of([noisy])["latency, 95 % to"].tolist() == [1.6]
+    assert "beyond the noise of timing" in draw_places([noisy], "latency_ratio").alt

@@ -10,7 +10,8 @@ from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.batches import autocasting
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import FitSettings, fit
-from lsf.training.merging import latency_ratio, merge
+from lsf.training.latency import latency_ratio
+from lsf.training.merging import merge
 from lsf.training.methods import METHODS
 from lsf.training.proof import fingerprint
 from tests.training.methods.conftest import scene_for, tuned_values
@@ -46,5 +47,5 @@ def test_a_bfloat16_base_is_tuned_in_float32_saved_loaded_and_merged(name, half,
         torch.testing.assert_close(again(ids).logits, model(ids).logits)
         if METHODS[name].way.merges:
             torch.testing.assert_close(merge(again, half)(ids).logits, model(ids).logits, atol=0.1, rtol=0.05)
-    ratio = latency_ratio(tmp_path, half)
-    assert ratio is not None and ratio > 0
+    latency = latency_ratio(tmp_path, half)
+    assert 0 < latency.low <= latency.ratio <= latency.high
