@@ -49,18 +49,18 @@ def blocks(store: Store, _seeds: int) -> list[Study]:
     return found
 
 
-def along(store: Store, checkpoints: Path) -> list[Study]:
+def along(store: Store, checkpoints: Path, seeds: int) -> list[Study]:
     """Measure SAID at every checkpoint and print Spearman's rho."""
-    found = []
+    found, settings = [], replace(ALONG, seeds=seeds)
     folders = sorted(checkpoints.iterdir()) if checkpoints.is_dir() else []
     for lesson in ALONG_LESSONS:
         for folder in folders:
             steps = f"{NAMED}{int(folder.name.removeprefix('step-'))}"
-            reference = search(store, str(folder), lesson, methods=(), settings=ALONG)
+            reference = search(store, str(folder), lesson, methods=(), settings=settings)
             if reference is None or reference.full[0].test < LEARNT:
                 print(f"{lesson}, {steps}: full fine-tuning does not reach {LEARNT}, or is not measured; left out")
                 continue
-            study = search(store, str(folder), lesson, methods=("said",), settings=ALONG)
+            study = search(store, str(folder), lesson, methods=("said",), settings=settings)
             if study is not None and study.curves:
                 found.append(replace(study, model=steps))
                 _tell(found[-1])
@@ -89,7 +89,7 @@ def main() -> None:
     wanted = asked.parts.split(",")
     parts: dict[str, Callable[[Store], list[Study]]] = {
         "lessons": lambda store: lessons(store, asked.seeds),
-        "along": lambda store: along(store, asked.checkpoints),
+        "along": lambda store: along(store, asked.checkpoints, asked.seeds),
         "blocks": lambda store: blocks(store, asked.seeds),
     }
     there = {"lessons": over_lessons(), "along": along_pretraining(), "blocks": over_blocks()}

@@ -22,8 +22,8 @@ from lsf.training.dimension import Key, study_dimension
 
 SETTINGS = DimensionSettings(rates=3)
 """Of the whole bundled model: 100 steps, d from 30 to 30,000, one middle, up to three rates per d."""
-ALONG = replace(SETTINGS, low=100, bisections=0)
-"""Of checkpoints along a pre-training: no middle, for the time it takes."""
+ALONG = replace(SETTINGS, low=100, steps=300)
+"""Of checkpoints along a pre-training: in 100 steps full fine-tuning of early ones does not come to its end."""
 
 
 @cache

@@ -1,8 +1,8 @@
 """Which training examples to keep or to see more often, by how far each is from its target in the last latent space.
 
 Inspired by "Semantics as beacons" (Wang & Li 2024, arXiv 2405.18292), whose formulas are not available to us: all
-formulas here are our choice. A random subset of the same size is the control. Weights are drawn once, from the base
-model's states; a training that measures them anew every epoch is not offered.
+formulas here are our choice. A random subset of the same size is the control. `drawn` weighs once, from the base
+model's states, for any trainer; `tune --reweight-tau` weighs the loss, anew at every pass (`training/reweighting`).
 """
 
 import numpy as np

@@ -97,10 +97,10 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         encoding = encode(loaded.tokenizer, task.train, loaded.context)
         if encoding.n_dropped:
             raise BadInputError(f"{encoding.n_dropped} training examples do not fit the context; take them out first.")
-        distance = target_distances(loaded, encoding.rows)
+        distance = target_distances(loaded.anatomy, encoding.rows)
         if arguments.against:
             arguments.model = arguments.against
-            later = target_distances(load_asked_model(arguments, reporter), encoding.rows)
+            later = target_distances(load_asked_model(arguments, reporter).anatomy, encoding.rows)
             print(f"the distance fell for {fell(distance, later):.1%} of {len(distance)} examples")
     finally:
         reporter.close()

@@ -23,9 +23,9 @@ CONTROLS = ("first", "last", "middle", "random")
 SWITCHES = ("embedding", "final_norm", "head")
 """Modules a plan knows by a word."""
 OWN = (
-    "method", "steps", "epochs", "learning_rate", "weight_decay", "warmup_steps", "batch_size", "micro_batch", "cache",
-    "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to", "max_length", "eval_every",
-    "eval_limit", "seed",
+    "method", "steps", "epochs", "learning_rate", "weight_decay", "warmup_steps", "reweight_tau", "batch_size",
+    "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to",
+    "max_length", "eval_every", "eval_limit", "seed",
 )  # fmt: skip
 """Fields of a run's spec that are options of `tune`."""
 

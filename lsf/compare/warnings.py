@@ -61,6 +61,7 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("longest example", lambda run: (run.spec and run.spec.max_length) or "the context"),
     ("warm-up steps", lambda run: run.spec and run.spec.warmup_steps),
     ("weight decay", lambda run: run.spec and run.spec.weight_decay),
+    ("re-weighting", lambda run: run.spec and run.spec.reweight_tau),
     ("device", lambda run: run.result.environment.get("device") if run.result else None),
 )
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -37,19 +38,15 @@ def _d_axis(figure: go.Figure, dims: Sequence[int], model: str) -> None:
 
 
 def _add_curve(figure: go.Figure, curve: Curve, study: Study) -> None:
-    mark = MARKS[curve.method]
-    name = f"{mark.label}, seed {curve.seed}" if study.settings.seeds > 1 else mark.label
+    mark, (name, looks) = MARKS[curve.method], _looks(curve, study)
     points = sorted(curve.points, key=lambda point: point.d)
     figure.add_scatter(
         x=[point.d for point in points],
         y=[point.test for point in points],
-        mode="lines+markers",
-        name=name,
-        line={"color": mark.color, "dash": mark.dash, "width": 2},
-        marker={"color": mark.color, "symbol": mark.symbol if curve.seed == 0 else f"{mark.symbol}-open", "size": 8},
         hovertext=[f"{name}, d = {p.d:,}<br>{p.test:.1%} at rate {p.rate:.2g}" for p in points],
         hoverinfo="text",
         cliponaxis=False,
+        **looks,
     )
     if curve.d_90 is not None:
         reached = next(point for point in points if point.d == curve.d_90)
@@ -62,6 +59,15 @@ def _add_curve(figure: go.Figure, curve: Curve, study: Study) -> None:
             hoverinfo="name",
             cliponaxis=False,
         )
+
+
+def _looks(curve: Curve, study: Study) -> tuple[str, dict[str, Any]]:
+    """Return the name of a curve's line, and how it is drawn: seeds after the first have open marks."""
+    mark = MARKS[curve.method]
+    name = f"{mark.label}, seed {curve.seed}" if study.settings.seeds > 1 else mark.label
+    symbol = mark.symbol if curve.seed == 0 else f"{mark.symbol}-open"
+    line, marker = {"color": mark.color, "dash": mark.dash, "width": 2}, {"symbol": symbol, "size": 8}
+    return name, {"mode": "lines+markers", "name": name, "line": line, "marker": {**marker, "color": mark.color}}
 
 
 def _levels(figure: go.Figure, study: Study) -> None:
@@ -121,18 +127,15 @@ def draw_gap(study: Study) -> Picture:
     """Draw the generalisation gap against d, and the bound's shape sqrt(d / m) beside it."""
     points = [(curve, point) for curve in study.curves for point in curve.points]
     figure = new_figure(_gap_title(study), height=360)
-    for method, mark in MARKS.items():
-        own = sorted(((p.d, p.gap) for curve, p in points if curve.method == method), key=lambda pair: pair[0])
-        if own:
-            figure.add_scatter(
-                x=[d for d, _ in own],
-                y=[gap for _, gap in own],
-                mode="markers+lines",
-                name=mark.label,
-                line={"color": mark.color, "dash": mark.dash, "width": 2},
-                marker={"color": mark.color, "symbol": mark.symbol, "size": 8},
-                hovertemplate="d = %{x:,}: %{y:.3f}<extra>" + mark.label + "</extra>",
-            )
+    for curve in study.curves:
+        name, looks = _looks(curve, study)
+        own = sorted((p.d, p.gap) for p in curve.points)
+        figure.add_scatter(
+            x=[d for d, _ in own],
+            y=[gap for _, gap in own],
+            hovertemplate="d = %{x:,}: %{y:.3f}<extra>" + name + "</extra>",
+            **looks,
+        )
     dims = sorted({point.d for _, point in points})
     figure.add_scatter(
         x=dims,

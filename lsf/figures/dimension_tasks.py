@@ -119,6 +119,16 @@ def progress_points(studies: Sequence[Study], task: str, method: str = "said") -
     return sorted((step, math.inf if d is None else d) for step, d in found)
 
 
+def _seed_ends(studies: Sequence[Study], task: str, method: str = "said") -> dict[float, tuple[int, int]]:
+    """Return pre-training steps -> least and greatest d_90 over the seeds that reached it."""
+    found = {}
+    for study in studies:
+        reached = [curve.d_90 for curve in study.of(method) if curve.d_90 is not None]
+        if study.data == task and reached:
+            found[float(study.model.rpartition(" ")[2])] = min(reached), max(reached)
+    return found
+
+
 def spearman(points: Sequence[tuple[float, float]]) -> float | None:
     """Return Spearman's rho of pairs; None below three of them, or where one side is constant."""
     if len(points) < 3:
@@ -146,14 +156,21 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
         points = progress_points(studies, task)
         rho = spearman(points)
         told.append(f"{task.removeprefix('lesson:')} {_rho(rho, len(points))}")
+        known = [(step, d) for step, d in points if d < math.inf]
+        ends = _seed_ends(studies, task)
         figure.add_scatter(
-            x=[step for step, d in points if d < math.inf],
-            y=[d for _, d in points if d < math.inf],
+            x=[step for step, _ in known],
+            y=[d for _, d in known],
+            error_y={
+                "array": [ends[step][1] - d for step, d in known],
+                "arrayminus": [d - ends[step][0] for step, d in known],
+                "thickness": 1,
+            },
             mode="lines+markers",
             name=task.removeprefix("lesson:"),
             line={"color": mark.color, "dash": mark.dash, "width": 2},
             marker={"color": mark.color, "symbol": mark.symbol, "size": 9},
-            hovertemplate="step %{x}: %{y:,}<extra>" + task + "</extra>",
+            hovertemplate="step %{x}: %{y:,.0f}<extra>" + task + "</extra>",
         )
     title = f"d_90 along pre-training, Spearman: {', '.join(told)}"
     figure.update_layout(title={"text": title})

@@ -165,6 +165,8 @@ class RunResult:
     """Validation and test examples left out for the same reason, of those that the reading limits take."""
     cache: Mapping[str, Any] | None = None
     """How the frozen prefix was served: kind, reason, depth, bytes, examples served, computed and found there."""
+    distance_fell: float | None = None
+    """Share of training examples that came nearer to their targets, in [0, 1]; None without re-weighting."""
     micro_batch: int | None = None
     """Examples per forward pass; smaller than the batch where memory did not suffice for it."""
     resumed_at: int | None = None

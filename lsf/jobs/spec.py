@@ -40,6 +40,12 @@ class RunSpec:
     )
     weight_decay: float = setting(0.0, "AdamW's decoupled weight decay", low=0.0, high=1.0)
     warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
+    reweight_tau: float | None = setting(
+        None,
+        "weigh examples in the loss by softmax(distance from target / this), anew at every pass; default: all alike",
+        low=0.001,
+        high=1000.0,
+    )
     batch_size: int = setting(16, "examples per optimizer step", low=1, high=65_536)
     micro_batch: int | None = setting(
         None, "examples per forward pass, a divisor of the batch; default: all at once", low=1, high=65_536

@@ -7,25 +7,24 @@ from jaxtyping import Float
 
 from lsf.analysis.transitions import cosine_distance
 from lsf.data.encode import EncodedExample
+from lsf.measure.anatomy import Anatomy
 from lsf.measure.batches import MOST_PADDING, make_batches
-from lsf.measure.loading import LoadedModel
+from lsf.measure.offload import input_device
 from lsf.measure.probe import Wanted, stream_readings
 from lsf.measure.semantics import semantic_bases
 
 
-def target_distances(
-    loaded: LoadedModel, rows: Sequence[EncodedExample], batch_size: int = 16
-) -> Float[np.ndarray, " n"]:
+def target_distances(anatomy: Anatomy, rows: Sequence[EncodedExample], batch_size: int = 16) -> Float[np.ndarray, " n"]:
     """Return 1 - cos(f_L, s_y) at each example's first completion token: the target deviation of the last state.
 
     Args:
-        loaded: the model; unchanged.
+        anatomy: of the model; unchanged.
         rows: encoded examples.
         batch_size: examples per forward pass.
     """
-    batches = make_batches(rows, "first", batch_size, 0, loaded.device, MOST_PADDING)
+    batches = make_batches(rows, "first", batch_size, 0, input_device(anatomy.model), MOST_PADDING)
     found = np.full(len(rows), np.nan, np.float32)
-    bases = semantic_bases(loaded.anatomy.head_weight)
-    for read in stream_readings(loaded.anatomy, bases, batches, Wanted()):
+    bases = semantic_bases(anatomy.head_weight)
+    for read in stream_readings(anatomy, bases, batches, Wanted()):
         found[read.examples] = cosine_distance(read.factual[:, -1], read.basis)
     return found

@@ -20,6 +20,7 @@ from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
 from lsf.training.processes import n_processes
 from lsf.training.proof import Fingerprint, fingerprint
+from lsf.training.reweighting import reweighting_of
 from lsf.training.sharding import is_sharded, put_together
 
 
@@ -99,6 +100,7 @@ def _attempt(ground: Ground, micro: int) -> Attempt:
     visits = ground.material.steps * spec.batch_size
     caching = open_caching(loaded, model, spec.plan, rows, spec.cache, visits)
     ground.log.begin(model, None if checkpoint is None else checkpoint.progress.step)
+    reweighting = reweighting_of(spec, loaded, model, rows, ground.scene.check)
     keeper = Keeper(ground.folder, ground.about, spec.checkpoint_steps, spec.checkpoint_seconds)
     try:
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
@@ -112,6 +114,7 @@ def _attempt(ground: Ground, micro: int) -> Attempt:
                 keeper,
                 checkpoint,
                 caching.prefix,
+                reweighting,
             )
     finally:
         caching.close()

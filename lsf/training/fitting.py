@@ -16,6 +16,7 @@ from lsf.jobs.checkpoints import Checkpoint, Keeper
 from lsf.reporting import Stop
 from lsf.training.batches import OrderedRows, training_order
 from lsf.training.prefix import Prefix
+from lsf.training.reweighting import Reweighting
 from lsf.training.trainer import CompletionTrainer, FitSettings
 from lsf.training.watching import DivergedError, StepRow, Watcher
 
@@ -40,6 +41,8 @@ class Fit:
     """Parameters the optimizer held."""
     stopped: Stop | None
     """How it was asked to stop; None where it ran to its end."""
+    distance_fell: float | None = None
+    """Share of training rows that came nearer to their targets, in [0, 1]; None without re-weighting."""
 
 
 def fit(
@@ -52,6 +55,7 @@ def fit(
     keeper: Keeper | None = None,
     start: Checkpoint | None = None,
     prefix: Prefix | None = None,
+    reweighting: Reweighting | None = None,
 ) -> Fit:
     """Tune the parameters of `model` that want gradients, in place, on completions only.
 
@@ -69,6 +73,7 @@ def fit(
         keeper: writes checkpoints; None writes none.
         start: the checkpoint to go on from; None begins.
         prefix: serves the frozen prefix of `model`; None computes it every time.
+        reweighting: of `rows` and `model`; None gives every row the same weight.
 
     Raises:
         DivergedError: the loss or its gradient is not finite any more.
@@ -83,15 +88,17 @@ def fit(
     try:
         device = model.get_input_embeddings().weight.device
         with kept_random_state(), kept_in_eval_mode(model), _on(device), torch.enable_grad():
-            trainer = CompletionTrainer(model, settings, data, folder, device.type, keeper, prefix, watcher)
+            trainer = CompletionTrainer(
+                model, settings, data, folder, device.type, keeper, prefix, watcher, reweighting
+            )
             trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
             optimizer: Any = trainer.optimizer
             held = {id(value): value.numel() for group in optimizer.param_groups for value in group["params"]}
+            fallen = reweighting.fallen() if reweighting is not None and watcher.stopped != "discard" else None
     finally:
         _ONE_AT_A_TIME.release()
-    return Fit(
-        watcher.step, watcher.tokens, watcher.seconds, tuple(watcher.step_seconds), sum(held.values()), watcher.stopped
-    )
+    steps, n_tuned = tuple(watcher.step_seconds), sum(held.values())
+    return Fit(watcher.step, watcher.tokens, watcher.seconds, steps, n_tuned, watcher.stopped, fallen)
 
 
 @contextmanager

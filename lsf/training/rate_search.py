@@ -16,6 +16,7 @@ from lsf.training.evaluation import evaluate
 from lsf.training.fitting import DivergedError, FitSettings, StepRow, fit
 from lsf.training.material import Material
 from lsf.training.methods import METHODS, scene_of
+from lsf.training.reweighting import reweighting_of
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 """Tried for every plan alike."""
@@ -117,7 +118,8 @@ def _try(
     scene = scene_of(spec, material.train, loaded.info.dtype, folder, lambda: report.stop, check)
     model = METHODS[spec.method].prepare(loaded, spec.plan, scene)
     try:
-        fit(model, material.train, settings, folder, watch, lambda: report.stop)
+        weighed = reweighting_of(spec, loaded, model, material.train, check)
+        fit(model, material.train, settings, folder, watch, lambda: report.stop, reweighting=weighed)
     except DivergedError:
         return math.inf
     loss = evaluate(model, material.validation, settings.batch_size, settings.base_dtype, check).loss

@@ -216,6 +216,7 @@ class _Tuning:
             total_seconds=time.perf_counter() - self.started,
             cache=attempt.caching.told(),
             micro_batch=attempt.micro_batch,
+            distance_fell=done.distance_fell,
             resumed_at=attempt.resumed_at,
         )
 

@@ -15,6 +15,7 @@ from lsf.errors import BadInputError, RunError
 from lsf.jobs.checkpoints import TUNED, Keeper
 from lsf.training.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
 from lsf.training.prefix import Prefix
+from lsf.training.reweighting import Reweighting
 from lsf.training.sharding import whole
 from lsf.training.watching import Watcher
 
@@ -66,9 +67,11 @@ class CompletionTrainer(Trainer):
         keeper: Keeper | None,
         prefix: Prefix | None,
         watcher: Watcher,
+        reweighting: Reweighting | None,
     ) -> None:
         """Set it up; see `lsf.training.fitting.fit`."""
         self._base_dtype, self._keeper, self._prefix, self._watcher = settings.base_dtype, keeper, prefix, watcher
+        self._reweighting = reweighting
         arguments = training_arguments(settings, folder, device_type)
         arguments._n_gpu = min(arguments.n_gpu, 1)  # one device per worker: no DataParallel over the others
         arguments.per_device_train_batch_size = share_of_process(
@@ -79,11 +82,13 @@ class CompletionTrainer(Trainer):
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
         self.add_callback(watcher)
+        if reweighting is not None:
+            self.add_callback(reweighting)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Return the mean loss per target token of the optimizer step, in nats.
+        """Return the mean loss per target token of the optimizer step, in nats; weighted where rows have weights.
 
         Under several processes it is scaled by their number, since gradients are averaged over them.
         """
@@ -91,7 +96,10 @@ class CompletionTrainer(Trainer):
         with serving, autocasting(self.model, self._base_dtype):
             scores = score_tokens(self.model, inputs, model)
         count = (inputs["labels"] != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch
-        loss = scores.nll.sum() / count
+        nll = scores.nll
+        if self._reweighting is not None:
+            nll = nll * self._reweighting.of(inputs["numbers"], nll)[:, None]
+        loss = nll.sum() / count
         if num_items_in_batch is not None:
             loss = loss * self.accelerator.num_processes
         return (loss, scores) if return_outputs else loss
@@ -122,6 +130,8 @@ class CompletionTrainer(Trainer):
             self._save_rng_state(str(place))
         self.state.save_to_json(str(place / "trainer_state.json"))
         save_file(tuned, place / TUNED)
+        if self._reweighting is not None:
+            self._reweighting.save(place)
 
     def _tuned_values(self, model: Any) -> dict[str, torch.Tensor]:
         bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
@@ -142,6 +152,8 @@ class CompletionTrainer(Trainer):
         with torch.no_grad():
             for name, value in own.items():
                 _fill(value, values[name])
+        if self._reweighting is not None:
+            self._reweighting.load(Path(resume_from_checkpoint))
 
 
 def _fill(parameter: Any, value: torch.Tensor) -> None:

@@ -151,13 +151,16 @@ def draw_measured() -> None:
         "only under so many does a d that was tried reach 90 % of full; none: under none; ?: not measured.",
     )
     if along:
+        settings = along[0].settings
+        seeds = f"{settings.seeds} seeds, bars from least to most" if settings.seeds > 1 else "one seed"
         show(
             draw_progress(along),
             "pretraining",
-            "Checkpoints of the bundled model's own pre-training, one seed, only the d of the grid: coarser than the "
-            "bars above. Full fine-tuning is measured anew at each; one at which it learns less than half is left out. "
-            "One that no d reaches has no mark, and ranks above all others where exact match still rose. Spearman's "
-            "rho below 0: later ones need fewer numbers.",
+            f"Checkpoints of the bundled model's own pre-training, {settings.steps} steps each instead of the "
+            f"{lessons[0].settings.steps} above, since early ones learn slowly; {seeds}. Full fine-tuning is measured "
+            "anew at each; one at which it learns less than half is left out. One that no d reaches has no mark, and "
+            "ranks above all others where exact match still rose. Spearman's rho below 0: later ones need fewer "
+            "numbers.",
         )
     if blocks:
         with st.expander("Fewer blocks that may move", icon=":material/layers:"):

@@ -1,5 +1,6 @@
 """Pictures of d_90."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,3 +68,21 @@ def test_a_checkpoint_not_reached_ranks_above_all_others_where_it_still_rose_and
     picture = draw_progress(along)
     assert list(traces(picture)[0].x) == [60, 120, 600]
     assert "Spearman: facts -0.80 (4 checkpoints, chance reaches 1.00)" in picture.title
+
+
+def test_along_pretraining_the_median_over_seeds_stands_between_the_least_and_the_most() -> None:
+    one = study({300: 0.95}, {}, "pretraining step 60")
+    others = [
+        replace(one.curves[0], seed=seed, points=(Point(d, 0.1, 0.95, 0.9, 1.0, 1.0),))
+        for seed, d in ((1, 100), (2, 1000))
+    ]
+    line = traces(draw_progress([replace(one, curves=(*one.curves, *others))]))[0]
+    assert list(line.y) == [300]
+    assert (list(line.error_y.array), list(line.error_y.arrayminus)) == ([700], [200])
+
+
+def test_the_gap_has_one_line_per_search() -> None:
+    again = replace(ONE.curves[0], seed=1, points=(Point(100, 0.1, 0.4, 0.4, 1.0, 1.0),))
+    lines = traces(draw_gap(replace(ONE, curves=(*ONE.curves, again), settings=DimensionSettings(seeds=2))))
+    assert [line.name for line in lines[:-1]] == ["SAID, seed 0", "DID, seed 0", "SAID, seed 1"]
+    assert list(lines[0].x) == [30, 100, 300]

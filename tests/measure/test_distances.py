@@ -26,7 +26,7 @@ EXAMPLES = tuple(
 
 def test_their_mean_is_the_target_deviation_of_the_last_state(tiny):
     loaded = load_model(str(tiny("llama")), "float32", "cpu")
-    found = target_distances(loaded, encode(loaded.tokenizer, EXAMPLES, loaded.context).rows, batch_size=5)
+    found = target_distances(loaded.anatomy, encode(loaded.tokenizer, EXAMPLES, loaded.context).rows, batch_size=5)
     assert np.isfinite(found).all() and len(found) == len(EXAMPLES)
     settings = AnalysisSettings(split="train", criteria=("deviation",))
     whole = analyze(loaded, Task("toy", EXAMPLES, EXAMPLES[:1], EXAMPLES[:1]), settings, Silent())
