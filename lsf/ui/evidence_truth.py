@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from lsf.bundled.lessons import LESSONS
 from lsf.compare.regret import METRICS, complete_seeds, truth_of
 from lsf.compare.verdicts import verdicts
 from lsf.figures.criteria import measured_scores
@@ -13,6 +12,7 @@ from lsf.ui.bench import bench
 from lsf.ui.evidence_panels import not_decided, sweep_pictures, verdict_table
 from lsf.ui.panels import empty, progress
 from lsf.ui.polling import follow
+from lsf.ui.run_settings import usual_steps
 from lsf.ui.state import Session, analysed
 from lsf.ui.sweep_work import Swept, sweep_work
 from lsf.ui.work import Analysed, Source
@@ -20,8 +20,6 @@ from lsf.ui.work import Analysed, Source
 KIND = "sweep"
 MINUTE = 60.0
 """Seconds of one on the slider."""
-DEFAULT_STEPS = 40
-"""Of a run where the data has no length of its own."""
 
 
 def truth_panel(here: Session) -> None:
@@ -63,12 +61,10 @@ def _start(here: Session, source: Source) -> None:
         "Every block is tuned alone for the same steps and tested, then again under a second and third order of the "
         "data, as far as the time goes. Each plan searches its rate on validation examples; the test chooses nothing."
     )
-    lesson = LESSONS[source.data.partition(":")[2]] if source.data.startswith("lesson:") else None
     left, right = st.columns(2, gap="medium")
     minutes = left.slider("Minutes at most", 0.2, 30.0, 3.0, step=0.2, key="truth-minutes", persist_state="session")
-    steps = right.number_input(
-        "Steps of each run", 1, 10_000, lesson.steps if lesson else DEFAULT_STEPS, key=f"truth-steps-{source.data}"
-    )
+    usual, key = usual_steps(source.data, "truth")
+    steps = right.number_input("Steps of each run", 1, 10_000, usual, key=key)
     if st.button("Measure the truth", type="primary", icon=":material/science:", key="measure-truth"):
         work = sweep_work(bench(), source, int(steps), MINUTE * minutes)
         bench().worker.submit(KIND, _title(source), work, here.owner)

@@ -23,12 +23,12 @@ from lsf.ui.forms import setting_input
 from lsf.ui.guard import guard
 from lsf.ui.panels import amount, show, size
 from lsf.ui.run_panels import draw_curves_panel
+from lsf.ui.run_settings import usual_steps
 from lsf.ui.runs import command
 from lsf.ui.state import Session
 from lsf.ui.work import Source
 
 DEFAULT_WAYS = ("full", "lora", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "hiwi", "said")
-DEFAULT_STEPS = 35
 PLACE_WORDS = {"choice": "chosen plan", "full": "whole model", "last": "last blocks", "random": "random blocks"}
 PICKED = "places-picked"
 COSTS = ("seconds", "peak_memory_bytes", "stored_bytes", "latency_ratio", "forgetting")
@@ -54,9 +54,14 @@ def draw_form(here: Session, plan: Plan, source: Source) -> RunSpec:
         )
         with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
             values = {}
-            for name, value in (("steps", DEFAULT_STEPS), ("batch_size", 16), ("seed", 0)):
+            steps, steps_key = usual_steps(source.data, "places")
+            for name, value, key in (
+                ("steps", steps, steps_key),
+                ("batch_size", 16, "places-batch_size"),
+                ("seed", 0, "places-seed"),
+            ):
                 with st.container(width=140):
-                    values[name] = setting_input(RunSpec, name, value, f"places-{name}")
+                    values[name] = setting_input(RunSpec, name, value, key)
             search = st.checkbox(
                 "Search each cell's own learning rate",
                 key="places-search",

@@ -5,11 +5,13 @@ from typing import Any
 
 import streamlit as st
 
+from lsf.bundled.lessons import LESSONS
 from lsf.jobs.spec import RunSpec
 from lsf.training.catalogue import CATALOGUE
 from lsf.ui.forms import setting_input
 
 DEFAULT_STEPS = 60
+"""Of a run on data that is no lesson."""
 SAME, OWN = "Same rate for all", "Each at its own best"
 LEARNING = ("epochs", "weight_decay", "warmup_steps", "reweight_tau", "max_length", "eval_every", "eval_limit")
 """Settings that change what is learned, or how it is read."""
@@ -19,8 +21,24 @@ WIDTH = 178
 """Pixels of a number's widget."""
 
 
-def draw_settings() -> tuple[dict[str, Any], int]:
+def usual_steps(data: str, form: str) -> tuple[int, str]:
+    """Return the steps a form starts with, those in which a bundled lesson tells depths apart, and its widget's key.
+
+    Args:
+        data: name of the data.
+        form: what the key begins with.
+    """
+    kind, _, name = data.partition(":")
+    if kind != "lesson" or name not in LESSONS:
+        return DEFAULT_STEPS, f"{form}-steps"
+    return LESSONS[name].steps, f"{form}-steps-{name}"
+
+
+def draw_settings(data: str) -> tuple[dict[str, Any], int]:
     """Draw all settings.
+
+    Args:
+        data: name of the data that is tuned on.
 
     Returns:
         Fields of a `RunSpec` with what they hold, and how many seeds are wanted.
@@ -28,7 +46,7 @@ def draw_settings() -> tuple[dict[str, Any], int]:
     values: dict[str, Any] = {}
     method = _method(values)
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-        _ask(values, "steps", DEFAULT_STEPS)
+        _ask(values, "steps", *usual_steps(data, "tune"))
         _ask(values, "batch_size")
         _rate(values, method)
     with st.expander("More settings", icon=":material/settings:"):

@@ -44,7 +44,7 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
             persist_state="session",
             help="Controls tune as many blocks as the choice; one that equals another run is left out.",
         )
-        values, n_seeds = draw_settings()
+        values, n_seeds = draw_settings(source.data)
         spec = _spec(plan, source, values)
         if spec is None:
             return
