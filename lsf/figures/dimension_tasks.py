@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Sequence
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from lsf.analysis.agreement import chance_level, rank_correlation
 from lsf.figures.dimension import MARKS
@@ -32,8 +33,32 @@ def draw_tasks(studies: Sequence[Study]) -> Picture:
         studies: of the whole model, one per task.
     """
     names = [study.data.removeprefix("lesson:") for study in studies]
-    table = tasks_table(studies)
-    figure = new_figure(_tasks_title(studies), height=380, barmode="group")
+    title = _tasks_title(studies)
+    return Picture(_bars(studies, names, title), f"{title}. {_told(studies, names)}", tasks_table(studies))
+
+
+def draw_blocks(studies: Sequence[Study]) -> Picture:
+    """Draw d_90 of one task against the blocks that may move, fewest values first.
+
+    Args:
+        studies: of one task, each with its full fine-tuning; under one number of seeds, or they would not be alike.
+    """
+    names = [f"{study.plan.label},<br>{study.full[0].d:,} values" for study in studies]
+    told = []
+    for method, mark in MARKS.items():
+        known = [(study.d_90(method), study) for study in studies]
+        if (ends := [f"{d:,.0f} on {study.plan.label}" for d, study in known if d is not None])[1:]:
+            told.append(f"{mark.label} {ends[0]}, {ends[-1]}")
+    title = (
+        f"{studies[0].sought} of {studies[0].data.removeprefix('lesson:')} by the blocks that may move: "
+        + "; ".join(told)
+    )
+    plain = [name.replace("<br>", " ") for name in names]
+    return Picture(_bars(studies, names, title), f"{title}. {_told(studies, plain)}", tasks_table(studies))
+
+
+def _bars(studies: Sequence[Study], names: Sequence[str], title: str) -> go.Figure:
+    figure = new_figure(title, height=380, barmode="group")
     for method, mark in MARKS.items():
         values = [study.d_90(method) for study in studies]
         figure.add_bar(
@@ -48,7 +73,7 @@ def draw_tasks(studies: Sequence[Study]) -> Picture:
             cliponaxis=False,
         )
     figure.update_yaxes(title="d_90, numbers tuned", type="log", dtick=1, range=[1, 5])
-    return Picture(figure, _tasks_title(studies) + ". " + _told(studies), table)
+    return figure
 
 
 def _short(study: Study, method: str) -> str:
@@ -72,11 +97,11 @@ def fewer(studies: Sequence[Study]) -> int:
     return sum(s is not None and (s < d if d is not None else bool(study.of("did"))) for s, d, study in pairs)
 
 
-def _told(studies: Sequence[Study]) -> str:
+def _told(studies: Sequence[Study], names: Sequence[str]) -> str:
     parts = []
-    for study in studies:
+    for study, name in zip(studies, names, strict=True):
         cells = [f"{MARKS[m].label} {study.told(m)}" for m in MARKS]
-        parts.append(f"{study.data.removeprefix('lesson:')}: {', '.join(cells)}")
+        parts.append(f"{name}: {', '.join(cells)}")
     return "; ".join(parts) + "."
 
 

@@ -147,6 +147,11 @@ class Study:
         """Return a method's curves."""
         return tuple(curve for curve in self.curves if curve.method == method)
 
+    def of_seeds(self, count: int) -> "Study":
+        """Return the study as it would be with its first seeds only."""
+        few = tuple(curve for curve in self.curves if curve.seed < count)
+        return replace(self, curves=few, full=self.full[:count], settings=replace(self.settings, seeds=count))
+
     @property
     def sought(self) -> str:
         """What is searched: d_90, or d_50 where half of full fine-tuning's metric is to be reached."""

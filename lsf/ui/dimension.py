@@ -9,7 +9,7 @@ import streamlit as st
 from lsf.analysis.plan import Plan, full_plan
 from lsf.bundled.dimension import along_pretraining, over_blocks, over_lessons
 from lsf.figures.dimension import draw_gap, draw_study
-from lsf.figures.dimension_tasks import draw_progress, draw_tasks, published_table, tasks_table
+from lsf.figures.dimension_tasks import draw_blocks, draw_progress, draw_tasks, published_table
 from lsf.jobs.dimensions import ASKED, DimensionSettings, Study
 from lsf.jobs.job import JobView, Report
 from lsf.ui.actions import stop_buttons
@@ -163,8 +163,14 @@ def draw_measured() -> None:
             "numbers.",
         )
     if blocks:
-        with st.expander("Fewer blocks that may move", icon=":material/layers:"):
-            show_table(tasks_table([*blocks, *(s for s in lessons if s.data in {b.data for b in blocks})]), "blocks")
+        seeds = min(study.settings.seeds for study in blocks)
+        whole = [s.of_seeds(seeds) for s in lessons if s.data == blocks[0].data]
+        show(
+            draw_blocks([*(s.of_seeds(seeds) for s in blocks if s.data == blocks[0].data), *whole]),
+            "blocks",
+            "Where fewer blocks may move, all of their values together are the reference. "
+            + (f"Medians over {seeds} seeds." if seeds > 1 else "One seed each, also of the whole model."),
+        )
     with st.expander("Published numbers beside ours", icon=":material/menu_book:"):
         show_table(published_table(lessons), "published")
         st.caption(

@@ -25,11 +25,19 @@ def test_the_questions_tell_the_edit_from_what_must_stay_and_from_what_follows()
     kept = asked["locality"]
     assert not new & {example.completion.strip() for example in kept}
     assert len(kept) == 6 * len(world.countries) - 24
-    people = {person.name: person for person in world.people}
+    countries = {country.name for country in world.countries}
+    edits = {(name, e.completion) for e in asked["reliability"] for name in countries & _words(e.prompt)}
+    assert len(edits) == 24
+    moved = dict(edits)
+    people = {person.name: person.country.name for person in world.people}
     assert asked["two_hop"]
     for example in asked["two_hop"]:
-        (person,) = [people[word.strip(",.?:")] for word in example.prompt.split() if word.strip(",.?:") in people]
-        assert example.completion.strip() in new and person.country.capital not in new
+        (country,) = [people[word] for word in _words(example.prompt) if word in people]
+        assert example.completion == moved[country]
+
+
+def _words(prompt: str) -> set[str]:
+    return {word.strip(",.?:") for word in prompt.split()}
 
 
 @pytest.mark.parametrize(
@@ -59,6 +67,9 @@ def test_every_window_tunes_as_many_values_and_its_edit_shows(tmp_path: Path) ->
     assert low.values == high.values == 4 * 8 * 3 * (128 + 256)  # rank times inputs plus outputs of the MLP's maps
     assert (low.blocks, high.blocks) == ((0, 1, 2, 3), (4, 5, 6, 7))
     assert max(low.right["reliability"], high.right["reliability"]) > 0.1
+    assert before.right["paraphrase"] == before.right["two_hop"] == 0.0
+    assert low.right != high.right
+    assert max(low.right["paraphrase"], high.right["paraphrase"]) > 0.05
     assert max(low.right["locality"], high.right["locality"]) < before.right["locality"]
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from lsf.analysis.plan import full_plan
+from lsf.analysis.plan import Plan, full_plan
 from lsf.figures.dimension import draw_gap, draw_study
-from lsf.figures.dimension_tasks import draw_progress, draw_tasks, fewer, published_table
+from lsf.figures.dimension_tasks import draw_blocks, draw_progress, draw_tasks, fewer, published_table
 from lsf.figures.picture import Picture
 from lsf.jobs.dimensions import Curve, DimensionSettings, Point, Study
 
@@ -86,3 +86,18 @@ def test_the_gap_has_one_line_per_search() -> None:
     lines = traces(draw_gap(replace(ONE, curves=(*ONE.curves, again), settings=DimensionSettings(seeds=2))))
     assert [line.name for line in lines[:-1]] == ["SAID, seed 0", "DID, seed 0", "SAID, seed 1"]
     assert list(lines[0].x) == [30, 100, 300]
+
+
+def test_blocks_that_may_move_stand_by_their_values_under_as_many_seeds_each() -> None:
+    few = replace(
+        ONE,
+        plan=Plan("bundled", 8, (7,)),
+        curves=tuple(replace(c, points=(Point(3000, 0.1, 0.95, 0.9, 1.0, 1.0),)) for c in ONE.curves),
+    )
+    again = replace(ONE.curves[0], seed=1, points=(Point(10_000, 0.1, 0.95, 0.9, 1.0, 1.0),))
+    whole = replace(ONE, curves=(*ONE.curves, again), full=ONE.full * 2, settings=DimensionSettings(seeds=2))
+    assert whole.d_90("said") == 5150
+    picture = draw_blocks([few, whole.of_seeds(1)])
+    assert list(traces(picture)[0].y) == [3000, 300]
+    assert traces(picture)[0].x[0] == "block 7,<br>1,000 values"
+    assert picture.title.startswith("d_90 of facts by the blocks that may move: SAID 3,000 on block 7, 300 on ")

@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 
-from lsf.analysis.plan import full_plan
+from lsf.analysis.plan import Plan, full_plan
 from lsf.data.encode import encode
-from lsf.data.task import Task
+from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError, RunError
 from lsf.jobs.dimension_search import FULL_RATES, Try
 from lsf.jobs.dimensions import DimensionSettings, Study
 from lsf.reporting import Silent, Stop
 from lsf.training.batches import training_order
 from lsf.training.dimension import study_dimension, trained_on
+from lsf.training.methods import METHODS
 
 SETTINGS = DimensionSettings(low=30, high=300, bisections=1, rates=1, steps=12, batch_size=8)
 
@@ -112,3 +113,27 @@ def test_what_cannot_be_studied_is_refused_in_a_sentence(loaded, task):
     frozen = replace(SETTINGS, steps=1, batch_size=1)
     with pytest.raises(RunError, match="gets no test example right"):
         study_dimension(loaded, task, plan, frozen, Silent())
+
+
+def test_every_tuning_of_a_study_is_the_one_that_was_asked_for(loaded, task, monkeypatch):
+    seen = []
+
+    def spied(name):
+        def prepare(base, plan, scene):
+            d, kind = (getattr(scene.options, option, None) for option in ("d", "projection"))
+            seen.append((name, plan.label, scene.seed, d, kind))
+            return METHODS[name].prepare(base, plan, scene)
+
+        return replace(METHODS[name], prepare=prepare) if name in ("full", "said") else METHODS[name]
+
+    monkeypatch.setattr("lsf.training.dimension.METHODS", {name: spied(name) for name in METHODS})
+    settings = replace(SETTINGS, high=30, bisections=0, projection="sparse", steps=20)
+    study_dimension(loaded, task, Plan(loaded.info.name, 4, (2, 3)), settings, Silent(), ["said"])
+    assert set(seen) == {("full", "blocks 2-3", 0, None, None), ("said", "blocks 2-3", 0, 30, "sparse")}
+
+
+def test_the_test_split_alone_decides(loaded, task):
+    wrong = tuple(Example(example.prompt, " mat mat") for example in task.test)
+    other = Task("w", task.train, task.validation, wrong)
+    with pytest.raises(RunError, match="gets no test example right"):
+        study_dimension(loaded, other, full_plan(loaded.info.name, 4), SETTINGS, Silent(), ["did"])

@@ -213,3 +213,15 @@ def test_bitfit_is_refused_where_there_is_no_bias(loaded):
         BadInputError, match=r"bitfit tunes biases and blocks 1, 3 of .* \(llama\) has none; take a model"
     ):
         METHODS["bitfit"].count(loaded, PLAN, None)
+
+
+@pytest.mark.parametrize("part", ["c_fc", "c_proj"])
+def test_the_weight_form_of_hiwi_has_a_row_per_input_also_where_the_map_is_transposed(part, gpt2):
+    model = METHODS["hiwi"].prepare(gpt2, PLAN, scene_for("hiwi", r=4))
+    module = model.get_submodule(f"transformer.h.1.mlp.{part}")
+    way = next(one for one in module.modules() if isinstance(one, HighWay))
+    base = gpt2.model.get_submodule(f"transformer.h.1.mlp.{part}").weight  # Conv1D: a row per input
+    with torch.no_grad():
+        way.up.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
+        assert way.down.shape == (base.shape[1], 4)
+        torch.testing.assert_close(module.weight, base + (base @ way.down).relu() @ way.up)

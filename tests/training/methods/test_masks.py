@@ -207,3 +207,20 @@ def test_two_seeds_draw_two_masks_and_one_seed_one(loaded):
     )
     as_lists = [{name: mask.tolist() for name, mask in masks.items()} for masks in (one, same, other)]
     assert as_lists[0] == as_lists[1] != as_lists[2]
+
+
+def test_fish_takes_the_values_of_the_largest_information(loaded, rows):
+    masks = masks_of(METHODS["fish"].prepare(loaded, PLAN, scene_for("fish", rows, fraction=0.02)))
+    names = tuple(block_tensors(loaded, PLAN, "fish"))
+    information = squared_gradients(own_tensors(loaded, names), rows)
+    whole = torch.cat([information[name].flatten() for name in names])
+    taken = torch.cat([information[name].flatten()[places] for name, places in masks.items()])
+    assert taken.sort().values.tolist() == whole.sort().values[-len(taken) :].tolist()
+
+
+def test_top_magnitude_takes_the_largest_values_of_all_planned_blocks(loaded):
+    masks = masks_of(METHODS["top_magnitude"].prepare(loaded, PLAN, scene_for("top_magnitude", fraction=0.01)))
+    tensors = block_tensors(loaded, PLAN, "top_magnitude")
+    whole = torch.cat([value.abs().flatten() for value in tensors.values()])
+    taken = torch.cat([tensors[name].abs().flatten()[places] for name, places in masks.items()])
+    assert taken.sort().values.tolist() == whole.sort().values[-len(taken) :].tolist()

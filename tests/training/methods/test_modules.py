@@ -1,14 +1,19 @@
 """Parts of a model that are not blocks: switches, and modules by their dotted name."""
 
 import pytest
+import torch
 
 from lsf.analysis.plan import Plan, parse_plan
 from lsf.cli import main
 from lsf.errors import PlanError
 from lsf.jobs.runs import list_runs
+from lsf.jobs.spec import RunSpec
+from lsf.training.artefacts import find_weights, load_tuned, read_about, save_weights
 from lsf.training.caching import prefix_depth
 from lsf.training.methods import METHODS, Scene
 from lsf.training.methods.places import planned_names
+from tests.training.methods.conftest import scene_for, tuned_values
+from tests.training.methods.test_contract import given
 
 
 def test_a_module_is_reached_by_its_dotted_name_alone_and_beside_blocks(loaded):
@@ -68,3 +73,18 @@ def test_the_command_tunes_modules_alone_and_searches_the_rate_where_asked(tiny,
     assert "write --blocks none to tune modules alone" in capsys.readouterr().err
     assert main([*asked, "--blocks", "1", "--search-lr", "--learning-rate", "0.1"]) == 2
     assert "--search-lr searches the learning rate" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["full", "did", "said"])
+def test_what_was_tuned_beside_blocks_comes_back_from_its_file(name, gpt2, tmp_path):
+    plan = Plan("tiny", 4, (3,), final_norm=True, modules=("transformer.h.1.mlp",))
+    options = given(name, {})
+    model = METHODS[name].prepare(gpt2, plan, scene_for(name, **options))
+    with torch.no_grad():
+        for value in tuned_values(model).values():
+            value.add_(0.05)
+    save_weights(model, gpt2, RunSpec("tiny", "toy", plan, method=name, options=options), tmp_path)
+    assert read_about(find_weights(tmp_path)).plan == plan
+    ids = torch.tensor([[1, 5, 7]])
+    with torch.no_grad():
+        torch.testing.assert_close(load_tuned(tmp_path, gpt2)(ids).logits, model(ids).logits)

@@ -9,7 +9,7 @@ from lsf.errors import BadInputError
 from lsf.training.catalogue import options_of
 from lsf.training.methods import METHODS
 from lsf.training.methods.draws import counters, gaussians, hashed, key_of, permutation, signs
-from lsf.training.methods.projections import KINDS, Fastfood, hadamard, project
+from lsf.training.methods.projections import KINDS, Fastfood, KeptFastfood, hadamard, project
 from tests.training.methods.conftest import scene_for, tuned_values
 
 PLAN = Plan("tiny", 4, (1, 3))
@@ -117,3 +117,39 @@ def test_d_above_the_number_of_planned_values_or_below_the_lambdas_is_refused(na
     sentence = rf"The method {name}: d is {d}; .* must lie between {least} and {total}, the number of planned values"
     with pytest.raises(BadInputError, match=sentence):
         METHODS[name].count(gpt2, PLAN, options_of(name, {"d": d}))
+
+
+@pytest.mark.parametrize(("d", "n"), [(5, 20), (30, 12), (16, 16)])
+def test_kept_draws_give_the_very_numbers_of_those_drawn_anew(d, n):
+    anew, kept = Fastfood(d, n, "key"), KeptFastfood(d, n, "key")
+    for dtype in (torch.float32, torch.float64, torch.float32):
+        v, g = torch.arange(1, d + 1, dtype=dtype), torch.arange(1, n + 1, dtype=dtype)
+        assert torch.equal(kept.apply(v), anew.apply(v)) and torch.equal(kept.adjoint(g), anew.adjoint(g))
+    v = torch.ones(d, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: project(x, kept), v)
+
+
+@pytest.mark.parametrize("name", ["did", "said"])
+def test_every_seed_and_every_tensor_has_its_own_projection(name, gpt2):
+    steps = []
+    for seed in (0, 1):
+        model = METHODS[name].prepare(gpt2, PLAN, scene_for(name, seed=seed, d=40))
+        with torch.no_grad():
+            model.intrinsic.v.fill_(1.0)
+            for block in (1, 3):
+                place = f"transformer.h.{block}.mlp.c_fc"
+                steps.append((model.get_submodule(place).weight - gpt2.model.get_submodule(place).weight).flatten())
+    for i, one in enumerate(steps):
+        for other in steps[:i]:
+            assert abs(torch.nn.functional.cosine_similarity(one, other, dim=0)) < 0.1
+
+
+def test_the_projection_kind_asked_for_is_the_one_used(gpt2):
+    place, steps = "transformer.h.1.mlp.c_fc", []
+    for kind in ("fastfood", "dense", "sparse"):
+        model = METHODS["did"].prepare(gpt2, PLAN, scene_for("did", d=40, projection=kind))
+        with torch.no_grad():
+            model.intrinsic.v.fill_(1.0)
+            steps.append((model.get_submodule(place).weight - gpt2.model.get_submodule(place).weight).flatten())
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert abs(torch.nn.functional.cosine_similarity(steps[one], steps[other], dim=0)) < 0.1
