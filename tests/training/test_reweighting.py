@@ -87,7 +87,9 @@ def test_a_paused_run_goes_on_with_the_weights_of_its_pass_to_the_same_bits(load
     assert result.state is RunState.SUCCEEDED and result.resumed_at == 5
     one, two = (load_file(find_weights(folder)) for folder in (whole, broken))
     assert all(torch.equal(one[key], two[key]) for key in one)
-    assert load_run(whole).result.distance_fell == result.distance_fell > 0.5
+    unbroken = load_run(whole).result
+    assert unbroken is not None and result.distance_fell is not None
+    assert unbroken.distance_fell == result.distance_fell > 0.5
 
 
 def test_runs_that_weigh_differently_have_no_ratio_to_each_other(loaded, task, full, tmp_path):

@@ -1,7 +1,6 @@
 """Options: written once, checked once, the same from the command line, a saved spec and Python; and the documents."""
 
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
@@ -85,8 +84,3 @@ def test_every_option_has_a_meaning_and_its_default_is_accepted():
         assert options_of(name, {}) == way.options()
         assert all(item.metadata["meaning"] for item in fields(way.options))
     assert tuple(KINDS) == PROJECTIONS
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_every_method_stands_in_the_readme(name):
-    assert f"| `{name}` |" in (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
