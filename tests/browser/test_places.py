@@ -6,7 +6,8 @@ import pytest
 from playwright.sync_api import expect
 
 from lsf.analysis.plan import Plan
-from lsf.jobs.runs import create_run
+from lsf.figures.cells import MEASURES, told
+from lsf.jobs.runs import create_run, list_runs
 from lsf.jobs.spec import RunSpec
 from tests.browser.conftest import Process, Tab
 
@@ -34,7 +35,10 @@ def test_a_grid_fills_while_it_is_looked_at_and_a_click_opens_a_cell_s_run(own_t
     grid = page.locator(".lsf-chart").first
     expect(page.get_by_role("heading", name=re.compile("^Best exact match:"))).to_be_visible()
     page.get_by_text("stored bytes", exact=True).first.click()
-    expect(page.get_by_role("heading", name=re.compile("^Best stored bytes: lora"))).to_be_visible()
+    (lora,) = [run for run in list_runs(process.runs) if run.spec is not None and run.spec.method == "lora"]
+    assert lora.result is not None and lora.result.stored_bytes is not None
+    stored = re.escape(told(lora.result.stored_bytes / 1e3, MEASURES["stored_bytes"]))
+    expect(page.get_by_role("heading", name=re.compile(f"^Best stored bytes: lora on .*, {stored}$"))).to_be_visible()
     area = grid.locator(".nsewdrag")
     area.scroll_into_view_if_needed()
     box = area.bounding_box()
