@@ -40,9 +40,10 @@ def lessons(store: Store, seeds: int) -> list[Study]:
     return found
 
 
-def blocks(store: Store, _seeds: int) -> list[Study]:
+def blocks(store: Store, seeds: int) -> list[Study]:
     """Measure `facts` where only the deepest blocks may move."""
-    asked = [search(store, "bundled", "facts", some) for some in ("7", "6,7", "4,5,6,7")]
+    settings = replace(SETTINGS, seeds=seeds)
+    asked = [search(store, "bundled", "facts", some, settings=settings) for some in ("7", "6,7", "4,5,6,7")]
     found = [study for study in asked if study is not None and study.curves]
     for study in found:
         _tell(study)

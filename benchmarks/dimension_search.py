@@ -12,16 +12,17 @@ from typing import Any
 
 from lsf.analysis.plan import Plan, full_plan
 from lsf.bundled.lessons import load_lesson
-from lsf.errors import RunError
+from lsf.errors import BadInputError, RunError
 from lsf.files import read_json, write_json
 from lsf.jobs.dimension_search import Try, next_d
 from lsf.jobs.dimensions import ASKED, DimensionSettings, Study
+from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.reporting import Silent
 from lsf.training.dimension import Key, study_dimension
 
-SETTINGS = DimensionSettings(rates=3)
-"""Of the whole bundled model: 100 steps, d from 30 to 30,000, one middle, up to three rates per d."""
+SETTINGS = DimensionSettings()
+"""Of the whole bundled model: 100 steps, d from 30 to 30,000, one middle, rates until the best is inside."""
 ALONG = replace(SETTINGS, low=100, steps=300)
 """Of checkpoints along a pre-training: in 100 steps full fine-tuning of early ones does not come to its end."""
 
@@ -56,16 +57,24 @@ class Store:
     """True: what is not there is not measured."""
     known: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Key -> what it came to."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Name of a base -> SHA-256 of the weights that were tuned under it."""
 
     def __post_init__(self) -> None:
         """Take up what is there."""
         if self.path.exists():
-            self.known = read_json(self.path, "the tunings of a study")
+            kept = read_json(self.path, "the tunings of a study")
+            self.known, self.weights = kept["tunings"], kept["weights"]
+
+    def belongs(self, name: str, found: str) -> None:
+        """Refuse a base of other weights than those of the tunings that are kept under its name."""
+        if self.weights.setdefault(name, found) != found:
+            raise BadInputError(f"{self.path} holds tunings of another {name}; take another file with --cells.")
 
     def keep(self, key: str, found: Try) -> None:
         """Put one tuning in, and write the file."""
         self.known[key] = {**asdict(found), "seconds": round(found.seconds, 1)}
-        write_json(self.path, self.known)
+        write_json(self.path, {"weights": self.weights, "tunings": self.known})
 
 
 @dataclass
@@ -131,6 +140,7 @@ def search(
         None where not even full fine-tuning is known, or where it gets nothing right.
     """
     watch = Watch()
+    store.belongs(Path(model).name, weights_hash(base(model).model))
     tunings = Tunings(store, f"{Path(model).name}|{lesson}|{blocks}", settings.steps, watch)
     try:
         study = study_dimension(

@@ -5,6 +5,8 @@ formulas here are our choice. A random subset of the same size is the control. `
 model's states, for any trainer; `tune --reweight-tau` weighs the loss, anew at every pass (`training/reweighting`).
 """
 
+import math
+
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -46,9 +48,9 @@ def weights(distance: Float[np.ndarray, " n"], tau: float) -> Float[np.ndarray, 
     """Return softmax(distance / tau) x n: mean 1, the further an example is from its target the heavier.
 
     Raises:
-        BadInputError: tau is not above zero.
+        BadInputError: tau is not a number above zero.
     """
-    if tau <= 0:
+    if not (math.isfinite(tau) and tau > 0):
         raise BadInputError(f"tau is {tau}; a number above zero was expected.")
     raised = np.exp((distance - distance.max()) / tau)
     return len(distance) * raised / raised.sum()

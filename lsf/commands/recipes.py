@@ -116,5 +116,6 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         with (arguments.out / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([("prompt", "completion"), *rows])
         kept = distance[indices]
-        print(f"{name:<9} {len(indices)} examples, distance {kept.mean():.3f} +- {kept.std(ddof=1):.3f}")
+        spread = f" +- {kept.std(ddof=1):.3f}" if len(kept) > 1 else ""
+        print(f"{name:<9} {len(indices)} examples, distance {kept.mean():.3f}{spread}")
     return 0

@@ -23,7 +23,7 @@ SHOWN = {
     "loss_after": "loss after",
     "forgetting": "forgetting",
     "trainable_params": "params",
-    "seconds": "seconds",
+    "tuning_seconds": "seconds",
     "peak_memory_bytes": "memory MB",
     "stored_bytes": "stored kB",
     "latency_ratio": "x latency",

@@ -30,7 +30,7 @@ def non_dominated(quality: Sequence[float | None], cost: Sequence[float | None])
     return tuple(stands(point) for point in points)
 
 
-def pareto(rows: Sequence[Row], quality: str = "exact_match_after", cost: str = "seconds") -> tuple[str, ...]:
+def pareto(rows: Sequence[Row], quality: str = "exact_match_after", cost: str = "tuning_seconds") -> tuple[str, ...]:
     """Return the ids of the runs that are not dominated.
 
     Args:

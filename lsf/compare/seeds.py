@@ -16,6 +16,7 @@ SUMMARISED = (
     "forgetting",
     "trainable_params",
     "seconds",
+    "tuning_seconds",
     "step_seconds_median",
     "peak_memory_bytes",
     "x_params",

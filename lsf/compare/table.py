@@ -77,6 +77,10 @@ class Row:
     """Real tokens trained on."""
     seconds: float | None = None
     """Wall seconds of the steps."""
+    prepare_seconds: float | None = None
+    """Wall seconds before them: a method's search for what it tunes."""
+    tuning_seconds: float | None = None
+    """Both together: what tuning took, the search for a learning rate left out."""
     step_seconds_median: float | None = None
     """Median wall seconds of a step."""
     search_seconds: float | None = None
@@ -162,6 +166,8 @@ def to_row(run: Run) -> Row:
     metrics = {f"{name}_{when}": getattr(values, name) for name, when, values in pairs}
     own = {field.name for field in fields(result)} & {field.name for field in fields(Row)}
     costs = {name: getattr(result, name) for name in own - {"state", "learning_rate", "seed"}}
+    if result.seconds is not None:
+        costs["tuning_seconds"] = result.seconds + (result.prepare_seconds or 0.0)
     return replace(row, **metrics, **costs, forgetting=_minus(after.general_loss, before.general_loss))
 
 

@@ -75,10 +75,11 @@ def _levels(figure: go.Figure, study: Study) -> None:
         return
     full = statistics.fmean(point.test for point in study.full)
     target = study.settings.share * full
+    each = "" if len({point.test for point in study.full}) < 2 else ", mean: each seed has its own"
     small = {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}
     for value, text, dash in (
         (full, f"{study.whole} {full:.1%}", "dot"),
-        (target, f"{study.settings.share:.0%} of {study.whole}", "dash"),
+        (target, f"{study.settings.share:.0%} of {study.whole}{each}", "dash"),
     ):
         line = {"color": NEUTRAL.color, "width": 1.5, "dash": dash}
         note = {"text": text, "font": small, "xanchor": "left", "yanchor": "bottom", "x": 0}

@@ -34,7 +34,11 @@ class DimensionSettings:
     share: float = setting(0.9, "of full fine-tuning's metric that has to be reached", low=0.01, high=1.0)
     seeds: int = setting(1, "searches under different seeds; two give a spread", low=1, high=10)
     rates: int = setting(
-        2, "learning rates tried per d, on validation: the law's own, 0.4 times it, then outwards", low=1, high=5
+        5,
+        "learning rates tried per d at most, on validation: the law's own, 0.4 times it, then outwards while the best "
+        "is at an edge",
+        low=1,
+        high=5,
     )
     steps: int = setting(100, "optimizer steps of every run, full fine-tuning's too", low=1, high=1_000_000)
     batch_size: int = setting(16, "examples per optimizer step", low=1, high=65_536)

@@ -121,6 +121,9 @@ class RunResult:
     """Real tokens trained on, padding not counted."""
     seconds: float | None = None
     """Wall seconds of those steps; evaluations, search and loading not counted."""
+    prepare_seconds: float | None = None
+    """Wall seconds in which the method looked for what it tunes (FISH's information, the lottery ticket's first tuning)
+    and made the model; not among `seconds`, `steps` and `tokens`."""
     total_seconds: float | None = None
     """Wall seconds of everything the run did."""
     step_seconds_median: float | None = None

@@ -60,7 +60,9 @@ class RunSpec:
         None, "steps between two checkpoints, besides those by time", low=1, high=1_000_000
     )
     checkpoint_seconds: float = setting(60.0, "seconds between two checkpoints", low=0.0, high=1e9)
-    report_to: str = setting("none", "tensorboard, mlflow, wandb: where transformers sends the metrics too")
+    report_to: str = setting(
+        "none", "where transformers sends the metrics too", choices=("none", "tensorboard", "mlflow", "wandb")
+    )
     max_length: int | None = setting(
         None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
     )

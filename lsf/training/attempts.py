@@ -1,5 +1,6 @@
 """The tuning itself, begun or gone on with, in micro-batches as large as memory allows."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,8 @@ class Attempt:
     """Examples per forward pass."""
     resumed_at: int | None
     """Step of the checkpoint it went on from."""
+    prepare_seconds: float
+    """Wall seconds until the model was there to be tuned, the search for a mask among them, also before a pause."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +97,19 @@ def next_micro_batch(batch: int, micro: int) -> int | None:
 
 def _attempt(ground: Ground, micro: int) -> Attempt:
     loaded, spec, rows = ground.loaded, ground.spec, ground.material.train
-    model = prepared(ground)
-    start = fingerprint(model)
     checkpoint = checked(latest_checkpoint(ground.folder), ground.about)
+    begun = time.perf_counter()
+    model = prepared(ground)
+    seconds = time.perf_counter() - begun
+    if checkpoint is not None:  # it then found what it had looked for
+        seconds = checkpoint.progress.about.get("prepare_seconds", seconds)
+    about = {**ground.about, "prepare_seconds": seconds}
+    start = fingerprint(model)
     visits = ground.material.steps * spec.batch_size
     caching = open_caching(loaded, model, spec.plan, rows, spec.cache, visits)
     ground.log.begin(model, None if checkpoint is None else checkpoint.progress.step)
     reweighting = reweighting_of(spec, loaded, model, rows, ground.scene.check)
-    keeper = Keeper(ground.folder, ground.about, spec.checkpoint_steps, spec.checkpoint_seconds)
+    keeper = Keeper(ground.folder, about, spec.checkpoint_steps, spec.checkpoint_seconds)
     try:
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
             done = fit(
@@ -119,7 +127,8 @@ def _attempt(ground: Ground, micro: int) -> Attempt:
     finally:
         caching.close()
     model = put_together(model, prepared(ground)) if is_sharded(model) else model
-    return Attempt(model, start, done, caching, micro, None if checkpoint is None else checkpoint.progress.step)
+    resumed_at = None if checkpoint is None else checkpoint.progress.step
+    return Attempt(model, start, done, caching, micro, resumed_at, seconds)
 
 
 def prepared(ground: Ground) -> Any:

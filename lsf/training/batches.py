@@ -81,7 +81,8 @@ def score_tokens(model: Any, batch: dict[str, Any], call: Any = None) -> TokenSc
 def autocasting(model: Any, base_dtype: str) -> AbstractContextManager[Any]:
     """Return the context of a forward pass: bfloat16 autocast over a bfloat16 base, nothing over a float32 one.
 
-    Base and tuned models are read under the same context, so that float32 master copies change nothing by themselves.
+    Base and tuned models are read under the same context. Float32 copies of a bfloat16 base still read a little
+    differently: what autocast leaves in float32, such as norms, is not rounded in them.
     """
     if base_dtype != "bfloat16":
         return nullcontext()

@@ -15,9 +15,8 @@ from lsf.training.options import (
     IntrinsicOptions,
     LoraOptions,
     LotteryOptions,
-    MaskOptions,
     NoOptions,
-    PafiOptions,
+    ScopedOptions,
     read_given,
 )
 
@@ -37,7 +36,8 @@ class Way:
     source: str
     """Where it comes from."""
     learning_rate: float
-    """AdamW's peak rate where the user gives none, found on the bundled model (LOG.md); larger models want less."""
+    """AdamW's peak rate where the user gives none, found on the bundled model (LOG.md), but for `bitfit`, which has
+    nothing to tune there and takes the usual one; larger models want less."""
     options: type = NoOptions
     """Dataclass of its options."""
     merges: bool = True
@@ -89,7 +89,7 @@ CATALOGUE: Registry[Way] = Registry(
             "masked values",
             "Liao et al. 2023, arXiv 2305.16742",
             1e-1,
-            PafiOptions,
+            ScopedOptions,
         ),
         Way(
             "fish",
@@ -116,7 +116,7 @@ CATALOGUE: Registry[Way] = Registry(
             "masked values",
             "control",
             1e-1,
-            MaskOptions,
+            ScopedOptions,
         ),
         Way(
             "top_magnitude",
@@ -125,7 +125,7 @@ CATALOGUE: Registry[Way] = Registry(
             "masked values",
             "control",
             1e-1,
-            MaskOptions,
+            ScopedOptions,
         ),
         Way(
             "hiwi",

@@ -82,6 +82,10 @@ def study_dimension(
     for method in methods:
         if method not in ASKED:
             raise BadInputError(f"The method {method} has no dimension; accepted are: {', '.join(ASKED)}.")
+        if list(methods).count(method) > 1:
+            raise BadInputError(f"The method {method} is asked for more than once; name each once.")
+        total = METHODS["full"].count(loaded, plan, None)
+        METHODS[method].count(loaded, plan, options_of(method, {"d": min(settings.grid(total))}))
     work = _Work(loaded, task, plan, settings, report, {} if known is None else known)
     try:
         for seed in range(settings.seeds):

@@ -24,9 +24,9 @@ class Parts:
     own_weights: int
     """What is tuned, and whatever else the method adds, beside the shared frozen tensors."""
     gradients: int
-    """One float32 per tuned parameter."""
+    """One float32 per tuned parameter; of whole blocks where a method looks for its values by tuning them first."""
     optimizer: int
-    """AdamW's two float32 moments per tuned parameter."""
+    """AdamW's two float32 moments per tuned parameter, or what such a search keeps beside gradients."""
     activations: int | None
     """What a forward and backward pass over one (micro-)batch of the longest examples takes at its peak; None where no
     pass was tried, because the rest does not fit already."""

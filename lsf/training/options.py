@@ -56,11 +56,11 @@ class MaskOptions:
 
 
 @dataclass(frozen=True)
-class PafiOptions(MaskOptions):
-    """The smallest pre-trained values."""
+class ScopedOptions(MaskOptions):
+    """Values taken within each tensor or over all; the same for PaFi and for its controls, which are to be like it."""
 
     scope: str = setting(
-        "per_tensor", "smallest within each tensor, or over all planned blocks at once", choices=SCOPES
+        "per_tensor", "the share is taken within each tensor, or over all planned blocks at once", choices=SCOPES
     )
 
 

@@ -22,13 +22,16 @@ class Parametrization(nn.Module):
     def forward(self, base: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         """Return `changed` in the base's dtype, once for all readings inside `held_still`.
 
-        Norms refuse weight and bias of two dtypes, and matrix products would be taken in the base's dtype anyway.
+        Norms refuse weight and bias of two dtypes, and matrix products would be taken in the base's dtype anyway; how a
+        tensor changes is not: autocast would take its own products in bfloat16.
         """
-        if not self._holding:
-            return self.changed(base).to(base.dtype)
-        if not self._held:
-            self._held = (self.changed(base).to(base.dtype),)
-        return self._held[0]
+        if self._held:
+            return self._held[0]
+        with torch.autocast(base.device.type, enabled=False):
+            changed = self.changed(base).to(base.dtype)
+        if self._holding:
+            self._held = (changed,)
+        return changed
 
 
 class Replaced(Parametrization):

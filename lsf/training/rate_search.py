@@ -12,6 +12,7 @@ from lsf.jobs.result import SearchTrial
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter
+from lsf.training.catalogue import CATALOGUE
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import DivergedError, FitSettings, StepRow, fit
 from lsf.training.material import Material
@@ -19,9 +20,9 @@ from lsf.training.methods import METHODS, scene_of
 from lsf.training.reweighting import reweighting_of
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
-"""Tried for every plan alike."""
-LADDER = (3e-6, 1e-5, 3e-5, *RATES, 3e-2, 1e-1)
-"""Tried one after another, outwards, while the best rate is the lowest or the highest tried."""
+"""Tried first by full tuning, for every plan alike."""
+LADDER = (3e-6, 1e-5, 3e-5, *RATES, 3e-2, 1e-1, 3e-1, 1.0)
+"""Tried one after another, outwards, while the best rate is the lowest or the highest tried; few values want much."""
 SHARE = 4
 """A trial takes one part in so many of the run's steps, within `TRIAL_STEPS`."""
 TRIAL_STEPS = 10, 100
@@ -78,7 +79,7 @@ def find_rate(
     started, steps = time.perf_counter(), trial_steps(settings.steps)
     short = replace(settings, steps=steps, warmup_steps=min(settings.warmup_steps, steps // 2))
     losses: dict[float, float] = {}
-    rates = list(RATES)
+    rates = list(first_rates(spec.method))
     while rates:
         rate = rates.pop(0)
         done, planned = len(losses) * steps, (len(losses) + len(rates) + 1) * steps
@@ -95,6 +96,15 @@ def find_rate(
         raise RunError(f"No learning rate from {min(losses):g} to {max(losses):g} keeps the loss finite.")
     trials = [SearchTrial(r, None if math.isinf(losses[r]) else losses[r], steps) for r in sorted(losses)]
     return Search(best, tuple(trials), time.perf_counter() - started)
+
+
+def first_rates(method: str) -> tuple[float, ...]:
+    """Return the rates a search begins with: of every method but `full` its default and the neighbours of that."""
+    if method == "full":
+        return RATES
+    own = CATALOGUE[method].learning_rate
+    place = min(range(len(LADDER)), key=lambda rung: abs(math.log(LADDER[rung] / own)))
+    return LADDER[place - 1 : place + 2]
 
 
 def trial_steps(steps: int) -> int:

@@ -210,6 +210,7 @@ class _Tuning:
             steps=done.steps,
             tokens=done.tokens,
             seconds=done.seconds,
+            prepare_seconds=attempt.prepare_seconds,
             step_seconds_median=median(done.step_seconds) if done.step_seconds else None,
             peak_memory_bytes=peak.bytes,
             peak_memory_source=peak.source,

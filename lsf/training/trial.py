@@ -27,8 +27,10 @@ from lsf.training.methods import METHODS, Scene
 BATCHES_LOOKED_AT = 200
 """The first so many batches tell how long the median one is."""
 STAND_INS = {"fish": "random_mask", "lt_sft": "full"}
-"""Methods that search the data for what they tune: another that steps alike is tried instead. What `lt_sft` needs most
-is needed by its first, dense tuning."""
+"""Methods that search the data for what they tune: another that steps alike is tried instead."""
+DENSE_FIRST = {"fish": 4, "lt_sft": TUNED_BYTES - 4}
+"""They need most while they search: values and gradients of whole blocks, and so many bytes per value beside them (sums
+of squares; AdamW's moments)."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,10 @@ class Trial:
         self.micro = spec.micro_batch or spec.batch_size
         self.options = options_of(spec.method, spec.options)
         self.trainable = METHODS[spec.method].count(loaded, spec.plan, self.options)
+        self.dense: int | None = None
+        if spec.method in DENSE_FIRST:  # such a method tunes blocks alone
+            blocks = Plan(spec.plan.model, spec.plan.n_blocks, spec.plan.blocks)
+            self.dense = METHODS["full"].count(loaded, blocks, None)
         visits = material.steps * spec.batch_size
         self.cache, _, self.depth = decide(loaded, spec.plan, material.train, spec.cache, visits)
         self.often_cached = self.depth > 0 and visits >= 2 * len(material.train)
@@ -96,11 +102,12 @@ class Trial:
 
     def _parts(self, passes: _Passes) -> Parts:
         cached = self.cache == "memory" and self.loaded.device.type != "cuda"  # kept in main memory
-        info = self.loaded.info
+        info, count = self.loaded.info, self.trainable if self.dense is None else self.dense
+        own = 4 * count if passes.own is None else passes.own
         return Parts(
-            own_weights=4 * self.trainable if passes.own is None else passes.own,
-            gradients=4 * self.trainable,
-            optimizer=(TUNED_BYTES - 4) * self.trainable,
+            own_weights=own if self.dense is None else max(own, 4 * count),
+            gradients=4 * count,
+            optimizer=DENSE_FIRST.get(self.spec.method, TUNED_BYTES - 4) * count,
             activations=passes.activations,
             cache=expected_bytes(self.material.train, info.width, info.dtype) if cached else 0,
         )

@@ -17,7 +17,7 @@ from lsf.ui.panels import table as show_table
 from lsf.ui.runs import label, labels
 
 COSTS = {
-    "training seconds": ("seconds", "training time (s)", 1.0),
+    "training seconds": ("tuning_seconds", "training time (s)", 1.0),
     "peak memory": ("peak_memory_bytes", "peak memory (MB)", 1e-6),
     "tuned parameters": ("trainable_params", "tuned parameters (M)", 1e-6),
 }
@@ -37,7 +37,7 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
                 "forgetting": row.forgetting,
                 "parameters": None if row.trainable_params is None else amount(row.trainable_params),
                 "x parameters": row.x_params,
-                "seconds": row.seconds,
+                "seconds": row.tuning_seconds,
                 "x step time": row.x_time,
                 "memory": None if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
                 "x memory": row.x_memory,
@@ -65,7 +65,7 @@ def show_main_table(table: pd.DataFrame) -> None:
                 format="%.3f",
                 help="What the loss on the base model's own text gained, in nats per token; 0 forgets nothing",
             ),
-            "seconds": number(format="%.1f", help="Training steps only"),
+            "seconds": number(format="%.1f", help="Training steps, and the search for a mask where a method makes one"),
             "x parameters": number(format="%.2f x", help="Of the full run's tuned parameters"),
             "x step time": number(format="%.2f x", help="Of the full run's median step"),
             "x memory": number(format="%.2f x", help="Of the full run's peak memory"),
@@ -91,7 +91,7 @@ def seeds_table(summaries: Sequence[Summary]) -> pd.DataFrame:
                 "seeds": summary.note,
                 "test after": cell(summary, "exact_match_after", ".1%"),
                 "forgetting": cell(summary, "forgetting", ".3f"),
-                "seconds": cell(summary, "seconds", ".1f"),
+                "seconds": cell(summary, "tuning_seconds", ".1f"),
                 "x step time": cell(summary, "x_time", ".2f"),
                 "x quality": cell(summary, "x_quality", ".2f"),
             }

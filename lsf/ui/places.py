@@ -31,7 +31,7 @@ from lsf.ui.work import Source
 DEFAULT_WAYS = ("full", "lora", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "hiwi", "said")
 PLACE_WORDS = {"choice": "chosen plan", "full": "whole model", "last": "last blocks", "random": "random blocks"}
 PICKED = "places-picked"
-COSTS = ("seconds", "peak_memory_bytes", "stored_bytes", "latency_ratio", "forgetting")
+COSTS = ("tuning_seconds", "peak_memory_bytes", "stored_bytes", "latency_ratio", "forgetting")
 
 
 def draw_form(here: Session, plan: Plan, source: Source) -> RunSpec:

@@ -38,5 +38,6 @@ def test_the_share_that_fell() -> None:
 def test_what_cannot_be_chosen_is_refused() -> None:
     with pytest.raises(BadInputError, match="6 examples are to be kept; the data has 5, so 1 to 5 can be"):
         filtered(DISTANCE, 6)
-    with pytest.raises(BadInputError, match="tau is 0"):
-        weights(DISTANCE, 0.0)
+    for tau in (0.0, float("nan"), float("inf")):
+        with pytest.raises(BadInputError, match=f"tau is {tau}"):
+            weights(DISTANCE, tau)

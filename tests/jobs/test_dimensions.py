@@ -7,7 +7,7 @@ import pytest
 
 from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
-from lsf.jobs.dimension_search import Try, best_rate, bound, first_at, next_d, next_rate, rates_at
+from lsf.jobs.dimension_search import Try, best_rate, bound, first_at, next_d, next_rate, rates_at, smallest
 from lsf.jobs.dimensions import Curve, DimensionSettings, Point, Study, load_study
 
 
@@ -138,3 +138,10 @@ def test_a_file_that_is_no_study_is_refused(text: str, sentence: str, tmp_path: 
 def test_settings_out_of_range_are_refused(given: dict[str, float], sentence: str) -> None:
     with pytest.raises(BadInputError, match=sentence):
         DimensionSettings(**given)  # type: ignore[arg-type]
+
+
+def test_a_share_reaches_its_target_by_counting_whatever_rounding_says() -> None:
+    full = 70 / 75
+    assert 0.9 * full > 63 / 75  # in floating point
+    assert smallest({100: 63 / 75, 300: 1.0}, 0.9 * full) == 100
+    assert smallest({100: 62 / 75, 300: 1.0}, 0.9 * full) == 300

@@ -137,3 +137,14 @@ def test_the_test_split_alone_decides(loaded, task):
     other = Task("w", task.train, task.validation, wrong)
     with pytest.raises(RunError, match="gets no test example right"):
         study_dimension(loaded, other, full_plan(loaded.info.name, 4), SETTINGS, Silent(), ["did"])
+
+
+@pytest.mark.parametrize(
+    ("methods", "low", "sentence"),
+    [(["said"], 5, "d is 5; .* it must lie between"), (["did", "did"], 30, "did is asked for more than once")],
+)
+def test_what_cannot_be_searched_is_refused_before_full_fine_tuning_is_measured(loaded, task, methods, low, sentence):
+    known, settings = {}, replace(SETTINGS, low=low)
+    with pytest.raises(BadInputError, match=sentence):
+        study_dimension(loaded, task, full_plan(loaded.info.name, 4), settings, Silent(), methods, known)
+    assert not known

@@ -110,7 +110,8 @@ def store_hiwi(model: Any) -> dict[str, Tensor]:
         base = base_name(name)
         owner, leaf = split_name(base)
         if leaf == "bias":
-            stored[base] = getattr(model.get_submodule(owner), leaf).detach()
+            linear: Any = model.get_submodule(owner)
+            stored[base] = module.changed(linear.parametrizations[leaf].original).detach()
         else:
             stored |= {f"{base}:down": module.down.detach(), f"{base}:up": module.up.detach()}
     return stored

@@ -25,9 +25,9 @@ def half(tiny):
     return load_model(str(tiny("gpt2")), "bfloat16", "cpu")
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_bfloat16_base_is_tuned_in_float32_saved_loaded_and_merged(name, half, rows, tmp_path):
-    options = given(name, {})
+@pytest.mark.parametrize(("name", "more"), [*((name, {}) for name in METHODS), ("hiwi", {"form": "bias"})])
+def test_a_bfloat16_base_is_tuned_in_float32_saved_loaded_and_merged(name, more, half, rows, tmp_path):
+    options = given(name, {}) | more
     scene = scene_for(name, rows, **options)
     scene = type(scene)(**{**vars(scene), "base_dtype": "bfloat16"})
     model = METHODS[name].prepare(half, PLAN, scene)
@@ -40,12 +40,16 @@ def test_a_bfloat16_base_is_tuned_in_float32_saved_loaded_and_merged(name, half,
     assert start is not None and base is not None and end is not None
     assert start == pytest.approx(base, abs=0.02) and end < start
     assert fingerprint(model).frozen_hash == frozen
-    save_weights(model, half, RunSpec("tiny", "toy", PLAN, method=name, options=options), tmp_path)
+    stored = save_weights(model, half, RunSpec("tiny", "toy", PLAN, method=name, options=options), tmp_path)
+    biases = 2 * (4 * 32 + 32)  # of the MLPs of two blocks of width 32
+    assert stored == 4 * biases if more else stored >= 4 * sum(value.numel() for value in tuned_values(model).values())
     again = load_tuned(tmp_path, half)
     ids = torch.tensor([[1, 5, 7, 9, 4]])
     with torch.no_grad(), autocasting(model, "bfloat16"):
-        torch.testing.assert_close(again(ids).logits, model(ids).logits)
-        if METHODS[name].way.merges:
+        assert torch.equal(again(ids).logits, model(ids).logits)
+        if name in ("full", "lora"):  # norms in float32, and a path of its own beside each map: rounded otherwise
             torch.testing.assert_close(merge(again, half)(ids).logits, model(ids).logits, atol=0.1, rtol=0.05)
+        elif METHODS[name].way.merges:
+            assert torch.equal(merge(again, half)(ids).logits, model(ids).logits)
     latency = latency_ratio(tmp_path, half)
     assert 0 < latency.low <= latency.ratio <= latency.high

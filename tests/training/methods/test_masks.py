@@ -2,9 +2,11 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import SupertuningConfig, inject_adapter_in_model
+from safetensors.torch import save_file
 from torch.func import functional_call, grad, vmap
 
 from lsf.analysis.plan import Plan
@@ -17,7 +19,7 @@ from lsf.training.fitting import FitSettings, fit
 from lsf.training.methods import METHODS
 from lsf.training.methods.fisher import squared_gradients
 from lsf.training.methods.full import own_tensors
-from lsf.training.methods.masks import extremes, take
+from lsf.training.methods.masks import extremes, kept, take
 from lsf.training.methods.places import block_tensors, linear_names
 from lsf.training.methods.sparse import masks_of
 from tests.training.methods.conftest import scene_for
@@ -40,7 +42,8 @@ def test_frozen_entries_are_bit_equal_after_ten_steps_with_weight_decay_and_the_
     model = METHODS[name].prepare(base, PLAN, scene)
     masks, tensors = masks_of(model), block_tensors(base, PLAN, name)
     sizes = [tensor.numel() for tensor in tensors.values()]
-    expected = sum(int(0.05 * size) for size in sizes) if name == "pafi" else int(0.05 * sum(sizes))
+    within = name in ("pafi", "random_mask", "top_magnitude")  # PaFi and its controls take a share of each tensor
+    expected = sum(int(0.05 * size) for size in sizes) if within else int(0.05 * sum(sizes))
     assert sum(len(mask) for mask in masks.values()) == expected
     settings = FitSettings(3e-3, 10, 4, 0, 0.1, 0, "float32")
     done = fit(model, rows, settings, tmp_path, lambda _row: None, lambda: None)
@@ -123,10 +126,15 @@ def test_per_example_squares_equal_those_of_torch_func(gpt2, rows):
     assert not torch.allclose(found[names[1]], batched[0], rtol=0.1, atol=1e-7)  # the wrong way would be noticed
 
 
-def test_fish_reads_at_most_as_many_examples_as_asked(loaded, rows):
-    few = masks_of(METHODS["fish"].prepare(loaded, PLAN, scene_for("fish", rows, examples=2)))
-    same = masks_of(METHODS["fish"].prepare(loaded, PLAN, scene_for("fish", rows[:2])))
-    assert {name: mask.tolist() for name, mask in few.items()} == {name: mask.tolist() for name, mask in same.items()}
+def test_fish_reads_at_most_as_many_examples_as_asked_drawn_by_the_seed_from_all(loaded, rows):
+    found = []
+    for seed in (0, 1):
+        few = masks_of(METHODS["fish"].prepare(loaded, PLAN, scene_for("fish", rows, seed, examples=2)))
+        drawn = np.random.default_rng([seed, 0]).permutation(len(rows))[:2]
+        same = masks_of(METHODS["fish"].prepare(loaded, PLAN, scene_for("fish", tuple(rows[n] for n in drawn))))
+        found.append({name: mask.tolist() for name, mask in few.items()})
+        assert found[-1] == {name: mask.tolist() for name, mask in same.items()}
+    assert found[0] != found[1]
 
 
 def test_the_lottery_ticket_takes_the_values_a_dense_tuning_moves_most(loaded, rows, tmp_path):
@@ -151,11 +159,13 @@ def test_a_mask_found_in_the_data_is_found_once_per_run(name, loaded, rows, tmp_
     one = masks_of(METHODS[name].prepare(loaded, PLAN, scene))
     files = list((tmp_path / "checkpoints").iterdir())
     assert [file.suffix for file in files] == [".safetensors"]
-    changed = scene_for(name, tuple(reversed(rows)), folder=tmp_path / "checkpoints", **options_for(name))
-    two = masks_of(METHODS[name].prepare(loaded, PLAN, changed))  # the same key: it is read, not found again
-    assert {key: mask.tolist() for key, mask in one.items()} == {key: mask.tolist() for key, mask in two.items()}
+    save_file({key: mask[:1].cpu() for key, mask in one.items()}, files[0])  # what is read is not found again
+    two = masks_of(METHODS[name].prepare(loaded, PLAN, scene))
+    assert {key: mask.tolist() for key, mask in two.items()} == {key: mask[:1].tolist() for key, mask in one.items()}
     METHODS[name].prepare(loaded, Plan("tiny", 4, (2,)), scene)
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    other = scene_for(name, tuple(reversed(rows)), folder=tmp_path / "checkpoints", **options_for(name))
+    METHODS[name].prepare(loaded, PLAN, other)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 3  # another plan and other rows have masks of their own
 
 
 def test_a_removed_run_folder_is_not_made_again(loaded, rows, tmp_path):
@@ -218,9 +228,19 @@ def test_fish_takes_the_values_of_the_largest_information(loaded, rows):
     assert taken.sort().values.tolist() == whole.sort().values[-len(taken) :].tolist()
 
 
-def test_top_magnitude_takes_the_largest_values_of_all_planned_blocks(loaded):
-    masks = masks_of(METHODS["top_magnitude"].prepare(loaded, PLAN, scene_for("top_magnitude", fraction=0.01)))
+@pytest.mark.parametrize("fraction", [0.29, 0.07])
+def test_a_fraction_of_hundred_values_keeps_as_many_as_it_says(fraction):
+    assert kept(100, fraction) == round(100 * fraction)
+
+
+@pytest.mark.parametrize("scope", ["global", "per_tensor"])
+def test_top_magnitude_takes_the_largest_values_of_all_planned_blocks_or_of_each_tensor(scope, loaded):
+    scene = scene_for("top_magnitude", fraction=0.01, scope=scope)
+    masks = masks_of(METHODS["top_magnitude"].prepare(loaded, PLAN, scene))
     tensors = block_tensors(loaded, PLAN, "top_magnitude")
-    whole = torch.cat([value.abs().flatten() for value in tensors.values()])
-    taken = torch.cat([tensors[name].abs().flatten()[places] for name, places in masks.items()])
-    assert taken.sort().values.tolist() == whole.sort().values[-len(taken) :].tolist()
+    places = {name: masks.get(name, torch.zeros(0, dtype=torch.long)) for name in tensors}
+    for group in [list(tensors)] if scope == "global" else [[name] for name in tensors]:
+        whole = torch.cat([tensors[name].abs().flatten() for name in group])
+        taken = torch.cat([tensors[name].abs().flatten()[places[name]] for name in group])
+        assert len(taken) == int(0.01 * len(whole))
+        assert taken.sort().values.tolist() == whole.sort().values[len(whole) - len(taken) :].tolist()

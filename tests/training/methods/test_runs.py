@@ -10,6 +10,7 @@ from lsf.analysis.plan import Plan
 from lsf.compare.formats import render
 from lsf.compare.table import compare
 from lsf.errors import BadInputError, RunPausedError
+from lsf.jobs.checkpoints import latest_checkpoint
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import create_run, load_run
 from lsf.jobs.spec import RunSpec
@@ -78,3 +79,17 @@ def test_a_method_that_cannot_do_what_is_asked_fails_before_the_first_step(loade
     result = load_run(folder).result
     assert result is not None and result.state is RunState.FAILED and "bitfit tunes biases" in str(result.reason)
     assert replace(spec, method="full", options={}).how == "full"
+
+
+def test_the_search_for_a_mask_is_counted_beside_the_steps_and_kept_over_a_pause(gpt2, task, tmp_path):
+    spec = spec_of(gpt2, "lt_sft", steps=8, checkpoint_steps=2, options={"first_steps": 30, "fraction": 0.05})
+    folder = create_run(tmp_path, spec)
+    with pytest.raises(RunPausedError):
+        tune(gpt2, task, spec, folder, Stopper(3, "pause"))
+    checkpoint = latest_checkpoint(folder)
+    assert checkpoint is not None
+    result = tune(gpt2, task, spec, folder)
+    assert result.seconds is not None and result.prepare_seconds == checkpoint.progress.about["prepare_seconds"]
+    assert result.prepare_seconds > result.seconds  # thirty dense steps before eight of a few values
+    row = compare([load_run(folder)]).rows[0]
+    assert row.tuning_seconds == result.seconds + result.prepare_seconds
