@@ -56,10 +56,16 @@ def draw_places(cells: Sequence[Cell], measure: str = "exact_match_after", picke
 
 
 def _colour(cell: Cell | None, measure: Measure, reference: float | None) -> float | None:
-    """Return -1 (much worse than full) .. 1 (much better), 0 at full's own number; None where nothing is known."""
+    """Return -1 (much worse than full) .. 1 (much better), 0 at full's own number; None where nothing is known.
+
+    What is timed is 0 too where its interval holds full's number: noise has no colour.
+    """
     found = ratio(cell.value(measure), reference) if cell is not None else None
-    if found is None:
+    if cell is None or found is None or reference is None:
         return None
+    ends = cell.interval(measure)
+    if ends is not None and ends[0] <= reference <= ends[1]:
+        return 0.0
     if measure.percent:
         return max(-1.0, min(1.0, found - 1.0))
     turned = math.log(max(found, 1 / WIDEST)) / math.log(WIDEST)

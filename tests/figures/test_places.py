@@ -85,6 +85,9 @@ def test_latency_is_told_with_its_interval_and_only_what_lies_beyond_it_is_calle
         return replace(one, row=replace(one.row, **dict(zip(names, latency, strict=True))))
 
     noisy, slow = timed(CELLS[0], 1.2, 0.9, 1.6), timed(CELLS[1], 1.08, 1.05, 1.11)
+    whole = timed(CELLS[2], 1.0, 0.98, 1.02)
+    heat = traces(draw_places([noisy, slow, whole], "latency_ratio"))[0]
+    assert heat.z[0][0] == 0.0 > heat.z[0][1]  # what noise alone makes has no colour
     picture = draw_places([noisy, slow], "latency_ratio")
     assert picture.alt.startswith("1 of 2 cells are slower than the base at inference")
     assert "slowest lora on block 6, 1.08" in picture.alt
