@@ -71,10 +71,16 @@ def along(store: Store, checkpoints: Path, seeds: int) -> list[Study]:
 
 
 def _tell(study: Study) -> None:
+    """Print a study as rows of a table: base, lesson, blocks, full tuning, method, d_90, exact match at every d."""
+    full = ", ".join(f"{point.test:.2f} at {point.rate:g}" for point in study.full)
     for method in dict.fromkeys(curve.method for curve in study.curves):
-        tried = {curve.seed: {p.d: round(p.test, 3) for p in curve.points} for curve in study.of(method)}
-        line = f"{study.model:<22}{study.data:<16}{study.plan.label:<14}{method:<6}{study.told(method)}"
-        print(f"{line}  full {study.full[0].test:.3f} at {study.full[0].rate:g}  {tried}", flush=True)
+        tried = []
+        for curve in study.of(method):
+            points = ", ".join(f"{p.d:,}: {p.test:.2f}" for p in sorted(curve.points, key=lambda point: point.d))
+            tried.append(f"seed {curve.seed} (wants {curve.target:.2f}): {points}")
+        where = study.data.removeprefix("lesson:"), study.plan.label
+        cells = study.model, *where, full, method, study.told(method), "; ".join(tried)
+        print(f"| {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:

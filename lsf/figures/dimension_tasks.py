@@ -43,11 +43,12 @@ def draw_blocks(studies: Sequence[Study]) -> Picture:
     Args:
         studies: of one task, each with its full fine-tuning; under one number of seeds, or they would not be alike.
     """
-    names = [f"{study.plan.label},<br>{study.full[0].d:,} values" for study in studies]
+    places = ["whole model" if study.plan.is_full else study.plan.label for study in studies]
+    names = [f"{place},<br>{study.full[0].d:,} values" for place, study in zip(places, studies, strict=True)]
     told = []
     for method, mark in MARKS.items():
-        known = [(study.d_90(method), study) for study in studies]
-        if (ends := [f"{d:,.0f} on {study.plan.label}" for d, study in known if d is not None])[1:]:
+        known = [(study.d_90(method), place) for study, place in zip(studies, places, strict=True)]
+        if (ends := [f"{d:,.0f} on {place}" for d, place in known if d is not None])[1:]:
             told.append(f"{mark.label} {ends[0]}, {ends[-1]}")
     title = (
         f"{studies[0].sought} of {studies[0].data.removeprefix('lesson:')} by the blocks that may move: "
