@@ -1,8 +1,9 @@
 """What each tuning method stores, costs at inference and in memory, and how well it does at its best rate.
 
-`python benchmarks/methods.py [--parts storage,memory,fastfood,quality] [--seeds 3]` prints the bars, measured on
-the bundled model, and exits 1 where one does not hold; what methods of biases store and cost is measured on a GPT-2 of
-the same size with random weights. How many dimensions a lesson needs: `benchmarks/dimension.py`.
+`python benchmarks/methods.py [--parts storage,memory,fastfood,quality,dimension] [--seeds 3]` prints the bars, measured
+on the bundled model, and exits 1 where one does not hold; what methods of biases store and cost is measured on a GPT-2
+of the same size with random weights. How many dimensions a lesson needs takes hours: `dimension` reads what
+`benchmarks/dimension.py` measured and kept.
 """
 
 import argparse
@@ -21,7 +22,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.bars import Bar, markdown
 from benchmarks.cells import BATCH_SIZE, Cell, best_rate, bundled, measure, rows_of
+from lsf.analysis.agreement import chance_level
 from lsf.analysis.plan import Plan, full_plan
+from lsf.bundled.dimension import along_pretraining, over_lessons
+from lsf.figures.dimension_tasks import fewer, progress_points, spearman
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.training.artefacts import load_tuned, save_weights
@@ -179,10 +183,26 @@ def quality(lessons: Sequence[str], plans: Sequence[Plan], seeds: int) -> list[B
     return []
 
 
+def dimension() -> list[Bar]:
+    """Read the bars of d_90 from the studies that are kept with the bundled model."""
+    lessons, along = over_lessons(), along_pretraining()
+    told = "; ".join(f"{s.data.removeprefix('lesson:')} {s.d_90('said')} / {s.d_90('did')}" for s in lessons)
+    what = f"lessons of {len(lessons)} on which SAID's d_90 is below DID's"
+    bars = [Bar(what, fewer(lessons), 4, at_least=True, unit="", note=f"SAID / DID: {told}; curves in RESULTS.md")]
+    for task in dict.fromkeys(study.data for study in along):
+        points = progress_points(along, task)
+        rho, chance = spearman(points), chance_level(len(points))
+        if rho is not None:
+            found = ", ".join(f"{step:g}: {d:g}" for step, d in points)
+            what = f"Spearman of d_90 with steps of pre-training, {task}; the bar is what chance reaches"
+            bars.append(Bar(what, rho, None if chance is None else -chance, unit="", note=f"step: d_90: {found}"))
+    return bars
+
+
 def main() -> None:
     """Print the parts asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", default="storage,memory,fastfood,quality")
+    parser.add_argument("--parts", default="storage,memory,fastfood,quality,dimension")
     parser.add_argument("--lessons", default="facts,labels")
     parser.add_argument("--plans", default="6-7,all", help="of `quality`: 6-7, all, or both")
     parser.add_argument("--seeds", type=int, default=3)
@@ -196,6 +216,7 @@ def main() -> None:
         "storage": storage_and_latency,
         "memory": memory,
         "fastfood": fastfood,
+        "dimension": dimension,
         "quality": lambda: quality(asked.lessons.split(","), plans, asked.seeds),
     }
     bars: list[Bar] = []
