@@ -36,6 +36,8 @@ def cluster() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # sockets allow no long path
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TMPDIR", str(folder))  # where a cluster's address is noted: on a new machine nothing is there
+        (folder / "ray").mkdir()
         own = {"num_cpus": 2, "include_dashboard": False, "object_store_memory": 80_000_000, "temp_dir": str(folder)}
         running = Cluster(initialize_head=True, head_node_args=own)
         yield str(running.address)
