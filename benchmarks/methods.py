@@ -186,7 +186,9 @@ def quality(lessons: Sequence[str], plans: Sequence[Plan], seeds: int) -> list[B
 def dimension() -> list[Bar]:
     """Read the bars of d_90 from the studies that are kept with the bundled model."""
     lessons, along = over_lessons(), along_pretraining()
-    told = "; ".join(f"{s.data.removeprefix('lesson:')} {s.d_90('said')} / {s.d_90('did')}" for s in lessons)
+    told = "; ".join(
+        f"{s.data.removeprefix('lesson:')} {s.d_90('said') or '-'} / {s.d_90('did') or '-'}" for s in lessons
+    )
     what = f"lessons of {len(lessons)} on which SAID's d_90 is below DID's"
     bars = [Bar(what, fewer(lessons), 4, at_least=True, unit="", note=f"SAID / DID: {told}; curves in RESULTS.md")]
     for task in dict.fromkeys(study.data for study in along):
