@@ -141,6 +141,7 @@ class Tab:
     def ready(self) -> None:
         """Wait until the first page is whole: its last part says what the model's memory is."""
         expect(self.page.get_by_text(re.compile("enough to load it|In memory:"))).to_be_visible(timeout=90_000)
+        self.settled()
 
     def settled(self) -> None:
         """Wait until the script has run to its end: what is clicked before may be drawn anew under the pointer."""
