@@ -84,7 +84,7 @@ def _short(study: Study, method: str) -> str:
         return f"{'≤ ' if any(curve.at_most for curve in curves) else ''}{value:,.0f}"
     tried = [curve for curve in curves if curve.points]
     reached = sum(curve.d_90 is not None for curve in tried)
-    return (f"{reached} of {len(tried)} seeds" if reached else "none") if tried else "?"
+    return (f"{reached} of {len(tried)}" if reached else "none") if tried else "?"
 
 
 def _tasks_title(studies: Sequence[Study]) -> str:

@@ -147,8 +147,8 @@ def draw_measured() -> None:
     show(
         draw_tasks(lessons),
         "lessons",
-        "The whole bundled model, on a logarithmic axis: the median of one search per seed. No bar, *1 of 3 seeds*: "
-        "only under so many does a d that was tried reach 90 % of full; none: under none; ?: not measured.",
+        "The whole bundled model, on a logarithmic axis: the median of one search per seed. No bar, *1 of 3*: only "
+        "under so many seeds does a d that was tried reach 90 % of full; none: under none; ?: not measured.",
     )
     if along:
         settings = along[0].settings
