@@ -106,7 +106,7 @@ def test_runs_that_weigh_differently_have_no_ratio_to_each_other(loaded, task, f
     assert any("re-weighting" in warning for warning in found.warnings)
 
 
-def test_several_processes_are_refused_before_the_first_step(loaded, task, spec, tmp_path, monkeypatch):
+def test_several_processes_are_refused_before_the_first_step(loaded, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadInputError, match="Re-weighting by distance runs in one process"):
         Reweighting(loaded.model, loaded, (), TAU, BATCH)
