@@ -71,6 +71,8 @@ class PretrainingSpec:
     """Attention heads; half as many keys and values (llama)."""
     blocks: int = 8
     """Transformer layers."""
+    biases: bool = True
+    """Whether the linear maps of a llama's blocks have biases; the others always have them."""
     log_every: int = 100
     """Steps between two lines of the log."""
 
@@ -95,7 +97,8 @@ def make_model(spec: PretrainingSpec, tokenizer: Any) -> LlamaForCausalLM | GPT2
     }
     if spec.family == "gpt_neox":
         return GPTNeoXForCausalLM(GPTNeoXConfig(**shape, **words))
-    return LlamaForCausalLM(LlamaConfig(**shape, num_key_value_heads=spec.heads // 2, **words))
+    biases = {"attention_bias": spec.biases, "mlp_bias": spec.biases}
+    return LlamaForCausalLM(LlamaConfig(**shape, **biases, num_key_value_heads=spec.heads // 2, **words))
 
 
 def _trimmed_halves(ids: Tensor, pad: int) -> list[Tensor]:

@@ -55,23 +55,17 @@ class Fastfood:
         """L."""
         return 1 << (max(self.n, self.d) - 1).bit_length()
 
-    @property
-    def used(self) -> int:
-        """Next power of two of d: H of a vector that is 0 beyond it is H of its start, repeated."""
-        return 1 << (self.d - 1).bit_length()
-
     def apply(self, v: Float[Tensor, " d"]) -> Float[Tensor, " n"]:
         """Return P v."""
         b, order, g, scale = self._parts(v)
-        x = hadamard(torch.nn.functional.pad(v * b[: self.d], (0, self.used - self.d))).repeat(self.length // self.used)
-        return hadamard(x[order] * g)[: self.n] / scale
+        x = _spread(v * b[: self.d], self.length)
+        return _gathered(x[order] * g, self.n) / scale
 
     def adjoint(self, g: Float[Tensor, " n"]) -> Float[Tensor, " d"]:
         """Return P^T g: the same factors in reverse, H being its own transpose."""
         b, order, normal, scale = self._parts(g)
-        x = hadamard(torch.nn.functional.pad(g, (0, self.length - self.n))) * normal
-        x = torch.empty_like(x).index_copy_(0, order, x).view(-1, self.used).sum(0)
-        return hadamard(x)[: self.d] * b[: self.d] / scale
+        x = _spread(g, self.length) * normal
+        return _gathered(torch.empty_like(x).index_copy_(0, order, x), self.d) * b[: self.d] / scale
 
     def _parts(self, like: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         length, device = self.length, like.device
@@ -188,6 +182,17 @@ def hadamard(x: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         x = (x.view(-1, size) @ matrix if stride == 1 else matrix @ x.view(-1, size, stride)).reshape(n)
         stride *= size
     return x
+
+
+def _spread(start: Float[Tensor, " k"], length: int) -> Float[Tensor, " n"]:
+    """Return H of a vector of this length that is 0 beyond its start: H of the start, repeated."""
+    used = 1 << (len(start) - 1).bit_length()
+    return hadamard(torch.nn.functional.pad(start, (0, used - len(start)))).repeat(length // used)
+
+
+def _gathered(x: Float[Tensor, " n"], count: int) -> Float[Tensor, " k"]:
+    """Return the first entries of H x: H of the sum of the pieces of x."""
+    return hadamard(x.view(-1, 1 << (count - 1).bit_length()).sum(0))[:count]
 
 
 def _walsh(size: int, like: Tensor) -> Tensor:
