@@ -16,7 +16,7 @@ from lsf.jobs.places import PLACES, WAYS, cell_of, grid_specs, missing, same_gri
 from lsf.jobs.queue import queue_runs
 from lsf.jobs.result import RunResult, RunState
 from lsf.jobs.runs import Run, list_runs
-from lsf.jobs.spec import RunSpec
+from lsf.jobs.spec import ROLES, RunSpec
 from lsf.training.catalogue import CATALOGUE
 from lsf.ui.bench import bench, runs_folder
 from lsf.ui.forms import setting_input
@@ -130,11 +130,11 @@ def list_runs_of(base: RunSpec) -> tuple[Run, ...]:
 
 def cells_of(runs: Sequence[Run]) -> list[Cell]:
     """Return the cells in the order of the form: places, then methods as the registry lists them."""
-    methods, roles = list(CATALOGUE), ("choice", "manual", "full", "first", "last", "random")
+    methods = list(CATALOGUE)
 
     def place(run: Run) -> tuple[int, int, str]:
         assert run.spec is not None
-        return roles.index(run.spec.role), methods.index(run.spec.method), run.spec.how
+        return ROLES.index(run.spec.role), methods.index(run.spec.method), run.spec.how
 
     found = []
     for run in sorted((run for run in runs if run.spec is not None), key=place):

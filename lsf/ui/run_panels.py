@@ -121,10 +121,13 @@ def _look_at(here: Session, run: Run) -> None:
 
 
 def _delete(here: Session, picked: Sequence[Run]) -> None:
+    deleted = 0
     for run in picked:
         with guard():
             delete_run(run.folder)
+            deleted += 1
             if here.run == run.id:
                 here.run = None
                 st.query_params.pop("run", None)
-    st.rerun()
+    if deleted == len(picked):  # what could not be deleted stays on the screen with its reason
+        st.rerun()
