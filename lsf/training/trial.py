@@ -192,9 +192,13 @@ def _own_bytes(model: Any, loaded: LoadedModel) -> int:
 
 
 def _whole_gradients(model: Any, loaded: LoadedModel, spec: RunSpec) -> bool:
-    """Say whether the backward pass computes gradients of whole matrices of the planned blocks."""
-    blocks = blocks_of(model, loaded)
-    modules: list[Any] = [module for block in spec.plan.blocks for module in blocks[block].modules()]
-    with torch.enable_grad():
-        weights = [weight for module in modules if isinstance(weight := getattr(module, "weight", None), torch.Tensor)]
-    return any(weight.requires_grad and weight.numel() >= loaded.info.width**2 for weight in weights)
+    """Say whether the backward pass computes gradients of whole matrices of the planned blocks: of the base's own."""
+    own, base = blocks_of(model, loaded), blocks_of(loaded.model, loaded)
+    matrices: list[Any] = [
+        own[block].get_submodule(name)
+        for block in spec.plan.blocks
+        for name, module in base[block].named_modules()
+        if isinstance(weight := getattr(module, "weight", None), torch.Tensor) and weight.ndim > 1
+    ]
+    with torch.enable_grad():  # the weight of a parametrized module is computed from what is tuned
+        return any(module.weight.requires_grad for module in matrices)
