@@ -31,6 +31,10 @@ def dimension_command(arguments: argparse.Namespace) -> int:
     check_writable(arguments.json)
     task = load_asked_task(arguments)
     reporter = _Saving(arguments.json)
+
+    def end() -> None:
+        reporter.stop = "keep"
+
     try:
         loaded = load_asked_model(arguments, reporter)
         from lsf.training.dimension import study_dimension
@@ -40,7 +44,7 @@ def dimension_command(arguments: argparse.Namespace) -> int:
         blocks = arguments.blocks
         plan = Plan(name, count, parse_blocks(blocks, count)) if blocks else full_plan(name, count)
         methods = [method.strip() for method in arguments.methods.split(",")]
-        with listening(reporter.end, reporter.end):
+        with listening(end, end):
             study = study_dimension(loaded, task, plan, settings, reporter, methods)
     finally:
         reporter.close()
@@ -58,10 +62,6 @@ class _Saving(TerminalReporter):
     def __init__(self, out: Path) -> None:
         super().__init__()
         self._out = out
-
-    def end(self) -> None:
-        """End the study after the run it is in the middle of."""
-        self.stop = "keep"
 
     def partial(self, value: Study) -> None:
         """Write what is known so far."""

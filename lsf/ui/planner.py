@@ -91,7 +91,7 @@ def _find_out(here: Session, source: Source, asked: RunSpec) -> None:
         if any(view.active and view.kind not in AT_ONCE for view in bench().worker.views()):
             st.caption(":material/schedule: What it needs is worked out when the queue is empty.")
             return
-        at_hand = _is_loaded(source)
+        at_hand = is_loaded(source)
         if not at_hand and not st.button(
             "Work out what it needs", icon=":material/memory:", key="tune-forecast", help="Loads the model first."
         ):
@@ -113,7 +113,8 @@ def _drop(here: Session) -> None:
             return  # long forgotten
 
 
-def _is_loaded(source: Source) -> bool:
+def is_loaded(source: Source) -> bool:
+    """Say whether the model in memory is the one asked for."""
     loaded = bench().loaded()
     return loaded is not None and loaded.info.name == source.model and source.dtype in ("auto", loaded.info.dtype)
 

@@ -20,6 +20,7 @@ from lsf.jobs.checkpoints import CHECKPOINTS, checkpoint_step, latest_checkpoint
 from lsf.jobs.holding import release
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import load_run, read_metrics, reopen_run
+from lsf.reporting import Stop
 from lsf.training.caching import forget_states
 from lsf.training.run import tune
 from tests.training.conftest import Stopper
@@ -177,12 +178,11 @@ def test_a_checkpoint_says_what_it_holds_and_holds_only_what_is_tuned(loaded, ta
     assert len(list((broken / CHECKPOINTS).glob("step-*"))) == 2
 
 
-class Asked(Stopper):
-    """Asks to stop from the beginning."""
-
-    def __init__(self, how):
-        super().__init__(0, how)
-        self.stop = how
+def asked(how: Stop) -> Stopper:
+    """Return a reporter that asks to stop from the beginning."""
+    reporter = Stopper(0, how)
+    reporter.stop = how
+    return reporter
 
 
 def test_a_resumed_run_that_is_stopped_before_it_went_on_loses_nothing(loaded, task, long_spec, folder):
@@ -191,7 +191,7 @@ def test_a_resumed_run_that_is_stopped_before_it_went_on_loses_nothing(loaded, t
     spec = reopen_run(broken)
     assert load_run(broken).state is RunState.RUNNING
     with pytest.raises(RunPausedError, match="Stopped before it went on; it can be resumed"):
-        tune(loaded, task, spec, broken, Asked("keep"))
+        tune(loaded, task, spec, broken, asked("keep"))
     run = load_run(broken)
     assert (run.state, run.result) == (RunState.CANCELLED, kept)
     assert checkpoint_step(broken) == 7
@@ -201,7 +201,7 @@ def test_a_resumed_run_that_is_stopped_before_it_went_on_loses_nothing(loaded, t
 def test_a_resumed_run_that_is_discarded_before_it_went_on_is_gone(loaded, task, long_spec, folder):
     broken = folder(long_spec)
     tune(loaded, task, long_spec, broken, Stopper(7, "keep"))
-    assert tune(loaded, task, reopen_run(broken), broken, Asked("discard")).reason == "Stopped at its start."
+    assert tune(loaded, task, reopen_run(broken), broken, asked("discard")).reason == "Stopped at its start."
     assert not (broken / CHECKPOINTS).exists()
     with pytest.raises(RunError, match="was discarded"):
         reopen_run(broken)
