@@ -26,7 +26,7 @@ from benchmarks.evidence_tables import print_tables
 from benchmarks.sites import SITES, Site
 from lsf.compare.evidence import pack
 from lsf.environment import spare_imports
-from lsf.jobs.sweep import BASE, FULL, Cell, Rate, Sweep, SweepSpec
+from lsf.jobs.sweep import BASE, FULL, NOT_YET, Cell, Rate, Sweep, SweepSpec
 from lsf.reporting import Stop
 
 STAGES = (
@@ -170,7 +170,7 @@ def _scored(scores: dict[str, Any] | None) -> bool:
 def _covers(sweep: Sweep, over: str, seeds: int) -> bool:
     """Say whether a stage has nothing left to do; a run that failed is not tried again here."""
     asked = set(over.split(","))
-    tried = all(cell.reason != "not measured yet" for cell in sweep.cells)
+    tried = all(cell.reason != NOT_YET for cell in sweep.cells)
     return tried and asked <= set(sweep.spec.over.split(",")) and seeds <= sweep.spec.seeds
 
 

@@ -46,6 +46,11 @@ class OutOfMemoryError(RunError, MemoryError):
     """The device's memory did not suffice; the message says for what, and what would be smaller."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an error says; empty where it says nothing."""
+    return (str(error).splitlines() or [""])[0]
+
+
 class UnknownNameError(BadInputError, KeyError):
     """A name that is not in a registry; the message lists the names that are."""
 

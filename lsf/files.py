@@ -3,10 +3,11 @@
 import json
 import math
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
-from lsf.errors import BadInputError
+from lsf.errors import BadInputError, RunError
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -14,8 +15,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
     Raises:
         BadInputError: the folder does not exist or cannot be written to.
+        RunError: the disk does not take it.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         try:
             with temporary.open("wb") as file:
@@ -27,6 +29,8 @@ def write_bytes(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
     except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError) as error:
         raise BadInputError(f"Cannot write {path}: {error.strerror or error}.") from error
+    except OSError as error:
+        raise RunError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Intrinsic dimension: how few numbers, projected to all weights, are enough for a task."""
 
+from lsf.analysis.plan import Plan
 from lsf.jobs.runs import list_runs
 from lsf.ui.bench import bench, runs_folder
 from lsf.ui.dimension import KIND, draw_form, draw_latest, draw_measured
@@ -11,19 +12,22 @@ from lsf.ui.work import Source, source_of
 
 def draw(here: Session) -> None:
     """Draw the page."""
-    draw_form(here, _source(here), here.plan)
+    source, plan = _asked(here)
+    draw_form(here, source, plan)
     jobs = [view.id for view in bench().jobs(KIND)]
-    follow(here, jobs, lambda views: draw_latest(here, views))
+    follow(here, jobs, lambda views: draw_latest(here, source, views))
     draw_measured()
 
 
-def _source(here: Session) -> Source:
-    """The model and data looked at: of the analysis, of the run, or chosen on the first page."""
-    found = analysed(here)
+def _asked(here: Session) -> tuple[Source, Plan | None]:
+    """The model and data looked at, of the analysis, of the run, or chosen on the first page; and the plan on them."""
+    found, specs = analysed(here), {run.id: run.spec for run in list_runs(runs_folder()) if run.spec is not None}
+    spec = specs.get(here.run or "") or specs.get(here.grid or "")
+    source = here.request.source if spec is None else source_of(spec)
     if found is not None:
-        return found.request.source
-    spec = next((run.spec for run in list_runs(runs_folder()) if run.id == here.run and run.spec is not None), None)
-    return here.request.source if spec is None else source_of(spec)
+        source = found.request.source
+    plan = spec.plan if spec is not None and source_of(spec) == source and not spec.plan.is_full else None
+    return source, here.plan or plan
 
 
 page(

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lsf.analysis.agreement import rank_correlation
-from lsf.analysis.columns import SAMPLED_POSITIONS, Recorded
+from lsf.analysis.columns import Recorded
 from lsf.analysis.criteria import CRITERIA, Scores, score_blocks
 from lsf.analysis.deviation import Interval, mean_interval
 from lsf.analysis.gallery import Gallery
@@ -39,6 +39,7 @@ class AnalysisBuilder:
         criteria: tuple[str, ...],
         seed: int,
         environment: Mapping[str, str | None],
+        sampled: int = 0,
     ) -> None:
         """Start an empty analysis.
 
@@ -51,10 +52,11 @@ class AnalysisBuilder:
             criteria: names to score.
             seed: of the random control.
             environment: versions and machine.
+            sampled: examples, the first ones, whose raw states are kept for criteria that compare positions.
         """
         self._model, self._data, self._environment = model, data, environment
         self._block_params, self._examples, self._token_text = block_params, examples, token_text
-        self._criteria, self._seed = criteria, seed
+        self._criteria, self._seed, self._sampled = criteria, seed, sampled
         self._numbers = Recorded()
         self._token_mass: list[dict[int, float]] = [{} for _ in range(model.n_blocks + 1)]
         self._recorded: dict[str, Any] = {}
@@ -64,7 +66,7 @@ class AnalysisBuilder:
 
     def add(self, readings: Readings) -> None:
         """Fold in one batch of readings."""
-        self._numbers.add(readings)
+        self._numbers.add(readings, self._sampled)
         for state, mass in enumerate(self._token_mass):
             for token, share in zip(
                 readings.top_tokens[:, state].ravel().tolist(),
@@ -113,9 +115,11 @@ class AnalysisBuilder:
         deviation = mean_interval(where.deviation(fractions), examples)
         target = mean_interval(1.0 - np.clip(where.to_target, -1.0, 1.0), examples)
         scores = score_blocks(self._criteria, self._measured(numbers))
+        counts = {"n_examples": numbers.n_examples, "n_positions": len(examples)}
+        sample = numbers.sample
         return Analysis(
             model=self._model,
-            data=replace(self._data, n_examples=numbers.n_examples, n_positions=len(examples)),
+            data=replace(self._data, **counts, sampled_positions=None if sample is None else len(sample)),
             states=self._state_rows(deviation, target),
             blocks=tuple(
                 BlockRow(b, n, {name: _known(s, b) for name, s in scores.items()})
@@ -161,7 +165,7 @@ class AnalysisBuilder:
             target_deviation=1.0 - where.to_target.mean(axis=0),
             neighbour_cosine=numbers.neighbour_cosine.rows.mean(axis=0),
             semantic_loss=numbers.semantic_loss.rows.mean(axis=0) if len(numbers.semantic_loss) else None,
-            sampled_states=numbers.states.rows[:SAMPLED_POSITIONS] if len(numbers.states) else None,
+            sampled_states=numbers.sample,
             **self._recorded,
         )
 

@@ -1,5 +1,6 @@
 """Numbers of every position read so far, in memory that is asked for seldom."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -71,10 +72,17 @@ class Recorded:
     semantic_loss: Column = field(default_factory=Column)
     """As in `Readings`; empty where it was not taken."""
     states: Column = field(default_factory=Column)
-    """Raw states of the first `SAMPLED_POSITIONS` positions, and of the rest of their last batch."""
+    """Raw states at the positions of the first examples of the data; a half has none."""
+    states_of: Column = field(default_factory=Column)
+    """Index of the example of each of them."""
 
-    def add(self, readings: Readings) -> None:
-        """Put one batch behind the others."""
+    def add(self, readings: Readings, sampled: int = 0) -> None:
+        """Put one batch behind the others.
+
+        Args:
+            readings: of the batch.
+            sampled: examples, the first in the data, whose raw states are kept where they were read.
+        """
         self.batch.extend(np.full(len(readings.examples), self.n_batches))
         self.examples.extend(readings.examples)
         where = bearings(readings.factual, readings.anchor, readings.basis)
@@ -85,8 +93,19 @@ class Recorded:
         self.neighbour_cosine.extend(readings.neighbour_cosine.astype(np.float64))
         if readings.semantic_loss is not None:
             self.semantic_loss.extend(readings.semantic_loss.astype(np.float64))
-        if readings.states is not None and len(self.states) < SAMPLED_POSITIONS:
-            self.states.extend(readings.states)
+        if readings.states is not None:
+            early = readings.examples < sampled
+            self.states.extend(readings.states[early])
+            self.states_of.extend(readings.examples[early])
+
+    @property
+    def sample(self) -> np.ndarray | None:
+        """Raw states at `SAMPLED_POSITIONS` positions at most, in the order of the data; None where none were kept.
+
+        The same whatever the batches were: it is of the first examples, as the tangent kernels are.
+        """
+        order = np.argsort(self.states_of.rows, kind="stable")[:SAMPLED_POSITIONS]
+        return self.states.rows[order] if len(self.states) else None
 
     @property
     def n_batches(self) -> int:
@@ -111,4 +130,15 @@ class Recorded:
     def half(self, which: int) -> "Recorded":
         """Return every other batch: 0 the even ones, 1 the odd ones."""
         wanted = self.batch.rows % 2 == which
-        return Recorded(**{item.name: getattr(self, item.name).chosen(wanted) for item in fields(self)})
+        names = [item.name for item in fields(self) if item.name not in ("states", "states_of")]
+        return Recorded(**{name: getattr(self, name).chosen(wanted) for name in names})
+
+
+def examples_for_sample(examples: Iterable[np.ndarray]) -> int:
+    """Return how many of the first examples have `SAMPLED_POSITIONS` positions together, or all.
+
+    Args:
+        examples: per batch, the index of each position's example.
+    """
+    counts = np.bincount(np.concatenate([*examples]))
+    return int(np.searchsorted(counts.cumsum(), SAMPLED_POSITIONS)) + 1

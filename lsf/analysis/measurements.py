@@ -93,7 +93,7 @@ class Measurements:
     semantic_loss: Float[np.ndarray, " states"] | None = None
     """S_l, nats."""
     sampled_states: Float[np.ndarray, "positions states width"] | None = None
-    """Raw states of the first measured positions, at most `columns.SAMPLED_POSITIONS`."""
+    """Raw states at positions of the first examples, at most `columns.SAMPLED_POSITIONS`."""
     gradients: tuple[BlockGradient, ...] | None = None
     """One per block, block 0 first."""
     fisher: Float[np.ndarray, " blocks"] | None = None

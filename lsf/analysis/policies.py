@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from lsf.analysis.cost import predict
 from lsf.analysis.criteria import CRITERIA
-from lsf.analysis.plan import Plan
+from lsf.analysis.plan import Plan, format_blocks
 from lsf.analysis.result import Analysis
 from lsf.errors import PlanError
 from lsf.registry import Registry
@@ -81,10 +81,16 @@ def known_scores(analysis: Analysis, criterion: str) -> list[float]:
 
     Raises:
         UnknownNameError: no such criterion.
-        PlanError: it was not measured in this analysis; the sentence lists those that were.
+        PlanError: it was not measured in this analysis (the sentence lists those that were), or a block has no score.
     """
-    scores = [score for score in analysis.scores(CRITERIA[criterion].name) if score is not None]
-    if len(scores) != analysis.model.n_blocks:
+    found = analysis.scores(CRITERIA[criterion].name)
+    scores = [score for score in found if score is not None]
+    if scores and len(scores) < len(found):
+        unknown = format_blocks([block for block, score in enumerate(found) if score is None])
+        raise PlanError(
+            f"{criterion!r} is not defined at block {unknown} for these examples; choose by another criterion."
+        )
+    if not scores:
         raise PlanError(
             f"This analysis has no scores for {criterion!r}; it has: {', '.join(analysis.criteria) or 'none'}."
         )

@@ -68,6 +68,8 @@ class DataInfo:
     """Examples the split has; a limit takes the first of them, in the order of the source."""
     kernel_examples: int | None = None
     """Examples whose tangent kernels were taken, the first ones; None where no criterion needs kernels."""
+    sampled_positions: int | None = None
+    """Positions that `cka` compares, those of the first examples; None where no criterion needs them."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class StateRow:
     target_rank_median: float | None
     """Median rank of the target token in the logit lens; 1 is the top."""
     top_tokens: tuple[tuple[str, float], ...]
-    """Tokens of the greatest mean probability mass among the kept top-k of each position, best first."""
+    """Tokens and their mean probability, counted where a token is among the five most likely of a position only: a
+    lower bound, greatest first."""
 
 
 @dataclass(frozen=True)

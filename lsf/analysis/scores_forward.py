@@ -10,6 +10,8 @@ from scipy.optimize import minimize_scalar
 from lsf.analysis.measurements import Measurements
 
 Scores = Float[np.ndarray, " blocks"]
+ALIKE = 1e-6
+"""States differ by rounding alone where no entry is farther from the mean than so much of the largest entry."""
 
 
 def deviation(m: Measurements) -> Scores | None:
@@ -78,7 +80,8 @@ def block_influence(m: Measurements) -> Scores | None:
 def cka(m: Measurements) -> Scores | None:
     """Return 1 - linear CKA(h_b, h_(b+1)) over positions: how much block b changes which positions are alike.
 
-    CKA(X, Y) = <K, L> / (|K| |L|) with centred Gram matrices K, L. Source: Kornblith et al., arXiv 1905.00414.
+    CKA(X, Y) = <K, L> / (|K| |L|) with centred Gram matrices K, L; NaN, unknown, where the positions are all alike in a
+    state, within rounding. Source: Kornblith et al., arXiv 1905.00414.
     """
     if m.sampled_states is None:
         return None
@@ -86,8 +89,8 @@ def cka(m: Measurements) -> Scores | None:
     for state in np.moveaxis(m.sampled_states.astype(np.float64), 1, 0):
         centred = state - state.mean(axis=0)
         gram = centred @ centred.T
-        size = np.linalg.norm(gram)
-        grams.append(gram / size if size > 0 else gram)
+        alike = np.abs(centred).max() <= ALIKE * np.abs(state).max()
+        grams.append(np.full_like(gram, np.nan) if alike else gram / np.linalg.norm(gram))
     return np.array([1.0 - (a * b).sum() for a, b in pairwise(grams)])
 
 

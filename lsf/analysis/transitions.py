@@ -89,9 +89,12 @@ class Bearings:
         return 1.0 - np.clip(cosine, -1.0, 1.0)
 
     def progress(self) -> Float[np.ndarray, "positions states"]:
-        """Return the share of the way towards the target already gone: 1 - angle(f_l, s_y) / angle(a_0, s_y), >= 0."""
+        """Return the share of the way to the target already gone: 1 - angle(f_l, s_y) / angle(a_0, s_y), at most 1.
+
+        Below 0 where a state is farther from the target than the way's start was.
+        """
         left = np.arccos(np.clip(self.to_target, -1.0, 1.0))
-        return np.clip(1.0 - left / np.maximum(self.angle[:, None], 1e-9), 0.0, 1.0)
+        return 1.0 - left / np.maximum(self.angle[:, None], 1e-9)
 
 
 def bearings(

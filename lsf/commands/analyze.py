@@ -79,6 +79,8 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     if (kernels := analysis.data.kernel_examples) is not None and kernels < analysis.data.n_examples:
         names = [name for name in analysis.blocks[0].scores if CRITERIA[name].needs == "kernel"]
         print(f"Tangent kernels ({', '.join(names)}) are of the first {kernels:,} examples.")
+    if (sampled := analysis.data.sampled_positions) is not None and sampled < analysis.data.n_positions:
+        print(f"The likeness of positions (cka) is of {sampled:,} positions, those of the first examples.")
     if not task.own_splits and analysis.data.split == "all":
         sys.stderr.write(WITH_TEST)
     if analysis.data.jittered:

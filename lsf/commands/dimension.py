@@ -1,6 +1,7 @@
 """`dimension`: how few numbers a task needs, d_90 of SAID and DID."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from lsf.analysis.plan import Plan, full_plan, parse_blocks
@@ -8,7 +9,7 @@ from lsf.commands.sources import check_writable, load_asked_model, load_asked_ta
 from lsf.environment import spare_imports
 from lsf.jobs.dimensions import ASKED, DimensionSettings, Study
 from lsf.options import add_settings, given_settings
-from lsf.terminal import TerminalReporter
+from lsf.terminal import TerminalReporter, listening
 
 OWN = ("projection", "low", "high", "bisections", "share", "seeds", "rates", "steps", "batch_size")
 """Fields of the settings that are options of `dimension`: all of them."""
@@ -25,11 +26,15 @@ def dimension_options(parser: argparse.ArgumentParser) -> None:
 
 
 def dimension_command(arguments: argparse.Namespace) -> int:
-    """Search d_90 in the foreground."""
+    """Search d_90 in the foreground; Ctrl-C and SIGTERM end it with what is known."""
     settings = DimensionSettings(**given_settings(arguments, DimensionSettings))
     check_writable(arguments.json)
     task = load_asked_task(arguments)
     reporter = _Saving(arguments.json)
+
+    def end() -> None:
+        reporter.stop = "keep"
+
     try:
         loaded = load_asked_model(arguments, reporter)
         from lsf.training.dimension import study_dimension
@@ -39,12 +44,16 @@ def dimension_command(arguments: argparse.Namespace) -> int:
         blocks = arguments.blocks
         plan = Plan(name, count, parse_blocks(blocks, count)) if blocks else full_plan(name, count)
         methods = [method.strip() for method in arguments.methods.split(",")]
-        study = study_dimension(loaded, task, plan, settings, reporter, methods)
+        with listening(end, end):
+            study = study_dimension(loaded, task, plan, settings, reporter, methods)
     finally:
         reporter.close()
     study.save(arguments.json)
     print("\n".join(study_lines(study)))
-    return 0
+    if reporter.stop is None:
+        return 0
+    sys.stderr.write(f"lsf: Stopped; {arguments.json} holds what was measured until then.\n")
+    return 1
 
 
 class _Saving(TerminalReporter):

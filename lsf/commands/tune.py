@@ -4,6 +4,7 @@ import argparse
 import sys
 from dataclasses import fields, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from lsf.analysis.plan import Plan, full_plan, load_plan, parse_blocks
@@ -19,7 +20,8 @@ from lsf.terminal import TerminalReporter, listening
 from lsf.training.catalogue import CATALOGUE
 from lsf.training.options import read_pairs
 
-CONTROLS = ("first", "last", "middle", "random")
+OF_SAME_SIZE = ("first", "last", "middle", "random")
+"""Policies whose plans stand in a comparison for themselves."""
 SWITCHES = ("embedding", "final_norm", "head")
 """Modules a plan knows by a word."""
 OWN = (
@@ -65,6 +67,11 @@ def tune_command(arguments: argparse.Namespace) -> int:
     reporter = TerminalReporter()
     loaded = load_asked_model(known or arguments, reporter)
     spec = _asked_spec(arguments, loaded.info.n_blocks) if known is None else known
+    if spec.report_to != "none" and find_spec(spec.report_to) is None:
+        raise BadInputError(
+            f"--report-to {spec.report_to} needs the package {spec.report_to}, which is not installed: "
+            f"pip install {spec.report_to}, or leave the option out."
+        )
     if arguments.forecast:
         reporter.close()
         return print_forecast(loaded, task, spec)
@@ -73,15 +80,16 @@ def tune_command(arguments: argparse.Namespace) -> int:
 
     spare_imports()
     on_cpu = loaded.device.type == "cpu"
-    folder, shared = agreed_folder(lambda: arguments.resume or create_run(arguments.runs, spec), on_cpu)
-    try:
-        with listening(partial(_interrupt, reporter), partial(_pause, reporter)):
-            result = tune(loaded, task, spec, folder, reporter, shared)
-    except RunPausedError as pause:
-        sys.stderr.write(f"lsf: {pause} Go on with: python -m lsf tune --resume {folder}\n")
-        return 1
-    finally:
-        reporter.close()
+    with agreed_folder(lambda: arguments.resume or create_run(arguments.runs, spec), on_cpu) as (folder, shared):
+        try:
+            with listening(partial(_interrupt, reporter), partial(_pause, reporter)):
+                result = tune(loaded, task, spec, folder, reporter, shared)
+        except RunPausedError as pause:
+            if launched_rank() == 0:
+                sys.stderr.write(f"lsf: {pause} Go on with: python -m lsf tune --resume {shared}\n")
+            return 1
+        finally:
+            reporter.close()
     if launched_rank() == 0:
         print(f"{result.state} after {result.steps} steps: {folder}")
         if result.reason:
@@ -137,7 +145,7 @@ def _options_help() -> str:
 
 
 def _interrupt(reporter: TerminalReporter) -> None:
-    reporter.stop = "discard" if reporter.stop else "keep"
+    reporter.stop = "discard" if reporter.stop == "keep" else reporter.stop or "keep"
 
 
 def _pause(reporter: TerminalReporter) -> None:
@@ -149,7 +157,7 @@ def _planned(arguments: argparse.Namespace, n_blocks: int) -> tuple[Plan, str]:
         return full_plan(arguments.model, n_blocks), "full"
     if arguments.plan:
         plan = load_plan(arguments.plan)
-        return plan, plan.criterion if plan.criterion in CONTROLS else "choice"
+        return plan, plan.criterion if plan.criterion in OF_SAME_SIZE else "choice"
     words = [word.strip() for word in arguments.modules.split(",") if word.strip()]
     embedding, final_norm, head = (word in words for word in SWITCHES)
     blocks = () if arguments.blocks == "none" else parse_blocks(arguments.blocks, n_blocks)

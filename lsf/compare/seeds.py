@@ -33,7 +33,7 @@ class Summary:
     """One choice over its seeds."""
 
     role: str | None
-    """choice, full, first, last, random, manual."""
+    """One of `lsf.jobs.spec.ROLES`."""
     plan: str
     """Label of the plan; for the random control the number of blocks, since each seed draws others."""
     method: str | None

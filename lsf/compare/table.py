@@ -24,7 +24,7 @@ class Row:
     run: str
     """Id of the run."""
     role: str | None
-    """choice, full, first, last, random, manual."""
+    """One of `lsf.jobs.spec.ROLES`."""
     plan: str | None
     """Label of the plan."""
     blocks: str | None

@@ -37,7 +37,7 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
     short = [run.id for run in runs if run.result is not None and run.result.n_held_out_dropped]
     if short:
         found.append(f"Held-out examples whose completion does not fit were left out in {_named(short)}.")
-    warm = [run.id for run in runs if run.result is not None and _found_states(run.result)]
+    warm = [run.id for run in runs if run.result is not None and found_states(run.result)]
     if warm:
         found.append(
             f"States below the tuned blocks were there from an earlier run for {_named(warm)}; their seconds leave out "
@@ -78,7 +78,7 @@ def _one_rate(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _found_states(result: RunResult) -> bool:
+def found_states(result: RunResult) -> bool:
     """Say whether a run was served states of its frozen prefix that it had not computed itself."""
     cache = result.cache or {}
     return result.resumed_at is None and bool(cache.get("found"))

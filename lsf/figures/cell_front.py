@@ -35,7 +35,7 @@ def draw_front(cells: Sequence[Cell], front: Sequence[int], cost: str) -> Pictur
         cost: a key of `MEASURES`.
     """
     quality, axis = MEASURES["exact_match_after"], MEASURES[cost]
-    points = [(cell.value(axis) or 0.0, cell.value(quality) or 0.0) for cell in cells]
+    points = [(cell.apart(axis) or 0.0, cell.value(quality) or 0.0) for cell in cells]
     best = max(range(len(cells)), key=lambda index: (points[index][1], -points[index][0]))
     unbeaten = ", ".join(f"{cells[i].method} on {cells[i].place}" for i in front)
     title = f"{len(front)} of {len(cells)} cells are not beaten in both exact match and {axis.short}"

@@ -19,6 +19,8 @@ class Measure:
     """What a person reads, with the unit."""
     short: str
     """The number without unit in a title."""
+    unit: str = ""
+    """Written behind a number."""
     factor: float = 1.0
     """From the column's unit to the label's."""
     percent: bool = False
@@ -33,12 +35,12 @@ MEASURES: Registry[Measure] = Registry(
     "measure",
     [
         Measure("exact_match_after", "test exact match", "exact match", percent=True, more_is_better=True),
-        Measure("loss_after", "test loss (nats per token)", "test loss"),
-        Measure("tuning_seconds", "training time (s), search for a mask included", "training time"),
-        Measure("peak_memory_bytes", "peak memory (MB)", "peak memory", 1e-6),
-        Measure("stored_bytes", "stored (kB)", "stored bytes", 1e-3),
-        Measure("latency_ratio", "latency over the base's", "latency", interval=("latency_low", "latency_high")),
-        Measure("forgetting", "forgetting (nats per token)", "forgetting"),
+        Measure("loss_after", "test loss (nats per token)", "test loss", " nats"),
+        Measure("tuning_seconds", "training time (s), search for a mask included", "training time", " s"),
+        Measure("peak_memory_bytes", "peak memory (MB)", "peak memory", " MB", 1e-6),
+        Measure("stored_bytes", "stored (kB)", "stored bytes", " kB", 1e-3),
+        Measure("latency_ratio", "latency over the base's", "latency", " x", interval=("latency_low", "latency_high")),
+        Measure("forgetting", "forgetting (nats per token)", "forgetting", " nats"),
     ],
 )
 
@@ -61,6 +63,11 @@ class Cell:
         value = getattr(self.row, measure.name)
         return None if value is None else float(value) * measure.factor
 
+    def apart(self, measure: Measure) -> float | None:
+        """Return the number as far as it can be told from the base's: 1 where its interval holds 1."""
+        ends = self.interval(measure)
+        return 1.0 if ends is not None and ends[0] <= 1.0 <= ends[1] else self.value(measure)
+
     def interval(self, measure: Measure) -> tuple[float, float] | None:
         """Return the ends of the number's 95 % interval; None where it has none or it is not known."""
         if measure.interval is None:
@@ -70,7 +77,12 @@ class Cell:
 
 
 def full_value(cells: Sequence[Cell], measure: Measure) -> float | None:
-    """Return full fine-tuning's number, on which the ratios rest; None where that run has not gone to its end."""
+    """Return full fine-tuning's number, on which the ratios rest; None where that run has not gone to its end.
+
+    What is timed against the base rests on the base, 1.
+    """
+    if measure.interval is not None:
+        return 1.0
     whole = (cell for cell in cells if cell.role == "full" and cell.row.method == "full")
     return next((cell.value(measure) for cell in whole if cell.row.state == "succeeded"), None)
 
@@ -101,4 +113,4 @@ def told(value: float | None, measure: Measure) -> str:
         return "?"
     if measure.percent:
         return f"{value:.1%}"
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}") + measure.unit

@@ -19,7 +19,7 @@ class Curve:
     label: str
     """As in the legend."""
     role: str
-    """What the run stands for: choice, full, first, last, random, manual."""
+    """What the run stands for: one of `lsf.jobs.spec.ROLES`."""
     x: tuple[float, ...]
     """Steps, tokens or seconds."""
     y: tuple[float, ...]

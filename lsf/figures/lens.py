@@ -8,6 +8,7 @@ from lsf.figures.palette import FACTUAL, SMALL_SIZE, WITHOUT_LEGEND, new_figure
 from lsf.figures.picture import Picture, number, visible
 from lsf.figures.ranks import change
 
+TOKENS = "most likely tokens (share where among the top 5)"
 TOKEN_WIDTH = 12
 """Characters of a token that fit a cell."""
 
@@ -20,7 +21,7 @@ def lens_table(analysis: Analysis) -> pd.DataFrame:
                 "state": row.state,
                 "target probability": row.target_probability,
                 "target rank (median)": row.target_rank_median,
-                "most likely tokens": "  ".join(f"{visible(token)} {mass:.2f}" for token, mass in row.top_tokens[:5]),
+                TOKENS: "  ".join(f"{visible(token)} {mass:.2f}" for token, mass in row.top_tokens[:5]),
             }
             for row in analysis.states
         ]

@@ -38,6 +38,7 @@ ROLES = {
     "choice": Mark("choice", "#D55E00", "diamond", "solid", "/"),
     "full": Mark("full", "#0072B2", "circle", "dash"),
     "first": Mark("first blocks", "#009E73", "triangle-up", "dot", "\\"),
+    "middle": Mark("middle blocks", "#B58900", "hexagon", "dashdot", "-"),
     "last": Mark("last blocks", "#CC79A7", "triangle-down", "dashdot", "x"),
     "random": Mark("random blocks", "#6B7785", "square", "longdash", "."),
     "manual": Mark("by hand", "#8A6FDF", "star", "longdashdot", "+"),

@@ -77,7 +77,9 @@ def _bar(measure: Measure) -> dict[str, object]:
         ticks = {-1.0: "0", -0.5: "0.5 x", 0.0: "as full", 0.5: "1.5 x", 1.0: "2 x"}
     else:
         ticks = {-1.0: f"{WIDEST:g} x", 0.0: "as full", 1.0: f"1/{WIDEST:g} x"}
-    title = {"text": "ratio to full; blue is better"}
+    if measure.interval is not None:
+        ticks[0.0] = "as the base"
+    title = {"text": f"ratio to {'the base' if measure.interval else 'full'}; blue is better"}
     return {"title": title, "tickvals": list(ticks), "ticktext": list(ticks.values())}
 
 
@@ -102,7 +104,9 @@ def _write_uncoloured(figure: go.Figure, cells: Sequence[Cell], measure: Measure
 def _text(cell: Cell | None, measure: Measure, picked: str | None) -> str:
     if cell is None:
         return ""
-    text = told(cell.value(measure), measure) if cell.row.state == "succeeded" else cell.row.state
+    text = told(cell.value(measure), measure)
+    if cell.row.state != "succeeded":
+        text = cell.row.state if cell.value(measure) is None else f"{text}, {cell.row.state}"
     return f"<b>[{text}]</b>" if cell.row.run == picked else text
 
 
@@ -110,7 +114,7 @@ def _hover(cell: Cell | None, measure: Measure, reference: float | None) -> str:
     if cell is None:
         return "not asked for"
     times = ratio(cell.value(measure), reference)
-    over = "" if times is None else f", {times:.2f} x full fine-tuning"
+    over = "" if times is None or measure.interval else f", {times:.2f} x full fine-tuning"
     ends = cell.interval(measure)
     within = "" if ends is None else f" (95 %: {ends[0]:.3f} to {ends[1]:.3f})"
     value = f"{measure.label}: {told(cell.value(measure), measure)}{within}{over}"
@@ -126,12 +130,14 @@ def _ended(cells: Sequence[Cell], measure: Measure) -> list[tuple[float, Cell]]:
 def _title(cells: Sequence[Cell], measure: Measure, reference: float | None) -> str:
     ended = _ended(cells, measure)
     if not ended:
-        return f"Where x how: none of {len(cells)} cells has ended yet"
+        return f"Where x how: none of {len(cells)} cells has gone to its end yet"
     if measure.interval is not None:
         return _slower(ended, measure)
     value, best = ended[0]
     name = f"{best.method} on {best.place}"
     full = "" if reference is None or name == "full on whole model" else f", full {told(reference, measure)}"
+    if len({value for value, _ in ended}) == 1 < len(ended):
+        return f"All {len(ended)} cells that ended have the same {measure.short}, {told(value, measure)}"
     return f"Best {measure.short}: {name}, {told(value, measure)}{full}"
 
 

@@ -18,7 +18,7 @@ class Outcome:
     label: str
     """The tuned blocks in words."""
     role: str
-    """What it stands for: choice, full, first, last, random, manual."""
+    """What it stands for: one of `lsf.jobs.spec.ROLES`."""
     costs: tuple[float, ...]
     """Cost of each seed, lower is better."""
     qualities: tuple[float, ...]

@@ -16,7 +16,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from lsf.errors import RunError
+from lsf.errors import RunError, first_line
 from lsf.files import read_json, write_json
 
 CHECKPOINTS = "checkpoints"
@@ -113,7 +113,7 @@ def _explained(run: Path, error: Exception) -> RunError:
         return RunError(f"The run folder {run} was removed while the run was going on.")
     if shutil.disk_usage(run).free < LITTLE_DISK:  # torch says only that a write fell short
         return RunError(f"Cannot write a checkpoint of {run.name}: No space left on device.")
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error).splitlines()[0]
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
     return RunError(f"Cannot write a checkpoint of {run.name}: {reason}.")
 
 

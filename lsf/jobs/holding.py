@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lsf.errors import LsfError, RunError, RunPausedError
+from lsf.errors import LsfError, RunError, RunPausedError, first_line
 from lsf.jobs.result import RunResult, RunState
 
 SPEC, METRICS, RESULT, LOG, LOCK, WEIGHTS = (
@@ -31,8 +31,11 @@ _GUARD = threading.Lock()
 _LOGGER = logging.getLogger(__name__)
 
 
-def hold(folder: Path) -> None:
+def hold(folder: Path) -> bool:
     """Take a run for this process, so that others see it as queued or running; taking it again changes nothing.
+
+    Returns:
+        False where this process held it already.
 
     Raises:
         RunError: another process holds it, or its folder is gone.
@@ -40,7 +43,7 @@ def hold(folder: Path) -> None:
     folder = folder.resolve()
     with _GUARD:
         if folder in _HELD:
-            return
+            return False
         lock = FileLock(folder / LOCK, thread_local=False)
         try:
             lock.acquire(timeout=2, poll_interval=0.02)
@@ -49,6 +52,7 @@ def hold(folder: Path) -> None:
         except OSError as error:
             raise RunError(f"Cannot hold the run {folder.name}: {error.strerror or error}.") from error
         _HELD[folder] = lock
+    return True
 
 
 def release(folder: Path) -> None:
@@ -140,8 +144,7 @@ def explain(error: BaseException, log: str = "the server's log") -> str:
         return str(error)
     if isinstance(error, KeyboardInterrupt):
         return "Stopped from the keyboard; nothing but the metrics was kept."
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"An unexpected {type(error).__name__} ended it; the traceback is in {log}: {first_line}"
+    return f"An unexpected {type(error).__name__} ended it; the traceback is in {log}: {first_line(error)}"
 
 
 def finish(folder: Path, result: RunResult) -> None:
@@ -149,12 +152,11 @@ def finish(folder: Path, result: RunResult) -> None:
 
     Raises:
         RunError: the folder was removed, or the disk does not take it.
+        BadInputError: the folder cannot be written to.
     """
     try:
         if not (folder / SPEC).exists():
             raise RunError(f"The run folder {folder} was removed while the run was going on.")
         result.save(folder / RESULT)
-    except OSError as error:
-        raise RunError(f"Cannot write the result of {folder.name}: {error.strerror or error}.") from error
     finally:
         release(folder)

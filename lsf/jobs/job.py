@@ -31,7 +31,7 @@ class JobView:
     id: str
     """Names it in a URL."""
     kind: str
-    """load, analyze or tune."""
+    """What sort of work it is, such as load, analyze or tune."""
     title: str
     """What a person reads."""
     owner: str

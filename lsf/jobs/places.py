@@ -90,8 +90,34 @@ def place_of(plan: Plan) -> str:
     return "whole model" if plan.is_full else plan.label
 
 
+def grid_of(spec: RunSpec) -> tuple[object, ...] | None:
+    """Return what the cells of one grid share: model, data, loop, and whence their rates; None where one was given.
+
+    Rates are each method's default or each cell's own search; the two are never put beside each other.
+    """
+    default = CATALOGUE[spec.method].learning_rate
+    return (_kin(spec), spec.learning_rate is None) if spec.learning_rate in (None, default) else None
+
+
+def grids(runs: Sequence[Run]) -> tuple[Run, ...]:
+    """Return one run of every grid with at least two methods: its newest of chosen blocks, else its newest.
+
+    Args:
+        runs: newest first.
+    """
+    found: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        if run.spec is not None and (grid := grid_of(run.spec)) is not None:
+            found.setdefault(grid, []).append(run)
+    crossed = [group for group in found.values() if len({run.spec.how for run in group if run.spec}) > 1]
+    return tuple(
+        next((run for run in group if run.spec and run.spec.role in ("choice", "manual")), group[0])
+        for group in crossed
+    )
+
+
 def same_grid(runs: Sequence[Run], base: RunSpec) -> tuple[Run, ...]:
-    """Return the newest run of every cell whose model, data, steps, batch size, seed and test rows are those of `base`.
+    """Return the newest run of every cell of the grid of `base`, a run with its method's default rate or a search.
 
     Runs that measured other weights or data under the same names than the newest one that measured anything, or on
     another device, are left out: no ratio between them would mean anything.
@@ -100,7 +126,7 @@ def same_grid(runs: Sequence[Run], base: RunSpec) -> tuple[Run, ...]:
         runs: newest first.
         base: any run of the grid.
     """
-    kin = [run for run in runs if run.spec is not None and _kin(run.spec) == _kin(base)]
+    kin = [run for run in runs if run.spec is not None and grid_of(run.spec) == grid_of(base)]
     known = [ground for run in kin if (ground := _ground(run)) is not None]
     found: dict[tuple[str, str], Run] = {}
     for run in kin:

@@ -9,6 +9,7 @@ from typing import Any
 from lsf.data.task import Task
 from lsf.jobs.holding import hold, release
 from lsf.jobs.job import Report
+from lsf.jobs.places import place_of
 from lsf.jobs.runs import create_run, delete_run, reopen_run
 from lsf.jobs.spec import RunSpec
 from lsf.jobs.worker import Worker
@@ -52,7 +53,7 @@ def queue_runs(
         folder = create_run(runs, spec)
         hold(folder)
         try:
-            title = f"{spec.data}: {spec.plan.label}"
+            title = _title(spec)
             job = worker.submit("tune", title, partial(tune_in, loaded, task, spec, folder), owner, folder)
         except BaseException:  # whatever it was, no run is left waiting that nobody will carry out
             release(folder)
@@ -84,12 +85,16 @@ def queue_resumed(
     """
     spec = reopen_run(folder)
     try:
-        title = f"{spec.data}: {spec.plan.label}"
+        title = _title(spec)
         work = partial(tune_in, partial(loaded, spec), partial(task, spec), spec, folder)
         return QueuedRun(worker.submit("tune", title, work, owner, folder), folder)
     except BaseException:  # the folder can be resumed by somebody else
         release(folder)
         raise
+
+
+def _title(spec: RunSpec) -> str:
+    return f"{spec.data}: {spec.how} on {place_of(spec.plan)}"
 
 
 def tune_in(loaded: Callable[[], Any], task: Callable[[], Task], spec: RunSpec, folder: Path, report: Report) -> Any:

@@ -57,7 +57,11 @@ def create_run(runs: Path, spec: RunSpec) -> Path:
             continue  # two runs of one second drew the same last word
         except OSError as error:
             raise RunError(f"Cannot make the run folder {folder}: {error.strerror or error}.") from error
-        spec.save(folder / SPEC)
+        try:
+            spec.save(folder / SPEC)
+        except LsfError as error:  # a folder without a spec would be nobody's
+            shutil.rmtree(folder, ignore_errors=True)
+            raise RunError(str(error)) from error
         return folder
 
 
@@ -79,16 +83,15 @@ def load_run(folder: Path) -> Run:
         spec = load_spec(folder / SPEC)
     except LsfError as error:
         problem = str(error)
-    held = is_held(folder)  # read before the result: a run that ends in between has one
+    if is_held(folder):  # what an earlier attempt came to stays there until a resumed one takes its first step
+        state = RunState.RUNNING if (folder / METRICS).exists() else RunState.QUEUED
+        return Run(folder, folder.name, spec, state, None, problem)
     try:
         result = load_result(folder / RESULT) if (folder / RESULT).exists() else None
     except LsfError as error:
         return Run(folder, folder.name, spec, RunState.FAILED, None, str(error))
     if result is not None:
         return Run(folder, folder.name, spec, result.state, result, problem or result.reason)
-    if held:
-        state = RunState.RUNNING if (folder / METRICS).exists() else RunState.QUEUED
-        return Run(folder, folder.name, spec, state, None, problem)
     step = checkpoint_step(folder)
     ended = "Its process ended before the run did; " + (
         "it can be resumed from its start." if step is None else f"it can be resumed from step {step}."
@@ -144,19 +147,19 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def trim_metrics(folder: Path, step: int | None) -> None:
-    """Take back the logged rows after a step, since the run goes on from there; None takes back all.
+def take_up(folder: Path, step: int | None) -> None:
+    """Take back the rows logged after a step, and an earlier result, since the run goes on from there; None: all rows.
 
     Raises:
         RunError: the disk does not take it.
     """
     kept = [] if step is None else [row for row in read_metrics(folder) if row["step"] <= step]
-    place = folder / METRICS
-    if not kept:
-        place.unlink(missing_ok=True)
-        return
     try:
-        write_text(place, "".join(json.dumps(row) + "\n" for row in kept))
+        (folder / RESULT).unlink(missing_ok=True)
+        if kept:
+            write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
+        else:
+            (folder / METRICS).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"Cannot write the metrics of {folder.name}: {error.strerror or error}.") from error
 
@@ -169,7 +172,10 @@ def can_resume(run: Run) -> bool:
 
 
 def reopen_run(folder: Path) -> RunSpec:
-    """Hold a run that ended early and make it one that goes on; return what it was asked.
+    """Hold a run that ended early, so that it can go on; return what it was asked.
+
+    What it came to until now stays on disk until the first new step, so that an attempt that comes to nothing costs
+    nothing.
 
     Raises:
         RunError: there is no such run, its spec cannot be read, it succeeded, was discarded, or a process holds it.
@@ -183,16 +189,21 @@ def reopen_run(folder: Path) -> RunSpec:
         raise RunError(f"The run {run.id} has succeeded; there is nothing to resume.")
     if run.result is not None and not run.result.kept:
         raise RunError(f"The run {run.id} was discarded; start it again with --spec {folder / SPEC}.")
-    hold(folder)
-    (folder / RESULT).unlink(missing_ok=True)
+    if not hold(folder):
+        raise RunError(f"The run {run.id} is being resumed already.")
     return run.spec
+
+
+def has_begun(folder: Path) -> bool:
+    """Say whether a run has left anything that would be lost if it were discarded: rows, a result, a checkpoint."""
+    return (folder / METRICS).exists() or (folder / RESULT).exists() or checkpoint_step(folder) is not None
 
 
 def delete_run(folder: Path) -> None:
     """Remove a run's folder.
 
     Raises:
-        RunError: it does not exist, is not a run, or a process holds it.
+        RunError: it does not exist, is not a run, a process holds it, or the disk does not let go of it.
     """
     if not folder.is_dir():
         raise RunError(f"There is no run folder {folder}.")
@@ -200,4 +211,7 @@ def delete_run(folder: Path) -> None:
         raise RunError(f"{folder} is not a run folder: it has neither {SPEC} nor {RESULT}.")
     if is_held(folder):
         raise RunError(f"The run {folder.name} is still queued or running; stop it first.")
-    shutil.rmtree(folder)
+    try:
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise RunError(f"Cannot delete the run {folder.name}: {error.strerror or error}.") from error

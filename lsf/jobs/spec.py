@@ -13,6 +13,10 @@ from lsf.files import read_json, write_json
 from lsf.training.catalogue import CATALOGUE, describe, options_of
 
 SCHEMA_VERSION = 1
+REPORTERS = ("tensorboard", "mlflow", "wandb")
+"""Packages that transformers can send the metrics to; none comes with lsf."""
+ROLES = ("choice", "manual", "full", "first", "middle", "last", "random")
+"""What a run can stand for in a comparison, in the order in which such runs are listed."""
 METHODS_OWN: Any = "the method's own"
 """Stands for the method's default rate until the spec is made; a spec itself holds the number, or None for a search."""
 
@@ -27,7 +31,7 @@ class RunSpec:
     """`lesson:NAME`, a local file, or `hub:NAME[:CONFIG][:SPLIT]`."""
     plan: Plan
     """Which blocks and modules are tuned."""
-    role: str = setting("choice", "what it stands for in a comparison: choice, full, first, last, random, manual")
+    role: str = setting("choice", "what it stands for in a comparison", choices=ROLES)
     prompt_template: str | None = setting(None, "prompt from any columns, for example 'Question: {question}'")
     completion_template: str | None = setting(None, "completion from any columns, for example ' {answer}'")
     method: str = setting("full", "how the planned blocks are tuned", choices=tuple(CATALOGUE))
@@ -60,9 +64,7 @@ class RunSpec:
         None, "steps between two checkpoints, besides those by time", low=1, high=1_000_000
     )
     checkpoint_seconds: float = setting(60.0, "seconds between two checkpoints", low=0.0, high=1e9)
-    report_to: str = setting(
-        "none", "where transformers sends the metrics too", choices=("none", "tensorboard", "mlflow", "wandb")
-    )
+    report_to: str = setting("none", "where transformers sends the metrics too", choices=("none", *REPORTERS))
     max_length: int | None = setting(
         None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
     )

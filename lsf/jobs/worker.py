@@ -1,4 +1,4 @@
-"""A queue and one thread per device that works through it; whoever asks gets frozen snapshots.
+"""A queue and one thread that works through it; whoever asks gets frozen snapshots.
 
 No torch and no streamlit: a job is a function of a `Report`. A page may close, a second tab may look on: the worker
 belongs to the process. Only the owner of a job may stop it.
@@ -19,6 +19,7 @@ from lsf.errors import BadInputError, LsfError, RunPausedError
 from lsf.jobs.holding import LOG, explain, finish, hold, record_failure, release
 from lsf.jobs.job import JobState, JobView, Report
 from lsf.jobs.result import RunResult, RunState
+from lsf.jobs.runs import has_begun
 
 KEPT_JOBS = 64
 """Ended jobs remembered by a worker; the oldest are forgotten first."""
@@ -58,7 +59,7 @@ class Worker:
         """Put a job at the end of the queue.
 
         Args:
-            kind: load, analyze or tune.
+            kind: what sort of work it is, such as load, analyze or tune.
             title: what a person reads.
             work: called in the worker's thread; a run ends by it or it raises. It is let go of afterwards.
             owner: who may stop it; empty means anybody.
@@ -220,7 +221,7 @@ def _work(job: _Job) -> tuple[JobState, Any, str | None]:
 
 
 def _cancel_run(folder: Path) -> None:
-    if folder.is_dir():
+    if folder.is_dir() and not has_begun(folder):  # what waits to be resumed can still be
         finish(folder, RunResult(RunState.CANCELLED, "Cancelled while it waited in the queue."))
     else:
         release(folder)

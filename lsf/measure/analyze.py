@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lsf.analysis.builder import AnalysisBuilder
+from lsf.analysis.columns import examples_for_sample
 from lsf.analysis.criteria import CRITERIA, Need
 from lsf.analysis.result import Analysis, DataInfo, Timing
 from lsf.analysis.settings import AnalysisSettings
@@ -69,7 +70,8 @@ def analyze(
     batches = make_batches(
         encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device, MOST_PADDING
     )
-    builder = _builder(loaded, task, settings, encoding, len(rows))
+    sampled = examples_for_sample(batch.examples for batch in batches) if "states" in needs else 0
+    builder = _builder(loaded, task, settings, encoding, len(rows), sampled)
     clock = _Clock(started)
     batches = batches[: _forward(loaded, batches, settings, needs, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
@@ -192,7 +194,7 @@ def _beyond_forward(
 
 
 def _builder(
-    loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, n_rows: int
+    loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, n_rows: int, sampled: int
 ) -> AnalysisBuilder:
     split = settings.split
     if split == "auto":
@@ -220,4 +222,5 @@ def _builder(
         criteria=settings.criteria,
         seed=settings.seed,
         environment=environment(gpu),
+        sampled=sampled,
     )

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from lsf.analysis.result import ModelInfo
-from lsf.errors import ModelError, OutOfMemoryError
+from lsf.errors import ModelError, OutOfMemoryError, first_line
 from lsf.measure.allocation import keep_freed_memory
 from lsf.measure.anatomy import Anatomy, resolve, self_check
 from lsf.measure.devices import Device, choose_device
@@ -124,7 +124,7 @@ def _load_weights(source: ModelSource, dtype: torch.dtype, device: Device, sprea
             "take a smaller model, bfloat16 or another device."
         ) from None
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        raise ModelError(f"{source.name} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"{source.name} cannot be loaded: {first_line(error)}") from error
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
@@ -149,7 +149,7 @@ def _load_tokenizer(source: ModelSource) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"The tokenizer of {source.name} cannot be loaded: {str(error).splitlines()[0]}") from error
+        raise ModelError(f"The tokenizer of {source.name} cannot be loaded: {first_line(error)}") from error
 
 
 def _check_weights(source: ModelSource, model: Any, anatomy: Anatomy, tokenizer: Any) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lsf.errors import RunError
-from lsf.jobs.checkpoints import CHECKPOINTS, Checkpoint, Keeper, latest_checkpoint
+from lsf.jobs.checkpoints import Checkpoint, Keeper, latest_checkpoint
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
@@ -116,7 +116,7 @@ def _attempt(ground: Ground, micro: int) -> Attempt:
                 model,
                 rows,
                 replace(ground.settings, micro_batch=micro),
-                ground.folder / CHECKPOINTS,
+                ground.folder,
                 ground.log.watch,
                 ground.stop,
                 keeper,

@@ -77,4 +77,4 @@ def sampled(rows: tuple[EncodedExample, ...]) -> list[EncodedExample]:
 
 def answers_of(model: Any, loaded: LoadedModel, rows: tuple[EncodedExample, ...]) -> list[str]:
     """Return a model's greedy answers to the sampled rows."""
-    return [answer(model, loaded.tokenizer, row, loaded.info.dtype) for row in sampled(rows)]
+    return [answer(model, loaded.tokenizer, row, loaded.context, loaded.info.dtype) for row in sampled(rows)]

@@ -160,7 +160,9 @@ class _Work:
 
     def tuned(self, method: str, d: int, rate: float, seed: int) -> Try:
         """Tune once, and read all three splits."""
-        self.report.progress(self.done, None, f"{method}, d = {d:,}, rate {rate:g}, seed {seed}")
+        self.report.progress(
+            self.done, None, f"tuning {self.done + 1}: {method}, d = {d:,}, rate {rate:g}, seed {seed}"
+        )
         self.check()
         settings, rows, started = self.settings, self.material, time.perf_counter()
         given = {} if method == "full" else {"d": d, "projection": settings.projection}

@@ -64,15 +64,16 @@ def evaluate(
 
 
 @torch.no_grad()
-def answer(model: Any, tokenizer: Any, row: EncodedExample, base_dtype: str = "float32") -> str:
+def answer(model: Any, tokenizer: Any, row: EncodedExample, context: int, base_dtype: str = "float32") -> str:
     """Return what a model writes after an example's prompt, greedily, at most a few tokens more than a short target.
 
-    The text is cut at end-of-text; special tokens are left out.
+    The text is cut at end-of-text, and where the model's context ends; special tokens are left out.
     """
+    n_new = min(row.n_completion + SPARE_TOKENS, LONGEST_ANSWER, context - row.n_prompt)
     device = model.get_input_embeddings().weight.device
     prompt = torch.tensor([row.ids[: row.n_prompt]], device=device)
     with held_still(model), autocasting(model, base_dtype):
-        ids = generate(model, prompt, min(row.n_completion + SPARE_TOKENS, LONGEST_ANSWER), tokenizer.eos_token_id)
+        ids = generate(model, prompt, n_new, tokenizer.eos_token_id)
     given = tokenizer.decode(prompt[0], skip_special_tokens=True)
     return tokenizer.decode(ids[0], skip_special_tokens=True).removeprefix(given)
 

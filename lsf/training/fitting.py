@@ -67,7 +67,7 @@ def fit(
         model: a prepared model of its own (lsf.training.methods).
         rows: training rows, end-of-text appended.
         settings: of the loop.
-        folder: where Trainer may keep its files.
+        folder: where Trainer may keep its files: what `report_to` writes there, such as TensorBoard's `runs`.
         watch: called after each logged step with what is known; it may raise to end the loop.
         stop: asked after each step.
         keeper: writes checkpoints; None writes none.

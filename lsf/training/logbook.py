@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lsf.jobs.holding import Ending
-from lsf.jobs.runs import append_metrics, trim_metrics
+from lsf.jobs.runs import append_metrics, take_up
 from lsf.jobs.spec import RunSpec
 from lsf.reporting import Reporter
 from lsf.training.evaluation import evaluate, spread_out
@@ -53,7 +53,7 @@ class Logbook:
     def begin(self, model: Any, step: int | None) -> None:
         """Log the reading before the first step, or go on after `step`."""
         self._model = model
-        trim_metrics(self._folder, step)
+        take_up(self._folder, step)
         if step is None:
             self._due = 0
             self._log({"step": 0, "loss": None, "learning_rate": None, "tokens": 0, "seconds": 0.0})

@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from accelerate import PartialState
@@ -30,23 +31,26 @@ def wait_for_all() -> None:
         PartialState().wait_for_everyone()
 
 
-def agreed_folder(make: Callable[[], Path], on_cpu: bool) -> tuple[Path, Path]:
+@contextmanager
+def agreed_folder(make: Callable[[], Path], on_cpu: bool) -> Iterator[tuple[Path, Path]]:
     """Let the first process make the run folder, and tell the others where it is.
 
     Args:
         make: makes it; called in the first process only.
         on_cpu: whether the run is on the CPU: the processes then talk by gloo.
 
-    Returns:
+    Yields:
         The folder this process writes to, and the run folder, where checkpoints go. In the first process they are the
-        same; the others write to a folder of their own that is thrown away, so that every file has one writer.
+        same; the others write to a folder of their own that is thrown away after the `with`, so that every file has
+        one writer.
 
     Raises:
         BadInputError: the launcher was asked for FSDP on CPUs, where it would run DDP without a word.
     """
     if n_processes() == 1:
         folder = make()
-        return folder, folder
+        yield folder, folder
+        return
     state = PartialState(cpu=on_cpu)
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and state.distributed_type is DistributedType.MULTI_CPU:
         raise BadInputError(
@@ -57,7 +61,8 @@ def agreed_folder(make: Callable[[], Path], on_cpu: bool) -> tuple[Path, Path]:
     run = Path(str(named[0]))
     state.wait_for_everyone()
     if launched_rank() == 0:
-        return run, run
-    own = Path(tempfile.mkdtemp(prefix="lsf-process-"))
-    write_bytes(own / SPEC, (run / SPEC).read_bytes())
-    return own, run
+        yield run, run
+        return
+    with tempfile.TemporaryDirectory(prefix="lsf-process-") as own:
+        write_bytes(Path(own) / SPEC, (run / SPEC).read_bytes())
+        yield Path(own), run

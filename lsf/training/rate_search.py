@@ -77,7 +77,7 @@ def find_rate(
     if not material.validation:
         raise DataError("The search for a learning rate needs validation examples and the data has none; give a rate.")
     started, steps = time.perf_counter(), trial_steps(settings.steps)
-    short = replace(settings, steps=steps, warmup_steps=min(settings.warmup_steps, steps // 2))
+    short = replace(settings, steps=steps, warmup_steps=min(settings.warmup_steps, steps // 2), report_to="none")
     losses: dict[float, float] = {}
     rates = list(first_rates(spec.method))
     while rates:

@@ -80,6 +80,8 @@ def tune(
         try:
             result = work.carry_out(ending)
         except _StoppedEarly:
+            if work.report.stop == "keep" and latest_checkpoint(work.shared) is not None:
+                raise RunPausedError("Stopped before it went on; it can be resumed.") from None
             steps = ending.known.steps
             reason = f"Stopped after {steps} of {work.steps} steps and discarded." if steps else "Stopped at its start."
             result = replace(ending.known, state=RunState.CANCELLED, reason=reason, after=None)
@@ -170,6 +172,7 @@ class _Tuning:
             weight_decay=spec.weight_decay,
             seed=spec.seed,
             base_dtype=self.loaded.info.dtype,
+            report_to=spec.report_to,
         )
         if spec.learning_rate is not None:
             return settings

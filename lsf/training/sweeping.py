@@ -28,7 +28,7 @@ from lsf.training.methods import METHODS, Scene
 
 FIRST_RATES = (1e-3, 3e-3, 1e-2)
 """Tried for every plan; further ones outwards while the best is at an edge."""
-LADDER = (1e-5, 3e-5, 1e-4, 3e-4, *FIRST_RATES, 3e-2, 1e-1)
+SWEPT_RATES = (1e-5, 3e-5, 1e-4, 3e-4, *FIRST_RATES, 3e-2, 1e-1)
 """Every rate that may be tried."""
 EVALUATION_BATCH = 64
 """Examples per forward pass of an evaluation."""
@@ -133,7 +133,7 @@ class _Sweeping:
                 found[rate] = None
             one = found[rate]
             losses[rate] = math.inf if one is None else one.validation
-            rates += [] if rates or (further := outwards(losses, LADDER)) is None else [further]
+            rates += [] if rates or (further := outwards(losses, SWEPT_RATES)) is None else [further]
         best = min(losses, key=lambda rate: losses[rate])
         if (tried := found[best]) is None:
             raise DivergedError(f"No learning rate from {min(found):g} to {max(found):g} keeps the loss finite.")

@@ -197,6 +197,7 @@ def training_arguments(settings: FitSettings, folder: Path, device_type: str) ->
         dataloader_pin_memory=device_type == "cuda",
         remove_unused_columns=False,
         report_to=settings.report_to,
+        run_name=folder.name,
         disable_tqdm=True,
         ddp_find_unused_parameters=False,
     )

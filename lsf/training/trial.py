@@ -1,7 +1,7 @@
 """One run tried out without a step: what can be counted, and what passes over its longest examples tell."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice
 from statistics import median
 from typing import Any
@@ -16,7 +16,7 @@ from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
 from lsf.training.batches import training_order
 from lsf.training.caching import blocks_of, decide, expected_bytes, prefix_depth
-from lsf.training.catalogue import options_of
+from lsf.training.catalogue import CATALOGUE, options_of
 from lsf.training.checkpointing import recomputed
 from lsf.training.dry_step import peak_of_pass, time_pass
 from lsf.training.footprint import RUN_SHARE, Forecast, Parts, verdict
@@ -26,11 +26,6 @@ from lsf.training.methods import METHODS, Scene
 
 BATCHES_LOOKED_AT = 200
 """The first so many batches tell how long the median one is."""
-STAND_INS = {"fish": "random_mask", "lt_sft": "full"}
-"""Methods that search the data for what they tune: another that steps alike is tried instead."""
-DENSE_FIRST = {"fish": 4, "lt_sft": TUNED_BYTES - 4}
-"""They need most while they search: values and gradients of whole blocks, and so many bytes per value beside them (sums
-of squares; AdamW's moments)."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +66,8 @@ class Trial:
         self.options = options_of(spec.method, spec.options)
         self.trainable = METHODS[spec.method].count(loaded, spec.plan, self.options)
         self.dense: int | None = None
-        if spec.method in DENSE_FIRST:  # such a method tunes blocks alone
+        self.search = METHODS[spec.method].search
+        if self.search is not None:  # such a method tunes blocks alone, and needs most while it searches
             blocks = Plan(spec.plan.model, spec.plan.n_blocks, spec.plan.blocks)
             self.dense = METHODS["full"].count(loaded, blocks, None)
         visits = material.steps * spec.batch_size
@@ -107,7 +103,7 @@ class Trial:
         return Parts(
             own_weights=own if self.dense is None else max(own, 4 * count),
             gradients=4 * count,
-            optimizer=DENSE_FIRST.get(self.spec.method, TUNED_BYTES - 4) * count,
+            optimizer=(TUNED_BYTES - 4 if self.search is None else self.search.bytes_per_value) * count,
             activations=passes.activations,
             cache=expected_bytes(self.material.train, info.width, info.dtype) if cached else 0,
         )
@@ -120,7 +116,7 @@ class Trial:
         longest = sorted(self.material.train, key=lambda row: -len(row.ids))
         rows = list(islice(cycle(longest), self.micro))  # batches are full, also where the data is smaller than one
         self.check()
-        model = METHODS[STAND_INS.get(spec.method, spec.method)].prepare(loaded, spec.plan, self._scene())
+        model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
         own, dense = _own_bytes(model, loaded), _whole_gradients(model, loaded, spec)
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
             one = self._activations(model, rows[:1])
@@ -145,10 +141,16 @@ class Trial:
         gradients = sum(value.grad.nbytes for value in wanted if value.grad is not None)
         return max(0, peak + there - gradients)
 
+    @property
+    def _tried(self) -> str:
+        """The method that is tried."""
+        return self.spec.method if self.search is None else self.search.stand_in
+
     def _scene(self) -> Scene:
-        name = STAND_INS.get(self.spec.method, self.spec.method)
-        given = {"fraction": self.options.fraction} if name == "random_mask" else {}
-        options = self.options if name == self.spec.method else options_of(name, given)
+        options = self.options
+        if self.search is not None:
+            known, asked = fields(CATALOGUE[self._tried].options), asdict(self.options)
+            options = options_of(self._tried, {one.name: asked[one.name] for one in known if one.name in asked})
         return Scene(options, self.material.train, self.spec.seed, self.spec.batch_size, self.loaded.info.dtype)
 
     def _median_tokens(self) -> float:
@@ -190,9 +192,13 @@ def _own_bytes(model: Any, loaded: LoadedModel) -> int:
 
 
 def _whole_gradients(model: Any, loaded: LoadedModel, spec: RunSpec) -> bool:
-    """Say whether the backward pass computes gradients of whole matrices of the planned blocks."""
-    blocks = blocks_of(model, loaded)
-    modules: list[Any] = [module for block in spec.plan.blocks for module in blocks[block].modules()]
-    with torch.enable_grad():
-        weights = [weight for module in modules if isinstance(weight := getattr(module, "weight", None), torch.Tensor)]
-    return any(weight.requires_grad and weight.numel() >= loaded.info.width**2 for weight in weights)
+    """Say whether the backward pass computes gradients of whole matrices of the planned blocks: of the base's own."""
+    own, base = blocks_of(model, loaded), blocks_of(loaded.model, loaded)
+    matrices: list[Any] = [
+        own[block].get_submodule(name)
+        for block in spec.plan.blocks
+        for name, module in base[block].named_modules()
+        if isinstance(weight := getattr(module, "weight", None), torch.Tensor) and weight.ndim > 1
+    ]
+    with torch.enable_grad():  # the weight of a parametrized module is computed from what is tuned
+        return any(module.weight.requires_grad for module in matrices)

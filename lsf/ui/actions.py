@@ -81,12 +81,12 @@ def go_on_buttons(here: Session, run: Run) -> None:
         if st.button(label, icon=":material/resume:", key=f"resume-{run.id}"):
             with guard():
                 resume_run(here, run)
-            st.rerun()
+                st.rerun()
         smaller = smaller_spec(run.spec) if run.result and run.result.failure == "OutOfMemoryError" else None
         if smaller and st.button(f"Try {smaller[1]}", icon=":material/compress:", key=f"smaller-{run.id}"):
             with guard():
                 start_runs(here, source_of(run.spec), smaller[0], ())
-            st.rerun()
+                st.rerun()
 
 
 def stop_buttons(here: Session, view: JobView) -> None:
@@ -105,4 +105,4 @@ def stop_buttons(here: Session, view: JobView) -> None:
             if st.button(label, icon=icon, type=kind, key=f"stop-{view.id}-{kept}", disabled=view.stopping):
                 with guard():
                     bench().worker.stop(view.id, here.owner, keep=kept)
-                st.rerun(scope="fragment")
+                    st.rerun(scope="fragment")

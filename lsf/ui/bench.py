@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,14 @@ class Bench:
         self.worker = Worker("bench")
         self._shelf: Any = None
         self._warm: str | None = None
+        self._first = threading.Lock()
         atexit.register(self.worker.close)  # SIGTERM and Ctrl-C end the server in an orderly way: runs pause
 
     def warm_up(self) -> None:
         """Import torch and look for devices in the background; only the first call does anything."""
-        if self._warm is None:
-            self._warm = self.worker.submit(WARM_UP, "getting ready", self._get_ready)
+        with self._first:
+            if self._warm is None:
+                self._warm = self.worker.submit(WARM_UP, "getting ready", self._get_ready)
 
     @property
     def ready(self) -> bool:

@@ -8,6 +8,7 @@ import streamlit as st
 
 from lsf.data.tables import MAX_BYTES, READERS, read_table
 from lsf.data.task import Task
+from lsf.files import write_bytes
 from lsf.ui.bench import runs_folder
 from lsf.ui.guard import attempt, guard
 from lsf.ui.work import Source
@@ -86,7 +87,7 @@ def _keep(name: str, content: bytes) -> Path:
     path = folder / Path(name).name
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_bytes(path, content)
     return path
 
 

@@ -1,19 +1,24 @@
 """Intrinsic dimension on a page: what is searched, the live curve, and what was measured before."""
 
+import secrets
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from lsf.analysis.plan import Plan, full_plan
 from lsf.bundled.dimension import along_pretraining, over_blocks, over_lessons
+from lsf.errors import LsfError
 from lsf.figures.dimension import draw_gap, draw_study
 from lsf.figures.dimension_tasks import draw_blocks, draw_progress, draw_tasks, published_table
-from lsf.jobs.dimensions import ASKED, DimensionSettings, Study
+from lsf.jobs.dimensions import ASKED, DimensionSettings, Study, load_study
 from lsf.jobs.job import JobView, Report
+from lsf.reporting import Stop
 from lsf.ui.actions import stop_buttons
-from lsf.ui.bench import Bench, bench
+from lsf.ui.bench import Bench, bench, runs_folder
 from lsf.ui.forms import setting_input
 from lsf.ui.guard import guard
 from lsf.ui.panels import progress, show
@@ -22,7 +27,9 @@ from lsf.ui.state import Session
 from lsf.ui.work import Source
 
 KIND = "dimension"
-METHOD_WORDS = {"said": "SAID, a scale per block", "did": "DID, without"}
+METHOD_WORDS = {"said": "SAID, with a scale per block", "did": "DID, without scales"}
+STUDIES = "dimension"
+"""Folder among the runs in which studies are kept."""
 WHOLE, CHOSEN = "Whole model", "Chosen blocks"
 MAIN = ("projection", "seeds", "steps")
 MORE = ("low", "high", "bisections", "rates", "share", "batch_size")
@@ -49,13 +56,46 @@ def study_work(shared: Bench, asked: Asked) -> Callable[[Report], Study]:
         from lsf.training.dimension import study_dimension  # noqa: PLC0415 - imports torch
 
         source = asked.source
+        file = runs_folder() / STUDIES / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
         report.progress(0, None, f"loading {source.model}")
         task = source.load_task()
         loaded = shared.shelf().load(source.model, source.dtype, source.device)
         plan = asked.plan or full_plan(loaded.info.name, loaded.info.n_blocks)
-        return study_dimension(loaded, task, plan, asked.settings, report, asked.methods)
+        study = study_dimension(loaded, task, plan, asked.settings, _Kept(report, file), asked.methods)
+        study.save(file)
+        return study
 
     return work
+
+
+class _Kept:
+    """A job's report that writes every partial study to its file too."""
+
+    def __init__(self, report: Report, file: Path) -> None:
+        self._report, self._file = report, file
+        self.progress = report.progress
+
+    @property
+    def stop(self) -> Stop | None:
+        return self._report.stop
+
+    def partial(self, value: Study) -> None:
+        value.save(self._file)
+        self._report.partial(value)
+
+
+def kept_studies(source: Source) -> list[Study]:
+    """Return the studies of a model and data that are on disk, newest first; what cannot be read is left out."""
+    found = []
+    for file in sorted((runs_folder() / STUDIES).glob("*.json"), reverse=True):
+        try:
+            study = load_study(file)
+        except LsfError:
+            continue
+        if (study.model, study.data) == (source.model, source.data):
+            found.append(study)
+    return found
 
 
 def draw_form(here: Session, source: Source, plan: Plan | None) -> None:
@@ -73,8 +113,15 @@ def draw_form(here: Session, source: Source, plan: Plan | None) -> None:
                 persist_state="session",
             )
             places = [WHOLE] if plan is None else [WHOLE, CHOSEN]
+            words = "Blocks chosen on the page Choose can be searched alone." if plan is None else None
             place = st.segmented_control(
-                "May move", places, default=WHOLE, required=True, key="dimension-place", persist_state="session"
+                "May move",
+                places,
+                default=WHOLE,
+                required=True,
+                key="dimension-place",
+                persist_state="session",
+                help=words,
             )
         values = _settings()
         chosen = plan if place == CHOSEN else None
@@ -107,19 +154,27 @@ def start(here: Session, asked: Asked) -> None:
     shared.worker.submit(KIND, title, study_work(shared, asked), here.owner)
 
 
-def draw_latest(here: Session, views: Sequence[JobView]) -> None:
-    """Draw the newest study, finished or not; called again and again while it runs."""
+def draw_latest(here: Session, source: Source, views: Sequence[JobView]) -> None:
+    """Draw the studies of a model and data, the newest first seen; called again and again while one runs."""
     for view in views:
         if view.active:
             with st.container(border=True):
                 progress(view)
                 stop_buttons(here, view)
-        elif view.error:
-            st.error(f"{view.title}: {view.error}", icon=":material/error:")
-    studies = [found for view in views if isinstance(found := view.result or view.partial, Study)]
+    last = views[-1] if views else None
+    if last is not None and last.error and last.owner == here.owner:
+        st.error(f"{last.title}: {last.error}", icon=":material/error:")
+    running = [one for view in views if view.active and isinstance(one := view.partial, Study)]
+    now = [one for one in running if (one.model, one.data) == (source.model, source.data)]
+    studies = now + [one for one in kept_studies(source) if one not in now]
     if not studies:
         return
-    study = studies[-1]
+    names = [_study_words(study, study in now) for study in studies]
+    name = names[0]
+    if len(studies) > 1:
+        name = st.selectbox("Studies of this model and data", names, key="dimension-study") or name
+    study = studies[names.index(name)] if name in names else studies[0]
+    st.caption(_study_words(study, study in now))
     show(
         draw_study(study),
         "study",
@@ -134,6 +189,17 @@ def draw_latest(here: Session, views: Sequence[JobView]) -> None:
             f"{study.n_train:,} training examples, the shape of the bound O(sqrt(d / m)); its factor is not known, and "
             "above 1 it says nothing.",
         )
+
+
+def _study_words(study: Study, running: bool) -> str:
+    settings = study.settings
+    where = "whole model" if study.plan.is_full else study.plan.label
+    seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else "one seed"
+    loop = f"{settings.steps} steps of {settings.batch_size}"
+    ended = (
+        "still going on" if running else ", ".join(f"{m} {study.told(m)}" for m in ASKED if study.of(m)) or "no point"
+    )
+    return f"{where}, {settings.projection}, {loop}, {seeds}: {ended}"
 
 
 def draw_measured() -> None:

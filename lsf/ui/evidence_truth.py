@@ -7,13 +7,14 @@ from lsf.compare.verdicts import verdicts
 from lsf.figures.criteria import measured_scores
 from lsf.figures.sweeps import METRIC_WORDS
 from lsf.jobs.job import JobState, JobView
+from lsf.jobs.sweep import NOT_YET
 from lsf.ui.actions import stop_buttons
 from lsf.ui.bench import bench
 from lsf.ui.evidence_panels import not_decided, sweep_pictures, verdict_table
 from lsf.ui.panels import empty, progress
 from lsf.ui.polling import follow
 from lsf.ui.run_settings import usual_steps
-from lsf.ui.state import Session, analysed
+from lsf.ui.state import Session, analysed, session
 from lsf.ui.sweep_work import Swept, sweep_work
 from lsf.ui.work import Analysed, Source
 
@@ -72,8 +73,6 @@ def _start(here: Session, source: Source) -> None:
 
 
 def _watch(views: tuple[JobView, ...]) -> None:
-    from lsf.ui.state import session  # noqa: PLC0415 - the fragment runs alone; the record is asked for anew
-
     for view in views:
         progress(view)
         stop_buttons(session(), view)
@@ -82,7 +81,7 @@ def _watch(views: tuple[JobView, ...]) -> None:
 def _judge(found: Analysed, swept: Swept) -> None:
     sweep = swept.sweep
     for cell in sweep.missing:
-        if cell.reason != "not measured yet":
+        if cell.reason != NOT_YET:
             st.warning(f"Missing, and not filled in: blocks {cell.plan}, seed {cell.seed}. {cell.reason}")
     seeds = complete_seeds(sweep)
     if seeds < 1:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from lsf.jobs.job import JobView
+from lsf.jobs.job import JobState, JobView
 from lsf.ui.bench import WARM_UP, Bench, bench
 from lsf.ui.guard import guard
 from lsf.ui.live import send_plotly
@@ -133,6 +133,9 @@ def _unload(shared: Bench, here: Session, name: str) -> None:
     job = shared.worker.submit("unload", "unloading the model", unload_work(shared), here.owner)
     view = shared.worker.wait(job, UNLOAD_SECONDS)
     after = free()
+    if view.state is not JobState.SUCCEEDED:
+        st.error(view.error or "The worker is busy; the model is unloaded once it is done.", icon=":material/error:")
+        return
     told = f"{size(view.result)} of weights returned"
     if before is not None and after is not None:
         told += f"; free on {name}: {size(before)} before, {size(after)} now"

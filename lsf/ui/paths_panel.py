@@ -32,6 +32,8 @@ def analysis_facts(analysis: Analysis) -> str:
         parts.append(f"{data.n_dropped:,} too long and left out")
     if data.kernel_examples is not None and data.kernel_examples < data.n_examples:
         parts.append(f"tangent kernels of the first {data.kernel_examples:,}")
+    if data.sampled_positions is not None and data.sampled_positions < data.n_positions:
+        parts.append(f"likeness (cka) of the first {data.sampled_positions:,} positions")
     if data.settled:
         parts.append("stopped there, since the ranking had settled")
     if data.jittered:

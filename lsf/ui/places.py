@@ -9,33 +9,87 @@ import streamlit as st
 from lsf.analysis.plan import Plan
 from lsf.compare.pareto import non_dominated
 from lsf.compare.table import to_row
+from lsf.compare.warnings import found_states
+from lsf.errors import LsfError
 from lsf.figures.cell_front import draw_front
-from lsf.figures.cells import MEASURES, Cell
+from lsf.figures.cells import MEASURES, Cell, full_value, told
+from lsf.figures.palette import ROLES as MARKS
 from lsf.figures.places import draw_places
-from lsf.jobs.places import PLACES, WAYS, cell_of, grid_specs, missing, same_grid
+from lsf.jobs.controls import control_spec
+from lsf.jobs.places import PLACES, WAYS, cell_of, grid_specs, grids, missing, place_of, same_grid
 from lsf.jobs.queue import queue_runs
 from lsf.jobs.result import RunResult, RunState
-from lsf.jobs.runs import Run, list_runs
-from lsf.jobs.spec import RunSpec
-from lsf.training.catalogue import CATALOGUE
+from lsf.jobs.runs import Run, list_runs, read_metrics
+from lsf.jobs.spec import ROLES, RunSpec
+from lsf.training.catalogue import CATALOGUE, options_of
+from lsf.ui.actions import go_on_buttons
 from lsf.ui.bench import bench, runs_folder
 from lsf.ui.forms import setting_input
 from lsf.ui.guard import guard
 from lsf.ui.panels import amount, show, size
+from lsf.ui.planner import is_loaded
 from lsf.ui.run_panels import draw_curves_panel
 from lsf.ui.run_settings import usual_steps
 from lsf.ui.runs import command
 from lsf.ui.state import Session
-from lsf.ui.work import Source
+from lsf.ui.work import Source, source_of
 
 DEFAULT_WAYS = ("full", "lora", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "hiwi", "said")
 PLACE_WORDS = {"choice": "chosen plan", "full": "whole model", "last": "last blocks", "random": "random blocks"}
-PICKED = "places-picked"
+PICKED, OPENED, TAKEN_UP = "places-picked", "places-opened", "places-taken-up"
+BEATEN = 1.1
+"""Times full fine-tuning's exact match; a cell beyond it says that full's rate or steps do not suit it."""
 COSTS = ("tuning_seconds", "peak_memory_bytes", "stored_bytes", "latency_ratio", "forgetting")
+
+
+def draw_grids(here: Session, runs: Sequence[Run]) -> None:
+    """Offer the grids that are on disk."""
+    known = {run.id: run.spec for run in grids(runs) if run.spec is not None}
+    if not [name for name in known if name != here.grid]:
+        return
+    chosen = st.selectbox(
+        "Grids on disk",
+        list(known),
+        index=None,
+        format_func=lambda name: _grid_words(known[name]),
+        placeholder="Open one that was started before",
+        key="places-open",
+        label_visibility="collapsed",
+    )
+    if chosen is not None and chosen != st.session_state.get(OPENED):
+        here.grid = st.session_state[OPENED] = chosen
+        st.query_params["grid"] = chosen
+        st.rerun()
+    st.session_state[OPENED] = chosen
+
+
+def _grid_words(spec: RunSpec) -> str:
+    rates = "rates searched" if spec.learning_rate is None else "default rates"
+    data = spec.data.rstrip("/").rpartition("/")[2]
+    return f"{data} on {spec.model}: {spec.steps} steps of {spec.batch_size}, seed {spec.seed}, {rates}"
+
+
+def _take_up(here: Session, source: Source, runs: Sequence[Run]) -> None:
+    """Set the form as the grid that was opened has it; once, so that it can be changed."""
+    if here.grid is None or st.session_state.get(TAKEN_UP) == here.grid:
+        return
+    st.session_state[TAKEN_UP] = here.grid
+    own = next((run.spec for run in runs if run.id == here.grid and run.spec is not None), None)
+    if own is None or source_of(own) != source:
+        return
+    specs = [run.spec for run in same_grid(runs, own) if run.spec is not None]
+    roles = {"choice" if spec.role == "manual" else spec.role for spec in specs}
+    st.session_state[usual_steps(source.data, "places")[1]] = own.steps
+    st.session_state["places-batch_size"], st.session_state["places-seed"] = own.batch_size, own.seed
+    st.session_state["places-search"] = own.learning_rate is None
+    st.session_state["places-where"] = [place for place in PLACES if place in roles]
+    st.session_state["places-how"] = [name for name in WAYS if name in {spec.how for spec in specs}]
 
 
 def draw_form(here: Session, plan: Plan, source: Source) -> RunSpec:
     """Draw what the grid is made of and the button that queues it; return the spec that all its runs share."""
+    runs = list_runs(runs_folder())
+    _take_up(here, source, runs)
     with st.container(border=True):
         chosen = f"the chosen plan is **{plan.label}** of {plan.n_blocks}"
         st.markdown(f"**{source.model}** on **{source.data}**; {chosen}.")
@@ -70,11 +124,49 @@ def draw_form(here: Session, plan: Plan, source: Source) -> RunSpec:
                 "tries rates on the validation split first, which is counted apart.",
             )
         base = base_spec(plan, source, **values)
+        if search:
+            base = replace(base, learning_rate=None)
         with guard():
             wanted = grid_specs(base, places, [WAYS[name] for name in names], bool(search)) if places and names else ()
-            todo = missing(wanted, list_runs_of(base))
-            _start_button(here, source, todo, len(wanted))
+            possible, refused = apart(source, wanted)
+            _start_button(here, source, missing(possible, same_grid(runs, base)), len(possible))
+            for sentence in (*_needless(base, places), *refused):
+                st.caption(f":material/block: {sentence}")
+    draw_grids(here, runs)
     return base
+
+
+def _needless(base: RunSpec, places: Sequence[str]) -> list[str]:
+    """Say which places asked for have no cells of their own."""
+    seen: dict[str, str] = {}
+    told = []
+    for place in places:
+        plan = base.plan if place == "choice" else control_spec(base, place).plan
+        first = seen.setdefault(place_of(plan), place)
+        if first != place:
+            told.append(f"No cells of their own: {PLACE_WORDS[place]}, the same blocks as the {PLACE_WORDS[first]}.")
+    return told
+
+
+def apart(source: Source, specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[str]]:
+    """Return the specs that the loaded model can carry out, and why it cannot the others, a sentence per reason.
+
+    Where another model is in memory, or none, nothing is known, and a run that cannot be carried out says so itself.
+    """
+    loaded = bench().loaded() if is_loaded(source) else None
+    if loaded is None:
+        return list(specs), []
+    from lsf.training.methods import METHODS  # noqa: PLC0415 - torch, which a loaded model has imported
+
+    possible: list[RunSpec] = []
+    refused: dict[str, None] = {}
+    for spec in specs:
+        try:
+            METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
+            possible.append(spec)
+        except LsfError as error:
+            refused[str(error)] = None
+    return possible, list(refused)
 
 
 def _start_button(here: Session, source: Source, todo: Sequence[RunSpec], n_wanted: int) -> None:
@@ -87,6 +179,8 @@ def _start_button(here: Session, source: Source, todo: Sequence[RunSpec], n_want
     ):
         start_grid(here, source, todo)
         st.rerun()
+    if not n_wanted:
+        st.caption("Choose at least one place and one method.")
     if n_wanted > len(todo):
         st.caption(f"{n_wanted - len(todo)} of {n_wanted} cells are there already, or wait in the queue.")
 
@@ -107,13 +201,13 @@ def base_spec(plan: Plan, source: Source, **values: Any) -> RunSpec:
 
 
 def start_grid(here: Session, source: Source, specs: Sequence[RunSpec]) -> None:
-    """Queue the cells that are missing.
+    """Queue the cells that are missing, and name the grid in the address.
 
     Raises:
         RunError: a run folder cannot be made.
     """
     shared = bench()
-    queue_runs(
+    queued = queue_runs(
         shared.worker,
         runs_folder(),
         specs,
@@ -121,6 +215,9 @@ def start_grid(here: Session, source: Source, specs: Sequence[RunSpec]) -> None:
         task=source.load_task,
         owner=here.owner,
     )
+    chosen = [one for one, spec in zip(queued, specs, strict=True) if spec.role == "choice"]
+    here.grid = st.session_state[TAKEN_UP] = (chosen or queued)[0].folder.name
+    st.query_params["grid"] = here.grid
 
 
 def list_runs_of(base: RunSpec) -> tuple[Run, ...]:
@@ -128,29 +225,41 @@ def list_runs_of(base: RunSpec) -> tuple[Run, ...]:
     return same_grid(list_runs(runs_folder()), base)
 
 
-def cells_of(runs: Sequence[Run]) -> list[Cell]:
-    """Return the cells in the order of the form: places, then methods as the registry lists them."""
-    methods, roles = list(CATALOGUE), ("choice", "manual", "full", "first", "last", "random")
+def cells_of(runs: Sequence[Run], base: RunSpec) -> list[Cell]:
+    """Return the cells in the order of the form: places, then methods as the registry lists them.
+
+    Args:
+        runs: one per cell.
+        base: its plan is the one that is chosen now; a plan chosen earlier is one by hand.
+    """
+    methods, chosen = list(CATALOGUE), place_of(base.plan)
+
+    def role(spec: RunSpec) -> str:
+        if place_of(spec.plan) == chosen:
+            return "full" if spec.plan.is_full else "choice"
+        return "manual" if spec.role == "choice" else spec.role
 
     def place(run: Run) -> tuple[int, int, str]:
         assert run.spec is not None
-        return roles.index(run.spec.role), methods.index(run.spec.method), run.spec.how
+        return ROLES.index(role(run.spec)), methods.index(run.spec.method), run.spec.how
 
     found = []
     for run in sorted((run for run in runs if run.spec is not None), key=place):
         assert run.spec is not None
         where, how = cell_of(run.spec)
-        found.append(Cell(where, how, replace(to_row(run), method=how), run.spec.role))
+        kind = role(run.spec)
+        named = where if kind == "full" else f"{where} ({MARKS[kind].label})"
+        found.append(Cell(named, how, replace(to_row(run), method=how), kind))
     return found
 
 
-def draw_grid(base: RunSpec) -> None:
-    """Draw the grid, the trade-off and the picked run; called again and again while something runs."""
+def draw_grid(here: Session, base: RunSpec) -> None:
+    """Draw the grid, the picked run and the trade-off; called again and again while something runs."""
     runs = list_runs_of(base)
     if not runs:
         st.info("No cell of this grid has been started yet.", icon=":material/info:")
         return
-    cells = cells_of(runs)
+    cells = cells_of(runs, base)
     measure = st.segmented_control(
         "Shown",
         list(MEASURES),
@@ -167,13 +276,40 @@ def draw_grid(base: RunSpec) -> None:
         "that waits, runs or failed says so. Click a cell for its run.",
         on_click=pick,
     )
+    _draw_picked(here, runs)
+    _draw_cautions(cells, runs, base, measure)
     _draw_front(cells)
-    _draw_picked(runs)
 
 
 def pick(run: object) -> None:
     """Look at the run of a clicked cell."""
     st.session_state[PICKED] = None if run is None else str(run)
+
+
+def _draw_cautions(cells: Sequence[Cell], runs: Sequence[Run], base: RunSpec, measure: str) -> None:
+    """Say what makes this grid less comparable than it looks."""
+    exact = MEASURES["exact_match_after"]
+    full = full_value(cells, exact)
+    better = [cell for cell in cells if full is not None and (cell.value(exact) or 0.0) > BEATEN * full]
+    if base.learning_rate is not None and full is not None and better:
+        best = max(better, key=lambda cell: cell.value(exact) or 0.0)
+        st.warning(
+            f"Full fine-tuning of the whole model gets {told(full, exact)} at its default rate, {best.method} on "
+            f"{best.place} {told(best.value(exact), exact)}: the rate, or {base.steps} steps, do not suit it here, and "
+            "ratios to it say little. Search each cell's own learning rate.",
+            icon=":material/balance:",
+        )
+    elif base.learning_rate is not None:
+        st.caption(
+            f"Default rates and {base.steps} steps: methods that tune little are slower to learn; more steps, or a "
+            "search of each cell's own rate, show what they can do."
+        )
+    warm = sum(run.result is not None and found_states(run.result) for run in runs)
+    if measure == "tuning_seconds" and warm:
+        st.caption(
+            f"For {warm} of {len(runs)} cells the states below the tuned blocks were there from an earlier run; their "
+            "seconds leave out what computing them costs."
+        )
 
 
 def _draw_front(cells: Sequence[Cell]) -> None:
@@ -193,13 +329,13 @@ def _draw_front(cells: Sequence[Cell]) -> None:
     if not known:
         st.caption("No ended cell has this number.")
         return
-    values = [c.row.exact_match_after for c in known], [c.value(MEASURES[cost]) for c in known]
+    values = [c.row.exact_match_after for c in known], [c.apart(MEASURES[cost]) for c in known]
     front = [index for index, stands in enumerate(non_dominated(*values)) if stands]
     note = "Up is better, left is cheaper. Named: the cells that no other cell beats in both."
     show(draw_front(known, front, cost), f"places-front-{cost}", note, on_click=pick)
 
 
-def _draw_picked(runs: Sequence[Run]) -> None:
+def _draw_picked(here: Session, runs: Sequence[Run]) -> None:
     ids = {run.id: run for run in runs if run.spec is not None}
     if st.session_state.get(PICKED) not in ids:
         return
@@ -209,7 +345,8 @@ def _draw_picked(runs: Sequence[Run]) -> None:
     with st.container(border=True, key="places-run"):
         st.subheader(f"{how} on {where}", anchor=False)
         if run.problem:
-            st.error(run.problem, icon=":material/error:")
+            (st.error if run.state is RunState.FAILED else st.info)(run.problem, icon=":material/info:")
+        go_on_buttons(here, run)
         result = run.result
         if result is not None and result.after is not None:
             rate = "unknown" if result.learning_rate is None else f"{result.learning_rate:.2g}"
@@ -217,7 +354,7 @@ def _draw_picked(runs: Sequence[Run]) -> None:
                 f"{amount(result.trainable_params)} values tuned at rate {rate}; {size(result.stored_bytes)} stored; "
                 f"a forward pass takes {_latency(result)} of the base's time."
             )
-        if run.state in (RunState.RUNNING, *_ENDED):
+        if read_metrics(run.folder):
             draw_curves_panel([run])
         st.code(command(run.spec), language="bash")
         if st.button("Look at this run", icon=":material/visibility:", key="places-look"):
@@ -228,9 +365,6 @@ def _latency(result: RunResult) -> str:
     if result.latency_ratio is None or result.latency_low is None or result.latency_high is None:
         return "an unknown share"
     return f"{result.latency_ratio:.3f} (95 %: {result.latency_low:.3f} to {result.latency_high:.3f})"
-
-
-_ENDED = (RunState.SUCCEEDED, RunState.CANCELLED, RunState.FAILED, RunState.INTERRUPTED)
 
 
 def _meanings() -> str:

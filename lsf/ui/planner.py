@@ -11,7 +11,7 @@ from lsf.figures.memory import Need, draw_memory
 from lsf.jobs.job import JobState, JobView
 from lsf.jobs.spec import RunSpec
 from lsf.training.footprint import PART_WORDS, RUN_SHARE, Forecast
-from lsf.ui.bench import bench
+from lsf.ui.bench import WARM_UP, bench
 from lsf.ui.panels import amount, duration, show
 from lsf.ui.polling import follow
 from lsf.ui.state import Session
@@ -23,6 +23,9 @@ WITHOUT_EFFECT = (
 )  # fmt: skip
 """Settings that change nothing about what a run needs."""
 WHOLE = "full fine-tuning"
+FORECAST = "forecast"
+AT_ONCE = (WARM_UP, FORECAST, "unload")
+"""Kinds of jobs that end within seconds; a forecast does not wait behind others unannounced."""
 
 
 def draw_forecast(here: Session, source: Source, spec: RunSpec, roles: Sequence[str]) -> str | None:
@@ -85,11 +88,10 @@ def _take_answer(here: Session) -> None:
 def _find_out(here: Session, source: Source, asked: RunSpec) -> None:
     """Ask the worker, or offer to where that would take long; while it works, look on."""
     if here.forecast_job is None or here.forecast_of != asked:
-        busy = [view for view in bench().jobs("load", "analyze", "tune") if view.active]
-        if busy:
+        if any(view.active and view.kind not in AT_ONCE for view in bench().worker.views()):
             st.caption(":material/schedule: What it needs is worked out when the queue is empty.")
             return
-        at_hand = _is_loaded(source)
+        at_hand = is_loaded(source)
         if not at_hand and not st.button(
             "Work out what it needs", icon=":material/memory:", key="tune-forecast", help="Loads the model first."
         ):
@@ -97,7 +99,7 @@ def _find_out(here: Session, source: Source, asked: RunSpec) -> None:
         _drop(here)
         here.forecast_of = asked
         here.forecast_job = bench().worker.submit(
-            "forecast", "what a run needs", forecast_work(bench(), source, asked), here.owner
+            FORECAST, "what a run needs", forecast_work(bench(), source, asked), here.owner
         )
     follow(here, [here.forecast_job], _draw_waiting, quietly=True)
 
@@ -111,7 +113,8 @@ def _drop(here: Session) -> None:
             return  # long forgotten
 
 
-def _is_loaded(source: Source) -> bool:
+def is_loaded(source: Source) -> bool:
+    """Say whether the model in memory is the one asked for."""
     loaded = bench().loaded()
     return loaded is not None and loaded.info.name == source.model and source.dtype in ("auto", loaded.info.dtype)
 

@@ -10,7 +10,7 @@ from lsf.jobs.job import JobState, JobView
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import Run, can_resume, delete_run
 from lsf.ui.actions import go_on_buttons, stop_buttons
-from lsf.ui.bench import runs_folder
+from lsf.ui.bench import bench, runs_folder
 from lsf.ui.guard import guard
 from lsf.ui.panels import duration, progress, show
 from lsf.ui.proof_panels import show_proof
@@ -20,13 +20,29 @@ from lsf.ui.state import Session, session
 
 def draw_queue(here: Session, active: Sequence[JobView]) -> None:
     """Draw the running job and those that wait, each with what its owner may do."""
+    waiting = [view for view in active if view.state is JobState.QUEUED]
     for view in active:
-        waiting = view.state is JobState.QUEUED
-        with st.container(
-            key=f"job-{view.id}", gap="xsmall", horizontal=waiting, vertical_alignment="center", border=not waiting
-        ):
-            progress(view)
-            stop_buttons(here, view)
+        if view not in waiting:
+            _draw_job(here, view, waits=False)
+    if not waiting:
+        return
+    with st.expander("Those that wait", icon=":material/playlist_play:", expanded=len(waiting) < 3, key="waiting"):
+        own = [view for view in waiting if view.owner in ("", here.owner)]
+        if len(own) > 1 and st.button("Take all of mine out of the queue", icon=":material/clear_all:", key="stop-all"):
+            with guard():
+                for view in reversed(own):
+                    bench().worker.stop(view.id, here.owner)
+                st.rerun(scope="fragment")
+        for view in waiting:
+            _draw_job(here, view, waits=True)
+
+
+def _draw_job(here: Session, view: JobView, waits: bool) -> None:
+    with st.container(
+        key=f"job-{view.id}", gap="xsmall", horizontal=waits, vertical_alignment="center", border=not waits
+    ):
+        progress(view)
+        stop_buttons(here, view)
 
 
 def draw_curves_panel(group: Sequence[Run]) -> None:
@@ -121,10 +137,13 @@ def _look_at(here: Session, run: Run) -> None:
 
 
 def _delete(here: Session, picked: Sequence[Run]) -> None:
+    deleted = 0
     for run in picked:
         with guard():
             delete_run(run.folder)
+            deleted += 1
             if here.run == run.id:
                 here.run = None
                 st.query_params.pop("run", None)
-    st.rerun()
+    if deleted == len(picked):  # what could not be deleted stays on the screen with its reason
+        st.rerun()

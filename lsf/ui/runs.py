@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 
 from lsf.analysis.plan import Plan, format_blocks
+from lsf.compare.table import COSTS_ONLY
 from lsf.figures.curves import Curve
-from lsf.figures.palette import ROLES
+from lsf.figures.palette import ROLES as MARKS
 from lsf.jobs.runs import Run, read_metrics
-from lsf.jobs.spec import RunSpec
+from lsf.jobs.spec import ROLES, RunSpec
 
 AXES = {"steps": "step", "tokens": "tokens", "seconds": "seconds"}
 """Horizontal axis -> column of metrics.jsonl."""
@@ -21,12 +22,7 @@ METRICS = {
     "validation exact match": ("validation_exact_match", False, True),
 }
 """What is drawn -> column of metrics.jsonl, whether lower is better, whether it is a share."""
-_OF_NO_CONSEQUENCE: dict[str, Any] = {
-    item.name: item.default
-    for item in fields(RunSpec)
-    if item.name
-    in ("micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to")
-}
+_OF_NO_CONSEQUENCE: dict[str, Any] = {item.name: item.default for item in fields(RunSpec) if item.name in COSTS_ONLY}
 """Settings that change what a run costs and not what it learns."""
 _SAID_OTHERWISE = ("model", "data", "plan", "role", "schema_version")
 
@@ -53,8 +49,8 @@ def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
         if run.spec is not None and _settings(run.spec) in ((kin, full) if run.spec.role == "full" else (kin,)):
             key = (run.spec.role, run.spec.plan.label, run.spec.how, run.spec.seed, run.spec.learning_rate)
             found.setdefault(key, run)
-    order = {**{role: place for place, role in enumerate(ROLES)}, "manual": 0}
-    return sorted(found.values(), key=lambda run: (order.get(run.spec.role, len(order)) if run.spec else 0, run.id))
+    order = {role: place for place, role in enumerate(ROLES)}
+    return sorted(found.values(), key=lambda run: (order[run.spec.role] if run.spec else 0, run.id))
 
 
 def _settings(spec: RunSpec) -> RunSpec:
@@ -71,7 +67,7 @@ def label(run: Run) -> str:
     rest = method + (f", seed {run.spec.seed}" if run.spec.seed else "")
     if run.spec.role == "full":
         return f"full{rest}"
-    name = ROLES[run.spec.role].label if run.spec.role in ROLES else f"{run.spec.role} blocks"
+    name = MARKS[run.spec.role].label
     return f"{name}: {run.spec.plan.label}{rest}"
 
 

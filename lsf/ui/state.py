@@ -1,7 +1,7 @@
 """What one browser session has in hand, as one typed record, and the part of it that its address carries.
 
-`?analysis=<job>` and `?run=<run folder>` are enough to find everything again after a reload or in a second tab: the
-jobs belong to the process, the runs to the disk.
+`?analysis=<job>`, `?run=<run folder>` and `?grid=<run folder>` are enough to find everything again after a reload or in
+a second tab: the jobs belong to the process, the runs to the disk.
 """
 
 import hashlib
@@ -45,6 +45,8 @@ class Session:
     """The plan to tune."""
     run: str | None = None
     """Folder name of the run being looked at."""
+    grid: str | None = None
+    """Folder name of a run of the grid of places and methods being looked at."""
     forecast_job: str | None = None
     """Job that works out what the asked run needs; None once its answer is taken."""
     forecast_of: RunSpec | None = None
@@ -72,17 +74,21 @@ def attach() -> Session:
     here, shared = session(), bench()
     here.analysis_job = _known_job(shared, st.query_params.get("analysis")) or here.analysis_job
     _take_up_run(here, st.query_params.get("run"))
+    here.grid = st.query_params.get("grid") or here.grid
+    if here.grid is not None and not (is_name(here.grid) and (runs_folder() / here.grid).is_dir()):
+        here.grid = None
+        st.query_params.pop("grid", None)
     if here.analysis_job and _known_job(shared, here.analysis_job) is None:
         here.analysis_job = None
-    for name, value in (("analysis", here.analysis_job), ("run", here.run)):
-        if value and st.query_params.get(name) != value:
+    for name, value in address(here).items():
+        if st.query_params.get(name) != value:
             st.query_params[name] = value
     return here
 
 
 def address(here: Session) -> dict[str, str]:
-    """Return the query parameters that find this session's analysis and run again."""
-    named = {"analysis": here.analysis_job, "run": here.run}
+    """Return the query parameters that find this session's analysis, run and grid again."""
+    named = {"analysis": here.analysis_job, "run": here.run, "grid": here.grid}
     return {name: value for name, value in named.items() if value}
 
 
@@ -111,6 +117,8 @@ def analysis(here: Session) -> Analysis | None:
 def look_at(here: Session, job: str) -> None:
     """Look at another analysis: what was chosen on the old one is dropped."""
     here.analysis_job, here.example, here.state, here.by_hand, here.plan = job, None, None, None, None
+    here.grid = None
+    st.query_params.pop("grid", None)
 
 
 def _known_job(shared: Bench, job: str | None) -> str | None:
@@ -125,7 +133,7 @@ def _take_up_run(here: Session, name: str | None) -> None:
         if view.id == name and view.run is not None:
             name = view.run.name
     folder = runs_folder() / name
-    if folder.parent != runs_folder() or not folder.is_dir():
+    if not is_name(name) or not folder.is_dir():
         st.warning(f"There is no run {name!r} any more; it was deleted, or its folder was moved.")
         here.run = None
         del st.query_params["run"]
@@ -134,6 +142,11 @@ def _take_up_run(here: Session, name: str | None) -> None:
     spec = load_run(folder).spec
     if here.plan is None and spec is not None and spec.role in ("choice", "manual"):
         here.plan = spec.plan
+
+
+def is_name(name: str) -> bool:
+    """Say whether a word of the address can be the name of a run's folder, and leads nowhere else."""
+    return (runs_folder() / name).parent == runs_folder() and name not in (".", "..")
 
 
 def _owner() -> str:

@@ -109,6 +109,16 @@ def test_likeness_does_not_change_under_rotation_scale_and_shift() -> None:
     assert 0.3 < scores[1] <= 1
 
 
+def test_likeness_of_positions_that_are_all_alike_is_unknown() -> None:
+    rng = np.random.default_rng(1)
+    alike = np.tile(rng.normal(size=6), (20, 1)).astype(np.float32)
+    states = np.stack([alike, *rng.normal(size=(3, 20, 6)).astype(np.float32)], axis=1)
+    states[5, 0] *= np.float32(1 + 1e-7)  # the last bit differs
+    scores = CRITERIA["cka"].score(Measurements(3, sampled_states=states))
+    assert scores is not None
+    assert np.isnan(scores).tolist() == [True, False, False]
+
+
 def test_signal_to_noise_by_hand() -> None:
     values = np.array([10.0, 4.0, 3.0, 2.0, 1.0])  # IQR 2, sigma 1.4826, eps = sigma (1 + sqrt(5/20)) = 2.2239
     scores = CRITERIA["snr"].score(Measurements(1, spectra=((Spectrum(values, (5, 20)),),)))

@@ -97,4 +97,6 @@ def test_a_model_that_walks_the_arc_at_its_own_pace_is_calibrated_to_no_deviatio
 def test_calibrated_fractions_never_go_back() -> None:
     fractions = calibrated_fractions(np.array([[0.0, 0.5, 0.3, 0.2, 0.9]]))
     assert (np.diff(fractions) >= 0).all()
+    backwards = calibrated_fractions(np.array([[0.0, -0.2, 0.5, 1.0], [0.0, 0.4, 0.3, 1.0]]))  # means 0, 0.1, 0.4, 1
+    np.testing.assert_allclose(backwards, [0, 0.1, 0.4, 1.0])
     np.testing.assert_allclose(fractions, [0, 1 / 3, 1 / 3, 1 / 3, 0.9])

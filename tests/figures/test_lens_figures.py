@@ -24,7 +24,7 @@ def _paths(analysis: Analysis) -> Trajectories:
 def test_lens_table_has_one_row_per_state_with_visible_spaces(analysis: Analysis) -> None:
     table = lens_table(analysis)
     assert len(table) == 4
-    assert table["most likely tokens"].tolist()[0] == "␣Lun 0.40"
+    assert table["most likely tokens (share where among the top 5)"].tolist()[0] == "␣Lun 0.40"
 
 
 def test_target_map_is_state_by_example(analysis: Analysis) -> None:

@@ -45,7 +45,7 @@ def test_a_smaller_cost_is_better_on_a_logarithmic_scale() -> None:
     heat, _ = traces(draw_places(CELLS, "stored_bytes"))
     assert heat.z[0][0] == pytest.approx(2 / 3)  # a quarter of full's bytes, an eighth being the strongest colour
     assert heat.z[0][1] == 1.0
-    assert told(500.0, MEASURES["stored_bytes"]) == "500"
+    assert told(500.0, MEASURES["stored_bytes"]) == "500 kB"
 
 
 def test_without_the_full_run_no_cell_has_a_ratio_and_all_can_be_clicked() -> None:
@@ -64,9 +64,9 @@ def test_the_picked_cell_is_marked_and_the_title_names_the_best() -> None:
     picture = draw_places(CELLS, picked="lora@block 6")
     assert traces(picture)[0].text[0][1] == "<b>[75.0%]</b>"
     assert picture.title == "Best exact match: full on whole model, 100.0%"
-    assert draw_places(CELLS, "stored_bytes").title == "Best stored bytes: lora on block 6, 0.5, full 8"
+    assert draw_places(CELLS, "stored_bytes").title == "Best stored bytes: lora on block 6, 0.5 kB, full 8 kB"
     waiting = [replace(one, row=replace(one.row, state="queued", exact_match_after=None)) for one in CELLS]
-    assert draw_places(waiting).title == "Where x how: none of 4 cells has ended yet"
+    assert draw_places(waiting).title == "Where x how: none of 4 cells has gone to its end yet"
 
 
 def test_the_front_names_the_cells_no_other_beats() -> None:
@@ -92,6 +92,6 @@ def test_latency_is_told_with_its_interval_and_only_what_lies_beyond_it_is_calle
     assert picture.alt.startswith("1 of 2 cells are slower than the base at inference")
     assert "slowest lora on block 6, 1.08" in picture.alt
     hover = str(traces(picture)[0].hovertext)
-    assert "1.2 (95 %: 0.900 to 1.600)" in hover and "1.08 (95 %: 1.050 to 1.110)" in hover
+    assert "1.2 x (95 %: 0.900 to 1.600)" in hover and "1.08 x (95 %: 1.050 to 1.110)" in hover
     assert table_of([noisy])["latency, 95 % to"].tolist() == [1.6]
     assert "beyond the noise of timing" in draw_places([noisy], "latency_ratio").alt

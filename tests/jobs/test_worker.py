@@ -7,7 +7,7 @@ from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError, DataError, RunPausedError
 from lsf.jobs.job import JobState, Report
 from lsf.jobs.result import RunState
-from lsf.jobs.runs import can_resume, create_run, load_run
+from lsf.jobs.runs import append_metrics, can_resume, create_run, load_run
 from lsf.jobs.spec import RunSpec
 from lsf.jobs.worker import KEPT_JOBS, Worker
 
@@ -207,3 +207,17 @@ def test_a_closed_worker_leaves_its_runs_interrupted_so_that_they_can_be_resumed
         run = load_run(folder)
         assert run.state is RunState.INTERRUPTED
         assert can_resume(run)
+
+
+def test_a_run_that_waits_to_be_resumed_and_is_taken_out_of_the_queue_can_still_be(worker, tmp_path):
+    gate = Gate()
+    worker.submit("load", "busy", gate)
+    assert gate.started.wait(5)
+    new, begun = (create_run(tmp_path, SPEC) for _ in range(2))
+    append_metrics(begun, {"step": 1, "loss": 2.0})
+    for folder in (new, begun):
+        worker.stop(worker.submit("tune", "waits", gate, run=folder))
+    gate.open.set()
+    assert load_run(new).state is RunState.CANCELLED
+    assert load_run(begun).state is RunState.INTERRUPTED
+    assert can_resume(load_run(begun))

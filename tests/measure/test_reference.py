@@ -16,7 +16,7 @@ from lsf.analysis.result import Analysis, load_analysis
 from lsf.analysis.settings import AnalysisSettings
 from lsf.cli import main
 from lsf.data.task import Example, Task, split_examples
-from lsf.errors import BadInputError
+from lsf.errors import BadInputError, PlanError
 from lsf.measure.analyze import analyze
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.reporting import Silent, Stop
@@ -216,3 +216,29 @@ def test_reading_stops_when_the_ranking_has_settled_and_says_so(tiny: Callable[[
     assert (few.data.settled, few.data.n_examples) == (False, 7)
     with pytest.raises(BadInputError, match="a criterion of the forward pass"):
         analyze(loaded, many, AnalysisSettings(settle=True, criteria=("last",)), Silent())
+
+
+def test_the_likeness_of_positions_is_the_same_however_they_are_read_and_says_how_many_they_are(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, task = load_model(str(tiny("llama"))), task_of(PAIRS * 3)
+    monkeypatch.setattr("lsf.analysis.columns.SAMPLED_POSITIONS", 11)
+
+    def measured(**how: Any) -> Analysis:
+        return analyze(loaded, task, AnalysisSettings(criteria=("cka",), positions="all", split="all", **how), Silent())
+
+    found = [measured(batch_size=size, seed=seed) for size, seed in ((1, 0), (4, 0), (4, 5), (64, 1))]
+    assert {one.data.sampled_positions for one in found} == {11}
+    for other in found[1:]:
+        np.testing.assert_allclose(other.scores("cka"), found[0].scores("cka"), atol=1e-5)  # type: ignore[arg-type]
+    monkeypatch.setattr("lsf.analysis.columns.SAMPLED_POSITIONS", 10_000)
+    assert measured().data.sampled_positions == measured().data.n_positions
+    assert measured().scores("cka") != found[0].scores("cka")
+
+
+def test_a_plan_by_a_likeness_that_is_unknown_somewhere_is_refused(tiny: Callable[[str], Path]) -> None:
+    task = task_of([("the", " dog"), ("a cat the", " sun"), ("moon the", " red"), ("is the", " sky")])
+    found = analyze(load_model(str(tiny("llama"))), task, AnalysisSettings(criteria=("cka",), split="all"), Silent())
+    assert found.scores("cka")[0] is None  # every prompt ends alike, so state 0 is one and the same
+    with pytest.raises(PlanError, match="'cka' is not defined at block 0 for these examples"):
+        make_plan(found, "cka", "top_k", 1)

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from lsf.jobs.runs import list_runs
-from lsf.ui.places import PICKED
 from tests.pages.conftest import Driver
 
 
@@ -22,36 +21,63 @@ def places(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
     return app
 
 
-def test_every_cell_asked_for_becomes_a_run_in_the_grid_and_a_picked_one_says_why_it_failed(
+def test_every_cell_that_the_model_can_have_becomes_a_run_and_the_others_are_left_out_with_their_reason(
     places: Driver, runs: Path
 ) -> None:
     assert not places.at.exception
-    places.click("Start 6 runs")
+    assert "The method bitfit tunes biases" in places.shown()
+    places.click("Start 4 runs")
     places.wait("tune")
     at = places.at.run()
     assert not at.exception
-    made = list_runs(runs)
-    specs = [run.spec for run in made if run.spec]
-    assert {(run.spec.plan.is_full, run.spec.method) for run in made if run.spec} == {
-        (full, method) for full in (True, False) for method in ("full", "lora", "bitfit")
+    made = [run.spec for run in list_runs(runs) if run.spec]
+    assert {(spec.plan.is_full, spec.method) for spec in made} == {
+        (full, method) for full in (True, False) for method in ("full", "lora")
     }
-    states = {run.spec.method: run.state for run in made if run.spec}
-    assert states == {"full": "succeeded", "lora": "succeeded", "bitfit": "failed"}
-    rates = {run.spec.method: run.spec.learning_rate for run in made if run.spec}
+    assert {run.state for run in list_runs(runs)} == {"succeeded"}
+    rates = {spec.method: spec.learning_rate for spec in made}
     assert rates["lora"] != rates["full"]
     grid = places.at.dataframe[0].value
-    assert len(grid) == 6
-    assert set(grid["place"]) == {"whole model", next(spec.plan.label for spec in specs if not spec.plan.is_full)}
+    chosen = next(spec.plan.label for spec in made if not spec.plan.is_full)
+    assert len(grid) == 4
+    assert set(grid["place"]) == {"whole model", f"{chosen} (choice)"}
     whole = grid[(grid["place"] == "whole model") & (grid["method"] == "full")].iloc[0]
     assert whole["x stored bytes"] == 1.0
-    assert sum(ratio > 0 for ratio in grid["x stored bytes"].tolist()) == 4  # the two that failed stored nothing
-    assert "6 of 6 cells are there already" not in places.shown()  # the two that failed can be asked for again
-    assert "4 of 6 cells are there already" in places.shown()
-    failed = next(run for run in list_runs(runs) if run.spec is not None and run.spec.method == "bitfit")
-    places.at.session_state[PICKED] = failed.id
-    places.at.run()
-    assert not places.at.exception
-    assert any("bias" in sentence for sentence in places.errors())
+    assert "4 of 4 cells are there already" in places.shown()
+
+
+def test_searched_rates_are_a_grid_of_their_own_and_both_can_be_opened_after_a_reload(
+    places: Driver,
+) -> None:
+    places.at.multiselect(key="places-how").set_value(["full", "lora"]).run()
+    places.click("Start 4 runs")
+    places.wait("tune")
+    at = places.at.run()
+    at.checkbox(key="places-search").check().run()
+    assert "No cell of this grid has been started yet" in places.shown()  # the others are not shown in its place
+    assert any(button.label == "Start 4 runs" for button in places.at.button)
+    named = places.at.query_params["grid"]
+    fresh = Driver()
+    fresh.at.query_params["grid"] = named
+    at = fresh.go("places")
+    assert not at.exception
+    assert at.number_input(key="places-steps").value == 3
+    assert at.multiselect(key="places-how").value == ["full", "lora"]
+    assert "4 of 4 cells are there already" in fresh.shown()
+
+
+def test_a_new_session_does_not_take_up_what_somebody_else_tunes(places: Driver) -> None:
+    places.at.multiselect(key="places-how").set_value(["full", "lora"]).run()
+    places.click("Start 4 runs")
+    places.wait("tune")
+    fresh = Driver()
+    at = fresh.go("places")
+    assert "No plan yet" in fresh.shown()
+    (offered,) = at.selectbox(key="places-open").options
+    assert "3 steps of 4, seed 0, default rates" in offered
+    at.selectbox(key="places-open").select(offered).run()
+    assert not at.exception
+    assert "4 of 4 cells are there already" in fresh.shown()
 
 
 def test_without_a_plan_the_page_says_where_one_is_made(app: Driver) -> None:

@@ -1,6 +1,12 @@
 """d_90 measured on a tiny model."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,11 +16,13 @@ from lsf.data.encode import encode
 from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError, RunError
 from lsf.jobs.dimension_search import FULL_RATES, Try
-from lsf.jobs.dimensions import DimensionSettings, Study
+from lsf.jobs.dimensions import DimensionSettings, Study, load_study
 from lsf.reporting import Silent, Stop
 from lsf.training.batches import training_order
 from lsf.training.dimension import study_dimension, trained_on
 from lsf.training.methods import METHODS
+
+ROOT = Path(__file__).parents[2]
 
 SETTINGS = DimensionSettings(low=30, high=300, bisections=1, rates=1, steps=12, batch_size=8)
 
@@ -108,7 +116,7 @@ def test_what_cannot_be_studied_is_refused_in_a_sentence(loaded, task):
         study_dimension(loaded, task, plan, SETTINGS, Silent(), ["lora"])
     with pytest.raises(DataError, match="needs validation and test examples"):
         study_dimension(loaded, Task("bare", task.train, (), ()), plan, SETTINGS, Silent())
-    with pytest.raises(BadInputError, match="d is 2; for full"):
+    with pytest.raises(BadInputError, match="d is 2; for whole model of"):
         study_dimension(loaded, task, plan, replace(SETTINGS, low=2, steps=40), Silent())
     frozen = replace(SETTINGS, steps=1, batch_size=1)
     with pytest.raises(RunError, match="gets no test example right"):
@@ -148,3 +156,29 @@ def test_what_cannot_be_searched_is_refused_before_full_fine_tuning_is_measured(
     with pytest.raises(BadInputError, match=sentence):
         study_dimension(loaded, task, full_plan(loaded.info.name, 4), settings, Silent(), methods, known)
     assert not known
+
+
+def test_ctrl_c_ends_the_command_with_what_is_known(tiny, tmp_path):
+    data, out = tmp_path / "rows.csv", tmp_path / "d.json"
+    rows = [f"the {word} is, red" for word in ("cat", "dog", "tree", "sky", "sun") for _ in range(4)]
+    data.write_text("prompt,completion\n" + "\n".join(rows) + "\n")
+    few = ["--steps", "20", "--low", "12", "--rates", "1", "--batch-size", "4", "--seeds", "10"]
+    command = ["-m", "lsf", "dimension", "--model", str(tiny("llama")), "--data", str(data), "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *command, *few, "--json", str(out)], cwd=ROOT, env=environment, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    end = time.monotonic() + 120
+    while not out.exists():
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < end, "no point was measured in time"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "Stopped; " in said
+    assert "Traceback" not in said
+    study = load_study(out)
+    assert study.full
+    assert len(study.full) < 10

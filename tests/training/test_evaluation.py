@@ -7,6 +7,8 @@ import torch
 from transformers import GenerationConfig
 
 from lsf.data.encode import encode
+from lsf.data.task import Example
+from lsf.measure.loading import load_model
 from lsf.training.evaluation import answer, evaluate, generate, spread_out
 from lsf.training.forgetting import sample_general_text
 
@@ -61,7 +63,16 @@ def test_the_batch_size_does_not_change_what_is_measured(loaded, task):
 def test_an_answer_is_what_follows_the_prompt(loaded, task):
     row = half_right(loaded, task)[1]
     wanted = loaded.tokenizer.decode(row.ids[row.n_prompt :], skip_special_tokens=True)
-    assert answer(loaded.model, loaded.tokenizer, row).strip().startswith(wanted.strip())
+    assert answer(loaded.model, loaded.tokenizer, row, loaded.context).strip().startswith(wanted.strip())
+
+
+def test_an_answer_ends_where_the_context_of_learned_positions_does(tiny):
+    gpt2 = load_model(str(tiny("gpt2")), "float32", "cpu")
+    words = " ".join(["the", "cat", "sat", "on"] * gpt2.context)
+    (row,) = encode(gpt2.tokenizer, [Example(words, " the mat . the")], gpt2.context).rows
+    assert len(row.ids) == gpt2.context > row.n_completion
+    given = answer(gpt2.model, gpt2.tokenizer, row, gpt2.context)
+    assert len(gpt2.tokenizer(given, add_special_tokens=False)["input_ids"]) <= row.n_completion
 
 
 def test_wishes_of_the_models_folder_for_its_decoding_change_no_answer_and_no_general_text(loaded, task, monkeypatch):

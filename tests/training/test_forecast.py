@@ -116,7 +116,12 @@ def test_every_method_has_a_forecast_of_what_its_optimizer_holds(gpt2, task, spe
     if method in ("fish", "lt_sft"):
         assert found.parts.gradients == 4 * dense <= found.parts.own_weights
     assert found.step_seconds > 0
-    assert 0 < found.flops_ratio <= foresee(gpt2, task, spec, ROOMY).flops_ratio
+    whole = foresee(gpt2, task, spec, ROOMY).flops_ratio
+    assert 0 < found.flops_ratio <= whole
+    if method in ("lora", "adapter", "bitfit"):  # nobody asks for the gradients of the matrices themselves
+        assert found.flops_ratio < whole
+    if method in ("hiwi", "said", "pafi"):  # these pass through them
+        assert found.flops_ratio == whole
 
 
 def test_the_flops_ratio_is_that_of_the_cost_model(loaded, task, spec):

@@ -79,7 +79,9 @@ def sharded(command):
 
 def test_two_processes_give_the_losses_of_one_at_the_same_global_batch(tiny, data, alone, tmp_path):
     command = tune_command(tiny("llama"), data, tmp_path / "runs")
-    said = finish(launched(command, 2), {"LSF_CACHE": str(tmp_path / "cache")})
+    (tmp_path / "tmp").mkdir()
+    said = finish(launched(command, 2), {"LSF_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")})
+    assert not list((tmp_path / "tmp").glob("lsf-process-*"))
     assert said.count("succeeded after 20 steps") == 1
     both = the_run(tmp_path / "runs")
     assert len(losses(alone)) == len(losses(both)) == 20

@@ -17,8 +17,10 @@ from safetensors.torch import load_file
 from lsf.data.task import Example, Task
 from lsf.errors import RunError, RunPausedError
 from lsf.jobs.checkpoints import CHECKPOINTS, checkpoint_step, latest_checkpoint
+from lsf.jobs.holding import release
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import load_run, read_metrics, reopen_run
+from lsf.reporting import Stop
 from lsf.training.caching import forget_states
 from lsf.training.run import tune
 from tests.training.conftest import Stopper
@@ -174,3 +176,69 @@ def test_a_checkpoint_says_what_it_holds_and_holds_only_what_is_tuned(loaded, ta
     assert set(load_file(place / "tuned.safetensors")) == set(loaded.anatomy.block_parameters(2))
     assert json.loads((place / "progress.json").read_text())["step"] == 6
     assert len(list((broken / CHECKPOINTS).glob("step-*"))) == 2
+
+
+def asked(how: Stop) -> Stopper:
+    """Return a reporter that asks to stop from the beginning."""
+    reporter = Stopper(0, how)
+    reporter.stop = how
+    return reporter
+
+
+def test_a_resumed_run_that_is_stopped_before_it_went_on_loses_nothing(loaded, task, long_spec, folder):
+    broken = folder(long_spec)
+    kept = tune(loaded, task, long_spec, broken, Stopper(7, "keep"))
+    spec = reopen_run(broken)
+    assert load_run(broken).state is RunState.RUNNING
+    with pytest.raises(RunPausedError, match="Stopped before it went on; it can be resumed"):
+        tune(loaded, task, spec, broken, asked("keep"))
+    run = load_run(broken)
+    assert (run.state, run.result) == (RunState.CANCELLED, kept)
+    assert checkpoint_step(broken) == 7
+    assert tune(loaded, task, reopen_run(broken), broken).resumed_at == 7
+
+
+def test_a_resumed_run_that_is_discarded_before_it_went_on_is_gone(loaded, task, long_spec, folder):
+    broken = folder(long_spec)
+    tune(loaded, task, long_spec, broken, Stopper(7, "keep"))
+    assert tune(loaded, task, reopen_run(broken), broken, asked("discard")).reason == "Stopped at its start."
+    assert not (broken / CHECKPOINTS).exists()
+    with pytest.raises(RunError, match="was discarded"):
+        reopen_run(broken)
+
+
+def test_a_run_whose_resumption_fails_keeps_what_it_had_come_to(loaded, task, long_spec, folder):
+    broken = folder(long_spec)
+    kept = tune(loaded, task, long_spec, broken, Stopper(7, "keep"))
+    with pytest.raises(RunError, match="The data changed"):
+        tune(loaded, replace(task, train=task.train[:-1]), reopen_run(broken), broken)
+    assert load_run(broken).result == kept
+    assert [row["step"] for row in read_metrics(broken)] == list(range(8))
+
+
+def test_a_run_that_is_being_resumed_cannot_be_taken_again(loaded, task, long_spec, folder, monkeypatch):
+    broken = folder(long_spec)
+    tune(loaded, task, long_spec, broken, Stopper(7, "keep"))
+    seen_before = load_run(broken)
+    reopen_run(broken)
+    with pytest.raises(RunError, match="is still running"):
+        reopen_run(broken)
+    monkeypatch.setattr("lsf.jobs.runs.load_run", lambda _folder: seen_before)  # another tab read it a moment earlier
+    with pytest.raises(RunError, match="is being resumed already"):
+        reopen_run(broken)
+    release(broken)
+
+
+def test_metrics_go_to_tensorboard_where_they_are_asked_for(loaded, task, long_spec, folder):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # noqa: PLC0415 seconds
+
+    silent, told = folder(long_spec), folder(replace(long_spec, report_to="tensorboard"))
+    tune(loaded, task, long_spec, silent)
+    result = tune(loaded, task, replace(long_spec, report_to="tensorboard", learning_rate=None), told)
+    (events,) = (told / "runs").rglob("events.out.tfevents.*")  # none of the search for the rate
+    assert not (silent / "runs").exists()
+    read = EventAccumulator(str(events))
+    read.Reload()
+    rows = {row["step"]: row["loss"] for row in read_metrics(told) if row["loss"] is not None}
+    assert {event.step: event.value for event in read.Scalars("train/loss")} == pytest.approx(rows, rel=1e-3)
+    assert result.steps == max(rows)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
+from lsf.jobs.places import place_of
 from lsf.measure.sharing import share_model
 from lsf.training.methods.places import planned_names, split_name
 from lsf.training.methods.scene import Scene
@@ -24,8 +25,8 @@ def bias_names(loaded: Any, plan: Plan) -> tuple[str, ...]:
     names = tuple(name for name in planned_names(loaded, plan) if split_name(name)[1].endswith("bias"))
     if not names:
         raise BadInputError(
-            f"The method bitfit tunes biases and {plan.label} of {loaded.info.name} ({loaded.info.family}) has none; "
-            "take a model with biases (gpt2, opt, gpt_neox), or another method."
+            f"The method bitfit tunes biases and {place_of(plan)} of {loaded.info.name} ({loaded.info.family}) has "
+            "none; take a model with biases (gpt2, opt, gpt_neox), or another method."
         )
     return names
 

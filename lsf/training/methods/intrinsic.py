@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
+from lsf.jobs.places import place_of
 from lsf.measure.sharing import share_model
 from lsf.training.methods.places import planned_names
 from lsf.training.methods.projections import KINDS, Fastfood, KeptFastfood, Projection, project
@@ -93,8 +94,8 @@ class IntrinsicMethod:
         least = max(groups.values()) + 2 if self.scaled else 1
         if not least <= options.d <= total:
             raise BadInputError(
-                f"The method {self.name}: d is {options.d}; for {plan.label} of {loaded.info.name} it must lie between "
-                f"{least} and {total}, the number of planned values."
+                f"The method {self.name}: d is {options.d}; for {place_of(plan)} of {loaded.info.name} it must lie "
+                f"between {least} and {total}, the number of planned values."
             )
         return options.d
 

@@ -26,6 +26,16 @@ TUNED = "tuned.safetensors"
 
 
 @dataclass(frozen=True)
+class Search:
+    """What a method does first that looks for its values in the data: whole blocks are read or tuned."""
+
+    stand_in: str
+    """A method whose steps are like those that follow, and which finds its values without data."""
+    bytes_per_value: int
+    """Kept meanwhile beside value and gradient: sums of squares, or AdamW's moments."""
+
+
+@dataclass(frozen=True)
 class Method:
     """How one way of tuning is carried out."""
 
@@ -45,6 +55,8 @@ class Method:
     """Name of the file it is stored in."""
     beside: Callable[[Any, Path], None] | None = None
     """(Model, folder) -> None: writes what other tools want beside the file."""
+    search: Search | None = None
+    """None where its values follow from base, plan, options and seed."""
 
     @property
     def name(self) -> str:
@@ -78,8 +90,9 @@ def _sparse(method: SparseMethod) -> Method:
     return _regular(method.name, method.prepare, method.count)
 
 
-def _found_in_data(method: SparseMethod) -> Method:
-    return Method(CATALOGUE[method.name], method.prepare, method.count, store_sparse, restore_sparse)
+def _found_in_data(method: SparseMethod, search: Search) -> Method:
+    way = CATALOGUE[method.name]
+    return Method(way, method.prepare, method.count, store_sparse, restore_sparse, search=search)
 
 
 def _intrinsic(method: IntrinsicMethod) -> Method:
@@ -94,8 +107,8 @@ METHODS: Registry[Method] = Registry(
         Method(CATALOGUE["bitfit"], prepare_bitfit, count_bitfit, store_replaced, restore_replaced),
         _regular("adapter", prepare_adapter, count_adapter),
         _sparse(SparseMethod("pafi", smallest)),
-        _found_in_data(SparseMethod("fish", informative)),
-        _found_in_data(SparseMethod("lt_sft", ticket)),
+        _found_in_data(SparseMethod("fish", informative), Search("random_mask", bytes_per_value=4)),
+        _found_in_data(SparseMethod("lt_sft", ticket), Search("full", bytes_per_value=8)),
         _sparse(SparseMethod("random_mask", drawn)),
         _sparse(SparseMethod("top_magnitude", largest)),
         Method(CATALOGUE["hiwi"], prepare_hiwi, count_hiwi, store_hiwi, restore_hiwi),
