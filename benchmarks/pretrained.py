@@ -13,14 +13,15 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from lsf.bundled.pretrain import PretrainingSpec, pretrain
 
 SPECS = {
-    "reseeded": PretrainingSpec(seed=1),
+    "plain8": PretrainingSpec(biases=False),
+    "reseeded": PretrainingSpec(seed=1, biases=False),
     "gpt2x12": PretrainingSpec(seed=2, family="gpt2", blocks=12, width=96, inner=384),
-    "narrow12": PretrainingSpec(seed=3, blocks=12, width=80, inner=160),
+    "narrow12": PretrainingSpec(seed=3, blocks=12, width=80, inner=160, biases=False),
     "neox8": PretrainingSpec(seed=4, family="gpt_neox", width=128, inner=384),
     "gpt2x8": PretrainingSpec(seed=5, family="gpt2", width=112, inner=448),
-    "wide6": PretrainingSpec(seed=6, blocks=6, width=160, inner=320),
+    "wide6": PretrainingSpec(seed=6, blocks=6, width=160, inner=320, biases=False),
 }
-"""The bundled model's twin of another seed; GPT-2 of 12 blocks; a Llama that is deeper and narrower; GPT-NeoX and GPT-2
+"""The bundled model as it was until 2026-11-28, without biases, and its twin of another seed; GPT-2 of 12 blocks; a Llama that is deeper and narrower; GPT-NeoX and GPT-2
 of as many blocks as the bundled model; a Llama that is shallower and wider."""
 
 

@@ -115,12 +115,13 @@ SITES = {
 """By name."""
 WAVES = {
     "the rule was made with": (
-        *("bundled-*", "stories260K-*", "babyllama105-*", "reseeded-*"),
+        *("plain8-*", "stories260K-*", "babyllama105-*", "reseeded-*"),
         *(f"gpt2x12-{name}" for name in ("facts", "labels", "sums", "aliases")),
     ),
     "first test (254ba49)": ("gpt2x12-twohop", "gpt2x12-dialect", "narrow12-*"),
     "second test (8981da2)": ("*x8-*",),
     "added to it (28e8d81)": ("wide6-*",),
+    "third test (HASH)": ("bundled-*",),
 }
 """When a site was measured -> patterns of names; a test was announced in LOG.md by that commit, before it was made."""
 
