@@ -121,7 +121,7 @@ WAVES = {
     "first test (254ba49)": ("gpt2x12-twohop", "gpt2x12-dialect", "narrow12-*"),
     "second test (8981da2)": ("*x8-*",),
     "added to it (28e8d81)": ("wide6-*",),
-    "third test (HASH)": ("bundled-*",),
+    "third test (646cff1)": ("bundled-*",),
 }
 """When a site was measured -> patterns of names; a test was announced in LOG.md by that commit, before it was made."""
 
