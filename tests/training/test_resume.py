@@ -250,7 +250,7 @@ def test_where_no_checkpoint_can_be_read_the_run_does_not_begin_anew_without_a_w
         tune(loaded, task, long_spec, broken, Stopper(10, "pause"))
     for tuned in broken.glob(f"{CHECKPOINTS}/*/tuned.safetensors"):
         tuned.write_bytes(tuned.read_bytes()[:40])
-    with pytest.raises(RunError, match="No checkpoint of .* can be read, so it cannot go on"):
+    with pytest.raises(RunError, match=r"No checkpoint of .* can be read, so it cannot go on"):
         tune(loaded, task, reopen_run(broken), broken)
     assert [row["step"] for row in read_metrics(broken)] == list(range(11))
     release(broken)

@@ -201,7 +201,7 @@ def test_an_artefact_that_lost_renamed_cut_or_spoilt_a_tensor_is_refused(name, l
         {**rest, first: torch.full_like(whole[first], torch.nan)},
     ):
         save_file(tensors, place, metadata=header)
-        with pytest.raises(BadInputError, match="does not hold what its header says|is damaged"):
+        with pytest.raises(BadInputError, match=r"does not hold what its header says|is damaged"):
             load_tuned(tmp_path, loaded)
     save_file(whole, place, metadata=header)
     load_tuned(tmp_path, loaded)
