@@ -38,6 +38,10 @@ class RunError(LsfError, RuntimeError):
     """A run folder that is missing, incomplete, held by another process, or a run that failed."""
 
 
+class NoRunError(BadInputError, RunError):
+    """A folder that was named as a run and is none."""
+
+
 class RunPausedError(RunError):
     """A run was asked to pause: it left a checkpoint and no result, and can be resumed."""
 

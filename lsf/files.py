@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from lsf.errors import BadInputError, RunError
+from lsf.errors import BadInputError, RunError, first_line
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -54,13 +54,13 @@ def read_json(path: Path, what: str) -> Any:
         BadInputError: missing, a folder, not text, or not JSON (with the line).
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise BadInputError(f"There is no file {path}; {what} was expected there.") from None
     except json.JSONDecodeError as error:
         raise BadInputError(f"{path} is not {what}: line {error.lineno} is not valid JSON ({error.msg}).") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"{path} cannot be read as {what}: {error}.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInputError(f"{path} cannot be read as {what}: {first_line(error).rstrip('.')}.") from None
 
 
 def finite(value: Any) -> Any:

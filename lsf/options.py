@@ -59,7 +59,7 @@ def _help(item: Field[Any]) -> str:
     if "auto" in item.metadata:
         text += f"; auto = {item.metadata['auto']}"
     if "low" in item.metadata:
-        text += f" ({item.metadata['low']:g} to {item.metadata['high']:g})"
+        text += f" ({item.metadata['low']:.10g} to {item.metadata['high']:.10g})"
     default = item.default
     if default is not MISSING and default is not None:
         text += f" [default: {','.join(default) if isinstance(default, tuple) else default}]"
@@ -79,7 +79,8 @@ def _reader(item: Field[Any], hint: Any) -> Callable[[str], Any]:
             if float in kinds:
                 return float(text)
         except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+            kind = "whole number" if int in kinds else "number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {kind}") from None
         if typing.get_origin(hint) is tuple:
             return tuple(part.strip() for part in text.split(",") if part.strip())
         return text

@@ -66,7 +66,7 @@ def test_reading_says_what_was_expected_and_where(tmp_path: Path) -> None:
         ),
         (
             ["analyze", "--model", "bundled", "--data", "lesson:facts", "--json", "a.json", "--limit", "many"],
-            "Argument --limit: 'many' is not a number",
+            "Argument --limit: 'many' is not a whole number",
         ),
         (
             ["analyze", "--model", "bundled", "--data", "lesson:facts", "--json", "a.json", "--criteria", "x"],
@@ -74,6 +74,34 @@ def test_reading_says_what_was_expected_and_where(tmp_path: Path) -> None:
         ),
         (["plan", "--analysis", "no.json", "--criterion", "last", "--blocks", "1", "--json", "p.json"], "no.json"),
         (["runs", "list", "--runs", "no"], "There is no folder no"),
+        (["runs", "show", "no"], "There is no run folder no"),
+        (["runs", "show", "."], ". is not a run folder: it has no spec.json"),
+        (["compare", "no"], "There is no run folder no"),
+        (["tune", "--resume", "no"], "There is no run folder no"),
+        (["tune", "--resume", "no", "--dtype", "bfloat16"], "--resume says everything already; leave out --dtype"),
+        (["tune", "--spec", "no", "--modules", "head"], "--spec says everything already; leave out --modules"),
+        (["merge", "--run", "no", "--out", "m"], "There is no run folder no"),
+        (
+            ["plan", "--analysis", "a.json", "--criterion", "last", "--blocks", "1", "--json", "./a.json"],
+            "would replace",
+        ),
+        (
+            [*"plan --analysis a.json --criterion last --policy knapsack --memory nan --json p.json".split()],
+            "--memory is nan; a number above 0 was expected",
+        ),
+        (
+            [*"beacons --model bundled --data lesson:facts --count 5 --tau nan --out o".split()],
+            "tau is nan; it must lie between 0.001 and 1000",
+        ),
+        (
+            [*"tune --model bundled --data lesson:facts --blocks 7 --device map --runs r".split()],
+            "--device map spreads a model to analyse it",
+        ),
+        (
+            [*"tune --model bundled --data lesson:facts --blocks 0-99999999999 --runs r".split()],
+            "Block 99999999999 does not exist",
+        ),
+        ([*"dimension --model bundled --data lesson:facts --blocks".split(), "", "--json", "d.json"], "as blocks"),
         (
             ["tune", "--model", "bundled", "--data", "lesson:facts", "--runs", "r"],
             "--plan --blocks --all --spec --resume is required",

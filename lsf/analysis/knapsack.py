@@ -1,5 +1,6 @@
 """The greatest sum of scores under a cost budget, exactly, where cost counts how far down backward must reach."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -110,7 +111,8 @@ def make_knapsack_plan(
     if not chosen:
         least = min(cost + item for cost, item in zip(reach, items, strict=True))
         unit = "of full fine-tuning's FLOPs" if flops is not None else "bytes"
-        raise PlanError(f"No block fits a budget of {capacity:.4g} {unit}; the least is {least:.4g}.")
+        shown = f"{math.ceil(least):,}" if flops is None else f"{math.ceil(least * 1e4) / 1e4:.4f}"
+        raise PlanError(f"No block fits a budget of {capacity:.4g} {unit}; the least is {shown}.")
     label = CRITERIA[criterion].label
     return Plan(
         model=analysis.model.name,

@@ -1,7 +1,7 @@
 """A plan: which blocks are tuned, and why; a JSON file anybody can edit."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +59,10 @@ class Plan:
     def __post_init__(self) -> None:
         """Refuse blocks that the model does not have, and a plan that tunes nothing."""
         if self.schema_version != SCHEMA_VERSION:
-            raise PlanError(f"The plan has schema_version {self.schema_version}; schema_version 1 was expected.")
+            raise PlanError(f"The plan has schema_version {self.schema_version!r}; the number 1 was expected.")
         for block in self.blocks:
             if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < self.n_blocks:
-                raise PlanError(f"Block {block} does not exist; {self.model} has blocks 0 to {self.n_blocks - 1}.")
+                raise PlanError(f"Block {block!r} does not exist; {self.model} has blocks 0 to {self.n_blocks - 1}.")
         if not (self.blocks or self.embedding or self.final_norm or self.head or self.modules):
             raise PlanError(f"The plan tunes nothing; name at least one block in 0 to {self.n_blocks - 1}.")
         object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
@@ -92,6 +92,22 @@ class Plan:
         write_json(path, self.to_json())
 
 
+_KINDS: tuple[tuple[str, Any, str], ...] = (
+    ("model", str, "a name"),
+    ("n_blocks", int, "a whole number"),
+    ("embedding", bool, "true or false"),
+    ("final_norm", bool, "true or false"),
+    ("head", bool, "true or false"),
+    ("criterion", str | None, "a name or null"),
+    ("policy", str | None, "a name or null"),
+    ("budget", Mapping, "an object"),
+    ("reasons", Mapping, "an object"),
+    ("blocks", list | tuple, "a list"),
+    ("modules", list | tuple, "a list"),
+)
+"""Fields of a plan, what they must be, and that in words: anybody may edit the file."""
+
+
 def full_plan(model: str, n_blocks: int) -> Plan:
     """Return the plan that tunes everything: full fine-tuning."""
     return Plan(model, n_blocks, tuple(range(n_blocks)), embedding=True, final_norm=True, head=True)
@@ -111,11 +127,23 @@ def parse_plan(value: Any, where: str) -> Plan:
     """Build a `Plan` from JSON values; `where` names them in errors."""
     if not isinstance(value, dict):
         raise PlanError(f"{where} is not a plan: a JSON object was expected.")
+    known = [item.name for item in fields(Plan)]
+    if unknown := [name for name in value if name not in known]:
+        raise PlanError(f"{where} is not a plan: it has the field {unknown[0]!r}; known are: {', '.join(known)}.")
+    if lacking := [name for name in ("model", "n_blocks", "blocks") if name not in value]:
+        raise PlanError(f"{where} is not a whole plan: it has no {lacking[0]!r}.")
+    for name, kind, words in _KINDS:
+        if name in value and (not isinstance(found := value[name], kind) or (kind is int and isinstance(found, bool))):
+            raise PlanError(f"{where}: {name} is {found!r}; {words} was expected.")
+    for name, kind, words in (("blocks", int, "whole numbers"), ("modules", str, "dotted names")):
+        for one in value.get(name, ()):
+            if not isinstance(one, kind) or isinstance(one, bool):
+                raise PlanError(f"{where}: {name} hold {one!r}; {words} were expected.")
     try:
         lists = {"blocks": tuple(value["blocks"]), "modules": tuple(value.get("modules", ()))}
         return Plan(**{**value, **lists, "predicted": Predicted(**value.get("predicted", {}))})
-    except (KeyError, TypeError) as error:
-        raise PlanError(f"{where} is not a whole plan: {error}.") from None
+    except TypeError as error:
+        raise PlanError(f"{where} is not a whole plan: its 'predicted' does not fit ({error}).") from None
 
 
 def parse_blocks(text: str, n_blocks: int) -> tuple[int, ...]:
@@ -129,10 +157,9 @@ def parse_blocks(text: str, n_blocks: int) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash)):
             raise PlanError(f"Cannot read {text!r} as blocks; write numbers and ranges such as 3,5-7.")
+        if (highest := max(int(first), int(last or first))) >= n_blocks:
+            raise PlanError(f"Block {highest} does not exist; the model has blocks 0 to {n_blocks - 1}.")
         blocks += range(int(first), int(last or first) + 1)
-    for block in blocks:
-        if block >= n_blocks:
-            raise PlanError(f"Block {block} does not exist; the model has blocks 0 to {n_blocks - 1}.")
     if not blocks:
         raise PlanError(f"{text!r} names no block; write numbers and ascending ranges such as 3,5-7.")
     return tuple(sorted(set(blocks)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.result import Analysis
 from lsf.analysis.settings import AnalysisSettings
-from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options
+from lsf.commands.sources import check_file, load_asked_model, load_asked_task, source_options
 from lsf.environment import spare_imports
 from lsf.files import write_json, write_text
 from lsf.options import add_settings, given_settings
@@ -44,7 +44,7 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     for name in given.get("criteria", ()):
         CRITERIA[name]  # an unknown name is refused before a model is loaded
     settings = AnalysisSettings(**given)
-    check_writable(arguments.json, arguments.html, arguments.notebook)
+    check_file(arguments.json, arguments.html, arguments.notebook)
     task = load_asked_task(arguments)
     reporter = TerminalReporter()
     loaded = load_asked_model(arguments, reporter)

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from lsf.analysis.plan import Plan, full_plan, parse_blocks
-from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options
+from lsf.commands.sources import check_file, load_asked_model, load_asked_task, source_options
 from lsf.environment import spare_imports
 from lsf.jobs.dimensions import ASKED, DimensionSettings, Study
 from lsf.options import add_settings, given_settings
@@ -28,7 +28,7 @@ def dimension_options(parser: argparse.ArgumentParser) -> None:
 def dimension_command(arguments: argparse.Namespace) -> int:
     """Search d_90 in the foreground; Ctrl-C and SIGTERM end it with what is known."""
     settings = DimensionSettings(**given_settings(arguments, DimensionSettings))
-    check_writable(arguments.json)
+    check_file(arguments.json)
     task = load_asked_task(arguments)
     reporter = _Saving(arguments.json)
 
@@ -42,7 +42,7 @@ def dimension_command(arguments: argparse.Namespace) -> int:
         spare_imports()
         name, count = loaded.info.name, loaded.info.n_blocks
         blocks = arguments.blocks
-        plan = Plan(name, count, parse_blocks(blocks, count)) if blocks else full_plan(name, count)
+        plan = Plan(name, count, parse_blocks(blocks, count)) if blocks is not None else full_plan(name, count)
         methods = [method.strip() for method in arguments.methods.split(",")]
         with listening(end, end):
             study = study_dimension(loaded, task, plan, settings, reporter, methods)

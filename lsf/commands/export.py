@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from lsf.analysis.plan import load_plan
-from lsf.commands.sources import check_writable
+from lsf.commands.sources import check_file
 from lsf.errors import UnknownNameError
 from lsf.files import write_text
 
@@ -23,7 +23,7 @@ def export_command(arguments: argparse.Namespace) -> int:
     """Write a plan as another trainer takes it."""
     if arguments.to not in TARGETS:
         raise UnknownNameError("export target", arguments.to, TARGETS)
-    check_writable(arguments.out)
+    check_file(arguments.out)
     plan = load_plan(arguments.plan)
     from lsf.export.skeleton import load_skeleton
     from lsf.export.targets import EXPORTS

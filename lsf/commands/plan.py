@@ -1,6 +1,7 @@
 """`plan`: scores to a plan under a budget."""
 
 import argparse
+import math
 from pathlib import Path
 
 from lsf.analysis.criteria import CRITERIA
@@ -27,6 +28,11 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
 
 def plan_command(arguments: argparse.Namespace) -> int:
     """Choose blocks and write plan.json."""
+    if arguments.json.resolve() == arguments.analysis.resolve():
+        raise BadInputError(f"--json would replace the analysis {arguments.analysis} by the plan; name another file.")
+    for name in ("flops", "memory"):
+        if (given := getattr(arguments, name)) is not None and not 0 < given < math.inf:
+            raise BadInputError(f"--{name} is {given:g}; a number above 0 was expected.")
     analysis, criterion = load_analysis(arguments.analysis), arguments.criterion
     if (arguments.policy == KNAPSACK) == (arguments.blocks is not None):
         raise BadInputError("The policy knapsack takes --flops or --memory; every other policy takes --blocks.")

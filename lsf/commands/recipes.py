@@ -2,12 +2,13 @@
 
 import argparse
 import csv
+import io
 from pathlib import Path
 
-from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options, whole
+from lsf.commands.sources import check_file, check_writable, load_asked_model, load_asked_task, source_options, whole
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
-from lsf.files import write_json
+from lsf.files import write_json, write_text
 from lsf.jobs.runs import load_run
 from lsf.options import add_settings, given_settings
 from lsf.terminal import TerminalReporter
@@ -26,7 +27,7 @@ def edit_options(parser: argparse.ArgumentParser) -> None:
 def edit_command(arguments: argparse.Namespace) -> int:
     """Edit the lesson `facts` into one window of the bundled model after another."""
     settings = EditSettings(**given_settings(arguments, EditSettings))
-    check_writable(arguments.json)
+    check_file(arguments.json)
     reporter = TerminalReporter()
     try:
         loaded = load_asked_model(arguments, reporter)
@@ -56,7 +57,9 @@ def merge_command(arguments: argparse.Namespace) -> int:
     """Write what a run tuned as a plain model, on top of which the next run can tune."""
     spec = load_run(arguments.run).spec
     if spec is None:
-        raise BadInputError(f"{arguments.run} is not a run; a folder with spec.json and weights/ was expected.")
+        raise BadInputError(f"{arguments.run} cannot be merged: {load_run(arguments.run).problem}")
+    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
+        raise BadInputError(f"{arguments.out} is there already; --out names a folder that is new or empty.")
     check_writable(arguments.out)
     reporter = TerminalReporter()
     try:
@@ -77,7 +80,7 @@ def beacons_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `beacons`."""
     source_options(parser)
     parser.add_argument("--count", type=whole, required=True, help="training examples to keep")
-    parser.add_argument("--tau", type=float, default=0.2, help="softness of the weights [default: 0.2]")
+    parser.add_argument("--tau", type=float, default=0.2, help="softness of the weights (0.001 to 1000) [default: 0.2]")
     parser.add_argument("--seed", type=whole, default=0, help="of the control and of the drawing [default: 0]")
     parser.add_argument("--against", metavar="MODEL", help="a tuned model folder: tell whose distance fell")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="filter.csv, reweight.csv, random.csv")
@@ -87,6 +90,12 @@ def beacons_options(parser: argparse.ArgumentParser) -> None:
 def beacons_command(arguments: argparse.Namespace) -> int:
     """Choose training examples by their semantic distance, and as many by lot, each as a file to tune on."""
     check_writable(arguments.out)
+    if not 0.001 <= arguments.tau <= 1000:  # not a number neither
+        raise BadInputError(f"tau is {arguments.tau:g}; it must lie between 0.001 and 1000.")
+    if not 0 <= arguments.seed < 2**31:
+        raise BadInputError(f"seed is {arguments.seed}; it must lie between 0 and {2**31 - 1}.")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise BadInputError(f"{arguments.out} is a file; --out names a folder.")
     task, reporter = load_asked_task(arguments), TerminalReporter()
     try:
         loaded = load_asked_model(arguments, reporter)
@@ -113,8 +122,9 @@ def beacons_command(arguments: argparse.Namespace) -> int:
     arguments.out.mkdir(exist_ok=True)
     for name, indices in chosen.items():
         rows = [(task.train[index].prompt, task.train[index].completion) for index in indices]
-        with (arguments.out / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([("prompt", "completion"), *rows])
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("prompt", "completion"), *rows])
+        write_text(arguments.out / f"{name}.csv", text.getvalue())
         kept = distance[indices]
         spread = f" +- {kept.std(ddof=1):.3f}" if len(kept) > 1 else ""
         print(f"{name:<9} {len(indices)} examples, distance {kept.mean():.3f}{spread}")

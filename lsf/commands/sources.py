@@ -3,6 +3,7 @@
 import argparse
 import logging
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from lsf.axes import DEVICES, DTYPES
@@ -37,14 +38,29 @@ def whole(text: str) -> int:
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Refuse a file whose folder does not exist, before any work.
+    """Refuse a place that cannot be written to, before any work.
 
     Raises:
-        BadInputError: there is no such folder.
+        BadInputError: there is no such folder, or nothing can be written into it.
     """
     for path in paths:
-        if path is not None and not path.parent.is_dir():
+        if path is None:
+            continue
+        if not path.parent.is_dir():
             raise BadInputError(f"Cannot write {path}: there is no folder {path.parent}.")
+        try:
+            with TemporaryDirectory(dir=path.parent, prefix=".lsf-"):
+                pass
+        except OSError as error:
+            raise BadInputError(f"Cannot write {path}: {error.strerror or error}.") from None
+
+
+def check_file(*paths: Path | None) -> None:
+    """Refuse a file that cannot be written; raises as `check_writable`, and where the path is a folder."""
+    check_writable(*paths)
+    for path in paths:
+        if path is not None and path.is_dir():
+            raise BadInputError(f"Cannot write {path}: it is a folder, and a file was expected.")
 
 
 def load_asked_task(arguments: argparse.Namespace | RunSpec) -> Task:

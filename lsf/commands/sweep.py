@@ -8,7 +8,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from lsf.commands.sources import check_writable, load_asked_model, load_asked_task, source_options, whole
+from lsf.commands.sources import check_file, load_asked_model, load_asked_task, source_options, whole
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.jobs.sweep import BASE, Sweep, SweepSpec, load_sweep
@@ -40,7 +40,7 @@ def sweep_options(parser: argparse.ArgumentParser) -> None:
 def sweep_command(arguments: argparse.Namespace) -> int:
     """Measure what OUT lacks; Ctrl-C and SIGTERM leave it to go on another time."""
     spec = SweepSpec(**given_settings(arguments, SweepSpec))
-    check_writable(arguments.json)
+    check_file(arguments.json)
     _check_engine(arguments)
     with _engine(arguments) as carry_out:
         done, stopped = _measured(arguments, spec, carry_out)

@@ -63,6 +63,8 @@ def tune_command(arguments: argparse.Namespace) -> int:
         raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json, or --resume with a run.")
     if arguments.runs is None and arguments.resume is None and not arguments.forecast:
         raise BadInputError("tune needs --runs, the folder the run's folder is made in.")
+    if (known or arguments).device == "map":
+        raise BadInputError("--device map spreads a model to analyse it; tuning takes auto, cpu, cuda or mps.")
     task = load_asked_task(known or arguments)
     reporter = TerminalReporter()
     loaded = load_asked_model(known or arguments, reporter)
@@ -121,8 +123,9 @@ def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
 
 
 def _refuse_beside(arguments: argparse.Namespace, asked: str) -> None:
-    given = [name for name in given_settings(arguments, RunSpec) if name not in ("plan", "dtype", "device")]
-    given += ["option"] if arguments.option else []
+    given = [name for name, value in given_settings(arguments, RunSpec).items() if name != "plan" and value != "auto"]
+    given += [name for name in ("option", "modules", "search_lr") if getattr(arguments, name)]
+    given += ["runs"] if asked == "resume" and arguments.runs is not None else []
     if given:
         raise BadInputError(f"--{asked} says everything already; leave out --{given[0].replace('_', '-')}.")
 

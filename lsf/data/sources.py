@@ -83,11 +83,23 @@ def render_examples(table: Table, prompt_template: str | None, completion_templa
                 f"{table.name} has no column {column!r}; its columns are: {', '.join(table.columns)}. "
                 f"Name the column {column!r}, or give {option} over the columns there are."
             )
-    prompt = parse_template(prompt_template or "{prompt}", table.columns, "--prompt-template")
-    completion = parse_template(completion_template or "{completion}", table.columns, "--completion-template")
+    prompt = parse_template(
+        "{prompt}" if prompt_template is None else prompt_template, table.columns, "--prompt-template"
+    )
+    given = "{completion}" if completion_template is None else completion_template
+    completion = parse_template(given, table.columns, "--completion-template")
     examples = []
     for place, row in zip(table.places, table.rows, strict=True):
-        example = Example(fill_template(prompt, row), fill_template(completion, row), place)
+        try:
+            example = Example(fill_template(prompt, row), fill_template(completion, row), place)
+            f"{example.prompt}{example.completion}".encode()
+        except DataError as error:
+            raise DataError(f"{table.name}, row {place}: {error}") from None
+        except UnicodeEncodeError as error:
+            lone = ascii(error.object[error.start])
+            raise DataError(
+                f"{table.name}, row {place}: the text holds {lone}, half a character; save the file again as UTF-8."
+            ) from None
         for part, template in (("prompt", prompt_template), ("completion", completion_template)):
             text = getattr(example, part)
             # A column is taken as it stands, blanks included; a template that only adds blanks has an empty column.

@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from lsf.errors import DataError
+from lsf.errors import DataError, first_line
 
 MAX_BYTES = 200_000_000
 """Largest file that is read; a short fine-tune needs thousands of rows, not millions."""
+csv.field_size_limit(MAX_BYTES)  # one long prompt is no fault
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path.name} is empty; a header and at least 3 rows were expected.")
     table = reader(path)
     if not table.rows:
-        raise DataError(f"{path.name} has columns ({', '.join(table.columns)}) but no rows.")
+        columns = f"has columns ({', '.join(table.columns)}) but no rows" if table.columns else "has no rows"
+        raise DataError(f"{path.name} {columns}; at least 3 were expected.")
     return table
 
 
@@ -99,13 +101,13 @@ def _records(path: Path, lines: Any, columns: tuple[str, ...]) -> Iterator[tuple
 
 
 def _read_jsonl(path: Path) -> Table:
-    numbered = [(number, line) for number, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
+    numbered = [(number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
     rows = []
     for number, line in numbered:
         try:
             rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            raise DataError(f"{path.name}, line {number} is not valid JSON: {error.msg}.") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path.name}, line {number} is not valid JSON: {_reason(error)}.") from None
     return _from_objects(path, rows, [number for number, _ in numbered], "line")
 
 
@@ -114,9 +116,15 @@ def _read_json(path: Path) -> Table:
         value = json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path.name}, line {error.lineno} is not valid JSON: {error.msg}.") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path.name} is not valid JSON: {_reason(error)}.") from None
     if not isinstance(value, list):
         raise DataError(f"{path.name} holds a JSON {type(value).__name__}; a list of objects was expected.")
     return _from_objects(path, value, list(range(1, len(value) + 1)), "row")
+
+
+def _reason(error: BaseException) -> str:
+    return error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
 
 
 def _from_objects(path: Path, rows: list[Any], places: list[int], unit: str) -> Table:
@@ -125,7 +133,7 @@ def _from_objects(path: Path, rows: list[Any], places: list[int], unit: str) -> 
         if not isinstance(row, dict):
             raise DataError(f"{path.name}, {unit} {place} is not a JSON object with columns.")
         columns.update(dict.fromkeys(row))
-    whole = tuple({name: row.get(name) for name in columns} for row in rows)
+    whole = tuple({name: _known(row.get(name)) for name in columns} for row in rows)
     return Table(path.name, tuple(columns), whole, tuple(places))
 
 
@@ -133,11 +141,16 @@ def _read_parquet(path: Path) -> Table:
     try:
         frame = pd.read_parquet(path)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path.name} is not a readable Parquet file: {error}.") from None
+        raise DataError(f"{path.name} is not a readable Parquet file: {first_line(error).rstrip('.')}.") from None
     rows: list[dict[str, Any]] = [
-        {str(name): value for name, value in row.items()} for row in frame.to_dict(orient="records")
+        {str(name): _known(value) for name, value in row.items()} for row in frame.to_dict(orient="records")
     ]
     return Table(path.name, tuple(map(str, frame.columns)), tuple(rows), tuple(range(1, len(rows) + 1)))
+
+
+def _known(value: Any) -> Any:
+    """Return a value, None where it is missing: NaN, NaT and pandas' NA are no text."""
+    return None if pd.api.types.is_scalar(value) and pd.isna(value) else value
 
 
 READERS: dict[str, Callable[[Path], Table]] = {

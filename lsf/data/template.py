@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping
 from string import Formatter
 
+import pandas as pd
+
 from lsf.errors import DataError
 
 
@@ -40,9 +42,15 @@ def parse_template(template: str, columns: Iterable[str], option: str) -> tuple[
 
 
 def fill_template(parts: tuple[tuple[str, str | None], ...], row: Mapping[str, object]) -> str:
-    """Put one row's values into a parsed template; a missing value becomes an empty text."""
+    """Put one row's values into a parsed template; a missing value becomes an empty text.
+
+    Raises:
+        DataError: a value is no text and no number.
+    """
     texts = []
     for text, name in parts:
         value = None if name is None else row[name]
+        if not (value is None or isinstance(value, str) or pd.api.types.is_scalar(value)) or isinstance(value, bytes):
+            raise DataError(f"the column {name!r} holds a {type(value).__name__}; text or a number was expected.")
         texts.append(text if value is None else f"{text}{value}")
     return "".join(texts)

@@ -24,7 +24,7 @@ $patterns
 
 
 def read(path, tokenizer):
-    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\\n") if line.strip()]
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     examples = []
     for row in rows:

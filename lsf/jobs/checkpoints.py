@@ -131,6 +131,11 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     return None
 
 
+def has_unreadable(run: Path) -> bool:
+    """Say whether there are checkpoints and none of them can be read."""
+    return bool(_folders(run)) and latest_checkpoint(run) is None
+
+
 def checkpoint_step(run: Path) -> int | None:
     """Return the step of the newest checkpoint without reading its weights; None where there is none."""
     for place in _folders(run):

@@ -129,8 +129,8 @@ def record_failure(folder: Path, error: BaseException, known: RunResult | None =
         state = RunState.CANCELLED if isinstance(error, KeyboardInterrupt) else RunState.FAILED
         failure = type(error).__name__ if state is RunState.FAILED else None
         replace(known, state=state, reason=explain(error, LOG), failure=failure).save(folder / RESULT)
-    except (OSError, LsfError):
-        _LOGGER.warning("the end of the run %s could not be written down", folder.name, exc_info=True)
+    except (OSError, LsfError) as fault:
+        _LOGGER.warning("The end of the run %s could not be written down: %s", folder.name, first_line(fault))
 
 
 def explain(error: BaseException, log: str = "the server's log") -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lsf.errors import LsfError, RunError
+from lsf.errors import LsfError, NoRunError, RunError
 from lsf.files import finite, write_text
 from lsf.jobs.checkpoints import checkpoint_step
 from lsf.jobs.holding import LOCK, METRICS, RESULT, SPEC, hold, is_held
@@ -74,10 +74,12 @@ def load_run(folder: Path) -> Run:
     """Read one run folder; a broken one is a run with a problem.
 
     Raises:
-        RunError: there is no such folder.
+        NoRunError: there is no such folder, or it is none of a run.
     """
     if not folder.is_dir():
-        raise RunError(f"There is no run folder {folder}.")
+        raise NoRunError(f"There is no run folder {folder}.")
+    if not any((folder / name).exists() for name in (SPEC, RESULT, METRICS, LOCK)):
+        raise NoRunError(f"{folder} is not a run folder: it has no {SPEC}.")
     spec, result, problem = None, None, None
     try:
         spec = load_spec(folder / SPEC)
@@ -206,9 +208,9 @@ def delete_run(folder: Path) -> None:
         RunError: it does not exist, is not a run, a process holds it, or the disk does not let go of it.
     """
     if not folder.is_dir():
-        raise RunError(f"There is no run folder {folder}.")
+        raise NoRunError(f"There is no run folder {folder}.")
     if not ((folder / SPEC).exists() or (folder / RESULT).exists()):
-        raise RunError(f"{folder} is not a run folder: it has neither {SPEC} nor {RESULT}.")
+        raise NoRunError(f"{folder} is not a run folder: it has neither {SPEC} nor {RESULT}.")
     if is_held(folder):
         raise RunError(f"The run {folder.name} is still queued or running; stop it first.")
     try:

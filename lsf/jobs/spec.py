@@ -1,14 +1,14 @@
 """What a run was asked to do: complete, frozen, saved as spec.json."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lsf.analysis.plan import Plan, parse_plan
 from lsf.analysis.settings import check_settings, setting
 from lsf.axes import DEVICES, DTYPES
-from lsf.errors import BadInputError, RunError
+from lsf.errors import BadInputError
 from lsf.files import read_json, write_json
 from lsf.training.catalogue import CATALOGUE, describe, options_of
 
@@ -80,7 +80,16 @@ class RunSpec:
     def __post_init__(self) -> None:
         """Refuse a value out of its range, naming the field and the range."""
         if self.schema_version != SCHEMA_VERSION:
-            raise BadInputError(f"The run's spec has schema_version {self.schema_version}; 1 was expected.")
+            raise BadInputError(
+                f"The run's spec has schema_version {self.schema_version!r}; the number 1 was expected."
+            )
+        for name in ("model", "data"):
+            if not isinstance(value := getattr(self, name), str):
+                raise BadInputError(f"{name} is {value!r}; a name was expected.")
+        if not isinstance(self.options, Mapping):
+            raise BadInputError(f"options is {self.options!r}; an object of the method's options was expected.")
+        if not isinstance(self.method, str):
+            raise BadInputError(f"method is {self.method!r}; accepted are: {', '.join(CATALOGUE)}.")
         way = CATALOGUE[self.method]
         if self.learning_rate == METHODS_OWN:
             object.__setattr__(self, "learning_rate", way.learning_rate)
@@ -108,11 +117,14 @@ def load_spec(path: Path) -> RunSpec:
     """Read spec.json.
 
     Raises:
-        BadInputError: not JSON, or a value out of range.
-        RunError: a field is missing or unknown.
+        BadInputError: not JSON, a field is missing or unknown, or a value is of the wrong kind or out of range.
     """
     value = read_json(path, "a run's spec")
-    try:
-        return RunSpec(**{**value, "plan": parse_plan(value["plan"], str(path))})
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{path} is not a whole run spec: {error}.") from None
+    if not isinstance(value, dict):
+        raise BadInputError(f"{path} is not a run's spec: a JSON object was expected.")
+    known = [item.name for item in fields(RunSpec)]
+    if unknown := [name for name in value if name not in known]:
+        raise BadInputError(f"{path} is not a run's spec: it has the field {unknown[0]!r}, which no run has.")
+    if lacking := [name for name in ("model", "data", "plan") if name not in value]:
+        raise BadInputError(f"{path} is not a whole run's spec: it has no {lacking[0]!r}.")
+    return RunSpec(**{**value, "plan": parse_plan(value["plan"], str(path))})

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from lsf import __version__
 from lsf.analysis.plan import Plan, parse_plan
-from lsf.errors import BadInputError, RunError
+from lsf.errors import BadInputError, RunError, first_line
 from lsf.jobs.holding import WEIGHTS
 from lsf.jobs.spec import RunSpec
 from lsf.measure.identity import weights_hash
@@ -99,9 +99,32 @@ def load_tuned(folder: Path, loaded: Any) -> Any:
     scene = Scene(options_of(about.method, about.options), seed=about.seed, base_dtype=loaded.info.dtype)
     stored = load_file(place, device=str(loaded.device))
     try:
-        return METHODS[about.method].restore(loaded, about.plan, scene, stored).eval()
-    except (KeyError, AttributeError, RuntimeError) as error:
-        raise BadInputError(f"{place} does not hold what its header says: {error}.") from None
+        method = METHODS[about.method]
+        model = method.restore(loaded, about.plan, scene, stored).eval()
+        fresh = method.prepare(loaded, about.plan, scene) if method.search is None else model
+        expected = method.store(fresh)
+    except (KeyError, AttributeError, RuntimeError, IndexError) as error:
+        raise BadInputError(f"{place} does not hold what its header says: {first_line(error)}.") from None
+    _check_whole(place, stored, expected)
+    return model
+
+
+def _check_whole(place: Path, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """Refuse a file whose tensors are not those that such a model stores: one was lost, added, cut or is not finite.
+
+    Raises:
+        BadInputError: which tensor it is.
+    """
+    for name in sorted({*stored, *expected}):
+        have, want = (tuple(found[name].shape) if name in found else None for found in (stored, expected))
+        if have != want:
+            found = "is not there" if have is None else f"has shape {have}"
+            raise BadInputError(
+                f"{place} does not hold what its header says: {name} {found}"
+                + ("." if want is None else f" where {want} was expected.")
+            )
+        if not stored[name].isfinite().all():
+            raise BadInputError(f"{place} is damaged: {name} holds NaN or infinity.")
 
 
 def find_weights(folder: Path) -> Path:
@@ -130,8 +153,11 @@ def read_about(place: Path) -> About:
         with safe_open(place, "pt") as file:
             header = file.metadata() or {}
         about = json.loads(header["about"])
-        return About(**{**about, "plan": parse_plan(about["plan"], str(place))})
-    except (OSError, SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
+        found = About(**{**about, "plan": parse_plan(about["plan"], str(place))})
+        if not (isinstance(found.base, str) and isinstance(found.options, dict) and isinstance(found.method, str)):
+            raise TypeError("its header holds values of other kinds")
+        return found
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise BadInputError(f"{place} is not a file of tuned weights written by LSF: {error}.") from None
 
 

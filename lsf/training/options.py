@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lsf.analysis.settings import check_settings, setting
+from lsf.analysis.settings import KINDS, check_kind, check_settings, setting
 from lsf.errors import BadInputError
 
 ADAPTER_KINDS = ("houlsby", "pfeiffer")
@@ -16,7 +16,6 @@ SCOPES = ("per_tensor", "global")
 HIWI_FORMS = ("bias", "weight")
 LORA_MAPS = ("all", "mlp")
 PROJECTIONS = ("fastfood", "dense", "sparse")
-_KINDS = {int: "a whole number", float: "a number", str: "a word"}
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,15 @@ def read_given(method: str, record: type, given: Mapping[str, Any]) -> Any:
         BadInputError: an unknown option, a value of the wrong kind or out of range.
     """
     known = tuple(item.name for item in fields(record))
-    for name, value in given.items():
+    for name in given:
         if name not in known:
             these = f"known are: {', '.join(known)}" if known else "it has none"
             raise BadInputError(f"The method {method} has no option {name!r}; {these}.")
-        _check_kind(method, name, value, typing.get_type_hints(record)[name])
-    options = record(**given)
+    hints = typing.get_type_hints(record)
     try:
+        for name, value in given.items():
+            check_kind(name, value, hints[name])
+        options = record(**given)
         check_settings(options)
     except BadInputError as error:
         raise BadInputError(f"The method {method}: {error}") from None
@@ -135,23 +136,16 @@ def read_pairs(method: str, record: type, pairs: list[str]) -> dict[str, Any]:
         name, equals, text = pair.partition("=")
         if not equals:
             raise BadInputError(f"Cannot read the option {pair!r}; write it as name=value.")
+        if name in given:
+            raise BadInputError(f"The option {name} is given more than once; give each once.")
         kind = _kind(hints.get(name, str))
         try:
             given[name] = text if kind is str else kind(text)
         except ValueError:
-            raise BadInputError(f"The method {method}: {name} is {text!r}; {_KINDS[kind]} was expected.") from None
+            raise BadInputError(f"The method {method}: {name} is {text!r}; {KINDS[kind]} was expected.") from None
     read_given(method, record, given)
     return given
 
 
 def _kind(hint: Any) -> type:
     return next(kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None))
-
-
-def _check_kind(method: str, name: str, value: Any, hint: Any) -> None:
-    kind = _kind(hint)
-    if value is None and type(None) in typing.get_args(hint):
-        return
-    fits = isinstance(value, int | float) if kind is float else isinstance(value, kind)
-    if isinstance(value, bool) or not fits:
-        raise BadInputError(f"The method {method}: {name} is {value!r}; {_KINDS[kind]} was expected.")

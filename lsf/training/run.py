@@ -10,8 +10,8 @@ import torch
 
 from lsf.data.task import Task
 from lsf.environment import environment
-from lsf.errors import RunPausedError
-from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, latest_checkpoint
+from lsf.errors import RunError, RunPausedError
+from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
 from lsf.jobs.holding import Ending, finish, holding
 from lsf.jobs.result import RunResult, RunState, SearchTrial
 from lsf.jobs.spec import RunSpec
@@ -75,6 +75,11 @@ def tune(
         PlanError: the plan does not fit the model.
         DataError: the data cannot be used.
     """
+    if has_unreadable(shared or folder):
+        raise RunError(
+            f"No checkpoint of {(shared or folder).name} can be read, so it cannot go on; start it again with --spec, "
+            f"or remove {CHECKPOINTS}/ to begin it anew."
+        )
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)
     with holding(folder) as ending, explained_memory(loaded, spec):
         try:

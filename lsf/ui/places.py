@@ -36,7 +36,7 @@ from lsf.ui.work import Source, source_of
 
 DEFAULT_WAYS = ("full", "lora", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "hiwi", "said")
 PLACE_WORDS = {"choice": "chosen plan", "full": "whole model", "last": "last blocks", "random": "random blocks"}
-PICKED, OPENED, TAKEN_UP = "places-picked", "places-opened", "places-taken-up"
+PICKED, OPENED, TAKEN_UP, FORM = "places-picked", "places-opened", "places-taken-up", "places-form"
 BEATEN = 1.1
 """Times full fine-tuning's exact match; a cell beyond it says that full's rate or steps do not suit it."""
 COSTS = ("tuning_seconds", "peak_memory_bytes", "stored_bytes", "latency_ratio", "forgetting")
@@ -52,7 +52,7 @@ def draw_grids(here: Session, runs: Sequence[Run]) -> None:
         list(known),
         index=None,
         format_func=lambda name: _grid_words(known[name]),
-        placeholder="Open one that was started before",
+        placeholder="Open a grid that was started before",
         key="places-open",
         label_visibility="collapsed",
     )
@@ -69,27 +69,43 @@ def _grid_words(spec: RunSpec) -> str:
     return f"{data} on {spec.model}: {spec.steps} steps of {spec.batch_size}, seed {spec.seed}, {rates}"
 
 
-def _take_up(here: Session, source: Source, runs: Sequence[Run]) -> None:
-    """Set the form as the grid that was opened has it; once, so that it can be changed."""
-    if here.grid is None or st.session_state.get(TAKEN_UP) == here.grid:
-        return
-    st.session_state[TAKEN_UP] = here.grid
+def _form(here: Session, source: Source, runs: Sequence[Run]) -> dict[str, Any]:
+    """Return what the form starts with: the settings of the grid that was opened, else the usual ones."""
+    steps, steps_key = usual_steps(source.data, "places")
+    usual = {
+        "steps": steps,
+        "batch_size": 16,
+        "seed": 0,
+        "search": False,
+        "where": ["choice", "full"],
+        "how": list(DEFAULT_WAYS),
+    }
     own = next((run.spec for run in runs if run.id == here.grid and run.spec is not None), None)
-    if own is None or source_of(own) != source:
-        return
-    specs = [run.spec for run in same_grid(runs, own) if run.spec is not None]
-    roles = {"choice" if spec.role == "manual" else spec.role for spec in specs}
-    st.session_state[usual_steps(source.data, "places")[1]] = own.steps
-    st.session_state["places-batch_size"], st.session_state["places-seed"] = own.batch_size, own.seed
-    st.session_state["places-search"] = own.learning_rate is None
-    st.session_state["places-where"] = [place for place in PLACES if place in roles]
-    st.session_state["places-how"] = [name for name in WAYS if name in {spec.how for spec in specs}]
+    if own is not None and source_of(own) == source and st.session_state.get(TAKEN_UP) != here.grid:
+        specs = [run.spec for run in same_grid(runs, own) if run.spec is not None]
+        roles = {"choice" if spec.role == "manual" else spec.role for spec in specs}
+        st.session_state[TAKEN_UP] = here.grid
+        st.session_state[FORM] = (
+            source,
+            {
+                "steps": own.steps,
+                "batch_size": own.batch_size,
+                "seed": own.seed,
+                "search": own.learning_rate is None,
+                "where": [place for place in PLACES if place in roles],
+                "how": [name for name in WAYS if name in {spec.how for spec in specs}],
+            },
+        )
+        for key in (steps_key, *(f"places-{name}" for name in usual)):  # what was typed was of another grid
+            st.session_state.pop(key, None)
+    of, known = st.session_state.get(FORM, (None, usual))
+    return known if of == source else usual
 
 
 def draw_form(here: Session, plan: Plan, source: Source) -> RunSpec:
     """Draw what the grid is made of and the button that queues it; return the spec that all its runs share."""
     runs = list_runs(runs_folder())
-    _take_up(here, source, runs)
+    known, steps_key = _form(here, source, runs), usual_steps(source.data, "places")[1]
     with st.container(border=True):
         chosen = f"the chosen plan is **{plan.label}** of {plan.n_blocks}"
         st.markdown(f"**{source.model}** on **{source.data}**; {chosen}.")
@@ -98,26 +114,23 @@ def draw_form(here: Session, plan: Plan, source: Source) -> RunSpec:
             PLACES,
             format_func=PLACE_WORDS.__getitem__,
             selection_mode="multi",
-            default=["choice", "full"],
+            default=known["where"],
             key="places-where",
             persist_state="session",
             help="Last and random take as many blocks as the chosen plan.",
         )
         names = st.multiselect(
-            "How", list(WAYS), default=list(DEFAULT_WAYS), key="places-how", persist_state="session", help=_meanings()
+            "How", list(WAYS), default=known["how"], key="places-how", persist_state="session", help=_meanings()
         )
         with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
             values = {}
-            steps, steps_key = usual_steps(source.data, "places")
-            for name, value, key in (
-                ("steps", steps, steps_key),
-                ("batch_size", 16, "places-batch_size"),
-                ("seed", 0, "places-seed"),
-            ):
+            for name in ("steps", "batch_size", "seed"):
                 with st.container(width=140):
-                    values[name] = setting_input(RunSpec, name, value, key)
+                    key = steps_key if name == "steps" else f"places-{name}"
+                    values[name] = setting_input(RunSpec, name, known[name], key)
             search = st.checkbox(
                 "Search each cell's own learning rate",
+                known["search"],
                 key="places-search",
                 persist_state="session",
                 help="Off: each method's default rate, found by a search on the bundled model (LOG.md). On: every cell "

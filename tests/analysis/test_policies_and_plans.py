@@ -75,7 +75,15 @@ def test_a_plan_edited_by_hand_is_accepted_or_refused_in_one_sentence(tmp_path: 
         ('{"schema_version": 1, "model": "toy", "n_blocks": 5, "blocks": []}', "tunes nothing"),
         ('{"schema_version": 2, "model": "toy", "n_blocks": 5, "blocks": [1]}', "schema_version 2"),
         ('{"schema_version": 1, "n_blocks": 5, "blocks": [1]}', "not a whole plan"),
-        ('{"schema_version": 1, "model": "toy", "n_blocks": 5, "blocks": [1], "extra": 1}', "not a whole plan"),
+        (
+            '{"schema_version": 1, "model": "toy", "n_blocks": 5, "blocks": [1], "extra": 1}',
+            "it has the field 'extra'; known are: ",
+        ),
+        ('{"model": "toy", "n_blocks": 5, "blocks": ["1"]}', "blocks hold '1'; whole numbers were expected"),
+        ('{"model": "toy", "n_blocks": 5, "blocks": "1"}', "blocks is '1'; a list was expected"),
+        ('{"model": "toy", "n_blocks": 5, "blocks": [1], "modules": [3]}', "modules hold 3; dotted names"),
+        ('{"model": 3, "n_blocks": 5, "blocks": [1]}', "model is 3; a name was expected"),
+        ('{"model": "toy", "n_blocks": 5, "blocks": [1], "embedding": "no"}', "'no'; true or false was expected"),
         ("[1, 2]", "not a plan"),
         ("{", "line 1 is not valid JSON"),
     ]:
@@ -90,7 +98,7 @@ def test_blocks_are_read_and_written_as_ranges() -> None:
     assert format_blocks((3, 5, 6, 7)) == "3, 5-7"
     assert Plan("toy", 8, (3, 5, 6, 7), head=True).label == "blocks 3, 5-7 + head"
     assert full_plan("toy", 8).label == "full"
-    for text in ("", "x", "3,", "5-", "-1", "7-5", "8"):
+    for text in ("", "x", "3,", "5-", "-1", "7-5", "8", "0-99999999999999"):  # the last one is not written out
         with pytest.raises(PlanError):
             parse_blocks(text, 8)
 

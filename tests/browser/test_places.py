@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 def test_a_grid_fills_while_it_is_looked_at_and_a_click_opens_a_cell_s_run(own_tab: Tab, process: Process) -> None:
     page = own_tab.page
-    create_run(process.runs, RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (6, 7)), steps=4))
+    folder = create_run(process.runs, RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (6, 7)), steps=4))
     own_tab.ready()
+    page.goto(f"{process.url}/?run={folder.name}")
     page.get_by_role("link", name="Where x how").click()
     expect(page.get_by_text("the chosen plan is")).to_be_visible()
     how = page.get_by_role("combobox", name="How")
@@ -33,7 +34,7 @@ def test_a_grid_fills_while_it_is_looked_at_and_a_click_opens_a_cell_s_run(own_t
     expect(page.get_by_text("2 of 2 cells are there already")).to_be_visible(timeout=60_000)
     expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=60_000)
     grid = page.locator(".lsf-chart").first
-    expect(page.get_by_role("heading", name=re.compile("^Best exact match:"))).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("^(Best|All 2 cells).* exact match"))).to_be_visible()
     page.get_by_text("stored bytes", exact=True).first.click()
     (lora,) = [run for run in list_runs(process.runs) if run.spec is not None and run.spec.method == "lora"]
     assert lora.result is not None and lora.result.stored_bytes is not None

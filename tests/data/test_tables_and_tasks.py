@@ -1,5 +1,6 @@
 """Reading data: what is accepted, and the one sentence for everything that is not."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -68,6 +69,29 @@ def test_every_format_gives_the_same_examples(ending: str, tmp_path: Path) -> No
     assert found == {("a", " x"), ('with "quotes"', " y, z"), ("c\nd", " ü")}
 
 
+def test_missing_values_and_bytes_of_a_parquet_file_are_no_text(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"prompt": ["a", "b", "c"], "completion": [" x", None, " z"], "raw": [b"x", b"y", b"z"]})
+    frame["when"] = pd.to_datetime(["2026-01-01", None, "2026-01-03"])
+    frame.to_parquet(path := tmp_path / "d.parquet")
+    for asked, sentence in (
+        (None, "row 2: the completion is empty"),
+        ("{when}", "row 2: the completion is empty"),
+        ("{raw}", "row 1: the column 'raw' holds a bytes; text or a number was expected"),
+    ):
+        with pytest.raises(DataError) as caught:
+            load_task(str(path), None, asked)
+        assert sentence in str(caught.value)
+
+
+def test_a_line_ends_where_jsonl_says_and_a_long_text_is_no_fault(tmp_path: Path) -> None:
+    rows = [{"prompt": f"a\u2028b\x85{n}", "completion": " " + "x" * 200_000} for n in range(3)]
+    plain = "\r\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    found = load_task(write(tmp_path, "d.jsonl", plain)).rows
+    pd.DataFrame(rows).to_csv(tmp_path / "d.csv", index=False)
+    assert {e.prompt for e in found} == {row["prompt"] for row in rows}
+    assert {e.completion for e in load_task(str(tmp_path / "d.csv")).rows} == {e.completion for e in found}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
@@ -86,6 +110,12 @@ def test_every_format_gives_the_same_examples(ending: str, tmp_path: Path) -> No
         ("d.jsonl", '{"prompt": "a", "completion": " b"}\n{"prompt": \n', "line 2 is not valid JSON"),
         ("d.jsonl", '{"prompt": "a", "completion": " b"}\n[1, 2]\n', "line 2 is not a JSON object"),
         ("d.json", '{"prompt": "a"}', "a list of objects was expected"),
+        ("d.json", "[" * 100_000, "d.json is not valid JSON: maximum recursion depth"),
+        ("d.jsonl", '{"prompt": 1' + "0" * 5000 + "}", "line 1 is not valid JSON: Exceeds the limit"),
+        ("d.jsonl", '{"prompt": "a", "completion": NaN}\n', "row 1: the completion is empty"),
+        ("d.jsonl", '{"prompt": "a", "completion": ["b"]}\n', "row 1: the column 'completion' holds a list; text"),
+        ("d.jsonl", '{"prompt": "a", "completion": "\\ud800"}\n', "row 1: the text holds '\\ud800', half a character"),
+        ("d.json", "[]", "d.json has no rows; at least 3 were expected"),
         ("d.parquet", "not parquet", "not a readable Parquet file"),
         ("d.xlsx", "x", "accepted are: .csv, .tsv, .json, .jsonl, .parquet"),
         ("d.csv", "prompt,completion,split\na, b,train\nc, d,holdout\n", "line 3: split is 'holdout'"),

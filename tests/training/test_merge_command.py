@@ -26,6 +26,9 @@ def test_a_merged_run_is_a_model_on_which_the_next_run_tunes(tiny, tmp_path: Pat
     merged = tmp_path / "merged"
     assert main(["merge", "--run", str(first.folder), "--out", str(merged)]) == 0
     assert "lora (maps=mlp) on block 2" in capsys.readouterr().out
+    for taken in (merged, first.folder, data):  # above all never the base itself
+        assert main(["merge", "--run", str(first.folder), "--out", str(taken)]) == 2
+        assert "is there already; --out names a folder that is new or empty" in capsys.readouterr().err
     ids = torch.tensor([[5, 6, 7]])
     loaded = load_model(base, "float32", "cpu")
     live, plain = load_tuned(first.folder, loaded), load_model(str(merged), "float32", "cpu").model
@@ -48,4 +51,4 @@ def test_only_the_mlps_maps_are_tuned_where_asked(tiny):
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "empty").mkdir()
     assert main(["merge", "--run", str(tmp_path / "empty"), "--out", str(tmp_path / "out")]) == 2
-    assert "is not a run" in capsys.readouterr().err
+    assert "is not a run folder: it has no spec.json" in capsys.readouterr().err

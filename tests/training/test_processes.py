@@ -67,7 +67,7 @@ def tune_command(model, data, runs, *more):
 def launched(command, n, *how):
     launcher = [sys.executable, "-m", "accelerate.commands.launch", *(how or ("--multi_gpu",))]
     ground = ["--num_processes", str(n), "--num_machines", "1", "--main_process_port", "0"]
-    return [*launcher, *ground, *command, "--device", "cpu"]
+    return [*launcher, *ground, *command, *(() if "--resume" in command else ("--device", "cpu"))]
 
 
 SHARDED = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")

@@ -242,3 +242,15 @@ def test_metrics_go_to_tensorboard_where_they_are_asked_for(loaded, task, long_s
     rows = {row["step"]: row["loss"] for row in read_metrics(told) if row["loss"] is not None}
     assert {event.step: event.value for event in read.Scalars("train/loss")} == pytest.approx(rows, rel=1e-3)
     assert result.steps == max(rows)
+
+
+def test_where_no_checkpoint_can_be_read_the_run_does_not_begin_anew_without_a_word(loaded, task, long_spec, folder):
+    broken = folder(long_spec)
+    with pytest.raises(RunPausedError):
+        tune(loaded, task, long_spec, broken, Stopper(10, "pause"))
+    for tuned in broken.glob(f"{CHECKPOINTS}/*/tuned.safetensors"):
+        tuned.write_bytes(tuned.read_bytes()[:40])
+    with pytest.raises(RunError, match=r"No checkpoint of .* can be read, so it cannot go on"):
+        tune(loaded, task, reopen_run(broken), broken)
+    assert [row["step"] for row in read_metrics(broken)] == list(range(11))
+    release(broken)

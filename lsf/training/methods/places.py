@@ -45,12 +45,18 @@ def planned_names(loaded: Any, plan: Plan) -> tuple[str, ...]:
 def planned_blocks(loaded: Any, plan: Plan, method: str) -> tuple[str, ...]:
     """Return the dotted names of the planned blocks, for a method that acts on blocks alone.
 
-    Embedding, final norm and head stay as they are, also where the plan names them.
+    In full fine-tuning's plan, which is all blocks and whatever else there is, the rest stays as it is.
 
     Raises:
-        PlanError: the plan was made for another number of blocks, or names none.
+        PlanError: the plan was made for another number of blocks, names none, or names other modules beside some.
     """
     _check_blocks(loaded, plan)
+    others = [name.replace("_", " ") for name in ("embedding", "final_norm", "head") if getattr(plan, name)]
+    if plan.blocks and (others := [*others, *plan.modules]) and not plan.is_full:
+        raise PlanError(
+            f"The method {method} tunes blocks alone and the plan names {', '.join(others)} too; leave them out, or "
+            "take a method that tunes them: full, bitfit, did, said."
+        )
     if not plan.blocks:
         raise PlanError(
             f"The method {method} tunes blocks and the plan names none ({plan.label}); "

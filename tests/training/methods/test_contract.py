@@ -1,15 +1,18 @@
 """What every method promises, on a bias-free gated family and on one with biases and transposed maps."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from lsf.analysis.plan import Plan, full_plan
 from lsf.errors import BadInputError, PlanError
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import load_model
-from lsf.training.artefacts import load_tuned, save_weights
+from lsf.training.artefacts import find_weights, load_tuned, save_weights
 from lsf.training.catalogue import CATALOGUE, options_of
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import FitSettings, fit
@@ -178,3 +181,38 @@ def test_an_artefact_of_another_base_is_refused_with_both_hashes(loaded, tmp_pat
     broken.write_bytes(b"nothing")
     with pytest.raises(BadInputError, match="is not a file of tuned weights"):
         load_tuned(tmp_path, loaded)
+
+
+@pytest.mark.parametrize("name", ["full", "lora", "fish", "did"])
+def test_an_artefact_that_lost_renamed_cut_or_spoilt_a_tensor_is_refused(name, loaded, tmp_path, rows):
+    scene = scene_for(name, rows)
+    spec = RunSpec("tiny", "toy", PLAN, method=name)
+    save_weights(METHODS[name].prepare(loaded, PLAN, scene), loaded, spec, tmp_path)
+    place = find_weights(tmp_path)
+    whole = load_file(place)
+    with safe_open(place, "pt") as file:
+        header = file.metadata()
+    first = next(key for key, value in whole.items() if value.is_floating_point())
+    rest = {key: value for key, value in whole.items() if key != first}
+    for tensors in (
+        rest,
+        {**rest, f"x.{first}": whole[first]},
+        {**rest, first: whole[first][..., :-1].contiguous()},
+        {**rest, first: torch.full_like(whole[first], torch.nan)},
+    ):
+        save_file(tensors, place, metadata=header)
+        with pytest.raises(BadInputError, match=r"does not hold what its header says|is damaged"):
+            load_tuned(tmp_path, loaded)
+    save_file(whole, place, metadata=header)
+    load_tuned(tmp_path, loaded)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("full", "bitfit", "did", "said")])
+def test_modules_beside_blocks_are_refused_by_methods_that_tune_blocks_alone(name, gpt2):
+    options, whole = CATALOGUE[name].options(), full_plan("tiny", 4)
+    for plan in (replace(PLAN, head=True), replace(PLAN, modules=("transformer.wpe",))):
+        with pytest.raises(
+            PlanError, match=f"The method {name} tunes blocks alone and the plan names (head|transformer)"
+        ):
+            METHODS[name].count(gpt2, plan, options)
+    assert METHODS[name].count(gpt2, whole, options)  # everything there is: a place of the grid
