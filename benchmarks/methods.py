@@ -1,9 +1,8 @@
 """What each tuning method stores, costs at inference and in memory, and how well it does at its best rate.
 
 `python benchmarks/methods.py [--parts storage,memory,fastfood,quality,dimension] [--seeds 3]` prints the bars, measured
-on the bundled model, and exits 1 where one does not hold; what methods of biases store and cost is measured on a GPT-2
-of the same size with random weights. How many dimensions a lesson needs takes hours: `dimension` reads what
-`benchmarks/dimension.py` measured and kept.
+on the bundled model, and exits 1 where one does not hold. How many dimensions a lesson needs takes hours: `dimension`
+reads what `benchmarks/dimension.py` measured and kept.
 """
 
 import argparse
@@ -18,7 +17,6 @@ from statistics import mean
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from benchmarks.bars import Bar, markdown
 from benchmarks.cells import BATCH_SIZE, Cell, best_rate, bundled, measure, rows_of
@@ -27,7 +25,7 @@ from lsf.analysis.plan import Plan, full_plan
 from lsf.bundled.dimension import along_pretraining, over_lessons
 from lsf.figures.dimension_tasks import fewer, progress_points, spearman
 from lsf.jobs.spec import RunSpec
-from lsf.measure.loading import LoadedModel, load_model
+from lsf.measure.loading import LoadedModel
 from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.catalogue import CATALOGUE, describe, options_of
 from lsf.training.fitting import FitSettings, fit
@@ -51,31 +49,14 @@ LEVEL = 3.0
 """Times that a projection's time per D log2 D may differ between sizes: where the cache ends it costs twice as much."""
 
 
-def biased(folder: Path) -> LoadedModel:
-    """Return a GPT-2 of the bundled model's width and depth with random weights and the bundled tokenizer."""
-    base = bundled()
-    config = GPT2Config(
-        vocab_size=base.info.vocab_size, n_embd=128, n_layer=8, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
-    )
-    torch.manual_seed(0)
-    model = GPT2LMHeadModel(config)
-    for name, value in model.named_parameters():
-        if name.endswith("bias"):
-            torch.nn.init.normal_(value, std=0.02)
-    model.save_pretrained(folder)
-    base.tokenizer.save_pretrained(folder)
-    return load_model(str(folder), "float32", "cpu")
-
-
 def storage_and_latency() -> list[Bar]:
     """Print bytes stored against full tuning's of the same plan, and latency against the base, per method."""
     bars = []
     with tempfile.TemporaryDirectory() as folder:
-        other, rows = biased(Path(folder)), rows_of("facts").train
-        full = {id(base): 4 * METHODS["full"].count(base, PLAN, None) for base in (bundled(), other)}
-        print(f"{'method':<26}{'base':<8}{'tuned':>9}{'bytes':>10}{'of full':>9}{'latency':>9}")
+        base, rows = bundled(), rows_of("facts").train
+        full = 4 * METHODS["full"].count(base, PLAN, None)
+        print(f"{'method':<26}{'tuned':>9}{'bytes':>10}{'of full':>9}{'latency':>9}")
         for name, given in VARIANTS:
-            base = other if name == "bitfit" or given.get("form") == "bias" else bundled()
             place = Path(tempfile.mkdtemp(dir=folder))
             scene = Scene(options_of(name, given), rows[:64], 0, BATCH_SIZE)
             model = METHODS[name].prepare(base, PLAN, scene)
@@ -89,14 +70,13 @@ def storage_and_latency() -> list[Bar]:
             tuned = merge(tuned, base) if CATALOGUE[name].merges else tuned
             latency = time_in_turn(forward_on(tuned, base), forward_on(base.model, base), SECONDS, PAIRS, CLOSE)
             count = METHODS[name].count(base, PLAN, scene.options)
-            kind, share = "llama" if base is bundled() else "gpt2", stored / full[id(base)]
             told = describe(name, given)
             print(
-                f"{told:<26}{kind:<8}{count:>9}{stored:>10}{share:>9.2%}{latency.ratio:>9.3f}"
+                f"{told:<26}{count:>9}{stored:>10}{stored / full:>9.2%}{latency.ratio:>9.3f}"
                 f" ({latency.low:.3f} to {latency.high:.3f})",
                 flush=True,
             )
-            bars += [_stored(told, stored, full[id(base)], promised(name, given, base))]
+            bars += [_stored(told, stored, full, promised(name, given, base))]
             off = abs(latency.ratio - 1.0) if CATALOGUE[name].merges else latency.ratio
             limit = 0.03 if CATALOGUE[name].merges else None
             what = f"{told}: forward pass, merged, its ratio to the base's less 1" if limit else f"{told}: forward pass"
@@ -109,8 +89,10 @@ def promised(name: str, given: Mapping[str, object], base: LoadedModel) -> float
     if name == "pafi":
         return 0.005 * 4 * METHODS["full"].count(base, PLAN, None)
     if given.get("form") == "bias":
-        mlp = {f"transformer.h.{block}.mlp.{part}.bias" for block in PLAN.blocks for part in ("c_fc", "c_proj")}
-        return 4.0 * sum(value.numel() for key, value in base.model.named_parameters() if key in mlp)
+        biases = {
+            key: value for key, value in base.model.named_parameters() if ".mlp." in key and key.endswith(".bias")
+        }
+        return 4.0 * sum(biases[key].numel() for key in biases for block in PLAN.blocks if f".layers.{block}." in key)
     return 4.0 * 200 if name in ("did", "said") else None
 
 
@@ -172,7 +154,7 @@ def quality(lessons: Sequence[str], plans: Sequence[Plan], seeds: int) -> list[B
     print(f"{'method':<15}{'plan':<6}{'lesson':<9}{'rate':>6}{'exact match (least to most)':>30}  validation loss")
     for plan in plans:
         for name in METHODS:
-            for lesson in lessons if name != "bitfit" else ():  # the bundled model has no biases
+            for lesson in lessons:
                 cell = Cell(lesson, plan, name)
                 best, found = best_rate(cell, CATALOGUE[name].learning_rate, LADDER)
                 tests = [found[best].test, *(measure(cell, best, seed).test for seed in range(1, seeds))]

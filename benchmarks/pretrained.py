@@ -21,8 +21,9 @@ SPECS = {
     "gpt2x8": PretrainingSpec(seed=5, family="gpt2", width=112, inner=448),
     "wide6": PretrainingSpec(seed=6, blocks=6, width=160, inner=320, biases=False),
 }
-"""The bundled model as it was until 2026-11-28, without biases, and its twin of another seed; GPT-2 of 12 blocks; a Llama that is deeper and narrower; GPT-NeoX and GPT-2
-of as many blocks as the bundled model; a Llama that is shallower and wider."""
+"""The bundled model as it was until 2026-11-28, without biases, and its twin of another seed; GPT-2 of 12 blocks; a
+Llama that is deeper and narrower; GPT-NeoX and GPT-2 of as many blocks as the bundled model; a Llama that is shallower
+and wider."""
 
 
 def folder_of(name: str) -> Path:
