@@ -62,7 +62,7 @@ def test_a_window_wider_than_the_model_is_refused() -> None:
 def test_every_window_tunes_as_many_values_and_its_edit_shows(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     loaded = load_model("bundled", "float32", "cpu")
-    before, low, high = edit_windows(loaded, EditSettings(width=4, stride=4, steps=40, learning_rate=3e-2), Silent())
+    before, low, high = edit_windows(loaded, EditSettings(width=4, stride=4, steps=40, learning_rate=1e-2), Silent())
     assert before.right["reliability"] == 0.0 and before.right["locality"] > 0.95
     assert low.values == high.values == 4 * 8 * 3 * (128 + 256)  # rank times inputs plus outputs of the MLP's maps
     assert (low.blocks, high.blocks) == ((0, 1, 2, 3), (4, 5, 6, 7))
