@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lsf.errors import PlanError
-from lsf.files import read_json, write_json
+from lsf.files import misfit, read_json, write_json
 
 SCHEMA_VERSION = 1
 
@@ -125,13 +125,8 @@ def load_plan(path: Path) -> Plan:
 
 def parse_plan(value: Any, where: str) -> Plan:
     """Build a `Plan` from JSON values; `where` names them in errors."""
-    if not isinstance(value, dict):
-        raise PlanError(f"{where} is not a plan: a JSON object was expected.")
-    known = [item.name for item in fields(Plan)]
-    if unknown := [name for name in value if name not in known]:
-        raise PlanError(f"{where} is not a plan: it has the field {unknown[0]!r}; known are: {', '.join(known)}.")
-    if lacking := [name for name in ("model", "n_blocks", "blocks") if name not in value]:
-        raise PlanError(f"{where} is not a whole plan: it has no {lacking[0]!r}.")
+    if fault := misfit(value, [item.name for item in fields(Plan)], ("model", "n_blocks", "blocks")):
+        raise PlanError(f"{where} is not a whole plan: {fault}.")
     for name, kind, words in _KINDS:
         if name in value and (not isinstance(found := value[name], kind) or (kind is int and isinstance(found, bool))):
             raise PlanError(f"{where}: {name} is {found!r}; {words} was expected.")

@@ -9,7 +9,7 @@ from lsf.analysis.plan import Plan, parse_plan
 from lsf.analysis.settings import check_settings, setting
 from lsf.axes import DEVICES, DTYPES
 from lsf.errors import BadInputError
-from lsf.files import read_json, write_json
+from lsf.files import misfit, read_json, write_json
 from lsf.training.catalogue import CATALOGUE, describe, options_of
 
 SCHEMA_VERSION = 1
@@ -120,11 +120,6 @@ def load_spec(path: Path) -> RunSpec:
         BadInputError: not JSON, a field is missing or unknown, or a value is of the wrong kind or out of range.
     """
     value = read_json(path, "a run's spec")
-    if not isinstance(value, dict):
-        raise BadInputError(f"{path} is not a run's spec: a JSON object was expected.")
-    known = [item.name for item in fields(RunSpec)]
-    if unknown := [name for name in value if name not in known]:
-        raise BadInputError(f"{path} is not a run's spec: it has the field {unknown[0]!r}, which no run has.")
-    if lacking := [name for name in ("model", "data", "plan") if name not in value]:
-        raise BadInputError(f"{path} is not a whole run's spec: it has no {lacking[0]!r}.")
+    if fault := misfit(value, [item.name for item in fields(RunSpec)], ("model", "data", "plan")):
+        raise BadInputError(f"{path} is not a whole run's spec: {fault}.")
     return RunSpec(**{**value, "plan": parse_plan(value["plan"], str(path))})

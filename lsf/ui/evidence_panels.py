@@ -34,7 +34,7 @@ def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str) -> None:
         {
             "way of choosing": one.label,
             "kind": one.kind,
-            "tunes": "by lot" if one.choice is None else format_blocks(one.choice),
+            "tunes": _tuned(one),
             metric.replace("_", " "): None if one.score is None else as_metric(one.score, metric),
             "regret": one.regret,
             "relative regret": None if one.relative is None else 100 * one.relative,
@@ -52,6 +52,12 @@ def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str) -> None:
             "relative regret": st.column_config.NumberColumn(format="%.1f %%"),
         },
     )
+
+
+def _tuned(one: Verdict) -> str:
+    if one.label == ROW_WORDS["full"]:
+        return "all blocks, embedding, norm and head"
+    return "by lot" if one.choice is None else format_blocks(one.choice)
 
 
 def sweep_pictures(truth: Truth, metric: str, key: str) -> None:

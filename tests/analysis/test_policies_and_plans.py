@@ -84,7 +84,7 @@ def test_a_plan_edited_by_hand_is_accepted_or_refused_in_one_sentence(tmp_path: 
         ('{"model": "toy", "n_blocks": 5, "blocks": [1], "modules": [3]}', "modules hold 3; dotted names"),
         ('{"model": 3, "n_blocks": 5, "blocks": [1]}', "model is 3; a name was expected"),
         ('{"model": "toy", "n_blocks": 5, "blocks": [1], "embedding": "no"}', "'no'; true or false was expected"),
-        ("[1, 2]", "not a plan"),
+        ("[1, 2]", "a JSON object was expected"),
         ("{", "line 1 is not valid JSON"),
     ]:
         path.write_text(text)
