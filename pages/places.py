@@ -21,7 +21,7 @@ def draw(here: Session) -> None:
         empty("No plan yet", "Choose the blocks first; then places and methods are crossed here.", "choose")
         draw_grids(here, runs)
         return
-    base = draw_form(here, plan, source)
+    base = draw_form(here, plan, source, runs)
 
     def watch(views: tuple[JobView, ...]) -> None:
         draw_queue(here, [view for view in views if view.active])

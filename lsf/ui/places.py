@@ -102,9 +102,8 @@ def _form(here: Session, source: Source, runs: Sequence[Run]) -> dict[str, Any]:
     return known if of == source else usual
 
 
-def draw_form(here: Session, plan: Plan, source: Source) -> RunSpec:
+def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) -> RunSpec:
     """Draw what the grid is made of and the button that queues it; return the spec that all its runs share."""
-    runs = list_runs(runs_folder())
     known, steps_key = _form(here, source, runs), usual_steps(source.data, "places")[1]
     with st.container(border=True):
         chosen = f"the chosen plan is **{plan.label}** of {plan.n_blocks}"
