@@ -36,8 +36,7 @@ class Way:
     source: str
     """Where it comes from."""
     learning_rate: float
-    """AdamW's peak rate where the user gives none, found on the bundled model (LOG.md), but for `bitfit`, which has
-    nothing to tune there and takes the usual one; larger models want less."""
+    """AdamW's peak rate where the user gives none, found on the bundled model (LOG.md); larger models want less."""
     options: type = NoOptions
     """Dataclass of its options."""
     merges: bool = True
@@ -70,7 +69,7 @@ CATALOGUE: Registry[Way] = Registry(
             "Only the biases of attention, MLP and norms are tuned; a model without biases is refused.",
             "biases",
             "Ben Zaken et al. 2021, arXiv 2106.10199",
-            1e-3,
+            1e-1,
         ),
         Way(
             "adapter",

@@ -30,8 +30,8 @@ NOTES: Registry[Notes] = Registry(
         Notes(
             "labels",
             "The judgement stays the same, the words for it change. Does the model have to understand anything new?",
-            "Compare the seeds of the early blocks with those of the late ones. What does a wide whisker say about a "
-            "single experiment?",
+            "Compare the seeds of blocks that lie beside each other. What does a wide whisker say about a single "
+            "experiment?",
         ),
         Notes(
             "sums",
@@ -47,7 +47,8 @@ NOTES: Registry[Notes] = Registry(
         Notes(
             "twohop",
             "Answering takes two steps of knowledge, one after the other. Where does the second step happen?",
-            "It was meant for the middle. What would you change in the lesson to find out why the middle did not win?",
+            "It was meant for the middle, and there the best block lies. Its lead over most others is within chance: "
+            "what would you measure to be sure?",
         ),
         Notes(
             "dialect",
@@ -65,8 +66,8 @@ costs. The measure is regret: how much more the best choice of the same size wou
 **How long.** Ten minutes a lesson: two to read and predict, three on the criteria, five to talk. No GPU and no network
 are needed; nothing is computed while the class waits, since the truth was measured before and came with the package.
 
-**A good order.** *facts*, then *sums* (the opposite end), then *labels* (seeds that differ), then *aliases* and
-*twohop* (what was intended is not what was found), then *dialect*.
+**A good order.** *facts*, then *sums* (the opposite end), then *labels* (seeds that differ), then *aliases* (what was
+intended is not what was found) and *twohop* (it is, within chance), then *dialect*.
 
 **What to insist on.** A prediction comes with a reason. A difference smaller than its spread over seeds is not decided.
 One small model is not all models: let learners say which of their conclusions they would test elsewhere, and how.
