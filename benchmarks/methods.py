@@ -180,7 +180,7 @@ def dimension() -> list[Bar]:
             found = ", ".join(f"{step:g}: {d:g}" for step, d in points)
             beyond = "the bar is what chance reaches" if chance else "too few checkpoints to be beyond chance"
             what = f"Spearman of d_90 with steps of pre-training, {task}; {beyond}"
-            bars.append(Bar(what, rho, -chance if chance else 0.0, unit="", note=f"step: d_90: {found}"))
+            bars.append(Bar(what, rho, None if chance is None else -chance, unit="", note=f"step: d_90: {found}"))
     return bars
 
 

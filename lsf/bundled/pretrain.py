@@ -199,7 +199,7 @@ def pretrain(
     Args:
         out: folder to write; made if missing.
         seed: of the first weights and the order of statements, used where no spec is given.
-        spec: settings other than the defaults (12 minutes on 2 cores).
+        spec: settings other than the defaults (a quarter of an hour on 2 cores).
         progress: told one line every `log_every` steps.
         checkpoints: folder to keep the model along the way in, in half precision: `step-0000` and so on, one for each
             of `KEPT`; None keeps none.

@@ -24,8 +24,8 @@ NOTES: Registry[Notes] = Registry(
             "facts",
             "The questions look as they always did; only the answers changed. Where in the depth would you look for "
             "the place that holds an answer?",
-            "The wordings of the test were not trained. Why might a block near the input learn the training wordings "
-            "by heart, and not the fact?",
+            "The wordings of the test were not trained. Why might a block learn the training wordings by heart, and "
+            "not the fact?",
         ),
         Notes(
             "labels",
@@ -37,7 +37,8 @@ NOTES: Registry[Notes] = Registry(
             "sums",
             "The model can add; now the answer is one more. Is that a change of the question, of the calculation, or "
             "of the answer?",
-            "One block alone does better than the whole model at the same number of steps. How can less be more?",
+            "One block alone does better than the whole model at the same number of steps. Is that beyond chance? How "
+            "could less be more?",
         ),
         Notes(
             "aliases",
@@ -66,8 +67,8 @@ costs. The measure is regret: how much more the best choice of the same size wou
 **How long.** Ten minutes a lesson: two to read and predict, three on the criteria, five to talk. No GPU and no network
 are needed; nothing is computed while the class waits, since the truth was measured before and came with the package.
 
-**A good order.** *facts*, then *sums* (the opposite end), then *labels* (seeds that differ), then *aliases* (what was
-intended is not what was found) and *twohop* (it is, within chance), then *dialect*.
+**A good order.** *facts*, then *sums* (the opposite end), then *labels* (seeds that differ), then *aliases* and
+*twohop* (what was intended leads, or is level with what leads), then *dialect*.
 
 **What to insist on.** A prediction comes with a reason. A difference smaller than its spread over seeds is not decided.
 One small model is not all models: let learners say which of their conclusions they would test elsewhere, and how.

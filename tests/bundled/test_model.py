@@ -28,6 +28,7 @@ def model() -> Any:
 def test_it_is_a_llama_of_8_blocks_within_its_limits(model: Any) -> None:
     assert model.config.model_type == "llama"
     assert model.config.num_hidden_layers == 8
+    assert model.config.attention_bias and model.config.mlp_bias  # so that bitfit and hiwi's bias form can be shown
     assert sum(tensor.numel() for tensor in model.parameters()) <= 3_000_000
     assert (MODEL_FOLDER / "model.safetensors").stat().st_size <= 6_000_000
 
