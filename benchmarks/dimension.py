@@ -23,6 +23,8 @@ from lsf.figures.dimension_tasks import fewer, progress_points, spearman
 from lsf.files import write_json
 from lsf.jobs.dimensions import ASKED, Study
 
+FINER = 3
+"""Middles between two d of the grid, instead of one, where SAID's and DID's medians are equal."""
 LEARNT = 0.5
 """Exact match of full fine-tuning below which a checkpoint has no d_90."""
 ALONG_LESSONS = ("facts", "sums")
@@ -31,8 +33,13 @@ ALONG_LESSONS = ("facts", "sums")
 
 def lessons(store: Store, seeds: int) -> list[Study]:
     """Measure SAID and DID on the whole model, on every lesson, and print the bar."""
-    asked = [search(store, "bundled", lesson, settings=replace(SETTINGS, seeds=seeds)) for lesson in LESSONS]
-    found = [study for study in asked if study is not None]
+    settings, found = replace(SETTINGS, seeds=seeds), []
+    for lesson in LESSONS:
+        study = search(store, "bundled", lesson, settings=settings)
+        if study is not None and study.d_90("said") is not None and study.d_90("said") == study.d_90("did"):
+            study = search(store, "bundled", lesson, settings=replace(settings, bisections=FINER))
+        if study is not None:
+            found.append(study)
     for study in found:
         _tell(study)
     whole = [study for study in found if {curve.method for curve in study.curves} == set(ASKED)]
