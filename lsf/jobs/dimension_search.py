@@ -8,7 +8,7 @@ from lsf.jobs.rates import outwards
 
 RATE = 0.013
 """A step of AdamW moves each of d numbers by about the rate; each of T tensors has its own projection, which keeps
-lengths: theta moves by rate x sqrt(d T). This is that per sqrt(D), as found good on the first bundled model (T = 75)."""
+lengths: theta moves by rate x sqrt(d T). This is that per sqrt(D), found good on the first bundled model (T = 75)."""
 AROUND = (0.16, 0.4, 1.0, 2.5, 6.3)
 """Rates that may be tried at one d, as multiples of the law's own."""
 FULL_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
