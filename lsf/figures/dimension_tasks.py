@@ -79,10 +79,10 @@ def _bars(studies: Sequence[Study], names: Sequence[str], title: str) -> go.Figu
 
 def _short(study: Study, method: str) -> str:
     """Return what stands on a bar."""
-    curves, value = study.of(method), study.d_90(method)
+    value = study.d_90(method)
     if value is not None:
-        return f"{'≤ ' if any(curve.at_most for curve in curves) else ''}{value:,.0f}"
-    tried = [curve for curve in curves if curve.points]
+        return f"{'≤ ' if study.at_most(method) else ''}{value:,.0f}"
+    tried = [curve for curve in study.of(method) if curve.points]
     reached = sum(curve.d_90 is not None for curve in tried)
     return (f"{reached} of {len(tried)}" if reached else "none") if tried else "?"
 

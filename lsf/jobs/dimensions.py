@@ -172,6 +172,12 @@ class Study:
         known = [d for d in found if d is not None]
         return statistics.median(known) if known and len(known) == len(found) else None
 
+    def at_most(self, method: str) -> bool:
+        """Say whether a median may lie lower still: a seed in the middle or above reached the line at the least d."""
+        found = sorted(curve.d_90 for curve in self.of(method) if curve.d_90 is not None)
+        middle = statistics.median_low(found) if found else 0
+        return any(curve.at_most and curve.d_90 is not None and curve.d_90 >= middle for curve in self.of(method))
+
     def told(self, method: str) -> str:
         """Tell a method's d_90: one number, or median and range over seeds, or how far the search came."""
         curves = [curve for curve in self.of(method) if curve.points]
@@ -183,7 +189,7 @@ class Study:
         spread = f"{min(found):,} to {max(found):,}"
         if (middle := self.d_90(method)) is None:
             return f"not reached under {len(curves) - len(found)} of {len(curves)} seeds, else {spread}"
-        least = "at most " if any(curve.at_most for curve in curves) else ""
+        least = "at most " if self.at_most(method) else ""
         return f"{least}{middle:,.0f}, the median of {len(curves)} seeds ({spread})"
 
     def to_json(self) -> dict[str, Any]:

@@ -107,6 +107,9 @@ def test_over_seeds_the_median_and_the_range_are_told_where_every_seed_reached_i
     assert several.d_90("said") == 100
     assert several.told("said") == "100, the median of 3 seeds (100 to 1,000)"
     assert of_seeds(low, {10: 0.95}).told("said") == "at most 55, the median of 2 seeds (10 to 100)"
+    least = {10: 0.95}
+    assert of_seeds(low, least, low).told("said") == "100, the median of 3 seeds (10 to 100)"  # whatever it needs
+    assert of_seeds(least, least, low).told("said") == "at most 10, the median of 3 seeds (10 to 100)"
     assert of_seeds(low, never).d_90("said") is None
     assert of_seeds(low, never).told("said") == "not reached under 1 of 2 seeds, else 100 to 100"
     assert of_seeds(never, never).told("said") == "not reached up to 1,000 under any of 2 seeds"
