@@ -17,6 +17,8 @@ LOWEST = 10.0
 """Where the axis of d_90 begins; a bar without a number has no height."""
 TICKS = [step * 10**power for power in range(1, 5) for step in (1, 3)]
 """Of the axis of d_90 along pre-training: the d of the grid."""
+APART = 1.4
+"""How much higher than the largest d, or than those of another task, the marks lie of what no d reached."""
 PUBLISHED = (
     ("BERT-base", "MRPC", 1608),
     ("BERT-base", "QQP", 8030),
@@ -141,8 +143,13 @@ def progress_points(studies: Sequence[Study], task: str, method: str = "said") -
     """
     mine = [study for study in studies if study.data == task and study.of(method)]
     known = [study for study in mine if not any(curve.falls for curve in study.of(method))]
-    found = [(float(study.model.rpartition(" ")[2]), study.d_90(method)) for study in known]
+    found = [(_step(study), study.d_90(method)) for study in known]
     return sorted((step, math.inf if d is None else d) for step, d in found)
+
+
+def _step(study: Study) -> float:
+    """Return the step of pre-training that a base of the name `pretraining step N` is."""
+    return float(study.model.rpartition(" ")[2])
 
 
 def _seed_ends(studies: Sequence[Study], task: str, method: str = "said") -> dict[float, tuple[int, int]]:
@@ -151,7 +158,7 @@ def _seed_ends(studies: Sequence[Study], task: str, method: str = "said") -> dic
     for study in studies:
         reached = [curve.d_90 for curve in study.of(method) if curve.d_90 is not None]
         if study.data == task and reached:
-            found[float(study.model.rpartition(" ")[2])] = min(reached), max(reached)
+            found[_step(study)] = min(reached), max(reached)
     return found
 
 
@@ -178,6 +185,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
     tasks = list(dict.fromkeys(study.data for study in studies))
     told = []
     figure = new_figure("", height=360)
+    above = max((point.d for study in studies for curve in study.of("said") for point in curve.points), default=LOWEST)
     for task, mark in zip(tasks, (MARKS["said"], MARKS["did"]), strict=False):
         points = progress_points(studies, task)
         rho = spearman(points)
@@ -198,13 +206,24 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
             marker={"color": mark.color, "symbol": mark.symbol, "size": 9},
             hovertemplate="step %{x}: %{y:,.0f}<extra>" + task + "</extra>",
         )
+        above *= APART
+        missed = [study for study in studies if study.data == task and study.d_90("said") is None]
+        figure.add_scatter(
+            x=[_step(study) for study in missed],
+            y=[above] * len(missed),
+            mode="markers",
+            showlegend=False,
+            marker={"color": mark.color, "symbol": "triangle-up-open", "size": 11},
+            text=[study.told("said") for study in missed],
+            hovertemplate="step %{x}: %{text}<extra>" + task + "</extra>",
+        )
     title = f"d_90 along pre-training, Spearman: {', '.join(told)}"
     figure.update_layout(title={"text": title})
     figure.update_xaxes(title="pre-training steps")
     figure.update_yaxes(title="d_90 of SAID", type="log", tickvals=TICKS, ticktext=[f"{d:,}" for d in TICKS])
     return Picture(
         figure,
-        f"{title}. A checkpoint at which no d tried reached 90 % of full has no mark; it ranks above all others where "
-        "exact match still rose.",
+        f"{title}. Open triangle: no d tried reached 90 % of full; it ranks above all others where exact match still "
+        "rose, and nowhere where it fell again.",
         tasks_table(studies),
     )

@@ -224,9 +224,9 @@ def draw_measured() -> None:
             "pretraining",
             f"Checkpoints of the bundled model's pre-training, made again; {settings.steps} steps each instead of the "
             f"{lessons[0].settings.steps} above, since early ones learn slowly; {seeds}. Full fine-tuning is measured "
-            "anew at each; one at which it learns less than half is left out. One that no d reaches has no mark, and "
-            "ranks above all others where exact match still rose. Spearman's rho below 0: later ones need fewer "
-            "numbers.",
+            "anew at each; one at which it learns less than half is left out. Open triangles: no d tried reaches it; "
+            "ranked above all others where exact match still rose, and nowhere where it fell again. Spearman's rho "
+            "below 0: later ones need fewer numbers.",
         )
     if blocks:
         seeds = min(study.settings.seeds for study in blocks)
