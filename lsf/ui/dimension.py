@@ -27,6 +27,10 @@ from lsf.ui.state import Session
 from lsf.ui.work import Source
 
 KIND = "dimension"
+CURVES = (
+    "Every point is tuned from the same start with its own rate, the best on validation by exact match, then by loss. "
+    "Dashed: the share of full fine-tuning's exact match to be reached; a ring: the smallest d that does, d_90."
+)
 METHOD_WORDS = {"said": "SAID, with a scale per block", "did": "DID, without scales"}
 STUDIES = "dimension"
 """Folder among the runs in which studies are kept."""
@@ -178,8 +182,7 @@ def draw_latest(here: Session, source: Source, views: Sequence[JobView]) -> None
     show(
         draw_study(study),
         "study",
-        "Every point is tuned from the same start with its own rate, the best on validation. Dashed: the share of full "
-        "fine-tuning's exact match to be reached; a ring: the smallest d that does, d_90.",
+        CURVES,
     )
     if any(curve.points for curve in study.curves):
         show(
@@ -216,6 +219,10 @@ def draw_measured() -> None:
         "The whole bundled model, on a logarithmic axis: the median of one search per seed. No bar, *1 of 3*: only "
         "under so many seeds does a d that was tried reach 90 % of full; none: under none; ?: not measured.",
     )
+    with st.expander("Every search of one lesson", icon=":material/show_chart:"):
+        names = {study.data: study for study in lessons}
+        picked = st.selectbox("Lesson", names, format_func=lambda data: data.removeprefix("lesson:"), key="kept-curves")
+        show(draw_study(names.get(picked, lessons[0])), "kept-study", CURVES)
     if along:
         settings = along[0].settings
         seeds = f"{settings.seeds} seeds, bars from least to most" if settings.seeds > 1 else "one seed"

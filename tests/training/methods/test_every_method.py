@@ -45,7 +45,7 @@ def test_a_run_by_every_method_is_listed_and_stores_what_it_must_for_any_fresh_b
     (row,) = csv.DictReader(io.StringIO(capsys.readouterr().out))
     assert row["method"].startswith(method) and row["state"] == "succeeded"
     (run,) = list_runs(tmp_path)
-    assert run.result is not None and run.result.after is not None
+    assert run.spec is not None and run.result is not None and run.result.after is not None
     assert run.result.stored_bytes == STORED.get(asked, run.result.stored_bytes)
     if asked in ("did", "said"):
         assert sum(value.numel() for value in load_file(find_weights(run.folder)).values()) == 200
