@@ -3,14 +3,18 @@
 `python benchmarks/dimension.py [--parts lessons,along,blocks] [--seeds 1] [--cells FILE] [--checkpoints DIR]` prints
 the bars and writes `lsf/bundled/dimension.json`, where parts not asked for stay as they are. Every tuning is kept in
 FILE and not done again. DIR comes from `python -m lsf demo pretrain --out OUT --checkpoints DIR`. `--done` only puts
-together what FILE holds. How one d_90 is searched: `benchmarks/dimension_search.py`.
+together what FILE holds; `--readings` reads the kept tunings by other choices of a rate. How one d_90 is
+searched: `benchmarks/dimension_search.py`.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -21,10 +25,17 @@ from lsf.bundled.lessons import LESSONS
 from lsf.environment import spare_imports
 from lsf.figures.dimension_tasks import fewer, progress_points, spearman
 from lsf.files import write_json
+from lsf.jobs.dimension_search import ROUNDING
 from lsf.jobs.dimensions import ASKED, Study
 
 FINER = 3
 """Middles between two d of the grid, instead of one, where SAID's and DID's medians are equal."""
+Tuning = dict[str, Any]
+"""One tuning, as the file holds it."""
+Tunings = dict[tuple[str, ...], list[Tuning]]
+"""Lesson, method, seed and d -> a tuning per rate."""
+Badness = Callable[[Tuning], tuple[float, ...]]
+"""What the best rate has the least of."""
 LEARNT = 0.5
 """Exact match of full fine-tuning below which a checkpoint has no d_90."""
 ALONG_LESSONS = ("facts", "sums")
@@ -77,6 +88,41 @@ def along(store: Store, checkpoints: Path, seeds: int) -> list[Study]:
     return found
 
 
+ANNOUNCED = "exact match on validation, then loss"
+READINGS: dict[str, Badness] = {
+    ANNOUNCED: lambda one: (-one["validation"], one["validation_loss"]),
+    "loss on validation": lambda one: (one["validation_loss"],),
+    "exact match on test (what is possible)": lambda one: (-one["test"],),
+}
+"""How the rate at a d may be chosen -> what the best has the least of; searches go by the first."""
+
+
+def readings(store: Store) -> None:
+    """Print d_90 of SAID and DID on the whole model with the rate at each d chosen in several ways, median of seeds."""
+    tuned: Tunings = {}
+    for key, one in store.known.items():
+        base, lesson, where, method, d, _, seed, _ = key.split("|")
+        if (base, where) == ("bundled", "all") and one["validation"] is not None:
+            tuned.setdefault((lesson, method, seed, d), []).append(one)
+    for words, badness in READINGS.items():
+        cells = []
+        for lesson in LESSONS:
+            seeds = sorted({seed for known, _, seed, _ in tuned if known == lesson})
+            found = [[_least_d(tuned, (lesson, method, seed), badness) for seed in seeds] for method in ASKED]
+            cells.append(" / ".join("-" if math.inf in ds else f"{median(ds):,.0f}" for ds in found))
+        print(f"| {words} | {' | '.join(cells)} |")
+
+
+def _least_d(tuned: Tunings, search: tuple[str, str, str], badness: Badness) -> float:
+    """Return the least d at which the best rate reaches the share of full fine-tuning's best; infinite where none."""
+    lesson, _, seed = search
+    full = min(tuned[lesson, "full", seed, "0"], key=READINGS[ANNOUNCED])
+    best = {int(key[3]): min(tries, key=badness) for key, tries in tuned.items() if key[:3] == search}
+    return min(
+        (d for d, one in best.items() if one["test"] >= SETTINGS.share * full["test"] - ROUNDING), default=math.inf
+    )
+
+
 def _tell(study: Study) -> None:
     """Print a study as rows of a table: base, lesson, blocks, full tuning, method, d_90, exact match at every d."""
     full = ", ".join(f"{point.test:.2f} at {point.rate:g}" for point in study.full)
@@ -99,7 +145,11 @@ def main() -> None:
     parser.add_argument("--cells", type=Path, default=Path(__file__).with_name("dimension_cells.json"))
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"))
     parser.add_argument("--done", action="store_true", help="measure nothing; put together what is there")
+    parser.add_argument("--readings", action="store_true", help="only read what is there by other choices of a rate")
     asked = parser.parse_args()
+    if asked.readings:
+        readings(Store(asked.cells, only_kept=True))
+        return
     wanted = asked.parts.split(",")
     parts: dict[str, Callable[[Store], list[Study]]] = {
         "lessons": lambda store: lessons(store, asked.seeds),
