@@ -10,8 +10,8 @@ from lsf.figures.pages import comparison_page
 from lsf.figures.picture import Picture
 from lsf.figures.report import Section
 from lsf.jobs.bundle import bundle_runs
-from lsf.jobs.runs import Run, list_runs
-from lsf.ui.bench import bench, runs_folder
+from lsf.jobs.runs import Run, list_runs, runs_folder
+from lsf.ui.bench import bench
 from lsf.ui.compare_panels import (
     COSTS,
     cost_table,

@@ -1,8 +1,8 @@
 """Intrinsic dimension: how few numbers, projected to all weights, are enough for a task."""
 
 from lsf.analysis.plan import Plan
-from lsf.jobs.runs import list_runs
-from lsf.ui.bench import bench, runs_folder
+from lsf.jobs.runs import list_runs, runs_folder
+from lsf.ui.bench import bench
 from lsf.ui.dimension import KIND, draw_form, draw_latest, draw_measured
 from lsf.ui.frame import page
 from lsf.ui.polling import follow

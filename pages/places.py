@@ -2,8 +2,8 @@
 
 from lsf.analysis.plan import Plan
 from lsf.jobs.job import JobView
-from lsf.jobs.runs import Run, list_runs
-from lsf.ui.bench import bench, runs_folder
+from lsf.jobs.runs import Run, list_runs, runs_folder
+from lsf.ui.bench import bench
 from lsf.ui.frame import page
 from lsf.ui.panels import empty
 from lsf.ui.places import draw_form, draw_grid, draw_grids

@@ -1,8 +1,8 @@
 """Step 5: tune the chosen blocks, the whole model and same-size controls, in the background, one after the other."""
 
 from lsf.jobs.job import JobView
-from lsf.jobs.runs import Run, list_runs
-from lsf.ui.bench import bench, runs_folder
+from lsf.jobs.runs import Run, list_runs, runs_folder
+from lsf.ui.bench import bench
 from lsf.ui.frame import page
 from lsf.ui.panels import empty, onward
 from lsf.ui.polling import follow

@@ -158,3 +158,30 @@ def test_an_analysis_says_of_how_many_examples_its_kernels_are(
         run_cli("analyze", *asked, "--json", tmp_path / "a.json")
         assert ("Tangent kernels (alignment) are of the first 64 examples." in capsys.readouterr().out) == told
         assert load_analysis(tmp_path / "a.json").data.kernel_examples == min(64, int(limit))
+
+
+def test_runs_go_to_the_folder_of_the_app_where_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [
+        "tune",
+        "--model",
+        "bundled",
+        "--data",
+        "lesson:facts",
+        "--blocks",
+        "7",
+        "--steps",
+        "1",
+        "--eval-limit",
+        "8",
+    ]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LSF_RUNS", raising=False)
+    run_cli(*command)
+    monkeypatch.setenv("LSF_RUNS", str(tmp_path / "elsewhere"))
+    run_cli(*command)
+    assert [len(list_runs(tmp_path / place)) for place in ("runs", "elsewhere")] == [1, 1]
+    capsys.readouterr()
+    run_cli("runs", "list")
+    assert str(tmp_path / "elsewhere") in capsys.readouterr().out

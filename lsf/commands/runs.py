@@ -7,7 +7,7 @@ from typing import Any
 
 from lsf.errors import BadInputError
 from lsf.jobs.bundle import COMMAND, save_bundle
-from lsf.jobs.runs import delete_run, list_runs, load_run
+from lsf.jobs.runs import delete_run, list_runs, load_run, runs_folder
 
 
 def compare_options(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def runs_options(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `runs`."""
     actions = parser.add_subparsers(title="actions", required=True, metavar="list|show|bundle|delete")
     listing = actions.add_parser("list", help="one line per run, newest first")
-    listing.add_argument("--runs", type=Path, required=True, metavar="DIR", help="folder of run folders")
+    listing.add_argument("--runs", type=Path, metavar="DIR", help="folder of run folders; default: LSF_RUNS, or runs")
     listing.set_defaults(command=list_command)
     for name, command, text in (
         ("show", show_command, "spec and result of one run, as JSON"),
@@ -56,9 +56,10 @@ def bundle_command(arguments: argparse.Namespace) -> int:
 
 def list_command(arguments: argparse.Namespace) -> int:
     """Print one line per run."""
-    if not arguments.runs.is_dir():
-        raise BadInputError(f"There is no folder {arguments.runs}; --runs names the folder that holds run folders.")
-    for run in list_runs(arguments.runs):
+    folder = arguments.runs or runs_folder()
+    if not folder.is_dir():
+        raise BadInputError(f"There is no folder {folder}; --runs names the folder that holds run folders.")
+    for run in list_runs(folder):
         what = f"{run.spec.model} {run.spec.data} {run.spec.plan.label}" if run.spec else run.problem
         print(f"{run.state:<12} {run.folder}  {what}")
     return 0

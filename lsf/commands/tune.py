@@ -13,7 +13,7 @@ from lsf.commands.sources import load_asked_model, load_asked_task, source_optio
 from lsf.environment import launched_rank, spare_imports
 from lsf.errors import BadInputError, RunPausedError
 from lsf.jobs.holding import SPEC
-from lsf.jobs.runs import create_run, reopen_run
+from lsf.jobs.runs import create_run, reopen_run, runs_folder
 from lsf.jobs.spec import RunSpec, load_spec
 from lsf.options import add_settings, describe_setting, given_settings
 from lsf.terminal import TerminalReporter, listening
@@ -49,7 +49,9 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
     search = "the same as --learning-rate auto: a short search on validation, counted apart"
     parser.add_argument("--search-lr", action="store_true", help=search)
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=_options_help())
-    parser.add_argument("--runs", type=Path, metavar="DIR", help="folder the run's folder is made in")
+    parser.add_argument(
+        "--runs", type=Path, metavar="DIR", help="folder the run's folder is made in; default: LSF_RUNS, or runs"
+    )
     parser.add_argument("--forecast", action="store_true", help="say what the run would need, and tune nothing")
     parser.set_defaults(command=tune_command)
 
@@ -61,8 +63,6 @@ def tune_command(arguments: argparse.Namespace) -> int:
     known = _known_spec(arguments)
     if known is None and not (arguments.model and arguments.data):
         raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json, or --resume with a run.")
-    if arguments.runs is None and arguments.resume is None and not arguments.forecast:
-        raise BadInputError("tune needs --runs, the folder the run's folder is made in.")
     if (known or arguments).device == "map":
         raise BadInputError("--device map spreads a model to analyse it; tuning takes auto, cpu, cuda or mps.")
     task = load_asked_task(known or arguments)
@@ -81,8 +81,8 @@ def tune_command(arguments: argparse.Namespace) -> int:
     from lsf.training.run import tune
 
     spare_imports()
-    on_cpu = loaded.device.type == "cpu"
-    with agreed_folder(lambda: arguments.resume or create_run(arguments.runs, spec), on_cpu) as (folder, shared):
+    on_cpu, runs = loaded.device.type == "cpu", arguments.runs or runs_folder()
+    with agreed_folder(lambda: arguments.resume or create_run(runs, spec), on_cpu) as (folder, shared):
         try:
             with listening(partial(_interrupt, reporter), partial(_pause, reporter)):
                 result = tune(loaded, task, spec, folder, reporter, shared)

@@ -5,6 +5,7 @@ A folder holds `spec.json`, `metrics.jsonl`, `result.json` (written last), `run.
 """
 
 import json
+import os
 import re
 import secrets
 import shutil
@@ -20,6 +21,14 @@ from lsf.jobs.checkpoints import checkpoint_step
 from lsf.jobs.holding import LOCK, METRICS, RESULT, SPEC, hold, is_held
 from lsf.jobs.result import RunResult, RunState, load_result
 from lsf.jobs.spec import RunSpec, load_spec
+
+RUNS_VARIABLE = "LSF_RUNS"
+"""Environment variable: the folder of runs where none is named."""
+
+
+def runs_folder() -> Path:
+    """Return the folder of runs: `LSF_RUNS`, or `./runs`."""
+    return Path(os.environ.get(RUNS_VARIABLE, "runs")).expanduser()
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from lsf.jobs.checkpoints import checkpoint_step
 from lsf.jobs.controls import with_controls
 from lsf.jobs.job import JobView
 from lsf.jobs.queue import queue_resumed, queue_runs
-from lsf.jobs.runs import Run, can_resume
+from lsf.jobs.runs import Run, can_resume, runs_folder
 from lsf.jobs.smaller import smaller_spec
 from lsf.jobs.spec import RunSpec
-from lsf.ui.bench import bench, runs_folder
+from lsf.ui.bench import bench
 from lsf.ui.guard import guard
 from lsf.ui.panels import NEXT
 from lsf.ui.state import Session, address, look_at

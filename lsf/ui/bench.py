@@ -1,9 +1,7 @@
 """What the whole process shares: one worker with its queue, one shelf for the model, one folder of runs."""
 
 import atexit
-import os
 import threading
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -12,8 +10,6 @@ from lsf.environment import settle_threads, spare_imports
 from lsf.jobs.job import JobState, JobView, Report
 from lsf.jobs.worker import Worker
 
-RUNS_VARIABLE = "LSF_RUNS"
-"""Environment variable that names the folder of runs; default `./runs`."""
 WARM_UP = "warm-up"
 
 
@@ -85,8 +81,3 @@ class Bench:
 def bench() -> Bench:
     """Return the bench of this process."""
     return Bench()
-
-
-def runs_folder() -> Path:
-    """Return the folder of runs: `LSF_RUNS`, or `./runs`."""
-    return Path(os.environ.get(RUNS_VARIABLE, "runs")).expanduser()

@@ -9,7 +9,7 @@ import streamlit as st
 from lsf.data.tables import MAX_BYTES, READERS, read_table
 from lsf.data.task import Task
 from lsf.files import write_bytes
-from lsf.ui.bench import runs_folder
+from lsf.jobs.runs import runs_folder
 from lsf.ui.guard import attempt, guard
 from lsf.ui.work import Source
 

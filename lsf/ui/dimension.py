@@ -16,9 +16,10 @@ from lsf.figures.dimension import draw_gap, draw_study
 from lsf.figures.dimension_tasks import draw_blocks, draw_progress, draw_tasks, published_table
 from lsf.jobs.dimensions import ASKED, DimensionSettings, Study, load_study
 from lsf.jobs.job import JobView, Report
+from lsf.jobs.runs import runs_folder
 from lsf.reporting import Stop
 from lsf.ui.actions import stop_buttons
-from lsf.ui.bench import Bench, bench, runs_folder
+from lsf.ui.bench import Bench, bench
 from lsf.ui.forms import setting_input
 from lsf.ui.guard import guard
 from lsf.ui.panels import progress, show

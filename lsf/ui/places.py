@@ -19,11 +19,11 @@ from lsf.jobs.controls import control_spec
 from lsf.jobs.places import PLACES, WAYS, cell_of, grid_specs, grids, missing, place_of, same_grid
 from lsf.jobs.queue import queue_runs
 from lsf.jobs.result import RunResult, RunState
-from lsf.jobs.runs import Run, list_runs, read_metrics
+from lsf.jobs.runs import Run, list_runs, read_metrics, runs_folder
 from lsf.jobs.spec import ROLES, RunSpec
 from lsf.training.catalogue import CATALOGUE, options_of
 from lsf.ui.actions import go_on_buttons
-from lsf.ui.bench import bench, runs_folder
+from lsf.ui.bench import bench
 from lsf.ui.forms import setting_input
 from lsf.ui.guard import guard
 from lsf.ui.panels import amount, show, size

@@ -8,9 +8,9 @@ import streamlit as st
 from lsf.figures.curves import draw_curves
 from lsf.jobs.job import JobState, JobView
 from lsf.jobs.result import RunState
-from lsf.jobs.runs import Run, can_resume, delete_run
+from lsf.jobs.runs import Run, can_resume, delete_run, runs_folder
 from lsf.ui.actions import go_on_buttons, stop_buttons
-from lsf.ui.bench import bench, runs_folder
+from lsf.ui.bench import bench
 from lsf.ui.guard import guard
 from lsf.ui.panels import duration, progress, show
 from lsf.ui.proof_panels import show_proof

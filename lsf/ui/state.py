@@ -14,9 +14,9 @@ from lsf.analysis.plan import Plan
 from lsf.analysis.result import Analysis
 from lsf.errors import LsfError
 from lsf.jobs.job import JobView
-from lsf.jobs.runs import load_run
+from lsf.jobs.runs import load_run, runs_folder
 from lsf.jobs.spec import RunSpec
-from lsf.ui.bench import Bench, bench, runs_folder
+from lsf.ui.bench import Bench, bench
 from lsf.ui.work import Analysed, Foreseen, Request
 
 _KEY = "lsf"

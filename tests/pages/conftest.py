@@ -8,7 +8,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from lsf.jobs.job import JobView
-from lsf.ui.bench import RUNS_VARIABLE, bench
+from lsf.jobs.runs import RUNS_VARIABLE
+from lsf.ui.bench import bench
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120.0
