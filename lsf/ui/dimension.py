@@ -28,7 +28,7 @@ from lsf.ui.state import Session
 from lsf.ui.work import Source
 
 KIND = "dimension"
-CURVES = (
+CURVE_WORDS = (
     "Every point is tuned from the same start with its own rate, the best on validation by exact match, then by loss. "
     "Dashed: the share of full fine-tuning's exact match to be reached; a ring: the smallest d that does, d_90."
 )
@@ -180,11 +180,7 @@ def draw_latest(here: Session, source: Source, views: Sequence[JobView]) -> None
         name = st.selectbox("Studies of this model and data", names, key="dimension-study") or name
     study = studies[names.index(name)] if name in names else studies[0]
     st.caption(_study_words(study, study in now))
-    show(
-        draw_study(study),
-        "study",
-        CURVES,
-    )
+    show(draw_study(study), "study", CURVE_WORDS)
     if any(curve.points for curve in study.curves):
         show(
             draw_gap(study),
@@ -223,7 +219,7 @@ def draw_measured() -> None:
     with st.expander("Every search of one lesson", icon=":material/show_chart:"):
         names = {study.data: study for study in lessons}
         picked = st.selectbox("Lesson", names, format_func=lambda data: data.removeprefix("lesson:"), key="kept-curves")
-        show(draw_study(names.get(picked, lessons[0])), "kept-study", CURVES)
+        show(draw_study(names.get(picked, lessons[0])), "kept-study", CURVE_WORDS)
     if along:
         settings = along[0].settings
         seeds = f"{settings.seeds} seeds, bars from least to most" if settings.seeds > 1 else "one seed"
@@ -232,9 +228,9 @@ def draw_measured() -> None:
             "pretraining",
             f"Checkpoints of the bundled model's pre-training, made again; {settings.steps} steps each instead of the "
             f"{lessons[0].settings.steps} above, since early ones learn slowly; {seeds}. Full fine-tuning is measured "
-            "anew at each; one at which it learns less than half is left out. Open triangles: no d tried reaches it; "
-            "ranked above all others where exact match still rose, and nowhere where it fell again. Spearman's rho "
-            "below 0: later ones need fewer numbers.",
+            "anew at each; one at which it learns less than half is left out. Open triangles: under one seed or "
+            "more no d tried reaches it; ranked above all others where exact match still rose, and nowhere where it "
+            "fell again. Spearman's rho below 0: later ones need fewer numbers.",
         )
     if blocks:
         seeds = min(study.settings.seeds for study in blocks)
