@@ -1,9 +1,10 @@
-"""The base model's own reading, done once per loaded model and data: what every run on them starts from."""
+"""The base model's own reading, done once per model, rows and settings: what every run on them starts from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
+
+import torch
 
 from lsf.data.encode import EncodedExample
 from lsf.jobs.phases import phase
@@ -11,6 +12,8 @@ from lsf.jobs.result import Metrics, Sample
 from lsf.measure.loading import LoadedModel
 from lsf.training.evaluation import answer, evaluate, spread_out
 from lsf.training.forgetting import GeneralText, general_loss, sample_general_text
+from lsf.training.prefix import Prefix
+from lsf.training.records import on_record, tokens_hash
 
 N_SAMPLES = 6
 """Test examples whose answers are kept."""
@@ -22,62 +25,103 @@ class BaseReading:
 
     metrics: Metrics
     """On the test rows and on its own text; those of the test rows are None where there are none."""
+    validation: Metrics
+    """On the validation rows read during a run; all None where there are none."""
     samples: tuple[Sample, ...]
     """Its greedy answers to a few test rows."""
     text: GeneralText
     """Text it wrote itself."""
 
 
-_READ: WeakKeyDictionary[Any, dict[object, BaseReading]] = WeakKeyDictionary()
-
-
 def measure_base(
-    loaded: LoadedModel, rows: tuple[EncodedExample, ...], batch_size: int, check: Callable[[], None]
+    loaded: LoadedModel,
+    test: Sequence[EncodedExample],
+    validation: Sequence[EncodedExample],
+    batch_size: int,
+    check: Callable[[], None],
 ) -> BaseReading:
-    """Read the base model, or return its reading of the same rows: nobody changes a loaded model, so it still holds.
+    """Return the base model's readings, from the record (lsf.training.records) where they are on it.
 
     Args:
         loaded: the base model.
-        rows: test rows, encoded without end-of-text.
+        test: rows encoded without end-of-text.
+        validation: rows read during the run.
         batch_size: examples per forward pass.
         check: called before each batch; may raise to end the reading.
     """
-    readings = _READ.setdefault(loaded.model, {})
-    key = (rows, batch_size)
-    if key not in readings:
-        check()
+    check()
+    text = general_text(loaded)
+    lost = on_record(
+        loaded, {"what": "general loss"}, lambda: general_loss(loaded.model, text, loaded.info.dtype, check)
+    )
+    metrics = replace(_on_rows(loaded, test, batch_size, check), general_loss=lost)
+    some = sampled(test)
+    about = {"what": "answers", "rows": tokens_hash(some), "context": loaded.context, "ends": _ends(loaded)}
+    answers = on_record(loaded, about, lambda: answers_of(loaded.model, loaded, test))
+    samples = tuple(
+        Sample(row.example.prompt, row.example.completion, given, None)
+        for row, given in zip(some, answers, strict=True)
+    )
+    return BaseReading(metrics, _on_rows(loaded, validation, batch_size, check), samples, text)
+
+
+def general_text(loaded: LoadedModel) -> GeneralText:
+    """Return text the base model wrote itself, sampled once per model."""
+
+    def sample() -> dict[str, Any]:
         text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, loaded.info.dtype)
-        metrics = measure(loaded.model, loaded.info.dtype, rows, batch_size, text, check)
-        answers = answers_of(loaded.model, loaded, rows)
-        samples = tuple(
-            Sample(row.example.prompt, row.example.completion, given, None)
-            for row, given in zip(sampled(rows), answers, strict=True)
-        )
-        readings.clear()
-        readings[key] = BaseReading(metrics, samples, text)
-    return readings[key]
+        return {"ids": text.ids.tolist(), "lengths": text.lengths.tolist()}
+
+    about = {"what": "general text", "context": loaded.context, "ends": _ends(loaded)}
+    known = on_record(loaded, about, sample)
+    return GeneralText(torch.tensor(known["ids"]), torch.tensor(known["lengths"]))
+
+
+def _ends(loaded: LoadedModel) -> list[int | None]:
+    return [loaded.tokenizer.bos_token_id, loaded.tokenizer.eos_token_id]
+
+
+def _on_rows(
+    loaded: LoadedModel, rows: Sequence[EncodedExample], batch_size: int, check: Callable[[], None]
+) -> Metrics:
+    if not rows:
+        return Metrics()
+    about = {"what": "rows", "rows": tokens_hash(rows), "batch_size": batch_size}
+    known = on_record(loaded, about, lambda: asdict(evaluate(loaded.model, rows, batch_size, loaded.info.dtype, check)))
+    return Metrics(**known)
 
 
 def measure(
     model: Any,
     dtype: str,
-    rows: tuple[EncodedExample, ...],
+    rows: Sequence[EncodedExample],
     batch_size: int,
     text: GeneralText,
     check: Callable[[], None],
+    prefixes: tuple[Prefix | None, Prefix | None] = (None, None),
 ) -> Metrics:
-    """Return one model's metrics on test rows and on general text; the same path before and after a run."""
+    """Return a tuned model's metrics on test rows and on general text, read as the base model's are.
+
+    Args:
+        model: the tuned model.
+        dtype: of the base model.
+        rows: test rows; there may be none.
+        batch_size: examples per forward pass.
+        text: of the base model.
+        check: called before each batch; may raise to end the reading.
+        prefixes: serve the model's frozen prefix on the rows and on the text; None computes it.
+    """
     with phase("test"):
-        metrics = evaluate(model, rows, batch_size, dtype, check) if rows else Metrics()
+        metrics = evaluate(model, rows, batch_size, dtype, check, prefixes[0]) if rows else Metrics()
     with phase("forgetting"):
-        return replace(metrics, general_loss=general_loss(model, text, dtype, check))
+        return replace(metrics, general_loss=general_loss(model, text, dtype, check, prefixes[1]))
 
 
-def sampled(rows: tuple[EncodedExample, ...]) -> list[EncodedExample]:
+def sampled(rows: Sequence[EncodedExample]) -> list[EncodedExample]:
     """Return the few test rows whose answers are kept, the same in every run."""
     return [rows[index] for index in spread_out(len(rows), N_SAMPLES)]
 
 
-def answers_of(model: Any, loaded: LoadedModel, rows: tuple[EncodedExample, ...]) -> list[str]:
+def answers_of(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample]) -> list[str]:
     """Return a model's greedy answers to the sampled rows."""
     return [answer(model, loaded.tokenizer, row, loaded.context, loaded.info.dtype) for row in sampled(rows)]

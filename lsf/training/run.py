@@ -13,7 +13,7 @@ from lsf.errors import RunError, RunPausedError
 from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
 from lsf.jobs.holding import Ending, finish, holding
 from lsf.jobs.phases import Stopwatch, phase
-from lsf.jobs.result import RunResult, RunState, SearchTrial
+from lsf.jobs.result import Metrics, RunResult, RunState, SearchTrial
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.identity import weights_hash
@@ -22,9 +22,11 @@ from lsf.reporting import Reporter, Silent
 from lsf.training.artefacts import save_weights
 from lsf.training.attempts import Attempt, Ground, fit_within_memory
 from lsf.training.base import answers_of, measure, measure_base
+from lsf.training.caching import open_held_out
 from lsf.training.catalogue import options_of
 from lsf.training.fitting import FitSettings
 from lsf.training.forecast import expected
+from lsf.training.forgetting import BATCH_SIZE
 from lsf.training.latency import TimeRatio, latency_ratio
 from lsf.training.logbook import Logbook
 from lsf.training.material import Material, read_material
@@ -32,6 +34,7 @@ from lsf.training.memory import PeakMemory, explained_memory, free_memory
 from lsf.training.methods import METHODS, scene_of
 from lsf.training.proof import fingerprint, prove
 from lsf.training.rate_search import find_rate
+from lsf.training.reading_plan import watched
 
 
 class _StoppedEarly(Exception):
@@ -132,13 +135,14 @@ class _Tuning:
         settings = self.settings(material, ending)
         self.report.progress(0, self.steps, "measuring the base model")
         with phase("base", whole=True):
-            base = measure_base(loaded, material.test, spec.batch_size, self.end_where_asked)
+            shown = watched(material.validation)
+            base = measure_base(loaded, material.test, shown, spec.batch_size, self.end_where_asked)
         ending.add(before=base.metrics)
         self.end_where_asked()
         with phase("forecast", whole=True):
             ending.add(predicted=expected(loaded, material, spec, self.end_where_asked))
         with PeakMemory(loaded.device) as peak, phase("preparing"):
-            attempt = fit_within_memory(self.ground(material, settings, ending))
+            attempt = fit_within_memory(self.ground(material, settings, base.validation, ending))
         self.note(ending, attempt, peak)
         model, done = attempt.model, attempt.done
         if done.stopped == "pause":
@@ -146,7 +150,13 @@ class _Tuning:
         if done.stopped == "discard" or not done.steps:
             raise _StoppedEarly
         self.report.progress(self.steps, self.steps, "measuring the tuned model")
-        after = measure(model, loaded.info.dtype, material.test, spec.batch_size, base.text, self.end_where_left)
+        prefixes = (
+            open_held_out(loaded, model, spec, material.test, "test", spec.batch_size),
+            open_held_out(loaded, model, spec, base.text.rows, "text", BATCH_SIZE),
+        )
+        after = measure(
+            model, loaded.info.dtype, material.test, spec.batch_size, base.text, self.end_where_left, prefixes
+        )
         with phase("answers"):
             answers = answers_of(model, loaded, material.test)
         samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
@@ -203,10 +213,10 @@ class _Tuning:
         ending.add(learning_rate=rate, search=trials)
         return replace(settings, learning_rate=rate)
 
-    def ground(self, material: Material, settings: FitSettings, ending: Ending) -> Ground:
+    def ground(self, material: Material, settings: FitSettings, base: Metrics, ending: Ending) -> Ground:
         """Return what every attempt at the fit starts from."""
         loaded, spec, dtype = self.loaded, self.spec, self.loaded.info.dtype
-        log = Logbook(spec, self.folder, material, dtype, ending, self.report, self.end_where_discarded)
+        log = Logbook(loaded, spec, self.folder, material, base, ending, self.report, self.end_where_discarded)
         scene = scene_of(spec, material.train, dtype, self.folder / CHECKPOINTS, self.stop, self.end_where_asked)
         known = ending.known
         about = {
