@@ -51,12 +51,11 @@ def measure_base(
     """
     check()
     text = general_text(loaded)
-    lost = on_record(
-        loaded, {"what": "general loss"}, lambda: general_loss(loaded.model, text, loaded.info.dtype, check)
-    )
+    dtype, about = loaded.info.dtype, {**_own_text(loaded), "what": "general loss"}
+    lost = on_record(loaded, about, lambda: general_loss(loaded.model, text, dtype, check))
     metrics = replace(_on_rows(loaded, test, batch_size, check), general_loss=lost)
     some = sampled(test)
-    about = {"what": "answers", "rows": tokens_hash(some), "context": loaded.context, "ends": _ends(loaded)}
+    about = {**_own_text(loaded), "what": "answers", "rows": tokens_hash(some)}
     answers = on_record(loaded, about, lambda: answers_of(loaded.model, loaded, test))
     samples = tuple(
         Sample(row.example.prompt, row.example.completion, given, None)
@@ -72,13 +71,13 @@ def general_text(loaded: LoadedModel) -> GeneralText:
         text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, loaded.info.dtype)
         return {"ids": text.ids.tolist(), "lengths": text.lengths.tolist()}
 
-    about = {"what": "general text", "context": loaded.context, "ends": _ends(loaded)}
-    known = on_record(loaded, about, sample)
+    known = on_record(loaded, {**_own_text(loaded), "what": "general text"}, sample)
     return GeneralText(torch.tensor(known["ids"]), torch.tensor(known["lengths"]))
 
 
-def _ends(loaded: LoadedModel) -> list[int | None]:
-    return [loaded.tokenizer.bos_token_id, loaded.tokenizer.eos_token_id]
+def _own_text(loaded: LoadedModel) -> dict[str, Any]:
+    """Return what decides, beside the weights, where a text of the model's own begins and ends."""
+    return {"begin": loaded.tokenizer.bos_token_id, "end": loaded.tokenizer.eos_token_id, "context": loaded.context}
 
 
 def _on_rows(

@@ -154,10 +154,10 @@ def open_caching(
 def open_held_out(
     loaded: LoadedModel, model: Any, spec: RunSpec, rows: Sequence[EncodedExample], split: str, batch_size: int
 ) -> Prefix | None:
-    """Return what serves the frozen prefix of a tuned model on held-out rows, in memory, with the very numbers of a
-    reading without it; None where nothing is frozen below, it was asked to be off, or memory does not suffice.
+    """Return what serves the frozen prefix of a tuned model on held-out rows, in memory.
 
-    Rows are computed together as `evaluate` reads them together, so even the bits are the same.
+    None where nothing is frozen below, it was asked to be off, or memory does not suffice. Rows are computed together
+    as `evaluate` reads them together, so that numbers have the same bits with and without.
 
     Args:
         loaded: the base model; the states live as long as it.

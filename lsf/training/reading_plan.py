@@ -1,4 +1,4 @@
-"""How often a run reads its validation rows: planned from counted operations, so the same spec reads at the same steps."""
+"""How often a run reads its validation rows: planned by counting, so that a spec always reads at the same steps."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
 """Readings of base models on record: measured once per model, rows and settings, in memory and on disk.
 
 A record belongs to the weights themselves (by hash) and to all else its numbers hang on: tokens, settings, dtype,
-device, threads, versions. It is used only where all of that is the same, so a run has the same numbers with and without.
+device, threads, versions. It is used only where all of that is the same: numbers do not change by it.
 """
 
 import hashlib
