@@ -9,10 +9,12 @@ import torch
 from lsf.data.encode import EncodedExample
 from lsf.jobs.phases import phase
 from lsf.jobs.result import Metrics, Sample
+from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
+from lsf.training.caching import open_held_out
 from lsf.training.evaluation import answer, evaluate, spread_out
-from lsf.training.forgetting import GeneralText, general_loss, sample_general_text
-from lsf.training.prefix import Prefix
+from lsf.training.forgetting import BATCH_SIZE, GeneralText, general_loss, sample_general_text
+from lsf.training.material import Material
 from lsf.training.records import on_record, tokens_hash
 
 N_SAMPLES = 6
@@ -90,30 +92,37 @@ def _on_rows(
     return Metrics(**known)
 
 
-def measure(
+def measured_after(
+    loaded: LoadedModel,
     model: Any,
-    dtype: str,
-    rows: Sequence[EncodedExample],
-    batch_size: int,
-    text: GeneralText,
+    spec: RunSpec,
+    material: Material,
+    base: BaseReading,
     check: Callable[[], None],
-    prefixes: tuple[Prefix | None, Prefix | None] = (None, None),
-) -> Metrics:
-    """Return a tuned model's metrics on test rows and on general text, read as the base model's are.
+) -> dict[str, Any]:
+    """Return what a result holds of the tuned model's readings: `after` and `samples`, read as the base model's are.
 
     Args:
-        model: the tuned model.
-        dtype: of the base model.
-        rows: test rows; there may be none.
-        batch_size: examples per forward pass.
-        text: of the base model.
+        loaded: the base model.
+        model: the tuned one.
+        spec: of the run.
+        material: its rows.
+        base: what was read before.
         check: called before each batch; may raise to end the reading.
-        prefixes: serve the model's frozen prefix on the rows and on the text; None computes it.
     """
+    dtype, batch, text = loaded.info.dtype, spec.batch_size, base.text
+    after = Metrics()
     with phase("test"):
-        metrics = evaluate(model, rows, batch_size, dtype, check, prefixes[0]) if rows else Metrics()
+        if material.test:
+            prefix = open_held_out(loaded, model, spec, material.test, "test", batch)
+            after = evaluate(model, material.test, batch, dtype, check, prefix)
     with phase("forgetting"):
-        return replace(metrics, general_loss=general_loss(model, text, dtype, check, prefixes[1]))
+        prefix = open_held_out(loaded, model, spec, text.rows, "text", BATCH_SIZE)
+        after = replace(after, general_loss=general_loss(model, text, dtype, check, prefix))
+    with phase("answers"):
+        answers = answers_of(model, loaded, material.test)
+    samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
+    return {"after": after, "samples": samples}
 
 
 def sampled(rows: Sequence[EncodedExample]) -> list[EncodedExample]:

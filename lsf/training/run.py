@@ -1,5 +1,6 @@
 """One run from start to end: search, before, tune, after, proof, weights, result.json."""
 
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -11,7 +12,7 @@ from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import RunError, RunPausedError
 from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
-from lsf.jobs.holding import Ending, finish, holding
+from lsf.jobs.holding import WEIGHTS, Ending, finish, holding
 from lsf.jobs.phases import Stopwatch, phase
 from lsf.jobs.result import Metrics, RunResult, RunState, SearchTrial
 from lsf.jobs.spec import RunSpec
@@ -21,20 +22,19 @@ from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter, Silent
 from lsf.training.artefacts import save_weights
 from lsf.training.attempts import Attempt, Ground, fit_within_memory
-from lsf.training.base import answers_of, measure, measure_base
-from lsf.training.caching import open_held_out
+from lsf.training.base import BaseReading, measure_base, measured_after
 from lsf.training.catalogue import options_of
 from lsf.training.fitting import FitSettings
 from lsf.training.forecast import expected
-from lsf.training.forgetting import BATCH_SIZE
 from lsf.training.latency import TimeRatio, latency_ratio
 from lsf.training.logbook import Logbook
 from lsf.training.material import Material, read_material
 from lsf.training.memory import PeakMemory, explained_memory, free_memory
 from lsf.training.methods import METHODS, scene_of
-from lsf.training.proof import fingerprint, prove
+from lsf.training.proof import prove
 from lsf.training.rate_search import find_rate
 from lsf.training.reading_plan import watched
+from lsf.training.threads import computing_on
 
 
 class _StoppedEarly(Exception):
@@ -63,8 +63,9 @@ def tune(
         spec: what is asked.
         folder: made by `lsf.jobs.runs.create_run`.
         report: gets progress, each logged row as partial result, and says whether to stop. `keep` ends the training
-            after the step it is in, measures and saves; `discard` ends at once and leaves neither weights nor metrics
-            after. Both end in the state `cancelled`. `pause` writes a checkpoint and leaves the run `interrupted`.
+            after the step it is in and saves; its test is left to `lsf.training.finishing.measure_kept`. `discard` ends
+            at once and leaves neither weights nor metrics after. Both end in the state `cancelled`. `pause` writes a
+            checkpoint and leaves the run `interrupted`.
         shared: the run folder whose checkpoints are used, where several processes carry out one run together and
             `folder` is this one's own (lsf.training.processes); None: `folder`.
 
@@ -84,7 +85,13 @@ def tune(
             f"or remove {CHECKPOINTS}/ to begin it anew."
         )
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)
-    with holding(folder) as ending, explained_memory(loaded, spec), Stopwatch().running() as stopwatch:
+    with (
+        holding(folder) as ending,
+        explained_memory(loaded, spec),
+        computing_on(spec.threads) as threads,
+        Stopwatch().running() as stopwatch,
+    ):
+        ending.add(threads=threads)
         try:
             result = work.carry_out(ending)
         except _StoppedEarly:
@@ -92,7 +99,8 @@ def tune(
                 raise RunPausedError("Stopped before it went on; it can be resumed.") from None
             steps = ending.known.steps
             reason = f"Stopped after {steps} of {work.steps} steps and discarded." if steps else "Stopped at its start."
-            result = replace(ending.known, state=RunState.CANCELLED, reason=reason, after=None)
+            shutil.rmtree(folder / WEIGHTS, ignore_errors=True)
+            result = replace(ending.known, state=RunState.CANCELLED, reason=reason, after=None, stored_bytes=None)
         finally:
             free_memory()
             seconds = stopwatch.seconds
@@ -149,30 +157,23 @@ class _Tuning:
             raise RunPausedError(f"Paused after {done.steps} of {self.steps} steps; it can be resumed.")
         if done.stopped == "discard" or not done.steps:
             raise _StoppedEarly
-        self.report.progress(self.steps, self.steps, "measuring the tuned model")
-        prefixes = (
-            open_held_out(loaded, model, spec, material.test, "test", spec.batch_size),
-            open_held_out(loaded, model, spec, base.text.rows, "text", BATCH_SIZE),
-        )
-        after = measure(
-            model, loaded.info.dtype, material.test, spec.batch_size, base.text, self.end_where_left, prefixes
-        )
-        with phase("answers"):
-            answers = answers_of(model, loaded, material.test)
-        samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
         with phase("proof"):
-            proof = prove(attempt.start, fingerprint(model), done.trainable_params, planned)
-        ending.add(after=after, samples=samples, proof=proof)
+            proof = prove(attempt.start, model, done.written, done.trainable_params, planned)
         with phase("saving"):
-            ending.add(stored_bytes=save_weights(model, loaded, spec, self.folder))
-        if (latency := self.latency()) is not None:
+            ending.add(proof=proof, samples=base.samples, stored_bytes=save_weights(model, loaded, spec, self.folder))
+        if done.stopped:
+            reason = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
+            return replace(ending.known, state=RunState.CANCELLED, reason=reason)
+        self.measure(model, material, base, ending)
+        if spec.latency == "on" and (latency := self.latency()) is not None:
             ending.add(latency_ratio=latency.ratio, latency_low=latency.low, latency_high=latency.high)
-        stopped = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
-        return replace(
-            ending.known,
-            state=RunState.CANCELLED if done.stopped else RunState.SUCCEEDED,
-            reason=stopped if done.stopped else None,
-        )
+        return replace(ending.known, state=RunState.SUCCEEDED)
+
+    def measure(self, model: Any, material: Material, base: BaseReading, ending: Ending) -> None:
+        """Note how the tuned model does on test rows and general text."""
+        loaded, spec, check = self.loaded, self.spec, self.end_where_left
+        self.report.progress(self.steps, self.steps, "measuring the tuned model")
+        ending.add(**measured_after(loaded, model, spec, material, base, check))
 
     def latency(self) -> TimeRatio | None:
         """Return the latency of what was saved; None where memory does not suffice to load it beside the run."""

@@ -1,6 +1,7 @@
 """transformers' Trainer with our loss, our order of data and our checkpoints; everything else is its own."""
 
 import math
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +114,10 @@ class CompletionTrainer(Trainer):
         """Write a checkpoint of the tuned values only, through the run's keeper."""
         if self._keeper is None:
             return
+        begun = time.perf_counter()
         with phase("checkpoints"):
             self._keep(self._keeper, model)
+        self._keeper.took(time.perf_counter() - begun)
 
     def _keep(self, keeper: Keeper, model: Any) -> None:
         progress = self._watcher.progress()
