@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
 from lsf.commands.sources import load_asked_model, load_asked_task
 from lsf.errors import BadInputError
 from lsf.jobs.bundle import COMMAND, save_bundle
+from lsf.jobs.quota import usage
 from lsf.jobs.runs import delete_run, list_runs, load_run, runs_folder
 from lsf.terminal import TerminalReporter
 
@@ -65,6 +67,7 @@ def list_command(arguments: argparse.Namespace) -> int:
     for run in list_runs(folder):
         what = f"{run.spec.model} {run.spec.data} {run.spec.plan.label}" if run.spec else run.problem
         print(f"{run.state:<12} {run.folder}  {what}")
+    sys.stderr.write(f"{usage(folder)}\n")
     return 0
 
 
