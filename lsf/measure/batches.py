@@ -14,6 +14,15 @@ MOST_PADDING = 0.05
 """Share of the tokens computed that may be padding: batches of examples of unequal length are made smaller."""
 
 
+MOST_LOGITS = 2**26
+"""Logits held at a time, where not those of a single row are more: 256 MB in float32."""
+
+
+def rows_at_once(logits_per_row: int, wanted: int) -> int:
+    """Return how many rows go through the head together: as many as are wanted and `MOST_LOGITS` allows, at least 1."""
+    return max(1, min(wanted, MOST_LOGITS // logits_per_row))
+
+
 @dataclass(frozen=True)
 class Batch:
     """Examples of about the same length, padded on the right; causal models need no attention mask for that."""
