@@ -2,7 +2,7 @@
 
 Its tensors are true tensors of torch's PrivateUse1 device whose memory is a CPU tensor's, handed over by DLPack. Every
 operation on them, from whatever thread, backward passes among them (they run on the device's own autograd thread),
-comes to one Python kernel, which obeys the rules, runs the CPU's operation on the same memory and hands the result back.
+comes to one Python kernel, which holds the rules, runs the CPU's operation on the same memory and returns the result.
 
 The rules, each an error where it is broken, inside `watched` and, for the first two, always:
 
@@ -163,7 +163,9 @@ class Accelerator:
 
     def __init__(self) -> None:
         self._rules, self._seen = Rules(), Seen()
+        self._packed: dict[int, int] = {}
         self._lock = threading.Lock()
+        self._broken: DeviceError | None = None
 
     @contextmanager
     def watched(self, **rules: Any) -> Iterator[Seen]:
@@ -172,11 +174,14 @@ class Accelerator:
         self._rules, self._seen = replace(Rules(), **rules), Seen()
         try:
             yield self._seen
+            self._raise_broken()
         finally:
             self._rules, self._seen = before
+            self._broken = None
 
     def kernel(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
         """Run any operation that has no kernel of its own here."""
+        self._raise_broken()
         name = operation.__name__  # such as add.Tensor
         self._meets_only_its_own(name, args, kwargs)
         if name.partition(".")[0] in WAITING or name in WAITING or _masks(name, args):
@@ -189,7 +194,7 @@ class Accelerator:
             if not _here(value):
                 return value
             self._knows(name, value)
-            twin = _as_cpu(value)
+            twin = _as_cpu(value) if value.numel() else torch.empty(value.shape, dtype=value.dtype)
             originals[id(twin)] = twin, value
             return twin
 
@@ -198,13 +203,15 @@ class Accelerator:
                 return value
             if id(value) in originals:
                 twin, original = originals[id(value)]
-                if (twin.shape, twin.stride()) != (original.shape, original.stride()):
-                    raise NotImplementedError(f"{name} changes the shape of what it is given")
+                if twin.shape != original.shape:  # given empty, to be filled
+                    original.data = _as_pretend(twin)
+                    self._knows(name, original)
                 return original
             found = _as_pretend(value)
             self._knows(name, found)
             return found
 
+        args = _numbers_as_tensors(operation, args)
         self._seen.operations += 1
         self._seen.threads.add(threading.current_thread().name)
         with torch._C._DisableAutocast():  # type: ignore[attr-defined]
@@ -227,12 +234,40 @@ class Accelerator:
     def copy_(self, target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
         """Copy values within the device; from elsewhere only single numbers."""
         if _here(target) != _here(source) and (source.dim() or _here(source)):
-            raise MixedDevicesError(f"copy_ goes from {source.device} to {target.device} by itself, {_site()[1]}")
+            self._breaks(
+                MixedDevicesError, f"copy_ goes from {source.device} to {target.device} by itself, {_site()[1]}"
+            )
         for value in (target, source):
             self._knows("copy_", value)
         own = _as_cpu(source) if _here(source) else source
         (_as_cpu(target) if _here(target) else target).copy_(own)
         return target
+
+    def as_type(self, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """Read the same bytes as another type, and remember what they are: packed for one copy they remain states."""
+        found = _as_pretend(_as_cpu(value).view(dtype))
+        if vectors := _vectors(value, self._rules.width):
+            self._packed[found.data_ptr()] = vectors
+        return found
+
+    def cat(self, parts: list[Tensor], dim: int = 0) -> Tensor:
+        """Join tensors; what packed bytes are goes along."""
+        joined = self.kernel(torch.ops.aten.cat.default, parts, dim)
+        if vectors := sum(self._packed.pop(part.data_ptr(), 0) for part in parts if part.dtype == torch.uint8):
+            self._packed[joined.data_ptr()] = vectors
+        return joined
+
+    def _breaks(self, kind: type[DeviceError], message: str) -> None:
+        """Raise; on the device's autograd thread, which no exception leaves alive, note it until the next operation."""
+        if isinstance(threading.current_thread(), threading._DummyThread):
+            self._broken = self._broken or kind(f"{message}, in a backward pass")
+        else:
+            raise kind(message)
+
+    def _raise_broken(self) -> None:
+        if self._broken is not None and not isinstance(threading.current_thread(), threading._DummyThread):
+            broken, self._broken = self._broken, None
+            raise broken
 
     def wait(self, what: str) -> None:
         """Count a wait of the host for the device."""
@@ -242,16 +277,18 @@ class Accelerator:
                 self._seen.waits[where] += 1
                 limit = self._rules.waits
                 if limit is not None and self._seen.waits.total() > limit:
-                    raise WaitError(f"{what}, {where}: the {limit + 1}th wait where {limit} are allowed")
+                    self._breaks(WaitError, f"{what}, {where}: the {limit + 1}th wait where {limit} are allowed")
             elif owner == "library":
                 self._seen.by_libraries[where] += 1
                 if self._rules.waits is not None and not any(known in where for known in LIBRARIES):
-                    raise WaitError(f"{what}: {where} waits by itself, and is not among LIBRARIES")
+                    self._breaks(WaitError, f"{what}: {where} waits by itself, and is not among LIBRARIES")
 
     def _meets_only_its_own(self, name: str, args: Any, kwargs: Any) -> None:
         for value in tree_leaves((args, kwargs)):
             if isinstance(value, Tensor) and not _here(value) and value.dim():
-                raise MixedDevicesError(f"{name} is given a tensor of {value.device} {tuple(value.shape)}, {_site()[1]}")
+                self._breaks(
+                    MixedDevicesError, f"{name} is given a tensor of {value.device} {tuple(value.shape)}, {_site()[1]}"
+                )
 
     def _knows(self, name: str, value: Tensor) -> None:
         if _here(value) and value.dtype in (torch.float64, torch.complex128):
@@ -261,14 +298,15 @@ class Accelerator:
                 return
             self._seen.logits = max(self._seen.logits, value.numel())
             if value.numel() > self._rules.most_logits:
-                raise LogitsError(
-                    f"{name} holds {value.numel()} logits where {self._rules.most_logits} are allowed, {_site()[1]}"
+                self._breaks(
+                    LogitsError,
+                    f"{name} holds {value.numel()} logits where {self._rules.most_logits} are allowed, {_site()[1]}",
                 )
 
     def _refuse_float64(self, what: str) -> None:
         where = _site()[1]
         if not any(where.startswith(f"{file}:") for file in self._rules.float64):
-            raise Float64Error(f"{what} makes or takes float64, {where}")
+            self._breaks(Float64Error, f"{what} makes or takes float64, {where}")
 
     def _leaves(self, value: Tensor) -> None:
         """Count the vectors of a state's width among what goes to the host."""
@@ -276,20 +314,22 @@ class Accelerator:
         width = self._rules.width
         if width is None or owner != "lsf" or where.rpartition(":")[0] in WEIGHTS:
             return
-        vectors = _vectors(value, width)
-        self._seen.states += vectors
+        self._seen.states += _vectors(value, width) + self._packed.pop(value.data_ptr(), 0)
         if self._seen.states > self._rules.states:
-            raise StateError(f"{self._seen.states} states of width {width} came to the host, {where}")
+            self._breaks(StateError, f"{self._seen.states} states of width {width} came to the host, {where}")
 
 
-def _vectors(value: Tensor, width: int) -> int:
-    """Return how many vectors of a width a tensor may hold; bytes packed for one copy count as what they could be."""
-    if value.dtype == torch.uint8:
-        return PACKED.pop(value.data_ptr(), 0)
-    return value.numel() // width if value.is_floating_point() and value.dim() > 1 and value.shape[-1] == width else 0
+def _vectors(value: Tensor, width: int | None) -> int:
+    """Return how many vectors of a width a tensor holds."""
+    return value.numel() // value.shape[-1] if value.is_floating_point() and value.shape[-1:] == (width,) else 0
 
 
-PACKED: dict[int, int] = {}
+def _numbers_as_tensors(operation: Any, args: Any) -> Any:
+    """Return arguments in which numbers that stand for tensors are tensors again."""
+    return tuple(
+        torch.tensor(value) if isinstance(value, int | float) and isinstance(known.type, torch.TensorType) else value
+        for known, value in zip(operation._schema.arguments, args, strict=False)
+    )
 
 
 def _masks(name: str, args: Any) -> bool:
@@ -341,6 +381,12 @@ class _Module:
     def manual_seed_all(self, seed: int) -> None:
         pass
 
+    def get_rng_state(self, device: int = 0) -> Tensor:
+        return torch.zeros(0, dtype=torch.uint8)
+
+    def set_rng_state(self, state: Tensor, device: int = 0) -> None:
+        pass
+
     def _is_in_bad_fork(self) -> bool:
         return False
 
@@ -356,9 +402,17 @@ def register() -> Accelerator:
     """Make the device known to torch, once per process and before its first backward pass."""
     if not _LIBRARIES:
         _setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
-        rest, aten = torch.library.Library("_", "IMPL", "PrivateUse1"), torch.library.Library("aten", "IMPL", "PrivateUse1")
+        rest, aten = (
+            torch.library.Library("_", "IMPL", "PrivateUse1"),
+            torch.library.Library("aten", "IMPL", "PrivateUse1"),
+        )
         rest.fallback(ACCELERATOR.kernel)
-        own: dict[str, Callable[..., Any]] = {"_to_copy": ACCELERATOR.to_copy, "copy_": ACCELERATOR.copy_}
+        own: dict[str, Callable[..., Any]] = {
+            "_to_copy": ACCELERATOR.to_copy,
+            "copy_": ACCELERATOR.copy_,
+            "view.dtype": ACCELERATOR.as_type,
+            "cat": ACCELERATOR.cat,
+        }
         for name, kernel in own.items():
             aten.impl(name, kernel, "PrivateUse1")
         _LIBRARIES.extend((rest, aten))

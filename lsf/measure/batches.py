@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -39,6 +40,16 @@ class Batch:
     """Index of each position's example in the data."""
     n_tokens: int
     """Real tokens, padding not counted."""
+
+    @cached_property
+    def host_rows(self) -> Int[np.ndarray, " positions"]:
+        """`rows` in main memory, fetched once."""
+        return self.rows.cpu().numpy()
+
+    @property
+    def n_positions_of(self) -> Int[Tensor, " batch"]:
+        """Positions of each example, on the device."""
+        return torch.from_numpy(np.bincount(self.host_rows, minlength=len(self.ids))).to(self.ids.device)
 
     @property
     def current(self) -> Int[Tensor, " positions"]:

@@ -28,12 +28,12 @@ def fetched(*values: Tensor) -> list[np.ndarray]:
     """Return tensors as arrays, brought over in one copy: a device is waited for once, whatever their number.
 
     Args:
-        values: on one device, of types that numpy has.
+        values: on one device, none of them a single number, of types that numpy has.
     """
     if all(value.device.type == "cpu" for value in values):
         return [value.numpy() for value in values]
     order = sorted(range(len(values)), key=lambda index: -values[index].element_size())  # each begins where it may
-    parts = [values[index].contiguous().reshape(-1).view(torch.uint8) for index in order]
+    parts = [values[index].contiguous().view(torch.uint8).reshape(-1) for index in order]
     whole, found, start = torch.cat(parts).cpu(), {}, 0
     for index, part in zip(order, parts, strict=True):
         like = values[index]
