@@ -176,7 +176,8 @@ def example_gradients(anatomy: Anatomy, batch: Batch, row: int, leftovers: list[
     mine = torch.from_numpy(places).to(batch.ids.device)
     alone: Any = Batch(
         batch.ids[row : row + 1],
-        torch.zeros_like(batch.rows[mine]),
+        torch.zeros_like(mine),
+        np.zeros_like(places),
         batch.places[mine],
         batch.targets[mine],
         batch.examples[places],
