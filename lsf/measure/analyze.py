@@ -9,6 +9,7 @@ import torch
 from lsf.analysis.builder import AnalysisBuilder
 from lsf.analysis.columns import examples_for_sample
 from lsf.analysis.criteria import CRITERIA, Need
+from lsf.analysis.gallery import KEPT_EXAMPLES
 from lsf.analysis.result import Analysis, DataInfo, Timing
 from lsf.analysis.settings import AnalysisSettings
 from lsf.analysis.settling import LEAST_EXAMPLES, settled
@@ -71,9 +72,9 @@ def analyze(
         encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device, MOST_PADDING
     )
     sampled = examples_for_sample(batch.examples for batch in batches) if "states" in needs else 0
-    builder = _builder(loaded, task, settings, encoding, len(rows), sampled)
+    builder = _builder(loaded, task, settings, encoding, len(rows))
     clock = _Clock(started)
-    batches = batches[: _forward(loaded, batches, settings, needs, builder, clock, report)]
+    batches = batches[: _forward(loaded, batches, settings, needs, sampled, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
     builder.mark_tokens(sum(len(encoding.rows[number].ids) for number in read) / len(read))
     _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
@@ -125,6 +126,7 @@ def _forward(
     batches: Sequence[Batch],
     settings: AnalysisSettings,
     needs: set[Need],
+    sampled: int,
     builder: AnalysisBuilder,
     clock: _Clock,
     report: Reporter,
@@ -132,7 +134,7 @@ def _forward(
     """Read batches until they end, the ranking settles or a stop is asked for; return how many were read."""
     report.progress(0, len(batches), "semantic bases")
     judge = _judge(settings)
-    wanted = Wanted(settings.reading, semantic_loss="vocabulary" in needs, states="states" in needs)
+    wanted = Wanted(settings.reading, "vocabulary" in needs, KEPT_EXAMPLES, sampled)
     bases = semantic_bases(loaded.anatomy.head_weight)
     if bases.jittered:
         builder.mark_jittered()
@@ -194,7 +196,7 @@ def _beyond_forward(
 
 
 def _builder(
-    loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, n_rows: int, sampled: int
+    loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, n_rows: int
 ) -> AnalysisBuilder:
     split = settings.split
     if split == "auto":
@@ -223,5 +225,4 @@ def _builder(
         criteria=settings.criteria,
         seed=settings.seed,
         environment=environment(gpu),
-        sampled=sampled,
     )

@@ -13,6 +13,7 @@ import torch
 
 from lsf.data.encode import EncodedExample
 from lsf.jobs.checkpoints import Checkpoint, Keeper
+from lsf.measure.offload import input_device
 from lsf.reporting import Stop
 from lsf.training.batches import OrderedRows, training_order
 from lsf.training.prefix import Prefix
@@ -86,11 +87,9 @@ def fit(
         if stop() is not None:
             return Fit(watcher.step, watcher.tokens, watcher.seconds, tuple(watcher.step_seconds), 0, stop())
     try:
-        device = model.get_input_embeddings().weight.device
+        device = input_device(model)
         with kept_random_state(), kept_in_eval_mode(model), _on(device), torch.enable_grad():
-            trainer = CompletionTrainer(
-                model, settings, data, folder, device.type, keeper, prefix, watcher, reweighting
-            )
+            trainer = CompletionTrainer(model, settings, data, folder, device, keeper, prefix, watcher, reweighting)
             trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
             optimizer: Any = trainer.optimizer
             held = {id(value): value.numel() for group in optimizer.param_groups for value in group["params"]}
