@@ -11,6 +11,7 @@ from lsf.axes import DEVICES, DTYPES
 from lsf.errors import BadInputError
 from lsf.files import misfit, read_json, write_json
 from lsf.training.catalogue import CATALOGUE, describe, options_of
+from lsf.training.optimizers import OPTIMIZERS
 
 SCHEMA_VERSION = 1
 REPORTERS = ("tensorboard", "mlflow", "wandb")
@@ -42,7 +43,10 @@ class RunSpec:
     learning_rate: float | None = setting(
         METHODS_OWN, "AdamW's peak rate; auto = a short search on validation", low=1e-8, high=1.0
     )
-    weight_decay: float = setting(0.0, "AdamW's decoupled weight decay", low=0.0, high=1.0)
+    optimizer: str = setting(
+        "adamw", "what steps: float32 AdamW, 8-bit AdamW (bitsandbytes), or Adafactor", choices=tuple(OPTIMIZERS)
+    )
+    weight_decay: float = setting(0.0, "decoupled weight decay", low=0.0, high=1.0)
     warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
     reweight_tau: float | None = setting(
         None,

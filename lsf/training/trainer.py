@@ -14,6 +14,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from lsf.errors import BadInputError, RunError
 from lsf.jobs.checkpoints import TUNED, Keeper
 from lsf.training.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
+from lsf.training.optimizers import OPTIMIZERS
 from lsf.training.prefix import Prefix
 from lsf.training.reweighting import Reweighting
 from lsf.training.sharding import whole
@@ -30,7 +31,7 @@ class FitSettings:
     """What the loop needs to know; nothing about plans or methods."""
 
     learning_rate: float
-    """AdamW's peak rate."""
+    """The optimizer's peak rate."""
     steps: int
     """Optimizer steps."""
     batch_size: int
@@ -38,13 +39,15 @@ class FitSettings:
     warmup_steps: int
     """Steps of linear warm-up; then linear decay to zero."""
     weight_decay: float
-    """AdamW's decoupled weight decay; none on biases and norms."""
+    """Decoupled weight decay; none on biases and norms."""
     seed: int
     """Of the data order."""
     base_dtype: str
     """Of the base model; bfloat16 is trained under autocast over float32 copies."""
     micro_batch: int | None = None
     """Examples per forward pass; gradients add up to the batch. None: the whole batch at once."""
+    optimizer: str = "adamw"
+    """Key in OPTIMIZERS."""
     report_to: str = "none"
     """Where transformers' own integrations send the metrics."""
 
@@ -186,7 +189,7 @@ def training_arguments(settings: FitSettings, folder: Path, device_type: str) ->
         weight_decay=settings.weight_decay,
         warmup_steps=settings.warmup_steps,
         lr_scheduler_type="linear",
-        optim="adamw_torch_fused",
+        optim=OPTIMIZERS[settings.optimizer].optim,
         max_grad_norm=MAX_GRADIENT_NORM,
         train_sampling_strategy="sequential",
         logging_steps=max(1, math.ceil(settings.steps / LOGGED_STEPS)),
