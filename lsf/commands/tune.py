@@ -17,7 +17,7 @@ from lsf.jobs.runs import create_run, reopen_run, runs_folder
 from lsf.jobs.spec import RunSpec, load_spec
 from lsf.options import add_settings, describe_setting, given_settings
 from lsf.terminal import TerminalReporter, listening
-from lsf.training.catalogue import CATALOGUE
+from lsf.training.catalogue import CATALOGUE, check_base
 from lsf.training.optimizers import check_optimizer
 from lsf.training.options import read_pairs
 
@@ -66,7 +66,9 @@ def tune_command(arguments: argparse.Namespace) -> int:
         raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json, or --resume with a run.")
     if (known or arguments).device == "map":
         raise BadInputError("--device map spreads a model to analyse it; tuning takes auto, cpu, cuda or mps.")
-    check_optimizer((known or arguments).optimizer or "adamw")
+    asked = known or arguments
+    check_optimizer(asked.optimizer or "adamw")
+    check_base(asked.method or "full", asked.dtype)
     task = load_asked_task(known or arguments)
     reporter = TerminalReporter()
     loaded = load_asked_model(known or arguments, reporter)

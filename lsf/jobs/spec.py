@@ -10,7 +10,7 @@ from lsf.analysis.settings import check_settings, setting
 from lsf.axes import DEVICES, DTYPES
 from lsf.errors import BadInputError
 from lsf.files import misfit, read_json, write_json
-from lsf.training.catalogue import CATALOGUE, describe, options_of
+from lsf.training.catalogue import CATALOGUE, check_base, describe, options_of
 from lsf.training.optimizers import OPTIMIZERS
 
 SCHEMA_VERSION = 1
@@ -77,7 +77,7 @@ class RunSpec:
     )
     eval_limit: int = setting(256, "examples read at most in each evaluation", low=1, high=1_000_000)
     seed: int = setting(0, "of data order and every other random choice", low=0, high=2**31 - 1)
-    dtype: str = setting("auto", "of the frozen weights", choices=DTYPES)
+    dtype: str = setting("auto", "of the frozen weights; nf4, int8: 4 or 8 bits (bitsandbytes)", choices=DTYPES)
     device: str = setting("auto", "where it runs", choices=DEVICES)
     schema_version: int = SCHEMA_VERSION
 
@@ -101,6 +101,7 @@ class RunSpec:
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise BadInputError(f"micro_batch is {self.micro_batch}; it must divide the batch of {self.batch_size}.")
         options_of(self.method, self.options)
+        check_base(self.method, self.dtype)
 
     @property
     def how(self) -> str:

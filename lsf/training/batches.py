@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lsf.axes import QUANTISED
 from lsf.data.encode import EncodedExample
 
 IGNORED = -100
@@ -81,12 +82,15 @@ def score_tokens(model: Any, batch: dict[str, Any], call: Any = None) -> TokenSc
 def autocasting(model: Any, base_dtype: str) -> AbstractContextManager[Any]:
     """Return the context of a forward pass: bfloat16 autocast over a bfloat16 base, nothing over a float32 one.
 
+    A quantised base is read as its other tensors are, among them the embedding, which no method tunes then.
+
     Base and tuned models are read under the same context. Float32 copies of a bfloat16 base still read a little
     differently: what autocast leaves in float32, such as norms, is not rounded in them.
     """
-    if base_dtype != "bfloat16":
+    weight = model.get_input_embeddings().weight
+    if base_dtype != "bfloat16" and not (base_dtype in QUANTISED and weight.dtype == torch.bfloat16):
         return nullcontext()
-    return torch.autocast(model.get_input_embeddings().weight.device.type, dtype=torch.bfloat16)
+    return torch.autocast(weight.device.type, dtype=torch.bfloat16)
 
 
 def training_order(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:

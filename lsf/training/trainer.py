@@ -80,6 +80,8 @@ class CompletionTrainer(Trainer):
         arguments.per_device_train_batch_size = share_of_process(
             settings.micro_batch or settings.batch_size, arguments.world_size
         )
+        if getattr(model, "is_quantized", False):
+            model.is_quantized = False  # a view; Trainer takes nothing but peft's wrapper for values beside packed ones
         super().__init__(model=model, args=arguments, train_dataset=data, data_collator=collate_numbered)
         self.model_accepts_loss_kwargs = True  # our loss takes the number of targets of the whole optimizer step
         self.remove_callback(PrinterCallback)

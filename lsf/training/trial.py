@@ -14,6 +14,7 @@ from lsf.analysis.result import ModelInfo
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
+from lsf.measure.quantised import n_values
 from lsf.training.batches import training_order
 from lsf.training.caching import blocks_of, decide, expected_bytes, prefix_depth
 from lsf.training.catalogue import CATALOGUE, options_of
@@ -101,7 +102,7 @@ class Trial:
 
     def _parts(self, passes: _Passes) -> Parts:
         cached = self.cache == "memory" and self.loaded.device.type != "cuda"  # kept in main memory
-        info, count = self.loaded.info, self.trainable if self.dense is None else self.dense
+        count = self.trainable if self.dense is None else self.dense
         kept = OPTIMIZERS[self.spec.optimizer].least * count if passes.optimizer is None else passes.optimizer
         own = 4 * count if passes.own is None else passes.own
         return Parts(
@@ -109,7 +110,7 @@ class Trial:
             gradients=4 * count,
             optimizer=kept if self.search is None else self.search.bytes_per_value * count,
             activations=passes.activations,
-            cache=expected_bytes(self.material.train, info.width, info.dtype) if cached else 0,
+            cache=expected_bytes(self.material.train, self.loaded) if cached else 0,
         )
 
     def _has_room_for(self, count: int) -> bool:
@@ -170,7 +171,10 @@ class Trial:
         info, plan = self.loaded.info, self.spec.plan
         lengths = [len(row.ids) for row in self.material.train]
         return share_of_full(
-            [sum(value.numel() for value in block.parameters()) for block in blocks_of(self.loaded.model, self.loaded)],
+            [
+                sum(n_values(value) for value in block.parameters())
+                for block in blocks_of(self.loaded.model, self.loaded)
+            ],
             head=2.0 * info.width * info.vocab_size,
             attention=2.0 * info.width * sum(lengths) / len(lengths),
             lowest=_lowest(plan, info),
