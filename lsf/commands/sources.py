@@ -24,7 +24,9 @@ def source_options(parser: argparse.ArgumentParser, required: bool = True) -> No
         help="lesson:NAME, a CSV, TSV, JSON, JSONL or Parquet file, or hub:NAME[:CONFIG][:SPLIT]",
     )
     add_settings(parser, RunSpec, ("prompt_template", "completion_template"))
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights [default: auto]")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="of the weights; nf4, int8: 4 or 8 bits [default: auto]"
+    )
     where = "where to run; map: over all GPUs, main memory and disk, to analyse only [default: auto]"
     parser.add_argument("--device", choices=DEVICES, default="auto", help=where)
 

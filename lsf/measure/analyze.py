@@ -23,6 +23,7 @@ from lsf.measure.kernels import sampled_kernels
 from lsf.measure.loading import LoadedModel
 from lsf.measure.offload import places_of
 from lsf.measure.probe import Wanted, stream_readings
+from lsf.measure.quantised import n_values
 from lsf.measure.semantics import semantic_bases
 from lsf.measure.spectra import block_spectra
 from lsf.measure.tokens import TokenText
@@ -219,7 +220,7 @@ def _builder(
     return AnalysisBuilder(
         model=loaded.info,
         data=data,
-        block_params=[sum(p.numel() for p in block.parameters()) for block in loaded.anatomy.blocks],
+        block_params=[sum(n_values(p) for p in block.parameters()) for block in loaded.anatomy.blocks],
         examples=[row.example for row in encoding.rows],
         token_text=TokenText(loaded.tokenizer),
         criteria=settings.criteria,

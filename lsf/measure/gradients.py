@@ -16,7 +16,7 @@ from lsf.measure.batches import Batch
 from lsf.measure.devices import exact, fetched
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.loading import LoadedModel
-from lsf.measure.sharing import share_model
+from lsf.measure.sharing import float_view
 from lsf.measure.taps import Tap, squared_norms, tapped_parameters, taps
 from lsf.reporting import Reporter
 
@@ -74,9 +74,12 @@ def backward_readings(
 
 
 def trainable_view(loaded: LoadedModel, own: bool = False) -> Anatomy:
-    """Return a view of the model whose block parameters take gradients, in float32; with `own` they are copies."""
+    """Return a view of the model whose block parameters take gradients, in float32; with `own` they are copies.
+
+    What the base holds in 4 or 8 bits is dequantised in it: gradients are those at the values it stands for.
+    """
     names = [name for block in range(len(loaded.anatomy.blocks)) for name in loaded.anatomy.block_parameters(block)]
-    anatomy = resolve(share_model(loaded.model, own=names if own else ()), loaded.anatomy.family)
+    anatomy = resolve(float_view(loaded.model, own=names if own else ()), loaded.anatomy.family)
     for block in anatomy.blocks:
         for parameter in block.requires_grad_(True).parameters():
             parameter.grad_dtype = torch.float32  # whatever the model's: batches are added up in it

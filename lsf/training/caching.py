@@ -69,9 +69,9 @@ def prefix_depth(plan: Plan, tied_head: bool) -> int:
     return 0 if plan.embedding or plan.modules or (plan.head and tied_head) or not plan.blocks else min(plan.blocks)
 
 
-def expected_bytes(rows: Sequence[EncodedExample], width: int, dtype: str) -> int:
+def expected_bytes(rows: Sequence[EncodedExample], loaded: LoadedModel) -> int:
     """Return the bytes of a prefix cache over these rows: tokens x width x bytes per value."""
-    return sum(len(row.ids) for row in rows) * width * (2 if dtype == "bfloat16" else 4)
+    return sum(len(row.ids) for row in rows) * loaded.info.width * loaded.model.dtype.itemsize
 
 
 def decide(
@@ -99,7 +99,7 @@ def decide(
         return "off", "Nothing lies below what is tuned.", 0
     if asked == "auto" and visits <= len(rows):
         return "off", "No example is seen twice.", 0
-    needed = expected_bytes(rows, loaded.info.width, loaded.info.dtype)
+    needed = expected_bytes(rows, loaded)
     rooms = {"memory": MEMORY_SHARE * psutil.virtual_memory().available, "disk": disk_room()}
     for kind, room in rooms.items():
         if asked in (kind, "auto") and needed <= room:
@@ -220,7 +220,7 @@ def disk_room() -> float:
 def _on_disk(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) -> States:
     about = f"{weights_hash(loaded.model)} {key} {depth} {loaded.info.dtype}"
     folder = cache_root() / hashlib.sha256(about.encode()).hexdigest()[:32]
-    room = disk_room() - sum(lengths) * loaded.info.width * (2 if loaded.info.dtype == "bfloat16" else 4)
+    room = disk_room() - sum(lengths) * loaded.info.width * loaded.model.dtype.itemsize
     others = [(size, place) for _, size, place in _on_shelf() if place != folder]
     while others and sum(size for size, _ in others) > room:
         shutil.rmtree(others.pop(0)[1], ignore_errors=True)

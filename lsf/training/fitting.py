@@ -16,6 +16,7 @@ from lsf.jobs.checkpoints import Checkpoint, Keeper
 from lsf.measure.offload import input_device
 from lsf.reporting import Stop
 from lsf.training.batches import OrderedRows, training_order
+from lsf.training.optimizers import OPTIMIZERS
 from lsf.training.prefix import Prefix
 from lsf.training.reweighting import Reweighting
 from lsf.training.trainer import CompletionTrainer, FitSettings
@@ -95,9 +96,18 @@ def fit(
             held = {id(value): value.numel() for group in optimizer.param_groups for value in group["params"]}
             fallen = reweighting.fallen() if reweighting is not None and watcher.stopped != "discard" else None
     finally:
+        _forget_overrides(settings.optimizer)
         _ONE_AT_A_TIME.release()
     steps, n_tuned = tuple(watcher.step_seconds), sum(held.values())
     return Fit(watcher.step, watcher.tokens, watcher.seconds, steps, n_tuned, watcher.stopped, fallen)
+
+
+def _forget_overrides(optimizer: str) -> None:
+    """Let bitsandbytes forget the embeddings of a fit: it keeps them by `id`, which a later tensor may have again."""
+    if OPTIMIZERS[optimizer].package == "bitsandbytes":
+        from bitsandbytes.optim import GlobalOptimManager  # noqa: PLC0415 optional
+
+        GlobalOptimManager.get_instance().initialize()
 
 
 @contextmanager

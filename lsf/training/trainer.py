@@ -16,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from lsf.errors import BadInputError, RunError
 from lsf.jobs.checkpoints import TUNED, Keeper
 from lsf.training.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
+from lsf.training.optimizers import OPTIMIZERS
 from lsf.training.prefix import Prefix
 from lsf.training.reweighting import Reweighting
 from lsf.training.sharding import whole
@@ -32,7 +33,7 @@ class FitSettings:
     """What the loop needs to know; nothing about plans or methods."""
 
     learning_rate: float
-    """AdamW's peak rate."""
+    """The optimizer's peak rate."""
     steps: int
     """Optimizer steps."""
     batch_size: int
@@ -40,13 +41,15 @@ class FitSettings:
     warmup_steps: int
     """Steps of linear warm-up; then linear decay to zero."""
     weight_decay: float
-    """AdamW's decoupled weight decay; none on biases and norms."""
+    """Decoupled weight decay; none on biases and norms."""
     seed: int
     """Of the data order."""
     base_dtype: str
     """Of the base model; bfloat16 is trained under autocast over float32 copies."""
     micro_batch: int | None = None
     """Examples per forward pass; gradients add up to the batch. None: the whole batch at once."""
+    optimizer: str = "adamw"
+    """Key in OPTIMIZERS."""
     report_to: str = "none"
     """Where transformers' own integrations send the metrics."""
 
@@ -78,6 +81,8 @@ class CompletionTrainer(Trainer):
         arguments.per_device_train_batch_size = share_of_process(
             settings.micro_batch or settings.batch_size, arguments.world_size
         )
+        if getattr(model, "is_quantized", False):
+            model.is_quantized = False  # a view; Trainer takes nothing but peft's wrapper for values beside packed ones
         super().__init__(model=model, args=arguments, train_dataset=data, data_collator=collate_numbered)
         self.model_accepts_loss_kwargs = True  # our loss takes the number of targets of the whole optimizer step
         self.remove_callback(PrinterCallback)
@@ -207,7 +212,7 @@ def training_arguments(settings: FitSettings, folder: Path, device: torch.device
         weight_decay=settings.weight_decay,
         warmup_steps=settings.warmup_steps,
         lr_scheduler_type="linear",
-        optim="adamw_torch_fused",
+        optim=OPTIMIZERS[settings.optimizer].optim,
         max_grad_norm=MAX_GRADIENT_NORM,
         train_sampling_strategy="sequential",
         logging_steps=max(1, math.ceil(settings.steps / LOGGED_STEPS)),
