@@ -88,9 +88,7 @@ def fit(
     try:
         device = model.get_input_embeddings().weight.device
         with kept_random_state(), kept_in_eval_mode(model), _on(device), torch.enable_grad():
-            trainer = CompletionTrainer(
-                model, settings, data, folder, device.type, keeper, prefix, watcher, reweighting
-            )
+            trainer = CompletionTrainer(model, settings, data, folder, device, keeper, prefix, watcher, reweighting)
             trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
             optimizer: Any = trainer.optimizer
             held = {id(value): value.numel() for group in optimizer.param_groups for value in group["params"]}

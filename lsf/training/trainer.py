@@ -3,10 +3,12 @@
 import math
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -63,7 +65,7 @@ class CompletionTrainer(Trainer):
         settings: FitSettings,
         data: OrderedRows,
         folder: Path,
-        device_type: str,
+        device: torch.device,
         keeper: Keeper | None,
         prefix: Prefix | None,
         watcher: Watcher,
@@ -72,8 +74,7 @@ class CompletionTrainer(Trainer):
         """Set it up; see `lsf.training.fitting.fit`."""
         self._base_dtype, self._keeper, self._prefix, self._watcher = settings.base_dtype, keeper, prefix, watcher
         self._reweighting = reweighting
-        arguments = training_arguments(settings, folder, device_type)
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # one device per worker: no DataParallel over the others
+        arguments = training_arguments(settings, folder, device)
         arguments.per_device_train_batch_size = share_of_process(
             settings.micro_batch or settings.batch_size, arguments.world_size
         )
@@ -175,9 +176,29 @@ def share_of_process(batch: int, processes: int) -> int:
     return batch // processes
 
 
-def training_arguments(settings: FitSettings, folder: Path, device_type: str) -> TrainingArguments:
-    """Return Trainer's own settings for a fit."""
-    return TrainingArguments(
+@dataclass
+class PlacedArguments(TrainingArguments):
+    """Trainer's own settings with the device of the model: theirs is the first GPU, wherever the model is."""
+
+    model_device: str = "cpu"
+    """As torch calls it; processes that a launcher started have the GPU of their own number instead."""
+
+    @cached_property
+    def _setup_devices(self) -> torch.device:
+        found = super()._setup_devices  # makes accelerate's state of this process anew
+        if self.distributed_state.distributed_type != DistributedType.NO:
+            return found
+        device = torch.device(self.model_device)
+        self.distributed_state.device = device  # where the accelerator puts model and batches
+        self._n_gpu = min(self._n_gpu, 1)  # one device per worker: no DataParallel over the others
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # it was set to the first one
+        return device
+
+
+def training_arguments(settings: FitSettings, folder: Path, device: torch.device) -> PlacedArguments:
+    """Return Trainer's own settings for a fit of a model on a device."""
+    return PlacedArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.micro_batch or settings.batch_size,
@@ -193,8 +214,9 @@ def training_arguments(settings: FitSettings, folder: Path, device_type: str) ->
         logging_nan_inf_filter=False,
         save_strategy="no",
         seed=settings.seed,
-        use_cpu=device_type == "cpu",
-        dataloader_pin_memory=device_type == "cuda",
+        use_cpu=device.type == "cpu",
+        model_device=str(device),
+        dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,
         report_to=settings.report_to,
         run_name=folder.name,
