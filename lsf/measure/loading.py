@@ -49,7 +49,7 @@ def load_model(
     """Load a model by name and check that it is read rightly.
 
     Args:
-        name: `bundled`, a local folder, or a Hugging Face id.
+        name: as `find_model` takes it.
         dtype: `float32`, `bfloat16`; `auto` is float32, on CUDA the checkpoint's own bfloat16.
         device: `auto` (cuda, then mps, then cpu), one of them, or `map`: spread over all GPUs, main memory and disk as
             they have room (accelerate), to be analysed only.
@@ -82,6 +82,7 @@ def load_model(
         n_params=sum(parameter.numel() for parameter in model.parameters()),
         dtype=str(model.dtype).removeprefix("torch."),
         device="+".join(places_of(model)) or place.name,
+        origin=source.origin,
     )
     return LoadedModel(model, tokenizer, info, anatomy, _context(config, tokenizer), self_check(anatomy))
 
