@@ -1,9 +1,12 @@
 """GGUF files: checked to be read whole and as they were written, and unpacked once into a Hugging Face folder."""
 
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from tokenizers import Tokenizer, pre_tokenizers
 
 from lsf.errors import ModelError, first_line
 from lsf.files import cache_folder, made_once, write_json
@@ -18,10 +21,11 @@ SINGLE_DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exa
 """`tokenizer.ggml.pre` of vocabularies learned on text with every digit apart, which transformers splits as GPT-2's."""
 AS_GPT2 = (None, "gpt-2", "mpt", "olmo", "jais")
 """`tokenizer.ggml.pre` of vocabularies that are split as GPT-2's."""
-_SHAPES = ("context_length", "vocab_size", "embedding_length", "feed_forward_length", "tensor_data_layout")
+_SHAPES = ("vocab_size", "embedding_length", "feed_forward_length", "tensor_data_layout")
 """What a file states about the model that its tensors' shapes prove, or that changes no number."""
 _STATED: dict[str, tuple[str, ...]] = {
     "block_count": ("num_hidden_layers",),
+    "context_length": ("max_position_embeddings",),
     "attention.head_count": ("num_attention_heads",),
     "attention.head_count_kv": ("num_key_value_heads", "num_attention_heads"),
     "attention.key_length": ("head_dim",),
@@ -34,6 +38,8 @@ _STATED: dict[str, tuple[str, ...]] = {
     "use_parallel_residual": ("use_parallel_residual",),
 }
 """What else a file states -> the attributes of a config that may say it, the first that it has."""
+_SETTABLE = ("head_dim", "max_position_embeddings")
+"""Attributes with whole numbers that are put right; every attribute with a fraction is."""
 _TOLERANCE = 1e-6
 
 
@@ -85,13 +91,13 @@ def unpack_gguf(name: str, path: Path, out: Path, origin: Callable[[list[str]], 
         ModelError: the library gguf is missing; the file is no GGUF, cut off, of an architecture or of types that
             are not read, without tokenizer, or says something about the model that transformers would not heed.
     """
-    stated, types = _header(name, path)
+    stated, types, n_tokens = _header(name, path)
     out.mkdir()
     alone = out / "weights.gguf"  # by itself: a config or tokenizer beside the file would be taken for its own
     alone.symlink_to(path.resolve())
     try:
         model = _read_model(name, alone, stated, types)
-        tokenizer, doubt = _read_tokenizer(alone, stated)
+        tokenizer, doubt = _read_tokenizer(alone, stated, n_tokens)
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
@@ -103,8 +109,8 @@ def unpack_gguf(name: str, path: Path, out: Path, origin: Callable[[list[str]], 
     write_json(out / ABOUT, {"origin": origin(types) + doubt, "revision": None})
 
 
-def _header(name: str, path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Return what a file states, the vocabulary left out, and the types of its tensors, that of most bytes first."""
+def _header(name: str, path: Path) -> tuple[dict[str, Any], list[str], int]:
+    """Return what a file states, the types of its tensors, that of most bytes first, and the size of its vocabulary."""
     try:
         from gguf import GGUFReader  # noqa: PLC0415 - an optional library
     except ImportError:
@@ -127,12 +133,13 @@ def _header(name: str, path: Path) -> tuple[dict[str, Any], list[str]]:
         raise ModelError(
             f"{name} is a GGUF file of the architecture {architecture!r}; read are: {', '.join(ARCHITECTURES)}."
         )
-    if "tokenizer.ggml.tokens" not in reader.fields:
+    tokens = reader.fields.get("tokenizer.ggml.tokens")
+    if tokens is None:
         raise ModelError(f"{name} holds no tokenizer; a GGUF file with its vocabulary is needed.")
     sizes: dict[str, int] = {}
     for tensor in reader.tensors:
         sizes[tensor.tensor_type.name] = sizes.get(tensor.tensor_type.name, 0) + int(tensor.n_bytes)
-    return stated, sorted(sizes, key=lambda kind: -sizes[kind])
+    return stated, sorted(sizes, key=lambda kind: -sizes[kind]), len(tokens.data)
 
 
 def _read_model(name: str, path: Path, stated: Mapping[str, Any], types: list[str]) -> Any:
@@ -165,8 +172,10 @@ def _heed(name: str, config: Any, stated: Mapping[str, Any]) -> None:
     Raises:
         ModelError: names the statement.
     """
+    for special in ("bos", "eos", "padding"):
+        setattr(config, f"{special[:3]}_token_id", stated.get(f"tokenizer.ggml.{special}_token_id"))
     prefix = f"{stated['general.architecture']}."
-    for key, value in stated.items():
+    for key, value in sorted(stated.items()):  # attention before rope, which turns a part of a head
         what = key.removeprefix(prefix)
         if what == key or what in _SHAPES:
             continue
@@ -187,7 +196,7 @@ def _heed_attribute(config: Any, names: tuple[str, ...], value: Any) -> bool:
     for attribute in names:
         if (known := getattr(config, attribute, None)) is not None:
             if not isinstance(value, float):
-                return known == value or attribute == "head_dim" and _set(config, attribute, value)
+                return known == value or (attribute in _SETTABLE and _set(config, attribute, value))
             return abs(known - value) <= _TOLERANCE * abs(value) or _set(config, attribute, value)
     return names == ("head_dim",) and value == config.hidden_size // config.num_attention_heads
 
@@ -233,13 +242,13 @@ def _refuse_unread(name: str, path: Path, model: Any, architecture: str) -> None
         )
 
 
-def _read_tokenizer(path: Path, stated: Mapping[str, Any]) -> tuple[Any, str]:
+def _read_tokenizer(path: Path, stated: Mapping[str, Any], n_tokens: int) -> tuple[Any, str]:
     """Return the tokenizer, and what is to be said where its splitting of text into words is not known."""
-    from tokenizers import pre_tokenizers  # noqa: PLC0415
     from transformers import AutoTokenizer  # noqa: PLC0415
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS  # noqa: PLC0415
 
     tokenizer: Any = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
+    _keep_to_vocabulary(tokenizer, n_tokens)
     kind = stated.get("tokenizer.ggml.pre")
     if stated.get("tokenizer.ggml.model") != "gpt2" or kind in AS_GPT2 or kind in GGUF_PRE_TOKENIZER_SPLITS:
         return tokenizer, ""
@@ -249,3 +258,11 @@ def _read_tokenizer(path: Path, stated: Mapping[str, Any]) -> tuple[Any, str]:
         )
         return tokenizer, ""
     return tokenizer, f"; its splitting of text ({kind}) is not known, GPT-2's is used"
+
+
+def _keep_to_vocabulary(tokenizer: Any, n_tokens: int) -> None:
+    """Take out special tokens of the class of tokenizer (GPT-2's, Gemma's) that the file's vocabulary has not."""
+    whole = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = [token for token in whole["added_tokens"] if token["id"] < n_tokens]
+    if len(kept) < len(whole["added_tokens"]):
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps({**whole, "added_tokens": kept}))
