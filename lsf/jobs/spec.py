@@ -27,7 +27,7 @@ class RunSpec:
     """One fine-tune, completely; forms, `--help` and spec.json are made of these fields and their metadata."""
 
     model: str
-    """`bundled`, a local folder, or a Hugging Face id."""
+    """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
     data: str
     """`lesson:NAME`, a local file, or `hub:NAME[:CONFIG][:SPLIT]`."""
     plan: Plan

@@ -26,7 +26,7 @@ class SweepSpec:
     """What a sweep was asked to measure, completely; `--help` and the file are made of these fields."""
 
     model: str
-    """`bundled`, a local folder, or a Hugging Face id."""
+    """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
     data: str
     """`lesson:NAME`, a local file, or `hub:NAME[:CONFIG][:SPLIT]`."""
     over: str = setting(

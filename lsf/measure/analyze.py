@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from lsf.environment import environment
 from lsf.errors import BadInputError, LsfError
 from lsf.measure.batches import MOST_PADDING, Batch, make_batches
 from lsf.measure.gradients import backward_readings
+from lsf.measure.identity import weights_hash
 from lsf.measure.kernels import sampled_kernels
 from lsf.measure.loading import LoadedModel
 from lsf.measure.offload import places_of
@@ -81,7 +83,8 @@ def analyze(
     _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
     if "runs" in needs and short_runs is not None and not report.stop:
         builder.record(probe_drop=short_runs(loaded, task, settings, report))
-    return builder.result(clock.timing())
+    weights = None if places_of(loaded.model) else weights_hash(loaded.model)
+    return replace(builder.result(clock.timing()), weights=weights)
 
 
 def _refuse_backward(loaded: LoadedModel, settings: AnalysisSettings) -> None:

@@ -51,7 +51,7 @@ def load_model(
     """Load a model by name and check that it is read rightly.
 
     Args:
-        name: `bundled`, a local folder, or a Hugging Face id.
+        name: as `find_model` takes it.
         dtype: `float32`, `bfloat16`; `auto` is float32, on CUDA the checkpoint's own bfloat16; `nf4`, `int8`: linear
             maps but the head in 4 or 8 bits (bitsandbytes), everything else as `auto` has it.
         device: `auto` (cuda, then mps, then cpu), one of them, or `map`: spread over all GPUs, main memory and disk as
@@ -90,6 +90,7 @@ def load_model(
         n_params=sum(n_values(parameter) for parameter in model.parameters()),
         dtype=dtype if dtype in QUANTISED else str(model.dtype).removeprefix("torch."),
         device="+".join(places_of(model)) or place.name,
+        origin=source.origin,
     )
     return LoadedModel(model, tokenizer, info, anatomy, _context(config, tokenizer), self_check(anatomy))
 

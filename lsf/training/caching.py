@@ -15,6 +15,7 @@ import torch
 from lsf.analysis.plan import Plan
 from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, RunError
+from lsf.files import cache_folder
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
 from lsf.training.prefix import Prefix
@@ -205,8 +206,8 @@ def forget_states(loaded: LoadedModel) -> None:
 
 
 def cache_root() -> Path:
-    """Return the folder of all caches on disk: LSF_CACHE, or ~/.cache/lsf."""
-    return Path(os.environ.get("LSF_CACHE", Path.home() / ".cache" / "lsf")) / "prefix"
+    """Return the folder of all prefixes on disk."""
+    return cache_folder() / "prefix"
 
 
 def disk_room() -> float:

@@ -121,6 +121,7 @@ class _Tuning:
             seed=spec.seed,
             data_fingerprint=self.task.fingerprint,
             weights=weights_hash(loaded.model),
+            origin=loaded.info.origin,
             environment={**environment(gpu), "device": loaded.info.device, "dtype": loaded.info.dtype},
         )
         planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
