@@ -204,7 +204,7 @@ def _kin(run: Run) -> tuple[object, ...]:
     if spec is None or result is None:
         return (run.id,)
     asked = spec.model, spec.data, spec.seed, result.steps, spec.batch_size, spec.max_length, spec.eval_limit
-    return *asked, spec.warmup_steps, spec.weight_decay, spec.reweight_tau, *result.measured_on
+    return *asked, spec.warmup_steps, spec.optimizer, spec.weight_decay, spec.reweight_tau, *result.measured_on
 
 
 def _settings(spec: RunSpec, result: RunResult | None) -> str:

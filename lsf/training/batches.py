@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lsf.axes import QUANTISED
 from lsf.data.encode import EncodedExample
 from lsf.measure.batches import MOST_LOGITS
 from lsf.measure.offload import input_device
@@ -134,10 +135,16 @@ def _head_reading(model: Any, examples: Tensor, places: Tensor) -> Iterator[None
 def autocasting(model: Any, base_dtype: str) -> AbstractContextManager[Any]:
     """Return the context of a forward pass: bfloat16 autocast over a bfloat16 base, nothing over a float32 one.
 
+    A quantised base is read as its other tensors are, among them the embedding, which no method tunes then.
+
     Base and tuned models are read under the same context. Float32 copies of a bfloat16 base still read a little
     differently: what autocast leaves in float32, such as norms, is not rounded in them.
     """
-    if base_dtype != "bfloat16":
+    if base_dtype in QUANTISED:  # what is not quantised, the embedding among it, has the type that is computed in
+        halved = next(model.get_input_embeddings().parameters()).dtype == torch.bfloat16
+    else:
+        halved = base_dtype == "bfloat16"
+    if not halved:
         return nullcontext()
     return torch.autocast(input_device(model).type, dtype=torch.bfloat16)
 

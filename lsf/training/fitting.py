@@ -17,6 +17,7 @@ from lsf.jobs.phases import phase
 from lsf.measure.offload import input_device
 from lsf.reporting import Stop
 from lsf.training.batches import OrderedRows, training_order
+from lsf.training.optimizers import OPTIMIZERS
 from lsf.training.prefix import Prefix
 from lsf.training.processes import n_processes
 from lsf.training.proof import storages
@@ -94,15 +95,14 @@ def fit(
     try:
         device = input_device(model)
         with kept_random_state(), kept_in_eval_mode(model), _on(device), torch.enable_grad():
-            trainer = CompletionTrainer(
-                model, settings, data, folder, device.type, keeper, prefix, watcher, reweighting
-            )
+            trainer = CompletionTrainer(model, settings, data, folder, device, keeper, prefix, watcher, reweighting)
             with phase("steps"):
                 trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
             optimizer: Any = trainer.optimizer
             held = {id(value): value for group in optimizer.param_groups for value in group["params"]}
             fallen = reweighting.fallen() if reweighting is not None and watcher.stopped != "discard" else None
     finally:
+        _forget_overrides(settings.optimizer)
         _ONE_AT_A_TIME.release()
     return Fit(
         watcher.step,
@@ -114,6 +114,14 @@ def fit(
         storages(held.values()) if n_processes() == 1 else frozenset(),
         fallen,
     )
+
+
+def _forget_overrides(optimizer: str) -> None:
+    """Let bitsandbytes forget the embeddings of a fit: it keeps them by `id`, which a later tensor may have again."""
+    if OPTIMIZERS[optimizer].package == "bitsandbytes":
+        from bitsandbytes.optim import GlobalOptimManager  # noqa: PLC0415 optional
+
+        GlobalOptimManager.get_instance().initialize()
 
 
 @contextmanager

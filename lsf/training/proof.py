@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from lsf.jobs.result import Proof
+from lsf.measure.quantised import scales
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,10 @@ def tensor_bytes(tensor: torch.Tensor) -> bytes:
 
 
 def fingerprint(model: Any) -> Fingerprint:
-    """Hash a model's parameters and persistent buffers; those with `requires_grad` are the tuned ones."""
+    """Hash a model's parameters, with the scales of packed ones, and persistent buffers.
+
+    Those with `requires_grad` are the tuned ones.
+    """
     digest, frozen, tuned = hashlib.sha256(), 0, {}
     for name, tensor in _tensors(model):
         if tensor.requires_grad:
@@ -117,10 +121,11 @@ def storages(tensors: Any) -> frozenset[int]:
 
 
 def _tensors(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield parameters and persistent buffers with their names."""
+    """Yield parameters, persistent buffers, and the scales of packed weights, with their names."""
     kept = model.state_dict().keys()
     yield from model.named_parameters()
     yield from (item for item in model.named_buffers() if item[0] in kept)
+    yield from scales(model)
 
 
 def _mark(tensor: torch.Tensor) -> tuple[Any, ...]:

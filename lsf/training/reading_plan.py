@@ -6,6 +6,7 @@ from lsf.analysis.cost import law_flops
 from lsf.data.encode import EncodedExample
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
+from lsf.measure.quantised import n_values
 from lsf.training.caching import blocks_of, prefix_depth
 from lsf.training.evaluation import spread_out
 from lsf.training.material import Material
@@ -61,7 +62,7 @@ def _reading_flops(loaded: LoadedModel, spec: RunSpec, material: Material) -> fl
 def _above(loaded: LoadedModel, spec: RunSpec) -> list[int]:
     """Return the parameters of the blocks from the lowest tuned one up."""
     blocks = blocks_of(loaded.model, loaded)[prefix_depth(spec.plan, loaded.info.tied_head) :]
-    return [sum(value.numel() for value in block.parameters()) for block in blocks]
+    return [sum(n_values(value) for value in block.parameters()) for block in blocks]
 
 
 def _means(rows: Sequence[EncodedExample]) -> tuple[float, float]:

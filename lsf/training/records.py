@@ -18,10 +18,9 @@ import torch
 
 from lsf.data.encode import EncodedExample
 from lsf.errors import LsfError
-from lsf.files import write_text
+from lsf.files import cache_folder, write_text
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
-from lsf.training.caching import cache_folder
 
 READING = 1
 """Version of what is read and how; another one makes every record worthless."""
@@ -42,7 +41,7 @@ def on_record(loaded: LoadedModel, about: Mapping[str, Any], read: Callable[[], 
     """
     whole = {**_circumstances(loaded), **about}
     key = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    place = cache_folder("readings") / f"{key[:32]}.json"
+    place = cache_folder() / "readings" / f"{key[:32]}.json"
     if key not in _READ:
         found = _load(place, whole)
         if found is None:

@@ -7,10 +7,11 @@ import pytest
 
 from lsf.analysis.plan import Plan
 from lsf.data.encode import encode
+from lsf.files import cache_folder
 from lsf.measure.loading import load_model
 from lsf.training import records
 from lsf.training.base import measure_base
-from lsf.training.caching import cache_folder, forget_states, open_held_out
+from lsf.training.caching import forget_states, open_held_out
 from lsf.training.evaluation import do_nothing, evaluate
 from lsf.training.methods import METHODS, Scene
 from lsf.training.records import forget_records
@@ -38,7 +39,7 @@ def told(reading):
 
 
 def files():
-    return sorted(cache_folder("readings").glob("*.json"))
+    return sorted((cache_folder() / "readings").glob("*.json"))
 
 
 def test_a_base_reading_has_the_same_numbers_fresh_from_memory_and_from_disk(loaded, task, monkeypatch):
