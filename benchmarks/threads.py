@@ -1,7 +1,7 @@
-"""What a second thread is worth: seconds of a training step by threads, wait policy, and who works.
+"""What a second thread is worth: seconds of a training step by threads, how they wait, and which thread works.
 
-`python benchmarks/threads.py [--model /opt/smollm2] [--steps 6] [--rounds 2]` starts a fresh process per setting, in
-turn, so that what else the machine does falls on all of them.
+`python benchmarks/threads.py [--model /opt/smollm2] [--steps 6] [--rounds 2] [--policies PASSIVE,ACTIVE]` starts a fresh
+process per setting, in turn, so that what else the machine does falls on all of them, and tells the fastest step.
 """
 
 import argparse
@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -24,34 +23,30 @@ ROWS, TOKENS = 16, 24
 
 
 def main() -> None:
-    """Print one line per setting: the median step over all rounds."""
+    """Print a line per setting and place as soon as it is known."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="bundled")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--policies", default="PASSIVE")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(seconds_of(arguments.model, arguments.steps)))
         return
-    found: dict[tuple[str, str], dict[str, list[float]]] = {}
-    settings = list(itertools.product(("1", str(os.cpu_count() or 1)), ("PASSIVE", "ACTIVE")))
-    for _ in range(arguments.rounds):
-        for threads, policy in settings:
-            environment = {**os.environ, "OMP_NUM_THREADS": threads, "OMP_WAIT_POLICY": policy}
-            done = subprocess.run(
-                [sys.executable, __file__, "--child", "--model", arguments.model, "--steps", str(arguments.steps)],
-                env=environment, capture_output=True, text=True, check=True,
-            )  # fmt: skip
-            for what, seconds in json.loads(done.stdout.splitlines()[-1]).items():
-                found.setdefault((threads, policy), {}).setdefault(what, []).extend(seconds)
-    for (threads, policy), parts in found.items():
-        told = ", ".join(f"{what} {median(seconds):.3f} s" for what, seconds in parts.items())
-        print(f"{threads} threads, {policy.lower():<7}: {told}", flush=True)
+    found: dict[tuple[str, str, str], float] = {}
+    threads = dict.fromkeys(("1", str(os.cpu_count() or 1)))
+    for _, number, policy in itertools.product(range(arguments.rounds), threads, arguments.policies.split(",")):
+        command = [sys.executable, __file__, "--child", "--model", arguments.model, "--steps", str(arguments.steps)]
+        environment = {**os.environ, "OMP_NUM_THREADS": number, "OMP_WAIT_POLICY": policy}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        for what, seconds in json.loads(done.stdout.splitlines()[-1]).items():
+            found[number, policy, what] = min(seconds, found.get((number, policy, what), seconds))
+            print(f"{number} threads, {policy.lower()}, {what}: {found[number, policy, what]:.3f} s", flush=True)
 
 
-def seconds_of(name: str, steps: int) -> dict[str, list[float]]:
-    """Return seconds per step, of a middle and the last block, in the main thread and in another one."""
+def seconds_of(name: str, steps: int) -> dict[str, float]:
+    """Return the seconds of the fastest step, of a middle and the last block, in the main thread and in another one."""
     import torch  # noqa: PLC0415 after the environment is set
 
     from lsf.analysis.plan import Plan  # noqa: PLC0415
@@ -80,7 +75,7 @@ def seconds_of(name: str, steps: int) -> dict[str, list[float]]:
         worker = threading.Thread(target=work, args=("worker,", block))
         worker.start()
         worker.join()
-    return found
+    return {what: min(seconds) for what, seconds in found.items()}
 
 
 if __name__ == "__main__":
