@@ -120,4 +120,4 @@ def test_gradients_of_a_bfloat16_model_are_added_up_in_float32(on_cpu, many):
     assert once.dtype == torch.float32
     for _ in range(99):
         position_losses(view, batch).mean().backward()
-    torch.testing.assert_close(parameter.grad, 100 * once, rtol=1e-5, atol=0)  # in bfloat16 it is off by a tenth
+    torch.testing.assert_close(parameter.grad, 100 * once, rtol=1e-5, atol=0)
