@@ -100,9 +100,10 @@ class Prefix:
 
         def take(_module: nn.Module, _args: Any, output: Any) -> None:
             self._form = _form(output)
-            states = output if isinstance(output, Tensor) else output[0]
-            for row, number in enumerate(numbers if keep else ()):
-                self.states.put(number, states[row, : self.states.lengths[number]].cpu())
+            if keep:
+                states = (output if isinstance(output, Tensor) else output[0]).cpu()
+                for row, number in enumerate(numbers):
+                    self.states.put(number, states[row, : self.states.lengths[number]])
             raise _Enough
 
         batch = collate_numbered([(number, self._rows[number]) for number in numbers])
