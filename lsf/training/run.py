@@ -145,9 +145,9 @@ class _Tuning:
         ending.add(n_held_out_dropped=material.n_held_out_dropped, n_straddling=material.n_straddling)
         settings = self.settings(material, ending)
         self.report.progress(0, self.steps, "measuring the base model")
-        with phase("base", whole=True):
+        with phase("base"):
             shown = watched(material.validation)
-            base = measure_base(loaded, material.test, shown, spec.batch_size, self.end_where_asked)
+            base = measure_base(loaded, spec, material.test, shown, self.end_where_asked)
         ending.add(before=base.metrics)
         self.end_where_asked()
         with phase("forecast", whole=True):
