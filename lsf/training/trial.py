@@ -1,7 +1,7 @@
 """One run tried out without a step: what can be counted, and what passes over its longest examples tell."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import cycle, islice
 from statistics import median
 from typing import Any
@@ -80,16 +80,17 @@ class Trial:
         self.cache, _, self.depth = decide(loaded, spec.plan, material.train, spec.cache, visits)
         self.often_cached = self.depth > 0 and visits >= 2 * len(material.train)
 
-    def forecast(self, whole: bool = True) -> Forecast:
+    def forecast(self, whole: bool = True, timed: bool = True) -> Forecast:
         """Try it as far as there is room; all that was taken is given back.
 
         Args:
-            whole: whether to time a batch of the longest examples even where one of them shows that memory is ample.
+            whole: whether to pass a batch of the longest examples even where one of them shows that memory is ample.
+            timed: whether one more pass is timed.
         """
         passes, unfit = _Passes(), not self._has_room_for(self._parts(_Passes()).known)
         if not unfit:
             try:
-                passes = self._passes(whole)
+                passes = self._passes(whole, timed)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -122,7 +123,7 @@ class Trial:
     def _has_room_for(self, count: int) -> bool:
         return self.free is None or count <= RUN_SHARE * self.free
 
-    def _passes(self, whole: bool) -> _Passes:
+    def _passes(self, whole: bool, timed: bool) -> _Passes:
         loaded, spec = self.loaded, self.spec
         longest = sorted(self.material.train, key=lambda row: -len(row.ids))
         rows = list(islice(cycle(longest), self.micro))  # batches are full, also where the data is smaller than one
@@ -131,20 +132,25 @@ class Trial:
         own, dense = _own_bytes(model, loaded), _whole_gradients(model, loaded, spec)
         kept, stepping = optimizer_bytes(model, OPTIMIZERS[spec.optimizer], loaded.device.type)
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
-            one = self._activations(model, rows[:1])
-            scaled = _Passes(own, kept, max(stepping, one * len(rows)), None, dense)
+            if self.free is not None and len(rows) > 1:
+                one = self._activations(model, rows[:1])
+                found = _Passes(own, kept, max(stepping, one * len(rows)), None, dense)
+                self.check()
+                if self._is_decided(found, whole):
+                    return found
+            found = _Passes(own, kept, max(stepping, self._activations(model, rows)), None, dense)
             self.check()
-            needed = self._parts(scaled).known
-            ample = self.free is not None and needed <= AMPLE * self.free
-            if not self._has_room_for(needed) or (ample and not whole):
-                return scaled
-            at_once = self._activations(model, rows) if len(rows) > 1 else one
-            self.check()
-            timed = time_pass(model, loaded, rows, self.depth if self.often_cached else 0)
+            if not timed or (len(rows) == 1 and self._is_decided(found, whole)):
+                return found
+            clock = time_pass(model, loaded, rows, self.depth if self.often_cached else 0)
         share = self._median_tokens() / (len(rows) * len(rows[0].ids))
         repeats = spec.batch_size // self.micro
-        seconds = (timed.seconds - timed.prefix_seconds) * repeats * share
-        return _Passes(own, kept, max(stepping, at_once), seconds, dense)
+        return replace(found, seconds=(clock.seconds - clock.prefix_seconds) * repeats * share)
+
+    def _is_decided(self, found: _Passes, whole: bool) -> bool:
+        """Say whether one example showed enough: there is no room, or so much that a whole batch need not be passed."""
+        needed = self._parts(found).known
+        return not self._has_room_for(needed) or (not whole and self.free is not None and needed <= AMPLE * self.free)
 
     def _activations(self, model: Any, rows: Any) -> int:
         """Return the peak of a pass above weights and gradients: the gradients of earlier micro-batches stay."""
@@ -219,12 +225,14 @@ def optimizer_bytes(model: torch.nn.Module, optimizer: Optimizer, device_type: s
 
 def _own_bytes(model: Any, loaded: LoadedModel) -> int:
     """Return the bytes of the tensors a prepared model does not share with the loaded one."""
-    base = {value.untyped_storage().data_ptr() for value in (*loaded.model.parameters(), *loaded.model.buffers())}
-    own = {
-        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
-        for value in (*model.parameters(), *model.buffers())
-    }
-    return sum(count for place, count in own.items() if place not in base)
+    base, own = _storages(loaded.model), _storages(model)
+    return sum(count for storage, count in own.items() if storage not in base)
+
+
+def _storages(model: Any) -> dict[int, int]:
+    """Return the bytes of every storage under a model's tensors, by what tells storages apart, also without memory."""
+    found = (value.untyped_storage() for value in (*model.parameters(), *model.buffers()))
+    return {storage._cdata: storage.nbytes() for storage in found}
 
 
 def _whole_gradients(model: Any, loaded: LoadedModel, spec: RunSpec) -> bool:
