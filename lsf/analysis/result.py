@@ -74,6 +74,8 @@ class DataInfo:
     """Examples whose tangent kernels were taken, the first ones; None where no criterion needs kernels."""
     sampled_positions: int | None = None
     """Positions that `cka` compares, those of the first examples; None where no criterion needs them."""
+    short: str | None = None
+    """The sentence on criteria that memory did not suffice for, whose scores are None; None where it sufficed."""
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,14 @@ def main():
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype="auto")
-    tuned = 0
+    half = model.dtype in (torch.bfloat16, torch.float16)
+    dtypes = {}  # of the tuned tensors, which are trained in float32 and saved as they were
     for name, parameter in model.named_parameters():
         parameter.requires_grad = any(re.search(pattern, name) for pattern in TUNED)
         if parameter.requires_grad:
+            dtypes[parameter] = parameter.dtype
             parameter.data = parameter.data.float()
-            tuned += parameter.numel()
+    tuned = sum(parameter.numel() for parameter in dtypes)
     print(f"tuning {tuned:,} of {model.num_parameters():,} parameters")
     arguments = TrainingArguments(
         output_dir=options.out,
@@ -74,7 +76,12 @@ def main():
         report_to="none",
         save_strategy="no",
     )
-    Trainer(model=model, args=arguments, train_dataset=read(options.data, tokenizer), data_collator=collate).train()
+    rows = read(options.data, tokenizer)
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate)
+    with torch.autocast(arguments.device.type, dtype=torch.bfloat16, enabled=half):
+        trainer.train()
+    for parameter, dtype in dtypes.items():
+        parameter.data = parameter.data.to(dtype)
     model.save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
 
