@@ -147,8 +147,7 @@ def fitting(model: Path, rows: list[tuple[str, str]], n: int) -> list[tuple[str,
     limit = context_length(loaded.context, None)
     found = []
     for row in rows:
-        prompt, completion = loaded.tokenizer([row[0]])["input_ids"], loaded.tokenizer([row[1]])["input_ids"]
-        if len(found) < n and len(prompt[0]) + len(completion[0]) <= limit:
+        if len(found) < n and len(loaded.tokenizer(row[0] + row[1])["input_ids"]) <= limit:
             found.append(row)
     return found
 

@@ -17,8 +17,13 @@ from benchmarks.turns import Turn
 @torch.no_grad()
 def measure(peer: str, read: Any, model: Any, tokenizer: Any, rows: list[tuple[str, str]], turn: Turn | None) -> Any:
     """Return deviation and target deviation per state over all rows, in the file's order, padded batch by batch."""
-    prompts = tokenizer([prompt for prompt, _ in rows])["input_ids"]
-    targets = [ids[0] for ids in tokenizer([end for _, end in rows], add_special_tokens=False)["input_ids"]]
+    found = tokenizer([prompt + completion for prompt, completion in rows], return_offsets_mapping=True)
+    borders = [
+        next(place for place, (_, end) in enumerate(spans) if end > len(prompt))
+        for (prompt, _), spans in zip(rows, found["offset_mapping"], strict=True)
+    ]
+    prompts = [ids[:border] for ids, border in zip(found["input_ids"], borders, strict=True)]
+    targets = [ids[border] for ids, border in zip(found["input_ids"], borders, strict=True)]
     bases = semantic_bases(model.get_output_embeddings().weight, torch.tensor(targets))
     norm, embedding = final_norm(model), model.get_input_embeddings()
     found = []

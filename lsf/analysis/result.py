@@ -64,6 +64,8 @@ class DataInfo:
     """True where reading ended because the ranking had settled, False where it never did; None where not asked for."""
     jittered: bool = False
     """True where the LM head's Gram matrix is singular: 1e-6 of its mean diagonal was added for the semantic bases."""
+    n_straddling: int | None = None
+    """Examples in which a token straddles the border of prompt and completion; None in older files."""
     n_rows: int | None = None
     """Examples the split has; a limit takes the first of them, in the order of the source."""
     kernel_examples: int | None = None

@@ -8,6 +8,7 @@ from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.result import Analysis
 from lsf.analysis.settings import AnalysisSettings
 from lsf.commands.sources import check_file, load_asked_model, load_asked_task, source_options
+from lsf.data.encode import straddling_words
 from lsf.environment import spare_imports
 from lsf.files import write_json, write_text
 from lsf.options import add_settings, given_settings
@@ -83,6 +84,8 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         print(f"The likeness of positions (cka) is of {sampled:,} positions, those of the first examples.")
     if not task.own_splits and analysis.data.split == "all":
         sys.stderr.write(WITH_TEST)
+    if told := straddling_words(analysis.data.n_straddling or 0):
+        sys.stderr.write(f"lsf: {told}\n")
     if analysis.data.jittered:
         sys.stderr.write("lsf: the LM head is singular; its semantic bases rest on a jitter of 1e-6.\n")
     return 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from lsf.analysis.plan import Plan, full_plan, load_plan, parse_blocks
 from lsf.commands.forecast import print_forecast
 from lsf.commands.sources import load_asked_model, load_asked_task, source_options
+from lsf.data.encode import straddling_words
 from lsf.environment import launched_rank, spare_imports
 from lsf.errors import BadInputError, RunPausedError
 from lsf.jobs.holding import SPEC
@@ -96,6 +97,8 @@ def tune_command(arguments: argparse.Namespace) -> int:
         print(f"{result.state} after {result.steps} steps: {folder}")
         if result.reason:
             sys.stderr.write(f"lsf: {result.reason}\n")
+        if told := straddling_words(result.n_straddling or 0):
+            sys.stderr.write(f"lsf: {told}\n")
     return 1 if result.state == "failed" else 0
 
 

@@ -25,12 +25,14 @@ $patterns
 
 def read(path, tokenizer):
     rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\\n") if line.strip()]
-    end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
     examples = []
     for row in rows:
-        prompt = tokenizer(row["prompt"])["input_ids"]
-        completion = tokenizer(row["completion"], add_special_tokens=False)["input_ids"] + end
-        examples.append({"input_ids": prompt + completion, "labels": [-100] * len(prompt) + completion})
+        found = tokenizer(row["prompt"] + row["completion"], return_offsets_mapping=True)
+        ids, ends = found["input_ids"], [end for _, end in found["offset_mapping"]]
+        n_prompt = next(place for place, end in enumerate(ends) if end > len(row["prompt"]))
+        if tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
+            ids = ids + [tokenizer.eos_token_id]
+        examples.append({"input_ids": ids, "labels": [-100] * n_prompt + ids[n_prompt:]})
     return examples
 
 

@@ -164,6 +164,8 @@ class RunResult:
     """Training examples that fit."""
     n_dropped: int | None = None
     """Training examples left out because their completion does not fit."""
+    n_straddling: int | None = None
+    """Training, validation and test examples in which a token straddles the border of prompt and completion."""
     n_held_out_dropped: int | None = None
     """Validation and test examples left out for the same reason, of those that the reading limits take."""
     cache: Mapping[str, Any] | None = None

@@ -205,6 +205,7 @@ def _builder(
         n_examples=0,
         n_positions=0,
         n_dropped=encoding.n_dropped,
+        n_straddling=encoding.n_straddling,
         positions=settings.positions,
         reading=settings.reading,
         virtual=settings.virtual,

@@ -29,6 +29,8 @@ class Material:
     """Training examples whose completion does not fit."""
     n_held_out_dropped: int
     """Validation and test examples, of those that the reading limits take, whose completion does not fit."""
+    n_straddling: int
+    """Examples in which a token straddles the border of prompt and completion."""
     steps: int
     """Optimizer steps: as asked, or as many as make the epochs asked for."""
 
@@ -60,6 +62,7 @@ def read_material(loaded: LoadedModel, task: Task, spec: RunSpec) -> Material:
         validation=validation.rows,
         test=test.rows,
         n_dropped=train.n_dropped,
+        n_straddling=train.n_straddling + validation.n_straddling + test.n_straddling,
         n_held_out_dropped=validation.n_dropped + test.n_dropped,
         steps=steps,
     )

@@ -125,7 +125,7 @@ class _Tuning:
         material = read_material(loaded, self.task, spec)
         self.steps = material.steps
         ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.learning_rate)
-        ending.add(n_held_out_dropped=material.n_held_out_dropped)
+        ending.add(n_held_out_dropped=material.n_held_out_dropped, n_straddling=material.n_straddling)
         settings = self.settings(material, ending)
         self.report.progress(0, self.steps, "measuring the base model")
         base = measure_base(loaded, material.test, spec.batch_size, self.end_where_asked)

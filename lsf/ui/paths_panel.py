@@ -30,6 +30,8 @@ def analysis_facts(analysis: Analysis) -> str:
     ]
     if data.n_dropped:
         parts.append(f"{data.n_dropped:,} too long and left out")
+    if data.n_straddling:
+        parts.append(f"{data.n_straddling:,} with a token part prompt, part completion")
     if data.kernel_examples is not None and data.kernel_examples < data.n_examples:
         parts.append(f"tangent kernels of the first {data.kernel_examples:,}")
     if data.sampled_positions is not None and data.sampled_positions < data.n_positions:

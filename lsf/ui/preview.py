@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.data.encode import EncodedExample, context_length, encode
+from lsf.data.encode import EncodedExample, context_length, encode, straddling_words
 from lsf.data.task import Example, Task
 from lsf.errors import LsfError
 from lsf.ui.bench import bench
@@ -57,6 +57,8 @@ def _tokens(tokenizer: Any, task: Task, max_length: int) -> None:
         )
     else:
         st.caption(f"Every training example{of} fits into {max_length:,} tokens.")
+    if told := straddling_words(encoding.n_straddling, of):
+        st.warning(told)
 
 
 def _marked(tokenizer: Any, row: EncodedExample) -> str:

@@ -1,8 +1,12 @@
 """From examples to token ids, as METHOD fixes it."""
 
-import pytest
+from typing import Any
 
-from lsf.data.encode import context_length, encode
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
+
+from lsf.data.encode import context_length, encode, straddling_words
 from lsf.data.task import Example
 from lsf.errors import DataError
 from tests.tiny import tiny_tokenizer
@@ -14,7 +18,7 @@ def ids(text: str) -> list[int]:
     return TOKENIZER(text, add_special_tokens=False)["input_ids"]
 
 
-def test_special_tokens_go_to_the_prompt_and_the_completion_stands_bare() -> None:
+def test_the_tokenizers_start_token_comes_before_the_prompt() -> None:
     row = encode(TOKENIZER, [Example("the cat", " sat on")], 64).rows[0]
     assert row.ids == (1, *ids("the cat"), *ids("sat on"))
     assert (row.n_prompt, row.n_completion) == (3, 2)
@@ -49,3 +53,73 @@ def test_the_length_is_bounded_by_the_context() -> None:
     assert context_length(4096, None) == 1024
     assert context_length(4096, 2048) == 2048
     assert context_length(64, 2048) == 64
+
+
+def byte_tokenizer(trim: bool) -> Any:
+    """Return a byte-level tokenizer with some merges, as GPT-2's family has it; its tokens' blanks may be trimmed."""
+    merges = [("i", "s"), ("Ġ", "P"), ("ĠP", "a"), ("ĠPa", "r"), ("ĠPar", "is"), (".", "Ċ")]
+    words = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *("".join(pair) for pair in merges)]
+    tokenizer = Tokenizer(models.BPE({word: index for index, word in enumerate(words)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(  # pyright: ignore
+        [pre_tokenizers.Split(" ", "merged_with_next"), pre_tokenizers.ByteLevel(False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()  # pyright: ignore
+    tokenizer.post_processor = processors.ByteLevel(trim_offsets=trim)  # pyright: ignore
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def marking_tokenizer(scheme: Any = "first") -> Any:
+    """Return a tokenizer that marks the start of every text, as Llama's family does, and words alone."""
+    pieces = ["<s>", "</s>", "▁", "▁the", "▁cat", "▁sat", "sat", "the"]
+    tokenizer = Tokenizer(models.BPE({piece: index for index, piece in enumerate(pieces)}, [], ignore_merges=True))
+    tokenizer.add_special_tokens(["<s>", "</s>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)  # pyright: ignore
+    tokenizer.post_processor = processors.TemplateProcessing(  # pyright: ignore
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def test_the_first_target_is_the_one_of_the_whole_text_not_the_mark_of_a_text_of_its_own() -> None:
+    tokenizer = marking_tokenizer()
+    row = encode(tokenizer, [Example("the cat", " sat")], 64).rows[0]
+    assert tokenizer.convert_ids_to_tokens(row.ids) == ["<s>", "▁the", "▁cat", "▁sat"]
+    assert (row.n_prompt, row.n_completion, row.straddles) == (3, 1, False)
+
+
+def test_the_tokenizers_own_end_token_is_left_out_and_appended_once_for_training() -> None:
+    tokenizer = marking_tokenizer()
+    rows = encode(tokenizer, [Example("the cat", " sat"), Example("the cat", " sat</s>")], 64, append_eos=True).rows
+    assert rows[0].ids == rows[1].ids
+    assert tokenizer.convert_ids_to_tokens(rows[0].ids)[-2:] == ["▁sat", "</s>"]
+    assert [row.n_completion for row in rows] == [1, 1]
+
+
+def test_a_start_token_that_the_text_already_has_is_not_doubled() -> None:
+    tokenizer = marking_tokenizer()
+    row = encode(tokenizer, [Example("<s>the cat", " sat")], 64).rows[0]
+    assert tokenizer.convert_ids_to_tokens(row.ids) == ["<s>", "the", "▁cat", "▁sat"]
+    assert row.n_prompt == 3
+
+
+@pytest.mark.parametrize("trim", [False, True])
+def test_a_token_across_the_border_is_a_target_and_counted(trim: bool) -> None:
+    tokenizer = byte_tokenizer(trim)
+    found = encode(tokenizer, [Example("is ", "Paris"), Example("is", " Paris"), Example("is.\n", "Pa")], 64)
+    assert [tokenizer.convert_ids_to_tokens(row.ids)[row.n_prompt] for row in found.rows] == ["ĠParis", "ĠParis", "P"]
+    assert [row.straddles for row in found.rows] == [True, False, False]
+    assert found.n_straddling == 1
+
+
+def test_without_characters_the_border_is_where_the_prompts_own_ids_end() -> None:
+    tokenizer = ByT5Tokenizer()
+    assert not tokenizer.is_fast
+    row = encode(tokenizer, [Example("is", " é")], 64).rows[0]
+    assert row.ids == tuple(tokenizer("is é")["input_ids"][:-1])
+    assert (row.n_prompt, row.n_completion, row.straddles) == (2, 3, False)
+
+
+def test_a_straddling_row_is_told_in_a_sentence() -> None:
+    assert straddling_words(0) == ""
+    assert straddling_words(1).startswith("1 row has a token that is part prompt, part completion")
+    assert straddling_words(3, " of the first 500").startswith("3 of the first 500 rows have a token")

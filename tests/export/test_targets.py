@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import types
 from dataclasses import replace
 
 import pytest
@@ -15,10 +16,14 @@ from transformers import AutoModelForCausalLM
 
 from lsf.analysis.plan import Plan
 from lsf.cli import main
+from lsf.data.encode import encode
+from lsf.data.task import Example
 from lsf.errors import PlanError
+from lsf.export.script import training_script
 from lsf.export.skeleton import load_skeleton
 from lsf.export.targets import EXPORTS
 from tests.measure.test_families import ROWS
+from tests.tiny import tiny_tokenizer
 
 FAMILIES = ["llama", "gpt2", "gpt_neox", "opt", "bloom", "gemma3"]
 
@@ -100,3 +105,16 @@ def test_an_unknown_target_and_a_broken_plan_are_one_sentence(tiny, tmp_path, ca
     assert main(["export", "--plan", str(tmp_path / "none.json"), "--to", "peft"]) == 2
     assert main(["export", "--plan", str(tmp_path / "plan.json"), "--to", "llamafactory"]) == 2
     assert "choose a suffix" in capsys.readouterr().err
+
+
+def test_the_script_reads_rows_as_the_product_does(tmp_path):
+    code = training_script("none", "block 1", ["x"])
+    module = types.ModuleType("script")
+    exec(compile(code, "tune.py", "exec"), module.__dict__)
+    rows = [{"prompt": "the cat", "completion": " sat on"}, {"prompt": "the", "completion": " mat</s>"}]
+    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    tokenizer = tiny_tokenizer()
+    ours = encode(tokenizer, [Example(row["prompt"], row["completion"]) for row in rows], 64, append_eos=True).rows
+    expected = [[-100] * row.n_prompt + list(row.ids[row.n_prompt :]) for row in ours]
+    assert [one["input_ids"] for one in module.read(tmp_path / "rows.jsonl", tokenizer)] == [list(r.ids) for r in ours]
+    assert [one["labels"] for one in module.read(tmp_path / "rows.jsonl", tokenizer)] == expected

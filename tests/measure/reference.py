@@ -22,6 +22,16 @@ def reference_states(model: Any, ids: list[int]) -> torch.Tensor:
     return torch.stack([state[0] for state in (*hidden[:-1], kept[0])])
 
 
+def reference_ids(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    """Return the ids before the first target and those from it on: one text, parted where the completion's characters
+    begin.
+    """
+    found = tokenizer(prompt + completion)
+    places = (found.char_to_token(at) for at in range(len(prompt), len(prompt + completion)))
+    first = next(place for place in places if place is not None)
+    return found["input_ids"][:first], found["input_ids"][first:]
+
+
 def reference_norm(model: Any) -> Any:
     """Return the final norm of a llama-, gemma- or gpt2-shaped model."""
     return model.transformer.ln_f if hasattr(model, "transformer") else model.model.norm
@@ -34,8 +44,7 @@ def reference_deviations(model: Any, tokenizer: Any, pairs: list[tuple[str, str]
     norm, embedding = reference_norm(model), model.get_input_embeddings()
     deviations, target_deviations = [], []
     for prompt, completion in pairs:
-        ids = tokenizer(prompt)["input_ids"]
-        target = tokenizer(completion, add_special_tokens=False)["input_ids"][0]
+        ids, (target, *_) = reference_ids(tokenizer, prompt, completion)
         states = reference_states(model, ids)[:, -1]
         with torch.no_grad():
             factual = norm(states).double()

@@ -20,7 +20,7 @@ from lsf.errors import BadInputError, PlanError
 from lsf.measure.analyze import analyze
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.reporting import Silent, Stop
-from tests.measure.reference import reference_deviations, reference_states
+from tests.measure.reference import reference_deviations, reference_ids, reference_states
 from tests.tiny import WORDS
 
 PAIRS = [
@@ -77,9 +77,9 @@ def test_the_lens_at_the_last_state_is_the_models_own_prediction(tiny: Callable[
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     probabilities, ranks = [], []
     for prompt, completion in PAIRS:
-        target = tokenizer(completion, add_special_tokens=False)["input_ids"][0]
+        start, (target, *_) = reference_ids(tokenizer, prompt, completion)
         with torch.no_grad():
-            own = model(**tokenizer(prompt, return_tensors="pt")).logits[0, -1].softmax(dim=-1)
+            own = model(input_ids=torch.tensor([start])).logits[0, -1].softmax(dim=-1)
         probabilities.append(own[target].item())
         ranks.append((own > own[target]).sum().item() + 1)
     assert ours.states[-1].target_probability == pytest.approx(np.mean(probabilities), abs=1e-5)
@@ -94,8 +94,7 @@ def test_all_positions_probe_every_completion_token(tiny: Callable[[str], Path])
     inverse = torch.linalg.pinv(model.lm_head.weight.detach().double())
     expected = []
     for prompt, completion in PAIRS:
-        start = tokenizer(prompt)["input_ids"]
-        rest = tokenizer(completion, add_special_tokens=False)["input_ids"]
+        start, rest = reference_ids(tokenizer, prompt, completion)
         states = reference_states(model, start + rest)
         for offset, target in enumerate(rest):
             here = states[:, len(start) - 1 + offset].double()
@@ -113,10 +112,9 @@ def test_gradients_are_those_of_the_mean_loss_over_the_probed_positions(tiny: Ca
     model: Any = AutoModelForCausalLM.from_pretrained(folder).eval()
     losses, turns = [], []
     for prompt, completion in PAIRS:
-        batch = tokenizer(prompt, return_tensors="pt")
-        target = torch.tensor(tokenizer(completion, add_special_tokens=False)["input_ids"][:1])
-        losses.append(cross_entropy(model(**batch).logits[:, -1], target))
-        states = reference_states(model, batch["input_ids"][0].tolist())[:, -1]
+        start, (target, *_) = reference_ids(tokenizer, prompt, completion)
+        losses.append(cross_entropy(model(input_ids=torch.tensor([start])).logits[:, -1], torch.tensor([target])))
+        states = reference_states(model, start)[:, -1]
         turns.append(1 - torch.cosine_similarity(states[:-1], states[1:], dim=-1).detach().numpy())
     torch.stack(losses).mean().backward()
     for block, module in enumerate(model.transformer.h):
