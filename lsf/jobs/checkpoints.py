@@ -58,7 +58,12 @@ class Keeper:
     """Says when a checkpoint is due, and writes it."""
 
     def __init__(
-        self, run: Path, about: dict[str, Any], every_steps: int | None = None, every_seconds: float = 60.0
+        self,
+        run: Path,
+        about: dict[str, Any],
+        every_steps: int | None = None,
+        every_seconds: float = 60.0,
+        beside: Callable[[Path], None] | None = None,
     ) -> None:
         """Start the clock.
 
@@ -67,8 +72,9 @@ class Keeper:
             about: kept with every checkpoint; plain JSON values.
             every_steps: steps between two checkpoints; None goes by time alone.
             every_seconds: wall seconds between two checkpoints.
+            beside: puts further files into every checkpoint.
         """
-        self.run, self.about = run, about
+        self.run, self.about, self._beside = run, about, beside
         self._every_steps, self._every_seconds = every_steps, every_seconds
         self._last = time.monotonic()
 
@@ -96,6 +102,8 @@ class Keeper:
         try:
             unfinished.mkdir(parents=(self.run / "spec.json").exists(), exist_ok=True)
             write(unfinished)
+            if self._beside is not None:
+                self._beside(unfinished)
             write_json(unfinished / PROGRESS, asdict(progress))
             shutil.rmtree(place, ignore_errors=True)
             unfinished.rename(place)

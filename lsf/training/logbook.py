@@ -5,11 +5,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lsf.jobs.checkpoints import Checkpoint
+from lsf.jobs.flatness import is_flat
 from lsf.jobs.holding import Ending
-from lsf.jobs.runs import append_metrics, take_up
+from lsf.jobs.runs import append_metrics, read_metrics, take_up
 from lsf.jobs.spec import RunSpec
-from lsf.reporting import Reporter
+from lsf.reporting import Reporter, Stop
 from lsf.training.evaluation import evaluate, spread_out
+from lsf.training.keeping import Best
 from lsf.training.material import Material
 from lsf.training.watching import StepRow
 
@@ -49,11 +52,25 @@ class Logbook:
         self._shown = [material.validation[index] for index in spread_out(len(material.validation), LIVE_ROWS)]
         self._model: Any = None
         self._due = 0
+        self._until_flat, self._losses = spec.until == "flat", list[float | None]()
+        self.best = Best() if spec.keep == "best" else None
 
-    def begin(self, model: Any, step: int | None) -> None:
-        """Log the reading before the first step, or go on after `step`."""
+    @property
+    def enough(self) -> Stop | None:
+        """`enough` where the run is to end when its validation loss is flat, and it is."""
+        return "enough" if self._until_flat and is_flat(self._losses) else None
+
+    def begin(self, model: Any, checkpoint: Checkpoint | None) -> None:
+        """Log the reading before the first step, or go on after a checkpoint's."""
         self._model = model
+        step = None if checkpoint is None else checkpoint.progress.step
         take_up(self._folder, step)
+        rows = read_metrics(self._folder)
+        self._losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
+        if self.best is not None:
+            self.best = Best()
+            if checkpoint is not None:
+                self.best.load(checkpoint.place)
         if step is None:
             self._due = 0
             self._log({"step": 0, "loss": None, "learning_rate": None, "tokens": 0, "seconds": 0.0})
@@ -71,5 +88,8 @@ class Logbook:
             self._due = (row["step"] // self._every + 1) * self._every
             read = evaluate(self._model, self._shown, self._spec.batch_size, self._dtype, self._check)
             row = {**row, "validation_loss": read.loss, "validation_exact_match": read.exact_match}
+            self._losses.append(read.loss)
+            if self.best is not None:
+                self.best.look(row["step"], read.loss, self._model)
         append_metrics(self._folder, row)
         self._report.partial(row)
