@@ -34,6 +34,7 @@ from lsf.training.memory import PeakMemory
 from lsf.training.merging import merge
 from lsf.training.methods import METHODS, Scene
 from lsf.training.methods.projections import Fastfood
+from lsf.training.own_rate import own_rate
 
 PLAN = Plan("bundled", 8, (6, 7))
 VARIANTS: tuple[tuple[str, dict[str, object]], ...] = (
@@ -156,7 +157,7 @@ def quality(lessons: Sequence[str], plans: Sequence[Plan], seeds: int) -> list[B
         for name in METHODS:
             for lesson in lessons:
                 cell = Cell(lesson, plan, name)
-                best, found = best_rate(cell, CATALOGUE[name].learning_rate, LADDER)
+                best, found = best_rate(cell, own_rate(bundled(), plan, name, options_of(name, {})), LADDER)
                 tests = [found[best].test, *(measure(cell, best, seed).test for seed in range(1, seeds))]
                 told = f"{100 * mean(tests):.1f} % ({100 * min(tests):.1f} to {100 * max(tests):.1f})"
                 losses = ", ".join(f"{rate:g}: {found[rate].validation_loss:.3f}" for rate in sorted(found))

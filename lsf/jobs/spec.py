@@ -106,6 +106,7 @@ class RunSpec:
             raise BadInputError(f"options is {self.options!r}; an object of the method's options was expected.")
         if not isinstance(self.method, str):
             raise BadInputError(f"method is {self.method!r}; accepted are: {', '.join(CATALOGUE)}.")
+        _ = CATALOGUE[self.method]  # an unknown one is answered with the known
         check_settings(self)
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise BadInputError(f"micro_batch is {self.micro_batch}; it must divide the batch of {self.batch_size}.")

@@ -35,8 +35,11 @@ FACTOR = 3.0
 """Between neighbouring rates."""
 SEED = 0
 """Of a trial's data order, whatever the run's: every run of a group would find the same."""
-ROWS, TEXTS = 32, 8
-"""Validation rows and general texts that judge a trial, at most."""
+ROWS, TEXTS, FEWEST = 32, 8, 2
+"""Validation rows and general texts that judge a trial, at most; and the texts it takes at least. Where the run's batches
+are small, fewer texts are read, so that a reading costs about two steps."""
+READING = 2.0
+"""Optimizer steps that a reading may cost before fewer texts are read."""
 
 
 class NoRateError(BadInputError, RunError):
@@ -141,6 +144,9 @@ class _Trials:
         self.report, self.check = report, check
         self.rows = [material.validation[index] for index in spread_out(len(material.validation), ROWS)]
         self.text = GeneralText(text.ids[:TEXTS], text.lengths[:TEXTS])
+        while len(self.text.ids) > FEWEST and self.reading_steps() > READING:
+            half = len(self.text.ids) // 2
+            self.text = GeneralText(text.ids[:half], text.lengths[:half])
         self.trials: dict[float, SearchTrial] = {}
         self.losses: dict[float, list[float]] = {}
         self.general: dict[float, float] = {}
@@ -191,7 +197,8 @@ class _Trials:
         def stop() -> Any:
             return self.report.stop or ("enough" if reached >= steps else None)
 
-        settings = replace(self.settings, learning_rate=rate)
+        warmup = min(self.settings.warmup_steps, steps // 2)  # else a trial would never see its rate
+        settings = replace(self.settings, learning_rate=rate, warmup_steps=warmup)
         weighed = reweighting_of(spec, loaded, model, material.train, self.check)
         try:
             fit(model, material.train, settings, self.folder, look, stop, reweighting=weighed)
