@@ -1,8 +1,9 @@
 """Best learning rates measured: what the default rate is fitted on, and how it does on models it was not fitted on.
 
-`python benchmarks/rates.py --measure [--models bundled,stories260K] [--methods full,lora] [--seconds S]` tunes cell after
-cell and appends each to rates_cells.jsonl, one record a line; what is there is not measured again. Without `--measure` it
-prints the tables from that file, in seconds and without torch.
+`python benchmarks/rates.py --measure [--models bundled,stories260K] [--methods full,lora] [--seconds S]` tunes cell
+after
+cell and appends each to rates_cells.jsonl, one record a line; what is there is not measured again. Without `--measure`
+it prints the tables from that file, in seconds and without torch.
 """
 
 import argparse
@@ -26,8 +27,8 @@ CELLS = Path(__file__).with_name("rates_cells.jsonl")
 LADDER = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
 """Rates that may be tried."""
 FIRST = {
-    "full": 1e-3, "lora": 3e-3, "bitfit": 3e-2, "adapter": 1e-2, "hiwi": 1e-2, "fish": 3e-2, "lt_sft": 1e-1, "pafi": 1e-1,
-    "random_mask": 1e-1, "top_magnitude": 1e-1, "did": 1e-1, "said": 1e-1,
+    "full": 1e-3, "lora": 3e-3, "bitfit": 3e-2, "adapter": 1e-2, "hiwi": 1e-2, "fish": 3e-2, "lt_sft": 1e-1, "pafi":
+    1e-1, "random_mask": 1e-1, "top_magnitude": 1e-1, "did": 1e-1, "said": 1e-1,
 }  # fmt: skip
 """Tried first with its neighbours, then outwards while the best is at an edge; of the real model a rung lower."""
 REAL = "smollm2"
@@ -150,7 +151,8 @@ class Bench:
             pass
         return {
             "model": asked.model, "task": asked.task, "place": asked.place, "method": asked.method, "rate": rate,
-            "steps": steps, "batch_size": batch, "width": info.width, "n_params": info.n_params, "n_blocks": info.n_blocks,
+            "steps": steps, "batch_size": batch, "width": info.width, "n_params": info.n_params, "n_blocks":
+            info.n_blocks,
             "n_tuned_blocks": len(plan.blocks), "trainable": METHODS[asked.method].count(self.loaded, plan, options),
             "planned": METHODS["full"].count(self.loaded, plan, None), "tensors": len(planned_names(self.loaded, plan)),
             "base_loss": base_loss, "floor": floor, "loss": loss, "exact_match": exact,

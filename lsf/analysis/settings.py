@@ -30,7 +30,8 @@ def setting(default: Any, meaning: str, **limits: Any) -> Any:
     Args:
         default: of the field.
         meaning: for forms and `--help`.
-        **limits: `low` and `high`, or `choices`; `auto`: what the command line's word auto means for it; `words`: what a
+        **limits: `low` and `high`, or `choices`; `auto`: what the command line's word auto means for it; `words`: what
+        a
             number's place may hold instead.
     """
     return field(default=default, metadata={"meaning": meaning, **limits})

@@ -16,8 +16,8 @@ from lsf.training.catalogue import options_of
 from lsf.training.edit_settings import EditSettings
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import FitSettings, fit
-from lsf.training.own_rate import own_rate
 from lsf.training.methods import METHODS, Scene
+from lsf.training.own_rate import own_rate
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ OF_SAME_SIZE = ("first", "last", "middle", "random")
 SWITCHES = ("embedding", "final_norm", "head")
 """Modules a plan knows by a word."""
 OWN = (
-    "method", "steps", "epochs", "until", "keep", "learning_rate", "weight_decay", "warmup_steps", "reweight_tau", "batch_size",
+    "method", "steps", "epochs", "until", "keep", "learning_rate", "weight_decay",
+    "warmup_steps", "reweight_tau", "batch_size",
     "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to",
     "max_length", "eval_every", "eval_limit", "seed",
 )  # fmt: skip

@@ -76,7 +76,7 @@ def is_below_floor(result: RunResult) -> bool:
 
 
 def _to_try(result: RunResult, too_much: bool) -> float | None:
-    """Return the default where the run's rate was another, else a third of its own, or three times where it hardly moved."""
+    """Return the default where the rate was another, else a third of it, or three times it where it hardly moved."""
     own, default = result.learning_rate, result.default_rate
     if own is None:
         return default

@@ -95,8 +95,8 @@ class Row:
     kept_step: int | None = None
     """Step whose values were kept."""
     fault: str | None = None
-    """Why its numbers do not stand for what it tunes: diverged, below the floor, forgot so many nats; None where nothing
-    is wrong or known to be."""
+    """Why its numbers do not stand for what it tunes: diverged, below the floor, forgot so many nats; None where
+    nothing is wrong or known to be."""
     rate_to_try: float | None = None
     """Rate to try instead where something is wrong."""
     floor_loss: float | None = None
@@ -140,7 +140,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
     Ratios are taken to the succeeded full run (every block and module, method `full`) of the same weights, data, seed,
     steps, batch size, warm-up and weight decay, on the same device and dtype, read on the same test examples; of
-    several such runs, which differ in their rates at most, to the one of the least test loss. A run with a fault (it ends
+    several such runs, which differ in their rates at most, to the one of the least test loss. A run with a fault (it
+    ends
     below the floor, or forgets more than a nat) is the reference of none. Where there is no reference they are None.
 
     Args:

@@ -78,7 +78,8 @@ def _one_rate(runs: Sequence[Run]) -> list[str]:
         return []
     return [
         f"Full fine-tuning and fewer blocks were all given the rate {rates.pop():g}; the best one often differs with "
-        "the place, so a ratio to full can be the rate's: --learning-rate default suits each, auto searches one for each."
+        "the place, so a ratio to full can be the rate's: --learning-rate default suits each, auto searches one for "
+        "each."
     ]
 
 

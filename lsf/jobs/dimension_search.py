@@ -76,7 +76,7 @@ def full_first(own: float) -> tuple[float, float]:
 
 
 def rates_at(own: float) -> tuple[float, ...]:
-    """Return the rates that may be tried at one d, ascending: `AROUND` times the method's default there, none above 1."""
+    """Return the rates that may be tried at one d, ascending: `AROUND` times the default there, none above 1."""
     return tuple(sorted({min(1.0, float(f"{own * times:.2g}")) for times in AROUND}))
 
 

@@ -11,8 +11,8 @@ GAIN = 0.01
 def is_flat(losses: Sequence[float | None]) -> bool:
     """Say whether none of the last three readings is 0.01 nats below the best before them.
 
-    The same rule for every method, at the same steps (`eval_every`), so that each gets the steps it needs. A slow start counts
-    as flat too: below three readings after the first nothing is said.
+    The same rule for every method, at the same steps (`eval_every`), so that each gets the steps it needs. A slow
+    start counts as flat too: below three readings after the first nothing is said.
 
     Args:
         losses: validation losses in the order they were read, the one before the first step included; None where it was

@@ -85,7 +85,8 @@ class SearchTrial:
     steps: int
     """Optimizer steps it took."""
     general_loss: float | None = None
-    """Loss on the base model's own text after it; None where the loss became infinite, or in results before 2026-11-28."""
+    """Loss on the base model's own text after it; None where the loss became infinite, or in results before
+    2026-11-28."""
 
 
 @dataclass(frozen=True)

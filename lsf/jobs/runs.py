@@ -206,8 +206,9 @@ def reopen_run(folder: Path) -> RunSpec:
 
 
 def spec_to_repeat(path: Path) -> RunSpec:
-    """Read a run's spec.json so that repeating it gives its numbers: a default rate as the number the run used, since a
-    later version may have another default.
+    """Read a run's spec.json so that repeating it gives its numbers.
+
+    A default rate becomes the number the run used, since a later version may have another default.
 
     Raises:
         BadInputError: it is not a whole spec.

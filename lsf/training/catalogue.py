@@ -1,6 +1,7 @@
 """The tuning methods as a person chooses among them: name, meaning, options; no torch.
 
-`lsf.training.methods` has, under the same names, how each is carried out, `lsf.training.default_rates` its default rate.
+`lsf.training.methods` has, under the same names, how each is carried out, `lsf.training.default_rates` its default
+rate.
 """
 
 from collections.abc import Mapping

@@ -40,7 +40,8 @@ class Law:
     source: str
     """Where `most` comes from."""
     projected: bool = False
-    """Whether a few numbers are projected to all planned values, so that their count and not the share of blocks decides."""
+    """Whether a few numbers are projected to all planned values, so that their count and not the share of blocks
+    decides."""
 
 
 _MASKS = "none found above 1 B; BitFit's, the one choice of few values with published rates"
@@ -57,7 +58,13 @@ LAWS: Registry[Law] = Registry(
         Law("random_mask", 1e-1, 1e-3, _MASKS),
         Law("top_magnitude", 1e-1, 1e-3, _MASKS),
         Law("hiwi", 1e-2, 1e-4, "an adapter's, which it is, on parameters"),
-        Law("did", 0.013, None, "a coordinate's rate depends on d and D: none is published as a movement", projected=True),
+        Law(
+            "did",
+            0.013,
+            None,
+            "a coordinate's rate depends on d and D: none is published as a movement",
+            projected=True,
+        ),
         Law("said", 0.013, None, "as did", projected=True),
     ],
 )

@@ -29,7 +29,11 @@ def refuse_without_readings(spec: RunSpec, material: Material) -> None:
         DataError: the task has no validation examples.
         BadInputError: several processes share the run.
     """
-    asked = [words for words, given in (("--until flat", spec.until == "flat"), ("--keep best", spec.keep == "best")) if given]
+    asked = [
+        words
+        for words, given in (("--until flat", spec.until == "flat"), ("--keep best", spec.keep == "best"))
+        if given
+    ]
     if asked and not material.validation:
         raise DataError(f"{asked[0]} needs validation examples and the data has none; leave it out.")
     if asked and n_processes() > 1:

@@ -23,8 +23,9 @@ TOO_SHORT = "default: a fifth of the run's cost is too little for a search"
 SEARCHES = "searched-rates"
 """Folder beside the runs that keeps what their searches found."""
 FREE = (
-    "plan", "role", "seed", "learning_rate", "model", "data", "prompt_template", "completion_template", "keep", "micro_batch",
-    "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to", "eval_every", "dtype", "device",
+    "plan", "role", "seed", "learning_rate", "model", "data", "prompt_template", "completion_template", "keep",
+    "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to",
+    "eval_every", "dtype", "device",
 )  # fmt: skip
 """Fields of a spec that runs of one group may differ in; model and data are known better by their hashes."""
 
@@ -62,8 +63,8 @@ def resumed_choice(checkpoint: Checkpoint) -> Choice:
 def choose_rate(loaded: LoadedModel, spec: RunSpec, ending: Ending, folder: Path, search: Any) -> Choice:
     """Return the rate of a run.
 
-    A search is kept beside the runs and taken over by every later run of its group: the same weights, data, method, loop and
-    number of tuned blocks and modules. It is counted by the run that made it.
+    A search is kept beside the runs and taken over by every later run of its group: the same weights, data, method,
+    loop and number of tuned blocks and modules. It is counted by the run that made it.
 
     Args:
         loaded: the base model.

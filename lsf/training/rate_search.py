@@ -28,7 +28,7 @@ from lsf.training.methods import METHODS, scene_of
 from lsf.training.own_rate import spec_rate
 from lsf.training.parametrization import held_still
 from lsf.training.reweighting import reweighting_of
-from lsf.training.search_budget import TRIALS, SearchBudget, best_of, search_budget
+from lsf.training.search_budget import SearchBudget, best_of, search_budget
 from lsf.training.trial import lowest_block
 
 FACTOR = 3.0
@@ -36,8 +36,8 @@ FACTOR = 3.0
 SEED = 0
 """Of a trial's data order, whatever the run's: every run of a group would find the same."""
 ROWS, TEXTS, FEWEST = 32, 8, 2
-"""Validation rows and general texts that judge a trial, at most; and the texts it takes at least. Where the run's batches
-are small, fewer texts are read, so that a reading costs about two steps."""
+"""Validation rows and general texts that judge a trial, at most; and the texts it takes at least. Where the run's
+batches are small, fewer texts are read, so that a reading costs about two steps."""
 READING = 2.0
 """Optimizer steps that a reading may cost before fewer texts are read."""
 
@@ -50,7 +50,8 @@ class NoRateError(BadInputError, RunError):
         self.search = search
         rates = [trial.learning_rate for trial in search.trials]
         super().__init__(
-            f"The search found only divergence, at every rate from {min(rates):.2g} to {max(rates):.2g}; give a smaller "
+            f"The search found only divergence, at every rate from {min(rates):.2g} to {max(rates):.2g}; give a "
+            f"smaller "
             f"--learning-rate, such as {rounded(min(rates) / 10):g}, or look for rows that the model cannot read."
         )
 
@@ -86,7 +87,8 @@ def find_rate(
 ) -> Search:
     """Try the default rate, a third of it and three times it, then outwards while the best is at an edge.
 
-    Each trial is the beginning of the run itself, at the same schedule; the test split is never touched. All together cost
+    Each trial is the beginning of the run itself, at the same schedule; the test split is never touched. All together
+    cost
     at most a fifth of the run (`search_budget`); where that is too little for trials that say something, the default is
     taken. A trial whose loss becomes infinite counts as lost.
 
@@ -155,7 +157,9 @@ class _Trials:
         """Return what reading one trial costs, in optimizer steps of the run, by counting FLOPs."""
         info, spec = self.loaded.info, self.spec
         tokens = sum(len(row.ids) for row in self.material.train) / len(self.material.train)
-        params = [sum(value.numel() for value in block.parameters()) for block in blocks_of(self.loaded.model, self.loaded)]
+        params = [
+            sum(value.numel() for value in block.parameters()) for block in blocks_of(self.loaded.model, self.loaded)
+        ]
         head, attention = 2.0 * info.width * info.vocab_size, 2.0 * info.width * tokens
         trainable = METHODS[spec.method].count(self.loaded, spec.plan, options_of(spec.method, spec.options))
         step = law_flops(params, head, attention, lowest_block(spec.plan, info), 2.0 * trainable)

@@ -33,8 +33,8 @@ from lsf.training.logbook import Logbook
 from lsf.training.material import Material, read_material
 from lsf.training.memory import PeakMemory, explained_memory, free_memory
 from lsf.training.methods import METHODS, scene_of
-from lsf.training.proof import fingerprint, prove
 from lsf.training.own_rate import spec_rate
+from lsf.training.proof import fingerprint, prove
 from lsf.training.rate_choice import choose_rate, resumed_choice
 from lsf.training.rate_search import find_rate
 

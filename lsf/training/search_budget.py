@@ -28,8 +28,9 @@ class SearchBudget:
 
 
 def search_budget(steps: int, reading: float) -> SearchBudget | None:
-    """Return the longest trials of which one more than `TRIALS` can be paid, or just so many; None where they would be
-    too short to say anything.
+    """Return the longest trials that can be paid, or None where they would be too short to say anything.
+
+    As long as four can be paid, else three.
 
     Args:
         steps: of the run.
@@ -47,8 +48,8 @@ def best_of(losses: dict[float, list[float]], general: dict[float, float], forge
     """Return the rate a search takes; None where every trial was lost.
 
     The least validation loss counts; of the rates within noise of it (a paired difference of at most twice its standard
-    error over the rows) none that forgets more than `forgets` nats more than another of them, and of the rest the one of the
-    least validation loss.
+    error over the rows) none that forgets more than `forgets` nats more than another of them, and of the rest the one
+    of the least validation loss.
 
     Args:
         losses: rate -> loss of each validation row in nats, the same rows for every rate; lost trials are left out.

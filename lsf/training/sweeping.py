@@ -28,8 +28,8 @@ from lsf.training.methods import METHODS, Scene
 from lsf.training.own_rate import own_rate
 
 SWEPT_RATES = tuple(rate for rate in LADDER if 1e-5 <= rate <= 1e-1)
-"""Every rate that may be tried for a plan: its default's neighbours first, further ones outwards while the best is at an
-edge."""
+"""Every rate that may be tried for a plan: its default's neighbours first, further ones outwards while the best is at
+an edge."""
 FIRST_TRIED = 3
 """Rates that are tried for every plan."""
 EVALUATION_BATCH = 64

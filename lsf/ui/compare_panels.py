@@ -61,8 +61,10 @@ def show_main_table(table: pd.DataFrame) -> None:
         column_config={
             "rate": number(format="%.2g", help="AdamW's peak learning rate, asked for, the default or found"),
             "fault": st.column_config.TextColumn(
-                help="Why its numbers do not stand for what it tunes: it diverged, ended below the floor (the better of base "
-                "model and best answer that ignores the prompt), or forgot more than a nat; it is the reference of no ratio"
+                help="Why its numbers do not stand for what it tunes: it diverged, ended below the floor (the "
+                "better of base "
+                "model and best answer that ignores the prompt), or forgot more than a nat; it is the reference of "
+                "no ratio"
             ),
             "try rate": number(format="%.2g", help="Learning rate to try instead"),
             "test before": number(format="percent", help="Test completions wholly right, base model"),

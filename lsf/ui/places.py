@@ -137,7 +137,8 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
                 known["search"],
                 key="places-search",
                 persist_state="session",
-                help="Off: each method's default rate on this model and number of blocks. On: short runs around it, at most a "
+                help="Off: each method's default rate on this model and number of blocks. On: short runs around it, "
+                "at most a "
                 "fifth of a cell's cost, counted apart.",
             )
             flat = st.checkbox(
@@ -145,8 +146,10 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
                 known["flat"],
                 key="places-flat",
                 persist_state="session",
-                help=f"On: a cell ends once {READINGS} validation readings in a row gain less than {GAIN} nats, after {CAP} times "
-                "the steps at the latest, by the same rule for every method; its steps are shown. Off: the steps for all.",
+                help=f"On: a cell ends once {READINGS} validation readings in a row gain less than {GAIN} nats, "
+                f"after {CAP} times "
+                "the steps at the latest, by the same rule for every method; its steps are shown. Off: the steps "
+                "for all.",
             )
         base = until_flat(base_spec(plan, source, **values)) if flat else base_spec(plan, source, **values)
         if search:
@@ -331,7 +334,8 @@ def _draw_cautions(cells: Sequence[Cell], runs: Sequence[Run], base: RunSpec, me
         )
     elif base.until == "steps":
         st.caption(
-            f"{base.steps} steps for all: methods that tune little are slower to learn. *Each as long as it learns* gives "
+            f"{base.steps} steps for all: methods that tune little are slower to learn. *Each as long as it learns* "
+            f"gives "
             "every cell the steps it needs."
         )
     for cell in cells:

@@ -15,7 +15,17 @@ DEFAULT_STEPS = 60
 """Of a run on data that is no lesson."""
 SEARCHED, OWN, GIVEN = "Searched", "Default", "By hand"
 """Whence the rate; a search is what a run on one's own begins with."""
-LEARNING = ("until", "keep", "epochs", "weight_decay", "warmup_steps", "reweight_tau", "max_length", "eval_every", "eval_limit")
+LEARNING = (
+    "until",
+    "keep",
+    "epochs",
+    "weight_decay",
+    "warmup_steps",
+    "reweight_tau",
+    "max_length",
+    "eval_every",
+    "eval_limit",
+)
 """Settings that change what is learned, or how it is read."""
 COST = ("cache", "micro_batch", "activation_checkpointing", "checkpoint_seconds", "checkpoint_steps")
 """Settings that change what a run costs and how little of it can be lost, and nothing else."""
@@ -107,7 +117,8 @@ def _rate(values: dict[str, Any], method: str) -> None:
             required=True,
             key="tune-rate-mode",
             persist_state="session",
-            help="Searched: short runs around the default, judged on validation and forgetting, at most a fifth of the run's "
+            help="Searched: short runs around the default, judged on validation and forgetting, at most a fifth of "
+            "the run's "
             "cost, once for all runs that tune as many blocks; a run too short for that takes the default. Default: by "
             "method, the model's width and the share of blocks tuned. By hand: one rate for all runs.",
         )

@@ -11,9 +11,13 @@ from lsf.jobs.result import Metrics, RunResult, RunState
 FLOOR = Floor(1.6, 0.25, Prior("label frequencies", 1.6, 0.25))
 
 
-def result(loss: float = 0.5, exact: float = 0.9, general: float = 3.7, state: Any = RunState.SUCCEEDED, **more: Any) -> Any:
+def result(
+    loss: float = 0.5, exact: float = 0.9, general: float = 3.7, state: Any = RunState.SUCCEEDED, **more: Any
+) -> Any:
     before, after = Metrics(9.2, None, 0.0, 0.0, 3.6, 60), Metrics(loss, None, 0.0, exact, general, 60)
-    return RunResult(state, before=before, after=after, **{"floor": FLOOR, "default_rate": 5e-4, "learning_rate": 5e-4} | more)
+    return RunResult(
+        state, before=before, after=after, **{"floor": FLOOR, "default_rate": 5e-4, "learning_rate": 5e-4} | more
+    )
 
 
 def test_a_good_run_has_no_fault_and_its_gain_is_from_the_floor_and_not_from_the_base() -> None:
@@ -38,7 +42,9 @@ def test_what_is_wrong_is_said_with_the_rate_to_try(found: Any, words: str, rate
     assert (fault.words, fault.rate_to_try) == (words, pytest.approx(rate))
 
 
-def test_an_answer_that_is_more_often_right_than_the_floor_s_is_not_below_it_however_sure_it_is_where_it_is_wrong() -> None:
+def test_an_answer_that_is_more_often_right_than_the_floor_s_is_not_below_it_however_sure_it_is_where_it_is_wrong() -> (
+    None
+):
     assert fault_of(result(loss=2.0, exact=0.8)) is None
 
 

@@ -5,14 +5,16 @@ import pytest
 from lsf.analysis.plan import Plan, full_plan
 from lsf.errors import UnknownNameError
 from lsf.training.catalogue import CATALOGUE
-from lsf.training.default_rates import BY_SHARE, BY_WIDTH, LAWS, LARGE, WIDTH, Tuned, default_rate, share_of
+from lsf.training.default_rates import BY_SHARE, BY_WIDTH, LARGE, LAWS, WIDTH, Tuned, default_rate, share_of
 from lsf.training.search_budget import LEAST_STEPS, MOST_STEPS, SHARE, best_of, search_budget
 
 SMALL = Tuned(WIDTH, 1_000_000, 1.0)
 
 
 @pytest.mark.parametrize("method", list(CATALOGUE))
-def test_every_method_has_a_law_with_its_source_and_never_more_than_what_is_published_above_a_billion(method: str) -> None:
+def test_every_method_has_a_law_with_its_source_and_never_more_than_what_is_published_above_a_billion(
+    method: str,
+) -> None:
     law = LAWS[method]
     assert 0 < law.rate <= 1 and law.source
     assert default_rate(method, SMALL) == pytest.approx(law.rate, rel=0.05)

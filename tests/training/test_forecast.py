@@ -17,7 +17,6 @@ from lsf.jobs.result import load_result
 from lsf.jobs.spec import METHODS_OWN
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import load_model
-from lsf.training.catalogue import CATALOGUE
 from lsf.training.dry_step import Held
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.footprint import RUN_SHARE

@@ -86,7 +86,19 @@ def test_a_search_that_finds_only_divergence_is_one_sentence_and_bad_input_and_k
     breaking, asked, tmp_path, capsys
 ):
     data = asked[asked.index("--data") + 1]
-    words = ["tune", "--model", breaking.info.name, "--data", data, "--blocks", "1", "--batch-size", "4", "--device", "cpu"]
+    words = [
+        "tune",
+        "--model",
+        breaking.info.name,
+        "--data",
+        data,
+        "--blocks",
+        "1",
+        "--batch-size",
+        "4",
+        "--device",
+        "cpu",
+    ]
     runs = tmp_path / "diverged"
     assert main([*words, "--steps", str(LONG), "--learning-rate", "auto", "--runs", str(runs)]) == 2
     *_, said = capsys.readouterr().err.splitlines()
