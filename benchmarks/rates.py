@@ -8,24 +8,27 @@ it prints the tables from that file, in seconds and without torch.
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
+
+import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.sites import SITES, _read
 from lsf.analysis.plan import Plan, full_plan
 from lsf.data.task import Example, Task, split_examples
-from lsf.jobs.rates import outwards
+from lsf.jobs.rates import LADDER, outwards
+from lsf.training.default_rates import LAWS, WIDTH, Tuned, default_rate, spread_of
 
 CELLS = Path(__file__).with_name("rates_cells.jsonl")
-LADDER = (3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
-"""Rates that may be tried."""
 FIRST = {
     "full": 1e-3, "lora": 3e-3, "bitfit": 3e-2, "adapter": 1e-2, "hiwi": 1e-2, "fish": 3e-2, "lt_sft": 1e-1, "pafi":
     1e-1, "random_mask": 1e-1, "top_magnitude": 1e-1, "did": 1e-1, "said": 1e-1,
@@ -207,6 +210,197 @@ def measure(models: Sequence[str], methods: Sequence[str], seconds: float) -> No
                 print(*asked.key, shown, file=sys.stderr, flush=True)
 
 
+@dataclass(frozen=True)
+class Point:
+    """One plan on one task, tried at several rates."""
+
+    model: str
+    """Left out together with its other points when the function is judged."""
+    name: str
+    """Task and place."""
+    method: str
+    """Key in CATALOGUE."""
+    width: int
+    """d of the model."""
+    factor: float
+    """Share of blocks tuned; of did and said sqrt(D / (d T))."""
+    losses: dict[float, float]
+    """Rate -> validation loss, infinite where it diverged."""
+    floor: float | None
+    """In nats; None where the prior was not measured."""
+
+    @property
+    def best(self) -> float:
+        """The rate of the least loss: the lowest point of a parabola through it and its neighbours."""
+        rates = sorted(self.losses)
+        place = min(range(len(rates)), key=lambda rung: self.losses[rates[rung]])
+        around = rates[max(0, place - 1) : place + 2]
+        if len(around) < 3 or not all(math.isfinite(self.losses[rate]) for rate in around):
+            return rates[place]
+        curve = np.polyfit([math.log(rate) for rate in around], [self.losses[rate] for rate in around], 2)
+        return math.exp(-curve[1] / (2 * curve[0])) if curve[0] > 1e-9 else rates[place]
+
+    def lost(self, rate: float) -> float | None:
+        """Return the share of the best tried rate's gain over the floor that a rate loses, 1 at the most.
+
+        Losses are interpolated over log rate; beyond the rates tried all is lost. None without a floor or a gain.
+        """
+        best = min(self.losses.values())
+        if self.floor is None or best >= self.floor:
+            return None
+        rates = sorted(rate for rate in self.losses if math.isfinite(self.losses[rate]))
+        if not rates[0] <= rate <= rates[-1]:
+            return 1.0
+        loss = float(np.interp(math.log(rate), np.log(rates), [self.losses[one] for one in rates]))
+        return min(1.0, (loss - best) / (self.floor - best))
+
+
+def points() -> list[Point]:
+    """Return everything measured: our cells, those of the real model, and the committed searches of sweeps."""
+    return [*_from_cells(), *_from_real(), *_from_evidence()]
+
+
+def _from_cells() -> Iterator[Point]:
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for cell in read_cells():
+        same = cell["model"], cell["task"], cell["n_tuned_blocks"], cell["method"]  # of 5 blocks a window is one block
+        groups.setdefault(same, []).append(cell)
+    for (model, task, _, method), own in groups.items():
+        one = own[0]
+        whole = one["place"] == "whole"
+        factor = 1.0 if whole else one["n_tuned_blocks"] / one["n_blocks"]
+        if LAWS[method].projected:
+            factor = spread_of(200, one["planned"], one["tensors"])
+        losses = {cell["rate"]: math.inf if cell["loss"] is None else cell["loss"] for cell in own}
+        if len(losses) >= 3:
+            yield Point(model, f"{task} {one['place']}", method, one["width"], factor, losses, one["floor"])
+
+
+def _from_real() -> Iterator[Point]:
+    file = CELLS.with_name("real_cells.jsonl")
+    cells = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    base = {cell["task"]: cell for cell in cells if cell["place"] == "base"}
+    shares = {"whole": 1.0, "quarter": 6 / 30, "one": 1 / 30, "lora": 1.0}
+    for task, place in dict.fromkeys((cell["task"], cell["place"]) for cell in cells if cell["place"] != "base"):
+        own = [cell for cell in cells if (cell["task"], cell["place"]) == (task, place)]
+        losses = {cell["learning_rate"]: math.inf if cell["loss"] is None else cell["loss"] for cell in own}
+        if len(losses) >= 3:  # judged on its test rows, of which there are more
+            floor = min(base[task]["loss"], base[task]["prior_loss"]) if task in base else None
+            method = "lora" if place == "lora" else "full"
+            yield Point(REAL, f"{task} {place}", method, 576, shares[place], losses, floor)
+
+
+def _from_evidence() -> Iterator[Point]:
+    for file in sorted(CELLS.with_name("evidence").glob("*-*.json")):
+        model, _, task = file.stem.partition("-")
+        if model in ("bundled", "stories260K", "babyllama105"):  # measured here; the latter two under old tokenising
+            continue
+        sweep = json.loads(file.read_text(encoding="utf-8"))["sweep"]
+        blocks = {cell["plan"]: len(cell["blocks"]) for cell in sweep["cells"]}
+        for plan, rate in sweep["rates"].items():
+            losses = {tried: math.inf if loss is None else loss for tried, loss in rate["tried"]}
+            if len(losses) >= 3:
+                width = {"gpt2x12": 96, "narrow12": 80, "gpt2x8": 112, "wide6": 160}.get(model, 128)
+                share = 1.0 if plan == "full" else blocks[plan] / sweep["n_blocks"]
+                yield Point(model, f"{task} {plan}", "full", width, share, losses, None)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One form of the function, fitted."""
+
+    rates: dict[str, float]
+    """a of each method, as a rate."""
+    by_width: float
+    """b."""
+    by_share: float
+    """c."""
+
+    def rate(self, point: Point) -> float:
+        """Return the rate it predicts."""
+        exponent = 1.0 if LAWS[point.method].projected else self.by_share
+        return self.rates[point.method] * (point.width / WIDTH) ** self.by_width * point.factor**exponent
+
+
+FORMS: dict[str, tuple[float | None, float | None]] = {
+    "A": (0.0, 0.0),
+    "B": (-1.0, None),
+    "C": (-0.5, None),
+    "D": (None, None),
+}
+"""Name -> b and c; None is fitted."""
+
+
+def fit(known: Sequence[Point], by_width: float | None, by_share: float | None) -> Fitted:
+    """Fit a per method, and b and c where they are free, on the logarithms of the best rates.
+
+    Each pair of model and method weighs the same, however many tasks it has.
+    """
+    methods = list(dict.fromkeys(point.method for point in known))
+    kinds = [(point.model, point.method) for point in known]
+    rows, wanted = [], []
+    for point, kind in zip(known, kinds, strict=True):
+        weight = math.sqrt(1.0 / kinds.count(kind))
+        width, share = math.log(point.width / WIDTH), math.log(point.factor)
+        free = 0.0 if LAWS[point.method].projected else share
+        held = share - free + (by_width or 0.0) * width + (by_share or 0.0) * free
+        row = [float(point.method == method) for method in methods]
+        row += [width] if by_width is None else []
+        row += [free] if by_share is None else []
+        rows.append([weight * value for value in row])
+        wanted.append(weight * (math.log(point.best) - held))
+    found = np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)[0].tolist()
+    rates = {method: math.exp(found.pop(0)) for method in methods}
+    width = found.pop(0) if by_width is None else by_width
+    return Fitted(rates, width, found.pop(0) if by_share is None else by_share)
+
+
+def left_out(
+    known: Sequence[Point], form: tuple[float | None, float | None]
+) -> dict[str, tuple[float | None, float, int]]:
+    """Return model -> mean share of the gain lost, mean factor from the best rate and points, fitted without the model.
+
+    Methods that no other model was tuned by are left out.
+    """
+    found: dict[str, tuple[float | None, float, int]] = {}
+    for model in dict.fromkeys(point.model for point in known):
+        others = [point for point in known if point.model != model]
+        fitted = fit(others, *form)
+        own = [point for point in known if point.model == model and point.method in fitted.rates]
+        if own:
+            lost = [value for point in own if (value := point.lost(fitted.rate(point))) is not None]
+            apart = [abs(math.log(fitted.rate(point) / point.best)) for point in own]
+            found[model] = mean(lost) if lost else None, math.exp(mean(apart)), len(own)
+    return found
+
+
+def report() -> None:
+    """Print the forms, judged leaving one model out, and what the committed function does at every point."""
+    known = points()
+    print(
+        "| form | b | c | mean share of gain lost | mean factor from the best rate | by model: lost, factor, points |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, form in FORMS.items():
+        whole, judged = fit(known, *form), left_out(known, form)
+        lost = mean(value for value, _, _ in judged.values() if value is not None)
+        apart = math.exp(mean(math.log(factor) for _, factor, _ in judged.values()))
+        each = "; ".join(
+            f"{model} {'-' if value is None else f'{value:.2f}'}, {factor:.1f}x, {count}"
+            for model, (value, factor, count) in judged.items()
+        )
+        print(f"| {name} | {whole.by_width:.2f} | {whole.by_share:.2f} | {lost:.3f} | {apart:.2f} | {each} |")
+        print("  " + ", ".join(f"{method} {rate:.2g}" for method, rate in whole.rates.items()), file=sys.stderr)
+    print("\n| model | task and place | method | default | best | share of gain lost |\n|---|---|---|---|---|---|")
+    for point in known:
+        if point.floor is not None:
+            tuned = Tuned(point.width, 0, 1.0 if LAWS[point.method].projected else point.factor, point.factor)
+            rate = default_rate(point.method, tuned)
+            lost = point.lost(rate)
+            told = "no gain at any rate" if lost is None else f"{lost:.2f}"
+            print(f"| {point.model} | {point.name} | {point.method} | {rate:g} | {point.best:.2g} | {told} |")
+
+
 def main() -> None:
     """Measure, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -217,6 +411,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         measure(options.models.split(","), options.methods.split(","), options.seconds)
+    else:
+        report()
 
 
 if __name__ == "__main__":
