@@ -18,7 +18,8 @@ from lsf.jobs.runs import create_run, reopen_run, runs_folder, spec_to_repeat
 from lsf.jobs.spec import RunSpec, load_spec
 from lsf.options import add_settings, describe_setting, given_settings
 from lsf.terminal import TerminalReporter, listening
-from lsf.training.catalogue import CATALOGUE
+from lsf.training.catalogue import CATALOGUE, check_base
+from lsf.training.optimizers import check_optimizer
 from lsf.training.options import read_pairs
 
 OF_SAME_SIZE = ("first", "last", "middle", "random")
@@ -26,10 +27,9 @@ OF_SAME_SIZE = ("first", "last", "middle", "random")
 SWITCHES = ("embedding", "final_norm", "head")
 """Modules a plan knows by a word."""
 OWN = (
-    "method", "steps", "epochs", "until", "keep", "learning_rate", "weight_decay",
-    "warmup_steps", "reweight_tau", "batch_size",
-    "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to",
-    "max_length", "eval_every", "eval_limit", "seed",
+    "method", "steps", "epochs", "until", "keep", "learning_rate", "optimizer", "weight_decay", "warmup_steps",
+    "reweight_tau", "batch_size", "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps",
+    "checkpoint_seconds", "report_to", "max_length", "eval_every", "eval_limit", "seed",
 )  # fmt: skip
 """Fields of a run's spec that are options of `tune`."""
 
@@ -67,6 +67,9 @@ def tune_command(arguments: argparse.Namespace) -> int:
         raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json, or --resume with a run.")
     if (known or arguments).device == "map":
         raise BadInputError("--device map spreads a model to analyse it; tuning takes auto, cpu, cuda or mps.")
+    asked = known or arguments
+    check_optimizer(asked.optimizer or "adamw")
+    check_base(asked.method or "full", asked.dtype)
     task = load_asked_task(known or arguments)
     reporter = TerminalReporter()
     loaded = load_asked_model(known or arguments, reporter)

@@ -221,7 +221,8 @@ def _kin(run: Run) -> tuple[object, ...]:
         return (run.id,)
     steps = result.steps if spec.until == "steps" else (spec.steps, spec.eval_every)  # by one rule, each to its own end
     asked = spec.model, spec.data, spec.seed, steps, spec.batch_size, spec.max_length, spec.eval_limit
-    return *asked, spec.until, spec.keep, spec.warmup_steps, spec.weight_decay, spec.reweight_tau, *result.measured_on
+    loop = spec.until, spec.keep, spec.warmup_steps, spec.optimizer, spec.weight_decay, spec.reweight_tau
+    return *asked, *loop, *result.measured_on
 
 
 def _settings(spec: RunSpec, result: RunResult | None) -> str:

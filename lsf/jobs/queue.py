@@ -13,6 +13,7 @@ from lsf.jobs.places import place_of
 from lsf.jobs.runs import create_run, delete_run, reopen_run
 from lsf.jobs.spec import RunSpec
 from lsf.jobs.worker import Worker
+from lsf.training.optimizers import check_optimizer
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,11 @@ def queue_runs(
         owner: who may stop them; empty means anybody.
 
     Raises:
-        BadInputError: the worker was closed.
+        BadInputError: the worker was closed, or a package is missing that an optimizer needs.
         RunError: a folder cannot be made.
     """
+    for spec in specs:
+        check_optimizer(spec.optimizer)
     queued: list[QueuedRun] = []
     for spec in specs:
         folder = create_run(runs, spec)

@@ -174,6 +174,8 @@ class RunResult:
     """SHA-256 over the task's texts: equal means the same data."""
     weights: str | None = None
     """SHA-256 over the base model's weights: equal means the same model, whatever its folder is called."""
+    origin: str | None = None
+    """What those weights are, where that is not plain from the model's name: published or rounded, and from where."""
     n_train: int | None = None
     """Training examples that fit."""
     n_dropped: int | None = None

@@ -10,7 +10,8 @@ from lsf.analysis.settings import check_settings, setting
 from lsf.axes import DEVICES, DTYPES
 from lsf.errors import BadInputError
 from lsf.files import misfit, read_json, write_json
-from lsf.training.catalogue import CATALOGUE, describe, options_of
+from lsf.training.catalogue import CATALOGUE, check_base, describe, options_of
+from lsf.training.optimizers import OPTIMIZERS
 
 SCHEMA_VERSION = 1
 REPORTERS = ("tensorboard", "mlflow", "wandb")
@@ -33,7 +34,7 @@ class RunSpec:
     """One fine-tune, completely; forms, `--help` and spec.json are made of these fields and their metadata."""
 
     model: str
-    """`bundled`, a local folder, or a Hugging Face id."""
+    """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
     data: str
     """`lesson:NAME`, a local file, or `hub:NAME[:CONFIG][:SPLIT]`."""
     plan: Plan
@@ -60,7 +61,10 @@ class RunSpec:
         high=1.0,
         words=(METHODS_OWN,),
     )
-    weight_decay: float = setting(0.0, "AdamW's decoupled weight decay", low=0.0, high=1.0)
+    optimizer: str = setting(
+        "adamw", "what steps: float32 AdamW, 8-bit AdamW (bitsandbytes), or Adafactor", choices=tuple(OPTIMIZERS)
+    )
+    weight_decay: float = setting(0.0, "decoupled weight decay", low=0.0, high=1.0)
     warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
     reweight_tau: float | None = setting(
         None,
@@ -91,7 +95,7 @@ class RunSpec:
     )
     eval_limit: int = setting(256, "examples read at most in each evaluation", low=1, high=1_000_000)
     seed: int = setting(0, "of data order and every other random choice", low=0, high=2**31 - 1)
-    dtype: str = setting("auto", "of the frozen weights", choices=DTYPES)
+    dtype: str = setting("auto", "of the frozen weights; nf4, int8: 4 or 8 bits (bitsandbytes)", choices=DTYPES)
     device: str = setting("auto", "where it runs", choices=DEVICES)
     schema_version: int = SCHEMA_VERSION
 
@@ -113,6 +117,7 @@ class RunSpec:
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise BadInputError(f"micro_batch is {self.micro_batch}; it must divide the batch of {self.batch_size}.")
         options_of(self.method, self.options)
+        check_base(self.method, self.dtype)
 
     @property
     def given_rate(self) -> float | None:

@@ -6,14 +6,19 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from lsf.measure.quantised import scales
+
 _HASHES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
 
 
 def weights_hash(model: Any) -> str:
-    """Return SHA-256 over names, dtypes, shapes and bytes of a loaded model's parameters; nobody changes them."""
+    """Return SHA-256 over names, dtypes, shapes and bytes of a loaded model's parameters; nobody changes them.
+
+    What belongs to weights packed in 4 or 8 bits counts too.
+    """
     if model not in _HASHES:
         digest = hashlib.sha256()
-        for name, value in model.named_parameters():
+        for name, value in (*model.named_parameters(), *scales(model)):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
         _HASHES[model] = digest.hexdigest()

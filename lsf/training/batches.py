@@ -1,6 +1,6 @@
 """From encoded examples to the loss: the one forward path of training and evaluation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from inspect import signature
@@ -12,7 +12,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lsf.axes import QUANTISED
 from lsf.data.encode import EncodedExample
+from lsf.measure.batches import MOST_LOGITS
+from lsf.measure.offload import input_device
 
 IGNORED = -100
 """Label of a token that is not predicted: prompt and padding."""
@@ -28,6 +31,11 @@ class TokenScores:
     """True where the token is the arg-max."""
     counted: Bool[Tensor, "examples kept"]
     """True on completion tokens (and end-of-text where it was appended)."""
+
+    def on_host(self) -> "TokenScores":
+        """Return them in main memory, in one copy: sums are taken there in float64, which not every device has."""
+        nll, hit, counted = torch.stack([self.nll, self.hit.float(), self.counted.float()]).cpu()
+        return TokenScores(nll, hit.bool(), counted.bool())
 
 
 def collate(rows: Sequence[EncodedExample]) -> dict[str, Any]:
@@ -46,13 +54,34 @@ def collate(rows: Sequence[EncodedExample]) -> dict[str, Any]:
         ids[index, : len(tokens)] = tokens
         mask[index, : len(tokens)] = 1
         labels[index, row.n_prompt : len(tokens)] = tokens[row.n_prompt :]
-    kept = int(width - min(row.n_prompt for row in rows) + 1)
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "kept": kept}
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "kept": _kept(rows)}
 
 
 def collate_numbered(items: Sequence[tuple[int, EncodedExample]]) -> dict[str, Any]:
     """Pad numbered rows into one batch: what `collate` returns, and `numbers`, which row each one is."""
     return {**collate([row for _, row in items]), "numbers": [number for number, _ in items]}
+
+
+def by_length(rows: Sequence[EncodedExample], batch_size: int, vocabulary: int) -> Iterator[list[int]]:
+    """Yield row numbers in batches of similar length.
+
+    Args:
+        rows: encoded examples.
+        batch_size: rows per batch at most; fewer where the logits of its completions would be more than `MOST_LOGITS`.
+        vocabulary: logits per token.
+    """
+    order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
+    while order:
+        size = min(batch_size, len(order))
+        while size > 1 and size * _kept([rows[number] for number in order[:size]]) * vocabulary > MOST_LOGITS:
+            size -= 1
+        yield order[:size]
+        order = order[size:]
+
+
+def _kept(rows: Sequence[EncodedExample]) -> int:
+    """Return how many last positions of a batch hold every prediction that counts."""
+    return max(len(row.ids) for row in rows) - min(row.n_prompt for row in rows) + 1
 
 
 def score_tokens(model: Any, batch: dict[str, Any], call: Any = None) -> TokenScores:
@@ -63,7 +92,7 @@ def score_tokens(model: Any, batch: dict[str, Any], call: Any = None) -> TokenSc
         batch: from `collate`.
         call: what is called for the logits: the model itself, or what wraps it (DDP).
     """
-    device = model.get_input_embeddings().weight.device
+    device = input_device(model)
     kept = batch["kept"]
     last = {"logits_to_keep": kept} if "logits_to_keep" in signature(type(model).forward).parameters else {}
     logits = (model if call is None else call)(
@@ -81,12 +110,18 @@ def score_tokens(model: Any, batch: dict[str, Any], call: Any = None) -> TokenSc
 def autocasting(model: Any, base_dtype: str) -> AbstractContextManager[Any]:
     """Return the context of a forward pass: bfloat16 autocast over a bfloat16 base, nothing over a float32 one.
 
+    A quantised base is read as its other tensors are, among them the embedding, which no method tunes then.
+
     Base and tuned models are read under the same context. Float32 copies of a bfloat16 base still read a little
     differently: what autocast leaves in float32, such as norms, is not rounded in them.
     """
-    if base_dtype != "bfloat16":
+    if base_dtype in QUANTISED:  # what is not quantised, the embedding among it, has the type that is computed in
+        halved = next(model.get_input_embeddings().parameters()).dtype == torch.bfloat16
+    else:
+        halved = base_dtype == "bfloat16"
+    if not halved:
         return nullcontext()
-    return torch.autocast(model.get_input_embeddings().weight.device.type, dtype=torch.bfloat16)
+    return torch.autocast(input_device(model).type, dtype=torch.bfloat16)
 
 
 def training_order(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:

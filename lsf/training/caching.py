@@ -15,6 +15,7 @@ import torch
 from lsf.analysis.plan import Plan
 from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, RunError
+from lsf.files import cache_folder
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
 from lsf.training.prefix import Prefix
@@ -69,9 +70,9 @@ def prefix_depth(plan: Plan, tied_head: bool) -> int:
     return 0 if plan.embedding or plan.modules or (plan.head and tied_head) or not plan.blocks else min(plan.blocks)
 
 
-def expected_bytes(rows: Sequence[EncodedExample], width: int, dtype: str) -> int:
+def expected_bytes(rows: Sequence[EncodedExample], loaded: LoadedModel) -> int:
     """Return the bytes of a prefix cache over these rows: tokens x width x bytes per value."""
-    return sum(len(row.ids) for row in rows) * width * (2 if dtype == "bfloat16" else 4)
+    return sum(len(row.ids) for row in rows) * loaded.info.width * loaded.model.dtype.itemsize
 
 
 def decide(
@@ -99,7 +100,7 @@ def decide(
         return "off", "Nothing lies below what is tuned.", 0
     if asked == "auto" and visits <= len(rows):
         return "off", "No example is seen twice.", 0
-    needed = expected_bytes(rows, loaded.info.width, loaded.info.dtype)
+    needed = expected_bytes(rows, loaded)
     rooms = {"memory": MEMORY_SHARE * psutil.virtual_memory().available, "disk": disk_room()}
     for kind, room in rooms.items():
         if asked in (kind, "auto") and needed <= room:
@@ -205,8 +206,8 @@ def forget_states(loaded: LoadedModel) -> None:
 
 
 def cache_root() -> Path:
-    """Return the folder of all caches on disk: LSF_CACHE, or ~/.cache/lsf."""
-    return Path(os.environ.get("LSF_CACHE", Path.home() / ".cache" / "lsf")) / "prefix"
+    """Return the folder of all prefixes on disk."""
+    return cache_folder() / "prefix"
 
 
 def disk_room() -> float:
@@ -220,7 +221,7 @@ def disk_room() -> float:
 def _on_disk(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) -> States:
     about = f"{weights_hash(loaded.model)} {key} {depth} {loaded.info.dtype}"
     folder = cache_root() / hashlib.sha256(about.encode()).hexdigest()[:32]
-    room = disk_room() - sum(lengths) * loaded.info.width * (2 if loaded.info.dtype == "bfloat16" else 4)
+    room = disk_room() - sum(lengths) * loaded.info.width * loaded.model.dtype.itemsize
     others = [(size, place) for _, size, place in _on_shelf() if place != folder]
     while others and sum(size for size, _ in others) > room:
         shutil.rmtree(others.pop(0)[1], ignore_errors=True)

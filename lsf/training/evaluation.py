@@ -11,7 +11,8 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from lsf.data.encode import EncodedExample
 from lsf.jobs.result import Metrics
-from lsf.training.batches import autocasting, collate, score_tokens
+from lsf.measure.offload import input_device
+from lsf.training.batches import autocasting, by_length, collate, score_tokens
 from lsf.training.parametrization import held_still
 
 SPARE_TOKENS = 4
@@ -47,13 +48,12 @@ def evaluate(
         exactly those that greedy decoding reproduces. `general_loss` is None.
     """
     loss, hits, tokens, exact = 0.0, 0, 0, 0
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
     with held_still(model):
-        for start in range(0, len(rows), batch_size):
+        for numbers in by_length(rows, batch_size, model.config.get_text_config().vocab_size):
             check()
-            batch = collate([rows[index] for index in order[start : start + batch_size]])
+            batch = collate([rows[number] for number in numbers])
             with autocasting(model, base_dtype):
-                scores = score_tokens(model, batch)
+                scores = score_tokens(model, batch).on_host()
             loss += scores.nll.double().sum().item()
             hits += int((scores.hit & scores.counted).sum())
             tokens += int(scores.counted.sum())
@@ -70,11 +70,10 @@ def answer(model: Any, tokenizer: Any, row: EncodedExample, context: int, base_d
     The text is cut at end-of-text, and where the model's context ends; special tokens are left out.
     """
     n_new = min(row.n_completion + SPARE_TOKENS, LONGEST_ANSWER, context - row.n_prompt)
-    device = model.get_input_embeddings().weight.device
-    prompt = torch.tensor([row.ids[: row.n_prompt]], device=device)
+    prompt = torch.tensor([row.ids[: row.n_prompt]], device=input_device(model))
     with held_still(model), autocasting(model, base_dtype):
-        ids = generate(model, prompt, n_new, tokenizer.eos_token_id)
-    given = tokenizer.decode(prompt[0], skip_special_tokens=True)
+        ids = generate(model, prompt, n_new, tokenizer.eos_token_id).cpu()
+    given = tokenizer.decode(row.ids[: row.n_prompt], skip_special_tokens=True)
     return tokenizer.decode(ids[0], skip_special_tokens=True).removeprefix(given)
 
 

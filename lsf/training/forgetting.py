@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from lsf.measure.batches import rows_at_once
+from lsf.measure.offload import input_device
 from lsf.training.batches import autocasting
 from lsf.training.evaluation import do_nothing, generate
 
@@ -30,23 +32,25 @@ class GeneralText:
     """Tokens of each that count, end-of-text included."""
 
 
-class Gumbel(LogitsProcessor):
-    """Adds Gumbel noise, so that the arg-max is a draw at temperature 1 from a generator of its own.
+class Drawn(LogitsProcessor):
+    """Leaves each text the one token that a generator of its own draws by the model's probabilities at temperature 1.
 
-    Source: the Gumbel-max trick; used here because `generate`'s own sampling draws from torch's global generator.
+    One number per text and token, looked up in the cumulated probabilities (inverse transform sampling); `generate`'s
+    own sampling draws from torch's global generator.
     """
 
     def __init__(self, seed: int) -> None:
-        """Seed a generator on the CPU, so that every device draws the same noise."""
+        """Seed a generator on the CPU, so that every device gets the same numbers."""
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(
         self, input_ids: Int[Tensor, "texts tokens"], scores: Float[Tensor, "texts vocab"]
     ) -> Float[Tensor, "texts vocab"]:
-        """Return log-probabilities plus noise."""
-        uniform = torch.rand(scores.shape, generator=self._generator, dtype=torch.float64)
-        noise = -(-uniform.clamp_min(1e-300).log()).log()
-        return scores.float() + noise.to(scores.device, torch.float32)
+        """Return 0 for the token drawn and -inf for all others."""
+        uniform = torch.rand(len(scores), 1, generator=self._generator).to(scores.device)  # at most 1 - 2^-24
+        passed = scores.float().softmax(dim=-1).cumsum(dim=-1)
+        token = (passed <= uniform * passed[:, -1:]).sum(dim=-1, keepdim=True)
+        return torch.full_like(scores, -torch.inf, dtype=torch.float32).scatter_(1, token, 0.0)
 
 
 @torch.no_grad()
@@ -64,7 +68,6 @@ def sample_general_text(
         base_dtype: bfloat16 is read under autocast.
         seed: of the draws; nothing global is touched.
     """
-    device = base.get_input_embeddings().weight.device
     first = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
     if first is None:
         vocabulary = base.get_input_embeddings().weight.shape[0]
@@ -73,8 +76,8 @@ def sample_general_text(
         starts = torch.full((N_SEQUENCES, 1), first)
     end = tokenizer.eos_token_id
     with autocasting(base, base_dtype):
-        noise = LogitsProcessorList([Gumbel(seed)])
-        ids = generate(base, starts.to(device), min(N_TOKENS, context) - 1, end, noise).cpu()
+        drawn = LogitsProcessorList([Drawn(seed)])
+        ids = generate(base, starts.to(input_device(base)), min(N_TOKENS, context) - 1, end, drawn).cpu()
     if end is None:
         return GeneralText(ids, torch.full((N_SEQUENCES,), ids.shape[1]))
     ended = (ids[:, 1:] == end).int()
@@ -96,15 +99,14 @@ def general_loss(
         base_dtype: bfloat16 is read under autocast.
         check: called before each batch; may raise to end the reading.
     """
-    device = model.get_input_embeddings().weight.device
-    total, count = 0.0, 0
-    for start in range(0, len(text.ids), BATCH_SIZE):
+    device, n_tokens = input_device(model), text.ids.shape[1]
+    counted = torch.arange(n_tokens) < text.lengths[:, None]
+    total, rows = 0.0, rows_at_once(n_tokens * model.config.get_text_config().vocab_size, BATCH_SIZE)
+    for some in torch.arange(len(text.ids)).split(rows):
         check()
-        ids = text.ids[start : start + BATCH_SIZE].to(device)
-        counted = torch.arange(ids.shape[1], device=device) < text.lengths[start : start + BATCH_SIZE, None].to(device)
+        ids, mask = text.ids[some].to(device), counted[some].long().to(device)
         with autocasting(model, base_dtype):
-            logits = model(input_ids=ids, attention_mask=counted.long(), use_cache=False).logits[:, :-1].float()
-        nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-        total += nll[counted[:, 1:]].double().sum().item()
-        count += int(counted[:, 1:].sum())
-    return total / count
+            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
+        nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").cpu()
+        total += nll[counted[some, 1:]].double().sum().item()
+    return total / int(counted[:, 1:].sum())

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from lsf.jobs.result import Proof
+from lsf.measure.quantised import scales
 
 
 @dataclass(frozen=True)
@@ -27,10 +28,14 @@ def tensor_bytes(tensor: torch.Tensor) -> bytes:
 
 
 def fingerprint(model: Any) -> Fingerprint:
-    """Hash a model's parameters and persistent buffers; those with `requires_grad` are the tuned ones."""
+    """Hash a model's parameters, with the scales of packed ones, and persistent buffers.
+
+    Those with `requires_grad` are the tuned ones.
+    """
     digest, frozen, tuned = hashlib.sha256(), 0, {}
     kept = model.state_dict().keys()
-    for name, tensor in (*model.named_parameters(), *(item for item in model.named_buffers() if item[0] in kept)):
+    buffers = (item for item in model.named_buffers() if item[0] in kept)
+    for name, tensor in (*model.named_parameters(), *buffers, *scales(model)):
         if tensor.requires_grad:
             tuned[name] = hashlib.sha256(tensor_bytes(tensor)).hexdigest()
         else:

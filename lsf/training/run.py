@@ -33,6 +33,7 @@ from lsf.training.logbook import Logbook
 from lsf.training.material import Material, read_material
 from lsf.training.memory import PeakMemory, explained_memory, free_memory
 from lsf.training.methods import METHODS, scene_of
+from lsf.training.optimizers import check_optimizer
 from lsf.training.own_rate import spec_rate
 from lsf.training.proof import fingerprint, prove
 from lsf.training.rate_choice import choose_rate, resumed_choice
@@ -85,6 +86,7 @@ def tune(
             f"No checkpoint of {(shared or folder).name} can be read, so it cannot go on; start it again with --spec, "
             f"or remove {CHECKPOINTS}/ to begin it anew."
         )
+    check_optimizer(spec.optimizer)
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)
     with holding(folder) as ending, explained_memory(loaded, spec):
         try:
@@ -124,6 +126,7 @@ class _Tuning:
             seed=spec.seed,
             data_fingerprint=self.task.fingerprint,
             weights=weights_hash(loaded.model),
+            origin=loaded.info.origin,
             environment={**environment(gpu), "device": loaded.info.device, "dtype": loaded.info.dtype},
         )
         planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
@@ -184,6 +187,7 @@ class _Tuning:
             weight_decay=spec.weight_decay,
             seed=spec.seed,
             base_dtype=self.loaded.info.dtype,
+            optimizer=spec.optimizer,
             report_to=spec.report_to,
         )
         if (earlier := latest_checkpoint(self.shared)) is not None:

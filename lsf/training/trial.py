@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from lsf.analysis.cost import TUNED_BYTES, share_of_full
+from lsf.analysis.cost import share_of_full
 from lsf.analysis.plan import Plan
 from lsf.analysis.result import ModelInfo
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
+from lsf.measure.quantised import n_values
 from lsf.training.batches import training_order
 from lsf.training.caching import blocks_of, decide, expected_bytes, prefix_depth
 from lsf.training.catalogue import CATALOGUE, options_of
@@ -23,6 +24,7 @@ from lsf.training.footprint import RUN_SHARE, Forecast, Parts, verdict
 from lsf.training.material import Material
 from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
+from lsf.training.optimizers import EMBEDDING_BYTES, OPTIMIZERS, Optimizer
 
 BATCHES_LOOKED_AT = 200
 """The first so many batches tell how long the median one is."""
@@ -34,8 +36,10 @@ class _Passes:
 
     own: int | None = None
     """Bytes of tensors the prepared model does not share."""
+    optimizer: int | None = None
+    """Bytes the optimizer keeps between steps."""
     activations: int | None = None
-    """Peak bytes of a pass over the longest micro-batch, gradients left out."""
+    """Peak bytes of a pass over the longest micro-batch, gradients left out, or of the optimizer's step."""
     seconds: float | None = None
     """Of a forward and backward pass over it."""
     dense: bool = True
@@ -98,14 +102,15 @@ class Trial:
 
     def _parts(self, passes: _Passes) -> Parts:
         cached = self.cache == "memory" and self.loaded.device.type != "cuda"  # kept in main memory
-        info, count = self.loaded.info, self.trainable if self.dense is None else self.dense
+        count = self.trainable if self.dense is None else self.dense
+        kept = OPTIMIZERS[self.spec.optimizer].least * count if passes.optimizer is None else passes.optimizer
         own = 4 * count if passes.own is None else passes.own
         return Parts(
             own_weights=own if self.dense is None else max(own, 4 * count),
             gradients=4 * count,
-            optimizer=(TUNED_BYTES - 4 if self.search is None else self.search.bytes_per_value) * count,
+            optimizer=kept if self.search is None else self.search.bytes_per_value * count,
             activations=passes.activations,
-            cache=expected_bytes(self.material.train, info.width, info.dtype) if cached else 0,
+            cache=expected_bytes(self.material.train, self.loaded) if cached else 0,
         )
 
     def _has_room_for(self, count: int) -> bool:
@@ -118,9 +123,10 @@ class Trial:
         self.check()
         model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
         own, dense = _own_bytes(model, loaded), _whole_gradients(model, loaded, spec)
+        kept, stepping = optimizer_bytes(model, OPTIMIZERS[spec.optimizer], loaded.device.type)
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
             one = self._activations(model, rows[:1])
-            scaled = _Passes(own, one * len(rows), None, dense)
+            scaled = _Passes(own, kept, max(stepping, one * len(rows)), None, dense)
             self.check()
             if not self._has_room_for(self._parts(scaled).known):
                 return scaled
@@ -129,7 +135,7 @@ class Trial:
             timed = time_pass(model, loaded, rows, self.depth if self.often_cached else 0)
         share = self._median_tokens() / (len(rows) * len(rows[0].ids))
         repeats = spec.batch_size // self.micro
-        return _Passes(own, whole, (timed.seconds - timed.prefix_seconds) * repeats * share, dense)
+        return _Passes(own, kept, max(stepping, whole), (timed.seconds - timed.prefix_seconds) * repeats * share, dense)
 
     def _activations(self, model: Any, rows: Any) -> int:
         """Return the peak of a pass above weights and gradients: the gradients of earlier micro-batches stay."""
@@ -165,7 +171,10 @@ class Trial:
         info, plan = self.loaded.info, self.spec.plan
         lengths = [len(row.ids) for row in self.material.train]
         return share_of_full(
-            [sum(value.numel() for value in block.parameters()) for block in blocks_of(self.loaded.model, self.loaded)],
+            [
+                sum(n_values(value) for value in block.parameters())
+                for block in blocks_of(self.loaded.model, self.loaded)
+            ],
             head=2.0 * info.width * info.vocab_size,
             attention=2.0 * info.width * sum(lengths) / len(lengths),
             lowest=lowest_block(plan, info),
@@ -179,6 +188,24 @@ def lowest_block(plan: Plan, info: ModelInfo) -> int:
     """Return the lowest block that a backward pass reaches; L where it reaches none."""
     reached = plan.blocks or plan.embedding or plan.modules or (plan.head and info.tied_head)
     return prefix_depth(plan, info.tied_head) if reached else info.n_blocks
+
+
+def optimizer_bytes(model: torch.nn.Module, optimizer: Optimizer, device_type: str) -> tuple[int, int]:
+    """Return the bytes an optimizer keeps for what a prepared model tunes, and those it takes while it steps.
+
+    Args:
+        model: as a method's `prepare` made it, or on the meta device.
+        optimizer: what steps.
+        device_type: where it steps.
+    """
+    tuned = {id(value): value for value in model.parameters() if value.requires_grad}
+    wide = {id(part.weight) for part in model.modules() if isinstance(part, torch.nn.Embedding)}
+    wide = wide if optimizer.wide_embeddings else set()
+    kept = sum(
+        (EMBEDDING_BYTES if key in wide else optimizer.state_bytes)(tuple(value.shape)) for key, value in tuned.items()
+    )
+    copies = optimizer.step_copies_cpu if device_type == "cpu" else optimizer.step_copies
+    return kept, copies * max((4 * value.numel() for value in tuned.values()), default=0)
 
 
 def _own_bytes(model: Any, loaded: LoadedModel) -> int:

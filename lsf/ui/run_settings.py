@@ -16,16 +16,9 @@ DEFAULT_STEPS = 60
 SEARCHED, OWN, GIVEN = "Searched", "Default", "By hand"
 """Whence the rate; a search is what a run on one's own begins with."""
 LEARNING = (
-    "until",
-    "keep",
-    "epochs",
-    "weight_decay",
-    "warmup_steps",
-    "reweight_tau",
-    "max_length",
-    "eval_every",
+    "until", "keep", "epochs", "optimizer", "weight_decay", "warmup_steps", "reweight_tau", "max_length", "eval_every",
     "eval_limit",
-)
+)  # fmt: skip
 """Settings that change what is learned, or how it is read."""
 COST = ("cache", "micro_batch", "activation_checkpointing", "checkpoint_seconds", "checkpoint_steps")
 """Settings that change what a run costs and how little of it can be lost, and nothing else."""

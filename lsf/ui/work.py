@@ -21,7 +21,7 @@ class Source:
     """A model and data, as they were asked for."""
 
     model: str = "bundled"
-    """`bundled`, a local folder, or a Hugging Face id."""
+    """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
     data: str = "lesson:facts"
     """`lesson:NAME`, a local file, or `hub:NAME`."""
     prompt_template: str | None = None
