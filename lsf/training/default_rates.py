@@ -1,6 +1,6 @@
 """The learning rate of a run that is given none: a function of method, model and how much of it is tuned; no torch.
 
-    rate = a_method x (width / 128)^B x share^C
+    rate = a_method x (width / 128)^B x max(share, 1/12)^C
 
 `share` is the share of blocks tuned, 1 where embedding or head are tuned too. The numbers were fitted on measured best
 rates and judged leaving one model out (benchmarks/rates.py, docs/findings/2026-11-28-rates.md). Above a billion
@@ -19,7 +19,9 @@ WIDTH = 128
 BY_WIDTH = -0.5
 """B: how the rate falls with the model's width."""
 BY_SHARE = -0.5
-"""C: how it rises where fewer blocks are tuned."""
+"""C: how it rises where fewer blocks are tuned: what blocks add to the residual stream adds up."""
+LEAST_SHARE = 1 / 12
+"""Smallest share of blocks that was measured; below it the rate rises no further."""
 LARGE = 1_000_000_000
 """Parameters above which `Law.most` limits it."""
 DIGITS = 2
@@ -52,11 +54,11 @@ LAWS: Registry[Law] = Registry(
         Law("lora", 5e-3, 2e-4, "QLoRA, 7 and 13 B (arXiv 2305.14314, table 9): 2e-4; GPT-3 (arXiv 2106.09685): 2e-4"),
         Law("bitfit", 5e-2, 1e-3, "Ben Zaken et al. (arXiv 2106.10199): 1e-4 to 1e-3 for BERT; none found above 1 B"),
         Law("adapter", 1e-2, 1e-4, "Pfeiffer et al. (arXiv 2005.00247): 1e-4 for BERT; none found above 1 B"),
-        Law("pafi", 1e-1, 1e-3, _MASKS),
+        Law("pafi", 0.15, 1e-3, _MASKS),
         Law("fish", 3e-2, 1e-3, _MASKS),
         Law("lt_sft", 1e-1, 1e-3, _MASKS),
-        Law("random_mask", 1e-1, 1e-3, _MASKS),
-        Law("top_magnitude", 1e-1, 1e-3, _MASKS),
+        Law("random_mask", 0.12, 1e-3, _MASKS),
+        Law("top_magnitude", 0.12, 1e-3, _MASKS),
         Law("hiwi", 1e-2, 1e-4, "an adapter's, which it is, on parameters"),
         Law(
             "did",
@@ -113,7 +115,7 @@ def exact_rate(method: str, tuned: Tuned) -> float:
     """
     law = LAWS[method]
     rate = law.rate * (tuned.width / WIDTH) ** BY_WIDTH
-    rate *= tuned.spread if law.projected else tuned.share**BY_SHARE
+    rate *= tuned.spread if law.projected else max(tuned.share, LEAST_SHARE) ** BY_SHARE
     if law.most is not None and tuned.n_params > LARGE:
         rate = min(rate, law.most)
     return min(1.0, rate)
