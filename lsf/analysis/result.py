@@ -187,8 +187,7 @@ class Analysis:
     growth: tuple[Sample, ...] | None = None
     """Growing samples in reading order, the smallest first; None where none was recorded."""
     weights: str | None = None
-    """SHA-256 over the model's weights, as in result.json; None while it streams, and of a model spread over
-    devices."""
+    """SHA-256 over the model's weights, as in result.json; None while it streams, and of a model spread over devices."""
     schema_version: int = SCHEMA_VERSION
 
     def scores(self, criterion: str) -> tuple[float | None, ...]:

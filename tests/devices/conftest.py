@@ -1,5 +1,4 @@
-"""Models and data on the pretend accelerator; torch gets to know it while tests are collected, before any of them
-runs."""
+"""Models and data on the pretend accelerator; torch gets to know it while tests are collected, before any of them runs."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

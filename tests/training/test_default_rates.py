@@ -5,7 +5,9 @@ import pytest
 from lsf.analysis.plan import Plan, full_plan
 from lsf.errors import UnknownNameError
 from lsf.training.catalogue import CATALOGUE
-from lsf.training.default_rates import BY_SHARE, BY_WIDTH, LARGE, LAWS, WIDTH, Tuned, default_rate, share_of
+from lsf.training.default_rates import (
+    BY_SHARE, BY_WIDTH, LARGE, LAWS, LEAST_SHARE, WIDTH, Tuned, default_rate, share_of,
+)  # fmt: skip
 from lsf.training.search_budget import LEAST_STEPS, MOST_STEPS, SHARE, best_of, search_budget
 
 SMALL = Tuned(WIDTH, 1_000_000, 1.0)
