@@ -29,7 +29,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = "pretend"
@@ -150,6 +149,23 @@ def _here(value: Any) -> bool:
     return isinstance(value, Tensor) and value.device.type == NAME
 
 
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return a value with everything in its lists, tuples and dicts changed."""
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(change, part) for part in value])
+    if isinstance(value, dict):
+        return {name: _mapped(change, part) for name, part in value.items()}
+    return change(value)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
 def _as_cpu(value: Tensor) -> Tensor:
     return _handed_over(value, CPU)
 
@@ -215,7 +231,7 @@ class Accelerator:
         self._seen.operations += 1
         self._seen.threads.add(threading.current_thread().name)
         with torch._C._DisableAutocast():  # type: ignore[attr-defined]
-            return tree_map(lift, operation(*tree_map(lower, args), **tree_map(lower, kwargs)))
+            return _mapped(lift, operation(*_mapped(lower, args), **_mapped(lower, kwargs)))
 
     def to_copy(self, value: Tensor, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
         """Copy where a copy is asked for: `.to`, `.cpu`."""
@@ -284,8 +300,8 @@ class Accelerator:
                     self._breaks(WaitError, f"{what}: {where} waits by itself, and is not among LIBRARIES")
 
     def _meets_only_its_own(self, name: str, args: Any, kwargs: Any) -> None:
-        for value in tree_leaves((args, kwargs)):
-            if isinstance(value, Tensor) and not _here(value) and value.dim():
+        for value in _tensors((*args, *kwargs.values())):
+            if not _here(value) and value.dim():
                 self._breaks(
                     MixedDevicesError, f"{name} is given a tensor of {value.device} {tuple(value.shape)}, {_site()[1]}"
                 )

@@ -12,7 +12,10 @@ from lsf.jobs.result import Metrics, RunResult, RunState
 from lsf.jobs.runs import Run
 from lsf.jobs.spec import RunSpec
 
-COSTS_ONLY = ("micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to")
+COSTS_ONLY = (
+    "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to", "proof",
+    "latency", "threads",
+)  # fmt: skip
 """Fields of a spec that change what a run costs and not what it learns."""
 TOLD_APART = ("plan", "role", "method", "options", "seed", "learning_rate", "device", "dtype", "eval_every")
 """Fields of a spec that have columns of their own, are known better from the result, or change no number."""

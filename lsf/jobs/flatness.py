@@ -2,10 +2,17 @@
 
 from collections.abc import Sequence
 
+from lsf.jobs.spec import RunSpec
+
 READINGS = 3
 """Readings in a row without a gain that end a run."""
 GAIN = 0.01
 """Nats per completion token below the best reading before them that count as a gain."""
+
+
+def flat_interval(spec: RunSpec, steps: int) -> int:
+    """Return the steps between two readings of a run that ends when flat: as asked, else a twentieth of its cap."""
+    return spec.eval_every or max(1, steps // 20)
 
 
 def is_flat(losses: Sequence[float | None]) -> bool:

@@ -1,12 +1,14 @@
 """Runs put into a worker's queue: what the app's button and the command line share."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lsf.data.task import Task
+from lsf.errors import BadInputError
 from lsf.jobs.holding import hold, release
 from lsf.jobs.job import Report
 from lsf.jobs.places import place_of
@@ -57,7 +59,8 @@ def queue_runs(
         hold(folder)
         try:
             title = _title(spec)
-            job = worker.submit("tune", title, partial(tune_in, loaded, task, spec, folder), owner, folder)
+            work = partial(tune_in_queue, worker, owner, loaded, task, spec, folder)
+            job = worker.submit("tune", title, work, owner, folder)
         except BaseException:  # whatever it was, no run is left waiting that nobody will carry out
             release(folder)
             delete_run(folder)
@@ -89,7 +92,7 @@ def queue_resumed(
     spec = reopen_run(folder)
     try:
         title = _title(spec)
-        work = partial(tune_in, partial(loaded, spec), partial(task, spec), spec, folder)
+        work = partial(tune_in_queue, worker, owner, partial(loaded, spec), partial(task, spec), spec, folder)
         return QueuedRun(worker.submit("tune", title, work, owner, folder), folder)
     except BaseException:  # the folder can be resumed by somebody else
         release(folder)
@@ -106,3 +109,28 @@ def tune_in(loaded: Callable[[], Any], task: Callable[[], Task], spec: RunSpec, 
 
     report.progress(0, None, "loading the model and the data")
     return tune(loaded(), task(), spec, folder, report)
+
+
+def tune_in_queue(
+    worker: Worker,
+    owner: str,
+    loaded: Callable[[], Any],
+    task: Callable[[], Task],
+    spec: RunSpec,
+    folder: Path,
+    report: Report,
+) -> Any:
+    """Carry out one run; where it was stopped and kept, its test is a job of its own at the end of the queue."""
+    result = tune_in(loaded, task, spec, folder, report)
+    if result.unmeasured:
+        with suppress(BadInputError):  # the worker was closed: it can be measured another time
+            worker.submit("measure", f"{_title(spec)}: test", partial(measure_in, loaded, task, folder), owner)
+    return result
+
+
+def measure_in(loaded: Callable[[], Any], task: Callable[[], Task], folder: Path, report: Report) -> Any:
+    """Measure what a stopped run kept; see `lsf.training.finishing.measure_kept`."""
+    from lsf.training.finishing import measure_kept  # noqa: PLC0415 torch is loaded where the work is done
+
+    report.progress(0, None, "loading the model and the data")
+    return measure_kept(loaded(), task(), folder, report)

@@ -53,10 +53,10 @@ class Proof:
 
     frozen_tensors: int
     """Tensors the plan leaves alone: parameters and persistent buffers."""
-    frozen_hash: str
-    """SHA-256 over the names and bytes of the frozen tensors before the run."""
+    frozen_hash: str | None
+    """SHA-256 over the names and bytes of the frozen tensors before the run; None where proved by identity."""
     frozen_identical: bool
-    """True where the same hash was found after the run."""
+    """True where the same hash, or the same unwritten storages, were found after the run."""
     tuned_tensors: int
     """Tensors the plan tunes."""
     tuned_moved: int
@@ -67,6 +67,8 @@ class Proof:
     """Parameters the optimizer held."""
     planned_params: int
     """Parameters of the planned blocks and modules."""
+    level: str = "hash"
+    """`identity`: storages and version counters compared, the optimizer held none of them; `hash`: all bytes."""
 
     @property
     def holds(self) -> bool:
@@ -130,6 +132,8 @@ class RunResult:
     and made the model; not among `seconds`, `steps` and `tokens`."""
     total_seconds: float | None = None
     """Wall seconds of everything the run did."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds of each phase (lsf.jobs.phases.PHASES), adding up to `total_seconds`; empty in results of before."""
     step_seconds_median: float | None = None
     """Median wall seconds of an optimizer step."""
     peak_memory_bytes: int | None = None
@@ -192,6 +196,8 @@ class RunResult:
     """Examples per forward pass; smaller than the batch where memory did not suffice for it."""
     resumed_at: int | None = None
     """Step of the checkpoint it went on from; None where it ran through."""
+    threads: int | None = None
+    """CPU threads that computed; numbers may differ in their last bits with others."""
     environment: Mapping[str, str | None] = field(default_factory=dict)
     """Versions, platform, GPU and device."""
     schema_version: int = SCHEMA_VERSION
@@ -204,7 +210,12 @@ class RunResult:
     @property
     def kept(self) -> bool:
         """True where the run left something to go on from or to use."""
-        return self.state is not RunState.CANCELLED or self.after is not None
+        return self.state is not RunState.CANCELLED or self.after is not None or self.stored_bytes is not None
+
+    @property
+    def unmeasured(self) -> bool:
+        """True where the run was stopped and kept, and its test is still to come (lsf.training.finishing)."""
+        return self.state is RunState.CANCELLED and self.stored_bytes is not None and self.after is None
 
     @property
     def measured_on(self) -> tuple[str | None, ...]:

@@ -85,7 +85,9 @@ class RunSpec:
     checkpoint_steps: int | None = setting(
         None, "steps between two checkpoints, besides those by time", low=1, high=1_000_000
     )
-    checkpoint_seconds: float = setting(60.0, "seconds between two checkpoints", low=0.0, high=1e9)
+    checkpoint_seconds: float = setting(
+        60.0, "least seconds between two checkpoints; they take 5 % of the time at most", low=0.0, high=1e9
+    )
     report_to: str = setting("none", "where transformers sends the metrics too", choices=("none", *REPORTERS))
     max_length: int | None = setting(
         None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
@@ -94,6 +96,13 @@ class RunSpec:
         None, "steps between validation readings; default: ten readings a run", low=1, high=1_000_000
     )
     eval_limit: int = setting(256, "examples read at most in each evaluation", low=1, high=1_000_000)
+    proof: str = setting(
+        "identity",
+        "how it is proved what moved: by identity of storages, or by a hash of every byte",
+        choices=("identity", "hash"),
+    )
+    latency: str = setting("off", "time a forward pass of what was saved, over the base's", choices=("off", "on"))
+    threads: int | None = setting(None, "CPU threads that compute; default: as the machine is set", low=1, high=1024)
     seed: int = setting(0, "of data order and every other random choice", low=0, high=2**31 - 1)
     dtype: str = setting("auto", "of the frozen weights; nf4, int8: 4 or 8 bits (bitsandbytes)", choices=DTYPES)
     device: str = setting("auto", "where it runs", choices=DEVICES)

@@ -99,7 +99,8 @@ def load_tuned(folder: Path, loaded: Any) -> Any:
             f"other weights ({here[:12]} in {loaded.info.dtype}), and it can be loaded onto its own only."
         )
     scene = Scene(options_of(about.method, about.options), seed=about.seed, base_dtype=loaded.info.dtype)
-    stored = load_file(place, device=str(loaded.device))
+    read = load_file(place)
+    stored = {name: value.to(loaded.device) for name, value in read.items()}
     try:
         method = METHODS[about.method]
         model = method.restore(loaded, about.plan, scene, stored).eval()
@@ -109,7 +110,7 @@ def load_tuned(folder: Path, loaded: Any) -> Any:
         if is_out_of_memory(error):
             raise
         raise BadInputError(f"{place} does not hold what its header says: {first_line(error)}.") from None
-    _check_whole(place, stored, expected)
+    _check_whole(place, read, expected)
     return model
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from lsf.errors import RunError
 from lsf.jobs.checkpoints import Checkpoint, Keeper, latest_checkpoint
+from lsf.jobs.phases import phase
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
@@ -20,9 +21,12 @@ from lsf.training.material import Material
 from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
 from lsf.training.processes import n_processes
-from lsf.training.proof import Fingerprint, fingerprint
+from lsf.training.proof import Fingerprint, Marks, fingerprint, marks
 from lsf.training.reweighting import reweighting_of
 from lsf.training.sharding import is_sharded, put_together
+
+CHECKPOINT_BYTES = 12
+"""Of a checkpoint, per tuned parameter: its value and AdamW's two moments in float32."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class Attempt:
 
     model: Any
     """The tuned model."""
-    start: Fingerprint
+    start: Fingerprint | Marks
     """Its tensors before the first step."""
     done: Fit
     """What the loop did."""
@@ -106,13 +110,16 @@ def _attempt(ground: Ground, micro: int) -> Attempt:
     if checkpoint is not None:  # it then found what it had looked for
         seconds = checkpoint.progress.about.get("prepare_seconds", seconds)
     about = {**ground.about, "prepare_seconds": seconds}
-    start = fingerprint(model)
+    with phase("proof"):
+        by_hash = spec.proof == "hash" or n_processes() > 1
+        start = fingerprint(model) if by_hash else marks(model, loaded.model)
     visits = ground.material.steps * spec.batch_size
     caching = open_caching(loaded, model, spec.plan, rows, spec.cache, visits)
     ground.log.begin(model, checkpoint)
     reweighting = reweighting_of(spec, loaded, model, rows, ground.scene.check)
-    beside = None if ground.log.best is None else ground.log.best.save
-    keeper = Keeper(ground.folder, about, spec.checkpoint_steps, spec.checkpoint_seconds, beside)
+    tuned = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    written, beside = CHECKPOINT_BYTES * tuned, None if ground.log.best is None else ground.log.best.save
+    keeper = Keeper(ground.folder, about, spec.checkpoint_steps, spec.checkpoint_seconds, written, beside)
     try:
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
             done = fit(

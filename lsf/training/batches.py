@@ -1,14 +1,13 @@
 """From encoded examples to the loss: the one forward path of training and evaluation."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -43,7 +42,8 @@ def collate(rows: Sequence[EncodedExample]) -> dict[str, Any]:
 
     Returns:
         `input_ids`, `attention_mask` and `labels`, each (examples, tokens), labels being -100 outside the completion;
-        and `kept`, how many last positions hold every prediction that counts: the head need not read the others.
+        `scored`, (predictions, 3): example, position and number in the example of every prediction that counts; and
+        `most`, how many an example has at most.
     """
     width = max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
@@ -54,7 +54,13 @@ def collate(rows: Sequence[EncodedExample]) -> dict[str, Any]:
         ids[index, : len(tokens)] = tokens
         mask[index, : len(tokens)] = 1
         labels[index, row.n_prompt : len(tokens)] = tokens[row.n_prompt :]
-    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "kept": _kept(rows)}
+    scored = [
+        (index, row.n_prompt - 1 + number, number)
+        for index, row in enumerate(rows)
+        for number in range(len(row.ids) - row.n_prompt)
+    ]
+    most = max(len(row.ids) - row.n_prompt for row in rows)
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels, "scored": torch.tensor(scored), "most": most}
 
 
 def collate_numbered(items: Sequence[tuple[int, EncodedExample]]) -> dict[str, Any]:
@@ -73,19 +79,19 @@ def by_length(rows: Sequence[EncodedExample], batch_size: int, vocabulary: int) 
     order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
     while order:
         size = min(batch_size, len(order))
-        while size > 1 and size * _kept([rows[number] for number in order[:size]]) * vocabulary > MOST_LOGITS:
+        while size > 1 and _n_scored([rows[number] for number in order[:size]]) * vocabulary > MOST_LOGITS:
             size -= 1
         yield order[:size]
         order = order[size:]
 
 
-def _kept(rows: Sequence[EncodedExample]) -> int:
-    """Return how many last positions of a batch hold every prediction that counts."""
-    return max(len(row.ids) for row in rows) - min(row.n_prompt for row in rows) + 1
+def _n_scored(rows: Sequence[EncodedExample]) -> int:
+    """Return how many predictions of a batch count."""
+    return sum(len(row.ids) - row.n_prompt for row in rows)
 
 
 def score_tokens(model: Any, batch: dict[str, Any], call: Any = None) -> TokenScores:
-    """Run a batch through a causal LM and score every token of the completions.
+    """Run a batch through a causal LM and score every token of the completions; the head reads nothing else.
 
     Args:
         model: a transformers causal LM; gradients flow where it wants them.
@@ -93,18 +99,37 @@ def score_tokens(model: Any, batch: dict[str, Any], call: Any = None) -> TokenSc
         call: what is called for the logits: the model itself, or what wraps it (DDP).
     """
     device = input_device(model)
-    kept = batch["kept"]
-    last = {"logits_to_keep": kept} if "logits_to_keep" in signature(type(model).forward).parameters else {}
-    logits = (model if call is None else call)(
-        input_ids=batch["input_ids"].to(device),
-        attention_mask=batch["attention_mask"].to(device),
-        use_cache=False,
-        **last,
-    ).logits[:, -kept:-1]
-    targets: Int[Tensor, "examples kept"] = batch["labels"].to(device)[:, 1 - kept :]
-    flat = logits.float().flatten(0, 1)
-    nll = torch.nn.functional.cross_entropy(flat, targets.flatten(), ignore_index=IGNORED, reduction="none")
-    return TokenScores(nll.view(targets.shape), logits.detach().argmax(-1) == targets, targets != IGNORED)
+    examples, places, numbers = batch["scored"].unbind(dim=1)
+    with _head_reading(model, examples, places):
+        logits = (model if call is None else call)(
+            input_ids=batch["input_ids"].to(device), attention_mask=batch["attention_mask"].to(device), use_cache=False
+        ).logits[0]
+    targets = batch["labels"][examples, places + 1].to(logits.device)
+    nll = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="none")
+    hit = logits.detach().argmax(-1) == targets
+    shape = len(batch["labels"]), batch["most"]
+    at = (examples * shape[1] + numbers).to(logits.device)
+    return TokenScores(*(_spread(values, at, shape) for values in (nll, hit, torch.ones_like(hit))))
+
+
+def _spread(values: Tensor, at: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return values in their places of a table that is 0 elsewhere."""
+    return values.new_zeros(shape[0] * shape[1]).index_copy(0, at, values).view(shape)
+
+
+@contextmanager
+def _head_reading(model: Any, examples: Tensor, places: Tensor) -> Iterator[None]:
+    """Let the head read the states at some positions, as one row; what follows it works on each logit by itself."""
+
+    def pick(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        states = args[0]
+        return (states[examples.to(states.device), places.to(states.device)][None], *args[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def autocasting(model: Any, base_dtype: str) -> AbstractContextManager[Any]:

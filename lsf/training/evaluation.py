@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from transformers import GenerationConfig, LogitsProcessorList
 from lsf.data.encode import EncodedExample
 from lsf.jobs.result import Metrics
 from lsf.measure.offload import input_device
-from lsf.training.batches import autocasting, by_length, collate, score_tokens
+from lsf.training.batches import autocasting, by_length, collate_numbered, score_tokens
 from lsf.training.parametrization import held_still
+from lsf.training.prefix import Prefix
 
 SPARE_TOKENS = 4
 """Tokens a greedy answer may have beyond its target."""
@@ -32,6 +34,7 @@ def evaluate(
     batch_size: int,
     base_dtype: str = "float32",
     check: Callable[[], None] = do_nothing,
+    prefix: Prefix | None = None,
 ) -> Metrics:
     """Measure a model on examples encoded without end-of-text.
 
@@ -41,6 +44,7 @@ def evaluate(
         batch_size: examples per forward pass.
         base_dtype: of the base model; bfloat16 is read under autocast.
         check: called before each batch; may raise to end the reading.
+        prefix: serves the model's frozen prefix on these rows; None computes it.
 
     Returns:
         `loss` = mean negative log-likelihood per completion token (nats), `perplexity` = exp(loss), `accuracy` = share
@@ -51,8 +55,9 @@ def evaluate(
     with held_still(model):
         for numbers in by_length(rows, batch_size, model.config.get_text_config().vocab_size):
             check()
-            batch = collate([rows[number] for number in numbers])
-            with autocasting(model, base_dtype):
+            batch = collate_numbered([(number, rows[number]) for number in numbers])
+            serving = nullcontext() if prefix is None else prefix.serving(batch)
+            with serving, autocasting(model, base_dtype):
                 scores = score_tokens(model, batch).on_host()
             loss += scores.nll.double().sum().item()
             hits += int((scores.hit & scores.counted).sum())

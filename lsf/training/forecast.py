@@ -78,6 +78,8 @@ def _offer(
 def expected(loaded: LoadedModel, material: Material, spec: RunSpec, check: Callable[[], None]) -> Predicted:
     """Return what a run is expected to cost, for its result: what its plan tells where no trial can be made.
 
+    One example is passed; the whole batch only where memory may not suffice for it, so seconds are mostly unknown.
+
     Args:
         loaded: the model the spec names.
         material: rows of the run.
@@ -88,7 +90,7 @@ def expected(loaded: LoadedModel, material: Material, spec: RunSpec, check: Call
         return spec.plan.predicted
     try:
         with kept_random_state():
-            return Trial(loaded, material, spec, _free_now(loaded), check).forecast().predicted
+            return Trial(loaded, material, spec, _free_now(loaded), check).forecast(whole=False).predicted
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RunError) or not is_out_of_memory(error):
             raise

@@ -9,10 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from lsf.measure.batches import rows_at_once
+from lsf.data.encode import EncodedExample
+from lsf.data.task import Example
 from lsf.measure.offload import input_device
 from lsf.training.batches import autocasting
-from lsf.training.evaluation import do_nothing, generate
+from lsf.training.evaluation import do_nothing, evaluate, generate
+from lsf.training.prefix import Prefix
 
 N_SEQUENCES = 64
 """Texts sampled from the base model."""
@@ -30,6 +32,14 @@ class GeneralText:
     """Token ids, filled up after the end."""
     lengths: Int[Tensor, " texts"]
     """Tokens of each that count, end-of-text included."""
+
+    @property
+    def rows(self) -> tuple[EncodedExample, ...]:
+        """The texts as examples whose completion is all but the first token."""
+        return tuple(
+            EncodedExample(tuple(ids[:length]), 1, length - 1, Example("", ""))
+            for ids, length in zip(self.ids.tolist(), self.lengths.tolist(), strict=True)
+        )
 
 
 class Drawn(LogitsProcessor):
@@ -85,9 +95,12 @@ def sample_general_text(
     return GeneralText(ids, lengths)
 
 
-@torch.no_grad()
 def general_loss(
-    model: Any, text: GeneralText, base_dtype: str = "float32", check: Callable[[], None] = do_nothing
+    model: Any,
+    text: GeneralText,
+    base_dtype: str = "float32",
+    check: Callable[[], None] = do_nothing,
+    prefix: Prefix | None = None,
 ) -> float:
     """Return a model's mean negative log-likelihood per token (nats) on the base model's text, its first tokens given.
 
@@ -98,15 +111,8 @@ def general_loss(
         text: from `sample_general_text`.
         base_dtype: bfloat16 is read under autocast.
         check: called before each batch; may raise to end the reading.
+        prefix: serves the model's frozen prefix on `text.rows`; None computes it.
     """
-    device, n_tokens = input_device(model), text.ids.shape[1]
-    counted = torch.arange(n_tokens) < text.lengths[:, None]
-    total, rows = 0.0, rows_at_once(n_tokens * model.config.get_text_config().vocab_size, BATCH_SIZE)
-    for some in torch.arange(len(text.ids)).split(rows):
-        check()
-        ids, mask = text.ids[some].to(device), counted[some].long().to(device)
-        with autocasting(model, base_dtype):
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, :-1].float()
-        nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none").cpu()
-        total += nll[counted[some, 1:]].double().sum().item()
-    return total / int(counted[:, 1:].sum())
+    loss = evaluate(model, text.rows, BATCH_SIZE, base_dtype, check, prefix).loss
+    assert loss is not None
+    return loss

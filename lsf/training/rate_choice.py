@@ -25,7 +25,7 @@ SEARCHES = "searched-rates"
 FREE = (
     "plan", "role", "seed", "learning_rate", "model", "data", "prompt_template", "completion_template", "keep",
     "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to",
-    "eval_every", "dtype", "device",
+    "eval_every", "dtype", "device", "proof", "latency", "threads",
 )  # fmt: skip
 """Fields of a spec that runs of one group may differ in; model and data are known better by their hashes."""
 

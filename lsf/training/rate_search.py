@@ -15,6 +15,7 @@ from lsf.errors import BadInputError, DataError, RunError
 from lsf.jobs.result import SearchTrial
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
+from lsf.measure.quantised import n_values
 from lsf.reporting import Reporter
 from lsf.training.batches import autocasting, collate, score_tokens
 from lsf.training.caching import blocks_of
@@ -158,7 +159,7 @@ class _Trials:
         info, spec = self.loaded.info, self.spec
         tokens = sum(len(row.ids) for row in self.material.train) / len(self.material.train)
         params = [
-            sum(value.numel() for value in block.parameters()) for block in blocks_of(self.loaded.model, self.loaded)
+            sum(n_values(value) for value in block.parameters()) for block in blocks_of(self.loaded.model, self.loaded)
         ]
         head, attention = 2.0 * info.width * info.vocab_size, 2.0 * info.width * tokens
         trainable = METHODS[spec.method].count(self.loaded, spec.plan, options_of(spec.method, spec.options))

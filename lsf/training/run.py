@@ -1,6 +1,6 @@
 """One run from start to end: search, before, tune, after, proof, weights, result.json."""
 
-import time
+import shutil
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,8 +13,9 @@ from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import RunError, RunPausedError
 from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
-from lsf.jobs.holding import Ending, finish, holding
-from lsf.jobs.result import RunResult, RunState
+from lsf.jobs.holding import WEIGHTS, Ending, finish, holding
+from lsf.jobs.phases import Stopwatch, phase
+from lsf.jobs.result import Metrics, RunResult, RunState
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.identity import weights_hash
@@ -22,7 +23,7 @@ from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter, Silent
 from lsf.training.artefacts import save_weights
 from lsf.training.attempts import Attempt, Ground, fit_within_memory
-from lsf.training.base import answers_of, measure, measure_base
+from lsf.training.base import BaseReading, measure_base, measured_after
 from lsf.training.catalogue import options_of
 from lsf.training.fitting import FitSettings
 from lsf.training.flooring import floor_on, refuse_without_readings
@@ -35,9 +36,11 @@ from lsf.training.memory import PeakMemory, explained_memory, free_memory
 from lsf.training.methods import METHODS, scene_of
 from lsf.training.optimizers import check_optimizer
 from lsf.training.own_rate import spec_rate
-from lsf.training.proof import fingerprint, prove
+from lsf.training.proof import prove
 from lsf.training.rate_choice import choose_rate, resumed_choice
 from lsf.training.rate_search import find_rate
+from lsf.training.reading_plan import watched
+from lsf.training.threads import computing_on
 
 
 class _StoppedEarly(Exception):
@@ -66,8 +69,9 @@ def tune(
         spec: what is asked.
         folder: made by `lsf.jobs.runs.create_run`.
         report: gets progress, each logged row as partial result, and says whether to stop. `keep` ends the training
-            after the step it is in, measures and saves; `discard` ends at once and leaves neither weights nor metrics
-            after. Both end in the state `cancelled`. `pause` writes a checkpoint and leaves the run `interrupted`.
+            after the step it is in and saves; its test is left to `lsf.training.finishing.measure_kept`. `discard` ends
+            at once and leaves neither weights nor metrics after. Both end in the state `cancelled`. `pause` writes a
+            checkpoint and leaves the run `interrupted`.
         shared: the run folder whose checkpoints are used, where several processes carry out one run together and
             `folder` is this one's own (lsf.training.processes); None: `folder`.
 
@@ -88,7 +92,13 @@ def tune(
         )
     check_optimizer(spec.optimizer)
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)
-    with holding(folder) as ending, explained_memory(loaded, spec):
+    with (
+        holding(folder) as ending,
+        explained_memory(loaded, spec),
+        computing_on(spec.threads) as threads,
+        Stopwatch().running() as stopwatch,
+    ):
+        ending.add(threads=threads)
         try:
             result = work.carry_out(ending)
         except _StoppedEarly:
@@ -96,9 +106,13 @@ def tune(
                 raise RunPausedError("Stopped before it went on; it can be resumed.") from None
             steps = ending.known.steps
             reason = f"Stopped after {steps} of {work.steps} steps and discarded." if steps else "Stopped at its start."
-            result = replace(ending.known, state=RunState.CANCELLED, reason=reason, after=None)
+            shutil.rmtree(folder / WEIGHTS, ignore_errors=True)
+            result = replace(ending.known, state=RunState.CANCELLED, reason=reason, after=None, stored_bytes=None)
         finally:
             free_memory()
+            seconds = stopwatch.seconds
+            ending.add(total_seconds=sum(seconds.values()), phases=seconds)
+        result = replace(result, total_seconds=ending.known.total_seconds, phases=ending.known.phases)
         finish(folder, result)
     if result.state is RunState.SUCCEEDED or not result.kept:
         drop_checkpoints(folder)
@@ -113,7 +127,6 @@ class _Tuning:
     ) -> None:
         self.loaded, self.task, self.spec, self.folder, self.report = loaded, task, spec, folder, report
         self.shared = shared
-        self.started = time.perf_counter()
         self.steps = spec.steps
 
     def carry_out(self, ending: Ending) -> RunResult:
@@ -130,47 +143,52 @@ class _Tuning:
             environment={**environment(gpu), "device": loaded.info.device, "dtype": loaded.info.dtype},
         )
         planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
-        material = read_material(loaded, self.task, spec)
+        with phase("reading"):
+            material = read_material(loaded, self.task, spec)
         self.steps = material.steps
         ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.given_rate)
         ending.add(n_held_out_dropped=material.n_held_out_dropped, n_straddling=material.n_straddling)
         refuse_without_readings(spec, material)
         self.report.progress(0, self.steps, "measuring the base model")
-        base = measure_base(loaded, material.test, spec.batch_size, self.end_where_asked)
+        with phase("base", whole=True):
+            shown = watched(material.validation)
+            base = measure_base(loaded, material.test, shown, spec.batch_size, self.end_where_asked)
         ending.add(before=base.metrics, floor=floor_on(material, base.metrics, loaded.info.vocab_size))
         self.end_where_asked()
         settings = self.settings(material, base.text, ending)
-        ending.add(predicted=expected(loaded, material, spec, self.end_where_asked))
-        with PeakMemory(loaded.device) as peak:
-            attempt = fit_within_memory(self.ground(material, settings, ending))
+        with phase("forecast", whole=True):
+            ending.add(predicted=expected(loaded, material, spec, self.end_where_asked))
+        with PeakMemory(loaded.device) as peak, phase("preparing"):
+            attempt = fit_within_memory(self.ground(material, settings, base.validation, ending))
         self.note(ending, attempt, peak)
         model, done = attempt.model, attempt.done
         if done.stopped == "pause":
             raise RunPausedError(f"Paused after {done.steps} of {self.steps} steps; it can be resumed.")
-        asked = done.stopped not in (None, "enough")
         if done.stopped == "discard" or not done.steps:
             raise _StoppedEarly
-        self.report.progress(self.steps, self.steps, "measuring the tuned model")
-        after = measure(model, loaded.info.dtype, material.test, spec.batch_size, base.text, self.end_where_left)
-        answers = answers_of(model, loaded, material.test)
-        samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
-        proof = prove(attempt.start, fingerprint(model), done.trainable_params, planned)
-        ending.add(after=after, samples=samples, proof=proof)
-        ending.add(stored_bytes=save_weights(model, loaded, spec, self.folder))
-        if (latency := self.latency()) is not None:
+        with phase("proof"):
+            proof = prove(attempt.start, model, done.written, done.trainable_params, planned)
+        with phase("saving"):
+            ending.add(proof=proof, samples=base.samples, stored_bytes=save_weights(model, loaded, spec, self.folder))
+        if done.stopped not in (None, "enough"):
+            reason = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
+            return replace(ending.known, state=RunState.CANCELLED, reason=reason)
+        self.measure(model, material, base, ending)
+        if spec.latency == "on" and (latency := self.latency()) is not None:
             ending.add(latency_ratio=latency.ratio, latency_low=latency.low, latency_high=latency.high)
-        stopped = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
-        return replace(
-            ending.known,
-            state=RunState.CANCELLED if asked else RunState.SUCCEEDED,
-            reason=stopped if asked else None,
-            total_seconds=time.perf_counter() - self.started,
-        )
+        return replace(ending.known, state=RunState.SUCCEEDED)
+
+    def measure(self, model: Any, material: Material, base: BaseReading, ending: Ending) -> None:
+        """Note how the tuned model does on test rows and general text."""
+        loaded, spec, check = self.loaded, self.spec, self.end_where_left
+        self.report.progress(self.steps, self.steps, "measuring the tuned model")
+        ending.add(**measured_after(loaded, model, spec, material, base, check))
 
     def latency(self) -> TimeRatio | None:
         """Return the latency of what was saved; None where memory does not suffice to load it beside the run."""
         try:
-            return latency_ratio(self.folder, self.loaded)
+            with phase("latency"):
+                return latency_ratio(self.folder, self.loaded)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -196,14 +214,15 @@ class _Tuning:
         else:
             place, told, check = self.folder / CHECKPOINTS, self.report, self.end_where_asked
             search = partial(find_rate, self.loaded, spec, material, settings, text, place, told, check)
-            choice = choose_rate(self.loaded, spec, ending, self.shared, search)
+            with phase("search", whole=True):
+                choice = choose_rate(self.loaded, spec, ending, self.shared, search)
         ending.add(**choice.told())
         return replace(settings, learning_rate=choice.learning_rate)
 
-    def ground(self, material: Material, settings: FitSettings, ending: Ending) -> Ground:
+    def ground(self, material: Material, settings: FitSettings, base: Metrics, ending: Ending) -> Ground:
         """Return what every attempt at the fit starts from."""
         loaded, spec, dtype = self.loaded, self.spec, self.loaded.info.dtype
-        log = Logbook(spec, self.folder, material, dtype, ending, self.report, self.end_where_discarded)
+        log = Logbook(loaded, spec, self.folder, material, base, ending, self.report, self.end_where_discarded)
         scene = scene_of(spec, material.train, dtype, self.folder / CHECKPOINTS, self.stop, self.end_where_asked)
         known = ending.known
         about = {
@@ -230,7 +249,6 @@ class _Tuning:
             step_seconds_median=median(done.step_seconds) if done.step_seconds else None,
             peak_memory_bytes=peak.bytes,
             peak_memory_source=peak.source,
-            total_seconds=time.perf_counter() - self.started,
             cache=attempt.caching.told(),
             micro_batch=attempt.micro_batch,
             distance_fell=done.distance_fell,

@@ -1,6 +1,7 @@
 """transformers' Trainer with our loss, our order of data and our checkpoints; everything else is its own."""
 
 import math
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lsf.errors import BadInputError, RunError
 from lsf.jobs.checkpoints import TUNED, Keeper
+from lsf.jobs.phases import phase
 from lsf.training.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
 from lsf.training.optimizers import OPTIMIZERS
 from lsf.training.prefix import Prefix
@@ -118,8 +120,14 @@ class CompletionTrainer(Trainer):
         """Write a checkpoint of the tuned values only, through the run's keeper."""
         if self._keeper is None:
             return
+        begun = time.perf_counter()
+        with phase("checkpoints"):
+            self._keep(self._keeper, model)
+        self._keeper.took(time.perf_counter() - begun)
+
+    def _keep(self, keeper: Keeper, model: Any) -> None:
         progress = self._watcher.progress()
-        unfinished = self._keeper.unfinished(progress.step)
+        unfinished = keeper.unfinished(progress.step)
         tuned = self._tuned_values(model)
         if self.args.world_size > 1:  # every process has files of its own in it, and the first one closes it
             unfinished.mkdir(parents=True, exist_ok=True)
@@ -127,7 +135,7 @@ class CompletionTrainer(Trainer):
             self._save_rng_state(str(unfinished))
             self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            self._keeper.keep(progress, lambda place: self._write(place, tuned))
+            keeper.keep(progress, lambda place: self._write(place, tuned))
         self.accelerator.wait_for_everyone()
 
     def _write(self, place: Path, tuned: dict[str, torch.Tensor]) -> None:

@@ -26,6 +26,8 @@ from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
 from lsf.training.optimizers import EMBEDDING_BYTES, OPTIMIZERS, Optimizer
 
+AMPLE = 0.25
+"""Share of the free memory below which a run is not tried further than one example: it fits in any case."""
 BATCHES_LOOKED_AT = 200
 """The first so many batches tell how long the median one is."""
 
@@ -78,12 +80,16 @@ class Trial:
         self.cache, _, self.depth = decide(loaded, spec.plan, material.train, spec.cache, visits)
         self.often_cached = self.depth > 0 and visits >= 2 * len(material.train)
 
-    def forecast(self) -> Forecast:
-        """Try it as far as there is room; all that was taken is given back."""
+    def forecast(self, whole: bool = True) -> Forecast:
+        """Try it as far as there is room; all that was taken is given back.
+
+        Args:
+            whole: whether to time a batch of the longest examples even where one of them shows that memory is ample.
+        """
         passes, unfit = _Passes(), not self._has_room_for(self._parts(_Passes()).known)
         if not unfit:
             try:
-                passes = self._passes()
+                passes = self._passes(whole)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -116,7 +122,7 @@ class Trial:
     def _has_room_for(self, count: int) -> bool:
         return self.free is None or count <= RUN_SHARE * self.free
 
-    def _passes(self) -> _Passes:
+    def _passes(self, whole: bool) -> _Passes:
         loaded, spec = self.loaded, self.spec
         longest = sorted(self.material.train, key=lambda row: -len(row.ids))
         rows = list(islice(cycle(longest), self.micro))  # batches are full, also where the data is smaller than one
@@ -128,14 +134,17 @@ class Trial:
             one = self._activations(model, rows[:1])
             scaled = _Passes(own, kept, max(stepping, one * len(rows)), None, dense)
             self.check()
-            if not self._has_room_for(self._parts(scaled).known):
+            needed = self._parts(scaled).known
+            ample = self.free is not None and needed <= AMPLE * self.free
+            if not self._has_room_for(needed) or (ample and not whole):
                 return scaled
-            whole = self._activations(model, rows) if len(rows) > 1 else one
+            at_once = self._activations(model, rows) if len(rows) > 1 else one
             self.check()
             timed = time_pass(model, loaded, rows, self.depth if self.often_cached else 0)
         share = self._median_tokens() / (len(rows) * len(rows[0].ids))
         repeats = spec.batch_size // self.micro
-        return _Passes(own, kept, max(stepping, whole), (timed.seconds - timed.prefix_seconds) * repeats * share, dense)
+        seconds = (timed.seconds - timed.prefix_seconds) * repeats * share
+        return _Passes(own, kept, max(stepping, at_once), seconds, dense)
 
     def _activations(self, model: Any, rows: Any) -> int:
         """Return the peak of a pass above weights and gradients: the gradients of earlier micro-batches stay."""

@@ -19,7 +19,7 @@ from lsf.ui.work import Foreseen, Source, forecast_work
 
 WITHOUT_EFFECT = (
     "role", "learning_rate", "weight_decay", "warmup_steps", "checkpoint_steps", "checkpoint_seconds", "report_to",
-    "eval_every", "eval_limit", "seed", "reweight_tau",
+    "eval_every", "eval_limit", "seed", "reweight_tau", "proof", "latency", "threads",
 )  # fmt: skip
 """Settings that change nothing about what a run needs."""
 WHOLE = "full fine-tuning"

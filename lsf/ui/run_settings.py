@@ -20,7 +20,10 @@ LEARNING = (
     "eval_limit",
 )  # fmt: skip
 """Settings that change what is learned, or how it is read."""
-COST = ("cache", "micro_batch", "activation_checkpointing", "checkpoint_seconds", "checkpoint_steps")
+COST = (
+    "cache", "micro_batch", "activation_checkpointing", "checkpoint_seconds", "checkpoint_steps", "proof", "latency",
+    "threads",
+)  # fmt: skip
 """Settings that change what a run costs and how little of it can be lost, and nothing else."""
 WIDTH = 178
 """Pixels of a number's widget."""

@@ -46,7 +46,7 @@ def test_the_rate_falls_with_width_and_rises_where_fewer_blocks_are_tuned() -> N
 
 
 def test_on_the_real_model_the_defaults_lie_where_its_first_runs_were_good() -> None:
-    # TREC on SmolLM2-135M (issue 18): the whole model is best near 5e-4, wrecked at 3e-3; single blocks are good at 1e-3
+    # TREC on SmolLM2-135M (issue 18): the whole model is best near 5e-4, wrecked at 3e-3; single blocks good at 1e-3
     whole, quarter, block = (default_rate("full", Tuned(576, 134_515_008, share)) for share in (1.0, 8 / 30, 1 / 30))
     assert 3e-4 <= whole <= 7e-4 < quarter < block <= 2e-3
 
