@@ -52,7 +52,7 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=$rate)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -91,15 +91,16 @@ if __name__ == "__main__":
 ''')
 
 
-def training_script(model: str, label: str, patterns: list[str], file: str = "tune.py") -> str:
+def training_script(model: str, label: str, patterns: list[str], rate: float, file: str = "tune.py") -> str:
     """Return the script.
 
     Args:
         model: folder or Hugging Face id.
         label: of the plan, for its first line.
         patterns: regular expressions of the tuned tensors' names.
+        rate: AdamW's peak rate where the script is given none.
         file: what it will be called, for its first lines.
     """
     listed = "\n".join(f"    {pattern!r}," for pattern in patterns)
     words = model.replace("\\", "/").replace('"', "'")
-    return _SCRIPT.substitute(label=label, model=repr(model), model_words=words, patterns=listed, file=file)
+    return _SCRIPT.substitute(label=label, model=repr(model), model_words=words, patterns=listed, file=file, rate=rate)

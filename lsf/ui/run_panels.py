@@ -102,7 +102,7 @@ def _result_row(run: Run, view: JobView | None) -> dict[str, object]:
         "run": label(run),
         "state": str(run.state),
         "steps": result.steps if result is not None else view.done if view is not None else None,
-        "rate": result.learning_rate if result is not None else run.spec.learning_rate if run.spec else None,
+        "rate": result.learning_rate if result is not None else run.spec.given_rate if run.spec else None,
         "time": None if seconds is None else duration(seconds),
         "test before": before.exact_match if before is not None else None,
         "test after": after.exact_match if after is not None else None,

@@ -113,7 +113,7 @@ def test_an_unknown_target_and_a_broken_plan_are_one_sentence(tiny, tmp_path, ca
 
 
 def test_the_script_reads_rows_as_the_product_does(tmp_path):
-    code = training_script("none", "block 1", ["x"])
+    code = training_script("none", "block 1", ["x"], 1e-3)
     module = types.ModuleType("script")
     exec(compile(code, "tune.py", "exec"), module.__dict__)
     rows = [{"prompt": "the cat", "completion": " sat on"}, {"prompt": "the", "completion": " mat</s>"}]

@@ -14,9 +14,9 @@ from lsf.cli import main
 from lsf.data.sources import load_task
 from lsf.errors import BadInputError
 from lsf.jobs.result import load_result
+from lsf.jobs.spec import METHODS_OWN
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import load_model
-from lsf.training.catalogue import CATALOGUE
 from lsf.training.dry_step import Held
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.footprint import RUN_SHARE
@@ -106,7 +106,7 @@ def test_a_forecast_changes_nothing_and_leaves_the_random_state_alone(loaded, ta
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "full"])
 def test_every_method_has_a_forecast_of_what_its_optimizer_holds(gpt2, task, spec, method):
     options = {"d": 50} if method in ("did", "said") else {}
-    asked = replace(spec, method=method, options=options, learning_rate=CATALOGUE[method].learning_rate)
+    asked = replace(spec, method=method, options=options, learning_rate=METHODS_OWN)
     found = foresee(gpt2, task, asked, ROOMY)
     assert found.fits
     assert 0 < found.trainable_params < foresee(gpt2, task, spec, ROOMY).trainable_params
