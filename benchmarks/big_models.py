@@ -105,7 +105,7 @@ def tuning_rows(loaded: LoadedModel, what: str, method: str, plan: Plan) -> list
         spec = RunSpec(
             plan.model, "texts", plan, method=method, steps=100, batch_size=ROWS, micro_batch=micro, cache="off"
         )
-        material = Material(rows_of(ROWS), (), (), 0, 0, 100)
+        material = Material(rows_of(ROWS), (), (), n_dropped=0, n_held_out_dropped=0, n_straddling=0, steps=100)
         found[micro] = Trial(loaded, material, spec, None, lambda: None).counted()
     scene = Scene(_options(method), rows_of(ROWS), base_dtype=loaded.info.dtype)
     model = METHODS[method].prepare(loaded, plan, scene)
@@ -132,7 +132,7 @@ def _row(
     loaded: LoadedModel, what: str, base: str, optimizer: str, weights: int, parts: Row, peak: int, least: int
 ) -> Row:
     return {
-        "model": loaded.info.name, "what": what, "base": base, "optimizer": optimizer, "weights": weights,
+        "model": loaded.info.name, "what": what, "base": base, "by": optimizer, "weights": weights,
         **parts, "total": weights + peak, "total_one": weights + least,
         "fits": [_fits(card, weights, peak, least) for card in CARDS],
     }  # fmt: skip
@@ -171,7 +171,7 @@ def table(rows: list[Row]) -> str:
     lines.append(["---"] * len(lines[0]))
     for row in rows:
         told = [row["model"], *([] if analysis else [row["what"]]), row["base"]]
-        told += [] if analysis else [row["optimizer"]]
+        told += [] if analysis else [row["by"]]
         lines.append([*told, *(f"{row[part] / 1e9:.2f}" for part in words), *row["fits"]])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -8,7 +8,7 @@ import torch
 
 from lsf.analysis.settings import AnalysisSettings
 from lsf.data.encode import EncodedExample
-from lsf.measure.batches import Batch, make_batches
+from lsf.measure.batches import MOST_LOGITS, Batch, make_batches
 from lsf.measure.gradients import position_losses, trainable_view
 from lsf.measure.loading import LoadedModel
 from lsf.measure.probe import _states_at_positions
@@ -16,8 +16,6 @@ from lsf.measure.quantised import is_packed, n_values
 from lsf.measure.taps import Tap, squared_norms, taps
 from lsf.training.dry_step import Held
 
-MOST_LOGITS = 2**26
-"""Logits of the lens that exist at once, at most, on any device."""
 LOGIT_BYTES = 4 + 4 + 4 + 1
 """Bytes per logit while the lens reads it: as it leaves the head, in float32, its exponential, a comparison."""
 GRAM_BYTES = 3 * 8
@@ -35,7 +33,7 @@ class AnalysisParts:
     copies: int
     """Dequantised copies of weights held in 4 or 8 bits, for the gradient pass."""
     gradients: int
-    """Gradients of all blocks, in the dtype of their weights."""
+    """Gradients of all blocks, in the dtype they are added up in."""
     backward: int
     """The gradient pass over one batch beside that; kernels are read on as many examples as then fit."""
 

@@ -108,7 +108,7 @@ class Trial:
         )  # fmt: skip
 
     def counted(self) -> Parts:
-        """Return the parts by one pass over the longest batch, whatever room there is: also of a model without weights."""
+        """Return the parts by one pass over the longest batch, whatever room there is; weights are not needed."""
         loaded, spec = self.loaded, self.spec
         model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
         kept, stepping = optimizer_bytes(model, OPTIMIZERS[spec.optimizer], loaded.device.type)
