@@ -106,7 +106,7 @@ def tuning_rows(loaded: LoadedModel, what: str, method: str, plan: Plan) -> list
             plan.model, "texts", plan, method=method, steps=100, batch_size=ROWS, micro_batch=micro, cache="off"
         )
         material = Material(rows_of(ROWS), (), (), n_dropped=0, n_held_out_dropped=0, n_straddling=0, steps=100)
-        found[micro] = Trial(loaded, material, spec, None, lambda: None).forecast(timed=False).parts
+        found[micro] = Trial(loaded, material, spec, None, lambda: None).counted()
     scene = Scene(_options(method), rows_of(ROWS), base_dtype=loaded.info.dtype)
     model = METHODS[method].prepare(loaded, plan, scene)
     rows = []

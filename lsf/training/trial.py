@@ -1,7 +1,7 @@
 """One run tried out without a step: what can be counted, and what passes over its longest examples tell."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice
 from statistics import median
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from lsf.analysis.cost import share_of_full
 from lsf.analysis.plan import Plan
 from lsf.analysis.result import ModelInfo
+from lsf.data.encode import EncodedExample
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
@@ -80,17 +81,16 @@ class Trial:
         self.cache, _, self.depth = decide(loaded, spec.plan, material.train, spec.cache, visits)
         self.often_cached = self.depth > 0 and visits >= 2 * len(material.train)
 
-    def forecast(self, whole: bool = True, timed: bool = True) -> Forecast:
+    def forecast(self, whole: bool = True) -> Forecast:
         """Try it as far as there is room; all that was taken is given back.
 
         Args:
-            whole: whether to pass a batch of the longest examples even where one of them shows that memory is ample.
-            timed: whether one more pass is timed.
+            whole: whether to time a batch of the longest examples even where one of them shows that memory is ample.
         """
         passes, unfit = _Passes(), not self._has_room_for(self._parts(_Passes()).known)
         if not unfit:
             try:
-                passes = self._passes(whole, timed)
+                passes = self._passes(whole)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -106,6 +106,20 @@ class Trial:
             self.spec, device, self.trainable, self._flops_ratio(passes.dense), parts, passes.seconds, self.free, fits,
             sentence,
         )  # fmt: skip
+
+    def counted(self) -> Parts:
+        """Return the parts by one pass over the longest batch, whatever room there is; weights are not needed."""
+        loaded, spec = self.loaded, self.spec
+        model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
+        kept, stepping = optimizer_bytes(model, OPTIMIZERS[spec.optimizer], loaded.device.type)
+        with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
+            peak = self._activations(model, self._longest())
+        return self._parts(_Passes(_own_bytes(model, loaded), kept, max(stepping, peak)))
+
+    def _longest(self) -> list[EncodedExample]:
+        """Return the longest micro-batch: batches are full, also where the data is smaller than one."""
+        longest = sorted(self.material.train, key=lambda row: -len(row.ids))
+        return list(islice(cycle(longest), self.micro))
 
     def _parts(self, passes: _Passes) -> Parts:
         cached = self.cache == "memory" and self.loaded.device.type != "cuda"  # kept in main memory
@@ -123,34 +137,28 @@ class Trial:
     def _has_room_for(self, count: int) -> bool:
         return self.free is None or count <= RUN_SHARE * self.free
 
-    def _passes(self, whole: bool, timed: bool) -> _Passes:
+    def _passes(self, whole: bool) -> _Passes:
         loaded, spec = self.loaded, self.spec
-        longest = sorted(self.material.train, key=lambda row: -len(row.ids))
-        rows = list(islice(cycle(longest), self.micro))  # batches are full, also where the data is smaller than one
+        rows = self._longest()
         self.check()
         model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
         own, dense = _own_bytes(model, loaded), _whole_gradients(model, loaded, spec)
         kept, stepping = optimizer_bytes(model, OPTIMIZERS[spec.optimizer], loaded.device.type)
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
-            if self.free is not None and len(rows) > 1:
-                one = self._activations(model, rows[:1])
-                found = _Passes(own, kept, max(stepping, one * len(rows)), None, dense)
-                self.check()
-                if self._is_decided(found, whole):
-                    return found
-            found = _Passes(own, kept, max(stepping, self._activations(model, rows)), None, dense)
+            one = self._activations(model, rows[:1])
+            scaled = _Passes(own, kept, max(stepping, one * len(rows)), None, dense)
             self.check()
-            if not timed or (len(rows) == 1 and self._is_decided(found, whole)):
-                return found
-            clock = time_pass(model, loaded, rows, self.depth if self.often_cached else 0)
+            needed = self._parts(scaled).known
+            ample = self.free is not None and needed <= AMPLE * self.free
+            if not self._has_room_for(needed) or (ample and not whole):
+                return scaled
+            at_once = self._activations(model, rows) if len(rows) > 1 else one
+            self.check()
+            timed = time_pass(model, loaded, rows, self.depth if self.often_cached else 0)
         share = self._median_tokens() / (len(rows) * len(rows[0].ids))
         repeats = spec.batch_size // self.micro
-        return replace(found, seconds=(clock.seconds - clock.prefix_seconds) * repeats * share)
-
-    def _is_decided(self, found: _Passes, whole: bool) -> bool:
-        """Say whether one example showed enough: there is no room, or so much that a whole batch need not be passed."""
-        needed = self._parts(found).known
-        return not self._has_room_for(needed) or (not whole and self.free is not None and needed <= AMPLE * self.free)
+        seconds = (timed.seconds - timed.prefix_seconds) * repeats * share
+        return _Passes(own, kept, max(stepping, at_once), seconds, dense)
 
     def _activations(self, model: Any, rows: Any) -> int:
         """Return the peak of a pass above weights and gradients: the gradients of earlier micro-batches stay."""
@@ -192,14 +200,14 @@ class Trial:
             ],
             head=2.0 * info.width * info.vocab_size,
             attention=2.0 * info.width * sum(lengths) / len(lengths),
-            lowest=lowest_block(plan, info),
+            lowest=_lowest(plan, info),
             gradients=2.0 * self.trainable if not dense else None,
             tuned=plan.blocks,
             tuned_head=plan.head,
         )
 
 
-def lowest_block(plan: Plan, info: ModelInfo) -> int:
+def _lowest(plan: Plan, info: ModelInfo) -> int:
     """Return the lowest block that a backward pass reaches; L where it reaches none."""
     reached = plan.blocks or plan.embedding or plan.modules or (plan.head and info.tied_head)
     return prefix_depth(plan, info.tied_head) if reached else info.n_blocks
