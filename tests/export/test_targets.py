@@ -23,8 +23,7 @@ from lsf.export.script import training_script
 from lsf.export.skeleton import load_skeleton
 from lsf.export.targets import EXPORTS
 from tests.measure.test_families import ROWS
-from tests.tiny import save_tiny
-from tests.tiny import tiny_tokenizer
+from tests.tiny import save_tiny, tiny_tokenizer
 
 FAMILIES = ["llama", "gpt2", "gpt_neox", "opt", "bloom", "gemma3"]
 
