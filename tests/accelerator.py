@@ -43,6 +43,7 @@ WEIGHTS = {
     "lsf/training/artefacts.py": "what a run saves",
     "lsf/training/trainer.py": "checkpoints",
     "lsf/training/methods/masks.py": "masks kept in the run folder",
+    "lsf/training/methods/hiwi.py": "a matrix, whose decomposition gives the same start on every device",
     "lsf/measure/semantics.py": "the head, for its Gram matrix and its bases in float64",
     "lsf/measure/spectra.py": "matrices, for their singular values",
 }
