@@ -8,6 +8,7 @@ import streamlit as st
 
 from lsf.figures.picture import Picture
 from lsf.jobs.job import JobState, JobView
+from lsf.pace import duration, left
 from lsf.ui.downloads import table_csv, table_json
 from lsf.ui.live import live_chart
 
@@ -121,18 +122,6 @@ def download(label: str, data: Callable[[], str | bytes], file_name: str, mime: 
     st.download_button(
         label, data=data, file_name=file_name, mime=mime, key=key, on_click="ignore", icon=":material/download:"
     )
-
-
-def duration(seconds: float) -> str:
-    """Write seconds for people: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 1:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def size(count: float | None) -> str:
