@@ -126,6 +126,8 @@ class RunResult:
     and made the model; not among `seconds`, `steps` and `tokens`."""
     total_seconds: float | None = None
     """Wall seconds of everything the run did."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds of each phase (lsf.jobs.phases.PHASES), adding up to `total_seconds`; empty in results of before."""
     step_seconds_median: float | None = None
     """Median wall seconds of an optimizer step."""
     peak_memory_bytes: int | None = None

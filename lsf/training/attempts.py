@@ -8,6 +8,7 @@ from typing import Any
 
 from lsf.errors import RunError
 from lsf.jobs.checkpoints import Checkpoint, Keeper, latest_checkpoint
+from lsf.jobs.phases import phase
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
@@ -104,7 +105,8 @@ def _attempt(ground: Ground, micro: int) -> Attempt:
     if checkpoint is not None:  # it then found what it had looked for
         seconds = checkpoint.progress.about.get("prepare_seconds", seconds)
     about = {**ground.about, "prepare_seconds": seconds}
-    start = fingerprint(model)
+    with phase("proof"):
+        start = fingerprint(model)
     visits = ground.material.steps * spec.batch_size
     caching = open_caching(loaded, model, spec.plan, rows, spec.cache, visits)
     ground.log.begin(model, None if checkpoint is None else checkpoint.progress.step)

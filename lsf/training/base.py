@@ -6,6 +6,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from lsf.data.encode import EncodedExample
+from lsf.jobs.phases import phase
 from lsf.jobs.result import Metrics, Sample
 from lsf.measure.loading import LoadedModel
 from lsf.training.evaluation import answer, evaluate, spread_out
@@ -66,8 +67,10 @@ def measure(
     check: Callable[[], None],
 ) -> Metrics:
     """Return one model's metrics on test rows and on general text; the same path before and after a run."""
-    metrics = evaluate(model, rows, batch_size, dtype, check) if rows else Metrics()
-    return replace(metrics, general_loss=general_loss(model, text, dtype, check))
+    with phase("test"):
+        metrics = evaluate(model, rows, batch_size, dtype, check) if rows else Metrics()
+    with phase("forgetting"):
+        return replace(metrics, general_loss=general_loss(model, text, dtype, check))
 
 
 def sampled(rows: tuple[EncodedExample, ...]) -> list[EncodedExample]:

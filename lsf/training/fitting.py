@@ -13,6 +13,7 @@ import torch
 
 from lsf.data.encode import EncodedExample
 from lsf.jobs.checkpoints import Checkpoint, Keeper
+from lsf.jobs.phases import phase
 from lsf.reporting import Stop
 from lsf.training.batches import OrderedRows, training_order
 from lsf.training.prefix import Prefix
@@ -91,7 +92,8 @@ def fit(
             trainer = CompletionTrainer(
                 model, settings, data, folder, device.type, keeper, prefix, watcher, reweighting
             )
-            trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
+            with phase("steps"):
+                trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
             optimizer: Any = trainer.optimizer
             held = {id(value): value.numel() for group in optimizer.param_groups for value in group["params"]}
             fallen = reweighting.fallen() if reweighting is not None and watcher.stopped != "discard" else None

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lsf.jobs.holding import Ending
+from lsf.jobs.phases import phase
 from lsf.jobs.runs import append_metrics, take_up
 from lsf.jobs.spec import RunSpec
 from lsf.reporting import Reporter
@@ -69,7 +70,8 @@ class Logbook:
     def _log(self, row: dict[str, Any]) -> None:
         if self._shown and (row["step"] >= self._due or row["step"] == self._steps):
             self._due = (row["step"] // self._every + 1) * self._every
-            read = evaluate(self._model, self._shown, self._spec.batch_size, self._dtype, self._check)
+            with phase("validation"):
+                read = evaluate(self._model, self._shown, self._spec.batch_size, self._dtype, self._check)
             row = {**row, "validation_loss": read.loss, "validation_exact_match": read.exact_match}
         append_metrics(self._folder, row)
         self._report.partial(row)

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lsf.data.encode import EncodedExample
+from lsf.jobs.phases import phase
 from lsf.training.batches import autocasting, collate_numbered, score_tokens
 from lsf.training.states import States
 
@@ -77,8 +78,9 @@ class Prefix:
         wanted = {self._group_of[number] for number in numbers if not self.states.has([number])}
         if self._form is None and not wanted:
             self._run(self._groups[0][:1], keep=False)
-        for place in sorted(wanted):
-            self._run(self._groups[place], keep=True)
+        with phase("prefix"):
+            for place in sorted(wanted):
+                self._run(self._groups[place], keep=True)
 
     @property
     def n_groups(self) -> int:

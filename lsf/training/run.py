@@ -1,6 +1,5 @@
 """One run from start to end: search, before, tune, after, proof, weights, result.json."""
 
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -13,6 +12,7 @@ from lsf.environment import environment
 from lsf.errors import RunError, RunPausedError
 from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
 from lsf.jobs.holding import Ending, finish, holding
+from lsf.jobs.phases import Stopwatch, phase
 from lsf.jobs.result import RunResult, RunState, SearchTrial
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
@@ -81,7 +81,7 @@ def tune(
             f"or remove {CHECKPOINTS}/ to begin it anew."
         )
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)
-    with holding(folder) as ending, explained_memory(loaded, spec):
+    with holding(folder) as ending, explained_memory(loaded, spec), Stopwatch().running() as stopwatch:
         try:
             result = work.carry_out(ending)
         except _StoppedEarly:
@@ -92,6 +92,9 @@ def tune(
             result = replace(ending.known, state=RunState.CANCELLED, reason=reason, after=None)
         finally:
             free_memory()
+            seconds = stopwatch.seconds
+            ending.add(total_seconds=sum(seconds.values()), phases=seconds)
+        result = replace(result, total_seconds=ending.known.total_seconds, phases=ending.known.phases)
         finish(folder, result)
     if result.state is RunState.SUCCEEDED or not result.kept:
         drop_checkpoints(folder)
@@ -106,7 +109,6 @@ class _Tuning:
     ) -> None:
         self.loaded, self.task, self.spec, self.folder, self.report = loaded, task, spec, folder, report
         self.shared = shared
-        self.started = time.perf_counter()
         self.steps = spec.steps
 
     def carry_out(self, ending: Ending) -> RunResult:
@@ -122,17 +124,20 @@ class _Tuning:
             environment={**environment(gpu), "device": loaded.info.device, "dtype": loaded.info.dtype},
         )
         planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
-        material = read_material(loaded, self.task, spec)
+        with phase("reading"):
+            material = read_material(loaded, self.task, spec)
         self.steps = material.steps
         ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.learning_rate)
         ending.add(n_held_out_dropped=material.n_held_out_dropped, n_straddling=material.n_straddling)
         settings = self.settings(material, ending)
         self.report.progress(0, self.steps, "measuring the base model")
-        base = measure_base(loaded, material.test, spec.batch_size, self.end_where_asked)
+        with phase("base", whole=True):
+            base = measure_base(loaded, material.test, spec.batch_size, self.end_where_asked)
         ending.add(before=base.metrics)
         self.end_where_asked()
-        ending.add(predicted=expected(loaded, material, spec, self.end_where_asked))
-        with PeakMemory(loaded.device) as peak:
+        with phase("forecast", whole=True):
+            ending.add(predicted=expected(loaded, material, spec, self.end_where_asked))
+        with PeakMemory(loaded.device) as peak, phase("preparing"):
             attempt = fit_within_memory(self.ground(material, settings, ending))
         self.note(ending, attempt, peak)
         model, done = attempt.model, attempt.done
@@ -142,11 +147,14 @@ class _Tuning:
             raise _StoppedEarly
         self.report.progress(self.steps, self.steps, "measuring the tuned model")
         after = measure(model, loaded.info.dtype, material.test, spec.batch_size, base.text, self.end_where_left)
-        answers = answers_of(model, loaded, material.test)
+        with phase("answers"):
+            answers = answers_of(model, loaded, material.test)
         samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
-        proof = prove(attempt.start, fingerprint(model), done.trainable_params, planned)
+        with phase("proof"):
+            proof = prove(attempt.start, fingerprint(model), done.trainable_params, planned)
         ending.add(after=after, samples=samples, proof=proof)
-        ending.add(stored_bytes=save_weights(model, loaded, spec, self.folder))
+        with phase("saving"):
+            ending.add(stored_bytes=save_weights(model, loaded, spec, self.folder))
         if (latency := self.latency()) is not None:
             ending.add(latency_ratio=latency.ratio, latency_low=latency.low, latency_high=latency.high)
         stopped = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
@@ -154,13 +162,13 @@ class _Tuning:
             ending.known,
             state=RunState.CANCELLED if done.stopped else RunState.SUCCEEDED,
             reason=stopped if done.stopped else None,
-            total_seconds=time.perf_counter() - self.started,
         )
 
     def latency(self) -> TimeRatio | None:
         """Return the latency of what was saved; None where memory does not suffice to load it beside the run."""
         try:
-            return latency_ratio(self.folder, self.loaded)
+            with phase("latency"):
+                return latency_ratio(self.folder, self.loaded)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -188,7 +196,8 @@ class _Tuning:
             ending.add(search_steps=about["search_steps"], search_seconds=about["search_seconds"])
         else:
             place = self.folder / CHECKPOINTS
-            found = find_rate(self.loaded, spec, material, settings, place, self.report, self.end_where_asked)
+            with phase("search", whole=True):
+                found = find_rate(self.loaded, spec, material, settings, place, self.report, self.end_where_asked)
             trials, rate = found.trials, found.learning_rate
             ending.add(search_steps=found.steps, search_seconds=found.seconds)
         ending.add(learning_rate=rate, search=trials)
@@ -222,7 +231,6 @@ class _Tuning:
             step_seconds_median=median(done.step_seconds) if done.step_seconds else None,
             peak_memory_bytes=peak.bytes,
             peak_memory_source=peak.source,
-            total_seconds=time.perf_counter() - self.started,
             cache=attempt.caching.told(),
             micro_batch=attempt.micro_batch,
             distance_fell=done.distance_fell,

@@ -13,6 +13,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lsf.errors import BadInputError, RunError
 from lsf.jobs.checkpoints import TUNED, Keeper
+from lsf.jobs.phases import phase
 from lsf.training.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
 from lsf.training.prefix import Prefix
 from lsf.training.reweighting import Reweighting
@@ -112,8 +113,12 @@ class CompletionTrainer(Trainer):
         """Write a checkpoint of the tuned values only, through the run's keeper."""
         if self._keeper is None:
             return
+        with phase("checkpoints"):
+            self._keep(self._keeper, model)
+
+    def _keep(self, keeper: Keeper, model: Any) -> None:
         progress = self._watcher.progress()
-        unfinished = self._keeper.unfinished(progress.step)
+        unfinished = keeper.unfinished(progress.step)
         tuned = self._tuned_values(model)
         if self.args.world_size > 1:  # every process has files of its own in it, and the first one closes it
             unfinished.mkdir(parents=True, exist_ok=True)
@@ -121,7 +126,7 @@ class CompletionTrainer(Trainer):
             self._save_rng_state(str(unfinished))
             self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            self._keeper.keep(progress, lambda place: self._write(place, tuned))
+            keeper.keep(progress, lambda place: self._write(place, tuned))
         self.accelerator.wait_for_everyone()
 
     def _write(self, place: Path, tuned: dict[str, torch.Tensor]) -> None:

@@ -239,3 +239,9 @@ def test_a_bfloat16_run_starts_from_the_bases_own_numbers(tiny, task, spec, full
     result = tuned(loaded, task, still, folder(still))
     assert result.after.loss == pytest.approx(result.before.loss, rel=5e-3)
     assert result.environment["dtype"] == "bfloat16"
+
+
+def test_the_seconds_of_the_phases_add_up_to_those_of_the_run(loaded, task, spec, folder):
+    result = tuned(loaded, task, spec, folder(spec))
+    assert {"reading", "base", "steps", "validation", "test", "proof", "saving"} <= set(result.phases)
+    assert sum(result.phases.values()) == pytest.approx(result.total_seconds)
