@@ -47,7 +47,7 @@ class Stopwatch:
 
     @property
     def seconds(self) -> dict[str, float]:
-        """Wall seconds of every phase entered so far, in the order of `PHASES`; they add up to those since the start."""
+        """Wall seconds of every phase entered so far, in the order of `PHASES`; together all since the start."""
         now = {**self._seconds, self._phase: self._seconds[self._phase] + self._clock() - self._since}
         return {name: now[name] for name in PHASES if name in now}
 
