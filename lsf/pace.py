@@ -107,9 +107,7 @@ class Pace:
             known = 0.0 if left is None or spent <= 0 else spent / (spent + left)
             fraction = self._furthest = max(self._furthest, known)
         names = tuple(phase.name for phase in self._planned)
-        return Outlook(
-            self._course.phase.name, names, self._message, self._done, self._total, min(1.0, fraction), left
-        )
+        return Outlook(self._course.phase.name, names, self._message, self._done, self._total, min(1.0, fraction), left)
 
     def _begin(self, phase: Phase, now: float) -> None:
         self._course = _Course(phase, now, now)
@@ -156,7 +154,7 @@ class Pace:
 
 
 class Part(Forwarding):
-    """A reporter for one phase of larger work: what is planned inside moves the outer phase by its share of the time."""
+    """A reporter for one phase of larger work: what is planned inside moves that phase by its share of the time."""
 
     def __init__(self, outer: Reporter, clock: Callable[[], float] = time.monotonic) -> None:
         """Report to `outer`, which is in the phase this is all of.

@@ -55,10 +55,8 @@ class Reporter(Protocol):
         ...
 
 
-class Silent:
-    """A reporter nobody listens to, for calls from Python and tests."""
-
-    stop: Stop | None = None
+class Unheard:
+    """What a reporter does that nobody listens to; whether it asks to stop is left to say."""
 
     def plan(self, phases: Sequence[Phase]) -> None:
         """Drop it."""
@@ -71,6 +69,12 @@ class Silent:
 
     def partial(self, value: Any) -> None:
         """Drop it."""
+
+
+class Silent(Unheard):
+    """A reporter nobody listens to, for calls from Python and tests."""
+
+    stop: Stop | None = None
 
 
 class Forwarding:

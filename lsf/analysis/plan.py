@@ -24,6 +24,13 @@ class Predicted:
     takes above the loaded model, activations and prefix cache included, as runs measure it."""
     step_seconds: float | None = None
     """Seconds of one optimizer step, from a dry step on this machine; None without one."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds by phase (lsf.jobs.phases.PHASES) of the whole run, evaluation included; empty where not known."""
+
+    @property
+    def wall_seconds(self) -> float | None:
+        """Wall seconds of the whole run."""
+        return sum(self.phases.values()) if self.phases else None
 
 
 @dataclass(frozen=True)

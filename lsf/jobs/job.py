@@ -57,7 +57,7 @@ class JobView:
     expected_seconds: float | None
     """Wall seconds it was expected to take when it was submitted; None where nobody knew."""
     queue: int | None
-    """Number of the queue it is in: jobs submitted before the last one ended share it; None for a job that gives way."""
+    """Number of the queue it is in, which jobs submitted before the last one ended share; None where it gives way."""
     stopping: bool
     """True once somebody asked it to stop."""
     partial: Any

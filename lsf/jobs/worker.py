@@ -193,7 +193,7 @@ class Worker:
         self._thread.join(timeout)
 
     def _queue_number(self) -> int:
-        """Return the number of the present queue, or of a new one where nothing waits or runs that does not give way."""
+        """Return the number of the present queue, or of a new one where all that waits or runs gives way."""
         if not any(job.view.active and not job.gives_way for job in self._jobs.values()):
             self._n_queues += 1
         return self._n_queues

@@ -58,6 +58,11 @@ def measure_base(
     return readings[key]
 
 
+def is_on_record(loaded: LoadedModel, rows: tuple[EncodedExample, ...], batch_size: int) -> bool:
+    """Say whether the base model's reading of these rows is known already."""
+    return (rows, batch_size) in _READ.get(loaded.model, {})
+
+
 def measure(
     model: Any,
     dtype: str,

@@ -12,6 +12,7 @@ from lsf.jobs.spec import RunSpec
 from lsf.measure.devices import list_devices
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
+from lsf.training.duration import Course
 from lsf.training.evaluation import do_nothing
 from lsf.training.fitting import kept_random_state
 from lsf.training.footprint import Forecast, Offer
@@ -75,24 +76,28 @@ def _offer(
     return None
 
 
-def expected(loaded: LoadedModel, material: Material, spec: RunSpec, check: Callable[[], None]) -> Predicted:
-    """Return what a run is expected to cost, for its result: what its plan tells where no trial can be made.
+def expected(
+    loaded: LoadedModel, material: Material, spec: RunSpec, course: Course, check: Callable[[], None]
+) -> Predicted:
+    """Return what a run is expected to cost, for its result: by counting where no trial can be made.
 
     Args:
         loaded: the model the spec names.
         material: rows of the run.
         spec: what is asked.
+        course: of the run, by counting.
         check: raises where the run is asked to end.
     """
+    counted = replace(spec.plan.predicted, phases=course.seconds)
     if n_processes() > 1:
-        return spec.plan.predicted
+        return counted
     try:
         with kept_random_state():
-            return Trial(loaded, material, spec, _free_now(loaded), check).forecast().predicted
+            return Trial(loaded, material, spec, _free_now(loaded), check, course).forecast().predicted
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RunError) or not is_out_of_memory(error):
             raise
-        return spec.plan.predicted
+        return counted
 
 
 def _free_now(loaded: LoadedModel) -> int | None:

@@ -49,7 +49,7 @@ class Logbook:
         self._every = spec.eval_every or max(1, material.steps // READINGS)
         self._shown = [material.validation[index] for index in spread_out(len(material.validation), LIVE_ROWS)]
         self._model: Any = None
-        self._due = 0
+        self._due = self._begun = 0
 
     def begin(self, model: Any, step: int | None) -> None:
         """Log the reading before the first step, or go on after `step`."""
@@ -59,11 +59,13 @@ class Logbook:
             self._due = 0
             self._log({"step": 0, "loss": None, "learning_rate": None, "tokens": 0, "seconds": 0.0})
         else:
+            self._begun = step
             self._due = (step // self._every + 1) * self._every
 
     def watch(self, row: StepRow) -> None:
         """Take a logged step."""
-        self._report.progress(row.step, self._steps, f"step {row.step} of {self._steps}, loss {row.loss:.3f}")
+        done, left = row.step - self._begun, self._steps - self._begun
+        self._report.progress(done, left, f"step {row.step} of {self._steps}, loss {row.loss:.3f}")
         self._ending.add(steps=row.step, tokens=row.tokens, seconds=row.seconds)
         self._log(asdict(row))
 

@@ -23,6 +23,7 @@ from lsf.training.artefacts import save_weights
 from lsf.training.attempts import Attempt, Ground, fit_within_memory
 from lsf.training.base import answers_of, measure, measure_base
 from lsf.training.catalogue import options_of
+from lsf.training.duration import course_of, phases_of, telling
 from lsf.training.fitting import FitSettings
 from lsf.training.forecast import expected
 from lsf.training.latency import TimeRatio, latency_ratio
@@ -81,7 +82,11 @@ def tune(
             f"or remove {CHECKPOINTS}/ to begin it anew."
         )
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)
-    with holding(folder) as ending, explained_memory(loaded, spec), Stopwatch().running() as stopwatch:
+    with (
+        holding(folder) as ending,
+        explained_memory(loaded, spec),
+        Stopwatch(telling(work.report)).running() as stopwatch,
+    ):
         try:
             result = work.carry_out(ending)
         except _StoppedEarly:
@@ -114,7 +119,6 @@ class _Tuning:
     def carry_out(self, ending: Ending) -> RunResult:
         """Do all of it; `ending` learns each part as soon as it is known."""
         loaded, spec = self.loaded, self.spec
-        self.report.progress(0, None, "reading the data")
         gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
         ending.add(
             predicted=spec.plan.predicted,
@@ -126,17 +130,21 @@ class _Tuning:
         planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
         with phase("reading"):
             material = read_material(loaded, self.task, spec)
+            begun = 0 if (earlier := latest_checkpoint(self.shared)) is None else earlier.progress.step
+            course = course_of(loaded, material, spec, self.end_where_asked, begun)
+        self.report.plan(course.phases)
         self.steps = material.steps
         ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.learning_rate)
         ending.add(n_held_out_dropped=material.n_held_out_dropped, n_straddling=material.n_straddling)
         settings = self.settings(material, ending)
-        self.report.progress(0, self.steps, "measuring the base model")
         with phase("base", whole=True):
             base = measure_base(loaded, material.test, spec.batch_size, self.end_where_asked)
         ending.add(before=base.metrics)
         self.end_where_asked()
         with phase("forecast", whole=True):
-            ending.add(predicted=expected(loaded, material, spec, self.end_where_asked))
+            predicted = expected(loaded, material, spec, course, self.end_where_asked)
+        ending.add(predicted=predicted)
+        self.report.plan(phases_of(predicted.phases, course.work.fill_share))
         with PeakMemory(loaded.device) as peak, phase("preparing"):
             attempt = fit_within_memory(self.ground(material, settings, ending))
         self.note(ending, attempt, peak)
@@ -145,7 +153,6 @@ class _Tuning:
             raise RunPausedError(f"Paused after {done.steps} of {self.steps} steps; it can be resumed.")
         if done.stopped == "discard" or not done.steps:
             raise _StoppedEarly
-        self.report.progress(self.steps, self.steps, "measuring the tuned model")
         after = measure(model, loaded.info.dtype, material.test, spec.batch_size, base.text, self.end_where_left)
         with phase("answers"):
             answers = answers_of(model, loaded, material.test)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice
-from statistics import median
 from typing import Any
 
 import torch
@@ -14,18 +13,15 @@ from lsf.analysis.result import ModelInfo
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
-from lsf.training.batches import training_order
 from lsf.training.caching import blocks_of, decide, expected_bytes, prefix_depth
 from lsf.training.catalogue import CATALOGUE, options_of
 from lsf.training.checkpointing import recomputed
-from lsf.training.dry_step import peak_of_pass, time_pass
+from lsf.training.dry_step import checking, peak_of_pass, time_pass
+from lsf.training.duration import Course, course_of
 from lsf.training.footprint import RUN_SHARE, Forecast, Parts, verdict
 from lsf.training.material import Material
 from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
-
-BATCHES_LOOKED_AT = 200
-"""The first so many batches tell how long the median one is."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +32,8 @@ class _Passes:
     """Bytes of tensors the prepared model does not share."""
     activations: int | None = None
     """Peak bytes of a pass over the longest micro-batch, gradients left out."""
-    seconds: float | None = None
-    """Of a forward and backward pass over it."""
+    course: Course | None = None
+    """What the run goes through, a pass over it timed."""
     dense: bool = True
     """Whether whole weight gradients are computed."""
 
@@ -46,7 +42,13 @@ class Trial:
     """One forecast in the making: counting first, then passes as far as there is room for them."""
 
     def __init__(
-        self, loaded: LoadedModel, material: Material, spec: RunSpec, free: int | None, check: Callable[[], None]
+        self,
+        loaded: LoadedModel,
+        material: Material,
+        spec: RunSpec,
+        free: int | None,
+        check: Callable[[], None],
+        course: Course | None = None,
     ) -> None:
         """Count what can be counted.
 
@@ -55,7 +57,8 @@ class Trial:
             material: rows of the run.
             spec: what is asked.
             free: bytes to plan with; None where they are not known.
-            check: raises where nobody waits for the answer any more.
+            check: raises where nobody waits for the answer any more; called often.
+            course: what the run goes through by counting; None counts it.
 
         Raises:
             BadInputError: the method cannot do what the plan asks, or the cache asked for has no room.
@@ -72,7 +75,7 @@ class Trial:
             self.dense = METHODS["full"].count(loaded, blocks, None)
         visits = material.steps * spec.batch_size
         self.cache, _, self.depth = decide(loaded, spec.plan, material.train, spec.cache, visits)
-        self.often_cached = self.depth > 0 and visits >= 2 * len(material.train)
+        self.course = course_of(loaded, material, spec, check) if course is None else course
 
     def forecast(self) -> Forecast:
         """Try it as far as there is room; all that was taken is given back."""
@@ -91,9 +94,10 @@ class Trial:
         fits, sentence = verdict(parts, self.free, device)
         if unfit and fits is not False:  # the device said so itself
             fits, sentence = False, f"{device} ran out of memory in a trial pass over the longest examples."
+        course = passes.course or self.course
         return Forecast(
-            self.spec, device, self.trainable, self._flops_ratio(passes.dense), parts, passes.seconds, self.free, fits,
-            sentence,
+            self.spec, device, self.trainable, self._flops_ratio(passes.dense), parts, course.step, course.seconds,
+            self.free, fits, sentence,
         )  # fmt: skip
 
     def _parts(self, passes: _Passes) -> Parts:
@@ -118,7 +122,7 @@ class Trial:
         self.check()
         model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
         own, dense = _own_bytes(model, loaded), _whole_gradients(model, loaded, spec)
-        with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
+        with recomputed(model, loaded, spec.plan, spec.activation_checkpointing), checking(model, loaded, self.check):
             one = self._activations(model, rows[:1])
             scaled = _Passes(own, one * len(rows), None, dense)
             self.check()
@@ -126,10 +130,8 @@ class Trial:
                 return scaled
             whole = self._activations(model, rows) if len(rows) > 1 else one
             self.check()
-            timed = time_pass(model, loaded, rows, self.depth if self.often_cached else 0)
-        share = self._median_tokens() / (len(rows) * len(rows[0].ids))
-        repeats = spec.batch_size // self.micro
-        return _Passes(own, whole, (timed.seconds - timed.prefix_seconds) * repeats * share, dense)
+            timed = time_pass(model, loaded, rows, self.depth)
+        return _Passes(own, whole, self.course.timed(rows, timed.seconds - timed.prefix_seconds, dense), dense)
 
     def _activations(self, model: Any, rows: Any) -> int:
         """Return the peak of a pass above weights and gradients: the gradients of earlier micro-batches stay."""
@@ -152,14 +154,6 @@ class Trial:
             known, asked = fields(CATALOGUE[self._tried].options), asdict(self.options)
             options = options_of(self._tried, {one.name: asked[one.name] for one in known if one.name in asked})
         return Scene(options, self.material.train, self.spec.seed, self.spec.batch_size, self.loaded.info.dtype)
-
-    def _median_tokens(self) -> float:
-        """Return the tokens, padding counted, of the median micro-batch."""
-        steps = min(self.material.steps, BATCHES_LOOKED_AT)
-        order = training_order(len(self.material.train), steps * self.spec.batch_size, self.spec.seed)
-        lengths = [len(self.material.train[number].ids) for number in order]
-        starts = range(0, len(lengths), self.micro)
-        return self.micro * median(max(lengths[start : start + self.micro]) for start in starts)
 
     def _flops_ratio(self, dense: bool) -> float:
         info, plan = self.loaded.info, self.spec.plan

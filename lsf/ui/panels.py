@@ -8,7 +8,7 @@ import streamlit as st
 
 from lsf.figures.picture import Picture
 from lsf.jobs.job import JobState, JobView
-from lsf.pace import duration, left
+from lsf.pace import duration
 from lsf.ui.downloads import table_csv, table_json
 from lsf.ui.live import live_chart
 

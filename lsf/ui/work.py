@@ -12,6 +12,7 @@ from lsf.errors import BadInputError, LsfError
 from lsf.jobs.controls import control_spec
 from lsf.jobs.job import Report
 from lsf.jobs.spec import RunSpec
+from lsf.reporting import Forwarding
 from lsf.training.footprint import Forecast
 from lsf.ui.bench import Bench
 
@@ -90,21 +91,15 @@ class Foreseen:
     """What went wrong in finding out, in one sentence; the run itself may still work."""
 
 
-class _Labelled:
+class _Labelled(Forwarding):
     """A reporter that hands on partial analyses together with their request."""
 
     def __init__(self, report: Report, request: Request) -> None:
-        self._report, self._request = report, request
-
-    @property
-    def stop(self) -> Any:
-        return self._report.stop
-
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
-        self._report.progress(done, total, message)
+        super().__init__(report)
+        self._request = request
 
     def partial(self, value: Any) -> None:
-        self._report.partial(Analysed(self._request, value))
+        self.report.partial(Analysed(self._request, value))
 
 
 def analysis_work(bench: Bench, request: Request) -> Callable[[Report], Analysed]:

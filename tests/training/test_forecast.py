@@ -18,6 +18,7 @@ from lsf.measure.identity import weights_hash
 from lsf.measure.loading import load_model
 from lsf.training.catalogue import CATALOGUE
 from lsf.training.dry_step import Held
+from lsf.training.duration import course_of
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.footprint import RUN_SHARE
 from lsf.training.forecast import expected, forecast
@@ -186,7 +187,10 @@ def test_a_device_that_runs_out_in_the_trial_is_told_apart_from_one_that_has_roo
     assert found.fits is False
     assert found.sentence == "cpu ran out of memory in a trial pass over the longest examples."
     material = read_material(loaded, task, spec)
-    assert expected(loaded, material, spec, lambda: None).step_seconds is None
+    course = course_of(loaded, material, spec, lambda: None)
+    counted = expected(loaded, material, spec, course, lambda: None)
+    assert counted.step_seconds is None
+    assert counted.phases["steps"] > 0
 
 
 def test_an_answer_nobody_waits_for_is_given_up(loaded, task, spec):

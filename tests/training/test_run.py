@@ -13,6 +13,7 @@ from lsf.data.encode import encode
 from lsf.data.task import Task
 from lsf.errors import DataError, OutOfMemoryError, PlanError, RunError
 from lsf.jobs.holding import is_held
+from lsf.jobs.phases import PHASES
 from lsf.jobs.result import Metrics, RunState
 from lsf.jobs.runs import load_run, read_metrics
 from lsf.measure.loading import load_model
@@ -179,8 +180,8 @@ def test_a_full_disk_is_a_failed_run_with_its_sentence(loaded, task, full, folde
     place = folder(full)
 
     class Limiter(Stopper):
-        def progress(self, done, total, message=""):
-            if message == "measuring the tuned model":  # the next file this process writes may have 20 kB
+        def phase(self, name):
+            if name == PHASES["test"]:  # the next file this process writes may have 20 kB
                 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
     try:

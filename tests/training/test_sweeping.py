@@ -19,7 +19,7 @@ from lsf.jobs.spec import RunSpec
 from lsf.jobs.sweep import Sweep, SweepSpec, load_sweep
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
-from lsf.reporting import Silent, Stop
+from lsf.reporting import Silent, Stop, Unheard
 from lsf.training.sweep_start import start_sweep
 from lsf.training.sweeping import carry_out_sweep
 from tests.training.conftest import tuned
@@ -64,7 +64,7 @@ def test_a_sweep_measures_every_plan_under_every_seed_and_leaves_the_model_alone
     assert values(swept(loaded, task)) == values(done)
 
 
-class StopAfter:
+class StopAfter(Unheard):
     """Asks to pause once so many cells were handed over."""
 
     def __init__(self, cells: int) -> None:
@@ -74,7 +74,7 @@ class StopAfter:
     def stop(self) -> Stop | None:
         return "pause" if self.seen >= self.cells else None
 
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
         self.told.append(message)
 
     def partial(self, value: Any) -> None:
