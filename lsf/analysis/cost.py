@@ -168,7 +168,7 @@ def predict(analysis: Analysis, blocks: Sequence[int]) -> Predicted:
     return Predicted(
         trainable_params=trainable,
         flops_ratio=training_flops(analysis, blocks) / full_flops(analysis),
-        memory_bytes=training_bytes(analysis, trainable),
+        memory_bytes=training_bytes(analysis, trainable) - training_bytes(analysis, 0),
     )
 
 
@@ -177,5 +177,5 @@ def predict_full(analysis: Analysis) -> Predicted:
     return Predicted(
         trainable_params=analysis.model.n_params,
         flops_ratio=1.0,
-        memory_bytes=training_bytes(analysis, analysis.model.n_params),
+        memory_bytes=training_bytes(analysis, analysis.model.n_params) - training_bytes(analysis, 0),
     )

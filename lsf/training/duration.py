@@ -93,6 +93,11 @@ class Course:
         return run_seconds(self.work, self.speed, self.step)
 
     @property
+    def after_the_first(self) -> dict[str, float]:
+        """The same of a run that follows another on the same data: the base model is on record."""
+        return run_seconds(replace(self.work, written=Load()), self.speed, self.step)
+
+    @property
     def phases(self) -> tuple[Phase, ...]:
         """The phases of the run in their order, for a `Reporter`."""
         return phases_of(self.seconds, self.work.fill_share)

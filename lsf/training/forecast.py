@@ -1,6 +1,6 @@
 """What a run will need before it starts: memory by part, seconds of a step, and what would fit instead."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lsf.analysis.plan import Predicted
@@ -12,7 +12,7 @@ from lsf.jobs.spec import RunSpec
 from lsf.measure.devices import list_devices
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
-from lsf.training.duration import Course
+from lsf.training.duration import Course, course_of
 from lsf.training.evaluation import do_nothing
 from lsf.training.fitting import kept_random_state
 from lsf.training.footprint import Forecast, Offer
@@ -74,6 +74,24 @@ def _offer(
         if found.fits:
             return Offer(spec, ", ".join(words), found)
     return None
+
+
+def seconds_beside(
+    loaded: LoadedModel, task: Task, found: Forecast, specs: Sequence[RunSpec], check: Callable[[], None] = do_nothing
+) -> tuple[float, ...]:
+    """Return the wall seconds of runs that follow a forecast one on the same data, by counting beside it.
+
+    Args:
+        loaded: the model they name.
+        task: the data they name.
+        found: forecast of the first run, which reads the base model for all of them.
+        specs: of the others; their plans, methods and seeds may differ.
+        check: raises where nobody waits for the answer any more.
+    """
+    material = read_material(loaded, task, found.spec)
+    own = sum(course_of(loaded, material, found.spec, check).seconds.values())
+    scale = sum(found.phases.values()) / own
+    return tuple(scale * sum(course_of(loaded, material, spec, check).after_the_first.values()) for spec in specs)
 
 
 def expected(

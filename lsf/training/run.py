@@ -1,5 +1,7 @@
 """One run from start to end: search, before, tune, after, proof, weights, result.json."""
 
+import itertools
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -153,7 +155,8 @@ class _Tuning:
             raise RunPausedError(f"Paused after {done.steps} of {self.steps} steps; it can be resumed.")
         if done.stopped == "discard" or not done.steps:
             raise _StoppedEarly
-        after = measure(model, loaded.info.dtype, material.test, spec.batch_size, base.text, self.end_where_left)
+        counted = self.counting(course.work.test.passes + course.work.general.passes)
+        after = measure(model, loaded.info.dtype, material.test, spec.batch_size, base.text, counted)
         with phase("answers"):
             answers = answers_of(model, loaded, material.test)
         samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
@@ -243,6 +246,16 @@ class _Tuning:
             distance_fell=done.distance_fell,
             resumed_at=attempt.resumed_at,
         )
+
+    def counting(self, passes: int) -> Callable[[], None]:
+        """Return a check between passes that tells how many of them are done."""
+        done = itertools.count()
+
+        def check() -> None:
+            self.end_where_left()
+            self.report.progress(next(done), passes)
+
+        return check
 
     def stop(self) -> Any:
         """Return how the run is asked to stop, if it is."""

@@ -4,12 +4,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
 from lsf.analysis.cost import TUNED_BYTES, share_of_full
 from lsf.analysis.plan import Plan
 from lsf.analysis.result import ModelInfo
+from lsf.data.encode import EncodedExample
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
@@ -23,6 +25,11 @@ from lsf.training.material import Material
 from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
 
+_KEPT: WeakKeyDictionary[Any, dict[object, "_Passes"]] = WeakKeyDictionary()
+"""Base model -> what was tried -> what it told: a run and the forecast shown before it tell the same numbers."""
+KEPT_PASSES = 32
+"""Of one model at most; the oldest are dropped first."""
+
 
 @dataclass(frozen=True)
 class _Passes:
@@ -32,8 +39,8 @@ class _Passes:
     """Bytes of tensors the prepared model does not share."""
     activations: int | None = None
     """Peak bytes of a pass over the longest micro-batch, gradients left out."""
-    course: Course | None = None
-    """What the run goes through, a pass over it timed."""
+    seconds: float | None = None
+    """Of a forward and backward pass over it, above the kept prefix."""
     dense: bool = True
     """Whether whole weight gradients are computed."""
 
@@ -82,7 +89,7 @@ class Trial:
         passes, unfit = _Passes(), not self._has_room_for(self._parts(_Passes()).known)
         if not unfit:
             try:
-                passes = self._passes()
+                passes = self._passes_or_kept()
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -94,7 +101,9 @@ class Trial:
         fits, sentence = verdict(parts, self.free, device)
         if unfit and fits is not False:  # the device said so itself
             fits, sentence = False, f"{device} ran out of memory in a trial pass over the longest examples."
-        course = passes.course or self.course
+        course = self.course
+        if passes.seconds is not None:
+            course = course.timed(self._longest(), passes.seconds, passes.dense)
         return Forecast(
             self.spec, device, self.trainable, self._flops_ratio(passes.dense), parts, course.step, course.seconds,
             self.free, fits, sentence,
@@ -115,10 +124,26 @@ class Trial:
     def _has_room_for(self, count: int) -> bool:
         return self.free is None or count <= RUN_SHARE * self.free
 
-    def _passes(self) -> _Passes:
-        loaded, spec = self.loaded, self.spec
+    def _longest(self) -> list[EncodedExample]:
+        """Return a micro-batch of the longest rows; it is full, also where the data is smaller than one."""
         longest = sorted(self.material.train, key=lambda row: -len(row.ids))
-        rows = list(islice(cycle(longest), self.micro))  # batches are full, also where the data is smaller than one
+        return list(islice(cycle(longest), self.micro))
+
+    def _passes_or_kept(self) -> _Passes:
+        """Return what the passes tell, or told when the same was tried before."""
+        kept, spec, plan = _KEPT.setdefault(self.loaded.model, {}), self.spec, self.spec.plan
+        tuned = plan.blocks, plan.embedding, plan.final_norm, plan.head, plan.modules
+        how = spec.method, repr(self.options), spec.activation_checkpointing, self.micro < spec.batch_size
+        rows = tuple(row.ids for row in self._longest()), tuple(row.n_prompt for row in self._longest())
+        key = (tuned, how, rows, self.depth, torch.get_num_threads())
+        if key not in kept or kept[key].seconds is None:
+            kept[key] = self._passes()
+            for old in list(kept)[:-KEPT_PASSES]:
+                del kept[old]
+        return kept[key]
+
+    def _passes(self) -> _Passes:
+        loaded, spec, rows = self.loaded, self.spec, self._longest()
         self.check()
         model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
         own, dense = _own_bytes(model, loaded), _whole_gradients(model, loaded, spec)
@@ -131,7 +156,7 @@ class Trial:
             whole = self._activations(model, rows) if len(rows) > 1 else one
             self.check()
             timed = time_pass(model, loaded, rows, self.depth)
-        return _Passes(own, whole, self.course.timed(rows, timed.seconds - timed.prefix_seconds, dense), dense)
+        return _Passes(own, whole, timed.seconds - timed.prefix_seconds, dense)
 
     def _activations(self, model: Any, rows: Any) -> int:
         """Return the peak of a pass above weights and gradients: the gradients of earlier micro-batches stay."""

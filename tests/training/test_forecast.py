@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -183,6 +184,7 @@ def test_a_device_that_runs_out_in_the_trial_is_told_apart_from_one_that_has_roo
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("lsf.training.trial.peak_of_pass", exhausted)
+    monkeypatch.setattr("lsf.training.trial._KEPT", WeakKeyDictionary())
     found = foresee(loaded, task, spec, None)
     assert found.fits is False
     assert found.sentence == "cpu ran out of memory in a trial pass over the longest examples."
