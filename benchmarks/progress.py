@@ -10,14 +10,17 @@ import tempfile
 import threading
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 from lsf.analysis.plan import Plan, full_plan, parse_blocks
 from lsf.data.sources import load_task
-from lsf.environment import settle_threads
 from lsf.jobs.job import Report
 from lsf.jobs.runs import create_run
 from lsf.jobs.spec import RunSpec
+from lsf.measure.loading import load_model
+from lsf.training.forecast import forecast
+from lsf.training.run import tune
 
 TENTHS = 10
 """Moments of a run, evenly spread, at which the time left is judged."""
@@ -35,7 +38,6 @@ def main() -> None:
     parser.add_argument("--eval-limit", type=int, default=64, help="held-out rows read at most [default: 64]")
     parser.add_argument("--json", type=Path, help="where a line is added")
     asked = parser.parse_args()
-    settle_threads()
     print(json.dumps(measured(asked, told(asked)), indent=1))
 
 
@@ -55,10 +57,6 @@ def told(asked: argparse.Namespace) -> RunSpec:
 
 def measured(asked: argparse.Namespace, spec: RunSpec) -> dict[str, object]:
     """Return forecast and measurement of one run."""
-    from lsf.measure.loading import load_model
-    from lsf.training.forecast import forecast
-    from lsf.training.run import tune
-
     loaded = load_model(spec.model)
     n_blocks = loaded.info.n_blocks
     plan = (
@@ -90,7 +88,7 @@ def measured(asked: argparse.Namespace, spec: RunSpec) -> dict[str, object]:
         "blocks": asked.blocks, "steps": asked.steps, "forecast_s": round(expected, 1), "wall_s": round(took, 1),
         "forecast_over_wall": round(expected / took, 2), "forecast_took_s": round(asking, 1),
         "phases_forecast_and_measured": phases, "eta_over_left": judged(seen, took),
-        "bar_fell": any(one[2] > two[2] for one, two in zip(seen, seen[1:], strict=False)),
+        "bar_fell": any(one[2] > two[2] for one, two in pairwise(seen)),
     }  # fmt: skip
     if asked.json:
         with asked.json.open("a", encoding="utf-8") as file:

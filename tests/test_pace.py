@@ -28,7 +28,7 @@ def test_a_phase_is_left_by_its_own_pace_once_it_has_run_for_a_bit() -> None:
     found = pace.look(50.0)
     scale = 2.0 ** (20 / (7.5 + 10 + 20))  # the twentieth that ran took twice what was predicted, the reading just that
     assert found.eta_seconds == pytest.approx(4 * 40 + 40 * scale)
-    assert found.fraction == pytest.approx(50 / (50 + found.eta_seconds))
+    assert found.fraction == pytest.approx(50 / (50 + 4 * 40 + 40 * scale))
 
 
 def test_what_is_to_come_is_scaled_by_what_the_phases_before_took() -> None:

@@ -17,13 +17,14 @@ from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, LsfError
 from lsf.measure.batches import MOST_PADDING, Batch, make_batches
-from lsf.measure.gradients import backward_readings
-from lsf.measure.kernels import sampled_kernels
+from lsf.measure.gradients import GRADIENTS, backward_readings
+from lsf.measure.kernels import KERNELS, sampled_kernels
 from lsf.measure.loading import LoadedModel
 from lsf.measure.offload import places_of
+from lsf.measure.outlook import BASES, FORWARD, SHORT_RUNS, analysis_phases
 from lsf.measure.probe import Wanted, stream_readings
 from lsf.measure.semantics import semantic_bases
-from lsf.measure.spectra import block_spectra
+from lsf.measure.spectra import SPECTRA, block_spectra
 from lsf.measure.tokens import TokenText
 from lsf.reporting import Reporter
 
@@ -73,11 +74,13 @@ def analyze(
     sampled = examples_for_sample(batch.examples for batch in batches) if "states" in needs else 0
     builder = _builder(loaded, task, settings, encoding, len(rows), sampled)
     clock = _Clock(started)
+    report.plan(analysis_phases(loaded, batches, needs, len(task.validation)))
     batches = batches[: _forward(loaded, batches, settings, needs, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
     builder.mark_tokens(sum(len(encoding.rows[number].ids) for number in read) / len(read))
     _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
     if "runs" in needs and short_runs is not None and not report.stop:
+        report.phase(SHORT_RUNS)
         builder.record(probe_drop=short_runs(loaded, task, settings, report))
     return builder.result(clock.timing())
 
@@ -130,12 +133,13 @@ def _forward(
     report: Reporter,
 ) -> int:
     """Read batches until they end, the ranking settles or a stop is asked for; return how many were read."""
-    report.progress(0, len(batches), "semantic bases")
+    report.phase(BASES)
     judge = _judge(settings)
     wanted = Wanted(settings.reading, semantic_loss="vocabulary" in needs, states="states" in needs)
     bases = semantic_bases(loaded.anatomy.head_weight)
     if bases.jittered:
         builder.mark_jittered()
+    report.phase(FORWARD)
     readings = stream_readings(loaded.anatomy, bases, batches, wanted)
     shown, examples = time.perf_counter(), 0
     for done, batch in enumerate(batches, 1):
@@ -149,7 +153,7 @@ def _forward(
         clock.tokens += batch.n_tokens
         examples += len(batch.ids)
         builder.add(read)
-        report.progress(done, len(batches), "forward pass")
+        report.progress(done, len(batches), FORWARD)
         if builder.ready and time.perf_counter() - shown > PARTIAL_SECONDS and done < len(batches):
             report.partial(builder.result(clock.timing()))
             shown = time.perf_counter()
@@ -184,12 +188,16 @@ def _beyond_forward(
 ) -> None:
     """Measure what takes more than the forward pass; a stop leaves out what was not reached."""
     if needs & {"backward", "per_example", "trial_step"} and not report.stop:
+        report.phase(GRADIENTS)
         found = backward_readings(loaded, batches, report, "per_example" in needs, "trial_step" in needs)
         if found is not None:
             builder.record(gradients=found.gradients, fisher=found.fisher, first_order_drop=found.first_order_drop)
-    if "kernel" in needs and (kernels := sampled_kernels(loaded, rows, settings, report)) is not None:
-        builder.record(kernels=kernels)
+    if "kernel" in needs and not report.stop:
+        report.phase(KERNELS)
+        if (kernels := sampled_kernels(loaded, rows, settings, report)) is not None:
+            builder.record(kernels=kernels)
     if "weights" in needs and not report.stop:
+        report.phase(SPECTRA)
         builder.record(spectra=block_spectra(loaded, report))
 
 

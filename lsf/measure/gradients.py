@@ -19,6 +19,8 @@ from lsf.measure.sharing import share_model
 from lsf.measure.taps import Tap, squared_norms, tapped_parameters, taps
 from lsf.reporting import Reporter
 
+GRADIENTS, TRIAL = "gradients", "trial step"
+"""Phases, by the words they are told in."""
 TRIAL_RATE = 1e-4
 """Learning rate of the trial AdamW step behind `first_order_drop`: small, since the score is of first order."""
 ADAM_EPSILON = 1e-8
@@ -131,7 +133,7 @@ def _accumulate_once(
                 (position_losses(anatomy, batch).sum() / n_positions).backward()
             else:
                 _with_squares(anatomy, batch, n_positions, squared, leftovers)
-            report.progress(done, len(batches), "gradients")
+            report.progress(done, len(batches), GRADIENTS)
     return True
 
 
@@ -205,6 +207,7 @@ def _trial_step(anatomy: Anatomy, batches: Sequence[Batch], report: Reporter) ->
                 if move is not None:
                     parameter.copy_(parameter.float() + move)
     anatomy.model.zero_grad(set_to_none=True)
+    report.phase(TRIAL)
     if not _accumulate(anatomy, batches, report, None):
         return None
     drops = []

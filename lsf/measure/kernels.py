@@ -16,6 +16,8 @@ from lsf.measure.loading import LoadedModel
 from lsf.measure.taps import Tap, pair_products, taps
 from lsf.reporting import Reporter
 
+KERNELS = "tangent kernels"
+"""The phase, by the words it is told in."""
 KERNEL_TOKENS = 16_384
 """Tokens of the examples together, padded, at most; one backward pass holds what all of them need."""
 ROW_BYTES = 2 * 1024**3
@@ -77,6 +79,6 @@ def tangent_kernels(
                 if leftovers[block]:
                     stacked = torch.stack([row[block] for row in rows]).double()
                     kernels[block] += stacked @ stacked.T
-    report.progress(1, 1, "tangent kernels")
+    report.progress(1, 1, KERNELS)
     order = np.argsort([batch.examples[(batch.rows == row).cpu().numpy()][0] for row in range(len(batch.ids))])
     return kernels.numpy()[:, order][:, :, order]

@@ -15,7 +15,7 @@ SIZES = (4, 64, 256, 1024, 4096)
 """Tokens of the passes, in turn."""
 ROW = 16
 """Tokens of a row at most."""
-LONG_ENOUGH = 0.2
+LONG_ENOUGH = 0.05
 """Seconds of a pass, the first one left out, after which no longer one is timed."""
 VALUES = 1 << 21
 """Parameters the timed optimizer step is made on."""

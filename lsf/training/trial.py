@@ -131,6 +131,7 @@ class Trial:
 
     def _passes_or_kept(self) -> _Passes:
         """Return what the passes tell, or told when the same was tried before."""
+        self.check()
         kept, spec, plan = _KEPT.setdefault(self.loaded.model, {}), self.spec, self.spec.plan
         tuned = plan.blocks, plan.embedding, plan.final_norm, plan.head, plan.modules
         how = spec.method, repr(self.options), spec.activation_checkpointing, self.micro < spec.batch_size

@@ -10,7 +10,7 @@ from lsf.analysis.plan import Predicted
 from lsf.figures.picture import Picture
 from lsf.jobs.job import JobState, JobView
 from lsf.jobs.outlook import QueueOutlook
-from lsf.pace import duration
+from lsf.pace import duration, left
 from lsf.ui.downloads import table_csv, table_json
 from lsf.ui.live import live_chart
 

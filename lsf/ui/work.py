@@ -155,7 +155,8 @@ def forecast_work(bench: Bench, source: Source, spec: RunSpec) -> Callable[[Repo
             report.progress(0, None, "passing the longest examples through")
             choice = forecast(loaded, task, spec, check=check)
             controls = [control_spec(spec, role) for role in CONTROLS]
-            seconds = dict(zip(CONTROLS, seconds_beside(loaded, task, choice, controls, check), strict=True))
+            others = seconds_beside(loaded, task, choice, controls, check)
+            seconds: dict[str, float] = dict(zip(CONTROLS, others, strict=True))
             beside = control_spec(spec, "full")
             if beside.plan.label == spec.plan.label and beside.how == spec.how:
                 return Foreseen(spec, choice, seconds=seconds)
