@@ -21,6 +21,7 @@ Axis names in jaxtyping annotations: `positions`, `examples`, `states` (L+1), `b
 POSITIONS = ("first", "all")
 READINGS = ("lens", "raw")
 VIRTUALS = ("even", "calibrated")
-DTYPES = ("auto", "float32", "bfloat16")
+QUANTISED = ("nf4", "int8")
+DTYPES = ("auto", "float32", "bfloat16", *QUANTISED)
 DEVICES = ("auto", "cuda", "mps", "cpu", "map")
 SPLITS = ("auto", "train", "validation", "test", "all")

@@ -1,12 +1,15 @@
-"""JSON and text files that are either whole or absent: written beside their place, then renamed."""
+"""Files and folders that are either whole or absent: written beside their place, then renamed."""
 
 import json
 import math
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from filelock import FileLock
 
 from lsf.errors import BadInputError, RunError, first_line
 
@@ -62,6 +65,40 @@ def read_json(path: Path, what: str) -> Any:
         raise BadInputError(f"{path} is not {what}: line {error.lineno} is not valid JSON ({error.msg}).") from None
     except (OSError, ValueError, RecursionError) as error:
         raise BadInputError(f"{path} cannot be read as {what}: {first_line(error).rstrip('.')}.") from None
+
+
+def cache_folder() -> Path:
+    """Return the folder of all that can be made again: LSF_CACHE, or ~/.cache/lsf."""
+    return Path(os.environ.get("LSF_CACHE", Path.home() / ".cache" / "lsf"))
+
+
+def made_once(place: Path, make: Callable[[Path], None]) -> Path:
+    """Return a folder, made where it is not there yet: by one process while others wait for it.
+
+    Args:
+        place: the folder.
+        make: writes it under another name, which does not exist yet; what it raises leaves nothing behind.
+
+    Raises:
+        BadInputError: the folder above cannot be written to.
+    """
+    if place.is_dir():
+        return place
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place.with_name(f".{place.name}.lock"))
+        lock.acquire()
+    except OSError as error:
+        raise BadInputError(f"Cannot write {place.parent}: {error.strerror or error}.") from None
+    try:
+        if not place.is_dir():
+            with TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as beside:
+                made = Path(beside) / place.name
+                make(made)
+                made.rename(place)
+    finally:
+        lock.release()
+    return place
 
 
 def misfit(value: Any, known: Sequence[str], needed: Sequence[str]) -> str | None:

@@ -52,7 +52,7 @@ def draw(here: Session) -> None:
 
 def _missing(model: str, choice: DataChoice) -> str | None:
     if not model:
-        return "Type a Hugging Face id or a local folder, or take the bundled model."
+        return "Type a Hugging Face id, a local folder or a GGUF file, or take the bundled model."
     if not choice.name:
         return "Upload a file, name one, or take a lesson."
     return None

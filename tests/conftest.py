@@ -33,6 +33,14 @@ def small_heap() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests put into caches on disk away from the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real models and real text beside the checkout; tests that need it are skipped without it."""

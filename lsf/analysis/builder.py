@@ -39,7 +39,6 @@ class AnalysisBuilder:
         criteria: tuple[str, ...],
         seed: int,
         environment: Mapping[str, str | None],
-        sampled: int = 0,
     ) -> None:
         """Start an empty analysis.
 
@@ -52,11 +51,10 @@ class AnalysisBuilder:
             criteria: names to score.
             seed: of the random control.
             environment: versions and machine.
-            sampled: examples, the first ones, whose raw states are kept for criteria that compare positions.
         """
         self._model, self._data, self._environment = model, data, environment
         self._block_params, self._examples, self._token_text = block_params, examples, token_text
-        self._criteria, self._seed, self._sampled = criteria, seed, sampled
+        self._criteria, self._seed = criteria, seed
         self._numbers = Recorded()
         self._token_mass: list[dict[int, float]] = [{} for _ in range(model.n_blocks + 1)]
         self._recorded: dict[str, Any] = {}
@@ -66,7 +64,7 @@ class AnalysisBuilder:
 
     def add(self, readings: Readings) -> None:
         """Fold in one batch of readings."""
-        self._numbers.add(readings, self._sampled)
+        self._numbers.add(readings)
         for state, mass in enumerate(self._token_mass):
             for token, share in zip(
                 readings.top_tokens[:, state].ravel().tolist(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 import numpy as np
 
 from lsf.analysis.measurements import Readings
-from lsf.analysis.transitions import Bearings, bearings
+from lsf.analysis.transitions import Bearings
 
 FIRST_ROWS = 4096
 """Rows of a column before it grows the first time."""
@@ -76,27 +76,20 @@ class Recorded:
     states_of: Column = field(default_factory=Column)
     """Index of the example of each of them."""
 
-    def add(self, readings: Readings, sampled: int = 0) -> None:
-        """Put one batch behind the others.
-
-        Args:
-            readings: of the batch.
-            sampled: examples, the first in the data, whose raw states are kept where they were read.
-        """
+    def add(self, readings: Readings) -> None:
+        """Put one batch behind the others."""
         self.batch.extend(np.full(len(readings.examples), self.n_batches))
         self.examples.extend(readings.examples)
-        where = bearings(readings.factual, readings.anchor, readings.basis)
         for name in ("to_start", "to_heading", "to_target", "angle"):
-            getattr(self, name).extend(getattr(where, name))
+            getattr(self, name).extend(getattr(readings, name).astype(np.float64))
         self.probability.extend(readings.target_probability.astype(np.float64))
         self.rank.extend(readings.target_rank)
         self.neighbour_cosine.extend(readings.neighbour_cosine.astype(np.float64))
         if readings.semantic_loss is not None:
             self.semantic_loss.extend(readings.semantic_loss.astype(np.float64))
-        if readings.states is not None:
-            early = readings.examples < sampled
-            self.states.extend(readings.states[early])
-            self.states_of.extend(readings.examples[early])
+        if readings.states is not None and readings.states_of is not None:
+            self.states.extend(readings.states)
+            self.states_of.extend(readings.states_of)
 
     @property
     def sample(self) -> np.ndarray | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lsf.analysis.plan import Predicted
 from lsf.analysis.result import Analysis
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "nf4": 0.5 + 4 / 64}
 TUNED_BYTES = 4 + 8
 """Per tuned parameter: a float32 gradient and AdamW's two float32 moments."""
 

@@ -8,7 +8,7 @@ from sklearn.decomposition import PCA
 
 from lsf.analysis.measurements import Readings
 from lsf.analysis.result import ExamplePath, Trajectories
-from lsf.analysis.transitions import arc, bearings, even_fractions, unit
+from lsf.analysis.transitions import Bearings, arc, even_fractions, unit
 from lsf.data.task import Example
 
 KEPT_EXAMPLES = 40
@@ -40,9 +40,10 @@ class Gallery:
             virtual = arc(readings.anchor, readings.basis).at(even_fractions(readings.factual.shape[1] - 1))
             cloud = np.concatenate([unit(readings.factual), virtual]).reshape(-1, virtual.shape[-1])
             self._pca = PCA(n_components=min(COMPONENTS, *cloud.shape), random_state=0).fit(cloud)
-        for row in np.flatnonzero(readings.examples < KEPT_EXAMPLES).tolist():
-            self._kept.setdefault(int(readings.examples[row]), []).append(readings.only(row))
-            self._drawn = None
+        for picture, example in enumerate(readings.examples[readings.pictured].tolist()):
+            if example < KEPT_EXAMPLES:
+                self._kept.setdefault(example, []).append(readings.only(picture))
+                self._drawn = None
 
     def trajectories(self, fractions: Float[np.ndarray, " states"]) -> Trajectories | None:
         """Return the kept paths and their mean, the virtual ones at the given pace; None where nothing was kept yet."""
@@ -71,7 +72,7 @@ class Gallery:
         virtual: Float[np.ndarray, "states width"],
     ) -> ExamplePath:
         example = self._examples[int(alone.examples[0])]
-        where = bearings(alone.factual, alone.anchor, alone.basis)
+        where = Bearings(alone.to_start, alone.to_heading, alone.to_target, alone.angle)
         tokens, shares = alone.top_tokens[0].tolist(), alone.top_probabilities[0].tolist()
         return ExamplePath(
             row=example.row,

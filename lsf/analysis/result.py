@@ -17,7 +17,7 @@ class ModelInfo:
     """The model that was measured."""
 
     name: str
-    """`bundled`, a folder, or a Hugging Face id."""
+    """`bundled`, `smollm2`, a folder, a GGUF file, or a Hugging Face id."""
     revision: str | None
     """Commit on the hub; None for a local model."""
     family: str
@@ -36,6 +36,8 @@ class ModelInfo:
     """Of the weights in memory: float32, bfloat16."""
     device: str
     """cpu, cuda:0, mps."""
+    origin: str | None = None
+    """What the weights are, where that is not plain from the name: published or rounded, dequantised from what."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,8 @@ class Analysis:
     """None until the first batch was read."""
     growth: tuple[Sample, ...] | None = None
     """Growing samples in reading order, the smallest first; None where none was recorded."""
+    weights: str | None = None
+    """SHA-256 over the model's weights, as in result.json; None while it streams, and of a model spread over devices."""
     schema_version: int = SCHEMA_VERSION
 
     def scores(self, criterion: str) -> tuple[float | None, ...]:
@@ -231,6 +235,7 @@ def parse_analysis(value: Any, where: str) -> Analysis:
             environment=value["environment"],
             trajectories=None if trajectories is None else _trajectories(trajectories),
             growth=None if growth is None else tuple(parse_sample(sample) for sample in growth),
+            weights=value.get("weights"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise BadInputError(f"{where} is not a whole analysis: {error} is missing or of the wrong kind.") from None

@@ -16,11 +16,6 @@ def unit(vectors: Vectors) -> Float[np.ndarray, "*batch width"]:
     return np.divide(exact, norms, out=np.zeros_like(exact), where=norms > 0)
 
 
-def cosine_distance(a: Vectors, b: Float[np.ndarray, "*#batch width"]) -> Float[np.ndarray, "*batch"]:
-    """Return 1 - cos(a, b) along the last axis, in [0, 2]; 1 where a vector is zero. `b` is broadcast over `a`."""
-    return 1.0 - np.clip((unit(a) * unit(b)).sum(axis=-1), -1.0, 1.0)
-
-
 @dataclass(frozen=True)
 class Arc:
     """The great circle from one direction towards another: start, the direction it leaves in, and how far it goes."""
@@ -95,21 +90,6 @@ class Bearings:
         """
         left = np.arccos(np.clip(self.to_target, -1.0, 1.0))
         return 1.0 - left / np.maximum(self.angle[:, None], 1e-9)
-
-
-def bearings(
-    factual: Float[np.ndarray, "positions states width"],
-    anchor: Float[np.ndarray, "positions width"],
-    basis: Float[np.ndarray, "positions width"],
-) -> Bearings:
-    """Take the bearings of readings relative to the arcs from what the current token means to what the target means."""
-    directions, way, target = unit(factual), arc(anchor, basis), unit(basis)
-    return Bearings(
-        to_start=np.einsum("psd,pd->ps", directions, way.start),
-        to_heading=np.einsum("psd,pd->ps", directions, way.heading),
-        to_target=np.einsum("psd,pd->ps", directions, target),
-        angle=way.angle,
-    )
 
 
 def calibrated_fractions(progress: Float[np.ndarray, "positions states"]) -> Float[np.ndarray, " states"]:

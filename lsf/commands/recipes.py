@@ -5,6 +5,7 @@ import csv
 import io
 from pathlib import Path
 
+from lsf.axes import QUANTISED
 from lsf.commands.sources import check_file, check_writable, load_asked_model, load_asked_task, source_options, whole
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
@@ -67,12 +68,20 @@ def merge_command(arguments: argparse.Namespace) -> int:
     finally:
         reporter.close()
     from lsf.training.artefacts import load_tuned
-    from lsf.training.merging import merge
+    from lsf.training.merging import merge, merge_loss
 
-    plain = merge(load_tuned(arguments.run, loaded), loaded)
+    tuned = load_tuned(arguments.run, loaded)
+    plain = merge(tuned, loaded)
     plain.save_pretrained(arguments.out)
     loaded.tokenizer.save_pretrained(arguments.out)
     print(f"{spec.how} on {spec.plan.label} of {spec.model} -> {arguments.out}")
+    if loaded.info.dtype in QUANTISED:
+        lost = merge_loss(tuned, plain, loaded)
+        print(
+            f"The base is held in {loaded.info.dtype} and was dequantised to be merged into, as {plain.dtype}: logits "
+            f"differ from the tuned model's by {lost.mean:.2g} on average and {lost.largest:.2g} at most, where their "
+            f"standard deviation is {lost.scale:.2g}."
+        )
     return 0
 
 

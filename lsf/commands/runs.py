@@ -2,12 +2,16 @@
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from lsf.commands.sources import load_asked_model, load_asked_task
 from lsf.errors import BadInputError
 from lsf.jobs.bundle import COMMAND, save_bundle
+from lsf.jobs.quota import usage
 from lsf.jobs.runs import delete_run, list_runs, load_run, runs_folder
+from lsf.terminal import TerminalReporter
 
 
 def compare_options(parser: argparse.ArgumentParser) -> None:
@@ -29,12 +33,13 @@ def compare_command(arguments: argparse.Namespace) -> int:
 
 def runs_options(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `runs`."""
-    actions = parser.add_subparsers(title="actions", required=True, metavar="list|show|bundle|delete")
+    actions = parser.add_subparsers(title="actions", required=True, metavar="list|show|bundle|measure|delete")
     listing = actions.add_parser("list", help="one line per run, newest first")
     listing.add_argument("--runs", type=Path, metavar="DIR", help="folder of run folders; default: LSF_RUNS, or runs")
     listing.set_defaults(command=list_command)
     for name, command, text in (
         ("show", show_command, "spec and result of one run, as JSON"),
+        ("measure", measure_command, "test what stopped runs kept, where that was left out"),
         ("delete", delete_command, "remove runs"),
     ):
         action = actions.add_parser(name, help=text)
@@ -62,6 +67,7 @@ def list_command(arguments: argparse.Namespace) -> int:
     for run in list_runs(folder):
         what = f"{run.spec.model} {run.spec.data} {run.spec.plan.label}" if run.spec else run.problem
         print(f"{run.state:<12} {run.folder}  {what}")
+    sys.stderr.write(f"{usage(folder)}\n")
     return 0
 
 
@@ -73,6 +79,23 @@ def show_command(arguments: argparse.Namespace) -> int:
         shown["spec"] = run.spec and run.spec.to_json()
         shown["result"] = run.result and run.result.to_json()
         print(json.dumps(shown, indent=1, ensure_ascii=False))
+    return 0
+
+
+def measure_command(arguments: argparse.Namespace) -> int:
+    """Test what stopped runs kept."""
+    from lsf.training.finishing import measure_kept
+
+    for folder in arguments.run:
+        spec, reporter = load_run(folder).spec, TerminalReporter()
+        if spec is None:
+            raise BadInputError(f"{folder} cannot be measured: {load_run(folder).problem}")
+        try:
+            task = load_asked_task(spec)
+            result = measure_kept(load_asked_model(spec, reporter), task, folder, reporter)
+        finally:
+            reporter.close()
+        print(f"{result.state} after {result.steps} steps: {folder}")
     return 0
 
 

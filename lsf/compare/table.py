@@ -11,7 +11,10 @@ from lsf.jobs.result import Metrics, RunResult, RunState
 from lsf.jobs.runs import Run
 from lsf.jobs.spec import RunSpec
 
-COSTS_ONLY = ("micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to")
+COSTS_ONLY = (
+    "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to", "proof",
+    "latency", "threads",
+)  # fmt: skip
 """Fields of a spec that change what a run costs and not what it learns."""
 TOLD_APART = ("plan", "role", "method", "options", "seed", "learning_rate", "device", "dtype", "eval_every")
 """Fields of a spec that have columns of their own, are known better from the result, or change no number."""
@@ -203,7 +206,7 @@ def _kin(run: Run) -> tuple[object, ...]:
     if spec is None or result is None:
         return (run.id,)
     asked = spec.model, spec.data, spec.seed, result.steps, spec.batch_size, spec.max_length, spec.eval_limit
-    return *asked, spec.warmup_steps, spec.weight_decay, spec.reweight_tau, *result.measured_on
+    return *asked, spec.warmup_steps, spec.optimizer, spec.weight_decay, spec.reweight_tau, *result.measured_on
 
 
 def _settings(spec: RunSpec, result: RunResult | None) -> str:

@@ -60,6 +60,7 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("evaluation limit", lambda run: run.spec and run.spec.eval_limit),
     ("longest example", lambda run: (run.spec and run.spec.max_length) or "the context"),
     ("warm-up steps", lambda run: run.spec and run.spec.warmup_steps),
+    ("optimizer", lambda run: run.spec and run.spec.optimizer),
     ("weight decay", lambda run: run.spec and run.spec.weight_decay),
     ("re-weighting", lambda run: run.spec and run.spec.reweight_tau),
     ("device", lambda run: run.result.environment.get("device") if run.result else None),

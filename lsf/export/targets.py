@@ -119,8 +119,9 @@ def transformers_script(skeleton: Skeleton, plan: Plan) -> str:
 
 
 def _place(plan: Plan) -> str:
-    """Return what other tools load: the folder of the bundled model, or the name itself."""
-    return str(find_model(plan.model).folder) if plan.model == "bundled" else plan.model
+    """Return what other tools load: a name of the hub, or the folder a name of ours stands for."""
+    source = find_model(plan.model)
+    return str(source.folder) if plan.model == "bundled" or source.origin else plan.model
 
 
 def _json(value: object) -> str:

@@ -24,6 +24,10 @@ CHECKPOINTS = "checkpoints"
 TUNED, PROGRESS = "tuned.safetensors", "progress.json"
 LITTLE_DISK = 1 << 20
 """Bytes free on a disk that counts as full."""
+SHARE = 0.05
+"""Share of the time that checkpoints by the clock may take."""
+BYTES_PER_SECOND = 2e8
+"""How fast a checkpoint is taken to be written until one was."""
 KEPT = 2
 """Newest checkpoints kept: the older one is there in case the newer cannot be read."""
 
@@ -58,7 +62,12 @@ class Keeper:
     """Says when a checkpoint is due, and writes it."""
 
     def __init__(
-        self, run: Path, about: dict[str, Any], every_steps: int | None = None, every_seconds: float = 60.0
+        self,
+        run: Path,
+        about: dict[str, Any],
+        every_steps: int | None = None,
+        every_seconds: float = 60.0,
+        n_bytes: int = 0,
     ) -> None:
         """Start the clock.
 
@@ -66,16 +75,26 @@ class Keeper:
             run: the run folder.
             about: kept with every checkpoint; plain JSON values.
             every_steps: steps between two checkpoints; None goes by time alone.
-            every_seconds: wall seconds between two checkpoints.
+            every_seconds: least wall seconds between two checkpoints by the clock; more where writing one is slow.
+            n_bytes: about what a checkpoint takes.
         """
         self.run, self.about = run, about
         self._every_steps, self._every_seconds = every_steps, every_seconds
-        self._last = time.monotonic()
+        self._last, self._cost = time.monotonic(), n_bytes / BYTES_PER_SECOND
+
+    @property
+    def every_seconds(self) -> float:
+        """Seconds between two checkpoints by the clock: as asked, and so many that the last one was `SHARE` of them."""
+        return max(self._every_seconds, self._cost / SHARE)
+
+    def took(self, seconds: float) -> None:
+        """Learn how long the last checkpoint took, copying from the device included, and start the clock again."""
+        self._last, self._cost = time.monotonic(), seconds
 
     def is_due(self, step: int) -> bool:
         """Say whether a checkpoint is to be written after this step."""
         by_steps = self._every_steps is not None and step % self._every_steps == 0
-        return by_steps or time.monotonic() - self._last >= self._every_seconds
+        return by_steps or time.monotonic() - self._last >= self.every_seconds
 
     def unfinished(self, step: int) -> Path:
         """Return the folder a checkpoint is written to before it counts."""
@@ -103,7 +122,6 @@ class Keeper:
             raise _explained(self.run, error) from error
         for old in _folders(self.run)[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
-        self._last = time.monotonic()
 
 
 def _explained(run: Path, error: Exception) -> RunError:

@@ -132,7 +132,7 @@ class Study:
     """d_90 of one task, as far as it is known."""
 
     model: str
-    """`bundled`, a local folder, or a Hugging Face id."""
+    """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
     data: str
     """Name of the task."""
     plan: Plan
@@ -145,6 +145,8 @@ class Study:
     """Full fine-tuning of the same plan, one point per seed."""
     curves: tuple[Curve, ...] = ()
     """One per method and seed, in the order they were begun."""
+    weights: str | None = None
+    """SHA-256 over the model's weights; None where it was measured before this was kept."""
     schema_version: int = field(default=SCHEMA_VERSION)
 
     def of(self, method: str) -> tuple[Curve, ...]:

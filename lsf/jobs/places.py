@@ -145,6 +145,7 @@ def missing(specs: Sequence[RunSpec], runs: Sequence[Run]) -> tuple[RunSpec, ...
 def _kin(spec: RunSpec) -> tuple[object, ...]:
     templates = spec.prompt_template, spec.completion_template
     loop = spec.steps, spec.epochs, spec.batch_size, spec.seed, spec.weight_decay, spec.warmup_steps, spec.reweight_tau
+    loop = *loop, spec.optimizer
     return spec.model, spec.data, spec.device, spec.dtype, *templates, *loop, spec.max_length, spec.eval_limit
 
 

@@ -1,12 +1,14 @@
 """Runs put into a worker's queue: what the app's button and the command line share."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lsf.data.task import Task
+from lsf.errors import BadInputError
 from lsf.jobs.holding import hold, release
 from lsf.jobs.job import Report
 from lsf.jobs.places import place_of
@@ -14,6 +16,7 @@ from lsf.jobs.runs import create_run, delete_run, reopen_run
 from lsf.jobs.spec import RunSpec
 from lsf.jobs.worker import Worker
 from lsf.reporting import Phase
+from lsf.training.optimizers import check_optimizer
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,18 @@ def queue_runs(
         expected: wall seconds each is expected to take; None where nobody knows.
 
     Raises:
-        BadInputError: the worker was closed.
+        BadInputError: the worker was closed, or a package is missing that an optimizer needs.
         RunError: a folder cannot be made.
     """
+    for spec in specs:
+        check_optimizer(spec.optimizer)
     queued: list[QueuedRun] = []
     for spec, seconds in zip(specs, expected or [None] * len(specs), strict=True):
         folder = create_run(runs, spec)
         hold(folder)
         try:
             title = _title(spec)
-            work = partial(tune_in, loaded, task, spec, folder, seconds)
+            work = partial(tune_in_queue, worker, owner, loaded, task, spec, folder, seconds)
             job = worker.submit("tune", title, work, owner, folder, seconds)
         except BaseException:  # whatever it was, no run is left waiting that nobody will carry out
             release(folder)
@@ -90,7 +95,7 @@ def queue_resumed(
     spec = reopen_run(folder)
     try:
         title = _title(spec)
-        work = partial(tune_in, partial(loaded, spec), partial(task, spec), spec, folder, None)
+        work = partial(tune_in_queue, worker, owner, partial(loaded, spec), partial(task, spec), spec, folder, None)
         return QueuedRun(worker.submit("tune", title, work, owner, folder), folder)
     except BaseException:  # the folder can be resumed by somebody else
         release(folder)
@@ -115,3 +120,29 @@ def tune_in(
     report.plan((Phase("loading the model and the data", 0.0), Phase("the run", seconds)))
     report.phase("loading the model and the data")
     return tune(loaded(), task(), spec, folder, report)
+
+
+def tune_in_queue(
+    worker: Worker,
+    owner: str,
+    loaded: Callable[[], Any],
+    task: Callable[[], Task],
+    spec: RunSpec,
+    folder: Path,
+    seconds: float | None,
+    report: Report,
+) -> Any:
+    """Carry out one run; where it was stopped and kept, its test is a job of its own at the end of the queue."""
+    result = tune_in(loaded, task, spec, folder, seconds, report)
+    if result.unmeasured:
+        with suppress(BadInputError):  # the worker was closed: it can be measured another time
+            worker.submit("measure", f"{_title(spec)}: test", partial(measure_in, loaded, task, folder), owner)
+    return result
+
+
+def measure_in(loaded: Callable[[], Any], task: Callable[[], Task], folder: Path, report: Report) -> Any:
+    """Measure what a stopped run kept; see `lsf.training.finishing.measure_kept`."""
+    from lsf.training.finishing import measure_kept  # noqa: PLC0415 torch is loaded where the work is done
+
+    report.progress(0, None, "loading the model and the data")
+    return measure_kept(loaded(), task(), folder, report)

@@ -52,10 +52,10 @@ class Proof:
 
     frozen_tensors: int
     """Tensors the plan leaves alone: parameters and persistent buffers."""
-    frozen_hash: str
-    """SHA-256 over the names and bytes of the frozen tensors before the run."""
+    frozen_hash: str | None
+    """SHA-256 over the names and bytes of the frozen tensors before the run; None where proved by identity."""
     frozen_identical: bool
-    """True where the same hash was found after the run."""
+    """True where the same hash, or the same unwritten storages, were found after the run."""
     tuned_tensors: int
     """Tensors the plan tunes."""
     tuned_moved: int
@@ -66,6 +66,8 @@ class Proof:
     """Parameters the optimizer held."""
     planned_params: int
     """Parameters of the planned blocks and modules."""
+    level: str = "hash"
+    """`identity`: storages and version counters compared, the optimizer held none of them; `hash`: all bytes."""
 
     @property
     def holds(self) -> bool:
@@ -162,6 +164,8 @@ class RunResult:
     """SHA-256 over the task's texts: equal means the same data."""
     weights: str | None = None
     """SHA-256 over the base model's weights: equal means the same model, whatever its folder is called."""
+    origin: str | None = None
+    """What those weights are, where that is not plain from the model's name: published or rounded, and from where."""
     n_train: int | None = None
     """Training examples that fit."""
     n_dropped: int | None = None
@@ -178,6 +182,8 @@ class RunResult:
     """Examples per forward pass; smaller than the batch where memory did not suffice for it."""
     resumed_at: int | None = None
     """Step of the checkpoint it went on from; None where it ran through."""
+    threads: int | None = None
+    """CPU threads that computed; numbers may differ in their last bits with others."""
     environment: Mapping[str, str | None] = field(default_factory=dict)
     """Versions, platform, GPU and device."""
     schema_version: int = SCHEMA_VERSION
@@ -190,7 +196,12 @@ class RunResult:
     @property
     def kept(self) -> bool:
         """True where the run left something to go on from or to use."""
-        return self.state is not RunState.CANCELLED or self.after is not None
+        return self.state is not RunState.CANCELLED or self.after is not None or self.stored_bytes is not None
+
+    @property
+    def unmeasured(self) -> bool:
+        """True where the run was stopped and kept, and its test is still to come (lsf.training.finishing)."""
+        return self.state is RunState.CANCELLED and self.stored_bytes is not None and self.after is None
 
     @property
     def measured_on(self) -> tuple[str | None, ...]:

@@ -19,6 +19,7 @@ from lsf.errors import LsfError, NoRunError, RunError
 from lsf.files import finite, write_text
 from lsf.jobs.checkpoints import checkpoint_step
 from lsf.jobs.holding import LOCK, METRICS, RESULT, SPEC, hold, is_held
+from lsf.jobs.quota import check_quota
 from lsf.jobs.result import RunResult, RunState, load_result
 from lsf.jobs.spec import RunSpec, load_spec
 
@@ -54,7 +55,9 @@ def create_run(runs: Path, spec: RunSpec) -> Path:
 
     Raises:
         RunError: the folder cannot be made.
+        FullQuotaError: the folder of runs has no room left.
     """
+    check_quota(runs)
     while True:
         words = [time.strftime("%Y%m%d-%H%M%S"), _slug(spec.data), _slug(spec.plan.label), secrets.token_hex(2)]
         folder = runs / "-".join(words)

@@ -10,7 +10,8 @@ from lsf.analysis.settings import check_settings, setting
 from lsf.axes import DEVICES, DTYPES
 from lsf.errors import BadInputError
 from lsf.files import misfit, read_json, write_json
-from lsf.training.catalogue import CATALOGUE, describe, options_of
+from lsf.training.catalogue import CATALOGUE, check_base, describe, options_of
+from lsf.training.optimizers import OPTIMIZERS
 
 SCHEMA_VERSION = 1
 REPORTERS = ("tensorboard", "mlflow", "wandb")
@@ -26,7 +27,7 @@ class RunSpec:
     """One fine-tune, completely; forms, `--help` and spec.json are made of these fields and their metadata."""
 
     model: str
-    """`bundled`, a local folder, or a Hugging Face id."""
+    """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
     data: str
     """`lesson:NAME`, a local file, or `hub:NAME[:CONFIG][:SPLIT]`."""
     plan: Plan
@@ -42,7 +43,10 @@ class RunSpec:
     learning_rate: float | None = setting(
         METHODS_OWN, "AdamW's peak rate; auto = a short search on validation", low=1e-8, high=1.0
     )
-    weight_decay: float = setting(0.0, "AdamW's decoupled weight decay", low=0.0, high=1.0)
+    optimizer: str = setting(
+        "adamw", "what steps: float32 AdamW, 8-bit AdamW (bitsandbytes), or Adafactor", choices=tuple(OPTIMIZERS)
+    )
+    weight_decay: float = setting(0.0, "decoupled weight decay", low=0.0, high=1.0)
     warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
     reweight_tau: float | None = setting(
         None,
@@ -63,7 +67,9 @@ class RunSpec:
     checkpoint_steps: int | None = setting(
         None, "steps between two checkpoints, besides those by time", low=1, high=1_000_000
     )
-    checkpoint_seconds: float = setting(60.0, "seconds between two checkpoints", low=0.0, high=1e9)
+    checkpoint_seconds: float = setting(
+        60.0, "least seconds between two checkpoints; they take 5 % of the time at most", low=0.0, high=1e9
+    )
     report_to: str = setting("none", "where transformers sends the metrics too", choices=("none", *REPORTERS))
     max_length: int | None = setting(
         None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
@@ -72,8 +78,15 @@ class RunSpec:
         None, "steps between validation readings; default: ten readings a run", low=1, high=1_000_000
     )
     eval_limit: int = setting(256, "examples read at most in each evaluation", low=1, high=1_000_000)
+    proof: str = setting(
+        "identity",
+        "how it is proved what moved: by identity of storages, or by a hash of every byte",
+        choices=("identity", "hash"),
+    )
+    latency: str = setting("off", "time a forward pass of what was saved, over the base's", choices=("off", "on"))
+    threads: int | None = setting(None, "CPU threads that compute; default: as the machine is set", low=1, high=1024)
     seed: int = setting(0, "of data order and every other random choice", low=0, high=2**31 - 1)
-    dtype: str = setting("auto", "of the frozen weights", choices=DTYPES)
+    dtype: str = setting("auto", "of the frozen weights; nf4, int8: 4 or 8 bits (bitsandbytes)", choices=DTYPES)
     device: str = setting("auto", "where it runs", choices=DEVICES)
     schema_version: int = SCHEMA_VERSION
 
@@ -97,6 +110,7 @@ class RunSpec:
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise BadInputError(f"micro_batch is {self.micro_batch}; it must divide the batch of {self.batch_size}.")
         options_of(self.method, self.options)
+        check_base(self.method, self.dtype)
 
     @property
     def how(self) -> str:

@@ -12,6 +12,7 @@ from lsf.errors import BadInputError
 from lsf.files import read_json, write_json
 from lsf.jobs.spec import RunSpec
 from lsf.jobs.sweep_plans import Blocks
+from lsf.training.catalogue import check_base
 
 SCHEMA_VERSION = 1
 NOT_YET = "not measured yet"
@@ -25,7 +26,7 @@ class SweepSpec:
     """What a sweep was asked to measure, completely; `--help` and the file are made of these fields."""
 
     model: str
-    """`bundled`, a local folder, or a Hugging Face id."""
+    """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
     data: str
     """`lesson:NAME`, a local file, or `hub:NAME[:CONFIG][:SPLIT]`."""
     over: str = setting(
@@ -52,6 +53,7 @@ class SweepSpec:
     def __post_init__(self) -> None:
         """Refuse a value out of its range, naming the field and the range."""
         check_settings(self)
+        check_base("full", self.dtype)
 
     def run_spec(self, n_blocks: int, blocks: Blocks | None, seed: int) -> RunSpec:
         """Return one run of the sweep as any other run is asked for.

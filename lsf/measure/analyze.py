@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ import torch
 from lsf.analysis.builder import AnalysisBuilder
 from lsf.analysis.columns import examples_for_sample
 from lsf.analysis.criteria import CRITERIA, Need
+from lsf.analysis.gallery import KEPT_EXAMPLES
 from lsf.analysis.result import Analysis, DataInfo, Timing
 from lsf.analysis.settings import AnalysisSettings
 from lsf.analysis.settling import LEAST_EXAMPLES, settled
@@ -18,11 +20,13 @@ from lsf.environment import environment
 from lsf.errors import BadInputError, LsfError
 from lsf.measure.batches import MOST_PADDING, Batch, make_batches
 from lsf.measure.gradients import GRADIENTS, backward_readings
+from lsf.measure.identity import weights_hash
 from lsf.measure.kernels import KERNELS, sampled_kernels
 from lsf.measure.loading import LoadedModel
 from lsf.measure.offload import places_of
 from lsf.measure.outlook import BASES, FORWARD, SHORT_RUNS, analysis_phases
 from lsf.measure.probe import Wanted, stream_readings
+from lsf.measure.quantised import n_values
 from lsf.measure.semantics import semantic_bases
 from lsf.measure.spectra import SPECTRA, block_spectra
 from lsf.measure.tokens import TokenText
@@ -72,17 +76,18 @@ def analyze(
         encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device, MOST_PADDING
     )
     sampled = examples_for_sample(batch.examples for batch in batches) if "states" in needs else 0
-    builder = _builder(loaded, task, settings, encoding, len(rows), sampled)
+    builder = _builder(loaded, task, settings, encoding, len(rows))
     clock = _Clock(started)
     report.plan(analysis_phases(loaded, batches, needs, len(task.validation)))
-    batches = batches[: _forward(loaded, batches, settings, needs, builder, clock, report)]
+    batches = batches[: _forward(loaded, batches, settings, needs, sampled, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
     builder.mark_tokens(sum(len(encoding.rows[number].ids) for number in read) / len(read))
     _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
     if "runs" in needs and short_runs is not None and not report.stop:
         report.phase(SHORT_RUNS)
         builder.record(probe_drop=short_runs(loaded, task, settings, report))
-    return builder.result(clock.timing())
+    weights = None if places_of(loaded.model) else weights_hash(loaded.model)
+    return replace(builder.result(clock.timing()), weights=weights)
 
 
 def _refuse_backward(loaded: LoadedModel, settings: AnalysisSettings) -> None:
@@ -128,6 +133,7 @@ def _forward(
     batches: Sequence[Batch],
     settings: AnalysisSettings,
     needs: set[Need],
+    sampled: int,
     builder: AnalysisBuilder,
     clock: _Clock,
     report: Reporter,
@@ -135,7 +141,7 @@ def _forward(
     """Read batches until they end, the ranking settles or a stop is asked for; return how many were read."""
     report.phase(BASES)
     judge = _judge(settings)
-    wanted = Wanted(settings.reading, semantic_loss="vocabulary" in needs, states="states" in needs)
+    wanted = Wanted(settings.reading, "vocabulary" in needs, KEPT_EXAMPLES, sampled)
     bases = semantic_bases(loaded.anatomy.head_weight)
     if bases.jittered:
         builder.mark_jittered()
@@ -202,7 +208,7 @@ def _beyond_forward(
 
 
 def _builder(
-    loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, n_rows: int, sampled: int
+    loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, n_rows: int
 ) -> AnalysisBuilder:
     split = settings.split
     if split == "auto":
@@ -225,11 +231,10 @@ def _builder(
     return AnalysisBuilder(
         model=loaded.info,
         data=data,
-        block_params=[sum(p.numel() for p in block.parameters()) for block in loaded.anatomy.blocks],
+        block_params=[sum(n_values(p) for p in block.parameters()) for block in loaded.anatomy.blocks],
         examples=[row.example for row in encoding.rows],
         token_text=TokenText(loaded.tokenizer),
         criteria=settings.criteria,
         seed=settings.seed,
         environment=environment(gpu),
-        sampled=sampled,
     )

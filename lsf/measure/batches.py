@@ -14,6 +14,15 @@ MOST_PADDING = 0.05
 """Share of the tokens computed that may be padding: batches of examples of unequal length are made smaller."""
 
 
+MOST_LOGITS = 2**26
+"""Logits held at a time, where not those of a single row are more: 256 MB in float32."""
+
+
+def rows_at_once(logits_per_row: int, wanted: int) -> int:
+    """Return how many rows go through the head together: as many as are wanted and `MOST_LOGITS` allows, at least 1."""
+    return max(1, min(wanted, MOST_LOGITS // logits_per_row))
+
+
 @dataclass(frozen=True)
 class Batch:
     """Examples of about the same length, padded on the right; causal models need no attention mask for that."""
@@ -22,6 +31,8 @@ class Batch:
     """Token ids, cut behind the last position needed; padding repeats id 0 and is never read."""
     rows: Int[Tensor, " positions"]
     """Row in the batch of each position."""
+    host_rows: Int[np.ndarray, " positions"]
+    """The same in main memory, so that nobody waits for the device to ask it."""
     places: Int[Tensor, " positions"]
     """Place in the row of each position."""
     targets: Int[Tensor, " positions"]
@@ -30,6 +41,11 @@ class Batch:
     """Index of each position's example in the data."""
     n_tokens: int
     """Real tokens, padding not counted."""
+
+    @property
+    def n_positions_of(self) -> Int[Tensor, " batch"]:
+        """Positions of each example, on the device."""
+        return torch.from_numpy(np.bincount(self.host_rows, minlength=len(self.ids))).to(self.ids.device)
 
     @property
     def current(self) -> Int[Tensor, " positions"]:
@@ -42,16 +58,18 @@ class Batch:
         return self._part(0, middle), self._part(middle, len(self.ids))
 
     def _part(self, first: int, end: int) -> "Batch":
-        mine = (self.rows >= first) & (self.rows < end)
+        inside = np.flatnonzero((self.host_rows >= first) & (self.host_rows < end))
+        mine = torch.from_numpy(inside).to(self.rows.device)
         rows, places = self.rows[mine] - first, self.places[mine]
         lengths = torch.zeros(end - first, dtype=torch.long, device=rows.device)
         lengths = lengths.scatter_reduce(0, rows, places + 1, "amax")
         return Batch(
             ids=self.ids[first:end, : int(lengths.max())],
             rows=rows,
+            host_rows=self.host_rows[inside] - first,
             places=places,
             targets=self.targets[mine],
-            examples=self.examples[mine.cpu().numpy()],
+            examples=self.examples[inside],
             n_tokens=int(lengths.sum()),
         )
 
@@ -118,6 +136,7 @@ def _batch(group: list[tuple[int, EncodedExample]], positions: str, device: torc
     return Batch(
         ids=ids.to(device),
         rows=torch.tensor([place for place, _ in picks], device=device),
+        host_rows=np.array([place for place, _ in picks]),
         places=torch.tensor([at for _, at in picks], device=device),
         targets=torch.tensor([group[place][1].ids[at + 1] for place, at in picks], device=device),
         examples=np.array([group[place][0] for place, _ in picks]),

@@ -3,10 +3,43 @@
 import os
 from dataclasses import dataclass
 
+import numpy as np
 import psutil
 import torch
+from torch import Tensor
 
 from lsf.errors import BadInputError
+
+FLOAT64 = frozenset({"cpu", "cuda"})
+"""Device types that have float64; on others (mps) it is an error, so what needs it is brought to the CPU."""
+
+
+def has_float64(device: torch.device) -> bool:
+    """Say whether a device knows float64."""
+    return device.type in FLOAT64
+
+
+def exact(value: Tensor) -> Tensor:
+    """Return a tensor in the type of its sums: float64 on the CPU; float32 elsewhere, where that is absent or slow."""
+    return value.to(torch.float64 if value.device.type == "cpu" else torch.float32)
+
+
+def fetched(*values: Tensor) -> list[np.ndarray]:
+    """Return tensors as arrays, brought over in one copy: a device is waited for once, whatever their number.
+
+    Args:
+        values: on one device, none of them a single number, of types that numpy has.
+    """
+    if all(value.device.type == "cpu" for value in values):
+        return [value.numpy() for value in values]
+    order = sorted(range(len(values)), key=lambda index: -values[index].element_size())  # each begins where it may
+    parts = [values[index].contiguous().view(torch.uint8).reshape(-1) for index in order]
+    whole, found, start = torch.cat(parts).cpu(), {}, 0
+    for index, part in zip(order, parts, strict=True):
+        like = values[index]
+        found[index] = whole[start : start + len(part)].view(like.dtype).reshape(like.shape).numpy()
+        start += len(part)
+    return [found[index] for index in range(len(values))]
 
 
 @dataclass(frozen=True)

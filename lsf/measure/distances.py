@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from lsf.analysis.transitions import cosine_distance
 from lsf.data.encode import EncodedExample
 from lsf.measure.anatomy import Anatomy
 from lsf.measure.batches import MOST_PADDING, make_batches
@@ -26,5 +25,5 @@ def target_distances(anatomy: Anatomy, rows: Sequence[EncodedExample], batch_siz
     found = np.full(len(rows), np.nan, np.float32)
     bases = semantic_bases(anatomy.head_weight)
     for read in stream_readings(anatomy, bases, batches, Wanted()):
-        found[read.examples] = cosine_distance(read.factual[:, -1], read.basis)
+        found[read.examples] = 1.0 - np.clip(read.to_target[:, -1], -1.0, 1.0)
     return found

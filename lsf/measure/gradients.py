@@ -13,9 +13,10 @@ from torch.nn.functional import cross_entropy
 from lsf.analysis.measurements import BlockGradient
 from lsf.measure.anatomy import Anatomy, resolve
 from lsf.measure.batches import Batch
+from lsf.measure.devices import exact, fetched
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.loading import LoadedModel
-from lsf.measure.sharing import share_model
+from lsf.measure.sharing import float_view
 from lsf.measure.taps import Tap, squared_norms, tapped_parameters, taps
 from lsf.reporting import Reporter
 
@@ -62,7 +63,7 @@ def backward_readings(
     batches = _accumulate(anatomy, batches, report, squared)
     if not batches:
         return None
-    gradients = tuple(_block_gradient(block) for block in anatomy.blocks)
+    gradients = _block_gradients(anatomy)
     drop = None
     if trial_step:
         drop = _trial_step(anatomy, batches, report)
@@ -75,11 +76,15 @@ def backward_readings(
 
 
 def trainable_view(loaded: LoadedModel, own: bool = False) -> Anatomy:
-    """Return a view of the model whose block parameters take gradients; with `own` they are copies."""
+    """Return a view of the model whose block parameters take gradients, in float32; with `own` they are copies.
+
+    What the base holds in 4 or 8 bits is dequantised in it: gradients are those at the values it stands for.
+    """
     names = [name for block in range(len(loaded.anatomy.blocks)) for name in loaded.anatomy.block_parameters(block)]
-    anatomy = resolve(share_model(loaded.model, own=names if own else ()), loaded.anatomy.family)
+    anatomy = resolve(float_view(loaded.model, own=names if own else ()), loaded.anatomy.family)
     for block in anatomy.blocks:
-        block.requires_grad_(True)
+        for parameter in block.requires_grad_(True).parameters():
+            parameter.grad_dtype = torch.float32  # whatever the model's: batches are added up in it
     return anatomy
 
 
@@ -93,8 +98,7 @@ def position_losses(anatomy: Anatomy, batch: Batch) -> Float[Tensor, " positions
 def example_losses(losses: Float[Tensor, " positions"], batch: Batch) -> Float[Tensor, " examples"]:
     """Return each example's mean loss over its positions, in the batch's row order."""
     n = len(batch.ids)
-    counts = torch.bincount(batch.rows, minlength=n)
-    return torch.zeros(n, device=losses.device).index_add(0, batch.rows, losses) / counts
+    return torch.zeros(n, device=losses.device).index_add(0, batch.rows, losses) / batch.n_positions_of
 
 
 def _accumulate(
@@ -146,18 +150,20 @@ def _with_squares(
 ) -> None:
     """Add a batch's gradient to `.grad`, and its squared per-example gradients to `squared`, in one backward pass."""
     # The pass carries d(sum of losses)/n_positions; an example's own loss is a mean over its m positions.
-    counts = torch.bincount(batch.rows, minlength=len(batch.ids))
-    rescale = (n_positions / counts) ** 2
+    rescale = (n_positions / batch.n_positions_of) ** 2
+    found: list[tuple[int, Tensor]] = []
 
     def use(tap: Tap) -> None:
-        squared[tap.block] += (squared_norms(tap) * rescale).sum().item()
+        found.append((tap.block, (squared_norms(tap) * rescale).sum(dim=0, keepdim=True)))
 
     with taps(anatomy, (batch.ids.shape[0], batch.ids.shape[1]), use):
         (position_losses(anatomy, batch).sum() / n_positions).backward()
     if any(leftovers):
         for row in range(len(batch.ids)):
             for block, gradient in enumerate(example_gradients(anatomy, batch, row, leftovers)):
-                squared[block] += (gradient**2).sum().item()
+                found.append((block, (gradient**2).sum(dim=0, keepdim=True)))
+    for (block, _), (value,) in zip(found, fetched(*(value for _, value in found)), strict=True):
+        squared[block] += value
 
 
 def untapped(block: torch.nn.Module) -> list[Tensor]:
@@ -167,31 +173,46 @@ def untapped(block: torch.nn.Module) -> list[Tensor]:
 
 
 def example_gradients(anatomy: Anatomy, batch: Batch, row: int, leftovers: list[list[Tensor]]) -> list[Tensor]:
-    """Return one example's gradient of its own loss for the parameters that cannot be tapped, flat, per block."""
-    mine = batch.rows == row
+    """Return one example's gradient of its own loss for the parameters that cannot be tapped, flat, per block.
+
+    They stay on the device.
+    """
+    places = np.flatnonzero(batch.host_rows == row)
+    mine = torch.from_numpy(places).to(batch.ids.device)
     alone: Any = Batch(
         batch.ids[row : row + 1],
-        torch.zeros_like(batch.rows[mine]),
+        torch.zeros_like(mine),
+        np.zeros_like(places),
         batch.places[mine],
         batch.targets[mine],
-        batch.examples[mine.cpu().numpy()],
+        batch.examples[places],
         0,
     )
     wanted = [parameter for block in leftovers for parameter in block]
     found = iter(torch.autograd.grad(position_losses(anatomy, alone).mean(), wanted, allow_unused=True))
     flat = []
     for block in leftovers:
-        parts = [(torch.zeros_like(p) if g is None else g).flatten().float().cpu() for p, g in zip(block, found)]  # noqa: B905
-        flat.append(torch.cat(parts) if parts else torch.zeros(0))
+        parts = [(torch.zeros_like(p) if g is None else g).flatten().float() for p, g in zip(block, found)]  # noqa: B905
+        flat.append(torch.cat(parts) if parts else torch.zeros(0, device=batch.ids.device))
     return flat
 
 
-def _block_gradient(block: torch.nn.Module) -> BlockGradient:
-    tensors = list(block.parameters())
-    return BlockGradient(
-        gradient_norms=tuple(0.0 if t.grad is None else t.grad.float().norm().item() for t in tensors),
-        weight_norms=tuple(t.detach().float().norm().item() for t in tensors),
-    )
+def _block_gradients(anatomy: Anatomy) -> tuple[BlockGradient, ...]:
+    """Return every tensor's norms by block, brought over together."""
+    blocks = [list(block.parameters()) for block in anatomy.blocks]
+    norms = [
+        torch.stack(
+            [
+                value.detach().float().norm() if value is not None else p.new_zeros((), dtype=torch.float32)
+                for value in (p.grad, p)
+            ]
+        )
+        for block in blocks
+        for p in block
+    ]
+    found = iter(fetched(*norms))
+    pairs = [[next(found).tolist() for _ in block] for block in blocks]
+    return tuple(BlockGradient(tuple(g for g, _ in block), tuple(w for _, w in block)) for block in pairs)
 
 
 def _trial_step(anatomy: Anatomy, batches: Sequence[Batch], report: Reporter) -> Float[np.ndarray, " blocks"] | None:
@@ -210,13 +231,16 @@ def _trial_step(anatomy: Anatomy, batches: Sequence[Batch], report: Reporter) ->
     report.phase(TRIAL)
     if not _accumulate(anatomy, batches, report, None):
         return None
-    drops = []
-    for block, moves in zip(parameters, steps, strict=True):
-        moved = [
-            (p.grad, move) for p, move in zip(block, moves, strict=True) if p.grad is not None and move is not None
-        ]
-        drops.append(-sum((gradient.double() * move.double()).sum().item() for gradient, move in moved))
-    return np.array(drops)
+    products = [  # of a tensor's rows; the rest of the sum is taken in float64 on the host
+        (block, (exact(p.grad) * exact(move)).sum(dim=-1).reshape(-1))
+        for block, moves in enumerate(steps)
+        for p, move in zip(parameters[block], moves, strict=True)
+        if p.grad is not None and move is not None
+    ]
+    drops = np.zeros(len(parameters))
+    for (block, _), values in zip(products, fetched(*(values for _, values in products)), strict=True):
+        drops[block] -= values.sum(dtype=np.float64)
+    return drops
 
 
 def _first_step(gradient: Tensor) -> Tensor:

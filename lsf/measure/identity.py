@@ -6,15 +6,22 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-_HASHES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+from lsf.measure.quantised import scales
+
+_HASHES: WeakKeyDictionary[Any, tuple[object, str]] = WeakKeyDictionary()
 
 
 def weights_hash(model: Any) -> str:
-    """Return SHA-256 over names, dtypes, shapes and bytes of a loaded model's parameters; nobody changes them."""
-    if model not in _HASHES:
+    """Return SHA-256 over names, dtypes, shapes and bytes of a loaded model's parameters.
+
+    What belongs to weights packed in 4 or 8 bits counts too. Computed once per loaded model, and again where a
+    parameter was replaced or written since.
+    """
+    stamp = [(value.data_ptr(), value._version) for value in model.parameters()]
+    if model not in _HASHES or _HASHES[model][0] != stamp:
         digest = hashlib.sha256()
-        for name, value in model.named_parameters():
+        for name, value in (*model.named_parameters(), *scales(model)):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
-        _HASHES[model] = digest.hexdigest()
-    return _HASHES[model]
+        _HASHES[model] = stamp, digest.hexdigest()
+    return _HASHES[model][1]

@@ -5,11 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from lsf.analysis.kernel_growth import KERNEL_EXAMPLES
 from lsf.analysis.settings import AnalysisSettings
 from lsf.data.encode import EncodedExample
 from lsf.measure.batches import Batch, make_batches
+from lsf.measure.devices import exact, fetched
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.gradients import example_gradients, example_losses, position_losses, trainable_view, untapped
 from lsf.measure.loading import LoadedModel
@@ -63,10 +65,10 @@ def tangent_kernels(
     one backward pass per example.
     """
     anatomy = trainable_view(loaded)
-    kernels = torch.zeros(len(anatomy.blocks), len(batch.ids), len(batch.ids), dtype=torch.float64)
+    products: list[tuple[int, Tensor]] = []
 
     def use(tap: Tap) -> None:
-        kernels[tap.block] += pair_products(tap).double().cpu()
+        products.append((tap.block, pair_products(tap)))
 
     with torch.enable_grad():
         with taps(anatomy, (batch.ids.shape[0], batch.ids.shape[1]), use):
@@ -77,8 +79,12 @@ def tangent_kernels(
             rows = [example_gradients(anatomy, batch, row, leftovers) for row in range(len(batch.ids))]
             for block in range(len(leftovers)):
                 if leftovers[block]:
-                    stacked = torch.stack([row[block] for row in rows]).double()
-                    kernels[block] += stacked @ stacked.T
+                    stacked = exact(torch.stack([row[block] for row in rows]))
+                    products.append((block, stacked @ stacked.T))
+    kernels = np.zeros((len(anatomy.blocks), len(batch.ids), len(batch.ids)))
+    for (block, _), product in zip(products, fetched(*(product for _, product in products)), strict=True):
+        kernels[block] += product
     report.progress(1, 1, KERNELS)
-    order = np.argsort([batch.examples[(batch.rows == row).cpu().numpy()][0] for row in range(len(batch.ids))])
-    return kernels.numpy()[:, order][:, :, order]
+    _, first = np.unique(batch.host_rows, return_index=True)
+    order = np.argsort(batch.examples[first])
+    return kernels[:, order][:, :, order]

@@ -9,11 +9,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from lsf.analysis.result import ModelInfo
+from lsf.axes import QUANTISED
 from lsf.errors import ModelError, OutOfMemoryError, first_line
 from lsf.measure.allocation import keep_freed_memory
 from lsf.measure.anatomy import Anatomy, resolve, self_check
 from lsf.measure.devices import Device, choose_device
 from lsf.measure.offload import input_device, places_of, tensors_of
+from lsf.measure.quantised import check_quantising, is_packed, n_values, quantising, settle
 from lsf.measure.source import ModelSource, find_model
 
 UNSTATED_CONTEXT = 2048
@@ -49,8 +51,9 @@ def load_model(
     """Load a model by name and check that it is read rightly.
 
     Args:
-        name: `bundled`, a local folder, or a Hugging Face id.
-        dtype: `float32`, `bfloat16`; `auto` is float32, on CUDA the checkpoint's own bfloat16.
+        name: as `find_model` takes it.
+        dtype: `float32`, `bfloat16`; `auto` is float32, on CUDA the checkpoint's own bfloat16; `nf4`, `int8`: linear
+            maps but the head in 4 or 8 bits (bitsandbytes), everything else as `auto` has it.
         device: `auto` (cuda, then mps, then cpu), one of them, or `map`: spread over all GPUs, main memory and disk as
             they have room (accelerate), to be analysed only.
         max_memory: for `map`, bytes each place may take, such as `{"cpu": 10**9}`; default: what is free.
@@ -59,14 +62,19 @@ def load_model(
         ModelError: one sentence; see `find_model`, and: weights missing from the files, NaN weights, tokenizer larger
             than the vocabulary.
         SelfCheckError: the family's reading does not reproduce the model's logits.
+        BadInputError: a quantised dtype that cannot be had here.
         OutOfMemoryError: it does not fit the device.
     """
-    source = find_model(name)
     place = choose_device("auto" if device == "map" else device)
+    check_quantising(dtype, device if device == "map" else torch.device(place.name).type)
+    source = find_model(name)
     if place.name == "cpu":
         keep_freed_memory()
     spread = {"device_map": "auto", "max_memory": max_memory} if device == "map" else {}
-    model = _load_weights(source, _dtype(source, dtype, place), place, spread)
+    compute = _dtype(source, "auto" if dtype in QUANTISED else dtype, place)
+    if dtype in QUANTISED:
+        spread = quantising(dtype, compute, place.name)
+    model = _load_weights(source, compute, place, spread)
     tokenizer = _load_tokenizer(source)
     anatomy = resolve(model, source.family)
     _check_weights(source, model, anatomy, tokenizer)
@@ -79,9 +87,10 @@ def load_model(
         width=config.hidden_size,
         vocab_size=anatomy.head_weight.shape[0],
         tied_head=_tied(model, anatomy),
-        n_params=sum(parameter.numel() for parameter in model.parameters()),
-        dtype=str(model.dtype).removeprefix("torch."),
+        n_params=sum(n_values(parameter) for parameter in model.parameters()),
+        dtype=dtype if dtype in QUANTISED else str(model.dtype).removeprefix("torch."),
         device="+".join(places_of(model)) or place.name,
+        origin=source.origin,
     )
     return LoadedModel(model, tokenizer, info, anatomy, _context(config, tokenizer), self_check(anatomy))
 
@@ -116,7 +125,7 @@ def _load_weights(source: ModelSource, dtype: torch.dtype, device: Device, sprea
             source.folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True, **spread
         )
         model, report = loaded
-        if not places_of(model):
+        if "quantization_config" not in spread and not places_of(model):
             model = model.to(device.name)
     except torch.OutOfMemoryError:
         raise OutOfMemoryError(
@@ -135,13 +144,14 @@ def _load_weights(source: ModelSource, dtype: torch.dtype, device: Device, sprea
         )
     model.eval().requires_grad_(False)
     _leave_file(model)
+    settle(model)
     return model
 
 
 def _leave_file(model: Any) -> None:
     """Copy weights that still lie in the mapped file: a file replaced later would take the whole process down."""
     for parameter in model.parameters():
-        if parameter.device.type == "cpu":
+        if parameter.device.type == "cpu" and not is_packed(parameter):
             parameter.data = parameter.data.clone()
 
 

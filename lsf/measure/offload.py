@@ -8,6 +8,7 @@ from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
 from lsf.errors import ModelError
+from lsf.measure.quantised import float_weight, is_packed
 
 
 def places_of(model: Any) -> tuple[str, ...]:
@@ -34,6 +35,8 @@ def weight_of(module: nn.Module) -> Tensor:
 def tensors_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
     """Yield every parameter of a module by its dotted name, fetched one submodule at a time where it is offloaded.
 
+    A weight packed in 4 or 8 bits is dequantised in its turn.
+
     Args:
         module: any module, the whole model included; it is not changed.
         prefix: put before the names.
@@ -43,7 +46,10 @@ def tensors_of(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, Tenso
             continue
         with align_module_device(part):
             for own, parameter in part.named_parameters(recurse=False):
-                yield f"{prefix}{name}.{own}" if name else f"{prefix}{own}", parameter.detach()
+                yield (
+                    f"{prefix}{name}.{own}" if name else f"{prefix}{own}",
+                    float_weight(part) if is_packed(parameter) else parameter.detach(),
+                )
 
 
 def refuse_spread(model: Any, what: str) -> None:

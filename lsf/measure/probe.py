@@ -1,23 +1,26 @@
 """One streaming forward pass that keeps only what positions need."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lsf.analysis.builder import KEPT_TOKENS
 from lsf.analysis.measurements import Readings
 from lsf.errors import ModelError
 from lsf.measure.anatomy import Anatomy, captured_states
-from lsf.measure.batches import Batch
+from lsf.measure.arcs import projections
+from lsf.measure.batches import Batch, rows_at_once
+from lsf.measure.devices import fetched
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.semantics import SemanticBases
 
-LENS_LOGITS = 2**20
-"""Logits of the logit lens held at a time."""
+CPU_LOGITS = 2**22
+"""Logits of the lens held at a time on a CPU, whose caches like them few; elsewhere `MOST_LOGITS`."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,15 @@ class Wanted:
     """`lens` or `raw`."""
     semantic_loss: bool = False
     """Whether similarities to every token of the vocabulary are taken."""
-    states: bool = False
-    """Whether raw states are handed over."""
+    pictures: int = 0
+    """Examples, the first ones, whose readings are handed over as vectors; the first batch's then all are, to which
+    the pictures' PCA is fitted."""
+    states: int = 0
+    """Examples, the first ones, whose raw states are handed over."""
 
 
 def stream_readings(
-    anatomy: Anatomy, bases: SemanticBases, batches: Iterable[Batch], wanted: Wanted
+    anatomy: Anatomy, bases: SemanticBases, batches: Sequence[Batch], wanted: Wanted
 ) -> Iterator[Readings]:
     """Run each batch through the decoder once and read every state at its positions.
 
@@ -44,55 +50,69 @@ def stream_readings(
         wanted: what is read.
 
     Yields:
-        One `Readings` per batch; nothing of a batch stays on the device afterwards. A batch that does not fit the
-        device's memory is read in halves.
+        One `Readings` per batch, brought over in one copy; nothing of a batch stays on the device afterwards. A batch
+        that does not fit the device's memory is read in halves.
 
     Raises:
         OutOfMemoryError: not even one example fits.
         ModelError: a state is NaN or infinite (the state is named).
     """
-    for batch in batches:
+    bases = bases.ahead(None if wanted.semantic_loss else torch.cat([batch.targets for batch in batches]))
+    for number, batch in enumerate(batches):
+        pictures = np.inf if number == 0 and wanted.pictures else wanted.pictures
         with torch.no_grad():
-            yield _read_in_parts(anatomy, bases, batch, wanted)
+            yield _read_in_parts(anatomy, bases, batch, wanted, pictures)
 
 
-def _read_in_parts(anatomy: Anatomy, bases: SemanticBases, batch: Batch, wanted: Wanted) -> Readings:
+def _read_in_parts(anatomy: Anatomy, bases: SemanticBases, batch: Batch, wanted: Wanted, pictures: float) -> Readings:
     try:
-        return _read_batch(anatomy, bases, batch, wanted)
+        return _read_batch(anatomy, bases, batch, wanted, pictures)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
     # Out of the handler: the error's traceback held the tensors that did not fit.
-    first, second = halves_of(batch)
-    return _read_in_parts(anatomy, bases, first, wanted).joined(_read_in_parts(anatomy, bases, second, wanted))
+    first, second = (_read_in_parts(anatomy, bases, half, wanted, pictures) for half in halves_of(batch))
+    return first.joined(second)
 
 
-def _read_batch(anatomy: Anatomy, bases: SemanticBases, batch: Batch, wanted: Wanted) -> Readings:
+def _read_batch(anatomy: Anatomy, bases: SemanticBases, batch: Batch, wanted: Wanted, pictures: float) -> Readings:
     states = _states_at_positions(anatomy, batch)
-    _check_finite(states)
-    lens = anatomy.read(states)
-    anchor = anatomy.embed(batch.current)
+    lens = anatomy.read(states).to(states.device)  # modules of a spread model answer where they lie
+    anchor, basis = anatomy.embed(batch.current), bases.of(batch.targets).to(states.device)
     if wanted.reading == "lens":
-        factual, anchor = lens, anatomy.read(anchor)
+        factual, anchor = lens, anatomy.read(anchor).to(states.device)
     else:
         factual = states
-    probability, rank, tokens, shares = _logit_lens(anatomy, lens, batch.targets)
-    wide = states.float()
+    pictured, sampled = (np.flatnonzero(batch.examples < limit) for limit in (pictures, wanted.states))
+    drawn, kept = (torch.from_numpy(places).to(states.device) for places in (pictured, sampled))
+    found = {
+        "current_tokens": batch.current,
+        "target_tokens": batch.targets,
+        **projections(factual, anchor, basis),
+        "neighbour_cosine": _neighbour_cosines(states),
+        **_logit_lens(anatomy, lens, batch.targets),
+        "factual": factual[drawn].float(),
+        "anchor": anchor[drawn].float(),
+        "basis": basis[drawn].float(),
+    }
+    if wanted.semantic_loss:
+        found["semantic_loss"] = bases.losses(factual, batch.targets)
+    if wanted.states:
+        found["states"] = states[kept].float()
+    finite, *arrays = fetched(states.isfinite().all(dim=-1).all(dim=0), *found.values())
+    _check_finite(finite)
     return Readings(
         examples=batch.examples,
-        current_tokens=batch.current.cpu().numpy(),
-        target_tokens=batch.targets.cpu().numpy(),
-        factual=factual.float().cpu().numpy(),
-        anchor=anchor.float().cpu().numpy(),
-        basis=bases.of(batch.targets).float().cpu().numpy(),
-        neighbour_cosine=torch.cosine_similarity(wide[:, :-1], wide[:, 1:], dim=-1).cpu().numpy(),
-        target_probability=probability.cpu().numpy(),
-        target_rank=rank.cpu().numpy(),
-        top_tokens=tokens.cpu().numpy(),
-        top_probabilities=shares.cpu().numpy(),
-        semantic_loss=bases.losses(factual, batch.targets).cpu().numpy() if wanted.semantic_loss else None,
-        states=wide.cpu().numpy() if wanted.states else None,
+        pictured=pictured,
+        states_of=batch.examples[sampled] if wanted.states else None,
+        **dict(zip(found, arrays, strict=True)),
     )
+
+
+def _neighbour_cosines(states: Float[Tensor, "positions states width"]) -> Float[Tensor, "positions blocks"]:
+    """Return cos(h_b, h_(b+1)) in float32, a state at a time: half-precision states are not all widened at once."""
+    pairs = pairwise(states.unbind(dim=1))
+    return torch.stack([torch.cosine_similarity(a.float(), b.float(), dim=-1) for a, b in pairs], dim=1)
 
 
 def _states_at_positions(anatomy: Anatomy, batch: Batch) -> Float[Tensor, "positions states width"]:
@@ -116,33 +136,32 @@ def _states_at_positions(anatomy: Anatomy, batch: Batch) -> Float[Tensor, "posit
 
 
 def _logit_lens(
-    anatomy: Anatomy, lens: Float[Tensor, "positions states head_width"], targets: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return target probability and rank (positions, states) and the top tokens with theirs (positions, states, k).
+    anatomy: Anatomy, lens: Float[Tensor, "positions states head_width"], targets: Int[Tensor, " positions"]
+) -> dict[str, Tensor]:
+    """Return each target's probability and rank (positions, states) and the top tokens with theirs, k of each.
 
-    At most `LENS_LOGITS` logits are held at a time, or those of one position and state. The rank counts tokens of a
-    strictly greater logit, plus one.
+    At most `MOST_LOGITS` logits are held at a time (`CPU_LOGITS` on a CPU), or those of one position and state. The
+    rank counts tokens of a strictly greater logit, plus one.
     """
-    n_states = lens.shape[1]
+    n_states, vocabulary = lens.shape[1], anatomy.config.vocab_size
     flat, wanted = lens.flatten(0, 1), targets.repeat_interleave(n_states)
-    rows = max(1, LENS_LOGITS // anatomy.config.vocab_size)
+    most = CPU_LOGITS // vocabulary if lens.device.type == "cpu" else len(flat)
     parts = []
+    rows = rows_at_once(vocabulary, most)
     for readings, target_of in zip(flat.split(rows), wanted.split(rows), strict=True):
-        logits = anatomy.logits(readings).float()
+        logits = anatomy.logits(readings).to(lens.device).float()
         target = logits.gather(1, target_of[:, None])
         normaliser = logits.logsumexp(dim=-1, keepdim=True)
         best, tokens = logits.topk(min(KEPT_TOKENS, logits.shape[-1]), dim=-1)
         rank = (logits > target).sum(dim=-1) + 1
         parts.append(((target - normaliser).exp()[:, 0], rank, tokens, (best - normaliser).exp()))
-    probability, rank, tokens, shares = (
-        torch.cat(part).unflatten(0, (len(lens), n_states)) for part in zip(*parts, strict=True)
-    )
-    return probability, rank, tokens, shares
+    names = ("target_probability", "target_rank", "top_tokens", "top_probabilities")
+    whole = (torch.cat(part).unflatten(0, (len(lens), n_states)) for part in zip(*parts, strict=True))
+    return dict(zip(names, whole, strict=True))
 
 
-def _check_finite(states: Float[Tensor, "positions states width"]) -> None:
-    bad = (~states.isfinite()).any(dim=-1).any(dim=0)
-    if bad.any():
-        state = int(bad.nonzero()[0])
+def _check_finite(finite: Bool[np.ndarray, " states"]) -> None:
+    if not finite.all():
+        state = int(finite.argmin())
         where = "the embedding" if state == 0 else f"block {state - 1}"
         raise ModelError(f"State {state} holds NaN or infinite numbers: {where} produced them. Try float32.")

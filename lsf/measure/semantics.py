@@ -1,6 +1,6 @@
 """Semantic bases of tokens: columns of the LM head's pseudo-inverse, by Gram matrix and Cholesky."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from scipy.linalg import blas
 from torch import Tensor
 
 from lsf.errors import ModelError
+from lsf.measure.devices import has_float64
 
 CHUNK_ROWS = 2048
 """Rows of W turned to float64 at a time, so that a large vocabulary needs no float64 copy."""
@@ -29,16 +30,39 @@ class SemanticBases:
     """Lower Cholesky factor of W^T W, float64."""
     jittered: bool
     """True where the Gram matrix was singular and `SINGULAR_JITTER` x mean(diag) was added."""
+    known: tuple[Int[Tensor, " known"], Float[Tensor, "known width"]] | None = None
+    """Tokens, ascending, and their bases, where they were solved for ahead."""
+
+    def ahead(self, tokens: Int[Tensor, " n"] | None) -> "SemanticBases":
+        """Return bases that a device without float64 can be asked for without waiting: solved for now, on the CPU.
+
+        Elsewhere nothing is done.
+
+        Args:
+            tokens: those that will be asked for; None for the whole vocabulary.
+        """
+        if self.factor.device == self.head_weight.device:
+            return self
+        wanted = (
+            torch.arange(len(self.head_weight), device=self.head_weight.device) if tokens is None else tokens.unique()
+        )
+        found = torch.cat([self._solved(part) for part in wanted.split(CHUNK_ROWS)])
+        return replace(self, known=(wanted, found))
 
     def of(self, tokens: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
         """Return s_y = (W^T W)^-1 w_y of each token, float32: the state a head reads as exactly y.
 
         Source: Gu et al., "Vocabulary-Defined Semantics" (arXiv 2401.16184). The head's bias is left out.
         """
-        unique, places = tokens.to(self.head_weight.device).reshape(-1).unique(return_inverse=True)
-        rows = self.head_weight[unique].to(self.factor.device, torch.float64)
-        bases = torch.cholesky_solve(rows.T, self.factor).T.float()
-        return bases[places.to(bases.device)].reshape(*tokens.shape, -1).to(self.head_weight.device)
+        flat = tokens.to(self.head_weight.device).reshape(-1)
+        if self.known is None:
+            return self._solved(flat).reshape(*tokens.shape, -1)
+        tokens_known, bases = self.known
+        return bases[torch.searchsorted(tokens_known, flat)].reshape(*tokens.shape, -1)
+
+    def _solved(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n width"]:
+        rows = self.head_weight[tokens].to(self.factor.device).double()
+        return torch.cholesky_solve(rows.T, self.factor).T.float().to(self.head_weight.device)
 
     @torch.no_grad()
     def losses(
@@ -64,7 +88,7 @@ def semantic_bases(head_weight: Float[Tensor, "vocab width"]) -> SemanticBases:
     Raises:
         ModelError: W holds NaN or infinity.
     """
-    device = head_weight.device if head_weight.device.type != "mps" else torch.device("cpu")  # mps has no float64
+    device = head_weight.device if has_float64(head_weight.device) else torch.device("cpu")
     gram = _gram_matrix(head_weight, device)
     if not gram.isfinite().all():
         raise ModelError("The LM head holds NaN or infinite weights; the model file is damaged.")
@@ -89,5 +113,5 @@ def _gram_matrix(head_weight: Float[Tensor, "vocab width"], device: torch.device
     product: Any = blas.dsyrk  # type: ignore[attr-defined] - compiled, without stubs
     half = np.zeros((width, width), order="F")
     for rows in head_weight.split(CHUNK_ROWS):
-        half = product(1.0, rows.to(device, torch.float64).numpy().T, beta=1.0, c=half, overwrite_c=1, lower=1)
+        half = product(1.0, rows.to(device).double().numpy().T, beta=1.0, c=half, overwrite_c=1, lower=1)
     return torch.from_numpy(np.tril(half) + np.tril(half, -1).T)

@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Collection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from lsf.measure.offload import refuse_spread
+from lsf.measure.quantised import dequantise_, is_packed, is_quantised, refuse_packed, shared_parts
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -26,6 +27,7 @@ def share_model(model: ModuleT, own: Collection[str] = ()) -> ModuleT:
         The new model, every parameter with `requires_grad=False`.
 
     Raises:
+        BadInputError: a parameter in `own` is packed in 4 or 8 bits.
         KeyError: a name in `own` is not a parameter of the model.
         ModelError: the model is spread over several devices.
     """
@@ -34,9 +36,26 @@ def share_model(model: ModuleT, own: Collection[str] = ()) -> ModuleT:
     unknown = set(own) - parameters.keys()
     if unknown:
         raise KeyError(f"not parameters of {type(model).__name__}: {sorted(unknown)}")
-    memo: dict[int, object] = {id(buffer): buffer for buffer in model.buffers()}
+    refuse_packed(model, own)
+    memo: dict[int, object] = {id(buffer): buffer for buffer in model.buffers()} | shared_parts(model)
     for name, parameter in parameters.items():
+        if is_packed(parameter):
+            continue
         data = parameter.detach()
         memo[id(parameter)] = nn.Parameter(data.clone() if name in own else data, requires_grad=False)
     with torch.no_grad():
         return copy.deepcopy(model, memo)
+
+
+def float_view(model: ModuleT, own: Collection[str] = ()) -> ModuleT:
+    """Return what `share_model` does, with dequantised copies in place of packed weights: all that takes gradients.
+
+    Args:
+        model: the loaded model; it is not changed.
+        own: names from `model.named_parameters()` to copy, packed ones among them.
+    """
+    if not is_quantised(model):
+        return share_model(model, own)
+    parameters = dict(model.named_parameters())
+    view: Any = share_model(model, [name for name in own if not is_packed(parameters[name])])
+    return dequantise_(view, view.dtype)

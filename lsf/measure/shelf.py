@@ -55,10 +55,11 @@ class ModelShelf:
 
 
 def _files(name: str) -> tuple[tuple[str, int, int], ...]:
-    """Return name, size and time of change of each file of a local folder; nothing where the name is no folder."""
-    folder = Path(name).expanduser()
+    """Return name, size and time of change of each file of a local folder, or of a GGUF file; nothing of other names."""
+    place = Path(name).expanduser()
     try:
-        known = [(file.name, file.stat()) for file in sorted(folder.iterdir())] if folder.is_dir() else []
+        files = sorted(place.iterdir()) if place.is_dir() else [place] if place.is_file() else []
+        known = [(file.name, file.stat()) for file in files]
     except OSError:
         return ()
     return tuple((file, stat.st_size, stat.st_mtime_ns) for file, stat in known)

@@ -7,7 +7,10 @@ from typing import Any
 
 from lsf.bundled import MODEL_FOLDER
 from lsf.errors import ModelError, UnknownFamilyError
+from lsf.files import read_json
+from lsf.measure import smollm2
 from lsf.measure.families import FAMILIES, Family, family_of
+from lsf.measure.gguf import ABOUT, gguf_folder, is_gguf, unpacked_place
 
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
@@ -29,25 +32,44 @@ class ModelSource:
     """L, by its config."""
     weight_bytes: int
     """Bytes of its safetensors files."""
+    origin: str | None
+    """What the weights are, where a folder made here says so (from where, dequantised from what); else None."""
 
 
 def find_model(name: str) -> ModelSource:
-    """Find a model by name: `bundled`, a local folder, or a Hugging Face id (cached, else downloaded).
+    """Find a model by name: `bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id.
+
+    `smollm2` and a GGUF file become a folder of the cache once, an id is downloaded once; a folder here that is called
+    as one of the two names is `./bundled`, `./smollm2`.
 
     Raises:
         ModelError: one sentence: no such folder or id, no network, no or only pickled weights, custom code, no
-            tokenizer, not a causal language model, quantised.
+            tokenizer, not a causal language model, quantised; of a GGUF file as `lsf.measure.gguf.unpack_gguf`.
         UnknownFamilyError: an architecture outside the families table.
     """
     if name == "bundled":
         return check_folder(name, MODEL_FOLDER, None)
+    if name == smollm2.NAME:
+        return check_folder(name, smollm2.smollm2_folder(), None)
     path = Path(name).expanduser()
+    if is_gguf(path) and not path.is_dir():
+        return check_folder(name, gguf_folder(name, path), None)
     if path.exists() or name.startswith((".", "~", "/")) or name.count("/") > 1:
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"
             raise ModelError(f"The model folder {name} {what}; a folder with config.json was expected.")
         return check_folder(name, path, None)
     return _from_hub(name)
+
+
+def at_hand(name: str) -> bool:
+    """Say whether a model can be found without the network and without making its folder first."""
+    path = Path(name).expanduser()
+    if name == smollm2.NAME:
+        return smollm2.smollm2_place().is_dir()
+    if is_gguf(path):
+        return not path.is_file() or unpacked_place(path).is_dir()
+    return name == "bundled" or path.exists() or name.startswith((".", "~", "/"))
 
 
 def check_folder(name: str, folder: Path, revision: str | None) -> ModelSource:
@@ -61,7 +83,16 @@ def check_folder(name: str, folder: Path, revision: str | None) -> ModelSource:
     if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ModelError(f"{name} has no tokenizer; a tokenizer.json beside the weights is needed.")
     n_blocks = next((config[key] for key in ("num_hidden_layers", "n_layer", "num_layers") if key in config), 0)
-    return ModelSource(name, folder, revision, family, n_blocks, sum(path.stat().st_size for path in weights))
+    about = read_json(folder / ABOUT, "a note on weights") if (folder / ABOUT).is_file() else {}
+    return ModelSource(
+        name=name,
+        folder=folder,
+        revision=about.get("revision", revision),
+        family=family,
+        n_blocks=n_blocks,
+        weight_bytes=sum(path.stat().st_size for path in weights),
+        origin=about.get("origin"),
+    )
 
 
 def check_config(name: str, folder: Path) -> tuple[Family, dict[str, Any]]:

@@ -10,6 +10,7 @@ import torch
 
 from lsf.analysis.cost import Load, Sizes, Speed, forward_flops
 from lsf.measure.loading import LoadedModel
+from lsf.measure.quantised import n_values
 
 SIZES = (4, 64, 256, 1024, 4096)
 """Tokens of the passes, in turn."""
@@ -24,7 +25,7 @@ _KEPT: WeakKeyDictionary[Any, dict[tuple[str, int], Speed]] = WeakKeyDictionary(
 
 def sizes_of(loaded: LoadedModel) -> Sizes:
     """Return what the FLOPs of a model's passes are counted from."""
-    params = tuple(sum(value.numel() for value in block.parameters()) for block in loaded.anatomy.blocks)
+    params = tuple(sum(n_values(value) for value in block.parameters()) for block in loaded.anatomy.blocks)
     return Sizes(params, loaded.info.width, loaded.info.vocab_size)
 
 

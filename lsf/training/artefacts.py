@@ -14,6 +14,7 @@ from lsf.analysis.plan import Plan, parse_plan
 from lsf.errors import BadInputError, RunError, first_line
 from lsf.jobs.holding import WEIGHTS
 from lsf.jobs.spec import RunSpec
+from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.identity import weights_hash
 from lsf.training.catalogue import options_of
 from lsf.training.methods import METHODS, Scene
@@ -88,6 +89,7 @@ def load_tuned(folder: Path, loaded: Any) -> Any:
 
     Raises:
         BadInputError: no such file, not a file of ours, or made for another base.
+        RuntimeError, MemoryError: memory does not suffice; see `is_out_of_memory`.
     """
     place = find_weights(folder)
     about = read_about(place)
@@ -97,15 +99,18 @@ def load_tuned(folder: Path, loaded: Any) -> Any:
             f"other weights ({here[:12]} in {loaded.info.dtype}), and it can be loaded onto its own only."
         )
     scene = Scene(options_of(about.method, about.options), seed=about.seed, base_dtype=loaded.info.dtype)
-    stored = load_file(place, device=str(loaded.device))
+    read = load_file(place)
+    stored = {name: value.to(loaded.device) for name, value in read.items()}
     try:
         method = METHODS[about.method]
         model = method.restore(loaded, about.plan, scene, stored).eval()
         fresh = method.prepare(loaded, about.plan, scene) if method.search is None else model
         expected = method.store(fresh)
     except (KeyError, AttributeError, RuntimeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise
         raise BadInputError(f"{place} does not hold what its header says: {first_line(error)}.") from None
-    _check_whole(place, stored, expected)
+    _check_whole(place, read, expected)
     return model
 
 

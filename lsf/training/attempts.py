@@ -21,9 +21,12 @@ from lsf.training.material import Material
 from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
 from lsf.training.processes import n_processes
-from lsf.training.proof import Fingerprint, fingerprint
+from lsf.training.proof import Fingerprint, Marks, fingerprint, marks
 from lsf.training.reweighting import reweighting_of
 from lsf.training.sharding import is_sharded, put_together
+
+CHECKPOINT_BYTES = 12
+"""Of a checkpoint, per tuned parameter: its value and AdamW's two moments in float32."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Attempt:
 
     model: Any
     """The tuned model."""
-    start: Fingerprint
+    start: Fingerprint | Marks
     """Its tensors before the first step."""
     done: Fit
     """What the loop did."""
@@ -106,12 +109,15 @@ def _attempt(ground: Ground, micro: int) -> Attempt:
         seconds = checkpoint.progress.about.get("prepare_seconds", seconds)
     about = {**ground.about, "prepare_seconds": seconds}
     with phase("proof"):
-        start = fingerprint(model)
+        by_hash = spec.proof == "hash" or n_processes() > 1
+        start = fingerprint(model) if by_hash else marks(model, loaded.model)
     visits = ground.material.steps * spec.batch_size
     caching = open_caching(loaded, model, spec.plan, rows, spec.cache, visits)
     ground.log.begin(model, None if checkpoint is None else checkpoint.progress.step)
     reweighting = reweighting_of(spec, loaded, model, rows, ground.scene.check)
-    keeper = Keeper(ground.folder, about, spec.checkpoint_steps, spec.checkpoint_seconds)
+    tuned = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    written = CHECKPOINT_BYTES * tuned
+    keeper = Keeper(ground.folder, about, spec.checkpoint_steps, spec.checkpoint_seconds, written)
     try:
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
             done = fit(

@@ -1,16 +1,21 @@
-"""The base model's own reading, done once per loaded model and data: what every run on them starts from."""
+"""The base model's own reading, done once per model, rows and settings: what every run on them starts from."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
+
+import torch
 
 from lsf.data.encode import EncodedExample
 from lsf.jobs.phases import phase
 from lsf.jobs.result import Metrics, Sample
+from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
+from lsf.training.caching import open_held_out
 from lsf.training.evaluation import answer, evaluate, spread_out
-from lsf.training.forgetting import GeneralText, general_loss, sample_general_text
+from lsf.training.forgetting import BATCH_SIZE, GeneralText, general_loss, sample_general_text
+from lsf.training.material import Material
+from lsf.training.records import is_on_record, on_record, tokens_hash
 
 N_SAMPLES = 6
 """Test examples whose answers are kept."""
@@ -22,67 +27,123 @@ class BaseReading:
 
     metrics: Metrics
     """On the test rows and on its own text; those of the test rows are None where there are none."""
+    validation: Metrics
+    """On the validation rows read during a run; all None where there are none."""
     samples: tuple[Sample, ...]
     """Its greedy answers to a few test rows."""
     text: GeneralText
     """Text it wrote itself."""
 
 
-_READ: WeakKeyDictionary[Any, dict[object, BaseReading]] = WeakKeyDictionary()
-
-
 def measure_base(
-    loaded: LoadedModel, rows: tuple[EncodedExample, ...], batch_size: int, check: Callable[[], None]
+    loaded: LoadedModel,
+    test: Sequence[EncodedExample],
+    validation: Sequence[EncodedExample],
+    batch_size: int,
+    check: Callable[[], None],
 ) -> BaseReading:
-    """Read the base model, or return its reading of the same rows: nobody changes a loaded model, so it still holds.
+    """Return the base model's readings, from the record (lsf.training.records) where they are on it.
 
     Args:
         loaded: the base model.
-        rows: test rows, encoded without end-of-text.
+        test: rows encoded without end-of-text.
+        validation: rows read during the run.
         batch_size: examples per forward pass.
         check: called before each batch; may raise to end the reading.
     """
-    readings = _READ.setdefault(loaded.model, {})
-    key = (rows, batch_size)
-    if key not in readings:
-        check()
+    check()
+    text = general_text(loaded)
+    dtype, about = loaded.info.dtype, {**_own_text(loaded), "what": "general loss"}
+    lost = on_record(loaded, about, lambda: general_loss(loaded.model, text, dtype, check))
+    metrics = replace(_on_rows(loaded, test, batch_size, check), general_loss=lost)
+    some = sampled(test)
+    about = {**_own_text(loaded), "what": "answers", "rows": tokens_hash(some)}
+    answers = on_record(loaded, about, lambda: answers_of(loaded.model, loaded, test))
+    samples = tuple(
+        Sample(row.example.prompt, row.example.completion, given, None)
+        for row, given in zip(some, answers, strict=True)
+    )
+    return BaseReading(metrics, _on_rows(loaded, validation, batch_size, check), samples, text)
+
+
+def knows_own_text(loaded: LoadedModel) -> bool:
+    """Say whether the base model's own text and its loss on it are on record."""
+    return is_on_record(loaded, {**_own_text(loaded), "what": "general loss"})
+
+
+def knows_rows(loaded: LoadedModel, rows: Sequence[EncodedExample], batch_size: int) -> bool:
+    """Say whether the base model's reading of some rows is on record."""
+    return not rows or is_on_record(loaded, _about_rows(rows, batch_size))
+
+
+def general_text(loaded: LoadedModel) -> GeneralText:
+    """Return text the base model wrote itself, sampled once per model."""
+
+    def sample() -> dict[str, Any]:
         text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, loaded.info.dtype)
-        metrics = measure(loaded.model, loaded.info.dtype, rows, batch_size, text, check)
-        answers = answers_of(loaded.model, loaded, rows)
-        samples = tuple(
-            Sample(row.example.prompt, row.example.completion, given, None)
-            for row, given in zip(sampled(rows), answers, strict=True)
-        )
-        readings.clear()
-        readings[key] = BaseReading(metrics, samples, text)
-    return readings[key]
+        return {"ids": text.ids.tolist(), "lengths": text.lengths.tolist()}
+
+    known = on_record(loaded, {**_own_text(loaded), "what": "general text"}, sample)
+    return GeneralText(torch.tensor(known["ids"]), torch.tensor(known["lengths"]))
 
 
-def is_on_record(loaded: LoadedModel, rows: tuple[EncodedExample, ...], batch_size: int) -> bool:
-    """Say whether the base model's reading of these rows is known already."""
-    return (rows, batch_size) in _READ.get(loaded.model, {})
+def _own_text(loaded: LoadedModel) -> dict[str, Any]:
+    """Return what decides, beside the weights, where a text of the model's own begins and ends."""
+    return {"begin": loaded.tokenizer.bos_token_id, "end": loaded.tokenizer.eos_token_id, "context": loaded.context}
 
 
-def measure(
-    model: Any,
-    dtype: str,
-    rows: tuple[EncodedExample, ...],
-    batch_size: int,
-    text: GeneralText,
-    check: Callable[[], None],
+def _on_rows(
+    loaded: LoadedModel, rows: Sequence[EncodedExample], batch_size: int, check: Callable[[], None]
 ) -> Metrics:
-    """Return one model's metrics on test rows and on general text; the same path before and after a run."""
+    if not rows:
+        return Metrics()
+    about = _about_rows(rows, batch_size)
+    known = on_record(loaded, about, lambda: asdict(evaluate(loaded.model, rows, batch_size, loaded.info.dtype, check)))
+    return Metrics(**known)
+
+
+def _about_rows(rows: Sequence[EncodedExample], batch_size: int) -> dict[str, Any]:
+    return {"what": "rows", "rows": tokens_hash(rows), "batch_size": batch_size}
+
+
+def measured_after(
+    loaded: LoadedModel,
+    model: Any,
+    spec: RunSpec,
+    material: Material,
+    base: BaseReading,
+    check: Callable[[], None],
+) -> dict[str, Any]:
+    """Return what a result holds of the tuned model's readings: `after` and `samples`, read as the base model's are.
+
+    Args:
+        loaded: the base model.
+        model: the tuned one.
+        spec: of the run.
+        material: its rows.
+        base: what was read before.
+        check: called before each batch; may raise to end the reading.
+    """
+    dtype, batch, text = loaded.info.dtype, spec.batch_size, base.text
+    after = Metrics()
     with phase("test"):
-        metrics = evaluate(model, rows, batch_size, dtype, check) if rows else Metrics()
+        if material.test:
+            prefix = open_held_out(loaded, model, spec, material.test, "test", batch)
+            after = evaluate(model, material.test, batch, dtype, check, prefix)
     with phase("forgetting"):
-        return replace(metrics, general_loss=general_loss(model, text, dtype, check))
+        prefix = open_held_out(loaded, model, spec, text.rows, "text", BATCH_SIZE)
+        after = replace(after, general_loss=general_loss(model, text, dtype, check, prefix))
+    with phase("answers"):
+        answers = answers_of(model, loaded, material.test)
+    samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
+    return {"after": after, "samples": samples}
 
 
-def sampled(rows: tuple[EncodedExample, ...]) -> list[EncodedExample]:
+def sampled(rows: Sequence[EncodedExample]) -> list[EncodedExample]:
     """Return the few test rows whose answers are kept, the same in every run."""
     return [rows[index] for index in spread_out(len(rows), N_SAMPLES)]
 
 
-def answers_of(model: Any, loaded: LoadedModel, rows: tuple[EncodedExample, ...]) -> list[str]:
+def answers_of(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample]) -> list[str]:
     """Return a model's greedy answers to the sampled rows."""
     return [answer(model, loaded.tokenizer, row, loaded.context, loaded.info.dtype) for row in sampled(rows)]

@@ -15,8 +15,11 @@ import torch
 from lsf.analysis.plan import Plan
 from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, RunError
+from lsf.files import cache_folder
+from lsf.jobs.spec import RunSpec
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
+from lsf.training.batches import by_length
 from lsf.training.prefix import Prefix
 from lsf.training.processes import n_processes, place_on_machine, wait_for_all
 from lsf.training.states import ABOUT, States
@@ -27,7 +30,7 @@ DISK_SHARE = 0.25
 """Share of the free disk a cache on disk may take, older ones removed first."""
 DISK_BYTES = 16 << 30
 """Bytes all caches on disk may take together, unless LSF_CACHE_BYTES says otherwise."""
-_KEPT: WeakKeyDictionary[Any, dict[tuple[str, int], States]] = WeakKeyDictionary()
+_KEPT: WeakKeyDictionary[Any, dict[tuple[str, str, int], States]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,9 @@ def prefix_depth(plan: Plan, tied_head: bool) -> int:
     return 0 if plan.embedding or plan.modules or (plan.head and tied_head) or not plan.blocks else min(plan.blocks)
 
 
-def expected_bytes(rows: Sequence[EncodedExample], width: int, dtype: str) -> int:
+def expected_bytes(rows: Sequence[EncodedExample], loaded: LoadedModel) -> int:
     """Return the bytes of a prefix cache over these rows: tokens x width x bytes per value."""
-    return sum(len(row.ids) for row in rows) * width * (2 if dtype == "bfloat16" else 4)
+    return sum(len(row.ids) for row in rows) * loaded.info.width * loaded.model.dtype.itemsize
 
 
 def decide(
@@ -99,7 +102,7 @@ def decide(
         return "off", "Nothing lies below what is tuned.", 0
     if asked == "auto" and visits <= len(rows):
         return "off", "No example is seen twice.", 0
-    needed = expected_bytes(rows, loaded.info.width, loaded.info.dtype)
+    needed = expected_bytes(rows, loaded)
     rooms = {"memory": MEMORY_SHARE * psutil.virtual_memory().available, "disk": disk_room()}
     for kind, room in rooms.items():
         if asked in (kind, "auto") and needed <= room:
@@ -137,7 +140,7 @@ def open_caching(
     if n_processes() > 1:
         return Caching("disk", reason, depth, _sharded(loaded, model, key, depth, rows))
     if kind == "memory":
-        states, shallower = _in_memory(loaded, key, depth, lengths)
+        states, shallower = _in_memory(loaded, "train", key, depth, lengths)
     else:
         try:
             states, shallower = _on_disk(loaded, key, depth, lengths), None
@@ -147,6 +150,33 @@ def open_caching(
             return Caching("off", "Another process uses the cache on disk.")
     prefix = Prefix(model, blocks_of(model, loaded), rows, loaded.info.dtype, states, shallower)
     return Caching(kind, reason, depth, prefix)
+
+
+def open_held_out(
+    loaded: LoadedModel, model: Any, spec: RunSpec, rows: Sequence[EncodedExample], split: str, batch_size: int
+) -> Prefix | None:
+    """Return what serves the frozen prefix of a tuned model on held-out rows, in memory.
+
+    None where nothing is frozen below, it was asked to be off, or memory does not suffice. Rows are computed together
+    as `evaluate` reads them together, so that numbers have the same bits with and without.
+
+    Args:
+        loaded: the base model; the states live as long as it.
+        model: the run's prepared model.
+        spec: of the run.
+        rows: as they are given to `evaluate`.
+        split: their name; states of one set of rows per name are kept.
+        batch_size: as it is given to `evaluate`.
+    """
+    depth = prefix_depth(spec.plan, loaded.info.tied_head)
+    needed = expected_bytes(rows, loaded)
+    has_room = needed <= MEMORY_SHARE * psutil.virtual_memory().available
+    if not rows or depth == 0 or spec.cache == "off" or n_processes() > 1 or not has_room:
+        return None
+    key = f"{rows_hash(rows)} {batch_size}"
+    states, shallower = _in_memory(loaded, split, key, depth, [len(row.ids) for row in rows])
+    groups = list(by_length(rows, batch_size, loaded.model.config.get_text_config().vocab_size))
+    return Prefix(model, blocks_of(model, loaded), rows, loaded.info.dtype, states, shallower, groups)
 
 
 def _sharded(loaded: LoadedModel, model: Any, key: str, depth: int, rows: Sequence[EncodedExample]) -> Prefix:
@@ -185,15 +215,18 @@ def rows_hash(rows: Sequence[EncodedExample]) -> str:
     return digest.hexdigest()
 
 
-def _in_memory(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) -> tuple[States, States | None]:
+def _in_memory(
+    loaded: LoadedModel, split: str, key: str, depth: int, lengths: Sequence[int]
+) -> tuple[States, States | None]:
     """Return the kept or fresh states at this depth, and an earlier run's at the greatest smaller depth."""
     kept = _KEPT.setdefault(loaded.model, {})
-    for old in [known for known in kept if known[0] != key]:
-        del kept[old]  # one training split at a time
-    below = [known for known in kept if known[1] < depth]
-    shallower = kept[max(below, key=lambda known: known[1])] if below else None
-    states = kept.setdefault((key, depth), States(depth, lengths))
-    kept[key, depth] = kept.pop((key, depth))
+    for old in [known for known in kept if known[0] == split and known[1] != key]:
+        del kept[old]  # one set of rows of each split at a time
+    below = [known for known in kept if known[0] == split and known[2] < depth]
+    shallower = kept[max(below, key=lambda known: known[2])] if below else None
+    mine = split, key, depth
+    states = kept.setdefault(mine, States(depth, lengths))
+    kept[mine] = kept.pop(mine)
     while len(kept) > 1 and sum(one.bytes for one in kept.values()) > MEMORY_SHARE * psutil.virtual_memory().available:
         del kept[next(iter(kept))]
     return states, shallower
@@ -205,8 +238,8 @@ def forget_states(loaded: LoadedModel) -> None:
 
 
 def cache_root() -> Path:
-    """Return the folder of all caches on disk: LSF_CACHE, or ~/.cache/lsf."""
-    return Path(os.environ.get("LSF_CACHE", Path.home() / ".cache" / "lsf")) / "prefix"
+    """Return the folder of all prefixes on disk."""
+    return cache_folder() / "prefix"
 
 
 def disk_room() -> float:
@@ -220,7 +253,7 @@ def disk_room() -> float:
 def _on_disk(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) -> States:
     about = f"{weights_hash(loaded.model)} {key} {depth} {loaded.info.dtype}"
     folder = cache_root() / hashlib.sha256(about.encode()).hexdigest()[:32]
-    room = disk_room() - sum(lengths) * loaded.info.width * (2 if loaded.info.dtype == "bfloat16" else 4)
+    room = disk_room() - sum(lengths) * loaded.info.width * loaded.model.dtype.itemsize
     others = [(size, place) for _, size, place in _on_shelf() if place != folder]
     while others and sum(size for size, _ in others) > room:
         shutil.rmtree(others.pop(0)[1], ignore_errors=True)

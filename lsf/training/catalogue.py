@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lsf.axes import QUANTISED
+from lsf.errors import BadInputError
 from lsf.registry import Registry
 from lsf.training.options import (
     AdapterOptions,
@@ -41,6 +43,8 @@ class Way:
     """Dataclass of its options."""
     merges: bool = True
     """Whether what it learned can be added into the base's own tensors, so that it costs nothing at inference."""
+    over_quantised: bool = False
+    """Whether it leaves the base's own matrices frozen, so that they may be held in 4 or 8 bits."""
 
 
 CATALOGUE: Registry[Way] = Registry(
@@ -62,6 +66,7 @@ CATALOGUE: Registry[Way] = Registry(
             "Hu et al. 2021, arXiv 2106.09685; carried out by peft",
             1e-2,
             LoraOptions,
+            over_quantised=True,
         ),
         Way(
             "bitfit",
@@ -70,6 +75,7 @@ CATALOGUE: Registry[Way] = Registry(
             "biases",
             "Ben Zaken et al. 2021, arXiv 2106.10199",
             1e-1,
+            over_quantised=True,
         ),
         Way(
             "adapter",
@@ -80,6 +86,7 @@ CATALOGUE: Registry[Way] = Registry(
             1e-2,
             AdapterOptions,
             merges=False,
+            over_quantised=True,
         ),
         Way(
             "pafi",
@@ -155,6 +162,21 @@ CATALOGUE: Registry[Way] = Registry(
         ),
     ],
 )
+
+
+def check_base(method: str, dtype: str) -> None:
+    """Refuse a method that tunes the base's own matrices where those are held in 4 or 8 bits.
+
+    Raises:
+        BadInputError: it does; the sentence names the methods and formats that would be accepted.
+        UnknownNameError: no such method.
+    """
+    if dtype in QUANTISED and not CATALOGUE[method].over_quantised:
+        known = ", ".join(way.name for way in CATALOGUE.values() if way.over_quantised)
+        raise BadInputError(
+            f"The method {method} tunes the base's own tensors, which dtype {dtype} holds in few bits; accepted with "
+            f"it are the methods {known}, and with {method} the dtypes auto, float32 and bfloat16."
+        )
 
 
 def options_of(method: str, given: Mapping[str, Any]) -> Any:

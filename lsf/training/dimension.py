@@ -18,6 +18,7 @@ from lsf.errors import BadInputError, DataError, RunError
 from lsf.jobs.dimension_search import FULL_FIRST, FULL_RATES, Try, best_rate, first_at, next_d, next_rate, rates_at
 from lsf.jobs.dimensions import ASKED, Curve, DimensionSettings, Point, Study
 from lsf.jobs.spec import RunSpec
+from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Phase, Reporter
 from lsf.training.batches import training_order
@@ -125,7 +126,8 @@ class _Work:
             raise DataError("A study of dimensions needs validation and test examples, and the data lacks some.")
         self.total, self.tensors = METHODS["full"].count(loaded, plan, None), len(planned_names(loaded, plan))
         n_trained = min(len(self.material.train), settings.steps * settings.batch_size)
-        self.study = Study(loaded.info.name, task.name, plan, settings, n_trained)
+        weights = weights_hash(loaded.model)
+        self.study = Study(loaded.info.name, task.name, plan, settings, n_trained, weights=weights)
         self.done = self.done_before = 0
 
     def phases(self, methods: Sequence[str]) -> list[Phase]:

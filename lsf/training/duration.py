@@ -19,8 +19,9 @@ STRETCHES = {
     "search": ("search",),
     "forecast": ("forecast",),
     "steps": ("preparing", "prefix", "steps", "validation", "checkpoints"),
+    "saving": ("proof", "saving"),
     "test": ("test", "forgetting", "answers"),
-    "saving": ("proof", "saving", "latency"),
+    "latency": ("latency",),
 }
 """Phases as a run goes through them, one after another -> what takes turns in each, by the keys of `PHASES`."""
 SEARCH_SHARE = 0.2
@@ -55,6 +56,9 @@ def run_seconds(work: Workload, speed: Speed, step: float | None = None) -> dict
     def forward(load: Load, end: int | None = None) -> float:
         return speed.of(forward_flops(work.sizes, load, end=end), load.passes)
 
+    def above(load: Load) -> float:
+        return speed.of(forward_flops(work.sizes, load, work.held), load.passes)
+
     def both_ways(load: Load) -> float:
         backward = backward_flops(work.sizes, load, work.lowest, work.gradients)
         return forward(load) + speed.of(backward, 2 * load.passes)
@@ -67,7 +71,7 @@ def run_seconds(work: Workload, speed: Speed, step: float | None = None) -> dict
         "preparing": both_ways(work.prepared),
         "prefix": forward(work.fill, work.depth),
         "steps": work.steps * one,
-        "validation": work.n_readings * forward(work.reading),
+        "validation": forward(work.reading) + (work.n_readings - 1) * above(work.reading) if work.n_readings else 0.0,
         "saving": 4 * work.trainable / WRITTEN_BYTES,
         "test": forward(work.test),
         "forgetting": forward(work.general),

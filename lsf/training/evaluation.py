@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,10 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from lsf.data.encode import EncodedExample
 from lsf.jobs.result import Metrics
-from lsf.training.batches import autocasting, collate, score_tokens
+from lsf.measure.offload import input_device
+from lsf.training.batches import autocasting, by_length, collate_numbered, score_tokens
 from lsf.training.parametrization import held_still
+from lsf.training.prefix import Prefix
 
 SPARE_TOKENS = 4
 """Tokens a greedy answer may have beyond its target."""
@@ -31,6 +34,7 @@ def evaluate(
     batch_size: int,
     base_dtype: str = "float32",
     check: Callable[[], None] = do_nothing,
+    prefix: Prefix | None = None,
 ) -> Metrics:
     """Measure a model on examples encoded without end-of-text.
 
@@ -40,6 +44,7 @@ def evaluate(
         batch_size: examples per forward pass.
         base_dtype: of the base model; bfloat16 is read under autocast.
         check: called before each batch; may raise to end the reading.
+        prefix: serves the model's frozen prefix on these rows; None computes it.
 
     Returns:
         `loss` = mean negative log-likelihood per completion token (nats), `perplexity` = exp(loss), `accuracy` = share
@@ -47,13 +52,13 @@ def evaluate(
         exactly those that greedy decoding reproduces. `general_loss` is None.
     """
     loss, hits, tokens, exact = 0.0, 0, 0, 0
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
     with held_still(model):
-        for start in range(0, len(rows), batch_size):
+        for numbers in by_length(rows, batch_size, model.config.get_text_config().vocab_size):
             check()
-            batch = collate([rows[index] for index in order[start : start + batch_size]])
-            with autocasting(model, base_dtype):
-                scores = score_tokens(model, batch)
+            batch = collate_numbered([(number, rows[number]) for number in numbers])
+            serving = nullcontext() if prefix is None else prefix.serving(batch)
+            with serving, autocasting(model, base_dtype):
+                scores = score_tokens(model, batch).on_host()
             loss += scores.nll.double().sum().item()
             hits += int((scores.hit & scores.counted).sum())
             tokens += int(scores.counted.sum())
@@ -70,11 +75,10 @@ def answer(model: Any, tokenizer: Any, row: EncodedExample, context: int, base_d
     The text is cut at end-of-text, and where the model's context ends; special tokens are left out.
     """
     n_new = min(row.n_completion + SPARE_TOKENS, LONGEST_ANSWER, context - row.n_prompt)
-    device = model.get_input_embeddings().weight.device
-    prompt = torch.tensor([row.ids[: row.n_prompt]], device=device)
+    prompt = torch.tensor([row.ids[: row.n_prompt]], device=input_device(model))
     with held_still(model), autocasting(model, base_dtype):
-        ids = generate(model, prompt, n_new, tokenizer.eos_token_id)
-    given = tokenizer.decode(prompt[0], skip_special_tokens=True)
+        ids = generate(model, prompt, n_new, tokenizer.eos_token_id).cpu()
+    given = tokenizer.decode(row.ids[: row.n_prompt], skip_special_tokens=True)
     return tokenizer.decode(ids[0], skip_special_tokens=True).removeprefix(given)
 
 

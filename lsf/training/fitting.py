@@ -14,9 +14,13 @@ import torch
 from lsf.data.encode import EncodedExample
 from lsf.jobs.checkpoints import Checkpoint, Keeper
 from lsf.jobs.phases import phase
+from lsf.measure.offload import input_device
 from lsf.reporting import Stop
 from lsf.training.batches import OrderedRows, training_order
+from lsf.training.optimizers import OPTIMIZERS
 from lsf.training.prefix import Prefix
+from lsf.training.processes import n_processes
+from lsf.training.proof import storages
 from lsf.training.reweighting import Reweighting
 from lsf.training.trainer import CompletionTrainer, FitSettings
 from lsf.training.watching import DivergedError, StepRow, Watcher
@@ -42,6 +46,8 @@ class Fit:
     """Parameters the optimizer held."""
     stopped: Stop | None
     """How it was asked to stop; None where it ran to its end."""
+    written: frozenset[int] = frozenset()
+    """Addresses of the storages the optimizer held."""
     distance_fell: float | None = None
     """Share of training rows that came nearer to their targets, in [0, 1]; None without re-weighting."""
 
@@ -87,20 +93,35 @@ def fit(
         if stop() is not None:
             return Fit(watcher.step, watcher.tokens, watcher.seconds, tuple(watcher.step_seconds), 0, stop())
     try:
-        device = model.get_input_embeddings().weight.device
+        device = input_device(model)
         with kept_random_state(), kept_in_eval_mode(model), _on(device), torch.enable_grad():
-            trainer = CompletionTrainer(
-                model, settings, data, folder, device.type, keeper, prefix, watcher, reweighting
-            )
+            trainer = CompletionTrainer(model, settings, data, folder, device, keeper, prefix, watcher, reweighting)
             with phase("steps"):
                 trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
             optimizer: Any = trainer.optimizer
-            held = {id(value): value.numel() for group in optimizer.param_groups for value in group["params"]}
+            held = {id(value): value for group in optimizer.param_groups for value in group["params"]}
             fallen = reweighting.fallen() if reweighting is not None and watcher.stopped != "discard" else None
     finally:
+        _forget_overrides(settings.optimizer)
         _ONE_AT_A_TIME.release()
-    steps, n_tuned = tuple(watcher.step_seconds), sum(held.values())
-    return Fit(watcher.step, watcher.tokens, watcher.seconds, steps, n_tuned, watcher.stopped, fallen)
+    return Fit(
+        watcher.step,
+        watcher.tokens,
+        watcher.seconds,
+        tuple(watcher.step_seconds),
+        sum(value.numel() for value in held.values()),
+        watcher.stopped,
+        storages(held.values()) if n_processes() == 1 else frozenset(),
+        fallen,
+    )
+
+
+def _forget_overrides(optimizer: str) -> None:
+    """Let bitsandbytes forget the embeddings of a fit: it keeps them by `id`, which a later tensor may have again."""
+    if OPTIMIZERS[optimizer].package == "bitsandbytes":
+        from bitsandbytes.optim import GlobalOptimManager  # noqa: PLC0415 optional
+
+        GlobalOptimManager.get_instance().initialize()
 
 
 @contextmanager

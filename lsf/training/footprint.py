@@ -27,10 +27,10 @@ class Parts:
     gradients: int
     """One float32 per tuned parameter; of whole blocks where a method looks for its values by tuning them first."""
     optimizer: int
-    """AdamW's two float32 moments per tuned parameter, or what such a search keeps beside gradients."""
+    """What the optimizer keeps between steps, tensor by tensor, or what such a search keeps beside gradients."""
     activations: int | None
-    """What a forward and backward pass over one (micro-)batch of the longest examples takes at its peak; None where no
-    pass was tried, because the rest does not fit already."""
+    """What a forward and backward pass over one (micro-)batch of the longest examples takes at its peak, or the
+    optimizer while it steps, whichever is more; None where no pass was tried, because the rest does not fit already."""
     cache: int
     """The kept output of the frozen prefix, where it is kept in the device's memory."""
 

@@ -19,6 +19,7 @@ from lsf.training.footprint import Forecast, Offer
 from lsf.training.material import Material, read_material
 from lsf.training.memory import free_memory
 from lsf.training.processes import n_processes
+from lsf.training.threads import computing_on
 from lsf.training.trial import Trial
 
 
@@ -52,7 +53,7 @@ def forecast(
     free_memory()
     free = _free_now(loaded) if free_bytes is None else free_bytes
     material = read_material(loaded, task, spec)
-    with kept_random_state():
+    with kept_random_state(), computing_on(spec.threads):
         found = Trial(loaded, material, spec, free, check).forecast()
         if found.fits is not False or not offering:
             return found
@@ -89,15 +90,18 @@ def seconds_beside(
         check: raises where nobody waits for the answer any more.
     """
     material = read_material(loaded, task, found.spec)
-    own = sum(course_of(loaded, material, found.spec, check).seconds.values())
-    scale = sum(found.phases.values()) / own
-    return tuple(scale * sum(course_of(loaded, material, spec, check).after_the_first.values()) for spec in specs)
+    with computing_on(found.spec.threads):
+        own = sum(course_of(loaded, material, found.spec, check).seconds.values())
+        scale = sum(found.phases.values()) / own
+        return tuple(scale * sum(course_of(loaded, material, spec, check).after_the_first.values()) for spec in specs)
 
 
 def expected(
     loaded: LoadedModel, material: Material, spec: RunSpec, course: Course, check: Callable[[], None]
 ) -> Predicted:
     """Return what a run is expected to cost, for its result: by counting where no trial can be made.
+
+    One example is passed; the whole batch only where memory may not suffice for it, so seconds are mostly unknown.
 
     Args:
         loaded: the model the spec names.
@@ -106,12 +110,12 @@ def expected(
         course: of the run, by counting.
         check: raises where the run is asked to end.
     """
-    counted = replace(spec.plan.predicted, phases=course.seconds)
+    counted = replace(spec.plan.predicted, memory_bytes=None, phases=course.seconds)
     if n_processes() > 1:
         return counted
     try:
         with kept_random_state():
-            return Trial(loaded, material, spec, _free_now(loaded), check, course).forecast().predicted
+            return Trial(loaded, material, spec, _free_now(loaded), check, course).forecast(whole=False).predicted
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RunError) or not is_out_of_memory(error):
             raise

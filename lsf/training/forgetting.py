@@ -9,8 +9,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from lsf.data.encode import EncodedExample
+from lsf.data.task import Example
+from lsf.measure.offload import input_device
 from lsf.training.batches import autocasting
-from lsf.training.evaluation import do_nothing, generate
+from lsf.training.evaluation import do_nothing, evaluate, generate
+from lsf.training.prefix import Prefix
 
 N_SEQUENCES = 64
 """Texts sampled from the base model."""
@@ -29,24 +33,34 @@ class GeneralText:
     lengths: Int[Tensor, " texts"]
     """Tokens of each that count, end-of-text included."""
 
+    @property
+    def rows(self) -> tuple[EncodedExample, ...]:
+        """The texts as examples whose completion is all but the first token."""
+        return tuple(
+            EncodedExample(tuple(ids[:length]), 1, length - 1, Example("", ""))
+            for ids, length in zip(self.ids.tolist(), self.lengths.tolist(), strict=True)
+        )
 
-class Gumbel(LogitsProcessor):
-    """Adds Gumbel noise, so that the arg-max is a draw at temperature 1 from a generator of its own.
 
-    Source: the Gumbel-max trick; used here because `generate`'s own sampling draws from torch's global generator.
+class Drawn(LogitsProcessor):
+    """Leaves each text the one token that a generator of its own draws by the model's probabilities at temperature 1.
+
+    One number per text and token, looked up in the cumulated probabilities (inverse transform sampling); `generate`'s
+    own sampling draws from torch's global generator.
     """
 
     def __init__(self, seed: int) -> None:
-        """Seed a generator on the CPU, so that every device draws the same noise."""
+        """Seed a generator on the CPU, so that every device gets the same numbers."""
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(
         self, input_ids: Int[Tensor, "texts tokens"], scores: Float[Tensor, "texts vocab"]
     ) -> Float[Tensor, "texts vocab"]:
-        """Return log-probabilities plus noise."""
-        uniform = torch.rand(scores.shape, generator=self._generator, dtype=torch.float64)
-        noise = -(-uniform.clamp_min(1e-300).log()).log()
-        return scores.float() + noise.to(scores.device, torch.float32)
+        """Return 0 for the token drawn and -inf for all others."""
+        uniform = torch.rand(len(scores), 1, generator=self._generator).to(scores.device)  # at most 1 - 2^-24
+        passed = scores.float().softmax(dim=-1).cumsum(dim=-1)
+        token = (passed <= uniform * passed[:, -1:]).sum(dim=-1, keepdim=True)
+        return torch.full_like(scores, -torch.inf, dtype=torch.float32).scatter_(1, token, 0.0)
 
 
 @torch.no_grad()
@@ -64,7 +78,6 @@ def sample_general_text(
         base_dtype: bfloat16 is read under autocast.
         seed: of the draws; nothing global is touched.
     """
-    device = base.get_input_embeddings().weight.device
     first = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
     if first is None:
         vocabulary = base.get_input_embeddings().weight.shape[0]
@@ -73,8 +86,8 @@ def sample_general_text(
         starts = torch.full((N_SEQUENCES, 1), first)
     end = tokenizer.eos_token_id
     with autocasting(base, base_dtype):
-        noise = LogitsProcessorList([Gumbel(seed)])
-        ids = generate(base, starts.to(device), min(N_TOKENS, context) - 1, end, noise).cpu()
+        drawn = LogitsProcessorList([Drawn(seed)])
+        ids = generate(base, starts.to(input_device(base)), min(N_TOKENS, context) - 1, end, drawn).cpu()
     if end is None:
         return GeneralText(ids, torch.full((N_SEQUENCES,), ids.shape[1]))
     ended = (ids[:, 1:] == end).int()
@@ -82,9 +95,12 @@ def sample_general_text(
     return GeneralText(ids, lengths)
 
 
-@torch.no_grad()
 def general_loss(
-    model: Any, text: GeneralText, base_dtype: str = "float32", check: Callable[[], None] = do_nothing
+    model: Any,
+    text: GeneralText,
+    base_dtype: str = "float32",
+    check: Callable[[], None] = do_nothing,
+    prefix: Prefix | None = None,
 ) -> float:
     """Return a model's mean negative log-likelihood per token (nats) on the base model's text, its first tokens given.
 
@@ -95,16 +111,8 @@ def general_loss(
         text: from `sample_general_text`.
         base_dtype: bfloat16 is read under autocast.
         check: called before each batch; may raise to end the reading.
+        prefix: serves the model's frozen prefix on `text.rows`; None computes it.
     """
-    device = model.get_input_embeddings().weight.device
-    total, count = 0.0, 0
-    for start in range(0, len(text.ids), BATCH_SIZE):
-        check()
-        ids = text.ids[start : start + BATCH_SIZE].to(device)
-        counted = torch.arange(ids.shape[1], device=device) < text.lengths[start : start + BATCH_SIZE, None].to(device)
-        with autocasting(model, base_dtype):
-            logits = model(input_ids=ids, attention_mask=counted.long(), use_cache=False).logits[:, :-1].float()
-        nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-        total += nll[counted[:, 1:]].double().sum().item()
-        count += int(counted[:, 1:].sum())
-    return total / count
+    loss = evaluate(model, text.rows, BATCH_SIZE, base_dtype, check, prefix).loss
+    assert loss is not None
+    return loss

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from scipy.stats import binom
 
+from lsf.measure.quantised import is_quantised
 from lsf.training.artefacts import find_weights, load_tuned, read_about
 from lsf.training.batches import autocasting
 from lsf.training.catalogue import CATALOGUE
@@ -38,7 +39,8 @@ class TimeRatio:
 def latency_ratio(folder: Path, loaded: Any) -> TimeRatio:
     """Return how long a forward pass of what a run saved takes, over the base's.
 
-    It is loaded onto the base again and merged where its method can be. Both are timed in turn on the same ids.
+    It is loaded onto the base again and merged where its method can be, but into no quantised base, whose bits merging
+    would give up. Both are timed in turn on the same ids.
 
     Args:
         folder: of the run.
@@ -48,7 +50,7 @@ def latency_ratio(folder: Path, loaded: Any) -> TimeRatio:
         BadInputError: as `load_tuned`.
     """
     tuned = load_tuned(folder, loaded)
-    if CATALOGUE[read_about(find_weights(folder)).method].merges:
+    if CATALOGUE[read_about(find_weights(folder)).method].merges and not is_quantised(loaded.model):
         tuned = merge(tuned, loaded)
     return time_in_turn(forward_on(tuned, loaded), forward_on(loaded.model, loaded))
 

@@ -7,17 +7,17 @@ from typing import Any
 
 from lsf.jobs.holding import Ending
 from lsf.jobs.phases import phase
+from lsf.jobs.result import Metrics
 from lsf.jobs.runs import append_metrics, take_up
 from lsf.jobs.spec import RunSpec
+from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter
-from lsf.training.evaluation import evaluate, spread_out
+from lsf.training.caching import open_held_out
+from lsf.training.evaluation import evaluate
 from lsf.training.material import Material
+from lsf.training.prefix import Prefix
+from lsf.training.reading_plan import reading_interval, watched
 from lsf.training.watching import StepRow
-
-READINGS = 10
-"""Validation readings of a run, besides the one before its first step, unless the spec says otherwise."""
-LIVE_ROWS = 64
-"""Validation examples of such a reading at most, so that watching stays cheap beside training."""
 
 
 class Logbook:
@@ -25,10 +25,11 @@ class Logbook:
 
     def __init__(
         self,
+        loaded: LoadedModel,
         spec: RunSpec,
         folder: Path,
         material: Material,
-        base_dtype: str,
+        base: Metrics,
         ending: Ending,
         report: Reporter,
         check: Callable[[], None],
@@ -36,31 +37,33 @@ class Logbook:
         """Choose the validation rows that are read.
 
         Args:
+            loaded: the base model.
             spec: of the run.
             folder: of the run.
             material: its rows and steps.
-            base_dtype: of the base model.
+            base: the base model's reading of the same validation rows: the one before the first step.
             ending: learns steps, tokens and seconds.
             report: gets every row.
             check: raises where nothing is to be kept; called during readings.
         """
-        self._spec, self._folder, self._steps, self._dtype = spec, folder, material.steps, base_dtype
+        self._loaded, self._spec, self._folder, self._steps = loaded, spec, folder, material.steps
         self._ending, self._report, self._check = ending, report, check
-        self._every = spec.eval_every or max(1, material.steps // READINGS)
-        self._shown = [material.validation[index] for index in spread_out(len(material.validation), LIVE_ROWS)]
+        self._every = reading_interval(loaded, spec, material)
+        self._shown, self._base = watched(material.validation), base
         self._model: Any = None
-        self._due = self._begun = 0
+        self._prefix: Prefix | None = None
+        self._due, self._begun = self._every, 0
 
     def begin(self, model: Any, step: int | None) -> None:
         """Log the reading before the first step, or go on after `step`."""
-        self._model = model
+        self._model, batch = model, self._spec.batch_size
+        self._prefix = open_held_out(self._loaded, model, self._spec, self._shown, "validation", batch)
         take_up(self._folder, step)
+        self._begun = step or 0
+        self._due = ((step or 0) // self._every + 1) * self._every
         if step is None:
-            self._due = 0
-            self._log({"step": 0, "loss": None, "learning_rate": None, "tokens": 0, "seconds": 0.0})
-        else:
-            self._begun = step
-            self._due = (step // self._every + 1) * self._every
+            row = {"step": 0, "loss": None, "learning_rate": None, "tokens": 0, "seconds": 0.0}
+            self._tell({**row, **_reading(self._base)} if self._shown else row)
 
     def watch(self, row: StepRow) -> None:
         """Take a logged step."""
@@ -72,8 +75,16 @@ class Logbook:
     def _log(self, row: dict[str, Any]) -> None:
         if self._shown and (row["step"] >= self._due or row["step"] == self._steps):
             self._due = (row["step"] // self._every + 1) * self._every
+            batch, dtype = self._spec.batch_size, self._loaded.info.dtype
             with phase("validation"):
-                read = evaluate(self._model, self._shown, self._spec.batch_size, self._dtype, self._check)
-            row = {**row, "validation_loss": read.loss, "validation_exact_match": read.exact_match}
+                row |= _reading(evaluate(self._model, self._shown, batch, dtype, self._check, self._prefix))
+        self._tell(row)
+
+    def _tell(self, row: dict[str, Any]) -> None:
         append_metrics(self._folder, row)
         self._report.partial(row)
+
+
+def _reading(read: Metrics) -> dict[str, float | None]:
+    """Return what a row of metrics.jsonl holds of a reading of the validation rows."""
+    return {"validation_loss": read.loss, "validation_exact_match": read.exact_match}

@@ -8,6 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import register_parametrization
 
+from lsf.measure.quantised import refuse_packed
+
 
 class Parametrization(nn.Module):
     """Stands before a frozen tensor; `changed` says what is read instead of it, in every forward pass anew."""
@@ -75,7 +77,11 @@ def parametrize_(model: nn.Module, name: str, parametrization: Parametrization) 
         model: of its own (`share_model`); it is changed.
         name: of the parameter.
         parametrization: what is read instead.
+
+    Raises:
+        BadInputError: the parameter is packed in 4 or 8 bits.
     """
+    refuse_packed(model, [name])
     wanted = model.get_parameter(name)
     modules = list(model.modules())
     sites = [(module, leaf) for module in modules for leaf, value in module._parameters.items() if value is wanted]

@@ -41,20 +41,22 @@ class Prefix:
         base_dtype: str,
         states: States,
         shallower: States | None = None,
+        groups: Sequence[Sequence[int]] | None = None,
     ) -> None:
         """Take a model of the run's own; it works as ever outside of `serving`.
 
         Args:
             model: the tuned model.
             blocks: all its blocks, in order.
-            rows: training rows.
+            rows: training rows, or held-out ones.
             base_dtype: of the base model.
             states: kept at the run's depth.
             shallower: kept by an earlier run at a smaller depth; used where `states` lacks a row.
+            groups: row numbers that are computed together; None: `groups_of` their lengths.
         """
         self.states, self.shallower = states, shallower
         self._model, self._blocks, self._rows, self._dtype = model, blocks, rows, base_dtype
-        self._groups = groups_of([len(row.ids) for row in rows])
+        self._groups = groups_of([len(row.ids) for row in rows]) if groups is None else groups
         self._group_of = {number: place for place, group in enumerate(self._groups) for number in group}
         self._form: Callable[[Tensor], Any] | None = None
         self.served = self.computed = 0
@@ -98,9 +100,10 @@ class Prefix:
 
         def take(_module: nn.Module, _args: Any, output: Any) -> None:
             self._form = _form(output)
-            states = output if isinstance(output, Tensor) else output[0]
-            for row, number in enumerate(numbers if keep else ()):
-                self.states.put(number, states[row, : self.states.lengths[number]].cpu())
+            if keep:
+                states = (output if isinstance(output, Tensor) else output[0]).cpu()
+                for row, number in enumerate(numbers):
+                    self.states.put(number, states[row, : self.states.lengths[number]])
             raise _Enough
 
         batch = collate_numbered([(number, self._rows[number]) for number in numbers])

@@ -1,7 +1,7 @@
 """One run from start to end: search, before, tune, after, proof, weights, result.json."""
 
 import itertools
-from collections.abc import Callable
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -13,9 +13,9 @@ from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import RunError, RunPausedError
 from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
-from lsf.jobs.holding import Ending, finish, holding
+from lsf.jobs.holding import WEIGHTS, Ending, finish, holding
 from lsf.jobs.phases import Stopwatch, phase
-from lsf.jobs.result import RunResult, RunState, SearchTrial
+from lsf.jobs.result import Metrics, RunResult, RunState, SearchTrial
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.identity import weights_hash
@@ -23,7 +23,7 @@ from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter, Silent
 from lsf.training.artefacts import save_weights
 from lsf.training.attempts import Attempt, Ground, fit_within_memory
-from lsf.training.base import answers_of, measure, measure_base
+from lsf.training.base import BaseReading, measure_base, measured_after
 from lsf.training.catalogue import options_of
 from lsf.training.duration import course_of, phases_of, telling
 from lsf.training.fitting import FitSettings
@@ -33,8 +33,11 @@ from lsf.training.logbook import Logbook
 from lsf.training.material import Material, read_material
 from lsf.training.memory import PeakMemory, explained_memory, free_memory
 from lsf.training.methods import METHODS, scene_of
-from lsf.training.proof import fingerprint, prove
+from lsf.training.optimizers import check_optimizer
+from lsf.training.proof import prove
 from lsf.training.rate_search import find_rate
+from lsf.training.reading_plan import watched
+from lsf.training.threads import computing_on
 
 
 class _StoppedEarly(Exception):
@@ -63,8 +66,9 @@ def tune(
         spec: what is asked.
         folder: made by `lsf.jobs.runs.create_run`.
         report: gets progress, each logged row as partial result, and says whether to stop. `keep` ends the training
-            after the step it is in, measures and saves; `discard` ends at once and leaves neither weights nor metrics
-            after. Both end in the state `cancelled`. `pause` writes a checkpoint and leaves the run `interrupted`.
+            after the step it is in and saves; its test is left to `lsf.training.finishing.measure_kept`. `discard` ends
+            at once and leaves neither weights nor metrics after. Both end in the state `cancelled`. `pause` writes a
+            checkpoint and leaves the run `interrupted`.
         shared: the run folder whose checkpoints are used, where several processes carry out one run together and
             `folder` is this one's own (lsf.training.processes); None: `folder`.
 
@@ -83,12 +87,15 @@ def tune(
             f"No checkpoint of {(shared or folder).name} can be read, so it cannot go on; start it again with --spec, "
             f"or remove {CHECKPOINTS}/ to begin it anew."
         )
+    check_optimizer(spec.optimizer)
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)
     with (
         holding(folder) as ending,
         explained_memory(loaded, spec),
+        computing_on(spec.threads) as threads,
         Stopwatch(telling(work.report)).running() as stopwatch,
     ):
+        ending.add(threads=threads)
         try:
             result = work.carry_out(ending)
         except _StoppedEarly:
@@ -96,7 +103,8 @@ def tune(
                 raise RunPausedError("Stopped before it went on; it can be resumed.") from None
             steps = ending.known.steps
             reason = f"Stopped after {steps} of {work.steps} steps and discarded." if steps else "Stopped at its start."
-            result = replace(ending.known, state=RunState.CANCELLED, reason=reason, after=None)
+            shutil.rmtree(folder / WEIGHTS, ignore_errors=True)
+            result = replace(ending.known, state=RunState.CANCELLED, reason=reason, after=None, stored_bytes=None)
         finally:
             free_memory()
             seconds = stopwatch.seconds
@@ -127,6 +135,7 @@ class _Tuning:
             seed=spec.seed,
             data_fingerprint=self.task.fingerprint,
             weights=weights_hash(loaded.model),
+            origin=loaded.info.origin,
             environment={**environment(gpu), "device": loaded.info.device, "dtype": loaded.info.dtype},
         )
         planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
@@ -140,7 +149,8 @@ class _Tuning:
         ending.add(n_held_out_dropped=material.n_held_out_dropped, n_straddling=material.n_straddling)
         settings = self.settings(material, ending)
         with phase("base", whole=True):
-            base = measure_base(loaded, material.test, spec.batch_size, self.end_where_asked)
+            shown = watched(material.validation)
+            base = measure_base(loaded, material.test, shown, spec.batch_size, self.end_where_asked)
         ending.add(before=base.metrics)
         self.end_where_asked()
         with phase("forecast", whole=True):
@@ -148,31 +158,34 @@ class _Tuning:
         ending.add(predicted=predicted)
         self.report.plan(phases_of(predicted.phases, course.work.fill_share))
         with PeakMemory(loaded.device) as peak, phase("preparing"):
-            attempt = fit_within_memory(self.ground(material, settings, ending))
+            attempt = fit_within_memory(self.ground(material, settings, base.validation, ending))
         self.note(ending, attempt, peak)
         model, done = attempt.model, attempt.done
         if done.stopped == "pause":
             raise RunPausedError(f"Paused after {done.steps} of {self.steps} steps; it can be resumed.")
         if done.stopped == "discard" or not done.steps:
             raise _StoppedEarly
-        counted = self.counting(course.work.test.passes + course.work.general.passes)
-        after = measure(model, loaded.info.dtype, material.test, spec.batch_size, base.text, counted)
-        with phase("answers"):
-            answers = answers_of(model, loaded, material.test)
-        samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
         with phase("proof"):
-            proof = prove(attempt.start, fingerprint(model), done.trainable_params, planned)
-        ending.add(after=after, samples=samples, proof=proof)
+            proof = prove(attempt.start, model, done.written, done.trainable_params, planned)
         with phase("saving"):
-            ending.add(stored_bytes=save_weights(model, loaded, spec, self.folder))
-        if (latency := self.latency()) is not None:
+            ending.add(proof=proof, samples=base.samples, stored_bytes=save_weights(model, loaded, spec, self.folder))
+        if done.stopped:
+            reason = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
+            return replace(ending.known, state=RunState.CANCELLED, reason=reason)
+        self.measure(model, material, base, ending, course.work.test.passes + course.work.general.passes)
+        if spec.latency == "on" and (latency := self.latency()) is not None:
             ending.add(latency_ratio=latency.ratio, latency_low=latency.low, latency_high=latency.high)
-        stopped = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
-        return replace(
-            ending.known,
-            state=RunState.CANCELLED if done.stopped else RunState.SUCCEEDED,
-            reason=stopped if done.stopped else None,
-        )
+        return replace(ending.known, state=RunState.SUCCEEDED)
+
+    def measure(self, model: Any, material: Material, base: BaseReading, ending: Ending, passes: int) -> None:
+        """Note how the tuned model does on test rows and general text, in so many passes."""
+        done = itertools.count()
+
+        def check() -> None:
+            self.end_where_left()
+            self.report.progress(next(done), passes)
+
+        ending.add(**measured_after(self.loaded, model, self.spec, material, base, check))
 
     def latency(self) -> TimeRatio | None:
         """Return the latency of what was saved; None where memory does not suffice to load it beside the run."""
@@ -195,6 +208,7 @@ class _Tuning:
             weight_decay=spec.weight_decay,
             seed=spec.seed,
             base_dtype=self.loaded.info.dtype,
+            optimizer=spec.optimizer,
             report_to=spec.report_to,
         )
         if spec.learning_rate is not None:
@@ -213,10 +227,10 @@ class _Tuning:
         ending.add(learning_rate=rate, search=trials)
         return replace(settings, learning_rate=rate)
 
-    def ground(self, material: Material, settings: FitSettings, ending: Ending) -> Ground:
+    def ground(self, material: Material, settings: FitSettings, base: Metrics, ending: Ending) -> Ground:
         """Return what every attempt at the fit starts from."""
         loaded, spec, dtype = self.loaded, self.spec, self.loaded.info.dtype
-        log = Logbook(spec, self.folder, material, dtype, ending, self.report, self.end_where_discarded)
+        log = Logbook(loaded, spec, self.folder, material, base, ending, self.report, self.end_where_discarded)
         scene = scene_of(spec, material.train, dtype, self.folder / CHECKPOINTS, self.stop, self.end_where_asked)
         known = ending.known
         about = {
@@ -246,16 +260,6 @@ class _Tuning:
             distance_fell=done.distance_fell,
             resumed_at=attempt.resumed_at,
         )
-
-    def counting(self, passes: int) -> Callable[[], None]:
-        """Return a check between passes that tells how many of them are done."""
-        done = itertools.count()
-
-        def check() -> None:
-            self.end_where_left()
-            self.report.progress(next(done), passes)
-
-        return check
 
     def stop(self) -> Any:
         """Return how the run is asked to stop, if it is."""

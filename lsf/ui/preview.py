@@ -10,7 +10,6 @@ from lsf.data.task import Example, Task
 from lsf.errors import LsfError
 from lsf.ui.bench import bench
 from lsf.ui.guard import guard
-from lsf.ui.model_input import is_local
 
 SHOWN = 3
 COUNTED = 2_000
@@ -31,7 +30,7 @@ def show_preview(task: Task, model: str, max_length: int | None) -> None:
     reader = _reader(model)
     if reader is None:
         _plain(task.train[:SHOWN])
-        st.caption("Tokens are marked once the tokenizer is at hand: for a Hugging Face id, when the model is loaded.")
+        st.caption("Tokens are marked once the tokenizer is at hand: when the model is loaded.")
         return
     tokenizer, context = reader
     with guard():
@@ -77,7 +76,9 @@ def _reader(model: str) -> tuple[Any, int] | None:
         return loaded.tokenizer, loaded.context
     if not bench().ready:
         return None
-    return _local_reader(model) if is_local(model) else None
+    from lsf.measure.source import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
+
+    return _local_reader(model) if at_hand(model) else None
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)

@@ -26,8 +26,9 @@ def proof_table(runs: Sequence[Run]) -> pd.DataFrame:
             {
                 "run": label(run),
                 "frozen tensors": proof.frozen_tensors,
-                "bit-identical": "yes" if proof.frozen_identical else "NO",
-                "hash of the frozen": proof.frozen_hash[:SHORT_HASH] if proof.frozen_tensors else None,
+                "unchanged": "yes" if proof.frozen_identical else "NO",
+                "proved by": proof.level,
+                "hash of the frozen": proof.frozen_hash[:SHORT_HASH] if proof.frozen_hash else None,
                 "tuned tensors": proof.tuned_tensors,
                 "moved": proof.tuned_moved,
                 "parameters planned": proof.planned_params,
@@ -99,8 +100,9 @@ def show_proof(runs: Sequence[Run], key: str) -> None:
     for sentence in unmoved(runs):
         st.warning(sentence, icon=":material/warning:")
     st.caption(
-        "Every frozen tensor's bytes are hashed before and after; every tuned tensor must have moved, and the "
-        "optimizer must have held as many parameters as the plan names."
+        "By identity: every frozen tensor lies where the base's does, was not written, and was not held by the "
+        "optimizer. By hash (--verify): its bytes are hashed before and after. Every tuned tensor must have moved, and "
+        "the optimizer must have held as many parameters as the plan names."
     )
     course = course_table(runs)
     if len(course):

@@ -13,9 +13,14 @@ from lsf.ui.forms import setting_input
 DEFAULT_STEPS = 60
 """Of a run on data that is no lesson."""
 SAME, OWN = "Same rate for all", "Each at its own best"
-LEARNING = ("epochs", "weight_decay", "warmup_steps", "reweight_tau", "max_length", "eval_every", "eval_limit")
+LEARNING = (
+    "epochs", "optimizer", "weight_decay", "warmup_steps", "reweight_tau", "max_length", "eval_every", "eval_limit",
+)  # fmt: skip
 """Settings that change what is learned, or how it is read."""
-COST = ("cache", "micro_batch", "activation_checkpointing", "checkpoint_seconds", "checkpoint_steps")
+COST = (
+    "cache", "micro_batch", "activation_checkpointing", "checkpoint_seconds", "checkpoint_steps", "proof", "latency",
+    "threads",
+)  # fmt: skip
 """Settings that change what a run costs and how little of it can be lost, and nothing else."""
 WIDTH = 178
 """Pixels of a number's widget."""

@@ -18,7 +18,7 @@ from lsf.ui.bench import Bench
 
 WITHOUT_EFFECT = (
     "role", "weight_decay", "warmup_steps", "checkpoint_steps", "checkpoint_seconds", "report_to", "seed",
-    "reweight_tau",
+    "reweight_tau", "proof",
 )  # fmt: skip
 """Settings that change nothing about what a run needs."""
 
@@ -28,7 +28,7 @@ class Source:
     """A model and data, as they were asked for."""
 
     model: str = "bundled"
-    """`bundled`, a local folder, or a Hugging Face id."""
+    """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
     data: str = "lesson:facts"
     """`lesson:NAME`, a local file, or `hub:NAME`."""
     prompt_template: str | None = None

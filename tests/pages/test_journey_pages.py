@@ -130,8 +130,8 @@ def test_one_click_tunes_choice_full_and_controls_and_compares_them(analysed: Dr
     table = at.dataframe[0].value
     assert max(table["x parameters"].tolist()) == 1.0
     assert "1 seed, no interval." in analysed.shown()
-    proof = next(frame.value for frame in at.dataframe if "bit-identical" in list(frame.value))
-    assert set(proof["bit-identical"].tolist()) == {"yes"}
+    proof = next(frame.value for frame in at.dataframe if "unchanged" in list(frame.value))
+    assert set(proof["unchanged"].tolist()) == {"yes"}
 
 
 @pytest.mark.slow

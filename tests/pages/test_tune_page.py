@@ -122,7 +122,7 @@ def test_options_reach_the_run_and_its_proof_and_course_are_shown(form: Driver, 
     assert (specs["choice"].method, specs["choice"].options, specs["choice"].cache) == ("lora", {"r": 2}, "memory")
     assert (specs["full"].method, specs["full"].options) == ("full", {})
     frames = [frame.value for frame in form.at.dataframe]
-    proof = next(frame for frame in frames if "bit-identical" in list(frame))
+    proof = next(frame for frame in frames if "unchanged" in list(frame))
     assert proof["as planned"].tolist() == ["yes", "yes"]
     course = next(frame for frame in frames if "prefix cache" in list(frame))
     assert course["prefix cache"].tolist() == ["memory", "off"]

@@ -21,7 +21,9 @@ def test_a_batch_is_padded_to_the_right_with_labels_outside_the_prompt(loaded, t
     batch = collate(rows)
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0]]
     assert batch["labels"][1].tolist() == [-100, -100, rows[1].ids[2], -100, -100, -100]
-    assert batch["kept"] == 6 - 2 + 1
+    assert batch["scored"].tolist() == [[0, rows[0].n_prompt - 1 + n, n] for n in range(6 - rows[0].n_prompt)] + [
+        [1, 1, 0]
+    ]
 
 
 def test_every_pass_visits_every_row_once_and_a_longer_run_begins_like_a_shorter_one():

@@ -285,7 +285,7 @@ def test_a_run_tells_what_was_predicted_beside_what_was_measured(loaded, task, s
     tuned(loaded, task, spec, place)
     result: Any = load_result(place / "result.json")
     assert result.predicted.trainable_params == result.measured.trainable_params
-    assert result.predicted.step_seconds > 0
+    assert result.predicted.step_seconds is None  # memory is ample, so no batch was tried and timed
     assert result.predicted.memory_bytes > 16 * result.trainable_params
 
 

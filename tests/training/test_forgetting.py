@@ -2,7 +2,7 @@ import numpy as np
 import torch
 
 from lsf.measure.sharing import share_model
-from lsf.training.forgetting import Gumbel, general_loss, sample_general_text
+from lsf.training.forgetting import Drawn, general_loss, sample_general_text
 
 
 def test_the_base_models_text_is_the_same_every_time_and_nothing_global_moves(loaded):
@@ -19,10 +19,10 @@ def test_the_base_models_text_is_the_same_every_time_and_nothing_global_moves(lo
         assert length == len(text) or text[length - 1] == loaded.tokenizer.eos_token_id
 
 
-def test_gumbel_noise_draws_from_the_models_own_probabilities():
+def test_tokens_are_drawn_by_the_models_own_probabilities():
     logits = torch.tensor([[1.0, 0.0, -1.0, 2.0]])
-    noise = Gumbel(0)
-    draws = noise(torch.zeros(20_000, 1, dtype=torch.long), logits.expand(20_000, 4)).argmax(-1)
+    draw = Drawn(0)
+    draws = draw(torch.zeros(20_000, 1, dtype=torch.long), logits.expand(20_000, 4)).argmax(-1)
     shares = torch.bincount(draws, minlength=4) / len(draws)
     np.testing.assert_allclose(shares, logits[0].softmax(-1), atol=0.015)  # four standard errors of a share of 0.5
 

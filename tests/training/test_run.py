@@ -18,7 +18,9 @@ from lsf.jobs.result import Metrics, RunState
 from lsf.jobs.runs import load_run, read_metrics
 from lsf.measure.loading import load_model
 from lsf.measure.sharing import share_model
+from lsf.training.artefacts import load_tuned
 from lsf.training.evaluation import evaluate
+from lsf.training.finishing import measure_kept
 from lsf.training.memory import explained_memory
 from lsf.training.proof import fingerprint
 from tests.training.conftest import Stopper, tuned
@@ -104,9 +106,37 @@ def test_stop_and_keep_keeps_weights_and_metrics(loaded, task, spec, folder):
     assert result.state is RunState.CANCELLED
     assert result.reason == "Stopped after 3 of 500 steps; what was learned until then is kept."
     assert result.steps == 3
-    assert result.after is not None
+    assert (result.after, result.unmeasured) == (None, True)
     assert result.proof.holds
     assert (place / "weights" / "tuned.safetensors").exists()
+    assert not set(result.phases) & {"test", "forgetting", "answers"}
+
+
+def test_what_a_stopped_run_kept_is_measured_afterwards_as_the_run_itself_would_have(loaded, task, spec, folder):
+    place = folder(spec)
+    one = tuned(loaded, task, replace(spec, steps=500), place, Stopper(3, "keep"))
+    again = measure_kept(loaded, task, place)
+    assert again == load_run(place).result
+    assert (again.state, again.unmeasured, again.proof) == (RunState.CANCELLED, False, one.proof)
+    rows = encode(loaded.tokenizer, task.test, 64).rows
+    by_hand = evaluate(load_tuned(place, loaded), rows, spec.batch_size)
+    assert replace(by_hand, general_loss=again.after.general_loss) == again.after
+    assert all(sample.after is not None for sample in again.samples)
+    assert not is_held(place)
+    with pytest.raises(RunError, match="has nothing to measure"):
+        measure_kept(loaded, task, place)
+
+
+def test_measuring_that_is_stopped_leaves_the_result_as_it_was(loaded, task, spec, folder):
+    place = folder(spec)
+    tuned(loaded, task, replace(spec, steps=500), place, Stopper(3, "keep"))
+    before, asked = (place / "result.json").read_bytes(), Stopper(0, "keep")
+    asked.stop = "keep"
+    assert measure_kept(loaded, task, place, asked).unmeasured
+    assert (place / "result.json").read_bytes() == before
+    other = replace(task, train=task.train[:-1])
+    with pytest.raises(RunError, match="has changed since the run"):
+        measure_kept(loaded, other, place)
 
 
 def test_stop_and_discard_keeps_no_weights(loaded, task, spec, folder):
@@ -180,8 +210,8 @@ def test_a_full_disk_is_a_failed_run_with_its_sentence(loaded, task, full, folde
     place = folder(full)
 
     class Limiter(Stopper):
-        def phase(self, name):
-            if name == PHASES["test"]:  # the next file this process writes may have 20 kB
+        def progress(self, done, total, message=""):
+            if message.startswith(f"step {full.steps} of"):  # the next file this process writes may have 20 kB
                 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
     try:
@@ -191,7 +221,7 @@ def test_a_full_disk_is_a_failed_run_with_its_sentence(loaded, task, full, folde
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     run: Any = load_run(place)
     assert run.state is RunState.FAILED
-    assert run.result.after is not None
+    assert (run.result.steps, run.result.after) == (full.steps, None)
     assert not (place / "weights" / "tuned.safetensors").exists()
 
 

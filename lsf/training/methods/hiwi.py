@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
 from lsf.measure.sharing import share_model
+from lsf.training.catalogue import check_base
 from lsf.training.methods.bitfit import restore_replaced
 from lsf.training.methods.places import is_linear, planned_blocks, split_name
 from lsf.training.methods.scene import Scene
@@ -78,6 +79,7 @@ def count_hiwi(loaded: Any, plan: Plan, options: Any) -> int:
 
 def adapted_names(loaded: Any, plan: Plan, options: Any) -> tuple[str, ...]:
     """Return the names of the parameters that are adapted; raises as `prepare_hiwi`."""
+    check_base("hiwi", loaded.info.dtype)
     maps = [f"{block}.{name}" for block in planned_blocks(loaded, plan, "hiwi") for name in loaded.anatomy.family.mlp]
     for name in maps:
         linear: Any = loaded.model.get_submodule(name)

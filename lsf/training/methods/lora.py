@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lsf.analysis.plan import Plan
 from lsf.measure.sharing import share_model
-from lsf.training.methods.places import linear_names, planned_blocks
+from lsf.training.methods.places import linear_names, planned_blocks, sizes_of
 from lsf.training.methods.scene import Scene
 
 ADAPTER = "default"
@@ -47,7 +47,7 @@ def prepare_lora(loaded: Any, plan: Plan, scene: Scene) -> Any:
 
 def count_lora(loaded: Any, plan: Plan, options: Any) -> int:
     """Return r times inputs plus outputs of every linear map of the planned blocks."""
-    return sum(options.r * sum(loaded.model.get_submodule(name).weight.shape) for name in _maps(loaded, plan, options))
+    return sum(options.r * sum(sizes_of(loaded.model.get_submodule(name))) for name in _maps(loaded, plan, options))
 
 
 def store_lora(model: Any) -> dict[str, Tensor]:

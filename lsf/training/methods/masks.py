@@ -184,4 +184,4 @@ def _found_once(method: str, loaded: Any, plan: Plan, scene: Scene, find: Callab
             unfinished.replace(place)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write the mask of {method} to {place.parent}: {error}.") from error
-    return load_file(place, device=str(loaded.device))
+    return {name: places.to(loaded.device) for name, places in load_file(place).items()}

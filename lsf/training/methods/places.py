@@ -7,6 +7,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lsf.analysis.plan import Plan
 from lsf.errors import PlanError
+from lsf.training.catalogue import check_base
 
 
 def planned_names(loaded: Any, plan: Plan) -> tuple[str, ...]:
@@ -66,7 +67,13 @@ def planned_blocks(loaded: Any, plan: Plan, method: str) -> tuple[str, ...]:
 
 
 def block_tensors(loaded: Any, plan: Plan, method: str) -> dict[str, nn.Parameter]:
-    """Return the parameters of the planned blocks by name, in the model's order; raises as `planned_blocks`."""
+    """Return the parameters of the planned blocks by name, in the model's order.
+
+    Raises:
+        PlanError: as `planned_blocks`.
+        BadInputError: the base holds them in 4 or 8 bits.
+    """
+    check_base(method, loaded.info.dtype)
     blocks = tuple(f"{name}." for name in planned_blocks(loaded, plan, method))
     return {name: value for name, value in loaded.model.named_parameters() if name.startswith(blocks)}
 
@@ -84,6 +91,12 @@ def linear_names(loaded: Any, plan: Plan, method: str) -> tuple[str, ...]:
 def is_linear(module: nn.Module) -> bool:
     """Say whether a module is a linear map with a weight matrix of its own (GPT-2's Conv1D is one)."""
     return isinstance(module, nn.Linear | Conv1D)
+
+
+def sizes_of(linear: Any) -> tuple[int, int]:
+    """Return how many inputs and outputs a linear map has, also where its weight is packed."""
+    shape = linear.weight.shape
+    return (shape[0], shape[1]) if isinstance(linear, Conv1D) else (linear.in_features, linear.out_features)
 
 
 def split_name(name: str) -> tuple[str, str]:

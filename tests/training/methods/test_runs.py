@@ -26,7 +26,7 @@ PLAN = Plan("tiny", 4, (2, 3))
 
 
 def spec_of(base, name, **changes):
-    settings = {"steps": 4, "batch_size": 8, "options": given(name, {})} | changes
+    settings = {"steps": 4, "batch_size": 8, "latency": "on", "options": given(name, {})} | changes
     return RunSpec(model=base.info.name, data="toy", plan=PLAN, method=name, **settings)
 
 

@@ -1,0 +1,435 @@
+"""A pretend accelerator: a device type of its own over main memory, on which what real ones punish is an error.
+
+Its tensors are true tensors of torch's PrivateUse1 device whose memory is a CPU tensor's, handed over by DLPack. Every
+operation on them, from whatever thread, backward passes among them (they run on the device's own autograd thread),
+comes to one Python kernel, which holds the rules, runs the CPU's operation on the same memory and returns the result.
+
+The rules, each an error where it is broken, inside `watched` and, for the first two, always:
+
+- *mixing*: an operation takes tensors of this device and of the CPU (single numbers apart), or `copy_` goes between
+  devices: only `.to(device)` and `.cpu()` do.
+- *float64*: no tensor of it exists, is made on the way of a copy, or leaves; `Rules.float64` names files that may.
+- *waiting*: the host waits for the device (`.item()`, `.cpu()`, `bool()`, `nonzero`, a mask as index, ...) more often
+  than `Rules.waits`. Only waits that a line of LSF asks for count; of those that libraries make by themselves, files
+  must stand in `LIBRARIES`.
+- *logits*: a tensor whose last axis is the vocabulary has more than `Rules.most_logits` numbers.
+- *states*: more than `Rules.states` vectors of a state's width come to the host; copies of weights, which have the same
+  width, are made in the files of `WEIGHTS` alone.
+"""
+
+import ctypes
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+NAME = "pretend"
+CPU, EXTERNAL = 1, 12
+"""Device types of DLPack."""
+ROOT = Path(__file__).parent.parent
+WEIGHTS = {
+    "lsf/measure/identity.py": "a base's hash",
+    "lsf/training/proof.py": "hashes before and after",
+    "lsf/training/artefacts.py": "what a run saves",
+    "lsf/training/trainer.py": "checkpoints",
+    "lsf/training/methods/masks.py": "masks kept in the run folder",
+    "lsf/measure/semantics.py": "the head, for its Gram matrix and its bases in float64",
+    "lsf/measure/spectra.py": "matrices, for their singular values",
+}
+"""Files that bring weights to the host -> what for."""
+LIBRARIES = {
+    "transformers/masking_utils.py": "asks whether a mask masks anything",
+    "transformers/generation": "asks after every token whether all texts have ended",
+    "transformers/trainer.py": "reads loss and gradient norm of a logged step; writes optimizer and random state",
+    "transformers/modeling_utils.py": "looks for padding once",
+    "transformers/integrations": "sorts tokens by expert",
+    "transformers/models": "experts, rotary tables",
+    "transformers/tokenization": "decodes ids",
+    "accelerate": "moves batches, clips gradients",
+    "safetensors": "writes files",
+    "peft": "writes and merges its own files",
+}
+"""Libraries that wait by themselves -> why."""
+WAITING = (
+    "_local_scalar_dense nonzero nonzero_static masked_select equal is_nonzero _unique2 unique_dim unique_consecutive "
+    "bincount repeat_interleave.Tensor linalg_cholesky cholesky linalg_eigh linalg_svd _linalg_svd multinomial"
+).split()
+"""Operations, by name or name and overload, that an accelerator answers on the host or by a size it must tell."""
+
+
+class DeviceError(AssertionError):
+    """A rule of the device was broken."""
+
+
+class MixedDevicesError(DeviceError):
+    """Tensors of two devices met without anybody asking for a copy."""
+
+
+class Float64Error(DeviceError):
+    """A float64 tensor on the device."""
+
+
+class WaitError(DeviceError):
+    """The host waited for the device once too often."""
+
+
+class LogitsError(DeviceError):
+    """Too many logits at once."""
+
+
+class StateError(DeviceError):
+    """States came to the host that should not."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a stretch of work on the device may do."""
+
+    waits: int | None = None
+    """Times LSF may wait for it; None does not count."""
+    vocabulary: int | None = None
+    """Logits per token; None watches none."""
+    most_logits: int = 2**26
+    """Logits in one tensor."""
+    width: int | None = None
+    """Of a state; None watches none."""
+    states: int = 0
+    """Vectors of that width that may come to the host."""
+    float64: frozenset[str] = frozenset()
+    """Files of LSF that may hold float64 on the device: one that has it."""
+
+
+@dataclass
+class Seen:
+    """What happened on the device."""
+
+    waits: Counter[str] = field(default_factory=Counter)
+    """File and line of LSF -> times it waited."""
+    by_libraries: Counter[str] = field(default_factory=Counter)
+    """The same for waits that libraries made by themselves."""
+    states: int = 0
+    """Vectors of a state's width that came to the host, weights apart."""
+    logits: int = 0
+    """Numbers of the largest tensor of logits."""
+    operations: int = 0
+    """Kernels run."""
+    threads: set[str] = field(default_factory=set)
+    """Names of the threads they came from."""
+
+
+class _DLDevice(ctypes.Structure):
+    _fields_ = (("type", ctypes.c_int32), ("id", ctypes.c_int32))
+
+
+class _DLTensor(ctypes.Structure):
+    _fields_ = (("data", ctypes.c_void_p), ("device", _DLDevice))
+
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype, _pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+
+
+def _handed_over(value: Tensor, kind: int) -> Tensor:
+    """Return a tensor of another device type over the same memory."""
+    capsule: Any = torch._C._to_dlpack(value)  # type: ignore[attr-defined]
+    place = _DLTensor.from_address(_pointer(capsule, b"dltensor"))
+    place.device.type, place.device.id = kind, 0
+    return torch._C._from_dlpack(capsule)  # type: ignore[attr-defined]
+
+
+def _here(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.device.type == NAME
+
+
+def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
+    """Return a value with everything in its lists, tuples and dicts changed."""
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(change, part) for part in value])
+    if isinstance(value, dict):
+        return {name: _mapped(change, part) for name, part in value.items()}
+    return change(value)
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, list | tuple):
+            yield from _tensors(value)
+
+
+def _as_cpu(value: Tensor) -> Tensor:
+    return _handed_over(value, CPU)
+
+
+def _as_pretend(value: Tensor) -> Tensor:
+    return _handed_over(value.resolve_conj().resolve_neg(), EXTERNAL)
+
+
+class Accelerator:
+    """The device: its kernel, its rules, and what it has seen."""
+
+    def __init__(self) -> None:
+        self._rules, self._seen = Rules(), Seen()
+        self._packed: dict[int, int] = {}
+        self._lock = threading.Lock()
+        self._broken: DeviceError | None = None
+
+    @contextmanager
+    def watched(self, **rules: Any) -> Iterator[Seen]:
+        """Hold these rules inside the `with`, in every thread."""
+        before = self._rules, self._seen
+        self._rules, self._seen = replace(Rules(), **rules), Seen()
+        try:
+            yield self._seen
+            self._raise_broken()
+        finally:
+            self._rules, self._seen = before
+            self._broken = None
+
+    def kernel(self, operation: Any, *args: Any, **kwargs: Any) -> Any:
+        """Run any operation that has no kernel of its own here."""
+        self._raise_broken()
+        name = operation.__name__  # such as add.Tensor
+        self._meets_only_its_own(name, args, kwargs)
+        if name.partition(".")[0] in WAITING or name in WAITING or _masks(name, args):
+            self.wait(name)
+        originals: dict[int, tuple[Tensor, Tensor]] = {}
+
+        def lower(value: Any) -> Any:
+            if isinstance(value, torch.device):
+                return torch.device("cpu")
+            if not _here(value):
+                return value
+            self._knows(name, value)
+            twin = _as_cpu(value) if value.numel() else torch.empty(value.shape, dtype=value.dtype)
+            originals[id(twin)] = twin, value
+            return twin
+
+        def lift(value: Any) -> Any:
+            if not isinstance(value, Tensor):
+                return value
+            if id(value) in originals:
+                twin, original = originals[id(value)]
+                if twin.shape != original.shape:  # given empty, to be filled
+                    original.data = _as_pretend(twin)
+                    self._knows(name, original)
+                return original
+            found = _as_pretend(value)
+            self._knows(name, found)
+            return found
+
+        args = _numbers_as_tensors(operation, args)
+        self._seen.operations += 1
+        self._seen.threads.add(threading.current_thread().name)
+        with torch._C._DisableAutocast():  # type: ignore[attr-defined]
+            return _mapped(lift, operation(*_mapped(lower, args), **_mapped(lower, kwargs)))
+
+    def to_copy(self, value: Tensor, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
+        """Copy where a copy is asked for: `.to`, `.cpu`."""
+        rest.pop("layout", None), rest.pop("pin_memory", None)
+        target = value.device if device is None else torch.device(device)
+        if torch.float64 in (dtype, value.dtype):
+            self._refuse_float64(f"a copy from {value.device} to {target}")
+        memory_format = rest.get("memory_format") or torch.preserve_format
+        source = _as_cpu(value) if _here(value) else value
+        if target.type != NAME:
+            self.wait("a copy to the host")
+            self._leaves(value)
+        made = source.to(dtype=dtype or value.dtype, copy=True, memory_format=memory_format)
+        return _as_pretend(made) if target.type == NAME else made
+
+    def copy_(self, target: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+        """Copy values within the device; from elsewhere only single numbers."""
+        if _here(target) != _here(source) and (source.dim() or _here(source)):
+            self._breaks(
+                MixedDevicesError, f"copy_ goes from {source.device} to {target.device} by itself, {_site()[1]}"
+            )
+        for value in (target, source):
+            self._knows("copy_", value)
+        own = _as_cpu(source) if _here(source) else source
+        (_as_cpu(target) if _here(target) else target).copy_(own)
+        return target
+
+    def as_type(self, value: Tensor, dtype: torch.dtype) -> Tensor:
+        """Read the same bytes as another type, and remember what they are: packed for one copy they remain states."""
+        found = _as_pretend(_as_cpu(value).view(dtype))
+        if vectors := _vectors(value, self._rules.width):
+            self._packed[found.data_ptr()] = vectors
+        return found
+
+    def cat(self, parts: list[Tensor], dim: int = 0) -> Tensor:
+        """Join tensors; what packed bytes are goes along."""
+        joined = self.kernel(torch.ops.aten.cat.default, parts, dim)
+        if vectors := sum(self._packed.pop(part.data_ptr(), 0) for part in parts if part.dtype == torch.uint8):
+            self._packed[joined.data_ptr()] = vectors
+        return joined
+
+    def _breaks(self, kind: type[DeviceError], message: str) -> None:
+        """Raise; on the device's autograd thread, which no exception leaves alive, note it until the next operation."""
+        if isinstance(threading.current_thread(), threading._DummyThread):
+            self._broken = self._broken or kind(f"{message}, in a backward pass")
+        else:
+            raise kind(message)
+
+    def _raise_broken(self) -> None:
+        if self._broken is not None and not isinstance(threading.current_thread(), threading._DummyThread):
+            broken, self._broken = self._broken, None
+            raise broken
+
+    def wait(self, what: str) -> None:
+        """Count a wait of the host for the device."""
+        owner, where = _site()
+        with self._lock:
+            if owner == "lsf":
+                self._seen.waits[where] += 1
+                limit = self._rules.waits
+                if limit is not None and self._seen.waits.total() > limit:
+                    self._breaks(WaitError, f"{what}, {where}: the {limit + 1}th wait where {limit} are allowed")
+            elif owner == "library":
+                self._seen.by_libraries[where] += 1
+                if self._rules.waits is not None and not any(known in where for known in LIBRARIES):
+                    self._breaks(WaitError, f"{what}: {where} waits by itself, and is not among LIBRARIES")
+
+    def _meets_only_its_own(self, name: str, args: Any, kwargs: Any) -> None:
+        for value in _tensors((*args, *kwargs.values())):
+            if not _here(value) and value.dim():
+                self._breaks(
+                    MixedDevicesError, f"{name} is given a tensor of {value.device} {tuple(value.shape)}, {_site()[1]}"
+                )
+
+    def _knows(self, name: str, value: Tensor) -> None:
+        if _here(value) and value.dtype in (torch.float64, torch.complex128):
+            self._refuse_float64(name)
+        if self._rules.vocabulary is not None and value.dim() > 1 and value.shape[-1] == self._rules.vocabulary:
+            if not value.is_floating_point():
+                return
+            self._seen.logits = max(self._seen.logits, value.numel())
+            if value.numel() > self._rules.most_logits:
+                self._breaks(
+                    LogitsError,
+                    f"{name} holds {value.numel()} logits where {self._rules.most_logits} are allowed, {_site()[1]}",
+                )
+
+    def _refuse_float64(self, what: str) -> None:
+        where = _site()[1]
+        if not any(where.startswith(f"{file}:") for file in self._rules.float64):
+            self._breaks(Float64Error, f"{what} makes or takes float64, {where}")
+
+    def _leaves(self, value: Tensor) -> None:
+        """Count the vectors of a state's width among what goes to the host."""
+        owner, where = _site()
+        width = self._rules.width
+        if width is None or owner != "lsf" or where.rpartition(":")[0] in WEIGHTS:
+            return
+        self._seen.states += _vectors(value, width) + self._packed.pop(value.data_ptr(), 0)
+        if self._seen.states > self._rules.states:
+            self._breaks(StateError, f"{self._seen.states} states of width {width} came to the host, {where}")
+
+
+def _vectors(value: Tensor, width: int | None) -> int:
+    """Return how many vectors of a width a tensor holds."""
+    return value.numel() // value.shape[-1] if value.is_floating_point() and value.shape[-1:] == (width,) else 0
+
+
+def _numbers_as_tensors(operation: Any, args: Any) -> Any:
+    """Return arguments in which numbers that stand for tensors are tensors again."""
+    return tuple(
+        torch.tensor(value) if isinstance(value, int | float) and isinstance(known.type, torch.TensorType) else value
+        for known, value in zip(operation._schema.arguments, args, strict=False)
+    )
+
+
+def _masks(name: str, args: Any) -> bool:
+    """Say whether an operation is indexing by a mask, for which the size must be known."""
+    if not name.startswith(("index.Tensor", "index_put", "_index_put_impl_", "_unsafe_index.Tensor")):
+        return False
+    return any(_here(index) and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+
+
+def _site() -> tuple[str, str]:
+    """Return who asked (lsf, library or test) and where: the innermost frame that is neither torch's nor ours."""
+    frame = sys._getframe(1)
+    here, torch_root = str(Path(__file__)), str(Path(torch.__file__).parent)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file != here and not file.startswith((torch_root, "<")):
+            return _owner(file), f"{_short(file)}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "library", "a thread of torch's own"
+
+
+def _owner(file: str) -> str:
+    if file.startswith(str(ROOT / "lsf")):
+        return "lsf"
+    return "library" if "site-packages" in file else "test"
+
+
+def _short(file: str) -> str:
+    if file.startswith(str(ROOT)):
+        return str(Path(file).relative_to(ROOT))
+    return file.rpartition("site-packages/")[2]
+
+
+class _Module:
+    """What `torch.pretend` is."""
+
+    def is_available(self) -> bool:
+        return True
+
+    def is_initialized(self) -> bool:
+        return True
+
+    def current_device(self) -> int:
+        return 0
+
+    def device_count(self) -> int:
+        return 1
+
+    def manual_seed_all(self, seed: int) -> None:
+        pass
+
+    def get_rng_state(self, device: int = 0) -> Tensor:
+        return torch.zeros(0, dtype=torch.uint8)
+
+    def set_rng_state(self, state: Tensor, device: int = 0) -> None:
+        pass
+
+    def _is_in_bad_fork(self) -> bool:
+        return False
+
+    def get_amp_supported_dtype(self) -> list[torch.dtype]:
+        return [torch.bfloat16]
+
+
+ACCELERATOR = Accelerator()
+_LIBRARIES: list[torch.library.Library] = []
+
+
+def register() -> Accelerator:
+    """Make the device known to torch, once per process and before its first backward pass."""
+    if not _LIBRARIES:
+        _setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
+        rest, aten = (
+            torch.library.Library("_", "IMPL", "PrivateUse1"),
+            torch.library.Library("aten", "IMPL", "PrivateUse1"),
+        )
+        rest.fallback(ACCELERATOR.kernel)
+        own: dict[str, Callable[..., Any]] = {
+            "_to_copy": ACCELERATOR.to_copy,
+            "copy_": ACCELERATOR.copy_,
+            "view.dtype": ACCELERATOR.as_type,
+            "cat": ACCELERATOR.cat,
+        }
+        for name, kernel in own.items():
+            aten.impl(name, kernel, "PrivateUse1")
+        _LIBRARIES.extend((rest, aten))
+    return ACCELERATOR

@@ -1,0 +1,78 @@
+"""Models and data on the pretend accelerator; torch gets to know it while tests are collected, before any of them runs."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import PartialState
+from accelerate.state import AcceleratorState
+
+import lsf.measure.loading
+from lsf.data.task import Example, Task
+from lsf.measure.devices import Device
+from lsf.measure.loading import LoadedModel, load_model
+from tests.accelerator import NAME, Accelerator, register
+
+register()
+SUBJECTS = ("cat", "dog", "tree", "sky", "sun", "moon", "mat", "a")
+COLOURS = ("red", "blue", "one", "two", "three", "four", "five", "under")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Accelerator]:
+    """The device, which accelerate's table of devices knows too while a test runs: the Trainer then takes it."""
+    monkeypatch.setattr(PartialState, "default_device", torch.device(NAME))
+    for state in (AcceleratorState, PartialState):
+        state._reset_state()
+    yield register()
+    for state in (AcceleratorState, PartialState):
+        state._reset_state()
+
+
+@pytest.fixture
+def on_device(
+    tiny: Callable[[str], Path], accelerator: Accelerator, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., LoadedModel]:
+    """Return a function: family -> tiny model of it, loaded onto the device by LSF itself."""
+
+    def load(family: str = "llama", dtype: str = "float32") -> LoadedModel:
+        with monkeypatch.context() as patched:
+            patched.setattr(lsf.measure.loading, "choose_device", lambda _wish: Device(NAME, "pretend", None, None))
+            return load_model(str(tiny(family)), dtype, NAME)
+
+    return load
+
+
+@pytest.fixture
+def on_cpu(tiny: Callable[[str], Path]) -> Callable[..., LoadedModel]:
+    """The same on the CPU, for the numbers to be put beside."""
+    return lambda family="llama", dtype="float32": load_model(str(tiny(family)), dtype, "cpu")
+
+
+@pytest.fixture(scope="session")
+def task() -> Task:
+    examples = tuple(
+        Example(f"the {subject} {verb}", f" {COLOURS[index]} {'.' if verb == 'is' else '?'}")
+        for index, subject in enumerate(SUBJECTS)
+        for verb in ("is", "was", "sat")
+    )
+    return Task("toy", train=examples, validation=examples[1::3], test=examples[::2])
+
+
+@pytest.fixture(scope="session")
+def many() -> Task:
+    """More examples than are drawn in pictures."""
+    words = "the cat dog sat ran on under mat tree red".split()
+    rows = tuple(
+        Example(" ".join(words[(i + j) % 10] for j in range(4 + i % 5)), f" {words[i % 10]} .", i) for i in range(90)
+    )
+    return Task("many", train=rows, validation=rows[:8], test=rows[:8])

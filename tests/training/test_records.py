@@ -1,0 +1,123 @@
+"""Readings of the base model on record, and states of held-out rows: the same numbers with and without."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from lsf.analysis.plan import Plan
+from lsf.data.encode import encode
+from lsf.files import cache_folder
+from lsf.measure.loading import load_model
+from lsf.training import records
+from lsf.training.base import measure_base
+from lsf.training.caching import forget_states, open_held_out
+from lsf.training.evaluation import do_nothing, evaluate
+from lsf.training.methods import METHODS, Scene
+from lsf.training.records import forget_records
+from lsf.training.run import tune
+from tests.measure.test_families import ROWS
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch, loaded):
+    monkeypatch.setenv("LSF_CACHE", str(tmp_path / "cache"))
+    forget_records()
+    forget_states(loaded)
+
+
+def encoded(loaded, examples):
+    return encode(loaded.tokenizer, examples, 64).rows
+
+
+def read(loaded, task):
+    return measure_base(loaded, encoded(loaded, task.test), encoded(loaded, task.validation), 4, do_nothing)
+
+
+def told(reading):
+    return reading.metrics, reading.validation, reading.samples, reading.text.rows
+
+
+def files():
+    return sorted((cache_folder() / "readings").glob("*.json"))
+
+
+def test_a_base_reading_has_the_same_numbers_fresh_from_memory_and_from_disk(loaded, task, monkeypatch):
+    fresh = told(read(loaded, task))
+    assert len(files()) == 5  # text, its loss, test rows, answers, validation rows
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("the base model was read again")
+
+    for name in ("evaluate", "general_loss", "sample_general_text", "answer"):
+        monkeypatch.setattr(f"lsf.training.base.{name}", never)
+    assert told(read(loaded, task)) == fresh
+    forget_records()
+    assert told(read(load_model(loaded.info.name, "float32", "cpu"), task)) == fresh
+    with pytest.raises(AssertionError, match="read again"):
+        read(loaded, replace(task, test=task.test[:-1]))
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"null", b'{"about": 1}'])
+def test_a_damaged_record_is_measured_anew(loaded, task, damage):
+    fresh = told(read(loaded, task))
+    forget_records()
+    for file in files():
+        file.write_bytes(damage)
+    assert told(read(loaded, task)) == fresh
+    assert all(json.loads(file.read_text())["record"] for file in files())
+
+
+def test_a_record_whose_number_was_changed_is_measured_anew(loaded, task):
+    fresh = told(read(loaded, task))
+    forget_records()
+    for file in files():
+        known = json.loads(file.read_text())
+        if isinstance(known["record"], float):
+            file.write_text(json.dumps({**known, "record": known["record"] + 1}))
+    assert told(read(loaded, task)) == fresh
+
+
+def test_a_model_with_other_weights_has_a_record_of_its_own(loaded, task):
+    first = told(read(loaded, task))
+    other = load_model(loaded.info.name, "float32", "cpu")
+    other.model.model.norm.weight.data.mul_(2)
+    assert told(read(other, task))[0] != first[0]
+
+
+def test_records_are_bounded_and_a_folder_that_cannot_be_written_costs_nothing(loaded, task, monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "KEPT_FILES", 2)
+    fresh = told(read(loaded, task))
+    assert len(files()) == 2
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LSF_CACHE", str(tmp_path / "file"))
+    forget_records()
+    assert told(read(loaded, task)) == fresh
+
+
+@pytest.mark.parametrize("family", ROWS)
+def test_held_out_rows_read_from_kept_states_have_the_same_bits_in_every_family(tiny, family, task, spec):
+    base = load_model(str(tiny(family)), "float32", "cpu")
+    last = replace(spec, plan=Plan("tiny", base.info.n_blocks, (base.info.n_blocks - 1,)))
+    model, rows = METHODS["full"].prepare(base, last.plan, Scene()), encoded(base, task.test)
+    prefix = open_held_out(base, model, last, rows, "test", 5)
+    assert prefix is not None
+    without = evaluate(model, rows, 5)
+    assert evaluate(model, rows, 5, prefix=prefix) == without  # computes them
+    assert evaluate(model, rows, 5, prefix=prefix) == without  # finds them
+    assert (prefix.computed, prefix.served) == (len(rows), 2 * len(rows))
+
+
+def test_a_run_has_the_same_bits_with_and_without_kept_states_of_held_out_rows(loaded, task, spec, folder):
+    plain = replace(spec, cache="off")
+    one, other = tune(loaded, task, plain, folder(plain)), tune(loaded, task, spec, folder(spec))
+    assert other.cache is not None and other.cache["kind"] == "off"  # no training row is seen twice
+    assert one.after == other.after
+    assert one.samples == other.samples
+
+
+def test_nothing_is_kept_of_held_out_rows_where_nothing_lies_below_or_it_is_off(loaded, task, spec):
+    rows = encoded(loaded, task.test)
+    for asked in (replace(spec, cache="off"), replace(spec, plan=Plan("tiny", 4, (0,)))):
+        model = METHODS["full"].prepare(loaded, asked.plan, Scene())
+        assert open_held_out(loaded, model, asked, rows, "test", 4) is None
