@@ -113,7 +113,7 @@ def workload_of(loaded: LoadedModel, material: Material, spec: RunSpec, begun: i
         depth=depth,
         lowest=lowest_block(spec.plan, loaded),
         trainable=trainable,
-        gradients=max(trainable, sum(sizes.params[block] for block in spec.plan.blocks)) if dense else trainable,
+        gradients=(sum(sizes.params[block] for block in spec.plan.blocks) or trainable) if dense else trainable,
         recomputed=spec.activation_checkpointing != "off",
         fill=rows_load(material.train, GROUP, head=False) if depth else Load(),
         fill_share=min(1.0, fill_steps / max(1, left)),

@@ -13,7 +13,6 @@ from lsf.data.encode import encode
 from lsf.data.task import Task
 from lsf.errors import DataError, OutOfMemoryError, PlanError, RunError
 from lsf.jobs.holding import is_held
-from lsf.jobs.phases import PHASES
 from lsf.jobs.result import Metrics, RunState
 from lsf.jobs.runs import load_run, read_metrics
 from lsf.measure.loading import load_model
