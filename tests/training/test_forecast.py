@@ -216,6 +216,7 @@ def test_a_forecast_is_left_in_the_midst_of_a_pass_forward_or_backward(loaded, t
 
         return check
 
+    foresee(loaded, task, spec, ROOMY)  # from here on the machine's speed with the model is known
     monkeypatch.setattr("lsf.training.trial._KEPT", WeakKeyDictionary())
     foresee(loaded, task, spec, ROOMY, leave_at(0))
     whole = len(asked)
