@@ -41,7 +41,7 @@ def plan_of(blocks: str) -> Plan:
 class Watch(Silent):
     """Tells every tuning, and can be told to end the study."""
 
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
         """Tell it."""
         if self.stop is None:
             sys.stderr.write(f"{message}\n")

@@ -27,7 +27,7 @@ from benchmarks.sites import SITES, Site
 from lsf.compare.evidence import pack
 from lsf.environment import spare_imports
 from lsf.jobs.sweep import BASE, FULL, NOT_YET, Cell, Rate, Sweep, SweepSpec
-from lsf.reporting import Stop
+from lsf.reporting import Stop, Unheard
 
 STAGES = (
     ("*-shakespeare", "single,window:2,ends:2", 3),
@@ -44,7 +44,7 @@ STAGES = (
 """(Sites, plans, seeds), in the order in which they are measured."""
 
 
-class Clock:
+class Clock(Unheard):
     """A reporter that asks to stop after so many seconds and prints what is being done."""
 
     def __init__(self, seconds: float) -> None:
@@ -57,7 +57,7 @@ class Clock:
         """Pause, once the time is over."""
         return "pause" if time.monotonic() > self.end else None
 
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
         """Print one line per run."""
         line = f"{message} ({done} of {total})"
         if line != self.told:

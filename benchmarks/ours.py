@@ -33,7 +33,7 @@ class HandingOver(Silent):
         """Report to a turn."""
         self._turn = turn
 
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
         """End the turn where a batch was read."""
         if message in ("forward pass", "gradients"):
             self._turn.over()

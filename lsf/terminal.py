@@ -3,17 +3,20 @@
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
 from lsf.environment import launched_rank
-from lsf.reporting import Stop
+from lsf.pace import Outlook, Pace, left, told
+from lsf.reporting import Phase, Stop
 
 LINE_SECONDS = 2.0
-"""Least time between two plain lines of the same phase, which is the message's first word."""
+"""Least time between two plain lines of the same phase; of what was not planned, that is the message's first word."""
+BAR = "{desc}: {percentage:3.0f}%|{bar}|{postfix}"
+"""How the bar looks."""
 
 
 class TerminalReporter:
@@ -22,26 +25,24 @@ class TerminalReporter:
     def __init__(self) -> None:
         """Start with nothing shown."""
         self.stop: Stop | None = None
+        self._pace = Pace(time.monotonic())
         self._bar: tqdm[Any] | None = None
-        self._phase: str | None = None
+        self._stretch: str | None = None
         self._shown = 0.0
 
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
+    def plan(self, phases: Sequence[Phase]) -> None:
+        """Take what is to come."""
+        self._pace.plan(phases, time.monotonic())
+
+    def phase(self, name: str) -> None:
+        """Show the phase it is in."""
+        self._pace.enter(name, time.monotonic())
+        self._show()
+
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
         """Show how far it is."""
-        if launched_rank() != 0:
-            return
-        phase = message.partition(" ")[0]
-        fresh, self._phase = phase != self._phase, phase
-        if sys.stderr.isatty():
-            if self._bar is None or fresh or self._bar.total != total:
-                self.close()
-                self._bar = tqdm(total=total, file=sys.stderr, leave=False)
-            self._bar.set_description(message, refresh=False)
-            self._bar.update(done - self._bar.n)
-        elif fresh or done == total or time.monotonic() - self._shown > LINE_SECONDS:
-            counted = "" if total is None else f" ({done} of {total})"
-            sys.stderr.write(f"{message}{counted}\n")
-            self._shown = time.monotonic()
+        self._pace.tell(done, total, message, time.monotonic())
+        self._show()
 
     def partial(self, value: Any) -> None:
         """Partial results are for screens that draw; a terminal waits for the whole."""
@@ -51,6 +52,34 @@ class TerminalReporter:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+    def _show(self) -> None:
+        if launched_rank() != 0:
+            return
+        found = self._pace.look(time.monotonic())
+        stretch = found.phase or found.message.partition(" ")[0]
+        fresh, self._stretch = stretch != self._stretch, stretch
+        if sys.stderr.isatty():
+            self._draw(found)
+        elif fresh or found.done == found.total or time.monotonic() - self._shown > LINE_SECONDS:
+            counted = "" if found.total is None or found.phases else f" ({found.done} of {found.total})"
+            share = f" ({found.fraction:.0%}{_left(found)})" if found.phases else ""
+            sys.stderr.write(f"{told(found)}{counted}{share}\n")
+            self._shown = time.monotonic()
+
+    def _draw(self, found: Outlook) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=1.0, file=sys.stderr, leave=False, bar_format=BAR, dynamic_ncols=True)
+        self._bar.set_description_str(told(found), refresh=False)
+        self._bar.set_postfix_str(_left(found), refresh=False)
+        self._bar.n = found.fraction
+        if time.monotonic() - self._shown > self._bar.mininterval:
+            self._bar.refresh()
+            self._shown = time.monotonic()
+
+
+def _left(found: Outlook) -> str:
+    return "" if found.eta_seconds is None else f", {left(found.eta_seconds)}"
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from functools import partial
 
 import streamlit as st
 
-from lsf.analysis.cost import predict_full
+from lsf.analysis.cost import predict_full, training_bytes
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.plan import Plan
 from lsf.analysis.result import Analysis
@@ -18,13 +18,14 @@ from lsf.ui.choice import (
     choose_policy,
     chosen_plan,
     cost_shares,
+    predicted_of,
     toggle,
     without_analysis,
 )
 from lsf.ui.downloads import as_json
 from lsf.ui.frame import page
 from lsf.ui.guard import attempt
-from lsf.ui.panels import amount, download, onward, show, size
+from lsf.ui.panels import amount, download, memory_words, onward, show
 from lsf.ui.recommendation import recommendation_panel
 from lsf.ui.state import Session, address, analysis
 
@@ -59,7 +60,7 @@ def draw(here: Session) -> None:
     )
     _by_hand(here, found, blocks)
     if plan is not None:
-        _cost(found, plan)
+        _cost(here, found, plan)
         _reasons(plan)
     onward("tune", "Fine-tune", address(here), disabled=plan is None)
 
@@ -88,27 +89,26 @@ def _by_hand(here: Session, found: Analysis, blocks: tuple[int, ...]) -> None:
             st.rerun()
 
 
-def _cost(found: Analysis, plan: Plan) -> None:
-    full = predict_full(found)
-    shares = cost_shares(plan.predicted, full)
+def _cost(here: Session, found: Analysis, plan: Plan) -> None:
+    cost, full = predicted_of(here, plan)
+    shares = cost_shares(cost, full or predict_full(found), training_bytes(found, 0))
 
     def of_full(name: str) -> str:
         share = shares[name]
         return "unknown" if share is None else f"{share:.0%} of full"
 
     st.subheader("What it is predicted to cost", anchor=False)
-    cost = plan.predicted
     cells = [
         ("Tuned parameters", amount(cost.trainable_params), "parameters"),
         ("Compute per token", "unknown" if cost.flops_ratio is None else f"{cost.flops_ratio:.2f} x", "compute"),
-        ("Memory", size(cost.memory_bytes), "memory"),
+        ("Memory above the loaded model", memory_words(cost), "memory"),
     ]
     for column, (name, value, kind) in zip(st.columns(3, gap="medium"), cells, strict=True):
         column.metric(name, value, of_full(kind), delta_color="off", delta_arrow="off")
     st.caption(
         "Compute counts matrix products of forward and backward pass; frozen blocks below the lowest tuned one save "
-        "most. Memory counts the whole model's weights, gradients and optimizer state, not activations; the next page "
-        "measures those before anything starts."
+        "most. Memory is what the run takes above the loaded model: at least its own weights, gradients and optimizer "
+        "state; activations are added once the next page has tried them. Shares of full are with the loaded model."
     )
 
 

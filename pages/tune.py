@@ -5,7 +5,7 @@ from lsf.jobs.runs import Run, list_runs, runs_folder
 from lsf.ui.bench import bench
 from lsf.ui.frame import page
 from lsf.ui.panels import empty, onward
-from lsf.ui.polling import follow
+from lsf.ui.polling import follow, from_the_top
 from lsf.ui.run_panels import draw_curves_panel, draw_queue, draw_results, draw_store
 from lsf.ui.runs import belong_together
 from lsf.ui.state import Session, address, analysed
@@ -15,6 +15,7 @@ from lsf.ui.work import Source, source_of
 
 def draw(here: Session) -> None:
     """Draw the page."""
+    from_the_top(here)
     runs = list_runs(runs_folder())
     source = _source(here, runs)
     if _looks_at_plan(here, runs):  # what was started is seen first, and the form for more of it after

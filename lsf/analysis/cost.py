@@ -1,6 +1,7 @@
-"""The cost model: FLOPs per token and bytes of a plan, relative to full fine-tuning."""
+"""The cost model: FLOPs per token and bytes of a plan, relative to full fine-tuning; FLOPs and seconds of passes."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from lsf.analysis.plan import Predicted
 from lsf.analysis.result import Analysis
@@ -8,6 +9,86 @@ from lsf.analysis.result import Analysis
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "nf4": 0.5 + 4 / 64}
 TUNED_BYTES = 4 + 8
 """Per tuned parameter: a float32 gradient and AdamW's two float32 moments."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the FLOPs of a model's passes are counted from."""
+
+    params: tuple[int, ...]
+    """N_b, parameters of every block."""
+    width: int
+    """d, of the states."""
+    vocab_size: int
+    """V, rows of the head."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What passes over some rows compute, padding counted."""
+
+    passes: int = 0
+    """Forward passes."""
+    tokens: float = 0.0
+    """Tokens that go through the blocks, in all passes together."""
+    attended: float = 0.0
+    """Sum over these tokens of the tokens of their row: what attention compares them with, twice over."""
+    head_tokens: float = 0.0
+    """Tokens whose logits are computed."""
+
+    def __add__(self, other: "Load") -> "Load":
+        """Return both together."""
+        return Load(*(one + two for one, two in zip(vars(self).values(), vars(other).values(), strict=True)))
+
+    def times(self, count: float) -> "Load":
+        """Return the same done several times."""
+        return Load(round(self.passes * count), *(count * value for value in list(vars(self).values())[1:]))
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How fast a machine computes with one model, from short timed passes."""
+
+    pass_seconds: float
+    """Seconds a forward pass takes however short it is."""
+    flop_seconds: float
+    """Seconds per FLOP beside that."""
+    value_seconds: float
+    """Seconds in which the optimizer clips and steps one tuned parameter."""
+
+    def of(self, flops: float, passes: float = 0.0) -> float:
+        """Return the seconds of some FLOPs in so many passes."""
+        return passes * self.pass_seconds + flops * self.flop_seconds
+
+
+def forward_flops(sizes: Sizes, load: Load, first: int = 0, end: int | None = None) -> float:
+    """Return the FLOPs of forward passes through blocks `first` to `end` - 1, and of the head where it is reached.
+
+    2 N_b per token and block, 2 d for every token that a token attends to (causal), 2 d V per token with logits.
+
+    Args:
+        sizes: of the model.
+        load: what is passed.
+        first: lowest block computed; those below it are known.
+        end: block it stops at, without a head; None goes through all of them and the head.
+    """
+    params = sizes.params[first:end]
+    blocks = sum(2.0 * count * load.tokens + 2.0 * sizes.width * load.attended for count in params)
+    return blocks + (2.0 * sizes.width * sizes.vocab_size * load.head_tokens if end is None else 0.0)
+
+
+def backward_flops(sizes: Sizes, load: Load, lowest: int, weights: float) -> float:
+    """Return the FLOPs of backward passes: of inputs from the head down to a block, and of weight gradients.
+
+    Args:
+        sizes: of the model.
+        load: what was passed forward.
+        lowest: lowest block that gradients are computed in; L where none is.
+        weights: parameters whose gradients are computed.
+    """
+    params = sizes.params[lowest:]
+    blocks = sum(2.0 * count * load.tokens + 4.0 * sizes.width * load.attended for count in params)
+    return blocks + 2.0 * sizes.width * sizes.vocab_size * load.head_tokens + 2.0 * weights * load.tokens
 
 
 def training_flops(analysis: Analysis, blocks: Sequence[int]) -> float:
@@ -87,7 +168,7 @@ def predict(analysis: Analysis, blocks: Sequence[int]) -> Predicted:
     return Predicted(
         trainable_params=trainable,
         flops_ratio=training_flops(analysis, blocks) / full_flops(analysis),
-        memory_bytes=training_bytes(analysis, trainable),
+        memory_bytes=training_bytes(analysis, trainable) - training_bytes(analysis, 0),
     )
 
 
@@ -96,5 +177,5 @@ def predict_full(analysis: Analysis) -> Predicted:
     return Predicted(
         trainable_params=analysis.model.n_params,
         flops_ratio=1.0,
-        memory_bytes=training_bytes(analysis, analysis.model.n_params),
+        memory_bytes=training_bytes(analysis, analysis.model.n_params) - training_bytes(analysis, 0),
     )

@@ -20,10 +20,17 @@ class Predicted:
     flops_ratio: float | None = None
     """Training FLOPs per token over those of full fine-tuning, in (0, 1]."""
     memory_bytes: int | None = None
-    """Weights, gradients and optimizer state, by counting; from a dry step (`step_seconds` is known): all that a run
-    takes above the loaded model, activations and prefix cache included, as runs measure it."""
+    """What a run takes above the loaded model. By counting: own weights, gradients and optimizer state, so at least
+    that; from a trial (`phases` are known) with activations and prefix cache, as runs measure it."""
     step_seconds: float | None = None
     """Seconds of one optimizer step, from a dry step on this machine; None without one."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds by phase (lsf.jobs.phases.PHASES) of the whole run, evaluation included; empty where not known."""
+
+    @property
+    def wall_seconds(self) -> float | None:
+        """Wall seconds of the whole run."""
+        return sum(self.phases.values()) if self.phases else None
 
 
 @dataclass(frozen=True)

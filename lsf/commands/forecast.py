@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lsf.jobs.phases import PHASES
 from lsf.jobs.spec import RunSpec
 from lsf.training.footprint import PART_WORDS, Forecast, in_words
 
@@ -22,9 +23,11 @@ def forecast_lines(found: Forecast) -> list[str]:
         ("tuned parameters", f"{found.trainable_params:,}"),
         ("FLOPs over full fine-tuning's", f"{found.flops_ratio:.2f}"),
         ("seconds per step", "not tried" if found.step_seconds is None else f"{found.step_seconds:.3f}"),
+        ("seconds from start to end", f"{sum(found.phases.values()):.1f}"),
+        *((f"seconds: {PHASES[name]}", f"{seconds:.1f}") for name, seconds in found.phases.items() if seconds >= 0.05),
         *((f"memory: {name}", "not tried" if value is None else in_words(value)) for name, value in parts.items()),
     ]
-    lines = [f"{name:32} {value}" for name, value in rows]
+    lines = [f"{name:36} {value}" for name, value in rows]
     lines.append(found.sentence)
     if found.offer is not None:
         lines.append(f"What would fit: {found.offer.words}. {found.offer.forecast.sentence}")

@@ -85,6 +85,8 @@ class Row:
     """Wall seconds before them: a method's search for what it tunes."""
     tuning_seconds: float | None = None
     """Both together: what tuning took, the search for a learning rate left out."""
+    total_seconds: float | None = None
+    """Wall seconds from the run's start to its end, readings and saving included."""
     step_seconds_median: float | None = None
     """Median wall seconds of a step."""
     search_steps: int | None = None

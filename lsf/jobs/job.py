@@ -2,16 +2,14 @@
 
 import threading
 import time
-from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from lsf.reporting import Stop
-
-ETA_WINDOW_SECONDS = 30.0
-"""The pace is taken from the last so many seconds."""
+from lsf.pace import Pace
+from lsf.reporting import Phase, Stop
 
 
 class JobState(StrEnum):
@@ -40,16 +38,26 @@ class JobView:
     """Where it stands."""
     position: int
     """Jobs ahead of it in its queue, the running one counted; 0 once it runs."""
-    done: int
-    """Units done."""
-    total: int | None
-    """Units in all; None until it is known."""
+    phase: str
+    """What it is doing, by name; empty where nothing was planned."""
+    phases: tuple[str, ...]
+    """All that it does, in order, as far as it was planned."""
+    done: float
+    """Units of its phase that are done."""
+    total: float | None
+    """Its units in all; None where they are not known."""
     message: str
-    """What it is doing."""
+    """What it is doing, in its own words."""
+    fraction: float
+    """Share of its whole time that has passed, in [0, 1]."""
     seconds: float | None
     """Since it started, until it ended; None while it waits."""
     eta_seconds: float | None
-    """Seconds to go at its recent pace; None where it is not known."""
+    """Seconds to go until all of it is done; None where they are not known."""
+    expected_seconds: float | None
+    """Wall seconds it was expected to take when it was submitted; None where nobody knew."""
+    queue: int | None
+    """Number of the queue it is in, which jobs submitted before the last one ended share; None where it gives way."""
     stopping: bool
     """True once somebody asked it to stop."""
     partial: Any
@@ -73,10 +81,14 @@ class Report:
     def __init__(self) -> None:
         """Start with nothing done."""
         self._lock = threading.Lock()
-        self._done, self._total, self._message = 0, None, ""
+        self._pace = Pace(time.monotonic())
         self._partial: Any = None
         self._stop: Stop | None = None
-        self._marks: deque[tuple[float, int]] = deque()
+
+    def begin(self) -> None:
+        """Start the clock: its turn has come."""
+        with self._lock:
+            self._pace = Pace(time.monotonic())
 
     @property
     def stop(self) -> Stop | None:
@@ -88,17 +100,20 @@ class Report:
         with self._lock:
             self._stop = "discard" if self._stop == "discard" else how
 
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
-        """Say how far it is, in units of its own; another total or a step back starts a new stretch."""
-        now = time.monotonic()
+    def plan(self, phases: Sequence[Phase]) -> None:
+        """Say all that is to come from here on, in order."""
         with self._lock:
-            if total != self._total or done < self._done:
-                self._marks.clear()
-            self._done, self._total, self._message = done, total, message
-            if not self._marks or now - self._marks[-1][0] >= 0.1:
-                self._marks.append((now, done))
-                while now - self._marks[0][0] > ETA_WINDOW_SECONDS:
-                    self._marks.popleft()
+            self._pace.plan(phases, time.monotonic())
+
+    def phase(self, name: str) -> None:
+        """Go on with a planned phase."""
+        with self._lock:
+            self._pace.enter(name, time.monotonic())
+
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
+        """Say how far the present phase is, in units of its own."""
+        with self._lock:
+            self._pace.tell(done, total, message, time.monotonic())
 
     def partial(self, value: Any) -> None:
         """Hand over the result so far; it must not be changed afterwards."""
@@ -109,18 +124,7 @@ class Report:
         """Return the fields of a `JobView` that it knows."""
         with self._lock:
             return {
-                "done": self._done,
-                "total": self._total,
-                "message": self._message,
+                **vars(self._pace.look(time.monotonic())),
                 "partial": self._partial,
                 "stopping": self._stop is not None,
-                "eta_seconds": self._eta(),
             }
-
-    def _eta(self) -> float | None:
-        if self._total is None or len(self._marks) < 2:
-            return None
-        (start, first), (end, last) = self._marks[0], self._marks[-1]
-        if last <= first:
-            return None
-        return max(0.0, (self._total - last) * (end - start) / (last - first) - (time.monotonic() - end))

@@ -15,6 +15,7 @@ from lsf.jobs.places import place_of
 from lsf.jobs.runs import create_run, delete_run, reopen_run
 from lsf.jobs.spec import RunSpec
 from lsf.jobs.worker import Worker
+from lsf.reporting import Phase
 from lsf.training.optimizers import check_optimizer
 
 
@@ -35,6 +36,7 @@ def queue_runs(
     loaded: Callable[[], Any],
     task: Callable[[], Task],
     owner: str = "",
+    expected: Sequence[float | None] | None = None,
 ) -> tuple[QueuedRun, ...]:
     """Make a folder for every spec and queue the runs in this order; they show as queued until their turn comes.
 
@@ -46,6 +48,7 @@ def queue_runs(
             in memory for those that wait.
         task: returns the data; called there too.
         owner: who may stop them; empty means anybody.
+        expected: wall seconds each is expected to take; None where nobody knows.
 
     Raises:
         BadInputError: the worker was closed, or a package is missing that an optimizer needs.
@@ -54,13 +57,13 @@ def queue_runs(
     for spec in specs:
         check_optimizer(spec.optimizer)
     queued: list[QueuedRun] = []
-    for spec in specs:
+    for spec, seconds in zip(specs, expected or [None] * len(specs), strict=True):
         folder = create_run(runs, spec)
         hold(folder)
         try:
             title = _title(spec)
-            work = partial(tune_in_queue, worker, owner, loaded, task, spec, folder)
-            job = worker.submit("tune", title, work, owner, folder)
+            work = partial(tune_in_queue, worker, owner, loaded, task, spec, folder, seconds)
+            job = worker.submit("tune", title, work, owner, folder, seconds)
         except BaseException:  # whatever it was, no run is left waiting that nobody will carry out
             release(folder)
             delete_run(folder)
@@ -92,7 +95,7 @@ def queue_resumed(
     spec = reopen_run(folder)
     try:
         title = _title(spec)
-        work = partial(tune_in_queue, worker, owner, partial(loaded, spec), partial(task, spec), spec, folder)
+        work = partial(tune_in_queue, worker, owner, partial(loaded, spec), partial(task, spec), spec, folder, None)
         return QueuedRun(worker.submit("tune", title, work, owner, folder), folder)
     except BaseException:  # the folder can be resumed by somebody else
         release(folder)
@@ -103,11 +106,19 @@ def _title(spec: RunSpec) -> str:
     return f"{spec.data}: {spec.how} on {place_of(spec.plan)}"
 
 
-def tune_in(loaded: Callable[[], Any], task: Callable[[], Task], spec: RunSpec, folder: Path, report: Report) -> Any:
-    """Load what is needed and carry out one run in its folder; see `lsf.training.run.tune`."""
+def tune_in(
+    loaded: Callable[[], Any],
+    task: Callable[[], Task],
+    spec: RunSpec,
+    folder: Path,
+    seconds: float | None,
+    report: Report,
+) -> Any:
+    """Load what is needed and carry out one run, of so many expected seconds; see `lsf.training.run.tune`."""
     from lsf.training.run import tune  # noqa: PLC0415 torch is loaded where the work is done
 
-    report.progress(0, None, "loading the model and the data")
+    report.plan((Phase("loading the model and the data", 0.0), Phase("the run", seconds)))
+    report.phase("loading the model and the data")
     return tune(loaded(), task(), spec, folder, report)
 
 
@@ -118,10 +129,11 @@ def tune_in_queue(
     task: Callable[[], Task],
     spec: RunSpec,
     folder: Path,
+    seconds: float | None,
     report: Report,
 ) -> Any:
     """Carry out one run; where it was stopped and kept, its test is a job of its own at the end of the queue."""
-    result = tune_in(loaded, task, spec, folder, report)
+    result = tune_in(loaded, task, spec, folder, seconds, report)
     if result.unmeasured:
         with suppress(BadInputError):  # the worker was closed: it can be measured another time
             worker.submit("measure", f"{_title(spec)}: test", partial(measure_in, loaded, task, folder), owner)

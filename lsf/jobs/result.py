@@ -230,6 +230,7 @@ class RunResult:
             trainable_params=self.trainable_params,
             memory_bytes=self.peak_memory_bytes,
             step_seconds=self.step_seconds_median,
+            phases=self.phases,
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 from lsf.errors import BadInputError, LsfError, RunPausedError
 from lsf.jobs.holding import LOG, explain, finish, hold, record_failure, release
 from lsf.jobs.job import JobState, JobView, Report
+from lsf.jobs.outlook import QueueOutlook, queue_outlook
 from lsf.jobs.result import RunResult, RunState
 from lsf.jobs.runs import has_begun
 
@@ -33,9 +34,13 @@ class _Job:
     report: Report = field(default_factory=Report)
     started: float | None = None
 
+    @property
+    def gives_way(self) -> bool:
+        return self.view.queue is None
+
 
 class Worker:
-    """One daemon thread and its queue, first come first served."""
+    """One daemon thread and its queue, first come first served; some jobs give way to all others."""
 
     def __init__(self, name: str) -> None:
         """Start the thread.
@@ -48,15 +53,27 @@ class Worker:
         self._queue: deque[_Job] = deque()
         self._running: _Job | None = None
         self._closed = False
+        self._n_queues = 0
+        self._furthest: dict[tuple[int, int], float] = {}
         self._changed = threading.Condition()
         self._numbers = itertools.count(1)
         self._thread = threading.Thread(target=self._loop, name=f"lsf-{name}", daemon=True)
         self._thread.start()
 
     def submit(
-        self, kind: str, title: str, work: Callable[[Report], Any], owner: str = "", run: Path | None = None
+        self,
+        kind: str,
+        title: str,
+        work: Callable[[Report], Any],
+        owner: str = "",
+        run: Path | None = None,
+        expected_seconds: float | None = None,
+        gives_way: bool = False,
     ) -> str:
         """Put a job at the end of the queue.
+
+        Jobs that give way never stand in front of others: they begin where nothing else waits, and where another job is
+        submitted, those that wait are cancelled and one that runs is asked to stop at once.
 
         Args:
             kind: what sort of work it is, such as load, analyze or tune.
@@ -64,6 +81,8 @@ class Worker:
             work: called in the worker's thread; a run ends by it or it raises. It is let go of afterwards.
             owner: who may stop it; empty means anybody.
             run: the run folder it fills; this process holds it from here on.
+            expected_seconds: wall seconds it is expected to take; None where nobody knows.
+            gives_way: whether it is dropped for the sake of any other job, such as a forecast is for a run.
 
         Returns:
             The job's id.
@@ -79,10 +98,13 @@ class Worker:
                 raise BadInputError(f"The worker {self.name} was closed; it takes no more jobs.")
             job_id = f"{next(self._numbers)}-{secrets.token_hex(4)}"
             view = JobView(
-                id=job_id, kind=kind, title=title, owner=owner, state=JobState.QUEUED, position=0, done=0, total=None,
-                message="", seconds=None, eta_seconds=None, stopping=False, partial=None, result=None, error=None,
-                run=run,
+                id=job_id, kind=kind, title=title, owner=owner, state=JobState.QUEUED, position=0, phase="", phases=(),
+                done=0, total=None, message="", fraction=0.0, seconds=None, eta_seconds=None,
+                expected_seconds=expected_seconds, queue=None if gives_way else self._queue_number(), stopping=False,
+                partial=None, result=None, error=None, run=run,
             )  # fmt: skip
+            if not gives_way:
+                self._make_way()
             job = _Job(view, work)
             self._jobs[job_id] = job
             self._queue.append(job)
@@ -103,6 +125,18 @@ class Worker:
         """Return every job it remembers, in the order they were submitted."""
         with self._changed:
             return tuple(self._view(job) for job in self._jobs.values())
+
+    def outlook(self) -> QueueOutlook | None:
+        """Return how far the whole queue is; its share of time never falls while no job joins it. None: it is empty."""
+        with self._changed:
+            views = self.views()
+            found = queue_outlook(views)
+            if found is None:
+                return None
+            key = max(view.queue for view in views if view.active and view.queue is not None), found.n_jobs
+            furthest = max(found.fraction, self._furthest.get(key, 0.0))
+            self._furthest = {key: furthest}
+            return replace(found, fraction=furthest)
 
     def stop(self, job_id: str, owner: str = "", keep: bool = True) -> None:
         """Stop a job: one that waits is cancelled at once, one that runs is asked to; an ended one stays as it is.
@@ -158,6 +192,20 @@ class Worker:
                 release(job.view.run)
         self._thread.join(timeout)
 
+    def _queue_number(self) -> int:
+        """Return the number of the present queue, or of a new one where all that waits or runs gives way."""
+        if not any(job.view.active and not job.gives_way for job in self._jobs.values()):
+            self._n_queues += 1
+        return self._n_queues
+
+    def _make_way(self) -> None:
+        """Cancel jobs that give way: those that wait at once; one that runs is asked to stop."""
+        for job in [job for job in self._queue if job.gives_way]:
+            self._queue.remove(job)
+            self._end(job, JobState.CANCELLED)
+        if self._running is not None and self._running.gives_way:
+            self._running.report.ask_to_stop("discard")
+
     def _find(self, job_id: str) -> _Job:
         if job_id not in self._jobs:
             raise BadInputError(f"There is no job {job_id!r}; it ended long ago, or the server was started again.")
@@ -187,6 +235,7 @@ class Worker:
                     return
                 job = self._queue.popleft()
                 self._running, job.started = job, time.monotonic()
+                job.report.begin()
                 job.view = replace(job.view, state=JobState.RUNNING)
                 self._changed.notify_all()
             state, result, error = _work(job)

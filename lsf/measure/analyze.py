@@ -20,15 +20,16 @@ from lsf.environment import environment
 from lsf.errors import BadInputError, LsfError
 from lsf.measure.batches import MOST_PADDING, Batch, make_batches
 from lsf.measure.exhaustion import is_out_of_memory
-from lsf.measure.gradients import backward_readings
+from lsf.measure.gradients import GRADIENTS, backward_readings
 from lsf.measure.identity import weights_hash
-from lsf.measure.kernels import sampled_kernels
+from lsf.measure.kernels import KERNELS, sampled_kernels
 from lsf.measure.loading import LoadedModel
 from lsf.measure.offload import places_of
+from lsf.measure.outlook import BASES, FORWARD, SHORT_RUNS, analysis_phases
 from lsf.measure.probe import Wanted, stream_readings
 from lsf.measure.quantised import n_values
 from lsf.measure.semantics import semantic_bases
-from lsf.measure.spectra import block_spectra
+from lsf.measure.spectra import SPECTRA, block_spectra
 from lsf.measure.tokens import TokenText
 from lsf.reporting import Reporter
 
@@ -82,11 +83,13 @@ def analyze(
     sampled = examples_for_sample(batch.examples for batch in batches) if "states" in needs else 0
     builder = _builder(loaded, task, settings, encoding, len(rows))
     clock = _Clock(started)
+    report.plan(analysis_phases(loaded, batches, needs, len(task.validation)))
     batches = batches[: _forward(loaded, batches, settings, needs, sampled, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
     builder.mark_tokens(sum(len(encoding.rows[number].ids) for number in read) / len(read))
     short = _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
     if "runs" in needs and short_runs is not None and not report.stop:
+        report.phase(SHORT_RUNS)
         runs = short_runs
         if not _fits(lambda: builder.record(probe_drop=runs(loaded, task, settings, report))):
             short.add("runs")
@@ -145,12 +148,13 @@ def _forward(
     report: Reporter,
 ) -> int:
     """Read batches until they end, the ranking settles or a stop is asked for; return how many were read."""
-    report.progress(0, len(batches), "semantic bases")
+    report.phase(BASES)
     judge = _judge(settings)
     wanted = Wanted(settings.reading, "vocabulary" in needs, KEPT_EXAMPLES, sampled)
     bases = semantic_bases(loaded.anatomy.head_weight)
     if bases.jittered:
         builder.mark_jittered()
+    report.phase(FORWARD)
     readings = stream_readings(loaded.anatomy, bases, batches, wanted)
     shown, examples = time.perf_counter(), 0
     for done, batch in enumerate(batches, 1):
@@ -164,7 +168,7 @@ def _forward(
         clock.tokens += batch.n_tokens
         examples += len(batch.ids)
         builder.add(read)
-        report.progress(done, len(batches), "forward pass")
+        report.progress(done, len(batches), FORWARD)
         if builder.ready and time.perf_counter() - shown > PARTIAL_SECONDS and done < len(batches):
             report.partial(builder.result(clock.timing()))
             shown = time.perf_counter()
@@ -202,20 +206,22 @@ def _beyond_forward(
     Returns:
         What memory did not suffice for: it is left out, and what was measured before is kept.
     """
-    short = _record_gradients(loaded, batches, needs, builder, report) if needs & BACKWARD else set[Need]()
+    short = set[Need]()
+    if needs & BACKWARD and not report.stop:
+        short |= _record_gradients(loaded, batches, needs, builder, report)
 
     def kernels() -> None:
         if (found := sampled_kernels(loaded, rows, settings, report)) is not None:
             builder.record(kernels=found)
 
-    if "kernel" in needs and not _fits(kernels):
-        short.add("kernel")
-    if (
-        "weights" in needs
-        and not report.stop
-        and not _fits(lambda: builder.record(spectra=block_spectra(loaded, report)))
-    ):
-        short.add("weights")
+    def spectra() -> None:
+        builder.record(spectra=block_spectra(loaded, report))
+
+    for need, name, measure in (("kernel", KERNELS, kernels), ("weights", SPECTRA, spectra)):
+        if need in needs and not report.stop:
+            report.phase(name)
+            if not _fits(measure):
+                short.add(need)
     return short
 
 
@@ -224,6 +230,7 @@ def _record_gradients(
 ) -> set[Need]:
     """Measure gradients, without the trial step where that does not fit; return what memory fell short of."""
     short: set[Need] = set()
+    report.phase(GRADIENTS)
     for wanted in (needs & BACKWARD, needs & BACKWARD - {"trial_step"}):
         if not wanted or report.stop:
             break

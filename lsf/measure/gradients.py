@@ -21,6 +21,8 @@ from lsf.measure.sharing import float_view
 from lsf.measure.taps import Tap, squared_norms, tapped_parameters, taps
 from lsf.reporting import Reporter
 
+GRADIENTS, TRIAL = "gradients", "trial step"
+"""Phases, by the words they are told in."""
 TRIAL_RATE = 1e-4
 """Learning rate of the trial AdamW step behind `first_order_drop`: small, since the score is of first order."""
 ADAM_EPSILON = 1e-8
@@ -237,7 +239,7 @@ def _pass(
                 (position_losses(anatomy, batch).sum() / n_positions).backward()
             else:
                 _with_squares(anatomy, group, batch, n_positions, squared, leftovers)
-            report.progress(groups[0] * len(batches) + done, sum(groups) * len(batches), "gradients")
+            report.progress(groups[0] * len(batches) + done, sum(groups) * len(batches), GRADIENTS)
     sums.end()
     return True
 
@@ -344,6 +346,7 @@ def _drop_after(
         tried.append(_Promise(anatomy, steps))
         return tried[-1]
 
+    report.phase(TRIAL)
     return np.array(tried[-1].drops.tolist()) if _read(anatomy, batches, report, anew, None) else None
 
 

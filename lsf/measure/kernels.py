@@ -18,6 +18,8 @@ from lsf.measure.loading import LoadedModel
 from lsf.measure.taps import Tap, pair_products, taps
 from lsf.reporting import Reporter
 
+KERNELS = "tangent kernels"
+"""The phase, by the words it is told in."""
 KERNEL_TOKENS = 16_384
 """Tokens of the examples together, padded, at most; one backward pass holds what all of them need."""
 ROW_BYTES = 2 * 1024**3
@@ -84,7 +86,7 @@ def tangent_kernels(
     kernels = np.zeros((len(anatomy.blocks), len(batch.ids), len(batch.ids)))
     for (block, _), product in zip(products, fetched(*(product for _, product in products)), strict=True):
         kernels[block] += product
-    report.progress(1, 1, "tangent kernels")
+    report.progress(1, 1, KERNELS)
     _, first = np.unique(batch.host_rows, return_index=True)
     order = np.argsort(batch.examples[first])
     return kernels[:, order][:, :, order]

@@ -8,6 +8,9 @@ from lsf.measure.loading import LoadedModel
 from lsf.measure.offload import tensors_of
 from lsf.reporting import Reporter
 
+SPECTRA = "spectra"
+"""The phase, by the words it is told in."""
+
 
 @torch.no_grad()
 def block_spectra(loaded: LoadedModel, report: Reporter) -> tuple[tuple[Spectrum, ...], ...]:
@@ -26,5 +29,5 @@ def block_spectra(loaded: LoadedModel, report: Reporter) -> tuple[tuple[Spectrum
                 exact = matrix.float() if has_float64(matrix.device) else matrix.cpu().float()
                 found.append(Spectrum(torch.linalg.svdvals(exact).cpu().numpy(), (matrix.shape[0], matrix.shape[1])))
         spectra.append(tuple(found))
-        report.progress(index + 1, len(loaded.anatomy.blocks), "spectra")
+        report.progress(index + 1, len(loaded.anatomy.blocks), SPECTRA)
     return tuple(spectra)

@@ -16,7 +16,7 @@ from lsf.training.caching import open_held_out
 from lsf.training.evaluation import answer, evaluate, spread_out
 from lsf.training.forgetting import BATCH_SIZE, GeneralText, general_loss, sample_general_text
 from lsf.training.material import Material
-from lsf.training.records import on_record, tokens_hash
+from lsf.training.records import is_on_record, on_record, tokens_hash
 
 N_SAMPLES = 6
 """Test examples whose answers are kept."""
@@ -74,6 +74,16 @@ def measure_base(
     return BaseReading(metrics, _on_rows(loaded, spec, validation, "validation", check), samples, text)
 
 
+def knows_own_text(loaded: LoadedModel) -> bool:
+    """Say whether the base model's own text and its loss on it are on record."""
+    return is_on_record(loaded, {**_own_text(loaded), "what": "general loss"})
+
+
+def knows_rows(loaded: LoadedModel, rows: Sequence[EncodedExample], batch_size: int) -> bool:
+    """Say whether the base model's reading of some rows is on record."""
+    return not rows or is_on_record(loaded, _about_rows(rows, batch_size))
+
+
 def general_text(loaded: LoadedModel) -> GeneralText:
     """Return text the base model wrote itself, sampled once per model."""
 
@@ -101,8 +111,11 @@ def _on_rows(
         prefix = open_held_out(loaded, model, spec, rows, split, spec.batch_size)
         return asdict(evaluate(model, rows, spec.batch_size, loaded.info.dtype, check, prefix))
 
-    about = {"what": "rows", "rows": tokens_hash(rows), "batch_size": spec.batch_size}
-    return Metrics(**on_record(loaded, about, read))
+    return Metrics(**on_record(loaded, _about_rows(rows, spec.batch_size), read))
+
+
+def _about_rows(rows: Sequence[EncodedExample], batch_size: int) -> dict[str, Any]:
+    return {"what": "rows", "rows": tokens_hash(rows), "batch_size": batch_size}
 
 
 def measured_after(

@@ -3,8 +3,9 @@
 import math
 import tempfile
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from lsf.jobs.dimensions import ASKED, Curve, DimensionSettings, Point, Study
 from lsf.jobs.spec import RunSpec
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
-from lsf.reporting import Reporter
+from lsf.reporting import Phase, Reporter
 from lsf.training.batches import training_order
 from lsf.training.catalogue import options_of
 from lsf.training.default_rates import exact_rate, spread_of, tuned_of
+from lsf.training.duration import course_of
 from lsf.training.evaluation import evaluate, spread_out
-from lsf.training.fitting import DivergedError, FitSettings, fit
+from lsf.training.fitting import DivergedError, FitSettings, StepRow, fit
 from lsf.training.material import Material, read_material
 from lsf.training.methods import METHODS, Scene, planned_names
 from lsf.training.own_rate import own_rate
@@ -45,6 +47,10 @@ def trained_on(rows: Sequence[EncodedExample], visits: int, seed: int) -> list[E
     """
     visited = np.unique(training_order(len(rows), visits, seed))
     return [rows[visited[index]].example for index in spread_out(len(visited), SEEN)]
+
+
+def _phase(method: str, seed: int) -> str:
+    return f"{'full fine-tuning' if method == 'full' else method.upper()}, seed {seed}"
 
 
 class _Stopped(Exception):
@@ -91,9 +97,12 @@ def study_dimension(
         METHODS[method].count(loaded, plan, options_of(method, {"d": min(settings.grid(total))}))
     work = _Work(loaded, task, plan, settings, report, {} if known is None else known)
     try:
+        report.plan(work.phases(methods))
         for seed in range(settings.seeds):
+            work.begin("full", seed)
             work.measure_full(seed)
             for method in methods:
+                work.begin(method, seed)
                 work.search(Curve(method, seed, settings.share * work.study.full[seed].test))
     except _Stopped:
         pass
@@ -121,7 +130,27 @@ class _Work:
         n_trained = min(len(self.material.train), settings.steps * settings.batch_size)
         weights = weights_hash(loaded.model)
         self.study = Study(loaded.info.name, task.name, plan, settings, n_trained, weights=weights)
-        self.done = 0
+        self.done = self.done_before = 0
+
+    def phases(self, methods: Sequence[str]) -> list[Phase]:
+        """Return the searches to come, with the seconds of as many tunings as they may well take."""
+        spec = RunSpec(self.study.model, self.study.data, self.plan, steps=self.settings.steps)
+        found = course_of(self.loaded, self.material, replace(spec, batch_size=self.settings.batch_size), self.check)
+        one = found.seconds["steps"] + 2 * found.seconds["test"]
+        names = [(name, seed) for seed in range(self.settings.seeds) for name in ("full", *methods)]
+        return [Phase(_phase(name, seed), self.expected_tunings(name) * one) for name, seed in names]
+
+    def begin(self, method: str, seed: int) -> None:
+        """Go on with a search."""
+        self.done_before = self.done
+        self.report.phase(_phase(method, seed))
+
+    def expected_tunings(self, method: str) -> int:
+        """Return how many tunings a search takes where it goes half through its grid."""
+        if method == "full":
+            return len(FULL_FIRST) + 1
+        points = len(self.settings.grid(self.total)) // 2 + 1 + self.settings.bisections
+        return self.settings.rates * points
 
     def measure_full(self, seed: int) -> None:
         """Add full fine-tuning under a seed to the study."""
@@ -166,9 +195,8 @@ class _Work:
 
     def tuned(self, method: str, d: int, rate: float, seed: int) -> Try:
         """Tune once, and read all three splits."""
-        self.report.progress(
-            self.done, None, f"tuning {self.done + 1}: {method}, d = {d:,}, rate {rate:g}, seed {seed}"
-        )
+        words = f"tuning {self.done + 1}: {method}, d = {d:,}, rate {rate:g}, seed {seed}"
+        self.tell(method, words)
         self.check()
         settings, rows, started = self.settings, self.material, time.perf_counter()
         given = {} if method == "full" else {"d": d, "projection": settings.projection}
@@ -176,7 +204,8 @@ class _Work:
         scene = Scene(options, rows.train, seed, settings.batch_size, self.loaded.info.dtype, keep_draws=True)
         model = METHODS[method].prepare(self.loaded, self.plan, scene)
         steps, batch, dtype = settings.steps, settings.batch_size, self.loaded.info.dtype
-        kept = self.fitted(model, FitSettings(rate, steps, batch, steps // 10, 0.0, seed, dtype))
+        watch = partial(self.tell, method, words)
+        kept = self.fitted(model, FitSettings(rate, steps, batch, steps // 10, 0.0, seed, dtype), watch)
         self.done += 1
         validation = self.read(model, rows.validation) if kept else None
         if validation is None or validation.loss is None or not math.isfinite(validation.loss):
@@ -187,11 +216,17 @@ class _Work:
         seconds = time.perf_counter() - started
         return Try(validation.exact_match, validation.loss, test.exact_match, seen.exact_match, seconds)
 
-    def fitted(self, model: Any, fitting: FitSettings) -> bool:
+    def tell(self, method: str, words: str, row: StepRow | None = None) -> None:
+        """Report the tunings done of the present search, the present one by its steps."""
+        tunings = self.done - self.done_before
+        share = 0.0 if row is None else row.step / self.settings.steps
+        self.report.progress(tunings + share, max(self.expected_tunings(method), tunings + 1), words)
+
+    def fitted(self, model: Any, fitting: FitSettings, watch: Callable[[StepRow], None]) -> bool:
         """Tune in place; False where the loss was lost."""
         with tempfile.TemporaryDirectory(prefix="lsf-dimension-") as folder:
             try:
-                fit(model, self.material.train, fitting, Path(folder), lambda _row: None, lambda: self.report.stop)
+                fit(model, self.material.train, fitting, Path(folder), watch, lambda: self.report.stop)
             except DivergedError:
                 return False
         self.check()

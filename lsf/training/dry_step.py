@@ -2,7 +2,7 @@
 
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +100,31 @@ def time_pass(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample], d
         one_pass(model, loaded, rows)
         ended = _now(loaded.device)
     return Timed(ended - begun, marks[1] - marks[0] if depth else 0.0)
+
+
+@contextmanager
+def checking(model: Any, loaded: LoadedModel, check: Callable[[], None]) -> Iterator[None]:
+    """Call `check`, which may raise, before every block of the passes inside the `with`, forward and backward."""
+
+    def before(*_: Any) -> None:
+        check()
+
+    def after(_module: Any, _args: Any, output: Any) -> None:
+        state = output if isinstance(output, torch.Tensor) else output[0]
+        if state.requires_grad:
+            state.register_hook(before)
+
+    blocks = blocks_of(model, loaded)
+    hooks = [
+        hook
+        for block in blocks
+        for hook in (block.register_forward_pre_hook(before), block.register_forward_hook(after))
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """What a run is expected to need, part by part: the records a forecast is told in; no torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lsf.analysis.plan import Predicted
@@ -71,7 +72,9 @@ class Forecast:
     parts: Parts
     """Peak memory above the loaded model."""
     step_seconds: float | None
-    """Seconds of one step on batches of median length, from one pass over the longest; None where none was timed."""
+    """Seconds of the mean step, from one pass over the longest batch; None where none was timed."""
+    phases: Mapping[str, float]
+    """Wall seconds of the whole run by phase (lsf.jobs.phases.PHASES), evaluation included."""
     free_bytes: int | None
     """Memory the device has to give beside the loaded model; None where the system does not tell."""
     fits: bool | None
@@ -84,7 +87,7 @@ class Forecast:
     @property
     def predicted(self) -> Predicted:
         """The same in the terms of a plan and of a result; bytes are above the loaded model, as a run measures them."""
-        return Predicted(self.trainable_params, self.flops_ratio, self.parts.total, self.step_seconds)
+        return Predicted(self.trainable_params, self.flops_ratio, self.parts.total, self.step_seconds, self.phases)
 
 
 def in_words(count: int) -> str:

@@ -1,6 +1,6 @@
 """What a run will need before it starts: memory by part, seconds of a step, and what would fit instead."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from lsf.analysis.plan import Predicted
@@ -12,12 +12,14 @@ from lsf.jobs.spec import RunSpec
 from lsf.measure.devices import list_devices
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
+from lsf.training.duration import Course, course_of
 from lsf.training.evaluation import do_nothing
 from lsf.training.fitting import kept_random_state
 from lsf.training.footprint import Forecast, Offer
 from lsf.training.material import Material, read_material
 from lsf.training.memory import free_memory
 from lsf.training.processes import n_processes
+from lsf.training.threads import computing_on
 from lsf.training.trial import Trial
 
 
@@ -51,7 +53,7 @@ def forecast(
     free_memory()
     free = _free_now(loaded) if free_bytes is None else free_bytes
     material = read_material(loaded, task, spec)
-    with kept_random_state():
+    with kept_random_state(), computing_on(spec.threads):
         found = Trial(loaded, material, spec, free, check).forecast()
         if found.fits is not False or not offering:
             return found
@@ -75,8 +77,29 @@ def _offer(
     return None
 
 
-def expected(loaded: LoadedModel, material: Material, spec: RunSpec, check: Callable[[], None]) -> Predicted:
-    """Return what a run is expected to cost, for its result: what its plan tells where no trial can be made.
+def seconds_beside(
+    loaded: LoadedModel, task: Task, found: Forecast, specs: Sequence[RunSpec], check: Callable[[], None] = do_nothing
+) -> tuple[float, ...]:
+    """Return the wall seconds of runs that follow a forecast one on the same data, by counting beside it.
+
+    Args:
+        loaded: the model they name.
+        task: the data they name.
+        found: forecast of the first run, which reads the base model for all of them.
+        specs: of the others; their plans, methods and seeds may differ.
+        check: raises where nobody waits for the answer any more.
+    """
+    material = read_material(loaded, task, found.spec)
+    with computing_on(found.spec.threads):
+        own = sum(course_of(loaded, material, found.spec, check).seconds.values())
+        scale = sum(found.phases.values()) / own
+        return tuple(scale * sum(course_of(loaded, material, spec, check).after_the_first.values()) for spec in specs)
+
+
+def expected(
+    loaded: LoadedModel, material: Material, spec: RunSpec, course: Course, check: Callable[[], None]
+) -> Predicted:
+    """Return what a run is expected to cost, for its result: by counting where no trial can be made.
 
     One example is passed; the whole batch only where memory may not suffice for it, so seconds are mostly unknown.
 
@@ -84,17 +107,19 @@ def expected(loaded: LoadedModel, material: Material, spec: RunSpec, check: Call
         loaded: the model the spec names.
         material: rows of the run.
         spec: what is asked.
+        course: of the run, by counting.
         check: raises where the run is asked to end.
     """
+    counted = replace(spec.plan.predicted, memory_bytes=None, phases=course.seconds)
     if n_processes() > 1:
-        return spec.plan.predicted
+        return counted
     try:
         with kept_random_state():
-            return Trial(loaded, material, spec, _free_now(loaded), check).forecast(whole=False).predicted
+            return Trial(loaded, material, spec, _free_now(loaded), check, course).forecast(whole=False).predicted
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RunError) or not is_out_of_memory(error):
             raise
-        return spec.plan.predicted
+        return counted
 
 
 def _free_now(loaded: LoadedModel) -> int | None:

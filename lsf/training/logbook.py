@@ -56,7 +56,7 @@ class Logbook:
         self._shown, self._base = watched(material.validation), base
         self._model: Any = None
         self._prefix: Prefix | None = None
-        self._due = self._every
+        self._due, self._begun = self._every, 0
         self._until_flat, self._losses = spec.until == "flat", list[float | None]()
         self.best = Best() if spec.keep == "best" else None
 
@@ -71,6 +71,7 @@ class Logbook:
         self._prefix = open_held_out(self._loaded, model, self._spec, self._shown, "validation", batch)
         step = None if checkpoint is None else checkpoint.progress.step
         take_up(self._folder, step)
+        self._begun = step or 0
         self._due = ((step or 0) // self._every + 1) * self._every
         rows = read_metrics(self._folder)
         self._losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
@@ -84,7 +85,8 @@ class Logbook:
 
     def watch(self, row: StepRow) -> None:
         """Take a logged step."""
-        self._report.progress(row.step, self._steps, f"step {row.step} of {self._steps}, loss {row.loss:.3f}")
+        done, left = row.step - self._begun, self._steps - self._begun
+        self._report.progress(done, left, f"step {row.step} of {self._steps}, loss {row.loss:.3f}")
         self._ending.add(steps=row.step, tokens=row.tokens, seconds=row.seconds)
         self._log(asdict(row))
 

@@ -39,9 +39,7 @@ def on_record(loaded: LoadedModel, about: Mapping[str, Any], read: Callable[[], 
         about: what is read, and all that is particular to it; plain JSON values.
         read: measures it; returns plain JSON values.
     """
-    whole = {**_circumstances(loaded), **about}
-    key = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
-    place = cache_folder() / "readings" / f"{key[:32]}.json"
+    whole, key, place = _place(loaded, about)
     if key not in _READ:
         found = _load(place, whole)
         if found is None:
@@ -52,6 +50,19 @@ def on_record(loaded: LoadedModel, about: Mapping[str, Any], read: Callable[[], 
     while len(_READ) > KEPT_IN_MEMORY:
         _READ.popitem(last=False)
     return _READ[key]
+
+
+def is_on_record(loaded: LoadedModel, about: Mapping[str, Any]) -> bool:
+    """Say whether a reading need not be made, without looking into its file; see `on_record`."""
+    _, key, place = _place(loaded, about)
+    return key in _READ or place.exists()
+
+
+def _place(loaded: LoadedModel, about: Mapping[str, Any]) -> tuple[dict[str, Any], str, Path]:
+    """Return all that a reading hangs on, its key, and its file."""
+    whole = {**_circumstances(loaded), **about}
+    key = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    return whole, key, cache_folder() / "readings" / f"{key[:32]}.json"
 
 
 def forget_records() -> None:

@@ -1,5 +1,6 @@
 """One run from start to end: search, before, tune, after, proof, weights, result.json."""
 
+import itertools
 import shutil
 from dataclasses import asdict, replace
 from functools import partial
@@ -25,6 +26,7 @@ from lsf.training.artefacts import save_weights
 from lsf.training.attempts import Attempt, Ground, fit_within_memory
 from lsf.training.base import BaseReading, measure_base, measured_after
 from lsf.training.catalogue import options_of
+from lsf.training.duration import course_of, phases_of, telling
 from lsf.training.fitting import FitSettings
 from lsf.training.flooring import floor_on, refuse_without_readings
 from lsf.training.forecast import expected
@@ -96,7 +98,7 @@ def tune(
         holding(folder) as ending,
         explained_memory(loaded, spec),
         computing_on(spec.threads) as threads,
-        Stopwatch().running() as stopwatch,
+        Stopwatch(telling(work.report)).running() as stopwatch,
     ):
         ending.add(threads=threads)
         try:
@@ -132,7 +134,6 @@ class _Tuning:
     def carry_out(self, ending: Ending) -> RunResult:
         """Do all of it; `ending` learns each part as soon as it is known."""
         loaded, spec = self.loaded, self.spec
-        self.report.progress(0, None, "reading the data")
         gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
         ending.add(
             predicted=spec.plan.predicted,
@@ -145,11 +146,13 @@ class _Tuning:
         planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
         with phase("reading"):
             material = read_material(loaded, self.task, spec)
+            begun = 0 if (earlier := latest_checkpoint(self.shared)) is None else earlier.progress.step
+            course = course_of(loaded, material, spec, self.end_where_asked, begun)
+        self.report.plan(course.phases)
         self.steps = material.steps
         ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.given_rate)
         ending.add(n_held_out_dropped=material.n_held_out_dropped, n_straddling=material.n_straddling)
         refuse_without_readings(spec, material)
-        self.report.progress(0, self.steps, "measuring the base model")
         with phase("base"):
             shown = watched(material.validation)
             base = measure_base(loaded, spec, material.test, shown, self.end_where_asked)
@@ -157,7 +160,9 @@ class _Tuning:
         self.end_where_asked()
         settings = self.settings(material, base.text, ending)
         with phase("forecast", whole=True):
-            ending.add(predicted=expected(loaded, material, spec, self.end_where_asked))
+            predicted = expected(loaded, material, spec, course, self.end_where_asked)
+        ending.add(predicted=predicted)
+        self.report.plan(phases_of(predicted.phases, course.work.fill_share))
         with PeakMemory(loaded.device) as peak, phase("preparing"):
             attempt = fit_within_memory(self.ground(material, settings, base.validation, ending))
         self.note(ending, attempt, peak)
@@ -173,16 +178,20 @@ class _Tuning:
         if done.stopped not in (None, "enough"):
             reason = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
             return replace(ending.known, state=RunState.CANCELLED, reason=reason)
-        self.measure(model, material, base, ending)
+        self.measure(model, material, base, ending, course.work.test.passes + course.work.general.passes)
         if spec.latency == "on" and (latency := self.latency()) is not None:
             ending.add(latency_ratio=latency.ratio, latency_low=latency.low, latency_high=latency.high)
         return replace(ending.known, state=RunState.SUCCEEDED)
 
-    def measure(self, model: Any, material: Material, base: BaseReading, ending: Ending) -> None:
-        """Note how the tuned model does on test rows and general text."""
-        loaded, spec, check = self.loaded, self.spec, self.end_where_left
-        self.report.progress(self.steps, self.steps, "measuring the tuned model")
-        ending.add(**measured_after(loaded, model, spec, material, base, check))
+    def measure(self, model: Any, material: Material, base: BaseReading, ending: Ending, passes: int) -> None:
+        """Note how the tuned model does on test rows and general text, in so many passes."""
+        done = itertools.count()
+
+        def check() -> None:
+            self.end_where_left()
+            self.report.progress(next(done), passes)
+
+        ending.add(**measured_after(self.loaded, model, self.spec, material, base, check))
 
     def latency(self) -> TimeRatio | None:
         """Return the latency of what was saved; None where memory does not suffice to load it beside the run."""

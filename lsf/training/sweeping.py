@@ -15,11 +15,12 @@ from lsf.errors import RunError
 from lsf.jobs.rates import LADDER, around, outwards
 from lsf.jobs.result import Metrics
 from lsf.jobs.sweep import BASE, FULL, Cell, Rate, Score, Sweep
-from lsf.jobs.sweep_plans import relative_cost
+from lsf.jobs.sweep_plans import Blocks, relative_cost
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
-from lsf.reporting import Reporter
+from lsf.reporting import Phase, Reporter
 from lsf.training.caching import forget_states, open_caching
+from lsf.training.duration import course_of
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import DivergedError, FitSettings, fit
 from lsf.training.material import Material, read_material
@@ -92,10 +93,12 @@ class _Sweeping:
         self.spec, self.n_blocks = sweep.spec, sweep.n_blocks
         self.material: Material = read_material(loaded, task, self.spec.run_spec(self.n_blocks, None, 0))
         self.begun, self.earlier = time.perf_counter(), sweep.seconds
-        self.todo, self.n_done = sweep.missing, 0
+        self.todo = sweep.missing
+        self.runs_here = 0, 1
 
     def carry_out(self, folder: Path) -> None:
         """Measure every missing cell, the base model first."""
+        self.report.plan(self.phases())
         for cell in self.todo:
             self.check()
             if cell.plan == BASE:
@@ -103,12 +106,28 @@ class _Sweeping:
                 self.keep(replace(cell, before=score, after=score, seconds=0.0, reason=None))
             else:
                 self.keep(self.measured(cell, folder))
-            self.n_done += 1
+
+    def phases(self) -> list[Phase]:
+        """Return a phase for every cell to be measured; the first of a plan pays for the search of its rate."""
+        lengths: dict[str, float] = {}
+        for cell in self.todo:
+            if cell.plan not in lengths:
+                blocks = None if cell.plan == FULL else cell.blocks
+                lengths[cell.plan] = 0.0 if cell.plan == BASE else self.seconds(blocks)
+        return [Phase(_words(cell), _runs(self.sweep, cell) * lengths[cell.plan]) for cell in self.todo]
+
+    def seconds(self, blocks: Blocks | None) -> float:
+        """Return the seconds that one run of a plan is expected to take."""
+        spec = self.spec.run_spec(self.n_blocks, blocks, 0)
+        found = course_of(self.loaded, self.material, spec, self.check).seconds
+        return found["steps"] + found["test"]
 
     def measured(self, cell: Cell, folder: Path) -> Cell:
         """Return one cell after its run, or with the reason why there is no score."""
         base = next(known.after for known in self.sweep.cells if known.plan == BASE)
         cell = replace(cell, before=base)
+        self.report.phase(_words(cell))
+        self.runs_here = 0, 1
         try:
             rate = self.spec.learning_rate or self.found_rate(cell, folder)
             if isinstance(rate, Cell):
@@ -129,6 +148,7 @@ class _Sweeping:
         found, losses = dict[float, _Tried | None](), dict[float, float]()
         while rates:
             rate = rates.pop(0)
+            self.runs_here = len(found), max(len(FIRST_RATES), len(found) + 1 + len(rates))
             try:
                 found[rate] = self.tried(first, rate, folder, f"{_words(first)}, trying rate {rate:g}", judged=True)
             except DivergedError:
@@ -161,7 +181,7 @@ class _Sweeping:
                 self.material.train,
                 settings,
                 folder,
-                lambda _row: None,
+                lambda row: self.tell(words, row.step),
                 lambda: self.report.stop,
                 prefix=caching.prefix,
             )
@@ -194,12 +214,10 @@ class _Sweeping:
         if self.report.stop is not None:
             raise _Stopped
 
-    def tell(self, words: str) -> None:
-        """Report cells done, and the time left at the pace so far."""
-        done, left = self.todo[: self.n_done], self.todo[self.n_done :]
-        words += told_left(self.sweep, done, left, time.perf_counter() - self.begun)
-        total = len(self.sweep.cells)
-        self.report.progress(total - len(self.todo) + self.n_done, total, words)
+    def tell(self, words: str, step: int = 0) -> None:
+        """Report the steps done of the runs of this cell."""
+        done, runs = self.runs_here
+        self.report.progress(done * self.spec.steps + step, runs * self.spec.steps, words)
 
 
 def told_left(sweep: Sweep, done: Sequence[Cell], left: Sequence[Cell], seconds: float) -> str:
@@ -219,8 +237,12 @@ def _cost(sweep: Sweep, cell: Cell) -> float:
     """Return roughly what a cell costs; the first of a plan pays for its search."""
     if cell.plan == BASE:
         return 0.0
-    runs = FIRST_TRIED + 1 if sweep.spec.learning_rate is None and cell.seed == 0 else 1
-    return runs * relative_cost(None if cell.plan == FULL else cell.blocks, sweep.n_blocks)
+    return _runs(sweep, cell) * relative_cost(None if cell.plan == FULL else cell.blocks, sweep.n_blocks)
+
+
+def _runs(sweep: Sweep, cell: Cell) -> int:
+    """Return how many runs a cell is expected to take."""
+    return FIRST_TRIED + 1 if sweep.spec.learning_rate is None and cell.seed == 0 else 1
 
 
 def _filled(cell: Cell, rate: float, tried: _Tried) -> Cell:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from itertools import cycle, islice
-from statistics import median
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -16,21 +16,23 @@ from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
 from lsf.measure.quantised import n_values
-from lsf.training.batches import training_order
 from lsf.training.caching import blocks_of, decide, expected_bytes, prefix_depth
 from lsf.training.catalogue import CATALOGUE, options_of
 from lsf.training.checkpointing import recomputed
-from lsf.training.dry_step import peak_of_pass, time_pass
+from lsf.training.dry_step import checking, peak_of_pass, time_pass
+from lsf.training.duration import Course, course_of
 from lsf.training.footprint import RUN_SHARE, Forecast, Parts, verdict
 from lsf.training.material import Material
 from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
 from lsf.training.optimizers import EMBEDDING_BYTES, OPTIMIZERS, Optimizer
 
+_KEPT: WeakKeyDictionary[Any, dict[object, "_Passes"]] = WeakKeyDictionary()
+"""Base model -> what was tried -> what it told: a run and the forecast shown before it tell the same numbers."""
+KEPT_PASSES = 32
+"""Of one model at most; the oldest are dropped first."""
 AMPLE = 0.25
 """Share of the free memory below which a run is not tried further than one example: it fits in any case."""
-BATCHES_LOOKED_AT = 200
-"""The first so many batches tell how long the median one is."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class _Passes:
     activations: int | None = None
     """Peak bytes of a pass over the longest micro-batch, gradients left out, or of the optimizer's step."""
     seconds: float | None = None
-    """Of a forward and backward pass over it."""
+    """Of a forward and backward pass over it, above the kept prefix."""
     dense: bool = True
     """Whether whole weight gradients are computed."""
 
@@ -53,7 +55,13 @@ class Trial:
     """One forecast in the making: counting first, then passes as far as there is room for them."""
 
     def __init__(
-        self, loaded: LoadedModel, material: Material, spec: RunSpec, free: int | None, check: Callable[[], None]
+        self,
+        loaded: LoadedModel,
+        material: Material,
+        spec: RunSpec,
+        free: int | None,
+        check: Callable[[], None],
+        course: Course | None = None,
     ) -> None:
         """Count what can be counted.
 
@@ -62,7 +70,8 @@ class Trial:
             material: rows of the run.
             spec: what is asked.
             free: bytes to plan with; None where they are not known.
-            check: raises where nobody waits for the answer any more.
+            check: raises where nobody waits for the answer any more; called often.
+            course: what the run goes through by counting; None counts it.
 
         Raises:
             BadInputError: the method cannot do what the plan asks, or the cache asked for has no room.
@@ -79,7 +88,7 @@ class Trial:
             self.dense = METHODS["full"].count(loaded, blocks, None)
         visits = material.steps * spec.batch_size
         self.cache, _, self.depth = decide(loaded, spec.plan, material.train, spec.cache, visits)
-        self.often_cached = self.depth > 0 and visits >= 2 * len(material.train)
+        self.course = course_of(loaded, material, spec, check) if course is None else course
 
     def forecast(self, whole: bool = True) -> Forecast:
         """Try it as far as there is room; all that was taken is given back.
@@ -90,7 +99,7 @@ class Trial:
         passes, unfit = _Passes(), not self._has_room_for(self._parts(_Passes()).known)
         if not unfit:
             try:
-                passes = self._passes(whole)
+                passes = self._passes_or_kept(whole)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -102,9 +111,12 @@ class Trial:
         fits, sentence = verdict(parts, self.free, device)
         if unfit and fits is not False:  # the device said so itself
             fits, sentence = False, f"{device} ran out of memory in a trial pass over the longest examples."
+        course = self.course
+        if passes.seconds is not None:
+            course = course.timed(self._longest(), passes.seconds, passes.dense)
         return Forecast(
-            self.spec, device, self.trainable, self._flops_ratio(passes.dense), parts, passes.seconds, self.free, fits,
-            sentence,
+            self.spec, device, self.trainable, self._flops_ratio(passes.dense), parts, course.step, course.seconds,
+            self.free, fits, sentence,
         )  # fmt: skip
 
     def counted(self) -> Parts:
@@ -137,14 +149,33 @@ class Trial:
     def _has_room_for(self, count: int) -> bool:
         return self.free is None or count <= RUN_SHARE * self.free
 
+    def _passes_or_kept(self, whole: bool) -> _Passes:
+        """Return what the passes tell, or told when the same was tried before."""
+        self.check()
+        kept, spec, plan = _KEPT.setdefault(self.loaded.model, {}), self.spec, self.spec.plan
+        tuned = plan.blocks, plan.embedding, plan.final_norm, plan.head, plan.modules
+        how = (
+            spec.method,
+            repr(self.options),
+            spec.optimizer,
+            spec.activation_checkpointing,
+            self.micro < spec.batch_size,
+        )
+        rows = tuple(row.ids for row in self._longest()), tuple(row.n_prompt for row in self._longest())
+        key = (tuned, how, rows, self.depth, torch.get_num_threads())
+        if key not in kept or (whole and kept[key].seconds is None):
+            kept[key] = self._passes(whole)
+            for old in list(kept)[:-KEPT_PASSES]:
+                del kept[old]
+        return kept[key]
+
     def _passes(self, whole: bool) -> _Passes:
-        loaded, spec = self.loaded, self.spec
-        rows = self._longest()
+        loaded, spec, rows = self.loaded, self.spec, self._longest()
         self.check()
         model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
         own, dense = _own_bytes(model, loaded), _whole_gradients(model, loaded, spec)
         kept, stepping = optimizer_bytes(model, OPTIMIZERS[spec.optimizer], loaded.device.type)
-        with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
+        with recomputed(model, loaded, spec.plan, spec.activation_checkpointing), checking(model, loaded, self.check):
             one = self._activations(model, rows[:1])
             scaled = _Passes(own, kept, max(stepping, one * len(rows)), None, dense)
             self.check()
@@ -154,11 +185,8 @@ class Trial:
                 return scaled
             at_once = self._activations(model, rows) if len(rows) > 1 else one
             self.check()
-            timed = time_pass(model, loaded, rows, self.depth if self.often_cached else 0)
-        share = self._median_tokens() / (len(rows) * len(rows[0].ids))
-        repeats = spec.batch_size // self.micro
-        seconds = (timed.seconds - timed.prefix_seconds) * repeats * share
-        return _Passes(own, kept, max(stepping, at_once), seconds, dense)
+            timed = time_pass(model, loaded, rows, self.depth)
+        return _Passes(own, kept, max(stepping, at_once), timed.seconds - timed.prefix_seconds, dense)
 
     def _activations(self, model: Any, rows: Any) -> int:
         """Return the peak of a pass above weights and gradients: the gradients of earlier micro-batches stay."""
@@ -181,14 +209,6 @@ class Trial:
             known, asked = fields(CATALOGUE[self._tried].options), asdict(self.options)
             options = options_of(self._tried, {one.name: asked[one.name] for one in known if one.name in asked})
         return Scene(options, self.material.train, self.spec.seed, self.spec.batch_size, self.loaded.info.dtype)
-
-    def _median_tokens(self) -> float:
-        """Return the tokens, padding counted, of the median micro-batch."""
-        steps = min(self.material.steps, BATCHES_LOOKED_AT)
-        order = training_order(len(self.material.train), steps * self.spec.batch_size, self.spec.seed)
-        lengths = [len(self.material.train[number].ids) for number in order]
-        starts = range(0, len(lengths), self.micro)
-        return self.micro * median(max(lengths[start : start + self.micro]) for start in starts)
 
     def _flops_ratio(self, dense: bool) -> float:
         info, plan = self.loaded.info, self.spec.plan

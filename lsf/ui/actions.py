@@ -16,7 +16,7 @@ from lsf.ui.bench import bench
 from lsf.ui.guard import guard
 from lsf.ui.panels import NEXT
 from lsf.ui.state import Session, address, look_at
-from lsf.ui.work import Request, Source, analysis_work, source_of
+from lsf.ui.work import Foreseen, Request, Source, analysis_work, source_of, without_effect
 
 
 def start_analysis(here: Session, request: Request) -> None:
@@ -50,8 +50,18 @@ def start_runs(here: Session, source: Source, spec: RunSpec, roles: Sequence[str
         loaded=lambda: shared.shelf().load(source.model, source.dtype, source.device),
         task=source.load_task,
         owner=here.owner,
+        expected=[expected_seconds(here.foreseen, one, spec) for one in specs],
     )
-    here.run = queued[0].folder.name
+    _look_at_run(here, queued[0].folder.name)
+
+
+def expected_seconds(foreseen: Foreseen | None, run: RunSpec, choice: RunSpec) -> float | None:
+    """Return the wall seconds a run is expected to take, by what was foreseen of the choice; None where nothing was."""
+    if foreseen is None or foreseen.choice is None or foreseen.spec != without_effect(choice):
+        return None
+    if run.role in foreseen.seconds:
+        return foreseen.seconds[run.role]
+    return sum(foreseen.choice.phases.values())
 
 
 def resume_run(here: Session, run: Run) -> None:
@@ -68,7 +78,13 @@ def resume_run(here: Session, run: Run) -> None:
         task=lambda spec: source_of(spec).load_task(),
         owner=here.owner,
     )
-    here.run = run.id
+    _look_at_run(here, run.id)
+
+
+def _look_at_run(here: Session, name: str) -> None:
+    """Look at a run that was just started, from the top of the page; the address names it at once."""
+    here.run = st.query_params["run"] = name
+    here.started += 1
 
 
 def go_on_buttons(here: Session, run: Run) -> None:

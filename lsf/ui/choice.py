@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-from lsf.analysis.cost import predict_full
+from lsf.analysis.cost import predict_full, training_bytes
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.plan import Plan, Predicted
 from lsf.analysis.policies import POLICIES, make_plan, plan_by_hand
@@ -138,14 +138,23 @@ def largest_within(analysis: Analysis, criterion: str, policy: str, share: float
     full = predict_full(analysis)
     for blocks in range(analysis.model.n_blocks, 0, -1):
         predicted = make_plan(analysis, criterion, policy, blocks).predicted
-        cost = cost_shares(predicted, full)["memory" if memory else "compute"]
+        cost = cost_shares(predicted, full, training_bytes(analysis, 0))["memory" if memory else "compute"]
         if cost is not None and cost <= share:
             return blocks
     return None
 
 
-def cost_shares(predicted: Predicted, full: Predicted) -> dict[str, float | None]:
-    """Return a plan's predicted parameters, compute and memory as shares of full fine-tuning's; None where unknown."""
+def cost_shares(predicted: Predicted, full: Predicted, loaded_bytes: int) -> dict[str, float | None]:
+    """Return a plan's predicted parameters, compute and memory as shares of full fine-tuning's; None where unknown.
+
+    Args:
+        predicted: of the plan.
+        full: of full fine-tuning.
+        loaded_bytes: of the loaded model, which both need besides.
+    """
+
+    def with_model(count: int | None) -> int | None:
+        return None if count is None else count + loaded_bytes
 
     def over(one: float | None, other: float | None) -> float | None:
         return None if one is None or not other else one / other
@@ -153,8 +162,22 @@ def cost_shares(predicted: Predicted, full: Predicted) -> dict[str, float | None
     return {
         "parameters": over(predicted.trainable_params, full.trainable_params),
         "compute": over(predicted.flops_ratio, full.flops_ratio),
-        "memory": over(predicted.memory_bytes, full.memory_bytes),
+        "memory": over(with_model(predicted.memory_bytes), with_model(full.memory_bytes)),
     }
+
+
+def predicted_of(here: Session, plan: Plan) -> tuple[Predicted, Predicted | None]:
+    """Return what a plan is expected to cost, and full fine-tuning beside it: as the next page forecast it, if it did.
+
+    Where this plan was not forecast, what was counted for it, and None.
+    """
+    foreseen = here.foreseen
+    if foreseen is None or foreseen.choice is None:
+        return plan.predicted, None
+    own = foreseen.spec.plan
+    if (own.model, own.n_blocks, own.label) != (plan.model, plan.n_blocks, plan.label):
+        return plan.predicted, None
+    return foreseen.choice.predicted, None if foreseen.full is None else foreseen.full.predicted
 
 
 def chosen_plan(here: Session, analysis: Analysis, criterion: str, policy: str, budget: int) -> Plan:

@@ -12,7 +12,7 @@ from lsf.compare.table import Comparison, Row
 from lsf.figures.picture import Picture
 from lsf.figures.tradeoff import Outcome, draw_tradeoff
 from lsf.jobs.runs import Run
-from lsf.ui.panels import amount, size
+from lsf.ui.panels import amount, memory_words, size
 from lsf.ui.panels import table as show_table
 from lsf.ui.runs import label, labels
 
@@ -137,11 +137,13 @@ def cost_table(runs: Sequence[Run], rows: Sequence[Row]) -> pd.DataFrame:
         if run.spec is None:
             continue
         expected = run.spec.plan.predicted if run.result is None else run.result.predicted
-        dry = expected.step_seconds is not None
+        dry = bool(expected.phases)
         cells.append(
             {
                 "run": label(run),
-                "memory expected": size(expected.memory_bytes) if dry else None,
+                "time expected": expected.wall_seconds,
+                "time measured": row.total_seconds,
+                "memory expected": memory_words(expected) if dry else None,
                 "memory measured": None if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
                 "measured / expected": _over(row.peak_memory_bytes, expected.memory_bytes) if dry else None,
                 "step expected": expected.step_seconds,
@@ -168,6 +170,8 @@ def show_cost_table(table: pd.DataFrame) -> None:
         placeholder="",
         column_config={
             "measured / expected": number(format="%.2f x", help="Memory"),
+            "time expected": number(format="%.1f s", help="From start to end, readings included, foreseen before it"),
+            "time measured": number(format="%.1f s", help="From start to end, readings included"),
             "step expected": number(format="%.4f s", help="From the dry step before the run"),
             "step measured": number(format="%.4f s", help="Median of the run's steps"),
             "compute expected": number(format="%.2f x", help="By counting matrix products, over full fine-tuning"),

@@ -17,7 +17,7 @@ from lsf.figures.dimension_tasks import draw_blocks, draw_progress, draw_tasks, 
 from lsf.jobs.dimensions import ASKED, DimensionSettings, Study, load_study
 from lsf.jobs.job import JobView, Report
 from lsf.jobs.runs import runs_folder
-from lsf.reporting import Stop
+from lsf.reporting import Forwarding
 from lsf.ui.actions import stop_buttons
 from lsf.ui.bench import Bench, bench
 from lsf.ui.forms import setting_input
@@ -74,20 +74,16 @@ def study_work(shared: Bench, asked: Asked) -> Callable[[Report], Study]:
     return work
 
 
-class _Kept:
+class _Kept(Forwarding):
     """A job's report that writes every partial study to its file too."""
 
     def __init__(self, report: Report, file: Path) -> None:
-        self._report, self._file = report, file
-        self.progress = report.progress
-
-    @property
-    def stop(self) -> Stop | None:
-        return self._report.stop
+        super().__init__(report)
+        self._file = file
 
     def partial(self, value: Study) -> None:
         value.save(self._file)
-        self._report.partial(value)
+        self.report.partial(value)
 
 
 def kept_studies(source: Source) -> list[Study]:

@@ -6,8 +6,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from lsf.analysis.plan import Predicted
 from lsf.figures.picture import Picture
 from lsf.jobs.job import JobState, JobView
+from lsf.jobs.outlook import QueueOutlook
+from lsf.pace import duration, left
 from lsf.ui.downloads import table_csv, table_json
 from lsf.ui.live import live_chart
 
@@ -67,17 +70,30 @@ def progress(view: JobView) -> None:
         ahead = f"{view.position} job{'s' if view.position != 1 else ''} ahead" if view.position else "next"
         st.markdown(f":material/schedule: {view.title}: queued, {ahead}", width="stretch")
         return
-    share = view.done / view.total if view.total else 0.0
-    parts = [view.message or "starting"]
-    if view.total and str(view.total) not in view.message:
-        parts.append(f"{view.done} of {view.total}")
-    if view.eta_seconds is not None and not view.message.endswith("left"):
-        parts.append(f"about {duration(view.eta_seconds)} left")
+    st.progress(view.fraction, text=f"{view.title}: {', '.join(progress_words(view))}")
+    if len(view.phases) > 1:
+        names = [f"**{name}**" if name == view.phase else name for name in view.phases]
+        st.caption(" → ".join(names))
+
+
+def progress_words(view: JobView) -> list[str]:
+    """Return what a running job does and how long it will take, in a few phrases."""
+    repeated = view.message.startswith(view.phase)
+    parts = [view.message if repeated else f"{view.phase}, {view.message}" if view.message else view.phase]
+    parts = [parts[0] or "starting"]
+    if view.total and view.total > 1 and f"{view.total:g}" not in view.message:
+        parts.append(f"{view.done:g} of {view.total:g}")
+    if view.eta_seconds is not None:
+        parts.append(left(view.eta_seconds))
     elif view.seconds is not None:
-        parts.append(duration(view.seconds))
-    if view.stopping:
-        parts.append("stopping")
-    st.progress(min(1.0, share), text=f"{view.title}: {', '.join(parts)}")
+        parts.append(f"{duration(view.seconds)} so far")
+    return [*parts, "stopping"] if view.stopping else parts
+
+
+def progress_of_queue(found: QueueOutlook) -> None:
+    """Show how far all jobs of a queue are together."""
+    ahead = "" if found.eta_seconds is None else f", {left(found.eta_seconds)} in all"
+    st.progress(found.fraction, text=f"The whole queue: {found.n_ended} of {found.n_jobs} done{ahead}")
 
 
 def empty(title: str, text: str, page: str) -> None:
@@ -123,23 +139,17 @@ def download(label: str, data: Callable[[], str | bytes], file_name: str, mime: 
     )
 
 
-def duration(seconds: float) -> str:
-    """Write seconds for people: `0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
-    if seconds < 1:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def size(count: float | None) -> str:
     """Write bytes for people: `unknown`, `3.2 MB`, `14.1 GB`."""
     if count is None:
         return "unknown"
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def memory_words(cost: Predicted) -> str:
+    """Write what a run is expected to take above the loaded model, the same on every page."""
+    least = "at least " if cost.memory_bytes is not None and not cost.phases else ""
+    return least + size(cost.memory_bytes)
 
 
 def amount(count: float | None) -> str:

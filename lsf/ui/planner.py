@@ -1,27 +1,22 @@
 """What the asked run will need, shown before it starts: parts of its memory, time of a step, and what would fit."""
 
 from collections.abc import Sequence
-from dataclasses import MISSING, fields, replace
-from typing import Any
+from dataclasses import replace
 
 import streamlit as st
 
 from lsf.errors import LsfError
 from lsf.figures.memory import Need, draw_memory
 from lsf.jobs.job import JobState, JobView
+from lsf.jobs.phases import WORK
 from lsf.jobs.spec import RunSpec
 from lsf.training.footprint import PART_WORDS, RUN_SHARE, Forecast
 from lsf.ui.bench import WARM_UP, bench
 from lsf.ui.panels import amount, duration, show
 from lsf.ui.polling import follow
 from lsf.ui.state import Session
-from lsf.ui.work import Foreseen, Source, forecast_work
+from lsf.ui.work import Foreseen, Source, forecast_work, without_effect
 
-WITHOUT_EFFECT = (
-    "role", "learning_rate", "weight_decay", "warmup_steps", "checkpoint_steps", "checkpoint_seconds", "report_to",
-    "eval_every", "eval_limit", "seed", "reweight_tau", "proof", "latency", "threads",
-)  # fmt: skip
-"""Settings that change nothing about what a run needs."""
 WHOLE = "full fine-tuning"
 FORECAST = "forecast"
 AT_ONCE = (WARM_UP, FORECAST, "unload")
@@ -43,25 +38,15 @@ def draw_forecast(here: Session, source: Source, spec: RunSpec, roles: Sequence[
     Returns:
         Why it cannot start, in one sentence; None where it can, or where that is not known.
     """
-    asked = _plain(spec)
+    asked = without_effect(spec)
     _take_answer(here)
     known = here.foreseen if here.foreseen is not None and here.foreseen.spec == asked else None
     if known is None:
         _find_out(here, source, asked)
     shown = known if known is not None else here.foreseen
     if shown is not None and shown.choice is not None and shown.spec.model == asked.model:
-        _draw(shown.choice, shown.full, spec, stale=known is None)
+        _draw(shown.choice, shown.full, stale=known is None)
     return None if known is None else _obstacle(here, known, roles)
-
-
-def _plain(spec: RunSpec) -> RunSpec:
-    """Return the spec without what does not matter here, so that changing that asks nothing anew."""
-    defaults: dict[str, Any] = {
-        item.name: None if item.name == "learning_rate" else item.default
-        for item in fields(RunSpec)
-        if item.name in WITHOUT_EFFECT and item.default is not MISSING
-    }
-    return replace(spec, **defaults)
 
 
 def _take_answer(here: Session) -> None:
@@ -99,7 +84,7 @@ def _find_out(here: Session, source: Source, asked: RunSpec) -> None:
         _drop(here)
         here.forecast_of = asked
         here.forecast_job = bench().worker.submit(
-            FORECAST, "what a run needs", forecast_work(bench(), source, asked), here.owner
+            FORECAST, "what a run needs", forecast_work(bench(), source, asked), here.owner, gives_way=True
         )
     follow(here, [here.forecast_job], _draw_waiting, quietly=True)
 
@@ -125,13 +110,13 @@ def _draw_waiting(views: Sequence[JobView]) -> None:
             st.caption(f":material/hourglass_top: Working out what it needs: {view.message or 'waiting'}.")
 
 
-def _draw(choice: Forecast, full: Forecast | None, spec: RunSpec, stale: bool) -> None:
+def _draw(choice: Forecast, full: Forecast | None, stale: bool) -> None:
     """Draw the parts of both, and say what a step takes."""
     needs = [Need(_name(choice), {PART_WORDS[name]: count for name, count in vars(choice.parts).items()})]
     if full is not None:
         needs.append(Need(WHOLE, {PART_WORDS[name]: count for name, count in vars(full.parts).items()}))
     allowed = None if choice.free_bytes is None else RUN_SHARE * choice.free_bytes
-    words = [_words(choice, spec)] + ([f"Full fine-tuning: {_words(full, spec)}"] if full is not None else [])
+    words = [_words(choice)] + ([f"Full fine-tuning: {_words(full)}"] if full is not None else [])
     note = " ".join(words) + (" Being worked out again." if stale else "")
     show(draw_memory(needs, allowed), "forecast", note)
 
@@ -141,13 +126,15 @@ def _name(choice: Forecast) -> str:
     return f"{choice.spec.plan.label}{method}"
 
 
-def _words(found: Forecast, spec: RunSpec) -> str:
+def _words(found: Forecast) -> str:
     told = f"{amount(found.trainable_params)} parameters, {found.flops_ratio:.2f} x compute"
+    wall = found.predicted.wall_seconds
+    whole = "" if wall is None else f", about {duration(wall)} from start to end"
     if found.step_seconds is None:
-        return f"{told}."
+        return f"{told}{whole}."
     step = f"{found.step_seconds * 1e3:.0f} ms" if found.step_seconds < 1 else duration(found.step_seconds)
-    steps = "" if spec.epochs is not None else f", {spec.steps} steps in {duration(found.step_seconds * spec.steps)}"
-    return f"{told}, about {step} a step{steps}."
+    tuning = sum(found.phases[name] for name in WORK)
+    return f"{told}{whole}: {duration(tuning)} of steps of {step} each, the rest reading and saving."
 
 
 def _obstacle(here: Session, known: Foreseen, roles: Sequence[str]) -> str | None:

@@ -11,6 +11,8 @@ from lsf.ui.state import Session
 
 SECONDS = 1.0
 """Between two looks."""
+TO_TOP = """document.querySelector('[data-testid="stMain"]').scrollTo(0, 0);"""
+"""Script that scrolls the page to its top."""
 _ENDINGS = {
     JobState.SUCCEEDED: (":material/check_circle:", "is done"),
     JobState.CANCELLED: (":material/stop_circle:", "was stopped"),
@@ -41,6 +43,13 @@ def follow(
     if not quietly:
         announce(here, _views(jobs))
     look()
+
+
+def from_the_top(here: Session) -> None:
+    """Show the page from its top, where progress is, once after each start: browsers keep the place of the button."""
+    if here.shown < here.started:
+        here.shown = here.started
+        st.html(f"<script>{TO_TOP} // start {here.started}</script>", unsafe_allow_javascript=True)
 
 
 def announce(here: Session, views: Sequence[JobView]) -> None:

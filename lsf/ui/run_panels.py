@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 import streamlit as st
 
+from lsf.compare.table import to_row
 from lsf.figures.curves import draw_curves
 from lsf.jobs.job import JobState, JobView
 from lsf.jobs.result import RunState
@@ -12,14 +13,17 @@ from lsf.jobs.runs import Run, can_resume, delete_run, runs_folder
 from lsf.ui.actions import go_on_buttons, stop_buttons
 from lsf.ui.bench import bench
 from lsf.ui.guard import guard
-from lsf.ui.panels import duration, progress, show
+from lsf.ui.panels import duration, progress, progress_of_queue, show
 from lsf.ui.proof_panels import show_proof
 from lsf.ui.runs import AXES, METRICS, curves, label, runs_table
 from lsf.ui.state import Session, session
 
 
 def draw_queue(here: Session, active: Sequence[JobView]) -> None:
-    """Draw the running job and those that wait, each with what its owner may do."""
+    """Draw how far all of them are, the running job and those that wait, each with what its owner may do."""
+    outlook = bench().worker.outlook()
+    if outlook is not None and outlook.n_jobs > 1:
+        progress_of_queue(outlook)
     waiting = [view for view in active if view.state is JobState.QUEUED]
     for view in active:
         if view not in waiting:
@@ -97,16 +101,23 @@ def _result_row(run: Run, view: JobView | None) -> dict[str, object]:
     result = run.result
     before = result.before if result is not None else None
     after = result.after if result is not None else None
-    seconds = result.seconds if result is not None else view.seconds if view is not None else None
+    row = to_row(run)
+    whole = row.total_seconds if result is not None else view.seconds if view is not None else None
     return {
         "run": label(run),
         "state": str(run.state),
-        "steps": result.steps if result is not None else view.done if view is not None else None,
+        "steps": result.steps if result is not None else _steps_so_far(view),
         "rate": result.learning_rate if result is not None else run.spec.given_rate if run.spec else None,
-        "time": None if seconds is None else duration(seconds),
+        "training": None if row.tuning_seconds is None else duration(row.tuning_seconds),
+        "in all": None if whole is None else duration(whole),
         "test before": before.exact_match if before is not None else None,
         "test after": after.exact_match if after is not None else None,
     }
+
+
+def _steps_so_far(view: JobView | None) -> int | None:
+    """Return the step of the last row a running job told."""
+    return view.partial["step"] if view is not None and isinstance(view.partial, dict) else None
 
 
 def draw_store(here: Session, runs: Sequence[Run]) -> None:

@@ -53,6 +53,10 @@ class Session:
     """What that job was asked, or the last one was."""
     foreseen: Foreseen | None = None
     """The last answer."""
+    started: int = 0
+    """How often runs were started here; a new start is looked at from the top of the page."""
+    shown: int = 0
+    """Which of these starts was scrolled to."""
     watched: set[str] = field(default_factory=set)
     """Jobs seen running, whose end is to be told."""
 

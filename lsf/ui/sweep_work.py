@@ -7,7 +7,7 @@ from typing import Any
 
 from lsf.jobs.job import Report
 from lsf.jobs.sweep import Sweep, SweepSpec
-from lsf.reporting import Stop
+from lsf.reporting import Forwarding, Stop
 from lsf.ui.bench import Bench
 from lsf.ui.work import Source
 
@@ -25,21 +25,19 @@ class Swept:
     """What was measured."""
 
 
-class _Timed:
+class _Timed(Forwarding):
     """A reporter that asks to pause when the time is over, and hands on sweeps with their source."""
 
     def __init__(self, report: Report, source: Source, seconds: float) -> None:
-        self._report, self._source, self._end = report, source, time.monotonic() + seconds
+        super().__init__(report)
+        self._source, self._end = source, time.monotonic() + seconds
 
     @property
     def stop(self) -> Stop | None:
-        return self._report.stop or ("pause" if time.monotonic() > self._end else None)
-
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
-        self._report.progress(done, total, message)
+        return self.report.stop or ("pause" if time.monotonic() > self._end else None)
 
     def partial(self, value: Any) -> None:
-        self._report.partial(Swept(self._source, value))
+        self.report.partial(Swept(self._source, value))
 
 
 def sweep_work(bench: Bench, source: Source, steps: int, seconds: float) -> Callable[[Report], Swept]:

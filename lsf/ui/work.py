@@ -1,7 +1,7 @@
 """What the worker is asked to do for the pages; runs in its thread and never touches Streamlit."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any
 
 from lsf.analysis.criteria import CRITERIA
@@ -9,11 +9,18 @@ from lsf.analysis.result import Analysis
 from lsf.analysis.settings import AnalysisSettings
 from lsf.data.task import Task
 from lsf.errors import BadInputError, LsfError
-from lsf.jobs.controls import control_spec
+from lsf.jobs.controls import CONTROLS, control_spec
 from lsf.jobs.job import Report
-from lsf.jobs.spec import RunSpec
+from lsf.jobs.spec import METHODS_OWN, RunSpec
+from lsf.reporting import Forwarding
 from lsf.training.footprint import Forecast
 from lsf.ui.bench import Bench
+
+WITHOUT_EFFECT = (
+    "role", "weight_decay", "warmup_steps", "checkpoint_steps", "checkpoint_seconds", "report_to", "seed",
+    "reweight_tau", "proof",
+)  # fmt: skip
+"""Settings that change nothing about what a run needs."""
 
 
 @dataclass(frozen=True)
@@ -86,25 +93,32 @@ class Foreseen:
     """What full fine-tuning of the same would need; None where the run is that itself."""
     refusal: str | None = None
     """Why a run like this cannot be, in one sentence."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Role of a control that may run beside it -> wall seconds it is expected to take."""
     failure: str | None = None
     """What went wrong in finding out, in one sentence; the run itself may still work."""
 
 
-class _Labelled:
+def without_effect(spec: RunSpec) -> RunSpec:
+    """Return a spec without what changes nothing about what the run needs, so that changing that asks nothing anew."""
+    defaults: dict[str, Any] = {
+        item.name: item.default
+        for item in fields(RunSpec)
+        if item.name in WITHOUT_EFFECT and item.default is not MISSING
+    }
+    rate = None if spec.learning_rate is None else METHODS_OWN  # whether one is searched counts, which it is does not
+    return replace(spec, **defaults, learning_rate=rate)
+
+
+class _Labelled(Forwarding):
     """A reporter that hands on partial analyses together with their request."""
 
     def __init__(self, report: Report, request: Request) -> None:
-        self._report, self._request = report, request
-
-    @property
-    def stop(self) -> Any:
-        return self._report.stop
-
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
-        self._report.progress(done, total, message)
+        super().__init__(report)
+        self._request = request
 
     def partial(self, value: Any) -> None:
-        self._report.partial(Analysed(self._request, value))
+        self.report.partial(Analysed(self._request, value))
 
 
 def analysis_work(bench: Bench, request: Request) -> Callable[[Report], Analysed]:
@@ -128,7 +142,7 @@ def forecast_work(bench: Bench, source: Source, spec: RunSpec) -> Callable[[Repo
     """Return the job that finds out what a run needs, and full fine-tuning beside it."""
 
     def work(report: Report) -> Foreseen:
-        from lsf.training.forecast import forecast  # noqa: PLC0415 - imports the trainer
+        from lsf.training.forecast import forecast, seconds_beside  # noqa: PLC0415 - imports the trainer
 
         def check() -> None:
             if report.stop is not None:
@@ -140,10 +154,13 @@ def forecast_work(bench: Bench, source: Source, spec: RunSpec) -> Callable[[Repo
             loaded = bench.shelf().load(source.model, source.dtype, source.device)
             report.progress(0, None, "passing the longest examples through")
             choice = forecast(loaded, task, spec, check=check)
+            controls = [control_spec(spec, role) for role in CONTROLS]
+            others = seconds_beside(loaded, task, choice, controls, check)
+            seconds: dict[str, float] = dict(zip(CONTROLS, others, strict=True))
             beside = control_spec(spec, "full")
             if beside.plan.label == spec.plan.label and beside.how == spec.how:
-                return Foreseen(spec, choice)
-            return Foreseen(spec, choice, forecast(loaded, task, beside, check=check, offering=False))
+                return Foreseen(spec, choice, seconds=seconds)
+            return Foreseen(spec, choice, forecast(loaded, task, beside, check=check, offering=False), seconds=seconds)
         except LsfError as error:
             check()
             return Foreseen(spec, refusal=str(error))

@@ -10,7 +10,7 @@ from lsf.bundled.edits import QUESTIONS, edit_questions
 from lsf.bundled.world import make_world
 from lsf.errors import BadInputError
 from lsf.measure.loading import load_model
-from lsf.reporting import Silent, Stop
+from lsf.reporting import Silent, Stop, Unheard
 from lsf.training.edit_settings import EditSettings
 
 
@@ -73,7 +73,7 @@ def test_every_window_tunes_as_many_values_and_its_edit_shows(tmp_path: Path) ->
     assert max(low.right["locality"], high.right["locality"]) < before.right["locality"]
 
 
-class Stopping:
+class Stopping(Unheard):
     """A reporter that asks to stop in the midst of the first window's steps."""
 
     def __init__(self) -> None:
@@ -83,12 +83,6 @@ class Stopping:
     def stop(self) -> Stop | None:
         self.asked += 1
         return "keep" if self.asked > 3 else None
-
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
-        pass
-
-    def partial(self, value: object) -> None:
-        pass
 
 
 def test_a_window_that_was_stopped_half_way_is_left_out() -> None:

@@ -27,6 +27,7 @@ RESULT = RunResult(
     samples=(Sample("a", " b", " c", " b"),),
     seed=0,
     environment={"torch": "2", "gpu": None},
+    phases={"steps": 3.0, "test": 1.0},
 )
 
 
@@ -40,6 +41,7 @@ def test_a_result_is_the_same_after_a_round_trip_and_has_the_contracts_names(tmp
         "flops_ratio": None,
         "memory_bytes": 1000,
         "step_seconds": 0.5,
+        "phases": {"steps": 3.0, "test": 1.0},
     }
     assert plain["search"][1]["validation_loss"] is None
     assert {"state", "reason", "predicted", "proof", "seed", "environment", "tokens", "seconds"} <= set(plain)

@@ -186,7 +186,7 @@ def test_tokens_are_counted_of_the_examples_that_were_read(tiny: Callable[[str],
     class AfterOne(Silent):
         stop: Stop | None = None
 
-        def progress(self, done: int, total: int | None, message: str = "") -> None:
+        def progress(self, done: float, total: float | None, message: str = "") -> None:
             self.stop = "keep" if done else None
 
     loaded = load_model(str(tiny("llama")))

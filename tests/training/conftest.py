@@ -14,6 +14,7 @@ from lsf.data.task import Example, Task
 from lsf.jobs.runs import create_run
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel, load_model
+from lsf.reporting import Unheard
 from lsf.training.run import tune
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -90,18 +91,15 @@ def asked(tiny: Callable[[str], Path], task: Task, tmp_path: Path) -> list[str]:
     return ["sweep", "--model", str(tiny("llama")), "--data", str(data), *fixed, "--json"]
 
 
-class Stopper:
+class Stopper(Unheard):
     """A reporter that asks to stop once a given number of steps is done."""
 
     def __init__(self, after: int, how: Any) -> None:
         self.after, self.how, self.stop = after, how, None
 
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
         if message.startswith("step") and done >= self.after:
             self.stop = self.how
-
-    def partial(self, value: Any) -> None:
-        pass
 
 
 def tuned(*arguments: Any) -> Any:

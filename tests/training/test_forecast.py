@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -13,14 +14,17 @@ from lsf.analysis.result import Analysis, BlockRow, DataInfo, Timing
 from lsf.cli import main
 from lsf.data.sources import load_task
 from lsf.errors import BadInputError
+from lsf.jobs.phases import PHASES
 from lsf.jobs.result import load_result
 from lsf.jobs.spec import METHODS_OWN
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import load_model
+from lsf.reporting import Silent
 from lsf.training.dry_step import Held
+from lsf.training.duration import STRETCHES, course_of
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.footprint import RUN_SHARE
-from lsf.training.forecast import expected, forecast
+from lsf.training.forecast import expected, forecast, seconds_beside
 from lsf.training.material import read_material
 from lsf.training.methods import METHODS, Scene
 from tests.training.conftest import tuned
@@ -182,11 +186,15 @@ def test_a_device_that_runs_out_in_the_trial_is_told_apart_from_one_that_has_roo
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr("lsf.training.trial.peak_of_pass", exhausted)
+    monkeypatch.setattr("lsf.training.trial._KEPT", WeakKeyDictionary())
     found = foresee(loaded, task, spec, None)
     assert found.fits is False
     assert found.sentence == "cpu ran out of memory in a trial pass over the longest examples."
     material = read_material(loaded, task, spec)
-    assert expected(loaded, material, spec, lambda: None).step_seconds is None
+    course = course_of(loaded, material, spec, lambda: None)
+    counted = expected(loaded, material, spec, course, lambda: None)
+    assert counted.step_seconds is None
+    assert counted.phases["steps"] > 0
 
 
 def test_an_answer_nobody_waits_for_is_given_up(loaded, task, spec):
@@ -195,6 +203,84 @@ def test_an_answer_nobody_waits_for_is_given_up(loaded, task, spec):
 
     with pytest.raises(BadInputError, match="nobody waits"):
         foresee(loaded, task, spec, ROOMY, leave)
+
+
+def test_a_forecast_is_left_in_the_midst_of_a_pass_forward_or_backward(loaded, task, spec, monkeypatch):
+    asked = list[int]()
+
+    def leave_at(last):
+        def check():
+            asked.append(len(asked))
+            if len(asked) == last:
+                raise BadInputError("nobody waits")
+
+        return check
+
+    foresee(loaded, task, spec, ROOMY)  # from here on the machine's speed with the model is known
+    monkeypatch.setattr("lsf.training.trial._KEPT", WeakKeyDictionary())
+    foresee(loaded, task, spec, ROOMY, leave_at(0))
+    whole = len(asked)
+    assert whole > 3 * 6  # three passes, four blocks forward and two backward each
+    for last in range(whole - 8, whole + 1):
+        asked.clear()
+        monkeypatch.setattr("lsf.training.trial._KEPT", WeakKeyDictionary())
+        with pytest.raises(BadInputError, match="nobody waits"):
+            foresee(loaded, task, spec, ROOMY, leave_at(last))
+    assert all(value.grad is None for value in loaded.model.parameters())
+
+
+def test_the_wall_time_of_a_run_is_foreseen_by_the_phases_it_then_has(loaded, task, spec, folder):
+    asked = replace(spec, cache="memory", steps=20)
+    found = foresee(loaded, task, asked, ROOMY)
+    result = tuned(loaded, task, asked, folder(asked))
+    assert set(found.phases) <= set(PHASES)
+    assert {key for key, seconds in found.phases.items() if seconds} >= {"steps", "prefix", "validation", "test"}
+    assert found.predicted.wall_seconds == pytest.approx(sum(found.phases.values()))
+    assert result.predicted.wall_seconds > 0
+    assert result.measured.wall_seconds == pytest.approx(result.total_seconds)
+    shown = ("trainable_params", "flops_ratio", "memory_bytes", "step_seconds")
+    assert [getattr(found.predicted, name) for name in shown] == [getattr(result.predicted, name) for name in shown]
+
+
+def test_more_evaluation_a_search_and_what_is_left_of_a_resumed_run_change_the_wall_time(loaded, task, spec):
+    material = read_material(loaded, task, spec)
+
+    def seconds(asked, begun=0):
+        return course_of(loaded, material, asked, lambda: None, begun).seconds
+
+    for every, count in ((1, 6), (2, 3), (6, 1)):
+        asked = replace(spec, eval_every=every)
+        assert course_of(loaded, material, asked, lambda: None).work.n_readings == count
+    assert seconds(replace(spec, eval_every=1))["validation"] > seconds(replace(spec, eval_every=6))["validation"] > 0
+    assert seconds(replace(spec, latency="on"))["latency"] > seconds(spec)["latency"] == 0.0
+    assert seconds(spec)["search"] == 0.0
+    assert seconds(replace(spec, learning_rate=None))["search"] == pytest.approx(0.2 * seconds(spec)["steps"])
+    assert seconds(spec, begun=3)["steps"] == pytest.approx(seconds(spec)["steps"] / 2)
+
+
+def test_a_run_that_follows_another_reads_no_base_model_and_full_tuning_takes_longer(loaded, task, spec):
+    found = foresee(loaded, task, spec, ROOMY)
+    again, full = seconds_beside(loaded, task, found, (spec, replace(spec, plan=full_plan("tiny", 4))))
+    assert 0 < again <= sum(found.phases.values())
+    assert full > again
+
+
+def test_the_phases_of_a_run_come_one_after_another_and_end_with_its_test(loaded, task, spec, folder):
+    told = list[str]()
+
+    class Told(Silent):
+        def phase(self, name):
+            told.append(name)
+
+        def plan(self, phases):
+            assert [one.name for one in phases] == [PHASES[key] for key in STRETCHES]
+            assert all(one.seconds is not None for one in phases)
+
+    tuned(loaded, task, spec, folder(spec), Told())
+    order = [PHASES[key] for key in STRETCHES]
+    assert [order.index(name) for name in told] == sorted({order.index(name) for name in told})
+    assert told[-1] == PHASES["test"]
+    assert {PHASES["base"], PHASES["steps"], PHASES["saving"]} <= set(told)
 
 
 def test_a_run_tells_what_was_predicted_beside_what_was_measured(loaded, task, spec, folder):

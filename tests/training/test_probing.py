@@ -15,7 +15,7 @@ from lsf.jobs.runs import create_run, read_metrics
 from lsf.jobs.spec import RunSpec
 from lsf.measure.analyze import analyze
 from lsf.measure.loading import load_model
-from lsf.reporting import Silent, Stop
+from lsf.reporting import Silent, Stop, Unheard
 from lsf.training.probing import PROBE_BATCH, PROBE_STEPS, probe_blocks
 from lsf.training.run import tune
 
@@ -38,7 +38,7 @@ def test_every_criterion_scores_every_block_of_the_bundled_model(tmp_path: Path)
     assert rows[0]["validation_loss"] - rows[-1]["validation_loss"] == pytest.approx(drops[block], abs=0.05)
 
 
-class Stopping:
+class Stopping(Unheard):
     """A reporter that asks to keep what there is once a short run is under way: the loop asks after every step."""
 
     def __init__(self, asked_after: int) -> None:
@@ -48,12 +48,6 @@ class Stopping:
     def stop(self) -> Stop | None:
         self.left -= 1
         return "keep" if self.left < 0 else None
-
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
-        pass
-
-    def partial(self, value: object) -> None:
-        pass
 
 
 def test_a_probe_that_was_stopped_half_way_scores_no_block(loaded, task) -> None:

@@ -70,7 +70,7 @@ class Killer(StopAfter):
         super().__init__(cells)
         self.kills, self.out, self.killed = kills, out, list[psutil.Process]()
 
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
         super().progress(done, total, message)
         if message.startswith(f"run: {self.out} ") and len(self.killed) < self.kills:
             self.killed.append(next(one for one in workers() if one not in self.killed))

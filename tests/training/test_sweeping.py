@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from lsf.jobs.spec import RunSpec
 from lsf.jobs.sweep import Sweep, SweepSpec, load_sweep
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
-from lsf.reporting import Silent, Stop
+from lsf.reporting import Phase, Silent, Stop, Unheard
 from lsf.training.sweep_start import start_sweep
 from lsf.training.sweeping import carry_out_sweep
 from tests.training.conftest import tuned
@@ -64,17 +64,21 @@ def test_a_sweep_measures_every_plan_under_every_seed_and_leaves_the_model_alone
     assert values(swept(loaded, task)) == values(done)
 
 
-class StopAfter:
+class StopAfter(Unheard):
     """Asks to pause once so many cells were handed over."""
 
     def __init__(self, cells: int) -> None:
         self.cells, self.seen, self.told = cells, 0, list[str]()
+        self.planned = list[tuple[str, float | None]]()
 
     @property
     def stop(self) -> Stop | None:
         return "pause" if self.seen >= self.cells else None
 
-    def progress(self, done: int, total: int | None, message: str = "") -> None:
+    def plan(self, phases: Sequence[Phase]) -> None:
+        self.planned = [(phase.name, phase.seconds) for phase in phases]
+
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
         self.told.append(message)
 
     def partial(self, value: Any) -> None:
@@ -89,7 +93,9 @@ def test_a_stopped_sweep_goes_on_and_ends_as_if_nothing_had_happened(
     assert len(half.missing) == len(half.cells) - 4
     assert {cell.reason for cell in half.missing} == {"not measured yet"}
     assert report.told[0] == "run: full, seed 0"
-    assert "left" in report.told[-1]
+    assert [name for name, _ in report.planned[:2]] == ["base", "run: full, seed 0"]
+    lengths = dict(report.planned)
+    assert lengths["run: full, seed 0"] > lengths["run: block 3, seed 0"] > 0  # the whole model takes longer
     again = StopAfter(99)
     whole = carry_out_sweep(loaded, task, start_sweep(loaded, task, SPEC, half), again, lambda _sweep: None)
     assert again.seen == len(half.missing)

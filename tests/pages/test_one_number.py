@@ -1,0 +1,64 @@
+"""What a run needs and took is the same number on every page, and a start is seen."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lsf.jobs.runs import list_runs
+from lsf.ui.panels import duration, memory_words
+from tests.pages.conftest import Driver
+
+
+@pytest.fixture
+def form(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
+    """The Fine-tune page with one short run, what it needs being known."""
+    app.analyse(tiny("llama"), cats)
+    app.go("choose")
+    for key, value in {"tune-steps": 3, "tune-batch_size": 4, "tune-roles": []}.items():
+        app.at.session_state[key] = value
+    app.go("tune")
+    app.wait("forecast")
+    app.at.run()
+    return app
+
+
+def start(form: Driver) -> str:
+    next(button for button in form.at.button if button.label.startswith("Start ")).click().run()
+    form.wait("tune")
+    form.at.run()
+    assert not form.at.exception
+    return form.at.query_params["run"][0]
+
+
+def frame_with(form: Driver, column: str) -> Any:
+    return next(frame.value for frame in form.at.dataframe if column in list(frame.value))
+
+
+def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time(form: Driver, runs: Path) -> None:
+    predicted = form.at.session_state["lsf"].foreseen.choice.predicted
+    told = memory_words(predicted)
+    assert any(told in element.value for element in form.at.subheader)
+    assert f"about {duration(predicted.wall_seconds)} from start to end" in form.shown()
+    form.go("choose")
+    assert {metric.label: metric.value for metric in form.at.metric}["Memory above the loaded model"] == told
+    form.go("tune")
+    start(form)
+    (run,) = list_runs(runs)
+    assert run.result is not None
+    row = frame_with(form, "in all").iloc[0]
+    assert row["in all"] == duration(run.result.total_seconds)
+    form.go("compare")
+    cost = frame_with(form, "memory expected").iloc[0]
+    assert cost["memory expected"] == told
+    assert cost["time expected"] == pytest.approx(predicted.wall_seconds)
+    assert cost["time measured"] == run.result.total_seconds
+    assert row["training"] == duration(frame_with(form, "x quality").iloc[0]["seconds"])
+
+
+def test_a_second_start_is_looked_at_though_the_address_named_the_first(form: Driver) -> None:
+    first = start(form)
+    second = start(form)
+    assert first != second
+    assert form.at.session_state["lsf"].run == second
