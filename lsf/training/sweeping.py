@@ -148,7 +148,7 @@ class _Sweeping:
         found, losses = dict[float, _Tried | None](), dict[float, float]()
         while rates:
             rate = rates.pop(0)
-            self.runs_here = len(found), max(len(FIRST_RATES), len(found) + 1 + len(rates))
+            self.runs_here = len(found), max(FIRST_TRIED, len(found) + 1 + len(rates))
             try:
                 found[rate] = self.tried(first, rate, folder, f"{_words(first)}, trying rate {rate:g}", judged=True)
             except DivergedError:
