@@ -11,14 +11,17 @@ from typing import Any
 from lsf.analysis.plan import Plan
 from lsf.bundled.lesson_table import Rows, read_rows
 from lsf.bundled.lessons import BATCH_SIZE, LESSONS
+from lsf.jobs.flatness import is_flat
 from lsf.jobs.rates import outwards
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.training.catalogue import options_of
 from lsf.training.evaluation import evaluate
-from lsf.training.fitting import DivergedError, FitSettings, fit
+from lsf.training.fitting import DivergedError, FitSettings, StepRow, fit
 from lsf.training.methods import METHODS, Scene
 
 EVALUATION_BATCH = 64
+CAP = 5
+"""Times the steps that a cell which goes on until it is flat may take, as the app's grid has it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Cell:
     """The method's options, those given."""
     steps: int | None = None
     """None: as many as the lesson says tell depths apart."""
+    flat: bool = False
+    """Whether it goes on until its validation loss is flat, after `CAP` times the steps at the latest."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class Measured:
     """Exact match on the test split."""
     model: Any
     """The tuned model; None where the loss was lost."""
+    steps: int = 0
+    """Optimizer steps it took."""
 
 
 @cache
@@ -71,7 +78,8 @@ def measure(cell: Cell, rate: float, seed: int, loaded: LoadedModel | None = Non
         loaded: another base than the bundled model.
     """
     loaded = loaded or bundled()
-    rows, steps = rows_of(cell.lesson), cell.steps or LESSONS[cell.lesson].steps
+    rows, asked = rows_of(cell.lesson), cell.steps or LESSONS[cell.lesson].steps
+    steps = CAP * asked if cell.flat else asked
     settings = FitSettings(
         learning_rate=rate,
         steps=steps,
@@ -85,13 +93,19 @@ def measure(cell: Cell, rate: float, seed: int, loaded: LoadedModel | None = Non
     with tempfile.TemporaryDirectory() as folder:
         scene = Scene(options, rows.train, seed, BATCH_SIZE, folder=masks_of(cell.lesson))
         model = METHODS[cell.method].prepare(loaded, cell.plan, scene)
+        losses: list[float | None] = [evaluate(model, rows.validation, EVALUATION_BATCH).loss] if cell.flat else []
+
+        def watch(row: StepRow) -> None:
+            if cell.flat and row.step % (asked // 5) == 0:
+                losses.append(evaluate(model, rows.validation, EVALUATION_BATCH).loss)
+
         try:
-            fit(model, rows.train, settings, Path(folder), lambda _row: None, lambda: None)
+            done = fit(model, rows.train, settings, Path(folder), watch, lambda: "enough" if is_flat(losses) else None)
         except DivergedError:
             return Measured(math.inf, 0.0, None)
     validation, test = (evaluate(model, part, EVALUATION_BATCH) for part in (rows.validation, rows.test))
     loss = math.inf if validation.loss is None or math.isnan(validation.loss) else validation.loss
-    return Measured(loss, test.exact_match or 0.0, model)
+    return Measured(loss, test.exact_match or 0.0, model, done.steps)
 
 
 @cache

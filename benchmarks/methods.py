@@ -34,6 +34,7 @@ from lsf.training.memory import PeakMemory
 from lsf.training.merging import merge
 from lsf.training.methods import METHODS, Scene
 from lsf.training.methods.projections import Fastfood
+from lsf.training.own_rate import own_rate
 
 PLAN = Plan("bundled", 8, (6, 7))
 VARIANTS: tuple[tuple[str, dict[str, object]], ...] = (
@@ -150,18 +151,24 @@ def _timed(do: Callable[[], object]) -> float:
 
 
 def quality(lessons: Sequence[str], plans: Sequence[Plan], seeds: int) -> list[Bar]:
-    """Print what every method reaches at its best rate: the rate has seed 0 and validation, the figures are of test."""
-    print(f"{'method':<15}{'plan':<6}{'lesson':<9}{'rate':>6}{'exact match (least to most)':>30}  validation loss")
+    """Print what every method reaches at its best rate: the rate has seed 0 and validation, the figures are of test.
+
+    Each goes on until its validation loss is flat, by the same rule (`lsf.jobs.flatness`), and its steps are shown.
+    """
+    heads = f"{'rate':>6}{'steps':>7}{'exact match (least to most)':>30}"
+    print(f"{'method':<15}{'plan':<6}{'lesson':<9}{heads}  validation loss")
     for plan in plans:
         for name in METHODS:
             for lesson in lessons:
-                cell = Cell(lesson, plan, name)
-                best, found = best_rate(cell, CATALOGUE[name].learning_rate, LADDER)
+                cell = Cell(lesson, plan, name, flat=True)
+                best, found = best_rate(cell, own_rate(bundled(), plan, name, options_of(name, {})), LADDER)
                 tests = [found[best].test, *(measure(cell, best, seed).test for seed in range(1, seeds))]
                 told = f"{100 * mean(tests):.1f} % ({100 * min(tests):.1f} to {100 * max(tests):.1f})"
                 losses = ", ".join(f"{rate:g}: {found[rate].validation_loss:.3f}" for rate in sorted(found))
                 where = "all" if plan.is_full else "6, 7"
-                print(f"{name:<15}{where:<6}{lesson:<9}{best:>6g}{told:>30}  {losses}", flush=True)
+                print(
+                    f"{name:<15}{where:<6}{lesson:<9}{best:>6g}{found[best].steps:>7}{told:>30}  {losses}", flush=True
+                )
     return []
 
 

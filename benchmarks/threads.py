@@ -1,7 +1,7 @@
 """What a second thread is worth: seconds of a training step by threads, how they wait, and which thread works.
 
-`python benchmarks/threads.py [--model /opt/smollm2] [--steps 6] [--rounds 2] [--policies PASSIVE,ACTIVE]` starts a fresh
-process per setting, in turn, so that what else the machine does falls on all of them, and tells the fastest step.
+`python benchmarks/threads.py [--model /opt/smollm2] [--steps 6] [--rounds 2] [--policies PASSIVE,ACTIVE]` starts a
+fresh process per setting, in turn, so that what else the machine does falls on all, and tells the fastest step.
 """
 
 import argparse
@@ -36,7 +36,8 @@ def main() -> None:
         return
     found: dict[tuple[str, str, str], float] = {}
     threads = dict.fromkeys(("1", str(os.cpu_count() or 1)))
-    for _, number, policy in itertools.product(range(arguments.rounds), threads, arguments.policies.split(",")):
+    settings = [*itertools.product(threads, arguments.policies.split(","))] * arguments.rounds
+    for number, policy in settings:
         command = [sys.executable, __file__, "--child", "--model", arguments.model, "--steps", str(arguments.steps)]
         environment = {**os.environ, "OMP_NUM_THREADS": number, "OMP_WAIT_POLICY": policy}
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

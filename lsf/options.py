@@ -73,6 +73,8 @@ def _reader(item: Field[Any], hint: Any) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         if type(None) in kinds and text == "auto" and "choices" not in item.metadata:
             return "auto-value"
+        if text in item.metadata.get("words", ()):
+            return text
         try:
             if int in kinds:
                 return int(text)

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
-Stop = Literal["keep", "discard", "pause"]
-"""`keep`: end early and keep what there is; `discard`: end and keep nothing; `pause`: leave, to go on another time."""
+Stop = Literal["keep", "discard", "pause", "enough"]
+"""`keep`: end early and keep what there is; `discard`: end and keep nothing; `pause`: leave, to go on another time;
+`enough`: a training loop has done what it was for, which nobody outside asks for."""
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ The rules, each an error where it is broken, inside `watched` and, for the first
   devices: only `.to(device)` and `.cpu()` do.
 - *float64*: no tensor of it exists, is made on the way of a copy, or leaves; `Rules.float64` names files that may.
 - *waiting*: the host waits for the device (`.item()`, `.cpu()`, `bool()`, `nonzero`, a mask as index, ...) more often
-  than `Rules.waits`. Only waits that a line of LSF asks for count; of those that libraries make by themselves, files
-  must stand in `LIBRARIES`.
+  than `Rules.waits`. "One a batch" means: work that runs n batches through the model, forward or forward and backward,
+  may wait n times, and a number more, the same whatever n is, that its test states. Only waits that a line of LSF asks
+  for count, and not copies of weights made in `WEIGHTS`; files of libraries that wait by themselves must stand in
+  `LIBRARIES`.
 - *logits*: a tensor whose last axis is the vocabulary has more than `Rules.most_logits` numbers.
 - *states*: more than `Rules.states` vectors of a state's width come to the host; copies of weights, which have the same
   width, are made in the files of `WEIGHTS` alone.
@@ -65,6 +67,9 @@ WAITING = (
 """Operations, by name or name and overload, that an accelerator answers on the host or by a size it must tell."""
 
 
+COPY = "a copy to the host"
+
+
 class DeviceError(AssertionError):
     """A rule of the device was broken."""
 
@@ -113,6 +118,8 @@ class Seen:
 
     waits: Counter[str] = field(default_factory=Counter)
     """File and line of LSF -> times it waited."""
+    weights: Counter[str] = field(default_factory=Counter)
+    """The same for copies of weights, in files of `WEIGHTS`."""
     by_libraries: Counter[str] = field(default_factory=Counter)
     """The same for waits that libraries made by themselves."""
     states: int = 0
@@ -225,6 +232,8 @@ class Accelerator:
                 return original
             found = _as_pretend(value)
             self._knows(name, found)
+            if all(value.data_ptr() != twin.data_ptr() for twin, _ in originals.values()):
+                self._sized(name, found)
             return found
 
         args = _numbers_as_tensors(operation, args)
@@ -242,7 +251,7 @@ class Accelerator:
         memory_format = rest.get("memory_format") or torch.preserve_format
         source = _as_cpu(value) if _here(value) else value
         if target.type != NAME:
-            self.wait("a copy to the host")
+            self.wait(COPY)
             self._leaves(value)
         made = source.to(dtype=dtype or value.dtype, copy=True, memory_format=memory_format)
         return _as_pretend(made) if target.type == NAME else made
@@ -289,7 +298,9 @@ class Accelerator:
         """Count a wait of the host for the device."""
         owner, where = _site()
         with self._lock:
-            if owner == "lsf":
+            if owner == "lsf" and what == COPY and where.rpartition(":")[0] in WEIGHTS:
+                self._seen.weights[where] += 1
+            elif owner == "lsf":
                 self._seen.waits[where] += 1
                 limit = self._rules.waits
                 if limit is not None and self._seen.waits.total() > limit:
@@ -309,15 +320,15 @@ class Accelerator:
     def _knows(self, name: str, value: Tensor) -> None:
         if _here(value) and value.dtype in (torch.float64, torch.complex128):
             self._refuse_float64(name)
-        if self._rules.vocabulary is not None and value.dim() > 1 and value.shape[-1] == self._rules.vocabulary:
-            if not value.is_floating_point():
-                return
-            self._seen.logits = max(self._seen.logits, value.numel())
-            if value.numel() > self._rules.most_logits:
-                self._breaks(
-                    LogitsError,
-                    f"{name} holds {value.numel()} logits where {self._rules.most_logits} are allowed, {_site()[1]}",
-                )
+
+    def _sized(self, name: str, made: Tensor) -> None:
+        """Look at a tensor that an operation made, views left out: whether it holds logits, and how many."""
+        if not made.is_floating_point() or made.dim() < 2 or made.shape[-1] != self._rules.vocabulary:
+            return
+        self._seen.logits = max(self._seen.logits, made.numel())
+        if made.numel() > self._rules.most_logits:
+            allowed = self._rules.most_logits
+            self._breaks(LogitsError, f"{name} holds {made.numel()} logits where {allowed} are allowed, {_site()[1]}")
 
     def _refuse_float64(self, what: str) -> None:
         where = _site()[1]
@@ -361,7 +372,8 @@ def _site() -> tuple[str, str]:
     here, torch_root = str(Path(__file__)), str(Path(torch.__file__).parent)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file != here and not file.startswith((torch_root, "<")):
+        passed_on = frame.f_code.co_name == "__torch_dispatch__"  # of a mode that counts memory
+        if file != here and not file.startswith((torch_root, "<")) and not passed_on:
             return _owner(file), f"{_short(file)}:{frame.f_lineno}"
         frame = frame.f_back
     return "library", "a thread of torch's own"

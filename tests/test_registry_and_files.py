@@ -1,6 +1,8 @@
 """The small foundations: registries, errors, files, options."""
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 
 from lsf.cli import main
 from lsf.errors import BadInputError, LsfError, UnknownNameError
-from lsf.files import read_json, write_json
+from lsf.files import made_once, read_json, write_json
 from lsf.registry import Registry
 
 
@@ -40,6 +42,41 @@ def test_unknown_numbers_are_null_and_a_failed_write_leaves_the_old_file(tmp_pat
     assert [item.name for item in tmp_path.iterdir()] == ["x.json"]
     with pytest.raises(BadInputError, match="Cannot write"):
         write_json(tmp_path / "no" / "x.json", 1)
+
+
+MAKER = """
+import pathlib, sys, time
+from lsf.files import made_once
+def make(out):
+    out.mkdir()
+    (out / "half").write_text("")
+    time.sleep(0.5)
+    (out / "whole").write_text("")
+    print("made")
+print(sorted(file.name for file in made_once(pathlib.Path(sys.argv[1]), make).iterdir()))
+"""
+
+
+def test_a_folder_is_made_once_by_two_processes_at_a_time_and_never_seen_half_made(tmp_path: Path) -> None:
+    asked = [sys.executable, "-c", MAKER, str(tmp_path / "cache" / "folder")]
+    both = [subprocess.Popen(asked, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(process.communicate()[0] for process in both)
+    assert said.count("made\n") == 1
+    assert said.count("['half', 'whole']") == 2
+
+
+def test_a_folder_whose_making_fails_is_not_there_and_can_be_made_again(tmp_path: Path) -> None:
+    def fail(out: Path) -> None:
+        out.mkdir()
+        raise BadInputError("No.")
+
+    with pytest.raises(BadInputError, match="No"):
+        made_once(tmp_path / "folder", fail)
+    assert not [one for one in tmp_path.iterdir() if one.suffix != ".lock"]
+    assert made_once(tmp_path / "folder", Path.mkdir).is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInputError, match="Cannot write"):
+        made_once(tmp_path / "file" / "folder", Path.mkdir)
 
 
 def test_reading_says_what_was_expected_and_where(tmp_path: Path) -> None:

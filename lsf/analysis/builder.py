@@ -92,6 +92,10 @@ class AnalysisBuilder:
         """Note how many tokens the examples that were read have on average; until then it is that of all examples."""
         self._data = replace(self._data, mean_tokens=mean)
 
+    def mark_short(self, sentence: str) -> None:
+        """Note which criteria memory did not suffice for."""
+        self._data = replace(self._data, short=sentence)
+
     def mark_jittered(self) -> None:
         """Note that the head's Gram matrix was singular, and that its bases rest on a jitter."""
         self._data = replace(self._data, jittered=True)

@@ -74,6 +74,8 @@ class DataInfo:
     """Examples whose tangent kernels were taken, the first ones; None where no criterion needs kernels."""
     sampled_positions: int | None = None
     """Positions that `cka` compares, those of the first examples; None where no criterion needs them."""
+    short: str | None = None
+    """The sentence on criteria that memory did not suffice for, whose scores are None; None where it sufficed."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class Analysis:
     growth: tuple[Sample, ...] | None = None
     """Growing samples in reading order, the smallest first; None where none was recorded."""
     weights: str | None = None
-    """SHA-256 over the model's weights, as in result.json; None while it streams, and of a model spread over devices."""
+    """SHA-256 over the model's weights, as in result.json; None while it streams, and of a spread model."""
     schema_version: int = SCHEMA_VERSION
 
     def scores(self, criterion: str) -> tuple[float | None, ...]:

@@ -30,7 +30,9 @@ def setting(default: Any, meaning: str, **limits: Any) -> Any:
     Args:
         default: of the field.
         meaning: for forms and `--help`.
-        **limits: `low` and `high`, or `choices`; `auto`: what the command line's word auto means for it.
+        **limits: `low` and `high`, or `choices`; `auto`: what the command line's word auto means for it; `words`: what
+        a
+            number's place may hold instead.
     """
     return field(default=default, metadata={"meaning": meaning, **limits})
 
@@ -44,6 +46,8 @@ def check_settings(record: Any) -> None:
     hints = typing.get_type_hints(type(record))
     for item in fields(record):
         value, limits = getattr(record, item.name), item.metadata
+        if value in limits.get("words", ()):
+            continue
         if limits:
             check_kind(item.name, value, hints[item.name])
         if value is None:

@@ -17,6 +17,7 @@ from lsf.training.edit_settings import EditSettings
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.methods import METHODS, Scene
+from lsf.training.own_rate import own_rate
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def _tuned(
     options = options_of("lora", {"r": settings.r, "maps": "mlp"})
     model = METHODS["lora"].prepare(loaded, plan, Scene(options, train, settings.seed, settings.batch_size))
     steps, batch, dtype = settings.steps, settings.batch_size, loaded.info.dtype
-    fitting = FitSettings(settings.learning_rate, steps, batch, steps // 10, 0.0, settings.seed, dtype)
+    rate = settings.learning_rate or own_rate(loaded, plan, "lora")
+    fitting = FitSettings(rate, steps, batch, steps // 10, 0.0, settings.seed, dtype)
     with tempfile.TemporaryDirectory(prefix="lsf-edit-") as folder:
         done = fit(model, train, fitting, Path(folder), lambda _row: None, lambda: report.stop)
     return None if done.stopped is not None else (model, METHODS["lora"].count(loaded, plan, options))

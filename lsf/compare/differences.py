@@ -55,9 +55,10 @@ def _settings(run: Run) -> dict[str, str]:
         **{name.replace("_", " "): _word(getattr(spec, name)) for name in names},
         **{f"{spec.method}: {name}": _word(value) for name, value in spec.options.items()},
     }
-    if spec.learning_rate is None:
+    if spec.given_rate is None:
         rate = None if run.result is None else run.result.learning_rate
-        told["learning rate"] = "searched" if rate is None else f"{rate:g} (searched)"
+        how = "searched" if spec.searches_rate else "default"
+        told["learning rate"] = how if rate is None else f"{rate:g} ({how})"
     return told
 
 

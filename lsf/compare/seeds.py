@@ -23,7 +23,8 @@ SUMMARISED = (
     "x_time",
     "x_memory",
     "x_quality",
-    "x_loss_drop",
+    "gain",
+    "x_gain",
 )
 """Columns that are averaged."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from lsf.analysis.plan import format_blocks
+from lsf.compare.faults import fault_of, floor_loss, forgetting, gain
 from lsf.compare.warnings import find_warnings
 from lsf.jobs.result import Metrics, RunResult, RunState
 from lsf.jobs.runs import Run
@@ -88,8 +89,25 @@ class Row:
     """Wall seconds from the run's start to its end, readings and saving included."""
     step_seconds_median: float | None = None
     """Median wall seconds of a step."""
+    search_steps: int | None = None
+    """Optimizer steps of the learning-rate search, not in `steps`; 0 where another run of its group made it."""
     search_seconds: float | None = None
     """Wall seconds of the learning-rate search, not in `seconds`."""
+    search_share: float | None = None
+    """Predicted FLOPs of that search over the run's."""
+    rate_from: str | None = None
+    """given, default, search, or the words for what else it was."""
+    kept_step: int | None = None
+    """Step whose values were kept."""
+    fault: str | None = None
+    """Why its numbers do not stand for what it tunes: diverged, below the floor, forgot so many nats; None where
+    nothing is wrong or known to be."""
+    rate_to_try: float | None = None
+    """Rate to try instead where something is wrong."""
+    floor_loss: float | None = None
+    """The better of base model and prior, nats per completion token; in results before 2026-11-28 the base model's."""
+    gain: float | None = None
+    """floor_loss - loss_after, nats per completion token."""
     peak_memory_bytes: int | None = None
     """Peak memory above what was there before."""
     stored_bytes: int | None = None
@@ -108,8 +126,8 @@ class Row:
     """Peak memory over the full run's."""
     x_quality: float | None = None
     """Test exact match after over the full run's."""
-    x_loss_drop: float | None = None
-    """Drop of the test loss over the full run's; None where the full run's loss did not drop."""
+    x_gain: float | None = None
+    """Gain over the full run's."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +145,9 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
     Ratios are taken to the succeeded full run (every block and module, method `full`) of the same weights, data, seed,
     steps, batch size, warm-up and weight decay, on the same device and dtype, read on the same test examples; of
-    several such runs, which differ in their rates at most, to the one of the least test loss. Where there is none they
-    are None.
+    several such runs, which differ in their rates at most, to the one of the least test loss. A run with a fault (it
+    ends
+    below the floor, or forgets more than a nat) is the reference of none. Where there is no reference they are None.
 
     Args:
         runs: in any state, in the order they are to be listed.
@@ -136,7 +155,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     rows = [to_row(run) for run in runs]
     full: dict[tuple[object, ...], Row] = {}
     for run, row in zip(runs, rows, strict=True):
-        if _is_full(run) and _loss(row) <= _loss(full.get(_kin(run))):
+        if _is_full(run) and row.fault is None and _loss(row) <= _loss(full.get(_kin(run))):
             full[_kin(run)] = row
     related = [
         _relate(row, full.get(_kin(run))) if run.state is RunState.SUCCEEDED else row
@@ -156,8 +175,8 @@ def to_row(run: Run) -> Row:
         n_blocks=spec and len(spec.plan.blocks),
         method=spec and spec.how,
         seed=spec and spec.seed,
-        learning_rate=result.learning_rate if result else spec and spec.learning_rate,
-        rate_searched=spec and spec.learning_rate is None,
+        learning_rate=result.learning_rate if result else spec and spec.given_rate,
+        rate_searched=spec and spec.searches_rate,
         state=str(run.state),
         model=spec and spec.model,
         data=spec and spec.data,
@@ -173,7 +192,10 @@ def to_row(run: Run) -> Row:
     costs = {name: getattr(result, name) for name in own - {"state", "learning_rate", "seed"}}
     if result.seconds is not None:
         costs["tuning_seconds"] = result.seconds + (result.prepare_seconds or 0.0)
-    return replace(row, **metrics, **costs, forgetting=_minus(after.general_loss, before.general_loss))
+    if (fault := fault_of(result)) is not None:
+        row = replace(row, fault=fault.words, rate_to_try=fault.rate_to_try)
+    row = replace(row, floor_loss=floor_loss(result), gain=gain(result), forgetting=forgetting(result))
+    return replace(row, **metrics, **costs)
 
 
 def _relate(row: Row, full: Row | None) -> Row:
@@ -185,10 +207,7 @@ def _relate(row: Row, full: Row | None) -> Row:
         x_time=_over(row.step_seconds_median, full.step_seconds_median),
         x_memory=_over(row.peak_memory_bytes, full.peak_memory_bytes),
         x_quality=_over(row.exact_match_after, full.exact_match_after),
-        x_loss_drop=_over(
-            _minus(row.loss_before, row.loss_after),
-            _minus(full.loss_before, full.loss_after),
-        ),
+        x_gain=_over(row.gain, full.gain),
     )
 
 
@@ -205,8 +224,10 @@ def _kin(run: Run) -> tuple[object, ...]:
     spec, result = run.spec, run.result
     if spec is None or result is None:
         return (run.id,)
-    asked = spec.model, spec.data, spec.seed, result.steps, spec.batch_size, spec.max_length, spec.eval_limit
-    return *asked, spec.warmup_steps, spec.optimizer, spec.weight_decay, spec.reweight_tau, *result.measured_on
+    steps = result.steps if spec.until == "steps" else (spec.steps, spec.eval_every)  # by one rule, each to its own end
+    asked = spec.model, spec.data, spec.seed, steps, spec.batch_size, spec.max_length, spec.eval_limit
+    loop = spec.until, spec.keep, spec.warmup_steps, spec.optimizer, spec.weight_decay, spec.reweight_tau
+    return *asked, *loop, *result.measured_on
 
 
 def _settings(spec: RunSpec, result: RunResult | None) -> str:
@@ -215,10 +236,6 @@ def _settings(spec: RunSpec, result: RunResult | None) -> str:
     asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in left_out}
     given = None if result is None else result.measured_on
     return hashlib.sha256(repr((asked, given)).encode()).hexdigest()[:8]
-
-
-def _minus(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
 
 
 def _over(one: float | None, other: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from lsf.compare.faults import fault_of
 from lsf.jobs.result import RunResult, RunState
 from lsf.jobs.runs import Run
 
@@ -29,10 +30,11 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
     models = {run.spec.model for run in runs if run.spec is not None}
     if len(weights) > 1 and len(models) == 1:
         found.append(f"The weights of {next(iter(models))} changed between the runs; they did not start alike.")
-    searched = {run.spec.learning_rate is None for run in runs if run.spec is not None}
+    searched = {run.spec.searches_rate for run in runs if run.spec is not None}
     if len(searched) > 1:
-        found.append("Some runs searched for their own learning rate and others were given one.")
+        found.append("Some runs searched for their own learning rate and others did not.")
     found += _one_rate(runs)
+    found += _faults(runs)
     found += _endings(runs)
     short = [run.id for run in runs if run.result is not None and run.result.n_held_out_dropped]
     if short:
@@ -55,6 +57,8 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("model", lambda run: run.spec and run.spec.model),
     ("data", lambda run: run.spec and run.spec.data),
     ("steps asked for", lambda run: run.spec and (run.spec.steps if run.spec.epochs is None else run.spec.epochs)),
+    ("when they end", lambda run: run.spec and run.spec.until),
+    ("values kept", lambda run: run.spec and run.spec.keep),
     ("batch size", lambda run: run.spec and run.spec.batch_size),
     ("method", lambda run: run.spec and run.spec.how),
     ("evaluation limit", lambda run: run.spec and run.spec.eval_limit),
@@ -70,13 +74,27 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
 def _one_rate(runs: Sequence[Run]) -> list[str]:
     """Say that one given rate for full fine-tuning and for few blocks favours one of them."""
     specs = [run.spec for run in runs if run.spec is not None]
-    rates = {spec.learning_rate for spec in specs}
+    rates = {spec.given_rate for spec in specs}
     if len({spec.plan.is_full for spec in specs}) < 2 or len(rates) > 1 or None in rates:
         return []
     return [
         f"Full fine-tuning and fewer blocks were all given the rate {rates.pop():g}; the best one often differs with "
-        "the place, so a ratio to full can be the rate's: --learning-rate auto searches one for each."
+        "the place, so a ratio to full can be the rate's: --learning-rate default suits each, auto searches one for "
+        "each."
     ]
+
+
+def _faults(runs: Sequence[Run]) -> list[str]:
+    """Say what is wrong with single runs, which rate to try, and that a wrecked full run is no reference."""
+    found = []
+    for run in runs:
+        if (fault := fault_of(run.result)) is None:
+            continue
+        whole = run.spec is not None and run.spec.plan.is_full and run.spec.method == "full"
+        stands = "; it is the reference of no ratio" if whole else ""
+        instead = "" if fault.rate_to_try is None else f" Try --learning-rate {fault.rate_to_try:g}."
+        found.append(f"{run.id}: {fault.words}{stands}.{instead}")
+    return found
 
 
 def found_states(result: RunResult) -> bool:

@@ -52,18 +52,20 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--learning-rate", type=float, default=$rate)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype="auto")
-    tuned = 0
+    half = model.dtype in (torch.bfloat16, torch.float16)
+    dtypes = {}  # of the tuned tensors, which are trained in float32 and saved as they were
     for name, parameter in model.named_parameters():
         parameter.requires_grad = any(re.search(pattern, name) for pattern in TUNED)
         if parameter.requires_grad:
+            dtypes[parameter] = parameter.dtype
             parameter.data = parameter.data.float()
-            tuned += parameter.numel()
+    tuned = sum(parameter.numel() for parameter in dtypes)
     print(f"tuning {tuned:,} of {model.num_parameters():,} parameters")
     arguments = TrainingArguments(
         output_dir=options.out,
@@ -74,7 +76,12 @@ def main():
         report_to="none",
         save_strategy="no",
     )
-    Trainer(model=model, args=arguments, train_dataset=read(options.data, tokenizer), data_collator=collate).train()
+    rows = read(options.data, tokenizer)
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate)
+    with torch.autocast(arguments.device.type, dtype=torch.bfloat16, enabled=half):
+        trainer.train()
+    for parameter, dtype in dtypes.items():
+        parameter.data = parameter.data.to(dtype)
     model.save_pretrained(options.out)
     tokenizer.save_pretrained(options.out)
 
@@ -84,15 +91,16 @@ if __name__ == "__main__":
 ''')
 
 
-def training_script(model: str, label: str, patterns: list[str], file: str = "tune.py") -> str:
+def training_script(model: str, label: str, patterns: list[str], rate: float, file: str = "tune.py") -> str:
     """Return the script.
 
     Args:
         model: folder or Hugging Face id.
         label: of the plan, for its first line.
         patterns: regular expressions of the tuned tensors' names.
+        rate: AdamW's peak rate where the script is given none.
         file: what it will be called, for its first lines.
     """
     listed = "\n".join(f"    {pattern!r}," for pattern in patterns)
     words = model.replace("\\", "/").replace('"', "'")
-    return _SCRIPT.substitute(label=label, model=repr(model), model_words=words, patterns=listed, file=file)
+    return _SCRIPT.substitute(label=label, model=repr(model), model_words=words, patterns=listed, file=file, rate=rate)

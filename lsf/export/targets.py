@@ -11,6 +11,7 @@ from lsf.export.script import training_script
 from lsf.export.skeleton import Skeleton
 from lsf.measure.source import find_model
 from lsf.registry import Registry
+from lsf.training.default_rates import Tuned, default_rate, share_of
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,9 @@ def llamafactory_yaml(skeleton: Skeleton, plan: Plan) -> str:
 
 def transformers_script(skeleton: Skeleton, plan: Plan) -> str:
     """Return a Python script on transformers alone that tunes exactly the planned tensors."""
-    return training_script(_place(plan), plan.label, unfrozen_patterns(skeleton, plan))
+    n_params = sum(value.numel() for value in skeleton.model.parameters())
+    rate = default_rate("full", Tuned(skeleton.anatomy.config.hidden_size, n_params, share_of(plan)))
+    return training_script(_place(plan), plan.label, unfrozen_patterns(skeleton, plan), rate)
 
 
 def _place(plan: Plan) -> str:

@@ -77,14 +77,18 @@ class Cell:
 
 
 def full_value(cells: Sequence[Cell], measure: Measure) -> float | None:
-    """Return full fine-tuning's number, on which the ratios rest; None where that run has not gone to its end.
+    """Return full fine-tuning's number, on which the ratios rest; None where that run did not go well to its end.
+
+    One that is below the floor or forgot more than a nat is no reference.
 
     What is timed against the base rests on the base, 1.
     """
     if measure.interval is not None:
         return 1.0
     whole = (cell for cell in cells if cell.role == "full" and cell.row.method == "full")
-    return next((cell.value(measure) for cell in whole if cell.row.state == "succeeded"), None)
+    return next(
+        (cell.value(measure) for cell in whole if cell.row.state == "succeeded" and cell.row.fault is None), None
+    )
 
 
 def ratio(value: float | None, reference: float | None) -> float | None:
@@ -97,6 +101,7 @@ def table_of(cells: Sequence[Cell]) -> pd.DataFrame:
     rows = []
     for cell in cells:
         found = {"place": cell.place, "method": cell.method, "state": cell.row.state, "rate": cell.row.learning_rate}
+        found |= {"fault": cell.row.fault, "rate to try": cell.row.rate_to_try, "steps": cell.row.steps}
         for measure in MEASURES.values():
             found[measure.label] = cell.value(measure)
             if measure.interval is not None:

@@ -68,6 +68,7 @@ class Keeper:
         every_steps: int | None = None,
         every_seconds: float = 60.0,
         n_bytes: int = 0,
+        beside: Callable[[Path], None] | None = None,
     ) -> None:
         """Start the clock.
 
@@ -77,8 +78,9 @@ class Keeper:
             every_steps: steps between two checkpoints; None goes by time alone.
             every_seconds: least wall seconds between two checkpoints by the clock; more where writing one is slow.
             n_bytes: about what a checkpoint takes.
+            beside: puts further files into every checkpoint.
         """
-        self.run, self.about = run, about
+        self.run, self.about, self._beside = run, about, beside
         self._every_steps, self._every_seconds = every_steps, every_seconds
         self._last, self._cost = time.monotonic(), n_bytes / BYTES_PER_SECOND
 
@@ -115,6 +117,8 @@ class Keeper:
         try:
             unfinished.mkdir(parents=(self.run / "spec.json").exists(), exist_ok=True)
             write(unfinished)
+            if self._beside is not None:
+                self._beside(unfinished)
             write_json(unfinished / PROGRESS, asdict(progress))
             shutil.rmtree(place, ignore_errors=True)
             unfinished.rename(place)

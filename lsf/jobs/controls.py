@@ -7,8 +7,7 @@ import numpy as np
 
 from lsf.analysis.plan import Plan, full_plan
 from lsf.errors import UnknownNameError
-from lsf.jobs.spec import RunSpec
-from lsf.training.catalogue import CATALOGUE
+from lsf.jobs.spec import METHODS_OWN, RunSpec
 
 CONTROLS = ("full", "first", "last", "random")
 """`full` tunes everything; the others as many blocks as the choice: shallowest, deepest, or drawn by the seed."""
@@ -48,8 +47,8 @@ def control_spec(spec: RunSpec, role: str) -> RunSpec:
     """Return the spec of one control of a choice: same model, data, method, steps, rate and seed, another plan.
 
     Modules beside the blocks (embedding, head and others) are tuned in the control where they are in the choice.
-    `full` is full fine-tuning whatever the choice's method; beside another method it has its own default rate, since
-    the other's would not suit it.
+    `full` is full fine-tuning whatever the choice's method; beside another method's given rate it has its own default,
+    since the other's would not suit it.
 
     Raises:
         UnknownNameError: a role outside `CONTROLS`.
@@ -59,7 +58,7 @@ def control_spec(spec: RunSpec, role: str) -> RunSpec:
         whole = replace(spec, role=role, plan=full_plan(plan.model, plan.n_blocks))
         if spec.method == "full":
             return whole
-        rate = None if spec.learning_rate is None else CATALOGUE["full"].learning_rate
+        rate = METHODS_OWN if spec.given_rate is not None else spec.learning_rate
         return replace(whole, method="full", options={}, learning_rate=rate)
     blocks = control_blocks(role, plan.n_blocks, plan.blocks, spec.seed)
     other = Plan(

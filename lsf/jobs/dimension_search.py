@@ -4,17 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lsf.jobs.rates import outwards
+from lsf.jobs.rates import LADDER, around, outwards
 
-RATE = 0.013
-"""A step of AdamW moves each of d numbers by about the rate; each of T tensors has its own projection, which keeps
-lengths: theta moves by rate x sqrt(d T). This is that per sqrt(D), found good on the first bundled model (T = 75)."""
 AROUND = (0.16, 0.4, 1.0, 2.5, 6.3)
-"""Rates that may be tried at one d, as multiples of the law's own."""
-FULL_RATES = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+"""Rates that may be tried at one d, as multiples of the method's default there."""
+FULL_RATES = tuple(rate for rate in LADDER if 1e-5 <= rate <= 3e-2)
 """Rates that may be tried for full fine-tuning."""
-FULL_FIRST = (3e-3, 1e-3)
-"""Tried first."""
 ROUNDING = 1e-9
 """Shares of examples that differ by less are equal."""
 LOST = (math.inf, math.inf)
@@ -74,21 +69,19 @@ def next_d(values: Mapping[int, float], target: float, grid: tuple[int, ...], bi
     return middle if below < middle < found else None
 
 
-def rates_at(d: int, total: int, tensors: int) -> tuple[float, ...]:
-    """Return the rates that may be tried at d, ascending: `AROUND` times RATE x sqrt(D / (d T)), none above 1.
+def full_first(own: float) -> tuple[float, float]:
+    """Return the rates that are tried first for full fine-tuning: the rung above its default's, and that itself."""
+    _, middle, high = around(own, FULL_RATES)
+    return high, middle
 
-    Args:
-        d: numbers tuned.
-        total: D, the planned values.
-        tensors: T, the tensors they lie in.
-    """
-    own = RATE * math.sqrt(total / (d * tensors))
+
+def rates_at(own: float) -> tuple[float, ...]:
+    """Return the rates that may be tried at one d, ascending: `AROUND` times the default there, none above 1."""
     return tuple(sorted({min(1.0, float(f"{own * times:.2g}")) for times in AROUND}))
 
 
-def first_at(d: int, total: int, tensors: int) -> tuple[float, float]:
-    """Return the rates that are tried first at d: the law's own, and 0.4 times it."""
-    own = RATE * math.sqrt(total / (d * tensors))
+def first_at(own: float) -> tuple[float, float]:
+    """Return the rates that are tried first at one d: the method's default there, and 0.4 times it."""
     one, other = (min(1.0, float(f"{own * times:.2g}")) for times in (1.0, 0.4))
     return one, other
 

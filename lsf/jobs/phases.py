@@ -25,7 +25,7 @@ PHASES: Mapping[str, str] = {
     "other": "everything else",
 }
 """Key -> what a person reads. `prefix` fills the cache of frozen states, also for held-out rows; `steps` are forward,
-backward and optimizer; `base` holds every reading of the base model that was not on record."""
+backward and optimizer; `base` holds what is read of the base model because it is not on record."""
 WORK = ("steps", "prefix")
 """Phases that are the tuning itself; all others watch it."""
 

@@ -9,7 +9,7 @@ from lsf.errors import BadInputError
 from lsf.jobs.controls import control_spec
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import Run
-from lsf.jobs.spec import RunSpec
+from lsf.jobs.spec import METHODS_OWN, RunSpec
 from lsf.training.catalogue import CATALOGUE, describe
 from lsf.training.options import ADAPTER_KINDS
 
@@ -72,7 +72,7 @@ def grid_specs(base: RunSpec, places: Sequence[str], ways: Sequence[Way], search
     for place in sorted(places, key=lambda place: place != "full"):
         where = base if place == "choice" else control_spec(base, place)
         for way in sorted(ways, key=lambda way: way.method != "full"):
-            rate = None if search else CATALOGUE[way.method].learning_rate
+            rate = None if search else METHODS_OWN
             spec = replace(where, method=way.method, options=dict(way.options), learning_rate=rate)
             if cell_of(spec) not in seen:
                 seen.add(cell_of(spec))
@@ -95,8 +95,7 @@ def grid_of(spec: RunSpec) -> tuple[object, ...] | None:
 
     Rates are each method's default or each cell's own search; the two are never put beside each other.
     """
-    default = CATALOGUE[spec.method].learning_rate
-    return (_kin(spec), spec.learning_rate is None) if spec.learning_rate in (None, default) else None
+    return (_kin(spec), spec.searches_rate) if spec.given_rate is None else None
 
 
 def grids(runs: Sequence[Run]) -> tuple[Run, ...]:
@@ -145,8 +144,8 @@ def missing(specs: Sequence[RunSpec], runs: Sequence[Run]) -> tuple[RunSpec, ...
 def _kin(spec: RunSpec) -> tuple[object, ...]:
     templates = spec.prompt_template, spec.completion_template
     loop = spec.steps, spec.epochs, spec.batch_size, spec.seed, spec.weight_decay, spec.warmup_steps, spec.reweight_tau
-    loop = *loop, spec.optimizer
-    return spec.model, spec.data, spec.device, spec.dtype, *templates, *loop, spec.max_length, spec.eval_limit
+    ends = spec.optimizer, spec.until, spec.keep, spec.eval_every
+    return spec.model, spec.data, spec.device, spec.dtype, *templates, *loop, *ends, spec.max_length, spec.eval_limit
 
 
 def _ground(run: Run) -> tuple[object, ...] | None:

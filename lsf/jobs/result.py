@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lsf.analysis.plan import Predicted
+from lsf.data.prior import Floor, Prior
 from lsf.errors import BadInputError, RunError
 from lsf.files import read_json, write_json
 
@@ -85,6 +86,9 @@ class SearchTrial:
     """Loss on the validation split after it; None where the loss became infinite."""
     steps: int
     """Optimizer steps it took."""
+    general_loss: float | None = None
+    """Loss on the base model's own text after it; None where the loss became infinite, or in results before
+    2026-11-28."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +154,22 @@ class RunResult:
     """What moved; None where the run did not get that far."""
     learning_rate: float | None = None
     """Peak rate used, asked for or found."""
+    rate_from: str | None = None
+    """given, default, search, `search of RUN`, or why the default was taken instead of a search."""
+    default_rate: float | None = None
+    """What the default is for this model, method and plan, whatever was used."""
     search: tuple[SearchTrial, ...] = ()
-    """Trials of the learning-rate search; empty where a rate was given."""
+    """Trials of the learning-rate search, the group's where another run made it; empty without one."""
     search_steps: int = 0
-    """Optimizer steps of all trials."""
+    """Optimizer steps of the trials this run made."""
     search_seconds: float | None = None
-    """Wall seconds of all trials; None without a search."""
+    """Wall seconds of the trials this run made; None where it made none."""
+    search_share: float | None = None
+    """Predicted FLOPs of those trials and their readings over the run's; None where it made none."""
+    floor: Floor | None = None
+    """On the test examples, what counts as no gain; None where there are none."""
+    kept_step: int | None = None
+    """Step whose values were kept: the last one, or that of the best validation reading."""
     samples: tuple[Sample, ...] = ()
     """A few test examples with the answers before and after."""
     seed: int | None = None
@@ -254,6 +268,7 @@ def load_result(path: Path) -> RunResult:
                 "after": _maybe(Metrics, metrics["after"]),
                 "predicted": Predicted(**value["predicted"]),
                 "proof": _proof(value["proof"]),
+                "floor": _floor(value.get("floor")),
                 "search": tuple(SearchTrial(**trial) for trial in value["search"]),
                 "samples": tuple(Sample(**sample) for sample in value["samples"]),
             }
@@ -264,6 +279,10 @@ def load_result(path: Path) -> RunResult:
 
 def _maybe(record: Any, value: dict[str, Any] | None) -> Any:
     return None if value is None else record(**value)
+
+
+def _floor(value: dict[str, Any] | None) -> Floor | None:
+    return None if value is None else Floor(**{**value, "prior": Prior(**value["prior"])})
 
 
 def _proof(value: dict[str, Any] | None) -> Proof | None:

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lsf.jobs.checkpoints import checkpoint_step
 from lsf.jobs.holding import LOCK, METRICS, RESULT, SPEC, hold, is_held
 from lsf.jobs.quota import check_quota
 from lsf.jobs.result import RunResult, RunState, load_result
-from lsf.jobs.spec import RunSpec, load_spec
+from lsf.jobs.spec import METHODS_OWN, RunSpec, load_spec
 
 RUNS_VARIABLE = "LSF_RUNS"
 """Environment variable: the folder of runs where none is named."""
@@ -206,6 +206,22 @@ def reopen_run(folder: Path) -> RunSpec:
     if not hold(folder):
         raise RunError(f"The run {run.id} is being resumed already.")
     return run.spec
+
+
+def spec_to_repeat(path: Path) -> RunSpec:
+    """Read a run's spec.json so that repeating it gives its numbers.
+
+    A default rate becomes the number the run used, since a later version may have another default.
+
+    Raises:
+        BadInputError: it is not a whole spec.
+        RunError: the result beside it cannot be read.
+    """
+    spec, result = load_spec(path), path.parent / RESULT
+    if spec.learning_rate != METHODS_OWN or not result.is_file():
+        return spec
+    used = load_result(result).learning_rate
+    return spec if used is None else replace(spec, learning_rate=used)
 
 
 def has_begun(folder: Path) -> bool:

@@ -18,8 +18,15 @@ REPORTERS = ("tensorboard", "mlflow", "wandb")
 """Packages that transformers can send the metrics to; none comes with lsf."""
 ROLES = ("choice", "manual", "full", "first", "middle", "last", "random")
 """What a run can stand for in a comparison, in the order in which such runs are listed."""
-METHODS_OWN: Any = "the method's own"
-"""Stands for the method's default rate until the spec is made; a spec itself holds the number, or None for a search."""
+METHODS_OWN: Any = "default"
+"""In the place of a rate: the method's own on the model and plan of the run (lsf.training.default_rates). What was
+asked
+stays in the spec, so that a default can be told from a number somebody gave; the number used stands in the result."""
+ENDINGS = ("steps", "flat")
+"""A run ends after its steps, or once its validation loss is flat (lsf.training.flatness), after its steps at the
+latest."""
+KEPT = ("last", "best")
+"""Which step's values a run keeps: the last one's, or those of its best validation reading."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +47,19 @@ class RunSpec:
     """The method's options, only those that were given."""
     steps: int = setting(100, "optimizer steps", low=1, high=1_000_000)
     epochs: float | None = setting(None, "passes over the training split; replaces steps", low=0.001, high=10_000)
+    until: str = setting(
+        "steps",
+        "steps: all of them; flat: until three validation readings in a row gain less than 0.01 nats, steps at most",
+        choices=ENDINGS,
+    )
+    keep: str = setting("last", "the values kept: of the last step or of the best validation reading", choices=KEPT)
     learning_rate: float | None = setting(
-        METHODS_OWN, "AdamW's peak rate; auto = a short search on validation", low=1e-8, high=1.0
+        METHODS_OWN,
+        "AdamW's peak rate; default = by method, width and blocks tuned; auto = short runs around that, judged on "
+        "validation and forgetting, at most a fifth of the run's cost",
+        low=1e-8,
+        high=1.0,
+        words=(METHODS_OWN,),
     )
     optimizer: str = setting(
         "adamw", "what steps: float32 AdamW, 8-bit AdamW (bitsandbytes), or Adafactor", choices=tuple(OPTIMIZERS)
@@ -103,14 +121,22 @@ class RunSpec:
             raise BadInputError(f"options is {self.options!r}; an object of the method's options was expected.")
         if not isinstance(self.method, str):
             raise BadInputError(f"method is {self.method!r}; accepted are: {', '.join(CATALOGUE)}.")
-        way = CATALOGUE[self.method]
-        if self.learning_rate == METHODS_OWN:
-            object.__setattr__(self, "learning_rate", way.learning_rate)
+        _ = CATALOGUE[self.method]  # an unknown one is answered with the known
         check_settings(self)
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise BadInputError(f"micro_batch is {self.micro_batch}; it must divide the batch of {self.batch_size}.")
         options_of(self.method, self.options)
         check_base(self.method, self.dtype)
+
+    @property
+    def given_rate(self) -> float | None:
+        """The number that was asked for; None where it is the default's or is searched."""
+        return None if self.learning_rate == METHODS_OWN else self.learning_rate
+
+    @property
+    def searches_rate(self) -> bool:
+        """Whether short runs look for the rate first."""
+        return self.learning_rate is None
 
     @property
     def how(self) -> str:

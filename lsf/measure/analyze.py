@@ -19,6 +19,7 @@ from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, LsfError
 from lsf.measure.batches import MOST_PADDING, Batch, make_batches
+from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.gradients import GRADIENTS, backward_readings
 from lsf.measure.identity import weights_hash
 from lsf.measure.kernels import KERNELS, sampled_kernels
@@ -34,6 +35,8 @@ from lsf.reporting import Reporter
 
 PARTIAL_SECONDS = 0.25
 """Least time between two partial results."""
+BACKWARD: set[Need] = {"backward", "per_example", "trial_step"}
+"""Needs that `backward_readings` answers."""
 BEYOND_FORWARD: set[Need] = {"backward", "per_example", "trial_step", "kernel", "weights", "runs"}
 """Needs that more than the forward pass answers."""
 ShortRuns = Callable[[LoadedModel, Task, AnalysisSettings, Reporter], Any]
@@ -51,6 +54,8 @@ def analyze(
     short_runs: ShortRuns | None = None,
 ) -> Analysis:
     """Measure a task's examples: one streaming forward pass, and one backward pass where a criterion needs it.
+
+    Where memory does not suffice for what comes after the forward pass, its scores are None, and `data.short` says so.
 
     Args:
         loaded: the model; unchanged.
@@ -82,10 +87,14 @@ def analyze(
     batches = batches[: _forward(loaded, batches, settings, needs, sampled, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
     builder.mark_tokens(sum(len(encoding.rows[number].ids) for number in read) / len(read))
-    _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
+    short = _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
     if "runs" in needs and short_runs is not None and not report.stop:
+        runs = short_runs
         report.phase(SHORT_RUNS)
-        builder.record(probe_drop=short_runs(loaded, task, settings, report))
+        if not _fits(lambda: builder.record(probe_drop=runs(loaded, task, settings, report))):
+            short.add("runs")
+    if short:
+        builder.mark_short(_short_words(settings, short, loaded.info.device))
     weights = None if places_of(loaded.model) else weights_hash(loaded.model)
     return replace(builder.result(clock.timing()), weights=weights)
 
@@ -191,20 +200,69 @@ def _beyond_forward(
     needs: set[Need],
     builder: AnalysisBuilder,
     report: Reporter,
-) -> None:
-    """Measure what takes more than the forward pass; a stop leaves out what was not reached."""
-    if needs & {"backward", "per_example", "trial_step"} and not report.stop:
-        report.phase(GRADIENTS)
-        found = backward_readings(loaded, batches, report, "per_example" in needs, "trial_step" in needs)
-        if found is not None:
-            builder.record(gradients=found.gradients, fisher=found.fisher, first_order_drop=found.first_order_drop)
-    if "kernel" in needs and not report.stop:
+) -> set[Need]:
+    """Measure what takes more than the forward pass; a stop leaves out what was not reached.
+
+    Returns:
+        What memory did not suffice for: it is left out, and what was measured before is kept.
+    """
+    short = _record_gradients(loaded, batches, needs, builder, report) if needs & BACKWARD else set[Need]()
+
+    def kernels() -> None:
         report.phase(KERNELS)
-        if (kernels := sampled_kernels(loaded, rows, settings, report)) is not None:
-            builder.record(kernels=kernels)
+        if (found := sampled_kernels(loaded, rows, settings, report)) is not None:
+            builder.record(kernels=found)
+
+    if "kernel" in needs and not report.stop and not _fits(kernels):
+        short.add("kernel")
     if "weights" in needs and not report.stop:
         report.phase(SPECTRA)
-        builder.record(spectra=block_spectra(loaded, report))
+        if not _fits(lambda: builder.record(spectra=block_spectra(loaded, report))):
+            short.add("weights")
+    return short
+
+
+def _record_gradients(
+    loaded: LoadedModel, batches: Sequence[Batch], needs: set[Need], builder: AnalysisBuilder, report: Reporter
+) -> set[Need]:
+    """Measure gradients, without the trial step where that does not fit; return what memory fell short of."""
+    short: set[Need] = set()
+    for wanted in (needs & BACKWARD, needs & BACKWARD - {"trial_step"}):
+        if not wanted or report.stop:
+            break
+
+        def read(wanted: set[Need] = wanted) -> None:
+            report.phase(GRADIENTS)
+            found = backward_readings(loaded, batches, report, "per_example" in wanted, "trial_step" in wanted)
+            if found is not None:
+                builder.record(gradients=found.gradients, fisher=found.fisher, first_order_drop=found.first_order_drop)
+
+        if _fits(read):
+            return short & {"trial_step"}
+        short |= wanted
+        if "trial_step" not in wanted:
+            break
+    return short
+
+
+def _fits(measure: Callable[[], None]) -> bool:
+    """Measure something; return whether memory sufficed for it."""
+    try:
+        measure()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def _short_words(settings: AnalysisSettings, short: set[Need], device: str) -> str:
+    """Return the sentence on the criteria that memory did not suffice for."""
+    names = [name for name in settings.criteria if CRITERIA[name].needs in short]
+    return (
+        f"{device} has too little memory for {', '.join(names)}: not measured; take shorter examples (max_length), a "
+        "smaller dtype or another device."
+    )
 
 
 def _builder(

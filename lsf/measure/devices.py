@@ -78,6 +78,14 @@ def list_devices() -> tuple[Device, ...]:
     return tuple(devices)
 
 
+def free_bytes(device: torch.device) -> int:
+    """Return the bytes that new tensors on a device can take; on any but CUDA those of main memory."""
+    if device.type != "cuda":
+        return psutil.virtual_memory().available
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
 def choose_device(wish: str = "auto") -> Device:
     """Return the device for a wish: `auto` is the best one, `cuda` the freest GPU.
 

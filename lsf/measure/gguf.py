@@ -225,7 +225,7 @@ def _set(config: Any, attribute: str, value: Any) -> bool:
 
 def _refuse_unread(name: str, path: Path, model: Any, architecture: str) -> None:
     """Refuse a file with tensors that transformers has not put into the model: it would be another model."""
-    from transformers.integrations.gguf import read_gguf_metadata  # noqa: PLC0415
+    from transformers.integrations.gguf.reader import read_gguf_metadata  # noqa: PLC0415
     from transformers.modeling_gguf_pytorch_utils import (  # noqa: PLC0415
         TENSOR_PROCESSORS,
         TensorProcessor,

@@ -1,6 +1,7 @@
 """Backward passes: gradients of the mean loss per tensor, empirical Fisher, one trial step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from lsf.analysis.measurements import BlockGradient
 from lsf.measure.anatomy import Anatomy, resolve
 from lsf.measure.batches import Batch
-from lsf.measure.devices import exact, fetched
+from lsf.measure.devices import exact, fetched, free_bytes
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.loading import LoadedModel
 from lsf.measure.sharing import float_view
@@ -26,6 +27,10 @@ TRIAL_RATE = 1e-4
 """Learning rate of the trial AdamW step behind `first_order_drop`: small, since the score is of first order."""
 ADAM_EPSILON = 1e-8
 """torch.optim.AdamW's own."""
+
+
+GRADIENT_SHARE = 0.25
+"""Share of the free memory that gradients kept over several batches may take; activations need the rest."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +48,13 @@ class BackwardReadings:
 def backward_readings(
     loaded: LoadedModel, batches: Sequence[Batch], report: Reporter, fisher: bool = False, trial_step: bool = False
 ) -> BackwardReadings | None:
-    """Accumulate the gradient of the mean cross-entropy at the probed positions over all batches.
+    """Read the gradient of the mean cross-entropy at the probed positions over all batches, block by block.
 
-    The loaded model is not touched: gradients live on a second model that shares its memory (with copies of the blocks
-    where a trial step is asked for). Needs memory for one gradient per block parameter, and activations of one batch.
+    The loaded model is not touched: the passes run on a second model that shares its memory. A tensor's gradient is
+    taken as soon as backward has it, added up in float32 and let go with the last batch. Of several batches, sums of as
+    many blocks are kept at a time as fit in `GRADIENT_SHARE` of the free memory, one block at least, with one pass over
+    the batches for each such group; a single batch needs one tensor's gradient at a time. Whatever the groups are, the
+    numbers have the same bits. A trial step takes one pass over all blocks, and a copy and a float32 step of them.
 
     Args:
         loaded: the model.
@@ -57,16 +65,28 @@ def backward_readings(
 
     Returns:
         What was recorded, or None where a stop was asked for.
+
+    Raises:
+        OutOfMemoryError: a single example does not fit.
     """
-    anatomy = trainable_view(loaded, own=trial_step)
+    anatomy = view_of(loaded, own=trial_step)
     squared = np.zeros(len(anatomy.blocks)) if fisher else None
-    batches = _accumulate(anatomy, batches, report, squared)
+    norms: dict[Tensor, Tensor] = {}
+    steps: dict[Tensor, Tensor] = {}
+
+    def use(parameter: Tensor, gradient: Tensor) -> None:
+        norms[parameter] = gradient.norm()
+        if trial_step:
+            steps[parameter] = _first_step_(gradient)
+
+    room = None if trial_step else GRADIENT_SHARE * free_bytes(loaded.device)
+    batches = _read(anatomy, batches, report, lambda: _Sums(use), room, squared)
     if not batches:
         return None
-    gradients = _block_gradients(anatomy)
+    gradients = _block_gradients(anatomy, norms)
     drop = None
     if trial_step:
-        drop = _trial_step(anatomy, batches, report)
+        drop = _drop_after(anatomy, steps, batches, report)
         if drop is None:
             return None
     if squared is not None:
@@ -75,16 +95,20 @@ def backward_readings(
     return BackwardReadings(gradients, squared, drop)
 
 
-def trainable_view(loaded: LoadedModel, own: bool = False) -> Anatomy:
-    """Return a view of the model whose block parameters take gradients, in float32; with `own` they are copies.
+def view_of(loaded: LoadedModel, own: bool = False) -> Anatomy:
+    """Return a view of the model of which no parameter takes a gradient yet; with `own` the blocks are copies.
 
     What the base holds in 4 or 8 bits is dequantised in it: gradients are those at the values it stands for.
     """
     names = [name for block in range(len(loaded.anatomy.blocks)) for name in loaded.anatomy.block_parameters(block)]
-    anatomy = resolve(float_view(loaded.model, own=names if own else ()), loaded.anatomy.family)
+    return resolve(float_view(loaded.model, own=names if own else ()), loaded.anatomy.family)
+
+
+def trainable_view(loaded: LoadedModel) -> Anatomy:
+    """Return a view of the model whose block parameters take gradients."""
+    anatomy = view_of(loaded)
     for block in anatomy.blocks:
-        for parameter in block.requires_grad_(True).parameters():
-            parameter.grad_dtype = torch.float32  # whatever the model's: batches are added up in it
+        block.requires_grad_(True)
     return anatomy
 
 
@@ -101,54 +125,134 @@ def example_losses(losses: Float[Tensor, " positions"], batch: Batch) -> Float[T
     return torch.zeros(n, device=losses.device).index_add(0, batch.rows, losses) / batch.n_positions_of
 
 
-def _accumulate(
-    anatomy: Anatomy, batches: Sequence[Batch], report: Reporter, squared: Float[np.ndarray, " blocks"] | None
-) -> list[Batch]:
-    """Add up gradients over all batches; return the batches that fitted, or none where a stop was asked for.
+class _Sums:
+    """Adds every tensor's gradient up over the batches, in float32, and hands a sum on once it is whole."""
 
-    Where memory does not suffice, what was added is dropped (a broken pass leaves a part of its gradient behind) and
-    everything is done again in batches of half the size.
+    def __init__(self, use: Callable[[Tensor, Tensor], None]) -> None:
+        self._use, self._parts = use, dict[Tensor, Tensor]()
+
+    def take(self, parameter: Tensor, gradient: Tensor, last: bool) -> None:
+        """Take one batch's gradient of one tensor; it may be changed."""
+        part = self._parts.pop(parameter, None)
+        total = gradient.float() if part is None else part.add_(gradient)
+        if last:
+            self._use(parameter, total)
+        else:
+            self._parts[parameter] = total
+
+    def end(self) -> None:
+        """Hand on the sums of tensors that the last batch did not reach."""
+        while self._parts:
+            self._use(*self._parts.popitem())
+
+
+def _read(
+    anatomy: Anatomy,
+    batches: Sequence[Batch],
+    report: Reporter,
+    sums: Callable[[], Any],
+    room: float | None,
+    squared: Float[np.ndarray, " blocks"] | None = None,
+) -> list[Batch]:
+    """Go through the batches once per group of blocks; return them as they fitted, or none where a stop was asked for.
+
+    Where memory does not suffice, what was added of the group is dropped (a broken pass leaves a part of its gradient
+    behind) and it is done again in batches of half the size.
+
+    Args:
+        anatomy: a view of the model.
+        batches: from `make_batches`.
+        report: progress and stop.
+        sums: makes what takes the gradients of a group's tensors, such as `_Sums`.
+        room: bytes that the sums of a group may take; None: all blocks are one group.
+        squared: gets the squared per-example gradients.
     """
-    batches = list(batches)
-    while True:
+    batches, groups, begun = list(batches), list[range](), 0
+    while begun < len(anatomy.blocks):
+        ahead = _groups(anatomy, begun, room if len(batches) > 1 else None)
         try:
-            done = _accumulate_once(anatomy, batches, report, squared)
-            return batches if done else []
+            if not _pass(anatomy, ahead[0], batches, report, sums(), squared, (len(groups), len(ahead))):
+                return []
+            groups.append(ahead[0])
+            begun = ahead[0].stop
+            continue
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
         largest = max(len(batch.ids) for batch in batches)
         batches = [half for batch in batches for half in (halves_of(batch) if len(batch.ids) == largest else (batch,))]
-        anatomy.model.zero_grad(set_to_none=True)
         if squared is not None:
-            squared[:] = 0.0
+            squared[begun:] = 0.0
+    return batches
 
 
-def _accumulate_once(
-    anatomy: Anatomy, batches: Sequence[Batch], report: Reporter, squared: Float[np.ndarray, " blocks"] | None
+def _groups(anatomy: Anatomy, begun: int, room: float | None) -> list[range]:
+    """Return the blocks from `begun` on in groups whose float32 gradients fit into the room, or of one block."""
+    starts, held = [begun], 0
+    for block in range(begun, len(anatomy.blocks)):
+        size = 4 * sum(parameter.numel() for parameter in anatomy.blocks[block].parameters())
+        if room is not None and block > starts[-1] and held + size > room:
+            starts.append(block)
+            held = 0
+        held += size
+    return [range(start, end) for start, end in zip(starts, [*starts[1:], len(anatomy.blocks)], strict=True)]
+
+
+@contextmanager
+def _taken(parameters: Sequence[Tensor], take: Callable[[Tensor, Tensor], None]) -> Iterator[None]:
+    """Let tensors have gradients inside the `with`, and hand on and let go of each as soon as backward has it."""
+
+    def hand_on(parameter: Tensor) -> None:
+        gradient, parameter.grad = parameter.grad, None
+        assert gradient is not None
+        take(parameter, gradient)
+
+    handles = [parameter.requires_grad_(True).register_post_accumulate_grad_hook(hand_on) for parameter in parameters]
+    try:
+        yield
+    finally:
+        for parameter, handle in zip(parameters, handles, strict=True):
+            handle.remove()
+            parameter.requires_grad_(False).grad = None
+
+
+def _pass(
+    anatomy: Anatomy,
+    group: range,
+    batches: Sequence[Batch],
+    report: Reporter,
+    sums: Any,
+    squared: Float[np.ndarray, " blocks"] | None,
+    groups: tuple[int, int],
 ) -> bool:
+    """Read the gradients of one group of blocks; `groups` are those done and those to go. False at a stop."""
     n_positions = sum(len(batch.targets) for batch in batches)
-    leftovers = [untapped(block) for block in anatomy.blocks] if squared is not None else []
-    with torch.enable_grad():
+    leftovers = [untapped(block) if number in group else [] for number, block in enumerate(anatomy.blocks)]
+    wanted = [parameter for number in group for parameter in anatomy.blocks[number].parameters()]
+    last = False
+    with torch.enable_grad(), _taken(wanted, lambda parameter, gradient: sums.take(parameter, gradient, last)):
         for done, batch in enumerate(batches, 1):
             if report.stop:
                 return False
+            last = done == len(batches)
             if squared is None:
                 (position_losses(anatomy, batch).sum() / n_positions).backward()
             else:
-                _with_squares(anatomy, batch, n_positions, squared, leftovers)
-            report.progress(done, len(batches), GRADIENTS)
+                _with_squares(anatomy, group, batch, n_positions, squared, leftovers)
+            report.progress(groups[0] * len(batches) + done, sum(groups) * len(batches), GRADIENTS)
+    sums.end()
     return True
 
 
 def _with_squares(
     anatomy: Anatomy,
+    group: range,
     batch: Batch,
     n_positions: int,
     squared: Float[np.ndarray, " blocks"],
     leftovers: list[list[Tensor]],
 ) -> None:
-    """Add a batch's gradient to `.grad`, and its squared per-example gradients to `squared`, in one backward pass."""
+    """Run a batch backward, and add its squared per-example gradients in the group of blocks to `squared`."""
     # The pass carries d(sum of losses)/n_positions; an example's own loss is a mean over its m positions.
     rescale = (n_positions / batch.n_positions_of) ** 2
     found: list[tuple[int, Tensor]] = []
@@ -156,7 +260,7 @@ def _with_squares(
     def use(tap: Tap) -> None:
         found.append((tap.block, (squared_norms(tap) * rescale).sum(dim=0, keepdim=True)))
 
-    with taps(anatomy, (batch.ids.shape[0], batch.ids.shape[1]), use):
+    with taps(anatomy, (batch.ids.shape[0], batch.ids.shape[1]), use, group):
         (position_losses(anatomy, batch).sum() / n_positions).backward()
     if any(leftovers):
         for row in range(len(batch.ids)):
@@ -197,52 +301,55 @@ def example_gradients(anatomy: Anatomy, batch: Batch, row: int, leftovers: list[
     return flat
 
 
-def _block_gradients(anatomy: Anatomy) -> tuple[BlockGradient, ...]:
+def _block_gradients(anatomy: Anatomy, norms: Mapping[Tensor, Tensor]) -> tuple[BlockGradient, ...]:
     """Return every tensor's norms by block, brought over together."""
     blocks = [list(block.parameters()) for block in anatomy.blocks]
-    norms = [
-        torch.stack(
-            [
-                value.detach().float().norm() if value is not None else p.new_zeros((), dtype=torch.float32)
-                for value in (p.grad, p)
-            ]
-        )
-        for block in blocks
-        for p in block
-    ]
-    found = iter(fetched(*norms))
-    pairs = [[next(found).tolist() for _ in block] for block in blocks]
-    return tuple(BlockGradient(tuple(g for g, _ in block), tuple(w for _, w in block)) for block in pairs)
+    tensors = [tensor for block in blocks for tensor in block]
+    weights = [tensor.detach().float().norm() for tensor in tensors]
+    known = [norms.get(tensor, torch.zeros_like(weight)) for tensor, weight in zip(tensors, weights, strict=True)]
+    pairs = iter(torch.stack([torch.stack(known), torch.stack(weights)], dim=1).tolist())
+    read = [[next(pairs) for _ in block] for block in blocks]
+    return tuple(BlockGradient(tuple(g for g, _ in block), tuple(w for _, w in block)) for block in read)
 
 
-def _trial_step(anatomy: Anatomy, batches: Sequence[Batch], report: Reporter) -> Float[np.ndarray, " blocks"] | None:
+class _Promise:
+    """Adds up -sum(g1 . dw) per block: it is linear in g1, so that no gradient is kept."""
+
+    def __init__(self, anatomy: Anatomy, steps: Mapping[Tensor, Tensor]) -> None:
+        self._steps = steps
+        self._blocks = {tensor: number for number, block in enumerate(anatomy.blocks) for tensor in block.parameters()}
+        self.drops = exact(torch.zeros(len(anatomy.blocks), device=anatomy.head_weight.device))
+
+    def take(self, parameter: Tensor, gradient: Tensor, last: bool) -> None:
+        """Take one batch's gradient of one tensor."""
+        if parameter in self._steps:
+            products = (gradient.float() * self._steps[parameter]).sum(dim=-1)  # of a tensor's rows
+            self.drops[self._blocks[parameter]] -= exact(products).sum()
+
+    def end(self) -> None:
+        """Nothing is kept."""
+
+
+def _drop_after(
+    anatomy: Anatomy, steps: Mapping[Tensor, Tensor], batches: Sequence[Batch], report: Reporter
+) -> Float[np.ndarray, " blocks"] | None:
     """Take AdamW's first step without decay, which is the rate times g / (|g| + eps), and read the gradient after it.
 
     The step is counted in float32: of a bfloat16 model most weights would not move by so little.
     """
-    parameters = [list(block.parameters()) for block in anatomy.blocks]
-    steps = [[None if p.grad is None else _first_step(p.grad) for p in block] for block in parameters]
     with torch.no_grad():
-        for block, moves in zip(parameters, steps, strict=True):
-            for parameter, move in zip(block, moves, strict=True):
-                if move is not None:
-                    parameter.copy_(parameter.float() + move)
-    anatomy.model.zero_grad(set_to_none=True)
+        for parameter, step in steps.items():
+            parameter.copy_(parameter.float() + step)
     report.phase(TRIAL)
-    if not _accumulate(anatomy, batches, report, None):
-        return None
-    products = [  # of a tensor's rows; the rest of the sum is taken in float64 on the host
-        (block, (exact(p.grad) * exact(move)).sum(dim=-1).reshape(-1))
-        for block, moves in enumerate(steps)
-        for p, move in zip(parameters[block], moves, strict=True)
-        if p.grad is not None and move is not None
-    ]
-    drops = np.zeros(len(parameters))
-    for (block, _), values in zip(products, fetched(*(values for _, values in products)), strict=True):
-        drops[block] -= values.sum(dtype=np.float64)
-    return drops
+    tried: list[_Promise] = []
+
+    def anew() -> _Promise:
+        tried.append(_Promise(anatomy, steps))
+        return tried[-1]
+
+    return np.array(tried[-1].drops.tolist()) if _read(anatomy, batches, report, anew, None) else None
 
 
-def _first_step(gradient: Tensor) -> Tensor:
-    gradient = gradient.float()
-    return -TRIAL_RATE * gradient / (gradient.abs() + ADAM_EPSILON)
+def _first_step_(gradient: Tensor) -> Tensor:
+    """Turn a gradient into the trial step, in its own memory."""
+    return gradient.div_(gradient.abs().add_(ADAM_EPSILON)).mul_(-TRIAL_RATE)

@@ -13,7 +13,7 @@ from lsf.data.encode import EncodedExample
 from lsf.measure.batches import Batch, make_batches
 from lsf.measure.devices import exact, fetched
 from lsf.measure.exhaustion import halves_of, is_out_of_memory
-from lsf.measure.gradients import example_gradients, example_losses, position_losses, trainable_view, untapped
+from lsf.measure.gradients import example_gradients, example_losses, position_losses, untapped, view_of
 from lsf.measure.loading import LoadedModel
 from lsf.measure.taps import Tap, pair_products, taps
 from lsf.reporting import Reporter
@@ -62,9 +62,9 @@ def tangent_kernels(
 
     An example's loss is the mean over its positions. Entries come from inner products of module inputs and of output
     gradients, summed over positions; only parameters outside linear maps and norms (expert tensors, say) fall back to
-    one backward pass per example.
+    one backward pass per example. No parameter's gradient of the whole batch is ever made.
     """
-    anatomy = trainable_view(loaded)
+    anatomy = view_of(loaded)
     products: list[tuple[int, Tensor]] = []
 
     def use(tap: Tap) -> None:
@@ -76,6 +76,8 @@ def tangent_kernels(
             example_losses(losses, batch).sum().backward()
         leftovers = [untapped(block) for block in anatomy.blocks]
         if any(leftovers):
+            for tensor in (tensor for block in leftovers for tensor in block):
+                tensor.requires_grad_(True)
             rows = [example_gradients(anatomy, batch, row, leftovers) for row in range(len(batch.ids))]
             for block in range(len(leftovers)):
                 if leftovers[block]:

@@ -71,7 +71,7 @@ def load_model(
     if place.name == "cpu":
         keep_freed_memory()
     spread = {"device_map": "auto", "max_memory": max_memory} if device == "map" else {}
-    compute = _dtype(source, "auto" if dtype in QUANTISED else dtype, place)
+    compute = dtype_for(source, "auto" if dtype in QUANTISED else dtype, place)
     if dtype in QUANTISED:
         spread = quantising(dtype, compute, place.name)
     model = _load_weights(source, compute, place, spread)
@@ -101,14 +101,21 @@ def _context(config: Any, tokenizer: Any) -> int:
     return stated or min(tokenizer.model_max_length, UNSTATED_CONTEXT)
 
 
-def _dtype(source: ModelSource, wish: str, device: Device) -> torch.dtype:
+def dtype_for(source: ModelSource, wish: str, device: Device) -> torch.dtype:
+    """Return the dtype for a wish; see `load_model`."""
     if wish != "auto":
         return getattr(torch, wish)
     if device.name.startswith("cuda"):
         config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
-        if config.dtype in (torch.bfloat16, torch.float16) and torch.cuda.is_bf16_supported():
+        if config.dtype in (torch.bfloat16, torch.float16) and _has_bfloat16(device):
             return torch.bfloat16
     return torch.float32
+
+
+def _has_bfloat16(gpu: Device) -> bool:
+    """Say whether a GPU computes in bfloat16 itself; older ones emulate it, slower than float32."""
+    with torch.cuda.device(gpu.name):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _tied(model: Any, anatomy: Anatomy) -> bool:

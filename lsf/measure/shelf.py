@@ -55,7 +55,7 @@ class ModelShelf:
 
 
 def _files(name: str) -> tuple[tuple[str, int, int], ...]:
-    """Return name, size and time of change of each file of a local folder, or of a GGUF file; nothing of other names."""
+    """Return name, size and time of change of a folder's files, or of a GGUF file; nothing of other names."""
     place = Path(name).expanduser()
     try:
         files = sorted(place.iterdir()) if place.is_dir() else [place] if place.is_file() else []

@@ -44,13 +44,18 @@ def tapped_parameters(block: nn.Module) -> set[int]:
 
 
 @contextmanager
-def taps(anatomy: Anatomy, size: tuple[int, int], use: Callable[[Tap], None]) -> Iterator[None]:
+def taps(
+    anatomy: Anatomy, size: tuple[int, int], use: Callable[[Tap], None], blocks: range | None = None
+) -> Iterator[None]:
     """Hand every tap to `use` while backward runs inside the `with`; nothing is kept, hooks are always removed.
+
+    Backward reaches down to the lowest tapped block's input, whether or not any parameter takes a gradient.
 
     Args:
         anatomy: the model.
         size: examples and tokens of the batch; some blocks (OPT's) put both into one axis for a part of their modules.
         use: told of every tap.
+        blocks: those tapped; None: all.
     """
     handles: list[Any] = []
 
@@ -62,8 +67,13 @@ def taps(anatomy: Anatomy, size: tuple[int, int], use: Callable[[Tap], None]) ->
 
         handles.append(module.register_forward_hook(forward))
 
-    for index, block in enumerate(anatomy.blocks):
-        for module in block.modules():
+    def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        (args[0] if args else kwargs["hidden_states"]).requires_grad_()
+
+    tapped = range(len(anatomy.blocks)) if blocks is None else blocks
+    handles.append(anatomy.blocks[tapped[0]].register_forward_pre_hook(begin, with_kwargs=True))
+    for index in tapped:
+        for module in anatomy.blocks[index].modules():
             if _is_linear(module) or _is_scaling(module):
                 listen(index, module)
     try:

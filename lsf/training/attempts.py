@@ -47,6 +47,8 @@ class Attempt:
     """Step of the checkpoint it went on from."""
     prepare_seconds: float
     """Wall seconds until the model was there to be tuned, the search for a mask among them, also before a pause."""
+    kept_step: int
+    """Step whose values the model holds."""
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,11 @@ def _attempt(ground: Ground, micro: int) -> Attempt:
         start = fingerprint(model) if by_hash else marks(model, loaded.model)
     visits = ground.material.steps * spec.batch_size
     caching = open_caching(loaded, model, spec.plan, rows, spec.cache, visits)
-    ground.log.begin(model, None if checkpoint is None else checkpoint.progress.step)
+    ground.log.begin(model, checkpoint)
     reweighting = reweighting_of(spec, loaded, model, rows, ground.scene.check)
     tuned = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    written = CHECKPOINT_BYTES * tuned
-    keeper = Keeper(ground.folder, about, spec.checkpoint_steps, spec.checkpoint_seconds, written)
+    written, beside = CHECKPOINT_BYTES * tuned, None if ground.log.best is None else ground.log.best.save
+    keeper = Keeper(ground.folder, about, spec.checkpoint_steps, spec.checkpoint_seconds, written, beside)
     try:
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
             done = fit(
@@ -126,7 +128,7 @@ def _attempt(ground: Ground, micro: int) -> Attempt:
                 replace(ground.settings, micro_batch=micro),
                 ground.folder,
                 ground.log.watch,
-                ground.stop,
+                lambda: ground.stop() or ground.log.enough,
                 keeper,
                 checkpoint,
                 caching.prefix,
@@ -135,8 +137,11 @@ def _attempt(ground: Ground, micro: int) -> Attempt:
     finally:
         caching.close()
     model = put_together(model, prepared(ground)) if is_sharded(model) else model
+    if ground.log.best is not None:
+        ground.log.best.restore(model)
     resumed_at = None if checkpoint is None else checkpoint.progress.step
-    return Attempt(model, start, done, caching, micro, resumed_at, seconds)
+    kept = done.steps if ground.log.best is None else ground.log.best.step or done.steps
+    return Attempt(model, start, done, caching, micro, resumed_at, seconds, kept)
 
 
 def prepared(ground: Ground) -> Any:

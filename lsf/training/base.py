@@ -11,6 +11,7 @@ from lsf.jobs.phases import phase
 from lsf.jobs.result import Metrics, Sample
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
+from lsf.measure.sharing import share_model
 from lsf.training.caching import open_held_out
 from lsf.training.evaluation import answer, evaluate, spread_out
 from lsf.training.forgetting import BATCH_SIZE, GeneralText, general_loss, sample_general_text
@@ -37,25 +38,32 @@ class BaseReading:
 
 def measure_base(
     loaded: LoadedModel,
+    spec: RunSpec,
     test: Sequence[EncodedExample],
     validation: Sequence[EncodedExample],
-    batch_size: int,
     check: Callable[[], None],
 ) -> BaseReading:
     """Return the base model's readings, from the record (lsf.training.records) where they are on it.
 
+    What has to be read leaves the states below the run's lowest tuned block for its own readings of the same rows.
+
     Args:
         loaded: the base model.
+        spec: of the run: batch size, and plan and cache for the states; the readings do not depend on those two.
         test: rows encoded without end-of-text.
         validation: rows read during the run.
-        batch_size: examples per forward pass.
         check: called before each batch; may raise to end the reading.
     """
     check()
-    text = general_text(loaded)
-    dtype, about = loaded.info.dtype, {**_own_text(loaded), "what": "general loss"}
-    lost = on_record(loaded, about, lambda: general_loss(loaded.model, text, dtype, check))
-    metrics = replace(_on_rows(loaded, test, batch_size, check), general_loss=lost)
+    text, dtype = general_text(loaded), loaded.info.dtype
+
+    def read() -> float:
+        model = share_model(loaded.model)
+        prefix = open_held_out(loaded, model, spec, text.rows, "text", BATCH_SIZE)
+        return general_loss(model, text, dtype, check, prefix)
+
+    lost = on_record(loaded, {**_own_text(loaded), "what": "general loss"}, read)
+    metrics = replace(_on_rows(loaded, spec, test, "test", check), general_loss=lost)
     some = sampled(test)
     about = {**_own_text(loaded), "what": "answers", "rows": tokens_hash(some)}
     answers = on_record(loaded, about, lambda: answers_of(loaded.model, loaded, test))
@@ -63,7 +71,7 @@ def measure_base(
         Sample(row.example.prompt, row.example.completion, given, None)
         for row, given in zip(some, answers, strict=True)
     )
-    return BaseReading(metrics, _on_rows(loaded, validation, batch_size, check), samples, text)
+    return BaseReading(metrics, _on_rows(loaded, spec, validation, "validation", check), samples, text)
 
 
 def knows_own_text(loaded: LoadedModel) -> bool:
@@ -93,13 +101,18 @@ def _own_text(loaded: LoadedModel) -> dict[str, Any]:
 
 
 def _on_rows(
-    loaded: LoadedModel, rows: Sequence[EncodedExample], batch_size: int, check: Callable[[], None]
+    loaded: LoadedModel, spec: RunSpec, rows: Sequence[EncodedExample], split: str, check: Callable[[], None]
 ) -> Metrics:
     if not rows:
         return Metrics()
-    about = _about_rows(rows, batch_size)
-    known = on_record(loaded, about, lambda: asdict(evaluate(loaded.model, rows, batch_size, loaded.info.dtype, check)))
-    return Metrics(**known)
+
+    def read() -> dict[str, Any]:
+        model = share_model(loaded.model)
+        prefix = open_held_out(loaded, model, spec, rows, split, spec.batch_size)
+        return asdict(evaluate(model, rows, spec.batch_size, loaded.info.dtype, check, prefix))
+
+    about = _about_rows(rows, spec.batch_size)
+    return Metrics(**on_record(loaded, about, read))
 
 
 def _about_rows(rows: Sequence[EncodedExample], batch_size: int) -> dict[str, Any]:

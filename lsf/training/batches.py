@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -112,13 +112,17 @@ def score_tokens(model: Any, batch: dict[str, Any], call: Any = None) -> TokenSc
     return TokenScores(*(_spread(values, at, shape) for values in (nll, hit, torch.ones_like(hit))))
 
 
-def _spread(values: Tensor, at: Tensor, shape: tuple[int, int]) -> Tensor:
+def _spread(
+    values: Shaped[Tensor, " predictions"], at: Int[Tensor, " predictions"], shape: tuple[int, int]
+) -> Shaped[Tensor, "examples kept"]:
     """Return values in their places of a table that is 0 elsewhere."""
     return values.new_zeros(shape[0] * shape[1]).index_copy(0, at, values).view(shape)
 
 
 @contextmanager
-def _head_reading(model: Any, examples: Tensor, places: Tensor) -> Iterator[None]:
+def _head_reading(
+    model: Any, examples: Int[Tensor, " predictions"], places: Int[Tensor, " predictions"]
+) -> Iterator[None]:
     """Let the head read the states at some positions, as one row; what follows it works on each logit by itself."""
 
     def pick(_module: Any, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

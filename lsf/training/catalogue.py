@@ -1,6 +1,7 @@
-"""The tuning methods as a person chooses among them: name, meaning, options, default rate; no torch.
+"""The tuning methods as a person chooses among them: name, meaning, options; no torch.
 
-`lsf.training.methods` has, under the same names, how each is carried out.
+`lsf.training.methods` has, under the same names, how each is carried out, `lsf.training.default_rates` its default
+rate.
 """
 
 from collections.abc import Mapping
@@ -37,8 +38,6 @@ class Way:
     """What is counted as tuned."""
     source: str
     """Where it comes from."""
-    learning_rate: float
-    """AdamW's peak rate where the user gives none, found on the bundled model (LOG.md); larger models want less."""
     options: type = NoOptions
     """Dataclass of its options."""
     merges: bool = True
@@ -56,7 +55,6 @@ CATALOGUE: Registry[Way] = Registry(
             "Every tensor of the planned blocks is tuned; a plan of all blocks and modules is full fine-tuning.",
             "parameters",
             "plain gradient descent; AdamW of Loshchilov & Hutter (arXiv 1711.05101)",
-            3e-3,
         ),
         Way(
             "lora",
@@ -64,7 +62,6 @@ CATALOGUE: Registry[Way] = Registry(
             "Every linear map of the planned blocks gets a low-rank update beside its frozen weight.",
             "values of the low-rank factors",
             "Hu et al. 2021, arXiv 2106.09685; carried out by peft",
-            1e-2,
             LoraOptions,
             over_quantised=True,
         ),
@@ -74,7 +71,6 @@ CATALOGUE: Registry[Way] = Registry(
             "Only the biases of attention, MLP and norms are tuned; a model without biases is refused.",
             "biases",
             "Ben Zaken et al. 2021, arXiv 2106.10199",
-            1e-1,
             over_quantised=True,
         ),
         Way(
@@ -83,7 +79,6 @@ CATALOGUE: Registry[Way] = Registry(
             "Small bottlenecks after the attention and the MLP of a block, which cost time at inference.",
             "weights and biases of the bottlenecks",
             "Houlsby et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2020, arXiv 2005.00247",
-            1e-2,
             AdapterOptions,
             merges=False,
             over_quantised=True,
@@ -94,7 +89,6 @@ CATALOGUE: Registry[Way] = Registry(
             "The values of smallest pre-trained magnitude are tuned: one mask for every task, found without data.",
             "masked values",
             "Liao et al. 2023, arXiv 2305.16742",
-            1e-1,
             ScopedOptions,
         ),
         Way(
@@ -103,7 +97,6 @@ CATALOGUE: Registry[Way] = Registry(
             "The values with the largest Fisher information on the training examples are tuned.",
             "masked values",
             "Sung et al. 2021, arXiv 2111.09839",
-            3e-2,
             FishOptions,
         ),
         Way(
@@ -112,7 +105,6 @@ CATALOGUE: Registry[Way] = Registry(
             "The values that moved most in a first dense tuning are tuned again from where they started, alone.",
             "masked values",
             "Ansell et al. 2022, arXiv 2110.07560",
-            1e-1,
             LotteryOptions,
         ),
         Way(
@@ -121,7 +113,6 @@ CATALOGUE: Registry[Way] = Registry(
             "Values drawn by lot are tuned: the control of every chosen mask.",
             "masked values",
             "control",
-            1e-1,
             ScopedOptions,
         ),
         Way(
@@ -130,7 +121,6 @@ CATALOGUE: Registry[Way] = Registry(
             "The values of largest pre-trained magnitude are tuned: the control at PaFi's other end.",
             "masked values",
             "control",
-            1e-1,
             ScopedOptions,
         ),
         Way(
@@ -139,7 +129,6 @@ CATALOGUE: Registry[Way] = Registry(
             "The MLP's weights or biases pass through a small adapter while they are tuned; only the result is kept.",
             "values of the adapter on the parameters",
             "Liao et al. 2023, arXiv 2305.16742",
-            1e-2,
             HiwiOptions,
         ),
         Way(
@@ -148,7 +137,6 @@ CATALOGUE: Registry[Way] = Registry(
             "A few numbers, projected to all planned values at once, are all that is tuned.",
             "coordinates",
             "Li et al. 2018, arXiv 1804.08838; Aghajanyan et al. 2020, arXiv 2012.13255",
-            1e-1,
             IntrinsicOptions,
         ),
         Way(
@@ -157,7 +145,6 @@ CATALOGUE: Registry[Way] = Registry(
             "As DID, with one scale per block that is tuned too and counts among the few numbers.",
             "coordinates and scales",
             "Aghajanyan et al. 2020, arXiv 2012.13255",
-            1e-1,
             IntrinsicOptions,
         ),
     ],

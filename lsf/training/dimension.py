@@ -15,7 +15,7 @@ from lsf.analysis.plan import Plan
 from lsf.data.encode import EncodedExample, context_length, encode
 from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError, RunError
-from lsf.jobs.dimension_search import FULL_FIRST, FULL_RATES, Try, best_rate, first_at, next_d, next_rate, rates_at
+from lsf.jobs.dimension_search import FULL_RATES, Try, best_rate, first_at, full_first, next_d, next_rate, rates_at
 from lsf.jobs.dimensions import ASKED, Curve, DimensionSettings, Point, Study
 from lsf.jobs.spec import RunSpec
 from lsf.measure.identity import weights_hash
@@ -23,11 +23,13 @@ from lsf.measure.loading import LoadedModel
 from lsf.reporting import Phase, Reporter
 from lsf.training.batches import training_order
 from lsf.training.catalogue import options_of
+from lsf.training.default_rates import exact_rate, spread_of, tuned_of
 from lsf.training.duration import course_of
 from lsf.training.evaluation import evaluate, spread_out
 from lsf.training.fitting import DivergedError, FitSettings, StepRow, fit
 from lsf.training.material import Material, read_material
 from lsf.training.methods import METHODS, Scene, planned_names
+from lsf.training.own_rate import own_rate
 
 SEEN = 150
 """Training examples read for the generalisation gap, at most."""
@@ -152,7 +154,8 @@ class _Work:
 
     def measure_full(self, seed: int) -> None:
         """Add full fine-tuning under a seed to the study."""
-        reference = self.point("full", self.total, seed, FULL_FIRST, FULL_RATES, len(FULL_RATES))
+        first = full_first(own_rate(self.loaded, self.plan))
+        reference = self.point("full", self.total, seed, first, FULL_RATES, len(FULL_RATES))
         if not reference.test:
             raise RunError("Full fine-tuning gets no test example right; more steps are needed for a d_90.")
         self.study = replace(self.study, full=(*self.study.full, reference))
@@ -167,8 +170,9 @@ class _Work:
             d = next_d(values, curve.target, grid, settings.bisections)
             if d is None:
                 return
-            law = d, self.total, self.tensors
-            found = self.point(curve.method, d, curve.seed, first_at(*law), rates_at(*law), settings.rates)
+            spread = spread_of(d, self.total, self.tensors)
+            own = exact_rate(curve.method, tuned_of(self.loaded.info, self.plan, spread))
+            found = self.point(curve.method, d, curve.seed, first_at(own), rates_at(own), settings.rates)
             curve = curve.with_point(found)
             self.report.partial(replace(known, curves=(*known.curves, curve)))
 

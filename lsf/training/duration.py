@@ -11,6 +11,7 @@ from lsf.measure.loading import LoadedModel
 from lsf.measure.speed import speed_of
 from lsf.reporting import Phase, Reporter
 from lsf.training.material import Material
+from lsf.training.search_budget import SHARE
 from lsf.training.workload import Workload, batch_load, workload_of
 
 STRETCHES = {
@@ -24,8 +25,8 @@ STRETCHES = {
     "latency": ("latency",),
 }
 """Phases as a run goes through them, one after another -> what takes turns in each, by the keys of `PHASES`."""
-SEARCH_SHARE = 0.2
-"""Of the seconds of a run's steps that a search for its rate takes."""
+LOOKING_BACK = ("proof", "prefix")
+"""Phases that come in several stretches."""
 WRITTEN_BYTES = 2e8
 """Bytes a disk takes a second."""
 
@@ -67,7 +68,7 @@ def run_seconds(work: Workload, speed: Speed, step: float | None = None) -> dict
     return {
         "base": forward(work.written),
         "forecast": both_ways(work.tried),
-        "search": SEARCH_SHARE * work.steps * one if work.searches else 0.0,
+        "search": SHARE * work.steps * one if work.searches else 0.0,
         "preparing": both_ways(work.prepared),
         "prefix": forward(work.fill, work.depth),
         "steps": work.steps * one,
@@ -161,7 +162,9 @@ def telling(report: Reporter) -> Callable[[str], None]:
 
     A run's stretches come one after another; what takes turns within one, or looks back, changes nothing.
     """
-    order = {part: place for place, parts in enumerate(STRETCHES.values()) for part in parts if part != "proof"}
+    order = {
+        part: place for place, parts in enumerate(STRETCHES.values()) for part in parts if part not in LOOKING_BACK
+    }
     names, reached = [PHASES[key] for key in STRETCHES], -1
 
     def entered(key: str) -> None:

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from lsf.analysis.settings import check_settings, setting
 from lsf.errors import BadInputError
-from lsf.training.catalogue import CATALOGUE
 
 OWN = ("width", "stride", "r", "steps", "learning_rate", "batch_size", "seed")
 """Fields of the settings: all of them are options of `edit`."""
@@ -18,7 +17,9 @@ class EditSettings:
     stride: int = setting(2, "blocks between the starts of two windows", low=1, high=10_000)
     r: int = setting(8, "rank of LoRA on the MLP's maps: the same count of values in every window", low=1, high=65_536)
     steps: int = setting(100, "optimizer steps per window", low=1, high=1_000_000)
-    learning_rate: float = setting(CATALOGUE["lora"].learning_rate, "AdamW's peak rate", low=1e-8, high=1.0)
+    learning_rate: float | None = setting(
+        None, "AdamW's peak rate; default: LoRA's own on a window of the model", low=1e-8, high=1.0
+    )
     batch_size: int = setting(16, "examples per step", low=1, high=65_536)
     seed: int = setting(0, "of data order and of LoRA's start", low=0, high=2**31 - 1)
 

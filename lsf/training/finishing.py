@@ -81,7 +81,7 @@ def _measured(
     report.progress(0, None, "measuring what was kept")
     with phase("reading"):
         material = read_material(loaded, task, spec)
-    with phase("base", whole=True):
-        base = measure_base(loaded, material.test, watched(material.validation), spec.batch_size, check)
+    with phase("base"):
+        base = measure_base(loaded, spec, material.test, watched(material.validation), check)
     model = load_tuned(folder, loaded)
     return replace(result, **measured_after(loaded, model, spec, material, base, check))

@@ -5,15 +5,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lsf.jobs.checkpoints import Checkpoint
+from lsf.jobs.flatness import flat_interval, is_flat
 from lsf.jobs.holding import Ending
 from lsf.jobs.phases import phase
 from lsf.jobs.result import Metrics
-from lsf.jobs.runs import append_metrics, take_up
+from lsf.jobs.runs import append_metrics, read_metrics, take_up
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
-from lsf.reporting import Reporter
+from lsf.reporting import Reporter, Stop
 from lsf.training.caching import open_held_out
 from lsf.training.evaluation import evaluate
+from lsf.training.keeping import Best
 from lsf.training.material import Material
 from lsf.training.prefix import Prefix
 from lsf.training.reading_plan import reading_interval, watched
@@ -48,19 +51,34 @@ class Logbook:
         """
         self._loaded, self._spec, self._folder, self._steps = loaded, spec, folder, material.steps
         self._ending, self._report, self._check = ending, report, check
-        self._every = reading_interval(loaded, spec, material)
+        by_cost = spec.until == "steps"  # what goes by its readings is read at the same steps whatever is tuned
+        self._every = reading_interval(loaded, spec, material) if by_cost else flat_interval(spec, material.steps)
         self._shown, self._base = watched(material.validation), base
         self._model: Any = None
         self._prefix: Prefix | None = None
         self._due, self._begun = self._every, 0
+        self._until_flat, self._losses = spec.until == "flat", list[float | None]()
+        self.best = Best() if spec.keep == "best" else None
 
-    def begin(self, model: Any, step: int | None) -> None:
-        """Log the reading before the first step, or go on after `step`."""
+    @property
+    def enough(self) -> Stop | None:
+        """`enough` where the run is to end when its validation loss is flat, and it is."""
+        return "enough" if self._until_flat and is_flat(self._losses) else None
+
+    def begin(self, model: Any, checkpoint: Checkpoint | None) -> None:
+        """Log the reading before the first step, or go on after a checkpoint's."""
         self._model, batch = model, self._spec.batch_size
         self._prefix = open_held_out(self._loaded, model, self._spec, self._shown, "validation", batch)
+        step = None if checkpoint is None else checkpoint.progress.step
         take_up(self._folder, step)
         self._begun = step or 0
         self._due = ((step or 0) // self._every + 1) * self._every
+        rows = read_metrics(self._folder)
+        self._losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
+        if self.best is not None:
+            self.best = Best()
+            if checkpoint is not None:
+                self.best.load(checkpoint.place)
         if step is None:
             row = {"step": 0, "loss": None, "learning_rate": None, "tokens": 0, "seconds": 0.0}
             self._tell({**row, **_reading(self._base)} if self._shown else row)
@@ -78,9 +96,13 @@ class Logbook:
             batch, dtype = self._spec.batch_size, self._loaded.info.dtype
             with phase("validation"):
                 row |= _reading(evaluate(self._model, self._shown, batch, dtype, self._check, self._prefix))
+            if self.best is not None:
+                self.best.look(row["step"], row["validation_loss"], self._model)
         self._tell(row)
 
     def _tell(self, row: dict[str, Any]) -> None:
+        if "validation_loss" in row:
+            self._losses.append(row["validation_loss"])
         append_metrics(self._folder, row)
         self._report.partial(row)
 

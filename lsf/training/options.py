@@ -76,7 +76,9 @@ class LotteryOptions:
 
     fraction: float = setting(0.01, "share of the planned blocks' values that is tuned", low=1e-9, high=1.0)
     first_steps: int = setting(100, "steps of the dense tuning that finds them", low=1, high=1_000_000)
-    first_rate: float = setting(1e-3, "peak rate of that dense tuning", low=1e-8, high=1.0)
+    first_rate: float | None = setting(
+        None, "peak rate of that dense tuning; default: full fine-tuning's own on the plan", low=1e-8, high=1.0
+    )
 
 
 @dataclass(frozen=True)

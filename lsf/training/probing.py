@@ -17,11 +17,10 @@ from lsf.training.evaluation import evaluate
 from lsf.training.fitting import DivergedError, FitSettings, fit
 from lsf.training.material import read_material
 from lsf.training.methods import METHODS, Scene
+from lsf.training.own_rate import own_rate
 
 PROBE_STEPS = 10
 """Optimizer steps per block."""
-PROBE_RATE = 3e-3
-"""AdamW's peak rate: single blocks want 3 to 10 times what the whole model wants."""
 PROBE_BATCH = 16
 """Examples per step."""
 
@@ -51,7 +50,8 @@ def probe_blocks(
     material = read_material(loaded, task, spec)
     if not material.validation:
         raise DataError("The criterion probe needs validation examples and the data has none; leave it out.")
-    fitting = FitSettings(PROBE_RATE, PROBE_STEPS, PROBE_BATCH, 0, 0.0, settings.seed, loaded.info.dtype)
+    rate = own_rate(loaded, spec.plan)  # one for all: every block is as large a share
+    fitting = FitSettings(rate, PROBE_STEPS, PROBE_BATCH, 0, 0.0, settings.seed, loaded.info.dtype)
     before = evaluate(loaded.model, material.validation, PROBE_BATCH, loaded.info.dtype).loss
     assert before is not None
     drops = np.full(n_blocks, np.nan)

@@ -3,6 +3,7 @@
 import itertools
 import shutil
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,7 +16,7 @@ from lsf.errors import RunError, RunPausedError
 from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
 from lsf.jobs.holding import WEIGHTS, Ending, finish, holding
 from lsf.jobs.phases import Stopwatch, phase
-from lsf.jobs.result import Metrics, RunResult, RunState, SearchTrial
+from lsf.jobs.result import Metrics, RunResult, RunState
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.identity import weights_hash
@@ -27,14 +28,18 @@ from lsf.training.base import BaseReading, measure_base, measured_after
 from lsf.training.catalogue import options_of
 from lsf.training.duration import course_of, phases_of, telling
 from lsf.training.fitting import FitSettings
+from lsf.training.flooring import floor_on, refuse_without_readings
 from lsf.training.forecast import expected
+from lsf.training.forgetting import GeneralText
 from lsf.training.latency import TimeRatio, latency_ratio
 from lsf.training.logbook import Logbook
 from lsf.training.material import Material, read_material
 from lsf.training.memory import PeakMemory, explained_memory, free_memory
 from lsf.training.methods import METHODS, scene_of
 from lsf.training.optimizers import check_optimizer
+from lsf.training.own_rate import spec_rate
 from lsf.training.proof import prove
+from lsf.training.rate_choice import choose_rate, resumed_choice
 from lsf.training.rate_search import find_rate
 from lsf.training.reading_plan import watched
 from lsf.training.threads import computing_on
@@ -145,14 +150,15 @@ class _Tuning:
             course = course_of(loaded, material, spec, self.end_where_asked, begun)
         self.report.plan(course.phases)
         self.steps = material.steps
-        ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.learning_rate)
+        ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.given_rate)
         ending.add(n_held_out_dropped=material.n_held_out_dropped, n_straddling=material.n_straddling)
-        settings = self.settings(material, ending)
-        with phase("base", whole=True):
+        refuse_without_readings(spec, material)
+        with phase("base"):
             shown = watched(material.validation)
-            base = measure_base(loaded, material.test, shown, spec.batch_size, self.end_where_asked)
-        ending.add(before=base.metrics)
+            base = measure_base(loaded, spec, material.test, shown, self.end_where_asked)
+        ending.add(before=base.metrics, floor=floor_on(material, base.metrics, loaded.info.vocab_size))
         self.end_where_asked()
+        settings = self.settings(material, base.text, ending)
         with phase("forecast", whole=True):
             predicted = expected(loaded, material, spec, course, self.end_where_asked)
         ending.add(predicted=predicted)
@@ -169,7 +175,7 @@ class _Tuning:
             proof = prove(attempt.start, model, done.written, done.trainable_params, planned)
         with phase("saving"):
             ending.add(proof=proof, samples=base.samples, stored_bytes=save_weights(model, loaded, spec, self.folder))
-        if done.stopped:
+        if done.stopped not in (None, "enough"):
             reason = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
             return replace(ending.known, state=RunState.CANCELLED, reason=reason)
         self.measure(model, material, base, ending, course.work.test.passes + course.work.general.passes)
@@ -197,11 +203,11 @@ class _Tuning:
                 raise
         return None
 
-    def settings(self, material: Material, ending: Ending) -> FitSettings:
-        """Return the loop's settings, after a search where no rate is given."""
+    def settings(self, material: Material, text: GeneralText, ending: Ending) -> FitSettings:
+        """Return the loop's settings, after a search where one is asked for."""
         spec = self.spec
         settings = FitSettings(
-            learning_rate=spec.learning_rate or 0.0,
+            learning_rate=0.0,
             steps=self.steps,
             batch_size=spec.batch_size,
             warmup_steps=min(spec.warmup_steps, self.steps),
@@ -211,21 +217,16 @@ class _Tuning:
             optimizer=spec.optimizer,
             report_to=spec.report_to,
         )
-        if spec.learning_rate is not None:
-            return settings
         if (earlier := latest_checkpoint(self.shared)) is not None:
-            about = earlier.progress.about
-            trials = tuple(SearchTrial(**trial) for trial in about["search"])
-            rate = about["learning_rate"]
-            ending.add(search_steps=about["search_steps"], search_seconds=about["search_seconds"])
+            choice = resumed_choice(earlier)
+            ending.add(default_rate=spec_rate(self.loaded, spec))
         else:
-            place = self.folder / CHECKPOINTS
+            place, told, check = self.folder / CHECKPOINTS, self.report, self.end_where_asked
+            search = partial(find_rate, self.loaded, spec, material, settings, text, place, told, check)
             with phase("search", whole=True):
-                found = find_rate(self.loaded, spec, material, settings, place, self.report, self.end_where_asked)
-            trials, rate = found.trials, found.learning_rate
-            ending.add(search_steps=found.steps, search_seconds=found.seconds)
-        ending.add(learning_rate=rate, search=trials)
-        return replace(settings, learning_rate=rate)
+                choice = choose_rate(self.loaded, spec, ending, self.shared, search)
+        ending.add(**choice.told())
+        return replace(settings, learning_rate=choice.learning_rate)
 
     def ground(self, material: Material, settings: FitSettings, base: Metrics, ending: Ending) -> Ground:
         """Return what every attempt at the fit starts from."""
@@ -240,6 +241,8 @@ class _Tuning:
             "search": [asdict(trial) for trial in known.search],
             "search_steps": known.search_steps,
             "search_seconds": known.search_seconds,
+            "search_share": known.search_share,
+            "rate_from": known.rate_from,
         }
         return Ground(loaded, spec, material, settings, self.shared, scene, log, self.stop, about)
 
@@ -259,6 +262,7 @@ class _Tuning:
             micro_batch=attempt.micro_batch,
             distance_fell=done.distance_fell,
             resumed_at=attempt.resumed_at,
+            kept_step=attempt.kept_step,
         )
 
     def stop(self) -> Any:

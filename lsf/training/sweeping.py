@@ -12,7 +12,7 @@ from lsf.analysis.plan import Plan
 from lsf.data.encode import EncodedExample
 from lsf.data.task import Task
 from lsf.errors import RunError
-from lsf.jobs.rates import outwards
+from lsf.jobs.rates import LADDER, around, outwards
 from lsf.jobs.result import Metrics
 from lsf.jobs.sweep import BASE, FULL, Cell, Rate, Score, Sweep
 from lsf.jobs.sweep_plans import Blocks, relative_cost
@@ -26,11 +26,13 @@ from lsf.training.fitting import DivergedError, FitSettings, fit
 from lsf.training.material import Material, read_material
 from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
+from lsf.training.own_rate import own_rate
 
-FIRST_RATES = (1e-3, 3e-3, 1e-2)
-"""Tried for every plan; further ones outwards while the best is at an edge."""
-SWEPT_RATES = (1e-5, 3e-5, 1e-4, 3e-4, *FIRST_RATES, 3e-2, 1e-1)
-"""Every rate that may be tried."""
+SWEPT_RATES = tuple(rate for rate in LADDER if 1e-5 <= rate <= 1e-1)
+"""Every rate that may be tried for a plan: its default's neighbours first, further ones outwards while the best is at
+an edge."""
+FIRST_TRIED = 3
+"""Rates that are tried for every plan."""
 EVALUATION_BATCH = 64
 """Examples per forward pass of an evaluation."""
 Save = Callable[[Sweep], None]
@@ -142,11 +144,11 @@ class _Sweeping:
         """Return the plan's own rate; where it has to be searched, the cell of seed 0 that the search measured."""
         if cell.plan in self.sweep.rates:
             return self.sweep.rates[cell.plan].learning_rate
-        first, rates = replace(cell, seed=0), list(FIRST_RATES)
+        first, rates = replace(cell, seed=0), list(around(own_rate(self.loaded, self.plan_of(cell)), SWEPT_RATES))
         found, losses = dict[float, _Tried | None](), dict[float, float]()
         while rates:
             rate = rates.pop(0)
-            self.runs_here = len(found), max(len(FIRST_RATES), len(found) + 1 + len(rates))
+            self.runs_here = len(found), max(FIRST_TRIED, len(found) + 1 + len(rates))
             try:
                 found[rate] = self.tried(first, rate, folder, f"{_words(first)}, trying rate {rate:g}", judged=True)
             except DivergedError:
@@ -166,8 +168,7 @@ class _Sweeping:
         self.check()
         self.tell(words)
         loaded, spec = self.loaded, self.spec
-        blocks = None if cell.plan == FULL else cell.blocks
-        plan: Plan = spec.run_spec(self.n_blocks, blocks, cell.seed).plan
+        plan = self.plan_of(cell)
         settings = FitSettings(
             rate, spec.steps, spec.batch_size, spec.steps // 10, 0.0, cell.seed, base_dtype=loaded.info.dtype
         )
@@ -192,6 +193,10 @@ class _Sweeping:
         if test.loss is None or not math.isfinite(test.loss):
             raise DivergedError("The tuned model's loss is not finite.")
         return _Tried(math.inf if validation is None else validation, test, done.seconds)
+
+    def plan_of(self, cell: Cell) -> Plan:
+        """Return what a cell tunes."""
+        return self.spec.run_spec(self.n_blocks, None if cell.plan == FULL else cell.blocks, cell.seed).plan
 
     def evaluated(self, model: Any, rows: tuple[EncodedExample, ...]) -> Metrics:
         """Return how a model does on held-out rows."""
@@ -237,7 +242,7 @@ def _cost(sweep: Sweep, cell: Cell) -> float:
 
 def _runs(sweep: Sweep, cell: Cell) -> int:
     """Return how many runs a cell is expected to take."""
-    return len(FIRST_RATES) + 1 if sweep.spec.learning_rate is None and cell.seed == 0 else 1
+    return FIRST_TRIED + 1 if sweep.spec.learning_rate is None and cell.seed == 0 else 1
 
 
 def _filled(cell: Cell, rate: float, tried: _Tried) -> Cell:

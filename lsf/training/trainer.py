@@ -199,10 +199,11 @@ class PlacedArguments(TrainingArguments):
     @cached_property
     def _setup_devices(self) -> torch.device:
         found = super()._setup_devices  # makes accelerate's state of this process anew
-        if self.distributed_state.distributed_type != DistributedType.NO:
+        state: Any = self.distributed_state
+        if state.distributed_type != DistributedType.NO:
             return found
         device = torch.device(self.model_device)
-        self.distributed_state.device = device  # where the accelerator puts model and batches
+        state.device = device  # where the accelerator puts model and batches
         self._n_gpu = min(self._n_gpu, 1)  # one device per worker: no DataParallel over the others
         if device.type == "cuda":
             torch.cuda.set_device(device)  # it was set to the first one

@@ -119,6 +119,20 @@ class Trial:
             self.free, fits, sentence,
         )  # fmt: skip
 
+    def counted(self) -> Parts:
+        """Return the parts by one pass over the longest batch, whatever room there is; weights are not needed."""
+        loaded, spec = self.loaded, self.spec
+        model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
+        kept, stepping = optimizer_bytes(model, OPTIMIZERS[spec.optimizer], loaded.device.type)
+        with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
+            peak = self._activations(model, self._longest())
+        return self._parts(_Passes(_own_bytes(model, loaded), kept, max(stepping, peak)))
+
+    def _longest(self) -> list[EncodedExample]:
+        """Return the longest micro-batch: batches are full, also where the data is smaller than one."""
+        longest = sorted(self.material.train, key=lambda row: -len(row.ids))
+        return list(islice(cycle(longest), self.micro))
+
     def _parts(self, passes: _Passes) -> Parts:
         cached = self.cache == "memory" and self.loaded.device.type != "cuda"  # kept in main memory
         count = self.trainable if self.dense is None else self.dense
@@ -134,11 +148,6 @@ class Trial:
 
     def _has_room_for(self, count: int) -> bool:
         return self.free is None or count <= RUN_SHARE * self.free
-
-    def _longest(self) -> list[EncodedExample]:
-        """Return a micro-batch of the longest rows; it is full, also where the data is smaller than one."""
-        longest = sorted(self.material.train, key=lambda row: -len(row.ids))
-        return list(islice(cycle(longest), self.micro))
 
     def _passes_or_kept(self, whole: bool) -> _Passes:
         """Return what the passes tell, or told when the same was tried before."""
@@ -244,12 +253,14 @@ def optimizer_bytes(model: torch.nn.Module, optimizer: Optimizer, device_type: s
 
 def _own_bytes(model: Any, loaded: LoadedModel) -> int:
     """Return the bytes of the tensors a prepared model does not share with the loaded one."""
-    base = {value.untyped_storage().data_ptr() for value in (*loaded.model.parameters(), *loaded.model.buffers())}
-    own = {
-        value.untyped_storage().data_ptr(): value.untyped_storage().nbytes()
-        for value in (*model.parameters(), *model.buffers())
-    }
-    return sum(count for place, count in own.items() if place not in base)
+    base, own = _storages(loaded.model), _storages(model)
+    return sum(count for storage, count in own.items() if storage not in base)
+
+
+def _storages(model: Any) -> dict[int, int]:
+    """Return the bytes of every storage under a model's tensors, by what tells storages apart, also without memory."""
+    found = (value.untyped_storage() for value in (*model.parameters(), *model.buffers()))
+    return {storage._cdata: storage.nbytes() for storage in found}
 
 
 def _whole_gradients(model: Any, loaded: LoadedModel, spec: RunSpec) -> bool:

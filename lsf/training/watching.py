@@ -93,7 +93,7 @@ class Watcher(TrainerCallback):
                 )
         self._watch(StepRow(self.step, logs["loss"], logs["learning_rate"], self.tokens, self.seconds))
         self._mark, self._marked_step = time.perf_counter(), self.step
-        stopping = self._asked_to_stop(state, control) and self.stopped != "discard"
+        stopping = self._asked_to_stop(state, control) and self.stopped not in ("discard", "enough")
         if self._keeper is not None and self.step < state.max_steps and (stopping or self._keeper.is_due(self.step)):
             control.should_save = True
 

@@ -126,7 +126,7 @@ def workload_of(loaded: LoadedModel, material: Material, spec: RunSpec, begun: i
         written=written,
         tried=batch_load([max(material.train, key=lambda row: len(row.ids))]),
         timed=_timed(loaded) if spec.latency == "on" else Load(),
-        searches=spec.learning_rate is None and not begun,
+        searches=spec.searches_rate and not begun,
         prepared=_prepared(material, spec, step, options),
     )
 

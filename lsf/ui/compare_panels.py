@@ -43,6 +43,8 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
                 "x memory": row.x_memory,
                 "test loss": row.loss_after,
                 "rate": row.learning_rate,
+                "fault": row.fault,
+                "try rate": row.rate_to_try,
                 "state": row.state,
             }
         )
@@ -57,7 +59,14 @@ def show_main_table(table: pd.DataFrame) -> None:
         hide_index=True,
         placeholder="",
         column_config={
-            "rate": number(format="%.2g", help="AdamW's peak learning rate, asked for or found"),
+            "rate": number(format="%.2g", help="AdamW's peak learning rate, asked for, the default or found"),
+            "fault": st.column_config.TextColumn(
+                help="Why its numbers do not stand for what it tunes: it diverged, ended below the floor (the "
+                "better of base "
+                "model and best answer that ignores the prompt), or forgot more than a nat; it is the reference of "
+                "no ratio"
+            ),
+            "try rate": number(format="%.2g", help="Learning rate to try instead"),
             "test before": number(format="percent", help="Test completions wholly right, base model"),
             "test after": number(format="percent", help="The same after tuning"),
             "test loss": number(format="%.3f", help="After tuning, in nats per completion token"),

@@ -40,6 +40,8 @@ def analysis_facts(analysis: Analysis) -> str:
         parts.append("stopped there, since the ranking had settled")
     if data.jittered:
         parts.append("singular head: semantic bases with a jitter of 1e-6")
+    if data.short:
+        parts.append(data.short.rstrip("."))
     if timing.total_seconds is not None:
         parts.append(duration(timing.total_seconds))
     return " · ".join(parts)

@@ -16,6 +16,7 @@ from lsf.figures.cells import MEASURES, Cell, full_value, told
 from lsf.figures.palette import ROLES as MARKS
 from lsf.figures.places import draw_places
 from lsf.jobs.controls import control_spec
+from lsf.jobs.flatness import GAIN, READINGS
 from lsf.jobs.places import PLACES, WAYS, cell_of, grid_specs, grids, missing, place_of, same_grid
 from lsf.jobs.queue import queue_runs
 from lsf.jobs.result import RunResult, RunState
@@ -37,6 +38,8 @@ from lsf.ui.work import Source, source_of
 DEFAULT_WAYS = ("full", "lora", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "hiwi", "said")
 PLACE_WORDS = {"choice": "chosen plan", "full": "whole model", "last": "last blocks", "random": "random blocks"}
 PICKED, OPENED, TAKEN_UP, FORM = "places-picked", "places-opened", "places-taken-up", "places-form"
+CAP = 5
+"""Times the steps of the form that a cell may take where each goes on as long as it learns."""
 BEATEN = 1.1
 """Times full fine-tuning's exact match; a cell beyond it says that full's rate or steps do not suit it."""
 COSTS = ("tuning_seconds", "peak_memory_bytes", "stored_bytes", "latency_ratio", "forgetting")
@@ -64,9 +67,9 @@ def draw_grids(here: Session, runs: Sequence[Run]) -> None:
 
 
 def _grid_words(spec: RunSpec) -> str:
-    rates = "rates searched" if spec.learning_rate is None else "default rates"
-    data = spec.data.rstrip("/").rpartition("/")[2]
-    return f"{data} on {spec.model}: {spec.steps} steps of {spec.batch_size}, seed {spec.seed}, {rates}"
+    rates = "rates searched" if spec.searches_rate else "default rates"
+    data, most = spec.data.rstrip("/").rpartition("/")[2], "at most " if spec.until == "flat" else ""
+    return f"{data} on {spec.model}: {most}{spec.steps} steps of {spec.batch_size}, seed {spec.seed}, {rates}"
 
 
 def _form(here: Session, source: Source, runs: Sequence[Run]) -> dict[str, Any]:
@@ -77,6 +80,7 @@ def _form(here: Session, source: Source, runs: Sequence[Run]) -> dict[str, Any]:
         "batch_size": 16,
         "seed": 0,
         "search": False,
+        "flat": True,
         "where": ["choice", "full"],
         "how": list(DEFAULT_WAYS),
     }
@@ -88,10 +92,11 @@ def _form(here: Session, source: Source, runs: Sequence[Run]) -> dict[str, Any]:
         st.session_state[FORM] = (
             source,
             {
-                "steps": own.steps,
+                "steps": own.steps if own.until == "steps" else own.steps // CAP,
                 "batch_size": own.batch_size,
                 "seed": own.seed,
-                "search": own.learning_rate is None,
+                "search": own.searches_rate,
+                "flat": own.until == "flat",
                 "where": [place for place in PLACES if place in roles],
                 "how": [name for name in WAYS if name in {spec.how for spec in specs}],
             },
@@ -132,10 +137,21 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
                 known["search"],
                 key="places-search",
                 persist_state="session",
-                help="Off: each method's default rate, found by a search on the bundled model (LOG.md). On: every cell "
-                "tries rates on the validation split first, which is counted apart.",
+                help="Off: each method's default rate on this model and number of blocks. On: short runs around it, "
+                "at most a "
+                "fifth of a cell's cost, counted apart.",
             )
-        base = base_spec(plan, source, **values)
+            flat = st.checkbox(
+                "Each as long as it learns",
+                known["flat"],
+                key="places-flat",
+                persist_state="session",
+                help=f"On: a cell ends once {READINGS} validation readings in a row gain less than {GAIN} nats, "
+                f"after {CAP} times "
+                "the steps at the latest, by the same rule for every method; its steps are shown. Off: the steps "
+                "for all.",
+            )
+        base = until_flat(base_spec(plan, source, **values)) if flat else base_spec(plan, source, **values)
         if search:
             base = replace(base, learning_rate=None)
         with guard():
@@ -210,6 +226,11 @@ def base_spec(plan: Plan, source: Source, **values: Any) -> RunSpec:
         device=source.device,
         **values,
     )
+
+
+def until_flat(spec: RunSpec) -> RunSpec:
+    """Return the spec of a run that goes on as long as it learns, read as often as the shorter one would be."""
+    return replace(spec, until="flat", steps=CAP * spec.steps, eval_every=max(1, spec.steps // 5))
 
 
 def start_grid(here: Session, source: Source, specs: Sequence[RunSpec]) -> None:
@@ -303,7 +324,7 @@ def _draw_cautions(cells: Sequence[Cell], runs: Sequence[Run], base: RunSpec, me
     exact = MEASURES["exact_match_after"]
     full = full_value(cells, exact)
     better = [cell for cell in cells if full is not None and (cell.value(exact) or 0.0) > BEATEN * full]
-    if base.learning_rate is not None and full is not None and better:
+    if not base.searches_rate and full is not None and better:
         best = max(better, key=lambda cell: cell.value(exact) or 0.0)
         st.warning(
             f"Full fine-tuning of the whole model gets {told(full, exact)} at its default rate, {best.method} on "
@@ -311,11 +332,16 @@ def _draw_cautions(cells: Sequence[Cell], runs: Sequence[Run], base: RunSpec, me
             "ratios to it say little. Search each cell's own learning rate.",
             icon=":material/balance:",
         )
-    elif base.learning_rate is not None:
+    elif base.until == "steps":
         st.caption(
-            f"Default rates and {base.steps} steps: methods that tune little are slower to learn; more steps, or a "
-            "search of each cell's own rate, show what they can do."
+            f"{base.steps} steps for all: methods that tune little are slower to learn. *Each as long as it learns* "
+            f"gives "
+            "every cell the steps it needs."
         )
+    for cell in cells:
+        if cell.row.fault is not None:
+            instead = "" if cell.row.rate_to_try is None else f" Try the rate {cell.row.rate_to_try:g}."
+            st.caption(f":material/warning: {cell.method} on {cell.place}: {cell.row.fault}.{instead}")
     warm = sum(run.result is not None and found_states(run.result) for run in runs)
     if measure == "tuning_seconds" and warm:
         st.caption(

@@ -6,15 +6,18 @@ from typing import Any
 import streamlit as st
 
 from lsf.bundled.lessons import LESSONS
-from lsf.jobs.spec import RunSpec
+from lsf.jobs.spec import METHODS_OWN, RunSpec
 from lsf.training.catalogue import CATALOGUE
+from lsf.training.default_rates import LAWS
 from lsf.ui.forms import setting_input
 
 DEFAULT_STEPS = 60
 """Of a run on data that is no lesson."""
-SAME, OWN = "Same rate for all", "Each at its own best"
+SEARCHED, OWN, GIVEN = "Searched", "Default", "By hand"
+"""Whence the rate; a search is what a run on one's own begins with."""
 LEARNING = (
-    "epochs", "optimizer", "weight_decay", "warmup_steps", "reweight_tau", "max_length", "eval_every", "eval_limit",
+    "until", "keep", "epochs", "optimizer", "weight_decay", "warmup_steps", "reweight_tau", "max_length", "eval_every",
+    "eval_limit",
 )  # fmt: skip
 """Settings that change what is learned, or how it is read."""
 COST = (
@@ -105,19 +108,21 @@ def _rate(values: dict[str, Any], method: str) -> None:
     with st.container(width="content"):
         mode = st.segmented_control(
             "Learning rate",
-            [SAME, OWN],
-            default=SAME,
+            [SEARCHED, OWN, GIVEN],
+            default=SEARCHED,
             required=True,
             key="tune-rate-mode",
             persist_state="session",
-            help="A single block often wants 3 to 10 times the rate of the whole model. Its own best is found by a "
-            "short search on the validation split, which is counted and shown.",
+            help="Searched: short runs around the default, judged on validation and forgetting, at most a fifth of "
+            "the run's "
+            "cost, once for all runs that tune as many blocks; a run too short for that takes the default. Default: by "
+            "method, the model's width and the share of blocks tuned. By hand: one rate for all runs.",
         )
-    if mode == OWN:
-        values["learning_rate"] = None
+    if mode != GIVEN:
+        values["learning_rate"] = None if mode == SEARCHED else METHODS_OWN
         return
-    own = "" if method == "full" else f"-{method}"  # each method has its own default
-    _ask(values, "learning_rate", CATALOGUE[method].learning_rate, f"tune-learning_rate{own}", "Rate")
+    own = "" if method == "full" else f"-{method}"  # a rate by hand is meant for one method
+    _ask(values, "learning_rate", LAWS[method].rate, f"tune-learning_rate{own}", "Rate")
 
 
 def _ask(

@@ -12,6 +12,7 @@ from lsf.compare.formats import render, to_frame
 from lsf.compare.pareto import non_dominated, pareto
 from lsf.compare.seeds import summarise
 from lsf.compare.table import compare
+from lsf.data.prior import Floor, Prior
 from lsf.errors import UnknownNameError
 from lsf.jobs.result import Metrics, Proof, RunResult, RunState
 from lsf.jobs.runs import Run
@@ -49,7 +50,7 @@ def test_ratios_are_to_the_full_run_by_hand():
     row = compare([make("some"), FULL]).rows[0]
     assert (row.x_params, row.x_memory, row.x_quality) == (100 / 800, 0.125, 0.8)
     assert row.x_time == pytest.approx(4.0 / 10.0)
-    assert row.x_loss_drop == (3.0 - 1.0) / (3.0 - 0.5)
+    assert row.x_gain == (3.0 - 1.0) / (3.0 - 0.5)
     assert row.forgetting == 0.25
     assert (row.exact_match_before, row.exact_match_after, row.loss_after) == (0.1, 0.8, 1.0)
     assert (row.plan, row.blocks, row.method, row.state) == ("block 7", "7", "full", "succeeded")
@@ -57,7 +58,7 @@ def test_ratios_are_to_the_full_run_by_hand():
 
 def test_the_full_run_is_one_of_itself():
     row = compare([FULL]).rows[0]
-    assert (row.x_params, row.x_time, row.x_memory, row.x_quality, row.x_loss_drop) == (1, 1, 1, 1, 1)
+    assert (row.x_params, row.x_time, row.x_memory, row.x_quality, row.x_gain) == (1, 1, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -91,9 +92,23 @@ def test_of_several_full_runs_the_one_of_the_least_test_loss_is_the_reference_in
         assert {row.run: row.x_quality for row in compare(runs).rows}["a"] == 0.8
 
 
-def test_where_full_tuning_made_the_loss_worse_there_is_no_ratio_of_drops():
-    worse = make("worse", "full", loss=3.5, role="full")
-    assert compare([make("a", loss=4.0), worse]).rows[0].x_loss_drop is None
+def test_a_full_run_below_the_floor_or_that_forgot_is_the_reference_of_no_ratio_and_says_which_rate_to_try():
+    known = {"learning_rate": 9e-3, "default_rate": 1e-3}
+    prior = Floor(0.4, 1.0, Prior("label frequencies", 0.4, 1.0))
+    for fault, changes in (
+        ("below the floor", {"floor": prior}),
+        ("forgot 2.5 nats", {"after": replace(FULL.result.after, general_loss=3.5)}),
+    ):
+        wrecked = with_result(FULL, **known, **changes)
+        comparison = compare([make("a"), wrecked])
+        beside, own = comparison.rows
+        assert (beside.x_quality, beside.x_time, beside.x_gain, own.x_params) == (None, None, None, None)
+        assert (own.fault, own.rate_to_try, beside.fault) == (fault, 1e-3, None)
+        told = f"full: {fault}; it is the reference of no ratio. Try --learning-rate 0.001."
+        assert told in comparison.warnings
+        assert fault in render(comparison) and "try rate" in render(comparison)
+        assert json.loads(render(comparison, "json"))["rows"][1]["fault"] == fault
+        assert list(csv.DictReader(io.StringIO(render(comparison, "csv"))))[1]["rate_to_try"] == "0.001"
 
 
 def test_left_out_examples_and_states_of_an_earlier_run_are_said():
@@ -112,7 +127,8 @@ def test_what_does_not_fit_together_is_said():
     assert "The runs differ in model (m, n)" in text
     assert "The runs differ in steps asked for (100, 50)" in text
     assert "searched for their own learning rate" in text
-    (said,) = compare([make("a"), FULL]).warnings
+    given = [replace(run, spec=replace(run.spec, learning_rate=3e-3)) for run in (make("a"), FULL)]
+    (said,) = compare(given).warnings
     assert "were all given the rate 0.003; the best one often differs with the place" in said
     searched = [replace(run, spec=replace(run.spec, learning_rate=None)) for run in (make("a"), FULL)]
     assert compare(searched).warnings == ()
@@ -214,7 +230,8 @@ def test_csv_has_every_column_and_leaves_unknown_cells_empty():
 
 
 def test_json_holds_rows_means_and_warnings():
-    plain = json.loads(render(compare([make("a"), FULL]), "json"))
+    given = [replace(run, spec=replace(run.spec, learning_rate=3e-3)) for run in (make("a"), FULL)]
+    plain = json.loads(render(compare(given), "json"))
     assert plain["rows"][0]["x_memory"] == 0.125
     assert plain["summary"][0]["note"] == "1 seed, no interval"
     assert ["were all given the rate 0.003" in told for told in plain["warnings"]] == [True]

@@ -42,12 +42,15 @@ def test_options_of_a_method_have_a_dash_where_another_method_was_used() -> None
     found = told(ended(SPEC), ended(lora))
     assert found["method"] == ("full", "lora")
     assert found["lora: r"] == ("-", "4")
-    assert found["learning rate"] == ("0.003", "0.01")
+    assert found["learning rate"] == ("default", "0.01")
 
 
 def test_a_searched_rate_is_told_as_it_was_found() -> None:
     searched = replace(SPEC, learning_rate=None)
-    assert told(ended(SPEC), ended(searched, learning_rate=0.01))["learning rate"] == ("0.003", "0.01 (searched)")
+    assert told(ended(SPEC, learning_rate=0.003), ended(searched, learning_rate=0.01))["learning rate"] == (
+        "0.003 (default)",
+        "0.01 (searched)",
+    )
 
 
 def test_versions_and_devices_are_listed_where_they_differ_and_are_known() -> None:

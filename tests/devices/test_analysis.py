@@ -1,32 +1,123 @@
-"""An analysis on the pretend accelerator: the same numbers, one wait a batch, no states."""
+"""Analyses on the pretend accelerator: the CPU's numbers, one wait a batch, no states but those of pictures."""
 
 import numpy as np
+import pytest
+import torch
 
-from lsf.analysis.criteria import CRITERIA
+import lsf.measure.batches
+from lsf.analysis.columns import SAMPLED_POSITIONS
+from lsf.analysis.criteria import CRITERIA, Need
+from lsf.analysis.gallery import KEPT_EXAMPLES
 from lsf.analysis.settings import AnalysisSettings
+from lsf.data.encode import encode
 from lsf.measure.analyze import analyze
+from lsf.measure.batches import make_batches
+from lsf.measure.distances import target_distances
+from lsf.measure.gradients import backward_readings, position_losses, trainable_view
+from lsf.measure.probe import Wanted, stream_readings
+from lsf.measure.semantics import semantic_bases
 from lsf.reporting import Silent
+from tests.accelerator import LogitsError
 
 WIDTH, VOCABULARY, STATES = 32, 28, 5
-FORWARD = tuple(name for name in CRITERIA if CRITERIA[name].needs in ("none", "forward", "vocabulary", "states"))
+AT_THE_START = 2
+"""Waits before the first batch: for the tokens asked for, and for their bases, which are solved for in float64."""
+NEEDS: tuple[Need, ...] = (
+    "forward",
+    "vocabulary",
+    "states",
+    "backward",
+    "per_example",
+    "trial_step",
+    "kernel",
+    "weights",
+)
+PASSES = {"forward": 1, "backward": 2, "per_example": 2, "trial_step": 3}
+"""Need -> times every batch goes through the model; those left out go through it once."""
 
 
-def settings(criteria: tuple[str, ...], **changes: object) -> AnalysisSettings:
-    return AnalysisSettings(**{"limit": None, "split": "train", "criteria": criteria, "batch_size": 8, **changes})
+def asked(need: Need) -> AnalysisSettings:
+    names = tuple(name for name in CRITERIA if CRITERIA[name].needs == need)
+    return AnalysisSettings(limit=None, split="train", criteria=names, batch_size=8, positions="all")
 
 
-def same(one: object, other: object, rtol: float = 2e-4, atol: float = 2e-5) -> None:
-    for name in one.blocks[0].scores:
-        mine, theirs = (np.array([block.scores[name] for block in found.blocks], float) for found in (one, other))
-        np.testing.assert_allclose(mine, theirs, rtol=rtol, atol=atol, err_msg=name)
+def waits_of(need: Need, n_batches: int) -> int:
+    """One a batch for each pass that answers something, and what the end of a pass takes."""
+    per_batch = {"per_example": 2}.get(need, 1)
+    at_the_end = {"backward": 1, "per_example": 1, "trial_step": 2, "kernel": 1}.get(need, 0)
+    return per_batch * n_batches + at_the_end + AT_THE_START
 
 
-def test_the_forward_pass_waits_once_a_batch_and_brings_only_pictures_to_the_host(
-    on_device, on_cpu, many, accelerator
-) -> None:
-    asked = settings(("deviation", "block_influence"), positions="all")
+@pytest.mark.parametrize("need", NEEDS)
+def test_every_criterion_has_the_cpus_scores_and_waits_once_a_batch(need, on_device, on_cpu, many, accelerator):
+    settings, loaded = asked(need), on_device()
+    rows = encode(loaded.tokenizer, many.train, 64).rows
+    n_batches = len(make_batches(rows, "all", 8, 0, torch.device("cpu"), 0.05))
+    sampled = SAMPLED_POSITIONS + 2 if need == "states" else 0
+    pictures = (KEPT_EXAMPLES + 8) * 2  # positions of the first examples, and of the first batch
+    states = pictures * (STATES + 2) + sampled * STATES
+    waits = waits_of(need, n_batches)
+    with accelerator.watched(width=WIDTH, states=states, waits=waits, vocabulary=VOCABULARY) as seen:
+        found = analyze(loaded, many, settings, Silent())
+    assert seen.waits.total() > n_batches
+    expected = analyze(on_cpu(), many, settings, Silent())
+    for name in settings.criteria:
+        mine, theirs = (np.array([block.scores[name] for block in one.blocks], float) for one in (found, expected))
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5, err_msg=name)
+    if need == "forward":
+        mine, theirs = (np.array([state.deviation for state in one.states]) for one in (found, expected))
+        np.testing.assert_allclose(mine, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gemma2", "opt_projected", "qwen3_moe"])
+def test_other_families_are_read_on_the_device_as_on_the_cpu(family, on_device, on_cpu, many, accelerator):
+    rows = encode(on_cpu(family).tokenizer, many.train[:16], 64).rows
+    with accelerator.watched(width=WIDTH, states=0, waits=2 + AT_THE_START):
+        loaded = on_device(family)
+        found = target_distances(loaded.anatomy, rows, 8)
+    np.testing.assert_allclose(found, target_distances(on_cpu(family).anatomy, rows, 8), atol=1e-5)
+
+
+def test_parameters_that_no_tap_sees_are_added_up_on_the_device(on_device, on_cpu, many, accelerator):
+    found = []
+    for loaded in (on_device("qwen3_moe"), on_cpu("qwen3_moe")):
+        rows = encode(loaded.tokenizer, many.train[:4], 64).rows
+        batches = make_batches(rows, "first", 4, 0, loaded.device)
+        with accelerator.watched(waits=len(batches) + 1):
+            found.append(backward_readings(loaded, batches, Silent(), fisher=True))
+    np.testing.assert_allclose(found[0].fisher, found[1].fisher, rtol=1e-3)
+
+
+def test_the_lens_holds_no_more_logits_than_allowed(on_device, many, accelerator, monkeypatch):
     loaded = on_device()
-    with accelerator.watched(width=WIDTH, states=10**6, waits=10**6, vocabulary=VOCABULARY) as seen:
-        analyze(loaded, many, asked, Silent())
-    n_batches = 1
-    print(seen)
+    rows = encode(loaded.tokenizer, many.train, 64).rows
+    batches = make_batches(rows, "all", 16, 0, loaded.device)
+    bases, most = semantic_bases(loaded.anatomy.head_weight), 40 * VOCABULARY
+    with (
+        accelerator.watched(vocabulary=VOCABULARY, most_logits=most),
+        pytest.raises(LogitsError, match=r"lsf/measure/anatomy|transformers|torch"),
+    ):
+        next(stream_readings(loaded.anatomy, bases, batches, Wanted()))
+    monkeypatch.setattr(lsf.measure.batches, "MOST_LOGITS", most)
+    with accelerator.watched(vocabulary=VOCABULARY, most_logits=most) as seen:
+        next(stream_readings(loaded.anatomy, bases, batches, Wanted()))
+    assert seen.logits == most  # as many rows as fit
+
+
+def test_the_head_is_passed_in_few_parts_where_the_vocabulary_is_large(on_device):
+    assert lsf.measure.batches.MOST_LOGITS == 2**26
+    assert lsf.measure.batches.rows_at_once(152_064, 10_000) == 441
+
+
+def test_gradients_of_a_bfloat16_model_are_added_up_in_float32(on_cpu, many):
+    loaded = on_cpu(dtype="bfloat16")
+    view = trainable_view(loaded)
+    (batch,) = make_batches(encode(loaded.tokenizer, many.train[:4], 64).rows, "first", 4, 0, loaded.device)
+    parameter = next(view.blocks[0].parameters())
+    position_losses(view, batch).mean().backward()
+    once = parameter.grad.clone()
+    assert parameter.dtype == torch.bfloat16
+    assert once.dtype == torch.float32
+    for _ in range(99):
+        position_losses(view, batch).mean().backward()
+    torch.testing.assert_close(parameter.grad, 100 * once, rtol=1e-5, atol=0)

@@ -23,7 +23,7 @@ from lsf.export.script import training_script
 from lsf.export.skeleton import load_skeleton
 from lsf.export.targets import EXPORTS
 from tests.measure.test_families import ROWS
-from tests.tiny import tiny_tokenizer
+from tests.tiny import save_tiny, tiny_tokenizer
 
 FAMILIES = ["llama", "gpt2", "gpt_neox", "opt", "bloom", "gemma3"]
 
@@ -83,19 +83,23 @@ def test_peft_refuses_what_layers_cannot_say(tiny):
 
 
 @pytest.mark.slow
-def test_the_script_runs_and_moves_exactly_the_planned_tensors(tiny, tmp_path):
-    folder = tiny("llama")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_script_runs_moves_exactly_the_planned_tensors_and_saves_them_in_the_bases_dtype(dtype, tmp_path):
+    folder = save_tiny("llama", tmp_path / "base", dtype=dtype)
     plan_for(folder, blocks=(2,)).save(tmp_path / "plan.json")
     script = tmp_path / "tune.py"
     assert main(["export", "--plan", str(tmp_path / "plan.json"), "--to", "transformers", "--out", str(script)]) == 0
     rows = [{"prompt": f"the {word} is", "completion": " red ."} for word in ("cat", "dog", "sun", "moon")]
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     command = [sys.executable, str(script), "--data", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "tuned")]
-    done = subprocess.run([*command, "--steps", "3", "--batch-size", "2"], capture_output=True, text=True, cwd=tmp_path)
+    steps = ["--steps", "3", "--batch-size", "2", "--learning-rate", "0.01"]
+    done = subprocess.run([*command, *steps], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     before, after = (load_file(place / "model.safetensors") for place in (folder, tmp_path / "tuned"))
+    assert {value.dtype for value in before.values()} == {value.dtype for value in after.values()} == {dtype}
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {name for name in before if name.startswith("model.layers.2.")}
+    assert json.loads((tmp_path / "tuned" / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
 
 
 def test_an_unknown_target_and_a_broken_plan_are_one_sentence(tiny, tmp_path, capsys):
@@ -108,7 +112,7 @@ def test_an_unknown_target_and_a_broken_plan_are_one_sentence(tiny, tmp_path, ca
 
 
 def test_the_script_reads_rows_as_the_product_does(tmp_path):
-    code = training_script("none", "block 1", ["x"])
+    code = training_script("none", "block 1", ["x"], 1e-3)
     module = types.ModuleType("script")
     exec(compile(code, "tune.py", "exec"), module.__dict__)
     rows = [{"prompt": "the cat", "completion": " sat on"}, {"prompt": "the", "completion": " mat</s>"}]

@@ -5,7 +5,7 @@ import pytest
 from lsf.analysis.plan import Plan
 from lsf.errors import UnknownNameError
 from lsf.jobs.controls import CONTROLS, control_blocks, control_spec, with_controls
-from lsf.jobs.spec import RunSpec
+from lsf.jobs.spec import METHODS_OWN, RunSpec
 
 SPEC = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (2, 5), final_norm=True), steps=7, seed=3)
 
@@ -20,7 +20,7 @@ def test_a_control_differs_from_the_choice_in_its_plan_and_role_alone():
 def test_the_full_control_of_another_method_is_full_fine_tuning_at_its_own_rate():
     choice = replace(SPEC, method="lora", options={"r": 4}, learning_rate=1e-2)
     full = control_spec(choice, "full")
-    assert (full.method, full.options, full.learning_rate) == ("full", {}, 3e-3)
+    assert (full.method, full.options, full.learning_rate) == ("full", {}, METHODS_OWN)
     assert control_spec(replace(choice, learning_rate=None), "full").learning_rate is None
     first = control_spec(choice, "first")
     assert (first.method, first.options, first.learning_rate) == ("lora", {"r": 4}, 1e-2)

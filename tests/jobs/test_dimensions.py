@@ -7,8 +7,9 @@ import pytest
 
 from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError
-from lsf.jobs.dimension_search import Try, best_rate, bound, first_at, next_d, next_rate, rates_at, smallest
+from lsf.jobs.dimension_search import Try, best_rate, bound, first_at, full_first, next_d, next_rate, rates_at, smallest
 from lsf.jobs.dimensions import Curve, DimensionSettings, Point, Study, load_study
+from lsf.training.default_rates import Tuned, exact_rate, spread_of
 
 
 def search(truth: dict[int, float], target: float, grid: tuple[int, ...], bisections: int) -> list[int]:
@@ -39,11 +40,20 @@ def test_the_grid_has_two_values_per_decade_and_ends_at_the_planned_values() -> 
 
 
 def test_rates_follow_the_square_root_of_how_many_values_one_number_moves() -> None:
-    assert first_at(100, 1_000_000, 169) == (0.1, 0.04)
-    assert rates_at(100, 1_000_000, 169) == (0.016, 0.04, 0.1, 0.25, 0.63)
-    assert first_at(10_000, 1_000_000, 169) == (0.01, 0.004)
-    assert first_at(10_000, 1_000_000, 169 * 4) == (0.005, 0.002)  # more tensors, each with its own projection
-    assert max(rates_at(1, 10**9, 1)) == 1.0  # AdamW's rate stays within what a run accepts
+    def own(d: int, values: int, tensors: int) -> float:
+        return exact_rate("said", Tuned(128, 1_377_408, 1.0, spread_of(d, values, tensors)))
+
+    assert first_at(own(100, 1_000_000, 169)) == (0.1, 0.04)
+    assert rates_at(own(100, 1_000_000, 169)) == (0.016, 0.04, 0.1, 0.25, 0.63)
+    assert first_at(own(10_000, 1_000_000, 169)) == (0.01, 0.004)
+    assert first_at(own(10_000, 1_000_000, 169 * 4)) == (0.005, 0.002)  # more tensors, each with its own projection
+    assert max(rates_at(own(1, 10**9, 1))) == 1.0  # AdamW's rate stays within what a run accepts
+
+
+def test_full_fine_tuning_begins_at_its_default_and_the_rung_above() -> None:
+    assert full_first(1e-3) == (3e-3, 1e-3)
+    assert full_first(4.7e-4) == (1e-3, 3e-4)
+    assert full_first(1e-9) == (1e-4, 3e-5)  # below the ladder: its lowest three rungs
 
 
 def tried(**losses: float | None) -> dict[float, Try]:

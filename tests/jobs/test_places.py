@@ -11,7 +11,7 @@ from lsf.errors import BadInputError
 from lsf.jobs.places import WAYS, cell_of, grid_specs, missing, same_grid
 from lsf.jobs.result import Metrics, RunResult, RunState
 from lsf.jobs.runs import Run
-from lsf.jobs.spec import RunSpec
+from lsf.jobs.spec import METHODS_OWN, RunSpec
 from lsf.training.catalogue import CATALOGUE
 
 BASE = RunSpec("m", "lesson:facts", Plan("m", 8, (5, 6)), steps=10)
@@ -48,9 +48,7 @@ def test_a_grid_has_every_place_by_every_method_with_the_method_s_own_rate_full_
     assert {cell_of(spec) for spec in specs} == {
         (place, method) for place in ("whole model", "blocks 5-6", "blocks 6-7") for method in ("full", "lora", "said")
     }
-    assert {spec.method: spec.learning_rate for spec in specs} == {
-        name: CATALOGUE[name].learning_rate for name in ("full", "lora", "said")
-    }
+    assert {spec.learning_rate for spec in specs} == {METHODS_OWN}
     assert all(spec.learning_rate is None for spec in grid_specs(BASE, ["choice"], [WAYS["full"]], True))
 
 

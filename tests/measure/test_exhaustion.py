@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from lsf.analysis.result import load_analysis
 from lsf.analysis.settings import AnalysisSettings
+from lsf.cli import main
 from lsf.data.encode import encode
 from lsf.data.task import Example, Task, split_examples
 from lsf.errors import OutOfMemoryError
@@ -151,3 +153,35 @@ def test_gradients_kept_per_example_bound_the_examples_of_a_kernel(
     none = analyze(loaded, many(50), settings, Silent())
     assert none.data.kernel_examples is None
     assert none.criteria == ("deviation",)
+
+
+@pytest.mark.parametrize("criteria", ["deviation,gradient_norm,fisher,first_order_drop,alignment,snr,last"])
+@pytest.mark.parametrize("short", ["gradients", "trial step", "kernels"])
+def test_what_memory_does_not_suffice_for_is_null_and_told_and_the_rest_is_written(
+    short: str,
+    criteria: str,
+    tiny: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, out = tmp_path / "rows.jsonl", tmp_path / "a.json"
+    data.write_text("\n".join(json.dumps({"prompt": prompt, "completion": rest}) for prompt, rest in PAIRS))
+    asked = ["analyze", "--model", str(tiny("llama")), "--data", str(data), "--criteria", criteria, "--json", str(out)]
+    assert main(asked) == 0
+    whole = load_analysis(out)
+    assert whole.data.short is None
+    where, missing = {
+        "gradients": ("gradients.position_losses", ("gradient_norm", "fisher", "first_order_drop")),
+        "trial step": ("gradients._drop_after", ("first_order_drop",)),
+        "kernels": ("kernels.example_losses", ("alignment",)),
+    }[short]
+    monkeypatch.setattr(f"lsf.measure.{where}", lambda *_: torch.empty(2**60))
+    capsys.readouterr()
+    assert main(asked) == 0
+    told, found = capsys.readouterr().err, load_analysis(out)
+    assert f"lsf: cpu has too little memory for {', '.join(missing)}: not measured; take shorter examples" in told
+    assert found.data.short is not None and found.data.short in told
+    for name in criteria.split(","):
+        assert found.scores(name) == ((None,) * 4 if name in missing else whole.scores(name))
+    assert found.states == whole.states

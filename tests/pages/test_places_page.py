@@ -35,8 +35,9 @@ def test_every_cell_that_the_model_can_have_becomes_a_run_and_the_others_are_lef
         (full, method) for full in (True, False) for method in ("full", "lora")
     }
     assert {run.state for run in list_runs(runs)} == {"succeeded"}
-    rates = {spec.method: spec.learning_rate for spec in made}
+    rates = {run.spec.method: run.result.learning_rate for run in list_runs(runs) if run.spec and run.result}
     assert rates["lora"] != rates["full"]
+    assert {(spec.until, spec.steps, spec.learning_rate) for spec in made} == {("flat", 15, "default")}
     grid = places.at.dataframe[0].value
     chosen = next(spec.plan.label for spec in made if not spec.plan.is_full)
     assert len(grid) == 4
@@ -74,7 +75,7 @@ def test_a_new_session_does_not_take_up_what_somebody_else_tunes(places: Driver)
     at = fresh.go("places")
     assert "No plan yet" in fresh.shown()
     (offered,) = at.selectbox(key="places-open").options
-    assert "3 steps of 4, seed 0, default rates" in offered
+    assert "at most 15 steps of 4, seed 0, default rates" in offered
     at.selectbox(key="places-open").select(offered).run()
     assert not at.exception
     assert "4 of 4 cells are there already" in fresh.shown()

@@ -16,10 +16,10 @@ from lsf.data.sources import load_task
 from lsf.errors import BadInputError
 from lsf.jobs.phases import PHASES
 from lsf.jobs.result import load_result
+from lsf.jobs.spec import METHODS_OWN
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import load_model
 from lsf.reporting import Silent
-from lsf.training.catalogue import CATALOGUE
 from lsf.training.dry_step import Held
 from lsf.training.duration import STRETCHES, course_of
 from lsf.training.fitting import FitSettings, fit
@@ -110,7 +110,7 @@ def test_a_forecast_changes_nothing_and_leaves_the_random_state_alone(loaded, ta
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "full"])
 def test_every_method_has_a_forecast_of_what_its_optimizer_holds(gpt2, task, spec, method):
     options = {"d": 50} if method in ("did", "said") else {}
-    asked = replace(spec, method=method, options=options, learning_rate=CATALOGUE[method].learning_rate)
+    asked = replace(spec, method=method, options=options, learning_rate=METHODS_OWN)
     found = foresee(gpt2, task, asked, ROOMY)
     assert found.fits
     assert 0 < found.trainable_params < foresee(gpt2, task, spec, ROOMY).trainable_params

@@ -16,7 +16,7 @@ from lsf.jobs.spec import RunSpec
 from lsf.measure.analyze import analyze
 from lsf.measure.loading import load_model
 from lsf.reporting import Silent, Stop, Unheard
-from lsf.training.probing import PROBE_BATCH, PROBE_RATE, PROBE_STEPS, probe_blocks
+from lsf.training.probing import PROBE_BATCH, PROBE_STEPS, probe_blocks
 from lsf.training.run import tune
 
 
@@ -31,7 +31,7 @@ def test_every_criterion_scores_every_block_of_the_bundled_model(tmp_path: Path)
     # the same short run, asked for as a run: the probe's drop is what a real run measures
     block = int(drops.argmax())
     plan = Plan("bundled", 8, (block,))
-    spec = RunSpec("bundled", "lesson:facts", plan, steps=PROBE_STEPS, learning_rate=PROBE_RATE, batch_size=PROBE_BATCH)
+    spec = RunSpec("bundled", "lesson:facts", plan, steps=PROBE_STEPS, batch_size=PROBE_BATCH)
     folder = create_run(tmp_path, spec)
     tune(loaded, task, spec, folder, Silent())
     rows = [row for row in read_metrics(folder) if row.get("validation_loss") is not None]

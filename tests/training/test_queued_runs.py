@@ -62,6 +62,8 @@ def test_a_queued_run_that_is_stopped_is_cancelled_at_once_and_the_running_one_k
     assert view.result.steps >= 2
     assert view.result.unmeasured
     test = next(job for job in worker.views() if job.kind == "measure")
-    assert worker.wait(test.id, 60).result.after is not None
+    ended = worker.wait(test.id, 60)
+    assert ended.state is JobState.SUCCEEDED
+    assert ended.result == load_run(queued[0].folder).result.after
     assert (queued[0].folder / "weights" / "tuned.safetensors").exists()
     assert load_run(queued[0].folder).state is RunState.CANCELLED

@@ -1,33 +1,110 @@
+"""Where a run's rate comes from: given, its default, its search, or that of its group."""
+
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from lsf.analysis.plan import Plan
+from lsf.cli import main
+from lsf.compare.table import compare
 from lsf.data.task import Task
-from lsf.training.catalogue import CATALOGUE
-from lsf.training.rate_search import LADDER, RATES, first_rates, trial_steps
+from lsf.jobs.runs import list_runs, load_run, spec_to_repeat
+from lsf.jobs.spec import METHODS_OWN, load_spec
+from lsf.training.own_rate import spec_rate
+from lsf.training.rate_choice import TOO_SHORT
+from lsf.training.search_budget import LEAST_STEPS, SHARE
 from tests.training.conftest import tuned
 
-
-def test_the_rate_found_is_the_best_on_validation_whatever_the_test_split_says(loaded, task, spec, folder):
-    spec = replace(spec, learning_rate=None, steps=5)
-    result = tuned(loaded, task, spec, folder(spec))
-    assert set(RATES) <= {trial.learning_rate for trial in result.search}
-    best = min(result.search, key=lambda trial: trial.validation_loss)
-    assert result.learning_rate == best.learning_rate
-    assert result.search_steps == sum(trial.steps for trial in result.search) == 5 * len(result.search)
-    assert result.search_seconds > 0
-    assert result.steps == 5
-    other = tuned(loaded, Task("toy", task.train, task.validation, task.test[:1]), spec, folder(spec))
-    assert other.search == result.search
-    assert other.before != result.before
+LONG = 200
+"""Steps of a run a fifth of which pays for a search."""
 
 
-def test_a_trial_is_a_quarter_of_the_run_within_limits():
-    assert [trial_steps(steps) for steps in (4, 20, 100, 1000)] == [4, 10, 25, 100]
+@pytest.fixture
+def searching(spec: Any) -> Any:
+    return replace(spec, learning_rate=None, steps=LONG, batch_size=8)
 
 
-@pytest.mark.parametrize("method", [name for name in CATALOGUE if name != "full"])
-def test_every_method_begins_around_its_own_default_and_may_go_further_on_both_sides(method):
-    low, own, high = first_rates(method)
-    assert low < own < high and own == CATALOGUE[method].learning_rate
-    assert LADDER[0] < low and high < LADDER[-1]
+def test_a_search_takes_the_best_of_the_rates_around_the_default_for_a_fifth_of_the_cost_at_most(
+    loaded, task, searching, folder
+):
+    result = tuned(loaded, task, searching, folder(searching))
+    own = spec_rate(loaded, searching)
+    rates = [trial.learning_rate for trial in result.search]
+    assert rates == sorted(rates) and own in rates and min(rates) < own < max(rates)
+    assert len(rates) >= 3 and result.learning_rate in rates
+    assert result.rate_from == "search" and result.default_rate == own
+    assert 0 < result.search_share <= SHARE
+    assert result.search_steps == sum(trial.steps for trial in result.search) >= 3 * LEAST_STEPS
+    assert result.search_seconds > 0 and result.steps == LONG
+    assert all(trial.general_loss > 0 for trial in result.search)
+
+
+def test_a_search_never_reads_the_test_split(loaded, task, searching, folder, tmp_path):
+    one = tuned(loaded, task, searching, folder(searching))
+    other = Task("toy", task.train, task.validation, task.test[:1])
+    two = tuned(loaded, other, searching, folder(searching))
+    assert two.rate_from == "search"  # other data is another group
+    assert (two.search, two.learning_rate) == (one.search, one.learning_rate)
+    assert two.before != one.before
+
+
+def test_runs_of_one_group_share_a_search_which_is_counted_once_and_told(loaded, task, searching, full, folder):
+    place = folder(searching)
+    first = tuned(loaded, task, searching, place)
+    other = replace(searching, plan=Plan("tiny", 4, (0,)), seed=3, role="first")
+    shared = tuned(loaded, task, other, folder(other))
+    assert (shared.learning_rate, shared.search) == (first.learning_rate, first.search)
+    assert shared.rate_from == f"search of {place.name}"
+    assert (shared.search_steps, shared.search_seconds, shared.search_share) == (0, None, None)
+    for alone in (replace(full, learning_rate=None, steps=LONG), replace(searching, method="bitfit", batch_size=2)):
+        if alone.method == "full":
+            assert tuned(loaded, task, alone, folder(alone)).rate_from == "search"  # a plan of another size
+
+
+def test_a_run_too_short_for_a_search_takes_the_default_and_says_so(loaded, task, spec, folder):
+    short = replace(spec, learning_rate=None)
+    result = tuned(loaded, task, short, folder(short))
+    assert (result.learning_rate, result.rate_from) == (spec_rate(loaded, short), TOO_SHORT)
+    assert (result.search, result.search_steps) == ((), 0)
+
+
+def test_a_default_stays_a_word_in_the_spec_and_is_a_number_in_the_result_by_which_the_run_is_repeated(
+    loaded, task, spec, folder
+):
+    asked = replace(spec, learning_rate=METHODS_OWN)
+    place = folder(asked)
+    result = tuned(loaded, task, asked, place)
+    assert load_spec(place / "spec.json").learning_rate == METHODS_OWN
+    assert (result.learning_rate, result.rate_from) == (spec_rate(loaded, asked), "default")
+    again = spec_to_repeat(place / "spec.json")
+    assert again == replace(asked, learning_rate=result.learning_rate)
+    assert tuned(loaded, task, again, folder(again)).after == result.after
+
+
+def test_a_search_that_finds_only_divergence_is_one_sentence_and_bad_input_and_keeps_what_it_tried(
+    breaking, asked, tmp_path, capsys
+):
+    data = asked[asked.index("--data") + 1]
+    words = [
+        "tune",
+        "--model",
+        breaking.info.name,
+        "--data",
+        data,
+        "--blocks",
+        "1",
+        "--batch-size",
+        "4",
+        "--device",
+        "cpu",
+    ]
+    runs = tmp_path / "diverged"
+    assert main([*words, "--steps", str(LONG), "--learning-rate", "auto", "--runs", str(runs)]) == 2
+    *_, said = capsys.readouterr().err.splitlines()
+    assert said.startswith("lsf: The search found only divergence, at every rate from") and said.endswith(".")
+    (run,) = list_runs(runs)
+    assert run.state == "failed" and run.result is not None and run.result.before is not None
+    assert len(run.result.search) >= 3 and all(trial.validation_loss is None for trial in run.result.search)
+    (row,) = compare([load_run(run.folder)]).rows
+    assert (row.fault, row.rate_to_try) == ("diverged", run.result.default_rate)

@@ -8,6 +8,7 @@ import pytest
 from lsf.analysis.plan import Plan
 from lsf.data.encode import encode
 from lsf.files import cache_folder
+from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import load_model
 from lsf.training import records
 from lsf.training.base import measure_base
@@ -30,8 +31,9 @@ def encoded(loaded, examples):
     return encode(loaded.tokenizer, examples, 64).rows
 
 
-def read(loaded, task):
-    return measure_base(loaded, encoded(loaded, task.test), encoded(loaded, task.validation), 4, do_nothing)
+def read(loaded, task, blocks=(2,)):
+    spec = RunSpec(loaded.info.name, "toy", Plan("tiny", 4, blocks), batch_size=4)
+    return measure_base(loaded, spec, encoded(loaded, task.test), encoded(loaded, task.validation), do_nothing)
 
 
 def told(reading):
@@ -56,6 +58,24 @@ def test_a_base_reading_has_the_same_numbers_fresh_from_memory_and_from_disk(loa
     assert told(read(load_model(loaded.info.name, "float32", "cpu"), task)) == fresh
     with pytest.raises(AssertionError, match="read again"):
         read(loaded, replace(task, test=task.test[:-1]))
+
+
+def test_a_base_reading_has_the_same_bits_whatever_states_it_leaves_for_the_run(loaded, task, monkeypatch, tmp_path):
+    found = []
+    for place, blocks in enumerate([(0,), (1,), (3,), (2, 3)]):
+        monkeypatch.setenv("LSF_CACHE", str(tmp_path / str(place)))
+        forget_records()
+        found.append(told(read(loaded, task, blocks)))
+    assert found[1:] == found[:1] * 3
+
+
+def test_what_the_base_model_was_read_on_is_not_computed_again_for_the_tuned_one(loaded, task, spec):
+    rows, model = encoded(loaded, task.test), METHODS["full"].prepare(loaded, spec.plan, Scene())
+    read(loaded, task, spec.plan.blocks)
+    prefix = open_held_out(loaded, model, spec, rows, "test", spec.batch_size)
+    assert prefix is not None
+    evaluate(model, rows, spec.batch_size, prefix=prefix)
+    assert (prefix.found, prefix.computed) == (len(rows), 0)
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"null", b'{"about": 1}'])

@@ -23,6 +23,7 @@ from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError, RunError
 from lsf.measure.identity import weights_hash
 from lsf.training.batches import training_order
+from lsf.training.default_rates import default_rate, tuned_of
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.methods.fisher import squared_gradients
 from lsf.training.methods.full import own_tensors
@@ -146,7 +147,7 @@ def ticket(loaded: Any, plan: Plan, scene: Scene) -> Indices:
         before = block_tensors(loaded, plan, "lt_sft")
         model, options = own_tensors(loaded, tuple(before)), scene.options
         settings = FitSettings(
-            learning_rate=options.first_rate,
+            learning_rate=options.first_rate or default_rate("full", tuned_of(loaded.info, plan)),
             steps=options.first_steps,
             batch_size=scene.batch_size,
             warmup_steps=0,

@@ -8,6 +8,7 @@ from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import load_model
 from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.batches import autocasting
+from lsf.training.default_rates import LAWS
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.latency import latency_ratio
@@ -34,7 +35,7 @@ def test_a_bfloat16_base_is_tuned_in_float32_saved_loaded_and_merged(name, more,
     assert {value.dtype for value in tuned_values(model).values()} == {torch.float32}
     start, frozen = evaluate(model, rows, 24, "bfloat16").loss, fingerprint(model).frozen_hash
     base = evaluate(half.model, rows, 24, "bfloat16").loss
-    settings = FitSettings(METHODS[name].way.learning_rate, 3, 24, 0, 0.0, 0, "bfloat16")
+    settings = FitSettings(LAWS[name].rate, 3, 24, 0, 0.0, 0, "bfloat16")
     fit(model, rows, settings, tmp_path, lambda _row: None, lambda: None)
     end = evaluate(model, rows, 24, "bfloat16").loss
     assert start is not None and base is not None and end is not None

@@ -14,6 +14,7 @@ from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import load_model
 from lsf.training.artefacts import find_weights, load_tuned, save_weights
 from lsf.training.catalogue import CATALOGUE, options_of
+from lsf.training.default_rates import LAWS
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.merging import merge
@@ -57,7 +58,7 @@ def case(request, rows):
 def tuned_by(case, folder, steps=3):
     base, method, _, scene = case
     model = method.prepare(base, PLAN, scene)
-    settings = FitSettings(method.way.learning_rate, steps, 24, 0, 0.01, 0, "float32")
+    settings = FitSettings(LAWS[method.name].rate, steps, 24, 0, 0.01, 0, "float32")
     done = fit(model, scene.rows, settings, folder, lambda _row: None, lambda: None)
     return model, done
 
@@ -88,7 +89,7 @@ def test_three_steps_lower_the_loss_and_move_nothing_frozen(case, tmp_path):
     model = method.prepare(base, PLAN, scene)
     start, frozen = evaluate(model, scene.rows, 24).loss, fingerprint(model)
     whole = fingerprint(base.model)
-    settings = FitSettings(method.way.learning_rate, 3, 24, 0, 0.01, 0, "float32")
+    settings = FitSettings(LAWS[method.name].rate, 3, 24, 0, 0.01, 0, "float32")
     done = fit(model, scene.rows, settings, tmp_path, lambda _row: None, lambda: None)
     after = fingerprint(model)
     assert after.frozen_hash == frozen.frozen_hash
@@ -163,7 +164,7 @@ def test_a_plan_for_another_model_is_refused(name, gpt2):
 def test_registry_and_catalogue_name_the_same_methods_in_the_same_order():
     assert list(METHODS) == list(CATALOGUE)
     for way in CATALOGUE.values():
-        assert all((way.label, way.meaning.endswith("."), way.unit, way.source, way.learning_rate > 0))
+        assert all((way.label, way.meaning.endswith("."), way.unit, way.source, way.name in LAWS))
 
 
 def test_an_artefact_of_another_base_is_refused_with_both_hashes(loaded, tmp_path, rows):

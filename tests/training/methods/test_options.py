@@ -7,7 +7,7 @@ import pytest
 from lsf.analysis.plan import Plan
 from lsf.cli import main
 from lsf.errors import BadInputError, UnknownNameError
-from lsf.jobs.spec import RunSpec, load_spec
+from lsf.jobs.spec import METHODS_OWN, RunSpec, load_spec
 from lsf.options import describe_setting
 from lsf.training.catalogue import CATALOGUE, describe, options_of
 from lsf.training.methods import METHODS
@@ -22,7 +22,8 @@ def spec_of(method, **changes):
 
 
 def test_a_spec_has_the_methods_own_rate_unless_one_is_given():
-    assert [spec_of(name).learning_rate for name in METHODS] == [CATALOGUE[name].learning_rate for name in METHODS]
+    assert {spec_of(name).learning_rate for name in METHODS} == {METHODS_OWN}
+    assert spec_of("lora").given_rate is None and not spec_of("lora").searches_rate
     assert spec_of("lora", learning_rate=0.5).learning_rate == 0.5
     assert spec_of("lora", learning_rate=None).learning_rate is None
 

@@ -4,6 +4,7 @@ import pytest
 
 from lsf.analysis.plan import Plan
 from lsf.training.caching import forget_states, open_caching
+from lsf.training.default_rates import LAWS
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.methods import METHODS
 from tests.training.methods.conftest import scene_for
@@ -19,7 +20,7 @@ def test_every_method_has_the_same_losses_with_and_without_the_kept_prefix(name,
     for kind in ("off", "memory"):
         model = METHODS[name].prepare(gpt2, PLAN, scene_for(name, rows, **given(name, {})))
         caching, seen = open_caching(gpt2, model, PLAN, rows, kind, STEPS * BATCH), []
-        settings = FitSettings(METHODS[name].way.learning_rate, STEPS, BATCH, 0, 0.01, 0, "float32")
+        settings = FitSettings(LAWS[name].rate, STEPS, BATCH, 0, 0.01, 0, "float32")
         fit(model, rows, settings, tmp_path, seen.append, lambda: None, prefix=caching.prefix)
         losses.append([row.loss for row in seen])
     told = caching.told()

@@ -18,6 +18,7 @@ from lsf.training.artefacts import find_weights, load_tuned
 from lsf.training.evaluation import evaluate
 from lsf.training.material import read_material
 from lsf.training.methods import METHODS
+from lsf.training.own_rate import spec_rate
 from lsf.training.run import tune
 from tests.training.conftest import Stopper
 from tests.training.methods.test_contract import given
@@ -40,7 +41,7 @@ def test_a_run_by_any_method_proves_itself_and_reports_what_it_stored(name, gpt2
     assert result.trainable_params == METHODS[name].count(gpt2, PLAN, METHODS[name].way.options(**spec.options))
     assert result.stored_bytes == sum(value.nbytes for value in load_file(find_weights(folder)).values())
     assert result.latency_ratio is not None and result.latency_ratio > 0
-    assert result.learning_rate == METHODS[name].way.learning_rate
+    assert (result.learning_rate, result.rate_from) == (spec_rate(gpt2, spec), "default")
     rows = read_material(gpt2, task, spec).test
     again = evaluate(load_tuned(folder, gpt2), rows, spec.batch_size)
     assert result.after is not None and again.loss == pytest.approx(result.after.loss, abs=1e-5)

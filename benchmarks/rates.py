@@ -1,0 +1,428 @@
+"""Best learning rates measured: what the default rate is fitted on, and how it does on models it was not fitted on.
+
+`python benchmarks/rates.py --measure [--models bundled,stories260K] [--methods full,lora] [--seconds S]` tunes cell
+after
+cell and appends each to rates_cells.jsonl, one record a line; what is there is not measured again. Without `--measure`
+it prints the tables from that file, in seconds and without torch.
+"""
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.sites import SITES, _read
+from lsf.analysis.plan import Plan, full_plan
+from lsf.data.task import Example, Task, split_examples
+from lsf.jobs.rates import LADDER, outwards
+from lsf.training.default_rates import LAWS, WIDTH, Tuned, default_rate, spread_of
+
+CELLS = Path(__file__).with_name("rates_cells.jsonl")
+FIRST = {
+    "full": 1e-3, "lora": 3e-3, "bitfit": 3e-2, "adapter": 1e-2, "hiwi": 1e-2, "fish": 3e-2, "lt_sft": 1e-1, "pafi":
+    1e-1, "random_mask": 1e-1, "top_magnitude": 1e-1, "did": 1e-1, "said": 1e-1,
+}  # fmt: skip
+"""Tried first with its neighbours, then outwards while the best is at an edge; of the real model a rung lower."""
+REAL = "smollm2"
+REAL_FOLDER = "/opt/smollm2"
+ROWS_REAL, STEPS_REAL = 640, 30
+PRIORS = {"facts": 3.178, "aliases": 4.070, "labels": 1.170, "sums": 3.373, "dialect": 8.527, "twohop": 12.867}
+"""Of the lessons' validation rows, nats per token (`lsf.data.prior`): the committed searches of sweeps did not keep
+it."""
+REPORTED = {5e-4: 0.25, 1e-3: 0.39, 3e-3: 9.24}
+"""Rate -> loss of the whole real model on TREC after 30 steps of 16, as issue 18 and its brief report it: the last one
+was wrecked (exact match 12.5 %, general loss 18.5), for which the base model's loss stands."""
+REPORTED_FLOOR = 1.6
+SEVERAL = ("full", "lora", "adapter", "hiwi")
+"""Methods measured at more than one place and task."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Everything of a cell but its rate."""
+
+    model: str
+    """Its name in the study, or smollm2."""
+    task: str
+    """Of a site; for smollm2 trec."""
+    place: str
+    """whole, window (L/4 blocks in the middle) or block (the middle one)."""
+    method: str
+    """Key in CATALOGUE."""
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells it apart."""
+        return self.model, self.task, self.place, self.method
+
+
+def asked_of(model: str) -> Iterator[Asked]:
+    """Yield what is measured on a model, the most telling first."""
+    if model == REAL:
+        for method in ("lora", "adapter", "hiwi", "random_mask", "said"):
+            yield Asked(model, "trec", "window", method)
+        return
+    tasks = ("facts", "labels") if f"{model}-facts" in SITES else ("trec", "alpaca")
+    for method in FIRST:
+        places = ("whole", "window", "block") if method == "full" else ("whole", "window")
+        for task in tasks if method in SEVERAL else tasks[:1]:
+            for place in places if method in SEVERAL else places[:1]:
+                yield Asked(model, task, place, method)
+
+
+def plan_of(place: str, model: str, n_blocks: int) -> Plan:
+    """Return the plan of a place."""
+    if place == "whole":
+        return full_plan(model, n_blocks)
+    size = max(1, round(n_blocks / 4)) if place == "window" else 1
+    start = (n_blocks - size) // 2
+    return Plan(model, n_blocks, tuple(range(start, start + size)))
+
+
+def real_task() -> Task:
+    """Return TREC as issue 18 words it: 640 rows."""
+    pairs = [line.split(" ", 1) for line in _read("trec/train.txt")[:ROWS_REAL]]
+    rows = [Example(f"Question: {text}\nAnswer type:", f" {label.partition(':')[0]}") for label, text in pairs]
+    return split_examples("trec", rows)
+
+
+class Bench:
+    """One model, loaded once, with the rows of its tasks."""
+
+    def __init__(self, model: str) -> None:
+        """Load it and read its general loss."""
+        from lsf.measure.loading import load_model  # noqa: PLC0415 torch, only where there is work
+        from lsf.training.forgetting import general_loss, sample_general_text  # noqa: PLC0415
+
+        site = next((site for site in SITES.values() if site.model == model), None)
+        self.model = model
+        self.loaded = load_model(REAL_FOLDER if site is None else site.folder, "float32", "cpu")
+        loaded = self.loaded
+        self.text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context)
+        self.general = general_loss(loaded.model, self.text)
+        self.tasks: dict[str, Any] = {}
+        self.scratch = Path(tempfile.mkdtemp(prefix="lsf-rates-"))
+
+    def ground(self, name: str) -> Any:
+        """Return a task's material, steps, batch, the base's loss and the prior's."""
+        if name not in self.tasks:
+            from lsf.data.prior import completion_ids, floor_of, prior_of  # noqa: PLC0415
+            from lsf.jobs.spec import RunSpec  # noqa: PLC0415
+            from lsf.training.evaluation import evaluate  # noqa: PLC0415
+            from lsf.training.material import read_material  # noqa: PLC0415
+
+            site = SITES.get(f"{self.model}-{name}")
+            task, steps, batch, limit = (
+                (real_task(), STEPS_REAL, 16, 64) if site is None else (site.task(), site.steps, site.batch_size, 256)
+            )
+            plan = full_plan(self.model, self.loaded.info.n_blocks)
+            material = read_material(
+                self.loaded, task, RunSpec(self.model, name, plan, steps=steps, batch_size=batch, eval_limit=limit)
+            )
+            base = evaluate(self.loaded.model, material.validation, 16)
+            train, held = completion_ids(material.train), completion_ids(material.validation)
+            prior = prior_of(train, held, self.loaded.info.vocab_size)
+            floor = floor_of(prior, base.loss or 0.0, base.exact_match or 0.0)
+            self.tasks[name] = material, steps, batch, base.loss, floor.loss
+        return self.tasks[name]
+
+    def measure(self, asked: Asked, rate: float, steps: int | None = None) -> dict[str, Any]:
+        """Tune once and return the record."""
+        from lsf.training.catalogue import options_of  # noqa: PLC0415
+        from lsf.training.evaluation import evaluate  # noqa: PLC0415
+        from lsf.training.fitting import DivergedError, FitSettings, fit  # noqa: PLC0415
+        from lsf.training.forgetting import general_loss  # noqa: PLC0415
+        from lsf.training.methods import METHODS, Scene, planned_names  # noqa: PLC0415
+
+        material, own_steps, batch, base_loss, floor = self.ground(asked.task)
+        steps, info = steps or own_steps, self.loaded.info
+        plan, started = plan_of(asked.place, self.model, info.n_blocks), time.perf_counter()
+        options = options_of(asked.method, {})
+        scene = Scene(options, material.train, 0, batch, folder=self.scratch)
+        model = METHODS[asked.method].prepare(self.loaded, plan, scene)
+        settings = FitSettings(rate, steps, batch, 0, 0.0, 0, info.dtype)
+        loss = exact = general = None
+        try:
+            fit(model, material.train, settings, self.scratch, lambda _row: None, lambda: None)
+            read = evaluate(model, material.validation, 16)
+            loss, exact, general = read.loss, read.exact_match, general_loss(model, self.text)
+        except DivergedError:
+            pass
+        return {
+            "model": asked.model, "task": asked.task, "place": asked.place, "method": asked.method, "rate": rate,
+            "steps": steps, "batch_size": batch, "width": info.width, "n_params": info.n_params, "n_blocks":
+            info.n_blocks,
+            "n_tuned_blocks": len(plan.blocks), "trainable": METHODS[asked.method].count(self.loaded, plan, options),
+            "planned": METHODS["full"].count(self.loaded, plan, None), "tensors": len(planned_names(self.loaded, plan)),
+            "base_loss": base_loss, "floor": floor, "loss": loss, "exact_match": exact,
+            "forgetting": None if general is None else general - self.general,
+            "seconds": round(time.perf_counter() - started, 2),
+        }  # fmt: skip
+
+
+def read_cells() -> list[dict[str, Any]]:
+    """Return every record of the file."""
+    if not CELLS.exists():
+        return []
+    return [json.loads(line) for line in CELLS.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def tried(cells: Sequence[dict[str, Any]], asked: Asked) -> dict[float, float]:
+    """Return rate -> validation loss of a cell's records, infinite where it diverged."""
+    own = [cell for cell in cells if tuple(cell[name] for name in ("model", "task", "place", "method")) == asked.key]
+    return {cell["rate"]: float("inf") if cell["loss"] is None else cell["loss"] for cell in own}
+
+
+def next_rate(losses: dict[float, float], first: float) -> float | None:
+    """Return the rate to be tried next; None where the best is inside those tried."""
+    place = LADDER.index(first)
+    left = [rate for rate in LADDER[place - 1 : place + 2] if rate not in losses]
+    return left[0] if left else outwards(losses, LADDER)
+
+
+def measure(models: Sequence[str], methods: Sequence[str], seconds: float) -> None:
+    """Measure what is missing, for as long as asked; a method that a model cannot be tuned by is left out."""
+    from lsf.errors import LsfError  # noqa: PLC0415
+
+    end, cells = time.monotonic() + seconds, read_cells()
+    for model in models:
+        bench = None
+        for asked in asked_of(model):
+            if asked.method not in methods:
+                continue
+            first = FIRST[asked.method]
+            first = LADDER[LADDER.index(first) - 1] if model == REAL else first
+            while (rate := next_rate(tried(cells, asked), first)) is not None and time.monotonic() < end:
+                bench = bench or Bench(model)
+                try:
+                    cell = bench.measure(asked, rate)
+                except LsfError as error:
+                    print(f"{asked}: {error}", file=sys.stderr, flush=True)
+                    break
+                cells.append(cell)
+                with CELLS.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(cell) + "\n")
+                shown = {name: cell[name] for name in ("rate", "floor", "loss", "forgetting", "seconds")}
+                print(*asked.key, shown, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Point:
+    """One plan on one task, tried at several rates."""
+
+    model: str
+    """Left out together with its other points when the function is judged."""
+    name: str
+    """Task and place."""
+    method: str
+    """Key in CATALOGUE."""
+    width: int
+    """d of the model."""
+    factor: float
+    """Share of blocks tuned; of did and said sqrt(D / (d T))."""
+    losses: dict[float, float]
+    """Rate -> validation loss, infinite where it diverged."""
+    floor: float | None
+    """In nats; None where the prior was not measured."""
+
+    @property
+    def best(self) -> float:
+        """The rate of the least loss: the lowest point of a parabola through it and its neighbours."""
+        rates = sorted(self.losses)
+        place = min(range(len(rates)), key=lambda rung: self.losses[rates[rung]])
+        around = rates[max(0, place - 1) : place + 2]
+        if len(around) < 3 or not all(math.isfinite(self.losses[rate]) for rate in around):
+            return rates[place]
+        curve = np.polyfit([math.log(rate) for rate in around], [self.losses[rate] for rate in around], 2)
+        return math.exp(-curve[1] / (2 * curve[0])) if curve[0] > 1e-9 else rates[place]
+
+    def lost(self, rate: float) -> float | None:
+        """Return the share of the best tried rate's gain over the floor that a rate loses, 1 at the most.
+
+        Losses are interpolated over log rate; beyond the rates tried the outermost one's is taken, which is the least
+        that can be said. None without a floor or a gain.
+        """
+        best = min(self.losses.values())
+        if self.floor is None or best >= self.floor:
+            return None
+        rates = sorted(rate for rate in self.losses if math.isfinite(self.losses[rate]))
+        loss = float(np.interp(math.log(rate), np.log(rates), [self.losses[one] for one in rates]))
+        return min(1.0, (loss - best) / (self.floor - best))
+
+
+def points() -> list[Point]:
+    """Return everything measured: our cells, those of the real model, and the committed searches of sweeps."""
+    return [*_from_cells(), *_from_real(), *_from_evidence()]
+
+
+def _from_cells() -> Iterator[Point]:
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for cell in read_cells():
+        same = cell["model"], cell["task"], cell["n_tuned_blocks"], cell["method"]  # of 5 blocks a window is one block
+        groups.setdefault(same, []).append(cell)
+    for (model, task, _, method), own in groups.items():
+        one = own[0]
+        whole = one["place"] == "whole"
+        factor = 1.0 if whole else one["n_tuned_blocks"] / one["n_blocks"]
+        if LAWS[method].projected:
+            factor = spread_of(200, one["planned"], one["tensors"])
+        losses = {cell["rate"]: math.inf if cell["loss"] is None else cell["loss"] for cell in own}
+        if len(losses) >= 3:
+            yield Point(model, f"{task} {one['place']}", method, one["width"], factor, losses, one["floor"])
+
+
+def _from_real() -> Iterator[Point]:
+    file = CELLS.with_name("real_cells.jsonl")
+    cells = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    base = {cell["task"]: cell for cell in cells if cell["place"] == "base"}
+    if not any(cell["place"] == "whole" for cell in cells):
+        yield Point(REAL, "trec whole, as reported", "full", 576, 1.0, REPORTED, REPORTED_FLOOR)
+    shares = {"whole": 1.0, "quarter": 6 / 30, "one": 1 / 30, "lora": 1.0}
+    for task, place in dict.fromkeys((cell["task"], cell["place"]) for cell in cells if cell["place"] != "base"):
+        own = [cell for cell in cells if (cell["task"], cell["place"]) == (task, place)]
+        losses = {cell["learning_rate"]: math.inf if cell["loss"] is None else cell["loss"] for cell in own}
+        if len(losses) >= 3:  # judged on its test rows, of which there are more
+            floor = min(base[task]["loss"], base[task]["prior_loss"]) if task in base else None
+            method = "lora" if place == "lora" else "full"
+            yield Point(REAL, f"{task} {place}", method, 576, shares[place], losses, floor)
+
+
+def _from_evidence() -> Iterator[Point]:
+    for file in sorted(CELLS.with_name("evidence").glob("*-*.json")):
+        model, _, task = file.stem.partition("-")
+        if model in ("bundled", "stories260K", "babyllama105"):  # measured here; the latter two under old tokenising
+            continue
+        sweep = json.loads(file.read_text(encoding="utf-8"))["sweep"]
+        blocks = {cell["plan"]: len(cell["blocks"]) for cell in sweep["cells"]}
+        for plan, rate in sweep["rates"].items():
+            losses = {tried: math.inf if loss is None else loss for tried, loss in rate["tried"]}
+            if len(losses) >= 3:
+                width = {"gpt2x12": 96, "narrow12": 80, "gpt2x8": 112, "wide6": 160}.get(model, 128)
+                share = 1.0 if plan == "full" else blocks[plan] / sweep["n_blocks"]
+                base = next(cell["after"]["loss"] for cell in sweep["cells"] if cell["plan"] == "base")
+                yield Point(model, f"{task} {plan}", "full", width, share, losses, min(PRIORS[task], base))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """One form of the function, fitted."""
+
+    rates: dict[str, float]
+    """a of each method, as a rate."""
+    by_width: float
+    """b."""
+    by_share: float
+    """c."""
+
+    def rate(self, point: Point) -> float:
+        """Return the rate it predicts."""
+        exponent = 1.0 if LAWS[point.method].projected else self.by_share
+        return self.rates[point.method] * (point.width / WIDTH) ** self.by_width * point.factor**exponent
+
+
+FORMS: dict[str, tuple[float | None, float | None]] = {
+    "A": (0.0, 0.0),
+    "B": (-1.0, None),
+    "C": (-0.5, None),
+    "D": (None, None),
+}
+"""Name -> b and c; None is fitted."""
+
+
+def fit(known: Sequence[Point], by_width: float | None, by_share: float | None) -> Fitted:
+    """Fit a per method, and b and c where they are free, on the logarithms of the best rates.
+
+    Each pair of model and method weighs the same, however many tasks it has.
+    """
+    methods = list(dict.fromkeys(point.method for point in known))
+    kinds = [(point.model, point.method) for point in known]
+    rows, wanted = [], []
+    for point, kind in zip(known, kinds, strict=True):
+        weight = math.sqrt(1.0 / kinds.count(kind))
+        width, share = math.log(point.width / WIDTH), math.log(point.factor)
+        free = 0.0 if LAWS[point.method].projected else share
+        held = share - free + (by_width or 0.0) * width + (by_share or 0.0) * free
+        row = [float(point.method == method) for method in methods]
+        row += [width] if by_width is None else []
+        row += [free] if by_share is None else []
+        rows.append([weight * value for value in row])
+        wanted.append(weight * (math.log(point.best) - held))
+    found = np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)[0].tolist()
+    rates = {method: math.exp(found.pop(0)) for method in methods}
+    width = found.pop(0) if by_width is None else by_width
+    return Fitted(rates, width, found.pop(0) if by_share is None else by_share)
+
+
+def left_out(
+    known: Sequence[Point], form: tuple[float | None, float | None]
+) -> dict[str, tuple[float | None, float, int]]:
+    """Return model -> mean share of the gain lost, mean factor from the best rate and points, fitted without the model.
+
+    Methods that no other model was tuned by are left out.
+    """
+    found: dict[str, tuple[float | None, float, int]] = {}
+    for model in dict.fromkeys(point.model for point in known):
+        others = [point for point in known if point.model != model]
+        fitted = fit(others, *form)
+        own = [point for point in known if point.model == model and point.method in fitted.rates]
+        if own:
+            lost = [value for point in own if (value := point.lost(fitted.rate(point))) is not None]
+            apart = [abs(math.log(fitted.rate(point) / point.best)) for point in own]
+            found[model] = mean(lost) if lost else None, math.exp(mean(apart)), len(own)
+    return found
+
+
+def report() -> None:
+    """Print the forms, judged leaving one model out, and what the committed function does at every point."""
+    known = points()
+    print(
+        "| form | b | c | mean share of gain lost | mean factor from the best rate | by model: lost, factor, points |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, form in FORMS.items():
+        whole, judged = fit(known, *form), left_out(known, form)
+        lost = mean(value for value, _, _ in judged.values() if value is not None)
+        apart = math.exp(mean(math.log(factor) for _, factor, _ in judged.values()))
+        each = "; ".join(
+            f"{model} {'-' if value is None else f'{value:.2f}'}, {factor:.1f}x, {count}"
+            for model, (value, factor, count) in judged.items()
+        )
+        print(f"| {name} | {whole.by_width:.2f} | {whole.by_share:.2f} | {lost:.3f} | {apart:.2f} | {each} |")
+        print("  " + ", ".join(f"{method} {rate:.2g}" for method, rate in whole.rates.items()), file=sys.stderr)
+    print("\n| model | task and place | method | default | best | share of gain lost |\n|---|---|---|---|---|---|")
+    for point in known:
+        if point.floor is not None:
+            tuned = Tuned(point.width, 0, 1.0 if LAWS[point.method].projected else point.factor, point.factor)
+            rate = default_rate(point.method, tuned)
+            lost = point.lost(rate)
+            told = "no gain at any rate" if lost is None else f"{lost:.2f}"
+            print(f"| {point.model} | {point.name} | {point.method} | {rate:g} | {point.best:.2g} | {told} |")
+
+
+def main() -> None:
+    """Measure, or print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--models", default=f"bundled,stories260K,babyllama105,{REAL}")
+    parser.add_argument("--methods", default=",".join(FIRST))
+    parser.add_argument("--seconds", type=float, default=1e9, help="after which it ends, between two cells")
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.models.split(","), options.methods.split(","), options.seconds)
+    else:
+        report()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Which rate a run takes: the one given, the default, or the one its own search or that of its group found."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lsf.errors import BadInputError
+from lsf.files import read_json, write_json
+from lsf.jobs.checkpoints import Checkpoint
+from lsf.jobs.holding import Ending
+from lsf.jobs.result import SearchTrial
+from lsf.jobs.spec import METHODS_OWN, RunSpec
+from lsf.measure.loading import LoadedModel
+from lsf.training.own_rate import spec_rate
+from lsf.training.processes import n_processes
+from lsf.training.rate_search import NoRateError, Search
+
+GIVEN, DEFAULT, SEARCHED = "given", "default", "search"
+TOO_SHORT = "default: a fifth of the run's cost is too little for a search"
+"""Words for where a rate came from."""
+SEARCHES = "searched-rates"
+"""Folder beside the runs that keeps what their searches found."""
+FREE = (
+    "plan", "role", "seed", "learning_rate", "model", "data", "prompt_template", "completion_template", "keep",
+    "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to",
+    "eval_every", "dtype", "device", "proof", "latency", "threads",
+)  # fmt: skip
+"""Fields of a spec that runs of one group may differ in; model and data are known better by their hashes."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A rate, and how it came about; fields of a result."""
+
+    learning_rate: float
+    """AdamW's peak rate."""
+    rate_from: str
+    """given, default, search, or the words for what else it was."""
+    search: tuple[SearchTrial, ...] = ()
+    """Trials, those of another run of the group where that searched."""
+    search_steps: int = 0
+    """Optimizer steps of the trials this run made itself."""
+    search_seconds: float | None = None
+    """Wall seconds of them; None where it made none."""
+    search_share: float | None = None
+    """Their predicted FLOPs over the run's; None where it made none."""
+
+    def told(self) -> dict[str, Any]:
+        """Return the fields by name."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+def resumed_choice(checkpoint: Checkpoint) -> Choice:
+    """Return the choice a run made before it was interrupted."""
+    about = checkpoint.progress.about
+    trials = tuple(SearchTrial(**trial) for trial in about["search"])
+    known = {name: about.get(name) for name in ("search_steps", "search_seconds", "search_share")}
+    return Choice(about["learning_rate"], about.get("rate_from", SEARCHED if trials else GIVEN), trials, **known)
+
+
+def choose_rate(loaded: LoadedModel, spec: RunSpec, ending: Ending, folder: Path, search: Any) -> Choice:
+    """Return the rate of a run.
+
+    A search is kept beside the runs and taken over by every later run of its group: the same weights, data, method,
+    loop and number of tuned blocks and modules. It is counted by the run that made it.
+
+    Args:
+        loaded: the base model.
+        spec: what is asked.
+        ending: knows weights and data; learns the trials of a search that found nothing.
+        folder: of the run.
+        search: () -> Search; makes one.
+
+    Raises:
+        NoRateError: the search found only divergence.
+    """
+    own = spec_rate(loaded, spec)
+    ending.add(default_rate=own)
+    if spec.learning_rate == METHODS_OWN:
+        return Choice(own, DEFAULT)
+    if spec.given_rate is not None:
+        return Choice(spec.given_rate, GIVEN)
+    place = folder.parent / SEARCHES / f"{group_key(spec, ending)}.json"
+    alone = n_processes() == 1  # several must not disagree on whether a file was there
+    if alone and (known := _known(place)) is not None:
+        return known
+    try:
+        found: Search = search()
+    except NoRateError as error:
+        ending.add(**_made(error.search).told() | {"learning_rate": None})
+        raise
+    if not found.trials:
+        return Choice(found.learning_rate, TOO_SHORT)
+    if alone:
+        trials = [asdict(trial) for trial in found.trials]
+        place.parent.mkdir(exist_ok=True)
+        write_json(place, {"run": folder.name, "learning_rate": found.learning_rate, "search": trials})
+    return _made(found)
+
+
+def group_key(spec: RunSpec, ending: Ending) -> str:
+    """Return what tells groups apart whose runs share one search."""
+    plan, known = spec.plan, ending.known
+    asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in FREE}
+    size = [len(plan.blocks), plan.embedding, plan.final_norm, plan.head, list(plan.modules)]
+    whole = [asked | {"options": dict(spec.options)}, size, list(known.measured_on)]
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _made(found: Search) -> Choice:
+    return Choice(found.learning_rate, SEARCHED, found.trials, found.steps, found.seconds, found.share)
+
+
+def _known(place: Path) -> Choice | None:
+    """Return what a run of the group found before; None where none did, or its file cannot be read."""
+    try:
+        kept = read_json(place, "a search's result")
+        trials = tuple(SearchTrial(**trial) for trial in kept["search"])
+        return Choice(float(kept["learning_rate"]), f"search of {kept['run']}", trials)
+    except (BadInputError, OSError, KeyError, TypeError, ValueError):
+        return None

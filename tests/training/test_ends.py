@@ -1,0 +1,100 @@
+"""When a run ends by its validation loss, and which step's values it keeps."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from lsf.data.task import Task
+from lsf.errors import DataError, RunPausedError
+from lsf.jobs.flatness import is_flat
+from lsf.jobs.result import RunState
+from lsf.jobs.runs import read_metrics, reopen_run
+from lsf.training.artefacts import load_tuned
+from lsf.training.evaluation import evaluate
+from lsf.training.keeping import Best
+from lsf.training.material import read_material
+from tests.training.conftest import Stopper, tuned
+
+
+@pytest.fixture
+def wild(full):
+    """A run that learns, and then is torn apart: a high rate over many steps."""
+    return replace(full, steps=40, learning_rate=0.05, eval_every=2, keep="best", checkpoint_steps=6)
+
+
+def losses_of(folder):
+    return {row["step"]: row["validation_loss"] for row in read_metrics(folder) if "validation_loss" in row}
+
+
+def test_the_values_of_the_best_validation_reading_are_saved_and_measured(loaded, task, wild, folder):
+    place = folder(wild)
+    result = tuned(loaded, task, wild, place)
+    losses = losses_of(place)
+    best = min((step for step in losses if step), key=lambda step: losses[step])
+    assert 0 < result.kept_step == best < result.steps == 40
+    rows = read_material(loaded, task, wild)
+    assert evaluate(load_tuned(place, loaded), rows.validation, 4).loss == pytest.approx(losses[best], abs=1e-5)
+    assert evaluate(load_tuned(place, loaded), rows.test, 4).loss == pytest.approx(result.after.loss, abs=1e-5)
+    assert result.proof.holds
+    last = replace(wild, keep="last")
+    assert tuned(loaded, task, last, folder(last)).kept_step == 40
+
+
+def test_a_resumed_run_keeps_the_best_values_it_had_before(loaded, task, wild, folder):
+    whole = tuned(loaded, task, wild, folder(wild))
+    broken = folder(wild)
+    with pytest.raises(RunPausedError):
+        tuned(loaded, task, wild, broken, Stopper(38, "pause"))
+    resumed = tuned(loaded, task, reopen_run(broken), broken)
+    assert resumed.resumed_at is not None and resumed.resumed_at > whole.kept_step
+    assert (resumed.kept_step, resumed.after) == (whole.kept_step, whole.after)
+
+
+def test_a_run_that_is_stopped_and_kept_keeps_its_best_values_too(loaded, task, wild, folder):
+    place = folder(wild)
+    result = tuned(loaded, task, wild, place, Stopper(36, "keep"))
+    losses = losses_of(place)
+    assert result.state is RunState.CANCELLED and result.steps == 36
+    assert result.kept_step == min((step for step in losses if step), key=lambda step: losses[step])
+
+
+def test_best_takes_the_first_of_equals_and_never_what_is_not_finite_or_untuned():
+    model = torch.nn.Linear(1, 1)
+    best = Best()
+    for step, loss in ((0, 0.1), (1, float("nan")), (2, 3.0), (3, 3.0), (4, None), (5, 4.0)):
+        best.look(step, loss, model)
+        with torch.no_grad():
+            model.weight.fill_(step + 1.0)
+    assert best.step == 2
+    best.restore(model)
+    assert model.weight.item() == 2.0  # as it was when step 2 was read
+
+
+def test_a_run_until_its_loss_is_flat_ends_there_as_succeeded_whatever_is_tuned(loaded, task, spec, full, folder):
+    for asked in (spec, replace(spec, method="lora", learning_rate=1e-2), full):
+        flat = replace(asked, until="flat", steps=400, eval_every=4)
+        place = folder(flat)
+        result = tuned(loaded, task, flat, place)
+        readings = list(losses_of(place).values())
+        assert result.state is RunState.SUCCEEDED and result.reason is None
+        assert is_flat(readings) and not is_flat(readings[:-1])
+        assert result.steps == max(losses_of(place)) < 400
+
+
+def test_a_resumed_run_ends_at_the_same_step(loaded, task, spec, folder):
+    flat = replace(spec, until="flat", steps=400, eval_every=4, checkpoint_steps=5)
+    whole = tuned(loaded, task, flat, folder(flat))
+    broken = folder(flat)
+    with pytest.raises(RunPausedError):
+        tuned(loaded, task, flat, broken, Stopper(whole.steps - 3, "pause"))
+    resumed = tuned(loaded, task, reopen_run(broken), broken)
+    assert resumed.resumed_at is not None
+    assert (resumed.steps, resumed.after) == (whole.steps, whole.after)
+
+
+def test_without_validation_examples_neither_can_be(loaded, task, spec, folder):
+    bare = Task("bare", task.train, (), task.test)
+    for asked, words in ((replace(spec, keep="best"), "--keep best"), (replace(spec, until="flat"), "--until flat")):
+        with pytest.raises(DataError, match=f"{words} needs validation examples"):
+            tuned(loaded, bare, asked, folder(asked))
