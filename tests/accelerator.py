@@ -43,6 +43,7 @@ WEIGHTS = {
     "lsf/training/artefacts.py": "what a run saves",
     "lsf/training/trainer.py": "checkpoints",
     "lsf/training/methods/masks.py": "masks kept in the run folder",
+    "lsf/training/methods/hiwi.py": "a matrix, whose decomposition gives the same start on every device",
     "lsf/measure/semantics.py": "the head, for its Gram matrix and its bases in float64",
     "lsf/measure/spectra.py": "matrices, for their singular values",
 }
@@ -244,7 +245,6 @@ class Accelerator:
 
     def to_copy(self, value: Tensor, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
         """Copy where a copy is asked for: `.to`, `.cpu`."""
-        rest.pop("layout", None), rest.pop("pin_memory", None)
         target = value.device if device is None else torch.device(device)
         if torch.float64 in (dtype, value.dtype):
             self._refuse_float64(f"a copy from {value.device} to {target}")
@@ -369,7 +369,7 @@ def _masks(name: str, args: Any) -> bool:
 def _site() -> tuple[str, str]:
     """Return who asked (lsf, library or test) and where: the innermost frame that is neither torch's nor ours."""
     frame = sys._getframe(1)
-    here, torch_root = str(Path(__file__)), str(Path(torch.__file__).parent)
+    here, torch_root = __file__, str(Path(str(torch.__file__)).parent)
     while frame is not None:
         file = frame.f_code.co_filename
         passed_on = frame.f_code.co_name == "__torch_dispatch__"  # of a mode that counts memory

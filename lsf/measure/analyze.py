@@ -89,8 +89,8 @@ def analyze(
     builder.mark_tokens(sum(len(encoding.rows[number].ids) for number in read) / len(read))
     short = _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
     if "runs" in needs and short_runs is not None and not report.stop:
-        runs = short_runs
         report.phase(SHORT_RUNS)
+        runs = short_runs
         if not _fits(lambda: builder.record(probe_drop=runs(loaded, task, settings, report))):
             short.add("runs")
     if short:
@@ -206,19 +206,22 @@ def _beyond_forward(
     Returns:
         What memory did not suffice for: it is left out, and what was measured before is kept.
     """
-    short = _record_gradients(loaded, batches, needs, builder, report) if needs & BACKWARD else set[Need]()
+    short = set[Need]()
+    if needs & BACKWARD and not report.stop:
+        short |= _record_gradients(loaded, batches, needs, builder, report)
 
     def kernels() -> None:
-        report.phase(KERNELS)
         if (found := sampled_kernels(loaded, rows, settings, report)) is not None:
             builder.record(kernels=found)
 
-    if "kernel" in needs and not report.stop and not _fits(kernels):
-        short.add("kernel")
-    if "weights" in needs and not report.stop:
-        report.phase(SPECTRA)
-        if not _fits(lambda: builder.record(spectra=block_spectra(loaded, report))):
-            short.add("weights")
+    def spectra() -> None:
+        builder.record(spectra=block_spectra(loaded, report))
+
+    for need, name, measure in (("kernel", KERNELS, kernels), ("weights", SPECTRA, spectra)):
+        if need in needs and not report.stop:
+            report.phase(name)
+            if not _fits(measure):
+                short.add(need)
     return short
 
 
@@ -227,12 +230,12 @@ def _record_gradients(
 ) -> set[Need]:
     """Measure gradients, without the trial step where that does not fit; return what memory fell short of."""
     short: set[Need] = set()
+    report.phase(GRADIENTS)
     for wanted in (needs & BACKWARD, needs & BACKWARD - {"trial_step"}):
         if not wanted or report.stop:
             break
 
         def read(wanted: set[Need] = wanted) -> None:
-            report.phase(GRADIENTS)
             found = backward_readings(loaded, batches, report, "per_example" in wanted, "trial_step" in wanted)
             if found is not None:
                 builder.record(gradients=found.gradients, fisher=found.fisher, first_order_drop=found.first_order_drop)

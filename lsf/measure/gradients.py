@@ -347,6 +347,7 @@ def _drop_after(
         tried.append(_Promise(anatomy, steps))
         return tried[-1]
 
+    report.phase(TRIAL)
     return np.array(tried[-1].drops.tolist()) if _read(anatomy, batches, report, anew, None) else None
 
 

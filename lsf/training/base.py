@@ -111,8 +111,7 @@ def _on_rows(
         prefix = open_held_out(loaded, model, spec, rows, split, spec.batch_size)
         return asdict(evaluate(model, rows, spec.batch_size, loaded.info.dtype, check, prefix))
 
-    about = _about_rows(rows, spec.batch_size)
-    return Metrics(**on_record(loaded, about, read))
+    return Metrics(**on_record(loaded, _about_rows(rows, spec.batch_size), read))
 
 
 def _about_rows(rows: Sequence[EncodedExample], batch_size: int) -> dict[str, Any]:

@@ -157,9 +157,12 @@ def test_a_whole_run_pauses_resumes_and_is_exported_as_on_the_cpu(on_device, on_
             tune(loaded, task, spec, folder, Stopper(2, "pause"))
         result = tune(loaded, task, reopen_run(folder), folder)
     assert (result.state, result.resumed_at) == (RunState.SUCCEEDED, 2)
+    assert result.proof is not None
     assert result.proof.frozen_identical
     assert not result.proof.tuned_unmoved
     expected = tune(base, task, spec, create_run(tmp_path / "others", spec))
+    assert result.after is not None
+    assert expected.after is not None
     assert result.after.loss == pytest.approx(expected.after.loss, rel=1e-3)
     assert result.after.general_loss == pytest.approx(expected.after.general_loss, rel=1e-3)
     plain = merge(load_tuned(folder, loaded), loaded)
