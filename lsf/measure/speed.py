@@ -18,8 +18,8 @@ ROW = 16
 """Tokens of a row at most."""
 LONG_ENOUGH = 0.05
 """Seconds of a pass, the first one left out, after which no longer one is timed."""
-REPEATS = 5
-"""Passes of one size at most, of which the fastest counts: others on a busy machine are of other work."""
+LEAST_REPEATS, REPEATS = 3, 5
+"""Passes of one size, fewest and most, of which the fastest counts: others on a busy machine are of other work."""
 VALUES = 1 << 21
 """Parameters the timed optimizer step is made on."""
 _KEPT: WeakKeyDictionary[Any, dict[tuple[str, int], Speed]] = WeakKeyDictionary()
@@ -53,7 +53,7 @@ def _timed(loaded: LoadedModel, check: Callable[[], None]) -> Speed:
     for tokens in SIZES:
         check()
         load, seconds = _pass(loaded, tokens), list[float]()
-        while not seconds or (len(seconds) < REPEATS and sum(seconds) < LONG_ENOUGH):
+        while len(seconds) < LEAST_REPEATS or (len(seconds) < REPEATS and sum(seconds) < LONG_ENOUGH):
             begun = time.perf_counter()
             _pass(loaded, tokens)
             seconds.append(time.perf_counter() - begun)
