@@ -340,6 +340,7 @@ def _drop_after(
     with torch.no_grad():
         for parameter, step in steps.items():
             parameter.copy_(parameter.float() + step)
+    report.phase(TRIAL)
     tried: list[_Promise] = []
 
     def anew() -> _Promise:

@@ -30,7 +30,7 @@ from lsf.training.own_rate import spec_rate
 from lsf.training.parametrization import held_still
 from lsf.training.reweighting import reweighting_of
 from lsf.training.search_budget import SearchBudget, best_of, search_budget
-from lsf.training.trial import lowest_block
+from lsf.training.workload import lowest_block
 
 FACTOR = 3.0
 """Between neighbouring rates."""

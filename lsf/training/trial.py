@@ -10,13 +10,12 @@ import torch
 
 from lsf.analysis.cost import share_of_full
 from lsf.analysis.plan import Plan
-from lsf.analysis.result import ModelInfo
 from lsf.data.encode import EncodedExample
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
 from lsf.measure.quantised import n_values
-from lsf.training.caching import blocks_of, decide, expected_bytes, prefix_depth
+from lsf.training.caching import blocks_of, decide, expected_bytes
 from lsf.training.catalogue import CATALOGUE, options_of
 from lsf.training.checkpointing import recomputed
 from lsf.training.dry_step import checking, peak_of_pass, time_pass
@@ -26,6 +25,7 @@ from lsf.training.material import Material
 from lsf.training.memory import free_memory
 from lsf.training.methods import METHODS, Scene
 from lsf.training.optimizers import EMBEDDING_BYTES, OPTIMIZERS, Optimizer
+from lsf.training.workload import lowest_block
 
 _KEPT: WeakKeyDictionary[Any, dict[object, "_Passes"]] = WeakKeyDictionary()
 """Base model -> what was tried -> what it told: a run and the forecast shown before it tell the same numbers."""
@@ -220,17 +220,11 @@ class Trial:
             ],
             head=2.0 * info.width * info.vocab_size,
             attention=2.0 * info.width * sum(lengths) / len(lengths),
-            lowest=_lowest(plan, info),
+            lowest=lowest_block(plan, info),
             gradients=2.0 * self.trainable if not dense else None,
             tuned=plan.blocks,
             tuned_head=plan.head,
         )
-
-
-def _lowest(plan: Plan, info: ModelInfo) -> int:
-    """Return the lowest block that a backward pass reaches; L where it reaches none."""
-    reached = plan.blocks or plan.embedding or plan.modules or (plan.head and info.tied_head)
-    return prefix_depth(plan, info.tied_head) if reached else info.n_blocks
 
 
 def optimizer_bytes(model: torch.nn.Module, optimizer: Optimizer, device_type: str) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from lsf.analysis.cost import Load, Sizes
 from lsf.analysis.plan import Plan
+from lsf.analysis.result import ModelInfo
 from lsf.data.encode import EncodedExample
 from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import LoadedModel
@@ -111,7 +112,7 @@ def workload_of(loaded: LoadedModel, material: Material, spec: RunSpec, begun: i
         steps=left,
         step=step,
         depth=depth,
-        lowest=lowest_block(spec.plan, loaded),
+        lowest=lowest_block(spec.plan, loaded.info),
         trainable=trainable,
         gradients=(sum(sizes.params[block] for block in spec.plan.blocks) or trainable) if dense else trainable,
         recomputed=spec.activation_checkpointing != "off",
@@ -126,7 +127,7 @@ def workload_of(loaded: LoadedModel, material: Material, spec: RunSpec, begun: i
         written=written,
         tried=batch_load([max(material.train, key=lambda row: len(row.ids))]),
         timed=_timed(loaded) if spec.latency == "on" else Load(),
-        searches=spec.learning_rate is None and not begun,
+        searches=spec.searches_rate and not begun,
         prepared=_prepared(material, spec, step, options),
     )
 
@@ -179,11 +180,10 @@ def answers_load(rows: tuple[EncodedExample, ...], context: int) -> Load:
     return found
 
 
-def lowest_block(plan: Plan, loaded: LoadedModel) -> int:
+def lowest_block(plan: Plan, info: ModelInfo) -> int:
     """Return the lowest block that a backward pass reaches; L where it reaches none."""
-    tied = loaded.info.tied_head
-    reached = plan.blocks or plan.embedding or plan.modules or (plan.head and tied)
-    return prefix_depth(plan, tied) if reached else loaded.info.n_blocks
+    reached = plan.blocks or plan.embedding or plan.modules or (plan.head and info.tied_head)
+    return prefix_depth(plan, info.tied_head) if reached else info.n_blocks
 
 
 def _timed(loaded: LoadedModel) -> Load:
