@@ -200,14 +200,14 @@ class Trial:
             ],
             head=2.0 * info.width * info.vocab_size,
             attention=2.0 * info.width * sum(lengths) / len(lengths),
-            lowest=_lowest(plan, info),
+            lowest=lowest_block(plan, info),
             gradients=2.0 * self.trainable if not dense else None,
             tuned=plan.blocks,
             tuned_head=plan.head,
         )
 
 
-def _lowest(plan: Plan, info: ModelInfo) -> int:
+def lowest_block(plan: Plan, info: ModelInfo) -> int:
     """Return the lowest block that a backward pass reaches; L where it reaches none."""
     reached = plan.blocks or plan.embedding or plan.modules or (plan.head and info.tied_head)
     return prefix_depth(plan, info.tied_head) if reached else info.n_blocks
