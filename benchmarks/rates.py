@@ -146,12 +146,13 @@ class Bench:
         from lsf.training.methods import METHODS, Scene, planned_names  # noqa: PLC0415
 
         material, own_steps, batch, base_loss, floor = self.ground(asked.task)
-        steps, info = steps or own_steps, self.loaded.info
+        n_steps: int = steps or own_steps
+        info = self.loaded.info
         plan, started = plan_of(asked.place, self.model, info.n_blocks), time.perf_counter()
         options = options_of(asked.method, {})
         scene = Scene(options, material.train, 0, batch, folder=self.scratch)
         model = METHODS[asked.method].prepare(self.loaded, plan, scene)
-        settings = FitSettings(rate, steps, batch, 0, 0.0, 0, info.dtype)
+        settings = FitSettings(rate, n_steps, batch, 0, 0.0, 0, info.dtype)
         loss = exact = general = None
         try:
             fit(model, material.train, settings, self.scratch, lambda _row: None, lambda: None)
@@ -161,7 +162,7 @@ class Bench:
             pass
         return {
             "model": asked.model, "task": asked.task, "place": asked.place, "method": asked.method, "rate": rate,
-            "steps": steps, "batch_size": batch, "width": info.width, "n_params": info.n_params, "n_blocks":
+            "steps": n_steps, "batch_size": batch, "width": info.width, "n_params": info.n_params, "n_blocks":
             info.n_blocks,
             "n_tuned_blocks": len(plan.blocks), "trainable": METHODS[asked.method].count(self.loaded, plan, options),
             "planned": METHODS["full"].count(self.loaded, plan, None), "tensors": len(planned_names(self.loaded, plan)),

@@ -317,7 +317,9 @@ class _Promise:
 
     def __init__(self, anatomy: Anatomy, steps: Mapping[Tensor, Tensor]) -> None:
         self._steps = steps
-        self._blocks = {tensor: number for number, block in enumerate(anatomy.blocks) for tensor in block.parameters()}
+        self._blocks: Mapping[Tensor, int] = {
+            tensor: number for number, block in enumerate(anatomy.blocks) for tensor in block.parameters()
+        }
         self.drops = exact(torch.zeros(len(anatomy.blocks), device=anatomy.head_weight.device))
 
     def take(self, parameter: Tensor, gradient: Tensor, last: bool) -> None:

@@ -148,7 +148,7 @@ class _Work:
     def expected_tunings(self, method: str) -> int:
         """Return how many tunings a search takes where it goes half through its grid."""
         if method == "full":
-            return len(FULL_FIRST) + 1
+            return len(full_first(own_rate(self.loaded, self.plan))) + 1
         points = len(self.settings.grid(self.total)) // 2 + 1 + self.settings.bisections
         return self.settings.rates * points
 

@@ -119,7 +119,7 @@ def fit(
 def _forget_overrides(optimizer: str) -> None:
     """Let bitsandbytes forget the embeddings of a fit: it keeps them by `id`, which a later tensor may have again."""
     if OPTIMIZERS[optimizer].package == "bitsandbytes":
-        from bitsandbytes.optim import GlobalOptimManager  # noqa: PLC0415 optional
+        from bitsandbytes.optim.optimizer import GlobalOptimManager  # noqa: PLC0415 optional
 
         GlobalOptimManager.get_instance().initialize()
 

@@ -79,8 +79,9 @@ def merge_loss(model: Any, plain: Any, loaded: Any) -> MergeLoss:
 def _effective(model: Any, name: str) -> Tensor:
     """Return the value a model computes with in place of one of the base's tensors, in the checkpoint's layout."""
     owner, _, leaf = name.rpartition(".")
-    module: Any = model.get_submodule(owner)
-    if not isinstance(module, LoraLayer):
+    found = model.get_submodule(owner)
+    module: Any = found
+    if not isinstance(found, LoraLayer):
         return float_weight(module) if leaf in module._parameters and leaf == "weight" else getattr(module, leaf)
     base: Any = module.get_base_layer()
     if leaf != "weight":

@@ -56,7 +56,7 @@ def resumed_choice(checkpoint: Checkpoint) -> Choice:
     """Return the choice a run made before it was interrupted."""
     about = checkpoint.progress.about
     trials = tuple(SearchTrial(**trial) for trial in about["search"])
-    known = {name: about.get(name) for name in ("search_steps", "search_seconds", "search_share")}
+    known: dict[str, Any] = {name: about.get(name) for name in ("search_steps", "search_seconds", "search_share")}
     return Choice(about["learning_rate"], about.get("rate_from", SEARCHED if trials else GIVEN), trials, **known)
 
 

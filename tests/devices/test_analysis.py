@@ -116,6 +116,7 @@ def test_gradients_of_a_bfloat16_model_are_added_up_in_float32(on_cpu, many):
     (batch,) = make_batches(encode(loaded.tokenizer, many.train[:4], 64).rows, "first", 4, 0, loaded.device)
     parameter = next(view.blocks[0].parameters())
     position_losses(view, batch).mean().backward()
+    assert parameter.grad is not None
     once = parameter.grad.clone()
     assert parameter.dtype == torch.bfloat16
     assert once.dtype == torch.float32

@@ -33,7 +33,7 @@ WIDTH, VOCABULARY = 32, 28
 PLAN = Plan("tiny", 4, (1, 3))
 SMALL = {"d": 40, "r": 4, "size": 8, "fraction": 0.05, "first_steps": 3, "examples": 8}
 """Options that fit a tiny model; each method takes those it has."""
-STEPS = 4
+STEPS, RATE = 4, 1e-2
 
 
 def options_for(name):
@@ -46,7 +46,7 @@ def tuned(loaded, name, task, folder, cache="memory"):
     rows = encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
     scene = Scene(options_of(name, options_for(name)), rows, 0, 4, loaded.info.dtype)
     model = METHODS[name].prepare(loaded, PLAN, scene)
-    settings = FitSettings(METHODS[name].way.learning_rate, STEPS, 12, 0, 0.0, 0, loaded.info.dtype)
+    settings = FitSettings(RATE, STEPS, 12, 0, 0.0, 0, loaded.info.dtype)
     caching = open_caching(loaded, model, PLAN, rows, cache, STEPS * 12)
     logged = []
     fit(model, rows, settings, folder, lambda row: logged.append(row.loss), lambda: None, prefix=caching.prefix)

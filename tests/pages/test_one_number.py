@@ -47,6 +47,7 @@ def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time(form: Driver
     start(form)
     (run,) = list_runs(runs)
     assert run.result is not None
+    assert run.result.total_seconds is not None
     row = frame_with(form, "in all").iloc[0]
     assert row["in all"] == duration(run.result.total_seconds)
     form.go("compare")

@@ -1,14 +1,15 @@
 """What is counted on models without weights, beside the same models with weights, and the page that tells of it."""
 
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import CONFIG_MAPPING
 
+from benchmarks import big_models
 from lsf.analysis.plan import Plan
 from lsf.analysis.settings import AnalysisSettings
 from lsf.data.encode import EncodedExample
@@ -26,11 +27,9 @@ from lsf.training.material import Material
 from lsf.training.trial import Trial
 from tests.tiny import SIZES, save_tiny
 
-ROOT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(ROOT / "benchmarks"))
-import big_models  # noqa: E402
-
-CHANGES = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32, "vocab_size": 500}
+ROOT = Path(__file__).parents[2]
+CHANGES: dict[str, Any] = {"hidden_size": 128, "intermediate_size": 256, "head_dim": 32, "vocab_size": 500}
+SETTINGS: dict[str, Any] = {**SIZES, **CHANGES}
 ROWS = (EncodedExample(tuple(range(3, 51)), 40, 8, Example("", "")),) * 6
 PLANS = {"full": Plan("tiny", 4, (2, 3)), "lora": Plan("tiny", 4, (0, 1, 2, 3))}
 
@@ -40,7 +39,7 @@ def folder_of(tmp_path_factory):
     return save_tiny("llama", tmp_path_factory.mktemp("model"), **CHANGES)
 
 
-def counted(loaded, method, optimizer="adamw"):
+def counted(loaded, method, optimizer="adamw") -> Any:
     fixed = {"steps": 5, "batch_size": 6, "cache": "off", "method": method, "optimizer": optimizer}
     spec = RunSpec("tiny", "texts", PLANS[method], **fixed)
     material = Material(ROWS, (), (), n_dropped=0, n_held_out_dropped=0, n_straddling=0, steps=5)
@@ -51,7 +50,7 @@ def counted(loaded, method, optimizer="adamw"):
 @pytest.mark.parametrize("method", PLANS)
 def test_without_weights_a_run_is_counted_as_with_them(folder_of, method, dtype):
     real = counted(load_model(str(folder_of), dtype, "cpu"), method)
-    with weightless(CONFIG_MAPPING["llama"](**{**SIZES, **CHANGES}), "tiny", getattr(torch, dtype)) as loaded:
+    with weightless(CONFIG_MAPPING["llama"](**SETTINGS), "tiny", getattr(torch, dtype)) as loaded:
         bare = counted(loaded, method)
         assert all(type(value).__name__ == "FakeTensor" or value.is_meta for value in loaded.model.buffers())
     assert replace(bare, activations=0) == replace(real, activations=0)
@@ -71,14 +70,14 @@ def test_the_bytes_counted_for_a_base_in_4_bits_are_those_of_a_real_one(folder_o
     pytest.importorskip("bitsandbytes")
     real = load_model(str(folder_of), "nf4", "cpu")
     held = (*(value for _, value in scales(real.model)), *real.model.parameters())
-    with weightless(CONFIG_MAPPING["llama"](**{**SIZES, **CHANGES}), "tiny", torch.float32) as loaded:
+    with weightless(CONFIG_MAPPING["llama"](**SETTINGS), "tiny", torch.float32) as loaded:
         assert big_models.nf4_bytes(loaded) == sum(value.nbytes for value in held)
 
 
 def test_lora_over_a_real_base_in_4_bits_takes_what_is_counted_for_it(folder_of):
     pytest.importorskip("bitsandbytes")
     real = counted(load_model(str(folder_of), "nf4", "cpu"), "lora")
-    with weightless(CONFIG_MAPPING["llama"](**{**SIZES, **CHANGES}), "tiny", torch.float32) as loaded:
+    with weightless(CONFIG_MAPPING["llama"](**SETTINGS), "tiny", torch.float32) as loaded:
         bare = counted(loaded, "lora")
         activations = bare.activations + big_models.largest_map(loaded)
     assert replace(bare, activations=0) == replace(real, activations=0)
@@ -92,7 +91,7 @@ def test_the_gradient_pass_of_an_analysis_peaks_within_a_quarter_of_what_is_coun
     with Held() as held:
         held.know(real.model)
         backward_readings(real, batches, Silent(), fisher=True)
-    with weightless(CONFIG_MAPPING["llama"](**{**SIZES, **CHANGES}), "tiny", torch.float32) as loaded:
+    with weightless(CONFIG_MAPPING["llama"](**SETTINGS), "tiny", torch.float32) as loaded:
         parts = analysis_parts(loaded, ROWS, settings)
     assert 0.75 <= held.peak / (parts.gradients + parts.backward) <= 1.25
     assert parts.copies == 0

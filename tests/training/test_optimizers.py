@@ -4,6 +4,7 @@ import json
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
@@ -83,7 +84,7 @@ def test_the_bytes_counted_for_an_optimizer_are_those_of_its_real_state(
 def test_a_process_grows_while_an_optimizer_steps_by_about_what_is_counted(tmp_path, optimizer):
     model = torch.nn.ParameterList([torch.ones(2048, 2048) for _ in range(2)])
     settings = FitSettings(1e-3, 2, 4, 0, 0.0, 0, "float32", optimizer=optimizer)
-    kind, given = Trainer.get_optimizer_cls_and_kwargs(training_arguments(settings, tmp_path, "cpu"))
+    kind, given = Trainer.get_optimizer_cls_and_kwargs(training_arguments(settings, tmp_path, torch.device("cpu")))
     stepping = kind(model.parameters(), **given)
     for value in model:
         value.grad = torch.ones_like(value)
@@ -110,7 +111,7 @@ def test_a_run_lowers_its_loss_and_repeats_bit_by_bit_and_resumes_to_the_same_en
     asked = replace(spec, plan=full_plan("tiny", 4), steps=12, optimizer=optimizer, learning_rate=3e-3)
     asked = replace(asked, checkpoint_steps=5, eval_every=4, weight_decay=0.01)
     whole, again, broken = folder(asked), folder(asked), folder(asked)
-    result = tune(wide, task, asked, whole)
+    result: Any = tune(wide, task, asked, whole)
     assert result.after.loss < result.before.loss
     tune(wide, task, asked, again)
     assert_same_end(again, whole)
@@ -126,7 +127,7 @@ def test_a_run_lowers_its_loss_and_repeats_bit_by_bit_and_resumes_to_the_same_en
 
 @needs_bitsandbytes
 def test_a_fit_in_8_bits_leaves_no_settings_with_bitsandbytes(wide, task, spec, tmp_path):
-    from bitsandbytes.optim import GlobalOptimManager  # noqa: PLC0415
+    from bitsandbytes.optim.optimizer import GlobalOptimManager  # noqa: PLC0415
 
     stepped(wide, task, spec, tmp_path, full_plan("tiny", 4), "adamw_8bit")
     manager = GlobalOptimManager.get_instance()

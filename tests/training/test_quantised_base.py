@@ -1,6 +1,7 @@
 """Tuning over bases in 4 and 8 bits: what is accepted, that it is as exact as over floats, and what merging loses."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def asked(packed, kind):
 def test_a_run_learns_and_leaves_the_packed_base_as_it_is_and_is_found_again(packed, task, asked, folder, method):
     spec, before = replace(asked, method=method, learning_rate=3e-2), fingerprint(packed.model)
     place = folder(spec)
-    result = tune(packed, task, spec, place)
+    result: Any = tune(packed, task, spec, place)
     assert result.state is RunState.SUCCEEDED
     assert result.after.loss < result.before.loss
     assert result.proof.frozen_identical
@@ -74,7 +75,7 @@ def test_it_repeats_and_resumes_to_the_bits_of_an_uninterrupted_run_cached_or_no
     spec = replace(asked, steps=14, cache="memory")
     whole, warm, broken = folder(spec), folder(spec), folder(spec)
     forget_states(packed)
-    reference = tune(packed, task, spec, whole)
+    reference: Any = tune(packed, task, spec, whole)
     assert reference.cache["depth"] == 1
     assert tune(packed, task, spec, warm).after == reference.after
     forget_states(packed)

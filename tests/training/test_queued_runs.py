@@ -64,6 +64,8 @@ def test_a_queued_run_that_is_stopped_is_cancelled_at_once_and_the_running_one_k
     test = next(job for job in worker.views() if job.kind == "measure")
     ended = worker.wait(test.id, 60)
     assert ended.state is JobState.SUCCEEDED
-    assert ended.result == load_run(queued[0].folder).result.after
+    result = load_run(queued[0].folder).result
+    assert result is not None
+    assert ended.result == result.after
     assert (queued[0].folder / "weights" / "tuned.safetensors").exists()
     assert load_run(queued[0].folder).state is RunState.CANCELLED

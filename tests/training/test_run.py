@@ -119,6 +119,7 @@ def test_what_a_stopped_run_kept_is_measured_afterwards_as_the_run_itself_would_
     assert (again.state, again.unmeasured, again.proof) == (RunState.CANCELLED, False, one.proof)
     rows = encode(loaded.tokenizer, task.test, 64).rows
     by_hand = evaluate(load_tuned(place, loaded), rows, spec.batch_size)
+    assert again.after is not None
     assert replace(by_hand, general_loss=again.after.general_loss) == again.after
     assert all(sample.after is not None for sample in again.samples)
     assert not is_held(place)

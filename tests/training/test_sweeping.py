@@ -95,7 +95,10 @@ def test_a_stopped_sweep_goes_on_and_ends_as_if_nothing_had_happened(
     assert report.told[0] == "run: full, seed 0"
     assert [name for name, _ in report.planned[:2]] == ["base", "run: full, seed 0"]
     lengths = dict(report.planned)
-    assert lengths["run: full, seed 0"] > lengths["run: block 3, seed 0"] > 0  # the whole model takes longer
+    whole_model, block = lengths["run: full, seed 0"], lengths["run: block 3, seed 0"]
+    assert whole_model is not None
+    assert block is not None
+    assert whole_model > block > 0
     again = StopAfter(99)
     whole = carry_out_sweep(loaded, task, start_sweep(loaded, task, SPEC, half), again, lambda _sweep: None)
     assert again.seen == len(half.missing)
