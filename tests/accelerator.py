@@ -241,7 +241,11 @@ class Accelerator:
         self._seen.operations += 1
         self._seen.threads.add(threading.current_thread().name)
         with torch._C._DisableAutocast():  # type: ignore[attr-defined]
-            return _mapped(lift, operation(*_mapped(lower, args), **_mapped(lower, kwargs)))
+            lowered, named = _mapped(lower, args), _mapped(lower, kwargs)
+            if operation is torch.ops.aten.histc.default and not lowered[0].is_floating_point():
+                # a GPU counts whole numbers, a CPU does not
+                return _mapped(lift, operation(lowered[0].float(), *lowered[1:], **named).to(lowered[0].dtype))
+            return _mapped(lift, operation(*lowered, **named))
 
     def to_copy(self, value: Tensor, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
         """Copy where a copy is asked for: `.to`, `.cpu`."""

@@ -254,6 +254,8 @@ def _score(metrics: Metrics) -> Score:
 
 
 def _words(cell: Cell) -> str:
+    if cell.plan == BASE:
+        return "the base model"
     place = cell.plan if cell.plan == FULL else f"block{'s' if len(cell.blocks) > 1 else ''} {cell.plan}"
     return f"run: {place}, seed {cell.seed}"
 

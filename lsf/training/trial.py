@@ -88,7 +88,7 @@ class Trial:
             self.dense = METHODS["full"].count(loaded, blocks, None)
         visits = material.steps * spec.batch_size
         self.cache, _, self.depth = decide(loaded, spec.plan, material.train, spec.cache, visits)
-        self.course = course_of(loaded, material, spec, check) if course is None else course
+        self.course = course
 
     def forecast(self, whole: bool = True) -> Forecast:
         """Try it as far as there is room; all that was taken is given back.
@@ -111,7 +111,7 @@ class Trial:
         fits, sentence = verdict(parts, self.free, device)
         if unfit and fits is not False:  # the device said so itself
             fits, sentence = False, f"{device} ran out of memory in a trial pass over the longest examples."
-        course = self.course
+        course = self.course or course_of(self.loaded, self.material, self.spec, self.check)
         if passes.seconds is not None:
             course = course.timed(self._longest(), passes.seconds, passes.dense)
         return Forecast(

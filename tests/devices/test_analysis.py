@@ -13,7 +13,7 @@ from lsf.data.encode import encode
 from lsf.measure.analyze import analyze
 from lsf.measure.batches import MOST_PADDING, make_batches
 from lsf.measure.distances import target_distances
-from lsf.measure.gradients import backward_readings, position_losses, trainable_view
+from lsf.measure.gradients import backward_readings
 from lsf.measure.probe import Wanted, stream_readings
 from lsf.measure.semantics import semantic_bases
 from lsf.reporting import Silent
@@ -108,18 +108,3 @@ def test_the_lens_holds_no_more_logits_than_allowed(on_device, many, accelerator
 def test_the_head_is_passed_in_few_parts_where_the_vocabulary_is_large(on_device):
     assert lsf.measure.batches.MOST_LOGITS == 2**26
     assert lsf.measure.batches.rows_at_once(152_064, 10_000) == 441
-
-
-def test_gradients_of_a_bfloat16_model_are_added_up_in_float32(on_cpu, many):
-    loaded = on_cpu(dtype="bfloat16")
-    view = trainable_view(loaded)
-    (batch,) = make_batches(encode(loaded.tokenizer, many.train[:4], 64).rows, "first", 4, 0, loaded.device)
-    parameter = next(view.blocks[0].parameters())
-    position_losses(view, batch).mean().backward()
-    assert parameter.grad is not None
-    once = parameter.grad.clone()
-    assert parameter.dtype == torch.bfloat16
-    assert once.dtype == torch.float32
-    for _ in range(99):
-        position_losses(view, batch).mean().backward()
-    torch.testing.assert_close(parameter.grad, 100 * once, rtol=1e-5, atol=0)

@@ -153,5 +153,5 @@ def test_a_model_that_is_not_at_hand_is_one_sentence_when_it_is_fetched(app: Dri
 def test_nothing_typed_says_what_to_type(app: Driver) -> None:
     app.at.session_state["model-kind"] = "Your own"
     app.at.run()
-    assert "Type a Hugging Face id or a local folder" in app.shown()
+    assert "Type a Hugging Face id, a local folder or a GGUF file" in app.shown()
     assert next(button for button in app.at.button if button.label == "Analyse").disabled

@@ -29,7 +29,7 @@ def start(form: Driver) -> str:
     form.wait("tune")
     form.at.run()
     assert not form.at.exception
-    return form.at.query_params["run"][0]
+    return str(form.at.query_params["run"])
 
 
 def frame_with(form: Driver, column: str) -> Any:

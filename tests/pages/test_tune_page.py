@@ -42,7 +42,7 @@ def test_what_a_run_needs_is_worked_out_by_itself_and_shown_beside_full_fine_tun
     settle(form)
     titles = [element.value for element in form.at.subheader]
     assert any(title.startswith("Memory: ") and "for full fine-tuning" in title for title in titles)
-    assert "a step, 3 steps in" in form.shown()
+    assert "from start to end" in form.shown()
     assert "it fits." in form.shown()
     assert not start_button(form).disabled
 

@@ -93,6 +93,7 @@ def test_the_storages_of_a_real_loop_peak_within_a_quarter_of_the_forecast(loade
 def test_the_process_of_a_real_run_grows_by_at_most_two_and_a_half_times_the_forecast(shared, folder, spec):
     model = load_model(str(shared / "models" / "babyllama105"), "float32", "cpu")
     task = load_task("lesson:facts", None, None)
+    tuned(model, task, replace(spec, plan=full_plan("b", 5), eval_limit=8), folder(spec))  # imports count as growth
     for plan in (full_plan("b", 5), Plan("b", 5, (3, 4))):
         asked = replace(spec, plan=plan, batch_size=16, eval_limit=8)
         result = tuned(model, task, asked, folder(asked))
@@ -288,7 +289,7 @@ def test_a_run_tells_what_was_predicted_beside_what_was_measured(loaded, task, s
     tuned(loaded, task, spec, place)
     result: Any = load_result(place / "result.json")
     assert result.predicted.trainable_params == result.measured.trainable_params
-    assert result.predicted.step_seconds is None  # memory is ample, so no batch was tried and timed
+    assert result.predicted.step_seconds > 0
     assert result.predicted.memory_bytes > 16 * result.trainable_params
 
 

@@ -92,6 +92,12 @@ def test_a_paused_run_goes_on_with_the_weights_of_its_pass_to_the_same_bits(load
     assert unbroken.distance_fell == result.distance_fell > 0.5
 
 
+def _unjudged(run):
+    """Leave out what a random model is judged a failure by: its floor and what it forgot."""
+    after = replace(run.result.after, general_loss=None)
+    return replace(run, result=replace(run.result, floor=None, after=after))
+
+
 def test_runs_that_weigh_differently_have_no_ratio_to_each_other(loaded, task, full, tmp_path):
     folders = []
     for asked in (
@@ -101,7 +107,7 @@ def test_runs_that_weigh_differently_have_no_ratio_to_each_other(loaded, task, f
     ):
         folders.append(create_run(tmp_path, asked))
         tune(loaded, task, asked, folders[-1])
-    found = compare([load_run(folder) for folder in folders])
+    found = compare([_unjudged(load_run(folder)) for folder in folders])
     assert [row.x_params is not None for row in found.rows] == [True, True, False]
     assert any("re-weighting" in warning for warning in found.warnings)
 

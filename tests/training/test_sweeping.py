@@ -93,7 +93,7 @@ def test_a_stopped_sweep_goes_on_and_ends_as_if_nothing_had_happened(
     assert len(half.missing) == len(half.cells) - 4
     assert {cell.reason for cell in half.missing} == {"not measured yet"}
     assert report.told[0] == "run: full, seed 0"
-    assert [name for name, _ in report.planned[:2]] == ["base", "run: full, seed 0"]
+    assert [name for name, _ in report.planned[:2]] == ["the base model", "run: full, seed 0"]
     lengths = dict(report.planned)
     whole_model, block = lengths["run: full, seed 0"], lengths["run: block 3, seed 0"]
     assert whole_model is not None

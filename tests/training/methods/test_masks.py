@@ -138,7 +138,7 @@ def test_fish_reads_at_most_as_many_examples_as_asked_drawn_by_the_seed_from_all
 
 
 def test_the_lottery_ticket_takes_the_values_a_dense_tuning_moves_most(loaded, rows, tmp_path):
-    scene = scene_for("lt_sft", rows, fraction=0.02, first_steps=4)
+    scene = scene_for("lt_sft", rows, fraction=0.02, first_steps=4, first_rate=1e-3)
     masks = masks_of(METHODS["lt_sft"].prepare(loaded, PLAN, scene))
     before = block_tensors(loaded, PLAN, "lt_sft")
     dense = own_tensors(loaded, tuple(before))
