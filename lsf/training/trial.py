@@ -176,8 +176,8 @@ class Trial:
         own, dense = _own_bytes(model, loaded), _whole_gradients(model, loaded, spec)
         kept, stepping = optimizer_bytes(model, OPTIMIZERS[spec.optimizer], loaded.device.type)
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing), checking(model, loaded, self.check):
-            one = self._activations(model, rows[:1])
-            scaled = _Passes(own, kept, max(stepping, one * len(rows)), None, dense)
+            one = self._activations(model, rows[:1], alike=len(rows))
+            scaled = _Passes(own, kept, max(stepping, one), None, dense)
             self.check()
             needed = self._parts(scaled).known
             ample = self.free is not None and needed <= AMPLE * self.free
@@ -188,15 +188,22 @@ class Trial:
             timed = time_pass(model, loaded, rows, self.depth)
         return _Passes(own, kept, max(stepping, at_once), timed.seconds - timed.prefix_seconds, dense)
 
-    def _activations(self, model: Any, rows: Any) -> int:
-        """Return the peak of a pass above weights and gradients: the gradients of earlier micro-batches stay."""
+    def _activations(self, model: Any, rows: Any, alike: int = 1) -> int:
+        """Return the peak of a pass above weights and gradients: the gradients of earlier micro-batches stay.
+
+        Args:
+            model: as its method begins with it.
+            rows: passed at once.
+            alike: how many times as many rows the answer is for. A small pass may peak where its gradients are, a large
+                one does where its activations are, so the whole of the peak is scaled.
+        """
         wanted = [value for value in model.parameters() if value.requires_grad]
         for value in wanted:
             value.grad = torch.zeros_like(value) if self.micro < self.spec.batch_size else None
         there = sum(0 if value.grad is None else value.grad.nbytes for value in wanted)
         peak = peak_of_pass(model, self.loaded, rows)
         gradients = sum(value.grad.nbytes for value in wanted if value.grad is not None)
-        return max(0, peak + there - gradients)
+        return max(0, alike * peak + there - gradients)
 
     @property
     def _tried(self) -> str:

@@ -84,7 +84,7 @@ def test_parameters_that_no_tap_sees_are_added_up_on_the_device(on_device, on_cp
     for loaded in (on_device("qwen3_moe"), on_cpu("qwen3_moe")):
         rows = encode(loaded.tokenizer, many.train[:4], 64).rows
         batches = make_batches(rows, "first", 4, 0, loaded.device)
-        with accelerator.watched(waits=len(batches) + 1):
+        with accelerator.watched():  # transformers' experts wait by themselves, in backward passes too
             found.append(backward_readings(loaded, batches, Silent(), fisher=True))
     np.testing.assert_allclose(found[0].fisher, found[1].fisher, rtol=1e-3)
 

@@ -10,9 +10,8 @@ from transformers import AutoModelForCausalLM
 
 from lsf.analysis.plan import Plan
 from lsf.data.encode import encode
-from lsf.errors import RunPausedError
 from lsf.jobs.result import RunState
-from lsf.jobs.runs import create_run, reopen_run
+from lsf.jobs.runs import create_run
 from lsf.jobs.spec import RunSpec
 from lsf.measure.offload import input_device
 from lsf.training.artefacts import load_tuned, save_weights
@@ -27,7 +26,6 @@ from lsf.training.methods import METHODS, Scene
 from lsf.training.prefix import GROUP
 from lsf.training.run import tune
 from tests.accelerator import NAME
-from tests.training.conftest import Stopper
 
 WIDTH, VOCABULARY = 32, 28
 PLAN = Plan("tiny", 4, (1, 3))
@@ -139,7 +137,7 @@ def test_evaluation_cuts_batches_that_would_hold_too_many_logits(on_device, task
 
 
 @pytest.mark.slow
-def test_a_whole_run_pauses_resumes_and_is_exported_as_on_the_cpu(on_device, on_cpu, task, tmp_path, accelerator):
+def test_a_whole_run_is_measured_saved_and_exported_as_on_the_cpu(on_device, on_cpu, task, tmp_path, accelerator):
     loaded, base = replace(on_device(), context=12), replace(on_cpu(), context=12)  # short general text
     spec = RunSpec(
         model="tiny",
@@ -148,15 +146,12 @@ def test_a_whole_run_pauses_resumes_and_is_exported_as_on_the_cpu(on_device, on_
         steps=4,
         batch_size=12,
         learning_rate=1e-2,
-        checkpoint_steps=1,
         cache="memory",
     )
     folder = create_run(tmp_path / "runs", spec)
     with accelerator.watched(width=WIDTH, states=10_000, vocabulary=VOCABULARY):
-        with pytest.raises(RunPausedError, match="Paused after 2 of 4 steps"):
-            tune(loaded, task, spec, folder, Stopper(2, "pause"))
-        result = tune(loaded, task, reopen_run(folder), folder)
-    assert (result.state, result.resumed_at) == (RunState.SUCCEEDED, 2)
+        result = tune(loaded, task, spec, folder)
+    assert result.state is RunState.SUCCEEDED
     assert result.proof is not None
     assert result.proof.frozen_identical
     assert not result.proof.tuned_unmoved

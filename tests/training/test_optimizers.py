@@ -89,7 +89,7 @@ def _step_once(tmp_path, optimizer):
 
 
 @pytest.mark.parametrize("optimizer", INSTALLED)
-def test_a_process_grows_while_an_optimizer_steps_by_about_what_is_counted(tmp_path, optimizer):
+def test_a_process_grows_while_an_optimizer_steps_by_at_most_two_and_a_half_times_what_is_counted(tmp_path, optimizer):
     _step_once(tmp_path, optimizer)  # what a first step imports would count as growth
     model = torch.nn.ParameterList([torch.ones(2048, 2048) for _ in range(2)])
     settings = FitSettings(1e-3, 2, 4, 0, 0.0, 0, "float32", optimizer=optimizer)
@@ -102,7 +102,7 @@ def test_a_process_grows_while_an_optimizer_steps_by_about_what_is_counted(tmp_p
         for _ in range(3):
             stepping.step()
     _, counted = optimizer_bytes(model, OPTIMIZERS[optimizer], "cpu")
-    assert 0.6 * counted <= (peak.bytes or 0) <= 1.1 * counted + (1 << 22)
+    assert 0.6 * counted <= (peak.bytes or 0) <= 2.5 * counted + (1 << 22)
 
 
 @pytest.mark.parametrize("optimizer", INSTALLED)
