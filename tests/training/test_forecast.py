@@ -262,7 +262,7 @@ def test_more_evaluation_a_search_and_what_is_left_of_a_resumed_run_change_the_w
 def test_a_run_that_follows_another_reads_no_base_model_and_full_tuning_takes_longer(loaded, task, spec):
     found = foresee(loaded, task, spec, ROOMY)
     again, full = seconds_beside(loaded, task, found, (spec, replace(spec, plan=full_plan("tiny", 4))))
-    assert 0 < again <= sum(found.phases.values())
+    assert 0 < again <= sum(found.phases.values()) * (1 + 1e-9)
     assert full > again
 
 
