@@ -10,12 +10,13 @@ import math
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from benchmarks.bars import markdown
 from benchmarks.real_tasks import LENGTH, TASKS, WHOLE, real_task
 from lsf.analysis.plan import Plan, full_plan
 from lsf.environment import environment, spare_imports
@@ -60,6 +61,8 @@ class Cell:
     """The same on the validation rows."""
     general_loss: float | None
     """Nats per token on the base model's own text."""
+    prior_loss: float | None
+    """Of the answer that ignores the prompt, nats per completion token; None but of the base model."""
     seconds: float
     """Wall seconds of the steps, on a shared machine."""
     about: dict[str, str | None]
@@ -130,7 +133,10 @@ class Bench:
 
     def base(self) -> Cell:
         """Measure the base model."""
-        return self._cell("base", None, 0, self.loaded.model, 0.0)
+        from lsf.data.prior import completion_ids, prior_of  # noqa: PLC0415
+
+        prior = prior_of(completion_ids(self.train), completion_ids(self.test), self.loaded.info.vocab_size)
+        return replace(self._cell("base", None, 0, self.loaded.model, 0.0), prior_loss=prior.loss)
 
     def _cell(self, place: str, rate: float | None, seed: int, model: Any, seconds: float) -> Cell:
         from lsf.training.evaluation import evaluate  # noqa: PLC0415
@@ -143,7 +149,7 @@ class Bench:
             held_out, general = finite(evaluate(model, self.validation, BATCH).loss), general_loss(model, self.text)
         about = {key: value for key, value in environment(None).items() if key in ("torch", "transformers")}
         about["weights"] = self.loaded.info.name
-        return Cell(self.name, place, rate, seed, STEPS, loss, exact, held_out, finite(general), seconds, about)
+        return Cell(self.name, place, rate, seed, STEPS, loss, exact, held_out, finite(general), None, seconds, about)
 
 
 def finite(value: float | None) -> float | None:
@@ -170,6 +176,36 @@ def measure(folder: str, tasks: list[str], seconds: float, rungs: int) -> None:
             )
 
 
+def gains(cells: dict[tuple[str, str, float | None, int, int], Cell], task: str, place: str) -> dict[float, float]:
+    """Return learning rate -> gain over the floor on the test rows, in nats; minus infinity where it diverged."""
+    base = cells.get((task, "base", None, 0, STEPS))
+    if base is None or base.loss is None or base.prior_loss is None:
+        return {}
+    floor = min(base.loss, base.prior_loss)
+    return {
+        cell.learning_rate: -math.inf if cell.loss is None else floor - cell.loss
+        for cell in cells.values()
+        if (cell.task, cell.place, cell.steps) == (task, place, STEPS) and cell.learning_rate is not None
+    }
+
+
+def report() -> None:
+    """Print gain and forgetting of every place at every rate."""
+    cells = read_cells()
+    print("| task | place | rate: gain over the floor in nats (forgotten nats) | best |\n|---|---|---|---|")
+    for task in TASKS:
+        for place in PLACES:
+            found, base = gains(cells, task, place), cells.get((task, "base", None, 0, STEPS))
+            if not found or base is None:
+                continue
+            forgotten = {
+                rate: (cells[task, place, rate, 0, STEPS].general_loss or math.inf) - (base.general_loss or 0.0)
+                for rate in found
+            }
+            row = ", ".join(f"{rate:g}: {found[rate]:.3f} ({forgotten[rate]:.2f})" for rate in sorted(found))
+            print(f"| {task} | {place} | {row} | {max(found, key=lambda rate: found[rate]):g} |")
+
+
 def main() -> None:
     """Measure, or print the report."""
     spare_imports()
@@ -178,7 +214,19 @@ def main() -> None:
     parser.add_argument("--tasks", default=",".join(TASKS), help="names, separated by commas; default: all")
     parser.add_argument("--rungs", type=int, default=5, help="rates of the grid, the likeliest first")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which no further cell is begun")
+    parser.add_argument("--report", action="store_true", help="print what the committed cells say")
+    parser.add_argument("--costs", action="store_true", help="time steps and passes beside plain ones, in turn")
     options = parser.parse_args()
+    if options.report:
+        report()
+        return
+    if options.model is None:
+        parser.error("--model: the folder of SmolLM2-135M-Instruct is needed")
+    if options.costs:
+        from benchmarks.real_costs import pass_bars, step_bars  # noqa: PLC0415
+
+        print(markdown([*pass_bars(Path(options.model)), *step_bars(Path(options.model))]))
+        return
     measure(options.model, options.tasks.split(","), options.seconds, options.rungs)
 
 

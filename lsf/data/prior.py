@@ -1,0 +1,76 @@
+"""The best answer that ignores the prompt, and the floor that it and the base model set; no torch."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lsf.data.encode import EncodedExample
+
+Ids = tuple[int, ...]
+LABELS, TOKENS = "label frequencies", "token frequencies"
+"""What a prior knows of the training completions."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """How well held-out completions are told without a look at their prompts."""
+
+    kind: str
+    """`label frequencies` where every held-out completion occurs in training, else `token frequencies`."""
+    loss: float
+    """Nats per completion token, end-of-text not counted."""
+    exact_match: float
+    """Share of held-out completions that are the commonest one of training, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What a run has to beat before anything can be called its gain: the better of base model and prior."""
+
+    loss: float
+    """Nats per completion token."""
+    exact_match: float
+    """Share of examples wholly right, in [0, 1]."""
+    prior: Prior
+    """The best answer that ignores the prompt."""
+
+
+def completion_ids(rows: Sequence[EncodedExample]) -> tuple[Ids, ...]:
+    """Return the ids of each completion, without end-of-text."""
+    return tuple(row.ids[row.n_prompt : row.n_prompt + row.n_completion] for row in rows)
+
+
+def prior_of(train: Sequence[Ids], held_out: Sequence[Ids], vocabulary: int) -> Prior:
+    """Return the prior of held-out completions, fitted on training completions alone.
+
+    Label-like completions, those of which every held-out one occurs in training: p(completion) = its frequency there,
+    whose surprise is spread over its tokens. Else each token by its frequency among the training tokens, with one
+    imaginary token spread evenly over the vocabulary: p(t) = (n_t + 1 / V) / (n + 1).
+
+    Args:
+        train: ids of each training completion, at least one.
+        held_out: ids of each held-out completion, at least one.
+        vocabulary: V.
+    """
+    labels, tokens = Counter(train), sum(len(ids) for ids in held_out)
+    commonest = labels.most_common(1)[0][0]
+    exact = sum(ids == commonest for ids in held_out) / len(held_out)
+    if all(ids in labels for ids in held_out):
+        surprise = -sum(math.log(labels[ids] / len(train)) for ids in held_out)
+        return Prior(LABELS, surprise / tokens, exact)
+    counts = Counter(token for ids in train for token in ids)
+    total = counts.total() + 1.0
+    surprise = -sum(math.log((counts[token] + 1.0 / vocabulary) / total) for ids in held_out for token in ids)
+    return Prior(TOKENS, surprise / tokens, exact)
+
+
+def floor_of(prior: Prior, base_loss: float, base_exact_match: float) -> Floor:
+    """Return the floor: the better of the base model and the prior, loss and exact match each for itself.
+
+    Args:
+        prior: on the held-out examples.
+        base_loss: the base model's there, in nats per completion token.
+        base_exact_match: its share wholly right there, in [0, 1].
+    """
+    return Floor(min(prior.loss, base_loss), max(prior.exact_match, base_exact_match), prior)
