@@ -87,6 +87,15 @@ def run_bare(loaded: LoadedModel, task: Task, turn: Turn) -> dict[str, Any]:
     return {}
 
 
+def run_bare_head(loaded: LoadedModel, task: Task, turn: Turn) -> dict[str, Any]:
+    """Run the whole model, its head at every position, over the same batches."""
+    for batch in batches_of(loaded, task):
+        with torch.no_grad():
+            loaded.model(input_ids=batch.ids, use_cache=False)
+        turn.over()
+    return {}
+
+
 def run_bare_backward(loaded: LoadedModel, task: Task, turn: Turn) -> dict[str, Any]:
     """Run forward and backward to the blocks' weights over the same batches, with the loss of `position_losses`."""
     view, batches = trainable_view(loaded), batches_of(loaded, task)
@@ -111,6 +120,7 @@ def run_fisher(loaded: LoadedModel, task: Task, turn: Turn) -> dict[str, Any]:
 
 RUNS: dict[str, Callable[[LoadedModel, Task, Turn], dict[str, Any]]] = {
     "bare": run_bare,
+    "bare_head": run_bare_head,
     "forward": run_forward,
     "deviation": run_deviation,
     "bare_backward": run_bare_backward,

@@ -112,16 +112,10 @@ def _split(row: tuple[str, str]) -> tuple[str, str]:
 
 
 def _race(one: Race, rows: str, scratch: str, entries: dict[str, list[str]]) -> dict[str, Contestant]:
-    shared = ["--steps", str(one.steps), "--batch", str(one.batch), "--scratch", scratch]
-    runs = {}
     cells = {name.partition(" ")[2] for name in entries if not name.endswith("full")}
-    for label, words in entries.items():
-        who, *more = words
-        runs[label] = Contestant(
-            label.replace("%", ""), sys.executable, "benchmarks.tuners", who,
-            str(model_folder(one.name)), rows, *more, *shared,
-        )  # fmt: skip
-    race(list(runs.values()))
+    started = contestants_of(entries, str(model_folder(one.name)), rows, one.steps, one.batch, scratch)
+    runs = dict(zip(entries, started, strict=True))
+    race(started)
     for name in ("trainer full", "ours full"):
         whole = runs.pop(name)
         runs |= {f"{name} | {cell}": whole for cell in sorted(cells)}
@@ -135,7 +129,18 @@ def _race(one: Race, rows: str, scratch: str, entries: dict[str, list[str]]) -> 
     return runs
 
 
-def _step(run: Contestant, other: Contestant, start: int = 1) -> float:
+def contestants_of(
+    entries: dict[str, list[str]], model: str, rows: str, steps: int, batch: int, scratch: str
+) -> list[Contestant]:
+    """Start one of `benchmarks.tuners` per entry: its label -> who it is and what it tunes."""
+    shared = ["--steps", str(steps), "--batch", str(batch), "--scratch", scratch]
+    return [
+        Contestant(label.replace("%", ""), sys.executable, "benchmarks.tuners", who, model, rows, *more, *shared)
+        for label, (who, *more) in entries.items()
+    ]
+
+
+def step_ratio(run: Contestant, other: Contestant, start: int = 1) -> float:
     """Return how many times as long a step takes as another's: the median over neighbouring turns."""
     return statistics.median(a / b for a, b in zip(run.seconds[start:], other.seconds[start:], strict=True))
 
@@ -151,7 +156,9 @@ def _bars(one: Race, runs: dict[str, Contestant]) -> list[Bar]:
     bars = [
         Bar(
             f"{label}: our full step / Trainer's full step",
-            statistics.median(_step(runs[f"ours full | {cell}"], runs[f"trainer full | {cell}"]) for cell in fulls),
+            statistics.median(
+                step_ratio(runs[f"ours full | {cell}"], runs[f"trainer full | {cell}"]) for cell in fulls
+            ),
             1.05,
         )
     ]
@@ -160,7 +167,7 @@ def _bars(one: Race, runs: dict[str, Contestant]) -> list[Bar]:
         full, ours_full = runs[f"trainer full | {cell}"], runs[f"ours full | {cell}"]
         plain, cached, frozen, lora = (runs[f"{who} {cell}"] for who in ("ours", "cached", "trainer", "lora"))
         allowed = one.law(blocks, False) / law_full
-        measured = _step(plain, ours_full)
+        measured = step_ratio(plain, ours_full)
         bars.append(
             Bar(
                 f"{label}, {cell}: our step without cache, share of our full step / what the law allows",
@@ -211,7 +218,7 @@ def live_bars() -> list[Bar]:
         race(runs)
     silent, live = runs
     what = "bundled model, blocks 6-7: steps with live metrics / without"
-    return [Bar(what, _step(live, silent), 1.03, note=f"{1000 * statistics.median(silent.seconds):.1f} ms a step")]
+    return [Bar(what, step_ratio(live, silent), 1.03, note=f"{1000 * statistics.median(silent.seconds):.1f} ms a step")]
 
 
 def main() -> int:

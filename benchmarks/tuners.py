@@ -22,6 +22,7 @@ from lsf.jobs.runs import append_metrics
 from lsf.measure.loading import LoadedModel, load_model
 from lsf.training.batches import collate, training_order
 from lsf.training.caching import open_caching
+from lsf.training.catalogue import options_of
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.methods import METHODS, Scene
 
@@ -53,7 +54,8 @@ def run_ours(model: str, rows: list[tuple[str, str]], blocks: tuple[int, ...], a
 
     turn.ready()
     plan = Plan(model, loaded.info.n_blocks, blocks) if blocks else full_plan(model, loaded.info.n_blocks)
-    tuned = METHODS["full"].prepare(loaded, plan, Scene())
+    scene = Scene(options_of(asked.method, {}), encoded, 0, asked.batch)
+    tuned = METHODS[asked.method].prepare(loaded, plan, scene)
     caching = open_caching(loaded, tuned, plan, encoded, asked.cache, asked.steps * asked.batch)
     fit(tuned, encoded, settings, Path(asked.scratch), watch, lambda: None, prefix=caching.prefix)
     turn.finish(losses=losses, cache=caching.told())
@@ -142,6 +144,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, required=True)
     parser.add_argument("--cache", default="off")
     parser.add_argument("--scratch", required=True)
+    parser.add_argument("--method", default="full", help="how our loop tunes")
     parser.add_argument("--live", action="store_true")
     asked = parser.parse_args()
     rows = [tuple(row) for row in json.loads(Path(asked.rows).read_text(encoding="utf-8"))]

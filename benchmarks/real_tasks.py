@@ -1,0 +1,80 @@
+"""Four tasks of real text for a real model: questions, reviews, instructions as chat, sums with their reasoning."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.sites import SHARED, TREC_WORDS
+from lsf.data.task import Example, Task
+
+TRAIN, VALIDATION, TEST = 640, 80, 160
+"""Rows of each split at most, drawn once; where a file has fewer, there are fewer to train on."""
+LENGTH = 64
+"""Tokens of an example at most."""
+COMPLETION = 32
+"""Tokens of a completion at most; what is longer is cut there."""
+
+
+def trec(_tokenizer: Any) -> list[Example]:
+    """Return questions whose kind of answer is to be named."""
+    pairs = (line.split(" ", 1) for line in _lines("trec/train.txt"))
+    return [
+        Example(f"Question: {text}\nAnswer type:", f" {TREC_WORDS[label.partition(':')[0]]}") for label, text in pairs
+    ]
+
+
+def sst2(_tokenizer: Any) -> list[Example]:
+    """Return reviews to be judged good or bad."""
+    pairs = (line.split(" ", 1) for line in _lines("sst2/train.txt"))
+    return [Example(f"Review: {text}\nIt was", " good" if label == "1" else " bad") for label, text in pairs]
+
+
+def gsm8k(_tokenizer: Any) -> list[Example]:
+    """Return sums whose reasoning is to be begun."""
+    rows = (json.loads(line) for line in _lines("gsm8k/train_1500.jsonl", "utf-8"))
+    return [Example(f"Question: {row['question']}\nAnswer:", f" {row['answer']}") for row in rows]
+
+
+def alpaca(tokenizer: Any) -> list[Example]:
+    """Return instructions and answers in the model's own chat template, without its default system prompt."""
+    rows = json.loads((SHARED / "data/alpaca/alpaca_en_demo.json").read_text(encoding="utf-8"))
+    found = []
+    for row in rows:
+        asked = f"{row['instruction']}\n{row['input']}".strip()
+        talk = [{"role": "system", "content": ""}, {"role": "user", "content": asked}]
+        text = tokenizer.apply_chat_template(talk, tokenize=False, add_generation_prompt=True)
+        prompt = text[text.index("<|im_start|>user") :]
+        if len(tokenizer(prompt)["input_ids"]) <= LENGTH - COMPLETION:
+            found.append(Example(prompt, f"{row['output']}<|im_end|>\n"))
+    return found
+
+
+WHOLE = ("trec", "sst2")
+"""Tasks whose completions are never cut, so that end-of-text belongs behind them."""
+TASKS = {"trec": trec, "sst2": sst2, "alpaca": alpaca, "gsm8k": gsm8k}
+"""Name -> reader of its rows."""
+
+
+def real_task(name: str, tokenizer: Any) -> Task:
+    """Return one of the tasks, its texts cut for this tokenizer; equal prompts stay on one side."""
+    rows = list({row.prompt: row for row in TASKS[name](tokenizer) if row.completion}.values())
+    order = np.random.default_rng(0).permutation(len(rows)).tolist()[: TRAIN + VALIDATION + TEST]
+    cut = _cut(tokenizer, [rows[place] for place in order])
+    held_out = VALIDATION + TEST
+    return Task(name, tuple(cut[held_out:]), tuple(cut[:VALIDATION]), tuple(cut[VALIDATION:held_out]))
+
+
+def _lines(name: str, encoding: str = "latin-1") -> list[str]:
+    return (SHARED / "data" / name).read_text(encoding=encoding).splitlines()
+
+
+def _cut(tokenizer: Any, rows: Iterable[Example]) -> list[Example]:
+    """Cut completions to `COMPLETION` tokens; the prompt is cut when it is encoded."""
+    found = []
+    for row in rows:
+        spans = tokenizer(row.completion, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        end = spans[COMPLETION - 1][1] if len(spans) > COMPLETION else len(row.completion)
+        found.append(Example(row.prompt, row.completion[:end]))
+    return found
