@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -223,7 +224,7 @@ class _Tuning:
         else:
             place, told, check = self.folder / CHECKPOINTS, self.report, self.end_where_asked
             search = partial(find_rate, self.loaded, spec, material, settings, text, place, told, check)
-            with phase("search", whole=True):
+            with phase("search", whole=True) if spec.searches_rate else nullcontext():
                 choice = choose_rate(self.loaded, spec, ending, self.shared, search)
         ending.add(**choice.told())
         return replace(settings, learning_rate=choice.learning_rate)
