@@ -84,12 +84,12 @@ def read_cells() -> dict[tuple[str, str, float | None, int, int], Cell]:
 
 def plan_of(place: str, n_blocks: int) -> Plan:
     """Return where a place tunes: a quarter is the middle one, one block the middle one."""
-    if place in ("whole",):
+    if place == "whole":
         return full_plan("smollm2", n_blocks)
     middle = n_blocks // 2
-    half = n_blocks // 8
+    first = middle - round(n_blocks / 4) // 2
     blocks = {
-        "quarter": tuple(range(middle - half, middle + half)),
+        "quarter": tuple(range(first, first + round(n_blocks / 4))),
         "one": (middle,),
         "lora": tuple(range(n_blocks)),
     }
