@@ -289,7 +289,7 @@ def _from_real() -> Iterator[Point]:
     base = {cell["task"]: cell for cell in cells if cell["place"] == "base"}
     if not any(cell["place"] == "whole" for cell in cells):
         yield Point(REAL, "trec whole, as reported", "full", 576, 1.0, REPORTED, REPORTED_FLOOR)
-    shares = {"whole": 1.0, "quarter": 6 / 30, "one": 1 / 30, "lora": 1.0}
+    shares = {"whole": 1.0, "quarter": 8 / 30, "one": 1 / 30, "lora": 1.0}
     for task, place in dict.fromkeys((cell["task"], cell["place"]) for cell in cells if cell["place"] != "base"):
         own = [cell for cell in cells if (cell["task"], cell["place"]) == (task, place)]
         losses = {cell["learning_rate"]: math.inf if cell["loss"] is None else cell["loss"] for cell in own}

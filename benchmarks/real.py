@@ -1,12 +1,14 @@
 """What holds on a real language model: rates, waiting, forecasts, steps and memory, on SmolLM2-135M-Instruct.
 
-`python benchmarks/real.py --model FOLDER [--tasks trec,...] [--seconds 600]` measures the cells that are missing, and
-can be ended and started at any time; `--report` prints what the committed cells (benchmarks/real_cells.jsonl) say.
+`python benchmarks/real.py --model FOLDER [--tasks trec,...] [--seconds 600]` measures the cells of the grid of rates
+that are missing, and can be ended and started at any time; `--runs` carries out whole runs as a person starts them, at
+`default` and at `auto`; `--report` prints what the committed cells and runs (real_cells.jsonl, real_runs.jsonl) say.
 """
 
 import argparse
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -17,19 +19,17 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.bars import markdown
-from benchmarks.real_tasks import LENGTH, TASKS, WHOLE, real_task
-from lsf.analysis.plan import Plan, full_plan
+from benchmarks.real_report import report
+from benchmarks.real_tasks import BATCHES, LENGTH, PLACES, TASKS, TEST, plan_of, real_task
 from lsf.environment import environment, spare_imports
+from lsf.jobs.spec import METHODS_OWN, RunSpec
 
 CELLS = Path(__file__).with_name("real_cells.jsonl")
-STEPS, BATCH = 30, 16
-PLACES = {
-    "whole": "full",
-    "quarter": "full",
-    "one": "full",
-    "lora": "lora",
-}
-"""Where -> how."""
+RUNS = CELLS.with_name("real_runs.jsonl")
+STEPS = 30
+DEFAULT = METHODS_OWN
+RATES_ASKED = {"default": METHODS_OWN, "auto": None}
+"""What a person can ask for instead of a number -> what stands in a spec."""
 RATES = {
     "whole": (5e-4, 2e-4, 1e-3, 1e-4, 2e-3),
     "quarter": (5e-4, 1e-3, 2e-4, 2e-3, 1e-4),
@@ -82,51 +82,48 @@ def read_cells() -> dict[tuple[str, str, float | None, int, int], Cell]:
     return {cell.key: cell for cell in cells}
 
 
-def plan_of(place: str, n_blocks: int) -> Plan:
-    """Return where a place tunes: a quarter is the middle one, one block the middle one."""
-    if place == "whole":
-        return full_plan("smollm2", n_blocks)
-    middle = n_blocks // 2
-    first = middle - round(n_blocks / 4) // 2
-    blocks = {
-        "quarter": tuple(range(first, first + round(n_blocks / 4))),
-        "one": (middle,),
-        "lora": tuple(range(n_blocks)),
-    }
-    return Plan("smollm2", n_blocks, blocks[place])
+def read_runs() -> list[dict[str, Any]]:
+    """Return the committed runs of the product."""
+    return [json.loads(line) for line in RUNS.read_text(encoding="utf-8").splitlines()] if RUNS.exists() else []
 
 
 class Bench:
     """The loaded model and one task's rows, and what is measured on them."""
 
     def __init__(self, folder: str, task: str) -> None:
-        """Load and encode."""
-        from lsf.data.encode import encode  # noqa: PLC0415 torch, only where there is work
-        from lsf.measure.loading import load_model  # noqa: PLC0415
+        """Load and encode, as a run does."""
+        from lsf.measure.loading import load_model  # noqa: PLC0415 torch, only where there is work
         from lsf.training.forgetting import sample_general_text  # noqa: PLC0415
+        from lsf.training.material import read_material  # noqa: PLC0415
 
-        self.loaded, self.name = load_model(folder, "float32", "cpu"), task
-        rows = real_task(task, self.loaded.tokenizer)
-        self.train = encode(self.loaded.tokenizer, rows.train, LENGTH, append_eos=task in WHOLE).rows
-        self.validation, self.test = (
-            encode(self.loaded.tokenizer, part, LENGTH).rows for part in (rows.validation, rows.test)
-        )
+        self.loaded, self.batch = load_model(folder, "float32", "cpu"), BATCHES[task]
+        self.task = real_task(task, self.loaded.tokenizer)
+        self.material = read_material(self.loaded, self.task, self.spec("whole", DEFAULT))
         self.text = sample_general_text(self.loaded.model, self.loaded.tokenizer, self.loaded.context)
 
+    def spec(self, place: str, rate: float | str | None) -> RunSpec:
+        """Return what is asked of a run of the product; None asks it to search a rate."""
+        plan: Any = plan_of(place, self.loaded.info.n_blocks)
+        asked: Any = rate
+        return RunSpec(
+            self.loaded.info.name, self.task.name, plan, method=PLACES[place], steps=STEPS, batch_size=self.batch,
+            learning_rate=asked, warmup_steps=STEPS // 10, max_length=LENGTH, eval_limit=TEST, device="cpu",
+        )  # fmt: skip
+
     def tune(self, place: str, rate: float, seed: int) -> Cell:
-        """Tune a place at a rate and measure it."""
+        """Tune a place at a rate and measure it, with nothing beside the loop."""
         from lsf.training.catalogue import options_of  # noqa: PLC0415
         from lsf.training.fitting import DivergedError, FitSettings, fit  # noqa: PLC0415
         from lsf.training.methods import METHODS, Scene  # noqa: PLC0415
 
-        method = PLACES[place]
+        method, train = PLACES[place], self.material.train
         plan = plan_of(place, self.loaded.info.n_blocks)
-        settings = FitSettings(rate, STEPS, BATCH, STEPS // 10, 0.0, seed, "float32")
-        model = METHODS[method].prepare(self.loaded, plan, Scene(options_of(method, {}), self.train, seed, BATCH))
+        settings = FitSettings(rate, STEPS, self.batch, STEPS // 10, 0.0, seed, "float32")
+        model = METHODS[method].prepare(self.loaded, plan, Scene(options_of(method, {}), train, seed, self.batch))
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             try:
-                fit(model, self.train, settings, Path(folder), lambda _row: None, lambda: None)
+                fit(model, train, settings, Path(folder), lambda _row: None, lambda: None)
             except DivergedError:
                 return self._cell(place, rate, seed, None, time.perf_counter() - begun)
         return self._cell(place, rate, seed, model, time.perf_counter() - begun)
@@ -135,8 +132,28 @@ class Bench:
         """Measure the base model."""
         from lsf.data.prior import completion_ids, prior_of  # noqa: PLC0415
 
-        prior = prior_of(completion_ids(self.train), completion_ids(self.test), self.loaded.info.vocab_size)
+        train, test = completion_ids(self.material.train), completion_ids(self.material.test)
+        prior = prior_of(train, test, self.loaded.info.vocab_size)
         return replace(self._cell("base", None, 0, self.loaded.model, 0.0), prior_loss=prior.loss)
+
+    def run(self, place: str, asked: str) -> dict[str, Any]:
+        """Carry out a run as a person would start it, and return what it came to."""
+        from lsf.jobs.runs import create_run  # noqa: PLC0415
+        from lsf.training.run import tune  # noqa: PLC0415
+
+        spec = self.spec(place, RATES_ASKED[asked])
+        with tempfile.TemporaryDirectory() as runs:
+            found = tune(self.loaded, self.task, spec, create_run(Path(runs), spec))
+        assert found.after is not None and found.floor is not None and found.before is not None
+        return {
+            "task": self.task.name, "place": place, "asked": asked, "steps": STEPS, "seed": spec.seed,
+            "learning_rate": found.learning_rate, "rate_from": found.rate_from, "search_share": found.search_share,
+            "floor": found.floor.loss, "loss": found.after.loss, "exact_match": found.after.exact_match,
+            "forgotten": (found.after.general_loss or math.nan) - (found.before.general_loss or math.nan),
+            "wall_seconds": found.total_seconds, "predicted_seconds": found.predicted.wall_seconds,
+            "phases": found.phases, "predicted_phases": found.predicted.phases,
+            "peak_memory_bytes": found.peak_memory_bytes, "load": os.getloadavg()[0], "about": versions(),
+        }  # fmt: skip
 
     def _cell(self, place: str, rate: float | None, seed: int, model: Any, seconds: float) -> Cell:
         from lsf.training.evaluation import evaluate  # noqa: PLC0415
@@ -144,12 +161,17 @@ class Bench:
 
         loss = exact = general = held_out = None
         if model is not None:
-            test = evaluate(model, self.test, BATCH)
+            test = evaluate(model, self.material.test, self.batch)
             loss, exact = finite(test.loss), test.exact_match
-            held_out, general = finite(evaluate(model, self.validation, BATCH).loss), general_loss(model, self.text)
-        about = {key: value for key, value in environment(None).items() if key in ("torch", "transformers")}
-        about["weights"] = self.loaded.info.name
-        return Cell(self.name, place, rate, seed, STEPS, loss, exact, held_out, finite(general), None, seconds, about)
+            held_out = finite(evaluate(model, self.material.validation, self.batch).loss)
+            general = finite(general_loss(model, self.text))
+        about = {**versions(), "weights": self.loaded.info.name}
+        return Cell(self.task.name, place, rate, seed, STEPS, loss, exact, held_out, general, None, seconds, about)
+
+
+def versions() -> dict[str, str | None]:
+    """Return what computed."""
+    return {key: value for key, value in environment(None).items() if key in ("torch", "transformers")}
 
 
 def finite(value: float | None) -> float | None:
@@ -176,34 +198,22 @@ def measure(folder: str, tasks: list[str], seconds: float, rungs: int) -> None:
             )
 
 
-def gains(cells: dict[tuple[str, str, float | None, int, int], Cell], task: str, place: str) -> dict[float, float]:
-    """Return learning rate -> gain over the floor on the test rows, in nats; minus infinity where it diverged."""
-    base = cells.get((task, "base", None, 0, STEPS))
-    if base is None or base.loss is None or base.prior_loss is None:
-        return {}
-    floor = min(base.loss, base.prior_loss)
-    return {
-        cell.learning_rate: -math.inf if cell.loss is None else floor - cell.loss
-        for cell in cells.values()
-        if (cell.task, cell.place, cell.steps) == (task, place, STEPS) and cell.learning_rate is not None
-    }
-
-
-def report() -> None:
-    """Print gain and forgetting of every place at every rate."""
-    cells = read_cells()
-    print("| task | place | rate: gain over the floor in nats (forgotten nats) | best |\n|---|---|---|---|")
-    for task in TASKS:
-        for place in PLACES:
-            found, base = gains(cells, task, place), cells.get((task, "base", None, 0, STEPS))
-            if not found or base is None:
-                continue
-            forgotten = {
-                rate: (cells[task, place, rate, 0, STEPS].general_loss or math.inf) - (base.general_loss or 0.0)
-                for rate in found
-            }
-            row = ", ".join(f"{rate:g}: {found[rate]:.3f} ({forgotten[rate]:.2f})" for rate in sorted(found))
-            print(f"| {task} | {place} | {row} | {max(found, key=lambda rate: found[rate]):g} |")
+def measure_runs(folder: str, tasks: list[str], seconds: float) -> None:
+    """Carry out the product's runs that are missing until the time is over, on a machine that does nothing else."""
+    end = time.monotonic() + seconds
+    for task in tasks:
+        bench: Bench | None = None
+        for asked in RATES_ASKED:
+            for place in PLACES:
+                known = {(run["task"], run["place"], run["asked"]) for run in read_runs()}
+                if (task, place, asked) in known or time.monotonic() > end:
+                    continue
+                bench = bench or Bench(folder, task)
+                run = bench.run(place, asked)
+                with RUNS.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(run) + "\n")
+                shown = ("learning_rate", "rate_from", "loss", "forgotten", "wall_seconds", "predicted_seconds")
+                print(task, place, asked, {name: run[name] for name in shown}, flush=True)
 
 
 def main() -> None:
@@ -215,10 +225,11 @@ def main() -> None:
     parser.add_argument("--rungs", type=int, default=5, help="rates of the grid, the likeliest first")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which no further cell is begun")
     parser.add_argument("--report", action="store_true", help="print what the committed cells say")
+    parser.add_argument("--runs", action="store_true", help="carry out whole runs at `default` and at `auto`")
     parser.add_argument("--costs", action="store_true", help="time steps and passes beside plain ones, in turn")
     options = parser.parse_args()
     if options.report:
-        report()
+        print(report(list(read_cells().values()), read_runs()))
         return
     if options.model is None:
         parser.error("--model: the folder of SmolLM2-135M-Instruct is needed")
@@ -227,7 +238,11 @@ def main() -> None:
 
         print(markdown([*pass_bars(Path(options.model)), *step_bars(Path(options.model))]))
         return
-    measure(options.model, options.tasks.split(","), options.seconds, options.rungs)
+    tasks = options.tasks.split(",")
+    if options.runs:
+        measure_runs(options.model, tasks, options.seconds)
+    else:
+        measure(options.model, tasks, options.seconds, options.rungs)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from benchmarks.bars import Bar
 from benchmarks.models import BATCH
 from benchmarks.racing import megabytes, ours, paired_ratio, rows_file, run_race
-from benchmarks.real_tasks import real_task
+from benchmarks.real_tasks import plan_of, real_task
 from benchmarks.sites import SHARED
 from benchmarks.train import contestants_of, step_ratio
 from benchmarks.turns import race
@@ -28,8 +28,7 @@ def step_bars(folder: Path) -> list[Bar]:
     task = real_task("trec", tokenizer)
     rows = rows_file("smollm2-trec", [(row.prompt, row.completion) for row in task.train[: STEPS * BATCH]])
     blocks = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
-    quarter = ",".join(str(block) for block in range(blocks // 2 - blocks // 8, blocks // 2 + blocks // 8))
-    every = ",".join(map(str, range(blocks)))
+    quarter, every = (",".join(map(str, plan_of(place, blocks).blocks)) for place in ("quarter", "lora"))
     found = []
     for label, words, limit in (
         ("whole model", [], 1.05),

@@ -1,4 +1,4 @@
-"""Four tasks of real text for a real model: questions, reviews, instructions as chat, sums with their reasoning."""
+"""Four tasks of real text for a real model: questions, reviews, instructions, sums; and four places to tune it."""
 
 import json
 from collections.abc import Iterable
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.sites import SHARED, TREC_WORDS
+from lsf.analysis.plan import Plan, full_plan
 from lsf.data.task import Example, Task
 
 TRAIN, VALIDATION, TEST = 640, 80, 160
@@ -51,10 +52,33 @@ def alpaca(tokenizer: Any) -> list[Example]:
     return found
 
 
-WHOLE = ("trec", "sst2")
-"""Tasks whose completions are never cut, so that end-of-text belongs behind them."""
+BATCHES = {"trec": 16, "sst2": 16, "alpaca": 8, "gsm8k": 8}
+"""Rows of an optimizer step: half as many where a row fills its 64 tokens."""
 TASKS = {"trec": trec, "sst2": sst2, "alpaca": alpaca, "gsm8k": gsm8k}
 """Name -> reader of its rows."""
+
+
+PLACES = {
+    "whole": "full",
+    "quarter": "full",
+    "one": "full",
+    "lora": "lora",
+}
+"""Where -> how."""
+
+
+def plan_of(place: str, n_blocks: int) -> Plan:
+    """Return where a place tunes: a quarter is the middle one, one block the middle one."""
+    if place == "whole":
+        return full_plan("smollm2", n_blocks)
+    middle = n_blocks // 2
+    first = middle - round(n_blocks / 4) // 2
+    blocks = {
+        "quarter": tuple(range(first, first + round(n_blocks / 4))),
+        "one": (middle,),
+        "lora": tuple(range(n_blocks)),
+    }
+    return Plan("smollm2", n_blocks, blocks[place])
 
 
 def real_task(name: str, tokenizer: Any) -> Task:
