@@ -426,7 +426,18 @@ class _Module:
         return [torch.bfloat16]
 
 
+def _stored_on_the_host(storage: torch.UntypedStorage) -> torch.UntypedStorage:
+    """Return the bytes of a storage on the CPU, as `torch.save` asks for them: one wait, and its asker's."""
+    if storage.device.type != NAME:
+        return _storage_to_cpu(storage)
+    ACCELERATOR.wait(COPY)
+    found = torch.UntypedStorage(storage.nbytes())
+    ctypes.memmove(found.data_ptr(), storage.data_ptr(), storage.nbytes())
+    return found
+
+
 ACCELERATOR = Accelerator()
+_storage_to_cpu = torch.UntypedStorage.cpu
 _LIBRARIES: list[torch.library.Library] = []
 
 
@@ -448,4 +459,5 @@ def register() -> Accelerator:
         for name, kernel in own.items():
             aten.impl(name, kernel, "PrivateUse1")
         _LIBRARIES.extend((rest, aten))
+        torch.UntypedStorage.cpu = _stored_on_the_host  # type: ignore[method-assign]
     return ACCELERATOR

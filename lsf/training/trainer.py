@@ -171,10 +171,11 @@ class CompletionTrainer(Trainer):
 
 
 def _fill(parameter: Any, value: torch.Tensor) -> None:
+    value = value.to(parameter.device)
     if hasattr(parameter, "full_tensor"):
         from torch.distributed.tensor import distribute_tensor  # noqa: PLC0415 only under FSDP
 
-        value = distribute_tensor(value.to(parameter.device), parameter.device_mesh, parameter.placements)
+        value = distribute_tensor(value, parameter.device_mesh, parameter.placements)
     parameter.copy_(value)
 
 

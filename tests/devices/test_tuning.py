@@ -10,13 +10,14 @@ from transformers import AutoModelForCausalLM
 
 from lsf.analysis.plan import Plan
 from lsf.data.encode import encode
+from lsf.errors import RunPausedError
 from lsf.jobs.result import RunState
-from lsf.jobs.runs import create_run
+from lsf.jobs.runs import create_run, reopen_run
 from lsf.jobs.spec import RunSpec
 from lsf.measure.offload import input_device
 from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.batches import by_length
-from lsf.training.caching import open_caching
+from lsf.training.caching import forget_states, open_caching
 from lsf.training.catalogue import CATALOGUE, options_of
 from lsf.training.evaluation import answer, evaluate
 from lsf.training.fitting import FitSettings, fit
@@ -26,6 +27,8 @@ from lsf.training.methods import METHODS, Scene
 from lsf.training.prefix import GROUP
 from lsf.training.run import tune
 from tests.accelerator import NAME
+from tests.training.conftest import Stopper
+from tests.training.test_resume import assert_same_end
 
 WIDTH, VOCABULARY = 32, 28
 PLAN = Plan("tiny", 4, (1, 3))
@@ -165,6 +168,22 @@ def test_a_whole_run_is_measured_saved_and_exported_as_on_the_cpu(on_device, on_
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
     held_out = encode(loaded.tokenizer, task.test, 64).rows
     assert evaluate(exported.eval(), held_out, 4).loss == pytest.approx(result.after.loss, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_a_paused_run_goes_on_to_the_end_of_an_unbroken_one(on_device, task, tmp_path, accelerator):
+    loaded = replace(on_device(), context=12)
+    spec = RunSpec(model="tiny", data="toy", plan=PLAN, steps=5, batch_size=12, learning_rate=1e-2, cache="memory")
+    unbroken, broken = create_run(tmp_path / "unbroken", spec), create_run(tmp_path / "broken", spec)
+    expected = tune(loaded, task, spec, unbroken)
+    with accelerator.watched(width=WIDTH, states=10_000, vocabulary=VOCABULARY):
+        with pytest.raises(RunPausedError):
+            tune(loaded, task, spec, broken, Stopper(3, "pause"))
+        forget_states(loaded)
+        result = tune(loaded, task, reopen_run(broken), broken)
+    assert result.resumed_at == 3
+    assert result.after == expected.after
+    assert_same_end(broken, unbroken)
 
 
 def test_asking_for_a_models_device_computes_nothing(on_device, accelerator):
