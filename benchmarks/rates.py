@@ -12,7 +12,7 @@ import math
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -218,6 +218,10 @@ def measure(models: Sequence[str], methods: Sequence[str], seconds: float) -> No
                 print(*asked.key, shown, file=sys.stderr, flush=True)
 
 
+KEPT_GAIN = 0.05
+"""Share of the best rate's gain that a smaller rate may lose and still be called the best: it forgets less."""
+
+
 @dataclass(frozen=True)
 class Point:
     """One plan on one task, tried at several rates."""
@@ -230,16 +234,25 @@ class Point:
     """Key in CATALOGUE."""
     width: int
     """d of the model."""
-    factor: float
-    """Share of blocks tuned; of did and said sqrt(D / (d T))."""
+    blocks: int
+    """Blocks tuned."""
+    share: float
+    """Share of the model's blocks tuned."""
     losses: dict[float, float]
     """Rate -> validation loss, infinite where it diverged."""
     floor: float | None
     """In nats; None where the prior was not measured."""
+    spread: float = 1.0
+    """Of did and said sqrt(D / (d T))."""
 
     @property
     def best(self) -> float:
-        """The rate of the least loss: the lowest point of a parabola through it and its neighbours."""
+        """The smallest rate tried that keeps 95 % of the best one's gain; where no gain is known that of least loss.
+
+        The latter is the lowest point of a parabola through the rate of the least loss and its neighbours.
+        """
+        if self.lost(1.0) is not None:
+            return min(rate for rate in self.losses if (self.lost(rate) or 0.0) <= KEPT_GAIN)
         rates = sorted(self.losses)
         place = min(range(len(rates)), key=lambda rung: self.losses[rates[rung]])
         around = rates[max(0, place - 1) : place + 2]
@@ -274,13 +287,13 @@ def _from_cells() -> Iterator[Point]:
         groups.setdefault(same, []).append(cell)
     for (model, task, _, method), own in groups.items():
         one = own[0]
-        whole = one["place"] == "whole"
-        factor = 1.0 if whole else one["n_tuned_blocks"] / one["n_blocks"]
-        if LAWS[method].projected:
-            factor = spread_of(200, one["planned"], one["tensors"])
+        whole, count = one["place"] == "whole", one["n_tuned_blocks"]
+        share = 1.0 if whole else count / one["n_blocks"]
+        spread = spread_of(200, one["planned"], one["tensors"]) if LAWS[method].projected else 1.0
         losses = {cell["rate"]: math.inf if cell["loss"] is None else cell["loss"] for cell in own}
         if len(losses) >= 3:
-            yield Point(model, f"{task} {one['place']}", method, one["width"], factor, losses, one["floor"])
+            name = f"{task} {one['place']}"
+            yield Point(model, name, method, one["width"], count, share, losses, one["floor"], spread)
 
 
 def _from_real() -> Iterator[Point]:
@@ -288,15 +301,16 @@ def _from_real() -> Iterator[Point]:
     cells = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
     base = {cell["task"]: cell for cell in cells if cell["place"] == "base"}
     if not any(cell["place"] == "whole" for cell in cells):
-        yield Point(REAL, "trec whole, as reported", "full", 576, 1.0, REPORTED, REPORTED_FLOOR)
-    shares = {"whole": 1.0, "quarter": 8 / 30, "one": 1 / 30, "lora": 1.0}
+        yield Point(REAL, "trec whole, as reported", "full", 576, 30, 1.0, REPORTED, REPORTED_FLOOR)
+    blocks = {"whole": 30, "quarter": 8, "one": 1, "lora": 30}
     for task, place in dict.fromkeys((cell["task"], cell["place"]) for cell in cells if cell["place"] != "base"):
         own = [cell for cell in cells if (cell["task"], cell["place"]) == (task, place)]
         losses = {cell["learning_rate"]: math.inf if cell["loss"] is None else cell["loss"] for cell in own}
         if len(losses) >= 3:  # judged on its test rows, of which there are more
             floor = min(base[task]["loss"], base[task]["prior_loss"]) if task in base else None
             method = "lora" if place == "lora" else "full"
-            yield Point(REAL, f"{task} {place}", method, 576, shares[place], losses, floor)
+            count = blocks[place]
+            yield Point(REAL, f"{task} {place}", method, 576, count, count / 30, losses, floor)
 
 
 def _from_evidence() -> Iterator[Point]:
@@ -310,38 +324,63 @@ def _from_evidence() -> Iterator[Point]:
             losses = {tried: math.inf if loss is None else loss for tried, loss in rate["tried"]}
             if len(losses) >= 3:
                 width = {"gpt2x12": 96, "narrow12": 80, "gpt2x8": 112, "wide6": 160}.get(model, 128)
-                share = 1.0 if plan == "full" else blocks[plan] / sweep["n_blocks"]
+                count = sweep["n_blocks"] if plan == "full" else blocks[plan]
+                share = count / sweep["n_blocks"]
                 base = next(cell["after"]["loss"] for cell in sweep["cells"] if cell["plan"] == "base")
-                yield Point(model, f"{task} {plan}", "full", width, share, losses, min(PRIORS[task], base))
+                floor = min(PRIORS[task], base)
+                yield Point(model, f"{task} {plan}", "full", width, count, share, losses, floor)
+
+
+@dataclass(frozen=True)
+class Form:
+    """A form of the function: a per method, and what else is fitted."""
+
+    by_width: float | None
+    """b; None is fitted."""
+    by_size: float | None
+    """c; None is fitted."""
+    size: Callable[[Point], float]
+    """What c is the exponent of."""
+
+
+def _share(point: Point) -> float:
+    return point.share
+
+
+def _blocks(point: Point) -> float:
+    return float(point.blocks)
+
+
+FORMS = {
+    "A": Form(0.0, 0.0, _share),
+    "B": Form(-1.0, None, _share),
+    "C": Form(-0.5, None, _share),
+    "D": Form(None, None, _share),
+    "E": Form(-1.0, None, _blocks),
+    "F": Form(None, None, _blocks),
+}
 
 
 @dataclass(frozen=True)
 class Fitted:
     """One form of the function, fitted."""
 
+    form: Form
+    """Which."""
     rates: dict[str, float]
     """a of each method, as a rate."""
     by_width: float
     """b."""
-    by_share: float
+    by_size: float
     """c."""
 
     def rate(self, point: Point) -> float:
         """Return the rate it predicts."""
-        exponent = 1.0 if LAWS[point.method].projected else self.by_share
-        return self.rates[point.method] * (point.width / WIDTH) ** self.by_width * point.factor**exponent
+        size = point.spread if LAWS[point.method].projected else self.form.size(point) ** self.by_size
+        return self.rates[point.method] * (point.width / WIDTH) ** self.by_width * size
 
 
-FORMS: dict[str, tuple[float | None, float | None]] = {
-    "A": (0.0, 0.0),
-    "B": (-1.0, None),
-    "C": (-0.5, None),
-    "D": (None, None),
-}
-"""Name -> b and c; None is fitted."""
-
-
-def fit(known: Sequence[Point], by_width: float | None, by_share: float | None) -> Fitted:
+def fit(known: Sequence[Point], form: Form) -> Fitted:
     """Fit a per method, and b and c where they are free, on the logarithms of the best rates.
 
     Each pair of model and method weighs the same, however many tasks it has.
@@ -351,23 +390,21 @@ def fit(known: Sequence[Point], by_width: float | None, by_share: float | None) 
     rows, wanted = [], []
     for point, kind in zip(known, kinds, strict=True):
         weight = math.sqrt(1.0 / kinds.count(kind))
-        width, share = math.log(point.width / WIDTH), math.log(point.factor)
-        free = 0.0 if LAWS[point.method].projected else share
-        held = share - free + (by_width or 0.0) * width + (by_share or 0.0) * free
+        projected = LAWS[point.method].projected
+        width, size = math.log(point.width / WIDTH), 0.0 if projected else math.log(form.size(point))
+        held = math.log(point.spread) + (form.by_width or 0.0) * width + (form.by_size or 0.0) * size
         row = [float(point.method == method) for method in methods]
-        row += [width] if by_width is None else []
-        row += [free] if by_share is None else []
+        row += [width] if form.by_width is None else []
+        row += [size] if form.by_size is None else []
         rows.append([weight * value for value in row])
         wanted.append(weight * (math.log(point.best) - held))
     found = np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)[0].tolist()
     rates = {method: math.exp(found.pop(0)) for method in methods}
-    width = found.pop(0) if by_width is None else by_width
-    return Fitted(rates, width, found.pop(0) if by_share is None else by_share)
+    width = found.pop(0) if form.by_width is None else form.by_width
+    return Fitted(form, rates, width, found.pop(0) if form.by_size is None else form.by_size)
 
 
-def left_out(
-    known: Sequence[Point], form: tuple[float | None, float | None]
-) -> dict[str, tuple[float | None, float, int]]:
+def left_out(known: Sequence[Point], form: Form) -> dict[str, tuple[float | None, float, int]]:
     """Return model -> mean share of the gain lost, mean factor from the best rate and points, fitted without the model.
 
     Methods that no other model was tuned by are left out.
@@ -375,7 +412,7 @@ def left_out(
     found: dict[str, tuple[float | None, float, int]] = {}
     for model in dict.fromkeys(point.model for point in known):
         others = [point for point in known if point.model != model]
-        fitted = fit(others, *form)
+        fitted = fit(others, form)
         own = [point for point in known if point.model == model and point.method in fitted.rates]
         if own:
             lost = [value for point in own if (value := point.lost(fitted.rate(point))) is not None]
@@ -392,19 +429,19 @@ def report() -> None:
     )
     print("|---|---|---|---|---|---|")
     for name, form in FORMS.items():
-        whole, judged = fit(known, *form), left_out(known, form)
+        whole, judged = fit(known, form), left_out(known, form)
         lost = mean(value for value, _, _ in judged.values() if value is not None)
         apart = math.exp(mean(math.log(factor) for _, factor, _ in judged.values()))
         each = "; ".join(
             f"{model} {'-' if value is None else f'{value:.2f}'}, {factor:.1f}x, {count}"
             for model, (value, factor, count) in judged.items()
         )
-        print(f"| {name} | {whole.by_width:.2f} | {whole.by_share:.2f} | {lost:.3f} | {apart:.2f} | {each} |")
+        print(f"| {name} | {whole.by_width:.2f} | {whole.by_size:.2f} | {lost:.3f} | {apart:.2f} | {each} |")
         print("  " + ", ".join(f"{method} {rate:.2g}" for method, rate in whole.rates.items()), file=sys.stderr)
     print("\n| model | task and place | method | default | best | share of gain lost |\n|---|---|---|---|---|---|")
     for point in known:
         if point.floor is not None:
-            tuned = Tuned(point.width, 0, 1.0 if LAWS[point.method].projected else point.factor, point.factor)
+            tuned = Tuned(point.width, 0, point.share, point.spread)
             rate = default_rate(point.method, tuned)
             lost = point.lost(rate)
             told = "no gain at any rate" if lost is None else f"{lost:.2f}"

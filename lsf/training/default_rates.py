@@ -1,10 +1,11 @@
 """The learning rate of a run that is given none: a function of method, model and how much of it is tuned; no torch.
 
-    rate = a_method x (width / 128)^B x max(share, 1/12)^C
+    rate = a x (width / 128)^b x share^c
 
-`share` is the share of blocks tuned, 1 where embedding or head are tuned too. The numbers were fitted on measured best
-rates and judged leaving one model out (benchmarks/rates.py, docs/findings/2026-11-28-rates.md). Above a billion
-parameters, where nothing was measured, the rate published for the method is the most.
+`share` is the share of blocks tuned, 1 where embedding or head are tuned too; a, b and c are the method's. They were
+fitted on measured best rates and judged leaving one model out (benchmarks/rates.py,
+docs/findings/2026-11-28-rates.md). Above a billion parameters, where nothing was measured, the rate published for the
+method is the most.
 """
 
 import math
@@ -16,12 +17,11 @@ from lsf.registry import Registry
 
 WIDTH = 128
 """Width at which `Law.rate` holds: that of the bundled model."""
-BY_WIDTH = -0.5
-"""B: how the rate falls with the model's width."""
-BY_SHARE = -0.5
-"""C: how it rises where fewer blocks are tuned: what blocks add to the residual stream adds up."""
-LEAST_SHARE = 1 / 12
-"""Smallest share of blocks that was measured; below it the rate rises no further."""
+BY_WIDTH, LOW_RANK_BY_WIDTH = -1.0, -0.5
+"""b: how the rate falls with the model's width, as AdamW's does in theory (arXiv 2203.03466); of factors of low rank
+less, since one of the two has a width of its own (LoRA+, arXiv 2402.12354)."""
+BY_SHARE, LOW_RANK_BY_SHARE = -0.75, -0.5
+"""c: how it rises where fewer blocks are tuned: what blocks add to the residual stream adds up."""
 LARGE = 1_000_000_000
 """Parameters above which `Law.most` limits it."""
 DIGITS = 2
@@ -41,25 +41,33 @@ class Law:
     """Largest rate used above a billion parameters; None where none is published in this method's terms."""
     source: str
     """Where `most` comes from."""
+    by_width: float = BY_WIDTH
+    """b."""
+    by_share: float = BY_SHARE
+    """c."""
     projected: bool = False
     """Whether a few numbers are projected to all planned values, so that their count and not the share of blocks
     decides."""
+
+
+def _low_rank(name: str, rate: float, most: float, source: str) -> Law:
+    return Law(name, rate, most, source, LOW_RANK_BY_WIDTH, LOW_RANK_BY_SHARE)
 
 
 _MASKS = "none found above 1 B; BitFit's, the one choice of few values with published rates"
 LAWS: Registry[Law] = Registry(
     "method",
     [
-        Law("full", 1e-3, 2e-5, "Llama 2's supervised fine-tuning, 7 to 70 B (arXiv 2307.09288, section 3.1): 2e-5"),
-        Law("lora", 5e-3, 2e-4, "QLoRA, 7 and 13 B (arXiv 2305.14314, table 9): 2e-4; GPT-3 (arXiv 2106.09685): 2e-4"),
-        Law("bitfit", 5e-2, 1e-3, "Ben Zaken et al. (arXiv 2106.10199): 1e-4 to 1e-3 for BERT; none found above 1 B"),
-        Law("adapter", 1e-2, 1e-4, "Pfeiffer et al. (arXiv 2005.00247): 1e-4 for BERT; none found above 1 B"),
-        Law("pafi", 0.15, 1e-3, _MASKS),
-        Law("fish", 3e-2, 1e-3, _MASKS),
-        Law("lt_sft", 1e-1, 1e-3, _MASKS),
-        Law("random_mask", 0.12, 1e-3, _MASKS),
-        Law("top_magnitude", 0.12, 1e-3, _MASKS),
-        Law("hiwi", 1e-2, 1e-4, "an adapter's, which it is, on parameters"),
+        Law("full", 8e-4, 2e-5, "Llama 2's supervised fine-tuning, 7 to 70 B (arXiv 2307.09288, section 3.1): 2e-5"),
+        _low_rank("lora", 4e-3, 2e-4, "QLoRA, 7 and 13 B (arXiv 2305.14314, table 9), and LoRA on GPT-3: 2e-4"),
+        Law("bitfit", 3.5e-2, 1e-3, "Ben Zaken et al. (arXiv 2106.10199): 1e-4 to 1e-3 for BERT; none found above 1 B"),
+        _low_rank("adapter", 1e-2, 1e-4, "Pfeiffer et al. (arXiv 2005.00247): 1e-4 for BERT; none found above 1 B"),
+        Law("pafi", 0.11, 1e-3, _MASKS),
+        Law("fish", 2.1e-2, 1e-3, _MASKS),
+        Law("lt_sft", 7e-2, 1e-3, _MASKS),
+        Law("random_mask", 8.5e-2, 1e-3, _MASKS),
+        Law("top_magnitude", 8.5e-2, 1e-3, _MASKS),
+        _low_rank("hiwi", 1e-2, 1e-4, "an adapter's, which it is, on parameters"),
         Law(
             "did",
             0.013,
@@ -114,8 +122,8 @@ def exact_rate(method: str, tuned: Tuned) -> float:
         UnknownNameError: no such method.
     """
     law = LAWS[method]
-    rate = law.rate * (tuned.width / WIDTH) ** BY_WIDTH
-    rate *= tuned.spread if law.projected else max(tuned.share, LEAST_SHARE) ** BY_SHARE
+    rate = law.rate * (tuned.width / WIDTH) ** law.by_width
+    rate *= tuned.spread if law.projected else tuned.share**law.by_share
     if law.most is not None and tuned.n_params > LARGE:
         rate = min(rate, law.most)
     return min(1.0, rate)

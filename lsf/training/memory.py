@@ -1,11 +1,12 @@
 """How much memory a run took above what was there before it, and the sentence when it was not enough."""
 
+import _thread
 import ctypes
 import gc
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import TracebackType
 
 import psutil
@@ -35,8 +36,7 @@ class PeakMemory(AbstractContextManager["PeakMemory"]):
             device: where the model is.
         """
         self._device = device
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._stop, self._stopped = threading.Event(), threading.Event()
         self._start = self._peak = 0
         self.source: str | None = {"cuda": "cuda", "cpu": "rss"}.get(device.type)
 
@@ -48,8 +48,9 @@ class PeakMemory(AbstractContextManager["PeakMemory"]):
             self._start = torch.cuda.memory_allocated(self._device)
         elif self.source == "rss":
             self._start = self._peak = psutil.Process().memory_info().rss
-            self._thread = threading.Thread(target=self._sample, name="lsf-memory", daemon=True)
-            self._thread.start()
+            with suppress(RuntimeError):  # no memory left for a thread: start and end are all that is seen
+                # `threading.Thread.start` would wait for ever for a thread that lacks memory in its first moment
+                _thread.start_new_thread(self._sample, ())
         return self
 
     def __exit__(
@@ -58,9 +59,10 @@ class PeakMemory(AbstractContextManager["PeakMemory"]):
         """Stop sampling."""
         if self.source == "cuda":
             self._peak = torch.cuda.max_memory_allocated(self._device)
-        if self._thread is not None:
+        elif self.source == "rss":
             self._stop.set()
-            self._thread.join()
+            self._stopped.wait(SAMPLE_SECONDS)
+            self._look()
 
     @property
     def bytes(self) -> int | None:
@@ -68,9 +70,12 @@ class PeakMemory(AbstractContextManager["PeakMemory"]):
         return None if self.source is None else max(0, self._peak - self._start)
 
     def _sample(self) -> None:
-        process = psutil.Process()
         while not self._stop.wait(SAMPLE_SECONDS):
-            self._peak = max(self._peak, process.memory_info().rss)
+            self._look()
+        self._stopped.set()
+
+    def _look(self) -> None:
+        self._peak = max(self._peak, psutil.Process().memory_info().rss)
 
 
 def free_memory() -> None:
