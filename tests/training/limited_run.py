@@ -1,4 +1,7 @@
-"""A process that tunes with little memory left: so many MB beyond what it holds with its model loaded."""
+"""A process that tunes with little memory left: so many MB beyond what it holds with its model loaded.
+
+With 0 what is free within it is taken too, but for `LEFT`.
+"""
 
 import resource
 import sys
@@ -14,6 +17,21 @@ from lsf.jobs.spec import RunSpec
 from lsf.measure.loading import load_model
 from lsf.training.run import tune
 
+PIECE, LEFT = 1 << 14, 8
+"""float32 numbers of a piece of memory, and the pieces left free where nothing else is."""
+
+
+def take_what_is_free() -> list[torch.Tensor]:
+    """Return all memory that can still be had, but for a little."""
+    taken: list[torch.Tensor] = []
+    try:
+        while True:
+            taken.append(torch.empty(PIECE))
+    except RuntimeError:
+        del taken[-LEFT:]
+        return taken
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     model, runs, megabytes = sys.argv[1:4]
@@ -28,7 +46,9 @@ if __name__ == "__main__":
     held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limit = held + (int(megabytes) << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    folder = create_run(Path(runs) / "limited", spec)
+    taken = take_what_is_free() if limit == held else []
     try:
-        tune(loaded, task, spec, create_run(Path(runs) / "limited", spec))
+        tune(loaded, task, spec, folder)
     except LsfError as error:
         sys.exit(f"{type(error).__name__}: {error}")
