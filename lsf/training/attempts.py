@@ -152,12 +152,15 @@ def prepared(ground: Ground) -> Any:
 def checked(checkpoint: Checkpoint | None, about: dict[str, Any]) -> Checkpoint | None:
     """Return a checkpoint that belongs to the run as it stands now.
 
+    One written before 2026-11-29 says nothing of the configuration, which is then taken to be the same.
+
     Raises:
-        RunError: the base model or the data are not what they were.
+        RunError: the base model, its configuration or the data are not what they were.
     """
     if checkpoint is not None:
-        for key, words in (("weights", "base model"), ("data", "data")):
-            if checkpoint.progress.about.get(key) != about[key]:
+        known = {"config": about["config"], **checkpoint.progress.about}
+        for key, words in (("weights", "base model"), ("config", "base model's configuration"), ("data", "data")):
+            if known.get(key) != about[key]:
                 raise RunError(
                     f"The {words} changed since the run's checkpoint; start it again instead of resuming it."
                 )

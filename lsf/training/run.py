@@ -20,7 +20,7 @@ from lsf.jobs.phases import Stopwatch, phase
 from lsf.jobs.result import Metrics, RunResult, RunState
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
-from lsf.measure.identity import weights_hash
+from lsf.measure.identity import config_hash, weights_hash
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter, Silent
 from lsf.training.artefacts import save_weights
@@ -238,6 +238,7 @@ class _Tuning:
         about = {
             "data": self.task.fingerprint,
             "weights": known.weights,
+            "config": config_hash(loaded.model),
             "learning_rate": settings.learning_rate,
             "search": [asdict(trial) for trial in known.search],
             "search_steps": known.search_steps,

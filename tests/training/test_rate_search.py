@@ -62,6 +62,11 @@ def test_runs_of_one_group_share_a_search_which_is_counted_once_and_told(loaded,
             assert tuned(loaded, task, alone, folder(alone)).rate_from == "search"  # a plan of another size
 
 
+def test_the_same_weights_under_another_configuration_are_another_group(loaded, turned, task, searching, folder):
+    tuned(loaded, task, searching, folder(searching))
+    assert tuned(turned, task, searching, folder(searching)).rate_from == "search"
+
+
 def test_a_run_too_short_for_a_search_takes_the_default_and_says_so(loaded, task, spec, folder):
     short = replace(spec, learning_rate=None)
     result = tuned(loaded, task, short, folder(short))

@@ -144,6 +144,21 @@ def test_other_data_than_the_run_began_with_is_refused(loaded, task, long_spec, 
         tune(loaded, replace(task, train=task.train[:-1]), reopen_run(broken), broken)
 
 
+def test_another_configuration_than_the_run_began_with_is_refused_and_an_old_checkpoint_without_one_goes_on(
+    loaded, turned, task, long_spec, folder
+):
+    broken = folder(long_spec)
+    with pytest.raises(RunPausedError):
+        tune(loaded, task, long_spec, broken, Stopper(5, "pause"))
+    with pytest.raises(RunError, match="The base model's configuration changed since the run's checkpoint"):
+        tune(turned, task, reopen_run(broken), broken)
+    for file in broken.glob("checkpoints/*/progress.json"):
+        written = json.loads(file.read_text())
+        del written["about"]["config"]
+        file.write_text(json.dumps(written))
+    assert tune(loaded, task, reopen_run(broken), broken).resumed_at == 5
+
+
 def test_a_full_disk_fails_the_run_with_its_sentence_and_keeps_its_checkpoint(loaded, task, long_spec, folder):
     full = folder(long_spec)
 
