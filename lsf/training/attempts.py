@@ -13,6 +13,7 @@ from lsf.jobs.phases import phase
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
+from lsf.training.artefacts import refuse_full_disk
 from lsf.training.caching import Caching, open_caching
 from lsf.training.checkpointing import recomputed
 from lsf.training.fitting import Fit, FitSettings, fit
@@ -147,6 +148,7 @@ def _attempt(ground: Ground, log: Logbook, about: dict[str, Any], micro: int) ->
     begun = time.perf_counter()
     model = prepared(ground, micro)
     seconds = time.perf_counter() - begun
+    refuse_full_disk(model, spec, ground.folder)
     if checkpoint is not None:  # it then found what it had looked for
         seconds = checkpoint.progress.about.get("prepare_seconds", seconds)
     about = {**about, "prepare_seconds": seconds}
@@ -158,7 +160,7 @@ def _attempt(ground: Ground, log: Logbook, about: dict[str, Any], micro: int) ->
         reweighting = reweighting_of(spec, loaded, model, rows, ground.scene.check)
         tuned = sum(value.numel() for value in model.parameters() if value.requires_grad)
         written, beside = CHECKPOINT_BYTES * tuned, None if log.best is None else log.best.save
-        keeper = Keeper(ground.folder, about, spec.checkpoint_steps, spec.checkpoint_seconds, written, beside)
+        keeper = Keeper(ground.folder, about, spec.checkpoint_steps, spec.checkpoint_seconds, written, beside, log.warn)
         done = fit(
             model,
             rows,
