@@ -104,8 +104,9 @@ def tune_command(arguments: argparse.Namespace) -> int:
             reporter.close()
     if launched_rank() == 0:
         print(f"{result.state} after {result.steps} steps: {folder}")
-        if result.reason:
-            sys.stderr.write(f"lsf: {result.reason}\n")
+        for words in (result.reason, *result.warnings):
+            if words:
+                sys.stderr.write(f"lsf: {words}\n")
         if result.unmeasured:
             sys.stderr.write(f"lsf: Its test is still to come: python -m lsf runs measure {folder}\n")
         if told := straddling_words(result.n_straddling or 0):

@@ -5,7 +5,9 @@ moment leaves the one before. Optimizer, schedule and random state are Trainer's
 safetensors.
 """
 
+import errno
 import json
+import logging
 import re
 import shutil
 import time
@@ -30,6 +32,9 @@ BYTES_PER_SECOND = 2e8
 """How fast a checkpoint is taken to be written until one was."""
 KEPT = 2
 """Newest checkpoints kept: the older one is there in case the newer cannot be read."""
+FAILURES = (OSError, SafetensorError, RuntimeError, LookupError)
+"""What a write that fails raises; torch says only that it fell short."""
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,9 @@ class Keeper:
         every_seconds: float = 60.0,
         n_bytes: int = 0,
         beside: Callable[[Path], None] | None = None,
+        warn: Callable[[str], None] = _LOGGER.warning,
     ) -> None:
-        """Start the clock.
+        """Start the clock, and remove what a process that died left unfinished.
 
         Args:
             run: the run folder.
@@ -79,8 +85,11 @@ class Keeper:
             every_seconds: least wall seconds between two checkpoints by the clock; more where writing one is slow.
             n_bytes: about what a checkpoint takes.
             beside: puts further files into every checkpoint.
+            warn: told of a checkpoint that cannot be written and need not be.
         """
-        self.run, self.about, self._beside = run, about, beside
+        for old in (run / CHECKPOINTS).glob("unfinished-*"):
+            shutil.rmtree(old, ignore_errors=True)
+        self.run, self.about, self._beside, self._warn = run, about, beside, warn
         self._every_steps, self._every_seconds = every_steps, every_seconds
         self._last, self._cost = time.monotonic(), n_bytes / BYTES_PER_SECOND
 
@@ -102,30 +111,58 @@ class Keeper:
         """Return the folder a checkpoint is written to before it counts."""
         return self.run / CHECKPOINTS / f"unfinished-{step}"
 
-    def keep(self, progress: Progress, write: Callable[[Path], None]) -> None:
+    def keep(self, progress: Progress, write: Callable[[Path], None], needed: bool) -> None:
         """Write a checkpoint and let the oldest go.
 
         Args:
             progress: where the run stands.
             write: puts every other file into the folder it is given.
+            needed: whether the run would be lost without it: it pauses. Else training goes on where the disk does not
+                take it, and a warning is given.
 
         Raises:
-            RunError: the run folder was removed, or the disk does not take it.
+            RunError: the run folder was removed, or the disk does not take what is needed.
         """
         unfinished = self.unfinished(progress.step)
-        place = unfinished.with_name(f"step-{progress.step}")
         try:
-            unfinished.mkdir(parents=(self.run / "spec.json").exists(), exist_ok=True)
-            write(unfinished)
-            if self._beside is not None:
-                self._beside(unfinished)
-            write_json(unfinished / PROGRESS, asdict(progress))
-            shutil.rmtree(place, ignore_errors=True)
-            unfinished.rename(place)
-        except (OSError, SafetensorError, RuntimeError, LookupError) as error:
-            raise _explained(self.run, error) from error
+            with_room(self.run, lambda: self._write(unfinished, progress, write))
+        except FAILURES as error:
+            explained = _explained(self.run, error)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if needed or not (self.run / "spec.json").exists():
+                raise explained from error
+            self._warn(f"{explained} Training went on without it.")
         for old in _folders(self.run)[KEPT:]:
             shutil.rmtree(old, ignore_errors=True)
+
+    def _write(self, unfinished: Path, progress: Progress, write: Callable[[Path], None]) -> None:
+        place = unfinished.with_name(f"step-{progress.step}")
+        unfinished.mkdir(parents=(self.run / "spec.json").exists(), exist_ok=True)
+        write(unfinished)
+        if self._beside is not None:
+            self._beside(unfinished)
+        write_json(unfinished / PROGRESS, asdict(progress))
+        shutil.rmtree(place, ignore_errors=True)
+        unfinished.rename(place)
+
+
+def with_room(run: Path, write: Callable[[], None]) -> None:
+    """Write into a run's folder; where the disk is full, drop its checkpoints but the newest and write once more."""
+    try:
+        return write()
+    except FAILURES as error:
+        older = _folders(run)[1:]
+        if not older or not _is_full(run, error):
+            raise
+    for old in older:
+        shutil.rmtree(old, ignore_errors=True)
+    return write()
+
+
+def _is_full(run: Path, error: Exception) -> bool:
+    """Say whether a write failed since the disk is full, or a quota."""
+    said = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+    return said or shutil.disk_usage(run).free < LITTLE_DISK
 
 
 def _explained(run: Path, error: Exception) -> RunError:
@@ -133,7 +170,7 @@ def _explained(run: Path, error: Exception) -> RunError:
         return error
     if not (run / "spec.json").exists():
         return RunError(f"The run folder {run} was removed while the run was going on.")
-    if shutil.disk_usage(run).free < LITTLE_DISK:  # torch says only that a write fell short
+    if _is_full(run, error):
         return RunError(f"Cannot write a checkpoint of {run.name}: No space left on device.")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
     return RunError(f"Cannot write a checkpoint of {run.name}: {reason}.")

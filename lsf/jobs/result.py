@@ -113,6 +113,8 @@ class RunResult:
     """succeeded, failed or cancelled."""
     reason: str | None = None
     """One sentence on why it failed or was cancelled; None where it succeeded."""
+    warnings: tuple[str, ...] = ()
+    """What went wrong beside the run and did not end it, a sentence each: a checkpoint that could not be written."""
     failure: str | None = None
     """What kind of failure it was, by the name of its error: OutOfMemoryError, DivergedError, RunError; else None."""
     before: Metrics | None = None
@@ -270,6 +272,7 @@ def load_result(path: Path) -> RunResult:
                 "proof": _proof(value["proof"]),
                 "floor": _floor(value.get("floor")),
                 "search": tuple(SearchTrial(**trial) for trial in value["search"]),
+                "warnings": tuple(value.get("warnings", ())),
                 "samples": tuple(Sample(**sample) for sample in value["samples"]),
             }
         )

@@ -177,20 +177,26 @@ class Worker:
             return self._view(job)
 
     def close(self, timeout: float | None = 10.0) -> None:
-        """End: runs that wait or run pause and can be resumed, other jobs stop; wait at most `timeout` seconds."""
+        """End: runs that wait or run pause and can be resumed, other jobs stop.
+
+        Args:
+            timeout: seconds it waits for a job without a run; None: until it ends. A run is waited for until it has
+                paused, however long its checkpoint takes to be written.
+        """
         with self._changed:
             self._closed = True
             waiting = list(self._queue)
             self._queue.clear()
             for job in waiting:
                 self._end(job, JobState.CANCELLED)
+            pausing = self._running is not None and self._running.view.run is not None
             if self._running is not None:
-                self._running.report.ask_to_stop("keep" if self._running.view.run is None else "pause")
+                self._running.report.ask_to_stop("pause" if pausing else "keep")
             self._changed.notify_all()
         for job in waiting:
             if job.view.run is not None:
                 release(job.view.run)
-        self._thread.join(timeout)
+        self._thread.join(None if pausing else timeout)
 
     def _queue_number(self) -> int:
         """Return the number of the present queue, or of a new one where all that waits or runs gives way."""

@@ -1,6 +1,7 @@
-"""What tells one base model from another: a hash of its weights."""
+"""What tells one base model from another: a hash of its weights, and one of its configuration."""
 
 import hashlib
+import json
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -25,3 +26,13 @@ def weights_hash(model: Any) -> str:
             digest.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
         _HASHES[model] = stamp, digest.hexdigest()
     return _HASHES[model][1]
+
+
+def config_hash(model: Any) -> str:
+    """Return SHA-256 over a loaded model's configuration: with the same weights and another one it says other things.
+
+    Which version of transformers wrote it is left out.
+    """
+    plain = json.loads(model.config.to_json_string())
+    plain.pop("transformers_version", None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,9 @@
 """What was tuned, as files: the least each method needs, loaded onto a fresh base and merged into it."""
 
 import json
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from lsf import __version__
 from lsf.analysis.plan import Plan, parse_plan
 from lsf.errors import BadInputError, RunError, first_line
+from lsf.jobs.checkpoints import with_room
 from lsf.jobs.holding import WEIGHTS
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
@@ -38,6 +41,26 @@ class About:
     """Where it was tuned."""
     seed: int
     """Of the run: masks by lot and projections come from it again."""
+
+
+def refuse_full_disk(model: Any, spec: RunSpec, folder: Path) -> None:
+    """Refuse a run whose weights the disk would not take when it ends.
+
+    Args:
+        model: as `prepare` made it: what is stored of it has the size it will have.
+        spec: of the run.
+        folder: of the run.
+
+    Raises:
+        RunError: what they take, and what is free.
+    """
+    needed = sum(value.nbytes for value in METHODS[spec.method].store(model).values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise RunError(
+            f"The tuned weights of {spec.plan.label} take {needed / 1e6:,.1f} MB and the disk of {folder} has "
+            f"{free / 1e6:,.1f} MB free; make room, or tune fewer blocks."
+        )
 
 
 def save_weights(model: Any, loaded: Any, spec: RunSpec, folder: Path) -> int:
@@ -68,12 +91,15 @@ def save_weights(model: Any, loaded: Any, spec: RunSpec, folder: Path) -> int:
         place.parent.mkdir(exist_ok=True)
         if method.beside is not None:
             method.beside(model, place.parent)
-        save_file(tensors, unfinished, metadata=_header(about))
+        with_room(folder, lambda: save_file(tensors, unfinished, metadata=_header(about)))
         unfinished.replace(place)
     except (OSError, SafetensorError) as error:
         if not folder.is_dir():
             raise RunError(f"The run folder {folder} was removed while the run was going on.") from None
         raise RunError(f"Cannot write the weights of {folder.name}: {error}.") from error
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
     return sum(value.nbytes for value in tensors.values())
 
 

@@ -1,6 +1,7 @@
 """Whether a run keeps the states of its frozen prefix, where, and which earlier run's it can go on with."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -17,11 +18,11 @@ from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, RunError
 from lsf.files import cache_folder
 from lsf.jobs.spec import RunSpec
-from lsf.measure.identity import weights_hash
 from lsf.measure.loading import LoadedModel
 from lsf.training.batches import by_length
 from lsf.training.prefix import Prefix
 from lsf.training.processes import n_processes, place_on_machine, wait_for_all
+from lsf.training.records import circumstances
 from lsf.training.states import ABOUT, States
 
 MEMORY_SHARE = 0.25
@@ -251,8 +252,8 @@ def disk_room() -> float:
 
 
 def _on_disk(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) -> States:
-    about = f"{weights_hash(loaded.model)} {key} {depth} {loaded.info.dtype}"
-    folder = cache_root() / hashlib.sha256(about.encode()).hexdigest()[:32]
+    about = {**circumstances(loaded), "rows": key, "depth": depth}
+    folder = cache_root() / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
     room = disk_room() - sum(lengths) * loaded.info.width * loaded.model.dtype.itemsize
     others = [(size, place) for _, size, place in _on_shelf() if place != folder]
     while others and sum(size for size, _ in others) > room:

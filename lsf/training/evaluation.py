@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -12,10 +12,12 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from lsf.data.encode import EncodedExample
 from lsf.jobs.result import Metrics
+from lsf.measure.exhaustion import in_halves
 from lsf.measure.offload import input_device
-from lsf.training.batches import autocasting, by_length, collate_numbered, score_tokens
+from lsf.training.batches import TokenScores, autocasting, by_length, collate_numbered, score_tokens
 from lsf.training.parametrization import held_still
 from lsf.training.prefix import Prefix
+from lsf.training.processes import n_processes
 
 SPARE_TOKENS = 4
 """Tokens a greedy answer may have beyond its target."""
@@ -46,26 +48,59 @@ def evaluate(
         check: called before each batch; may raise to end the reading.
         prefix: serves the model's frozen prefix on these rows; None computes it.
 
+    Where memory does not suffice for a batch, its rows are read in halves: the same sums, but for rounding.
+
     Returns:
         `loss` = mean negative log-likelihood per completion token (nats), `perplexity` = exp(loss), `accuracy` = share
         of completion tokens that are the arg-max, `exact_match` = share of examples whose every completion token is:
         exactly those that greedy decoding reproduces. `general_loss` is None.
     """
     loss, hits, tokens, exact = 0.0, 0, 0, 0
-    with held_still(model):
-        for numbers in by_length(rows, batch_size, model.config.get_text_config().vocab_size):
-            check()
-            batch = collate_numbered([(number, rows[number]) for number in numbers])
-            serving = nullcontext() if prefix is None else prefix.serving(batch)
-            with serving, autocasting(model, base_dtype):
-                scores = score_tokens(model, batch).on_host()
-            loss += scores.nll.double().sum().item()
-            hits += int((scores.hit & scores.counted).sum())
-            tokens += int(scores.counted.sum())
-            exact += int((scores.hit | ~scores.counted).all(dim=1).sum())
+    for scores in scored(model, rows, batch_size, base_dtype, check, prefix):
+        loss += scores.nll.double().sum().item()
+        hits += int((scores.hit & scores.counted).sum())
+        tokens += int(scores.counted.sum())
+        exact += int((scores.hit | ~scores.counted).all(dim=1).sum())
     mean = loss / tokens
     perplexity = math.exp(mean) if mean < 700 else math.inf
     return Metrics(mean, perplexity, hits / tokens, exact / len(rows), None, len(rows))
+
+
+@torch.no_grad()
+def scored(
+    model: Any,
+    rows: Sequence[EncodedExample],
+    batch_size: int,
+    base_dtype: str = "float32",
+    check: Callable[[], None] = do_nothing,
+    prefix: Prefix | None = None,
+    numbers: Sequence[int] | None = None,
+) -> Iterator[TokenScores]:
+    """Yield the scores of rows on the host, shortest rows first; see `evaluate`.
+
+    Args:
+        model: a causal LM in eval mode.
+        rows: at least one.
+        batch_size: examples per forward pass; where memory does not suffice, half of them, down to one.
+        base_dtype: of the base model.
+        check: called before each batch.
+        prefix: serves the model's frozen prefix on `rows`; None computes it.
+        numbers: of the rows that are read; None reads all.
+    """
+    chosen = range(len(rows)) if numbers is None else numbers
+    fewest = 1 if n_processes() == 1 else batch_size  # several must pass a sharded model together
+
+    def score(some: Sequence[int]) -> TokenScores:
+        batch = collate_numbered([(chosen[place], rows[chosen[place]]) for place in some])
+        serving = nullcontext() if prefix is None else prefix.serving(batch)
+        with serving, autocasting(model, base_dtype):
+            return score_tokens(model, batch).on_host()
+
+    with held_still(model):
+        vocabulary = model.config.get_text_config().vocab_size
+        for places in by_length([rows[number] for number in chosen], batch_size, vocabulary):
+            check()
+            yield from in_halves(places, score, fewest)
 
 
 @torch.no_grad()

@@ -90,6 +90,10 @@ class Logbook:
         self._ending.add(steps=row.step, tokens=row.tokens, seconds=row.seconds)
         self._log(asdict(row))
 
+    def warn(self, words: str) -> None:
+        """Note in the result what went wrong beside the run; the same words once."""
+        self._ending.add(warnings=tuple(dict.fromkeys((*self._ending.known.warnings, words))))
+
     def _log(self, row: dict[str, Any]) -> None:
         if self._shown and (row["step"] >= self._due or row["step"] == self._steps):
             self._due = (row["step"] // self._every + 1) * self._every

@@ -6,11 +6,13 @@ were kept when it really ran on the same example. They are exact: nothing below 
 is used anywhere.
 
 Rows are computed in groups that depend on the rows alone (neighbours by length), never on the batches of a run: a run
-that finds the states there, one that makes them, and one that is resumed have the same bits.
+that finds the states there, one that makes them, and one that is resumed have the same bits. Only where memory does not
+suffice for a group, its halves are computed by themselves.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from lsf.data.encode import EncodedExample
 from lsf.jobs.phases import phase
+from lsf.measure.exhaustion import in_halves
 from lsf.training.batches import autocasting, collate_numbered, score_tokens
 from lsf.training.states import States
 
@@ -82,7 +85,7 @@ class Prefix:
             self._run(self._groups[0][:1], keep=False)
         with phase("prefix"):
             for place in sorted(wanted):
-                self._run(self._groups[place], keep=True)
+                in_halves(self._groups[place], partial(self._run, keep=True))
 
     @property
     def n_groups(self) -> int:

@@ -12,6 +12,7 @@ from lsf.jobs.checkpoints import Checkpoint
 from lsf.jobs.holding import Ending
 from lsf.jobs.result import SearchTrial
 from lsf.jobs.spec import METHODS_OWN, RunSpec
+from lsf.measure.identity import config_hash
 from lsf.measure.loading import LoadedModel
 from lsf.training.own_rate import spec_rate
 from lsf.training.processes import n_processes
@@ -63,8 +64,8 @@ def resumed_choice(checkpoint: Checkpoint) -> Choice:
 def choose_rate(loaded: LoadedModel, spec: RunSpec, ending: Ending, folder: Path, search: Any) -> Choice:
     """Return the rate of a run.
 
-    A search is kept beside the runs and taken over by every later run of its group: the same weights, data, method,
-    loop and number of tuned blocks and modules. It is counted by the run that made it.
+    A search is kept beside the runs and taken over by every later run of its group: the same weights and configuration,
+    data, method, loop and number of tuned blocks and modules. It is counted by the run that made it.
 
     Args:
         loaded: the base model.
@@ -82,7 +83,7 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, ending: Ending, folder: Path
         return Choice(own, DEFAULT)
     if spec.given_rate is not None:
         return Choice(spec.given_rate, GIVEN)
-    place = folder.parent / SEARCHES / f"{group_key(spec, ending)}.json"
+    place = folder.parent / SEARCHES / f"{group_key(loaded, spec, ending)}.json"
     alone = n_processes() == 1  # several must not disagree on whether a file was there
     if alone and (known := _known(place)) is not None:
         return known
@@ -100,12 +101,12 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, ending: Ending, folder: Path
     return _made(found)
 
 
-def group_key(spec: RunSpec, ending: Ending) -> str:
+def group_key(loaded: LoadedModel, spec: RunSpec, ending: Ending) -> str:
     """Return what tells groups apart whose runs share one search."""
     plan, known = spec.plan, ending.known
     asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in FREE}
     size = [len(plan.blocks), plan.embedding, plan.final_norm, plan.head, list(plan.modules)]
-    whole = [asked | {"options": dict(spec.options)}, size, list(known.measured_on)]
+    whole = [asked | {"options": dict(spec.options)}, size, list(known.measured_on), config_hash(loaded.model)]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 

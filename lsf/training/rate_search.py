@@ -2,35 +2,32 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 
-from lsf.analysis.cost import law_flops
+from lsf.analysis.cost import forward_flops
 from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, DataError, RunError
 from lsf.jobs.result import SearchTrial
-from lsf.jobs.spec import RunSpec
-from lsf.measure.loading import LoadedModel
-from lsf.measure.quantised import n_values
 from lsf.reporting import Reporter
-from lsf.training.batches import autocasting, collate, score_tokens
-from lsf.training.caching import blocks_of
-from lsf.training.catalogue import options_of
+from lsf.training.attempts import Ground, carried_out, prepared, within_memory
+from lsf.training.batches import TokenScores
+from lsf.training.caching import open_held_out
 from lsf.training.default_rates import rounded
-from lsf.training.evaluation import do_nothing, spread_out
-from lsf.training.fitting import DivergedError, FitSettings, StepRow, fit
-from lsf.training.forgetting import GeneralText, general_loss
-from lsf.training.material import Material
-from lsf.training.methods import METHODS, scene_of
+from lsf.training.duration import step_flops
+from lsf.training.evaluation import scored, spread_out
+from lsf.training.fitting import DivergedError, StepRow, fit
+from lsf.training.forgetting import BATCH_SIZE, GeneralText
 from lsf.training.own_rate import spec_rate
-from lsf.training.parametrization import held_still
+from lsf.training.processes import n_processes
+from lsf.training.reading_plan import LIVE_ROWS, watched
 from lsf.training.reweighting import reweighting_of
 from lsf.training.search_budget import SearchBudget, best_of, search_budget
-from lsf.training.workload import lowest_block
+from lsf.training.workload import rows_load, workload_of
 
 FACTOR = 3.0
 """Between neighbouring rates."""
@@ -68,7 +65,7 @@ class Search:
     seconds: float
     """Wall seconds of all of it."""
     share: float
-    """Its predicted FLOPs over those of the run it serves, readings included."""
+    """Its predicted FLOPs over those of the steps of the run it serves, readings included."""
 
     @property
     def steps(self) -> int:
@@ -76,42 +73,31 @@ class Search:
         return sum(trial.steps for trial in self.trials)
 
 
-def find_rate(
-    loaded: LoadedModel,
-    spec: RunSpec,
-    material: Material,
-    settings: FitSettings,
-    text: GeneralText,
-    folder: Path,
-    report: Reporter,
-    check: Callable[[], None],
-) -> Search:
+def find_rate(ground: Ground, text: GeneralText, report: Reporter) -> Search:
     """Try the default rate, a third of it and three times it, then outwards while the best is at an edge.
 
-    Each trial is the beginning of the run itself, at the same schedule; the test split is never touched. All together
-    cost
-    at most a fifth of the run (`search_budget`); where that is too little for trials that say something, the default is
-    taken. A trial whose loss becomes infinite counts as lost.
+    Each trial is the beginning of the run itself, at the same schedule and carried out as the run is: in its
+    micro-batches, from its kept states, recomputed where it is; the test split is never touched. All together cost at
+    most a fifth of the run's steps (`search_budget`), both by predicted FLOPs as they are carried out; filling the
+    prefix cache is counted in neither, since the run finds there what trials filled. Where that is too little for
+    trials that say something, the default is taken. A trial whose loss becomes infinite counts as lost.
 
     Args:
-        loaded: the base model; unchanged.
-        spec: plan and method.
-        material: rows; the validation rows judge.
-        settings: of the run; the rate is replaced.
+        ground: of the run; its rate is replaced, and its validation rows judge.
         text: of the base model; what a trial loses of it counts too.
-        folder: where Trainer may keep its files.
         report: told of the steps done; asked whether to stop.
-        check: raises where the run is to end.
 
     Raises:
         DataError: the task has no validation examples.
         NoRateError: every rate tried was lost.
+        RuntimeError, MemoryError: a single example does not fit.
     """
-    if not material.validation:
+    steps = ground.material.steps
+    if not ground.material.validation:
         raise DataError("The search for a learning rate needs validation examples and the data has none; give a rate.")
-    started, own = time.perf_counter(), spec_rate(loaded, spec)
-    bench = _Trials(loaded, spec, material, settings, text, folder, report, check)
-    budget = search_budget(settings.steps, bench.reading_steps())
+    started, own = time.perf_counter(), spec_rate(ground.loaded, ground.spec)
+    bench = _Trials(ground, text, report)
+    budget = search_budget(steps, bench.reading_steps(), bench.step)
     if budget is None:
         return Search(own, (), 0.0, 0.0)
     rates = [own, own / FACTOR, own * FACTOR]
@@ -122,7 +108,7 @@ def find_rate(
     seconds = time.perf_counter() - started
     trials = tuple(bench.trials[rate] for rate in sorted(bench.trials))
     best = bench.best()
-    found = Search(own if best is None else best, trials, seconds, budget.share(len(trials), settings.steps))
+    found = Search(own if best is None else best, trials, seconds, budget.share(len(trials), steps))
     if best is None:
         raise NoRateError(found)
     return found
@@ -131,46 +117,37 @@ def find_rate(
 class _Trials:
     """The trials of one search."""
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        spec: RunSpec,
-        material: Material,
-        settings: FitSettings,
-        text: GeneralText,
-        folder: Path,
-        report: Reporter,
-        check: Callable[[], None],
-    ) -> None:
-        self.loaded, self.spec, self.material, self.folder = loaded, spec, material, folder
-        self.settings = replace(settings, seed=SEED, report_to="none")
-        self.report, self.check = report, check
-        self.rows = [material.validation[index] for index in spread_out(len(material.validation), ROWS)]
-        self.text = GeneralText(text.ids[:TEXTS], text.lengths[:TEXTS])
-        while len(self.text.ids) > FEWEST and self.reading_steps() > READING:
-            half = len(self.text.ids) // 2
-            self.text = GeneralText(text.ids[:half], text.lengths[:half])
+    def __init__(self, ground: Ground, text: GeneralText, report: Reporter) -> None:
+        material, spec = ground.material, ground.spec
+        if n_processes() > 1:  # what they keep they share for one fit only
+            spec = replace(spec, cache="off")
+        self.ground, self.report, self.micro = replace(ground, spec=spec), report, ground.micro_batch
+        self.shown, self.texts = watched(material.validation), text.rows
+        place = {number: place for place, number in enumerate(spread_out(len(material.validation), LIVE_ROWS))}
+        self.rows = [place[number] for number in spread_out(len(material.validation), ROWS)]
+        self.n_texts = min(TEXTS, len(self.texts))
+        self.work = workload_of(ground.loaded, material, spec, dense=False)
+        self.run_step = step_flops(workload_of(ground.loaded, material, ground.spec, dense=False))
+        while self.n_texts > FEWEST and self.reading_steps() > READING:
+            self.n_texts //= 2
         self.trials: dict[float, SearchTrial] = {}
         self.losses: dict[float, list[float]] = {}
         self.general: dict[float, float] = {}
 
+    @property
+    def step(self) -> float:
+        """What a trial's step costs, in optimizer steps of the run, by counting FLOPs."""
+        return step_flops(self.work) / self.run_step
+
     def reading_steps(self) -> float:
         """Return what reading one trial costs, in optimizer steps of the run, by counting FLOPs."""
-        info, spec = self.loaded.info, self.spec
-        tokens = sum(len(row.ids) for row in self.material.train) / len(self.material.train)
-        params = [
-            sum(n_values(value) for value in block.parameters()) for block in blocks_of(self.loaded.model, self.loaded)
-        ]
-        head, attention = 2.0 * info.width * info.vocab_size, 2.0 * info.width * tokens
-        trainable = METHODS[spec.method].count(self.loaded, spec.plan, options_of(spec.method, spec.options))
-        step = law_flops(params, head, attention, lowest_block(spec.plan, info), 2.0 * trainable)
-        forward = sum(2.0 * n + attention for n in params) + head
-        read = sum(len(row.ids) for row in self.rows) + int(self.text.lengths.sum())
-        return forward * read / (step * tokens * self.settings.batch_size)
+        load = rows_load([self.shown[number] for number in self.rows], self.ground.spec.batch_size)
+        load += rows_load(self.texts[: self.n_texts], BATCH_SIZE)
+        return forward_flops(self.work.sizes, load, self.work.held) / self.run_step
 
     def carry_out(self, rate: float, budget: SearchBudget, more: int) -> None:
         """Make one trial and note what it came to."""
-        self.check()
+        self.ground.scene.check()
         steps, done = budget.steps, len(self.trials) * budget.steps
         planned, message = done + (1 + more) * steps, f"finding a learning rate: {rate:g}"
         self.report.progress(done, planned, message)
@@ -180,8 +157,7 @@ class _Trials:
 
         loss, general = None, None
         if (model := self.tuned(rate, steps, watch)) is not None:
-            rows = row_losses(model, self.rows, self.settings.batch_size, self.settings.base_dtype, self.check)
-            lost = general_loss(model, self.text, self.settings.base_dtype, self.check)
+            rows, lost = self.read(model)
             if math.isfinite(math.fsum(rows)) and math.isfinite(lost):
                 self.losses[rate], self.general[rate] = rows, lost
                 loss, general = math.fsum(rows) / len(rows), lost
@@ -189,10 +165,15 @@ class _Trials:
 
     def tuned(self, rate: float, steps: int, watch: Callable[[StepRow], None]) -> Any:
         """Return the model after the first steps of the run at a rate; None where the loss was lost."""
-        loaded, spec, material = self.loaded, self.spec, self.material
-        scene = scene_of(spec, material.train, loaded.info.dtype, self.folder, lambda: self.report.stop, self.check)
-        model = METHODS[spec.method].prepare(loaded, spec.plan, scene)
-        reached = 0
+        try:
+            return within_memory(self.ground.spec.batch_size, self.micro, partial(self._tuned, rate, steps, watch))
+        except DivergedError:
+            return None
+
+    def _tuned(self, rate: float, steps: int, watch: Callable[[StepRow], None], micro: int) -> Any:
+        ground, scene, rows = self.ground, self.ground.scene, self.ground.material.train
+        self.micro = micro  # what one trial found out about memory, the next one need not
+        model, reached = prepared(ground, micro), 0
 
         def look(row: StepRow) -> None:
             nonlocal reached
@@ -202,15 +183,37 @@ class _Trials:
         def stop() -> Any:
             return self.report.stop or ("enough" if reached >= steps else None)
 
-        warmup = min(self.settings.warmup_steps, steps // 2)  # else a trial would never see its rate
-        settings = replace(self.settings, learning_rate=rate, warmup_steps=warmup)
-        weighed = reweighting_of(spec, loaded, model, material.train, self.check)
-        try:
-            fit(model, material.train, settings, self.folder, look, stop, reweighting=weighed)
-        except DivergedError:
-            return None
-        self.check()
+        warmup = min(ground.settings.warmup_steps, steps // 2)  # else a trial would never see its rate
+        settings = replace(
+            ground.settings,
+            learning_rate=rate,
+            warmup_steps=warmup,
+            seed=SEED,
+            micro_batch=micro,
+            report_to="none",
+        )
+        with carried_out(ground, model) as caching:
+            weighed = reweighting_of(ground.spec, ground.loaded, model, rows, scene.check)
+            fit(model, rows, settings, ground.folder, look, stop, prefix=caching.prefix, reweighting=weighed)
+        scene.check()
         return model
+
+    def read(self, model: Any) -> tuple[list[float], float]:
+        """Return the loss of each judging row and that of the general text, in nats per token."""
+        batch = self.ground.spec.batch_size
+        judged = self._scored(model, self.shown, "validation", batch, self.rows)
+        losses = [scores.nll.double().sum(dim=1) / scores.counted.sum(dim=1) for scores in judged]
+        texts = list(self._scored(model, self.texts, "text", BATCH_SIZE, range(self.n_texts)))
+        lost = sum(scores.nll.double().sum().item() for scores in texts)
+        return torch.cat(losses).tolist(), lost / sum(int(scores.counted.sum()) for scores in texts)
+
+    def _scored(
+        self, model: Any, rows: Sequence[EncodedExample], split: str, batch: int, numbers: Sequence[int]
+    ) -> Iterator[TokenScores]:
+        """Read some rows from the states that the run's own readings of all of them start from."""
+        loaded, check = self.ground.loaded, self.ground.scene.check
+        prefix = open_held_out(loaded, model, self.ground.spec, rows, split, batch)
+        return scored(model, rows, batch, loaded.info.dtype, check, prefix, numbers)
 
     def best(self) -> float | None:
         """Return the rate that would be taken now; None where every trial was lost."""
@@ -222,18 +225,3 @@ class _Trials:
         if best is None or best == tried[0]:
             return tried[0] / FACTOR
         return tried[-1] * FACTOR if best == tried[-1] and tried[-1] < 1.0 else None
-
-
-@torch.no_grad()
-def row_losses(
-    model: Any, rows: list[EncodedExample], batch_size: int, base_dtype: str, check: Callable[[], None] = do_nothing
-) -> list[float]:
-    """Return the mean loss of each row's completion tokens, in nats."""
-    found: list[float] = []
-    with held_still(model):
-        for start in range(0, len(rows), batch_size):
-            check()
-            with autocasting(model, base_dtype):
-                scores = score_tokens(model, collate(rows[start : start + batch_size]))
-            found += (scores.nll.sum(dim=1) / scores.counted.sum(dim=1)).float().tolist()
-    return found

@@ -19,7 +19,7 @@ import torch
 from lsf.data.encode import EncodedExample
 from lsf.errors import LsfError
 from lsf.files import cache_folder, write_text
-from lsf.measure.identity import weights_hash
+from lsf.measure.identity import config_hash, weights_hash
 from lsf.measure.loading import LoadedModel
 
 READING = 1
@@ -60,7 +60,7 @@ def is_on_record(loaded: LoadedModel, about: Mapping[str, Any]) -> bool:
 
 def _place(loaded: LoadedModel, about: Mapping[str, Any]) -> tuple[dict[str, Any], str, Path]:
     """Return all that a reading hangs on, its key, and its file."""
-    whole = {**_circumstances(loaded), **about}
+    whole = {**circumstances(loaded), **about}
     key = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
     return whole, key, cache_folder() / "readings" / f"{key[:32]}.json"
 
@@ -75,7 +75,8 @@ def tokens_hash(rows: Sequence[EncodedExample]) -> str:
     return hashlib.sha256(repr([(row.ids, row.n_prompt) for row in rows]).encode()).hexdigest()
 
 
-def _circumstances(loaded: LoadedModel) -> dict[str, Any]:
+def circumstances(loaded: LoadedModel) -> dict[str, Any]:
+    """Return all that the numbers of a base model hang on, but for what it is given; plain JSON values."""
     device = loaded.device
     cuda = device.type == "cuda"
     return {
@@ -86,7 +87,7 @@ def _circumstances(loaded: LoadedModel) -> dict[str, Any]:
         "processor": None if cuda else torch.backends.cpu.get_cpu_capability(),
         "threads": None if cuda else torch.get_num_threads(),
         "attention": getattr(loaded.model.config, "_attn_implementation", None),
-        "config": hashlib.sha256(loaded.model.config.to_json_string().encode()).hexdigest(),
+        "config": config_hash(loaded.model),
         "torch": version("torch"),
         "transformers": version("transformers"),
     }

@@ -17,10 +17,10 @@ from lsf.errors import RunError, RunPausedError
 from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
 from lsf.jobs.holding import WEIGHTS, Ending, finish, holding
 from lsf.jobs.phases import Stopwatch, phase
-from lsf.jobs.result import Metrics, RunResult, RunState
+from lsf.jobs.result import RunResult, RunState
 from lsf.jobs.spec import RunSpec
 from lsf.measure.exhaustion import is_out_of_memory
-from lsf.measure.identity import weights_hash
+from lsf.measure.identity import config_hash, weights_hash
 from lsf.measure.loading import LoadedModel
 from lsf.reporting import Reporter, Silent
 from lsf.training.artefacts import save_weights
@@ -159,13 +159,17 @@ class _Tuning:
             base = measure_base(loaded, spec, material.test, shown, self.end_where_asked)
         ending.add(before=base.metrics, floor=floor_on(material, base.metrics, loaded.info.vocab_size))
         self.end_where_asked()
-        settings = self.settings(material, base.text, ending)
+        ground = self.ground(material)
+        rate = self.rate(ground, base.text, ending)
+        ground = replace(ground, settings=replace(ground.settings, learning_rate=rate))
         with phase("forecast", whole=True):
             predicted = expected(loaded, material, spec, course, self.end_where_asked)
         ending.add(predicted=predicted)
         self.report.plan(phases_of(predicted.phases, course.work.fill_share))
-        with PeakMemory(loaded.device) as peak, phase("preparing"):
-            attempt = fit_within_memory(self.ground(material, settings, base.validation, ending))
+        with phase("preparing"):
+            check = self.end_where_discarded
+            log = Logbook(loaded, spec, self.folder, material, base.validation, ending, self.report, check)
+            attempt, peak = fit_within_memory(ground, log, self.about(ending, rate))
         self.note(ending, attempt, peak)
         model, done = attempt.model, attempt.done
         if done.stopped == "pause":
@@ -204,9 +208,9 @@ class _Tuning:
                 raise
         return None
 
-    def settings(self, material: Material, text: GeneralText, ending: Ending) -> FitSettings:
-        """Return the loop's settings, after a search where one is asked for."""
-        spec = self.spec
+    def ground(self, material: Material) -> Ground:
+        """Return what every attempt at the fit starts from, but for the rate."""
+        loaded, spec, dtype = self.loaded, self.spec, self.loaded.info.dtype
         settings = FitSettings(
             learning_rate=0.0,
             steps=self.steps,
@@ -214,38 +218,40 @@ class _Tuning:
             warmup_steps=min(spec.warmup_steps, self.steps),
             weight_decay=spec.weight_decay,
             seed=spec.seed,
-            base_dtype=self.loaded.info.dtype,
+            base_dtype=dtype,
             optimizer=spec.optimizer,
             report_to=spec.report_to,
         )
+        scene = scene_of(spec, material.train, dtype, self.folder / CHECKPOINTS, self.stop, self.end_where_asked)
+        return Ground(loaded, spec, material, settings, self.shared, scene)
+
+    def rate(self, ground: Ground, text: GeneralText, ending: Ending) -> float:
+        """Return the rate, after a search where one is asked for."""
+        spec = self.spec
         if (earlier := latest_checkpoint(self.shared)) is not None:
             choice = resumed_choice(earlier)
             ending.add(default_rate=spec_rate(self.loaded, spec))
         else:
-            place, told, check = self.folder / CHECKPOINTS, self.report, self.end_where_asked
-            search = partial(find_rate, self.loaded, spec, material, settings, text, place, told, check)
             with phase("search", whole=True) if spec.searches_rate else nullcontext():
+                search = partial(find_rate, ground, text, self.report)
                 choice = choose_rate(self.loaded, spec, ending, self.shared, search)
         ending.add(**choice.told())
-        return replace(settings, learning_rate=choice.learning_rate)
+        return choice.learning_rate
 
-    def ground(self, material: Material, settings: FitSettings, base: Metrics, ending: Ending) -> Ground:
-        """Return what every attempt at the fit starts from."""
-        loaded, spec, dtype = self.loaded, self.spec, self.loaded.info.dtype
-        log = Logbook(loaded, spec, self.folder, material, base, ending, self.report, self.end_where_discarded)
-        scene = scene_of(spec, material.train, dtype, self.folder / CHECKPOINTS, self.stop, self.end_where_asked)
+    def about(self, ending: Ending, rate: float) -> dict[str, Any]:
+        """Return what a checkpoint says of the run."""
         known = ending.known
-        about = {
+        return {
             "data": self.task.fingerprint,
             "weights": known.weights,
-            "learning_rate": settings.learning_rate,
+            "config": config_hash(self.loaded.model),
+            "learning_rate": rate,
             "search": [asdict(trial) for trial in known.search],
             "search_steps": known.search_steps,
             "search_seconds": known.search_seconds,
             "search_share": known.search_share,
             "rate_from": known.rate_from,
         }
-        return Ground(loaded, spec, material, settings, self.shared, scene, log, self.stop, about)
 
     def note(self, ending: Ending, attempt: Attempt, peak: PeakMemory) -> None:
         """Note what the loop did."""

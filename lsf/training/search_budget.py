@@ -21,13 +21,15 @@ class SearchBudget:
     """Trials at most, `TRIALS` or more."""
     reading: float
     """What reading one trial costs, in optimizer steps of the run."""
+    step: float = 1.0
+    """What one of its steps costs, in optimizer steps of the run."""
 
     def share(self, trials: int, steps: int) -> float:
         """Return what so many trials cost over a run of `steps`."""
-        return trials * (self.steps + self.reading) / steps
+        return trials * (self.steps * self.step + self.reading) / steps
 
 
-def search_budget(steps: int, reading: float) -> SearchBudget | None:
+def search_budget(steps: int, reading: float, step: float = 1.0) -> SearchBudget | None:
     """Return the longest trials that can be paid, or None where they would be too short to say anything.
 
     As long as four can be paid, else three.
@@ -35,12 +37,13 @@ def search_budget(steps: int, reading: float) -> SearchBudget | None:
     Args:
         steps: of the run.
         reading: what reading validation and general loss once costs, in optimizer steps of the run.
+        step: what a step of a trial costs, in optimizer steps of the run.
     """
     allowed = SHARE * steps
     for count in (TRIALS + 1, TRIALS):
-        each = min(MOST_STEPS, steps, math.floor(allowed / count - reading))
+        each = min(MOST_STEPS, steps, math.floor((allowed / count - reading) / step))
         if each >= LEAST_STEPS:
-            return SearchBudget(each, math.floor(allowed / (each + reading)), reading)
+            return SearchBudget(each, math.floor(allowed / (each * step + reading)), reading, step)
     return None
 
 

@@ -135,7 +135,8 @@ class CompletionTrainer(Trainer):
             self._save_rng_state(str(unfinished))
             self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            keeper.keep(progress, lambda place: self._write(place, tuned))
+            pausing = self._watcher.stopped == "pause"
+            keeper.keep(progress, lambda place: self._write(place, tuned), needed=pausing)
         self.accelerator.wait_for_everyone()
 
     def _write(self, place: Path, tuned: dict[str, torch.Tensor]) -> None:

@@ -91,6 +91,8 @@ def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
             st.warning(f"{label(run)}: {run.problem}", icon=":material/power_off:")
         elif run.state is RunState.CANCELLED and can_resume(run):
             st.info(f"{label(run)}: {run.problem}", icon=":material/stop_circle:")
+        for words in () if run.result is None else run.result.warnings:
+            st.warning(f"{label(run)}: {words}", icon=":material/warning:")
         go_on_buttons(session(), run)
     if any(run.result is not None for run in group) and not any(view.active for view in views.values()):
         with st.expander("Proof, and how the runs were carried out", icon=":material/verified:"):

@@ -1,4 +1,5 @@
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -207,6 +208,22 @@ def test_a_closed_worker_leaves_its_runs_interrupted_so_that_they_can_be_resumed
         run = load_run(folder)
         assert run.state is RunState.INTERRUPTED
         assert can_resume(run)
+
+
+def test_a_closed_worker_waits_for_a_run_that_pauses_however_long_and_for_other_jobs_so_long_as_it_is_told(tmp_path):
+    for folder, paused in ((create_run(tmp_path, SPEC), True), (None, False)):
+        worker, gate, written = Worker("short"), Gate(), threading.Event()
+
+        def save(report, gate=gate, written=written):
+            gate(report)
+            time.sleep(0.5)  # a checkpoint that takes its time
+            written.set()
+            raise RunPausedError("Paused.")
+
+        worker.submit("tune", "r", save, run=folder)
+        assert gate.started.wait(5)
+        worker.close(timeout=0.05)
+        assert written.is_set() is paused
 
 
 def test_a_run_that_waits_to_be_resumed_and_is_taken_out_of_the_queue_can_still_be(worker, tmp_path):

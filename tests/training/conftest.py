@@ -1,6 +1,7 @@
 """A tiny loaded model and a task of made-up sentences it can learn."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -79,6 +80,17 @@ def breaking(tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
         mlp.down_proj.weight.fill_(3e38)
     model.save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
+    return load_model(str(folder), "float32", "cpu")
+
+
+@pytest.fixture(scope="session")
+def turned(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> LoadedModel:
+    """`loaded` with the same weights under another config.json: its rotary code turns at other speeds."""
+    folder = tmp_path_factory.mktemp("turned") / "model"
+    shutil.copytree(tiny("llama"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["rope_parameters"]["rope_theta"] *= 50
+    (folder / "config.json").write_text(json.dumps(config))
     return load_model(str(folder), "float32", "cpu")
 
 

@@ -9,8 +9,9 @@ from transformers import GenerationConfig
 from lsf.data.encode import encode
 from lsf.data.task import Example
 from lsf.measure.loading import load_model
+from lsf.training import evaluation
 from lsf.training.evaluation import answer, evaluate, generate, spread_out
-from lsf.training.forgetting import sample_general_text
+from lsf.training.forgetting import general_loss, sample_general_text
 
 
 def greedy(loaded, row):
@@ -90,3 +91,24 @@ def test_the_rows_read_are_the_same_in_every_run():
     assert spread_out(3, 5) == [0, 1, 2]
     assert spread_out(100, 5) == spread_out(100, 5) == sorted(set(spread_out(100, 5)))
     assert set(spread_out(100, 5)) <= set(spread_out(100, 9))
+
+
+def test_rows_that_do_not_fit_together_are_read_in_halves_to_the_same_sums(loaded, task, monkeypatch):
+    rows, text = half_right(loaded, task), sample_general_text(loaded.model, loaded.tokenizer, 16)
+    whole, lost = evaluate(loaded.model, rows, 24), general_loss(loaded.model, text)
+    score, passed = evaluation.score_tokens, []
+
+    def narrow(model, batch):
+        if len(batch["numbers"]) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        passed.append(len(batch["numbers"]))
+        return score(model, batch)
+
+    monkeypatch.setattr(evaluation, "score_tokens", narrow)
+    halved: Any = evaluate(loaded.model, rows, 24)
+    assert max(passed) == 2
+    assert (halved.exact_match, halved.accuracy, halved.n_examples) == (
+        whole.exact_match, whole.accuracy, whole.n_examples,
+    )  # fmt: skip
+    np.testing.assert_allclose(halved.loss, whole.loss, rtol=1e-6)
+    np.testing.assert_allclose(general_loss(loaded.model, text), lost, rtol=1e-6)

@@ -151,6 +151,18 @@ def test_the_choice_says_why(loaded, task, monkeypatch):
         decide(loaded, middle, rows, "disk", 999)
 
 
+def test_states_on_disk_are_of_one_configuration_the_same_weights_under_another_compute_their_own(
+    loaded, turned, task, fifty, folder
+):
+    cached, plain = replace(fifty, cache="disk"), replace(fifty, cache="off")
+    one, own, reference = folder(cached), folder(cached), folder(plain)
+    tune(loaded, task, cached, one)
+    result = tune(turned, task, cached, own)
+    tune(turned, task, plain, reference)
+    assert result.cache is not None and (result.cache["found"], result.cache["computed"]) == (0, 24)
+    assert np.abs(losses(own) - losses(reference)).max() <= 1e-5 < np.abs(losses(own) - losses(one)).max()
+
+
 def test_old_caches_on_disk_make_room_for_a_new_one(loaded, task, fifty, folder, monkeypatch):
     asked = replace(fifty, cache="disk", steps=6)
     tune(loaded, task, asked, folder(asked))

@@ -4,6 +4,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from lsf.analysis.plan import Plan
 from lsf.cli import main
@@ -11,6 +13,8 @@ from lsf.compare.table import compare
 from lsf.data.task import Task
 from lsf.jobs.runs import list_runs, load_run, spec_to_repeat
 from lsf.jobs.spec import METHODS_OWN, load_spec
+from lsf.training import attempts, checkpointing, run, trainer
+from lsf.training.caching import forget_states
 from lsf.training.own_rate import spec_rate
 from lsf.training.rate_choice import TOO_SHORT
 from lsf.training.search_budget import LEAST_STEPS, SHARE
@@ -62,6 +66,11 @@ def test_runs_of_one_group_share_a_search_which_is_counted_once_and_told(loaded,
             assert tuned(loaded, task, alone, folder(alone)).rate_from == "search"  # a plan of another size
 
 
+def test_the_same_weights_under_another_configuration_are_another_group(loaded, turned, task, searching, folder):
+    tuned(loaded, task, searching, folder(searching))
+    assert tuned(turned, task, searching, folder(searching)).rate_from == "search"
+
+
 def test_a_run_too_short_for_a_search_takes_the_default_and_says_so(loaded, task, spec, folder):
     short = replace(spec, learning_rate=None)
     result = tuned(loaded, task, short, folder(short))
@@ -108,3 +117,91 @@ def test_a_search_that_finds_only_divergence_is_one_sentence_and_bad_input_and_k
     assert len(run.result.search) >= 3 and all(trial.validation_loss is None for trial in run.result.search)
     (row,) = compare([load_run(run.folder)]).rows
     assert (row.fault, row.rate_to_try) == ("diverged", run.result.default_rate)
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let a training step pass no more than so many examples at once, as a device with little memory does."""
+    score = trainer.score_tokens
+
+    def limit(most: int) -> None:
+        def refuse(model: Any, batch: Any, *rest: Any) -> Any:
+            if len(batch["numbers"]) > most:
+                raise torch.OutOfMemoryError("out of memory")
+            return score(model, batch, *rest)
+
+        monkeypatch.setattr(trainer, "score_tokens", refuse)
+
+    return limit
+
+
+@pytest.mark.parametrize(("asked", "taken"), [(1, 1), (None, 2)])
+def test_a_search_takes_the_micro_batch_of_its_run_and_halves_it_where_memory_is_short(
+    loaded, task, searching, folder, narrow, asked, taken
+):
+    narrow(taken)
+    small = replace(searching, micro_batch=asked)
+    result = tuned(loaded, task, small, folder(small))
+    assert (result.state, result.micro_batch, len(result.search) >= 3) == ("succeeded", taken, True)
+
+
+def test_a_search_computes_activations_again_where_its_run_does(loaded, task, searching, folder, monkeypatch):
+    kept = checkpointing.checkpoint
+    passed = []
+
+    def counted(*given, **named):
+        passed.append(torch.is_grad_enabled())
+        return kept(*given, **named)
+
+    monkeypatch.setattr(checkpointing, "checkpoint", counted)
+    asked = replace(searching, activation_checkpointing="non_reentrant")
+    result = tuned(loaded, task, asked, folder(asked))
+    assert sum(passed) >= 2 * (result.steps + result.search_steps)  # blocks 2 and 3 of every step
+
+
+def test_a_search_starts_from_kept_states_and_leaves_them_to_its_run(loaded, task, searching, folder):
+    forget_states(loaded)
+    result = tuned(loaded, task, searching, folder(searching))
+    assert result.cache["kind"] == "memory"
+    assert (result.cache["found"], result.cache["computed"]) == (len(task.train), 0)
+
+
+@pytest.mark.parametrize("cache", ["memory", "off"])
+def test_a_search_costs_what_is_told_of_it_by_the_flops_that_torch_counts(
+    loaded, task, searching, folder, monkeypatch, cache, tmp_path
+):
+    counts = {}
+
+    def counting(name, work):
+        def counted(*given):
+            with FlopCounterMode(display=False) as counter:
+                done = work(*given)
+            counts[name] = counter.get_total_flops()
+            return done
+
+        return counted
+
+    asked = replace(searching, plan=Plan("tiny", 4, (3,)), cache=cache, eval_every=LONG)
+    for seed in (0, 1):  # the second time no state has to be computed
+        with monkeypatch.context() as patch:
+            patch.setattr(run, "find_rate", counting("search", run.find_rate))
+            patch.setattr(attempts, "fit", counting("steps", attempts.fit))
+            result = tuned(loaded, replace(task, name=f"{seed}"), asked, folder(asked))
+            (found,) = tmp_path.glob("runs/searched-rates/*.json")
+            found.unlink()
+    share = counts["search"] / counts["steps"]
+    assert share <= 1.05 * SHARE
+    assert share == pytest.approx(result.search_share, rel=0.3)
+
+
+def test_the_first_tuning_of_the_lottery_ticket_takes_the_micro_batch_and_recomputes_as_its_run_does(
+    loaded, task, spec, folder, narrow, monkeypatch
+):
+    kept, passed = checkpointing.checkpoint, []
+    monkeypatch.setattr(checkpointing, "checkpoint", lambda *given, **named: passed.append(1) or kept(*given, **named))
+    narrow(2)
+    options = {"fraction": 0.1, "first_steps": 5}
+    asked = replace(spec, method="lt_sft", options=options, activation_checkpointing="non_reentrant")
+    result = tuned(loaded, task, asked, folder(asked))
+    assert (result.state, result.micro_batch) == ("succeeded", 2)
+    assert len(passed) >= 2 * 2 * (asked.steps + 5)  # two blocks of two micro-batches of every step

@@ -1,5 +1,6 @@
 """Runs that end early and go on: the same next batch, the same end."""
 
+import errno
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from lsf.jobs.holding import release
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import load_run, read_metrics, reopen_run
 from lsf.reporting import Stop
+from lsf.training import artefacts, trainer
 from lsf.training.caching import forget_states
 from lsf.training.run import tune
 from tests.training.conftest import Stopper
@@ -144,6 +147,21 @@ def test_other_data_than_the_run_began_with_is_refused(loaded, task, long_spec, 
         tune(loaded, replace(task, train=task.train[:-1]), reopen_run(broken), broken)
 
 
+def test_another_configuration_than_the_run_began_with_is_refused_and_an_old_checkpoint_without_one_goes_on(
+    loaded, turned, task, long_spec, folder
+):
+    broken = folder(long_spec)
+    with pytest.raises(RunPausedError):
+        tune(loaded, task, long_spec, broken, Stopper(5, "pause"))
+    with pytest.raises(RunError, match="The base model's configuration changed since the run's checkpoint"):
+        tune(turned, task, reopen_run(broken), broken)
+    for file in broken.glob("checkpoints/*/progress.json"):
+        written = json.loads(file.read_text())
+        del written["about"]["config"]
+        file.write_text(json.dumps(written))
+    assert tune(loaded, task, reopen_run(broken), broken).resumed_at == 5
+
+
 def test_a_full_disk_fails_the_run_with_its_sentence_and_keeps_its_checkpoint(loaded, task, long_spec, folder):
     full = folder(long_spec)
 
@@ -164,6 +182,68 @@ def test_a_full_disk_fails_the_run_with_its_sentence_and_keeps_its_checkpoint(lo
     resumed = tune(loaded, task, reopen_run(full), full)
     assert resumed.resumed_at == 8
     assert [row["step"] for row in read_metrics(full)] == list(range(21))
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no checkpoint be written."""
+
+    def refuse(*_given: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(trainer, "save_file", refuse)
+
+
+def test_checkpoints_that_a_full_disk_does_not_take_are_told_once_and_the_run_ends_well(
+    loaded, task, long_spec, folder, full_disk
+):
+    place = folder(long_spec)
+    result = tune(loaded, task, long_spec, place)
+    assert (result.state, result.steps) == (RunState.SUCCEEDED, 20)
+    said = f"Cannot write a checkpoint of {place.name}: No space left on device. Training went on without it."
+    assert result.warnings == (said,)
+    assert load_run(place).result == result
+
+
+def test_a_pause_that_a_full_disk_does_not_take_is_an_error(loaded, task, long_spec, folder, full_disk):
+    place = folder(long_spec)
+    with pytest.raises(RunError, match=r"Cannot write a checkpoint of .*: No space left on device"):
+        tune(loaded, task, long_spec, place, Stopper(7, "pause"))
+    assert load_run(place).state is RunState.FAILED
+    assert not list((place / CHECKPOINTS).glob("*"))
+
+
+def test_a_run_whose_weights_the_disk_would_not_take_is_refused_before_its_first_step(
+    loaded, task, long_spec, folder, monkeypatch
+):
+    place = folder(long_spec)
+    monkeypatch.setattr(artefacts.shutil, "disk_usage", lambda _place: SimpleNamespace(free=20_000))
+    with pytest.raises(RunError, match=r"weights of block 2 take 0\.0 MB and the disk of .* has 0\.0 MB free"):
+        tune(loaded, task, long_spec, place)
+    assert read_metrics(place) == []
+
+
+def test_weights_for_which_an_older_checkpoint_makes_room_are_saved_and_else_leave_nothing_unfinished(
+    loaded, task, long_spec, folder, monkeypatch
+):
+    save = artefacts.save_file
+
+    def with_room_beside(place, checkpoints):
+        def write(tensors, file, metadata):
+            save(tensors, file, metadata=metadata)
+            if len(list((place / CHECKPOINTS).glob("step-*"))) > checkpoints:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        return write
+
+    place, other = folder(long_spec), folder(long_spec)
+    monkeypatch.setattr(artefacts, "save_file", with_room_beside(place, 1))
+    assert tune(loaded, task, long_spec, place).state is RunState.SUCCEEDED
+    monkeypatch.setattr(artefacts, "save_file", with_room_beside(other, 0))
+    with pytest.raises(RunError, match="Cannot write the weights"):
+        tune(loaded, task, long_spec, other)
+    assert list((other / "weights").iterdir()) == []
+    assert latest_checkpoint(other) is not None
 
 
 def test_a_checkpoint_says_what_it_holds_and_holds_only_what_is_tuned(loaded, task, long_spec, folder):

@@ -8,8 +8,9 @@ import torch
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import create_run, load_run
 from lsf.measure.exhaustion import is_out_of_memory
-from lsf.training import latency
+from lsf.training import attempts, evaluation, latency, prefix
 from lsf.training.artefacts import load_tuned
+from lsf.training.caching import forget_states
 from lsf.training.run import tune
 
 
@@ -43,3 +44,57 @@ def test_a_run_that_was_saved_succeeds_where_memory_is_short_for_timing_it(loade
     assert asked
     assert (result.state, result.latency_ratio) == (RunState.SUCCEEDED, None)
     assert load_run(folder).result == result
+
+
+def test_a_reading_that_is_short_of_memory_leaves_the_micro_batch_of_the_steps_as_it_is(
+    loaded, task, spec, tmp_path, monkeypatch
+):
+    score = evaluation.score_tokens
+
+    def narrow(model, batch):
+        if len(batch["numbers"]) > 1:
+            no_room()
+        return score(model, batch)
+
+    asked = replace(spec, cache="off", eval_every=2)
+    whole = tune(loaded, task, asked, create_run(tmp_path, asked))
+    monkeypatch.setattr(evaluation, "score_tokens", narrow)
+    result = tune(loaded, task, asked, create_run(tmp_path, asked))
+    assert (result.state, result.micro_batch) == (RunState.SUCCEEDED, spec.batch_size)
+    assert result.after is not None and whole.after is not None
+    assert result.after.loss == pytest.approx(whole.after.loss, rel=1e-5)
+
+
+def test_states_of_a_frozen_prefix_that_do_not_fit_together_are_computed_in_halves(
+    loaded, task, spec, tmp_path, monkeypatch
+):
+    score, passed = prefix.score_tokens, []
+
+    def narrow(model, batch):
+        if len(batch["numbers"]) > 4:
+            no_room()
+        passed.append(len(batch["numbers"]))
+        return score(model, batch)
+
+    forget_states(loaded)
+    monkeypatch.setattr(prefix, "score_tokens", narrow)
+    asked = replace(spec, cache="memory", steps=12)
+    result = tune(loaded, task, asked, create_run(tmp_path, asked))
+    assert (result.state, result.micro_batch) == (RunState.SUCCEEDED, spec.batch_size)
+    assert max(passed) == 4 and result.cache is not None and result.cache["computed"] == len(task.train)
+
+
+def test_the_peak_of_memory_is_that_of_the_attempt_that_went_through(loaded, task, spec, tmp_path, monkeypatch):
+    fit, tried = attempts.fit, []
+
+    def wasteful(model, rows, settings, *rest):
+        tried.append(settings.micro_batch)
+        if settings.micro_batch > 2:
+            torch.ones(300 << 18).sum()  # 300 MB
+            no_room()
+        return fit(model, rows, settings, *rest)
+
+    monkeypatch.setattr(attempts, "fit", wasteful)
+    result = tune(loaded, task, spec, create_run(tmp_path, spec))
+    assert tried == [4, 2]
+    assert result.peak_memory_bytes is not None and result.peak_memory_bytes < 200 << 20

@@ -23,6 +23,7 @@ from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError, RunError
 from lsf.measure.identity import weights_hash
 from lsf.training.batches import training_order
+from lsf.training.checkpointing import recomputed
 from lsf.training.default_rates import default_rate, tuned_of
 from lsf.training.fitting import FitSettings, fit
 from lsf.training.methods.fisher import squared_gradients
@@ -154,8 +155,10 @@ def ticket(loaded: Any, plan: Plan, scene: Scene) -> Indices:
             weight_decay=0.0,
             seed=scene.seed,
             base_dtype=scene.base_dtype,
+            micro_batch=scene.micro_batch,
         )
-        with TemporaryDirectory(prefix="lsf-ticket-") as folder:
+        again = recomputed(model, loaded, plan, scene.activation_checkpointing)
+        with TemporaryDirectory(prefix="lsf-ticket-") as folder, again:
             fit(model, scene.rows, settings, Path(folder), lambda _row: None, scene.stop)
         scene.check()
         after = dict(model.named_parameters())

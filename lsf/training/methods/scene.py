@@ -31,6 +31,10 @@ class Scene:
     """Examples per step, where the method takes steps of its own."""
     base_dtype: str = "float32"
     """Of the base model."""
+    micro_batch: int | None = None
+    """Examples per forward pass of such steps; None: the whole batch at once."""
+    activation_checkpointing: str = "off"
+    """off or non_reentrant: whether such steps compute activations again instead of keeping them."""
     folder: Path | None = None
     """Where what was costly to find is kept for a resumed run; None: nowhere."""
     stop: Callable[[], Stop | None] = never
@@ -52,7 +56,7 @@ def scene_of(
     """Return the scene of a run.
 
     Args:
-        spec: method, options, seed and batch size.
+        spec: method, options, seed, and how steps are carried out.
         rows: training rows.
         base_dtype: of the loaded model.
         folder: the run's own, for scratch.
@@ -60,4 +64,15 @@ def scene_of(
         check: raises where it is.
     """
     options = options_of(spec.method, spec.options)
-    return Scene(options, rows, spec.seed, spec.batch_size, base_dtype, folder, stop, check)
+    return Scene(
+        options,
+        rows,
+        spec.seed,
+        spec.batch_size,
+        base_dtype,
+        spec.micro_batch,
+        spec.activation_checkpointing,
+        folder,
+        stop,
+        check,
+    )
