@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from lsf.analysis.cost import Load, Sizes, Speed, forward_flops
+from lsf.measure.devices import wait
 from lsf.measure.loading import LoadedModel
 from lsf.measure.quantised import n_values
 
@@ -74,13 +75,13 @@ def _line(short: tuple[float, float], long: tuple[float, float]) -> tuple[float,
 
 @torch.no_grad()
 def _pass(loaded: LoadedModel, tokens: int) -> Load:
-    """Pass so many tokens forward, logits of the last of each row alone; wait until it is done."""
+    """Pass so many tokens forward, logits of the last of each row alone, and wait until it is done."""
     row = min(ROW, tokens, loaded.context)
     rows = max(1, tokens // row)
     ids = torch.arange(rows * row, device=loaded.device).reshape(rows, row) % loaded.info.vocab_size
     keeps = "logits_to_keep" in signature(type(loaded.model).forward).parameters
     logits = loaded.model(input_ids=ids, use_cache=False, **({"logits_to_keep": 1} if keeps else {})).logits
-    logits[:, -1].sum().item()
+    wait(logits.device)
     return Load(1, rows * row, rows * row * row, rows * (1 if keeps else row))
 
 
@@ -90,9 +91,10 @@ def _update_seconds(device: torch.device) -> float:
     seconds = 0.0
     for _ in range(2):  # the first step makes the state
         value.grad = torch.ones_like(value)
+        wait(device)
         begun = time.perf_counter()
         torch.nn.utils.clip_grad_norm_([value], 1.0)
         optimizer.step()
-        value.detach()[:1].sum().item()
+        wait(device)
         seconds = time.perf_counter() - begun
     return seconds / VALUES
