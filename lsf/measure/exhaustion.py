@@ -4,6 +4,7 @@ import torch
 
 from lsf.errors import OutOfMemoryError
 from lsf.measure.batches import Batch
+from lsf.measure.devices import give_back_cached
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -22,8 +23,7 @@ def halves_of(batch: Batch) -> tuple[Batch, Batch]:
     Raises:
         OutOfMemoryError: it is a single example.
     """
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    give_back_cached()
     if len(batch.ids) == 1:
         raise OutOfMemoryError(
             f"{batch.ids.device} has too little memory for one example of {batch.ids.shape[1]} tokens; "

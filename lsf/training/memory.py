@@ -14,6 +14,7 @@ import torch
 
 from lsf.errors import OutOfMemoryError, RunError
 from lsf.jobs.spec import RunSpec
+from lsf.measure.devices import give_back_cached
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
 
@@ -81,8 +82,7 @@ class PeakMemory(AbstractContextManager["PeakMemory"]):
 def free_memory() -> None:
     """Collect garbage and give unused memory back to the system and the GPU."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    give_back_cached()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim is not None:

@@ -24,7 +24,9 @@ from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.gradients import untapped
 from lsf.measure.kernels import tangent_kernels
 from lsf.measure.loading import LoadedModel, load_model
+from lsf.measure.shelf import ModelShelf
 from lsf.reporting import Reporter, Silent
+from lsf.training.memory import free_memory
 from tests.measure.test_reference import PAIRS, task_of
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +106,20 @@ def test_one_example_that_does_not_fit_is_said(tiny: Callable[[str], Path]) -> N
     (batch,) = make_batches(rows, "first", 1, 0, loaded.device)
     with pytest.raises(OutOfMemoryError, match="too little memory for one example of 3 tokens"):
         halves_of(batch)
+
+
+@pytest.mark.parametrize("what", ["the shelf", "a halved batch", "between runs"])
+def test_what_an_apple_gpu_keeps_for_later_is_given_back(
+    what: str, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, shelf, given_back = load_model(str(tiny("llama"))), ModelShelf(), []
+    rows = encode(loaded.tokenizer, [Example("the cat", " sat")] * 2, 64).rows
+    (batch,) = make_batches(rows, "first", 2, 0, loaded.device)
+    shelf.load(str(tiny("llama")), "float32", "cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: given_back.append(what))
+    {"the shelf": shelf.unload, "a halved batch": lambda: halves_of(batch), "between runs": free_memory}[what]()
+    assert given_back == [what]
 
 
 def test_a_failed_allocation_is_told_from_other_failures() -> None:
