@@ -1,20 +1,27 @@
 """Telling an exhausted device from every other failure, and going on with less at a time."""
 
 import torch
+from safetensors import SafetensorError
 
 from lsf.errors import OutOfMemoryError
 from lsf.measure.batches import Batch
 from lsf.measure.devices import give_back_cached
 
 
+WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "status_alloc_failed")
+"""What is said where memory did not suffice; the last one is CUBLAS_STATUS_ALLOC_FAILED and its like."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory did not suffice: CUDA's, Python's, or torch's CPU allocator's."""
+    """Say whether an error means that memory did not suffice.
+
+    It may be Python's, the allocator's of a device (Apple's is known by its words alone) or of the CPU, that of a
+    library of CUDA's, or the system's where a file is mapped.
+    """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error).lower()
-        for words in ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
-    )
+    told = str(error).lower()
+    return isinstance(error, RuntimeError | OSError | SafetensorError) and any(words in told for words in WORDS)
 
 
 def halves_of(batch: Batch) -> tuple[Batch, Batch]:

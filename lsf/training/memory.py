@@ -90,14 +90,20 @@ def free_memory() -> None:
 
 
 @contextmanager
-def explained_memory(loaded: LoadedModel, spec: RunSpec) -> Iterator[None]:
-    """Turn every way of running out of memory into an `OutOfMemoryError` that says what would need less."""
+def explained_memory(loaded: LoadedModel, spec: RunSpec, doing: str = "tuning") -> Iterator[None]:
+    """Turn every way of running out of memory into an `OutOfMemoryError` that says what would need less.
+
+    Args:
+        loaded: the base model.
+        spec: of the run.
+        doing: what memory is needed for.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RunError) or not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(
-            f"{loaded.info.device} ran out of memory while tuning {spec.plan.label} in batches of {spec.batch_size} "
+            f"{loaded.info.device} ran out of memory while {doing} {spec.plan.label} in batches of {spec.batch_size} "
             "examples; a smaller batch, shorter examples or fewer blocks need less."
         ) from None
