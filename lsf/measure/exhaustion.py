@@ -7,7 +7,6 @@ from lsf.errors import OutOfMemoryError
 from lsf.measure.batches import Batch
 from lsf.measure.devices import give_back_cached
 
-
 WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "status_alloc_failed")
 """What is said where memory did not suffice; the last one is CUBLAS_STATUS_ALLOC_FAILED and its like."""
 
