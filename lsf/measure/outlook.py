@@ -68,6 +68,8 @@ def _reading(sizes: Sizes, speed: Speed, load: Load, vocabulary: bool) -> float:
     states = len(sizes.params) + 1
     per_position = states * 2.0 * sizes.width * sizes.vocab_size if vocabulary else 2.0 * states * sizes.width**2
     flops = forward_flops(sizes, load, end=len(sizes.params)) + load.head_tokens * per_position
+    if vocabulary:  # the lengths of all bases, once
+        flops += 2.0 * sizes.vocab_size * sizes.width**2
     return speed.of(flops, load.passes)
 
 
