@@ -4,11 +4,14 @@ Its tensors are true tensors of torch's PrivateUse1 device whose memory is a CPU
 operation on them, from whatever thread, backward passes among them (they run on the device's own autograd thread),
 comes to one Python kernel, which holds the rules, runs the CPU's operation on the same memory and returns the result.
 
-The rules, each an error where it is broken, inside `watched` and, for the first two, always:
+The rules, each an error where it is broken, inside `watched` and, where it is said, always:
 
-- *mixing*: an operation takes tensors of this device and of the CPU (single numbers apart), or `copy_` goes between
-  devices: only `.to(device)` and `.cpu()` do.
-- *float64*: no tensor of it exists, is made on the way of a copy, or leaves; `Rules.float64` names files that may.
+- *mixing* (always): an operation takes tensors of this device and of the CPU (single numbers apart), or `copy_` goes
+  between devices: only `.to(device)` and `.cpu()` do.
+- *float64* (always): no tensor of it exists, is made on the way of a copy, or leaves; `Rules.float64` names files that
+  may.
+- *pageable* (always): a copy from main memory that libraries do not make is not waited for, although what it is copied
+  from may be freed or written meanwhile.
 - *waiting*: the host waits for the device (`.item()`, `.cpu()`, `bool()`, `nonzero`, a mask as index, ...) more often
   than `Rules.waits`. "One a batch" means: work that runs n batches through the model, forward or forward and backward,
   may wait n times, and a number more, the same whatever n is, that its test states. Only waits that a line of LSF asks
@@ -91,6 +94,10 @@ class LogitsError(DeviceError):
     """Too many logits at once."""
 
 
+class PageableError(DeviceError):
+    """A copy from main memory was not waited for."""
+
+
 class StateError(DeviceError):
     """States came to the host that should not."""
 
@@ -127,6 +134,8 @@ class Seen:
     """Vectors of a state's width that came to the host, weights apart."""
     logits: int = 0
     """Numbers of the largest tensor of logits."""
+    clocks: int = 0
+    """Times all that was under way was waited for, as a clock must; they are no `waits`."""
     operations: int = 0
     """Kernels run."""
     threads: set[str] = field(default_factory=set)
@@ -247,9 +256,13 @@ class Accelerator:
                 return _mapped(lift, operation(lowered[0].float(), *lowered[1:], **named).to(lowered[0].dtype))
             return _mapped(lift, operation(*lowered, **named))
 
-    def to_copy(self, value: Tensor, *, dtype: Any = None, device: Any = None, **rest: Any) -> Tensor:
+    def to_copy(
+        self, value: Tensor, *, dtype: Any = None, device: Any = None, non_blocking: bool = False, **rest: Any
+    ) -> Tensor:
         """Copy where a copy is asked for: `.to`, `.cpu`."""
         target = value.device if device is None else torch.device(device)
+        if non_blocking and not _here(value) and (site := _site())[0] != "library":
+            self._breaks(PageableError, f"a copy from {value.device} that is not waited for, {site[1]}")
         if torch.float64 in (dtype, value.dtype):
             self._refuse_float64(f"a copy from {value.device} to {target}")
         memory_format = rest.get("memory_format") or torch.preserve_format
@@ -313,6 +326,11 @@ class Accelerator:
                 self._seen.by_libraries[where] += 1
                 if self._rules.waits is not None and not any(known in where for known in LIBRARIES):
                     self._breaks(WaitError, f"{what}: {where} waits by itself, and is not among LIBRARIES")
+
+    def synchronize(self, device: torch.device) -> None:
+        """Note that somebody waits for all that is under way."""
+        assert torch.device(device).type == NAME
+        self._seen.clocks += 1
 
     def _meets_only_its_own(self, name: str, args: Any, kwargs: Any) -> None:
         for value in _tensors((*args, *kwargs.values())):
@@ -460,4 +478,5 @@ def register() -> Accelerator:
             aten.impl(name, kernel, "PrivateUse1")
         _LIBRARIES.extend((rest, aten))
         torch.UntypedStorage.cpu = _stored_on_the_host  # type: ignore[method-assign]
+        torch.accelerator.synchronize = ACCELERATOR.synchronize  # torch knows none of a Python device
     return ACCELERATOR

@@ -83,7 +83,12 @@ def analyze(
     sampled = examples_for_sample(batch.examples for batch in batches) if "states" in needs else 0
     builder = _builder(loaded, task, settings, encoding, len(rows))
     clock = _Clock(started)
-    report.plan(analysis_phases(loaded, batches, needs, len(task.validation)))
+
+    def check() -> None:
+        if report.stop:
+            raise StoppedError("The analysis was stopped.")
+
+    report.plan(analysis_phases(loaded, batches, needs, len(task.validation), check))
     batches = batches[: _forward(loaded, batches, settings, needs, sampled, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
     builder.mark_tokens(sum(len(encoding.rows[number].ids) for number in read) / len(read))
@@ -215,7 +220,8 @@ def _beyond_forward(
             builder.record(kernels=found)
 
     def spectra() -> None:
-        builder.record(spectra=block_spectra(loaded, report))
+        if (found := block_spectra(loaded, report)) is not None:
+            builder.record(spectra=found)
 
     for need, name, measure in (("kernel", KERNELS, kernels), ("weights", SPECTRA, spectra)):
         if need in needs and not report.stop:

@@ -86,6 +86,20 @@ def free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] + unused
 
 
+def wait(device: torch.device) -> None:
+    """Wait until a device has done all that it was given, before a clock is read; a CPU is never behind."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def give_back_cached() -> None:
+    """Give the system back what the allocators of the GPUs here keep for tensors to come."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
+
+
 def choose_device(wish: str = "auto") -> Device:
     """Return the device for a wish: `auto` is the best one, `cuda` the freest GPU.
 

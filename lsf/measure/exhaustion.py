@@ -4,22 +4,29 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
+from safetensors import SafetensorError
 
 from lsf.errors import LsfError, OutOfMemoryError
 from lsf.measure.batches import Batch
+from lsf.measure.devices import give_back_cached
+
+WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "status_alloc_failed")
+"""What is said where memory did not suffice; the last one is CUBLAS_STATUS_ALLOC_FAILED and its like."""
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory did not suffice: CUDA's, Python's, or torch's CPU allocator's."""
+    """Say whether an error means that memory did not suffice.
+
+    It may be Python's, the allocator's of a device (Apple's is known by its words alone) or of the CPU, that of a
+    library of CUDA's, or the system's where a file is mapped.
+    """
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error).lower()
-        for words in ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
-    )
+    told = str(error).lower()
+    return isinstance(error, RuntimeError | OSError | SafetensorError) and any(words in told for words in WORDS)
 
 
 def halves_of(batch: Batch) -> tuple[Batch, Batch]:
@@ -28,7 +35,7 @@ def halves_of(batch: Batch) -> tuple[Batch, Batch]:
     Raises:
         OutOfMemoryError: it is a single example.
     """
-    _give_back()
+    give_back_cached()
     if len(batch.ids) == 1:
         raise OutOfMemoryError(
             f"{batch.ids.device} has too little memory for one example of {batch.ids.shape[1]} tokens; "
@@ -53,11 +60,6 @@ def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], Found], fe
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, LsfError) or not is_out_of_memory(error) or len(items) <= fewest:
             raise
-    _give_back()  # now that no frame of the failed call holds a tensor any more
+    give_back_cached()  # now that no frame of the failed call holds a tensor any more
     half = len(items) // 2
     return [*in_halves(items[:half], work, fewest), *in_halves(items[half:], work, fewest)]
-
-
-def _give_back() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

@@ -1,5 +1,7 @@
 """Loading a causal LM so that its numbers can be trusted: safetensors only, nothing missing, self-checked."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,7 @@ from lsf.errors import ModelError, OutOfMemoryError, first_line
 from lsf.measure.allocation import keep_freed_memory
 from lsf.measure.anatomy import Anatomy, resolve, self_check
 from lsf.measure.devices import Device, choose_device
+from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.offload import input_device, places_of, tensors_of
 from lsf.measure.quantised import check_quantising, is_packed, n_values, quantising, settle
 from lsf.measure.source import ModelSource, find_model
@@ -74,10 +77,12 @@ def load_model(
     compute = dtype_for(source, "auto" if dtype in QUANTISED else dtype, place)
     if dtype in QUANTISED:
         spread = quantising(dtype, compute, place.name)
-    model = _load_weights(source, compute, place, spread)
-    tokenizer = _load_tokenizer(source)
-    anatomy = resolve(model, source.family)
-    _check_weights(source, model, anatomy, tokenizer)
+    with _explained_memory(source, place):
+        model = _load_weights(source, compute, place, spread)
+        tokenizer = _load_tokenizer(source)
+        anatomy = resolve(model, source.family)
+        _check_weights(source, model, anatomy, tokenizer)
+        difference = self_check(anatomy)
     config = anatomy.config
     info = ModelInfo(
         name=name,
@@ -92,7 +97,21 @@ def load_model(
         device="+".join(places_of(model)) or place.name,
         origin=source.origin,
     )
-    return LoadedModel(model, tokenizer, info, anatomy, _context(config, tokenizer), self_check(anatomy))
+    return LoadedModel(model, tokenizer, info, anatomy, _context(config, tokenizer), difference)
+
+
+@contextmanager
+def _explained_memory(source: ModelSource, device: Device) -> Iterator[None]:
+    """Turn every way of running out of memory into an `OutOfMemoryError` that says what would fit."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError, SafetensorError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"{source.name} needs about {source.weight_bytes / 1e9:.1f} GB and {device.label} has {device.memory}; "
+            "take a smaller model, bfloat16 or another device."
+        ) from None
 
 
 def _context(config: Any, tokenizer: Any) -> int:
@@ -134,12 +153,9 @@ def _load_weights(source: ModelSource, dtype: torch.dtype, device: Device, sprea
         model, report = loaded
         if "quantization_config" not in spread and not places_of(model):
             model = model.to(device.name)
-    except torch.OutOfMemoryError:
-        raise OutOfMemoryError(
-            f"{source.name} needs about {source.weight_bytes / 1e9:.1f} GB and {device.label} has {device.memory}; "
-            "take a smaller model, bfloat16 or another device."
-        ) from None
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
         raise ModelError(f"{source.name} cannot be loaded: {first_line(error)}") from error
     finally:
         if shown:

@@ -1,6 +1,6 @@
 """How long an analysis will take, by phase: FLOPs of its passes, at the speed measured on this machine."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lsf.analysis.cost import Load, Sizes, Speed, backward_flops, forward_flops
 from lsf.analysis.criteria import Need
@@ -8,7 +8,7 @@ from lsf.measure.batches import Batch
 from lsf.measure.gradients import GRADIENTS, TRIAL
 from lsf.measure.kernels import KERNEL_EXAMPLES, KERNELS
 from lsf.measure.loading import LoadedModel
-from lsf.measure.offload import tensors_of
+from lsf.measure.quantised import shape_of
 from lsf.measure.spectra import SPECTRA
 from lsf.measure.speed import sizes_of, speed_of
 from lsf.reporting import Phase
@@ -22,7 +22,7 @@ PROBE_STEPS, PROBE_BATCH = 10, 16
 
 
 def analysis_phases(
-    loaded: LoadedModel, batches: Sequence[Batch], needs: set[Need], n_validation: int
+    loaded: LoadedModel, batches: Sequence[Batch], needs: set[Need], n_validation: int, check: Callable[[], None]
 ) -> tuple[Phase, ...]:
     """Return the phases of an analysis with the seconds they are expected to take.
 
@@ -31,14 +31,15 @@ def analysis_phases(
         batches: all that would be read.
         needs: of the criteria asked for.
         n_validation: validation examples that judge short runs.
+        check: called between the passes that are timed; may raise to end them.
     """
-    sizes, speed = sizes_of(loaded), speed_of(loaded, lambda: None)
+    sizes, speed = sizes_of(loaded), speed_of(loaded, check)
     load = load_of(batches)
     gradients = _both_ways(sizes, speed, load)
     backward = bool(needs & {"backward", "per_example", "trial_step"})
     texts = sum(len(batch.ids) for batch in batches)
     share = min(1.0, KERNEL_EXAMPLES / texts)
-    shapes = [shape for block in loaded.anatomy.blocks for _, value in tensors_of(block) if (shape := value.shape)]
+    shapes = [shape_of(value) for block in loaded.anatomy.blocks for value in block.parameters()]
     matrices = [(shape[-2], shape[-1], shape.numel()) for shape in shapes if len(shape) > 1]
     every = float(sizes.vocab_size * sizes.width**2) + sizes.width**3 / 3
     found = {
@@ -67,6 +68,8 @@ def _reading(sizes: Sizes, speed: Speed, load: Load, vocabulary: bool) -> float:
     states = len(sizes.params) + 1
     per_position = states * 2.0 * sizes.width * sizes.vocab_size if vocabulary else 2.0 * states * sizes.width**2
     flops = forward_flops(sizes, load, end=len(sizes.params)) + load.head_tokens * per_position
+    if vocabulary:  # the lengths of all bases, once
+        flops += 2.0 * sizes.vocab_size * sizes.width**2
     return speed.of(flops, load.passes)
 
 

@@ -76,10 +76,15 @@ def is_quantised(model: nn.Module) -> bool:
     return any(is_packed(parameter) for parameter in model.parameters())
 
 
+def shape_of(parameter: Tensor) -> torch.Size:
+    """Return the shape of what a parameter stands for, by output and input where it is packed; nothing is unpacked."""
+    state = getattr(parameter, "quant_state", None) if is_packed(parameter) else None
+    return parameter.shape if state is None else state.shape
+
+
 def n_values(parameter: Tensor) -> int:
     """Return how many values a parameter stands for; a packed one holds two in a byte."""
-    state = getattr(parameter, "quant_state", None) if is_packed(parameter) else None
-    return parameter.numel() if state is None else state.shape.numel()
+    return shape_of(parameter).numel()
 
 
 def scales(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

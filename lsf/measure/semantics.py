@@ -16,6 +16,8 @@ CHUNK_ROWS = 2048
 """Rows of W turned to float64 at a time, so that a large vocabulary needs no float64 copy."""
 TEMPERATURE = 0.1
 """tau of the semantic loss."""
+MOST_AMPLIFIED = 100.0
+"""Factor by which rounding in a product of a solved reading and a row of W may weigh on its cosine in float32."""
 SINGULAR_JITTER = 1e-6
 """Share of the mean diagonal added to a singular Gram matrix."""
 
@@ -32,17 +34,20 @@ class SemanticBases:
     """True where the Gram matrix was singular and `SINGULAR_JITTER` x mean(diag) was added."""
     known: tuple[Int[Tensor, " known"], Float[Tensor, "known width"]] | None = None
     """Tokens, ascending, and their bases, where they were solved for ahead."""
+    lengths: Float[Tensor, " vocab"] | None = None
+    """|s_v| of every token, where they were measured ahead, in the dtype of the products that `losses` takes."""
 
     def ahead(self, tokens: Int[Tensor, " n"] | None) -> "SemanticBases":
-        """Return bases that a device without float64 can be asked for without waiting: solved for now, on the CPU.
+        """Return bases that can be asked for without more being solved than has to be.
 
-        Elsewhere nothing is done.
+        A device without float64 gets the tokens' bases, solved for now on the CPU. Elsewhere nothing is kept but, where
+        the whole vocabulary is wanted, the lengths of its bases.
 
         Args:
             tokens: those that will be asked for; None for the whole vocabulary.
         """
         if self.factor.device == self.head_weight.device:
-            return self
+            return self if tokens is not None else replace(self, lengths=self._lengths())
         wanted = (
             torch.arange(len(self.head_weight), device=self.head_weight.device) if tokens is None else tokens.unique()
         )
@@ -70,15 +75,51 @@ class SemanticBases:
     ) -> Float[Tensor, "positions states"]:
         """Return -log softmax(cos(f, s_v) / tau) at the target over all tokens v, tau = 0.1, in nats.
 
-        The vocabulary is gone through in chunks of `CHUNK_ROWS`; only positions x states x chunk similarities are held.
+        f . s_v = ((W^T W)^-1 f) . w_v, so the readings are solved for and not the vocabulary, of which `ahead(None)`
+        has measured the lengths |s_v|. It is gone through in chunks of `CHUNK_ROWS`; only positions x states x chunk
+        similarities are held.
         """
-        directions = torch.nn.functional.normalize(readings.float(), dim=-1)
-        totals = torch.full(directions.shape[:2], -torch.inf, device=directions.device)
-        for tokens in torch.arange(self.head_weight.shape[0], device=directions.device).split(CHUNK_ROWS):
-            chunk = torch.nn.functional.normalize(self.of(tokens).float(), dim=-1)
-            totals = torch.logaddexp(totals, (directions @ chunk.T / TEMPERATURE).logsumexp(dim=-1))
-        wanted = torch.nn.functional.normalize(self.of(targets).float(), dim=-1)[:, None]
-        return totals - (directions * wanted).sum(dim=-1) / TEMPERATURE
+        if self.lengths is None and self.known is None:
+            return self.ahead(None).losses(readings, targets)
+        directions = self._solved_readings(torch.nn.functional.normalize(readings.float(), dim=-1))
+        totals = torch.full(directions.shape[:2], -torch.inf, dtype=directions.dtype, device=directions.device)
+        for tokens in torch.arange(len(self.head_weight), device=directions.device).split(CHUNK_ROWS):
+            cosines = directions @ self._rows(tokens).T
+            totals = torch.logaddexp(totals, (cosines / TEMPERATURE).logsumexp(dim=-1))
+        wanted = self._rows(targets)[:, None]
+        return (totals - (directions * wanted).sum(dim=-1) / TEMPERATURE).float()
+
+    def _solved_readings(
+        self, directions: Float[Tensor, "positions states width"]
+    ) -> Float[Tensor, "positions states width"]:
+        """Return what the inner products with `_rows` are taken of: (W^T W)^-1 f, or f where all bases are known."""
+        if self.lengths is None:
+            return directions
+        flat = directions.flatten(0, 1).double().T
+        return torch.cholesky_solve(flat, self.factor).T.to(self.lengths.dtype).unflatten(0, directions.shape[:2])
+
+    def _rows(self, tokens: Int[Tensor, " n"]) -> Float[Tensor, "n width"]:
+        """Return w_v / |s_v| of some tokens, or s_v / |s_v| where all bases are known."""
+        if self.lengths is None:
+            return torch.nn.functional.normalize(self.of(tokens), dim=-1)
+        return self.head_weight[tokens].to(self.lengths.dtype) / self.lengths[tokens, None]
+
+    def _lengths(self) -> Float[Tensor, " vocab"]:
+        """Return |s_v| of every token, solved for in slices: in float32, or in float64 where products need that.
+
+        Rounding of ((W^T W)^-1 f) . w_v weighs on the cosine by up to |w_v| / (|s_v| lambda), lambda the smallest
+        eigenvalue of W^T W; above `MOST_AMPLIFIED` float32 would not suffice.
+        """
+        lengths, shares = [], []
+        for rows in self.head_weight.split(CHUNK_ROWS):
+            exact = rows.double()
+            lengths.append(torch.cholesky_solve(exact.T, self.factor).norm(dim=0))
+            shares.append((exact.norm(dim=1) / lengths[-1]).nan_to_num().max())
+        smallest = torch.linalg.eigvalsh(self.factor @ self.factor.T)[0]
+        rough = bool(torch.stack(shares).max() > MOST_AMPLIFIED * smallest)
+        return (
+            torch.cat(lengths).clamp(min=torch.finfo(torch.float32).tiny).to(torch.float64 if rough else torch.float32)
+        )
 
 
 @torch.no_grad()

@@ -4,8 +4,7 @@ import gc
 import threading
 from pathlib import Path
 
-import torch
-
+from lsf.measure.devices import give_back_cached
 from lsf.measure.loading import LoadedModel, load_model
 
 Key = tuple[str, str, str, tuple[tuple[str, int, int], ...]]
@@ -50,8 +49,7 @@ class ModelShelf:
     def _drop(self) -> None:
         self._loaded, self._key = None, None
         gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_cached()
 
 
 def _files(name: str) -> tuple[tuple[str, int, int], ...]:

@@ -13,11 +13,12 @@ SPECTRA = "spectra"
 
 
 @torch.no_grad()
-def block_spectra(loaded: LoadedModel, report: Reporter) -> tuple[tuple[Spectrum, ...], ...]:
+def block_spectra(loaded: LoadedModel, report: Reporter) -> tuple[tuple[Spectrum, ...], ...] | None:
     """Return the spectra of each block's matrices; a stack of expert matrices counts as that many matrices.
 
     Each matrix is decomposed alone in float32 on its device (on the CPU where the device has no float64, as mps, whose
-    decompositions fall back to it anyway), so that only its own copy is held.
+    decompositions fall back to it anyway), so that only its own copy is held. None where a stop was asked for before
+    the last one was done.
     """
     spectra = []
     for index, block in enumerate(loaded.anatomy.blocks):
@@ -26,6 +27,8 @@ def block_spectra(loaded: LoadedModel, report: Reporter) -> tuple[tuple[Spectrum
             if parameter.dim() < 2 or min(parameter.shape[-2:]) < 2:
                 continue
             for matrix in parameter.reshape(-1, *parameter.shape[-2:]):
+                if report.stop:
+                    return None
                 exact = matrix.float() if has_float64(matrix.device) else matrix.cpu().float()
                 found.append(Spectrum(torch.linalg.svdvals(exact).cpu().numpy(), (matrix.shape[0], matrix.shape[1])))
         spectra.append(tuple(found))

@@ -52,10 +52,10 @@ def measure_base(
         spec: of the run: batch size, and plan and cache for the states; the readings do not depend on those two.
         test: rows encoded without end-of-text.
         validation: rows read during the run.
-        check: called before each batch; may raise to end the reading.
+        check: called before each batch and each token written; may raise to end the reading.
     """
     check()
-    text, dtype = general_text(loaded), loaded.info.dtype
+    text, dtype = general_text(loaded, check), loaded.info.dtype
 
     def read() -> float:
         model = share_model(loaded.model)
@@ -66,7 +66,7 @@ def measure_base(
     metrics = replace(_on_rows(loaded, spec, test, "test", check), general_loss=lost)
     some = sampled(test)
     about = {**_own_text(loaded), "what": "answers", "rows": tokens_hash(some)}
-    answers = on_record(loaded, about, lambda: answers_of(loaded.model, loaded, test))
+    answers = on_record(loaded, about, lambda: answers_of(loaded.model, loaded, test, check))
     samples = tuple(
         Sample(row.example.prompt, row.example.completion, given, None)
         for row, given in zip(some, answers, strict=True)
@@ -84,11 +84,11 @@ def knows_rows(loaded: LoadedModel, rows: Sequence[EncodedExample], batch_size: 
     return not rows or is_on_record(loaded, _about_rows(rows, batch_size))
 
 
-def general_text(loaded: LoadedModel) -> GeneralText:
-    """Return text the base model wrote itself, sampled once per model."""
+def general_text(loaded: LoadedModel, check: Callable[[], None]) -> GeneralText:
+    """Return text the base model wrote itself, sampled once per model; `check` is called before each token."""
 
     def sample() -> dict[str, Any]:
-        text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, loaded.info.dtype)
+        text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, loaded.info.dtype, check=check)
         return {"ids": text.ids.tolist(), "lengths": text.lengths.tolist()}
 
     known = on_record(loaded, {**_own_text(loaded), "what": "general text"}, sample)
@@ -134,7 +134,7 @@ def measured_after(
         spec: of the run.
         material: its rows.
         base: what was read before.
-        check: called before each batch; may raise to end the reading.
+        check: called before each batch and each token written; may raise to end the reading.
     """
     dtype, batch, text = loaded.info.dtype, spec.batch_size, base.text
     after = Metrics()
@@ -146,7 +146,7 @@ def measured_after(
         prefix = open_held_out(loaded, model, spec, text.rows, "text", BATCH_SIZE)
         after = replace(after, general_loss=general_loss(model, text, dtype, check, prefix))
     with phase("answers"):
-        answers = answers_of(model, loaded, material.test)
+        answers = answers_of(model, loaded, material.test, check)
     samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
     return {"after": after, "samples": samples}
 
@@ -156,6 +156,6 @@ def sampled(rows: Sequence[EncodedExample]) -> list[EncodedExample]:
     return [rows[index] for index in spread_out(len(rows), N_SAMPLES)]
 
 
-def answers_of(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample]) -> list[str]:
-    """Return a model's greedy answers to the sampled rows."""
-    return [answer(model, loaded.tokenizer, row, loaded.context, loaded.info.dtype) for row in sampled(rows)]
+def answers_of(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample], check: Callable[[], None]) -> list[str]:
+    """Return a model's greedy answers to the sampled rows; `check` is called before each token."""
+    return [answer(model, loaded.tokenizer, row, loaded.context, loaded.info.dtype, check) for row in sampled(rows)]

@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lsf.data.encode import EncodedExample
+from lsf.measure.devices import wait
 from lsf.measure.loading import LoadedModel
 from lsf.training.batches import IGNORED, autocasting, collate, score_tokens
 from lsf.training.caching import blocks_of
@@ -76,11 +77,11 @@ def peak_of_pass(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample]
     """
     device = loaded.device
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        wait(device)
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         one_pass(model, loaded, rows)
-        torch.cuda.synchronize(device)
+        wait(device)
         return torch.cuda.max_memory_allocated(device) - before
     with Held() as held:
         held.know(model)
@@ -138,6 +139,5 @@ def _hooked(blocks: Sequence[torch.nn.Module], mark: Any) -> Iterator[None]:
 
 
 def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait(device)
     return time.perf_counter()

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import GenerationConfig, LogitsProcessorList
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from lsf.data.encode import EncodedExample
 from lsf.jobs.result import Metrics
@@ -26,7 +28,7 @@ LONGEST_ANSWER = 48
 
 
 def do_nothing() -> None:
-    """Check nothing between batches."""
+    """Check nothing between batches or tokens."""
 
 
 @torch.no_grad()
@@ -104,17 +106,47 @@ def scored(
 
 
 @torch.no_grad()
-def answer(model: Any, tokenizer: Any, row: EncodedExample, context: int, base_dtype: str = "float32") -> str:
+def answer(
+    model: Any,
+    tokenizer: Any,
+    row: EncodedExample,
+    context: int,
+    base_dtype: str = "float32",
+    check: Callable[[], None] = do_nothing,
+) -> str:
     """Return what a model writes after an example's prompt, greedily, at most a few tokens more than a short target.
 
     The text is cut at end-of-text, and where the model's context ends; special tokens are left out.
+
+    Args:
+        model: the base or a tuned model.
+        tokenizer: its tokenizer.
+        row: the example.
+        context: tokens the model takes at most.
+        base_dtype: bfloat16 is read under autocast.
+        check: called before each token; may raise to end the writing.
     """
     n_new = min(row.n_completion + SPARE_TOKENS, LONGEST_ANSWER, context - row.n_prompt)
     prompt = torch.tensor([row.ids[: row.n_prompt]], device=input_device(model))
     with held_still(model), autocasting(model, base_dtype):
-        ids = generate(model, prompt, n_new, tokenizer.eos_token_id).cpu()
+        ids = generate(model, prompt, n_new, tokenizer.eos_token_id, check=check).cpu()
     given = tokenizer.decode(row.ids[: row.n_prompt], skip_special_tokens=True)
     return tokenizer.decode(ids[0], skip_special_tokens=True).removeprefix(given)
+
+
+class Asking(LogitsProcessor):
+    """Asks, whenever a token is to be written, whether to go on; the logits stay as they are."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        """Ask by calling `check`, which may raise."""
+        self._check = check
+
+    def __call__(
+        self, input_ids: Int[Tensor, "texts tokens"], scores: Float[Tensor, "texts vocab"]
+    ) -> Float[Tensor, "texts vocab"]:
+        """Return the logits as they are."""
+        self._check()
+        return scores
 
 
 def generate(
@@ -122,7 +154,8 @@ def generate(
     prompts: torch.Tensor,
     n_new: int,
     end: int | None,
-    processors: LogitsProcessorList | None = None,
+    processors: Sequence[LogitsProcessor] = (),
+    check: Callable[[], None] = do_nothing,
 ) -> torch.Tensor:
     """Continue prompts of equal length by arg-max, with transformers' own `generate`.
 
@@ -135,6 +168,7 @@ def generate(
         n_new: tokens to add at most.
         end: id of end-of-text; None goes on to `n_new`.
         processors: what is done to the logits before the arg-max.
+        check: called before each token; may raise to end the writing.
 
     Returns:
         Ids of shape (examples, at most tokens + n_new), filled up with `end` (or 0) after the end.
@@ -148,7 +182,7 @@ def generate(
         prompts,
         attention_mask=torch.ones_like(prompts),
         generation_config=settings,
-        logits_processor=processors,
+        logits_processor=LogitsProcessorList([Asking(check), *processors]),
     )
 
 

@@ -15,7 +15,7 @@ from lsf.reporting import Reporter, Silent
 from lsf.training.artefacts import load_tuned
 from lsf.training.base import measure_base, measured_after
 from lsf.training.material import read_material
-from lsf.training.memory import free_memory
+from lsf.training.memory import explained_memory, free_memory
 from lsf.training.reading_plan import watched
 from lsf.training.threads import computing_on
 
@@ -41,13 +41,18 @@ def measure_kept(loaded: LoadedModel, task: Task, folder: Path, report: Reporter
     Raises:
         RunError: there is nothing to measure, a process holds the run, or the data is no longer what it was.
         BadInputError: its weights cannot be read, or were tuned on another base.
+        OutOfMemoryError: it does not fit the device; the result stays as it was.
     """
     report = Silent() if report is None else report
     spec, before = _unmeasured(folder, task)
     if not hold(folder):
         raise RunError(f"The run {folder.name} is being resumed; it is measured at its end.")
     try:
-        with Stopwatch().running() as stopwatch, computing_on(spec.threads):
+        with (
+            explained_memory(loaded, spec, "measuring"),
+            Stopwatch().running() as stopwatch,
+            computing_on(spec.threads),
+        ):
             result = _measured(loaded, task, folder, spec, before, report)
             seconds = stopwatch.seconds
         phases = {name: before.phases.get(name, 0.0) + seconds.get(name, 0.0) for name in {**before.phases, **seconds}}

@@ -9,7 +9,7 @@ from lsf.data.task import Task
 from lsf.errors import RunError
 from lsf.jobs.smaller import smaller_spec
 from lsf.jobs.spec import RunSpec
-from lsf.measure.devices import list_devices
+from lsf.measure.devices import free_bytes
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
 from lsf.training.duration import Course, course_of
@@ -122,7 +122,6 @@ def expected(
         return counted
 
 
-def _free_now(loaded: LoadedModel) -> int | None:
+def _free_now(loaded: LoadedModel) -> int:
     """Return the bytes the model's device has free."""
-    name = str(loaded.device)
-    return next((device.free_bytes for device in list_devices() if device.name == name), None)
+    return free_bytes(loaded.device)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor
 
 from lsf.data.encode import EncodedExample
 from lsf.data.task import Example
@@ -65,7 +65,12 @@ class Drawn(LogitsProcessor):
 
 @torch.no_grad()
 def sample_general_text(
-    base: Any, tokenizer: Any, context: int, base_dtype: str = "float32", seed: int = 0
+    base: Any,
+    tokenizer: Any,
+    context: int,
+    base_dtype: str = "float32",
+    seed: int = 0,
+    check: Callable[[], None] = do_nothing,
 ) -> GeneralText:
     """Let the base model write 64 texts of up to 64 tokens at temperature 1.
 
@@ -77,6 +82,7 @@ def sample_general_text(
         context: tokens the model takes at most.
         base_dtype: bfloat16 is read under autocast.
         seed: of the draws; nothing global is touched.
+        check: called before each drawn token; may raise to end the writing.
     """
     first = next((i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None), None)
     if first is None:
@@ -86,8 +92,8 @@ def sample_general_text(
         starts = torch.full((N_SEQUENCES, 1), first)
     end = tokenizer.eos_token_id
     with autocasting(base, base_dtype):
-        drawn = LogitsProcessorList([Drawn(seed)])
-        ids = generate(base, starts.to(input_device(base)), min(N_TOKENS, context) - 1, end, drawn).cpu()
+        starts = starts.to(input_device(base))
+        ids = generate(base, starts, min(N_TOKENS, context) - 1, end, [Drawn(seed)], check).cpu()
     if end is None:
         return GeneralText(ids, torch.full((N_SEQUENCES,), ids.shape[1]))
     ended = (ids[:, 1:] == end).int()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from scipy.stats import binom
 
+from lsf.measure.devices import wait
 from lsf.measure.quantised import is_quantised
 from lsf.training.artefacts import find_weights, load_tuned, read_about
 from lsf.training.batches import autocasting
@@ -63,8 +64,7 @@ def forward_on(model: Any, loaded: Any) -> Callable[[], None]:
     def run() -> None:
         with torch.no_grad(), autocasting(model, loaded.info.dtype):
             model(input_ids=ids, use_cache=False)
-        if ids.device.type == "cuda":
-            torch.cuda.synchronize(ids.device)
+        wait(ids.device)
 
     return run
 

@@ -14,6 +14,7 @@ import torch
 
 from lsf.errors import OutOfMemoryError, RunError
 from lsf.jobs.spec import RunSpec
+from lsf.measure.devices import give_back_cached
 from lsf.measure.exhaustion import is_out_of_memory
 from lsf.measure.loading import LoadedModel
 
@@ -81,8 +82,7 @@ class PeakMemory(AbstractContextManager["PeakMemory"]):
 def free_memory() -> None:
     """Collect garbage and give unused memory back to the system and the GPU."""
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    give_back_cached()
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
         if trim is not None:
@@ -90,14 +90,20 @@ def free_memory() -> None:
 
 
 @contextmanager
-def explained_memory(loaded: LoadedModel, spec: RunSpec) -> Iterator[None]:
-    """Turn every way of running out of memory into an `OutOfMemoryError` that says what would need less."""
+def explained_memory(loaded: LoadedModel, spec: RunSpec, doing: str = "tuning") -> Iterator[None]:
+    """Turn every way of running out of memory into an `OutOfMemoryError` that says what would need less.
+
+    Args:
+        loaded: the base model.
+        spec: of the run.
+        doing: what memory is needed for.
+    """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RunError) or not is_out_of_memory(error):
             raise
         raise OutOfMemoryError(
-            f"{loaded.info.device} ran out of memory while tuning {spec.plan.label} in batches of {spec.batch_size} "
+            f"{loaded.info.device} ran out of memory while {doing} {spec.plan.label} in batches of {spec.batch_size} "
             "examples; a smaller batch, shorter examples or fewer blocks need less."
         ) from None

@@ -159,7 +159,7 @@ def padded(
     whole = torch.zeros(len(parts), width, parts[0].shape[1], dtype=parts[0].dtype)
     for row, part in enumerate(parts):
         whole[row, : len(part)] = part
-    return whole.to(device, non_blocking=True)
+    return whole.to(device)  # waited for: the memory it is copied from is gone with `whole`
 
 
 def _form(output: Any) -> Callable[[Tensor], Any]:

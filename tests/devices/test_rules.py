@@ -14,6 +14,7 @@ from tests.accelerator import (
     Float64Error,
     LogitsError,
     MixedDevicesError,
+    PageableError,
     StateError,
     WaitError,
 )
@@ -132,6 +133,12 @@ def test_an_operation_on_tensors_of_two_devices_is_an_error(accelerator):
         with pytest.raises((MixedDevicesError, RuntimeError), match=r"is given a|by itself|Expected all tensors"):
             mix()
     assert (there + torch.tensor(1.0)).sum().item() == 6.0  # a single number goes along, as on real ones
+
+
+def test_a_copy_from_main_memory_that_is_not_waited_for_is_an_error(accelerator):
+    with pytest.raises(PageableError, match="not waited for, tests/devices/test_rules"):
+        torch.ones(3).to(NAME, non_blocking=True)
+    assert torch.ones(3).to(NAME).sum().item() == 3
 
 
 def test_a_rule_broken_in_a_backward_pass_is_an_error_of_the_pass(accelerator):

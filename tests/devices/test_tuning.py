@@ -15,13 +15,18 @@ from lsf.jobs.result import RunState
 from lsf.jobs.runs import create_run, reopen_run
 from lsf.jobs.spec import RunSpec
 from lsf.measure.offload import input_device
+from lsf.measure.speed import LEAST_REPEATS
+from lsf.measure.speed import _timed as measured_speed
 from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.batches import by_length
 from lsf.training.caching import forget_states, open_caching
 from lsf.training.catalogue import CATALOGUE, options_of
+from lsf.training.dry_step import time_pass
 from lsf.training.evaluation import answer, evaluate
 from lsf.training.fitting import FitSettings, fit
+from lsf.training.forecast import forecast
 from lsf.training.forgetting import general_loss, sample_general_text
+from lsf.training.latency import forward_on
 from lsf.training.merging import merge
 from lsf.training.methods import METHODS, Scene
 from lsf.training.prefix import GROUP
@@ -126,6 +131,31 @@ def test_an_answer_is_fetched_once(on_device, on_cpu, task, accelerator):
     with accelerator.watched(width=WIDTH, waits=1):
         found = answer(loaded.model, loaded.tokenizer, row, loaded.context)
     assert found == answer(base.model, base.tokenizer, row, base.context)
+
+
+def test_every_clock_waits_for_the_device_before_it_is_read(on_device, task, accelerator):
+    loaded = on_device()
+    rows = encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
+    model = METHODS["full"].prepare(loaded, PLAN, Scene())
+    with accelerator.watched() as seen:
+        timed = time_pass(model, loaded, rows[:4], depth=2)
+    assert seen.clocks == 4  # at both ends of the pass, and of the blocks below
+    assert 0 < timed.prefix_seconds < timed.seconds
+    with accelerator.watched() as seen:
+        forward_on(loaded.model, loaded)()
+    assert seen.clocks == 1
+    with accelerator.watched() as seen:
+        measured_speed(loaded, lambda: None)
+    assert seen.clocks >= 2 * (2 * LEAST_REPEATS + 2)  # passes of two sizes, optimizer steps
+
+
+def test_the_free_memory_of_a_device_that_torch_numbers_is_known(on_device, task, accelerator):
+    loaded = on_device()
+    assert str(loaded.device) == f"{NAME}:0"  # as Apple's only GPU is mps:0
+    spec = RunSpec(model="tiny", data="toy", plan=PLAN, steps=4, batch_size=4, learning_rate=1e-2)
+    found = forecast(loaded, task, spec)
+    assert found.fits
+    assert found.free_bytes
 
 
 def test_evaluation_cuts_batches_that_would_hold_too_many_logits(on_device, task, accelerator, monkeypatch):

@@ -154,6 +154,7 @@ def test_semantic_loss_is_the_cross_entropy_over_all_meanings(
 def test_spectra_are_those_of_every_matrix_of_every_block(tiny: Callable[[str], Path]) -> None:
     loaded = load_model(str(tiny("mixtral")))
     spectra = block_spectra(loaded, Silent())
+    assert spectra is not None
     layer = loaded.model.model.layers[1]
     expected = np.linalg.svd(layer.self_attn.o_proj.weight.numpy(), compute_uv=False)
     assert any(

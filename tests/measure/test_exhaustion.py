@@ -1,6 +1,8 @@
 """A device that is too small: allocations that fail under a real limit, and the same numbers in smaller batches."""
 
+import errno
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from lsf.analysis.result import load_analysis
 from lsf.analysis.settings import AnalysisSettings
@@ -24,7 +27,9 @@ from lsf.measure.exhaustion import halves_of, is_out_of_memory
 from lsf.measure.gradients import untapped
 from lsf.measure.kernels import tangent_kernels
 from lsf.measure.loading import LoadedModel, load_model
+from lsf.measure.shelf import ModelShelf
 from lsf.reporting import Reporter, Silent
+from lsf.training.memory import free_memory
 from tests.measure.test_reference import PAIRS, task_of
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +111,20 @@ def test_one_example_that_does_not_fit_is_said(tiny: Callable[[str], Path]) -> N
         halves_of(batch)
 
 
+@pytest.mark.parametrize("what", ["the shelf", "a halved batch", "between runs"])
+def test_what_an_apple_gpu_keeps_for_later_is_given_back(
+    what: str, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, shelf, given_back = load_model(str(tiny("llama"))), ModelShelf(), []
+    rows = encode(loaded.tokenizer, [Example("the cat", " sat")] * 2, 64).rows
+    (batch,) = make_batches(rows, "first", 2, 0, loaded.device)
+    shelf.load(str(tiny("llama")), "float32", "cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "empty_cache", lambda: given_back.append(what))
+    {"the shelf": shelf.unload, "a halved batch": lambda: halves_of(batch), "between runs": free_memory}[what]()
+    assert given_back == [what]
+
+
 def test_a_failed_allocation_is_told_from_other_failures() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
@@ -113,6 +132,33 @@ def test_a_failed_allocation_is_told_from_other_failures() -> None:
     with pytest.raises(RuntimeError) as other:
         _ = torch.zeros(2) @ torch.zeros(3)
     assert not is_out_of_memory(other.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("MPS backend out of memory (MPS allocated: 17.90 GiB, other allocations: 1.1 GiB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory: you tried to"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        SafetensorError("Error while deserializing header: Cannot allocate memory (os error 12)"),
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_every_way_of_running_out_of_memory_is_known_and_explained_while_loading(
+    error: Exception, tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_arguments: object, **_named: object) -> None:
+        raise error
+
+    assert is_out_of_memory(error)
+    for step in ("AutoModelForCausalLM.from_pretrained", "_leave_file", "self_check"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"lsf.measure.loading.{step}", no_room)
+            with pytest.raises(OutOfMemoryError, match=r"needs about 0.0 GB and CPU.*take a smaller model"):
+                load_model(str(tiny("llama")), "float32", "cpu")
 
 
 def test_a_kernel_that_does_not_fit_is_taken_of_the_first_half_of_the_examples(

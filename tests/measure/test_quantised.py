@@ -8,17 +8,21 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from lsf.analysis.criteria import CRITERIA
 from lsf.analysis.settings import AnalysisSettings
 from lsf.cli import main
+from lsf.data.encode import encode
 from lsf.data.task import Example, Task
 from lsf.errors import BadInputError
 from lsf.measure.analyze import analyze
+from lsf.measure.batches import make_batches
 from lsf.measure.gradients import trainable_view
 from lsf.measure.identity import weights_hash
 from lsf.measure.loading import load_model
-from lsf.measure.quantised import float_weight, is_packed, n_values, scales
+from lsf.measure.outlook import analysis_phases
+from lsf.measure.quantised import float_weight, is_packed, n_values, scales, shape_of
 from lsf.measure.sharing import float_view, share_model
-from lsf.measure.spectra import block_spectra
+from lsf.measure.spectra import SPECTRA, block_spectra
 from lsf.reporting import Silent
 from lsf.training.batches import autocasting
+from lsf.training.evaluation import do_nothing
 from lsf.training.proof import fingerprint
 
 KINDS = ("nf4", "int8")
@@ -151,14 +155,28 @@ def test_gradients_are_those_at_the_dequantised_weights(packed):
 
 
 def test_spectra_are_those_of_dequantised_matrices(packed):
-    view = float_view(packed.model)
-    for block, found in enumerate(block_spectra(packed, Silent())):
+    view, spectra = float_view(packed.model), block_spectra(packed, Silent())
+    assert spectra is not None
+    for block, found in enumerate(spectra):
         names = [name for name, value in packed.anatomy.blocks[block].named_parameters() if n_values(value) > 200]
         matrices = [view.get_submodule(packed.anatomy.block_names[block]).get_parameter(name) for name in names]
         assert len(found) == len(matrices)
         for one, matrix in zip(found, matrices, strict=True):
             assert one.shape == tuple(matrix.shape)
             assert np.allclose(one.values, torch.linalg.svdvals(matrix).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_the_spectra_are_foreseen_without_a_matrix_being_dequantised(packed, plain, monkeypatch):
+    def never(*_args):
+        raise AssertionError("a matrix was dequantised")
+
+    (batch,) = make_batches(
+        encode(packed.tokenizer, [Example("the cat", " sat")], 8).rows, "first", 1, 0, packed.device
+    )
+    monkeypatch.setattr("lsf.measure.offload.float_weight", never)
+    assert SPECTRA in [phase.name for phase in analysis_phases(packed, [batch], {"weights"}, 0, do_nothing)]
+    for mine, theirs in zip(packed.model.parameters(), plain.model.parameters(), strict=True):
+        assert sorted(shape_of(mine)) == sorted(theirs.shape)
 
 
 def test_a_bfloat16_base_beside_packed_weights_is_read_under_autocast(packed):

@@ -14,7 +14,7 @@ from lsf.errors import ModelError
 from lsf.measure.analyze import analyze
 from lsf.measure.batches import make_batches, probed
 from lsf.measure.loading import load_model
-from lsf.measure.semantics import semantic_bases
+from lsf.measure.semantics import TEMPERATURE, semantic_bases
 from lsf.measure.sharing import share_model
 from lsf.reporting import Silent
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -35,6 +35,45 @@ def test_the_head_reads_a_basis_as_its_token() -> None:
     head = torch.randn(60, 60, generator=torch.Generator().manual_seed(1))
     logits = semantic_bases(head).of(torch.arange(60)) @ head.T
     torch.testing.assert_close(logits, torch.eye(60), atol=1e-3, rtol=0)
+
+
+def by_bases(head: torch.Tensor, readings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the semantic losses as they are defined, from the bases of the whole vocabulary."""
+    meanings = torch.nn.functional.normalize(semantic_bases(head).of(torch.arange(len(head))), dim=-1)
+    cosines = torch.nn.functional.normalize(readings, dim=-1) @ meanings.T
+    return -(cosines / TEMPERATURE).log_softmax(-1)[torch.arange(len(targets)), :, targets]
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [("plain", "32"), ("steep", "64"), ("fewer rows than columns", "64")])
+def test_semantic_losses_are_those_of_all_bases_to_the_rounding_of_float32(kind: str, dtype: str) -> None:
+    draw = torch.Generator().manual_seed(3)
+    head = torch.randn(20 if kind == "fewer rows than columns" else 700, 24, generator=draw)
+    head[5] = 0  # a row of no token
+    if kind == "steep":
+        head = head * torch.logspace(0, -3, 24)
+    readings, targets = torch.randn(6, 3, 24, generator=draw), torch.tensor([1, 19, 5, 7, 0, 2])
+    bases = semantic_bases(head).ahead(None)
+    assert str(bases.lengths.dtype if bases.lengths is not None else None) == f"torch.float{dtype}"
+    found = bases.losses(readings, targets)
+    assert found.dtype == torch.float32
+    # a cosine is rounded to 6e-8 a few times, and divided by tau = 0.1
+    torch.testing.assert_close(found, by_bases(head, readings, targets), rtol=0, atol=2e-5)
+
+
+def test_semantic_losses_solve_for_readings_and_the_vocabulary_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    head = torch.randn(700, 24, generator=torch.Generator().manual_seed(4))
+    solved, solve = list[int](), torch.cholesky_solve
+
+    def counted(columns: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        solved.append(columns.shape[1])
+        return solve(columns, factor)
+
+    monkeypatch.setattr(torch, "cholesky_solve", counted)
+    monkeypatch.setattr("lsf.measure.semantics.CHUNK_ROWS", 400)
+    bases = semantic_bases(head).ahead(None)
+    for _ in range(2):
+        bases.losses(torch.ones(5, 3, 24), torch.arange(5))
+    assert solved == [400, 300, 15, 15]
 
 
 def test_a_singular_head_is_jittered_and_says_so() -> None:

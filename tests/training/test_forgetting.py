@@ -1,7 +1,10 @@
 import numpy as np
+import pytest
 import torch
 
+from lsf.data.encode import encode
 from lsf.measure.sharing import share_model
+from lsf.training.evaluation import answer
 from lsf.training.forgetting import Drawn, general_loss, sample_general_text
 
 
@@ -17,6 +20,26 @@ def test_the_base_models_text_is_the_same_every_time_and_nothing_global_moves(lo
     for text, length in zip(one.ids.tolist(), one.lengths.tolist(), strict=True):
         assert text[0] == loaded.tokenizer.bos_token_id
         assert length == len(text) or text[length - 1] == loaded.tokenizer.eos_token_id
+
+
+@pytest.mark.parametrize("what", ["general text", "an answer"])
+def test_writing_ends_between_two_tokens_where_it_is_asked_to(loaded, task, what):
+    passes, asked = list[None](), list[None]()
+    row = encode(loaded.tokenizer, task.test, 64).rows[0]
+    handle = loaded.model.model.register_forward_pre_hook(lambda *_: passes.append(None))
+
+    def check():
+        asked.append(None)
+        if len(asked) == 2:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        if what == "general text":
+            sample_general_text(loaded.model, loaded.tokenizer, loaded.context, check=check)
+        else:
+            answer(loaded.model, loaded.tokenizer, row, loaded.context, check=check)
+    handle.remove()
+    assert len(passes) == 2
 
 
 def test_tokens_are_drawn_by_the_models_own_probabilities():

@@ -78,6 +78,20 @@ def test_what_the_base_model_was_read_on_is_not_computed_again_for_the_tuned_one
     assert (prefix.found, prefix.computed) == (len(rows), 0)
 
 
+def test_a_stop_while_the_base_model_writes_is_heeded_at_once_and_leaves_no_record(loaded, task):
+    asked = list[None]()
+
+    def check():
+        asked.append(None)
+        if len(asked) == 3:
+            raise InterruptedError
+
+    spec = RunSpec(loaded.info.name, "toy", Plan("tiny", 4, (2,)), batch_size=4)
+    with pytest.raises(InterruptedError):
+        measure_base(loaded, spec, encoded(loaded, task.test), encoded(loaded, task.validation), check)
+    assert files() == []
+
+
 @pytest.mark.parametrize("damage", [b"", b"{", b"null", b'{"about": 1}'])
 def test_a_damaged_record_is_measured_anew(loaded, task, damage):
     fresh = told(read(loaded, task))

@@ -139,6 +139,19 @@ def test_measuring_that_is_stopped_leaves_the_result_as_it_was(loaded, task, spe
         measure_kept(loaded, other, place)
 
 
+def test_memory_that_does_not_suffice_for_measuring_is_its_own_sentence_and_leaves_the_result(
+    loaded, task, spec, folder, monkeypatch
+):
+    place = folder(spec)
+    tuned(loaded, task, replace(spec, steps=500), place, Stopper(3, "keep"))
+    before = (place / "result.json").read_bytes()
+    monkeypatch.setattr("lsf.training.finishing.load_tuned", lambda *_: torch.empty(2**60, dtype=torch.uint8))
+    with pytest.raises(OutOfMemoryError, match="cpu ran out of memory while measuring block 2 in batches of 4"):
+        measure_kept(loaded, task, place)
+    assert (place / "result.json").read_bytes() == before
+    assert not is_held(place)
+
+
 def test_stop_and_discard_keeps_no_weights(loaded, task, spec, folder):
     spec = replace(spec, steps=500)
     place = folder(spec)
