@@ -2,14 +2,16 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lsf import __version__
 from lsf.analysis.plan import Plan, parse_plan
@@ -125,29 +127,49 @@ def load_tuned(folder: Path, loaded: Any) -> Any:
             f"other weights ({here[:12]} in {loaded.info.dtype}), and it can be loaded onto its own only."
         )
     scene = Scene(options_of(about.method, about.options), seed=about.seed, base_dtype=loaded.info.dtype)
-    read = load_file(place)
-    stored = {name: value.to(loaded.device) for name, value in read.items()}
+    stored = load_file(place)
     try:
         method = METHODS[about.method]
-        model = method.restore(loaded, about.plan, scene, stored).eval()
-        fresh = method.prepare(loaded, about.plan, scene) if method.search is None else model
-        expected = method.store(fresh)
+        expected = None if method.search else _shapes(method.store(method.prepare(loaded, about.plan, scene)))
+        model = method.restore(loaded, about.plan, scene, _BroughtOver(stored, loaded.device)).eval()
+        expected = expected or _shapes(method.store(model))
     except (KeyError, AttributeError, RuntimeError, IndexError) as error:
         if is_out_of_memory(error):
             raise
         raise BadInputError(f"{place} does not hold what its header says: {first_line(error)}.") from None
-    _check_whole(place, read, expected)
+    _check_whole(place, stored, expected)
     return model
 
 
-def _check_whole(place: Path, stored: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+class _BroughtOver(Mapping[str, Tensor]):
+    """Tensors on the host, each of which is brought to a device when it is asked for, and not kept there."""
+
+    def __init__(self, values: Mapping[str, Tensor], device: torch.device) -> None:
+        self._values, self._device = values, device
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._values[name].to(self._device)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in tensors.items()}
+
+
+def _check_whole(place: Path, stored: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
     """Refuse a file whose tensors are not those that such a model stores: one was lost, added, cut or is not finite.
 
     Raises:
         BadInputError: which tensor it is.
     """
-    for name in sorted({*stored, *expected}):
-        have, want = (tuple(found[name].shape) if name in found else None for found in (stored, expected))
+    shapes = _shapes(stored)
+    for name in sorted({*shapes, *expected}):
+        have, want = shapes.get(name), expected.get(name)
         if have != want:
             found = "is not there" if have is None else f"has shape {have}"
             raise BadInputError(

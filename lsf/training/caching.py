@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 import psutil
 import torch
+from filelock import FileLock, Timeout
 
 from lsf.analysis.plan import Plan
 from lsf.data.encode import EncodedExample
@@ -23,7 +24,7 @@ from lsf.training.batches import by_length
 from lsf.training.prefix import Prefix
 from lsf.training.processes import n_processes, place_on_machine, wait_for_all
 from lsf.training.records import circumstances
-from lsf.training.states import ABOUT, States
+from lsf.training.states import ABOUT, LOCK, States
 
 MEMORY_SHARE = 0.25
 """Share of the free memory a cache in memory may take."""
@@ -31,6 +32,8 @@ DISK_SHARE = 0.25
 """Share of the free disk a cache on disk may take, older ones removed first."""
 DISK_BYTES = 16 << 30
 """Bytes all caches on disk may take together, unless LSF_CACHE_BYTES says otherwise."""
+SHARED = "shared-"
+"""Begins the names of folders that the processes of one run share."""
 _KEPT: WeakKeyDictionary[Any, dict[tuple[str, str, int], States]] = WeakKeyDictionary()
 
 
@@ -58,6 +61,8 @@ class Caching:
     def told(self) -> dict[str, Any]:
         """Return what result.json says of it: bytes held, examples served, computed, and found from an earlier run."""
         told: dict[str, Any] = {"kind": self.kind, "reason": self.reason, "depth": self.depth}
+        if self.prefix is not None and self.prefix.given_up is not None:
+            return told | {"kind": "off", "reason": self.prefix.given_up, "depth": 0}
         if self.prefix is not None:
             told |= {
                 "bytes": self.prefix.states.bytes,
@@ -182,7 +187,7 @@ def open_held_out(
 
 def _sharded(loaded: LoadedModel, model: Any, key: str, depth: int, rows: Sequence[EncodedExample]) -> Prefix:
     """Return a prefix whose states the processes of each machine computed in equal shares, into files they all map."""
-    folder = cache_root() / f"shared-{os.environ.get('MASTER_PORT', '0')}-{key[:16]}-{depth}"
+    folder = cache_root() / f"{SHARED}{os.environ.get('MASTER_PORT', '0')}-{key[:16]}-{depth}"
     place, shares = place_on_machine()
 
     def open_prefix() -> Prefix:
@@ -265,12 +270,27 @@ def _on_disk(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) 
 
 
 def _on_shelf() -> list[tuple[float, int, Path]]:
-    """Return (last use, bytes, folder) of every cache on disk, oldest first."""
+    """Return (last use, bytes, folder) of every cache on disk that no process holds, oldest first.
+
+    One that was left half-made, without `about.json`, is of use to nobody and the oldest.
+    """
     found = []
     for place in cache_root().iterdir():
         try:
-            size = sum(file.stat().st_size for file in place.iterdir())
-            found.append(((place / ABOUT).stat().st_mtime, size, place))
-        except (OSError, NotADirectoryError):
+            about, size = place / ABOUT, sum(file.stat().st_size for file in place.iterdir())
+            if not _is_held(place):
+                found.append((about.stat().st_mtime if about.exists() else 0.0, size, place))
+        except OSError:
             continue
     return sorted(found)
+
+
+def _is_held(place: Path) -> bool:
+    """Say whether a process uses a cache on disk; those of one run share theirs without a lock until it is made."""
+    if place.name.startswith(SHARED):
+        return not (place / ABOUT).exists()
+    try:
+        with FileLock(place / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True

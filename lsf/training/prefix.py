@@ -23,6 +23,7 @@ from lsf.data.encode import EncodedExample
 from lsf.jobs.phases import phase
 from lsf.measure.exhaustion import in_halves
 from lsf.training.batches import autocasting, collate_numbered, score_tokens
+from lsf.training.processes import n_processes
 from lsf.training.states import States
 
 GROUP = 16
@@ -63,6 +64,8 @@ class Prefix:
         self._group_of = {number: place for place, group in enumerate(self._groups) for number in group}
         self._form: Callable[[Tensor], Any] | None = None
         self.served = self.computed = 0
+        self.given_up: str | None = None
+        """Why the states are not kept any more: the whole model runs on every batch; None while they are."""
         self.found = max(kept.n_known for kept in (states, shallower) if kept is not None)
 
     @contextmanager
@@ -74,18 +77,25 @@ class Prefix:
         """
         numbers: list[int] = batch["numbers"]
         self.fill(numbers)
+        if self.given_up is not None:
+            yield
+            return
         self.served += len(numbers)
         with self._standing_in(self.states, numbers, batch):
             yield
 
     def fill(self, numbers: Iterable[int]) -> None:
         """Compute and keep what is not known of these rows and of those grouped with them."""
+        if self.given_up is not None:
+            return
         wanted = {self._group_of[number] for number in numbers if not self.states.has([number])}
         if self._form is None and not wanted:
             self._run(self._groups[0][:1], keep=False)
         with phase("prefix"):
             for place in sorted(wanted):
                 in_halves(self._groups[place], partial(self._run, keep=True))
+                if self.given_up is not None:
+                    return
 
     @property
     def n_groups(self) -> int:
@@ -105,8 +115,7 @@ class Prefix:
             self._form = _form(output)
             if keep:
                 states = (output if isinstance(output, Tensor) else output[0]).cpu()
-                for row, number in enumerate(numbers):
-                    self.states.put(number, states[row, : self.states.lengths[number]])
+                self._keep(numbers, states)
             raise _Enough
 
         batch = collate_numbered([(number, self._rows[number]) for number in numbers])
@@ -120,6 +129,17 @@ class Prefix:
             stack.enter_context(autocasting(self._model, self._dtype))
             score_tokens(self._model, batch)
         self.computed += len(numbers) if keep else 0
+
+    def _keep(self, numbers: Sequence[int], states: Tensor) -> None:
+        """Keep what was computed; where the disk filled up since there was room, go on without keeping anything."""
+        try:
+            for row, number in enumerate(numbers):
+                self.states.put(number, states[row, : self.states.lengths[number]])
+        except OSError as error:
+            if n_processes() > 1:  # they share the files, and must run the blocks together
+                raise
+            self.states.discard()
+            self.given_up = f"The disk did not take the states: {error.strerror or error}."
 
     @contextmanager
     def _standing_in(self, states: States, numbers: Sequence[int], batch: dict[str, Any]) -> Iterator[None]:

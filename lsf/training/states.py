@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch import Tensor
 from lsf.errors import RunError
 from lsf.files import write_json
 
+WRITTEN = 1 << 24
+"""Zeros written at a time where the system reserves no blocks by itself."""
 STATES, SUMS, ABOUT, LOCK = "states.bin", "sums.bin", "about.json", "lock"
 
 
@@ -75,7 +78,11 @@ class States:
         return self._flat[self.offsets[number] : self.offsets[number + 1]]
 
     def put(self, number: int, states: Float[Tensor, "tokens width"]) -> None:
-        """Keep one example's states."""
+        """Keep one example's states.
+
+        Raises:
+            OSError: the disk has no room for the file, before anything is kept; see `discard`.
+        """
         if self._here[number]:
             return
         if self._flat is None:
@@ -93,6 +100,12 @@ class States:
         self._here[:] = False
         if self._lock is not None:
             self._lock.release()
+
+    def discard(self) -> None:
+        """Let go of files and lock, and leave nothing on disk."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.close()
 
     def _make(self, width: int, dtype: torch.dtype) -> Tensor:
         if self.folder is None:
@@ -146,8 +159,10 @@ def _reserve(path: Path, size: int) -> None:
         OSError: the disk does not take it.
     """
     path.unlink(missing_ok=True)
+    size = max(1, size)
     with path.open("wb") as file:
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, max(1, size))
-        else:
-            file.write(b"\0" * max(1, size))
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        for start in range(0, size, WRITTEN):
+            file.write(bytes(min(WRITTEN, size - start)))

@@ -24,7 +24,7 @@ class Stopping(Unheard):
     """A reporter whose stop is set from outside."""
 
     def __init__(self, stop: Stop | None = None) -> None:
-        self.stop = stop
+        self.stop: Stop | None = stop
 
 
 def counted(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, then: Callable[[], None]) -> list[None]:

@@ -85,7 +85,8 @@ def most_allocated(work):
     """Return the most bytes that torch held at a time beyond those before, while something worked."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         work()
-    changes = [event.nbytes() for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
+    seen: Any = watched.profiler
+    changes = [event.nbytes() for event in seen.kineto_results.events() if event.name() == "[memory]"]
     return max(accumulate(changes))
 
 

@@ -1,12 +1,16 @@
 """The frozen prefix, computed once: the same losses, in every family, in memory and on disk."""
 
+import errno
 import json
+import os
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from lsf.analysis.plan import Plan
@@ -14,6 +18,7 @@ from lsf.data.encode import encode
 from lsf.errors import BadInputError, RunError
 from lsf.jobs.runs import read_metrics
 from lsf.measure.loading import load_model
+from lsf.training import states as kept
 from lsf.training.caching import cache_root, decide, forget_states, open_caching
 from lsf.training.fitting import FitSettings, StepRow, fit
 from lsf.training.methods import METHODS, Scene
@@ -173,6 +178,50 @@ def test_old_caches_on_disk_make_room_for_a_new_one(loaded, task, fifty, folder,
     tune(loaded, task, deeper, folder(deeper))
     (second,) = cache_root().iterdir()
     assert second != first
+
+
+def test_a_half_made_cache_is_the_oldest_and_one_in_use_stays(loaded, task, fifty, folder, monkeypatch):
+    asked = replace(fifty, cache="disk", steps=6)
+    half, used = (cache_root() / name for name in ("half", "used"))
+    for place in (half, used):
+        place.mkdir(parents=True)
+        (place / "states.bin").write_bytes(bytes(10_000))
+    monkeypatch.setenv("LSF_CACHE_BYTES", "100000")
+    with FileLock(used / "lock"):
+        tune(loaded, task, asked, folder(asked))
+        assert half.exists()  # there is room for both
+        monkeypatch.setenv("LSF_CACHE_BYTES", str(sum(len(row.ids) for row in encoded(loaded, task)) * 32 * 4 + 1))
+        deeper = replace(asked, plan=Plan("tiny", 4, (3,)))
+        tune(loaded, task, deeper, folder(deeper))
+        assert not half.exists()
+        assert used.exists()
+
+
+def test_a_disk_that_fills_up_meanwhile_costs_the_cache_and_not_the_run(loaded, task, fifty, folder, monkeypatch):
+    plain, cached = replace(fifty, cache="off", steps=6), replace(fifty, cache="disk", steps=6)
+    one, other = folder(plain), folder(cached)
+    tune(loaded, task, plain, one)
+
+    def full(*_arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(kept, "_reserve", full)
+    result = tune(loaded, task, cached, other)
+    assert np.abs(losses(one) - losses(other)).max() <= 1e-5
+    assert result.cache == {
+        "kind": "off", "reason": "The disk did not take the states: No space left on device.", "depth": 0,
+    }  # fmt: skip
+    assert list(cache_root().iterdir()) == []
+
+
+def test_a_file_is_filled_in_parts_where_the_system_reserves_none(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    tracemalloc.start()
+    kept._reserve(tmp_path / "states.bin", 3 * kept.WRITTEN + 5)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "states.bin").stat().st_size == 3 * kept.WRITTEN + 5
+    assert peak < 1.5 * kept.WRITTEN
 
 
 def test_recomputed_activations_change_no_loss(loaded, task, spec, folder, monkeypatch):

@@ -8,9 +8,12 @@ import torch
 from lsf.jobs.result import RunState
 from lsf.jobs.runs import create_run, load_run
 from lsf.measure.exhaustion import is_out_of_memory
+from lsf.measure.identity import weights_hash
 from lsf.training import attempts, evaluation, latency, prefix
-from lsf.training.artefacts import load_tuned
+from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.caching import forget_states
+from lsf.training.dry_step import Held
+from lsf.training.methods import METHODS, Scene
 from lsf.training.run import tune
 
 
@@ -26,6 +29,19 @@ def test_a_tuned_model_that_does_not_fit_is_short_memory_and_no_bad_file(loaded,
     with pytest.raises(RuntimeError) as caught:
         load_tuned(folder, loaded)
     assert is_out_of_memory(caught.value)
+
+
+def test_reloading_holds_what_was_tuned_once(loaded, spec, tmp_path):
+    model = METHODS["full"].prepare(loaded, spec.plan, Scene())
+    tuned_values = [value for value in model.parameters() if value.requires_grad]
+    count, largest = sum(value.nbytes for value in tuned_values), max(value.nbytes for value in tuned_values)
+    save_weights(model, loaded, spec, tmp_path)
+    del model, tuned_values
+    weights_hash(loaded.model)  # of what follows it is made once per model
+    with Held() as held:
+        held.know(loaded.model)
+        load_tuned(tmp_path, loaded)
+    assert 2 * count <= held.peak <= 2 * count + 2 * largest  # as read, on the host, and in the model
 
 
 def test_a_run_that_was_saved_succeeds_where_memory_is_short_for_timing_it(loaded, task, spec, tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """BitFit: only the biases are tuned."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -56,7 +56,7 @@ def store_replaced(model: Any) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def restore_replaced(loaded: Any, plan: Plan, scene: Scene, stored: dict[str, Tensor]) -> Any:
+def restore_replaced(loaded: Any, plan: Plan, scene: Scene, stored: Mapping[str, Tensor]) -> Any:
     """Return a model over a fresh base that has the stored tensors in place of the base's."""
     model = with_replaced(loaded, tuple(stored))
     for name, part in model.named_modules():

@@ -1,6 +1,6 @@
 """Full fine-tuning: every tensor of what the plan names, tuned as it is."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ def own_tensors(loaded: Any, names: Collection[str]) -> Any:
     return model
 
 
-def restore_tensors(loaded: Any, plan: Plan, scene: Scene, stored: dict[str, torch.Tensor]) -> Any:
+def restore_tensors(loaded: Any, plan: Plan, scene: Scene, stored: Mapping[str, torch.Tensor]) -> Any:
     """Return a model that owns the stored tensors and shares all others with a fresh base."""
     model = own_tensors(loaded, tuple(stored))
     for name, value in stored.items():

@@ -1,6 +1,7 @@
 """HiWi: an adapter on a parameter instead of on a state; after training only the changed parameter is left."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -119,7 +120,7 @@ def store_hiwi(model: Any) -> dict[str, Tensor]:
     return stored
 
 
-def restore_hiwi(loaded: Any, plan: Plan, scene: Scene, stored: dict[str, Tensor]) -> Any:
+def restore_hiwi(loaded: Any, plan: Plan, scene: Scene, stored: Mapping[str, Tensor]) -> Any:
     """Return the model that `store_hiwi` was told of, over a fresh base; the bias form comes back as plain biases."""
     if scene.options.form == "bias":
         return restore_replaced(loaded, plan, scene, stored)

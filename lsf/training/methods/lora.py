@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def store_lora(model: Any) -> dict[str, Tensor]:
     }
 
 
-def restore_lora(loaded: Any, plan: Plan, scene: Scene, stored: dict[str, Tensor]) -> Any:
+def restore_lora(loaded: Any, plan: Plan, scene: Scene, stored: Mapping[str, Tensor]) -> Any:
     """Return the model that `store_lora` was told of, over a fresh base."""
     model = prepare_lora(loaded, plan, scene)
     set_peft_model_state_dict(model, {name.removeprefix(PREFIX): value for name, value in stored.items()}, ADAPTER)

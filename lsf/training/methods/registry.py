@@ -1,6 +1,6 @@
 """METHODS: how each method of the catalogue is carried out, kept and found again; the loop knows none by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lsf.training.methods.sparse import SparseMethod, restore_sparse, store_spar
 
 Prepare = Callable[[Any, Plan, Scene], Any]
 Tensors = dict[str, Tensor]
+Restore = Callable[[Any, Plan, Scene, Mapping[str, Tensor]], Any]
 TUNED = "tuned.safetensors"
 
 
@@ -49,8 +50,9 @@ class Method:
     the method cannot do what the plan asks."""
     store: Callable[[Any], Tensors]
     """Prepared model -> the least that has to be kept of it."""
-    restore: Callable[[Any, Plan, Scene, Tensors], Any]
-    """(LoadedModel, Plan, Scene without rows, what was stored) -> the tuned model over a fresh base."""
+    restore: Restore
+    """(LoadedModel, Plan, Scene without rows, what was stored) -> the tuned model over a fresh base; every tensor is
+    asked for once and copied, since each is brought to the device when it is asked for."""
     file: str = TUNED
     """Name of the file it is stored in."""
     beside: Callable[[Any, Path], None] | None = None
@@ -69,10 +71,10 @@ def store_tuned(model: Any) -> Tensors:
     return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
 
-def prepared_again(prepare: Prepare) -> Callable[[Any, Plan, Scene, Tensors], Any]:
+def prepared_again(prepare: Prepare) -> Restore:
     """Return the restoring of a method whose frozen structure follows from base, plan, options and seed."""
 
-    def restore(loaded: Any, plan: Plan, scene: Scene, stored: Tensors) -> Any:
+    def restore(loaded: Any, plan: Plan, scene: Scene, stored: Mapping[str, Tensor]) -> Any:
         model = prepare(loaded, plan, scene)
         for name, value in model.named_parameters():
             if value.requires_grad:

@@ -1,6 +1,6 @@
 """The part all sparse methods share: a frozen tensor, an index set, and one compact vector of tuned values."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,11 +87,9 @@ def store_sparse(model: Any) -> dict[str, Tensor]:
     return stored
 
 
-def restore_sparse(loaded: Any, plan: Plan, scene: Scene, stored: dict[str, Tensor]) -> Any:
+def restore_sparse(loaded: Any, plan: Plan, scene: Scene, stored: Mapping[str, Tensor]) -> Any:
     """Return the model that `store_sparse` was told of, over a fresh base."""
-    indices = {
-        name.removesuffix(":indices"): value.long() for name, value in stored.items() if name.endswith(":indices")
-    }
+    indices = {name.removesuffix(":indices"): stored[name].long() for name in stored if name.endswith(":indices")}
     model = with_mask(loaded, indices)
     with torch.no_grad():
         for name, module in model.named_modules():
