@@ -17,9 +17,10 @@ from lsf.registry import Registry
 
 WIDTH = 128
 """Width at which `Law.rate` holds: that of the bundled model."""
-BY_WIDTH, LOW_RANK_BY_WIDTH = -1.0, -0.5
-"""b: how the rate falls with the model's width, as AdamW's does in theory (arXiv 2203.03466); of factors of low rank
-less, since one of the two has a width of its own (LoRA+, arXiv 2402.12354)."""
+BY_WIDTH = -1.0
+"""b: how the rate falls with the model's width, as AdamW's does in theory (arXiv 2203.03466)."""
+LEAST_WIDTH = 64
+"""Smallest width that was measured; below it the rate rises no further."""
 BY_SHARE, LOW_RANK_BY_SHARE = -0.75, -0.5
 """c: how it rises where fewer blocks are tuned: what blocks add to the residual stream adds up."""
 LARGE = 1_000_000_000
@@ -41,8 +42,6 @@ class Law:
     """Largest rate used above a billion parameters; None where none is published in this method's terms."""
     source: str
     """Where `most` comes from."""
-    by_width: float = BY_WIDTH
-    """b."""
     by_share: float = BY_SHARE
     """c."""
     projected: bool = False
@@ -51,7 +50,7 @@ class Law:
 
 
 def _low_rank(name: str, rate: float, most: float, source: str) -> Law:
-    return Law(name, rate, most, source, LOW_RANK_BY_WIDTH, LOW_RANK_BY_SHARE)
+    return Law(name, rate, most, source, LOW_RANK_BY_SHARE)
 
 
 _MASKS = "none found above 1 B; BitFit's, the one choice of few values with published rates"
@@ -59,7 +58,7 @@ LAWS: Registry[Law] = Registry(
     "method",
     [
         Law("full", 8e-4, 2e-5, "Llama 2's supervised fine-tuning, 7 to 70 B (arXiv 2307.09288, section 3.1): 2e-5"),
-        _low_rank("lora", 4e-3, 2e-4, "QLoRA, 7 and 13 B (arXiv 2305.14314, table 9), and LoRA on GPT-3: 2e-4"),
+        _low_rank("lora", 5.5e-3, 2e-4, "QLoRA, 7 and 13 B (arXiv 2305.14314, table 9), and LoRA on GPT-3: 2e-4"),
         Law("bitfit", 3.5e-2, 1e-3, "Ben Zaken et al. (arXiv 2106.10199): 1e-4 to 1e-3 for BERT; none found above 1 B"),
         _low_rank("adapter", 1e-2, 1e-4, "Pfeiffer et al. (arXiv 2005.00247): 1e-4 for BERT; none found above 1 B"),
         Law("pafi", 0.11, 1e-3, _MASKS),
@@ -122,7 +121,7 @@ def exact_rate(method: str, tuned: Tuned) -> float:
         UnknownNameError: no such method.
     """
     law = LAWS[method]
-    rate = law.rate * (tuned.width / WIDTH) ** law.by_width
+    rate = law.rate * (max(tuned.width, LEAST_WIDTH) / WIDTH) ** BY_WIDTH
     rate *= tuned.spread if law.projected else tuned.share**law.by_share
     if law.most is not None and tuned.n_params > LARGE:
         rate = min(rate, law.most)

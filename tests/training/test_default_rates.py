@@ -10,6 +10,7 @@ from lsf.training.default_rates import (
     BY_WIDTH,
     LARGE,
     LAWS,
+    LEAST_WIDTH,
     WIDTH,
     Tuned,
     default_rate,
@@ -40,7 +41,8 @@ def test_the_rate_falls_with_width_and_rises_where_fewer_blocks_are_tuned() -> N
     whole = default_rate("full", SMALL)
     assert default_rate("full", Tuned(4 * WIDTH, 10**8, 1.0)) == pytest.approx(whole * 4**BY_WIDTH, rel=0.05)
     assert default_rate("full", Tuned(WIDTH, 10**6, 1 / 8)) == pytest.approx(whole * 8**-BY_SHARE, rel=0.05)
-    assert all(law.by_width < 0 and law.by_share < 0 for law in LAWS.values())
+    assert default_rate("full", Tuned(16, 10**4, 1.0)) == default_rate("full", Tuned(LEAST_WIDTH, 10**5, 1.0))
+    assert BY_WIDTH < 0 and all(law.by_share < 0 for law in LAWS.values())
 
 
 def test_on_the_real_model_the_defaults_lie_where_its_first_runs_were_good() -> None:
