@@ -13,15 +13,8 @@ from jaxtyping import install_import_hook
 
 import tests.checker  # noqa: F401 - the hook below names it
 
-# Every annotated shape is checked while tests run; it must come before the modules are imported. What has none is left
-# to pyright: checking each call of every other function too took a third of the tests' time.
-ROOT = Path(__file__).parent.parent
-SHAPED = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in sorted((ROOT / "lsf").rglob("*.py"))
-    if "from jaxtyping" in path.read_text(encoding="utf-8")
-]
-install_import_hook(SHAPED, "tests.checker.typechecked")
+# Every jaxtyping annotation of the numeric rooms is checked while tests run; it must come before they are imported.
+install_import_hook(["lsf.analysis", "lsf.measure", "lsf.training", "lsf.compare"], "tests.checker.typechecked")
 
 from collections.abc import Callable, Iterator  # noqa: E402
 
@@ -29,7 +22,7 @@ import pytest  # noqa: E402
 
 from tests.tiny import save_tiny  # noqa: E402
 
-SHARED = ROOT.parent / "shared"
+SHARED = Path(__file__).parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True, scope="module")

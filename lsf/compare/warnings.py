@@ -79,8 +79,7 @@ def _one_rate(runs: Sequence[Run]) -> list[str]:
         return []
     return [
         f"Full fine-tuning and fewer blocks were all given the rate {rates.pop():g}; the best one often differs with "
-        "the place, so a ratio to full can be the rate's: --learning-rate default suits each, auto searches one for "
-        "each."
+        "the place, so a ratio to full can be the rate's: the default suits each, and a search finds one for each."
     ]
 
 
@@ -92,7 +91,7 @@ def _faults(runs: Sequence[Run]) -> list[str]:
             continue
         whole = run.spec is not None and run.spec.plan.is_full and run.spec.method == "full"
         stands = "; it is the reference of no ratio" if whole else ""
-        instead = "" if fault.rate_to_try is None else f" Try --learning-rate {fault.rate_to_try:g}."
+        instead = "" if fault.rate_to_try is None else f" Try the rate {fault.rate_to_try:g}."
         found.append(f"{run.id}: {fault.words}{stands}.{instead}")
     return found
 

@@ -20,7 +20,9 @@ STRETCHES = {
     "forecast": ("forecast",),
     "steps": ("preparing", "prefix", "steps", "validation", "checkpoints"),
     "saving": ("proof", "saving"),
-    "test": ("test", "forgetting", "answers"),
+    "test": ("test",),
+    "forgetting": ("forgetting",),
+    "answers": ("answers",),
     "latency": ("latency",),
 }
 """Phases as a run goes through them, one after another -> what takes turns in each, by the keys of `PHASES`."""

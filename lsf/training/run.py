@@ -183,18 +183,25 @@ class _Tuning:
         if done.stopped not in (None, "enough"):
             reason = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
             return replace(ending.known, state=RunState.CANCELLED, reason=reason)
-        self.measure(model, material, base, ending, course.work.test.passes + course.work.general.passes)
+        self.measure(model, material, base, ending, (course.work.test.passes, course.work.general.passes))
         if spec.latency == "on" and (latency := self.latency()) is not None:
             ending.add(latency_ratio=latency.ratio, latency_low=latency.low, latency_high=latency.high)
         return replace(ending.known, state=RunState.SUCCEEDED)
 
-    def measure(self, model: Any, material: Material, base: BaseReading, ending: Ending, passes: int) -> None:
-        """Note how the tuned model does on test rows and general text, in so many passes."""
+    def measure(
+        self, model: Any, material: Material, base: BaseReading, ending: Ending, passes: tuple[int, int]
+    ) -> None:
+        """Note how the tuned model does: so many passes over test rows, then over general text, then its answers."""
         done = itertools.count()
 
         def check() -> None:
             self.end_where_left()
-            self.report.progress(next(done), passes)
+            number = next(done)
+            for some in passes:
+                if number < some:
+                    self.report.progress(number, some)
+                    return
+                number -= some
 
         ending.add(**measured_after(self.loaded, model, self.spec, material, base, check))
 

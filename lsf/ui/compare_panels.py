@@ -25,7 +25,10 @@ COSTS = {
 
 
 def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
-    """Return the table people read first: what was tuned, what it brought, what it cost, in ratios to full."""
+    """Return the table people read first: what was tuned, what it brought, what it cost, in ratios to full.
+
+    What is wrong with a run stands beside its quality, and takes no room where nothing is.
+    """
     rows = []
     for row, run in zip(comparison.rows, runs, strict=True):
         rows.append(
@@ -34,6 +37,8 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
                 "test before": row.exact_match_before,
                 "test after": row.exact_match_after,
                 "x quality": row.x_quality,
+                "fault": row.fault,
+                "try rate": row.rate_to_try,
                 "forgetting": row.forgetting,
                 "parameters": None if row.trainable_params is None else amount(row.trainable_params),
                 "x parameters": row.x_params,
@@ -43,12 +48,11 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
                 "x memory": row.x_memory,
                 "test loss": row.loss_after,
                 "rate": row.learning_rate,
-                "fault": row.fault,
-                "try rate": row.rate_to_try,
                 "state": row.state,
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table if table["fault"].notna().any() else table.drop(columns=["fault", "try rate"])
 
 
 def show_main_table(table: pd.DataFrame) -> None:

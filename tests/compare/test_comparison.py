@@ -104,7 +104,7 @@ def test_a_full_run_below_the_floor_or_that_forgot_is_the_reference_of_no_ratio_
         beside, own = comparison.rows
         assert (beside.x_quality, beside.x_time, beside.x_gain, own.x_params) == (None, None, None, None)
         assert (own.fault, own.rate_to_try, beside.fault) == (fault, 1e-3, None)
-        told = f"full: {fault}; it is the reference of no ratio. Try --learning-rate 0.001."
+        told = f"full: {fault}; it is the reference of no ratio. Try the rate 0.001."
         assert told in comparison.warnings
         assert fault in render(comparison) and "try rate" in render(comparison)
         assert json.loads(render(comparison, "json"))["rows"][1]["fault"] == fault

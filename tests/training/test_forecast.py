@@ -267,7 +267,7 @@ def test_a_run_that_follows_another_reads_no_base_model_and_full_tuning_takes_lo
 
 
 def test_the_phases_of_a_run_come_one_after_another_and_end_with_its_test(loaded, task, spec, folder):
-    told = list[str]()
+    told, counted = list[str](), set[str]()
 
     class Told(Silent):
         def phase(self, name):
@@ -277,11 +277,16 @@ def test_the_phases_of_a_run_come_one_after_another_and_end_with_its_test(loaded
             assert [one.name for one in phases] == [PHASES[key] for key in STRETCHES]
             assert all(one.seconds is not None for one in phases)
 
+        def progress(self, done, total, message=""):
+            assert total is None or done <= total, told[-1]
+            counted.add(told[-1])
+
     tuned(loaded, task, spec, folder(spec), Told())
     order = [PHASES[key] for key in STRETCHES]
     assert [order.index(name) for name in told] == sorted({order.index(name) for name in told})
-    assert told[-1] == PHASES["test"]
+    assert told[-3:] == [PHASES["test"], PHASES["forgetting"], PHASES["answers"]]
     assert {PHASES["base"], PHASES["steps"], PHASES["saving"]} <= set(told)
+    assert {PHASES["steps"], PHASES["test"], PHASES["forgetting"]} <= counted and PHASES["answers"] not in counted
 
 
 def test_a_run_tells_what_was_predicted_beside_what_was_measured(loaded, task, spec, folder):
