@@ -52,7 +52,8 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    return table if table["fault"].notna().any() else table.drop(columns=["fault", "try rate"])
+    faulty = any(row.fault is not None for row in comparison.rows)
+    return table if faulty else table.drop(columns=["fault", "try rate"])
 
 
 def show_main_table(table: pd.DataFrame) -> None:
