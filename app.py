@@ -24,7 +24,7 @@ st.navigation(
         st.Page("pages/choose.py", title="4 Choose"),
         st.Page("pages/tune.py", title="5 Fine-tune"),
         st.Page("pages/compare.py", title="6 Compare"),
-        st.Page("pages/places.py", title="Where x how"),
+        st.Page("pages/blocks_by_methods.py", title="Blocks x methods"),
         st.Page("pages/dimension.py", title="Intrinsic dimension"),
         st.Page("pages/evidence.py", title="Evidence"),
         st.Page("pages/lessons.py", title="Lessons"),

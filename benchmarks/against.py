@@ -9,7 +9,7 @@ from benchmarks.models import BATCH, REAL, SHAPES, model_folder, real_rows, text
 from benchmarks.racing import megabytes, ours, paired_ratio, peer, round_seconds, rows_file, run_race
 from benchmarks.turns import Contestant
 from lsf.data.encode import context_length
-from lsf.measure.loading import load_model
+from lsf.models.loading import load_model
 
 AGREEMENT = 1e-4
 """Greatest difference of a deviation from ours; beyond it no time counts."""

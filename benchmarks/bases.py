@@ -9,7 +9,7 @@ import torch
 from benchmarks.bars import Bar
 from benchmarks.racing import megabytes, run_race
 from benchmarks.turns import Contestant, Turn
-from lsf.measure.semantics import semantic_bases
+from lsf.lens.semantics import semantic_bases
 
 ROUNDS = 3
 """Times each is done."""

@@ -3,9 +3,9 @@
     python benchmarks/big_models.py --report          counts everything and writes docs/memory.md
     python benchmarks/big_models.py --model 1B        counts one model and prints its rows
 
-Nothing is loaded: configs are written out below and their tensors have no memory (`lsf.measure.weightless`). Weights,
+Nothing is loaded: configs are written out below and their tensors have no memory (`benchmarks.weightless`). Weights,
 copies, gradients and optimizers are counted, and passes of the run's own code over one batch tell the rest, by the same
-code that forecasts a run before it starts (`lsf.training.trial`) and an analysis (`lsf.training.dry_analysis`).
+code that forecasts a run before it starts (`lsf.training.forecast`) and an analysis (`benchmarks.weightless`).
 """
 
 import argparse
@@ -19,19 +19,19 @@ import torch
 from torch import nn
 from transformers import CONFIG_MAPPING
 
-from lsf.analysis.plan import Plan
-from lsf.analysis.settings import AnalysisSettings
+from benchmarks.weightless import analysis_parts, weightless
+from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import EncodedExample
 from lsf.data.task import Example
-from lsf.jobs.spec import RunSpec
-from lsf.measure.loading import LoadedModel
-from lsf.measure.weightless import weightless
-from lsf.training.dry_analysis import analysis_parts
-from lsf.training.footprint import PART_WORDS, RUN_SHARE
-from lsf.training.material import Material
-from lsf.training.methods import METHODS, Scene
-from lsf.training.optimizers import OPTIMIZERS
-from lsf.training.trial import Trial, optimizer_bytes
+from lsf.methods.context import MethodContext
+from lsf.methods.optimizers import OPTIMIZERS
+from lsf.methods.registry import METHODS
+from lsf.models.loading import LoadedModel
+from lsf.plans.plan import Plan
+from lsf.runs.memory_forecast import PART_WORDS, RUN_SHARE
+from lsf.runs.spec import RunSpec
+from lsf.training.forecast import Trial, optimizer_bytes
+from lsf.training.splits import EncodedSplits
 
 PAGE = Path(__file__).parent.parent / "docs" / "memory.md"
 ROWS, TOKENS = 16, 128
@@ -78,7 +78,7 @@ def nf4_bytes(loaded: LoadedModel) -> int:
 
 def maps(loaded: LoadedModel) -> list[torch.Tensor]:
     """Return the weights of the blocks' linear maps, which a quantised base holds in few bits."""
-    parts = [part for block in loaded.anatomy.blocks for part in block.modules()]
+    parts = [part for block in loaded.layout.blocks for part in block.modules()]
     return [part.weight for part in parts if isinstance(part, nn.Linear)]
 
 
@@ -105,10 +105,10 @@ def tuning_rows(loaded: LoadedModel, what: str, method: str, plan: Plan) -> list
         spec = RunSpec(
             plan.model, "texts", plan, method=method, steps=100, batch_size=ROWS, micro_batch=micro, cache="off"
         )
-        material = Material(rows_of(ROWS), (), (), n_dropped=0, n_held_out_dropped=0, n_straddling=0, steps=100)
-        found[micro] = Trial(loaded, material, spec, None, lambda: None).counted()
-    scene = Scene(_options(method), rows_of(ROWS), base_dtype=loaded.info.dtype)
-    model = METHODS[method].prepare(loaded, plan, scene)
+        splits = EncodedSplits(rows_of(ROWS), (), (), n_dropped=0, n_held_out_dropped=0, n_straddling=0, steps=100)
+        found[micro] = Trial(loaded, splits, spec, None, lambda: None).counted()
+    context = MethodContext(_options(method), rows_of(ROWS), base_dtype=loaded.info.dtype)
+    model = METHODS[method].prepare(loaded, plan, context)
     rows = []
     for name, optimizer in OPTIMIZERS.items():
         kept, stepping = optimizer_bytes(model, optimizer, "cuda")
@@ -125,7 +125,7 @@ def tuning_rows(loaded: LoadedModel, what: str, method: str, plan: Plan) -> list
 
 
 def _options(method: str) -> Any:
-    return METHODS[method].way.options()
+    return METHODS[method].info.options()
 
 
 def _row(

@@ -1,4 +1,4 @@
-"""One cell of where x how: a plan tuned by a method on a lesson at a rate, measured; and the best rate of a cell."""
+"""One cell of blocks x methods: a plan tuned by a method on a lesson at a rate; and the best rate of a cell."""
 
 import math
 import tempfile
@@ -8,16 +8,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lsf.analysis.plan import Plan
-from lsf.bundled.lesson_table import Rows, read_rows
-from lsf.bundled.lessons import BATCH_SIZE, LESSONS
-from lsf.jobs.flatness import is_flat
-from lsf.jobs.rates import outwards
-from lsf.measure.loading import LoadedModel, load_model
-from lsf.training.catalogue import options_of
+from benchmarks.lesson_table import Rows, read_rows
+from lsf.data.lessons import BATCH_SIZE, LESSONS
+from lsf.methods.catalogue import options_of
+from lsf.methods.context import MethodContext
+from lsf.methods.rates import outwards
+from lsf.methods.registry import METHODS
+from lsf.models.loading import LoadedModel, load_model
+from lsf.plans.plan import Plan
+from lsf.runs.spec import is_flat
 from lsf.training.evaluation import evaluate
-from lsf.training.fitting import DivergedError, FitSettings, StepRow, fit
-from lsf.training.methods import METHODS, Scene
+from lsf.training.fitting import fit
+from lsf.training.short_runs import first_tuning
+from lsf.training.trainer import DivergedError, FitSettings, StepRow
 
 EVALUATION_BATCH = 64
 CAP = 5
@@ -47,11 +50,11 @@ class Measured:
     """What one tuning came to."""
 
     validation_loss: float
-    """Nats per token; infinite where the loss was lost."""
+    """Nats per token; infinite where the loss diverged."""
     test: float
     """Exact match on the test split."""
     model: Any
-    """The tuned model; None where the loss was lost."""
+    """The tuned model; None where the loss diverged."""
     steps: int = 0
     """Optimizer steps it took."""
 
@@ -91,8 +94,10 @@ def measure(cell: Cell, rate: float, seed: int, loaded: LoadedModel | None = Non
     )
     options = options_of(cell.method, dict(cell.options))
     with tempfile.TemporaryDirectory() as folder:
-        scene = Scene(options, rows.train, seed, BATCH_SIZE, folder=masks_of(cell.lesson))
-        model = METHODS[cell.method].prepare(loaded, cell.plan, scene)
+        context = MethodContext(
+            options, rows.train, seed, BATCH_SIZE, folder=masks_of(cell.lesson), first_tuning=first_tuning
+        )
+        model = METHODS[cell.method].prepare(loaded, cell.plan, context)
         losses: list[float | None] = [evaluate(model, rows.validation, EVALUATION_BATCH).loss] if cell.flat else []
 
         def watch(row: StepRow) -> None:

@@ -19,14 +19,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.dimension_search import ALONG, SETTINGS, Store, search
-from lsf.bundled.dimension import ALONG as NAMED
-from lsf.bundled.dimension import FILE, along_pretraining, over_blocks, over_lessons
-from lsf.bundled.lessons import LESSONS
+from lsf.data.lessons import LESSONS
+from lsf.dimension.study import ALONG as NAMED
+from lsf.dimension.study import ASKED, FILE, ROUNDING, Study, along_pretraining, over_blocks, over_lessons
 from lsf.environment import spare_imports
-from lsf.figures.dimension_tasks import fewer, progress_points, spearman
+from lsf.figures.dimension import fewer, progress_points, spearman
 from lsf.files import write_json
-from lsf.jobs.dimension_search import ROUNDING
-from lsf.jobs.dimensions import ASKED, Study
 
 FINER = 3
 """Middles between two d of the grid, instead of one, where SAID's and DID's medians are equal."""

@@ -1,4 +1,4 @@
-"""Single searches of d_90 for `benchmarks/dimension.py`, by `lsf.training.dimension`; every tuning is kept in a file.
+"""Single searches of d_90 for `benchmarks/dimension.py`, by `lsf.dimension.search`; every tuning is kept in a file.
 
 A search that was ended goes on from what the file holds, and one that is whole is put together again in a second.
 """
@@ -10,16 +10,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lsf.analysis.plan import Plan, full_plan
-from lsf.bundled.lessons import load_lesson
+from lsf.data.lessons import load_lesson
+from lsf.dimension.search import Key, study_dimension
+from lsf.dimension.study import ASKED, DimensionSettings, Study, Try, next_d
 from lsf.errors import BadInputError, RunError
 from lsf.files import read_json, write_json
-from lsf.jobs.dimension_search import Try, next_d
-from lsf.jobs.dimensions import ASKED, DimensionSettings, Study
-from lsf.measure.identity import weights_hash
-from lsf.measure.loading import LoadedModel, load_model
-from lsf.reporting import Silent
-from lsf.training.dimension import Key, study_dimension
+from lsf.models.loading import LoadedModel, load_model, weights_hash
+from lsf.plans.plan import Plan, full_plan
+from lsf.progress import Silent
 
 SETTINGS = DimensionSettings()
 """Of the whole bundled model: 100 steps, d from 30 to 30,000, one middle, rates until the best is inside."""

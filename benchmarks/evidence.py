@@ -1,10 +1,10 @@
 """The study behind the recommendation: the measured truth on several models and tasks, and every criterion's regret.
 
-`python benchmarks/evidence.py [--sites bundled-facts,...] [--seconds 60]` measures what is missing and can be ended and
-started at any time; of sites that are measured, `--scores` adds what new criteria say and `--costs` times the
-recommendation beside a full fine-tune; `--report` prints all that the committed results say, `--tables` what stands in
-RESULTS.md; `--cell SITE:PLAN:SEED` measures one cell from scratch beside the committed one; `--pack` puts what the app
-shows into the package.
+`python benchmarks/evidence.py [--settings bundled-facts,...] [--seconds 60]` measures what is missing and can be
+ended and started at any time; of settings that are measured, `--scores` adds what new criteria say and `--costs`
+times the recommendation beside a full fine-tune; `--report` prints all that the committed results say, `--tables`
+what stands in RESULTS.md; `--cell SETTING:PLAN:SEED` measures one cell from scratch beside the committed one; `--pack`
+puts what the app shows into the package.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from benchmarks.evidence_files import RATES, find_site, read_site, write_site
 from benchmarks.evidence_report import print_report
 from benchmarks.evidence_scores import AFFORDABLE, missing_needs, scored
 from benchmarks.evidence_tables import print_tables
-from benchmarks.sites import SITES, Site
-from lsf.compare.evidence import pack
+from benchmarks.settings import SETTINGS, Setting
 from lsf.environment import spare_imports
-from lsf.jobs.sweep import BASE, FULL, NOT_YET, Cell, Rate, Sweep, SweepSpec
-from lsf.reporting import Stop, Unheard
+from lsf.evidence.packed import pack
+from lsf.evidence.sweep import BASE, FULL, NOT_YET, Cell, Rate, Sweep, SweepSpec
+from lsf.progress import Stop, Unheard
 
 STAGES = (
     ("*-shakespeare", "single,window:2,ends:2", 3),
@@ -41,7 +41,7 @@ STAGES = (
     ("*x8-*", "single,window:2,ends:2", 3),
     ("wide6-*", "single,window:2,ends:2", 3),
 )
-"""(Sites, plans, seeds), in the order in which they are measured."""
+"""(Settings, plans, seeds), in the order in which they are measured."""
 
 
 class Clock(Unheard):
@@ -68,39 +68,41 @@ class Clock(Unheard):
         """Files are written by `measure`."""
 
 
-def spec_of(site: Site, over: str, seeds: int) -> SweepSpec:
-    """Return what a stage asks of a site."""
+def spec_of(setting: Setting, over: str, seeds: int) -> SweepSpec:
+    """Return what a stage asks of a setting."""
     return SweepSpec(
-        site.model,
-        site.name,
+        setting.model,
+        setting.name,
         over,
         seeds=seeds,
-        steps=site.steps,
-        batch_size=site.batch_size,
-        eval_limit=site.eval_limit,
+        steps=setting.steps,
+        batch_size=setting.batch_size,
+        eval_limit=setting.eval_limit,
         dtype="float32",
         device="cpu",
     )
 
 
-def measure(site: Site, over: str, seeds: int, clock: Clock) -> None:
-    """Measure what one stage lacks on one site; files are written after every run."""
-    earlier, scores = read_site(site.name)
+def measure(setting: Setting, over: str, seeds: int, clock: Clock) -> None:
+    """Measure what one stage lacks on one setting; files are written after every run."""
+    earlier, scores = read_site(setting.name)
     if earlier is not None and _covers(earlier, over, seeds) and _scored(scores):
         return
-    from lsf.measure.loading import load_model  # noqa: PLC0415 torch, only where there is work
-    from lsf.training.sweep_start import start_sweep  # noqa: PLC0415
-    from lsf.training.sweeping import carry_out_sweep  # noqa: PLC0415
+    from lsf.evidence.sweeping import (  # noqa: PLC0415
+        carry_out_sweep,
+        start_sweep,
+    )
+    from lsf.models.loading import load_model  # noqa: PLC0415 torch, only where there is work
 
-    print(f"{site.name}: {over}, {seeds} seeds", file=sys.stderr, flush=True)
-    loaded, task = load_model(site.folder, "float32", "cpu"), site.task()
-    sweep = start_sweep(loaded, task, spec_of(site, over, seeds), earlier)
-    sweep = replace(sweep, rates={**known_rates(site, sweep), **sweep.rates})
+    print(f"{setting.name}: {over}, {seeds} seeds", file=sys.stderr, flush=True)
+    loaded, task = load_model(setting.folder, "float32", "cpu"), setting.task()
+    sweep = start_sweep(loaded, task, spec_of(setting, over, seeds), earlier)
+    sweep = replace(sweep, rates={**known_rates(setting, sweep), **sweep.rates})
     if not _scored(scores):
-        scores = scored(loaded, task, site.steps * site.batch_size, scores)
-        write_site(site.name, site.metric, sweep, scores)
+        scores = scored(loaded, task, setting.steps * setting.batch_size, scores)
+        write_site(setting.name, setting.metric, sweep, scores)
     sweep = searched_rates(loaded, task, sweep, clock)
-    carry_out_sweep(loaded, task, sweep, clock, lambda known: write_site(site.name, site.metric, known, scores))
+    carry_out_sweep(loaded, task, sweep, clock, lambda known: write_site(setting.name, setting.metric, known, scores))
 
 
 def searched_rates(loaded: Any, task: Any, sweep: Sweep, clock: Clock) -> Sweep:
@@ -108,7 +110,7 @@ def searched_rates(loaded: Any, task: Any, sweep: Sweep, clock: Clock) -> Sweep:
 
     A search takes whole runs under seed 0, judged on validation; its best run is a cell of the sweep.
     """
-    from lsf.training.sweeping import carry_out_sweep  # noqa: PLC0415
+    from lsf.evidence.sweeping import carry_out_sweep  # noqa: PLC0415
 
     for size in sorted({len(cell.blocks) for cell in sweep.cells if cell.plan != BASE}):
         plans = list(dict.fromkeys(cell.plan for cell in sweep.cells if len(cell.blocks) == size))
@@ -127,14 +129,14 @@ def searched_rates(loaded: Any, task: Any, sweep: Sweep, clock: Clock) -> Sweep:
     return sweep
 
 
-def known_rates(site: Site, sweep: Sweep) -> dict[str, Rate]:
+def known_rates(setting: Setting, sweep: Sweep) -> dict[str, Rate]:
     """Return rates that need no search: those of the table of lessons, and what follows for several blocks.
 
     The table has the best rates of single blocks and of the whole model. Two blocks of the same best rate take it over;
-    of two that differ it is searched. More than two take the lowest rate of theirs and the whole model's. Other sites
-    search a rate per number of blocks.
+    of two that differ it is searched. More than two take the lowest rate of theirs and the whole model's. Other
+    settings search a rate per number of blocks.
     """
-    table = json.loads(RATES.read_text(encoding="utf-8")).get(site.name.removeprefix("bundled-"))
+    table = json.loads(RATES.read_text(encoding="utf-8")).get(setting.name.removeprefix("bundled-"))
     if table is None:
         return {}
     found = {place: Rate(rate, ()) for place, rate in table.items()}
@@ -147,20 +149,20 @@ def known_rates(site: Site, sweep: Sweep) -> dict[str, Rate]:
     return found
 
 
-def revisit(site: Site, costs: bool) -> None:
-    """Add to a measured site what new criteria say, or what the recommendation costs on a quiet machine."""
-    sweep, scores = read_site(site.name)
-    if sweep is None or scores is None or not site.there or (_scored(scores) and not costs):
+def revisit(setting: Setting, costs: bool) -> None:
+    """Add to a measured setting what new criteria say, or what the recommendation costs on a quiet machine."""
+    sweep, scores = read_site(setting.name)
+    if sweep is None or scores is None or not setting.there or (_scored(scores) and not costs):
         return
-    from lsf.measure.loading import load_model  # noqa: PLC0415
+    from lsf.models.loading import load_model  # noqa: PLC0415
 
-    print(site.name, file=sys.stderr, flush=True)
-    loaded, task = load_model(site.folder, "float32", "cpu"), site.task()
+    print(setting.name, file=sys.stderr, flush=True)
+    loaded, task = load_model(setting.folder, "float32", "cpu"), setting.task()
     if costs:
         scores |= {"in_turn": in_turn(loaded, task, sweep, scores["small"]["limits"])}
     else:
-        scores |= scored(loaded, task, site.steps * site.batch_size, scores)
-    write_site(site.name, site.metric, sweep, scores)
+        scores |= scored(loaded, task, setting.steps * setting.batch_size, scores)
+    write_site(setting.name, setting.metric, sweep, scores)
 
 
 def _scored(scores: dict[str, Any] | None) -> bool:
@@ -178,27 +180,29 @@ def again(asked: str) -> None:
     """Measure one committed cell from scratch, at its committed rate, and print both.
 
     Args:
-        asked: SITE:PLAN:SEED, such as `bundled-facts:5:0`.
+        asked: SETTING:PLAN:SEED, such as `bundled-facts:5:0`.
     """
     name, plan, seed = asked.split(":")
     known, _ = read_site(name)
     if known is None:
-        raise SystemExit(f"There are no results of {name!r}; there are: {', '.join(SITES)}.")
+        raise SystemExit(f"There are no results of {name!r}; there are: {', '.join(SETTINGS)}.")
     by_key = {cell.key: cell for cell in known.cells if cell.after is not None}
     cell = by_key.get((plan, int(seed)))
     if cell is None or cell.learning_rate is None:
         raise SystemExit(f"{name} has no measured plan {plan!r} of seed {seed}.")
-    from lsf.measure.loading import load_model  # noqa: PLC0415
-    from lsf.training.sweep_start import start_sweep  # noqa: PLC0415
-    from lsf.training.sweeping import carry_out_sweep  # noqa: PLC0415
+    from lsf.evidence.sweeping import (  # noqa: PLC0415
+        carry_out_sweep,
+        start_sweep,
+    )
+    from lsf.models.loading import load_model  # noqa: PLC0415
 
-    site = SITES[name]
-    if not site.there:
+    setting = SETTINGS[name]
+    if not setting.there:
         raise SystemExit(
-            f"The model of {name} is not at {site.folder}; benchmarks/pretrained.py makes it, or shared/ has it."
+            f"The model of {name} is not at {setting.folder}; benchmarks/pretrained.py makes it, or shared/ has it."
         )
-    loaded, task = load_model(site.folder, "float32", "cpu"), site.task()
-    fresh = start_sweep(loaded, task, spec_of(site, "single", 1))
+    loaded, task = load_model(setting.folder, "float32", "cpu"), setting.task()
+    fresh = start_sweep(loaded, task, spec_of(setting, "single", 1))
     cells = (fresh.cells[0], Cell(plan, cell.blocks, cell.seed))
     fresh = replace(fresh, cells=cells, rates={plan: Rate(cell.learning_rate, ())})
     done = carry_out_sweep(loaded, task, fresh, Clock(1e9), lambda _sweep: None)
@@ -211,18 +215,18 @@ def main() -> None:
     """Measure for as long as asked, or print the report."""
     spare_imports()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sites", default=",".join(SITES), help="names, separated by commas; default: all")
+    parser.add_argument("--settings", default=",".join(SETTINGS), help="names, separated by commas; default: all")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which it ends, between two steps")
     parser.add_argument("--report", action="store_true", help="print the table from the committed results")
     parser.add_argument("--tables", action="store_true", help="print the tables of RESULTS.md")
-    parser.add_argument("--scores", action="store_true", help="only score new criteria on sites that are measured")
+    parser.add_argument("--scores", action="store_true", help="only score new criteria on settings that are measured")
     parser.add_argument("--costs", action="store_true", help="time the recommendation and a full fine-tune in turn")
-    parser.add_argument("--pack", action="store_true", help="write lsf/compare/measured.json for the app")
-    parser.add_argument("--cell", metavar="SITE:PLAN:SEED", help="measure one cell from scratch")
+    parser.add_argument("--pack", action="store_true", help="write lsf/evidence/measured.json for the app")
+    parser.add_argument("--cell", metavar="SETTING:PLAN:SEED", help="measure one cell from scratch")
     options = parser.parse_args()
-    names = options.sites.split(",")
+    names = options.settings.split(",")
     if options.pack or options.report or options.tables:
-        found = {name: find_site(name, SITES[name].metric) for name in (SITES if options.pack else names)}
+        found = {name: find_site(name, SETTINGS[name].metric) for name in (SETTINGS if options.pack else names)}
         known = [one for one in found.values() if one is not None]
         if options.pack:
             pack([one.small for one in known])
@@ -235,13 +239,13 @@ def main() -> None:
         return
     if options.scores or options.costs:
         for name in names:
-            revisit(SITES[name], options.costs)
+            revisit(SETTINGS[name], options.costs)
         return
     clock = Clock(options.seconds)
     for pattern, over, seeds in STAGES:
         for name in names:
-            if fnmatch(name, pattern) and SITES[name].there and clock.stop is None:
-                measure(SITES[name], over, seeds, clock)
+            if fnmatch(name, pattern) and SETTINGS[name].there and clock.stop is None:
+                measure(SETTINGS[name], over, seeds, clock)
     if clock.stop is None:
         print("everything is measured", flush=True)
 

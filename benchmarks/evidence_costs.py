@@ -16,17 +16,19 @@ def in_turn(loaded: Any, task: Any, sweep: Any, limits: Mapping[str, int]) -> di
     Args:
         loaded: the model.
         task: the data.
-        sweep: of the site, with the rate of full fine-tuning.
+        sweep: of the setting, with the rate of full fine-tuning.
         limits: need -> examples read.
     """
-    from lsf.analysis.criteria import CRITERIA  # noqa: PLC0415
-    from lsf.analysis.recommend import RECOMMENDED  # noqa: PLC0415
-    from lsf.analysis.settings import AnalysisSettings  # noqa: PLC0415
-    from lsf.jobs.sweep import FULL, Cell  # noqa: PLC0415
-    from lsf.measure.analyze import analyze  # noqa: PLC0415
-    from lsf.reporting import Silent  # noqa: PLC0415
-    from lsf.training.sweep_start import start_sweep  # noqa: PLC0415
-    from lsf.training.sweeping import carry_out_sweep  # noqa: PLC0415
+    from lsf.criteria.registry import CRITERIA  # noqa: PLC0415
+    from lsf.criteria.result import AnalysisSettings  # noqa: PLC0415
+    from lsf.evidence.sweep import FULL, Cell  # noqa: PLC0415
+    from lsf.evidence.sweeping import (  # noqa: PLC0415
+        carry_out_sweep,
+        start_sweep,
+    )
+    from lsf.lens.analyze import analyze  # noqa: PLC0415
+    from lsf.plans.recommend import RECOMMENDED  # noqa: PLC0415
+    from lsf.progress import Silent  # noqa: PLC0415
 
     fresh = start_sweep(loaded, task, replace(sweep.spec, seeds=1))
     full = next(cell for cell in fresh.cells if cell.plan == FULL)

@@ -1,10 +1,10 @@
-"""What criteria say on a site of the study, on how many examples, and how long that takes."""
+"""What criteria say on a setting of the study, on how many examples, and how long that takes."""
 
 import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from lsf.analysis.criteria import CRITERIA
+from lsf.criteria.registry import CRITERIA
 
 AFFORDABLE: dict[str, float] = {
     "forward": 1 / 4,
@@ -30,7 +30,7 @@ def missing_needs(known: Mapping[str, Any], of: Collection[str] = (*AFFORDABLE, 
 
 
 def scored(loaded: Any, task: Any, seen: int, known: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return what is known of a site's scores and what it lacked, on the large and on the small sample.
+    """Return what is known of a setting's scores and what it lacked, on the large and on the small sample.
 
     Args:
         loaded: the model.
@@ -59,10 +59,10 @@ def score(loaded: Any, task: Any, limits: dict[str, int]) -> dict[str, Any]:
         task: the data.
         limits: need -> examples read at most; criteria of other needs are left out.
     """
-    from lsf.analysis.settings import AnalysisSettings  # noqa: PLC0415
-    from lsf.measure.analyze import analyze  # noqa: PLC0415
-    from lsf.reporting import Silent  # noqa: PLC0415
-    from lsf.training.probing import probe_blocks  # noqa: PLC0415
+    from lsf.criteria.result import AnalysisSettings  # noqa: PLC0415
+    from lsf.lens.analyze import analyze  # noqa: PLC0415
+    from lsf.progress import Silent  # noqa: PLC0415
+    from lsf.training.short_runs import probe_blocks  # noqa: PLC0415
 
     found: dict[str, Any] = {"scores": {}, "seconds": {}, "params": None}
     for need, limit in limits.items():

@@ -5,18 +5,16 @@ from statistics import mean
 
 from benchmarks.evidence_files import Found
 from benchmarks.evidence_report import RULE
-from benchmarks.sites import waves_of
-from lsf.compare.chance import decided
-from lsf.compare.recommended import groups_by
-from lsf.compare.regret import regret
-from lsf.compare.rules import Rule
-from lsf.compare.study import Entry, Site, budgets_of, entries, of_rule
+from benchmarks.settings import waves_of
+from lsf.evidence.packed import groups_by
+from lsf.evidence.regret import regret
+from lsf.evidence.study import Entry, Rule, Setting, budgets_of, decided, entries, of_rule
 
 OWN = f"**recommended: {RULE.name}**"
 TITLES = {
     "full": "full fine-tuning",
     "constant": "best constant per model (hindsight)",
-    "random": "by lot (mean)",
+    "random": "at random (mean)",
     "last, ends from 2": "`last`; both ends from 2",
 }
 """Name of a row -> how it stands in the table, where it is no criterion."""
@@ -28,27 +26,30 @@ SHORTLISTS = (1, 2, 3, 4, 5)
 
 def print_tables(found: Sequence[Found]) -> None:
     """Print the tables in Markdown."""
-    gaining = [one for one in found if one.site.truth.range > 0]
-    sites, small = [one.site for one in gaining], [one.small.site for one in gaining]
-    rows = [Entry(OWN, "rule", of_rule(small, RULE)), *entries(sites, (Rule(("last",), ends=True),))]
+    gaining = [one for one in found if one.setting.truth.range > 0]
+    settings, small = [one.setting for one in gaining], [one.small.setting for one in gaining]
+    rows = [Entry(OWN, "rule", of_rule(small, RULE)), *entries(settings, (Rule(("last",), ends=True),))]
     rows.sort(key=lambda row: (row.kind == "control", row.mean() or 0.0))
-    models = groups_by(sites, "model")
-    quarter = {(site.name, max(1, site.truth.n_blocks // 4)) for site in sites}
+    models = groups_by(settings, "model")
+    quarter = {(setting.name, max(1, setting.truth.n_blocks // 4)) for setting in settings}
     line("way of choosing", *(f"{name} ({len(own)})" for name, own in models.items()), "@1", "@2", "@L/4", "mean")
     line(*["---"] * (len(models) + 5))
     for row in rows:
-        per_model = [row.mean(without=[site.name for site in sites if site.name not in own]) for own in models.values()]
+        per_model = [
+            row.mean(without=[setting.name for setting in settings if setting.name not in own])
+            for own in models.values()
+        ]
         at_quarter = Entry("", "", {place: lost for place, lost in row.relative.items() if place in quarter}).mean()
         title = row.name if row.name == OWN else TITLES.get(row.name, f"`{row.name}`")
         line(title, *map(percent, (*per_model, row.mean(1), row.mean(2), at_quarter, row.mean())))
     print()
     by_name = {row.name: row for row in rows}
-    line(*"pair,base,full,best block,recommended,its loss @1,@2,first,last,by lot,decided @1 and @2".split(","))
+    line(*"pair,base,full,best block,recommended,its loss @1,@2,first,last,at random,decided @1 and @2".split(","))
     line(*["---"] * 11)
-    for site, read in zip(sites, small, strict=True):
-        line(*_pair(site, read, by_name))
+    for setting, read in zip(settings, small, strict=True):
+        line(*_pair(setting, read, by_name))
     print()
-    _waves([row for row in rows if row.name in IN_WAVES], [site.name for site in sites])
+    _waves([row for row in rows if row.name in IN_WAVES], [setting.name for setting in settings])
     print()
     line("short runs choose among", *map(str, SHORTLISTS), "all")
     line(*["---"] * (len(SHORTLISTS) + 2))
@@ -64,18 +65,20 @@ def _waves(rows: Sequence[Entry], names: Sequence[str]) -> None:
         line(TITLES.get(row.name, row.name), *map(percent, means))
 
 
-def _pair(site: Site, read: Site, rows: dict[str, Entry]) -> list[str]:
-    truth, budgets = site.truth, budgets_of(site)
+def _pair(setting: Setting, read: Setting, rows: dict[str, Entry]) -> list[str]:
+    truth, budgets = setting.truth, budgets_of(setting)
     chosen = RULE.choose(read.scores, 1, truth.n_blocks)
-    controls = [mean(rows[name].relative[site.name, size] for size in budgets) for name in ("first", "last", "random")]
+    controls = [
+        mean(rows[name].relative[setting.name, size] for size in budgets) for name in ("first", "last", "random")
+    ]
     sure = {True: "yes", False: "no", None: "-"}
     return [
-        site.name,
+        setting.name,
         f"{truth.base:.2f}",
         f"{mean(truth.full):.2f}",
         str(regret(truth, truth.plans(1)[0]).best[0]),
         str(chosen[0]) if chosen else "-",
-        *(percent(rows[OWN].relative.get((site.name, size))) for size in (1, 2)),
+        *(percent(rows[OWN].relative.get((setting.name, size))) for size in (1, 2)),
         *map(percent, controls),
         ", ".join(sure[decided(truth, size)] for size in (1, 2)),
     ]
@@ -85,18 +88,18 @@ def shortlist(found: Sequence[Found], size: int) -> float | None:
     """Return what is lost where ten real steps on each block choose among the plans of the highest score.
 
     Args:
-        found: sites with the scores of the rule's first criterion and of `probe`.
+        found: settings with the scores of the rule's first criterion and of `probe`.
         size: plans on the list; neighbours, whose scores are summed over blocks.
     """
     lost: dict[tuple[str, int], float] = {}
     for one in found:
-        truth, score = one.site.truth, one.small.site.scores[RULE.criteria[0]]
-        probe = one.site.scores["probe"]
-        for budget in budgets_of(one.site):
+        truth, score = one.setting.truth, one.small.setting.scores[RULE.criteria[0]]
+        probe = one.setting.scores["probe"]
+        for budget in budgets_of(one.setting):
             windows = [tuple(range(start, start + budget)) for start in range(truth.n_blocks - budget + 1)]
             listed = sorted(windows, key=lambda plan: -sum(score[block] for block in plan))[:size]
             choice = max(listed, key=lambda plan: sum(probe[block] for block in plan))
-            lost[one.site.name, budget] = regret(truth, choice).relative or 0.0
+            lost[one.setting.name, budget] = regret(truth, choice).relative or 0.0
     return Entry("", "", lost).mean()
 
 

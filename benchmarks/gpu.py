@@ -19,19 +19,20 @@ from typing import Any
 import torch
 from transformers import Trainer, TrainingArguments
 
-from lsf.analysis.criteria import CRITERIA
-from lsf.analysis.plan import full_plan
-from lsf.analysis.settings import AnalysisSettings
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import EncodedExample, encode
 from lsf.data.task import Example, Task, split_examples
-from lsf.measure.analyze import analyze
-from lsf.measure.batches import MOST_PADDING, make_batches
-from lsf.measure.devices import list_devices
-from lsf.measure.loading import LoadedModel, load_model
-from lsf.reporting import Silent
-from lsf.training.batches import collate, training_order
-from lsf.training.fitting import FitSettings, fit
-from lsf.training.methods import METHODS, Scene
+from lsf.lens.analyze import analyze
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.batches import MOST_PADDING, collate, make_batches, training_order
+from lsf.models.devices import list_devices
+from lsf.models.loading import LoadedModel, load_model
+from lsf.plans.plan import full_plan
+from lsf.progress import Silent
+from lsf.training.fitting import fit
+from lsf.training.trainer import FitSettings
 
 RATE = 1e-5
 """AdamW's peak rate, for both."""
@@ -124,14 +125,14 @@ def _timed(work: Callable[[], Any], tokens: int, device: str) -> Figures:
 
 
 def _ours(loaded: LoadedModel, rows: Sequence[EncodedExample], asked: argparse.Namespace) -> None:
-    model = METHODS["full"].prepare(loaded, full_plan(loaded.info.name, loaded.info.n_blocks), Scene())
+    model = METHODS["full"].prepare(loaded, full_plan(loaded.info.name, loaded.info.n_blocks), MethodContext())
     settings = FitSettings(RATE, asked.steps, asked.batch, 0, 0.0, 0, loaded.info.dtype)
     with tempfile.TemporaryDirectory() as folder:
         fit(model, rows, settings, Path(folder), lambda _row: None, lambda: None)
 
 
 def _theirs(loaded: LoadedModel, rows: Sequence[EncodedExample], order: Any, asked: argparse.Namespace) -> None:
-    model = METHODS["full"].prepare(loaded, full_plan(loaded.info.name, loaded.info.n_blocks), Scene())
+    model = METHODS["full"].prepare(loaded, full_plan(loaded.info.name, loaded.info.n_blocks), MethodContext())
     half = loaded.info.dtype == "bfloat16"
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(

@@ -10,9 +10,9 @@ from benchmarks.ours import FORWARD, settings_for
 from benchmarks.racing import megabytes
 from benchmarks.turns import Contestant, Turn
 from lsf.data.task import Example, split_examples
-from lsf.measure.analyze import analyze
-from lsf.measure.loading import load_model
-from lsf.reporting import Silent
+from lsf.lens.analyze import analyze
+from lsf.models.loading import load_model
+from lsf.progress import Silent
 
 FEW, MANY = 500, 10_000
 """Examples compared."""

@@ -19,22 +19,24 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 
 from benchmarks.bars import Bar, markdown
-from benchmarks.cells import BATCH_SIZE, Cell, best_rate, bundled, measure, rows_of
-from lsf.analysis.agreement import chance_level
-from lsf.analysis.plan import Plan, full_plan
-from lsf.bundled.dimension import along_pretraining, over_lessons
-from lsf.figures.dimension_tasks import fewer, progress_points, spearman
-from lsf.jobs.spec import RunSpec
-from lsf.measure.loading import LoadedModel
-from lsf.training.artefacts import load_tuned, save_weights
-from lsf.training.catalogue import CATALOGUE, describe, options_of
-from lsf.training.fitting import FitSettings, fit
+from benchmarks.cells import Cell, best_rate, bundled, measure, rows_of
+from lsf.criteria.agreement import chance_level
+from lsf.data.lessons import BATCH_SIZE
+from lsf.dimension.study import along_pretraining, over_lessons
+from lsf.figures.dimension import fewer, progress_points, spearman
+from lsf.methods.catalogue import CATALOGUE, describe, options_of
+from lsf.methods.context import MethodContext
+from lsf.methods.projections import Fastfood
+from lsf.methods.registry import METHODS
+from lsf.models.loading import LoadedModel
+from lsf.plans.plan import Plan, full_plan
+from lsf.runs.spec import RunSpec
+from lsf.training.artefacts import load_tuned, merge, save_weights
+from lsf.training.attempts import PeakMemory
+from lsf.training.fitting import fit
 from lsf.training.latency import forward_on, time_in_turn
-from lsf.training.memory import PeakMemory
-from lsf.training.merging import merge
-from lsf.training.methods import METHODS, Scene
-from lsf.training.methods.projections import Fastfood
-from lsf.training.own_rate import own_rate
+from lsf.training.short_runs import first_tuning, own_rate
+from lsf.training.trainer import FitSettings
 
 PLAN = Plan("bundled", 8, (6, 7))
 VARIANTS: tuple[tuple[str, dict[str, object]], ...] = (
@@ -59,8 +61,8 @@ def storage_and_latency() -> list[Bar]:
         print(f"{'method':<26}{'tuned':>9}{'bytes':>10}{'of full':>9}{'latency':>9}")
         for name, given in VARIANTS:
             place = Path(tempfile.mkdtemp(dir=folder))
-            scene = Scene(options_of(name, given), rows[:64], 0, BATCH_SIZE)
-            model = METHODS[name].prepare(base, PLAN, scene)
+            context = MethodContext(options_of(name, given), rows[:64], 0, BATCH_SIZE, first_tuning=first_tuning)
+            model = METHODS[name].prepare(base, PLAN, context)
             with torch.no_grad():
                 for value in model.parameters():
                     if value.requires_grad:
@@ -70,7 +72,7 @@ def storage_and_latency() -> list[Bar]:
             tuned = load_tuned(place, base)
             tuned = merge(tuned, base) if CATALOGUE[name].merges else tuned
             latency = time_in_turn(forward_on(tuned, base), forward_on(base.model, base), SECONDS, PAIRS, CLOSE)
-            count = METHODS[name].count(base, PLAN, scene.options)
+            count = METHODS[name].count(base, PLAN, context.options)
             told = describe(name, given)
             print(
                 f"{told:<26}{count:>9}{stored:>10}{stored / full:>9.2%}{latency.ratio:>9.3f}"
@@ -117,13 +119,13 @@ def one_peak(name: str) -> None:
     """Print the peak memory of ten steps on the whole bundled model by one method, in bytes."""
     base, rows = bundled(), rows_of("facts").train
     settings = FitSettings(1e-3, 10, BATCH_SIZE, 0, 0.0, 0, "float32")
-    warm = METHODS["full"].prepare(base, PLAN, Scene())
+    warm = METHODS["full"].prepare(base, PLAN, MethodContext())
     with tempfile.TemporaryDirectory() as folder:
         fit(warm, rows, settings, Path(folder), lambda _row: None, lambda: None)
         del warm
         with PeakMemory(base.device) as peak:
-            scene = Scene(options_of(name, {}), rows)
-            model = METHODS[name].prepare(base, full_plan("bundled", 8), scene)
+            context = MethodContext(options_of(name, {}), rows, first_tuning=first_tuning)
+            model = METHODS[name].prepare(base, full_plan("bundled", 8), context)
             fit(model, rows, settings, Path(folder), lambda _row: None, lambda: None)
     print(peak.bytes)
 
@@ -153,7 +155,7 @@ def _timed(do: Callable[[], object]) -> float:
 def quality(lessons: Sequence[str], plans: Sequence[Plan], seeds: int) -> list[Bar]:
     """Print what every method reaches at its best rate: the rate has seed 0 and validation, the figures are of test.
 
-    Each goes on until its validation loss is flat, by the same rule (`lsf.jobs.flatness`), and its steps are shown.
+    Each goes on until its validation loss is flat, by the same rule (`lsf.runs.spec`), and its steps are shown.
     """
     heads = f"{'rate':>6}{'steps':>7}{'exact match (least to most)':>30}"
     print(f"{'method':<15}{'plan':<6}{'lesson':<9}{heads}  validation loss")

@@ -10,16 +10,15 @@ import torch
 
 from benchmarks.models import BATCH
 from benchmarks.turns import Turn
-from lsf.analysis.result import Analysis
-from lsf.analysis.settings import AnalysisSettings
+from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.data.encode import context_length, encode
 from lsf.data.task import Example, Task, split_examples
 from lsf.environment import spare_imports
-from lsf.measure.analyze import analyze
-from lsf.measure.batches import MOST_PADDING, Batch, make_batches
-from lsf.measure.gradients import backward_readings, position_losses, trainable_view
-from lsf.measure.loading import LoadedModel, load_model
-from lsf.reporting import Silent
+from lsf.lens.analyze import analyze
+from lsf.lens.gradients import backward_readings, position_losses, trainable_view
+from lsf.models.batches import MOST_PADDING, Batch, make_batches
+from lsf.models.loading import LoadedModel, load_model
+from lsf.progress import Silent
 
 CONTROLS = ("first", "last", "middle", "random")
 FORWARD = ("deviation", "deviation_growth", "law_headroom", "reduction", "block_influence", "cka", *CONTROLS)

@@ -13,12 +13,12 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from lsf.analysis.plan import Plan, full_plan, parse_blocks
 from lsf.data.sources import load_task
 from lsf.jobs.job import Report
-from lsf.jobs.runs import create_run
-from lsf.jobs.spec import RunSpec
-from lsf.measure.loading import load_model
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan, full_plan, parse_blocks
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run
 from lsf.training.forecast import forecast
 from lsf.training.run import tune
 
@@ -71,14 +71,14 @@ def measured(asked: argparse.Namespace, spec: RunSpec) -> dict[str, object]:
     asking = time.monotonic() - begun
     with tempfile.TemporaryDirectory() as runs:
         report, seen = Report(), list[tuple[float, float | None, float, str]]()
-        watcher = threading.Thread(target=watch, args=(report, seen, ended := threading.Event()))
+        timer = threading.Thread(target=watch, args=(report, seen, ended := threading.Event()))
         report.begin()
-        watcher.start()
+        timer.start()
         begun = time.monotonic()
         result = tune(loaded, task, spec, create_run(Path(runs), spec), report)
         took = time.monotonic() - begun
         ended.set()
-        watcher.join()
+        timer.join()
     phases = {
         key: [round(before.phases.get(key, 0.0), 1), round(result.phases.get(key, 0.0), 1)]
         for key in {**before.phases, **result.phases}

@@ -19,10 +19,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.rates_fit import CELLS, REAL, read_cells, report
-from benchmarks.sites import SITES, _read
-from lsf.analysis.plan import Plan, full_plan
+from benchmarks.settings import SETTINGS, _read
 from lsf.data.task import Example, Task, split_examples
-from lsf.jobs.rates import LADDER, outwards
+from lsf.methods.rates import LADDER, outwards
+from lsf.plans.plan import Plan, full_plan
 
 FIRST = {
     "full": 1e-3, "lora": 3e-3, "bitfit": 3e-2, "adapter": 1e-2, "hiwi": 1e-2, "fish": 3e-2, "lt_sft": 1e-1, "pafi":
@@ -41,7 +41,7 @@ class Asked:
     model: str
     """Its name in the study, or smollm2."""
     task: str
-    """Of a site; for smollm2 trec."""
+    """Of a setting; for smollm2 trec."""
     place: str
     """whole, window (L/4 blocks in the middle) or block (the middle one)."""
     method: str
@@ -59,7 +59,7 @@ def asked_of(model: str) -> Iterator[Asked]:
         for method in ("lora", "adapter", "hiwi", "random_mask", "said"):
             yield Asked(model, "trec", "window", method)
         return
-    tasks = ("facts", "labels") if f"{model}-facts" in SITES else ("trec", "alpaca")
+    tasks = ("facts", "labels") if f"{model}-facts" in SETTINGS else ("trec", "alpaca")
     for method in FIRST:
         places = ("whole", "window", "block") if method == "full" else ("whole", "window")
         for task in tasks if method in SEVERAL else tasks[:1]:
@@ -88,12 +88,12 @@ class Bench:
 
     def __init__(self, model: str) -> None:
         """Load it and read its general loss."""
-        from lsf.measure.loading import load_model  # noqa: PLC0415 torch, only where there is work
-        from lsf.training.forgetting import general_loss, sample_general_text  # noqa: PLC0415
+        from lsf.models.loading import load_model  # noqa: PLC0415 torch, only where there is work
+        from lsf.training.evaluation import general_loss, sample_general_text  # noqa: PLC0415
 
-        site = next((site for site in SITES.values() if site.model == model), None)
+        setting = next((setting for setting in SETTINGS.values() if setting.model == model), None)
         self.model = model
-        self.loaded = load_model(REAL if site is None else site.folder, "float32", "cpu")
+        self.loaded = load_model(REAL if setting is None else setting.folder, "float32", "cpu")
         loaded = self.loaded
         self.text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context)
         self.general = general_loss(loaded.model, self.text)
@@ -104,45 +104,52 @@ class Bench:
         """Return a task's material, steps, batch, the base's loss and the prior's."""
         if name not in self.tasks:
             from lsf.data.prior import completion_ids, floor_of, prior_of  # noqa: PLC0415
-            from lsf.jobs.spec import RunSpec  # noqa: PLC0415
+            from lsf.runs.spec import RunSpec  # noqa: PLC0415
             from lsf.training.evaluation import evaluate  # noqa: PLC0415
-            from lsf.training.material import read_material  # noqa: PLC0415
+            from lsf.training.splits import encode_splits  # noqa: PLC0415
 
-            site = SITES.get(f"{self.model}-{name}")
+            setting = SETTINGS.get(f"{self.model}-{name}")
             task, steps, batch, limit = (
-                (real_task(), STEPS_REAL, 16, 64) if site is None else (site.task(), site.steps, site.batch_size, 256)
+                (real_task(), STEPS_REAL, 16, 64)
+                if setting is None
+                else (setting.task(), setting.steps, setting.batch_size, 256)
             )
             plan = full_plan(self.model, self.loaded.info.n_blocks)
-            material = read_material(
+            splits = encode_splits(
                 self.loaded, task, RunSpec(self.model, name, plan, steps=steps, batch_size=batch, eval_limit=limit)
             )
-            base = evaluate(self.loaded.model, material.validation, 16)
-            train, held = completion_ids(material.train), completion_ids(material.validation)
+            base = evaluate(self.loaded.model, splits.validation, 16)
+            train, held = completion_ids(splits.train), completion_ids(splits.validation)
             prior = prior_of(train, held, self.loaded.info.vocab_size)
             floor = floor_of(prior, base.loss or 0.0, base.exact_match or 0.0)
-            self.tasks[name] = material, steps, batch, base.loss, floor.loss
+            self.tasks[name] = splits, steps, batch, base.loss, floor.loss
         return self.tasks[name]
 
     def measure(self, asked: Asked, rate: float, steps: int | None = None) -> dict[str, Any]:
         """Tune once and return the record."""
-        from lsf.training.catalogue import options_of  # noqa: PLC0415
-        from lsf.training.evaluation import evaluate  # noqa: PLC0415
-        from lsf.training.fitting import DivergedError, FitSettings, fit  # noqa: PLC0415
-        from lsf.training.forgetting import general_loss  # noqa: PLC0415
-        from lsf.training.methods import METHODS, Scene, planned_names  # noqa: PLC0415
+        from lsf.methods.catalogue import options_of  # noqa: PLC0415
+        from lsf.methods.context import MethodContext, planned_names  # noqa: PLC0415
+        from lsf.methods.registry import METHODS  # noqa: PLC0415
+        from lsf.training.evaluation import (  # noqa: PLC0415
+            evaluate,
+            general_loss,
+        )
+        from lsf.training.fitting import fit  # noqa: PLC0415
+        from lsf.training.short_runs import first_tuning  # noqa: PLC0415
+        from lsf.training.trainer import DivergedError, FitSettings  # noqa: PLC0415
 
-        material, own_steps, batch, base_loss, floor = self.ground(asked.task)
+        splits, own_steps, batch, base_loss, floor = self.ground(asked.task)
         n_steps: int = steps or own_steps
         info = self.loaded.info
         plan, started = plan_of(asked.place, self.model, info.n_blocks), time.perf_counter()
         options = options_of(asked.method, {})
-        scene = Scene(options, material.train, 0, batch, folder=self.scratch)
-        model = METHODS[asked.method].prepare(self.loaded, plan, scene)
+        context = MethodContext(options, splits.train, 0, batch, folder=self.scratch, first_tuning=first_tuning)
+        model = METHODS[asked.method].prepare(self.loaded, plan, context)
         settings = FitSettings(rate, n_steps, batch, 0, 0.0, 0, info.dtype)
         loss = exact = general = None
         try:
-            fit(model, material.train, settings, self.scratch, lambda _row: None, lambda: None)
-            read = evaluate(model, material.validation, 16)
+            fit(model, splits.train, settings, self.scratch, lambda _row: None, lambda: None)
+            read = evaluate(model, splits.validation, 16)
             loss, exact, general = read.loss, read.exact_match, general_loss(model, self.text)
         except DivergedError:
             pass

@@ -22,7 +22,7 @@ from benchmarks.bars import markdown
 from benchmarks.real_report import report
 from benchmarks.real_tasks import BATCHES, LENGTH, PLACES, TASKS, TEST, plan_of, real_task
 from lsf.environment import environment, spare_imports
-from lsf.jobs.spec import METHODS_OWN, RunSpec
+from lsf.runs.spec import METHODS_OWN, RunSpec
 
 CELLS = Path(__file__).with_name("real_cells.jsonl")
 RUNS = CELLS.with_name("real_runs.jsonl")
@@ -92,13 +92,13 @@ class Bench:
 
     def __init__(self, folder: str, task: str) -> None:
         """Load and encode, as a run does."""
-        from lsf.measure.loading import load_model  # noqa: PLC0415 torch, only where there is work
-        from lsf.training.forgetting import sample_general_text  # noqa: PLC0415
-        from lsf.training.material import read_material  # noqa: PLC0415
+        from lsf.models.loading import load_model  # noqa: PLC0415 torch, only where there is work
+        from lsf.training.evaluation import sample_general_text  # noqa: PLC0415
+        from lsf.training.splits import encode_splits  # noqa: PLC0415
 
         self.loaded, self.batch = load_model(folder, "float32", "cpu"), BATCHES[task]
         self.task = real_task(task, self.loaded.tokenizer)
-        self.material = read_material(self.loaded, self.task, self.spec("whole", DEFAULT))
+        self.splits = encode_splits(self.loaded, self.task, self.spec("whole", DEFAULT))
         self.text = sample_general_text(self.loaded.model, self.loaded.tokenizer, self.loaded.context)
 
     def spec(self, place: str, rate: float | str | None) -> RunSpec:
@@ -112,14 +112,18 @@ class Bench:
 
     def tune(self, place: str, rate: float, seed: int) -> Cell:
         """Tune a place at a rate and measure it, with nothing beside the loop."""
-        from lsf.training.catalogue import options_of  # noqa: PLC0415
-        from lsf.training.fitting import DivergedError, FitSettings, fit  # noqa: PLC0415
-        from lsf.training.methods import METHODS, Scene  # noqa: PLC0415
+        from lsf.methods.catalogue import options_of  # noqa: PLC0415
+        from lsf.methods.context import MethodContext  # noqa: PLC0415
+        from lsf.methods.registry import METHODS  # noqa: PLC0415
+        from lsf.training.fitting import fit  # noqa: PLC0415
+        from lsf.training.trainer import DivergedError, FitSettings  # noqa: PLC0415
 
-        method, train = PLACES[place], self.material.train
+        method, train = PLACES[place], self.splits.train
         plan = plan_of(place, self.loaded.info.n_blocks)
         settings = FitSettings(rate, STEPS, self.batch, STEPS // 10, 0.0, seed, "float32")
-        model = METHODS[method].prepare(self.loaded, plan, Scene(options_of(method, {}), train, seed, self.batch))
+        model = METHODS[method].prepare(
+            self.loaded, plan, MethodContext(options_of(method, {}), train, seed, self.batch)
+        )
         begun = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             try:
@@ -132,13 +136,13 @@ class Bench:
         """Measure the base model."""
         from lsf.data.prior import completion_ids, prior_of  # noqa: PLC0415
 
-        train, test = completion_ids(self.material.train), completion_ids(self.material.test)
+        train, test = completion_ids(self.splits.train), completion_ids(self.splits.test)
         prior = prior_of(train, test, self.loaded.info.vocab_size)
         return replace(self._cell("base", None, 0, self.loaded.model, 0.0), prior_loss=prior.loss)
 
     def run(self, place: str, asked: str) -> dict[str, Any]:
         """Carry out a run as a person would start it, and return what it came to."""
-        from lsf.jobs.runs import create_run  # noqa: PLC0415
+        from lsf.runs.store import create_run  # noqa: PLC0415
         from lsf.training.run import tune  # noqa: PLC0415
 
         spec = self.spec(place, RATES_ASKED[asked])
@@ -156,14 +160,16 @@ class Bench:
         }  # fmt: skip
 
     def _cell(self, place: str, rate: float | None, seed: int, model: Any, seconds: float) -> Cell:
-        from lsf.training.evaluation import evaluate  # noqa: PLC0415
-        from lsf.training.forgetting import general_loss  # noqa: PLC0415
+        from lsf.training.evaluation import (  # noqa: PLC0415
+            evaluate,
+            general_loss,
+        )
 
         loss = exact = general = held_out = None
         if model is not None:
-            test = evaluate(model, self.material.test, self.batch)
+            test = evaluate(model, self.splits.test, self.batch)
             loss, exact = finite(test.loss), test.exact_match
-            held_out = finite(evaluate(model, self.material.validation, self.batch).loss)
+            held_out = finite(evaluate(model, self.splits.validation, self.batch).loss)
             general = finite(general_loss(model, self.text))
         about = {**versions(), "weights": self.loaded.info.name}
         return Cell(self.task.name, place, rate, seed, STEPS, loss, exact, held_out, general, None, seconds, about)

@@ -10,7 +10,7 @@ from benchmarks.bars import Bar
 from benchmarks.models import BATCH
 from benchmarks.racing import megabytes, ours, paired_ratio, rows_file, run_race
 from benchmarks.real_tasks import plan_of, real_task
-from benchmarks.sites import SHARED
+from benchmarks.settings import SHARED
 from benchmarks.train import contestants_of, step_ratio
 from benchmarks.turns import race
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from benchmarks.bars import Bar, markdown
-from lsf.jobs.phases import PHASES, WORK
+from lsf.runs.result import PHASES, WORK
 
 
 def report(cells: Sequence[Any], runs: Sequence[dict[str, Any]]) -> str:

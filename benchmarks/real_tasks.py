@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.sites import SHARED, TREC_WORDS
-from lsf.analysis.plan import Plan, full_plan
+from benchmarks.settings import SHARED, TREC_WORDS
 from lsf.data.task import Example, Task
+from lsf.plans.plan import Plan, full_plan
 
 TRAIN, VALIDATION, TEST = 640, 80, 160
 """Rows of each split at most, drawn once; where a file has fewer, there are fewer to train on."""

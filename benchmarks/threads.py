@@ -50,16 +50,17 @@ def seconds_of(name: str, steps: int) -> dict[str, float]:
     """Return the seconds of the fastest step, of a middle and the last block, in the main thread and in another one."""
     import torch  # noqa: PLC0415 after the environment is set
 
-    from lsf.analysis.plan import Plan  # noqa: PLC0415
-    from lsf.measure.loading import load_model  # noqa: PLC0415
-    from lsf.training.methods import METHODS, Scene  # noqa: PLC0415
+    from lsf.methods.context import MethodContext  # noqa: PLC0415
+    from lsf.methods.registry import METHODS  # noqa: PLC0415
+    from lsf.models.loading import load_model  # noqa: PLC0415
+    from lsf.plans.plan import Plan  # noqa: PLC0415
 
     loaded = load_model(name, "float32", "cpu")
     ids = torch.randint(loaded.info.vocab_size, (ROWS, TOKENS), generator=torch.Generator().manual_seed(0))
     found: dict[str, list[float]] = {}
 
     def work(words: str, block: int) -> None:
-        model = METHODS["full"].prepare(loaded, Plan(name, loaded.info.n_blocks, (block,)), Scene())
+        model = METHODS["full"].prepare(loaded, Plan(name, loaded.info.n_blocks, (block,)), MethodContext())
         wanted = [value for value in model.parameters() if value.requires_grad]
         optimizer = torch.optim.AdamW(wanted, fused=True)
         for _ in range(steps + 1):

@@ -14,17 +14,20 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
 from benchmarks.turns import Turn
-from lsf.analysis.plan import Plan, full_plan
 from lsf.data.encode import EncodedExample, encode
 from lsf.data.task import Example
 from lsf.jobs.job import Report
-from lsf.jobs.runs import append_metrics
-from lsf.measure.loading import LoadedModel, load_model
-from lsf.training.batches import collate, training_order
+from lsf.methods.catalogue import options_of
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.batches import collate, training_order
+from lsf.models.loading import LoadedModel, load_model
+from lsf.plans.plan import Plan, full_plan
+from lsf.runs.store import append_metrics
 from lsf.training.caching import open_caching
-from lsf.training.catalogue import options_of
-from lsf.training.fitting import FitSettings, fit
-from lsf.training.methods import METHODS, Scene
+from lsf.training.fitting import fit
+from lsf.training.short_runs import first_tuning
+from lsf.training.trainer import FitSettings
 
 RATE = 1e-4
 """AdamW's peak rate, for everybody."""
@@ -54,8 +57,8 @@ def run_ours(model: str, rows: list[tuple[str, str]], blocks: tuple[int, ...], a
 
     turn.ready()
     plan = Plan(model, loaded.info.n_blocks, blocks) if blocks else full_plan(model, loaded.info.n_blocks)
-    scene = Scene(options_of(asked.method, {}), encoded, 0, asked.batch)
-    tuned = METHODS[asked.method].prepare(loaded, plan, scene)
+    context = MethodContext(options_of(asked.method, {}), encoded, 0, asked.batch, first_tuning=first_tuning)
+    tuned = METHODS[asked.method].prepare(loaded, plan, context)
     caching = open_caching(loaded, tuned, plan, encoded, asked.cache, asked.steps * asked.batch)
     fit(tuned, encoded, settings, Path(asked.scratch), watch, lambda: None, prefix=caching.prefix)
     turn.finish(losses=losses, cache=caching.told())
@@ -80,7 +83,7 @@ def run_trainer(who: str, model: str, rows: list[tuple[str, str]], blocks: tuple
     turn = Turn()
     loaded = load_model(model, "float32", "cpu")
     encoded = _encode(loaded, rows)
-    names = loaded.anatomy.block_names
+    names = loaded.layout.block_names
     del loaded
     bare: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     if who == "trainer" and blocks:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lsf.jobs.phases import PHASES, WORK
+from lsf.runs.result import PHASES, WORK
 
 SPLITS = {"train": 640, "validation": 64, "test": 256}
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from lsf.cli import main
+from lsf.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

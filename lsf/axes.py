@@ -9,7 +9,7 @@
 | current token, target token | the token at a position, and the one to be predicted there |
 | reading | a state seen as the head would see it (`lens`) or as it is (`raw`) |
 | factual transition | the unit readings f_0 .. f_L |
-| virtual transition | the even walk on the sphere from the current token's meaning to the target token's |
+| virtual transition | the straight path on the sphere from the current token's meaning to the target token's |
 | deviation | 1 - cos between both, per state, in [0, 2] |
 | plan | which blocks are tuned, and why |
 | run | one fine-tune, a folder on disk |

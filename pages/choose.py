@@ -5,12 +5,7 @@ from functools import partial
 
 import streamlit as st
 
-from lsf.analysis.cost import predict_full, training_bytes
-from lsf.analysis.criteria import CRITERIA
-from lsf.analysis.plan import Plan
-from lsf.analysis.result import Analysis
-from lsf.figures.deviation import draw_scores, score_intervals
-from lsf.ui.choice import (
+from lsf.app.choice import (
     OURS,
     choose_budget,
     choose_by_hand,
@@ -19,15 +14,19 @@ from lsf.ui.choice import (
     chosen_plan,
     cost_shares,
     predicted_of,
+    recommendation_panel,
     toggle,
     without_analysis,
 )
-from lsf.ui.downloads import as_json
-from lsf.ui.frame import page
-from lsf.ui.guard import attempt
-from lsf.ui.panels import amount, download, memory_words, onward, show
-from lsf.ui.recommendation import recommendation_panel
-from lsf.ui.state import Session, address, analysis
+from lsf.app.frame import page
+from lsf.app.guard import attempt
+from lsf.app.panels import amount, as_json, download, memory_words, onward, show
+from lsf.app.state import Session, address, analysis
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import Analysis
+from lsf.figures.deviation import draw_scores, score_intervals
+from lsf.plans.cost import predict_full, training_bytes
+from lsf.plans.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from lsf.compare.formats import render
-from lsf.compare.seeds import Summary, summarise
-from lsf.compare.table import Comparison, compare
-from lsf.figures.pages import comparison_page
-from lsf.figures.picture import Picture
-from lsf.figures.report import Section
-from lsf.jobs.bundle import bundle_runs
-from lsf.jobs.runs import Run, list_runs, runs_folder
-from lsf.ui.bench import bench
-from lsf.ui.compare_panels import (
+from lsf.app.comparison import (
     COSTS,
     cost_table,
     main_table,
@@ -22,12 +13,26 @@ from lsf.ui.compare_panels import (
     show_main_table,
     tradeoff_picture,
 )
-from lsf.ui.frame import page
-from lsf.ui.panels import download, empty, show
-from lsf.ui.panels import table as show_table
-from lsf.ui.proof_panels import course_table, differences_table, proof_table, show_differences, show_proof
-from lsf.ui.runs import belong_together, command, label
-from lsf.ui.state import Session
+from lsf.app.frame import page
+from lsf.app.panels import download, empty, show
+from lsf.app.panels import table as show_table
+from lsf.app.runs import (
+    belong_together,
+    command,
+    course_table,
+    differences_table,
+    label,
+    proof_table,
+    show_differences,
+    show_proof,
+)
+from lsf.app.runtime import runtime
+from lsf.app.state import Session
+from lsf.figures.palette import Picture
+from lsf.figures.report import Section, comparison_page
+from lsf.runs.comparison import Comparison, Summary, compare, summarise
+from lsf.runs.formats import bundle_runs, render
+from lsf.runs.store import Run, list_runs, runs_folder
 
 FORGETTING = (
     "Forgetting: what the loss on text the base model wrote itself gained by tuning. Ratios are to the full run of the "
@@ -64,7 +69,7 @@ def draw(here: Session) -> None:
 
 
 def _nothing_yet() -> None:
-    active = [view for view in bench().jobs("tune") if view.active]
+    active = [view for view in runtime().jobs("tune") if view.active]
     if active:
         empty("No run has ended yet", f"{len(active)} are queued or running; they appear here as they end.", "tune")
     else:

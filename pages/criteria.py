@@ -2,18 +2,14 @@
 
 import streamlit as st
 
-from lsf.analysis.agreement import METHODS, chance_level
-from lsf.analysis.criteria import CRITERIA
-from lsf.analysis.kernel_growth import KERNEL_EXAMPLES
-from lsf.analysis.result import Analysis
-from lsf.analysis.settling import stability
-from lsf.figures.agreement import METHOD_WORDS, draw_agreement
-from lsf.figures.criteria import draw_criteria, measured_scores
-from lsf.figures.growth import draw_growth
-from lsf.ui.choice import choose_criterion, take_criterion, without_analysis
-from lsf.ui.frame import page
-from lsf.ui.panels import onward, show
-from lsf.ui.state import Session, address, analysis
+from lsf.app.choice import choose_criterion, take_criterion, without_analysis
+from lsf.app.frame import page
+from lsf.app.panels import onward, show
+from lsf.app.state import Session, address, analysis
+from lsf.criteria.agreement import KERNEL_EXAMPLES, METHODS, chance_level, stability
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import Analysis
+from lsf.figures.criteria import METHOD_WORDS, draw_agreement, draw_criteria, draw_growth, measured_scores
 
 AUTO = "`--limit auto` stops where they agree."
 

@@ -1,20 +1,20 @@
 """Intrinsic dimension: how few numbers, projected to all weights, are enough for a task."""
 
-from lsf.analysis.plan import Plan
-from lsf.jobs.runs import list_runs, runs_folder
-from lsf.ui.bench import bench
-from lsf.ui.dimension import KIND, draw_form, draw_latest, draw_measured
-from lsf.ui.frame import page
-from lsf.ui.polling import follow
-from lsf.ui.state import Session, analysed
-from lsf.ui.work import Source, source_of
+from lsf.app.dimension import KIND, draw_form, draw_latest, draw_measured
+from lsf.app.frame import page
+from lsf.app.polling import follow
+from lsf.app.runtime import runtime
+from lsf.app.state import Session, analysed
+from lsf.app.work import Source, source_of
+from lsf.plans.plan import Plan
+from lsf.runs.store import list_runs, runs_folder
 
 
 def draw(here: Session) -> None:
     """Draw the page."""
     source, plan = _asked(here)
     draw_form(here, source, plan)
-    jobs = [view.id for view in bench().jobs(KIND)]
+    jobs = [view.id for view in runtime().jobs(KIND)]
     follow(here, jobs, lambda views: draw_latest(here, source, views))
     draw_measured()
 

@@ -2,13 +2,11 @@
 
 import streamlit as st
 
-from lsf.compare.evidence import Measured, packed_evidence
-from lsf.compare.study import budgets_of
-from lsf.compare.verdicts import verdicts
-from lsf.ui.evidence_panels import not_decided, record_panel, sweep_pictures, verdict_table
-from lsf.ui.evidence_truth import truth_panel
-from lsf.ui.frame import page
-from lsf.ui.state import Session
+from lsf.app.evidence import not_decided, record_panel, sweep_pictures, truth_panel, verdict_table
+from lsf.app.frame import page
+from lsf.app.state import Session
+from lsf.evidence.packed import Measured, packed_evidence
+from lsf.evidence.study import budgets_of, verdicts
 
 
 def draw(here: Session) -> None:
@@ -23,30 +21,37 @@ def draw(here: Session) -> None:
 
 
 def _elsewhere() -> None:
-    sites = {one.site.name: one for one in packed_evidence()}
-    record_panel(list(sites.values()))
+    settings = {one.setting.name: one for one in packed_evidence()}
+    record_panel(list(settings.values()))
     st.header("One model and task", anchor=False)
     left, right = st.columns([2, 1], gap="medium")
     name = left.selectbox(
-        "Model and task", list(sites), format_func=lambda key: _label(sites[key]), key="site", persist_state="session"
+        "Model and task",
+        list(settings),
+        format_func=lambda key: _label(settings[key]),
+        key="setting",
+        persist_state="session",
     )
-    one = sites[name]
-    budgets = budgets_of(one.site)
+    one = settings[name]
+    budgets = budgets_of(one.setting)
     budget = int(
-        right.segmented_control("Blocks tuned", budgets, default=budgets[0], required=True, key=f"site-budget-{name}")
+        right.segmented_control(
+            "Blocks tuned", budgets, default=budgets[0], required=True, key=f"setting-budget-{name}"
+        )
     )
-    truth = one.site.truth
+    truth = one.setting.truth
     not_decided(truth, budget)
-    verdict_table(verdicts(truth, one.site.scores, budget), one.metric, "verdicts")
+    verdict_table(verdicts(truth, one.setting.scores, budget), one.metric, "verdicts")
     st.caption(
         "Regret: what the best measured plan of as many blocks has more. Relative: over what full fine-tuning gains on "
         f"the base model. Every run took {one.steps} steps; criteria read as many examples as cost about 8 % of a run."
     )
-    sweep_pictures(truth, one.metric, "site")
+    sweep_pictures(truth, one.metric, "setting")
 
 
 def _label(one: Measured) -> str:
-    return f"{one.site.model}, {one.site.task} ({one.site.truth.n_blocks} blocks, {len(one.site.truth.full)} seeds)"
+    here = one.setting
+    return f"{here.model}, {here.task} ({here.truth.n_blocks} blocks, {len(here.truth.full)} seeds)"
 
 
 page(

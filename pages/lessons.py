@@ -2,11 +2,10 @@
 
 import streamlit as st
 
-from lsf.bundled.lessons import LESSONS
-from lsf.ui.frame import page
-from lsf.ui.lesson_notes import FOR_TEACHERS
-from lsf.ui.lesson_steps import criteria_step, lessons_measured, predict_step, truth_step
-from lsf.ui.state import Session
+from lsf.app.frame import page
+from lsf.app.lessons import FOR_TEACHERS, criteria_step, lessons_measured, predict_step, truth_step
+from lsf.app.state import Session
+from lsf.data.lessons import LESSONS
 
 
 def draw(_here: Session) -> None:

@@ -5,18 +5,17 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.analysis.criteria import CRITERIA
-from lsf.analysis.settings import AnalysisSettings
+from lsf.app.actions import start_analysis
+from lsf.app.choice import NEED_WORDS
+from lsf.app.data_input import DataChoice, data_input, read_task, show_preview
+from lsf.app.forms import setting_input
+from lsf.app.frame import page
+from lsf.app.model_input import model_input
+from lsf.app.state import Session
+from lsf.app.work import Request, Source
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import AnalysisSettings
 from lsf.errors import BadInputError
-from lsf.ui.actions import start_analysis
-from lsf.ui.choice import NEED_WORDS
-from lsf.ui.data_input import DataChoice, data_input, read_task
-from lsf.ui.forms import setting_input
-from lsf.ui.frame import page
-from lsf.ui.model_input import model_input
-from lsf.ui.preview import show_preview
-from lsf.ui.state import Session
-from lsf.ui.work import Request, Source
 
 LABELS = {"settle": "Stop when settled", "limit": "Examples at most", "max_length": "Tokens at most"}
 SPLIT = "train"  # unless a person says otherwise: here blocks are chosen to be tuned, and test rows choose nothing

@@ -2,18 +2,17 @@
 
 import streamlit as st
 
-from lsf.analysis.result import Analysis
+from lsf.app.actions import start_analysis, stop_buttons
+from lsf.app.frame import page
+from lsf.app.panels import as_json, download, empty, onward, progress, states_csv
+from lsf.app.paths import analysis_facts, choose_view, draw_deviation_panel, draw_lens_panels, draw_paths_panel
+from lsf.app.polling import follow
+from lsf.app.state import Session, address, analysis, analysis_view
+from lsf.app.work import Analysed
+from lsf.criteria.result import Analysis
 from lsf.export.notebook import analysis_notebook
-from lsf.figures.pages import analysis_page
+from lsf.figures.report import analysis_page
 from lsf.jobs.job import JobState, JobView
-from lsf.ui.actions import start_analysis, stop_buttons
-from lsf.ui.downloads import as_json, states_csv
-from lsf.ui.frame import page
-from lsf.ui.panels import download, empty, onward, progress
-from lsf.ui.paths_panel import analysis_facts, choose_view, draw_deviation_panel, draw_lens_panels, draw_paths_panel
-from lsf.ui.polling import follow
-from lsf.ui.state import Session, address, analysis, analysis_view
-from lsf.ui.work import Analysed
 
 
 def draw(here: Session) -> None:
@@ -96,7 +95,7 @@ def _take_away(here: Session, finished: Analysis) -> None:
 
 page(
     "Trajectories",
-    "Where the model's states are, beside an even walk from the current token's meaning to the target's. "
+    "Where the model's states are, beside an straight path from the current token's meaning to the target's. "
     "The gap between both is the deviation.",
     draw,
 )

@@ -1,16 +1,15 @@
 """Step 5: tune the chosen blocks, the whole model and same-size controls, in the background, one after the other."""
 
+from lsf.app.frame import page
+from lsf.app.panels import empty, onward
+from lsf.app.polling import follow, from_the_top
+from lsf.app.run_form import draw_form
+from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results, draw_store
+from lsf.app.runtime import runtime
+from lsf.app.state import Session, address, analysed
+from lsf.app.work import Source, source_of
 from lsf.jobs.job import JobView
-from lsf.jobs.runs import Run, list_runs, runs_folder
-from lsf.ui.bench import bench
-from lsf.ui.frame import page
-from lsf.ui.panels import empty, onward
-from lsf.ui.polling import follow, from_the_top
-from lsf.ui.run_panels import draw_curves_panel, draw_queue, draw_results, draw_store
-from lsf.ui.runs import belong_together
-from lsf.ui.state import Session, address, analysed
-from lsf.ui.tune_form import draw_form
-from lsf.ui.work import Source, source_of
+from lsf.runs.store import Run, list_runs, runs_folder
 
 
 def draw(here: Session) -> None:
@@ -43,7 +42,7 @@ def _form(here: Session, source: Source | None) -> None:
 
 
 def _runs(here: Session) -> None:
-    jobs = bench().jobs("tune")
+    jobs = runtime().jobs("tune")
     if here.run is not None or any(view.active for view in jobs):
         follow(here, [view.id for view in jobs], lambda views: _watch(here, views))
 

@@ -41,14 +41,14 @@ CPU, EXTERNAL = 1, 12
 """Device types of DLPack."""
 ROOT = Path(__file__).parent.parent
 WEIGHTS = {
-    "lsf/measure/identity.py": "a base's hash",
+    "lsf/models/loading.py": "a base's hash",
     "lsf/training/proof.py": "hashes before and after",
     "lsf/training/artefacts.py": "what a run saves",
     "lsf/training/trainer.py": "checkpoints",
-    "lsf/training/methods/masks.py": "masks kept in the run folder",
-    "lsf/training/methods/hiwi.py": "a matrix, whose decomposition gives the same start on every device",
-    "lsf/measure/semantics.py": "the head, for its Gram matrix and its bases in float64",
-    "lsf/measure/spectra.py": "matrices, for their singular values",
+    "lsf/methods/sparse.py": "masks kept in the run folder",
+    "lsf/methods/hiwi.py": "a matrix, whose decomposition gives the same start on every device",
+    "lsf/lens/semantics.py": "the head, for its Gram matrix and its bases in float64",
+    "lsf/lens/kernels.py": "matrices, for their singular values",
 }
 """Files that bring weights to the host -> what for."""
 LIBRARIES = {
@@ -261,8 +261,8 @@ class Accelerator:
     ) -> Tensor:
         """Copy where a copy is asked for: `.to`, `.cpu`."""
         target = value.device if device is None else torch.device(device)
-        if non_blocking and not _here(value) and (site := _site())[0] != "library":
-            self._breaks(PageableError, f"a copy from {value.device} that is not waited for, {site[1]}")
+        if non_blocking and not _here(value) and (setting := _site())[0] != "library":
+            self._breaks(PageableError, f"a copy from {value.device} that is not waited for, {setting[1]}")
         if torch.float64 in (dtype, value.dtype):
             self._refuse_float64(f"a copy from {value.device} to {target}")
         memory_format = rest.get("memory_format") or torch.preserve_format
@@ -404,13 +404,13 @@ def _site() -> tuple[str, str]:
 def _owner(file: str) -> str:
     if file.startswith(str(ROOT / "lsf")):
         return "lsf"
-    return "library" if "site-packages" in file else "test"
+    return "library" if "setting-packages" in file else "test"
 
 
 def _short(file: str) -> str:
     if file.startswith(str(ROOT)):
         return str(Path(file).relative_to(ROOT))
-    return file.rpartition("site-packages/")[2]
+    return file.rpartition("setting-packages/")[2]
 
 
 class _Module:

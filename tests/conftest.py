@@ -14,7 +14,10 @@ from jaxtyping import install_import_hook
 import tests.checker  # noqa: F401 - the hook below names it
 
 # Every jaxtyping annotation of the numeric rooms is checked while tests run; it must come before they are imported.
-install_import_hook(["lsf.analysis", "lsf.measure", "lsf.training", "lsf.compare"], "tests.checker.typechecked")
+install_import_hook(
+    ["lsf.criteria", "lsf.plans", "lsf.models", "lsf.lens", "lsf.methods", "lsf.training", "lsf.evidence"],
+    "tests.checker.typechecked",
+)
 
 from collections.abc import Callable, Iterator  # noqa: E402
 

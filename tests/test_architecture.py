@@ -9,19 +9,26 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-WITH_TORCH = (
-    "lsf.measure", "lsf.training", "lsf.bundled.pretrain", "lsf.bundled.lesson_table", "lsf.bundled.editing",
-    "lsf.bundled.reading", "lsf.bundled.tokenizer", "lsf.export.skeleton", "lsf.export.targets", "lsf.__main__",
+ROOMS = (
+    "data", "bundled", "models", "criteria", "plans", "lens", "methods", "runs", "training", "evidence", "dimension",
+    "jobs", "figures", "export", "app", "cli",
 )  # fmt: skip
-"""Modules, with all below them, that may load torch at once; the last one runs the command."""
-RECORDS = [
-    "lsf.training.catalogue", "lsf.training.options", "lsf.training.edit_settings", "lsf.training.default_rates",
-    "lsf.training.search_budget",
-]  # fmt: skip
-"""Of those rooms, what others read without torch."""
+"""Every room, in the order of imports: a room imports from those before it only; `app` and `cli` are nobody's."""
+TORCH_FREE_ROOMS = {"data", "criteria", "plans", "runs", "jobs", "figures", "app", "cli"}
+TORCH_FREE = {
+    "lsf.models.info", "lsf.methods.catalogue", "lsf.methods.rates", "lsf.methods.optimizers", "lsf.evidence.sweep",
+    "lsf.evidence.regret", "lsf.evidence.study", "lsf.evidence.packed", "lsf.dimension.study", "lsf.export.notebook",
+    "lsf.lens.builder", "lsf.lens.trajectories",
+}  # fmt: skip
+"""Of the other rooms, the half that loads no torch either: records, rules and what decides."""
 EVERY = [module.name for module in pkgutil.walk_packages([str(ROOT / "lsf")], "lsf.")]
-TORCH_FREE = RECORDS + [name for name in EVERY if not any(f"{name}.".startswith(f"{far}.") for far in WITH_TORCH)]
-TORCH_ROOMS = ["lsf.measure.analyze", "lsf.training.run"]
+TORCH_ROOMS = ["lsf.lens.analyze", "lsf.training.run"]
+
+
+def room_of(module: str) -> str:
+    """Return the room of a module, and for what lies beside the rooms `core`."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 and parts[1] in ROOMS else "core"
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -31,11 +38,12 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("ui", [False, True])
-def test_the_rooms_without_torch_do_not_load_it(ui: bool) -> None:
-    heavy = {"torch", "transformers"} | (set() if ui else {"streamlit"})
-    modules = [name for name in TORCH_FREE if name.startswith("lsf.ui") == ui]
-    assert len(modules) > 30
+@pytest.mark.parametrize("app", [False, True])
+def test_the_rooms_without_torch_do_not_load_it(app: bool) -> None:
+    heavy = {"torch", "transformers"} | (set() if app else {"streamlit"})
+    free = [name for name in EVERY if name in TORCH_FREE or room_of(name) in {*TORCH_FREE_ROOMS, "core"}]
+    modules = [name for name in free if (room_of(name) == "app") == app and name != "lsf.__main__"]
+    assert len(modules) > 20
     if loaded_by(f"import {', '.join(modules)}") & heavy:
         pytest.fail(f"{[module for module in modules if loaded_by(f'import {module}') & heavy]}")
 
@@ -64,36 +72,49 @@ def tops(imported: set[str]) -> set[str]:
     return {name.partition(".")[0] for name in imported}
 
 
-ALLOWED = {
-    "analysis": {"analysis", "data"},
-    "data": {"data", "bundled"},
-    "bundled": {"bundled", "data", "training", "measure", "jobs", "analysis"},
-    "measure": {"measure", "analysis", "data", "bundled"},
-    "training": {"training", "measure", "analysis", "data", "jobs"},
-    "jobs": {"jobs", "analysis", "data", "training"},
-    "compare": {"compare", "jobs", "analysis"},
-    "figures": {"figures", "analysis", "compare", "jobs"},
-    "export": {"export", "analysis", "measure", "training"},
-}
-ROOMS = [*ALLOWED, "ui", "commands", "cli"]
-
-
 def trespasses(room: str, imported: set[str]) -> set[str]:
-    """Return the imports a room may not make."""
-    rooms = {name.split(".")[1] for name in imported if name.startswith("lsf.") and name.split(".")[1] in ROOMS}
-    return rooms - ALLOWED[room] | ({"streamlit"} & tops(imported))
+    """Return the rooms a room may not import from, but does; and streamlit, outside the app."""
+    before = {"core", *ROOMS[: ROOMS.index(room) + 1]} if room in ROOMS else {"core"}
+    rooms = {room_of(name) for name in imported if name.startswith("lsf.")}
+    if room == "cli":
+        before.discard("app")
+    return rooms - before | (set() if room == "app" else {"streamlit"} & tops(imported))
 
 
-@pytest.mark.parametrize("room", ALLOWED)
+def test_every_folder_of_the_package_is_a_room() -> None:
+    assert {path.name for path in (ROOT / "lsf").iterdir() if (path / "__init__.py").is_file()} == set(ROOMS)
+
+
+@pytest.mark.parametrize("room", [*ROOMS, "core"])
 def test_imports_go_one_way(room: str) -> None:
-    files = sorted((ROOT / "lsf" / room).rglob("*.py"))
-    assert len(files) > 3
+    files = sorted((ROOT / "lsf" / room).rglob("*.py")) if room != "core" else sorted((ROOT / "lsf").glob("*.py"))
+    assert files
     for path in files:
-        assert not trespasses(room, imports_of(path)), path
+        if path.name != "__main__.py":  # it is the command itself
+            assert not trespasses(room, imports_of(path)), path
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    names = {name: ROOT / f"{name.replace('.', '/')}.py" for name in EVERY}
+    graph = {name: at_the_top(path) & set(names) for name, path in names.items() if path.is_file()}
+    while leaves := [name for name, far in graph.items() if not far & set(graph)]:
+        for name in leaves:
+            del graph[name]
+    assert not graph, f"a circle of imports among {sorted(graph)}"
+
+
+def at_the_top(path: Path) -> set[str]:
+    """Return the modules that importing a file imports."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    found = {node.module for node in body if isinstance(node, ast.ImportFrom) and node.module}
+    return found | {
+        f"{node.module}.{alias.name}" for node in body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
 
 
 def test_the_direction_check_would_notice_a_trespass() -> None:
-    assert trespasses("analysis", {"numpy", "lsf.measure.probe", "streamlit"}) == {"measure", "streamlit"}
+    assert trespasses("criteria", {"numpy", "lsf.lens.forward", "streamlit"}) == {"lens", "streamlit"}
+    assert trespasses("core", {"lsf.data.task"}) == {"data"}
 
 
 def test_nothing_stands_alone_in_a_page_which_streamlit_would_write_on_it() -> None:
@@ -103,8 +124,8 @@ def test_nothing_stands_alone_in_a_page_which_streamlit_would_write_on_it() -> N
         assert all(isinstance(value, ast.Call) for value in alone), path
 
 
-def test_only_the_app_its_pages_and_ui_import_streamlit() -> None:
-    files = [path for path in (ROOT / "lsf").rglob("*.py") if "ui" not in path.relative_to(ROOT).parts]
+def test_only_the_app_and_its_pages_import_streamlit() -> None:
+    files = [path for path in (ROOT / "lsf").rglob("*.py") if "app" not in path.relative_to(ROOT).parts]
     assert files
     for path in files:
         assert "streamlit" not in tops(imports_of(path)), path
@@ -112,5 +133,5 @@ def test_only_the_app_its_pages_and_ui_import_streamlit() -> None:
 
 def test_only_a_sweep_on_a_cluster_imports_ray_which_nobody_else_needs_installed() -> None:
     found = {path.name for path in (ROOT / "lsf").rglob("*.py") if "ray" in tops(imports_of(path))}
-    assert found == {"ray_cluster.py", "ray_sweeping.py"}
-    assert "ray" not in loaded_by("import lsf.cli")
+    assert found == {"ray_engine.py"}
+    assert "ray" not in loaded_by("import lsf.cli.main")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lsf.analysis.result import load_analysis
-from lsf.cli import main
-from lsf.jobs.runs import list_runs, load_run
+from lsf.cli.main import main
+from lsf.criteria.result import load_analysis
+from lsf.runs.store import list_runs, load_run
 
 SHORT, SHORTER = (["--steps", steps, "--eval-limit", limit] for steps, limit in (("12", "32"), ("6", "16")))
 
@@ -29,7 +29,7 @@ def compared(folders: list[Path], capsys: pytest.CaptureFixture[str]) -> list[di
 def journey(
     source: list[object], length: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> dict[str, dict[str, str]]:
-    """Analyse, plan by deviation and by lot, tune both and everything, and return the comparison's rows by role."""
+    """Analyse, plan by deviation and at random, tune both and everything, and return the comparison's rows by role."""
     run_cli("analyze", *source, "--split", "train", "--limit", "40", "--json", folder / "a.json")
     analysis, told = load_analysis(folder / "a.json"), capsys.readouterr().out.splitlines()
     for name in analysis.criteria:
@@ -123,7 +123,7 @@ def test_a_failing_repeat_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_ctrl_c_is_one_line_and_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lsf.commands.analyze.load_asked_task", lambda _: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("lsf.cli.analyze.load_asked_task", lambda _: signal.raise_signal(signal.SIGINT))
     asked = ["analyze", "--model", "bundled", "--data", "lesson:facts", "--json", str(tmp_path / "a.json")]
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a library may have put its own
     try:

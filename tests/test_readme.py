@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lsf.analysis.criteria import CRITERIA
-from lsf.analysis.policies import POLICIES
-from lsf.bundled.lessons import LESSONS
-from lsf.cli import build_parser
-from lsf.commands.export import TARGETS
+from lsf.cli.main import build_parser
+from lsf.cli.plan import TARGETS
+from lsf.criteria.registry import CRITERIA
+from lsf.data.lessons import LESSONS
 from lsf.export.targets import EXPORTS
-from lsf.training.catalogue import CATALOGUE
+from lsf.methods.catalogue import CATALOGUE
+from lsf.plans.policies import POLICIES
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lsf.cli import main
+from lsf.cli.main import main
 from lsf.errors import BadInputError, LsfError, UnknownNameError
 from lsf.files import made_once, read_json, write_json
 from lsf.registry import Registry

@@ -1,14 +1,11 @@
-"""Pretraining of the bundled model: world -> corpus -> tokenizer -> weights, the same for the same spec.
-
-`python -m lsf.bundled.pretrain FOLDER` writes a Hugging Face folder and `pretraining.json`, the log of how it was made.
-"""
+"""Pretraining of the bundled model: world -> corpus -> tokenizer -> weights, the same for the same spec."""
 
 import argparse
 import json
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +13,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import transformers
+from tokenizers import AddedToken, Regex, Tokenizer, pre_tokenizers
+from tokenizers.decoders import Metaspace as MetaspaceDecoder
+from tokenizers.models import WordLevel
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
 from transformers import (
     GPT2Config,
@@ -24,14 +25,106 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedTokenizerFast,
     get_cosine_schedule_with_warmup,
 )
 
 from lsf.bundled import MODEL_FOLDER
-from lsf.bundled.corpus import CHANCE_RELATIONS, Corpus, make_corpus
-from lsf.bundled.reading import by_relation, encode, exactly_completed, language_loss, mean_loss
-from lsf.bundled.tokenizer import make_tokenizer
-from lsf.bundled.world import make_world
+from lsf.data.corpus import CHANCE_RELATIONS, Corpus, Statement, make_corpus
+from lsf.data.world import make_world
+
+PAD, BEGIN, END, UNKNOWN = "<pad>", "<s>", "</s>", "<unk>"
+PUNCTUATION = r"[.,:?!]"
+
+
+def _splitter() -> pre_tokenizers.Sequence:
+    """Return the rule that cuts text into words (with their space, shown as U+2581) and punctuation marks."""
+    return pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Metaspace(prepend_scheme="always"),
+            pre_tokenizers.Split(Regex(PUNCTUATION), behavior="isolated"),
+        ]
+    )
+
+
+def make_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
+    """Return a tokenizer that knows every word of `texts`.
+
+    A text gets the begin-of-text token unless `add_special_tokens=False`; then " Paris" gives the one token it has in
+    running text.
+    """
+    splitter = _splitter()
+    words = {piece for text in texts for piece, _ in splitter.pre_tokenize_str(text)}
+    vocabulary = {word: index for index, word in enumerate([PAD, BEGIN, END, UNKNOWN, *sorted(words)])}
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in (PAD, BEGIN, END, UNKNOWN)])
+    tokenizer.pre_tokenizer = splitter  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.decoder = MetaspaceDecoder(prepend_scheme="always")  # pyright: ignore[reportAttributeAccessIssue]
+    tokenizer.post_processor = TemplateProcessing(  # pyright: ignore[reportAttributeAccessIssue]
+        single=f"{BEGIN} $A", pair=f"{BEGIN} $A $B", special_tokens=[(BEGIN, vocabulary[BEGIN])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token=BEGIN,
+        eos_token=END,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        padding_side="right",
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def encode(tokenizer: Any, statements: Sequence[Statement]) -> Tensor:
+    """Return ids of the statements with begin and end, padded at the right; int64, shape (statements, longest)."""
+    rows = tokenizer([statement.text + tokenizer.eos_token for statement in statements]).input_ids
+    ids = torch.full((len(rows), max(map(len, rows))), tokenizer.pad_token_id)
+    for place, row in zip(ids, rows, strict=True):
+        place[: len(row)] = torch.tensor(row)
+    return ids
+
+
+def language_loss(model: Any, ids: Tensor, pad: int) -> tuple[Tensor, int]:
+    """Return the summed next-token loss in nats over real tokens, and their number.
+
+    Padding stands at the right of causal attention, so no mask is needed.
+    """
+    logits = model(input_ids=ids[:, :-1]).logits
+    targets = ids[:, 1:]
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=pad, reduction="sum")
+    return loss, int((targets != pad).sum())
+
+
+@torch.no_grad()
+def mean_loss(model: Any, ids: Tensor, pad: int) -> float:
+    """Return the mean next-token loss in nats over all real tokens."""
+    totals = [language_loss(model, part, pad) for part in ids.split(512)]
+    return sum(loss.item() for loss, _ in totals) / sum(count for _, count in totals)
+
+
+@torch.no_grad()
+def exactly_completed(model: Any, tokenizer: Any, statements: Sequence[Statement]) -> np.ndarray:
+    """Return which statements the model completes word for word, then ends; bool, shape (statements,).
+
+    Greedy decoding is right exactly where each token of the completion is the likeliest after those before it, so one
+    pass over the whole statement decides.
+    """
+    right: list[bool] = []
+    for start in range(0, len(statements), 512):
+        part = statements[start : start + 512]
+        ids = encode(tokenizer, part)
+        best = model(input_ids=ids).logits.argmax(-1)
+        begins = map(len, tokenizer([statement.prompt for statement in part]).input_ids)
+        ends = map(len, tokenizer([statement.text for statement in part]).input_ids)
+        for row, (begin, end) in enumerate(zip(begins, ends, strict=True)):
+            right.append(bool((best[row, begin - 1 : end - 1] == ids[row, begin:end]).all()))
+    return np.array(right)
+
+
+def by_relation(right: np.ndarray, statements: Sequence[Statement]) -> dict[str, float]:
+    """Return the share of right answers per relation."""
+    relations = np.array([statement.relation for statement in statements])
+    return {str(name): round(float(right[relations == name].mean()), 4) for name in dict.fromkeys(relations.tolist())}
+
 
 Progress = Callable[[str], None]
 Family = Literal["llama", "gpt2", "gpt_neox"]

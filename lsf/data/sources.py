@@ -1,15 +1,120 @@
-"""Where tasks come from, by name: `lesson:NAME`, a local file, `hub:NAME[:CONFIG][:SPLIT]`."""
+"""Where tasks come from: `lesson:NAME`, a local file, `hub:NAME[:CONFIG][:SPLIT]`; templates over any columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
-from lsf.bundled.lessons import load_lesson
-from lsf.data.hub import read_hub
+import pandas as pd
+
+from lsf.data.lessons import load_lesson
 from lsf.data.tables import Table, read_table
 from lsf.data.task import Example, Task, split_examples
-from lsf.data.template import fill_template, parse_template
 from lsf.errors import DataError
+
+
+def parse_template(template: str, columns: Iterable[str], option: str) -> tuple[tuple[str, str | None], ...]:
+    """Split a template into literal texts and column names.
+
+    Only `{column}` is understood (a column's name may hold spaces; `{{` and `}}` are braces): no attribute, index,
+    conversion or format is evaluated.
+
+    Args:
+        template: the text with columns in braces.
+        columns: the columns there are.
+        option: what the user calls it, for the error sentence.
+
+    Returns:
+        Pairs (literal text, column after it or None).
+
+    Raises:
+        DataError: an unknown column (the columns are listed), an unclosed brace, or an empty template.
+    """
+    known = list(columns)
+    try:
+        parts = tuple(
+            (text, name if name is None else name + (f"!{conv}" if conv else "") + (f":{spec}" if spec else ""))
+            for text, name, spec, conv in Formatter().parse(template)
+        )
+    except ValueError as error:
+        raise DataError(f"{option} {template!r} cannot be read ({error}); write columns as {{column}}.") from None
+    if not parts:
+        raise DataError(f"{option} is empty; write a text with columns such as {{{known[0]}}}.")
+    for _, name in parts:
+        if name is not None and name not in known:
+            raise DataError(f"{option} names the unknown column {name!r}; the columns are: {', '.join(known)}.")
+    return parts
+
+
+def fill_template(parts: tuple[tuple[str, str | None], ...], row: Mapping[str, object]) -> str:
+    """Put one row's values into a parsed template; a missing value becomes an empty text.
+
+    Raises:
+        DataError: a value is no text and no number.
+    """
+    texts = []
+    for text, name in parts:
+        value = None if name is None else row[name]
+        if not (value is None or isinstance(value, str) or pd.api.types.is_scalar(value)) or isinstance(value, bytes):
+            raise DataError(f"the column {name!r} holds a {type(value).__name__}; text or a number was expected.")
+        texts.append(text if value is None else f"{text}{value}")
+    return "".join(texts)
+
+
+MAX_ROWS = 200_000
+"""Rows read of each split."""
+
+
+def read_hub(address: str) -> dict[str, Table]:
+    """Load a hub data set into one table per split (`train`, `validation`, `test`), or `all` where one was named.
+
+    Args:
+        address: `NAME`, `NAME:SPLIT` or `NAME:CONFIG:SPLIT`, where SPLIT is one of train, validation, test.
+
+    Raises:
+        DataError: unknown data set, configuration or split, or no network.
+    """
+    import datasets  # noqa: PLC0415 - seconds to import, and needed for hub data only
+    from datasets.exceptions import DatasetNotFoundError  # noqa: PLC0415
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError  # noqa: PLC0415
+
+    name, *rest = address.split(":")
+    split = rest.pop() if rest and rest[-1] in ("train", "validation", "test") else None
+    if not name or len(rest) > 1:
+        raise DataError(f"Cannot read hub:{address}; write hub:NAME, hub:NAME:SPLIT or hub:NAME:CONFIG:SPLIT.")
+    try:
+        # One cheap request tells whether the hub answers; `datasets` would retry for half a minute.
+        snapshot_download(name, repo_type="dataset", allow_patterns=["README.md"])
+        offline = False
+    except LocalEntryNotFoundError:
+        offline = True
+    except (HFValidationError, RepositoryNotFoundError):
+        raise DataError(f"There is no data set {name!r} on the hub that this machine may read.") from None
+    try:
+        loaded: Any = datasets.load_dataset(
+            name,
+            rest[0] if rest else None,
+            split=split,
+            download_config=datasets.DownloadConfig(local_files_only=offline, max_retries=1),
+        )
+    except DatasetNotFoundError:
+        raise DataError(f"There is no data set {name!r} on the hub that this machine may read.") from None
+    except (ConnectionError, FileNotFoundError):
+        raise DataError(
+            f"The data set {name!r} is not cached here and the hub does not answer (no network?)."
+        ) from None
+    except ValueError as error:
+        raise DataError(f"hub:{address} cannot be loaded: {error}") from None
+    if split:
+        return {"all": _table(address, loaded)}
+    return {word: _table(address, loaded[word]) for word in ("train", "validation", "test") if word in loaded}
+
+
+def _table(name: str, rows: Any) -> Table:
+    kept = rows.select(range(min(len(rows), MAX_ROWS)))
+    return Table(f"hub:{name}", tuple(kept.column_names), tuple(kept), tuple(range(1, len(kept) + 1)))
+
 
 MIN_ROWS = 3
 """Fewer rows cannot be split into training, validation and test."""

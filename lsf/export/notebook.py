@@ -6,11 +6,11 @@ import zlib
 from typing import Any
 
 import lsf
-from lsf.analysis.recommend import RECOMMENDED
-from lsf.analysis.result import Analysis, parse_analysis
-from lsf.analysis.settling import stability
+from lsf.criteria.agreement import stability
+from lsf.criteria.result import Analysis, parse_analysis
 from lsf.errors import BadInputError
 from lsf.files import finite
+from lsf.plans.recommend import RECOMMENDED
 
 NBFORMAT, NBFORMAT_MINOR = 4, 5
 LINE = 118
@@ -18,12 +18,12 @@ LINE = 118
 
 IMPORTS = """
 from lsf.export.notebook import unpack
-from lsf.figures.agreement import draw_agreement
+from lsf.figures.criteria import draw_agreement
 from lsf.figures.criteria import draw_criteria, measured_scores
 from lsf.figures.deviation import draw_deviation, draw_scores
-from lsf.figures.growth import draw_growth
+from lsf.figures.criteria import draw_growth
 from lsf.figures.lens import draw_lens, lens_table
-from lsf.figures.lens_map import draw_targets
+from lsf.figures.lens import draw_targets
 from lsf.figures.palette import LIGHT, themed
 from lsf.figures.trajectories import draw_paths
 
@@ -35,7 +35,7 @@ def show(picture):
 READ = """
 # The analysis itself, packed, so that this notebook needs no other file. To draw another one instead:
 # from pathlib import Path
-# from lsf.analysis.result import load_analysis
+# from lsf.criteria.result import load_analysis
 # analysis = load_analysis(Path("analysis.json"))
 analysis = unpack(PACKED)
 analysis.model, analysis.data

@@ -1,17 +1,169 @@
-"""EXPORTS: a plan as other trainers take it; what one of them cannot express is refused with a sentence."""
+"""EXPORTS: a plan as other trainers take it, or as a script of its own; what one cannot express is refused."""
 
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from string import Template
+from typing import Any
 
-from lsf.analysis.plan import Plan
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
 from lsf.errors import PlanError
-from lsf.export.script import training_script
-from lsf.export.skeleton import Skeleton
-from lsf.measure.source import find_model
+from lsf.methods.context import linear_names, planned_names
+from lsf.methods.rates import Tuned, default_rate, share_of
+from lsf.models.layout import ModelLayout, resolve
+from lsf.models.source import find_model
+from lsf.plans.plan import Plan
 from lsf.registry import Registry
-from lsf.training.default_rates import Tuned, default_rate, share_of
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model by name, as the functions that name tensors ask for it."""
+
+    name: str
+    """As the plan says it."""
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A model on torch's meta device: modules and shapes, no values."""
+
+    info: Named
+    """Its name."""
+    model: Any
+    """The causal LM."""
+    layout: ModelLayout
+    """Where its blocks, norms and head are."""
+
+    def tensors(self, plan: Plan) -> tuple[str, ...]:
+        """Return the names of the tensors a plan tunes; raises PlanError as `planned_names`."""
+        return planned_names(self, plan)
+
+    def linear_suffixes(self, plan: Plan) -> list[str]:
+        """Return the names of the planned blocks' linear maps below their block, such as `self_attn.q_proj`."""
+        depth = len(self.layout.block_names[0].split("."))
+        return sorted({".".join(name.split(".")[depth:]) for name in linear_names(self, plan, "lora")})
+
+
+def load_skeleton(plan: Plan) -> Skeleton:
+    """Build the skeleton of the model a plan was made for, from its config alone.
+
+    Raises:
+        ModelError: there is no such model here, or it cannot be used; see `lsf.models.source.find_model`.
+    """
+    source = find_model(plan.model)
+    config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model.tie_weights()
+    return Skeleton(Named(plan.model), model, resolve(model, source.family))
+
+
+_SCRIPT = Template('''"""Tunes $label of $model_words and nothing else. Made by LSF.
+
+python $file --data rows.jsonl --out tuned
+
+rows.jsonl holds one JSON object per line with the keys "prompt" and "completion"; the loss is read on completions only.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+
+MODEL = $model
+TUNED = [
+$patterns
+]
+
+
+def read(path, tokenizer):
+    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\\n") if line.strip()]
+    examples = []
+    for row in rows:
+        found = tokenizer(row["prompt"] + row["completion"], return_offsets_mapping=True)
+        ids, ends = found["input_ids"], [end for _, end in found["offset_mapping"]]
+        n_prompt = next(place for place, end in enumerate(ends) if end > len(row["prompt"]))
+        if tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
+            ids = ids + [tokenizer.eos_token_id]
+        examples.append({"input_ids": ids, "labels": [-100] * n_prompt + ids[n_prompt:]})
+    return examples
+
+
+def collate(examples):
+    width = max(len(example["input_ids"]) for example in examples)
+
+    def padded(key, filler):
+        return torch.tensor([example[key] + [filler] * (width - len(example[key])) for example in examples])
+
+    ids = padded("input_ids", 0)
+    mask = torch.tensor([[int(at < len(example["input_ids"])) for at in range(width)] for example in examples])
+    return {"input_ids": ids, "attention_mask": mask, "labels": padded("labels", -100)}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--learning-rate", type=float, default=$rate)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype="auto")
+    half = model.dtype in (torch.bfloat16, torch.float16)
+    dtypes = {}  # of the tuned tensors, which are trained in float32 and saved as they were
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = any(re.search(pattern, name) for pattern in TUNED)
+        if parameter.requires_grad:
+            dtypes[parameter] = parameter.dtype
+            parameter.data = parameter.data.float()
+    tuned = sum(parameter.numel() for parameter in dtypes)
+    print(f"tuning {tuned:,} of {model.num_parameters():,} parameters")
+    arguments = TrainingArguments(
+        output_dir=options.out,
+        max_steps=options.steps,
+        per_device_train_batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+        report_to="none",
+        save_strategy="no",
+    )
+    rows = read(options.data, tokenizer)
+    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate)
+    with torch.autocast(arguments.device.type, dtype=torch.bfloat16, enabled=half):
+        trainer.train()
+    for parameter, dtype in dtypes.items():
+        parameter.data = parameter.data.to(dtype)
+    model.save_pretrained(options.out)
+    tokenizer.save_pretrained(options.out)
+
+
+if __name__ == "__main__":
+    main()
+''')
+
+
+def training_script(model: str, label: str, patterns: list[str], rate: float, file: str = "tune.py") -> str:
+    """Return the script.
+
+    Args:
+        model: folder or Hugging Face id.
+        label: of the plan, for its first line.
+        patterns: regular expressions of the tuned tensors' names.
+        rate: AdamW's peak rate where the script is given none.
+        file: what it will be called, for its first lines.
+    """
+    listed = "\n".join(f"    {pattern!r}," for pattern in patterns)
+    words = model.replace("\\", "/").replace('"', "'")
+    return _SCRIPT.substitute(label=label, model=repr(model), model_words=words, patterns=listed, file=file, rate=rate)
 
 
 @dataclass(frozen=True)
@@ -43,7 +195,7 @@ def peft_config(skeleton: Skeleton, plan: Plan) -> str:
             f"peft's layers_to_transform names blocks only and the plan {plan.label} tunes more; leave embedding, "
             "final norm and head out, or export to axolotl or transformers."
         )
-    blocks = skeleton.anatomy.family.blocks
+    blocks = skeleton.layout.family.blocks
     return _json(
         {
             "peft_type": "LORA",
@@ -69,7 +221,7 @@ def axolotl_yaml(skeleton: Skeleton, plan: Plan) -> str:
 
 def unfrozen_patterns(skeleton: Skeleton, plan: Plan) -> list[str]:
     """Return one expression per planned block, and one per tensor outside of the blocks."""
-    blocks = [skeleton.anatomy.block_names[block] for block in plan.blocks]
+    blocks = [skeleton.layout.block_names[block] for block in plan.blocks]
     patterns = [f"^{re.escape(block)}\\." for block in blocks]
     inside = tuple(f"{block}." for block in blocks)
     return patterns + [f"^{re.escape(name)}$" for name in skeleton.tensors(plan) if not name.startswith(inside)]
@@ -93,13 +245,13 @@ def llamafactory_yaml(skeleton: Skeleton, plan: Plan) -> str:
         )
     if not count:
         raise PlanError("LLaMA-Factory's freeze tuning needs at least one block and the plan names none.")
-    anatomy = skeleton.anatomy
+    layout = skeleton.layout
     extra = [
         name.rpartition(".")[2]
         for wanted, name in (
-            (plan.embedding, anatomy.embedding_name),
-            (plan.final_norm, anatomy.final_norm_name),
-            (plan.head, anatomy.head_name),
+            (plan.embedding, layout.embedding_name),
+            (plan.final_norm, layout.final_norm_name),
+            (plan.head, layout.head_name),
         )
         if wanted and name
     ]
@@ -117,7 +269,7 @@ def llamafactory_yaml(skeleton: Skeleton, plan: Plan) -> str:
 def transformers_script(skeleton: Skeleton, plan: Plan) -> str:
     """Return a Python script on transformers alone that tunes exactly the planned tensors."""
     n_params = sum(value.numel() for value in skeleton.model.parameters())
-    rate = default_rate("full", Tuned(skeleton.anatomy.config.hidden_size, n_params, share_of(plan)))
+    rate = default_rate("full", Tuned(skeleton.layout.config.hidden_size, n_params, share_of(plan)))
     return training_script(_place(plan), plan.label, unfrozen_patterns(skeleton, plan), rate)
 
 

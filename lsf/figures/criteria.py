@@ -1,4 +1,4 @@
-"""Criteria side by side, one small panel each; the blocks that lead in each are marked."""
+"""Criteria side by side, how alike they rank the blocks, and how many examples suffice."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,13 +7,35 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from lsf.analysis.agreement import first_quarter
-from lsf.analysis.criteria import CRITERIA
-from lsf.analysis.plan import format_blocks
-from lsf.analysis.policies import top_k
-from lsf.analysis.result import Analysis
-from lsf.figures.palette import CHOSEN, NEUTRAL, SMALL_SIZE, TEXT_SIZE, UNCHOSEN, new_figure
-from lsf.figures.picture import Picture
+from lsf.criteria.agreement import (
+    AGREEMENT,
+    LEAST_EXAMPLES,
+    Stability,
+    correlation_matrix,
+    first_quarter,
+    rank_correlation,
+    stability,
+    top_k,
+)
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import Analysis
+from lsf.figures.palette import (
+    CHOSEN,
+    FACTUAL,
+    NEUTRAL,
+    ROLES,
+    SMALL_SIZE,
+    TEXT_SIZE,
+    UNCHOSEN,
+    VIRTUAL,
+    WITHOUT_LEGEND,
+    Mark,
+    Picture,
+    new_figure,
+    number,
+    share,
+)
+from lsf.plans.plan import format_blocks
 
 COLUMNS = 3
 ROW_HEIGHT = 158
@@ -150,3 +172,209 @@ def _table(scores: AllScores) -> pd.DataFrame:
     votes = _votes(scores)
     columns: dict[str, Any] = {"block": sorted(votes), "first quarter of": [votes[block] for block in sorted(votes)]}
     return pd.DataFrame(columns | {name: list(values) for name, values in scores.items()})
+
+
+METHOD_WORDS = {"spearman": "Spearman's rho", "kendall": "Kendall's tau"}
+"""Name of a rank correlation -> how it is written."""
+CELL_HEIGHT = 26
+
+
+def draw_agreement(scores: AllScores, method: str = "spearman", chosen: str | None = None) -> Picture:
+    """Draw the rank correlation of each criterion with each; unknown where one of both ranks nothing.
+
+    Args:
+        scores: of every criterion that was measured.
+        method: spearman or kendall.
+        chosen: the criterion whose row and column are marked.
+
+    Returns:
+        A picture whose cells carry the criterion of their row in `customdata`, so that a click can choose it.
+    """
+    matrix = correlation_matrix(scores, method)
+    names = list(scores)
+    labels = [f"<b>{CRITERIA[name].label}</b>" if name == chosen else CRITERIA[name].label for name in names]
+    figure = new_figure(_agreement_title(scores, method), height=174 + CELL_HEIGHT * len(names), margin=WITHOUT_LEGEND)
+    figure.add_heatmap(
+        z=matrix,
+        x=labels,
+        y=labels,
+        zmin=-1,
+        zmax=1,
+        autocolorscale=True,
+        text=[["?" if value is None else f"{value:.2f}" for value in row] for row in matrix],
+        texttemplate="%{text}",
+        textfont={"size": SMALL_SIZE},
+        customdata=[[name] * len(names) for name in names],
+        hovertemplate="%{y} and %{x}: %{text}<extra></extra>",
+        colorbar={"title": {"text": METHOD_WORDS[method]}, "tickvals": [-1, -0.5, 0, 0.5, 1]},
+        xgap=1,
+        ygap=1,
+    )
+    _unknown(figure, matrix, labels, names)
+    figure.update_xaxes(tickangle=-50, showgrid=False)
+    figure.update_yaxes(autorange="reversed", showgrid=False)
+    return Picture(figure, _agreement_alt(scores, method), _agreement_table(scores))
+
+
+def _unknown(figure: go.Figure, matrix: list[list[float | None]], labels: list[str], names: list[str]) -> None:
+    """Write a question mark where nothing is known; a heat map leaves such cells empty."""
+    cells = [(x, y) for y, row in enumerate(matrix) for x, value in enumerate(row) if value is None]
+    figure.add_scatter(
+        x=[labels[x] for x, _ in cells],
+        y=[labels[y] for _, y in cells],
+        mode="text",
+        text=["?"] * len(cells),
+        customdata=[names[y] for _, y in cells],
+        hovertemplate="%{y} and %{x}: unknown, one of both ranks nothing<extra></extra>",
+        showlegend=False,
+    )
+
+
+def _pairs(scores: AllScores, method: str) -> list[tuple[float, str, str]]:
+    """Return the known correlations between different criteria, controls left out, the greatest first."""
+    names = [name for name in scores if CRITERIA[name].needs != "nothing"]
+    pairs = [(a, b) for place, a in enumerate(names) for b in names[place + 1 :]]
+    found = [(rank_correlation(scores[a], scores[b], method), a, b) for a, b in pairs]
+    known = [(value, CRITERIA[a].label, CRITERIA[b].label) for value, a, b in found if value is not None]
+    return sorted(known, key=lambda item: -item[0])
+
+
+def _agreement_title(scores: AllScores, method: str) -> str:
+    return f"Rank correlation between {len(scores)} criteria ({METHOD_WORDS[method]})"
+
+
+def _agreement_alt(scores: AllScores, method: str) -> str:
+    text, pairs = _agreement_title(scores, method), _pairs(scores, method)
+    flat = [CRITERIA[name].label for name, values in scores.items() if not leaders(values)]
+    if pairs:
+        (most, a, b), (least, c, d) = pairs[0], pairs[-1]
+        middle = pairs[len(pairs) // 2][0]
+        text += (
+            f". Controls left out: most alike are {a} and {b} with {number(most)}, least alike {c} and {d} with "
+            f"{number(least)}; the median of {len(pairs)} pairs is {number(middle)}"
+        )
+    return text + (f". Unknown for {', '.join(flat)}: all blocks have the same score." if flat else ".")
+
+
+def _agreement_table(scores: AllScores) -> pd.DataFrame:
+    names = list(scores)
+    return pd.DataFrame(
+        [
+            {
+                "criterion": a,
+                "other": b,
+                "spearman": rank_correlation(scores[a], scores[b], "spearman"),
+                "kendall": rank_correlation(scores[a], scores[b], "kendall"),
+            }
+            for place, a in enumerate(names)
+            for b in names[place + 1 :]
+        ]
+    )
+
+
+SHARED = ROLES["first"]
+"""How the share of common blocks looks: neither of the two paths' colours, another symbol, another dash."""
+
+
+def draw_growth(analysis: Analysis, criterion: str) -> Picture:
+    """Draw how far the ranking of growing samples agrees with that of all examples, and of two halves with each other.
+
+    Args:
+        analysis: with growing samples recorded for the criterion.
+        criterion: one of the forward pass, or of tangent kernels.
+
+    Raises:
+        ValueError: no growing sample was recorded for this criterion.
+    """
+    rows = stability(analysis, criterion)
+    if not rows:
+        raise ValueError(f"no growing samples of {criterion}")
+    label = CRITERIA[criterion].label
+    figure = new_figure(_growth_title(rows, label), height=360, hovermode="x unified")
+    counts = [row.n_examples for row in rows]
+    curves: tuple[tuple[Mark, str, list[float | None]], ...] = (
+        (VIRTUAL, "ranking: sample and all examples (tau)", [row.tau for row in rows]),
+        (SHARED, "first quarter of blocks in common", [row.shared for row in rows]),
+        (FACTUAL, "ranking: two halves of the sample (tau)", [row.halves for row in rows]),
+    )
+    for mark, name, values in curves:
+        figure.add_scatter(
+            x=counts,
+            y=values,
+            mode="lines+markers",
+            name=name,
+            line={"color": mark.color, "dash": mark.dash, "width": 2},
+            marker=_marker(mark),
+            hovertemplate="%{y:.3f}",
+        )
+    figure.add_hline(y=AGREEMENT, line={"color": NEUTRAL.color, "dash": "dot", "width": 1})
+    stop = _stop(rows)
+    if stop is not None:
+        note = {"text": f"--limit auto: {stop}", "font": {"size": SMALL_SIZE + 1}, "yanchor": "bottom"}
+        figure.add_vline(x=stop, line={"color": NEUTRAL.color, "width": 1.5}, annotation=note)
+    figure.update_xaxes(title="examples read", type="log", tickvals=counts, ticktext=[f"{n:,}" for n in counts])
+    known = [value for _, _, values in curves for value in values if value is not None]
+    figure.update_yaxes(title="agreement", range=[min(-0.03, *known) - 0.02, 1.06])
+    return Picture(figure, _growth_alt(rows, label), _growth_table(rows))
+
+
+def _marker(mark: Mark) -> dict[str, object]:
+    """Triangles are open and larger, since they often lie on the circles."""
+    if mark is SHARED:
+        return {"color": mark.color, "symbol": f"{mark.symbol}-open", "size": 15, "line": {"width": 2}}
+    return {"color": mark.color, "symbol": mark.symbol, "size": 9}
+
+
+def _stop(rows: Sequence[Stability]) -> int | None:
+    """Return the first number of examples at which `--limit auto` would stop."""
+    return next((row.n_examples for row in rows if row.settled), None)
+
+
+def _stable_from(rows: Sequence[Stability]) -> int | None:
+    """Return the number of examples from which on every sample agrees with all; None where none but all does."""
+    stable = None
+    for row in reversed(rows[:-1]):
+        if not row.agrees:
+            break
+        stable = row.n_examples
+    return stable
+
+
+def _growth_title(rows: Sequence[Stability], label: str) -> str:
+    stable, whole = _stable_from(rows), rows[-1].n_examples
+    if stable is None:
+        return f"Examples that suffice for {label}: more than the samples of {whole:,}"
+    return f"Examples that suffice for {label}: {stable:,} of {whole:,} rank the blocks as all do"
+
+
+def _growth_alt(rows: Sequence[Stability], label: str) -> str:
+    smallest, whole = rows[0], rows[-1].n_examples
+    stable, stop = _stable_from(rows), _stop(rows)
+    told = (
+        f"{label}: the first {smallest.n_examples:,} examples rank the blocks with Kendall's tau "
+        f"{number(smallest.tau)} to all {whole:,} and share {share(smallest.shared)} of their first quarter of blocks."
+    )
+    if stable is None:
+        told += f" No smaller sample keeps the same first quarter with a tau over {AGREEMENT}."
+    else:
+        told += f" From {stable:,} examples on the first quarter stays the same and tau is over {AGREEMENT}."
+    if all(row.settled is None for row in rows):
+        return told
+    if stop is None:
+        return f"{told} Reading until the ranking settles would not have stopped before the end."
+    return f"{told} Reading until the ranking settles, which looks from {LEAST_EXAMPLES} on, would stop at {stop:,}."
+
+
+def _growth_table(rows: Sequence[Stability]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "examples": row.n_examples,
+                "tau to all": row.tau,
+                "first quarter shared": row.shared,
+                "tau of halves": row.halves,
+                "auto stops": row.settled,
+            }
+            for row in rows
+        ]
+    )

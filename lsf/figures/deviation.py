@@ -4,10 +4,9 @@ from collections.abc import Collection, Sequence
 
 import pandas as pd
 
-from lsf.analysis.plan import format_blocks
-from lsf.analysis.result import Analysis, StateRow
-from lsf.figures.palette import CHOSEN, FACTUAL, UNCHOSEN, VIRTUAL, new_figure
-from lsf.figures.picture import Picture, number
+from lsf.criteria.result import Analysis, StateRow
+from lsf.figures.palette import CHOSEN, FACTUAL, UNCHOSEN, VIRTUAL, Picture, new_figure, number
+from lsf.plans.plan import format_blocks
 
 BAR_WIDTH = 0.72
 PATTERN = {"fillmode": "overlay", "fgcolor": "#FFFFFF", "fgopacity": 0.55, "size": 8}

@@ -1,12 +1,90 @@
-"""What the head would say at each depth: a table over all positions, and the best tokens of one example."""
+"""What the model would predict at each depth: a table over all positions, one example's best tokens, a map."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 import plotly.graph_objects as go
 
-from lsf.analysis.result import Analysis, ExamplePath
-from lsf.figures.palette import FACTUAL, SMALL_SIZE, WITHOUT_LEGEND, new_figure
-from lsf.figures.picture import Picture, number, visible
-from lsf.figures.ranks import change
+from lsf.criteria.result import Analysis, ExamplePath
+from lsf.figures.palette import FACTUAL, SMALL_SIZE, WITHOUT_LEGEND, Picture, new_figure, number, share, visible
+from lsf.registry import Registry
+
+UP, DOWN, SAME, NEW = "▲", "▼", "=", "new"
+
+
+def place_before(example: ExamplePath, state: int, token: str) -> int | None:
+    """Return the place a token had one state before, 1 for the most likely.
+
+    Only the best few tokens of each state are kept; of the target every rank is. None where the token was below them,
+    and at state 0, before which there is none.
+    """
+    if state == 0:
+        return None
+    if token == example.target_token:
+        return example.target_rank[state - 1]
+    before = [name for name, _ in example.top_tokens[state - 1]]
+    return before.index(token) + 1 if token in before else None
+
+
+def change(example: ExamplePath, state: int, token: str, place: int) -> str:
+    """Return a token's change of place since the state before: `▲ 2`, `▼ 1`, `=`, `new`; empty at state 0."""
+    if state == 0:
+        return ""
+    before = place_before(example, state, token)
+    if before is None:
+        return NEW
+    moved = before - place
+    return SAME if moved == 0 else f"{UP if moved > 0 else DOWN} {abs(moved)}"
+
+
+def ranks_table(example: ExamplePath, state: int) -> pd.DataFrame:
+    """Return the best tokens of one state, where each was one state before, and the target where it is not among them.
+
+    Args:
+        example: a kept position.
+        state: 0 .. L.
+
+    Returns:
+        One row per token, the best first; empty cells are unknown: a token marked `new` was below the kept ones.
+    """
+    kept = example.top_tokens[state]
+    rows = [_row(example, state, token, place, mass) for place, (token, mass) in enumerate(kept, start=1)]
+    if example.target_token not in [token for token, _ in kept]:
+        rank, mass = example.target_rank[state], example.target_probability[state]
+        rows.append(_row(example, state, example.target_token, rank, mass))
+    table = pd.DataFrame(rows)
+    return table.astype({"place before": "Int64"})
+
+
+def _row(example: ExamplePath, state: int, token: str, place: int, mass: float) -> dict[str, object]:
+    return {
+        "place": place,
+        "token": visible(token),
+        "target": "target" if token == example.target_token else "",
+        "probability": mass,
+        "place before": place_before(example, state, token),
+        "change": change(example, state, token, place),
+    }
+
+
+def ranks_words(example: ExamplePath, state: int) -> str:
+    """Return what the table of one state shows, as one or two sentences."""
+    target = visible(example.target_token)
+    told = f"State {state}: the target {target} is at place {example.target_rank[state]:,}"
+    if state == 0:
+        return f"{told}; no state comes before."
+    told += f", one state before at {example.target_rank[state - 1]:,}."
+    best = example.top_tokens[state][0][0] if example.top_tokens[state] else ""
+    before = place_before(example, state, best)
+    if before == 1:
+        return f"{told} {visible(best)} stays first."
+    came = (
+        f"from place {before:,}" if before is not None else f"from below the {len(example.top_tokens[state - 1])} kept"
+    )
+    return f"{told} {visible(best)} comes first {came}."
+
 
 TOKENS = "most likely tokens (share where among the top 5)"
 TOKEN_WIDTH = 12
@@ -119,3 +197,184 @@ def short(token: str) -> str:
 def frame_cell(figure: go.Figure, x0: float, y0: float, x1: float, y1: float) -> None:
     """Draw a frame around a cell, a row or a column."""
     figure.add_shape(type="rect", x0=x0, y0=y0, x1=x1, y1=y1, line={"color": FACTUAL.color, "width": 2.5})
+
+
+LOWEST_DECADE = -5
+"""Probabilities are coloured by their logarithm, from ten to this power up to 1; lower ones look like it."""
+DEEPEST_RANK = 5
+"""Ranks are coloured by their logarithm, from 1 down to ten to this power; deeper ones look like it."""
+COLUMNS_WITH_TEXT = 14
+"""Tokens are written into the cells of maps of so many columns at most; in wider ones they show under the pointer."""
+
+
+@dataclass(frozen=True)
+class View:
+    """One thing a map can show of each cell."""
+
+    name: str
+    """Key."""
+    label: str
+    """Short name of the switch, and title of the colours."""
+    meaning: str
+    """One sentence on what a cell's colour says."""
+    value: Callable[[ExamplePath, int], float]
+    """Example and state -> colour value."""
+    title: str
+    """Of the colour bar."""
+    ticks: Mapping[float, str]
+    """Colour value -> how it is written, from the palest colour to the fullest."""
+
+
+def _target_decade(example: ExamplePath, state: int) -> float:
+    return math.log10(max(example.target_probability[state], 10.0**LOWEST_DECADE))
+
+
+def _rank_decade(example: ExamplePath, state: int) -> float:
+    return -min(math.log10(example.target_rank[state]), DEEPEST_RANK)
+
+
+def _best_mass(example: ExamplePath, state: int) -> float:
+    return example.top_tokens[state][0][1] if example.top_tokens[state] else 0.0
+
+
+VIEWS: Registry[View] = Registry(
+    "view",
+    (
+        View(
+            "probability",
+            "Target's probability",
+            "Colour: the probability the target has, on a logarithmic scale.",
+            _target_decade,
+            "probability",
+            {float(decade): f"{10.0**decade:.{-decade}f}" for decade in range(LOWEST_DECADE, 1)},
+        ),
+        View(
+            "rank",
+            "Target's rank",
+            "Colour: the target's rank among all tokens, on a logarithmic scale; fullest is rank 1.",
+            _rank_decade,
+            "rank",
+            {-float(decade): f"{10**decade:,}" for decade in range(DEEPEST_RANK, -1, -1)},
+        ),
+        View(
+            "best",
+            "Most likely token",
+            "Colour: the probability of the token the model would predict; a diamond where it is the target.",
+            _best_mass,
+            "its probability",
+            {0.0: "0", 0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1"},
+        ),
+    ),
+)
+
+
+def draw_targets(
+    examples: Sequence[ExamplePath], selected: int | None = None, state: int | None = None, view: str = "probability"
+) -> Picture:
+    """Draw the logit lens of every kept token to be predicted, state by token.
+
+    Args:
+        examples: the kept positions, one column each.
+        selected: index of the column to frame.
+        state: row to frame in that column; None for the whole column.
+        view: a key of `VIEWS`.
+
+    Returns:
+        A picture whose cells carry the example's index and the state in `customdata`, so that a click can pick both.
+    """
+    shown = VIEWS[view]
+    n_states = len(examples[0].target_probability)
+    rows, columns = range(n_states), range(len(examples))
+    figure = new_figure(_title(examples), height=124 + 26 * n_states, margin=WITHOUT_LEGEND)
+    written = view == "best" and len(examples) <= COLUMNS_WITH_TEXT
+    figure.add_heatmap(
+        z=[[shown.value(example, row) for example in examples] for row in rows],
+        x=list(columns),
+        y=list(rows),
+        customdata=[[[column, row] for column in columns] for row in rows],
+        text=[[short(_best(example, row)) for example in examples] for row in rows],
+        texttemplate="%{text}" if written else "",
+        textfont={"size": SMALL_SIZE},
+        hovertext=[[_hover(index, example, row) for index, example in enumerate(examples)] for row in rows],
+        hoverinfo="text",
+        coloraxis="coloraxis",
+        xgap=1,
+        ygap=1,
+    )
+    if view == "best" and not written:
+        _mark_right(figure, examples, n_states)
+    names = [f"{index + 1} {short(example.target_token)}" for index, example in enumerate(examples)]
+    figure.update_xaxes(title="token to be predicted", tickvals=list(columns), ticktext=names, tickangle=-60)
+    figure.update_yaxes(title="state", tickmode="array", tickvals=list(rows))
+    figure.update_layout(coloraxis=_colors(shown))
+    if selected is not None:
+        low, high = (-0.5, n_states - 0.5) if state is None else (state - 0.5, state + 0.5)
+        frame_cell(figure, selected - 0.5, low, selected + 0.5, high)
+    return Picture(figure, _alt(examples), _table(examples))
+
+
+def _colors(shown: View) -> dict[str, object]:
+    values = list(shown.ticks)
+    bar = {"title": {"text": shown.title}, "tickvals": values, "ticktext": list(shown.ticks.values())}
+    return {"cmin": values[0], "cmax": values[-1], "colorbar": bar}
+
+
+def _mark_right(figure: go.Figure, examples: Sequence[ExamplePath], n_states: int) -> None:
+    right = [(c, r) for c, example in enumerate(examples) for r in range(n_states) if example.target_rank[r] == 1]
+    figure.add_scatter(
+        x=[column for column, _ in right],
+        y=[row for _, row in right],
+        mode="markers",
+        marker={"symbol": FACTUAL.symbol, "color": FACTUAL.color, "size": 7},
+        customdata=[[column, row] for column, row in right],
+        hovertext=[_hover(column, examples[column], row) for column, row in right],
+        hoverinfo="text",
+        showlegend=False,
+    )
+
+
+def _best(example: ExamplePath, state: int) -> str:
+    return example.top_tokens[state][0][0] if example.top_tokens[state] else ""
+
+
+def _hover(index: int, example: ExamplePath, state: int) -> str:
+    best = example.top_tokens[state][0] if example.top_tokens[state] else ("", 0.0)
+    return (
+        f"position {index + 1}, state {state}<br>target {visible(example.target_token)}: probability "
+        f"{example.target_probability[state]:.3f}, rank {example.target_rank[state]:,}<br>"
+        f"most likely {visible(best[0])}: {best[1]:.3f}<br>click for all kept tokens"
+    )
+
+
+def _title(examples: Sequence[ExamplePath]) -> str:
+    right = sum(example.target_rank[-1] == 1 for example in examples)
+    return f"Logit lens: the last state puts the target first at {right} of {len(examples)} positions"
+
+
+def _alt(examples: Sequence[ExamplePath]) -> str:
+    n_states = len(examples[0].target_probability)
+    means = [
+        sum(example.target_probability[state] for example in examples) / len(examples) for state in range(n_states)
+    ]
+    rise = max(range(1, n_states), key=lambda state: means[state] - means[state - 1]) if n_states > 1 else 0
+    return (
+        f"{_title(examples)}. The target's mean probability goes from {share(means[0])} at state 0 to "
+        f"{share(means[-1])} at state {n_states - 1}; it rises most into state {rise}."
+    )
+
+
+def _table(examples: Sequence[ExamplePath]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "position": index + 1,
+                "target": example.target_token,
+                "state": state,
+                "probability": probability,
+                "rank": example.target_rank[state],
+                "most likely": _best(example, state),
+            }
+            for index, example in enumerate(examples)
+            for state, probability in enumerate(example.target_probability)
+        ]
+    )

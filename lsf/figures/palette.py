@@ -1,13 +1,9 @@
-"""Colours, symbols, dashes and text sizes of every picture, and one template per theme.
-
-Figures carry the colours of their data only. Text, grid and background come from a template, so that the same figure is
-right on a light page, on a dark page, and after the reader switches. The data colours keep 3:1 against both
-backgrounds and stay apart in the three simulations of colour blindness; nothing is told by colour alone.
-"""
+"""Colours, symbols and text sizes of every picture, one template per theme, and what a drawing function returns."""
 
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import plotly.graph_objects as go
 
 
@@ -179,3 +175,41 @@ def themed(figure: go.Figure, theme: Theme) -> go.Figure:
     copy = go.Figure(figure)
     copy.update_layout(template=template(theme))
     return copy
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture and what a reader needs who cannot see it."""
+
+    figure: go.Figure
+    """The Plotly figure, without a theme; its title states what is seen."""
+    alt: str
+    """The finding in words and numbers, for screen readers and captions."""
+    table: pd.DataFrame
+    """The numbers that were drawn."""
+
+    @property
+    def title(self) -> str:
+        """The figure's title, a sentence that states what is seen."""
+        return str(self.figure["layout"]["title"]["text"] or "")
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Write a number for a sentence: `unknown` for None, else with `digits` decimals."""
+    return "unknown" if value is None else f"{value:.{digits}f}"
+
+
+def share(value: float | None) -> str:
+    """Write a share for a sentence: `unknown`, `< 0.1 %`, or a percentage with as many decimals as it needs."""
+    if value is None:
+        return "unknown"
+    percent = 100 * value
+    if 0 < percent < 0.1:
+        return "< 0.1 %"
+    return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
+
+
+def visible(token: str) -> str:
+    """Write a token so that its spaces and line ends can be seen: ` Paris` -> `␣Paris`."""
+    shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
+    return shown or "(empty)"

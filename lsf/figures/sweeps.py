@@ -4,11 +4,21 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from lsf.analysis.plan import format_blocks
-from lsf.compare.chance import decided, level_with_best
-from lsf.compare.regret import Blocks, Truth
-from lsf.figures.palette import CHOSEN, FACTUAL, NEUTRAL, SMALL_SIZE, UNCHOSEN, VIRTUAL, WITHOUT_LEGEND, new_figure
-from lsf.figures.picture import Picture, number
+from lsf.evidence.regret import Blocks, Truth
+from lsf.evidence.study import decided, level_with_best
+from lsf.figures.palette import (
+    CHOSEN,
+    FACTUAL,
+    NEUTRAL,
+    SMALL_SIZE,
+    UNCHOSEN,
+    VIRTUAL,
+    WITHOUT_LEGEND,
+    Picture,
+    new_figure,
+    number,
+)
+from lsf.plans.plan import format_blocks
 
 METRIC_WORDS = {"exact_match": "exact match", "loss": "loss (nats per token)"}
 """Metric -> how it is written on an axis."""

@@ -1,1 +1,1 @@
-"""The run folder contract and the background worker; neither torch nor Streamlit at import."""
+"""Background work: one worker per process, a queue, and what others see of a job."""

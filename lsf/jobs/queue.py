@@ -9,14 +9,14 @@ from typing import Any
 
 from lsf.data.task import Task
 from lsf.errors import BadInputError
-from lsf.jobs.holding import hold, release
 from lsf.jobs.job import Report
-from lsf.jobs.places import place_of
-from lsf.jobs.runs import create_run, delete_run, reopen_run
-from lsf.jobs.spec import RunSpec
 from lsf.jobs.worker import Worker
-from lsf.reporting import Phase
-from lsf.training.optimizers import check_optimizer
+from lsf.methods.optimizers import check_optimizer
+from lsf.plans.plan import place_of
+from lsf.progress import Phase
+from lsf.runs.lock import hold, release
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run, delete_run, reopen_run
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def queue_resumed(
         owner: who may stop it; empty means anybody.
 
     Raises:
-        RunError: it cannot be resumed; see `lsf.jobs.runs.reopen_run`.
+        RunError: it cannot be resumed; see `lsf.runs.store.reopen_run`.
         BadInputError: the worker was closed.
     """
     spec = reopen_run(folder)
@@ -141,8 +141,8 @@ def tune_in_queue(
 
 
 def measure_in(loaded: Callable[[], Any], task: Callable[[], Task], folder: Path, report: Report) -> Any:
-    """Measure what a stopped run kept (see `lsf.training.finishing.measure_kept`) and return it."""
-    from lsf.training.finishing import measure_kept  # noqa: PLC0415 torch is loaded where the work is done
+    """Measure what a stopped run kept (see `lsf.training.run.measure_kept`) and return it."""
+    from lsf.training.run import measure_kept  # noqa: PLC0415 torch is loaded where the work is done
 
     report.progress(0, None, "loading the model and the data")
     return measure_kept(loaded(), task(), folder, report).after

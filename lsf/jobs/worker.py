@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from lsf.errors import BadInputError, LsfError, RunPausedError
-from lsf.jobs.holding import LOG, explain, finish, hold, record_failure, release
-from lsf.jobs.job import JobState, JobView, Report
-from lsf.jobs.outlook import QueueOutlook, queue_outlook
-from lsf.jobs.result import RunResult, RunState
-from lsf.jobs.runs import has_begun
+from lsf.jobs.job import JobState, JobView, QueueOutlook, Report, queue_outlook
+from lsf.runs.lock import LOG, explain, finish, hold, record_failure, release
+from lsf.runs.result import RunResult, RunState
+from lsf.runs.store import has_begun
 
 KEPT_JOBS = 64
 """Ended jobs remembered by a worker; the oldest are forgotten first."""

@@ -1,4 +1,4 @@
-"""What was tuned, as files: the least each method needs, loaded onto a fresh base and merged into it."""
+"""What was tuned, as files: the least each method needs, loaded onto a fresh base, and merged into a plain model."""
 
 import json
 import shutil
@@ -9,20 +9,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lsf import __version__
-from lsf.analysis.plan import Plan, parse_plan
 from lsf.errors import BadInputError, RunError, first_line
-from lsf.jobs.checkpoints import with_room
-from lsf.jobs.holding import WEIGHTS
-from lsf.jobs.spec import RunSpec
-from lsf.measure.exhaustion import is_out_of_memory
-from lsf.measure.identity import weights_hash
-from lsf.training.catalogue import options_of
-from lsf.training.methods import METHODS, Scene
+from lsf.methods.adapter import Bottleneck
+from lsf.methods.catalogue import options_of
+from lsf.methods.context import MethodContext
+from lsf.methods.parametrization import held_still
+from lsf.methods.registry import METHODS
+from lsf.models.batches import autocasting
+from lsf.models.loading import weights_hash
+from lsf.models.out_of_memory import is_out_of_memory
+from lsf.models.quantised import float_weight, was_transposed
+from lsf.models.sharing import float_view
+from lsf.plans.plan import Plan, parse_plan
+from lsf.runs.checkpoints import with_room
+from lsf.runs.lock import WEIGHTS
+from lsf.runs.spec import RunSpec
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ class About:
     plan: Plan
     """Where it was tuned."""
     seed: int
-    """Of the run: masks by lot and projections come from it again."""
+    """Of the run: masks at random and projections come from it again."""
 
 
 def refuse_full_disk(model: Any, spec: RunSpec, folder: Path) -> None:
@@ -126,12 +133,12 @@ def load_tuned(folder: Path, loaded: Any) -> Any:
             f"{place} was tuned on {about.model} (weights {about.base[:12]} in {about.dtype}); {loaded.info.name} has "
             f"other weights ({here[:12]} in {loaded.info.dtype}), and it can be loaded onto its own only."
         )
-    scene = Scene(options_of(about.method, about.options), seed=about.seed, base_dtype=loaded.info.dtype)
+    context = MethodContext(options_of(about.method, about.options), seed=about.seed, base_dtype=loaded.info.dtype)
     stored = load_file(place)
     try:
         method = METHODS[about.method]
-        expected = None if method.search else _shapes(method.store(method.prepare(loaded, about.plan, scene)))
-        model = method.restore(loaded, about.plan, scene, _BroughtOver(stored, loaded.device)).eval()
+        expected = None if method.search else _shapes(method.store(method.prepare(loaded, about.plan, context)))
+        model = method.restore(loaded, about.plan, context, _BroughtOver(stored, loaded.device)).eval()
         expected = expected or _shapes(method.store(model))
     except (KeyError, AttributeError, RuntimeError, IndexError) as error:
         if is_out_of_memory(error):
@@ -226,3 +233,79 @@ def _header(about: About) -> dict[str, str]:
     )
     plain = {**vars(about), "plan": plan.to_json()}
     return {"format": "pt", "lsf": __version__, "about": json.dumps(plain)}
+
+
+ROWS, TOKENS = 8, 32
+"""Size of the batch on which a merged model is compared."""
+
+
+@dataclass(frozen=True)
+class MergeLoss:
+    """How far a merged model's logits lie from those of the tuned model it was made of, on fixed ids."""
+
+    largest: float
+    """Largest absolute difference of logits."""
+    mean: float
+    """Mean absolute difference."""
+    scale: float
+    """Standard deviation of the tuned model's logits, to judge them by."""
+
+
+@torch.no_grad()
+def merge(model: Any, loaded: Any) -> Any:
+    """Return a plain model, of the base's own module tree, that computes what a tuned one computes.
+
+    Args:
+        model: tuned: from a method's `prepare`, or from `load_tuned`; it is not changed.
+        loaded: its base.
+
+    Returns:
+        A model of its own that owns the changed tensors, in the base's dtype, and shares all others with the base. What
+        the base holds in 4 or 8 bits is dequantised in it, in the dtype of the base's other tensors.
+
+    Raises:
+        BadInputError: the method added steps of its own that no tensor of the base can take in.
+    """
+    if any(isinstance(module, Bottleneck) for module in model.modules()):
+        raise BadInputError(
+            "Adapters cannot be merged: they are non-linear steps between the base's layers; keep them beside the base."
+        )
+    base = dict(loaded.model.named_parameters())
+    plain = float_view(loaded.model)
+    with held_still(model):
+        for name, place in plain.named_parameters():
+            value = _effective(model, name)
+            if value.data_ptr() != base[name].data_ptr():
+                place.data = value.detach().to(place.dtype, copy=True)
+    return plain.eval()
+
+
+@torch.no_grad()
+def merge_loss(model: Any, plain: Any, loaded: Any) -> MergeLoss:
+    """Return what merging changed.
+
+    Args:
+        model: tuned.
+        plain: what `merge` made of it.
+        loaded: the base of both.
+    """
+    tokens = min(TOKENS, loaded.context)
+    ids = torch.arange(ROWS * tokens, device=loaded.device).reshape(ROWS, tokens) % loaded.info.vocab_size
+    with held_still(model), autocasting(loaded.model, loaded.info.dtype):
+        tuned, merged = (one(input_ids=ids, use_cache=False).logits.float() for one in (model, plain))
+    difference = (tuned - merged).abs()
+    return MergeLoss(difference.max().item(), difference.mean().item(), tuned.std().item())
+
+
+def _effective(model: Any, name: str) -> Tensor:
+    """Return the value a model computes with in place of one of the base's tensors, in the checkpoint's layout."""
+    owner, _, leaf = name.rpartition(".")
+    found = model.get_submodule(owner)
+    module: Any = found
+    if not isinstance(found, LoraLayer):
+        return float_weight(module) if leaf in module._parameters and leaf == "weight" else getattr(module, leaf)
+    base: Any = module.get_base_layer()
+    if leaf != "weight":
+        return getattr(base, leaf)
+    delta = module.get_delta_weight("default").float()
+    return float_weight(base).float() + (delta.T if was_transposed(base) else delta)

@@ -1,30 +1,134 @@
-"""The tuning itself, begun or gone on with, in micro-batches as large as memory allows."""
+"""The tuning itself, begun or gone on with, in micro-batches as large as memory allows; and the memory it took."""
 
+import _thread
+import ctypes
+import gc
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
-from lsf.errors import RunError
-from lsf.jobs.checkpoints import Checkpoint, Keeper, latest_checkpoint
-from lsf.jobs.phases import phase
-from lsf.jobs.spec import RunSpec
-from lsf.measure.exhaustion import is_out_of_memory
-from lsf.measure.loading import LoadedModel
+import psutil
+import torch
+
+from lsf.data.encode import EncodedExample
+from lsf.errors import OutOfMemoryError, RunError
+from lsf.methods.catalogue import options_of
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.devices import give_back_cached
+from lsf.models.loading import LoadedModel
+from lsf.models.out_of_memory import is_out_of_memory
+from lsf.progress import Stop
+from lsf.runs.checkpoints import Checkpoint, CheckpointManager, latest_checkpoint
+from lsf.runs.result import phase
+from lsf.runs.spec import RunSpec
 from lsf.training.artefacts import refuse_full_disk
-from lsf.training.caching import Caching, open_caching
-from lsf.training.checkpointing import recomputed
-from lsf.training.fitting import Fit, FitSettings, fit
-from lsf.training.logbook import Logbook
-from lsf.training.material import Material
-from lsf.training.memory import PeakMemory, free_memory
-from lsf.training.methods import METHODS, Scene
+from lsf.training.caching import Caching, open_caching, recomputed
+from lsf.training.fitting import Fit, fit
+from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import n_processes
 from lsf.training.proof import Fingerprint, Marks, fingerprint, marks
 from lsf.training.reweighting import reweighting_of
-from lsf.training.sharding import is_sharded, put_together
+from lsf.training.short_runs import first_tuning
+from lsf.training.splits import EncodedSplits
+from lsf.training.trainer import FitSettings, is_sharded, put_together
+
+SAMPLE_SECONDS = 0.02
+"""Time between two looks at the process's resident memory."""
+
+
+class PeakMemory(AbstractContextManager["PeakMemory"]):
+    """Measures the peak inside the `with`.
+
+    On CUDA: the allocator's peak above what was allocated at the start. On the CPU: the growth of the process's
+    resident set, sampled every 20 ms; other threads of the process count too, and memory that an earlier run left with
+    the allocator would hide growth, so it is given back first. OutcomeElsewhere unknown: None.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Choose what to measure.
+
+        Args:
+            device: where the model is.
+        """
+        self._device = device
+        self._stop, self._stopped = threading.Event(), threading.Event()
+        self._start = self._peak = 0
+        self.source: str | None = {"cuda": "cuda", "cpu": "rss"}.get(device.type)
+
+    def __enter__(self) -> "PeakMemory":
+        """Free what can be freed and start."""
+        free_memory()
+        if self.source == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._start = torch.cuda.memory_allocated(self._device)
+        elif self.source == "rss":
+            self._start = self._peak = psutil.Process().memory_info().rss
+            with suppress(RuntimeError):  # no memory left for a thread: start and end are all that is seen
+                # `threading.Thread.start` would wait for ever for a thread that lacks memory in its first moment
+                _thread.start_new_thread(self._sample, ())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Stop sampling."""
+        if self.source == "cuda":
+            self._peak = torch.cuda.max_memory_allocated(self._device)
+        elif self.source == "rss":
+            self._stop.set()
+            self._stopped.wait(SAMPLE_SECONDS)
+            self._look()
+
+    @property
+    def bytes(self) -> int | None:
+        """Peak above the start; None where it cannot be measured."""
+        return None if self.source is None else max(0, self._peak - self._start)
+
+    def _sample(self) -> None:
+        while not self._stop.wait(SAMPLE_SECONDS):
+            self._look()
+        self._stopped.set()
+
+    def _look(self) -> None:
+        self._peak = max(self._peak, psutil.Process().memory_info().rss)
+
+
+def free_memory() -> None:
+    """Collect garbage and give unused memory back to the system and the GPU."""
+    gc.collect()
+    give_back_cached()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+        if trim is not None:
+            trim(0)
+
+
+@contextmanager
+def explained_memory(loaded: LoadedModel, spec: RunSpec, doing: str = "tuning") -> Iterator[None]:
+    """Turn every way of running out of memory into an `OutOfMemoryError` that says what would need less.
+
+    Args:
+        loaded: the base model.
+        spec: of the run.
+        doing: what memory is needed for.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RunError) or not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"{loaded.info.device} ran out of memory while {doing} {spec.plan.label} in batches of {spec.batch_size} "
+            "examples; a smaller batch, shorter examples or fewer blocks need less."
+        ) from None
+
 
 CHECKPOINT_BYTES = 12
 """Of a checkpoint, per tuned parameter: its value and AdamW's two moments in float32."""
@@ -55,20 +159,20 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Ground:
+class FitInputs:
     """What every attempt at one run, and every trial of its rate, starts from."""
 
     loaded: LoadedModel
     """The base model."""
     spec: RunSpec
     """What is asked."""
-    material: Material
+    splits: EncodedSplits
     """Its rows."""
     settings: FitSettings
     """Of the loop, but for the micro-batch."""
     folder: Path
     """The run folder, where checkpoints are."""
-    scene: Scene
+    context: MethodContext
     """What the method is prepared from, and how the run is asked to stop."""
 
     @property
@@ -77,11 +181,11 @@ class Ground:
         return self.spec.micro_batch or self.spec.batch_size
 
 
-def fit_within_memory(ground: Ground, log: Logbook, about: dict[str, Any]) -> tuple[Attempt, PeakMemory]:
+def fit_within_memory(inputs: FitInputs, log: MetricsLogger, about: dict[str, Any]) -> tuple[Attempt, PeakMemory]:
     """Tune within memory; a later attempt goes on from the newest checkpoint.
 
     Args:
-        ground: what is tuned.
+        inputs: what is tuned.
         log: gets the rows.
         about: what a checkpoint says of the run, and what must be the same when it goes on.
 
@@ -93,10 +197,10 @@ def fit_within_memory(ground: Ground, log: Logbook, about: dict[str, Any]) -> tu
     """
 
     def attempt(micro: int) -> tuple[Attempt, PeakMemory]:
-        with PeakMemory(ground.loaded.device) as peak:
-            return _attempt(ground, log, about, micro), peak
+        with PeakMemory(inputs.loaded.device) as peak:
+            return _attempt(inputs, log, about, micro), peak
 
-    return within_memory(ground.spec.batch_size, ground.micro_batch, attempt)
+    return within_memory(inputs.spec.batch_size, inputs.micro_batch, attempt)
 
 
 def within_memory(batch: int, micro: int, attempt: Callable[[int], Done]) -> Done:
@@ -130,11 +234,11 @@ def next_micro_batch(batch: int, micro: int) -> int | None:
 
 
 @contextmanager
-def carried_out(ground: Ground, model: Any) -> Iterator[Caching]:
+def carried_out(inputs: FitInputs, model: Any) -> Iterator[Caching]:
     """Inside the `with`, steps of a prepared model are carried out as the run asks: from kept states, or recomputed."""
-    loaded, spec = ground.loaded, ground.spec
-    visits = ground.material.steps * spec.batch_size
-    caching = open_caching(loaded, model, spec.plan, ground.material.train, spec.cache, visits)
+    loaded, spec = inputs.loaded, inputs.spec
+    visits = inputs.splits.steps * spec.batch_size
+    caching = open_caching(loaded, model, spec.plan, inputs.splits.train, spec.cache, visits)
     try:
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
             yield caching
@@ -142,38 +246,40 @@ def carried_out(ground: Ground, model: Any) -> Iterator[Caching]:
         caching.close()
 
 
-def _attempt(ground: Ground, log: Logbook, about: dict[str, Any], micro: int) -> Attempt:
-    loaded, spec, rows = ground.loaded, ground.spec, ground.material.train
-    checkpoint = checked(latest_checkpoint(ground.folder), about)
+def _attempt(inputs: FitInputs, log: MetricsLogger, about: dict[str, Any], micro: int) -> Attempt:
+    loaded, spec, rows = inputs.loaded, inputs.spec, inputs.splits.train
+    checkpoint = checked(latest_checkpoint(inputs.folder), about)
     begun = time.perf_counter()
-    model = prepared(ground, micro)
+    model = prepared(inputs, micro)
     seconds = time.perf_counter() - begun
-    refuse_full_disk(model, spec, ground.folder)
+    refuse_full_disk(model, spec, inputs.folder)
     if checkpoint is not None:  # it then found what it had looked for
         seconds = checkpoint.progress.about.get("prepare_seconds", seconds)
     about = {**about, "prepare_seconds": seconds}
     with phase("proof"):
         by_hash = spec.proof == "hash" or n_processes() > 1
         start = fingerprint(model) if by_hash else marks(model, loaded.model)
-    with carried_out(ground, model) as caching:
+    with carried_out(inputs, model) as caching:
         log.begin(model, checkpoint)
-        reweighting = reweighting_of(spec, loaded, model, rows, ground.scene.check)
+        reweighting = reweighting_of(spec, loaded, model, rows, inputs.context.check)
         tuned = sum(value.numel() for value in model.parameters() if value.requires_grad)
         written, beside = CHECKPOINT_BYTES * tuned, None if log.best is None else log.best.save
-        keeper = Keeper(ground.folder, about, spec.checkpoint_steps, spec.checkpoint_seconds, written, beside, log.warn)
+        manager = CheckpointManager(
+            inputs.folder, about, spec.checkpoint_steps, spec.checkpoint_seconds, written, beside, log.warn
+        )
         done = fit(
             model,
             rows,
-            replace(ground.settings, micro_batch=micro),
-            ground.folder,
+            replace(inputs.settings, micro_batch=micro),
+            inputs.folder,
             log.watch,
-            lambda: ground.scene.stop() or log.enough,
-            keeper,
+            lambda: inputs.context.stop() or log.enough,
+            manager,
             checkpoint,
             caching.prefix,
             reweighting,
         )
-    model = put_together(model, prepared(ground, micro)) if is_sharded(model) else model
+    model = put_together(model, prepared(inputs, micro)) if is_sharded(model) else model
     if log.best is not None:
         log.best.restore(model)
     resumed_at = None if checkpoint is None else checkpoint.progress.step
@@ -181,10 +287,10 @@ def _attempt(ground: Ground, log: Logbook, about: dict[str, Any], micro: int) ->
     return Attempt(model, start, done, caching, micro, resumed_at, seconds, kept)
 
 
-def prepared(ground: Ground, micro: int) -> Any:
+def prepared(inputs: FitInputs, micro: int) -> Any:
     """Return the model as its method begins with it; where that takes steps of its own, in such micro-batches."""
-    scene = replace(ground.scene, micro_batch=micro)
-    return METHODS[ground.spec.method].prepare(ground.loaded, ground.spec.plan, scene)
+    context = replace(inputs.context, micro_batch=micro)
+    return METHODS[inputs.spec.method].prepare(inputs.loaded, inputs.spec.plan, context)
 
 
 def checked(checkpoint: Checkpoint | None, about: dict[str, Any]) -> Checkpoint | None:
@@ -203,3 +309,37 @@ def checked(checkpoint: Checkpoint | None, about: dict[str, Any]) -> Checkpoint 
                     f"The {words} changed since the run's checkpoint; start it again instead of resuming it."
                 )
     return checkpoint
+
+
+def method_context(
+    spec: RunSpec,
+    rows: tuple[EncodedExample, ...],
+    base_dtype: str,
+    folder: Path,
+    stop: Callable[[], Stop | None],
+    check: Callable[[], None],
+) -> MethodContext:
+    """Return the context of a run.
+
+    Args:
+        spec: method, options, seed, and how steps are carried out.
+        rows: training rows.
+        base_dtype: of the loaded model.
+        folder: the run's own, for scratch.
+        stop: says how the run is asked to stop.
+        check: raises where it is.
+    """
+    options = options_of(spec.method, spec.options)
+    return MethodContext(
+        options,
+        rows,
+        spec.seed,
+        spec.batch_size,
+        base_dtype,
+        spec.micro_batch,
+        spec.activation_checkpointing,
+        folder,
+        stop,
+        check,
+        first_tuning,
+    )

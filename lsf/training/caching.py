@@ -1,11 +1,13 @@
-"""Whether a run keeps the states of its frozen prefix, where, and which earlier run's it can go on with."""
+"""Whether a run keeps the states of its frozen prefix, and where; and whether activations are computed again."""
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,18 +15,18 @@ from weakref import WeakKeyDictionary
 import psutil
 import torch
 from filelock import FileLock, Timeout
+from torch.utils.checkpoint import checkpoint
 
-from lsf.analysis.plan import Plan
 from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, RunError
 from lsf.files import cache_folder
-from lsf.jobs.spec import RunSpec
-from lsf.measure.loading import LoadedModel
-from lsf.training.batches import by_length
-from lsf.training.prefix import Prefix
+from lsf.models.batches import by_length
+from lsf.models.loading import LoadedModel
+from lsf.plans.plan import Plan
+from lsf.runs.spec import RunSpec
+from lsf.training.prefix import ABOUT, LOCK, Prefix, States
 from lsf.training.processes import n_processes, place_on_machine, wait_for_all
 from lsf.training.records import circumstances
-from lsf.training.states import ABOUT, LOCK, States
 
 MEMORY_SHARE = 0.25
 """Share of the free memory a cache in memory may take."""
@@ -210,7 +212,7 @@ def _sharded(loaded: LoadedModel, model: Any, key: str, depth: int, rows: Sequen
 def blocks_of(model: Any, loaded: LoadedModel) -> list[torch.nn.Module]:
     """Return the blocks of a prepared model, also where a method wrapped it."""
     bare = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return [bare.get_submodule(name) for name in loaded.anatomy.block_names]
+    return [bare.get_submodule(name) for name in loaded.layout.block_names]
 
 
 def rows_hash(rows: Sequence[EncodedExample]) -> str:
@@ -252,7 +254,7 @@ def disk_room() -> float:
     """Return the bytes a cache on disk may take, older caches counted as free."""
     root = cache_root()
     root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free + sum(size for _, size, _ in _on_shelf())
+    free = shutil.disk_usage(root).free + sum(size for _, size, _ in _in_cache())
     return min(float(os.environ.get("LSF_CACHE_BYTES", DISK_BYTES)), DISK_SHARE * free)
 
 
@@ -260,7 +262,7 @@ def _on_disk(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) 
     about = {**circumstances(loaded), "rows": key, "depth": depth}
     folder = cache_root() / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
     room = disk_room() - sum(lengths) * loaded.info.width * loaded.model.dtype.itemsize
-    others = [(size, place) for _, size, place in _on_shelf() if place != folder]
+    others = [(size, place) for _, size, place in _in_cache() if place != folder]
     while others and sum(size for size, _ in others) > room:
         shutil.rmtree(others.pop(0)[1], ignore_errors=True)
     states = States(depth, lengths, folder)
@@ -269,7 +271,7 @@ def _on_disk(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) 
     return states
 
 
-def _on_shelf() -> list[tuple[float, int, Path]]:
+def _in_cache() -> list[tuple[float, int, Path]]:
     """Return (last use, bytes, folder) of every cache on disk that no process holds, oldest first.
 
     One that was left half-made, without `about.json`, is of use to nobody and the oldest.
@@ -294,3 +296,23 @@ def _is_held(place: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+@contextmanager
+def recomputed(model: Any, loaded: LoadedModel, plan: Plan, kind: str) -> Iterator[None]:
+    """Inside the `with`, blocks from the lowest tuned one up keep only what enters them.
+
+    Args:
+        model: a run's prepared model.
+        loaded: its base.
+        plan: which blocks are tuned.
+        kind: off, or non_reentrant.
+    """
+    chosen = blocks_of(model, loaded)[min(plan.blocks, default=0) :] if kind == "non_reentrant" else []
+    try:
+        for block in chosen:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        yield
+    finally:
+        for block in chosen:
+            block.__dict__.pop("forward", None)

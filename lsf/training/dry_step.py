@@ -12,9 +12,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lsf.data.encode import EncodedExample
-from lsf.measure.devices import wait
-from lsf.measure.loading import LoadedModel
-from lsf.training.batches import IGNORED, autocasting, collate, score_tokens
+from lsf.models.batches import IGNORED, autocasting, collate, score_tokens
+from lsf.models.devices import wait
+from lsf.models.loading import LoadedModel
 from lsf.training.caching import blocks_of
 
 
@@ -69,8 +69,8 @@ class Held(TorchDispatchMode):
 def peak_of_pass(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample]) -> int:
     """Return the bytes one pass holds at its peak, above what was held before it.
 
-    On CUDA the allocator's own count. Elsewhere the storages that operations make are added up as they come and go: a
-    process's resident set is blind to anything small, and grows for other reasons.
+    On CUDA the allocator's own count. OutcomeElsewhere the storages that operations make are added up as they come
+    and go: a process's resident set is blind to anything small, and grows for other reasons.
 
     Raises:
         RuntimeError, MemoryError: memory did not suffice.

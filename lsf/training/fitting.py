@@ -1,6 +1,7 @@
 """The training loop: transformers' Trainer over the tuned parameters, watched after every step."""
 
 import random
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,20 +13,19 @@ import numpy as np
 import torch
 
 from lsf.data.encode import EncodedExample
-from lsf.jobs.checkpoints import Checkpoint, Keeper
-from lsf.jobs.phases import phase
-from lsf.measure.offload import input_device
-from lsf.reporting import Stop
-from lsf.training.batches import OrderedRows, training_order
-from lsf.training.optimizers import OPTIMIZERS
+from lsf.methods.optimizers import OPTIMIZERS
+from lsf.models.batches import OrderedRows, training_order
+from lsf.models.devices import input_device
+from lsf.progress import Stop, never
+from lsf.runs.checkpoints import Checkpoint, CheckpointManager
+from lsf.runs.result import phase
 from lsf.training.prefix import Prefix
 from lsf.training.processes import n_processes
 from lsf.training.proof import storages
 from lsf.training.reweighting import Reweighting
-from lsf.training.trainer import CompletionTrainer, FitSettings
-from lsf.training.watching import DivergedError, StepRow, Watcher
+from lsf.training.trainer import CompletionTrainer, DivergedError, FitSettings, StepRow, StepTimer
 
-__all__ = ["DivergedError", "Fit", "FitSettings", "StepRow", "fit"]
+__all__ = ["DivergedError", "Fit", "FitSettings", "StepRow", "fit", "short_run"]
 
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -59,7 +59,7 @@ def fit(
     folder: Path,
     watch: Callable[[StepRow], None],
     stop: Callable[[], Stop | None],
-    keeper: Keeper | None = None,
+    manager: CheckpointManager | None = None,
     start: Checkpoint | None = None,
     prefix: Prefix | None = None,
     reweighting: Reweighting | None = None,
@@ -71,13 +71,13 @@ def fit(
     process, since Trainer's accelerator and the random generators it seeds are global; both are put back afterwards.
 
     Args:
-        model: a prepared model of its own (lsf.training.methods).
+        model: a prepared model of its own (lsf.methods).
         rows: training rows, end-of-text appended.
         settings: of the loop.
         folder: where Trainer may keep its files: what `report_to` writes there, such as TensorBoard's `runs`.
         watch: called after each logged step with what is known; it may raise to end the loop.
         stop: asked after each step.
-        keeper: writes checkpoints; None writes none.
+        manager: writes checkpoints; None writes none.
         start: the checkpoint to go on from; None begins.
         prefix: serves the frozen prefix of `model`; None computes it every time.
         reweighting: of `rows` and `model`; None gives every row the same weight.
@@ -88,32 +88,53 @@ def fit(
     """
     data = OrderedRows(rows, training_order(len(rows), settings.steps * settings.batch_size, settings.seed))
     progress = None if start is None else start.progress
-    watcher = Watcher(data.tokens_after_batch(settings.batch_size), watch, stop, keeper, progress)
+    timer = StepTimer(data.tokens_after_batch(settings.batch_size), watch, stop, manager, progress)
     while not _ONE_AT_A_TIME.acquire(timeout=0.1):
         if stop() is not None:
-            return Fit(watcher.step, watcher.tokens, watcher.seconds, tuple(watcher.step_seconds), 0, stop())
+            return Fit(timer.step, timer.tokens, timer.seconds, tuple(timer.step_seconds), 0, stop())
     try:
         device = input_device(model)
         with kept_random_state(), kept_in_eval_mode(model), _on(device), torch.enable_grad():
-            trainer = CompletionTrainer(model, settings, data, folder, device, keeper, prefix, watcher, reweighting)
+            trainer = CompletionTrainer(model, settings, data, folder, device, manager, prefix, timer, reweighting)
             with phase("steps"):
                 trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
             optimizer: Any = trainer.optimizer
             held = {id(value): value for group in optimizer.param_groups for value in group["params"]}
-            fallen = reweighting.fallen() if reweighting is not None and watcher.stopped != "discard" else None
+            fallen = reweighting.fallen() if reweighting is not None and timer.stopped != "discard" else None
     finally:
         _forget_overrides(settings.optimizer)
         _ONE_AT_A_TIME.release()
     return Fit(
-        watcher.step,
-        watcher.tokens,
-        watcher.seconds,
-        tuple(watcher.step_seconds),
+        timer.step,
+        timer.tokens,
+        timer.seconds,
+        tuple(timer.step_seconds),
         sum(value.numel() for value in held.values()),
-        watcher.stopped,
+        timer.stopped,
         storages(held.values()) if n_processes() == 1 else frozenset(),
         fallen,
     )
+
+
+def unwatched(_row: StepRow) -> None:
+    """Watch a loop whose rows nobody wants."""
+
+
+def short_run(
+    model: Any,
+    rows: Sequence[EncodedExample],
+    settings: FitSettings,
+    stop: Callable[[], Stop | None] = never,
+    watch: Callable[[StepRow], None] = unwatched,
+    prefix: Prefix | None = None,
+    reweighting: Reweighting | None = None,
+) -> Fit:
+    """Tune as `fit` does, in place, and leave no file: for whoever trains briefly and looks at the model afterwards.
+
+    Args and errors: as those of `fit`.
+    """
+    with tempfile.TemporaryDirectory(prefix="lsf-short-run-") as folder:
+        return fit(model, rows, settings, Path(folder), watch, stop, prefix=prefix, reweighting=reweighting)
 
 
 def _forget_overrides(optimizer: str) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 import torch
 from scipy.stats import binom
 
-from lsf.measure.devices import wait
-from lsf.measure.quantised import is_quantised
-from lsf.training.artefacts import find_weights, load_tuned, read_about
-from lsf.training.batches import autocasting
-from lsf.training.catalogue import CATALOGUE
-from lsf.training.merging import merge
+from lsf.methods.catalogue import CATALOGUE
+from lsf.models.batches import autocasting
+from lsf.models.devices import wait
+from lsf.models.quantised import is_quantised
+from lsf.training.artefacts import find_weights, load_tuned, merge, read_about
 
 TOKENS, ROWS = 32, 8
 """Size of a timed forward pass."""

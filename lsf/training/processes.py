@@ -1,4 +1,4 @@
-"""One run in several processes of one `accelerate launch`: who writes, what they agree on, where they wait."""
+"""One run in several processes of one `accelerate launch`, and the CPU threads each computes with."""
 
 import os
 import tempfile
@@ -6,13 +6,30 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
 
 from lsf.environment import launched_rank
 from lsf.errors import BadInputError
 from lsf.files import write_bytes
-from lsf.jobs.holding import SPEC
+from lsf.runs.lock import SPEC
+
+
+@contextmanager
+def computing_on(threads: int | None) -> Iterator[int]:
+    """Compute with so many threads inside the `with`, in the thread that entered it, and yield their number.
+
+    Args:
+        threads: None leaves them as the machine is set (lsf.environment.settle_threads).
+    """
+    before = torch.get_num_threads()
+    try:
+        if threads is not None:
+            torch.set_num_threads(threads)
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
 
 
 def n_processes() -> int:

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from lsf.jobs.result import Proof
-from lsf.measure.quantised import scales
+from lsf.models.quantised import scales
+from lsf.runs.result import Proof
 
 
 @dataclass(frozen=True)

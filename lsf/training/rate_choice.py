@@ -8,15 +8,14 @@ from typing import Any
 
 from lsf.errors import BadInputError
 from lsf.files import read_json, write_json
-from lsf.jobs.checkpoints import Checkpoint
-from lsf.jobs.holding import Ending
-from lsf.jobs.result import SearchTrial
-from lsf.jobs.spec import METHODS_OWN, RunSpec
-from lsf.measure.identity import config_hash
-from lsf.measure.loading import LoadedModel
-from lsf.training.own_rate import spec_rate
+from lsf.models.loading import LoadedModel, config_hash
+from lsf.runs.checkpoints import Checkpoint
+from lsf.runs.lock import ResultBuilder
+from lsf.runs.result import SearchTrial
+from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.training.processes import n_processes
 from lsf.training.rate_search import NoRateError, Search
+from lsf.training.short_runs import spec_rate
 
 GIVEN, DEFAULT, SEARCHED = "given", "default", "search"
 TOO_SHORT = "default: a fifth of the run's cost is too little for a search"
@@ -61,7 +60,7 @@ def resumed_choice(checkpoint: Checkpoint) -> Choice:
     return Choice(about["learning_rate"], about.get("rate_from", SEARCHED if trials else GIVEN), trials, **known)
 
 
-def choose_rate(loaded: LoadedModel, spec: RunSpec, ending: Ending, folder: Path, search: Any) -> Choice:
+def choose_rate(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, folder: Path, search: Any) -> Choice:
     """Return the rate of a run.
 
     A search is kept beside the runs and taken over by every later run of its group: the same weights and configuration,
@@ -70,7 +69,7 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, ending: Ending, folder: Path
     Args:
         loaded: the base model.
         spec: what is asked.
-        ending: knows weights and data; learns the trials of a search that found nothing.
+        builder: knows weights and data; learns the trials of a search that found nothing.
         folder: of the run.
         search: () -> Search; makes one.
 
@@ -78,19 +77,19 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, ending: Ending, folder: Path
         NoRateError: the search found only divergence.
     """
     own = spec_rate(loaded, spec)
-    ending.add(default_rate=own)
+    builder.add(default_rate=own)
     if spec.learning_rate == METHODS_OWN:
         return Choice(own, DEFAULT)
     if spec.given_rate is not None:
         return Choice(spec.given_rate, GIVEN)
-    place = folder.parent / SEARCHES / f"{group_key(loaded, spec, ending)}.json"
+    place = folder.parent / SEARCHES / f"{group_key(loaded, spec, builder)}.json"
     alone = n_processes() == 1  # several must not disagree on whether a file was there
     if alone and (known := _known(place)) is not None:
         return known
     try:
         found: Search = search()
     except NoRateError as error:
-        ending.add(**_made(error.search).told() | {"learning_rate": None})
+        builder.add(**_made(error.search).told() | {"learning_rate": None})
         raise
     if not found.trials:
         return Choice(found.learning_rate, TOO_SHORT)
@@ -101,9 +100,9 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, ending: Ending, folder: Path
     return _made(found)
 
 
-def group_key(loaded: LoadedModel, spec: RunSpec, ending: Ending) -> str:
+def group_key(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder) -> str:
     """Return what tells groups apart whose runs share one search."""
-    plan, known = spec.plan, ending.known
+    plan, known = spec.plan, builder.known
     asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in FREE}
     size = [len(plan.blocks), plan.embedding, plan.final_norm, plan.head, list(plan.modules)]
     whole = [asked | {"options": dict(spec.options)}, size, list(known.measured_on), config_hash(loaded.model)]

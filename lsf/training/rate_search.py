@@ -1,4 +1,4 @@
-"""A learning rate found by short runs around the default: counted apart, and shared within a group of runs."""
+"""A learning rate found by short runs around the default: within a budget, counted apart."""
 
 import math
 import time
@@ -9,25 +9,99 @@ from typing import Any
 
 import torch
 
-from lsf.analysis.cost import forward_flops
 from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, DataError, RunError
-from lsf.jobs.result import SearchTrial
-from lsf.reporting import Reporter
-from lsf.training.attempts import Ground, carried_out, prepared, within_memory
-from lsf.training.batches import TokenScores
+from lsf.methods.rates import rounded
+from lsf.models.batches import TokenScores
+from lsf.plans.cost import forward_flops
+from lsf.progress import Reporter
+from lsf.runs.result import SearchTrial
+from lsf.training.attempts import FitInputs, carried_out, prepared, within_memory
 from lsf.training.caching import open_held_out
-from lsf.training.default_rates import rounded
-from lsf.training.duration import step_flops
-from lsf.training.evaluation import scored, spread_out
-from lsf.training.fitting import DivergedError, StepRow, fit
-from lsf.training.forgetting import BATCH_SIZE, GeneralText
-from lsf.training.own_rate import spec_rate
+from lsf.training.duration import rows_load, step_flops, workload_of
+from lsf.training.evaluation import BATCH_SIZE, GeneralText, scored, spread_out
+from lsf.training.fitting import short_run
 from lsf.training.processes import n_processes
-from lsf.training.reading_plan import LIVE_ROWS, watched
 from lsf.training.reweighting import reweighting_of
-from lsf.training.search_budget import SearchBudget, best_of, search_budget
-from lsf.training.workload import rows_load, workload_of
+from lsf.training.short_runs import spec_rate
+from lsf.training.splits import LIVE_ROWS, watched
+from lsf.training.trainer import DivergedError, StepRow
+
+SHARE = 0.2
+"""Of the run's predicted FLOPs that a search may take, its readings included."""
+LEAST_STEPS, MOST_STEPS = 5, 100
+"""Fewest steps a trial says something after, and the most it needs."""
+TRIALS = 3
+"""Rates tried first: the default, a third of it and three times it."""
+
+
+@dataclass(frozen=True)
+class SearchBudget:
+    """How long each trial of a search is, and how many there may be."""
+
+    steps: int
+    """Optimizer steps of a trial."""
+    trials: int
+    """Trials at most, `TRIALS` or more."""
+    reading: float
+    """What reading one trial costs, in optimizer steps of the run."""
+    step: float = 1.0
+    """What one of its steps costs, in optimizer steps of the run."""
+
+    def share(self, trials: int, steps: int) -> float:
+        """Return what so many trials cost over a run of `steps`."""
+        return trials * (self.steps * self.step + self.reading) / steps
+
+
+def search_budget(steps: int, reading: float, step: float = 1.0) -> SearchBudget | None:
+    """Return the longest trials that can be paid, or None where they would be too short to say anything.
+
+    As long as four can be paid, else three.
+
+    Args:
+        steps: of the run.
+        reading: what reading validation and general loss once costs, in optimizer steps of the run.
+        step: what a step of a trial costs, in optimizer steps of the run.
+    """
+    allowed = SHARE * steps
+    for count in (TRIALS + 1, TRIALS):
+        each = min(MOST_STEPS, steps, math.floor((allowed / count - reading) / step))
+        if each >= LEAST_STEPS:
+            return SearchBudget(each, math.floor(allowed / (each * step + reading)), reading, step)
+    return None
+
+
+def best_of(losses: dict[float, list[float]], general: dict[float, float], forgets: float = 1.0) -> float | None:
+    """Return the rate a search takes; None where every trial was lost.
+
+    The least validation loss counts; of the rates within noise of it (a paired difference of at most twice its standard
+    error over the rows) none that forgets more than `forgets` nats more than another of them, and of the rest the one
+    of the least validation loss.
+
+    Args:
+        losses: rate -> loss of each validation row in nats, the same rows for every rate; lost trials are left out.
+        general: rate -> loss on the base model's own text, in nats per token.
+        forgets: nats per token.
+    """
+    if not losses:
+        return None
+    means = {rate: math.fsum(rows) / len(rows) for rate, rows in losses.items()}
+    best = min(sorted(means), key=lambda rate: means[rate])
+    near = [rate for rate in sorted(losses) if _within_noise(losses[rate], losses[best])]
+    least = min(general[rate] for rate in near)
+    spared = [rate for rate in near if general[rate] <= least + forgets]
+    return min(spared, key=lambda rate: means[rate])
+
+
+def _within_noise(one: list[float], other: list[float]) -> bool:
+    """Say whether the mean of a difference over rows is within two standard errors of zero."""
+    apart = [a - b for a, b in zip(one, other, strict=True)]
+    mean = math.fsum(apart) / len(apart)
+    if len(apart) < 2:
+        return mean <= 0.0
+    variance = math.fsum((value - mean) ** 2 for value in apart) / (len(apart) - 1)
+    return abs(mean) <= 2.0 * math.sqrt(variance / len(apart))
+
 
 FACTOR = 3.0
 """Between neighbouring rates."""
@@ -41,7 +115,7 @@ READING = 2.0
 
 
 class NoRateError(BadInputError, RunError):
-    """Every rate that was tried lost the loss; carries what was tried."""
+    """Every rate that was tried diverged; carries what was tried."""
 
     def __init__(self, search: "Search") -> None:
         """Say what was tried and what can be done."""
@@ -73,7 +147,7 @@ class Search:
         return sum(trial.steps for trial in self.trials)
 
 
-def find_rate(ground: Ground, text: GeneralText, report: Reporter) -> Search:
+def find_rate(inputs: FitInputs, text: GeneralText, report: Reporter) -> Search:
     """Try the default rate, a third of it and three times it, then outwards while the best is at an edge.
 
     Each trial is the beginning of the run itself, at the same schedule and carried out as the run is: in its
@@ -83,7 +157,7 @@ def find_rate(ground: Ground, text: GeneralText, report: Reporter) -> Search:
     trials that say something, the default is taken. A trial whose loss becomes infinite counts as lost.
 
     Args:
-        ground: of the run; its rate is replaced, and its validation rows judge.
+        inputs: of the run; its rate is replaced, and its validation rows judge.
         text: of the base model; what a trial loses of it counts too.
         report: told of the steps done; asked whether to stop.
 
@@ -92,11 +166,11 @@ def find_rate(ground: Ground, text: GeneralText, report: Reporter) -> Search:
         NoRateError: every rate tried was lost.
         RuntimeError, MemoryError: a single example does not fit.
     """
-    steps = ground.material.steps
-    if not ground.material.validation:
+    steps = inputs.splits.steps
+    if not inputs.splits.validation:
         raise DataError("The search for a learning rate needs validation examples and the data has none; give a rate.")
-    started, own = time.perf_counter(), spec_rate(ground.loaded, ground.spec)
-    bench = _Trials(ground, text, report)
+    started, own = time.perf_counter(), spec_rate(inputs.loaded, inputs.spec)
+    bench = _Trials(inputs, text, report)
     budget = search_budget(steps, bench.reading_steps(), bench.step)
     if budget is None:
         return Search(own, (), 0.0, 0.0)
@@ -117,17 +191,17 @@ def find_rate(ground: Ground, text: GeneralText, report: Reporter) -> Search:
 class _Trials:
     """The trials of one search."""
 
-    def __init__(self, ground: Ground, text: GeneralText, report: Reporter) -> None:
-        material, spec = ground.material, ground.spec
+    def __init__(self, inputs: FitInputs, text: GeneralText, report: Reporter) -> None:
+        splits, spec = inputs.splits, inputs.spec
         if n_processes() > 1:  # what they keep they share for one fit only
             spec = replace(spec, cache="off")
-        self.ground, self.report, self.micro = replace(ground, spec=spec), report, ground.micro_batch
-        self.shown, self.texts = watched(material.validation), text.rows
-        place = {number: place for place, number in enumerate(spread_out(len(material.validation), LIVE_ROWS))}
-        self.rows = [place[number] for number in spread_out(len(material.validation), ROWS)]
+        self.inputs, self.report, self.micro = replace(inputs, spec=spec), report, inputs.micro_batch
+        self.shown, self.texts = watched(splits.validation), text.rows
+        place = {number: place for place, number in enumerate(spread_out(len(splits.validation), LIVE_ROWS))}
+        self.rows = [place[number] for number in spread_out(len(splits.validation), ROWS)]
         self.n_texts = min(TEXTS, len(self.texts))
-        self.work = workload_of(ground.loaded, material, spec, dense=False)
-        self.run_step = step_flops(workload_of(ground.loaded, material, ground.spec, dense=False))
+        self.work = workload_of(inputs.loaded, splits, spec, dense=False)
+        self.run_step = step_flops(workload_of(inputs.loaded, splits, inputs.spec, dense=False))
         while self.n_texts > FEWEST and self.reading_steps() > READING:
             self.n_texts //= 2
         self.trials: dict[float, SearchTrial] = {}
@@ -141,13 +215,13 @@ class _Trials:
 
     def reading_steps(self) -> float:
         """Return what reading one trial costs, in optimizer steps of the run, by counting FLOPs."""
-        load = rows_load([self.shown[number] for number in self.rows], self.ground.spec.batch_size)
+        load = rows_load([self.shown[number] for number in self.rows], self.inputs.spec.batch_size)
         load += rows_load(self.texts[: self.n_texts], BATCH_SIZE)
         return forward_flops(self.work.sizes, load, self.work.held) / self.run_step
 
     def carry_out(self, rate: float, budget: SearchBudget, more: int) -> None:
         """Make one trial and note what it came to."""
-        self.ground.scene.check()
+        self.inputs.context.check()
         steps, done = budget.steps, len(self.trials) * budget.steps
         planned, message = done + (1 + more) * steps, f"finding a learning rate: {rate:g}"
         self.report.progress(done, planned, message)
@@ -164,16 +238,16 @@ class _Trials:
         self.trials[rate] = SearchTrial(rate, loss, steps, general)
 
     def tuned(self, rate: float, steps: int, watch: Callable[[StepRow], None]) -> Any:
-        """Return the model after the first steps of the run at a rate; None where the loss was lost."""
+        """Return the model after the first steps of the run at a rate; None where the loss diverged."""
         try:
-            return within_memory(self.ground.spec.batch_size, self.micro, partial(self._tuned, rate, steps, watch))
+            return within_memory(self.inputs.spec.batch_size, self.micro, partial(self._tuned, rate, steps, watch))
         except DivergedError:
             return None
 
     def _tuned(self, rate: float, steps: int, watch: Callable[[StepRow], None], micro: int) -> Any:
-        ground, scene, rows = self.ground, self.ground.scene, self.ground.material.train
+        inputs, context, rows = self.inputs, self.inputs.context, self.inputs.splits.train
         self.micro = micro  # what one trial found out about memory, the next one need not
-        model, reached = prepared(ground, micro), 0
+        model, reached = prepared(inputs, micro), 0
 
         def look(row: StepRow) -> None:
             nonlocal reached
@@ -183,24 +257,24 @@ class _Trials:
         def stop() -> Any:
             return self.report.stop or ("enough" if reached >= steps else None)
 
-        warmup = min(ground.settings.warmup_steps, steps // 2)  # else a trial would never see its rate
+        warmup = min(inputs.settings.warmup_steps, steps // 2)  # else a trial would never see its rate
         settings = replace(
-            ground.settings,
+            inputs.settings,
             learning_rate=rate,
             warmup_steps=warmup,
             seed=SEED,
             micro_batch=micro,
             report_to="none",
         )
-        with carried_out(ground, model) as caching:
-            weighed = reweighting_of(ground.spec, ground.loaded, model, rows, scene.check)
-            fit(model, rows, settings, ground.folder, look, stop, prefix=caching.prefix, reweighting=weighed)
-        scene.check()
+        with carried_out(inputs, model) as caching:
+            weighed = reweighting_of(inputs.spec, inputs.loaded, model, rows, context.check)
+            short_run(model, rows, settings, stop, look, caching.prefix, weighed)
+        context.check()
         return model
 
     def read(self, model: Any) -> tuple[list[float], float]:
         """Return the loss of each judging row and that of the general text, in nats per token."""
-        batch = self.ground.spec.batch_size
+        batch = self.inputs.spec.batch_size
         judged = self._scored(model, self.shown, "validation", batch, self.rows)
         losses = [scores.nll.double().sum(dim=1) / scores.counted.sum(dim=1) for scores in judged]
         texts = list(self._scored(model, self.texts, "text", BATCH_SIZE, range(self.n_texts)))
@@ -211,8 +285,8 @@ class _Trials:
         self, model: Any, rows: Sequence[EncodedExample], split: str, batch: int, numbers: Sequence[int]
     ) -> Iterator[TokenScores]:
         """Read some rows from the states that the run's own readings of all of them start from."""
-        loaded, check = self.ground.loaded, self.ground.scene.check
-        prefix = open_held_out(loaded, model, self.ground.spec, rows, split, batch)
+        loaded, check = self.inputs.loaded, self.inputs.context.check
+        prefix = open_held_out(loaded, model, self.inputs.spec, rows, split, batch)
         return scored(model, rows, batch, loaded.info.dtype, check, prefix, numbers)
 
     def best(self) -> float | None:

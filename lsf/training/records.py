@@ -19,8 +19,7 @@ import torch
 from lsf.data.encode import EncodedExample
 from lsf.errors import LsfError
 from lsf.files import cache_folder, write_text
-from lsf.measure.identity import config_hash, weights_hash
-from lsf.measure.loading import LoadedModel
+from lsf.models.loading import LoadedModel, config_hash, weights_hash
 
 READING = 1
 """Version of what is read and how; another one makes every record worthless."""

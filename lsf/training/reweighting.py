@@ -1,29 +1,113 @@
-"""Examples weighted in the loss by how far the model still is from their targets, measured anew at every pass.
+"""Examples by how far each is from its target in the last latent space: chosen once, or weighted anew at every pass."""
 
-Inspired by "Semantics as beacons" (Wang & Li 2024, arXiv 2405.18292); the formulas are our choice (`analysis/beacons`).
-"""
-
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback
 
-from lsf.analysis.beacons import fell, weights
 from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError
-from lsf.jobs.spec import RunSpec
-from lsf.measure.anatomy import resolve
-from lsf.measure.distances import target_distances
-from lsf.training.batches import autocasting
-from lsf.training.evaluation import do_nothing
-from lsf.training.parametrization import held_still
+from lsf.lens.forward import Wanted, stream_readings
+from lsf.lens.semantics import semantic_bases
+from lsf.methods.parametrization import held_still
+from lsf.models.batches import MOST_PADDING, autocasting, make_batches
+from lsf.models.devices import input_device
+from lsf.models.layout import ModelLayout, resolve
+from lsf.progress import do_nothing
+from lsf.runs.spec import RunSpec
 from lsf.training.processes import n_processes
+
+
+def filtered(distance: Float[np.ndarray, " n"], count: int) -> Int[np.ndarray, " count"]:
+    """Return examples chosen greedily for a small mean and a large variance of their distance.
+
+    The nearest example comes first; each further one is that which makes variance minus mean of the chosen greatest.
+
+    Args:
+        distance: 1 - cos between an example's last state and its target, in [0, 2].
+        count: how many are kept.
+
+    Returns:
+        Indices in the order they were chosen.
+
+    Raises:
+        BadInputError: more are asked for than there are, or none.
+    """
+    _check(len(distance), count)
+    chosen = [int(np.argmin(distance))]
+    left = np.ones(len(distance), bool)
+    left[chosen[0]] = False
+    total, squares = float(distance[chosen[0]]), float(distance[chosen[0]]) ** 2
+    while len(chosen) < count:
+        size = len(chosen) + 1
+        mean = (total + distance) / size
+        variance = (squares + distance**2) / size - mean**2
+        best = int(np.argmax(np.where(left, variance - mean, -np.inf)))
+        chosen.append(best)
+        left[best] = False
+        total, squares = total + float(distance[best]), squares + float(distance[best]) ** 2
+    return np.array(chosen)
+
+
+def weights(distance: Float[np.ndarray, " n"], tau: float) -> Float[np.ndarray, " n"]:
+    """Return softmax(distance / tau) x n: mean 1, the further an example is from its target the heavier.
+
+    Raises:
+        BadInputError: tau is not a number above zero.
+    """
+    if not (math.isfinite(tau) and tau > 0):
+        raise BadInputError(f"tau is {tau}; a number above zero was expected.")
+    raised = np.exp((distance - distance.max()) / tau)
+    return len(distance) * raised / raised.sum()
+
+
+def drawn(distance: Float[np.ndarray, " n"], count: int, tau: float, seed: int) -> Int[np.ndarray, " count"]:
+    """Return examples drawn with replacement, each as often as its weight says: re-weighting for any trainer."""
+    _check(max(len(distance), count), count)
+    share = weights(distance, tau) / len(distance)
+    return np.random.default_rng(seed).choice(len(distance), count, p=share)
+
+
+def control(n: int, count: int, seed: int) -> Int[np.ndarray, " count"]:
+    """Return a random subset of the same size."""
+    _check(n, count)
+    return np.random.default_rng(seed).permutation(n)[:count]
+
+
+def fell(before: Float[np.ndarray, " n"], after: Float[np.ndarray, " n"]) -> float:
+    """Return the share of examples whose distance fell, in [0, 1]."""
+    return float(np.mean(after < before))
+
+
+def _check(n: int, count: int) -> None:
+    if not 1 <= count <= n:
+        raise BadInputError(f"{count} examples are to be kept; the data has {n}, so 1 to {n} can be.")
+
+
+def target_distances(
+    layout: ModelLayout, rows: Sequence[EncodedExample], batch_size: int = 16
+) -> Float[np.ndarray, " n"]:
+    """Return 1 - cos(f_L, s_y) at each example's first completion token: the target deviation of the last state.
+
+    Args:
+        layout: of the model; unchanged.
+        rows: encoded examples.
+        batch_size: examples per forward pass.
+    """
+    batches = make_batches(rows, "first", batch_size, 0, input_device(layout.model), MOST_PADDING)
+    found = np.full(len(rows), np.nan, np.float32)
+    bases = semantic_bases(layout.head_weight)
+    for read in stream_readings(layout, bases, batches, Wanted()):
+        found[read.examples] = 1.0 - np.clip(read.to_target[:, -1], -1.0, 1.0)
+    return found
+
 
 FILE = "reweighting.safetensors"
 """In a checkpoint: the weights of the pass it lies in cannot be measured again, the model has moved on."""
@@ -80,7 +164,7 @@ class Reweighting(TrainerCallback):
         if n_processes() > 1:
             raise BadInputError("Re-weighting by distance runs in one process; leave out --reweight-tau.")
         self._model, self._rows, self._tau, self._batch_size, self._check = model, rows, tau, batch_size, check
-        self._anatomy, self._dtype = resolve(model, loaded.anatomy.family), loaded.info.dtype
+        self._layout, self._dtype = resolve(model, loaded.layout.family), loaded.info.dtype
         self._pass, self._first = -1, np.full(len(rows), np.nan)
         self._weights = torch.ones(len(rows), dtype=torch.float64)
 
@@ -107,7 +191,7 @@ class Reweighting(TrainerCallback):
         """Return every row's distance with the model as it is now, in [0, 2]."""
         self._check()
         with held_still(self._model), autocasting(self._model, self._dtype):
-            return target_distances(self._anatomy, self._rows).astype(np.float64)
+            return target_distances(self._layout, self._rows).astype(np.float64)
 
     def fallen(self) -> float:
         """Return the share of rows that are nearer to their targets now than before the first step, in [0, 1]."""

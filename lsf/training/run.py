@@ -1,4 +1,4 @@
-"""One run from start to end: search, before, tune, after, proof, weights, result.json."""
+"""One run from start to end: search, before, tune, after, proof, weights, result.json; stopped ones measured later."""
 
 import itertools
 import shutil
@@ -11,39 +11,75 @@ from typing import Any
 
 import torch
 
+from lsf.data.prior import Floor, completion_ids, floor_of, prior_of
 from lsf.data.task import Task
 from lsf.environment import environment
-from lsf.errors import RunError, RunPausedError
-from lsf.jobs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
-from lsf.jobs.holding import WEIGHTS, Ending, finish, holding
-from lsf.jobs.phases import Stopwatch, phase
-from lsf.jobs.result import RunResult, RunState
-from lsf.jobs.spec import RunSpec
-from lsf.measure.exhaustion import is_out_of_memory
-from lsf.measure.identity import config_hash, weights_hash
-from lsf.measure.loading import LoadedModel
-from lsf.reporting import Reporter, Silent
-from lsf.training.artefacts import save_weights
-from lsf.training.attempts import Attempt, Ground, fit_within_memory
-from lsf.training.base import BaseReading, measure_base, measured_after
-from lsf.training.catalogue import options_of
+from lsf.errors import BadInputError, DataError, RunError, RunPausedError
+from lsf.methods.catalogue import options_of
+from lsf.methods.optimizers import check_optimizer
+from lsf.methods.registry import METHODS
+from lsf.models.loading import LoadedModel, config_hash, weights_hash
+from lsf.models.out_of_memory import is_out_of_memory
+from lsf.progress import Reporter, Silent
+from lsf.runs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
+from lsf.runs.lock import RESULT, WEIGHTS, ResultBuilder, finish, hold, release, run_lock
+from lsf.runs.result import Metrics, RunResult, RunState, Stopwatch, phase
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import load_run
+from lsf.training.artefacts import load_tuned, save_weights
+from lsf.training.attempts import (
+    Attempt,
+    FitInputs,
+    PeakMemory,
+    explained_memory,
+    fit_within_memory,
+    free_memory,
+    method_context,
+)
 from lsf.training.duration import course_of, phases_of, telling
-from lsf.training.fitting import FitSettings
-from lsf.training.flooring import floor_on, refuse_without_readings
+from lsf.training.evaluation import GeneralText
 from lsf.training.forecast import expected
-from lsf.training.forgetting import GeneralText
 from lsf.training.latency import TimeRatio, latency_ratio
-from lsf.training.logbook import Logbook
-from lsf.training.material import Material, read_material
-from lsf.training.memory import PeakMemory, explained_memory, free_memory
-from lsf.training.methods import METHODS, scene_of
-from lsf.training.optimizers import check_optimizer
-from lsf.training.own_rate import spec_rate
+from lsf.training.metrics_logger import MetricsLogger
+from lsf.training.processes import computing_on, n_processes
 from lsf.training.proof import prove
 from lsf.training.rate_choice import choose_rate, resumed_choice
 from lsf.training.rate_search import find_rate
-from lsf.training.reading_plan import watched
-from lsf.training.threads import computing_on
+from lsf.training.short_runs import spec_rate
+from lsf.training.splits import BaseReading, EncodedSplits, encode_splits, measure_base, measured_after, watched
+from lsf.training.trainer import FitSettings
+
+
+def floor_on(splits: EncodedSplits, base: Metrics, vocabulary: int) -> Floor | None:
+    """Return the floor on the test rows; None where there are none.
+
+    Args:
+        splits: rows; the training rows that fit make the prior.
+        base: the base model's metrics on the test rows.
+        vocabulary: V of the model.
+    """
+    if base.loss is None or base.exact_match is None:
+        return None
+    prior = prior_of(completion_ids(splits.train), completion_ids(splits.test), vocabulary)
+    return floor_of(prior, base.loss, base.exact_match)
+
+
+def refuse_without_readings(spec: RunSpec, splits: EncodedSplits) -> None:
+    """Refuse what goes by validation readings where none can be made, or where processes could disagree on them.
+
+    Raises:
+        DataError: the task has no validation examples.
+        BadInputError: several processes share the run.
+    """
+    asked = [
+        words
+        for words, given in (("--until flat", spec.until == "flat"), ("--keep best", spec.keep == "best"))
+        if given
+    ]
+    if asked and not splits.validation:
+        raise DataError(f"{asked[0]} needs validation examples and the data has none; leave it out.")
+    if asked and n_processes() > 1:
+        raise BadInputError(f"{asked[0]} is not possible in several processes; leave it out.")
 
 
 class _StoppedEarly(Exception):
@@ -70,9 +106,9 @@ def tune(
         loaded: the model the spec names.
         task: the data the spec names.
         spec: what is asked.
-        folder: made by `lsf.jobs.runs.create_run`.
+        folder: made by `lsf.runs.store.create_run`.
         report: gets progress, each logged row as partial result, and says whether to stop. `keep` ends the training
-            after the step it is in and saves; its test is left to `lsf.training.finishing.measure_kept`. `discard` ends
+            after the step it is in and saves; its test is left to `lsf.training.run.measure_kept`. `discard` ends
             at once and leaves neither weights nor metrics after. Both end in the state `cancelled`. `pause` writes a
             checkpoint and leaves the run `interrupted`.
         shared: the run folder whose checkpoints are used, where several processes carry out one run together and
@@ -82,7 +118,7 @@ def tune(
         The result as written to result.json: succeeded or cancelled.
 
     Raises:
-        RunError: the loss was lost, the folder was removed, or the disk does not take it; OutOfMemoryError where memory
+        RunError: the loss diverged, the folder was removed, or the disk does not take it; OutOfMemoryError where memory
             did not suffice. A failed result with that sentence was written, where there still is a folder.
         RunPausedError: it was asked to pause; nothing is written beside the checkpoint.
         PlanError: the plan does not fit the model.
@@ -96,26 +132,26 @@ def tune(
     check_optimizer(spec.optimizer)
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)
     with (
-        holding(folder) as ending,
+        run_lock(folder) as builder,
         explained_memory(loaded, spec),
         computing_on(spec.threads) as threads,
         Stopwatch(telling(work.report)).running() as stopwatch,
     ):
-        ending.add(threads=threads)
+        builder.add(threads=threads)
         try:
-            result = work.carry_out(ending)
+            result = work.carry_out(builder)
         except _StoppedEarly:
             if work.report.stop == "keep" and latest_checkpoint(work.shared) is not None:
                 raise RunPausedError("Stopped before it went on; it can be resumed.") from None
-            steps = ending.known.steps
+            steps = builder.known.steps
             reason = f"Stopped after {steps} of {work.steps} steps and discarded." if steps else "Stopped at its start."
             shutil.rmtree(folder / WEIGHTS, ignore_errors=True)
-            result = replace(ending.known, state=RunState.CANCELLED, reason=reason, after=None, stored_bytes=None)
+            result = replace(builder.known, state=RunState.CANCELLED, reason=reason, after=None, stored_bytes=None)
         finally:
             free_memory()
             seconds = stopwatch.seconds
-            ending.add(total_seconds=sum(seconds.values()), phases=seconds)
-        result = replace(result, total_seconds=ending.known.total_seconds, phases=ending.known.phases)
+            builder.add(total_seconds=sum(seconds.values()), phases=seconds)
+        result = replace(result, total_seconds=builder.known.total_seconds, phases=builder.known.phases)
         finish(folder, result)
     if result.state is RunState.SUCCEEDED or not result.kept:
         drop_checkpoints(folder)
@@ -132,11 +168,11 @@ class _Tuning:
         self.shared = shared
         self.steps = spec.steps
 
-    def carry_out(self, ending: Ending) -> RunResult:
-        """Do all of it; `ending` learns each part as soon as it is known."""
+    def carry_out(self, builder: ResultBuilder) -> RunResult:
+        """Do all of it; `builder` learns each part as soon as it is known."""
         loaded, spec = self.loaded, self.spec
         gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
-        ending.add(
+        builder.add(
             predicted=spec.plan.predicted,
             seed=spec.seed,
             data_fingerprint=self.task.fingerprint,
@@ -146,31 +182,31 @@ class _Tuning:
         )
         planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
         with phase("reading"):
-            material = read_material(loaded, self.task, spec)
+            splits = encode_splits(loaded, self.task, spec)
             begun = 0 if (earlier := latest_checkpoint(self.shared)) is None else earlier.progress.step
-            course = course_of(loaded, material, spec, self.end_where_asked, begun)
+            course = course_of(loaded, splits, spec, self.end_where_asked, begun)
         self.report.plan(course.phases)
-        self.steps = material.steps
-        ending.add(n_train=len(material.train), n_dropped=material.n_dropped, learning_rate=spec.given_rate)
-        ending.add(n_held_out_dropped=material.n_held_out_dropped, n_straddling=material.n_straddling)
-        refuse_without_readings(spec, material)
+        self.steps = splits.steps
+        builder.add(n_train=len(splits.train), n_dropped=splits.n_dropped, learning_rate=spec.given_rate)
+        builder.add(n_held_out_dropped=splits.n_held_out_dropped, n_straddling=splits.n_straddling)
+        refuse_without_readings(spec, splits)
         with phase("base"):
-            shown = watched(material.validation)
-            base = measure_base(loaded, spec, material.test, shown, self.end_where_asked)
-        ending.add(before=base.metrics, floor=floor_on(material, base.metrics, loaded.info.vocab_size))
+            shown = watched(splits.validation)
+            base = measure_base(loaded, spec, splits.test, shown, self.end_where_asked)
+        builder.add(before=base.metrics, floor=floor_on(splits, base.metrics, loaded.info.vocab_size))
         self.end_where_asked()
-        ground = self.ground(material)
-        rate = self.rate(ground, base.text, ending)
-        ground = replace(ground, settings=replace(ground.settings, learning_rate=rate))
+        inputs = self.inputs(splits)
+        rate = self.rate(inputs, base.text, builder)
+        inputs = replace(inputs, settings=replace(inputs.settings, learning_rate=rate))
         with phase("forecast", whole=True):
-            predicted = expected(loaded, material, spec, course, self.end_where_asked)
-        ending.add(predicted=predicted)
+            predicted = expected(loaded, splits, spec, course, self.end_where_asked)
+        builder.add(predicted=predicted)
         self.report.plan(phases_of(predicted.phases, course.work.fill_share))
         with phase("preparing"):
             check = self.end_where_discarded
-            log = Logbook(loaded, spec, self.folder, material, base.validation, ending, self.report, check)
-            attempt, peak = fit_within_memory(ground, log, self.about(ending, rate))
-        self.note(ending, attempt, peak)
+            log = MetricsLogger(loaded, spec, self.folder, splits, base.validation, builder, self.report, check)
+            attempt, peak = fit_within_memory(inputs, log, self.about(builder, rate))
+        self.note(builder, attempt, peak)
         model, done = attempt.model, attempt.done
         if done.stopped == "pause":
             raise RunPausedError(f"Paused after {done.steps} of {self.steps} steps; it can be resumed.")
@@ -179,17 +215,17 @@ class _Tuning:
         with phase("proof"):
             proof = prove(attempt.start, model, done.written, done.trainable_params, planned)
         with phase("saving"):
-            ending.add(proof=proof, samples=base.samples, stored_bytes=save_weights(model, loaded, spec, self.folder))
+            builder.add(proof=proof, samples=base.samples, stored_bytes=save_weights(model, loaded, spec, self.folder))
         if done.stopped not in (None, "enough"):
             reason = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
-            return replace(ending.known, state=RunState.CANCELLED, reason=reason)
-        self.measure(model, material, base, ending, (course.work.test.passes, course.work.general.passes))
+            return replace(builder.known, state=RunState.CANCELLED, reason=reason)
+        self.measure(model, splits, base, builder, (course.work.test.passes, course.work.general.passes))
         if spec.latency == "on" and (latency := self.latency()) is not None:
-            ending.add(latency_ratio=latency.ratio, latency_low=latency.low, latency_high=latency.high)
-        return replace(ending.known, state=RunState.SUCCEEDED)
+            builder.add(latency_ratio=latency.ratio, latency_low=latency.low, latency_high=latency.high)
+        return replace(builder.known, state=RunState.SUCCEEDED)
 
     def measure(
-        self, model: Any, material: Material, base: BaseReading, ending: Ending, passes: tuple[int, int]
+        self, model: Any, splits: EncodedSplits, base: BaseReading, builder: ResultBuilder, passes: tuple[int, int]
     ) -> None:
         """Note how the tuned model does: so many passes over test rows, then over general text, then its answers."""
         done = itertools.count()
@@ -203,7 +239,7 @@ class _Tuning:
                     return
                 number -= some
 
-        ending.add(**measured_after(self.loaded, model, self.spec, material, base, check))
+        builder.add(**measured_after(self.loaded, model, self.spec, splits, base, check))
 
     def latency(self) -> TimeRatio | None:
         """Return the latency of what was saved; None where memory does not suffice to load it beside the run."""
@@ -215,7 +251,7 @@ class _Tuning:
                 raise
         return None
 
-    def ground(self, material: Material) -> Ground:
+    def inputs(self, splits: EncodedSplits) -> FitInputs:
         """Return what every attempt at the fit starts from, but for the rate."""
         loaded, spec, dtype = self.loaded, self.spec, self.loaded.info.dtype
         settings = FitSettings(
@@ -229,25 +265,25 @@ class _Tuning:
             optimizer=spec.optimizer,
             report_to=spec.report_to,
         )
-        scene = scene_of(spec, material.train, dtype, self.folder / CHECKPOINTS, self.stop, self.end_where_asked)
-        return Ground(loaded, spec, material, settings, self.shared, scene)
+        context = method_context(spec, splits.train, dtype, self.folder / CHECKPOINTS, self.stop, self.end_where_asked)
+        return FitInputs(loaded, spec, splits, settings, self.shared, context)
 
-    def rate(self, ground: Ground, text: GeneralText, ending: Ending) -> float:
+    def rate(self, inputs: FitInputs, text: GeneralText, builder: ResultBuilder) -> float:
         """Return the rate, after a search where one is asked for."""
         spec = self.spec
         if (earlier := latest_checkpoint(self.shared)) is not None:
             choice = resumed_choice(earlier)
-            ending.add(default_rate=spec_rate(self.loaded, spec))
+            builder.add(default_rate=spec_rate(self.loaded, spec))
         else:
             with phase("search", whole=True) if spec.searches_rate else nullcontext():
-                search = partial(find_rate, ground, text, self.report)
-                choice = choose_rate(self.loaded, spec, ending, self.shared, search)
-        ending.add(**choice.told())
+                search = partial(find_rate, inputs, text, self.report)
+                choice = choose_rate(self.loaded, spec, builder, self.shared, search)
+        builder.add(**choice.told())
         return choice.learning_rate
 
-    def about(self, ending: Ending, rate: float) -> dict[str, Any]:
+    def about(self, builder: ResultBuilder, rate: float) -> dict[str, Any]:
         """Return what a checkpoint says of the run."""
-        known = ending.known
+        known = builder.known
         return {
             "data": self.task.fingerprint,
             "weights": known.weights,
@@ -260,10 +296,10 @@ class _Tuning:
             "rate_from": known.rate_from,
         }
 
-    def note(self, ending: Ending, attempt: Attempt, peak: PeakMemory) -> None:
+    def note(self, builder: ResultBuilder, attempt: Attempt, peak: PeakMemory) -> None:
         """Note what the loop did."""
         done = attempt.done
-        ending.add(
+        builder.add(
             trainable_params=done.trainable_params,
             steps=done.steps,
             tokens=done.tokens,
@@ -303,3 +339,75 @@ class _Tuning:
         """Leave, where the run is to go on another time."""
         if self.report.stop == "pause":
             raise RunPausedError("Paused; it can be resumed.")
+
+
+class _LeftEarly(Exception):
+    """It was asked to end; the result stays as it was."""
+
+
+def measure_kept(loaded: LoadedModel, task: Task, folder: Path, report: Reporter | None = None) -> RunResult:
+    """Read the test split and general text with what a stopped run saved, and put that into its result.
+
+    The result on disk is replaced once, when all is known: whoever reads it sees the old one or the new one.
+
+    Args:
+        loaded: the model the run's spec names.
+        task: the data it names.
+        folder: of the run, which was stopped and kept.
+        report: any wish to stop leaves the result as it is.
+
+    Returns:
+        The result as it stands now.
+
+    Raises:
+        RunError: there is nothing to measure, a process holds the run, or the data is no longer what it was.
+        BadInputError: its weights cannot be read, or were tuned on another base.
+        OutOfMemoryError: it does not fit the device; the result stays as it was.
+    """
+    report = Silent() if report is None else report
+    spec, before = _unmeasured(folder, task)
+    if not hold(folder):
+        raise RunError(f"The run {folder.name} is being resumed; it is measured at its end.")
+    try:
+        with (
+            explained_memory(loaded, spec, "measuring"),
+            Stopwatch().running() as stopwatch,
+            computing_on(spec.threads),
+        ):
+            result = _measured(loaded, task, folder, spec, before, report)
+            seconds = stopwatch.seconds
+        phases = {name: before.phases.get(name, 0.0) + seconds.get(name, 0.0) for name in {**before.phases, **seconds}}
+        result = replace(result, phases=phases, total_seconds=sum(phases.values()))
+        result.save(folder / RESULT)
+        return result
+    except _LeftEarly:
+        return before
+    finally:
+        release(folder)
+        free_memory()
+
+
+def _unmeasured(folder: Path, task: Task) -> tuple[RunSpec, RunResult]:
+    """Return what was asked of a run and what it came to, where that can be measured now."""
+    run = load_run(folder)
+    if run.spec is None or run.result is None or not run.result.unmeasured:
+        raise RunError(f"The run {run.id} has nothing to measure; only a run that was stopped and kept has.")
+    if run.result.data_fingerprint != task.fingerprint:
+        raise RunError(f"The data of {run.id} ({run.spec.data}) has changed since the run; it cannot be measured.")
+    return run.spec, run.result
+
+
+def _measured(
+    loaded: LoadedModel, task: Task, folder: Path, spec: RunSpec, result: RunResult, report: Reporter
+) -> RunResult:
+    def check() -> None:
+        if report.stop is not None:
+            raise _LeftEarly
+
+    report.progress(0, None, "measuring what was kept")
+    with phase("reading"):
+        splits = encode_splits(loaded, task, spec)
+    with phase("base"):
+        base = measure_base(loaded, spec, splits.test, watched(splits.validation), check)
+    model = load_tuned(folder, loaded)
+    return replace(result, **measured_after(loaded, model, spec, splits, base, check))

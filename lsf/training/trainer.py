@@ -1,28 +1,159 @@
-"""transformers' Trainer with our loss, our order of data and our checkpoints; everything else is its own."""
+"""transformers' Trainer with our loss, order of data and checkpoints, watched after every step; the rest is its own."""
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file, save_file
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lsf.errors import BadInputError, RunError
-from lsf.jobs.checkpoints import TUNED, Keeper
-from lsf.jobs.phases import phase
-from lsf.training.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
-from lsf.training.optimizers import OPTIMIZERS
+from lsf.methods.optimizers import OPTIMIZERS
+from lsf.models.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
+from lsf.progress import Stop
+from lsf.runs.checkpoints import TUNED, CheckpointManager, Progress
+from lsf.runs.result import phase
 from lsf.training.prefix import Prefix
 from lsf.training.reweighting import Reweighting
-from lsf.training.sharding import whole
-from lsf.training.watching import Watcher
+
+
+class DivergedError(RunError):
+    """The training loss or its gradient is no longer finite: after such a step the weights are not either."""
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """What is known after a logged step."""
+
+    step: int
+    """Steps done, from 1."""
+    loss: float
+    """Mean training loss since the row before, in nats per completion token."""
+    learning_rate: float
+    """Rate of this step."""
+    tokens: int
+    """Real tokens trained on so far."""
+    seconds: float
+    """Wall seconds of training so far; what the watcher does is not counted."""
+
+
+class StepTimer(TrainerCallback):
+    """Times the steps, hands rows to `watch`, says when to checkpoint, and stops the loop when asked or lost."""
+
+    def __init__(
+        self,
+        tokens_after: np.ndarray,
+        watch: Callable[[StepRow], None],
+        stop: Callable[[], Stop | None],
+        manager: CheckpointManager | None = None,
+        start: Progress | None = None,
+    ) -> None:
+        """Start where a checkpoint left off, or at nothing.
+
+        Args:
+            tokens_after: real tokens seen after each step, cumulative.
+            watch: called after each logged step.
+            stop: asked after each step.
+            manager: says when a checkpoint is due.
+            start: of the checkpoint the loop goes on from.
+        """
+        self.step = 0 if start is None else start.step
+        self.tokens = 0 if start is None else start.tokens
+        self.seconds = 0.0 if start is None else start.seconds
+        self.step_seconds = [] if start is None else list(start.step_seconds)
+        self.stopped: Stop | None = None
+        self._tokens_after, self._watch, self._stop, self._manager = tokens_after, watch, stop, manager
+        self._mark, self._marked_step = 0.0, self.step
+
+    def progress(self) -> Progress:
+        """Return where the loop stands."""
+        about = {} if self._manager is None else self._manager.about
+        return Progress(self.step, self.tokens, self.seconds, tuple(self.step_seconds), about)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Start the clock."""
+        self._mark = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Count the step; end the loop after it when asked to."""
+        self.step = state.global_step
+        self.tokens = int(self._tokens_after[self.step - 1])
+        if self._asked_to_stop(state, control):
+            control.should_log = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        """Take the time, then let the watcher look; its own time is not counted."""
+        state.log_history.clear()
+        if not logs or "loss" not in logs:
+            return
+        elapsed = time.perf_counter() - self._mark
+        self.seconds += elapsed
+        self.step_seconds.append(elapsed / max(1, self.step - self._marked_step))
+        for what, value in (("loss", logs["loss"]), ("gradient", logs["grad_norm"])):
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"The {what} was no longer finite at step {self.step}; a smaller learning rate may help."
+                )
+        self._watch(StepRow(self.step, logs["loss"], logs["learning_rate"], self.tokens, self.seconds))
+        self._mark, self._marked_step = time.perf_counter(), self.step
+        stopping = self._asked_to_stop(state, control) and self.stopped not in ("discard", "enough")
+        if self._manager is not None and self.step < state.max_steps and (stopping or self._manager.is_due(self.step)):
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Leave the time a checkpoint took out of the steps' time."""
+        self._mark = time.perf_counter()
+
+    def _asked_to_stop(self, state: Any, control: Any) -> bool:
+        if self.step < state.max_steps and self.stopped is None and (asked := self._stop()) is not None:
+            self.stopped = asked
+            control.should_training_stop = True
+        return self.stopped is not None
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    """Return a parameter whole, whichever part of it this process holds; every process must ask for it."""
+    parted: Any = value
+    return parted.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def is_sharded(model: Any) -> bool:
+    """Say whether this process holds only parts of a model's parameters."""
+    return any(hasattr(value, "full_tensor") for value in model.parameters())
+
+
+def put_together(sharded: Any, fresh: Any) -> Any:
+    """Fill a freshly prepared model with what a sharded one learned.
+
+    Args:
+        sharded: the model as FSDP left it after training.
+        fresh: prepared by the same method for the same plan; its tuned parameters are overwritten.
+
+    Returns:
+        `fresh`, which shares its frozen tensors with the base.
+
+    Raises:
+        RunError: a frozen tensor of the sharded model is no longer that of the base (it is named).
+    """
+    own = dict(fresh.named_parameters())
+    with torch.no_grad():
+        for name, value in sharded.named_parameters():
+            learned = whole(value).to(own[name].device)
+            if own[name].requires_grad:
+                own[name].copy_(learned)
+            elif not torch.equal(own[name], learned):
+                raise RunError(f"The frozen tensor {name} changed while it was spread over the processes.")
+    return fresh
+
 
 MAX_GRADIENT_NORM = 1.0
 """Gradients are clipped to this norm over all tuned parameters."""
@@ -71,13 +202,13 @@ class CompletionTrainer(Trainer):
         data: OrderedRows,
         folder: Path,
         device: torch.device,
-        keeper: Keeper | None,
+        manager: CheckpointManager | None,
         prefix: Prefix | None,
-        watcher: Watcher,
+        timer: StepTimer,
         reweighting: Reweighting | None,
     ) -> None:
         """Set it up; see `lsf.training.fitting.fit`."""
-        self._base_dtype, self._keeper, self._prefix, self._watcher = settings.base_dtype, keeper, prefix, watcher
+        self._base_dtype, self._manager, self._prefix, self._timer = settings.base_dtype, manager, prefix, timer
         self._reweighting = reweighting
         arguments = training_arguments(settings, folder, device)
         arguments.per_device_train_batch_size = share_of_process(
@@ -89,7 +220,7 @@ class CompletionTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # our loss takes the number of targets of the whole optimizer step
         self.remove_callback(PrinterCallback)
         self.remove_callback(ProgressCallback)
-        self.add_callback(watcher)
+        self.add_callback(timer)
         if reweighting is not None:
             self.add_callback(reweighting)
 
@@ -118,16 +249,16 @@ class CompletionTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint of the tuned values only, through the run's keeper."""
-        if self._keeper is None:
+        if self._manager is None:
             return
         begun = time.perf_counter()
         with phase("checkpoints"):
-            self._keep(self._keeper, model)
-        self._keeper.took(time.perf_counter() - begun)
+            self._keep(self._manager, model)
+        self._manager.took(time.perf_counter() - begun)
 
-    def _keep(self, keeper: Keeper, model: Any) -> None:
-        progress = self._watcher.progress()
-        unfinished = keeper.unfinished(progress.step)
+    def _keep(self, manager: CheckpointManager, model: Any) -> None:
+        progress = self._timer.progress()
+        unfinished = manager.unfinished(progress.step)
         tuned = self._tuned_values(model)
         if self.args.world_size > 1:  # every process has files of its own in it, and the first one closes it
             unfinished.mkdir(parents=True, exist_ok=True)
@@ -135,8 +266,8 @@ class CompletionTrainer(Trainer):
             self._save_rng_state(str(unfinished))
             self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            pausing = self._watcher.stopped == "pause"
-            keeper.keep(progress, lambda place: self._write(place, tuned), needed=pausing)
+            pausing = self._timer.stopped == "pause"
+            manager.keep(progress, lambda place: self._write(place, tuned), needed=pausing)
         self.accelerator.wait_for_everyone()
 
     def _write(self, place: Path, tuned: dict[str, torch.Tensor]) -> None:

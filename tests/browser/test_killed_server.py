@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from lsf.jobs.checkpoints import checkpoint_step
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import load_run, read_metrics
+from lsf.runs.checkpoints import checkpoint_step
+from lsf.runs.result import RunState
+from lsf.runs.store import load_run, read_metrics
 from tests.browser.conftest import Process, Tab, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -9,10 +9,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsf.bundled import MODEL_FOLDER
-from lsf.bundled.corpus import make_corpus
-from lsf.bundled.lessons import LESSONS, load_lesson
-from lsf.bundled.reading import exactly_completed
-from lsf.bundled.world import make_world
+from lsf.bundled.pretrain import exactly_completed
+from lsf.data.corpus import make_corpus
+from lsf.data.lessons import LESSONS, load_lesson
+from lsf.data.world import make_world
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lsf.bundled.corpus import Statement
-from lsf.bundled.pretrain import Family, PretrainingSpec, make_model, pretrain
-from lsf.bundled.reading import encode, language_loss
-from lsf.bundled.tokenizer import make_tokenizer
+from lsf.bundled.pretrain import Family, PretrainingSpec, encode, language_loss, make_model, make_tokenizer, pretrain
+from lsf.data.corpus import Statement
 
 TINY = PretrainingSpec(steps=3, batch_size=8, warmup_steps=1, width=16, inner=16, heads=2, blocks=2, log_every=2)
 

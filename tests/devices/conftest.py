@@ -7,11 +7,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-import lsf.measure.loading
+import lsf.models.loading
 from lsf.data.task import Example, Task
-from lsf.measure.devices import Device
-from lsf.measure.loading import LoadedModel, load_model
-from lsf.measure.speed import speed_of
+from lsf.lens.speed import speed_of
+from lsf.models.devices import Device
+from lsf.models.loading import LoadedModel, load_model
 from tests.accelerator import NAME, Accelerator, register
 
 REAL = torch.cuda.is_available() or torch.backends.mps.is_available()
@@ -46,7 +46,7 @@ def on_device(
 
     def load(family: str = "llama", dtype: str = "float32") -> LoadedModel:
         with monkeypatch.context() as patched:
-            patched.setattr(lsf.measure.loading, "choose_device", lambda _wish: Device(NAME, "pretend", None, None))
+            patched.setattr(lsf.models.loading, "choose_device", lambda _wish: Device(NAME, "pretend", None, None))
             loaded = load_model(str(tiny(family)), dtype, NAME)
         speed_of(loaded, lambda: None)  # timed once per model, and a clock waits for the device
         return loaded

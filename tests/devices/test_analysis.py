@@ -4,19 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-import lsf.measure.batches
-from lsf.analysis.columns import SAMPLED_POSITIONS
-from lsf.analysis.criteria import CRITERIA, Need
-from lsf.analysis.gallery import KEPT_EXAMPLES
-from lsf.analysis.settings import AnalysisSettings
+import lsf.models.batches
+from lsf.criteria.registry import CRITERIA, Need
+from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import encode
-from lsf.measure.analyze import analyze
-from lsf.measure.batches import MOST_PADDING, make_batches
-from lsf.measure.distances import target_distances
-from lsf.measure.gradients import backward_readings
-from lsf.measure.probe import Wanted, stream_readings
-from lsf.measure.semantics import semantic_bases
-from lsf.reporting import Silent
+from lsf.lens.analyze import analyze
+from lsf.lens.forward import Wanted, stream_readings
+from lsf.lens.gradients import backward_readings
+from lsf.lens.semantics import semantic_bases
+from lsf.lens.trajectories import KEPT_EXAMPLES, SAMPLED_POSITIONS
+from lsf.models.batches import MOST_PADDING, make_batches
+from lsf.progress import Silent
+from lsf.training.reweighting import target_distances
 from tests.accelerator import LogitsError
 
 WIDTH, VOCABULARY, STATES = 32, 28, 5
@@ -75,8 +74,8 @@ def test_other_families_are_read_on_the_device_as_on_the_cpu(family, on_device, 
     rows = encode(loaded.tokenizer, many.train[:16], 64).rows
     n_batches = len(make_batches(rows, "first", 8, 0, torch.device("cpu"), MOST_PADDING))
     with accelerator.watched(width=WIDTH, states=0, waits=n_batches + AT_THE_START):
-        found = target_distances(loaded.anatomy, rows, 8)
-    np.testing.assert_allclose(found, target_distances(on_cpu(family).anatomy, rows, 8), atol=1e-5)
+        found = target_distances(loaded.layout, rows, 8)
+    np.testing.assert_allclose(found, target_distances(on_cpu(family).layout, rows, 8), atol=1e-5)
 
 
 def test_parameters_that_no_tap_sees_are_added_up_on_the_device(on_device, on_cpu, many, accelerator):
@@ -93,18 +92,18 @@ def test_the_lens_holds_no_more_logits_than_allowed(on_device, many, accelerator
     loaded = on_device()
     rows = encode(loaded.tokenizer, many.train, 64).rows
     batches = make_batches(rows, "all", 16, 0, loaded.device)
-    bases, most = semantic_bases(loaded.anatomy.head_weight), 40 * VOCABULARY
+    bases, most = semantic_bases(loaded.layout.head_weight), 40 * VOCABULARY
     with (
         accelerator.watched(vocabulary=VOCABULARY, most_logits=most),
-        pytest.raises(LogitsError, match=r"lsf/measure/anatomy|transformers|torch"),
+        pytest.raises(LogitsError, match=r"lsf/models/layout|transformers|torch"),
     ):
-        next(stream_readings(loaded.anatomy, bases, batches, Wanted()))
-    monkeypatch.setattr(lsf.measure.batches, "MOST_LOGITS", most)
+        next(stream_readings(loaded.layout, bases, batches, Wanted()))
+    monkeypatch.setattr(lsf.models.batches, "MOST_LOGITS", most)
     with accelerator.watched(vocabulary=VOCABULARY, most_logits=most) as seen:
-        next(stream_readings(loaded.anatomy, bases, batches, Wanted()))
+        next(stream_readings(loaded.layout, bases, batches, Wanted()))
     assert seen.logits == most  # as many rows as fit
 
 
 def test_the_head_is_passed_in_few_parts_where_the_vocabulary_is_large(on_device):
-    assert lsf.measure.batches.MOST_LOGITS == 2**26
-    assert lsf.measure.batches.rows_at_once(152_064, 10_000) == 441
+    assert lsf.models.batches.MOST_LOGITS == 2**26
+    assert lsf.models.batches.rows_at_once(152_064, 10_000) == 441

@@ -4,26 +4,24 @@ import numpy as np
 import pytest
 import torch
 
-from lsf.analysis.criteria import CRITERIA
-from lsf.analysis.plan import Plan
-from lsf.analysis.settings import AnalysisSettings
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import encode
 from lsf.errors import RunPausedError
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import create_run, reopen_run
-from lsf.jobs.spec import RunSpec
-from lsf.measure.analyze import analyze
-from lsf.measure.loading import load_model
-from lsf.reporting import Silent
-from lsf.training.artefacts import load_tuned, save_weights
-from lsf.training.evaluation import answer, evaluate
-from lsf.training.forgetting import general_loss, sample_general_text
-from lsf.training.merging import merge
-from lsf.training.methods import METHODS
-from lsf.training.probing import probe_blocks
+from lsf.lens.analyze import analyze
+from lsf.methods.registry import METHODS
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
+from lsf.progress import Silent
+from lsf.runs.result import RunState
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run, reopen_run
+from lsf.training.artefacts import load_tuned, merge, save_weights
+from lsf.training.evaluation import answer, evaluate, general_loss, sample_general_text
 from lsf.training.run import tune
+from lsf.training.short_runs import probe_blocks
 from tests.devices.test_tuning import PLAN, options_for, tuned
-from tests.training.conftest import Stopper
+from tests.toy import Stopper
 
 pytestmark = pytest.mark.gpu
 HERE = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
@@ -63,7 +61,7 @@ def test_every_method_tunes_saves_loads_and_merges(place, name, tiny, on_cpu, ta
     save_weights(model, loaded, spec, tmp_path / "run")
     again = load_tuned(tmp_path / "run", loaded)
     assert evaluate(again, held_out, 4).loss == pytest.approx(after.loss, abs=1e-3)
-    if METHODS[name].way.merges:
+    if METHODS[name].info.merges:
         assert evaluate(merge(again, loaded), held_out, 4).loss == pytest.approx(after.loss, abs=1e-3)
 
 

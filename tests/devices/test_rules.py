@@ -5,9 +5,9 @@ import threading
 import pytest
 import torch
 
-from lsf.measure.devices import FLOAT64, exact, fetched, has_float64
-from lsf.measure.semantics import semantic_bases
-from lsf.training.batches import TokenScores
+from lsf.lens.semantics import semantic_bases
+from lsf.models.batches import TokenScores
+from lsf.models.devices import FLOAT64, exact, fetched, has_float64
 from tests.accelerator import (
     NAME,
     DeviceError,
@@ -53,11 +53,11 @@ def test_float64_is_an_error_however_it_is_made(accelerator, make):
 
 def test_float64_is_allowed_in_named_files_of_a_device_that_has_it(accelerator, monkeypatch):
     head = torch.randn(60, 8, generator=torch.Generator().manual_seed(0)).to(NAME)
-    monkeypatch.setattr("lsf.measure.devices.FLOAT64", FLOAT64 | {NAME})
+    monkeypatch.setattr("lsf.models.devices.FLOAT64", FLOAT64 | {NAME})
     assert has_float64(head.device)
-    with pytest.raises(Float64Error, match=r"lsf/measure/semantics\.py"):
+    with pytest.raises(Float64Error, match=r"lsf/lens/semantics\.py"):
         semantic_bases(head)
-    with accelerator.watched(float64=frozenset({"lsf/measure/semantics.py"})):
+    with accelerator.watched(float64=frozenset({"lsf/lens/semantics.py"})):
         bases = semantic_bases(head)
         assert bases.factor.device == head.device
         found = bases.of(torch.arange(60)).cpu()
@@ -118,7 +118,7 @@ def test_states_that_come_to_the_host_are_an_error_also_packed_into_bytes(accele
     with accelerator.watched(width=32, states=5) as seen:
         fetched(states, torch.arange(3, device=NAME))
         assert seen.states == 5
-        with pytest.raises(StateError, match=r"10 states of width 32 came to the host, lsf/measure/devices\.py"):
+        with pytest.raises(StateError, match=r"10 states of width 32 came to the host, lsf/models/devices\.py"):
             fetched(torch.arange(3, device=NAME), states)
 
 

@@ -8,31 +8,32 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lsf.analysis.plan import Plan
 from lsf.data.encode import encode
 from lsf.errors import RunPausedError
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import create_run, reopen_run
-from lsf.jobs.spec import RunSpec
-from lsf.measure.offload import input_device
-from lsf.measure.speed import LEAST_REPEATS
-from lsf.measure.speed import _timed as measured_speed
-from lsf.training.artefacts import load_tuned, save_weights
-from lsf.training.batches import by_length
+from lsf.lens.speed import LEAST_REPEATS
+from lsf.lens.speed import _timed as measured_speed
+from lsf.methods.catalogue import CATALOGUE, options_of
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.batches import by_length
+from lsf.models.devices import input_device
+from lsf.plans.plan import Plan
+from lsf.runs.result import RunState
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run, reopen_run
+from lsf.training.artefacts import load_tuned, merge, save_weights
 from lsf.training.caching import forget_states, open_caching
-from lsf.training.catalogue import CATALOGUE, options_of
 from lsf.training.dry_step import time_pass
-from lsf.training.evaluation import answer, evaluate
-from lsf.training.fitting import FitSettings, fit
+from lsf.training.evaluation import answer, evaluate, general_loss, sample_general_text
+from lsf.training.fitting import fit
 from lsf.training.forecast import forecast
-from lsf.training.forgetting import general_loss, sample_general_text
 from lsf.training.latency import forward_on
-from lsf.training.merging import merge
-from lsf.training.methods import METHODS, Scene
 from lsf.training.prefix import GROUP
 from lsf.training.run import tune
+from lsf.training.short_runs import first_tuning
+from lsf.training.trainer import FitSettings
 from tests.accelerator import NAME
-from tests.training.conftest import Stopper
+from tests.toy import Stopper
 from tests.training.test_resume import assert_same_end
 
 WIDTH, VOCABULARY = 32, 28
@@ -50,7 +51,7 @@ def options_for(name):
 def tuned(loaded, name, task, folder, cache="memory"):
     """Prepare and fit on a device, with the states of the frozen prefix kept."""
     rows = encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
-    scene = Scene(options_of(name, options_for(name)), rows, 0, 4, loaded.info.dtype)
+    scene = MethodContext(options_of(name, options_for(name)), rows, 0, 4, loaded.info.dtype, first_tuning=first_tuning)
     model = METHODS[name].prepare(loaded, PLAN, scene)
     settings = FitSettings(RATE, STEPS, 12, 0, 0.0, 0, loaded.info.dtype)
     caching = open_caching(loaded, model, PLAN, rows, cache, STEPS * 12)
@@ -76,7 +77,7 @@ def test_every_method_tunes_saves_loads_and_merges_on_the_device(name, on_device
         again = load_tuned(tmp_path / "run", loaded)
         assert {value.device.type for value in again.parameters()} == {NAME}
         assert evaluate(again, held_out, 4).loss == pytest.approx(after.loss, abs=1e-6)
-        if METHODS[name].way.merges:
+        if METHODS[name].info.merges:
             plain = merge(again, loaded)
             assert evaluate(plain, held_out, 4).loss == pytest.approx(after.loss, abs=1e-5)
     reference, _, expected = tuned(on_cpu(family), name, task, tmp_path)
@@ -136,7 +137,7 @@ def test_an_answer_is_fetched_once(on_device, on_cpu, task, accelerator):
 def test_every_clock_waits_for_the_device_before_it_is_read(on_device, task, accelerator):
     loaded = on_device()
     rows = encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
-    model = METHODS["full"].prepare(loaded, PLAN, Scene())
+    model = METHODS["full"].prepare(loaded, PLAN, MethodContext())
     with accelerator.watched() as seen:
         timed = time_pass(model, loaded, rows[:4], depth=2)
     assert seen.clocks == 4  # at both ends of the pass, and of the blocks below
@@ -162,7 +163,7 @@ def test_evaluation_cuts_batches_that_would_hold_too_many_logits(on_device, task
     loaded, most = on_device(), 5 * 3 * VOCABULARY
     rows = encode(loaded.tokenizer, task.test, 64).rows
     whole = evaluate(loaded.model, rows, 12)
-    monkeypatch.setattr("lsf.training.batches.MOST_LOGITS", most)
+    monkeypatch.setattr("lsf.models.batches.MOST_LOGITS", most)
     assert max(len(batch) for batch in by_length(rows, 12, VOCABULARY)) == 5 * 3 // 2  # two targets a row
     with accelerator.watched(vocabulary=VOCABULARY, most_logits=most):
         cut = evaluate(loaded.model, rows, 12)
@@ -218,7 +219,7 @@ def test_a_paused_run_goes_on_to_the_end_of_an_unbroken_one(on_device, task, tmp
 
 def test_asking_for_a_models_device_computes_nothing(on_device, accelerator):
     loaded = on_device()
-    scene = Scene(options_of("did", {"d": 40}), (), 0, 4, "float32")
+    scene = MethodContext(options_of("did", {"d": 40}), (), 0, 4, "float32")
     model = METHODS["did"].prepare(loaded, Plan("tiny", 4, (1,), embedding=True), scene)
     with accelerator.watched() as seen:
         assert input_device(model).type == NAME

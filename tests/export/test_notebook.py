@@ -8,11 +8,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from lsf.analysis.result import Analysis
-from lsf.cli import main
+from lsf.cli.main import main
+from lsf.criteria.result import Analysis
 from lsf.errors import BadInputError
 from lsf.export.notebook import analysis_notebook, pack, unpack
-from tests.analysis.factory import analysis_of
+from tests.criteria.factory import analysis_of
 
 ROOT = Path(__file__).parents[2]
 RUNNER = """

@@ -14,15 +14,13 @@ from peft import LoraConfig, PeftConfig, get_peft_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lsf.analysis.plan import Plan
-from lsf.cli import main
+from lsf.cli.main import main
 from lsf.data.encode import encode
 from lsf.data.task import Example
 from lsf.errors import PlanError
-from lsf.export.script import training_script
-from lsf.export.skeleton import load_skeleton
-from lsf.export.targets import EXPORTS
-from tests.measure.test_families import ROWS
+from lsf.export.targets import EXPORTS, load_skeleton, training_script
+from lsf.plans.plan import Plan
+from tests.models.test_families import ROWS
 from tests.tiny import save_tiny, tiny_tokenizer
 
 FAMILIES = ["llama", "gpt2", "gpt_neox", "opt", "bloom", "gemma3"]
@@ -41,7 +39,7 @@ def test_peft_loads_the_config_and_trains_exactly_the_planned_blocks(tiny, famil
     assert isinstance(config, LoraConfig)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny(family)), config)
     tuned = [name for name, value in model.named_parameters() if value.requires_grad]
-    names = [skeleton.anatomy.block_names[block] for block in (1, 3)]
+    names = [skeleton.layout.block_names[block] for block in (1, 3)]
     assert all(any(f".{name}." in f".{one}" for name in names) for one in tuned)
     assert all(any(f".{name}." in f".{one}" for one in tuned) for name in names)
 
@@ -50,7 +48,7 @@ def test_peft_loads_the_config_and_trains_exactly_the_planned_blocks(tiny, famil
 def test_axolotls_expressions_match_exactly_the_planned_tensors(tiny, family):
     plan = plan_for(tiny(family))
     skeleton = load_skeleton(plan)
-    plan = replace(plan, final_norm=skeleton.anatomy.final_norm_name is not None)
+    plan = replace(plan, final_norm=skeleton.layout.final_norm_name is not None)
     patterns = yaml.safe_load(EXPORTS["axolotl"].write(skeleton, plan))["unfrozen_parameters"]
     model = AutoModelForCausalLM.from_pretrained(tiny(family))
     matched = {name for name, _ in model.named_parameters() if any(re.match(pattern, name) for pattern in patterns)}

@@ -2,16 +2,8 @@
 
 import pytest
 
-from lsf.analysis.result import (
-    Analysis,
-    BlockRow,
-    DataInfo,
-    ExamplePath,
-    ModelInfo,
-    StateRow,
-    Timing,
-    Trajectories,
-)
+from lsf.criteria.result import Analysis, BlockRow, DataInfo, ExamplePath, StateRow, Timing, Trajectories
+from lsf.models.info import ModelInfo
 
 FACTUAL = ((0.0, 0.0, 0.0), (1.0, 0.5, 0.1), (2.0, 0.2, 0.2), (3.0, 1.0, 0.3))
 VIRTUAL = ((0.0, 0.0, 0.0), (1.0, 1.5, 0.0), (2.0, 2.5, 0.0), (3.0, 3.0, 0.0))

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from lsf.analysis.result import Analysis
+from lsf.criteria.result import Analysis
 from lsf.figures.deviation import draw_deviation, draw_scores, score_intervals
-from lsf.figures.picture import Picture
+from lsf.figures.palette import Picture
 
 
 def drawn(picture: Picture) -> Any:

@@ -6,15 +6,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from lsf.analysis.growth import Sample
-from lsf.analysis.result import Analysis, BlockRow
-from lsf.analysis.settling import stability
-from lsf.figures.agreement import draw_agreement
-from lsf.figures.criteria import draw_criteria, leaders, measured_scores
-from lsf.figures.growth import draw_growth
-from lsf.figures.pages import analysis_page
-from lsf.figures.palette import DARK, LIGHT, template
-from lsf.figures.picture import Picture
+from lsf.criteria.agreement import stability
+from lsf.criteria.result import Analysis, BlockRow, Sample
+from lsf.figures.criteria import draw_agreement, draw_criteria, draw_growth, leaders, measured_scores
+from lsf.figures.palette import DARK, LIGHT, Picture, template
+from lsf.figures.report import analysis_page
 
 SCORES = {
     "deviation": (1.0, 2.0, 4.0, 3.0),

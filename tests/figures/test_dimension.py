@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from lsf.analysis.plan import Plan, full_plan
-from lsf.figures.dimension import draw_gap, draw_study
-from lsf.figures.dimension_tasks import draw_blocks, draw_progress, draw_tasks, fewer, published_table
-from lsf.figures.picture import Picture
-from lsf.jobs.dimensions import Curve, DimensionSettings, Point, Study
+from lsf.dimension.study import Curve, DimensionSettings, Point, Study
+from lsf.figures.dimension import draw_blocks, draw_gap, draw_progress, draw_study, draw_tasks, fewer, published_table
+from lsf.figures.palette import Picture
+from lsf.plans.plan import Plan, full_plan
 
 
 def study(said: dict[int, float], did: dict[int, float], model: str = "bundled", data: str = "lesson:facts") -> Study:

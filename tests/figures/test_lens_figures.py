@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
-from lsf.analysis.result import Analysis, Trajectories
+from lsf.criteria.result import Analysis, Trajectories
 from lsf.errors import UnknownNameError
-from lsf.figures.lens import draw_lens, lens_table
-from lsf.figures.lens_map import VIEWS, draw_targets
-from lsf.figures.picture import Picture
+from lsf.figures.lens import VIEWS, draw_lens, draw_targets, lens_table
+from lsf.figures.palette import Picture
 
 
 def drawn(picture: Picture) -> Any:

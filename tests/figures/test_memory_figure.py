@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from lsf.figures.memory import Need, draw_memory
-from lsf.figures.picture import Picture
+from lsf.figures.palette import Picture
+from lsf.figures.runs import Need, draw_memory
 
 CHOICE = Need("block 3", {"gradients": 2_000_000, "activations": 1_000_000})
 FULL = Need("full fine-tuning", {"gradients": 9_000_000, "activations": None})

@@ -4,10 +4,9 @@ from typing import Any
 
 import pytest
 
-from lsf.analysis.result import Analysis
-from lsf.figures.depth import state_labels
-from lsf.figures.picture import Picture
-from lsf.figures.trajectories import draw_paths
+from lsf.criteria.result import Analysis
+from lsf.figures.palette import Picture
+from lsf.figures.trajectories import draw_paths, state_labels
 
 
 def drawn(picture: Picture) -> Any:

@@ -5,9 +5,8 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from lsf.analysis.result import Analysis, ExamplePath
-from lsf.figures.lens import draw_lens
-from lsf.figures.ranks import change, ranks_table, ranks_words
+from lsf.criteria.result import Analysis, ExamplePath
+from lsf.figures.lens import change, draw_lens, ranks_table, ranks_words
 
 
 @pytest.fixture

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from lsf.analysis.result import Analysis
-from lsf.figures.curves import Curve, draw_curves, thin
+from lsf.criteria.result import Analysis
 from lsf.figures.deviation import draw_deviation
-from lsf.figures.picture import Picture
+from lsf.figures.palette import Picture
 from lsf.figures.report import Section, html_report
-from lsf.figures.tradeoff import Outcome, draw_tradeoff
+from lsf.figures.runs import Curve, Outcome, draw_curves, draw_tradeoff, thin
 from lsf.figures.trajectories import draw_paths
 
 

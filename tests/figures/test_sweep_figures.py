@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from lsf.compare.regret import Truth
-from lsf.figures.picture import Picture
+from lsf.evidence.regret import Truth
+from lsf.figures.palette import Picture
 from lsf.figures.sweeps import draw_profile, draw_triangle
 
 TRUTH = Truth(

@@ -8,7 +8,7 @@ import pytest
 
 from lsf.jobs.job import JobState
 from lsf.jobs.worker import Worker
-from lsf.reporting import Phase
+from lsf.progress import Phase
 from tests.jobs.test_worker import Gate
 
 

@@ -4,13 +4,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from lsf.analysis.plan import Plan
 from lsf.errors import BadInputError, DataError, RunPausedError
 from lsf.jobs.job import JobState, Report
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import append_metrics, can_resume, create_run, load_run
-from lsf.jobs.spec import RunSpec
 from lsf.jobs.worker import KEPT_JOBS, Worker
+from lsf.plans.plan import Plan
+from lsf.runs.result import RunState
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import append_metrics, can_resume, create_run, load_run
 
 SPEC = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (6, 7)))
 

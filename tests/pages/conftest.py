@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from lsf.app.runtime import runtime
 from lsf.jobs.job import JobView
-from lsf.jobs.runs import RUNS_VARIABLE
-from lsf.ui.bench import bench
+from lsf.runs.store import RUNS_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120.0
@@ -26,7 +26,7 @@ class Driver:
 
     def wait(self, *kinds: str) -> JobView:
         """Wait until every job of these kinds has ended; return the last."""
-        return [bench().worker.wait(view.id, SECONDS) for view in bench().jobs(*kinds)][-1]
+        return [runtime().worker.wait(view.id, SECONDS) for view in runtime().jobs(*kinds)][-1]
 
     def go(self, page: str) -> AppTest:
         return self.at.switch_page(f"pages/{page}.py").run()
@@ -75,10 +75,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def app(runs: Path) -> Iterator[Driver]:
-    bench.clear()
+    runtime.clear()
     yield Driver()
-    bench().worker.close()
-    bench.clear()
+    runtime().worker.close()
+    runtime.clear()
 
 
 @pytest.fixture

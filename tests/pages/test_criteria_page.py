@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lsf.analysis.criteria import CRITERIA
-from lsf.ui.state import Session
+from lsf.app.state import Session
+from lsf.criteria.registry import CRITERIA
 from tests.pages.conftest import Driver
 
 

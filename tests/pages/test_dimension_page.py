@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lsf.bundled import dimension as kept
-from lsf.jobs.dimensions import Study
-from lsf.ui.bench import bench
-from lsf.ui.dimension import KIND
+from lsf.app.dimension import KIND
+from lsf.app.runtime import runtime
+from lsf.dimension import study as kept
+from lsf.dimension.study import Study
 from tests.pages.conftest import Driver
 
 
@@ -45,7 +45,7 @@ def test_a_search_whose_grid_is_turned_round_is_refused_in_a_sentence(app: Drive
     app.go("dimension")
     settle(app, low=300, high=30)
     assert any("low is 300 and high is 30" in sentence for sentence in app.errors())
-    assert not bench().jobs(KIND)
+    assert not runtime().jobs(KIND)
 
 
 def test_what_was_measured_before_is_shown_beside_the_published_numbers(app: Driver) -> None:

@@ -6,13 +6,12 @@ from typing import Any
 
 import pytest
 
-from lsf.analysis.recommend import recommended_plan
-from lsf.compare.evidence import packed_evidence
-from lsf.compare.regret import regret
-from lsf.ui.lesson_notes import NOTES
-from lsf.ui.lesson_steps import lessons_measured
-from lsf.ui.state import Session
-from lsf.ui.sweep_work import Swept
+from lsf.app.evidence import Swept
+from lsf.app.lessons import NOTES, lessons_measured
+from lsf.app.state import Session
+from lsf.evidence.packed import packed_evidence
+from lsf.evidence.regret import regret
+from lsf.plans.recommend import recommended_plan
 from tests.pages.conftest import Driver
 
 
@@ -28,7 +27,9 @@ def test_the_page_of_evidence_shows_what_every_way_of_choosing_lost_elsewhere(ap
         found["way of choosing"]
     )
     assert found["mean"].is_monotonic_increasing
-    assert found["sites"].max() == len({one.site.name for one in packed_evidence() if one.site.truth.range > 0})
+    assert found["settings"].max() == len(
+        {one.setting.name for one in packed_evidence() if one.setting.truth.range > 0}
+    )
     verdicts = tables(app)[1]
     assert verdicts["regret"].dropna().is_monotonic_increasing
     assert "relative regret" in app.shown().lower()
@@ -37,7 +38,7 @@ def test_the_page_of_evidence_shows_what_every_way_of_choosing_lost_elsewhere(ap
 def test_another_site_and_budget_show_their_own_truth(app: Driver) -> None:
     app.go("evidence")
     other = packed_evidence()[-1]
-    app.at.selectbox(key="site").set_value(other.site.name).run()
+    app.at.selectbox(key="setting").set_value(other.setting.name).run()
     assert not app.at.exception
     verdicts = tables(app)[1]
     told = {
@@ -45,7 +46,7 @@ def test_another_site_and_budget_show_their_own_truth(app: Driver) -> None:
     }
     assert len(told) > 3
     for block, value in told.items():
-        assert value == pytest.approx(regret(other.site.truth, (int(block),)).regret, abs=1e-6)
+        assert value == pytest.approx(regret(other.setting.truth, (int(block),)).regret, abs=1e-6)
 
 
 def test_without_an_analysis_the_truth_panel_says_where_one_is_made(app: Driver) -> None:
@@ -73,7 +74,7 @@ def test_the_truth_panel_measures_a_sweep_and_judges_the_criteria_of_the_analysi
     measured.at.run()
     assert not measured.at.exception
     found = tables(measured)[0]
-    assert {"Deviation", "Reduction", "Drawn by lot (mean)", "Full fine-tuning"} <= set(found["way of choosing"])
+    assert {"Deviation", "Reduction", "Drawn at random (mean)", "Full fine-tuning"} <= set(found["way of choosing"])
     assert found["regret"].min() <= 0
 
 
@@ -81,7 +82,7 @@ def test_the_truth_panel_measures_a_sweep_and_judges_the_criteria_of_the_analysi
 def test_a_sweep_whose_time_is_over_says_what_is_unknown_and_fills_nothing_in(
     measured: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lsf.ui.evidence_truth.MINUTE", 10.0)  # 2 s in place of 12
+    monkeypatch.setattr("lsf.app.evidence.MINUTE", 10.0)  # 2 s in place of 12
     measured.at.slider(key="truth-minutes").set_value(0.2).run()
     next(item for item in measured.at.number_input if item.label == "Steps of each run").set_value(5000).run()
     measured.click("Measure the truth")
@@ -134,7 +135,7 @@ def test_a_prediction_gets_its_own_regret_beside_the_criteria(app: Driver, name:
     app.at.run()
     app.click("Lock in my prediction")
     assert not app.at.exception
-    truth = lessons_measured()[name].site.truth
+    truth = lessons_measured()[name].setting.truth
     shown = {metric.label: metric.value for metric in app.at.metric}
     assert shown["You chose"] == "3"
     assert shown["Your regret"] == f"{regret(truth, (3,)).regret:.2f}"

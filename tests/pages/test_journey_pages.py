@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lsf.jobs.runs import list_runs
+from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
 
 EMPTY = {

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from lsf.jobs.runs import list_runs
-from lsf.ui.panels import duration, memory_words
+from lsf.app.panels import memory_words
+from lsf.progress import duration
+from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
 
 

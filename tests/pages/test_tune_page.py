@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lsf.jobs.runs import list_runs
-from lsf.training.footprint import RUN_SHARE
+from lsf.runs.memory_forecast import RUN_SHARE
+from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
 
 FORM = {"tune-steps": 3, "tune-batch_size": 4}

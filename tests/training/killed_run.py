@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from lsf.analysis.plan import Plan
 from lsf.data.task import Example, Task
-from lsf.jobs.runs import create_run
-from lsf.jobs.spec import RunSpec
-from lsf.measure.loading import load_model
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run
 from lsf.training.run import tune
 
 if __name__ == "__main__":

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from lsf.analysis.plan import Plan
 from lsf.data.task import Example, split_examples
 from lsf.errors import LsfError
-from lsf.jobs.runs import create_run
-from lsf.jobs.spec import RunSpec
-from lsf.measure.loading import load_model
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run
 from lsf.training.run import tune
 
 PIECE, LEFT = 1 << 14, 8

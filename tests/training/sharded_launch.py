@@ -9,7 +9,7 @@ import sys
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 
-from lsf.cli import main
+from lsf.cli.main import main
 
 plain = PartialState.__init__
 

@@ -10,21 +10,20 @@ import torch
 from transformers import CONFIG_MAPPING
 
 from benchmarks import big_models
-from lsf.analysis.plan import Plan
-from lsf.analysis.settings import AnalysisSettings
+from benchmarks.weightless import analysis_parts, weightless
+from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import EncodedExample
 from lsf.data.task import Example
-from lsf.jobs.spec import RunSpec
-from lsf.measure.batches import make_batches
-from lsf.measure.gradients import backward_readings
-from lsf.measure.loading import load_model
-from lsf.measure.quantised import scales
-from lsf.measure.weightless import weightless
-from lsf.reporting import Silent
-from lsf.training.dry_analysis import analysis_parts
+from lsf.lens.gradients import backward_readings
+from lsf.models.batches import make_batches
+from lsf.models.loading import load_model
+from lsf.models.quantised import scales
+from lsf.plans.plan import Plan
+from lsf.progress import Silent
+from lsf.runs.spec import RunSpec
 from lsf.training.dry_step import Held
-from lsf.training.material import Material
-from lsf.training.trial import Trial
+from lsf.training.forecast import Trial
+from lsf.training.splits import EncodedSplits
 from tests.tiny import SIZES, save_tiny
 
 ROOT = Path(__file__).parents[2]
@@ -42,8 +41,8 @@ def folder_of(tmp_path_factory):
 def counted(loaded, method, optimizer="adamw") -> Any:
     fixed = {"steps": 5, "batch_size": 6, "cache": "off", "method": method, "optimizer": optimizer}
     spec = RunSpec("tiny", "texts", PLANS[method], **fixed)
-    material = Material(ROWS, (), (), n_dropped=0, n_held_out_dropped=0, n_straddling=0, steps=5)
-    return Trial(loaded, material, spec, None, lambda: None).counted()
+    splits = EncodedSplits(ROWS, (), (), n_dropped=0, n_held_out_dropped=0, n_straddling=0, steps=5)
+    return Trial(loaded, splits, spec, None, lambda: None).counted()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -7,8 +7,8 @@ from accelerate.state import AcceleratorState
 from transformers import TrainingArguments
 
 from lsf.data.encode import encode
-from lsf.training.fitting import FitSettings, fit
-from lsf.training.trainer import training_arguments
+from lsf.training.fitting import fit
+from lsf.training.trainer import FitSettings, training_arguments
 from tests.tiny import tiny_model
 
 SETTINGS = FitSettings(1e-3, steps=1, batch_size=2, warmup_steps=0, weight_decay=0.0, seed=0, base_dtype="float32")

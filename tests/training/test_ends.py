@@ -7,14 +7,14 @@ import torch
 
 from lsf.data.task import Task
 from lsf.errors import DataError, RunPausedError
-from lsf.jobs.flatness import is_flat
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import read_metrics, reopen_run
+from lsf.runs.result import RunState
+from lsf.runs.spec import is_flat
+from lsf.runs.store import read_metrics, reopen_run
 from lsf.training.artefacts import load_tuned
 from lsf.training.evaluation import evaluate
-from lsf.training.keeping import Best
-from lsf.training.material import read_material
-from tests.training.conftest import Stopper, tuned
+from lsf.training.metrics_logger import Best
+from lsf.training.splits import encode_splits
+from tests.toy import Stopper, tuned
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_the_values_of_the_best_validation_reading_are_saved_and_measured(loaded
     losses = losses_of(place)
     best = min((step for step in losses if step), key=lambda step: losses[step])
     assert 0 < result.kept_step == best < result.steps == 40
-    rows = read_material(loaded, task, wild)
+    rows = encode_splits(loaded, task, wild)
     assert evaluate(load_tuned(place, loaded), rows.validation, 4).loss == pytest.approx(losses[best], abs=1e-5)
     assert evaluate(load_tuned(place, loaded), rows.test, 4).loss == pytest.approx(result.after.loss, abs=1e-5)
     assert result.proof.holds

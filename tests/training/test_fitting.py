@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from lsf.data.encode import encode
-from lsf.measure.loading import load_model
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.loading import load_model
 from lsf.training.evaluation import evaluate
-from lsf.training.fitting import DivergedError, FitSettings, fit, kept_random_state
-from lsf.training.methods import METHODS, Scene
+from lsf.training.fitting import fit, kept_random_state
+from lsf.training.trainer import DivergedError, FitSettings
 
 SETTINGS = FitSettings(1e-2, 6, 4, 0, 0.0, 0, "float32")
 
@@ -22,7 +24,7 @@ def rows(loaded, task):
 
 
 def run_fit(loaded, spec, rows, folder, settings=SETTINGS, stop=lambda: None):
-    model = METHODS["full"].prepare(loaded, spec.plan, Scene())
+    model = METHODS["full"].prepare(loaded, spec.plan, MethodContext())
     seen = []
     return model, seen, fit(model, rows, settings, folder, seen.append, stop)
 
@@ -39,7 +41,7 @@ def test_the_loss_falls_and_every_step_is_reported(loaded, spec, rows, tmp_path)
 
 def test_the_first_step_is_adamw_over_the_clipped_gradient_by_hand(loaded, spec, rows, tmp_path):
     model, seen, _ = run_fit(loaded, spec, rows, tmp_path, replace(SETTINGS, steps=1))
-    reference = METHODS["full"].prepare(loaded, spec.plan, Scene())
+    reference = METHODS["full"].prepare(loaded, spec.plan, MethodContext())
     tuned = [p for p in reference.parameters() if p.requires_grad]
     nll = []
     for row in (rows[index] for index in first_batch(len(rows))):
@@ -67,7 +69,7 @@ def test_selective_and_full_see_the_same_examples_in_the_same_order(loaded, spec
 
 def test_a_stop_takes_effect_within_one_step(loaded, spec, rows, tmp_path):
     for logged_before_stop in (0, 3):
-        model, seen = METHODS["full"].prepare(loaded, spec.plan, Scene()), []
+        model, seen = METHODS["full"].prepare(loaded, spec.plan, MethodContext()), []
         asked = lambda: "keep" if len(seen) >= logged_before_stop else None  # noqa: B023, E731 called in this turn
         done = fit(model, rows, replace(SETTINGS, steps=50), tmp_path, seen.append, asked)
         assert done.steps == len(seen) == max(1, logged_before_stop)
@@ -81,7 +83,7 @@ def test_there_is_no_dropout_and_the_model_can_be_switched_again_afterwards(tiny
     (model, one, _), (_, two, _) = (run_fit(loaded, spec, rows, tmp_path) for _ in range(2))
     assert [row.loss for row in one] == [row.loss for row in two]
     batch = [rows[i] for i in first_batch(len(rows))]
-    evaluated = evaluate(METHODS["full"].prepare(loaded, spec.plan, Scene()), batch, 4)
+    evaluated = evaluate(METHODS["full"].prepare(loaded, spec.plan, MethodContext()), batch, 4)
     assert one[0].loss == pytest.approx(evaluated.loss, rel=1e-5)
     assert not model.training
     assert model.train().training
@@ -93,7 +95,7 @@ def first_batch(n_rows):
 
 @pytest.mark.parametrize("name", ["self_attn.q_proj", "mlp.down_proj"])  # torch's CPU attention can hide a NaN query
 def test_a_lost_loss_or_gradient_ends_the_loop_with_the_step(loaded, spec, rows, tmp_path, name):
-    model = METHODS["full"].prepare(loaded, spec.plan, Scene())
+    model = METHODS["full"].prepare(loaded, spec.plan, MethodContext())
     model.get_submodule(f"model.layers.2.{name}").weight.data.fill_(float("nan"))
     with pytest.raises(DivergedError, match="no longer finite at step 1; a smaller learning rate"):
         fit(model, rows, SETTINGS, tmp_path, lambda row: None, lambda: None)

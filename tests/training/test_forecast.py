@@ -8,26 +8,26 @@ from weakref import WeakKeyDictionary
 import pytest
 import torch
 
-from lsf.analysis.cost import predict
-from lsf.analysis.plan import Plan, full_plan
-from lsf.analysis.result import Analysis, BlockRow, DataInfo, Timing
-from lsf.cli import main
+from lsf.cli.main import main
+from lsf.criteria.result import Analysis, BlockRow, DataInfo, Timing
 from lsf.data.sources import load_task
 from lsf.errors import BadInputError
-from lsf.jobs.phases import PHASES
-from lsf.jobs.result import load_result
-from lsf.jobs.spec import METHODS_OWN
-from lsf.measure.identity import weights_hash
-from lsf.measure.loading import load_model
-from lsf.reporting import Silent
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.loading import load_model, weights_hash
+from lsf.plans.cost import predict
+from lsf.plans.plan import Plan, full_plan
+from lsf.progress import Silent
+from lsf.runs.memory_forecast import RUN_SHARE
+from lsf.runs.result import PHASES, load_result
+from lsf.runs.spec import METHODS_OWN
 from lsf.training.dry_step import Held
 from lsf.training.duration import STRETCHES, course_of
-from lsf.training.fitting import FitSettings, fit
-from lsf.training.footprint import RUN_SHARE
+from lsf.training.fitting import fit
 from lsf.training.forecast import expected, forecast, seconds_beside
-from lsf.training.material import read_material
-from lsf.training.methods import METHODS, Scene
-from tests.training.conftest import tuned
+from lsf.training.splits import encode_splits
+from lsf.training.trainer import FitSettings
+from tests.toy import tuned
 
 ROOMY = 10**12
 
@@ -45,7 +45,7 @@ def foresee(*arguments: Any) -> Any:
 
 def test_weights_gradients_and_optimizer_are_four_four_and_eight_bytes_per_tuned_parameter(loaded, task, spec):
     found = foresee(loaded, task, spec, ROOMY)
-    count = sum(p.numel() for p in loaded.model.get_submodule(loaded.anatomy.block_names[2]).parameters())
+    count = sum(p.numel() for p in loaded.model.get_submodule(loaded.layout.block_names[2]).parameters())
     assert found.trainable_params == count
     assert (found.parts.own_weights, found.parts.gradients, found.parts.optimizer) == (4 * count, 4 * count, 8 * count)
     assert found.parts.activations
@@ -54,7 +54,7 @@ def test_weights_gradients_and_optimizer_are_four_four_and_eight_bytes_per_tuned
 
 
 def test_a_prefix_cache_counts_one_state_per_token_of_the_training_rows(loaded, task, spec):
-    rows = read_material(loaded, task, spec).train
+    rows = encode_splits(loaded, task, spec).train
     cached = foresee(loaded, task, replace(spec, cache="memory"), ROOMY)
     assert cached.parts.cache == sum(len(row.ids) for row in rows) * loaded.info.width * 4
     assert foresee(loaded, task, replace(spec, cache="off"), ROOMY).parts.cache == 0
@@ -84,8 +84,8 @@ def test_the_storages_of_a_real_loop_peak_within_a_quarter_of_the_forecast(loade
     settings = FitSettings(1e-3, 4, 8, 0, 0.0, 0, "float32", micro)
     with Held() as held:
         held.know(loaded.model)
-        model = METHODS["full"].prepare(loaded, plan, Scene())
-        fit(model, read_material(loaded, task, asked).train, settings, tmp_path, lambda row: None, lambda: None)
+        model = METHODS["full"].prepare(loaded, plan, MethodContext())
+        fit(model, encode_splits(loaded, task, asked).train, settings, tmp_path, lambda row: None, lambda: None)
     assert 0.8 <= held.peak / found.parts.total <= 1.25
 
 
@@ -130,8 +130,8 @@ def test_every_method_has_a_forecast_of_what_its_optimizer_holds(gpt2, task, spe
 
 
 def test_the_flops_ratio_is_that_of_the_cost_model(loaded, task, spec):
-    rows = read_material(loaded, task, spec).train
-    counts = [sum(p.numel() for p in block.parameters()) for block in loaded.anatomy.blocks]
+    rows = encode_splits(loaded, task, spec).train
+    counts = [sum(p.numel() for p in block.parameters()) for block in loaded.layout.blocks]
     analysis = Analysis(
         model=loaded.info,
         data=DataInfo("toy", "all", 1, 1, 0, "first", "lens", "even", sum(len(row.ids) for row in rows) / len(rows)),
@@ -186,14 +186,14 @@ def test_a_device_that_runs_out_in_the_trial_is_told_apart_from_one_that_has_roo
     def exhausted(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("lsf.training.trial.peak_of_pass", exhausted)
-    monkeypatch.setattr("lsf.training.trial._KEPT", WeakKeyDictionary())
+    monkeypatch.setattr("lsf.training.forecast.peak_of_pass", exhausted)
+    monkeypatch.setattr("lsf.training.forecast._KEPT", WeakKeyDictionary())
     found = foresee(loaded, task, spec, None)
     assert found.fits is False
     assert found.sentence == "cpu ran out of memory in a trial pass over the longest examples."
-    material = read_material(loaded, task, spec)
-    course = course_of(loaded, material, spec, lambda: None)
-    counted = expected(loaded, material, spec, course, lambda: None)
+    splits = encode_splits(loaded, task, spec)
+    course = course_of(loaded, splits, spec, lambda: None)
+    counted = expected(loaded, splits, spec, course, lambda: None)
     assert counted.step_seconds is None
     assert counted.phases["steps"] > 0
 
@@ -218,13 +218,13 @@ def test_a_forecast_is_left_in_the_midst_of_a_pass_forward_or_backward(loaded, t
         return check
 
     foresee(loaded, task, spec, ROOMY)  # from here on the machine's speed with the model is known
-    monkeypatch.setattr("lsf.training.trial._KEPT", WeakKeyDictionary())
+    monkeypatch.setattr("lsf.training.forecast._KEPT", WeakKeyDictionary())
     foresee(loaded, task, spec, ROOMY, leave_at(0))
     whole = len(asked)
     assert whole > 3 * 6  # three passes, four blocks forward and two backward each
     for last in range(whole - 8, whole + 1):
         asked.clear()
-        monkeypatch.setattr("lsf.training.trial._KEPT", WeakKeyDictionary())
+        monkeypatch.setattr("lsf.training.forecast._KEPT", WeakKeyDictionary())
         with pytest.raises(BadInputError, match="nobody waits"):
             foresee(loaded, task, spec, ROOMY, leave_at(last))
     assert all(value.grad is None for value in loaded.model.parameters())
@@ -244,14 +244,14 @@ def test_the_wall_time_of_a_run_is_foreseen_by_the_phases_it_then_has(loaded, ta
 
 
 def test_more_evaluation_a_search_and_what_is_left_of_a_resumed_run_change_the_wall_time(loaded, task, spec):
-    material = read_material(loaded, task, spec)
+    splits = encode_splits(loaded, task, spec)
 
     def seconds(asked, begun=0):
-        return course_of(loaded, material, asked, lambda: None, begun).seconds
+        return course_of(loaded, splits, asked, lambda: None, begun).seconds
 
     for every, count in ((1, 6), (2, 3), (6, 1)):
         asked = replace(spec, eval_every=every)
-        assert course_of(loaded, material, asked, lambda: None).work.n_readings == count
+        assert course_of(loaded, splits, asked, lambda: None).work.n_readings == count
     assert seconds(replace(spec, eval_every=1))["validation"] > seconds(replace(spec, eval_every=6))["validation"] > 0
     assert seconds(replace(spec, latency="on"))["latency"] > seconds(spec)["latency"] == 0.0
     assert seconds(spec)["search"] == 0.0

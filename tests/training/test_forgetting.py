@@ -3,9 +3,8 @@ import pytest
 import torch
 
 from lsf.data.encode import encode
-from lsf.measure.sharing import share_model
-from lsf.training.evaluation import answer
-from lsf.training.forgetting import Drawn, general_loss, sample_general_text
+from lsf.models.sharing import share_model
+from lsf.training.evaluation import Drawn, answer, general_loss, sample_general_text
 
 
 def test_the_base_models_text_is_the_same_every_time_and_nothing_global_moves(loaded):

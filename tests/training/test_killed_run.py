@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from lsf.jobs.holding import is_held
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import delete_run, list_runs, load_run, read_metrics
+from lsf.runs.lock import is_held
+from lsf.runs.result import RunState
+from lsf.runs.store import delete_run, list_runs, load_run, read_metrics
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import list_runs
+from lsf.runs.result import RunState
+from lsf.runs.store import list_runs
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from lsf.analysis.plan import Plan
-from lsf.cli import main
-from lsf.jobs.runs import list_runs
-from lsf.measure.loading import load_model
+from lsf.cli.main import main
+from lsf.methods.catalogue import options_of
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
+from lsf.runs.store import list_runs
 from lsf.training.artefacts import load_tuned
-from lsf.training.catalogue import options_of
-from lsf.training.methods import METHODS, Scene
 
 
 def test_a_merged_run_is_a_model_on_which_the_next_run_tunes(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -42,7 +43,7 @@ def test_a_merged_run_is_a_model_on_which_the_next_run_tunes(tiny, tmp_path: Pat
 def test_only_the_mlps_maps_are_tuned_where_asked(tiny):
     loaded = load_model(str(tiny("llama")), "float32", "cpu")
     plan, options = Plan("m", 4, (1,)), options_of("lora", {"maps": "mlp"})
-    model = METHODS["lora"].prepare(loaded, plan, Scene(options))
+    model = METHODS["lora"].prepare(loaded, plan, MethodContext(options))
     tuned = {name for name, value in model.named_parameters() if value.requires_grad}
     assert tuned and all(".mlp." in name for name in tuned)
     assert sum(model.get_parameter(name).numel() for name in tuned) == METHODS["lora"].count(loaded, plan, options)

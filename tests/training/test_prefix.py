@@ -13,18 +13,20 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from lsf.analysis.plan import Plan
 from lsf.data.encode import encode
 from lsf.errors import BadInputError, RunError
-from lsf.jobs.runs import read_metrics
-from lsf.measure.loading import load_model
-from lsf.training import states as kept
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
+from lsf.runs.store import read_metrics
+from lsf.training import prefix as kept
 from lsf.training.caching import cache_root, decide, forget_states, open_caching
-from lsf.training.fitting import FitSettings, StepRow, fit
-from lsf.training.methods import METHODS, Scene
+from lsf.training.fitting import fit
+from lsf.training.prefix import States
 from lsf.training.run import tune
-from lsf.training.states import States
-from tests.measure.test_families import ROWS
+from lsf.training.trainer import FitSettings, StepRow
+from tests.models.test_families import ROWS
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +69,7 @@ def test_the_stand_in_gives_the_same_losses_in_every_family(tiny, family, task, 
     settings = FitSettings(1e-3, 8, 6, 0, 0.01, 0, "float32")
     found = []
     for kind in ("off", "memory"):
-        model, seen = METHODS["full"].prepare(base, last, Scene()), list[StepRow]()
+        model, seen = METHODS["full"].prepare(base, last, MethodContext()), list[StepRow]()
         caching = open_caching(base, model, last, rows, kind, 48)
         fit(model, rows, settings, tmp_path, seen.append, lambda: None, prefix=caching.prefix)
         found.append([row.loss for row in seen])
@@ -106,7 +108,7 @@ def test_a_run_that_freezes_deeper_starts_from_what_is_known_below(loaded, task,
     tune(loaded, task, deeper, alone)
     assert (losses(one) == losses(alone)).all()
     tune(loaded, task, asked, folder(asked))
-    model = METHODS["full"].prepare(loaded, deeper.plan, Scene())
+    model = METHODS["full"].prepare(loaded, deeper.plan, MethodContext())
     caching = open_caching(loaded, model, deeper.plan, encoded(loaded, task), "memory", 100)
     assert caching.prefix is not None
     assert caching.prefix.shallower is not None
@@ -226,7 +228,7 @@ def test_a_file_is_filled_in_parts_where_the_system_reserves_none(tmp_path, monk
 
 def test_recomputed_activations_change_no_loss(loaded, task, spec, folder, monkeypatch):
     calls = Counter[str]()
-    block = type(loaded.anatomy.blocks[0])
+    block = type(loaded.layout.blocks[0])
     forward = block.forward
 
     def counted(self, *given, **named):

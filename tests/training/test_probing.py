@@ -5,19 +5,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lsf.analysis.criteria import CRITERIA
-from lsf.analysis.plan import Plan
-from lsf.analysis.settings import AnalysisSettings
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import AnalysisSettings
 from lsf.data.sources import load_task
 from lsf.data.task import Example, Task
 from lsf.errors import DataError
-from lsf.jobs.runs import create_run, read_metrics
-from lsf.jobs.spec import RunSpec
-from lsf.measure.analyze import analyze
-from lsf.measure.loading import load_model
-from lsf.reporting import Silent, Stop, Unheard
-from lsf.training.probing import PROBE_BATCH, PROBE_STEPS, probe_blocks
+from lsf.lens.analyze import analyze
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
+from lsf.progress import Silent, Stop, Unheard
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run, read_metrics
 from lsf.training.run import tune
+from lsf.training.short_runs import PROBE_BATCH, PROBE_STEPS, probe_blocks
 
 
 @pytest.mark.slow

@@ -13,9 +13,9 @@ import psutil
 import pytest
 from safetensors.numpy import load_file
 
-from lsf.cli import main
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import list_runs, load_run, read_metrics
+from lsf.cli.main import main
+from lsf.runs.result import RunState
+from lsf.runs.store import list_runs, load_run, read_metrics
 
 ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.slow
@@ -66,8 +66,8 @@ def tune_command(model, data, runs, *more):
 
 def launched(command, n, *how):
     launcher = [sys.executable, "-m", "accelerate.commands.launch", *(how or ("--multi_gpu",))]
-    ground = ["--num_processes", str(n), "--num_machines", "1", "--main_process_port", "0"]
-    return [*launcher, *ground, *command, *(() if "--resume" in command else ("--device", "cpu"))]
+    inputs = ["--num_processes", str(n), "--num_machines", "1", "--main_process_port", "0"]
+    return [*launcher, *inputs, *command, *(() if "--resume" in command else ("--device", "cpu"))]
 
 
 SHARDED = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")

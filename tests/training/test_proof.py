@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lsf.training.methods import METHODS, Scene
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
 from lsf.training.proof import fingerprint, marks, prove, storages
 from lsf.training.run import tune
 
 
 @pytest.fixture
 def model(loaded, spec):
-    return METHODS["full"].prepare(loaded, spec.plan, Scene())
+    return METHODS["full"].prepare(loaded, spec.plan, MethodContext())
 
 
 def move(model):

@@ -7,28 +7,27 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lsf.analysis.plan import Plan, full_plan
-from lsf.cli import main
+from lsf.cli.main import main
 from lsf.errors import BadInputError, RunPausedError
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import reopen_run
-from lsf.jobs.spec import RunSpec
-from lsf.jobs.sweep import SweepSpec
-from lsf.measure.loading import load_model
-from lsf.measure.quantised import is_packed
-from lsf.training.artefacts import load_tuned
+from lsf.evidence.sweep import SweepSpec
+from lsf.methods.catalogue import CATALOGUE, LoraOptions
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.loading import load_model
+from lsf.models.quantised import is_packed
+from lsf.plans.plan import Plan, full_plan
+from lsf.runs.result import RunState
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import reopen_run
+from lsf.training.artefacts import load_tuned, merge, merge_loss
 from lsf.training.caching import forget_states
-from lsf.training.catalogue import CATALOGUE
 from lsf.training.forecast import forecast
-from lsf.training.merging import merge, merge_loss
-from lsf.training.methods import METHODS, Scene
-from lsf.training.options import LoraOptions
 from lsf.training.proof import fingerprint
 from lsf.training.run import tune
-from tests.training.conftest import Stopper
+from tests.toy import Stopper
 from tests.training.test_resume import without_clock
 
-OVER = [name for name, way in CATALOGUE.items() if way.over_quantised]
+OVER = [name for name, info in CATALOGUE.items() if info.over_quantised]
 IDS = torch.arange(1, 22).reshape(3, 7)
 pytest.importorskip("bitsandbytes")
 
@@ -70,7 +69,7 @@ def test_a_run_learns_and_leaves_the_packed_base_as_it_is_and_is_found_again(pac
 
 
 def test_it_repeats_and_resumes_to_the_bits_of_an_uninterrupted_run_cached_or_not(packed, task, asked, folder):
-    from lsf.jobs.runs import read_metrics  # noqa: PLC0415
+    from lsf.runs.store import read_metrics  # noqa: PLC0415
 
     spec = replace(asked, steps=14, cache="memory")
     whole, warm, broken = folder(spec), folder(spec), folder(spec)
@@ -146,10 +145,10 @@ def test_a_method_that_tunes_the_base_s_tensors_is_refused_in_one_sentence(packe
     assert all(name in told for name in OVER)
     options = {"d": 50} if method in ("did", "said") else {}
     silent = replace(asked, method=method, dtype="auto", options=options)  # a base quantised all the same
-    scene = Scene(rows=(), options=CATALOGUE[method].options(**options))
+    context = MethodContext(rows=(), options=CATALOGUE[method].options(**options))
     if METHODS[method].search is None:
         with pytest.raises(BadInputError, match=r"cannot be tuned itself|tunes the base's own"):
-            METHODS[method].prepare(packed, silent.plan, scene)
+            METHODS[method].prepare(packed, silent.plan, context)
 
 
 def test_the_command_line_refuses_it_before_anything_is_read(kind, capsys):

@@ -7,18 +7,19 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lsf.analysis.plan import Plan
-from lsf.cli import main
-from lsf.compare.table import compare
+from lsf.cli.main import main
 from lsf.data.task import Task
-from lsf.jobs.runs import list_runs, load_run, spec_to_repeat
-from lsf.jobs.spec import METHODS_OWN, load_spec
-from lsf.training import attempts, checkpointing, run, trainer
+from lsf.plans.plan import Plan
+from lsf.runs.comparison import compare
+from lsf.runs.spec import METHODS_OWN, load_spec
+from lsf.runs.store import list_runs, load_run, spec_to_repeat
+from lsf.training import attempts, run, trainer
+from lsf.training import caching as checkpointing
 from lsf.training.caching import forget_states
-from lsf.training.own_rate import spec_rate
 from lsf.training.rate_choice import TOO_SHORT
-from lsf.training.search_budget import LEAST_STEPS, SHARE
-from tests.training.conftest import tuned
+from lsf.training.rate_search import LEAST_STEPS, SHARE
+from lsf.training.short_runs import spec_rate
+from tests.toy import tuned
 
 LONG = 200
 """Steps of a run a fifth of which pays for a search."""

@@ -5,17 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lsf.analysis.plan import full_plan
 from lsf.data.encode import encode
-from lsf.jobs.checkpoints import Keeper
+from lsf.plans.plan import full_plan
+from lsf.runs.checkpoints import CheckpointManager
 from lsf.training.evaluation import evaluate
-from lsf.training.material import read_material
-from lsf.training.reading_plan import READINGS, reading_interval
 from lsf.training.run import tune
+from lsf.training.splits import READINGS, encode_splits, reading_interval
 
 
 def interval(loaded, task, spec):
-    return reading_interval(loaded, spec, read_material(loaded, task, spec))
+    return reading_interval(loaded, spec, encode_splits(loaded, task, spec))
 
 
 def test_readings_are_planned_by_counting_and_an_interval_that_was_asked_for_wins(loaded, task, spec):
@@ -55,10 +54,10 @@ def test_latency_is_unknown_unless_it_is_asked_for(loaded, task, spec, folder):
 
 @pytest.mark.parametrize(("n_bytes", "seconds"), [(0, 60.0), (10**10, 1000.0)])
 def test_checkpoints_by_the_clock_take_a_twentieth_of_the_time_at_most(tmp_path, n_bytes, seconds):
-    keeper = Keeper(tmp_path, {}, None, 60.0, n_bytes)
-    assert keeper.every_seconds == pytest.approx(seconds)
-    keeper.took(9.0)
-    assert keeper.every_seconds == pytest.approx(180.0)
-    keeper.took(0.1)
-    assert keeper.every_seconds == 60.0
-    assert not keeper.is_due(1)
+    manager = CheckpointManager(tmp_path, {}, None, 60.0, n_bytes)
+    assert manager.every_seconds == pytest.approx(seconds)
+    manager.took(9.0)
+    assert manager.every_seconds == pytest.approx(180.0)
+    manager.took(0.1)
+    assert manager.every_seconds == 60.0
+    assert not manager.is_due(1)

@@ -5,19 +5,21 @@ from dataclasses import replace
 
 import pytest
 
-from lsf.analysis.plan import Plan
 from lsf.data.encode import encode
 from lsf.files import cache_folder
-from lsf.jobs.spec import RunSpec
-from lsf.measure.loading import load_model
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
+from lsf.progress import do_nothing
+from lsf.runs.spec import RunSpec
 from lsf.training import records
-from lsf.training.base import measure_base
 from lsf.training.caching import forget_states, open_held_out
-from lsf.training.evaluation import do_nothing, evaluate
-from lsf.training.methods import METHODS, Scene
+from lsf.training.evaluation import evaluate
 from lsf.training.records import forget_records
 from lsf.training.run import tune
-from tests.measure.test_families import ROWS
+from lsf.training.splits import measure_base
+from tests.models.test_families import ROWS
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +54,7 @@ def test_a_base_reading_has_the_same_numbers_fresh_from_memory_and_from_disk(loa
         raise AssertionError("the base model was read again")
 
     for name in ("evaluate", "general_loss", "sample_general_text", "answer"):
-        monkeypatch.setattr(f"lsf.training.base.{name}", never)
+        monkeypatch.setattr(f"lsf.training.splits.{name}", never)
     assert told(read(loaded, task)) == fresh
     forget_records()
     assert told(read(load_model(loaded.info.name, "float32", "cpu"), task)) == fresh
@@ -70,7 +72,7 @@ def test_a_base_reading_has_the_same_bits_whatever_states_it_leaves_for_the_run(
 
 
 def test_what_the_base_model_was_read_on_is_not_computed_again_for_the_tuned_one(loaded, task, spec):
-    rows, model = encoded(loaded, task.test), METHODS["full"].prepare(loaded, spec.plan, Scene())
+    rows, model = encoded(loaded, task.test), METHODS["full"].prepare(loaded, spec.plan, MethodContext())
     read(loaded, task, spec.plan.blocks)
     prefix = open_held_out(loaded, model, spec, rows, "test", spec.batch_size)
     assert prefix is not None
@@ -133,7 +135,7 @@ def test_records_are_bounded_and_a_folder_that_cannot_be_written_costs_nothing(l
 def test_held_out_rows_read_from_kept_states_have_the_same_bits_in_every_family(tiny, family, task, spec):
     base = load_model(str(tiny(family)), "float32", "cpu")
     last = replace(spec, plan=Plan("tiny", base.info.n_blocks, (base.info.n_blocks - 1,)))
-    model, rows = METHODS["full"].prepare(base, last.plan, Scene()), encoded(base, task.test)
+    model, rows = METHODS["full"].prepare(base, last.plan, MethodContext()), encoded(base, task.test)
     prefix = open_held_out(base, model, last, rows, "test", 5)
     assert prefix is not None
     without = evaluate(model, rows, 5)
@@ -153,5 +155,5 @@ def test_a_run_has_the_same_bits_with_and_without_kept_states_of_held_out_rows(l
 def test_nothing_is_kept_of_held_out_rows_where_nothing_lies_below_or_it_is_off(loaded, task, spec):
     rows = encoded(loaded, task.test)
     for asked in (replace(spec, cache="off"), replace(spec, plan=Plan("tiny", 4, (0,)))):
-        model = METHODS["full"].prepare(loaded, asked.plan, Scene())
+        model = METHODS["full"].prepare(loaded, asked.plan, MethodContext())
         assert open_held_out(loaded, model, asked, rows, "test", 4) is None

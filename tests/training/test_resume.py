@@ -18,15 +18,15 @@ from safetensors.torch import load_file
 
 from lsf.data.task import Example, Task
 from lsf.errors import RunError, RunPausedError
-from lsf.jobs.checkpoints import CHECKPOINTS, checkpoint_step, latest_checkpoint
-from lsf.jobs.holding import release
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import load_run, read_metrics, reopen_run
-from lsf.reporting import Stop
+from lsf.progress import Stop
+from lsf.runs.checkpoints import CHECKPOINTS, checkpoint_step, latest_checkpoint
+from lsf.runs.lock import release
+from lsf.runs.result import RunState
+from lsf.runs.store import load_run, read_metrics, reopen_run
 from lsf.training import artefacts, trainer
 from lsf.training.caching import forget_states
 from lsf.training.run import tune
-from tests.training.conftest import Stopper
+from tests.toy import Stopper
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -254,7 +254,7 @@ def test_a_checkpoint_says_what_it_holds_and_holds_only_what_is_tuned(loaded, ta
     assert {path.name for path in place.iterdir()} == {
         "tuned.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json", "progress.json",
     }  # fmt: skip
-    assert set(load_file(place / "tuned.safetensors")) == set(loaded.anatomy.block_parameters(2))
+    assert set(load_file(place / "tuned.safetensors")) == set(loaded.layout.block_parameters(2))
     assert json.loads((place / "progress.json").read_text())["step"] == 6
     assert len(list((broken / CHECKPOINTS).glob("step-*"))) == 2
 
@@ -304,7 +304,7 @@ def test_a_run_that_is_being_resumed_cannot_be_taken_again(loaded, task, long_sp
     reopen_run(broken)
     with pytest.raises(RunError, match="is still running"):
         reopen_run(broken)
-    monkeypatch.setattr("lsf.jobs.runs.load_run", lambda _folder: seen_before)  # another tab read it a moment earlier
+    monkeypatch.setattr("lsf.runs.store.load_run", lambda _folder: seen_before)  # another tab read it a moment earlier
     with pytest.raises(RunError, match="is being resumed already"):
         reopen_run(broken)
     release(broken)

@@ -7,23 +7,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lsf.analysis.beacons import weights
-from lsf.analysis.plan import Plan
-from lsf.cli import main
-from lsf.compare.table import compare
+from lsf.cli.main import main
 from lsf.errors import BadInputError, RunPausedError
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import create_run, load_run
-from lsf.measure.anatomy import resolve
-from lsf.measure.distances import target_distances
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.batches import collate, score_tokens
+from lsf.models.layout import resolve
+from lsf.plans.plan import Plan
+from lsf.runs.comparison import compare
+from lsf.runs.result import RunState
+from lsf.runs.store import create_run, load_run
 from lsf.training.artefacts import find_weights
-from lsf.training.batches import collate, score_tokens
-from lsf.training.fitting import FitSettings, fit
-from lsf.training.material import read_material
-from lsf.training.methods import METHODS, Scene
-from lsf.training.reweighting import Reweighting
+from lsf.training.fitting import fit
+from lsf.training.reweighting import Reweighting, target_distances, weights
 from lsf.training.run import tune
-from tests.training.conftest import Stopper
+from lsf.training.splits import encode_splits
+from lsf.training.trainer import FitSettings
+from tests.toy import Stopper
 
 PLAN, TAU, BATCH = Plan("tiny", 4, (1, 3)), 0.2, 8
 SETTINGS = FitSettings(1e-2, 9, BATCH, 0, 0.0, 0, "float32")  # 24 rows: a pass takes three steps
@@ -31,12 +31,12 @@ SETTINGS = FitSettings(1e-2, 9, BATCH, 0, 0.0, 0, "float32")  # 24 rows: a pass 
 
 @pytest.fixture
 def rows(loaded, task, spec):
-    return read_material(loaded, task, replace(spec, batch_size=BATCH)).train
+    return encode_splits(loaded, task, replace(spec, batch_size=BATCH)).train
 
 
 def fitted(loaded, rows, folder, steps, method="full"):
     """Tune for some steps of the same schedule; return the model and its re-weighting."""
-    model = METHODS[method].prepare(loaded, PLAN, Scene(METHODS[method].way.options(), rows))
+    model = METHODS[method].prepare(loaded, PLAN, MethodContext(METHODS[method].info.options(), rows))
     weighed = Reweighting(model, loaded, rows, TAU, BATCH)
     seen = []
     done = fit(model, rows, SETTINGS, folder, seen.append, lambda: "keep" if len(seen) >= steps else None,
@@ -49,8 +49,8 @@ def fitted(loaded, rows, folder, steps, method="full"):
 def test_the_weights_of_a_pass_are_those_of_the_model_as_the_pass_begins(method, loaded, rows, tmp_path):
     assert len(rows) == 3 * BATCH
     model, _, _ = fitted(loaded, rows, tmp_path, 3, method)  # one pass
-    distance = target_distances(resolve(model, loaded.anatomy.family), rows)
-    at_the_start = target_distances(loaded.anatomy, rows)
+    distance = target_distances(resolve(model, loaded.layout.family), rows)
+    at_the_start = target_distances(loaded.layout, rows)
     assert np.abs(distance - at_the_start).max() > 1e-3
     for steps in (4, 6):  # the first and the last step of the second pass
         _, weighed, _ = fitted(loaded, rows, tmp_path, steps, method)
@@ -60,7 +60,7 @@ def test_the_weights_of_a_pass_are_those_of_the_model_as_the_pass_begins(method,
 
 def test_the_first_step_follows_the_weighted_loss_and_no_other(loaded, rows, tmp_path):
     """After one step with the weights of the base, AdamW's first moment is a tenth of the weighted gradient."""
-    model = METHODS["full"].prepare(loaded, PLAN, Scene(None, rows))
+    model = METHODS["full"].prepare(loaded, PLAN, MethodContext(None, rows))
     weighed = Reweighting(model, loaded, rows, TAU, BATCH)
     seen = []
 
@@ -72,7 +72,7 @@ def test_the_first_step_follows_the_weighted_loss_and_no_other(loaded, rows, tmp
     with torch.no_grad():
         nll = score_tokens(loaded.model, collate([rows[number] for number in order])).nll
     counted = int((nll != 0).sum())
-    own = torch.from_numpy(weights(target_distances(loaded.anatomy, rows), TAU))[order.tolist()]
+    own = torch.from_numpy(weights(target_distances(loaded.layout, rows), TAU))[order.tolist()]
     assert seen[0] == pytest.approx(float((nll.sum(1) * own).sum()) / counted, rel=1e-4)
     assert seen[0] != pytest.approx(float(nll.sum()) / counted, rel=1e-2)
 

@@ -8,21 +8,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lsf.analysis.plan import Plan
 from lsf.data.encode import encode
 from lsf.data.task import Task
 from lsf.errors import DataError, OutOfMemoryError, PlanError, RunError
-from lsf.jobs.holding import is_held
-from lsf.jobs.result import Metrics, RunState
-from lsf.jobs.runs import load_run, read_metrics
-from lsf.measure.loading import load_model
-from lsf.measure.sharing import share_model
+from lsf.models.loading import load_model
+from lsf.models.sharing import share_model
+from lsf.plans.plan import Plan
+from lsf.runs.lock import is_held
+from lsf.runs.result import Metrics, RunState
+from lsf.runs.store import load_run, read_metrics
 from lsf.training.artefacts import load_tuned
+from lsf.training.attempts import explained_memory
 from lsf.training.evaluation import evaluate
-from lsf.training.finishing import measure_kept
-from lsf.training.memory import explained_memory
 from lsf.training.proof import fingerprint
-from tests.training.conftest import Stopper, tuned
+from lsf.training.run import measure_kept
+from tests.toy import Stopper, tuned
 
 
 def numbers(result):
@@ -46,7 +46,7 @@ def test_a_run_proves_what_moved_and_leaves_the_loaded_model_as_it_was(loaded, t
     assert result.proof.holds
     assert result.proof.tuned_moved == result.proof.tuned_tensors == 9
     assert result.proof.frozen_tensors == before.frozen - 9
-    assert result.trainable_params == sum(p.numel() for p in loaded.anatomy.blocks[2].parameters())
+    assert result.trainable_params == sum(p.numel() for p in loaded.layout.blocks[2].parameters())
     assert load_run(place).result == result
     assert not is_held(place)
 
@@ -145,7 +145,7 @@ def test_memory_that_does_not_suffice_for_measuring_is_its_own_sentence_and_leav
     place = folder(spec)
     tuned(loaded, task, replace(spec, steps=500), place, Stopper(3, "keep"))
     before = (place / "result.json").read_bytes()
-    monkeypatch.setattr("lsf.training.finishing.load_tuned", lambda *_: torch.empty(2**60, dtype=torch.uint8))
+    monkeypatch.setattr("lsf.training.run.load_tuned", lambda *_: torch.empty(2**60, dtype=torch.uint8))
     with pytest.raises(OutOfMemoryError, match="cpu ran out of memory while measuring block 2 in batches of 4"):
         measure_kept(loaded, task, place)
     assert (place / "result.json").read_bytes() == before

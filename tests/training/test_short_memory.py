@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lsf.jobs.result import RunState
-from lsf.jobs.runs import create_run, load_run
-from lsf.measure.exhaustion import is_out_of_memory
-from lsf.measure.identity import weights_hash
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.loading import weights_hash
+from lsf.models.out_of_memory import is_out_of_memory
+from lsf.runs.result import RunState
+from lsf.runs.store import create_run, load_run
 from lsf.training import attempts, evaluation, latency, prefix
 from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.caching import forget_states
 from lsf.training.dry_step import Held
-from lsf.training.methods import METHODS, Scene
 from lsf.training.run import tune
 
 
@@ -25,14 +26,14 @@ def no_room(*_arguments: object, **_named: object) -> None:
 def test_a_tuned_model_that_does_not_fit_is_short_memory_and_no_bad_file(loaded, task, spec, tmp_path, monkeypatch):
     folder = create_run(tmp_path, spec)
     tune(loaded, task, spec, folder)
-    monkeypatch.setattr("lsf.training.methods.full.share_model", no_room)
+    monkeypatch.setattr("lsf.methods.full.share_model", no_room)
     with pytest.raises(RuntimeError) as caught:
         load_tuned(folder, loaded)
     assert is_out_of_memory(caught.value)
 
 
 def test_reloading_holds_what_was_tuned_once(loaded, spec, tmp_path):
-    model = METHODS["full"].prepare(loaded, spec.plan, Scene())
+    model = METHODS["full"].prepare(loaded, spec.plan, MethodContext())
     tuned_values = [value for value in model.parameters() if value.requires_grad]
     count, largest = sum(value.nbytes for value in tuned_values), max(value.nbytes for value in tuned_values)
     save_weights(model, loaded, spec, tmp_path)
@@ -50,7 +51,7 @@ def test_a_run_that_was_saved_succeeds_where_memory_is_short_for_timing_it(loade
     def load_where_there_is_no_room(*arguments):
         asked.append(arguments)
         with monkeypatch.context() as patch:
-            patch.setattr("lsf.training.methods.full.share_model", no_room)
+            patch.setattr("lsf.methods.full.share_model", no_room)
             return load_tuned(*arguments)
 
     monkeypatch.setattr(latency, "load_tuned", load_where_there_is_no_room)

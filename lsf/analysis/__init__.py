@@ -1,1 +1,0 @@
-"""From recorded measurements to scores and plans: numpy, pure, tested in milliseconds."""

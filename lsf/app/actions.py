@@ -1,0 +1,124 @@
+"""What buttons do: start an analysis, start runs, stop a job."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import streamlit as st
+
+from lsf.app.guard import guard
+from lsf.app.panels import NEXT
+from lsf.app.runtime import runtime
+from lsf.app.state import Session, address, look_at
+from lsf.app.work import Foreseen, Request, Source, analysis_work, source_of, without_effect
+from lsf.jobs.job import JobView
+from lsf.jobs.queue import queue_resumed, queue_runs
+from lsf.runs.checkpoints import checkpoint_step
+from lsf.runs.controls import with_controls
+from lsf.runs.memory_forecast import smaller_spec
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import Run, can_resume, runs_folder
+
+
+def start_analysis(here: Session, request: Request) -> None:
+    """Put an analysis into the queue and go where it can be watched."""
+    shared = runtime()
+    job = shared.worker.submit("analyze", request.title, analysis_work(shared, request), here.owner)
+    look_at(here, job)
+    st.switch_page(NEXT["trajectories"][0], query_params=address(here))
+
+
+def start_runs(here: Session, source: Source, spec: RunSpec, roles: Sequence[str], n_seeds: int = 1) -> None:
+    """Queue the choice and its controls, for one or more seeds, and look at the first of them.
+
+    Args:
+        here: this session, the owner.
+        source: the model and data they all start from.
+        spec: of the choice; its seed is the first.
+        roles: controls to run beside it.
+        n_seeds: seeds, counted up from the spec's.
+
+    Raises:
+        RunError: a run folder cannot be made.
+    """
+    shared = runtime()
+    seeds = range(spec.seed, spec.seed + n_seeds)
+    specs = [run for seed in seeds for run in with_controls(replace(spec, seed=seed), roles)]
+    queued = queue_runs(
+        shared.worker,
+        runs_folder(),
+        specs,
+        loaded=lambda: shared.model_cache().load(source.model, source.dtype, source.device),
+        task=source.load_task,
+        owner=here.owner,
+        expected=[expected_seconds(here.foreseen, one, spec) for one in specs],
+    )
+    _look_at_run(here, queued[0].folder.name)
+
+
+def expected_seconds(foreseen: Foreseen | None, run: RunSpec, choice: RunSpec) -> float | None:
+    """Return the wall seconds a run is expected to take, by what was foreseen of the choice; None where nothing was."""
+    if foreseen is None or foreseen.choice is None or foreseen.spec != without_effect(choice):
+        return None
+    if run.role in foreseen.seconds:
+        return foreseen.seconds[run.role]
+    return sum(foreseen.choice.phases.values())
+
+
+def resume_run(here: Session, run: Run) -> None:
+    """Queue a run that ended early, to go on from its newest checkpoint.
+
+    Raises:
+        RunError: it cannot be resumed, or is held by another process.
+    """
+    shared = runtime()
+    queue_resumed(
+        shared.worker,
+        run.folder,
+        loaded=lambda spec: shared.model_cache().load(spec.model, spec.dtype, spec.device),
+        task=lambda spec: source_of(spec).load_task(),
+        owner=here.owner,
+    )
+    _look_at_run(here, run.id)
+
+
+def _look_at_run(here: Session, name: str) -> None:
+    """Look at a run that was just started, from the top of the page; the address names it at once."""
+    here.run = st.query_params["run"] = name
+    here.started += 1
+
+
+def go_on_buttons(here: Session, run: Run) -> None:
+    """Offer to resume a run that ended early, and to ask for less where memory did not suffice."""
+    if run.spec is None or not can_resume(run):
+        return
+    step = checkpoint_step(run.folder)
+    with st.container(horizontal=True, gap="small", width="content"):
+        label = "Resume from the start" if step is None else f"Resume from step {step}"
+        if st.button(label, icon=":material/resume:", key=f"resume-{run.id}"):
+            with guard():
+                resume_run(here, run)
+                st.rerun()
+        smaller = smaller_spec(run.spec) if run.result and run.result.failure == "OutOfMemoryError" else None
+        if smaller and st.button(f"Try {smaller[1]}", icon=":material/compress:", key=f"smaller-{run.id}"):
+            with guard():
+                start_runs(here, source_of(run.spec), smaller[0], ())
+                st.rerun()
+
+
+def stop_buttons(here: Session, view: JobView) -> None:
+    """Offer the owner of a job to stop it; others read whose it is."""
+    if view.owner and view.owner != here.owner:
+        st.caption("Started in another browser; only there can it be stopped.")
+        return
+    waiting = view.seconds is None
+    with st.container(horizontal=True, gap="small", width="content"):
+        labels = (
+            [("Take out of the queue", True)] if waiting else [("Stop and keep", True), ("Stop and discard", False)]
+        )
+        for label, kept in labels:
+            icon = ":material/stop_circle:" if kept else ":material/delete:"
+            kind = "tertiary" if waiting else "secondary"
+            if st.button(label, icon=icon, type=kind, key=f"stop-{view.id}-{kept}", disabled=view.stopping):
+                with guard():
+                    runtime().worker.stop(view.id, here.owner, keep=kept)
+                    st.rerun(scope="fragment")

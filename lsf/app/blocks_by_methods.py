@@ -1,0 +1,411 @@
+"""The grid of places and methods: what is asked for, the cells as they fill, and the run behind one of them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import streamlit as st
+
+from lsf.app.actions import go_on_buttons
+from lsf.app.forms import setting_input
+from lsf.app.guard import guard
+from lsf.app.panels import amount, show, size
+from lsf.app.run_form import is_loaded, usual_steps
+from lsf.app.runs import command, draw_curves_panel
+from lsf.app.runtime import runtime
+from lsf.app.state import Session
+from lsf.app.work import Source, source_of
+from lsf.errors import LsfError
+from lsf.figures.blocks_by_methods import MEASURES, Cell, draw_front, draw_places, full_value, told
+from lsf.figures.palette import ROLES as MARKS
+from lsf.jobs.queue import queue_runs
+from lsf.methods.catalogue import CATALOGUE, options_of
+from lsf.plans.plan import Plan, place_of
+from lsf.runs.comparison import non_dominated, to_row
+from lsf.runs.controls import METHOD_CHOICES, PLACES, cell_of, control_spec, grid_specs, grids, missing, same_grid
+from lsf.runs.faults import found_states
+from lsf.runs.result import RunResult, RunState
+from lsf.runs.spec import GAIN, READINGS, ROLES, RunSpec
+from lsf.runs.store import Run, list_runs, read_metrics, runs_folder
+
+DEFAULT_WAYS = ("full", "lora", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "hiwi", "said")
+PLACE_WORDS = {"choice": "chosen plan", "full": "whole model", "last": "last blocks", "random": "random blocks"}
+PICKED, OPENED, TAKEN_UP, FORM = "grid-picked", "grid-opened", "grid-taken-up", "grid-form"
+CAP = 5
+"""Times the steps of the form that a cell may take where each goes on as long as it learns."""
+BEATEN = 1.1
+"""Times full fine-tuning's exact match; a cell beyond it says that full's rate or steps do not suit it."""
+COSTS = ("tuning_seconds", "peak_memory_bytes", "stored_bytes", "latency_ratio", "forgetting")
+
+
+def draw_grids(here: Session, runs: Sequence[Run]) -> None:
+    """Offer the grids that are on disk."""
+    known = {run.id: run.spec for run in grids(runs) if run.spec is not None}
+    if not [name for name in known if name != here.grid]:
+        return
+    chosen = st.selectbox(
+        "Grids on disk",
+        list(known),
+        index=None,
+        format_func=lambda name: _grid_words(known[name]),
+        placeholder="Open a grid that was started before",
+        key="grid-open",
+        label_visibility="collapsed",
+    )
+    if chosen is not None and chosen != st.session_state.get(OPENED):
+        here.grid = st.session_state[OPENED] = chosen
+        st.query_params["grid"] = chosen
+        st.rerun()
+    st.session_state[OPENED] = chosen
+
+
+def _grid_words(spec: RunSpec) -> str:
+    rates = "rates searched" if spec.searches_rate else "default rates"
+    data, most = spec.data.rstrip("/").rpartition("/")[2], "at most " if spec.until == "flat" else ""
+    return f"{data} on {spec.model}: {most}{spec.steps} steps of {spec.batch_size}, seed {spec.seed}, {rates}"
+
+
+def _form(here: Session, source: Source, runs: Sequence[Run]) -> dict[str, Any]:
+    """Return what the form starts with: the settings of the grid that was opened, else the usual ones."""
+    steps, steps_key = usual_steps(source.data, "grid")
+    usual = {
+        "steps": steps,
+        "batch_size": 16,
+        "seed": 0,
+        "search": False,
+        "flat": True,
+        "where": ["choice", "full"],
+        "how": list(DEFAULT_WAYS),
+    }
+    own = next((run.spec for run in runs if run.id == here.grid and run.spec is not None), None)
+    if own is not None and source_of(own) == source and st.session_state.get(TAKEN_UP) != here.grid:
+        specs = [run.spec for run in same_grid(runs, own) if run.spec is not None]
+        roles = {"choice" if spec.role == "manual" else spec.role for spec in specs}
+        st.session_state[TAKEN_UP] = here.grid
+        st.session_state[FORM] = (
+            source,
+            {
+                "steps": own.steps if own.until == "steps" else own.steps // CAP,
+                "batch_size": own.batch_size,
+                "seed": own.seed,
+                "search": own.searches_rate,
+                "flat": own.until == "flat",
+                "where": [place for place in PLACES if place in roles],
+                "how": [name for name in METHOD_CHOICES if name in {spec.how for spec in specs}],
+            },
+        )
+        for key in (steps_key, *(f"grid-{name}" for name in usual)):  # what was typed was of another grid
+            st.session_state.pop(key, None)
+    of, known = st.session_state.get(FORM, (None, usual))
+    return known if of == source else usual
+
+
+def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) -> RunSpec:
+    """Draw what the grid is made of and the button that queues it; return the spec that all its runs share."""
+    known, steps_key = _form(here, source, runs), usual_steps(source.data, "grid")[1]
+    with st.container(border=True):
+        chosen = f"the chosen plan is **{plan.label}** of {plan.n_blocks}"
+        st.markdown(f"**{source.model}** on **{source.data}**; {chosen}.")
+        places = st.pills(
+            "Where",
+            PLACES,
+            format_func=PLACE_WORDS.__getitem__,
+            selection_mode="multi",
+            default=known["where"],
+            key="grid-where",
+            persist_state="session",
+            help="Last and random take as many blocks as the chosen plan.",
+        )
+        names = st.multiselect(
+            "How",
+            list(METHOD_CHOICES),
+            default=known["how"],
+            key="grid-how",
+            persist_state="session",
+            help=_meanings(),
+        )
+        with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+            values = {}
+            for name in ("steps", "batch_size", "seed"):
+                with st.container(width=140):
+                    key = steps_key if name == "steps" else f"grid-{name}"
+                    values[name] = setting_input(RunSpec, name, known[name], key)
+            search = st.checkbox(
+                "Search each cell's own learning rate",
+                known["search"],
+                key="grid-search",
+                persist_state="session",
+                help="Off: each method's default rate on this model and number of blocks. On: short runs around it, "
+                "at most a "
+                "fifth of a cell's cost, counted apart.",
+            )
+            flat = st.checkbox(
+                "Each as long as it learns",
+                known["flat"],
+                key="grid-flat",
+                persist_state="session",
+                help=f"On: a cell ends once {READINGS} validation readings in a row gain less than {GAIN} nats, "
+                f"after {CAP} times "
+                "the steps at the latest, by the same rule for every method; its steps are shown. Off: the steps "
+                "for all.",
+            )
+        base = until_flat(base_spec(plan, source, **values)) if flat else base_spec(plan, source, **values)
+        if search:
+            base = replace(base, learning_rate=None)
+        with guard():
+            wanted = (
+                grid_specs(base, places, [METHOD_CHOICES[name] for name in names], bool(search))
+                if places and names
+                else ()
+            )
+            possible, refused = apart(source, wanted)
+            _start_button(here, source, missing(possible, same_grid(runs, base)), len(possible))
+            for sentence in (*_needless(base, places), *refused):
+                st.caption(f":material/block: {sentence}")
+    draw_grids(here, runs)
+    return base
+
+
+def _needless(base: RunSpec, places: Sequence[str]) -> list[str]:
+    """Say which places asked for have no cells of their own."""
+    seen: dict[str, str] = {}
+    told = []
+    for place in places:
+        plan = base.plan if place == "choice" else control_spec(base, place).plan
+        first = seen.setdefault(place_of(plan), place)
+        if first != place:
+            told.append(f"No cells of their own: {PLACE_WORDS[place]}, the same blocks as the {PLACE_WORDS[first]}.")
+    return told
+
+
+def apart(source: Source, specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list[str]]:
+    """Return the specs that the loaded model can carry out, and why it cannot the others, a sentence per reason.
+
+    Where another model is in memory, or none, nothing is known, and a run that cannot be carried out says so itself.
+    """
+    loaded = runtime().loaded() if is_loaded(source) else None
+    if loaded is None:
+        return list(specs), []
+    from lsf.methods.registry import METHODS  # noqa: PLC0415 - torch, which a loaded model has imported
+
+    possible: list[RunSpec] = []
+    refused: dict[str, None] = {}
+    for spec in specs:
+        try:
+            METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
+            possible.append(spec)
+        except LsfError as error:
+            refused[str(error)] = None
+    return possible, list(refused)
+
+
+def _start_button(here: Session, source: Source, todo: Sequence[RunSpec], n_wanted: int) -> None:
+    if st.button(
+        f"Start {len(todo)} run{'' if len(todo) == 1 else 's'}",
+        type="primary",
+        icon=":material/grid_view:",
+        key="grid-start",
+        disabled=not todo,
+    ):
+        start_grid(here, source, todo)
+        st.rerun()
+    if not n_wanted:
+        st.caption("Choose at least one place and one method.")
+    if n_wanted > len(todo):
+        st.caption(f"{n_wanted - len(todo)} of {n_wanted} cells are there already, or wait in the queue.")
+
+
+def base_spec(plan: Plan, source: Source, **values: Any) -> RunSpec:
+    """Return the spec of full tuning of the chosen plan, from which every cell differs in place, method and rate."""
+    return RunSpec(
+        model=source.model,
+        data=source.data,
+        plan=plan,
+        role="choice",
+        prompt_template=source.prompt_template,
+        completion_template=source.completion_template,
+        dtype=source.dtype,
+        device=source.device,
+        **values,
+    )
+
+
+def until_flat(spec: RunSpec) -> RunSpec:
+    """Return the spec of a run that goes on as long as it learns, read as often as the shorter one would be."""
+    return replace(spec, until="flat", steps=CAP * spec.steps, eval_every=max(1, spec.steps // 5))
+
+
+def start_grid(here: Session, source: Source, specs: Sequence[RunSpec]) -> None:
+    """Queue the cells that are missing, and name the grid in the address.
+
+    Raises:
+        RunError: a run folder cannot be made.
+    """
+    shared = runtime()
+    queued = queue_runs(
+        shared.worker,
+        runs_folder(),
+        specs,
+        loaded=lambda: shared.model_cache().load(source.model, source.dtype, source.device),
+        task=source.load_task,
+        owner=here.owner,
+    )
+    chosen = [one for one, spec in zip(queued, specs, strict=True) if spec.role == "choice"]
+    here.grid = st.session_state[TAKEN_UP] = (chosen or queued)[0].folder.name
+    st.query_params["grid"] = here.grid
+
+
+def list_runs_of(base: RunSpec) -> tuple[Run, ...]:
+    """Return the newest run of every cell of the grid, from disk."""
+    return same_grid(list_runs(runs_folder()), base)
+
+
+def cells_of(runs: Sequence[Run], base: RunSpec) -> list[Cell]:
+    """Return the cells in the order of the form: places, then methods as the registry lists them.
+
+    Args:
+        runs: one per cell.
+        base: its plan is the one that is chosen now; a plan chosen earlier is one by hand.
+    """
+    methods, chosen = list(CATALOGUE), place_of(base.plan)
+
+    def role(spec: RunSpec) -> str:
+        if place_of(spec.plan) == chosen:
+            return "full" if spec.plan.is_full else "choice"
+        return "manual" if spec.role == "choice" else spec.role
+
+    def place(run: Run) -> tuple[int, int, str]:
+        assert run.spec is not None
+        return ROLES.index(role(run.spec)), methods.index(run.spec.method), run.spec.how
+
+    found = []
+    for run in sorted((run for run in runs if run.spec is not None), key=place):
+        assert run.spec is not None
+        where, how = cell_of(run.spec)
+        kind = role(run.spec)
+        named = where if kind == "full" else f"{where} ({MARKS[kind].label})"
+        found.append(Cell(named, how, replace(to_row(run), method=how), kind))
+    return found
+
+
+def draw_grid(here: Session, base: RunSpec) -> None:
+    """Draw the grid, the picked run and the trade-off; called again and again while something runs."""
+    runs = list_runs_of(base)
+    if not runs:
+        st.info("No cell of this grid has been started yet.", icon=":material/info:")
+        return
+    cells = cells_of(runs, base)
+    measure = st.segmented_control(
+        "Shown",
+        list(MEASURES),
+        format_func=lambda name: MEASURES[name].short,
+        default="exact_match_after",
+        required=True,
+        key="grid-measure",
+        persist_state="session",
+    )
+    show(
+        draw_places(cells, measure, st.session_state.get(PICKED)),
+        "grid",
+        "Colour: the ratio to full fine-tuning of the whole model, blue better and orange worse. ?: not known. A cell "
+        "that waits, runs or failed says so. Click a cell for its run.",
+        on_click=pick,
+    )
+    _draw_picked(here, runs)
+    _draw_cautions(cells, runs, base, measure)
+    _draw_front(cells)
+
+
+def pick(run: object) -> None:
+    """Look at the run of a clicked cell."""
+    st.session_state[PICKED] = None if run is None else str(run)
+
+
+def _draw_cautions(cells: Sequence[Cell], runs: Sequence[Run], base: RunSpec, measure: str) -> None:
+    """Say what makes this grid less comparable than it looks."""
+    exact = MEASURES["exact_match_after"]
+    full = full_value(cells, exact)
+    better = [cell for cell in cells if full is not None and (cell.value(exact) or 0.0) > BEATEN * full]
+    if not base.searches_rate and full is not None and better:
+        best = max(better, key=lambda cell: cell.value(exact) or 0.0)
+        st.warning(
+            f"Full fine-tuning of the whole model gets {told(full, exact)} at its default rate, {best.method} on "
+            f"{best.place} {told(best.value(exact), exact)}: the rate, or {base.steps} steps, do not suit it here, and "
+            "ratios to it say little. Search each cell's own learning rate.",
+            icon=":material/balance:",
+        )
+    elif base.until == "steps":
+        st.caption(
+            f"{base.steps} steps for all: methods that tune little are slower to learn. *Each as long as it learns* "
+            f"gives "
+            "every cell the steps it needs."
+        )
+    for cell in cells:
+        if cell.row.fault is not None:
+            instead = "" if cell.row.rate_to_try is None else f" Try the rate {cell.row.rate_to_try:g}."
+            st.caption(f":material/warning: {cell.method} on {cell.place}: {cell.row.fault}.{instead}")
+    warm = sum(run.result is not None and found_states(run.result) for run in runs)
+    if measure == "tuning_seconds" and warm:
+        st.caption(
+            f"For {warm} of {len(runs)} cells the states below the tuned blocks were there from an earlier run; their "
+            "seconds leave out what computing them costs."
+        )
+
+
+def _draw_front(cells: Sequence[Cell]) -> None:
+    ended = [cell for cell in cells if cell.row.state == "succeeded"]
+    if len(ended) < 2:
+        return
+    cost = st.segmented_control(
+        "Against",
+        COSTS,
+        format_func=lambda name: MEASURES[name].short,
+        default="stored_bytes",
+        required=True,
+        key="grid-cost",
+        persist_state="session",
+    )
+    known = [c for c in ended if c.value(MEASURES[cost]) is not None and c.row.exact_match_after is not None]
+    if not known:
+        st.caption("No ended cell has this number.")
+        return
+    values = [c.row.exact_match_after for c in known], [c.apart(MEASURES[cost]) for c in known]
+    front = [index for index, stands in enumerate(non_dominated(*values)) if stands]
+    note = "Up is better, left is cheaper. Named: the cells that no other cell beats in both."
+    show(draw_front(known, front, cost), f"grid-front-{cost}", note, on_click=pick)
+
+
+def _draw_picked(here: Session, runs: Sequence[Run]) -> None:
+    ids = {run.id: run for run in runs if run.spec is not None}
+    if st.session_state.get(PICKED) not in ids:
+        return
+    run = ids[st.session_state[PICKED]]
+    assert run.spec is not None
+    where, how = cell_of(run.spec)
+    with st.container(border=True, key="grid-run"):
+        st.subheader(f"{how} on {where}", anchor=False)
+        if run.problem:
+            (st.error if run.state is RunState.FAILED else st.info)(run.problem, icon=":material/info:")
+        go_on_buttons(here, run)
+        result = run.result
+        if result is not None and result.after is not None:
+            rate = "unknown" if result.learning_rate is None else f"{result.learning_rate:.2g}"
+            st.markdown(
+                f"{amount(result.trainable_params)} values tuned at rate {rate}; {size(result.stored_bytes)} stored; "
+                f"a forward pass takes {_latency(result)} of the base's time."
+            )
+        if read_metrics(run.folder):
+            draw_curves_panel([run])
+        st.code(command(run.spec), language="bash")
+        if st.button("Look at this run", icon=":material/visibility:", key="grid-look"):
+            st.switch_page("pages/tune.py", query_params={"run": run.id})
+
+
+def _latency(result: RunResult) -> str:
+    if result.latency_ratio is None or result.latency_low is None or result.latency_high is None:
+        return "an unknown share"
+    return f"{result.latency_ratio:.3f} (95 %: {result.latency_low:.3f} to {result.latency_high:.3f})"
+
+
+def _meanings() -> str:
+    return " ".join(f"**{chosen_method.name}**: {chosen_method.meaning}" for chosen_method in CATALOGUE.values())

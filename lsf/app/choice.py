@@ -1,0 +1,368 @@
+"""Choosing blocks: what the evidence recommends, or criterion, policy and budget, or by hand; the plan they make."""
+
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import streamlit as st
+
+from lsf.app.guard import attempt
+from lsf.app.panels import empty, table
+from lsf.app.state import Session, analysis_view
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import Analysis
+from lsf.evidence.packed import (
+    Measured,
+    OutcomeElsewhere,
+    RecommendationRecord,
+    elsewhere,
+    packed_evidence,
+    packed_record,
+    rule_words,
+    words,
+)
+from lsf.evidence.regret import Blocks, random_regret, regret, relative
+from lsf.evidence.study import Rule
+from lsf.plans.cost import predict_full, training_bytes
+from lsf.plans.plan import Plan, Predicted, format_blocks
+from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
+from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking, recommended_plan
+
+BLOCKS, COMPUTE, MEMORY = "Blocks", "Compute", "Memory"
+HAND_KEY = "blocks-by-hand"
+CRITERION_KEY = "criterion"
+OURS = (
+    "The criteria marked *ours* are our own reading of the paper's idea (arXiv 2406.11753): its exact gain formula is "
+    "not available to us."
+)
+
+NEED_WORDS = {
+    "nothing": "free",
+    "forward": "forward pass",
+    "states": "states kept",
+    "vocabulary": "forward pass over the whole vocabulary",
+    "backward": "one backward pass",
+    "per_example": "a backward pass per example",
+    "kernel": "backward passes for the tangent kernel",
+    "trial_step": "a trial step",
+    "weights": "weights alone",
+    "runs": "a short run per block",
+}
+"""What a criterion needs -> what it costs, in words."""
+
+
+def without_analysis(here: Session, title: str, waiting: str) -> None:
+    """Say that there is no finished analysis to work on, and where it is made or watched."""
+    view = analysis_view(here)
+    if view is not None and view.active:
+        empty("The analysis is still running", waiting, "trajectories")
+    else:
+        empty(title, "Run an analysis first: it scores the blocks of a model.", "model")
+
+
+def take_criterion(here: Session, name: str) -> None:
+    """Choose a criterion; blocks chosen by hand are given up."""
+    here.criterion, here.by_hand = name, None
+
+
+def choose_criterion(here: Session, analysis: Analysis) -> str:
+    """Draw the criteria and say what the chosen one means; return its name."""
+    names = [name for name in CRITERIA if name in analysis.criteria]
+    wanted = [name for name in (here.criterion, *RECOMMENDED) if name in names]
+    st.session_state[CRITERION_KEY] = [*wanted, *names][0]
+    name = st.selectbox(
+        "Criterion",
+        names,
+        format_func=lambda key: CRITERIA[key].label,
+        key=CRITERION_KEY,
+        on_change=lambda: take_criterion(here, st.session_state[CRITERION_KEY]),
+        help="What makes a block worth tuning; every criterion gives one score per block, higher is tuned first.",
+    )
+    entry = CRITERIA[name]
+    st.caption(f"{entry.meaning} Unit: {entry.unit}. Source: {entry.source}.")
+    return name
+
+
+def choose_policy(changed: Callable[[], None]) -> str:
+    """Draw the policies; return the name of the chosen one."""
+    name = st.selectbox(
+        "Policy",
+        list(POLICIES),
+        index=list(POLICIES).index(RECOMMENDED_POLICY),
+        format_func=lambda key: POLICIES[key].label,
+        key="policy",
+        persist_state="session",
+        on_change=changed,
+        help="How scores become a set of blocks.",
+    )
+    st.caption(POLICIES[name].meaning)
+    return name
+
+
+def choose_budget(analysis: Analysis, criterion: str, policy: str, changed: Callable[[], None]) -> int:
+    """Draw the budget, in blocks or as a share of full fine-tuning's cost; return it in blocks."""
+    n_blocks = analysis.model.n_blocks
+    unit = st.segmented_control(
+        "Budget",
+        [BLOCKS, COMPUTE, MEMORY],
+        default=BLOCKS,
+        required=True,
+        wrap=True,
+        key="budget-unit",
+        persist_state="session",
+    )
+    if unit == BLOCKS:
+        if n_blocks == 1:
+            st.caption("The model has a single block.")
+            return 1
+        return st.slider(
+            "Blocks tuned at most",
+            1,
+            n_blocks,
+            value=default_budget(n_blocks),
+            key=f"budget-{n_blocks}",
+            persist_state="session",
+            on_change=changed,
+        )
+    percent = st.slider(
+        f"{unit} at most, in percent of full fine-tuning",
+        5,
+        100,
+        60,
+        step=5,
+        key=f"budget-{unit}",
+        persist_state="session",
+        on_change=changed,
+        help="Predicted: floating-point operations per token, or bytes of weights, gradients and optimizer state.",
+    )
+    fitting = largest_within(analysis, criterion, policy, percent / 100, memory=unit == MEMORY)
+    if fitting is None:
+        st.warning("Not even one block fits into this share; one block is taken.")
+        return 1
+    st.caption(f"{fitting} block{'s' if fitting > 1 else ''} fit into it.")
+    return fitting
+
+
+def default_budget(n_blocks: int) -> int:
+    """Return the budget offered at first: a quarter of the blocks."""
+    return max(1, round(n_blocks / 4))
+
+
+def largest_within(analysis: Analysis, criterion: str, policy: str, share: float, memory: bool) -> int | None:
+    """Return the greatest number of blocks whose plan is predicted to cost at most a share of full fine-tuning."""
+    full = predict_full(analysis)
+    for blocks in range(analysis.model.n_blocks, 0, -1):
+        predicted = make_plan(analysis, criterion, policy, blocks).predicted
+        cost = cost_shares(predicted, full, training_bytes(analysis, 0))["memory" if memory else "compute"]
+        if cost is not None and cost <= share:
+            return blocks
+    return None
+
+
+def cost_shares(predicted: Predicted, full: Predicted, loaded_bytes: int) -> dict[str, float | None]:
+    """Return a plan's predicted parameters, compute and memory as shares of full fine-tuning's; None where unknown.
+
+    Args:
+        predicted: of the plan.
+        full: of full fine-tuning.
+        loaded_bytes: of the loaded model, which both need besides.
+    """
+
+    def with_model(count: int | None) -> int | None:
+        return None if count is None else count + loaded_bytes
+
+    def over(one: float | None, other: float | None) -> float | None:
+        return None if one is None or not other else one / other
+
+    return {
+        "parameters": over(predicted.trainable_params, full.trainable_params),
+        "compute": over(predicted.flops_ratio, full.flops_ratio),
+        "memory": over(with_model(predicted.memory_bytes), with_model(full.memory_bytes)),
+    }
+
+
+def predicted_of(here: Session, plan: Plan) -> tuple[Predicted, Predicted | None]:
+    """Return what a plan is expected to cost, and full fine-tuning beside it: as the next page forecast it, if it did.
+
+    Where this plan was not forecast, what was counted for it, and None.
+    """
+    foreseen = here.foreseen
+    if foreseen is None or foreseen.choice is None:
+        return plan.predicted, None
+    own = foreseen.spec.plan
+    if (own.model, own.n_blocks, own.label) != (plan.model, plan.n_blocks, plan.label):
+        return plan.predicted, None
+    return foreseen.choice.predicted, None if foreseen.full is None else foreseen.full.predicted
+
+
+def chosen_plan(here: Session, analysis: Analysis, criterion: str, policy: str, budget: int) -> Plan:
+    """Return the plan of the criterion, or of the blocks chosen by hand.
+
+    Raises:
+        PlanError: no block is chosen by hand.
+    """
+    if here.by_hand is not None:
+        return plan_by_hand(analysis, here.by_hand)
+    return make_plan(analysis, criterion, policy, budget)
+
+
+def choose_by_hand(here: Session, n_blocks: int, current: tuple[int, ...]) -> None:
+    """Draw the list of tuned blocks; a change of it overrules the criterion."""
+    st.session_state[HAND_KEY] = list(current)
+    st.multiselect(
+        "Tuned blocks",
+        range(n_blocks),
+        key=HAND_KEY,
+        on_change=lambda: take_by_hand(here, tuple(st.session_state[HAND_KEY])),
+        help="Add or remove blocks here, or click bars above; this overrules the criterion.",
+    )
+
+
+def take_by_hand(here: Session, blocks: tuple[int, ...]) -> None:
+    """Overrule the criterion."""
+    here.by_hand = tuple(sorted(blocks))
+
+
+def toggle(here: Session, current: tuple[int, ...], block: int) -> None:
+    """Add a block to the choice, or take it out."""
+    take_by_hand(here, tuple(set(current) ^ {int(block)}))
+
+
+THIN = 10
+"""Below so many models the evidence is called thin."""
+
+
+def recommendation_panel(here: Session, found: Analysis, budget: int) -> None:
+    """Show what is recommended for this analysis, why, and what the same rule did elsewhere; offer to take it.
+
+    Args:
+        here: this session; taking the recommendation is a choice by hand.
+        found: the analysis that is looked at.
+        budget: number of blocks.
+    """
+    settings = attempt(packed_evidence)
+    if not settings:
+        return
+    with st.expander("What the evidence recommends", icon=":material/lightbulb:", key="recommendation"):
+        needs_criterion = ENDS_FROM is None or budget < ENDS_FROM
+        if needs_criterion and lacking(found):
+            names = ", ".join(CRITERIA[name].label for name in lacking(found))
+            st.write(f"The recommendation needs {names}, which this analysis did not measure.")
+        else:
+            plan = recommended_plan(found, budget)
+            _offer(here, plan)
+            if truth := known_truth(settings, found, plan.blocks):
+                st.info(truth, icon=":material/fact_check:")
+        _why(settings, budget)
+        if found.data.kernel_examples is not None:
+            st.caption(_sample_words(settings, found.data.kernel_examples))
+
+
+def known_truth(settings: Sequence[Measured], found: Analysis, choice: Blocks) -> str | None:
+    """Say what the study measured of a choice on this very model and task; None where it did not.
+
+    Args:
+        settings: of the study.
+        found: the analysis behind the choice.
+        choice: blocks the recommendation names.
+    """
+    for one in settings:
+        truth, size = one.setting.truth, len(choice)
+        named = (
+            found.data.name in (one.setting.task, f"lesson:{one.setting.task}")
+            and found.model.name == one.setting.model
+        )
+        if not named or choice not in truth.scores or truth.range <= 0:
+            continue
+        lost, lot = regret(truth, choice), relative(truth, random_regret(truth, size))
+        share = f"{100 * (lost.relative or 0.0):.1f} %"
+        told = (
+            f"The study measured this model and task: {words(choice)} lost {share} of what full fine-tuning gains "
+            f"against the best, {words(lost.best)}"
+        )
+        told += "." if lot is None else f"; at random {100 * lot:.1f} %."
+        then = Rule(RECOMMENDED, ENDS_FROM is not None).choose(one.setting.scores, size, truth.n_blocks)
+        if then is not None and then != choice:
+            told += (
+                f" On the study's own sample the rule named {words(then)}: the choice hangs on which examples are read."
+            )
+        return told
+    return None
+
+
+def _sample_words(settings: Sequence[Measured], n_examples: int) -> str:
+    read = [one.examples["kernel"] for one in settings if "kernel" in one.examples]
+    return (
+        f"In the study the rule read {min(read)} to {max(read)} examples, as many as about 8 % of a run's cost pays "
+        f"for; this analysis read {n_examples}. Of other examples it can name other blocks: the page Criteria draws "
+        "how far."
+    )
+
+
+def _offer(here: Session, plan: Plan) -> None:
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"**Tune {plan.label}.** {rule_words(RECOMMENDED, ENDS_FROM)}")
+        if st.button("Take it", icon=":material/check:", key="take-recommendation"):
+            here.by_hand = plan.blocks
+            st.rerun()
+
+
+def _why(settings: Sequence[Measured], budget: int) -> None:
+    record = packed_record()
+    st.markdown(evidence_words(record))
+    if record.n_models < THIN or record.failing:
+        failing = "".join(
+            f" On {one.model} it lost {100 * one.mean:.1f} %, more than at random ({100 * one.random:.1f} %)."
+            for one in record.failing
+        )
+        st.warning(
+            f"Thin evidence: {record.n_models} small model{'s' if record.n_models > 1 else ''} and {record.n_tasks} "
+            f"tasks.{failing} Measure it on yours: the page Evidence runs a small sweep.",
+            icon=":material/warning:",
+        )
+    rows = elsewhere(settings, RECOMMENDED, ENDS_FROM, budget)
+    if not rows:
+        st.caption(f"Plans of {budget} blocks were measured nowhere; the figures above are of smaller budgets.")
+        return
+    table(_elsewhere_table(rows), "elsewhere", column_config={
+        name: st.column_config.NumberColumn(format="%.1f %%") for name in ("lost", "drawn at random loses")
+    })  # fmt: skip
+
+
+def evidence_words(record: RecommendationRecord) -> str:
+    """Say what the rule lost where the truth is known, where it was tested, and held out."""
+    return (
+        f"OutcomeElsewhere, over {record.n_sites} measured pairs of a model and a task, this rule lost "
+        f"**{100 * record.mean:.1f} %** of what full fine-tuning gains, on average against the best plan of the same "
+        f"size (budgets of 1, 2 and a quarter of the blocks; worst case {100 * record.worst:.0f} %, "
+        f"{record.worst_site}). Always the first blocks: {100 * record.first:.0f} %; always the last: "
+        f"{100 * record.last:.0f} %; at random: {100 * record.random:.0f} %. {_announced_words(record)}Held out, a "
+        f"rule chosen without the task it is judged on lost **{100 * record.without_task:.1f} %**, without the model "
+        f"**{100 * record.without_model:.1f} %**."
+    )
+
+
+def _announced_words(record: RecommendationRecord) -> str:
+    if record.announced is None or record.announced_random is None:
+        return ""
+    return (
+        f"{record.n_sites - record.n_announced} of the pairs were known when the rule was made; on the "
+        f"{record.n_announced} that were announced before they were measured it lost "
+        f"**{100 * record.announced:.1f} %** (at random {100 * record.announced_random:.1f} %). "
+    )
+
+
+def _elsewhere_table(rows: Sequence[OutcomeElsewhere]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "model": one.model,
+                "task": one.task,
+                "recommended": format_blocks(one.choice),
+                "best": format_blocks(one.best),
+                "lost": None if one.relative is None else 100 * one.relative,
+                "drawn at random loses": None if one.by_lot is None else 100 * one.by_lot,
+                "decided": {True: "yes", False: "no", None: "unknown"}[one.decided],
+            }
+            for one in rows
+        ]
+    )

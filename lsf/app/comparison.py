@@ -1,0 +1,196 @@
+"""The parts of a comparison: table, picture, proof, prediction beside measurement, answers before and after."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lsf.app.panels import amount, memory_words, size
+from lsf.app.panels import table as show_table
+from lsf.app.runs import label, labels
+from lsf.figures.palette import Picture
+from lsf.figures.runs import Outcome, draw_tradeoff
+from lsf.runs.comparison import Comparison, Row, Summary, by_seed, non_dominated
+from lsf.runs.store import Run
+
+COSTS = {
+    "training seconds": ("tuning_seconds", "training time (s)", 1.0),
+    "peak memory": ("peak_memory_bytes", "peak memory (MB)", 1e-6),
+    "tuned parameters": ("trainable_params", "tuned parameters (M)", 1e-6),
+}
+"""Name -> column, axis title, factor."""
+
+
+def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
+    """Return the table people read first: what was tuned, what it brought, what it cost, in ratios to full.
+
+    What is wrong with a run stands beside its quality, and takes no room where nothing is.
+    """
+    rows = []
+    for row, run in zip(comparison.rows, runs, strict=True):
+        rows.append(
+            {
+                "run": label(run),
+                "test before": row.exact_match_before,
+                "test after": row.exact_match_after,
+                "x quality": row.x_quality,
+                "fault": row.fault,
+                "try rate": row.rate_to_try,
+                "forgetting": row.forgetting,
+                "parameters": None if row.trainable_params is None else amount(row.trainable_params),
+                "x parameters": row.x_params,
+                "seconds": row.tuning_seconds,
+                "x step time": row.x_time,
+                "memory": None if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
+                "x memory": row.x_memory,
+                "test loss": row.loss_after,
+                "rate": row.learning_rate,
+                "state": row.state,
+            }
+        )
+    table = pd.DataFrame(rows)
+    faulty = any(row.fault is not None for row in comparison.rows)
+    return table if faulty else table.drop(columns=["fault", "try rate"])
+
+
+def show_main_table(table: pd.DataFrame) -> None:
+    """Show the main table with its units explained where the pointer rests."""
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        table,
+        hide_index=True,
+        placeholder="",
+        column_config={
+            "rate": number(format="%.2g", help="AdamW's peak learning rate, asked for, the default or found"),
+            "fault": st.column_config.TextColumn(
+                help="Why its numbers do not stand for what it tunes: it diverged, ended below the floor (the "
+                "better of base "
+                "model and best answer that ignores the prompt), or forgot more than a nat; it is the reference of "
+                "no ratio"
+            ),
+            "try rate": number(format="%.2g", help="Learning rate to try instead"),
+            "test before": number(format="percent", help="Test completions wholly right, base model"),
+            "test after": number(format="percent", help="The same after tuning"),
+            "test loss": number(format="%.3f", help="After tuning, in nats per completion token"),
+            "forgetting": number(
+                format="%.3f",
+                help="What the loss on the base model's own text gained, in nats per token; 0 forgets nothing",
+            ),
+            "seconds": number(format="%.1f", help="Training steps, and the search for a mask where a method makes one"),
+            "x parameters": number(format="%.2f x", help="Of the full run's tuned parameters"),
+            "x step time": number(format="%.2f x", help="Of the full run's median step"),
+            "x memory": number(format="%.2f x", help="Of the full run's peak memory"),
+            "x quality": number(format="%.2f x", help="Of the full run's test exact match"),
+        },
+    )
+
+
+def seeds_table(summaries: Sequence[Summary]) -> pd.DataFrame:
+    """Return mean and spread per choice, in words where there is no spread."""
+
+    def cell(summary: Summary, name: str, digits: str) -> str | None:
+        mean, spread = summary.mean[name], summary.spread[name]
+        if mean is None:
+            return None
+        return format(mean, digits) if spread is None else f"{format(mean, digits)} ± {format(spread, digits)}"
+
+    return pd.DataFrame(
+        [
+            {
+                "stands for": summary.role,
+                "tuned": summary.plan,
+                "seeds": summary.note,
+                "test after": cell(summary, "exact_match_after", ".1%"),
+                "forgetting": cell(summary, "forgetting", ".3f"),
+                "seconds": cell(summary, "tuning_seconds", ".1f"),
+                "x step time": cell(summary, "x_time", ".2f"),
+                "x quality": cell(summary, "x_quality", ".2f"),
+            }
+            for summary in summaries
+        ]
+    )
+
+
+def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: str) -> Picture | None:
+    """Draw test exact match against one cost, one mark per choice; None where nothing has both."""
+    column, title, factor = COSTS[cost]
+    by_id = {row.run: row for row in rows}
+    outcomes = []
+    for summary in summaries:
+        own = [by_id[run] for run in summary.runs]
+        known = [row for row in own if getattr(row, column) is not None and row.exact_match_after is not None]
+        if known:
+            costs = tuple(factor * cost for cost in by_seed(known, column))
+            qualities = tuple(by_seed(known, "exact_match_after"))
+            outcomes.append(Outcome(summary.plan, summary.role or "manual", costs, qualities))
+    if not outcomes:
+        return None
+    marks = non_dominated([outcome.quality for outcome in outcomes], [outcome.cost for outcome in outcomes])
+    starts = {row.exact_match_before for row in rows if row.exact_match_before is not None}
+    before = starts.pop() if len(starts) == 1 else None  # of other models or data there is no one start
+    front = [index for index, stands in enumerate(marks) if stands]
+    return draw_tradeoff(outcomes, front, "test exact match", title, before, share=True)
+
+
+def cost_table(runs: Sequence[Run], rows: Sequence[Row]) -> pd.DataFrame:
+    """Return what each run was expected to cost beside what it cost; empty cells are unknown."""
+    cells: list[dict[str, Any]] = []
+    for run, row in zip(runs, rows, strict=True):
+        if run.spec is None:
+            continue
+        expected = run.spec.plan.predicted if run.result is None else run.result.predicted
+        dry = bool(expected.phases)
+        cells.append(
+            {
+                "run": label(run),
+                "time expected": expected.wall_seconds,
+                "time measured": row.total_seconds,
+                "memory expected": memory_words(expected) if dry else None,
+                "memory measured": None if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
+                "measured / expected": _over(row.peak_memory_bytes, expected.memory_bytes) if dry else None,
+                "step expected": expected.step_seconds,
+                "step measured": row.step_seconds_median,
+                "compute expected": expected.flops_ratio,
+                "step time over full": row.x_time,
+                "parameters expected": expected.trainable_params,
+                "parameters tuned": row.trainable_params,
+            }
+        )
+    return pd.DataFrame(cells)
+
+
+def _over(one: float | None, other: float | None) -> float | None:
+    return None if one is None or not other else one / other
+
+
+def show_cost_table(table: pd.DataFrame) -> None:
+    """Show what was expected beside what was measured."""
+    number = st.column_config.NumberColumn
+    show_table(
+        table,
+        "cost",
+        placeholder="",
+        column_config={
+            "measured / expected": number(format="%.2f x", help="Memory"),
+            "time expected": number(format="%.1f s", help="From start to end, readings included, foreseen before it"),
+            "time measured": number(format="%.1f s", help="From start to end, readings included"),
+            "step expected": number(format="%.4f s", help="From the dry step before the run"),
+            "step measured": number(format="%.4f s", help="Median of the run's steps"),
+            "compute expected": number(format="%.2f x", help="By counting matrix products, over full fine-tuning"),
+            "step time over full": number(format="%.2f x", help="Measured, over the full run's median step"),
+        },
+    )
+
+
+def samples_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return test prompts with the target, the base model's answer and each run's."""
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for name, run in zip(labels(runs), runs, strict=True):
+        for sample in run.result.samples if run.result is not None else ():
+            row = rows.setdefault(
+                (sample.prompt, sample.target, sample.before),
+                {"prompt": sample.prompt, "wanted": sample.target, "before": sample.before},
+            )
+            row[name] = sample.after
+    return pd.DataFrame(list(rows.values()))

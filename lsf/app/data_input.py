@@ -1,0 +1,260 @@
+"""Choosing data, with templates over any columns, and three examples as the model will read them."""
+
+import hashlib
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from lsf.app.guard import attempt, guard
+from lsf.app.runtime import runtime
+from lsf.app.work import Source
+from lsf.data.encode import EncodedExample, context_length, encode, straddling_words
+from lsf.data.tables import MAX_BYTES, READERS, read_table
+from lsf.data.task import Example, Task
+from lsf.errors import LsfError
+from lsf.files import write_bytes
+from lsf.runs.store import runs_folder
+
+LESSON, FILE, HUB = "Lesson", "File", "Hugging Face data set"
+UPLOADS = "uploads"
+
+
+@dataclass(frozen=True)
+class DataChoice:
+    """What the data's part of the first page holds."""
+
+    name: str
+    """As `load_task` takes it; empty while nothing is chosen."""
+    prompt_template: str | None = None
+    """Prompt from any columns."""
+    completion_template: str | None = None
+    """Completion from any columns."""
+
+
+def data_input() -> DataChoice:
+    """Draw the data's part of the first page."""
+    kind = st.segmented_control(
+        "Data",
+        [LESSON, FILE, HUB],
+        default=LESSON,
+        required=True,
+        key="data-kind",
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    if kind == LESSON:
+        return DataChoice(_lesson_input())
+    name = _file_input() if kind == FILE else _hub_input()
+    if not name:
+        return DataChoice("")
+    return _templates(name)
+
+
+def _lesson_input() -> str:
+    from lsf.data.lessons import LESSONS  # noqa: PLC0415 - the table is built on first use
+
+    name = st.selectbox(
+        "Lesson",
+        list(LESSONS),
+        format_func=lambda key: LESSONS[key].title,
+        key="data-lesson",
+        persist_state="session",
+    )
+    st.caption(LESSONS[name].teaches)
+    return f"lesson:{name}"
+
+
+def _file_input() -> str:
+    uploaded = st.file_uploader(
+        "Upload a file",
+        type=[ending.lstrip(".") for ending in READERS],
+        help="CSV, TSV, JSON, JSONL or Parquet, UTF-8, with columns of your own.",
+        key="data-upload",
+    )
+    if uploaded is not None:
+        st.session_state["data-path"] = str(_keep(uploaded.name, uploaded.getvalue()))
+    path = st.text_input(
+        "or the path of a file on this machine",
+        placeholder="data/questions.csv",
+        help=f"Files up to {MAX_BYTES / 1e6:.0f} MB are read. A column `split` (train, validation, test) is obeyed.",
+        key="data-path",
+        persist_state="session",
+    ).strip()
+    return str(Path(path).expanduser()) if path else ""
+
+
+def _keep(name: str, content: bytes) -> Path:
+    """Keep an upload under the runs, named by its content, so that a run's spec points to something that lasts."""
+    folder = runs_folder() / UPLOADS / hashlib.sha256(content).hexdigest()[:12]
+    path = folder / Path(name).name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, content)
+    return path
+
+
+def _hub_input() -> str:
+    name = st.text_input(
+        "Data set on the Hugging Face hub",
+        placeholder="stanfordnlp/sst2 or NAME:CONFIG:SPLIT",
+        help="Fetched once over the network, then taken from the cache.",
+        key="data-hub",
+        persist_state="session",
+    ).strip()
+    return f"hub:{name}" if name else ""
+
+
+def _templates(name: str) -> DataChoice:
+    columns = _columns(name)
+    has_own = columns is not None and {"prompt", "completion"} <= set(columns)
+    if columns is not None:
+        st.caption("Columns: " + ", ".join(f"`{column}`" for column in columns))
+        if not has_own and not st.session_state.get("data-prompt"):
+            st.caption("It has no columns `prompt` and `completion`: write both from the columns it has.")
+    example = columns[0] if columns else "question"
+    prompt = st.text_input(
+        "Prompt template",
+        placeholder="the column prompt" if has_own else f"Question: {{{example}}}\\nAnswer:",
+        help="Columns in braces; \\n is a new line. Empty: the column `prompt`.",
+        key="data-prompt",
+        persist_state="session",
+    )
+    completion = st.text_input(
+        "Completion template",
+        placeholder="the column completion" if has_own else " {answer}",
+        help="What the model is to say next, with its leading space. Empty: the column `completion`.",
+        key="data-completion",
+        persist_state="session",
+    )
+    return DataChoice(name, _unescaped(prompt), _unescaped(completion))
+
+
+def _unescaped(template: str) -> str | None:
+    return template.replace("\\n", "\n") or None
+
+
+def _columns(name: str) -> tuple[str, ...] | None:
+    """Columns of a local file; None for hub data (not fetched yet) or a file that cannot be read."""
+    if name.startswith("hub:"):
+        return None
+    return attempt(lambda: _read(name, _stamp(name)))
+
+
+@st.cache_data(max_entries=8, show_spinner="Reading the file")
+def _read(name: str, stamp: float) -> tuple[str, ...]:
+    return read_table(Path(name)).columns
+
+
+@st.cache_resource(max_entries=4, show_spinner="Reading the data")
+def _task(data: str, prompt_template: str | None, completion_template: str | None, stamp: float) -> Task:
+    return Source(data=data, prompt_template=prompt_template, completion_template=completion_template).load_task()
+
+
+def read_task(choice: DataChoice) -> Task | None:
+    """Return the chosen data, or show one sentence on why it cannot be used and return None."""
+    if not choice.name or (choice.name.startswith("hub:") and not _wanted(choice.name)):
+        return None
+    with guard():
+        return _task(choice.name, choice.prompt_template, choice.completion_template, _stamp(choice.name))
+    return None
+
+
+def _wanted(name: str) -> bool:
+    """Hub data is fetched when asked for, not while its name is being typed."""
+    if st.button("Fetch the data set", icon=":material/download:", key="data-fetch"):
+        st.session_state["data-fetched"] = name
+    return st.session_state.get("data-fetched") == name
+
+
+def _stamp(name: str) -> float:
+    """Time of a local file's last change, so that caches follow it; 0 for everything else."""
+    path = Path(name)
+    return path.stat().st_mtime if path.is_file() else 0.0
+
+
+SHOWN = 3
+COUNTED = 2_000
+"""Examples that are tokenised to count what does not fit."""
+
+
+def show_preview(task: Task, model: str, max_length: int | None) -> None:
+    """Draw the first examples and the counts of a task.
+
+    Args:
+        task: the data.
+        model: whose tokenizer is used, where it can be had without loading weights.
+        max_length: tokens per example, as the settings have it.
+    """
+    counts = f"{len(task.train):,} training, {len(task.validation):,} validation and {len(task.test):,} test examples"
+    drawn = "" if task.own_splits else " (the splits were drawn, since the data names none)"
+    st.markdown(f"{counts}{drawn}.")
+    reader = _reader(model)
+    if reader is None:
+        _plain(task.train[:SHOWN])
+        st.caption("Tokens are marked once the tokenizer is at hand: when the model is loaded.")
+        return
+    tokenizer, context = reader
+    with guard():
+        _tokens(tokenizer, task, context_length(context, max_length))
+
+
+def _plain(examples: tuple[Example, ...]) -> None:
+    for example in examples:
+        st.html(f"<div class='lsf-tokens'>{escape(example.prompt)}<b>{escape(example.completion)}</b></div>")
+
+
+def _tokens(tokenizer: Any, task: Task, max_length: int) -> None:
+    examples = task.train[:COUNTED]
+    encoding = encode(tokenizer, examples, max_length, append_eos=True)
+    for row in encoding.rows[:SHOWN]:
+        st.html(_marked(tokenizer, row))
+    st.caption("Marked: the tokens that are trained on (the completion and end-of-text). The rest is only read.")
+    of = "" if len(examples) == len(task.train) else f" of the first {COUNTED:,}"
+    if encoding.n_dropped:
+        st.warning(
+            f"{encoding.n_dropped:,}{of} training examples are left out: their completion does not fit into "
+            f"{max_length:,} tokens."
+        )
+    else:
+        st.caption(f"Every training example{of} fits into {max_length:,} tokens.")
+    if told := straddling_words(encoding.n_straddling, of):
+        st.warning(told)
+
+
+def _marked(tokenizer: Any, row: EncodedExample) -> str:
+    pieces = tokenizer.convert_ids_to_tokens(list(row.ids))
+    parts = []
+    for place, piece in enumerate(pieces):
+        text = escape(str(piece).replace("Ġ", "␣").replace("▁", "␣").replace("Ċ", "⏎"))
+        parts.append(f"<b>{text}</b>" if place >= row.n_prompt else text)
+    return f"<div class='lsf-tokens'>{' '.join(parts)}</div>"
+
+
+def _reader(model: str) -> tuple[Any, int] | None:
+    """A model's tokenizer and context, if no weights and no network are needed for them."""
+    loaded = runtime().loaded()
+    if loaded is not None and loaded.info.name == model:
+        return loaded.tokenizer, loaded.context
+    if not runtime().ready:
+        return None
+    from lsf.models.source import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
+
+    return _local_reader(model) if at_hand(model) else None
+
+
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _local_reader(model: str) -> tuple[Any, int] | None:
+    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415 - in memory by now
+
+    from lsf.models.source import find_model  # noqa: PLC0415
+
+    try:
+        folder = find_model(model).folder
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (LsfError, OSError, ValueError, KeyError):
+        return None  # the model's own part of the page says what is wrong with it
+    return tokenizer, getattr(config, "max_position_embeddings", 1024)

@@ -1,0 +1,251 @@
+"""Intrinsic dimension on a page: what is searched, the live curve, and what was measured before."""
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from lsf.app.actions import stop_buttons
+from lsf.app.forms import setting_input
+from lsf.app.guard import guard
+from lsf.app.panels import progress, show
+from lsf.app.panels import table as show_table
+from lsf.app.runtime import AppRuntime, runtime
+from lsf.app.state import Session
+from lsf.app.work import Source
+from lsf.dimension.study import (
+    ASKED,
+    DimensionSettings,
+    Study,
+    along_pretraining,
+    load_study,
+    over_blocks,
+    over_lessons,
+)
+from lsf.errors import LsfError
+from lsf.figures.dimension import draw_blocks, draw_gap, draw_progress, draw_study, draw_tasks, published_table
+from lsf.jobs.job import JobView, Report
+from lsf.plans.plan import Plan, full_plan
+from lsf.progress import Forwarding
+from lsf.runs.store import runs_folder
+
+KIND = "dimension"
+CURVE_WORDS = (
+    "Every point is tuned from the same start with its own rate, the best on validation by exact match, then by loss. "
+    "Dashed: the share of full fine-tuning's exact match to be reached; a ring: the smallest d that does, d_90."
+)
+METHOD_WORDS = {"said": "SAID, with a scale per block", "did": "DID, without scales"}
+STUDIES = "dimension"
+"""Folder among the runs in which studies are kept."""
+WHOLE, CHOSEN = "Whole model", "Chosen blocks"
+MAIN = ("projection", "seeds", "steps")
+MORE = ("low", "high", "bisections", "rates", "share", "batch_size")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A study as it was asked for."""
+
+    source: Source
+    """Model and data."""
+    plan: Plan | None
+    """Blocks that may move; None for the whole model."""
+    settings: DimensionSettings
+    """What is tried."""
+    methods: tuple[str, ...]
+    """said, did, or both."""
+
+
+def study_work(shared: AppRuntime, asked: Asked) -> Callable[[Report], Study]:
+    """Return the job that loads what is asked for and searches d_90, streaming."""
+
+    def work(report: Report) -> Study:
+        from lsf.dimension.search import study_dimension  # noqa: PLC0415 - imports torch
+
+        source = asked.source
+        file = runs_folder() / STUDIES / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        report.progress(0, None, f"loading {source.model}")
+        task = source.load_task()
+        loaded = shared.model_cache().load(source.model, source.dtype, source.device)
+        plan = asked.plan or full_plan(loaded.info.name, loaded.info.n_blocks)
+        study = study_dimension(loaded, task, plan, asked.settings, _Kept(report, file), asked.methods)
+        study.save(file)
+        return study
+
+    return work
+
+
+class _Kept(Forwarding):
+    """A job's report that writes every partial study to its file too."""
+
+    def __init__(self, report: Report, file: Path) -> None:
+        super().__init__(report)
+        self._file = file
+
+    def partial(self, value: Study) -> None:
+        value.save(self._file)
+        self.report.partial(value)
+
+
+def kept_studies(source: Source) -> list[Study]:
+    """Return the studies of a model and data that are on disk, newest first; what cannot be read is left out."""
+    found = []
+    for file in sorted((runs_folder() / STUDIES).glob("*.json"), reverse=True):
+        try:
+            study = load_study(file)
+        except LsfError:
+            continue
+        if (study.model, study.data) == (source.model, source.data):
+            found.append(study)
+    return found
+
+
+def draw_form(here: Session, source: Source, plan: Plan | None) -> None:
+    """Draw what is searched and the button that starts it."""
+    with st.container(border=True):
+        st.markdown(f"**{source.model}** on **{source.data}**: full fine-tuning first, then fewer and fewer numbers.")
+        with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+            methods = st.pills(
+                "Methods",
+                ASKED,
+                format_func=METHOD_WORDS.__getitem__,
+                selection_mode="multi",
+                default=list(ASKED),
+                key="dimension-methods",
+                persist_state="session",
+            )
+            places = [WHOLE] if plan is None else [WHOLE, CHOSEN]
+            words = "Blocks chosen on the page Choose can be searched alone." if plan is None else None
+            place = st.segmented_control(
+                "May move",
+                places,
+                default=WHOLE,
+                required=True,
+                key="dimension-place",
+                persist_state="session",
+                help=words,
+            )
+        values = _settings()
+        chosen = plan if place == CHOSEN else None
+        with guard():
+            settings = DimensionSettings(**values)
+            if st.button("Search d_90", type="primary", icon=":material/compress:", key="start", disabled=not methods):
+                start(here, Asked(source, chosen, settings, tuple(methods)))
+                st.rerun()
+
+
+def _settings() -> dict[str, Any]:
+    defaults, values = DimensionSettings(), {}
+
+    def ask(names: Sequence[str]) -> None:
+        with st.container(horizontal=True, gap="small"):
+            for name in names:
+                with st.container(width=170):
+                    values[name] = setting_input(DimensionSettings, name, getattr(defaults, name), f"dimension-{name}")
+
+    ask(MAIN)
+    with st.expander("The search", icon=":material/settings:"):
+        ask(MORE)
+    return values
+
+
+def start(here: Session, asked: Asked) -> None:
+    """Put a study into the queue."""
+    shared = runtime()
+    title = f"d_90 of {asked.source.data}"
+    shared.worker.submit(KIND, title, study_work(shared, asked), here.owner)
+
+
+def draw_latest(here: Session, source: Source, views: Sequence[JobView]) -> None:
+    """Draw the studies of a model and data, the newest first seen; called again and again while one runs."""
+    for view in views:
+        if view.active:
+            with st.container(border=True):
+                progress(view)
+                stop_buttons(here, view)
+    last = views[-1] if views else None
+    if last is not None and last.error and last.owner == here.owner:
+        st.error(f"{last.title}: {last.error}", icon=":material/error:")
+    running = [one for view in views if view.active and isinstance(one := view.partial, Study)]
+    now = [one for one in running if (one.model, one.data) == (source.model, source.data)]
+    studies = now + [one for one in kept_studies(source) if one not in now]
+    if not studies:
+        return
+    names = [_study_words(study, study in now) for study in studies]
+    name = names[0]
+    if len(studies) > 1:
+        name = st.selectbox("Studies of this model and data", names, key="dimension-study") or name
+    study = studies[names.index(name)] if name in names else studies[0]
+    st.caption(_study_words(study, study in now))
+    show(draw_study(study), "study", CURVE_WORDS)
+    if any(curve.points for curve in study.curves):
+        show(
+            draw_gap(study),
+            "gap",
+            f"How much less is right on the test split than on what was trained. Dotted: sqrt(d / m) with m = "
+            f"{study.n_train:,} training examples, the shape of the bound O(sqrt(d / m)); its factor is not known, and "
+            "above 1 it says nothing.",
+        )
+
+
+def _study_words(study: Study, running: bool) -> str:
+    settings = study.settings
+    where = "whole model" if study.plan.is_full else study.plan.label
+    seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else "one seed"
+    loop = f"{settings.steps} steps of {settings.batch_size}"
+    ended = (
+        "still going on" if running else ", ".join(f"{m} {study.told(m)}" for m in ASKED if study.of(m)) or "no point"
+    )
+    return f"{where}, {settings.projection}, {loop}, {seeds}: {ended}"
+
+
+def draw_measured() -> None:
+    """Draw what was measured before and is kept with the bundled model."""
+    lessons, along, blocks = over_lessons(), along_pretraining(), over_blocks()
+    if not lessons:
+        st.caption("No committed measurements are here; `python benchmarks/dimension.py` makes them.")
+        return
+    st.divider()
+    st.caption("Measured before on the bundled model: benchmarks/RESULTS.md says when and how.")
+    show(
+        draw_tasks(lessons),
+        "lessons",
+        "The whole bundled model, on a logarithmic axis: the median of one search per seed. No bar, *1 of 3*: only "
+        "under so many seeds does a d that was tried reach 90 % of full; none: under none; ?: not measured.",
+    )
+    with st.expander("Every search of one lesson", icon=":material/show_chart:"):
+        names = {study.data: study for study in lessons}
+        picked = st.selectbox("Lesson", names, format_func=lambda data: data.removeprefix("lesson:"), key="kept-curves")
+        show(draw_study(names.get(picked, lessons[0])), "kept-study", CURVE_WORDS)
+    if along:
+        settings = along[0].settings
+        seeds = f"{settings.seeds} seeds, bars from least to most" if settings.seeds > 1 else "one seed"
+        show(
+            draw_progress(along),
+            "pretraining",
+            f"Checkpoints of the bundled model's pre-training, made again; {settings.steps} steps each instead of the "
+            f"{lessons[0].settings.steps} above, since early ones learn slowly; {seeds}. Full fine-tuning is measured "
+            "anew at each; one at which it learns less than half is left out. Open triangles: under one seed or "
+            "more no d tried reaches it; ranked above all others where exact match still rose, and nowhere where it "
+            "fell again. Spearman's rho below 0: later ones need fewer numbers.",
+        )
+    if blocks:
+        seeds = min(study.settings.seeds for study in blocks)
+        whole = [s.of_seeds(seeds) for s in lessons if s.data == blocks[0].data]
+        show(
+            draw_blocks([*(s.of_seeds(seeds) for s in blocks if s.data == blocks[0].data), *whole]),
+            "blocks",
+            "Where fewer blocks may move, all of their values together are the reference. "
+            + (f"Medians over {seeds} seeds." if seeds > 1 else "One seed each, also of the whole model."),
+        )
+    with st.expander("Published numbers beside ours", icon=":material/menu_book:"):
+        show_table(published_table(lessons), "published")
+        st.caption(
+            "Aghajanyan et al. 2020 (arXiv 2012.13255) tuned other models, a hundred times as large, on other tasks: "
+            "the numbers stand beside each other and cannot be compared."
+        )

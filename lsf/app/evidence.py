@@ -1,0 +1,303 @@
+"""Evidence on a page: verdicts on every way of choosing, a sweep's pictures, a small sweep on the analysed model."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lsf.app.actions import stop_buttons
+from lsf.app.choice import evidence_words
+from lsf.app.panels import empty, progress, show, table
+from lsf.app.polling import follow
+from lsf.app.run_form import usual_steps
+from lsf.app.runtime import AppRuntime, runtime
+from lsf.app.state import Session, analysed, session
+from lsf.app.work import Analysed, Source
+from lsf.criteria.registry import CRITERIA
+from lsf.evidence.packed import Measured, gaining, packed_record
+from lsf.evidence.regret import METRICS, Truth, complete_seeds, truth_of
+from lsf.evidence.study import Entry, Rule, Verdict, decided, entries, of_rule, verdicts
+from lsf.evidence.sweep import NOT_YET, Sweep, SweepSpec
+from lsf.figures.criteria import measured_scores
+from lsf.figures.sweeps import METRIC_WORDS, as_metric, draw_profile, draw_triangle
+from lsf.jobs.job import JobState, JobView, Report
+from lsf.plans.plan import format_blocks
+from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
+from lsf.progress import Forwarding, Stop
+
+ROW_WORDS = {
+    "recommended": "The recommendation",
+    "random": "Drawn at random (mean)",
+    "full": "Full fine-tuning",
+    "constant": "Best constant",
+}
+"""Row of the study that is no criterion -> what a person reads."""
+
+
+def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str) -> None:
+    """Show what every way of choosing would have tuned and lost, as a table that can be taken away."""
+    rows = [
+        {
+            "way of choosing": one.label,
+            "kind": one.kind,
+            "tunes": _tuned(one),
+            metric.replace("_", " "): None if one.score is None else as_metric(one.score, metric),
+            "regret": one.regret,
+            "relative regret": None if one.relative is None else 100 * one.relative,
+            "within chance": {True: "yes", False: "no", None: "unknown"}[one.within_chance],
+        }
+        for one in verdicts
+    ]
+    decimals = st.column_config.NumberColumn(format="%.3f")
+    table(
+        pd.DataFrame(rows),
+        key,
+        column_config={
+            metric.replace("_", " "): decimals,
+            "regret": decimals,
+            "relative regret": st.column_config.NumberColumn(format="%.1f %%"),
+        },
+    )
+
+
+def _tuned(one: Verdict) -> str:
+    if one.label == ROW_WORDS["full"]:
+        return "all blocks, embedding, norm and head"
+    return "at random" if one.choice is None else format_blocks(one.choice)
+
+
+def sweep_pictures(truth: Truth, metric: str, key: str) -> None:
+    """Show the profile of single blocks, and the triangle of runs of blocks where longer ones were measured."""
+    seeds = len(truth.full)
+    whiskers = "One seed: no spread is known." if seeds < 2 else f"Whiskers: standard deviation over {seeds} seeds."
+    show(
+        draw_profile(truth, metric),
+        f"{key}-profile",
+        f"Each block tuned alone, everything else frozen. {whiskers} Dashed: full fine-tuning; dotted: the base model.",
+    )
+    if all(len(blocks) == 1 for blocks in truth.scores):
+        return
+    show(
+        draw_triangle(truth, metric),
+        f"{key}-triangle",
+        "Every measured run of neighbouring blocks; the diagonal is the profile above. Framed: the best. Empty: not "
+        "measured, and not filled in.",
+    )
+
+
+def not_decided(truth: Truth, budget: int) -> None:
+    """Say so where plans of a budget differ by no more than chance makes of them, or where seeds cannot tell."""
+    sure = decided(truth, budget)
+    if sure is None:
+        st.info(
+            "Differences of plans cannot be told from chance: that takes two seeds which do not agree in everything.",
+            icon=":material/casino:",
+        )
+    elif not sure:
+        st.info(
+            "Not decided: plans of this budget differ by no more than chance makes of their seeds (Tukey's test, 5 %).",
+            icon=":material/balance:",
+        )
+
+
+def record_panel(settings: Sequence[Measured]) -> None:
+    """Show the mean relative regret of every criterion and control over everything that was measured."""
+    known = gaining(settings)
+    record = packed_record()
+    st.markdown(evidence_words(record))
+    own = Entry("recommended", "recommendation", of_rule(known, Rule(RECOMMENDED, ENDS_FROM is not None)))
+    rows = [own, *entries(known)]
+    budgets = sorted({budget for row in rows for _, budget in row.relative})
+    columns = {f"{budget} block{'s' if budget > 1 else ''}": budget for budget in budgets}
+    found = [
+        {
+            "way of choosing": CRITERIA[row.name].label if row.name in CRITERIA else ROW_WORDS[row.name],
+            "kind": row.kind,
+            **{name: _percent(row.mean(budget)) for name, budget in columns.items()},
+            "mean": _percent(row.mean()),
+            "worst": _percent(max(row.relative.values())),
+            "settings": len({setting for setting, _ in row.relative}),
+        }
+        for row in rows
+    ]
+    shown = pd.DataFrame(found).sort_values("mean", kind="stable")
+    percent = st.column_config.NumberColumn(format="%.1f %%")
+    table(shown, "regrets", column_config=dict.fromkeys([*columns, "mean", "worst"], percent))
+    st.caption(
+        "Relative regret: what the best measured plan of as many blocks has more, over what full fine-tuning gains. "
+        "Lower is better; below zero full fine-tuning beats every plan of that size. *Best constant*: one plan per "
+        "model for all its tasks, picked in hindsight."
+    )
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+MOST_SEEDS = 3
+"""Seeds measured at most, one after the other, as long as there is time."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A small sweep, finished or on its way, and what it is of."""
+
+    source: Source
+    """Model and data."""
+    sweep: Sweep
+    """What was measured."""
+
+
+class _Timed(Forwarding):
+    """A reporter that asks to pause when the time is over, and hands on sweeps with their source."""
+
+    def __init__(self, report: Report, source: Source, seconds: float) -> None:
+        super().__init__(report)
+        self._source, self._end = source, time.monotonic() + seconds
+
+    @property
+    def stop(self) -> Stop | None:
+        return self.report.stop or ("pause" if time.monotonic() > self._end else None)
+
+    def partial(self, value: Any) -> None:
+        self.report.partial(Swept(self._source, value))
+
+
+def sweep_work(runtime: AppRuntime, source: Source, steps: int, seconds: float) -> Callable[[Report], Swept]:
+    """Return the job that measures single blocks seed by seed until the time is over; what is measured stays.
+
+    Args:
+        runtime: has the model cache.
+        source: model and data.
+        steps: of every run.
+        seconds: from the first run on; a run that is not done by then is left out.
+    """
+
+    def work(report: Report) -> Swept:
+        from lsf.evidence.sweeping import (  # noqa: PLC0415
+            carry_out_sweep,
+            start_sweep,
+        )
+
+        report.progress(0, None, "reading the data")
+        task = source.load_task()
+        report.progress(0, None, f"loading {source.model}")
+        loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
+        timed, sweep = _Timed(report, source, seconds), None
+        for seeds in range(1, MOST_SEEDS + 1):
+            spec = SweepSpec(
+                source.model,
+                source.data,
+                prompt_template=source.prompt_template,
+                completion_template=source.completion_template,
+                seeds=seeds,
+                steps=steps,
+                dtype=source.dtype,
+                device=source.device,
+            )
+            begun = start_sweep(loaded, task, spec, sweep)
+            done = carry_out_sweep(loaded, task, begun, timed, lambda _sweep: None)
+            if sweep is not None and all(cell.after is None for cell in done.cells if cell.seed == seeds - 1):
+                break  # not one run of this seed was done in time
+            sweep = done
+            if timed.stop is not None:
+                break
+        assert sweep is not None
+        return Swept(source, sweep)
+
+    return work
+
+
+KIND = "sweep"
+MINUTE = 60.0
+"""Seconds of one on the slider."""
+
+
+def truth_panel(here: Session) -> None:
+    """Draw the panel: what it would measure, the job while it runs, and what came out."""
+    st.header("The truth on your model and task", anchor=False)
+    found = analysed(here)
+    if found is None:
+        empty("Nothing to measure on yet", "Run an analysis first: it loads a model and scores its blocks.", "model")
+        return
+    source = found.request.source
+    view = _latest(source)
+    if view is not None and view.active:
+        follow(here, (view.id,), _watch)
+        return
+    _start(here, source)
+    if view is None:
+        return
+    if view.state is JobState.FAILED:
+        st.error(view.error or "The sweep failed.", icon=":material/error:")
+    swept = view.result if isinstance(view.result, Swept) else view.partial
+    if isinstance(swept, Swept) and swept.source == source:
+        _judge(found, swept)
+    elif isinstance(swept, Swept):
+        st.info("The last sweep was of the same names with other templates or settings; its truth is not shown here.")
+
+
+def _latest(source: Source) -> JobView | None:
+    """Return the newest sweep of this model and data that the worker remembers."""
+    title = _title(source)
+    return next((view for view in reversed(runtime().jobs(KIND)) if view.title == title), None)
+
+
+def _title(source: Source) -> str:
+    return f"sweep of {source.model} on {source.data}"
+
+
+def _start(here: Session, source: Source) -> None:
+    st.caption(
+        "Every block is tuned alone for the same steps and tested, then again under a second and third order of the "
+        "data, as far as the time goes. Each plan searches its rate on validation examples; the test chooses nothing."
+    )
+    left, right = st.columns(2, gap="medium")
+    minutes = left.slider("Minutes at most", 0.2, 30.0, 3.0, step=0.2, key="truth-minutes", persist_state="session")
+    usual, key = usual_steps(source.data, "truth")
+    steps = right.number_input("Steps of each run", 1, 10_000, usual, key=key)
+    if st.button("Measure the truth", type="primary", icon=":material/science:", key="measure-truth"):
+        work = sweep_work(runtime(), source, int(steps), MINUTE * minutes)
+        runtime().worker.submit(KIND, _title(source), work, here.owner)
+        st.rerun()
+
+
+def _watch(views: tuple[JobView, ...]) -> None:
+    for view in views:
+        progress(view)
+        stop_buttons(session(), view)
+
+
+def _judge(found: Analysed, swept: Swept) -> None:
+    sweep = swept.sweep
+    for cell in sweep.missing:
+        if cell.reason != NOT_YET:
+            st.warning(f"Missing, and not filled in: blocks {cell.plan}, seed {cell.seed}. {cell.reason}")
+    seeds = complete_seeds(sweep)
+    if seeds < 1:
+        n_done = len(sweep.cells) - len(sweep.missing)
+        st.warning(
+            f"The time was over after {n_done} of {len(sweep.cells)} runs. With one block unmeasured the best is not "
+            "known: give it more minutes or fewer steps.",
+            icon=":material/hourglass_disabled:",
+        )
+        return
+    metric = str(
+        st.segmented_control(
+            "Judged by",
+            METRICS,
+            default=METRICS[0],
+            format_func=lambda name: METRIC_WORDS[name],
+            required=True,
+            key="truth-metric",
+        )
+    )
+    truth = truth_of(sweep, metric, seeds)
+    if truth.range <= 0:
+        st.info("Full fine-tuning gains nothing here by this measure, so that there is no relative regret.")
+    not_decided(truth, 1)
+    verdict_table(verdicts(truth, measured_scores(found.analysis), 1), metric, "truth-verdicts")
+    sweep_pictures(truth, metric, "truth")

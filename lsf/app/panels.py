@@ -1,0 +1,192 @@
+"""Parts that several pages share: a picture with its note and data, progress, empty states, downloads."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lsf.app.live import live_chart
+from lsf.criteria.result import Analysis
+from lsf.figures.palette import Picture
+from lsf.files import finite
+from lsf.jobs.job import JobState, JobView, QueueOutlook
+from lsf.plans.plan import Predicted
+from lsf.progress import duration, left
+
+
+def as_json(value: Any) -> str:
+    """Return plain JSON text; unknown is null."""
+    return json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def table_csv(table: pd.DataFrame) -> str:
+    """Return a table as CSV; unknown is an empty cell."""
+    return table.to_csv(index=False)
+
+
+def table_json(table: pd.DataFrame) -> str:
+    """Return a table as a JSON list of rows; unknown is null."""
+    return as_json(json.loads(str(table.to_json(orient="records", double_precision=15))))
+
+
+def states_csv(analysis: Analysis) -> str:
+    """Return one row per state, and beside it the scores of the block that ends in it."""
+    rows: list[dict[str, Any]] = []
+    for row in analysis.states:
+        plain: dict[str, Any] = {name: value for name, value in vars(row).items() if name != "top_tokens"}
+        plain["top_token"] = row.top_tokens[0][0] if row.top_tokens else None
+        if row.state:
+            block = analysis.blocks[row.state - 1]
+            plain |= {"block": block.block, **{f"score_{name}": score for name, score in block.scores.items()}}
+        rows.append(plain)
+    return pd.DataFrame(rows).to_csv(index=False)
+
+
+SHOWN_ROWS = 20
+"""Of a table; the rest by scrolling in it."""
+NEXT = {
+    "model": ("pages/model.py", "Model and data"),
+    "trajectories": ("pages/trajectories.py", "Trajectories"),
+    "criteria": ("pages/criteria.py", "Criteria"),
+    "choose": ("pages/choose.py", "Choose"),
+    "tune": ("pages/tune.py", "Fine-tune"),
+    "compare": ("pages/compare.py", "Compare"),
+}
+"""Key of a page -> its file and its name."""
+
+
+def show(picture: Picture, key: str, note: str = "", on_click: Callable[[Any], None] | None = None) -> None:
+    """Show a picture under its title, with a note of one or two sentences and its data as a table.
+
+    Args:
+        picture: what is shown.
+        key: names the chart from one script run to the next.
+        note: what the numbers mean.
+        on_click: called with what a clicked mark carries.
+    """
+    with st.container(key=f"panel-{key}", gap="xsmall"):
+        with st.container(horizontal=True, vertical_alignment="center", wrap=False):
+            st.subheader(picture.title, anchor=False, width="stretch")
+            with st.popover("Data", type="tertiary", icon=":material/table:", help="The numbers behind this picture"):
+                st.caption(picture.alt)
+                table(picture.table, key)
+        if note:
+            st.caption(note)
+        live_chart(picture, key, on_click)
+
+
+def table(rows: pd.DataFrame, key: str, **options: Any) -> None:
+    """Show a table that can be taken away as CSV and as JSON.
+
+    Args:
+        rows: what is shown.
+        key: names the table from one script run to the next, and the files.
+        **options: of `st.dataframe`.
+    """
+    options = {"hide_index": True, "placeholder": "", "height": 38 + 35 * min(SHOWN_ROWS, max(1, len(rows))), **options}
+    st.dataframe(rows, **options)
+    if len(rows) > SHOWN_ROWS:
+        st.caption(f"{SHOWN_ROWS} of {len(rows)} rows; the rest by scrolling in the table.")
+    with st.container(horizontal=True, gap="small"):
+        download("CSV", lambda: table_csv(rows), f"{key}.csv", "text/csv", f"{key}-csv")
+        download("JSON", lambda: table_json(rows), f"{key}.json", "application/json", f"{key}-json")
+
+
+def progress(view: JobView) -> None:
+    """Show how far one job is, with what is left in words."""
+    if view.state is JobState.QUEUED:
+        ahead = f"{view.position} job{'s' if view.position != 1 else ''} ahead" if view.position else "next"
+        st.markdown(f":material/schedule: {view.title}: queued, {ahead}", width="stretch")
+        return
+    st.progress(view.fraction, text=f"{view.title}: {', '.join(progress_words(view))}")
+    if len(view.phases) > 1:
+        names = [f"**{name}**" if name == view.phase else name for name in view.phases]
+        st.caption(" → ".join(names))
+
+
+def progress_words(view: JobView) -> list[str]:
+    """Return what a running job does and how long it will take, in a few phrases."""
+    repeated = view.message.startswith(view.phase)
+    parts = [view.message if repeated else f"{view.phase}, {view.message}" if view.message else view.phase]
+    parts = [parts[0] or "starting"]
+    if view.total and view.total > 1 and f"{view.total:g}" not in view.message:
+        parts.append(f"{view.done:g} of {view.total:g}")
+    if view.eta_seconds is not None:
+        parts.append(left(view.eta_seconds))
+    elif view.seconds is not None:
+        parts.append(f"{duration(view.seconds)} so far")
+    return [*parts, "stopping"] if view.stopping else parts
+
+
+def progress_of_queue(found: QueueOutlook) -> None:
+    """Show how far all jobs of a queue are together."""
+    ahead = "" if found.eta_seconds is None else f", {left(found.eta_seconds)} in all"
+    st.progress(found.fraction, text=f"The whole queue: {found.n_ended} of {found.n_jobs} done{ahead}")
+
+
+def empty(title: str, text: str, page: str) -> None:
+    """Say what is missing here and offer the page where it is made."""
+    with st.container(border=True):
+        st.subheader(title, anchor=False)
+        st.write(text)
+        file, name = NEXT[page]
+        if st.button(f"Go to {name}", type="primary", icon=":material/arrow_forward:", key=f"empty-{page}"):
+            st.switch_page(file)
+
+
+def onward(
+    page: str, label: str, query: dict[str, str], disabled: bool = False, aside: Mapping[str, str] | None = None
+) -> None:
+    """Offer the next step of the journey.
+
+    Args:
+        page: a key of `NEXT`.
+        label: of the button.
+        query: parameters the address is to carry.
+        disabled: whether it cannot be taken yet.
+        aside: other pages that can be looked at first, and the labels of their buttons.
+    """
+    st.divider()
+    with st.container(horizontal=True, gap="small"):
+        for name, words in {page: label, **(aside or {})}.items():
+            if st.button(
+                words,
+                type="primary" if name == page else "secondary",
+                icon=":material/arrow_forward:",
+                icon_position="right",
+                key=f"to-{name}",
+                disabled=disabled,
+            ):
+                st.switch_page(NEXT[name][0], query_params=query)
+
+
+def download(label: str, data: Callable[[], str | bytes], file_name: str, mime: str, key: str) -> None:
+    """Offer a file that is built when it is asked for."""
+    st.download_button(
+        label, data=data, file_name=file_name, mime=mime, key=key, on_click="ignore", icon=":material/download:"
+    )
+
+
+def size(count: float | None) -> str:
+    """Write bytes for people: `unknown`, `3.2 MB`, `14.1 GB`."""
+    if count is None:
+        return "unknown"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def memory_words(cost: Predicted) -> str:
+    """Write what a run is expected to take above the loaded model, the same on every page."""
+    least = "at least " if cost.memory_bytes is not None and not cost.phases else ""
+    return least + size(cost.memory_bytes)
+
+
+def amount(count: float | None) -> str:
+    """Write a number of parameters for people: `812`, `394 k`, `2.9 M`, `1.5 B`."""
+    if count is None:
+        return "unknown"
+    for limit, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if count >= limit:
+            return f"{count / limit:.3g}{unit}"
+    return f"{count:.0f}"

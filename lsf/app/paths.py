@@ -1,0 +1,176 @@
+"""The pictures of an analysis: paths, deviation, and the logit lens, with an example picked by click or from a list."""
+
+from collections.abc import Sequence
+from functools import partial
+
+import streamlit as st
+
+from lsf.app.panels import amount, show, table
+from lsf.app.state import Session
+from lsf.criteria.result import Analysis, DataInfo, ExamplePath
+from lsf.figures.deviation import draw_deviation
+from lsf.figures.lens import VIEWS, draw_lens, draw_targets, lens_table, ranks_table, ranks_words
+from lsf.figures.palette import visible
+from lsf.figures.trajectories import draw_paths
+from lsf.progress import duration
+
+MEAN = "mean of the examples kept"
+EXAMPLE_KEY = "example-choice"
+STATE_KEY = "lens-state"
+PROMPT_CHARACTERS = 60
+
+
+def analysis_facts(analysis: Analysis) -> str:
+    """Return one line on what was measured, and how fast."""
+    model, data, timing = analysis.model, analysis.data, analysis.timing
+    parts = [
+        f"**{model.name}**: {model.family}, {model.n_blocks} blocks, {amount(model.n_params)} parameters",
+        f"**{data.name}**: {_examples(data)} ({data.split}), {data.n_positions:,} positions",
+    ]
+    if data.n_dropped:
+        parts.append(f"{data.n_dropped:,} too long and left out")
+    if data.n_straddling:
+        parts.append(f"{data.n_straddling:,} with a token part prompt, part completion")
+    if data.kernel_examples is not None and data.kernel_examples < data.n_examples:
+        parts.append(f"tangent kernels of the first {data.kernel_examples:,}")
+    if data.sampled_positions is not None and data.sampled_positions < data.n_positions:
+        parts.append(f"likeness (cka) of the first {data.sampled_positions:,} positions")
+    if data.settled:
+        parts.append("stopped there, since the ranking had settled")
+    if data.jittered:
+        parts.append("singular head: semantic bases with a jitter of 1e-6")
+    if data.short:
+        parts.append(data.short.rstrip("."))
+    if timing.total_seconds is not None:
+        parts.append(duration(timing.total_seconds))
+    return " · ".join(parts)
+
+
+def _examples(data: DataInfo) -> str:
+    read = data.n_examples + data.n_dropped
+    if data.n_rows is None or data.n_rows <= read:
+        return f"{data.n_examples:,} examples"
+    return f"{data.n_examples:,} of {data.n_rows:,} examples"
+
+
+def choose_view(here: Session, analysis: Analysis) -> int:
+    """Draw the two choices of the paths, flat or in space and which example; return the number of components."""
+    assert analysis.trajectories is not None
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        dimensions = st.segmented_control(
+            "Components", ["2-D", "3-D"], default="2-D", required=True, key="dimensions", persist_state="session"
+        )
+        _pick_example(here, analysis.trajectories.examples)
+    return 3 if dimensions == "3-D" else 2
+
+
+def draw_paths_panel(here: Session, analysis: Analysis, dimensions: int, finished: bool) -> None:
+    """Draw the paths, animated once they are final."""
+    assert analysis.trajectories is not None
+    examples = analysis.trajectories.examples
+    example = here.example if here.example is not None and here.example < len(examples) else None
+    picture = draw_paths(analysis, example, dimensions, animated=finished)
+    show(
+        picture,
+        "paths",
+        "Numbers are states: 0 enters the first block, the last leaves the last block. A dotted arrow leads from "
+        "where the model is to where the straight path would be.",
+        on_click=partial(_look_at_example, here) if example is None else None,
+    )
+
+
+def _pick_example(here: Session, examples: tuple[ExamplePath, ...]) -> None:
+    labels = [MEAN, *(_example_label(index, example) for index, example in enumerate(examples))]
+    wanted = 0 if here.example is None or here.example >= len(examples) else here.example + 1
+    st.session_state[EXAMPLE_KEY] = wanted
+    st.selectbox(
+        "Path of",
+        range(len(labels)),
+        format_func=lambda index: labels[index],
+        key=EXAMPLE_KEY,
+        on_change=lambda: _look_at_example(here, st.session_state[EXAMPLE_KEY] - 1),
+        width=520,
+        help="Or click the end of a faint path, or a cell of the heat map below.",
+    )
+
+
+def _look_at_example(here: Session, index: int) -> None:
+    here.example = int(index) if index >= 0 else None
+
+
+def _example_label(index: int, example: ExamplePath) -> str:
+    prompt = example.prompt.replace("\n", "⏎")
+    tail = prompt if len(prompt) <= PROMPT_CHARACTERS else "…" + prompt[-PROMPT_CHARACTERS:]
+    return f"{index + 1}: {tail} → {visible(example.target_token)}"
+
+
+def draw_deviation_panel(analysis: Analysis) -> None:
+    """Draw the deviation of every state."""
+    show(
+        draw_deviation(analysis),
+        "deviation",
+        "Bars: how far each state is from the straight path (0 none, 1 at right angles); whiskers: 95 % interval over "
+        "examples. Diamonds: how far it still is from the target's own meaning.",
+    )
+
+
+def draw_lens_panels(here: Session, analysis: Analysis) -> None:
+    """Draw what the model would predict at each depth, over all examples and for the picked one."""
+    assert analysis.trajectories is not None
+    examples = analysis.trajectories.examples
+    picked = here.example if here.example is not None and here.example < len(examples) else None
+    if examples:
+        view = st.segmented_control(
+            "Logit lens shows",
+            list(VIEWS),
+            format_func=lambda name: VIEWS[name].label,
+            default="probability",
+            required=True,
+            key="lens-view",
+            persist_state="session",
+        )
+        show(
+            draw_targets(examples, picked, here.state, str(view)),
+            "targets",
+            f"Each column is one token to be predicted. {VIEWS[str(view)].meaning} Click a cell to see that example's "
+            "own path and lens, and where each token was one state before.",
+            on_click=partial(_look_at_cell, here),
+        )
+    if picked is not None:
+        _draw_example(here, examples[picked], picked)
+    with st.expander("Logit lens per state, over all positions", icon=":material/table_rows:"):
+        probability = st.column_config.ProgressColumn(min_value=0, max_value=1, format="%.3f")
+        table(lens_table(analysis), "lens-states", column_config={"target probability": probability})
+
+
+def _look_at_cell(here: Session, cell: Sequence[int]) -> None:
+    _look_at_example(here, cell[0])
+    here.state = int(cell[1])
+
+
+def _draw_example(here: Session, example: ExamplePath, index: int) -> None:
+    """Draw one example's lens, and the tokens of one of its states with their places one state before."""
+    last = len(example.top_tokens) - 1
+    state = last if here.state is None else min(here.state, last)
+    st.markdown(f"Example {index + 1}: {example.prompt} **{example.completion.strip()}**")
+    show(
+        draw_lens(example, state),
+        "lens",
+        "The tokens the head would choose if the model stopped at that state; the target is framed. Arrows: places "
+        "gained or lost since the state before; new: below the kept tokens there. Click a row to list it.",
+        on_click=lambda row: _look_at_state(here, row),
+    )
+    st.session_state[STATE_KEY] = state
+    st.select_slider(
+        "Tokens of state",
+        range(last + 1),
+        key=STATE_KEY,
+        on_change=lambda: _look_at_state(here, st.session_state[STATE_KEY]),
+    )
+    st.caption(ranks_words(example, state))
+    probability = st.column_config.NumberColumn(format="%.3g")
+    table(ranks_table(example, state), "ranks", column_config={"probability": probability}, placeholder="")
+
+
+def _look_at_state(here: Session, state: int) -> None:
+    here.state = int(state)

@@ -1,0 +1,404 @@
+"""Runs on the page: the queue with positions, live curves, what came of them, and every run on disk."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from lsf.app.actions import go_on_buttons, stop_buttons
+from lsf.app.guard import guard
+from lsf.app.panels import amount, progress, progress_of_queue, show, size
+from lsf.app.panels import table as show_table
+from lsf.app.runtime import runtime
+from lsf.app.state import Session, session
+from lsf.figures.palette import ROLES as MARKS
+from lsf.figures.runs import Curve, draw_curves
+from lsf.jobs.job import JobState, JobView
+from lsf.plans.plan import Plan, format_blocks
+from lsf.progress import duration
+from lsf.runs.comparison import COSTS_ONLY, to_row
+from lsf.runs.faults import differences
+from lsf.runs.result import Proof, RunResult, RunState
+from lsf.runs.spec import ROLES, RunSpec
+from lsf.runs.store import Run, can_resume, delete_run, read_metrics, runs_folder
+
+AXES = {"steps": "step", "tokens": "tokens", "seconds": "seconds"}
+"""Horizontal axis -> column of metrics.jsonl."""
+METRICS = {
+    "training loss": ("loss", True, False),
+    "validation loss": ("validation_loss", True, False),
+    "validation exact match": ("validation_exact_match", False, True),
+}
+"""What is drawn -> column of metrics.jsonl, whether lower is better, whether it is a share."""
+_OF_NO_CONSEQUENCE: dict[str, Any] = {item.name: item.default for item in fields(RunSpec) if item.name in COSTS_ONLY}
+"""Settings that change what a run costs and not what it learns."""
+_SAID_OTHERWISE = ("model", "data", "plan", "role", "schema_version")
+
+
+def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
+    """Return the runs made to be compared with one: all settings equal but plan, role, seed and rate.
+
+    Of runs with the same role, plan, seed and rate only the newest is kept.
+
+    Args:
+        runs: newest first.
+        name: id of the run; None takes the newest that has a spec.
+
+    Returns:
+        Choice first, then full and the controls; empty where the run is not among them.
+    """
+    own = next((run for run in runs if run.spec is not None and name in (None, run.id)), None)
+    if own is None or own.spec is None:
+        return []
+    kin = _settings(own.spec)
+    full = replace(kin, method="full", options={})  # full fine-tuning stands beside every method
+    found: dict[tuple[object, ...], Run] = {}
+    for run in runs:
+        if run.spec is not None and _settings(run.spec) in ((kin, full) if run.spec.role == "full" else (kin,)):
+            key = (run.spec.role, run.spec.plan.label, run.spec.how, run.spec.seed, run.spec.learning_rate)
+            found.setdefault(key, run)
+    order = {role: place for place, role in enumerate(ROLES)}
+    return sorted(found.values(), key=lambda run: (order[run.spec.role] if run.spec else 0, run.id))
+
+
+def _settings(spec: RunSpec) -> RunSpec:
+    nobody = replace(spec.plan, blocks=(0,), embedding=False, final_norm=False, head=False, criterion=None, policy=None)
+    plain = replace(nobody, budget={}, reasons={}, predicted=type(spec.plan.predicted)())
+    return replace(spec, plan=plain, role="choice", seed=0, learning_rate=None, **_OF_NO_CONSEQUENCE)
+
+
+def label(run: Run) -> str:
+    """Return a run's name in legends: its role, its blocks, and its method where that is not `full`."""
+    if run.spec is None:
+        return run.id
+    method = "" if run.spec.method == "full" else f", {run.spec.how}"
+    rest = method + (f", seed {run.spec.seed}" if run.spec.seed else "")
+    if run.spec.role == "full":
+        return f"full{rest}"
+    name = MARKS[run.spec.role].label
+    return f"{name}: {run.spec.plan.label}{rest}"
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """Return the runs' names, those that are the same told apart by the end of the folder's."""
+    names = [label(run) for run in runs]
+    return [f"{name} · {run.id[-4:]}" if names.count(name) > 1 else name for name, run in zip(names, runs, strict=True)]
+
+
+def curves(runs: Sequence[Run], metric: str, axis: str) -> list[Curve]:
+    """Return one curve per run from its metrics.jsonl, with a name of its own; rows without a reading are left out."""
+    column = METRICS[metric][0]
+    found = []
+    for name, run in zip(labels(runs), runs, strict=True):
+        rows = [row for row in read_metrics(run.folder) if _known(row.get(column)) and _known(row.get(AXES[axis]))]
+        role = run.spec.role if run.spec is not None else "manual"
+        x, y = (tuple(float(row[key]) for row in rows) for key in (AXES[axis], column))
+        found.append(Curve(name, role, x, y))
+    return found
+
+
+def _known(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return one row per run for a list of runs."""
+    return pd.DataFrame(
+        [
+            {
+                "run": run.id,
+                "state": str(run.state),
+                "stands for": run.spec.role if run.spec else None,
+                "tuned": run.spec.plan.label if run.spec else None,
+                "model": run.spec.model if run.spec else None,
+                "data": run.spec.data if run.spec else None,
+                "steps": run.spec.steps if run.spec else None,
+                "seed": run.spec.seed if run.spec else None,
+                "problem": run.problem,
+            }
+            for run in runs
+        ]
+    )
+
+
+def command(spec: RunSpec) -> str:
+    """Return the shell command that repeats a run: every setting that is not the default."""
+    words = ["python", "-m", "lsf", "tune", "--model", spec.model, "--data", spec.data, *_tuned(spec.plan)]
+    for item in fields(RunSpec):
+        value = getattr(spec, item.name)
+        if item.name in _SAID_OTHERWISE or value == item.default:
+            continue
+        if item.name == "options":
+            words += [word for name, given in spec.options.items() for word in ("--option", f"{name}={given}")]
+            continue
+        words += ["--" + item.name.replace("_", "-"), "auto" if value is None else str(value)]
+    return shlex.join([*words, "--runs", "runs"])
+
+
+def _tuned(plan: Plan) -> list[str]:
+    """Return the words of a command that name what is tuned."""
+    if plan.is_full:
+        return ["--all"]
+    modules = [name for name in ("embedding", "final_norm", "head") if getattr(plan, name)] + list(plan.modules)
+    blocks = ["--blocks", format_blocks(plan.blocks).replace(" ", "") or "none"]
+    return [*blocks, "--modules", ",".join(modules)] if modules else blocks
+
+
+SHORT_HASH = 12
+"""Digits of a hash that are shown; files have all of it."""
+NAMED = 8
+"""Tensors that did not move and are named at most, per run."""
+
+
+def proof_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return what moved and what did not, checked on the tensors; runs that did not get that far are left out."""
+    return pd.DataFrame(
+        [
+            {
+                "run": label(run),
+                "frozen tensors": proof.frozen_tensors,
+                "unchanged": "yes" if proof.frozen_identical else "NO",
+                "proved by": proof.level,
+                "hash of the frozen": proof.frozen_hash[:SHORT_HASH] if proof.frozen_hash else None,
+                "tuned tensors": proof.tuned_tensors,
+                "moved": proof.tuned_moved,
+                "parameters planned": proof.planned_params,
+                "parameters tuned": proof.trainable_params,
+                "as planned": "yes" if proof.planned_params == proof.trainable_params else "NO",
+            }
+            for run, proof in _proved(runs)
+        ]
+    )
+
+
+def unmoved(runs: Sequence[Run]) -> list[str]:
+    """Return a sentence for each run that has tuned tensors which did not move, with their names."""
+    told = []
+    for run, proof in _proved(runs):
+        names = proof.tuned_unmoved
+        if names:
+            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            told.append(f"{label(run)}: did not move: {', '.join(names[:NAMED])}{more}.")
+    return told
+
+
+def _proved(runs: Sequence[Run]) -> list[tuple[Run, Proof]]:
+    return [(run, run.result.proof) for run in runs if run.result is not None and run.result.proof is not None]
+
+
+def course_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return how each run was carried out: prefix cache, micro-batch, whether it was resumed; unknown is empty."""
+    return pd.DataFrame([_course(run, run.result) for run in runs if run.result is not None])
+
+
+def _course(run: Run, result: RunResult) -> dict[str, Any]:
+    cache = result.cache or {}
+    kept = cache.get("kind") not in (None, "off")
+    return {
+        "run": label(run),
+        "prefix cache": cache.get("kind"),
+        "blocks below it": cache.get("depth") if kept else None,
+        "examples computed": cache.get("computed"),
+        "examples served": cache.get("served"),
+        "cache size": size(cache["bytes"]) if kept and "bytes" in cache else None,
+        "why": cache.get("reason"),
+        "micro-batch": result.micro_batch,
+        "resumed at step": result.resumed_at,
+        "tuned": None if result.trainable_params is None else amount(result.trainable_params),
+    }
+
+
+def differences_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return one row per setting in which the runs differ, and a column per run."""
+    names = labels(runs)
+    return pd.DataFrame(
+        [{"setting": one.setting, **dict(zip(names, one.values, strict=True))} for one in differences(runs)]
+    )
+
+
+def show_proof(runs: Sequence[Run], key: str) -> None:
+    """Show proof and course of runs.
+
+    Args:
+        runs: in any state.
+        key: names the tables on this page, and their files.
+    """
+    proof = proof_table(runs)
+    if len(proof):
+        show_table(proof, f"{key}-proof")
+    else:
+        st.caption("No run got as far as its proof yet.")
+    for sentence in unmoved(runs):
+        st.warning(sentence, icon=":material/warning:")
+    st.caption(
+        "By identity: every frozen tensor lies where the base's does, was not written, and was not held by the "
+        "optimizer. By hash (--verify): its bytes are hashed before and after. Every tuned tensor must have moved, and "
+        "the optimizer must have held as many parameters as the plan names."
+    )
+    course = course_table(runs)
+    if len(course):
+        show_table(course, f"{key}-course")
+        st.caption(
+            "The blocks below the lowest tuned one never change, so what leaves them is computed once per example and "
+            "then served. A micro-batch smaller than the batch means that gradients were added up to save memory."
+        )
+
+
+def show_differences(runs: Sequence[Run], key: str) -> None:
+    """Show in which settings runs differ.
+
+    Args:
+        runs: those compared.
+        key: names the table on this page, and its file.
+    """
+    table = differences_table(runs)
+    if len(table):
+        show_table(table, key)
+    else:
+        st.caption("Nothing: the runs were asked for with the same settings, on the same versions and device.")
+
+
+def draw_queue(here: Session, active: Sequence[JobView]) -> None:
+    """Draw how far all of them are, the running job and those that wait, each with what its owner may do."""
+    outlook = runtime().worker.outlook()
+    if outlook is not None and outlook.n_jobs > 1:
+        progress_of_queue(outlook)
+    waiting = [view for view in active if view.state is JobState.QUEUED]
+    for view in active:
+        if view not in waiting:
+            _draw_job(here, view, waits=False)
+    if not waiting:
+        return
+    with st.expander("Queue", icon=":material/playlist_play:", expanded=len(waiting) < 3, key="waiting"):
+        own = [view for view in waiting if view.owner in ("", here.owner)]
+        if len(own) > 1 and st.button("Take all of mine out of the queue", icon=":material/clear_all:", key="stop-all"):
+            with guard():
+                for view in reversed(own):
+                    runtime().worker.stop(view.id, here.owner)
+                st.rerun(scope="fragment")
+        for view in waiting:
+            _draw_job(here, view, waits=True)
+
+
+def _draw_job(here: Session, view: JobView, waits: bool) -> None:
+    with st.container(
+        key=f"job-{view.id}", gap="xsmall", horizontal=waits, vertical_alignment="center", border=not waits
+    ):
+        progress(view)
+        stop_buttons(here, view)
+
+
+def draw_curves_panel(group: Sequence[Run]) -> None:
+    """Draw one metric of runs that belong together."""
+    with st.container(horizontal=True, gap="medium"):
+        metric = st.segmented_control(
+            "Metric",
+            list(METRICS),
+            default="validation exact match",
+            required=True,
+            key="curve-metric",
+            persist_state="session",
+        )
+        axis = st.segmented_control(
+            "Against", list(AXES), default="steps", required=True, key="curve-axis", persist_state="session"
+        )
+    picture = draw_curves(curves(group, metric, axis), metric, axis, *METRICS[metric][1:])
+    notes = {
+        "training loss": "Loss of each step's own batch, in nats per completion token.",
+        "validation loss": "Loss on held-out validation examples, in nats per completion token.",
+        "validation exact match": "Share of held-out validation examples whose whole completion is right.",
+    }
+    show(picture, "curves", notes[metric] + " Seconds count training steps only, not the readings in between.")
+
+
+def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
+    """Draw where each run of a group stands, and why one failed."""
+    st.dataframe(
+        pd.DataFrame([_result_row(run, views.get(run.id)) for run in group]),
+        hide_index=True,
+        placeholder="",
+        column_config={
+            "test before": st.column_config.NumberColumn(format="percent"),
+            "test after": st.column_config.NumberColumn(format="percent"),
+            "rate": st.column_config.NumberColumn(format="%.2g"),
+        },
+    )
+    for run in group:
+        if run.state is RunState.FAILED and run.problem:
+            st.error(f"{label(run)}: {run.problem}", icon=":material/error:")
+        elif run.state is RunState.INTERRUPTED:
+            st.warning(f"{label(run)}: {run.problem}", icon=":material/power_off:")
+        elif run.state is RunState.CANCELLED and can_resume(run):
+            st.info(f"{label(run)}: {run.problem}", icon=":material/stop_circle:")
+        for words in () if run.result is None else run.result.warnings:
+            st.warning(f"{label(run)}: {words}", icon=":material/warning:")
+        go_on_buttons(session(), run)
+    if any(run.result is not None for run in group) and not any(view.active for view in views.values()):
+        with st.expander("Proof, and how the runs were carried out", icon=":material/verified:"):
+            show_proof(group, "tune")
+
+
+def _result_row(run: Run, view: JobView | None) -> dict[str, object]:
+    result = run.result
+    before = result.before if result is not None else None
+    after = result.after if result is not None else None
+    row = to_row(run)
+    whole = row.total_seconds if result is not None else view.seconds if view is not None else None
+    return {
+        "run": label(run),
+        "state": str(run.state),
+        "steps": result.steps if result is not None else _steps_so_far(view),
+        "rate": result.learning_rate if result is not None else run.spec.given_rate if run.spec else None,
+        "training": None if row.tuning_seconds is None else duration(row.tuning_seconds),
+        "in all": None if whole is None else duration(whole),
+        "test before": before.exact_match if before is not None else None,
+        "test after": after.exact_match if after is not None else None,
+    }
+
+
+def _steps_so_far(view: JobView | None) -> int | None:
+    """Return the step of the last row a running job told."""
+    return view.partial["step"] if view is not None and isinstance(view.partial, dict) else None
+
+
+def draw_store(here: Session, runs: Sequence[Run]) -> None:
+    """Draw every run on disk; a selected one can be looked at or deleted."""
+    if not runs:
+        return
+    with st.expander(f"All {len(runs)} runs in {runs_folder()}", icon=":material/folder_open:"):
+        table = runs_table(runs)
+        event = st.dataframe(
+            table, hide_index=True, placeholder="", on_select="rerun", selection_mode="multi-row", key="run-store"
+        )
+        picked = [runs[row] for row in event["selection"]["rows"] if row < len(runs)]
+        with st.container(horizontal=True, gap="small"):
+            if st.button("Look at it", icon=":material/visibility:", key="store-look", disabled=len(picked) != 1):
+                _look_at(here, picked[0])
+            if st.button("Delete", icon=":material/delete:", key="store-delete", disabled=not picked):
+                _delete(here, picked)
+        if not picked:
+            st.caption("Select rows to look at a run's curves, or to delete runs from the disk.")
+
+
+def _look_at(here: Session, run: Run) -> None:
+    here.run = run.id
+    st.query_params["run"] = run.id
+    if run.spec is not None and run.spec.role in ("choice", "manual"):
+        here.plan = run.spec.plan
+    st.rerun()
+
+
+def _delete(here: Session, picked: Sequence[Run]) -> None:
+    deleted = 0
+    for run in picked:
+        with guard():
+            delete_run(run.folder)
+            deleted += 1
+            if here.run == run.id:
+                here.run = None
+                st.query_params.pop("run", None)
+    if deleted == len(picked):  # what could not be deleted stays on the screen with its reason
+        st.rerun()

@@ -1,0 +1,174 @@
+"""What one browser session has in hand, as one typed record, and the part of it that its address carries.
+
+`?analysis=<job>`, `?run=<run folder>` and `?grid=<run folder>` are enough to find everything again after a reload or in
+a second tab: the jobs belong to the process, the runs to the disk.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from itertools import cycle
+
+import streamlit as st
+
+from lsf.app.runtime import AppRuntime, runtime
+from lsf.app.work import Analysed, Foreseen, Request
+from lsf.criteria.result import Analysis
+from lsf.errors import LsfError
+from lsf.jobs.job import JobView
+from lsf.plans.plan import Plan
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import load_run, runs_folder
+
+_KEY = "lsf"
+_COOKIE = "_streamlit_xsrf"
+
+
+@dataclass
+class Session:
+    """What this session looks at and has decided."""
+
+    owner: str
+    """Who starts jobs here: the same for every tab of one browser; only the owner may stop them."""
+    request: Request = field(default_factory=Request)
+    """The model, data and settings chosen on the first page."""
+    analysis_job: str | None = None
+    """Job of the analysis being looked at."""
+    example: int | None = None
+    """Example picked by click or from the list; None for the mean over positions."""
+    state: int | None = None
+    """State of the picked example whose tokens are listed; None for the last."""
+    criterion: str | None = None
+    """Criterion chosen by name or by click; None for the first that was measured."""
+    by_hand: tuple[int, ...] | None = None
+    """Blocks chosen by hand; None while the criterion decides."""
+    plan: Plan | None = None
+    """The plan to tune."""
+    run: str | None = None
+    """Folder name of the run being looked at."""
+    grid: str | None = None
+    """Folder name of a run of the grid of places and methods being looked at."""
+    forecast_job: str | None = None
+    """Job that works out what the asked run needs; None once its answer is taken."""
+    forecast_of: RunSpec | None = None
+    """What that job was asked, or the last one was."""
+    foreseen: Foreseen | None = None
+    """The last answer."""
+    started: int = 0
+    """How often runs were started here; a new start is looked at from the top of the page."""
+    shown: int = 0
+    """Which of these starts was scrolled to."""
+    watched: set[str] = field(default_factory=set)
+    """Jobs seen running, whose end is to be told."""
+
+
+def session() -> Session:
+    """Return this session's record, made at its first use."""
+    if is_new():
+        st.session_state[_KEY] = Session(owner=_owner())
+    return st.session_state[_KEY]
+
+
+def is_new() -> bool:
+    """Say whether this session has not drawn a page yet."""
+    return _KEY not in st.session_state
+
+
+def attach() -> Session:
+    """Take up what the address names, and make the address name what this session looks at."""
+    here, shared = session(), runtime()
+    here.analysis_job = _known_job(shared, st.query_params.get("analysis")) or here.analysis_job
+    _take_up_run(here, st.query_params.get("run"))
+    here.grid = st.query_params.get("grid") or here.grid
+    if here.grid is not None and not (is_name(here.grid) and (runs_folder() / here.grid).is_dir()):
+        here.grid = None
+        st.query_params.pop("grid", None)
+    if here.analysis_job and _known_job(shared, here.analysis_job) is None:
+        here.analysis_job = None
+    for name, value in address(here).items():
+        if st.query_params.get(name) != value:
+            st.query_params[name] = value
+    return here
+
+
+def address(here: Session) -> dict[str, str]:
+    """Return the query parameters that find this session's analysis, run and grid again."""
+    named = {"analysis": here.analysis_job, "run": here.run, "grid": here.grid}
+    return {name: value for name, value in named.items() if value}
+
+
+def analysis_view(here: Session) -> JobView | None:
+    """Return the job of the analysis being looked at, if there is one."""
+    if here.analysis_job is None:
+        return None
+    try:
+        return runtime().worker.view(here.analysis_job)
+    except LsfError:
+        return None
+
+
+def analysed(here: Session) -> Analysed | None:
+    """Return the finished analysis being looked at, with its request; None while there is none."""
+    view = analysis_view(here)
+    return view.result if view is not None and isinstance(view.result, Analysed) else None
+
+
+def analysis(here: Session) -> Analysis | None:
+    """Return the finished analysis being looked at; None while there is none."""
+    found = analysed(here)
+    return None if found is None else found.analysis
+
+
+def look_at(here: Session, job: str) -> None:
+    """Look at another analysis: what was chosen on the old one is dropped."""
+    here.analysis_job, here.example, here.state, here.by_hand, here.plan = job, None, None, None, None
+    here.grid = None
+    st.query_params.pop("grid", None)
+
+
+def _known_job(shared: AppRuntime, job: str | None) -> str | None:
+    return job if job is not None and any(view.id == job for view in shared.worker.views()) else None
+
+
+def _take_up_run(here: Session, name: str | None) -> None:
+    """Look at the run an address names, if it is one of ours; a job's id is understood as well."""
+    if name is None or name == here.run:
+        return
+    for view in runtime().worker.views():
+        if view.id == name and view.run is not None:
+            name = view.run.name
+    folder = runs_folder() / name
+    if not is_name(name) or not folder.is_dir():
+        st.warning(f"There is no run {name!r} any more; it was deleted, or its folder was moved.")
+        here.run = None
+        del st.query_params["run"]
+        return
+    here.run = name
+    spec = load_run(folder).spec
+    if here.plan is None and spec is not None and spec.role in ("choice", "manual"):
+        here.plan = spec.plan
+
+
+def is_name(name: str) -> bool:
+    """Say whether a word of the address can be the name of a run's folder, and leads nowhere else."""
+    return (runs_folder() / name).parent == runs_folder() and name not in (".", "..")
+
+
+def _owner() -> str:
+    """Return a name for this browser, the same for all its tabs and after a reload; `local` where it has no cookie."""
+    cookie = st.context.cookies.get(_COOKIE)
+    return browser_name(cookie) if isinstance(cookie, str) else "local"
+
+
+def browser_name(cookie: str) -> str:
+    """Return a name that tells nothing about a browser, from a cookie that Streamlit sets anyway.
+
+    The cookie reads `2|mask|masked token|time`; the mask is new with every answer, the token under it stays.
+    """
+    try:
+        _, mask, masked, _ = cookie.strip('"').split("|")
+        token = bytes(
+            one ^ other for one, other in zip(bytes.fromhex(masked), cycle(bytes.fromhex(mask)), strict=False)
+        )
+    except ValueError:
+        token = cookie.encode()
+    return hashlib.sha256(token).hexdigest()[:12]

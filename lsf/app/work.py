@@ -1,0 +1,196 @@
+"""What the worker is asked to do for the pages; runs in its thread and never touches Streamlit."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any
+
+from lsf.app.runtime import AppRuntime
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import Analysis, AnalysisSettings
+from lsf.data.task import Task
+from lsf.errors import BadInputError, LsfError
+from lsf.jobs.job import Report
+from lsf.progress import Forwarding
+from lsf.runs.controls import CONTROLS, control_spec
+from lsf.runs.memory_forecast import Forecast
+from lsf.runs.spec import METHODS_OWN, RunSpec
+
+WITHOUT_EFFECT = (
+    "role", "weight_decay", "warmup_steps", "checkpoint_steps", "checkpoint_seconds", "report_to", "seed",
+    "reweight_tau", "proof",
+)  # fmt: skip
+"""Settings that change nothing about what a run needs."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model and data, as they were asked for."""
+
+    model: str = "bundled"
+    """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
+    data: str = "lesson:facts"
+    """`lesson:NAME`, a local file, or `hub:NAME`."""
+    prompt_template: str | None = None
+    """Prompt from any columns; None for the column `prompt`."""
+    completion_template: str | None = None
+    """Completion from any columns; None for the column `completion`."""
+    dtype: str = "auto"
+    """Of the weights in memory."""
+    device: str = "auto"
+    """Where the model is put."""
+
+    def load_task(self) -> Task:
+        """Read the data.
+
+        Raises:
+            DataError: one sentence on what cannot be used.
+        """
+        from lsf.data.sources import load_task  # noqa: PLC0415 - lessons are generated on first use
+
+        return load_task(self.data, self.prompt_template, self.completion_template)
+
+
+def source_of(spec: RunSpec) -> Source:
+    """Return the model and data a run was asked to use."""
+    return Source(spec.model, spec.data, spec.prompt_template, spec.completion_template, spec.dtype, spec.device)
+
+
+@dataclass(frozen=True)
+class Request:
+    """An analysis as it was asked for."""
+
+    source: Source = field(default_factory=Source)
+    """The model and the data."""
+    settings: AnalysisSettings = field(default_factory=AnalysisSettings)
+    """What is measured."""
+
+    @property
+    def title(self) -> str:
+        """A short name for queues."""
+        return f"{self.source.model} on {self.source.data}"
+
+
+@dataclass(frozen=True)
+class Analysed:
+    """An analysis, finished or partial, and what was asked for."""
+
+    request: Request
+    """What was asked for."""
+    analysis: Analysis
+    """What was measured."""
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What a run was found to need, or why that could not be told."""
+
+    spec: RunSpec
+    """What was asked."""
+    choice: Forecast | None = None
+    """What it needs; None where it was refused or something went wrong."""
+    full: Forecast | None = None
+    """What full fine-tuning of the same would need; None where the run is that itself."""
+    refusal: str | None = None
+    """Why a run like this cannot be, in one sentence."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Role of a control that may run beside it -> wall seconds it is expected to take."""
+    failure: str | None = None
+    """What went wrong in finding out, in one sentence; the run itself may still work."""
+
+
+def without_effect(spec: RunSpec) -> RunSpec:
+    """Return a spec without what changes nothing about what the run needs, so that changing that asks nothing anew."""
+    defaults: dict[str, Any] = {
+        item.name: item.default
+        for item in fields(RunSpec)
+        if item.name in WITHOUT_EFFECT and item.default is not MISSING
+    }
+    rate = None if spec.learning_rate is None else METHODS_OWN  # whether one is searched counts, which it is does not
+    return replace(spec, **defaults, learning_rate=rate)
+
+
+class _Labelled(Forwarding):
+    """A reporter that hands on partial analyses together with their request."""
+
+    def __init__(self, report: Report, request: Request) -> None:
+        super().__init__(report)
+        self._request = request
+
+    def partial(self, value: Any) -> None:
+        self.report.partial(Analysed(self._request, value))
+
+
+def analysis_work(runtime: AppRuntime, request: Request) -> Callable[[Report], Analysed]:
+    """Return the job that loads what is asked for and analyses it, streaming."""
+
+    def work(report: Report) -> Analysed:
+        from lsf.lens.analyze import analyze  # noqa: PLC0415 - imports torch
+
+        source = request.source
+        report.progress(0, None, "reading the data")
+        task = source.load_task()
+        report.progress(0, None, f"loading {source.model}")
+        loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
+        probe = _short_runs(request.settings)
+        return Analysed(request, analyze(loaded, task, request.settings, _Labelled(report, request), probe))
+
+    return work
+
+
+def forecast_work(runtime: AppRuntime, source: Source, spec: RunSpec) -> Callable[[Report], Foreseen]:
+    """Return the job that finds out what a run needs, and full fine-tuning beside it."""
+
+    def work(report: Report) -> Foreseen:
+        from lsf.training.forecast import forecast, seconds_beside  # noqa: PLC0415 - imports the trainer
+
+        def check() -> None:
+            if report.stop is not None:
+                raise BadInputError("Nobody waits for this answer any more.")
+
+        try:
+            report.progress(0, None, "reading the data")
+            task = source.load_task()
+            loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
+            report.progress(0, None, "passing the longest examples through")
+            choice = forecast(loaded, task, spec, check=check)
+            controls = [control_spec(spec, role) for role in CONTROLS]
+            others = seconds_beside(loaded, task, choice, controls, check)
+            seconds: dict[str, float] = dict(zip(CONTROLS, others, strict=True))
+            beside = control_spec(spec, "full")
+            if beside.plan.label == spec.plan.label and beside.how == spec.how:
+                return Foreseen(spec, choice, seconds=seconds)
+            return Foreseen(spec, choice, forecast(loaded, task, beside, check=check, offering=False), seconds=seconds)
+        except LsfError as error:
+            check()
+            return Foreseen(spec, refusal=str(error))
+
+    return work
+
+
+def _short_runs(settings: AnalysisSettings) -> Any:
+    """Return what the criterion `probe` needs, imported only where it was asked for."""
+    if not any(CRITERIA[name].needs == "runs" for name in settings.criteria):
+        return None
+    from lsf.training.short_runs import probe_blocks  # noqa: PLC0415 - imports the trainer
+
+    return probe_blocks
+
+
+def load_work(runtime: AppRuntime, source: Source) -> Callable[[Report], str]:
+    """Return the job that puts a model on the model cache, fetching it first where it is on the hub."""
+
+    def work(report: Report) -> str:
+        report.progress(0, None, f"loading {source.model}")
+        return runtime.model_cache().load(source.model, source.dtype, source.device).info.name
+
+    return work
+
+
+def unload_work(runtime: AppRuntime) -> Callable[[Report], int | None]:
+    """Return the job that empties the model cache and tells how many bytes came back."""
+
+    def work(report: Report) -> int | None:
+        report.progress(0, None, "unloading the model")
+        return runtime.model_cache().unload()
+
+    return work

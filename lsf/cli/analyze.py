@@ -1,0 +1,111 @@
+"""`analyze`: one pass over examples, deviations and criteria per block."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lsf.cli.arguments import (
+    add_settings,
+    check_file,
+    given_settings,
+    load_asked_model,
+    load_asked_task,
+    source_options,
+)
+from lsf.cli.terminal import TerminalReporter
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import Analysis, AnalysisSettings
+from lsf.data.encode import straddling_words
+from lsf.environment import spare_imports
+from lsf.files import write_json, write_text
+
+BLOCKS_PER_LINE = 8
+"""Of the table on the terminal."""
+SETTLED = {None: "", True: ", the ranking has settled", False: ", the ranking did not settle"}
+
+WITH_TEST = (
+    "lsf: rows that `tune` would test on were read too; to tune on the same file choose its "
+    "blocks with --split train.\n"
+)
+
+
+def analyze_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `analyze`."""
+    source_options(parser)
+    names = ("limit", "split", "positions", "reading", "virtual", "criteria", "batch_size", "max_length", "seed")
+    add_settings(parser, AnalysisSettings, names)
+    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the analysis is written")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="a report that opens without a network")
+    parser.add_argument("--notebook", type=Path, metavar="OUT", help="a Jupyter notebook that draws the figures anew")
+    parser.set_defaults(command=analyze_command)
+
+
+def analyze_command(arguments: argparse.Namespace) -> int:
+    """Measure, score, and write analysis.json."""
+    given = given_settings(arguments, AnalysisSettings)
+    if "limit" in given and given["limit"] is None:  # --limit auto
+        given["settle"] = True
+    if given.get("criteria") == ("all",):
+        given["criteria"] = tuple(CRITERIA)
+    for name in given.get("criteria", ()):
+        CRITERIA[name]  # an unknown name is refused before a model is loaded
+    settings = AnalysisSettings(**given)
+    check_file(arguments.json, arguments.html, arguments.notebook)
+    task = load_asked_task(arguments)
+    reporter = TerminalReporter()
+    loaded = load_asked_model(arguments, reporter)
+    from lsf.lens.analyze import analyze
+
+    short_runs = None
+    if any(CRITERIA[name].needs == "runs" for name in settings.criteria):
+        from lsf.training.short_runs import probe_blocks as short_runs
+    spare_imports()
+    try:
+        analysis = analyze(loaded, task, settings, reporter, short_runs)
+    finally:
+        reporter.close()
+    analysis.save(arguments.json)
+    if arguments.html:
+        from lsf.figures.report import analysis_page
+
+        write_text(arguments.html, analysis_page(analysis))
+    if arguments.notebook:
+        from lsf.export.notebook import analysis_notebook
+
+        write_json(arguments.notebook, analysis_notebook(analysis))
+    print(_table(analysis))
+    print(
+        f"{len(analysis.states)} states, {len(analysis.blocks)} blocks, {analysis.data.n_examples} examples "
+        f"({analysis.data.n_dropped} dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s "
+        f"-> {arguments.json}"
+    )
+    read = analysis.data.n_examples + analysis.data.n_dropped
+    if (rows := analysis.data.n_rows) is not None and rows > read:
+        print(f"Read were {read:,} of {rows:,} rows; --limit takes the first ones, in the order of the source.")
+    if (kernels := analysis.data.kernel_examples) is not None and kernels < analysis.data.n_examples:
+        names = [name for name in analysis.blocks[0].scores if CRITERIA[name].needs == "kernel"]
+        print(f"Tangent kernels ({', '.join(names)}) are of the first {kernels:,} examples.")
+    if (sampled := analysis.data.sampled_positions) is not None and sampled < analysis.data.n_positions:
+        print(f"The likeness of positions (cka) is of {sampled:,} positions, those of the first examples.")
+    if not task.own_splits and analysis.data.split == "all":
+        sys.stderr.write(WITH_TEST)
+    if told := straddling_words(analysis.data.n_straddling or 0):
+        sys.stderr.write(f"lsf: {told}\n")
+    if analysis.data.short:
+        sys.stderr.write(f"lsf: {analysis.data.short}\n")
+    if analysis.data.jittered:
+        sys.stderr.write("lsf: the LM head is singular; its semantic bases rest on a jitter of 1e-6.\n")
+    return 0
+
+
+def _table(analysis: Analysis) -> str:
+    """Return one line per criterion with the score of every block, `-` where it is unknown; few blocks at a time."""
+    width = max(len(name) for name in analysis.blocks[0].scores)
+    lines = []
+    for start in range(0, len(analysis.blocks), BLOCKS_PER_LINE):
+        rows = analysis.blocks[start : start + BLOCKS_PER_LINE]
+        lines.append(f"{'block':<{width}}" + "".join(f"{row.block:>10}" for row in rows))
+        for name in analysis.blocks[0].scores:
+            scores = [row.scores[name] for row in rows]
+            lines.append(f"{name:<{width}}" + "".join(f"{'-' if s is None else f'{s:.4g}':>10}" for s in scores))
+    return "\n".join(lines)

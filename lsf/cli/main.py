@@ -1,0 +1,87 @@
+"""The command line: what the app can do, by the same code. Exit codes: 0 done, 2 bad input, 1 failed, 130 Ctrl-C."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from lsf.cli.analyze import analyze_options
+from lsf.cli.arguments import Parser
+from lsf.cli.demo import demo_options
+from lsf.cli.dimension import dimension_options
+from lsf.cli.plan import export_options, plan_options
+from lsf.cli.recipes import beacons_options, edit_options, merge_options
+from lsf.cli.runs import compare_options, runs_options
+from lsf.cli.sweep import sweep_options
+from lsf.cli.tune import tune_options
+from lsf.environment import settle_threads
+from lsf.errors import BadInputError, LsfError
+
+LOG_FILE = Path(os.environ.get("LSF_LOG", Path.home() / ".cache" / "lsf" / "lsf.log"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    settle_threads()
+    try:
+        arguments = build_parser().parse_args(argv)
+        return arguments.command(arguments)
+    except BadInputError as error:
+        sys.stderr.write(f"lsf: {error}\n")
+        return 2
+    except LsfError as error:
+        sys.stderr.write(f"lsf: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("lsf: interrupted.\n")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as error:  # noqa: BLE001 - the border: the user gets a sentence, the log file the traceback
+        if _is_short_of_memory(error):
+            sys.stderr.write(
+                f"lsf: this machine has too little memory free for the work ({error}); end other programs.\n"
+            )
+            return 1
+        sys.stderr.write(f"lsf: a failure of ours ({type(error).__name__}); {_keep_traceback(error)}.\n")
+        return 1
+
+
+def _keep_traceback(error: Exception) -> str:
+    """Write the traceback to the log file, or to the terminal where there can be none; say where it is."""
+    lines = "".join(traceback.format_exception(error))
+    try:
+        LOG_FILE.parent.mkdir(parents=True, exist_ok=True)
+        with LOG_FILE.open("a", encoding="utf-8") as log:
+            log.write(lines)
+    except OSError:
+        sys.stderr.write(lines)
+        return f"{LOG_FILE} cannot be written, so the traceback is above"
+    return f"the traceback is in {LOG_FILE}"
+
+
+def _is_short_of_memory(error: Exception) -> bool:
+    """Say whether memory did not even suffice to begin; torch need not have been imported."""
+    words = ("can't start new thread", "allocate memory", "out of memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(part in str(error).lower() for part in words)
+
+
+def build_parser() -> Parser:
+    """Return the parser of all commands."""
+    parser = Parser(prog="lsf", description="Which layers of a language model are worth tuning, with evidence.")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    analyze_options(commands.add_parser("analyze", help="one pass over examples: deviations and criteria per block"))
+    plan_options(commands.add_parser("plan", help="scores to a plan under a number of blocks"))
+    tune_options(commands.add_parser("tune", help="one fine-tune in the foreground"))
+    compare_options(commands.add_parser("compare", help="one row per run, with ratios to the full run"))
+    sweep_options(commands.add_parser("sweep", help="the measured truth: every block, suffix or window tuned"))
+    dimension_options(commands.add_parser("dimension", help="how few numbers a task needs: d_90 of SAID and DID"))
+    beacons_options(commands.add_parser("beacons", help="training examples chosen by semantic distance, and at random"))
+    edit_options(commands.add_parser("edit", help="edit facts into one window of blocks after another"))
+    merge_options(commands.add_parser("merge", help="what a run tuned, as a plain model to tune again"))
+    export_options(commands.add_parser("export", help="a plan as other trainers take it"))
+    runs_options(commands.add_parser("runs", help="list, show, bundle or delete runs"))
+    demo_options(commands.add_parser("demo", help="the bundled model and its lessons; pretrain it again"))
+    return parser

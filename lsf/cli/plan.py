@@ -1,0 +1,77 @@
+"""`plan` and `export`: scores to a plan under a budget, and a plan for other trainers."""
+
+import argparse
+import math
+from pathlib import Path
+
+from lsf.cli.arguments import check_file, whole
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import load_analysis
+from lsf.errors import BadInputError, UnknownNameError
+from lsf.files import write_text
+from lsf.plans.plan import load_plan
+from lsf.plans.policies import KNAPSACK, POLICIES, make_knapsack_plan, make_plan
+
+
+def plan_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `plan`."""
+    parser.add_argument("--analysis", type=Path, required=True, metavar="FILE", help="an analysis.json")
+    parser.add_argument("--criterion", required=True, metavar="NAME", help=f"one of: {', '.join(CRITERIA)}")
+    known = ", ".join((*POLICIES, KNAPSACK))
+    parser.add_argument("--policy", default="top_k", metavar="NAME", help=f"one of: {known} [default: top_k]")
+    budget = parser.add_mutually_exclusive_group(required=True)
+    budget.add_argument("--blocks", type=whole, metavar="K", help="number of blocks to tune")
+    budget.add_argument("--flops", type=float, metavar="SHARE", help="knapsack: share of full fine-tuning's FLOPs")
+    budget.add_argument("--memory", type=float, metavar="BYTES", help="knapsack: weights, gradients, optimizer state")
+    parser.add_argument("--json", type=Path, required=True, metavar="PLAN", help="where the plan is written")
+    parser.set_defaults(command=plan_command)
+
+
+def plan_command(arguments: argparse.Namespace) -> int:
+    """Choose blocks and write plan.json."""
+    if arguments.json.resolve() == arguments.analysis.resolve():
+        raise BadInputError(f"--json would replace the analysis {arguments.analysis} by the plan; name another file.")
+    for name in ("flops", "memory"):
+        if (given := getattr(arguments, name)) is not None and not 0 < given < math.inf:
+            raise BadInputError(f"--{name} is {given:g}; a number above 0 was expected.")
+    analysis, criterion = load_analysis(arguments.analysis), arguments.criterion
+    if (arguments.policy == KNAPSACK) == (arguments.blocks is not None):
+        raise BadInputError("The policy knapsack takes --flops or --memory; every other policy takes --blocks.")
+    if arguments.policy == KNAPSACK:
+        plan = make_knapsack_plan(analysis, criterion, arguments.flops, arguments.memory)
+    else:
+        plan = make_plan(analysis, criterion, arguments.policy, arguments.blocks)
+    plan.save(arguments.json)
+    print(f"tune {plan.label} of {plan.n_blocks}: {plan.predicted.trainable_params:,} parameters -> {arguments.json}")
+    for block, reason in plan.reasons.items():
+        print(f"  block {block}: {reason}")
+    return 0
+
+
+TARGETS = ("peft", "axolotl", "llamafactory", "transformers")
+
+
+def export_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `export`."""
+    parser.add_argument("--plan", type=Path, required=True, metavar="PLAN", help="a plan.json")
+    parser.add_argument("--to", required=True, metavar="NAME", help=f"one of: {', '.join(TARGETS)}")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="where it is written; default: standard output")
+    parser.set_defaults(command=export_command)
+
+
+def export_command(arguments: argparse.Namespace) -> int:
+    """Write a plan as another trainer takes it."""
+    if arguments.to not in TARGETS:
+        raise UnknownNameError("export target", arguments.to, TARGETS)
+    check_file(arguments.out)
+    plan = load_plan(arguments.plan)
+    from lsf.export.targets import EXPORTS, load_skeleton
+
+    target = EXPORTS[arguments.to]
+    text = target.write(load_skeleton(plan), plan)
+    if arguments.out is None:
+        print(text, end="")
+    else:
+        write_text(arguments.out, text)
+        print(f"{target.label}: {plan.label} of {plan.n_blocks} -> {arguments.out}")
+    return 0

@@ -1,0 +1,146 @@
+"""`edit`, `merge`, `beacons`: facts edited in windows, tuning on top of what was tuned, examples chosen by distance."""
+
+import argparse
+import csv
+import io
+from pathlib import Path
+
+from lsf.axes import QUANTISED
+from lsf.cli.arguments import (
+    add_settings,
+    check_file,
+    check_writable,
+    given_settings,
+    load_asked_model,
+    load_asked_task,
+    source_options,
+    whole,
+)
+from lsf.cli.terminal import TerminalReporter
+from lsf.data.edits import OWN, EditSettings
+from lsf.environment import spare_imports
+from lsf.errors import BadInputError
+from lsf.files import write_json, write_text
+from lsf.runs.store import load_run
+
+
+def edit_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `edit`."""
+    parser.add_argument("--dtype", default="auto", help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="auto", help="where to run [default: auto]")
+    add_settings(parser, EditSettings, OWN)
+    parser.add_argument("--json", type=Path, metavar="OUT", help="file to write")
+    parser.set_defaults(command=edit_command, model="bundled")
+
+
+def edit_command(arguments: argparse.Namespace) -> int:
+    """Edit the lesson `facts` into one window of the bundled model after another."""
+    settings = EditSettings(**given_settings(arguments, EditSettings))
+    check_file(arguments.json)
+    reporter = TerminalReporter()
+    try:
+        loaded = load_asked_model(arguments, reporter)
+        from lsf.training.editing import edit_windows
+
+        spare_imports()
+        found = edit_windows(loaded, settings, reporter)
+    finally:
+        reporter.close()
+    print(f"{'blocks':<10}{'values':>9}" + "".join(f"{name:>13}" for name in found[0].right))
+    for one in found:
+        blocks = f"{one.blocks[0]}-{one.blocks[-1]}" if one.blocks else "base"
+        print(f"{blocks:<10}{one.values:>9}" + "".join(f"{value:>13.3f}" for value in one.right.values()))
+    if arguments.json:
+        write_json(arguments.json, {"schema_version": 1, "windows": [one.to_json() for one in found]})
+    return 0
+
+
+def merge_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `merge`."""
+    parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="folder of a run that ended well")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder the model is written to")
+    parser.set_defaults(command=merge_command)
+
+
+def merge_command(arguments: argparse.Namespace) -> int:
+    """Write what a run tuned as a plain model, on top of which the next run can tune."""
+    spec = load_run(arguments.run).spec
+    if spec is None:
+        raise BadInputError(f"{arguments.run} cannot be merged: {load_run(arguments.run).problem}")
+    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
+        raise BadInputError(f"{arguments.out} is there already; --out names a folder that is new or empty.")
+    check_writable(arguments.out)
+    reporter = TerminalReporter()
+    try:
+        loaded = load_asked_model(spec, reporter)
+    finally:
+        reporter.close()
+    from lsf.training.artefacts import load_tuned, merge, merge_loss
+
+    tuned = load_tuned(arguments.run, loaded)
+    plain = merge(tuned, loaded)
+    plain.save_pretrained(arguments.out)
+    loaded.tokenizer.save_pretrained(arguments.out)
+    print(f"{spec.how} on {spec.plan.label} of {spec.model} -> {arguments.out}")
+    if loaded.info.dtype in QUANTISED:
+        lost = merge_loss(tuned, plain, loaded)
+        print(
+            f"The base is held in {loaded.info.dtype} and was dequantised to be merged into, as {plain.dtype}: logits "
+            f"differ from the tuned model's by {lost.mean:.2g} on average and {lost.largest:.2g} at most, where their "
+            f"standard deviation is {lost.scale:.2g}."
+        )
+    return 0
+
+
+def beacons_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `beacons`."""
+    source_options(parser)
+    parser.add_argument("--count", type=whole, required=True, help="training examples to keep")
+    parser.add_argument("--tau", type=float, default=0.2, help="softness of the weights (0.001 to 1000) [default: 0.2]")
+    parser.add_argument("--seed", type=whole, default=0, help="of the control and of the drawing [default: 0]")
+    parser.add_argument("--against", metavar="MODEL", help="a tuned model folder: tell whose distance fell")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="filter.csv, reweight.csv, random.csv")
+    parser.set_defaults(command=beacons_command)
+
+
+def beacons_command(arguments: argparse.Namespace) -> int:
+    """Choose training examples by their semantic distance, and as many at random, each as a file to tune on."""
+    check_writable(arguments.out)
+    if not 0.001 <= arguments.tau <= 1000:  # not a number neither
+        raise BadInputError(f"tau is {arguments.tau:g}; it must lie between 0.001 and 1000.")
+    if not 0 <= arguments.seed < 2**31:
+        raise BadInputError(f"seed is {arguments.seed}; it must lie between 0 and {2**31 - 1}.")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise BadInputError(f"{arguments.out} is a file; --out names a folder.")
+    task, reporter = load_asked_task(arguments), TerminalReporter()
+    try:
+        loaded = load_asked_model(arguments, reporter)
+        from lsf.data.encode import encode
+        from lsf.training.reweighting import control, drawn, fell, filtered, target_distances
+
+        encoding = encode(loaded.tokenizer, task.train, loaded.context)
+        if encoding.n_dropped:
+            raise BadInputError(f"{encoding.n_dropped} training examples do not fit the context; take them out first.")
+        distance = target_distances(loaded.layout, encoding.rows)
+        if arguments.against:
+            arguments.model = arguments.against
+            later = target_distances(load_asked_model(arguments, reporter).layout, encoding.rows)
+            print(f"the distance fell for {fell(distance, later):.1%} of {len(distance)} examples")
+    finally:
+        reporter.close()
+    count, seed = arguments.count, arguments.seed
+    chosen = {
+        "filter": filtered(distance, count),
+        "reweight": drawn(distance, count, arguments.tau, seed),
+        "random": control(len(distance), count, seed),
+    }
+    arguments.out.mkdir(exist_ok=True)
+    for name, indices in chosen.items():
+        rows = [(task.train[index].prompt, task.train[index].completion) for index in indices]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([("prompt", "completion"), *rows])
+        write_text(arguments.out / f"{name}.csv", text.getvalue())
+        kept = distance[indices]
+        spread = f" +- {kept.std(ddof=1):.3f}" if len(kept) > 1 else ""
+        print(f"{name:<9} {len(indices)} examples, distance {kept.mean():.3f}{spread}")
+    return 0

@@ -1,0 +1,93 @@
+"""Progress on standard error: a bar on a terminal, a plain line now and then elsewhere."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+
+from lsf.environment import launched_rank
+from lsf.progress import Outlook, Pace, Phase, Stop, left, told
+
+LINE_SECONDS = 2.0
+"""Least time between two plain lines of the same phase; of what was not planned, that is the message's first word."""
+BAR = "{desc}: {percentage:3.0f}%|{bar}|{postfix}"
+"""How the bar looks."""
+
+
+class TerminalReporter:
+    """Reports a command's progress, and carries its Ctrl-C; of several launched processes only the first shows it."""
+
+    def __init__(self) -> None:
+        """Start with nothing shown."""
+        self.stop: Stop | None = None
+        self._pace = Pace(time.monotonic())
+        self._bar: tqdm[Any] | None = None
+        self._stretch: str | None = None
+        self._shown = 0.0
+
+    def plan(self, phases: Sequence[Phase]) -> None:
+        """Take what is to come."""
+        self._pace.plan(phases, time.monotonic())
+
+    def phase(self, name: str) -> None:
+        """Show the phase it is in."""
+        self._pace.enter(name, time.monotonic())
+        self._show()
+
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
+        """Show how far it is."""
+        self._pace.tell(done, total, message, time.monotonic())
+        self._show()
+
+    def partial(self, value: Any) -> None:
+        """Partial results are for screens that draw; a terminal waits for the whole."""
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _show(self) -> None:
+        if launched_rank() != 0:
+            return
+        found = self._pace.look(time.monotonic())
+        stretch = found.phase or found.message.partition(" ")[0]
+        fresh, self._stretch = stretch != self._stretch, stretch
+        if sys.stderr.isatty():
+            self._draw(found)
+        elif fresh or found.done == found.total or time.monotonic() - self._shown > LINE_SECONDS:
+            counted = "" if found.total is None or found.phases else f" ({found.done} of {found.total})"
+            share = f" ({found.fraction:.0%}{_left(found)})" if found.phases else ""
+            sys.stderr.write(f"{told(found)}{counted}{share}\n")
+            self._shown = time.monotonic()
+
+    def _draw(self, found: Outlook) -> None:
+        if self._bar is None:
+            self._bar = tqdm(total=1.0, file=sys.stderr, leave=False, bar_format=BAR, dynamic_ncols=True)
+        self._bar.set_description_str(told(found), refresh=False)
+        self._bar.set_postfix_str(_left(found), refresh=False)
+        self._bar.n = found.fraction
+        if time.monotonic() - self._shown > self._bar.mininterval:
+            self._bar.refresh()
+            self._shown = time.monotonic()
+
+
+def _left(found: Outlook) -> str:
+    return "" if found.eta_seconds is None else f", {left(found.eta_seconds)}"
+
+
+@contextmanager
+def listening(interrupt: Callable[[], None], terminate: Callable[[], None]) -> Iterator[None]:
+    """Call a function at Ctrl-C and one at SIGTERM, in place of what they do else, inside the `with`."""
+    wishes = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
+    before = {kind: signal.signal(kind, lambda *_, wish=wish: wish()) for kind, wish in wishes.items()}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

@@ -1,0 +1,219 @@
+"""`tune`: one fine-tune in the foreground, or what it would need, told and not done."""
+
+import argparse
+import sys
+from dataclasses import fields, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from lsf.cli.arguments import (
+    add_settings,
+    describe_setting,
+    given_settings,
+    load_asked_model,
+    load_asked_task,
+    source_options,
+)
+from lsf.cli.terminal import TerminalReporter, listening
+from lsf.data.encode import straddling_words
+from lsf.environment import launched_rank, spare_imports
+from lsf.errors import BadInputError, RunPausedError
+from lsf.methods.catalogue import CATALOGUE, check_base, read_pairs
+from lsf.methods.optimizers import check_optimizer
+from lsf.plans.plan import Plan, full_plan, load_plan, parse_blocks
+from lsf.runs.lock import SPEC
+from lsf.runs.memory_forecast import PART_WORDS, Forecast, in_words
+from lsf.runs.result import PHASES
+from lsf.runs.spec import RunSpec, load_spec
+from lsf.runs.store import create_run, reopen_run, runs_folder, spec_to_repeat
+
+
+def print_forecast(loaded: Any, task: Any, spec: RunSpec) -> int:
+    """Forecast a run and print it; return the exit code: 0 also where it does not fit, since nothing failed."""
+    from lsf.training.forecast import forecast
+
+    print("\n".join(forecast_lines(forecast(loaded, task, spec))))
+    return 0
+
+
+def forecast_lines(found: Forecast) -> list[str]:
+    """Return a forecast as lines of text."""
+    parts = {PART_WORDS[name]: value for name, value in vars(found.parts).items()}
+    rows = [
+        (f"{found.spec.plan.label}, method {found.spec.how}", f"on {found.device}"),
+        ("tuned parameters", f"{found.trainable_params:,}"),
+        ("FLOPs over full fine-tuning's", f"{found.flops_ratio:.2f}"),
+        ("seconds per step", "not tried" if found.step_seconds is None else f"{found.step_seconds:.3f}"),
+        ("seconds from start to end", f"{sum(found.phases.values()):.1f}"),
+        *((f"seconds: {PHASES[name]}", f"{seconds:.1f}") for name, seconds in found.phases.items() if seconds >= 0.05),
+        *((f"memory: {name}", "not tried" if value is None else in_words(value)) for name, value in parts.items()),
+    ]
+    lines = [f"{name:36} {value}" for name, value in rows]
+    lines.append(found.sentence)
+    if found.offer is not None:
+        lines.append(f"What would fit: {found.offer.words}. {found.offer.forecast.sentence}")
+    elif found.fits is False:
+        lines.append("Nothing smaller is left that would fit; take a smaller model.")
+    return lines
+
+
+OF_SAME_SIZE = ("first", "last", "middle", "random")
+"""Policies whose plans stand in a comparison for themselves."""
+SWITCHES = ("embedding", "final_norm", "head")
+"""Modules a plan knows by a word."""
+OWN = (
+    "method", "steps", "epochs", "until", "keep", "learning_rate", "optimizer", "weight_decay", "warmup_steps",
+    "reweight_tau", "batch_size", "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps",
+    "checkpoint_seconds", "report_to", "max_length", "eval_every", "eval_limit", "proof", "latency", "threads", "seed",
+)  # fmt: skip
+"""Fields of a run's spec that are options of `tune`."""
+
+
+def tune_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `tune`."""
+    source_options(parser, required=False)
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--plan", type=Path, metavar="PLAN", help="a plan.json")
+    which.add_argument("--blocks", metavar="B", help="blocks by hand, such as 3,5-7")
+    which.add_argument("--all", action="store_true", help="full fine-tuning")
+    which.add_argument(
+        "--spec", type=Path, metavar="SPEC", help="repeat a run by its spec.json; nothing else is needed"
+    )
+    which.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that ended early; nothing else")
+    modules = "embedding, final_norm, head, or dotted names of the model's modules, tuned beside --blocks B (or none)"
+    parser.add_argument("--modules", default="", metavar="M", help=modules)
+    add_settings(parser, RunSpec, OWN)
+    search = "the same as --learning-rate auto: a short search on validation, counted apart"
+    parser.add_argument("--search-lr", action="store_true", help=search)
+    parser.add_argument("--verify", dest="proof", action="store_const", const="hash", help="the same as --proof hash")
+    parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=_options_help())
+    parser.add_argument(
+        "--runs", type=Path, metavar="DIR", help="folder the run's folder is made in; default: LSF_RUNS, or runs"
+    )
+    parser.add_argument("--forecast", action="store_true", help="say what the run would need, and tune nothing")
+    parser.set_defaults(command=tune_command)
+
+
+def tune_command(arguments: argparse.Namespace) -> int:
+    """Fine-tune in the foreground; Ctrl-C once stops and keeps, twice discards; SIGTERM pauses."""
+    if arguments.forecast and arguments.resume:
+        raise BadInputError("--forecast tunes nothing, so there is nothing to resume; leave out one of the two.")
+    known = _known_spec(arguments)
+    if known is None and not (arguments.model and arguments.data):
+        raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json, or --resume with a run.")
+    if (known or arguments).device == "map":
+        raise BadInputError("--device map spreads a model to analyse it; tuning takes auto, cpu, cuda or mps.")
+    asked = known or arguments
+    check_optimizer(asked.optimizer or "adamw")
+    check_base(asked.method or "full", asked.dtype)
+    task = load_asked_task(known or arguments)
+    reporter = TerminalReporter()
+    loaded = load_asked_model(known or arguments, reporter)
+    spec = _asked_spec(arguments, loaded.info.n_blocks) if known is None else known
+    if spec.report_to != "none" and find_spec(spec.report_to) is None:
+        raise BadInputError(
+            f"--report-to {spec.report_to} needs the package {spec.report_to}, which is not installed: "
+            f"pip install {spec.report_to}, or leave the option out."
+        )
+    if arguments.forecast:
+        reporter.close()
+        return print_forecast(loaded, task, spec)
+    from lsf.training.processes import agreed_folder, n_processes
+    from lsf.training.run import measure_kept, tune
+
+    spare_imports()
+    on_cpu, runs = loaded.device.type == "cpu", arguments.runs or runs_folder()
+    with agreed_folder(lambda: arguments.resume or create_run(runs, spec), on_cpu) as (folder, shared):
+        try:
+            with listening(partial(_interrupt, reporter), partial(_pause, reporter)):
+                result = tune(loaded, task, spec, folder, reporter, shared)
+                if result.unmeasured and reporter.stop == "keep" and n_processes() == 1:
+                    reporter.stop = None
+                    result = measure_kept(loaded, task, folder, reporter)
+        except RunPausedError as pause:
+            if launched_rank() == 0:
+                sys.stderr.write(f"lsf: {pause} Go on with: python -m lsf tune --resume {shared}\n")
+            return 1
+        finally:
+            reporter.close()
+    if launched_rank() == 0:
+        print(f"{result.state} after {result.steps} steps: {folder}")
+        for words in (result.reason, *result.warnings):
+            if words:
+                sys.stderr.write(f"lsf: {words}\n")
+        if result.unmeasured:
+            sys.stderr.write(f"lsf: Its test is still to come: python -m lsf runs measure {folder}\n")
+        if told := straddling_words(result.n_straddling or 0):
+            sys.stderr.write(f"lsf: {told}\n")
+    return 1 if result.state == "failed" else 0
+
+
+def _known_spec(arguments: argparse.Namespace) -> RunSpec | None:
+    """Return the spec of a run that is repeated or resumed; None where one is asked for by options."""
+    if arguments.resume:
+        _refuse_beside(arguments, "resume")
+        # Of several launched processes the first one holds the run.
+        return reopen_run(arguments.resume) if launched_rank() == 0 else load_spec(arguments.resume / SPEC)
+    return _read_spec(arguments) if arguments.spec else None
+
+
+def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
+    if arguments.modules and arguments.blocks is None:
+        raise BadInputError("--modules goes with --blocks; write --blocks none to tune modules alone.")
+    if arguments.search_lr and arguments.learning_rate is not None:
+        raise BadInputError("--search-lr searches the learning rate; leave out --learning-rate.")
+    plan, role = _planned(arguments, n_blocks)
+    given = given_settings(arguments, RunSpec)
+    method = given.get("method", "full")
+    if arguments.search_lr:
+        given["learning_rate"] = None
+    given["options"] = read_pairs(method, CATALOGUE[method].options, arguments.option)
+    return RunSpec(**{**given, "plan": plan, "role": role})
+
+
+def _refuse_beside(arguments: argparse.Namespace, asked: str) -> None:
+    given = [name for name, value in given_settings(arguments, RunSpec).items() if name != "plan" and value != "auto"]
+    given += [name for name in ("option", "modules", "search_lr") if getattr(arguments, name)]
+    given += ["runs"] if asked == "resume" and arguments.runs is not None else []
+    if given:
+        raise BadInputError(f"--{asked} says everything already; leave out --{given[0].replace('_', '-')}.")
+
+
+def _read_spec(arguments: argparse.Namespace) -> RunSpec:
+    _refuse_beside(arguments, "spec")
+    spec = spec_to_repeat(arguments.spec)
+    beside = arguments.spec.parent / spec.data  # a bundle's rows lie beside its spec
+    return replace(spec, data=str(beside)) if beside.is_file() else spec
+
+
+def _options_help() -> str:
+    """Say which options each method has, from the records themselves."""
+    listed = [
+        f"{name}: {', '.join(describe_setting(item) for item in fields(info.options))}"
+        for name, info in CATALOGUE.items()
+        if fields(info.options)
+    ]
+    return "an option of the method, as often as needed. " + "; ".join(listed)
+
+
+def _interrupt(reporter: TerminalReporter) -> None:
+    reporter.stop = "discard" if reporter.stop == "keep" else reporter.stop or "keep"
+
+
+def _pause(reporter: TerminalReporter) -> None:
+    reporter.stop = reporter.stop or "pause"
+
+
+def _planned(arguments: argparse.Namespace, n_blocks: int) -> tuple[Plan, str]:
+    if arguments.all:
+        return full_plan(arguments.model, n_blocks), "full"
+    if arguments.plan:
+        plan = load_plan(arguments.plan)
+        return plan, plan.criterion if plan.criterion in OF_SAME_SIZE else "choice"
+    words = [word.strip() for word in arguments.modules.split(",") if word.strip()]
+    embedding, final_norm, head = (word in words for word in SWITCHES)
+    blocks = () if arguments.blocks == "none" else parse_blocks(arguments.blocks, n_blocks)
+    others = tuple(word for word in words if word not in SWITCHES)
+    return Plan(arguments.model, n_blocks, blocks, embedding, final_norm, head, others), "manual"

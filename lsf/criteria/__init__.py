@@ -1,0 +1,1 @@
+"""From recorded measurements to one score per block: numpy, pure, tested in milliseconds."""

@@ -1,0 +1,316 @@
+"""What an analysis is, and its settings: frozen records that are also analysis.json (schema_version 1)."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lsf.axes import POSITIONS, READINGS, SPLITS, VIRTUALS
+from lsf.errors import BadInputError
+from lsf.files import read_json, write_json
+from lsf.models.info import ModelInfo
+from lsf.settings import check_settings, setting
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the examples read first said of the blocks, before the others were read."""
+
+    n_examples: int
+    """Examples read until then."""
+    scores: Mapping[str, tuple[float, ...]]
+    """Criterion of the forward pass or of kernels -> its score per block from these examples alone, block 0 first."""
+    halves: Mapping[str, float | None]
+    """Criterion -> Kendall's tau between the rankings of two halves of them; None where it is unknown."""
+    settled: Mapping[str, bool | None]
+    """Criterion -> whether `--limit auto` would stop here; None where it does not look."""
+
+
+def is_power_of_two(count: int) -> bool:
+    """Say whether a number of batches is one after which it is asked whether the ranking has settled."""
+    return count > 0 and count & (count - 1) == 0
+
+
+def is_mark(count: int) -> bool:
+    """Say whether a sample is recorded after so many batches: 1, 2, 3, 4, 6, 8, 12, 16, 24, ..."""
+    return is_power_of_two(count) or (count % 3 == 0 and is_power_of_two(count // 3))
+
+
+def parse_sample(value: dict[str, Any]) -> Sample:
+    """Build a `Sample` from JSON values.
+
+    Raises:
+        KeyError: its scores are missing.
+        TypeError: another field is missing or unknown.
+        AttributeError: its scores are no object.
+    """
+    return Sample(**{**value, "scores": {name: tuple(scores) for name, scores in value["scores"].items()}})
+
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The examples that were measured, and how."""
+
+    name: str
+    """Of the task."""
+    split: str
+    """train, validation, test or all."""
+    n_examples: int
+    """Examples measured."""
+    n_positions: int
+    """Positions measured."""
+    n_dropped: int
+    """Examples left out because their completion does not fit the context."""
+    positions: str
+    """first or all."""
+    reading: str
+    """lens or raw."""
+    virtual: str
+    """even or calibrated."""
+    mean_tokens: float | None = None
+    """Tokens per example, prompt and completion; for the cost model's attention terms."""
+    settled: bool | None = None
+    """True where reading ended because the ranking had settled, False where it never did; None where not asked for."""
+    jittered: bool = False
+    """True where the LM head's Gram matrix is singular: 1e-6 of its mean diagonal was added for the semantic bases."""
+    n_straddling: int | None = None
+    """Examples in which a token straddles the border of prompt and completion; None in older files."""
+    n_rows: int | None = None
+    """Examples the split has; a limit takes the first of them, in the order of the source."""
+    kernel_examples: int | None = None
+    """Examples whose tangent kernels were taken, the first ones; None where no criterion needs kernels."""
+    sampled_positions: int | None = None
+    """Positions that `cka` compares, those of the first examples; None where no criterion needs them."""
+    short: str | None = None
+    """The sentence on criteria that memory did not suffice for, whose scores are None; None where it sufficed."""
+
+
+@dataclass(frozen=True)
+class StateRow:
+    """One latent space: state l = 0 .. L."""
+
+    state: int
+    """l."""
+    deviation: float | None
+    """Mean of 1 - cos(factual, virtual), in [0, 2]."""
+    deviation_low: float | None
+    """Lower end of its 95 % interval over examples; None for a single example."""
+    deviation_high: float | None
+    """Upper end of it."""
+    target_deviation: float | None
+    """Mean of 1 - cos(factual, target's semantic basis), in [0, 2]."""
+    target_deviation_low: float | None
+    """Lower end of its 95 % interval over examples."""
+    target_deviation_high: float | None
+    """Upper end of it."""
+    target_probability: float | None
+    """Mean probability of the target token in the logit lens."""
+    target_rank_median: float | None
+    """Median rank of the target token in the logit lens; 1 is the top."""
+    top_tokens: tuple[tuple[str, float], ...]
+    """Tokens and their mean probability, counted where a token is among the five most likely of a position only: a
+    lower bound, greatest first."""
+
+
+@dataclass(frozen=True)
+class BlockRow:
+    """One transformer block b = 0 .. L-1."""
+
+    block: int
+    """b."""
+    n_params: int
+    """Parameters of the block."""
+    scores: Mapping[str, float | None]
+    """Score per criterion; higher = tune it first."""
+
+
+@dataclass(frozen=True)
+class ExamplePath:
+    """One position of one example, kept so that it can be drawn."""
+
+    row: int | None
+    """Row in the data file; None where there is no file."""
+    prompt: str
+    """The example's prompt."""
+    completion: str
+    """The example's completion."""
+    current_token: str
+    """Text of the position's current token."""
+    target_token: str
+    """Text of the token to be predicted."""
+    factual: tuple[tuple[float, ...], ...]
+    """L+1 points of 3 principal coordinates."""
+    virtual: tuple[tuple[float, ...], ...]
+    """L+1 points of 3 principal coordinates."""
+    deviation: tuple[float, ...]
+    """Deviation of this position at each state."""
+    target_deviation: tuple[float, ...]
+    """Target deviation of this position at each state."""
+    target_probability: tuple[float, ...]
+    """Lens probability of the target at each state."""
+    target_rank: tuple[int, ...]
+    """Lens rank of the target at each state; 1 is the top."""
+    top_tokens: tuple[tuple[tuple[str, float], ...], ...]
+    """Per state the lens's best tokens with their probabilities."""
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Paths through the latent spaces in one common PCA, fitted once on the first batch."""
+
+    explained_variance: tuple[float, ...]
+    """Share of variance of each of the 3 components."""
+    factual: tuple[tuple[float, ...], ...]
+    """Mean path of `examples`: L+1 points of 3 coordinates."""
+    virtual: tuple[tuple[float, ...], ...]
+    """Mean path of `examples`: L+1 points of 3 coordinates."""
+    examples: tuple[ExamplePath, ...]
+    """The first measured positions, at most `gallery.KEPT_EXAMPLES`."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long it took."""
+
+    forward_seconds: float | None
+    """Seconds in forward passes."""
+    total_seconds: float | None
+    """Seconds in all, model loading not counted."""
+    tokens_per_second: float | None
+    """Real tokens (padding not counted) per second of forward pass."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """One analysis: L+1 states, L blocks; partial while it streams, the same type when it is done."""
+
+    model: ModelInfo
+    data: DataInfo
+    states: tuple[StateRow, ...]
+    blocks: tuple[BlockRow, ...]
+    timing: Timing
+    environment: Mapping[str, str | None]
+    """lsf, torch, transformers, python, platform, gpu."""
+    trajectories: Trajectories | None = None
+    """None until the first batch was read."""
+    growth: tuple[Sample, ...] | None = None
+    """Growing samples in reading order, the smallest first; None where none was recorded."""
+    weights: str | None = None
+    """SHA-256 over the model's weights, as in result.json; None while it streams, and of a spread model."""
+    schema_version: int = SCHEMA_VERSION
+
+    def scores(self, criterion: str) -> tuple[float | None, ...]:
+        """Return one criterion's score of each block, block 0 first; None where it was not measured."""
+        return tuple(block.scores.get(criterion) for block in self.blocks)
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """Names of the criteria scored for every block, in recorded order."""
+        names = self.blocks[0].scores if self.blocks else {}
+        return tuple(name for name in names if None not in self.scores(name))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the analysis as plain JSON values, schema_version first."""
+        plain = asdict(self)
+        return {"schema_version": plain.pop("schema_version"), **plain}
+
+    def save(self, path: Path) -> None:
+        """Write analysis.json, whole or not at all."""
+        write_json(path, self.to_json())
+
+
+def load_analysis(path: Path) -> Analysis:
+    """Read analysis.json.
+
+    Raises:
+        BadInputError: not JSON, another schema version, or a field is missing.
+    """
+    return parse_analysis(read_json(path, "an analysis"), str(path))
+
+
+def parse_analysis(value: Any, where: str) -> Analysis:
+    """Build an `Analysis` from JSON values; `where` names them in errors."""
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BadInputError(f"{where} has schema_version {version}; an analysis of schema_version 1 was expected.")
+    try:
+        trajectories, growth = value.get("trajectories"), value.get("growth")
+        return Analysis(
+            model=ModelInfo(**value["model"]),
+            data=DataInfo(**value["data"]),
+            states=tuple(StateRow(**{**row, "top_tokens": _pairs(row["top_tokens"])}) for row in value["states"]),
+            blocks=tuple(BlockRow(**row) for row in value["blocks"]),
+            timing=Timing(**value["timing"]),
+            environment=value["environment"],
+            trajectories=None if trajectories is None else _trajectories(trajectories),
+            growth=None if growth is None else tuple(parse_sample(sample) for sample in growth),
+            weights=value.get("weights"),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadInputError(f"{where} is not a whole analysis: {error} is missing or of the wrong kind.") from None
+
+
+def _pairs(pairs: Any) -> tuple[tuple[str, float], ...]:
+    return tuple((token, share) for token, share in pairs)
+
+
+def _points(points: Any) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(point) for point in points)
+
+
+def _trajectories(value: dict[str, Any]) -> Trajectories:
+    examples = tuple(_example_path(example) for example in value["examples"])
+    explained = tuple(value["explained_variance"])
+    return Trajectories(explained, _points(value["factual"]), _points(value["virtual"]), examples)
+
+
+def _example_path(value: dict[str, Any]) -> ExamplePath:
+    plain = {field.name: value[field.name] for field in fields(ExamplePath)}
+    plain["factual"], plain["virtual"] = _points(plain["factual"]), _points(plain["virtual"])
+    for name in ("deviation", "target_deviation", "target_probability", "target_rank"):
+        plain[name] = tuple(plain[name])
+    plain["top_tokens"] = tuple(_pairs(state) for state in plain["top_tokens"])
+    return ExamplePath(**plain)
+
+
+DEFAULT_CRITERIA = (
+    "deviation",
+    "deviation_growth",
+    "law_headroom",
+    "reduction",
+    "block_influence",
+    "gradient_norm",
+    "relative_gradient",
+    "alignment",
+    "first",
+    "last",
+    "middle",
+    "random",
+)
+
+
+@dataclass(frozen=True)
+class AnalysisSettings:
+    """What is measured, on how many examples, and how it is read."""
+
+    limit: int | None = setting(
+        200, "examples measured at most; auto = until the ranking settles", low=1, high=10_000_000
+    )
+    settle: bool = setting(False, "stop as soon as the ranking of the first forward criterion has settled")
+    split: str = setting("auto", "which examples: train where the data has splits, else all", choices=SPLITS)
+    positions: str = setting("first", "the first completion token, or all of them", choices=POSITIONS)
+    reading: str = setting("lens", "a state after the final norm, or raw", choices=READINGS)
+    virtual: str = setting("even", "the virtual transition's pace", choices=VIRTUALS)
+    criteria: tuple[str, ...] = setting(DEFAULT_CRITERIA, "criteria to score, by name")
+    batch_size: int = setting(16, "examples per forward pass", low=1, high=65_536)
+    max_length: int | None = setting(
+        None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
+    )
+    seed: int = setting(0, "of the random control", low=0, high=2**31 - 1)
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of its range, naming the field and the range."""
+        check_settings(self)

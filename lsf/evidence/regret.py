@@ -1,0 +1,226 @@
+"""Regret: what a choice of blocks loses against the best that a sweep measured at the same budget."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from lsf.criteria.agreement import rank_correlation, top_k
+from lsf.errors import BadInputError
+from lsf.evidence.sweep import BASE, FULL, Cell, Sweep
+from lsf.plans.plan import format_blocks
+from lsf.plans.policies import window
+
+Blocks = tuple[int, ...]
+Metric = Literal["exact_match", "loss"]
+METRICS: tuple[Metric, ...] = ("exact_match", "loss")
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a sweep measured, as scores of which the higher is the better."""
+
+    n_blocks: int
+    """L of the model."""
+    base: float
+    """Score of the base model."""
+    full: tuple[float, ...]
+    """Score of full fine-tuning, one per seed."""
+    scores: Mapping[Blocks, tuple[float, ...]]
+    """Tuned blocks -> score per seed; only plans that were measured for every seed."""
+    missing: Mapping[Blocks, str]
+    """Plans that were asked for and lack a seed -> why."""
+
+    def mean(self, blocks: Blocks) -> float:
+        """Return a plan's mean score over seeds.
+
+        Raises:
+            BadInputError: the sweep does not hold the plan.
+        """
+        if blocks in self.missing:
+            raise BadInputError(f"The sweep lacks blocks {format_blocks(blocks)}: {self.missing[blocks]}")
+        if blocks not in self.scores:
+            raise BadInputError(f"Blocks {format_blocks(blocks)} were not part of the sweep; {_measured(self)}.")
+        return float(np.mean(self.scores[blocks]))
+
+    def spread(self, blocks: Blocks) -> float | None:
+        """Return the sample standard deviation of a plan's scores over seeds; None below two seeds."""
+        return _spread(self.scores[blocks])
+
+    @property
+    def range(self) -> float:
+        """What full fine-tuning gains over the base model; the unit of relative regret."""
+        return float(np.mean(self.full)) - self.base
+
+    @property
+    def budgets(self) -> tuple[int, ...]:
+        """Numbers of tuned blocks for which two plans or more were measured and none is missing."""
+        sizes = [len(blocks) for blocks in self.scores]
+        lacking = {len(blocks) for blocks in self.missing}
+        return tuple(size for size in sorted(set(sizes)) if sizes.count(size) > 1 and size not in lacking)
+
+    def plans(self, budget: int) -> tuple[Blocks, ...]:
+        """Return the plans of a budget, in ascending order.
+
+        Raises:
+            BadInputError: the sweep holds no such plan, or one of them is missing.
+        """
+        lacking = [blocks for blocks in self.missing if len(blocks) == budget]
+        if lacking:
+            raise BadInputError(
+                f"The sweep lacks blocks {format_blocks(lacking[0])} ({self.missing[lacking[0]]}), one of "
+                f"{len(lacking)} missing plans of {budget} blocks; what is best there is not known until then."
+            )
+        found = sorted(blocks for blocks in self.scores if len(blocks) == budget)
+        if not found:
+            raise BadInputError(f"The sweep holds no plan of {budget} blocks; {_measured(self)}.")
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class Regret:
+    """One choice beside the best of its budget."""
+
+    choice: Blocks
+    """Blocks chosen."""
+    best: Blocks
+    """Blocks of the best mean score; of equal ones the deepest."""
+    regret: float
+    """Best mean score minus the choice's; at least 0 for a plan of the sweep."""
+    relative: float | None
+    """Regret over what full fine-tuning gains on the base model; None where that gains nothing."""
+
+
+def truth_of(sweep: Sweep, metric: str, n_seeds: int | None = None) -> Truth:
+    """Read a sweep by one metric; a loss is turned round, so that higher is better.
+
+    Args:
+        sweep: whole, or interrupted: what lacks a seed is missing.
+        metric: exact_match or loss.
+        n_seeds: take only the first so many seeds; None takes all that were asked for.
+
+    Raises:
+        BadInputError: an unknown metric, or the base model or full fine-tuning is missing.
+    """
+    if metric not in METRICS:
+        raise BadInputError(f"A sweep cannot be judged by {metric!r}; accepted are: {', '.join(METRICS)}.")
+    seeds = sweep.spec.seeds if n_seeds is None else n_seeds
+    groups: dict[str, list[Cell]] = {}
+    for cell in sweep.cells:
+        if cell.seed < seeds:
+            groups.setdefault(cell.plan, []).append(cell)
+    values = {plan: [_value(cell, metric) for cell in cells] for plan, cells in groups.items()}
+    for name in (BASE, FULL):
+        if any(value is None for value in values[name]):
+            reason = next(cell.reason for cell in groups[name] if cell.after is None)
+            raise BadInputError(f"The sweep lacks the {name} model ({reason}); regret is relative to it.")
+    scores: dict[Blocks, tuple[float, ...]] = {}
+    missing: dict[Blocks, str] = {}
+    for plan, cells in groups.items():
+        known = tuple(value for value in values[plan] if value is not None)
+        if plan not in (BASE, FULL) and len(known) == len(cells):
+            scores[cells[0].blocks] = known
+        elif plan not in (BASE, FULL):
+            missing[cells[0].blocks] = next(cell.reason or "no score" for cell in cells if cell.after is None)
+    base, full = ([value for value in values[name] if value is not None] for name in (BASE, FULL))
+    return Truth(sweep.n_blocks, base[0], tuple(full), scores, missing)
+
+
+def complete_seeds(sweep: Sweep) -> int:
+    """Return how many seeds, counted from 0, were measured for the base model, the whole one and every single block."""
+    cells = [cell for cell in sweep.cells if cell.plan == FULL or len(cell.blocks) == 1]
+    lacking = [cell.seed for cell in cells if cell.after is None]
+    return min(lacking, default=sweep.spec.seeds)
+
+
+def choose(scores: Sequence[float], budget: int) -> Blocks:
+    """Choose blocks by a criterion's scores: the best one, or the best run of neighbours, which a sweep can hold."""
+    return top_k(scores, 1) if budget == 1 else window(scores, budget)
+
+
+def regret(truth: Truth, choice: Blocks) -> Regret:
+    """Compare a choice with the best plan of as many blocks.
+
+    Raises:
+        BadInputError: the sweep does not hold the choice, or another plan of its budget is missing.
+    """
+    plans = truth.plans(len(choice))
+    chosen = truth.mean(choice)
+    best = max(plans, key=lambda blocks: (truth.mean(blocks), blocks))
+    lost = truth.mean(best) - chosen
+    return Regret(choice, best, lost, relative(truth, lost))
+
+
+def relative(truth: Truth, lost: float) -> float | None:
+    """Return a difference of scores over what full fine-tuning gains; None where it gains nothing."""
+    return lost / truth.range if truth.range > 0 else None
+
+
+def random_regret(truth: Truth, budget: int) -> float:
+    """Return the regret of a plan drawn at random, exactly: the mean over every plan of the budget."""
+    means = [truth.mean(blocks) for blocks in truth.plans(budget)]
+    return max(means) - float(np.mean(means))
+
+
+def full_regret(truth: Truth, budget: int) -> float:
+    """Return what full fine-tuning loses against the best plan of a budget; negative where it is better."""
+    return max(truth.mean(blocks) for blocks in truth.plans(budget)) - float(np.mean(truth.full))
+
+
+def cliff(truth: Truth) -> int | None:
+    """Return the largest frozen prefix, in blocks, whose suffix scores within one deviation over seeds of full tuning.
+
+    Returns:
+        0 .. L-1; 0 where every measured suffix falls short; None where no suffix was measured, or with one seed.
+    """
+    allowance = _spread(truth.full)
+    suffixes = [blocks for blocks in truth.scores if blocks[-1] == truth.n_blocks - 1 and _consecutive(blocks)]
+    if allowance is None or not suffixes:
+        return None
+    floor = float(np.mean(truth.full)) - allowance
+    return max((blocks[0] for blocks in suffixes if truth.mean(blocks) >= floor), default=0)
+
+
+def rank_agreement(truth: Truth, scores: Sequence[float]) -> tuple[float | None, float | None]:
+    """Return Spearman's rho and the weighted Kendall tau between a criterion and the truth of single blocks.
+
+    The weighted tau counts exchanges near the top more (hyperbolic weights, mean of both rankings). None where the
+    scores or the truth rank nothing.
+    """
+    measured = [truth.mean(blocks) for blocks in truth.plans(1)]
+    rho = rank_correlation(list(scores), measured)
+    if rho is None:
+        return None, None
+    found: Any = stats.weightedtau(np.asarray(measured), np.asarray(scores, dtype=float))
+    tau = float(found.statistic)
+    return rho, None if math.isnan(tau) else tau
+
+
+def seed_agreement(truth: Truth) -> float | None:
+    """Return how alike two seeds rank the single blocks: the mean Spearman rho over pairs; None where it is unknown."""
+    profiles = list(zip(*(truth.scores[blocks] for blocks in truth.plans(1)), strict=True))
+    pairs = [(one, other) for place, one in enumerate(profiles) for other in profiles[place + 1 :]]
+    found = [rank_correlation(one, other) for one, other in pairs]
+    known = [rho for rho in found if rho is not None]
+    return float(np.mean(known)) if known else None
+
+
+def _value(cell: Cell, metric: str) -> float | None:
+    value = None if cell.after is None else getattr(cell.after, metric)
+    return None if value is None else -value if metric == "loss" else value
+
+
+def _spread(values: Sequence[float]) -> float | None:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def _consecutive(blocks: Blocks) -> bool:
+    return blocks == tuple(range(blocks[0], blocks[-1] + 1))
+
+
+def _measured(truth: Truth) -> str:
+    sizes = sorted({len(blocks) for blocks in truth.scores})
+    return f"it holds plans of {', '.join(map(str, sizes)) or 'no'} blocks"

@@ -1,0 +1,320 @@
+"""From a loaded model and a task to an analysis, streaming."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lsf.criteria.agreement import LEAST_EXAMPLES, settled
+from lsf.criteria.registry import CRITERIA, Need
+from lsf.criteria.result import Analysis, AnalysisSettings, DataInfo, Timing
+from lsf.data.encode import EncodedExample, Encoding, context_length, encode
+from lsf.data.task import Task
+from lsf.environment import environment
+from lsf.errors import BadInputError, LsfError
+from lsf.lens.builder import AnalysisBuilder
+from lsf.lens.forward import Wanted, stream_readings
+from lsf.lens.gradients import GRADIENTS, backward_readings
+from lsf.lens.kernels import KERNELS, SPECTRA, block_spectra, sampled_kernels
+from lsf.lens.semantics import semantic_bases
+from lsf.lens.speed import BASES, FORWARD, SHORT_RUNS, analysis_phases
+from lsf.lens.trajectories import KEPT_EXAMPLES, examples_for_sample
+from lsf.models.batches import MOST_PADDING, Batch, make_batches
+from lsf.models.devices import places_of
+from lsf.models.loading import LoadedModel, weights_hash
+from lsf.models.out_of_memory import is_out_of_memory
+from lsf.models.quantised import n_values
+from lsf.progress import Reporter
+
+
+class TokenText:
+    """The text of a token: its piece, with the markers of a leading space turned into one."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        """Wrap a transformers tokenizer; texts are looked up once."""
+        self._tokenizer = tokenizer
+        self._known: dict[int, str] = {}
+
+    def __call__(self, token: int) -> str:
+        """Return the text of a token id; ids beyond the tokenizer (padded vocabularies) are written as <id>."""
+        if token not in self._known:
+            piece = self._tokenizer.convert_ids_to_tokens(token)
+            text = f"<{token}>" if piece is None else str(piece)
+            self._known[token] = text.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\\n")
+        return self._known[token]
+
+
+PARTIAL_SECONDS = 0.25
+"""Least time between two partial results."""
+BACKWARD: set[Need] = {"backward", "per_example", "trial_step"}
+"""Needs that `backward_readings` answers."""
+BEYOND_FORWARD: set[Need] = {"backward", "per_example", "trial_step", "kernel", "weights", "runs"}
+"""Needs that more than the forward pass answers."""
+ShortRuns = Callable[[LoadedModel, Task, AnalysisSettings, Reporter], Any]
+
+
+class StoppedError(LsfError, RuntimeError):
+    """A stop was asked for before anything could be kept."""
+
+
+def analyze(
+    loaded: LoadedModel,
+    task: Task,
+    settings: AnalysisSettings,
+    report: Reporter,
+    short_runs: ShortRuns | None = None,
+) -> Analysis:
+    """Measure a task's examples: one streaming forward pass, and one backward pass where a criterion needs it.
+
+    Where memory does not suffice for what comes after the forward pass, its scores are None, and `data.short` says so.
+
+    Args:
+        loaded: the model; unchanged.
+        task: where the examples come from.
+        settings: which and how many, and how they are read.
+        report: gets progress and partial analyses; its `stop` ends the passes early with what was read.
+        short_runs: `lsf.training.short_runs.probe_blocks`, which the criterion `probe` needs.
+
+    Raises:
+        DataError: no example fits.
+        BadInputError: an unknown criterion; one that needs a backward pass on a model spread over devices; a raw
+            reading where head and states differ in width; or no example is answered right to calibrate on.
+        StoppedError: a stop before the first batch, or one that keeps nothing.
+    """
+    needs: set[Need] = {CRITERIA[name].needs for name in settings.criteria}
+    _refuse_backward(loaded, settings)
+    _refuse_raw(loaded, settings)
+    started = time.perf_counter()
+    rows = task.split(settings.split)
+    examples = rows[: settings.limit]
+    encoding = encode(loaded.tokenizer, examples, context_length(loaded.context, settings.max_length))
+    batches = make_batches(
+        encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device, MOST_PADDING
+    )
+    sampled = examples_for_sample(batch.examples for batch in batches) if "states" in needs else 0
+    builder = _builder(loaded, task, settings, encoding, len(rows))
+    clock = _Clock(started)
+
+    def check() -> None:
+        if report.stop:
+            raise StoppedError("The analysis was stopped.")
+
+    report.plan(analysis_phases(loaded, batches, needs, len(task.validation), check))
+    batches = batches[: _forward(loaded, batches, settings, needs, sampled, builder, clock, report)]
+    read = {int(number) for batch in batches for number in batch.examples}
+    builder.mark_tokens(sum(len(encoding.rows[number].ids) for number in read) / len(read))
+    short = _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
+    if "runs" in needs and short_runs is not None and not report.stop:
+        report.phase(SHORT_RUNS)
+        runs = short_runs
+        if not _fits(lambda: builder.record(probe_drop=runs(loaded, task, settings, report))):
+            short.add("runs")
+    if short:
+        builder.mark_short(_short_words(settings, short, loaded.info.device))
+    weights = None if places_of(loaded.model) else weights_hash(loaded.model)
+    return replace(builder.result(clock.timing()), weights=weights)
+
+
+def _refuse_backward(loaded: LoadedModel, settings: AnalysisSettings) -> None:
+    """Refuse criteria that a model spread over several devices cannot give, naming those it can."""
+    if not places_of(loaded.model):
+        return
+    asked = [name for name in settings.criteria if CRITERIA[name].needs in BEYOND_FORWARD - {"weights"}]
+    if asked:
+        possible = [name for name in CRITERIA if CRITERIA[name].needs not in BEYOND_FORWARD - {"weights"}]
+        raise BadInputError(
+            f"The model is spread over {', '.join(places_of(loaded.model))}, where no backward pass is possible, which "
+            f"{', '.join(asked)} would need; accepted are the criteria: {', '.join(possible)}."
+        )
+
+
+def _refuse_raw(loaded: LoadedModel, settings: AnalysisSettings) -> None:
+    """Refuse the raw reading of a model whose head is of another width than its states: no angle lies between them."""
+    if settings.reading != "raw":
+        return
+    head_width = loaded.layout.head_weight.shape[1]
+    if head_width != loaded.info.width:
+        raise BadInputError(
+            f"The states of {loaded.info.name} have width {loaded.info.width} and its head reads {head_width}, so raw "
+            "states cannot be put beside meanings of tokens; accepted is the reading: lens."
+        )
+
+
+class _Clock:
+    """Adds up seconds of forward passes and tokens read."""
+
+    def __init__(self, started: float) -> None:
+        self.started = started
+        self.forward_seconds = 0.0
+        self.tokens = 0
+
+    def timing(self) -> Timing:
+        rate = self.tokens / self.forward_seconds if self.forward_seconds else None
+        return Timing(self.forward_seconds, time.perf_counter() - self.started, rate)
+
+
+def _forward(
+    loaded: LoadedModel,
+    batches: Sequence[Batch],
+    settings: AnalysisSettings,
+    needs: set[Need],
+    sampled: int,
+    builder: AnalysisBuilder,
+    clock: _Clock,
+    report: Reporter,
+) -> int:
+    """Read batches until they end, the ranking settles or a stop is asked for; return how many were read."""
+    report.phase(BASES)
+    judge = _judge(settings)
+    wanted = Wanted(settings.reading, "vocabulary" in needs, KEPT_EXAMPLES, sampled)
+    bases = semantic_bases(loaded.layout.head_weight)
+    if bases.jittered:
+        builder.mark_jittered()
+    report.phase(FORWARD)
+    readings = stream_readings(loaded.layout, bases, batches, wanted)
+    shown, examples = time.perf_counter(), 0
+    for done, batch in enumerate(batches, 1):
+        if report.stop == "discard" or (report.stop and done == 1):
+            raise StoppedError("The analysis was stopped.")
+        if report.stop:
+            return done - 1
+        begun = time.perf_counter()
+        read = next(readings)
+        clock.forward_seconds += time.perf_counter() - begun
+        clock.tokens += batch.n_tokens
+        examples += len(batch.ids)
+        builder.add(read)
+        report.progress(done, len(batches), FORWARD)
+        if builder.ready and time.perf_counter() - shown > PARTIAL_SECONDS and done < len(batches):
+            report.partial(builder.result(clock.timing()))
+            shown = time.perf_counter()
+        if judge and done & (done - 1) == 0 and examples >= LEAST_EXAMPLES:  # at powers of two
+            halves = builder.halves(judge)
+            if halves is not None and settled(*halves):
+                builder.mark_settled()
+                return done
+    if needs & BEYOND_FORWARD:  # else the result itself follows at once
+        report.partial(builder.result(clock.timing()))
+    return len(batches)
+
+
+def _judge(settings: AnalysisSettings) -> str | None:
+    """Return the criterion whose ranking decides when enough was read; None where all is to be read."""
+    if not settings.settle:
+        return None
+    for name in settings.criteria:
+        if CRITERIA[name].needs == "forward":
+            return name
+    raise BadInputError("To stop when the ranking has settled, a criterion of the forward pass is needed: deviation.")
+
+
+def _beyond_forward(
+    loaded: LoadedModel,
+    rows: Sequence[EncodedExample],
+    batches: Sequence[Batch],
+    settings: AnalysisSettings,
+    needs: set[Need],
+    builder: AnalysisBuilder,
+    report: Reporter,
+) -> set[Need]:
+    """Measure what takes more than the forward pass; a stop leaves out what was not reached.
+
+    Returns:
+        What memory did not suffice for: it is left out, and what was measured before is kept.
+    """
+    short = set[Need]()
+    if needs & BACKWARD and not report.stop:
+        short |= _record_gradients(loaded, batches, needs, builder, report)
+
+    def kernels() -> None:
+        if (found := sampled_kernels(loaded, rows, settings, report)) is not None:
+            builder.record(kernels=found)
+
+    def spectra() -> None:
+        if (found := block_spectra(loaded, report)) is not None:
+            builder.record(spectra=found)
+
+    for need, name, measure in (("kernel", KERNELS, kernels), ("weights", SPECTRA, spectra)):
+        if need in needs and not report.stop:
+            report.phase(name)
+            if not _fits(measure):
+                short.add(need)
+    return short
+
+
+def _record_gradients(
+    loaded: LoadedModel, batches: Sequence[Batch], needs: set[Need], builder: AnalysisBuilder, report: Reporter
+) -> set[Need]:
+    """Measure gradients, without the trial step where that does not fit; return what memory fell short of."""
+    short: set[Need] = set()
+    report.phase(GRADIENTS)
+    for wanted in (needs & BACKWARD, needs & BACKWARD - {"trial_step"}):
+        if not wanted or report.stop:
+            break
+
+        def read(wanted: set[Need] = wanted) -> None:
+            found = backward_readings(loaded, batches, report, "per_example" in wanted, "trial_step" in wanted)
+            if found is not None:
+                builder.record(gradients=found.gradients, fisher=found.fisher, first_order_drop=found.first_order_drop)
+
+        if _fits(read):
+            return short & {"trial_step"}
+        short |= wanted
+        if "trial_step" not in wanted:
+            break
+    return short
+
+
+def _fits(measure: Callable[[], None]) -> bool:
+    """Measure something; return whether memory sufficed for it."""
+    try:
+        measure()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
+
+
+def _short_words(settings: AnalysisSettings, short: set[Need], device: str) -> str:
+    """Return the sentence on the criteria that memory did not suffice for."""
+    names = [name for name in settings.criteria if CRITERIA[name].needs in short]
+    return (
+        f"{device} has too little memory for {', '.join(names)}: not measured; take shorter examples (max_length), a "
+        "smaller dtype or another device."
+    )
+
+
+def _builder(
+    loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, n_rows: int
+) -> AnalysisBuilder:
+    split = settings.split
+    if split == "auto":
+        split = "train" if task.own_splits else "all"
+    data = DataInfo(
+        name=task.name,
+        split=split,
+        n_examples=0,
+        n_positions=0,
+        n_dropped=encoding.n_dropped,
+        n_straddling=encoding.n_straddling,
+        positions=settings.positions,
+        reading=settings.reading,
+        virtual=settings.virtual,
+        settled=False if settings.settle else None,
+        mean_tokens=sum(len(row.ids) for row in encoding.rows) / len(encoding.rows),
+        n_rows=n_rows,
+    )
+    gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
+    return AnalysisBuilder(
+        model=loaded.info,
+        data=data,
+        block_params=[sum(n_values(p) for p in block.parameters()) for block in loaded.layout.blocks],
+        examples=[row.example for row in encoding.rows],
+        token_text=TokenText(loaded.tokenizer),
+        criteria=settings.criteria,
+        seed=settings.seed,
+        environment=environment(gpu),
+    )

@@ -1,0 +1,168 @@
+"""One streaming forward pass that keeps only what positions need."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count, pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lsf.criteria.measurements import Readings
+from lsf.errors import ModelError
+from lsf.lens.builder import KEPT_TOKENS
+from lsf.lens.semantics import SemanticBases, projections
+from lsf.models.batches import Batch, rows_at_once
+from lsf.models.devices import fetched
+from lsf.models.layout import ModelLayout, captured_states
+from lsf.models.out_of_memory import halves_of, is_out_of_memory
+
+CPU_LOGITS = 2**22
+"""Logits of the lens held at a time on a CPU, whose caches like them few; elsewhere `MOST_LOGITS`."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is read besides the transitions and the logit lens."""
+
+    reading: str = "lens"
+    """`lens` or `raw`."""
+    semantic_loss: bool = False
+    """Whether similarities to every token of the vocabulary are taken."""
+    pictures: int = 0
+    """Examples, the first ones, whose readings are handed over as vectors; the first batch's then all are, to which
+    the pictures' PCA is fitted."""
+    states: int = 0
+    """Examples, the first ones, whose raw states are handed over."""
+
+
+def stream_readings(
+    layout: ModelLayout, bases: SemanticBases, batches: Sequence[Batch], wanted: Wanted
+) -> Iterator[Readings]:
+    """Run each batch through the decoder once and read every state at its positions.
+
+    Args:
+        layout: the loaded model; unchanged.
+        bases: its semantic bases.
+        batches: from `make_batches`.
+        wanted: what is read.
+
+    Yields:
+        One `Readings` per batch, brought over in one copy; nothing of a batch stays on the device afterwards. A batch
+        that does not fit the device's memory is read in halves.
+
+    Raises:
+        OutOfMemoryError: not even one example fits.
+        ModelError: a state is NaN or infinite (the state is named).
+    """
+    bases = bases.ahead(None if wanted.semantic_loss else torch.cat([batch.targets for batch in batches]))
+    for number, batch in enumerate(batches):
+        pictures = np.inf if number == 0 and wanted.pictures else wanted.pictures
+        with torch.no_grad():
+            yield _read_in_parts(layout, bases, batch, wanted, pictures)
+
+
+def _read_in_parts(
+    layout: ModelLayout, bases: SemanticBases, batch: Batch, wanted: Wanted, pictures: float
+) -> Readings:
+    try:
+        return _read_batch(layout, bases, batch, wanted, pictures)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    # Out of the handler: the error's traceback held the tensors that did not fit.
+    first, second = (_read_in_parts(layout, bases, half, wanted, pictures) for half in halves_of(batch))
+    return first.joined(second)
+
+
+def _read_batch(layout: ModelLayout, bases: SemanticBases, batch: Batch, wanted: Wanted, pictures: float) -> Readings:
+    states = _states_at_positions(layout, batch)
+    lens = layout.read(states).to(states.device)  # modules of a spread model answer where they lie
+    anchor, basis = layout.embed(batch.current), bases.of(batch.targets).to(states.device)
+    if wanted.reading == "lens":
+        factual, anchor = lens, layout.read(anchor).to(states.device)
+    else:
+        factual = states
+    pictured, sampled = (np.flatnonzero(batch.examples < limit) for limit in (pictures, wanted.states))
+    drawn, kept = (torch.from_numpy(places).to(states.device) for places in (pictured, sampled))
+    found = {
+        "current_tokens": batch.current,
+        "target_tokens": batch.targets,
+        **projections(factual, anchor, basis),
+        "neighbour_cosine": _neighbour_cosines(states),
+        **_logit_lens(layout, lens, batch.targets),
+        "factual": factual[drawn].float(),
+        "anchor": anchor[drawn].float(),
+        "basis": basis[drawn].float(),
+    }
+    if wanted.semantic_loss:
+        found["semantic_loss"] = bases.losses(factual, batch.targets)
+    if wanted.states:
+        found["states"] = states[kept].float()
+    finite, *arrays = fetched(states.isfinite().all(dim=-1).all(dim=0), *found.values())
+    _check_finite(finite)
+    return Readings(
+        examples=batch.examples,
+        pictured=pictured,
+        states_of=batch.examples[sampled] if wanted.states else None,
+        **dict(zip(found, arrays, strict=True)),
+    )
+
+
+def _neighbour_cosines(states: Float[Tensor, "positions states width"]) -> Float[Tensor, "positions blocks"]:
+    """Return cos(h_b, h_(b+1)) in float32, a state at a time: half-precision states are not all widened at once."""
+    pairs = pairwise(states.unbind(dim=1))
+    return torch.stack([torch.cosine_similarity(a.float(), b.float(), dim=-1) for a, b in pairs], dim=1)
+
+
+def _states_at_positions(layout: ModelLayout, batch: Batch) -> Float[Tensor, "positions states width"]:
+    """Run the decoder, without its head, and return states 0 .. L at the batch's positions.
+
+    They are copied into one tensor made before the first block runs: small tensors kept between a pass's large ones
+    would hold the allocator's freed memory apart (measured: 70 MB on a Llama of width 384).
+    """
+    whole: list[Tensor] = []
+    numbers = count()
+
+    def keep(state: Tensor) -> None:
+        picked = state[batch.rows.to(state.device), batch.places.to(state.device)]
+        if not whole:
+            whole.append(picked.new_empty(len(picked), len(layout.blocks) + 1, picked.shape[1]))
+        whole[0][:, next(numbers)] = picked
+
+    with captured_states(layout, keep):
+        layout.model.base_model(input_ids=batch.ids, use_cache=False)
+    return whole[0].to(batch.ids.device)
+
+
+def _logit_lens(
+    layout: ModelLayout, lens: Float[Tensor, "positions states head_width"], targets: Int[Tensor, " positions"]
+) -> dict[str, Tensor]:
+    """Return each target's probability and rank (positions, states) and the top tokens with theirs, k of each.
+
+    At most `MOST_LOGITS` logits are held at a time (`CPU_LOGITS` on a CPU), or those of one position and state. The
+    rank counts tokens of a strictly greater logit, plus one.
+    """
+    n_states, vocabulary = lens.shape[1], layout.config.vocab_size
+    flat, wanted = lens.flatten(0, 1), targets.repeat_interleave(n_states)
+    most = CPU_LOGITS // vocabulary if lens.device.type == "cpu" else len(flat)
+    parts = []
+    rows = rows_at_once(vocabulary, most)
+    for readings, target_of in zip(flat.split(rows), wanted.split(rows), strict=True):
+        logits = layout.logits(readings).to(lens.device).float()
+        target = logits.gather(1, target_of[:, None])
+        normaliser = logits.logsumexp(dim=-1, keepdim=True)
+        best, tokens = logits.topk(min(KEPT_TOKENS, logits.shape[-1]), dim=-1)
+        rank = (logits > target).sum(dim=-1) + 1
+        parts.append(((target - normaliser).exp()[:, 0], rank, tokens, (best - normaliser).exp()))
+    names = ("target_probability", "target_rank", "top_tokens", "top_probabilities")
+    whole = (torch.cat(part).unflatten(0, (len(lens), n_states)) for part in zip(*parts, strict=True))
+    return dict(zip(names, whole, strict=True))
+
+
+def _check_finite(finite: Bool[np.ndarray, " states"]) -> None:
+    if not finite.all():
+        state = int(finite.argmin())
+        where = "the embedding" if state == 0 else f"block {state - 1}"
+        raise ModelError(f"State {state} holds NaN or infinite numbers: {where} produced them. Try float32.")

@@ -1,1 +1,0 @@
-"""What is read off a model: torch lives here; numbers leave as float32 arrays in frozen records."""

@@ -1,0 +1,259 @@
+"""Loading a model: safetensors only, checked against itself before any number is shown; the hash of its weights."""
+
+import ctypes
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from lsf.axes import QUANTISED
+from lsf.errors import ModelError, OutOfMemoryError, first_line
+from lsf.models.devices import Device, choose_device, input_device, places_of, tensors_of
+from lsf.models.info import ModelInfo
+from lsf.models.layout import ModelLayout, resolve, self_check
+from lsf.models.out_of_memory import is_out_of_memory
+from lsf.models.quantised import check_quantising, is_packed, n_values, quantising, scales, settle
+from lsf.models.source import ModelSource, find_model
+
+TRIM_THRESHOLD = -1
+"""glibc's M_TRIM_THRESHOLD: free bytes at the heap's end above which they are given back to the system."""
+MMAP_THRESHOLD = -3
+"""glibc's M_MMAP_THRESHOLD: a request of this size or more gets a mapping of its own, given back when freed."""
+KEPT_BYTES = 256 * 2**20
+"""Free memory kept."""
+MAPPED_BYTES = 32 * 2**20
+"""Size from which a tensor gets its own mapping; the largest that glibc accepts."""
+
+
+def keep_freed_memory() -> bool:
+    """Make glibc reuse what one block's activations leave instead of giving it back and asking for it again.
+
+    Every page given back is zeroed by the system when it is asked for again. Measured on a Llama of 12 blocks of width
+    384, one thread: a fifth of the time of a forward pass went there. It holds for the whole process and changes no
+    number; called again it does nothing new.
+
+    Returns:
+        True where it was done; False where the C library is not glibc.
+    """
+    if sys.platform != "linux":
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "gnu_get_libc_version"):
+        return False
+    done = library.mallopt(MMAP_THRESHOLD, MAPPED_BYTES)
+    return bool(done and library.mallopt(TRIM_THRESHOLD, KEPT_BYTES))
+
+
+_HASHES: WeakKeyDictionary[Any, tuple[object, str]] = WeakKeyDictionary()
+
+
+def weights_hash(model: Any) -> str:
+    """Return SHA-256 over names, dtypes, shapes and bytes of a loaded model's parameters.
+
+    What belongs to weights packed in 4 or 8 bits counts too. Computed once per loaded model, and again where a
+    parameter was replaced or written since.
+    """
+    stamp = [(value.data_ptr(), value._version) for value in model.parameters()]
+    if model not in _HASHES or _HASHES[model][0] != stamp:
+        digest = hashlib.sha256()
+        for name, value in (*model.named_parameters(), *scales(model)):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+        _HASHES[model] = stamp, digest.hexdigest()
+    return _HASHES[model][1]
+
+
+def config_hash(model: Any) -> str:
+    """Return SHA-256 over a loaded model's configuration: with the same weights and another one it says other things.
+
+    Which version of transformers wrote it is left out.
+    """
+    plain = json.loads(model.config.to_json_string())
+    plain.pop("transformers_version", None)
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+UNSTATED_CONTEXT = 2048
+"""Context taken where neither config nor tokenizer states one."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory that nobody changes: eval mode, every parameter frozen."""
+
+    model: Any
+    """The causal LM (PreTrainedModel)."""
+    tokenizer: Any
+    """Its tokenizer."""
+    info: ModelInfo
+    """What it is."""
+    layout: ModelLayout
+    """Where its blocks, norms and head are."""
+    context: int
+    """Tokens it can read at once."""
+    self_check: float
+    """Largest difference between our reading's logits and its own."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where token ids go: where its parameters lie, or where a spread model begins."""
+        return input_device(self.model)
+
+
+def load_model(
+    name: str, dtype: str = "auto", device: str = "auto", max_memory: dict[int | str, int] | None = None
+) -> LoadedModel:
+    """Load a model by name and check that it is read rightly.
+
+    Args:
+        name: as `find_model` takes it.
+        dtype: `float32`, `bfloat16`; `auto` is float32, on CUDA the checkpoint's own bfloat16; `nf4`, `int8`: linear
+            maps but the head in 4 or 8 bits (bitsandbytes), everything else as `auto` has it.
+        device: `auto` (cuda, then mps, then cpu), one of them, or `map`: spread over all GPUs, main memory and disk as
+            they have room (accelerate), to be analysed only.
+        max_memory: for `map`, bytes each place may take, such as `{"cpu": 10**9}`; default: what is free.
+
+    Raises:
+        ModelError: one sentence; see `find_model`, and: weights missing from the files, NaN weights, tokenizer larger
+            than the vocabulary.
+        SelfCheckError: the family's reading does not reproduce the model's logits.
+        BadInputError: a quantised dtype that cannot be had here.
+        OutOfMemoryError: it does not fit the device.
+    """
+    place = choose_device("auto" if device == "map" else device)
+    check_quantising(dtype, device if device == "map" else torch.device(place.name).type)
+    source = find_model(name)
+    if place.name == "cpu":
+        keep_freed_memory()
+    spread = {"device_map": "auto", "max_memory": max_memory} if device == "map" else {}
+    compute = dtype_for(source, "auto" if dtype in QUANTISED else dtype, place)
+    if dtype in QUANTISED:
+        spread = quantising(dtype, compute, place.name)
+    with _explained_memory(source, place):
+        model = _load_weights(source, compute, place, spread)
+        tokenizer = _load_tokenizer(source)
+        layout = resolve(model, source.family)
+        _check_weights(source, model, layout, tokenizer)
+        difference = self_check(layout)
+    config = layout.config
+    info = ModelInfo(
+        name=name,
+        revision=source.revision,
+        family=source.family.name,
+        n_blocks=len(layout.blocks),
+        width=config.hidden_size,
+        vocab_size=layout.head_weight.shape[0],
+        tied_head=_tied(model, layout),
+        n_params=sum(n_values(parameter) for parameter in model.parameters()),
+        dtype=dtype if dtype in QUANTISED else str(model.dtype).removeprefix("torch."),
+        device="+".join(places_of(model)) or place.name,
+        origin=source.origin,
+    )
+    return LoadedModel(model, tokenizer, info, layout, _context(config, tokenizer), difference)
+
+
+@contextmanager
+def _explained_memory(source: ModelSource, device: Device) -> Iterator[None]:
+    """Turn every way of running out of memory into an `OutOfMemoryError` that says what would fit."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, OSError, SafetensorError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"{source.name} needs about {source.weight_bytes / 1e9:.1f} GB and {device.label} has {device.memory}; "
+            "take a smaller model, bfloat16 or another device."
+        ) from None
+
+
+def _context(config: Any, tokenizer: Any) -> int:
+    """Return the tokens a model can read: its position table, or for models without one what its tokenizer says."""
+    stated = getattr(config, "max_position_embeddings", None)
+    return stated or min(tokenizer.model_max_length, UNSTATED_CONTEXT)
+
+
+def dtype_for(source: ModelSource, wish: str, device: Device) -> torch.dtype:
+    """Return the dtype for a wish; see `load_model`."""
+    if wish != "auto":
+        return getattr(torch, wish)
+    if device.name.startswith("cuda"):
+        config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+        if config.dtype in (torch.bfloat16, torch.float16) and _has_bfloat16(device):
+            return torch.bfloat16
+    return torch.float32
+
+
+def _has_bfloat16(gpu: Device) -> bool:
+    """Say whether a GPU computes in bfloat16 itself; older ones emulate it, slower than float32."""
+    with torch.cuda.device(gpu.name):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _tied(model: Any, layout: ModelLayout) -> bool:
+    if places_of(model):  # the same tensor fetched twice need not lie in the same memory
+        return bool(layout.config.tie_word_embeddings)
+    return layout.head_weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
+
+
+def _load_weights(source: ModelSource, dtype: torch.dtype, device: Device, spread: dict[str, Any]) -> Any:
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            source.folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True, **spread
+        )
+        model, report = loaded
+        if "quantization_config" not in spread and not places_of(model):
+            model = model.to(device.name)
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"{source.name} cannot be loaded: {first_line(error)}") from error
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ModelError(
+            f"{source.name} lacks {len(missing)} of its weights (such as {missing[0]}); they would have been random."
+        )
+    model.eval().requires_grad_(False)
+    _leave_file(model)
+    settle(model)
+    return model
+
+
+def _leave_file(model: Any) -> None:
+    """Copy weights that still lie in the mapped file: a file replaced later would take the whole process down."""
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and not is_packed(parameter):
+            parameter.data = parameter.data.clone()
+
+
+def _load_tokenizer(source: ModelSource) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise ModelError(f"The tokenizer of {source.name} cannot be loaded: {first_line(error)}") from error
+
+
+def _check_weights(source: ModelSource, model: Any, layout: ModelLayout, tokenizer: Any) -> None:
+    for parameter_name, parameter in tensors_of(model):
+        if not parameter.isfinite().all():
+            raise ModelError(f"{source.name} has NaN or infinite weights in {parameter_name}; the file is damaged.")
+    rows = model.get_submodule(layout.embedding_name).weight.shape[0]
+    highest = max(tokenizer.get_vocab().values(), default=0)
+    if highest >= rows:
+        raise ModelError(
+            f"The tokenizer of {source.name} gives ids up to {highest} but its embedding has {rows} rows (ids below "
+            f"{rows}); they do not belong together."
+        )

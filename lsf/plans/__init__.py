@@ -1,0 +1,1 @@
+"""From scores to plans: policies, budgets, what a plan costs, and the plan that is recommended."""

@@ -1,0 +1,183 @@
+"""A plan: which blocks are tuned, and why; a JSON file anybody can edit."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lsf.errors import PlanError
+from lsf.files import misfit, read_json, write_json
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a plan is expected to cost; None where it is not known."""
+
+    trainable_params: int | None = None
+    """Parameters that get gradients and optimizer state."""
+    flops_ratio: float | None = None
+    """Training FLOPs per token over those of full fine-tuning, in (0, 1]."""
+    memory_bytes: int | None = None
+    """What a run takes above the loaded model. By counting: own weights, gradients and optimizer state, so at least
+    that; from a trial (`phases` are known) with activations and prefix cache, as runs measure it."""
+    step_seconds: float | None = None
+    """Seconds of one optimizer step, from a dry step on this machine; None without one."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds by phase (lsf.runs.result.PHASES) of the whole run, evaluation included; empty where not known."""
+
+    @property
+    def wall_seconds(self) -> float | None:
+        """Wall seconds of the whole run."""
+        return sum(self.phases.values()) if self.phases else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The blocks and modules to tune; everything else stays frozen."""
+
+    model: str
+    """Name of the model it was made for."""
+    n_blocks: int
+    """L of that model."""
+    blocks: tuple[int, ...]
+    """Tuned blocks, ascending, each in 0 .. L-1."""
+    embedding: bool = False
+    """Whether the input embedding is tuned."""
+    final_norm: bool = False
+    """Whether the final norm is tuned."""
+    head: bool = False
+    """Whether the LM head is tuned; a tied head moves the embedding too."""
+    modules: tuple[str, ...] = ()
+    """Dotted names of further modules that are tuned, such as a connector beside the decoder."""
+    criterion: str | None = None
+    """Criterion that chose the blocks; None for a choice by hand."""
+    policy: str | None = None
+    """Policy that chose the blocks; None for a choice by hand."""
+    budget: Mapping[str, float] = field(default_factory=dict)
+    """The limit it was made under: {"blocks": 3}."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Block number (as text) -> why it was chosen."""
+    predicted: Predicted = field(default_factory=Predicted)
+    """What it is expected to cost."""
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse blocks that the model does not have, and a plan that tunes nothing."""
+        if self.schema_version != SCHEMA_VERSION:
+            raise PlanError(f"The plan has schema_version {self.schema_version!r}; the number 1 was expected.")
+        for block in self.blocks:
+            if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < self.n_blocks:
+                raise PlanError(f"Block {block!r} does not exist; {self.model} has blocks 0 to {self.n_blocks - 1}.")
+        if not (self.blocks or self.embedding or self.final_norm or self.head or self.modules):
+            raise PlanError(f"The plan tunes nothing; name at least one block in 0 to {self.n_blocks - 1}.")
+        object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
+        object.__setattr__(self, "modules", tuple(self.modules))
+
+    @property
+    def is_full(self) -> bool:
+        """True where every block and every module is tuned."""
+        return len(self.blocks) == self.n_blocks and self.embedding and self.final_norm and self.head
+
+    @property
+    def label(self) -> str:
+        """A short name for tables and legends: `full`, or the tuned blocks as ranges (`block 3`, `blocks 5-7, 9`)."""
+        if self.is_full:
+            return "full"
+        extras = [name for name in ("embedding", "final_norm", "head") if getattr(self, name)]
+        blocks = [f"block{'s' if len(self.blocks) > 1 else ''} {format_blocks(self.blocks)}"] if self.blocks else []
+        return " + ".join([*blocks, *(name.replace("_", " ") for name in extras), *self.modules])
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values, schema_version first."""
+        plain = asdict(self)
+        return {"schema_version": plain.pop("schema_version"), **plain}
+
+    def save(self, path: Path) -> None:
+        """Write plan.json, whole or not at all."""
+        write_json(path, self.to_json())
+
+
+_KINDS: tuple[tuple[str, Any, str], ...] = (
+    ("model", str, "a name"),
+    ("n_blocks", int, "a whole number"),
+    ("embedding", bool, "true or false"),
+    ("final_norm", bool, "true or false"),
+    ("head", bool, "true or false"),
+    ("criterion", str | None, "a name or null"),
+    ("policy", str | None, "a name or null"),
+    ("budget", Mapping, "an object"),
+    ("reasons", Mapping, "an object"),
+    ("blocks", list | tuple, "a list"),
+    ("modules", list | tuple, "a list"),
+)
+"""Fields of a plan, what they must be, and that in words: anybody may edit the file."""
+
+
+def full_plan(model: str, n_blocks: int) -> Plan:
+    """Return the plan that tunes everything: full fine-tuning."""
+    return Plan(model, n_blocks, tuple(range(n_blocks)), embedding=True, final_norm=True, head=True)
+
+
+def load_plan(path: Path) -> Plan:
+    """Read plan.json.
+
+    Raises:
+        BadInputError: not JSON.
+        PlanError: a field is unknown, missing or does not fit.
+    """
+    return parse_plan(read_json(path, "a plan"), str(path))
+
+
+def parse_plan(value: Any, where: str) -> Plan:
+    """Build a `Plan` from JSON values; `where` names them in errors."""
+    if fault := misfit(value, [item.name for item in fields(Plan)], ("model", "n_blocks", "blocks")):
+        raise PlanError(f"{where} is not a whole plan: {fault}.")
+    for name, kind, words in _KINDS:
+        if name in value and (not isinstance(found := value[name], kind) or (kind is int and isinstance(found, bool))):
+            raise PlanError(f"{where}: {name} is {found!r}; {words} was expected.")
+    for name, kind, words in (("blocks", int, "whole numbers"), ("modules", str, "dotted names")):
+        for one in value.get(name, ()):
+            if not isinstance(one, kind) or isinstance(one, bool):
+                raise PlanError(f"{where}: {name} hold {one!r}; {words} were expected.")
+    try:
+        lists = {"blocks": tuple(value["blocks"]), "modules": tuple(value.get("modules", ()))}
+        return Plan(**{**value, **lists, "predicted": Predicted(**value.get("predicted", {}))})
+    except TypeError as error:
+        raise PlanError(f"{where} is not a whole plan: its 'predicted' does not fit ({error}).") from None
+
+
+def parse_blocks(text: str, n_blocks: int) -> tuple[int, ...]:
+    """Read `3,5-7` as blocks 3, 5, 6, 7.
+
+    Raises:
+        PlanError: not numbers or ranges, or a block the model does not have.
+    """
+    blocks: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            raise PlanError(f"Cannot read {text!r} as blocks; write numbers and ranges such as 3,5-7.")
+        if (highest := max(int(first), int(last or first))) >= n_blocks:
+            raise PlanError(f"Block {highest} does not exist; the model has blocks 0 to {n_blocks - 1}.")
+        blocks += range(int(first), int(last or first) + 1)
+    if not blocks:
+        raise PlanError(f"{text!r} names no block; write numbers and ascending ranges such as 3,5-7.")
+    return tuple(sorted(set(blocks)))
+
+
+def format_blocks(blocks: Iterable[int]) -> str:
+    """Write blocks 3, 5, 6, 7 as `3, 5-7`."""
+    runs: list[list[int]] = []
+    for block in sorted(blocks):
+        if runs and runs[-1][-1] == block - 1:
+            runs[-1].append(block)
+        else:
+            runs.append([block])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)
+
+
+def place_of(plan: Plan) -> str:
+    """Return how the grid writes a place."""
+    return "whole model" if plan.is_full else plan.label

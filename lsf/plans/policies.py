@@ -1,0 +1,251 @@
+"""Policies: from one score per block to the tuned blocks, under a number of blocks or, exactly, under a cost."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lsf.criteria.agreement import Scores, top_k
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import Analysis
+from lsf.errors import PlanError
+from lsf.plans.cost import full_flops, predict, training_bytes, training_flops
+from lsf.plans.plan import Plan, format_blocks
+from lsf.registry import Registry
+
+CHOSEN_BY_HAND = "chosen by hand"
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One way of turning scores into blocks."""
+
+    name: str
+    """Key in files and options."""
+    label: str
+    """Short name in the app."""
+    meaning: str
+    """One sentence."""
+    choose: Callable[[Scores, int], tuple[int, ...]]
+    """Scores and a number of blocks -> blocks, ascending."""
+
+
+def suffix(scores: Scores, budget: int) -> tuple[int, ...]:
+    """Freeze up to and with the block of the greatest score, tune the deeper ones, at most the budget's deepest.
+
+    Where the greatest score is the last block's nothing would be left to tune; then the last block is tuned.
+    """
+    peak = max(range(len(scores)), key=lambda block: (scores[block], block))
+    first_tuned = min(max(peak + 1, len(scores) - budget), len(scores) - 1)
+    return tuple(range(first_tuned, len(scores)))
+
+
+def window(scores: Scores, budget: int) -> tuple[int, ...]:
+    """Tune the consecutive blocks of the greatest sum."""
+    starts = range(len(scores) - budget + 1)
+    start = max(starts, key=lambda begin: (sum(scores[begin : begin + budget]), begin))
+    return tuple(range(start, start + budget))
+
+
+POLICIES: Registry[Policy] = Registry(
+    "policy",
+    (
+        Policy("top_k", "Best anywhere", "Tune the blocks of the greatest scores, wherever they lie.", top_k),
+        Policy("window", "Best run of neighbours", "Tune the consecutive blocks of the greatest sum.", window),
+        Policy(
+            "suffix",
+            "Everything above the peak",
+            "Freeze up to the block of the greatest score and tune the deeper ones, at most the budget.",
+            suffix,
+        ),
+    ),
+)
+
+
+def check_budget(blocks: int, n_blocks: int) -> None:
+    """Refuse a budget of no block or of more than there are.
+
+    Raises:
+        PlanError: one sentence with the range.
+    """
+    if not 1 <= blocks <= n_blocks:
+        raise PlanError(f"The budget is {blocks} blocks; this model allows 1 to {n_blocks}.")
+
+
+def known_scores(analysis: Analysis, criterion: str) -> list[float]:
+    """Return one criterion's score of every block.
+
+    Raises:
+        UnknownNameError: no such criterion.
+        PlanError: it was not measured in this analysis (the sentence lists those that were), or a block has no score.
+    """
+    found = analysis.scores(CRITERIA[criterion].name)
+    scores = [score for score in found if score is not None]
+    if scores and len(scores) < len(found):
+        unknown = format_blocks([block for block, score in enumerate(found) if score is None])
+        raise PlanError(
+            f"{criterion!r} is not defined at block {unknown} for these examples; choose by another criterion."
+        )
+    if not scores:
+        raise PlanError(
+            f"This analysis has no scores for {criterion!r}; it has: {', '.join(analysis.criteria) or 'none'}."
+        )
+    return scores
+
+
+def make_plan(analysis: Analysis, criterion: str, policy: str, blocks: int) -> Plan:
+    """Choose blocks by a criterion and a policy under a number of blocks.
+
+    Raises:
+        UnknownNameError: no such criterion or policy.
+        PlanError: the budget is out of range, or the criterion was not measured in this analysis.
+    """
+    entry, rule = CRITERIA[criterion], POLICIES[policy]
+    check_budget(blocks, analysis.model.n_blocks)
+    scores = known_scores(analysis, criterion)
+    chosen = rule.choose(scores, blocks)
+    ranked = sorted(range(len(scores)), key=lambda block: (scores[block], block), reverse=True)
+    reasons = {
+        str(block): f"{entry.label} {scores[block]:.4g}, rank {ranked.index(block) + 1} of {len(scores)} ({rule.label})"
+        for block in chosen
+    }
+    return Plan(
+        model=analysis.model.name,
+        n_blocks=analysis.model.n_blocks,
+        blocks=chosen,
+        criterion=criterion,
+        policy=policy,
+        budget={"blocks": blocks},
+        reasons=reasons,
+        predicted=predict(analysis, chosen),
+    )
+
+
+def plan_by_hand(analysis: Analysis, blocks: Sequence[int]) -> Plan:
+    """Make a plan of blocks a person named.
+
+    Raises:
+        PlanError: no block, or one the model does not have.
+    """
+    plan = Plan(
+        model=analysis.model.name,
+        n_blocks=analysis.model.n_blocks,
+        blocks=tuple(blocks),
+        budget={"blocks": len(set(blocks))},
+        reasons={str(block): CHOSEN_BY_HAND for block in sorted(set(blocks))},
+    )
+    return Plan(**{**vars(plan), "predicted": predict(analysis, plan.blocks)})
+
+
+KNAPSACK = "knapsack"
+ROUNDING = 1.0 + 1e-9
+"""A plan that costs exactly the budget is within it, whatever the last bit says."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """A set of blocks on the way to a plan."""
+
+    cost: float
+    value: float
+    blocks: tuple[int, ...]
+    """Descending, so that comparing two tuples prefers the deeper."""
+
+
+def best_load(
+    scores: Sequence[float], item_costs: Sequence[float], reach_costs: Sequence[float], capacity: float
+) -> tuple[int, ...]:
+    """Choose at least one block for the greatest sum of scores.
+
+    The cost of a set is `reach_costs[lowest block] + sum(item_costs)`. For each lowest block, which is then tuned, the
+    deeper ones are filled in by a dynamic programme over loads that no other load beats in both cost and value: exact
+    for any real costs, and fast, since real models have few different block sizes.
+
+    Args:
+        scores: one per block; blocks of negative score are taken only where nothing else fits.
+        item_costs: what tuning a block adds.
+        reach_costs: what backward down to a block costs.
+        capacity: the budget, in the costs' unit.
+
+    Returns:
+        Blocks, ascending; empty where not even one fits.
+    """
+    best: Load | None = None
+    for lowest in range(len(scores)):
+        start = Load(reach_costs[lowest] + item_costs[lowest], scores[lowest], (lowest,))
+        if start.cost > capacity * ROUNDING:
+            continue
+        loads = [start]
+        for block in range(lowest + 1, len(scores)):
+            if scores[block] > 0:
+                more = [
+                    Load(load.cost + item_costs[block], load.value + scores[block], (block, *load.blocks))
+                    for load in loads
+                    if load.cost + item_costs[block] <= capacity * ROUNDING
+                ]
+                loads = _undominated(loads + more)
+        top = max(loads, key=lambda load: (load.value, load.blocks))
+        if best is None or (top.value, top.blocks) > (best.value, best.blocks):
+            best = top
+    return tuple(sorted(best.blocks)) if best else ()
+
+
+def _undominated(loads: list[Load]) -> list[Load]:
+    kept: list[Load] = []
+    for load in sorted(loads, key=lambda load: (load.cost, -load.value, [-block for block in load.blocks])):
+        if not kept or load.value > kept[-1].value:
+            kept.append(load)
+    return kept
+
+
+def make_knapsack_plan(
+    analysis: Analysis, criterion: str, flops: float | None = None, memory: float | None = None
+) -> Plan:
+    """Choose blocks by a criterion under a share of full fine-tuning's FLOPs, or a number of bytes.
+
+    Args:
+        analysis: with scores for the criterion.
+        criterion: name.
+        flops: FLOPs per token over those of full fine-tuning, in (0, 1].
+        memory: bytes of weights, gradients and optimizer state.
+
+    Raises:
+        PlanError: neither or both budgets, one out of range, or no block fits (the least that would is named).
+        UnknownNameError: no such criterion.
+    """
+    if (flops is None) == (memory is None):
+        raise PlanError("The knapsack takes one budget: a share of FLOPs, or bytes of memory.")
+    scores = known_scores(analysis, criterion)
+    blocks = range(analysis.model.n_blocks)
+    params = [block.n_params for block in analysis.blocks]
+    if flops is not None:
+        if not 0 < flops <= 1:
+            raise PlanError(
+                f"The budget is {flops:g} of full fine-tuning's FLOPs; it must lie above 0 and at most at 1."
+            )
+        whole = full_flops(analysis)
+        items = [2.0 * n / whole for n in params]
+        reach = [training_flops(analysis, [block]) / whole - items[block] for block in blocks]
+        budget, capacity = {"flops": flops}, flops
+    else:
+        assert memory is not None
+        base = float(training_bytes(analysis, 0))
+        items = [float(training_bytes(analysis, n)) - base for n in params]
+        reach = [base] * len(params)
+        budget, capacity = {"memory": memory}, memory
+    chosen = best_load(scores, items, reach, capacity)
+    if not chosen:
+        least = min(cost + item for cost, item in zip(reach, items, strict=True))
+        unit = "of full fine-tuning's FLOPs" if flops is not None else "bytes"
+        shown = f"{math.ceil(least):,}" if flops is None else f"{math.ceil(least * 1e4) / 1e4:.4f}"
+        raise PlanError(f"No block fits a budget of {capacity:.4g} {unit}; the least is {shown}.")
+    label = CRITERIA[criterion].label
+    return Plan(
+        model=analysis.model.name,
+        n_blocks=analysis.model.n_blocks,
+        blocks=chosen,
+        criterion=criterion,
+        policy=KNAPSACK,
+        budget=budget,
+        reasons={str(b): f"{label} {scores[b]:.4g}, in the best set the budget pays for" for b in chosen},
+        predicted=predict(analysis, chosen),
+    )

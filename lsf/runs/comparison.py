@@ -1,0 +1,366 @@
+"""Runs to one table: a row each, ratios to the full run, mean and spread over seeds, and what is not dominated."""
+
+import hashlib
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+from lsf.plans.plan import format_blocks
+from lsf.runs.faults import fault_of, find_warnings, floor_loss, forgetting, gain
+from lsf.runs.result import Metrics, RunResult, RunState
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import Run
+
+COSTS_ONLY = (
+    "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to", "proof",
+    "latency", "threads",
+)  # fmt: skip
+"""Fields of a spec that change what a run costs and not what it learns."""
+TOLD_APART = ("plan", "role", "method", "options", "seed", "learning_rate", "device", "dtype", "eval_every")
+"""Fields of a spec that have columns of their own, are known better from the result, or change no number."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run; every cell is measured, or None where it is not known."""
+
+    run: str
+    """Id of the run."""
+    role: str | None
+    """One of `lsf.runs.spec.ROLES`."""
+    plan: str | None
+    """Label of the plan."""
+    blocks: str | None
+    """Tuned blocks as ranges."""
+    n_blocks: int | None
+    """How many."""
+    method: str | None
+    """How they were tuned."""
+    seed: int | None
+    """Of the run."""
+    learning_rate: float | None
+    """Peak rate used."""
+    rate_searched: bool | None
+    """True where the rate was found on the validation split."""
+    state: str
+    """How the run ended."""
+    model: str | None = None
+    """The base model."""
+    data: str | None = None
+    """Name of the task."""
+    settings: str | None = None
+    """Tells apart what else was asked: runs alike in it differ in role, blocks, method, seed and rate at most."""
+    exact_match_before: float | None = None
+    """Share of test completions right, base model, in [0, 1]."""
+    exact_match_after: float | None = None
+    """The same, tuned model."""
+    loss_before: float | None = None
+    """Nats per completion token, base model."""
+    loss_after: float | None = None
+    """The same, tuned model."""
+    perplexity_before: float | None = None
+    """exp(loss_before)."""
+    perplexity_after: float | None = None
+    """exp(loss_after)."""
+    accuracy_before: float | None = None
+    """Share of completion tokens right, base model, in [0, 1]."""
+    accuracy_after: float | None = None
+    """The same, tuned model."""
+    general_loss_before: float | None = None
+    """Nats per token on the base model's own text, base model."""
+    general_loss_after: float | None = None
+    """The same, tuned model."""
+    forgetting: float | None = None
+    """general_loss_after - general_loss_before, in nats per token."""
+    trainable_params: int | None = None
+    """Parameters tuned."""
+    steps: int | None = None
+    """Optimizer steps done."""
+    tokens: int | None = None
+    """Real tokens trained on."""
+    seconds: float | None = None
+    """Wall seconds of the steps."""
+    prepare_seconds: float | None = None
+    """Wall seconds before them: a method's search for what it tunes."""
+    tuning_seconds: float | None = None
+    """Both together: what tuning took, the search for a learning rate left out."""
+    total_seconds: float | None = None
+    """Wall seconds from the run's start to its end, readings and saving included."""
+    step_seconds_median: float | None = None
+    """Median wall seconds of a step."""
+    search_steps: int | None = None
+    """Optimizer steps of the learning-rate search, not in `steps`; 0 where another run of its group made it."""
+    search_seconds: float | None = None
+    """Wall seconds of the learning-rate search, not in `seconds`."""
+    search_share: float | None = None
+    """Predicted FLOPs of that search over the run's."""
+    rate_from: str | None = None
+    """given, default, search, or the words for what else it was."""
+    kept_step: int | None = None
+    """Step whose values were kept."""
+    fault: str | None = None
+    """Why its numbers do not stand for what it tunes: diverged, below the floor, forgot so many nats; None where
+    nothing is wrong or known to be."""
+    rate_to_try: float | None = None
+    """Rate to try instead where something is wrong."""
+    floor_loss: float | None = None
+    """The better of base model and prior, nats per completion token; in results before 2026-11-28 the base model's."""
+    gain: float | None = None
+    """floor_loss - loss_after, nats per completion token."""
+    peak_memory_bytes: int | None = None
+    """Peak memory above what was there before."""
+    stored_bytes: int | None = None
+    """Bytes of what the run saved."""
+    latency_ratio: float | None = None
+    """Seconds of a forward pass of the saved model over the base's."""
+    latency_low: float | None = None
+    """Lower end of its 95 % interval."""
+    latency_high: float | None = None
+    """Upper end."""
+    x_params: float | None = None
+    """trainable_params over the full run's."""
+    x_time: float | None = None
+    """Median step seconds over the full run's."""
+    x_memory: float | None = None
+    """Peak memory over the full run's."""
+    x_quality: float | None = None
+    """Test exact match after over the full run's."""
+    x_gain: float | None = None
+    """Gain over the full run's."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs side by side."""
+
+    rows: tuple[Row, ...]
+    """One per run, in the order given."""
+    warnings: tuple[str, ...]
+    """Sentences on what makes the rows less comparable than they look."""
+
+
+def compare(runs: Sequence[Run]) -> Comparison:
+    """Put runs into one table.
+
+    Ratios are taken to the succeeded full run (every block and module, method `full`) of the same weights, data, seed,
+    steps, batch size, warm-up and weight decay, on the same device and dtype, read on the same test examples; of
+    several such runs, which differ in their rates at most, to the one of the least test loss. A run with a fault (it
+    ends
+    below the floor, or forgets more than a nat) is the reference of none. Where there is no reference they are None.
+
+    Args:
+        runs: in any state, in the order they are to be listed.
+    """
+    rows = [to_row(run) for run in runs]
+    full: dict[tuple[object, ...], Row] = {}
+    for run, row in zip(runs, rows, strict=True):
+        if _is_full(run) and row.fault is None and _loss(row) <= _loss(full.get(_kin(run))):
+            full[_kin(run)] = row
+    related = [
+        _relate(row, full.get(_kin(run))) if run.state is RunState.SUCCEEDED else row
+        for run, row in zip(runs, rows, strict=True)
+    ]
+    return Comparison(tuple(related), find_warnings(runs, [row.x_params is not None for row in related]))
+
+
+def to_row(run: Run) -> Row:
+    """Return a run's own numbers, without ratios."""
+    spec, result = run.spec, run.result
+    row = Row(
+        run=run.id,
+        role=spec and spec.role,
+        plan=spec and spec.plan.label,
+        blocks=spec and format_blocks(spec.plan.blocks),
+        n_blocks=spec and len(spec.plan.blocks),
+        method=spec and spec.how,
+        seed=spec and spec.seed,
+        learning_rate=result.learning_rate if result else spec and spec.given_rate,
+        rate_searched=spec and spec.searches_rate,
+        state=str(run.state),
+        model=spec and spec.model,
+        data=spec and spec.data,
+        settings=spec and _settings(spec, result),
+    )
+    if result is None:
+        return row
+    before, after = result.before or Metrics(), result.after or Metrics()
+    names = ("exact_match", "loss", "perplexity", "accuracy", "general_loss")
+    pairs = [(name, when, values) for name in names for when, values in (("before", before), ("after", after))]
+    metrics = {f"{name}_{when}": getattr(values, name) for name, when, values in pairs}
+    own = {field.name for field in fields(result)} & {field.name for field in fields(Row)}
+    costs = {name: getattr(result, name) for name in own - {"state", "learning_rate", "seed"}}
+    if result.seconds is not None:
+        costs["tuning_seconds"] = result.seconds + (result.prepare_seconds or 0.0)
+    if (fault := fault_of(result)) is not None:
+        row = replace(row, fault=fault.words, rate_to_try=fault.rate_to_try)
+    row = replace(row, floor_loss=floor_loss(result), gain=gain(result), forgetting=forgetting(result))
+    return replace(row, **metrics, **costs)
+
+
+def _relate(row: Row, full: Row | None) -> Row:
+    if full is None:
+        return row
+    return replace(
+        row,
+        x_params=_over(row.trainable_params, full.trainable_params),
+        x_time=_over(row.step_seconds_median, full.step_seconds_median),
+        x_memory=_over(row.peak_memory_bytes, full.peak_memory_bytes),
+        x_quality=_over(row.exact_match_after, full.exact_match_after),
+        x_gain=_over(row.gain, full.gain),
+    )
+
+
+def _loss(row: Row | None) -> float:
+    return math.inf if row is None or row.loss_after is None else row.loss_after
+
+
+def _is_full(run: Run) -> bool:
+    spec = run.spec
+    return spec is not None and spec.plan.is_full and spec.method == "full" and run.state is RunState.SUCCEEDED
+
+
+def _kin(run: Run) -> tuple[object, ...]:
+    spec, result = run.spec, run.result
+    if spec is None or result is None:
+        return (run.id,)
+    steps = result.steps if spec.until == "steps" else (spec.steps, spec.eval_every)  # by one rule, each to its own end
+    asked = spec.model, spec.data, spec.seed, steps, spec.batch_size, spec.max_length, spec.eval_limit
+    loop = spec.until, spec.keep, spec.warmup_steps, spec.optimizer, spec.weight_decay, spec.reweight_tau
+    return *asked, *loop, *result.measured_on
+
+
+def _settings(spec: RunSpec, result: RunResult | None) -> str:
+    """Return a short hash of what a run was asked beside role, plan, method, seed and rate, and of where it ran."""
+    left_out = (*TOLD_APART, *COSTS_ONLY)
+    asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in left_out}
+    given = None if result is None else result.measured_on
+    return hashlib.sha256(repr((asked, given)).encode()).hexdigest()[:8]
+
+
+def _over(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None or other <= 0 else one / other
+
+
+def non_dominated(quality: Sequence[float | None], cost: Sequence[float | None]) -> tuple[bool, ...]:
+    """Mark the points that no other point dominates.
+
+    A point is dominated where another is at least as good and at least as cheap, and better or cheaper. Equal points do
+    not dominate each other. An unknown value takes a point out.
+
+    Args:
+        quality: higher is better.
+        cost: lower is better, as long as `quality`.
+
+    Returns:
+        One truth value per point.
+    """
+    points = list(zip(quality, cost, strict=True))
+    known = [(q, c) for q, c in points if q is not None and c is not None]
+
+    def stands(one: tuple[float | None, float | None]) -> bool:
+        q, c = one
+        if q is None or c is None:
+            return False
+        return not any(q2 >= q and c2 <= c and (q2, c2) != (q, c) for q2, c2 in known)
+
+    return tuple(stands(point) for point in points)
+
+
+def pareto(rows: Sequence[Row], quality: str = "exact_match_after", cost: str = "tuning_seconds") -> tuple[str, ...]:
+    """Return the ids of the runs that are not dominated.
+
+    Args:
+        rows: of a comparison.
+        quality: column, higher is better; a column of losses (`loss_...`, `forgetting`) is turned round.
+        cost: column, lower is better: `seconds`, `peak_memory_bytes`, `trainable_params`.
+    """
+    lower_is_better = quality.startswith(("loss_", "perplexity_", "general_loss_", "forgetting"))
+    values = [getattr(row, quality) for row in rows]
+    turned = [None if value is None else -value if lower_is_better else value for value in values]
+    marks = non_dominated(turned, [getattr(row, cost) for row in rows])
+    return tuple(row.run for row, stands in zip(rows, marks, strict=True) if stands)
+
+
+SUMMARISED = (
+    "exact_match_before",
+    "exact_match_after",
+    "loss_before",
+    "loss_after",
+    "accuracy_after",
+    "forgetting",
+    "trainable_params",
+    "seconds",
+    "tuning_seconds",
+    "step_seconds_median",
+    "peak_memory_bytes",
+    "x_params",
+    "x_time",
+    "x_memory",
+    "x_quality",
+    "gain",
+    "x_gain",
+)
+"""Columns that are averaged."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One choice over its seeds."""
+
+    role: str | None
+    """One of `lsf.runs.spec.ROLES`."""
+    plan: str
+    """Label of the plan; for the random control the number of blocks, since each seed draws others."""
+    method: str | None
+    """How it was tuned."""
+    runs: tuple[str, ...]
+    """Ids of the runs."""
+    n_seeds: int
+    """Different seeds among them."""
+    mean: dict[str, float | None]
+    """Column -> mean over the seeds where it is known, each the mean of its runs; None where it never is."""
+    spread: dict[str, float | None]
+    """Column -> sample standard deviation over those seeds; None below two."""
+
+    @property
+    def note(self) -> str:
+        """How far the means can be trusted, in words."""
+        return "1 seed, no interval" if self.n_seeds < 2 else f"{self.n_seeds} seeds, mean ± standard deviation"
+
+
+def summarise(rows: Sequence[Row]) -> tuple[Summary, ...]:
+    """Group succeeded runs that differ only in their seed (and in the rate a search found), in order of appearance."""
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        if row.state == RunState.SUCCEEDED:
+            rate = None if row.rate_searched else row.learning_rate
+            asked = (row.model, row.data, row.settings)
+            groups.setdefault((*asked, row.role, _label(row), row.method, row.steps, rate), []).append(row)
+    ended = [row for group in groups.values() for row in group]
+    several = [name for name in ("model", "data") if len({getattr(row, name) for row in ended}) > 1]
+    return tuple(_summary(_label(group[0], several), group) for group in groups.values())
+
+
+def by_seed(rows: Sequence[Row], name: str) -> list[float]:
+    """Return one number per seed, the mean over its runs: a run made twice counts once. Unknown cells are left out."""
+    found: dict[int | None, list[float]] = {}
+    for row in rows:
+        if (value := getattr(row, name)) is not None:
+            found.setdefault(row.seed, []).append(float(value))
+    return [statistics.fmean(values) for values in found.values()]
+
+
+def _summary(label: str, group: Sequence[Row]) -> Summary:
+    seeds = len({row.seed for row in group})
+    values = {name: by_seed(group, name) for name in SUMMARISED}
+    mean = {name: statistics.fmean(known) if known else None for name, known in values.items()}
+    spread = {name: statistics.stdev(known) if len(known) > 1 else None for name, known in values.items()}
+    return Summary(group[0].role, label, group[0].method, tuple(row.run for row in group), seeds, mean, spread)
+
+
+def _label(row: Row, several: Sequence[str] = ()) -> str:
+    name = row.plan or "unknown"
+    if row.role == "random" and row.n_blocks:
+        name = f"random {row.n_blocks} block{'s' if row.n_blocks > 1 else ''}"
+    return ", ".join([name, *(str(getattr(row, column)) for column in several)])

@@ -1,0 +1,184 @@
+"""Runs to take away: a comparison as text, CSV or JSON, and one zip that repeats a run."""
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+
+from lsf.data.sources import load_task
+from lsf.data.task import Task
+from lsf.errors import RunError, UnknownNameError
+from lsf.files import finite, write_bytes
+from lsf.runs.comparison import Comparison, Row, summarise
+from lsf.runs.lock import METRICS, RESULT, SPEC
+from lsf.runs.store import Run
+
+FORMATS = ("table", "csv", "json")
+SHOWN = {
+    "plan": "plan",
+    "method": "method",
+    "role": "role",
+    "seed": "seed",
+    "state": "state",
+    "fault": "fault",
+    "learning_rate": "rate",
+    "rate_to_try": "try rate",
+    "exact_match_before": "exact before",
+    "exact_match_after": "exact after",
+    "loss_after": "loss after",
+    "forgetting": "forgetting",
+    "trainable_params": "params",
+    "steps": "steps",
+    "tuning_seconds": "seconds",
+    "peak_memory_bytes": "memory MB",
+    "stored_bytes": "stored kB",
+    "latency_ratio": "x latency",
+    "x_params": "x params",
+    "x_time": "x step time",
+    "x_memory": "x memory",
+    "x_quality": "x quality",
+}
+"""Columns of the text table and their headings; CSV and JSON have all of them."""
+_PERCENT = ("exact_match_before", "exact_match_after")
+_RATIOS = ("latency_ratio", "x_params", "x_time", "x_memory", "x_quality")
+
+
+def to_frame(comparison: Comparison) -> pd.DataFrame:
+    """Return every row and column as a data frame; unknown cells are missing values."""
+    return pd.DataFrame([asdict(row) for row in comparison.rows], columns=list(Row.__dataclass_fields__))
+
+
+def render(comparison: Comparison, form: str = "table") -> str:
+    """Write a comparison as text.
+
+    Args:
+        comparison: from `compare`.
+        form: `table` for people (chosen columns, means over seeds, warnings), `csv` or `json` for programs (all
+            columns; JSON also has the means and the warnings).
+
+    Raises:
+        UnknownNameError: another format.
+    """
+    if form == "csv":
+        return to_frame(comparison).to_csv(index=False)
+    if form == "json":
+        summaries = [{**asdict(summary), "note": summary.note} for summary in summarise(comparison.rows)]
+        rows = [asdict(row) for row in comparison.rows]
+        whole = {"schema_version": 1, "rows": rows, "summary": summaries, "warnings": comparison.warnings}
+        return json.dumps(finite(whole), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if form != "table":
+        raise UnknownNameError("format", form, FORMATS)
+    return _text(comparison)
+
+
+def _text(comparison: Comparison) -> str:
+    cells = [{head: _shown(row, name) for name, head in SHOWN.items()} for row in comparison.rows]
+    parts = [pd.DataFrame(cells, columns=list(SHOWN.values())).to_string(index=False)]
+    parts += [
+        f"{summary.plan}{_by(summary.method)} ({summary.role}): exact match "
+        + cell("exact_match_after", summary.mean["exact_match_after"])
+        + _plus_minus(summary.spread["exact_match_after"])
+        + f", {summary.note}"
+        for summary in summarise(comparison.rows)
+    ]
+    parts += [f"Note: {warning}" for warning in comparison.warnings]
+    return "\n".join(parts) + "\n"
+
+
+def _shown(row: Row, name: str) -> str:
+    text = cell(name, getattr(row, name))
+    if name != "latency_ratio" or row.latency_low is None or row.latency_high is None:
+        return text
+    return f"{text} ({row.latency_low:.2f}-{row.latency_high:.2f})"
+
+
+def cell(name: str, value: object) -> str:
+    """Return one cell as people read it; a dash where it is unknown."""
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    assert isinstance(value, int | float)
+    if name in _PERCENT:
+        return f"{100 * value:.1f} %"
+    if name in _RATIOS:
+        return f"{value:.2f}"
+    if name == "peak_memory_bytes":
+        return f"{value / 1e6:.1f}"
+    if name == "stored_bytes":
+        return f"{value / 1e3:,.1f}"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _by(method: str | None) -> str:
+    return "" if method in (None, "full") else f" by {method}"
+
+
+def _plus_minus(spread: float | None) -> str:
+    return "" if spread is None else f" ± {100 * spread:.1f}"
+
+
+DATA = "data.jsonl"
+PLAN = "plan.json"
+NOTE = "README.txt"
+COMMAND = "python -m lsf tune --spec {name}/spec.json --runs runs"
+
+
+def bundle_runs(runs: Sequence[Run]) -> bytes:
+    """Return a zip with a folder per run: spec, plan, rows, metrics, result, and the command that repeats it.
+
+    The rows lie in the bundle with their splits, so that it does not depend on a file that may change. Weights do not:
+    they are what the command makes again.
+
+    Raises:
+        RunError: a run has no spec or result, or its data is no longer what it was.
+        DataError: its data cannot be read any more.
+    """
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for run in runs:
+            for name, text in _contents(run).items():
+                archive.writestr(f"{run.id}/{name}", text)
+    return buffer.getvalue()
+
+
+def save_bundle(run: Run, path: Path) -> None:
+    """Write a run's bundle to a file, whole or not at all; raises as `bundle_runs` does."""
+    write_bytes(path, bundle_runs([run]))
+
+
+def _contents(run: Run) -> dict[str, str]:
+    if run.spec is None or run.result is None:
+        raise RunError(f"The run {run.id} is {run.state}; only a run that has ended can be bundled.")
+    task = load_task(run.spec.data, run.spec.prompt_template, run.spec.completion_template)
+    if run.result.data_fingerprint not in (None, task.fingerprint):
+        raise RunError(f"The data of {run.id} ({run.spec.data}) has changed since the run; it cannot be repeated.")
+    spec = replace(run.spec, data=DATA, prompt_template=None, completion_template=None)
+    command = COMMAND.format(name=run.id)
+    files = {
+        SPEC: _json(spec.to_json()),
+        PLAN: _json(spec.plan.to_json()),
+        DATA: "".join(_lines(task)),
+        RESULT: _json(run.result.to_json()),
+        NOTE: f"Unpack, then, with the model {spec.model} at hand:\n\n    {command}\n\n"
+        f"{RESULT} and {METRICS} are what the first run came to; on the same machine the numbers are the same.\n",
+    }
+    metrics = run.folder / METRICS
+    if metrics.exists():
+        files[METRICS] = metrics.read_text(encoding="utf-8")
+    return files
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
+
+
+def _lines(task: Task) -> Iterator[str]:
+    for split in ("train", "validation", "test"):
+        for example in getattr(task, split):
+            row = {"prompt": example.prompt, "completion": example.completion, "split": split}
+            yield json.dumps(row, ensure_ascii=False) + "\n"

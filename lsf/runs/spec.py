@@ -1,0 +1,195 @@
+"""What a run was asked to do: complete, frozen, saved as spec.json; and when its loss counts as flat."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lsf.axes import DEVICES, DTYPES
+from lsf.errors import BadInputError
+from lsf.files import misfit, read_json, write_json
+from lsf.methods.catalogue import CATALOGUE, check_base, describe, options_of
+from lsf.methods.optimizers import OPTIMIZERS
+from lsf.plans.plan import Plan, parse_plan
+from lsf.settings import check_settings, setting
+
+SCHEMA_VERSION = 1
+REPORTERS = ("tensorboard", "mlflow", "wandb")
+"""Packages that transformers can send the metrics to; none comes with lsf."""
+ROLES = ("choice", "manual", "full", "first", "middle", "last", "random")
+"""What a run can stand for in a comparison, in the order in which such runs are listed."""
+METHODS_OWN: Any = "default"
+"""In the place of a rate: the method's own on the model and plan of the run (lsf.methods.rates). What was
+asked
+stays in the spec, so that a default can be told from a number somebody gave; the number used stands in the result."""
+ENDINGS = ("steps", "flat")
+"""A run ends after its steps, or once its validation loss is flat (lsf.training.flatness), after its steps at the
+latest."""
+KEPT = ("last", "best")
+"""Which step's values a run keeps: the last one's, or those of its best validation reading."""
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One fine-tune, completely; forms, `--help` and spec.json are made of these fields and their metadata."""
+
+    model: str
+    """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
+    data: str
+    """`lesson:NAME`, a local file, or `hub:NAME[:CONFIG][:SPLIT]`."""
+    plan: Plan
+    """Which blocks and modules are tuned."""
+    role: str = setting("choice", "what it stands for in a comparison", choices=ROLES)
+    prompt_template: str | None = setting(None, "prompt from any columns, for example 'Question: {question}'")
+    completion_template: str | None = setting(None, "completion from any columns, for example ' {answer}'")
+    method: str = setting("full", "how the planned blocks are tuned", choices=tuple(CATALOGUE))
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The method's options, only those that were given."""
+    steps: int = setting(100, "optimizer steps", low=1, high=1_000_000)
+    epochs: float | None = setting(None, "passes over the training split; replaces steps", low=0.001, high=10_000)
+    until: str = setting(
+        "steps",
+        "steps: all of them; flat: until three validation readings in a row gain less than 0.01 nats, steps at most",
+        choices=ENDINGS,
+    )
+    keep: str = setting("last", "the values kept: of the last step or of the best validation reading", choices=KEPT)
+    learning_rate: float | None = setting(
+        METHODS_OWN,
+        "AdamW's peak rate; default = by method, width and blocks tuned; auto = short runs around that, judged on "
+        "validation and forgetting, at most a fifth of the run's cost",
+        low=1e-8,
+        high=1.0,
+        words=(METHODS_OWN,),
+    )
+    optimizer: str = setting(
+        "adamw", "what steps: float32 AdamW, 8-bit AdamW (bitsandbytes), or Adafactor", choices=tuple(OPTIMIZERS)
+    )
+    weight_decay: float = setting(0.0, "decoupled weight decay", low=0.0, high=1.0)
+    warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
+    reweight_tau: float | None = setting(
+        None,
+        "weigh examples in the loss by softmax(distance from target / this), anew at every pass; default: all alike",
+        low=0.001,
+        high=1000.0,
+    )
+    batch_size: int = setting(16, "examples per optimizer step", low=1, high=65_536)
+    micro_batch: int | None = setting(
+        None, "examples per forward pass, a divisor of the batch; default: all at once", low=1, high=65_536
+    )
+    cache: str = setting(
+        "auto", "where the frozen prefix's output is kept for further epochs", choices=("auto", "memory", "disk", "off")
+    )
+    activation_checkpointing: str = setting(
+        "off", "compute activations again instead of keeping them", choices=("off", "non_reentrant")
+    )
+    checkpoint_steps: int | None = setting(
+        None, "steps between two checkpoints, besides those by time", low=1, high=1_000_000
+    )
+    checkpoint_seconds: float = setting(
+        60.0, "least seconds between two checkpoints; they take 5 % of the time at most", low=0.0, high=1e9
+    )
+    report_to: str = setting("none", "where transformers sends the metrics too", choices=("none", *REPORTERS))
+    max_length: int | None = setting(
+        None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
+    )
+    eval_every: int | None = setting(
+        None, "steps between validation readings; default: ten readings a run", low=1, high=1_000_000
+    )
+    eval_limit: int = setting(256, "examples read at most in each evaluation", low=1, high=1_000_000)
+    proof: str = setting(
+        "identity",
+        "how it is proved what moved: by identity of storages, or by a hash of every byte",
+        choices=("identity", "hash"),
+    )
+    latency: str = setting("off", "time a forward pass of what was saved, over the base's", choices=("off", "on"))
+    threads: int | None = setting(None, "CPU threads that compute; default: as the machine is set", low=1, high=1024)
+    seed: int = setting(0, "of data order and every other random choice", low=0, high=2**31 - 1)
+    dtype: str = setting("auto", "of the frozen weights; nf4, int8: 4 or 8 bits (bitsandbytes)", choices=DTYPES)
+    device: str = setting("auto", "where it runs", choices=DEVICES)
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of its range, naming the field and the range."""
+        if self.schema_version != SCHEMA_VERSION:
+            raise BadInputError(
+                f"The run's spec has schema_version {self.schema_version!r}; the number 1 was expected."
+            )
+        for name in ("model", "data"):
+            if not isinstance(value := getattr(self, name), str):
+                raise BadInputError(f"{name} is {value!r}; a name was expected.")
+        if not isinstance(self.options, Mapping):
+            raise BadInputError(f"options is {self.options!r}; an object of the method's options was expected.")
+        if not isinstance(self.method, str):
+            raise BadInputError(f"method is {self.method!r}; accepted are: {', '.join(CATALOGUE)}.")
+        _ = CATALOGUE[self.method]  # an unknown one is answered with the known
+        check_settings(self)
+        if self.micro_batch and self.batch_size % self.micro_batch:
+            raise BadInputError(f"micro_batch is {self.micro_batch}; it must divide the batch of {self.batch_size}.")
+        options_of(self.method, self.options)
+        check_base(self.method, self.dtype)
+
+    @property
+    def given_rate(self) -> float | None:
+        """The number that was asked for; None where it is the default's or is searched."""
+        return None if self.learning_rate == METHODS_OWN else self.learning_rate
+
+    @property
+    def searches_rate(self) -> bool:
+        """Whether short runs look for the rate first."""
+        return self.learning_rate is None
+
+    @property
+    def how(self) -> str:
+        """The method with the options given, for tables: `adapter (kind=pfeiffer)`."""
+        return describe(self.method, self.options)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values, schema_version first."""
+        plain = {**asdict(self), "plan": self.plan.to_json()}
+        return {"schema_version": plain.pop("schema_version"), **plain}
+
+    def save(self, path: Path) -> None:
+        """Write spec.json, whole or not at all."""
+        write_json(path, self.to_json())
+
+
+def load_spec(path: Path) -> RunSpec:
+    """Read spec.json.
+
+    Raises:
+        BadInputError: not JSON, a field is missing or unknown, or a value is of the wrong kind or out of range.
+    """
+    value = read_json(path, "a run's spec")
+    if fault := misfit(value, [item.name for item in fields(RunSpec)], ("model", "data", "plan")):
+        raise BadInputError(f"{path} is not a whole run's spec: {fault}.")
+    return RunSpec(**{**value, "plan": parse_plan(value["plan"], str(path))})
+
+
+READINGS = 3
+"""Readings in a row without a gain that end a run."""
+GAIN = 0.01
+"""Nats per completion token below the best reading before them that count as a gain."""
+
+
+def flat_interval(spec: RunSpec, steps: int) -> int:
+    """Return the steps between two readings of a run that ends when flat: as asked, else a twentieth of its cap."""
+    return spec.eval_every or max(1, steps // 20)
+
+
+def is_flat(losses: Sequence[float | None]) -> bool:
+    """Say whether none of the last three readings is 0.01 nats below the best before them.
+
+    The same rule for every method, at the same steps (`eval_every`), so that each gets the steps it needs. A slow
+    start counts as flat too: below three readings after the first nothing is said.
+
+    Args:
+        losses: validation losses in the order they were read, the one before the first step included; None where it was
+            not finite, which is no gain.
+    """
+    if len(losses) <= READINGS:
+        return False
+    earlier = [loss for loss in losses[:-READINGS] if loss is not None]
+    latest = [loss for loss in losses[-READINGS:] if loss is not None]
+    if not earlier:
+        return not latest
+    return all(loss > min(earlier) - GAIN for loss in latest)

@@ -1,0 +1,68 @@
+"""Fields of settings: meaning, range and default are written once, and checked in one place."""
+
+import types
+import typing
+from dataclasses import field, fields
+from typing import Any
+
+from lsf.errors import BadInputError
+
+
+def setting(default: Any, meaning: str, **limits: Any) -> Any:
+    """Return a dataclass field that carries its one-sentence meaning and its limits.
+
+    Args:
+        default: of the field.
+        meaning: for forms and `--help`.
+        **limits: `low` and `high`, or `choices`; `auto`: what the command line's word auto means for it; `words`: what
+        a
+            number's place may hold instead.
+    """
+    return field(default=default, metadata={"meaning": meaning, **limits})
+
+
+def check_settings(record: Any) -> None:
+    """Check every field that has metadata against its kind and its limits; None means unset, where its type has it.
+
+    Raises:
+        BadInputError: one sentence with the field, the value and what would be accepted.
+    """
+    hints = typing.get_type_hints(type(record))
+    for item in fields(record):
+        value, limits = getattr(record, item.name), item.metadata
+        if value in limits.get("words", ()):
+            continue
+        if limits:
+            check_kind(item.name, value, hints[item.name])
+        if value is None:
+            continue
+        choices = limits.get("choices")
+        if choices and value not in choices:
+            raise BadInputError(f"{item.name} is {value!r}; accepted are: {', '.join(choices)}.")
+        if "low" in limits and not limits["low"] <= value <= limits["high"]:
+            low, high = (f"{limit:.10g}" for limit in (limits["low"], limits["high"]))
+            raise BadInputError(f"{item.name} is {value}; it must lie between {low} and {high}.")
+
+
+KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+"""Kinds of a field's value, and what they are called."""
+
+
+def check_kind(name: str, value: Any, hint: Any) -> None:
+    """Refuse a value that is not of its field's kind.
+
+    Raises:
+        BadInputError: one sentence with the field, the value and what was expected.
+    """
+    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and types.NoneType in kinds:
+        return
+    for kind, words in KINDS.items():
+        if kind in kinds and not _is_a(value, kind):
+            raise BadInputError(f"{name} is {value!r}; {words} was expected.")
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, int | float if kind is float else kind)

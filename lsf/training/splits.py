@@ -1,0 +1,296 @@
+"""What a run reads: encoded training rows, held-out rows and how often, and the base model's own readings."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from lsf.data.encode import EncodedExample, Encoding, context_length, encode
+from lsf.data.task import Example, Task
+from lsf.errors import DataError
+from lsf.models.batches import training_order
+from lsf.models.loading import LoadedModel
+from lsf.models.quantised import n_values
+from lsf.models.sharing import share_model
+from lsf.plans.cost import law_flops
+from lsf.runs.result import Metrics, Sample, phase
+from lsf.runs.spec import RunSpec
+from lsf.training.caching import blocks_of, open_held_out, prefix_depth
+from lsf.training.evaluation import (
+    BATCH_SIZE,
+    GeneralText,
+    answer,
+    evaluate,
+    general_loss,
+    sample_general_text,
+    spread_out,
+)
+from lsf.training.records import is_on_record, on_record, tokens_hash
+
+SPARE = 2
+"""A training split is encoded whole unless it has more than this many times the examples a run visits."""
+
+
+@dataclass(frozen=True)
+class EncodedSplits:
+    """The rows of a run; the same for every plan, method and rate on one model, task and seed."""
+
+    train: tuple[EncodedExample, ...]
+    """Rows to tune on, end-of-text appended."""
+    validation: tuple[EncodedExample, ...]
+    """Rows read during the run; empty where the task has none."""
+    test: tuple[EncodedExample, ...]
+    """Rows read before and after; empty where the task has none."""
+    n_dropped: int
+    """Training examples whose completion does not fit."""
+    n_held_out_dropped: int
+    """Validation and test examples, of those that the reading limits take, whose completion does not fit."""
+    n_straddling: int
+    """Examples in which a token straddles the border of prompt and completion."""
+    steps: int
+    """Optimizer steps: as asked, or as many as make the epochs asked for."""
+
+
+def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSplits:
+    """Encode what a run reads.
+
+    Where the training split is far larger than what the run visits, only a random part drawn by the seed is encoded.
+
+    Args:
+        loaded: the model, for its tokenizer and context.
+        task: the data.
+        spec: steps or epochs, batch size, length and reading limits, seed.
+
+    Raises:
+        DataError: an example without tokens, or none fits.
+    """
+    length = context_length(loaded.context, spec.max_length)
+    examples: Sequence[Example] = task.train
+    visits = spec.steps * spec.batch_size
+    if spec.epochs is None and len(examples) > SPARE * visits:
+        chosen = sorted(training_order(len(examples), SPARE * visits, spec.seed).tolist())
+        examples = [examples[index] for index in chosen]
+    train = encode(loaded.tokenizer, examples, length, append_eos=True)
+    steps = spec.steps if spec.epochs is None else max(1, round(spec.epochs * len(train.rows) / spec.batch_size))
+    validation, test = (_held_out(loaded, part, length, spec.eval_limit) for part in (task.validation, task.test))
+    return EncodedSplits(
+        train=train.rows,
+        validation=validation.rows,
+        test=test.rows,
+        n_dropped=train.n_dropped,
+        n_straddling=train.n_straddling + validation.n_straddling + test.n_straddling,
+        n_held_out_dropped=validation.n_dropped + test.n_dropped,
+        steps=steps,
+    )
+
+
+def _held_out(loaded: LoadedModel, examples: Sequence[Example], length: int, limit: int) -> Encoding:
+    if not examples:
+        return Encoding((), 0)
+    try:
+        return encode(loaded.tokenizer, [examples[i] for i in spread_out(len(examples), limit)], length)
+    except DataError as error:
+        raise DataError(f"The held-out examples cannot be read: {error}") from None
+
+
+LIVE_ROWS = 64
+"""Validation examples of a reading at most."""
+SHARE = 0.1
+"""Operations that all readings may take, of those of the steps."""
+READINGS = 2, 10
+"""Fewest and most readings, besides the one before the first step."""
+
+
+def watched(rows: Sequence[EncodedExample]) -> tuple[EncodedExample, ...]:
+    """Return the validation rows that are read during a run, the same in every run."""
+    return tuple(rows[index] for index in spread_out(len(rows), LIVE_ROWS))
+
+
+def reading_interval(loaded: LoadedModel, spec: RunSpec, splits: EncodedSplits) -> int:
+    """Return the steps between two validation readings: as asked, else so many that they keep to their share.
+
+    Only what lies above the frozen prefix is counted, on both sides: its states are kept, or computed by both.
+
+    Args:
+        loaded: the base model.
+        spec: plan and batch size; its `eval_every` goes before all else.
+        splits: rows and steps.
+    """
+    if spec.eval_every is not None or not splits.validation:
+        return spec.eval_every or splits.steps
+    low, high = READINGS
+    share = SHARE * splits.steps * _step_flops(loaded, spec, splits) / _reading_flops(loaded, spec, splits)
+    return max(1, splits.steps // min(high, max(low, int(share))))
+
+
+def _step_flops(loaded: LoadedModel, spec: RunSpec, splits: EncodedSplits) -> float:
+    """Return the operations of one step: forward, backward and weight gradients, the head at targets alone."""
+    tokens, scored = _means(splits.train)
+    above, head = _above(loaded, spec), 2.0 * loaded.info.width * loaded.info.vocab_size
+    own = sum(above[block - loaded.info.n_blocks] for block in spec.plan.blocks)
+    attention = 2.0 * loaded.info.width * tokens
+    per_token = law_flops(above, 0.0, attention, 0, 2.0 * own)
+    return spec.batch_size * (tokens * per_token + scored * (2 + spec.plan.head) * head)
+
+
+def _reading_flops(loaded: LoadedModel, spec: RunSpec, splits: EncodedSplits) -> float:
+    """Return the operations of one reading: forward alone."""
+    rows = watched(splits.validation)
+    tokens, scored = _means(rows)
+    forward = sum(2.0 * (count + loaded.info.width * tokens) for count in _above(loaded, spec))
+    return len(rows) * (tokens * forward + scored * 2.0 * loaded.info.width * loaded.info.vocab_size)
+
+
+def _above(loaded: LoadedModel, spec: RunSpec) -> list[int]:
+    """Return the parameters of the blocks from the lowest tuned one up."""
+    blocks = blocks_of(loaded.model, loaded)[prefix_depth(spec.plan, loaded.info.tied_head) :]
+    return [sum(n_values(value) for value in block.parameters()) for block in blocks]
+
+
+def _means(rows: Sequence[EncodedExample]) -> tuple[float, float]:
+    """Return tokens, and predictions that count, per row."""
+    return sum(len(row.ids) for row in rows) / len(rows), sum(len(row.ids) - row.n_prompt for row in rows) / len(rows)
+
+
+N_SAMPLES = 6
+"""Test examples whose answers are kept."""
+
+
+@dataclass(frozen=True)
+class BaseReading:
+    """What is known of the base model before a run."""
+
+    metrics: Metrics
+    """On the test rows and on its own text; those of the test rows are None where there are none."""
+    validation: Metrics
+    """On the validation rows read during a run; all None where there are none."""
+    samples: tuple[Sample, ...]
+    """Its greedy answers to a few test rows."""
+    text: GeneralText
+    """Text it wrote itself."""
+
+
+def measure_base(
+    loaded: LoadedModel,
+    spec: RunSpec,
+    test: Sequence[EncodedExample],
+    validation: Sequence[EncodedExample],
+    check: Callable[[], None],
+) -> BaseReading:
+    """Return the base model's readings, from the record (lsf.training.records) where they are on it.
+
+    What has to be read leaves the states below the run's lowest tuned block for its own readings of the same rows.
+
+    Args:
+        loaded: the base model.
+        spec: of the run: batch size, and plan and cache for the states; the readings do not depend on those two.
+        test: rows encoded without end-of-text.
+        validation: rows read during the run.
+        check: called before each batch and each token written; may raise to end the reading.
+    """
+    check()
+    text, dtype = general_text(loaded, check), loaded.info.dtype
+
+    def read() -> float:
+        model = share_model(loaded.model)
+        prefix = open_held_out(loaded, model, spec, text.rows, "text", BATCH_SIZE)
+        return general_loss(model, text, dtype, check, prefix)
+
+    lost = on_record(loaded, {**_own_text(loaded), "what": "general loss"}, read)
+    metrics = replace(_on_rows(loaded, spec, test, "test", check), general_loss=lost)
+    some = sampled(test)
+    about = {**_own_text(loaded), "what": "answers", "rows": tokens_hash(some)}
+    answers = on_record(loaded, about, lambda: answers_of(loaded.model, loaded, test, check))
+    samples = tuple(
+        Sample(row.example.prompt, row.example.completion, given, None)
+        for row, given in zip(some, answers, strict=True)
+    )
+    return BaseReading(metrics, _on_rows(loaded, spec, validation, "validation", check), samples, text)
+
+
+def knows_own_text(loaded: LoadedModel) -> bool:
+    """Say whether the base model's own text and its loss on it are on record."""
+    return is_on_record(loaded, {**_own_text(loaded), "what": "general loss"})
+
+
+def knows_rows(loaded: LoadedModel, rows: Sequence[EncodedExample], batch_size: int) -> bool:
+    """Say whether the base model's reading of some rows is on record."""
+    return not rows or is_on_record(loaded, _about_rows(rows, batch_size))
+
+
+def general_text(loaded: LoadedModel, check: Callable[[], None]) -> GeneralText:
+    """Return text the base model wrote itself, sampled once per model; `check` is called before each token."""
+
+    def sample() -> dict[str, Any]:
+        text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, loaded.info.dtype, check=check)
+        return {"ids": text.ids.tolist(), "lengths": text.lengths.tolist()}
+
+    known = on_record(loaded, {**_own_text(loaded), "what": "general text"}, sample)
+    return GeneralText(torch.tensor(known["ids"]), torch.tensor(known["lengths"]))
+
+
+def _own_text(loaded: LoadedModel) -> dict[str, Any]:
+    """Return what decides, beside the weights, where a text of the model's own begins and ends."""
+    return {"begin": loaded.tokenizer.bos_token_id, "end": loaded.tokenizer.eos_token_id, "context": loaded.context}
+
+
+def _on_rows(
+    loaded: LoadedModel, spec: RunSpec, rows: Sequence[EncodedExample], split: str, check: Callable[[], None]
+) -> Metrics:
+    if not rows:
+        return Metrics()
+
+    def read() -> dict[str, Any]:
+        model = share_model(loaded.model)
+        prefix = open_held_out(loaded, model, spec, rows, split, spec.batch_size)
+        return asdict(evaluate(model, rows, spec.batch_size, loaded.info.dtype, check, prefix))
+
+    return Metrics(**on_record(loaded, _about_rows(rows, spec.batch_size), read))
+
+
+def _about_rows(rows: Sequence[EncodedExample], batch_size: int) -> dict[str, Any]:
+    return {"what": "rows", "rows": tokens_hash(rows), "batch_size": batch_size}
+
+
+def measured_after(
+    loaded: LoadedModel,
+    model: Any,
+    spec: RunSpec,
+    splits: EncodedSplits,
+    base: BaseReading,
+    check: Callable[[], None],
+) -> dict[str, Any]:
+    """Return what a result holds of the tuned model's readings: `after` and `samples`, read as the base model's are.
+
+    Args:
+        loaded: the base model.
+        model: the tuned one.
+        spec: of the run.
+        splits: its rows.
+        base: what was read before.
+        check: called before each batch and each token written; may raise to end the reading.
+    """
+    dtype, batch, text = loaded.info.dtype, spec.batch_size, base.text
+    after = Metrics()
+    with phase("test"):
+        if splits.test:
+            prefix = open_held_out(loaded, model, spec, splits.test, "test", batch)
+            after = evaluate(model, splits.test, batch, dtype, check, prefix)
+    with phase("forgetting"):
+        prefix = open_held_out(loaded, model, spec, text.rows, "text", BATCH_SIZE)
+        after = replace(after, general_loss=general_loss(model, text, dtype, check, prefix))
+    with phase("answers"):
+        answers = answers_of(model, loaded, splits.test, check)
+    samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
+    return {"after": after, "samples": samples}
+
+
+def sampled(rows: Sequence[EncodedExample]) -> list[EncodedExample]:
+    """Return the few test rows whose answers are kept, the same in every run."""
+    return [rows[index] for index in spread_out(len(rows), N_SAMPLES)]
+
+
+def answers_of(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample], check: Callable[[], None]) -> list[str]:
+    """Return a model's greedy answers to the sampled rows; `check` is called before each token."""
+    return [answer(model, loaded.tokenizer, row, loaded.context, loaded.info.dtype, check) for row in sampled(rows)]

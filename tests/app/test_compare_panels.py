@@ -1,0 +1,64 @@
+"""The tables and the picture of the page Compare: no run's number hides another's."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lsf.app.comparison import samples_table, tradeoff_picture
+from lsf.app.runs import curves
+from lsf.figures.runs import draw_curves
+from lsf.plans.plan import Plan
+from lsf.runs.comparison import compare, summarise
+from lsf.runs.lock import SPEC
+from lsf.runs.result import Metrics, RunResult, RunState, Sample
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import Run, append_metrics
+
+
+def run(name: str, exact: float, rate: float = 1e-3, seed: int = 0, before: str = "?") -> Run:
+    spec = RunSpec("m", "d", Plan("m", 8, (7,)), learning_rate=rate, seed=seed)
+    result = RunResult(
+        RunState.SUCCEEDED,
+        after=Metrics(exact_match=exact),
+        steps=100,
+        seconds=4.0,
+        learning_rate=rate,
+        samples=(Sample("p", " t", before, f" {name}"),),
+    )
+    return Run(Path(name), name, spec, RunState.SUCCEEDED, result, None)
+
+
+def test_runs_of_the_same_name_have_their_answers_in_columns_of_their_own() -> None:
+    table = samples_table([run("aaaa", 0.5), run("bbbb", 0.6, rate=1e-2)])
+    assert set(table.columns) - {"prompt", "wanted", "before"} == {
+        "choice: block 7 · aaaa",
+        "choice: block 7 · bbbb",
+    }
+    assert sorted(table.iloc[0].tolist()) == sorted(["p", " t", "?", " aaaa", " bbbb"])
+
+
+def test_the_title_over_curves_looks_at_every_run_also_where_two_have_one_name(tmp_path: Path) -> None:
+    runs = []
+    for name, exact in (("aaaa", 0.9), ("bbbb", 0.2)):
+        folder = tmp_path / name
+        folder.mkdir()
+        run(name, exact).spec.save(folder / SPEC)  # type: ignore[union-attr]
+        append_metrics(folder, {"step": 5, "validation_exact_match": exact})
+        runs.append(replace(run(name, exact, rate=exact / 100), folder=folder))
+    picture = draw_curves(curves(runs, "validation exact match", "steps"), "exact match", "steps", False, True)
+    assert picture.title == "Exact match: choice: block 7 · aaaa highest with 90.0%"
+
+
+def test_answers_of_other_base_models_are_rows_of_their_own() -> None:
+    other = run("bbbb", 0.6, before="!")
+    assert samples_table([run("aaaa", 0.5), replace(other)])["before"].tolist() == ["?", "!"]
+
+
+def test_a_seed_run_twice_is_one_seed_of_the_picture() -> None:
+    runs = [run("a", 0.6), run("b", 0.6), run("c", 0.8, seed=1)]
+    comparison = compare(runs)
+    picture = tradeoff_picture(comparison.rows, summarise(comparison.rows), "training seconds")
+    assert picture is not None
+    assert picture.table["seeds"].tolist() == [2]
+    assert picture.table["test exact match"].tolist() == [pytest.approx(0.7)]

@@ -1,0 +1,51 @@
+"""Blocks x methods in a browser: cells fill, a click opens the run behind one."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from lsf.figures.blocks_by_methods import MEASURES, told
+from lsf.plans.plan import Plan
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run, list_runs
+from tests.browser.conftest import Process, Tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_a_grid_fills_while_it_is_looked_at_and_a_click_opens_a_cell_s_run(own_tab: Tab, process: Process) -> None:
+    page = own_tab.page
+    folder = create_run(process.runs, RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (6, 7)), steps=4))
+    own_tab.ready()
+    page.goto(f"{process.url}/?run={folder.name}")
+    page.get_by_role("link", name="Blocks x methods").click()
+    expect(page.get_by_text("the chosen plan is")).to_be_visible()
+    how = page.get_by_role("combobox", name="How")
+    for left in (5, 4, 3, 2):
+        how.press("Backspace")
+        expect(page.get_by_role("button", name=f"Start {2 * left} runs")).to_be_visible()
+    how.press("Escape")
+    page.get_by_role("button", name="whole model").click()
+    steps = page.get_by_role("spinbutton", name="Steps")
+    steps.fill("3")
+    steps.press("Enter")
+    own_tab.button("Start 2 runs")
+    expect(page.get_by_text("2 of 2 cells are there already")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=60_000)
+    grid = page.locator(".lsf-chart").first
+    expect(page.get_by_role("heading", name=re.compile("^(Best|All 2 cells).* exact match"))).to_be_visible()
+    page.get_by_text("stored bytes", exact=True).first.click()
+    (lora,) = [run for run in list_runs(process.runs) if run.spec is not None and run.spec.method == "lora"]
+    assert lora.result is not None and lora.result.stored_bytes is not None
+    stored = re.escape(told(lora.result.stored_bytes / 1e3, MEASURES["stored_bytes"]))
+    expect(page.get_by_role("heading", name=re.compile(f"^Best stored bytes: lora on .*, {stored}$"))).to_be_visible()
+    area = grid.locator(".nsewdrag")
+    area.scroll_into_view_if_needed()
+    box = area.bounding_box()
+    assert box is not None
+    page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.5 * box["height"])
+    expect(page.get_by_role("heading", name=re.compile("^lora on block"))).to_be_visible()
+    expect(page.get_by_text("values tuned at rate 0.01")).to_be_visible()
+    own_tab.button("Look at this run")
+    expect(page).to_have_url(re.compile("run="))

@@ -1,0 +1,29 @@
+"""What a command tells on standard error where it is no terminal: one line a phase, with the share of the whole."""
+
+import re
+
+import pytest
+
+from lsf.cli.terminal import TerminalReporter
+from lsf.progress import Phase
+
+
+def test_a_line_tells_the_phase_the_share_of_the_whole_and_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = TerminalReporter()
+    reporter.plan((Phase("reading the data", 5.0), Phase("training", 100.0), Phase("test", 100.0)))
+    reporter.phase("reading the data")
+    reporter.phase("training")
+    reporter.progress(2, 2, "step 2 of 2")
+    reporter.phase("test")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" (")[0] for line in lines] == [
+        "reading the data", "training", "training: step 2 of 2", "test",
+    ]  # fmt: skip
+    assert re.fullmatch(r"training: step 2 of 2 \(\d+%, about .+ left\)", lines[2])  # the test is to come
+
+
+def test_work_that_was_not_planned_is_counted_in_its_own_units(capsys: pytest.CaptureFixture[str]) -> None:
+    reporter = TerminalReporter()
+    reporter.progress(0, None, "loading bundled")
+    reporter.progress(3, 3, "windows")
+    assert capsys.readouterr().err.splitlines() == ["loading bundled", "windows (3 of 3)"]

@@ -1,0 +1,62 @@
+"""Every row of the families table: its states against transformers' own, and one block tuned, the rest frozen."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lsf.data.task import Example, split_examples
+from lsf.models.families import FAMILIES
+from lsf.models.layout import captured_states, resolve
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
+from lsf.progress import Silent
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run
+from lsf.training.run import tune
+from tests.tiny import MODEL_TYPES, WORDS, tiny_model
+
+ROWS = [*FAMILIES, *(name for name in MODEL_TYPES if name not in FAMILIES)]
+TASK = split_examples("words", [Example(f"the {word} sat on", f" {word} .") for word in WORDS])
+
+
+@pytest.mark.parametrize("family", ROWS)
+def test_captured_states_are_the_models_own_hidden_states(family: str) -> None:
+    model = tiny_model(family)
+    layout = resolve(model, FAMILIES[MODEL_TYPES.get(family, family).removesuffix("_text")])
+    ids = torch.tensor([[1, 5, 9, 6, 20], [1, 8, 8, 3, 4]])
+    with torch.no_grad():
+        own = model(input_ids=ids, output_hidden_states=True, use_cache=False)
+        with captured_states(layout, lambda state: state) as states:
+            model.base_model(input_ids=ids, use_cache=False)
+        last = layout.read(states[-1])
+        embedded = layout.embed(ids)
+    assert len(states) == len(own.hidden_states)
+    for state, theirs in zip(states[:-1], own.hidden_states[:-1], strict=True):
+        torch.testing.assert_close(state, theirs, rtol=0, atol=0)
+    torch.testing.assert_close(layout.logits(last), own.logits, rtol=0, atol=1e-5)
+    positional = ("gpt2", "gpt_neo", "opt", "opt_projected")  # position rows are added after the embedding
+    assert torch.equal(embedded, states[0]) == (family not in positional)
+
+
+def test_every_family_is_in_the_readme() -> None:
+    listed = (
+        (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").partition("Supported architectures:")[2]
+    )
+    names = {name.strip() for name in listed.partition(" At ")[0].rstrip(". ").replace("\n", " ").split(",")}
+    assert names == set(FAMILIES)
+
+
+@pytest.mark.parametrize("family", ROWS)
+def test_one_block_is_tuned_and_nothing_else_moves(family: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    loaded = load_model(str(tiny(family)))
+    spec = RunSpec("tiny", "words", Plan("tiny", 4, (2,)), steps=3, batch_size=4, learning_rate=1e-2, eval_limit=2)
+    result = tune(loaded, TASK, spec, create_run(tmp_path, spec), Silent())
+    assert result.state == "succeeded"
+    assert result.proof is not None
+    assert result.proof.frozen_identical
+    assert result.proof.tuned_moved > 0
+    assert result.trainable_params == sum(p.numel() for p in loaded.layout.blocks[2].parameters())
+    # experts no token was sent to, and blocks whose biases get no gradient, are named rather than hidden
+    assert result.proof.tuned_tensors == result.proof.tuned_moved + len(result.proof.tuned_unmoved)

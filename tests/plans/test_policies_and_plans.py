@@ -1,0 +1,146 @@
+"""From scores to blocks, plans as files, and what they cost."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lsf.criteria.result import load_analysis, parse_analysis
+from lsf.errors import BadInputError, LsfError, PlanError
+from lsf.plans.cost import full_flops, predict, predict_full, training_flops
+from lsf.plans.plan import Plan, format_blocks, full_plan, load_plan, parse_blocks
+from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
+from tests.criteria.factory import analysis_of
+
+SCORES = [0.1, 0.9, 0.3, 0.9, 0.2]
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_policy_names_existing_blocks_within_the_budget(name: str) -> None:
+    for budget in range(1, 6):
+        chosen = POLICIES[name].choose(SCORES, budget)
+        assert 1 <= len(chosen) <= budget
+        assert list(chosen) == sorted(set(chosen))
+        assert set(chosen) <= set(range(5))
+
+
+@pytest.mark.parametrize(
+    ("policy", "budget", "blocks"),
+    [
+        ("top_k", 1, (3,)),  # a tie goes to the deeper block
+        ("top_k", 2, (1, 3)),
+        ("top_k", 3, (1, 2, 3)),
+        ("window", 2, (2, 3)),  # 1-2 and 2-3 both sum to 1.2
+        ("window", 3, (1, 2, 3)),
+        ("suffix", 3, (4,)),  # the peak is block 3
+        ("suffix", 1, (4,)),
+    ],
+)
+def test_policies_by_hand(policy: str, budget: int, blocks: tuple[int, ...]) -> None:
+    plan = make_plan(analysis_of(SCORES), "deviation", policy, budget)
+    assert plan.blocks == blocks
+    assert set(plan.reasons) == {str(block) for block in blocks}
+
+
+def test_suffix_freezes_up_to_the_peak_and_tunes_at_most_the_budgets_deepest() -> None:
+    early_peak = analysis_of([0.1, 0.9, 0.3, 0.2, 0.1])
+    assert make_plan(early_peak, "deviation", "suffix", 5).blocks == (2, 3, 4)
+    assert make_plan(early_peak, "deviation", "suffix", 2).blocks == (3, 4)
+    assert make_plan(analysis_of([0.1, 0.2, 0.9]), "deviation", "suffix", 2).blocks == (2,)
+
+
+@pytest.mark.parametrize("budget", [0, -1, 6])
+def test_a_budget_outside_the_model_is_refused(budget: int) -> None:
+    with pytest.raises(PlanError, match=f"The budget is {budget} blocks; this model allows 1 to 5"):
+        make_plan(analysis_of(SCORES), "deviation", "top_k", budget)
+
+
+def test_a_criterion_that_was_not_measured_is_refused() -> None:
+    with pytest.raises(PlanError, match="no scores for 'reduction'; it has: deviation"):
+        make_plan(analysis_of(SCORES), "reduction", "top_k", 1)
+
+
+def test_a_plan_survives_its_file(tmp_path: Path) -> None:
+    plan = make_plan(analysis_of(SCORES), "deviation", "top_k", 2)
+    plan.save(tmp_path / "plan.json")
+    assert load_plan(tmp_path / "plan.json") == plan
+
+
+def test_a_plan_edited_by_hand_is_accepted_or_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text('{"schema_version": 1, "model": "toy", "n_blocks": 5, "blocks": [4, 0, 4]}')
+    assert load_plan(path).blocks == (0, 4)
+    for text, sentence in [
+        ('{"schema_version": 1, "model": "toy", "n_blocks": 5, "blocks": [5]}', "Block 5 does not exist"),
+        ('{"schema_version": 1, "model": "toy", "n_blocks": 5, "blocks": []}', "tunes nothing"),
+        ('{"schema_version": 2, "model": "toy", "n_blocks": 5, "blocks": [1]}', "schema_version 2"),
+        ('{"schema_version": 1, "n_blocks": 5, "blocks": [1]}', "not a whole plan"),
+        (
+            '{"schema_version": 1, "model": "toy", "n_blocks": 5, "blocks": [1], "extra": 1}',
+            "it has the field 'extra'; known are: ",
+        ),
+        ('{"model": "toy", "n_blocks": 5, "blocks": ["1"]}', "blocks hold '1'; whole numbers were expected"),
+        ('{"model": "toy", "n_blocks": 5, "blocks": "1"}', "blocks is '1'; a list was expected"),
+        ('{"model": "toy", "n_blocks": 5, "blocks": [1], "modules": [3]}', "modules hold 3; dotted names"),
+        ('{"model": 3, "n_blocks": 5, "blocks": [1]}', "model is 3; a name was expected"),
+        ('{"model": "toy", "n_blocks": 5, "blocks": [1], "embedding": "no"}', "'no'; true or false was expected"),
+        ("[1, 2]", "a JSON object was expected"),
+        ("{", "line 1 is not valid JSON"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(LsfError) as caught:
+            load_plan(path)
+        assert sentence in str(caught.value)
+
+
+def test_blocks_are_read_and_written_as_ranges() -> None:
+    assert parse_blocks("3,5-7", 8) == (3, 5, 6, 7)
+    assert format_blocks((3, 5, 6, 7)) == "3, 5-7"
+    assert Plan("toy", 8, (3, 5, 6, 7), head=True).label == "blocks 3, 5-7 + head"
+    assert full_plan("toy", 8).label == "full"
+    for text in ("", "x", "3,", "5-", "-1", "7-5", "8", "0-99999999999999"):  # the last one is not written out
+        with pytest.raises(PlanError):
+            parse_blocks(text, 8)
+
+
+def test_by_hand_is_said_in_the_reasons() -> None:
+    assert plan_by_hand(analysis_of(SCORES), [4, 1]).reasons == {"1": "chosen by hand", "4": "chosen by hand"}
+    with pytest.raises(PlanError, match="tunes nothing"):
+        plan_by_hand(analysis_of(SCORES), [])
+
+
+def test_the_cost_of_a_suffix_follows_the_law_and_frozen_blocks_between_save_less() -> None:
+    analysis = analysis_of([0.0] * 12, n_params=1_000_000_000)
+    assert training_flops(analysis, range(12)) / full_flops(analysis) == pytest.approx(1, abs=1e-6)
+    for frozen in range(12):
+        ratio = training_flops(analysis, range(frozen, 12)) / full_flops(analysis)
+        assert ratio == pytest.approx(1 - 2 / 3 * frozen / 12, abs=1e-6)
+    assert training_flops(analysis, [0]) / full_flops(analysis) == pytest.approx(2 / 3 + 1 / 36, abs=1e-6)
+    assert predict(analysis, [0, 11]).trainable_params == 2_000_000_000
+
+
+def test_attention_counts_where_examples_are_long() -> None:
+    short, long = analysis_of([0.0] * 4, mean_tokens=1.0), analysis_of([0.0] * 4, mean_tokens=1000.0)
+    by_hand = 4 * (2000 + 2 * 16 * 1000) + 2 * 16 * 50  # forward of all blocks, and the head
+    by_hand += 2 * 16 * 50 + (2000 + 4 * 16 * 1000) + 2000  # backward to block 3 alone, its weights
+    assert training_flops(long, [3]) == by_hand
+    assert training_flops(long, [3]) > training_flops(short, [3])
+
+
+def test_memory_counts_weights_copies_gradients_and_adam() -> None:
+    analysis = analysis_of(SCORES)
+    assert predict(analysis, [2]).memory_bytes == (4 + 4 + 8) * 1000
+    assert predict_full(analysis).memory_bytes == 16 * 6600
+
+
+def test_an_analysis_survives_its_file(tmp_path: Path) -> None:
+    analysis = analysis_of(SCORES)
+    analysis.save(tmp_path / "a.json")
+    assert load_analysis(tmp_path / "a.json") == analysis
+    value = json.loads((tmp_path / "a.json").read_text())
+    assert next(iter(value)) == "schema_version"
+    del value["states"][0]["deviation"]
+    with pytest.raises(BadInputError, match="not a whole analysis"):
+        parse_analysis(value, "a.json")
+    with pytest.raises(BadInputError, match="schema_version None"):
+        parse_analysis({}, "a.json")

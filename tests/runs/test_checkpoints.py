@@ -1,0 +1,76 @@
+"""Checkpoints on a disk that fills up: room is made once, nothing unfinished stays, and only a pause needs one."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from lsf.errors import RunError
+from lsf.runs.checkpoints import CHECKPOINTS, TUNED, CheckpointManager, Progress, latest_checkpoint
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    (tmp_path / "spec.json").touch()
+    return tmp_path
+
+
+def progress(step: int) -> Progress:
+    return Progress(step, 10 * step, 1.0, (), {})
+
+
+def write(place: Path) -> None:
+    save_file({"a": np.zeros(2)}, place / TUNED)
+
+
+def on_a_disk_for(run: Path, checkpoints: int) -> Callable[[Path], None]:
+    """Return a `write` that fails as on a full disk while so many finished checkpoints are there."""
+
+    def fill(place: Path) -> None:
+        write(place)
+        if len(list((run / CHECKPOINTS).glob("step-*"))) >= checkpoints:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    return fill
+
+
+def there(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / CHECKPOINTS).iterdir())
+
+
+def test_on_a_full_disk_the_older_checkpoint_makes_room_and_the_newest_stays(run):
+    told: list[str] = []
+    manager = CheckpointManager(run, {}, warn=told.append)
+    manager.keep(progress(1), write, needed=False)
+    manager.keep(progress(2), write, needed=False)
+    manager.keep(progress(3), on_a_disk_for(run, 2), needed=True)
+    assert (there(run), told) == (["step-2", "step-3"], [])
+
+
+def test_what_cannot_be_written_leaves_nothing_unfinished_and_is_an_error_only_where_it_is_needed(run):
+    told: list[str] = []
+    manager = CheckpointManager(run, {}, warn=told.append)
+    manager.keep(progress(1), write, needed=False)
+    manager.keep(progress(2), on_a_disk_for(run, 1), needed=False)
+    assert there(run) == ["step-1"]
+    words = f"Cannot write a checkpoint of {run.name}: No space left on device."
+    assert told == [f"{words} Training went on without it."]
+    with pytest.raises(RunError, match=words):
+        manager.keep(progress(3), on_a_disk_for(run, 1), needed=True)
+    assert there(run) == ["step-1"]
+    (run / "spec.json").unlink()
+    with pytest.raises(RunError, match="was removed while the run was going on"):
+        manager.keep(progress(4), on_a_disk_for(run, 1), needed=False)
+
+
+def test_what_a_killed_process_left_unfinished_is_removed_when_the_run_goes_on(run):
+    manager = CheckpointManager(run, {})
+    manager.keep(progress(1), write, needed=False)
+    manager.unfinished(2).mkdir()
+    CheckpointManager(run, {})
+    assert there(run) == ["step-1"]
+    found = latest_checkpoint(run)
+    assert found is not None and found.progress.step == 1

@@ -1,0 +1,250 @@
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lsf.data.prior import Floor, Prior
+from lsf.errors import UnknownNameError
+from lsf.plans.plan import Plan, full_plan
+from lsf.runs.comparison import compare, non_dominated, pareto, summarise
+from lsf.runs.formats import render, to_frame
+from lsf.runs.result import Metrics, Proof, RunResult, RunState
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import Run
+
+GOOD = Proof(5, "ab", True, 2, 2, (), 10, 10)
+
+
+def make(name, plan=(7,), exact=0.8, loss=1.0, seconds=4.0, params=100, seed=0, role="choice", **changes) -> Any:
+    """A succeeded run with round numbers; `changes` go to its spec."""
+    spec = RunSpec("m", "d", full_plan("m", 8) if plan == "full" else Plan("m", 8, plan), role=role, seed=seed)
+    result = RunResult(
+        RunState.SUCCEEDED,
+        before=Metrics(3.0, 20.0, 0.3, 0.1, 1.0, 50),
+        after=Metrics(loss, 2.7, 0.9, exact, 1.25, 50),
+        trainable_params=params,
+        steps=100,
+        tokens=5000,
+        seconds=seconds,
+        step_seconds_median=seconds / 100,
+        peak_memory_bytes=params * 16,
+        proof=GOOD,
+        learning_rate=1e-3,
+        seed=seed,
+        data_fingerprint="f",
+        environment={"device": "cpu"},
+    )
+    return Run(Path(name), name, replace(spec, **changes), RunState.SUCCEEDED, result, None)
+
+
+FULL = make("full", "full", exact=1.0, loss=0.5, seconds=10.0, params=800, role="full")
+
+
+def test_ratios_are_to_the_full_run_by_hand():
+    row = compare([make("some"), FULL]).rows[0]
+    assert (row.x_params, row.x_memory, row.x_quality) == (100 / 800, 0.125, 0.8)
+    assert row.x_time == pytest.approx(4.0 / 10.0)
+    assert row.x_gain == (3.0 - 1.0) / (3.0 - 0.5)
+    assert row.forgetting == 0.25
+    assert (row.exact_match_before, row.exact_match_after, row.loss_after) == (0.1, 0.8, 1.0)
+    assert (row.plan, row.blocks, row.method, row.state) == ("block 7", "7", "full", "succeeded")
+
+
+def test_the_full_run_is_one_of_itself():
+    row = compare([FULL]).rows[0]
+    assert (row.x_params, row.x_time, row.x_memory, row.x_quality, row.x_gain) == (1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"data": "other"}, {"model": "n"}, {"batch_size": 4}, {"eval_limit": 10}, {"max_length": 32}],
+)
+def test_a_full_run_of_something_else_gives_no_ratios_but_a_warning(change):
+    seed = change.pop("seed", 0)
+    comparison = compare([make("some", seed=seed, **change), FULL])
+    assert comparison.rows[0].x_params is None
+    assert any("No full run of the same model, data, seed and steps for some;" in text for text in comparison.warnings)
+
+
+def with_result(run: Any, **changes: Any) -> Any:
+    return replace(run, result=replace(run.result, **changes))
+
+
+def test_a_full_run_of_another_schedule_or_other_weights_under_one_name_gives_no_ratios():
+    for change in ({"warmup_steps": 90}, {"weight_decay": 0.9}):
+        assert compare([make("some"), replace(FULL, spec=replace(FULL.spec, **change))]).rows[0].x_quality is None
+    one, other = with_result(make("some"), weights="a"), with_result(FULL, weights="b")
+    comparison = compare([one, other])
+    assert comparison.rows[0].x_quality is None
+    assert "The weights of m changed between the runs; they did not start alike." in comparison.warnings
+    assert len(summarise(compare([one, with_result(make("b", seed=1), weights="b")]).rows)) == 2
+
+
+def test_of_several_full_runs_the_one_of_the_least_test_loss_is_the_reference_in_any_order():
+    worse = make("worse", "full", exact=0.2, loss=2.0, role="full")
+    for runs in ([make("a"), FULL, worse], [worse, make("a"), FULL]):
+        assert {row.run: row.x_quality for row in compare(runs).rows}["a"] == 0.8
+
+
+def test_a_full_run_below_the_floor_or_that_forgot_is_the_reference_of_no_ratio_and_says_which_rate_to_try():
+    known = {"learning_rate": 9e-3, "default_rate": 1e-3}
+    prior = Floor(0.4, 1.0, Prior("label frequencies", 0.4, 1.0))
+    for fault, changes in (
+        ("below the floor", {"floor": prior}),
+        ("forgot 2.5 nats", {"after": replace(FULL.result.after, general_loss=3.5)}),
+    ):
+        wrecked = with_result(FULL, **known, **changes)
+        comparison = compare([make("a"), wrecked])
+        beside, own = comparison.rows
+        assert (beside.x_quality, beside.x_time, beside.x_gain, own.x_params) == (None, None, None, None)
+        assert (own.fault, own.rate_to_try, beside.fault) == (fault, 1e-3, None)
+        told = f"full: {fault}; it is the reference of no ratio. Try the rate 0.001."
+        assert told in comparison.warnings
+        assert fault in render(comparison) and "try rate" in render(comparison)
+        assert json.loads(render(comparison, "json"))["rows"][1]["fault"] == fault
+        assert list(csv.DictReader(io.StringIO(render(comparison, "csv"))))[1]["rate_to_try"] == "0.001"
+
+
+def test_left_out_examples_and_states_of_an_earlier_run_are_said():
+    short = with_result(make("a"), n_held_out_dropped=3)
+    warm = with_result(make("b"), cache={"kind": "memory", "found": 12})
+    own = with_result(make("c"), cache={"kind": "memory", "found": 0})
+    warnings = compare([short, warm, own, FULL]).warnings
+    assert "Held-out examples whose completion does not fit were left out in a." in warnings
+    (said,) = (text for text in warnings if "earlier run" in text)
+    assert "for b; their seconds leave out" in said
+
+
+def test_what_does_not_fit_together_is_said():
+    comparison = compare([make("a"), make("b", model="n", steps=50), replace_rate("c"), FULL])
+    text = "\n".join(comparison.warnings)
+    assert "The runs differ in model (m, n)" in text
+    assert "The runs differ in steps asked for (100, 50)" in text
+    assert "searched for their own learning rate" in text
+    given = [replace(run, spec=replace(run.spec, learning_rate=3e-3)) for run in (make("a"), FULL)]
+    (said,) = compare(given).warnings
+    assert "were all given the rate 0.003; the best one often differs with the place" in said
+    searched = [replace(run, spec=replace(run.spec, learning_rate=None)) for run in (make("a"), FULL)]
+    assert compare(searched).warnings == ()
+
+
+def replace_rate(name):
+    run = make(name)
+    return replace(run, spec=replace(run.spec, learning_rate=None))
+
+
+def test_a_run_without_a_result_is_a_row_of_unknowns_and_is_named():
+    waiting = Run(Path("w"), "w", make("w").spec, RunState.QUEUED, None, None)
+    broken = Run(Path("x"), "x", None, RunState.INTERRUPTED, None, "spec.json is missing")
+    comparison = compare([waiting, broken, FULL])
+    assert (comparison.rows[0].state, comparison.rows[0].plan, comparison.rows[0].seconds) == (
+        "queued",
+        "block 7",
+        None,
+    )
+    assert (comparison.rows[1].plan, comparison.rows[1].exact_match_after) == (None, None)
+    assert "Not succeeded but queued: w; left out of means and ratios." in comparison.warnings
+    assert "Not succeeded but interrupted: x; left out of means and ratios." in comparison.warnings
+
+
+def test_a_proof_that_does_not_hold_is_said():
+    run = make("a")
+    moved = replace(run, result=replace(run.result, proof=replace(GOOD, frozen_identical=False)))
+    still = replace(run, result=replace(run.result, proof=replace(GOOD, tuned_unmoved=("x",), tuned_moved=1)))
+    assert "Frozen tensors of a changed" in " ".join(compare([moved, FULL]).warnings)
+    assert "1 tuned tensors of a did not move." in compare([still, FULL]).warnings
+
+
+def test_seeds_are_averaged_with_their_spread():
+    rows = compare([make(f"s{seed}", exact=exact, seed=seed) for seed, exact in enumerate((0.7, 0.8, 0.9))]).rows
+    (summary,) = summarise(rows)
+    assert summary.n_seeds == 3
+    assert summary.runs == ("s0", "s1", "s2")
+    assert summary.mean["exact_match_after"] == pytest.approx(0.8)
+    assert summary.spread["exact_match_after"] == pytest.approx(0.1)
+    assert summary.spread["x_time"] is None
+    assert summary.note == "3 seeds, mean ± standard deviation"
+
+
+def test_ratios_to_a_full_run_on_another_device_are_unknown():
+    run = make("a")
+    there = replace(run, result=replace(run.result, environment={"device": "cuda:0"}))
+    assert compare([there, FULL]).rows[0].x_time is None
+
+
+def test_runs_on_other_data_or_with_other_settings_are_no_seeds_of_one_choice():
+    others = [make("data", exact=0.2, seed=1, data="other"), make("model", exact=0.2, seed=1, model="n")]
+    others += [make("decay", exact=0.2, seed=1, weight_decay=0.1), make("limit", exact=0.2, seed=1, eval_limit=10)]
+    for other in others:
+        summaries = summarise(compare([make("a", exact=0.8), other]).rows)
+        assert [summary.mean["exact_match_after"] for summary in summaries] == [0.8, 0.2], other.id
+    plans = [summary.plan for summary in summarise(compare([make("a"), others[0]]).rows)]
+    assert plans == ["block 7, d", "block 7, other"]
+
+
+def test_a_seed_that_was_run_twice_counts_once():
+    runs = [make("a", exact=0.6), make("again", exact=0.6), make("b", exact=0.8, seed=1)]
+    (summary,) = summarise(compare(runs).rows)
+    assert summary.n_seeds == 2
+    assert summary.mean["exact_match_after"] == pytest.approx(0.7)
+    assert summary.spread["exact_match_after"] == pytest.approx(0.2 / 2**0.5)
+
+
+def test_one_seed_has_no_interval():
+    (summary,) = summarise(compare([make("a")]).rows)
+    assert summary.spread["exact_match_after"] is None
+    assert summary.note == "1 seed, no interval"
+
+
+def test_random_controls_of_different_blocks_are_one_group_and_failed_runs_none():
+    draws = [make(f"r{seed}", (seed, 7), role="random", seed=seed) for seed in range(3)]
+    failed = replace(make("f", seed=9), state=RunState.FAILED)
+    summaries = summarise(compare([*draws, make("a"), failed]).rows)
+    assert [(summary.plan, summary.n_seeds) for summary in summaries] == [("random 2 blocks", 3), ("block 7", 1)]
+
+
+def test_the_front_is_what_nothing_beats_in_both():
+    quality = [0.5, 0.9, 0.9, 0.4, None, 0.95]
+    cost = [1.0, 2.0, 3.0, 1.0, 0.1, 9.0]
+    assert non_dominated(quality, cost) == (True, True, False, False, False, True)
+    assert non_dominated([0.5, 0.5], [1.0, 1.0]) == (True, True)
+
+
+def test_losses_count_the_other_way_round_on_the_front():
+    rows = compare([make("slow and bad", loss=2.0, seconds=9.0), make("fast", loss=1.0), FULL]).rows
+    assert pareto(rows, "loss_after", "seconds") == ("fast", "full")
+    assert pareto(rows, "exact_match_after", "trainable_params") == ("slow and bad", "fast", "full")
+
+
+def test_csv_has_every_column_and_leaves_unknown_cells_empty():
+    rows = list(csv.DictReader(io.StringIO(render(compare([make("a")]), "csv"))))
+    assert rows[0]["exact_match_after"] == "0.8"
+    assert rows[0]["x_time"] == ""
+    assert list(rows[0]) == list(to_frame(compare([])).columns)
+
+
+def test_json_holds_rows_means_and_warnings():
+    given = [replace(run, spec=replace(run.spec, learning_rate=3e-3)) for run in (make("a"), FULL)]
+    plain = json.loads(render(compare(given), "json"))
+    assert plain["rows"][0]["x_memory"] == 0.125
+    assert plain["summary"][0]["note"] == "1 seed, no interval"
+    assert ["were all given the rate 0.003" in told for told in plain["warnings"]] == [True]
+
+
+def test_the_table_is_read_by_people():
+    text = render(compare([make("a"), FULL, Run(Path("w"), "w", None, RunState.INTERRUPTED, None, "gone")]))
+    assert "80.0 %" in text
+    assert " - " in text
+    assert "nan" not in text.lower()
+    assert "None" not in text
+    assert "block 7 (choice): exact match 80.0 %, 1 seed, no interval" in text
+    assert "Note: Not succeeded but interrupted: w" in text
+
+
+def test_an_unknown_format_is_answered_with_the_known_ones():
+    with pytest.raises(UnknownNameError, match="known are: table, csv, json"):
+        render(compare([FULL]), "xml")

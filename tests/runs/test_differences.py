@@ -1,0 +1,63 @@
+"""In which settings runs differ."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lsf.plans.plan import Plan, full_plan
+from lsf.runs.faults import differences
+from lsf.runs.result import RunResult, RunState
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import Run
+
+SPEC = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (6, 7), criterion="deviation", policy="top_k"))
+
+
+def ended(spec: RunSpec | None, **known: Any) -> Run:
+    result = RunResult(RunState.SUCCEEDED, **known)
+    return Run(Path("r"), "r", spec, result.state, result, None)
+
+
+def told(*runs: Run) -> dict[str, tuple[str, ...]]:
+    return {one.setting: one.values for one in differences(runs)}
+
+
+def test_equal_runs_differ_in_nothing_whatever_their_results() -> None:
+    assert differences([ended(SPEC, steps=3, seconds=1.0), ended(SPEC, steps=9, seconds=7.0)]) == ()
+
+
+def test_only_what_differs_is_listed_with_every_runs_value() -> None:
+    full = replace(SPEC, role="full", plan=full_plan("bundled", 8), seed=1)
+    assert told(ended(SPEC), ended(full)) == {
+        "stands for": ("choice", "full"),
+        "blocks": ("6-7", "0-7"),
+        "beside the blocks": ("nothing", "embedding, final norm, head"),
+        "chosen by": ("deviation, top_k", "hand"),
+        "seed": ("0", "1"),
+    }
+
+
+def test_options_of_a_method_have_a_dash_where_another_method_was_used() -> None:
+    lora = replace(SPEC, method="lora", options={"r": 4}, learning_rate=1e-2)
+    found = told(ended(SPEC), ended(lora))
+    assert found["method"] == ("full", "lora")
+    assert found["lora: r"] == ("-", "4")
+    assert found["learning rate"] == ("default", "0.01")
+
+
+def test_a_searched_rate_is_told_as_it_was_found() -> None:
+    searched = replace(SPEC, learning_rate=None)
+    assert told(ended(SPEC, learning_rate=0.003), ended(searched, learning_rate=0.01))["learning rate"] == (
+        "0.003 (default)",
+        "0.01 (searched)",
+    )
+
+
+def test_versions_and_devices_are_listed_where_they_differ_and_are_known() -> None:
+    one, other = ended(SPEC, environment={"device": "cpu", "gpu": None}), ended(SPEC, environment={"device": "cuda:0"})
+    assert told(one, other, ended(SPEC)) == {"device found": ("cpu", "cuda:0", "-")}
+    assert told(one, ended(SPEC)) == {}
+
+
+def test_a_run_whose_spec_cannot_be_read_has_dashes() -> None:
+    assert told(ended(SPEC), ended(None))["blocks"] == ("6-7", "-")
