@@ -26,6 +26,28 @@ import pytest  # noqa: E402
 from tests.tiny import save_tiny  # noqa: E402
 
 SHARED = Path(__file__).parents[2] / "shared"
+FAST = (
+    "criteria",
+    "plans",
+    "data",
+    "figures",
+    "runs",
+    "app",
+    "bundled",
+    "evidence/test_regret.py",
+    "evidence/test_sweep.py",
+)
+"""Folders and files whose tests are marked `fast`, where nothing says that they are slow."""
+SLOWER = ("slow", "gpu", "real", "browser")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `pytest -m fast` runs."""
+    here = Path(__file__).parent
+    for item in items:
+        place = item.path.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
+        if place.startswith(FAST) and not any(item.get_closest_marker(name) for name in SLOWER):
+            item.add_marker("fast")
 
 
 @pytest.fixture(autouse=True, scope="module")

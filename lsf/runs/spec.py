@@ -23,7 +23,7 @@ METHODS_OWN: Any = "default"
 asked
 stays in the spec, so that a default can be told from a number somebody gave; the number used stands in the result."""
 ENDINGS = ("steps", "flat")
-"""A run ends after its steps, or once its validation loss is flat (lsf.training.flatness), after its steps at the
+"""A run ends after its steps, or once its validation loss is flat (lsf.runs.spec), after its steps at the
 latest."""
 KEPT = ("last", "best")
 """Which step's values a run keeps: the last one's, or those of its best validation reading."""

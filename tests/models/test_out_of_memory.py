@@ -34,7 +34,7 @@ from tests.lens.test_reference import PAIRS, task_of
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, resource, sys
-from lsf.models import exhaustion
+from lsf.models import out_of_memory
 from lsf.lens.analyze import analyze
 from lsf.models.loading import load_model
 from lsf.progress import Silent
@@ -44,7 +44,7 @@ folder, extra = sys.argv[1], int(sys.argv[2])
 loaded = load_model(folder)
 analyze(loaded, many(40), asked(8), Silent())  # everything is imported and warm
 split = [0]
-whole = exhaustion.halves_of
+whole = out_of_memory.halves_of
 def counted(batch):
     split[0] += 1
     return whole(batch)
