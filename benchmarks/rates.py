@@ -1,9 +1,8 @@
 """Best learning rates measured: what the default rate is fitted on, and how it does on models it was not fitted on.
 
 `python benchmarks/rates.py --measure [--models bundled,stories260K] [--methods full,lora] [--seconds S]` tunes cell
-after
-cell and appends each to rates_cells.jsonl, one record a line; what is there is not measured again. Without `--measure`
-it prints the tables from that file, in seconds and without torch.
+after cell and appends each to rates_cells.jsonl, one record a line; what is there is not measured again. Without
+`--measure` it prints the tables from that file, in seconds and without torch.
 """
 
 import argparse

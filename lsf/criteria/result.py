@@ -168,7 +168,7 @@ class Trajectories:
     virtual: tuple[tuple[float, ...], ...]
     """Mean path of `examples`: L+1 points of 3 coordinates."""
     examples: tuple[ExamplePath, ...]
-    """The first measured positions, at most `gallery.KEPT_EXAMPLES`."""
+    """The first measured positions, at most `KEPT_EXAMPLES`."""
 
 
 @dataclass(frozen=True)

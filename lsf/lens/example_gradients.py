@@ -35,7 +35,7 @@ class GradientHook:
 
 
 def hooked_parameters(block: nn.Module) -> set[int]:
-    """Return the ids of the parameters of a block whose modules can be tapped."""
+    """Return the ids of the parameters of a block whose modules can be hooked."""
     found: set[int] = set()
     for module in block.modules():
         if _is_linear(module) or _is_scaling(module):
@@ -49,13 +49,13 @@ def gradient_hooks(
 ) -> Iterator[None]:
     """Hand every hook to `use` while backward runs inside the `with`; nothing is kept, hooks are always removed.
 
-    Backward reaches down to the lowest tapped block's input, whether or not any parameter takes a gradient.
+    Backward reaches down to the lowest hooked block's input, whether or not any parameter takes a gradient.
 
     Args:
         layout: the model.
         size: examples and tokens of the batch; some blocks (OPT's) put both into one axis for a part of their modules.
         use: told of every hook.
-        blocks: those tapped; None: all.
+        blocks: those hooked; None: all.
     """
     handles: list[Any] = []
 
@@ -70,9 +70,9 @@ def gradient_hooks(
     def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         (args[0] if args else kwargs["hidden_states"]).requires_grad_()
 
-    tapped = range(len(layout.blocks)) if blocks is None else blocks
-    handles.append(layout.blocks[tapped[0]].register_forward_pre_hook(begin, with_kwargs=True))
-    for index in tapped:
+    hooked = range(len(layout.blocks)) if blocks is None else blocks
+    handles.append(layout.blocks[hooked[0]].register_forward_pre_hook(begin, with_kwargs=True))
+    for index in hooked:
         for module in layout.blocks[index].modules():
             if _is_linear(module) or _is_scaling(module):
                 listen(index, module)
@@ -123,7 +123,7 @@ def _normed(module: nn.Module, seen: Tensor) -> Tensor:
 
 
 def squared_norms(hook: GradientHook) -> Float[Tensor, " examples"]:
-    """Return each example's squared gradient norm over the tapped module's parameters."""
+    """Return each example's squared gradient norm over the hooked module's parameters."""
     n, tokens = hook.gradients.shape[:2]
     total = torch.zeros(n).to(hook.gradients)
     for vector in hook.direct:
@@ -138,7 +138,7 @@ def squared_norms(hook: GradientHook) -> Float[Tensor, " examples"]:
 
 
 def pair_products(hook: GradientHook) -> Float[Tensor, "examples examples"]:
-    """Return the inner products of every two examples' gradients over the tapped module's parameters."""
+    """Return the inner products of every two examples' gradients over the hooked module's parameters."""
     n, tokens = hook.gradients.shape[:2]
     total = torch.zeros(n, n).to(hook.gradients)
     for vector in hook.direct:

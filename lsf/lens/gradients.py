@@ -226,7 +226,7 @@ def _pass(
 ) -> bool:
     """Read the gradients of one group of blocks; `groups` are those done and those to go. False at a stop."""
     n_positions = sum(len(batch.targets) for batch in batches)
-    leftovers = [untapped(block) if number in group else [] for number, block in enumerate(layout.blocks)]
+    leftovers = [unhooked(block) if number in group else [] for number, block in enumerate(layout.blocks)]
     wanted = [parameter for number in group for parameter in layout.blocks[number].parameters()]
     last = False
     with torch.enable_grad(), _taken(wanted, lambda parameter, gradient: sums.take(parameter, gradient, last)):
@@ -269,14 +269,14 @@ def _with_squares(
         squared[block] += value
 
 
-def untapped(block: torch.nn.Module) -> list[Tensor]:
+def unhooked(block: torch.nn.Module) -> list[Tensor]:
     """Return the parameters of a block that no hook sees: neither of linear maps nor of norms."""
-    tapped = hooked_parameters(block)
-    return [parameter for parameter in block.parameters() if id(parameter) not in tapped]
+    hooked = hooked_parameters(block)
+    return [parameter for parameter in block.parameters() if id(parameter) not in hooked]
 
 
 def example_gradients(layout: ModelLayout, batch: Batch, row: int, leftovers: list[list[Tensor]]) -> list[Tensor]:
-    """Return one example's gradient of its own loss for the parameters that cannot be tapped, flat, per block.
+    """Return one example's gradient of its own loss for the parameters that cannot be hooked, flat, per block.
 
     They stay on the device.
     """

@@ -12,7 +12,7 @@ from lsf.criteria.measurements import Spectrum
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import EncodedExample
 from lsf.lens.example_gradients import GradientHook, gradient_hooks, pair_products
-from lsf.lens.gradients import example_gradients, example_losses, position_losses, untapped, view_of
+from lsf.lens.gradients import example_gradients, example_losses, position_losses, unhooked, view_of
 from lsf.models.batches import Batch, make_batches
 from lsf.models.devices import exact, fetched, has_float64, tensors_of
 from lsf.models.loading import LoadedModel
@@ -37,7 +37,7 @@ def sampled_kernels(
         parameters that only a pass per example reaches take more than `ROW_BYTES`.
     """
     rows = rows[:KERNEL_EXAMPLES]
-    kept = 4 * sum(tensor.numel() for block in loaded.layout.blocks for tensor in untapped(block))
+    kept = 4 * sum(tensor.numel() for block in loaded.layout.blocks for tensor in unhooked(block))
     if kept > ROW_BYTES // 2:
         return None
     if kept:
@@ -75,7 +75,7 @@ def tangent_kernels(
         with gradient_hooks(layout, (batch.ids.shape[0], batch.ids.shape[1]), use):
             losses = position_losses(layout, batch)
             example_losses(losses, batch).sum().backward()
-        leftovers = [untapped(block) for block in layout.blocks]
+        leftovers = [unhooked(block) for block in layout.blocks]
         if any(leftovers):
             for tensor in (tensor for block in leftovers for tensor in block):
                 tensor.requires_grad_(True)

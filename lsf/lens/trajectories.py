@@ -121,7 +121,7 @@ class Recorded:
 
     @property
     def arc_projections(self) -> ArcProjections:
-        """The bearings of every position so far."""
+        """The arc projections of every position so far."""
         return ArcProjections(self.to_start.rows, self.to_heading.rows, self.to_target.rows, self.angle.rows)
 
     def half(self, which: int) -> "Recorded":

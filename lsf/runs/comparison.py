@@ -146,8 +146,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     Ratios are taken to the succeeded full run (every block and module, method `full`) of the same weights, data, seed,
     steps, batch size, warm-up and weight decay, on the same device and dtype, read on the same test examples; of
     several such runs, which differ in their rates at most, to the one of the least test loss. A run with a fault (it
-    ends
-    below the floor, or forgets more than a nat) is the reference of none. Where there is no reference they are None.
+    ends below the floor, or forgets more than a nat) is the reference of none. Where there is none they are None.
 
     Args:
         runs: in any state, in the order they are to be listed.

@@ -248,7 +248,7 @@ class CompletionTrainer(Trainer):
         return 0
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint of the tuned values only, through the run's keeper."""
+        """Write a checkpoint of the tuned values only, through the run's checkpoint manager."""
         if self._manager is None:
             return
         begun = time.perf_counter()

@@ -21,7 +21,7 @@ from lsf.data.encode import encode
 from lsf.data.task import Example, Task, split_examples
 from lsf.errors import OutOfMemoryError
 from lsf.lens.analyze import analyze
-from lsf.lens.gradients import untapped
+from lsf.lens.gradients import unhooked
 from lsf.lens.kernels import tangent_kernels
 from lsf.models.batches import Batch, make_batches
 from lsf.models.cache import ModelCache
@@ -189,7 +189,7 @@ def test_gradients_kept_per_example_bound_the_examples_of_a_kernel(
     tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded, settings = load_model(str(tiny("mixtral"))), AnalysisSettings(criteria=("alignment", "deviation"))
-    kept = 4 * sum(tensor.numel() for block in loaded.layout.blocks for tensor in untapped(block))
+    kept = 4 * sum(tensor.numel() for block in loaded.layout.blocks for tensor in unhooked(block))
     assert kept > 0
     monkeypatch.setattr("lsf.lens.kernels.ROW_BYTES", 10 * kept + 1)
     found = analyze(loaded, many(50), settings, Silent())
