@@ -1,6 +1,64 @@
 """LSF: which layers of a language model are worth tuning, with evidence.
 
-Importing this package loads neither torch nor Streamlit; see ARCHITECTURE.md for the rooms.
+    import lsf
+
+    m = lsf.load("HuggingFaceTB/SmolLM2-135M-Instruct")  # or lsf.wrap(model, tokenizer)
+    a = lsf.analyze(m, "data.jsonl")
+    plan = a.recommend(blocks=6)
+    lsf.freeze(m.model, plan)  # then any Trainer, with callbacks=[lsf.FrozenProof(plan)]
+
+Importing this package loads neither torch nor Streamlit: a name is loaded when it is used.
+ARCHITECTURE.md has the rooms.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lsf.api import (
+        RECOMMENDED,
+        Analysis,
+        Comparison,
+        Plan,
+        Run,
+        Sweep,
+        analyze,
+        compare,
+        load,
+        read_data,
+        recommend,
+        sweep,
+        tune,
+        wrap,
+    )
+    from lsf.training.frozen_proof import FrozenProof, freeze
+
 __version__ = "0.1.0"
+__all__ = [
+    "RECOMMENDED",
+    "Analysis",
+    "Comparison",
+    "FrozenProof",
+    "Plan",
+    "Run",
+    "Sweep",
+    "analyze",
+    "compare",
+    "freeze",
+    "load",
+    "read_data",
+    "recommend",
+    "sweep",
+    "tune",
+    "wrap",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'lsf' has no attribute {name!r}")
+    return getattr(import_module("lsf.training.frozen_proof" if name in ("FrozenProof", "freeze") else "lsf.api"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

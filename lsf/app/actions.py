@@ -11,7 +11,7 @@ from lsf.app.runtime import runtime
 from lsf.app.state import Session, address, look_at
 from lsf.app.work import Foreseen, Request, Source, analysis_work, source_of, without_effect
 from lsf.jobs.job import JobView
-from lsf.jobs.queue import queue_resumed, queue_runs
+from lsf.jobs.queue import QueuedRun, queue_resumed, queue_runs
 from lsf.runs.checkpoints import checkpoint_step
 from lsf.runs.controls import with_controls
 from lsf.runs.memory_forecast import smaller_spec
@@ -40,19 +40,30 @@ def start_runs(here: Session, source: Source, spec: RunSpec, roles: Sequence[str
     Raises:
         RunError: a run folder cannot be made.
     """
-    shared = runtime()
     seeds = range(spec.seed, spec.seed + n_seeds)
     specs = [run for seed in seeds for run in with_controls(replace(spec, seed=seed), roles)]
-    queued = queue_runs(
+    expected = [expected_seconds(here.foreseen, one, spec) for one in specs]
+    _look_at_run(here, queue_specs(here, source, specs, expected)[0].folder.name)
+
+
+def queue_specs(
+    here: Session, source: Source, specs: Sequence[RunSpec], expected: Sequence[float | None] | None = None
+) -> tuple[QueuedRun, ...]:
+    """Queue runs on the chosen model and data for this session, of so many expected seconds each.
+
+    Raises:
+        RunError: a run folder cannot be made.
+    """
+    shared = runtime()
+    return queue_runs(
         shared.worker,
         runs_folder(),
         specs,
         loaded=lambda: shared.model_cache().load(source.model, source.dtype, source.device),
         task=source.load_task,
         owner=here.owner,
-        expected=[expected_seconds(here.foreseen, one, spec) for one in specs],
+        expected=expected,
     )
-    _look_at_run(here, queued[0].folder.name)
 
 
 def expected_seconds(foreseen: Foreseen | None, run: RunSpec, choice: RunSpec) -> float | None:

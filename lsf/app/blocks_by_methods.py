@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.actions import go_on_buttons
+from lsf.app.actions import go_on_buttons, queue_specs
 from lsf.app.forms import setting_input
 from lsf.app.guard import guard
 from lsf.app.panels import amount, show, size
@@ -18,7 +18,6 @@ from lsf.app.work import Source, source_of
 from lsf.errors import LsfError
 from lsf.figures.blocks_by_methods import MEASURES, Cell, draw_front, draw_places, full_value, told
 from lsf.figures.palette import ROLES as MARKS
-from lsf.jobs.queue import queue_runs
 from lsf.methods.catalogue import CATALOGUE, options_of
 from lsf.plans.plan import Plan, place_of
 from lsf.runs.comparison import non_dominated, to_row
@@ -241,15 +240,7 @@ def start_grid(here: Session, source: Source, specs: Sequence[RunSpec]) -> None:
     Raises:
         RunError: a run folder cannot be made.
     """
-    shared = runtime()
-    queued = queue_runs(
-        shared.worker,
-        runs_folder(),
-        specs,
-        loaded=lambda: shared.model_cache().load(source.model, source.dtype, source.device),
-        task=source.load_task,
-        owner=here.owner,
-    )
+    queued = queue_specs(here, source, specs)
     chosen = [one for one, spec in zip(queued, specs, strict=True) if spec.role == "choice"]
     here.grid = st.session_state[TAKEN_UP] = (chosen or queued)[0].folder.name
     st.query_params["grid"] = here.grid

@@ -150,7 +150,15 @@ def read_splits(path: Path) -> dict[str, Table]:
     Raises:
         DataError: a word in the `split` column that is no split.
     """
-    table = read_table(path)
+    return table_splits(read_table(path))
+
+
+def table_splits(table: Table) -> dict[str, Table]:
+    """Return a table by splits where it has a column `split`, else whole, as `all`.
+
+    Raises:
+        DataError: a word in the `split` column that is no split.
+    """
     if "split" not in table.columns:
         return {"all": table}
     places: dict[str, list[int]] = {}

@@ -106,22 +106,6 @@ def _title(spec: RunSpec) -> str:
     return f"{spec.data}: {spec.how} on {place_of(spec.plan)}"
 
 
-def tune_in(
-    loaded: Callable[[], Any],
-    task: Callable[[], Task],
-    spec: RunSpec,
-    folder: Path,
-    seconds: float | None,
-    report: Report,
-) -> Any:
-    """Load what is needed and carry out one run, of so many expected seconds; see `lsf.training.run.tune`."""
-    from lsf.training.run import tune  # noqa: PLC0415 torch is loaded where the work is done
-
-    report.plan((Phase("loading the model and the data", 0.0), Phase("the run", seconds)))
-    report.phase("loading the model and the data")
-    return tune(loaded(), task(), spec, folder, report)
-
-
 def tune_in_queue(
     worker: Worker,
     owner: str,
@@ -132,8 +116,15 @@ def tune_in_queue(
     seconds: float | None,
     report: Report,
 ) -> Any:
-    """Carry out one run; where it was stopped and kept, its test is a job of its own at the end of the queue."""
-    result = tune_in(loaded, task, spec, folder, seconds, report)
+    """Load what is needed and carry out one run, of so many expected seconds; see `lsf.training.run.tune`.
+
+    Where it was stopped and kept, its test is a job of its own at the end of the queue.
+    """
+    from lsf.training.run import tune  # noqa: PLC0415 torch is loaded where the work is done
+
+    report.plan((Phase("loading the model and the data", 0.0), Phase("the run", seconds)))
+    report.phase("loading the model and the data")
+    result = tune(loaded(), task(), spec, folder, report)
     if result.unmeasured:
         with suppress(BadInputError):  # the worker was closed: it can be measured another time
             worker.submit("measure", f"{_title(spec)}: test", partial(measure_in, loaded, task, folder), owner)

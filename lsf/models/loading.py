@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -18,10 +18,12 @@ from transformers.utils import logging as transformers_logging
 from lsf.axes import QUANTISED
 from lsf.errors import ModelError, OutOfMemoryError, first_line
 from lsf.models.devices import Device, choose_device, input_device, places_of, tensors_of
+from lsf.models.families import family_of
 from lsf.models.info import ModelInfo
 from lsf.models.layout import ModelLayout, resolve, self_check
 from lsf.models.out_of_memory import is_out_of_memory
-from lsf.models.quantised import check_quantising, is_packed, n_values, quantising, scales, settle
+from lsf.models.quantised import check_quantising, is_packed, n_values, packed_dtype, quantising, scales, settle
+from lsf.models.sharing import share_model
 from lsf.models.source import ModelSource, find_model
 
 TRIM_THRESHOLD = -1
@@ -144,21 +146,77 @@ def load_model(
         layout = resolve(model, source.family)
         _check_weights(source, model, layout, tokenizer)
         difference = self_check(layout)
-    config = layout.config
-    info = ModelInfo(
-        name=name,
+    info = replace(
+        _info(name, layout),
         revision=source.revision,
-        family=source.family.name,
-        n_blocks=len(layout.blocks),
-        width=config.hidden_size,
-        vocab_size=layout.head_weight.shape[0],
-        tied_head=_tied(model, layout),
-        n_params=sum(n_values(parameter) for parameter in model.parameters()),
         dtype=dtype if dtype in QUANTISED else str(model.dtype).removeprefix("torch."),
         device="+".join(places_of(model)) or place.name,
         origin=source.origin,
     )
-    return LoadedModel(model, tokenizer, info, layout, _context(config, tokenizer), difference)
+    return LoadedModel(model, tokenizer, info, layout, _context(layout.config, tokenizer), difference)
+
+
+def layout_of(model: Any) -> ModelLayout:
+    """Return where the blocks, norms and head of a transformers model in memory lie.
+
+    Raises:
+        UnknownFamilyError: its architecture is not supported.
+        ModelError: it is not what its `model_type` says.
+    """
+    return resolve(model, family_of(str(getattr(getattr(model, "config", None), "model_type", None))))
+
+
+def wrap_model(model: Any, tokenizer: Any, name: str = "in memory") -> LoadedModel:
+    """Return a model that is in memory already, checked as a loaded one is.
+
+    What is returned is a second module tree over the same memory (`lsf.models.sharing.share_model`): the given model
+    keeps its mode, its hooks and every `requires_grad`. Adapters of peft are merged into copies of the maps they
+    change: the model is measured as it answers now.
+
+    Args:
+        model: a causal LM of transformers on one device, in float32, bfloat16, 4 or 8 bits; or peft's wrapper of one.
+        tokenizer: its tokenizer.
+        name: what results call it.
+
+    Raises:
+        UnknownFamilyError: its architecture is not supported.
+        ModelError: adapters that cannot be merged; it is spread over devices; its tokenizer is too large for it.
+        SelfCheckError: our reading does not reproduce its logits.
+    """
+    view: Any = share_model(model)
+    if callable(getattr(model, "get_base_model", None)):
+        try:
+            view = view.merge_and_unload(safe_merge=True)
+        except (AttributeError, NotImplementedError, ValueError) as error:
+            kind = type(model).__name__
+            raise ModelError(
+                f"The adapters of this {kind} cannot be merged ({first_line(error)}); wrap the base model."
+            ) from None
+    view.eval().requires_grad_(False)
+    layout = layout_of(view)
+    if len(tokenizer) > layout.head_weight.shape[0]:
+        raise ModelError(
+            f"The tokenizer has {len(tokenizer)} tokens and the model {layout.head_weight.shape[0]}; "
+            "give the tokenizer that belongs to it."
+        )
+    context = _context(layout.config, tokenizer)
+    return LoadedModel(view, tokenizer, _info(name, layout), layout, context, self_check(layout))
+
+
+def _info(name: str, layout: ModelLayout) -> ModelInfo:
+    model = layout.model
+    return ModelInfo(
+        name=name,
+        revision=None,
+        family=layout.family.name,
+        n_blocks=len(layout.blocks),
+        width=layout.config.hidden_size,
+        vocab_size=layout.head_weight.shape[0],
+        tied_head=_tied(model, layout),
+        n_params=sum(n_values(parameter) for parameter in model.parameters()),
+        dtype=packed_dtype(model) or str(model.dtype).removeprefix("torch."),
+        device=str(input_device(model)),
+    )
 
 
 @contextmanager

@@ -76,6 +76,13 @@ def is_quantised(model: nn.Module) -> bool:
     return any(is_packed(parameter) for parameter in model.parameters())
 
 
+def packed_dtype(model: Any) -> str | None:
+    """Return `int8` or `nf4` of a model whose maps are packed; None of every other."""
+    if not is_quantised(model):
+        return None
+    return "int8" if model.config.quantization_config.load_in_8bit else "nf4"
+
+
 def shape_of(parameter: Tensor) -> torch.Size:
     """Return the shape of what a parameter stands for, by output and input where it is packed; nothing is unpacked."""
     state = getattr(parameter, "quant_state", None) if is_packed(parameter) else None

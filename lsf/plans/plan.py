@@ -89,6 +89,37 @@ class Plan:
         blocks = [f"block{'s' if len(self.blocks) > 1 else ''} {format_blocks(self.blocks)}"] if self.blocks else []
         return " + ".join([*blocks, *(name.replace("_", " ") for name in extras), *self.modules])
 
+    def lora_config(self, r: int = 8, alpha: float = 16.0, **others: Any) -> Any:
+        """Return peft's configuration of LoRA on every linear map of the planned blocks, and of nothing else.
+
+        Args:
+            r: rank of the updates.
+            alpha: they are scaled by alpha / r.
+            **others: further fields of `peft.LoraConfig`, such as `lora_dropout`.
+
+        Returns:
+            A `peft.LoraConfig`, for `peft.get_peft_model(model, config)`.
+
+        Raises:
+            PlanError: the plan names no block.
+
+        Example:
+            >>> config = Plan("bundled", 8, (5, 6)).lora_config(r=4)
+            >>> config.r, config.target_modules
+            (4, 'all-linear')
+        """
+        if not self.blocks:
+            raise PlanError(f"LoRA tunes blocks and the plan names none ({self.label}); name at least one.")
+        from peft import LoraConfig  # noqa: PLC0415 imports torch
+
+        from lsf.models.families import FAMILIES  # noqa: PLC0415 imports torch
+
+        lists = "|".join(sorted({family.blocks.rpartition(".")[2] for family in FAMILIES.values()}))
+        numbers = "|".join(str(block) for block in self.blocks)
+        outside = rf"(?!(?:.*\.)?(?:{lists})\.(?:{numbers})\.).*"
+        fixed = {"target_modules": "all-linear", "exclude_modules": outside, "task_type": "CAUSAL_LM"}
+        return LoraConfig(**{"r": r, "lora_alpha": alpha, "lora_dropout": 0.0, **fixed, **others})
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values, schema_version first."""
         plain = asdict(self)

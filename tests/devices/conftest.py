@@ -13,12 +13,11 @@ from lsf.lens.speed import speed_of
 from lsf.models.devices import Device
 from lsf.models.loading import LoadedModel, load_model
 from tests.accelerator import NAME, Accelerator, register
+from tests.toy import COLOURS, SUBJECTS, task  # noqa: F401 a fixture
 
 REAL = torch.cuda.is_available() or torch.backends.mps.is_available()
 if not REAL:  # beside a real one, torch would take the pretend one for the machine's accelerator
     register()
-SUBJECTS = ("cat", "dog", "tree", "sky", "sun", "moon", "mat", "a")
-COLOURS = ("red", "blue", "one", "two", "three", "four", "five", "under")
 
 
 @pytest.fixture(autouse=True)
@@ -58,16 +57,6 @@ def on_device(
 def on_cpu(tiny: Callable[[str], Path]) -> Callable[..., LoadedModel]:
     """The same on the CPU, for the numbers to be put beside."""
     return lambda family="llama", dtype="float32": load_model(str(tiny(family)), dtype, "cpu")
-
-
-@pytest.fixture(scope="session")
-def task() -> Task:
-    examples = tuple(
-        Example(f"the {subject} {verb}", f" {COLOURS[index]} {'.' if verb == 'is' else '?'}")
-        for index, subject in enumerate(SUBJECTS)
-        for verb in ("is", "was", "sat")
-    )
-    return Task("toy", train=examples, validation=examples[1::3], test=examples[::2])
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,74 @@
+"""Data as people hold it in Python: a name or path, a data set of `datasets`, a DataFrame, a list of dicts."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from lsf.data.sources import assemble_task, load_task, render_examples, table_splits
+from lsf.data.tables import Table
+from lsf.data.task import Task
+from lsf.errors import DataError
+
+IN_MEMORY = "in memory"
+"""The name of data that has none."""
+WANTED = "a path, `lesson:NAME`, `hub:NAME`, a data set of `datasets`, a DataFrame or a list of dicts"
+
+
+def read_data(
+    data: Any, prompt: str | None = None, completion: str | None = None, name: str = IN_MEMORY, seed: int = 0
+) -> Task:
+    r"""Return examples as a task: training, validation and test rows.
+
+    Args:
+        data: a path, `lesson:NAME` or `hub:NAME[:CONFIG][:SPLIT]`; a `datasets.Dataset` or `DatasetDict`; a pandas
+            `DataFrame`; a list of dicts; or a task, which is returned as it is.
+        prompt: template over the columns, such as `"Question: {question}\nAnswer:"`; None takes the column `prompt`.
+        completion: template over the columns, such as `" {answer}"`; None takes the column `completion`.
+        name: of data that is in memory, for results.
+        seed: by which rows without splits are split, 80 / 10 / 10.
+
+    Raises:
+        DataError: data of another kind; no rows; a column that is missing; a row without a prompt or completion.
+
+    Example:
+        >>> task = read_data([{"q": "1+1", "a": "2"}, {"q": "2+2", "a": "4"}, {"q": "3+3", "a": "6"}], "{q} =", " {a}")
+        >>> task.train[0].prompt, task.train[0].completion
+        ('2+2 =', ' 4')
+        >>> len(read_data("lesson:facts").test)
+        96
+    """
+    if isinstance(data, Task):
+        return data
+    if isinstance(data, str | Path):
+        return load_task(str(data), prompt, completion, seed)
+    tables = _tables(data, name)
+    splits = {word: render_examples(table, prompt, completion) for word, table in tables.items()}
+    return assemble_task(name, splits, seed)
+
+
+def _tables(data: Any, name: str) -> dict[str, Table]:
+    if isinstance(data, Mapping):  # a DatasetDict
+        known = {word: data[word] for word in ("train", "validation", "test") if word in data}
+        if not known:
+            raise DataError(f"The data has the splits {', '.join(map(str, data))}; one called train was expected.")
+        return {word: _table(list(rows), name) for word, rows in known.items()}
+    if isinstance(data, pd.DataFrame):
+        data = data.astype(object).where(data.notna(), None).to_dict("records")
+    elif hasattr(data, "column_names") and hasattr(data, "features"):  # a Dataset
+        data = list(data)
+    if not isinstance(data, Sequence):
+        raise DataError(f"The data is of the kind {type(data).__name__}; {WANTED} was expected.")
+    return table_splits(_table(data, name))
+
+
+def _table(rows: Sequence[Any], name: str) -> Table:
+    if not rows:
+        raise DataError(f"The data {name} has no rows; at least 3 were expected.")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise DataError(f"The data {name}, row {number}: {type(row).__name__} was found; a dict was expected.")
+    columns = tuple(dict.fromkeys(str(column) for row in rows for column in row))
+    plain = tuple({column: row.get(column) for column in columns} for row in rows)
+    return Table(name, columns, plain, tuple(range(1, len(plain) + 1)))

@@ -1,0 +1,134 @@
+"""Proof, in anybody's Trainer, that frozen tensors stayed as they were and tuned ones moved."""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+from lsf.errors import PlanError, RunError
+from lsf.methods.context import planned_names
+from lsf.models.loading import layout_of
+from lsf.plans.plan import Plan
+from lsf.runs.result import Proof
+from lsf.training.proof import Fingerprint, fingerprint, prove
+
+UNPROVEN = "unproven"
+"""Folder beside the checkpoints that a model is saved to before its proof fails."""
+
+
+class FrozenProof(TrainerCallback):
+    """A callback of transformers' Trainer that proves what a training changed.
+
+    When training begins it reads which parameters want gradients, compares them with the plan, and hashes all of them;
+    when it ends it hashes again. Nothing is changed by it. Under peft the base model's tensors are the frozen ones and
+    the adapters the tuned ones; the plan must then have been applied by `plan.lora_config()` or by hand.
+
+    A finished training is never lost: where the proof fails, the model is saved to `output_dir/unproven` before the
+    error is raised, and `proof` holds what was found.
+
+    Args:
+        plan: what was to be tuned; None only compares what was frozen at the start with what it is at the end.
+
+    Raises:
+        PlanError: at the beginning, where what wants gradients is not what the plan names.
+        RunError: at the end, where a frozen tensor moved or a tuned one did not.
+
+    Example:
+        >>> import lsf
+        >>> callback = lsf.FrozenProof()
+        >>> callback.proof is None  # until a Trainer(..., callbacks=[callback]) has trained
+        True
+    """
+
+    def __init__(self, plan: Plan | None = None) -> None:
+        """Prove nothing yet."""
+        self.plan = plan
+        self.proof: Proof | None = None
+        self._before: Fingerprint | None = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **_rest: Any) -> None:
+        """Compare with the plan, and hash."""
+        if self.plan is not None:
+            check_trainable(model, self.plan)
+        self._before = fingerprint(model)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_rest: Any) -> None:
+        """Hash again, and raise where something is not as it should be."""
+        assert self._before is not None  # Trainer calls this after on_train_begin
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        self.proof = prove(self._before, model, frozenset(), trained, trained)
+        if self.proof.frozen_identical and not self.proof.tuned_unmoved:
+            return
+        place = Path(args.output_dir) / UNPROVEN
+        model.save_pretrained(place)
+        what = "A frozen tensor moved"
+        if self.proof.frozen_identical:
+            names = self.proof.tuned_unmoved
+            what = f"{len(names)} tuned tensor{'s' if len(names) > 1 else ''} did not move, such as {names[0]}"
+        raise RunError(f"{what}; the trained model is kept in {place}.")
+
+
+def check_trainable(model: Any, plan: Plan) -> None:
+    """Refuse a model whose parameters with `requires_grad` are not those of a plan.
+
+    Args:
+        model: a causal LM of transformers, or peft's wrapper of one.
+        plan: for a model of as many blocks.
+
+    Raises:
+        PlanError: with the first parameter that is frozen and should not be, or the other way round.
+    """
+    base = model.get_base_model() if callable(getattr(model, "get_base_model", None)) else model
+    layout = layout_of(base)
+    wants = {name for name, parameter in base.named_parameters() if parameter.requires_grad}
+    if base is not model:
+        planned = tuple(f"{layout.block_names[block]}." for block in plan.blocks)
+        if astray := [name for name in wants if not name.startswith(planned)]:
+            raise PlanError(f"{astray[0]} is tuned and lies outside {plan.label}; make adapters by plan.lora_config().")
+        if lacking := [name for name in planned if not any(own.startswith(name) for own in wants)]:
+            raise PlanError(f"Nothing is tuned in {lacking[0][:-1]}, which the plan names.")
+        return
+    names = set(planned_names(_Seen(model, layout), plan))
+    if more := sorted(wants - names):
+        raise PlanError(f"{more[0]} wants gradients and is not in the plan ({plan.label}); call lsf.freeze first.")
+    if fewer := sorted(names - wants):
+        raise PlanError(f"{fewer[0]} is in the plan ({plan.label}) and wants no gradients; call lsf.freeze first.")
+
+
+def freeze(model: Any, plan: Plan) -> int:
+    """Let exactly the parameters of a plan want gradients, in place, for any trainer.
+
+    Args:
+        model: a causal LM of transformers in memory.
+        plan: for a model of as many blocks.
+
+    Returns:
+        How many parameters are left to tune.
+
+    Raises:
+        PlanError: the plan is for another number of blocks, or the model is wrapped by peft, whose adapters
+            `plan.lora_config()` restricts.
+        UnknownFamilyError: an architecture that is not supported.
+
+    Example:
+        >>> import lsf
+        >>> model = lsf.load("bundled").model
+        >>> lsf.freeze(model, lsf.Plan("bundled", 8, (5, 6)))
+        297472
+        >>> model.model.layers[5].mlp.up_proj.weight.requires_grad, model.lm_head.weight.requires_grad
+        (True, False)
+    """
+    if callable(getattr(model, "get_base_model", None)):
+        raise PlanError("This model has peft's adapters already; make them with plan.lora_config() instead.")
+    names = set(planned_names(_Seen(model, layout_of(model)), plan))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in names)
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+class _Seen:
+    """A model as `planned_names` looks at it."""
+
+    def __init__(self, model: Any, layout: Any) -> None:
+        self.model, self.layout, self.info = model, layout, self
+        self.name, self.n_blocks = type(model).__name__, len(layout.blocks)
