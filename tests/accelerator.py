@@ -404,13 +404,13 @@ def _site() -> tuple[str, str]:
 def _owner(file: str) -> str:
     if file.startswith(str(ROOT / "lsf")):
         return "lsf"
-    return "library" if "setting-packages" in file else "test"
+    return "library" if "site-packages" in file else "test"
 
 
 def _short(file: str) -> str:
     if file.startswith(str(ROOT)):
         return str(Path(file).relative_to(ROOT))
-    return file.rpartition("setting-packages/")[2]
+    return file.rpartition("site-packages/")[2]
 
 
 class _Module:
