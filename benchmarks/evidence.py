@@ -3,8 +3,8 @@
 `python benchmarks/evidence.py [--settings bundled-facts,...] [--seconds 60]` measures what is missing and can be
 ended and started at any time; of settings that are measured, `--scores` adds what new criteria say and `--costs`
 times the recommendation beside a full fine-tune; `--report` prints all that the committed results say, `--tables`
-what stands in docs/results; `--cell SETTING:PLAN:SEED` measures one cell from scratch beside the committed one; `--pack`
-puts what the app shows into the package.
+what stands in docs/results; `--cell SETTING:PLAN:SEED` measures one cell from scratch beside the committed one;
+`--pack` puts what the app shows into the package.
 """
 
 import argparse
