@@ -1,1 +1,1 @@
-"""Ratios measured side by side in one run; see RESULTS.md."""
+"""Ratios measured side by side in one run; see docs/results."""

@@ -3,8 +3,8 @@
 `python benchmarks/evidence.py [--settings bundled-facts,...] [--seconds 60]` measures what is missing and can be
 ended and started at any time; of settings that are measured, `--scores` adds what new criteria say and `--costs`
 times the recommendation beside a full fine-tune; `--report` prints all that the committed results say, `--tables`
-what stands in RESULTS.md; `--cell SETTING:PLAN:SEED` measures one cell from scratch beside the committed one; `--pack`
-puts what the app shows into the package.
+what stands in docs/results; `--cell SETTING:PLAN:SEED` measures one cell from scratch beside the committed one;
+`--pack` puts what the app shows into the package.
 """
 
 import argparse
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--settings", default=",".join(SETTINGS), help="names, separated by commas; default: all")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which it ends, between two steps")
     parser.add_argument("--report", action="store_true", help="print the table from the committed results")
-    parser.add_argument("--tables", action="store_true", help="print the tables of RESULTS.md")
+    parser.add_argument("--tables", action="store_true", help="print the tables of docs/results/evidence.md")
     parser.add_argument("--scores", action="store_true", help="only score new criteria on settings that are measured")
     parser.add_argument("--costs", action="store_true", help="time the recommendation and a full fine-tune in turn")
     parser.add_argument("--pack", action="store_true", help="write lsf/evidence/measured.json for the app")

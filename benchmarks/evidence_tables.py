@@ -1,4 +1,4 @@
-"""The study's tables as they stand in RESULTS.md: ways of choosing by model and budget, and pair by pair."""
+"""The study's tables of docs/results/evidence.md: ways of choosing by model and budget, and pair by pair."""
 
 from collections.abc import Sequence
 from statistics import mean

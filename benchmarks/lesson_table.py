@@ -1,7 +1,7 @@
 """Which depth is right for each lesson, measured: every block tuned alone, and the whole model, over several seeds.
 
-`python -m benchmarks.lesson_table [--lessons facts,sums] [--seeds 3] [--json FILE]` prints the table of LOG.md. With
-`--json`, what is measured is written as it comes, and a second start goes on where the first one ended.
+`python -m benchmarks.lesson_table [--lessons facts,sums] [--seeds 3] [--json FILE]` prints the table of
+docs/findings. With `--json`, what is measured is written as it comes, and a second start goes on where the first ended.
 """
 
 import argparse

@@ -181,7 +181,7 @@ def dimension() -> list[Bar]:
         f"{s.data.removeprefix('lesson:')} {s.d_90('said') or '-'} / {s.d_90('did') or '-'}" for s in lessons
     )
     what = f"lessons of {len(lessons)} on which SAID's d_90 is below DID's"
-    bars = [Bar(what, fewer(lessons), 4, at_least=True, unit="", note=f"SAID / DID: {told}; curves in RESULTS.md")]
+    bars = [Bar(what, fewer(lessons), 4, at_least=True, unit="", note=f"SAID / DID: {told}; see docs/results")]
     for task in dict.fromkeys(study.data for study in along):
         points = progress_points(along, task)
         rho, chance = spearman(points), chance_level(len(points))

@@ -123,8 +123,8 @@ WAVES = {
     "added to it (28e8d81)": ("wide6-*",),
     "third test (646cff1)": ("bundled-*",),
 }
-"""When a setting was measured -> patterns of names; a test was announced in LOG.md by that commit, before it was
-made."""
+"""When a setting was measured -> patterns of names; a test was announced in LOG.md (now docs/findings) by that commit,
+before it was made."""
 
 
 def waves_of(names: Iterable[str]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""What is registered stands in the README, in a table where there is one; what the README says to type is accepted."""
+"""What is registered stands in the README or the guides, in a table where there is one; what they say to type works."""
 
 import argparse
 import re
@@ -16,7 +16,8 @@ from lsf.methods.catalogue import CATALOGUE
 from lsf.plans.policies import POLICIES
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDES = ("README.md", *(f"docs/{name}.md" for name in ("guide", "criteria", "methods", "evidence", "memory")))
+TEXT = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in GUIDES)
 COMMANDS = re.findall(r"^python -m lsf (.+?)(?:\s+#.*)?$", TEXT, re.MULTILINE)
 FIRST_CELLS = [line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")]
 
@@ -36,18 +37,31 @@ def test_the_shell_writes_what_the_registry_of_exports_holds() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_readme_can_be_typed(command: str) -> None:
+def test_every_command_of_the_readme_and_the_guides_can_be_typed(command: str) -> None:
     for part in command.split(" && python -m lsf "):
         assert build_parser().parse_args(shlex.split(part)).command
 
 
-def test_every_option_of_the_readme_is_one_of_ours_or_of_a_named_tool() -> None:
+def test_every_option_of_the_readme_and_the_guides_is_one_of_ours_or_of_a_named_tool() -> None:
     others = {"--use_fsdp", "--fsdp_version", "--fsdp_auto_wrap_policy", "--multi_gpu", "--num_processes"}  # accelerate
-    others |= {"--logdir", "--head", "--address", "--report", "--no-deps"}  # tensorboard, ray, evidence.py, pip
+    others |= {
+        "--logdir",
+        "--head",
+        "--address",
+        "--no-deps",
+        "--report",
+        "--tables",
+    }  # tensorboard, ray, pip, evidence.py
     named = set(re.findall(r"--[a-z][a-z_-]+", TEXT)) - others
     assert len(COMMANDS) > 15
     assert len(named) > 30
     assert not named - options_of(build_parser())
+
+
+def test_every_command_of_the_shell_is_told() -> None:
+    (commands,) = (one for one in build_parser()._actions if isinstance(one, argparse._SubParsersAction))
+    named = {command.split()[0] for command in COMMANDS} | set(re.findall(r"`(?:python -m lsf )?(\w+)", TEXT))
+    assert not set(commands.choices) - named
 
 
 def options_of(parser: argparse.ArgumentParser) -> set[str]:
@@ -58,12 +72,3 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
         if isinstance(action, argparse._SubParsersAction):
             found |= {option for below in action.choices.values() for option in options_of(below)}
     return found
-
-
-def test_every_file_that_the_architecture_names_is_there() -> None:
-    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    named = set(re.findall(r"`((?:\w+/)*\w+\.(?:py|json|md))`", text))
-    assert len(named) > 40
-    kept = {"result.json", "analysis.json", "lsf.json"}  # of runs and of folders made here
-    missing = {name for name in named - kept if not ((ROOT / name).exists() or (ROOT / "lsf" / name).exists())}
-    assert not missing

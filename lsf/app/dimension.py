@@ -211,7 +211,7 @@ def draw_measured() -> None:
         st.caption("No committed measurements are here; `python benchmarks/dimension.py` makes them.")
         return
     st.divider()
-    st.caption("Measured before on the bundled model: benchmarks/RESULTS.md says when and how.")
+    st.caption("Measured before on the bundled model: docs/results/dimension.md says when and how.")
     show(
         draw_tasks(lessons),
         "lessons",

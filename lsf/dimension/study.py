@@ -350,7 +350,7 @@ def parse_study(value: Any, where: str) -> Study:
 
 
 FILE = Path(__file__).with_name("dimension.json")
-"""Written by `python benchmarks/dimension.py`; RESULTS.md says when, and with which versions."""
+"""Written by `python benchmarks/dimension.py`; docs/results/dimension.md says when, and with which versions."""
 ALONG = "pretraining step "
 """Bases along pre-training are called so, with the number of steps."""
 
