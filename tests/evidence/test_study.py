@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.evidence_files import find_site
 from benchmarks.settings import SETTINGS, waves_of
+from lsf.criteria.registry import CRITERIA
 from lsf.errors import BadInputError
 from lsf.evidence.packed import (
     PACKED,
@@ -194,4 +195,9 @@ def test_the_readme_tells_the_record_of_the_recommendation() -> None:
         assert f"({failing.model} {100 * failing.mean:.1f} %, at random {100 * failing.random:.1f} %)" in told
     assert f"It can fail: {100 * record.worst:.0f} % at one block of one pair" in told
     assert record.worst_site == "narrow12-dialect"
+    assert record.n_models == 10
+    assert "of one of ten small models" in told
+    needs = {CRITERIA[name].needs for name in RECOMMENDED}
+    cost = np.mean([sum(one.cost[need] for need in needs) for one in packed_evidence()])
+    assert f"for {100 * cost:.0f} % of one fine-tune's time" in told
     assert len(elsewhere(packed_evidence(), RECOMMENDED, ENDS_FROM, 1)) == record.n_sites
