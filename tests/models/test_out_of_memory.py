@@ -223,7 +223,7 @@ def test_what_memory_does_not_suffice_for_is_null_and_told_and_the_rest_is_writt
         "trial step": ("gradients._drop_after", ("first_order_drop",)),
         "kernels": ("kernels.example_losses", ("alignment",)),
     }[short]
-    monkeypatch.setattr(f"lsf.models.{where}", lambda *_: torch.empty(2**60))
+    monkeypatch.setattr(f"lsf.lens.{where}", lambda *_: torch.empty(2**60))
     capsys.readouterr()
     assert main(asked) == 0
     told, found = capsys.readouterr().err, load_analysis(out)
