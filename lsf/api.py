@@ -61,7 +61,7 @@ class Analysis(records.Analysis):
         """Draw the deviation of every state and the scores of every block, in Jupyter or a browser tab."""
         draw_deviation(self).figure.show()
         if self.criteria:
-            draw_criteria(self, self.criteria, () if plan is None else plan.blocks).figure.show()
+            draw_criteria(self, **{} if plan is None else {"blocks": plan.blocks}).figure.show()
 
     def _repr_html_(self) -> str:
         return _framed(analysis_page(self))
