@@ -22,7 +22,7 @@ from lsf.figures.criteria import draw_criteria
 from lsf.figures.deviation import draw_deviation
 from lsf.figures.report import analysis_page
 from lsf.plans.plan import Plan
-from lsf.plans.policies import make_plan
+from lsf.plans.policies import known_scores, make_plan
 from lsf.plans.recommend import RECOMMENDED, recommended_plan
 from lsf.progress import Stop, Unheard
 from lsf.runs import comparison as tables
@@ -61,7 +61,8 @@ class Analysis(records.Analysis):
         """Draw the deviation of every state and the scores of every block, in Jupyter or a browser tab."""
         draw_deviation(self).figure.show()
         if self.criteria:
-            draw_criteria(self, **{} if plan is None else {"blocks": plan.blocks}).figure.show()
+            scores = {name: known_scores(self, name) for name in self.criteria}
+            draw_criteria(scores, None if plan is None else plan.criterion).figure.show()
 
     def _repr_html_(self) -> str:
         return _framed(analysis_page(self))

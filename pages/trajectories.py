@@ -95,7 +95,7 @@ def _take_away(here: Session, finished: Analysis) -> None:
 
 page(
     "Trajectories",
-    "Where the model's states are, beside an straight path from the current token's meaning to the target's. "
+    "Where the model's states are, beside a straight path from the current token's meaning to the target's. "
     "The gap between both is the deviation.",
     draw,
 )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
@@ -190,11 +191,17 @@ def test_ctrl_c_in_a_cell_keeps_what_was_read(tiny: Callable[[str], Path]) -> No
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_analyses_and_comparisons_are_drawn_in_a_notebook(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+def test_analyses_and_comparisons_are_drawn_in_a_notebook(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     loaded: LoadedModel = load_model(str(tiny("llama")), "float32", "cpu")
     found = lsf.analyze(loaded, ROWS, "{q}", "{a}", criteria=("deviation",))
     assert "<iframe" in found._repr_html_() and "&lt;script" in found._repr_html_()
     assert found.recommend(2, "deviation").reasons
+    shown: list[go.Figure] = []
+    monkeypatch.setattr(go.Figure, "show", shown.append)
+    found.show(found.recommend(2, "deviation"))
+    assert len(shown) == 2
     run = lsf.tune(loaded, ROWS, PLAN, "{q}", "{a}", runs=tmp_path / "runs", steps=2, batch_size=4)
     assert run.result is not None and run.result.proof is not None and run.result.proof.frozen_identical
     assert "<table" in lsf.compare(run)._repr_html_()

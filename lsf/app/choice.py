@@ -331,7 +331,7 @@ def _why(settings: Sequence[Measured], budget: int) -> None:
 def evidence_words(record: RecommendationRecord) -> str:
     """Say what the rule lost where the truth is known, where it was tested, and held out."""
     return (
-        f"OutcomeElsewhere, over {record.n_sites} measured pairs of a model and a task, this rule lost "
+        f"Elsewhere, over {record.n_sites} measured pairs of a model and a task, this rule lost "
         f"**{100 * record.mean:.1f} %** of what full fine-tuning gains, on average against the best plan of the same "
         f"size (budgets of 1, 2 and a quarter of the blocks; worst case {100 * record.worst:.0f} %, "
         f"{record.worst_site}). Always the first blocks: {100 * record.first:.0f} %; always the last: "

@@ -177,7 +177,7 @@ def _short_runs(settings: AnalysisSettings) -> Any:
 
 
 def load_work(runtime: AppRuntime, source: Source) -> Callable[[Report], str]:
-    """Return the job that puts a model on the model cache, fetching it first where it is on the hub."""
+    """Return the job that puts a model in the model cache, fetching it first where it is on the hub."""
 
     def work(report: Report) -> str:
         report.progress(0, None, f"loading {source.model}")

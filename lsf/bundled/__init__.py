@@ -1,8 +1,6 @@
-"""The bundled model, the small world it was pretrained on, and six lessons to tune it with.
+"""The bundled model, pretrained by `lsf.bundled.pretrain` on the small world of `lsf.data.world` and `lsf.data.corpus`.
 
-Everything here is made by the project: `world` and `corpus` generate the text, `tokenizer` and `pretrain` make the
-folder `model/`, `lessons` turns changes of the world into tasks, `lesson_table` measures which depth is right for each.
-Importing this package, or its lessons, loads no torch.
+Everything is made by the project; importing this package loads no torch.
 """
 
 from pathlib import Path

@@ -64,7 +64,7 @@ class FrozenProof(TrainerCallback):
         what = "A frozen tensor moved"
         if self.proof.frozen_identical:
             names = self.proof.tuned_unmoved
-            what = f"{len(names)} tuned tensor{'s' if len(names) > 1 else ''} did not move, such as {names[0]}"
+            what = f"{len(names)} tuned tensor{'s' if len(names) > 1 else ''} did not move, such as {min(names)}"
         raise RunError(f"{what}; the trained model is kept in {place}.")
 
 
