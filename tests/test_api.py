@@ -199,7 +199,7 @@ def test_analyses_and_comparisons_are_drawn_in_a_notebook(
     assert "<iframe" in found._repr_html_() and "&lt;script" in found._repr_html_()
     assert found.recommend(2, "deviation").reasons
     shown: list[go.Figure] = []
-    monkeypatch.setattr(go.Figure, "show", shown.append)
+    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
     found.show(found.recommend(2, "deviation"))
     assert len(shown) == 2
     run = lsf.tune(loaded, ROWS, PLAN, "{q}", "{a}", runs=tmp_path / "runs", steps=2, batch_size=4)
