@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,15 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Plan:
-    """The blocks and modules to tune; everything else stays frozen."""
+    """The blocks and modules to tune; everything else stays frozen.
+
+    Raises:
+        PlanError: a block that the model does not have, or nothing to tune.
+
+    Example:
+        >>> Plan("bundled", 8, (6, 5), final_norm=True).label
+        'blocks 5-6 + final norm'
+    """
 
     model: str
     """Name of the model it was made for."""
@@ -92,33 +101,48 @@ class Plan:
     def lora_config(self, r: int = 8, alpha: float = 16.0, **others: Any) -> Any:
         """Return peft's configuration of LoRA on every linear map of the planned blocks, and of nothing else.
 
+        Fused experts and their router are no linear maps and stay as they are.
+
         Args:
             r: rank of the updates.
             alpha: they are scaled by alpha / r.
-            **others: further fields of `peft.LoraConfig`, such as `lora_dropout`.
+            **others: further fields of `peft.LoraConfig`, such as `lora_dropout`; `target_modules` for fewer maps.
 
         Returns:
             A `peft.LoraConfig`, for `peft.get_peft_model(model, config)`.
 
         Raises:
-            PlanError: the plan names no block.
+            PlanError: the plan names no block, or something beside blocks.
 
         Example:
-            >>> config = Plan("bundled", 8, (5, 6)).lora_config(r=4)
-            >>> config.r, config.target_modules
-            (4, 'all-linear')
+            >>> import lsf, peft
+            >>> config = lsf.Plan("bundled", 8, (5, 6)).lora_config(r=4)
+            >>> adapted = peft.get_peft_model(lsf.load("bundled").model, config)
+            >>> names = [name for name, value in adapted.named_parameters() if value.requires_grad]
+            >>> sorted({name.split(".")[4] for name in names})
+            ['5', '6']
         """
         if not self.blocks:
             raise PlanError(f"LoRA tunes blocks and the plan names none ({self.label}); name at least one.")
+        beside = [name.replace("_", " ") for name in ("embedding", "final_norm", "head") if getattr(self, name)]
+        if (beside := [*beside, *self.modules]) and not self.is_full:
+            raise PlanError(f"LoRA tunes blocks alone and the plan names {', '.join(beside)} too; leave them out.")
         from peft import LoraConfig  # noqa: PLC0415 imports torch
 
-        from lsf.models.families import FAMILIES  # noqa: PLC0415 imports torch
+        from lsf.models.families import FAMILIES, LINEAR_MAPS  # noqa: PLC0415 imports torch
 
         lists = "|".join(sorted({family.blocks.rpartition(".")[2] for family in FAMILIES.values()}))
-        numbers = "|".join(str(block) for block in self.blocks)
-        outside = rf"(?!(?:.*\.)?(?:{lists})\.(?:{numbers})\.).*"
-        fixed = {"target_modules": "all-linear", "exclude_modules": outside, "task_type": "CAUSAL_LM"}
+        block = rf"(?:.*\.)?(?:{lists})\.(?:{'|'.join(map(str, self.blocks))})\."
+        inside = rf"{block}(?!.*\bexperts\b)(?:.*\.)?(?:{'|'.join(LINEAR_MAPS)})"
+        # peft turns a pattern into bare names for models with experts, so that the blocks are named a second time.
+        fixed = {"target_modules": inside, "exclude_modules": rf"(?!{block}).*", "task_type": "CAUSAL_LM"}
         return LoraConfig(**{"r": r, "lora_alpha": alpha, "lora_dropout": 0.0, **fixed, **others})
+
+    def _repr_html_(self) -> str:
+        """Return the tuned blocks and why, as a notebook shows them."""
+        rows = "".join(f"<tr><td>{key}</td><td>{escape(str(why))}</td></tr>" for key, why in self.reasons.items())
+        table = f"<table><tr><th>block</th><th>why</th></tr>{rows}</table>" if rows else ""
+        return f"<p>Tune {escape(self.label)} of {escape(self.model)} ({self.n_blocks} blocks)</p>{table}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values, schema_version first."""
