@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         tune,
         wrap,
     )
+    from lsf.models.loading import Model
     from lsf.training.frozen_proof import FrozenProof, freeze
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ __all__ = [
     "Analysis",
     "Comparison",
     "FrozenProof",
+    "Model",
     "Plan",
     "Run",
     "Sweep",
@@ -54,10 +56,18 @@ __all__ = [
 ]
 
 
+_ELSEWHERE = {
+    "FrozenProof": "lsf.training.frozen_proof",
+    "freeze": "lsf.training.frozen_proof",
+    "Model": "lsf.models.loading",
+}
+"""Names that `lsf.api` does not hold, since they load torch."""
+
+
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'lsf' has no attribute {name!r}")
-    return getattr(import_module("lsf.training.frozen_proof" if name in ("FrozenProof", "freeze") else "lsf.api"), name)
+    return getattr(import_module(_ELSEWHERE.get(name, "lsf.api")), name)
 
 
 def __dir__() -> list[str]:

@@ -5,34 +5,56 @@ that was not asked to be changed is not changed; Ctrl-C in a cell ends long work
 """
 
 import signal
+import sys
+import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import webbrowser
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+import pandas as pd
+
+from lsf.axes import DTYPES
 from lsf.criteria import result as records
+from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.reading import read_data
 from lsf.errors import BadInputError
-from lsf.evidence.sweep import Sweep, SweepSpec, load_sweep
-from lsf.figures.criteria import draw_criteria
-from lsf.figures.deviation import draw_deviation
+from lsf.evidence import sweep as sweeps
+from lsf.evidence.sweep import SweepSpec, load_sweep
 from lsf.figures.report import analysis_page
 from lsf.plans.plan import Plan
-from lsf.plans.policies import known_scores, make_plan
+from lsf.plans.policies import make_plan
 from lsf.plans.recommend import RECOMMENDED, recommended_plan
 from lsf.progress import Stop, Unheard
 from lsf.runs import comparison as tables
+from lsf.runs import store
 from lsf.runs.formats import to_frame
 from lsf.runs.spec import RunSpec
-from lsf.runs.store import Run, create_run, list_runs, load_run
+from lsf.runs.store import create_run, list_runs, load_run
+
+if TYPE_CHECKING:
+    from lsf.models.loading import LoadedModel, Model
+
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Analysis(records.Analysis):
+class _Record:
+    """A record of a lower room with what a notebook does with it; equal to any record of the same fields."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self).__bases__[1]) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis(_Record, records.Analysis):
     """One analysis, with what a notebook does with it: L+1 states, L blocks, scores per block.
 
     Fields and units are those of `lsf.criteria.result.Analysis`, which is also analysis.json.
@@ -58,26 +80,73 @@ class Analysis(records.Analysis):
         return recommended_plan(self, blocks) if criterion is None else make_plan(self, criterion, policy, blocks)
 
     def show(self, plan: Plan | None = None) -> None:
-        """Draw the deviation of every state and the scores of every block, in Jupyter or a browser tab."""
-        draw_deviation(self).figure.show()
-        if self.criteria:
-            scores = {name: known_scores(self, name) for name in self.criteria}
-            draw_criteria(scores, None if plan is None else plan.criterion).figure.show()
+        """Draw every picture of it, with a plan's blocks marked: in the notebook's cell, else in a browser tab.
+
+        The page is 5 MB, since it opens offline.
+        """
+        page = analysis_page(self, plan)
+        shell = sys.modules.get("IPython")
+        if shell is not None and shell.get_ipython() is not None:
+            shell.display.display(shell.display.HTML(_framed(page)))
+            return
+        with tempfile.NamedTemporaryFile("w", suffix=".html", delete=False, encoding="utf-8") as file:
+            file.write(page)
+        webbrowser.open(Path(file.name).as_uri())
 
     def _repr_html_(self) -> str:
-        return _framed(analysis_page(self))
+        """Return the scores of every block in a table, each with a bar between the least and the greatest."""
+        names = [CRITERIA[name].label for name in self.criteria]
+        columns = [[*map(str, range(self.model.n_blocks))], *(_bars(self.scores(name)) for name in self.criteria)]
+        head = "".join(f"<th>{escape(name)}</th>" for name in ("block", *names))
+        rows = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in zip(*columns, strict=True))
+        said = f"{self.model.name} on {self.data.n_examples:,} examples of {self.data.name}; .show() draws it."
+        return f"<p>{escape(said)}</p><table><tr>{head}</tr>{rows}</table>"
 
 
-@dataclass(frozen=True)
-class Comparison(tables.Comparison):
+def _bars(scores: Any) -> list[tuple[str, float]]:
+    """Return each score as text with its share of the way from the least to the greatest, in [0, 1]."""
+    known = [score for score in scores if score is not None]
+    low, span = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
+    return [("", 0.0) if score is None else (f"{score:.4g}", (score - low) / span if span else 0.0) for score in scores]
+
+
+def _cell(value: str | tuple[str, float]) -> str:
+    if isinstance(value, str):
+        return f"<td>{value}</td>"
+    text, share = value
+    return f"<td style='background:linear-gradient(90deg,#0072B255 {share:.0%},transparent {share:.0%})'>{text}</td>"
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison(_Record, tables.Comparison):
     """Runs side by side: a row each, with ratios to the full run, and what makes them less comparable."""
 
     def _repr_html_(self) -> str:
-        said = "".join(f"<p>{_escaped(words)}</p>" for words in self.warnings)
+        said = "".join(f"<p>{escape(words)}</p>" for words in self.warnings)
         return to_frame(self).to_html(index=False, na_rep="") + said
 
 
-def load(name: str, dtype: str = "auto", device: str = "auto") -> Any:
+@dataclass(frozen=True, eq=False)
+class Run(_Record, store.Run):
+    """One run's folder: `.spec` is what was asked, `.result` what it came to, `.state` where it stands."""
+
+    def _repr_html_(self) -> str:
+        return compare(self)._repr_html_()
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep(_Record, sweeps.Sweep):
+    """Every plan of a family, tuned from the same start under several seeds, and tested: a cell each."""
+
+    def _repr_html_(self) -> str:
+        rows = [
+            {"plan": cell.plan, "seed": cell.seed, **({} if cell.after is None else vars(cell.after))}
+            for cell in self.cells
+        ]
+        return pd.DataFrame(rows).to_html(index=False, na_rep="")
+
+
+def load(name: str, dtype: str = "auto", device: str = "auto") -> "Model":
     """Load a model by name and check that it is read rightly.
 
     Args:
@@ -86,7 +155,7 @@ def load(name: str, dtype: str = "auto", device: str = "auto") -> Any:
         device: auto, cuda, mps, cpu or map.
 
     Returns:
-        A `LoadedModel`: `.model` is the transformers model itself, `.tokenizer`, `.info` what it is.
+        `.model` is the transformers model itself, `.tokenizer` its tokenizer, `.info` what it is.
 
     Raises:
         ModelError, SelfCheckError, OutOfMemoryError, BadInputError: see `lsf.models.loading.load_model`.
@@ -96,39 +165,44 @@ def load(name: str, dtype: str = "auto", device: str = "auto") -> Any:
         >>> lsf.load("bundled").info.n_blocks
         8
     """
-    from lsf.models.loading import load_model  # noqa: PLC0415 loads torch
+    from lsf.models.loading import Model, load_model  # noqa: PLC0415 loads torch
 
-    return load_model(name, dtype, device)
+    loaded = load_model(name, dtype, device)
+    return Model(loaded.model, loaded)
 
 
-def wrap(model: Any, tokenizer: Any, name: str = "in memory") -> Any:
+def wrap(model: Any, tokenizer: Any, name: str = "in memory") -> "Model":
     """Take a transformers model that is in memory, on any device, in any dtype, with or without peft around it.
 
     Args:
-        model: a causal LM of a supported family, on one device; it is not changed. peft's adapters are merged into
-            copies of the maps they change, so that the model is measured as it answers now.
+        model: a causal LM of a supported family, on one device, or peft's wrapper of one; it is not changed.
         tokenizer: its tokenizer.
         name: what results call it.
 
     Returns:
-        A `LoadedModel` over the same memory, with a module tree of its own.
+        The same kind of object as `load` returns, with `.model` the one given. Of peft's wrapper the base with its
+        active adapters is measured, as it answers now; `tune` then tunes blocks of that.
 
     Raises:
-        ModelError, UnknownFamilyError, SelfCheckError: see `lsf.models.loading.wrap_model`.
+        ModelError: it is no causal LM; adapters that are no change of weights (prompt or prefix tuning) or lie over
+            maps in 4 or 8 bits; it is spread over devices; the tokenizer does not belong to it.
+        UnknownFamilyError: its architecture is not supported.
+        SelfCheckError: our reading does not reproduce its logits.
 
     Example:
         >>> import lsf
         >>> bundled = lsf.load("bundled")
-        >>> lsf.wrap(bundled.model, bundled.tokenizer, "mine").info.name
-        'mine'
+        >>> mine = lsf.wrap(bundled.model, bundled.tokenizer, "mine")
+        >>> mine.model is bundled.model, mine.info.name
+        (True, 'mine')
     """
-    from lsf.models.loading import wrap_model  # noqa: PLC0415 loads torch
+    from lsf.models.loading import Model, wrap_model  # noqa: PLC0415 loads torch
 
-    return wrap_model(model, tokenizer, name)
+    return Model(model, wrap_model(model, tokenizer, name))
 
 
 def analyze(
-    model: Any, data: Any, prompt: str | None = None, completion: str | None = None, **settings: Any
+    model: "Model | LoadedModel", data: Any, prompt: str | None = None, completion: str | None = None, **settings: Any
 ) -> Analysis:
     """Measure which blocks of a model matter for a task: deviations per state, scores per block.
 
@@ -155,11 +229,12 @@ def analyze(
     from lsf.lens.analyze import analyze as measure  # noqa: PLC0415 loads torch
     from lsf.training.short_runs import probe_blocks  # noqa: PLC0415 loads torch
 
-    task = read_data(data, prompt, completion)
+    loaded, task = _measured(model), read_data(data, prompt, completion)
     if "criteria" in settings:
-        settings["criteria"] = tuple(settings["criteria"])
-    with _interruptible("The analysis") as report:
-        found = measure(model, task, AnalysisSettings(**settings), report, probe_blocks)
+        names = settings["criteria"]
+        settings["criteria"] = (names,) if isinstance(names, str) else tuple(names)
+    asked = _settings(AnalysisSettings, settings)
+    found = _interruptible("The analysis", lambda report: measure(loaded, task, asked, report, probe_blocks))
     return Analysis(**vars(found))
 
 
@@ -179,7 +254,7 @@ def recommend(analysis: records.Analysis, blocks: int) -> Plan:
 
 
 def tune(
-    model: Any, data: Any, plan: Plan, prompt: str | None = None, completion: str | None = None,
+    model: "Model | LoadedModel", data: Any, plan: Plan, prompt: str | None = None, completion: str | None = None,
     runs: str | Path = "runs", **settings: Any,
 ) -> Run:  # fmt: skip
     """Fine-tune what a plan names, test before and after, and prove what moved.
@@ -211,21 +286,20 @@ def tune(
     from lsf.training.run import measure_kept  # noqa: PLC0415 loads torch
     from lsf.training.run import tune as carry_out  # noqa: PLC0415
 
-    task = read_data(data, prompt, completion)
-    spec = RunSpec(
-        model.info.name, task.name, plan, prompt_template=prompt, completion_template=completion,
-        **{"device": "auto", **settings},
-    )  # fmt: skip
+    loaded, task = _measured(model), read_data(data, prompt, completion)
+    dtype, device = loaded.info.dtype, loaded.info.device.partition(":")[0]
+    given = {"dtype": dtype if dtype in DTYPES else "auto", "device": device, **settings}
+    texts = {"prompt_template": prompt, "completion_template": completion}
+    spec = _settings(RunSpec, {"model": loaded.info.name, "data": task.name, "plan": plan, **texts, **given})
     Path(runs).mkdir(parents=True, exist_ok=True)
     folder = create_run(Path(runs), spec)
-    with _interruptible("The run") as report:
-        result = carry_out(model, task, spec, folder, report)
+    result = _interruptible("The run", lambda report: carry_out(loaded, task, spec, folder, report))
     if result.unmeasured:
-        measure_kept(model, task, folder, Unstopped())
-    return load_run(folder)
+        _interruptible("Its test", lambda report: measure_kept(loaded, task, folder, report))
+    return Run(**vars(load_run(folder)))
 
 
-def compare(*runs: Run | str | Path) -> Comparison:
+def compare(*runs: store.Run | str | Path) -> Comparison:
     """Put runs side by side.
 
     Args:
@@ -245,16 +319,16 @@ def compare(*runs: Run | str | Path) -> Comparison:
         >>> [row.blocks for row in lsf.compare(folder.name).rows]
         ['5', '6']
     """
-    found: list[Run] = []
+    found: list[store.Run] = []
     for run in runs:
-        found += [run] if isinstance(run, Run) else list_runs(Path(run))[::-1] or [load_run(Path(run))]
+        found += [run] if isinstance(run, store.Run) else list_runs(Path(run))[::-1] or [load_run(Path(run))]
     if not found:
         raise BadInputError("There is no run to compare; give runs, or a folder that holds some.")
     return Comparison(**vars(tables.compare(found)))
 
 
 def sweep(
-    model: Any, data: Any, prompt: str | None = None, completion: str | None = None,
+    model: "Model | LoadedModel", data: Any, prompt: str | None = None, completion: str | None = None,
     json: str | Path | None = None, **settings: Any,
 ) -> Sweep:  # fmt: skip
     """Measure the truth: tune every plan of a family for the same steps under several seeds, and test each.
@@ -281,57 +355,93 @@ def sweep(
     """
     from lsf.evidence.sweeping import carry_out_sweep, start_sweep  # noqa: PLC0415 loads torch
 
-    task = read_data(data, prompt, completion)
-    spec = SweepSpec(
-        model.info.name, task.name, prompt_template=prompt, completion_template=completion, **settings
-    )  # fmt: skip
+    loaded, task = _measured(model), read_data(data, prompt, completion)
+    texts = {"prompt_template": prompt, "completion_template": completion}
+    spec = _settings(SweepSpec, {"model": loaded.info.name, "data": task.name, **texts, **settings})
     place = None if json is None else Path(json)
-    earlier = load_sweep(place) if place is not None and place.exists() else None
-    with _interruptible("The sweep") as report:
-        begun = start_sweep(model, task, spec, earlier)
-        return carry_out_sweep(model, task, begun, report, lambda known: None if place is None else known.save(place))
+    begun = start_sweep(loaded, task, spec, load_sweep(place) if place is not None and place.exists() else None)
+
+    def keep(known: sweeps.Sweep) -> None:
+        if place is not None:
+            known.save(place)
+
+    found = _interruptible("The sweep", lambda report: carry_out_sweep(loaded, task, begun, report, keep))
+    return Sweep(**vars(found))
+
+
+def _measured(model: Any) -> "LoadedModel":
+    """Return a model as everything that measures takes it.
+
+    Raises:
+        BadInputError: it is none of `load` or `wrap`.
+    """
+    from lsf.models.loading import LoadedModel, Model  # noqa: PLC0415 loads torch
+
+    if isinstance(model, Model):
+        return model.measured()
+    if isinstance(model, LoadedModel):
+        return model
+    make = f"lsf.load({model!r})" if isinstance(model, str) else "lsf.wrap(model, tokenizer)"
+    raise BadInputError(f"A {type(model).__name__} was given as the model; make one of it first: {make}.")
+
+
+def _settings(record: type[Result], given: dict[str, Any]) -> Result:
+    """Return a record of settings.
+
+    Raises:
+        BadInputError: one that it does not have, or a value out of range.
+    """
+    known = [item.name for item in fields(cast(Any, record))]
+    if unknown := [name for name in given if name not in known]:
+        raise BadInputError(f"There is no setting {unknown[0]!r}; known are: {', '.join(known)}.")
+    return record(**given)
 
 
 class Unstopped(Unheard):
-    """A reporter that asks for a stop once it was told to."""
+    """A reporter that asks for a stop once it was told to, and keeps the latest partial result."""
 
     stop: Stop | None = None
+    latest: Any = None
+
+    def partial(self, value: Any) -> None:
+        """Keep it."""
+        self.latest = value
 
 
-@contextmanager
-def _interruptible(what: str) -> Iterator[Unstopped]:
+def _interruptible(what: str, work: Callable[[Unstopped], Result]) -> Result:
     """Let the first Ctrl-C end work early and keep what is there, and the second one interrupt it at once.
 
-    Python's own handler is put back afterwards; outside the main thread, where none can be set, Ctrl-C is as ever.
+    Interrupted at once, what work last handed over as a result of its own kind is returned, where there is any.
+    Python's own handler is put back afterwards; outside the main thread, where none can be set, it stays.
     """
-    report = Unstopped()
-    if threading.current_thread() is not threading.main_thread():
-        yield report
-        return
-    before = signal.getsignal(signal.SIGINT)
+    report, before = Unstopped(), signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
 
     def ask(number: int, frame: Any) -> None:
         if report.stop is not None and callable(before):
             before(number, frame)
         report.stop = "keep"
 
-    signal.signal(signal.SIGINT, ask)
+    if main:
+        signal.signal(signal.SIGINT, ask)
     try:
-        yield report
+        found = work(report)
+    except KeyboardInterrupt:
+        if not isinstance(report.latest, records.Analysis | sweeps.Sweep):
+            raise
+        found, report.stop = cast(Result, report.latest), "keep"
     finally:
-        signal.signal(signal.SIGINT, before)
+        if main:
+            signal.signal(signal.SIGINT, before)
     if report.stop is not None:
         warnings.warn(f"{what} was interrupted; what is returned is what was known by then.", stacklevel=3)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return found
 
 
 def _framed(page: str) -> str:
     """Return a page that stands alone as part of another one: its script and style stay inside."""
-    return f'<iframe srcdoc="{_escaped(page)}" width="100%" height="720" style="border:0"></iframe>'
+    return f'<div><iframe srcdoc="{escape(page)}" width="100%" height="720" style="border:0"></iframe></div>'
 
 
-__all__ = ["RECOMMENDED", "Analysis", "Comparison", "Plan", "Run", "Sweep", "analyze", "compare", "load", "read_data",
-           "recommend", "sweep", "tune", "wrap"]  # fmt: skip
+__all__ = ["RECOMMENDED", "Analysis", "Comparison", "Plan", "Run", "Sweep", "analyze", "compare", "load",
+           "read_data", "recommend", "sweep", "tune", "wrap"]  # fmt: skip

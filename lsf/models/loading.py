@@ -7,11 +7,13 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -161,46 +163,154 @@ def layout_of(model: Any) -> ModelLayout:
 
     Raises:
         UnknownFamilyError: its architecture is not supported.
-        ModelError: it is not what its `model_type` says.
+        ModelError: it is no causal LM of transformers, or not what its `model_type` says.
     """
-    return resolve(model, family_of(str(getattr(getattr(model, "config", None), "model_type", None))))
+    kind = getattr(getattr(model, "config", None), "model_type", None)
+    if not isinstance(model, nn.Module) or kind is None:
+        raise ModelError(f"A {type(model).__name__} was given; a causal LM of transformers was expected.")
+    return resolve(model, family_of(str(kind)))
 
 
 def wrap_model(model: Any, tokenizer: Any, name: str = "in memory") -> LoadedModel:
     """Return a model that is in memory already, checked as a loaded one is.
 
     What is returned is a second module tree over the same memory (`lsf.models.sharing.share_model`): the given model
-    keeps its mode, its hooks and every `requires_grad`. Adapters of peft are merged into copies of the maps they
-    change: the model is measured as it answers now.
+    keeps its mode, its hooks and every `requires_grad`. Adapters of peft that are active are merged into copies of the
+    maps they change: the model is measured as it answers now.
 
     Args:
-        model: a causal LM of transformers on one device, in float32, bfloat16, 4 or 8 bits; or peft's wrapper of one.
+        model: a causal LM of transformers on one device, in a float dtype, 4 or 8 bits; or peft's wrapper of one.
         tokenizer: its tokenizer.
         name: what results call it.
 
     Raises:
         UnknownFamilyError: its architecture is not supported.
-        ModelError: adapters that cannot be merged; it is spread over devices; its tokenizer is too large for it.
+        ModelError: it is no causal LM; adapters that cannot be merged; it is spread over devices; its tokenizer has
+            ids that it has no rows for.
         SelfCheckError: our reading does not reproduce its logits.
     """
-    view: Any = share_model(model)
-    if callable(getattr(model, "get_base_model", None)):
-        try:
-            view = view.merge_and_unload(safe_merge=True)
-        except (AttributeError, NotImplementedError, ValueError) as error:
-            kind = type(model).__name__
-            raise ModelError(
-                f"The adapters of this {kind} cannot be merged ({first_line(error)}); wrap the base model."
-            ) from None
+    layout_of(base_of(model))
+    if not callable(getattr(tokenizer, "get_vocab", None)):
+        raise ModelError(f"A {type(tokenizer).__name__} was given as the tokenizer; transformers' own was expected.")
+    view = _merged(model) if is_adapted(model) else share_model(model)
     view.eval().requires_grad_(False)
     layout = layout_of(view)
-    if len(tokenizer) > layout.head_weight.shape[0]:
-        raise ModelError(
-            f"The tokenizer has {len(tokenizer)} tokens and the model {layout.head_weight.shape[0]}; "
-            "give the tokenizer that belongs to it."
-        )
+    _check_tokenizer(name, layout, tokenizer)
     context = _context(layout.config, tokenizer)
     return LoadedModel(view, tokenizer, _info(name, layout), layout, context, self_check(layout))
+
+
+def base_of(model: Any) -> Any:
+    """Return the transformers model that peft wraps, and every other as it is."""
+    return model.get_base_model() if callable(getattr(model, "get_base_model", None)) else model
+
+
+def is_adapted(model: Any) -> bool:
+    """Say whether a model is peft's wrapper of another, or holds its adapters."""
+    return base_of(model) is not model or bool(adapted_maps(model))
+
+
+def adapted_maps(model: nn.Module) -> dict[str, Any]:
+    """Return the modules that peft put in the place of others, by name."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if hasattr(module, "base_layer") and hasattr(module, "merged_adapters")
+    }
+
+
+def _merged(model: Any) -> Any:
+    """Return a second module tree over a peft model's memory, its active adapters merged into copies.
+
+    Raises:
+        ModelError: they are no change of the weights, or lie over packed ones.
+    """
+    kind, advice = f"This {type(model).__name__}'s adapter", "wrap the model without it"
+    maps = adapted_maps(model)
+    if not maps:
+        raise ModelError(f"{kind} is no change of weights (a learned prompt or prefix) and is not measured; {advice}.")
+    prefixes = tuple(f"{name}.base_layer." for name in maps)
+    own = [name for name, _ in model.named_parameters() if name.startswith(prefixes)]
+    if any(is_packed(model.get_parameter(name)) for name in own):
+        raise ModelError(
+            f"{kind} lies over maps in 4 or 8 bits and cannot be merged without rounding; load the base in bfloat16, "
+            f"or {advice}."
+        )
+    view: Any = share_model(model, own)
+    if any(module.disable_adapters for module in maps.values()):
+        return _without(base_of(view))
+    try:
+        if base_of(model) is not model:
+            return view.merge_and_unload(safe_merge=True)
+        for module in adapted_maps(view).values():
+            module.merge(safe_merge=True)
+    except (AttributeError, NotImplementedError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise ModelError(f"{kind} cannot be merged ({first_line(error)}); {advice}.") from None
+    return _without(view)
+
+
+def _without(view: Any) -> Any:
+    """Put the base's modules back in a model of our own that peft put others into, and return it."""
+    maps = adapted_maps(view)
+    for name, module in list(view.named_modules()):
+        own = getattr(module, "original_module", None)  # of a whole module that is tuned beside the adapters
+        if name in maps and ".base_layer" not in name:
+            view.set_submodule(name, module.get_base_layer())
+        elif isinstance(own, nn.Module) and module.disable_adapters:
+            view.set_submodule(name, own)
+    return view
+
+
+class Model:
+    """A transformers model, its tokenizer, and how its blocks are read.
+
+    `.model` is the transformers model itself, not a copy: freeze it, train it, move it. What is measured is that model
+    as it is at that moment, always without dropout, and measuring never changes it. For peft's wrapper that is the base
+    with its active adapters merged into copies of the maps they change.
+
+    Raises:
+        ModelError: when it is measured, where it no longer can be: after `peft.get_peft_model(m.model, ...)`, which
+            puts adapters into it, wrap what that returned.
+
+    Example:
+        >>> import lsf
+        >>> m = lsf.load("bundled")
+        >>> type(m.model).__name__, m.info.n_blocks, m.info.width
+        ('LlamaForCausalLM', 8, 128)
+    """
+
+    def __init__(self, model: Any, loaded: LoadedModel) -> None:
+        """Take a model and how it is read now; `lsf.load` and `lsf.wrap` make these."""
+        self.model = model
+        self.tokenizer = loaded.tokenizer
+        self._loaded, self._seen = loaded, _state(model)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What it is: name, family, n_blocks, width, n_params, dtype, device."""
+        return self._loaded.info
+
+    def measured(self) -> LoadedModel:
+        """Return the model as it is now, in eval mode and with nothing to tune, for everything that measures."""
+        if is_adapted(self.model) or self._seen != _state(self.model):
+            self._loaded = wrap_model(self.model, self.tokenizer, self.info.name)
+            self._seen = _state(self.model)
+        return self._loaded
+
+    def _repr_html_(self) -> str:
+        known = {name: value for name, value in vars(self.info).items() if value is not None}
+        rows = "".join(f"<tr><td>{name}</td><td>{escape(str(value))}</td></tr>" for name, value in known.items())
+        return f"<table>{rows}</table>"
+
+
+def _state(model: Any) -> list[object]:
+    """Return what tells whether a model was changed: its modules, their mode, and where its tensors lie."""
+    modules: list[object] = [(id(module), module.training) for module in model.modules()]
+    return modules + [
+        (id(value), value.data_ptr(), value._version, value.requires_grad) for value in model.parameters()
+    ]
 
 
 def _info(name: str, layout: ModelLayout) -> ModelInfo:
@@ -308,10 +418,14 @@ def _check_weights(source: ModelSource, model: Any, layout: ModelLayout, tokeniz
     for parameter_name, parameter in tensors_of(model):
         if not parameter.isfinite().all():
             raise ModelError(f"{source.name} has NaN or infinite weights in {parameter_name}; the file is damaged.")
-    rows = model.get_submodule(layout.embedding_name).weight.shape[0]
+    _check_tokenizer(source.name, layout, tokenizer)
+
+
+def _check_tokenizer(name: str, layout: ModelLayout, tokenizer: Any) -> None:
+    rows = layout.model.get_submodule(layout.embedding_name).weight.shape[0]
     highest = max(tokenizer.get_vocab().values(), default=0)
     if highest >= rows:
         raise ModelError(
-            f"The tokenizer of {source.name} gives ids up to {highest} but its embedding has {rows} rows (ids below "
+            f"The tokenizer of {name} gives ids up to {highest} but its embedding has {rows} rows (ids below "
             f"{rows}); they do not belong together."
         )
