@@ -12,23 +12,28 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import plotly.graph_objects as go
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from transformers import Trainer, TrainingArguments
 
 import lsf
 import lsf.api
 import lsf.data.reading
+import lsf.models.loading
 import lsf.plans.plan
 import lsf.training.frozen_proof
-from lsf.errors import DataError, LsfError, PlanError, RunError
+from lsf.criteria.result import Analysis as Record
+from lsf.criteria.result import load_analysis
+from lsf.errors import BadInputError, DataError, LsfError, ModelError, PlanError, RunError
 from lsf.lens.speed import speed_of
-from lsf.models.loading import LoadedModel, load_model
+from lsf.methods.context import is_linear
+from lsf.models.families import FAMILIES
+from lsf.models.loading import adapted_maps, layout_of, load_model
 from lsf.progress import do_nothing
 from lsf.training.frozen_proof import UNPROVEN
+from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
 ROWS = [{"q": f"the {noun} is", "a": " red" if n % 2 else " blue"} for n, noun in enumerate(["cat", "dog", "sun"] * 8)]
@@ -36,7 +41,9 @@ PLAN = lsf.Plan("tiny", 4, (1, 2))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [lsf.api, lsf.data.reading, lsf.plans.plan, lsf.training.frozen_proof])
+@pytest.mark.parametrize(
+    "module", [lsf.api, lsf.data.reading, lsf.plans.plan, lsf.models.loading, lsf.training.frozen_proof]
+)
 def test_every_example_in_a_docstring_gives_what_it_says(module: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     found = doctest.testmod(module)
@@ -46,7 +53,9 @@ def test_every_example_in_a_docstring_gives_what_it_says(module: Any, tmp_path: 
 def test_every_public_name_is_documented_with_an_example() -> None:
     for name in lsf.__all__:
         item = getattr(lsf, name)
-        if callable(item) and not isinstance(item, type):
+        if isinstance(item, type):
+            assert item.__doc__, name
+        elif callable(item):
             assert item.__doc__ and ">>>" in item.__doc__ and "Raises:" in item.__doc__, name
     with pytest.raises(AttributeError, match="no attribute 'sumthing'"):
         lsf.sumthing  # noqa: B018
@@ -102,9 +111,77 @@ def test_peft_adapters_are_measured_as_the_model_answers_with_them(tiny: Callabl
             torch.nn.init.normal_(value)
     before, ids = state_of(adapted), torch.tensor([[1, 2, 3]])
     wrapped = lsf.wrap(adapted, loaded.tokenizer)
-    assert torch.allclose(wrapped.model(ids).logits, adapted(ids).logits, atol=1e-5)
-    assert not torch.allclose(wrapped.model(ids).logits, loaded.model(ids).logits, atol=1e-3)
+    measured = wrapped.measured().model
+    assert wrapped.model is adapted and not adapted_maps(measured)
+    assert torch.allclose(measured(ids).logits, adapted(ids).logits, atol=1e-5)
+    assert not torch.allclose(measured(ids).logits, loaded.model(ids).logits, atol=1e-3)
+    with adapted.disable_adapter():
+        assert torch.equal(wrapped.measured().model(ids).logits, loaded.model(ids).logits)
     assert state_of(adapted) == before
+
+
+def test_adapters_that_are_no_change_of_weights_and_what_is_no_model_are_refused(tiny: Callable[[str], Path]) -> None:
+    loaded = load_model(str(tiny("llama")), "float32", "cpu")
+    prompt = get_peft_model(
+        copy.deepcopy(loaded.model), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    )
+    for model, tokenizer, sentence in (
+        (prompt, loaded.tokenizer, "is no change of weights"),
+        ("bundled", loaded.tokenizer, "A str was given; a causal LM"),
+        (torch.nn.Linear(2, 2), loaded.tokenizer, "A Linear was given; a causal LM"),
+        (loaded.model, None, "A NoneType was given as the tokenizer"),
+    ):
+        with pytest.raises(ModelError, match=sentence):
+            lsf.wrap(model, tokenizer)
+    for model, sentence in (("bundled", r"lsf.load\('bundled'\)"), (loaded.model, r"lsf.wrap\(model, tokenizer\)")):
+        with pytest.raises(BadInputError, match=sentence):
+            lsf.analyze(model, ROWS)  # pyright: ignore[reportArgumentType]
+
+
+def test_a_setting_that_does_not_exist_is_refused_with_those_that_do(tiny: Callable[[str], Path]) -> None:
+    model = lsf.load(str(tiny("llama")), "float32", "cpu")
+    for call in (lsf.analyze, lsf.sweep):
+        with pytest.raises(BadInputError, match=r"no setting 'limt'; known are: .*batch_size"):
+            call(model, ROWS, "{q}", "{a}", limt=3)
+
+
+def test_a_model_is_measured_as_it_is_now_without_dropout(tiny: Callable[[str], Path]) -> None:
+    model, settings = lsf.load(str(tiny("gpt2")), "float32", "cpu"), {"prompt": "{q}", "completion": "{a}"}
+    before = lsf.analyze(model, ROWS, **settings)
+    model.model.train().requires_grad_(True)  # as a Trainer leaves it; GPT-2 has dropout
+    assert lsf.analyze(model, ROWS, **settings).blocks == before.blocks
+    assert model.model.training and all(value.requires_grad for value in model.model.parameters())
+    get_peft_model(model.model, PLAN.lora_config(r=2))
+    assert lsf.analyze(model, ROWS, **settings).blocks == before.blocks  # B = 0: the model answers as before
+    model.model.transformer.h[1].mlp.c_fc.base_layer.weight.data = torch.zeros(32, 128)
+    assert lsf.analyze(model, ROWS, **settings).blocks != before.blocks
+
+
+GLOBAL_STATE = """
+import random, signal, sys
+import numpy as np, torch, lsf, lsf.lens.analyze, lsf.training.run
+from pathlib import Path
+
+def state():
+    flags = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads()
+    drawn = random.getstate(), torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()
+    return [drawn, flags, Path.cwd(), signal.getsignal(signal.SIGINT)]
+
+rows = [{"prompt": f"the {noun} is", "completion": " red"} for noun in ["cat", "dog", "sun"] * 8]
+before = state()
+model = lsf.load(sys.argv[1], "float32", "cpu")
+lsf.analyze(lsf.wrap(model.model, model.tokenizer), rows, criteria=("alignment", "random"))
+lsf.tune(model, rows, lsf.Plan("tiny", 4, (1, 2)), runs=sys.argv[2], steps=2, batch_size=4)
+assert [now == then for now, then in zip(state(), before)] == [True] * 4
+"""
+"""A program for an interpreter of its own: the tests' checks of shapes draw random numbers."""
+
+
+@pytest.mark.slow
+def test_no_global_state_changes(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", GLOBAL_STATE, str(tiny("llama")), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -116,10 +193,32 @@ def test_lora_of_a_plan_lies_in_its_blocks_alone(tiny: Callable[[str], Path], fa
     assert wants and blocks == {"1", "2"} and all("lora_" in name for name in wants)
 
 
-def trained(model: Any, folder: Path, callback: Any, steps: int = 3, spoil: Any = None) -> None:
+@pytest.mark.parametrize("family", list(FAMILIES))
+def test_lora_of_a_plan_lies_on_every_linear_map_of_its_blocks_in_every_family(family: str) -> None:
+    model = tiny_model(family)
+    layout = layout_of(model)
+    wanted = {
+        f"{layout.block_names[block]}.{name}"
+        for block in PLAN.blocks
+        for name, module in layout.blocks[block].named_modules()
+        if is_linear(module)
+    }
+    assert set(adapted_maps(get_peft_model(model, PLAN.lora_config(r=2)).get_base_model())) == wanted
+
+
+def test_lora_of_a_plan_that_names_more_than_blocks_is_refused() -> None:
+    for plan, sentence in (
+        (lsf.Plan("tiny", 4, (1,), head=True), "names head too"),
+        (lsf.Plan("tiny", 4, (), head=True), "names none"),
+    ):
+        with pytest.raises(PlanError, match=sentence):
+            plan.lora_config()
+
+
+def trained(model: Any, folder: Path, callback: Any, steps: int = 3, spoil: Any = None, rate: float = 1e-2) -> None:
     rows = [{"input_ids": torch.arange(1, 9), "labels": torch.arange(1, 9)}] * 8
     arguments = TrainingArguments(
-        str(folder), max_steps=steps, per_device_train_batch_size=2, learning_rate=1e-2, report_to="none",
+        str(folder), max_steps=steps, per_device_train_batch_size=2, learning_rate=rate, report_to="none",
         use_cpu=True, save_strategy="no", disable_tqdm=True, logging_strategy="no",
     )  # fmt: skip
     Trainer(model, arguments, train_dataset=rows, callbacks=[callback, *([] if spoil is None else [spoil])]).train()  # pyright: ignore[reportArgumentType]
@@ -170,6 +269,28 @@ def test_a_frozen_tensor_that_moved_is_told_and_the_training_is_kept(
     assert torch.equal(kept.model.layers[1].mlp.up_proj.weight, model.model.layers[1].mlp.up_proj.weight)
 
 
+def test_a_proof_that_fails_keeps_the_training_even_where_the_disk_does_not_take_it(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    model = copy.deepcopy(load_model(str(tiny("llama")), "float32", "cpu").model)
+    lsf.freeze(model, PLAN)
+
+    def full(*_given: Any, **_named: Any) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(model, "save_pretrained", full)
+    with pytest.raises(RunError, match=r"did not move, .*in memory as trainer.model and could not be saved \(No space"):
+        trained(model, tmp_path, lsf.FrozenProof(PLAN), rate=0.0)
+
+
+def test_transformers_own_adapters_are_proved_too(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    model = copy.deepcopy(load_model(str(tiny("llama")), "float32", "cpu").model)
+    model.add_adapter(PLAN.lora_config(r=2))
+    proof = lsf.FrozenProof(PLAN)
+    trained(model, tmp_path, proof)
+    assert proof.proof is not None and proof.proof.frozen_identical and proof.proof.tuned_moved == 28
+
+
 def test_ctrl_c_in_a_cell_keeps_what_was_read(tiny: Callable[[str], Path]) -> None:
     loaded = load_model(str(tiny("llama")), "float32", "cpu")
     rows, before = ROWS * 40, signal.getsignal(signal.SIGINT)
@@ -191,19 +312,50 @@ def test_ctrl_c_in_a_cell_keeps_what_was_read(tiny: Callable[[str], Path]) -> No
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_analyses_and_comparisons_are_drawn_in_a_notebook(
-    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_interrupted_at_once_the_latest_partial_result_is_returned_and_without_one_it_is_raised(
+    tiny: Callable[[str], Path], monkeypatch: Any
 ) -> None:
-    loaded: LoadedModel = load_model(str(tiny("llama")), "float32", "cpu")
-    found = lsf.analyze(loaded, ROWS, "{q}", "{a}", criteria=("deviation",))
-    assert "<iframe" in found._repr_html_() and "&lt;script" in found._repr_html_()
-    assert found.recommend(2, "deviation").reasons
-    shown: list[go.Figure] = []
-    monkeypatch.setattr(go.Figure, "show", lambda figure: shown.append(figure))
-    found.show(found.recommend(2, "deviation"))
-    assert len(shown) == 2
-    run = lsf.tune(loaded, ROWS, PLAN, "{q}", "{a}", runs=tmp_path / "runs", steps=2, batch_size=4)
+    model = lsf.load(str(tiny("llama")), "float32", "cpu")
+    whole = lsf.analyze(model, ROWS, "{q}", "{a}", criteria=("deviation",))
+
+    def interrupted(_model: Any, _task: Any, _settings: Any, report: Any, _runs: Any) -> None:
+        report.partial(whole)
+        raise KeyboardInterrupt
+
+    def early(*_given: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lsf.lens.analyze.analyze", interrupted)
+    with pytest.warns(UserWarning, match="The analysis was interrupted"):
+        assert lsf.analyze(model, ROWS, "{q}", "{a}") == whole
+    monkeypatch.setattr("lsf.lens.analyze.analyze", early)
+    with pytest.raises(KeyboardInterrupt):
+        lsf.analyze(model, ROWS, "{q}", "{a}")
+
+
+def test_an_analysis_is_the_record_it_saves(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    found = lsf.analyze(lsf.load(str(tiny("llama")), "float32", "cpu"), ROWS, "{q}", "{a}", criteria=("deviation",))
+    found.save(tmp_path / "analysis.json")
+    again = load_analysis(tmp_path / "analysis.json")
+    assert again.to_json() == found.to_json()
+    assert found == lsf.api.Analysis(**vars(found)) and Record(**vars(found)) == found == Record(**vars(found))
+
+
+def test_everything_is_drawn_in_a_notebook_and_small(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: Any
+) -> None:
+    model, opened = lsf.load(str(tiny("llama")), "float32", "cpu"), list[str]()
+    found = lsf.analyze(model, ROWS, "{q}", "{a}", criteria=("deviation",))
+    plan = found.recommend(2, "deviation")
+    assert plan.reasons and "why" in plan._repr_html_() and "n_blocks" in model._repr_html_()
+    html = found._repr_html_()
+    assert html.count("<tr>") == 5 and "linear-gradient" in html and len(html) < 10_000
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found.show(plan)
+    assert "The plan: tune" in Path(opened[0].removeprefix("file://")).read_text(encoding="utf-8")
+    run = lsf.tune(model, ROWS, PLAN, "{q}", "{a}", runs=tmp_path / "runs", steps=2, batch_size=4)
     assert run.result is not None and run.result.proof is not None and run.result.proof.frozen_identical
-    assert "<table" in lsf.compare(run)._repr_html_()
+    assert "<table" in lsf.compare(run)._repr_html_() and "<table" in run._repr_html_()
     with pytest.raises(LsfError, match="no run to compare"):
         lsf.compare()
