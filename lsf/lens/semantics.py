@@ -40,7 +40,7 @@ class SemanticBases:
     def ahead(self, tokens: Int[Tensor, " n"] | None) -> "SemanticBases":
         """Return bases that can be asked for without more being solved than has to be.
 
-        A device without float64 gets the tokens' bases, solved for now on the CPU. OutcomeElsewhere nothing is kept
+        A device without float64 gets the tokens' bases, solved for now on the CPU. Elsewhere nothing is kept
         but, where the whole vocabulary is wanted, the lengths of its bases.
 
         Args:

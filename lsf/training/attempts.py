@@ -6,6 +6,7 @@ import gc
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ class PeakMemory(AbstractContextManager["PeakMemory"]):
 
     On CUDA: the allocator's peak above what was allocated at the start. On the CPU: the growth of the process's
     resident set, sampled every 20 ms; other threads of the process count too, and memory that an earlier run left with
-    the allocator would hide growth, so it is given back first. OutcomeElsewhere unknown: None.
+    the allocator would hide growth, so it is given back first. Elsewhere unknown: None.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -124,10 +125,19 @@ def explained_memory(loaded: LoadedModel, spec: RunSpec, doing: str = "tuning") 
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RunError) or not is_out_of_memory(error):
             raise
+        _let_go(error)
         raise OutOfMemoryError(
             f"{loaded.info.device} ran out of memory while {doing} {spec.plan.label} in batches of {spec.batch_size} "
             "examples; a smaller batch, shorter examples or fewer blocks need less."
         ) from None
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Free what the frames that an error came through still hold, so that there is memory to write down how it ended."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+    free_memory()
 
 
 CHECKPOINT_BYTES = 12

@@ -69,7 +69,7 @@ class Held(TorchDispatchMode):
 def peak_of_pass(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample]) -> int:
     """Return the bytes one pass holds at its peak, above what was held before it.
 
-    On CUDA the allocator's own count. OutcomeElsewhere the storages that operations make are added up as they come
+    On CUDA the allocator's own count. Elsewhere the storages that operations make are added up as they come
     and go: a process's resident set is blind to anything small, and grows for other reasons.
 
     Raises:
