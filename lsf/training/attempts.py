@@ -133,7 +133,7 @@ def explained_memory(loaded: LoadedModel, spec: RunSpec, doing: str = "tuning") 
 
 
 def _let_go(error: BaseException | None) -> None:
-    """Free what the frames that an error came through still hold, so that there is memory to write down how it ended."""
+    """Free what the frames an error came through still hold, so that there is memory to write down how it ended."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__context__
