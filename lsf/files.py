@@ -4,7 +4,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,6 +45,24 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, whole or not at all; NaN and infinity become null (unknown)."""
     write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_records(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object as compact JSON whose lists and objects hold one record a line, so that a change shows in a diff.
+
+    Whole or not at all; NaN and infinity become null (unknown).
+    """
+
+    def plain(one: Any) -> str:
+        return json.dumps(one, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    def lines(one: Any) -> str:
+        if isinstance(one, dict):
+            return "{\n" + ",\n".join(f"{plain(name)}:{plain(item)}" for name, item in one.items()) + "\n}"
+        return "[\n" + ",\n".join(map(plain, one)) + "\n]" if isinstance(one, list) else plain(one)
+
+    parts = (f"{plain(name)}:{lines(item)}" for name, item in finite(value).items())
+    write_text(path, "{" + ",".join(parts) + "}\n")
 
 
 def read_json(path: Path, what: str) -> Any:
