@@ -23,7 +23,7 @@ import lsf.api
 import lsf.data.reading
 import lsf.models.loading
 import lsf.plans.plan
-import lsf.training.frozen_proof
+import lsf.training.proof_callback
 from lsf.criteria.result import Analysis as Record
 from lsf.errors import BadInputError, DataError, LsfError, ModelError, PlanError, RunError
 from lsf.lens.speed import speed_of
@@ -31,7 +31,7 @@ from lsf.methods.context import is_linear
 from lsf.models.families import FAMILIES
 from lsf.models.loading import adapted_maps, layout_of, load_model
 from lsf.progress import do_nothing
-from lsf.training.frozen_proof import UNPROVEN
+from lsf.training.proof_callback import UNPROVEN
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ PLAN = lsf.Plan("tiny", 4, (1, 2))
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", [lsf.api, lsf.data.reading, lsf.plans.plan, lsf.models.loading, lsf.training.frozen_proof]
+    "module", [lsf.api, lsf.data.reading, lsf.plans.plan, lsf.models.loading, lsf.training.proof_callback]
 )
 def test_every_example_in_a_docstring_gives_what_it_says(module: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.guard import attempt, guard
+from lsf.app.panels import attempt, guard
 from lsf.app.runtime import runtime
 from lsf.app.work import Source
 from lsf.data.encode import EncodedExample, context_length, encode, straddling_words
@@ -240,7 +240,7 @@ def _reader(model: str) -> tuple[Any, int] | None:
         return loaded.tokenizer, loaded.context
     if not runtime().ready:
         return None
-    from lsf.models.source import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
+    from lsf.models.supported import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
 
     return _local_reader(model) if at_hand(model) else None
 
@@ -249,7 +249,7 @@ def _reader(model: str) -> tuple[Any, int] | None:
 def _local_reader(model: str) -> tuple[Any, int] | None:
     from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415 - in memory by now
 
-    from lsf.models.source import find_model  # noqa: PLC0415
+    from lsf.models.supported import find_model  # noqa: PLC0415
 
     try:
         folder = find_model(model).folder

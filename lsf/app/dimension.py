@@ -11,8 +11,7 @@ import streamlit as st
 
 from lsf.app.actions import stop_buttons
 from lsf.app.forms import setting_input
-from lsf.app.guard import guard
-from lsf.app.panels import progress, show
+from lsf.app.panels import guard, progress, show
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session

@@ -26,7 +26,7 @@ from lsf.models.layout import ModelLayout, resolve, self_check
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import check_quantising, is_packed, n_values, packed_dtype, quantising, scales, settle
 from lsf.models.sharing import share_model
-from lsf.models.source import ModelSource, find_model
+from lsf.models.supported import ModelSource, find_model
 
 TRIM_THRESHOLD = -1
 """glibc's M_TRIM_THRESHOLD: free bytes at the heap's end above which they are given back to the system."""

@@ -13,8 +13,8 @@ import pytest
 
 from lsf.data.encode import encode
 from lsf.data.task import Example, Task
-from lsf.dimension.search import study_dimension, trained_on
-from lsf.dimension.study import FULL_RATES, DimensionSettings, Study, Try
+from lsf.dimension.search import FULL_RATES, study_dimension, trained_on
+from lsf.dimension.study import DimensionSettings, Study, Try
 from lsf.errors import BadInputError, DataError, RunError
 from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order

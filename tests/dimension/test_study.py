@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lsf.dimension.search import first_at, full_first, next_d, next_rate, rates_at
 from lsf.dimension.study import (
     Curve,
     DimensionSettings,
@@ -13,15 +14,10 @@ from lsf.dimension.study import (
     Try,
     best_rate,
     bound,
-    first_at,
-    full_first,
-    next_d,
-    next_rate,
-    rates_at,
     smallest,
 )
 from lsf.errors import BadInputError
-from lsf.methods.rates import Tuned, exact_rate, spread_of
+from lsf.methods.default_rates import Tuned, exact_rate, spread_of
 from lsf.plans.plan import Plan
 
 

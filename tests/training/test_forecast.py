@@ -22,10 +22,10 @@ from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.result import PHASES, RunResult
 from lsf.runs.spec import METHODS_OWN
 from lsf.training.dry_step import Held
-from lsf.training.duration import STRETCHES, course_of
 from lsf.training.fitting import fit
 from lsf.training.forecast import expected, forecast, seconds_beside
 from lsf.training.splits import encode_splits
+from lsf.training.time_forecast import STRETCHES, course_of
 from lsf.training.trainer import FitSettings
 from tests.toy import tuned
 
