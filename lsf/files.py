@@ -4,7 +4,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -117,23 +117,6 @@ def made_once(place: Path, make: Callable[[Path], None]) -> Path:
     finally:
         lock.release()
     return place
-
-
-def misfit(value: Any, known: Sequence[str], needed: Sequence[str]) -> str | None:
-    """Say what keeps a JSON value from being a record; None where nothing does.
-
-    Args:
-        value: as it was read.
-        known: fields a record may have.
-        needed: those it must have.
-    """
-    if not isinstance(value, dict):
-        return "a JSON object was expected"
-    if unknown := [name for name in value if name not in known]:
-        return f"it has the field {unknown[0]!r}; known are: {', '.join(known)}"
-    if lacking := [name for name in needed if name not in value]:
-        return f"it has no {lacking[0]!r}"
-    return None
 
 
 def finite(value: Any) -> Any:

@@ -25,7 +25,6 @@ import lsf.models.loading
 import lsf.plans.plan
 import lsf.training.proof_callback
 from lsf.criteria.result import Analysis as Record
-from lsf.criteria.result import load_analysis
 from lsf.errors import BadInputError, DataError, LsfError, ModelError, PlanError, RunError
 from lsf.lens.speed import speed_of
 from lsf.methods.context import is_linear
@@ -336,7 +335,7 @@ def test_interrupted_at_once_the_latest_partial_result_is_returned_and_without_o
 def test_an_analysis_is_the_record_it_saves(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     found = lsf.analyze(lsf.load(str(tiny("llama")), "float32", "cpu"), ROWS, "{q}", "{a}", criteria=("deviation",))
     found.save(tmp_path / "analysis.json")
-    again = load_analysis(tmp_path / "analysis.json")
+    again = Record.load(tmp_path / "analysis.json")
     assert again.to_json() == found.to_json()
     assert found == lsf.api.Analysis(**vars(found)) and Record(**vars(found)) == found == Record(**vars(found))
 

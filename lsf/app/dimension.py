@@ -16,15 +16,7 @@ from lsf.app.panels import table as show_table
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
 from lsf.app.work import Source
-from lsf.dimension.study import (
-    ASKED,
-    DimensionSettings,
-    Study,
-    along_pretraining,
-    load_study,
-    over_blocks,
-    over_lessons,
-)
+from lsf.dimension.study import ASKED, DimensionSettings, Study, along_pretraining, over_blocks, over_lessons
 from lsf.errors import LsfError
 from lsf.figures.dimension import draw_blocks, draw_gap, draw_progress, draw_study, draw_tasks, published_table
 from lsf.jobs.job import JobView, Report
@@ -96,7 +88,7 @@ def kept_studies(source: Source) -> list[Study]:
     found = []
     for file in sorted((runs_folder() / STUDIES).glob("*.json"), reverse=True):
         try:
-            study = load_study(file)
+            study = Study.load(file)
         except LsfError:
             continue
         if (study.model, study.data) == (source.model, source.data):

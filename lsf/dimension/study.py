@@ -3,15 +3,16 @@
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from lsf.errors import BadInputError
-from lsf.files import read_json, write_json
+from lsf.files import read_json
 from lsf.methods.catalogue import PROJECTIONS
-from lsf.plans.plan import Plan, parse_plan
+from lsf.plans.plan import Plan
+from lsf.schema import JsonRecord
 from lsf.settings import check_settings, setting
 
 ROUNDING = 1e-9
@@ -65,7 +66,6 @@ def bound(d: int, n_train: int) -> float:
     return math.sqrt(d / n_train)
 
 
-SCHEMA_VERSION = 1
 ASKED = ("said", "did")
 """With and without a scale per block."""
 
@@ -177,9 +177,10 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(JsonRecord):
     """d_90 of one task, as far as it is known."""
 
+    noun: ClassVar = "study of dimensions"
     model: str
     """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
     data: str
@@ -196,7 +197,7 @@ class Study:
     """One per method and seed, in the order they were begun."""
     weights: str | None = None
     """SHA-256 over the model's weights; None where it was measured before this was kept."""
-    schema_version: int = field(default=SCHEMA_VERSION)
+    schema_version: Literal[1] = 1
 
     def of(self, method: str) -> tuple[Curve, ...]:
         """Return a method's curves."""
@@ -247,42 +248,6 @@ class Study:
         """Return the study as plain JSON values."""
         return {**asdict(self), "plan": self.plan.to_json()}
 
-    def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
-        write_json(path, self.to_json())
-
-
-def load_study(path: Path) -> Study:
-    """Read a study.
-
-    Raises:
-        BadInputError: not JSON, another schema version, or a field is missing or unknown.
-    """
-    return parse_study(read_json(path, "a study of dimensions"), str(path))
-
-
-def parse_study(value: Any, where: str) -> Study:
-    """Build a study from JSON values; `where` names them in errors.
-
-    Raises:
-        BadInputError: another schema version, or a field is missing or unknown.
-    """
-    try:
-        if value["schema_version"] != SCHEMA_VERSION:
-            raise BadInputError(f"{where} has schema_version {value['schema_version']}; 1 was expected.")
-        curves = [{**one, "points": tuple(Point(**point) for point in one["points"])} for one in value["curves"]]
-        return Study(
-            **{
-                **value,
-                "plan": parse_plan(value["plan"], where),
-                "settings": DimensionSettings(**value["settings"]),
-                "full": tuple(Point(**point) for point in value["full"]),
-                "curves": tuple(Curve(**one) for one in curves),
-            }
-        )
-    except (KeyError, TypeError) as error:
-        raise BadInputError(f"{where} is not a whole study of dimensions: {error}.") from None
-
 
 FILE = Path(__file__).with_name("dimension.json")
 """Written by `python benchmarks/dimension.py`; docs/results/dimension.md says when, and with which versions."""
@@ -295,7 +260,7 @@ def measured() -> tuple[Study, ...]:
     """Return every study that is kept; none where the file is missing."""
     if not FILE.is_file():
         return ()
-    return tuple(parse_study(value, str(FILE)) for value in read_json(FILE, "the studies of dimensions")["studies"])
+    return tuple(Study.from_json(value, str(FILE)) for value in read_json(FILE, "the studies of dimensions")["studies"])
 
 
 def over_lessons() -> tuple[Study, ...]:

@@ -11,7 +11,7 @@ from lsf.cli.main import main
 from lsf.data.task import Task
 from lsf.plans.plan import Plan
 from lsf.runs.comparison import compare
-from lsf.runs.spec import METHODS_OWN, load_spec
+from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.runs.store import list_runs, load_run, spec_to_repeat
 from lsf.training import attempts, run, trainer
 from lsf.training import caching as checkpointing
@@ -85,7 +85,7 @@ def test_a_default_stays_a_word_in_the_spec_and_is_a_number_in_the_result_by_whi
     asked = replace(spec, learning_rate=METHODS_OWN)
     place = folder(asked)
     result = tuned(loaded, task, asked, place)
-    assert load_spec(place / "spec.json").learning_rate == METHODS_OWN
+    assert RunSpec.load(place / "spec.json").learning_rate == METHODS_OWN
     assert (result.learning_rate, result.rate_from) == (spec_rate(loaded, asked), "default")
     again = spec_to_repeat(place / "spec.json")
     assert again == replace(asked, learning_rate=result.learning_rate)
