@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from string import Template
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-
 from lsf.errors import PlanError
 from lsf.methods.context import linear_names, planned_names
 from lsf.methods.rates import Tuned, default_rate, share_of
 from lsf.models.layout import ModelLayout, resolve
 from lsf.models.source import find_model
+from lsf.models.weights import build_skeleton
 from lsf.plans.plan import Plan
 from lsf.registry import Registry
 
@@ -55,10 +53,7 @@ def load_skeleton(plan: Plan) -> Skeleton:
         ModelError: there is no such model here, or it cannot be used; see `lsf.models.source.find_model`.
     """
     source = find_model(plan.model)
-    config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    model.tie_weights()
+    model = build_skeleton(source)
     return Skeleton(Named(plan.model), model, resolve(model, source.family))
 
 
