@@ -146,6 +146,8 @@ def _loaded_facts(loaded: Any) -> None:
         f"**{info.n_params:,}** parameters, {info.dtype} on {info.device}."
     )
     _say_origin(info.origin)
+    if info.left_out is not None:
+        st.warning(f"{info.left_out}.", icon=":material/warning:")
     st.caption(
         f"Vocabulary {info.vocab_size:,}, head {tied}, context {loaded.context:,} tokens. Self-check: our reading of "
         f"the last state gives the model's own logits within {loaded.self_check:.1g}."

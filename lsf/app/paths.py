@@ -27,6 +27,8 @@ def analysis_facts(analysis: Analysis) -> str:
         f"**{model.name}**: {model.family}, {model.n_blocks} blocks, {amount(model.n_params)} parameters",
         f"**{data.name}**: {_examples(data)} ({data.split}), {data.n_positions:,} positions",
     ]
+    if model.left_out is not None:
+        parts.append(model.left_out)
     if data.n_dropped:
         parts.append(f"{data.n_dropped:,} too long and left out")
     if data.n_straddling:

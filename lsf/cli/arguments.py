@@ -169,7 +169,8 @@ def load_asked_model(arguments: argparse.Namespace | RunSpec, reporter: Terminal
     from lsf.models.loading import load_model
 
     loaded = load_model(arguments.model, arguments.dtype, arguments.device)
-    if loaded.info.origin and launched_rank() == 0:
-        reporter.close()
-        sys.stderr.write(f"{arguments.model}: {loaded.info.origin}\n")
+    for told in (loaded.info.origin, loaded.info.left_out):
+        if told and launched_rank() == 0:
+            reporter.close()
+            sys.stderr.write(f"{arguments.model}: {told}\n")
     return loaded

@@ -117,15 +117,19 @@ def beacons_command(arguments: argparse.Namespace) -> int:
     try:
         loaded = load_asked_model(arguments, reporter)
         from lsf.data.encode import encode
+        from lsf.models.loading import check_ids
         from lsf.training.reweighting import control, drawn, fell, filtered, target_distances
 
         encoding = encode(loaded.tokenizer, task.train, loaded.context)
         if encoding.n_dropped:
             raise BadInputError(f"{encoding.n_dropped} training examples do not fit the context; take them out first.")
+        check_ids(loaded, encoding.rows)
         distance = target_distances(loaded.layout, encoding.rows)
         if arguments.against:
             arguments.model = arguments.against
-            later = target_distances(load_asked_model(arguments, reporter).layout, encoding.rows)
+            tuned = load_asked_model(arguments, reporter)
+            check_ids(tuned, encoding.rows)
+            later = target_distances(tuned.layout, encoding.rows)
             print(f"the distance fell for {fell(distance, later):.1%} of {len(distance)} examples")
     finally:
         reporter.close()

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from string import Template
 from typing import Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
-
 from lsf.errors import PlanError
 from lsf.methods.context import linear_names, planned_names
 from lsf.methods.default_rates import Tuned, default_rate, share_of
 from lsf.models.layout import ModelLayout, resolve
 from lsf.models.supported import find_model
+from lsf.models.weights import build_skeleton
 from lsf.plans.plan import Plan
 from lsf.registry import Registry
 
@@ -55,10 +53,7 @@ def load_skeleton(plan: Plan) -> Skeleton:
         ModelError: there is no such model here, or it cannot be used; see `lsf.models.supported.find_model`.
     """
     source = find_model(plan.model)
-    config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    model.tie_weights()
+    model = build_skeleton(source)
     return Skeleton(Named(plan.model), model, resolve(model, source.family))
 
 
@@ -213,8 +208,11 @@ def peft_config(skeleton: Skeleton, plan: Plan) -> str:
 
 
 def axolotl_yaml(skeleton: Skeleton, plan: Plan) -> str:
-    """Return Axolotl's `unfrozen_parameters`: regular expressions that match the planned tensors and no other."""
-    patterns = unfrozen_patterns(skeleton, plan)
+    """Return Axolotl's `unfrozen_parameters`: expressions that match the planned tensors and no other.
+
+    Axolotl takes a period for a period and escapes it itself; one that is escaped already matches no name.
+    """
+    patterns = [pattern.replace("\\.", ".") for pattern in unfrozen_patterns(skeleton, plan)]
     lines = [f"base_model: {json.dumps(_place(plan))}", "unfrozen_parameters:"]
     return "\n".join([*lines, *(f"  - {_quoted(pattern)}" for pattern in patterns)]) + "\n"
 
@@ -228,11 +226,15 @@ def unfrozen_patterns(skeleton: Skeleton, plan: Plan) -> list[str]:
 
 
 def llamafactory_yaml(skeleton: Skeleton, plan: Plan) -> str:
-    """Return LLaMA-Factory's freeze tuning: the last (positive) or first (negative) blocks of the model.
+    """Return LLaMA-Factory's freeze tuning of the last (positive) or first (negative) blocks; or its full tuning.
 
     Raises:
-        PlanError: the blocks are neither the last nor the first ones.
+        PlanError: the blocks are neither the last nor the first ones; or the names it would be told stand for other
+            tensors too.
     """
+    lines = [f"model_name_or_path: {json.dumps(_place(plan))}", "stage: sft", "do_train: true"]
+    if plan.is_full:
+        return "\n".join([*lines, "finetuning_type: full"]) + "\n"
     count, total = len(plan.blocks), plan.n_blocks
     if plan.blocks == tuple(range(total - count, total)):
         number = count
@@ -245,25 +247,50 @@ def llamafactory_yaml(skeleton: Skeleton, plan: Plan) -> str:
         )
     if not count:
         raise PlanError("LLaMA-Factory's freeze tuning needs at least one block and the plan names none.")
-    layout = skeleton.layout
-    extra = [
-        name.rpartition(".")[2]
-        for wanted, name in (
-            (plan.embedding, layout.embedding_name),
-            (plan.final_norm, layout.final_norm_name),
-            (plan.head, layout.head_name),
-        )
-        if wanted and name
-    ]
-    lines = [
-        f"model_name_or_path: {json.dumps(_place(plan))}",
-        "stage: sft",
-        "do_train: true",
-        "finetuning_type: freeze",
-        f"freeze_trainable_layers: {number}",
-        "freeze_trainable_modules: all",
-    ]
+    extra = _extra_modules(skeleton, plan)
+    lines += ["finetuning_type: freeze", f"freeze_trainable_layers: {number}", "freeze_trainable_modules: all"]
     return "\n".join([*lines, *([f"freeze_extra_modules: {','.join(extra)}"] if extra else [])]) + "\n"
+
+
+def _extra_modules(skeleton: Skeleton, plan: Plan) -> list[str]:
+    """Return what LLaMA-Factory is told to tune beside the planned blocks: last names of modules outside of all blocks.
+
+    It takes every tensor whose name contains one of them, or the number of a block between periods. A tied head has no
+    tensor of its own: it is the input embedding.
+
+    Raises:
+        PlanError: these names stand for other tensors than the planned ones.
+    """
+    planned = set(skeleton.tensors(plan))
+    inside = tuple(f"{block}." for block in skeleton.layout.block_names)
+    extra = sorted({name.split(".")[-2] for name in planned if not name.startswith(inside)})
+    parts = [*(f".{block}." for block in plan.blocks), *extra]
+    taken = {own: [part for part in parts if any(part in name for name in names)] for own, names in _named(skeleton)}
+    beyond = [name for name, by in taken.items() if by and name not in planned]
+    if beyond:
+        part = taken[beyond[0]][0]
+        what = f"block {part.strip('.')}" if part not in extra else part
+        raise PlanError(
+            f"LLaMA-Factory takes every tensor whose name contains {part!r}, so that the plan {plan.label} would also "
+            f"tune {len(beyond)} it leaves frozen (such as {beyond[0]}); leave {what} out, or export to axolotl or "
+            "transformers."
+        )
+    if lacking := [name for name in sorted(planned) if not taken[name]]:
+        raise PlanError(
+            f"LLaMA-Factory's freeze tuning cannot name {lacking[0]}, which the plan {plan.label} tunes; export to "
+            "axolotl or transformers."
+        )
+    return extra
+
+
+def _named(skeleton: Skeleton) -> list[tuple[str, list[str]]]:
+    """Return each tensor's name with what other versions of transformers call it: experts were numbered once."""
+    return [
+        (name, [name, *(name.replace(".experts.", f".experts.{index}.") for index in range(len(value)))])
+        if ".experts." in name and value.dim() == 3
+        else (name, [name])
+        for name, value in skeleton.model.named_parameters()
+    ]
 
 
 def transformers_script(skeleton: Skeleton, plan: Plan) -> str:

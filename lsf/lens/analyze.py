@@ -23,7 +23,7 @@ from lsf.lens.speed import BASES, FORWARD, SHORT_RUNS, analysis_phases
 from lsf.lens.trajectories import KEPT_EXAMPLES, examples_for_sample
 from lsf.models.batches import MOST_PADDING, Batch, make_batches
 from lsf.models.devices import places_of
-from lsf.models.loading import LoadedModel, weights_hash
+from lsf.models.loading import LoadedModel, check_ids, weights_hash
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import n_values
 from lsf.progress import Reporter
@@ -90,6 +90,7 @@ def analyze(
     rows = task.split(settings.split)
     examples = rows[: settings.limit]
     encoding = encode(loaded.tokenizer, examples, context_length(loaded.context, settings.max_length))
+    check_ids(loaded, encoding.rows)
     batches = make_batches(
         encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device, MOST_PADDING
     )

@@ -29,3 +29,5 @@ class ModelInfo:
     """cpu, cuda:0, mps."""
     origin: str | None = None
     """What the weights are, where that is not plain from the name: published or rounded, dequantised from what."""
+    left_out: str | None = None
+    """Weights of its files that its config does not ask for: how many, and one; None where there are none."""

@@ -4,7 +4,7 @@ import ctypes
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from html import escape
@@ -14,19 +14,19 @@ from weakref import WeakKeyDictionary
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from lsf.axes import QUANTISED
-from lsf.errors import ModelError, OutOfMemoryError, first_line
+from lsf.data.encode import EncodedExample
+from lsf.errors import DataError, ModelError, OutOfMemoryError, first_line
 from lsf.models.devices import Device, choose_device, input_device, places_of, tensors_of
 from lsf.models.families import family_of
 from lsf.models.info import ModelInfo
 from lsf.models.layout import ModelLayout, resolve, self_check
 from lsf.models.out_of_memory import is_out_of_memory
-from lsf.models.quantised import check_quantising, is_packed, n_values, packed_dtype, quantising, scales, settle
+from lsf.models.quantised import check_quantising, is_packed, n_values, packed_dtype, quantising, scales
 from lsf.models.sharing import share_model
 from lsf.models.supported import ModelSource, find_model
+from lsf.models.weights import load_config, load_tokenizer, load_weights
 
 TRIM_THRESHOLD = -1
 """glibc's M_TRIM_THRESHOLD: free bytes at the heap's end above which they are given back to the system."""
@@ -143,8 +143,8 @@ def load_model(
     if dtype in QUANTISED:
         spread = quantising(dtype, compute, place.name)
     with _explained_memory(source, place):
-        model = _load_weights(source, compute, place, spread)
-        tokenizer = _load_tokenizer(source)
+        model, left_out = load_weights(source, compute, place, spread)
+        tokenizer = load_tokenizer(source)
         layout = resolve(model, source.family)
         _check_weights(source, model, layout, tokenizer)
         difference = self_check(layout)
@@ -154,6 +154,7 @@ def load_model(
         dtype=dtype if dtype in QUANTISED else str(model.dtype).removeprefix("torch."),
         device="+".join(places_of(model)) or place.name,
         origin=source.origin,
+        left_out=left_out,
     )
     return LoadedModel(model, tokenizer, info, layout, _context(layout.config, tokenizer), difference)
 
@@ -354,7 +355,7 @@ def dtype_for(source: ModelSource, wish: str, device: Device) -> torch.dtype:
     if wish != "auto":
         return getattr(torch, wish)
     if device.name.startswith("cuda"):
-        config = AutoConfig.from_pretrained(source.folder, local_files_only=True)
+        config = load_config(source)
         if config.dtype in (torch.bfloat16, torch.float16) and _has_bfloat16(device):
             return torch.bfloat16
     return torch.float32
@@ -372,48 +373,6 @@ def _tied(model: Any, layout: ModelLayout) -> bool:
     return layout.head_weight.data_ptr() == model.get_input_embeddings().weight.data_ptr()
 
 
-def _load_weights(source: ModelSource, dtype: torch.dtype, device: Device, spread: dict[str, Any]) -> Any:
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            source.folder, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True, **spread
-        )
-        model, report = loaded
-        if "quantization_config" not in spread and not places_of(model):
-            model = model.to(device.name)
-    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-        if is_out_of_memory(error):
-            raise
-        raise ModelError(f"{source.name} cannot be loaded: {first_line(error)}") from error
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise ModelError(
-            f"{source.name} lacks {len(missing)} of its weights (such as {missing[0]}); they would have been random."
-        )
-    model.eval().requires_grad_(False)
-    _leave_file(model)
-    settle(model)
-    return model
-
-
-def _leave_file(model: Any) -> None:
-    """Copy weights that still lie in the mapped file: a file replaced later would take the whole process down."""
-    for parameter in model.parameters():
-        if parameter.device.type == "cpu" and not is_packed(parameter):
-            parameter.data = parameter.data.clone()
-
-
-def _load_tokenizer(source: ModelSource) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
-        raise ModelError(f"The tokenizer of {source.name} cannot be loaded: {first_line(error)}") from error
-
-
 def _check_weights(source: ModelSource, model: Any, layout: ModelLayout, tokenizer: Any) -> None:
     for parameter_name, parameter in tensors_of(model):
         if not parameter.isfinite().all():
@@ -422,10 +381,30 @@ def _check_weights(source: ModelSource, model: Any, layout: ModelLayout, tokeniz
 
 
 def _check_tokenizer(name: str, layout: ModelLayout, tokenizer: Any) -> None:
+    """Refuse a vocabulary beyond the embedding; tokens that were added to it are refused where a text yields one."""
     rows = layout.model.get_submodule(layout.embedding_name).weight.shape[0]
-    highest = max(tokenizer.get_vocab().values(), default=0)
+    own = tokenizer.get_vocab()
+    highest = max((own[token] for token in own.keys() - tokenizer.get_added_vocab().keys()), default=0)
     if highest >= rows:
         raise ModelError(
             f"The tokenizer of {name} gives ids up to {highest} but its embedding has {rows} rows (ids below "
             f"{rows}); they do not belong together."
         )
+
+
+def check_ids(loaded: LoadedModel, rows: Iterable[EncodedExample]) -> None:
+    """Refuse texts that yield ids the model has no embedding for.
+
+    Raises:
+        DataError: the first of them by its row, the id and its token.
+    """
+    n_ids = loaded.layout.model.get_submodule(loaded.layout.embedding_name).weight.shape[0]
+    if len(loaded.tokenizer) <= n_ids and max(loaded.tokenizer.get_added_vocab().values(), default=0) < n_ids:
+        return
+    for row in rows:
+        if (highest := max(row.ids)) >= n_ids:
+            where = "A text" if row.example.row is None else f"Row {row.example.row}"
+            raise DataError(
+                f"{where} has the token {loaded.tokenizer.convert_ids_to_tokens(highest)!r} (id "
+                f"{highest}), for which {loaded.info.name} has no embedding: its ids are below {n_ids}."
+            )

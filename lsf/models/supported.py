@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from lsf.bundled import MODEL_FOLDER
-from lsf.errors import ModelError, UnknownFamilyError
+from lsf.errors import ModelError, UnknownFamilyError, first_line
 from lsf.files import cache_folder, made_once, read_json, write_json
 from lsf.models.families import FAMILIES, Family, family_of
 from lsf.models.gguf import ABOUT, gguf_folder, is_gguf, unpack_gguf, unpacked_place
+from lsf.models.weight_files import quantised_names, refuse_pointers, stored_tensors
 
 NAME = "smollm2"
 """What `--model` calls it; a folder of this name here is `./smollm2`."""
@@ -72,6 +73,8 @@ def _packaged() -> Path | None:
 
 
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
+ADAPTER = "adapter_config.json"
+"""What peft calls the config of an adapter; transformers would apply one that lies beside a model."""
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
 
@@ -117,8 +120,26 @@ def find_model(name: str) -> ModelSource:
         if not path.is_dir():
             what = "is a file" if path.exists() else "does not exist"
             raise ModelError(f"The model folder {name} {what}; a folder with config.json was expected.")
-        return check_folder(name, path, None)
+        return check_folder(name, *_snapshot(name, path))
     return _from_hub(name)
+
+
+def _snapshot(name: str, folder: Path) -> tuple[Path, str | None]:
+    """Return a model folder and no commit; for one of the hub's cache the snapshot that `refs/main` names, and it."""
+    snapshots = folder / "snapshots"
+    if (folder / "config.json").exists() or not snapshots.is_dir():
+        return folder, None
+    there = sorted(path.name for path in snapshots.iterdir() if path.is_dir())
+    named = folder / "refs" / "main"
+    commit = named.read_text(encoding="utf-8").strip() if named.is_file() else None
+    if commit in there:
+        return snapshots / commit, commit
+    if not there:
+        raise ModelError(f"{name} is a folder of the hub's cache without a snapshot; fetch the model anew.")
+    raise ModelError(
+        f"{name} is a folder of the hub's cache whose refs/main names no snapshot that is here; name one of its "
+        f"folders itself, such as {snapshots / there[0]}."
+    )
 
 
 def at_hand(name: str) -> bool:
@@ -139,9 +160,22 @@ def check_folder(name: str, folder: Path, revision: str | None) -> ModelSource:
         pickles = [path.name for pattern in PICKLES for path in folder.glob(pattern)]
         what = f"only {pickles[0]}, which may run code when loaded" if pickles else "no weights"
         raise ModelError(f"{name} holds {what}; weights as safetensors are needed (model.safetensors).")
-    if not any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+    tokenizers = [folder / file for file in ("tokenizer.json", "tokenizer.model", "vocab.json")]
+    if not any(path.exists() for path in tokenizers):
         raise ModelError(f"{name} has no tokenizer; a tokenizer.json beside the weights is needed.")
+    refuse_pointers(name, [*weights, *tokenizers])
+    tensors = stored_tensors(name, weights)
+    if config.get("quantization_config") is not None:
+        if quantised_names(tensors):
+            raise ModelError(f"{name} is quantised; its blocks cannot be tuned. Take the original weights.")
+        raise ModelError(
+            f"config.json of {name} has the entry quantization_config though its weights are floats; remove the entry."
+        )
     n_blocks = next((config[key] for key in ("num_hidden_layers", "n_layer", "num_layers") if key in config), 0)
+    if not isinstance(n_blocks, int):
+        raise ModelError(
+            f"config.json of {name} names {n_blocks!r} as the number of blocks; a whole number was expected."
+        )
     about = read_json(folder / ABOUT, "a note on weights") if (folder / ABOUT).is_file() else {}
     return ModelSource(
         name=name,
@@ -156,13 +190,7 @@ def check_folder(name: str, folder: Path, revision: str | None) -> ModelSource:
 
 def check_config(name: str, folder: Path) -> tuple[Family, dict[str, Any]]:
     """Read config.json and decide from it alone whether this model can be read safely."""
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{name} has no config.json; a Hugging Face model folder was expected.") from None
-    except (ValueError, OSError) as error:
-        raise ModelError(f"{path} cannot be read: {error}.") from None
+    config = _read_config(name, folder)
     model_type, architectures = str(config.get("model_type")), config.get("architectures") or []
     try:
         family = family_of(model_type)
@@ -177,9 +205,32 @@ def check_config(name: str, folder: Path) -> tuple[Family, dict[str, Any]]:
         raise
     if architectures and not any(_is_causal(architecture) for architecture in architectures):
         raise ModelError(f"{name} is {architectures[0]}, which has no language-model head; a causal LM was expected.")
-    if "quantization_config" in config:
-        raise ModelError(f"{name} is quantised; its blocks cannot be tuned. Take the original weights.")
     return family, config
+
+
+def _read_config(name: str, folder: Path) -> dict[str, Any]:
+    """Read config.json; raises ModelError where there is none, or one that is no config of a model."""
+    path = folder / "config.json"
+    adapter = (folder / ADAPTER).is_file()
+    if adapter and not path.is_file():
+        raise ModelError(f"{name} is an adapter ({ADAPTER}), not a model; merge it into its base model first.")
+    if adapter:
+        raise ModelError(
+            f"{name} holds a model and an adapter to it ({ADAPTER}); merge the adapter into the weights, or move its "
+            "files out of the folder to take the model without it."
+        )
+    refuse_pointers(name, [path])
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{name} has no config.json; a Hugging Face model folder was expected.") from None
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{path}, line {error.lineno} is not valid JSON: {error.msg}.") from None
+    except (ValueError, OSError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read: {first_line(error).rstrip('.')}.") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} holds a JSON {type(config).__name__}; an object was expected.")
+    return config
 
 
 def _is_causal(architecture: str) -> bool:

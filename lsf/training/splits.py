@@ -10,7 +10,7 @@ from lsf.data.encode import EncodedExample, Encoding, context_length, encode
 from lsf.data.task import Example, Task
 from lsf.errors import DataError
 from lsf.models.batches import training_order
-from lsf.models.loading import LoadedModel
+from lsf.models.loading import LoadedModel, check_ids
 from lsf.models.quantised import n_values
 from lsf.models.sharing import share_model
 from lsf.plans.cost import law_flops
@@ -74,6 +74,7 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
     train = encode(loaded.tokenizer, examples, length, append_eos=True)
     steps = spec.steps if spec.epochs is None else max(1, round(spec.epochs * len(train.rows) / spec.batch_size))
     validation, test = (_held_out(loaded, part, length, spec.eval_limit) for part in (task.validation, task.test))
+    check_ids(loaded, (*train.rows, *validation.rows, *test.rows))
     return EncodedSplits(
         train=train.rows,
         validation=validation.rows,

@@ -1,11 +1,9 @@
 """Each export, tested by the tool it is for, or by its own rule where the tool is not installed."""
 
 import json
-import re
 import subprocess
 import sys
 import types
-from dataclasses import replace
 
 import pytest
 import torch
@@ -19,59 +17,123 @@ from lsf.data.encode import encode
 from lsf.data.task import Example
 from lsf.errors import PlanError
 from lsf.export.targets import EXPORTS, load_skeleton, training_script
+from lsf.methods.context import linear_names
 from lsf.plans.plan import Plan
+from tests.export.importers import tuned_by_axolotl, tuned_by_llamafactory
 from tests.models.test_families import ROWS
 from tests.tiny import save_tiny, tiny_tokenizer
-
-FAMILIES = ["llama", "gpt2", "gpt_neox", "opt", "bloom", "gemma3"]
 
 
 def plan_for(folder, blocks=(1, 3), **more):
     return Plan(str(folder), 4, blocks, **more)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_peft_loads_the_config_and_trains_exactly_the_planned_blocks(tiny, family, tmp_path):
+@pytest.mark.parametrize("family", ROWS)
+def test_peft_puts_adapters_on_exactly_the_linear_maps_of_the_planned_blocks(tiny, family, tmp_path):
     plan = plan_for(tiny(family))
     skeleton = load_skeleton(plan)
     (tmp_path / "adapter_config.json").write_text(EXPORTS["peft"].write(skeleton, plan))
     config = PeftConfig.from_pretrained(tmp_path)
     assert isinstance(config, LoraConfig)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny(family)), config)
-    tuned = [name for name, value in model.named_parameters() if value.requires_grad]
-    names = [skeleton.layout.block_names[block] for block in (1, 3)]
-    assert all(any(f".{name}." in f".{one}" for name in names) for one in tuned)
-    assert all(any(f".{name}." in f".{one}" for one in tuned) for name in names)
+    tuned = {name for name, value in model.named_parameters() if value.requires_grad}
+    maps = linear_names(skeleton, plan, "lora")
+    assert tuned == {f"base_model.model.{name}.lora_{half}.default.weight" for name in maps for half in "AB"}
 
 
-@pytest.mark.parametrize("family", ROWS)
-def test_axolotls_expressions_match_exactly_the_planned_tensors(tiny, family):
-    plan = plan_for(tiny(family))
+def given(target, plan):
+    """Return what the tool is told, and what the plan tunes."""
     skeleton = load_skeleton(plan)
-    plan = replace(plan, final_norm=skeleton.layout.final_norm_name is not None)
-    patterns = yaml.safe_load(EXPORTS["axolotl"].write(skeleton, plan))["unfrozen_parameters"]
-    model = AutoModelForCausalLM.from_pretrained(tiny(family))
-    matched = {name for name, _ in model.named_parameters() if any(re.match(pattern, name) for pattern in patterns)}
-    assert matched == set(skeleton.tensors(plan))
+    return yaml.safe_load(EXPORTS[target].write(skeleton, plan)), set(skeleton.tensors(plan))
 
 
-def test_ten_blocks_are_not_taken_for_one(tiny):
-    plan = plan_for(tiny("llama"), blocks=(1,))
-    (pattern,) = yaml.safe_load(EXPORTS["axolotl"].write(load_skeleton(plan), plan))["unfrozen_parameters"]
-    assert re.match(pattern, "model.layers.1.mlp.up_proj.weight")
-    assert not re.match(pattern, "model.layers.10.mlp.up_proj.weight")
+def whole_plan(folder):
+    return Plan(str(folder), 4, (0, 1, 2, 3), embedding=True, final_norm=True, head=True)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", ROWS)
+def test_axolotl_unfreezes_exactly_the_planned_tensors(family, tied, tmp_path):
+    folder = save_tiny(family, tmp_path, tie_word_embeddings=tied)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    names = [name for name, _ in model.named_parameters()]
+    normed = load_skeleton(plan_for(folder)).layout.final_norm_name is not None
+    for plan in (plan_for(folder, final_norm=normed), plan_for(folder, (), head=True), plan_for(folder, (0, 1, 2, 3))):
+        asked, planned = given("axolotl", plan)
+        assert tuned_by_axolotl(names, asked["unfrozen_parameters"]) == planned != set()
+
+
+def test_axolotl_does_not_take_ten_blocks_for_one(tiny):
+    asked, _ = given("axolotl", plan_for(tiny("llama"), blocks=(1,)))
+    names = [f"model.layers.{block}.mlp.up_proj.weight" for block in (1, 10, 11)]
+    assert tuned_by_axolotl(names, asked["unfrozen_parameters"]) == {names[0]}
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", ROWS)
+def test_llamafactory_tunes_exactly_the_planned_tensors_or_is_not_asked_to(family, tied, tmp_path):
+    folder = save_tiny(family, tmp_path, tie_word_embeddings=tied)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    written = []
+    for blocks in ((3,), (2, 3), (0, 1), (0, 1, 2, 3)):
+        for extra in ("", "embedding", "final_norm", "head"):
+            plan = plan_for(folder, blocks, **({extra: True} if extra else {}))
+            try:
+                asked, planned = given("llamafactory", plan)
+            except PlanError:
+                continue
+            assert tuned_by_llamafactory(model, asked) == planned, plan.label
+            written.append((blocks, extra))
+    experts = family in ("mixtral", "qwen3_moe")  # three of them, numbered as blocks 0 to 2 are
+    assert ((3,), "") in written
+    assert (((2, 3), "") in written) != experts
+    unnameable = experts or (family == "bloom" and tied)  # word_embeddings is a part of word_embeddings_layernorm
+    assert (((2, 3), "head") in written) != unnameable
+    assert given("llamafactory", whole_plan(folder)) == (
+        {"model_name_or_path": str(folder), "stage": "sft", "do_train": True, "finetuning_type": "full"},
+        {name for name, _ in model.named_parameters()},
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "part", "sentence"),
+    [
+        (
+            "llama",
+            "final_norm",
+            r"contains 'norm', .* would also tune 4 it leaves frozen \(such as model.layers.0.input_layernorm\.\w+\); "
+            "leave norm out, or export to axolotl or transformers",
+        ),
+        ("bloom", "embedding", "contains 'word_embeddings', .*word_embeddings_layernorm"),
+    ],
+)
+def test_llamafactory_is_not_told_a_name_that_is_part_of_others(family, part, sentence, tiny):
+    plan = plan_for(tiny(family), (2, 3), **{part: True})
+    with pytest.raises(PlanError, match=sentence):
+        EXPORTS["llamafactory"].write(load_skeleton(plan), plan)
+
+
+def test_llamafactory_is_told_the_tensor_that_a_tied_head_is(tmp_path):
+    folder = save_tiny("llama", tmp_path, tie_word_embeddings=True)
+    asked, planned = given("llamafactory", plan_for(folder, (2, 3), head=True))
+    assert asked["freeze_extra_modules"] == "embed_tokens"
+    assert "model.embed_tokens.weight" in planned
+
+
+def test_llamafactory_is_told_further_modules_or_refuses_them(tiny):
+    asked, planned = given("llamafactory", plan_for(tiny("gpt2"), (2, 3), modules=("transformer.wpe",)))
+    assert asked["freeze_extra_modules"] == "wpe"
+    assert "transformer.wpe.weight" in planned
+    with pytest.raises(PlanError, match=r"cannot name model\.layers\.0\.mlp"):
+        given("llamafactory", plan_for(tiny("llama"), (2, 3), modules=("model.layers.0.mlp",)))
 
 
 def test_llamafactory_gets_first_or_last_blocks_and_a_sentence_otherwise(tiny):
-    write = EXPORTS["llamafactory"].write
-    last = plan_for(tiny("llama"), blocks=(2, 3), final_norm=True)
-    skeleton = load_skeleton(last)
-    asked = yaml.safe_load(write(skeleton, last))
-    assert (asked["finetuning_type"], asked["freeze_trainable_layers"]) == ("freeze", 2)
-    assert asked["freeze_extra_modules"] == "norm"
-    assert yaml.safe_load(write(skeleton, plan_for(tiny("llama"), blocks=(0,))))["freeze_trainable_layers"] == -1
+    last, _ = given("llamafactory", plan_for(tiny("llama"), blocks=(2, 3)))
+    assert (last["finetuning_type"], last["freeze_trainable_layers"]) == ("freeze", 2)
+    assert given("llamafactory", plan_for(tiny("llama"), blocks=(0,)))[0]["freeze_trainable_layers"] == -1
     with pytest.raises(PlanError, match="takes the first or the last blocks only and the plan tunes blocks 1, 3 of 4"):
-        write(skeleton, plan_for(tiny("llama")))
+        given("llamafactory", plan_for(tiny("llama")))
 
 
 def test_peft_refuses_what_layers_cannot_say(tiny):

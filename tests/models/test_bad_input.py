@@ -121,13 +121,17 @@ def test_a_checkpoint_without_its_head_is_refused(tiny: Callable[[str], Path], t
 
 
 @pytest.mark.parametrize(
-    "how", [{"quant_method": "bitsandbytes", "load_in_4bit": True}, {"quant_method": "gptq", "bits": 4}]
+    ("how", "packed"),
+    [({"quant_method": "bitsandbytes", "load_in_4bit": True}, torch.uint8), ({"quant_method": "gptq"}, torch.int32)],
 )
 def test_a_4_bit_model_is_refused_before_its_weights_are_read(
-    how: dict, tiny: Callable[[str], Path], tmp_path: Path
+    how: dict, packed: torch.dtype, tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(tiny("llama"), folder)
+    weights = load_file(folder / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"] = torch.zeros(24, 32, dtype=packed)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "quantization_config": how}))
     with pytest.raises(ModelError, match=r"is quantised; its blocks cannot be tuned\. Take the original weights"):

@@ -147,12 +147,13 @@ def drop_tokenizer(folder: Path) -> None:
 
 BREAKAGES: list[tuple[Callable[[Path], object], str]] = [
     (lambda folder: (folder / "config.json").unlink(), "no config.json"),
-    (lambda folder: (folder / "config.json").write_text("{"), "cannot be read"),
+    (lambda folder: (folder / "config.json").write_text("{"), "line 1 is not valid JSON"),
+    (lambda folder: (folder / "config.json").write_text("[]"), "holds a JSON list; an object was expected"),
     (drop_weights, "holds no weights; weights as safetensors are needed"),
     (pickle_only, "holds only pytorch_model.bin, which may run code"),
     (lose_a_tensor, "lacks 1 of its weights (such as model.layers.2.mlp.up_proj.weight)"),
     (poison, "NaN or infinite weights in model.layers.1.self_attn.q_proj.weight"),
-    (cut_off, "cannot be loaded"),
+    (cut_off, "model.safetensors of"),
     (drop_tokenizer, "has no tokenizer"),
     (lambda folder: edit_config(folder, model_type="mamba"), "not in the families table"),
     (
@@ -160,7 +161,6 @@ BREAKAGES: list[tuple[Callable[[Path], object], str]] = [
         "needs its own Python code",
     ),
     (lambda folder: edit_config(folder, architectures=["LlamaForSequenceClassification"]), "no language-model head"),
-    (lambda folder: edit_config(folder, quantization_config={"bits": 4}), "is quantised"),
 ]
 
 

@@ -155,9 +155,9 @@ def test_every_way_of_running_out_of_memory_is_known_and_explained_while_loading
         raise error
 
     assert is_out_of_memory(error)
-    for step in ("AutoModelForCausalLM.from_pretrained", "_leave_file", "self_check"):
+    for step in ("weights.AutoModelForCausalLM.from_pretrained", "weights._leave_file", "loading.self_check"):
         with monkeypatch.context() as patch:
-            patch.setattr(f"lsf.models.loading.{step}", no_room)
+            patch.setattr(f"lsf.models.{step}", no_room)
             with pytest.raises(OutOfMemoryError, match=r"needs about 0.0 GB and CPU.*take a smaller model"):
                 load_model(str(tiny("llama")), "float32", "cpu")
 
