@@ -11,6 +11,7 @@ import streamlit as st
 from lsf.app.guard import attempt, guard
 from lsf.app.runtime import runtime
 from lsf.app.work import Source
+from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.encode import EncodedExample, context_length, encode, straddling_words
 from lsf.data.tables import MAX_BYTES, READERS, read_table
 from lsf.data.task import Example, Task
@@ -32,6 +33,8 @@ class DataChoice:
     """Prompt from any columns."""
     completion_template: str | None = None
     """Completion from any columns."""
+    options: DataOptions = DEFAULTS
+    """What the rows are, and how they are handed to the model."""
 
 
 def data_input() -> DataChoice:
@@ -149,8 +152,9 @@ def _read(name: str, stamp: float) -> tuple[str, ...]:
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the data")
-def _task(data: str, prompt_template: str | None, completion_template: str | None, stamp: float) -> Task:
-    return Source(data=data, prompt_template=prompt_template, completion_template=completion_template).load_task()
+def _task(choice: DataChoice, stamp: float) -> Task:
+    templates = choice.prompt_template, choice.completion_template
+    return Source("", choice.name, *templates, options=choice.options).load_task()
 
 
 def read_task(choice: DataChoice) -> Task | None:
@@ -158,7 +162,7 @@ def read_task(choice: DataChoice) -> Task | None:
     if not choice.name or (choice.name.startswith("hub:") and not _wanted(choice.name)):
         return None
     with guard():
-        return _task(choice.name, choice.prompt_template, choice.completion_template, _stamp(choice.name))
+        return _task(choice, _stamp(choice.name))
     return None
 
 
