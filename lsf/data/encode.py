@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lsf.data.contents import Chat, Document, Segments, Tokens
-from lsf.data.rendering import Rendered, Renderer, Span, template_of
+from lsf.data.rendering import Rendered, Renderer, Span, special_tokens, template_of
 from lsf.data.task import Example
 from lsf.errors import DataError
 
@@ -165,7 +165,7 @@ class _Work:
         self.n_dropped = self.n_cut = 0
         self._kinds: Counter[str] = Counter()
         self._renderers: dict[str | None, Renderer] = {}
-        self._special = set(tokenizer.all_special_ids)
+        self._special = set(special_tokens(tokenizer))
         self._one: dict[int, int] = {}
 
     def take(self, examples: Sequence[Example]) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from lsf.data.contents import Chat
 from lsf.errors import DataError, first_line
@@ -14,7 +14,7 @@ PLAIN_TEMPLATE = (
     "{{ message['role'][0] | upper }}{{ message['role'][1:] }}:"
     "{% if message['content'] %} {{ message['content'] }}{% endif %}"
     "{% if message['tool_calls'] %} {{ message['tool_calls'] | tojson }}{% endif %}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}"
     "{% endfor %}"
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
@@ -50,8 +50,7 @@ class Renderer:
         """Decide which template it is, and which strings end a turn."""
         own = template_of(self.tokenizer)
         self.source = "given" if self.template else "own" if own else "plain"
-        special = {*self.tokenizer.all_special_tokens, *_added_special(self.tokenizer)}
-        words = sorted((re.escape(word) for word in special if word.strip()), key=len, reverse=True)
+        words = sorted((re.escape(word) for word in special_tokens(self.tokenizer).values()), key=len, reverse=True)
         self._special = re.compile("|".join(words)) if words else None
         self._asked_default = False
         self._asks = "add_generation_prompt" in str(self.template or own or PLAIN_TEMPLATE)
@@ -103,21 +102,23 @@ class Renderer:
         """Return the characters an assistant's turn adds behind the generation prompt, its end-of-turn included."""
         before = self._text(messages[:index], tools, True, row) if index else ""
         if not whole.startswith(before):
-            if marked:
-                return None
-            place = "A chat" if row is None else f"Row {row}"
-            raise DataError(
-                f"{place}: the chat template writes what comes before message {index + 1} otherwise once it is "
-                "answered, so that its target cannot be told; accepted are --train-on last, or a template with "
-                "generation marks."
-            )
+            return None if marked else self._refuse(index, row)
         until = whole
         if index + 1 < len(messages):
             until = _common(whole, self._text(messages[: index + 1], tools, False, row))
         start, said = len(before), messages[index]["content"].strip()
         if not self._asks and said:  # the template knows no generation prompt: what it writes ahead is no target
             start = max(start, until.find(said, start))
-        return start, self._end(messages[index], until, start)
+        end = self._end(messages[index], until, start)
+        return (start, end) if end > start or marked else self._refuse(index, row)
+
+    def _refuse(self, index: int, row: int | None) -> NoReturn:
+        place = "A chat" if row is None else f"Row {row}"
+        raise DataError(
+            f"{place}: the chat template writes message {index + 1}, or what comes before it, otherwise once more "
+            "messages follow, so that its target cannot be told; accepted are --train-on last, or a template with "
+            "generation marks."
+        )
 
     def _end(self, turn: dict[str, Any], until: str, start: int) -> int:
         """Return where a turn ends: behind the special token after what it says, else behind its last letter."""
@@ -179,8 +180,11 @@ def template_of(tokenizer: Any) -> str | dict[str, str] | None:
     return getattr(tokenizer, "chat_template", None) or None
 
 
-def _added_special(tokenizer: Any) -> list[str]:
-    return [str(token.content) for token in tokenizer.added_tokens_decoder.values() if token.special]
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Return id and text of every special token: those with a name, such as end-of-text, and those that were added."""
+    named = dict(zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True))
+    added = {index: str(token.content) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return {index: word for index, word in (named | added).items() if word.strip()}
 
 
 def _bare(text: str, spans: list[Span]) -> list[Span]:

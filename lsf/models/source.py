@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lsf.bundled import MODEL_FOLDER
-from lsf.errors import ModelError, UnknownFamilyError
+from lsf.errors import ModelError, UnknownFamilyError, first_line
 from lsf.files import cache_folder, made_once, read_json, write_json
 from lsf.models.families import FAMILIES, Family, family_of
 from lsf.models.gguf import ABOUT, gguf_folder, is_gguf, unpack_gguf, unpacked_place
@@ -71,6 +71,8 @@ def _packaged() -> Path | None:
     return next((Path(place) / GGUF for place in places if (Path(place) / GGUF).is_file()), None)
 
 
+UNSTATED_CONTEXT = 2048
+"""Context taken where neither config nor tokenizer states one."""
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack")
 
@@ -214,3 +216,21 @@ def _from_hub(name: str) -> ModelSource:
         raise ModelError(
             f"There is no model {name!r}: neither a folder here nor an id on the hub that this machine may read."
         ) from None
+
+
+def load_tokenizer(name: str) -> tuple[Any, int, int]:
+    """Return a model's tokenizer, the tokens it takes at most, and the rows of its embedding; no weight is read.
+
+    Raises:
+        ModelError, UnknownFamilyError: as `find_model`; or its tokenizer cannot be read.
+    """
+    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415 - seconds to import, and needed here only
+
+    folder = find_model(name).folder
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_text_config()
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"The tokenizer of {name} cannot be read: {first_line(error).rstrip('.')}.") from None
+    context = getattr(config, "max_position_embeddings", None) or min(tokenizer.model_max_length, UNSTATED_CONTEXT)
+    return tokenizer, context, config.vocab_size
