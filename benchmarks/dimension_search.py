@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lsf.data.lessons import load_lesson
-from lsf.dimension.search import Key, study_dimension
-from lsf.dimension.study import ASKED, DimensionSettings, Study, Try, next_d
+from lsf.dimension.search import Key, next_d, study_dimension
+from lsf.dimension.study import ASKED, DimensionSettings, Study, Try
 from lsf.errors import BadInputError, RunError
 from lsf.files import read_json, write_records
 from lsf.models.loading import LoadedModel, load_model, weights_hash

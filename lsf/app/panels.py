@@ -1,6 +1,7 @@
 """Parts that several pages share: a picture with its note and data, progress, empty states, downloads, errors."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -26,7 +27,12 @@ def guard() -> Iterator[None]:
     try:
         yield
     except LsfError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(unmarked(str(error)), icon=":material/error:")
+
+
+def unmarked(text: str) -> str:
+    """Return a text that Streamlit shows as it stands: nothing of it is Markdown, maths or an icon."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~$:])", r"\\\1", text)
 
 
 def attempt(work: Callable[[], T]) -> T | None:

@@ -5,13 +5,14 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
 from lsf.axes import DEVICES, DTYPES
+from lsf.data.contents import DataOptions
 from lsf.errors import BadInputError
 from lsf.methods.catalogue import check_base
 from lsf.plans.plan import Plan, format_blocks, full_plan
 from lsf.plans.recommend import both_ends
 from lsf.runs.spec import RunSpec
 from lsf.schema import JsonRecord
-from lsf.settings import check_settings, setting
+from lsf.settings import check_settings, same_setting, setting
 
 ACCEPTED = "single, suffix, prefix, window:K, ends:K, or several of them separated by commas"
 Blocks = tuple[int, ...]
@@ -68,6 +69,8 @@ def relative_cost(blocks: Blocks | None, n_blocks: int) -> float:
     return 2.0 + 2.0 * (n_blocks - min(tuned)) + len(tuned)
 
 
+BEFORE_CHATS = {"format": "auto", "pairs": "raw", "train_on": "assistant", "chat_template": None}
+"""What a sweep that does not say so was measured with."""
 NOT_YET = "not measured yet"
 """Reason of a cell that no run has filled."""
 BASE, FULL = "base", "full"
@@ -87,6 +90,10 @@ class SweepSpec:
     )
     prompt_template: str | None = setting(None, "prompt from any columns, for example 'Question: {question}'")
     completion_template: str | None = setting(None, "completion from any columns, for example ' {answer}'")
+    format: str = same_setting(DataOptions, "format")
+    pairs: str = same_setting(DataOptions, "pairs")
+    train_on: str = same_setting(DataOptions, "train_on")
+    chat_template: str | None = same_setting(DataOptions, "chat_template")
     seeds: int = setting(3, "data orders per plan, 0 and up", low=1, high=1000)
     steps: int = setting(100, "optimizer steps of every run", low=1, high=1_000_000)
     learning_rate: float | None = setting(
@@ -123,6 +130,10 @@ class SweepSpec:
             plan=plan,
             prompt_template=self.prompt_template,
             completion_template=self.completion_template,
+            format=self.format,
+            pairs=self.pairs,
+            train_on=self.train_on,
+            chat_template=self.chat_template,
             steps=self.steps,
             learning_rate=self.learning_rate,
             warmup_steps=self.steps // 10,
@@ -222,7 +233,7 @@ class Sweep(JsonRecord):
     @classmethod
     def arranged(cls, value: dict[str, Any]) -> dict[str, Any]:
         """Return what a file holds with what was asked as one field."""
-        asked = {item.name for item in fields(SweepSpec)}
+        asked, value = {item.name for item in fields(SweepSpec)}, {**BEFORE_CHATS, **value}
         spec = {name: value[name] for name in value if name in asked}
         return {"spec": spec, **{name: value[name] for name in value if name not in asked}}
 

@@ -72,6 +72,8 @@ def _packaged() -> Path | None:
     return next((Path(place) / GGUF for place in places if (Path(place) / GGUF).is_file()), None)
 
 
+UNSTATED_CONTEXT = 2048
+"""Context taken where neither config nor tokenizer states one."""
 SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja"]
 ADAPTER = "adapter_config.json"
 """What peft calls the config of an adapter; transformers would apply one that lies beside a model."""

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 from lsf.axes import DEVICES, DTYPES
+from lsf.data.contents import DataOptions
 from lsf.errors import BadInputError
 from lsf.methods.catalogue import CATALOGUE, check_base, describe, options_of
 from lsf.methods.optimizers import OPTIMIZERS
 from lsf.plans.plan import Plan
 from lsf.schema import JsonRecord
-from lsf.settings import check_settings, setting
+from lsf.settings import check_settings, same_setting, setting
 
 REPORTERS = ("tensorboard", "mlflow", "wandb")
 """Packages that transformers can send the metrics to; none comes with lsf."""
@@ -40,6 +41,10 @@ class RunSpec(JsonRecord):
     role: str = setting("choice", "what it stands for in a comparison", choices=ROLES)
     prompt_template: str | None = setting(None, "prompt from any columns, for example 'Question: {question}'")
     completion_template: str | None = setting(None, "completion from any columns, for example ' {answer}'")
+    format: str = same_setting(DataOptions, "format")
+    pairs: str = same_setting(DataOptions, "pairs")
+    train_on: str = same_setting(DataOptions, "train_on")
+    chat_template: str | None = same_setting(DataOptions, "chat_template")
     method: str = setting("full", "how the planned blocks are tuned", choices=tuple(CATALOGUE))
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's options, only those that were given."""
@@ -128,6 +133,11 @@ class RunSpec(JsonRecord):
     def how(self) -> str:
         """The method with the options given, for tables: `adapter (kind=pfeiffer)`."""
         return describe(self.method, self.options)
+
+    @classmethod
+    def arranged(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Return what a file holds; one that says nothing of text pairs was written for raw ones."""
+        return {"pairs": "raw", **value}
 
 
 READINGS = 3
