@@ -30,7 +30,7 @@ from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan
 from lsf.runs.memory_forecast import PART_WORDS, RUN_SHARE
 from lsf.runs.spec import RunSpec
-from lsf.training.forecast import Trial, optimizer_bytes
+from lsf.training.forecast import Forecaster, optimizer_bytes
 from lsf.training.splits import EncodedSplits
 
 PAGE = Path(__file__).parent.parent / "docs" / "memory.md"
@@ -106,7 +106,7 @@ def tuning_rows(loaded: LoadedModel, what: str, method: str, plan: Plan) -> list
             plan.model, "texts", plan, method=method, steps=100, batch_size=ROWS, micro_batch=micro, cache="off"
         )
         splits = EncodedSplits(rows_of(ROWS), (), (), n_dropped=0, n_held_out_dropped=0, n_straddling=0, steps=100)
-        found[micro] = Trial(loaded, splits, spec, None, lambda: None).counted()
+        found[micro] = Forecaster(loaded, splits, spec, None, lambda: None).counted()
     context = MethodContext(_options(method), rows_of(ROWS), base_dtype=loaded.info.dtype)
     model = METHODS[method].prepare(loaded, plan, context)
     rows = []

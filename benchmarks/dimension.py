@@ -130,7 +130,7 @@ def _tell(study: Study) -> None:
             points = ", ".join(f"{p.d:,}: {p.test:.2f}" for p in sorted(curve.points, key=lambda point: point.d))
             tried.append(f"seed {curve.seed} (wants {curve.target:.2f}): {points}")
         where = study.data.removeprefix("lesson:"), study.plan.label
-        cells = study.model, *where, full, method, study.told(method), "; ".join(tried)
+        cells = study.model, *where, full, method, study.summary(method), "; ".join(tried)
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -61,7 +61,7 @@ def run_ours(model: str, rows: list[tuple[str, str]], blocks: tuple[int, ...], a
     tuned = METHODS[asked.method].prepare(loaded, plan, context)
     caching = open_caching(loaded, tuned, plan, encoded, asked.cache, asked.steps * asked.batch)
     fit(tuned, encoded, settings, Path(asked.scratch), watch, lambda: None, prefix=caching.prefix)
-    turn.finish(losses=losses, cache=caching.told())
+    turn.finish(losses=losses, cache=caching.summary())
 
 
 class _Handing(TrainerCallback):

@@ -21,7 +21,7 @@ from lsf.models.info import ModelInfo
 from lsf.models.layout import resolve
 from lsf.models.loading import LoadedModel
 from lsf.models.quantised import is_packed, n_values
-from lsf.training.dry_step import Held
+from lsf.training.measured_pass import Held
 
 
 @contextmanager

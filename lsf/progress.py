@@ -281,10 +281,10 @@ class Part(Forwarding):
 
     def _hand_on(self) -> None:
         found = self._pace.look(self._clock())
-        self.report.progress(found.fraction, 1.0, told(found))
+        self.report.progress(found.fraction, 1.0, phrase(found))
 
 
-def told(found: Outlook) -> str:
+def phrase(found: Outlook) -> str:
     """Return phase and message as one phrase."""
     if not found.phase or found.message.startswith(found.phase):
         return found.message

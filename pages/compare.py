@@ -111,7 +111,8 @@ def _details(picked: list[Run], comparison: Comparison, summaries: tuple[Summary
     with st.expander("Expected and measured", icon=":material/straighten:"):
         show_cost_table(cost_table(picked, comparison.rows))
         st.caption(
-            "Memory and step time are expected from one dry step before the run, compute by counting matrix products. "
+            "Expected memory and step time come from one pass measured before the run, expected compute from counting "
+            "matrix products. "
             "On a CPU memory is measured as the growth of the whole process, which has costs of its own: for a small "
             "model it is far more than the run's tensors. A cached prefix makes steps cheaper than compute says."
         )

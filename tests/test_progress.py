@@ -2,7 +2,7 @@
 
 import pytest
 
-from lsf.progress import Pace, Part, Phase, Silent, duration, left, told
+from lsf.progress import Pace, Part, Phase, Silent, duration, left, phrase
 
 PLAN = (Phase("reading", 10.0), Phase("training", 100.0), Phase("test", 40.0))
 
@@ -112,7 +112,7 @@ def test_work_that_plans_nothing_is_told_stretch_by_stretch() -> None:
     pace.tell(0, 4, "gradients", 1.0)
     pace.tell(1, 4, "gradients", 3.0)
     found = pace.look(3.0)
-    assert (found.fraction, found.eta_seconds, told(found)) == (0.25, 6.0, "gradients")
+    assert (found.fraction, found.eta_seconds, phrase(found)) == (0.25, 6.0, "gradients")
     pace.tell(4, 4, "gradients", 9.0)
     assert pace.look(9.0).eta_seconds is None  # what comes next is not known
 

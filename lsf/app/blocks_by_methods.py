@@ -15,7 +15,7 @@ from lsf.app.runtime import runtime
 from lsf.app.state import Session
 from lsf.app.work import Source, source_of
 from lsf.errors import LsfError
-from lsf.figures.blocks_by_methods import MEASURES, Cell, draw_front, draw_places, full_value, told
+from lsf.figures.blocks_by_methods import MEASURES, Cell, draw_front, draw_places, full_value, in_words
 from lsf.figures.palette import ROLES as MARKS
 from lsf.methods.catalogue import CATALOGUE, options_of
 from lsf.plans.plan import Plan, place_of
@@ -320,9 +320,9 @@ def _draw_cautions(cells: Sequence[Cell], runs: Sequence[Run], base: RunSpec, me
     if not base.searches_rate and full is not None and better:
         best = max(better, key=lambda cell: cell.value(exact) or 0.0)
         st.warning(
-            f"Full fine-tuning of the whole model gets {told(full, exact)} at its default rate, {best.method} on "
-            f"{best.place} {told(best.value(exact), exact)}: the rate, or {base.steps} steps, do not suit it here, and "
-            "ratios to it say little. Search each cell's own learning rate.",
+            f"Full fine-tuning of the whole model gets {in_words(full, exact)} at its default rate, {best.method} on "
+            f"{best.place} {in_words(best.value(exact), exact)}: the rate, or {base.steps} steps, do not suit it here, "
+            "and ratios to it say little. Search each cell's own learning rate.",
             icon=":material/balance:",
         )
     elif base.until == "steps":

@@ -175,7 +175,7 @@ def show_cost_table(table: pd.DataFrame) -> None:
             "measured / expected": number(format="%.2f x", help="Memory"),
             "time expected": number(format="%.1f s", help="From start to end, readings included, foreseen before it"),
             "time measured": number(format="%.1f s", help="From start to end, readings included"),
-            "step expected": number(format="%.4f s", help="From the dry step before the run"),
+            "step expected": number(format="%.4f s", help="From the pass measured before the run"),
             "step measured": number(format="%.4f s", help="Median of the run's steps"),
             "compute expected": number(format="%.2f x", help="By counting matrix products, over full fine-tuning"),
             "step time over full": number(format="%.2f x", help="Measured, over the full run's median step"),

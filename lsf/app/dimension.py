@@ -190,7 +190,9 @@ def _study_words(study: Study, running: bool) -> str:
     seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else "one seed"
     loop = f"{settings.steps} steps of {settings.batch_size}"
     ended = (
-        "still going on" if running else ", ".join(f"{m} {study.told(m)}" for m in ASKED if study.of(m)) or "no point"
+        "still going on"
+        if running
+        else ", ".join(f"{m} {study.summary(m)}" for m in ASKED if study.of(m)) or "no point"
     )
     return f"{where}, {settings.projection}, {loop}, {seeds}: {ended}"
 

@@ -76,7 +76,7 @@ def label(run: Run) -> str:
     method = "" if run.spec.method == "full" else f", {run.spec.how}"
     rest = method + (f", seed {run.spec.seed}" if run.spec.seed else "")
     if run.spec.role == "full":
-        return f"full{rest}"
+        return f"{MARKS['full'].label}{rest}"
     name = MARKS[run.spec.role].label
     return f"{name}: {run.spec.plan.label}{rest}"
 

@@ -82,5 +82,5 @@ def study_lines(study: Study) -> list[str]:
             f"{curve.method} seed {curve.seed}: d = {point.d:<8,} {point.test:.3f} at rate {point.rate:g}"
             for point in sorted(curve.points, key=lambda point: point.d)
         ]
-        lines.append(f"{curve.method} seed {curve.seed}: {study.sought} {curve.told} (target {curve.target:.3f})")
+        lines.append(f"{curve.method} seed {curve.seed}: {study.sought} {curve.summary} (target {curve.target:.3f})")
     return lines

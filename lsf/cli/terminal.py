@@ -10,7 +10,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lsf.environment import launched_rank
-from lsf.progress import Outlook, Pace, Phase, Stop, left, told
+from lsf.progress import Outlook, Pace, Phase, Stop, left, phrase
 
 LINE_SECONDS = 2.0
 """Least time between two plain lines of the same phase; of what was not planned, that is the message's first word."""
@@ -63,13 +63,13 @@ class TerminalReporter:
         elif fresh or found.done == found.total or time.monotonic() - self._shown > LINE_SECONDS:
             counted = "" if found.total is None or found.phases else f" ({found.done} of {found.total})"
             share = f" ({found.fraction:.0%}{_left(found)})" if found.phases else ""
-            sys.stderr.write(f"{told(found)}{counted}{share}\n")
+            sys.stderr.write(f"{phrase(found)}{counted}{share}\n")
             self._shown = time.monotonic()
 
     def _draw(self, found: Outlook) -> None:
         if self._bar is None:
             self._bar = tqdm(total=1.0, file=sys.stderr, leave=False, bar_format=BAR, dynamic_ncols=True)
-        self._bar.set_description_str(told(found), refresh=False)
+        self._bar.set_description_str(phrase(found), refresh=False)
         self._bar.set_postfix_str(_left(found), refresh=False)
         self._bar.n = found.fraction
         if time.monotonic() - self._shown > self._bar.mininterval:

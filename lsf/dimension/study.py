@@ -162,7 +162,7 @@ class Curve:
         return self.d_90 is None and bool(self.points) and self.best.d < max(point.d for point in self.points)
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """How far the search came, in words."""
         if not self.points:
             return "not measured yet"
@@ -230,12 +230,12 @@ class Study(JsonRecord):
         middle = statistics.median_low(found) if found else 0
         return any(curve.at_most and curve.d_90 is not None and curve.d_90 >= middle for curve in self.of(method))
 
-    def told(self, method: str) -> str:
+    def summary(self, method: str) -> str:
         """Tell a method's d_90: one number, or median and range over seeds, or how far the search came."""
         curves = [curve for curve in self.of(method) if curve.points]
         found = [curve.d_90 for curve in curves if curve.d_90 is not None]
         if len(curves) < 2:
-            return (curves[0].told if curves else "not measured yet") + (", 1 seed, no interval" if found else "")
+            return (curves[0].summary if curves else "not measured yet") + (", 1 seed, no interval" if found else "")
         if not found:
             return f"not reached up to {max(p.d for c in curves for p in c.points):,} under any of {len(curves)} seeds"
         spread = f"{min(found):,} to {max(found):,}"

@@ -116,7 +116,7 @@ def table_of(cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def told(value: float | None, measure: Measure) -> str:
+def in_words(value: float | None, measure: Measure) -> str:
     """Write a cell's number."""
     if value is None:
         return "?"
@@ -285,7 +285,7 @@ def _write_uncoloured(figure: go.Figure, cells: Sequence[Cell], measure: Measure
 def _text(cell: Cell | None, measure: Measure, picked: str | None) -> str:
     if cell is None:
         return ""
-    text = told(cell.value(measure), measure)
+    text = in_words(cell.value(measure), measure)
     if cell.row.state != "succeeded":
         text = cell.row.state if cell.value(measure) is None else f"{text}, {cell.row.state}"
     return f"<b>[{text}]</b>" if cell.row.run == picked else text
@@ -298,7 +298,7 @@ def _hover(cell: Cell | None, measure: Measure, reference: float | None) -> str:
     over = "" if times is None or measure.interval else f", {times:.2f} x full fine-tuning"
     ends = cell.interval(measure)
     within = "" if ends is None else f" (95 %: {ends[0]:.3f} to {ends[1]:.3f})"
-    value = f"{measure.label}: {told(cell.value(measure), measure)}{within}{over}"
+    value = f"{measure.label}: {in_words(cell.value(measure), measure)}{within}{over}"
     return f"{cell.method} on {cell.place}<br>{value}<br>click for its run"
 
 
@@ -316,10 +316,10 @@ def _title(cells: Sequence[Cell], measure: Measure, reference: float | None) -> 
         return _slower(ended, measure)
     value, best = ended[0]
     name = f"{best.method} on {best.place}"
-    full = "" if reference is None or name == "full on whole model" else f", full {told(reference, measure)}"
+    full = "" if reference is None or name == "full on whole model" else f", full {in_words(reference, measure)}"
     if len({value for value, _ in ended}) == 1 < len(ended):
-        return f"All {len(ended)} cells that ended have the same {measure.short}, {told(value, measure)}"
-    return f"Best {measure.short}: {name}, {told(value, measure)}{full}"
+        return f"All {len(ended)} cells that ended have the same {measure.short}, {in_words(value, measure)}"
+    return f"Best {measure.short}: {name}, {in_words(value, measure)}{full}"
 
 
 def _slower(ended: Sequence[tuple[float, Cell]], measure: Measure) -> str:
@@ -329,7 +329,7 @@ def _slower(ended: Sequence[tuple[float, Cell]], measure: Measure) -> str:
     if not slower:
         return title
     value, cell = slower[-1]
-    return f"{title}; slowest {cell.method} on {cell.place}, {told(value, measure)}"
+    return f"{title}; slowest {cell.method} on {cell.place}, {in_words(value, measure)}"
 
 
 def _alt(cells: Sequence[Cell], measure: Measure, reference: float | None) -> str:
@@ -337,5 +337,5 @@ def _alt(cells: Sequence[Cell], measure: Measure, reference: float | None) -> st
     text = f"{_title(cells, measure, reference)}. {len(ended)} of {len(cells)} cells have this number."
     if len(ended) > 1:
         value, worst = ended[-1]
-        text += f" Worst: {worst.method} on {worst.place}, {told(value, measure)}."
+        text += f" Worst: {worst.method} on {worst.place}, {in_words(value, measure)}."
     return text

@@ -55,7 +55,7 @@ def _add_curve(figure: go.Figure, curve: Curve, study: Study) -> None:
             y=[reached.test],
             mode="markers",
             marker={"symbol": f"{mark.symbol}-open", "size": 19, "color": mark.color, "line": {"width": 2}},
-            name=f"{study.sought} of {name}: {curve.told}",
+            name=f"{study.sought} of {name}: {curve.summary}",
             hoverinfo="name",
             cliponaxis=False,
         )
@@ -95,7 +95,7 @@ def _title(study: Study) -> str:
     methods = [method for method in MARKS if study.of(method)]
     if not methods:
         return f"{_asked(study)}: the reference, {study.whole}, is being measured"
-    return f"{_asked(study)}: " + "; ".join(f"{MARKS[m].label} {study.told(m)}" for m in methods)
+    return f"{_asked(study)}: " + "; ".join(f"{MARKS[m].label} {study.summary(m)}" for m in methods)
 
 
 def _alt(study: Study) -> str:
@@ -254,7 +254,7 @@ def fewer(studies: Sequence[Study]) -> int:
 def _told(studies: Sequence[Study], names: Sequence[str]) -> str:
     parts = []
     for study, name in zip(studies, names, strict=True):
-        cells = [f"{MARKS[m].label} {study.told(m)}" for m in MARKS]
+        cells = [f"{MARKS[m].label} {study.summary(m)}" for m in MARKS]
         parts.append(f"{name}: {', '.join(cells)}")
     return "; ".join(parts) + "."
 
@@ -266,7 +266,7 @@ def tasks_table(studies: Sequence[Study]) -> pd.DataFrame:
         row: dict[str, object] = {"base": study.model, "task": study.data, "tuned": study.plan.label}
         row["full"] = statistics.fmean(point.test for point in study.full) if study.full else None
         for method, mark in MARKS.items():
-            row[mark.label] = study.told(method)
+            row[mark.label] = study.summary(method)
             row[f"{mark.label} by seed"] = ", ".join(str(curve.d_90 or "-") for curve in study.of(method))
         rows.append(row)
     return pd.DataFrame(rows)
@@ -276,7 +276,7 @@ def published_table(studies: Sequence[Study]) -> pd.DataFrame:
     """Return the published d_90 of SAID and ours in one table, each with whose it is."""
     rows = [{"whose": "published", "model": m, "task": t, "d_90 of SAID": f"{d:,}"} for m, t, d in PUBLISHED]
     rows += [
-        {"whose": "ours", "model": "bundled, 1.4 M", "task": s.data, "d_90 of SAID": s.told("said")} for s in studies
+        {"whose": "ours", "model": "bundled, 1.4 M", "task": s.data, "d_90 of SAID": s.summary("said")} for s in studies
     ]
     return pd.DataFrame(rows)
 
@@ -365,7 +365,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
             mode="markers",
             showlegend=False,
             marker={"color": mark.color, "symbol": "triangle-up-open", "size": 11},
-            text=[study.told("said") for study in missed],
+            text=[study.summary("said") for study in missed],
             hovertemplate="step %{x}: %{text}<extra>" + task + "</extra>",
         )
     title = f"d_90 along pre-training, Spearman: {', '.join(told)}"

@@ -32,7 +32,7 @@ UNCHOSEN = Mark("not chosen", "#0072B2", "circle", "solid")
 ROLES = {
     "base": Mark("base model", "#6B7785", "x", "dot"),
     "choice": Mark("choice", "#D55E00", "diamond", "solid", "/"),
-    "full": Mark("full", "#0072B2", "circle", "dash"),
+    "full": Mark("whole model", "#0072B2", "circle", "dash"),
     "first": Mark("first blocks", "#009E73", "triangle-up", "dot", "\\"),
     "middle": Mark("middle blocks", "#B58900", "hexagon", "dashdot", "-"),
     "last": Mark("last blocks", "#CC79A7", "triangle-down", "dashdot", "x"),

@@ -175,8 +175,8 @@ CATALOGUE: Registry[MethodInfo] = Registry(
     [
         MethodInfo(
             "full",
-            "Full fine-tuning",
-            "Every tensor of the planned blocks is tuned; a plan of all blocks and modules is full fine-tuning.",
+            "All weights",
+            "Every tensor of the planned blocks is tuned; with all blocks and modules, that is full fine-tuning.",
             "parameters",
             "plain gradient descent; AdamW of Loshchilov & Hutter (arXiv 1711.05101)",
         ),

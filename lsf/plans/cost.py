@@ -163,7 +163,7 @@ def training_bytes(analysis: Analysis, trainable: int) -> int:
 
 
 def predict(analysis: Analysis, blocks: Sequence[int]) -> Predicted:
-    """Predict what tuning these blocks costs; seconds need a dry step and stay unknown here."""
+    """Predict what tuning these blocks costs; seconds need a measured pass and stay unknown here."""
     trainable = sum(analysis.blocks[block].n_params for block in set(blocks))
     return Predicted(
         trainable_params=trainable,

@@ -19,9 +19,9 @@ class Predicted:
     """Training FLOPs per token over those of full fine-tuning, in (0, 1]."""
     memory_bytes: int | None = None
     """What a run takes above the loaded model. By counting: own weights, gradients and optimizer state, so at least
-    that; from a trial (`phases` are known) with activations and prefix cache, as runs measure it."""
+    that; from a measured pass (`phases` are known) with activations and prefix cache, as runs measure it."""
     step_seconds: float | None = None
-    """Seconds of one optimizer step, from a dry step on this machine; None without one."""
+    """Seconds of one optimizer step, from a measured pass on this machine; None without one."""
     phases: Mapping[str, float] = field(default_factory=dict)
     """Wall seconds by phase (lsf.runs.result.PHASES) of the whole run, evaluation included; empty where not known."""
 

@@ -60,7 +60,7 @@ class Caching:
         if n_processes() > 1 and place_on_machine()[0] == 0:
             shutil.rmtree(self.prefix.states.folder, ignore_errors=True)
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return what result.json says of it: bytes held, examples served, computed, and found from an earlier run."""
         told: dict[str, Any] = {"kind": self.kind, "reason": self.reason, "depth": self.depth}
         if self.prefix is not None and self.prefix.given_up is not None:

@@ -26,8 +26,8 @@ from lsf.runs.memory_forecast import RUN_SHARE, Forecast, Offer, Parts, smaller_
 from lsf.runs.spec import RunSpec
 from lsf.training.attempts import free_memory
 from lsf.training.caching import blocks_of, decide, expected_bytes, recomputed
-from lsf.training.dry_step import checking, peak_of_pass, time_pass
 from lsf.training.fitting import kept_random_state
+from lsf.training.measured_pass import checking, peak_of_pass, time_pass
 from lsf.training.processes import computing_on, n_processes
 from lsf.training.splits import EncodedSplits, encode_splits
 from lsf.training.time_forecast import Course, course_of, lowest_block
@@ -56,7 +56,7 @@ class _Passes:
     """Whether whole weight gradients are computed."""
 
 
-class Trial:
+class Forecaster:
     """One forecast in the making: counting first, then passes as far as there is room for them."""
 
     def __init__(
@@ -313,7 +313,7 @@ def forecast(
     free = _free_now(loaded) if free_bytes is None else free_bytes
     splits = encode_splits(loaded, task, spec)
     with kept_random_state(), computing_on(spec.threads):
-        found = Trial(loaded, splits, spec, free, check).forecast()
+        found = Forecaster(loaded, splits, spec, free, check).forecast()
         if found.fits is not False or not offering:
             return found
         return replace(found, offer=_offer(loaded, task, spec, splits, free, check))
@@ -330,7 +330,7 @@ def _offer(
             splits = encode_splits(loaded, task, smaller[0])
         spec = smaller[0]
         words = [*(word for word in words if word.partition(" ")[0] != smaller[1].partition(" ")[0]), smaller[1]]
-        found = Trial(loaded, splits, spec, free, check).forecast()
+        found = Forecaster(loaded, splits, spec, free, check).forecast()
         if found.fits:
             return Offer(spec, ", ".join(words), found)
     return None
@@ -374,7 +374,7 @@ def expected(
         return counted
     try:
         with kept_random_state():
-            return Trial(loaded, splits, spec, _free_now(loaded), check, course).forecast(whole=False).predicted
+            return Forecaster(loaded, splits, spec, _free_now(loaded), check, course).forecast(whole=False).predicted
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RunError) or not is_out_of_memory(error):
             raise

@@ -48,10 +48,6 @@ class Choice:
     search_share: float | None = None
     """Their predicted FLOPs over the run's; None where it made none."""
 
-    def told(self) -> dict[str, Any]:
-        """Return the fields by name."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
-
 
 def resumed_choice(checkpoint: Checkpoint) -> Choice:
     """Return the choice a run made before it was interrupted."""
@@ -90,7 +86,7 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, fold
     try:
         found: Search = search()
     except NoRateError as error:
-        builder.add(**_made(error.search).told() | {"learning_rate": None})
+        builder.add(**vars(_made(error.search)) | {"learning_rate": None})
         raise
     if not found.trials:
         return Choice(found.learning_rate, TOO_SHORT)

@@ -279,7 +279,7 @@ class _Tuning:
             with phase("search", whole=True) if spec.searches_rate else nullcontext():
                 search = partial(find_rate, inputs, text, self.report)
                 choice = choose_rate(self.loaded, spec, builder, self.shared, search)
-        builder.add(**choice.told())
+        builder.add(**vars(choice))
         return choice.learning_rate
 
     def about(self, builder: ResultBuilder, rate: float) -> dict[str, Any]:
@@ -309,7 +309,7 @@ class _Tuning:
             step_seconds_median=median(done.step_seconds) if done.step_seconds else None,
             peak_memory_bytes=peak.bytes,
             peak_memory_source=peak.source,
-            cache=attempt.caching.told(),
+            cache=attempt.caching.summary(),
             micro_batch=attempt.micro_batch,
             distance_fell=done.distance_fell,
             resumed_at=attempt.resumed_at,

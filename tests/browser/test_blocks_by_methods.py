@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from lsf.figures.blocks_by_methods import MEASURES, told
+from lsf.figures.blocks_by_methods import MEASURES, in_words
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run, list_runs
@@ -38,7 +38,7 @@ def test_a_grid_fills_while_it_is_looked_at_and_a_click_opens_a_cell_s_run(own_t
     page.get_by_text("stored bytes", exact=True).first.click()
     (lora,) = [run for run in list_runs(process.runs) if run.spec is not None and run.spec.method == "lora"]
     assert lora.result is not None and lora.result.stored_bytes is not None
-    stored = re.escape(told(lora.result.stored_bytes / 1e3, MEASURES["stored_bytes"]))
+    stored = re.escape(in_words(lora.result.stored_bytes / 1e3, MEASURES["stored_bytes"]))
     expect(page.get_by_role("heading", name=re.compile(f"^Best stored bytes: lora on .*, {stored}$"))).to_be_visible()
     area = grid.locator(".nsewdrag")
     area.scroll_into_view_if_needed()

@@ -23,11 +23,11 @@ from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run, reopen_run
 from lsf.training.artefacts import load_tuned, merge, save_weights
 from lsf.training.caching import forget_states, open_caching
-from lsf.training.dry_step import time_pass
 from lsf.training.evaluation import answer, evaluate, general_loss, sample_general_text
 from lsf.training.fitting import fit
 from lsf.training.forecast import forecast
 from lsf.training.latency import forward_on
+from lsf.training.measured_pass import time_pass
 from lsf.training.prefix import GROUP
 from lsf.training.run import tune
 from lsf.training.short_runs import first_tuning

@@ -98,14 +98,14 @@ def test_d_90_is_the_smallest_that_reaches_the_target_and_unknown_where_none_doe
     curve = Curve("said", 0, 0.9).with_point(point(1000, 0.95)).with_point(point(10, 0.2)).with_point(point(316, 0.9))
     assert curve.d_90 == 316
     assert Curve("did", 0, 0.9, (point(10, 0.2),)).d_90 is None
-    assert curve.told == "316"
+    assert curve.summary == "316"
     assert not curve.at_most
     lowest = Curve("said", 0, 0.1).with_point(point(10, 0.2))
-    assert (lowest.d_90, lowest.at_most, lowest.told) == (10, True, "at most 10")
+    assert (lowest.d_90, lowest.at_most, lowest.summary) == (10, True, "at most 10")
     rising = Curve("said", 0, 0.9, (point(10, 0.2), point(1000, 0.5)))
-    assert (rising.falls, rising.told) == (False, "not reached up to 1,000")
+    assert (rising.falls, rising.summary) == (False, "not reached up to 1,000")
     falling = Curve("said", 0, 0.9, (point(10, 0.2), point(1000, 0.5), point(3000, 0.1)))
-    assert (falling.falls, falling.told) == (True, "not reached up to 3,000 (best 50% at 1,000)")
+    assert (falling.falls, falling.summary) == (True, "not reached up to 3,000 (best 50% at 1,000)")
     assert point(10, 0.2).gap == pytest.approx(0.7)
     assert bound(25, 100) == pytest.approx(0.5)
     assert math.isclose(bound(400, 100), 2.0)
@@ -121,18 +121,18 @@ def of_seeds(*tests: dict[int, float]) -> Study:
 
 def test_over_seeds_the_median_and_the_range_are_told_where_every_seed_reached_it() -> None:
     low, high, never = {10: 0.2, 100: 0.95}, {10: 0.1, 1000: 0.95}, {10: 0.1, 1000: 0.2}
-    assert (of_seeds(low).told("said"), of_seeds(low).d_90("said")) == ("100, 1 seed, no interval", 100)
+    assert (of_seeds(low).summary("said"), of_seeds(low).d_90("said")) == ("100, 1 seed, no interval", 100)
     several = of_seeds(low, high, low)
     assert several.d_90("said") == 100
-    assert several.told("said") == "100, the median of 3 seeds (100 to 1,000)"
-    assert of_seeds(low, {10: 0.95}).told("said") == "at most 55, the median of 2 seeds (10 to 100)"
+    assert several.summary("said") == "100, the median of 3 seeds (100 to 1,000)"
+    assert of_seeds(low, {10: 0.95}).summary("said") == "at most 55, the median of 2 seeds (10 to 100)"
     least = {10: 0.95}
-    assert of_seeds(low, least, low).told("said") == "100, the median of 3 seeds (10 to 100)"  # whatever it needs
-    assert of_seeds(least, least, low).told("said") == "at most 10, the median of 3 seeds (10 to 100)"
+    assert of_seeds(low, least, low).summary("said") == "100, the median of 3 seeds (10 to 100)"  # whatever it needs
+    assert of_seeds(least, least, low).summary("said") == "at most 10, the median of 3 seeds (10 to 100)"
     assert of_seeds(low, never).d_90("said") is None
-    assert of_seeds(low, never).told("said") == "not reached under 1 of 2 seeds, else 100 to 100"
-    assert of_seeds(never, never).told("said") == "not reached up to 1,000 under any of 2 seeds"
-    assert of_seeds().told("did") == "not measured yet"
+    assert of_seeds(low, never).summary("said") == "not reached under 1 of 2 seeds, else 100 to 100"
+    assert of_seeds(never, never).summary("said") == "not reached up to 1,000 under any of 2 seeds"
+    assert of_seeds().summary("did") == "not measured yet"
 
 
 def test_a_study_is_the_same_after_its_file(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lsf.figures.blocks_by_methods import MEASURES, Cell, draw_front, draw_places, table_of, told
+from lsf.figures.blocks_by_methods import MEASURES, Cell, draw_front, draw_places, in_words, table_of
 from lsf.figures.palette import Picture
 from lsf.runs.comparison import Row
 
@@ -43,7 +43,7 @@ def test_a_smaller_cost_is_better_on_a_logarithmic_scale() -> None:
     heat, _ = traces(draw_places(CELLS, "stored_bytes"))
     assert heat.z[0][0] == pytest.approx(2 / 3)  # a quarter of full's bytes, an eighth being the strongest colour
     assert heat.z[0][1] == 1.0
-    assert told(500.0, MEASURES["stored_bytes"]) == "500 kB"
+    assert in_words(500.0, MEASURES["stored_bytes"]) == "500 kB"
 
 
 def test_without_the_full_run_no_cell_has_a_ratio_and_all_can_be_clicked() -> None:

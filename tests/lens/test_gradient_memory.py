@@ -16,7 +16,7 @@ from lsf.lens.kernels import tangent_kernels
 from lsf.models.batches import Batch, make_batches
 from lsf.models.loading import LoadedModel, load_model
 from lsf.progress import Silent
-from lsf.training.dry_step import Held
+from lsf.training.measured_pass import Held
 from tests.lens.test_reference import PAIRS, task_of
 from tests.tiny import save_tiny
 

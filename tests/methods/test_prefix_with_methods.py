@@ -24,6 +24,6 @@ def test_every_method_has_the_same_losses_with_and_without_the_kept_prefix(name,
         settings = FitSettings(LAWS[name].rate, STEPS, BATCH, 0, 0.01, 0, "float32")
         fit(model, rows, settings, tmp_path, seen.append, lambda: None, prefix=caching.prefix)
         losses.append([row.loss for row in seen])
-    told = caching.told()
+    told = caching.summary()
     assert (told["served"], told["depth"]) == (STEPS * BATCH, 2)
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)

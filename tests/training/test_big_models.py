@@ -21,8 +21,8 @@ from lsf.models.quantised import scales
 from lsf.plans.plan import Plan
 from lsf.progress import Silent
 from lsf.runs.spec import RunSpec
-from lsf.training.dry_step import Held
-from lsf.training.forecast import Trial
+from lsf.training.forecast import Forecaster
+from lsf.training.measured_pass import Held
 from lsf.training.splits import EncodedSplits
 from tests.tiny import SIZES, save_tiny
 
@@ -42,7 +42,7 @@ def counted(loaded, method, optimizer="adamw") -> Any:
     fixed = {"steps": 5, "batch_size": 6, "cache": "off", "method": method, "optimizer": optimizer}
     spec = RunSpec("tiny", "texts", PLANS[method], **fixed)
     splits = EncodedSplits(ROWS, (), (), n_dropped=0, n_held_out_dropped=0, n_straddling=0, steps=5)
-    return Trial(loaded, splits, spec, None, lambda: None).counted()
+    return Forecaster(loaded, splits, spec, None, lambda: None).counted()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

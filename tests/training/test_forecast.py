@@ -21,9 +21,9 @@ from lsf.progress import Silent
 from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.result import PHASES, RunResult
 from lsf.runs.spec import METHODS_OWN
-from lsf.training.dry_step import Held
 from lsf.training.fitting import fit
 from lsf.training.forecast import expected, forecast, seconds_beside
+from lsf.training.measured_pass import Held
 from lsf.training.splits import encode_splits
 from lsf.training.time_forecast import STRETCHES, course_of
 from lsf.training.trainer import FitSettings

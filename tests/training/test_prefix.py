@@ -75,7 +75,7 @@ def test_the_stand_in_gives_the_same_losses_in_every_family(tiny, family, task, 
         found.append([row.loss for row in seen])
     assert len(found[0]) == 8
     assert found[1] == pytest.approx(found[0], abs=1e-5)
-    assert caching.told()["served"] == 48
+    assert caching.summary()["served"] == 48
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])

@@ -14,7 +14,7 @@ from lsf.runs.store import create_run, load_run
 from lsf.training import attempts, evaluation, latency, prefix
 from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.caching import forget_states
-from lsf.training.dry_step import Held
+from lsf.training.measured_pass import Held
 from lsf.training.run import tune
 
 
