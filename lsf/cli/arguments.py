@@ -132,14 +132,14 @@ def template_file(path: str) -> str:
     """Return the text of a chat template's file.
 
     Raises:
-        BadInputError: there is none that can be read.
+        ArgumentTypeError: there is none that can be read.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise BadInputError(f"--chat-template {path} cannot be read: {first_line(error).rstrip('.')}.") from None
+        raise argparse.ArgumentTypeError(f"{path} cannot be read ({first_line(error).rstrip('.')})") from None
     if not text.strip():
-        raise BadInputError(f"--chat-template {path} is empty; a Jinja chat template was expected.")
+        raise argparse.ArgumentTypeError(f"{path} is empty, and a Jinja chat template was expected")
     return text
 
 

@@ -243,7 +243,7 @@ class _Work:
 
     def _chat(self, example: Example, rendered: Rendered, text: "_Text") -> None:
         spans = self._placed(text, rendered.text, rendered.spans, example)
-        turns = self._placed(text, rendered.text, [(start, start + 1) for start in rendered.turns], example)
+        turns = self._placed(text, rendered.text, rendered.turns, example)
         whole = rendered.spans == ((0, len(rendered.text)),)
         self._add(example, text.ids, spans, tuple(start for start, _ in turns), whole)
 

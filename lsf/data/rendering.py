@@ -31,8 +31,8 @@ class Rendered:
     """The exact string given to the model."""
     spans: tuple[Span, ...]
     """Characters of the targets, ascending; of every token where all of it is trained."""
-    turns: tuple[int, ...]
-    """Characters at which a trained turn of the assistant begins."""
+    turns: tuple[Span, ...]
+    """Characters of each trained turn of the assistant."""
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Renderer:
                 self._fact("the template's own marks and its turns differ; the marks are followed", row)
             turns = marked
         spans = [(0, len(whole))] if chat.train_on == "all" else turns
-        return Rendered(whole, tuple(spans), tuple(start for start, _ in turns))
+        return Rendered(whole, tuple(spans), tuple(turns))
 
     def _text(self, messages: list[Any], tools: Any, asking: bool, row: int | None) -> str:
         try:

@@ -117,7 +117,8 @@ def shared_prompts(task: Task) -> list[str]:
         alike = sum(example.asked in asked for example in getattr(task, name))
         if alike:
             rows = f"{alike:,} {name} row{'s' if alike != 1 else ''}"
-            found.append(f"{rows} have a prompt that training has too, {same:,} of them with the same answer.")
+            have = "has" if alike == 1 else "have"
+            found.append(f"{rows} {have} a prompt that training has too; {same:,} with the same answer.")
     return found
 
 
@@ -129,13 +130,17 @@ def token_lines(facts: TokenFacts, max_length: int) -> list[str]:
         f"{facts.n_targets:,} targets, {facts.end_share:.1%} of them the end of a turn or text",
     ]
     if facts.n_cut:
-        lines.append(f"note: {facts.n_cut:,} rows lose tokens at their beginning, to fit into {max_length:,}")
+        lines.append(f"note: {_rows(facts.n_cut)} cut at the beginning, to fit into {max_length:,} tokens")
     if facts.n_dropped:
-        lines.append(f"note: {facts.n_dropped:,} rows have no target left within {max_length:,} tokens: left out")
+        lines.append(f"note: {_rows(facts.n_dropped)} left out, whose target does not fit into {max_length:,} tokens")
     if facts.n_outside:
-        lines.append(f"note: {facts.n_outside:,} rows have a token id outside the model's vocabulary")
+        lines.append(f"note: {_rows(facts.n_outside)} with a token id outside the model's vocabulary")
     lines += [f"note: {fact}" for fact in facts.facts]
     return lines + ([f"note: {words}"] if (words := straddling_words(facts.n_straddling)) else [])
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' if count != 1 else ''}"
 
 
 def pieces_of(tokenizer: Any, row: EncodedExample) -> list[Piece]:

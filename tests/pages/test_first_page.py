@@ -1,5 +1,6 @@
 """The first page: what a new user finds, and every way the input can be wrong."""
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -153,3 +154,26 @@ def test_nothing_typed_says_what_to_type(app: Driver) -> None:
     app.at.run()
     assert "Type a Hugging Face id, a local folder or a GGUF file" in app.shown()
     assert next(button for button in app.at.button if button.label == "Analyse").disabled
+
+
+def test_chats_are_recognised_and_shown_and_hostile_rows_stay_text(
+    app: Driver, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    hostile = "<script>alert(1)</script> **bold** ![x](http://x.invalid/y.png)"
+    turns = [{"role": "user", "content": hostile}, {"role": "assistant", "content": hostile}]
+    data = tmp_path / "chats.jsonl"
+    data.write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(12)))
+    app.use(tiny("llama"), data)
+    assert not app.at.exception
+    assert not app.errors()
+    assert "12 rows: chat -> the chat template" in " ".join(str(text.value) for text in app.at.text)
+    bodies = [element.proto.body for element in app.at.get("html") if "lsf-tokens" in element.proto.body]
+    assert bodies
+    assert all("<script" not in body and "<img" not in body for body in bodies)
+    assert not any("**bold**" in str(shown.value) for kind in ("markdown", "caption") for shown in app.at.get(kind))
+    data.write_text(json.dumps({"messages": [{"role": hostile, "content": "x"}]}) + "\n")
+    app.use(tiny("llama"), data)
+    (error,) = app.at.error
+    assert "\\*\\*bold\\*\\*" in str(error.value)
+    assert "\\!\\[x\\]" in str(error.value)
+    assert "\\<script\\>" in str(error.value)
