@@ -20,7 +20,7 @@ from lsf.cli.terminal import TerminalReporter
 from lsf.data.edits import OWN, EditSettings
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
-from lsf.files import write_json, write_text
+from lsf.files import make_folder, write_json, write_text
 from lsf.runs.store import load_run
 
 
@@ -138,7 +138,7 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         "reweight": drawn(distance, count, arguments.tau, seed),
         "random": control(len(distance), count, seed),
     }
-    arguments.out.mkdir(exist_ok=True)
+    make_folder(arguments.out)
     for name, indices in chosen.items():
         rows = [(task.train[index].prompt, task.train[index].completion) for index in indices]
         text = io.StringIO(newline="")

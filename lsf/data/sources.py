@@ -188,19 +188,19 @@ def render_examples(table: Table, prompt_template: str | None, completion_templa
         DataError: columns are missing, or a row renders an empty prompt or completion (named by number).
     """
     for option, template, column in (
-        ("--prompt-template", prompt_template, "prompt"),
-        ("--completion-template", completion_template, "completion"),
+        ("prompt template", prompt_template, "prompt"),
+        ("completion template", completion_template, "completion"),
     ):
         if template is None and column not in table.columns:
             raise DataError(
                 f"{table.name} has no column {column!r}; its columns are: {', '.join(table.columns)}. "
-                f"Name the column {column!r}, or give {option} over the columns there are."
+                f"Name the column {column!r}, or give a {option} over the columns there are."
             )
     prompt = parse_template(
-        "{prompt}" if prompt_template is None else prompt_template, table.columns, "--prompt-template"
+        "{prompt}" if prompt_template is None else prompt_template, table.columns, "The prompt template"
     )
     given = "{completion}" if completion_template is None else completion_template
-    completion = parse_template(given, table.columns, "--completion-template")
+    completion = parse_template(given, table.columns, "The completion template")
     examples = []
     for place, row in zip(table.places, table.rows, strict=True):
         try:
