@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+from lsf.data.contents import options_in
 from lsf.data.sources import load_task
 from lsf.jobs.job import Report
 from lsf.models.loading import load_model
@@ -49,6 +50,7 @@ def told(asked: argparse.Namespace) -> RunSpec:
         Plan(asked.model, 1, (0,)),
         prompt_template=asked.prompt_template,
         completion_template=asked.completion_template,
+        pairs="raw",  # as the results on record were measured
         steps=asked.steps,
         learning_rate=1e-4,
         eval_limit=asked.eval_limit,
@@ -65,7 +67,7 @@ def measured(asked: argparse.Namespace, spec: RunSpec) -> dict[str, object]:
         else Plan(spec.model, n_blocks, parse_blocks(asked.blocks, n_blocks))
     )
     spec = replace(spec, plan=plan)
-    task = load_task(spec.data, spec.prompt_template, spec.completion_template)
+    task = load_task(spec.data, spec.prompt_template, spec.completion_template, options=options_in(spec))
     begun = time.monotonic()
     before = forecast(loaded, task, spec, offering=False)
     asking = time.monotonic() - begun

@@ -22,6 +22,7 @@ from lsf.axes import DTYPES
 from lsf.criteria import result as records
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
+from lsf.data.contents import OPTIONS, DataOptions
 from lsf.data.reading import read_data
 from lsf.errors import BadInputError
 from lsf.evidence import sweep as sweeps
@@ -211,7 +212,7 @@ def analyze(
         data: anything `read_data` takes.
         prompt: template over the data's columns; see `read_data`.
         completion: the same for the completion.
-        **settings: fields of `AnalysisSettings`: limit (examples), criteria (names), positions, batch_size, seed, ...
+        **settings: fields of `AnalysisSettings` (limit, criteria, positions, ...) and `DataOptions` (pairs, ...).
 
     Returns:
         L+1 states and L blocks. Where Ctrl-C ended it early, of the examples read by then, with a warning.
@@ -229,9 +230,9 @@ def analyze(
     from lsf.lens.analyze import analyze as measure  # noqa: PLC0415 loads torch
     from lsf.training.short_runs import probe_blocks  # noqa: PLC0415 loads torch
 
-    loaded, task = _measured(model), read_data(data, prompt, completion)
-    if "criteria" in settings:
-        names = settings["criteria"]
+    given = {name: settings.pop(name) for name in OPTIONS if name in settings}
+    loaded, task = _measured(model), read_data(data, prompt, completion, options=DataOptions(**given))
+    if (names := settings.get("criteria")) is not None:
         settings["criteria"] = (names,) if isinstance(names, str) else tuple(names)
     asked = _settings(AnalysisSettings, settings)
     found = _interruptible("The analysis", lambda report: measure(loaded, task, asked, report, probe_blocks))
@@ -286,7 +287,8 @@ def tune(
     from lsf.training.run import measure_kept  # noqa: PLC0415 loads torch
     from lsf.training.run import tune as carry_out  # noqa: PLC0415
 
-    loaded, task = _measured(model), read_data(data, prompt, completion)
+    options = DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
+    loaded, task = _measured(model), read_data(data, prompt, completion, options=options)
     dtype, device = loaded.info.dtype, loaded.info.device.partition(":")[0]
     given = {"dtype": dtype if dtype in DTYPES else "auto", "device": device, **settings}
     texts = {"prompt_template": prompt, "completion_template": completion}
@@ -354,7 +356,8 @@ def sweep(
     """
     from lsf.evidence.sweeping import carry_out_sweep, start_sweep  # noqa: PLC0415 loads torch
 
-    loaded, task = _measured(model), read_data(data, prompt, completion)
+    options = DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
+    loaded, task = _measured(model), read_data(data, prompt, completion, options=options)
     texts = {"prompt_template": prompt, "completion_template": completion}
     spec = _settings(SweepSpec, {"model": loaded.info.name, "data": task.name, **texts, **settings})
     place = None if json is None else Path(json)

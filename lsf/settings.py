@@ -1,5 +1,6 @@
 """Fields of settings: meaning, range and default are written once, and checked in one place."""
 
+import re
 import types
 import typing
 from dataclasses import field, fields
@@ -15,10 +16,15 @@ def setting(default: Any, meaning: str, **limits: Any) -> Any:
         default: of the field.
         meaning: for forms and `--help`.
         **limits: `low` and `high`, or `choices`; `auto`: what the command line's word auto means for it; `words`: what
-        a
-            number's place may hold instead.
+            a number's place may hold instead; `also`: beside choices, how another value is written, and its pattern.
     """
     return field(default=default, metadata={"meaning": meaning, **limits})
+
+
+def same_setting(record: type, name: str) -> Any:
+    """Return a field like that of another record, so that its meaning, range and default are written once."""
+    (item,) = (item for item in fields(record) if item.name == name)
+    return field(default=item.default, metadata=dict(item.metadata))
 
 
 def check_settings(record: Any) -> None:
@@ -37,8 +43,10 @@ def check_settings(record: Any) -> None:
         if value is None:
             continue
         choices = limits.get("choices")
-        if choices and value not in choices:
-            raise BadInputError(f"{item.name} is {value!r}; accepted are: {', '.join(choices)}.")
+        also, pattern = limits.get("also", ("", ""))
+        if choices and value not in choices and not (also and re.fullmatch(pattern, value)):
+            accepted = ", ".join((*choices, also) if also else choices)
+            raise BadInputError(f"{item.name} is {value!r}; accepted are: {accepted}.")
         if "low" in limits and not limits["low"] <= value <= limits["high"]:
             low, high = (f"{limit:.10g}" for limit in (limits["low"], limits["high"]))
             raise BadInputError(f"{item.name} is {value}; it must lie between {low} and {high}.")

@@ -35,7 +35,9 @@ def draw(here: Session) -> None:
         settings = _settings()
     task = read_task(choice)
     if model and choice.name:
-        source = Source(model, choice.name, choice.prompt_template, choice.completion_template, dtype, device)
+        source = Source(
+            model, choice.name, choice.prompt_template, choice.completion_template, dtype, device, choice.options
+        )
         here.request = Request(source, settings)
     waiting = _missing(model, choice)
     if waiting:

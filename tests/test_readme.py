@@ -10,20 +10,21 @@ import pytest
 from lsf.cli.main import build_parser
 from lsf.cli.plan import TARGETS
 from lsf.criteria.registry import CRITERIA
+from lsf.data.formats import FORMATS
 from lsf.data.lessons import LESSONS
 from lsf.export.targets import EXPORTS
 from lsf.methods.catalogue import CATALOGUE
 from lsf.plans.policies import POLICIES
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("README.md", *(f"docs/{name}.md" for name in ("guide", "criteria", "methods", "evidence", "memory")))
+GUIDES = ("README.md", *(f"docs/{name}.md" for name in ("guide", "data", "criteria", "methods", "evidence", "memory")))
 TEXT = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in GUIDES)
 COMMANDS = re.findall(r"^python -m lsf (.+?)(?:\s+#.*)?$", TEXT, re.MULTILINE)
 FIRST_CELLS = [line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")]
 
 
-@pytest.mark.parametrize("name", [*CRITERIA, *CATALOGUE])
-def test_every_criterion_and_every_method_has_a_row_of_its_own(name: str) -> None:
+@pytest.mark.parametrize("name", [*CRITERIA, *CATALOGUE, *FORMATS])
+def test_every_criterion_every_format_and_every_method_has_a_row_of_its_own(name: str) -> None:
     assert sum(f"`{name}`" in cell for cell in FIRST_CELLS) == 1
 
 

@@ -223,6 +223,7 @@ def base_spec(plan: Plan, source: Source, **values: Any) -> RunSpec:
         role="choice",
         prompt_template=source.prompt_template,
         completion_template=source.completion_template,
+        **vars(source.options),
         dtype=source.dtype,
         device=source.device,
         **values,

@@ -1,7 +1,7 @@
 """Choosing data, with templates over any columns, and three examples as the model will read them."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,12 @@ import streamlit as st
 from lsf.app.guard import attempt, guard
 from lsf.app.runtime import runtime
 from lsf.app.work import Source
+from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.encode import EncodedExample, context_length, encode, straddling_words
-from lsf.data.tables import MAX_BYTES, READERS, read_table
+from lsf.data.formats import kinds_of, recognise
+from lsf.data.report import count_tokens, format_lines, pieces_of, shared_prompts, token_lines
+from lsf.data.sources import read_splits
+from lsf.data.tables import MAX_BYTES, READERS
 from lsf.data.task import Example, Task
 from lsf.errors import LsfError
 from lsf.files import make_folder, write_bytes
@@ -32,6 +36,8 @@ class DataChoice:
     """Prompt from any columns."""
     completion_template: str | None = None
     """Completion from any columns."""
+    options: DataOptions = DEFAULTS
+    """What the rows are, and how they are handed to the model."""
 
 
 def data_input() -> DataChoice:
@@ -70,8 +76,8 @@ def _lesson_input() -> str:
 def _file_input() -> str:
     uploaded = st.file_uploader(
         "Upload a file",
-        type=[ending.lstrip(".") for ending in READERS],
-        help="CSV, TSV, JSON, JSONL or Parquet, UTF-8, with columns of your own.",
+        type=[*(ending.lstrip(".") for ending in READERS), "gz"],
+        help="CSV, TSV, JSON, JSONL, Parquet or text, also as .gz: chats, pairs, plain text, or columns of your own.",
         key="data-upload",
     )
     if uploaded is not None:
@@ -111,36 +117,50 @@ def _hub_input() -> str:
 
 
 def _templates(name: str) -> DataChoice:
-    columns = _columns(name)
-    has_own = columns is not None and {"prompt", "completion"} <= set(columns)
+    columns, has_own = _columns(name) or (None, False)
     if columns is not None:
-        st.caption("Columns: " + ", ".join(f"`{column}`" for column in columns))
+        st.caption("Columns: " + ", ".join(f"`{column.replace('`', '')}`" for column in columns))
         if not has_own and not st.session_state.get("data-prompt"):
-            st.caption("It has no columns `prompt` and `completion`: write both from the columns it has.")
+            st.caption("Its columns are not recognised: write prompt and completion from the columns it has.")
     example = columns[0] if columns else "question"
     prompt = st.text_input(
         "Prompt template",
-        placeholder="the column prompt" if has_own else f"Question: {{{example}}}\\nAnswer:",
-        help="Columns in braces; \\n is a new line. Empty: the column `prompt`.",
+        placeholder="as recognised" if has_own else f"Question: {{{example}}}\\nAnswer:",
+        help="Columns in braces; \\n is a new line. Empty: what is recognised.",
         key="data-prompt",
         persist_state="session",
     )
     completion = st.text_input(
         "Completion template",
-        placeholder="the column completion" if has_own else " {answer}",
-        help="What the model is to say next, with its leading space. Empty: the column `completion`.",
+        placeholder="as recognised" if has_own else " {answer}",
+        help="What the model is to say next, with its leading space. Empty: what is recognised.",
         key="data-completion",
         persist_state="session",
     )
-    return DataChoice(name, _unescaped(prompt), _unescaped(completion))
+    return DataChoice(name, _unescaped(prompt), _unescaped(completion), _options())
+
+
+def _options() -> DataOptions:
+    """Draw how rows are handed to the model."""
+    names, found = {"pairs": "Text pairs", "train_on": "Trained turns of a chat"}, {}
+    columns = st.columns(len(names))
+    for column, (name, label) in zip(columns, names.items(), strict=True):
+        (item,) = (item for item in fields(DataOptions) if item.name == name)
+        choices = item.metadata["choices"]
+        with column:
+            found[name] = st.selectbox(
+                label, choices, choices.index(item.default), help=item.metadata["meaning"], key=f"data-{name}",
+                persist_state="session",
+            )  # fmt: skip
+    return DataOptions(**found)
 
 
 def _unescaped(template: str) -> str | None:
     return template.replace("\\n", "\n") or None
 
 
-def _columns(name: str) -> tuple[str, ...] | None:
-    """Columns of a local file; None for hub data (not fetched yet) or a file that cannot be read.
+def _columns(name: str) -> tuple[tuple[str, ...], bool] | None:
+    """Columns of a local file, and whether they are recognised; None for hub data or what cannot be read.
 
     Why it cannot is said once, by `read_task`.
     """
@@ -153,13 +173,15 @@ def _columns(name: str) -> tuple[str, ...] | None:
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the file")
-def _read(name: str, stamp: float) -> tuple[str, ...]:
-    return read_table(Path(name)).columns
+def _read(name: str, stamp: float) -> tuple[tuple[str, ...], bool]:
+    table = next(iter(read_splits(Path(name)).values()))
+    return table.columns, any(recognise(tuple(kinds_of(row).items())) for row in table.rows[:COUNTED])
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the data")
-def _task(data: str, prompt_template: str | None, completion_template: str | None, stamp: float) -> Task:
-    return Source(data=data, prompt_template=prompt_template, completion_template=completion_template).load_task()
+def _task(choice: DataChoice, stamp: float) -> Task:
+    templates = choice.prompt_template, choice.completion_template
+    return Source("", choice.name, *templates, options=choice.options).load_task()
 
 
 def read_task(choice: DataChoice) -> Task | None:
@@ -167,7 +189,7 @@ def read_task(choice: DataChoice) -> Task | None:
     if not choice.name or (choice.name.startswith("hub:") and not _wanted(choice.name)):
         return None
     with guard():
-        return _task(choice.name, choice.prompt_template, choice.completion_template, _stamp(choice.name))
+        return _task(choice, _stamp(choice.name))
     return None
 
 
@@ -200,6 +222,9 @@ def show_preview(task: Task, model: str, max_length: int | None) -> None:
     counts = f"{len(task.train):,} training, {len(task.validation):,} validation and {len(task.test):,} test examples"
     drawn = "" if task.own_splits else " (the splits were drawn, since the data names none)"
     st.markdown(f"{counts}{drawn}.")
+    seen = [*format_lines(task)[: len(task.seen.formats)], *task.seen.notes, *shared_prompts(task)]
+    if seen and task.seen.formats:
+        st.text("\n".join(seen))
     reader = _reader(model)
     if reader is None:
         _plain(task.train[:SHOWN])
@@ -220,7 +245,11 @@ def _tokens(tokenizer: Any, task: Task, max_length: int) -> None:
     encoding = encode(tokenizer, examples, max_length, append_eos=True)
     for row in encoding.rows[:SHOWN]:
         st.html(_marked(tokenizer, row))
-    st.caption("Marked: the tokens that are trained on (the completion and end-of-text). The rest is only read.")
+    st.caption(
+        "Marked: the tokens that are trained on, underlined where they end a turn or text. The rest is only read."
+    )
+    facts = count_tokens([encoding], tokenizer.eos_token_id, len(tokenizer))
+    st.text("\n".join(token_lines(facts, max_length)[:3] + [f"note: {fact}" for fact in facts.facts]))
     of = "" if len(examples) == len(task.train) else f" of the first {COUNTED:,}"
     if encoding.n_dropped:
         st.warning(
@@ -234,11 +263,11 @@ def _tokens(tokenizer: Any, task: Task, max_length: int) -> None:
 
 
 def _marked(tokenizer: Any, row: EncodedExample) -> str:
-    pieces = tokenizer.convert_ids_to_tokens(list(row.ids))
     parts = []
-    for place, piece in enumerate(pieces):
-        text = escape(str(piece).replace("Ġ", "␣").replace("▁", "␣").replace("Ċ", "⏎"))
-        parts.append(f"<b>{text}</b>" if place >= row.n_prompt else text)
+    for piece in pieces_of(tokenizer, row):
+        text = escape(piece.text.replace(" ", "␣").replace("\n", "⏎"))
+        text = f"<u>{text}</u>" if piece.ends else text
+        parts.append(f"<b>{text}</b>" if piece.trained else text)
     return f"<div class='lsf-tokens'>{' '.join(parts)}</div>"
 
 
@@ -256,14 +285,9 @@ def _reader(model: str) -> tuple[Any, int] | None:
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _local_reader(model: str) -> tuple[Any, int] | None:
-    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415 - in memory by now
-
-    from lsf.models.source import find_model  # noqa: PLC0415
+    from lsf.models.source import load_tokenizer  # noqa: PLC0415 - imports torch, which is in memory by now
 
     try:
-        folder = find_model(model).folder
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (LsfError, OSError, ValueError, KeyError):
+        return load_tokenizer(model)[:2]
+    except LsfError:
         return None  # the model's own part of the page says what is wrong with it
-    return tokenizer, getattr(config, "max_position_embeddings", 1024)

@@ -193,6 +193,7 @@ def sweep_work(runtime: AppRuntime, source: Source, steps: int, seconds: float) 
                 source.data,
                 prompt_template=source.prompt_template,
                 completion_template=source.completion_template,
+                **vars(source.options),
                 seeds=seeds,
                 steps=steps,
                 dtype=source.dtype,

@@ -1,5 +1,6 @@
 """The one place where an `LsfError` becomes a sentence on the page; anything else crashes loudly."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -17,7 +18,12 @@ def guard() -> Iterator[None]:
     try:
         yield
     except LsfError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(unmarked(str(error)), icon=":material/error:")
+
+
+def unmarked(text: str) -> str:
+    """Return a text that Streamlit shows as it stands: nothing of it is Markdown, maths or an icon."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~$:])", r"\\\1", text)
 
 
 def attempt(work: Callable[[], T]) -> T | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from html import escape
 
 import streamlit as st
 
@@ -154,7 +155,7 @@ def _draw_example(here: Session, example: ExamplePath, index: int) -> None:
     """Draw one example's lens, and the tokens of one of its states with their places one state before."""
     last = len(example.top_tokens) - 1
     state = last if here.state is None else min(here.state, last)
-    st.markdown(f"Example {index + 1}: {example.prompt} **{example.completion.strip()}**")
+    st.html(f"Example {index + 1}: {escape(example.prompt)} <b>{escape(example.completion.strip())}</b>")
     show(
         draw_lens(example, state),
         "lens",

@@ -398,6 +398,7 @@ def _spec(plan: Plan, source: Source, values: dict[str, Any]) -> RunSpec | None:
             role="manual" if plan.criterion is None else "choice",
             prompt_template=source.prompt_template,
             completion_template=source.completion_template,
+            **vars(source.options),
             dtype=source.dtype,
             device=source.device,
             **values,

@@ -7,6 +7,7 @@ from typing import Any
 from lsf.app.runtime import AppRuntime
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis, AnalysisSettings
+from lsf.data.contents import DEFAULTS, DataOptions, options_in
 from lsf.data.task import Task
 from lsf.errors import BadInputError, LsfError
 from lsf.jobs.job import Report
@@ -38,6 +39,8 @@ class Source:
     """Of the weights in memory."""
     device: str = "auto"
     """Where the model is put."""
+    options: DataOptions = DEFAULTS
+    """What the rows are, and how they are handed to the model."""
 
     def load_task(self) -> Task:
         """Read the data.
@@ -47,12 +50,13 @@ class Source:
         """
         from lsf.data.sources import load_task  # noqa: PLC0415 - lessons are generated on first use
 
-        return load_task(self.data, self.prompt_template, self.completion_template)
+        return load_task(self.data, self.prompt_template, self.completion_template, options=self.options)
 
 
 def source_of(spec: RunSpec) -> Source:
     """Return the model and data a run was asked to use."""
-    return Source(spec.model, spec.data, spec.prompt_template, spec.completion_template, spec.dtype, spec.device)
+    templates = spec.prompt_template, spec.completion_template
+    return Source(spec.model, spec.data, *templates, spec.dtype, spec.device, options_in(spec))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from lsf.cli.arguments import (
     given_settings,
     load_asked_model,
     load_asked_task,
+    say_notes,
     source_options,
 )
 from lsf.cli.terminal import TerminalReporter
@@ -52,6 +53,7 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     settings = AnalysisSettings(**given)
     check_file(arguments.json, arguments.html, arguments.notebook)
     task = load_asked_task(arguments)
+    say_notes(*task.seen.notes)
     reporter = TerminalReporter()
     loaded = load_asked_model(arguments, reporter)
     from lsf.lens.analyze import analyze
@@ -79,6 +81,7 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         f"({analysis.data.n_dropped} dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s "
         f"-> {arguments.json}"
     )
+    print(f"texts: {analysis.data.rendering}; positions: {analysis.data.positions}")
     read = analysis.data.n_examples + analysis.data.n_dropped
     if (rows := analysis.data.n_rows) is not None and rows > read:
         print(f"Read were {read:,} of {rows:,} rows; --limit takes the first ones, in the order of the source.")

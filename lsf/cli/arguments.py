@@ -13,10 +13,11 @@ from typing import Any
 
 from lsf.axes import DEVICES, DTYPES
 from lsf.cli.terminal import TerminalReporter
+from lsf.data.contents import options_in
 from lsf.data.sources import load_task
 from lsf.data.task import Task
 from lsf.environment import launched_rank
-from lsf.errors import BadInputError
+from lsf.errors import BadInputError, first_line
 from lsf.runs.spec import RunSpec
 
 
@@ -61,6 +62,8 @@ def describe_setting(item: Field[Any]) -> str:
 
 def _metavar(item: Field[Any]) -> str:
     choices = item.metadata.get("choices")
+    if choices and "also" in item.metadata:
+        choices = (*choices, item.metadata["also"][0])
     return "|".join(choices) if choices else item.name.rpartition("_")[2].upper()
 
 
@@ -112,14 +115,32 @@ def source_options(parser: argparse.ArgumentParser, required: bool = True) -> No
     parser.add_argument(
         "--data",
         required=required,
-        help="lesson:NAME, a CSV, TSV, JSON, JSONL or Parquet file, or hub:NAME[:CONFIG][:SPLIT]",
+        help="lesson:NAME, a CSV, TSV, JSON, JSONL, Parquet or text file, a folder of save_to_disk, or "
+        "hub:NAME[:CONFIG][:SPLIT]; `python -m lsf data` says what is recognised",
     )
-    add_settings(parser, RunSpec, ("prompt_template", "completion_template"))
+    add_settings(parser, RunSpec, ("prompt_template", "completion_template", "format", "pairs", "train_on"))
+    template = "a file with a Jinja chat template, in place of the model's own"
+    parser.add_argument("--chat-template", type=template_file, metavar="FILE", help=template)
     parser.add_argument(
         "--dtype", choices=DTYPES, default="auto", help="of the weights; nf4, int8: 4 or 8 bits [default: auto]"
     )
     where = "where to run; map: over all GPUs, main memory and disk, to analyse only [default: auto]"
     parser.add_argument("--device", choices=DEVICES, default="auto", help=where)
+
+
+def template_file(path: str) -> str:
+    """Return the text of a chat template's file.
+
+    Raises:
+        ArgumentTypeError: there is none that can be read.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise argparse.ArgumentTypeError(f"{path} cannot be read ({first_line(error).rstrip('.')})") from None
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"{path} is empty, and a Jinja chat template was expected")
+    return text
 
 
 def whole(text: str) -> int:
@@ -159,7 +180,15 @@ def check_file(*paths: Path | None) -> None:
 def load_asked_task(arguments: argparse.Namespace | RunSpec) -> Task:
     """Read the data asked for."""
     # Rows are always split in the same way: --seed is the run's, and runs of several seeds share their data.
-    return load_task(arguments.data, arguments.prompt_template, arguments.completion_template)
+    options = options_in(arguments)
+    return load_task(arguments.data, arguments.prompt_template, arguments.completion_template, options=options)
+
+
+def say_notes(*notes: str) -> None:
+    """Write what was found in the data to standard error, a line each; of several launched processes only the first."""
+    if launched_rank() == 0:
+        for note in notes:
+            sys.stderr.write(f"lsf: {note}\n")
 
 
 def load_asked_model(arguments: argparse.Namespace | RunSpec, reporter: TerminalReporter) -> Any:

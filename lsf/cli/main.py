@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lsf.cli.analyze import analyze_options
 from lsf.cli.arguments import Parser
+from lsf.cli.data import data_options
 from lsf.cli.demo import demo_options
 from lsf.cli.dimension import dimension_options
 from lsf.cli.plan import export_options, plan_options
@@ -73,6 +74,7 @@ def build_parser() -> Parser:
     parser = Parser(prog="lsf", description="Which layers of a language model are worth tuning, with evidence.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     analyze_options(commands.add_parser("analyze", help="one pass over examples: deviations and criteria per block"))
+    data_options(commands.add_parser("data", help="what a file holds, and its rows as a model gets them"))
     plan_options(commands.add_parser("plan", help="scores to a plan under a number of blocks"))
     tune_options(commands.add_parser("tune", help="one fine-tune in the foreground"))
     compare_options(commands.add_parser("compare", help="one row per run, with ratios to the full run"))

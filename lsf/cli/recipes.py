@@ -140,6 +140,8 @@ def beacons_command(arguments: argparse.Namespace) -> int:
     }
     make_folder(arguments.out)
     for name, indices in chosen.items():
+        if any(task.train[index].prompt == "" for index in indices):
+            raise BadInputError("beacons writes files of prompt and completion; the data has rows without a prompt.")
         rows = [(task.train[index].prompt, task.train[index].completion) for index in indices]
         text = io.StringIO(newline="")
         csv.writer(text).writerows([("prompt", "completion"), *rows])

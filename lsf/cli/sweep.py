@@ -14,6 +14,7 @@ from lsf.cli.arguments import (
     given_settings,
     load_asked_model,
     load_asked_task,
+    say_notes,
     source_options,
     whole,
 )
@@ -60,6 +61,7 @@ def _measured(arguments: argparse.Namespace, spec: SweepSpec, carry_out: CarryOu
     """Return the sweep as far as it came, and whether it was stopped there."""
     earlier = load_sweep(arguments.json) if arguments.json.exists() else None
     task = load_asked_task(arguments)
+    say_notes(*task.seen.notes)
     reporter = TerminalReporter()
     loaded = load_asked_model(arguments, reporter)
     from lsf.evidence.sweeping import start_sweep

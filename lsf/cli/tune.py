@@ -14,6 +14,7 @@ from lsf.cli.arguments import (
     given_settings,
     load_asked_model,
     load_asked_task,
+    say_notes,
     source_options,
 )
 from lsf.cli.terminal import TerminalReporter, listening
@@ -109,6 +110,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
     check_optimizer(asked.optimizer or "adamw")
     check_base(asked.method or "full", asked.dtype)
     task = load_asked_task(known or arguments)
+    say_notes(*task.seen.notes)
     reporter = TerminalReporter()
     loaded = load_asked_model(known or arguments, reporter)
     spec = _asked_spec(arguments, loaded.info.n_blocks) if known is None else known
@@ -150,6 +152,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
                 sys.stderr.write(f"lsf: {words}\n")
         if result.unmeasured:
             sys.stderr.write(f"lsf: Its test is still to come: python -m lsf runs measure {folder}\n")
+        print(f"texts: {result.rendering}")
         if told := straddling_words(result.n_straddling or 0):
             sys.stderr.write(f"lsf: {told}\n")
     return 1 if result.state == "failed" else 0

@@ -65,7 +65,7 @@ class DataInfo:
     n_dropped: int
     """Examples left out because their completion does not fit the context."""
     positions: str
-    """first or all."""
+    """first, all or every:K."""
     reading: str
     """lens or raw."""
     virtual: str
@@ -84,6 +84,8 @@ class DataInfo:
     """Examples whose tangent kernels were taken, the first ones; None where no criterion needs kernels."""
     sampled_positions: int | None = None
     """Positions that `cka` compares, those of the first examples; None where no criterion needs them."""
+    rendering: str | None = None
+    """How the texts were made: raw, chat and by which template, plain text, ...; None in older files."""
     short: str | None = None
     """The sentence on criteria that memory did not suffice for, whose scores are None; None where it sufficed."""
 
@@ -301,7 +303,10 @@ class AnalysisSettings:
     )
     settle: bool = setting(False, "stop as soon as the ranking of the first forward criterion has settled")
     split: str = setting("auto", "which examples: train where the data has splits, else all", choices=SPLITS)
-    positions: str = setting("first", "the first completion token, or all of them", choices=POSITIONS)
+    positions: str = setting(
+        "first", "the first token of each answer, all of them, or every:K-th; of plain text, first is every:16",
+        choices=POSITIONS, also=("every:K", r"every:[1-9]\d{0,5}"),
+    )  # fmt: skip
     reading: str = setting("lens", "a state after the final norm, or raw", choices=READINGS)
     virtual: str = setting("even", "the virtual transition's pace", choices=VIRTUALS)
     criteria: tuple[str, ...] = setting(DEFAULT_CRITERIA, "criteria to score, by name")

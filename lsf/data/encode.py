@@ -1,9 +1,12 @@
 """From an example to token ids: prompt and completion as one text, the way the model would read it."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lsf.data.contents import Chat, Document, Segments, Tokens
+from lsf.data.rendering import Rendered, Renderer, Span, special_tokens, template_of
 from lsf.data.task import Example
 from lsf.errors import DataError
 
@@ -14,20 +17,79 @@ TEXTS_AT_ONCE = 128
 """Texts handed to the tokenizer at a time."""
 
 
+EVERY = 16
+"""Of plain text each so many tokens are looked at, where not all or another number are asked for."""
+
+
 @dataclass(frozen=True)
 class EncodedExample:
     """One example as token ids."""
 
     ids: tuple[int, ...]
-    """Prompt, completion, and end-of-text where it was asked for."""
+    """Prompt, completion, and end-of-text where it was asked for; of a chat all that was rendered."""
     n_prompt: int
     """Ids before the first target; the first target is predicted at position n_prompt - 1."""
     n_completion: int
-    """Targets: ids whose characters reach into the completion, an end-of-text not counted."""
+    """Targets; an end-of-text, or the end of a turn, not counted."""
     example: Example
     """Where it came from."""
     straddles: bool = False
     """True where the first target has characters of the prompt too."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """Places [start, end) of the targets, ascending; empty where all behind the prompt are."""
+    turns: tuple[int, ...] = ()
+    """Places at which an answer begins; empty for plain text, and where it is n_prompt alone."""
+    ends: tuple[int, ...] = ()
+    """Places of targets that end a turn; they are trained, and not looked at by an analysis."""
+    n_bytes: int = 0
+    """Bytes of the text that the targets write, in UTF-8, for plain text; else 0."""
+
+    @property
+    def targets(self) -> Sequence[int]:
+        """Places of the tokens that are trained, ascending."""
+        if not self.spans:
+            return range(self.n_prompt, len(self.ids))
+        return [place for start, end in self.spans for place in range(start, end)]
+
+    @property
+    def n_targets(self) -> int:
+        """How many tokens are trained."""
+        return sum(end - start for start, end in self.spans) if self.spans else len(self.ids) - self.n_prompt
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is plain text, in which no answer begins anywhere."""
+        return bool(self.spans) and not self.turns
+
+    @property
+    def asked(self) -> int:
+        """Ids the model is given when it is to write the answer: up to the last turn, half of a plain text."""
+        return max(1, len(self.ids) // 2) if self.is_text else self.turns[-1] if self.turns else self.n_prompt
+
+    @property
+    def n_answer(self) -> int:
+        """Targets from there on, an end not counted."""
+        if not self.spans:
+            return self.n_completion
+        return sum(place >= self.asked and place not in self.ends for place in self.targets)
+
+    def looked_at(self, positions: str) -> Sequence[int]:
+        """Return the places whose next token an analysis looks at.
+
+        Args:
+            positions: `first` target of each answer (of plain text each 16th), `all` targets but ends, or `every:K`-th
+                target.
+        """
+        if not self.spans and positions in ("first", "all"):
+            last = self.n_prompt + (self.n_completion if positions == "all" else 1)
+            return range(self.n_prompt - 1, last - 1)
+        if positions == "first" and self.turns:
+            return [place - 1 for place in self.turns]
+        places = [place - 1 for place in self.targets if place not in self.ends]
+        if not self.spans:
+            places = places[: self.n_completion]
+        step = 1 if positions == "all" else EVERY if positions == "first" else int(positions.partition(":")[2])
+        return places[::step] or places[:1]
 
 
 @dataclass(frozen=True)
@@ -35,9 +97,15 @@ class Encoding:
     """Encoded examples, and how many did not fit."""
 
     rows: tuple[EncodedExample, ...]
-    """Those that fit, in order."""
+    """Those that fit, in order; of a document one per window."""
     n_dropped: int
     """Examples whose completion does not fit."""
+    n_cut: int = 0
+    """Rows that lost tokens at their beginning."""
+    rendering: str = "raw"
+    """How the texts were made: raw, by a chat template, plain text, token ids; several with their rows."""
+    facts: tuple[str, ...] = ()
+    """Sentences on what the chat template did to rows."""
 
     @property
     def n_straddling(self) -> int:
@@ -67,6 +135,9 @@ def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, append_
     such rows are counted. Too long: the prompt is cut from the left, down to one token; an example whose completion
     does not fit beside it is dropped and counted.
 
+    A chat is rendered by its template and tokenised once, as one text; the same rules hold for its targets, and no
+    end-of-text is appended. A document is cut into windows; each begins with the last token of the one before.
+
     Args:
         tokenizer: a transformers tokenizer.
         examples: at least one.
@@ -76,24 +147,220 @@ def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, append_
     Raises:
         DataError: an empty completion, or one without tokens (names the row); a prompt without tokens; or nothing fits.
     """
-    end = tokenizer.eos_token_id
-    rows: list[EncodedExample] = []
-    for example, text in zip(examples, _read(tokenizer, [e.prompt + e.completion for e in examples]), strict=True):
-        n_prompt, straddles = _border(tokenizer, example, text)
+    work = _Work(tokenizer, max_length, append_eos)
+    for start in range(0, len(examples), TEXTS_AT_ONCE):
+        work.take(examples[start : start + TEXTS_AT_ONCE])
+    if not work.rows:
+        raise DataError(f"No completion fits into {max_length} tokens; take shorter completions or a longer context.")
+    return Encoding(tuple(work.rows), work.n_dropped, work.n_cut, work.rendering, work.facts)
+
+
+class _Work:
+    """What one call of `encode` has made so far."""
+
+    def __init__(self, tokenizer: Any, max_length: int, append_eos: bool) -> None:
+        self.tokenizer, self.max_length, self.append_eos = tokenizer, max_length, append_eos
+        self.end = tokenizer.eos_token_id
+        self.rows: list[EncodedExample] = []
+        self.n_dropped = self.n_cut = 0
+        self._kinds: Counter[str] = Counter()
+        self._renderers: dict[str | None, Renderer] = {}
+        self._special = set(special_tokens(tokenizer))
+        self._one: dict[int, int] = {}
+
+    def take(self, examples: Sequence[Example]) -> None:
+        """Encode some examples, in order."""
+        own = template_of(self.tokenizer)
+        as_they_are: dict[int, str] = {}  # texts to which the tokenizer adds its start token, by their place
+        rendered: dict[int, Rendered] = {}
+        for index, example in enumerate(examples):
+            content = example.content
+            if content is None or (isinstance(content, Chat) and content.pair and own is None):
+                as_they_are[index] = example.prompt + example.completion
+            elif isinstance(content, Chat):
+                renderer = self._renderers.setdefault(content.template, Renderer(self.tokenizer, content.template))
+                self._kinds[CHAT_WORDS[renderer.source]] += 1
+                rendered[index] = renderer.render(content, example.row)
+                if renderer.source == "plain":
+                    as_they_are[index] = rendered[index].text
+            elif isinstance(content, Segments):
+                as_they_are[index] = "".join(part for _, part in content.parts)
+            elif isinstance(content, Document):
+                as_they_are[index] = content.text
+        templated = {index: found.text for index, found in rendered.items() if index not in as_they_are}
+        texts = dict(zip(as_they_are, self._tokenised(as_they_are.values()), strict=True))
+        texts |= zip(templated, self._tokenised(templated.values(), False), strict=True)
+        for index, example in enumerate(examples):
+            content = example.content
+            if index in rendered:
+                self._chat(example, rendered[index], texts[index])
+            elif isinstance(content, Segments):
+                self._segments(example, content, texts[index])
+            elif isinstance(content, Tokens):
+                self._tokens(example, content)
+            elif isinstance(content, Document):
+                self._document(example, content, texts[index])
+            else:
+                self._pair(example, texts[index])
+
+    def _tokenised(self, texts: Iterable[str], special: bool = True) -> Iterator["_Text"]:
+        return _read(self.tokenizer, list(texts), special, self._one)
+
+    @property
+    def rendering(self) -> str:
+        """How the texts were made."""
+        if len(self._kinds) == 1:
+            return next(iter(self._kinds))
+        return ", ".join(f"{kind} ({count:,})" for kind, count in self._kinds.most_common())
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """What the templates did, with the first row of which it is true."""
+        found = []
+        for renderer in self._renderers.values():
+            for words, rows in renderer.facts.items():
+                where = [row for row in rows if row is not None]
+                first = f" (row {where[0]}{f' and {len(rows) - 1:,} more' if len(rows) > 1 else ''})" if where else ""
+                found.append(f"{words[:1].upper()}{words[1:]}{first}.")
+        return tuple(found)
+
+    def _pair(self, example: Example, text: "_Text") -> None:
+        self._kinds["raw"] += 1
+        n_prompt, straddles = _border(self.tokenizer, example, text)
         for part, n_tokens in (("completion", len(text.ids) - n_prompt), ("prompt", n_prompt)):
             if not n_tokens:
                 raise DataError(f"{_where(example)}: the {part} {getattr(example, part)!r} has no tokens.")
-        ends = text.ids[-1] == end
+        ends = text.ids[-1] == self.end
         n_completion = max(1, len(text.ids) - n_prompt - ends)
-        added = () if not append_eos or end is None or ends else (end,)
-        room = max_length - (len(text.ids) - n_prompt) - len(added)
-        if room >= 1:
-            kept = tuple(text.ids[max(0, n_prompt - room) :])
-            n_kept = min(n_prompt, room)
-            rows.append(EncodedExample(kept + added, n_kept, n_completion, example, straddles))
-    if not rows:
-        raise DataError(f"No completion fits into {max_length} tokens; take shorter completions or a longer context.")
-    return Encoding(tuple(rows), len(examples) - len(rows))
+        added = () if not self.append_eos or self.end is None or ends else (self.end,)
+        room = self.max_length - (len(text.ids) - n_prompt) - len(added)
+        if room < 1:
+            self.n_dropped += 1
+            return
+        self.n_cut += n_prompt > room
+        kept = tuple(text.ids[max(0, n_prompt - room) :])
+        self.rows.append(EncodedExample(kept + added, min(n_prompt, room), n_completion, example, straddles))
+
+    def _chat(self, example: Example, rendered: Rendered, text: "_Text") -> None:
+        spans = self._placed(text, rendered.text, rendered.spans, example)
+        turns = self._placed(text, rendered.text, rendered.turns, example)
+        whole = rendered.spans == ((0, len(rendered.text)),)
+        self._add(example, text.ids, spans, tuple(start for start, _ in turns), whole)
+
+    def _segments(self, example: Example, content: Segments, text: "_Text") -> None:
+        self._kinds["segments"] += 1
+        whole, spans = "", list[Span]()
+        for wanted, part in content.parts:
+            if wanted and part:
+                joined = spans and spans[-1][1] == len(whole)
+                spans[-1:] = [(spans[-1][0] if joined else len(whole), len(whole) + len(part))] if joined else [
+                    *spans[-1:], (len(whole), len(whole) + len(part))
+                ]  # fmt: skip
+            whole += part
+        places = self._placed(text, whole, spans, example)
+        if self.append_eos and self.end is not None and places[-1][1] == len(text.ids) and text.ids[-1] != self.end:
+            text.ids.append(self.end)
+            places[-1] = places[-1][0], len(text.ids)
+        self._add(example, text.ids, places, tuple(start for start, _ in places))
+
+    def _tokens(self, example: Example, content: Tokens) -> None:
+        self._kinds["token ids"] += 1
+        size = len(self.tokenizer)
+        if odd := next((one for one in content.ids if not 0 <= one < size), None):
+            raise DataError(f"{_where(example)}: the token id {odd} is none of the model's, which has 0 to {size - 1}.")
+        spans: list[Span] = []
+        for place, label in enumerate(content.labels):
+            if label == IGNORED or not place:
+                continue
+            joined = spans and spans[-1][1] == place
+            spans[-1:] = [(spans[-1][0], place + 1)] if joined else [*spans[-1:], (place, place + 1)]
+        self._add(example, list(content.ids), spans, tuple(start for start, _ in spans))
+
+    def _placed(self, text: "_Text", whole: str, spans: Sequence[Span], example: Example) -> list[Span]:
+        """Return the tokens whose characters reach into each span; the first token of all is never one."""
+        found = []
+        for start, end in spans:
+            if text.spans is None:
+                first, last = (_shared(self.tokenizer, whole[:at], text.ids) for at in (start, end))
+            else:
+                first = next((i for i, (_, stop) in enumerate(text.spans) if stop > start), len(text.ids))
+                last = next((i for i, (begin, _) in enumerate(text.spans) if begin >= end), len(text.ids))
+            first = max(1, first)
+            if first >= last:
+                raise DataError(f"{_where(example)}: the target {whole[start:end]!r} has no tokens.")
+            found.append((first, last))
+        return found
+
+    def _add(
+        self, example: Example, ids: list[int], spans: list[Span], turns: tuple[int, ...], whole: bool = False
+    ) -> None:
+        """Add a row, cut at its beginning where it is too long; a turn that is cut in two is no target any more."""
+        stop = spans[-1][1]
+        cut = max(0, stop - self.max_length)
+        kept = [(1, stop - cut)] if whole else [(start - cut, end - cut) for start, end in spans if start > cut]
+        if not kept:
+            self.n_dropped += 1
+            return
+        self.n_cut += cut > 0
+        ids = ids[cut : cut + self.max_length]
+        ends = tuple(end - 1 for start, end in kept if ids[end - 1] in self._special and end - start > 1)
+        n_targets = sum(end - start for start, end in kept)
+        begun = tuple(place - cut for place in turns if place > cut) or (kept[0][0],)
+        self.rows.append(
+            EncodedExample(tuple(ids), kept[0][0], n_targets - len(ends), example, False, tuple(kept), begun, ends)
+        )
+
+    def _document(self, example: Example, content: Document, text: "_Text") -> None:
+        self._kinds["plain text"] += 1
+        ids = text.ids
+        bytes_at = _bytes_before(content.text, text.spans, len(ids))
+        if self.append_eos and self.end is not None and ids[-1:] != [self.end]:
+            ids, bytes_at = [*ids, self.end], [*bytes_at, bytes_at[-1]]
+        if len(ids) < 2:
+            self.n_dropped += 1
+            return
+        for start in range(0, len(ids) - 1, self.max_length - 1):
+            window = tuple(ids[start : start + self.max_length])
+            last = len(window) - 1
+            ends = (last,) if window[-1] == self.end and last > 1 else ()
+            n_bytes = bytes_at[start + len(window)] - bytes_at[start + 1]
+            self.rows.append(
+                EncodedExample(window, 1, last - len(ends), example, False, ((1, len(window)),), (), ends, n_bytes)
+            )
+
+
+CHAT_WORDS = {
+    "own": "chat, by the model's template",
+    "given": "chat, by the given template",
+    "plain": "chat, by a plain template, since the model has none",
+}
+"""Where a template is from -> how that is told."""
+IGNORED = -100
+"""Label of a token that is not predicted."""
+
+
+def _shared(tokenizer: Any, beginning: str, ids: Sequence[int]) -> int:
+    """Return how many ids a text's beginning shares with all of it, for tokenizers that know no characters."""
+    own = next(_read(tokenizer, [beginning], False)).ids if beginning else []
+    return next((i for i, (one, other) in enumerate(zip(own, ids, strict=False)) if one != other), len(own))
+
+
+def _bytes_before(text: str, spans: list[Span] | None, n_ids: int) -> list[int]:
+    """Return, for each token and the end, the bytes of the text before it; spread evenly where no characters are known.
+
+    Returns:
+        n_ids + 1 numbers, ascending.
+    """
+    size = len(text.encode())
+    if spans is None:
+        return [size * place // max(1, n_ids) for place in range(n_ids + 1)]
+    found, at, counted = [0], 0, 0
+    for _, end in spans:
+        counted += len(text[at:end].encode()) if end > at else 0
+        at = max(at, end)
+        found.append(counted)
+    found[-1] = size
+    return found
 
 
 def straddling_words(n_straddling: int, of: str = "") -> str:
@@ -133,17 +400,20 @@ def _border(tokenizer: Any, example: Example, text: _Text) -> tuple[int, bool]:
     return n_prompt, next(_read(tokenizer, [example.prompt])).ids != text.ids[:n_prompt]
 
 
-def _read(tokenizer: Any, texts: Sequence[str]) -> Iterator[_Text]:
+def _read(
+    tokenizer: Any, texts: Sequence[str], special: bool = True, one: dict[int, int] | None = None
+) -> Iterator[_Text]:
     """Yield each text as token ids with their characters; a part of them at a time: what a tokenizer returns is large.
 
     Equal ids are one object: a tokenizer makes a new one, four times the size of its place in a row, for every token.
     """
-    one: dict[int, int] = {}
+    one = {} if one is None else one
     fast = bool(tokenizer.is_fast)
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         found = tokenizer(
             list(texts[start : start + TEXTS_AT_ONCE]),
             return_special_tokens_mask=True,
+            add_special_tokens=special,
             return_offsets_mapping=fast,
             verbose=False,
         )

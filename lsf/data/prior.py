@@ -37,8 +37,13 @@ class Floor:
 
 
 def completion_ids(rows: Sequence[EncodedExample]) -> tuple[Ids, ...]:
-    """Return the ids of each completion, without end-of-text."""
-    return tuple(row.ids[row.n_prompt : row.n_prompt + row.n_completion] for row in rows)
+    """Return the ids of each completion, without end-of-text; of a chat all its targets, as they are scored."""
+    return tuple(
+        tuple(row.ids[place] for place in row.targets)
+        if row.spans
+        else row.ids[row.n_prompt : row.n_prompt + row.n_completion]
+        for row in rows
+    )
 
 
 def prior_of(train: Sequence[Ids], held_out: Sequence[Ids], vocabulary: int) -> Prior:

@@ -6,7 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from lsf.data.sources import assemble_task, load_task, render_examples, table_splits
+from lsf.data.containers import tables_of
+from lsf.data.contents import DEFAULTS, DataOptions
+from lsf.data.formats import check_format
+from lsf.data.sources import SPLIT_WORDS, load_task, table_splits, task_of_tables
 from lsf.data.tables import Table
 from lsf.data.task import Task
 from lsf.errors import DataError
@@ -17,17 +20,23 @@ WANTED = "a path, `lesson:NAME`, `hub:NAME`, a data set of `datasets`, a DataFra
 
 
 def read_data(
-    data: Any, prompt: str | None = None, completion: str | None = None, name: str = IN_MEMORY, seed: int = 0
+    data: Any,
+    prompt: str | None = None,
+    completion: str | None = None,
+    name: str = IN_MEMORY,
+    seed: int = 0,
+    options: DataOptions = DEFAULTS,
 ) -> Task:
     r"""Return examples as a task: training, validation and test rows.
 
     Args:
         data: a path, `lesson:NAME` or `hub:NAME[:CONFIG][:SPLIT]`; a `datasets.Dataset` or `DatasetDict`; a pandas
             `DataFrame`; a list of dicts; or a task, which is returned as it is.
-        prompt: template over the columns, such as `"Question: {question}\nAnswer:"`; None takes the column `prompt`.
-        completion: template over the columns, such as `" {answer}"`; None takes the column `completion`.
+        prompt: template over the columns, such as `"Question: {question}\nAnswer:"`; None takes what is recognised.
+        completion: template over the columns, such as `" {answer}"`; None takes what is recognised.
         name: of data that is in memory, for results.
         seed: by which rows without splits are split, 80 / 10 / 10.
+        options: what the rows are, where that is not to be recognised, and how they are handed to the model.
 
     Raises:
         DataError: data of another kind; no rows; a column that is missing; a row without a prompt or completion.
@@ -42,22 +51,21 @@ def read_data(
     if isinstance(data, Task):
         return data
     if isinstance(data, str | Path):
-        return load_task(str(data), prompt, completion, seed)
-    tables = _tables(data, name)
-    splits = {word: render_examples(table, prompt, completion) for word, table in tables.items()}
-    return assemble_task(name, splits, seed)
+        return load_task(str(data), prompt, completion, seed, options)
+    check_format(options.format)
+    return task_of_tables(name, _tables(data, name), (prompt, completion), seed, options)
 
 
 def _tables(data: Any, name: str) -> dict[str, Table]:
-    if isinstance(data, Mapping):  # a DatasetDict
-        known = {word: data[word] for word in ("train", "validation", "test") if word in data}
+    if isinstance(data, Mapping):  # a DatasetDict, or a dictionary of what else holds rows
+        known = {word: rows for key, rows in data.items() if (word := SPLIT_WORDS.get(str(key).lower()))}
         if not known:
             raise DataError(f"The data has the splits {', '.join(map(str, data))}; one called train was expected.")
-        return {word: _table(list(rows), name) for word, rows in known.items()}
+        return {word: _tables(rows, name)["all"] for word, rows in known.items()}
     if isinstance(data, pd.DataFrame):
         data = data.astype(object).where(data.notna(), None).to_dict("records")
     elif hasattr(data, "column_names") and hasattr(data, "features"):  # a Dataset
-        data = list(data)
+        return tables_of(name, data)
     if not isinstance(data, Sequence):
         raise DataError(f"The data is of the kind {type(data).__name__}; {WANTED} was expected.")
     return table_splits(_table(data, name))

@@ -1,15 +1,20 @@
 """Where tasks come from: `lesson:NAME`, a local file, `hub:NAME[:CONFIG][:SPLIT]`; templates over any columns."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
 import pandas as pd
 
+from lsf.data.containers import saved_tables, tables_of
+from lsf.data.contents import DEFAULTS, DataOptions
+from lsf.data.formats import FORMATS, Row, Tally, Work, check_format, kinds_of, pair_example, recognise
 from lsf.data.lessons import load_lesson
 from lsf.data.tables import Table, read_table
-from lsf.data.task import Example, Task, split_examples
+from lsf.data.task import Example, Seen, Task, split_examples
 from lsf.errors import DataError
 
 
@@ -106,51 +111,100 @@ def read_hub(address: str) -> dict[str, Table]:
         ) from None
     except ValueError as error:
         raise DataError(f"hub:{address} cannot be loaded: {error}") from None
-    if split:
-        return {"all": _table(address, loaded)}
-    return {word: _table(address, loaded[word]) for word in ("train", "validation", "test") if word in loaded}
+    return tables_of(f"hub:{address}", loaded)
 
 
-def _table(name: str, rows: Any) -> Table:
-    kept = rows.select(range(min(len(rows), MAX_ROWS)))
-    return Table(f"hub:{name}", tuple(kept.column_names), tuple(kept), tuple(range(1, len(kept) + 1)))
-
-
-MIN_ROWS = 3
-"""Fewer rows cannot be split into training, validation and test."""
-
-SPLIT_WORDS = {"train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "test": "test"}
+FEW = 10
+"""Fewer rows make splits that mean little, or none."""
+SPLIT_WORDS = {
+    "train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "eval": "validation",
+    "test": "test",
+}  # fmt: skip
 
 
 def load_task(
-    name: str, prompt_template: str | None = None, completion_template: str | None = None, seed: int = 0
+    name: str,
+    prompt_template: str | None = None,
+    completion_template: str | None = None,
+    seed: int = 0,
+    options: DataOptions = DEFAULTS,
 ) -> Task:
     """Load examples by name.
 
-    A table needs the columns `prompt` and `completion`, or templates over its own columns. A column `split` with the
-    words train, validation (or dev) and test is obeyed; otherwise rows are split by `seed`.
+    What the rows are is recognised by their columns (lsf.data.formats), unless templates over the columns are given, or
+    a format. A column `split` with the words train, validation (or dev) and test is obeyed; otherwise rows are split by
+    `seed`. The texts of a lesson are read raw.
 
     Raises:
         DataError: one sentence naming the file, row or column and what would be accepted.
+        BadInputError: an unknown format.
     """
+    check_format(options.format)
     kind, _, rest = name.partition(":")
     if kind == "lesson":
         if prompt_template or completion_template:
             raise DataError(f"{name} brings its own prompts; templates are for files and hub data sets.")
         return load_lesson(rest)
-    templates = (prompt_template, completion_template)
     tables = read_hub(rest) if kind == "hub" else read_splits(Path(name))
-    splits = {word: render_examples(table, *templates) for word, table in tables.items()}
-    return assemble_task(name, splits, seed)
+    return task_of_tables(name, tables, (prompt_template, completion_template), seed, options)
 
 
 def read_splits(path: Path) -> dict[str, Table]:
-    """Read a local file; with a `split` column into one table per split, else into one called `all`.
+    """Read a local file, with a `split` column into one table per split, else into one called `all`; or a folder.
 
     Raises:
         DataError: a word in the `split` column that is no split.
     """
+    if path.is_dir() and (saved := saved_tables(path)) is not None:
+        return saved
     return table_splits(read_table(path))
+
+
+def task_of_tables(
+    name: str,
+    tables: Mapping[str, Table],
+    templates: tuple[str | None, str | None],
+    seed: int,
+    options: DataOptions = DEFAULTS,
+) -> Task:
+    """Make a task of tables by split, and note what was found in them.
+
+    Raises:
+        DataError: as `render_examples` and `assemble_task`.
+    """
+    tally, formats = Tally(), Counter[str]()
+    splits = {word: render_examples(table, *templates, options, tally, formats) for word, table in tables.items()}
+    whole = [note for table in tables.values() for note in table.notes]
+    n_left = sum(len(table.rows) for table in tables.values()) - sum(map(len, splits.values()))
+    splits = {word: rows for word, rows in splits.items() if rows}
+    if not splits:
+        raise DataError(f"{name} has no row that can be learned from; {n_left:,} were left out.")
+    task = assemble_task(name, splits, seed)
+    notes = (*dict.fromkeys(whole), *_mixed(formats), *tally.sentences(), *_few(task))
+    common = formats.most_common()
+    why = "the templates given" if any(templates) else _why(common[0][0], options)
+    return replace(task, seen=Seen(tuple(common), why, notes, n_left))
+
+
+def _why(name: str, options: DataOptions) -> str:
+    return f"--format {name}" if options.format != "auto" else f"its columns: {FORMATS[name].recognised}"
+
+
+def _mixed(formats: Mapping[str, int]) -> list[str]:
+    if len(formats) < 2:
+        return []
+    return ["The rows are of several formats: " + ", ".join(f"{n:,} {FORMATS[k].label}" for k, n in formats.items())]
+
+
+def _few(task: Task) -> list[str]:
+    count = len(task.rows)
+    if task.own_splits or count >= FEW:
+        return []
+    if not task.test:
+        return [
+            f"It has {count} row{'s' if count > 1 else ''}, too few to split: all are for training, none for a test."
+        ]
+    return [f"It has {count} rows, so that one is the validation and one the test; what they say means little."]
 
 
 def table_splits(table: Table) -> dict[str, Table]:
@@ -176,17 +230,82 @@ def table_splits(table: Table) -> dict[str, Table]:
             table.columns,
             tuple(table.rows[index] for index in indices),
             tuple(table.places[index] for index in indices),
+            table.notes,
         )
         for word, indices in places.items()
     }
 
 
-def render_examples(table: Table, prompt_template: str | None, completion_template: str | None) -> tuple[Example, ...]:
+def render_examples(
+    table: Table,
+    prompt_template: str | None,
+    completion_template: str | None,
+    options: DataOptions = DEFAULTS,
+    tally: Tally | None = None,
+    formats: Counter[str] | None = None,
+) -> tuple[Example, ...]:
     """Make examples of a table's rows.
 
+    Args:
+        table: the rows.
+        prompt_template: over the columns; None for the column `prompt`, or what is recognised where none is given.
+        completion_template: the same for the completion.
+        options: format, and how rows are handed to the model.
+        tally: gets what is told of rows.
+        formats: gets how many rows are of which format.
+
     Raises:
-        DataError: columns are missing, or a row renders an empty prompt or completion (named by number).
+        DataError: columns are missing, or a row cannot be used (named by number).
     """
+    work, formats = Work(options, Tally() if tally is None else tally), Counter() if formats is None else formats
+    if prompt_template is not None or completion_template is not None:
+        convert = _by_templates(table, prompt_template, completion_template)
+        formats["pairs"] += len(table.rows)
+        known = [(convert, row) for row in table.rows]
+    else:
+        known = _recognised(table, options, formats)
+    examples = []
+    for place, (convert, row) in zip(table.places, known, strict=True):
+        try:
+            example = convert(clean(row, work.tally), place, work)
+        except DataError as error:
+            raise DataError(f"{table.name}, row {place}: {error}") from None
+        if example is not None:
+            examples.append(example)
+    return tuple(examples)
+
+
+Convert = Callable[[Any, int, Work], Example | None]
+
+
+def _recognised(table: Table, options: DataOptions, formats: Counter[str]) -> list[tuple[Convert, Row]]:
+    """Return each row, its columns in small letters, with what converts it; and count the formats."""
+    lowered = {name: name.strip().lower() for name in table.columns}
+    rows: Sequence[Row] = table.rows
+    if len(set(lowered.values())) == len(lowered) and any(name != low for name, low in lowered.items()):
+        rows = [{lowered[name]: value for name, value in row.items()} for row in rows]
+    if options.format != "auto":
+        formats[options.format] += len(rows)
+        return [(FORMATS[options.format].convert, row) for row in rows]
+    names = [recognise(tuple(kinds_of(row).items())) for row in rows]
+    counts = Counter(name for name in names if name is not None)
+    if not counts and (name := recognise(tuple((lowered[column], "text") for column in table.columns))):
+        counts[name] = len(rows)  # no row is whole; the first one says what it lacks
+    if not counts:
+        missing = next((name for name in ("prompt", "completion") if name not in table.columns), "completion")
+        raise DataError(
+            f"{table.name} has no column {missing!r}; its columns are: {', '.join(table.columns)}. Name the column "
+            f"{missing!r}, or give --{missing}-template over the columns there are; recognised are also: "
+            f"{'; '.join(entry.recognised for entry in FORMATS.values() if entry.name not in ('bundle', 'pairs'))}."
+        )
+    commonest = counts.most_common(1)[0][0]
+    found = [commonest if name is None else name for name in names]
+    formats.update(found)
+    return [(FORMATS[name].convert, row) for name, row in zip(found, rows, strict=True)]
+
+
+def _by_templates(table: Table, prompt_template: str | None, completion_template: str | None) -> Convert:
+    """Return what makes an example of a row by templates over the table's columns."""
     for option, template, column in (
         ("prompt template", prompt_template, "prompt"),
         ("completion template", completion_template, "completion"),
@@ -196,49 +315,57 @@ def render_examples(table: Table, prompt_template: str | None, completion_templa
                 f"{table.name} has no column {column!r}; its columns are: {', '.join(table.columns)}. "
                 f"Name the column {column!r}, or give a {option} over the columns there are."
             )
-    prompt = parse_template(
-        "{prompt}" if prompt_template is None else prompt_template, table.columns, "The prompt template"
-    )
+    asked = "{prompt}" if prompt_template is None else prompt_template
     given = "{completion}" if completion_template is None else completion_template
+    prompt = parse_template(asked, table.columns, "The prompt template")
     completion = parse_template(given, table.columns, "The completion template")
-    examples = []
-    for place, row in zip(table.places, table.rows, strict=True):
-        try:
-            example = Example(fill_template(prompt, row), fill_template(completion, row), place)
-            f"{example.prompt}{example.completion}".encode()
-        except DataError as error:
-            raise DataError(f"{table.name}, row {place}: {error}") from None
-        except UnicodeEncodeError as error:
-            lone = ascii(error.object[error.start])
-            raise DataError(
-                f"{table.name}, row {place}: the text holds {lone}, half a character; save the file again as UTF-8."
-            ) from None
-        for part, template in (("prompt", prompt_template), ("completion", completion_template)):
-            text = getattr(example, part)
+
+    def convert(row: Row, place: int, work: Work) -> Example:
+        texts = fill_template(prompt, row), fill_template(completion, row)
+        templates = ("prompt", prompt_template), ("completion", completion_template)
+        for text, (part, template) in zip(texts, templates, strict=True):
             # A column is taken as it stands, blanks included; a template that only adds blanks has an empty column.
             if not (text.strip() if template else text):
-                raise DataError(f"{table.name}, row {place}: the {part} is empty; every row needs a text there.")
-        examples.append(example)
-    return tuple(examples)
+                raise DataError(f"the {part} is empty; every row needs a text there.")
+        return pair_example(*texts, place, work)
+
+    return convert
+
+
+SURROGATES = "a character of which only half is there (a lone surrogate) is read as \ufffd."
+
+
+def clean(value: Any, tally: Tally) -> Any:
+    """Return a cell, or a row of them, as plain values: arrays as lists, no unknown keys, no half characters.
+
+    Raises:
+        DataError: a NUL byte in a text.
+    """
+    if isinstance(value, str):
+        if value.isascii() or not any("\ud800" <= one <= "\udfff" for one in value):
+            if "\0" in value:
+                raise DataError("a text holds a NUL byte, which no model is trained on; take it out.")
+            return value
+        tally.note(SURROGATES)
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, Mapping):
+        return {str(key): clean(part, tally) for key, part in value.items()}
+    if isinstance(value, list | tuple) or getattr(value, "ndim", 0):
+        return [clean(part, tally) for part in (value if isinstance(value, list | tuple) else value.tolist())]
+    return value
 
 
 def assemble_task(name: str, splits: Mapping[str, Sequence[Example]], seed: int) -> Task:
     """Make a task of named splits; what is missing is drawn from the training rows by `seed`.
 
     Raises:
-        DataError: too few rows, or no training rows.
+        DataError: no training rows.
     """
     if set(splits) == {"all"}:
-        rows = tuple(splits["all"])
-        if len(rows) < MIN_ROWS:
-            raise DataError(
-                f"{name} has {len(rows)} row{'s' if len(rows) != 1 else ''}; at least {MIN_ROWS} are needed, so that "
-                "training, validation and test rows differ."
-            )
-        return split_examples(name, rows, seed)
+        return split_examples(name, tuple(splits["all"]), seed, grouped=True)
     if "train" not in splits:
         raise DataError(f"{name} has no training rows; its splits are: {', '.join(splits)}.")
-    drawn = split_examples(name, splits["train"], seed)
+    drawn = split_examples(name, splits["train"], seed, grouped=True)
     missing = {"validation", "test"} - splits.keys()
     train: list[Any] = list(drawn.train)
     for word in {"validation", "test"} - missing:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lsf.data.contents import Chat, Content
 from lsf.errors import BadInputError, DataError
 
 
@@ -19,6 +20,33 @@ class Example:
     """What it should say next, leading space included."""
     row: int | None = None
     """Row in the file it came from, counted from 1 without the header; None where there is no file."""
+    content: Content | None = None
+    """What it is instead of two texts, which then only tell of it; None where the two texts are all."""
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        """What of it a model may get to read, to tell equal examples and equal data by."""
+        pair = self.content is None or (isinstance(self.content, Chat) and self.content.pair)
+        return (self.prompt, self.completion) if pair else (self.prompt, self.completion, self.content)
+
+    @property
+    def asked(self) -> object:
+        """What two examples must not share across splits: the prompt, and of a document its text."""
+        return self.prompt or self.identity
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found in a source, for those who want to know before anything is trained."""
+
+    formats: tuple[tuple[str, int], ...] = ()
+    """Name of a format -> rows read as such, the commonest first."""
+    why: str = ""
+    """By what the commonest was recognised."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what was read otherwise than it stands, or left out."""
+    n_left_out: int = 0
+    """Rows that are no examples: answers marked as bad."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +65,8 @@ class Task:
     """True where the source names its splits; False where `split_examples` made them."""
     rows: tuple[Example, ...] = ()
     """Every example in the source's order, where `own_splits` is False."""
+    seen: Seen = Seen()
+    """What was found; nothing for lessons and what was made in Python."""
 
     def __post_init__(self) -> None:
         """Refuse a task that could not be tuned on."""
@@ -68,22 +98,22 @@ class Task:
         for name in ("train", "validation", "test"):
             digest.update(name.encode())
             for example in getattr(self, name):
-                digest.update(repr((example.prompt, example.completion)).encode())
+                digest.update(repr(example.identity).encode())
         return digest.hexdigest()
 
 
-def split_examples(name: str, examples: Iterable[Example], seed: int = 0) -> Task:
+def split_examples(name: str, examples: Iterable[Example], seed: int = 0, grouped: bool = False) -> Task:
     """Split rows that come without splits: 80 % train, 10 % validation, 10 % test, drawn by `seed`.
 
     Each split keeps the source's order. Validation and test get at least one example each from 3 rows on, and at most
     500: more would only slow the evaluation of a short run. Fewer than 3 rows all go to training; what needs a held-out
-    split then says so.
+    split then says so. Where rows are `grouped`, equal prompts stay on one side, whenever that leaves enough to train.
     """
     rows = tuple(examples)
     held_out = min(500, max(1, len(rows) // 10)) if len(rows) >= 3 else 0
-    order = np.random.default_rng(seed).permutation(len(rows))
-    test: set[int] = set(order[:held_out].tolist())
-    validation: set[int] = set(order[held_out : 2 * held_out].tolist())
+    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
+    taken = _grouped(rows, order, held_out) if grouped else None
+    test, validation = taken or (set(order[:held_out]), set(order[held_out : 2 * held_out]))
     train = [row for index, row in enumerate(rows) if index not in test and index not in validation]
     return Task(
         name=name,
@@ -93,3 +123,22 @@ def split_examples(name: str, examples: Iterable[Example], seed: int = 0) -> Tas
         own_splits=False,
         rows=rows,
     )
+
+
+def _grouped(rows: tuple[Example, ...], order: list[int], held_out: int) -> tuple[set[int], set[int]] | None:
+    """Return test and validation rows that share no prompt with each other or the rest; None where few would be left.
+
+    Without equal prompts they are the first ones of the order, as they would be without grouping.
+    """
+    groups: dict[object, list[int]] = {}
+    for index in order:
+        groups.setdefault(rows[index].asked, []).append(index)
+    if len(groups) < 3:
+        return None
+    parts: list[set[int]] = [set(), set()]
+    for group in groups.values():
+        part = next((part for part in parts if len(part) < held_out), None)
+        if part is None:
+            break
+        part.update(group)
+    return (parts[0], parts[1]) if sum(map(len, parts)) <= len(rows) // 2 or len(groups) == len(rows) else None

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from lsf.axes import DEVICES, DTYPES
+from lsf.data.contents import DataOptions
 from lsf.errors import BadInputError
 from lsf.files import read_json, write_json
 from lsf.methods.catalogue import check_base
 from lsf.plans.plan import Plan, format_blocks, full_plan
 from lsf.plans.recommend import both_ends
 from lsf.runs.spec import RunSpec
-from lsf.settings import check_settings, setting
+from lsf.settings import check_settings, same_setting, setting
 
 ACCEPTED = "single, suffix, prefix, window:K, ends:K, or several of them separated by commas"
 Blocks = tuple[int, ...]
@@ -70,6 +71,8 @@ def relative_cost(blocks: Blocks | None, n_blocks: int) -> float:
 
 
 SCHEMA_VERSION = 1
+BEFORE_CHATS = {"format": "auto", "pairs": "raw", "train_on": "assistant", "chat_template": None}
+"""What a sweep that does not say so was measured with."""
 NOT_YET = "not measured yet"
 """Reason of a cell that no run has filled."""
 BASE, FULL = "base", "full"
@@ -89,6 +92,10 @@ class SweepSpec:
     )
     prompt_template: str | None = setting(None, "prompt from any columns, for example 'Question: {question}'")
     completion_template: str | None = setting(None, "completion from any columns, for example ' {answer}'")
+    format: str = same_setting(DataOptions, "format")
+    pairs: str = same_setting(DataOptions, "pairs")
+    train_on: str = same_setting(DataOptions, "train_on")
+    chat_template: str | None = same_setting(DataOptions, "chat_template")
     seeds: int = setting(3, "data orders per plan, 0 and up", low=1, high=1000)
     steps: int = setting(100, "optimizer steps of every run", low=1, high=1_000_000)
     learning_rate: float | None = setting(
@@ -125,6 +132,10 @@ class SweepSpec:
             plan=plan,
             prompt_template=self.prompt_template,
             completion_template=self.completion_template,
+            format=self.format,
+            pairs=self.pairs,
+            train_on=self.train_on,
+            chat_template=self.chat_template,
             steps=self.steps,
             learning_rate=self.learning_rate,
             warmup_steps=self.steps // 10,
@@ -247,6 +258,7 @@ def parse_sweep(value: Any, where: str) -> Sweep:
     if version != SCHEMA_VERSION:
         raise BadInputError(f"{where} has schema_version {version}; a sweep of schema_version 1 was expected.")
     try:
+        value = {**BEFORE_CHATS, **value}
         own = {field.name: value[field.name] for field in fields(SweepSpec)}
         rates = {
             plan: Rate(rate["learning_rate"], tuple((tried, loss) for tried, loss in rate["tried"]))

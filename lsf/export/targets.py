@@ -61,7 +61,9 @@ _SCRIPT = Template('''"""Tunes $label of $model_words and nothing else. Made by 
 
 python $file --data rows.jsonl --out tuned
 
-rows.jsonl holds one JSON object per line with the keys "prompt" and "completion"; the loss is read on completions only.
+rows.jsonl holds one JSON object per line: the keys "prompt" and "completion", of which the loss is read on completions
+only, or the key "messages" (role and content), which the tokenizer's chat template renders: the loss is read on what
+the assistant says and on the token that ends its turn. --chat-template FILE takes the place of the tokenizer's own.
 """
 
 import argparse
@@ -82,6 +84,9 @@ def read(path, tokenizer):
     rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\\n") if line.strip()]
     examples = []
     for row in rows:
+        if "messages" in row:
+            examples.append(read_chat(row["messages"], row.get("tools"), tokenizer))
+            continue
         found = tokenizer(row["prompt"] + row["completion"], return_offsets_mapping=True)
         ids, ends = found["input_ids"], [end for _, end in found["offset_mapping"]]
         n_prompt = next(place for place, end in enumerate(ends) if end > len(row["prompt"]))
@@ -89,6 +94,31 @@ def read(path, tokenizer):
             ids = ids + [tokenizer.eos_token_id]
         examples.append({"input_ids": ids, "labels": [-100] * n_prompt + ids[n_prompt:]})
     return examples
+
+
+def read_chat(messages, tools, tokenizer):
+    def text(turns, asking=False):
+        return tokenizer.apply_chat_template(turns, tools=tools, add_generation_prompt=asking, tokenize=False)
+
+    whole = text(messages)
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    words = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
+    special = re.compile("|".join(map(re.escape, words)))
+    spans = []
+    for index, turn in enumerate(messages):
+        if turn["role"] != "assistant":
+            continue
+        start = len(text(messages[:index], asking=True)) if index else 0
+        until = len(text(messages[: index + 1]))
+        said = turn.get("content") or ""
+        found = special.search(whole, whole.index(said.strip(), start) + len(said.strip()), until)
+        spans.append((start, found.end() if found else start + len(whole[start:until].rstrip())))
+    found = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
+    labels = [
+        token if any(end > first and start < last for first, last in spans) and end > start else -100
+        for token, (start, end) in zip(found["input_ids"], found["offset_mapping"])
+    ]
+    return {"input_ids": found["input_ids"], "labels": labels}
 
 
 def collate(examples):
@@ -110,8 +140,11 @@ def main():
     parser.add_argument("--learning-rate", type=float, default=$rate)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--chat-template")
     options = parser.parse_args()
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    if options.chat_template:
+        tokenizer.chat_template = Path(options.chat_template).read_text(encoding="utf-8")
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype="auto")
     half = model.dtype in (torch.bfloat16, torch.float16)
     dtypes = {}  # of the tuned tensors, which are trained in float32 and saved as they were

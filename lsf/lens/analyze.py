@@ -10,7 +10,7 @@ import torch
 from lsf.criteria.agreement import LEAST_EXAMPLES, settled
 from lsf.criteria.registry import CRITERIA, Need
 from lsf.criteria.result import Analysis, AnalysisSettings, DataInfo, Timing
-from lsf.data.encode import EncodedExample, Encoding, context_length, encode
+from lsf.data.encode import EVERY, EncodedExample, Encoding, context_length, encode
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, LsfError
@@ -91,6 +91,8 @@ def analyze(
     examples = rows[: settings.limit]
     encoding = encode(loaded.tokenizer, examples, context_length(loaded.context, settings.max_length))
     check_ids(loaded, encoding.rows)
+    if settings.positions == "first" and all(row.is_text for row in encoding.rows):
+        settings = replace(settings, positions=f"every:{EVERY}")  # no answer begins anywhere
     batches = make_batches(
         encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device, MOST_PADDING
     )
@@ -302,6 +304,7 @@ def _builder(
         n_dropped=encoding.n_dropped,
         n_straddling=encoding.n_straddling,
         positions=settings.positions,
+        rendering=encoding.rendering,
         reading=settings.reading,
         virtual=settings.virtual,
         settled=False if settings.settle else None,

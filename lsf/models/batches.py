@@ -78,10 +78,9 @@ class Batch:
         )
 
 
-def probed(row: EncodedExample, positions: str) -> range:
-    """Return the places of an example whose next token is probed: `first`, or `all` completion tokens."""
-    last = row.n_prompt + (row.n_completion if positions == "all" else 1)
-    return range(row.n_prompt - 1, last - 1)
+def probed(row: EncodedExample, positions: str) -> Sequence[int]:
+    """Return the places of an example whose next token is probed: `first`, `all` targets, or `every:K`-th one."""
+    return row.looked_at(positions)
 
 
 def make_batches(
@@ -96,7 +95,7 @@ def make_batches(
 
     Args:
         rows: encoded examples without end-of-text.
-        positions: `first` or `all`.
+        positions: `first`, `all` or `every:K`.
         batch_size: examples per batch, at most.
         seed: of the batches' order.
         device: where the tensors go.
@@ -185,13 +184,10 @@ def collate(rows: Sequence[EncodedExample]) -> dict[str, Any]:
         tokens = torch.tensor(row.ids)
         ids[index, : len(tokens)] = tokens
         mask[index, : len(tokens)] = 1
-        labels[index, row.n_prompt : len(tokens)] = tokens[row.n_prompt :]
-    scored = [
-        (index, row.n_prompt - 1 + number, number)
-        for index, row in enumerate(rows)
-        for number in range(len(row.ids) - row.n_prompt)
-    ]
-    most = max(len(row.ids) - row.n_prompt for row in rows)
+        for start, end in row.spans or ((row.n_prompt, len(tokens)),):
+            labels[index, start:end] = tokens[start:end]
+    scored = [(index, place - 1, number) for index, row in enumerate(rows) for number, place in enumerate(row.targets)]
+    most = max(row.n_targets for row in rows)
     return {"input_ids": ids, "attention_mask": mask, "labels": labels, "scored": torch.tensor(scored), "most": most}
 
 
@@ -219,7 +215,7 @@ def by_length(rows: Sequence[EncodedExample], batch_size: int, vocabulary: int) 
 
 def _n_scored(rows: Sequence[EncodedExample]) -> int:
     """Return how many predictions of a batch count."""
-    return sum(len(row.ids) - row.n_prompt for row in rows)
+    return sum(row.n_targets for row in rows)
 
 
 def score_tokens(model: Any, batch: dict[str, Any], call: Any = None) -> TokenScores:

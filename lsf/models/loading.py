@@ -25,7 +25,7 @@ from lsf.models.layout import ModelLayout, resolve, self_check
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import check_quantising, is_packed, n_values, packed_dtype, quantising, scales
 from lsf.models.sharing import share_model
-from lsf.models.source import ModelSource, find_model
+from lsf.models.source import UNSTATED_CONTEXT, ModelSource, find_model
 from lsf.models.weights import load_config, load_tokenizer, load_weights
 
 TRIM_THRESHOLD = -1
@@ -84,10 +84,6 @@ def config_hash(model: Any) -> str:
     plain = json.loads(model.config.to_json_string())
     plain.pop("transformers_version", None)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
-
-
-UNSTATED_CONTEXT = 2048
-"""Context taken where neither config nor tokenizer states one."""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from lsf.data.contents import options_in
 from lsf.errors import BadInputError, UnknownNameError
 from lsf.methods.catalogue import ADAPTER_KINDS, CATALOGUE, describe
 from lsf.plans.plan import Plan, full_plan, place_of
@@ -220,7 +221,7 @@ def missing(specs: Sequence[RunSpec], runs: Sequence[Run]) -> tuple[RunSpec, ...
 
 
 def _kin(spec: RunSpec) -> tuple[object, ...]:
-    templates = spec.prompt_template, spec.completion_template
+    templates = spec.prompt_template, spec.completion_template, options_in(spec)
     loop = spec.steps, spec.epochs, spec.batch_size, spec.seed, spec.weight_decay, spec.warmup_steps, spec.reweight_tau
     ends = spec.optimizer, spec.until, spec.keep, spec.eval_every
     return spec.model, spec.data, spec.device, spec.dtype, *templates, *loop, *ends, spec.max_length, spec.eval_limit

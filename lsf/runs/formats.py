@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lsf.data.contents import content_to_json, options_in
 from lsf.data.sources import load_task
 from lsf.data.task import Task
 from lsf.errors import RunError, UnknownNameError
@@ -154,10 +155,11 @@ def save_bundle(run: Run, path: Path) -> None:
 def _contents(run: Run) -> dict[str, str]:
     if run.spec is None or run.result is None:
         raise RunError(f"The run {run.id} is {run.state}; only a run that has ended can be bundled.")
-    task = load_task(run.spec.data, run.spec.prompt_template, run.spec.completion_template)
+    templates = run.spec.prompt_template, run.spec.completion_template
+    task = load_task(run.spec.data, *templates, options=options_in(run.spec))
     if run.result.data_fingerprint not in (None, task.fingerprint):
         raise RunError(f"The data of {run.id} ({run.spec.data}) has changed since the run; it cannot be repeated.")
-    spec = replace(run.spec, data=DATA, prompt_template=None, completion_template=None)
+    spec = replace(run.spec, data=DATA, prompt_template=None, completion_template=None, format="auto")
     command = COMMAND.format(name=run.id)
     files = {
         SPEC: _json(spec.to_json()),
@@ -181,4 +183,6 @@ def _lines(task: Task) -> Iterator[str]:
     for split in ("train", "validation", "test"):
         for example in getattr(task, split):
             row = {"prompt": example.prompt, "completion": example.completion, "split": split}
+            if example.content is not None:
+                row["content"] = content_to_json(example.content)
             yield json.dumps(row, ensure_ascii=False) + "\n"

@@ -136,6 +136,8 @@ class Metrics:
     """Loss in nats per token on text the base model wrote itself; what it gains in tuning is forgetting."""
     n_examples: int = 0
     """Examples read."""
+    byte_perplexity: float | None = None
+    """exp(nats per byte of UTF-8) of plain text, which models of different tokenizers share; None for all else."""
 
 
 @dataclass(frozen=True)
@@ -279,6 +281,10 @@ class RunResult:
     """Training examples left out because their completion does not fit."""
     n_straddling: int | None = None
     """Training, validation and test examples in which a token straddles the border of prompt and completion."""
+    n_cut: int | None = None
+    """Training rows that lost tokens at their beginning, so that their target fits; None in results of before."""
+    rendering: str | None = None
+    """How the texts were made: raw, chat and by which template, plain text, ...; None in results of before."""
     n_held_out_dropped: int | None = None
     """Validation and test examples left out for the same reason, of those that the reading limits take."""
     cache: Mapping[str, Any] | None = None

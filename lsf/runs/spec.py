@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from lsf.axes import DEVICES, DTYPES
+from lsf.data.contents import DataOptions
 from lsf.errors import BadInputError
 from lsf.files import misfit, read_json, write_json
 from lsf.methods.catalogue import CATALOGUE, check_base, describe, options_of
 from lsf.methods.optimizers import OPTIMIZERS
 from lsf.plans.plan import Plan, parse_plan
-from lsf.settings import check_settings, setting
+from lsf.settings import check_settings, same_setting, setting
 
 SCHEMA_VERSION = 1
 REPORTERS = ("tensorboard", "mlflow", "wandb")
@@ -41,6 +42,10 @@ class RunSpec:
     role: str = setting("choice", "what it stands for in a comparison", choices=ROLES)
     prompt_template: str | None = setting(None, "prompt from any columns, for example 'Question: {question}'")
     completion_template: str | None = setting(None, "completion from any columns, for example ' {answer}'")
+    format: str = same_setting(DataOptions, "format")
+    pairs: str = same_setting(DataOptions, "pairs")
+    train_on: str = same_setting(DataOptions, "train_on")
+    chat_template: str | None = same_setting(DataOptions, "chat_template")
     method: str = setting("full", "how the planned blocks are tuned", choices=tuple(CATALOGUE))
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's options, only those that were given."""
@@ -161,7 +166,8 @@ def load_spec(path: Path) -> RunSpec:
     value = read_json(path, "a run's spec")
     if fault := misfit(value, [item.name for item in fields(RunSpec)], ("model", "data", "plan")):
         raise BadInputError(f"{path} is not a whole run's spec: {fault}.")
-    return RunSpec(**{**value, "plan": parse_plan(value["plan"], str(path))})
+    before_chats = {"pairs": "raw"}  # what a spec that does not say was written for
+    return RunSpec(**{**before_chats, **value, "plan": parse_plan(value["plan"], str(path))})
 
 
 READINGS = 3

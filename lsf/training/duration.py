@@ -176,8 +176,8 @@ def answers_load(rows: tuple[EncodedExample, ...], context: int) -> Load:
     """Return what writing the answers to a few rows computes: the prompt, then one token per pass."""
     found = Load()
     for row in sampled(rows):
-        n_new = min(row.n_completion + SPARE_TOKENS, LONGEST_ANSWER, context - row.n_prompt)
-        found += Load(n_new, row.n_prompt + n_new, (row.n_prompt + n_new) ** 2, n_new)
+        n_new = min(row.n_answer + SPARE_TOKENS, LONGEST_ANSWER, context - row.asked)
+        found += Load(n_new, row.asked + n_new, (row.asked + n_new) ** 2, n_new)
     return found
 
 

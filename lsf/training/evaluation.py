@@ -54,9 +54,10 @@ def evaluate(
     Returns:
         `loss` = mean negative log-likelihood per completion token (nats), `perplexity` = exp(loss), `accuracy` = share
         of completion tokens that are the arg-max, `exact_match` = share of examples whose every completion token is:
-        exactly those that greedy decoding reproduces. `general_loss` is None.
+        exactly those that greedy decoding reproduces. `general_loss` is None. `byte_perplexity` is of plain text alone.
     """
     loss, hits, tokens, exact = 0.0, 0, 0, 0
+    n_bytes = sum(row.n_bytes for row in rows) if all(row.is_text for row in rows) else 0
     for scores in scored(model, rows, batch_size, base_dtype, check, prefix):
         loss += scores.nll.double().sum().item()
         hits += int((scores.hit & scores.counted).sum())
@@ -64,7 +65,8 @@ def evaluate(
         exact += int((scores.hit | ~scores.counted).all(dim=1).sum())
     mean = loss / tokens
     perplexity = math.exp(mean) if mean < 700 else math.inf
-    return Metrics(mean, perplexity, hits / tokens, exact / len(rows), None, len(rows))
+    per_byte = math.exp(loss / n_bytes) if n_bytes and loss < 700 * n_bytes else None
+    return Metrics(mean, perplexity, hits / tokens, exact / len(rows), None, len(rows), per_byte)
 
 
 @torch.no_grad()
@@ -125,11 +127,13 @@ def answer(
         base_dtype: bfloat16 is read under autocast.
         check: called before each token; may raise to end the writing.
     """
-    n_new = min(row.n_completion + SPARE_TOKENS, LONGEST_ANSWER, context - row.n_prompt)
-    prompt = torch.tensor([row.ids[: row.n_prompt]], device=input_device(model))
+    n_new = min(row.n_answer + SPARE_TOKENS, LONGEST_ANSWER, context - row.asked)
+    prompt = torch.tensor([row.ids[: row.asked]], device=input_device(model))
+    ends = {row.ids[place] for place in row.ends} | {tokenizer.eos_token_id} - {None}
+    end = sorted(ends) if len(ends) > 1 else next(iter(ends), None)
     with held_still(model), autocasting(model, base_dtype):
-        ids = generate(model, prompt, n_new, tokenizer.eos_token_id, check=check).cpu()
-    given = tokenizer.decode(row.ids[: row.n_prompt], skip_special_tokens=True)
+        ids = generate(model, prompt, n_new, end, check=check).cpu()
+    given = tokenizer.decode(row.ids[: row.asked], skip_special_tokens=True)
     return tokenizer.decode(ids[0], skip_special_tokens=True).removeprefix(given)
 
 
@@ -152,7 +156,7 @@ def generate(
     model: Any,
     prompts: torch.Tensor,
     n_new: int,
-    end: int | None,
+    end: int | list[int] | None,
     processors: Sequence[LogitsProcessor] = (),
     check: Callable[[], None] = do_nothing,
 ) -> torch.Tensor:
@@ -165,15 +169,16 @@ def generate(
         model: a causal LM.
         prompts: ids of shape (examples, tokens).
         n_new: tokens to add at most.
-        end: id of end-of-text; None goes on to `n_new`.
+        end: id of end-of-text, or several that end a text; None goes on to `n_new`.
         processors: what is done to the logits before the arg-max.
         check: called before each token; may raise to end the writing.
 
     Returns:
         Ids of shape (examples, at most tokens + n_new), filled up with `end` (or 0) after the end.
     """
+    filler = end[0] if isinstance(end, list) else end or 0
     settings = GenerationConfig(
-        do_sample=False, max_new_tokens=n_new, eos_token_id=end, pad_token_id=0 if end is None else end, use_cache=True
+        do_sample=False, max_new_tokens=n_new, eos_token_id=end, pad_token_id=filler, use_cache=True
     )
     plain = copy.copy(model)  # the same modules; `generate` takes what is not set from the model's own wishes
     plain.generation_config = GenerationConfig()

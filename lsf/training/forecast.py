@@ -166,7 +166,7 @@ class Trial:
             spec.activation_checkpointing,
             self.micro < spec.batch_size,
         )
-        rows = tuple(row.ids for row in self._longest()), tuple(row.n_prompt for row in self._longest())
+        rows = tuple(row.ids for row in self._longest()), tuple((row.n_prompt, row.spans) for row in self._longest())
         key = (tuned, how, rows, self.depth, torch.get_num_threads())
         if key not in kept or (whole and kept[key].seconds is None):
             kept[key] = self._passes(whole)

@@ -70,8 +70,9 @@ def forget_records() -> None:
 
 
 def tokens_hash(rows: Sequence[EncodedExample]) -> str:
-    """Return SHA-256 over the ids of rows and where their completions begin."""
-    return hashlib.sha256(repr([(row.ids, row.n_prompt) for row in rows]).encode()).hexdigest()
+    """Return SHA-256 over the ids of rows and where their targets are."""
+    parts = [(row.ids, row.n_prompt, row.spans) if row.spans else (row.ids, row.n_prompt) for row in rows]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def circumstances(loaded: LoadedModel) -> dict[str, Any]:

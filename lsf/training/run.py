@@ -187,6 +187,7 @@ class _Tuning:
         self.steps = splits.steps
         builder.add(n_train=len(splits.train), n_dropped=splits.n_dropped, learning_rate=spec.given_rate)
         builder.add(n_held_out_dropped=splits.n_held_out_dropped, n_straddling=splits.n_straddling)
+        builder.add(n_cut=splits.n_cut, rendering=splits.rendering, warnings=(*builder.known.warnings, *splits.facts))
         refuse_without_readings(spec, splits)
         with phase("base"):
             shown = watched(splits.validation)

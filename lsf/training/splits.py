@@ -50,6 +50,12 @@ class EncodedSplits:
     """Examples in which a token straddles the border of prompt and completion."""
     steps: int
     """Optimizer steps: as asked, or as many as make the epochs asked for."""
+    n_cut: int = 0
+    """Training rows that lost tokens at their beginning."""
+    rendering: str = "raw"
+    """How the texts of the training rows were made."""
+    facts: tuple[str, ...] = ()
+    """Sentences on what the chat template did to training rows."""
 
 
 def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSplits:
@@ -83,6 +89,9 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
         n_straddling=train.n_straddling + validation.n_straddling + test.n_straddling,
         n_held_out_dropped=validation.n_dropped + test.n_dropped,
         steps=steps,
+        n_cut=train.n_cut,
+        rendering=train.rendering,
+        facts=train.facts,
     )
 
 
@@ -151,7 +160,7 @@ def _above(loaded: LoadedModel, spec: RunSpec) -> list[int]:
 
 def _means(rows: Sequence[EncodedExample]) -> tuple[float, float]:
     """Return tokens, and predictions that count, per row."""
-    return sum(len(row.ids) for row in rows) / len(rows), sum(len(row.ids) - row.n_prompt for row in rows) / len(rows)
+    return sum(len(row.ids) for row in rows) / len(rows), sum(row.n_targets for row in rows) / len(rows)
 
 
 N_SAMPLES = 6

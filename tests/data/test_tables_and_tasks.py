@@ -96,13 +96,11 @@ def test_a_line_ends_where_jsonl_says_and_a_long_text_is_no_fault(tmp_path: Path
     [
         ("d.csv", "", "d.csv is empty"),
         ("d.csv", "prompt,completion\n", "no rows"),
-        ("d.csv", "prompt,completion\na, b\n", "has 1 row; at least 3"),
-        ("d.csv", "question,answer\na,b\nc,d\ne,f\n", "no column 'prompt'; its columns are: question, answer"),
+        ("d.csv", "ask,say\na,b\nc,d\ne,f\n", "no column 'prompt'; its columns are: ask, say"),
         ("d.csv", "prompt,completion\na, b\nc, d, e\nf, g\n", "line 3: 3 values for 2 columns"),
         ("d.csv", "prompt,completion\na, b\nc\nf, g\n", "line 3: 1 values for 2 columns"),
         ("d.csv", 'prompt,completion\na, b\n"c, d\n', "line 3"),
         ("d.csv", b"PK\x03\x04\x00\x00binary", "binary data"),
-        ("d.csv", "prompt,completion\ncafé, b\n".encode("latin-1"), "not UTF-8 (byte 0xe9 in line 2)"),
         ("d.csv", "prompt,completion\na, b\n, d\ne, f\n", "row 3: the prompt is empty"),
         ("d.csv", "prompt,completion\na, b\nc,\ne, f\n", "row 3: the completion is empty"),
         ("d.csv", "prompt,prompt\na, b\n", "repeated or unnamed columns"),
@@ -113,7 +111,7 @@ def test_a_line_ends_where_jsonl_says_and_a_long_text_is_no_fault(tmp_path: Path
         ("d.jsonl", '{"prompt": 1' + "0" * 5000 + "}", "line 1 is not valid JSON: Exceeds the limit"),
         ("d.jsonl", '{"prompt": "a", "completion": NaN}\n', "row 1: the completion is empty"),
         ("d.jsonl", '{"prompt": "a", "completion": ["b"]}\n', "row 1: the column 'completion' holds a list; text"),
-        ("d.jsonl", '{"prompt": "a", "completion": "\\ud800"}\n', "row 1: the text holds '\\ud800', half a character"),
+        ("d.jsonl", '{"prompt": "a", "completion": "b\\u0000"}\n', "row 1: a text holds a NUL byte"),
         ("d.json", "[]", "d.json has no rows; at least 3 were expected"),
         ("d.parquet", "not parquet", "not a readable Parquet file"),
         ("d.xlsx", "x", "accepted are: .csv, .tsv, .json, .jsonl, .parquet"),
@@ -144,7 +142,8 @@ def test_a_missing_file_a_folder_and_a_huge_file_are_refused(tmp_path: Path) -> 
 def test_templates_render_any_columns(tmp_path: Path) -> None:
     content = "question,the answer\n" + "".join(f"q{n},a{n}\n" for n in range(3))
     task = load_task(write(tmp_path, "d.csv", content), "Question: {question}\nAnswer:", " {the answer} {{ok}}")
-    assert task.rows[1] == Example("Question: q1\nAnswer:", " a1 {ok}", 3)
+    assert task.rows[1].identity == ("Question: q1\nAnswer:", " a1 {ok}")
+    assert task.rows[1].row == 3
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The first page: what a new user finds, and every way the input can be wrong."""
 
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -61,11 +62,9 @@ BAD_FILES = {
     "missing.csv": (None, "does not exist"),
     "empty.csv": (b"", "is empty"),
     "header.csv": (b"prompt,completion\n", "no rows"),
-    "one.csv": (b"prompt,completion\nthe cat, mat\n", "at least 3"),
     "ragged.csv": (b"prompt,completion\nthe cat, mat\nthe dog\nthe sun, sky\n", "line 3"),
-    "columns.csv": (b"question,answer\na,b\nc,d\ne,f\n", "no column 'prompt'"),
+    "columns.csv": (b"ask,say\na,b\nc,d\ne,f\n", "no column 'prompt'"),
     "binary.csv": (b"prompt,completion\n\x00\x01\x02", "binary"),
-    "latin.csv": ("prompt,completion\ncaf\xe9, mat\n".encode("latin-1"), "not UTF-8"),
     "broken.jsonl": (b'{"prompt": "a", "completion": " b"}\n{"prompt": \n', "line 2"),
     "blank.csv": (b"prompt,completion\nthe cat, mat\nthe dog,\nthe sun, sky\n", "the completion is empty"),
     "table.xlsx": (b"PK", "accepted are"),
@@ -155,3 +154,26 @@ def test_nothing_typed_says_what_to_type(app: Driver) -> None:
     app.at.run()
     assert "Type a Hugging Face id, a local folder or a GGUF file" in app.shown()
     assert next(button for button in app.at.button if button.label == "Analyse").disabled
+
+
+def test_chats_are_recognised_and_shown_and_hostile_rows_stay_text(
+    app: Driver, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    hostile = "<script>alert(1)</script> **bold** ![x](http://x.invalid/y.png)"
+    turns = [{"role": "user", "content": hostile}, {"role": "assistant", "content": hostile}]
+    data = tmp_path / "chats.jsonl"
+    data.write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(12)))
+    app.use(tiny("llama"), data)
+    assert not app.at.exception
+    assert not app.errors()
+    assert "12 rows: chat -> the chat template" in " ".join(str(text.value) for text in app.at.text)
+    bodies = [element.proto.body for element in app.at.get("html") if "lsf-tokens" in element.proto.body]
+    assert bodies
+    assert all("<script" not in body and "<img" not in body for body in bodies)
+    assert not any("**bold**" in str(shown.value) for kind in ("markdown", "caption") for shown in app.at.get(kind))
+    data.write_text(json.dumps({"messages": [{"role": hostile, "content": "x"}]}) + "\n")
+    app.use(tiny("llama"), data)
+    (error,) = app.at.error
+    assert "\\*\\*bold\\*\\*" in str(error.value)
+    assert "\\!\\[x\\]" in str(error.value)
+    assert "\\<script\\>" in str(error.value)

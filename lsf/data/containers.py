@@ -1,0 +1,164 @@
+"""What files come in: gzip, several encodings, plain text cut into pieces, folders of `datasets` or of splits."""
+
+import codecs
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lsf.errors import DataError, first_line
+
+if TYPE_CHECKING:
+    from lsf.data.tables import Table
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Byte-order mark -> codec that takes it away."""
+PIECE = 2_000
+"""Characters of a piece of a plain text at least, where no paragraph is cut for it; the last one may be shorter."""
+GZ = ".gz"
+
+
+def ending(path: Path) -> str:
+    """Return what a file's name ends in, in small letters, that of a compressed one without its `.gz`."""
+    return (path.with_suffix("") if path.suffix.lower() == GZ else path).suffix.lower()
+
+
+def file_bytes(path: Path, most: int) -> bytes:
+    """Return a file's bytes, unpacked where its name ends in `.gz`.
+
+    Args:
+        path: the file.
+        most: bytes it may have, unpacked.
+
+    Raises:
+        DataError: it is no whole gzip file, or is larger unpacked.
+    """
+    if path.suffix.lower() != GZ:
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as file:
+            raw = file.read(most + 1)
+    except EOFError:
+        raise DataError(f"{path.name} ends early; it was not copied whole, so get it again.") from None
+    except (OSError, zlib.error) as error:
+        raise DataError(f"{path.name} is not a readable gzip file: {first_line(error).rstrip('.')}.") from None
+    if len(raw) > most:
+        raise DataError(f"{path.name} has more than {most / 1e6:.0f} MB unpacked; take a sample.")
+    return raw
+
+
+def decoded(raw: bytes, name: str, notes: list[str]) -> str:
+    """Return bytes as text: UTF-8 with or without a byte-order mark, UTF-16 with one, else latin-1, which is noted.
+
+    Args:
+        raw: the bytes.
+        name: of the file.
+        notes: gets a sentence where the text had to be guessed.
+
+    Raises:
+        DataError: it is no text.
+    """
+    codec = next((codec for mark, codec in MARKS if raw.startswith(mark)), "utf-8")
+    if codec != "utf-16" and b"\0" in raw[:100_000]:
+        raise DataError(f"{name} holds binary data, not text; save it as UTF-8 text or as Parquet.")
+    try:
+        return raw.decode(codec)
+    except UnicodeDecodeError as error:
+        if codec == "utf-16":
+            raise DataError(f"{name} begins as UTF-16 and is none; save it again as UTF-8.") from None
+        line = raw.count(b"\n", 0, error.start) + 1
+        notes.append(
+            f"{name} is not UTF-8 (byte 0x{raw[error.start]:02x} in line {line}) and was read as latin-1; where "
+            "letters look wrong, save it again as UTF-8."
+        )
+        return raw.decode("latin-1")
+
+
+def pieces(text: str) -> Iterator[tuple[int, str]]:
+    """Yield a plain text in pieces that end at blank lines, each with the line it begins in, counted from 1."""
+    kept, begun, line = "", 1, 1
+    for paragraph in re.split(r"(?<=\n)(?=[^\S\n]*\n)", text.replace("\r\n", "\n")):
+        if len(kept) >= PIECE:
+            yield begun, kept
+            kept, begun = "", line
+        kept += paragraph
+        line += paragraph.count("\n")
+    if kept.strip():
+        yield begun, kept
+
+
+def saved_tables(path: Path) -> "dict[str, Table] | None":
+    """Return the tables of a folder: one of `datasets`' `save_to_disk`, or of files named by splits; None for others.
+
+    Raises:
+        DataError: `datasets` cannot read it.
+    """
+    if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+        import datasets  # noqa: PLC0415 - seconds to import, and needed for such a folder only
+
+        try:
+            loaded: Any = datasets.load_from_disk(str(path))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{path.name} cannot be read by datasets: {first_line(error).rstrip('.')}.") from None
+        return tables_of(path.name, loaded)
+    return _files_by_split(path)
+
+
+def tables_of(name: str, loaded: Any) -> "dict[str, Table]":
+    """Return a data set of `datasets`, or a dictionary of them, as tables by split; one alone as `all`.
+
+    Raises:
+        DataError: a dictionary without a split for training.
+    """
+    from lsf.data.sources import SPLIT_WORDS, table_splits  # noqa: PLC0415 - they import this module
+
+    if hasattr(loaded, "column_names") and not isinstance(loaded.column_names, dict):
+        return table_splits(_table(name, loaded))
+    found = {word: _table(name, rows) for key, rows in loaded.items() if (word := SPLIT_WORDS.get(str(key).lower()))}
+    if not found:
+        raise DataError(f"{name} has the splits {', '.join(map(str, loaded))}; one called train was expected.")
+    return found
+
+
+def _table(name: str, rows: Any) -> "Table":
+    """Return a data set as a table, its class labels by their names."""
+    from lsf.data.sources import MAX_ROWS  # noqa: PLC0415
+    from lsf.data.tables import Table  # noqa: PLC0415
+
+    kept = rows.select(range(min(len(rows), MAX_ROWS)))
+    notes = () if len(kept) == len(rows) else (f"Of {name}, the first {len(kept):,} of {len(rows):,} rows are read.",)
+    named: dict[str, Callable[[int], str]] = {
+        column: feature.int2str for column, feature in kept.features.items() if hasattr(feature, "int2str")
+    }
+    plain = tuple({column: _labelled(value, named.get(column)) for column, value in row.items()} for row in kept)
+    return Table(name, tuple(kept.column_names), plain, tuple(range(1, len(kept) + 1)), notes)
+
+
+def _labelled(value: Any, name_of: Callable[[int], str] | None) -> Any:
+    if name_of is None or not isinstance(value, int):
+        return value
+    return None if value < 0 else name_of(value)  # -1: no label
+
+
+def _files_by_split(path: Path) -> "dict[str, Table] | None":
+    """Return the tables of files such as train.jsonl and test.jsonl in one folder; None where none is called train."""
+    from lsf.data.sources import SPLIT_WORDS  # noqa: PLC0415
+    from lsf.data.tables import READERS, read_table  # noqa: PLC0415
+
+    found: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        word = SPLIT_WORDS.get(file.name.partition(".")[0].lower())
+        if word is None or ending(file) not in READERS:
+            continue
+        if word in found:
+            raise DataError(
+                f"{path.name} has two files for {word}: {found[word].name} and {file.name}; leave one there."
+            )
+        found[word] = file
+    return {word: read_table(file) for word, file in found.items()} if "train" in found else None

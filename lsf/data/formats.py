@@ -1,0 +1,381 @@
+"""FORMATS: what rows may be, how each kind is recognised by its columns, and what it becomes."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from lsf.data.contents import DataOptions, Document, Segments, Tokens, content_from_json, make_chat
+from lsf.data.task import Example
+from lsf.data.turns import needs_answer, read_tools, read_turns, shown_turns
+from lsf.errors import BadInputError, DataError
+from lsf.registry import Registry
+
+Row = Mapping[str, Any]
+Kinds = Mapping[str, str]
+"""Column with a value -> text, list, number, truth or object."""
+
+
+@dataclass
+class Tally:
+    """What is counted while rows are converted, told in sentences at the end."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """Sentence about rows -> how many of them."""
+
+    def note(self, sentence: str) -> None:
+        """Count one more row of which a sentence is true."""
+        self.counts[sentence] += 1
+
+    def sentences(self) -> tuple[str, ...]:
+        """Return each sentence with its rows, in the order they came up."""
+        return tuple(f"{count:,} row{'s' if count != 1 else ''}: {words}" for words, count in self.counts.items())
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a converter has besides the row."""
+
+    options: DataOptions
+    """How rows are handed to the model."""
+    tally: Tally
+    """Where it tells what it did."""
+
+
+@dataclass(frozen=True)
+class DataFormat:
+    """One kind of rows."""
+
+    name: str
+    """Key in FORMATS, and word of `--format`."""
+    label: str
+    """What a person reads."""
+    recognised: str
+    """By which columns."""
+    becomes: str
+    """What the model gets, and what of it is a target."""
+    example: Row
+    """One row."""
+    matches: Callable[[Kinds], bool]
+    """Whether a row with these columns is of this kind."""
+    convert: Callable[[Row, int, Work], Example | None]
+    """(row, its place, work) -> example; None where it is none that should be learned."""
+
+
+def kinds_of(row: Row) -> dict[str, str]:
+    """Return the kind of each value of a row that there is."""
+    return {name: _kind(value) for name, value in row.items() if value is not None}
+
+
+def _kind(value: Any) -> str:
+    if hasattr(value, "tolist"):  # numpy's, as Parquet gives them
+        value = value.tolist()
+    if isinstance(value, str):
+        return "text"
+    if isinstance(value, bool):
+        return "truth"
+    if isinstance(value, int | float):
+        return "number"
+    return "list" if isinstance(value, list) else "object"
+
+
+def _word(row: Row, column: str, work: Work, needed: bool = True) -> str:
+    """Return a cell as text; a number as it is written.
+
+    Raises:
+        DataError: it is missing and needed, or neither text nor number.
+    """
+    value = row.get(column)
+    if value is None or value == "":
+        if needed:
+            raise DataError(f"the {column} is empty; every row needs a text there.")
+        return ""
+    if isinstance(value, list | dict | bytes):
+        kind = type(value).__name__
+        raise DataError(f"the column {column!r} holds a {kind}; text or a number was expected.")
+    if not isinstance(value, str):
+        work.tally.note(f"the column {column!r} holds a number, which is read as it is written.")
+    return str(value)
+
+
+def pair_example(
+    prompt: str, completion: str, place: int, work: Work, turns: list[dict[str, Any]] | None = None
+) -> Any:
+    """Return a text pair, which a model with a chat template reads as turns unless it is to be raw.
+
+    Args:
+        prompt: raw text before the target.
+        completion: raw text of the target.
+        place: row in the source.
+        work: the options.
+        turns: the same as a chat; None makes a user's turn and an assistant's of the two texts, without outer blanks.
+    """
+    if work.options.pairs == "raw":
+        return Example(prompt, completion, place)
+    if turns is None:
+        texts = ("user", prompt.strip() or prompt), ("assistant", completion.strip() or completion)
+        turns = [{"role": role, "content": text} for role, text in texts]
+    pair = work.options.pairs == "auto" and work.options.chat_template is None
+    return Example(prompt, completion, place, make_chat(turns, work.options, given=len(turns) - 1, pair=pair))
+
+
+def _chat_example(turns: list[dict[str, Any]], place: int, work: Work, tools: Any = None, given: int = 0) -> Example:
+    needs_answer(turns, given)
+    return Example(*shown_turns(turns), place, make_chat(turns, work.options, read_tools(tools), given))
+
+
+def _turns(row: Row, column: str, work: Work) -> list[dict[str, Any]]:
+    if row.get(column) is None:
+        raise DataError(f"the column {column!r} is empty; a list of messages was expected.")
+    turns, was_text = read_turns(row[column], column)
+    if was_text:
+        work.tally.note(f"the column {column!r} holds a JSON string, which was parsed.")
+    return turns
+
+
+def _from_bundle(row: Row, place: int, work: Work) -> Example:
+    return Example(str(row["prompt"]), str(row["completion"]), place, content_from_json(row["content"]))
+
+
+def _from_tokens(row: Row, place: int, work: Work) -> Example:
+    ids, labels = row.get("input_ids"), row.get("labels")
+    labels = ids if labels is None else labels
+    for name, values in (("input_ids", ids), ("labels", labels)):
+        if not isinstance(values, list) or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+            raise DataError(f"the column {name!r} holds no list of whole numbers.")
+    if len(ids) != len(labels):  # type: ignore[arg-type]
+        raise DataError(f"input_ids has {len(ids)} numbers and labels {len(labels)}; as many were expected.")  # type: ignore[arg-type]
+    odd = next((at for at, (one, label) in enumerate(zip(ids, labels, strict=True)) if label not in (-100, one)), None)  # type: ignore[arg-type]
+    if odd is not None:
+        raise DataError(f"labels has {labels[odd]} where input_ids has {ids[odd]}; -100 or the same was expected.")  # type: ignore[index]
+    if all(label == -100 for label in labels[1:]):  # type: ignore[index]
+        raise DataError("labels has no target: all that can be predicted is -100.")
+    return Example("", f"{len(ids):,} token ids", place, Tokens(tuple(ids), tuple(labels)))  # type: ignore[arg-type]
+
+
+def _from_segments(row: Row, place: int, work: Work) -> Example:
+    found = row.get("segments")
+    if not isinstance(found, list):
+        raise DataError("the column 'segments' holds no list; a list of label and text was expected.")
+    parts = []
+    for number, part in enumerate(found, 1):
+        if not isinstance(part, Mapping) or not isinstance(part.get("text"), str) or part.get("label") is None:
+            raise DataError(f"segment {number} has no label and text; each needs both.")
+        parts.append((bool(part["label"]), part["text"]))
+    if not any(wanted and text for wanted, text in parts):
+        raise DataError("no segment is a target (label true).")
+    last = max(index for index, (wanted, text) in enumerate(parts) if wanted and text)
+    shown = "".join(text for _, text in parts[:last]), parts[last][1]
+    return Example(*shown, place, Segments(tuple(parts)))
+
+
+def _from_unpaired(row: Row, place: int, work: Work) -> Example | None:
+    if row.get("label") is None:
+        raise DataError("the label is empty; true or false was expected.")
+    if not row["label"]:
+        work.tally.note("left out, since their label is false; only answers marked as good are learned.")
+        return None
+    return _from_any_pair(row, place, work)
+
+
+def _from_any_pair(row: Row, place: int, work: Work) -> Example:
+    wrapped = "completion" in row and isinstance(row["completion"], list)
+    return (_from_chat_pair if wrapped else _from_pair)(row, place, work)
+
+
+def _from_pair(row: Row, place: int, work: Work) -> Example:
+    return pair_example(_word(row, "prompt", work), _word(row, "completion", work), place, work)
+
+
+def _from_chat_pair(row: Row, place: int, work: Work) -> Example:
+    prompt = _turns(row, "prompt", work)
+    return _chat_example([*prompt, *_turns(row, "completion", work)], place, work, row.get("tools"), len(prompt))
+
+
+def _from_preference(row: Row, place: int, work: Work) -> Example:
+    work.tally.note("a preference, of which the chosen side is learned and the rejected one left out.")
+    if isinstance(row.get("chosen"), list):
+        chosen, prompt = _turns(row, "chosen", work), row.get("prompt")
+        if isinstance(prompt, list):
+            prompt = _turns(row, "prompt", work)
+            return _chat_example([*prompt, *chosen], place, work, row.get("tools"), len(prompt))
+        if chosen[0]["role"] == "assistant" and prompt is not None:
+            chosen = [{"role": "user", "content": _word(row, "prompt", work)}, *chosen]
+        return _chat_example(chosen, place, work, row.get("tools"), len(chosen) - 1)
+    if row.get("prompt") is None:
+        raise DataError("it has chosen and no prompt; a column prompt was expected, or chosen as a list of messages.")
+    return pair_example(_word(row, "prompt", work), _word(row, "chosen", work), place, work)
+
+
+CHATS = ("messages", "conversations", "conversation")
+
+
+def _from_chat(row: Row, place: int, work: Work) -> Example:
+    column = next((name for name in CHATS if row.get(name) is not None), None)
+    if column is None:
+        raise DataError("the column 'messages' is empty; a list of messages was expected.")
+    turns = _turns(row, column, work)
+    if row.get("system") and turns[0]["role"] != "system":
+        turns = [{"role": "system", "content": _word(row, "system", work)}, *turns]
+    return _chat_example(turns, place, work, row.get("tools"))
+
+
+def _from_alpaca(row: Row, place: int, work: Work) -> Example:
+    asked, more = _word(row, "instruction", work), _word(row, "input", work, needed=False)
+    answer, system = _word(row, "output", work), _word(row, "system", work, needed=False)
+    earlier = row.get("history") or []
+    if not isinstance(earlier, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in earlier):
+        raise DataError("the column 'history' holds no list of pairs of question and answer.")
+    user = f"{asked}\n\n{more}" if more else asked
+    turns = [{"role": "system", "content": system}] if system else []
+    for question, reply in earlier:
+        turns += [{"role": "user", "content": str(question)}, {"role": "assistant", "content": str(reply)}]
+    turns += [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    before = [system] if system else []
+    before += [f"Instruction: {question}\nAnswer: {reply}" for question, reply in earlier]
+    lines = [*before, f"Instruction: {asked}", *([f"Input: {more}"] if more else []), "Answer:"]
+    return pair_example("\n".join(lines), f" {answer}", place, work, turns)
+
+
+KNOWN: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
+    (("question", "context", "answer"), "{context}\nQuestion: {question}\nAnswer:", " {answer}", "answer"),
+    (("question", "answer"), "Question: {question}\nAnswer:", " {answer}", "answer"),
+    (("query", "response"), "Question: {query}\nAnswer:", " {response}", "response"),
+    (("question", "response"), "Question: {question}\nAnswer:", " {response}", "response"),
+    (("instruction", "response"), "Instruction: {instruction}\nAnswer:", " {response}", "response"),
+    (("premise", "hypothesis", "label"), "Premise: {premise}\nHypothesis: {hypothesis}\nLabel:", " {label}", "label"),
+    (("text", "label"), "Text: {text}\nLabel:", " {label}", "label"),
+    (("sentence", "label"), "Text: {sentence}\nLabel:", " {label}", "label"),
+    (("review", "sentiment"), "Text: {review}\nLabel:", " {sentiment}", "sentiment"),
+    (("document", "summary"), "Text: {document}\nSummary:", " {summary}", "summary"),
+    (("article", "highlights"), "Text: {article}\nSummary:", " {highlights}", "highlights"),
+    (("text", "summary"), "Text: {text}\nSummary:", " {summary}", "summary"),
+    (("source", "target"), "{source}\n", "{target}", "target"),
+    (("input", "output"), "{input}\n", "{output}", "output"),
+)
+"""Columns known by name, the prompt and the completion that are suggested for them, and the answer's column."""
+
+
+def _known(kinds: Iterable[str]) -> tuple[tuple[str, ...], str, str, str] | None:
+    there = set(kinds)
+    return next((known for known in KNOWN if there.issuperset(known[0])), None)
+
+
+def _from_known(row: Row, place: int, work: Work) -> Example:
+    found = _known(row)
+    if found is None:
+        raise DataError("its columns are none that are known by name; give a prompt and a completion template.")
+    columns, prompt, completion, answer = found
+    values = {name: _word(row, name, work) for name in columns}
+    work.tally.note(
+        f"prompt {prompt!r} and completion {completion!r} are suggested for the columns {', '.join(columns)}; other "
+        "templates can be given."
+    )
+    asked = [values[name] for name in columns if name != answer]
+    user = asked[0] if len(asked) == 1 else prompt.format(**values).rpartition("\n")[0]
+    turns = [{"role": "user", "content": user}, {"role": "assistant", "content": values[answer]}]
+    return pair_example(prompt.format(**values), completion.format(**values), place, work, turns)
+
+
+TEXTS = ("text", "content")
+
+
+def _from_text(row: Row, place: int, work: Work) -> Example:
+    column = next((name for name in TEXTS if row.get(name)), "text")
+    return Example("", text := _word(row, column, work), place, Document(text))
+
+
+def _turn(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+_ASKED, _SAID = _turn("user", "What is green?"), _turn("assistant", "The lamp.")
+FORMATS: Registry[DataFormat] = Registry(
+    "data format",
+    (
+        DataFormat(
+            "bundle", "rows of a run's bundle", "prompt, completion, content", "what the run got",
+            {"prompt": "a", "completion": " b", "content": {"kind": "document", "text": "a b"}},
+            lambda kinds: kinds.keys() >= {"prompt", "completion"} and kinds.get("content") == "object", _from_bundle,
+        ),
+        DataFormat(
+            "tokens", "token ids", "input_ids, and labels where there are any", "as they are; -100 is no target",
+            {"input_ids": [3, 4, 5], "labels": [-100, 4, 5]},
+            lambda kinds: kinds.get("input_ids") == "list", _from_tokens,
+        ),
+        DataFormat(
+            "segments", "segments", "segments: a list of label and text", "one text; label true makes a target",
+            {"segments": [{"label": False, "text": "2 + 2 ="}, {"label": True, "text": " 4"}]},
+            lambda kinds: kinds.get("segments") == "list", _from_segments,
+        ),
+        DataFormat(
+            "preference", "preference", "chosen and rejected", "the chosen side, as chat or as prompt and completion",
+            {"prompt": "What is green?", "chosen": "The lamp.", "rejected": "Nothing."},
+            lambda kinds: kinds.keys() >= {"chosen", "rejected"}, _from_preference,
+        ),
+        DataFormat(
+            "unpaired", "unpaired preference", "prompt, completion, label true or false", "rows whose label is true",
+            {"prompt": "What is green?", "completion": "The lamp.", "label": True},
+            lambda kinds: kinds.keys() >= {"prompt", "completion"} and kinds.get("label") == "truth", _from_unpaired,
+        ),
+        DataFormat(
+            "chat-pairs", "prompt and completion as messages", "prompt and completion, both lists of messages",
+            "the chat template over both; the completion's assistant turns are targets",
+            {"prompt": [_ASKED], "completion": [_SAID]},
+            lambda kinds: kinds.get("prompt") == "list" and kinds.get("completion") == "list", _from_chat_pair,
+        ),
+        DataFormat(
+            "pairs", "prompt and completion", "prompt and completion, both text",
+            "one text, or a user's and an assistant's turn; the completion is the target",
+            {"prompt": "The lamp is", "completion": " green"},
+            lambda kinds: kinds.keys() >= {"prompt", "completion"}, _from_pair,
+        ),
+        DataFormat(
+            "chat", "chat", "messages: role and content; tools", "the chat template; assistant turns are targets",
+            {"messages": [_ASKED, _SAID]},
+            lambda kinds: kinds.get("messages") in ("list", "text"), _from_chat,
+        ),
+        DataFormat(
+            "sharegpt", "ShareGPT", "conversations: from and value; system, tools",
+            "the same with roles mapped: human is user, gpt is assistant, observation is tool",
+            {"conversations": [{"from": "human", "value": "What is green?"}, {"from": "gpt", "value": "The lamp."}]},
+            lambda kinds: any(kinds.get(name) in ("list", "text") for name in CHATS[1:]), _from_chat,
+        ),
+        DataFormat(
+            "alpaca", "Alpaca", "instruction and output; input, system, history",
+            "turns where the model has a chat template, else prompt and completion",
+            {"instruction": "Name the colour.", "input": "lamp", "output": "green"},
+            lambda kinds: kinds.keys() >= {"instruction", "output"}, _from_alpaca,
+        ),
+        DataFormat(
+            "known", "columns known by name", "question and answer, text and label, and others alike",
+            "prompt and completion by a suggested template, which is shown",
+            {"question": "What is green?", "answer": "The lamp."},
+            lambda kinds: _known(kinds) is not None, _from_known,
+        ),
+        DataFormat(
+            "text", "plain text", "text, or a .txt or .md file", "windows of the context; every token is a target",
+            {"text": "The lamp is green."},
+            lambda kinds: any(kinds.get(name) == "text" for name in TEXTS), _from_text,
+        ),
+    ),
+)  # fmt: skip
+"""Every kind of rows, in the order in which they are tried."""
+
+
+@lru_cache(maxsize=4096)
+def recognise(kinds: tuple[tuple[str, str], ...]) -> str | None:
+    """Return the name of the first format that a row with these columns and kinds is of; None where none is."""
+    there = dict(kinds)
+    return next((entry.name for entry in FORMATS.values() if entry.matches(there)), None)
+
+
+def check_format(name: str) -> None:
+    """Refuse a word of `--format` that is none.
+
+    Raises:
+        BadInputError: with the known ones.
+    """
+    if name != "auto" and name not in FORMATS:
+        raise BadInputError(f"format is {name!r}; accepted are: auto, {', '.join(FORMATS)}.")

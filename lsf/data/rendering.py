@@ -1,0 +1,196 @@
+"""A chat as the text a model reads, and where its targets lie in it: by the template's own marks, else by its turns."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+from lsf.data.contents import Chat
+from lsf.errors import DataError, first_line
+
+Span = tuple[int, int]
+"""[start, end), in characters or tokens."""
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ message['role'][0] | upper }}{{ message['role'][1:] }}:"
+    "{% if message['content'] %} {{ message['content'] }}{% endif %}"
+    "{% if message['tool_calls'] %} {{ message['tool_calls'] | tojson }}{% endif %}"
+    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:{% endif %}"
+)
+"""Of chats on a model without a template: a line per turn, and end-of-text behind what the assistant says."""
+MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+PROBE = "\ue000system\ue001"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One chat as text."""
+
+    text: str
+    """The exact string given to the model."""
+    spans: tuple[Span, ...]
+    """Characters of the targets, ascending; of every token where all of it is trained."""
+    turns: tuple[Span, ...]
+    """Characters of each trained turn of the assistant."""
+
+
+@dataclass
+class Renderer:
+    """Renders chats by one template, and keeps what has to be told of it."""
+
+    tokenizer: Any
+    """A transformers tokenizer."""
+    template: str | None
+    """Text of a Jinja template; None for the tokenizer's own, else the plain one."""
+    facts: dict[str, list[int | None]] = field(default_factory=dict)
+    """What has to be told -> rows of which it is true."""
+
+    def __post_init__(self) -> None:
+        """Decide which template it is, and which strings end a turn."""
+        own = template_of(self.tokenizer)
+        self.source = "given" if self.template else "own" if own else "plain"
+        words = sorted((re.escape(word) for word in special_tokens(self.tokenizer).values()), key=len, reverse=True)
+        self._special = re.compile("|".join(words)) if words else None
+        self._asked_default = False
+        self._asks = "add_generation_prompt" in str(self.template or own or PLAIN_TEMPLATE)
+
+    def render(self, chat: Chat, row: int | None) -> Rendered:
+        """Return a chat's text and targets.
+
+        Args:
+            chat: with at least one assistant's turn.
+            row: in the source, for sentences.
+
+        Raises:
+            DataError: the template refuses it, or renders earlier turns otherwise once later ones follow.
+        """
+        messages, tools = chat.messages, chat.tools
+        whole = self._text(messages, tools, False, row)
+        self._note(messages, tools, whole, row)
+        answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant" and i >= chat.given]
+        if chat.train_on == "last":
+            answers = answers[-1:]
+        marked = self._marked(messages, tools, row)
+        own = [self._turn(messages, tools, whole, i, row, marked is not None) for i in answers]
+        turns = [span for span in own if span is not None]
+        if marked is not None:
+            first = own[0][0] if own[0] else marked[-len(answers) :][0][0] if marked else 0
+            marked = [span for span in marked if span[1] > first]
+            if _bare(whole, marked) != _bare(whole, turns):
+                self._fact("the template's own marks and its turns differ; the marks are followed", row)
+            turns = marked
+        spans = [(0, len(whole))] if chat.train_on == "all" else turns
+        return Rendered(whole, tuple(spans), tuple(turns))
+
+    def _text(self, messages: list[Any], tools: Any, asking: bool, row: int | None) -> str:
+        try:
+            return self.tokenizer.apply_chat_template(
+                messages,
+                tools=tools,
+                chat_template=self.template or (PLAIN_TEMPLATE if self.source == "plain" else None),
+                add_generation_prompt=asking,
+                tokenize=False,
+            )
+        except Exception as error:  # noqa: BLE001 - a template is a program of its own: whatever it raises is the row's
+            place = "A chat" if row is None else f"Row {row}"
+            raise DataError(f"{place}: the chat template cannot be filled ({first_line(error).rstrip('.')}).") from None
+
+    def _turn(
+        self, messages: list[Any], tools: Any, whole: str, index: int, row: int | None, marked: bool
+    ) -> Span | None:
+        """Return the characters an assistant's turn adds behind the generation prompt, its end-of-turn included."""
+        before = self._text(messages[:index], tools, True, row) if index else ""
+        if not whole.startswith(before):
+            return None if marked else self._refuse(index, row)
+        until = whole
+        if index + 1 < len(messages):
+            until = _common(whole, self._text(messages[: index + 1], tools, False, row))
+        start, said = len(before), messages[index]["content"].strip()
+        if not self._asks and said:  # the template knows no generation prompt: what it writes ahead is no target
+            start = max(start, until.find(said, start))
+        end = self._end(messages[index], until, start)
+        return (start, end) if end > start or marked else self._refuse(index, row)
+
+    def _refuse(self, index: int, row: int | None) -> NoReturn:
+        place = "A chat" if row is None else f"Row {row}"
+        raise DataError(
+            f"{place}: the chat template writes message {index + 1}, or what comes before it, otherwise once more "
+            "messages follow, so that its target cannot be told; accepted are --train-on last, or a template with "
+            "generation marks."
+        )
+
+    def _end(self, turn: dict[str, Any], until: str, start: int) -> int:
+        """Return where a turn ends: behind the special token after what it says, else behind its last letter."""
+        said = [str(turn.get("content") or "").strip()]
+        said += [str(call.get("function", call).get("name", "")) for call in turn.get("tool_calls", []) if call]
+        behind = max((at + len(text) for text in said if text and (at := until.rfind(text, start)) >= 0), default=start)
+        found = self._special.search(until, behind) if self._special else None
+        return found.end() if found else max(start, len(until.rstrip()))
+
+    def _marked(self, messages: list[Any], tools: Any, row: int | None) -> list[Span] | None:
+        """Return what the template marks as generated, a span per stretch; None where it marks nothing."""
+        template = self.template or (PLAIN_TEMPLATE if self.source == "plain" else template_of(self.tokenizer))
+        if not isinstance(template, str) or not MARK.search(template):
+            return None
+        from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415 - not without need
+
+        _, found = render_jinja_template(
+            conversations=[messages], tools=tools, chat_template=template, return_assistant_tokens_mask=True,
+            **self.tokenizer.special_tokens_map,
+        )  # fmt: skip
+        return [(int(start), int(end)) for start, end in found[0] if end > start]
+
+    def _note(self, messages: list[Any], tools: Any, whole: str, row: int | None) -> None:
+        """Note what of the messages the template left out, or added."""
+        for turn in messages:
+            if turn["content"].strip() and turn["content"].strip() not in whole:
+                self._fact(f"the chat template leaves out, or changes, what the {turn['role']} says", row)
+        if self._special and any(self._special.search(turn["content"]) for turn in messages):
+            self._fact("a special token is written in a message, and read as that token", row)
+        if messages[0]["role"] != "system" and not self._asked_default:
+            self._asked_default = True
+            if words := self._default_system(messages, tools, whole):
+                self._fact(f"the chat template adds the system prompt {words!r} to chats without one", None)
+
+    def _default_system(self, messages: list[Any], tools: Any, whole: str) -> str:
+        """Return the system prompt that the template adds where there is none; empty where it adds none."""
+        try:
+            asked = self._text([{"role": "system", "content": PROBE}, *messages], tools, False, None)
+        except DataError:
+            return ""
+        head, found, tail = asked.partition(PROBE)
+        if not found or not whole.startswith(head) or not whole.endswith(tail):
+            return ""
+        return whole[len(head) : len(whole) - len(tail)].strip()
+
+    def _fact(self, words: str, row: int | None) -> None:
+        self.facts.setdefault(words, []).append(row)
+
+
+def _common(one: str, other: str) -> str:
+    """Return the longest beginning that two texts share."""
+    if one.startswith(other):
+        return other
+    return one[: next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))]
+
+
+def template_of(tokenizer: Any) -> str | dict[str, str] | None:
+    """Return a tokenizer's own chat template; None where it has none."""
+    return getattr(tokenizer, "chat_template", None) or None
+
+
+def special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Return id and text of every special token: those with a name, such as end-of-text, and those that were added."""
+    named = dict(zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True))
+    added = {index: str(token.content) for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    return {index: word for index, word in (named | added).items() if word.strip()}
+
+
+def _bare(text: str, spans: list[Span]) -> list[Span]:
+    """Return spans without blanks at their ends, which templates put here or there."""
+    found = []
+    for start, end in spans:
+        inside = text[start:end]
+        found.append((start + len(inside) - len(inside.lstrip()), end - len(inside) + len(inside.rstrip())))
+    return found

@@ -1,0 +1,120 @@
+"""One set of rows gives one set of examples, whatever file, encoding or folder it comes in."""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+import pytest
+
+from lsf.data.containers import PIECE, pieces
+from lsf.data.sources import load_task
+from lsf.data.task import Task
+from lsf.errors import DataError
+
+ROWS = [{"prompt": f"the café {n}", "completion": f' says "{n}"\nand 日本'} for n in range(12)]
+CHATS = [
+    {"messages": [{"role": "user", "content": f"é {n}"}, {"role": "assistant", "content": "ok"}]} for n in range(12)
+]
+
+
+def jsonl(rows: list[Any]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+WRITERS: dict[str, Callable[[list[Any]], str]] = {
+    "json": lambda rows: json.dumps(rows, ensure_ascii=False),
+    "object.json": lambda rows: json.dumps({"version": 1, "data": rows}, ensure_ascii=False),
+    "jsonl": jsonl,
+    "csv": lambda rows: pd.DataFrame(rows).to_csv(index=False),
+    "tsv": lambda rows: pd.DataFrame(rows).to_csv(index=False, sep="\t"),
+}
+ENCODINGS = ("utf-8", "utf-8-sig", "utf-16")
+
+
+def identities(task: Task) -> list[tuple[object, ...]]:
+    return [row.identity for row in task.rows]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("kind", WRITERS)
+def test_every_container_and_encoding_gives_the_same_rows(
+    kind: str, encoding: str, packed: bool, tmp_path: Path
+) -> None:
+    for rows in (ROWS, CHATS) if "json" in kind else (ROWS,):
+        (plain := tmp_path / "plain.jsonl").write_text(jsonl(rows), encoding="utf-8")
+        raw = WRITERS[kind](rows).encode(encoding)
+        path = tmp_path / f"d.{kind}{'.gz' if packed else ''}"
+        path.write_bytes(gzip.compress(raw) if packed else raw)
+        assert identities(load_task(str(path))) == identities(load_task(str(plain)))
+
+
+def test_crlf_changes_nothing_but_line_ends_inside_of_texts(tmp_path: Path) -> None:
+    rows = [{"prompt": f"p{n}", "completion": f" c{n}"} for n in range(5)]
+    (tmp_path / "d.jsonl").write_bytes(jsonl(rows).replace("\n", "\r\n").encode())
+    (tmp_path / "d.csv").write_bytes(pd.DataFrame(rows).to_csv(index=False, lineterminator="\r\n").encode())
+    assert identities(load_task(str(tmp_path / "d.jsonl"))) == identities(load_task(str(tmp_path / "d.csv")))
+
+
+def test_latin_1_is_read_with_a_note(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_bytes("prompt,completion\ncafé, a\nb, c\nd, e\n".encode("latin-1"))
+    task = load_task(str(tmp_path / "d.csv"))
+    assert task.rows[0].prompt == "café"
+    assert task.seen.notes[0].startswith("d.csv is not UTF-8 (byte 0xe9 in line 2) and was read as latin-1")
+
+
+def test_parquet_and_a_folder_of_save_to_disk_give_the_same_chats_and_class_labels_their_names(tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text(jsonl(CHATS), encoding="utf-8")
+    wanted = identities(load_task(str(tmp_path / "d.jsonl")))
+    made = datasets.Dataset.from_list(CHATS)
+    made.to_parquet(str(tmp_path / "d.parquet"))
+    made.save_to_disk(str(tmp_path / "saved"))
+    assert identities(load_task(str(tmp_path / "d.parquet"))) == wanted
+    assert identities(load_task(str(tmp_path / "saved"))) == wanted
+    labels = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])})
+    rows = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, 1]}, features=labels)
+    datasets.DatasetDict({"train": rows, "test": rows}).save_to_disk(str(tmp_path / "both"))
+    task = load_task(str(tmp_path / "both"))
+    assert task.own_splits
+    assert [row.completion for row in task.test] == [" good", " bad", " good"]
+
+
+def test_files_named_by_splits_in_one_folder_are_its_splits(tmp_path: Path) -> None:
+    for name, rows in (("train", ROWS[:9]), ("valid", ROWS[9:10]), ("test", ROWS[10:])):
+        (tmp_path / f"{name}.jsonl").write_text(jsonl(rows), encoding="utf-8")
+    task = load_task(str(tmp_path))
+    assert (len(task.train), len(task.validation), len(task.test)) == (9, 1, 2)
+
+
+@pytest.mark.parametrize("ending", ["txt", "md", "txt.gz"])
+def test_a_text_is_cut_into_pieces_at_blank_lines_and_none_of_it_is_lost(ending: str, tmp_path: Path) -> None:
+    text = "\n\n".join(f"Paragraph {n}. " + "word " * 60 for n in range(40)) + "\n"
+    raw = text.encode()
+    (tmp_path / f"d.{ending}").write_bytes(gzip.compress(raw) if ending.endswith("gz") else raw)
+    task = load_task(str(tmp_path / f"d.{ending}"))
+    assert task.seen.formats[0][0] == "text"
+    assert "".join(row.completion for row in task.rows) == text
+    assert all(len(row.completion) < PIECE + 400 for row in task.rows)
+    lines = text.split("\n")
+    assert [lines[line - 1 :][0] for line, _ in pieces(text)] == [piece.split("\n")[0] for _, piece in pieces(text)]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("d.jsonl.gz", gzip.compress(b'{"prompt": "a", "completion": "b"}\n' * 50)[:40], "d.jsonl.gz ends early"),
+        ("d.jsonl.gz", b"no gzip at all", "is not a readable gzip file"),
+        ("d.csv", "﻿a".encode("utf-16")[:5], "begins as UTF-16 and is none"),
+        ("d.json", b'{"prompt": "a"}', "a list of objects was expected"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_sentence(name: str, content: bytes, words: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        load_task(str(tmp_path / name))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
