@@ -1,7 +1,7 @@
 """d_90 on the bundled model: over lessons, over blocks allowed, along pre-training; kept for the app.
 
 `python benchmarks/dimension.py [--parts lessons,along,blocks] [--seeds 1] [--cells FILE] [--checkpoints DIR]` prints
-the bars and writes `lsf/bundled/dimension.json`, where parts not asked for stay as they are. Every tuning is kept in
+the bars and writes `lsf/dimension/dimension.json`, where parts not asked for stay as they are. Every tuning is kept in
 FILE and not done again. DIR comes from `python -m lsf demo pretrain --out OUT --checkpoints DIR`. `--done` only puts
 together what FILE holds; `--readings` reads the kept tunings by other choices of a rate. How one d_90 is
 searched: `benchmarks/dimension_search.py`.
@@ -24,7 +24,7 @@ from lsf.dimension.study import ALONG as NAMED
 from lsf.dimension.study import ASKED, FILE, ROUNDING, Study, along_pretraining, over_blocks, over_lessons
 from lsf.environment import spare_imports
 from lsf.figures.dimension import fewer, progress_points, spearman
-from lsf.files import write_json
+from lsf.files import write_records
 
 FINER = 3
 """Middles between two d of the grid, instead of one, where SAID's and DID's medians are equal."""
@@ -158,7 +158,7 @@ def main() -> None:
     studies: list[Study] = []
     for part in parts:
         studies += parts[part](Store(asked.cells, only_kept=asked.done)) if part in wanted else there[part]
-    write_json(FILE, {"schema_version": 1, "studies": [study.to_json() for study in studies]})
+    write_records(FILE, {"schema_version": 1, "studies": [study.to_json() for study in studies]})
 
 
 if __name__ == "__main__":

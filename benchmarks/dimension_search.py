@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lsf.data.lessons import load_lesson
-from lsf.dimension.search import Key, study_dimension
-from lsf.dimension.study import ASKED, DimensionSettings, Study, Try, next_d
+from lsf.dimension.search import Key, next_d, study_dimension
+from lsf.dimension.study import ASKED, DimensionSettings, Study, Try
 from lsf.errors import BadInputError, RunError
-from lsf.files import read_json, write_json
+from lsf.files import read_json, write_records
 from lsf.models.loading import LoadedModel, load_model, weights_hash
 from lsf.plans.plan import Plan, full_plan
 from lsf.progress import Silent
@@ -72,7 +72,7 @@ class Store:
     def keep(self, key: str, found: Try) -> None:
         """Put one tuning in, and write the file."""
         self.known[key] = {**asdict(found), "seconds": round(found.seconds, 1)}
-        write_json(self.path, {"weights": self.weights, "tunings": self.known})
+        write_records(self.path, {"weights": self.weights, "tunings": self.known})
 
 
 @dataclass

@@ -12,7 +12,7 @@ from lsf.criteria.agreement import KERNEL_EXAMPLES
 from lsf.evidence.packed import Measured
 from lsf.evidence.regret import Metric, complete_seeds, truth_of
 from lsf.evidence.study import Setting
-from lsf.evidence.sweep import FULL, Sweep, parse_sweep
+from lsf.evidence.sweep import FULL, Sweep
 from lsf.files import finite, read_json, write_text
 
 FOLDER = Path(__file__).parent / "evidence"
@@ -51,7 +51,7 @@ def read_site(name: str) -> tuple[Sweep | None, dict[str, Any] | None]:
     if not path_of(name).exists():
         return None, None
     value = read_json(path_of(name), "a setting of the study")
-    return parse_sweep(value["sweep"], str(path_of(name))), value["criteria"]
+    return Sweep.from_json(value["sweep"], str(path_of(name))), value["criteria"]
 
 
 def find_site(name: str, metric: Metric) -> Found | None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         wrap,
     )
     from lsf.models.loading import Model
-    from lsf.training.frozen_proof import FrozenProof, freeze
+    from lsf.training.proof_callback import FrozenProof, freeze
 
 __version__ = "0.1.0"
 __all__ = [
@@ -57,8 +57,8 @@ __all__ = [
 
 
 _ELSEWHERE = {
-    "FrozenProof": "lsf.training.frozen_proof",
-    "freeze": "lsf.training.frozen_proof",
+    "FrozenProof": "lsf.training.proof_callback",
+    "freeze": "lsf.training.proof_callback",
     "Model": "lsf.models.loading",
 }
 """Names that `lsf.api` does not hold, since they load torch."""

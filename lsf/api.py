@@ -26,7 +26,7 @@ from lsf.data.contents import OPTIONS, DataOptions
 from lsf.data.reading import read_data
 from lsf.errors import BadInputError
 from lsf.evidence import sweep as sweeps
-from lsf.evidence.sweep import SweepSpec, load_sweep
+from lsf.evidence.sweep import SweepSpec
 from lsf.figures.report import analysis_page
 from lsf.plans.plan import Plan
 from lsf.plans.policies import make_plan
@@ -361,7 +361,7 @@ def sweep(
     texts = {"prompt_template": prompt, "completion_template": completion}
     spec = _settings(SweepSpec, {"model": loaded.info.name, "data": task.name, **texts, **settings})
     place = None if json is None else Path(json)
-    begun = start_sweep(loaded, task, spec, load_sweep(place) if place is not None and place.exists() else None)
+    begun = start_sweep(loaded, task, spec, sweeps.Sweep.load(place) if place is not None and place.exists() else None)
 
     def keep(known: sweeps.Sweep) -> None:
         if place is not None:

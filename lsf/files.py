@@ -4,7 +4,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -59,6 +59,24 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(finite(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def write_records(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object as compact JSON whose lists and objects hold one record a line, so that a change shows in a diff.
+
+    Whole or not at all; NaN and infinity become null (unknown).
+    """
+
+    def plain(one: Any) -> str:
+        return json.dumps(one, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+    def lines(one: Any) -> str:
+        if isinstance(one, dict):
+            return "{\n" + ",\n".join(f"{plain(name)}:{plain(item)}" for name, item in one.items()) + "\n}"
+        return "[\n" + ",\n".join(map(plain, one)) + "\n]" if isinstance(one, list) else plain(one)
+
+    parts = (f"{plain(name)}:{lines(item)}" for name, item in finite(value).items())
+    write_text(path, "{" + ",".join(parts) + "}\n")
+
+
 def read_json(path: Path, what: str) -> Any:
     """Read a JSON file.
 
@@ -111,23 +129,6 @@ def made_once(place: Path, make: Callable[[Path], None]) -> Path:
     finally:
         lock.release()
     return place
-
-
-def misfit(value: Any, known: Sequence[str], needed: Sequence[str]) -> str | None:
-    """Say what keeps a JSON value from being a record; None where nothing does.
-
-    Args:
-        value: as it was read.
-        known: fields a record may have.
-        needed: those it must have.
-    """
-    if not isinstance(value, dict):
-        return "a JSON object was expected"
-    if unknown := [name for name in value if name not in known]:
-        return f"it has the field {unknown[0]!r}; known are: {', '.join(known)}"
-    if lacking := [name for name in needed if name not in value]:
-        return f"it has no {lacking[0]!r}"
-    return None
 
 
 def finite(value: Any) -> Any:

@@ -4,7 +4,7 @@ import re
 import types
 import typing
 from dataclasses import field, fields
-from typing import Any
+from typing import Any, Literal
 
 from lsf.errors import BadInputError
 
@@ -15,8 +15,8 @@ def setting(default: Any, meaning: str, **limits: Any) -> Any:
     Args:
         default: of the field.
         meaning: for forms and `--help`.
-        **limits: `low` and `high`, or `choices`; `auto`: what the command line's word auto means for it; `words`: what
-            a number's place may hold instead; `also`: beside choices, how another value is written, and its pattern.
+        **limits: `low` and `high`, or `choices`; `auto`: what the command line's word auto means for it; `also`: beside
+            choices, how another value is written, and its pattern.
     """
     return field(default=default, metadata={"meaning": meaning, **limits})
 
@@ -36,7 +36,7 @@ def check_settings(record: Any) -> None:
     hints = typing.get_type_hints(type(record))
     for item in fields(record):
         value, limits = getattr(record, item.name), item.metadata
-        if value in limits.get("words", ()):
+        if value in words_of(hints[item.name]):
             continue
         if limits:
             check_kind(item.name, value, hints[item.name])
@@ -56,13 +56,24 @@ KINDS: dict[type, str] = {bool: "true or false", int: "a whole number", float: "
 """Kinds of a field's value, and what they are called."""
 
 
+def kinds_of(hint: Any) -> tuple[Any, ...]:
+    """Return the kinds a field's annotation allows: those of a union, else itself."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def words_of(hint: Any) -> tuple[Any, ...]:
+    """Return the words a field may hold in the place of another kind, such as `default` in that of a number."""
+    words = [kind for kind in kinds_of(hint) if typing.get_origin(kind) is Literal]
+    return tuple(word for kind in words for word in typing.get_args(kind))
+
+
 def check_kind(name: str, value: Any, hint: Any) -> None:
     """Refuse a value that is not of its field's kind.
 
     Raises:
         BadInputError: one sentence with the field, the value and what was expected.
     """
-    kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    kinds = kinds_of(hint)
     if value is None and types.NoneType in kinds:
         return
     for kind, words in KINDS.items():

@@ -5,7 +5,7 @@ from functools import partial
 
 import streamlit as st
 
-from lsf.app.choice import (
+from lsf.app.choose import (
     OURS,
     choose_budget,
     choose_by_hand,
@@ -19,8 +19,7 @@ from lsf.app.choice import (
     without_analysis,
 )
 from lsf.app.frame import page
-from lsf.app.guard import attempt
-from lsf.app.panels import amount, as_json, download, memory_words, onward, show
+from lsf.app.panels import amount, as_json, attempt, download, memory_words, onward, show
 from lsf.app.state import Session, address, analysis
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis

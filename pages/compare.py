@@ -3,7 +3,7 @@
 import pandas as pd
 import streamlit as st
 
-from lsf.app.comparison import (
+from lsf.app.compare import (
     COSTS,
     cost_table,
     main_table,

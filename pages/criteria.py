@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lsf.app.choice import choose_criterion, take_criterion, without_analysis
+from lsf.app.choose import choose_criterion, take_criterion, without_analysis
 from lsf.app.frame import page
 from lsf.app.panels import onward, show
 from lsf.app.state import Session, address, analysis

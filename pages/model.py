@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from lsf.app.actions import start_analysis
-from lsf.app.choice import NEED_WORDS
+from lsf.app.choose import NEED_WORDS
 from lsf.app.data_input import DataChoice, data_input, read_task, show_preview
 from lsf.app.forms import setting_input
 from lsf.app.frame import page

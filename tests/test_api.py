@@ -23,16 +23,15 @@ import lsf.api
 import lsf.data.reading
 import lsf.models.loading
 import lsf.plans.plan
-import lsf.training.frozen_proof
+import lsf.training.proof_callback
 from lsf.criteria.result import Analysis as Record
-from lsf.criteria.result import load_analysis
 from lsf.errors import BadInputError, DataError, LsfError, ModelError, PlanError, RunError
 from lsf.lens.speed import speed_of
 from lsf.methods.context import is_linear
 from lsf.models.families import FAMILIES
 from lsf.models.loading import adapted_maps, layout_of, load_model
 from lsf.progress import do_nothing
-from lsf.training.frozen_proof import UNPROVEN
+from lsf.training.proof_callback import UNPROVEN
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +41,7 @@ PLAN = lsf.Plan("tiny", 4, (1, 2))
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", [lsf.api, lsf.data.reading, lsf.plans.plan, lsf.models.loading, lsf.training.frozen_proof]
+    "module", [lsf.api, lsf.data.reading, lsf.plans.plan, lsf.models.loading, lsf.training.proof_callback]
 )
 def test_every_example_in_a_docstring_gives_what_it_says(module: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
@@ -336,7 +335,7 @@ def test_interrupted_at_once_the_latest_partial_result_is_returned_and_without_o
 def test_an_analysis_is_the_record_it_saves(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     found = lsf.analyze(lsf.load(str(tiny("llama")), "float32", "cpu"), ROWS, "{q}", "{a}", criteria=("deviation",))
     found.save(tmp_path / "analysis.json")
-    again = load_analysis(tmp_path / "analysis.json")
+    again = Record.load(tmp_path / "analysis.json")
     assert again.to_json() == found.to_json()
     assert found == lsf.api.Analysis(**vars(found)) and Record(**vars(found)) == found == Record(**vars(found))
 

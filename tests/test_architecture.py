@@ -16,7 +16,8 @@ ROOMS = (
 """Every room, in the order of imports: a room imports from those before it only; `app` and `cli` are nobody's."""
 TORCH_FREE_ROOMS = {"data", "criteria", "plans", "runs", "jobs", "figures", "app", "cli"}
 TORCH_FREE = {
-    "lsf.models.info", "lsf.methods.catalogue", "lsf.methods.rates", "lsf.methods.optimizers", "lsf.evidence.sweep",
+    "lsf.models.info", "lsf.methods.catalogue", "lsf.methods.default_rates", "lsf.methods.optimizers",
+    "lsf.evidence.sweep",
     "lsf.evidence.regret", "lsf.evidence.study", "lsf.evidence.packed", "lsf.dimension.study", "lsf.export.notebook",
     "lsf.lens.builder", "lsf.lens.trajectories",
 }  # fmt: skip

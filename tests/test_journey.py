@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lsf.cli.main import main
-from lsf.criteria.result import load_analysis
+from lsf.criteria.result import Analysis
 from lsf.runs.store import list_runs, load_run
 
 SHORT, SHORTER = (["--steps", steps, "--eval-limit", limit] for steps, limit in (("12", "32"), ("6", "16")))
@@ -31,7 +31,7 @@ def journey(
 ) -> dict[str, dict[str, str]]:
     """Analyse, plan by deviation and at random, tune both and everything, and return the comparison's rows by role."""
     run_cli("analyze", *source, "--split", "train", "--limit", "40", "--json", folder / "a.json")
-    analysis, told = load_analysis(folder / "a.json"), capsys.readouterr().out.splitlines()
+    analysis, told = Analysis.load(folder / "a.json"), capsys.readouterr().out.splitlines()
     for name in analysis.criteria:
         assert (
             f"{analysis.scores(name)[-1]:.4g}" == next(line for line in told if line.startswith(f"{name} ")).split()[-1]
@@ -157,7 +157,7 @@ def test_an_analysis_says_of_how_many_examples_its_kernels_are(
         asked = ["--model", "bundled", "--data", "lesson:facts", "--limit", limit, "--criteria", "alignment,deviation"]
         run_cli("analyze", *asked, "--json", tmp_path / "a.json")
         assert ("Tangent kernels (alignment) are of the first 64 examples." in capsys.readouterr().out) == told
-        assert load_analysis(tmp_path / "a.json").data.kernel_examples == min(64, int(limit))
+        assert Analysis.load(tmp_path / "a.json").data.kernel_examples == min(64, int(limit))
 
 
 def test_runs_go_to_the_folder_of_the_app_where_none_is_named(

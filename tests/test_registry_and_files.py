@@ -10,8 +10,10 @@ import pytest
 
 from lsf.cli.main import main
 from lsf.errors import BadInputError, LsfError, UnknownNameError
-from lsf.files import made_once, read_json, write_json
+from lsf.files import made_once, read_json, write_json, write_records
 from lsf.registry import Registry
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -162,3 +164,23 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert len(said) == 1
     assert sentence in said[0]
     assert not list(tmp_path.iterdir())
+
+
+def test_records_are_written_one_a_line_and_read_as_they_were(tmp_path: Path) -> None:
+    value = {
+        "schema_version": 1,
+        "studies": [{"d": 30, "loss": None}, {"d": 100, "loss": [0.5]}],
+        "rates": {"a": 1e-5, "b": [2]},
+    }
+    write_records(tmp_path / "r.json", {**value, "studies": [{"d": 30, "loss": float("nan")}, value["studies"][1]]})
+    assert read_json(tmp_path / "r.json", "records") == value
+    lines = (tmp_path / "r.json").read_text().splitlines()
+    assert lines[1:3] == ['{"d":30,"loss":null},', '{"d":100,"loss":[0.5]}']
+
+
+@pytest.mark.parametrize(
+    "path", ["benchmarks/dimension_cells.json", "lsf/dimension/dimension.json", "lsf/evidence/measured.json"]
+)
+def test_data_files_hold_one_record_a_line(path: str, tmp_path: Path) -> None:
+    write_records(tmp_path / "again.json", read_json(ROOT / path, "records"))
+    assert (tmp_path / "again.json").read_bytes() == (ROOT / path).read_bytes()

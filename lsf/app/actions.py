@@ -5,8 +5,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from lsf.app.guard import guard
-from lsf.app.panels import NEXT
+from lsf.app.panels import NEXT, guard
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, address, look_at
 from lsf.app.work import Foreseen, Request, Source, analysis_work, source_of, without_effect

@@ -8,8 +8,7 @@ import streamlit as st
 
 from lsf.app.actions import go_on_buttons, queue_specs
 from lsf.app.forms import setting_input
-from lsf.app.guard import guard
-from lsf.app.panels import amount, show, size
+from lsf.app.panels import amount, guard, show, size
 from lsf.app.run_form import is_loaded, usual_steps
 from lsf.app.runs import command, draw_curves_panel
 from lsf.app.runtime import runtime
@@ -20,9 +19,9 @@ from lsf.figures.blocks_by_methods import MEASURES, Cell, draw_front, draw_place
 from lsf.figures.palette import ROLES as MARKS
 from lsf.methods.catalogue import CATALOGUE, options_of
 from lsf.plans.plan import Plan, place_of
+from lsf.runs.comparability import found_states
 from lsf.runs.comparison import non_dominated, to_row
 from lsf.runs.controls import METHOD_CHOICES, PLACES, cell_of, control_spec, grid_specs, grids, missing, same_grid
-from lsf.runs.faults import found_states
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import GAIN, READINGS, ROLES, RunSpec
 from lsf.runs.store import Run, list_runs, read_metrics, runs_folder

@@ -8,7 +8,7 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.guard import attempt, guard
+from lsf.app.panels import attempt, guard
 from lsf.app.runtime import runtime
 from lsf.app.work import Source
 from lsf.data.contents import DEFAULTS, DataOptions
@@ -278,16 +278,16 @@ def _reader(model: str) -> tuple[Any, int] | None:
         return loaded.tokenizer, loaded.context
     if not runtime().ready:
         return None
-    from lsf.models.source import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
+    from lsf.models.supported import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
 
     return _local_reader(model) if at_hand(model) else None
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _local_reader(model: str) -> tuple[Any, int] | None:
-    from lsf.models.source import load_tokenizer  # noqa: PLC0415 - imports torch, which is in memory by now
+    from lsf.models.weights import tokenizer_of  # noqa: PLC0415 - imports torch, which is in memory by now
 
     try:
-        return load_tokenizer(model)[:2]
+        return tokenizer_of(model)[:2]
     except LsfError:
         return None  # the model's own part of the page says what is wrong with it

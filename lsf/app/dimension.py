@@ -11,21 +11,12 @@ import streamlit as st
 
 from lsf.app.actions import stop_buttons
 from lsf.app.forms import setting_input
-from lsf.app.guard import guard
-from lsf.app.panels import progress, show
+from lsf.app.panels import guard, progress, show
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
 from lsf.app.work import Source
-from lsf.dimension.study import (
-    ASKED,
-    DimensionSettings,
-    Study,
-    along_pretraining,
-    load_study,
-    over_blocks,
-    over_lessons,
-)
+from lsf.dimension.study import ASKED, DimensionSettings, Study, along_pretraining, over_blocks, over_lessons
 from lsf.errors import LsfError
 from lsf.figures.dimension import draw_blocks, draw_gap, draw_progress, draw_study, draw_tasks, published_table
 from lsf.files import make_folder
@@ -98,7 +89,7 @@ def kept_studies(source: Source) -> list[Study]:
     found = []
     for file in sorted((runs_folder() / STUDIES).glob("*.json"), reverse=True):
         try:
-            study = load_study(file)
+            study = Study.load(file)
         except LsfError:
             continue
         if (study.model, study.data) == (source.model, source.data):

@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from lsf.app.actions import stop_buttons
-from lsf.app.choice import evidence_words
+from lsf.app.choose import evidence_words
 from lsf.app.panels import empty, progress, show, table
 from lsf.app.polling import follow
 from lsf.app.run_form import usual_steps

@@ -1,11 +1,12 @@
 """Widgets made of settings fields: name, meaning, range, choices and default are written once, in the record."""
 
-import types
 import typing
 from dataclasses import MISSING, Field, fields
 from typing import Any
 
 import streamlit as st
+
+from lsf.settings import kinds_of
 
 EMPTY_MEANS = "default"
 
@@ -25,9 +26,9 @@ def setting_input(record: type, name: str, value: Any, key: str, label: str | No
     """
     item = {item.name: item for item in fields(record)}[name]
     label = label or name.replace("_", " ").capitalize()
-    kinds = _kinds(typing.get_type_hints(record)[name])
+    kinds = kinds_of(typing.get_type_hints(record)[name])
     meaning = help_text(item)
-    if kinds == {bool}:
+    if kinds == (bool,):
         return st.checkbox(label, value, help=meaning, key=key, persist_state="session")
     if "choices" in item.metadata:
         choices = list(item.metadata["choices"])
@@ -50,7 +51,7 @@ def help_text(item: Field[Any]) -> str:
     return text + "."
 
 
-def _number(item: Field[Any], kinds: set[Any], value: Any, label: str, key: str) -> Any:
+def _number(item: Field[Any], kinds: tuple[Any, ...], value: Any, label: str, key: str) -> Any:
     whole = int in kinds and float not in kinds
     number = int if whole else float
     default: Any = item.default
@@ -66,7 +67,3 @@ def _number(item: Field[Any], kinds: set[Any], value: Any, label: str, key: str)
         key=key,
         persist_state="session",
     )
-
-
-def _kinds(hint: Any) -> set[Any]:
-    return set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}

@@ -5,9 +5,8 @@ from collections.abc import Callable
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from lsf.app.guard import guard
 from lsf.app.live import send_plotly
-from lsf.app.panels import size
+from lsf.app.panels import guard, size
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
 from lsf.app.state import Session, attach, is_new
 from lsf.app.work import unload_work

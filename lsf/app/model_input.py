@@ -4,8 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.guard import guard
-from lsf.app.panels import progress, size
+from lsf.app.panels import guard, progress, size
 from lsf.app.polling import follow
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
@@ -85,7 +84,7 @@ def _facts(here: Session, source: Source) -> None:
     if not shared.ready:
         st.caption("Getting ready: importing torch and looking for devices.")
         return
-    from lsf.models.source import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
+    from lsf.models.supported import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
 
     if at_hand(source.model):
         with guard():
@@ -125,7 +124,7 @@ def _say_origin(origin: str | None) -> None:
 
 
 def _source_facts(shared: AppRuntime, source: Source) -> None:
-    from lsf.models.source import find_model  # noqa: PLC0415 - imports torch, which is in memory by now
+    from lsf.models.supported import find_model  # noqa: PLC0415 - imports torch, which is in memory by now
 
     found = find_model(source.model)
     st.markdown(f"Family **{found.family.name}**, **{found.n_blocks}** blocks, **{size(found.weight_bytes)}** on disk.")

@@ -1,19 +1,45 @@
-"""Parts that several pages share: a picture with its note and data, progress, empty states, downloads."""
+"""Parts that several pages share: a picture with its note and data, progress, empty states, downloads, errors."""
 
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
 
 from lsf.app.live import live_chart
 from lsf.criteria.result import Analysis
+from lsf.errors import LsfError
 from lsf.figures.palette import Picture
 from lsf.files import finite
 from lsf.jobs.job import JobState, JobView, QueueOutlook
 from lsf.plans.plan import Predicted
 from lsf.progress import duration, left
+
+T = TypeVar("T")
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """Show an `LsfError` raised inside as one sentence, and go on after the block; anything else crashes loudly."""
+    try:
+        yield
+    except LsfError as error:
+        st.error(unmarked(str(error)), icon=":material/error:")
+
+
+def unmarked(text: str) -> str:
+    """Return a text that Streamlit shows as it stands: nothing of it is Markdown, maths or an icon."""
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~$:])", r"\\\1", text)
+
+
+def attempt(work: Callable[[], T]) -> T | None:
+    """Return what `work` returns, or show its `LsfError` as one sentence and return None."""
+    with guard():
+        return work()
+    return None
 
 
 def as_json(value: Any) -> str:

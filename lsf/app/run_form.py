@@ -8,8 +8,7 @@ import streamlit as st
 
 from lsf.app.actions import start_runs
 from lsf.app.forms import setting_input
-from lsf.app.guard import guard
-from lsf.app.panels import amount, show
+from lsf.app.panels import amount, guard, show
 from lsf.app.polling import follow
 from lsf.app.runtime import WARM_UP, runtime
 from lsf.app.state import Session
@@ -19,7 +18,7 @@ from lsf.errors import BadInputError, LsfError
 from lsf.figures.runs import Need, draw_memory
 from lsf.jobs.job import JobState, JobView
 from lsf.methods.catalogue import CATALOGUE
-from lsf.methods.rates import LAWS
+from lsf.methods.default_rates import LAWS
 from lsf.plans.plan import Plan
 from lsf.progress import duration
 from lsf.runs.controls import CONTROLS, with_controls

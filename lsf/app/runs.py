@@ -9,8 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from lsf.app.actions import go_on_buttons, stop_buttons
-from lsf.app.guard import guard
-from lsf.app.panels import amount, progress, progress_of_queue, show, size
+from lsf.app.panels import amount, guard, progress, progress_of_queue, show, size
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, session
@@ -19,8 +18,8 @@ from lsf.figures.runs import Curve, draw_curves
 from lsf.jobs.job import JobState, JobView
 from lsf.plans.plan import Plan, format_blocks
 from lsf.progress import duration
+from lsf.runs.comparability import differences
 from lsf.runs.comparison import COSTS_ONLY, to_row
-from lsf.runs.faults import differences
 from lsf.runs.result import Proof, RunResult, RunState
 from lsf.runs.spec import ROLES, RunSpec
 from lsf.runs.store import Run, can_resume, delete_run, read_metrics, runs_folder

@@ -3,7 +3,6 @@
 import argparse
 import logging
 import sys
-import types
 import typing
 from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, fields
@@ -19,6 +18,7 @@ from lsf.data.task import Task
 from lsf.environment import launched_rank
 from lsf.errors import BadInputError, first_line
 from lsf.runs.spec import RunSpec
+from lsf.settings import kinds_of, words_of
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,12 +81,12 @@ def _help(item: Field[Any]) -> str:
 
 def _reader(item: Field[Any], hint: Any) -> Callable[[str], Any]:
     """Return the function that reads one option's text; `auto` stands for None where the field allows it."""
-    kinds = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}
+    kinds = kinds_of(hint)
 
     def read(text: str) -> Any:
         if type(None) in kinds and text == "auto" and "choices" not in item.metadata:
             return "auto-value"
-        if text in item.metadata.get("words", ()):
+        if text in words_of(hint):
             return text
         try:
             if int in kinds:

@@ -46,9 +46,9 @@ def data_command(arguments: argparse.Namespace) -> int:
     if arguments.model is None:
         _show_texts(task, arguments.show)
         return 0
-    from lsf.models.source import load_tokenizer
+    from lsf.models.weights import tokenizer_of
 
-    tokenizer, context, vocabulary = load_tokenizer(arguments.model)
+    tokenizer, context, vocabulary = tokenizer_of(arguments.model)
     length = context_length(context, arguments.max_length)
     encoded = encode_splits_of(tokenizer, task, length)
     facts = count_tokens(encoded, tokenizer.eos_token_id, vocabulary)

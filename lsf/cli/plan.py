@@ -6,10 +6,10 @@ from pathlib import Path
 
 from lsf.cli.arguments import check_file, whole
 from lsf.criteria.registry import CRITERIA
-from lsf.criteria.result import load_analysis
+from lsf.criteria.result import Analysis
 from lsf.errors import BadInputError, UnknownNameError
 from lsf.files import write_text
-from lsf.plans.plan import load_plan
+from lsf.plans.plan import Plan
 from lsf.plans.policies import KNAPSACK, POLICIES, make_knapsack_plan, make_plan
 
 
@@ -34,7 +34,7 @@ def plan_command(arguments: argparse.Namespace) -> int:
     for name in ("flops", "memory"):
         if (given := getattr(arguments, name)) is not None and not 0 < given < math.inf:
             raise BadInputError(f"--{name} is {given:g}; a number above 0 was expected.")
-    analysis, criterion = load_analysis(arguments.analysis), arguments.criterion
+    analysis, criterion = Analysis.load(arguments.analysis), arguments.criterion
     if (arguments.policy == KNAPSACK) == (arguments.blocks is not None):
         raise BadInputError("The policy knapsack takes --flops or --memory; every other policy takes --blocks.")
     if arguments.policy == KNAPSACK:
@@ -64,7 +64,7 @@ def export_command(arguments: argparse.Namespace) -> int:
     if arguments.to not in TARGETS:
         raise UnknownNameError("export target", arguments.to, TARGETS)
     check_file(arguments.out)
-    plan = load_plan(arguments.plan)
+    plan = Plan.load(arguments.plan)
     from lsf.export.targets import EXPORTS, load_skeleton
 
     target = EXPORTS[arguments.to]

@@ -3,6 +3,7 @@
 import argparse
 import csv
 import io
+from dataclasses import asdict
 from pathlib import Path
 
 from lsf.axes import QUANTISED
@@ -51,7 +52,7 @@ def edit_command(arguments: argparse.Namespace) -> int:
         blocks = f"{one.blocks[0]}-{one.blocks[-1]}" if one.blocks else "base"
         print(f"{blocks:<10}{one.values:>9}" + "".join(f"{value:>13.3f}" for value in one.right.values()))
     if arguments.json:
-        write_json(arguments.json, {"schema_version": 1, "windows": [one.to_json() for one in found]})
+        write_json(arguments.json, {"schema_version": 1, "windows": [asdict(one) for one in found]})
     return 0
 
 

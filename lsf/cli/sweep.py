@@ -21,7 +21,7 @@ from lsf.cli.arguments import (
 from lsf.cli.terminal import TerminalReporter, listening
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
-from lsf.evidence.sweep import BASE, Sweep, SweepSpec, load_sweep
+from lsf.evidence.sweep import BASE, Sweep, SweepSpec
 
 ENGINES = ("local", "ray")
 """Both measure the same cells, and each goes on with what the other began."""
@@ -59,7 +59,7 @@ def sweep_command(arguments: argparse.Namespace) -> int:
 
 def _measured(arguments: argparse.Namespace, spec: SweepSpec, carry_out: CarryOut) -> tuple[Sweep, bool]:
     """Return the sweep as far as it came, and whether it was stopped there."""
-    earlier = load_sweep(arguments.json) if arguments.json.exists() else None
+    earlier = Sweep.load(arguments.json) if arguments.json.exists() else None
     task = load_asked_task(arguments)
     say_notes(*task.seen.notes)
     reporter = TerminalReporter()

@@ -23,11 +23,11 @@ from lsf.environment import foreign_precision, launched_rank, spare_imports
 from lsf.errors import BadInputError, RunPausedError
 from lsf.methods.catalogue import CATALOGUE, check_base, read_pairs
 from lsf.methods.optimizers import check_optimizer
-from lsf.plans.plan import Plan, full_plan, load_plan, parse_blocks
+from lsf.plans.plan import Plan, full_plan, parse_blocks
 from lsf.runs.lock import SPEC
 from lsf.runs.memory_forecast import PART_WORDS, Forecast, in_words
 from lsf.runs.result import PHASES
-from lsf.runs.spec import RunSpec, load_spec
+from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run, reopen_run, runs_folder, spec_to_repeat
 
 
@@ -163,7 +163,7 @@ def _known_spec(arguments: argparse.Namespace) -> RunSpec | None:
     if arguments.resume:
         _refuse_beside(arguments, "resume")
         # Of several launched processes the first one holds the run.
-        return reopen_run(arguments.resume) if launched_rank() == 0 else load_spec(arguments.resume / SPEC)
+        return reopen_run(arguments.resume) if launched_rank() == 0 else RunSpec.load(arguments.resume / SPEC)
     return _read_spec(arguments) if arguments.spec else None
 
 
@@ -218,7 +218,7 @@ def _planned(arguments: argparse.Namespace, n_blocks: int) -> tuple[Plan, str]:
     if arguments.all:
         return full_plan(arguments.model, n_blocks), "full"
     if arguments.plan:
-        plan = load_plan(arguments.plan)
+        plan = Plan.load(arguments.plan)
         return plan, plan.criterion if plan.criterion in OF_SAME_SIZE else "choice"
     words = [word.strip() for word in arguments.modules.split(",") if word.strip()]
     embedding, final_norm, head = (word in words for word in SWITCHES)

@@ -1,14 +1,12 @@
 """What an analysis is, and its settings: frozen records that are also analysis.json (schema_version 1)."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from lsf.axes import POSITIONS, READINGS, SPLITS, VIRTUALS
-from lsf.errors import BadInputError
-from lsf.files import read_json, write_json
 from lsf.models.info import ModelInfo
+from lsf.schema import JsonRecord
 from lsf.settings import check_settings, setting
 
 
@@ -34,20 +32,6 @@ def is_power_of_two(count: int) -> bool:
 def is_mark(count: int) -> bool:
     """Say whether a sample is recorded after so many batches: 1, 2, 3, 4, 6, 8, 12, 16, 24, ..."""
     return is_power_of_two(count) or (count % 3 == 0 and is_power_of_two(count // 3))
-
-
-def parse_sample(value: dict[str, Any]) -> Sample:
-    """Build a `Sample` from JSON values.
-
-    Raises:
-        KeyError: its scores are missing.
-        TypeError: another field is missing or unknown.
-        AttributeError: its scores are no object.
-    """
-    return Sample(**{**value, "scores": {name: tuple(scores) for name, scores in value["scores"].items()}})
-
-
-SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -186,9 +170,10 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Analysis:
+class Analysis(JsonRecord):
     """One analysis: L+1 states, L blocks; partial while it streams, the same type when it is done."""
 
+    noun: ClassVar = "analysis"
     model: ModelInfo
     data: DataInfo
     states: tuple[StateRow, ...]
@@ -202,7 +187,7 @@ class Analysis:
     """Growing samples in reading order, the smallest first; None where none was recorded."""
     weights: str | None = None
     """SHA-256 over the model's weights, as in result.json; None while it streams, and of a spread model."""
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
 
     def scores(self, criterion: str) -> tuple[float | None, ...]:
         """Return one criterion's score of each block, block 0 first; None where it was not measured."""
@@ -213,69 +198,6 @@ class Analysis:
         """Names of the criteria scored for every block, in recorded order."""
         names = self.blocks[0].scores if self.blocks else {}
         return tuple(name for name in names if None not in self.scores(name))
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the analysis as plain JSON values, schema_version first."""
-        plain = asdict(self)
-        return {"schema_version": plain.pop("schema_version"), **plain}
-
-    def save(self, path: Path) -> None:
-        """Write analysis.json, whole or not at all."""
-        write_json(path, self.to_json())
-
-
-def load_analysis(path: Path) -> Analysis:
-    """Read analysis.json.
-
-    Raises:
-        BadInputError: not JSON, another schema version, or a field is missing.
-    """
-    return parse_analysis(read_json(path, "an analysis"), str(path))
-
-
-def parse_analysis(value: Any, where: str) -> Analysis:
-    """Build an `Analysis` from JSON values; `where` names them in errors."""
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if version != SCHEMA_VERSION:
-        raise BadInputError(f"{where} has schema_version {version}; an analysis of schema_version 1 was expected.")
-    try:
-        trajectories, growth = value.get("trajectories"), value.get("growth")
-        return Analysis(
-            model=ModelInfo(**value["model"]),
-            data=DataInfo(**value["data"]),
-            states=tuple(StateRow(**{**row, "top_tokens": _pairs(row["top_tokens"])}) for row in value["states"]),
-            blocks=tuple(BlockRow(**row) for row in value["blocks"]),
-            timing=Timing(**value["timing"]),
-            environment=value["environment"],
-            trajectories=None if trajectories is None else _trajectories(trajectories),
-            growth=None if growth is None else tuple(parse_sample(sample) for sample in growth),
-            weights=value.get("weights"),
-        )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise BadInputError(f"{where} is not a whole analysis: {error} is missing or of the wrong kind.") from None
-
-
-def _pairs(pairs: Any) -> tuple[tuple[str, float], ...]:
-    return tuple((token, share) for token, share in pairs)
-
-
-def _points(points: Any) -> tuple[tuple[float, ...], ...]:
-    return tuple(tuple(point) for point in points)
-
-
-def _trajectories(value: dict[str, Any]) -> Trajectories:
-    examples = tuple(_example_path(example) for example in value["examples"])
-    explained = tuple(value["explained_variance"])
-    return Trajectories(explained, _points(value["factual"]), _points(value["virtual"]), examples)
-
-
-def _example_path(value: dict[str, Any]) -> ExamplePath:
-    plain = {field.name: value[field.name] for field in fields(ExamplePath)}
-    plain["factual"], plain["virtual"] = _points(plain["factual"]), _points(plain["virtual"])
-    for name in ("deviation", "target_deviation", "target_probability", "target_rank"):
-        plain[name] = tuple(plain[name])
-    plain["top_tokens"] = tuple(_pairs(state) for state in plain["top_tokens"])
-    return ExamplePath(**plain)
 
 
 DEFAULT_CRITERIA = (

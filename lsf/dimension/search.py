@@ -1,8 +1,8 @@
-"""d_90 measured: full fine-tuning, then DID and SAID at one d after another, each at its own best rate."""
+"""The search for d_90: full fine-tuning, then DID and SAID at one d after another, each at its own best rate."""
 
 import math
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,40 +13,101 @@ from lsf.data.encode import EncodedExample, context_length, encode
 from lsf.data.task import Example, Task
 from lsf.dimension.study import (
     ASKED,
-    FULL_RATES,
+    LOST,
     Curve,
     DimensionSettings,
     Point,
     Study,
     Try,
     best_rate,
-    first_at,
-    full_first,
-    next_d,
-    next_rate,
-    rates_at,
+    smallest,
 )
 from lsf.errors import BadInputError, DataError, RunError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext, planned_names
-from lsf.methods.rates import exact_rate, spread_of, tuned_of
+from lsf.methods.default_rates import LADDER, around, exact_rate, outwards, spread_of, tuned_of
 from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order
 from lsf.models.loading import LoadedModel, weights_hash
 from lsf.plans.plan import Plan
 from lsf.progress import Phase, Reporter
 from lsf.runs.spec import RunSpec
-from lsf.training.duration import course_of
 from lsf.training.evaluation import evaluate, spread_out
 from lsf.training.fitting import short_run
 from lsf.training.short_runs import own_rate
 from lsf.training.splits import EncodedSplits, encode_splits
+from lsf.training.time_forecast import course_of
 from lsf.training.trainer import DivergedError, FitSettings, StepRow
 
 SEEN = 150
 """Training examples read for the generalisation gap, at most."""
 Key = tuple[str, int, float, int]
 """Method, d, rate and seed of one tuning."""
+
+AROUND = (0.16, 0.4, 1.0, 2.5, 6.3)
+"""Rates that may be tried at one d, as multiples of the method's default there."""
+FULL_RATES = tuple(rate for rate in LADDER if 1e-5 <= rate <= 3e-2)
+"""Rates that may be tried for full fine-tuning."""
+
+
+def next_d(values: Mapping[int, float], target: float, grid: tuple[int, ...], bisections: int) -> int | None:
+    """Return the d to be measured next; None where the search has ended.
+
+    The grid from its smallest d upwards until the target is reached, then the middle (of logarithms) between the
+    smallest d that reaches it and the largest below that does not.
+
+    Args:
+        values: d -> metric, measured so far.
+        target: to be reached.
+        grid: ascending.
+        bisections: middles measured at most.
+    """
+    found = smallest(values, target)
+    if found is None:
+        return next((d for d in grid if d not in values), None)
+    below = max((d for d in values if d < found), default=None)
+    if below is None or len([d for d in values if d not in grid]) >= bisections:
+        return None
+    middle = round(math.sqrt(below * found))
+    return middle if below < middle < found else None
+
+
+def full_first(own: float) -> tuple[float, float]:
+    """Return the rates that are tried first for full fine-tuning: the rung above its default's, and that itself."""
+    _, middle, high = around(own, FULL_RATES)
+    return high, middle
+
+
+def rates_at(own: float) -> tuple[float, ...]:
+    """Return the rates that may be tried at one d, ascending: `AROUND` times the default there, none above 1."""
+    return tuple(sorted({min(1.0, float(f"{own * times:.2g}")) for times in AROUND}))
+
+
+def first_at(own: float) -> tuple[float, float]:
+    """Return the rates that are tried first at one d: the method's default there, and 0.4 times it."""
+    one, other = (min(1.0, float(f"{own * times:.2g}")) for times in (1.0, 0.4))
+    return one, other
+
+
+def next_rate(tried: Mapping[float, Try], first: Sequence[float], ladder: Sequence[float], count: int) -> float | None:
+    """Return the rate to be tried next at one d; None where that search has ended.
+
+    The first ones, then outwards while the best on validation is at an edge of those tried, `count` in all; more only
+    while every loss was lost, downwards.
+
+    Args:
+        tried: rate -> what it came to.
+        first: in the order in which they are tried.
+        ladder: all rates that may be tried.
+        count: tried at most, 1 or more.
+    """
+    left = [rate for rate in first[:count] if rate not in tried]
+    if left:
+        return left[0]
+    badness = {rate: one.badness for rate, one in tried.items()}
+    if len(tried) >= count and min(badness.values()) < LOST:
+        return None
+    return outwards(badness, ladder)
 
 
 def trained_on(rows: Sequence[EncodedExample], visits: int, seed: int) -> list[Example]:

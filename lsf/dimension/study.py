@@ -1,24 +1,20 @@
-"""How few numbers a task needs: what is asked, what is tried next, what was found, and packed studies; no torch."""
+"""How few numbers a task needs: what is asked, what was found, and packed studies; no torch."""
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from lsf.errors import BadInputError
-from lsf.files import read_json, write_json
+from lsf.files import read_json
 from lsf.methods.catalogue import PROJECTIONS
-from lsf.methods.rates import LADDER, around, outwards
-from lsf.plans.plan import Plan, parse_plan
+from lsf.plans.plan import Plan
+from lsf.schema import JsonRecord
 from lsf.settings import check_settings, setting
 
-AROUND = (0.16, 0.4, 1.0, 2.5, 6.3)
-"""Rates that may be tried at one d, as multiples of the method's default there."""
-FULL_RATES = tuple(rate for rate in LADDER if 1e-5 <= rate <= 3e-2)
-"""Rates that may be tried for full fine-tuning."""
 ROUNDING = 1e-9
 """Shares of examples that differ by less are equal."""
 LOST = (math.inf, math.inf)
@@ -56,66 +52,6 @@ def smallest(values: Mapping[int, float], target: float) -> int | None:
     return min((d for d, value in values.items() if value >= target - ROUNDING), default=None)
 
 
-def next_d(values: Mapping[int, float], target: float, grid: tuple[int, ...], bisections: int) -> int | None:
-    """Return the d to be measured next; None where the search has ended.
-
-    The grid from its smallest d upwards until the target is reached, then the middle (of logarithms) between the
-    smallest d that reaches it and the largest below that does not.
-
-    Args:
-        values: d -> metric, measured so far.
-        target: to be reached.
-        grid: ascending.
-        bisections: middles measured at most.
-    """
-    found = smallest(values, target)
-    if found is None:
-        return next((d for d in grid if d not in values), None)
-    below = max((d for d in values if d < found), default=None)
-    if below is None or len([d for d in values if d not in grid]) >= bisections:
-        return None
-    middle = round(math.sqrt(below * found))
-    return middle if below < middle < found else None
-
-
-def full_first(own: float) -> tuple[float, float]:
-    """Return the rates that are tried first for full fine-tuning: the rung above its default's, and that itself."""
-    _, middle, high = around(own, FULL_RATES)
-    return high, middle
-
-
-def rates_at(own: float) -> tuple[float, ...]:
-    """Return the rates that may be tried at one d, ascending: `AROUND` times the default there, none above 1."""
-    return tuple(sorted({min(1.0, float(f"{own * times:.2g}")) for times in AROUND}))
-
-
-def first_at(own: float) -> tuple[float, float]:
-    """Return the rates that are tried first at one d: the method's default there, and 0.4 times it."""
-    one, other = (min(1.0, float(f"{own * times:.2g}")) for times in (1.0, 0.4))
-    return one, other
-
-
-def next_rate(tried: Mapping[float, Try], first: Sequence[float], ladder: Sequence[float], count: int) -> float | None:
-    """Return the rate to be tried next at one d; None where that search has ended.
-
-    The first ones, then outwards while the best on validation is at an edge of those tried, `count` in all; more only
-    while every loss was lost, downwards.
-
-    Args:
-        tried: rate -> what it came to.
-        first: in the order in which they are tried.
-        ladder: all rates that may be tried.
-        count: tried at most, 1 or more.
-    """
-    left = [rate for rate in first[:count] if rate not in tried]
-    if left:
-        return left[0]
-    badness = {rate: one.badness for rate, one in tried.items()}
-    if len(tried) >= count and min(badness.values()) < LOST:
-        return None
-    return outwards(badness, ladder)
-
-
 def best_rate(tried: Mapping[float, Try]) -> float | None:
     """Return the rate that is best on validation, the lowest of equals; None where every loss was lost."""
     best = min(sorted(tried), key=lambda rate: tried[rate].badness)
@@ -130,7 +66,6 @@ def bound(d: int, n_train: int) -> float:
     return math.sqrt(d / n_train)
 
 
-SCHEMA_VERSION = 1
 ASKED = ("said", "did")
 """With and without a scale per block."""
 
@@ -242,9 +177,10 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(JsonRecord):
     """d_90 of one task, as far as it is known."""
 
+    noun: ClassVar = "study of dimensions"
     model: str
     """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
     data: str
@@ -261,7 +197,7 @@ class Study:
     """One per method and seed, in the order they were begun."""
     weights: str | None = None
     """SHA-256 over the model's weights; None where it was measured before this was kept."""
-    schema_version: int = field(default=SCHEMA_VERSION)
+    schema_version: Literal[1] = 1
 
     def of(self, method: str) -> tuple[Curve, ...]:
         """Return a method's curves."""
@@ -312,42 +248,6 @@ class Study:
         """Return the study as plain JSON values."""
         return {**asdict(self), "plan": self.plan.to_json()}
 
-    def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
-        write_json(path, self.to_json())
-
-
-def load_study(path: Path) -> Study:
-    """Read a study.
-
-    Raises:
-        BadInputError: not JSON, another schema version, or a field is missing or unknown.
-    """
-    return parse_study(read_json(path, "a study of dimensions"), str(path))
-
-
-def parse_study(value: Any, where: str) -> Study:
-    """Build a study from JSON values; `where` names them in errors.
-
-    Raises:
-        BadInputError: another schema version, or a field is missing or unknown.
-    """
-    try:
-        if value["schema_version"] != SCHEMA_VERSION:
-            raise BadInputError(f"{where} has schema_version {value['schema_version']}; 1 was expected.")
-        curves = [{**one, "points": tuple(Point(**point) for point in one["points"])} for one in value["curves"]]
-        return Study(
-            **{
-                **value,
-                "plan": parse_plan(value["plan"], where),
-                "settings": DimensionSettings(**value["settings"]),
-                "full": tuple(Point(**point) for point in value["full"]),
-                "curves": tuple(Curve(**one) for one in curves),
-            }
-        )
-    except (KeyError, TypeError) as error:
-        raise BadInputError(f"{where} is not a whole study of dimensions: {error}.") from None
-
 
 FILE = Path(__file__).with_name("dimension.json")
 """Written by `python benchmarks/dimension.py`; docs/results/dimension.md says when, and with which versions."""
@@ -360,7 +260,7 @@ def measured() -> tuple[Study, ...]:
     """Return every study that is kept; none where the file is missing."""
     if not FILE.is_file():
         return ()
-    return tuple(parse_study(value, str(FILE)) for value in read_json(FILE, "the studies of dimensions")["studies"])
+    return tuple(Study.from_json(value, str(FILE)) for value in read_json(FILE, "the studies of dimensions")["studies"])
 
 
 def over_lessons() -> tuple[Study, ...]:

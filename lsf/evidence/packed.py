@@ -1,6 +1,5 @@
 """What was measured elsewhere, packed with the package, and how the recommended rule did there."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,7 +10,7 @@ from lsf.criteria.registry import CRITERIA
 from lsf.errors import BadInputError
 from lsf.evidence.regret import Blocks, Truth, random_regret, regret, relative
 from lsf.evidence.study import Entry, Rule, Setting, budgets_of, candidate_rules, decided, entries, leave_out, of_rule
-from lsf.files import finite, read_json, write_text
+from lsf.files import read_json, write_records
 from lsf.plans.plan import format_blocks
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
 
@@ -60,8 +59,7 @@ def packed_evidence() -> tuple[Measured, ...]:
 
 def pack(settings: Sequence[Measured], path: Path = PACKED) -> None:
     """Write results compactly, a line per setting."""
-    lines = ",\n".join(json.dumps(finite(_plain(one)), allow_nan=False, separators=(",", ":")) for one in settings)
-    write_text(path, f'{{"schema_version":{SCHEMA_VERSION},"settings":[\n{lines}\n]}}\n')
+    write_records(path, {"schema_version": SCHEMA_VERSION, "settings": [_plain(one) for one in settings]})
 
 
 def _plain(one: Measured) -> dict[str, Any]:

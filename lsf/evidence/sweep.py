@@ -1,18 +1,17 @@
 """A sweep: many plans tuned on one model and task, the same steps for each; frozen records that are also its JSON."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal
 
 from lsf.axes import DEVICES, DTYPES
 from lsf.data.contents import DataOptions
 from lsf.errors import BadInputError
-from lsf.files import read_json, write_json
 from lsf.methods.catalogue import check_base
 from lsf.plans.plan import Plan, format_blocks, full_plan
 from lsf.plans.recommend import both_ends
 from lsf.runs.spec import RunSpec
+from lsf.schema import JsonRecord
 from lsf.settings import check_settings, same_setting, setting
 
 ACCEPTED = "single, suffix, prefix, window:K, ends:K, or several of them separated by commas"
@@ -70,7 +69,6 @@ def relative_cost(blocks: Blocks | None, n_blocks: int) -> float:
     return 2.0 + 2.0 * (n_blocks - min(tuned)) + len(tuned)
 
 
-SCHEMA_VERSION = 1
 BEFORE_CHATS = {"format": "auto", "pairs": "raw", "train_on": "assistant", "chat_template": None}
 """What a sweep that does not say so was measured with."""
 NOT_YET = "not measured yet"
@@ -196,9 +194,10 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class Sweep(JsonRecord):
     """Everything a sweep has measured so far."""
 
+    noun: ClassVar = "sweep"
     spec: SweepSpec
     """What was asked."""
     n_blocks: int
@@ -215,6 +214,7 @@ class Sweep:
     """Wall seconds of everything measured so far, in all its parts."""
     environment: Mapping[str, str | None] | None = None
     """lsf, torch, transformers, python, platform, gpu."""
+    schema_version: Literal[1] = 1
 
     @property
     def missing(self) -> tuple[Cell, ...]:
@@ -226,14 +226,16 @@ class Sweep:
         return replace(self, cells=tuple(cell if known.key == cell.key else known for known in self.cells))
 
     def to_json(self) -> dict[str, Any]:
-        """Return the sweep as plain JSON values, schema_version first."""
-        spec = asdict(self.spec)
-        plain = {name: value for name, value in asdict(self).items() if name != "spec"}
-        return {"schema_version": SCHEMA_VERSION, **spec, **plain}
+        """Return the sweep as plain JSON values: schema_version, every field of what was asked, then the others."""
+        plain = super().to_json()
+        return {"schema_version": plain.pop("schema_version"), **plain.pop("spec"), **plain}
 
-    def save(self, path: Path) -> None:
-        """Write the JSON, whole or not at all."""
-        write_json(path, self.to_json())
+    @classmethod
+    def arranged(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Return what a file holds with what was asked as one field."""
+        asked, value = {item.name for item in fields(SweepSpec)}, {**BEFORE_CHATS, **value}
+        spec = {name: value[name] for name in value if name in asked}
+        return {"spec": spec, **{name: value[name] for name in value if name not in asked}}
 
 
 def empty_cells(plans: tuple[Blocks, ...], n_blocks: int, seeds: int) -> tuple[Cell, ...]:
@@ -241,38 +243,3 @@ def empty_cells(plans: tuple[Blocks, ...], n_blocks: int, seeds: int) -> tuple[C
     full = [Cell(FULL, tuple(range(n_blocks)), seed) for seed in range(seeds)]
     planned = [Cell(format_blocks(blocks), blocks, seed) for blocks in plans for seed in range(seeds)]
     return (Cell(BASE, (), 0), *full, *planned)
-
-
-def load_sweep(path: Path) -> Sweep:
-    """Read a sweep.
-
-    Raises:
-        BadInputError: not JSON, another schema version, or not a whole sweep.
-    """
-    return parse_sweep(read_json(path, "a sweep"), str(path))
-
-
-def parse_sweep(value: Any, where: str) -> Sweep:
-    """Build a `Sweep` from JSON values; `where` names them in errors."""
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if version != SCHEMA_VERSION:
-        raise BadInputError(f"{where} has schema_version {version}; a sweep of schema_version 1 was expected.")
-    try:
-        value = {**BEFORE_CHATS, **value}
-        own = {field.name: value[field.name] for field in fields(SweepSpec)}
-        rates = {
-            plan: Rate(rate["learning_rate"], tuple((tried, loss) for tried, loss in rate["tried"]))
-            for plan, rate in value["rates"].items()
-        }
-        names = ("n_blocks", "weights", "fingerprint", "seconds", "environment")
-        cells = tuple(_cell(cell) for cell in value["cells"])
-        return Sweep(SweepSpec(**own), cells=cells, rates=rates, **{name: value[name] for name in names})
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, BadInputError):
-            raise
-        raise BadInputError(f"{where} is not a whole sweep: {error} is missing or of the wrong kind.") from None
-
-
-def _cell(value: dict[str, Any]) -> Cell:
-    scores = {name: None if value[name] is None else Score(**value[name]) for name in ("before", "after")}
-    return Cell(**{**value, "blocks": tuple(value["blocks"]), **scores})

@@ -26,7 +26,7 @@ from lsf.evidence.sweep import (
     relative_cost,
 )
 from lsf.methods.context import MethodContext
-from lsf.methods.rates import LADDER, around, outwards
+from lsf.methods.default_rates import LADDER, around, outwards
 from lsf.methods.registry import METHODS
 from lsf.models.loading import LoadedModel, weights_hash
 from lsf.models.out_of_memory import is_out_of_memory
@@ -35,11 +35,11 @@ from lsf.progress import Phase, Reporter
 from lsf.runs.result import Metrics
 from lsf.training.attempts import free_memory
 from lsf.training.caching import forget_states, open_caching
-from lsf.training.duration import course_of
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import short_run
 from lsf.training.short_runs import own_rate
 from lsf.training.splits import EncodedSplits, encode_splits
+from lsf.training.time_forecast import course_of
 from lsf.training.trainer import DivergedError, FitSettings
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import lsf
 from lsf.criteria.agreement import stability
-from lsf.criteria.result import Analysis, parse_analysis
+from lsf.criteria.result import Analysis
 from lsf.errors import BadInputError
 from lsf.files import finite
 from lsf.plans.recommend import RECOMMENDED
@@ -35,8 +35,8 @@ def show(picture):
 READ = """
 # The analysis itself, packed, so that this notebook needs no other file. To draw another one instead:
 # from pathlib import Path
-# from lsf.criteria.result import load_analysis
-# analysis = load_analysis(Path("analysis.json"))
+# from lsf.criteria.result import Analysis
+# analysis = Analysis.load(Path("analysis.json"))
 analysis = unpack(PACKED)
 analysis.model, analysis.data
 """
@@ -58,7 +58,7 @@ def unpack(packed: str) -> Analysis:
         plain = json.loads(zlib.decompress(base64.b64decode("".join(packed.split()), validate=True)))
     except (ValueError, zlib.error) as error:
         raise BadInputError(f"The packed analysis of this notebook is damaged ({error}); export it again.") from None
-    return parse_analysis(plain, "the packed analysis")
+    return Analysis.from_json(plain, "the packed analysis")
 
 
 def analysis_notebook(analysis: Analysis) -> dict[str, Any]:

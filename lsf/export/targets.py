@@ -9,9 +9,9 @@ from typing import Any
 
 from lsf.errors import PlanError
 from lsf.methods.context import linear_names, planned_names
-from lsf.methods.rates import Tuned, default_rate, share_of
+from lsf.methods.default_rates import Tuned, default_rate, share_of
 from lsf.models.layout import ModelLayout, resolve
-from lsf.models.source import find_model
+from lsf.models.supported import find_model
 from lsf.models.weights import build_skeleton
 from lsf.plans.plan import Plan
 from lsf.registry import Registry
@@ -50,7 +50,7 @@ def load_skeleton(plan: Plan) -> Skeleton:
     """Build the skeleton of the model a plan was made for, from its config alone.
 
     Raises:
-        ModelError: there is no such model here, or it cannot be used; see `lsf.models.source.find_model`.
+        ModelError: there is no such model here, or it cannot be used; see `lsf.models.supported.find_model`.
     """
     source = find_model(plan.model)
     model = build_skeleton(source)

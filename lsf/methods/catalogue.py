@@ -8,7 +8,7 @@ from typing import Any
 from lsf.axes import QUANTISED
 from lsf.errors import BadInputError
 from lsf.registry import Registry
-from lsf.settings import KINDS, check_kind, check_settings, setting
+from lsf.settings import KINDS, check_kind, check_settings, kinds_of, setting
 
 ADAPTER_KINDS = ("houlsby", "pfeiffer")
 SCOPES = ("per_tensor", "global")
@@ -139,17 +139,13 @@ def read_pairs(method: str, record: type, pairs: list[str]) -> dict[str, Any]:
             raise BadInputError(f"Cannot read the option {pair!r}; write it as name=value.")
         if name in given:
             raise BadInputError(f"The option {name} is given more than once; give each once.")
-        kind = _kind(hints.get(name, str))
+        kind = kinds_of(hints.get(name, str))[0]
         try:
             given[name] = text if kind is str else kind(text)
         except ValueError:
             raise BadInputError(f"The method {method}: {name} is {text!r}; {KINDS[kind]} was expected.") from None
     read_given(method, record, given)
     return given
-
-
-def _kind(hint: Any) -> type:
-    return next(kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None))
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, RunError
 from lsf.methods.context import MethodContext, block_tensors
+from lsf.methods.default_rates import default_rate, tuned_of
 from lsf.methods.full import own_tensors
 from lsf.methods.parametrization import Parametrization, base_name, parametrize_
-from lsf.methods.rates import default_rate, tuned_of
 from lsf.models.batches import autocasting, collate, score_tokens, training_order
 from lsf.models.loading import weights_hash
 from lsf.models.sharing import share_model

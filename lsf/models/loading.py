@@ -25,8 +25,8 @@ from lsf.models.layout import ModelLayout, resolve, self_check
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import check_quantising, is_packed, n_values, packed_dtype, quantising, scales
 from lsf.models.sharing import share_model
-from lsf.models.source import UNSTATED_CONTEXT, ModelSource, find_model
-from lsf.models.weights import load_config, load_tokenizer, load_weights
+from lsf.models.supported import ModelSource, find_model
+from lsf.models.weights import context_of, load_config, load_tokenizer, load_weights
 
 TRIM_THRESHOLD = -1
 """glibc's M_TRIM_THRESHOLD: free bytes at the heap's end above which they are given back to the system."""
@@ -152,7 +152,7 @@ def load_model(
         origin=source.origin,
         left_out=left_out,
     )
-    return LoadedModel(model, tokenizer, info, layout, _context(layout.config, tokenizer), difference)
+    return LoadedModel(model, tokenizer, info, layout, context_of(layout.config, tokenizer), difference)
 
 
 def layout_of(model: Any) -> ModelLayout:
@@ -193,7 +193,7 @@ def wrap_model(model: Any, tokenizer: Any, name: str = "in memory") -> LoadedMod
     view.eval().requires_grad_(False)
     layout = layout_of(view)
     _check_tokenizer(name, layout, tokenizer)
-    context = _context(layout.config, tokenizer)
+    context = context_of(layout.config, tokenizer)
     return LoadedModel(view, tokenizer, _info(name, layout), layout, context, self_check(layout))
 
 
@@ -338,12 +338,6 @@ def _explained_memory(source: ModelSource, device: Device) -> Iterator[None]:
             f"{source.name} needs about {source.weight_bytes / 1e9:.1f} GB and {device.label} has {device.memory}; "
             "take a smaller model, bfloat16 or another device."
         ) from None
-
-
-def _context(config: Any, tokenizer: Any) -> int:
-    """Return the tokens a model can read: its position table, or for models without one what its tokenizer says."""
-    stated = getattr(config, "max_position_embeddings", None)
-    return stated or min(tokenizer.model_max_length, UNSTATED_CONTEXT)
 
 
 def dtype_for(source: ModelSource, wish: str, device: Device) -> torch.dtype:

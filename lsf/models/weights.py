@@ -15,7 +15,7 @@ from lsf.errors import ModelError, first_line
 from lsf.models.devices import Device, places_of
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import is_packed, settle
-from lsf.models.source import ModelSource
+from lsf.models.supported import UNSTATED_CONTEXT, ModelSource, find_model
 
 ATTENTIONS = ("eager", "sdpa")
 """Implementations of attention that run on every device."""
@@ -142,6 +142,23 @@ def load_tokenizer(source: ModelSource) -> Any:
             f"The tokenizer of {source.name} ({there[0]}) cannot be read: {_said(error)}; take its files anew, as "
             "tokenizer.json."
         ) from error
+
+
+def tokenizer_of(name: str) -> tuple[Any, int, int]:
+    """Return a model's tokenizer, the tokens it takes at most, and the rows of its embedding; no weight is read.
+
+    Raises:
+        ModelError, UnknownFamilyError: as `find_model`; or config or tokenizer cannot be read.
+    """
+    source = find_model(name)
+    tokenizer, config = load_tokenizer(source), load_config(source).get_text_config()
+    return tokenizer, context_of(config, tokenizer), config.vocab_size
+
+
+def context_of(config: Any, tokenizer: Any) -> int:
+    """Return the tokens a model can read: its position table, or for models without one what its tokenizer says."""
+    stated = getattr(config, "max_position_embeddings", None)
+    return stated or min(tokenizer.model_max_length, UNSTATED_CONTEXT)
 
 
 def _check_report(source: ModelSource, report: dict[str, Any]) -> None:

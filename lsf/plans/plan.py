@@ -1,15 +1,12 @@
 """A plan: which blocks are tuned, and why; a JSON file anybody can edit."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from html import escape
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 from lsf.errors import PlanError
-from lsf.files import misfit, read_json, write_json
-
-SCHEMA_VERSION = 1
+from lsf.schema import JsonRecord
 
 
 @dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Predicted:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(JsonRecord):
     """The blocks and modules to tune; everything else stays frozen.
 
     Raises:
@@ -46,6 +43,8 @@ class Plan:
         'blocks 5-6 + final norm'
     """
 
+    noun: ClassVar = "plan"
+    refusal: ClassVar = PlanError
     model: str
     """Name of the model it was made for."""
     n_blocks: int
@@ -64,18 +63,16 @@ class Plan:
     """Criterion that chose the blocks; None for a choice by hand."""
     policy: str | None = None
     """Policy that chose the blocks; None for a choice by hand."""
-    budget: Mapping[str, float] = field(default_factory=dict)
+    budget: Mapping[str, int | float] = field(default_factory=dict)
     """The limit it was made under: {"blocks": 3}."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Block number (as text) -> why it was chosen."""
     predicted: Predicted = field(default_factory=Predicted)
     """What it is expected to cost."""
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
 
     def __post_init__(self) -> None:
         """Refuse blocks that the model does not have, and a plan that tunes nothing."""
-        if self.schema_version != SCHEMA_VERSION:
-            raise PlanError(f"The plan has schema_version {self.schema_version!r}; the number 1 was expected.")
         for block in self.blocks:
             if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < self.n_blocks:
                 raise PlanError(f"Block {block!r} does not exist; {self.model} has blocks 0 to {self.n_blocks - 1}.")
@@ -144,63 +141,10 @@ class Plan:
         table = f"<table><tr><th>block</th><th>why</th></tr>{rows}</table>" if rows else ""
         return f"<p>Tune {escape(self.label)} of {escape(self.model)} ({self.n_blocks} blocks)</p>{table}"
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as plain JSON values, schema_version first."""
-        plain = asdict(self)
-        return {"schema_version": plain.pop("schema_version"), **plain}
-
-    def save(self, path: Path) -> None:
-        """Write plan.json, whole or not at all."""
-        write_json(path, self.to_json())
-
-
-_KINDS: tuple[tuple[str, Any, str], ...] = (
-    ("model", str, "a name"),
-    ("n_blocks", int, "a whole number"),
-    ("embedding", bool, "true or false"),
-    ("final_norm", bool, "true or false"),
-    ("head", bool, "true or false"),
-    ("criterion", str | None, "a name or null"),
-    ("policy", str | None, "a name or null"),
-    ("budget", Mapping, "an object"),
-    ("reasons", Mapping, "an object"),
-    ("blocks", list | tuple, "a list"),
-    ("modules", list | tuple, "a list"),
-)
-"""Fields of a plan, what they must be, and that in words: anybody may edit the file."""
-
 
 def full_plan(model: str, n_blocks: int) -> Plan:
     """Return the plan that tunes everything: full fine-tuning."""
     return Plan(model, n_blocks, tuple(range(n_blocks)), embedding=True, final_norm=True, head=True)
-
-
-def load_plan(path: Path) -> Plan:
-    """Read plan.json.
-
-    Raises:
-        BadInputError: not JSON.
-        PlanError: a field is unknown, missing or does not fit.
-    """
-    return parse_plan(read_json(path, "a plan"), str(path))
-
-
-def parse_plan(value: Any, where: str) -> Plan:
-    """Build a `Plan` from JSON values; `where` names them in errors."""
-    if fault := misfit(value, [item.name for item in fields(Plan)], ("model", "n_blocks", "blocks")):
-        raise PlanError(f"{where} is not a whole plan: {fault}.")
-    for name, kind, words in _KINDS:
-        if name in value and (not isinstance(found := value[name], kind) or (kind is int and isinstance(found, bool))):
-            raise PlanError(f"{where}: {name} is {found!r}; {words} was expected.")
-    for name, kind, words in (("blocks", int, "whole numbers"), ("modules", str, "dotted names")):
-        for one in value.get(name, ()):
-            if not isinstance(one, kind) or isinstance(one, bool):
-                raise PlanError(f"{where}: {name} hold {one!r}; {words} were expected.")
-    try:
-        lists = {"blocks": tuple(value["blocks"]), "modules": tuple(value.get("modules", ()))}
-        return Plan(**{**value, **lists, "predicted": Predicted(**value.get("predicted", {}))})
-    except TypeError as error:
-        raise PlanError(f"{where} is not a whole plan: its 'predicted' does not fit ({error}).") from None
 
 
 def parse_blocks(text: str, n_blocks: int) -> tuple[int, ...]:

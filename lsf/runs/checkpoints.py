@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from lsf.errors import RunError, first_line
 from lsf.files import read_json, write_json
+from lsf.schema import decode
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
@@ -183,8 +184,8 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
             plain = read_json(place / PROGRESS, "a checkpoint's progress")
             with safe_open(place / TUNED, "np"):
                 pass
-            progress = Progress(**{**plain, "step_seconds": tuple(plain["step_seconds"])})
-        except (OSError, ValueError, TypeError, KeyError, SafetensorError):
+            progress = decode(plain, Progress, str(place), "checkpoint's progress")
+        except (OSError, ValueError, SafetensorError):
             continue
         return Checkpoint(place, progress)
     return None

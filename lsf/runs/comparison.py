@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 from lsf.plans.plan import format_blocks
-from lsf.runs.faults import fault_of, find_warnings, floor_loss, forgetting, gain
+from lsf.runs.comparability import find_warnings
+from lsf.runs.faults import fault_of, floor_loss, forgetting, gain
 from lsf.runs.result import Metrics, RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run

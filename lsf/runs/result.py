@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from lsf.data.prior import Floor, Prior
+from lsf.data.prior import Floor
 from lsf.errors import BadInputError, RunError
-from lsf.files import read_json, write_json
 from lsf.plans.plan import Predicted
+from lsf.schema import JsonRecord
 
 PHASES: Mapping[str, str] = {
     "reading": "reading the data",
@@ -100,9 +99,6 @@ def phase(name: str, whole: bool = False) -> Iterator[None]:
         _CURRENT.reset(token)
         if stopwatch is not None and before is not None:
             stopwatch.switch(before)
-
-
-SCHEMA_VERSION = 1
 
 
 class RunState(StrEnum):
@@ -199,9 +195,11 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class RunResult:
+class RunResult(JsonRecord):
     """How a run ended and what was measured; written last, so that its existence means the run ended."""
 
+    noun: ClassVar = "run's result"
+    refusal: ClassVar = RunError
     state: RunState
     """succeeded, failed or cancelled."""
     reason: str | None = None
@@ -299,7 +297,7 @@ class RunResult:
     """CPU threads that computed; numbers may differ in their last bits with others."""
     environment: Mapping[str, str | None] = field(default_factory=dict)
     """Versions, platform, GPU and device."""
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
 
     def __post_init__(self) -> None:
         """Refuse a state that is not an end."""
@@ -340,50 +338,9 @@ class RunResult:
         cost = {"predicted": plain.pop("predicted"), "measured": asdict(self.measured)}
         return {**head, "metrics": metrics, **cost, **{key: plain[key] for key in plain if key not in head}}
 
-    def save(self, path: Path) -> None:
-        """Write result.json, whole or not at all."""
-        write_json(path, self.to_json())
-
-
-def load_result(path: Path) -> RunResult:
-    """Read result.json.
-
-    Raises:
-        BadInputError: not JSON, or another schema version.
-        RunError: a field is missing, unknown or of the wrong kind.
-    """
-    value = read_json(path, "a run's result")
-    version = value.get("schema_version") if isinstance(value, dict) else None
-    if version != SCHEMA_VERSION:
-        raise BadInputError(f"{path} has schema_version {version}; a result of schema_version 1 was expected.")
-    try:
-        plain = {key: item for key, item in value.items() if key not in ("metrics", "measured")}
-        metrics = value["metrics"]
-        return RunResult(
-            **{
-                **plain,
-                "state": RunState(value["state"]),
-                "before": _maybe(Metrics, metrics["before"]),
-                "after": _maybe(Metrics, metrics["after"]),
-                "predicted": Predicted(**value["predicted"]),
-                "proof": _proof(value["proof"]),
-                "floor": _floor(value.get("floor")),
-                "search": tuple(SearchTrial(**trial) for trial in value["search"]),
-                "warnings": tuple(value.get("warnings", ())),
-                "samples": tuple(Sample(**sample) for sample in value["samples"]),
-            }
-        )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunError(f"{path} is not a whole result: {error}.") from None
-
-
-def _maybe(record: Any, value: dict[str, Any] | None) -> Any:
-    return None if value is None else record(**value)
-
-
-def _floor(value: dict[str, Any] | None) -> Floor | None:
-    return None if value is None else Floor(**{**value, "prior": Prior(**value["prior"])})
-
-
-def _proof(value: dict[str, Any] | None) -> Proof | None:
-    return None if value is None else Proof(**{**value, "tuned_unmoved": tuple(value["tuned_unmoved"])})
+    @classmethod
+    def arranged(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Return what a file holds with its metrics as fields, and without what is said of the costs a second time."""
+        if not isinstance(value.get("metrics"), dict):
+            return value
+        return {key: value[key] for key in value if key not in ("metrics", "measured")} | value["metrics"]

@@ -1,26 +1,24 @@
 """What a run was asked to do: complete, frozen, saved as spec.json; and when its loss counts as flat."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal
 
 from lsf.axes import DEVICES, DTYPES
 from lsf.data.contents import DataOptions
 from lsf.errors import BadInputError
-from lsf.files import misfit, read_json, write_json
 from lsf.methods.catalogue import CATALOGUE, check_base, describe, options_of
 from lsf.methods.optimizers import OPTIMIZERS
-from lsf.plans.plan import Plan, parse_plan
+from lsf.plans.plan import Plan
+from lsf.schema import JsonRecord
 from lsf.settings import check_settings, same_setting, setting
 
-SCHEMA_VERSION = 1
 REPORTERS = ("tensorboard", "mlflow", "wandb")
 """Packages that transformers can send the metrics to; none comes with lsf."""
 ROLES = ("choice", "manual", "full", "first", "middle", "last", "random")
 """What a run can stand for in a comparison, in the order in which such runs are listed."""
-METHODS_OWN: Any = "default"
-"""In the place of a rate: the method's own on the model and plan of the run (lsf.methods.rates). What was
+METHODS_OWN: Final = "default"
+"""In the place of a rate: the method's own on the model and plan of the run (lsf.methods.default_rates). What was
 asked stays in the spec, so that a default can be told from a number given; the number used stands in the result."""
 ENDINGS = ("steps", "flat")
 """A run ends after its steps, or once its validation loss is flat (lsf.runs.spec), after its steps at the
@@ -30,9 +28,10 @@ KEPT = ("last", "best")
 
 
 @dataclass(frozen=True)
-class RunSpec:
+class RunSpec(JsonRecord):
     """One fine-tune, completely; forms, `--help` and spec.json are made of these fields and their metadata."""
 
+    noun: ClassVar = "run's spec"
     model: str
     """`bundled`, `smollm2`, a local folder, a GGUF file, or a Hugging Face id."""
     data: str
@@ -57,13 +56,12 @@ class RunSpec:
         choices=ENDINGS,
     )
     keep: str = setting("last", "the values kept: of the last step or of the best validation reading", choices=KEPT)
-    learning_rate: float | None = setting(
+    learning_rate: float | Literal["default"] | None = setting(
         METHODS_OWN,
         "AdamW's peak rate; default = by method, width and blocks tuned; auto = short runs around that, judged on "
         "validation and forgetting, at most a fifth of the run's cost",
         low=1e-8,
         high=1.0,
-        words=(METHODS_OWN,),
     )
     optimizer: str = setting(
         "adamw", "what steps: float32 AdamW, 8-bit AdamW (bitsandbytes), or Adafactor", choices=tuple(OPTIMIZERS)
@@ -110,21 +108,10 @@ class RunSpec:
     seed: int = setting(0, "of data order and every other random choice", low=0, high=2**31 - 1)
     dtype: str = setting("auto", "of the frozen weights; nf4, int8: 4 or 8 bits (bitsandbytes)", choices=DTYPES)
     device: str = setting("auto", "where it runs", choices=DEVICES)
-    schema_version: int = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range, naming the field and the range."""
-        if self.schema_version != SCHEMA_VERSION:
-            raise BadInputError(
-                f"The run's spec has schema_version {self.schema_version!r}; the number 1 was expected."
-            )
-        for name in ("model", "data"):
-            if not isinstance(value := getattr(self, name), str):
-                raise BadInputError(f"{name} is {value!r}; a name was expected.")
-        if not isinstance(self.options, Mapping):
-            raise BadInputError(f"options is {self.options!r}; an object of the method's options was expected.")
-        if not isinstance(self.method, str):
-            raise BadInputError(f"method is {self.method!r}; accepted are: {', '.join(CATALOGUE)}.")
         _ = CATALOGUE[self.method]  # an unknown one is answered with the known
         check_settings(self)
         if self.micro_batch and self.batch_size % self.micro_batch:
@@ -147,27 +134,10 @@ class RunSpec:
         """The method with the options given, for tables: `adapter (kind=pfeiffer)`."""
         return describe(self.method, self.options)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return the spec as plain JSON values, schema_version first."""
-        plain = {**asdict(self), "plan": self.plan.to_json()}
-        return {"schema_version": plain.pop("schema_version"), **plain}
-
-    def save(self, path: Path) -> None:
-        """Write spec.json, whole or not at all."""
-        write_json(path, self.to_json())
-
-
-def load_spec(path: Path) -> RunSpec:
-    """Read spec.json.
-
-    Raises:
-        BadInputError: not JSON, a field is missing or unknown, or a value is of the wrong kind or out of range.
-    """
-    value = read_json(path, "a run's spec")
-    if fault := misfit(value, [item.name for item in fields(RunSpec)], ("model", "data", "plan")):
-        raise BadInputError(f"{path} is not a whole run's spec: {fault}.")
-    before_chats = {"pairs": "raw"}  # what a spec that does not say was written for
-    return RunSpec(**{**before_chats, **value, "plan": parse_plan(value["plan"], str(path))})
+    @classmethod
+    def arranged(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """Return what a file holds; one that says nothing of text pairs was written for raw ones."""
+        return {"pairs": "raw", **value}
 
 
 READINGS = 3

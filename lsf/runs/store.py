@@ -15,8 +15,8 @@ from lsf.errors import BadInputError, LsfError, NoRunError, RunError
 from lsf.files import finite, write_text
 from lsf.runs.checkpoints import checkpoint_step
 from lsf.runs.lock import LOCK, METRICS, RESULT, SPEC, hold, is_held
-from lsf.runs.result import RunResult, RunState, load_result
-from lsf.runs.spec import METHODS_OWN, RunSpec, load_spec
+from lsf.runs.result import RunResult, RunState
+from lsf.runs.spec import METHODS_OWN, RunSpec
 
 QUOTA_VARIABLE = "LSF_RUNS_QUOTA"
 """Environment variable: bytes the folder of runs may take, such as 50G; unset or empty: as much as the disk has."""
@@ -151,14 +151,14 @@ def load_run(folder: Path) -> Run:
         raise NoRunError(f"{folder} is not a run folder: it has no {SPEC}.")
     spec, result, problem = None, None, None
     try:
-        spec = load_spec(folder / SPEC)
+        spec = RunSpec.load(folder / SPEC)
     except LsfError as error:
         problem = str(error)
     if is_held(folder):  # what an earlier attempt came to stays there until a resumed one takes its first step
         state = RunState.RUNNING if (folder / METRICS).exists() else RunState.QUEUED
         return Run(folder, folder.name, spec, state, None, problem)
     try:
-        result = load_result(folder / RESULT) if (folder / RESULT).exists() else None
+        result = RunResult.load(folder / RESULT) if (folder / RESULT).exists() else None
     except LsfError as error:
         return Run(folder, folder.name, spec, RunState.FAILED, None, str(error))
     if result is not None:
@@ -274,10 +274,10 @@ def spec_to_repeat(path: Path) -> RunSpec:
         BadInputError: it is not a whole spec.
         RunError: the result beside it cannot be read.
     """
-    spec, result = load_spec(path), path.parent / RESULT
+    spec, result = RunSpec.load(path), path.parent / RESULT
     if spec.learning_rate != METHODS_OWN or not result.is_file():
         return spec
-    used = load_result(result).learning_rate
+    used = RunResult.load(result).learning_rate
     return spec if used is None else replace(spec, learning_rate=used)
 
 

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from lsf.models.loading import weights_hash
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import float_weight, was_transposed
 from lsf.models.sharing import float_view
-from lsf.plans.plan import Plan, parse_plan
+from lsf.plans.plan import Plan, Predicted
 from lsf.runs.checkpoints import with_room
 from lsf.runs.lock import WEIGHTS
 from lsf.runs.spec import RunSpec
+from lsf.schema import decode
 
 
 @dataclass(frozen=True)
@@ -213,24 +214,13 @@ def read_about(place: Path) -> About:
         with safe_open(place, "pt") as file:
             header = file.metadata() or {}
         about = json.loads(header["about"])
-        found = About(**{**about, "plan": parse_plan(about["plan"], str(place))})
-        if not (isinstance(found.base, str) and isinstance(found.options, dict) and isinstance(found.method, str)):
-            raise TypeError("its header holds values of other kinds")
-        return found
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise BadInputError(f"{place} is not a file of tuned weights written by LSF: {error}.") from None
+    return decode(about, About, str(place), "file of tuned weights")
 
 
 def _header(about: About) -> dict[str, str]:
-    plan = Plan(
-        about.plan.model,
-        about.plan.n_blocks,
-        about.plan.blocks,
-        about.plan.embedding,
-        about.plan.final_norm,
-        about.plan.head,
-        about.plan.modules,
-    )
+    plan = replace(about.plan, criterion=None, policy=None, budget={}, reasons={}, predicted=Predicted())
     plain = {**vars(about), "plan": plan.to_json()}
     return {"format": "pt", "lsf": __version__, "about": json.dumps(plain)}
 

@@ -1,7 +1,7 @@
 """Which layers to edit facts in: LoRA on the MLPs of one window of blocks after another, judged by four questions."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from lsf.data.edits import EditSettings, edit_questions
@@ -29,10 +29,6 @@ class Edited:
     """Values tuned."""
     right: Mapping[str, float]
     """Question of `lsf.data.edits.QUESTIONS` -> exact match, in [0, 1]."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain JSON values."""
-        return asdict(self)
 
 
 def edit_windows(loaded: LoadedModel, settings: EditSettings, report: Reporter) -> tuple[Edited, ...]:

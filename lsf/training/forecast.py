@@ -27,10 +27,10 @@ from lsf.runs.spec import RunSpec
 from lsf.training.attempts import free_memory
 from lsf.training.caching import blocks_of, decide, expected_bytes, recomputed
 from lsf.training.dry_step import checking, peak_of_pass, time_pass
-from lsf.training.duration import Course, course_of, lowest_block
 from lsf.training.fitting import kept_random_state
 from lsf.training.processes import computing_on, n_processes
 from lsf.training.splits import EncodedSplits, encode_splits
+from lsf.training.time_forecast import Course, course_of, lowest_block
 
 _KEPT: WeakKeyDictionary[Any, dict[object, "_Passes"]] = WeakKeyDictionary()
 """Base model -> what was tried -> what it told: a run and the forecast shown before it tell the same numbers."""

@@ -11,20 +11,20 @@ import torch
 
 from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, DataError, RunError
-from lsf.methods.rates import rounded
+from lsf.methods.default_rates import rounded
 from lsf.models.batches import TokenScores
 from lsf.plans.cost import forward_flops
 from lsf.progress import Reporter
 from lsf.runs.result import SearchTrial
 from lsf.training.attempts import FitInputs, carried_out, prepared, within_memory
 from lsf.training.caching import open_held_out
-from lsf.training.duration import rows_load, step_flops, workload_of
 from lsf.training.evaluation import BATCH_SIZE, GeneralText, scored, spread_out
 from lsf.training.fitting import short_run
 from lsf.training.processes import n_processes
 from lsf.training.reweighting import reweighting_of
 from lsf.training.short_runs import spec_rate
 from lsf.training.splits import LIVE_ROWS, watched
+from lsf.training.time_forecast import rows_load, step_flops, workload_of
 from lsf.training.trainer import DivergedError, StepRow
 
 SHARE = 0.2

@@ -11,7 +11,7 @@ from lsf.data.task import Task
 from lsf.errors import DataError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext, planned_names
-from lsf.methods.rates import LAWS, default_rate, spread_of, tuned_of
+from lsf.methods.default_rates import LAWS, default_rate, spread_of, tuned_of
 from lsf.methods.registry import METHODS
 from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lsf.app.comparison import samples_table, tradeoff_picture
+from lsf.app.compare import samples_table, tradeoff_picture
 from lsf.app.runs import curves
 from lsf.figures.runs import draw_curves
 from lsf.plans.plan import Plan

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from streamlit.web.server.starlette.starlette_app_utils import generate_xsrf_token_string
 
-from lsf.app.choice import NEED_WORDS, cost_shares, default_budget
+from lsf.app.choose import NEED_WORDS, cost_shares, default_budget
 from lsf.app.forms import help_text
 from lsf.app.panels import amount, size, table_csv, table_json
 from lsf.app.runs import belong_together, command, course_table, labels, proof_table, unmoved

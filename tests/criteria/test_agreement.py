@@ -17,7 +17,7 @@ from lsf.criteria.agreement import (
 )
 from lsf.criteria.measurements import Measurements, Readings
 from lsf.criteria.registry import CRITERIA
-from lsf.criteria.result import Sample, Timing, is_mark, load_analysis
+from lsf.criteria.result import Analysis, Sample, Timing, is_mark
 from lsf.data.task import Example
 from lsf.lens.builder import AnalysisBuilder
 from tests.criteria.factory import analysis_of
@@ -83,11 +83,11 @@ def test_growing_samples_survive_the_file_and_their_absence_is_null(tmp_path: Pa
     plain = analysis_of([1.0, 2.0])
     plain.save(tmp_path / "plain.json")
     assert '"growth": null' in (tmp_path / "plain.json").read_text()
-    assert load_analysis(tmp_path / "plain.json").growth is None
+    assert Analysis.load(tmp_path / "plain.json").growth is None
     sample = Sample(16, {"deviation": (1.0, 2.0)}, {"deviation": None}, {"deviation": False})
     grown = type(plain)(**{**vars(plain), "growth": (sample,)})
     grown.save(tmp_path / "grown.json")
-    assert load_analysis(tmp_path / "grown.json").growth == (sample,)
+    assert Analysis.load(tmp_path / "grown.json").growth == (sample,)
 
 
 def _readings(draw: np.random.Generator, start: int, n: int = 16, n_blocks: int = 3, width: int = 6) -> Readings:

@@ -13,8 +13,8 @@ import pytest
 
 from lsf.data.encode import encode
 from lsf.data.task import Example, Task
-from lsf.dimension.search import study_dimension, trained_on
-from lsf.dimension.study import FULL_RATES, DimensionSettings, Study, Try, load_study
+from lsf.dimension.search import FULL_RATES, study_dimension, trained_on
+from lsf.dimension.study import DimensionSettings, Study, Try
 from lsf.errors import BadInputError, DataError, RunError
 from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order
@@ -178,6 +178,6 @@ def test_ctrl_c_ends_the_command_with_what_is_known(tiny, tmp_path):
     assert process.returncode == 1
     assert "Stopped; " in said
     assert "Traceback" not in said
-    study = load_study(out)
+    study = Study.load(out)
     assert study.full
     assert len(study.full) < 10

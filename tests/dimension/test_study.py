@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lsf.dimension.search import first_at, full_first, next_d, next_rate, rates_at
 from lsf.dimension.study import (
     Curve,
     DimensionSettings,
@@ -13,16 +14,10 @@ from lsf.dimension.study import (
     Try,
     best_rate,
     bound,
-    first_at,
-    full_first,
-    load_study,
-    next_d,
-    next_rate,
-    rates_at,
     smallest,
 )
 from lsf.errors import BadInputError
-from lsf.methods.rates import Tuned, exact_rate, spread_of
+from lsf.methods.default_rates import Tuned, exact_rate, spread_of
 from lsf.plans.plan import Plan
 
 
@@ -145,17 +140,20 @@ def test_a_study_is_the_same_after_its_file(tmp_path: Path) -> None:
     settings = DimensionSettings(projection="sparse", seeds=2)
     study = Study("m", "lesson:facts", Plan("m", 4, (1, 2)), settings, 144, (point(500, 1.0),), (curve,))
     study.save(tmp_path / "d.json")
-    assert load_study(tmp_path / "d.json") == study
+    assert Study.load(tmp_path / "d.json") == study
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("{}", "not a whole study of dimensions"), ('{"schema_version": 7}', "has schema_version 7; 1 was expected")],
+    [
+        ("{}", "not a whole study of dimensions"),
+        ('{"schema_version": 7}', "has schema_version 7; a study of dimensions of schema_version 1 was"),
+    ],
 )
 def test_a_file_that_is_no_study_is_refused(text: str, sentence: str, tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text(text)
     with pytest.raises(BadInputError, match=sentence):
-        load_study(tmp_path / "d.json")
+        Study.load(tmp_path / "d.json")
 
 
 @pytest.mark.parametrize(

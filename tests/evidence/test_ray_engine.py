@@ -20,7 +20,7 @@ from lsf.cli.main import main
 from lsf.data.task import Task
 from lsf.errors import BadInputError
 from lsf.evidence.ray_engine import SweepWorker, carry_out_on_ray, connected, next_cell, room
-from lsf.evidence.sweep import NOT_YET, Cell, Rate, Score, load_sweep
+from lsf.evidence.sweep import NOT_YET, Cell, Rate, Score, Sweep
 from lsf.evidence.sweeping import carry_out_sweep, start_sweep
 from lsf.models.loading import LoadedModel, weights_hash
 from lsf.progress import Silent
@@ -142,12 +142,12 @@ def test_the_command_pauses_at_sigterm_on_the_cluster_and_the_local_engine_goes_
         signal.signal(signal.SIGTERM, before)
     assert stray == []
     assert "The sweep was stopped; the same command goes on with it." in capfd.readouterr().err
-    half = load_sweep(out)
+    half = Sweep.load(out)
     assert 1 <= len(half.cells) - len(half.missing) < len(half.cells)
     assert not workers()
     assert main([*asked, str(out)]) == 0
     assert main([*asked, str(whole)]) == 0
-    assert values(load_sweep(out)) == values(load_sweep(whole))
+    assert values(Sweep.load(out)) == values(Sweep.load(whole))
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lsf.errors import BadInputError
-from lsf.evidence.sweep import Rate, Score, Sweep, SweepSpec, empty_cells, load_sweep, plans_over, relative_cost
+from lsf.evidence.sweep import Rate, Score, Sweep, SweepSpec, empty_cells, plans_over, relative_cost
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def sweep() -> Sweep:
 def test_a_sweep_read_again_is_the_same_with_unknown_and_missing_kept_apart(sweep: Sweep, tmp_path: Path) -> None:
     path = tmp_path / "sweep.json"
     sweep.save(path)
-    assert load_sweep(path) == sweep
+    assert Sweep.load(path) == sweep
     assert json.loads(path.read_text())["schema_version"] == 1
     assert [cell.plan for cell in sweep.cells] == ["base", "full", "full", "0", "0", "1", "1"]
     assert [(cell.plan, cell.reason) for cell in sweep.missing] == [
@@ -82,9 +82,9 @@ def test_a_sweep_read_again_is_the_same_with_unknown_and_missing_kept_apart(swee
     ("change", "sentence"),
     [
         ({"schema_version": 9}, "has schema_version 9; a sweep of schema_version 1 was expected"),
-        ({"cells": None}, "is not a whole sweep"),
+        ({"cells": None}, "cells is None; a list was expected"),
         ({"steps": 0}, "steps is 0; it must lie between 1 and"),
-        ({"rates": {"0": {}}}, "is not a whole sweep: 'learning_rate' is missing"),
+        ({"rates": {"0": {}}}, "is not a whole sweep: rates[...] has no 'learning_rate'"),
     ],
 )
 def test_a_file_that_is_no_whole_sweep_is_refused_in_one_sentence(
@@ -93,7 +93,7 @@ def test_a_file_that_is_no_whole_sweep_is_refused_in_one_sentence(
     path = tmp_path / "sweep.json"
     path.write_text(json.dumps(sweep.to_json() | change))
     with pytest.raises(BadInputError) as error:
-        load_sweep(path)
+        Sweep.load(path)
     assert sentence in str(error.value)
 
 

@@ -15,7 +15,7 @@ import pytest
 from lsf.cli.main import main
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError
-from lsf.evidence.sweep import Sweep, SweepSpec, load_sweep
+from lsf.evidence.sweep import Sweep, SweepSpec
 from lsf.evidence.sweeping import carry_out_sweep, start_sweep
 from lsf.models.loading import LoadedModel, weights_hash
 from lsf.progress import Phase, Silent, Stop, Unheard
@@ -171,7 +171,7 @@ def test_a_failing_run_is_a_missing_cell_with_its_reason_and_the_others_are_meas
 
 def n_measured(path: Path) -> int:
     """Cells in a file that may be replaced at any moment."""
-    return sum(cell.after is not None for cell in load_sweep(path).cells) if path.exists() else 0
+    return sum(cell.after is not None for cell in Sweep.load(path).cells) if path.exists() else 0
 
 
 @pytest.mark.slow
@@ -187,14 +187,14 @@ def test_a_killed_sweep_goes_on_where_it_was_and_ends_with_the_same_numbers(
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    before = load_sweep(killed)
+    before = Sweep.load(killed)
     assert before.missing
     assert main([*asked, str(killed)]) == 0
     assert main([*asked, str(whole)]) == 0
-    after = load_sweep(killed)
+    after = Sweep.load(killed)
     kept = {cell.key: cell for cell in before.cells if cell.after is not None}
     assert {cell.key: cell for cell in after.cells if cell.key in kept} == kept
-    assert values(after) == values(load_sweep(whole))
+    assert values(after) == values(Sweep.load(whole))
     said = capfd.readouterr().out
     assert "11 of 11 cells" in said
     assert said.count("exact match per seed; loss per seed") == 2

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsf.cli.main import main
-from lsf.criteria.result import Analysis, AnalysisSettings, load_analysis
+from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.data.task import Example, Task, split_examples
 from lsf.errors import BadInputError, PlanError
 from lsf.lens.analyze import analyze
@@ -60,7 +60,7 @@ def test_the_command_line_on_real_text_agrees_with_the_reference(shared: Path, t
     out = tmp_path / "a.json"
     arguments = ["analyze", "--model", str(folder), "--data", str(data), "--limit", "100", "--json", str(out)]
     assert main(arguments) == 0
-    ours = load_analysis(out)
+    ours = Analysis.load(out)
     assert (len(ours.states), len(ours.blocks), ours.data.n_examples) == (6, 5, 100)
     rows = [json.loads(line) for line in data.read_text(encoding="utf-8").splitlines()[:100]]
     model = AutoModelForCausalLM.from_pretrained(folder).eval()

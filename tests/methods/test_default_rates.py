@@ -4,7 +4,7 @@ import pytest
 
 from lsf.errors import UnknownNameError
 from lsf.methods.catalogue import CATALOGUE
-from lsf.methods.rates import (  # fmt: skip
+from lsf.methods.default_rates import (  # fmt: skip
     BY_SHARE,
     BY_WIDTH,
     LARGE,

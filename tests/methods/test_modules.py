@@ -7,12 +7,12 @@ from lsf.cli.main import main
 from lsf.errors import PlanError
 from lsf.methods.context import MethodContext, planned_names
 from lsf.methods.registry import METHODS
-from lsf.plans.plan import Plan, parse_plan
+from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs
 from lsf.training.artefacts import find_weights, load_tuned, read_about, save_weights
 from lsf.training.caching import prefix_depth
-from lsf.training.rate_choice import TOO_SHORT
+from lsf.training.rate_of_run import TOO_SHORT
 from tests.methods.conftest import context_for, tuned_values
 from tests.methods.test_contract import given
 
@@ -38,7 +38,7 @@ def test_a_module_the_model_does_not_have_is_refused_with_names_it_has(loaded):
 
 def test_a_plan_of_modules_is_the_same_after_its_file_and_has_no_frozen_prefix():
     plan = Plan("m", 4, (3,), modules=("vision.connector",))
-    assert parse_plan(plan.to_json(), "here") == plan
+    assert Plan.from_json(plan.to_json(), "here") == plan
     assert prefix_depth(plan, tied_head=False) == 0
     assert prefix_depth(Plan("m", 4, (3,)), tied_head=False) == 3
     with pytest.raises(PlanError, match="tunes nothing"):

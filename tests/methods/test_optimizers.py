@@ -21,7 +21,7 @@ from lsf.methods.optimizers import OPTIMIZERS
 from lsf.methods.registry import METHODS
 from lsf.models.loading import load_model
 from lsf.plans.plan import Plan, full_plan
-from lsf.runs.spec import RunSpec, load_spec
+from lsf.runs.spec import RunSpec
 from lsf.runs.store import reopen_run
 from lsf.training.caching import forget_states
 from lsf.training.fitting import fit
@@ -146,11 +146,13 @@ def test_a_fit_in_8_bits_leaves_no_settings_with_bitsandbytes(wide, task, spec, 
 
 def test_the_optimizer_stands_in_spec_json_and_an_older_spec_has_the_one_there_was(tmp_path, spec):
     replace(spec, optimizer="adafactor").save(tmp_path / "spec.json")
-    assert load_spec(tmp_path / "spec.json").optimizer == "adafactor"
+    assert RunSpec.load(tmp_path / "spec.json").optimizer == "adafactor"
     plain = json.loads((tmp_path / "spec.json").read_text())
     del plain["optimizer"]
     (tmp_path / "spec.json").write_text(json.dumps(plain))
-    assert load_spec(tmp_path / "spec.json").optimizer == RunSpec(spec.model, spec.data, spec.plan).optimizer == "adamw"
+    assert (
+        RunSpec.load(tmp_path / "spec.json").optimizer == RunSpec(spec.model, spec.data, spec.plan).optimizer == "adamw"
+    )
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from lsf.methods.catalogue import CATALOGUE, PROJECTIONS, describe, options_of, 
 from lsf.methods.projections import KINDS
 from lsf.methods.registry import METHODS
 from lsf.plans.plan import Plan
-from lsf.runs.spec import METHODS_OWN, RunSpec, load_spec
+from lsf.runs.spec import METHODS_OWN, RunSpec
 
 PLAN = Plan("tiny", 4, (2,))
 
@@ -30,7 +30,7 @@ def test_a_spec_has_the_methods_own_rate_unless_one_is_given():
 def test_a_spec_with_options_comes_back_from_its_file_whole(tmp_path):
     spec = spec_of("adapter", options={"kind": "pfeiffer", "size": 4}, learning_rate=None)
     spec.save(tmp_path / "spec.json")
-    assert load_spec(tmp_path / "spec.json") == spec
+    assert RunSpec.load(tmp_path / "spec.json") == spec
     assert spec.how == describe("adapter", spec.options) == "adapter (kind=pfeiffer, size=4)"
     assert spec_of("full").how == "full"
 

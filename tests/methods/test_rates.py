@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lsf.methods.rates import outwards
+from lsf.methods.default_rates import outwards
 
 LADDER = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 

@@ -16,7 +16,7 @@ from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.errors import BadInputError, ModelError
 from lsf.lens.analyze import analyze
 from lsf.models.loading import load_model
-from lsf.models.source import find_model
+from lsf.models.supported import find_model
 from lsf.progress import Silent
 from tests.lens.test_reference import PAIRS, task_of
 from tests.tiny import save_tiny

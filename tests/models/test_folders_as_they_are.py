@@ -22,7 +22,7 @@ from lsf.data.task import Example, split_examples
 from lsf.errors import DataError, ModelError
 from lsf.lens.analyze import analyze
 from lsf.models.loading import load_model, weights_hash
-from lsf.models.source import find_model
+from lsf.models.supported import find_model
 from lsf.plans.plan import Plan
 from lsf.progress import Silent
 from lsf.runs.spec import RunSpec

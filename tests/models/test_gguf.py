@@ -18,7 +18,7 @@ from lsf.errors import ModelError
 from lsf.models.cache import ModelCache
 from lsf.models.gguf import ARCHITECTURES, unpacked_place
 from lsf.models.loading import load_model
-from lsf.models.source import at_hand, find_model
+from lsf.models.supported import at_hand, find_model
 from tests.gguf_writer import TOKENS, VOCABULARY, write_gguf
 from tests.tiny import tiny_model
 

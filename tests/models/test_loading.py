@@ -21,7 +21,7 @@ from lsf.models.devices import Device, choose_device, list_devices
 from lsf.models.families import FAMILIES, family_of, plain
 from lsf.models.layout import resolve, self_check
 from lsf.models.loading import dtype_for, load_model
-from lsf.models.source import find_model
+from lsf.models.supported import find_model
 from tests.tiny import save_tiny, tiny_model
 
 IN_TABLE = [*FAMILIES, "opt_projected"]

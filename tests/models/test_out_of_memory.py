@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from lsf.cli.main import main
-from lsf.criteria.result import AnalysisSettings, load_analysis
+from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.data.encode import encode
 from lsf.data.task import Example, Task, split_examples
 from lsf.errors import OutOfMemoryError
@@ -216,7 +216,7 @@ def test_what_memory_does_not_suffice_for_is_null_and_told_and_the_rest_is_writt
     data.write_text("\n".join(json.dumps({"prompt": prompt, "completion": rest}) for prompt, rest in PAIRS))
     asked = ["analyze", "--model", str(tiny("llama")), "--data", str(data), "--criteria", criteria, "--json", str(out)]
     assert main(asked) == 0
-    whole = load_analysis(out)
+    whole = Analysis.load(out)
     assert whole.data.short is None
     where, missing = {
         "gradients": ("gradients.position_losses", ("gradient_norm", "fisher", "first_order_drop")),
@@ -226,7 +226,7 @@ def test_what_memory_does_not_suffice_for_is_null_and_told_and_the_rest_is_writt
     monkeypatch.setattr(f"lsf.lens.{where}", lambda *_: torch.empty(2**60))
     capsys.readouterr()
     assert main(asked) == 0
-    told, found = capsys.readouterr().err, load_analysis(out)
+    told, found = capsys.readouterr().err, Analysis.load(out)
     assert f"lsf: cpu has too little memory for {', '.join(missing)}: not measured; take shorter examples" in told
     assert found.data.short is not None and found.data.short in told
     for name in criteria.split(","):

@@ -14,7 +14,7 @@ from lsf.errors import ModelError
 from lsf.files import read_json
 from lsf.models.gguf import ABOUT
 from lsf.models.loading import load_model, weights_hash
-from lsf.models.source import HUB_ID, at_hand, find_model
+from lsf.models.supported import HUB_ID, at_hand, find_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OF_PACKAGE = "718b3d2b91e7f1c462ed15979b9aa6f8b2a0e8d570500e2287541310693a424c"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lsf.criteria.result import load_analysis, parse_analysis
+from lsf.criteria.result import Analysis
 from lsf.errors import BadInputError, LsfError, PlanError
 from lsf.plans.cost import full_flops, predict, predict_full, training_flops
-from lsf.plans.plan import Plan, format_blocks, full_plan, load_plan, parse_blocks
+from lsf.plans.plan import Plan, format_blocks, full_plan, parse_blocks
 from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
 from tests.criteria.factory import analysis_of
 
@@ -63,13 +63,13 @@ def test_a_criterion_that_was_not_measured_is_refused() -> None:
 def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     plan = make_plan(analysis_of(SCORES), "deviation", "top_k", 2)
     plan.save(tmp_path / "plan.json")
-    assert load_plan(tmp_path / "plan.json") == plan
+    assert Plan.load(tmp_path / "plan.json") == plan
 
 
 def test_a_plan_edited_by_hand_is_accepted_or_refused_in_one_sentence(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text('{"schema_version": 1, "model": "toy", "n_blocks": 5, "blocks": [4, 0, 4]}')
-    assert load_plan(path).blocks == (0, 4)
+    assert Plan.load(path).blocks == (0, 4)
     for text, sentence in [
         ('{"schema_version": 1, "model": "toy", "n_blocks": 5, "blocks": [5]}', "Block 5 does not exist"),
         ('{"schema_version": 1, "model": "toy", "n_blocks": 5, "blocks": []}', "tunes nothing"),
@@ -79,17 +79,17 @@ def test_a_plan_edited_by_hand_is_accepted_or_refused_in_one_sentence(tmp_path: 
             '{"schema_version": 1, "model": "toy", "n_blocks": 5, "blocks": [1], "extra": 1}',
             "it has the field 'extra'; known are: ",
         ),
-        ('{"model": "toy", "n_blocks": 5, "blocks": ["1"]}', "blocks hold '1'; whole numbers were expected"),
+        ('{"model": "toy", "n_blocks": 5, "blocks": ["1"]}', "blocks[0] is '1'; a whole number was expected"),
         ('{"model": "toy", "n_blocks": 5, "blocks": "1"}', "blocks is '1'; a list was expected"),
-        ('{"model": "toy", "n_blocks": 5, "blocks": [1], "modules": [3]}', "modules hold 3; dotted names"),
-        ('{"model": 3, "n_blocks": 5, "blocks": [1]}', "model is 3; a name was expected"),
+        ('{"model": "toy", "n_blocks": 5, "blocks": [1], "modules": [3]}', "modules[0] is 3; text was expected"),
+        ('{"model": 3, "n_blocks": 5, "blocks": [1]}', "model is 3; text was expected"),
         ('{"model": "toy", "n_blocks": 5, "blocks": [1], "embedding": "no"}', "'no'; true or false was expected"),
         ("[1, 2]", "a JSON object was expected"),
         ("{", "line 1 is not valid JSON"),
     ]:
         path.write_text(text)
         with pytest.raises(LsfError) as caught:
-            load_plan(path)
+            Plan.load(path)
         assert sentence in str(caught.value)
 
 
@@ -136,11 +136,11 @@ def test_memory_counts_weights_copies_gradients_and_adam() -> None:
 def test_an_analysis_survives_its_file(tmp_path: Path) -> None:
     analysis = analysis_of(SCORES)
     analysis.save(tmp_path / "a.json")
-    assert load_analysis(tmp_path / "a.json") == analysis
+    assert Analysis.load(tmp_path / "a.json") == analysis
     value = json.loads((tmp_path / "a.json").read_text())
     assert next(iter(value)) == "schema_version"
     del value["states"][0]["deviation"]
     with pytest.raises(BadInputError, match="not a whole analysis"):
-        parse_analysis(value, "a.json")
-    with pytest.raises(BadInputError, match="schema_version None"):
-        parse_analysis({}, "a.json")
+        Analysis.from_json(value, "a.json")
+    with pytest.raises(BadInputError, match="is not a whole analysis: it has no 'model'"):
+        Analysis.from_json({}, "a.json")

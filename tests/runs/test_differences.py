@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lsf.plans.plan import Plan, full_plan
-from lsf.runs.faults import differences
+from lsf.runs.comparability import differences
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run

@@ -9,7 +9,7 @@ import pytest
 from lsf.errors import RunError
 from lsf.plans.plan import Plan
 from lsf.runs.lock import finish, hold, is_held, release, run_lock
-from lsf.runs.result import Metrics, Proof, RunResult, RunState, Sample, SearchTrial, load_result
+from lsf.runs.result import Metrics, Proof, RunResult, RunState, Sample, SearchTrial
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import append_metrics, create_run, delete_run, list_runs, load_run, read_metrics
 
@@ -33,7 +33,7 @@ RESULT = RunResult(
 
 def test_a_result_is_the_same_after_a_round_trip_and_has_the_contracts_names(tmp_path):
     RESULT.save(tmp_path / "result.json")
-    assert load_result(tmp_path / "result.json") == RESULT
+    assert RunResult.load(tmp_path / "result.json") == RESULT
     plain = json.loads((tmp_path / "result.json").read_text())
     assert plain["metrics"]["after"]["exact_match"] == 0.75
     assert plain["measured"] == {

@@ -19,13 +19,13 @@ from lsf.plans.cost import predict
 from lsf.plans.plan import Plan, full_plan
 from lsf.progress import Silent
 from lsf.runs.memory_forecast import RUN_SHARE
-from lsf.runs.result import PHASES, load_result
+from lsf.runs.result import PHASES, RunResult
 from lsf.runs.spec import METHODS_OWN
 from lsf.training.dry_step import Held
-from lsf.training.duration import STRETCHES, course_of
 from lsf.training.fitting import fit
 from lsf.training.forecast import expected, forecast, seconds_beside
 from lsf.training.splits import encode_splits
+from lsf.training.time_forecast import STRETCHES, course_of
 from lsf.training.trainer import FitSettings
 from tests.toy import tuned
 
@@ -292,7 +292,7 @@ def test_the_phases_of_a_run_come_one_after_another_and_end_with_its_test(loaded
 def test_a_run_tells_what_was_predicted_beside_what_was_measured(loaded, task, spec, folder):
     place = folder(spec)
     tuned(loaded, task, spec, place)
-    result: Any = load_result(place / "result.json")
+    result: Any = RunResult.load(place / "result.json")
     assert result.predicted.trainable_params == result.measured.trainable_params
     assert result.predicted.step_seconds > 0
     assert result.predicted.memory_bytes > 16 * result.trainable_params

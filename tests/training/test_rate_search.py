@@ -11,12 +11,12 @@ from lsf.cli.main import main
 from lsf.data.task import Task
 from lsf.plans.plan import Plan
 from lsf.runs.comparison import compare
-from lsf.runs.spec import METHODS_OWN, load_spec
+from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.runs.store import list_runs, load_run, spec_to_repeat
 from lsf.training import attempts, run, trainer
 from lsf.training import caching as checkpointing
 from lsf.training.caching import forget_states
-from lsf.training.rate_choice import TOO_SHORT
+from lsf.training.rate_of_run import TOO_SHORT
 from lsf.training.rate_search import LEAST_STEPS, SHARE
 from lsf.training.short_runs import spec_rate
 from tests.toy import tuned
@@ -85,7 +85,7 @@ def test_a_default_stays_a_word_in_the_spec_and_is_a_number_in_the_result_by_whi
     asked = replace(spec, learning_rate=METHODS_OWN)
     place = folder(asked)
     result = tuned(loaded, task, asked, place)
-    assert load_spec(place / "spec.json").learning_rate == METHODS_OWN
+    assert RunSpec.load(place / "spec.json").learning_rate == METHODS_OWN
     assert (result.learning_rate, result.rate_from) == (spec_rate(loaded, asked), "default")
     again = spec_to_repeat(place / "spec.json")
     assert again == replace(asked, learning_rate=result.learning_rate)
@@ -141,7 +141,7 @@ def test_a_search_takes_the_micro_batch_of_its_run_and_halves_it_where_memory_is
     loaded, task, searching, folder, narrow, asked, taken
 ):
     narrow(taken)
-    small = replace(searching, micro_batch=asked)
+    small = replace(searching, micro_batch=asked, batch_size=4)
     result = tuned(loaded, task, small, folder(small))
     assert (result.state, result.micro_batch, len(result.search) >= 3) == ("succeeded", taken, True)
 
@@ -169,30 +169,33 @@ def test_a_search_starts_from_kept_states_and_leaves_them_to_its_run(loaded, tas
 
 @pytest.mark.parametrize("cache", ["memory", "off"])
 def test_a_search_costs_what_is_told_of_it_by_the_flops_that_torch_counts(
-    loaded, task, searching, folder, monkeypatch, cache, tmp_path
+    loaded, task, searching, folder, monkeypatch, cache
 ):
-    counts, shares = {}, []
+    counts = []
 
-    def counting(name, work):
+    def counting(work):
         def counted(*given):
             with FlopCounterMode(display=False) as counter:
                 done = work(*given)
-            counts[name] = counter.get_total_flops()
+            counts.append(counter.get_total_flops())
             return done
 
         return counted
 
     asked = replace(searching, plan=Plan("tiny", 4, (3,)), cache=cache, eval_every=LONG)
-    for seed in range(2 if cache == "memory" else 1):  # the second time no state has to be computed
-        with monkeypatch.context() as patch:
-            patch.setattr(run, "find_rate", counting("search", run.find_rate))
-            patch.setattr(attempts, "fit", counting("steps", attempts.fit))
-            shares.append(tuned(loaded, replace(task, name=f"{seed}"), asked, folder(asked)).search_share)
-            (found,) = tmp_path.glob("runs/searched-rates/*.json")
-            found.unlink()
-    share = counts["search"] / counts["steps"]
+    few, more = (replace(asked, learning_rate=1e-3, steps=steps) for steps in (6, 12))
+    tuned(loaded, task, few, folder(few))  # from here on no state has to be computed where states are kept
+    with monkeypatch.context() as patch:
+        patch.setattr(attempts, "fit", counting(attempts.fit))
+        for short in (few, more):
+            tuned(loaded, task, short, folder(short))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "find_rate", counting(run.find_rate))
+        told = tuned(loaded, task, asked, folder(asked)).search_share
+    six, twelve, search = counts
+    share = search / (six + (LONG - 6) * (twelve - six) / 6)
     assert share <= 1.05 * SHARE
-    assert share == pytest.approx(shares[-1], rel=0.3)
+    assert share == pytest.approx(told, rel=0.3)
 
 
 def test_the_first_tuning_of_the_lottery_ticket_takes_the_micro_batch_and_recomputes_as_its_run_does(

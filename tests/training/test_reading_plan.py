@@ -41,7 +41,7 @@ def test_the_head_reads_no_position_but_those_whose_prediction_counts(loaded, ta
 
 
 def test_threads_stand_in_the_result_and_are_put_back(loaded, task, spec, folder):
-    before, asked = torch.get_num_threads(), replace(spec, threads=2)
+    before, asked = torch.get_num_threads(), replace(spec, threads=2, steps=1)
     assert tune(loaded, task, asked, folder(asked)).threads == 2
     assert torch.get_num_threads() == before
     assert tune(loaded, task, spec, folder(spec)).threads == before

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import streamlit as st
 
-from lsf.app.guard import attempt
-from lsf.app.panels import empty, table
+from lsf.app.panels import attempt, empty, table
 from lsf.app.state import Session, analysis_view
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis

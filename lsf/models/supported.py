@@ -267,21 +267,3 @@ def _from_hub(name: str) -> ModelSource:
         raise ModelError(
             f"There is no model {name!r}: neither a folder here nor an id on the hub that this machine may read."
         ) from None
-
-
-def load_tokenizer(name: str) -> tuple[Any, int, int]:
-    """Return a model's tokenizer, the tokens it takes at most, and the rows of its embedding; no weight is read.
-
-    Raises:
-        ModelError, UnknownFamilyError: as `find_model`; or its tokenizer cannot be read.
-    """
-    from transformers import AutoConfig, AutoTokenizer  # noqa: PLC0415 - seconds to import, and needed here only
-
-    folder = find_model(name).folder
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).get_text_config()
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"The tokenizer of {name} cannot be read: {first_line(error).rstrip('.')}.") from None
-    context = getattr(config, "max_position_embeddings", None) or min(tokenizer.model_max_length, UNSTATED_CONTEXT)
-    return tokenizer, context, config.vocab_size

@@ -30,7 +30,7 @@ BATCHES_LOOKED_AT = 200
 
 @dataclass(frozen=True)
 class Workload:
-    """What one run computes, in passes and tokens; see `lsf.training.duration`."""
+    """What one run computes, in passes and tokens; see `lsf.training.time_forecast`."""
 
     sizes: Sizes
     """Of the model."""

@@ -13,6 +13,7 @@ from lsf.runs.checkpoints import Checkpoint
 from lsf.runs.lock import ResultBuilder
 from lsf.runs.result import SearchTrial
 from lsf.runs.spec import METHODS_OWN, RunSpec
+from lsf.schema import decode
 from lsf.training.processes import n_processes
 from lsf.training.rate_search import NoRateError, Search
 from lsf.training.short_runs import spec_rate
@@ -55,9 +56,9 @@ class Choice:
 def resumed_choice(checkpoint: Checkpoint) -> Choice:
     """Return the choice a run made before it was interrupted."""
     about = checkpoint.progress.about
-    trials = tuple(SearchTrial(**trial) for trial in about["search"])
-    known: dict[str, Any] = {name: about.get(name) for name in ("search_steps", "search_seconds", "search_share")}
-    return Choice(about["learning_rate"], about.get("rate_from", SEARCHED if trials else GIVEN), trials, **known)
+    known = {item.name: about[item.name] for item in fields(Choice) if item.name in about}
+    how = {"rate_from": SEARCHED if about["search"] else GIVEN}
+    return decode(how | known, Choice, str(checkpoint.place), "choice of a rate")
 
 
 def choose_rate(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, folder: Path, search: Any) -> Choice:
@@ -117,7 +118,7 @@ def _known(place: Path) -> Choice | None:
     """Return what a run of the group found before; None where none did, or its file cannot be read."""
     try:
         kept = read_json(place, "a search's result")
-        trials = tuple(SearchTrial(**trial) for trial in kept["search"])
-        return Choice(float(kept["learning_rate"]), f"search of {kept['run']}", trials)
-    except (BadInputError, OSError, KeyError, TypeError, ValueError):
+        kept["rate_from"] = f"search of {kept.pop('run')}"
+        return decode(kept, Choice, str(place), "choice of a rate")
+    except (BadInputError, AttributeError, KeyError, TypeError):
         return None

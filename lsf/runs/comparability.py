@@ -1,0 +1,195 @@
+"""What makes runs less comparable than a table makes them look, and in which settings they differ."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from lsf.plans.plan import format_blocks
+from lsf.runs.faults import fault_of
+from lsf.runs.result import RunResult, RunState
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import Run
+
+Read = Callable[[Run], object]
+
+
+def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ...]:
+    """Return the sentences that belong beside a comparison.
+
+    Args:
+        runs: those compared.
+        related: for each, whether a full run to compare it with was found.
+    """
+    found: list[str] = []
+    for words, read in _DIFFERENCES:
+        values = list(dict.fromkeys(read(run) for run in runs if run.spec is not None))
+        if len(values) > 1:
+            listed = ", ".join(str(value) for value in values)
+            found.append(f"The runs differ in {words} ({listed}); compare them with care.")
+    data = {run.result.data_fingerprint for run in runs if run.result is not None and run.result.data_fingerprint}
+    names = {run.spec.data for run in runs if run.spec is not None}
+    if len(data) > 1 and len(names) == 1:
+        found.append(f"The content of {next(iter(names))} changed between the runs; their test sets are not the same.")
+    weights = {run.result.weights for run in runs if run.result is not None and run.result.weights}
+    models = {run.spec.model for run in runs if run.spec is not None}
+    if len(weights) > 1 and len(models) == 1:
+        found.append(f"The weights of {next(iter(models))} changed between the runs; they did not start alike.")
+    searched = {run.spec.searches_rate for run in runs if run.spec is not None}
+    if len(searched) > 1:
+        found.append("Some runs searched for their own learning rate and others did not.")
+    found += _one_rate(runs)
+    found += _faults(runs)
+    found += _endings(runs)
+    short = [run.id for run in runs if run.result is not None and run.result.n_held_out_dropped]
+    if short:
+        found.append(f"Held-out examples whose completion does not fit were left out in {_named(short)}.")
+    warm = [run.id for run in runs if run.result is not None and found_states(run.result)]
+    if warm:
+        found.append(
+            f"States below the tuned blocks were there from an earlier run for {_named(warm)}; their seconds leave out "
+            "what computing them costs."
+        )
+    alone = [run.id for run, known in zip(runs, related, strict=True) if not known and run.state is RunState.SUCCEEDED]
+    if alone:
+        found.append(
+            f"No full run of the same model, data, seed and steps for {_named(alone)}; ratios to it are unknown."
+        )
+    return tuple(found)
+
+
+_DIFFERENCES: tuple[tuple[str, Read], ...] = (
+    ("model", lambda run: run.spec and run.spec.model),
+    ("data", lambda run: run.spec and run.spec.data),
+    ("steps asked for", lambda run: run.spec and (run.spec.steps if run.spec.epochs is None else run.spec.epochs)),
+    ("when they end", lambda run: run.spec and run.spec.until),
+    ("values kept", lambda run: run.spec and run.spec.keep),
+    ("batch size", lambda run: run.spec and run.spec.batch_size),
+    ("method", lambda run: run.spec and run.spec.how),
+    ("evaluation limit", lambda run: run.spec and run.spec.eval_limit),
+    ("longest example", lambda run: (run.spec and run.spec.max_length) or "the context"),
+    ("warm-up steps", lambda run: run.spec and run.spec.warmup_steps),
+    ("optimizer", lambda run: run.spec and run.spec.optimizer),
+    ("weight decay", lambda run: run.spec and run.spec.weight_decay),
+    ("re-weighting", lambda run: run.spec and run.spec.reweight_tau),
+    ("device", lambda run: run.result.environment.get("device") if run.result else None),
+)
+
+
+def _one_rate(runs: Sequence[Run]) -> list[str]:
+    """Say that one given rate for full fine-tuning and for few blocks favours one of them."""
+    specs = [run.spec for run in runs if run.spec is not None]
+    rates = {spec.given_rate for spec in specs}
+    if len({spec.plan.is_full for spec in specs}) < 2 or len(rates) > 1 or None in rates:
+        return []
+    return [
+        f"Full fine-tuning and fewer blocks were all given the rate {rates.pop():g}; the best one often differs with "
+        "the place, so a ratio to full can be the rate's: the default suits each, and a search finds one for each."
+    ]
+
+
+def _faults(runs: Sequence[Run]) -> list[str]:
+    """Say what is wrong with single runs, which rate to try, and that a wrecked full run is no reference."""
+    found = []
+    for run in runs:
+        if (fault := fault_of(run.result)) is None:
+            continue
+        whole = run.spec is not None and run.spec.plan.is_full and run.spec.method == "full"
+        stands = "; it is the reference of no ratio" if whole else ""
+        instead = "" if fault.rate_to_try is None else f" Try the rate {fault.rate_to_try:g}."
+        found.append(f"{run.id}: {fault.words}{stands}.{instead}")
+    return found
+
+
+def found_states(result: RunResult) -> bool:
+    """Say whether a run was served states of its frozen prefix that it had not computed itself."""
+    cache = result.cache or {}
+    return result.resumed_at is None and bool(cache.get("found"))
+
+
+def _endings(runs: Sequence[Run]) -> list[str]:
+    found: list[str] = []
+    for state in RunState:
+        ids = [run.id for run in runs if run.state is state and state is not RunState.SUCCEEDED]
+        if ids:
+            found.append(f"Not succeeded but {state}: {_named(ids)}; left out of means and ratios.")
+    for run in runs:
+        proof = run.result.proof if run.result else None
+        if proof is None or proof.holds:
+            continue
+        if not proof.frozen_identical:
+            found.append(f"Frozen tensors of {run.id} changed during the run; its numbers are not those of its plan.")
+        elif proof.trainable_params != proof.planned_params:
+            found.append(f"{run.id} tuned {proof.trainable_params} parameters, its plan {proof.planned_params}.")
+        else:
+            found.append(f"{len(proof.tuned_unmoved)} tuned tensors of {run.id} did not move.")
+    return found
+
+
+def _named(ids: Sequence[str]) -> str:
+    return ", ".join(ids) if len(ids) <= 3 else f"{', '.join(ids[:3])} and {len(ids) - 3} more"
+
+
+NOT_SETTINGS = ("plan", "role", "options", "schema_version")
+"""Fields of a spec that are told in parts, or not at all."""
+UNKNOWN = "-"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One setting that is not the same in all runs."""
+
+    setting: str
+    """Its name in words."""
+    values: tuple[str, ...]
+    """As it was in each run, in their order; a dash where the run has no such setting."""
+
+
+def differences(runs: Sequence[Run]) -> tuple[Difference, ...]:
+    """Return the settings in which runs differ, then versions and devices in which they do.
+
+    Args:
+        runs: those compared; one without a spec has a dash everywhere.
+    """
+    found = [one for one in _side_by_side([_settings(run) for run in runs]) if len(set(one.values)) > 1]
+    around = _side_by_side([_surroundings(run) for run in runs])
+    return (*found, *(one for one in around if len(set(one.values) - {UNKNOWN}) > 1))
+
+
+def _side_by_side(told: Sequence[dict[str, str]]) -> list[Difference]:
+    names = dict.fromkeys(name for one in told for name in one)
+    return [Difference(name, tuple(one.get(name, UNKNOWN) for one in told)) for name in names]
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """Return everything a run was asked, in words; the rate as it was used."""
+    spec = run.spec
+    if spec is None:
+        return {}
+    plan = spec.plan
+    modules = [name.replace("_", " ") for name in ("embedding", "final_norm", "head") if getattr(plan, name)]
+    names = [item.name for item in fields(RunSpec) if item.name not in NOT_SETTINGS]
+    told = {
+        "stands for": spec.role,
+        "blocks": format_blocks(plan.blocks) or "none",
+        "beside the blocks": ", ".join([*modules, *plan.modules]) or "nothing",
+        "chosen by": "hand" if plan.criterion is None else f"{plan.criterion}, {plan.policy or 'control'}",
+        **{name.replace("_", " "): _word(getattr(spec, name)) for name in names},
+        **{f"{spec.method}: {name}": _word(value) for name, value in spec.options.items()},
+    }
+    if spec.given_rate is None:
+        rate = None if run.result is None else run.result.learning_rate
+        how = "searched" if spec.searches_rate else "default"
+        told["learning rate"] = how if rate is None else f"{rate:g} ({how})"
+    return told
+
+
+def _surroundings(run: Run) -> dict[str, str]:
+    """Return what a run was made with, as far as it is known."""
+    made_with = {} if run.result is None else run.result.environment
+    return {f"{name} found": str(value) for name, value in made_with.items() if value is not None}
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "default"
+    return f"{value:g}" if isinstance(value, float) else str(value)
