@@ -293,7 +293,6 @@ def tune(
     given = {"dtype": dtype if dtype in DTYPES else "auto", "device": device, **settings}
     texts = {"prompt_template": prompt, "completion_template": completion}
     spec = _settings(RunSpec, {"model": loaded.info.name, "data": task.name, "plan": plan, **texts, **given})
-    Path(runs).mkdir(parents=True, exist_ok=True)
     folder = create_run(Path(runs), spec)
     result = _interruptible("The run", lambda report: carry_out(loaded, task, spec, folder, report))
     if result.unmeasured:

@@ -3,6 +3,8 @@
 import gc
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 
 import lsf
@@ -33,9 +35,68 @@ def spare_imports() -> None:
     gc.freeze()
 
 
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+"""What a launcher of several processes sets, all of it; a part of it is what something else left behind."""
+LEFT_BEHIND = (
+    *LAUNCHED,
+    "LOCAL_WORLD_SIZE",
+    "PMI_RANK",
+    "PMI_SIZE",
+    "OMPI_COMM_WORLD_RANK",
+    "OMPI_COMM_WORLD_SIZE",
+    "MV2_COMM_WORLD_RANK",
+    "MV2_COMM_WORLD_SIZE",
+    "ACCELERATE_USE_FSDP",
+    "ACCELERATE_USE_DEEPSPEED",
+    "ACCELERATE_USE_MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG",
+)
+"""By which accelerate would take a process that is alone for one of several."""
+PRECISION = "ACCELERATE_MIXED_PRECISION"
+"""Set by `accelerate launch` by its own default file too, which need not know of this run."""
+ACCELERATES_OWN = (
+    PRECISION,
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+    "ACCELERATE_USE_CPU",
+    "ACCELERATE_TORCH_DEVICE",
+    "ACCELERATE_DYNAMO_BACKEND",
+    "ACCELERATE_DYNAMO_MODE",
+)
+"""What accelerate takes from the environment and a run's spec says: precision, micro-batches, device."""
+
+
+def launched_processes() -> int:
+    """Return how many processes one `accelerate launch` started for this work; 1 where it was none."""
+    found = {name: os.environ.get(name, "") for name in LAUNCHED}
+    whole = all(found.values()) and all(found[name].isdecimal() for name in LAUNCHED[:3])
+    return max(1, int(found["WORLD_SIZE"])) if whole else 1
+
+
 def launched_rank() -> int:
     """Return this process's number among those that one `accelerate launch` started; 0 where there is one."""
-    return int(os.environ.get("RANK", "0"))
+    return int(os.environ["RANK"]) if launched_processes() > 1 else 0
+
+
+def foreign_precision() -> str | None:
+    """Return the mixed precision that the environment asks accelerate for, which a run does not take; else None."""
+    asked = os.environ.get(PRECISION, "no").lower()
+    return None if asked in ("no", "") else asked
+
+
+@contextmanager
+def own_environment() -> Iterator[None]:
+    """Let the environment say nothing to accelerate that a run's spec says, nor that a lone process is one of several.
+
+    It is put back afterwards.
+    """
+    hidden = ACCELERATES_OWN if launched_processes() > 1 else (*ACCELERATES_OWN, *LEFT_BEHIND)
+    kept = {name: os.environ.pop(name) for name in hidden if name in os.environ}
+    try:
+        yield
+    finally:
+        for name in hidden:
+            os.environ.pop(name, None)
+        os.environ.update(kept)
 
 
 def environment(gpu: str | None = None) -> dict[str, str | None]:

@@ -37,6 +37,18 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise RunError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        BadInputError: the disk does not take it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInputError(f"Cannot make the folder {path}: {error.strerror or error}.") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8, whole or not at all; raises as `write_bytes` does."""
     write_bytes(path, text.encode("utf-8"))

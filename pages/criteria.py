@@ -11,7 +11,7 @@ from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.figures.criteria import METHOD_WORDS, draw_agreement, draw_criteria, draw_growth, measured_scores
 
-AUTO = "`--limit auto` stops where they agree."
+AUTO = "*Stop when settled* stops where they agree."
 
 
 def draw(here: Session) -> None:

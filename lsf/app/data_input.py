@@ -19,7 +19,7 @@ from lsf.data.sources import read_splits
 from lsf.data.tables import MAX_BYTES, READERS
 from lsf.data.task import Example, Task
 from lsf.errors import LsfError
-from lsf.files import write_bytes
+from lsf.files import make_folder, write_bytes
 from lsf.runs.store import runs_folder
 
 LESSON, FILE, HUB = "Lesson", "File", "Hugging Face data set"
@@ -81,7 +81,10 @@ def _file_input() -> str:
         key="data-upload",
     )
     if uploaded is not None:
-        st.session_state["data-path"] = str(_keep(uploaded.name, uploaded.getvalue()))
+        kept = attempt(lambda: _keep(uploaded.name, uploaded.getvalue()))
+        if kept is None:  # the path below may still be that of the last upload
+            return ""
+        st.session_state["data-path"] = str(kept)
     path = st.text_input(
         "or the path of a file on this machine",
         placeholder="data/questions.csv",
@@ -97,7 +100,7 @@ def _keep(name: str, content: bytes) -> Path:
     folder = runs_folder() / UPLOADS / hashlib.sha256(content).hexdigest()[:12]
     path = folder / Path(name).name
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_bytes(path, content)
     return path
 
@@ -157,10 +160,16 @@ def _unescaped(template: str) -> str | None:
 
 
 def _columns(name: str) -> tuple[tuple[str, ...], bool] | None:
-    """Columns of a local file, and whether they are recognised; None for hub data or what cannot be read."""
+    """Columns of a local file, and whether they are recognised; None for hub data or what cannot be read.
+
+    Why it cannot is said once, by `read_task`.
+    """
     if name.startswith("hub:"):
         return None
-    return attempt(lambda: _read(name, _stamp(name)))
+    try:
+        return _read(name, _stamp(name))
+    except LsfError:
+        return None
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the file")

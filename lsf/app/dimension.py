@@ -19,6 +19,7 @@ from lsf.app.work import Source
 from lsf.dimension.study import ASKED, DimensionSettings, Study, along_pretraining, over_blocks, over_lessons
 from lsf.errors import LsfError
 from lsf.figures.dimension import draw_blocks, draw_gap, draw_progress, draw_study, draw_tasks, published_table
+from lsf.files import make_folder
 from lsf.jobs.job import JobView, Report
 from lsf.plans.plan import Plan, full_plan
 from lsf.progress import Forwarding
@@ -59,7 +60,7 @@ def study_work(shared: AppRuntime, asked: Asked) -> Callable[[Report], Study]:
 
         source = asked.source
         file = runs_folder() / STUDIES / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(file.parent)
         report.progress(0, None, f"loading {source.model}")
         task = source.load_task()
         loaded = shared.model_cache().load(source.model, source.dtype, source.device)

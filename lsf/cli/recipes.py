@@ -21,7 +21,7 @@ from lsf.cli.terminal import TerminalReporter
 from lsf.data.edits import OWN, EditSettings
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
-from lsf.files import write_json, write_text
+from lsf.files import make_folder, write_json, write_text
 from lsf.runs.store import load_run
 
 
@@ -139,7 +139,7 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         "reweight": drawn(distance, count, arguments.tau, seed),
         "random": control(len(distance), count, seed),
     }
-    arguments.out.mkdir(exist_ok=True)
+    make_folder(arguments.out)
     for name, indices in chosen.items():
         if any(task.train[index].prompt == "" for index in indices):
             raise BadInputError("beacons writes files of prompt and completion; the data has rows without a prompt.")

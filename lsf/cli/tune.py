@@ -19,7 +19,7 @@ from lsf.cli.arguments import (
 )
 from lsf.cli.terminal import TerminalReporter, listening
 from lsf.data.encode import straddling_words
-from lsf.environment import launched_rank, spare_imports
+from lsf.environment import foreign_precision, launched_rank, spare_imports
 from lsf.errors import BadInputError, RunPausedError
 from lsf.methods.catalogue import CATALOGUE, check_base, read_pairs
 from lsf.methods.optimizers import check_optimizer
@@ -125,6 +125,11 @@ def tune_command(arguments: argparse.Namespace) -> int:
     from lsf.training.processes import agreed_folder, n_processes
     from lsf.training.run import measure_kept, tune
 
+    if (asked := foreign_precision()) and launched_rank() == 0:
+        reporter.close()
+        sys.stderr.write(
+            f"lsf: accelerate's mixed precision {asked} is not taken; --dtype says what a run computes in.\n"
+        )
     spare_imports()
     on_cpu, runs = loaded.device.type == "cpu", arguments.runs or runs_folder()
     with agreed_folder(lambda: arguments.resume or create_run(runs, spec), on_cpu) as (folder, shared):

@@ -307,18 +307,18 @@ def _recognised(table: Table, options: DataOptions, formats: Counter[str]) -> li
 def _by_templates(table: Table, prompt_template: str | None, completion_template: str | None) -> Convert:
     """Return what makes an example of a row by templates over the table's columns."""
     for option, template, column in (
-        ("--prompt-template", prompt_template, "prompt"),
-        ("--completion-template", completion_template, "completion"),
+        ("prompt template", prompt_template, "prompt"),
+        ("completion template", completion_template, "completion"),
     ):
         if template is None and column not in table.columns:
             raise DataError(
                 f"{table.name} has no column {column!r}; its columns are: {', '.join(table.columns)}. "
-                f"Name the column {column!r}, or give {option} over the columns there are."
+                f"Name the column {column!r}, or give a {option} over the columns there are."
             )
     asked = "{prompt}" if prompt_template is None else prompt_template
     given = "{completion}" if completion_template is None else completion_template
-    prompt = parse_template(asked, table.columns, "--prompt-template")
-    completion = parse_template(given, table.columns, "--completion-template")
+    prompt = parse_template(asked, table.columns, "The prompt template")
+    completion = parse_template(given, table.columns, "The completion template")
 
     def convert(row: Row, place: int, work: Work) -> Example:
         texts = fill_template(prompt, row), fill_template(completion, row)

@@ -76,10 +76,10 @@ def _check_same(earlier: Sweep, spec: SweepSpec, weights: str, fingerprint: str)
     free = {"over", "seeds"}
     for name, value in vars(spec).items():
         if name not in free and value != (old := getattr(earlier.spec, name)):
-            raise BadInputError(f"The sweep in the file was made with {name} {old}, not {value}; take another --json.")
+            raise BadInputError(f"The sweep in the file was made with {name} {old}, not {value}; take another file.")
     for words, old, new in (("model's weights", earlier.weights, weights), ("data", earlier.fingerprint, fingerprint)):
         if old != new:
-            raise BadInputError(f"The {words} changed since the sweep in the file was begun; take another --json.")
+            raise BadInputError(f"The {words} changed since the sweep in the file was begun; take another file.")
 
 
 SWEPT_RATES = tuple(rate for rate in LADDER if 1e-5 <= rate <= 1e-1)

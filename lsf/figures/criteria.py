@@ -310,7 +310,7 @@ def draw_growth(analysis: Analysis, criterion: str) -> Picture:
     figure.add_hline(y=AGREEMENT, line={"color": NEUTRAL.color, "dash": "dot", "width": 1})
     stop = _stop(rows)
     if stop is not None:
-        note = {"text": f"--limit auto: {stop}", "font": {"size": SMALL_SIZE + 1}, "yanchor": "bottom"}
+        note = {"text": f"settled: {stop}", "font": {"size": SMALL_SIZE + 1}, "yanchor": "bottom"}
         figure.add_vline(x=stop, line={"color": NEUTRAL.color, "width": 1.5}, annotation=note)
     figure.update_xaxes(title="examples read", type="log", tickvals=counts, ticktext=[f"{n:,}" for n in counts])
     known = [value for _, _, values in curves for value in values if value is not None]

@@ -11,6 +11,7 @@ import torch
 from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
+from lsf.environment import launched_processes
 from lsf.errors import BadInputError, ModelError
 from lsf.models.quantised import float_weight, is_packed
 
@@ -114,7 +115,7 @@ def choose_device(wish: str = "auto") -> Device:
     """
     devices = list_devices()
     own = f"cuda:{os.environ.get('LOCAL_RANK')}"
-    if wish in ("auto", "cuda") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if wish in ("auto", "cuda") and launched_processes() > 1:
         devices = tuple(sorted(devices, key=lambda device: device.name != own))
     for device in devices:
         if wish in ("auto", device.name, device.name.partition(":")[0]):

@@ -259,7 +259,7 @@ def reopen_run(folder: Path) -> RunSpec:
     if run.state is RunState.SUCCEEDED:
         raise RunError(f"The run {run.id} has succeeded; there is nothing to resume.")
     if run.result is not None and not run.result.kept:
-        raise RunError(f"The run {run.id} was discarded; start it again with --spec {folder / SPEC}.")
+        raise RunError(f"The run {run.id} was discarded; start it again from {folder / SPEC}.")
     if not hold(folder):
         raise RunError(f"The run {run.id} is being resumed already.")
     return run.spec

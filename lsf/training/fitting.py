@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from lsf.data.encode import EncodedExample
+from lsf.environment import own_environment
 from lsf.methods.optimizers import OPTIMIZERS
 from lsf.models.batches import OrderedRows, training_order
 from lsf.models.devices import input_device
@@ -94,7 +95,7 @@ def fit(
             return Fit(timer.step, timer.tokens, timer.seconds, tuple(timer.step_seconds), 0, stop())
     try:
         device = input_device(model)
-        with kept_random_state(), kept_in_eval_mode(model), _on(device), torch.enable_grad():
+        with own_environment(), kept_random_state(), kept_in_eval_mode(model), _on(device), torch.enable_grad():
             trainer = CompletionTrainer(model, settings, data, folder, device, manager, prefix, timer, reweighting)
             with phase("steps"):
                 trainer.train(resume_from_checkpoint=None if start is None else str(start.place))

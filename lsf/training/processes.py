@@ -10,7 +10,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, broadcast_object_list
 
-from lsf.environment import launched_rank
+from lsf.environment import launched_processes, launched_rank
 from lsf.errors import BadInputError
 from lsf.files import write_bytes
 from lsf.runs.lock import SPEC
@@ -33,13 +33,15 @@ def computing_on(threads: int | None) -> Iterator[int]:
 
 
 def n_processes() -> int:
-    """Return how many processes share the run: the launcher's WORLD_SIZE, or 1."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    """Return how many processes share the run: as many as a launcher started, or 1."""
+    return launched_processes()
 
 
 def place_on_machine() -> tuple[int, int]:
     """Return this process's number among those of its machine, and how many they are."""
-    return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if n_processes() == 1:
+        return 0, 1
+    return int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def wait_for_all() -> None:

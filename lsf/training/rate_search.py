@@ -123,7 +123,7 @@ class NoRateError(BadInputError, RunError):
         rates = [trial.learning_rate for trial in search.trials]
         super().__init__(
             f"The search found only divergence, at every rate from {min(rates):.2g} to {max(rates):.2g}; give a "
-            f"smaller --learning-rate, such as {rounded(min(rates) / 10):g}, "
+            f"smaller learning rate, such as {rounded(min(rates) / 10):g}, "
             "or look for rows that the model cannot read."
         )
 

@@ -162,7 +162,7 @@ class Reweighting(TrainerCallback):
             BadInputError: several processes share the run.
         """
         if n_processes() > 1:
-            raise BadInputError("Re-weighting by distance runs in one process; leave out --reweight-tau.")
+            raise BadInputError("Re-weighting by distance runs in one process; leave the softness (reweight_tau) out.")
         self._model, self._rows, self._tau, self._batch_size, self._check = model, rows, tau, batch_size, check
         self._layout, self._dtype = resolve(model, loaded.layout.family), loaded.info.dtype
         self._pass, self._first = -1, np.full(len(rows), np.nan)

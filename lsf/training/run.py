@@ -72,9 +72,7 @@ def refuse_without_readings(spec: RunSpec, splits: EncodedSplits) -> None:
         BadInputError: several processes share the run.
     """
     asked = [
-        words
-        for words, given in (("--until flat", spec.until == "flat"), ("--keep best", spec.keep == "best"))
-        if given
+        words for words, given in (("until flat", spec.until == "flat"), ("keep best", spec.keep == "best")) if given
     ]
     if asked and not splits.validation:
         raise DataError(f"{asked[0]} needs validation examples and the data has none; leave it out.")
@@ -126,8 +124,8 @@ def tune(
     """
     if has_unreadable(shared or folder):
         raise RunError(
-            f"No checkpoint of {(shared or folder).name} can be read, so it cannot go on; start it again with --spec, "
-            f"or remove {CHECKPOINTS}/ to begin it anew."
+            f"No checkpoint of {(shared or folder).name} can be read, so it cannot go on; start it again from its "
+            f"spec.json, or remove {CHECKPOINTS}/ to begin it anew."
         )
     check_optimizer(spec.optimizer)
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)

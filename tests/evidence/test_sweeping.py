@@ -116,8 +116,8 @@ def test_more_plans_and_seeds_are_added_to_a_sweep_and_nothing_is_measured_twice
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"steps": 7}, "made with steps 6, not 7; take another --json"),
-        ({"learning_rate": 1e-3}, "made with learning_rate 0.01, not 0.001; take another --json"),
+        ({"steps": 7}, "made with steps 6, not 7; take another file"),
+        ({"learning_rate": 1e-3}, "made with learning_rate 0.01, not 0.001; take another file"),
     ],
 )
 def test_a_sweep_with_other_settings_is_not_mixed_in(

@@ -95,6 +95,6 @@ def test_a_resumed_run_ends_at_the_same_step(loaded, task, spec, folder):
 
 def test_without_validation_examples_neither_can_be(loaded, task, spec, folder):
     bare = Task("bare", task.train, (), task.test)
-    for asked, words in ((replace(spec, keep="best"), "--keep best"), (replace(spec, until="flat"), "--until flat")):
+    for asked, words in ((replace(spec, keep="best"), "keep best"), (replace(spec, until="flat"), "until flat")):
         with pytest.raises(DataError, match=f"{words} needs validation examples"):
             tuned(loaded, bare, asked, folder(asked))

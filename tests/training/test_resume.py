@@ -133,7 +133,7 @@ def test_what_cannot_be_resumed_is_refused_with_its_reason(loaded, task, long_sp
     dropped = folder(long_spec)
     tune(loaded, task, long_spec, dropped, Stopper(3, "discard"))
     assert not (dropped / CHECKPOINTS).exists()
-    with pytest.raises(RunError, match="was discarded; start it again with --spec"):
+    with pytest.raises(RunError, match="was discarded; start it again from"):
         reopen_run(dropped)
     with pytest.raises(RunError, match="There is no run folder"):
         reopen_run(tmp_path / "nowhere")

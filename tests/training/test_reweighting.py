@@ -113,7 +113,9 @@ def test_runs_that_weigh_differently_have_no_ratio_to_each_other(loaded, task, f
 
 
 def test_several_processes_are_refused_before_the_first_step(loaded, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    launcher = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
     with pytest.raises(BadInputError, match="Re-weighting by distance runs in one process"):
         Reweighting(loaded.model, loaded, (), TAU, BATCH)
 
