@@ -190,12 +190,8 @@ def _study_words(study: Study, running: bool) -> str:
     where = "whole model" if study.plan.is_full else study.plan.label
     seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else "one seed"
     loop = f"{settings.steps} steps of {settings.batch_size}"
-    ended = (
-        "still going on"
-        if running
-        else ", ".join(f"{m} {study.summary(m)}" for m in ASKED if study.of(m)) or "no point"
-    )
-    return f"{where}, {settings.projection}, {loop}, {seeds}: {ended}"
+    found = ", ".join(f"{m} {study.summary(m)}" for m in ASKED if study.of(m)) or "no point"
+    return f"{where}, {settings.projection}, {loop}, {seeds}: {'still going on' if running else found}"
 
 
 def draw_measured() -> None:
