@@ -167,23 +167,29 @@ def stability(analysis: Analysis, criterion: str) -> tuple[Stability, ...]:
     The samples are parts of the whole, so the comparison ends in agreement by construction; the halves do not overlap.
 
     Returns:
-        The samples, the smallest first, and all examples last; empty where none was recorded for this criterion.
+        The samples, the smallest first, and all examples last; one in which a score overflowed is left out; empty where
+        none was recorded for this criterion.
     """
-    samples = [sample for sample in analysis.growth or () if criterion in sample.scores]
+    samples = [
+        (sample, [float(score) for score in scores if score is not None and math.isfinite(score)])
+        for sample in analysis.growth or ()
+        if (scores := sample.scores.get(criterion)) is not None
+    ]
     whole = [score for score in analysis.scores(criterion) if score is not None]
     n_blocks, n_examples = len(analysis.blocks), analysis.data.n_examples
+    samples = [(sample, scores) for sample, scores in samples if len(scores) == n_blocks]
     if not samples or len(whole) < n_blocks:
         return ()
     k = first_quarter(n_blocks)
     rows = [
         Stability(
             sample.n_examples,
-            rank_correlation(sample.scores[criterion], whole, "kendall"),
-            shared_top(sample.scores[criterion], whole, k),
+            rank_correlation(scores, whole, "kendall"),
+            shared_top(scores, whole, k),
             sample.halves.get(criterion),
             sample.settled.get(criterion),
         )
-        for sample in samples
+        for sample, scores in samples
     ]
     if rows[-1].n_examples < n_examples and CRITERIA[criterion].needs != "kernel":  # whose last sample is the whole
         rows.append(Stability(n_examples, rank_correlation(whole, whole, "kendall"), 1.0, None, None))

@@ -16,8 +16,9 @@ class Sample:
 
     n_examples: int
     """Examples read until then."""
-    scores: Mapping[str, tuple[float, ...]]
-    """Criterion of the forward pass or of kernels -> its score per block from these examples alone, block 0 first."""
+    scores: Mapping[str, tuple[float | None, ...]]
+    """Criterion of the forward pass or of kernels -> its score per block from these examples alone, block 0 first; None
+    where it overflowed."""
     halves: Mapping[str, float | None]
     """Criterion -> Kendall's tau between the rankings of two halves of them; None where it is unknown."""
     settled: Mapping[str, bool | None]

@@ -14,6 +14,7 @@ from lsf.criteria.agreement import (
     rank_correlation,
     settled,
     shared_top,
+    stability,
 )
 from lsf.criteria.measurements import Measurements, Readings
 from lsf.criteria.registry import CRITERIA
@@ -88,6 +89,20 @@ def test_growing_samples_survive_the_file_and_their_absence_is_null(tmp_path: Pa
     grown = type(plain)(**{**vars(plain), "growth": (sample,)})
     grown.save(tmp_path / "grown.json")
     assert Analysis.load(tmp_path / "grown.json").growth == (sample,)
+
+
+def test_a_sample_in_which_a_score_overflowed_is_read_again_and_compared_with_nothing(tmp_path: Path) -> None:
+    plain = analysis_of([1.0, 2.0])
+    lost, kept = (
+        Sample(n, {"deviation": (first, 2.0)}, {"deviation": None}, {"deviation": False})
+        for n, first in ((8, float("nan")), (16, 1.0))
+    )
+    grown = type(plain)(**{**vars(plain), "growth": (lost, kept)})
+    grown.save(tmp_path / "grown.json")
+    again = Analysis.load(tmp_path / "grown.json")
+    assert again.growth is not None and again.growth[0].scores["deviation"] == (None, 2.0)
+    counts = [[row.n_examples for row in stability(one, "deviation")] for one in (grown, again)]
+    assert counts[0] == counts[1] and 16 in counts[0] and 8 not in counts[0]
 
 
 def _readings(draw: np.random.Generator, start: int, n: int = 16, n_blocks: int = 3, width: int = 6) -> Readings:
