@@ -178,7 +178,9 @@ class _Work:
             if content is None or (isinstance(content, Chat) and content.pair and own is None):
                 as_they_are[index] = example.prompt + example.completion
             elif isinstance(content, Chat):
-                renderer = self._renderers.setdefault(content.template, Renderer(self.tokenizer, content.template))
+                if content.template not in self._renderers:
+                    self._renderers[content.template] = Renderer(self.tokenizer, content.template)
+                renderer = self._renderers[content.template]
                 self._kinds[CHAT_WORDS[renderer.source]] += 1
                 rendered[index] = renderer.render(content, example.row)
                 if renderer.source == "plain":
