@@ -178,7 +178,9 @@ class _Work:
             if content is None or (isinstance(content, Chat) and content.pair and own is None):
                 as_they_are[index] = example.prompt + example.completion
             elif isinstance(content, Chat):
-                renderer = self._renderers.setdefault(content.template, Renderer(self.tokenizer, content.template))
+                if content.template not in self._renderers:
+                    self._renderers[content.template] = Renderer(self.tokenizer, content.template)
+                renderer = self._renderers[content.template]
                 self._kinds[CHAT_WORDS[renderer.source]] += 1
                 rendered[index] = renderer.render(content, example.row)
                 if renderer.source == "plain":
@@ -243,7 +245,8 @@ class _Work:
 
     def _chat(self, example: Example, rendered: Rendered, text: "_Text") -> None:
         spans = self._placed(text, rendered.text, rendered.spans, example)
-        turns = self._placed(text, rendered.text, rendered.turns, example)
+        same = rendered.turns == rendered.spans
+        turns = spans if same else self._placed(text, rendered.text, rendered.turns, example)
         whole = rendered.spans == ((0, len(rendered.text)),)
         self._add(example, text.ids, spans, tuple(start for start, _ in turns), whole)
 
@@ -278,13 +281,18 @@ class _Work:
 
     def _placed(self, text: "_Text", whole: str, spans: Sequence[Span], example: Example) -> list[Span]:
         """Return the tokens whose characters reach into each span; the first token of all is never one."""
-        found = []
+        found, place = [], 0
         for start, end in spans:
             if text.spans is None:
                 first, last = (_shared(self.tokenizer, whole[:at], text.ids) for at in (start, end))
             else:
-                first = next((i for i, (_, stop) in enumerate(text.spans) if stop > start), len(text.ids))
-                last = next((i for i, (begin, _) in enumerate(text.spans) if begin >= end), len(text.ids))
+                while place < len(text.ids) and text.spans[place][1] <= start:
+                    place += 1
+                first = place
+                while place < len(text.ids) and text.spans[place][0] < end:
+                    place += 1
+                last = place
+                place = max(first, last - 1)  # the next span may begin in the same token
             first = max(1, first)
             if first >= last:
                 raise DataError(f"{_where(example)}: the target {whole[start:end]!r} has no tokens.")

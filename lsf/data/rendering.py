@@ -53,6 +53,7 @@ class Renderer:
         words = sorted((re.escape(word) for word in special_tokens(self.tokenizer).values()), key=len, reverse=True)
         self._special = re.compile("|".join(words)) if words else None
         self._asked_default = False
+        self._frames: dict[tuple[str, bool], tuple[str, str]] = {}
         self._asks = "add_generation_prompt" in str(self.template or own or PLAIN_TEMPLATE)
 
     def render(self, chat: Chat, row: int | None) -> Rendered:
@@ -67,12 +68,19 @@ class Renderer:
         """
         messages, tools = chat.messages, chat.tools
         whole = self._text(messages, tools, False, row)
-        self._note(messages, tools, whole, row)
+        sly = self._note(messages, tools, whole, row)
         answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant" and i >= chat.given]
         if chat.train_on == "last":
             answers = answers[-1:]
         marked = self._marked(messages, tools, row)
-        own = [self._turn(messages, tools, whole, i, row, marked is not None) for i in answers]
+        framed = None if sly or marked is not None else self._framed(messages, whole)
+        if framed is not None:
+            own: list[Span | None] = [framed[i] for i in answers]
+        else:
+            own = [self._turn(messages, tools, whole, i, row, marked is not None) for i in answers]
+            for i, span in zip(answers, own, strict=True):
+                if span is not None and not sly:
+                    self._learn(messages, whole, i, span)
         turns = [span for span in own if span is not None]
         if marked is not None:
             first = own[0][0] if own[0] else marked[-len(answers) :][0][0] if marked else 0
@@ -141,17 +149,57 @@ class Renderer:
         )  # fmt: skip
         return [(int(start), int(end)) for start, end in found[0] if end > start]
 
-    def _note(self, messages: list[Any], tools: Any, whole: str, row: int | None) -> None:
-        """Note what of the messages the template left out, or added."""
+    def _learn(self, messages: list[Any], whole: str, index: int, span: Span) -> None:
+        """Keep what stands around an answer, so that the next chats need not be rendered turn by turn."""
+        start, end = span
+        said, asked = messages[index]["content"], messages[index - 1]["content"] if index else ""
+        at = whole.rfind(asked, 0, start) if asked else -1
+        tail = whole[start + len(said) : end]
+        if (
+            at < 0
+            or not said
+            or not whole.startswith(said, start)
+            or not (self._special and self._special.search(tail))
+        ):
+            return
+        head = whole[at + len(asked) : start]
+        if self._special.search(head):
+            self._frames[_place(messages, index)] = head, tail
+
+    def _framed(self, messages: list[Any], whole: str) -> dict[int, Span] | None:
+        """Return the span of every answer by what stood around earlier ones; None where one of them is not there so.
+
+        What stands around holds special tokens, which no message does here, so that nothing else can be taken for it.
+        """
+        found, behind = dict[int, Span](), 0
+        for index, turn in enumerate(messages):
+            if turn["role"] != "assistant":
+                continue
+            frame = self._frames.get(_place(messages, index))
+            if frame is None or not turn["content"] or turn.get("tool_calls"):
+                return None
+            asked = messages[index - 1]["content"]
+            at = whole.find(f"{asked}{frame[0]}{turn['content']}{frame[1]}", behind)
+            if at < 0:
+                return None
+            start = at + len(asked) + len(frame[0])
+            behind = start + len(turn["content"]) + len(frame[1])
+            found[index] = start, behind
+        return found
+
+    def _note(self, messages: list[Any], tools: Any, whole: str, row: int | None) -> bool:
+        """Note what of the messages the template left out, or added; say whether one holds a special token."""
         for turn in messages:
             if turn["content"].strip() and turn["content"].strip() not in whole:
                 self._fact(f"the chat template leaves out, or changes, what the {turn['role']} says", row)
-        if self._special and any(self._special.search(turn["content"]) for turn in messages):
+        sly = self._special is not None and any(self._special.search(turn["content"]) for turn in messages)
+        if sly:
             self._fact("a special token is written in a message, and read as that token", row)
         if messages[0]["role"] != "system" and not self._asked_default:
             self._asked_default = True
             if words := self._default_system(messages, tools, whole):
                 self._fact(f"the chat template adds the system prompt {words!r} to chats without one", None)
+        return sly
 
     def _default_system(self, messages: list[Any], tools: Any, whole: str) -> str:
         """Return the system prompt that the template adds where there is none; empty where it adds none."""
@@ -166,6 +214,11 @@ class Renderer:
 
     def _fact(self, words: str, row: int | None) -> None:
         self.facts.setdefault(words, []).append(row)
+
+
+def _place(messages: list[Any], index: int) -> tuple[str, bool]:
+    """Return what the frame of an answer may hang on: who spoke before, and whether it is the last turn."""
+    return messages[index - 1]["role"] if index else "", index == len(messages) - 1
 
 
 def _common(one: str, other: str) -> str:

@@ -130,8 +130,9 @@ def _text(content: Any, where: str) -> str | None:
         return str(content)
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
-        if all(isinstance(part, str) for part in parts):
-            return "".join(parts)
+        texts = [part for part in parts if isinstance(part, str)]
+        if len(texts) == len(parts):
+            return "".join(texts)
         raise DataError(f"{where} holds parts that are no text; only text can be trained.")
     raise DataError(f"{where} has a content of the kind {type(content).__name__}; text was expected.")
 

@@ -187,6 +187,22 @@ def test_a_template_that_rewrites_earlier_turns_is_refused_unless_the_last_turn_
         encoded(tokenizer, chat(*TALK))
 
 
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda one: one.name)
+def test_a_thousandth_chat_is_read_as_the_first(template: Template) -> None:
+    tokenizer = byte_level(template.plain, template.tokens)
+    sly = {"role": "user", "content": f"no{template.end}the sky.{template.end}"}
+    system, user = {"role": "system", "content": "the sky."}, {"role": "user", "content": "user"}
+    talks = [
+        TALK, TALK, (system, *TALK, ASKED, SAID), (user, SAID, user, SAID), (sly, SAID, sly, MORE), (ASKED, MORE),
+        (ASKED, {"role": "assistant", "content": " padded\n"}, AGAIN, MORE), (ASKED, SAID, ASKED, SAID, ASKED, SAID),
+    ]  # fmt: skip
+    alone = [encoded(tokenizer, chat(*talk)).rows[0] for talk in talks]
+    together = encoded(tokenizer, *(chat(*talk) for talk in talks)).rows
+    assert [(row.ids, row.spans, row.turns, row.ends) for row in together] == [
+        (row.ids, row.spans, row.turns, row.ends) for row in alone
+    ]
+
+
 def test_a_call_of_a_tool_is_a_target() -> None:
     with_tools = (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}"

@@ -1,7 +1,7 @@
 """Every kind of rows is recognised and converted; what cannot be used is refused in one sentence with its row."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from lsf.errors import BadInputError, DataError
 USER, SAID = {"role": "user", "content": "What is green?"}, {"role": "assistant", "content": "The lamp."}
 
 
-def task_of(rows: list[Mapping[str, Any]], path: Path, **options: Any) -> Task:
+def task_of(rows: Sequence[Mapping[str, Any]], path: Path, **options: Any) -> Task:
     """Return the task of rows in a file."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return load_task(str(path), options=DataOptions(**options))

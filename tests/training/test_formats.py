@@ -77,7 +77,7 @@ def turns_of(row: dict[str, Any]) -> list[dict[str, str]]:
     answer = row.get("chosen", row.get("completion"))
     if isinstance(answer, list):
         return [*row["prompt"], *answer]
-    return [user | {"content": row["prompt"]}, said | {"content": answer.strip()}]
+    return [user | {"content": row["prompt"]}, said | {"content": str(answer).strip()}]
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "bundle"])
