@@ -124,8 +124,8 @@ class Renderer:
         place = "A chat" if row is None else f"Row {row}"
         raise DataError(
             f"{place}: the chat template writes message {index + 1}, or what comes before it, otherwise once more "
-            "messages follow, so that its target cannot be told; accepted are --train-on last, or a template with "
-            "generation marks."
+            "messages follow, so that its target cannot be told; accepted are training on the last turn alone, or a "
+            "template with generation marks."
         )
 
     def _end(self, turn: dict[str, Any], until: str, start: int) -> int:

@@ -1,5 +1,6 @@
 """Where tasks come from: `lesson:NAME`, a local file, `hub:NAME[:CONFIG][:SPLIT]`; templates over any columns."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -187,7 +188,11 @@ def task_of_tables(
 
 
 def _why(name: str, options: DataOptions) -> str:
-    return f"--format {name}" if options.format != "auto" else f"its columns: {FORMATS[name].recognised}"
+    return (
+        f"the format that was asked for, {name}"
+        if options.format != "auto"
+        else f"its columns: {FORMATS[name].recognised}"
+    )
 
 
 def _mixed(formats: Mapping[str, int]) -> list[str]:
@@ -295,7 +300,7 @@ def _recognised(table: Table, options: DataOptions, formats: Counter[str]) -> li
         missing = next((name for name in ("prompt", "completion") if name not in table.columns), "completion")
         raise DataError(
             f"{table.name} has no column {missing!r}; its columns are: {', '.join(table.columns)}. Name the column "
-            f"{missing!r}, or give --{missing}-template over the columns there are; recognised are also: "
+            f"{missing!r}, or give a {missing} template over the columns there are; recognised are also: "
             f"{'; '.join(entry.recognised for entry in FORMATS.values() if entry.name not in ('bundle', 'pairs'))}."
         )
     commonest = counts.most_common(1)[0][0]
@@ -324,19 +329,39 @@ def _by_templates(table: Table, prompt_template: str | None, completion_template
         texts = fill_template(prompt, row), fill_template(completion, row)
         templates = ("prompt", prompt_template), ("completion", completion_template)
         for text, (part, template) in zip(texts, templates, strict=True):
-            # A column is taken as it stands, blanks included; a template that only adds blanks has an empty column.
+            # A column is taken as it stands, blanks included; a template needs what its columns hold.
             if not (text.strip() if template else text):
                 raise DataError(f"the {part} is empty; every row needs a text there.")
+        _check_filled("prompt", prompt, row)
+        _check_filled("completion", completion, row)
         return pair_example(*texts, place, work)
 
     return convert
+
+
+def _check_filled(part: str, parts: tuple[tuple[str, str | None], ...], row: Row) -> None:
+    """Refuse a row in which a template stands without the text it is about.
+
+    A completion needs every column it names, since the words around a missing one would be trained on; a prompt needs
+    one of them, since an optional input is often empty. Blanks are a text, of a column that is taken as it stands.
+
+    Raises:
+        DataError: the first column that holds nothing.
+    """
+    values = {name: row[name] for _, name in parts if name is not None}
+    alone = len(parts) == 1 and not parts[0][0]
+    empty = [
+        name for name, value in values.items() if value is None or not (str(value) if alone else str(value).strip())
+    ]
+    if empty and (part == "completion" or len(empty) == len(values)):
+        raise DataError(f"the {part} is empty where its template names {empty[0]!r}; every row needs a text there.")
 
 
 SURROGATES = "a character of which only half is there (a lone surrogate) is read as \ufffd."
 
 
 def clean(value: Any, tally: Tally) -> Any:
-    """Return a cell, or a row of them, as plain values: arrays as lists, no unknown keys, no half characters.
+    """Return a cell, or a row of them, as plain values: arrays as lists, no half characters, None for what is missing.
 
     Raises:
         DataError: a NUL byte in a text.
@@ -348,6 +373,8 @@ def clean(value: Any, tally: Tally) -> Any:
             return value
         tally.note(SURROGATES)
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+        return None
     if isinstance(value, Mapping):
         return {str(key): clean(part, tally) for key, part in value.items()}
     if isinstance(value, list | tuple) or getattr(value, "ndim", 0):

@@ -3,7 +3,8 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ MAX_BYTES = 200_000_000
 """Largest file that is read; a short fine-tune needs thousands of rows, not millions."""
 CHATS = ("messages", "conversations")
 """Lists of objects that are one chat, and no table."""
+INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas calls a nameless index in a Parquet file."""
 csv.field_size_limit(MAX_BYTES)  # one long prompt is no fault
 
 
@@ -71,36 +74,80 @@ def _text(path: Path, notes: list[str]) -> str:
 Reader = Callable[[Path, list[str]], Table]
 
 
-def _delimited(delimiter: str) -> Reader:
-    def read(path: Path, notes: list[str]) -> Table:
-        lines = csv.reader(io.StringIO(_text(path, notes), newline=""), delimiter=delimiter, strict=True)
-        try:
-            columns = tuple(next(lines, ()))
-            _check_columns(path, columns)
-            records = list(_records(path, lines, columns))
-        except csv.Error as error:
-            raise DataError(f"{path.name}, line {lines.line_num}: {error}.") from None
-        return Table(path.name, columns, tuple(row for _, row in records), tuple(place for place, _ in records))
-
-    return read
+def _read_csv(path: Path, notes: list[str]) -> Table:
+    return _quoted(path, _text(path, notes), ",")
 
 
-def _check_columns(path: Path, columns: tuple[str, ...]) -> None:
-    if len(set(columns)) != len(columns) or not all(name.strip() for name in columns):
-        raise DataError(f"{path.name} has repeated or unnamed columns in its first line: {', '.join(columns)}.")
+def _read_tsv(path: Path, notes: list[str]) -> Table:
+    """Read tab-separated values, in which a quotation mark is text; but files of writers that quote are read as such.
+
+    A file is one of these where its lines do not have a value for every column (a quoted cell may hold tabs and line
+    ends), or where every cell that begins with a quotation mark is a quoted one that holds others.
+    """
+    text = _text(path, notes)
+    lines = [line.split("\t") for line in text.replace("\r\n", "\n").split("\n")]
+    numbered = [(number, cells) for number, cells in enumerate(lines, 1) if cells != [""]]
+    marked = [cell for _, cells in numbered for cell in cells if cell.startswith('"')]
+    even = all(len(cells) == len(numbered[0][1]) for _, cells in numbered)
+    if marked and (not even or all(_is_quoted(cell) for cell in marked)):
+        return _quoted(path, text, "\t")
+    return _from_cells(path, numbered)
 
 
-def _records(path: Path, lines: Any, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
-    for values in lines:
-        if not values:
-            continue
-        if len(values) != len(columns):
-            raise DataError(f"{path.name}, line {lines.line_num}: {len(values)} values for {len(columns)} columns.")
-        yield lines.line_num, dict(zip(columns, values, strict=True))
+def _is_quoted(cell: str) -> bool:
+    """Say whether a cell can only be a quoted one: it has quotation marks inside, and all of them are doubled."""
+    inside = cell[1:-1]
+    return len(cell) > 1 and cell.endswith('"') and '""' in inside and '"' not in inside.replace('""', "")
+
+
+def _quoted(path: Path, text: str, delimiter: str) -> Table:
+    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    numbered: list[tuple[int, list[str]]] = []
+    read = 0
+    try:
+        for cells in lines:
+            read = lines.line_num
+            if cells:
+                numbered.append((read, cells))
+    except csv.Error as error:
+        where = f"{path.name}, line {read + 1}"
+        if "end of data" in str(error):
+            raise DataError(f"{where}: a cell begins with a quotation mark that is never closed.") from None
+        if "expected after" in str(error):
+            raise DataError(
+                f"{where}: text follows a closing quotation mark; double those that are part of a quoted cell."
+            ) from None
+        raise DataError(f"{where}: {error}.") from None
+    return _from_cells(path, numbered)
+
+
+def _from_cells(path: Path, numbered: list[tuple[int, list[str]]]) -> Table:
+    """Return a table whose first line names the columns; one without a name, such as an index, is left out."""
+    if not numbered:
+        return Table(path.name, (), (), ())
+    named = numbered[0][1]
+    kept = [place for place, name in enumerate(named) if name.strip()]
+    columns = tuple(named[place] for place in kept)
+    if not columns or len(set(columns)) != len(columns):
+        raise DataError(f"{path.name} has repeated or unnamed columns in its first line: {', '.join(named)}.")
+    rows = []
+    for number, cells in numbered[1:]:
+        if len(cells) != len(named):
+            raise DataError(f"{path.name}, line {number}: {len(cells)} values for {len(named)} columns.")
+        rows.append({named[place]: cells[place] for place in kept})
+    return Table(path.name, columns, tuple(rows), tuple(number for number, _ in numbered[1:]))
 
 
 def _read_jsonl(path: Path, notes: list[str]) -> Table:
-    numbered = [(number, line) for number, line in enumerate(_text(path, notes).split("\n"), 1) if line.strip()]
+    text = _text(path, notes)
+    if (listed := _whole_list(text)) is not None:
+        notes.append(f"{path.name} holds one JSON list, and not an object a line.")
+        return _from_objects(path, listed, list(range(1, len(listed) + 1)), "row")
+    return _from_lines(path, text)
+
+
+def _from_lines(path: Path, text: str) -> Table:
+    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     rows = []
     for number, line in numbered:
         try:
@@ -110,10 +157,32 @@ def _read_jsonl(path: Path, notes: list[str]) -> Table:
     return _from_objects(path, rows, [number for number, _ in numbered], "line")
 
 
-def _read_json(path: Path, notes: list[str]) -> Table:
+def _whole_list(text: str) -> list[Any] | None:
+    """Return the JSON list that a text is; None where it begins otherwise, or is none."""
+    if not text.lstrip().startswith("["):
+        return None
     try:
-        value = json.loads(_text(path, notes))
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, list) and all(isinstance(row, dict) for row in value) else None
+
+
+def _is_object(line: str) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _read_json(path: Path, notes: list[str]) -> Table:
+    text = _text(path, notes)
+    try:
+        value = json.loads(text)
     except json.JSONDecodeError as error:
+        if _is_object(next((line for line in text.split("\n") if line.strip()), "")):
+            notes.append(f"{path.name} holds one JSON object a line (JSON Lines).")
+            return _from_lines(path, text)
         raise DataError(f"{path.name}, line {error.lineno} is not valid JSON: {error.msg}.") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name} is not valid JSON: {_reason(error)}.") from None
@@ -148,14 +217,18 @@ def _from_objects(path: Path, rows: list[Any], places: list[int], unit: str) -> 
 
 
 def _read_parquet(path: Path, notes: list[str]) -> Table:
+    import pyarrow.parquet  # noqa: PLC0415 - needed for this format only
+
     try:
-        frame = pd.read_parquet(io.BytesIO(file_bytes(path, MAX_BYTES)))
+        table = pyarrow.parquet.read_table(io.BytesIO(file_bytes(path, MAX_BYTES)))
     except (OSError, ValueError) as error:
         raise DataError(f"{path.name} is not a readable Parquet file: {first_line(error).rstrip('.')}.") from None
-    rows: list[dict[str, Any]] = [
-        {str(name): _known(value) for name, value in row.items()} for row in frame.to_dict(orient="records")
-    ]
-    return Table(path.name, tuple(map(str, frame.columns)), tuple(rows), tuple(range(1, len(rows) + 1)))
+    columns = tuple(name for name in table.column_names if not INDEX.fullmatch(name))
+    if len(set(columns)) != len(columns):
+        raise DataError(f"{path.name} has repeated columns: {', '.join(columns)}.")
+    # By values: pandas would make floats of whole numbers where one is missing.
+    rows = [{name: _known(value) for name, value in row.items()} for row in table.select(columns).to_pylist()]
+    return Table(path.name, columns, tuple(rows), tuple(range(1, len(rows) + 1)))
 
 
 def _read_text(path: Path, notes: list[str]) -> Table:
@@ -169,8 +242,8 @@ def _known(value: Any) -> Any:
 
 
 READERS: dict[str, Reader] = {
-    ".csv": _delimited(","),
-    ".tsv": _delimited("\t"),
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
     ".json": _read_json,
     ".jsonl": _read_jsonl,
     ".parquet": _read_parquet,
