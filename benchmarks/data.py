@@ -20,7 +20,7 @@ from benchmarks.bars import Bar, markdown
 from lsf.data.encode import encode
 from lsf.data.formats import FORMATS
 from lsf.data.sources import load_task
-from lsf.models.source import load_tokenizer
+from lsf.models.weights import tokenizer_of
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16")
 FLAT = ("pairs", "preference", "alpaca", "known", "text")
@@ -87,7 +87,7 @@ def large(scratch: Path, count: int, model: str) -> list[Bar]:
                 {"role": "assistant", "content": "The keeper does, every evening."},
             ]
             file.write(json.dumps({"messages": turns}) + "\n")
-    tokenizer, context, _ = load_tokenizer(model)
+    tokenizer, context, _ = tokenizer_of(model)
     before, begun = memory().rss, time.perf_counter()
     task = load_task(str(path))
     read = time.perf_counter() - begun
