@@ -1,6 +1,7 @@
 """What a run trains on: for every format its first loss is that of a plain loop of transformers on labels by hand."""
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,16 @@ import torch
 
 from lsf.cli.main import main
 from lsf.criteria.result import AnalysisSettings
-from lsf.data.contents import DataOptions
+from lsf.data.contents import OPTIONS, DataOptions
 from lsf.data.encode import encode
 from lsf.data.formats import FORMATS
 from lsf.data.sources import load_task
 from lsf.export.targets import training_script
 from lsf.lens.analyze import analyze
 from lsf.models.loading import LoadedModel, load_model
+from lsf.plans.plan import Plan
 from lsf.progress import Silent
+from lsf.runs.spec import RunSpec, load_spec
 from lsf.runs.store import list_runs
 from lsf.training.evaluation import answer, evaluate
 from tests.data.chat_templates import TEMPLATES, byte_level
@@ -171,3 +174,36 @@ def test_the_exported_script_trains_the_same_tokens(loaded: LoadedModel, tmp_pat
     assert [one["input_ids"] for one in theirs] == [list(row.ids) for row in ours]
     for mine, other in zip(ours, theirs, strict=True):
         assert [at for at, label in enumerate(other["labels"]) if label != -100] == list(mine.targets)
+
+
+def test_a_chat_run_is_compared_and_repeated_from_its_bundle_with_the_same_numbers(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turns = FORMATS["chat"].example["messages"]
+    asked = [{"role": "user", "content": f"{n}?"} for n in range(6)]
+    rows: list[dict[str, Any]] = [{"messages": [*turns, turn, turns[1]]} for turn in asked]
+    rows += [{"text": "some words"}, {"prompt": "a pair", "completion": " of texts"}]
+    (path := tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["tune", "--model", str(folder), "--data", str(path), "--blocks", "2", "--steps", "2", "--train-on", "last"]
+    assert main([*words, "--batch-size", "2", "--learning-rate", "1e-3", "--runs", str(tmp_path / "runs")]) == 0
+    (first,) = list_runs(tmp_path / "runs")
+    assert main(["runs", "bundle", str(first.folder), "--zip", str(tmp_path / "b.zip")]) == 0
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        archive.extractall(tmp_path / "bundle")
+    path.unlink()
+    spec = tmp_path / "bundle" / first.id / "spec.json"
+    assert main(["tune", "--spec", str(spec), "--runs", str(tmp_path / "again")]) == 0
+    (again,) = list_runs(tmp_path / "again")
+    assert first.result is not None and again.result is not None
+    assert (again.result.before, again.result.after) == (first.result.before, first.result.after)
+    assert again.result.data_fingerprint == first.result.data_fingerprint
+    assert main(["compare", str(tmp_path / "runs")]) == 0
+    assert "block 2" in capsys.readouterr().out
+
+
+def test_a_spec_of_before_chats_means_raw(folder: Path, tmp_path: Path) -> None:
+    spec = RunSpec("m", "d", Plan("m", 4, (1,)))
+    known = {name: value for name, value in spec.to_json().items() if name not in OPTIONS}
+    (path := tmp_path / "spec.json").write_text(json.dumps(known))
+    assert load_spec(path).pairs == "raw"
+    assert spec.pairs == "auto"
