@@ -1,5 +1,6 @@
 """Weights, config and tokenizer of a folder into memory; what its files lack, or hold beyond the config, is said."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -200,7 +201,7 @@ def _quiet() -> Iterator[None]:
     """Keep transformers' bars and its reports off the terminal; what matters of them is said by us."""
     shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity(transformers_logging.CRITICAL)
+    transformers_logging.set_verbosity(logging.CRITICAL)
     try:
         yield
     finally:

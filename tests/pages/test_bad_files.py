@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,8 @@ OPTION = re.compile(r"(^|[\s('\"])--[a-z]")
 def upload(app: Driver, content: str) -> None:
     app.at.session_state["data-kind"] = "File"
     app.at.run()
-    app.at.get("file_uploader")[0].set_value(("rows.csv", content.encode(), "text/csv"))
+    uploader: Any = app.at.get("file_uploader")[0]
+    uploader.set_value(("rows.csv", content.encode(), "text/csv"))
     app.at.run()
 
 

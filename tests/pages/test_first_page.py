@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -170,7 +171,8 @@ def test_chats_are_recognised_and_shown_and_hostile_rows_stay_text(
     bodies = [element.proto.body for element in app.at.get("html") if "lsf-tokens" in element.proto.body]
     assert bodies
     assert all("<script" not in body and "<img" not in body for body in bodies)
-    assert not any("**bold**" in str(shown.value) for kind in ("markdown", "caption") for shown in app.at.get(kind))
+    shown: list[Any] = [element for kind in ("markdown", "caption") for element in app.at.get(kind)]
+    assert not any("**bold**" in str(element.value) for element in shown)
     data.write_text(json.dumps({"messages": [{"role": hostile, "content": "x"}]}) + "\n")
     app.use(tiny("llama"), data)
     (error,) = app.at.error
