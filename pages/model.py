@@ -11,6 +11,7 @@ from lsf.app.data_input import DataChoice, data_input, read_task, show_preview
 from lsf.app.forms import setting_input
 from lsf.app.frame import page
 from lsf.app.model_input import model_input
+from lsf.app.panels import unmarked
 from lsf.app.state import Session
 from lsf.app.work import Request, Source
 from lsf.criteria.registry import CRITERIA
@@ -81,7 +82,7 @@ def _settings() -> AnalysisSettings:
     try:
         return AnalysisSettings(**values)
     except BadInputError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(unmarked(str(error)), icon=":material/error:")
         return AnalysisSettings()
 
 

@@ -4,7 +4,7 @@ import streamlit as st
 
 from lsf.app.actions import start_analysis, stop_buttons
 from lsf.app.frame import page
-from lsf.app.panels import as_json, download, empty, onward, progress, states_csv
+from lsf.app.panels import as_json, download, empty, onward, progress, states_csv, unmarked
 from lsf.app.paths import analysis_facts, choose_view, draw_deviation_panel, draw_lens_panels, draw_paths_panel
 from lsf.app.polling import follow
 from lsf.app.state import Session, address, analysis, analysis_view
@@ -50,7 +50,7 @@ def _state(here: Session, view: JobView) -> None:
         stop_buttons(here, view)
         return
     if view.error:
-        st.error(view.error, icon=":material/error:")
+        st.error(unmarked(view.error), icon=":material/error:")
         _again(here)
     elif view.state is JobState.CANCELLED:
         kept = "what was read until then is shown" if view.result is not None else "nothing was kept"

@@ -11,7 +11,7 @@ import streamlit as st
 
 from lsf.app.actions import stop_buttons
 from lsf.app.forms import setting_input
-from lsf.app.panels import guard, progress, show
+from lsf.app.panels import guard, progress, show, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
@@ -162,7 +162,7 @@ def draw_latest(here: Session, source: Source, views: Sequence[JobView]) -> None
                 stop_buttons(here, view)
     last = views[-1] if views else None
     if last is not None and last.error and last.owner == here.owner:
-        st.error(f"{last.title}: {last.error}", icon=":material/error:")
+        st.error(unmarked(f"{last.title}: {last.error}"), icon=":material/error:")
     running = [one for view in views if view.active and isinstance(one := view.partial, Study)]
     now = [one for one in running if (one.model, one.data) == (source.model, source.data)]
     studies = now + [one for one in kept_studies(source) if one not in now]

@@ -10,7 +10,7 @@ import streamlit as st
 
 from lsf.app.actions import stop_buttons
 from lsf.app.choose import evidence_words
-from lsf.app.panels import empty, progress, show, table
+from lsf.app.panels import empty, progress, show, table, unmarked
 from lsf.app.polling import follow
 from lsf.app.run_form import usual_steps
 from lsf.app.runtime import AppRuntime, runtime
@@ -233,7 +233,7 @@ def truth_panel(here: Session) -> None:
     if view is None:
         return
     if view.state is JobState.FAILED:
-        st.error(view.error or "The sweep failed.", icon=":material/error:")
+        st.error(unmarked(view.error or "The sweep failed."), icon=":material/error:")
     swept = view.result if isinstance(view.result, Swept) else view.partial
     if isinstance(swept, Swept) and swept.source == source:
         _judge(found, swept)
@@ -276,7 +276,9 @@ def _judge(found: Analysed, swept: Swept) -> None:
     sweep = swept.sweep
     for cell in sweep.missing:
         if cell.reason != NOT_YET:
-            st.warning(f"Missing, and not filled in: blocks {cell.plan}, seed {cell.seed}. {cell.reason}")
+            st.warning(
+                f"Missing, and not filled in: blocks {cell.plan}, seed {cell.seed}. {unmarked(str(cell.reason))}"
+            )
     seeds = complete_seeds(sweep)
     if seeds < 1:
         n_done = len(sweep.cells) - len(sweep.missing)

@@ -6,7 +6,7 @@ import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
 from lsf.app.live import send_plotly
-from lsf.app.panels import guard, size
+from lsf.app.panels import guard, size, unmarked
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
 from lsf.app.state import Session, attach, is_new
 from lsf.app.work import unload_work
@@ -133,7 +133,10 @@ def _unload(shared: AppRuntime, here: Session, name: str) -> None:
     view = shared.worker.wait(job, UNLOAD_SECONDS)
     after = free()
     if view.state is not JobState.SUCCEEDED:
-        st.error(view.error or "The worker is busy; the model is unloaded once it is done.", icon=":material/error:")
+        st.error(
+            unmarked(view.error or "The worker is busy; the model is unloaded once it is done."),
+            icon=":material/error:",
+        )
         return
     told = f"{size(view.result)} of weights returned"
     if before is not None and after is not None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.panels import guard, progress, size
+from lsf.app.panels import guard, progress, size, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
@@ -102,7 +102,7 @@ def _draw_loading(views: Any) -> None:
         if view.active:
             progress(view)
         elif view.error:
-            st.error(view.error, icon=":material/error:")
+            st.error(unmarked(view.error), icon=":material/error:")
 
 
 def _once(model: str) -> str:
@@ -147,7 +147,7 @@ def _loaded_facts(loaded: Any) -> None:
     )
     _say_origin(info.origin)
     if info.left_out is not None:
-        st.warning(f"{info.left_out}.", icon=":material/warning:")
+        st.warning(unmarked(f"{info.left_out}."), icon=":material/warning:")
     st.caption(
         f"Vocabulary {info.vocab_size:,}, head {tied}, context {loaded.context:,} tokens. Self-check: our reading of "
         f"the last state gives the model's own logits within {loaded.self_check:.1g}."

@@ -8,7 +8,7 @@ import streamlit as st
 
 from lsf.app.actions import start_runs
 from lsf.app.forms import setting_input
-from lsf.app.panels import amount, guard, show
+from lsf.app.panels import amount, guard, show, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import WARM_UP, runtime
 from lsf.app.state import Session
@@ -273,11 +273,11 @@ def _words(found: Forecast) -> str:
 def _obstacle(here: Session, known: Foreseen, roles: Sequence[str]) -> str | None:
     """Say whether everything that is to start fits; where not, offer what does."""
     if known.refusal is not None:
-        st.error(known.refusal, icon=":material/error:")
+        st.error(unmarked(known.refusal), icon=":material/error:")
         _look_again(here)
         return known.refusal
     if known.failure is not None:
-        st.warning(f"What it needs could not be worked out: {known.failure}", icon=":material/warning:")
+        st.warning(unmarked(f"What it needs could not be worked out: {known.failure}"), icon=":material/warning:")
         return None
     choice, full = known.choice, known.full
     assert choice is not None
@@ -403,5 +403,5 @@ def _spec(plan: Plan, source: Source, values: dict[str, Any]) -> RunSpec | None:
             **values,
         )
     except BadInputError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(unmarked(str(error)), icon=":material/error:")
         return None

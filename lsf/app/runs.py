@@ -9,7 +9,7 @@ import pandas as pd
 import streamlit as st
 
 from lsf.app.actions import go_on_buttons, stop_buttons
-from lsf.app.panels import amount, guard, progress, progress_of_queue, show, size
+from lsf.app.panels import amount, guard, progress, progress_of_queue, show, size, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, session
@@ -231,7 +231,7 @@ def show_proof(runs: Sequence[Run], key: str) -> None:
     else:
         st.caption("No run got as far as its proof yet.")
     for sentence in unmoved(runs):
-        st.warning(sentence, icon=":material/warning:")
+        st.warning(unmarked(sentence), icon=":material/warning:")
     st.caption(
         "By identity: every frozen tensor lies where the base's does, was not written, and was not held by the "
         "optimizer. By hash (--verify): its bytes are hashed before and after. Every tuned tensor must have moved, and "
@@ -327,13 +327,13 @@ def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
     )
     for run in group:
         if run.state is RunState.FAILED and run.problem:
-            st.error(f"{label(run)}: {run.problem}", icon=":material/error:")
+            st.error(unmarked(f"{label(run)}: {run.problem}"), icon=":material/error:")
         elif run.state is RunState.INTERRUPTED:
-            st.warning(f"{label(run)}: {run.problem}", icon=":material/power_off:")
+            st.warning(unmarked(f"{label(run)}: {run.problem}"), icon=":material/power_off:")
         elif run.state is RunState.CANCELLED and can_resume(run):
             st.info(f"{label(run)}: {run.problem}", icon=":material/stop_circle:")
         for words in () if run.result is None else run.result.warnings:
-            st.warning(f"{label(run)}: {words}", icon=":material/warning:")
+            st.warning(unmarked(f"{label(run)}: {words}"), icon=":material/warning:")
         go_on_buttons(session(), run)
     if any(run.result is not None for run in group) and not any(view.active for view in views.values()):
         with st.expander("Proof, and how the runs were carried out", icon=":material/verified:"):

@@ -378,7 +378,8 @@ def clean(value: Any, tally: Tally) -> Any:
     if isinstance(value, Mapping):
         return {str(key): clean(part, tally) for key, part in value.items()}
     if isinstance(value, list | tuple) or getattr(value, "ndim", 0):
-        return [clean(part, tally) for part in (value if isinstance(value, list | tuple) else value.tolist())]
+        parts: Any = value if isinstance(value, list | tuple) else value.tolist()
+        return [clean(part, tally) for part in parts]
     return value
 
 

@@ -1,6 +1,7 @@
 """The real app under AppTest, with its own folder of runs and a fresh worker; jobs are waited for."""
 
 import csv
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +15,11 @@ from lsf.runs.store import RUNS_VARIABLE
 ROOT = Path(__file__).parents[2]
 SECONDS = 120.0
 FORM = {"steps": 4, "batch_size": 4}
+
+
+def as_read(text: object) -> str:
+    """Return a text as a reader sees it: what Markdown would take as a mark stands behind a backslash."""
+    return re.sub(r"\\([\\`*_{}\[\]()#+!|<>~$:])", r"\1", str(text))
 
 
 class Driver:
@@ -60,10 +66,10 @@ class Driver:
         """Everything the page says, in one text."""
         at = self.at
         parts = [at.title, at.subheader, at.markdown, at.caption, at.error, at.warning, at.info, at.success]
-        return "\n".join(str(element.value) for elements in parts for element in elements)
+        return "\n".join(as_read(element.value) for elements in parts for element in elements)
 
     def errors(self) -> list[str]:
-        return [str(error.value) for error in self.at.error]
+        return [as_read(error.value) for error in self.at.error]
 
 
 @pytest.fixture

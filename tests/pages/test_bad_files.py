@@ -42,7 +42,7 @@ def test_an_upload_that_the_disk_does_not_take_is_one_sentence(
     ("content", "sentence"),
     [
         ("prompt,completion\na, b\nc, d, e\n", "line 3: 3 values for 2 columns"),
-        ("question,answer\na,b\nc,d\ne,f\n", "or give a prompt template over the columns there are"),
+        ("left,right\na,b\nc,d\ne,f\n", "prompt template over the columns"),
         ("", "is empty"),
     ],
 )

@@ -19,7 +19,7 @@ from lsf.lens.analyze import analyze
 from lsf.models.loading import LoadedModel, load_model
 from lsf.plans.plan import Plan
 from lsf.progress import Silent
-from lsf.runs.spec import RunSpec, load_spec
+from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs
 from lsf.training.evaluation import answer, evaluate
 from tests.data.chat_templates import TEMPLATES, byte_level
@@ -205,5 +205,5 @@ def test_a_spec_of_before_chats_means_raw(folder: Path, tmp_path: Path) -> None:
     spec = RunSpec("m", "d", Plan("m", 4, (1,)))
     known = {name: value for name, value in spec.to_json().items() if name not in OPTIONS}
     (path := tmp_path / "spec.json").write_text(json.dumps(known))
-    assert load_spec(path).pairs == "raw"
+    assert RunSpec.load(path).pairs == "raw"
     assert spec.pairs == "auto"
