@@ -41,11 +41,6 @@ FAST = (
 SLOWER = ("slow", "gpu", "real", "browser")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """Return half as many workers again as there are cores: browsers and servers are mostly waited for."""
-    return (os.cpu_count() or 1) * 3 // 2
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `pytest -m fast` runs."""
     here = Path(__file__).parent

@@ -40,10 +40,10 @@ def test_a_run_goes_on_from_the_page_after_its_server_was_killed_and_after_the_n
     assert 0 < step < LONG
     process.start()
     said = page.get_by_text(f"it can be resumed from step {step}.")
-    expect(said).to_be_visible(timeout=60_000)  # the page comes back by itself
+    expect(said).to_be_visible(timeout=180_000)  # the page comes back by itself
     assert page.url == address
     own_tab.button(f"Resume from step {step}")
-    expect(page.get_by_text(re.compile(rf"step \d+ of {LONG}")).first).to_be_visible(timeout=SECONDS)
+    expect(page.get_by_text(re.compile(rf"step \d+ of {LONG}")).first).to_be_visible(timeout=2 * SECONDS)
     wait_for(lambda: read_metrics(folder)[-1]["step"] > step)
 
     page.goto("about:blank")
@@ -58,7 +58,7 @@ def test_a_run_goes_on_from_the_page_after_its_server_was_killed_and_after_the_n
     expect(page.get_by_role("link", name="6 Compare")).to_be_visible()
     expect(page.get_by_test_id("stSidebar")).to_have_count(0)
     assert page.title() == "LSF: where to fine-tune"
-    expect(page.get_by_text(f"it can be resumed from step {told}.")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text(f"it can be resumed from step {told}.")).to_be_visible(timeout=180_000)
     expect(page.get_by_role("button", name=f"Resume from step {told}")).to_be_enabled()
     steps = [row["step"] for row in read_metrics(folder)]
     assert steps == sorted(set(steps))

@@ -159,8 +159,12 @@ def test_what_cannot_be_searched_is_refused_before_full_fine_tuning_is_measured(
 
 def test_ctrl_c_ends_the_command_with_what_is_known(tiny, tmp_path):
     data, out = tmp_path / "rows.csv", tmp_path / "d.json"
-    rows = [f"the {word} is, red" for word in ("cat", "dog", "tree", "sky", "sun") for _ in range(4)]
-    data.write_text("prompt,completion\n" + "\n".join(rows) + "\n")
+    rows = [
+        f"the {word} is, red,{split}"
+        for split in ("train", "train", "validation", "test")
+        for word in ("cat", "dog", "tree", "sky", "sun")
+    ]
+    data.write_text("prompt,completion,split\n" + "\n".join(rows) + "\n")
     few = ["--steps", "20", "--low", "12", "--rates", "1", "--batch-size", "4", "--seeds", "10"]
     command = ["-m", "lsf", "dimension", "--model", str(tiny("llama")), "--data", str(data), "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
