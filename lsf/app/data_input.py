@@ -206,6 +206,8 @@ def _stamp(name: str) -> float:
     return path.stat().st_mtime if path.is_file() else 0.0
 
 
+ENDS_SHOWN = 120
+"""Tokens shown at both ends of a long row, whose middle is folded."""
 SHOWN = 3
 COUNTED = 2_000
 """Examples that are tokenised to count what does not fit."""
@@ -268,6 +270,10 @@ def _marked(tokenizer: Any, row: EncodedExample) -> str:
         text = escape(piece.text.replace(" ", "␣").replace("\n", "⏎"))
         text = f"<u>{text}</u>" if piece.ends else text
         parts.append(f"<b>{text}</b>" if piece.trained else text)
+    middle = parts[ENDS_SHOWN:-ENDS_SHOWN]
+    if len(middle) > ENDS_SHOWN:
+        folded = f"<details><summary>{len(middle):,} more tokens</summary>{' '.join(middle)}</details>"
+        parts = [*parts[:ENDS_SHOWN], folded, *parts[-ENDS_SHOWN:]]
     return f"<div class='lsf-tokens'>{' '.join(parts)}</div>"
 
 
