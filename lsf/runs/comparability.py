@@ -1,5 +1,6 @@
 """What makes runs less comparable than a table makes them look, and in which settings they differ."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -11,6 +12,24 @@ from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
 
 Read = Callable[[Run], object]
+RAW = "raw"
+"""Rendering of texts that are joined as they stand."""
+
+
+def texts_of(spec: RunSpec, result: RunResult | None) -> tuple[str | None, ...]:
+    """Return how a run made texts and targets of its rows, of which the fingerprint of the rows says nothing.
+
+    Results before 2026-11-29 do not say; all of their texts were raw.
+    """
+    made = (result and result.rendering) or RAW
+    return (made,) if made == RAW else (made, spec.train_on, spec.chat_template)
+
+
+def _texts_in_words(spec: RunSpec, result: RunResult | None) -> str:
+    made, *chat = texts_of(spec, result)
+    train_on, template = chat or (None, None)
+    given = template and f"template {hashlib.sha256(template.encode()).hexdigest()[:8]}"
+    return ", ".join(filter(None, (made, train_on and f"trained turns: {train_on}", given)))
 
 
 def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ...]:
@@ -60,6 +79,7 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
 _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("model", lambda run: run.spec and run.spec.model),
     ("data", lambda run: run.spec and run.spec.data),
+    ("how texts are made", lambda run: run.spec and _texts_in_words(run.spec, run.result)),
     ("steps asked for", lambda run: run.spec and (run.spec.steps if run.spec.epochs is None else run.spec.epochs)),
     ("when they end", lambda run: run.spec and run.spec.until),
     ("values kept", lambda run: run.spec and run.spec.keep),

@@ -6,8 +6,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
+from lsf.data.contents import OPTIONS
 from lsf.plans.plan import format_blocks
-from lsf.runs.comparability import find_warnings
+from lsf.runs.comparability import find_warnings, texts_of
 from lsf.runs.faults import fault_of, floor_loss, forgetting, gain
 from lsf.runs.result import Metrics, RunResult, RunState
 from lsf.runs.spec import RunSpec
@@ -227,14 +228,14 @@ def _kin(run: Run) -> tuple[object, ...]:
     steps = result.steps if spec.until == "steps" else (spec.steps, spec.eval_every)  # by one rule, each to its own end
     asked = spec.model, spec.data, spec.seed, steps, spec.batch_size, spec.max_length, spec.eval_limit
     loop = spec.until, spec.keep, spec.warmup_steps, spec.optimizer, spec.weight_decay, spec.reweight_tau
-    return *asked, *loop, *result.measured_on
+    return *asked, *loop, *result.measured_on, *texts_of(spec, result)
 
 
 def _settings(spec: RunSpec, result: RunResult | None) -> str:
     """Return a short hash of what a run was asked beside role, plan, method, seed and rate, and of where it ran."""
-    left_out = (*TOLD_APART, *COSTS_ONLY)
+    left_out = (*TOLD_APART, *COSTS_ONLY, *OPTIONS)  # what the data's options came to is in texts_of
     asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in left_out}
-    given = None if result is None else result.measured_on
+    given = None if result is None else (result.measured_on, texts_of(spec, result))
     return hashlib.sha256(repr((asked, given)).encode()).hexdigest()[:8]
 
 

@@ -54,6 +54,35 @@ def test_ratios_are_to_the_full_run_by_hand():
     assert (row.plan, row.blocks, row.method, row.state) == ("block 7", "7", "full", "succeeded")
 
 
+def rendered(run: Run, rendering: str | None, **changes: Any) -> Run:
+    assert run.spec is not None and run.result is not None
+    return replace(run, spec=replace(run.spec, **changes), result=replace(run.result, rendering=rendering))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("raw", {"pairs": "raw"}), ("chat, by the model's template", {})),
+        (("chat", {"train_on": "last"}), ("chat", {"train_on": "all"})),
+        (("chat", {"chat_template": "a"}), ("chat", {"chat_template": "b"})),
+    ],
+)
+def test_runs_whose_texts_were_made_otherwise_have_no_ratio_and_say_so(one: Any, other: Any) -> None:
+    chosen, full = (rendered(run, made, **asked) for run, (made, asked) in ((make("some"), one), (FULL, other)))
+    found = compare([chosen, full])
+    assert found.rows[0].x_quality is None
+    assert any(note.startswith("The runs differ in how texts are made (") for note in found.warnings)
+    seeds = [rendered(make("a"), one[0], **one[1]), rendered(make("b", seed=1), other[0], **other[1])]
+    assert len(summarise(compare(seeds).rows)) == 2
+
+
+def test_raw_texts_are_the_same_whatever_was_asked_of_chats_and_before_chats_were_known() -> None:
+    before, now = rendered(make("some"), None, pairs="raw"), rendered(FULL, "raw", train_on="last")
+    found = compare([before, now])
+    assert found.rows[0].x_quality == 0.8
+    assert not any("texts" in note for note in found.warnings)
+
+
 def test_the_full_run_is_one_of_itself():
     row = compare([FULL]).rows[0]
     assert (row.x_params, row.x_time, row.x_memory, row.x_quality, row.x_gain) == (1, 1, 1, 1, 1)
