@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -377,9 +377,10 @@ def clean(value: Any, tally: Tally) -> Any:
         return None
     if isinstance(value, Mapping):
         return {str(key): clean(part, tally) for key, part in value.items()}
-    if isinstance(value, list | tuple) or getattr(value, "ndim", 0):
-        parts: Any = value if isinstance(value, list | tuple) else value.tolist()
-        return [clean(part, tally) for part in parts]
+    if getattr(value, "ndim", 0):
+        value = cast("Any", value).tolist()
+    if isinstance(value, list | tuple):
+        return [clean(part, tally) for part in value]
     return value
 
 
