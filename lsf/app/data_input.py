@@ -1,6 +1,7 @@
 """Choosing data, with templates over any columns, and three examples as the model will read them."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
@@ -16,7 +17,7 @@ from lsf.data.encode import EncodedExample, context_length, encode, straddling_w
 from lsf.data.formats import kinds_of, recognise
 from lsf.data.report import count_tokens, format_lines, pieces_of, shared_prompts, token_lines
 from lsf.data.sources import read_splits
-from lsf.data.tables import MAX_BYTES, READERS
+from lsf.data.tables import READERS
 from lsf.data.task import Example, Task
 from lsf.errors import LsfError
 from lsf.files import make_folder, write_bytes
@@ -88,7 +89,7 @@ def _file_input() -> str:
     path = st.text_input(
         "or the path of a file on this machine",
         placeholder="data/questions.csv",
-        help=f"Files up to {MAX_BYTES / 1e6:.0f} MB are read. A column `split` (train, validation, test) is obeyed.",
+        help="Of any size. A column `split` (train, validation, test) is obeyed.",
         key="data-path",
         persist_state="session",
     ).strip()
@@ -152,7 +153,11 @@ def _options() -> DataOptions:
                 label, choices, choices.index(item.default), help=item.metadata["meaning"], key=f"data-{name}",
                 persist_state="session",
             )  # fmt: skip
-    return DataOptions(**found)
+    most = st.number_input(
+        "Rows of each split at most", min_value=1, value=None, step=1000, placeholder="all", key="data-max_rows",
+        help="Where there are more, that many are drawn at random.", persist_state="session",
+    )  # fmt: skip
+    return DataOptions(**found, max_rows=None if most is None else int(most))
 
 
 def _unescaped(template: str) -> str | None:
@@ -237,7 +242,7 @@ def show_preview(task: Task, model: str, max_length: int | None) -> None:
         _tokens(tokenizer, task, context_length(context, max_length))
 
 
-def _plain(examples: tuple[Example, ...]) -> None:
+def _plain(examples: Sequence[Example]) -> None:
     for example in examples:
         st.html(f"<div class='lsf-tokens'>{escape(example.prompt)}<b>{escape(example.completion)}</b></div>")
 

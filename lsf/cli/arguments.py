@@ -118,7 +118,7 @@ def source_options(parser: argparse.ArgumentParser, required: bool = True) -> No
         help="lesson:NAME, a CSV, TSV, JSON, JSONL, Parquet or text file, a folder of save_to_disk, or "
         "hub:NAME[:CONFIG][:SPLIT]; `python -m lsf data` says what is recognised",
     )
-    add_settings(parser, RunSpec, ("prompt_template", "completion_template", "format", "pairs", "train_on"))
+    add_settings(parser, RunSpec, ("prompt_template", "completion_template", "format", "pairs", "train_on", "max_rows"))
     template = "a file with a Jinja chat template, in place of the model's own"
     parser.add_argument("--chat-template", type=template_file, metavar="FILE", help=template)
     parser.add_argument(
@@ -178,10 +178,14 @@ def check_file(*paths: Path | None) -> None:
 
 
 def load_asked_task(arguments: argparse.Namespace | RunSpec) -> Task:
-    """Read the data asked for."""
+    """Read the data asked for; how far that is, is shown where it is large."""
     # Rows are always split in the same way: --seed is the run's, and runs of several seeds share their data.
     options = options_in(arguments)
-    return load_task(arguments.data, arguments.prompt_template, arguments.completion_template, options=options)
+    templates, reporter = (arguments.prompt_template, arguments.completion_template), TerminalReporter()
+    try:
+        return load_task(arguments.data, *templates, options=options, report=reporter)
+    finally:
+        reporter.close()
 
 
 def say_notes(*notes: str) -> None:

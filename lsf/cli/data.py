@@ -29,7 +29,7 @@ def data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="lesson:NAME, a file, a folder, or hub:NAME[:CONFIG][:SPLIT]")
     parser.add_argument("--model", help=f"whose tokenizer and chat template are used; {MODEL_HELP}")
     parser.add_argument("--show", type=whole, default=SHOWN, metavar="N", help=f"rows shown [default: {SHOWN}]")
-    names = ("prompt_template", "completion_template", "pairs", "train_on", "max_length")
+    names = ("prompt_template", "completion_template", "pairs", "train_on", "max_rows", "max_length")
     add_settings(parser, RunSpec, names)
     parser.add_argument("--format", default="auto", metavar="NAME", help=f"what the rows are; auto, or {kinds}")
     template = "a file with a Jinja chat template, in place of the model's own"

@@ -2,13 +2,16 @@
 
 import codecs
 import gzip
-import re
+import io
+import itertools
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
+from lsf.data.rows import LARGE
 from lsf.errors import DataError, first_line
+from lsf.progress import Reporter
 
 if TYPE_CHECKING:
     from lsf.data.tables import Table
@@ -22,6 +25,10 @@ MARKS = (
 PIECE = 2_000
 """Characters of a piece of a plain text at least, where no paragraph is cut for it; the last one may be shorter."""
 GZ = ".gz"
+WHOLE = 200_000_000
+"""Largest file, unpacked, that is read where its kind cannot be read row by row: a JSON list, Parquet in `.gz`."""
+CHUNK = 1_000_000
+"""Bytes read at a time where a file is checked."""
 
 
 def ending(path: Path) -> str:
@@ -29,61 +36,128 @@ def ending(path: Path) -> str:
     return (path.with_suffix("") if path.suffix.lower() == GZ else path).suffix.lower()
 
 
-def file_bytes(path: Path, most: int) -> bytes:
-    """Return a file's bytes, unpacked where its name ends in `.gz`.
+class Opened:
+    """A file read in a stream, unpacked where its name ends in `.gz`; how far that is, is told where it is large."""
 
-    Args:
-        path: the file.
-        most: bytes it may have, unpacked.
+    def __init__(self, path: Path, report: Reporter) -> None:
+        """Read a file.
 
-    Raises:
-        DataError: it is no whole gzip file, or is larger unpacked.
-    """
-    if path.suffix.lower() != GZ:
-        return path.read_bytes()
-    try:
-        with gzip.open(path) as file:
-            raw = file.read(most + 1)
-    except EOFError:
-        raise DataError(f"{path.name} ends early; it was not copied whole, so get it again.") from None
-    except (OSError, zlib.error) as error:
-        raise DataError(f"{path.name} is not a readable gzip file: {first_line(error).rstrip('.')}.") from None
-    if len(raw) > most:
-        raise DataError(f"{path.name} has more than {most / 1e6:.0f} MB unpacked; take a sample.")
-    return raw
+        Args:
+            path: of the file, which is there.
+            report: is told how far the reading is.
+        """
+        self.path, self.notes, self._report = path, list[str](), report
+        self.size = path.stat().st_size
+        self._codec: str | None = None
+        self._raw: IO[bytes] | None = None
 
+    def binary(self) -> IO[bytes]:
+        """Return the file's bytes from the beginning; what was opened before is closed."""
+        self.close()
+        self._raw = self.path.open("rb")
+        packed = self.path.suffix.lower() == GZ
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=self._raw)) if packed else self._raw
 
-def decoded(raw: bytes, name: str, notes: list[str]) -> str:
-    """Return bytes as text: UTF-8 with or without a byte-order mark, UTF-16 with one, else latin-1, which is noted.
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._raw is not None:
+            self._raw.close()
 
-    Args:
-        raw: the bytes.
-        name: of the file.
-        notes: gets a sentence where the text had to be guessed.
+    def tell(self, what: str) -> None:
+        """Report how much of the file was read, in MB; nothing of a small one."""
+        if self.size > LARGE and self._raw is not None:
+            done, total = self._raw.tell() // 1_000_000, self.size // 1_000_000
+            self._report.progress(min(done, total), total, f"{what} {self.path.name}, MB")
 
-    Raises:
-        DataError: it is no text.
-    """
-    codec = next((codec for mark, codec in MARKS if raw.startswith(mark)), "utf-8")
-    if codec != "utf-16" and b"\0" in raw[:100_000]:
-        raise DataError(f"{name} holds binary data, not text; save it as UTF-8 text or as Parquet.")
-    try:
-        return raw.decode(codec)
-    except UnicodeDecodeError as error:
-        if codec == "utf-16":
-            raise DataError(f"{name} begins as UTF-16 and is none; save it again as UTF-8.") from None
-        line = raw.count(b"\n", 0, error.start) + 1
-        notes.append(
-            f"{name} is not UTF-8 (byte 0x{raw[error.start]:02x} in line {line}) and was read as latin-1; where "
-            "letters look wrong, save it again as UTF-8."
+    def whole(self) -> bytes:
+        """Return all of it.
+
+        Raises:
+            DataError: it is no whole gzip file, or too large to be read whole.
+        """
+        raw = b"".join(self._chunks())
+        if len(raw) <= WHOLE:
+            return raw
+        raise DataError(
+            f"{self.path.name} has more than {WHOLE / 1e6:.0f} MB, and a file of this kind has to be read whole; save "
+            "it as JSON Lines, CSV or Parquet without .gz, which are read row by row and may be of any size."
         )
-        return raw.decode("latin-1")
+
+    def _chunks(self, most: int | None = WHOLE) -> Iterator[bytes]:
+        """Yield the bytes in chunks, until there are more than `most`."""
+        file, count = self.binary(), 0
+        while most is None or count <= most:
+            try:
+                chunk = file.read(CHUNK)
+            except EOFError:
+                raise DataError(f"{self.path.name} ends early; it was not copied whole, so get it again.") from None
+            except (OSError, zlib.error) as error:
+                if self.path.suffix.lower() != GZ:
+                    raise
+                raise DataError(
+                    f"{self.path.name} is not a readable gzip file: {first_line(error).rstrip('.')}."
+                ) from None
+            if not chunk:
+                return
+            count += len(chunk)
+            yield chunk
+            self.tell("checking")
+
+    def text(self, newline: str = "\n") -> TextIO:
+        """Return the file as text: UTF-8, or UTF-16 with a byte-order mark, else latin-1, which is noted.
+
+        Args:
+            newline: as `open` takes it; by default a line ends where the file has a line feed.
+
+        Raises:
+            DataError: it is no text, or no whole gzip file.
+        """
+        if self._codec is None:
+            self._codec = self._checked()
+        return io.TextIOWrapper(self.binary(), encoding=self._codec, newline=newline)
+
+    def whole_text(self) -> str:
+        """Return all of it as text; raises as `text` and `whole`."""
+        self.text()
+        raw = self.whole()
+        assert self._codec is not None
+        return raw.decode(self._codec)
+
+    def _checked(self) -> str:
+        """Return the codec of the whole file."""
+        name, codec, decoder, lines = self.path.name, "utf-8", None, 0
+        for chunk in itertools.chain(self._chunks(None), [b""]):
+            if codec == "latin-1":
+                continue
+            if decoder is None:
+                codec = next((codec for mark, codec in MARKS if chunk.startswith(mark)), "utf-8")
+                decoder = codecs.getincrementaldecoder(codec)()
+                if codec != "utf-16" and b"\0" in chunk[:100_000]:
+                    raise DataError(f"{name} holds binary data, not text; save it as UTF-8 text or as Parquet.")
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as error:
+                if codec == "utf-16":
+                    raise DataError(f"{name} begins as UTF-16 and is none; save it again as UTF-8.") from None
+                codec, line = "latin-1", lines + error.object.count(b"\n", 0, error.start) + 1
+                self.notes.append(
+                    f"{name} is not UTF-8 (byte 0x{error.object[error.start]:02x} in line {line}) and was read as "
+                    "latin-1; where letters look wrong, save it again as UTF-8."
+                )
+            lines += chunk.count(b"\n")
+        return codec
 
 
-def pieces(text: str) -> Iterator[tuple[int, str]]:
+def lines_of(file: TextIO) -> Iterator[str]:
+    """Yield the lines of a text without their ends, LF or CRLF."""
+    for line in file:
+        yield line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
+
+
+def pieces(file: TextIO) -> Iterator[tuple[int, str]]:
     """Yield a plain text in pieces that end at blank lines, each with the line it begins in, counted from 1."""
     kept, begun, line = "", 1, 1
-    for paragraph in re.split(r"(?<=\n)(?=[^\S\n]*\n)", text.replace("\r\n", "\n")):
+    for paragraph in _paragraphs(file):
         if len(kept) >= PIECE:
             yield begun, kept
             kept, begun = "", line
@@ -93,7 +167,19 @@ def pieces(text: str) -> Iterator[tuple[int, str]]:
         yield begun, kept
 
 
-def saved_tables(path: Path) -> "dict[str, Table] | None":
+def _paragraphs(file: TextIO) -> Iterator[str]:
+    """Yield a text in parts, each but the first beginning with a blank line."""
+    kept = list[str]()
+    for line in file:
+        here = f"{line[:-2]}\n" if line.endswith("\r\n") else line
+        if kept and here.endswith("\n") and not here.strip():
+            yield "".join(kept)
+            kept.clear()
+        kept.append(here)
+    yield "".join(kept)
+
+
+def saved_tables(path: Path, report: Reporter | None = None) -> "dict[str, Table] | None":
     """Return the tables of a folder: one of `datasets`' `save_to_disk`, or of files named by splits; None for others.
 
     Raises:
@@ -107,7 +193,7 @@ def saved_tables(path: Path) -> "dict[str, Table] | None":
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path.name} cannot be read by datasets: {first_line(error).rstrip('.')}.") from None
         return tables_of(path.name, loaded)
-    return _files_by_split(path)
+    return _files_by_split(path, report)
 
 
 def tables_of(name: str, loaded: Any) -> "dict[str, Table]":
@@ -126,18 +212,46 @@ def tables_of(name: str, loaded: Any) -> "dict[str, Table]":
     return found
 
 
+class DatasetRows(Sequence[dict[str, Any]]):
+    """Rows of a data set of `datasets`, which keeps them on disk, with class labels by their names."""
+
+    def __init__(self, rows: Any) -> None:
+        """Show the rows of a `datasets.Dataset`."""
+        self._rows = rows
+        self._names: dict[str, Callable[[int], str]] = {
+            column: feature.int2str for column, feature in rows.features.items() if hasattr(feature, "int2str")
+        }
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a row; of a slice, those rows."""
+        if isinstance(index, slice):
+            return self.select(range(*index.indices(len(self))))
+        return self._labelled(self._rows[index])
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Yield all in order."""
+        return map(self._labelled, self._rows)
+
+    def select(self, indices: Any) -> "DatasetRows":
+        """Return the rows at some indices, in their order."""
+        return DatasetRows(self._rows.select(indices))
+
+    def _labelled(self, row: dict[str, Any]) -> dict[str, Any]:
+        return {column: _labelled(value, self._names.get(column)) for column, value in row.items()}
+
+
 def _table(name: str, rows: Any) -> "Table":
-    """Return a data set as a table, its class labels by their names."""
-    from lsf.data.sources import MAX_ROWS  # noqa: PLC0415
+    """Return a data set as a table; where it is not large, its rows are read at once."""
     from lsf.data.tables import Table  # noqa: PLC0415
 
-    kept = rows.select(range(min(len(rows), MAX_ROWS)))
-    notes = () if len(kept) == len(rows) else (f"Of {name}, the first {len(kept):,} of {len(rows):,} rows are read.",)
-    named: dict[str, Callable[[int], str]] = {
-        column: feature.int2str for column, feature in kept.features.items() if hasattr(feature, "int2str")
-    }
-    plain = tuple({column: _labelled(value, named.get(column)) for column, value in row.items()} for row in kept)
-    return Table(name, tuple(kept.column_names), plain, tuple(range(1, len(kept) + 1)), notes)
+    found: Sequence[dict[str, Any]] = DatasetRows(rows)
+    if rows.data.nbytes <= LARGE:
+        found = tuple(found)
+    return Table(name, tuple(rows.column_names), found, range(1, len(rows) + 1))
 
 
 def _labelled(value: Any, name_of: Callable[[int], str] | None) -> Any:
@@ -146,7 +260,7 @@ def _labelled(value: Any, name_of: Callable[[int], str] | None) -> Any:
     return None if value < 0 else name_of(value)  # -1: no label
 
 
-def _files_by_split(path: Path) -> "dict[str, Table] | None":
+def _files_by_split(path: Path, report: Reporter | None) -> "dict[str, Table] | None":
     """Return the tables of files such as train.jsonl and test.jsonl in one folder; None where none is called train."""
     from lsf.data.sources import SPLIT_WORDS  # noqa: PLC0415
     from lsf.data.tables import READERS, read_table  # noqa: PLC0415
@@ -161,4 +275,4 @@ def _files_by_split(path: Path) -> "dict[str, Table] | None":
                 f"{path.name} has two files for {word}: {found[word].name} and {file.name}; leave one there."
             )
         found[word] = file
-    return {word: read_table(file) for word, file in found.items()} if "train" in found else None
+    return {word: read_table(file, report) for word, file in found.items()} if "train" in found else None

@@ -25,6 +25,9 @@ class DataOptions:
     )  # fmt: skip
     train_on: str = setting("assistant", "which turns of a chat are targets", choices=TRAIN_ON)
     chat_template: str | None = setting(None, "the text of a Jinja chat template in place of the model's own")
+    max_rows: int | None = setting(
+        None, "rows of each split at most, drawn at random where there are more; default: all", low=1, high=10**9
+    )
 
     def __post_init__(self) -> None:
         """Refuse a word that is none of the choices."""

@@ -79,4 +79,4 @@ def _table(rows: Sequence[Any], name: str) -> Table:
             raise DataError(f"The data {name}, row {number}: {type(row).__name__} was found; a dict was expected.")
     columns = tuple(dict.fromkeys(str(column) for row in rows for column in row))
     plain = tuple({column: row.get(column) for column in columns} for row in rows)
-    return Table(name, columns, plain, tuple(range(1, len(plain) + 1)))
+    return Table(name, columns, plain, range(1, len(plain) + 1))

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lsf.data.encode import EncodedExample, Encoding, encode, straddling_words
 from lsf.data.formats import FORMATS
-from lsf.data.task import Task
+from lsf.data.task import Task, marks_of
 
 SPLITS = ("train", "validation", "test")
 BEHIND = 8
@@ -109,13 +112,15 @@ def format_lines(task: Task) -> list[str]:
 
 def shared_prompts(task: Task) -> list[str]:
     """Return a sentence on rows of validation or test that stand in training too; none where there are none."""
-    asked = {example.asked for example in task.train}
-    whole = {example.identity for example in task.train}
-    found = []
+    found, training = [], np.unique(marks_of((row.asked for row in task.train), len(task.train)))
+    whole: NDArray[np.uint64] | None = None
     for name in SPLITS[1:]:
-        same = sum(example.identity in whole for example in getattr(task, name))
-        alike = sum(example.asked in asked for example in getattr(task, name))
+        rows = getattr(task, name)
+        alike = int(np.isin(marks_of((row.asked for row in rows), len(rows)), training).sum())
         if alike:
+            if whole is None:
+                whole = marks_of((row.identity for row in task.train), len(task.train))
+            same = int(np.isin(marks_of((row.identity for row in rows), len(rows)), whole).sum())
             rows = f"{alike:,} {name} row{'s' if alike != 1 else ''}"
             have = "has" if alike == 1 else "have"
             found.append(f"{rows} {have} a prompt that training has too; {same:,} with the same answer.")

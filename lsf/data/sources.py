@@ -1,22 +1,27 @@
 """Where tasks come from: `lesson:NAME`, a local file, `hub:NAME[:CONFIG][:SPLIT]`; templates over any columns."""
 
 import math
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import Formatter
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from lsf.data.containers import saved_tables, tables_of
 from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.formats import FORMATS, Row, Tally, Work, check_format, kinds_of, pair_example, recognise
 from lsf.data.lessons import load_lesson
-from lsf.data.tables import Table, read_table
-from lsf.data.task import Example, Seen, Task, split_examples
+from lsf.data.rows import RowCollector, selected
+from lsf.data.tables import TOLD, Table, read_table
+from lsf.data.task import Example, Seen, Task, split_examples, split_indices
 from lsf.errors import DataError
+from lsf.progress import Reporter
 
 
 def parse_template(template: str, columns: Iterable[str], option: str) -> tuple[tuple[str, str | None], ...]:
@@ -60,15 +65,11 @@ def fill_template(parts: tuple[tuple[str, str | None], ...], row: Mapping[str, o
     """
     texts = []
     for text, name in parts:
-        value = None if name is None else row[name]
+        value = None if name is None else row.get(name)
         if not (value is None or isinstance(value, str) or pd.api.types.is_scalar(value)) or isinstance(value, bytes):
             raise DataError(f"the column {name!r} holds a {type(value).__name__}; text or a number was expected.")
         texts.append(text if value is None else f"{text}{value}")
     return "".join(texts)
-
-
-MAX_ROWS = 200_000
-"""Rows read of each split."""
 
 
 def read_hub(address: str) -> dict[str, Table]:
@@ -129,8 +130,9 @@ def load_task(
     completion_template: str | None = None,
     seed: int = 0,
     options: DataOptions = DEFAULTS,
+    report: Reporter | None = None,
 ) -> Task:
-    """Load examples by name.
+    """Load examples by name; `report` is told how far that is where the data is large.
 
     What the rows are is recognised by their columns (lsf.data.formats), unless templates over the columns are given, or
     a format. A column `split` with the words train, validation (or dev) and test is obeyed; otherwise rows are split by
@@ -146,19 +148,19 @@ def load_task(
         if prompt_template or completion_template:
             raise DataError(f"{name} brings its own prompts; templates are for files and hub data sets.")
         return load_lesson(rest)
-    tables = read_hub(rest) if kind == "hub" else read_splits(Path(name))
-    return task_of_tables(name, tables, (prompt_template, completion_template), seed, options)
+    tables = read_hub(rest) if kind == "hub" else read_splits(Path(name), report)
+    return task_of_tables(name, tables, (prompt_template, completion_template), seed, options, report)
 
 
-def read_splits(path: Path) -> dict[str, Table]:
+def read_splits(path: Path, report: Reporter | None = None) -> dict[str, Table]:
     """Read a local file, with a `split` column into one table per split, else into one called `all`; or a folder.
 
     Raises:
         DataError: a word in the `split` column that is no split.
     """
-    if path.is_dir() and (saved := saved_tables(path)) is not None:
+    if path.is_dir() and (saved := saved_tables(path, report)) is not None:
         return saved
-    return table_splits(read_table(path))
+    return table_splits(read_table(path, report))
 
 
 def task_of_tables(
@@ -167,6 +169,7 @@ def task_of_tables(
     templates: tuple[str | None, str | None],
     seed: int,
     options: DataOptions = DEFAULTS,
+    report: Reporter | None = None,
 ) -> Task:
     """Make a task of tables by split, and note what was found in them.
 
@@ -174,7 +177,10 @@ def task_of_tables(
         DataError: as `render_examples` and `assemble_task`.
     """
     tally, formats = Tally(), Counter[str]()
-    splits = {word: render_examples(table, *templates, options, tally, formats) for word, table in tables.items()}
+    tables = {word: _drawn(table, options.max_rows, seed) for word, table in tables.items()}
+    splits = {
+        word: render_examples(table, *templates, options, tally, formats, report) for word, table in tables.items()
+    }
     whole = [note for table in tables.values() for note in table.notes]
     n_left = sum(len(table.rows) for table in tables.values()) - sum(map(len, splits.values()))
     splits = {word: rows for word, rows in splits.items() if rows}
@@ -185,6 +191,24 @@ def task_of_tables(
     common = formats.most_common()
     why = "the templates given" if any(templates) else _why(common[0][0], options)
     return replace(task, seen=Seen(tuple(common), why, notes, n_left))
+
+
+def _drawn(table: Table, most: int | None, seed: int) -> Table:
+    """Return a table of at most so many rows, drawn at random where there are more, which is noted."""
+    count = len(table.rows)
+    if most is None or count <= most:
+        return table
+    places = np.sort(np.random.default_rng(seed).choice(count, most, replace=False))
+    note = (
+        f"Of {count:,} rows of {table.name}, {most:,} are read, as was asked: drawn at random by seed {seed}, in the "
+        f"order of the source; {count - most:,} are left out."
+    )
+    return _some(replace(table, notes=(*table.notes, note)), places)
+
+
+def _some(table: Table, places: NDArray[np.int64]) -> Table:
+    kept = array("q", (table.places[index] for index in places))
+    return replace(table, rows=selected(table.rows, places), places=kept)
 
 
 def _why(name: str, options: DataOptions) -> str:
@@ -220,25 +244,16 @@ def table_splits(table: Table) -> dict[str, Table]:
     """
     if "split" not in table.columns:
         return {"all": table}
-    places: dict[str, list[int]] = {}
+    places: dict[str, array[int]] = {}
     for index, row in enumerate(table.rows):
-        word = SPLIT_WORDS.get(str(row["split"]).strip().lower())
+        word = SPLIT_WORDS.get(str(row.get("split")).strip().lower())
         if word is None:
             raise DataError(
-                f"{table.name}, line {table.places[index]}: split is {row['split']!r}; "
+                f"{table.name}, line {table.places[index]}: split is {row.get('split')!r}; "
                 f"accepted are: {', '.join(SPLIT_WORDS)}."
             )
-        places.setdefault(word, []).append(index)
-    return {
-        word: Table(
-            table.name,
-            table.columns,
-            tuple(table.rows[index] for index in indices),
-            tuple(table.places[index] for index in indices),
-            table.notes,
-        )
-        for word, indices in places.items()
-    }
+        places.setdefault(word, array("q")).append(index)
+    return {word: _some(table, np.asarray(indices, dtype=np.int64)) for word, indices in places.items()}
 
 
 def render_examples(
@@ -248,7 +263,8 @@ def render_examples(
     options: DataOptions = DEFAULTS,
     tally: Tally | None = None,
     formats: Counter[str] | None = None,
-) -> tuple[Example, ...]:
+    report: Reporter | None = None,
+) -> Sequence[Example]:
     """Make examples of a table's rows.
 
     Args:
@@ -258,6 +274,7 @@ def render_examples(
         options: format, and how rows are handed to the model.
         tally: gets what is told of rows.
         formats: gets how many rows are of which format.
+        report: is told how far that is where the rows are on disk.
 
     Raises:
         DataError: columns are missing, or a row cannot be used (named by number).
@@ -266,36 +283,47 @@ def render_examples(
     if prompt_template is not None or completion_template is not None:
         convert = _by_templates(table, prompt_template, completion_template)
         formats["pairs"] += len(table.rows)
-        known = [(convert, row) for row in table.rows]
+        known: Iterable[tuple[Convert, Row]] = ((convert, row) for row in table.rows)
     else:
         known = _recognised(table, options, formats)
-    examples = []
-    for place, (convert, row) in zip(table.places, known, strict=True):
+    on_disk = not isinstance(table.rows, tuple)
+    examples = RowCollector[Example](on_disk)
+    for number, (place, (convert, row)) in enumerate(zip(table.places, known, strict=True)):
         try:
             example = convert(clean(row, work.tally), place, work)
         except DataError as error:
             raise DataError(f"{table.name}, row {place}: {error}") from None
         if example is not None:
-            examples.append(example)
-    return tuple(examples)
+            examples.add(example)
+        if on_disk and report is not None and number % TOLD == 0:
+            report.progress(number, len(table.rows), f"converting rows of {table.name}")
+    return examples.rows()
 
 
 Convert = Callable[[Any, int, Work], Example | None]
 
 
-def _recognised(table: Table, options: DataOptions, formats: Counter[str]) -> list[tuple[Convert, Row]]:
-    """Return each row, its columns in small letters, with what converts it; and count the formats."""
+def _recognised(table: Table, options: DataOptions, formats: Counter[str]) -> Iterator[tuple[Convert, Row]]:
+    """Count the formats, and return an iterator of each row, its columns in small letters, with what converts it."""
     lowered = {name: name.strip().lower() for name in table.columns}
-    rows: Sequence[Row] = table.rows
-    if len(set(lowered.values())) == len(lowered) and any(name != low for name, low in lowered.items()):
-        rows = [{lowered[name]: value for name, value in row.items()} for row in rows]
+    renamed = len(set(lowered.values())) == len(lowered) and any(name != low for name, low in lowered.items())
+
+    def rows() -> Iterable[Row]:
+        if not renamed:
+            return table.rows
+        return ({lowered[name]: value for name, value in row.items()} for row in table.rows)
+
     if options.format != "auto":
-        formats[options.format] += len(rows)
-        return [(FORMATS[options.format].convert, row) for row in rows]
-    names = [recognise(tuple(kinds_of(row).items())) for row in rows]
-    counts = Counter(name for name in names if name is not None)
+        formats[options.format] += len(table.rows)
+        return ((FORMATS[options.format].convert, row) for row in rows())
+    names = bytearray()  # a byte a row: the place of its format, 0 for none
+    known = list(FORMATS)
+    for row in rows():
+        name = recognise(tuple(kinds_of(row).items()))
+        names.append(0 if name is None else known.index(name) + 1)
+    counts = Counter({known[place - 1]: count for place, count in Counter(names).items() if place})
     if not counts and (name := recognise(tuple((lowered[column], "text") for column in table.columns))):
-        counts[name] = len(rows)  # no row is whole; the first one says what it lacks
+        counts[name] = len(table.rows)  # no row is whole; the first one says what it lacks
     if not counts:
         missing = next((name for name in ("prompt", "completion") if name not in table.columns), "completion")
         raise DataError(
@@ -304,9 +332,10 @@ def _recognised(table: Table, options: DataOptions, formats: Counter[str]) -> li
             f"{'; '.join(entry.recognised for entry in FORMATS.values() if entry.name not in ('bundle', 'pairs'))}."
         )
     commonest = counts.most_common(1)[0][0]
-    found = [commonest if name is None else name for name in names]
-    formats.update(found)
-    return [(FORMATS[name].convert, row) for name, row in zip(found, rows, strict=True)]
+    found = [FORMATS[name] for name in (commonest, *known)]
+    for place, count in Counter(names).items():
+        formats[found[place].name] += count
+    return ((found[place].convert, row) for place, row in zip(names, rows(), strict=True))
 
 
 def _by_templates(table: Table, prompt_template: str | None, completion_template: str | None) -> Convert:
@@ -348,7 +377,7 @@ def _check_filled(part: str, parts: tuple[tuple[str, str | None], ...], row: Row
     Raises:
         DataError: the first column that holds nothing.
     """
-    values = {name: row[name] for _, name in parts if name is not None}
+    values = {name: row.get(name) for _, name in parts if name is not None}
     alone = len(parts) == 1 and not parts[0][0]
     empty = [
         name for name, value in values.items() if value is None or not (str(value) if alone else str(value).strip())
@@ -391,18 +420,12 @@ def assemble_task(name: str, splits: Mapping[str, Sequence[Example]], seed: int)
         DataError: no training rows.
     """
     if set(splits) == {"all"}:
-        return split_examples(name, tuple(splits["all"]), seed, grouped=True)
+        return split_examples(name, splits["all"], seed, grouped=True)
     if "train" not in splits:
         raise DataError(f"{name} has no training rows; its splits are: {', '.join(splits)}.")
-    drawn = split_examples(name, splits["train"], seed, grouped=True)
-    missing = {"validation", "test"} - splits.keys()
-    train: list[Any] = list(drawn.train)
-    for word in {"validation", "test"} - missing:
-        train += getattr(drawn, word)
-    order = {id(example): index for index, example in enumerate(splits["train"])}
-    return Task(
-        name=name,
-        train=tuple(sorted(train, key=lambda example: order[id(example)])),
-        validation=tuple(splits.get("validation", drawn.validation)),
-        test=tuple(splits.get("test", drawn.test)),
-    )
+    rows = splits["train"]
+    train, *drawn = split_indices(rows, seed, grouped=True)
+    held_out = dict(zip(("validation", "test"), drawn, strict=True))
+    kept = np.sort(np.concatenate([train, *(places for word, places in held_out.items() if word in splits)]))
+    validation, test = (splits.get(word) or selected(rows, places) for word, places in held_out.items())
+    return Task(name=name, train=selected(rows, kept), validation=validation, test=test)

@@ -2,25 +2,29 @@
 
 import csv
 import io
+import itertools
 import json
 import re
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from lsf.data.containers import decoded, ending, file_bytes, pieces
+from lsf.data.containers import GZ, WHOLE, Opened, ending, lines_of, pieces
+from lsf.data.rows import RowCollector
 from lsf.errors import DataError, first_line
+from lsf.progress import Reporter, Silent
 
-MAX_BYTES = 200_000_000
-"""Largest file that is read; a short fine-tune needs thousands of rows, not millions."""
+TOLD = 2_000
+"""Rows between two reports of how far the reading is."""
 CHATS = ("messages", "conversations")
 """Lists of objects that are one chat, and no table."""
 INDEX = re.compile(r"__index_level_\d+__")
 """What pandas calls a nameless index in a Parquet file."""
-csv.field_size_limit(MAX_BYTES)  # one long prompt is no fault
+csv.field_size_limit(WHOLE)  # one long prompt is no fault
 
 
 @dataclass(frozen=True)
@@ -31,20 +35,24 @@ class Table:
     """The file, as the user named it."""
     columns: tuple[str, ...]
     """In the file's order."""
-    rows: tuple[dict[str, Any], ...]
-    """One mapping per row, every column present."""
-    places: tuple[int, ...]
+    rows: Sequence[dict[str, Any]]
+    """One mapping per row; a column that a row lacks may be missing in it. Those of a large source are on disk."""
+    places: Sequence[int]
     """Row (Parquet, JSON) or line (CSV, TSV, JSONL, text) number of each, from 1."""
     notes: tuple[str, ...] = ()
     """Sentences on how the file was read, where that had to be guessed."""
 
 
-def read_table(path: Path) -> Table:
-    """Read a local file by its ending.
+def read_table(path: Path, report: Reporter | None = None) -> Table:
+    """Read a local file by its ending, row by row where its kind allows that.
+
+    Args:
+        path: of the file.
+        report: is told how far the reading of a large file is.
 
     Raises:
-        DataError: no such file, an unknown ending, larger than `MAX_BYTES`, not text, empty, ragged, a broken line
-            (named by number).
+        DataError: no such file, an unknown ending, too large where it has to be read whole, not text, empty, ragged, a
+            broken line (named by number).
     """
     if not path.is_file():
         what = "is a folder, not a file" if path.is_dir() else "does not exist"
@@ -52,46 +60,67 @@ def read_table(path: Path) -> Table:
     reader = READERS.get(ending(path))
     if reader is None:
         raise DataError(f"{path.name} ends in {path.suffix!r}; accepted are: {', '.join(READERS)}, and .gz of them.")
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise DataError(
-            f"{path.name} has {size / 1e6:.0f} MB; at most {MAX_BYTES / 1e6:.0f} MB are read; take a sample."
-        )
-    if size == 0:
+    file = Opened(path, report or Silent())
+    if file.size == 0:
         raise DataError(f"{path.name} is empty; a header and at least 3 rows were expected.")
-    notes: list[str] = []
-    table = reader(path, notes)
+    try:
+        table = reader(file)
+    finally:
+        file.close()
     if not table.rows:
         columns = f"has columns ({', '.join(table.columns)}) but no rows" if table.columns else "has no rows"
         raise DataError(f"{path.name} {columns}; at least 3 were expected.")
-    return replace(table, notes=(*table.notes, *notes))
+    return replace(table, notes=(*table.notes, *file.notes))
 
 
-def _text(path: Path, notes: list[str]) -> str:
-    return decoded(file_bytes(path, MAX_BYTES), path.name, notes)
+Reader = Callable[[Opened], Table]
 
 
-Reader = Callable[[Path, list[str]], Table]
+def _collected(file: Opened, columns: Iterable[str] | None, rows: Iterable[tuple[int, dict[str, Any], int]]) -> Table:
+    """Return a table of rows as they come.
+
+    Args:
+        file: they are read from.
+        columns: their names; None for all that occur.
+        rows: place, row, and about how many bytes it takes in the file.
+    """
+    kept, places, seen = RowCollector[dict[str, Any]](), array("q"), dict[str, None]()
+    for place, row, size in rows:
+        if columns is None and not row.keys() <= seen.keys():
+            seen.update(dict.fromkeys(row))
+        kept.add(row, size)
+        places.append(place)
+        if len(places) % TOLD == 0:
+            file.tell("reading")
+    return Table(file.path.name, tuple(seen if columns is None else columns), kept.rows(), places)
 
 
-def _read_csv(path: Path, notes: list[str]) -> Table:
-    return _quoted(path, _text(path, notes), ",")
+def _read_csv(file: Opened) -> Table:
+    return _quoted(file, ",")
 
 
-def _read_tsv(path: Path, notes: list[str]) -> Table:
+def _read_tsv(file: Opened) -> Table:
     """Read tab-separated values, in which a quotation mark is text; but files of writers that quote are read as such.
 
     A file is one of these where its lines do not have a value for every column (a quoted cell may hold tabs and line
     ends), or where every cell that begins with a quotation mark is a quoted one that holds others.
     """
-    text = _text(path, notes)
-    lines = [line.split("\t") for line in text.replace("\r\n", "\n").split("\n")]
-    numbered = [(number, cells) for number, cells in enumerate(lines, 1) if cells != [""]]
-    marked = [cell for _, cells in numbered for cell in cells if cell.startswith('"')]
-    even = all(len(cells) == len(numbered[0][1]) for _, cells in numbered)
-    if marked and (not even or all(_is_quoted(cell) for cell in marked)):
-        return _quoted(path, text, "\t")
-    return _from_cells(path, numbered)
+    width, even, marked, quoted = None, True, False, True
+    for _, cells, _ in _tabbed(file):
+        width = len(cells) if width is None else width
+        even = even and len(cells) == width
+        for cell in cells:
+            if cell.startswith('"'):
+                marked, quoted = True, quoted and _is_quoted(cell)
+    if marked and (not even or quoted):
+        return _quoted(file, "\t")
+    return _from_cells(file, _tabbed(file))
+
+
+def _tabbed(file: Opened) -> Iterator[tuple[int, list[str], int]]:
+    for number, line in enumerate(lines_of(file.text()), 1):
+        if line:
+            yield number, line.split("\t"), len(line)
 
 
 def _is_quoted(cell: str) -> bool:
@@ -100,17 +129,20 @@ def _is_quoted(cell: str) -> bool:
     return len(cell) > 1 and cell.endswith('"') and '""' in inside and '"' not in inside.replace('""', "")
 
 
-def _quoted(path: Path, text: str, delimiter: str) -> Table:
-    lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    numbered: list[tuple[int, list[str]]] = []
+def _quoted(file: Opened, delimiter: str) -> Table:
+    return _from_cells(file, _quoted_lines(file, delimiter))
+
+
+def _quoted_lines(file: Opened, delimiter: str) -> Iterator[tuple[int, list[str], int]]:
+    lines = csv.reader(file.text(newline=""), delimiter=delimiter, strict=True)
     read = 0
     try:
         for cells in lines:
             read = lines.line_num
             if cells:
-                numbered.append((read, cells))
+                yield read, cells, sum(map(len, cells))
     except csv.Error as error:
-        where = f"{path.name}, line {read + 1}"
+        where = f"{file.path.name}, line {read + 1}"
         if "end of data" in str(error):
             raise DataError(f"{where}: a cell begins with a quotation mark that is never closed.") from None
         if "expected after" in str(error):
@@ -118,43 +150,62 @@ def _quoted(path: Path, text: str, delimiter: str) -> Table:
                 f"{where}: text follows a closing quotation mark; double those that are part of a quoted cell."
             ) from None
         raise DataError(f"{where}: {error}.") from None
-    return _from_cells(path, numbered)
 
 
-def _from_cells(path: Path, numbered: list[tuple[int, list[str]]]) -> Table:
+def _from_cells(file: Opened, numbered: Iterator[tuple[int, list[str], int]]) -> Table:
     """Return a table whose first line names the columns; one without a name, such as an index, is left out."""
-    if not numbered:
-        return Table(path.name, (), (), ())
-    named = numbered[0][1]
-    kept = [place for place, name in enumerate(named) if name.strip()]
+    name, first = file.path.name, next(numbered, None)
+    if first is None:
+        return Table(name, (), (), ())
+    named = first[1]
+    kept = [place for place, column in enumerate(named) if column.strip()]
     columns = tuple(named[place] for place in kept)
+
+    def rows() -> Iterator[tuple[int, dict[str, Any], int]]:
+        for number, cells, size in numbered:
+            if len(cells) != len(named):
+                raise DataError(f"{name}, line {number}: {len(cells)} values for {len(named)} columns.")
+            yield number, {named[place]: cells[place] for place in kept}, size
+
     if not columns or len(set(columns)) != len(columns):
-        raise DataError(f"{path.name} has repeated or unnamed columns in its first line: {', '.join(named)}.")
-    rows = []
-    for number, cells in numbered[1:]:
-        if len(cells) != len(named):
-            raise DataError(f"{path.name}, line {number}: {len(cells)} values for {len(named)} columns.")
-        rows.append({named[place]: cells[place] for place in kept})
-    return Table(path.name, columns, tuple(rows), tuple(number for number, _ in numbered[1:]))
+        raise DataError(f"{name} has repeated or unnamed columns in its first line: {', '.join(named)}.")
+    return _collected(file, columns, rows())
 
 
-def _read_jsonl(path: Path, notes: list[str]) -> Table:
-    text = _text(path, notes)
-    if (listed := _whole_list(text)) is not None:
-        notes.append(f"{path.name} holds one JSON list, and not an object a line.")
-        return _from_objects(path, listed, list(range(1, len(listed) + 1)), "row")
-    return _from_lines(path, text)
+def _read_jsonl(file: Opened) -> Table:
+    begins = next((line.strip()[:1] for line in lines_of(file.text()) if line.strip()), "")
+    if begins == "[" and file.size <= WHOLE and (listed := _whole_list(file.whole_text())) is not None:
+        file.notes.append(f"{file.path.name} holds one JSON list, and not an object a line.")
+        return _from_list(file, listed)
+    return _from_lines(file)
 
 
-def _from_lines(path: Path, text: str) -> Table:
-    numbered = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    rows = []
-    for number, line in numbered:
-        try:
-            rows.append(json.loads(line))
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path.name}, line {number} is not valid JSON: {_reason(error)}.") from None
-    return _from_objects(path, rows, [number for number, _ in numbered], "line")
+def _from_lines(file: Opened) -> Table:
+    name = file.path.name
+
+    def rows() -> Iterator[tuple[int, dict[str, Any], int]]:
+        for number, line in enumerate(file.text(), 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{name}, line {number} is not valid JSON: {_reason(error)}.") from None
+            yield number, _object(name, "line", number, row), len(line)
+
+    return _collected(file, None, rows())
+
+
+def _object(name: str, unit: str, number: int, row: Any) -> dict[str, Any]:
+    if not isinstance(row, dict):
+        raise DataError(f"{name}, {unit} {number} is not a JSON object with columns.")
+    return {column: _known(value) for column, value in row.items()}
+
+
+def _from_list(file: Opened, listed: list[Any]) -> Table:
+    name = file.path.name
+    rows = ((number, _object(name, "row", number, row), 0) for number, row in enumerate(listed, 1))
+    return _collected(file, None, rows)
 
 
 def _whole_list(text: str) -> list[Any] | None:
@@ -175,14 +226,18 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _read_json(path: Path, notes: list[str]) -> Table:
-    text = _text(path, notes)
+def _read_json(file: Opened) -> Table:
+    path, notes = file.path, file.notes
+    if file.size > WHOLE and _is_object(next(filter(str.strip, itertools.islice(file.text(), 100)), "")):
+        notes.append(f"{path.name} holds one JSON object a line (JSON Lines).")
+        return _from_lines(file)
+    text = file.whole_text()
     try:
         value = json.loads(text)
     except json.JSONDecodeError as error:
         if _is_object(next((line for line in text.split("\n") if line.strip()), "")):
             notes.append(f"{path.name} holds one JSON object a line (JSON Lines).")
-            return _from_lines(path, text)
+            return _from_lines(file)
         raise DataError(f"{path.name}, line {error.lineno} is not valid JSON: {error.msg}.") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name} is not valid JSON: {_reason(error)}.") from None
@@ -190,7 +245,7 @@ def _read_json(path: Path, notes: list[str]) -> Table:
         value = _held(value, path, notes)
     if not isinstance(value, list):
         raise DataError(f"{path.name} holds a JSON {type(value).__name__}; a list of objects was expected.")
-    return _from_objects(path, value, list(range(1, len(value) + 1)), "row")
+    return _from_list(file, value)
 
 
 def _held(value: dict[str, Any], path: Path, notes: list[str]) -> Any:
@@ -206,38 +261,44 @@ def _reason(error: BaseException) -> str:
     return error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
 
 
-def _from_objects(path: Path, rows: list[Any], places: list[int], unit: str) -> Table:
-    columns: dict[str, None] = {}
-    for place, row in zip(places, rows, strict=True):
-        if not isinstance(row, dict):
-            raise DataError(f"{path.name}, {unit} {place} is not a JSON object with columns.")
-        columns.update(dict.fromkeys(row))
-    whole = tuple({name: _known(row.get(name)) for name in columns} for row in rows)
-    return Table(path.name, tuple(columns), whole, tuple(places))
-
-
-def _read_parquet(path: Path, notes: list[str]) -> Table:
+def _read_parquet(file: Opened) -> Table:
     import pyarrow.parquet  # noqa: PLC0415 - needed for this format only
 
+    name, packed = file.path.name, file.path.suffix.lower() == GZ
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(file_bytes(path, MAX_BYTES)))
+        with pyarrow.parquet.ParquetFile(io.BytesIO(file.whole()) if packed else file.binary()) as table:
+            columns = tuple(column for column in table.schema_arrow.names if not INDEX.fullmatch(column))
+            if len(set(columns)) != len(columns):
+                raise DataError(f"{name} has repeated columns: {', '.join(columns)}.")
+            return _collected(file, columns, _parquet_rows(table, columns))
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
-        raise DataError(f"{path.name} is not a readable Parquet file: {first_line(error).rstrip('.')}.") from None
-    columns = tuple(name for name in table.column_names if not INDEX.fullmatch(name))
-    if len(set(columns)) != len(columns):
-        raise DataError(f"{path.name} has repeated columns: {', '.join(columns)}.")
-    # By values: pandas would make floats of whole numbers where one is missing.
-    rows = [{name: _known(value) for name, value in row.items()} for row in table.select(columns).to_pylist()]
-    return Table(path.name, columns, tuple(rows), tuple(range(1, len(rows) + 1)))
+        raise DataError(f"{name} is not a readable Parquet file: {first_line(error).rstrip('.')}.") from None
 
 
-def _read_text(path: Path, notes: list[str]) -> Table:
-    found = list(pieces(_text(path, notes)))
-    return Table(path.name, ("text",), tuple({"text": text} for _, text in found), tuple(line for line, _ in found))
+def _parquet_rows(table: Any, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any], int]]:
+    """Yield rows by values: pandas would make floats of whole numbers where one is missing."""
+    place = 0
+    for batch in table.iter_batches(batch_size=TOLD):
+        size = batch.nbytes // max(1, batch.num_rows)
+        for place, row in enumerate(batch.to_pylist(), place + 1):  # noqa: B020 - goes on counting
+            yield place, {name: _known(row[name]) for name in columns}, size
+
+
+def _read_text(file: Opened) -> Table:
+    found = ((line, {"text": text}, len(text)) for line, text in pieces(file.text()))
+    return _collected(file, ("text",), found)
+
+
+PLAIN = (str, int, bool, list, dict)
+"""Kinds of values that are never missing."""
 
 
 def _known(value: Any) -> Any:
     """Return a value, None where it is missing: NaN, NaT and pandas' NA are no text."""
+    if type(value) in PLAIN:
+        return value
     return None if pd.api.types.is_scalar(value) and pd.isna(value) else value
 
 

@@ -1,12 +1,14 @@
 """An example, and a task: examples in three splits under one name."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lsf.data.contents import Chat, Content
+from lsf.data.rows import RowsOnDisk, joined, selected
 from lsf.errors import BadInputError, DataError
 
 
@@ -51,19 +53,22 @@ class Seen:
 
 @dataclass(frozen=True)
 class Task:
-    """Examples in three disjoint splits; a lesson, a file or a hub data set looks the same from here on."""
+    """Examples in three disjoint splits; a lesson, a file or a hub data set looks the same from here on.
+
+    Splits are tuples, or views of rows on disk where the source is large (lsf.data.rows).
+    """
 
     name: str
     """How the user names it: `lesson:facts`, a path, `hub:...`."""
-    train: tuple[Example, ...]
+    train: Sequence[Example]
     """Examples to tune on and to analyse."""
-    validation: tuple[Example, ...]
+    validation: Sequence[Example]
     """Examples for choices during training (learning-rate search, live curve)."""
-    test: tuple[Example, ...]
+    test: Sequence[Example]
     """Examples looked at before and after a run only."""
     own_splits: bool = True
     """True where the source names its splits; False where `split_examples` made them."""
-    rows: tuple[Example, ...] = ()
+    rows: Sequence[Example] = ()
     """Every example in the source's order, where `own_splits` is False."""
     seen: Seen = Seen()
     """What was found; nothing for lessons and what was made in Python."""
@@ -73,7 +78,7 @@ class Task:
         if not self.train:
             raise DataError(f"{self.name} has no training examples; at least one is needed.")
 
-    def split(self, name: str) -> tuple[Example, ...]:
+    def split(self, name: str) -> Sequence[Example]:
         """Return one split by name; `auto` means `train` where the source has splits, else every row.
 
         Raises:
@@ -83,10 +88,10 @@ class Task:
         if name == "auto":
             name = "train" if self.own_splits else "all"
         if name == "all":
-            return self.rows or self.train + self.validation + self.test
+            return self.rows or joined(self.train, self.validation, self.test)
         if name not in ("train", "validation", "test"):
             raise BadInputError(f"Unknown split {name!r}; known are: auto, train, validation, test, all.")
-        examples: tuple[Example, ...] = getattr(self, name)
+        examples: Sequence[Example] = getattr(self, name)
         if not examples:
             raise DataError(f"{self.name} has no {name} examples; it has too few rows to split ({len(self.rows)}).")
         return examples
@@ -109,36 +114,54 @@ def split_examples(name: str, examples: Iterable[Example], seed: int = 0, groupe
     500: more would only slow the evaluation of a short run. Fewer than 3 rows all go to training; what needs a held-out
     split then says so. Where rows are `grouped`, equal prompts stay on one side, whenever that leaves enough to train.
     """
-    rows = tuple(examples)
+    rows = examples if isinstance(examples, RowsOnDisk) else tuple(examples)
+    train, validation, test = (selected(rows, indices) for indices in split_indices(rows, seed, grouped))
+    return Task(name=name, train=train, validation=validation, test=test, own_splits=False, rows=rows)
+
+
+def split_indices(
+    rows: Sequence[Example], seed: int, grouped: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the indices of training, validation and test rows, ascending; see `split_examples`."""
     held_out = min(500, max(1, len(rows) // 10)) if len(rows) >= 3 else 0
-    order = np.random.default_rng(seed).permutation(len(rows)).tolist()
+    order = np.random.default_rng(seed).permutation(len(rows))
     taken = _grouped(rows, order, held_out) if grouped else None
-    test, validation = taken or (set(order[:held_out]), set(order[held_out : 2 * held_out]))
-    train = [row for index, row in enumerate(rows) if index not in test and index not in validation]
-    return Task(
-        name=name,
-        train=tuple(train),
-        validation=tuple(rows[index] for index in sorted(validation)),
-        test=tuple(rows[index] for index in sorted(test)),
-        own_splits=False,
-        rows=rows,
+    test, validation = taken or (set(order[:held_out].tolist()), set(order[held_out : 2 * held_out].tolist()))
+    kept = np.ones(len(rows), dtype=bool)
+    kept[[*test, *validation]] = False
+    return (
+        np.flatnonzero(kept),
+        np.array(sorted(validation), dtype=np.int64),
+        np.array(sorted(test), dtype=np.int64),
     )
 
 
-def _grouped(rows: tuple[Example, ...], order: list[int], held_out: int) -> tuple[set[int], set[int]] | None:
+def marks_of(values: Iterable[object], count: int) -> NDArray[np.uint64]:
+    """Return 64 bits of the hash of each value: equal for equal values, and for others with a chance of 1 in 10^19."""
+    hashes = (hashlib.blake2b(repr(value).encode(), digest_size=8).digest() for value in values)
+    return np.frombuffer(b"".join(hashes), dtype=np.uint64, count=count)
+
+
+def _grouped(rows: Sequence[Example], order: NDArray[np.int64], held_out: int) -> tuple[set[int], set[int]] | None:
     """Return test and validation rows that share no prompt with each other or the rest; None where few would be left.
 
     Without equal prompts they are the first ones of the order, as they would be without grouping.
     """
-    groups: dict[object, list[int]] = {}
-    for index in order:
-        groups.setdefault(rows[index].asked, []).append(index)
-    if len(groups) < 3:
+    _, group_of, sizes = np.unique(
+        marks_of((row.asked for row in rows), len(rows)), return_inverse=True, return_counts=True
+    )
+    if len(sizes) < 3:
         return None
     parts: list[set[int]] = [set(), set()]
-    for group in groups.values():
+    seen = set[int]()
+    for index in order.tolist():
+        group = int(group_of[index])
+        if group in seen:
+            continue
+        seen.add(group)
         part = next((part for part in parts if len(part) < held_out), None)
         if part is None:
             break
-        part.update(group)
-    return (parts[0], parts[1]) if sum(map(len, parts)) <= len(rows) // 2 or len(groups) == len(rows) else None
+        part.update([index] if sizes[group] == 1 else np.flatnonzero(group_of == group).tolist())
+    few = sum(map(len, parts)) <= len(rows) // 2
+    return (parts[0], parts[1]) if few or len(sizes) == len(rows) else None

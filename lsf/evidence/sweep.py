@@ -69,7 +69,7 @@ def relative_cost(blocks: Blocks | None, n_blocks: int) -> float:
     return 2.0 + 2.0 * (n_blocks - min(tuned)) + len(tuned)
 
 
-BEFORE_CHATS = {"format": "auto", "pairs": "raw", "train_on": "assistant", "chat_template": None}
+BEFORE_CHATS = {"format": "auto", "pairs": "raw", "train_on": "assistant", "chat_template": None, "max_rows": None}
 """What a sweep that does not say so was measured with."""
 NOT_YET = "not measured yet"
 """Reason of a cell that no run has filled."""
@@ -94,6 +94,7 @@ class SweepSpec:
     pairs: str = same_setting(DataOptions, "pairs")
     train_on: str = same_setting(DataOptions, "train_on")
     chat_template: str | None = same_setting(DataOptions, "chat_template")
+    max_rows: int | None = same_setting(DataOptions, "max_rows")
     seeds: int = setting(3, "data orders per plan, 0 and up", low=1, high=1000)
     steps: int = setting(100, "optimizer steps of every run", low=1, high=1_000_000)
     learning_rate: float | None = setting(
@@ -134,6 +135,7 @@ class SweepSpec:
             pairs=self.pairs,
             train_on=self.train_on,
             chat_template=self.chat_template,
+            max_rows=self.max_rows,
             steps=self.steps,
             learning_rate=self.learning_rate,
             warmup_steps=self.steps // 10,

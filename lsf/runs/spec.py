@@ -45,6 +45,7 @@ class RunSpec(JsonRecord):
     pairs: str = same_setting(DataOptions, "pairs")
     train_on: str = same_setting(DataOptions, "train_on")
     chat_template: str | None = same_setting(DataOptions, "chat_template")
+    max_rows: int | None = same_setting(DataOptions, "max_rows")
     method: str = setting("full", "how the planned blocks are tuned", choices=tuple(CATALOGUE))
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's options, only those that were given."""

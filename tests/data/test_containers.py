@@ -1,6 +1,7 @@
 """One set of rows gives one set of examples, whatever file, encoding or folder it comes in."""
 
 import gzip
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +101,8 @@ def test_a_text_is_cut_into_pieces_at_blank_lines_and_none_of_it_is_lost(ending:
     assert "".join(row.completion for row in task.rows) == text
     assert all(len(row.completion) < PIECE + 400 for row in task.rows)
     lines = text.split("\n")
-    assert [lines[line - 1 :][0] for line, _ in pieces(text)] == [piece.split("\n")[0] for _, piece in pieces(text)]
+    found = list(pieces(io.StringIO(text, newline="\n")))
+    assert [lines[line - 1 :][0] for line, _ in found] == [piece.split("\n")[0] for _, piece in found]
 
 
 @pytest.mark.parametrize(
