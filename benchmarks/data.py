@@ -1,12 +1,15 @@
-"""What reading data is held to: recognised without options, and 100,000 chats read and encoded in a minute.
+"""What reading data is held to: recognised without options, 100,000 chats in a minute, a gigabyte in 2 GB of memory.
 
-`python benchmarks/data.py [--rows 100000]` writes small files of every format in every container and encoding, counts
-those that are recognised, then reads and encodes a large file of chats with SmolLM2's tokenizer, and prints the bars.
+`python -m benchmarks.data [--rows 100000] [--gigabytes 1]` writes small files of every format in every container and
+encoding, counts those that are recognised, then reads and encodes a large file of chats with SmolLM2's tokenizer, each
+row let go of once it is counted, then has `lsf data` read a larger one in a process of its own, and prints the bars.
 """
 
 import argparse
 import gzip
 import json
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,7 +20,7 @@ import pandas as pd
 import psutil
 
 from benchmarks.bars import Bar, markdown
-from lsf.data.encode import encode
+from lsf.data.encode import encode_parts
 from lsf.data.formats import FORMATS
 from lsf.data.sources import load_task
 from lsf.models.weights import tokenizer_of
@@ -31,10 +34,12 @@ def main() -> int:
     """Print the bars; return 1 where one does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000, help="chats of the large file [default: 100000]")
+    parser.add_argument("--gigabytes", type=float, default=0.0, help="size of the largest file [default: 0, none]")
     parser.add_argument("--model", default="smollm2", help="whose tokenizer encodes [default: smollm2]")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bars = [recognised(Path(scratch)), *large(Path(scratch), asked.rows, asked.model)]
+        bars += streamed(Path(scratch), asked.gigabytes) if asked.gigabytes else []
     print(markdown(bars))
     return int(any(bar.held is False for bar in bars))
 
@@ -77,7 +82,27 @@ def files(scratch: Path) -> Iterator[tuple[str, Path]]:
 
 def large(scratch: Path, count: int, model: str) -> list[Bar]:
     """Return what reading and encoding many chats takes."""
-    path, memory = scratch / "chats.jsonl", psutil.Process().memory_info
+    size = write_chats(scratch / "chats.jsonl", count)
+    tokenizer, context, _ = tokenizer_of(model)
+    memory = psutil.Process().memory_info
+    before, begun, used = memory().rss, time.perf_counter(), time.process_time()
+    task = load_task(str(scratch / "chats.jsonl"))
+    read = time.perf_counter() - begun
+    n_rows, most = 0, memory().rss
+    for part in encode_parts(tokenizer, task.rows, context):
+        n_rows, most = n_rows + len(part.rows), max(most, memory().rss)
+    seconds, used = time.perf_counter() - begun, time.process_time() - used
+    note = (
+        f"{read:.1f} s to read, {seconds - read:.1f} s to render and encode {n_rows:,} rows; {used:.1f} s of CPU time"
+    )
+    return [
+        Bar(f"{count:,} chats of two turns each: seconds", seconds, 60.0, note=note, unit=" s"),
+        Bar("the same: growth of memory", (most - before) / 1e6, unit=" MB", note=f"{size / 1e6:.0f} MB of JSONL"),
+    ]
+
+
+def write_chats(path: Path, count: int) -> int:
+    """Write chats of two turns, one a line, and return the bytes of the file."""
     with path.open("w", encoding="utf-8") as file:
         for number in range(count):
             turns = [
@@ -87,18 +112,17 @@ def large(scratch: Path, count: int, model: str) -> list[Bar]:
                 {"role": "assistant", "content": "The keeper does, every evening."},
             ]
             file.write(json.dumps({"messages": turns}) + "\n")
-    tokenizer, context, _ = tokenizer_of(model)
-    before, begun = memory().rss, time.perf_counter()
-    task = load_task(str(path))
-    read = time.perf_counter() - begun
-    encoding = encode(tokenizer, task.rows, context)
-    seconds = time.perf_counter() - begun
-    size = path.stat().st_size / 1e6
-    note = f"{read:.1f} s to read, {seconds - read:.1f} s to render and encode {len(encoding.rows):,} rows"
-    return [
-        Bar(f"{count:,} chats of two turns each: seconds", seconds, 60.0, note=note, unit=" s"),
-        Bar("the same: growth of memory", (memory().rss - before) / 1e6, unit=" MB", note=f"{size:.0f} MB of JSONL"),
-    ]
+    return path.stat().st_size
+
+
+def streamed(scratch: Path, gigabytes: float) -> list[Bar]:
+    """Return what `lsf data` takes for a file of so many GB."""
+    size = write_chats(scratch / "large.jsonl", int(gigabytes * 1e9 / 305))
+    begun = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "lsf", "data", str(scratch / "large.jsonl")], check=True)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3
+    note = f"{size / 1e6:,.0f} MB of JSONL in {time.perf_counter() - begun:.0f} s"
+    return [Bar("`lsf data` of a large file: peak memory", peak, 2_000.0, note=note, unit=" MB")]
 
 
 if __name__ == "__main__":

@@ -255,7 +255,7 @@ def _tokens(tokenizer: Any, task: Task, max_length: int) -> None:
     st.caption(
         "Marked: the tokens that are trained on, underlined where they end a turn or text. The rest is only read."
     )
-    facts = count_tokens([encoding], tokenizer.eos_token_id, len(tokenizer))
+    facts = count_tokens([[encoding]], tokenizer.eos_token_id, len(tokenizer))
     st.text("\n".join(token_lines(facts, max_length)[:3] + [f"note: {fact}" for fact in facts.facts]))
     of = "" if len(examples) == len(task.train) else f" of the first {COUNTED:,}"
     if encoding.n_dropped:

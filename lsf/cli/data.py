@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from lsf.cli.arguments import MODEL_HELP, add_settings, load_asked_task, template_file, whole
+from lsf.cli.terminal import TerminalReporter
 from lsf.data.encode import context_length
 from lsf.data.formats import FORMATS
-from lsf.data.report import Piece, count_tokens, encode_splits_of, format_lines, pieces_of, token_lines
+from lsf.data.report import Piece, SplitReader, count_tokens, format_lines, pieces_of, token_lines
 from lsf.data.task import Task
 from lsf.errors import BadInputError
 from lsf.runs.spec import RunSpec
@@ -50,14 +51,18 @@ def data_command(arguments: argparse.Namespace) -> int:
 
     tokenizer, context, vocabulary = tokenizer_of(arguments.model)
     length = context_length(context, arguments.max_length)
-    encoded = encode_splits_of(tokenizer, task, length)
-    facts = count_tokens(encoded, tokenizer.eos_token_id, vocabulary)
+    reporter = TerminalReporter()
+    reader = SplitReader(tokenizer, task, length, arguments.show, reporter)
+    try:
+        facts = count_tokens(reader.splits(), tokenizer.eos_token_id, vocabulary)
+    finally:
+        reporter.close()
     print("\n".join(printable(line) for line in token_lines(facts, length)))
     marks = COLOURS if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else PLAIN
     if arguments.show:
         how = "green, reversed where they end" if marks is COLOURS else "in [ ], in [[ ]] where they end"
         print(f"rows as the model gets them; trained tokens are {how} a turn or text:")
-    for row in encoded[0].rows[: arguments.show]:
+    for row in reader.shown:
         where = "" if row.example.row is None else f"row {row.example.row}, "
         print(f"--- {where}{len(row.ids):,} tokens, {row.n_targets:,} trained")
         print(marked(pieces_of(tokenizer, row), marks))

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lsf.data.contents import Chat, Document, Segments, Tokens
@@ -147,12 +147,25 @@ def encode(tokenizer: Any, examples: Sequence[Example], max_length: int, append_
     Raises:
         DataError: an empty completion, or one without tokens (names the row); a prompt without tokens; or nothing fits.
     """
-    work = _Work(tokenizer, max_length, append_eos)
+    parts = list(encode_parts(tokenizer, examples, max_length, append_eos))
+    return replace(parts[-1], rows=tuple(row for part in parts for row in part.rows))
+
+
+def encode_parts(
+    tokenizer: Any, examples: Sequence[Example], max_length: int, append_eos: bool = False
+) -> Iterator[Encoding]:
+    """Yield what `encode` returns in parts that need not be kept, each with its rows and all that is told so far.
+
+    Args and errors are those of `encode`.
+    """
+    work, some = _Work(tokenizer, max_length, append_eos), False
     for start in range(0, len(examples), TEXTS_AT_ONCE):
         work.take(examples[start : start + TEXTS_AT_ONCE])
-    if not work.rows:
+        some = some or bool(work.rows)
+        yield Encoding(tuple(work.rows), work.n_dropped, work.n_cut, work.rendering, work.facts)
+        work.rows.clear()
+    if not some:
         raise DataError(f"No completion fits into {max_length} tokens; take shorter completions or a longer context.")
-    return Encoding(tuple(work.rows), work.n_dropped, work.n_cut, work.rendering, work.facts)
 
 
 class _Work:
@@ -166,13 +179,14 @@ class _Work:
         self._kinds: Counter[str] = Counter()
         self._renderers: dict[str | None, Renderer] = {}
         self._special = set(special_tokens(tokenizer))
-        self._one: dict[int, int] = {}
+        self._one = _Same()
 
     def take(self, examples: Sequence[Example]) -> None:
         """Encode some examples, in order."""
         own = template_of(self.tokenizer)
         as_they_are: dict[int, str] = {}  # texts to which the tokenizer adds its start token, by their place
         rendered: dict[int, Rendered] = {}
+        chats: dict[str | None, dict[int, Chat]] = {}
         for index, example in enumerate(examples):
             content = example.content
             if content is None or (isinstance(content, Chat) and content.pair and own is None):
@@ -180,15 +194,18 @@ class _Work:
             elif isinstance(content, Chat):
                 if content.template not in self._renderers:
                     self._renderers[content.template] = Renderer(self.tokenizer, content.template)
-                renderer = self._renderers[content.template]
-                self._kinds[CHAT_WORDS[renderer.source]] += 1
-                rendered[index] = renderer.render(content, example.row)
-                if renderer.source == "plain":
-                    as_they_are[index] = rendered[index].text
+                self._kinds[CHAT_WORDS[self._renderers[content.template].source]] += 1
+                chats.setdefault(content.template, {})[index] = content
             elif isinstance(content, Segments):
                 as_they_are[index] = "".join(part for _, part in content.parts)
             elif isinstance(content, Document):
                 as_they_are[index] = content.text
+        for template, some in chats.items():
+            renderer = self._renderers[template]
+            found = renderer.render_all(list(some.values()), [examples[index].row for index in some])
+            rendered |= zip(some, found, strict=True)
+            if renderer.source == "plain":
+                as_they_are |= {index: rendered[index].text for index in some}
         templated = {index: found.text for index, found in rendered.items() if index not in as_they_are}
         texts = dict(zip(as_they_are, self._tokenised(as_they_are.values()), strict=True))
         texts |= zip(templated, self._tokenised(templated.values(), False), strict=True)
@@ -281,15 +298,15 @@ class _Work:
 
     def _placed(self, text: "_Text", whole: str, spans: Sequence[Span], example: Example) -> list[Span]:
         """Return the tokens whose characters reach into each span; the first token of all is never one."""
-        found, place = [], 0
+        found, place, count = [], 0, len(text.ids)
         for start, end in spans:
             if text.spans is None:
                 first, last = (_shared(self.tokenizer, whole[:at], text.ids) for at in (start, end))
             else:
-                while place < len(text.ids) and text.spans[place][1] <= start:
+                while place < count and text.spans[place][1] <= start:
                     place += 1
                 first = place
-                while place < len(text.ids) and text.spans[place][0] < end:
+                while place < count and text.spans[place][0] < end:
                     place += 1
                 last = place
                 place = max(first, last - 1)  # the next span may begin in the same token
@@ -408,28 +425,41 @@ def _border(tokenizer: Any, example: Example, text: _Text) -> tuple[int, bool]:
     return n_prompt, next(_read(tokenizer, [example.prompt])).ids != text.ids[:n_prompt]
 
 
-def _read(
-    tokenizer: Any, texts: Sequence[str], special: bool = True, one: dict[int, int] | None = None
-) -> Iterator[_Text]:
+def _read(tokenizer: Any, texts: Sequence[str], special: bool = True, one: "_Same | None" = None) -> Iterator[_Text]:
     """Yield each text as token ids with their characters; a part of them at a time: what a tokenizer returns is large.
 
     Equal ids are one object: a tokenizer makes a new one, four times the size of its place in a row, for every token.
     """
-    one = {} if one is None else one
+    one = _Same() if one is None else one
     fast = bool(tokenizer.is_fast)
     for start in range(0, len(texts), TEXTS_AT_ONCE):
         found = tokenizer(
             list(texts[start : start + TEXTS_AT_ONCE]),
-            return_special_tokens_mask=True,
+            return_special_tokens_mask=special or not fast,
+            return_attention_mask=False,
+            return_token_type_ids=False,
             add_special_tokens=special,
             return_offsets_mapping=fast,
             verbose=False,
         )
-        for place, (ids, added) in enumerate(zip(found["input_ids"], found["special_tokens_mask"], strict=True)):
-            first, last = _inside(ids, added)
-            spans = [(0, 0)] * first + found["offset_mapping"][place][first:last] if fast else None
+        for place, ids in enumerate(found["input_ids"]):
+            added = found["special_tokens_mask"][place] if special or not fast else None
+            first, last = (0, len(ids)) if added is None else _inside(ids, added)
+            spans = found["offset_mapping"][place] if fast else None
+            if spans is not None and (first or last < len(ids)):
+                spans = [(0, 0)] * first + spans[first:last]
             skipped = first if ids[:first] == ids[first : 2 * first] else 0  # the text begins with them already
-            yield _Text([one.setdefault(token, token) for token in ids[skipped:last]], spans and spans[skipped:])
+            kept = list(map(one.__getitem__, ids[skipped:last]))
+            yield _Text(kept, spans[skipped:] if spans and skipped else spans)
+
+
+class _Same(dict[int, int]):
+    """Gives equal ids as one object."""
+
+    def __missing__(self, key: int) -> int:
+        """Keep the first of its kind."""
+        self[key] = key
+        return key
 
 
 def _inside(ids: Sequence[int], added: Sequence[int]) -> tuple[int, int]:

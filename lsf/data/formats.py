@@ -69,6 +69,8 @@ def kinds_of(row: Row) -> dict[str, str]:
 
 
 def _kind(value: Any) -> str:
+    if type(value) is str:
+        return "text"
     if hasattr(value, "tolist"):  # numpy's, as Parquet gives them
         value = value.tolist()
     if isinstance(value, str):

@@ -1,6 +1,8 @@
 """A chat as the text a model reads, and where its targets lie in it: by the template's own marks, else by its turns."""
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -56,18 +58,33 @@ class Renderer:
         self._frames: dict[tuple[str, bool], tuple[str, str]] = {}
         self._asks = "add_generation_prompt" in str(self.template or own or PLAIN_TEMPLATE)
 
-    def render(self, chat: Chat, row: int | None) -> Rendered:
-        """Return a chat's text and targets.
+    def render_all(self, chats: Sequence[Chat], rows: Sequence[int | None]) -> list[Rendered]:
+        """Return the texts and targets of some chats.
 
         Args:
-            chat: with at least one assistant's turn.
-            row: in the source, for sentences.
+            chats: each with at least one assistant's turn.
+            rows: in the source, for sentences.
 
         Raises:
-            DataError: the template refuses it, or renders earlier turns otherwise once later ones follow.
+            DataError: the template refuses one, or renders earlier turns otherwise once later ones follow.
         """
-        messages, tools = chat.messages, chat.tools
-        whole = self._text(messages, tools, False, row)
+        parsed = [json.loads(chat.text) for chat in chats]
+        plain = [index for index, whole in enumerate(parsed) if not whole.get("tools")]
+        try:
+            texts = self._filled([parsed[index]["messages"] for index in plain], None, False)
+        except Exception:  # noqa: BLE001 - one of them; which, and why, is found in turn
+            texts = []
+        known = dict(zip(plain, texts, strict=False))
+        return [
+            self._rendered(chat, whole["messages"], whole.get("tools"), row, known.get(index))
+            for index, (chat, whole, row) in enumerate(zip(chats, parsed, rows, strict=True))
+        ]
+
+    def _rendered(
+        self, chat: Chat, messages: list[dict[str, Any]], tools: Any, row: int | None, whole: str | None
+    ) -> Rendered:
+        """Return one chat's text, where it is not rendered yet, and its targets."""
+        whole = self._text(messages, tools, False, row) if whole is None else whole
         sly = self._note(messages, tools, whole, row)
         answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant" and i >= chat.given]
         if chat.train_on == "last":
@@ -93,16 +110,20 @@ class Renderer:
 
     def _text(self, messages: list[Any], tools: Any, asking: bool, row: int | None) -> str:
         try:
-            return self.tokenizer.apply_chat_template(
-                messages,
-                tools=tools,
-                chat_template=self.template or (PLAIN_TEMPLATE if self.source == "plain" else None),
-                add_generation_prompt=asking,
-                tokenize=False,
-            )
+            return self._filled([messages], tools, asking)[0]
         except Exception as error:  # noqa: BLE001 - a template is a program of its own: whatever it raises is the row's
             place = "A chat" if row is None else f"Row {row}"
             raise DataError(f"{place}: the chat template cannot be filled ({first_line(error).rstrip('.')}).") from None
+
+    def _filled(self, chats: list[list[Any]], tools: Any, asking: bool) -> list[str]:
+        """Return the template filled with each of some chats; raises whatever the template does."""
+        return self.tokenizer.apply_chat_template(
+            chats,
+            tools=tools,
+            chat_template=self.template or (PLAIN_TEMPLATE if self.source == "plain" else None),
+            add_generation_prompt=asking,
+            tokenize=False,
+        )
 
     def _turn(
         self, messages: list[Any], tools: Any, whole: str, index: int, row: int | None, marked: bool

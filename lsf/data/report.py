@@ -1,17 +1,21 @@
 """What there is to know of data before anything is trained: formats, tokens, targets, cuts, and rows as pieces."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lsf.data.encode import EncodedExample, Encoding, encode, straddling_words
+from lsf.data.encode import TEXTS_AT_ONCE, EncodedExample, Encoding, encode_parts, straddling_words
 from lsf.data.formats import FORMATS
-from lsf.data.task import Task, marks_of
+from lsf.data.task import Example, Task, marks_of
+from lsf.progress import Reporter
 
 SPLITS = ("train", "validation", "test")
+MANY = 20_000
+"""Rows from which on their counting is a work whose progress is told."""
 BEHIND = 8
 """Tokens before one that decide how it is written."""
 
@@ -58,42 +62,81 @@ class TokenFacts:
     """What the chat template did to rows."""
 
 
-def count_tokens(encoded: Sequence[Encoding], end: int | None, vocabulary: int) -> TokenFacts:
-    """Return the counts over encoded splits, at least one row in all.
+def count_tokens(encoded: Iterable[Iterable[Encoding]], end: int | None, vocabulary: int) -> TokenFacts:
+    """Return the counts over encoded splits, at least one row in all; no row is kept.
 
     Args:
-        encoded: of each split that has rows, with end-of-text as in training.
+        encoded: of each split that has rows its parts, each with all that is told so far (`encode_parts`), with
+            end-of-text as in training.
         end: id of end-of-text.
         vocabulary: rows of the model's embedding.
     """
-    rows = [row for encoding in encoded for row in encoding.rows]
-    n_targets = sum(row.n_targets for row in rows)
-    n_tokens = sum(len(row.ids) for row in rows)
-    ends = sum(place in row.ends or row.ids[place] == end for row in rows for place in row.targets)
+    count, lasts = Counter[str](), list[Encoding]()
+    for parts in encoded:
+        last = None
+        for last in parts:
+            count["straddling"] += last.n_straddling
+            for row in last.rows:
+                count["rows"] += 1
+                count["tokens"] += len(row.ids)
+                count["targets"] += row.n_targets
+                count["longest"] = max(count["longest"], len(row.ids))
+                count["ends"] += sum(place in row.ends or row.ids[place] == end for place in row.targets)
+                count["outside"] += max(row.ids) >= vocabulary
+        lasts += [] if last is None else [last]
     return TokenFacts(
-        n_rows=len(rows),
-        n_tokens=n_tokens,
-        n_targets=n_targets,
-        mean_tokens=n_tokens / len(rows),
-        longest=max(len(row.ids) for row in rows),
-        n_cut=sum(encoding.n_cut for encoding in encoded),
-        n_dropped=sum(encoding.n_dropped for encoding in encoded),
-        n_straddling=sum(encoding.n_straddling for encoding in encoded),
-        end_share=ends / n_targets,
-        n_outside=sum(max(row.ids) >= vocabulary for row in rows),
-        rendering=encoded[0].rendering,
-        facts=tuple(dict.fromkeys(fact for encoding in encoded for fact in encoding.facts)),
+        n_rows=count["rows"],
+        n_tokens=count["tokens"],
+        n_targets=count["targets"],
+        mean_tokens=count["tokens"] / count["rows"],
+        longest=count["longest"],
+        n_cut=sum(encoding.n_cut for encoding in lasts),
+        n_dropped=sum(encoding.n_dropped for encoding in lasts),
+        n_straddling=count["straddling"],
+        end_share=count["ends"] / count["targets"],
+        n_outside=count["outside"],
+        rendering=lasts[0].rendering,
+        facts=tuple(dict.fromkeys(fact for encoding in lasts for fact in encoding.facts)),
     )
 
 
-def encode_splits_of(tokenizer: Any, task: Task, max_length: int) -> list[Encoding]:
-    """Encode every split that has rows, as it would be trained.
+@dataclass
+class SplitReader:
+    """Encodes every split of a task as it would be trained, part by part, and keeps the first rows to be shown."""
 
-    Raises:
-        DataError: as `encode`.
-    """
-    parts = [part for name in SPLITS if (part := getattr(task, name))]
-    return [encode(tokenizer, part, max_length, append_eos=True) for part in parts]
+    tokenizer: Any
+    """A transformers tokenizer."""
+    task: Task
+    """The data."""
+    max_length: int
+    """Tokens per example."""
+    show: int
+    """Rows that are kept."""
+    report: Reporter
+    """Is told how far it is, where that takes long."""
+    shown: list[EncodedExample] = field(default_factory=list)
+    """Rows of the first split, as many as are to be shown."""
+
+    def splits(self) -> Iterator[Iterator[Encoding]]:
+        """Yield each split that has rows, as its parts.
+
+        Raises:
+            DataError: as `encode`.
+        """
+        done, parts = 0, [part for name in SPLITS if (part := getattr(self.task, name))]
+        total = sum(map(len, parts))
+        for number, part in enumerate(parts):
+            yield self._parts(part, done, total, number == 0)
+            done += len(part)
+
+    def _parts(self, part: Sequence[Example], done: int, total: int, first: bool) -> Iterator[Encoding]:
+        for encoding in encode_parts(self.tokenizer, part, self.max_length, append_eos=True):
+            if first:
+                self.shown += encoding.rows[: self.show - len(self.shown)]
+            yield encoding
+            done += TEXTS_AT_ONCE
+            if total > MANY:
+                self.report.progress(min(done, total), total, "counting tokens")
 
 
 def format_lines(task: Task) -> list[str]:

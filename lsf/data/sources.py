@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import Formatter
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -395,22 +395,29 @@ def clean(value: Any, tally: Tally) -> Any:
     Raises:
         DataError: a NUL byte in a text.
     """
-    if isinstance(value, str):
+    kind = type(value)
+    if kind is str:
         if value.isascii() or not any("\ud800" <= one <= "\udfff" for one in value):
             if "\0" in value:
                 raise DataError("a text holds a NUL byte, which no model is trained on; take it out.")
             return value
         tally.note(SURROGATES)
         return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if kind is dict:
+        return {str(key): clean(part, tally) for key, part in value.items()}
+    if kind is list:
+        return [clean(part, tally) for part in value]
+    if value is None or kind is int or kind is bool:
+        return value
     if value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
         return None
+    if isinstance(value, str):
+        return clean(str.__str__(value), tally)
     if isinstance(value, Mapping):
-        return {str(key): clean(part, tally) for key, part in value.items()}
+        return clean(dict(value), tally)
     if getattr(value, "ndim", 0):
-        value = cast("Any", value).tolist()
-    if isinstance(value, list | tuple):
-        return [clean(part, tally) for part in value]
-    return value
+        value = value.tolist()
+    return [clean(part, tally) for part in value] if isinstance(value, list | tuple) else value
 
 
 def assemble_task(name: str, splits: Mapping[str, Sequence[Example]], seed: int) -> Task:

@@ -12,14 +12,17 @@ import pandas as pd
 import pytest
 
 from lsf.cli.main import main
-from lsf.data import containers, rows, tables
+from lsf.cli.terminal import TerminalReporter
+from lsf.data import containers, report, rows, tables
 from lsf.data.contents import DataOptions
-from lsf.data.report import shared_prompts
+from lsf.data.encode import encode
+from lsf.data.report import SplitReader, count_tokens, shared_prompts
 from lsf.data.rows import RowCollector, RowsOnDisk, joined, selected
 from lsf.data.sources import load_task
 from lsf.data.task import Task
 from lsf.errors import DataError
 from lsf.progress import Silent
+from tests.tiny import tiny_tokenizer
 
 ROWS = [{"prompt": f"the café {n % 150}", "completion": f' says "{n}"\nand 日本'} for n in range(200)]
 
@@ -170,3 +173,20 @@ def test_rows_on_disk_are_a_sequence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert pickle.loads(pickle.dumps(kept[:3])) == (0, 1, 2)
     with pytest.raises(IndexError):
         _ = kept[1000]
+
+
+def test_counting_in_parts_tells_what_encoding_all_tells(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    jsonl(tmp_path / "d.jsonl")
+    tokenizer: Any = tiny_tokenizer()
+    task = load_task(str(tmp_path / "d.jsonl"))
+    encoded = [encode(tokenizer, part, 64, append_eos=True) for part in (task.train, task.validation, task.test)]
+    whole = count_tokens([[one] for one in encoded], tokenizer.eos_token_id, len(tokenizer))
+    monkeypatch.setattr(report, "MANY", 10)
+    reporter = TerminalReporter()
+    reader = SplitReader(tokenizer, task, 64, 5, reporter)
+    assert count_tokens(reader.splits(), tokenizer.eos_token_id, len(tokenizer)) == whole
+    assert reader.shown == list(encoded[0].rows[:5])
+    assert whole.n_rows == 200
+    assert "counting tokens (200 of 200)" in capsys.readouterr().err
