@@ -8,14 +8,11 @@ from typing import Any
 from lsf.data.contents import Chat, Document, Segments, Tokens
 from lsf.data.rendering import Rendered, Renderer, Span, special_tokens, template_of
 from lsf.data.task import Example
+from lsf.data.tokens import TEXTS_AT_ONCE, Same, Text, tokenised
 from lsf.errors import DataError
 
 DEFAULT_MAX_LENGTH = 1024
 """Tokens per example unless the user asks for more; never more than the model's context."""
-
-TEXTS_AT_ONCE = 128
-"""Texts handed to the tokenizer at a time."""
-
 
 EVERY = 16
 """Of plain text each so many tokens are looked at, where not all or another number are asked for."""
@@ -113,16 +110,6 @@ class Encoding:
         return sum(row.straddles for row in self.rows)
 
 
-@dataclass(frozen=True)
-class _Text:
-    """A text as the tokenizer reads it, its own start tokens included and its own end tokens left out."""
-
-    ids: list[int]
-    """Token ids."""
-    spans: list[tuple[int, int]] | None
-    """Characters of each token, [start, end), (0, 0) of an added start token; None where the tokenizer knows none."""
-
-
 def context_length(context: int, max_length: int | None) -> int:
     """Return the tokens an example may have: the user's limit or the default, never more than the context."""
     return min(context, max_length or DEFAULT_MAX_LENGTH)
@@ -179,7 +166,7 @@ class _Work:
         self._kinds: Counter[str] = Counter()
         self._renderers: dict[str | None, Renderer] = {}
         self._special = set(special_tokens(tokenizer))
-        self._one = _Same()
+        self._one = Same()
 
     def take(self, examples: Sequence[Example]) -> None:
         """Encode some examples, in order."""
@@ -222,8 +209,8 @@ class _Work:
             else:
                 self._pair(example, texts[index])
 
-    def _tokenised(self, texts: Iterable[str], special: bool = True) -> Iterator["_Text"]:
-        return _read(self.tokenizer, list(texts), special, self._one)
+    def _tokenised(self, texts: Iterable[str], special: bool = True) -> Iterator[Text]:
+        return tokenised(self.tokenizer, list(texts), special, self._one)
 
     @property
     def rendering(self) -> str:
@@ -243,7 +230,7 @@ class _Work:
                 found.append(f"{words[:1].upper()}{words[1:]}{first}.")
         return tuple(found)
 
-    def _pair(self, example: Example, text: "_Text") -> None:
+    def _pair(self, example: Example, text: Text) -> None:
         self._kinds["raw"] += 1
         n_prompt, straddles = _border(self.tokenizer, example, text)
         for part, n_tokens in (("completion", len(text.ids) - n_prompt), ("prompt", n_prompt)):
@@ -260,14 +247,14 @@ class _Work:
         kept = tuple(text.ids[max(0, n_prompt - room) :])
         self.rows.append(EncodedExample(kept + added, min(n_prompt, room), n_completion, example, straddles))
 
-    def _chat(self, example: Example, rendered: Rendered, text: "_Text") -> None:
+    def _chat(self, example: Example, rendered: Rendered, text: Text) -> None:
         spans = self._placed(text, rendered.text, rendered.spans, example)
         same = rendered.turns == rendered.spans
         turns = spans if same else self._placed(text, rendered.text, rendered.turns, example)
         whole = rendered.spans == ((0, len(rendered.text)),)
         self._add(example, text.ids, spans, tuple(start for start, _ in turns), whole)
 
-    def _segments(self, example: Example, content: Segments, text: "_Text") -> None:
+    def _segments(self, example: Example, content: Segments, text: Text) -> None:
         self._kinds["segments"] += 1
         whole, spans = "", list[Span]()
         for wanted, part in content.parts:
@@ -296,7 +283,7 @@ class _Work:
             spans[-1:] = [(spans[-1][0], place + 1)] if joined else [*spans[-1:], (place, place + 1)]
         self._add(example, list(content.ids), spans, tuple(start for start, _ in spans))
 
-    def _placed(self, text: "_Text", whole: str, spans: Sequence[Span], example: Example) -> list[Span]:
+    def _placed(self, text: Text, whole: str, spans: Sequence[Span], example: Example) -> list[Span]:
         """Return the tokens whose characters reach into each span; the first token of all is never one."""
         found, place, count = [], 0, len(text.ids)
         for start, end in spans:
@@ -335,7 +322,7 @@ class _Work:
             EncodedExample(tuple(ids), kept[0][0], n_targets - len(ends), example, False, tuple(kept), begun, ends)
         )
 
-    def _document(self, example: Example, content: Document, text: "_Text") -> None:
+    def _document(self, example: Example, content: Document, text: Text) -> None:
         self._kinds["plain text"] += 1
         ids = text.ids
         bytes_at = _bytes_before(content.text, text.spans, len(ids))
@@ -366,7 +353,7 @@ IGNORED = -100
 
 def _shared(tokenizer: Any, beginning: str, ids: Sequence[int]) -> int:
     """Return how many ids a text's beginning shares with all of it, for tokenizers that know no characters."""
-    own = next(_read(tokenizer, [beginning], False)).ids if beginning else []
+    own = next(tokenised(tokenizer, [beginning], False)).ids if beginning else []
     return next((i for i, (one, other) in enumerate(zip(own, ids, strict=False)) if one != other), len(own))
 
 
@@ -404,11 +391,11 @@ def straddling_words(n_straddling: int, of: str = "") -> str:
     )
 
 
-def _border(tokenizer: Any, example: Example, text: _Text) -> tuple[int, bool]:
+def _border(tokenizer: Any, example: Example, text: Text) -> tuple[int, bool]:
     """Return how many tokens come before the first target, and whether that one has characters of the prompt."""
     border = len(example.prompt)
     if text.spans is None:
-        prompt = next(_read(tokenizer, [example.prompt])).ids
+        prompt = next(tokenised(tokenizer, [example.prompt])).ids
         pairs = zip(prompt, text.ids, strict=False)
         common = next(
             (place for place, (own, here) in enumerate(pairs) if own != here), min(len(prompt), len(text.ids))
@@ -422,53 +409,7 @@ def _border(tokenizer: Any, example: Example, text: _Text) -> tuple[int, bool]:
     # Byte-level tokenizers may leave a blank out of its token: that of " Paris" behind "is " then looks innocent.
     if not example.prompt[-1:].isspace() or (n_prompt and text.spans[n_prompt - 1][1] == border):
         return n_prompt, False
-    return n_prompt, next(_read(tokenizer, [example.prompt])).ids != text.ids[:n_prompt]
-
-
-def _read(tokenizer: Any, texts: Sequence[str], special: bool = True, one: "_Same | None" = None) -> Iterator[_Text]:
-    """Yield each text as token ids with their characters; a part of them at a time: what a tokenizer returns is large.
-
-    Equal ids are one object: a tokenizer makes a new one, four times the size of its place in a row, for every token.
-    """
-    one = _Same() if one is None else one
-    fast = bool(tokenizer.is_fast)
-    for start in range(0, len(texts), TEXTS_AT_ONCE):
-        found = tokenizer(
-            list(texts[start : start + TEXTS_AT_ONCE]),
-            return_special_tokens_mask=special or not fast,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            add_special_tokens=special,
-            return_offsets_mapping=fast,
-            verbose=False,
-        )
-        for place, ids in enumerate(found["input_ids"]):
-            added = found["special_tokens_mask"][place] if special or not fast else None
-            first, last = (0, len(ids)) if added is None else _inside(ids, added)
-            spans = found["offset_mapping"][place] if fast else None
-            if spans is not None and (first or last < len(ids)):
-                spans = [(0, 0)] * first + spans[first:last]
-            skipped = first if ids[:first] == ids[first : 2 * first] else 0  # the text begins with them already
-            kept = list(map(one.__getitem__, ids[skipped:last]))
-            yield _Text(kept, spans[skipped:] if spans and skipped else spans)
-
-
-class _Same(dict[int, int]):
-    """Gives equal ids as one object."""
-
-    def __missing__(self, key: int) -> int:
-        """Keep the first of its kind."""
-        self[key] = key
-        return key
-
-
-def _inside(ids: Sequence[int], added: Sequence[int]) -> tuple[int, int]:
-    """Return where the tokens of the text itself begin and end, between those that the tokenizer adds."""
-    first = next((place for place, mark in enumerate(added) if not mark), len(ids))
-    last = len(ids)
-    while last > first and added[last - 1]:
-        last -= 1
-    return first, last
+    return n_prompt, next(tokenised(tokenizer, [example.prompt])).ids != text.ids[:n_prompt]
 
 
 def _where(example: Example) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsf.data.encode import TEXTS_AT_ONCE, EncodedExample, Encoding, encode_parts, straddling_words
+from lsf.data.encode import EncodedExample, Encoding, encode_parts, straddling_words
 from lsf.data.formats import FORMATS
 from lsf.data.task import Example, Task, marks_of
+from lsf.data.tokens import TEXTS_AT_ONCE
 from lsf.progress import Reporter
 
 SPLITS = ("train", "validation", "test")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -416,7 +416,7 @@ def clean(value: Any, tally: Tally) -> Any:
     if isinstance(value, Mapping):
         return clean(dict(value), tally)
     if getattr(value, "ndim", 0):
-        value = value.tolist()
+        value = cast("Any", value).tolist()
     return [clean(part, tally) for part in value] if isinstance(value, list | tuple) else value
 
 
