@@ -36,7 +36,7 @@ def test_splits_are_large_enough_and_share_no_prompt(name: str) -> None:
 @each_lesson
 def test_completions_begin_with_a_space_and_have_one_to_three_words(name: str) -> None:
     task = load_lesson(name)
-    for example in task.train + task.validation + task.test:
+    for example in (*task.train, *task.validation, *task.test):
         assert example.completion.startswith(" ")
         assert 1 <= len(example.completion.split()) <= 3
         assert example.prompt == example.prompt.strip()
@@ -48,7 +48,7 @@ def test_every_word_was_read_in_pretraining_and_every_answer_word_was_an_answer(
     answers = {word for statement in taught for word in statement.completion.split()}
     words = {word.strip(".,:?") for statement in taught for word in statement.text.split()}
     task = load_lesson(name)
-    for example in task.train + task.validation + task.test:
+    for example in (*task.train, *task.validation, *task.test):
         assert set(example.completion.split()) <= answers
         assert {word.strip(".,:?") for word in example.prompt.split()} <= words
 
