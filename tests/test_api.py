@@ -125,7 +125,7 @@ def test_adapters_that_are_no_change_of_weights_and_what_is_no_model_are_refused
         copy.deepcopy(loaded.model), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
     )
     for model, tokenizer, sentence in (
-        (prompt, loaded.tokenizer, "is no change of weights"),
+        (prompt, loaded.tokenizer, "changes no weights"),
         ("bundled", loaded.tokenizer, "A str was given; a causal LM"),
         (torch.nn.Linear(2, 2), loaded.tokenizer, "A Linear was given; a causal LM"),
         (loaded.model, None, "A NoneType was given as the tokenizer"),

@@ -37,7 +37,7 @@ def analyze_options(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, AnalysisSettings, names)
     parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the analysis is written")
     parser.add_argument("--html", type=Path, metavar="OUT", help="a report that opens without a network")
-    parser.add_argument("--notebook", type=Path, metavar="OUT", help="a Jupyter notebook that draws the figures anew")
+    parser.add_argument("--notebook", type=Path, metavar="OUT", help="a Jupyter notebook that redraws the figures")
     parser.set_defaults(command=analyze_command)
 
 

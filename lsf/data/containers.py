@@ -71,7 +71,7 @@ def decoded(raw: bytes, name: str, notes: list[str]) -> str:
         return raw.decode(codec)
     except UnicodeDecodeError as error:
         if codec == "utf-16":
-            raise DataError(f"{name} begins as UTF-16 and is none; save it again as UTF-8.") from None
+            raise DataError(f"{name} begins like UTF-16 but is not; save it again as UTF-8.") from None
         line = raw.count(b"\n", 0, error.start) + 1
         notes.append(
             f"{name} is not UTF-8 (byte 0x{raw[error.start]:02x} in line {line}) and was read as latin-1; where "

@@ -134,7 +134,7 @@ def content_from_json(value: Any) -> Content:
         frozen = {name: _frozen(part) for name, part in known.items() if part is not None}
         return kind(**frozen)
     except (KeyError, TypeError):
-        raise DataError("the column 'content' is none that a bundle of runs wrote.") from None
+        raise DataError("the column 'content' was not written by a bundle of runs.") from None
 
 
 def _frozen(value: Any) -> Any:

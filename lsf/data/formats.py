@@ -265,7 +265,7 @@ def _known(kinds: Iterable[str]) -> tuple[tuple[str, ...], str, str, str] | None
 def _from_known(row: Row, place: int, work: Work) -> Example:
     found = _known(row)
     if found is None:
-        raise DataError("its columns are none that are known by name; give a prompt and a completion template.")
+        raise DataError("no known format has these columns; give a prompt and a completion template.")
     columns, prompt, completion, answer = found
     values = {name: _word(row, name, work) for name in columns}
     work.tally.note(

@@ -133,7 +133,7 @@ def _text(content: Any, where: str) -> str | None:
         texts = [part for part in parts if isinstance(part, str)]
         if len(texts) == len(parts):
             return "".join(texts)
-        raise DataError(f"{where} holds parts that are no text; only text can be trained.")
+        raise DataError(f"{where} holds parts that are not text; only text can be trained on.")
     raise DataError(f"{where} has a content of the kind {type(content).__name__}; text was expected.")
 
 
@@ -141,7 +141,7 @@ def _call(text: str, where: str) -> dict[str, Any]:
     """Return a ShareGPT function call as templates take one."""
     found = parsed_json(text)[0]
     if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
-        raise DataError(f"{where} is a function call that is no JSON object with name and arguments.")
+        raise DataError(f"{where} is a function call that is not a JSON object with name and arguments.")
     arguments = found.get("arguments", {})
     arguments = parsed_json(arguments)[0] if isinstance(arguments, str) else arguments
     return {"type": "function", "function": {"name": found["name"], "arguments": arguments}}

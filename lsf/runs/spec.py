@@ -70,7 +70,7 @@ class RunSpec(JsonRecord):
     warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
     reweight_tau: float | None = setting(
         None,
-        "weigh examples in the loss by softmax(distance from target / this), anew at every pass; default: all alike",
+        "weigh examples by softmax(distance from target / this), measured at every pass; default: all alike",
         low=0.001,
         high=1000.0,
     )

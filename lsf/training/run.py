@@ -125,7 +125,7 @@ def tune(
     if has_unreadable(shared or folder):
         raise RunError(
             f"No checkpoint of {(shared or folder).name} can be read, so it cannot go on; start it again from its "
-            f"spec.json, or remove {CHECKPOINTS}/ to begin it anew."
+            f"spec.json, or remove {CHECKPOINTS}/ to start it over."
         )
     check_optimizer(spec.optimizer)
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)

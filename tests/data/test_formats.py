@@ -186,7 +186,7 @@ BAD = {
         "message 1 of the column 'messages' has no",
     ),
     "no role": ({"messages": [{"content": "x"}, SAID]}, "has no role; its keys are: content"),
-    "an image": ({"messages": [{"role": "user", "content": [{"type": "image"}]}, SAID]}, "parts that are no text"),
+    "an image": ({"messages": [{"role": "user", "content": [{"type": "image"}]}, SAID]}, "parts that are not text"),
     "a NUL byte": ({"messages": [USER, {"role": "assistant", "content": "a\0b"}]}, "NUL byte"),
     "no target": ({"input_ids": [1, 2, 3], "labels": [-100, -100, -100]}, "labels has no target"),
     "unequal": ({"input_ids": [1, 2, 3], "labels": [1]}, "as many were expected"),
@@ -194,7 +194,7 @@ BAD = {
     "no segment": ({"segments": [{"label": False, "text": "a"}]}, "no segment is a target"),
     "no call": (
         {"conversations": [{"from": "function_call", "value": "look"}]},
-        "no JSON object with name and arguments",
+        "not a JSON object with name and arguments",
     ),
 }
 
