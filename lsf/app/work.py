@@ -41,8 +41,8 @@ class Source:
     """Where the model is put."""
     options: DataOptions = DEFAULTS
     """What the rows are, and how they are handed to the model."""
-    general: str | None = None
-    """General data that is mixed into training, named as data is."""
+    general: str | None = field(default=None, compare=False)
+    """General data that a run mixes into training, named as data is; no other source for an analysis."""
 
     def load_task(self) -> Task:
         """Read the data.

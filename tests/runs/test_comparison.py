@@ -90,9 +90,7 @@ def test_the_full_run_is_one_of_itself():
 
 def with_general(run: Any, share: float) -> Any:
     data = GeneralData("g", 10, 0, 20, 900, 0.18)
-    return replace(
-        run, spec=replace(run.spec, general="g", general_share=share), result=replace(run.result, general=data)
-    )
+    return with_result(replace(run, spec=replace(run.spec, general="g", general_share=share)), general=data)
 
 
 def test_a_run_with_general_data_stands_beside_those_without_and_is_no_reference_of_theirs():

@@ -31,14 +31,14 @@ def rows_of(tokenizer):
 
 @pytest.mark.parametrize("family", ROWS)
 def test_padding_on_the_left_changes_nothing_of_what_any_family_writes(family):
-    model, rows = tiny_model(family), rows_of(tiny_tokenizer())
+    model, rows = tiny_model(family), rows_of(tiny_tokenizer())[:4]
     width = max(row.asked for row in rows)
     ids, mask = (torch.zeros(len(rows), width, dtype=torch.long) for _ in range(2))
     for place, row in enumerate(rows):
         ids[place, width - row.asked :] = torch.tensor(row.ids[: row.asked])
         mask[place, width - row.asked :] = 1
-    together = generate(model, ids, 12, None, mask=mask)[:, width:]
-    alone = [generate(model, torch.tensor([row.ids[: row.asked]]), 12, None)[0, row.asked :] for row in rows]
+    together = generate(model, ids, 6, None, mask=mask)[:, width:]
+    alone = [generate(model, torch.tensor([row.ids[: row.asked]]), 6, None)[0, row.asked :] for row in rows]
     assert together.tolist() == [one.tolist() for one in alone]
     assert len({tuple(one.tolist()) for one in alone}) > 1
 
@@ -84,9 +84,7 @@ def test_rows_without_an_answer_are_left_out_and_told_and_none_at_all_is_refused
                            "generated_match.",)  # fmt: skip
     assert len(asked_for(loaded.tokenizer, replace(spec, answer_pattern="(.+)", generate_limit=3), rows).rows) == 3
     numbered = encode(loaded.tokenizer, [replace(one, row=7) for one in task.test[:2]], 64).rows
-    with pytest.raises(
-        DataError, match=r"'\(moon\)' is found in none of the 2 test answers; the first, of row 7, ends"
-    ):
+    with pytest.raises(DataError, match=r"'\(moon\)' is found in none of the 2 test answers; the first, of row 7,"):
         asked_for(loaded.tokenizer, replace(spec, answer_pattern="(moon)"), numbered)
     with pytest.raises(DataError, match="needs test examples and the data has none"):
         encode_splits(loaded, Task("toy", task.train, (), ()), replace(spec, answer_pattern="(red)"))
