@@ -18,6 +18,8 @@ from lsf.runs.spec import RunSpec
 
 ENOUGH = 1 << 30
 """Tokens that no row is longer than."""
+NEAR = 4
+"""Axolotl trains an end-of-text that stands less than so many tokens behind what a turn says."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def axolotl_data(place: Path, spec: RunSpec, task: Task, tokenizer: Any, length:
     ends = {tokenizer.decode([row.ids[at]]) for at in row.ends} - {tokenizer.eos_token}
     if unknown := [end for end in sorted(ends) if end not in str(template)]:
         raise PlanError(f"Axolotl is told a turn's end by its text, and the template does not hold {unknown[0]!r}.")
+    end = tokenizer.eos_token_id
+    beyond = ends and any(end in row.ids[at + 1 : at + NEAR] for at in row.ends)
     given = (
         ["chat_template: tokenizer_default"]
         if spec.chat_template is None
@@ -92,7 +96,8 @@ def axolotl_data(place: Path, spec: RunSpec, task: Task, tokenizer: Any, length:
         | ({"tools": chat.tools} if chat.tools else {})
         for chat in chats
     ]
-    return DataSection((*lines, *_not_said(spec)), {name: _lines(rows)})
+    told = ["# The end-of-text behind the end of a turn is trained too, which the run did not do."] if beyond else []
+    return DataSection((*lines, *told, *_not_said(spec)), {name: _lines(rows)})
 
 
 DATASET_INFO = "dataset_info.json"

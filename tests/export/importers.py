@@ -64,7 +64,7 @@ def labels_by_axolotl(recipe: dict[str, Any], row: dict[str, Any], tokenizer: An
 
     ids = ids_of(turns)
     labels = [-100] * len(ids)
-    ends = {tokenizer.convert_tokens_to_ids(end) for end in recipe.get("eot_tokens", [])} | {tokenizer.eos_token_id}
+    turn_ends = {tokenizer.convert_tokens_to_ids(end) for end in recipe.get("eot_tokens", [])}
     for index, turn in enumerate(row[data["field_messages"]]):
         told = turn.get(data.get("message_field_training"))
         if not (turns[index]["role"] in data["roles_to_train"] if told is None else told):
@@ -75,9 +75,11 @@ def labels_by_axolotl(recipe: dict[str, Any], row: dict[str, Any], tokenizer: An
         start = next(at for at in range(short) if other[at] != full[at])
         end = len(full) - next(at for at in range(short) if other[-1 - at] != full[-1 - at])
         labels[start:end] = ids[start:end]
-        stop = next((at for at in range(end, len(ids)) if ids[at] in ends), None)
-        if stop is not None and stop - end <= 3 and data["train_on_eos"] == "turn":
-            labels[stop] = ids[stop]
+        assert data["train_on_eos"] == "turn"
+        for ends in (turn_ends, {tokenizer.eos_token_id}):
+            stop = next((at for at in range(end, len(ids)) if ids[at] in ends), None)
+            if stop is not None and stop - end <= 3:
+                labels[stop] = ids[stop]
     return ids, labels
 
 
