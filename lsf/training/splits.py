@@ -106,7 +106,11 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
         steps=steps,
         n_cut=train.n_cut,
         rendering=train.rendering,
-        facts=(*train.facts, *(f"General data: {fact}" for fact in general.facts), *asked.facts),
+        facts=(
+            *train.facts,
+            *(f"General data: {fact}" for fact in general.facts if fact not in train.facts),
+            *asked.facts,
+        ),
         n_general=len(general.rows),
         n_general_dropped=general.n_dropped,
         asked=asked,
