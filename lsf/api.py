@@ -11,7 +11,7 @@ import threading
 import warnings
 import webbrowser
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -24,6 +24,7 @@ from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.contents import OPTIONS, DataOptions
 from lsf.data.reading import read_data
+from lsf.data.task import with_general
 from lsf.errors import BadInputError
 from lsf.evidence import sweep as sweeps
 from lsf.evidence.sweep import SweepSpec
@@ -256,7 +257,7 @@ def recommend(analysis: records.Analysis, blocks: int) -> Plan:
 
 def tune(
     model: "Model | LoadedModel", data: Any, plan: Plan, prompt: str | None = None, completion: str | None = None,
-    runs: str | Path = "runs", **settings: Any,
+    runs: str | Path = "runs", general: Any = None, **settings: Any,
 ) -> Run:  # fmt: skip
     """Fine-tune what a plan names, test before and after, and prove what moved.
 
@@ -267,6 +268,7 @@ def tune(
         prompt: template over the data's columns; see `read_data`.
         completion: the same for the completion.
         runs: folder in which the run's own folder is made.
+        general: general data, mixed in by `general_share` of each step's rows (0.2); anything `read_data` takes.
         **settings: fields of `RunSpec`: method, options, steps, batch_size, learning_rate, seed, ...
 
     Returns:
@@ -289,6 +291,9 @@ def tune(
 
     options = DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
     loaded, task = _measured(model), read_data(data, prompt, completion, options=options)
+    if general is not None:
+        more = read_data(general, options=replace(options, format="auto"))
+        task, settings["general"] = with_general(task, more), more.name
     dtype, device = loaded.info.dtype, loaded.info.device.partition(":")[0]
     given = {"dtype": dtype if dtype in DTYPES else "auto", "device": device, **settings}
     texts = {"prompt_template": prompt, "completion_template": completion}

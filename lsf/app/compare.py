@@ -25,7 +25,8 @@ COSTS = {
 def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
     """Return the table people read first: what was tuned, what it brought, what it cost, in ratios to full.
 
-    What is wrong with a run stands beside its quality, and takes no room where nothing is.
+    What is wrong with a run, and the share right by generation, stand beside its quality, general data beside
+    forgetting; they take no room where no run has them.
     """
     rows = []
     for row, run in zip(comparison.rows, runs, strict=True):
@@ -34,10 +35,14 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
                 "run": label(run),
                 "test before": row.exact_match_before,
                 "test after": row.exact_match_after,
+                "right before": row.generated_match_before,
+                "right after": row.generated_match_after,
                 "x quality": row.x_quality,
                 "fault": row.fault,
                 "try rate": row.rate_to_try,
                 "forgetting": row.forgetting,
+                "general data": row.general_share,
+                "of tokens": row.general_token_share,
                 "parameters": None if row.trainable_params is None else amount(row.trainable_params),
                 "x parameters": row.x_params,
                 "seconds": row.tuning_seconds,
@@ -50,8 +55,13 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    faulty = any(row.fault is not None for row in comparison.rows)
-    return table if faulty else table.drop(columns=["fault", "try rate"])
+    told = {
+        "fault": ("fault", "try rate"),
+        "general_share": ("general data", "of tokens"),
+        "generated_match_before": ("right before", "right after"),
+    }
+    absent = [name for name in told if all(getattr(row, name) is None for row in comparison.rows)]
+    return table.drop(columns=[column for name in absent for column in told[name]])
 
 
 def show_main_table(table: pd.DataFrame) -> None:
@@ -72,11 +82,15 @@ def show_main_table(table: pd.DataFrame) -> None:
             "try rate": number(format="%.2g", help="Learning rate to try instead"),
             "test before": number(format="percent", help="Test completions wholly right, base model"),
             "test after": number(format="percent", help="The same after tuning"),
+            "right before": number(format="percent", help="Test answers right by generation, base model"),
+            "right after": number(format="percent", help="The same after tuning"),
             "test loss": number(format="%.3f", help="After tuning, in nats per completion token"),
             "forgetting": number(
                 format="%.3f",
                 help="What the loss on the base model's own text gained, in nats per token; 0 forgets nothing",
             ),
+            "general data": number(format="percent", help="Of each step's rows, mixed in from another source"),
+            "of tokens": number(format="percent", help="General data's share of all tokens trained on"),
             "seconds": number(format="%.1f", help="Training steps, and the search for a mask where a method makes one"),
             "x parameters": number(format="%.2f x", help="Of the full run's tuned parameters"),
             "x step time": number(format="%.2f x", help="Of the full run's median step"),

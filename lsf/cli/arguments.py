@@ -181,7 +181,8 @@ def load_asked_task(arguments: argparse.Namespace | RunSpec) -> Task:
     """Read the data asked for."""
     # Rows are always split in the same way: --seed is the run's, and runs of several seeds share their data.
     options = options_in(arguments)
-    return load_task(arguments.data, arguments.prompt_template, arguments.completion_template, options=options)
+    templates, general = (arguments.prompt_template, arguments.completion_template), getattr(arguments, "general", None)
+    return load_task(arguments.data, *templates, options=options, general=general)
 
 
 def say_notes(*notes: str) -> None:

@@ -10,12 +10,13 @@ from typing import Any, cast
 
 import pandas as pd
 
+from lsf.data.answers import suggested_pattern
 from lsf.data.containers import saved_tables, tables_of
 from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.formats import FORMATS, Row, Tally, Work, check_format, kinds_of, pair_example, recognise
 from lsf.data.lessons import load_lesson
 from lsf.data.tables import Table, read_table
-from lsf.data.task import Example, Seen, Task, split_examples
+from lsf.data.task import Example, Seen, Task, split_examples, with_general
 from lsf.errors import DataError
 
 
@@ -129,18 +130,23 @@ def load_task(
     completion_template: str | None = None,
     seed: int = 0,
     options: DataOptions = DEFAULTS,
+    general: str | None = None,
 ) -> Task:
     """Load examples by name.
 
     What the rows are is recognised by their columns (lsf.data.formats), unless templates over the columns are given, or
     a format. A column `split` with the words train, validation (or dev) and test is obeyed; otherwise rows are split by
-    `seed`. The texts of a lesson are read raw.
+    `seed`. The texts of a lesson are read raw. General data is named in the same way; it is recognised for itself, and
+    handed to the model by the same options.
 
     Raises:
         DataError: one sentence naming the file, row or column and what would be accepted.
         BadInputError: an unknown format.
     """
     check_format(options.format)
+    if general is not None:
+        task = load_task(name, prompt_template, completion_template, seed, options)
+        return with_general(task, load_task(general, options=replace(options, format="auto")))
     kind, _, rest = name.partition(":")
     if kind == "lesson":
         if prompt_template or completion_template:
@@ -181,7 +187,7 @@ def task_of_tables(
     if not splits:
         raise DataError(f"{name} has no row that can be learned from; {n_left:,} were left out.")
     task = assemble_task(name, splits, seed)
-    notes = (*dict.fromkeys(whole), *_mixed(formats), *tally.sentences(), *_few(task))
+    notes = (*dict.fromkeys(whole), *_mixed(formats), *tally.sentences(), *_few(task), *_marked(task))
     common = formats.most_common()
     why = "the templates given" if any(templates) else _why(common[0][0], options)
     return replace(task, seen=Seen(tuple(common), why, notes, n_left))
@@ -210,6 +216,14 @@ def _few(task: Task) -> list[str]:
             f"It has {count} row{'s' if count > 1 else ''}, too few to split: all are for training, none for a test."
         ]
     return [f"It has {count} rows, so that one is the validation and one the test; what they say means little."]
+
+
+def _marked(task: Task) -> list[str]:
+    answers = [example.completion if example.prompt else "" for example in task.train]
+    if (pattern := suggested_pattern(answers)) is None:
+        return []
+    said = "Every answer ends in a result behind '#### ', as GSM8K's do"
+    return [f"{said}; the answer pattern {pattern!r} measures the share right by generation."]
 
 
 def table_splits(table: Table) -> dict[str, Table]:

@@ -53,9 +53,17 @@ class Row:
     """Name of the task."""
     settings: str | None = None
     """Tells apart what else was asked: runs alike in it differ in role, blocks, method, seed and rate at most."""
+    general_share: float | None = None
+    """Share of the rows of each step that were general data; None without any."""
+    general_token_share: float | None = None
+    """Share of the tokens trained on that were; None without any."""
     exact_match_before: float | None = None
     """Share of test completions right, base model, in [0, 1]."""
     exact_match_after: float | None = None
+    """The same, tuned model."""
+    generated_match_before: float | None = None
+    """Share of test examples whose generated answer is right, base model, in [0, 1]; None where not asked for."""
+    generated_match_after: float | None = None
     """The same, tuned model."""
     loss_before: float | None = None
     """Nats per completion token, base model."""
@@ -148,7 +156,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
     Ratios are taken to the succeeded full run (every block and module, method `full`) of the same weights, data, seed,
     steps, batch size, warm-up and weight decay, on the same device and dtype, read on the same test examples; of
     several such runs, which differ in their rates at most, to the one of the least test loss. A run with a fault (it
-    ends below the floor, or forgets more than a nat) is the reference of none. Where there is none they are None.
+    ends below the floor, or forgets more than a nat) is the reference of none. Where there is none they are None. A run
+    with general data has its ratios to the full run with the same, else to the one without.
 
     Args:
         runs: in any state, in the order they are to be listed.
@@ -156,10 +165,13 @@ def compare(runs: Sequence[Run]) -> Comparison:
     rows = [to_row(run) for run in runs]
     full: dict[tuple[object, ...], Row] = {}
     for run, row in zip(runs, rows, strict=True):
-        if _is_full(run) and row.fault is None and _loss(row) <= _loss(full.get(_kin(run))):
-            full[_kin(run)] = row
+        key = *_kin(run), _general(run)
+        if _is_full(run) and row.fault is None and _loss(row) <= _loss(full.get(key)):
+            full[key] = row
     related = [
-        _relate(row, full.get(_kin(run))) if run.state is RunState.SUCCEEDED else row
+        _relate(row, full.get((*_kin(run), _general(run))) or full.get((*_kin(run), None)))
+        if run.state is RunState.SUCCEEDED
+        else row
         for run, row in zip(runs, rows, strict=True)
     ]
     return Comparison(tuple(related), find_warnings(runs, [row.x_params is not None for row in related]))
@@ -182,11 +194,13 @@ def to_row(run: Run) -> Row:
         model=spec and spec.model,
         data=spec and spec.data,
         settings=spec and _settings(spec, result),
+        general_share=spec.general_share if spec and spec.general is not None else None,
+        general_token_share=result.general.token_share if result and result.general else None,
     )
     if result is None:
         return row
     before, after = result.before or Metrics(), result.after or Metrics()
-    names = ("exact_match", "loss", "perplexity", "accuracy", "general_loss")
+    names = ("exact_match", "generated_match", "loss", "perplexity", "accuracy", "general_loss")
     pairs = [(name, when, values) for name in names for when, values in (("before", before), ("after", after))]
     metrics = {f"{name}_{when}": getattr(values, name) for name, when, values in pairs}
     own = {field.name for field in fields(result)} & {field.name for field in fields(Row)}
@@ -231,11 +245,19 @@ def _kin(run: Run) -> tuple[object, ...]:
     return *asked, *loop, *result.measured_on, *texts_of(spec, result)
 
 
+def _general(run: Run) -> tuple[object, ...] | None:
+    """Return which general data a run was given, and how much; None where it was given none."""
+    if run.spec is None or run.result is None or run.spec.general is None:
+        return None
+    return run.result.general and run.result.general.fingerprint, run.spec.general_share
+
+
 def _settings(spec: RunSpec, result: RunResult | None) -> str:
     """Return a short hash of what a run was asked beside role, plan, method, seed and rate, and of where it ran."""
     left_out = (*TOLD_APART, *COSTS_ONLY, *OPTIONS)  # what the data's options came to is in texts_of
     asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in left_out}
-    given = None if result is None else (result.measured_on, texts_of(spec, result))
+    mixed = result and result.general and result.general.fingerprint
+    given = None if result is None else (result.measured_on, texts_of(spec, result), mixed)
     return hashlib.sha256(repr((asked, given)).encode()).hexdigest()[:8]
 
 
@@ -286,6 +308,8 @@ def pareto(rows: Sequence[Row], quality: str = "exact_match_after", cost: str = 
 SUMMARISED = (
     "exact_match_before",
     "exact_match_after",
+    "generated_match_before",
+    "generated_match_after",
     "loss_before",
     "loss_after",
     "accuracy_after",
@@ -364,4 +388,6 @@ def _label(row: Row, several: Sequence[str] = ()) -> str:
     name = row.plan or "unknown"
     if row.role == "random" and row.n_blocks:
         name = f"random {row.n_blocks} block{'s' if row.n_blocks > 1 else ''}"
+    if row.general_share is not None:
+        name += f" with {row.general_share:.0%} general data"
     return ", ".join([name, *(str(getattr(row, column)) for column in several)])

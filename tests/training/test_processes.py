@@ -93,6 +93,22 @@ def test_two_processes_give_the_losses_of_one_at_the_same_global_batch(tiny, dat
     assert not list((tmp_path / "cache" / "prefix").glob("shared-*"))
 
 
+def test_two_processes_mix_in_the_same_general_data_as_one(tiny, data, tmp_path):
+    (tmp_path / "general.txt").write_text(
+        "\n\n".join(f"a {one} ran under a {one} ." for one in ("moon", "mat", "tree"))
+    )
+    found = []
+    for n in (1, 2):
+        more = ("--general", str(tmp_path / "general.txt"), "--general-share", "0.3")
+        command = tune_command(tiny("llama"), data, tmp_path / str(n), *more)
+        whole = launched(command, n) if n > 1 else [sys.executable, *command]
+        assert "general data: 24 rows trained on" in finish(whole, {"LSF_CACHE": str(tmp_path / f"cache-{n}")})
+        found.append(the_run(tmp_path / str(n)))
+    alone, both = found
+    assert told(alone)["general"] == told(both)["general"]
+    assert np.abs(losses(alone) - losses(both)).max() <= 1e-4
+
+
 def test_fsdp_gives_the_numbers_of_one_process_although_it_was_killed_and_resumed(tiny, data, alone, tmp_path):
     environment = {"ACCELERATE_USE_CPU": "true", "LSF_CACHE": str(tmp_path / "cache")}
     command = tune_command(tiny("llama"), data, tmp_path / "killed", "--checkpoint-steps", "2")
