@@ -215,6 +215,7 @@ def again(asked: str) -> None:
 def real(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Measure the sweep on a real model, or report it."""
     from benchmarks.real_sweep import TASKS, find_facts, measure  # noqa: PLC0415
+    from benchmarks.real_sweep import again as run_again  # noqa: PLC0415
     from benchmarks.real_sweep_report import report  # noqa: PLC0415
 
     if options.report:
@@ -225,7 +226,9 @@ def real(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     tasks = options.tasks.split(",") if options.tasks else TASKS
     if unknown := [name for name in tasks if name not in TASKS]:
         parser.error(f"--tasks: {', '.join(unknown)} is none of {', '.join(TASKS)}")
-    if options.facts:
+    if options.cell:
+        run_again(options.model, options.cell)
+    elif options.facts:
         find_facts(options.model)
     else:
         measure(options.model, tasks, options.seconds, options.most)
@@ -242,7 +245,9 @@ def main() -> None:
     parser.add_argument("--scores", action="store_true", help="only score new criteria on settings that are measured")
     parser.add_argument("--costs", action="store_true", help="time the recommendation and a full fine-tune in turn")
     parser.add_argument("--pack", action="store_true", help="write lsf/evidence/measured.json for the app")
-    parser.add_argument("--cell", metavar="SETTING:PLAN:SEED", help="measure one cell from scratch")
+    parser.add_argument(
+        "--cell", metavar="SETTING:PLAN:SEED", help="measure one cell from scratch (TASK:PLAN:SEED with --real)"
+    )
     parser.add_argument("--real", action="store_true", help="the sweep on a real model (benchmarks/real_sweep.py)")
     parser.add_argument("--model", help="with --real: folder of SmolLM2-135M-Instruct")
     parser.add_argument("--tasks", help="with --real: names, separated by commas; default: all")

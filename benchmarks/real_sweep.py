@@ -433,6 +433,27 @@ def step(bench: Bench, seed: int) -> str | None:
     return f"{name} {plan} rate {rate:g} seed {seed}: loss {found.loss} exact {found.exact_match} {found.seconds:.0f} s"
 
 
+def again(folder: str, asked: str) -> None:
+    """Measure committed runs from scratch, each at its rate, and print both.
+
+    Args:
+        folder: of the model.
+        asked: TASK:PLAN:SEED, such as `sst2:14:0`.
+    """
+    from lsf.models.loading import load_model  # noqa: PLC0415
+
+    name, plan, seed = asked.rsplit(":", 2)
+    cells: list[Cell] = read_lines(CELLS, Cell)
+    known = [one for one in cells if (one.task, one.plan, str(one.seed)) == (name, plan, seed) and one.rate is not None]
+    if not known:
+        raise SystemExit(f"There is no run {asked!r}; accepted is TASK:PLAN:SEED of one in {CELLS.name}.")
+    loaded = load_model(folder, "float32", "cpu")
+    bench = Bench(loaded, real_task(name, loaded.tokenizer), BATCHES[name])
+    for cell in known:
+        fresh = bench.tune(plan, cell.rate or 0.0, cell.seed, None)
+        print(f"rate {cell.rate:g}: committed {cell.loss}, {cell.exact_match}; again {fresh.loss}, {fresh.exact_match}")
+
+
 def find_facts(folder: str) -> None:
     """Write down which facts the model answers right, greedily, to the last token."""
     from lsf.data.encode import encode  # noqa: PLC0415
