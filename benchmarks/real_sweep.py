@@ -16,10 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.real_tasks import BATCHES, KNOWN, LENGTH, SWEPT, TEST, all_facts, real_task
+from benchmarks.real import finite
+from benchmarks.real_tasks import BATCHES, KNOWN, LENGTH, SWEPT, TEST, real_task, shuffled
 from lsf.criteria.agreement import top_k
 from lsf.criteria.registry import CRITERIA
-from lsf.data.task import Example, Task
+from lsf.data.task import Task
 from lsf.plans.plan import Plan, format_blocks, full_plan
 from lsf.plans.policies import suffix, window
 
@@ -351,18 +352,6 @@ class Bench:
         return Scored(self.task.name, reading, placebo, known, time.perf_counter() - begun)
 
 
-def shuffled(rows: Sequence[Example]) -> tuple[Example, ...]:
-    """Return the rows with each one's completion given to another."""
-    order = np.random.default_rng(7).permutation(len(rows))
-    given = {int(order[place]): rows[int(order[place - 1])].completion for place in range(len(rows))}
-    return tuple(replace(row, completion=given[place]) for place, row in enumerate(rows))
-
-
-def finite(value: float | None) -> float | None:
-    """Return a number, or None where it is none."""
-    return value if value is not None and math.isfinite(value) else None
-
-
 def next_run(bench: Bench, cells: Sequence[Cell], scored: Sequence[Scored], seed: int) -> tuple[str, float] | None:
     """Return the plan and rate that are measured next under a seed; None where nothing is missing."""
     known, task = {cell.key for cell in cells}, bench.task.name
@@ -452,20 +441,6 @@ def again(folder: str, asked: str) -> None:
     for cell in known:
         fresh = bench.tune(plan, cell.rate or 0.0, cell.seed, None)
         print(f"rate {cell.rate:g}: committed {cell.loss}, {cell.exact_match}; again {fresh.loss}, {fresh.exact_match}")
-
-
-def find_facts(folder: str) -> None:
-    """Write down which facts the model answers right, greedily, to the last token."""
-    from lsf.data.encode import encode  # noqa: PLC0415
-    from lsf.models.loading import load_model  # noqa: PLC0415
-    from lsf.training.evaluation import evaluate  # noqa: PLC0415
-
-    loaded, every = load_model(folder, "float32", "cpu"), all_facts()
-    asked = [Example(row["prompt"], f" {row['attribute']}", number) for number, row in every.items()]
-    rows = encode(loaded.tokenizer, asked, LENGTH).rows
-    right = [row.example.row for row in rows if evaluate(loaded.model, [row], 1).exact_match == 1.0]
-    KNOWN.write_text(json.dumps(right) + "\n", encoding="utf-8")
-    print(f"{len(right)} of {len(rows)} facts are known")
 
 
 TASKS = tuple(SWEPT)

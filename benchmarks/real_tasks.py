@@ -1,7 +1,8 @@
-"""Four tasks of real text for a real model: questions, reviews, instructions, sums; and four places to tune it."""
+"""Six tasks of real text for a real model, and four places to tune it."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,27 @@ def text(tokenizer: Any) -> list[Example]:
 
 
 KNOWN = Path(__file__).with_name("real_facts.json")
-"""Numbers of the facts that SmolLM2-135M-Instruct answers right (`benchmarks/real_sweep.py --facts`)."""
+"""Numbers of the facts that SmolLM2-135M-Instruct answers right (`benchmarks/evidence.py --real --facts`)."""
 
 
 def all_facts() -> dict[int, dict[str, str]]:
     """Return every fact of the file by its number."""
     rows = json.loads((SHARED / "data/facts/known_1000.json").read_text(encoding="utf-8"))
     return {row["known_id"]: row for row in rows}
+
+
+def find_facts(folder: str) -> None:
+    """Write down which facts the model answers right, greedily, to the last token."""
+    from lsf.data.encode import encode  # noqa: PLC0415
+    from lsf.models.loading import load_model  # noqa: PLC0415
+    from lsf.training.evaluation import evaluate  # noqa: PLC0415
+
+    loaded, every = load_model(folder, "float32", "cpu"), all_facts()
+    asked = [Example(row["prompt"], f" {row['attribute']}", number) for number, row in every.items()]
+    rows = encode(loaded.tokenizer, asked, LENGTH).rows
+    right = [row.example.row for row in rows if evaluate(loaded.model, [row], 1).exact_match == 1.0]
+    KNOWN.write_text(json.dumps(right) + "\n", encoding="utf-8")
+    print(f"{len(right)} of {len(rows)} facts are known")
 
 
 def facts(_tokenizer: Any) -> list[Example]:
@@ -129,6 +144,13 @@ def real_task(name: str, tokenizer: Any) -> Task:
         return Task(name, tuple(cut), tuple(cut[:VALIDATION]), tuple(cut[:TEST]))
     held_out = VALIDATION + TEST
     return Task(name, tuple(cut[held_out:]), tuple(cut[:VALIDATION]), tuple(cut[VALIDATION:held_out]))
+
+
+def shuffled(rows: Sequence[Example]) -> tuple[Example, ...]:
+    """Return the rows with each one's completion given to another."""
+    order = np.random.default_rng(7).permutation(len(rows))
+    given = {int(order[place]): rows[int(order[place - 1])].completion for place in range(len(rows))}
+    return tuple(replace(row, completion=given[place]) for place, row in enumerate(rows))
 
 
 def _lines(name: str, encoding: str = "latin-1") -> list[str]:

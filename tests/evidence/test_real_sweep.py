@@ -20,11 +20,11 @@ from benchmarks.real_sweep import (
     plans_of,
     rules,
     shared_rate,
-    shuffled,
     size_of,
     spread_out,
 )
 from benchmarks.real_sweep_report import report, truth_of
+from benchmarks.real_tasks import shuffled
 from lsf.data.lessons import load_lesson
 from lsf.data.task import Example
 from lsf.models.loading import load_model
