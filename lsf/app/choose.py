@@ -37,8 +37,10 @@ OURS = (
 NEED_WORDS = {
     "nothing": "free",
     "forward": "forward pass",
+    "path": "forward pass, its states averaged",
     "states": "states kept",
     "vocabulary": "forward pass over the whole vocabulary",
+    "bypass": "a forward pass without each block",
     "backward": "one backward pass",
     "per_example": "a backward pass per example",
     "kernel": "backward passes for the tangent kernel",

@@ -247,6 +247,24 @@ def _latest(source: Source) -> JobView | None:
     return next((view for view in reversed(runtime().jobs(KIND)) if view.title == title), None)
 
 
+def swept_truth(here: Session) -> tuple[Truth, str] | None:
+    """Return what the newest sweep of the analysed model and data measured, and its metric; None where there is none.
+
+    Exact match, or the loss where that tells no block from another.
+    """
+    found = analysed(here)
+    view = None if found is None else _latest(found.request.source)
+    swept = None if view is None else view.result if isinstance(view.result, Swept) else view.partial
+    if found is None or not isinstance(swept, Swept) or swept.source != found.request.source:
+        return None
+    seeds = complete_seeds(swept.sweep)
+    for metric in METRICS if seeds else ():
+        truth = truth_of(swept.sweep, metric, seeds)
+        if len({truth.mean(blocks) for blocks in truth.scores}) > 1:
+            return truth, metric
+    return None
+
+
 def _title(source: Source) -> str:
     return f"sweep of {source.model} on {source.data}"
 

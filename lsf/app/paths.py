@@ -38,6 +38,8 @@ def analysis_facts(analysis: Analysis) -> str:
         parts.append(f"tangent kernels of the first {data.kernel_examples:,}")
     if data.sampled_positions is not None and data.sampled_positions < data.n_positions:
         parts.append(f"likeness (cka) of the first {data.sampled_positions:,} positions")
+    if data.ablation_positions is not None and data.ablation_positions < data.n_positions:
+        parts.append(f"blocks bypassed at the first {data.ablation_positions:,} positions")
     if data.settled:
         parts.append("stopped there, since the ranking had settled")
     if data.jittered:

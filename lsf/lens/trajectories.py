@@ -79,6 +79,8 @@ class Recorded:
     """Raw states at the positions of the first examples of the data; a half has none."""
     states_of: GrowableArray = field(default_factory=GrowableArray)
     """Index of the example of each of them."""
+    state_sums: dict[int, np.ndarray] = field(default_factory=dict)
+    """Sums of raw states over positions: of the even batches (0) and of the odd ones (1); empty where not taken."""
 
     def add(self, readings: Readings) -> None:
         """Put one batch behind the others."""
@@ -94,6 +96,14 @@ class Recorded:
         if readings.states is not None and readings.states_of is not None:
             self.states.extend(readings.states)
             self.states_of.extend(readings.states_of)
+        if readings.state_sums is not None:
+            which, added = (self.n_batches - 1) % 2, readings.state_sums.sum(axis=0, dtype=np.float64)
+            self.state_sums[which] = self.state_sums.get(which, 0.0) + added
+
+    @property
+    def mean_path(self) -> np.ndarray | None:
+        """Mean over positions of raw states, (states, width); None where they were not read."""
+        return np.sum([*self.state_sums.values()], axis=0) / len(self.examples) if self.state_sums else None
 
     @property
     def sample(self) -> np.ndarray | None:
@@ -127,8 +137,9 @@ class Recorded:
     def half(self, which: int) -> "Recorded":
         """Return every other batch: 0 the even ones, 1 the odd ones."""
         wanted = self.batch.rows % 2 == which
-        names = [item.name for item in fields(self) if item.name not in ("states", "states_of")]
-        return Recorded(**{name: getattr(self, name).chosen(wanted) for name in names})
+        names = [item.name for item in fields(self) if item.name not in ("states", "states_of", "state_sums")]
+        sums = {number: summed for number, summed in self.state_sums.items() if number == which}
+        return Recorded(**{name: getattr(self, name).chosen(wanted) for name in names}, state_sums=sums)
 
 
 def examples_for_sample(examples: Iterable[np.ndarray]) -> int:

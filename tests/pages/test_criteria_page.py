@@ -71,3 +71,17 @@ def test_what_no_sample_was_recorded_for_is_unknown_and_not_drawn(criteria: Driv
     assert not criteria.at.exception
     assert f"suffice for {CRITERIA['gradient_norm'].label} is unknown" in criteria.shown()
     assert not any(title.startswith("Examples that suffice") for title in headings(criteria))
+
+
+def test_need_is_drawn_beside_the_chosen_criterion_where_it_was_measured(
+    app: Driver, tiny: Callable[[str], Path], cats: Path
+) -> None:
+    app.at.session_state["settings-criteria"] = ["deviation", "polyline", "ablation", "last"]
+    app.analyse(tiny("llama"), cats)
+    at = app.go("criteria")
+    assert not at.exception
+    assert any("deviation" in title and "chance" in title for title in headings(app))  # of four blocks
+    assert "what tuning the block really gained" in app.shown()
+    assert any({"block", "need", "deviation"} == set(frame.value) for frame in at.dataframe)
+    at.selectbox(key="criterion").set_value("ablation").run()
+    assert "Need is drawn beside another criterion" in app.shown()

@@ -9,6 +9,7 @@ import pytest
 from lsf.app.evidence import Swept
 from lsf.app.lessons import NOTES, lessons_measured
 from lsf.app.state import Session
+from lsf.criteria.result import DEFAULT_CRITERIA
 from lsf.evidence.packed import packed_evidence
 from lsf.evidence.regret import regret
 from lsf.plans.recommend import recommended_plan
@@ -57,6 +58,7 @@ def test_without_an_analysis_the_truth_panel_says_where_one_is_made(app: Driver)
 
 @pytest.fixture
 def measured(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
+    app.at.session_state["settings-criteria"] = [*DEFAULT_CRITERIA, "ablation"]
     app.analyse(tiny("llama"), cats)
     app.at.session_state["evidence-tab"] = "Measure it here"
     app.go("evidence")
@@ -76,6 +78,9 @@ def test_the_truth_panel_measures_a_sweep_and_judges_the_criteria_of_the_analysi
     found = tables(measured)[0]
     assert {"Deviation", "Reduction", "Drawn at random (mean)", "Full fine-tuning"} <= set(found["way of choosing"])
     assert found["regret"].min() <= 0
+    measured.go("criteria")
+    assert "gained in the last sweep" in measured.shown()
+    assert any({"block", "need", "gain"} == set(frame.value) for frame in measured.at.dataframe)
 
 
 @pytest.mark.slow
