@@ -292,12 +292,12 @@ def tune(
     options = DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
     loaded, task = _measured(model), read_data(data, prompt, completion, options=options)
     if general is not None:
-        more = read_data(general, options=replace(options, format="auto"))
-        task, settings["general"] = with_general(task, more), more.name
+        task = with_general(task, more := read_data(general, options=replace(options, format="auto")))
+        settings["general"] = more.name
     dtype, device = loaded.info.dtype, loaded.info.device.partition(":")[0]
     given = {"dtype": dtype if dtype in DTYPES else "auto", "device": device, **settings}
-    texts = {"prompt_template": prompt, "completion_template": completion}
-    spec = _settings(RunSpec, {"model": loaded.info.name, "data": task.name, "plan": plan, **texts, **given})
+    given |= {"prompt_template": prompt, "completion_template": completion, "plan": plan}
+    spec = _settings(RunSpec, {"model": loaded.info.name, "data": task.name, **given})
     folder = create_run(Path(runs), spec)
     result = _interruptible("The run", lambda report: carry_out(loaded, task, spec, folder, report))
     if result.unmeasured:
