@@ -37,6 +37,7 @@ ROLES = {
     "middle": Mark("middle blocks", "#B58900", "hexagon", "dashdot", "-"),
     "last": Mark("last blocks", "#CC79A7", "triangle-down", "dashdot", "x"),
     "random": Mark("random blocks", "#6B7785", "square", "longdash", "."),
+    "lora": Mark("LoRA on all blocks", "#0072B2", "hourglass", "dashdot", "-"),
     "manual": Mark("by hand", "#8A6FDF", "star", "longdashdot", "+"),
 }
 """What a run stands for in a comparison -> how it looks."""
