@@ -6,13 +6,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lsf.app.panels import amount, memory_words, size
+from lsf.app.panels import amount, memory_words, show, size, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runs import label, labels
 from lsf.figures.palette import Picture
 from lsf.figures.runs import Outcome, draw_tradeoff
+from lsf.figures.verdict import draw_verdict
 from lsf.runs.comparison import Comparison, Row, Summary, by_seed, non_dominated
 from lsf.runs.store import Run
+from lsf.runs.verdict import MEASURES, Estimate, Verdict
 
 COSTS = {
     "training seconds": ("tuning_seconds", "training time (s)", 1.0),
@@ -20,6 +22,30 @@ COSTS = {
     "tuned parameters": ("trainable_params", "tuned parameters (M)", 1e-6),
 }
 """Name -> column, axis title, factor."""
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """Show what is to be said of a choice: one sentence, four numbers, what makes them unfair, and the picture."""
+    st.subheader(unmarked(verdict.sentence), anchor=False)
+    with st.container(horizontal=True, gap="small", key="verdict"):
+        for measure in MEASURES:
+            found: Estimate | None = getattr(verdict.choice, measure.name)
+            st.metric(
+                measure.label,
+                "unknown" if found is None else measure.write(found.mean),
+                None if found is None else found.words(measure.write),
+                delta_color="off",
+                delta_arrow="off",
+                help=measure.meaning,
+                border=True,
+            )
+    for warning in verdict.warnings:
+        st.warning(unmarked(warning), icon=":material/warning:")
+    note = (
+        "Lines: the whole model, for forgetting none. Whiskers: 95 % interval over seeds. How the choice stands to "
+        f"each is judged by {verdict.score} on the test examples, seed by seed."
+    )
+    show(draw_verdict(verdict), "verdict", note)
 
 
 def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:

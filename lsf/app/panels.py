@@ -152,6 +152,17 @@ def progress_of_queue(found: QueueOutlook) -> None:
     st.progress(found.fraction, text=f"The whole queue: {found.n_ended} of {found.n_jobs} done{ahead}")
 
 
+def finding(found: str, onward: str) -> None:
+    """Say at the end of a page what was found on it, and what to do next.
+
+    Args:
+        found: one sentence, computed from the records.
+        onward: one sentence.
+    """
+    with st.container(border=True, key="finding"):
+        st.markdown(f"**{unmarked(found)}** {unmarked(onward)}")
+
+
 def empty(title: str, text: str, page: str) -> None:
     """Say what is missing here and offer the page where it is made."""
     with st.container(border=True):

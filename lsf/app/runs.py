@@ -53,14 +53,21 @@ def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
     if own is None or own.spec is None:
         return []
     kin = _settings(own.spec)
-    full = replace(kin, method="full", options={})  # full fine-tuning stands beside every method
     found: dict[tuple[object, ...], Run] = {}
     for run in runs:
-        if run.spec is not None and _settings(run.spec) in ((kin, full) if run.spec.role == "full" else (kin,)):
+        if run.spec is not None and _settings(run.spec) in (kin, _beside_any(run.spec, kin)):
             key = (run.spec.role, run.spec.plan.label, run.spec.how, run.spec.seed, run.spec.learning_rate)
             found.setdefault(key, run)
     order = {role: place for place, role in enumerate(ROLES)}
     return sorted(found.values(), key=lambda run: (order[run.spec.role] if run.spec else 0, run.id))
+
+
+def _beside_any(spec: RunSpec, kin: RunSpec) -> RunSpec | None:
+    """Return the settings of what stands beside every method: the whole model, and LoRA on all of its blocks."""
+    if spec.role == "full" and spec.method == "full":
+        return replace(kin, method="full", options={})
+    everywhere = len(spec.plan.blocks) == spec.plan.n_blocks and spec.method == "lora"
+    return replace(kin, method="lora", options=spec.options) if everywhere else None
 
 
 def _settings(spec: RunSpec) -> RunSpec:

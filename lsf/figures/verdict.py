@@ -5,9 +5,9 @@ import plotly.graph_objects as go
 
 from lsf.figures.palette import NEUTRAL, SMALL_SIZE, TEXT_SIZE, Picture, new_figure
 from lsf.figures.runs import role_mark
-from lsf.runs.verdict import MEASURES, Estimate, Measure, Standing, Verdict
+from lsf.runs.verdict import MEASURES, ONE_SEED, TIED, Estimate, Measure, Standing, Verdict
 
-ROW_HEIGHT = 44
+ROW_HEIGHT = 52
 """Pixels per thing compared."""
 TOP, BOTTOM = 62, 30
 NONE = {"share": 0.0, "forgetting": 0.0}
@@ -23,7 +23,7 @@ def draw_verdict(verdict: Verdict) -> Picture:
         verdict: of one choice.
     """
     standings = verdict.standings
-    figure = new_figure(verdict.sentence, height=TOP + BOTTOM + ROW_HEIGHT * len(standings), showlegend=False)
+    figure = new_figure(verdict.headline, height=TOP + BOTTOM + ROW_HEIGHT * len(standings), showlegend=False)
     titles = [measure.label.lower() for measure in MEASURES]
     figure.set_subplots(1, len(MEASURES), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
     figure.update_layout(margin={"t": TOP, "b": BOTTOM})
@@ -43,8 +43,17 @@ def draw_verdict(verdict: Verdict) -> Picture:
         figure.update_xaxes(range=[low - room, high + room], nticks=4, zeroline=False, row=1, col=place, **ticks)
     rows = [standing.name for standing in standings][::-1]
     figure.update_yaxes(categoryorder="array", categoryarray=rows, range=[-0.5, len(rows) - 0.5], showgrid=False)
-    figure.update_yaxes(tickfont={"size": TEXT_SIZE}, ticksuffix="  ", row=1, col=1)
+    labels = [_label(standing) for standing in verdict.standings][::-1]
+    figure.update_yaxes(tickvals=rows, ticktext=labels, tickfont={"size": TEXT_SIZE}, ticksuffix="  ", row=1, col=1)
     return Picture(figure, _alt(verdict), _table(verdict))
+
+
+def _label(standing: Standing) -> str:
+    """Return what is beside a row: its name, and under it how the choice stands to it."""
+    if standing.apart is None:
+        return standing.name
+    apart = {ONE_SEED: "1 seed, not told apart", TIED: TIED}.get(standing.apart, f"the choice is {standing.apart}")
+    return f"{standing.name}<br><span style='font-size:{SMALL_SIZE}px'>{apart}</span>"
 
 
 def _add(figure: go.Figure, place: int, measure: Measure, standing: Standing, found: Estimate) -> None:

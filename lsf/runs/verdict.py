@@ -87,8 +87,10 @@ class Standing:
 class Verdict:
     """What is to be said of one choice of blocks."""
 
+    headline: str
+    """What it keeps and what that costs, or why that cannot be told; the beginning of the sentence."""
     sentence: str
-    """The finding, in one sentence."""
+    """The finding: the headline, and how it stands to the controls of its size."""
     onward: str
     """What to do next, in one sentence."""
     score: str
@@ -200,8 +202,10 @@ def _judge(own: list[Row], rows: Sequence[Row]) -> Verdict:
         if group
     ]
     warnings = [*_own_warnings(own), *(note for other in beside for note in other.notes)]
-    sentence = _sentence(choice, beside, own, whole, score)
-    return Verdict(sentence, _onward(choice, beside, own, whole), score, choice, tuple(beside), tuple(warnings))
+    headline = _headline(choice, own, whole, score)
+    sentence = headline if choice.share is None or _all_faulty(own) else f"{headline}; {_against(beside)}"
+    onward = _onward(choice, beside, own, whole)
+    return Verdict(headline, f"{sentence}.", onward, score, choice, tuple(beside), tuple(warnings))
 
 
 def _score(references: Sequence[Row]) -> str:
@@ -280,8 +284,8 @@ def _notes(name: str, own: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     if any(rate != own.rate_asked for rate in asked):
         theirs = ", ".join(str(rate) for rate in asked)
         notes.append(
-            f"The learning rate of {name} was {theirs}, that of the choice {own.rate_asked}; what separates them can be "
-            "the rate's."
+            f"The learning rate of {name} was {theirs}, that of the choice {own.rate_asked}; what separates them can "
+            "be the rate's."
         )
     elif own.rate_asked == "given" and (rows[0].all_blocks or any(r.learning_rate != own.learning_rate for r in rows)):
         notes.append(
@@ -305,23 +309,20 @@ def _own_warnings(own: Sequence[Row]) -> list[str]:
     return told
 
 
-def _sentence(
-    choice: Standing, others: Sequence[Standing], own: Sequence[Row], whole: Sequence[Row], score: str
-) -> str:
+def _all_faulty(own: Sequence[Row]) -> bool:
+    return all(row.fault is not None for row in own)
+
+
+def _headline(choice: Standing, own: Sequence[Row], whole: Sequence[Row], score: str) -> str:
     name, keep = _upper(choice.name), "keeps" if own[0].n_blocks == 1 else "keep"
-    faults = [row.fault for row in own if row.fault is not None]
-    if len(faults) == len(own):
-        return f"{name}: {faults[0]}, so nothing can be said for this choice."
+    if _all_faulty(own):
+        return f"{name}: {own[0].fault}, so nothing can be said for this choice"
     if choice.share is None:
-        return f"{name}{_gained(own)}{_why_no_share(own, whole)}."
-    cost = " and ".join(
-        f"{value.mean:.2f} x its {words}"
-        for value, words in ((choice.time, "time"), (choice.memory, "memory"))
-        if value is not None
-    )
+        return f"{name}{_gained(own)}{_why_no_share(own, whole)}"
+    costs = (choice.time, "time"), (choice.memory, "memory")
+    cost = " and ".join(f"{value.mean:.2f} x its {words}" for value, words in costs if value is not None)
     told = f"{name} {keep} {percent(choice.share.mean)} of the whole model's gain in {score}"
-    told += f" ({choice.share.words(percent)})" + (f" at {cost}" if cost else "")
-    return f"{told}; {_against(others)}."
+    return f"{told} ({choice.share.words(percent)})" + (f" at {cost}" if cost else "")
 
 
 def _gained(own: Sequence[Row]) -> str:
@@ -375,7 +376,9 @@ def _onward(choice: Standing, others: Sequence[Standing], own: Sequence[Row], wh
         return f"Next: take {worse[0]} instead, or choose by another criterion."
     tied = [other.name for other in controls if other.apart == TIED]
     if tied:
-        return f"Next: which blocks hardly matters here; take the cheapest, or fewer, and see whether {tied[0]} still do."
+        return (
+            f"Next: which blocks hardly matters here; take the cheapest, or fewer, and see whether {tied[0]} still do."
+        )
     return "Next: try fewer blocks, or take these along."
 
 
@@ -399,4 +402,3 @@ def _upper(name: str) -> str:
 
 def _seeds(count: int) -> str:
     return f"{count} seed{'s' if count != 1 else ''}"
-

@@ -49,8 +49,8 @@ def test_the_share_is_over_the_floor_and_not_over_the_base_model() -> None:
     assert found.choice.memory.mean == pytest.approx(100 / 800)
     assert found.choice.forgetting is not None and found.choice.forgetting.mean == 0.25
     assert found.sentence == (
-        "Block 7 keeps 50 % of the whole model's gain in exact match (1 seed) at 0.40 x its time and 0.12 x its memory; "
-        "there is no control of its size, so nobody knows whether other blocks would do as well."
+        "Block 7 keeps 50 % of the whole model's gain in exact match (1 seed) at 0.40 x its time and 0.12 x its "
+        "memory; there is no control of its size, so nobody knows whether other blocks would do as well."
     )
 
 
@@ -170,6 +170,7 @@ def test_the_picture_has_a_panel_per_number_a_row_per_standing_and_whiskers_over
     assert len(figure.data) == 4 * 2
     assert {trace.y[0] for trace in figure.data} == {"block 7", "the whole model"}
     assert all(trace.error_x.array is not None for trace in figure.data)
-    assert picture.title == verdict.sentence
+    assert picture.title == verdict.headline
+    assert verdict.sentence.startswith(verdict.headline)
     assert "block 7: gain kept 75 % (75 % to 75 %, 2 seeds), time 0.40 x" in picture.alt
     assert Plan("m", 8, (7,)).label in picture.table["tuned"].tolist()
