@@ -81,8 +81,8 @@ def test_the_tokens_of_a_state_are_listed_with_their_places_one_state_before(ana
     assert set(table["change"].tolist()) - {"="}
 
 
-def test_the_lens_can_show_ranks_and_the_most_likely_tokens(analysed: Driver) -> None:
-    for view, words in (("rank", "Colour: the target's rank"), ("best", "Colour: the probability of the token")):
+def test_the_lens_can_show_ranks_and_probabilities(analysed: Driver) -> None:
+    for view, words in (("rank", "Colour: the target's rank"), ("probability", "Colour: the probability the target")):
         analysed.at.session_state["lens-view"] = view
         at = analysed.at.run()
         assert not at.exception
