@@ -118,6 +118,7 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
             "How",
             list(METHOD_CHOICES),
             default=known["how"],
+            format_func=how_words,
             key="grid-how",
             persist_state="session",
             help=_meanings(),
@@ -275,7 +276,7 @@ def cells_of(runs: Sequence[Run], base: RunSpec) -> list[Cell]:
         where, how = cell_of(run.spec)
         kind = role(run.spec)
         named = where if kind == "full" else f"{where} ({MARKS[kind].label})"
-        found.append(Cell(named, how, replace(to_row(run), method=how), kind))
+        found.append(Cell(named, how_words(how), replace(to_row(run), method=how), kind))
     return found
 
 
@@ -374,7 +375,7 @@ def _draw_picked(here: Session, runs: Sequence[Run]) -> None:
     assert run.spec is not None
     where, how = cell_of(run.spec)
     with st.container(border=True, key="grid-run"):
-        st.subheader(f"{how} on {where}", anchor=False)
+        st.subheader(f"{how_words(how)} on {where}", anchor=False)
         if run.problem:
             (st.error if run.state is RunState.FAILED else st.info)(run.problem, icon=":material/info:")
         go_on_buttons(here, run)
@@ -398,5 +399,12 @@ def _latency(result: RunResult) -> str:
     return f"{result.latency_ratio:.3f} (95 %: {result.latency_low:.3f} to {result.latency_high:.3f})"
 
 
+def how_words(how: str) -> str:
+    """Return a method as people read it, by its acronym where it has one: `All weights`, `Adapters (kind=pfeiffer)`."""
+    name, _, options = how.partition(" ")
+    label, _, acronym = CATALOGUE[name].label.partition(" (")
+    return f"{acronym.rstrip(')') or label} {options}".rstrip()
+
+
 def _meanings() -> str:
-    return " ".join(f"**{chosen_method.name}**: {chosen_method.meaning}" for chosen_method in CATALOGUE.values())
+    return " ".join(f"**{chosen_method.label}**: {chosen_method.meaning}" for chosen_method in CATALOGUE.values())

@@ -1,12 +1,17 @@
 """What each page found and what to do next, in two sentences computed from its records; no Streamlit."""
 
+import math
 from collections.abc import Sequence
 
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
+from lsf.dimension.study import ASKED, Study
 from lsf.evidence.packed import RecommendationRecord
+from lsf.evidence.regret import Truth
+from lsf.evidence.study import Verdict as Way
+from lsf.evidence.study import decided
 from lsf.figures.criteria import measured_scores
-from lsf.plans.plan import Plan
+from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
 from lsf.runs.comparison import Row
@@ -113,3 +118,76 @@ def _reached(row: Row) -> str:
     if row.loss_after is not None:
         parts.append(f"loss {row.loss_after:.3g}")
     return ", ".join(parts[:1] if row.exact_match_after else parts[-1:])
+
+
+def of_truth(truth: Truth, ways: Sequence[Way], budget: int) -> Finding:
+    """Return which blocks were best in a sweep, what the recommended criterion and chance lost, and what follows."""
+    best = max(truth.plans(budget), key=lambda blocks: (truth.mean(blocks), blocks))
+    trusted = [CRITERIA[name].label for name in RECOMMENDED]
+    lost = [
+        f"{one.label} lost {100 * one.relative:.1f} % of what full fine-tuning gains"
+        for one in ways
+        if one.label in trusted and one.relative is not None
+    ]
+    chance = next((one.relative for one in ways if one.choice is None and one.relative is not None), None)
+    beside = "" if chance is None or not lost else f", chance {100 * chance:.1f} %"
+    named = f"{'Block' if budget == 1 else 'Blocks'} {format_blocks(best)}"
+    found = f"{named} scored best of all plans of {budget} block{'' if budget == 1 else 's'}"
+    told = f"{found}{'; ' if lost else ''}{' and '.join(lost)}{beside}."
+    if decided(truth, budget):
+        return told, "Next: choose by it on your own task, and measure the truth there."
+    return (
+        told,
+        "Seeds differ as much as these plans do, so the best is not decided. Next: measure it on your own task.",
+    )
+
+
+def of_dimension(studies: Sequence[Study], beside: str) -> Finding | None:
+    """Return how few numbers suffice, of the newest study or of all lessons; None while nothing was measured.
+
+    Args:
+        studies: of one task each.
+        beside: where they come from, in words.
+    """
+    found = [(d, method, study) for study in studies for method in ASKED if (d := study.d_90(method)) is not None]
+    if not found:
+        return None
+    least, most = min(found, key=lambda one: one[0]), max(found, key=lambda one: one[0])
+    told = f"{beside}, {least[0]:,.0f} numbers suffice for {_task(least[2])} by {least[1].upper()}"
+    if most[2] is not least[2]:
+        told += f", {most[0]:,.0f} for {_task(most[2])} by {most[1].upper()}"
+    n_all = studies[0].full[0].d
+    return (
+        f"{told}, of {n_all:,}.",
+        "Next: how few numbers do is not where they belong; choose the blocks by a criterion.",
+    )
+
+
+def _task(study: Study) -> str:
+    return study.data.removeprefix("lesson:").rpartition("/")[2]
+
+
+def of_grid(rows: Sequence[tuple[str, str, Row]]) -> Finding | None:
+    """Return the best cell of blocks and methods and the cheapest one that is level with it; None before two ended.
+
+    Args:
+        rows: place, method and run of each cell.
+    """
+    ended = [one for one in rows if one[2].exact_match_after is not None and one[2].fault is None]
+    if len(ended) < 2:
+        return None
+    exact = [row.exact_match_after or 0.0 for _, _, row in ended]
+    best = exact.index(max(exact))
+    place, method, row = ended[best]
+    told = f"{method} on {place} reached most, {percent(exact[best])} exact match, storing {_kilobytes(row)}"
+    n_test = row.n_test or 1
+    level = [one for one, value in zip(ended, exact, strict=True) if value >= exact[best] - 1 / n_test]
+    cheap = min(level, key=lambda one: math.inf if one[2].stored_bytes is None else one[2].stored_bytes)
+    if cheap is not ended[best]:
+        told += f"; {cheap[1]} on {cheap[0]} is within one test example of it, storing {_kilobytes(cheap[2])}"
+    seeds = "One seed each: " if len({one[2].seed for one in ended}) == 1 else ""
+    return f"{told}.", f"{seeds}{'n' if seeds else 'N'}ext: repeat the best two with other seeds before trusting it."
+
+
+def _kilobytes(row: Row) -> str:
+    return "an unknown size" if row.stored_bytes is None else f"{row.stored_bytes / 1e3:,.0f} kB"

@@ -16,7 +16,7 @@ from tests.runs.test_comparison import FULL, make
 
 @pytest.fixture
 def scored(analysis: Analysis) -> Analysis:
-    """With the recommended criterion: block 1 first by `alignment`, block 1 by `deviation`, block 0 by `ntk` and `last`."""
+    """With the recommended criterion: block 1 is first by it and by `deviation`, block 0 by `ntk` and `last`."""
     parts = ((0.1, 3.0), (0.9, 1.0), (0.2, 2.0))
     blocks = [
         replace(block, scores={**block.scores, "alignment": one, "ntk": other})

@@ -7,7 +7,7 @@ import pytest
 
 from lsf.evidence.regret import Truth
 from lsf.figures.palette import Picture
-from lsf.figures.sweeps import draw_profile, draw_triangle
+from lsf.figures.sweeps import draw_profile, draw_regrets, draw_triangle
 
 TRUTH = Truth(
     3,
@@ -71,3 +71,13 @@ def test_the_triangle_has_a_cell_for_every_measured_run_and_no_other() -> None:
     frame = drawn(picture).data[1]
     assert (list(frame.x), list(frame.y)) == ([1], [2])
     assert len(picture.table) == 4
+
+
+def test_regrets_are_ordered_and_controls_are_told_apart_by_more_than_colour() -> None:
+    picture = draw_regrets({"Rule": 0.08, "Fisher": 0.3, "Last": 0.21, "First": 0.05}, "Rule", ["Last", "First"])
+    rule, fisher, controls = drawn(picture).data
+    assert (list(rule.y), list(fisher.y), list(controls.y)) == (["Rule"], ["Fisher"], ["First", "Last"])
+    assert len({trace.marker.pattern.shape for trace in (rule, fisher, controls)}) == 3
+    assert list(drawn(picture).layout.yaxis.categoryarray) == ["Fisher", "Last", "Rule", "First"]
+    assert picture.title == "Rule lost 8.0 %, less than 1 of 2 controls"
+    assert "First 5.0 %, Rule 8.0 %, Last 21 %, Fisher 30 %" in picture.alt
