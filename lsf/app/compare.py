@@ -27,7 +27,7 @@ COSTS = {
 def show_verdict(verdict: Verdict) -> None:
     """Show what is to be said of a choice: one sentence, four numbers, what makes them unfair, and the picture."""
     st.subheader(unmarked(verdict.sentence), anchor=False)
-    with st.container(horizontal=True, gap="small", key="verdict"):
+    with st.container(horizontal=True, gap="small", key="verdict-numbers"):
         for measure in MEASURES:
             found: Estimate | None = getattr(verdict.choice, measure.name)
             st.metric(

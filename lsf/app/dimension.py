@@ -248,7 +248,7 @@ def draw_measured(lessons: Sequence[Study]) -> None:
 
 def _two_numbers(lessons: Sequence[Study], whole: Sequence[Study]) -> str:
     """Say why the whole model has another d_90 here than over all lessons, where it has."""
-    told = []
+    told, seeds = [], 0
     for one in whole:
         over_all = next(study for study in lessons if study.data == one.data)
         seeds = over_all.settings.seeds

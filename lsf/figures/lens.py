@@ -98,7 +98,7 @@ def ranks_words(example: ExamplePath, state: int) -> str:
 
 
 TOKENS = "most likely tokens (share where among the top 5)"
-TOKEN_WIDTH = 12
+TOKEN_WIDTH = 9
 """Characters of a token that fit a cell."""
 MAP_HEIGHT = 460
 """Pixels of a map's cells at most, however many states there are."""
@@ -133,7 +133,7 @@ def draw_lens(example: ExamplePath, state: int | None = None) -> Picture:
     """
     width = max(len(tokens) for tokens in example.top_tokens)
     shown = states_shown(len(example.top_tokens), state)
-    figure = new_figure(_lens_title(example), height=104 + _row_height(len(shown)) * len(shown), margin=WITHOUT_LEGEND)
+    figure = new_figure(_lens_title(example), height=_height(len(shown)), margin=WITHOUT_LEGEND)
     best = [example.top_tokens[row] for row in shown]
     figure.add_heatmap(
         z=[[mass for _, mass in tokens] + [None] * (width - len(tokens)) for tokens in best],
@@ -142,7 +142,7 @@ def draw_lens(example: ExamplePath, state: int | None = None) -> Picture:
         y=list(range(len(shown))),
         customdata=[[row] * width for row in shown],
         texttemplate="%{text}",
-        textfont={"size": SMALL_SIZE + 1 if len(shown) < ROWS_WITH_TEXT / 2 else SMALL_SIZE - 1},
+        textfont={"size": SMALL_SIZE if len(shown) < ROWS_WITH_TEXT / 2 else SMALL_SIZE - 1},
         hovertemplate="state %{customdata}, place %{x}<br>%{text}: %{z:.3f}<extra></extra>",
         coloraxis="coloraxis",
         xgap=2,
@@ -165,8 +165,8 @@ def states_shown(n_states: int, picked: int | None = None) -> list[int]:
     return sorted({*range(n_states - 1, -1, -step), 0} | ({picked} if picked is not None else set()))
 
 
-def _row_height(n_rows: int) -> float:
-    return min(28.0, MAP_HEIGHT / n_rows)
+def _height(n_rows: int) -> int:
+    return round(104 + min(28.0, MAP_HEIGHT / n_rows) * n_rows)
 
 
 def _cells(example: ExamplePath, state: int, width: int) -> list[str]:
@@ -228,7 +228,7 @@ LOWEST_DECADE = -5
 """Probabilities are coloured by their logarithm, from ten to this power up to 1; lower ones look like it."""
 DEEPEST_RANK = 5
 """Ranks are coloured by their logarithm, from 1 down to ten to this power; deeper ones look like it."""
-NAMES_WIDTH = 90
+NAMES_WIDTH = 70
 """Characters that fit under a map as narrow as half a page; a group of columns gets its share of them for its name."""
 
 
@@ -298,8 +298,7 @@ def draw_targets(
     shown = VIEWS[view]
     n_states = len(examples[0].target_probability)
     rows, order = range(n_states), grouped(examples)
-    height = 104 + min(26.0, MAP_HEIGHT / n_states) * n_states
-    figure = new_figure(_title(examples), height=height, margin=WITHOUT_LEGEND)
+    figure = new_figure(_title(examples), height=_height(n_states), margin=WITHOUT_LEGEND)
     gap = 1 if n_states <= ROWS_WITH_TEXT else 0
     figure.add_heatmap(
         z=[[shown.value(examples[index], row) for index in order] for row in rows],
@@ -336,12 +335,17 @@ def _name_groups(figure: go.Figure, targets: Sequence[str]) -> None:
         for start in starts[1:]:
             line = {"color": NEUTRAL.color, "width": 1.5}
             figure.add_shape(type="line", x0=start - 0.5, x1=start - 0.5, y0=0, y1=1, yref="paper", line=line)
-    room = [int(NAMES_WIDTH * (end - start) / len(targets)) for start, end in zip(starts, ends, strict=True)]
+    room = [int(NAMES_WIDTH * (end - start) / len(targets)) - 1 for start, end in zip(starts, ends, strict=True)]
     names = [_cut(visible(targets[start]), width) for start, width in zip(starts, room, strict=True)]
     centres = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
     unnamed = "" if all(names) else "; more under the pointer"
     figure.update_xaxes(
-        title=f"token to be predicted{unnamed}", tickvals=centres, ticktext=names, tickangle=0, showgrid=False
+        title=f"token to be predicted{unnamed}",
+        tickvals=centres,
+        ticktext=names,
+        tickangle=0,
+        tickfont={"size": SMALL_SIZE},
+        showgrid=False,
     )
 
 

@@ -37,10 +37,13 @@ def draw_verdict(verdict: Verdict) -> Picture:
             low = min(low, found.mean if found.low is None else found.low)
             high = max(high, found.mean if found.high is None else found.high)
             _add(figure, place, measure, standing, found)
-        figure.add_vline(x=NONE.get(measure.name, 1.0), line={"color": NEUTRAL.color, "width": 1}, row=1, col=place)
+        line, level = {"color": NEUTRAL.color, "width": 1}, NONE.get(measure.name, 1.0)
+        ends = {"y0": 0, "y1": 1, "yref": "paper", "xref": f"x{place if place > 1 else ''}"}
+        figure.add_shape(type="line", x0=level, x1=level, line=line, **ends)
         room = ROOM * (high - low)
-        ticks = {"tickformat": ".0%"} if measure.name == "share" else {}
-        figure.update_xaxes(range=[low - room, high + room], nticks=4, zeroline=False, row=1, col=place, **ticks)
+        ticks = ".0%" if measure.name == "share" else ""
+        ends = [low - room, high + room]
+        figure.update_xaxes(range=ends, nticks=4, zeroline=False, tickformat=ticks, row=1, col=place)
     rows = [standing.name for standing in standings][::-1]
     figure.update_yaxes(categoryorder="array", categoryarray=rows, range=[-0.5, len(rows) - 0.5], showgrid=False)
     labels = [_label(standing) for standing in verdict.standings][::-1]
