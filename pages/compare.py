@@ -148,8 +148,6 @@ def _details(picked: list[Run], comparison: Comparison, summaries: tuple[Summary
             "On a CPU memory is measured as the growth of the whole process, which has costs of its own: for a small "
             "model it is far more than the run's tensors. A cached prefix makes steps cheaper than compute says."
         )
-    with st.expander("Commands that repeat these runs", icon=":material/terminal:"):
-        st.code("\n".join(command(run.spec) for run in picked if run.spec is not None), language="bash")
 
 
 def _take_away(
@@ -185,6 +183,8 @@ def _take_away(
             "compare-json",
         )
         download("Report (HTML)", as_page, "comparison.html", "text/html", "compare-html")
+        commands = "".join(f"{command(run.spec)}\n" for run in picked if run.spec is not None)
+        download("Commands (shell)", lambda: commands, "runs.sh", "text/x-shellscript", "compare-commands")
         download("Bundle (ZIP)", lambda: bundle_runs(picked), "runs.zip", "application/zip", "compare-bundle")
 
 

@@ -45,7 +45,7 @@ def show_verdict(verdict: Verdict) -> None:
         "Lines: the whole model, for forgetting none. Whiskers: 95 % interval over seeds. How the choice stands to "
         f"each is judged by {verdict.score} on the test examples, seed by seed."
     )
-    show(draw_verdict(verdict), "verdict", note)
+    show(draw_verdict(verdict), "verdict", note, title="Beside what it is compared with")
 
 
 def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
@@ -149,7 +149,7 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
         if known:
             costs = tuple(factor * cost for cost in by_seed(known, column))
             qualities = tuple(by_seed(known, "exact_match_after"))
-            outcomes.append(Outcome(summary.plan, summary.role or "manual", costs, qualities))
+            outcomes.append(Outcome(_tuned(summary), summary.role or "manual", costs, qualities))
     if not outcomes:
         return None
     marks = non_dominated([outcome.quality for outcome in outcomes], [outcome.cost for outcome in outcomes])
@@ -157,6 +157,12 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
     before = starts.pop() if len(starts) == 1 else None  # of other models or data there is no one start
     front = [index for index, stands in enumerate(marks) if stands]
     return draw_tradeoff(outcomes, front, "test exact match", title, before, share=True)
+
+
+def _tuned(summary: Summary) -> str:
+    """Return what was tuned and how: all blocks by LoRA are not the whole model by all of its weights."""
+    plan = "whole model" if summary.plan == "full" else summary.plan
+    return plan if summary.method in (None, "full") else f"{plan} by {summary.method}"
 
 
 def cost_table(runs: Sequence[Run], rows: Sequence[Row]) -> pd.DataFrame:

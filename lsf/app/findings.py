@@ -12,7 +12,7 @@ from lsf.evidence.study import Verdict as Way
 from lsf.evidence.study import decided
 from lsf.figures.criteria import measured_scores
 from lsf.plans.plan import Plan, format_blocks
-from lsf.plans.policies import make_plan
+from lsf.plans.policies import POLICIES, make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
 from lsf.runs.comparison import Row
 from lsf.runs.verdict import percent
@@ -64,7 +64,7 @@ def of_criteria(analysis: Analysis, plan: Plan, record: RecommendationRecord) ->
     best = {
         name: max((score, block) for block, score in enumerate(scores) if score is not None)[1]
         for name, scores in measured_scores(analysis).items()
-        if any(score is not None for score in scores)
+        if any(score is not None for score in scores) and CRITERIA[name].needs != "nothing"
     }
     blocks = sorted(set(best.values()))
     named = ", ".join(str(block) for block in blocks)
@@ -78,7 +78,8 @@ def of_criteria(analysis: Analysis, plan: Plan, record: RecommendationRecord) ->
 def _chosen_by(plan: Plan) -> str:
     if plan.criterion is None:
         return f"By hand {plan.label} would be tuned."
-    return f"{CRITERIA[plan.criterion].label} chooses {plan.label}"
+    how = f" ({POLICIES[plan.policy].label.lower()})" if plan.policy is not None and len(plan.blocks) > 1 else ""
+    return f"{CRITERIA[plan.criterion].label} chooses {plan.label}{how}"
 
 
 def _trust(plan: Plan, record: RecommendationRecord) -> str:

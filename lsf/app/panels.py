@@ -83,7 +83,13 @@ NEXT = {
 """Key of a page -> its file and its name."""
 
 
-def show(picture: Picture, key: str, note: str = "", on_click: Callable[[Any], None] | None = None) -> None:
+def show(
+    picture: Picture,
+    key: str,
+    note: str = "",
+    on_click: Callable[[Any], None] | None = None,
+    title: str | None = None,
+) -> None:
     """Show a picture under its title, with a note of one or two sentences and its data as a table.
 
     Args:
@@ -91,10 +97,11 @@ def show(picture: Picture, key: str, note: str = "", on_click: Callable[[Any], N
         key: names the chart from one script run to the next.
         note: what the numbers mean.
         on_click: called with what a clicked mark carries.
+        title: shown in place of the picture's own, which stays that of a saved file.
     """
     with st.container(key=f"panel-{key}", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-            st.subheader(picture.title, anchor=False, width="stretch")
+            st.subheader(title or picture.title, anchor=False, width="stretch")
             with st.popover("Data", type="tertiary", icon=":material/table:", help="The numbers behind this picture"):
                 st.caption(picture.alt)
                 table(picture.table, key)

@@ -241,8 +241,8 @@ def show_proof(runs: Sequence[Run], key: str) -> None:
         st.warning(unmarked(sentence), icon=":material/warning:")
     st.caption(
         "By identity: every frozen tensor lies where the base's does, was not written, and was not held by the "
-        "optimizer. By hash (--verify): its bytes are hashed before and after. Every tuned tensor must have moved, and "
-        "the optimizer must have held as many parameters as the plan names."
+        "optimizer. By hash, where that was asked for: its bytes are hashed before and after. Every tuned tensor must "
+        "have moved, and the optimizer must have held as many parameters as the plan names."
     )
     course = course_table(runs)
     if len(course):

@@ -7,13 +7,13 @@ from lsf.figures.palette import NEUTRAL, SMALL_SIZE, TEXT_SIZE, Picture, new_fig
 from lsf.figures.runs import role_mark
 from lsf.runs.verdict import MEASURES, ONE_SEED, TIED, Estimate, Measure, Standing, Verdict
 
-ROW_HEIGHT = 52
+ROW_HEIGHT = 46
 """Pixels per thing compared."""
 TOP, BOTTOM = 62, 30
 NONE = {"share": 0.0, "forgetting": 0.0}
 """Where each measure's axis has a line: nothing gained, nothing forgotten; ratios have theirs at the whole model's."""
-ROOM = 0.3
-"""Room for the numbers beyond the outermost mark, as a share of the axis."""
+LEFT, RIGHT = 0.08, 0.75
+"""Room beyond the outermost marks, to the right for the numbers, as a share of what lies between them."""
 
 
 def draw_verdict(verdict: Verdict) -> Picture:
@@ -40,9 +40,9 @@ def draw_verdict(verdict: Verdict) -> Picture:
         line, level = {"color": NEUTRAL.color, "width": 1}, NONE.get(measure.name, 1.0)
         ends = {"y0": 0, "y1": 1, "yref": "paper", "xref": f"x{place if place > 1 else ''}"}
         figure.add_shape(type="line", x0=level, x1=level, line=line, **ends)
-        room = ROOM * (high - low)
+        span = high - low
         ticks = ".0%" if measure.name == "share" else ""
-        ends = [low - room, high + room]
+        ends = [low - LEFT * span, high + RIGHT * span]
         figure.update_xaxes(range=ends, nticks=4, zeroline=False, tickformat=ticks, row=1, col=place)
     rows = [standing.name for standing in standings][::-1]
     figure.update_yaxes(categoryorder="array", categoryarray=rows, range=[-0.5, len(rows) - 0.5], showgrid=False)
@@ -71,8 +71,8 @@ def _add(figure: go.Figure, place: int, measure: Measure, standing: Standing, fo
         y=[standing.name],
         error_x=whiskers,
         mode="markers+text",
-        text=[measure.write(found.mean)],
-        textposition="top center",
+        text=[f"  {measure.write(found.mean)}"],
+        textposition="middle right",
         textfont={"size": SMALL_SIZE + 1},
         marker={"color": mark.color, "symbol": mark.symbol, "size": 11},
         cliponaxis=False,

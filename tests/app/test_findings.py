@@ -56,7 +56,7 @@ def test_the_paths_page_ties_state_to_block_and_says_what_chooses_and_why(scored
 
 def test_the_criteria_page_says_how_many_blocks_are_named_best(scored: Analysis) -> None:
     found, _ = of_criteria(scored, plan_to_come(None, None, scored, 1), packed_record())
-    assert found == "4 criteria name 2 different blocks as the best (0, 1)."
+    assert found == "3 criteria name 2 different blocks as the best (0, 1)."  # the control `last` is none
 
 
 def test_runs_are_told_once_one_has_ended() -> None:

@@ -58,8 +58,9 @@ def test_the_chosen_criterion_is_named_in_bold_and_words() -> None:
 
 
 def test_the_finding_counts_criteria_and_leaves_controls_out() -> None:
-    picture = draw_criteria(SCORES, "deviation")
-    assert picture.title == "5 criteria side by side: block 2 is in the first quarter of 2 of the 3 measured"
+    plain, picture = draw_criteria(SCORES), draw_criteria(SCORES, "deviation")
+    assert picture.title == "Deviation puts block 2 first, as 1 of the other 2 criteria do"
+    assert plain.title == "5 criteria side by side: block 2 is in the first quarter of 2 of the 3 measured"
     assert "Deviation (chosen): block 2" in picture.alt
     assert "Change of likeness: ranks nothing" in picture.alt
     assert "(controls not counted): block 2 in 2, block 0 in 1." in picture.alt
@@ -153,7 +154,7 @@ def test_a_curve_of_what_was_not_recorded_is_refused(analysis: Analysis) -> None
 
 def test_the_report_holds_every_picture_and_asks_no_other_machine(analysis: Analysis) -> None:
     page = analysis_page(_grown(analysis))
-    for title in ("criteria side by side", "Rank correlation between", "Examples that suffice", "Logit lens of"):
+    for title in (" first, as ", "Rank correlation between", "Examples that suffice", "Logit lens of"):
         assert title in page
     assert page.count("plotly.js v") == 1
     assert 'src="http' not in page
