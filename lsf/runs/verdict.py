@@ -352,8 +352,9 @@ def _against(others: Sequence[Standing]) -> str:
     single = [other for other in beside if other.apart == ONE_SEED]
     if single:
         kept = [f"{other.name} {percent(other.share.mean)}" for other in single if other.share is not None]
-        told = f"beside {_joined(kept)}, which 1 seed cannot tell from it" if kept else "1 seed tells nothing apart"
-        parts.append(told)
+        parts.append(
+            f"beside that {_joined(kept)}, and 1 seed cannot rule out chance" if kept else "1 seed, no interval"
+        )
     if not controls:
         parts.append("there is no control of its size, so nobody knows whether other blocks would do as well")
     return "; ".join(parts) or "its controls have faults, so nothing is measured against them"

@@ -5,9 +5,21 @@ from typing import Any
 
 import pytest
 
-from lsf.app.findings import criterion_to_come, of_criteria, of_runs, of_trajectories, plan_to_come
+from lsf.app.findings import (
+    criterion_to_come,
+    of_criteria,
+    of_dimension,
+    of_grid,
+    of_runs,
+    of_trajectories,
+    of_truth,
+    plan_to_come,
+)
 from lsf.criteria.result import Analysis
+from lsf.dimension.study import over_lessons
 from lsf.evidence.packed import packed_record
+from lsf.evidence.regret import Truth
+from lsf.evidence.study import verdicts
 from lsf.plans.plan import Plan
 from lsf.runs.comparison import to_row
 from tests.figures.conftest import analysis as analysis
@@ -69,3 +81,36 @@ def test_runs_are_told_once_one_has_ended() -> None:
     )
     waiting = of_runs([rows[0], replace(rows[1], exact_match_after=None, loss_after=None)])
     assert waiting is not None and waiting[1] == "Next: wait for 1 more."
+
+
+def test_a_sweep_is_told_by_its_best_plan_and_says_where_that_is_not_decided() -> None:
+    truth = Truth(2, 0.0, (1.0, 1.0), {(0,): (0.5, 0.51), (1,): (0.9, 0.91)}, {})
+    found, onward = of_truth(truth, verdicts(truth, {"alignment": (1.0, 0.5)}, 1), 1)
+    assert found == (
+        "Block 1 scored best of all plans of 1 block; Gradient alignment lost 40.0 % of what full fine-tuning gains, "
+        "chance 20.0 %."
+    )
+    assert "measure the truth there" in onward
+    noisy = Truth(2, 0.0, (1.0, 1.0), {(0,): (0.1, 0.9), (1,): (0.5, 0.52)}, {})
+    assert "is not decided" in of_truth(noisy, verdicts(noisy, {}, 1), 1)[1]
+
+
+def test_the_grid_is_told_by_its_best_cell_and_the_cheapest_level_with_it() -> None:
+    whole, some = (replace(to_row(run), stored_bytes=count) for run, count in ((FULL, 5_000_000), (make("c"), 40_000)))
+    assert of_grid([("whole model", "All weights", whole)]) is None
+    cells = [("whole model", "All weights", whole), ("block 7", "LoRA", replace(some, exact_match_after=0.99))]
+    found = of_grid(cells)
+    assert found is not None and found[0] == (
+        "All weights on whole model reached most, 100 % exact match, storing 5,000 kB; LoRA on block 7 is within one "
+        "test example of it, storing 40 kB."
+    )
+    assert of_grid([cells[0], (*cells[1][:2], replace(some, fault="diverged"))]) is None
+
+
+def test_the_intrinsic_dimension_is_told_by_its_extremes() -> None:
+    found = of_dimension(over_lessons(), "On the bundled model")
+    assert found is not None
+    assert found[0] == (
+        "On the bundled model, 35 numbers suffice for sums by DID, 5,477 for labels by DID, of 1,377,408."
+    )
+    assert of_dimension([], "") is None

@@ -105,6 +105,19 @@ def test_diverging_colours_begin_and_end_apart_and_meet_in_the_middle(theme: Any
     assert middle > 240 if theme is LIGHT else middle < 50
 
 
+def _luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_in_the_dark_every_cell_is_dark_enough_for_the_white_text_that_plotly_writes_on_it() -> None:
+    for _, colour in (*DARK.scale, *DARK.diverging):
+        red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+        assert (299 * red + 587 * green + 114 * blue) / 1000 < 128, colour  # lighter ones get dark grey
+        assert 1.05 / (_luminance(colour) + 0.05) > 4.5, colour
+
+
 def _grown(analysis: Analysis) -> Analysis:
     """Samples of 64, 96 and 128 of 200 examples; the first ranks otherwise, auto would stop at 128."""
     rows = [
