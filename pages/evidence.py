@@ -44,13 +44,13 @@ def _elsewhere() -> None:
     truth, ways = one.setting.truth, verdicts(one.setting.truth, one.setting.scores, budget)
     not_decided(truth, budget)
     sweep_pictures(truth, one.metric, "setting")
-    with st.expander("What every way of choosing lost", icon=":material/table_rows:", key="verdicts-table"):
-        verdict_table(ways, one.metric, "verdicts")
-        st.caption(
-            "Regret: what the best measured plan of as many blocks has more. Relative: over what full fine-tuning "
-            f"gains on the base model. Every run took {one.steps} steps; criteria read as many examples as cost about "
-            "8 % of a run."
-        )
+    verdict_table(
+        ways,
+        one.metric,
+        "verdicts",
+        "Regret: what the best measured plan of as many blocks has more. Relative: over what full fine-tuning gains on "
+        f"the base model. Every run took {one.steps} steps; criteria read as many examples as cost about 8 % of a run.",
+    )
     finding(*of_truth(truth, ways, budget))
 
 

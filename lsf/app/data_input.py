@@ -161,12 +161,12 @@ def _rows_input(name: str) -> DataChoice:
     seen = _seen(name)
     if seen is None:
         return DataChoice(name)
-    how = OWN
-    if seen.found is not None:
+    how, recognised = OWN, FORMATS[seen.found].label if seen.found is not None else ""
+    if recognised:
         how = st.segmented_control(
             "The model reads",
             [RECOGNISED, OWN],
-            format_func=lambda key: FORMATS[seen.found].label if key == RECOGNISED else "columns of my choice",
+            format_func=lambda key: recognised if key == RECOGNISED else "columns of my choice",
             default=RECOGNISED,
             required=True,
             key=HOW,
@@ -175,18 +175,18 @@ def _rows_input(name: str) -> DataChoice:
         )
     if how == OWN:
         return _from_columns(name, seen)
-    form = _format_input(seen)
+    form = _format_input(seen, recognised)
     return DataChoice(name, options=_options(seen.found if form == "auto" else form, form=form))
 
 
-def _format_input(seen: Seen) -> str:
+def _format_input(seen: Seen, recognised: str) -> str:
     """Let the user say what the rows are, where they could be more than one thing."""
     if len(seen.possible) < 2:
         return "auto"
     return st.selectbox(
         "The rows are",
         ["auto", *seen.possible],
-        format_func=lambda key: f"as recognised: {FORMATS[seen.found].label}" if key == "auto" else FORMATS[key].label,
+        format_func=lambda key: f"as recognised: {recognised}" if key == "auto" else FORMATS[key].label,
         help="Their columns fit more than one format.",
         key=f"data-format-{'-'.join(seen.possible)}",
         persist_state="session",

@@ -38,8 +38,8 @@ ROW_WORDS = {
 """Row of the study that is no criterion -> what a person reads."""
 
 
-def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str) -> None:
-    """Show what every way of choosing would have tuned and lost, as a table that can be taken away."""
+def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str, note: str = "") -> None:
+    """Show what every way of choosing would have tuned and lost, as a folded table that can be taken away."""
     rows = [
         {
             "way of choosing": one.label,
@@ -53,15 +53,18 @@ def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str) -> None:
         for one in verdicts
     ]
     decimals = st.column_config.NumberColumn(format="%.3f")
-    table(
-        pd.DataFrame(rows),
-        key,
-        column_config={
-            metric.replace("_", " "): decimals,
-            "regret": decimals,
-            "relative regret": st.column_config.NumberColumn(format="%.1f %%"),
-        },
-    )
+    with st.expander("What every way of choosing lost", icon=":material/table_rows:", key=f"{key}-table"):
+        table(
+            pd.DataFrame(rows),
+            key,
+            column_config={
+                metric.replace("_", " "): decimals,
+                "regret": decimals,
+                "relative regret": st.column_config.NumberColumn(format="%.1f %%"),
+            },
+        )
+        if note:
+            st.caption(note)
 
 
 def _tuned(one: Verdict) -> str:
@@ -314,6 +317,5 @@ def _judge(found: Analysed, swept: Swept) -> None:
     not_decided(truth, 1)
     sweep_pictures(truth, metric, "truth")
     ways = verdicts(truth, measured_scores(found.analysis), 1)
-    with st.expander("What every way of choosing lost", icon=":material/table_rows:", key="truth-table"):
-        verdict_table(ways, metric, "truth-verdicts")
+    verdict_table(ways, metric, "truth-verdicts")
     finding(*of_truth(truth, ways, 1))

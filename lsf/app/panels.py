@@ -70,7 +70,7 @@ def states_csv(analysis: Analysis) -> str:
     return pd.DataFrame(rows).to_csv(index=False)
 
 
-SHOWN_ROWS = 20
+SHOWN_ROWS = 12
 """Of a table; the rest by scrolling in it."""
 NEXT = {
     "model": ("pages/model.py", "Model and data"),

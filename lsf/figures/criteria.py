@@ -147,7 +147,7 @@ def _judges(scores: AllScores) -> int:
 
 def _title(scores: AllScores, chosen: str | None) -> str:
     votes, judges = _votes(scores), _judges(scores)
-    first = leaders(scores[chosen]) if chosen in scores else ()
+    first = () if chosen is None or chosen not in scores else leaders(scores[chosen])
     if chosen is not None and first:
         named = f"block{'s' if len(first) > 1 else ''} {format_blocks(first)}"
         others = [leaders(values) for name, values in scores.items() if name != chosen and _judges({name: values})]

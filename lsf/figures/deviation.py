@@ -10,6 +10,8 @@ from lsf.figures.palette import CHOSEN, FACTUAL, UNCHOSEN, VIRTUAL, Picture, new
 from lsf.plans.plan import format_blocks
 
 BAR_WIDTH = 0.72
+HALF = 17
+"""Numbers that stand level under a picture of half the page's width."""
 PATTERN = {"fillmode": "overlay", "fgcolor": "#FFFFFF", "fgopacity": 0.55, "size": 8}
 
 
@@ -40,7 +42,7 @@ def draw_deviation(analysis: Analysis) -> Picture:
         marker={"color": FACTUAL.color, "symbol": FACTUAL.symbol, "size": 9},
         hovertemplate="state %{x}<br>target deviation %{y:.3f}<extra></extra>",
     )
-    figure.update_xaxes(title="state", tickmode="array", tickvals=every(states), showgrid=False)
+    figure.update_xaxes(title="state", tickmode="array", tickvals=every(states, HALF), tickangle=0, showgrid=False)
     beginning = axis_beginning(rows)
     if beginning:
         figure.update_yaxes(title=f"1 - cos (the axis begins at {beginning:g})", range=[beginning, _highest(rows)])
@@ -106,6 +108,10 @@ def score_intervals(analysis: Analysis, criterion: str) -> Ends | None:
     return [(row.deviation_low, row.deviation_high) for row in analysis.states[1:]]
 
 
+LONG = 40
+"""Characters of an axis title beyond which the unit stands alone; what the score is stands above the picture."""
+
+
 def draw_scores(
     scores: Sequence[float | None],
     chosen: Collection[int],
@@ -144,7 +150,7 @@ def draw_scores(
             cliponaxis=False,
             hovertemplate="block %{x}<br>" + label + " %{y:.4g}<br>click to change the choice<extra></extra>",
         )
-    axis = label if not unit else f"{label} ({unit})"
+    axis = label if not unit else unit if len(unit) + len(label) > LONG else f"{label} ({unit})"
     figure.update_xaxes(title="block", tickmode="array", tickvals=every(blocks), showgrid=False)
     figure.update_yaxes(title=axis)
     table = pd.DataFrame({"block": blocks, "score": list(scores), "tuned": [block in chosen for block in blocks]})
@@ -186,6 +192,6 @@ def _whiskers(values: Sequence[tuple[float | None, float | None, float | None]])
     }
 
 
-def every(numbers: Sequence[int]) -> list[int]:
-    """Return the numbers that an axis names: all of 33 at most; of more every other, every third, ..."""
-    return list(numbers[:: -(-len(numbers) // 33) or 1])
+def every(numbers: Sequence[int], most: int = 33) -> list[int]:
+    """Return the numbers that an axis names: all of `most`; of more every other, every third, ..."""
+    return list(numbers[:: -(-len(numbers) // most) or 1])

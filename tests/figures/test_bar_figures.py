@@ -75,3 +75,12 @@ def test_scores_alt_text_names_the_extremes_and_the_choice() -> None:
     assert "blocks 1-2 of 3" in picture.alt
     assert picture.title == "Deviation: blocks 1-2 of 3 chosen"
     assert picture.table["tuned"].tolist() == [False, True, True]
+
+
+def test_axes_of_deep_models_name_some_states_level_and_long_titles_are_cut_to_the_unit(analysis: Analysis) -> None:
+    deep = replace(analysis, states=tuple(replace(analysis.states[1], state=state) for state in range(81)))
+    axis = drawn(draw_deviation(deep)).layout.xaxis
+    assert (len(axis.tickvals), axis.tickangle) == (17, 0)
+    pictures = [draw_scores((0.1,), (), "Gradient alignment", unit) for unit in ("cos", "u" * 30)]
+    titles = [drawn(picture).layout.yaxis.title.text for picture in pictures]
+    assert titles == ["Gradient alignment (cos)", "u" * 30]

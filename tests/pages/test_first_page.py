@@ -107,7 +107,8 @@ def test_a_chat_template_from_a_file_is_used_and_can_be_given_back(
     template = "{% for m in messages %}the moon {{ m['content'] }} {% endfor %}"
 
     def upload(content: bytes) -> None:
-        uploader: Any = next(one for one in app.at.get("file_uploader") if one.label == "A Jinja file")
+        found: list[Any] = list(app.at.get("file_uploader"))
+        uploader = next(one for one in found if one.label == "A Jinja file")
         uploader.set_value(("mine.jinja", content, "text/plain"))
         app.at.run()
 
