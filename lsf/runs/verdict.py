@@ -166,13 +166,17 @@ def verdicts(comparison: Comparison) -> tuple[Verdict, ...]:
     for row in comparison.rows:
         if row.role in ("choice", "manual") and not row.all_blocks and _ended(row):
             rate = row.learning_rate if row.rate_asked == "given" else row.rate_asked
-            key = row.model, row.data, row.settings, row.plan, row.method, rate
+            key = *_asked(row), row.plan, row.method, rate
             groups.setdefault(key, []).append(row)
     return tuple(_judge(list(_best(group).values()), comparison.rows) for group in groups.values())
 
 
 def _ended(row: Row) -> bool:
     return row.state == RunState.SUCCEEDED or row.fault is not None
+
+
+def _asked(row: Row) -> tuple[object, ...]:
+    return row.model, row.data, row.settings
 
 
 def _best(rows: Sequence[Row]) -> dict[int | None, Row]:
@@ -185,8 +189,7 @@ def _best(rows: Sequence[Row]) -> dict[int | None, Row]:
 
 def _judge(own: list[Row], rows: Sequence[Row]) -> Verdict:
     first, by_id = own[0], {row.run: row for row in rows}
-    near = [row for row in rows if _ended(row) and (row.model, row.data) == (first.model, first.data)]
-    kin = [row for row in near if row.settings == first.settings or row.fault == "diverged"]
+    kin = [row for row in rows if _ended(row) and _asked(row) == _asked(first)]
     whole = [row for row in kin if row.role == "full" and row.all_blocks and row.method == "full"]
     references = [by_id[row.reference] for row in own if row.reference is not None]
     score = _score(references)
