@@ -190,7 +190,7 @@ def _best(rows: Sequence[Row]) -> dict[int | None, Row]:
 def _judge(own: list[Row], rows: Sequence[Row]) -> Verdict:
     first, by_id = own[0], {row.run: row for row in rows}
     kin = [row for row in rows if _ended(row) and _asked(row) == _asked(first)]
-    whole = [row for row in kin if row.role == "full" and row.all_blocks and row.method == "full"]
+    whole = [row for row in kin if row.plan == "full" and row.method == "full"]  # whatever it was made to stand for
     references = [by_id[row.reference] for row in own if row.reference is not None]
     score = _score(references)
     others = [("the whole model", "full", references or whole)]
@@ -338,7 +338,7 @@ def _why_no_share(own: Sequence[Row], whole: Sequence[Row]) -> str:
     lacking = "; no share of the whole model's gain can be told, "
     faulty = [row for row in whole if row.fault is not None]
     if faulty:
-        return f"{lacking}because that run has a fault ({faulty[0].fault})"
+        return f"{lacking}because the whole model's run has a fault ({faulty[0].fault})"
     if any(row.reference is not None for row in own):
         return f"{lacking}because that gains nothing: here full fine-tuning hurts"
     return f"{lacking}because no whole-model run has the same data, seed and steps"

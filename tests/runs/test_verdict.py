@@ -109,9 +109,11 @@ def test_no_share_of_a_whole_model_that_diverged_is_below_the_floor_or_forgot() 
     ]
     for words, full in wrecked:
         failed = words == "diverged"
+        assert full.spec is not None
+        full = replace(full, spec=replace(full.spec, role="choice"))  # as the shell makes it
         found = only(run("c"), replace(full, state=RunState.FAILED) if failed else full)
         assert (found.choice.share, found.choice.time, found.choice.memory) == (None, None, None), words
-        assert f"because that run has a fault ({words})" in found.sentence
+        assert f"because the whole model's run has a fault ({words})" in found.sentence
         assert any(told.startswith(f"The whole model: {words}") for told in found.warnings)
         assert found.onward.startswith("Next: tune the whole model again at the rate")
         assert [other.apart for other in found.others] == [None]
