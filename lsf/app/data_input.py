@@ -14,14 +14,14 @@ from lsf.app.forms import help_text
 from lsf.app.panels import attempt, guard, unmarked
 from lsf.app.runtime import runtime
 from lsf.app.work import Source
-from lsf.data.contents import DEFAULTS, DataOptions
+from lsf.data.contents import DEFAULTS, DataOptions, read_chat_template
 from lsf.data.encode import EncodedExample, context_length, encode, straddling_words
 from lsf.data.formats import FORMATS, Row, kinds_of, recognise
 from lsf.data.report import count_tokens, format_lines, pieces_of, shared_prompts, token_lines
 from lsf.data.sources import fill_template, parse_template, read_splits
 from lsf.data.tables import MAX_BYTES, READERS
 from lsf.data.task import Example, Task
-from lsf.errors import DataError, LsfError
+from lsf.errors import LsfError
 from lsf.files import make_folder, write_bytes
 from lsf.runs.store import runs_folder
 
@@ -214,11 +214,8 @@ def _from_columns(name: str, seen: Seen) -> DataChoice:
             "The model is to say", seen.columns, index=None, key="data-answer", on_change=write, placeholder="Column"
         )
     prompt, completion = _template_areas()
-    lacking = [
-        part
-        for part, template in (("the prompt", prompt), ("what the model is to say", completion))
-        if template is None and {"the prompt": "prompt"}.get(part, "completion") not in seen.columns
-    ]
+    parts = (("the prompt", prompt, "prompt"), ("what the model is to say", completion, "completion"))
+    lacking = [part for part, template, column in parts if template is None and column not in seen.columns]
     waiting = f"Pick the columns for {' and '.join(lacking)}." if lacking else None
     if waiting:
         st.info(waiting, icon=":material/info:")
@@ -309,21 +306,6 @@ def _chat_template() -> str | None:
             if st.button("Back to the model's own", icon=":material/undo:", key="data-template-back"):
                 del st.session_state[TEMPLATE]
                 st.rerun()
-    return text
-
-
-def read_chat_template(name: str, content: bytes) -> str:
-    """Return the text of a chat template's file.
-
-    Raises:
-        DataError: it is no text, or an empty one.
-    """
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise DataError(f"{name} is no text in UTF-8; a Jinja chat template was expected.") from None
-    if not text.strip():
-        raise DataError(f"{name} is empty; a Jinja chat template was expected.")
     return text
 
 
