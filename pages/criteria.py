@@ -2,14 +2,16 @@
 
 import streamlit as st
 
-from lsf.app.choose import choose_criterion, take_criterion, without_analysis
+from lsf.app.choose import choose_criterion, default_budget, take_criterion, without_analysis
 from lsf.app.evidence import swept_truth
+from lsf.app.findings import of_criteria, plan_to_come
 from lsf.app.frame import page
-from lsf.app.panels import onward, show
+from lsf.app.panels import finding, onward, show
 from lsf.app.state import Session, address, analysis
 from lsf.criteria.agreement import KERNEL_EXAMPLES, METHODS, chance_level, stability
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
+from lsf.evidence.packed import packed_record
 from lsf.figures.criteria import METHOD_WORDS, draw_agreement, draw_criteria, draw_growth, measured_scores
 from lsf.figures.sweeps import draw_need, measured_gain
 
@@ -35,6 +37,8 @@ def draw(here: Session) -> None:
     _need(here, found, chosen)
     _agreement(here, found, chosen)
     _growth(found, chosen)
+    plan = plan_to_come(here.plan, chosen, found, default_budget(found.model.n_blocks))
+    finding(*of_criteria(found, plan, packed_record()))
     onward("choose", f"Choose blocks by {CRITERIA[chosen].label}", address(here))
 
 

@@ -2,10 +2,13 @@
 
 import streamlit as st
 
+from lsf.app.findings import of_truth
 from lsf.app.frame import page
 from lsf.app.lessons import FOR_TEACHERS, criteria_step, lessons_measured, predict_step, truth_step
+from lsf.app.panels import finding
 from lsf.app.state import Session
 from lsf.data.lessons import LESSONS
+from lsf.evidence.study import verdicts
 
 
 def draw(_here: Session) -> None:
@@ -28,6 +31,8 @@ def draw(_here: Session) -> None:
     if own is not None:
         criteria_step(one, own)
         truth_step(one, own)
+        truth = one.setting.truth
+        finding(*of_truth(truth, verdicts(truth, one.setting.scores, len(own)), len(own)))
 
 
 page(

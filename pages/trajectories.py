@@ -3,13 +3,23 @@
 import streamlit as st
 
 from lsf.app.actions import start_analysis, stop_buttons
+from lsf.app.choose import default_budget
+from lsf.app.findings import criterion_to_come, of_trajectories, plan_to_come
 from lsf.app.frame import page
-from lsf.app.panels import as_json, download, empty, onward, progress, states_csv, unmarked
-from lsf.app.paths import analysis_facts, choose_view, draw_deviation_panel, draw_lens_panels, draw_paths_panel
+from lsf.app.panels import as_json, download, empty, finding, onward, progress, states_csv, unmarked
+from lsf.app.paths import (
+    analysis_facts,
+    choose_view,
+    draw_criterion_panel,
+    draw_deviation_panel,
+    draw_lens_panels,
+    draw_paths_panel,
+)
 from lsf.app.polling import follow
 from lsf.app.state import Session, address, analysis, analysis_view
 from lsf.app.work import Analysed
 from lsf.criteria.result import Analysis
+from lsf.evidence.packed import packed_record
 from lsf.export.notebook import analysis_notebook
 from lsf.figures.report import analysis_page
 from lsf.jobs.job import JobState, JobView
@@ -24,7 +34,11 @@ def draw(here: Session) -> None:
     follow(here, [view.id], lambda views: _watch(here, views))
     finished = analysis(here)
     if finished is not None:
+        criterion = criterion_to_come(here.criterion, finished)
+        plan = plan_to_come(here.plan, here.criterion, finished, default_budget(finished.model.n_blocks))
+        draw_criterion_panel(finished, plan, criterion)
         _take_away(here, finished)
+        finding(*of_trajectories(finished, plan, packed_record()))
         onward("choose", "Choose blocks", address(here), aside={"criteria": "Compare the criteria"})
 
 

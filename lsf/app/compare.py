@@ -6,13 +6,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lsf.app.panels import amount, memory_words, size
+from lsf.app.panels import amount, memory_words, show, size, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runs import label, labels
 from lsf.figures.palette import Picture
 from lsf.figures.runs import Outcome, draw_tradeoff
+from lsf.figures.verdict import draw_verdict
 from lsf.runs.comparison import Comparison, Row, Summary, by_seed, non_dominated
 from lsf.runs.store import Run
+from lsf.runs.verdict import MEASURES, Estimate, Verdict
 
 COSTS = {
     "training seconds": ("tuning_seconds", "training time (s)", 1.0),
@@ -20,6 +22,30 @@ COSTS = {
     "tuned parameters": ("trainable_params", "tuned parameters (M)", 1e-6),
 }
 """Name -> column, axis title, factor."""
+
+
+def show_verdict(verdict: Verdict) -> None:
+    """Show what is to be said of a choice: one sentence, four numbers, what makes them unfair, and the picture."""
+    st.subheader(unmarked(verdict.sentence), anchor=False)
+    with st.container(horizontal=True, gap="small", key="verdict-numbers"):
+        for measure in MEASURES:
+            found: Estimate | None = getattr(verdict.choice, measure.name)
+            st.metric(
+                measure.label,
+                "unknown" if found is None else measure.write(found.mean),
+                None if found is None else found.words(measure.write),
+                delta_color="off",
+                delta_arrow="off",
+                help=measure.meaning,
+                border=True,
+            )
+    for warning in verdict.warnings:
+        st.warning(unmarked(warning), icon=":material/warning:")
+    note = (
+        "Lines: the whole model, for forgetting none. Whiskers: 95 % interval over seeds. How the choice stands to "
+        f"each is judged by {verdict.score} on the test examples, seed by seed."
+    )
+    show(draw_verdict(verdict), "verdict", note, title="Beside what it is compared with")
 
 
 def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
@@ -137,7 +163,7 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
         if known:
             costs = tuple(factor * cost for cost in by_seed(known, column))
             qualities = tuple(by_seed(known, "exact_match_after"))
-            outcomes.append(Outcome(summary.plan, summary.role or "manual", costs, qualities))
+            outcomes.append(Outcome(_tuned(summary), summary.role or "manual", costs, qualities))
     if not outcomes:
         return None
     marks = non_dominated([outcome.quality for outcome in outcomes], [outcome.cost for outcome in outcomes])
@@ -145,6 +171,12 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
     before = starts.pop() if len(starts) == 1 else None  # of other models or data there is no one start
     front = [index for index, stands in enumerate(marks) if stands]
     return draw_tradeoff(outcomes, front, "test exact match", title, before, share=True)
+
+
+def _tuned(summary: Summary) -> str:
+    """Return what was tuned and how: all blocks by LoRA are not the whole model by all of its weights."""
+    plan = "whole model" if summary.plan == "full" else summary.plan
+    return plan if summary.method in (None, "full") else f"{plan} by {summary.method}"
 
 
 def cost_table(runs: Sequence[Run], rows: Sequence[Row]) -> pd.DataFrame:

@@ -53,15 +53,22 @@ def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
     if own is None or own.spec is None:
         return []
     kin = _settings(own.spec)
-    full = replace(kin, method="full", options={})  # full fine-tuning stands beside every method
     found: dict[tuple[object, ...], Run] = {}
     for run in runs:
-        if run.spec is not None and _settings(run.spec) in ((kin, full) if run.spec.role == "full" else (kin,)):
+        if run.spec is not None and _settings(run.spec) in (kin, _beside_any(run.spec, kin)):
             one = run.spec
             key = (one.role, one.plan.label, one.how, one.seed, one.learning_rate, one.general, one.general_share)
             found.setdefault(key, run)
     order = {role: place for place, role in enumerate(ROLES)}
     return sorted(found.values(), key=lambda run: (order[run.spec.role] if run.spec else 0, run.id))
+
+
+def _beside_any(spec: RunSpec, kin: RunSpec) -> RunSpec | None:
+    """Return the settings of what stands beside every method: the whole model, and LoRA on all of its blocks."""
+    if spec.role == "full" and spec.method == "full":
+        return replace(kin, method="full", options={})
+    everywhere = len(spec.plan.blocks) == spec.plan.n_blocks and spec.method == "lora"
+    return replace(kin, method="lora", options=spec.options) if everywhere else None
 
 
 def _settings(spec: RunSpec) -> RunSpec:
@@ -240,8 +247,8 @@ def show_proof(runs: Sequence[Run], key: str) -> None:
         st.warning(unmarked(sentence), icon=":material/warning:")
     st.caption(
         "By identity: every frozen tensor lies where the base's does, was not written, and was not held by the "
-        "optimizer. By hash (--verify): its bytes are hashed before and after. Every tuned tensor must have moved, and "
-        "the optimizer must have held as many parameters as the plan names."
+        "optimizer. By hash, where that was asked for: its bytes are hashed before and after. Every tuned tensor must "
+        "have moved, and the optimizer must have held as many parameters as the plan names."
     )
     course = course_table(runs)
     if len(course):

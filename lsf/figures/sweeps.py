@@ -9,10 +9,12 @@ from lsf.criteria.registry import CRITERIA
 from lsf.evidence.regret import Blocks, Truth, contributions
 from lsf.evidence.study import decided, level_with_best
 from lsf.figures.criteria import leaders
+from lsf.figures.deviation import PATTERN
 from lsf.figures.palette import (
     CHOSEN,
     FACTUAL,
     NEUTRAL,
+    ROLES,
     SMALL_SIZE,
     UNCHOSEN,
     VIRTUAL,
@@ -20,6 +22,7 @@ from lsf.figures.palette import (
     Picture,
     new_figure,
     number,
+    share,
 )
 from lsf.plans.plan import format_blocks
 
@@ -30,6 +33,46 @@ METRIC_WORDS = {"exact_match": "exact match", "loss": "loss (nats per token)"}
 def as_metric(score: float, metric: str) -> float:
     """Return a truth's score as its metric is read: a loss the right way round."""
     return -score if metric == "loss" else score
+
+
+def draw_regrets(regrets: Mapping[str, float], marked: str, controls: Sequence[str]) -> Picture:
+    """Draw what every way of choosing blocks lost on average, the least first; controls differ by colour and pattern.
+
+    Args:
+        regrets: way of choosing -> mean relative regret, a share of what full fine-tuning gains.
+        marked: the way that is recommended.
+        controls: ways that look at nothing.
+    """
+    order = sorted(regrets, key=lambda name: regrets[name])
+    beaten = sum(regrets[name] > regrets[marked] for name in controls)
+    title = f"{marked} lost {share(regrets[marked])}, less than {beaten} of {len(controls)} controls"
+    figure = new_figure(title, height=96 + 21 * len(order), barmode="overlay")
+    kinds = (("recommended", CHOSEN), ("criterion", UNCHOSEN), ("control", ROLES["random"]))
+    for kind, mark in kinds:
+        own = [name for name in order if kind == _kind(name, marked, controls)]
+        figure.add_bar(
+            x=[regrets[name] for name in own],
+            y=own,
+            orientation="h",
+            name=kind,
+            width=0.7,
+            marker={"color": mark.color, "pattern": {**PATTERN, "shape": mark.pattern}},
+            text=[share(regrets[name]) for name in own],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+        )
+    figure.update_xaxes(title="mean relative regret; less is better", tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(categoryorder="array", categoryarray=order[::-1], showgrid=False, ticksuffix="  ")
+    told = ", ".join(f"{name} {share(regrets[name])}" for name in order)
+    rows = [
+        {"way of choosing": n, "kind": _kind(n, marked, controls), "mean relative regret": regrets[n]} for n in order
+    ]
+    return Picture(figure, f"{title}: {told}.", pd.DataFrame(rows))
+
+
+def _kind(name: str, marked: str, controls: Sequence[str]) -> str:
+    return "recommended" if name == marked else "control" if name in controls else "criterion"
 
 
 def draw_profile(truth: Truth, metric: str, marked: Mapping[str, Blocks] | None = None) -> Picture:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 from lsf.data.contents import OPTIONS
 from lsf.plans.plan import format_blocks
-from lsf.runs.comparability import find_warnings, texts_of
+from lsf.runs.comparability import find_warnings, found_states, texts_of
 from lsf.runs.faults import fault_of, floor_loss, forgetting, gain
 from lsf.runs.result import Metrics, RunResult, RunState
 from lsf.runs.spec import RunSpec
@@ -47,6 +47,10 @@ class Row:
     """True where the rate was found on the validation split."""
     state: str
     """How the run ended."""
+    rate_asked: str | None = None
+    """Whence its rate: `given`, `default` or `searched`."""
+    all_blocks: bool | None = None
+    """Whether every block of the model was tuned, by whatever method."""
     model: str | None = None
     """The base model."""
     data: str | None = None
@@ -116,6 +120,12 @@ class Row:
     """Rate to try instead where something is wrong."""
     floor_loss: float | None = None
     """The better of base model and prior, nats per completion token; in results before 2026-11-28 the base model's."""
+    floor_exact_match: float | None = None
+    """The better of base model and prior, in [0, 1]; in results before 2026-11-28 the base model's."""
+    n_test: int | None = None
+    """Test examples read."""
+    states_found: bool | None = None
+    """Whether it was served states of its frozen prefix that an earlier run had computed."""
     gain: float | None = None
     """floor_loss - loss_after, nats per completion token."""
     peak_memory_bytes: int | None = None
@@ -128,6 +138,8 @@ class Row:
     """Lower end of its 95 % interval."""
     latency_high: float | None = None
     """Upper end."""
+    reference: str | None = None
+    """Id of the full run that the ratios are to."""
     x_params: float | None = None
     """trainable_params over the full run's."""
     x_time: float | None = None
@@ -191,6 +203,8 @@ def to_row(run: Run) -> Row:
         learning_rate=result.learning_rate if result else spec and spec.given_rate,
         rate_searched=spec and spec.searches_rate,
         state=str(run.state),
+        rate_asked=spec and _rate_asked(spec),
+        all_blocks=spec and len(spec.plan.blocks) == spec.plan.n_blocks,
         model=spec and spec.model,
         data=spec and spec.data,
         settings=spec and _settings(spec, result),
@@ -210,6 +224,8 @@ def to_row(run: Run) -> Row:
     if (fault := fault_of(result)) is not None:
         row = replace(row, fault=fault.words, rate_to_try=fault.rate_to_try)
     row = replace(row, floor_loss=floor_loss(result), gain=gain(result), forgetting=forgetting(result))
+    row = replace(row, floor_exact_match=(result.floor or before).exact_match, n_test=after.n_examples)
+    row = replace(row, states_found=found_states(result))
     return replace(row, **metrics, **costs)
 
 
@@ -218,12 +234,17 @@ def _relate(row: Row, full: Row | None) -> Row:
         return row
     return replace(
         row,
+        reference=full.run,
         x_params=_over(row.trainable_params, full.trainable_params),
         x_time=_over(row.step_seconds_median, full.step_seconds_median),
         x_memory=_over(row.peak_memory_bytes, full.peak_memory_bytes),
         x_quality=_over(row.exact_match_after, full.exact_match_after),
         x_gain=_over(row.gain, full.gain),
     )
+
+
+def _rate_asked(spec: RunSpec) -> str:
+    return "searched" if spec.searches_rate else "default" if spec.given_rate is None else "given"
 
 
 def _loss(row: Row | None) -> float:

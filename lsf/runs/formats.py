@@ -18,6 +18,7 @@ from lsf.files import finite, write_bytes
 from lsf.runs.comparison import Comparison, Row, summarise
 from lsf.runs.lock import METRICS, RESULT, SPEC
 from lsf.runs.store import Run
+from lsf.runs.verdict import verdicts
 
 FORMATS = ("table", "csv", "json")
 SHOWN = {
@@ -65,8 +66,8 @@ def render(comparison: Comparison, form: str = "table") -> str:
 
     Args:
         comparison: from `compare`.
-        form: `table` for people (chosen columns, means over seeds, warnings), `csv` or `json` for programs (all
-            columns; JSON also has the means and the warnings).
+        form: `table` for people (chosen columns, means over seeds, verdicts, warnings), `csv` or `json` for programs
+            (all columns; JSON also has verdicts, means and warnings).
 
     Raises:
         UnknownNameError: another format.
@@ -76,7 +77,9 @@ def render(comparison: Comparison, form: str = "table") -> str:
     if form == "json":
         summaries = [{**asdict(summary), "note": summary.note} for summary in summarise(comparison.rows)]
         rows = [asdict(row) for row in comparison.rows]
-        whole = {"schema_version": 1, "rows": rows, "summary": summaries, "warnings": comparison.warnings}
+        told = [asdict(verdict) for verdict in verdicts(comparison)]
+        whole = {"schema_version": 1, "verdicts": told, "rows": rows, "summary": summaries}
+        whole["warnings"] = comparison.warnings
         return json.dumps(finite(whole), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if form != "table":
         raise UnknownNameError("format", form, FORMATS)
@@ -96,6 +99,8 @@ def _text(comparison: Comparison) -> str:
         + f", {summary.note}"
         for summary in summarise(rows)
     ]
+    for verdict in verdicts(comparison):
+        parts += [f"Verdict: {verdict.sentence} {verdict.onward}", *(f"  {words}" for words in verdict.warnings)]
     parts += [f"Note: {warning}" for warning in comparison.warnings]
     return "\n".join(parts) + "\n"
 

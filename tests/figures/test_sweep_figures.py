@@ -7,7 +7,7 @@ import pytest
 
 from lsf.evidence.regret import Truth
 from lsf.figures.palette import Picture
-from lsf.figures.sweeps import CONTRIBUTION, draw_need, draw_profile, draw_triangle, measured_gain
+from lsf.figures.sweeps import CONTRIBUTION, draw_need, draw_profile, draw_regrets, draw_triangle, measured_gain
 
 TRUTH = Truth(
     3,
@@ -104,3 +104,13 @@ def test_the_map_names_its_finding_and_the_criterion_it_is_of() -> None:
     assert "deviation" in falling.table and drawn(falling).data[1].name == "first quarter by deviation"
     assert "more deviation: rho 1.00" in draw_need(need, need, "Deviation (1 - cos)", "deviation").title
     assert "ranks no block" in draw_need(need, [1.0] * 8, "Deviation (1 - cos)", "deviation").title
+
+
+def test_regrets_are_ordered_and_controls_are_told_apart_by_more_than_colour() -> None:
+    picture = draw_regrets({"Rule": 0.08, "Fisher": 0.3, "Last": 0.21, "First": 0.05}, "Rule", ["Last", "First"])
+    rule, fisher, controls = drawn(picture).data
+    assert (list(rule.y), list(fisher.y), list(controls.y)) == (["Rule"], ["Fisher"], ["First", "Last"])
+    assert len({trace.marker.pattern.shape for trace in (rule, fisher, controls)}) == 3
+    assert list(drawn(picture).layout.yaxis.categoryarray) == ["Fisher", "Last", "Rule", "First"]
+    assert picture.title == "Rule lost 8.0 %, less than 1 of 2 controls"
+    assert "First 5.0 %, Rule 8.0 %, Last 21 %, Fisher 30 %" in picture.alt

@@ -51,9 +51,16 @@ class Driver:
         at.text_input(key="data-path").set_value(str(data))
         at.run()
         if prompt or completion:
-            at.text_input(key="data-prompt").set_value(prompt)
-            at.text_input(key="data-completion").set_value(completion)
+            self.use_templates(prompt, completion)
         return at.run()
+
+    def use_templates(self, prompt: str, completion: str) -> AppTest:
+        """Write templates over the columns of the file that was chosen."""
+        self.at.session_state["data-how"] = "own"
+        self.at.run()
+        self.at.text_area(key="data-prompt").set_value(prompt)
+        self.at.text_area(key="data-completion").set_value(completion)
+        return self.at.run()
 
     def analyse(self, model: Path, data: Path) -> AppTest:
         """Run a whole analysis; ends on the trajectories page."""

@@ -42,7 +42,6 @@ def test_an_upload_that_the_disk_does_not_take_is_one_sentence(
     ("content", "sentence"),
     [
         ("prompt,completion\na, b\nc, d, e\n", "line 3: 3 values for 2 columns"),
-        ("left,right\na,b\nc,d\ne,f\n", "prompt template over the columns"),
         ("", "is empty"),
     ],
 )
@@ -65,8 +64,7 @@ def test_a_template_of_an_unknown_column_is_said_in_words(app: Driver, tmp_path:
     app.at.session_state["data-kind"] = "File"
     app.at.run()
     app.at.text_input(key="data-path").set_value(str(path)).run()
-    app.at.text_input(key="data-prompt").set_value("{quetsion}").run()
-    app.at.text_input(key="data-completion").set_value(" {answer}").run()
+    app.use_templates("{quetsion}", " {answer}")
     assert app.errors() == [
         "The prompt template names the unknown column 'quetsion'; the columns are: question, answer."
     ]

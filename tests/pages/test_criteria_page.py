@@ -24,7 +24,8 @@ def headings(app: Driver) -> list[str]:
 def test_the_page_shows_three_pictures_with_their_data(criteria: Driver) -> None:
     assert not criteria.at.exception
     found = headings(criteria)
-    assert any("criteria side by side" in title for title in found)
+    assert any(title.startswith("Gradient alignment puts block") for title in found)
+    assert "Next: choose the blocks." in criteria.shown()
     assert any(title.startswith("Rank correlation between 12 criteria (Spearman") for title in found)
     assert any(title.startswith("Examples that suffice for Gradient alignment") for title in found)
     tables = [frame.value for frame in criteria.at.dataframe]

@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lsf.app.panels import unmarked
+from lsf.runs.comparison import compare
 from lsf.runs.store import list_runs
+from lsf.runs.verdict import verdicts
 from tests.pages.conftest import Driver
 
 EMPTY = {
@@ -78,8 +81,8 @@ def test_the_tokens_of_a_state_are_listed_with_their_places_one_state_before(ana
     assert set(table["change"].tolist()) - {"="}
 
 
-def test_the_lens_can_show_ranks_and_the_most_likely_tokens(analysed: Driver) -> None:
-    for view, words in (("rank", "Colour: the target's rank"), ("best", "Colour: the probability of the token")):
+def test_the_lens_can_show_ranks_and_probabilities(analysed: Driver) -> None:
+    for view, words in (("rank", "Colour: the target's rank"), ("probability", "Colour: the probability the target")):
         analysed.at.session_state["lens-view"] = view
         at = analysed.at.run()
         assert not at.exception
@@ -127,8 +130,12 @@ def test_one_click_tunes_choice_full_and_controls_and_compares_them(analysed: Dr
     assert {str(run.state) for run in found} == {"succeeded"}
     at = analysed.go("compare")
     assert not at.exception
-    table = at.dataframe[0].value
+    table = next(frame.value for frame in at.dataframe if "x parameters" in list(frame.value))
     assert max(table["x parameters"].tolist()) == 1.0
+    assert [metric.label for metric in at.metric] == ["Gain kept", "Time", "Memory", "Forgetting"]
+    (verdict,) = verdicts(compare(found))
+    assert at.subheader[0].value == unmarked(verdict.sentence)
+    assert verdict.onward in analysed.shown()
     assert "1 seed, no interval." in analysed.shown()
     proof = next(frame.value for frame in at.dataframe if "unchanged" in list(frame.value))
     assert set(proof["unchanged"].tolist()) == {"yes"}
