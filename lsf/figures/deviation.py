@@ -39,7 +39,8 @@ def draw_deviation(analysis: Analysis) -> Picture:
         marker={"color": FACTUAL.color, "symbol": FACTUAL.symbol, "size": 9},
         hovertemplate="state %{x}<br>target deviation %{y:.3f}<extra></extra>",
     )
-    figure.update_xaxes(title="state", tickmode="array", tickvals=_ticks(states), showgrid=False)
+    ends = [-0.6, len(rows) - 0.4]  # states that are not read yet have their place
+    figure.update_xaxes(title="state", tickmode="array", tickvals=_ticks(states), showgrid=False, range=ends)
     figure.update_yaxes(title="1 - cos", rangemode="tozero")
     return Picture(figure, _deviation_alt(rows), pd.DataFrame([_deviation_row(row) for row in rows]))
 
