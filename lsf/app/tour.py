@@ -15,7 +15,6 @@ from lsf.app.state import Session, Tour, address, analysed, analysis_view
 from lsf.app.work import Request
 from lsf.data.lessons import LESSONS
 from lsf.figures.palette import share
-from lsf.jobs.job import JobView
 from lsf.plans.plan import Plan
 from lsf.plans.policies import make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
@@ -142,12 +141,8 @@ def _waits_for(here: Session, tour: Tour) -> str:
         return "the replay has ended"
     if STOPS[tour.stop + 1].page != "compare":
         return ""
-    active = [view for view in _views(tour) if view.active]
-    return f"{len(active)} of {len(tour.jobs)} runs have ended" if active else ""
-
-
-def _views(tour: Tour) -> list[JobView]:
-    return [view for view in runtime().jobs("tune") if view.id in (tour.jobs or ())]
+    active = sum(view.active for view in runtime().jobs("tune") if view.id in tour.jobs)
+    return f"the runs have ended, {active} of {len(tour.jobs)} to go" if active else ""
 
 
 def _go_on(here: Session, tour: Tour) -> None:
@@ -193,9 +188,9 @@ def result_words(rows: Sequence[Row], plan: Plan | None) -> str:
         rows: of the choice, the whole model and the control.
         plan: of the choice.
     """
-    by_role = {row.role: row for row in reversed(rows) if row.fault is None}
+    by_role = {row.role: row for row in reversed(rows)}
     choice, full, first = (by_role.get(role) for role in ("choice", *CONTROLS))
-    if plan is None or choice is None or full is None:
+    if plan is None or choice is None or full is None or choice.fault or full.fault:
         ended = ", ".join(f"{row.role} {row.fault or row.state}" for row in rows)
         return f"There is nothing to compare: {ended or 'no run has ended'}."
     before, after, whole = choice.exact_match_before, choice.exact_match_after, full.exact_match_after

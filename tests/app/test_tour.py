@@ -15,7 +15,7 @@ def row(role: str, after: float | None, **others: object) -> Row:
 
 
 def test_it_says_what_was_kept_at_what_cost_beside_a_control() -> None:
-    rows = [row("choice", 0.9, x_params=0.11, x_time=0.4), row("full", 1.0), row("first", 0.2)]
+    rows = [row("choice", 0.9, x_params=0.11, x_time=0.4), row("full", 1.0), row("first", 0.2, fault="below the floor")]
     words = result_words(rows, PLAN)
     assert words.startswith("Tuning block 7 of 8 alone kept 90 % of what the whole model gained: 90 % of the test")
     assert "the whole model's 100 %, before tuning 0.0 % (first block: 20 %)" in words
