@@ -76,8 +76,6 @@ def draw_tour(here: Session, title: str) -> None:
         st.markdown(f"**{tour.stop + 1} of {len(STOPS)}** {stop.words(here)}")
         last = tour.stop + 1 == len(STOPS)
         _controls(here, tour, last)
-        if not last:
-            st.fragment(run_every=None if tour.stays else LOOK)(lambda: _look(here, tour))()
 
 
 def _start_runs(here: Session, tour: Tour) -> None:
@@ -97,12 +95,14 @@ def _controls(here: Session, tour: Tour, last: bool) -> None:
     def stay() -> None:
         tour.stays = not tour.stays
 
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         if not last:
             if st.button("Next", icon=":material/arrow_forward:", type="primary", key="tour-next"):
                 _go_on(here, tour)
             st.button("Go on by itself" if tour.stays else "Stay here", key="tour-stay", on_click=stay)
         st.button("End the tour", type="tertiary", key="tour-end", on_click=lambda: _end(here))
+        if not last:
+            st.fragment(run_every=None if tour.stays else LOOK)(lambda: _look(here, tour))()
 
 
 def _end(here: Session) -> None:
