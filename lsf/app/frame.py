@@ -140,8 +140,9 @@ def _status_line(here: Session, busy: list[JobView]) -> None:
     shared = runtime()
     source = source_here(here)
     loaded = shared.loaded()
-    in_memory = loaded is not None and loaded.info.name == source.model
-    device = f"{loaded.info.device}, {loaded.info.dtype}" if in_memory else f"{source.device}, not loaded"
+    device = f"{source.device}, not loaded"
+    if loaded is not None and loaded.info.name == source.model:
+        device = f"{loaded.info.device}, {loaded.info.dtype}"
     cells = [("Model", Path(source.model).name), ("Data", data_words(source.data)), ("Device", device)]
     told = "".join(f"<span><small>{name}</small> {escape(value)}</span>" for name, value in cells)
     state = "working" if busy else "idle"

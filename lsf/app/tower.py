@@ -37,9 +37,8 @@ KEY = "tower"
 
 @cache
 def _tower() -> Any:
-    beside = Path(__file__).with_suffix
-    parts = {name: beside(f".{name}").read_text(encoding="utf-8") for name in ("js", "css")}
-    return components.component("lsf_tower", html=HTML, **parts)
+    css, js = (Path(__file__).with_suffix(ending).read_text(encoding="utf-8") for ending in (".css", ".js"))
+    return components.component("lsf_tower", html=HTML, css=css, js=js)
 
 
 def show_tower(tower: Tower, notes: tuple[str, ...], on_brush: Callable[[int, int], None] | None) -> None:

@@ -57,7 +57,7 @@ def draw_budget(
         (f"memory ({unit})", [None if p.memory_bytes is None else p.memory_bytes / size for p in points]),
     ]
     titles = [name for name, _ in panels] + (["right answers"] if runs else [])
-    figure = make_subplots(rows=1, cols=len(titles), horizontal_spacing=0.09, subplot_titles=titles)
+    figure: Any = make_subplots(rows=1, cols=len(titles), horizontal_spacing=0.09, subplot_titles=titles)
     own = new_figure(_title(points, chosen), height=300, showlegend=False, margin={**WITHOUT_LEGEND, "t": 66})
     figure.update_layout(own.layout)
     counts = [point.n_blocks for point in points]

@@ -17,6 +17,7 @@ def block(tab: Tab, number: int) -> Locator:
 def test_a_click_a_drag_and_the_keyboard_choose_blocks(tab: Tab) -> None:
     page = tab.page
     expect(page.get_by_role("img", name=re.compile("a stack of 8 blocks"))).to_be_visible()
+    tab.ready()
     tab.analyse()
     tab.button("Choose blocks")
     expect(block(tab, 7)).to_have_attribute("aria-selected", "true")
