@@ -76,8 +76,7 @@ def _moment(here: Session, analysis: Analysis, active: bool) -> Analysis:
     return here.moment
 
 
-STREAMED = 1_000_000
-"""Moment of a replay that is over, since examples were seen while they were read."""
+STREAMED = 1_000_000  # moment of a replay that is over: examples were seen while they were read
 
 
 def _state(here: Session, view: JobView) -> None:
