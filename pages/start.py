@@ -31,8 +31,7 @@ STEPS = (
     ("2 Tune", "Fine-tune the chosen blocks only. What lies below them needs no gradient."),
     ("3 Compare", "What was kept and what was saved, beside the whole model and blocks chosen at random."),
 )
-LONGEST = 60
-"""Percent of the column that the longest bar takes; the rest is for its number."""
+LONGEST = 60  # percent of the column that the longest bar takes; the rest is for its number
 
 
 def draw(here: Session) -> None:
