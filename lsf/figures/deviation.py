@@ -42,7 +42,10 @@ def draw_deviation(analysis: Analysis) -> Picture:
         marker={"color": FACTUAL.color, "symbol": FACTUAL.symbol, "size": 9},
         hovertemplate="state %{x}<br>target deviation %{y:.3f}<extra></extra>",
     )
-    figure.update_xaxes(title="state", tickmode="array", tickvals=every(states, HALF), tickangle=0, showgrid=False)
+    ends = [-0.6, len(rows) - 0.4]  # states that are not read yet have their place
+    figure.update_xaxes(
+        title="state", tickmode="array", tickvals=every(states, HALF), tickangle=0, showgrid=False, range=ends
+    )
     beginning = axis_beginning(rows)
     if beginning:
         figure.update_yaxes(title=f"1 - cos (the axis begins at {beginning:g})", range=[beginning, _highest(rows)])

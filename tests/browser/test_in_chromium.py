@@ -19,8 +19,10 @@ CURVES = ".st-key-panel-curves .lsf-chart"
 def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(own_tab: Tab, process: Process) -> None:
     begun = time.monotonic()
     own_tab.page.goto(process.url)
-    expect(own_tab.page.get_by_role("button", name="Analyse")).to_be_enabled()
+    expect(own_tab.page.get_by_role("button", name="Show me in 60 seconds")).to_be_enabled()
     seconds = time.monotonic() - begun
+    expect(own_tab.page.get_by_role("img", name=re.compile("a stack of 8 blocks"))).to_be_visible()
+    own_tab.button("Use my own model and data")
     expect(own_tab.page.get_by_role("combobox", name="Lesson")).to_have_value("Capitals that moved")
     own_tab.ready()
     expect(own_tab.page.get_by_text("Marked: the tokens")).to_be_visible()

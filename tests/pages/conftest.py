@@ -1,13 +1,16 @@
 """The real app under AppTest, with its own folder of runs and a fresh worker; jobs are waited for."""
 
 import csv
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from lsf.app.choose import brush
 from lsf.app.runtime import runtime
 from lsf.jobs.job import JobView
 from lsf.runs.store import RUNS_VARIABLE
@@ -25,10 +28,12 @@ def as_read(text: object) -> str:
 class Driver:
     """One browser session's worth of the app."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: bool = True) -> None:
+        """Open the first page, and go from it to the one where model and data are chosen, or stay there."""
         self.at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=SECONDS).run()
         self.wait("warm-up")
-        self.at.run()
+        if own:
+            self.click("Use my own model and data")  # AppTest.switch_page would stay there, whatever the app does
 
     def wait(self, *kinds: str) -> JobView:
         """Wait until every job of these kinds has ended; return the last."""
@@ -67,6 +72,17 @@ class Driver:
         self.use(model, data)
         self.click("Analyse")
         self.wait("analyze")
+        self.at.run()
+        return self.click("Skip to the result")
+
+    def tower(self) -> dict[str, Any]:
+        """What the tower beside the page is drawn of."""
+        drawn = [one.proto for one in self.at.get("bidi_component") if one.proto.component_name.endswith("lsf_tower")]
+        return json.loads(drawn[-1].json)
+
+    def brush(self, first: int, last: int) -> AppTest:
+        """Do what a drag over the tower does; AppTest has no JavaScript."""
+        brush(self.at.session_state["lsf"], first, last)
         return self.at.run()
 
     def shown(self) -> str:

@@ -55,8 +55,8 @@ def test_a_criterion_chosen_here_scores_the_blocks_on_the_next_page(criteria: Dr
 
 
 def test_choosing_a_criterion_gives_up_blocks_chosen_by_hand(criteria: Driver) -> None:
-    at = criteria.go("choose")
-    at.multiselect(key="blocks-by-hand").set_value([0, 1, 2]).run()
+    criteria.go("choose")
+    criteria.brush(0, 2)
     assert "chosen by hand" in criteria.shown()
     at = criteria.go("criteria")
     at.selectbox(key="criterion").set_value("last").run()

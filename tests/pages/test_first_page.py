@@ -14,6 +14,19 @@ from tests.pages.conftest import Driver
 from tests.tiny import tiny_model
 
 
+def test_the_first_page_says_what_this_is_and_offers_two_ways_to_begin(app: Driver) -> None:
+    at = app.go("start")
+    assert not at.exception
+    assert at.title[0].value == "LSF"
+    bodies = " ".join(element.proto.body for element in at.get("html"))
+    assert "Find the layers worth fine-tuning, tune only those, see what you lose." in bodies
+    assert "block 7 of 8 alone" in bodies
+    assert len(app.tower()["blocks"]) == 8
+    assert [button.label for button in at.button][-2:] == ["Show me in 60 seconds", "Use my own model and data"]
+    app.click("Use my own model and data")
+    assert at.title[0].value == "Model and data"
+
+
 def test_a_new_user_finds_the_bundled_model_and_a_lesson_and_can_start(app: Driver) -> None:
     at = app.at
     assert not at.exception
