@@ -122,6 +122,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
             f"pip install {spec.report_to}, or leave the option out."
         )
     if arguments.forecast:
+        spare_imports()
         reporter.close()
         return print_forecast(loaded, task, spec)
     from lsf.training.processes import agreed_folder, n_processes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from lsf.criteria.agreement import rank_correlation, top_k
 from lsf.errors import BadInputError
@@ -209,7 +209,7 @@ def rank_agreement(truth: Truth, scores: Sequence[float]) -> tuple[float | None,
     rho = rank_correlation(list(scores), measured)
     if rho is None:
         return None, None
-    found: Any = stats.weightedtau(np.asarray(measured), np.asarray(scores, dtype=float))
+    found: Any = scipy.stats.weightedtau(np.asarray(measured), np.asarray(scores, dtype=float))
     tau = float(found.statistic)
     return rho, None if math.isnan(tau) else tau
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.decomposition import PCA
 
 from lsf.criteria.measurements import Readings
 from lsf.criteria.result import ExamplePath, Trajectories
@@ -171,13 +171,15 @@ class ExampleTrajectories:
             token_text: token id -> how it is written.
         """
         self._examples, self._token_text = examples, token_text
-        self._pca: PCA | None = None
+        self._pca: Any = None
         self._kept: dict[int, list[Readings]] = {}
         self._drawn: tuple[bytes, Trajectories] | None = None
 
     def add(self, readings: Readings) -> None:
         """Keep what is to be drawn of one batch; the rest is let go."""
         if self._pca is None:
+            from sklearn.decomposition import PCA  # noqa: PLC0415 - half a second, which a run need not wait for
+
             virtual = arc(readings.anchor, readings.basis).at(even_fractions(readings.factual.shape[1] - 1))
             cloud = np.concatenate([unit(readings.factual), virtual]).reshape(-1, virtual.shape[-1])
             self._pca = PCA(n_components=min(COMPONENTS, *cloud.shape), random_state=0).fit(cloud)

@@ -16,18 +16,18 @@ CURVES = ".st-key-panel-curves .lsf-chart"
 """The live curves of the runs."""
 
 
-def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(own_tab: Tab, process: Process) -> None:
+def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(tab: Tab, shared_process: Process) -> None:
     begun = time.monotonic()
-    own_tab.page.goto(process.url)
-    expect(own_tab.page.get_by_role("button", name="Show me in 60 seconds")).to_be_enabled()
+    tab.page.goto(shared_process.url)
+    expect(tab.page.get_by_role("button", name="Show me in 60 seconds")).to_be_enabled()
     seconds = time.monotonic() - begun
-    expect(own_tab.page.get_by_role("img", name=re.compile("a stack of 8 blocks"))).to_be_visible()
-    own_tab.button("Use my own model and data")
-    expect(own_tab.page.get_by_role("combobox", name="Lesson")).to_have_value("Capitals that moved")
-    own_tab.ready()
-    expect(own_tab.page.get_by_text("Marked: the tokens")).to_be_visible()
+    expect(tab.page.get_by_role("img", name=re.compile("a stack of 8 blocks"))).to_be_visible()
+    tab.button("Use my own model and data")
+    expect(tab.page.get_by_role("combobox", name="Lesson")).to_have_value("Capitals that moved")
+    tab.ready()
+    expect(tab.page.get_by_text("Marked: the tokens")).to_be_visible()
     print(f"\nfirst paint took {seconds:.1f} s")  # noqa: T201 - measured, and told
-    assert own_tab.outside == []
+    assert tab.outside == []
 
 
 def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(own_tab: Tab, process: Process) -> None:

@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 def alone(tiny, data, tmp_path_factory):
     """The run of one process that others must agree with."""
     runs = tmp_path_factory.mktemp("alone")
-    finish([sys.executable, *tune_command(tiny("llama"), data, runs)], {"LSF_CACHE": str(runs / "cache")})
+    assert main(tune_command(tiny("llama"), data, runs)[2:]) == 0
     return the_run(runs)
 
 
@@ -167,11 +167,9 @@ def test_sigterm_pauses_a_run_and_resume_goes_on_with_it(tiny, data, tmp_path, c
     assert stopped.state is RunState.INTERRUPTED
     step = read_metrics(folder)[-1]["step"]
     assert f"it can be resumed from step {step}" in str(stopped.problem)
-    again = [sys.executable, "-m", "lsf", "tune", "--resume", str(folder)]
     assert main(["tune", "--resume", str(folder), "--steps", "3"]) == 2
     assert "--resume says everything already; leave out --steps" in capfd.readouterr().err
-    done = subprocess.run(again, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert main(["tune", "--resume", str(folder)]) == 0
     steps = [row["step"] for row in read_metrics(folder)]
     assert steps == sorted(set(steps))
     assert steps[-1] == 300
