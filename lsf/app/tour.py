@@ -1,7 +1,7 @@
 """Show me in 60 seconds: the journey on the bundled model, over the same pages, with one sentence on each."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import streamlit as st
@@ -15,13 +15,13 @@ from lsf.app.state import Session, Tour, address, analysed, analysis_view
 from lsf.app.work import Request
 from lsf.data.lessons import LESSONS
 from lsf.figures.palette import share
-from lsf.plans.plan import Plan
 from lsf.plans.policies import make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
-from lsf.runs.comparison import Row, compare
+from lsf.runs.comparison import compare
 from lsf.runs.controls import with_controls
 from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.runs.store import list_runs, runs_folder
+from lsf.runs.verdict import verdicts
 
 SECONDS = 9.0
 """For which a page is shown at least."""
@@ -178,37 +178,8 @@ def _runs(here: Session) -> str:
 
 def _result(here: Session) -> str:
     group = [run for run in belong_together(list_runs(runs_folder()), here.run) if run.result is not None]
-    return unmarked(result_words(compare(group).rows, here.plan))
-
-
-def result_words(rows: Sequence[Row], plan: Plan | None) -> str:
-    """Say in one sentence what the choice kept of the whole model's gain in right answers, and at what cost.
-
-    Args:
-        rows: of the choice, the whole model and the control.
-        plan: of the choice.
-    """
-    by_role = {row.role: row for row in reversed(rows)}
-    choice, full, first = (by_role.get(role) for role in ("choice", *CONTROLS))
-    if plan is None or choice is None or full is None or choice.fault or full.fault:
-        ended = ", ".join(f"{row.role} {row.fault or row.state}" for row in rows)
-        return f"There is nothing to compare: {ended or 'no run has ended'}."
-    before, after, whole = choice.exact_match_before, choice.exact_match_after, full.exact_match_after
-    if before is None or after is None or whole is None or whole <= before:
-        return "The whole model gained no right answers, so nothing can be kept of it."
-    kept = share((after - before) / (whole - before))
-    control = first.exact_match_after if first is not None else None
-    beside = "" if control is None else f" (first block: {share(control)})"
-    costs = [
-        f"{share(value)} of its {name}"
-        for value, name in ((choice.x_params, "parameters"), (choice.x_time, "time a step"))
-        if value is not None
-    ]
-    return (
-        f"Tuning {plan.label} of {plan.n_blocks} alone kept {kept} of what the whole model gained: {share(after)} of "
-        f"the test answers are right, of the whole model's {share(whole)}, before tuning {share(before)}{beside}; "
-        f"for {' and '.join(costs) or 'unknown cost'}. One seed: chance is not ruled out."
-    )
+    judged = verdicts(compare(group))
+    return unmarked(judged[0].sentence if judged else "The run of the chosen block has not ended.")
 
 
 STOPS = (
