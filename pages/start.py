@@ -73,7 +73,7 @@ def _example() -> None:
     st.html(f"<div class='lsf-kept'>{bars}</div>")
     st.caption(
         f"Gain in exact answers over the base model; the whole model's is 100 %. Mean of {len(truth.full)} seeds, from "
-        "the packed study. Other tasks and models: the page Evidence."
+        "the study that comes with LSF. Other tasks and models: the page Evidence."
     )
 
 

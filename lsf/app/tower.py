@@ -30,7 +30,7 @@ class="key frozen"></span>frozen</span>
 class="key weights"></span>weights</span>
 <span class="how">Click a block, or drag over several; by keyboard arrows, then space.</span></div>
 <div class="notes"></div></div>"""
-STUDY = "Scores of the packed study; an analysis measures them here."
+STUDY = "Scores of the study that comes with LSF; an analysis measures them here."
 KEY = "tower"
 """Names the component from one script run to the next."""
 
