@@ -193,7 +193,11 @@ def task_of_tables(
 
 
 def _why(used: Sequence[str], options: DataOptions) -> str:
-    return f"the format that was asked for, {name}" if options.format != "auto" else f"its columns: {', '.join(used)}"
+    return (
+        f"the format that was asked for, {options.format}"
+        if options.format != "auto"
+        else f"its columns: {', '.join(used)}"
+    )
 
 
 def _mixed(formats: Mapping[str, int]) -> list[str]:
