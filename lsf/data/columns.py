@@ -72,6 +72,7 @@ ANSWERS = ("answer", "answerkey", "label", "response")
 """Columns that may be one of the choices."""
 TRUTHS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
 SYSTEMS = ("system", "system_prompt")
+"""Columns that hold a system prompt."""
 LANGUAGES = frozenset(
     "ar bg cs da de el en es et fa fi fr he hi hu it ja ko lt lv nl no pl pt ro ru sk sl sv tr uk vi zh".split()
 )
@@ -146,15 +147,16 @@ def choices_of(row: Row) -> tuple[list[str], list[str]] | None:
     Choices are a list of texts, an object of letters and texts, an object of `text` and `label`, a list of objects of
     these, or columns called a, b, c and so on.
     """
-    held = next((row[name] for name in CHOICES if name in row and isinstance(dict(row)[name], list | Mapping)), None)
+    plain = dict(row)  # looking is no reading
+    held = next((row[name] for name in CHOICES if isinstance(plain.get(name), list | Mapping)), None)
     if not held:
-        named = [letter for letter in LETTERS if dict(row).get(letter.lower()) not in (None, "")]
+        named = [letter for letter in LETTERS if plain.get(letter.lower()) not in (None, "")]
         if named[:3] != ["A", "B", "C"]:
             return None
         return named, [str(row[letter.lower()]) for letter in named]
     if isinstance(held, Mapping) and isinstance(held.get("text"), list):
         texts = held["text"]
-        names = held.get("label") if isinstance(held.get("label"), list) else LETTERS
+        names = held["label"] if isinstance(held.get("label"), list) else LETTERS
     elif isinstance(held, Mapping):
         names, texts = list(held), list(held.values())
     elif isinstance(held, list) and all(isinstance(one, Mapping) and "text" in one for one in held):
