@@ -150,6 +150,8 @@ def _turns(row: Row, column: str, work: Work) -> list[dict[str, Any]]:
     ):
         work.tally.note(f"the column {column!r} holds pairs of input and output, read as user and assistant.")
         held = [_turn(*turn) for one in held for turn in (("user", one["input"]), ("assistant", one["output"]))]
+    if isinstance(held, str) and held.lstrip().startswith("[{'"):
+        raise DataError(f"the column {column!r} holds a list as Python writes it, which is no JSON; save it as JSONL.")
     turns, was_text = read_turns(held, column)
     if was_text:
         work.tally.note(f"the column {column!r} holds a JSON string, which was parsed.")

@@ -57,7 +57,10 @@ def read_table(path: Path) -> Table:
         )
     reader = READERS.get(ending(path))
     if reader is None:
-        raise DataError(f"{path.name} ends in {path.suffix!r}; accepted are: {', '.join(READERS)}, and .gz of them.")
+        sheet = " Save the sheet as CSV." if path.suffix.lower() in (".xlsx", ".xls", ".ods") else ""
+        raise DataError(
+            f"{path.name} ends in {path.suffix!r}; accepted are: {', '.join(READERS)}, and .gz of them.{sheet}"
+        )
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise DataError(

@@ -230,6 +230,8 @@ def test_templates_reach_nested_values(tmp_path: Path) -> None:
         ("d.jsonl", lines({"chosen": "a", "rejected": "b"}), "it has chosen and no prompt"),
         ("d.json", '{"a": [1], "b": [1, 2]}', "d.json holds an object; a list of objects was expected"),
         ("d.jsonl", '{"prompt": "a', "line 1 is not valid JSON: Unterminated string starting at column 12."),
+        ("d.xlsx", "x", "Save the sheet as CSV."),
+        ("d.csv", f'messages\n"{TURNS}"\n', "holds a list as Python writes it"),
         ("d.jsonl", "", "d.jsonl is empty; at least one row was expected"),
         ("d.csv", "question;answer\na;b;c\n", "its columns are: question;answer"),
     ],
