@@ -374,7 +374,7 @@ def show_preview(task: Task, model: str, max_length: int | None) -> None:
     counts = f"{len(task.train):,} training, {len(task.validation):,} validation and {len(task.test):,} test examples"
     drawn = "" if task.own_splits else " (the splits were drawn, since the data names none)"
     st.markdown(f"{counts}{drawn}.")
-    seen = [*format_lines(task)[: len(task.seen.formats)], *task.seen.notes, *shared_prompts(task)]
+    seen = [*format_lines(task)[: len(task.seen.formats) + 1], *task.seen.notes, *shared_prompts(task)]
     if seen and task.seen.formats:
         st.text("\n".join(seen))
     reader = _reader(model)

@@ -19,6 +19,8 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """Byte-order mark -> codec that takes it away."""
+UNDEFINED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+"""Bytes that stand for nothing in cp1252, the Windows of western Europe, which has letters where latin-1 has none."""
 PIECE = 2_000
 """Characters of a piece of a plain text at least, where no paragraph is cut for it; the last one may be shorter."""
 GZ = ".gz"
@@ -54,7 +56,7 @@ def file_bytes(path: Path, most: int) -> bytes:
 
 
 def decoded(raw: bytes, name: str, notes: list[str]) -> str:
-    """Return bytes as text: UTF-8 with or without a byte-order mark, UTF-16 with one, else latin-1, which is noted.
+    """Return bytes as text: UTF-8 with or without a byte-order mark, UTF-16 with one; others are guessed, and noted.
 
     Args:
         raw: the bytes.
@@ -73,11 +75,14 @@ def decoded(raw: bytes, name: str, notes: list[str]) -> str:
         if codec == "utf-16":
             raise DataError(f"{name} begins like UTF-16 but is not; save it again as UTF-8.") from None
         line = raw.count(b"\n", 0, error.start) + 1
+        other = "latin-1"
+        if any(0x80 <= byte < 0xA0 for byte in raw) and not UNDEFINED.search(raw):
+            other = "cp1252"
         notes.append(
-            f"{name} is not UTF-8 (byte 0x{raw[error.start]:02x} in line {line}) and was read as latin-1; where "
+            f"{name} is not UTF-8 (byte 0x{raw[error.start]:02x} in line {line}) and was read as {other}; where "
             "letters look wrong, save it again as UTF-8."
         )
-        return raw.decode("latin-1")
+        return raw.decode(other)
 
 
 def pieces(text: str) -> Iterator[tuple[int, str]]:
@@ -146,19 +151,36 @@ def _labelled(value: Any, name_of: Callable[[int], str] | None) -> Any:
     return None if value < 0 else name_of(value)  # -1: no label
 
 
-def _files_by_split(path: Path) -> "dict[str, Table] | None":
-    """Return the tables of files such as train.jsonl and test.jsonl in one folder; None where none is called train."""
-    from lsf.data.sources import SPLIT_WORDS  # noqa: PLC0415
-    from lsf.data.tables import READERS, read_table  # noqa: PLC0415
+SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
+"""What the name of a part of a split ends in."""
 
-    found: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        word = SPLIT_WORDS.get(file.name.partition(".")[0].lower())
-        if word is None or ending(file) not in READERS:
+
+def _files_by_split(path: Path) -> "dict[str, Table] | None":
+    """Return the tables of a folder by its files' names; None where they say nothing.
+
+    They are called train.jsonl, or train-00000-of-00002.parquet and alike, in it or in its folder `data`; or all of
+    them are texts, which are read as one.
+
+    Raises:
+        DataError: two files for one split that are not its numbered parts.
+    """
+    from lsf.data.sources import SPLIT_WORDS  # noqa: PLC0415
+    from lsf.data.tables import READERS, joined, read_table  # noqa: PLC0415
+
+    found: dict[str, list[Path]] = {}
+    inside = [file for folder in (path, path / "data") if folder.is_dir() for file in sorted(folder.iterdir())]
+    for file in (file for file in inside if file.is_file() and ending(file) in READERS):
+        stem = file.name.partition(".")[0]
+        word = SPLIT_WORDS.get(SHARD.sub("", stem).lower())
+        if word is None:
             continue
-        if word in found:
-            raise DataError(
-                f"{path.name} has two files for {word}: {found[word].name} and {file.name}; leave one there."
-            )
-        found[word] = file
-    return {word: read_table(file) for word, file in found.items()} if "train" in found else None
+        others = found.setdefault(word, [])
+        others.append(file)
+        if len(others) > 1 and not all(SHARD.search(one.name.partition(".")[0]) for one in others):
+            raise DataError(f"{path.name} has two files for {word}: {others[0].name} and {file.name}; leave one there.")
+    if "train" in found:
+        return {word: joined(path.name, [read_table(file) for file in files]) for word, files in found.items()}
+    known = [file for file in sorted(path.rglob("*")) if file.is_file() and ending(file) in READERS]
+    if known and all(ending(file) in (".txt", ".md") for file in known):
+        return {"all": joined(path.name, [read_table(file) for file in known])}
+    return None

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pandas as pd
 
 from lsf.data.answers import suggested_pattern
+from lsf.data.columns import Watched, is_path, paths, value_at, with_truths
 from lsf.data.containers import saved_tables, tables_of
 from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.formats import FORMATS, Row, Tally, Work, check_format, kinds_of, pair_example, recognise
@@ -23,8 +24,8 @@ from lsf.errors import DataError
 def parse_template(template: str, columns: Iterable[str], option: str) -> tuple[tuple[str, str | None], ...]:
     """Split a template into literal texts and column names.
 
-    Only `{column}` is understood (a column's name may hold spaces; `{{` and `}}` are braces): no attribute, index,
-    conversion or format is evaluated.
+    Only `{column}` is understood (a column's name may hold spaces; `{{` and `}}` are braces), and `{column.key.0}` of
+    nested values: no attribute, conversion or format is evaluated.
 
     Args:
         template: the text with columns in braces.
@@ -48,7 +49,7 @@ def parse_template(template: str, columns: Iterable[str], option: str) -> tuple[
     if not parts:
         raise DataError(f"{option} is empty; write a text with columns such as {{{known[0]}}}.")
     for _, name in parts:
-        if name is not None and name not in known:
+        if name is not None and name not in known and not is_path(name, known):
             raise DataError(f"{option} names the unknown column {name!r}; the columns are: {', '.join(known)}.")
     return parts
 
@@ -61,7 +62,7 @@ def fill_template(parts: tuple[tuple[str, str | None], ...], row: Mapping[str, o
     """
     texts = []
     for text, name in parts:
-        value = None if name is None else row[name]
+        value = None if name is None else value_at(row, name)
         if not (value is None or isinstance(value, str) or pd.api.types.is_scalar(value)) or isinstance(value, bytes):
             raise DataError(f"the column {name!r} holds a {type(value).__name__}; text or a number was expected.")
         texts.append(text if value is None else f"{text}{value}")
@@ -187,17 +188,29 @@ def task_of_tables(
     if not splits:
         raise DataError(f"{name} has no row that can be learned from; {n_left:,} were left out.")
     task = assemble_task(name, splits, seed)
-    notes = (*dict.fromkeys(whole), *_mixed(formats), *tally.sentences(), *_few(task), *_marked(task))
+    names = dict.fromkeys(column.strip() for table in tables.values() for column in table.columns)
+    unused = [name for name in names if not {name, name.lower()} & tally.read and name != "split"]
+    said = [f"not used: {', '.join(unused)}."] if unused else []
+    notes = (
+        *dict.fromkeys(whole),
+        *_mixed(formats),
+        *tally.sentences(),
+        *said,
+        *_drawn(splits),
+        *_few(task),
+        *_marked(task),
+    )
+    used = [name for name in names if {name, name.lower()} & tally.read]
     common = formats.most_common()
-    why = "the templates given" if any(templates) else _why(common[0][0], options)
+    why = "the templates given" if any(templates) else _why(used, options)
     return replace(task, seen=Seen(tuple(common), why, notes, n_left))
 
 
-def _why(name: str, options: DataOptions) -> str:
+def _why(used: Sequence[str], options: DataOptions) -> str:
     return (
-        f"the format that was asked for, {name}"
+        f"the format that was asked for, {options.format}"
         if options.format != "auto"
-        else f"its columns: {FORMATS[name].recognised}"
+        else f"its columns: {', '.join(used)}"
     )
 
 
@@ -205,6 +218,13 @@ def _mixed(formats: Mapping[str, int]) -> list[str]:
     if len(formats) < 2:
         return []
     return ["The rows are of several formats: " + ", ".join(f"{n:,} {FORMATS[k].label}" for k, n in formats.items())]
+
+
+def _drawn(splits: Mapping[str, Any]) -> list[str]:
+    missing = [word for word in ("validation", "test") if word not in splits]
+    if "all" in splits or not missing:
+        return []
+    return [f"It has no split called {' or '.join(missing)}; rows of train are taken for it."]
 
 
 def _few(task: Task) -> list[str]:
@@ -282,11 +302,11 @@ def render_examples(
         formats["pairs"] += len(table.rows)
         known = [(convert, row) for row in table.rows]
     else:
-        known = _recognised(table, options, formats)
+        known = _recognised(table, work, formats)
     examples = []
     for place, (convert, row) in zip(table.places, known, strict=True):
         try:
-            example = convert(clean(row, work.tally), place, work)
+            example = convert(Watched(clean(row, work.tally), work.tally.read), place, work)
         except DataError as error:
             raise DataError(f"{table.name}, row {place}: {error}") from None
         if example is not None:
@@ -297,12 +317,16 @@ def render_examples(
 Convert = Callable[[Any, int, Work], Example | None]
 
 
-def _recognised(table: Table, options: DataOptions, formats: Counter[str]) -> list[tuple[Convert, Row]]:
+def _recognised(table: Table, work: Work, formats: Counter[str]) -> list[tuple[Convert, Row]]:
     """Return each row, its columns in small letters, with what converts it; and count the formats."""
     lowered = {name: name.strip().lower() for name in table.columns}
     rows: Sequence[Row] = table.rows
     if len(set(lowered.values())) == len(lowered) and any(name != low for name, low in lowered.items()):
         rows = [{lowered[name]: value for name, value in row.items()} for row in rows]
+    options, labelled = work.options, with_truths(rows)
+    if labelled is not rows:
+        work.tally.counts["the label, 1 or 0, says whether the completion is good."] += len(rows)
+    rows = labelled
     if options.format != "auto":
         formats[options.format] += len(rows)
         return [(FORMATS[options.format].convert, row) for row in rows]
@@ -312,9 +336,11 @@ def _recognised(table: Table, options: DataOptions, formats: Counter[str]) -> li
         counts[name] = len(rows)  # no row is whole; the first one says what it lacks
     if not counts:
         missing = next((name for name in ("prompt", "completion") if name not in table.columns), "completion")
+        path = next((path for row in table.rows[:1] for path in paths(row)), None)
+        nested = f" (a nested value is named by its path, such as {{{path}}})" if path else ""
         raise DataError(
             f"{table.name} has no column {missing!r}; its columns are: {', '.join(table.columns)}. Name the column "
-            f"{missing!r}, or give a {missing} template over the columns there are; recognised are also: "
+            f"{missing!r}, or give a {missing} template over the columns there are{nested}; recognised are also: "
             f"{'; '.join(entry.recognised for entry in FORMATS.values() if entry.name not in ('bundle', 'pairs'))}."
         )
     commonest = counts.most_common(1)[0][0]
@@ -362,7 +388,7 @@ def _check_filled(part: str, parts: tuple[tuple[str, str | None], ...], row: Row
     Raises:
         DataError: the first column that holds nothing.
     """
-    values = {name: row[name] for _, name in parts if name is not None}
+    values = {name: value_at(row, name) for _, name in parts if name is not None}
     alone = len(parts) == 1 and not parts[0][0]
     empty = [
         name for name, value in values.items() if value is None or not (str(value) if alone else str(value).strip())

@@ -47,23 +47,32 @@ def read_table(path: Path) -> Table:
             (named by number).
     """
     if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise DataError(f"The data file {path} {what}; a CSV, TSV, JSON, JSONL, Parquet or text file was expected.")
+        if path.is_dir():
+            raise DataError(
+                f"{path} is a folder without files that are called train (as train.jsonl, or "
+                "train-00000-of-00002.parquet), without a data set of save_to_disk, not of texts alone; name a file."
+            )
+        raise DataError(
+            f"The data file {path} does not exist; a CSV, TSV, JSON, JSONL, Parquet or text file was expected."
+        )
     reader = READERS.get(ending(path))
     if reader is None:
-        raise DataError(f"{path.name} ends in {path.suffix!r}; accepted are: {', '.join(READERS)}, and .gz of them.")
+        sheet = " Save the sheet as CSV." if path.suffix.lower() in (".xlsx", ".xls", ".ods") else ""
+        raise DataError(
+            f"{path.name} ends in {path.suffix!r}; accepted are: {', '.join(READERS)}, and .gz of them.{sheet}"
+        )
     size = path.stat().st_size
     if size > MAX_BYTES:
         raise DataError(
             f"{path.name} has {size / 1e6:.0f} MB; at most {MAX_BYTES / 1e6:.0f} MB are read; take a sample."
         )
     if size == 0:
-        raise DataError(f"{path.name} is empty; a header and at least 3 rows were expected.")
+        raise DataError(f"{path.name} is empty; at least one row was expected.")
     notes: list[str] = []
     table = reader(path, notes)
     if not table.rows:
         columns = f"has columns ({', '.join(table.columns)}) but no rows" if table.columns else "has no rows"
-        raise DataError(f"{path.name} {columns}; at least 3 were expected.")
+        raise DataError(f"{path.name} {columns}; at least one was expected.")
     return replace(table, notes=(*table.notes, *notes))
 
 
@@ -75,7 +84,24 @@ Reader = Callable[[Path, list[str]], Table]
 
 
 def _read_csv(path: Path, notes: list[str]) -> Table:
-    return _quoted(path, _text(path, notes), ",")
+    text = _text(path, notes)
+    if text[:4].lower() == "sep=" and len(delimiter := text.partition("\n")[0].rstrip("\r")[4:]) == 1:
+        return _quoted(path, "\n" + text.partition("\n")[2], delimiter)
+    header = text.lstrip("\r\n").partition("\n")[0]
+    for delimiter in ";\t|" if "," not in header else "":
+        if delimiter not in header:
+            continue
+        try:  # only where every row has as many values as the header
+            table = _quoted(path, text, delimiter)
+        except DataError:
+            continue
+        notes.append(f"{path.name} separates its values by {DELIMITERS[delimiter]}.")
+        return table
+    return _quoted(path, text, ",")
+
+
+DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""What a CSV file may have in place of commas, tried in this order."""
 
 
 def _read_tsv(path: Path, notes: list[str]) -> Table:
@@ -154,6 +180,8 @@ def _from_lines(path: Path, text: str) -> Table:
             rows.append(json.loads(line))
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path.name}, line {number} is not valid JSON: {_reason(error)}.") from None
+    if all(isinstance(row, list) and row and all(isinstance(turn, dict) for turn in row) for row in rows):
+        rows = [{"messages": row} for row in rows]  # each line is a chat
     return _from_objects(path, rows, [number for number, _ in numbered], "line")
 
 
@@ -183,27 +211,68 @@ def _read_json(path: Path, notes: list[str]) -> Table:
         if _is_object(next((line for line in text.split("\n") if line.strip()), "")):
             notes.append(f"{path.name} holds one JSON object a line (JSON Lines).")
             return _from_lines(path, text)
-        raise DataError(f"{path.name}, line {error.lineno} is not valid JSON: {error.msg}.") from None
+        raise DataError(f"{path.name}, line {error.lineno} is not valid JSON: {_reason(error)}.") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name} is not valid JSON: {_reason(error)}.") from None
     if isinstance(value, dict):
         value = _held(value, path, notes)
     if not isinstance(value, list):
-        raise DataError(f"{path.name} holds a JSON {type(value).__name__}; a list of objects was expected.")
+        what = "an object" if isinstance(value, dict) else "one value"
+        raise DataError(f"{path.name} holds {what}; a list of objects was expected.")
     return _from_objects(path, value, list(range(1, len(value) + 1)), "row")
 
 
 def _held(value: dict[str, Any], path: Path, notes: list[str]) -> Any:
     """Return the one list of objects that an object holds, and note it; the object itself where there is not one."""
     held = [key for key, rows in value.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
-    if len(held) != 1 or held[0] in CHATS:
+    if held and held[0] in CHATS:
         return value
+    if len(held) != 1:
+        return _by_splits(value, path, notes) or _by_columns(value, path, notes) or value
     notes.append(f"{path.name} holds an object; its rows are those of {held[0]!r}.")
     return value[held[0]]
 
 
+def _by_splits(value: dict[str, Any], path: Path, notes: list[str]) -> list[Any] | None:
+    """Return the rows of an object of splits, each with its `split`; None for other objects."""
+    from lsf.data.sources import SPLIT_WORDS  # noqa: PLC0415 - it imports this module
+
+    splits = {key: rows for key, rows in value.items() if str(key).lower() in SPLIT_WORDS and isinstance(rows, list)}
+    if not splits or not all(isinstance(row, dict) for rows in splits.values() for row in rows):
+        return None
+    notes.append(f"{path.name} holds an object; its rows are those of {', '.join(map(repr, splits))}.")
+    return [{**row, "split": key} for key, rows in splits.items() for row in rows]
+
+
+def _by_columns(value: dict[str, Any], path: Path, notes: list[str]) -> list[Any] | None:
+    """Return the rows of an object of columns, each a list or (as pandas writes) an object by rows; None for others."""
+    columns = list(value.values())
+    if all(isinstance(column, dict) and column and all(key.isdigit() for key in column) for column in columns):
+        if any(column.keys() != columns[0].keys() for column in columns):
+            return None
+        value = {name: list(column.values()) for name, column in value.items()}
+    elif len(value) < 2 or not all(isinstance(column, list) and column for column in columns):
+        return None
+    if len({len(column) for column in value.values()}) != 1:
+        return None
+    notes.append(f"{path.name} holds an object of columns.")
+    return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
+
+
 def _reason(error: BaseException) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
+    if not isinstance(error, json.JSONDecodeError):
+        return first_line(error)
+    return f"{error.msg} column {error.colno}" if error.msg.endswith(" at") else error.msg
+
+
+def joined(name: str, tables: list[Table]) -> Table:
+    """Return tables as one, its rows counted through where there are several."""
+    if len(tables) == 1:
+        return tables[0]
+    columns = tuple(dict.fromkeys(column for table in tables for column in table.columns))
+    rows = tuple({column: row.get(column) for column in columns} for table in tables for row in table.rows)
+    notes = tuple(dict.fromkeys(note for table in tables for note in table.notes))
+    return Table(name, columns, rows, tuple(range(1, len(rows) + 1)), notes)
 
 
 def _from_objects(path: Path, rows: list[Any], places: list[int], unit: str) -> Table:

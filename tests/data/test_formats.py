@@ -42,7 +42,7 @@ def test_every_formats_own_example_is_recognised_as_it_and_becomes_an_example(na
     assert recognise(tuple(kinds_of(entry.example).items())) == name
     task = task_of([entry.example] * 4, tmp_path / "d.jsonl")
     assert task.seen.formats == ((name, 4),)
-    assert entry.recognised in task.seen.why
+    assert task.seen.why == f"its columns: {', '.join(name for name in entry.example if name != 'rejected')}"
     assert task.rows[0].completion
     same = task_of([entry.example] * 4, tmp_path / "d.jsonl", format=name)
     assert [row.identity for row in same.rows] == [row.identity for row in task.rows]
