@@ -35,6 +35,7 @@ STYLE = """
 .lsf-bar small { opacity: 0.75; }
 .lsf-bar .idle { flex: none; }
 .lsf-bar .working { font-weight: 600; flex: 1 0 6rem; }
+@media (max-width: 900px) { .lsf-bar small { display: none; } }
 .lsf-chart { width: 100%; }
 .lsf-chart .modebar { opacity: 0.75; }
 .lsf-tokens { line-height: 2; overflow-wrap: anywhere; white-space: pre-wrap; }
