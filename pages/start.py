@@ -25,6 +25,7 @@ h1 {{ font-size: 3.4rem !important; padding-bottom: 0 !important; }}
 .lsf-kept .chosen {{ border: 1.5px solid {CHOSEN.color};
   background: repeating-linear-gradient(45deg, {CHOSEN.color} 0 3px, transparent 3px 6px); }}
 </style>
+<p>Layer freezing by semantics</p>
 <p class="lsf-line">Find the layers worth fine-tuning, tune only those, see what you lose.</p>"""
 STEPS = (
     ("1 Measure", "Read some examples and score every block of the model: the colours of the tower on the left."),
@@ -42,6 +43,7 @@ def draw(here: Session) -> None:
             start_tour(here)
         if st.button("Use my own model and data", icon=":material/folder_open:", key="own"):
             st.switch_page(NEXT["model"][0])
+    st.caption("A real run on the small model that comes with LSF, from its measurement to the comparison.")
     for column, (name, told) in zip(st.columns(3, gap="small"), STEPS, strict=True):
         with column, st.container(border=True, height="stretch", gap="xsmall"):
             st.subheader(name, anchor=False)
@@ -60,7 +62,7 @@ def _example() -> None:
     at_random = float(np.mean([truth.mean(blocks) for blocks in truth.plans(1)]))
     gains = [
         ("whole", "the whole model", 1.0),
-        ("chosen", f"{words(choice)} of {truth.n_blocks} alone", (truth.mean(choice) - truth.base) / truth.range),
+        ("chosen", f"{words(choice)} alone", (truth.mean(choice) - truth.base) / truth.range),
         ("", "one block at random", (at_random - truth.base) / truth.range),
     ]
     most = max(gain for _, _, gain in gains)
@@ -72,8 +74,9 @@ def _example() -> None:
     st.subheader(f"For example: {data_words(Source().data)}, learned by tuning", anchor=False)
     st.html(f"<div class='lsf-kept'>{bars}</div>")
     st.caption(
-        f"Gain in exact answers over the base model; the whole model's is 100 %. Mean of {len(truth.full)} seeds, from "
-        "the study that comes with LSF. Other tasks and models: the page Evidence."
+        f"Gain in exact answers over the base model; the whole model's is 100 %. Blocks are numbered 0 to "
+        f"{truth.n_blocks - 1}, from the embedding up. Mean of {len(truth.full)} seeds, from the study that comes with "
+        "LSF; the page Evidence has other tasks and models, and where it fails."
     )
 
 

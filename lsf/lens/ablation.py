@@ -76,7 +76,8 @@ def _summed(layout: ModelLayout, batch: Batch, stopped: Callable[[], bool]) -> F
         if not is_out_of_memory(error):
             raise
     parts = [_summed(layout, half, stopped) for half in halves_of(batch)]
-    return None if any(part is None for part in parts) else np.sum(parts, axis=0)
+    known = [part for part in parts if part is not None]
+    return np.sum(known, axis=0) if len(known) == len(parts) else None
 
 
 @torch.no_grad()

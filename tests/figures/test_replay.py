@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -53,5 +54,5 @@ def test_every_moment_can_be_drawn(analysis: Analysis, dimensions: int) -> None:
         part = part_of(analysis, moment)
         paths = draw_paths(part, dimensions=dimensions, animated=False)
         assert len(paths.table) == 2 * moment[1]
-        bars = draw_deviation(part).figure
+        bars: Any = draw_deviation(part).figure
         assert sum(value is not None for value in bars.data[0].y) == moment[1]
