@@ -1,5 +1,6 @@
 """The few examples kept whole, to be drawn in one common PCA; and growable arrays of numbers per position."""
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -178,8 +179,10 @@ class ExampleTrajectories:
     def add(self, readings: Readings) -> None:
         """Keep what is to be drawn of one batch; the rest is let go."""
         if self._pca is None:
+            drawn = random.getstate()  # an import of it draws a number
             from sklearn.decomposition import PCA  # noqa: PLC0415 - half a second, which a run need not wait for
 
+            random.setstate(drawn)
             virtual = arc(readings.anchor, readings.basis).at(even_fractions(readings.factual.shape[1] - 1))
             cloud = np.concatenate([unit(readings.factual), virtual]).reshape(-1, virtual.shape[-1])
             self._pca = PCA(n_components=min(COMPONENTS, *cloud.shape), random_state=0).fit(cloud)

@@ -83,7 +83,7 @@ def spoken(source: str) -> list[str]:
 
 def test_no_error_that_the_app_may_show_names_an_option_of_the_command_line() -> None:
     rooms = ("data", "models", "lens", "criteria", "plans", "methods", "runs", "training", "dimension", "jobs", "app")
-    options = {"smollm2 is not at hand", "pip install --no-deps", "accelerate shards models"}
+    options = {"smollm2 is not available", "pip install --no-deps", "accelerate shards models"}
     for path in (file for room in rooms for file in (ROOT / "lsf" / room).glob("*.py")):
         for text in spoken(path.read_text(encoding="utf-8")):
             if OPTION.search(text) and not any(known in text for known in options):
