@@ -115,7 +115,7 @@ def _again(here: Session) -> None:
 def _pictures(here: Session, analysis: Analysis, finished: bool) -> None:
     st.markdown(analysis_facts(analysis))
     dimensions = choose_view(here, analysis)
-    grid = st.grid(2, min_column_width=400, gap="medium", key="pictures")
+    grid = st.grid(2, min_column_width=360, gap="medium", key="pictures")
     with grid.cell():
         draw_paths_panel(here, analysis, dimensions, finished)
     with grid.cell():

@@ -139,7 +139,7 @@ def draw_lens_panels(here: Session, analysis: Analysis) -> None:
             key="lens-view",
             persist_state="session",
         )
-        grid = st.grid(2, min_column_width=400, gap="medium", key="lenses")
+        grid = st.grid(2, min_column_width=360, gap="medium", key="lenses")
         with grid.cell():
             show(
                 draw_targets(examples, picked, here.state, str(view)),

@@ -150,7 +150,8 @@ class Tab:
     def analyse(self) -> None:
         """Click through to a finished analysis of what is chosen by default."""
         self.button("Analyse")
-        expect(self.page.get_by_role("button", name="Choose blocks")).to_be_visible(timeout=60_000)
+        done = self.page.get_by_role("button", name="Choose blocks")
+        expect(done).to_be_visible(timeout=150_000)  # a cold server imports torch first, and the replay takes its time
         skip, again = (self.page.get_by_role("button", name=name) for name in ("Skip to the result", "Replay"))
         expect(skip.or_(again)).to_be_visible()
         if skip.is_visible():
