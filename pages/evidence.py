@@ -2,13 +2,13 @@
 
 import streamlit as st
 
-from lsf.app.evidence import not_decided, record_panel, sweep_pictures, truth_panel, verdict_table
+from lsf.app.evidence import judged_table, not_decided, record_panel, sweep_pictures, truth_panel
 from lsf.app.findings import of_truth
 from lsf.app.frame import page
 from lsf.app.panels import finding
 from lsf.app.state import Session
 from lsf.evidence.packed import Measured, packed_evidence
-from lsf.evidence.study import budgets_of, verdicts
+from lsf.evidence.study import budgets_of, judge_choices
 
 
 def draw(here: Session) -> None:
@@ -41,10 +41,10 @@ def _elsewhere() -> None:
             "Blocks tuned", budgets, default=budgets[0], required=True, key=f"setting-budget-{name}"
         )
     )
-    truth, ways = one.setting.truth, verdicts(one.setting.truth, one.setting.scores, budget)
+    truth, ways = one.setting.truth, judge_choices(one.setting.truth, one.setting.scores, budget)
     not_decided(truth, budget)
     sweep_pictures(truth, one.metric, "setting")
-    verdict_table(
+    judged_table(
         ways,
         one.metric,
         "verdicts",

@@ -8,7 +8,7 @@ from lsf.app.lessons import FOR_TEACHERS, criteria_step, lessons_measured, predi
 from lsf.app.panels import finding
 from lsf.app.state import Session
 from lsf.data.lessons import LESSONS
-from lsf.evidence.study import verdicts
+from lsf.evidence.study import judge_choices
 
 
 def draw(_here: Session) -> None:
@@ -32,7 +32,7 @@ def draw(_here: Session) -> None:
         criteria_step(one, own)
         truth_step(one, own)
         truth = one.setting.truth
-        finding(*of_truth(truth, verdicts(truth, one.setting.scores, len(own)), len(own)))
+        finding(*of_truth(truth, judge_choices(truth, one.setting.scores, len(own)), len(own)))
 
 
 page(

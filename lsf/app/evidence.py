@@ -1,4 +1,4 @@
-"""Evidence on a page: verdicts on every way of choosing, a sweep's pictures, a small sweep on the analysed model."""
+"""Evidence on a page: every way of choosing judged, a sweep's pictures, a small sweep on the analysed model."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from lsf.app.work import Analysed, Source
 from lsf.criteria.registry import CRITERIA
 from lsf.evidence.packed import Measured, gaining, packed_record
 from lsf.evidence.regret import METRICS, Truth, complete_seeds, truth_of
-from lsf.evidence.study import Entry, Rule, Verdict, decided, entries, of_rule, verdicts
+from lsf.evidence.study import Entry, JudgedChoice, Rule, decided, entries, judge_choices, of_rule
 from lsf.evidence.sweep import NOT_YET, Sweep, SweepSpec
 from lsf.figures.criteria import measured_scores
 from lsf.figures.sweeps import METRIC_WORDS, as_metric, draw_profile, draw_regrets, draw_triangle
@@ -38,7 +38,7 @@ ROW_WORDS = {
 """Row of the study that is no criterion -> what a person reads."""
 
 
-def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str, note: str = "") -> None:
+def judged_table(judged: Sequence[JudgedChoice], metric: str, key: str, note: str = "") -> None:
     """Show what every way of choosing would have tuned and lost, as a folded table that can be taken away."""
     rows = [
         {
@@ -50,7 +50,7 @@ def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str, note: str 
             "relative regret": None if one.relative is None else 100 * one.relative,
             "within chance": {True: "yes", False: "no", None: "unknown"}[one.within_chance],
         }
-        for one in verdicts
+        for one in judged
     ]
     decimals = st.column_config.NumberColumn(format="%.3f")
     with st.expander("What every way of choosing lost", icon=":material/table_rows:", key=f"{key}-table"):
@@ -67,7 +67,7 @@ def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str, note: str 
             st.caption(note)
 
 
-def _tuned(one: Verdict) -> str:
+def _tuned(one: JudgedChoice) -> str:
     if one.label == ROW_WORDS["full"]:
         return "all blocks, embedding, norm and head"
     return "at random" if one.choice is None else format_blocks(one.choice)
@@ -334,6 +334,6 @@ def _judge(found: Analysed, swept: Swept) -> None:
         st.info("Full fine-tuning gains nothing here by this measure, so that there is no relative regret.")
     not_decided(truth, 1)
     sweep_pictures(truth, metric, "truth")
-    ways = verdicts(truth, measured_scores(found.analysis), 1)
-    verdict_table(ways, metric, "truth-verdicts")
+    ways = judge_choices(truth, measured_scores(found.analysis), 1)
+    judged_table(ways, metric, "truth-verdicts")
     finding(*of_truth(truth, ways, 1))

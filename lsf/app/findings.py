@@ -8,8 +8,7 @@ from lsf.criteria.result import Analysis
 from lsf.dimension.study import ASKED, Study
 from lsf.evidence.packed import RecommendationRecord
 from lsf.evidence.regret import Truth
-from lsf.evidence.study import Verdict as Way
-from lsf.evidence.study import decided
+from lsf.evidence.study import JudgedChoice, decided
 from lsf.figures.criteria import measured_scores
 from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import POLICIES, make_plan
@@ -121,7 +120,7 @@ def _reached(row: Row) -> str:
     return ", ".join(parts[:1] if row.exact_match_after else parts[-1:])
 
 
-def of_truth(truth: Truth, ways: Sequence[Way], budget: int) -> Finding:
+def of_truth(truth: Truth, ways: Sequence[JudgedChoice], budget: int) -> Finding:
     """Return which blocks were best in a sweep, what the recommended criterion and chance lost, and what follows."""
     best = max(truth.plans(budget), key=lambda blocks: (truth.mean(blocks), blocks))
     trusted = [CRITERIA[name].label for name in RECOMMENDED]

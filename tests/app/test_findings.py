@@ -19,7 +19,7 @@ from lsf.criteria.result import Analysis
 from lsf.dimension.study import over_lessons
 from lsf.evidence.packed import packed_record
 from lsf.evidence.regret import Truth
-from lsf.evidence.study import verdicts
+from lsf.evidence.study import judge_choices
 from lsf.plans.plan import Plan
 from lsf.runs.comparison import to_row
 from tests.figures.conftest import analysis as analysis
@@ -85,14 +85,14 @@ def test_runs_are_told_once_one_has_ended() -> None:
 
 def test_a_sweep_is_told_by_its_best_plan_and_says_where_that_is_not_decided() -> None:
     truth = Truth(2, 0.0, (1.0, 1.0), {(0,): (0.5, 0.51), (1,): (0.9, 0.91)}, {})
-    found, onward = of_truth(truth, verdicts(truth, {"alignment": (1.0, 0.5)}, 1), 1)
+    found, onward = of_truth(truth, judge_choices(truth, {"alignment": (1.0, 0.5)}, 1), 1)
     assert found == (
         "Block 1 scored best of all plans of 1 block; Gradient alignment lost 40.0 % of what full fine-tuning gains, "
         "chance 20.0 %."
     )
     assert "measure the truth there" in onward
     noisy = Truth(2, 0.0, (1.0, 1.0), {(0,): (0.1, 0.9), (1,): (0.5, 0.52)}, {})
-    assert "is not decided" in of_truth(noisy, verdicts(noisy, {}, 1), 1)[1]
+    assert "is not decided" in of_truth(noisy, judge_choices(noisy, {}, 1), 1)[1]
 
 
 def test_the_grid_is_told_by_its_best_cell_and_the_cheapest_level_with_it() -> None:
