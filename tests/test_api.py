@@ -21,6 +21,7 @@ from transformers import Trainer, TrainingArguments
 import lsf
 import lsf.api
 import lsf.data.reading
+import lsf.display
 import lsf.models.loading
 import lsf.plans.plan
 import lsf.training.proof_callback
@@ -41,7 +42,7 @@ PLAN = lsf.Plan("tiny", 4, (1, 2))
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", [lsf.api, lsf.data.reading, lsf.plans.plan, lsf.models.loading, lsf.training.proof_callback]
+    "module", [lsf.api, lsf.display, lsf.data.reading, lsf.plans.plan, lsf.models.loading, lsf.training.proof_callback]
 )
 def test_every_example_in_a_docstring_gives_what_it_says(module: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
