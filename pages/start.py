@@ -43,7 +43,10 @@ def draw(here: Session) -> None:
             start_tour(here)
         if st.button("Use my own model and data", icon=":material/folder_open:", key="own"):
             st.switch_page(NEXT["model"][0])
-    st.caption("A real run on the small model that comes with LSF, from its measurement to the comparison.")
+    st.caption(
+        "A real run on the small model that comes with LSF, from its measurement to the comparison. Right after the "
+        "server's start, libraries are loaded first; that takes half a minute more."
+    )
     for column, (name, told) in zip(st.columns(3, gap="small"), STEPS, strict=True):
         with column, st.container(border=True, height="stretch", gap="xsmall"):
             st.subheader(name, anchor=False)

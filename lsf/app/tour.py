@@ -29,7 +29,7 @@ LOOK = 1.0
 """Seconds between two looks whether it goes on."""
 N_BLOCKS, BUDGET = 8, 1
 """Blocks of the bundled model, and how many are tuned."""
-CONTROLS = ("full", "first")
+CONTROLS = ("full", "random")
 """Runs beside the choice."""
 
 
@@ -171,8 +171,8 @@ def _choice(here: Session) -> str:
 def _runs(here: Session) -> str:
     chosen = "the chosen block" if here.plan is None else here.plan.label
     return (
-        f"Three runs from the same start: {chosen} alone, the whole model, and the first block, as many but chosen "
-        "without thought. Look which curves fall: a good choice keeps up with the whole model."
+        f"Three runs from the same start: {chosen} alone, the whole model, and as many blocks drawn at random. Look "
+        "which curves fall: a good choice keeps up with the whole model."
     )
 
 

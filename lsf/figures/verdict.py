@@ -12,7 +12,7 @@ ROW_HEIGHT = 46
 TOP, BOTTOM = 62, 30
 NONE = {"share": 0.0, "forgetting": 0.0}
 """Where each measure's axis has a line: nothing gained, nothing forgotten; ratios have theirs at the whole model's."""
-LEFT, RIGHT = 0.08, 0.75
+LEFT, RIGHT = 0.08, 1.0
 """Room beyond the outermost marks, to the right for the numbers, as a share of what lies between them."""
 
 
@@ -43,7 +43,7 @@ def draw_verdict(verdict: Verdict) -> Picture:
         span = high - low
         ticks = ".0%" if measure.name == "share" else ""
         ends = [low - LEFT * span, high + RIGHT * span]
-        figure.update_xaxes(range=ends, nticks=4, zeroline=False, tickformat=ticks, row=1, col=place)
+        figure.update_xaxes(range=ends, nticks=3, tickangle=0, zeroline=False, tickformat=ticks, row=1, col=place)
     rows = [standing.name for standing in standings][::-1]
     figure.update_yaxes(categoryorder="array", categoryarray=rows, range=[-0.5, len(rows) - 0.5], showgrid=False)
     labels = [_label(standing) for standing in verdict.standings][::-1]

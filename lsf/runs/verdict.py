@@ -360,7 +360,9 @@ def _against(others: Sequence[Standing]) -> str:
         )
     if not controls:
         parts.append("there is no control of its size, so nobody knows whether other blocks would do as well")
-    return "; ".join(parts) or "its controls have faults, so nothing is measured against them"
+    if not parts:
+        parts.append(f"nothing can be said beside {_joined([other.name for other in controls])}, which has a fault")
+    return "; ".join(parts)
 
 
 def _onward(choice: Standing, others: Sequence[Standing], own: Sequence[Row], whole: Sequence[Row]) -> str:
