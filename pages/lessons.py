@@ -39,4 +39,5 @@ page(
     "Lessons",
     "Which block would you tune? Commit yourself, see what the criteria say, then what was measured, and your regret.",
     draw,
+    predicts=True,
 )

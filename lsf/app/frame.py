@@ -16,6 +16,7 @@ from lsf.app.tour import draw_tour
 from lsf.app.tower import current_tower, show_tower, source_here
 from lsf.app.work import unload_work
 from lsf.data.lessons import LESSONS
+from lsf.figures.tower import draw_tower
 from lsf.jobs.job import JobState, JobView
 
 STYLE = """
@@ -53,6 +54,7 @@ def page(
     body: Callable[[Session], None],
     charts: bool = True,
     on_brush: Callable[[Session, int, int], None] | None = None,
+    predicts: bool = False,
 ) -> None:
     """Draw one page: one line on model and data, tower, heading, body; an `LsfError` of the body becomes a sentence.
 
@@ -62,6 +64,7 @@ def page(
         body: draws the rest.
         charts: whether the page draws pictures; plotly.js is sent before them, else after everything.
         on_brush: where blocks are chosen on the tower, what a run of them from a first to a last one does.
+        predicts: whether people are to predict here which blocks are worth tuning: the tower gives nothing away.
     """
     _through_the_app()
     st.html(STYLE)
@@ -70,7 +73,7 @@ def page(
         here.replay = here.moment = None
     _status(here)
     if on_brush is None:
-        _tower(here, None)
+        _tower(here, None, bare=predicts)
     with guard():
         draw_tour(here, title)
     st.title(title, anchor=False)
@@ -96,7 +99,7 @@ def _through_the_app() -> None:
         st.rerun()
 
 
-def _tower(here: Session, on_brush: Callable[[int, int], None] | None) -> None:
+def _tower(here: Session, on_brush: Callable[[int, int], None] | None, bare: bool = False) -> None:
     """Draw the tower in the side bar, always at the same place; while an analysis runs it is looked at again."""
     view = analysis_view(here)
     active = here.replay is not None or (view is not None and view.active)
@@ -104,7 +107,8 @@ def _tower(here: Session, on_brush: Callable[[int, int], None] | None) -> None:
     def look() -> None:
         found = current_tower(here)
         if found is not None:
-            show_tower(*found, on_brush if analysis(here) is not None else None)
+            tower, notes = (draw_tower(len(found[0].blocks), ()), ()) if bare else found
+            show_tower(tower, notes, on_brush if analysis(here) is not None else None)
 
     with st.sidebar:
         if active:

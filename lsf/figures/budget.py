@@ -54,7 +54,7 @@ def draw_budget(
     size, unit = next((one for one in UNITS if max(known, default=0) >= one[0]), UNITS[-1])
     panels: list[tuple[str, list[float | None]]] = [
         ("compute of a step", [point.compute for point in points]),
-        (f"memory ({unit})", [None if p.memory_bytes is None else p.memory_bytes / size for p in points]),
+        (f"least memory ({unit})", [None if p.memory_bytes is None else p.memory_bytes / size for p in points]),
     ]
     titles = [name for name, _ in panels] + (["right answers"] if runs else [])
     figure: Any = make_subplots(rows=1, cols=len(titles), horizontal_spacing=0.09, subplot_titles=titles)

@@ -152,7 +152,12 @@ def _title(scores: AllScores, chosen: str | None) -> str:
         named = f"block{'s' if len(first) > 1 else ''} {format_blocks(first)}"
         others = [leaders(values) for name, values in scores.items() if name != chosen and _judges({name: values})]
         alike = sum(other == first for other in others)
-        return f"{CRITERIA[chosen].label} puts {named} first, as {alike} of the other {len(others)} criteria do"
+        told = (
+            f"{alike} of the other {len(others)} criteria do"
+            if alike
+            else f"none of the other {len(others)} criteria does"
+        )
+        return f"{CRITERIA[chosen].label} puts {named} first, as {told}"
     if not judges:
         return f"{len(scores)} criteria side by side"
     best = next(iter(votes))

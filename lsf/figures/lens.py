@@ -228,7 +228,7 @@ LOWEST_DECADE = -5
 """Probabilities are coloured by their logarithm, from ten to this power up to 1; lower ones look like it."""
 DEEPEST_RANK = 5
 """Ranks are coloured by their logarithm, from 1 down to ten to this power; deeper ones look like it."""
-NAMES_WIDTH = 70
+NAMES_WIDTH = 48
 """Characters that fit under a map as narrow as half a page; a group of columns gets its share of them for its name."""
 
 

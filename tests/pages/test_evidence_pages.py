@@ -131,7 +131,9 @@ def test_every_lesson_has_its_truth_and_its_words() -> None:
 
 
 def test_nothing_is_given_away_before_the_prediction_is_locked_in(app: Driver) -> None:
+    assert any(block["value"] for block in app.tower()["blocks"])  # of the study, on the page before
     app.go("lessons")
+    assert not any(block["value"] or block["tuned"] for block in app.tower()["blocks"])
     assert not app.at.exception
     assert "What was measured" not in [str(item.value) for item in app.at.header]
     assert len(tables(app)) == 1  # examples only
