@@ -100,7 +100,7 @@ def _cost(here: Session, found: Analysis, plan: Plan) -> None:
     cells = [
         ("Tuned parameters", amount(cost.trainable_params), "parameters"),
         ("Compute per token", "unknown" if cost.flops_ratio is None else f"{cost.flops_ratio:.2f} x", "compute"),
-        ("Memory above the loaded model", memory_words(cost), "memory"),
+        ("Memory", memory_words(cost), "memory"),
     ]
     for column, (name, value, kind) in zip(st.columns(3, gap="medium"), cells, strict=True):
         column.metric(name, value, of_full(kind), delta_color="off", delta_arrow="off")

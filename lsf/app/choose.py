@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import streamlit as st
 
-from lsf.app.panels import attempt, empty, show, table
+from lsf.app.panels import attempt, empty, show, table, unmarked
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed, analysis_view
 from lsf.criteria.registry import CRITERIA
@@ -14,6 +14,7 @@ from lsf.evidence.packed import (
     Measured,
     OutcomeElsewhere,
     RecommendationRecord,
+    beyond_study,
     elsewhere,
     packed_evidence,
     packed_record,
@@ -297,6 +298,8 @@ def recommendation_panel(here: Session, found: Analysis, budget: int) -> None:
             _offer(here, plan)
             if truth := known_truth(settings, found, plan.blocks):
                 st.info(truth, icon=":material/fact_check:")
+            if beyond := beyond_study(found.model.name):
+                st.warning(unmarked(beyond), icon=":material/warning:")
         _why(settings, budget)
         if found.data.kernel_examples is not None:
             st.caption(_sample_words(settings, found.data.kernel_examples))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.dimension.study import ASKED, Study
-from lsf.evidence.packed import RecommendationRecord
+from lsf.evidence.packed import RecommendationRecord, beyond_study
 from lsf.evidence.regret import Truth
 from lsf.evidence.study import JudgedChoice, decided
 from lsf.figures.criteria import measured_scores
@@ -55,7 +55,7 @@ def of_trajectories(analysis: Analysis, plan: Plan, record: RecommendationRecord
         found += (
             f"{'; its' if found else 'The'} last state puts the target first at {right} of {len(examples)} positions"
         )
-    return f"{found}.", f"{_chosen_by(plan)}{_trust(plan, record)} Next: choose the blocks."
+    return f"{found}.", f"{_chosen_by(plan)}{_trust(plan, record, analysis)} Next: choose the blocks."
 
 
 def of_criteria(analysis: Analysis, plan: Plan, record: RecommendationRecord) -> Finding:
@@ -71,7 +71,7 @@ def of_criteria(analysis: Analysis, plan: Plan, record: RecommendationRecord) ->
         found = f"All {len(best)} criteria name block {named} as the best."
     else:
         found = f"{len(best)} criteria name {len(blocks)} different blocks as the best ({named})."
-    return found, f"{_chosen_by(plan)}{_trust(plan, record)} Next: choose the blocks."
+    return found, f"{_chosen_by(plan)}{_trust(plan, record, analysis)} Next: choose the blocks."
 
 
 def _chosen_by(plan: Plan) -> str:
@@ -81,15 +81,17 @@ def _chosen_by(plan: Plan) -> str:
     return f"{CRITERIA[plan.criterion].label} chooses {plan.label}{how}"
 
 
-def _trust(plan: Plan, record: RecommendationRecord) -> str:
+def _trust(plan: Plan, record: RecommendationRecord, analysis: Analysis) -> str:
     if plan.criterion is None:
         return ""
     if (plan.criterion,) != RECOMMENDED:
         trusted = " and ".join(CRITERIA[name].label for name in RECOMMENDED)
         return f"; of all criteria {trusted} has the best record."
+    beyond = beyond_study(analysis.model.name)
     return (
         f": where the truth was measured ({record.n_sites} pairs of a model and a task) it lost "
         f"{100 * record.mean:.1f} % of the whole model's gain, chance {100 * record.random:.1f} %."
+        + (f" {beyond}" if beyond else "")
     )
 
 

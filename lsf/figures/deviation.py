@@ -12,6 +12,8 @@ from lsf.plans.plan import format_blocks
 BAR_WIDTH = 0.72
 HALF = 17
 """Numbers that stand level under a picture of half the page's width."""
+FEW = 16
+"""Blocks at most whose bars are wide enough for a word above them."""
 PATTERN = {"fillmode": "overlay", "fgcolor": "#FFFFFF", "fgopacity": 0.55, "size": 8}
 
 
@@ -148,13 +150,13 @@ def draw_scores(
             customdata=own,
             width=BAR_WIDTH,
             marker={"color": mark.color, "pattern": {**PATTERN, "shape": mark.pattern}},
-            text=["tuned" if mark is CHOSEN else ""] * len(own),
+            text=["tuned" if mark is CHOSEN and len(blocks) <= FEW else ""] * len(own),
             textposition="outside",
             cliponaxis=False,
             hovertemplate="block %{x}<br>" + label + " %{y:.4g}<br>click to change the choice<extra></extra>",
         )
     axis = label if not unit else unit if len(unit) + len(label) > LONG else f"{label} ({unit})"
-    figure.update_xaxes(title="block", tickmode="array", tickvals=every(blocks), showgrid=False)
+    figure.update_xaxes(title="block", tickmode="array", tickvals=every(blocks, HALF), tickangle=0, showgrid=False)
     figure.update_yaxes(title=axis)
     table = pd.DataFrame({"block": blocks, "score": list(scores), "tuned": [block in chosen for block in blocks]})
     if intervals is not None:

@@ -62,6 +62,9 @@ def test_the_paths_page_ties_state_to_block_and_says_what_chooses_and_why(scored
     assert onward.startswith("Gradient alignment chooses block 1: where the truth was measured (")
     assert f"it lost {100 * record.mean:.1f} % of the whole model's gain" in onward
     assert onward.endswith("Next: choose the blocks.")
+    assert "is none of the study's models" in onward  # made-up
+    known = replace(scored, model=replace(scored.model, name="bundled"))
+    assert "the study's models" not in of_trajectories(known, plan_to_come(None, None, known, 1), record)[1]
     other = of_trajectories(scored, plan_to_come(None, "deviation", scored, 1), record)[1]
     assert "of all criteria Gradient alignment has the best record" in other
 
