@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from scipy.special import stdtrit
 
 from lsf.runs.comparison import Comparison, Row
+from lsf.runs.faults import TOO_FEW
 from lsf.runs.result import RunState
 
 CONFIDENCE = 0.95
@@ -361,7 +362,7 @@ def _against(others: Sequence[Standing]) -> str:
     if not controls:
         parts.append("there is no control of its size, so nobody knows whether other blocks would do as well")
     if not parts:
-        parts.append(f"nothing can be said beside {_joined([other.name for other in controls])}, which has a fault")
+        parts.append(f"nothing can be said beside {_joined([other.name for other in controls])}: a fault each")
     return "; ".join(parts)
 
 
@@ -369,13 +370,15 @@ def _onward(choice: Standing, others: Sequence[Standing], own: Sequence[Row], wh
     faulty = next((row for row in (*own, *whole) if row.fault is not None), None)
     if faulty is not None and (faulty in own or choice.share is None):
         what = "the choice" if faulty in own else "the whole model"
-        rate = f" at the rate {faulty.rate_to_try:g}" if faulty.rate_to_try is not None else " at a lower rate"
-        return f"Next: tune {what} again{rate}."
+        rate = "a lower rate" if faulty.rate_to_try is None else f"the rate {faulty.rate_to_try:g}"
+        return f"Next: tune {what} again {'with more steps' if faulty.fault == TOO_FEW else f'at {rate}'}."
     if choice.share is None:
         return "Next: tune the whole model beside it, with the same data, seed and steps."
     controls = [other for other in others if other.role in CONTROLS]
     if not controls:
         return "Next: tune controls of the same size beside it."
+    if all(other.apart is None for other in controls):
+        return "Next: tune its controls again, by what is said of each."
     if any(other.apart == ONE_SEED for other in others):
         return "Next: tune the same with two more seeds; only then can it be told from chance."
     worse = [other.name for other in others if other.apart == WORSE]

@@ -251,6 +251,8 @@ STRETCHES = {
     "latency": ("latency",),
 }
 """Phases as a run goes through them, one after another -> what takes turns in each, by the keys of `PHASES`."""
+ON_REQUEST = ("search", "generating", "latency")
+"""Stretches of which only runs that ask for them are told."""
 SEARCH_SHARE = 0.2
 """Of the seconds of a run's steps that a search for its rate takes."""
 WRITTEN_BYTES = 2e8
@@ -379,6 +381,8 @@ def phases_of(seconds: Mapping[str, float], fill_share: float) -> tuple[Phase, .
     found = []
     for key, parts in STRETCHES.items():
         total = sum(seconds.get(part, 0.0) for part in parts)
+        if not total and key in ON_REQUEST:
+            continue
         extra = seconds.get("prefix", 0.0) if key == "steps" else 0.0
         found.append(Phase(PHASES[key], total, extra, fill_share if extra else 1.0))
     return tuple(found)

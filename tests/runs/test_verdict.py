@@ -121,9 +121,12 @@ def test_no_share_of_a_whole_model_that_diverged_is_below_the_floor_or_forgot() 
 
 def test_a_choice_with_a_fault_has_a_verdict_that_says_only_that() -> None:
     found = only(run("c", loss=2.6, exact=0.1), whole())
-    assert found.sentence == "Block 7: below the floor, so nothing can be said for this choice."
-    assert found.onward.startswith("Next: tune the choice again at the rate")
-    assert any(told.startswith("Block 7: below the floor in 1 of 1 seed.") for told in found.warnings)
+    assert found.sentence == "Block 7: below the floor, too few steps, so nothing can be said for this choice."
+    assert found.onward == "Next: tune the choice again with more steps."
+    assert any(told.startswith("Block 7: below the floor, too few steps in 1 of 1 seed.") for told in found.warnings)
+    wrecked = only(run("c", loss=9.9, exact=0.1), whole())
+    assert wrecked.sentence == "Block 7: below the floor, so nothing can be said for this choice."
+    assert wrecked.onward.startswith("Next: tune the choice again at the rate")
 
 
 def test_another_regime_of_rates_is_said_in_the_same_place() -> None:
