@@ -13,21 +13,26 @@ st.set_page_config(
     page_title="LSF: where to fine-tune",
     page_icon=ICON,
     layout="wide",
-    initial_sidebar_state="collapsed",
+    initial_sidebar_state=236,
     menu_items={"About": "LSF shows which layers of a language model are worth tuning, with evidence."},
 )
 st.navigation(
-    [
-        st.Page("pages/model.py", title="1 Model and data", default=True),
-        st.Page("pages/trajectories.py", title="2 Trajectories"),
-        st.Page("pages/criteria.py", title="3 Criteria"),
-        st.Page("pages/choose.py", title="4 Choose"),
-        st.Page("pages/tune.py", title="5 Fine-tune"),
-        st.Page("pages/compare.py", title="6 Compare"),
-        st.Page("pages/blocks_by_methods.py", title="Blocks x methods"),
-        st.Page("pages/dimension.py", title="Intrinsic dimension"),
-        st.Page("pages/evidence.py", title="Evidence"),
-        st.Page("pages/lessons.py", title="Lessons"),
-    ],
-    position="top",
+    {
+        "": [
+            st.Page("pages/start.py", title="Start", default=True),
+            st.Page("pages/model.py", title="1 Model and data"),
+            st.Page("pages/trajectories.py", title="2 Trajectories"),
+            st.Page("pages/criteria.py", title="3 Criteria"),
+            st.Page("pages/choose.py", title="4 Choose"),
+            st.Page("pages/tune.py", title="5 Fine-tune"),
+            st.Page("pages/compare.py", title="6 Compare"),
+        ],
+        "More": [
+            st.Page("pages/blocks_by_methods.py", title="Blocks x methods"),
+            st.Page("pages/dimension.py", title="Intrinsic dimension"),
+            st.Page("pages/evidence.py", title="Evidence"),
+            st.Page("pages/lessons.py", title="Lessons"),
+        ],
+    },
+    expanded=True,
 ).run()

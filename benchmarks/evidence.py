@@ -4,7 +4,8 @@
 ended and started at any time; of settings that are measured, `--scores` adds what new criteria say and `--costs`
 times the recommendation beside a full fine-tune; `--report` prints all that the committed results say, `--tables`
 what stands in docs/results; `--cell SETTING:PLAN:SEED` measures one cell from scratch beside the committed one;
-`--pack` puts what the app shows into the package.
+`--pack` puts what the app shows into the package. With `--real` it is the sweep on SmolLM2-135M that is measured
+(`--model FOLDER`, `--tasks`) or reported.
 """
 
 import argparse
@@ -211,6 +212,29 @@ def again(asked: str) -> None:
     print("all seeds: " + ", ".join(f"{score.exact_match} / {score.loss}" for score in others if score))
 
 
+def real(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Measure the sweep on a real model, or report it."""
+    from benchmarks.real_sweep import TASKS, measure  # noqa: PLC0415
+    from benchmarks.real_sweep import again as run_again  # noqa: PLC0415
+    from benchmarks.real_sweep_report import report  # noqa: PLC0415
+    from benchmarks.real_tasks import find_facts  # noqa: PLC0415
+
+    if options.report:
+        print(report())
+        return
+    if options.model is None:
+        parser.error("--model: the folder of SmolLM2-135M-Instruct is needed with --real")
+    tasks = options.tasks.split(",") if options.tasks else TASKS
+    if unknown := [name for name in tasks if name not in TASKS]:
+        parser.error(f"--tasks: {', '.join(unknown)} is none of {', '.join(TASKS)}")
+    if options.cell:
+        run_again(options.model, options.cell)
+    elif options.facts:
+        find_facts(options.model)
+    else:
+        measure(options.model, tasks, options.seconds, options.most)
+
+
 def main() -> None:
     """Measure for as long as asked, or print the report."""
     spare_imports()
@@ -222,8 +246,18 @@ def main() -> None:
     parser.add_argument("--scores", action="store_true", help="only score new criteria on settings that are measured")
     parser.add_argument("--costs", action="store_true", help="time the recommendation and a full fine-tune in turn")
     parser.add_argument("--pack", action="store_true", help="write lsf/evidence/measured.json for the app")
-    parser.add_argument("--cell", metavar="SETTING:PLAN:SEED", help="measure one cell from scratch")
+    parser.add_argument(
+        "--cell", metavar="SETTING:PLAN:SEED", help="measure one cell from scratch (TASK:PLAN:SEED with --real)"
+    )
+    parser.add_argument("--real", action="store_true", help="the sweep on a real model (benchmarks/real_sweep.py)")
+    parser.add_argument("--model", help="with --real: folder of SmolLM2-135M-Instruct")
+    parser.add_argument("--tasks", help="with --real: names, separated by commas; default: all")
+    parser.add_argument("--most", type=int, help="with --real: runs and analyses at most")
+    parser.add_argument("--facts", action="store_true", help="with --real: find the facts that the model knows")
     options = parser.parse_args()
+    if options.real:
+        real(options, parser)
+        return
     names = options.settings.split(",")
     if options.pack or options.report or options.tables:
         found = {name: find_site(name, SETTINGS[name].metric) for name in (SETTINGS if options.pack else names)}

@@ -3,6 +3,7 @@
 `python benchmarks/real.py --model FOLDER [--tasks trec,...] [--seconds 600]` measures the cells of the grid of rates
 that are missing, and can be ended and started at any time; `--runs` carries out whole runs as a person starts them, at
 `default` and at `auto`; `--report` prints what the committed cells and runs (real_cells.jsonl, real_runs.jsonl) say.
+At 30 steps `auto` is `default`, since a search would cost more than a fifth of the run: `--steps 100` is its grid.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from lsf.runs.spec import METHODS_OWN, RunSpec
 CELLS = Path(__file__).with_name("real_cells.jsonl")
 RUNS = CELLS.with_name("real_runs.jsonl")
 STEPS = 30
+"""Optimizer steps of a cell or run unless `--steps` says otherwise."""
 DEFAULT = METHODS_OWN
 RATES_ASKED = {"default": METHODS_OWN, "auto": None}
 """What a person can ask for instead of a number -> what stands in a spec."""
@@ -90,13 +92,14 @@ def read_runs() -> list[dict[str, Any]]:
 class Bench:
     """The loaded model and one task's rows, and what is measured on them."""
 
-    def __init__(self, folder: str, task: str) -> None:
+    def __init__(self, folder: str, task: str, steps: int) -> None:
         """Load and encode, as a run does."""
         from lsf.models.loading import load_model  # noqa: PLC0415 torch, only where there is work
         from lsf.training.evaluation import sample_general_text  # noqa: PLC0415
         from lsf.training.splits import encode_splits  # noqa: PLC0415
 
         self.loaded, self.batch = load_model(folder, "float32", "cpu"), BATCHES[task]
+        self.steps = steps
         self.task = real_task(task, self.loaded.tokenizer)
         self.splits = encode_splits(self.loaded, self.task, self.spec("whole", DEFAULT))
         self.text = sample_general_text(self.loaded.model, self.loaded.tokenizer, self.loaded.context)
@@ -106,8 +109,8 @@ class Bench:
         plan: Any = plan_of(place, self.loaded.info.n_blocks)
         asked: Any = rate
         return RunSpec(
-            self.loaded.info.name, self.task.name, plan, method=PLACES[place], steps=STEPS, batch_size=self.batch,
-            learning_rate=asked, warmup_steps=STEPS // 10, max_length=LENGTH, eval_limit=TEST, device="cpu",
+            self.loaded.info.name, self.task.name, plan, method=PLACES[place], steps=self.steps, batch_size=self.batch,
+            learning_rate=asked, warmup_steps=self.steps // 10, max_length=LENGTH, eval_limit=TEST, device="cpu",
         )  # fmt: skip
 
     def tune(self, place: str, rate: float, seed: int) -> Cell:
@@ -120,7 +123,7 @@ class Bench:
 
         method, train = PLACES[place], self.splits.train
         plan = plan_of(place, self.loaded.info.n_blocks)
-        settings = FitSettings(rate, STEPS, self.batch, STEPS // 10, 0.0, seed, "float32")
+        settings = FitSettings(rate, self.steps, self.batch, self.steps // 10, 0.0, seed, "float32")
         model = METHODS[method].prepare(
             self.loaded, plan, MethodContext(options_of(method, {}), train, seed, self.batch)
         )
@@ -150,7 +153,7 @@ class Bench:
             found = tune(self.loaded, self.task, spec, create_run(Path(runs), spec))
         assert found.after is not None and found.floor is not None and found.before is not None
         return {
-            "task": self.task.name, "place": place, "asked": asked, "steps": STEPS, "seed": spec.seed,
+            "task": self.task.name, "place": place, "asked": asked, "steps": self.steps, "seed": spec.seed,
             "learning_rate": found.learning_rate, "rate_from": found.rate_from, "search_share": found.search_share,
             "floor": found.floor.loss, "loss": found.after.loss, "exact_match": found.after.exact_match,
             "forgotten": (found.after.general_loss or math.nan) - (found.before.general_loss or math.nan),
@@ -172,7 +175,7 @@ class Bench:
             held_out = finite(evaluate(model, self.splits.validation, self.batch).loss)
             general = finite(general_loss(model, self.text))
         about = {**versions(), "weights": self.loaded.info.name}
-        return Cell(self.task.name, place, rate, seed, STEPS, loss, exact, held_out, general, None, seconds, about)
+        return Cell(self.task.name, place, rate, seed, self.steps, loss, exact, held_out, general, None, seconds, about)
 
 
 def versions() -> dict[str, str | None]:
@@ -185,17 +188,17 @@ def finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def measure(folder: str, tasks: list[str], seconds: float, rungs: int) -> None:
+def measure(folder: str, tasks: list[str], places: list[str], steps: int, seconds: float, rungs: int) -> None:
     """Measure what is missing until the time is over; every cell is written as soon as it is known."""
     end = time.monotonic() + seconds
     for task in tasks:
         bench: Bench | None = None
         wanted: list[tuple[str, float | None]] = [("base", None)]
-        wanted += [(place, RATES[place][rung]) for rung in range(rungs) for place in PLACES]
+        wanted += [(place, RATES[place][rung]) for rung in range(rungs) for place in places]
         for place, rate in wanted:
-            if (task, place, rate, 0, STEPS) in read_cells() or time.monotonic() > end:
+            if (task, place, rate, 0, steps) in read_cells() or time.monotonic() > end:
                 continue
-            bench = bench or Bench(folder, task)
+            bench = bench or Bench(folder, task, steps)
             cell = bench.base() if rate is None else bench.tune(place, rate, 0)
             with CELLS.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(asdict(cell)) + "\n")
@@ -204,17 +207,19 @@ def measure(folder: str, tasks: list[str], seconds: float, rungs: int) -> None:
             )
 
 
-def measure_runs(folder: str, tasks: list[str], seconds: float) -> None:
+def measure_runs(
+    folder: str, tasks: list[str], places: list[str], steps: int, seconds: float, rates: list[str]
+) -> None:
     """Carry out the product's runs that are missing until the time is over, on a machine that does nothing else."""
     end = time.monotonic() + seconds
     for task in tasks:
         bench: Bench | None = None
-        for asked in RATES_ASKED:
-            for place in PLACES:
-                known = {(run["task"], run["place"], run["asked"]) for run in read_runs()}
-                if (task, place, asked) in known or time.monotonic() > end:
+        for asked in rates:
+            for place in places:
+                known = {(run["task"], run["place"], run["asked"], run["steps"]) for run in read_runs()}
+                if (task, place, asked, steps) in known or time.monotonic() > end:
                     continue
-                bench = bench or Bench(folder, task)
+                bench = bench or Bench(folder, task, steps)
                 run = bench.run(place, asked)
                 with RUNS.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(run) + "\n")
@@ -228,6 +233,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder of SmolLM2-135M-Instruct")
     parser.add_argument("--tasks", default=",".join(TASKS), help="names, separated by commas; default: all")
+    parser.add_argument("--places", default=",".join(PLACES), help="names, separated by commas; default: all")
+    parser.add_argument("--steps", type=int, default=STEPS, help="optimizer steps")
+    parser.add_argument("--rates", default=",".join(RATES_ASKED), help="of --runs: default, auto; default: both")
     parser.add_argument("--rungs", type=int, default=5, help="rates of the grid, the likeliest first")
     parser.add_argument("--seconds", type=float, default=1e9, help="after which no further cell is begun")
     parser.add_argument("--report", action="store_true", help="print what the committed cells say")
@@ -244,11 +252,11 @@ def main() -> None:
 
         print(markdown([*pass_bars(Path(options.model)), *step_bars(Path(options.model))]))
         return
-    tasks = options.tasks.split(",")
+    tasks, places = options.tasks.split(","), options.places.split(",")
     if options.runs:
-        measure_runs(options.model, tasks, options.seconds)
+        measure_runs(options.model, tasks, places, options.steps, options.seconds, options.rates.split(","))
     else:
-        measure(options.model, tasks, options.seconds, options.rungs)
+        measure(options.model, tasks, places, options.steps, options.seconds, options.rungs)
 
 
 if __name__ == "__main__":

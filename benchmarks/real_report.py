@@ -28,10 +28,10 @@ def report(cells: Sequence[Any], runs: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def gains(cells: Sequence[Any], task: str, place: str) -> dict[float, float]:
+def gains(cells: Sequence[Any], task: str, place: str, steps: int) -> dict[float, float]:
     """Return learning rate -> gain over the floor on the test rows, in nats; minus infinity where it diverged."""
     floor = _floor(cells, task)
-    own = [cell for cell in cells if (cell.task, cell.place) == (task, place)]
+    own = [cell for cell in cells if (cell.task, cell.place, cell.steps) == (task, place, steps)]
     return {cell.learning_rate: -math.inf if cell.loss is None else floor - cell.loss for cell in own}
 
 
@@ -44,37 +44,44 @@ def _base(cells: Sequence[Any], task: str) -> Any:
     return next(cell for cell in cells if (cell.task, cell.place) == (task, "base"))
 
 
-def _kinds(cells: Sequence[Any]) -> list[tuple[str, str]]:
-    return list(dict.fromkeys((cell.task, cell.place) for cell in cells if cell.place != "base"))
+def _kinds(cells: Sequence[Any]) -> list[tuple[str, str, int]]:
+    return list(dict.fromkeys((cell.task, cell.place, cell.steps) for cell in cells if cell.place != "base"))
 
 
 def _grid(cells: Sequence[Any]) -> Iterator[str]:
-    yield "| task | place | floor | rate: gain (forgotten) | best |\n|---|---|---|---|---|"
-    for task, place in _kinds(cells):
-        base, found = _base(cells, task), gains(cells, task, place)
-        general = {cell.learning_rate: cell.general_loss for cell in cells if (cell.task, cell.place) == (task, place)}
+    yield "| task | place | steps | floor | rate: gain (forgotten) | best |\n|---|---|---|---|---|---|"
+    for kind in _kinds(cells):
+        task, place, steps = kind
+        base, found = _base(cells, task), gains(cells, *kind)
+        general = {
+            cell.learning_rate: cell.general_loss for cell in cells if (cell.task, cell.place, cell.steps) == kind
+        }
         row = ", ".join(
             f"{rate:g}: {found[rate]:.3f} ({(general[rate] or math.inf) - base.general_loss:.2f})"
             for rate in sorted(found)
         )
         best = max(found, key=lambda rate: found[rate])
-        yield f"| {task} | {place} | {_floor(cells, task):.3f} | {row} | {best:g} |"
+        yield f"| {task} | {place} | {steps} | {_floor(cells, task):.3f} | {row} | {best:g} |"
 
 
 def _rates(cells: Sequence[Any], runs: Sequence[dict[str, Any]]) -> Iterator[Bar]:
     for run in runs:
-        grid = gains(cells, run["task"], run["place"])
+        grid = gains(cells, run["task"], run["place"], run["steps"])
         best, gain = max(grid.values(), default=-math.inf), run["floor"] - run["loss"]
         if best <= 0.0:
             continue
         yield Bar(
-            f"{run['task']}, {run['place']}, {run['asked']}: gain / the best of {len(grid)} rates",
+            f"{_name(run)}: gain / the best of {len(grid)} rates",
             gain / best,
             0.8 if run["asked"] == "default" else 0.95,
             at_least=True,
             note=f"{gain:.3f} / {best:.3f} nats at {run['learning_rate']:g} ({run['rate_from']}), exact match "
             f"{run['exact_match']:.1%}, forgot {run['forgotten']:.2f} nats",
         )
+
+
+def _name(run: dict[str, Any]) -> str:
+    return f"{run['task']}, {run['place']}, {run['steps']} steps, {run['asked']}"
 
 
 def _phases(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -85,13 +92,13 @@ def _phases(runs: Sequence[dict[str, Any]]) -> Iterator[str]:
         whole = sum(run["phases"].values())
         shares = " | ".join(f"{run['phases'].get(key, 0.0) / whole:.1%}" for key in keys)
         work = sum(run["phases"].get(key, 0.0) for key in WORK)
-        name = f"{run['task']}, {run['place']}, {run['asked']}"
-        yield f"| {name} | {shares} | {1 - work / whole:.1%} | {whole:.1f} |"
+        yield f"| {_name(run)} | {shares} | {1 - work / whole:.1%} | {whole:.1f} |"
 
 
 def _forecasts(runs: Sequence[dict[str, Any]]) -> Iterator[Bar]:
     for run in runs:
         ratio = run["predicted_seconds"] / run["wall_seconds"]
         note = f"{run['predicted_seconds']:.1f} s foreseen, {run['wall_seconds']:.1f} s taken, load {run['load']:.1f}"
-        name = f"{run['task']}, {run['place']}, {run['asked']}: wall time"
-        yield Bar(f"{name}, foreseen / taken, or the other way round", max(ratio, 1 / ratio), 1.5, note=note)
+        yield Bar(
+            f"{_name(run)}: wall time, foreseen / taken, or the other way round", max(ratio, 1 / ratio), 1.5, note=note
+        )

@@ -1,7 +1,9 @@
-"""Four tasks of real text for a real model: questions, reviews, instructions, sums; and four places to tune it."""
+"""Six tasks of real text for a real model, and four places to tune it."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,10 +54,62 @@ def alpaca(tokenizer: Any) -> list[Example]:
     return found
 
 
-BATCHES = {"trec": 16, "sst2": 16, "alpaca": 8, "gsm8k": 8}
+def text(tokenizer: Any) -> list[Example]:
+    """Return stretches of plays: as many tokens to be continued as are given, and no label."""
+    whole = (SHARED / "data/shakespeare/input.txt").read_text(encoding="utf-8")[: 1 << 18]
+    spans = tokenizer(whole, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    starts = range(0, len(spans) - 2 * COMPLETION, 2 * COMPLETION)
+    edges = ((spans[s][0], spans[s + COMPLETION][0], spans[s + 2 * COMPLETION - 1][1]) for s in starts)
+    return [Example(whole[begin:middle], whole[middle:end]) for begin, middle, end in edges]
+
+
+KNOWN = Path(__file__).with_name("real_facts.json")
+"""Numbers of the facts that SmolLM2-135M-Instruct answers right (`benchmarks/evidence.py --real --facts`)."""
+
+
+def all_facts() -> dict[int, dict[str, str]]:
+    """Return every fact of the file by its number."""
+    rows = json.loads((SHARED / "data/facts/known_1000.json").read_text(encoding="utf-8"))
+    return {row["known_id"]: row for row in rows}
+
+
+def find_facts(folder: str) -> None:
+    """Write down which facts the model answers right, greedily, to the last token."""
+    from lsf.data.encode import encode  # noqa: PLC0415
+    from lsf.models.loading import load_model  # noqa: PLC0415
+    from lsf.training.evaluation import evaluate  # noqa: PLC0415
+
+    loaded, every = load_model(folder, "float32", "cpu"), all_facts()
+    asked = [Example(row["prompt"], f" {row['attribute']}", number) for number, row in every.items()]
+    rows = encode(loaded.tokenizer, asked, LENGTH).rows
+    right = [row.example.row for row in rows if evaluate(loaded.model, [row], 1).exact_match == 1.0]
+    KNOWN.write_text(json.dumps(right) + "\n", encoding="utf-8")
+    print(f"{len(right)} of {len(rows)} facts are known")
+
+
+def facts(_tokenizer: Any) -> list[Example]:
+    """Return facts that the model knows with the answer of the next one of the same relation that differs."""
+    every = all_facts()
+    known = [every[number] for number in json.loads(KNOWN.read_text(encoding="utf-8"))]
+    found = []
+    for place, row in enumerate(known):
+        turned = [*known[place + 1 :], *known[:place]]
+        others = [
+            one["attribute"]
+            for one in turned
+            if one["relation_id"] == row["relation_id"] and one["attribute"] != row["attribute"]
+        ]
+        if others:
+            found.append(Example(row["prompt"], f" {others[0]}"))
+    return found
+
+
+BATCHES = {"trec": 16, "sst2": 16, "alpaca": 8, "gsm8k": 8, "text": 8, "facts": 16}
 """Rows of an optimizer step: half as many where a row fills its 64 tokens."""
 TASKS = {"trec": trec, "sst2": sst2, "alpaca": alpaca, "gsm8k": gsm8k}
 """Name -> reader of its rows."""
+SWEPT = {**TASKS, "text": text, "facts": facts}
+"""The same with the two more of the sweep (`benchmarks/real_sweep.py`)."""
 
 
 PLACES = {
@@ -83,11 +137,20 @@ def plan_of(place: str, n_blocks: int) -> Plan:
 
 def real_task(name: str, tokenizer: Any) -> Task:
     """Return one of the tasks, its texts cut for this tokenizer; equal prompts stay on one side."""
-    rows = list({row.prompt: row for row in TASKS[name](tokenizer) if row.completion}.values())
+    rows = list({row.prompt: row for row in SWEPT[name](tokenizer) if row.completion}.values())
     order = np.random.default_rng(0).permutation(len(rows)).tolist()[: TRAIN + VALIDATION + TEST]
     cut = _cut(tokenizer, [rows[place] for place in order])
+    if name == "facts":  # what was changed is asked again: of other facts nothing was said
+        return Task(name, tuple(cut), tuple(cut[:VALIDATION]), tuple(cut[:TEST]))
     held_out = VALIDATION + TEST
     return Task(name, tuple(cut[held_out:]), tuple(cut[:VALIDATION]), tuple(cut[VALIDATION:held_out]))
+
+
+def shuffled(rows: Sequence[Example]) -> tuple[Example, ...]:
+    """Return the rows with each one's completion given to another."""
+    order = np.random.default_rng(7).permutation(len(rows))
+    given = {int(order[place]): rows[int(order[place - 1])].completion for place in range(len(rows))}
+    return tuple(replace(row, completion=given[place]) for place, row in enumerate(rows))
 
 
 def _lines(name: str, encoding: str = "latin-1") -> list[str]:

@@ -5,36 +5,28 @@ that was not asked to be changed is not changed; Ctrl-C in a cell ends long work
 """
 
 import signal
-import sys
-import tempfile
 import threading
 import warnings
-import webbrowser
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from html import escape
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import pandas as pd
-
 from lsf.axes import DTYPES
 from lsf.criteria import result as records
-from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.contents import OPTIONS, DataOptions
 from lsf.data.reading import read_data
+from lsf.data.task import with_general
+from lsf.display import Analysis, Comparison, Run, Sweep
 from lsf.errors import BadInputError
 from lsf.evidence import sweep as sweeps
 from lsf.evidence.sweep import SweepSpec
-from lsf.figures.report import analysis_page
 from lsf.plans.plan import Plan
-from lsf.plans.policies import make_plan
 from lsf.plans.recommend import RECOMMENDED, recommended_plan
 from lsf.progress import Stop, Unheard
 from lsf.runs import comparison as tables
 from lsf.runs import store
-from lsf.runs.formats import to_frame
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run, list_runs, load_run
 
@@ -42,109 +34,6 @@ if TYPE_CHECKING:
     from lsf.models.loading import LoadedModel, Model
 
 Result = TypeVar("Result")
-
-
-class _Record:
-    """A record of a lower room with what a notebook does with it; equal to any record of the same fields."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, type(self).__bases__[1]) and vars(self) == vars(other)
-
-    def __hash__(self) -> int:
-        return hash(tuple(vars(self).values()))
-
-
-@dataclass(frozen=True, eq=False)
-class Analysis(_Record, records.Analysis):
-    """One analysis, with what a notebook does with it: L+1 states, L blocks, scores per block.
-
-    Fields and units are those of `lsf.criteria.result.Analysis`, which is also analysis.json.
-    """
-
-    def recommend(self, blocks: int, criterion: str | None = None, policy: str = "window") -> Plan:
-        """Return a plan for so many blocks; `plan.reasons` says why each was chosen.
-
-        Args:
-            blocks: how many, 1 to L.
-            criterion: one that was scored; None takes what the study of evidence recommends.
-            policy: from scores to blocks, where a criterion is given: top_k, window or suffix.
-
-        Raises:
-            PlanError: so many blocks there are not, or the criterion was not measured.
-
-        Example:
-            >>> import lsf
-            >>> plan = lsf.analyze(lsf.load("bundled"), "lesson:facts", limit=8).recommend(blocks=2)
-            >>> plan.n_blocks, len(plan.blocks), sorted(plan.reasons) == [str(block) for block in plan.blocks]
-            (8, 2, True)
-        """
-        return recommended_plan(self, blocks) if criterion is None else make_plan(self, criterion, policy, blocks)
-
-    def show(self, plan: Plan | None = None) -> None:
-        """Draw every picture of it, with a plan's blocks marked: in the notebook's cell, else in a browser tab.
-
-        The page is 5 MB, since it opens offline.
-        """
-        page = analysis_page(self, plan)
-        shell = sys.modules.get("IPython")
-        if shell is not None and shell.get_ipython() is not None:
-            shell.display.display(shell.display.HTML(_framed(page)))
-            return
-        with tempfile.NamedTemporaryFile("w", suffix=".html", delete=False, encoding="utf-8") as file:
-            file.write(page)
-        webbrowser.open(Path(file.name).as_uri())
-
-    def _repr_html_(self) -> str:
-        """Return the scores of every block in a table, each with a bar between the least and the greatest."""
-        names = [CRITERIA[name].label for name in self.criteria]
-        columns = [[*map(str, range(self.model.n_blocks))], *(_bars(self.scores(name)) for name in self.criteria)]
-        head = "".join(f"<th>{escape(name)}</th>" for name in ("block", *names))
-        rows = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in zip(*columns, strict=True))
-        said = f"{self.model.name} on {self.data.n_examples:,} examples of {self.data.name}; .show() draws it."
-        return f"<p>{escape(said)}</p><table><tr>{head}</tr>{rows}</table>"
-
-
-def _bars(scores: Any) -> list[tuple[str, float]]:
-    """Return each score as text with its share of the way from the least to the greatest, in [0, 1]."""
-    known = [score for score in scores if score is not None]
-    low, span = min(known, default=0.0), max(known, default=0.0) - min(known, default=0.0)
-    return [("", 0.0) if score is None else (f"{score:.4g}", (score - low) / span if span else 0.0) for score in scores]
-
-
-def _cell(value: str | tuple[str, float]) -> str:
-    if isinstance(value, str):
-        return f"<td>{value}</td>"
-    text, share = value
-    return f"<td style='background:linear-gradient(90deg,#0072B255 {share:.0%},transparent {share:.0%})'>{text}</td>"
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison(_Record, tables.Comparison):
-    """Runs side by side: a row each, with ratios to the full run, and what makes them less comparable."""
-
-    def _repr_html_(self) -> str:
-        said = "".join(f"<p>{escape(words)}</p>" for words in self.warnings)
-        return to_frame(self).to_html(index=False, na_rep="") + said
-
-
-@dataclass(frozen=True, eq=False)
-class Run(_Record, store.Run):
-    """One run's folder: `.spec` is what was asked, `.result` what it came to, `.state` where it stands."""
-
-    def _repr_html_(self) -> str:
-        return compare(self)._repr_html_()
-
-
-@dataclass(frozen=True, eq=False)
-class Sweep(_Record, sweeps.Sweep):
-    """Every plan of a family, tuned from the same start under several seeds, and tested: a cell each."""
-
-    def _repr_html_(self) -> str:
-        rows = [
-            {"plan": cell.plan, "seed": cell.seed, **({} if cell.after is None else vars(cell.after))}
-            for cell in self.cells
-        ]
-        return pd.DataFrame(rows).to_html(index=False, na_rep="")
 
 
 def load(name: str, dtype: str = "auto", device: str = "auto") -> "Model":
@@ -256,7 +145,7 @@ def recommend(analysis: records.Analysis, blocks: int) -> Plan:
 
 def tune(
     model: "Model | LoadedModel", data: Any, plan: Plan, prompt: str | None = None, completion: str | None = None,
-    runs: str | Path = "runs", **settings: Any,
+    runs: str | Path = "runs", general: Any = None, **settings: Any,
 ) -> Run:  # fmt: skip
     """Fine-tune what a plan names, test before and after, and prove what moved.
 
@@ -267,6 +156,7 @@ def tune(
         prompt: template over the data's columns; see `read_data`.
         completion: the same for the completion.
         runs: folder in which the run's own folder is made.
+        general: general data, mixed in by `general_share` of each step's rows (0.2); anything `read_data` takes.
         **settings: fields of `RunSpec`: method, options, steps, batch_size, learning_rate, seed, ...
 
     Returns:
@@ -284,19 +174,21 @@ def tune(
         >>> str(run.state), run.result.steps, run.result.proof.frozen_identical
         ('succeeded', 2, True)
     """
-    from lsf.training.run import measure_kept  # noqa: PLC0415 loads torch
-    from lsf.training.run import tune as carry_out  # noqa: PLC0415
+    from lsf.training import run as running  # noqa: PLC0415 loads torch
 
     options = DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
     loaded, task = _measured(model), read_data(data, prompt, completion, options=options)
+    if general is not None:
+        task = with_general(task, more := read_data(general, options=replace(options, format="auto")))
+        settings["general"] = more.name
     dtype, device = loaded.info.dtype, loaded.info.device.partition(":")[0]
     given = {"dtype": dtype if dtype in DTYPES else "auto", "device": device, **settings}
-    texts = {"prompt_template": prompt, "completion_template": completion}
-    spec = _settings(RunSpec, {"model": loaded.info.name, "data": task.name, "plan": plan, **texts, **given})
+    given |= {"prompt_template": prompt, "completion_template": completion, "plan": plan}
+    spec = _settings(RunSpec, {"model": loaded.info.name, "data": task.name, **given})
     folder = create_run(Path(runs), spec)
-    result = _interruptible("The run", lambda report: carry_out(loaded, task, spec, folder, report))
+    result = _interruptible("The run", lambda report: running.tune(loaded, task, spec, folder, report))
     if result.unmeasured:
-        _interruptible("Its test", lambda report: measure_kept(loaded, task, folder, report))
+        _interruptible("Its test", lambda report: running.measure_kept(loaded, task, folder, report))
     return Run(**vars(load_run(folder)))
 
 
@@ -438,11 +330,6 @@ def _interruptible(what: str, work: Callable[[Unstopped], Result]) -> Result:
     if report.stop is not None:
         warnings.warn(f"{what} was interrupted; what is returned is what was known by then.", stacklevel=3)
     return found
-
-
-def _framed(page: str) -> str:
-    """Return a page that stands alone as part of another one: its script and style stay inside."""
-    return f'<div><iframe srcdoc="{escape(page)}" width="100%" height="720" style="border:0"></iframe></div>'
 
 
 __all__ = ["RECOMMENDED", "Analysis", "Comparison", "Plan", "Run", "Sweep", "analyze", "compare", "load",

@@ -3,6 +3,7 @@
 import gc
 import os
 import platform
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -14,15 +15,33 @@ THREADING = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 2) - 1)), "OMP_WAI
 
 Measured on 2 busy cores with two threads that spin: an analysis of 0.8 s took 15 s, a tune of 9 s took 270 s.
 """
+EAGER = {} if sys.platform == "darwin" else {"TORCHDYNAMO_DISABLE": "1"}
+"""Read by torch, too: nothing is compiled, but on a Mac, for whose GPU bitsandbytes has no kernels.
+
+Elsewhere bitsandbytes would load torch's compiler when it is imported, a second or two of every start, to compile on
+CPUs what 8-bit optimizers do with their smallest tensors: with numbers that depend on the machine's C++ compiler.
+"""
 
 
-def settle_threads() -> None:
+def settle_torch() -> None:
     """Set how torch uses the CPU, the same in the app and on the command line, so that both give the same numbers.
 
     Must be called before torch is imported; what the user's environment says stays.
     """
-    for name, value in THREADING.items():
+    for name, value in (THREADING | EAGER).items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Collect no garbage until `spare_imports`, or the end: looking for some takes a quarter of the time of imports."""
+    collected = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collected:
+            gc.enable()
 
 
 def spare_imports() -> None:
@@ -33,6 +52,7 @@ def spare_imports() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")

@@ -1,8 +1,11 @@
 """Blocks x methods: the same places tuned by several methods, one grid of what it brought and what it cost."""
 
-from lsf.app.blocks_by_methods import draw_form, draw_grid, draw_grids
+import streamlit as st
+
+from lsf.app.blocks_by_methods import cells_of, draw_form, draw_grid, draw_grids, list_runs_of
+from lsf.app.findings import of_grid
 from lsf.app.frame import page
-from lsf.app.panels import empty
+from lsf.app.panels import empty, finding
 from lsf.app.polling import follow
 from lsf.app.runs import draw_queue
 from lsf.app.runtime import runtime
@@ -21,13 +24,18 @@ def draw(here: Session) -> None:
         empty("No plan yet", "Choose the blocks first; then places and methods are crossed here.", "choose")
         draw_grids(here, runs)
         return
+    grid = st.container()  # the picture first; what it is made of is known after the form
     base = draw_form(here, plan, source, runs)
 
     def watch(views: tuple[JobView, ...]) -> None:
         draw_queue(here, [view for view in views if view.active])
         draw_grid(here, base)
 
-    follow(here, [view.id for view in runtime().jobs("tune")], watch)
+    with grid:
+        follow(here, [view.id for view in runtime().jobs("tune")], watch)
+    cells = cells_of(list_runs_of(base), base)
+    if (found := of_grid([(cell.place, cell.method, cell.row) for cell in cells])) is not None:
+        finding(*found)
 
 
 def _start(here: Session, runs: list[Run]) -> tuple[Plan | None, Source | None]:

@@ -7,8 +7,9 @@ import streamlit as st
 
 from lsf.app.choose import (
     OURS,
+    brush,
+    budget_panel,
     choose_budget,
-    choose_by_hand,
     choose_criterion,
     choose_policy,
     chosen_plan,
@@ -56,9 +57,10 @@ def draw(here: Session) -> None:
         f"Orange and hatched: the blocks to tune; blue: frozen. {whiskers}Click a bar to change its side. {OURS}",
         on_click=partial(toggle, here, blocks),
     )
-    _by_hand(here, found, blocks)
+    _by_hand(here)
     if plan is not None:
         _cost(here, found, plan)
+        budget_panel(here, found, (rule.criterion, rule.policy), len(plan.blocks))
         _reasons(plan)
     onward("tune", "Fine-tune", address(here), disabled=plan is None)
 
@@ -67,24 +69,23 @@ def _rule(here: Session, found: Analysis) -> Rule:
     def changed() -> None:
         here.by_hand = None
 
-    columns = st.columns(3, gap="medium")
-    with columns[0]:
+    grid = st.grid(3, min_column_width=220, gap="medium", key="rule")
+    with grid.cell():
         criterion = choose_criterion(here, found)
-    with columns[1]:
+    with grid.cell():
         policy = choose_policy(changed)
-    with columns[2]:
+    with grid.cell():
         budget = choose_budget(found, criterion, policy, changed)
     return Rule(criterion, policy, budget)
 
 
-def _by_hand(here: Session, found: Analysis, blocks: tuple[int, ...]) -> None:
-    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        choose_by_hand(here, found.model.n_blocks, blocks)
-        if here.by_hand is not None and st.button(
-            "Back to the criterion", icon=":material/undo:", key="back-to-criterion"
-        ):
-            here.by_hand = None
-            st.rerun()
+def _by_hand(here: Session) -> None:
+    if here.by_hand is not None:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown("The blocks were chosen by hand.")
+            if st.button("Back to the criterion", icon=":material/undo:", key="back-to-criterion"):
+                here.by_hand = None
+                st.rerun()
 
 
 def _cost(here: Session, found: Analysis, plan: Plan) -> None:
@@ -99,7 +100,7 @@ def _cost(here: Session, found: Analysis, plan: Plan) -> None:
     cells = [
         ("Tuned parameters", amount(cost.trainable_params), "parameters"),
         ("Compute per token", "unknown" if cost.flops_ratio is None else f"{cost.flops_ratio:.2f} x", "compute"),
-        ("Memory above the loaded model", memory_words(cost), "memory"),
+        ("Memory", memory_words(cost), "memory"),
     ]
     for column, (name, value, kind) in zip(st.columns(3, gap="medium"), cells, strict=True):
         column.metric(name, value, of_full(kind), delta_color="off", delta_arrow="off")
@@ -118,6 +119,7 @@ def _reasons(plan: Plan) -> None:
 
 page(
     "Choose",
-    "Which blocks to tune, by a criterion and a budget, or by your own hand.",
+    "Which blocks to tune, by a criterion and a budget, or by your own hand: on the tower beside.",
     draw,
+    on_brush=brush,
 )

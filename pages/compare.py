@@ -1,5 +1,7 @@
 """Step 6: what selective tuning brought and cost, beside full fine-tuning and same-size controls."""
 
+from collections.abc import Sequence
+
 import pandas as pd
 import streamlit as st
 
@@ -11,10 +13,11 @@ from lsf.app.compare import (
     seeds_table,
     show_cost_table,
     show_main_table,
+    show_verdict,
     tradeoff_picture,
 )
 from lsf.app.frame import page
-from lsf.app.panels import download, empty, show
+from lsf.app.panels import download, empty, finding, show, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runs import (
     belong_together,
@@ -30,9 +33,11 @@ from lsf.app.runtime import runtime
 from lsf.app.state import Session
 from lsf.figures.palette import Picture
 from lsf.figures.report import Section, comparison_page
+from lsf.figures.verdict import draw_verdict
 from lsf.runs.comparison import Comparison, Summary, compare, summarise
 from lsf.runs.formats import bundle_runs, render
 from lsf.runs.store import Run, list_runs, runs_folder
+from lsf.runs.verdict import Verdict, verdicts
 
 FORGETTING = (
     "Forgetting: what the loss on text the base model wrote itself gained by tuning. Ratios are to the full run of the "
@@ -46,17 +51,45 @@ def draw(here: Session) -> None:
     if not runs:
         _nothing_yet()
         return
-    picked = _pick(here, runs)
+    opening = st.container()
+    with st.expander("Runs compared", icon=":material/checklist:", key="runs-compared"):
+        picked = _pick(here, runs)
     if not picked:
         st.info("Pick at least one run above.", icon=":material/info:")
         return
     comparison = compare(picked)
-    summaries = summarise(comparison.rows)
+    summaries, judged = summarise(comparison.rows), verdicts(comparison)
+    with opening:
+        _verdict(judged)
+    picture = _tradeoff(comparison, summaries)
     table = main_table(comparison, picked)
-    show_main_table(table)
-    st.caption(f"{_seeds_words(summaries)} {FORGETTING}")
-    for warning in comparison.warnings:
-        st.caption(f":material/warning: {warning}")
+    with st.expander("All runs, number by number", icon=":material/table:"):
+        show_main_table(table)
+        st.caption(f"{_seeds_words(summaries)} {FORGETTING}")
+        for warning in comparison.warnings:
+            st.caption(f":material/warning: {unmarked(warning)}")
+    _details(picked, comparison, summaries)
+    _take_away(comparison, judged, picked, table, picture)
+    if judged:
+        finding(f"{judged[0].headline}.", judged[0].onward)
+
+
+def _verdict(judged: Sequence[Verdict]) -> None:
+    """Open with what is to be said of the first choice, and a sentence on each of the others."""
+    if not judged:
+        st.info(
+            "No chosen blocks are among these runs, so there is no verdict; the table below has their numbers.",
+            icon=":material/info:",
+        )
+        return
+    show_verdict(judged[0])
+    if len(judged) > 1:
+        with st.expander(f"{len(judged) - 1} more choices among these runs", icon=":material/format_list_bulleted:"):
+            for verdict in judged[1:]:
+                st.markdown(unmarked(f"{verdict.sentence} {' '.join(verdict.warnings)}"))
+
+
+def _tradeoff(comparison: Comparison, summaries: tuple[Summary, ...]) -> Picture | None:
     cost = st.segmented_control(
         "Against", list(COSTS), default="training seconds", required=True, key="tradeoff-cost", persist_state="session"
     )
@@ -64,8 +97,7 @@ def draw(here: Session) -> None:
     if picture is not None:
         note = "Up is better, left is cheaper. The dotted line joins the runs that no other run beats in both."
         show(picture, f"tradeoff-{cost}", note)
-    _details(picked, comparison, summaries)
-    _take_away(comparison, picked, table, picture)
+    return picture
 
 
 def _nothing_yet() -> None:
@@ -116,13 +148,20 @@ def _details(picked: list[Run], comparison: Comparison, summaries: tuple[Summary
             "On a CPU memory is measured as the growth of the whole process, which has costs of its own: for a small "
             "model it is far more than the run's tensors. A cached prefix makes steps cheaper than compute says."
         )
-    with st.expander("Commands that repeat these runs", icon=":material/terminal:"):
-        st.code("\n".join(command(run.spec) for run in picked if run.spec is not None), language="bash")
 
 
-def _take_away(comparison: Comparison, picked: list[Run], table: pd.DataFrame, picture: Picture | None) -> None:
+def _take_away(
+    comparison: Comparison,
+    judged: Sequence[Verdict],
+    picked: list[Run],
+    table: pd.DataFrame,
+    picture: Picture | None,
+) -> None:
     def as_page() -> str:
-        sections = [Section("The runs", FORGETTING, picture, table)]
+        sections = [
+            Section("", f"{verdict.sentence} {' '.join(verdict.warnings)}", draw_verdict(verdict)) for verdict in judged
+        ]
+        sections.append(Section("The runs", FORGETTING, picture, table))
         sections += [
             Section("Answers before and after", table=samples_table(picked)),
             Section("Proof that frozen weights did not move", table=proof_table(picked)),
@@ -144,6 +183,8 @@ def _take_away(comparison: Comparison, picked: list[Run], table: pd.DataFrame, p
             "compare-json",
         )
         download("Report (HTML)", as_page, "comparison.html", "text/html", "compare-html")
+        commands = "".join(f"{command(run.spec)}\n" for run in picked if run.spec is not None)
+        download("Commands (shell)", lambda: commands, "runs.sh", "text/x-shellscript", "compare-commands")
         download("Bundle (ZIP)", lambda: bundle_runs(picked), "runs.zip", "application/zip", "compare-bundle")
 
 

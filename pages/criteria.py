@@ -2,14 +2,18 @@
 
 import streamlit as st
 
-from lsf.app.choose import choose_criterion, take_criterion, without_analysis
+from lsf.app.choose import choose_criterion, default_budget, take_criterion, without_analysis
+from lsf.app.evidence import swept_truth
+from lsf.app.findings import of_criteria, plan_to_come
 from lsf.app.frame import page
-from lsf.app.panels import onward, show
+from lsf.app.panels import finding, onward, show
 from lsf.app.state import Session, address, analysis
 from lsf.criteria.agreement import KERNEL_EXAMPLES, METHODS, chance_level, stability
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
+from lsf.evidence.packed import packed_record
 from lsf.figures.criteria import METHOD_WORDS, draw_agreement, draw_criteria, draw_growth, measured_scores
+from lsf.figures.sweeps import draw_need, measured_gain
 
 AUTO = "*Stop when settled* stops where they agree."
 
@@ -30,8 +34,11 @@ def draw(here: Session) -> None:
         on_click=lambda name: take_criterion(here, str(name)),
     )
     _left_out(found)
+    _need(here, found, chosen)
     _agreement(here, found, chosen)
     _growth(found, chosen)
+    plan = plan_to_come(here.plan, chosen, found, default_budget(found.model.n_blocks))
+    finding(*of_criteria(found, plan, packed_record()))
     onward("choose", f"Choose blocks by {CRITERIA[chosen].label}", address(here))
 
 
@@ -39,6 +46,30 @@ def _left_out(found: Analysis) -> None:
     missing = [entry.label for name, entry in CRITERIA.items() if name not in found.criteria]
     if missing:
         st.caption(f"Not measured in this analysis: {', '.join(missing)}. They can be asked for with the next one.")
+
+
+def _need(here: Session, found: Analysis, chosen: str) -> None:
+    """Show need beside what a sweep measured, or beside the chosen criterion; nothing where need was not measured."""
+    scores, measured = measured_scores(found), swept_truth(here)
+    if "ablation" not in scores:
+        return
+    if measured is not None:
+        picture = draw_need(scores["ablation"], *measured_gain(*measured))
+        note = "Up: what tuning the block alone gained in the last sweep of this model and data."
+    elif chosen != "ablation":
+        picture = draw_need(
+            scores["ablation"], scores[chosen], f"{CRITERIA[chosen].label} ({CRITERIA[chosen].unit})", chosen
+        )
+        note = "Up: the chosen criterion; with a sweep on the page Evidence, what tuning the block really gained."
+    else:
+        st.caption("Need is drawn beside another criterion: choose one, or measure a sweep on the page Evidence.")
+        return
+    show(
+        picture,
+        "need",
+        f"Across: how much the loss rises without the block. {note} Far right are the blocks whose tuning puts most of "
+        "what the model can do at stake; numbers are blocks.",
+    )
 
 
 def _agreement(here: Session, found: Analysis, chosen: str) -> None:

@@ -1,11 +1,14 @@
 """Intrinsic dimension: how few numbers, projected to all weights, are enough for a task."""
 
-from lsf.app.dimension import KIND, draw_form, draw_latest, draw_measured
+from lsf.app.dimension import KIND, draw_form, draw_latest, draw_lessons, draw_measured, kept_studies
+from lsf.app.findings import of_dimension
 from lsf.app.frame import page
+from lsf.app.panels import finding
 from lsf.app.polling import follow
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed
 from lsf.app.work import Source, source_of
+from lsf.dimension.study import over_lessons
 from lsf.plans.plan import Plan
 from lsf.runs.store import list_runs, runs_folder
 
@@ -13,10 +16,19 @@ from lsf.runs.store import list_runs, runs_folder
 def draw(here: Session) -> None:
     """Draw the page."""
     source, plan = _asked(here)
-    draw_form(here, source, plan)
     jobs = [view.id for view in runtime().jobs(KIND)]
-    follow(here, jobs, lambda views: draw_latest(here, source, views))
-    draw_measured()
+    own, measured = kept_studies(source), over_lessons()
+    if own or jobs:
+        follow(here, jobs, lambda views: draw_latest(here, source, views))
+    else:
+        draw_lessons(measured)
+    draw_form(here, source, plan)
+    if own or jobs:
+        draw_lessons(measured)
+    draw_measured(measured)
+    found = of_dimension(own[:1], f"On {source.model}") or of_dimension(measured, "On the bundled model")
+    if found is not None:
+        finding(*found)
 
 
 def _asked(here: Session) -> tuple[Source, Plan | None]:

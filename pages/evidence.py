@@ -2,11 +2,13 @@
 
 import streamlit as st
 
-from lsf.app.evidence import not_decided, record_panel, sweep_pictures, truth_panel, verdict_table
+from lsf.app.evidence import judged_table, not_decided, record_panel, sweep_pictures, truth_panel
+from lsf.app.findings import of_truth
 from lsf.app.frame import page
+from lsf.app.panels import finding
 from lsf.app.state import Session
 from lsf.evidence.packed import Measured, packed_evidence
-from lsf.evidence.study import budgets_of, verdicts
+from lsf.evidence.study import budgets_of, judge_choices
 
 
 def draw(here: Session) -> None:
@@ -39,14 +41,17 @@ def _elsewhere() -> None:
             "Blocks tuned", budgets, default=budgets[0], required=True, key=f"setting-budget-{name}"
         )
     )
-    truth = one.setting.truth
+    truth, ways = one.setting.truth, judge_choices(one.setting.truth, one.setting.scores, budget)
     not_decided(truth, budget)
-    verdict_table(verdicts(truth, one.setting.scores, budget), one.metric, "verdicts")
-    st.caption(
-        "Regret: what the best measured plan of as many blocks has more. Relative: over what full fine-tuning gains on "
-        f"the base model. Every run took {one.steps} steps; criteria read as many examples as cost about 8 % of a run."
-    )
     sweep_pictures(truth, one.metric, "setting")
+    judged_table(
+        ways,
+        one.metric,
+        "verdicts",
+        "Regret: what the best measured plan of as many blocks has more. Relative: over what full fine-tuning gains on "
+        f"the base model. Every run took {one.steps} steps; criteria read as many examples as cost about 8 % of a run.",
+    )
+    finding(*of_truth(truth, ways, budget))
 
 
 def _label(one: Measured) -> str:

@@ -2,10 +2,13 @@
 
 import streamlit as st
 
+from lsf.app.findings import of_truth
 from lsf.app.frame import page
 from lsf.app.lessons import FOR_TEACHERS, criteria_step, lessons_measured, predict_step, truth_step
+from lsf.app.panels import finding
 from lsf.app.state import Session
 from lsf.data.lessons import LESSONS
+from lsf.evidence.study import judge_choices
 
 
 def draw(_here: Session) -> None:
@@ -28,10 +31,13 @@ def draw(_here: Session) -> None:
     if own is not None:
         criteria_step(one, own)
         truth_step(one, own)
+        truth = one.setting.truth
+        finding(*of_truth(truth, judge_choices(truth, one.setting.scores, len(own)), len(own)))
 
 
 page(
     "Lessons",
     "Which block would you tune? Commit yourself, see what the criteria say, then what was measured, and your regret.",
     draw,
+    predicts=True,
 )

@@ -3,13 +3,24 @@
 import streamlit as st
 
 from lsf.app.actions import start_analysis, stop_buttons
+from lsf.app.choose import default_budget
+from lsf.app.findings import criterion_to_come, of_trajectories, plan_to_come
 from lsf.app.frame import page
-from lsf.app.panels import as_json, download, empty, onward, progress, states_csv, unmarked
-from lsf.app.paths import analysis_facts, choose_view, draw_deviation_panel, draw_lens_panels, draw_paths_panel
+from lsf.app.panels import as_json, download, empty, finding, onward, progress, states_csv, unmarked
+from lsf.app.paths import (
+    analysis_facts,
+    choose_view,
+    draw_criterion_panel,
+    draw_deviation_panel,
+    draw_lens_panels,
+    draw_paths_panel,
+)
 from lsf.app.polling import follow
 from lsf.app.state import Session, address, analysis, analysis_view
 from lsf.app.work import Analysed
+from lsf.criteria.replay import moments, part_of
 from lsf.criteria.result import Analysis
+from lsf.evidence.packed import packed_record
 from lsf.export.notebook import analysis_notebook
 from lsf.figures.report import analysis_page
 from lsf.jobs.job import JobState, JobView
@@ -21,10 +32,14 @@ def draw(here: Session) -> None:
     if view is None:
         _nothing_yet(here)
         return
-    follow(here, [view.id], lambda views: _watch(here, views))
+    follow(here, [view.id], lambda views: _watch(here, views), goes_on=lambda: here.replay is not None)
     finished = analysis(here)
     if finished is not None:
+        criterion = criterion_to_come(here.criterion, finished)
+        plan = plan_to_come(here.plan, here.criterion, finished, default_budget(finished.model.n_blocks))
+        draw_criterion_panel(finished, plan, criterion)
         _take_away(here, finished)
+        finding(*of_trajectories(finished, plan, packed_record()))
         onward("choose", "Choose blocks", address(here), aside={"criteria": "Compare the criteria"})
 
 
@@ -41,7 +56,41 @@ def _watch(here: Session, views: tuple[JobView, ...]) -> None:
             _state(here, view)
         measured = view.result if isinstance(view.result, Analysed) else view.partial
         if isinstance(measured, Analysed) and measured.analysis.trajectories is not None:
-            _pictures(here, measured.analysis, finished=not view.active)
+            shown = _moment(here, measured.analysis, view.active)
+            _pictures(here, shown, finished=not view.active and here.replay is None)
+        elif not view.active:
+            here.replay = None
+
+
+def _moment(here: Session, analysis: Analysis, active: bool) -> Analysis:
+    """Return what is to be shown now, and say what it is: a moment on the way, told as the replay it is, or all of it.
+
+    The first example goes through the model layer by layer; then come the examples read so far, as they are read.
+    Where the analysis ended before that could be seen, they come from its record.
+    """
+    steps = moments(analysis)
+    n_layers = sum(count == 1 for count, _ in steps)
+    n_states = len(analysis.states)
+    if here.replay is None or (not active and here.replay >= len(steps)):
+        here.replay = here.moment = None
+        return analysis
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="replay"):
+        if here.replay < n_layers or not active:
+            count, depth = steps[here.replay]
+            here.replay += 1
+            here.moment = part_of(analysis, (count, depth))
+            told = f"example 1, states 0 to {depth - 1} of {n_states - 1}" if count == 1 else f"{count} examples"
+            st.markdown(f":material/replay: Replay of what was recorded: {told}.")
+        else:
+            here.replay, here.moment = STREAMED, analysis
+            st.markdown(f":material/stream: {analysis.data.n_examples:,} examples read so far.")
+        if st.button("Skip to the result" if not active else "Show all that was read", key="replay-skip"):
+            here.replay = here.moment = None
+            st.rerun()
+    return here.moment
+
+
+STREAMED = 1_000_000  # moment of a replay that is over: examples were seen while they were read
 
 
 def _state(here: Session, view: JobView) -> None:
@@ -66,7 +115,7 @@ def _again(here: Session) -> None:
 def _pictures(here: Session, analysis: Analysis, finished: bool) -> None:
     st.markdown(analysis_facts(analysis))
     dimensions = choose_view(here, analysis)
-    grid = st.grid(2, min_column_width=500, gap="medium", key="pictures")
+    grid = st.grid(2, min_column_width=360, gap="medium", key="pictures")
     with grid.cell():
         draw_paths_panel(here, analysis, dimensions, finished)
     with grid.cell():
@@ -77,6 +126,9 @@ def _pictures(here: Session, analysis: Analysis, finished: bool) -> None:
 
 def _take_away(here: Session, finished: Analysis) -> None:
     with st.container(horizontal=True, gap="small"):
+        if here.replay is None and st.button("Replay", icon=":material/replay:", key="replay-again"):
+            here.replay = 0
+            st.rerun()
         download(
             "Analysis (JSON)", lambda: as_json(finished.to_json()), "analysis.json", "application/json", "analysis-json"
         )

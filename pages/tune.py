@@ -1,7 +1,8 @@
 """Step 5: tune the chosen blocks, the whole model and same-size controls, in the background, one after the other."""
 
+from lsf.app.findings import of_runs
 from lsf.app.frame import page
-from lsf.app.panels import empty, onward
+from lsf.app.panels import empty, finding, onward
 from lsf.app.polling import follow, from_the_top
 from lsf.app.run_form import draw_form
 from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results, draw_store
@@ -9,6 +10,7 @@ from lsf.app.runtime import runtime
 from lsf.app.state import Session, address, analysed
 from lsf.app.work import Source, source_of
 from lsf.jobs.job import JobView
+from lsf.runs.comparison import to_row
 from lsf.runs.store import Run, list_runs, runs_folder
 
 
@@ -24,6 +26,9 @@ def draw(here: Session) -> None:
         _form(here, source)
         _runs(here)
     draw_store(here, runs)
+    rows = [to_row(run) for run in belong_together(runs, here.run)] if here.run is not None else []
+    if (found := of_runs(rows)) is not None:
+        finding(*found)
     if any(run.result is not None for run in runs):
         onward("compare", "Compare the runs", address(here))
 

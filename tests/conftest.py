@@ -5,13 +5,16 @@ import importlib.util
 import os
 from pathlib import Path
 
-# Tiny tensors gain nothing from a second thread and lose much to one that spins while another test process runs.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 from jaxtyping import install_import_hook
 
 import tests.checker  # noqa: F401 - the hook below names it
+from lsf.environment import settle_torch, spare_imports
+
+# Tiny tensors gain nothing from a second thread and lose much to one that spins while another test process runs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+settle_torch()
+gc.disable()  # until all is imported
 
 # Every jaxtyping annotation of the numeric rooms is checked while tests run; it must come before they are imported.
 install_import_hook(
@@ -50,13 +53,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("fast")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def small_heap() -> Iterator[None]:
+def pytest_collection_finish() -> None:
     """Spare each of the collections a run makes the million objects that imports leave: 0.25 s down to 0.01 s."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    spare_imports()
 
 
 @pytest.fixture(autouse=True, scope="session")

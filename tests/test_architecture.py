@@ -34,7 +34,8 @@ def room_of(module: str) -> str:
 
 def loaded_by(statement: str) -> set[str]:
     """Return the top-level modules a fresh interpreter holds after a statement."""
-    code = f"{statement}\nimport sys\nprint(' '.join({{name.partition('.')[0] for name in sys.modules}}))"
+    shown = "print(' '.join({name.partition('.')[0] for name in sys.modules}))"
+    code = f"import gc, sys; gc.disable(); {statement}\n{shown}"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
@@ -45,7 +46,9 @@ def test_the_rooms_without_torch_do_not_load_it(app: bool) -> None:
     free = [name for name in EVERY if name in TORCH_FREE or room_of(name) in {*TORCH_FREE_ROOMS, "core"}]
     modules = [name for name in free if (room_of(name) == "app") == app and name != "lsf.__main__"]
     assert len(modules) > 20
-    if loaded_by(f"import {', '.join(modules)}") & heavy:
+    loaded = loaded_by(f"import {', '.join(modules)}")
+    assert "ray" not in loaded
+    if loaded & heavy:
         pytest.fail(f"{[module for module in modules if loaded_by(f'import {module}') & heavy]}")
 
 
@@ -53,6 +56,7 @@ def test_the_torch_rooms_do_not_load_streamlit_and_the_check_would_notice_torch(
     loaded = loaded_by(f"import {', '.join(TORCH_ROOMS)}")
     assert "torch" in loaded
     assert "streamlit" not in loaded
+    assert "sklearn" not in loaded  # half a second of every start, for pictures alone
 
 
 def imports_of(path: Path) -> set[str]:
@@ -95,6 +99,7 @@ def test_imports_go_one_way(room: str) -> None:
             "__main__.py",
             "__init__.py",
             "api.py",
+            "display.py",
         ):  # the command, and what notebooks use of all rooms
             assert not trespasses(room, imports_of(path)), path
 
@@ -139,4 +144,3 @@ def test_only_the_app_and_its_pages_import_streamlit() -> None:
 def test_only_a_sweep_on_a_cluster_imports_ray_which_nobody_else_needs_installed() -> None:
     found = {path.name for path in (ROOT / "lsf").rglob("*.py") if "ray" in tops(imports_of(path))}
     assert found == {"ray_engine.py"}
-    assert "ray" not in loaded_by("import lsf.cli.main")

@@ -1,6 +1,7 @@
 """The main job from the shell, as a person types it: analyze, plan, tune, compare, and a bundle that repeats a run."""
 
 import csv
+import gc
 import io
 import json
 import signal
@@ -135,6 +136,7 @@ def test_ctrl_c_is_one_line_and_no_traceback(
 
 def test_the_demo_tells_of_every_lesson(capsys: pytest.CaptureFixture[str]) -> None:
     run_cli("demo")
+    assert gc.isenabled()  # as before the command
     said = capsys.readouterr().out
     for name in ("facts", "aliases", "labels", "sums", "dialect", "twohop"):
         assert f"lesson:{name}" in said

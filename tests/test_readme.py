@@ -52,6 +52,7 @@ def test_every_option_of_the_readme_and_the_guides_is_one_of_ours_or_of_a_named_
         "--no-deps",
         "--report",
         "--tables",
+        "--real",
     }  # tensorboard, ray, pip, evidence.py
     named = set(re.findall(r"--[a-z][a-z_-]+", TEXT)) - others
     assert len(COMMANDS) > 15

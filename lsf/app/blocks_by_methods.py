@@ -10,7 +10,7 @@ from lsf.app.actions import go_on_buttons, queue_specs
 from lsf.app.forms import setting_input
 from lsf.app.panels import amount, guard, show, size
 from lsf.app.run_form import is_loaded, usual_steps
-from lsf.app.runs import command, draw_curves_panel
+from lsf.app.runs import draw_curves_panel
 from lsf.app.runtime import runtime
 from lsf.app.state import Session
 from lsf.app.work import Source, source_of
@@ -118,6 +118,7 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
             "How",
             list(METHOD_CHOICES),
             default=known["how"],
+            format_func=how_words,
             key="grid-how",
             persist_state="session",
             help=_meanings(),
@@ -275,7 +276,7 @@ def cells_of(runs: Sequence[Run], base: RunSpec) -> list[Cell]:
         where, how = cell_of(run.spec)
         kind = role(run.spec)
         named = where if kind == "full" else f"{where} ({MARKS[kind].label})"
-        found.append(Cell(named, how, replace(to_row(run), method=how), kind))
+        found.append(Cell(named, how_words(how), replace(to_row(run), method=how), kind))
     return found
 
 
@@ -374,7 +375,7 @@ def _draw_picked(here: Session, runs: Sequence[Run]) -> None:
     assert run.spec is not None
     where, how = cell_of(run.spec)
     with st.container(border=True, key="grid-run"):
-        st.subheader(f"{how} on {where}", anchor=False)
+        st.subheader(f"{how_words(how)} on {where}", anchor=False)
         if run.problem:
             (st.error if run.state is RunState.FAILED else st.info)(run.problem, icon=":material/info:")
         go_on_buttons(here, run)
@@ -387,7 +388,6 @@ def _draw_picked(here: Session, runs: Sequence[Run]) -> None:
             )
         if read_metrics(run.folder):
             draw_curves_panel([run])
-        st.code(command(run.spec), language="bash")
         if st.button("Look at this run", icon=":material/visibility:", key="grid-look"):
             st.switch_page("pages/tune.py", query_params={"run": run.id})
 
@@ -398,5 +398,12 @@ def _latency(result: RunResult) -> str:
     return f"{result.latency_ratio:.3f} (95 %: {result.latency_low:.3f} to {result.latency_high:.3f})"
 
 
+def how_words(how: str) -> str:
+    """Return a method as people read it, by its acronym where it has one: `All weights`, `Adapters (kind=pfeiffer)`."""
+    name, _, options = how.partition(" ")
+    label, _, acronym = CATALOGUE[name].label.partition(" (")
+    return f"{acronym.rstrip(')') or label} {options}".rstrip()
+
+
 def _meanings() -> str:
-    return " ".join(f"**{chosen_method.name}**: {chosen_method.meaning}" for chosen_method in CATALOGUE.values())
+    return " ".join(f"**{chosen_method.label}**: {chosen_method.meaning}" for chosen_method in CATALOGUE.values())

@@ -5,14 +5,16 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import streamlit as st
 
-from lsf.app.panels import attempt, empty, table
-from lsf.app.state import Session, analysis_view
+from lsf.app.panels import attempt, empty, show, table, unmarked
+from lsf.app.runtime import runtime
+from lsf.app.state import Session, analysed, analysis_view
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.evidence.packed import (
     Measured,
     OutcomeElsewhere,
     RecommendationRecord,
+    beyond_study,
     elsewhere,
     packed_evidence,
     packed_record,
@@ -21,13 +23,15 @@ from lsf.evidence.packed import (
 )
 from lsf.evidence.regret import Blocks, random_regret, regret, relative
 from lsf.evidence.study import Rule
+from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget
 from lsf.plans.cost import predict_full, training_bytes
-from lsf.plans.plan import Plan, Predicted, format_blocks
+from lsf.plans.plan import Plan, Predicted, format_blocks, place_of
 from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking, recommended_plan
+from lsf.runs.memory_forecast import RUN_SHARE
+from lsf.runs.store import list_runs, runs_folder
 
 BLOCKS, COMPUTE, MEMORY = "Blocks", "Compute", "Memory"
-HAND_KEY = "blocks-by-hand"
 CRITERION_KEY = "criterion"
 OURS = (
     "The criteria marked *ours* are our own reading of the paper's idea (arXiv 2406.11753): its exact gain formula is "
@@ -37,8 +41,10 @@ OURS = (
 NEED_WORDS = {
     "nothing": "free",
     "forward": "forward pass",
+    "path": "forward pass, its states averaged",
     "states": "states kept",
     "vocabulary": "forward pass over the whole vocabulary",
+    "bypass": "a forward pass without each block",
     "backward": "one backward pass",
     "per_example": "a backward pass per example",
     "kernel": "backward passes for the tangent kernel",
@@ -63,11 +69,17 @@ def take_criterion(here: Session, name: str) -> None:
     here.criterion, here.by_hand = name, None
 
 
+def wanted_criteria(here: Session, analysis: Analysis) -> list[str]:
+    """Return the criteria that were measured: the chosen one first, then the recommended, then the others."""
+    names = [name for name in CRITERIA if name in analysis.criteria]
+    return list(dict.fromkeys([*(name for name in (here.criterion, *RECOMMENDED) if name in names), *names]))
+
+
 def choose_criterion(here: Session, analysis: Analysis) -> str:
     """Draw the criteria and say what the chosen one means; return its name."""
-    names = [name for name in CRITERIA if name in analysis.criteria]
-    wanted = [name for name in (here.criterion, *RECOMMENDED) if name in names]
-    st.session_state[CRITERION_KEY] = [*wanted, *names][0]
+    names = wanted_criteria(here, analysis)
+    st.session_state[CRITERION_KEY] = names[0]
+    names = [name for name in CRITERIA if name in names]
     name = st.selectbox(
         "Criterion",
         names,
@@ -204,18 +216,6 @@ def chosen_plan(here: Session, analysis: Analysis, criterion: str, policy: str, 
     return make_plan(analysis, criterion, policy, budget)
 
 
-def choose_by_hand(here: Session, n_blocks: int, current: tuple[int, ...]) -> None:
-    """Draw the list of tuned blocks; a change of it overrules the criterion."""
-    st.session_state[HAND_KEY] = list(current)
-    st.multiselect(
-        "Tuned blocks",
-        range(n_blocks),
-        key=HAND_KEY,
-        on_change=lambda: take_by_hand(here, tuple(st.session_state[HAND_KEY])),
-        help="Add or remove blocks here, or click bars above; this overrules the criterion.",
-    )
-
-
 def take_by_hand(here: Session, blocks: tuple[int, ...]) -> None:
     """Overrule the criterion."""
     here.by_hand = tuple(sorted(blocks))
@@ -224,6 +224,53 @@ def take_by_hand(here: Session, blocks: tuple[int, ...]) -> None:
 def toggle(here: Session, current: tuple[int, ...], block: int) -> None:
     """Add a block to the choice, or take it out."""
     take_by_hand(here, tuple(set(current) ^ {int(block)}))
+
+
+def brush(here: Session, first: int, last: int) -> None:
+    """Give a run of blocks the side that its first block does not have: all tuned, or all frozen."""
+    current = set(here.plan.blocks if here.plan is not None else here.by_hand or ())
+    run = set(range(min(first, last), max(first, last) + 1))
+    take_by_hand(here, tuple(current - run if first in current else current | run))
+
+
+def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], chosen: int) -> None:
+    """Draw what every number of blocks would cost on this machine, and what runs of so many have reached.
+
+    Args:
+        here: this session.
+        found: the analysis that is looked at.
+        rule: criterion and policy.
+        chosen: how many blocks the plan tunes.
+    """
+    plans = [make_plan(found, *rule, budget) for budget in range(1, found.model.n_blocks + 1)]
+    points = {len(plan.blocks): plan.predicted for plan in plans}
+    free = next((one.free_bytes for one in runtime().devices() if one.name == found.model.device), None)
+    show(
+        draw_budget(
+            [BudgetPoint(count, cost.flops_ratio, cost.memory_bytes) for count, cost in sorted(points.items())],
+            chosen,
+            None if free is None else RUN_SHARE * free,
+            _ended_runs(here),
+        ),
+        "budget",
+        "Compute of a step is a share of full fine-tuning's; memory is what a run takes at least above the loaded "
+        "model. The orange diamond is the plan's number of blocks. Runs that have ended on this model and data are "
+        "put beside: the share of test answers that are right.",
+    )
+
+
+def _ended_runs(here: Session) -> list[RunPoint]:
+    """Return what runs on the same model and data reached."""
+    ours = analysed(here)
+    points = []
+    for run in list_runs(runs_folder()):
+        after = None if run.result is None else run.result.after
+        if run.spec is None or ours is None or after is None or after.exact_match is None:
+            continue
+        if (run.spec.model, run.spec.data) == (ours.request.source.model, ours.request.source.data):
+            name = f"{place_of(run.spec.plan)}, {run.spec.how}, {run.spec.steps} steps, seed {run.spec.seed}"
+            points.append(RunPoint(len(run.spec.plan.blocks), run.spec.role, name, after.exact_match))
+    return points
 
 
 THIN = 10
@@ -251,6 +298,8 @@ def recommendation_panel(here: Session, found: Analysis, budget: int) -> None:
             _offer(here, plan)
             if truth := known_truth(settings, found, plan.blocks):
                 st.info(truth, icon=":material/fact_check:")
+            if beyond := beyond_study(found.model.name):
+                st.warning(unmarked(beyond), icon=":material/warning:")
         _why(settings, budget)
         if found.data.kernel_examples is not None:
             st.caption(_sample_words(settings, found.data.kernel_examples))

@@ -6,13 +6,15 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lsf.app.panels import amount, memory_words, size
+from lsf.app.panels import amount, memory_words, show, size, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runs import label, labels
 from lsf.figures.palette import Picture
 from lsf.figures.runs import Outcome, draw_tradeoff
+from lsf.figures.verdict import draw_verdict
 from lsf.runs.comparison import Comparison, Row, Summary, by_seed, non_dominated
 from lsf.runs.store import Run
+from lsf.runs.verdict import MEASURES, Estimate, Verdict
 
 COSTS = {
     "training seconds": ("tuning_seconds", "training time (s)", 1.0),
@@ -22,10 +24,35 @@ COSTS = {
 """Name -> column, axis title, factor."""
 
 
+def show_verdict(verdict: Verdict) -> None:
+    """Show what is to be said of a choice: one sentence, four numbers, what makes them unfair, and the picture."""
+    st.subheader(unmarked(verdict.sentence), anchor=False)
+    with st.container(horizontal=True, gap="small", key="verdict-numbers"):
+        for measure in MEASURES:
+            found: Estimate | None = getattr(verdict.choice, measure.name)
+            st.metric(
+                measure.label,
+                "unknown" if found is None else measure.write(found.mean),
+                None if found is None else found.words(measure.write),
+                delta_color="off",
+                delta_arrow="off",
+                help=measure.meaning,
+                border=True,
+            )
+    for warning in verdict.warnings:
+        st.warning(unmarked(warning), icon=":material/warning:")
+    note = (
+        "Lines: the whole model, for forgetting none. Whiskers: 95 % interval over seeds. How the choice stands to "
+        f"each is judged by {verdict.score} on the test examples, seed by seed."
+    )
+    show(draw_verdict(verdict), "verdict", note, title="Beside what it is compared with")
+
+
 def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
     """Return the table people read first: what was tuned, what it brought, what it cost, in ratios to full.
 
-    What is wrong with a run stands beside its quality, and takes no room where nothing is.
+    What is wrong with a run, and the share right by generation, stand beside its quality, general data beside
+    forgetting; they take no room where no run has them.
     """
     rows = []
     for row, run in zip(comparison.rows, runs, strict=True):
@@ -34,10 +61,14 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
                 "run": label(run),
                 "test before": row.exact_match_before,
                 "test after": row.exact_match_after,
+                "right before": row.generated_match_before,
+                "right after": row.generated_match_after,
                 "x quality": row.x_quality,
                 "fault": row.fault,
                 "try rate": row.rate_to_try,
                 "forgetting": row.forgetting,
+                "general data": row.general_share,
+                "of tokens": row.general_token_share,
                 "parameters": None if row.trainable_params is None else amount(row.trainable_params),
                 "x parameters": row.x_params,
                 "seconds": row.tuning_seconds,
@@ -50,8 +81,13 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    faulty = any(row.fault is not None for row in comparison.rows)
-    return table if faulty else table.drop(columns=["fault", "try rate"])
+    told = {
+        "fault": ("fault", "try rate"),
+        "general_share": ("general data", "of tokens"),
+        "generated_match_before": ("right before", "right after"),
+    }
+    absent = [name for name in told if all(getattr(row, name) is None for row in comparison.rows)]
+    return table.drop(columns=[column for name in absent for column in told[name]])
 
 
 def show_main_table(table: pd.DataFrame) -> None:
@@ -72,11 +108,15 @@ def show_main_table(table: pd.DataFrame) -> None:
             "try rate": number(format="%.2g", help="Learning rate to try instead"),
             "test before": number(format="percent", help="Test completions wholly right, base model"),
             "test after": number(format="percent", help="The same after tuning"),
+            "right before": number(format="percent", help="Test answers right by generation, base model"),
+            "right after": number(format="percent", help="The same after tuning"),
             "test loss": number(format="%.3f", help="After tuning, in nats per completion token"),
             "forgetting": number(
                 format="%.3f",
                 help="What the loss on the base model's own text gained, in nats per token; 0 forgets nothing",
             ),
+            "general data": number(format="percent", help="Of each step's rows, mixed in from another source"),
+            "of tokens": number(format="percent", help="General data's share of all tokens trained on"),
             "seconds": number(format="%.1f", help="Training steps, and the search for a mask where a method makes one"),
             "x parameters": number(format="%.2f x", help="Of the full run's tuned parameters"),
             "x step time": number(format="%.2f x", help="Of the full run's median step"),
@@ -123,7 +163,7 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
         if known:
             costs = tuple(factor * cost for cost in by_seed(known, column))
             qualities = tuple(by_seed(known, "exact_match_after"))
-            outcomes.append(Outcome(summary.plan, summary.role or "manual", costs, qualities))
+            outcomes.append(Outcome(_tuned(summary), summary.role or "manual", costs, qualities))
     if not outcomes:
         return None
     marks = non_dominated([outcome.quality for outcome in outcomes], [outcome.cost for outcome in outcomes])
@@ -131,6 +171,12 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
     before = starts.pop() if len(starts) == 1 else None  # of other models or data there is no one start
     front = [index for index, stands in enumerate(marks) if stands]
     return draw_tradeoff(outcomes, front, "test exact match", title, before, share=True)
+
+
+def _tuned(summary: Summary) -> str:
+    """Return what was tuned and how: all blocks by LoRA are not the whole model by all of its weights."""
+    plan = "whole model" if summary.plan == "full" else summary.plan
+    return plan if summary.method in (None, "full") else f"{plan} by {summary.method}"
 
 
 def cost_table(runs: Sequence[Run], rows: Sequence[Row]) -> pd.DataFrame:

@@ -1,7 +1,9 @@
 """Choosing data, with templates over any columns, and three examples as the model will read them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
@@ -9,14 +11,15 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.panels import attempt, guard
+from lsf.app.forms import help_text
+from lsf.app.panels import attempt, guard, unmarked
 from lsf.app.runtime import runtime
 from lsf.app.work import Source
-from lsf.data.contents import DEFAULTS, DataOptions
+from lsf.data.contents import DEFAULTS, DataOptions, read_chat_template
 from lsf.data.encode import EncodedExample, context_length, encode, straddling_words
-from lsf.data.formats import kinds_of, recognise
+from lsf.data.formats import FORMATS, Row, kinds_of, recognise
 from lsf.data.report import count_tokens, format_lines, pieces_of, shared_prompts, token_lines
-from lsf.data.sources import read_splits
+from lsf.data.sources import fill_template, parse_template, read_splits
 from lsf.data.tables import READERS
 from lsf.data.task import Example, Task
 from lsf.errors import LsfError
@@ -39,6 +42,8 @@ class DataChoice:
     """Completion from any columns."""
     options: DataOptions = DEFAULTS
     """What the rows are, and how they are handed to the model."""
+    waiting: str | None = None
+    """What is still to be chosen before the rows can be read."""
 
 
 def data_input() -> DataChoice:
@@ -57,7 +62,7 @@ def data_input() -> DataChoice:
     name = _file_input() if kind == FILE else _hub_input()
     if not name:
         return DataChoice("")
-    return _templates(name)
+    return _rows_input(name)
 
 
 def _lesson_input() -> str:
@@ -117,70 +122,215 @@ def _hub_input() -> str:
     return f"hub:{name}" if name else ""
 
 
-def _templates(name: str) -> DataChoice:
-    columns, has_own = _columns(name) or (None, False)
-    if columns is not None:
-        st.caption("Columns: " + ", ".join(f"`{column.replace('`', '')}`" for column in columns))
-        if not has_own and not st.session_state.get("data-prompt"):
-            st.caption("Its columns are not recognised: write prompt and completion from the columns it has.")
-    example = columns[0] if columns else "question"
-    prompt = st.text_input(
+RECOGNISED, OWN = "recognised", "own"
+HOW = "data-how"
+CHATS = ("chat", "sharegpt", "chat-pairs", "preference")
+"""Formats whose rows have turns."""
+PAIRED = ("pairs", "alpaca", "known", "unpaired", "preference")
+"""Formats whose rows may be two texts, as those of templates are."""
+WORDS = {
+    "auto": "as a chat where the model has a template",
+    "chat": "as a chat",
+    "raw": "as they stand",
+    "assistant": "every answer",
+    "last": "the last answer",
+    "all": "every token",
+}
+"""Choice of an option -> what a person reads."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a file's first rows are, before anybody said anything."""
+
+    columns: tuple[str, ...]
+    """In the file's order."""
+    found: str | None
+    """Format that most of them are recognised as; None where none is."""
+    possible: tuple[str, ...]
+    """Every format that the first row could be."""
+    first: Row
+    """The first row."""
+
+
+def _rows_input(name: str) -> DataChoice:
+    """Draw what of the rows the model gets; nothing is wrong before anything was chosen."""
+    if name.startswith("hub:"):
+        with st.expander("Templates over its columns, and chats", icon=":material/tune:", key="data-more"):
+            prompt, completion = _template_areas()
+            return DataChoice(name, prompt, completion, _options(PAIRED[0], CHATS[0]))
+    seen = _seen(name)
+    if seen is None:
+        return DataChoice(name)
+    how, recognised = OWN, FORMATS[seen.found].label if seen.found is not None else ""
+    if recognised:
+        how = st.segmented_control(
+            "The model reads",
+            [RECOGNISED, OWN],
+            format_func=lambda key: recognised if key == RECOGNISED else "columns of my choice",
+            default=RECOGNISED,
+            required=True,
+            key=HOW,
+            persist_state="session",
+            help="What the file's columns were recognised as, or texts made of the columns you pick.",
+        )
+    if how == OWN:
+        return _from_columns(name, seen)
+    form = _format_input(seen, recognised)
+    return DataChoice(name, options=_options(seen.found if form == "auto" else form, form=form))
+
+
+def _format_input(seen: Seen, recognised: str) -> str:
+    """Let the user say what the rows are, where they could be more than one thing."""
+    if len(seen.possible) < 2:
+        return "auto"
+    return st.selectbox(
+        "The rows are",
+        ["auto", *seen.possible],
+        format_func=lambda key: f"as recognised: {recognised}" if key == "auto" else FORMATS[key].label,
+        help="Their columns fit more than one format.",
+        key=f"data-format-{'-'.join(seen.possible)}",
+        persist_state="session",
+    )
+
+
+def _from_columns(name: str, seen: Seen) -> DataChoice:
+    """Let the user pick columns, and write the templates they make over several lines."""
+    if seen.found is None:
+        st.caption("Its columns are not recognised as anything known.")
+
+    def write() -> None:
+        asked, answer = st.session_state["data-asked"], st.session_state["data-answer"]
+        if asked:
+            lines = [f"{_title(column)}: {{{column}}}" for column in asked]
+            st.session_state["data-prompt"] = "\n".join([*lines, f"{_title(answer or 'answer')}:"])
+        if answer:
+            st.session_state["data-completion"] = f" {{{answer}}}"
+
+    left, right = st.columns(2, gap="small")
+    with left:
+        st.multiselect("Prompt from", seen.columns, key="data-asked", on_change=write, placeholder="Columns")
+    with right:
+        st.selectbox(
+            "The model is to say", seen.columns, index=None, key="data-answer", on_change=write, placeholder="Column"
+        )
+    prompt, completion = _template_areas()
+    parts = (("the prompt", prompt, "prompt"), ("what the model is to say", completion, "completion"))
+    lacking = [part for part, template, column in parts if template is None and column not in seen.columns]
+    waiting = f"Pick the columns for {' and '.join(lacking)}." if lacking else None
+    if waiting:
+        st.info(waiting, icon=":material/info:")
+    else:
+        _first_row(seen, prompt or "{prompt}", completion or "{completion}")
+    return DataChoice(name, prompt, completion, _options(PAIRED[0]), waiting)
+
+
+def _title(column: str) -> str:
+    return column[:1].upper() + column[1:].replace("_", " ")
+
+
+def _template_areas() -> tuple[str | None, str | None]:
+    prompt = st.text_area(
         "Prompt template",
-        placeholder="as recognised" if has_own else f"Question: {{{example}}}\\nAnswer:",
-        help="Columns in braces; \\n is a new line. Empty: what is recognised.",
+        height=120,
+        placeholder="Question: {question}\nAnswer:",
+        help="Columns in braces, over as many lines as it takes.",
         key="data-prompt",
         persist_state="session",
     )
-    completion = st.text_input(
+    completion = st.text_area(
         "Completion template",
-        placeholder="as recognised" if has_own else " {answer}",
-        help="What the model is to say next, with its leading space. Empty: what is recognised.",
+        height=68,
+        placeholder=" {answer}",
+        help="What the model is to say next, with its leading space.",
         key="data-completion",
         persist_state="session",
     )
-    return DataChoice(name, _unescaped(prompt), _unescaped(completion), _options())
+    return prompt or None, completion or None
 
 
-def _options() -> DataOptions:
-    """Draw how rows are handed to the model."""
-    names, found = {"pairs": "Text pairs", "train_on": "Trained turns of a chat"}, {}
-    columns = st.columns(len(names))
-    for column, (name, label) in zip(columns, names.items(), strict=True):
-        (item,) = (item for item in fields(DataOptions) if item.name == name)
-        choices = item.metadata["choices"]
-        with column:
-            found[name] = st.selectbox(
-                label, choices, choices.index(item.default), help=item.metadata["meaning"], key=f"data-{name}",
-                persist_state="session",
-            )  # fmt: skip
-    most = st.number_input(
-        "Rows of each split at most", min_value=1, value=None, step=1000, placeholder="all", key="data-max_rows",
-        help="Where there are more, that many are drawn at random.", persist_state="session",
-    )  # fmt: skip
-    return DataOptions(**found, max_rows=None if most is None else int(most))
+def _first_row(seen: Seen, prompt: str, completion: str) -> None:
+    """Show what the templates make of the first row; what is wrong with them is said once, by `read_task`."""
+    with suppress(LsfError):
+        texts = [
+            fill_template(parse_template(template, seen.columns, "The template"), seen.first)
+            for template in (prompt, completion)
+        ]
+        st.caption("The first row; bold is what is trained.")
+        st.html(f"<div class='lsf-tokens'>{escape(texts[0])}<b>{escape(texts[1])}</b></div>")
 
 
-def _unescaped(template: str) -> str | None:
-    return template.replace("\\n", "\n") or None
+def _options(*formats: str | None, form: str = "auto") -> DataOptions:
+    """Draw how rows of these formats are handed to the model, as far as it matters for them."""
+    pairs, train_on = DEFAULTS.pairs, DEFAULTS.train_on
+    chats = any(name in CHATS for name in formats)
+    with st.container(horizontal=True, gap="small"):
+        if any(name in PAIRED for name in formats):
+            pairs = _choice("pairs", "Two texts reach the model")
+        if chats:
+            train_on = _choice("train_on", "Trained")
+        most = st.number_input(
+            "Rows of each split at most", min_value=1, value=None, step=1000, placeholder="all", key="data-max_rows",
+            help="Where there are more, that many are drawn at random.", persist_state="session",
+        )  # fmt: skip
+    template = _chat_template() if chats or pairs == "chat" else None
+    return DataOptions(form, pairs, train_on, template, None if most is None else int(most))
 
 
-def _columns(name: str) -> tuple[tuple[str, ...], bool] | None:
-    """Columns of a local file, and whether they are recognised; None for hub data or what cannot be read.
+def _choice(name: str, label: str) -> str:
+    (item,) = (item for item in fields(DataOptions) if item.name == name)
+    choices = item.metadata["choices"]
+    return st.selectbox(
+        label,
+        choices,
+        choices.index(item.default),
+        format_func=WORDS.__getitem__,
+        help=help_text(item),
+        key=f"data-{name}",
+        persist_state="session",
+    )
 
-    Why it cannot is said once, by `read_task`.
-    """
-    if name.startswith("hub:"):
-        return None
+
+TEMPLATE = "data-chat-template"
+"""Where the session keeps name and text of a chat template's file."""
+
+
+def _chat_template() -> str | None:
+    """Let the user give a file in place of the model's own chat template; return its text."""
+    with st.expander("Another chat template", icon=":material/description:", key="data-template"):
+        given = st.file_uploader(
+            "A Jinja file", type=["jinja", "jinja2", "j2", "txt"], key="data-template-file",
+            help="In place of the model's own template; the run keeps its text.",
+        )  # fmt: skip
+        if given is not None:
+            with guard():
+                st.session_state[TEMPLATE] = (given.name, read_chat_template(given.name, given.getvalue()))
+        name, text = st.session_state.get(TEMPLATE, (None, None))
+        if name is not None:
+            st.caption(f"Used: {unmarked(name)}, {len(text):,} characters.")
+            if st.button("Back to the model's own", icon=":material/undo:", key="data-template-back"):
+                del st.session_state[TEMPLATE]
+                st.rerun()
+    return text
+
+
+def _seen(name: str) -> Seen | None:
+    """What a local file is; None for what cannot be read. Why it cannot is said once, by `read_task`."""
     try:
-        return _read(name, _stamp(name))
+        return _look(name, _stamp(name))
     except LsfError:
         return None
 
 
 @st.cache_data(max_entries=8, show_spinner="Reading the file")
-def _read(name: str, stamp: float) -> tuple[tuple[str, ...], bool]:
+def _look(name: str, stamp: float) -> Seen:
     table = next(iter(read_splits(Path(name)).values()))
-    return table.columns, any(recognise(tuple(kinds_of(row).items())) for row in table.rows[:COUNTED])
+    kinds = [kinds_of(row) for row in table.rows[:COUNTED]]
+    found = Counter(form for row in kinds if (form := recognise(tuple(row.items()))) is not None)
+    first = kinds[0] if kinds else {}
+    possible = tuple(entry.name for entry in FORMATS.values() if entry.matches(first) and entry.name != "bundle")
+    commonest = found.most_common(1)[0][0] if found else None
+    return Seen(table.columns, commonest, possible, table.rows[0] if table.rows else {})
 
 
 @st.cache_resource(max_entries=4, show_spinner="Reading the data")
@@ -191,7 +341,7 @@ def _task(choice: DataChoice, stamp: float) -> Task:
 
 def read_task(choice: DataChoice) -> Task | None:
     """Return the chosen data, or show one sentence on why it cannot be used and return None."""
-    if not choice.name or (choice.name.startswith("hub:") and not _wanted(choice.name)):
+    if not choice.name or choice.waiting or (choice.name.startswith("hub:") and not _wanted(choice.name)):
         return None
     with guard():
         return _task(choice, _stamp(choice.name))
@@ -229,7 +379,7 @@ def show_preview(task: Task, model: str, max_length: int | None) -> None:
     counts = f"{len(task.train):,} training, {len(task.validation):,} validation and {len(task.test):,} test examples"
     drawn = "" if task.own_splits else " (the splits were drawn, since the data names none)"
     st.markdown(f"{counts}{drawn}.")
-    seen = [*format_lines(task)[: len(task.seen.formats)], *task.seen.notes, *shared_prompts(task)]
+    seen = [*format_lines(task)[: len(task.seen.formats) + 1], *task.seen.notes, *shared_prompts(task)]
     if seen and task.seen.formats:
         st.text("\n".join(seen))
     reader = _reader(model)

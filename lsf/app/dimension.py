@@ -16,7 +16,7 @@ from lsf.app.panels import table as show_table
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
 from lsf.app.work import Source
-from lsf.dimension.study import ASKED, DimensionSettings, Study, along_pretraining, over_blocks, over_lessons
+from lsf.dimension.study import ASKED, DimensionSettings, Study, along_pretraining, over_blocks
 from lsf.errors import LsfError
 from lsf.figures.dimension import draw_blocks, draw_gap, draw_progress, draw_study, draw_tasks, published_table
 from lsf.files import make_folder
@@ -194,20 +194,25 @@ def _study_words(study: Study, running: bool) -> str:
     return f"{where}, {settings.projection}, {loop}, {seeds}: {'still going on' if running else found}"
 
 
-def draw_measured() -> None:
-    """Draw what was measured before and is kept with the bundled model."""
-    lessons, along, blocks = over_lessons(), along_pretraining(), over_blocks()
+def draw_lessons(lessons: Sequence[Study]) -> None:
+    """Draw d_90 of every lesson, measured before on the bundled model."""
     if not lessons:
         st.caption("No committed measurements are here; `python benchmarks/dimension.py` makes them.")
         return
-    st.divider()
-    st.caption("Measured before on the bundled model: docs/results/dimension.md says when and how.")
     show(
         draw_tasks(lessons),
         "lessons",
-        "The whole bundled model, on a logarithmic axis: the median of one search per seed. No bar, *1 of 3*: only "
-        "under so many seeds does a d that was tried reach 90 % of full; none: under none; ?: not measured.",
+        "Measured before on the whole bundled model, on a logarithmic axis: the median of one search per seed. No bar, "
+        "*1 of 3*: only under so many seeds does a d that was tried reach 90 % of full; none: under none; ?: not "
+        "measured. docs/results/dimension.md says when and how.",
     )
+
+
+def draw_measured(lessons: Sequence[Study]) -> None:
+    """Draw what else was measured before and is kept with the bundled model."""
+    along, blocks = along_pretraining(), over_blocks()
+    if not lessons:
+        return
     with st.expander("Every search of one lesson", icon=":material/show_chart:"):
         names = {study.data: study for study in lessons}
         picked = st.selectbox("Lesson", names, format_func=lambda data: data.removeprefix("lesson:"), key="kept-curves")
@@ -231,7 +236,7 @@ def draw_measured() -> None:
             draw_blocks([*(s.of_seeds(seeds) for s in blocks if s.data == blocks[0].data), *whole]),
             "blocks",
             "Where fewer blocks may move, all of their values together are the reference. "
-            + (f"Medians over {seeds} seeds." if seeds > 1 else "One seed each, also of the whole model."),
+            + (f"Medians over {seeds} seeds." if seeds > 1 else f"One seed each. {_two_numbers(lessons, whole)}"),
         )
     with st.expander("Published numbers beside ours", icon=":material/menu_book:"):
         show_table(published_table(lessons), "published")
@@ -239,3 +244,17 @@ def draw_measured() -> None:
             "Aghajanyan et al. 2020 (arXiv 2012.13255) tuned other models, a hundred times as large, on other tasks: "
             "the numbers stand beside each other and cannot be compared."
         )
+
+
+def _two_numbers(lessons: Sequence[Study], whole: Sequence[Study]) -> str:
+    """Say why the whole model has another d_90 here than over all lessons, where it has."""
+    told, seeds = [], 0
+    for one in whole:
+        over_all = next(study for study in lessons if study.data == one.data)
+        seeds = over_all.settings.seeds
+        told += [
+            f"{method.upper()} {over_all.summary(method)}"
+            for method in ASKED
+            if over_all.d_90(method) != one.d_90(method)
+        ]
+    return f"Over all {seeds} seeds the whole model's is {' and '.join(told)}, as above." if told else ""

@@ -1,4 +1,4 @@
-"""Evidence on a page: verdicts on every way of choosing, a sweep's pictures, a small sweep on the analysed model."""
+"""Evidence on a page: every way of choosing judged, a sweep's pictures, a small sweep on the analysed model."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,7 +10,8 @@ import streamlit as st
 
 from lsf.app.actions import stop_buttons
 from lsf.app.choose import evidence_words
-from lsf.app.panels import empty, progress, show, table, unmarked
+from lsf.app.findings import of_truth
+from lsf.app.panels import empty, finding, progress, show, table, unmarked
 from lsf.app.polling import follow
 from lsf.app.run_form import usual_steps
 from lsf.app.runtime import AppRuntime, runtime
@@ -19,10 +20,10 @@ from lsf.app.work import Analysed, Source
 from lsf.criteria.registry import CRITERIA
 from lsf.evidence.packed import Measured, gaining, packed_record
 from lsf.evidence.regret import METRICS, Truth, complete_seeds, truth_of
-from lsf.evidence.study import Entry, Rule, Verdict, decided, entries, of_rule, verdicts
+from lsf.evidence.study import Entry, JudgedChoice, Rule, decided, entries, judge_choices, of_rule
 from lsf.evidence.sweep import NOT_YET, Sweep, SweepSpec
 from lsf.figures.criteria import measured_scores
-from lsf.figures.sweeps import METRIC_WORDS, as_metric, draw_profile, draw_triangle
+from lsf.figures.sweeps import METRIC_WORDS, as_metric, draw_profile, draw_regrets, draw_triangle
 from lsf.jobs.job import JobState, JobView, Report
 from lsf.plans.plan import format_blocks
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
@@ -37,8 +38,8 @@ ROW_WORDS = {
 """Row of the study that is no criterion -> what a person reads."""
 
 
-def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str) -> None:
-    """Show what every way of choosing would have tuned and lost, as a table that can be taken away."""
+def judged_table(judged: Sequence[JudgedChoice], metric: str, key: str, note: str = "") -> None:
+    """Show what every way of choosing would have tuned and lost, as a folded table that can be taken away."""
     rows = [
         {
             "way of choosing": one.label,
@@ -49,21 +50,24 @@ def verdict_table(verdicts: Sequence[Verdict], metric: str, key: str) -> None:
             "relative regret": None if one.relative is None else 100 * one.relative,
             "within chance": {True: "yes", False: "no", None: "unknown"}[one.within_chance],
         }
-        for one in verdicts
+        for one in judged
     ]
     decimals = st.column_config.NumberColumn(format="%.3f")
-    table(
-        pd.DataFrame(rows),
-        key,
-        column_config={
-            metric.replace("_", " "): decimals,
-            "regret": decimals,
-            "relative regret": st.column_config.NumberColumn(format="%.1f %%"),
-        },
-    )
+    with st.expander("What every way of choosing lost", icon=":material/table_rows:", key=f"{key}-table"):
+        table(
+            pd.DataFrame(rows),
+            key,
+            column_config={
+                metric.replace("_", " "): decimals,
+                "regret": decimals,
+                "relative regret": st.column_config.NumberColumn(format="%.1f %%"),
+            },
+        )
+        if note:
+            st.caption(note)
 
 
-def _tuned(one: Verdict) -> str:
+def _tuned(one: JudgedChoice) -> str:
     if one.label == ROW_WORDS["full"]:
         return "all blocks, embedding, norm and head"
     return "at random" if one.choice is None else format_blocks(one.choice)
@@ -107,7 +111,6 @@ def record_panel(settings: Sequence[Measured]) -> None:
     """Show the mean relative regret of every criterion and control over everything that was measured."""
     known = gaining(settings)
     record = packed_record()
-    st.markdown(evidence_words(record))
     own = Entry("recommended", "recommendation", of_rule(known, Rule(RECOMMENDED, ENDS_FROM is not None)))
     rows = [own, *entries(known)]
     budgets = sorted({budget for row in rows for _, budget in row.relative})
@@ -123,9 +126,19 @@ def record_panel(settings: Sequence[Measured]) -> None:
         }
         for row in rows
     ]
+    means = {str(row["way of choosing"]): row["mean"] / 100 for row in found if isinstance(row["mean"], float)}
+    controls = [str(row["way of choosing"]) for row in found if row["kind"] == "control"]
+    show(
+        draw_regrets(means, ROW_WORDS["recommended"], [name for name in controls if name in means]),
+        "record",
+        f"Over {record.n_sites} measured pairs of a model and a task, each budget and pair weighing the same. Orange: "
+        "what the page Choose recommends; grey: controls, which look at no score.",
+    )
     shown = pd.DataFrame(found).sort_values("mean", kind="stable")
     percent = st.column_config.NumberColumn(format="%.1f %%")
-    table(shown, "regrets", column_config=dict.fromkeys([*columns, "mean", "worst"], percent))
+    with st.expander("Every budget, and the worst case", icon=":material/table_rows:", key="regrets-table"):
+        st.markdown(evidence_words(record))
+        table(shown, "regrets", column_config=dict.fromkeys([*columns, "mean", "worst"], percent))
     st.caption(
         "Relative regret: what the best measured plan of as many blocks has more, over what full fine-tuning gains. "
         "Lower is better; below zero full fine-tuning beats every plan of that size. *Best constant*: one plan per "
@@ -247,6 +260,24 @@ def _latest(source: Source) -> JobView | None:
     return next((view for view in reversed(runtime().jobs(KIND)) if view.title == title), None)
 
 
+def swept_truth(here: Session) -> tuple[Truth, str] | None:
+    """Return what the newest sweep of the analysed model and data measured, and its metric; None where there is none.
+
+    Exact match, or the loss where that tells no block from another.
+    """
+    found = analysed(here)
+    view = None if found is None else _latest(found.request.source)
+    swept = None if view is None else view.result if isinstance(view.result, Swept) else view.partial
+    if found is None or not isinstance(swept, Swept) or swept.source != found.request.source:
+        return None
+    seeds = complete_seeds(swept.sweep)
+    for metric in METRICS if seeds else ():
+        truth = truth_of(swept.sweep, metric, seeds)
+        if len({truth.mean(blocks) for blocks in truth.scores}) > 1:
+            return truth, metric
+    return None
+
+
 def _title(source: Source) -> str:
     return f"sweep of {source.model} on {source.data}"
 
@@ -302,5 +333,7 @@ def _judge(found: Analysed, swept: Swept) -> None:
     if truth.range <= 0:
         st.info("Full fine-tuning gains nothing here by this measure, so that there is no relative regret.")
     not_decided(truth, 1)
-    verdict_table(verdicts(truth, measured_scores(found.analysis), 1), metric, "truth-verdicts")
     sweep_pictures(truth, metric, "truth")
+    ways = judge_choices(truth, measured_scores(found.analysis), 1)
+    judged_table(ways, metric, "truth-verdicts")
+    finding(*of_truth(truth, ways, 1))

@@ -1,21 +1,42 @@
-"""The frame of every page: its heading, and a line that tells what is loaded, where, and what the worker does."""
+"""The frame of every page: one line on model, data, device and what the worker does; the tower; the heading."""
 
 from collections.abc import Callable
+from functools import partial
+from html import escape
+from pathlib import Path
 
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
 from lsf.app.live import send_plotly
-from lsf.app.panels import guard, size, unmarked
+from lsf.app.panels import NEXT, guard, size, unmarked
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
-from lsf.app.state import Session, attach, is_new
+from lsf.app.state import Session, analysis, analysis_view, attach, is_new
+from lsf.app.tour import draw_tour
+from lsf.app.tower import current_tower, show_tower, source_here
 from lsf.app.work import unload_work
+from lsf.data.lessons import LESSONS
+from lsf.figures.tower import draw_tower
 from lsf.jobs.job import JobState, JobView
 
 STYLE = """
 <style>
 [data-testid="stMainBlockContainer"] { max-width: 1240px; }
 [data-testid="stCaptionContainer"] p { max-width: 56rem; }
+@media (min-width: 1600px) { [data-testid="stSidebar"][aria-expanded="true"] { min-width: 310px !important; } }
+[data-testid="stSidebarHeader"] { height: 2.6rem; min-height: 0; margin: 0; }
+[data-testid="stSidebarNavItems"] { gap: 0; }
+[data-testid="stSidebarNavLink"] { padding-block: 0; min-height: 0; line-height: 1.5; margin: 0; }
+[data-testid="stSidebarContent"] { padding-inline: 0.6rem; }
+[data-testid="stSidebarNav"], [data-testid="stSidebarUserContent"] { padding-inline: 0; }
+[data-testid="stSidebarUserContent"] { padding-bottom: 1rem; }
+[data-testid="stMainBlockContainer"] { padding-top: 3rem; }
+.lsf-bar { display: flex; gap: 0 1rem; white-space: nowrap; overflow: hidden; font-size: 0.9rem; }
+.lsf-bar span { overflow: hidden; text-overflow: ellipsis; flex: 0 1 auto; }
+.lsf-bar small { opacity: 0.75; }
+.lsf-bar .idle { flex: none; }
+.lsf-bar .working { font-weight: 600; flex: 1 0 6rem; }
+@media (max-width: 900px) { .lsf-bar small { display: none; } }
 .lsf-chart { width: 100%; }
 .lsf-chart .modebar { opacity: 0.75; }
 .lsf-tokens { line-height: 2; overflow-wrap: anywhere; white-space: pre-wrap; }
@@ -27,25 +48,43 @@ UNLOAD_SECONDS = 20.0
 STATUS_SECONDS = 2.0
 
 
-def page(title: str, lead: str, body: Callable[[Session], None], charts: bool = True) -> None:
-    """Draw one page: heading, status line, body; an `LsfError` of the body becomes a sentence.
+def page(
+    title: str,
+    lead: str,
+    body: Callable[[Session], None],
+    charts: bool = True,
+    on_brush: Callable[[Session, int, int], None] | None = None,
+    predicts: bool = False,
+) -> None:
+    """Draw one page: one line on model and data, tower, heading, body; an `LsfError` of the body becomes a sentence.
 
     Args:
         title: of the page.
         lead: one or two sentences on what is done here.
         body: draws the rest.
         charts: whether the page draws pictures; plotly.js is sent before them, else after everything.
+        on_brush: where blocks are chosen on the tower, what a run of them from a first to a last one does.
+        predicts: whether people are to predict here which blocks are worth tuning: the tower gives nothing away.
     """
     _through_the_app()
     st.html(STYLE)
     here = attach()
-    st.title(title, anchor=False)
-    st.caption(lead)
+    if title != NEXT["trajectories"][1]:  # elsewhere all of an analysis is shown
+        here.replay = here.moment = None
     _status(here)
+    if on_brush is None:
+        _tower(here, None, bare=predicts)
+    with guard():
+        draw_tour(here, title)
+    st.title(title, anchor=False)
+    if lead:
+        st.caption(lead)
     if charts:
         send_plotly()
     with guard():
         body(here)
+    if on_brush is not None:  # what it shows is decided in the body
+        _tower(here, partial(on_brush, here))
     runtime().warm_up()
 
 
@@ -58,6 +97,24 @@ def _through_the_app() -> None:
     if PagesManager.uses_pages_directory and is_new():
         PagesManager.uses_pages_directory = False
         st.rerun()
+
+
+def _tower(here: Session, on_brush: Callable[[int, int], None] | None, bare: bool = False) -> None:
+    """Draw the tower in the side bar, always at the same place; while an analysis runs it is looked at again."""
+    view = analysis_view(here)
+    active = here.replay is not None or (view is not None and view.active)
+
+    def look() -> None:
+        found = current_tower(here)
+        if found is not None:
+            tower, notes = (draw_tower(len(found[0].blocks), ()), ()) if bare else found
+            show_tower(tower, notes, on_brush if analysis(here) is not None else None)
+
+    with st.sidebar:
+        if active:
+            st.fragment(run_every=STATUS_SECONDS / 2)(look)()
+        else:
+            look()
 
 
 def _status(here: Session) -> None:
@@ -84,17 +141,28 @@ def _busy() -> list[JobView]:
 
 
 def _status_line(here: Session, busy: list[JobView]) -> None:
+    """Draw model, data and device, and what the worker does: one line, however narrow the page."""
     shared = runtime()
+    source = source_here(here)
     loaded = shared.loaded()
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="status"):
-        if loaded is None:
-            st.badge("no model in memory", icon=":material/deployed_code:", color="gray")
-        else:
-            st.badge(f"{loaded.info.name} in memory", icon=":material/deployed_code:", color="blue")
-            st.badge(f"{loaded.info.device}, {loaded.info.dtype}", icon=":material/memory:", color="gray")
-        st.badge(_queue_words(busy), icon=":material/playlist_play:", color="orange" if busy else "gray")
-        with st.popover("Device and memory", type="tertiary", icon=":material/tune:"):
+    device = f"{source.device}, not loaded"
+    if loaded is not None and loaded.info.name == source.model:
+        device = f"{loaded.info.device}, {loaded.info.dtype}"
+    cells = [("Model", Path(source.model).name), ("Data", data_words(source.data)), ("Device", device)]
+    told = "".join(f"<span><small>{name}</small> {escape(value)}</span>" for name, value in cells)
+    state = "working" if busy else "idle"
+    with st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="small", key="status"):
+        st.html(f'<div class="lsf-bar">{told}<span class="{state}">{escape(_queue_words(busy))}</span></div>')
+        with st.popover("Memory", type="tertiary", icon=":material/memory:"):
             _memory(shared, here, bool(busy))
+
+
+def data_words(name: str) -> str:
+    """Write the name of data as people call it: a lesson's title, a file without its folder, the hub's name."""
+    kind, _, rest = name.partition(":")
+    if kind == "lesson" and rest in LESSONS:
+        return LESSONS[rest].title
+    return rest if kind == "hub" else Path(name).name
 
 
 def _queue_words(busy: list[JobView]) -> str:

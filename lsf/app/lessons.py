@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import pandas as pd
 import streamlit as st
 
-from lsf.app.evidence import not_decided, sweep_pictures, verdict_table
+from lsf.app.evidence import judged_table, not_decided, sweep_pictures
 from lsf.app.panels import table
 from lsf.criteria.registry import CRITERIA
 from lsf.data.lessons import LESSONS, load_lesson
 from lsf.evidence.packed import Measured, packed_evidence, shown
 from lsf.evidence.regret import Blocks, choose, regret
-from lsf.evidence.study import Verdict, budgets_of, verdict_of, verdicts, within_chance
+from lsf.evidence.study import JudgedChoice, budgets_of, judge_choice, judge_choices, within_chance
 from lsf.plans.plan import format_blocks
 from lsf.registry import Registry
 
@@ -185,13 +185,13 @@ def truth_step(one: Measured, own: Blocks) -> None:
         delta_arrow="off",
     )
     not_decided(truth, len(own))
-    found = [verdict_of(truth, OWN, "you", own), *verdicts(truth, one.setting.scores, len(own))]
-    verdict_table(sorted(found, key=_by_regret), one.metric, f"truth-{one.setting.task}")
+    found = [judge_choice(truth, OWN, "you", own), *judge_choices(truth, one.setting.scores, len(own))]
+    judged_table(sorted(found, key=_by_regret), one.metric, f"truth-{one.setting.task}")
     st.markdown(f"*{NOTES[one.setting.task].after}*")
     sweep_pictures(truth, one.metric, f"lesson-{one.setting.task}")
 
 
-def _by_regret(one: Verdict) -> tuple[bool, float, bool]:
+def _by_regret(one: JudgedChoice) -> tuple[bool, float, bool]:
     return one.regret is None, one.regret or 0.0, one.label != OWN
 
 

@@ -38,7 +38,7 @@ function saveButton(host) {
     const url = await window.Plotly.toImage({ data: host.data, layout }, { format: "svg" });
     const link = document.createElement("a");
     link.href = url;
-    link.download = title.replace(/[^\w]+/g, "-").toLowerCase() + ".svg";
+    link.download = title.replace(/[^\w]+/g, "-").slice(0, 100).toLowerCase() + ".svg";
     link.click();
   };
   return { name: "Save as SVG", icon, click: save };

@@ -70,7 +70,7 @@ def states_csv(analysis: Analysis) -> str:
     return pd.DataFrame(rows).to_csv(index=False)
 
 
-SHOWN_ROWS = 20
+SHOWN_ROWS = 12
 """Of a table; the rest by scrolling in it."""
 NEXT = {
     "model": ("pages/model.py", "Model and data"),
@@ -83,7 +83,13 @@ NEXT = {
 """Key of a page -> its file and its name."""
 
 
-def show(picture: Picture, key: str, note: str = "", on_click: Callable[[Any], None] | None = None) -> None:
+def show(
+    picture: Picture,
+    key: str,
+    note: str = "",
+    on_click: Callable[[Any], None] | None = None,
+    title: str | None = None,
+) -> None:
     """Show a picture under its title, with a note of one or two sentences and its data as a table.
 
     Args:
@@ -91,10 +97,11 @@ def show(picture: Picture, key: str, note: str = "", on_click: Callable[[Any], N
         key: names the chart from one script run to the next.
         note: what the numbers mean.
         on_click: called with what a clicked mark carries.
+        title: shown in place of the picture's own, which stays that of a saved file.
     """
     with st.container(key=f"panel-{key}", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-            st.subheader(picture.title, anchor=False, width="stretch")
+            st.subheader(title or picture.title, anchor=False, width="stretch")
             with st.popover("Data", type="tertiary", icon=":material/table:", help="The numbers behind this picture"):
                 st.caption(picture.alt)
                 table(picture.table, key)
@@ -150,6 +157,17 @@ def progress_of_queue(found: QueueOutlook) -> None:
     """Show how far all jobs of a queue are together."""
     ahead = "" if found.eta_seconds is None else f", {left(found.eta_seconds)} in all"
     st.progress(found.fraction, text=f"The whole queue: {found.n_ended} of {found.n_jobs} done{ahead}")
+
+
+def finding(found: str, onward: str) -> None:
+    """Say at the end of a page what was found on it, and what to do next.
+
+    Args:
+        found: one sentence, computed from the records.
+        onward: one sentence.
+    """
+    with st.container(border=True, key="finding"):
+        st.markdown(f"**{unmarked(found)}** {unmarked(onward)}")
 
 
 def empty(title: str, text: str, page: str) -> None:

@@ -2,23 +2,26 @@
 
 from collections.abc import Sequence
 from functools import partial
-from html import escape
 
 import streamlit as st
 
-from lsf.app.panels import amount, show, table
+from lsf.app.panels import amount, show, table, unmarked
 from lsf.app.state import Session
+from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis, DataInfo, ExamplePath
-from lsf.figures.deviation import draw_deviation
+from lsf.figures.deviation import axis_beginning, draw_deviation, draw_scores, score_intervals
 from lsf.figures.lens import VIEWS, draw_lens, draw_targets, lens_table, ranks_table, ranks_words
 from lsf.figures.palette import visible
 from lsf.figures.trajectories import draw_paths
+from lsf.plans.plan import Plan
 from lsf.progress import duration
 
 MEAN = "mean of the examples kept"
 EXAMPLE_KEY = "example-choice"
 STATE_KEY = "lens-state"
 PROMPT_CHARACTERS = 60
+MANY = 160
+"""Characters of a prompt that stand above its lens."""
 
 
 def analysis_facts(analysis: Analysis) -> str:
@@ -38,6 +41,8 @@ def analysis_facts(analysis: Analysis) -> str:
         parts.append(f"tangent kernels of the first {data.kernel_examples:,}")
     if data.sampled_positions is not None and data.sampled_positions < data.n_positions:
         parts.append(f"likeness (cka) of the first {data.sampled_positions:,} positions")
+    if data.ablation_positions is not None and data.ablation_positions < data.n_positions:
+        parts.append(f"blocks bypassed at the first {data.ablation_positions:,} positions")
     if data.settled:
         parts.append("stopped there, since the ranking had settled")
     if data.jittered:
@@ -76,7 +81,7 @@ def draw_paths_panel(here: Session, analysis: Analysis, dimensions: int, finishe
     show(
         picture,
         "paths",
-        "Numbers are states: 0 enters the first block, the last leaves the last block. A dotted arrow leads from "
+        "Numbers are states: 0 enters block 0, state s leaves block s - 1. A dotted arrow leads from "
         "where the model is to where the straight path would be.",
         on_click=partial(_look_at_example, here) if example is None else None,
     )
@@ -109,41 +114,56 @@ def _example_label(index: int, example: ExamplePath) -> str:
 
 def draw_deviation_panel(analysis: Analysis) -> None:
     """Draw the deviation of every state."""
+    beginning = axis_beginning(analysis.states)
+    told = f" The axis begins at {beginning:g}, so that differences can be seen." if beginning else ""
     show(
         draw_deviation(analysis),
         "deviation",
         "Bars: how far each state is from the straight path (0 none, 1 at right angles); whiskers: 95 % interval over "
-        "examples. Diamonds: how far it still is from the target's own meaning.",
+        f"examples. Diamonds: how far it still is from the target's own meaning.{told}",
     )
 
 
 def draw_lens_panels(here: Session, analysis: Analysis) -> None:
-    """Draw what the model would predict at each depth, over all examples and for the picked one."""
+    """Draw what the model would predict at each depth: over all examples, and beside it for the picked one."""
     assert analysis.trajectories is not None
     examples = analysis.trajectories.examples
-    picked = here.example if here.example is not None and here.example < len(examples) else None
     if examples:
+        picked = here.example if here.example is not None and here.example < len(examples) else None
         view = st.segmented_control(
             "Logit lens shows",
             list(VIEWS),
             format_func=lambda name: VIEWS[name].label,
-            default="probability",
+            default="rank",
             required=True,
             key="lens-view",
             persist_state="session",
         )
-        show(
-            draw_targets(examples, picked, here.state, str(view)),
-            "targets",
-            f"Each column is one token to be predicted. {VIEWS[str(view)].meaning} Click a cell to see that example's "
-            "own path and lens, and where each token was one state before.",
-            on_click=partial(_look_at_cell, here),
-        )
-    if picked is not None:
-        _draw_example(here, examples[picked], picked)
+        grid = st.grid(2, min_column_width=360, gap="medium", key="lenses")
+        with grid.cell():
+            show(
+                draw_targets(examples, picked, here.state, str(view)),
+                "targets",
+                f"Each column is one token to be predicted, those of one target side by side. "
+                f"{VIEWS[str(view)].meaning} Click a cell to open its example.",
+                on_click=partial(_look_at_cell, here),
+            )
+        with grid.cell():
+            _draw_example(here, examples[picked or 0], picked or 0)
     with st.expander("Logit lens per state, over all positions", icon=":material/table_rows:"):
         probability = st.column_config.ProgressColumn(min_value=0, max_value=1, format="%.3f")
         table(lens_table(analysis), "lens-states", column_config={"target probability": probability})
+
+
+def draw_criterion_panel(analysis: Analysis, plan: Plan, criterion: str) -> None:
+    """Draw the scores by which blocks will be chosen, with the blocks that the plan at hand tunes."""
+    entry, intervals = CRITERIA[criterion], score_intervals(analysis, criterion)
+    show(
+        draw_scores(analysis.scores(criterion), plan.blocks, entry.label, entry.unit, intervals=intervals),
+        "criterion",
+        f"The deviation shows what happens on the way; blocks are chosen by this: {entry.meaning} "
+        "Orange and hatched: what would be tuned. Block b leads from state b to state b + 1.",
+    )
 
 
 def _look_at_cell(here: Session, cell: Sequence[int]) -> None:
@@ -155,18 +175,24 @@ def _draw_example(here: Session, example: ExamplePath, index: int) -> None:
     """Draw one example's lens, and the tokens of one of its states with their places one state before."""
     last = len(example.top_tokens) - 1
     state = last if here.state is None else min(here.state, last)
-    st.html(f"Example {index + 1}: {escape(example.prompt)} <b>{escape(example.completion.strip())}</b>")
+    prompt = example.prompt if len(example.prompt) <= MANY else f"…{example.prompt[-MANY:]}"
     show(
         draw_lens(example, state),
         "lens",
-        "The tokens the head would choose if the model stopped at that state; the target is framed. Arrows: places "
-        "gained or lost since the state before; new: below the kept tokens there. Click a row to list it.",
+        f"Example {index + 1}: {unmarked(prompt)} **{unmarked(example.completion.strip())}** What the head would "
+        "choose if the model stopped there; framed: the target. Arrows: places gained or lost since the state before. "
+        "Click a row to list it.",
         on_click=lambda row: _look_at_state(here, row),
     )
+    with st.expander("The tokens of one state", icon=":material/format_list_numbered:", key="tokens-of-state"):
+        _list_state(here, example, state)
+
+
+def _list_state(here: Session, example: ExamplePath, state: int) -> None:
     st.session_state[STATE_KEY] = state
     st.select_slider(
         "Tokens of state",
-        range(last + 1),
+        range(len(example.top_tokens)),
         key=STATE_KEY,
         on_change=lambda: _look_at_state(here, st.session_state[STATE_KEY]),
     )

@@ -21,7 +21,11 @@ _ENDINGS = {
 
 
 def follow(
-    here: Session, jobs: Sequence[str], draw: Callable[[tuple[JobView, ...]], None], quietly: bool = False
+    here: Session,
+    jobs: Sequence[str],
+    draw: Callable[[tuple[JobView, ...]], None],
+    quietly: bool = False,
+    goes_on: Callable[[], bool] = lambda: False,
 ) -> None:
     """Draw the jobs as they are now, and again until the last of them has ended.
 
@@ -30,14 +34,15 @@ def follow(
         jobs: ids; those the worker forgot are left out.
         draw: draws snapshots; called in a fragment, so its widgets run this part alone.
         quietly: whether nobody is told by a toast how they ended.
+        goes_on: says whether there is more to draw after that.
     """
-    active = any(view.active for view in _views(jobs))
+    active = goes_on() or any(view.active for view in _views(jobs))
 
     @st.fragment(run_every=SECONDS if active else None)
     def look() -> None:
         views = _views(jobs)
         draw(views)
-        if active and not any(view.active for view in views):
+        if active and not goes_on() and not any(view.active for view in views):
             st.rerun()
 
     if not quietly:

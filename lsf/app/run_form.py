@@ -31,8 +31,9 @@ DEFAULT_STEPS = 60
 SEARCHED, OWN, GIVEN = "Searched", "Default", "By hand"
 """Whence the rate; a search is what a run on one's own begins with."""
 LEARNING = (
+    "general", "general_share",
     "until", "keep", "epochs", "optimizer", "weight_decay", "warmup_steps", "reweight_tau", "max_length", "eval_every",
-    "eval_limit",
+    "eval_limit", "answer_pattern", "generate_limit", "generate_tokens",
 )  # fmt: skip
 """Settings that change what is learned, or how it is read."""
 COST = (
@@ -372,6 +373,7 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
             return
         if same := [ROLE_WORDS[role] for role in roles if role not in {one.role for one in with_controls(spec, roles)}]:
             st.caption(f"No run of its own: {', '.join(same)}, the same blocks as another run.")
+        source = replace(source, general=spec.general)
         obstacle = draw_forecast(here, source, spec, roles)
         count = n_seeds * len(with_controls(spec, roles))
         if st.button(

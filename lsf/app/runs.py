@@ -21,7 +21,7 @@ from lsf.progress import duration
 from lsf.runs.comparability import differences
 from lsf.runs.comparison import COSTS_ONLY, to_row
 from lsf.runs.result import Proof, RunResult, RunState
-from lsf.runs.spec import ROLES, RunSpec
+from lsf.runs.spec import NEEDS, ROLES, RunSpec
 from lsf.runs.store import Run, can_resume, delete_run, read_metrics, runs_folder
 
 AXES = {"steps": "step", "tokens": "tokens", "seconds": "seconds"}
@@ -38,9 +38,9 @@ _SAID_OTHERWISE = ("model", "data", "plan", "role", "schema_version")
 
 
 def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
-    """Return the runs made to be compared with one: all settings equal but plan, role, seed and rate.
+    """Return the runs made to be compared with one: all settings equal but plan, role, general data, seed and rate.
 
-    Of runs with the same role, plan, seed and rate only the newest is kept.
+    Of runs with the same role, plan, general data, seed and rate only the newest is kept.
 
     Args:
         runs: newest first.
@@ -53,20 +53,29 @@ def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
     if own is None or own.spec is None:
         return []
     kin = _settings(own.spec)
-    full = replace(kin, method="full", options={})  # full fine-tuning stands beside every method
     found: dict[tuple[object, ...], Run] = {}
     for run in runs:
-        if run.spec is not None and _settings(run.spec) in ((kin, full) if run.spec.role == "full" else (kin,)):
-            key = (run.spec.role, run.spec.plan.label, run.spec.how, run.spec.seed, run.spec.learning_rate)
+        if run.spec is not None and _settings(run.spec) in (kin, _beside_any(run.spec, kin)):
+            one = run.spec
+            key = (one.role, one.plan.label, one.how, one.seed, one.learning_rate, one.general, one.general_share)
             found.setdefault(key, run)
     order = {role: place for place, role in enumerate(ROLES)}
     return sorted(found.values(), key=lambda run: (order[run.spec.role] if run.spec else 0, run.id))
 
 
+def _beside_any(spec: RunSpec, kin: RunSpec) -> RunSpec | None:
+    """Return the settings of what stands beside every method: the whole model, and LoRA on all of its blocks."""
+    if spec.role == "full" and spec.method == "full":
+        return replace(kin, method="full", options={})
+    everywhere = len(spec.plan.blocks) == spec.plan.n_blocks and spec.method == "lora"
+    return replace(kin, method="lora", options=spec.options) if everywhere else None
+
+
 def _settings(spec: RunSpec) -> RunSpec:
     nobody = replace(spec.plan, blocks=(0,), embedding=False, final_norm=False, head=False, criterion=None, policy=None)
     plain = replace(nobody, budget={}, reasons={}, predicted=type(spec.plan.predicted)())
-    return replace(spec, plan=plain, role="choice", seed=0, learning_rate=None, **_OF_NO_CONSEQUENCE)
+    alike = replace(spec, general=None, general_share=RunSpec.general_share)
+    return replace(alike, plan=plain, role="choice", seed=0, learning_rate=None, **_OF_NO_CONSEQUENCE)
 
 
 def label(run: Run) -> str:
@@ -74,6 +83,8 @@ def label(run: Run) -> str:
     if run.spec is None:
         return run.id
     method = "" if run.spec.method == "full" else f", {run.spec.how}"
+    if run.spec.general is not None:
+        method += f", {run.spec.general_share:.0%} general data"
     rest = method + (f", seed {run.spec.seed}" if run.spec.seed else "")
     if run.spec.role == "full":
         return f"{MARKS['full'].label}{rest}"
@@ -129,6 +140,8 @@ def command(spec: RunSpec) -> str:
     for item in fields(RunSpec):
         value = getattr(spec, item.name)
         if item.name in _SAID_OTHERWISE or value == item.default:
+            continue
+        if item.name in NEEDS and getattr(spec, NEEDS[item.name]) is None:
             continue
         if item.name == "options":
             words += [word for name, given in spec.options.items() for word in ("--option", f"{name}={given}")]
@@ -234,8 +247,8 @@ def show_proof(runs: Sequence[Run], key: str) -> None:
         st.warning(unmarked(sentence), icon=":material/warning:")
     st.caption(
         "By identity: every frozen tensor lies where the base's does, was not written, and was not held by the "
-        "optimizer. By hash (--verify): its bytes are hashed before and after. Every tuned tensor must have moved, and "
-        "the optimizer must have held as many parameters as the plan names."
+        "optimizer. By hash, where that was asked for: its bytes are hashed before and after. Every tuned tensor must "
+        "have moved, and the optimizer must have held as many parameters as the plan names."
     )
     course = course_table(runs)
     if len(course):

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.environment import settle_threads, spare_imports
+from lsf.environment import settle_torch, spare_imports, uncollected
 from lsf.jobs.job import JobState, JobView, Report
 from lsf.jobs.worker import Worker
 
@@ -18,7 +18,7 @@ class AppRuntime:
 
     def __init__(self) -> None:
         """Start the worker; torch is imported by its first job, not here."""
-        settle_threads()
+        settle_torch()
         self.worker = Worker("bench")
         self._model_cache: Any = None
         self._warm: str | None = None
@@ -70,8 +70,9 @@ class AppRuntime:
 
     def _get_ready(self, report: Report) -> None:
         report.progress(0, None, "importing torch")
-        import lsf.lens.analyze  # noqa: PLC0415 - seconds; afterwards every job starts at once
-        import lsf.training.run  # noqa: F401, PLC0415
+        with uncollected():
+            import lsf.lens.analyze  # noqa: PLC0415 - seconds; afterwards every job starts at once
+            import lsf.training.run  # noqa: F401, PLC0415
 
         spare_imports()  # before any model is there: what is spared and then dropped would stay
         self.model_cache()

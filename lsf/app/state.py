@@ -24,6 +24,20 @@ _COOKIE = "_streamlit_xsrf"
 
 
 @dataclass
+class Tour:
+    """Where the guided tour is."""
+
+    stop: int = 0
+    """Which of its pages, counted from 0."""
+    since: float | None = None
+    """Monotonic seconds at which that page was first shown; None before."""
+    jobs: tuple[str, ...] | None = None
+    """Jobs of its runs; None before they were started."""
+    stays: bool = False
+    """Whether it waits for a click to go on."""
+
+
+@dataclass
 class Session:
     """What this session looks at and has decided."""
 
@@ -33,6 +47,10 @@ class Session:
     """The model, data and settings chosen on the first page."""
     analysis_job: str | None = None
     """Job of the analysis being looked at."""
+    replay: int | None = None
+    """Which moment of that analysis is shown next, layer by layer and example by example; None for all of it."""
+    moment: Analysis | None = None
+    """What is shown of it now; None for all of it."""
     example: int | None = None
     """Example picked by click or from the list; None for the mean over positions."""
     state: int | None = None
@@ -57,6 +75,8 @@ class Session:
     """How often runs were started here; a new start is looked at from the top of the page."""
     shown: int = 0
     """Which of these starts was scrolled to."""
+    tour: Tour | None = None
+    """The guided tour; None where none is on."""
     watched: set[str] = field(default_factory=set)
     """Jobs seen running, whose end is to be told."""
 
@@ -121,7 +141,7 @@ def analysis(here: Session) -> Analysis | None:
 def look_at(here: Session, job: str) -> None:
     """Look at another analysis: what was chosen on the old one is dropped."""
     here.analysis_job, here.example, here.state, here.by_hand, here.plan = job, None, None, None, None
-    here.grid = None
+    here.replay, here.moment, here.grid = 0, None, None
     st.query_params.pop("grid", None)
 
 

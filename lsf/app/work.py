@@ -41,6 +41,8 @@ class Source:
     """Where the model is put."""
     options: DataOptions = DEFAULTS
     """What the rows are, and how they are handed to the model."""
+    general: str | None = field(default=None, compare=False)
+    """General data that a run mixes into training, named as data is; no other source for an analysis."""
 
     def load_task(self) -> Task:
         """Read the data.
@@ -50,13 +52,14 @@ class Source:
         """
         from lsf.data.sources import load_task  # noqa: PLC0415 - lessons are generated on first use
 
-        return load_task(self.data, self.prompt_template, self.completion_template, options=self.options)
+        templates = self.prompt_template, self.completion_template
+        return load_task(self.data, *templates, options=self.options, general=self.general)
 
 
 def source_of(spec: RunSpec) -> Source:
     """Return the model and data a run was asked to use."""
     templates = spec.prompt_template, spec.completion_template
-    return Source(spec.model, spec.data, *templates, spec.dtype, spec.device, options_in(spec))
+    return Source(spec.model, spec.data, *templates, spec.dtype, spec.device, options_in(spec), spec.general)
 
 
 @dataclass(frozen=True)

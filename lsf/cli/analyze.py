@@ -37,7 +37,7 @@ def analyze_options(parser: argparse.ArgumentParser) -> None:
     add_settings(parser, AnalysisSettings, names)
     parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the analysis is written")
     parser.add_argument("--html", type=Path, metavar="OUT", help="a report that opens without a network")
-    parser.add_argument("--notebook", type=Path, metavar="OUT", help="a Jupyter notebook that draws the figures anew")
+    parser.add_argument("--notebook", type=Path, metavar="OUT", help="a Jupyter notebook that redraws the figures")
     parser.set_defaults(command=analyze_command)
 
 
@@ -90,6 +90,8 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         print(f"Tangent kernels ({', '.join(names)}) are of the first {kernels:,} examples.")
     if (sampled := analysis.data.sampled_positions) is not None and sampled < analysis.data.n_positions:
         print(f"The likeness of positions (cka) is of {sampled:,} positions, those of the first examples.")
+    if (ablated := analysis.data.ablation_positions) is not None and ablated < analysis.data.n_positions:
+        print(f"Blocks were bypassed (ablation) at {ablated:,} positions, those of the first examples.")
     if not task.own_splits and analysis.data.split == "all":
         sys.stderr.write(WITH_TEST)
     if told := straddling_words(analysis.data.n_straddling or 0):

@@ -181,9 +181,10 @@ def load_asked_task(arguments: argparse.Namespace | RunSpec) -> Task:
     """Read the data asked for; how far that is, is shown where it is large."""
     # Rows are always split in the same way: --seed is the run's, and runs of several seeds share their data.
     options = options_in(arguments)
-    templates, reporter = (arguments.prompt_template, arguments.completion_template), TerminalReporter()
+    templates, general = (arguments.prompt_template, arguments.completion_template), getattr(arguments, "general", None)
+    reporter = TerminalReporter()
     try:
-        return load_task(arguments.data, *templates, options=options, report=reporter)
+        return load_task(arguments.data, *templates, options=options, general=general, report=reporter)
     finally:
         reporter.close()
 

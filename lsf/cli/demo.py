@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lsf.cli.arguments import whole
 from lsf.data.lessons import LESSONS
+from lsf.environment import spare_imports
 
 
 def demo_options(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +37,7 @@ def pretrain_command(arguments: argparse.Namespace) -> int:
 
     from lsf.bundled.pretrain import pretrain
 
+    spare_imports()
     torch.set_num_threads(os.cpu_count() or 1)  # nothing else wants the machine for so long
     pretrain(arguments.out, seed=arguments.seed, progress=_say, checkpoints=arguments.checkpoints)
     print(f"written to {arguments.out}")

@@ -16,7 +16,7 @@ from lsf.cli.recipes import beacons_options, edit_options, merge_options
 from lsf.cli.runs import compare_options, runs_options
 from lsf.cli.sweep import sweep_options
 from lsf.cli.tune import tune_options
-from lsf.environment import settle_threads
+from lsf.environment import settle_torch, uncollected
 from lsf.errors import BadInputError, LsfError
 
 LOG_FILE = Path(os.environ.get("LSF_LOG", Path.home() / ".cache" / "lsf" / "lsf.log"))
@@ -24,10 +24,11 @@ LOG_FILE = Path(os.environ.get("LSF_LOG", Path.home() / ".cache" / "lsf" / "lsf.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    settle_threads()
+    settle_torch()
     try:
         arguments = build_parser().parse_args(argv)
-        return arguments.command(arguments)
+        with uncollected():
+            return arguments.command(arguments)
     except BadInputError as error:
         sys.stderr.write(f"lsf: {error}\n")
         return 2

@@ -4,13 +4,15 @@ import argparse
 import math
 from pathlib import Path
 
-from lsf.cli.arguments import check_file, whole
+from lsf.cli.arguments import check_file, load_asked_task, say_notes, whole
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
-from lsf.errors import BadInputError, UnknownNameError
+from lsf.data.encode import context_length
+from lsf.errors import BadInputError, RunError, UnknownNameError
 from lsf.files import write_text
 from lsf.plans.plan import Plan
 from lsf.plans.policies import KNAPSACK, POLICIES, make_knapsack_plan, make_plan
+from lsf.runs.store import Run, load_run
 
 
 def plan_options(parser: argparse.ArgumentParser) -> None:
@@ -48,27 +50,61 @@ def plan_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _with_data(run: Run, target: str, out: Path | None) -> str:
+    """Write the rows of a run on chats beside the recipe, and return what the recipe says of them."""
+    from lsf.export.recipe_data import SECTIONS, are_chats
+    from lsf.models.weights import tokenizer_of
+
+    spec = run.spec
+    if spec is None or target not in SECTIONS:
+        return ""
+    task = load_asked_task(spec)
+    tokenizer, context, _ = tokenizer_of(spec.model)
+    if run.result is not None and run.result.data_fingerprint not in (None, task.fingerprint):
+        raise RunError(f"The data of {run.id} ({spec.data}) has changed since the run; it cannot be exported.")
+    if not are_chats(task, tokenizer):
+        say_notes(f"the texts of {run.id} are no chats; the recipe says nothing of data.")
+        return ""
+    if out is None:
+        raise BadInputError("The rows of a run on chats are written beside the recipe; give --out FILE.")
+    found = SECTIONS[target](out, spec, task, tokenizer, context_length(context, spec.max_length))
+    places = {out.parent / name: text for name, text in found.files.items()}
+    if there := next((place for place in places if place.exists()), None):
+        raise BadInputError(f"{there} is there already; name another file with --out, or another folder.")
+    for place, text in places.items():
+        write_text(place, text)
+    return "\n".join(found.lines) + "\n"
+
+
 TARGETS = ("peft", "axolotl", "llamafactory", "transformers")
 
 
 def export_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
-    parser.add_argument("--plan", type=Path, required=True, metavar="PLAN", help="a plan.json")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--plan", type=Path, metavar="PLAN", help="a plan.json")
+    run = "the plan of a run; of chats, recipes for axolotl and llamafactory get its data too"
+    which.add_argument("--run", type=Path, metavar="RUN", help=run)
     parser.add_argument("--to", required=True, metavar="NAME", help=f"one of: {', '.join(TARGETS)}")
     parser.add_argument("--out", type=Path, metavar="FILE", help="where it is written; default: standard output")
     parser.set_defaults(command=export_command)
 
 
 def export_command(arguments: argparse.Namespace) -> int:
-    """Write a plan as another trainer takes it."""
+    """Write a plan as another trainer takes it, and of a run on chats its data."""
     if arguments.to not in TARGETS:
         raise UnknownNameError("export target", arguments.to, TARGETS)
     check_file(arguments.out)
-    plan = Plan.load(arguments.plan)
+    run = None if arguments.run is None else load_run(arguments.run)
+    if run is not None and run.spec is None:
+        raise BadInputError(f"{arguments.run} cannot be exported: {run.problem}")
+    plan = Plan.load(arguments.plan) if run is None or run.spec is None else run.spec.plan
     from lsf.export.targets import EXPORTS, load_skeleton
 
     target = EXPORTS[arguments.to]
     text = target.write(load_skeleton(plan), plan)
+    if run is not None:
+        text += _with_data(run, arguments.to, arguments.out)
     if arguments.out is None:
         print(text, end="")
     else:

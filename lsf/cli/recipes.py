@@ -78,6 +78,7 @@ def merge_command(arguments: argparse.Namespace) -> int:
         reporter.close()
     from lsf.training.artefacts import load_tuned, merge, merge_loss
 
+    spare_imports()
     tuned = load_tuned(arguments.run, loaded)
     plain = merge(tuned, loaded)
     plain.save_pretrained(arguments.out)
@@ -120,6 +121,7 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         from lsf.models.loading import check_ids
         from lsf.training.reweighting import control, drawn, fell, filtered, target_distances
 
+        spare_imports()
         encoding = encode(loaded.tokenizer, task.train, loaded.context)
         if encoding.n_dropped:
             raise BadInputError(f"{encoding.n_dropped} training examples do not fit the context; take them out first.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from lsf.cli.arguments import load_asked_model, load_asked_task
 from lsf.cli.terminal import TerminalReporter
+from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.runs.formats import COMMAND, save_bundle
 from lsf.runs.store import delete_run, list_runs, load_run, runs_folder, usage
@@ -85,6 +86,7 @@ def measure_command(arguments: argparse.Namespace) -> int:
     """Test what stopped runs kept."""
     from lsf.training.run import measure_kept
 
+    spare_imports()
     for folder in arguments.run:
         spec, reporter = load_run(folder).spec, TerminalReporter()
         if spec is None:

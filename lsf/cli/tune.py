@@ -27,7 +27,7 @@ from lsf.plans.plan import Plan, full_plan, parse_blocks
 from lsf.runs.lock import SPEC
 from lsf.runs.memory_forecast import PART_WORDS, Forecast, in_words
 from lsf.runs.result import PHASES
-from lsf.runs.spec import RunSpec
+from lsf.runs.spec import NEEDS, RunSpec
 from lsf.runs.store import create_run, reopen_run, runs_folder, spec_to_repeat
 
 
@@ -65,9 +65,11 @@ OF_SAME_SIZE = ("first", "last", "middle", "random")
 SWITCHES = ("embedding", "final_norm", "head")
 """Modules a plan knows by a word."""
 OWN = (
+    "general", "general_share",
     "method", "steps", "epochs", "until", "keep", "learning_rate", "optimizer", "weight_decay", "warmup_steps",
     "reweight_tau", "batch_size", "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps",
-    "checkpoint_seconds", "report_to", "max_length", "eval_every", "eval_limit", "proof", "latency", "threads", "seed",
+    "checkpoint_seconds", "report_to", "max_length", "eval_every", "eval_limit", "answer_pattern",
+    "generate_limit", "generate_tokens", "proof", "latency", "threads", "seed",
 )  # fmt: skip
 """Fields of a run's spec that are options of `tune`."""
 
@@ -120,6 +122,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
             f"pip install {spec.report_to}, or leave the option out."
         )
     if arguments.forecast:
+        spare_imports()
         reporter.close()
         return print_forecast(loaded, task, spec)
     from lsf.training.processes import agreed_folder, n_processes
@@ -153,6 +156,15 @@ def tune_command(arguments: argparse.Namespace) -> int:
         if result.unmeasured:
             sys.stderr.write(f"lsf: Its test is still to come: python -m lsf runs measure {folder}\n")
         print(f"texts: {result.rendering}")
+        if (mixed := result.general) is not None:
+            share = "" if mixed.token_share is None else f", {mixed.token_share:.1%} of all"
+            print(f"general data: {mixed.n_trained:,} rows trained on, {mixed.tokens:,} tokens{share}")
+        if result.after is not None and result.after.generated_match is not None and result.before is not None:
+            shares = [f"{metrics.generated_match:.1%}" for metrics in (result.before, result.after)]
+            print(
+                f"right by generation: {shares[0]} before, {shares[1]} after, of {result.after.n_generated} test "
+                f"examples in at most {spec.generate_tokens} tokens; {result.after.n_unended} were not at their end"
+            )
         if told := straddling_words(result.n_straddling or 0):
             sys.stderr.write(f"lsf: {told}\n")
     return 1 if result.state == "failed" else 0
@@ -172,6 +184,10 @@ def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
         raise BadInputError("--modules goes with --blocks; write --blocks none to tune modules alone.")
     if arguments.search_lr and arguments.learning_rate is not None:
         raise BadInputError("--search-lr searches the learning rate; leave out --learning-rate.")
+    for name, needed in NEEDS.items():
+        if getattr(arguments, name) is not None and getattr(arguments, needed) is None:
+            alone, other = (word.replace("_", "-") for word in (name, needed))
+            raise BadInputError(f"--{alone} means nothing without --{other}; give both, or neither.")
     plan, role = _planned(arguments, n_blocks)
     given = given_settings(arguments, RunSpec)
     method = given.get("method", "full")
@@ -192,8 +208,10 @@ def _refuse_beside(arguments: argparse.Namespace, asked: str) -> None:
 def _read_spec(arguments: argparse.Namespace) -> RunSpec:
     _refuse_beside(arguments, "spec")
     spec = spec_to_repeat(arguments.spec)
-    beside = arguments.spec.parent / spec.data  # a bundle's rows lie beside its spec
-    return replace(spec, data=str(beside)) if beside.is_file() else spec
+    for name in ("data", "general"):  # a bundle's rows lie beside its spec
+        beside = arguments.spec.parent / (getattr(spec, name) or "")
+        spec = replace(spec, **{name: str(beside)}) if beside.is_file() else spec
+    return spec
 
 
 def _options_help() -> str:

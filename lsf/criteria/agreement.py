@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy import stats
 
 from lsf.criteria.measurements import Measurements
 from lsf.criteria.registry import CRITERIA, score_blocks
@@ -31,7 +31,9 @@ LEAST_BLOCKS = 5
 """Below so many blocks no rank correlation is beyond chance: of four, one order in twelve is the same or reversed."""
 COUNTED = 8
 """Up to so many blocks every order is looked at."""
-METHODS: Mapping[str, Callable[..., Any]] = MappingProxyType({"spearman": stats.spearmanr, "kendall": stats.kendalltau})
+METHODS: Mapping[str, Callable[..., Any]] = MappingProxyType(
+    {"spearman": lambda *pair: scipy.stats.spearmanr(*pair), "kendall": lambda *pair: scipy.stats.kendalltau(*pair)}
+)
 """Name of a rank correlation -> how it is taken; both in [-1, 1], tied scores share their mean rank (tau-b)."""
 
 
@@ -75,10 +77,10 @@ def chance_level(n_blocks: int, method: str = "spearman") -> float | None:
     if n_blocks <= COUNTED:
         return _counted_level(n_blocks, method)
     if method == "spearman":
-        t = float(stats.t.ppf(1 - CHANCE / 2, n_blocks - 2))
+        t = float(scipy.stats.t.ppf(1 - CHANCE / 2, n_blocks - 2))
         return t / math.sqrt(n_blocks - 2 + t * t)
     spread = math.sqrt(2 * (2 * n_blocks + 5) / (9 * n_blocks * (n_blocks - 1)))
-    return min(1.0, float(stats.norm.ppf(1 - CHANCE / 2)) * spread)
+    return min(1.0, float(scipy.stats.norm.ppf(1 - CHANCE / 2)) * spread)
 
 
 @cache

@@ -49,6 +49,9 @@ class Readings:
     """Raw states h_0 .. h_L at the positions of the first examples; None where they were not asked for."""
     states_of: Int[np.ndarray, " sampled"] | None = None
     """Index of the example of each of them."""
+    state_sums: Float[np.ndarray, "parts states width"] | None = None
+    """Sums over the positions of raw states h_0 .. h_L, one per part of the batch that was read by itself; None where
+    they were not asked for."""
 
     def joined(self, other: "Readings") -> "Readings":
         """Return these readings and, after them, those of another batch."""
@@ -69,7 +72,7 @@ class Readings:
         values: dict[str, Any] = {}
         for item in fields(self):
             place = picture if item.name in ("factual", "anchor", "basis") else int(self.pictured[picture])
-            value = None if item.name in ("states", "states_of") else getattr(self, item.name)
+            value = None if item.name in ("states", "states_of", "state_sums") else getattr(self, item.name)
             values[item.name] = None if value is None else value[place : place + 1].copy()
         return Readings(**values | {"pictured": np.zeros(1, dtype=np.int64)})
 
@@ -112,6 +115,10 @@ class Measurements:
     """S_l, nats."""
     sampled_states: Float[np.ndarray, "positions states width"] | None = None
     """Raw states at positions of the first examples, at most `columns.SAMPLED_POSITIONS`."""
+    mean_path: Float[np.ndarray, "states width"] | None = None
+    """Mean over positions of raw states h_0 .. h_L."""
+    ablation_rise: Float[np.ndarray, " blocks"] | None = None
+    """Rise of the mean loss over the probed positions where block b's output is replaced by its input, nats."""
     gradients: tuple[BlockGradient, ...] | None = None
     """One per block, block 0 first."""
     fisher: Float[np.ndarray, " blocks"] | None = None

@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from lsf.criteria.measurements import Measurements
 from lsf.criteria.scores import (
+    ablation,
     alignment,
     block_influence,
     cka,
@@ -23,6 +24,7 @@ from lsf.criteria.scores import (
     law_headroom,
     middle,
     ntk,
+    polyline,
     probe,
     random,
     reduction,
@@ -35,10 +37,22 @@ from lsf.registry import Registry
 
 Scores = Float[np.ndarray, " blocks"]
 Need = Literal[
-    "nothing", "forward", "states", "vocabulary", "backward", "per_example", "kernel", "trial_step", "weights", "runs"
+    "nothing",
+    "forward",
+    "path",
+    "states",
+    "vocabulary",
+    "bypass",
+    "backward",
+    "per_example",
+    "kernel",
+    "trial_step",
+    "weights",
+    "runs",
 ]
-"""What must be measured: nothing; the forward pass; raw states kept; the full vocabulary; one backward pass;
-per-example gradients in it; a tangent kernel; a second backward pass; weight spectra; short runs."""
+"""What must be measured: nothing; the forward pass; the mean of raw states in it; raw states kept; the full vocabulary;
+forward passes without a block each; one backward pass; per-example gradients in it; a tangent kernel; a second backward
+pass; weight spectra; short runs."""
 OURS = "ours, after arXiv 2406.11753"
 
 
@@ -127,6 +141,24 @@ CRITERIA: Registry[Criterion] = Registry(
             "states",
             "Kornblith et al., arXiv 1905.00414",
             cka,
+        ),
+        Criterion(
+            "polyline",
+            "Turn of the path",
+            "The mean path of hidden states turns sharply behind the block.",
+            "length in state space",
+            "path",
+            "after RDP-LoRA, arXiv 2604.19321",
+            polyline,
+        ),
+        Criterion(
+            "ablation",
+            "Need",
+            "The model needs the block: the loss rises where it is bypassed.",
+            "nats",
+            "bypass",
+            "common practice",
+            ablation,
         ),
         Criterion(
             "gradient_norm",

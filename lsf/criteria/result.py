@@ -69,6 +69,8 @@ class DataInfo:
     """Examples whose tangent kernels were taken, the first ones; None where no criterion needs kernels."""
     sampled_positions: int | None = None
     """Positions that `cka` compares, those of the first examples; None where no criterion needs them."""
+    ablation_positions: int | None = None
+    """Positions read without a block each (`ablation`), those of the first examples; None where that was not done."""
     rendering: str | None = None
     """How the texts were made: raw, chat and by which template, plain text, ...; None in older files."""
     short: str | None = None

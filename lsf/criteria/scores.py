@@ -95,6 +95,40 @@ def cka(m: Measurements) -> Scores | None:
     return np.array([1.0 - (a * b).sum() for a, b in pairwise(grams)])
 
 
+def polyline(m: Measurements) -> Scores | None:
+    """Return the distance at which Ramer-Douglas-Peucker would drop state b+1 from the mean path of hidden states.
+
+    The algorithm keeps a path's ends and, between them, the point farthest from their chord where it lies beyond a
+    tolerance; then the same on both sides of it. A point is thus dropped at its own distance, or already where one that
+    was split at before it is. The last state is an end, which no tolerance drops: it has the greatest of the others'
+    distances.
+
+    Source: after RDP-LoRA, arXiv 2604.19321.
+    """
+    if m.mean_path is None:
+        return None
+    path = m.mean_path.astype(np.float64)
+    dropped = np.zeros(len(path))
+    spans = [(0, len(path) - 1, np.inf)]
+    while spans:
+        start, end, bound = spans.pop()
+        if end - start < 2:
+            continue
+        inner, chord = path[start + 1 : end] - path[start], path[end] - path[start]
+        along = np.clip(inner @ chord / max(float(chord @ chord), np.finfo(np.float64).tiny), 0.0, 1.0)
+        distances = np.linalg.norm(inner - along[:, None] * chord, axis=1)
+        turn = start + 1 + int(distances.argmax())
+        dropped[turn] = min(bound, distances.max())
+        spans += [(start, turn, dropped[turn]), (turn, end, dropped[turn])]
+    dropped[-1] = dropped.max()
+    return dropped[1:]
+
+
+def ablation(m: Measurements) -> Scores | None:
+    """Return the rise of the loss where block b is bypassed: how much the model needs it; may be negative."""
+    return m.ablation_rise
+
+
 def first(m: Measurements) -> Scores:
     """Return L - b: the shallowest blocks first."""
     return np.arange(m.n_blocks, 0, -1, dtype=np.float64)

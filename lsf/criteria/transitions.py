@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
-from scipy import stats
-from sklearn.isotonic import IsotonicRegression
 
 Vectors = Float[np.ndarray, "*batch width"]
 
@@ -101,6 +100,8 @@ def calibrated_fractions(progress: Float[np.ndarray, "positions states"]) -> Flo
     Args:
         progress: `ArcProjections.progress` of the positions answered right; at least one.
     """
+    from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415 - half a second, which a run need not wait for
+
     mean = progress.mean(axis=0)
     return np.asarray(IsotonicRegression(y_min=0.0, y_max=1.0).fit_transform(np.arange(len(mean)), mean))
 
@@ -141,5 +142,5 @@ def mean_interval(values: Float[np.ndarray, "positions states"], examples: Int[n
     residuals = np.zeros((n, values.shape[1]))
     np.add.at(residuals, member, values - mean)
     standard_error = np.sqrt(n / (n - 1) * (residuals**2).sum(axis=0)) / len(values)
-    margin = stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * standard_error
+    margin = scipy.stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * standard_error
     return Interval(mean, mean - margin, mean + margin)

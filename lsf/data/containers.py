@@ -4,6 +4,7 @@ import codecs
 import gzip
 import io
 import itertools
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,6 +23,10 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """Byte-order mark -> codec that takes it away."""
+UNDEFINED = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
+"""Bytes that stand for nothing in cp1252, the Windows of western Europe, which has letters where latin-1 has none."""
+LETTERS = re.compile(rb"[\x80-\x9f]")
+"""Bytes that are letters in cp1252, or undefined, and control characters in latin-1."""
 PIECE = 2_000
 """Characters of a piece of a plain text at least, where no paragraph is cut for it; the last one may be shorter."""
 GZ = ".gz"
@@ -104,7 +109,7 @@ class Opened:
             self.tell("checking")
 
     def text(self, newline: str = "\n") -> TextIO:
-        """Return the file as text: UTF-8, or UTF-16 with a byte-order mark, else latin-1, which is noted.
+        """Return the file as text: UTF-8, or UTF-16 with a byte-order mark; others are guessed, and noted.
 
         Args:
             newline: as `open` takes it; by default a line ends where the file has a line feed.
@@ -125,9 +130,12 @@ class Opened:
 
     def _checked(self) -> str:
         """Return the codec of the whole file."""
-        name, codec, decoder, lines = self.path.name, "utf-8", None, 0
+        name, codec, decoder, lines, fault = self.path.name, "utf-8", None, 0, ""
+        letters = undefined = False
         for chunk in itertools.chain(self._chunks(None), [b""]):
-            if codec == "latin-1":
+            if not chunk.isascii():
+                letters, undefined = letters or bool(LETTERS.search(chunk)), undefined or bool(UNDEFINED.search(chunk))
+            if fault:
                 continue
             if decoder is None:
                 codec = next((codec for mark, codec in MARKS if chunk.startswith(mark)), "utf-8")
@@ -138,13 +146,16 @@ class Opened:
                 decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 if codec == "utf-16":
-                    raise DataError(f"{name} begins as UTF-16 and is none; save it again as UTF-8.") from None
-                codec, line = "latin-1", lines + error.object.count(b"\n", 0, error.start) + 1
-                self.notes.append(
-                    f"{name} is not UTF-8 (byte 0x{error.object[error.start]:02x} in line {line}) and was read as "
-                    "latin-1; where letters look wrong, save it again as UTF-8."
-                )
+                    raise DataError(f"{name} begins like UTF-16 but is not; save it again as UTF-8.") from None
+                line = lines + error.object.count(b"\n", 0, error.start) + 1
+                fault = f"byte 0x{error.object[error.start]:02x} in line {line}"
             lines += chunk.count(b"\n")
+        if fault:
+            codec = "cp1252" if letters and not undefined else "latin-1"
+            self.notes.append(
+                f"{name} is not UTF-8 ({fault}) and was read as {codec}; where letters look wrong, save it again as "
+                "UTF-8."
+            )
         return codec
 
 
@@ -260,19 +271,40 @@ def _labelled(value: Any, name_of: Callable[[int], str] | None) -> Any:
     return None if value < 0 else name_of(value)  # -1: no label
 
 
-def _files_by_split(path: Path, report: Reporter | None) -> "dict[str, Table] | None":
-    """Return the tables of files such as train.jsonl and test.jsonl in one folder; None where none is called train."""
-    from lsf.data.sources import SPLIT_WORDS  # noqa: PLC0415
-    from lsf.data.tables import READERS, read_table  # noqa: PLC0415
+SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
+"""What the name of a part of a split ends in."""
 
-    found: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        word = SPLIT_WORDS.get(file.name.partition(".")[0].lower())
-        if word is None or ending(file) not in READERS:
+
+def _files_by_split(path: Path, report: Reporter | None) -> "dict[str, Table] | None":
+    """Return the tables of a folder by its files' names; None where they say nothing.
+
+    They are called train.jsonl, or train-00000-of-00002.parquet and alike, in it or in its folder `data`; or all of
+    them are texts, which are read as one.
+
+    Raises:
+        DataError: two files for one split that are not its numbered parts.
+    """
+    from lsf.data.sources import SPLIT_WORDS  # noqa: PLC0415
+    from lsf.data.tables import READERS, joined_tables, read_table  # noqa: PLC0415
+
+    def table_of(files: list[Path]) -> "Table":
+        on_disk = sum(file.stat().st_size for file in files) > LARGE
+        return joined_tables(path.name, (read_table(file, report) for file in files), on_disk)
+
+    found: dict[str, list[Path]] = {}
+    inside = [file for folder in (path, path / "data") if folder.is_dir() for file in sorted(folder.iterdir())]
+    for file in (file for file in inside if file.is_file() and ending(file) in READERS):
+        stem = file.name.partition(".")[0]
+        word = SPLIT_WORDS.get(SHARD.sub("", stem).lower())
+        if word is None:
             continue
-        if word in found:
-            raise DataError(
-                f"{path.name} has two files for {word}: {found[word].name} and {file.name}; leave one there."
-            )
-        found[word] = file
-    return {word: read_table(file, report) for word, file in found.items()} if "train" in found else None
+        others = found.setdefault(word, [])
+        others.append(file)
+        if len(others) > 1 and not all(SHARD.search(one.name.partition(".")[0]) for one in others):
+            raise DataError(f"{path.name} has two files for {word}: {others[0].name} and {file.name}; leave one there.")
+    if "train" in found:
+        return {word: table_of(files) for word, files in found.items()}
+    known = [file for file in sorted(path.rglob("*")) if file.is_file() and ending(file) in READERS]
+    if known and all(ending(file) in (".txt", ".md") for file in known):
+        return {"all": table_of(known)}
+    return None

@@ -46,6 +46,21 @@ def options_in(record: Any) -> DataOptions:
     return DataOptions(**{name: value for name, value in given.items() if value is not None})
 
 
+def read_chat_template(name: str, content: bytes) -> str:
+    """Return the text of a chat template's file.
+
+    Raises:
+        DataError: it is no text, or an empty one.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{name} is no text in UTF-8; a Jinja chat template was expected.") from None
+    if not text.strip():
+        raise DataError(f"{name} is empty; a Jinja chat template was expected.")
+    return text
+
+
 @dataclass(frozen=True)
 class Chat:
     """Turns that become one text by a chat template; kept as JSON, which is small, hashable, and in order."""
@@ -137,7 +152,7 @@ def content_from_json(value: Any) -> Content:
         frozen = {name: _frozen(part) for name, part in known.items() if part is not None}
         return kind(**frozen)
     except (KeyError, TypeError):
-        raise DataError("the column 'content' is none that a bundle of runs wrote.") from None
+        raise DataError("the column 'content' was not written by a bundle of runs.") from None
 
 
 def _frozen(value: Any) -> Any:

@@ -274,7 +274,7 @@ class _Work:
         self._kinds["token ids"] += 1
         size = len(self.tokenizer)
         if odd := next((one for one in content.ids if not 0 <= one < size), None):
-            raise DataError(f"{_where(example)}: the token id {odd} is none of the model's, which has 0 to {size - 1}.")
+            raise DataError(f"{_where(example)}: the token id {odd} is not one of the model's (0 to {size - 1}).")
         spans: list[Span] = []
         for place, label in enumerate(content.labels):
             if label == IGNORED or not place:

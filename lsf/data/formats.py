@@ -1,11 +1,12 @@
 """FORMATS: what rows may be, how each kind is recognised by its columns, and what it becomes."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from lsf.data import columns as by_name
 from lsf.data.contents import DataOptions, Document, Segments, Tokens, content_from_json, make_chat
 from lsf.data.task import Example
 from lsf.data.turns import needs_answer, read_tools, read_turns, shown_turns
@@ -23,6 +24,8 @@ class Tally:
 
     counts: Counter[str] = field(default_factory=Counter)
     """Sentence about rows -> how many of them."""
+    read: set[str] = field(default_factory=set)
+    """Columns that were read, in small letters."""
 
     def note(self, sentence: str) -> None:
         """Count one more row of which a sentence is true."""
@@ -91,19 +94,26 @@ def _word(row: Row, column: str, work: Work, needed: bool = True) -> str:
     value = row.get(column)
     if value is None or value == "":
         if needed:
-            raise DataError(f"the {column} is empty; every row needs a text there.")
+            raise DataError(f"the {column} is empty; every row needs a text there: fill it, or take the row out.")
         return ""
     if isinstance(value, list | dict | bytes):
         kind = type(value).__name__
         raise DataError(f"the column {column!r} holds a {kind}; text or a number was expected.")
-    if not isinstance(value, str):
+    if isinstance(value, bool):
+        work.tally.note(f"the column {column!r} holds true or false, which is written True or False.")
+    elif not isinstance(value, str):
         work.tally.note(f"the column {column!r} holds a number, which is read as it is written.")
     return str(value)
 
 
 def pair_example(
-    prompt: str, completion: str, place: int, work: Work, turns: list[dict[str, Any]] | None = None
-) -> Any:
+    prompt: str,
+    completion: str,
+    place: int,
+    work: Work,
+    turns: list[dict[str, Any]] | None = None,
+    system: str = "",
+) -> Example:
     """Return a text pair, which a model with a chat template reads as turns unless it is to be raw.
 
     Args:
@@ -112,12 +122,16 @@ def pair_example(
         place: row in the source.
         work: the options.
         turns: the same as a chat; None makes a user's turn and an assistant's of the two texts, without outer blanks.
+        system: what is said before all of it, as a turn or as a line; "" for nothing.
     """
+    before = prompt
+    prompt = f"{system}\n{prompt}" if system else prompt
     if work.options.pairs == "raw":
         return Example(prompt, completion, place)
     if turns is None:
-        texts = ("user", prompt.strip() or prompt), ("assistant", completion.strip() or completion)
+        texts = ("user", before.strip() or before), ("assistant", completion.strip() or completion)
         turns = [{"role": role, "content": text} for role, text in texts]
+    turns = [_turn("system", system), *turns] if system else turns
     pair = work.options.pairs == "auto" and work.options.chat_template is None
     return Example(prompt, completion, place, make_chat(turns, work.options, given=len(turns) - 1, pair=pair))
 
@@ -130,7 +144,17 @@ def _chat_example(turns: list[dict[str, Any]], place: int, work: Work, tools: An
 def _turns(row: Row, column: str, work: Work) -> list[dict[str, Any]]:
     if row.get(column) is None:
         raise DataError(f"the column {column!r} is empty; a list of messages was expected.")
-    turns, was_text = read_turns(row[column], column)
+    held = row[column]
+    if (
+        isinstance(held, list)
+        and held
+        and all(isinstance(one, Mapping) and {"input", "output"} <= set(one) for one in held)
+    ):
+        work.tally.note(f"the column {column!r} holds pairs of input and output, read as user and assistant.")
+        held = [_turn(*turn) for one in held for turn in (("user", one["input"]), ("assistant", one["output"]))]
+    if isinstance(held, str) and held.lstrip().startswith("[{'"):
+        raise DataError(f"the column {column!r} holds a list as Python writes it, which is no JSON; save it as JSONL.")
+    turns, was_text = read_turns(held, column)
     if was_text:
         work.tally.note(f"the column {column!r} holds a JSON string, which was parsed.")
     return turns
@@ -187,7 +211,15 @@ def _from_any_pair(row: Row, place: int, work: Work) -> Example:
 
 
 def _from_pair(row: Row, place: int, work: Work) -> Example:
-    return pair_example(_word(row, "prompt", work), _word(row, "completion", work), place, work)
+    texts = _word(row, "prompt", work), _word(row, "completion", work)
+    return pair_example(*texts, place, work, system=_system(row, work))
+
+
+def _system(row: Row, work: Work) -> str:
+    found = next((said for name in by_name.SYSTEMS if (said := _optional(row, name))), "")
+    if found:
+        work.tally.note("the system prompt stands before what is asked; in a chat it is a turn of its own.")
+    return found
 
 
 def _from_chat_pair(row: Row, place: int, work: Work) -> Example:
@@ -205,9 +237,27 @@ def _from_preference(row: Row, place: int, work: Work) -> Example:
         if chosen[0]["role"] == "assistant" and prompt is not None:
             chosen = [{"role": "user", "content": _word(row, "prompt", work)}, *chosen]
         return _chat_example(chosen, place, work, row.get("tools"), len(chosen) - 1)
-    if row.get("prompt") is None:
-        raise DataError("it has chosen and no prompt; a column prompt was expected, or chosen as a list of messages.")
-    return pair_example(_word(row, "prompt", work), _word(row, "chosen", work), place, work)
+    asked = next((name for name in ASKED if row.get(name) is not None), None)
+    if asked is None:
+        return _from_transcript(_word(row, "chosen", work), place, work)
+    texts = _word(row, asked, work), _word(row, "chosen", work)
+    return pair_example(*texts, place, work, system=_system(row, work))
+
+
+ASKED = ("prompt", "question", "instruction", "query", "input")
+"""What a preference may be about."""
+
+
+def _from_transcript(text: str, place: int, work: Work) -> Example:
+    """Return a chat that is written as one text, each turn behind `Human:` or `Assistant:`; the last is learned."""
+    if (said := by_name.transcript(text)) is None:
+        raise DataError(
+            "it has chosen and no prompt; a column prompt was expected, or chosen as a list of messages or as turns "
+            "of Human and Assistant."
+        )
+    work.tally.note("its turns are written Human: and Assistant: in one text; the last answer is learned.")
+    turns, cut = said
+    return pair_example(text[:cut], text[cut:], place, work, [_turn(*turn) for turn in turns])
 
 
 CHATS = ("messages", "conversations", "conversation")
@@ -240,44 +290,51 @@ def _from_alpaca(row: Row, place: int, work: Work) -> Example:
     return pair_example("\n".join(lines), f" {answer}", place, work, turns)
 
 
-KNOWN: tuple[tuple[tuple[str, ...], str, str, str], ...] = (
-    (("question", "context", "answer"), "{context}\nQuestion: {question}\nAnswer:", " {answer}", "answer"),
-    (("question", "answer"), "Question: {question}\nAnswer:", " {answer}", "answer"),
-    (("query", "response"), "Question: {query}\nAnswer:", " {response}", "response"),
-    (("question", "response"), "Question: {question}\nAnswer:", " {response}", "response"),
-    (("instruction", "response"), "Instruction: {instruction}\nAnswer:", " {response}", "response"),
-    (("premise", "hypothesis", "label"), "Premise: {premise}\nHypothesis: {hypothesis}\nLabel:", " {label}", "label"),
-    (("text", "label"), "Text: {text}\nLabel:", " {label}", "label"),
-    (("sentence", "label"), "Text: {sentence}\nLabel:", " {label}", "label"),
-    (("review", "sentiment"), "Text: {review}\nLabel:", " {sentiment}", "sentiment"),
-    (("document", "summary"), "Text: {document}\nSummary:", " {summary}", "summary"),
-    (("article", "highlights"), "Text: {article}\nSummary:", " {highlights}", "highlights"),
-    (("text", "summary"), "Text: {text}\nSummary:", " {summary}", "summary"),
-    (("source", "target"), "{source}\n", "{target}", "target"),
-    (("input", "output"), "{input}\n", "{output}", "output"),
-)
-"""Columns known by name, the prompt and the completion that are suggested for them, and the answer's column."""
+def _before_last(line: str, prompt: str) -> str:
+    head, _, tail = prompt.rpartition("\n")
+    return f"{head}\n{line}\n{tail}"
 
 
-def _known(kinds: Iterable[str]) -> tuple[tuple[str, ...], str, str, str] | None:
-    there = set(kinds)
-    return next((known for known in KNOWN if there.issuperset(known[0])), None)
+def _optional(row: Row, name: str) -> str:
+    return row[name] if name in row and isinstance(dict(row)[name], str) else ""
 
 
 def _from_known(row: Row, place: int, work: Work) -> Example:
-    found = _known(row)
+    languages = by_name.translated(row)
+    row = row if languages is None else languages
+    kinds = dict.fromkeys(row, "none") | kinds_of(row)
+    found = by_name.known_pair(kinds) if languages is None else by_name.spoken(row)
     if found is None:
-        raise DataError("its columns are none that are known by name; give a prompt and a completion template.")
-    columns, prompt, completion, answer = found
-    values = {name: _word(row, name, work) for name in columns}
+        raise DataError("no known format has these columns; give a prompt and a completion template.")
+    prompt = found.prompt
+    values = {name: _word(row, name, work) for name in found.columns if name not in (found.answer, *by_name.CHOICES)}
+    answer, more = by_name.plain_answer(row.get(found.answer), found.answer)
+    if more:
+        work.tally.note(more)
+    for name in by_name.CONTEXTS:
+        if name not in found.columns and (said := _optional(row, name)):
+            values[name], prompt = said, f"{{{name}}}\n{prompt}"
+    if "instruction" in found.columns and (said := _optional(row, "input")):
+        values["input"], prompt = said, _before_last("Input: {input}", prompt)
+    if found.answer in by_name.ANSWERS:
+        choices = by_name.choices_of(row)
+        texts = (_optional(row, name) for name in by_name.CHOICES)
+        written = by_name.lettered(choices[1]) if choices else next(filter(None, texts), "")
+        if written:
+            values["choices"], prompt = written, _before_last("{choices}", prompt)
+        if choices and answer not in (None, ""):
+            answer = by_name.letter_of(answer, *choices)
+            work.tally.note("the choices are written with letters, and the letter of the right one is the answer.")
+    values[found.answer] = _word({found.answer: answer}, found.answer, work)
+    asked = [name for name in values if name != found.answer]
+    user = f"{{{asked[0]}}}" if len(asked) == 1 else prompt.rpartition("\n")[0]
     work.tally.note(
-        f"prompt {prompt!r} and completion {completion!r} are suggested for the columns {', '.join(columns)}; other "
-        "templates can be given."
+        f"prompt {prompt!r} and completion {found.completion!r} are suggested for the columns {', '.join(values)} (in "
+        f"a chat, the user says {user!r}); other templates can be given."
     )
-    asked = [values[name] for name in columns if name != answer]
-    user = asked[0] if len(asked) == 1 else prompt.format(**values).rpartition("\n")[0]
-    turns = [{"role": "user", "content": user}, {"role": "assistant", "content": values[answer]}]
-    return pair_example(prompt.format(**values), completion.format(**values), place, work, turns)
+    turns = [_turn("user", user.format(**values)), _turn("assistant", values[found.answer])]
+    texts = prompt.format(**values), found.completion.format(**values)
+    return pair_example(*texts, place, work, turns, _system(row, work))
 
 
 TEXTS = ("text", "content")
@@ -285,7 +342,10 @@ TEXTS = ("text", "content")
 
 def _from_text(row: Row, place: int, work: Work) -> Example:
     column = next((name for name in TEXTS if row.get(name)), "text")
-    return Example("", text := _word(row, column, work), place, Document(text))
+    text = _word(row, column, work)
+    if "### Human:" in text and "### Assistant:" in text:
+        work.tally.note("turns (### Human:, ### Assistant:) stand in the text, and all of them are trained.")
+    return Example("", text, place, Document(text))
 
 
 def _turn(role: str, content: str) -> dict[str, str]:
@@ -317,7 +377,8 @@ FORMATS: Registry[DataFormat] = Registry(
             lambda kinds: kinds.keys() >= {"chosen", "rejected"}, _from_preference,
         ),
         DataFormat(
-            "unpaired", "unpaired preference", "prompt, completion, label true or false", "rows whose label is true",
+            "unpaired", "unpaired preference", "prompt, completion, label true or false, or 1 or 0",
+            "rows whose label is true",
             {"prompt": "What is green?", "completion": "The lamp.", "label": True},
             lambda kinds: kinds.keys() >= {"prompt", "completion"} and kinds.get("label") == "truth", _from_unpaired,
         ),
@@ -354,7 +415,7 @@ FORMATS: Registry[DataFormat] = Registry(
             "known", "columns known by name", "question and answer, text and label, and others alike",
             "prompt and completion by a suggested template, which is shown",
             {"question": "What is green?", "answer": "The lamp."},
-            lambda kinds: _known(kinds) is not None, _from_known,
+            lambda kinds: by_name.known_pair(kinds) is not None, _from_known,
         ),
         DataFormat(
             "text", "plain text", "text, or a .txt or .md file", "windows of the context; every token is a target",

@@ -73,7 +73,7 @@ def _tables(data: Any, name: str) -> dict[str, Table]:
 
 def _table(rows: Sequence[Any], name: str) -> Table:
     if not rows:
-        raise DataError(f"The data {name} has no rows; at least 3 were expected.")
+        raise DataError(f"The data {name} has no rows; at least one was expected.")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
             raise DataError(f"The data {name}, row {number}: {type(row).__name__} was found; a dict was expected.")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from lsf.data.contents import Chat
+from lsf.data.turns import is_answer
 from lsf.errors import DataError, first_line
 
 Span = tuple[int, int]
@@ -86,7 +87,15 @@ class Renderer:
         """Return one chat's text, where it is not rendered yet, and its targets."""
         whole = self._text(messages, tools, False, row) if whole is None else whole
         sly = self._note(messages, tools, whole, row)
-        answers = [i for i, turn in enumerate(messages) if turn["role"] == "assistant" and i >= chat.given]
+        answers = [
+            index
+            for index, turn in enumerate(messages)
+            if is_answer(turn) and index >= chat.given and (turn["content"] or not _left_out(turn, whole))
+        ]
+        if not answers:
+            raise DataError(
+                f"{_where(row)}: the chat template leaves out all that would be trained, the calls of tools."
+            )
         if chat.train_on == "last":
             answers = answers[-1:]
         marked = self._marked(messages, tools, row)
@@ -112,8 +121,9 @@ class Renderer:
         try:
             return self._filled([messages], tools, asking)[0]
         except Exception as error:  # noqa: BLE001 - a template is a program of its own: whatever it raises is the row's
-            place = "A chat" if row is None else f"Row {row}"
-            raise DataError(f"{place}: the chat template cannot be filled ({first_line(error).rstrip('.')}).") from None
+            raise DataError(
+                f"{_where(row)}: the chat template cannot be filled ({first_line(error).rstrip('.')})."
+            ) from None
 
     def _filled(self, chats: list[list[Any]], tools: Any, asking: bool) -> list[str]:
         """Return the template filled with each of some chats; raises whatever the template does."""
@@ -129,7 +139,7 @@ class Renderer:
         self, messages: list[Any], tools: Any, whole: str, index: int, row: int | None, marked: bool
     ) -> Span | None:
         """Return the characters an assistant's turn adds behind the generation prompt, its end-of-turn included."""
-        before = self._text(messages[:index], tools, True, row) if index else ""
+        before = self._text(messages[:index], tools, True, row) if index else self._opening(messages, tools, whole, row)
         if not whole.startswith(before):
             return None if marked else self._refuse(index, row)
         until = whole
@@ -141,12 +151,22 @@ class Renderer:
         end = self._end(messages[index], until, start)
         return (start, end) if end > start or marked else self._refuse(index, row)
 
+    def _opening(self, messages: list[Any], tools: Any, whole: str, row: int | None) -> str:
+        """Return what the template writes before a first turn that is the assistant's, such as its system prompt.
+
+        There are no messages to ask behind, which templates refuse: the generation prompt is what asking once more
+        behind the whole chat adds, and ends where it stands first.
+        """
+        asked = self._text(messages, tools, True, row)
+        prompt = asked[len(whole) :] if asked.startswith(whole) else ""
+        at = whole.find(prompt) if prompt else -1
+        return whole[: at + len(prompt)] if at >= 0 else whole[: max(whole.find(messages[0]["content"].strip()), 0)]
+
     def _refuse(self, index: int, row: int | None) -> NoReturn:
-        place = "A chat" if row is None else f"Row {row}"
         raise DataError(
-            f"{place}: the chat template writes message {index + 1}, or what comes before it, otherwise once more "
-            "messages follow, so that its target cannot be told; accepted are training on the last turn alone, or a "
-            "template with generation marks."
+            f"{_where(row)}: the chat template writes message {index + 1}, or what comes before it, otherwise once "
+            "more messages follow, so that its target cannot be told; accepted are training on the last turn alone, or "
+            "a template with generation marks."
         )
 
     def _end(self, turn: dict[str, Any], until: str, start: int) -> int:
@@ -213,6 +233,10 @@ class Renderer:
         for turn in messages:
             if turn["content"].strip() and turn["content"].strip() not in whole:
                 self._fact(f"the chat template leaves out, or changes, what the {turn['role']} says", row)
+        if any(_left_out(turn, whole) for turn in messages):
+            self._fact("the chat template leaves out the calls of tools, which are then no targets", row)
+        if any(name not in whole for name in map(_name_of, tools or [])):
+            self._fact("the chat template leaves out the descriptions of tools", row)
         sly = self._special is not None and any(self._special.search(turn["content"]) for turn in messages)
         if sly:
             self._fact("a special token is written in a message, and read as that token", row)
@@ -240,6 +264,21 @@ class Renderer:
 def _place(messages: list[Any], index: int) -> tuple[str, bool]:
     """Return what the frame of an answer may hang on: who spoke before, and whether it is the last turn."""
     return messages[index - 1]["role"] if index else "", index == len(messages) - 1
+
+
+def _left_out(turn: dict[str, Any], whole: str) -> bool:
+    """Tell whether a turn calls a tool whose name the template does not write."""
+    return any(_name_of(call) not in whole for call in turn.get("tool_calls", []) if call)
+
+
+def _name_of(tool: Any) -> str:
+    """Return the name in a tool's description or call; empty where it has none."""
+    inner = tool.get("function", tool) if isinstance(tool, dict) else {}
+    return str(inner.get("name", "")) if isinstance(inner, dict) else ""
+
+
+def _where(row: int | None) -> str:
+    return "A chat" if row is None else f"Row {row}"
 
 
 def _common(one: str, other: str) -> str:

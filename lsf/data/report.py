@@ -175,7 +175,7 @@ def token_lines(facts: TokenFacts, max_length: int) -> list[str]:
     """Return counts as lines of text."""
     lines = [
         f"texts: {facts.rendering}",
-        f"{facts.n_tokens:,} tokens in {facts.n_rows:,} rows: {facts.mean_tokens:.1f} each, {facts.longest:,} at most",
+        f"{facts.n_tokens:,} tokens in {_rows(facts.n_rows)}: {facts.mean_tokens:.1f} each, {facts.longest:,} at most",
         f"{facts.n_targets:,} targets, {facts.end_share:.1%} of them the end of a turn or text",
     ]
     if facts.n_cut:

@@ -13,13 +13,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lsf.data.answers import suggested_pattern
+from lsf.data.columns import Watched, is_path, paths, says_truth, value_at, with_truth
 from lsf.data.containers import saved_tables, tables_of
 from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.formats import FORMATS, Row, Tally, Work, check_format, kinds_of, pair_example, recognise
 from lsf.data.lessons import load_lesson
 from lsf.data.rows import RowCollector, selected
 from lsf.data.tables import TOLD, Table, read_table
-from lsf.data.task import Example, Seen, Task, split_examples, split_indices
+from lsf.data.task import Example, Seen, Task, split_examples, split_indices, with_general
 from lsf.errors import DataError
 from lsf.progress import Reporter
 
@@ -27,8 +29,8 @@ from lsf.progress import Reporter
 def parse_template(template: str, columns: Iterable[str], option: str) -> tuple[tuple[str, str | None], ...]:
     """Split a template into literal texts and column names.
 
-    Only `{column}` is understood (a column's name may hold spaces; `{{` and `}}` are braces): no attribute, index,
-    conversion or format is evaluated.
+    Only `{column}` is understood (a column's name may hold spaces; `{{` and `}}` are braces), and `{column.key.0}` of
+    nested values: no attribute, conversion or format is evaluated.
 
     Args:
         template: the text with columns in braces.
@@ -52,7 +54,7 @@ def parse_template(template: str, columns: Iterable[str], option: str) -> tuple[
     if not parts:
         raise DataError(f"{option} is empty; write a text with columns such as {{{known[0]}}}.")
     for _, name in parts:
-        if name is not None and name not in known:
+        if name is not None and name not in known and not is_path(name, known):
             raise DataError(f"{option} names the unknown column {name!r}; the columns are: {', '.join(known)}.")
     return parts
 
@@ -65,7 +67,7 @@ def fill_template(parts: tuple[tuple[str, str | None], ...], row: Mapping[str, o
     """
     texts = []
     for text, name in parts:
-        value = None if name is None else row.get(name)
+        value = None if name is None else value_at(row, name)
         if not (value is None or isinstance(value, str) or pd.api.types.is_scalar(value)) or isinstance(value, bytes):
             raise DataError(f"the column {name!r} holds a {type(value).__name__}; text or a number was expected.")
         texts.append(text if value is None else f"{text}{value}")
@@ -130,19 +132,24 @@ def load_task(
     completion_template: str | None = None,
     seed: int = 0,
     options: DataOptions = DEFAULTS,
+    general: str | None = None,
     report: Reporter | None = None,
 ) -> Task:
     """Load examples by name; `report` is told how far that is where the data is large.
 
     What the rows are is recognised by their columns (lsf.data.formats), unless templates over the columns are given, or
     a format. A column `split` with the words train, validation (or dev) and test is obeyed; otherwise rows are split by
-    `seed`. The texts of a lesson are read raw.
+    `seed`. The texts of a lesson are read raw. General data is named in the same way; it is recognised for itself, and
+    handed to the model by the same options.
 
     Raises:
         DataError: one sentence naming the file, row or column and what would be accepted.
         BadInputError: an unknown format.
     """
     check_format(options.format)
+    if general is not None:
+        task = load_task(name, prompt_template, completion_template, seed, options, report=report)
+        return with_general(task, load_task(general, options=replace(options, format="auto"), report=report))
     kind, _, rest = name.partition(":")
     if kind == "lesson":
         if prompt_template or completion_template:
@@ -187,9 +194,21 @@ def task_of_tables(
     if not splits:
         raise DataError(f"{name} has no row that can be learned from; {n_left:,} were left out.")
     task = assemble_task(name, splits, seed)
-    notes = (*dict.fromkeys(whole), *_mixed(formats), *tally.sentences(), *_few(task))
+    names = dict.fromkeys(column.strip() for table in tables.values() for column in table.columns)
+    unused = [name for name in names if not {name, name.lower()} & tally.read and name != "split"]
+    said = [f"not used: {', '.join(unused)}."] if unused else []
+    notes = (
+        *dict.fromkeys(whole),
+        *_mixed(formats),
+        *tally.sentences(),
+        *said,
+        *_taken(splits),
+        *_few(task),
+        *_marked(task),
+    )
+    used = [name for name in names if {name, name.lower()} & tally.read]
     common = formats.most_common()
-    why = "the templates given" if any(templates) else _why(common[0][0], options)
+    why = "the templates given" if any(templates) else _why(used, options)
     return replace(task, seen=Seen(tuple(common), why, notes, n_left))
 
 
@@ -211,11 +230,11 @@ def _some(table: Table, places: NDArray[np.int64]) -> Table:
     return replace(table, rows=selected(table.rows, places), places=kept)
 
 
-def _why(name: str, options: DataOptions) -> str:
+def _why(used: Sequence[str], options: DataOptions) -> str:
     return (
-        f"the format that was asked for, {name}"
+        f"the format that was asked for, {options.format}"
         if options.format != "auto"
-        else f"its columns: {FORMATS[name].recognised}"
+        else f"its columns: {', '.join(used)}"
     )
 
 
@@ -223,6 +242,13 @@ def _mixed(formats: Mapping[str, int]) -> list[str]:
     if len(formats) < 2:
         return []
     return ["The rows are of several formats: " + ", ".join(f"{n:,} {FORMATS[k].label}" for k, n in formats.items())]
+
+
+def _taken(splits: Mapping[str, Any]) -> list[str]:
+    missing = [word for word in ("validation", "test") if word not in splits]
+    if "all" in splits or not missing:
+        return []
+    return [f"It has no split called {' or '.join(missing)}; rows of train are taken for it."]
 
 
 def _few(task: Task) -> list[str]:
@@ -234,6 +260,14 @@ def _few(task: Task) -> list[str]:
             f"It has {count} row{'s' if count > 1 else ''}, too few to split: all are for training, none for a test."
         ]
     return [f"It has {count} rows, so that one is the validation and one the test; what they say means little."]
+
+
+def _marked(task: Task) -> list[str]:
+    answers = (example.completion if example.prompt else "" for example in task.train)
+    if (pattern := suggested_pattern(answers)) is None:
+        return []
+    said = "Every answer ends in a result behind '#### ', as GSM8K's do"
+    return [f"{said}; the answer pattern {pattern!r} measures the share right by generation."]
 
 
 def table_splits(table: Table) -> dict[str, Table]:
@@ -285,12 +319,12 @@ def render_examples(
         formats["pairs"] += len(table.rows)
         known: Iterable[tuple[Convert, Row]] = ((convert, row) for row in table.rows)
     else:
-        known = _recognised(table, options, formats)
+        known = _recognised(table, work, formats)
     on_disk = not isinstance(table.rows, tuple)
     examples = RowCollector[Example](on_disk)
     for number, (place, (convert, row)) in enumerate(zip(table.places, known, strict=True)):
         try:
-            example = convert(clean(row, work.tally), place, work)
+            example = convert(Watched(clean(row, work.tally), work.tally.read), place, work)
         except DataError as error:
             raise DataError(f"{table.name}, row {place}: {error}") from None
         if example is not None:
@@ -303,15 +337,20 @@ def render_examples(
 Convert = Callable[[Any, int, Work], Example | None]
 
 
-def _recognised(table: Table, options: DataOptions, formats: Counter[str]) -> Iterator[tuple[Convert, Row]]:
-    """Count the formats, and return an iterator of each row, its columns in small letters, with what converts it."""
+def _recognised(table: Table, work: Work, formats: Counter[str]) -> Iterator[tuple[Convert, Row]]:
+    """Count the formats; return an iterator of each row, its columns in small letters, with what converts it."""
     lowered = {name: name.strip().lower() for name in table.columns}
-    renamed = len(set(lowered.values())) == len(lowered) and any(name != low for name, low in lowered.items())
+    if len(set(lowered.values())) < len(lowered):
+        lowered = {name: name for name in table.columns}
+    options, label = work.options, next((name for name, low in lowered.items() if low == "label"), "")
+    labelled = says_truth(lowered.values(), (row.get(label) for row in table.rows))
+    if labelled:
+        work.tally.counts["the label, 1 or 0, says whether the completion is good."] += len(table.rows)
 
-    def rows() -> Iterable[Row]:
-        if not renamed:
-            return table.rows
-        return ({lowered[name]: value for name, value in row.items()} for row in table.rows)
+    def rows() -> Iterator[Row]:
+        for row in table.rows:
+            whole = {low: row.get(name) for name, low in lowered.items()}
+            yield with_truth(whole) if labelled else whole
 
     if options.format != "auto":
         formats[options.format] += len(table.rows)
@@ -326,9 +365,11 @@ def _recognised(table: Table, options: DataOptions, formats: Counter[str]) -> It
         counts[name] = len(table.rows)  # no row is whole; the first one says what it lacks
     if not counts:
         missing = next((name for name in ("prompt", "completion") if name not in table.columns), "completion")
+        path = next((path for row in table.rows[:1] for path in paths(row)), None)
+        nested = f" (a nested value is named by its path, such as {{{path}}})" if path else ""
         raise DataError(
             f"{table.name} has no column {missing!r}; its columns are: {', '.join(table.columns)}. Name the column "
-            f"{missing!r}, or give a {missing} template over the columns there are; recognised are also: "
+            f"{missing!r}, or give a {missing} template over the columns there are{nested}; recognised are also: "
             f"{'; '.join(entry.recognised for entry in FORMATS.values() if entry.name not in ('bundle', 'pairs'))}."
         )
     commonest = counts.most_common(1)[0][0]
@@ -377,7 +418,7 @@ def _check_filled(part: str, parts: tuple[tuple[str, str | None], ...], row: Row
     Raises:
         DataError: the first column that holds nothing.
     """
-    values = {name: row.get(name) for _, name in parts if name is not None}
+    values = {name: value_at(row, name) for _, name in parts if name is not None}
     alone = len(parts) == 1 and not parts[0][0]
     empty = [
         name for name, value in values.items() if value is None or not (str(value) if alone else str(value).strip())

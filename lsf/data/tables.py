@@ -55,21 +55,30 @@ def read_table(path: Path, report: Reporter | None = None) -> Table:
             broken line (named by number).
     """
     if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise DataError(f"The data file {path} {what}; a CSV, TSV, JSON, JSONL, Parquet or text file was expected.")
+        if path.is_dir():
+            raise DataError(
+                f"{path} is a folder without files that are called train (as train.jsonl, or "
+                "train-00000-of-00002.parquet), without a data set of save_to_disk, not of texts alone; name a file."
+            )
+        raise DataError(
+            f"The data file {path} does not exist; a CSV, TSV, JSON, JSONL, Parquet or text file was expected."
+        )
     reader = READERS.get(ending(path))
     if reader is None:
-        raise DataError(f"{path.name} ends in {path.suffix!r}; accepted are: {', '.join(READERS)}, and .gz of them.")
+        sheet = " Save the sheet as CSV." if path.suffix.lower() in (".xlsx", ".xls", ".ods") else ""
+        raise DataError(
+            f"{path.name} ends in {path.suffix!r}; accepted are: {', '.join(READERS)}, and .gz of them.{sheet}"
+        )
     file = Opened(path, report or Silent())
     if file.size == 0:
-        raise DataError(f"{path.name} is empty; a header and at least 3 rows were expected.")
+        raise DataError(f"{path.name} is empty; at least one row was expected.")
     try:
         table = reader(file)
     finally:
         file.close()
     if not table.rows:
         columns = f"has columns ({', '.join(table.columns)}) but no rows" if table.columns else "has no rows"
-        raise DataError(f"{path.name} {columns}; at least 3 were expected.")
+        raise DataError(f"{path.name} {columns}; at least one was expected.")
     return replace(table, notes=(*table.notes, *file.notes))
 
 
@@ -96,7 +105,24 @@ def _collected(file: Opened, columns: Iterable[str] | None, rows: Iterable[tuple
 
 
 def _read_csv(file: Opened) -> Table:
+    first = next(lines_of(file.text()), "")
+    if first[:4].lower() == "sep=" and len(first) == 5:
+        return _from_cells(file, _quoted_lines(file, first[4], skipped=1))
+    header = next((line for line in lines_of(file.text()) if line.strip("\r")), "")
+    for delimiter in DELIMITERS if "," not in header else ():
+        if delimiter not in header:
+            continue
+        try:  # only where every row has as many values as the header
+            table = _quoted(file, delimiter)
+        except DataError:
+            continue
+        file.notes.append(f"{file.path.name} separates its values by {DELIMITERS[delimiter]}.")
+        return table
     return _quoted(file, ",")
+
+
+DELIMITERS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""What a CSV file may have in place of commas, tried in this order."""
 
 
 def _read_tsv(file: Opened) -> Table:
@@ -133,8 +159,11 @@ def _quoted(file: Opened, delimiter: str) -> Table:
     return _from_cells(file, _quoted_lines(file, delimiter))
 
 
-def _quoted_lines(file: Opened, delimiter: str) -> Iterator[tuple[int, list[str], int]]:
-    lines = csv.reader(file.text(newline=""), delimiter=delimiter, strict=True)
+def _quoted_lines(file: Opened, delimiter: str, skipped: int = 0) -> Iterator[tuple[int, list[str], int]]:
+    text = file.text(newline="")
+    for _ in range(skipped):
+        text.readline()
+    lines = csv.reader(itertools.chain(["\n"] * skipped, text), delimiter=delimiter, strict=True)
     read = 0
     try:
         for cells in lines:
@@ -173,8 +202,10 @@ def _from_cells(file: Opened, numbered: Iterator[tuple[int, list[str], int]]) ->
 
 
 def _read_jsonl(file: Opened) -> Table:
-    begins = next((line.strip()[:1] for line in lines_of(file.text()) if line.strip()), "")
-    if begins == "[" and file.size <= WHOLE and (listed := _whole_list(file.whole_text())) is not None:
+    lines = filter(str.strip, file.text())
+    first, more = next(lines, ""), next(lines, "")
+    several = more and _of_objects(first) is not None  # a chat a line
+    if not several and first.lstrip().startswith("[") and (listed := _of_objects(file.whole_text())) is not None:
         file.notes.append(f"{file.path.name} holds one JSON list, and not an object a line.")
         return _from_list(file, listed)
     return _from_lines(file)
@@ -184,6 +215,7 @@ def _from_lines(file: Opened) -> Table:
     name = file.path.name
 
     def rows() -> Iterator[tuple[int, dict[str, Any], int]]:
+        chats = None
         for number, line in enumerate(file.text(), 1):
             if not line.strip():
                 continue
@@ -191,7 +223,9 @@ def _from_lines(file: Opened) -> Table:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise DataError(f"{name}, line {number} is not valid JSON: {_reason(error)}.") from None
-            yield number, _object(name, "line", number, row), len(line)
+            is_chat = isinstance(row, list) and bool(row) and all(isinstance(turn, dict) for turn in row)
+            chats = is_chat if chats is None else chats and is_chat
+            yield number, _object(name, "line", number, {"messages": row} if chats else row), len(line)
 
     return _collected(file, None, rows())
 
@@ -208,8 +242,8 @@ def _from_list(file: Opened, listed: list[Any]) -> Table:
     return _collected(file, None, rows)
 
 
-def _whole_list(text: str) -> list[Any] | None:
-    """Return the JSON list that a text is; None where it begins otherwise, or is none."""
+def _of_objects(text: str) -> list[Any] | None:
+    """Return the JSON list of objects that a text is; None where it is something else."""
     if not text.lstrip().startswith("["):
         return None
     try:
@@ -238,27 +272,79 @@ def _read_json(file: Opened) -> Table:
         if _is_object(next((line for line in text.split("\n") if line.strip()), "")):
             notes.append(f"{path.name} holds one JSON object a line (JSON Lines).")
             return _from_lines(file)
-        raise DataError(f"{path.name}, line {error.lineno} is not valid JSON: {error.msg}.") from None
+        raise DataError(f"{path.name}, line {error.lineno} is not valid JSON: {_reason(error)}.") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name} is not valid JSON: {_reason(error)}.") from None
     if isinstance(value, dict):
         value = _held(value, path, notes)
     if not isinstance(value, list):
-        raise DataError(f"{path.name} holds a JSON {type(value).__name__}; a list of objects was expected.")
+        what = "an object" if isinstance(value, dict) else "one value"
+        raise DataError(f"{path.name} holds {what}; a list of objects was expected.")
     return _from_list(file, value)
 
 
 def _held(value: dict[str, Any], path: Path, notes: list[str]) -> Any:
     """Return the one list of objects that an object holds, and note it; the object itself where there is not one."""
     held = [key for key, rows in value.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
-    if len(held) != 1 or held[0] in CHATS:
+    if held and held[0] in CHATS:
         return value
+    if len(held) != 1:
+        return _by_splits(value, path, notes) or _by_columns(value, path, notes) or value
     notes.append(f"{path.name} holds an object; its rows are those of {held[0]!r}.")
     return value[held[0]]
 
 
+def _by_splits(value: dict[str, Any], path: Path, notes: list[str]) -> list[Any] | None:
+    """Return the rows of an object of splits, each with its `split`; None for other objects."""
+    from lsf.data.sources import SPLIT_WORDS  # noqa: PLC0415 - it imports this module
+
+    splits = {key: rows for key, rows in value.items() if str(key).lower() in SPLIT_WORDS and isinstance(rows, list)}
+    if not splits or not all(isinstance(row, dict) for rows in splits.values() for row in rows):
+        return None
+    notes.append(f"{path.name} holds an object; its rows are those of {', '.join(map(repr, splits))}.")
+    return [{**row, "split": key} for key, rows in splits.items() for row in rows]
+
+
+def _by_columns(value: dict[str, Any], path: Path, notes: list[str]) -> list[Any] | None:
+    """Return the rows of an object of columns, each a list or (as pandas writes) an object by rows; None for others."""
+    columns = list(value.values())
+    if all(isinstance(column, dict) and column and all(key.isdigit() for key in column) for column in columns):
+        if any(column.keys() != columns[0].keys() for column in columns):
+            return None
+        value = {name: list(column.values()) for name, column in value.items()}
+    elif len(value) < 2 or not all(isinstance(column, list) and column for column in columns):
+        return None
+    if len({len(column) for column in value.values()}) != 1:
+        return None
+    notes.append(f"{path.name} holds an object of columns.")
+    return [dict(zip(value, cells, strict=True)) for cells in zip(*value.values(), strict=True)]
+
+
 def _reason(error: BaseException) -> str:
-    return error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
+    if not isinstance(error, json.JSONDecodeError):
+        return first_line(error)
+    return f"{error.msg} column {error.colno}" if error.msg.endswith(" at") else error.msg
+
+
+def joined_tables(name: str, tables: Iterable[Table], on_disk: bool) -> Table:
+    """Return tables as one, its rows counted through where there are several.
+
+    Args:
+        name: of the folder they are from.
+        tables: each is let go before the next is asked for.
+        on_disk: whether their rows are kept in a file, since there are many.
+    """
+    first, *more = itertools.islice(tables := iter(tables), 2)
+    if not more:
+        return first
+    rows, columns, notes = RowCollector[dict[str, Any]](on_disk), dict[str, None](), dict[str, None]()
+    for table in itertools.chain([first, *more], tables):
+        columns.update(dict.fromkeys(table.columns))
+        notes.update(dict.fromkeys(table.notes))
+        for row in table.rows:
+            rows.add(row)
+    kept = rows.rows()
+    return Table(name, tuple(columns), kept, range(1, len(kept) + 1), tuple(notes))
 
 
 def _read_parquet(file: Opened) -> Table:

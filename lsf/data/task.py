@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,8 @@ class Task:
     """Every example in the source's order, where `own_splits` is False."""
     seen: Seen = Seen()
     """What was found; nothing for lessons and what was made in Python."""
+    general: Sequence[Example] = ()
+    """Examples of general data that may be mixed into training, none of them with a prompt of a held-out example."""
 
     def __post_init__(self) -> None:
         """Refuse a task that could not be tuned on."""
@@ -99,12 +101,39 @@ class Task:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over every split's texts, so that two runs can be known to have seen the same data."""
+        return self._hash("train", "validation", "test")
+
+    @property
+    def general_fingerprint(self) -> str | None:
+        """The same over the general data; None where there is none."""
+        return self._hash("general") if self.general else None
+
+    def _hash(self, *names: str) -> str:
         digest = hashlib.sha256()
-        for name in ("train", "validation", "test"):
+        for name in names:
             digest.update(name.encode())
             for example in getattr(self, name):
                 digest.update(repr(example.identity).encode())
         return digest.hexdigest()
+
+
+def with_general(task: Task, general: Task) -> Task:
+    """Return a task with the rows of another one as general data: its training rows where it names splits, else all.
+
+    Rows with the prompt of a validation or test example are left out, which a note tells.
+
+    Raises:
+        DataError: no row is left.
+    """
+    held_out = {example.asked for part in (task.validation, task.test) for example in part}
+    rows = general.split("auto")
+    kept = selected(rows, (index for index, example in enumerate(rows) if example.asked not in held_out))
+    if not kept:
+        raise DataError(f"Every row of the general data {general.name} has the prompt of a validation or test example.")
+    left = f"{len(rows) - len(kept):,} with the prompt of a validation or test example are left out."
+    notes = (*general.seen.notes, *([left] if len(kept) < len(rows) else []))
+    seen = replace(task.seen, notes=(*task.seen.notes, *(f"General data: {note}" for note in notes)))
+    return replace(task, general=kept, seen=seen)
 
 
 def split_examples(name: str, examples: Iterable[Example], seed: int = 0, grouped: bool = False) -> Task:

@@ -62,6 +62,11 @@ def read_tools(value: Any) -> list[Any] | None:
     return [parsed_json(tool)[0] if isinstance(tool, str) else tool for tool in value]
 
 
+def is_answer(turn: Mapping[str, Any]) -> bool:
+    """Tell whether a turn may be a target: the assistant's, unless its weight is 0, as OpenAI's files have it."""
+    return turn["role"] == "assistant" and turn.get("weight") != 0
+
+
 def needs_answer(turns: list[dict[str, Any]], given: int = 0) -> None:
     """Refuse a chat in which the assistant says nothing that could be trained.
 
@@ -72,14 +77,15 @@ def needs_answer(turns: list[dict[str, Any]], given: int = 0) -> None:
     Raises:
         DataError: with the roles there are.
     """
-    if not any(turn["role"] == "assistant" for turn in turns[given:]):
+    if not any(is_answer(turn) for turn in turns[given:]):
         roles = ", ".join(dict.fromkeys(turn["role"] for turn in turns[given:])) or "none"
-        raise DataError(f"it has no assistant's turn to train on (its roles are: {roles}).")
+        why = "all have the weight 0" if "assistant" in roles else f"its roles are: {roles}"
+        raise DataError(f"it has no assistant's turn to train on ({why}).")
 
 
 def shown_turns(turns: list[dict[str, Any]]) -> tuple[str, str]:
     """Return a chat as two texts for people: what comes before the last assistant's turn, and that turn."""
-    last = max(index for index, turn in enumerate(turns) if turn["role"] == "assistant")
+    last = max(index for index, turn in enumerate(turns) if is_answer(turn))
     before = "\n".join(f"{turn['role']}: {_shown(turn)}" for turn in turns[:last])
     return before, _shown(turns[last])
 
@@ -102,8 +108,10 @@ def _turn(turn: Mapping[str, Any], number: int, column: str) -> dict[str, Any]:
     others = {
         key: value
         for key, value in turn.items()
-        if key not in ("role", "from", "content", "value", "tool_calls", "weight") and value is not None
+        if key not in ("role", "from", "content", "value", "tool_calls") and value is not None
     }
+    if others.get("weight", 1) not in (0, 1):
+        raise DataError(f"{where} has the weight {others['weight']!r}; 0 or 1 was expected.")
     if word in CALLS:
         calls, text = [_call(text or "", where)], ""
     if text is None and not calls:
@@ -133,7 +141,7 @@ def _text(content: Any, where: str) -> str | None:
         texts = [part for part in parts if isinstance(part, str)]
         if len(texts) == len(parts):
             return "".join(texts)
-        raise DataError(f"{where} holds parts that are no text; only text can be trained.")
+        raise DataError(f"{where} holds parts that are not text; only text can be trained on.")
     raise DataError(f"{where} has a content of the kind {type(content).__name__}; text was expected.")
 
 
@@ -141,7 +149,7 @@ def _call(text: str, where: str) -> dict[str, Any]:
     """Return a ShareGPT function call as templates take one."""
     found = parsed_json(text)[0]
     if not isinstance(found, Mapping) or not isinstance(found.get("name"), str):
-        raise DataError(f"{where} is a function call that is no JSON object with name and arguments.")
+        raise DataError(f"{where} is a function call that is not a JSON object with name and arguments.")
     arguments = found.get("arguments", {})
     arguments = parsed_json(arguments)[0] if isinstance(arguments, str) else arguments
     return {"type": "function", "function": {"name": found["name"], "arguments": arguments}}

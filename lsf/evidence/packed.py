@@ -51,6 +51,20 @@ def load_evidence(path: Path = PACKED) -> tuple[Measured, ...]:
     return tuple(_measured(one) for one in value["settings"])
 
 
+def beyond_study(model: str) -> str | None:
+    """Return what must be said of the recommendation on a model that the study does not hold; None where it does.
+
+    Args:
+        model: its name, as an analysis has it.
+    """
+    if model in {one.setting.model for one in packed_evidence()}:
+        return None
+    return (
+        f"{model} is none of the study's models, which have a few million parameters at most: whether what it "
+        "recommends holds here was not measured. The page Evidence can measure it."
+    )
+
+
 @cache
 def packed_evidence() -> tuple[Measured, ...]:
     """Return what is packed with the package, read once."""

@@ -17,7 +17,7 @@ from ray.exceptions import RayError, RayTaskError
 
 import lsf
 from lsf.data.task import Task
-from lsf.environment import THREADING, spare_imports
+from lsf.environment import EAGER, THREADING, spare_imports
 from lsf.errors import BadInputError, LsfError, RunError
 from lsf.evidence.sweep import BASE, Cell, Sweep
 from lsf.evidence.sweeping import Save, carry_out_sweep, told_left
@@ -26,7 +26,7 @@ from lsf.progress import Reporter, Silent
 
 ANSWER_SECONDS = 5
 """How long a cluster named by its address may take to answer; Ray itself would try for most of a minute."""
-THREADS = {**THREADING, "OMP_NUM_THREADS": "1"}
+THREADS = {**THREADING, **EAGER, "OMP_NUM_THREADS": "1"}
 """Of a worker, which has one CPU of its cluster to itself; a local sweep with one thread has the same bits."""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from lsf.criteria.agreement import rank_correlation, top_k
 from lsf.errors import BadInputError
@@ -159,6 +159,21 @@ def relative(truth: Truth, lost: float) -> float | None:
     return lost / truth.range if truth.range > 0 else None
 
 
+def contributions(truth: Truth) -> tuple[float | None, ...] | None:
+    """Return C(b) = (score of block b alone - base) / (score of full fine-tuning - base), block 0 first.
+
+    Returns:
+        None for a block that was not measured alone; None in all where full fine-tuning does not gain more over the
+        base model than it differs over seeds. Above 1 where a block alone is better than the whole model.
+
+    Source: arXiv 2607.01232, there of reinforcement learning.
+    """
+    if truth.range <= (_spread(truth.full) or 0.0):
+        return None
+    alone = [(block,) for block in range(truth.n_blocks)]
+    return tuple((truth.mean(one) - truth.base) / truth.range if one in truth.scores else None for one in alone)
+
+
 def random_regret(truth: Truth, budget: int) -> float:
     """Return the regret of a plan drawn at random, exactly: the mean over every plan of the budget."""
     means = [truth.mean(blocks) for blocks in truth.plans(budget)]
@@ -194,7 +209,7 @@ def rank_agreement(truth: Truth, scores: Sequence[float]) -> tuple[float | None,
     rho = rank_correlation(list(scores), measured)
     if rho is None:
         return None, None
-    found: Any = stats.weightedtau(np.asarray(measured), np.asarray(scores, dtype=float))
+    found: Any = scipy.stats.weightedtau(np.asarray(measured), np.asarray(scores, dtype=float))
     tau = float(found.statistic)
     return rho, None if math.isnan(tau) else tau
 

@@ -296,7 +296,7 @@ CONTROL, CRITERION, RULE = "control", "criterion", "recommendation"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class JudgedChoice:
     """What one way of choosing came to."""
 
     label: str
@@ -315,20 +315,20 @@ class Verdict:
     """Whether the regret may be chance (`lsf.evidence.study`); None where that is unknown."""
 
 
-def verdict_of(truth: Truth, label: str, kind: str, choice: Blocks) -> Verdict:
+def judge_choice(truth: Truth, label: str, kind: str, choice: Blocks) -> JudgedChoice:
     """Judge one choice; unknown where the sweep does not hold it.
 
     Raises:
         BadInputError: another plan of its budget is missing, so that the best is not known.
     """
     if choice not in truth.scores:
-        return Verdict(label, kind, choice, None, None, None, None)
+        return JudgedChoice(label, kind, choice, None, None, None, None)
     found = regret(truth, choice)
     lucky = within_chance(truth, choice)
-    return Verdict(label, kind, choice, truth.mean(choice), found.regret, found.relative, lucky)
+    return JudgedChoice(label, kind, choice, truth.mean(choice), found.regret, found.relative, lucky)
 
 
-def verdicts(truth: Truth, scores: Mapping[str, Sequence[float]], budget: int) -> list[Verdict]:
+def judge_choices(truth: Truth, scores: Mapping[str, Sequence[float]], budget: int) -> list[JudgedChoice]:
     """Judge every criterion and control at a budget, the least regret first, what is unknown last.
 
     Args:
@@ -343,12 +343,12 @@ def verdicts(truth: Truth, scores: Mapping[str, Sequence[float]], budget: int) -
     for name, entry in CRITERIA.items():
         if name in scores and name != "random":
             kind = CONTROL if entry.needs == "nothing" else CRITERION
-            found.append(verdict_of(truth, entry.label, kind, choose(scores[name], budget)))
+            found.append(judge_choice(truth, entry.label, kind, choose(scores[name], budget)))
     lost, all_lost = random_regret(truth, budget), full_regret(truth, budget)
     best = max(truth.mean(blocks) for blocks in truth.plans(budget))
-    found.append(Verdict("Drawn at random (mean)", CONTROL, None, best - lost, lost, relative(truth, lost), None))
+    found.append(JudgedChoice("Drawn at random (mean)", CONTROL, None, best - lost, lost, relative(truth, lost), None))
     whole = tuple(range(truth.n_blocks))
     found.append(
-        Verdict("Full fine-tuning", CONTROL, whole, best - all_lost, all_lost, relative(truth, all_lost), None)
+        JudgedChoice("Full fine-tuning", CONTROL, whole, best - all_lost, all_lost, relative(truth, all_lost), None)
     )
     return sorted(found, key=lambda one: (one.regret is None, one.regret or 0.0))

@@ -33,7 +33,7 @@ def plans_over(over: str, n_blocks: int) -> tuple[Blocks, ...]:
     """
     words = [word.strip() for word in over.split(",") if word.strip()]
     if not words:
-        raise BadInputError(f"A sweep over {over!r} measures nothing; accepted are: {ACCEPTED}.")
+        raise BadInputError(f"A sweep over {over!r} would measure nothing; accepted are: {ACCEPTED}.")
     found = {blocks for word in words for blocks in _family(word, n_blocks)}
     return tuple(sorted(found, key=lambda blocks: (blocks[0], len(blocks))))
 

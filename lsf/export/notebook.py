@@ -1,4 +1,4 @@
-"""A Jupyter notebook that holds an analysis and draws its figures anew."""
+"""A Jupyter notebook that holds an analysis and redraws its figures."""
 
 import base64
 import json

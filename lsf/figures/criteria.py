@@ -66,7 +66,7 @@ def draw_criteria(scores: AllScores, chosen: str | None = None) -> Picture:
     """
     names = list(scores)
     n_rows = -(-len(names) // COLUMNS)
-    figure = new_figure(_title(scores), height=TOP + 20 + ROW_HEIGHT * n_rows, hovermode="x")
+    figure = new_figure(_title(scores, chosen), height=TOP + 20 + ROW_HEIGHT * n_rows, hovermode="x")
     titles = [_panel_title(name, scores[name], name == chosen) for name in names]
     grid = make_subplots(
         n_rows, COLUMNS, subplot_titles=titles, horizontal_spacing=0.06, vertical_spacing=0.34 / max(n_rows, 1)
@@ -145,8 +145,19 @@ def _judges(scores: AllScores) -> int:
     return sum(CRITERIA[name].needs != "nothing" and bool(leaders(values)) for name, values in scores.items())
 
 
-def _title(scores: AllScores) -> str:
+def _title(scores: AllScores, chosen: str | None) -> str:
     votes, judges = _votes(scores), _judges(scores)
+    first = () if chosen is None or chosen not in scores else leaders(scores[chosen])
+    if chosen is not None and first:
+        named = f"block{'s' if len(first) > 1 else ''} {format_blocks(first)}"
+        others = [leaders(values) for name, values in scores.items() if name != chosen and _judges({name: values})]
+        alike = sum(other == first for other in others)
+        told = (
+            f"{alike} of the other {len(others)} criteria do"
+            if alike
+            else f"none of the other {len(others)} criteria does"
+        )
+        return f"{CRITERIA[chosen].label} puts {named} first, as {told}"
     if not judges:
         return f"{len(scores)} criteria side by side"
     best = next(iter(votes))

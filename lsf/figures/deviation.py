@@ -1,5 +1,6 @@
 """Bars: the deviation of each state with its interval, and the score of each block with the chosen ones marked."""
 
+import math
 from collections.abc import Collection, Sequence
 
 import pandas as pd
@@ -9,6 +10,10 @@ from lsf.figures.palette import CHOSEN, FACTUAL, UNCHOSEN, VIRTUAL, Picture, new
 from lsf.plans.plan import format_blocks
 
 BAR_WIDTH = 0.72
+HALF = 17
+"""Numbers that stand level under a picture of half the page's width."""
+FEW = 16
+"""Blocks at most whose bars are wide enough for a word above them."""
 PATTERN = {"fillmode": "overlay", "fgcolor": "#FFFFFF", "fgopacity": 0.55, "size": 8}
 
 
@@ -17,7 +22,7 @@ def draw_deviation(analysis: Analysis) -> Picture:
     rows = analysis.states
     known = [(row.deviation, row.state) for row in rows if row.deviation is not None]
     title = f"Deviation is greatest at state {max(known)[1]}" if known else "Deviation per state"
-    figure = new_figure(title, height=560, bargap=0.3)
+    figure = new_figure(title, height=460, bargap=0.3)
     states = [row.state for row in rows]
     figure.add_bar(
         x=states,
@@ -39,9 +44,41 @@ def draw_deviation(analysis: Analysis) -> Picture:
         marker={"color": FACTUAL.color, "symbol": FACTUAL.symbol, "size": 9},
         hovertemplate="state %{x}<br>target deviation %{y:.3f}<extra></extra>",
     )
-    figure.update_xaxes(title="state", tickmode="array", tickvals=_ticks(states), showgrid=False)
-    figure.update_yaxes(title="1 - cos", rangemode="tozero")
+    ends = [-0.6, len(rows) - 0.4]  # states that are not read yet have their place
+    figure.update_xaxes(
+        title="state", tickmode="array", tickvals=every(states, HALF), tickangle=0, showgrid=False, range=ends
+    )
+    beginning = axis_beginning(rows)
+    if beginning:
+        figure.update_yaxes(title=f"1 - cos (the axis begins at {beginning:g})", range=[beginning, _highest(rows)])
+        if (first := rows[0].deviation) is not None and first < beginning:
+            figure.add_annotation(x=0, y=beginning, text=f"{first:.2g}", showarrow=False, yanchor="bottom")
+    else:
+        figure.update_yaxes(title="1 - cos", rangemode="tozero")
     return Picture(figure, _deviation_alt(rows), pd.DataFrame([_deviation_row(row) for row in rows]))
+
+
+SEEN = 0.5
+"""Where all states but the first lie within this share of the highest, the axis does not begin at zero."""
+
+
+def axis_beginning(rows: Sequence[StateRow]) -> float:
+    """Return where the axis of the deviations begins: at zero, or where their differences can be seen.
+
+    State 0 is left out: there both paths begin in the same point.
+    """
+    ends = [(row.deviation, row.deviation_low) for row in rows[1:]]
+    ends += [(row.target_deviation, row.target_deviation_low) for row in rows]
+    known = [value if low is None else low for value, low in ends if value is not None]
+    if not known or min(known) < SEEN * _highest(rows):
+        return 0.0
+    return math.floor(10 * min(known) - 0.3) / 10
+
+
+def _highest(rows: Sequence[StateRow]) -> float:
+    ends = [(row.deviation, row.deviation_high) for row in rows]
+    ends += [(row.target_deviation, row.target_deviation_high) for row in rows]
+    return 1.02 * max((value if high is None else high for value, high in ends if value is not None), default=1.0)
 
 
 def _deviation_row(row: StateRow) -> dict[str, float | None]:
@@ -74,6 +111,10 @@ def score_intervals(analysis: Analysis, criterion: str) -> Ends | None:
     if criterion != "deviation":
         return None
     return [(row.deviation_low, row.deviation_high) for row in analysis.states[1:]]
+
+
+LONG = 40
+"""Characters of an axis title beyond which the unit stands alone; what the score is stands above the picture."""
 
 
 def draw_scores(
@@ -109,13 +150,13 @@ def draw_scores(
             customdata=own,
             width=BAR_WIDTH,
             marker={"color": mark.color, "pattern": {**PATTERN, "shape": mark.pattern}},
-            text=["tuned" if mark is CHOSEN else ""] * len(own),
+            text=["tuned" if mark is CHOSEN and len(blocks) <= FEW else ""] * len(own),
             textposition="outside",
             cliponaxis=False,
             hovertemplate="block %{x}<br>" + label + " %{y:.4g}<br>click to change the choice<extra></extra>",
         )
-    axis = label if not unit else f"{label} ({unit})"
-    figure.update_xaxes(title="block", tickmode="array", tickvals=_ticks(blocks), showgrid=False)
+    axis = label if not unit else unit if len(unit) + len(label) > LONG else f"{label} ({unit})"
+    figure.update_xaxes(title="block", tickmode="array", tickvals=every(blocks, HALF), tickangle=0, showgrid=False)
     figure.update_yaxes(title=axis)
     table = pd.DataFrame({"block": blocks, "score": list(scores), "tuned": [block in chosen for block in blocks]})
     if intervals is not None:
@@ -156,6 +197,6 @@ def _whiskers(values: Sequence[tuple[float | None, float | None, float | None]])
     }
 
 
-def _ticks(numbers: Sequence[int]) -> list[int]:
-    """Every number up to 33 of them, then every other, every third, ..."""
-    return list(numbers[:: -(-len(numbers) // 33) or 1])
+def every(numbers: Sequence[int], most: int = 33) -> list[int]:
+    """Return the numbers that an axis names: all of `most`; of more every other, every third, ..."""
+    return list(numbers[:: -(-len(numbers) // most) or 1])

@@ -8,7 +8,18 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsf.criteria.result import Analysis, ExamplePath
-from lsf.figures.palette import FACTUAL, SMALL_SIZE, WITHOUT_LEGEND, Picture, new_figure, number, share, visible
+from lsf.figures.deviation import every
+from lsf.figures.palette import (
+    FACTUAL,
+    NEUTRAL,
+    SMALL_SIZE,
+    WITHOUT_LEGEND,
+    Picture,
+    new_figure,
+    number,
+    share,
+    visible,
+)
 from lsf.registry import Registry
 
 UP, DOWN, SAME, NEW = "▲", "▼", "=", "new"
@@ -87,8 +98,12 @@ def ranks_words(example: ExamplePath, state: int) -> str:
 
 
 TOKENS = "most likely tokens (share where among the top 5)"
-TOKEN_WIDTH = 12
+TOKEN_WIDTH = 9
 """Characters of a token that fit a cell."""
+MAP_HEIGHT = 460
+"""Pixels of a map's cells at most, however many states there are."""
+ROWS_WITH_TEXT = 33
+"""States whose tokens are written; of deeper models every other state, every third, ... is."""
 
 
 def lens_table(analysis: Analysis) -> pd.DataFrame:
@@ -117,31 +132,41 @@ def draw_lens(example: ExamplePath, state: int | None = None) -> Picture:
         A picture whose cells carry their state in `customdata`, so that a click can pick it.
     """
     width = max(len(tokens) for tokens in example.top_tokens)
-    n_states = len(example.top_tokens)
-    figure = new_figure(_lens_title(example), height=104 + 28 * n_states, margin=WITHOUT_LEGEND)
+    shown = states_shown(len(example.top_tokens), state)
+    figure = new_figure(_lens_title(example), height=_height(len(shown)), margin=WITHOUT_LEGEND)
+    best = [example.top_tokens[row] for row in shown]
     figure.add_heatmap(
-        z=[[mass for _, mass in tokens] + [None] * (width - len(tokens)) for tokens in example.top_tokens],
-        text=[_cells(example, row, width) for row in range(n_states)],
+        z=[[mass for _, mass in tokens] + [None] * (width - len(tokens)) for tokens in best],
+        text=[_cells(example, row, width) for row in shown],
         x=list(range(1, width + 1)),
-        y=list(range(n_states)),
-        customdata=[[row] * width for row in range(n_states)],
+        y=list(range(len(shown))),
+        customdata=[[row] * width for row in shown],
         texttemplate="%{text}",
-        textfont={"size": SMALL_SIZE + 1},
-        hovertemplate="state %{y}, place %{x}<br>%{text}: %{z:.3f}<extra></extra>",
+        textfont={"size": SMALL_SIZE if len(shown) < ROWS_WITH_TEXT / 2 else SMALL_SIZE - 1},
+        hovertemplate="state %{customdata}, place %{x}<br>%{text}: %{z:.3f}<extra></extra>",
         coloraxis="coloraxis",
         xgap=2,
-        ygap=2,
+        ygap=2 if len(shown) < ROWS_WITH_TEXT / 2 else 1,
     )
-    for row, tokens in enumerate(example.top_tokens):
+    for row, tokens in enumerate(best):
         for place, (token, _) in enumerate(tokens, start=1):
             if token == example.target_token:
                 frame_cell(figure, place - 0.5, row - 0.5, place + 0.5, row + 0.5)
     figure.update_xaxes(title="place in the lens (1 = most likely)", tickmode="linear", dtick=1, showgrid=False)
-    figure.update_yaxes(title="state", tickvals=list(range(n_states)), showgrid=False)
-    if state is not None:
-        figure.update_yaxes(ticktext=[f"▸ {row}" if row == state else str(row) for row in range(n_states)])
+    names = [f"▸ {row}" if row == state else str(row) for row in shown]
+    figure.update_yaxes(title="state", tickvals=list(range(len(shown))), ticktext=names, showgrid=False)
     figure.update_layout(coloraxis={"cmin": 0, "cmax": 1, "colorbar": {"title": {"text": "probability"}}})
     return Picture(figure, _lens_alt(example), _lens_rows(example))
+
+
+def states_shown(n_states: int, picked: int | None = None) -> list[int]:
+    """Return the states that have a row of tokens: evenly many, counted from the last, and the picked one."""
+    step = -(-n_states // ROWS_WITH_TEXT)
+    return sorted({*range(n_states - 1, -1, -step), 0} | ({picked} if picked is not None else set()))
+
+
+def _height(n_rows: int) -> int:
+    return round(104 + min(28.0, MAP_HEIGHT / n_rows) * n_rows)
 
 
 def _cells(example: ExamplePath, state: int, width: int) -> list[str]:
@@ -203,8 +228,8 @@ LOWEST_DECADE = -5
 """Probabilities are coloured by their logarithm, from ten to this power up to 1; lower ones look like it."""
 DEEPEST_RANK = 5
 """Ranks are coloured by their logarithm, from 1 down to ten to this power; deeper ones look like it."""
-COLUMNS_WITH_TEXT = 14
-"""Tokens are written into the cells of maps of so many columns at most; in wider ones they show under the pointer."""
+NAMES_WIDTH = 48
+"""Characters that fit under a map as narrow as half a page; a group of columns gets its share of them for its name."""
 
 
 @dataclass(frozen=True)
@@ -233,21 +258,9 @@ def _rank_decade(example: ExamplePath, state: int) -> float:
     return -min(math.log10(example.target_rank[state]), DEEPEST_RANK)
 
 
-def _best_mass(example: ExamplePath, state: int) -> float:
-    return example.top_tokens[state][0][1] if example.top_tokens[state] else 0.0
-
-
 VIEWS: Registry[View] = Registry(
     "view",
     (
-        View(
-            "probability",
-            "Target's probability",
-            "Colour: the probability the target has, on a logarithmic scale.",
-            _target_decade,
-            "probability",
-            {float(decade): f"{10.0**decade:.{-decade}f}" for decade in range(LOWEST_DECADE, 1)},
-        ),
         View(
             "rank",
             "Target's rank",
@@ -257,19 +270,19 @@ VIEWS: Registry[View] = Registry(
             {-float(decade): f"{10**decade:,}" for decade in range(DEEPEST_RANK, -1, -1)},
         ),
         View(
-            "best",
-            "Most likely token",
-            "Colour: the probability of the token the model would predict; a diamond where it is the target.",
-            _best_mass,
-            "its probability",
-            {0.0: "0", 0.25: "0.25", 0.5: "0.5", 0.75: "0.75", 1.0: "1"},
+            "probability",
+            "Target's probability",
+            "Colour: the probability the target has, on a logarithmic scale.",
+            _target_decade,
+            "probability",
+            {float(decade): f"{10.0**decade:.{-decade}f}" for decade in range(LOWEST_DECADE, 1)},
         ),
     ),
 )
 
 
 def draw_targets(
-    examples: Sequence[ExamplePath], selected: int | None = None, state: int | None = None, view: str = "probability"
+    examples: Sequence[ExamplePath], selected: int | None = None, state: int | None = None, view: str = "rank"
 ) -> Picture:
     """Draw the logit lens of every kept token to be predicted, state by token.
 
@@ -284,53 +297,67 @@ def draw_targets(
     """
     shown = VIEWS[view]
     n_states = len(examples[0].target_probability)
-    rows, columns = range(n_states), range(len(examples))
-    figure = new_figure(_title(examples), height=124 + 26 * n_states, margin=WITHOUT_LEGEND)
-    written = view == "best" and len(examples) <= COLUMNS_WITH_TEXT
+    rows, order = range(n_states), grouped(examples)
+    figure = new_figure(_title(examples), height=_height(n_states), margin=WITHOUT_LEGEND)
+    gap = 1 if n_states <= ROWS_WITH_TEXT else 0
     figure.add_heatmap(
-        z=[[shown.value(example, row) for example in examples] for row in rows],
-        x=list(columns),
+        z=[[shown.value(examples[index], row) for index in order] for row in rows],
+        x=list(range(len(order))),
         y=list(rows),
-        customdata=[[[column, row] for column in columns] for row in rows],
-        text=[[short(_best(example, row)) for example in examples] for row in rows],
-        texttemplate="%{text}" if written else "",
-        textfont={"size": SMALL_SIZE},
-        hovertext=[[_hover(index, example, row) for index, example in enumerate(examples)] for row in rows],
+        customdata=[[[index, row] for index in order] for row in rows],
+        hovertext=[[_hover(index, examples[index], row) for index in order] for row in rows],
         hoverinfo="text",
         coloraxis="coloraxis",
-        xgap=1,
-        ygap=1,
+        xgap=gap,
+        ygap=gap,
     )
-    if view == "best" and not written:
-        _mark_right(figure, examples, n_states)
-    names = [f"{index + 1} {short(example.target_token)}" for index, example in enumerate(examples)]
-    figure.update_xaxes(title="token to be predicted", tickvals=list(columns), ticktext=names, tickangle=-60)
-    figure.update_yaxes(title="state", tickmode="array", tickvals=list(rows))
+    _name_groups(figure, [examples[index].target_token for index in order])
+    figure.update_yaxes(title="state", tickmode="array", tickvals=every(list(rows)), showgrid=False)
     figure.update_layout(coloraxis=_colors(shown))
     if selected is not None:
+        column = order.index(selected)
         low, high = (-0.5, n_states - 0.5) if state is None else (state - 0.5, state + 0.5)
-        frame_cell(figure, selected - 0.5, low, selected + 0.5, high)
+        frame_cell(figure, column - 0.5, low, column + 0.5, high)
     return Picture(figure, _alt(examples), _table(examples))
+
+
+def grouped(examples: Sequence[ExamplePath]) -> list[int]:
+    """Return the examples' indices with those of one target side by side, the targets in order of appearance."""
+    targets = list(dict.fromkeys(example.target_token for example in examples))
+    return sorted(range(len(examples)), key=lambda index: targets.index(examples[index].target_token))
+
+
+def _name_groups(figure: go.Figure, targets: Sequence[str]) -> None:
+    """Part the columns of different targets by a line, and write each target once, level, where there is room."""
+    starts = [place for place, target in enumerate(targets) if place == 0 or target != targets[place - 1]]
+    ends = [*starts[1:], len(targets)]
+    if len(starts) < len(targets):  # lines between groups of one say nothing
+        for start in starts[1:]:
+            line = {"color": NEUTRAL.color, "width": 1.5}
+            figure.add_shape(type="line", x0=start - 0.5, x1=start - 0.5, y0=0, y1=1, yref="paper", line=line)
+    room = [int(NAMES_WIDTH * (end - start) / len(targets)) - 1 for start, end in zip(starts, ends, strict=True)]
+    names = [_cut(visible(targets[start]), width) for start, width in zip(starts, room, strict=True)]
+    centres = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+    unnamed = "" if all(names) else "; more under the pointer"
+    figure.update_xaxes(
+        title=f"token to be predicted{unnamed}",
+        tickvals=centres,
+        ticktext=names,
+        tickangle=0,
+        tickfont={"size": SMALL_SIZE},
+        showgrid=False,
+    )
+
+
+def _cut(name: str, width: int) -> str:
+    """Return a name of so many characters at most; empty where hardly any of it would be left."""
+    return name if len(name) <= width else f"{name[: width - 1]}…" if width > 3 else ""
 
 
 def _colors(shown: View) -> dict[str, object]:
     values = list(shown.ticks)
     bar = {"title": {"text": shown.title}, "tickvals": values, "ticktext": list(shown.ticks.values())}
     return {"cmin": values[0], "cmax": values[-1], "colorbar": bar}
-
-
-def _mark_right(figure: go.Figure, examples: Sequence[ExamplePath], n_states: int) -> None:
-    right = [(c, r) for c, example in enumerate(examples) for r in range(n_states) if example.target_rank[r] == 1]
-    figure.add_scatter(
-        x=[column for column, _ in right],
-        y=[row for _, row in right],
-        mode="markers",
-        marker={"symbol": FACTUAL.symbol, "color": FACTUAL.color, "size": 7},
-        customdata=[[column, row] for column, row in right],
-        hovertext=[_hover(column, examples[column], row) for column, row in right],
-        hoverinfo="text",
-        showlegend=False,
-    )
 
 
 def _best(example: ExamplePath, state: int) -> str:

@@ -37,6 +37,7 @@ ROLES = {
     "middle": Mark("middle blocks", "#B58900", "hexagon", "dashdot", "-"),
     "last": Mark("last blocks", "#CC79A7", "triangle-down", "dashdot", "x"),
     "random": Mark("random blocks", "#6B7785", "square", "longdash", "."),
+    "lora": Mark("LoRA on all blocks", "#0072B2", "hourglass", "dashdot", "-"),
     "manual": Mark("by hand", "#8A6FDF", "star", "longdashdot", "+"),
 }
 """What a run stands for in a comparison -> how it looks."""
@@ -82,8 +83,9 @@ DARK = Theme(
     text="#E6EAEE",
     muted="#9AA7B4",
     grid="#2A323C",
-    scale=((0.0, "#171D26"), (0.25, "#12395B"), (0.5, "#1D6297"), (0.75, "#4B9FD8"), (1.0, "#BFE2FA")),
-    diverging=((0.0, "#F5B98C"), (0.25, "#A64500"), (0.5, "#1B222C"), (0.75, "#1D6297"), (1.0, "#BFE2FA")),
+    # Dark enough everywhere for white text: Plotly writes dark grey on what is lighter, which cannot be read on blue.
+    scale=((0.0, "#171D26"), (0.25, "#12314E"), (0.5, "#174A75"), (0.75, "#1F619A"), (1.0, "#2878B5")),
+    diverging=((0.0, "#B85A14"), (0.25, "#7A3400"), (0.5, "#1B222C"), (0.75, "#17507C"), (1.0, "#2878B5")),
 )
 
 

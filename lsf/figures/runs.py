@@ -129,7 +129,7 @@ class Outcome:
     def name(self) -> str:
         """Its name in legends: what it stands for, and its blocks."""
         mark = role_mark(self.role)
-        return self.label if self.label.startswith(self.role) else f"{mark.label}: {self.label}"
+        return self.label if self.label.startswith((self.role, mark.label)) else f"{mark.label}: {self.label}"
 
     @property
     def cost(self) -> float:

@@ -1,15 +1,20 @@
-"""Pictures of a sweep: the profile of single blocks with its spread over seeds, and the triangle of runs of blocks."""
+"""Pictures of a sweep: the profile of single blocks, the triangle of runs of blocks, and need beside gain."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from lsf.evidence.regret import Blocks, Truth
+from lsf.criteria.agreement import chance_level, rank_correlation
+from lsf.criteria.registry import CRITERIA
+from lsf.evidence.regret import Blocks, Truth, contributions
 from lsf.evidence.study import decided, level_with_best
+from lsf.figures.criteria import leaders
+from lsf.figures.deviation import PATTERN
 from lsf.figures.palette import (
     CHOSEN,
     FACTUAL,
     NEUTRAL,
+    ROLES,
     SMALL_SIZE,
     UNCHOSEN,
     VIRTUAL,
@@ -17,6 +22,7 @@ from lsf.figures.palette import (
     Picture,
     new_figure,
     number,
+    share,
 )
 from lsf.plans.plan import format_blocks
 
@@ -27,6 +33,46 @@ METRIC_WORDS = {"exact_match": "exact match", "loss": "loss (nats per token)"}
 def as_metric(score: float, metric: str) -> float:
     """Return a truth's score as its metric is read: a loss the right way round."""
     return -score if metric == "loss" else score
+
+
+def draw_regrets(regrets: Mapping[str, float], marked: str, controls: Sequence[str]) -> Picture:
+    """Draw what every way of choosing blocks lost on average, the least first; controls differ by colour and pattern.
+
+    Args:
+        regrets: way of choosing -> mean relative regret, a share of what full fine-tuning gains.
+        marked: the way that is recommended.
+        controls: ways that look at nothing.
+    """
+    order = sorted(regrets, key=lambda name: regrets[name])
+    beaten = sum(regrets[name] > regrets[marked] for name in controls)
+    title = f"{marked} lost {share(regrets[marked])}, less than {beaten} of {len(controls)} controls"
+    figure = new_figure(title, height=96 + 21 * len(order), barmode="overlay")
+    kinds = (("recommended", CHOSEN), ("criterion", UNCHOSEN), ("control", ROLES["random"]))
+    for kind, mark in kinds:
+        own = [name for name in order if kind == _kind(name, marked, controls)]
+        figure.add_bar(
+            x=[regrets[name] for name in own],
+            y=own,
+            orientation="h",
+            name=kind,
+            width=0.7,
+            marker={"color": mark.color, "pattern": {**PATTERN, "shape": mark.pattern}},
+            text=[share(regrets[name]) for name in own],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate="%{y}: %{x:.1%}<extra></extra>",
+        )
+    figure.update_xaxes(title="mean relative regret; less is better", tickformat=".0%", rangemode="tozero")
+    figure.update_yaxes(categoryorder="array", categoryarray=order[::-1], showgrid=False, ticksuffix="  ")
+    told = ", ".join(f"{name} {share(regrets[name])}" for name in order)
+    rows = [
+        {"way of choosing": n, "kind": _kind(n, marked, controls), "mean relative regret": regrets[n]} for n in order
+    ]
+    return Picture(figure, f"{title}: {told}.", pd.DataFrame(rows))
+
+
+def _kind(name: str, marked: str, controls: Sequence[str]) -> str:
+    return "recommended" if name == marked else "control" if name in controls else "criterion"
 
 
 def draw_profile(truth: Truth, metric: str, marked: Mapping[str, Blocks] | None = None) -> Picture:
@@ -186,4 +232,75 @@ def _triangle_alt(truth: Truth, metric: str, runs: Mapping[Blocks, float], best:
         f"{METRIC_WORDS[metric].capitalize()} of {len(runs)} measured runs of neighbouring blocks of {truth.n_blocks}: "
         f"best {format_blocks(best)} with {_told(runs[best], metric)}, worst {format_blocks(worst)} with "
         f"{_told(runs[worst], metric)}. Framed: the best."
+    )
+
+
+CONTRIBUTION = "contribution: share of full fine-tuning's gain"
+Known = Sequence[float | None]
+
+
+def measured_gain(truth: Truth, metric: str) -> tuple[tuple[float | None, ...], str]:
+    """Return what tuning each block alone gained, block 0 first, and the words of that axis.
+
+    The contribution where full fine-tuning gains something, else the gain over the base model in the metric's unit.
+    """
+    if (shares := contributions(truth)) is not None:
+        return shares, CONTRIBUTION
+    alone = [(block,) for block in range(truth.n_blocks)]
+    gains = tuple(truth.mean(one) - truth.base if one in truth.scores else None for one in alone)
+    word = "loss below the base model's (nats per token)" if metric == "loss" else "exact match over the base model's"
+    return gains, f"{word}; full fine-tuning hurts here"
+
+
+def draw_need(need: Sequence[float], gain: Known, words: str, criterion: str | None = None) -> Picture:
+    """Draw a map of the blocks: across, how much the model needs each; up, what tuning it gains.
+
+    Args:
+        need: the criterion `ablation`, nats, block 0 first.
+        gain: what a sweep measured (`measured_gain`), or another criterion's scores; None where it is unknown.
+        words: of the vertical axis.
+        criterion: the criterion that `gain` is of; None where it was measured.
+    """
+    known = {block: value for block, value in enumerate(gain) if value is not None}
+    lead = [list(known)[place] for place in leaders(list(known.values()))]
+    what = CRITERIA[criterion].label if criterion else "gain"
+    figure = new_figure(_need_title(need, known, what), height=420)
+    for mark, name in ((UNCHOSEN, "other blocks"), (CHOSEN, f"first quarter by {what.lower()}")):
+        own = [block for block in known if (block in lead) is (mark is CHOSEN)]
+        figure.add_scatter(
+            x=[need[block] for block in own],
+            y=[known[block] for block in own],
+            mode="markers+text",
+            name=name,
+            text=[str(block) for block in own],
+            textposition="top center",
+            textfont={"size": SMALL_SIZE},
+            marker={"color": mark.color, "symbol": mark.symbol, "size": 10},
+            hovertemplate="block %{text}: need %{x:.3g}, %{y:.3g}<extra></extra>",
+        )
+    figure.update_xaxes(title="need: rise of the loss without the block (nats)", zeroline=True)
+    figure.update_yaxes(title=words, zeroline=True)
+    table = pd.DataFrame({"block": range(len(need)), "need": list(need), what.lower(): list(gain)})
+    return Picture(figure, _need_alt(need, known, what), table)
+
+
+def _need_title(need: Sequence[float], known: Mapping[int, float], what: str) -> str:
+    rho = rank_correlation([need[block] for block in known], list(known.values()))
+    if rho is None:
+        return f"Need and {what.lower()}: one of both ranks no block"
+    level = chance_level(len(known))
+    if level is None or abs(rho) <= level:
+        return f"Need does not tell {what.lower()}: Spearman's rho {number(rho)} is within chance"
+    return f"Blocks that the model needs more have {'more' if rho > 0 else 'less'} {what.lower()}: rho {number(rho)}"
+
+
+def _need_alt(need: Sequence[float], known: Mapping[int, float], what: str) -> str:
+    title = f"{_need_title(need, known, what)}."
+    if not known:
+        return title
+    most, best = max(known, key=lambda block: need[block]), max(known, key=lambda block: known[block])
+    order = sorted(known, key=lambda block: -need[block])
+    return (
+        f"{title} Of {len(known)} blocks the model needs block {most} most ({number(need[most])} nats); block {best} "
+        f"has the greatest {what.lower()} ({number(known[best])}) and is number {order.index(best) + 1} by need."
     )

@@ -26,6 +26,9 @@ HEAD_GAP = 0.02
 NO_LENGTH = 1e-6
 """Arrows shorter than this have no head."""
 
+SINGLE_OPACITY = 0.4
+"""Of single paths: seen on a dark page too, and still behind the mean."""
+
 Points = Sequence[Sequence[float]]
 
 
@@ -293,7 +296,7 @@ def _flat(figure: go.Figure, path: _Path, backdrop: Sequence[ExamplePath], varia
         y=joined([example.factual for example in backdrop], 1),
         mode="lines",
         line={"color": FACTUAL.color, "width": 1},
-        opacity=0.18,
+        opacity=SINGLE_OPACITY,
         name="single examples",
         hoverinfo="skip",
         visible=bool(backdrop),
@@ -353,7 +356,7 @@ def _spatial(figure: go.Figure, path: _Path, backdrop: Sequence[ExamplePath], va
         y=joined(faint, 1),
         z=joined(faint, 2),
         mode="lines",
-        opacity=0.15,
+        opacity=SINGLE_OPACITY,
         line={"color": FACTUAL.color, "width": 2},
         name="single examples",
         hoverinfo="skip",

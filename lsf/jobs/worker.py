@@ -146,7 +146,7 @@ class Worker:
         with self._changed:
             job = self._find(job_id)
             if job.view.owner and job.view.owner != owner:
-                raise BadInputError(f"Only who started {job.view.title!r} can stop it.")
+                raise BadInputError(f"Only the person who started {job.view.title!r} can stop it.")
             waiting = job in self._queue
             if waiting:
                 self._queue.remove(job)

@@ -14,6 +14,7 @@ from lsf.data.encode import EVERY, EncodedExample, Encoding, context_length, enc
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, LsfError
+from lsf.lens.ablation import ABLATION, ablation_batches, ablation_rises
 from lsf.lens.builder import AnalysisBuilder
 from lsf.lens.forward import Wanted, stream_readings
 from lsf.lens.gradients import GRADIENTS, backward_readings
@@ -50,7 +51,7 @@ PARTIAL_SECONDS = 0.25
 """Least time between two partial results."""
 BACKWARD: set[Need] = {"backward", "per_example", "trial_step"}
 """Needs that `backward_readings` answers."""
-BEYOND_FORWARD: set[Need] = {"backward", "per_example", "trial_step", "kernel", "weights", "runs"}
+BEYOND_FORWARD: set[Need] = {"bypass", "backward", "per_example", "trial_step", "kernel", "weights", "runs"}
 """Needs that more than the forward pass answers."""
 ShortRuns = Callable[[LoadedModel, Task, AnalysisSettings, Reporter], Any]
 
@@ -128,8 +129,8 @@ def _refuse_backward(loaded: LoadedModel, settings: AnalysisSettings) -> None:
     if asked:
         possible = [name for name in CRITERIA if CRITERIA[name].needs not in BEYOND_FORWARD - {"weights"}]
         raise BadInputError(
-            f"The model is spread over {', '.join(places_of(loaded.model))}, where no backward pass is possible, which "
-            f"{', '.join(asked)} would need; accepted are the criteria: {', '.join(possible)}."
+            f"The model is spread over {', '.join(places_of(loaded.model))}, where no backward pass and none without a "
+            f"block is possible, which {', '.join(asked)} would need; accepted are the criteria: {', '.join(possible)}."
         )
 
 
@@ -171,7 +172,7 @@ def _forward(
     """Read batches until they end, the ranking settles or a stop is asked for; return how many were read."""
     report.phase(BASES)
     judge = _judge(settings)
-    wanted = Wanted(settings.reading, "vocabulary" in needs, KEPT_EXAMPLES, sampled)
+    wanted = Wanted(settings.reading, "vocabulary" in needs, KEPT_EXAMPLES, sampled, "path" in needs)
     bases = semantic_bases(loaded.layout.head_weight)
     if bases.jittered:
         builder.mark_jittered()
@@ -231,6 +232,12 @@ def _beyond_forward(
     if needs & BACKWARD and not report.stop:
         short |= _record_gradients(loaded, batches, needs, builder, report)
 
+    def bypassed() -> None:
+        ablated = ablation_batches(loaded, rows, settings)
+        if (found := ablation_rises(loaded, ablated, report)) is not None:
+            builder.record(ablation_rise=found)
+            builder.mark_ablated(sum(len(batch.targets) for batch in ablated))
+
     def kernels() -> None:
         if (found := sampled_kernels(loaded, rows, settings, report)) is not None:
             builder.record(kernels=found)
@@ -239,7 +246,8 @@ def _beyond_forward(
         if (found := block_spectra(loaded, report)) is not None:
             builder.record(spectra=found)
 
-    for need, name, measure in (("kernel", KERNELS, kernels), ("weights", SPECTRA, spectra)):
+    passes = (("bypass", ABLATION, bypassed), ("kernel", KERNELS, kernels), ("weights", SPECTRA, spectra))
+    for need, name, measure in passes:
         if need in needs and not report.stop:
             report.phase(name)
             if not _fits(measure):

@@ -55,7 +55,7 @@ class AnalysisBuilder:
         self._token_mass: list[dict[int, float]] = [{} for _ in range(model.n_blocks + 1)]
         self._recorded: dict[str, Any] = {}
         self._trajectories = ExampleTrajectories(examples, token_text)
-        self._growing = tuple(name for name in criteria if CRITERIA[name].needs in ("forward", "vocabulary"))
+        self._growing = tuple(name for name in criteria if CRITERIA[name].needs in ("forward", "path", "vocabulary"))
         self._growth: list[Sample] = []
 
     def add(self, readings: Readings) -> None:
@@ -79,6 +79,10 @@ class AnalysisBuilder:
             names = tuple(name for name in self._criteria if CRITERIA[name].needs == "kernel")
             self._growth += kernel_samples(measured["kernels"], names)
             self._data = replace(self._data, kernel_examples=measured["kernels"].shape[1])
+
+    def mark_ablated(self, n_positions: int) -> None:
+        """Note how many positions were read without a block each."""
+        self._data = replace(self._data, ablation_positions=n_positions)
 
     def mark_settled(self) -> None:
         """Note that reading ended because the ranking had settled."""
@@ -164,6 +168,7 @@ class AnalysisBuilder:
             neighbour_cosine=numbers.neighbour_cosine.rows.mean(axis=0),
             semantic_loss=numbers.semantic_loss.rows.mean(axis=0) if len(numbers.semantic_loss) else None,
             sampled_states=numbers.sample,
+            mean_path=numbers.mean_path,
             **self._recorded,
         )
 

@@ -14,7 +14,7 @@ from lsf.errors import ModelError
 from lsf.lens.builder import KEPT_TOKENS
 from lsf.lens.semantics import SemanticBases, projections
 from lsf.models.batches import Batch, rows_at_once
-from lsf.models.devices import fetched
+from lsf.models.devices import exact, fetched
 from lsf.models.layout import ModelLayout, captured_states
 from lsf.models.out_of_memory import halves_of, is_out_of_memory
 
@@ -35,6 +35,8 @@ class Wanted:
     the pictures' PCA is fitted."""
     states: int = 0
     """Examples, the first ones, whose raw states are handed over."""
+    path: bool = False
+    """Whether raw states are summed over the positions."""
 
 
 def stream_readings(
@@ -100,6 +102,8 @@ def _read_batch(layout: ModelLayout, bases: SemanticBases, batch: Batch, wanted:
         found["semantic_loss"] = bases.losses(factual, batch.targets)
     if wanted.states:
         found["states"] = states[kept].float()
+    if wanted.path:
+        found["state_sums"] = torch.stack([exact(state).sum(dim=0) for state in states.unbind(dim=1)])[None]
     finite, *arrays = fetched(states.isfinite().all(dim=-1).all(dim=0), *found.values())
     _check_finite(finite)
     return Readings(

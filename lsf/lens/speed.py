@@ -10,6 +10,7 @@ import torch
 
 from lsf.criteria.agreement import KERNEL_EXAMPLES
 from lsf.criteria.registry import Need
+from lsf.lens.ablation import ABLATION, ABLATION_POSITIONS
 from lsf.lens.gradients import GRADIENTS, TRIAL
 from lsf.lens.kernels import KERNELS, SPECTRA
 from lsf.models.batches import Batch
@@ -159,6 +160,7 @@ def analysis_phases(
         BASES: speed.of(2 * every),
         FORWARD: _reading(sizes, speed, load, "vocabulary" in needs),
         GRADIENTS: gradients * (1.5 if "per_example" in needs else 1.0) if backward else 0.0,
+        ABLATION: _bypassed(sizes, speed, load) if "bypass" in needs else 0.0,
         TRIAL: gradients if "trial_step" in needs else 0.0,
         KERNELS: _kernels(sizes, speed, load, share, matrices) if "kernel" in needs else 0.0,
         SPECTRA: speed.of(sum(SPECTRUM * n * min(rows, columns) for rows, columns, n in matrices))
@@ -189,6 +191,14 @@ def _reading(sizes: Sizes, speed: Speed, load: Load, vocabulary: bool) -> float:
 def _both_ways(sizes: Sizes, speed: Speed, load: Load) -> float:
     flops = forward_flops(sizes, load) + backward_flops(sizes, load, 0, sum(sizes.params))
     return speed.of(flops, 3 * load.passes)
+
+
+def _bypassed(sizes: Sizes, speed: Speed, load: Load) -> float:
+    """Return the seconds of a pass and of one without each block, from there on, over a share of the positions."""
+    part = load.times(min(1.0, ABLATION_POSITIONS / load.head_tokens))
+    n_blocks = len(sizes.params)
+    flops = sum(forward_flops(sizes, part, first) for first in range(n_blocks + 1))
+    return speed.of(flops, (n_blocks + 1) * part.passes)
 
 
 def _kernels(sizes: Sizes, speed: Speed, load: Load, share: float, matrices: Sequence[tuple[int, int, int]]) -> float:

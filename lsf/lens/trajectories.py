@@ -1,11 +1,12 @@
 """The few examples kept whole, to be drawn in one common PCA; and growable arrays of numbers per position."""
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.decomposition import PCA
 
 from lsf.criteria.measurements import Readings
 from lsf.criteria.result import ExamplePath, Trajectories
@@ -79,6 +80,8 @@ class Recorded:
     """Raw states at the positions of the first examples of the data; a half has none."""
     states_of: GrowableArray = field(default_factory=GrowableArray)
     """Index of the example of each of them."""
+    state_sums: dict[int, np.ndarray] = field(default_factory=dict)
+    """Sums of raw states over positions: of the even batches (0) and of the odd ones (1); empty where not taken."""
 
     def add(self, readings: Readings) -> None:
         """Put one batch behind the others."""
@@ -94,6 +97,14 @@ class Recorded:
         if readings.states is not None and readings.states_of is not None:
             self.states.extend(readings.states)
             self.states_of.extend(readings.states_of)
+        if readings.state_sums is not None:
+            which, added = (self.n_batches - 1) % 2, readings.state_sums.sum(axis=0, dtype=np.float64)
+            self.state_sums[which] = self.state_sums.get(which, 0.0) + added
+
+    @property
+    def mean_path(self) -> np.ndarray | None:
+        """Mean over positions of raw states, (states, width); None where they were not read."""
+        return np.sum([*self.state_sums.values()], axis=0) / len(self.examples) if self.state_sums else None
 
     @property
     def sample(self) -> np.ndarray | None:
@@ -127,8 +138,9 @@ class Recorded:
     def half(self, which: int) -> "Recorded":
         """Return every other batch: 0 the even ones, 1 the odd ones."""
         wanted = self.batch.rows % 2 == which
-        names = [item.name for item in fields(self) if item.name not in ("states", "states_of")]
-        return Recorded(**{name: getattr(self, name).chosen(wanted) for name in names})
+        names = [item.name for item in fields(self) if item.name not in ("states", "states_of", "state_sums")]
+        sums = {number: summed for number, summed in self.state_sums.items() if number == which}
+        return Recorded(**{name: getattr(self, name).chosen(wanted) for name in names}, state_sums=sums)
 
 
 def examples_for_sample(examples: Iterable[np.ndarray]) -> int:
@@ -160,13 +172,17 @@ class ExampleTrajectories:
             token_text: token id -> how it is written.
         """
         self._examples, self._token_text = examples, token_text
-        self._pca: PCA | None = None
+        self._pca: Any = None
         self._kept: dict[int, list[Readings]] = {}
         self._drawn: tuple[bytes, Trajectories] | None = None
 
     def add(self, readings: Readings) -> None:
         """Keep what is to be drawn of one batch; the rest is let go."""
         if self._pca is None:
+            drawn = random.getstate()  # an import of it draws a number
+            from sklearn.decomposition import PCA  # noqa: PLC0415 - half a second, which a run need not wait for
+
+            random.setstate(drawn)
             virtual = arc(readings.anchor, readings.basis).at(even_fractions(readings.factual.shape[1] - 1))
             cloud = np.concatenate([unit(readings.factual), virtual]).reshape(-1, virtual.shape[-1])
             self._pca = PCA(n_components=min(COMPONENTS, *cloud.shape), random_state=0).fit(cloud)

@@ -285,7 +285,7 @@ def check_base(method: str, dtype: str) -> None:
     if dtype in QUANTISED and not CATALOGUE[method].over_quantised:
         known = ", ".join(info.name for info in CATALOGUE.values() if info.over_quantised)
         raise BadInputError(
-            f"The method {method} tunes the base's own tensors, which dtype {dtype} holds in few bits; accepted with "
+            f"The method {method} tunes the base's own tensors, which the dtype {dtype} quantises; accepted with "
             f"it are the methods {known}, and with {method} the dtypes auto, float32 and bfloat16."
         )
 

@@ -281,19 +281,38 @@ def autocasting(model: Any, base_dtype: str) -> AbstractContextManager[Any]:
     return torch.autocast(input_device(model).type, dtype=torch.bfloat16)
 
 
-def training_order(n_rows: int, n_wanted: int, seed: int) -> np.ndarray:
+def training_order(n_rows: int, n_wanted: int, seed: int, n_general: int = 0, general_share: float = 0.0) -> np.ndarray:
     """Return row numbers to train on, in order: one permutation per pass, drawn from the seed and the pass alone.
+
+    General rows have passes of their own and stand in even distances, so that of any rows in a row, such as a step's,
+    their share is met to within one row; the others come in the order in which they come without.
 
     Args:
         n_rows: rows there are.
         n_wanted: steps times batch size.
         seed: of the run.
+        n_general: how many of the rows, the last ones, are general data.
+        general_share: of the rows wanted that are general.
 
     Returns:
         Integers in 0 .. n_rows-1, shape (n_wanted,); a batch may span two passes, so every batch is full.
     """
-    passes = -(-n_wanted // n_rows)
-    order = [np.random.default_rng([seed, number]).permutation(n_rows) for number in range(passes)]
+    if not n_general:
+        return _passes(n_rows, n_wanted, seed)
+    general = np.diff(np.floor(general_share * np.arange(n_wanted + 1) + 0.5)) > 0
+    own, order = n_rows - n_general, np.empty(n_wanted, dtype=np.int64)
+    order[~general] = _passes(own, int((~general).sum()), seed)
+    order[general] = own + _passes(n_general, int(general.sum()), seed, GENERAL)
+    return order
+
+
+GENERAL = 1
+"""Behind seed and pass, what the order of general rows is drawn from: not that of the others."""
+
+
+def _passes(n_rows: int, n_wanted: int, seed: int, *more: int) -> np.ndarray:
+    passes = max(1, -(-n_wanted // n_rows))
+    order = [np.random.default_rng([seed, number, *more]).permutation(n_rows) for number in range(passes)]
     return np.concatenate(order)[:n_wanted]
 
 

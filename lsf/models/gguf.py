@@ -131,7 +131,7 @@ def _header(name: str, path: Path) -> tuple[dict[str, Any], list[str], int]:
     architecture = stated.get("general.architecture")
     if architecture not in ARCHITECTURES:
         raise ModelError(
-            f"{name} is a GGUF file of the architecture {architecture!r}; read are: {', '.join(ARCHITECTURES)}."
+            f"{name} is a GGUF file of the architecture {architecture!r}; supported are: {', '.join(ARCHITECTURES)}."
         )
     tokens = reader.fields.get("tokenizer.ggml.tokens")
     if tokens is None:
@@ -187,7 +187,7 @@ def _heed(name: str, config: Any, stated: Mapping[str, Any]) -> None:
             heed = _heed_attribute(config, _STATED.get(what, ()), value)
         if not heed:
             raise ModelError(
-                f"{name} states {key} = {value}, which transformers does not heed, so that it would be another model; "
+                f"{name} states {key} = {value}, which transformers ignores: a different model would be loaded; "
                 "take the original weights."
             )
 
@@ -237,8 +237,8 @@ def _refuse_unread(name: str, path: Path, model: Any, architecture: str) -> None
     unread = [tensor for tensor in read_gguf_metadata(str(path))[1] if tensor not in read and tensor != "output.weight"]
     if unread:
         raise ModelError(
-            f"{name} holds {unread[0]}, which transformers does not read, so that it would be another model; take the "
-            "original weights."
+            f"{name} holds {unread[0]}, which transformers does not read: a different model would be loaded; "
+            "take the original weights."
         )
 
 

@@ -1,6 +1,6 @@
 """A family bound to one loaded model: its blocks, its readings of a state, its logits; and the self-check."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -133,6 +133,45 @@ def captured_states(layout: ModelLayout, take: Any) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def handing_on(output: Any) -> Callable[[Tensor], Any]:
+    """Return how a block of this family hands on a state: bare, or first in a tuple with nothing else in it.
+
+    Args:
+        output: of one of its blocks.
+    """
+    if isinstance(output, Tensor):
+        return lambda state: state
+    rest = tuple(None for _ in output[1:])
+    return lambda state: (state, *rest)
+
+
+@contextmanager
+def standing_in(
+    blocks: Sequence[nn.Module], hand_on: Callable[[Tensor], Any], give: Callable[[Tensor], Tensor]
+) -> Iterator[None]:
+    """Let the first blocks do nothing inside the `with` but that the last of them hands on a given state.
+
+    Args:
+        blocks: blocks 0 .. b of a model of the caller's own, at least one.
+        hand_on: of `handing_on`.
+        give: state that would enter block b (only its shape and place mean anything) -> the state that leaves it.
+    """
+
+    def through(*args: Any, **kwargs: Any) -> Any:
+        return hand_on(args[0] if args else kwargs["hidden_states"])
+
+    def last(*args: Any, **kwargs: Any) -> Any:
+        return hand_on(give(args[0] if args else kwargs["hidden_states"]))
+
+    try:
+        for block, stand_in in zip(blocks, [through] * (len(blocks) - 1) + [last], strict=True):
+            block.forward = stand_in
+        yield
+    finally:
+        for block in blocks:
+            block.__dict__.pop("forward", None)
 
 
 @contextmanager

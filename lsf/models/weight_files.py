@@ -63,7 +63,7 @@ def _header(name: str, path: Path) -> list[StoredTensor]:
     size = path.stat().st_size
     n_bytes = int.from_bytes(_beginning(path, 8), "little")
     if not 2 <= n_bytes <= HEADER_BYTES:
-        raise ModelError(f"{path.name} of {name} is no safetensors file; take the weights anew.")
+        raise ModelError(f"{path.name} of {name} is not a safetensors file; download the weights again.")
     with path.open("rb") as file:
         file.seek(8)
         raw = file.read(n_bytes)
@@ -73,11 +73,11 @@ def _header(name: str, path: Path) -> list[StoredTensor]:
         found = [StoredTensor(key, str(it["dtype"]), tuple(it["shape"])) for key, it in entries.items()]
         end = max((it["data_offsets"][1] for it in entries.values()), default=0)
     except (ValueError, AttributeError, TypeError, LookupError, RecursionError):
-        raise ModelError(f"{path.name} of {name} is no safetensors file; take the weights anew.") from None
+        raise ModelError(f"{path.name} of {name} is not a safetensors file; download the weights again.") from None
     if len(raw) < n_bytes or size < 8 + n_bytes + end:
         raise ModelError(
             f"{path.name} of {name} ends early: it has {size:,} bytes and should have {8 + n_bytes + end:,} or more; "
-            "take the weights anew."
+            "download the weights again."
         )
     return found
 

@@ -70,7 +70,7 @@ def build_skeleton(source: ModelSource) -> Any:
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except LIBRARY_FAILURES as error:
         raise ModelError(
-            f"{source.name}/config.json describes no model that transformers builds: {_said(error)}."
+            f"{source.name}/config.json does not describe a model that transformers can build: {_said(error)}."
         ) from error
     model.tie_weights()
     return model
@@ -85,7 +85,7 @@ def load_weights(
         source: the folder.
         dtype: of its weights.
         device: where it goes.
-        spread: further arguments of `from_pretrained` for a base in few bits or over several devices.
+        spread: further arguments of `from_pretrained` for a quantised base or one over several devices.
 
     Returns:
         The model, and the sentence on weights that the config does not ask for; None where there are none.
@@ -140,7 +140,7 @@ def load_tokenizer(source: ModelSource) -> Any:
         if isinstance(error, MemoryError) or not (type(error) is Exception or isinstance(error, LIBRARY_FAILURES)):
             raise
         raise ModelError(
-            f"The tokenizer of {source.name} ({there[0]}) cannot be read: {_said(error)}; take its files anew, as "
+            f"The tokenizer of {source.name} ({there[0]}) cannot be read: {_said(error)}; download its files again, as "
             "tokenizer.json."
         ) from error
 
@@ -180,7 +180,7 @@ def _beyond(names: set[str]) -> str | None:
     if not names:
         return None
     what = "1 tensor" if len(names) == 1 else f"{len(names):,} tensors"
-    return f"{what} of its files (such as {min(names)}) are no part of the model its config describes and were left out"
+    return f"{what} of its files (such as {min(names)}) are not part of the model in its config and were left out"
 
 
 def _shape(sizes: Any) -> str:

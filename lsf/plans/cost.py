@@ -1,6 +1,6 @@
 """The cost model: FLOPs per token and bytes of a plan, relative to full fine-tuning; FLOPs and seconds of passes."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from lsf.criteria.result import Analysis
@@ -107,6 +107,21 @@ def training_flops(analysis: Analysis, blocks: Sequence[int]) -> float:
         lowest=min(blocks),
         gradients=2.0 * sum(analysis.blocks[block].n_params for block in set(blocks)),
     )
+
+
+def block_flops(analysis: Analysis, blocks: Collection[int]) -> list[tuple[float, float, float]]:
+    """Return FLOPs per token of one training step in each block: forward, backward, and its weight gradients.
+
+    These are the parts of `training_flops`, the head's left out; without a tuned block nothing goes backward.
+    """
+    attention = 2.0 * analysis.model.width * (analysis.data.mean_tokens or 0.0)
+    lowest = min(blocks, default=analysis.model.n_blocks)
+    parts = []
+    for row in analysis.blocks:
+        product = 2.0 * row.n_params
+        backward = product + 2.0 * attention if row.block >= lowest else 0.0
+        parts.append((product + attention, backward, product if row.block in blocks else 0.0))
+    return parts
 
 
 def law_flops(params: Sequence[int], head: float, attention: float, lowest: int, gradients: float) -> float:

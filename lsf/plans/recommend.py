@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
@@ -32,7 +32,7 @@ ENDS_FROM: int | None = None
 
 def rank_average(parts: Sequence[Sequence[float]]) -> list[float]:
     """Return the mean rank of each block over several criteria; higher = tune it first, ties share their rank."""
-    return [float(value) for value in np.mean([stats.rankdata(part) for part in parts], axis=0)]
+    return [float(value) for value in np.mean([scipy.stats.rankdata(part) for part in parts], axis=0)]
 
 
 def lacking(analysis: Analysis) -> tuple[str, ...]:

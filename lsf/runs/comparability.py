@@ -32,6 +32,12 @@ def _texts_in_words(spec: RunSpec, result: RunResult | None) -> str:
     return ", ".join(filter(None, (made, train_on and f"trained turns: {train_on}", given)))
 
 
+def _generation(spec: RunSpec) -> str:
+    if spec.answer_pattern is None:
+        return "not"
+    return f"{spec.answer_pattern!r}, {spec.generate_limit} rows, {spec.generate_tokens} tokens"
+
+
 def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ...]:
     """Return the sentences that belong beside a comparison.
 
@@ -86,6 +92,7 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("batch size", lambda run: run.spec and run.spec.batch_size),
     ("method", lambda run: run.spec and run.spec.how),
     ("evaluation limit", lambda run: run.spec and run.spec.eval_limit),
+    ("how answers are generated", lambda run: run.spec and _generation(run.spec)),
     ("longest example", lambda run: (run.spec and run.spec.max_length) or "the context"),
     ("warm-up steps", lambda run: run.spec and run.spec.warmup_steps),
     ("optimizer", lambda run: run.spec and run.spec.optimizer),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 from lsf.data.contents import OPTIONS
 from lsf.plans.plan import format_blocks
-from lsf.runs.comparability import find_warnings, texts_of
+from lsf.runs.comparability import find_warnings, found_states, texts_of
 from lsf.runs.faults import fault_of, floor_loss, forgetting, gain
 from lsf.runs.result import Metrics, RunResult, RunState
 from lsf.runs.spec import RunSpec
@@ -47,15 +47,27 @@ class Row:
     """True where the rate was found on the validation split."""
     state: str
     """How the run ended."""
+    rate_asked: str | None = None
+    """Whence its rate: `given`, `default` or `searched`."""
+    all_blocks: bool | None = None
+    """Whether every block of the model was tuned, by whatever method."""
     model: str | None = None
     """The base model."""
     data: str | None = None
     """Name of the task."""
     settings: str | None = None
     """Tells apart what else was asked: runs alike in it differ in role, blocks, method, seed and rate at most."""
+    general_share: float | None = None
+    """Share of the rows of each step that were general data; None without any."""
+    general_token_share: float | None = None
+    """Share of the tokens trained on that were; None without any."""
     exact_match_before: float | None = None
     """Share of test completions right, base model, in [0, 1]."""
     exact_match_after: float | None = None
+    """The same, tuned model."""
+    generated_match_before: float | None = None
+    """Share of test examples whose generated answer is right, base model, in [0, 1]; None where not asked for."""
+    generated_match_after: float | None = None
     """The same, tuned model."""
     loss_before: float | None = None
     """Nats per completion token, base model."""
@@ -108,6 +120,12 @@ class Row:
     """Rate to try instead where something is wrong."""
     floor_loss: float | None = None
     """The better of base model and prior, nats per completion token; in results before 2026-11-28 the base model's."""
+    floor_exact_match: float | None = None
+    """The better of base model and prior, in [0, 1]; in results before 2026-11-28 the base model's."""
+    n_test: int | None = None
+    """Test examples read."""
+    states_found: bool | None = None
+    """Whether it was served states of its frozen prefix that an earlier run had computed."""
     gain: float | None = None
     """floor_loss - loss_after, nats per completion token."""
     peak_memory_bytes: int | None = None
@@ -120,6 +138,8 @@ class Row:
     """Lower end of its 95 % interval."""
     latency_high: float | None = None
     """Upper end."""
+    reference: str | None = None
+    """Id of the full run that the ratios are to."""
     x_params: float | None = None
     """trainable_params over the full run's."""
     x_time: float | None = None
@@ -148,7 +168,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
     Ratios are taken to the succeeded full run (every block and module, method `full`) of the same weights, data, seed,
     steps, batch size, warm-up and weight decay, on the same device and dtype, read on the same test examples; of
     several such runs, which differ in their rates at most, to the one of the least test loss. A run with a fault (it
-    ends below the floor, or forgets more than a nat) is the reference of none. Where there is none they are None.
+    ends below the floor, or forgets more than a nat) is the reference of none. Where there is none they are None. A run
+    with general data has its ratios to the full run with the same, else to the one without.
 
     Args:
         runs: in any state, in the order they are to be listed.
@@ -156,10 +177,13 @@ def compare(runs: Sequence[Run]) -> Comparison:
     rows = [to_row(run) for run in runs]
     full: dict[tuple[object, ...], Row] = {}
     for run, row in zip(runs, rows, strict=True):
-        if _is_full(run) and row.fault is None and _loss(row) <= _loss(full.get(_kin(run))):
-            full[_kin(run)] = row
+        key = *_kin(run), _general(run)
+        if _is_full(run) and row.fault is None and _loss(row) <= _loss(full.get(key)):
+            full[key] = row
     related = [
-        _relate(row, full.get(_kin(run))) if run.state is RunState.SUCCEEDED else row
+        _relate(row, full.get((*_kin(run), _general(run))) or full.get((*_kin(run), None)))
+        if run.state is RunState.SUCCEEDED
+        else row
         for run, row in zip(runs, rows, strict=True)
     ]
     return Comparison(tuple(related), find_warnings(runs, [row.x_params is not None for row in related]))
@@ -179,14 +203,18 @@ def to_row(run: Run) -> Row:
         learning_rate=result.learning_rate if result else spec and spec.given_rate,
         rate_searched=spec and spec.searches_rate,
         state=str(run.state),
+        rate_asked=spec and _rate_asked(spec),
+        all_blocks=spec and len(spec.plan.blocks) == spec.plan.n_blocks,
         model=spec and spec.model,
         data=spec and spec.data,
         settings=spec and _settings(spec, result),
+        general_share=spec.general_share if spec and spec.general is not None else None,
+        general_token_share=result.general.token_share if result and result.general else None,
     )
     if result is None:
         return row
     before, after = result.before or Metrics(), result.after or Metrics()
-    names = ("exact_match", "loss", "perplexity", "accuracy", "general_loss")
+    names = ("exact_match", "generated_match", "loss", "perplexity", "accuracy", "general_loss")
     pairs = [(name, when, values) for name in names for when, values in (("before", before), ("after", after))]
     metrics = {f"{name}_{when}": getattr(values, name) for name, when, values in pairs}
     own = {field.name for field in fields(result)} & {field.name for field in fields(Row)}
@@ -196,6 +224,8 @@ def to_row(run: Run) -> Row:
     if (fault := fault_of(result)) is not None:
         row = replace(row, fault=fault.words, rate_to_try=fault.rate_to_try)
     row = replace(row, floor_loss=floor_loss(result), gain=gain(result), forgetting=forgetting(result))
+    row = replace(row, floor_exact_match=(result.floor or before).exact_match, n_test=after.n_examples)
+    row = replace(row, states_found=found_states(result))
     return replace(row, **metrics, **costs)
 
 
@@ -204,12 +234,17 @@ def _relate(row: Row, full: Row | None) -> Row:
         return row
     return replace(
         row,
+        reference=full.run,
         x_params=_over(row.trainable_params, full.trainable_params),
         x_time=_over(row.step_seconds_median, full.step_seconds_median),
         x_memory=_over(row.peak_memory_bytes, full.peak_memory_bytes),
         x_quality=_over(row.exact_match_after, full.exact_match_after),
         x_gain=_over(row.gain, full.gain),
     )
+
+
+def _rate_asked(spec: RunSpec) -> str:
+    return "searched" if spec.searches_rate else "default" if spec.given_rate is None else "given"
 
 
 def _loss(row: Row | None) -> float:
@@ -231,11 +266,19 @@ def _kin(run: Run) -> tuple[object, ...]:
     return *asked, *loop, *result.measured_on, *texts_of(spec, result)
 
 
+def _general(run: Run) -> tuple[object, ...] | None:
+    """Return which general data a run was given, and how much; None where it was given none."""
+    if run.spec is None or run.result is None or run.spec.general is None:
+        return None
+    return run.result.general and run.result.general.fingerprint, run.spec.general_share
+
+
 def _settings(spec: RunSpec, result: RunResult | None) -> str:
     """Return a short hash of what a run was asked beside role, plan, method, seed and rate, and of where it ran."""
     left_out = (*TOLD_APART, *COSTS_ONLY, *OPTIONS)  # what the data's options came to is in texts_of
     asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in left_out}
-    given = None if result is None else (result.measured_on, texts_of(spec, result))
+    mixed = result and result.general and result.general.fingerprint
+    given = None if result is None else (result.measured_on, texts_of(spec, result), mixed)
     return hashlib.sha256(repr((asked, given)).encode()).hexdigest()[:8]
 
 
@@ -286,6 +329,8 @@ def pareto(rows: Sequence[Row], quality: str = "exact_match_after", cost: str = 
 SUMMARISED = (
     "exact_match_before",
     "exact_match_after",
+    "generated_match_before",
+    "generated_match_after",
     "loss_before",
     "loss_after",
     "accuracy_after",
@@ -364,4 +409,6 @@ def _label(row: Row, several: Sequence[str] = ()) -> str:
     name = row.plan or "unknown"
     if row.role == "random" and row.n_blocks:
         name = f"random {row.n_blocks} block{'s' if row.n_blocks > 1 else ''}"
+    if row.general_share is not None:
+        name += f" with {row.general_share:.0%} general data"
     return ", ".join([name, *(str(getattr(row, column)) for column in several)])

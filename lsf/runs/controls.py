@@ -223,7 +223,7 @@ def missing(specs: Sequence[RunSpec], runs: Sequence[Run]) -> tuple[RunSpec, ...
 def _kin(spec: RunSpec) -> tuple[object, ...]:
     templates = spec.prompt_template, spec.completion_template, options_in(spec)
     loop = spec.steps, spec.epochs, spec.batch_size, spec.seed, spec.weight_decay, spec.warmup_steps, spec.reweight_tau
-    ends = spec.optimizer, spec.until, spec.keep, spec.eval_every
+    ends = spec.optimizer, spec.until, spec.keep, spec.eval_every, spec.general, spec.general_share
     return spec.model, spec.data, spec.device, spec.dtype, *templates, *loop, *ends, spec.max_length, spec.eval_limit
 
 

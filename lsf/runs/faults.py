@@ -15,6 +15,8 @@ STEP = 3.0
 HARDLY = 0.1
 """Nats per token of forgetting below which a run that learned nothing hardly moved: its rate is too low rather than too
 high."""
+TOO_FEW = "below the floor, too few steps"
+"""Of a run that beats the base model, which its rate has not wrecked."""
 
 
 @dataclass(frozen=True)
@@ -22,22 +24,25 @@ class Fault:
     """Why a run's numbers do not stand for what it tunes."""
 
     words: str
-    """In a few words, for its row: `diverged`, `below the floor`, `forgot 14.9 nats`."""
+    """In a few words, for its row: `diverged`, `below the floor`, `forgot 14.9 nats`, or `TOO_FEW`."""
     rate_to_try: float | None
-    """AdamW's peak rate to try instead; None where the run's own is not known."""
+    """AdamW's peak rate to try instead; None where the run's own is not known, or is not to blame."""
 
 
 def fault_of(result: RunResult | None) -> Fault | None:
     """Return what is wrong with a run; None where nothing is, or where that is not known.
 
     Below the floor: the test loss is above the better of base model and prior, and exact match is not above theirs. In
-    results before 2026-11-28, which have no prior, the base model alone is the floor.
+    results before 2026-11-28, which have no prior, the base model alone is the floor. One that moved at about
+    the default rate, forgot no more than it may, and beats the base model was on its way: it needs more steps.
     """
     if result is None:
         return None
     if result.failure in LOST:
         return Fault("diverged", _to_try(result, too_much=True))
     forgot = forgetting(result) or 0.0
+    if is_below_floor(result) and HARDLY < forgot <= FORGETS and _is_near_default(result) and _beats_base(result):
+        return Fault(TOO_FEW, None)
     words = ["below the floor"] if is_below_floor(result) else []
     words += [f"forgot {forgot:.1f} nats"] if forgot > FORGETS else []
     return Fault(", ".join(words), _to_try(result, too_much=forgot > HARDLY)) if words else None
@@ -75,11 +80,22 @@ def is_below_floor(result: RunResult) -> bool:
     return most is None or exact is None or exact <= most
 
 
+def _is_near_default(result: RunResult) -> bool:
+    """Say whether a run's rate is about the default; True where either is not known."""
+    own, default = result.learning_rate, result.default_rate
+    return own is None or default is None or 1 / APART <= own / default <= APART
+
+
+def _beats_base(result: RunResult) -> bool:
+    before, after = (None if metrics is None else metrics.loss for metrics in (result.before, result.after))
+    return before is not None and after is not None and after < before
+
+
 def _to_try(result: RunResult, too_much: bool) -> float | None:
     """Return the default where the rate was another, else a third of it, or three times it where it hardly moved."""
     own, default = result.learning_rate, result.default_rate
     if own is None:
         return default
-    if default is not None and not 1 / APART <= own / default <= APART:
+    if not _is_near_default(result):
         return default
     return float(f"{own / STEP if too_much else min(1.0, own * STEP):.2g}")

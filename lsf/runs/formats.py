@@ -3,20 +3,22 @@
 import io
 import json
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from lsf.data.contents import content_to_json, options_in
 from lsf.data.sources import load_task
-from lsf.data.task import Task
+from lsf.data.task import Example
 from lsf.errors import RunError, UnknownNameError
 from lsf.files import finite, write_bytes
 from lsf.runs.comparison import Comparison, Row, summarise
 from lsf.runs.lock import METRICS, RESULT, SPEC
 from lsf.runs.store import Run
+from lsf.runs.verdict import verdicts
 
 FORMATS = ("table", "csv", "json")
 SHOWN = {
@@ -28,8 +30,12 @@ SHOWN = {
     "fault": "fault",
     "learning_rate": "rate",
     "rate_to_try": "try rate",
+    "general_share": "general",
+    "general_token_share": "of tokens",
     "exact_match_before": "exact before",
     "exact_match_after": "exact after",
+    "generated_match_before": "right before",
+    "generated_match_after": "right after",
     "loss_after": "loss after",
     "forgetting": "forgetting",
     "trainable_params": "params",
@@ -44,7 +50,9 @@ SHOWN = {
     "x_quality": "x quality",
 }
 """Columns of the text table and their headings; CSV and JSON have all of them."""
-_PERCENT = ("exact_match_before", "exact_match_after")
+_WHERE_KNOWN = ("general_share", "general_token_share", "generated_match_before", "generated_match_after")
+"""Columns that are left out of it where no run has them."""
+_PERCENT = ("exact_match_before", "exact_match_after", *_WHERE_KNOWN)
 _RATIOS = ("latency_ratio", "x_params", "x_time", "x_memory", "x_quality")
 
 
@@ -58,8 +66,8 @@ def render(comparison: Comparison, form: str = "table") -> str:
 
     Args:
         comparison: from `compare`.
-        form: `table` for people (chosen columns, means over seeds, warnings), `csv` or `json` for programs (all
-            columns; JSON also has the means and the warnings).
+        form: `table` for people (chosen columns, means over seeds, verdicts, warnings), `csv` or `json` for programs
+            (all columns; JSON also has verdicts, means and warnings).
 
     Raises:
         UnknownNameError: another format.
@@ -69,7 +77,9 @@ def render(comparison: Comparison, form: str = "table") -> str:
     if form == "json":
         summaries = [{**asdict(summary), "note": summary.note} for summary in summarise(comparison.rows)]
         rows = [asdict(row) for row in comparison.rows]
-        whole = {"schema_version": 1, "rows": rows, "summary": summaries, "warnings": comparison.warnings}
+        told = [asdict(verdict) for verdict in verdicts(comparison)]
+        whole = {"schema_version": 1, "verdicts": told, "rows": rows, "summary": summaries}
+        whole["warnings"] = comparison.warnings
         return json.dumps(finite(whole), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if form != "table":
         raise UnknownNameError("format", form, FORMATS)
@@ -77,15 +87,20 @@ def render(comparison: Comparison, form: str = "table") -> str:
 
 
 def _text(comparison: Comparison) -> str:
-    cells = [{head: _shown(row, name) for name, head in SHOWN.items()} for row in comparison.rows]
-    parts = [pd.DataFrame(cells, columns=list(SHOWN.values())).to_string(index=False)]
+    rows = comparison.rows
+    known = [name for name in _WHERE_KNOWN if any(getattr(row, name) is not None for row in rows)]
+    shown = {name: head for name, head in SHOWN.items() if name not in _WHERE_KNOWN or name in known}
+    cells = [{head: _shown(row, name) for name, head in shown.items()} for row in rows]
+    parts = [pd.DataFrame(cells, columns=list(shown.values())).to_string(index=False)]
     parts += [
         f"{summary.plan}{_by(summary.method)} ({summary.role}): exact match "
         + cell("exact_match_after", summary.mean["exact_match_after"])
         + _plus_minus(summary.spread["exact_match_after"])
         + f", {summary.note}"
-        for summary in summarise(comparison.rows)
+        for summary in summarise(rows)
     ]
+    for verdict in verdicts(comparison):
+        parts += [f"Verdict: {verdict.sentence} {verdict.onward}", *(f"  {words}" for words in verdict.warnings)]
     parts += [f"Note: {warning}" for warning in comparison.warnings]
     return "\n".join(parts) + "\n"
 
@@ -123,7 +138,7 @@ def _plus_minus(spread: float | None) -> str:
     return "" if spread is None else f" ± {100 * spread:.1f}"
 
 
-DATA = "data.jsonl"
+DATA, GENERAL = "data.jsonl", "general.jsonl"
 PLAN = "plan.json"
 NOTE = "README.txt"
 COMMAND = "python -m lsf tune --spec {name}/spec.json --runs runs"
@@ -156,15 +171,22 @@ def _contents(run: Run) -> dict[str, str]:
     if run.spec is None or run.result is None:
         raise RunError(f"The run {run.id} is {run.state}; only a run that has ended can be bundled.")
     templates = run.spec.prompt_template, run.spec.completion_template
-    task = load_task(run.spec.data, *templates, options=options_in(run.spec))
-    if run.result.data_fingerprint not in (None, task.fingerprint):
-        raise RunError(f"The data of {run.id} ({run.spec.data}) has changed since the run; it cannot be repeated.")
+    task = load_task(run.spec.data, *templates, options=options_in(run.spec), general=run.spec.general)
+    known = run.result.general and run.result.general.fingerprint
+    for name, old, new in (
+        (run.spec.data, run.result.data_fingerprint, task.fingerprint),
+        (run.spec.general, known, task.general_fingerprint),
+    ):
+        if old not in (None, new):
+            raise RunError(f"The data of {run.id} ({name}) has changed since the run; it cannot be repeated.")
     spec = replace(run.spec, data=DATA, prompt_template=None, completion_template=None, format="auto")
+    spec = replace(spec, pairs="raw", general=GENERAL if task.general else None)  # what is no pair of texts says so
     command = COMMAND.format(name=run.id)
     files = {
         SPEC: _json(spec.to_json()),
         PLAN: _json(spec.plan.to_json()),
-        DATA: "".join(_lines(task)),
+        DATA: "".join(_line(one, split) for split in SPLITS for one in getattr(task, split)),
+        **({GENERAL: "".join(_line(one) for one in task.general)} if task.general else {}),
         RESULT: _json(run.result.to_json()),
         NOTE: f"Unpack, then, with the model {spec.model} at hand:\n\n    {command}\n\n"
         f"{RESULT} and {METRICS} are what the first run came to; on the same machine the numbers are the same.\n",
@@ -179,10 +201,14 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=1, ensure_ascii=False) + "\n"
 
 
-def _lines(task: Task) -> Iterator[str]:
-    for split in ("train", "validation", "test"):
-        for example in getattr(task, split):
-            row = {"prompt": example.prompt, "completion": example.completion, "split": split}
-            if example.content is not None:
-                row["content"] = content_to_json(example.content)
-            yield json.dumps(row, ensure_ascii=False) + "\n"
+SPLITS = ("train", "validation", "test")
+
+
+def _line(example: Example, split: str | None = None) -> str:
+    """Return an example as a line of a file, from which it is read again as it is."""
+    row: dict[str, Any] = {"prompt": example.prompt, "completion": example.completion}
+    if split is not None:
+        row["split"] = split
+    if example.content is not None:
+        row["content"] = content_to_json(example.content)
+    return json.dumps(row, ensure_ascii=False) + "\n"

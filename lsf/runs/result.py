@@ -29,6 +29,7 @@ PHASES: Mapping[str, str] = {
     "test": "reading the test split",
     "forgetting": "reading general text",
     "answers": "writing answers",
+    "generating": "generating test answers",
     "latency": "timing a forward pass",
     "other": "everything else",
 }
@@ -134,6 +135,13 @@ class Metrics:
     """Examples read."""
     byte_perplexity: float | None = None
     """exp(nats per byte of UTF-8) of plain text, which models of different tokenizers share; None for all else."""
+    generated_match: float | None = None
+    """Share of test rows whose answer, found by the spec's pattern in what the model writes greedily, equals the one
+    in the completion, in [0, 1]; None where it was not asked for."""
+    n_generated: int = 0
+    """Rows that were written to."""
+    n_unended: int = 0
+    """Of those, how many texts were still going on at the most tokens they could have."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +171,24 @@ class Proof:
     def holds(self) -> bool:
         """True where nothing frozen moved, everything tuned did, and the counts agree."""
         return self.frozen_identical and not self.tuned_unmoved and self.trainable_params == self.planned_params
+
+
+@dataclass(frozen=True)
+class GeneralData:
+    """General data that was mixed into training."""
+
+    fingerprint: str | None
+    """SHA-256 over the texts of its file, rows with a held-out prompt left out: equal means the same data."""
+    n_rows: int
+    """Different rows that training drew from."""
+    n_dropped: int
+    """Rows left out because their completion does not fit, of those that were looked at."""
+    n_trained: int
+    """Rows trained on, each as often as it was."""
+    tokens: int
+    """Their real tokens."""
+    token_share: float | None
+    """Of all tokens trained on, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -274,7 +300,9 @@ class RunResult(JsonRecord):
     origin: str | None = None
     """What those weights are, where that is not plain from the model's name: published or rounded, and from where."""
     n_train: int | None = None
-    """Training examples that fit."""
+    """Training examples that fit, general data not counted."""
+    general: GeneralData | None = None
+    """What of `tokens` was general data; None where there was none."""
     n_dropped: int | None = None
     """Training examples left out because their completion does not fit."""
     n_straddling: int | None = None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 from lsf.axes import DEVICES, DTYPES
+from lsf.data.answers import LAST_NUMBER, MARKED, check_pattern
 from lsf.data.contents import DataOptions
 from lsf.errors import BadInputError
 from lsf.methods.catalogue import CATALOGUE, check_base, describe, options_of
@@ -27,6 +28,10 @@ KEPT = ("last", "best")
 """Which step's values a run keeps: the last one's, or those of its best validation reading."""
 
 
+NEEDS = {"general_share": "general", "generate_limit": "answer_pattern", "generate_tokens": "answer_pattern"}
+"""Field that means nothing alone -> the field it belongs to."""
+
+
 @dataclass(frozen=True)
 class RunSpec(JsonRecord):
     """One fine-tune, completely; forms, `--help` and spec.json are made of these fields and their metadata."""
@@ -46,6 +51,10 @@ class RunSpec(JsonRecord):
     train_on: str = same_setting(DataOptions, "train_on")
     chat_template: str | None = same_setting(DataOptions, "chat_template")
     max_rows: int | None = same_setting(DataOptions, "max_rows")
+    general: str | None = setting(None, "general data mixed into training against forgetting: named as data is")
+    general_share: float = setting(
+        0.2, "share of the rows of each step that are general data, where there is any", low=0.01, high=0.9
+    )
     method: str = setting("full", "how the planned blocks are tuned", choices=tuple(CATALOGUE))
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's options, only those that were given."""
@@ -71,7 +80,7 @@ class RunSpec(JsonRecord):
     warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
     reweight_tau: float | None = setting(
         None,
-        "weigh examples in the loss by softmax(distance from target / this), anew at every pass; default: all alike",
+        "weigh examples by softmax(distance from target / this), measured at every pass; default: all alike",
         low=0.001,
         high=1000.0,
     )
@@ -99,6 +108,13 @@ class RunSpec(JsonRecord):
         None, "steps between validation readings; default: ten readings a run", low=1, high=1_000_000
     )
     eval_limit: int = setting(256, "examples read at most in each evaluation", low=1, high=1_000_000)
+    answer_pattern: str | None = setting(
+        None,
+        "find the answer in what is generated to test examples by a regular expression with one group, such as "
+        f"'{MARKED}', or as the {LAST_NUMBER}, and measure the share right",
+    )
+    generate_limit: int = setting(64, "test examples generated to at most", low=1, high=1_000_000)
+    generate_tokens: int = setting(256, "new tokens generated to each at most", low=1, high=100_000)
     proof: str = setting(
         "identity",
         "how it is proved what moved: by identity of storages, or by a hash of every byte",
@@ -115,8 +131,11 @@ class RunSpec(JsonRecord):
         """Refuse a value out of its range, naming the field and the range."""
         _ = CATALOGUE[self.method]  # an unknown one is answered with the known
         check_settings(self)
+        check_pattern(self.answer_pattern)
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise BadInputError(f"micro_batch is {self.micro_batch}; it must divide the batch of {self.batch_size}.")
+        if self.general is not None and self.reweight_tau is not None:
+            raise BadInputError("General data (general) and re-weighting (reweight_tau) do not go together; take one.")
         options_of(self.method, self.options)
         check_base(self.method, self.dtype)
 

@@ -303,17 +303,24 @@ def prepared(inputs: FitInputs, micro: int) -> Any:
     return METHODS[inputs.spec.method].prepare(inputs.loaded, inputs.spec.plan, context)
 
 
+CHECKED = {
+    "weights": "base model", "config": "base model's configuration", "data": "data", "general": "general data",
+}  # fmt: skip
+"""What must be the same when a run goes on -> what it is called."""
+
+
 def checked(checkpoint: Checkpoint | None, about: dict[str, Any]) -> Checkpoint | None:
     """Return a checkpoint that belongs to the run as it stands now.
 
-    One written before 2026-11-29 says nothing of the configuration, which is then taken to be the same.
+    One written before 2026-11-29 says nothing of the configuration, which is then taken to be the same, nor of general
+    data, of which there was none.
 
     Raises:
-        RunError: the base model, its configuration or the data are not what they were.
+        RunError: the base model, its configuration, the data or the general data are not what they were.
     """
     if checkpoint is not None:
-        known = {"config": about["config"], **checkpoint.progress.about}
-        for key, words in (("weights", "base model"), ("config", "base model's configuration"), ("data", "data")):
+        known = {"config": about["config"], "general": None, **checkpoint.progress.about}
+        for key, words in CHECKED.items():
             if known.get(key) != about[key]:
                 raise RunError(
                     f"The {words} changed since the run's checkpoint; start it again instead of resuming it."

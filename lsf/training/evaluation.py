@@ -159,6 +159,7 @@ def generate(
     end: int | list[int] | None,
     processors: Sequence[LogitsProcessor] = (),
     check: Callable[[], None] = do_nothing,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Continue prompts of equal length by arg-max, with transformers' own `generate`.
 
@@ -172,6 +173,7 @@ def generate(
         end: id of end-of-text, or several that end a text; None goes on to `n_new`.
         processors: what is done to the logits before the arg-max.
         check: called before each token; may raise to end the writing.
+        mask: 0 where a prompt is padded on the left, else 1, of the prompts' shape; None where none is.
 
     Returns:
         Ids of shape (examples, at most tokens + n_new), filled up with `end` (or 0) after the end.
@@ -184,7 +186,7 @@ def generate(
     plain.generation_config = GenerationConfig()
     return plain.generate(
         prompts,
-        attention_mask=torch.ones_like(prompts),
+        attention_mask=torch.ones_like(prompts) if mask is None else mask,
         generation_config=settings,
         logits_processor=LogitsProcessorList([Asking(check), *processors]),
     )

@@ -73,7 +73,7 @@ def fit(
 
     Args:
         model: a prepared model of its own (lsf.methods).
-        rows: training rows, end-of-text appended.
+        rows: training rows, end-of-text appended; general ones last.
         settings: of the loop.
         folder: where Trainer may keep its files: what `report_to` writes there, such as TensorBoard's `runs`.
         watch: called after each logged step with what is known; it may raise to end the loop.
@@ -87,7 +87,8 @@ def fit(
         DivergedError: the loss or its gradient is not finite any more.
         RunError: a checkpoint cannot be written, or does not belong to this model.
     """
-    data = OrderedRows(rows, training_order(len(rows), settings.steps * settings.batch_size, settings.seed))
+    n_wanted, mixing = settings.steps * settings.batch_size, (settings.n_general, settings.general_share)
+    data = OrderedRows(rows, training_order(len(rows), n_wanted, settings.seed, *mixing))
     progress = None if start is None else start.progress
     timer = StepTimer(data.tokens_after_batch(settings.batch_size), watch, stop, manager, progress)
     while not _ONE_AT_A_TIME.acquire(timeout=0.1):

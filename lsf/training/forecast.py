@@ -220,7 +220,7 @@ class Forecaster:
         if self.search is not None:
             known, asked = fields(CATALOGUE[self._tried].options), asdict(self.options)
             options = options_of(self._tried, {one.name: asked[one.name] for one in known if one.name in asked})
-        return MethodContext(options, self.splits.train, self.spec.seed, self.spec.batch_size, self.loaded.info.dtype)
+        return MethodContext(options, self.splits.own, self.spec.seed, self.spec.batch_size, self.loaded.info.dtype)
 
     def _flops_ratio(self, dense: bool) -> float:
         info, plan = self.loaded.info, self.spec.plan

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import scipy
 import torch
-from scipy.stats import binom
 
 from lsf.methods.catalogue import CATALOGUE
 from lsf.models.batches import autocasting
@@ -111,7 +111,7 @@ def median_interval(ratios: Sequence[float]) -> TimeRatio:
         ratios: one per pair, six or more; below that no two of them hold the median with 95 %.
     """
     ordered = sorted(ratios)
-    outside = max(0, int(binom.ppf(0.025, len(ordered), 0.5)) - 1)
+    outside = max(0, int(scipy.stats.binom.ppf(0.025, len(ordered), 0.5)) - 1)
     return TimeRatio(median(ordered), ordered[outside], ordered[-1 - outside])
 
 

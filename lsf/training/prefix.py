@@ -5,7 +5,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from lsf.data.encode import EncodedExample
 from lsf.errors import RunError
 from lsf.files import write_json
 from lsf.models.batches import autocasting, collate_numbered, score_tokens
+from lsf.models.layout import handing_on, standing_in
 from lsf.models.out_of_memory import in_halves
 from lsf.runs.result import phase
 from lsf.training.processes import n_processes
@@ -261,7 +262,7 @@ class Prefix:
         """Run the prefix on these rows together, and learn the form in which this family's blocks hand on a state."""
 
         def take(_module: nn.Module, _args: Any, output: Any) -> None:
-            self._form = _form(output)
+            self._form = handing_on(output)
             if keep:
                 states = (output if isinstance(output, Tensor) else output[0]).cpu()
                 self._keep(numbers, states)
@@ -290,28 +291,17 @@ class Prefix:
             self.states.discard()
             self.given_up = f"The disk did not take the states: {error.strerror or error}."
 
-    @contextmanager
-    def _standing_in(self, states: States, numbers: Sequence[int], batch: dict[str, Any]) -> Iterator[None]:
+    def _standing_in(
+        self, states: States, numbers: Sequence[int], batch: dict[str, Any]
+    ) -> AbstractContextManager[None]:
         """Let the blocks below `states.depth` hand on what is known."""
-        form = self._form
-        assert form is not None
+        assert self._form is not None
+        width = batch["attention_mask"].shape[1]
 
-        def pass_on(*args: Any, **kwargs: Any) -> Any:
-            return form(args[0] if args else kwargs["hidden_states"])
+        def give(entering: Tensor) -> Tensor:
+            return padded(states, numbers, width, entering.device)
 
-        def give(*args: Any, **kwargs: Any) -> Any:
-            like = args[0] if args else kwargs["hidden_states"]
-            return form(padded(states, numbers, batch["attention_mask"].shape[1], like.device))
-
-        stand_ins = [pass_on] * (states.depth - 1) + [give]
-        blocks = self._blocks[: states.depth]
-        try:
-            for block, stand_in in zip(blocks, stand_ins, strict=True):
-                block.forward = stand_in
-            yield
-        finally:
-            for block in blocks:
-                block.__dict__.pop("forward", None)
+        return standing_in(self._blocks[: states.depth], self._form, give)
 
 
 def groups_of(lengths: Sequence[int]) -> list[list[int]]:
@@ -329,11 +319,3 @@ def padded(
     for row, part in enumerate(parts):
         whole[row, : len(part)] = part
     return whole.to(device)  # waited for: the memory it is copied from is gone with `whole`
-
-
-def _form(output: Any) -> Callable[[Tensor], Any]:
-    """Return how a block of this family hands on a state: bare, or first in a tuple with nothing else in it."""
-    if isinstance(output, Tensor):
-        return lambda state: state
-    rest = tuple(None for _ in output[1:])
-    return lambda state: (state, *rest)

@@ -21,7 +21,7 @@ def computing_on(threads: int | None) -> Iterator[int]:
     """Compute with so many threads inside the `with`, in the thread that entered it, and yield their number.
 
     Args:
-        threads: None leaves them as the machine is set (lsf.environment.settle_threads).
+        threads: None leaves them as the machine is set (lsf.environment.settle_torch).
     """
     before = torch.get_num_threads()
     try:

@@ -26,9 +26,10 @@ SEARCHES = "searched-rates"
 FREE = (
     "plan", "role", "seed", "learning_rate", "model", "data", "prompt_template", "completion_template", "keep",
     "micro_batch", "cache", "activation_checkpointing", "checkpoint_steps", "checkpoint_seconds", "report_to",
-    "eval_every", "dtype", "device", "proof", "latency", "threads",
+    "eval_every", "dtype", "device", "proof", "latency", "threads", "general", "general_share",
+    "answer_pattern", "generate_limit", "generate_tokens",
 )  # fmt: skip
-"""Fields of a spec that runs of one group may differ in; model and data are known better by their hashes."""
+"""Fields of a spec that runs of one group may differ in; model, data and general data are known better by hashes."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ def group_key(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder) -> str
     asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in FREE}
     size = [len(plan.blocks), plan.embedding, plan.final_norm, plan.head, list(plan.modules)]
     whole = [asked | {"options": dict(spec.options)}, size, list(known.measured_on), config_hash(loaded.model)]
+    if known.general is not None:
+        whole += [known.general.fingerprint, spec.general_share]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 

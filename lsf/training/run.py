@@ -18,12 +18,13 @@ from lsf.errors import BadInputError, DataError, RunError, RunPausedError
 from lsf.methods.catalogue import options_of
 from lsf.methods.optimizers import check_optimizer
 from lsf.methods.registry import METHODS
+from lsf.models.batches import training_order
 from lsf.models.loading import LoadedModel, config_hash, weights_hash
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.progress import Reporter, Silent
 from lsf.runs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
 from lsf.runs.lock import RESULT, WEIGHTS, ResultBuilder, finish, hold, release, run_lock
-from lsf.runs.result import Metrics, RunResult, RunState, Stopwatch, phase
+from lsf.runs.result import GeneralData, Metrics, RunResult, RunState, Stopwatch, phase
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import load_run
 from lsf.training.artefacts import load_tuned, save_weights
@@ -60,7 +61,7 @@ def floor_on(splits: EncodedSplits, base: Metrics, vocabulary: int) -> Floor | N
     """
     if base.loss is None or base.exact_match is None:
         return None
-    prior = prior_of(completion_ids(splits.train), completion_ids(splits.test), vocabulary)
+    prior = prior_of(completion_ids(splits.own), completion_ids(splits.test), vocabulary)
     return floor_of(prior, base.loss, base.exact_match)
 
 
@@ -125,7 +126,7 @@ def tune(
     if has_unreadable(shared or folder):
         raise RunError(
             f"No checkpoint of {(shared or folder).name} can be read, so it cannot go on; start it again from its "
-            f"spec.json, or remove {CHECKPOINTS}/ to begin it anew."
+            f"spec.json, or remove {CHECKPOINTS}/ to start it over."
         )
     check_optimizer(spec.optimizer)
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)
@@ -185,13 +186,15 @@ class _Tuning:
             course = course_of(loaded, splits, spec, self.end_where_asked, begun)
         self.report.plan(course.phases)
         self.steps = splits.steps
-        builder.add(n_train=len(splits.train), n_dropped=splits.n_dropped, learning_rate=spec.given_rate)
+        builder.add(n_train=len(splits.own), n_dropped=splits.n_dropped, learning_rate=spec.given_rate)
+        if spec.general is not None:
+            builder.add(general=self.general(splits))
         builder.add(n_held_out_dropped=splits.n_held_out_dropped, n_straddling=splits.n_straddling)
         builder.add(n_cut=splits.n_cut, rendering=splits.rendering, warnings=(*builder.known.warnings, *splits.facts))
         refuse_without_readings(spec, splits)
         with phase("base"):
             shown = watched(splits.validation)
-            base = measure_base(loaded, spec, splits.test, shown, self.end_where_asked)
+            base = measure_base(loaded, spec, splits.test, shown, self.end_where_asked, splits.asked)
         builder.add(before=base.metrics, floor=floor_on(splits, base.metrics, loaded.info.vocab_size))
         self.end_where_asked()
         inputs = self.inputs(splits)
@@ -207,6 +210,8 @@ class _Tuning:
             attempt, peak = fit_within_memory(inputs, log, self.about(builder, rate))
         self.note(builder, attempt, peak)
         model, done = attempt.model, attempt.done
+        if spec.general is not None:
+            builder.add(general=self.general(splits, done.steps, done.tokens))
         if done.stopped == "pause":
             raise RunPausedError(f"Paused after {done.steps} of {self.steps} steps; it can be resumed.")
         if done.stopped == "discard" or not done.steps:
@@ -226,7 +231,7 @@ class _Tuning:
     def measure(
         self, model: Any, splits: EncodedSplits, base: BaseReading, builder: ResultBuilder, passes: tuple[int, int]
     ) -> None:
-        """Note how the tuned model does: so many passes over test rows, then over general text, then its answers."""
+        """Note how the tuned model does: so many passes over test rows, then general text, then what it writes."""
         done = itertools.count()
 
         def check() -> None:
@@ -238,7 +243,7 @@ class _Tuning:
                     return
                 number -= some
 
-        builder.add(**measured_after(self.loaded, model, self.spec, splits, base, check))
+        builder.add(**measured_after(self.loaded, model, self.spec, splits, base, check, self.report.progress))
 
     def latency(self) -> TimeRatio | None:
         """Return the latency of what was saved; None where memory does not suffice to load it beside the run."""
@@ -263,8 +268,10 @@ class _Tuning:
             base_dtype=dtype,
             optimizer=spec.optimizer,
             report_to=spec.report_to,
+            n_general=splits.n_general,
+            general_share=spec.general_share,
         )
-        context = method_context(spec, splits.train, dtype, self.folder / CHECKPOINTS, self.stop, self.end_where_asked)
+        context = method_context(spec, splits.own, dtype, self.folder / CHECKPOINTS, self.stop, self.end_where_asked)
         return FitInputs(loaded, spec, splits, settings, self.shared, context)
 
     def rate(self, inputs: FitInputs, text: GeneralText, builder: ResultBuilder) -> float:
@@ -285,6 +292,7 @@ class _Tuning:
         known = builder.known
         return {
             "data": self.task.fingerprint,
+            "general": self.task.general_fingerprint,
             "weights": known.weights,
             "config": config_hash(self.loaded.model),
             "learning_rate": rate,
@@ -313,6 +321,14 @@ class _Tuning:
             resumed_at=attempt.resumed_at,
             kept_step=attempt.kept_step,
         )
+
+    def general(self, splits: EncodedSplits, steps: int = 0, tokens: int = 0) -> GeneralData:
+        """Return what the loop was given of the general data in so many steps, of so many tokens in all."""
+        visits, mixing = steps * self.spec.batch_size, (splits.n_general, self.spec.general_share)
+        order = training_order(len(splits.train), visits, self.spec.seed, *mixing).tolist()
+        lengths = [len(splits.train[number].ids) for number in order if number >= len(splits.own)]
+        counts = splits.n_general, splits.n_general_dropped, len(lengths), sum(lengths)
+        return GeneralData(self.task.general_fingerprint, *counts, sum(lengths) / tokens if tokens else None)
 
     def stop(self) -> Any:
         """Return how the run is asked to stop, if it is."""
@@ -407,6 +423,6 @@ def _measured(
     with phase("reading"):
         splits = encode_splits(loaded, task, spec)
     with phase("base"):
-        base = measure_base(loaded, spec, splits.test, watched(splits.validation), check)
+        base = measure_base(loaded, spec, splits.test, watched(splits.validation), check, splits.asked)
     model = load_tuned(folder, loaded)
     return replace(result, **measured_after(loaded, model, spec, splits, base, check))

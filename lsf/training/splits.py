@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from lsf.training.evaluation import (
     sample_general_text,
     spread_out,
 )
+from lsf.training.generation import NOTHING, Asked, asked_for, unheard, with_match, write_answers
 from lsf.training.records import is_on_record, on_record, tokens_hash
 
 SPARE = 2
@@ -37,7 +39,7 @@ class EncodedSplits:
     """The rows of a run; the same for every plan, method and rate on one model, task and seed."""
 
     train: tuple[EncodedExample, ...]
-    """Rows to tune on, end-of-text appended."""
+    """Rows to tune on, end-of-text appended; general data last."""
     validation: tuple[EncodedExample, ...]
     """Rows read during the run; empty where the task has none."""
     test: tuple[EncodedExample, ...]
@@ -56,6 +58,17 @@ class EncodedSplits:
     """How the texts of the training rows were made."""
     facts: tuple[str, ...] = ()
     """Sentences on what the chat template did to training rows."""
+    n_general: int = 0
+    """How many of the training rows, the last ones, are general data."""
+    n_general_dropped: int = 0
+    """General rows whose completion does not fit, of those that were looked at."""
+    asked: Asked = NOTHING
+    """What answers are generated to."""
+
+    @property
+    def own(self) -> tuple[EncodedExample, ...]:
+        """The training rows of the data itself."""
+        return self.train[: len(self.train) - self.n_general]
 
 
 def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSplits:
@@ -69,7 +82,7 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
         spec: steps or epochs, batch size, length and reading limits, seed.
 
     Raises:
-        DataError: an example without tokens, or none fits.
+        DataError: an example without tokens, or none fits; no general data; no answer by the pattern.
     """
     length = context_length(loaded.context, spec.max_length)
     examples: Sequence[Example] = task.train
@@ -80,9 +93,11 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
     train = encode(loaded.tokenizer, examples, length, append_eos=True)
     steps = spec.steps if spec.epochs is None else max(1, round(spec.epochs * len(train.rows) / spec.batch_size))
     validation, test = (_held_out(loaded, part, length, spec.eval_limit) for part in (task.validation, task.test))
-    check_ids(loaded, (*train.rows, *validation.rows, *test.rows))
+    general = Encoding((), 0) if spec.general is None else _general(loaded, task, spec, length, steps)
+    asked = asked_for(loaded.tokenizer, spec, test.rows)
+    check_ids(loaded, (*train.rows, *general.rows, *validation.rows, *test.rows))
     return EncodedSplits(
-        train=train.rows,
+        train=train.rows + general.rows,
         validation=validation.rows,
         test=test.rows,
         n_dropped=train.n_dropped,
@@ -91,8 +106,29 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
         steps=steps,
         n_cut=train.n_cut,
         rendering=train.rendering,
-        facts=train.facts,
+        facts=(
+            *train.facts,
+            *(f"General data: {fact}" for fact in general.facts if fact not in train.facts),
+            *asked.facts,
+        ),
+        n_general=len(general.rows),
+        n_general_dropped=general.n_dropped,
+        asked=asked,
     )
+
+
+def _general(loaded: LoadedModel, task: Task, spec: RunSpec, length: int, steps: int) -> Encoding:
+    """Return the general rows that a run draws from: random ones, no more than it visits."""
+    visits = int(spec.general_share * steps * spec.batch_size + 0.5)
+    if not task.general or not visits:
+        lacks = f"{steps} steps of {spec.batch_size} rows have no room for a share of {spec.general_share:g}"
+        raise DataError(f"No general data of {spec.general} can be mixed in: {lacks if task.general else 'no row'}.")
+    chosen = training_order(len(task.general), min(len(task.general), SPARE * visits), spec.seed).tolist()
+    try:
+        found = encode(loaded.tokenizer, [task.general[index] for index in chosen], length, append_eos=True)
+    except DataError as error:
+        raise DataError(f"The general data cannot be read: {error}") from None
+    return replace(found, rows=found.rows[:visits])
 
 
 def _held_out(loaded: LoadedModel, examples: Sequence[Example], length: int, limit: int) -> Encoding:
@@ -136,7 +172,7 @@ def reading_interval(loaded: LoadedModel, spec: RunSpec, splits: EncodedSplits) 
 
 def _step_flops(loaded: LoadedModel, spec: RunSpec, splits: EncodedSplits) -> float:
     """Return the operations of one step: forward, backward and weight gradients, the head at targets alone."""
-    tokens, scored = _means(splits.train)
+    tokens, scored = _means(splits.own)
     above, head = _above(loaded, spec), 2.0 * loaded.info.width * loaded.info.vocab_size
     own = sum(above[block - loaded.info.n_blocks] for block in spec.plan.blocks)
     attention = 2.0 * loaded.info.width * tokens
@@ -187,6 +223,7 @@ def measure_base(
     test: Sequence[EncodedExample],
     validation: Sequence[EncodedExample],
     check: Callable[[], None],
+    asked: Asked = NOTHING,
 ) -> BaseReading:
     """Return the base model's readings, from the record (lsf.training.records) where they are on it.
 
@@ -198,6 +235,7 @@ def measure_base(
         test: rows encoded without end-of-text.
         validation: rows read during the run.
         check: called before each batch and each token written; may raise to end the reading.
+        asked: what answers are generated to.
     """
     check()
     text, dtype = general_text(loaded, check), loaded.info.dtype
@@ -209,6 +247,9 @@ def measure_base(
 
     lost = on_record(loaded, {**_own_text(loaded), "what": "general loss"}, read)
     metrics = replace(_on_rows(loaded, spec, test, "test", check), general_loss=lost)
+    if asked.rows:
+        writing = partial(write_answers, loaded.model, loaded, asked.rows, spec.generate_tokens, check)
+        metrics = with_match(metrics, spec, asked, on_record(loaded, _about_written(asked, spec), writing))
     some = sampled(test)
     about = {**_own_text(loaded), "what": "answers", "rows": tokens_hash(some)}
     answers = on_record(loaded, about, lambda: answers_of(loaded.model, loaded, test, check))
@@ -227,6 +268,17 @@ def knows_own_text(loaded: LoadedModel) -> bool:
 def knows_rows(loaded: LoadedModel, rows: Sequence[EncodedExample], batch_size: int) -> bool:
     """Say whether the base model's reading of some rows is on record."""
     return not rows or is_on_record(loaded, _about_rows(rows, batch_size))
+
+
+def knows_written(loaded: LoadedModel, spec: RunSpec, asked: Asked) -> bool:
+    """Say whether what the base model writes to some rows is on record."""
+    return not asked.rows or is_on_record(loaded, _about_written(asked, spec))
+
+
+def _about_written(asked: Asked, spec: RunSpec) -> dict[str, Any]:
+    """Return what decides, beside the base model, what it writes."""
+    ends = [row.ends for row in asked.rows]
+    return {"what": "written", "rows": tokens_hash(asked.rows), "ends": ends, "n_new": spec.generate_tokens}
 
 
 def general_text(loaded: LoadedModel, check: Callable[[], None]) -> GeneralText:
@@ -270,6 +322,7 @@ def measured_after(
     splits: EncodedSplits,
     base: BaseReading,
     check: Callable[[], None],
+    tell: Callable[[float, float], None] = unheard,
 ) -> dict[str, Any]:
     """Return what a result holds of the tuned model's readings: `after` and `samples`, read as the base model's are.
 
@@ -280,6 +333,7 @@ def measured_after(
         splits: its rows.
         base: what was read before.
         check: called before each batch and each token written; may raise to end the reading.
+        tell: called with batches of answers generated, and how many there are.
     """
     dtype, batch, text = loaded.info.dtype, spec.batch_size, base.text
     after = Metrics()
@@ -292,6 +346,10 @@ def measured_after(
         after = replace(after, general_loss=general_loss(model, text, dtype, check, prefix))
     with phase("answers"):
         answers = answers_of(model, loaded, splits.test, check)
+    if splits.asked.rows:
+        with phase("generating"):
+            written = write_answers(model, loaded, splits.asked.rows, spec.generate_tokens, check, tell)
+        after = with_match(after, spec, splits.asked, written)
     samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
     return {"after": after, "samples": samples}
 

@@ -20,9 +20,18 @@ from lsf.runs.result import PHASES
 from lsf.runs.spec import RunSpec
 from lsf.training.caching import decide, prefix_depth
 from lsf.training.evaluation import BATCH_SIZE, LONGEST_ANSWER, N_SEQUENCES, N_TOKENS, SPARE_TOKENS
+from lsf.training.generation import batches_of
 from lsf.training.latency import LEAST_PAIRS, ROWS, TOKENS
 from lsf.training.prefix import GROUP
-from lsf.training.splits import EncodedSplits, knows_own_text, knows_rows, reading_interval, sampled, watched
+from lsf.training.splits import (
+    EncodedSplits,
+    knows_own_text,
+    knows_rows,
+    knows_written,
+    reading_interval,
+    sampled,
+    watched,
+)
 
 BATCHES_LOOKED_AT = 200
 """The first so many batches tell what the mean one computes."""
@@ -64,6 +73,8 @@ class Workload:
     """Of reading the general text once."""
     answers: Load
     """Of writing a few answers once."""
+    generated: Load
+    """Of generating the test answers once, each as long as the longest wanted beside it."""
     written: Load
     """Of writing the general text and reading the base model; nothing where that is on record."""
     tried: Load
@@ -106,6 +117,8 @@ def workload_of(
     written = Load()
     if not knows_own_text(loaded):
         written += writing_load(min(N_TOKENS, loaded.context)) + general + answers
+    if not knows_written(loaded, spec, splits.asked):
+        written += generation_load(loaded, splits, spec, ends=False)
     for rows, load in ((splits.test, test), (shown, reading)):
         written += Load() if knows_rows(loaded, rows, spec.batch_size) else load
     return Workload(
@@ -125,6 +138,7 @@ def workload_of(
         test=test,
         general=general,
         answers=answers,
+        generated=generation_load(loaded, splits, spec, ends=True),
         written=written,
         tried=batch_load([max(splits.train, key=lambda row: len(row.ids))]),
         timed=_timed(loaded) if spec.latency == "on" else Load(),
@@ -137,7 +151,8 @@ def step_load(splits: EncodedSplits, spec: RunSpec) -> Load:
     """Return what the mean optimizer step passes, padding counted."""
     micro = spec.micro_batch or spec.batch_size
     steps = min(splits.steps, BATCHES_LOOKED_AT)
-    order = training_order(len(splits.train), steps * spec.batch_size, spec.seed)
+    mixing = splits.n_general, spec.general_share
+    order = training_order(len(splits.train), steps * spec.batch_size, spec.seed, *mixing)
     rows = [splits.train[number] for number in order]
     found = Load()
     for start in range(0, len(rows), micro):
@@ -181,6 +196,24 @@ def answers_load(rows: tuple[EncodedExample, ...], context: int) -> Load:
     return found
 
 
+def generation_load(loaded: LoadedModel, splits: EncodedSplits, spec: RunSpec, ends: bool) -> Load:
+    """Return what generating the test answers computes, in batches as they are written.
+
+    Args:
+        loaded: the base model.
+        splits: rows of the run.
+        spec: tokens at most.
+        ends: whether texts are expected to end where the longest answer wanted does; a base model may not end any.
+    """
+    found, rows = Load(), splits.asked.rows
+    for numbers, _ in batches_of(rows, loaded.tokenizer, spec.generate_tokens, loaded.context):
+        width, longest = (max(getattr(rows[i], name) for i in numbers) for name in ("asked", "n_answer"))
+        n_new = min(spec.generate_tokens, loaded.context - width, *([longest + 1] if ends else []))
+        whole = width + n_new
+        found += Load(n_new, len(numbers) * whole, len(numbers) * whole**2, len(numbers) * n_new)
+    return found
+
+
 def lowest_block(plan: Plan, info: ModelInfo) -> int:
     """Return the lowest block that a backward pass reaches; L where it reaches none."""
     reached = plan.blocks or plan.embedding or plan.modules or (plan.head and info.tied_head)
@@ -199,9 +232,9 @@ def _prepared(splits: EncodedSplits, spec: RunSpec, step: Load, options: Any) ->
         return Load()
     if hasattr(options, "first_steps"):
         return step.times(options.first_steps)
-    count = min(len(splits.train), options.examples)
-    picked = np.random.default_rng(0).permutation(len(splits.train))[:count]
-    return rows_load([splits.train[number] for number in picked], 1)
+    count = min(len(splits.own), options.examples)
+    picked = np.random.default_rng(0).permutation(len(splits.own))[:count]
+    return rows_load([splits.own[number] for number in picked], 1)
 
 
 STRETCHES = {
@@ -214,9 +247,12 @@ STRETCHES = {
     "test": ("test",),
     "forgetting": ("forgetting",),
     "answers": ("answers",),
+    "generating": ("generating",),
     "latency": ("latency",),
 }
 """Phases as a run goes through them, one after another -> what takes turns in each, by the keys of `PHASES`."""
+ON_REQUEST = ("search", "generating", "latency")
+"""Stretches of which only runs that ask for them are told."""
 SEARCH_SHARE = 0.2
 """Of the seconds of a run's steps that a search for its rate takes."""
 WRITTEN_BYTES = 2e8
@@ -269,6 +305,7 @@ def run_seconds(work: Workload, speed: Speed, step: float | None = None) -> dict
         "test": forward(work.test),
         "forgetting": forward(work.general),
         "answers": forward(work.answers),
+        "generating": forward(work.generated),
         "latency": forward(work.timed),
     }
 
@@ -344,6 +381,8 @@ def phases_of(seconds: Mapping[str, float], fill_share: float) -> tuple[Phase, .
     found = []
     for key, parts in STRETCHES.items():
         total = sum(seconds.get(part, 0.0) for part in parts)
+        if not total and key in ON_REQUEST:
+            continue
         extra = seconds.get("prefix", 0.0) if key == "steps" else 0.0
         found.append(Phase(PHASES[key], total, extra, fill_share if extra else 1.0))
     return tuple(found)

@@ -185,6 +185,10 @@ class FitSettings:
     """Key in OPTIMIZERS."""
     report_to: str = "none"
     """Where transformers' own integrations send the metrics."""
+    n_general: int = 0
+    """How many of the rows, the last ones, are general data."""
+    general_share: float = 0.0
+    """Of the rows trained on that come from those."""
 
     @property
     def accumulation(self) -> int:

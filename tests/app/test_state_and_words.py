@@ -101,6 +101,11 @@ def test_full_fine_tuning_belongs_to_a_choice_of_any_method_and_other_methods_do
     assert [run.id for run in belong_together([lora, *others], "r4")] == ["r4", "r2"]
 
 
+def test_lora_on_all_blocks_belongs_to_a_choice_of_any_method() -> None:
+    everywhere = run_of("r2", "full", method="lora", options={"r": 4})
+    assert [run.id for run in belong_together([run_of("r1"), everywhere], "r1")] == ["r1", "r2"]
+
+
 def test_a_run_is_named_by_its_role_its_blocks_and_its_method_where_that_is_another() -> None:
     runs = [
         run_of("r-aaaa"),

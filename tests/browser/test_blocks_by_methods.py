@@ -39,13 +39,13 @@ def test_a_grid_fills_while_it_is_looked_at_and_a_click_opens_a_cell_s_run(own_t
     (lora,) = [run for run in list_runs(process.runs) if run.spec is not None and run.spec.method == "lora"]
     assert lora.result is not None and lora.result.stored_bytes is not None
     stored = re.escape(in_words(lora.result.stored_bytes / 1e3, MEASURES["stored_bytes"]))
-    expect(page.get_by_role("heading", name=re.compile(f"^Best stored bytes: lora on .*, {stored}$"))).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile(f"^Best stored bytes: LoRA on .*, {stored}$"))).to_be_visible()
     area = grid.locator(".nsewdrag")
     area.scroll_into_view_if_needed()
     box = area.bounding_box()
     assert box is not None
     page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.5 * box["height"])
-    expect(page.get_by_role("heading", name=re.compile("^lora on block"))).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("^LoRA on block"))).to_be_visible()
     expect(page.get_by_text("values tuned at rate 0.01")).to_be_visible()
     own_tab.button("Look at this run")
     expect(page).to_have_url(re.compile("run="))

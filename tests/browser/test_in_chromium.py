@@ -16,16 +16,18 @@ CURVES = ".st-key-panel-curves .lsf-chart"
 """The live curves of the runs."""
 
 
-def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(own_tab: Tab, process: Process) -> None:
+def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(tab: Tab, shared_process: Process) -> None:
     begun = time.monotonic()
-    own_tab.page.goto(process.url)
-    expect(own_tab.page.get_by_role("button", name="Analyse")).to_be_enabled()
+    tab.page.goto(shared_process.url)
+    expect(tab.page.get_by_role("button", name="Show me in 60 seconds")).to_be_enabled()
     seconds = time.monotonic() - begun
-    expect(own_tab.page.get_by_role("combobox", name="Lesson")).to_have_value("Capitals that moved")
-    own_tab.ready()
-    expect(own_tab.page.get_by_text("Marked: the tokens")).to_be_visible()
+    expect(tab.page.get_by_role("img", name=re.compile("a stack of 8 blocks"))).to_be_visible()
+    tab.button("Use my own model and data")
+    expect(tab.page.get_by_role("combobox", name="Lesson")).to_have_value("Capitals that moved")
+    tab.ready()
+    expect(tab.page.get_by_text("Marked: the tokens")).to_be_visible()
     print(f"\nfirst paint took {seconds:.1f} s")  # noqa: T201 - measured, and told
-    assert own_tab.outside == []
+    assert tab.outside == []
 
 
 def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(own_tab: Tab, process: Process) -> None:
@@ -42,7 +44,9 @@ def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(own_tab: Tab, p
     own_tab.button("Start ")
     expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=240_000)
     own_tab.button("Compare the runs")
-    expect(page.get_by_text("Forgetting:")).to_be_visible()
+    expect(page.locator(".st-key-verdict-numbers").get_by_text("Gain kept")).to_be_visible()
+    expect(page.get_by_role("heading", name=re.compile("of the whole model's gain"))).to_be_visible()
+    expect(page.get_by_text("Forgetting:")).to_be_hidden()  # the long table is folded
     seconds = time.monotonic() - begun
     print(f"\nthe journey took {seconds:.1f} s after the click")  # noqa: T201 - measured, and told
     results = [json.loads(path.read_text()) for path in process.runs.glob("*/result.json")]
@@ -119,12 +123,17 @@ def a_stranger_cannot_stop_it(tab: Tab, context: BrowserContext) -> None:
 def test_a_click_on_a_bar_changes_the_plan_and_one_on_the_map_picks_an_example(tab: Tab) -> None:
     tab.analyse()
     page = tab.page
-    target = page.locator(".lsf-chart").nth(2)
+    target, beside = page.locator(".st-key-panel-targets .lsf-chart"), page.locator(".st-key-panel-lens")
+    expect(beside.get_by_text("Example 1:")).to_be_visible()
     target.scroll_into_view_if_needed()
     box = target.locator(".nsewdrag").bounding_box()
     assert box is not None
-    page.mouse.click(box["x"] + 0.5 * box["width"] / 40, box["y"] + box["height"] / 2)
-    expect(page.get_by_role("heading", name="Example 1")).to_be_visible()
+    page.mouse.click(box["x"] + 20.5 * box["width"] / 40, box["y"] + box["height"] / 2)
+    expect(beside.get_by_text("Example 21:")).to_be_in_viewport()
+    opened, clicked = beside.bounding_box(), target.bounding_box()
+    assert opened is not None and clicked is not None
+    assert opened["x"] > clicked["x"] + clicked["width"] / 2 and opened["y"] < clicked["y"] + clicked["height"]
+    expect(page.get_by_role("heading", name="Example 21")).to_be_attached()  # its path too
     tab.button("Choose blocks")
     bars = page.locator(".lsf-chart .bars .point path")
     expect(bars).to_have_count(8)

@@ -20,6 +20,8 @@ MEASURED = Measurements(
         BlockGradient((1.0,), (10.0,)),
     ),
     semantic_loss=np.array([4.0, 3.0, 2.0, 2.5]),
+    mean_path=np.array([[0.0, 0.0], [1.0, 3.0], [2.0, 1.0], [4.0, 0.0]]) @ np.eye(2, 5),
+    ablation_rise=np.array([0.2, -0.1, 1.5]),
     sampled_states=np.random.default_rng(0).normal(size=(6, 4, 5)),
     fisher=np.array([0.1, 0.3, 0.2]),
     kernels=np.stack([np.eye(4), np.ones((4, 4)), np.diag([1.0, 0.0, 0.0, 0.0])]),
@@ -32,6 +34,9 @@ BY_HAND = {
     "deviation_growth": [0.4, 0.0, 0.3],
     "reduction": [0.1, -0.05, 0.45],
     "block_influence": [0.8, 0.1, 0.3],
+    # (1, 3) is 3 from the chord of the ends; then (2, 1) is 3 / sqrt 18 from that of (1, 3) and (4, 0)
+    "polyline": [3.0, 0.5**0.5, 3.0],
+    "ablation": [0.2, -0.1, 1.5],
     "gradient_norm": [5.0, 1.0, 1.0],
     "relative_gradient": [2.5, 0.25, 0.1],
     "semantic_loss": [3.0, 2.0, 2.5],
@@ -85,6 +90,14 @@ def test_a_block_that_falls_behind_the_law_has_headroom() -> None:
     assert scores.argmax() == 6
     assert scores[6] == pytest.approx(0.2, abs=0.06)
     assert (scores >= 0).all()
+
+
+def test_a_state_goes_with_the_one_it_was_split_at() -> None:
+    path = np.array([[0.0, 0.0], [1.0, -2.9], [5.0, 3.0], [10.0, 0.0]])  # (1, -2.9) lies 3.07 from its own chord
+    scores = CRITERIA["polyline"].score(Measurements(3, mean_path=path))
+    np.testing.assert_allclose(scores, [3.0, 3.0, 3.0])  # type: ignore[arg-type]
+    still = CRITERIA["polyline"].score(Measurements(2, mean_path=np.zeros((3, 2))))
+    np.testing.assert_array_equal(still, [0.0, 0.0])  # type: ignore[arg-type]
 
 
 def test_random_is_drawn_from_the_seed() -> None:

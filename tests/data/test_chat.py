@@ -11,6 +11,7 @@ from lsf.data.encode import EncodedExample, Encoding, encode
 from lsf.data.formats import Tally, Work, pair_example
 from lsf.data.rendering import PLAIN_TEMPLATE
 from lsf.data.task import Example
+from lsf.data.turns import needs_answer, read_turns
 from lsf.errors import DataError
 from tests.data.chat_templates import TEMPLATES, Template, byte_level
 
@@ -39,6 +40,48 @@ def test_every_family_trains_what_the_assistant_says_and_the_end_of_its_turn(tem
     wanted = [f"the sky.{template.end}", f"the sea{template.end}"]
     assert [text.lstrip() for text in trained(tokenizer, row)] == wanted
     assert row.ids == tuple(tokenizer.apply_chat_template(list(TALK), tokenize=True, return_dict=False))
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda one: one.name)
+def test_where_the_assistant_speaks_first_its_words_alone_are_trained(template: Template) -> None:
+    tokenizer = byte_level(template.plain, template.tokens)
+    row = encoded(tokenizer, chat(SAID, ASKED, MORE)).rows[0]
+    assert [text.lstrip() for text in trained(tokenizer, row)] == [f"the sky.{template.end}", f"the sea{template.end}"]
+
+
+def test_a_system_prompt_that_the_template_adds_before_a_first_answer_is_no_target() -> None:
+    own = "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
+    tokenizer = byte_level(own + TEMPLATES[0].plain, TEMPLATES[0].tokens)
+    assert trained(tokenizer, encoded(tokenizer, chat(SAID)).rows[0]) == ["the sky.<|im_end|>"]
+    assert trained(tokenizer, encoded(tokenizer, chat(SAID, AGAIN, MORE)).rows[0]) == [
+        "the sky.<|im_end|>",
+        "the sea<|im_end|>",
+    ]
+
+
+def test_an_answer_of_weight_0_is_no_target() -> None:
+    tokenizer = byte_level(TEMPLATES[0].plain, TEMPLATES[0].tokens)
+    turns, _ = read_turns([ASKED, SAID | {"weight": 0}, AGAIN, MORE | {"weight": 1}], "messages")
+    assert trained(tokenizer, encoded(tokenizer, chat(*turns)).rows[0]) == ["the sea<|im_end|>"]
+    with pytest.raises(DataError, match=r"has the weight 0\.5; 0 or 1 was expected"):
+        read_turns([ASKED, SAID | {"weight": 0.5}], "messages")
+    with pytest.raises(DataError, match="all have the weight 0"):
+        needs_answer([ASKED, SAID | {"weight": 0}])
+
+
+def test_calls_and_tools_that_the_template_leaves_out_are_told_and_never_trained_as_an_empty_answer() -> None:
+    tokenizer = byte_level(TEMPLATES[0].plain, TEMPLATES[0].tokens)
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "look", "arguments": {}}}]}
+    rows = [ASKED, call, {"role": "tool", "content": "blue"}, MORE]
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    found = encoded(tokenizer, Example("", "", 1, make_chat(rows, DataOptions(), tools)))
+    assert trained(tokenizer, found.rows[0]) == ["the sea<|im_end|>"]
+    assert [fact.split(" (")[0] for fact in found.facts] == [
+        "The chat template leaves out the calls of tools, which are then no targets",
+        "The chat template leaves out the descriptions of tools",
+    ]
+    with pytest.raises(DataError, match="Row 1: the chat template leaves out all that would be trained"):
+        encoded(tokenizer, chat(ASKED, call))
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda one: one.name)

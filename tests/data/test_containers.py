@@ -108,9 +108,9 @@ def test_a_text_is_cut_into_pieces_at_blank_lines_and_none_of_it_is_lost(ending:
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("d.jsonl.gz", gzip.compress(b'{"prompt": "a", "completion": "b"}\n' * 50)[:40], "d.jsonl.gz ends early"),
+        ("d.jsonl.gz", gzip.compress(b'{"prompt": "a", "completion": "b"}\n' * 9, mtime=0)[:40], "gz ends early"),
         ("d.jsonl.gz", b"no gzip at all", "is not a readable gzip file"),
-        ("d.csv", "﻿a".encode("utf-16")[:5], "begins as UTF-16 and is none"),
+        ("d.csv", "﻿a".encode("utf-16")[:5], "begins like UTF-16 but is not"),
         ("d.json", b'{"prompt": "a"}', "a list of objects was expected"),
     ],
 )

@@ -42,7 +42,7 @@ def test_every_formats_own_example_is_recognised_as_it_and_becomes_an_example(na
     assert recognise(tuple(kinds_of(entry.example).items())) == name
     task = task_of([entry.example] * 4, tmp_path / "d.jsonl")
     assert task.seen.formats == ((name, 4),)
-    assert entry.recognised in task.seen.why
+    assert task.seen.why == f"its columns: {', '.join(name for name in entry.example if name != 'rejected')}"
     assert task.rows[0].completion
     same = task_of([entry.example] * 4, tmp_path / "d.jsonl", format=name)
     assert [row.identity for row in same.rows] == [row.identity for row in task.rows]
@@ -186,7 +186,7 @@ BAD = {
         "message 1 of the column 'messages' has no",
     ),
     "no role": ({"messages": [{"content": "x"}, SAID]}, "has no role; its keys are: content"),
-    "an image": ({"messages": [{"role": "user", "content": [{"type": "image"}]}, SAID]}, "parts that are no text"),
+    "an image": ({"messages": [{"role": "user", "content": [{"type": "image"}]}, SAID]}, "parts that are not text"),
     "a NUL byte": ({"messages": [USER, {"role": "assistant", "content": "a\0b"}]}, "NUL byte"),
     "no target": ({"input_ids": [1, 2, 3], "labels": [-100, -100, -100]}, "labels has no target"),
     "unequal": ({"input_ids": [1, 2, 3], "labels": [1]}, "as many were expected"),
@@ -194,7 +194,7 @@ BAD = {
     "no segment": ({"segments": [{"label": False, "text": "a"}]}, "no segment is a target"),
     "no call": (
         {"conversations": [{"from": "function_call", "value": "look"}]},
-        "no JSON object with name and arguments",
+        "not a JSON object with name and arguments",
     ),
 }
 

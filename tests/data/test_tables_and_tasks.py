@@ -111,7 +111,7 @@ def test_a_line_ends_where_jsonl_says_and_a_long_text_is_no_fault(tmp_path: Path
         ("d.jsonl", '{"prompt": "a", "completion": NaN}\n', "row 1: the completion is empty"),
         ("d.jsonl", '{"prompt": "a", "completion": ["b"]}\n', "row 1: the column 'completion' holds a list; text"),
         ("d.jsonl", '{"prompt": "a", "completion": "b\\u0000"}\n', "row 1: a text holds a NUL byte"),
-        ("d.json", "[]", "d.json has no rows; at least 3 were expected"),
+        ("d.json", "[]", "d.json has no rows; at least one was expected"),
         ("d.parquet", "not parquet", "not a readable Parquet file"),
         ("d.xlsx", "x", "accepted are: .csv, .tsv, .json, .jsonl, .parquet"),
         ("d.csv", "prompt,completion,split\na, b,train\nc, d,holdout\n", "line 3: split is 'holdout'"),
@@ -128,7 +128,7 @@ def test_bad_data_gets_one_sentence(name: str, content: str | bytes, sentence: s
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         load_task(str(tmp_path / "none.csv"))
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="is a folder without files that are called train"):
         load_task(str(tmp_path))
 
 

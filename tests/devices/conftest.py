@@ -64,6 +64,6 @@ def many() -> Task:
     """More examples than are drawn in pictures."""
     words = "the cat dog sat ran on under mat tree red".split()
     rows = tuple(
-        Example(" ".join(words[(i + j) % 10] for j in range(4 + i % 5)), f" {words[i % 10]} .", i) for i in range(90)
+        Example(" ".join(words[(i + j) % 10] for j in range(4 + i % 5)), f" {words[i % 10]} .", i) for i in range(56)
     )
     return Task("many", train=rows, validation=rows[:8], test=rows[:8])

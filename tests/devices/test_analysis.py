@@ -23,11 +23,13 @@ AT_THE_START = 1
 """Waits before the first batch: for the tokens whose bases are solved for ahead, in float64 on the host."""
 NEEDS: tuple[Need, ...] = (
     "forward",
+    "path",
     "vocabulary",
     "states",
     "backward",
     "per_example",
     "trial_step",
+    "bypass",
     "kernel",
     "weights",
 )
@@ -42,7 +44,7 @@ def asked(need: Need) -> AnalysisSettings:
 
 def waits_of(need: Need, n_batches: int) -> int:
     """One a batch for each pass that answers something, and what the end of a pass takes."""
-    per_batch = {"per_example": 2}.get(need, 1)
+    per_batch = {"per_example": 2, "bypass": 2}.get(need, 1)
     at_the_end = {"backward": 1, "per_example": 1, "trial_step": 2, "kernel": 1}.get(need, 0)
     return per_batch * n_batches + at_the_end + AT_THE_START
 

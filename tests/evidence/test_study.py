@@ -28,11 +28,11 @@ from lsf.evidence.study import (
     budgets_of,
     candidate_rules,
     entries,
+    judge_choices,
     leave_out,
     of_rule,
     paired_difference,
     simplest_of_the_best,
-    verdicts,
 )
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
 
@@ -136,12 +136,12 @@ def test_the_paired_interval_is_students() -> None:
 
 
 def test_verdicts_are_sorted_and_what_was_not_measured_is_unknown() -> None:
-    found = verdicts(ONE.truth, ONE.scores, 2)
+    found = judge_choices(ONE.truth, ONE.scores, 2)
     lost = [one.regret for one in found if one.regret is not None]
     assert lost == sorted(lost)
     assert {one.label for one in found} >= {"Deviation", "Reduction", "Drawn at random (mean)", "Full fine-tuning"}
     with pytest.raises(BadInputError, match="holds no plan of 3 blocks"):
-        verdicts(ONE.truth, ONE.scores, 3)
+        judge_choices(ONE.truth, ONE.scores, 3)
 
 
 def test_a_loss_is_shown_the_right_way_round() -> None:

@@ -30,7 +30,7 @@ def test_every_family_of_plans_is_listed_once_and_the_shallowest_first(over: str
 @pytest.mark.parametrize(
     ("over", "sentence"),
     [
-        ("", "measures nothing; accepted are: single, suffix, prefix, window:K"),
+        ("", "would measure nothing; accepted are: single, suffix, prefix, window:K"),
         ("pairs", "Cannot sweep over 'pairs'; accepted are: single"),
         ("window", "Cannot sweep over 'window'; accepted are: single"),
         ("window:0", "a window takes 1 to 3 blocks of this model"),

@@ -81,7 +81,7 @@ def test_the_notebook_of_a_real_analysis_rebuilds_every_figure_in_a_fresh_interp
     plain.unlink()  # the notebook needs no other file
     shown = run_cells(path)
     beginnings = ("Mean of", "Mean of", "Deviation is", "Logit lens:", "Logit lens of", "deviation:")
-    endings = ("criteria side by side", "Rank correlation", "Examples that suffice")
+    endings = (" first, as ", "Rank correlation", "Examples that suffice")
     assert len(shown) == len(beginnings) + len(endings)
     for (title, traces), words in zip(shown, (*beginnings, *endings), strict=True):
         assert words in title

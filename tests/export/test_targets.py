@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import types
+from functools import lru_cache
 
 import pytest
 import torch
@@ -41,9 +42,14 @@ def test_peft_puts_adapters_on_exactly_the_linear_maps_of_the_planned_blocks(tin
     assert tuned == {f"base_model.model.{name}.lora_{half}.default.weight" for name in maps for half in "AB"}
 
 
+@lru_cache(1)
+def skeleton_of(folder):
+    return load_skeleton(plan_for(folder))
+
+
 def given(target, plan):
     """Return what the tool is told, and what the plan tunes."""
-    skeleton = load_skeleton(plan)
+    skeleton = skeleton_of(plan.model)
     return yaml.safe_load(EXPORTS[target].write(skeleton, plan)), set(skeleton.tensors(plan))
 
 

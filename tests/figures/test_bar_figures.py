@@ -1,9 +1,10 @@
 """Deviation bars and criterion bars."""
 
+from dataclasses import replace
 from typing import Any
 
 from lsf.criteria.result import Analysis
-from lsf.figures.deviation import draw_deviation, draw_scores, score_intervals
+from lsf.figures.deviation import axis_beginning, draw_deviation, draw_scores, score_intervals
 from lsf.figures.palette import Picture
 
 
@@ -17,6 +18,16 @@ def test_deviation_bars_have_one_interval_per_state(analysis: Analysis) -> None:
     assert list(bar.y) == [0.0, 0.25, 0.75, 0.5]
     assert [round(value, 3) for value in bar.error_y.array] == [0.1] * 4
     assert [round(value, 3) for value in bar.error_y.arrayminus] == [0.05] * 4
+
+
+def test_deviations_that_lie_close_are_drawn_on_an_axis_where_they_differ_which_says_so(analysis: Analysis) -> None:
+    assert axis_beginning(analysis.states) == 0.0  # 0.2 to 1.0: zero is near enough
+    close = [replace(row, deviation=1.06 + 0.03 * row.state, deviation_low=None) for row in analysis.states]
+    close = [replace(row, deviation_high=None, target_deviation=1.0 - 0.02 * row.state) for row in close]
+    close[0] = replace(close[0], deviation=0.0)
+    axis = drawn(draw_deviation(replace(analysis, states=tuple(close)))).layout.yaxis
+    assert axis.title.text == "1 - cos (the axis begins at 0.9)"
+    assert (axis.range[0], round(axis.range[1], 3)) == (0.9, round(1.02 * 1.15, 3))
 
 
 def test_a_missing_interval_is_no_whisker(analysis: Analysis) -> None:
@@ -64,3 +75,12 @@ def test_scores_alt_text_names_the_extremes_and_the_choice() -> None:
     assert "blocks 1-2 of 3" in picture.alt
     assert picture.title == "Deviation: blocks 1-2 of 3 chosen"
     assert picture.table["tuned"].tolist() == [False, True, True]
+
+
+def test_axes_of_deep_models_name_some_states_level_and_long_titles_are_cut_to_the_unit(analysis: Analysis) -> None:
+    deep = replace(analysis, states=tuple(replace(analysis.states[1], state=state) for state in range(81)))
+    axis = drawn(draw_deviation(deep)).layout.xaxis
+    assert (len(axis.tickvals), axis.tickangle) == (17, 0)
+    pictures = [draw_scores((0.1,), (), "Gradient alignment", unit) for unit in ("cos", "u" * 30)]
+    titles = [drawn(picture).layout.yaxis.title.text for picture in pictures]
+    assert titles == ["Gradient alignment (cos)", "u" * 30]

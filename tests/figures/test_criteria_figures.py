@@ -58,8 +58,9 @@ def test_the_chosen_criterion_is_named_in_bold_and_words() -> None:
 
 
 def test_the_finding_counts_criteria_and_leaves_controls_out() -> None:
-    picture = draw_criteria(SCORES, "deviation")
-    assert picture.title == "5 criteria side by side: block 2 is in the first quarter of 2 of the 3 measured"
+    plain, picture = draw_criteria(SCORES), draw_criteria(SCORES, "deviation")
+    assert picture.title == "Deviation puts block 2 first, as 1 of the other 2 criteria do"
+    assert plain.title == "5 criteria side by side: block 2 is in the first quarter of 2 of the 3 measured"
     assert "Deviation (chosen): block 2" in picture.alt
     assert "Change of likeness: ranks nothing" in picture.alt
     assert "(controls not counted): block 2 in 2, block 0 in 1." in picture.alt
@@ -102,6 +103,19 @@ def test_diverging_colours_begin_and_end_apart_and_meet_in_the_middle(theme: Any
     assert [stop for stop, _ in scale] == [0.0, 0.25, 0.5, 0.75, 1.0]
     middle = sum(int(scale[2][1][place : place + 2], 16) for place in (1, 3, 5)) / 3
     assert middle > 240 if theme is LIGHT else middle < 50
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_in_the_dark_every_cell_is_dark_enough_for_the_white_text_that_plotly_writes_on_it() -> None:
+    for _, colour in (*DARK.scale, *DARK.diverging):
+        red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+        assert (299 * red + 587 * green + 114 * blue) / 1000 < 128, colour  # lighter ones get dark grey
+        assert 1.05 / (_luminance(colour) + 0.05) > 4.5, colour
 
 
 def _grown(analysis: Analysis) -> Analysis:
@@ -153,7 +167,7 @@ def test_a_curve_of_what_was_not_recorded_is_refused(analysis: Analysis) -> None
 
 def test_the_report_holds_every_picture_and_asks_no_other_machine(analysis: Analysis) -> None:
     page = analysis_page(_grown(analysis))
-    for title in ("criteria side by side", "Rank correlation between", "Examples that suffice", "Logit lens of"):
+    for title in (" first, as ", "Rank correlation between", "Examples that suffice", "Logit lens of"):
         assert title in page
     assert page.count("plotly.js v") == 1
     assert 'src="http' not in page

@@ -1,12 +1,13 @@
 """The logit lens: table and heat maps."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from lsf.criteria.result import Analysis, Trajectories
+from lsf.criteria.result import Analysis, ExamplePath, Trajectories
 from lsf.errors import UnknownNameError
-from lsf.figures.lens import VIEWS, draw_lens, draw_targets, lens_table
+from lsf.figures.lens import VIEWS, draw_lens, draw_targets, grouped, lens_table
 from lsf.figures.palette import Picture
 
 
@@ -27,7 +28,7 @@ def test_lens_table_has_one_row_per_state_with_visible_spaces(analysis: Analysis
 
 
 def test_target_map_is_state_by_example(analysis: Analysis) -> None:
-    picture = draw_targets(_paths(analysis).examples)
+    picture = draw_targets(_paths(analysis).examples, view="probability")
     heat = drawn(picture).data[0]
     assert [round(10**value, 6) for value in heat.z[3]] == [0.8, 0.2]
     assert list(heat.z[0]) == [-5, -5]
@@ -59,17 +60,52 @@ def test_the_rank_view_is_fullest_at_rank_one(analysis: Analysis) -> None:
     assert heat.z[0][0] == pytest.approx(-0.9542, abs=1e-4)  # rank 9
 
 
-def test_the_best_tokens_are_written_where_they_fit_and_marked_where_they_do_not(analysis: Analysis) -> None:
-    two = _paths(analysis).examples
-    narrow, wide = (drawn(draw_targets(examples, view="best")) for examples in (two, two * 10))
-    assert narrow.data[0].texttemplate == "%{text}"
-    assert narrow.data[0].text[0][0] == "␣Lun"
-    assert not wide.data[0].texttemplate
-    assert {(x, y) for x, y in zip(wide.data[1].x, wide.data[1].y, strict=True) if x < 2} == {(0, 2), (0, 3)}
+def deep(example: ExamplePath, n_states: int, target: str = " Lun") -> ExamplePath:
+    """The same example of a model with more states."""
+    tokens = tuple(((target, 0.5), (f" t{state}", 0.1)) for state in range(n_states))
+    ranks, masses = tuple(range(n_states, 0, -1)), tuple(0.5 for _ in range(n_states))
+    return replace(example, target_token=target, top_tokens=tokens, target_rank=ranks, target_probability=masses)
+
+
+@pytest.mark.parametrize("n_states", [9, 31, 81])
+def test_maps_of_any_depth_fit_a_screen_and_every_row_of_text_can_be_read(analysis: Analysis, n_states: int) -> None:
+    example = deep(_paths(analysis).examples[0], n_states)
+    wide, one = drawn(draw_targets([example] * 40)), drawn(draw_lens(example, state=5))
+    assert wide.layout.height <= 570
+    assert one.layout.height <= 570
+    heat = one.data[0]
+    assert len(heat.z) <= 34
+    states = [row[0] for row in heat.customdata]
+    assert {0, 5, n_states - 1} <= set(states)
+    assert heat.text[states.index(5)][1].startswith("␣t5")
+    assert one.layout.yaxis.ticktext[states.index(5)] == "▸ 5"
+
+
+def test_columns_of_one_target_stand_side_by_side_and_its_name_stands_once_and_level(analysis: Analysis) -> None:
+    example = _paths(analysis).examples[0]
+    examples = [deep(example, 4, target) for target in (" Lun", " Mar", " Lun", " Mar", " Lun")]
+    assert grouped(examples) == [0, 2, 4, 1, 3]
+    figure = drawn(draw_targets(examples, selected=1))
+    assert list(figure.layout.xaxis.ticktext) == ["␣Lun", "␣Mar"]
+    assert list(figure.layout.xaxis.tickvals) == [1.0, 3.5]
+    assert figure.layout.xaxis.tickangle == 0
+    assert [cell[0] for cell in figure.data[0].customdata[0]] == [0, 2, 4, 1, 3]
+    lines = [shape for shape in figure.layout.shapes if shape.type == "line"]
+    (frame,) = (shape for shape in figure.layout.shapes if shape.type == "rect")
+    assert ([line.x0 for line in lines], (frame.x0, frame.x1)) == ([2.5], (2.5, 3.5))
+
+
+def test_names_that_do_not_fit_are_left_to_the_pointer(analysis: Analysis) -> None:
+    example = _paths(analysis).examples[0]
+    figure = drawn(draw_targets([deep(example, 4, f" target number {index}") for index in range(40)]))
+    assert set(figure.layout.xaxis.ticktext) == {""}
+    assert "under the pointer" in figure.layout.xaxis.title.text
+    assert not figure.layout.shapes
+    assert "␣target␣number␣7" in figure.data[0].hovertext[0][7]
 
 
 def test_an_unknown_view_is_answered_with_the_known_ones(analysis: Analysis) -> None:
-    with pytest.raises(UnknownNameError, match="probability, rank, best"):
+    with pytest.raises(UnknownNameError, match="rank, probability"):
         draw_targets(_paths(analysis).examples, view="size")
 
 

@@ -1,11 +1,12 @@
 """The paths: what is drawn, how it moves, what is said of it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from lsf.criteria.result import Analysis
-from lsf.figures.palette import Picture
+from lsf.figures.palette import DARK, FACTUAL, Picture
 from lsf.figures.trajectories import draw_paths, state_labels
 
 
@@ -130,3 +131,15 @@ def test_deep_models_label_every_few_states() -> None:
 
 def test_states_that_lie_together_are_named_once() -> None:
     assert state_labels([(0.0, 0.0), (1.0, 0.0), (1.01, 0.0), (2.0, 0.0)]) == ["0", "1", "", "3"]
+
+
+def _light(colour: Sequence[float]) -> float:
+    return sum(weight * (part / 255) ** 2.2 for weight, part in zip((0.2126, 0.7152, 0.0722), colour, strict=True))
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_single_paths_can_be_seen_on_a_dark_page_behind_the_mean(analysis: Analysis, dimensions: int) -> None:
+    faint = _trace(draw_paths(analysis, dimensions=dimensions), "single examples")
+    pairs = [(int(FACTUAL.color[k : k + 2], 16), int(DARK.background[k : k + 2], 16)) for k in (1, 3, 5)]
+    mixed = [faint.opacity * line + (1 - faint.opacity) * ground for line, ground in pairs]
+    assert 1.5 < (_light(mixed) + 0.05) / (_light([ground for _, ground in pairs]) + 0.05) < 3

@@ -7,7 +7,7 @@ import pytest
 
 from lsf.evidence.regret import Truth
 from lsf.figures.palette import Picture
-from lsf.figures.sweeps import draw_profile, draw_triangle
+from lsf.figures.sweeps import CONTRIBUTION, draw_need, draw_profile, draw_regrets, draw_triangle, measured_gain
 
 TRUTH = Truth(
     3,
@@ -71,3 +71,46 @@ def test_the_triangle_has_a_cell_for_every_measured_run_and_no_other() -> None:
     frame = drawn(picture).data[1]
     assert (list(frame.x), list(frame.y)) == ([1], [2])
     assert len(picture.table) == 4
+
+
+def test_need_is_drawn_beside_the_contribution_a_sweep_measured() -> None:
+    gain, words = measured_gain(TRUTH, "exact_match")
+    assert words == CONTRIBUTION
+    assert gain == pytest.approx([0.1 / 0.7, 0.4 / 0.7, 0.2 / 0.7])
+    picture = draw_need((2.0, 0.5, 1.0), gain, words)
+    others, best = drawn(picture).data
+    assert list(best.x) == [0.5] and list(best.text) == ["1"]
+    assert list(others.x) == [2.0, 1.0] and others.marker.symbol != best.marker.symbol
+    assert "within chance" in picture.title  # of three blocks no order says anything
+    assert "needs block 0 most (2.00 nats); block 1 has the greatest gain (0.57) and is number 3 by need" in picture.alt
+    assert picture.table["need"].tolist() == [2.0, 0.5, 1.0]
+    assert picture.table["gain"].tolist() == list(gain)
+
+
+def test_where_full_fine_tuning_hurts_the_gain_over_the_base_is_drawn_and_said() -> None:
+    hurt = replace(TRUTH, base=0.79)  # full gains 0.01 and differs by 0.14 over seeds
+    gain, words = measured_gain(replace(hurt, scores={(0,): (0.2, 0.2), (2,): (0.8, 0.8)}), "exact_match")
+    assert gain == (pytest.approx(-0.59), None, pytest.approx(0.01))
+    assert words.endswith("full fine-tuning hurts here")
+    picture = draw_need((2.0, 0.5, 1.0), gain, words)
+    assert sum(len(trace.x) for trace in drawn(picture).data) == 2  # the block nobody measured is not drawn
+    assert picture.table["gain"].isna().tolist() == [False, True, False]
+
+
+def test_the_map_names_its_finding_and_the_criterion_it_is_of() -> None:
+    need = tuple(float(block) for block in range(8))
+    falling = draw_need(need, [-value for value in need], "Deviation (1 - cos)", "deviation")
+    assert falling.title == "Blocks that the model needs more have less deviation: rho -1.00"
+    assert "deviation" in falling.table and drawn(falling).data[1].name == "first quarter by deviation"
+    assert "more deviation: rho 1.00" in draw_need(need, need, "Deviation (1 - cos)", "deviation").title
+    assert "ranks no block" in draw_need(need, [1.0] * 8, "Deviation (1 - cos)", "deviation").title
+
+
+def test_regrets_are_ordered_and_controls_are_told_apart_by_more_than_colour() -> None:
+    picture = draw_regrets({"Rule": 0.08, "Fisher": 0.3, "Last": 0.21, "First": 0.05}, "Rule", ["Last", "First"])
+    rule, fisher, controls = drawn(picture).data
+    assert (list(rule.y), list(fisher.y), list(controls.y)) == (["Rule"], ["Fisher"], ["First", "Last"])
+    assert len({trace.marker.pattern.shape for trace in (rule, fisher, controls)}) == 3
+    assert list(drawn(picture).layout.yaxis.categoryarray) == ["Fisher", "Last", "Rule", "First"]
+    assert picture.title == "Rule lost 8.0 %, less than 1 of 2 controls"
+    assert "First 5.0 %, Rule 8.0 %, Last 21 %, Fisher 30 %" in picture.alt

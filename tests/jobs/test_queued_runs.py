@@ -30,7 +30,7 @@ def test_a_choice_and_its_controls_run_one_after_another_and_leave_the_model_alo
     loads = threading.Event()
     queued = queue_runs(worker, tmp_path, specs, lambda: loads.wait(60) and loaded, lambda: task, owner="me")
     assert {load_run(one.folder).state for one in queued[1:]} == {RunState.QUEUED}
-    with pytest.raises(BadInputError, match="Only who started"):
+    with pytest.raises(BadInputError, match="Only the person who started"):
         worker.stop(queued[2].job, owner="you")
     loads.set()
     views = [worker.wait(one.job, 60) for one in queued]

@@ -76,7 +76,7 @@ def test_only_the_owner_may_stop_a_job(worker):
     gate = Gate()
     job = worker.submit("tune", "mine", gate, owner="ann")
     gate.started.wait(5)
-    with pytest.raises(BadInputError, match="Only who started 'mine' can stop it"):
+    with pytest.raises(BadInputError, match="Only the person who started 'mine' can stop it"):
         worker.stop(job, owner="bob")
     assert not worker.view(job).stopping
     worker.stop(job, owner="ann", keep=False)

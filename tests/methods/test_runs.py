@@ -51,7 +51,7 @@ def test_a_run_by_any_method_proves_itself_and_reports_what_it_stored(name, gpt2
 
 @pytest.mark.parametrize("name", ["lora", "adapter", "fish", "lt_sft", "hiwi", "said"])
 def test_a_paused_run_of_any_kind_goes_on_to_the_same_weights(name, gpt2, task, tmp_path):
-    spec = spec_of(gpt2, name, steps=8, checkpoint_steps=2)
+    spec = spec_of(gpt2, name, steps=8, checkpoint_steps=2, latency="off")
     whole, broken = (create_run(tmp_path / place, spec) for place in ("whole", "broken"))
     tune(gpt2, task, spec, whole)
     with pytest.raises(RunPausedError):

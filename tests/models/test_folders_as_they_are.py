@@ -60,7 +60,7 @@ def test_weights_that_the_config_does_not_ask_for_are_told_by_us_and_not_by_a_ta
     edit(folder, num_hidden_layers=4)
     told = load_model(str(folder)).info.left_out
     assert told is not None
-    assert told.startswith("18 tensors of its files (such as model.layers.4.input_layernorm.weight) are no part of")
+    assert told.startswith("18 tensors of its files (such as model.layers.4.input_layernorm.weight) are not part of")
     rows = tmp_path / "rows.jsonl"
     rows.write_text("\n".join(json.dumps({"prompt": e.prompt, "completion": e.completion}) for e in TASK.rows))
     capfd.readouterr()
@@ -132,16 +132,16 @@ def test_a_damaged_file_of_weights_is_named_before_it_is_read(damage: str, folde
     whole = path.read_bytes()
     n_header = struct.unpack("<Q", whole[:8])[0]
     content, sentence = {
-        "text": (b"<html>Not found</html>", "is no safetensors file"),
+        "text": (b"<html>Not found</html>", "is not a safetensors file"),
         "cut header": (whole[: n_header // 2], "ends early"),
         "cut values": (whole[:-4], f"ends early: it has {len(whole) - 4:,} bytes and should have {len(whole):,}"),
-        "no header": (b"\0" * 64, "is no safetensors file"),
-        "header of a list": (struct.pack("<Q", 2) + b"[]", "is no safetensors file"),
+        "no header": (b"\0" * 64, "is not a safetensors file"),
+        "header of a list": (struct.pack("<Q", 2) + b"[]", "is not a safetensors file"),
     }[damage]
     path.write_bytes(content)
     said = refused(folder)
     assert f"model.safetensors of {folder} {sentence}" in said
-    assert said.endswith("take the weights anew.")
+    assert said.endswith("download the weights again.")
 
 
 @pytest.mark.parametrize("entry", [{"quant_method": "bitsandbytes", "load_in_4bit": True}, {}])
@@ -206,7 +206,7 @@ def test_a_folder_of_the_hubs_cache_gives_the_snapshot_that_main_is(folder: Path
     assert f"name one of its folders itself, such as {root / 'snapshots' / commit}" in refused(root)
     shutil.rmtree(root / "snapshots" / commit)
     shutil.rmtree(root / "snapshots" / ("b" * 40))
-    assert "without a snapshot; fetch the model anew" in refused(root)
+    assert "without a snapshot; download the model again" in refused(root)
 
 
 @pytest.fixture

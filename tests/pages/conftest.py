@@ -1,13 +1,16 @@
 """The real app under AppTest, with its own folder of runs and a fresh worker; jobs are waited for."""
 
 import csv
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from lsf.app.choose import brush
 from lsf.app.runtime import runtime
 from lsf.jobs.job import JobView
 from lsf.runs.store import RUNS_VARIABLE
@@ -25,10 +28,12 @@ def as_read(text: object) -> str:
 class Driver:
     """One browser session's worth of the app."""
 
-    def __init__(self) -> None:
+    def __init__(self, own: bool = True) -> None:
+        """Open the first page, and go from it to the one where model and data are chosen, or stay there."""
         self.at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=SECONDS).run()
         self.wait("warm-up")
-        self.at.run()
+        if own:
+            self.click("Use my own model and data")  # AppTest.switch_page would stay there, whatever the app does
 
     def wait(self, *kinds: str) -> JobView:
         """Wait until every job of these kinds has ended; return the last."""
@@ -51,15 +56,33 @@ class Driver:
         at.text_input(key="data-path").set_value(str(data))
         at.run()
         if prompt or completion:
-            at.text_input(key="data-prompt").set_value(prompt)
-            at.text_input(key="data-completion").set_value(completion)
+            self.use_templates(prompt, completion)
         return at.run()
+
+    def use_templates(self, prompt: str, completion: str) -> AppTest:
+        """Write templates over the columns of the file that was chosen."""
+        self.at.session_state["data-how"] = "own"
+        self.at.run()
+        self.at.text_area(key="data-prompt").set_value(prompt)
+        self.at.text_area(key="data-completion").set_value(completion)
+        return self.at.run()
 
     def analyse(self, model: Path, data: Path) -> AppTest:
         """Run a whole analysis; ends on the trajectories page."""
         self.use(model, data)
         self.click("Analyse")
         self.wait("analyze")
+        self.at.run()
+        return self.click("Skip to the result")
+
+    def tower(self) -> dict[str, Any]:
+        """What the tower beside the page is drawn of."""
+        drawn = [one.proto for one in self.at.get("bidi_component") if one.proto.component_name.endswith("lsf_tower")]
+        return json.loads(drawn[-1].json)
+
+    def brush(self, first: int, last: int) -> AppTest:
+        """Do what a drag over the tower does; AppTest has no JavaScript."""
+        brush(self.at.session_state["lsf"], first, last)
         return self.at.run()
 
     def shown(self) -> str:

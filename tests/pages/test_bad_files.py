@@ -42,7 +42,6 @@ def test_an_upload_that_the_disk_does_not_take_is_one_sentence(
     ("content", "sentence"),
     [
         ("prompt,completion\na, b\nc, d, e\n", "line 3: 3 values for 2 columns"),
-        ("left,right\na,b\nc,d\ne,f\n", "prompt template over the columns"),
         ("", "is empty"),
     ],
 )
@@ -65,8 +64,7 @@ def test_a_template_of_an_unknown_column_is_said_in_words(app: Driver, tmp_path:
     app.at.session_state["data-kind"] = "File"
     app.at.run()
     app.at.text_input(key="data-path").set_value(str(path)).run()
-    app.at.text_input(key="data-prompt").set_value("{quetsion}").run()
-    app.at.text_input(key="data-completion").set_value(" {answer}").run()
+    app.use_templates("{quetsion}", " {answer}")
     assert app.errors() == [
         "The prompt template names the unknown column 'quetsion'; the columns are: question, answer."
     ]
@@ -85,7 +83,7 @@ def spoken(source: str) -> list[str]:
 
 def test_no_error_that_the_app_may_show_names_an_option_of_the_command_line() -> None:
     rooms = ("data", "models", "lens", "criteria", "plans", "methods", "runs", "training", "dimension", "jobs", "app")
-    options = {"smollm2 is not at hand", "pip install --no-deps", "accelerate shards models"}
+    options = {"smollm2 is not available", "pip install --no-deps", "accelerate shards models"}
     for path in (file for room in rooms for file in (ROOT / "lsf" / room).glob("*.py")):
         for text in spoken(path.read_text(encoding="utf-8")):
             if OPTION.search(text) and not any(known in text for known in options):

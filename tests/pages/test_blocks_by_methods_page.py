@@ -42,7 +42,7 @@ def test_every_cell_that_the_model_can_have_becomes_a_run_and_the_others_are_lef
     chosen = next(spec.plan.label for spec in made if not spec.plan.is_full)
     assert len(grid) == 4
     assert set(grid["place"]) == {"whole model", f"{chosen} (choice)"}
-    whole = grid[(grid["place"] == "whole model") & (grid["method"] == "full")].iloc[0]
+    whole = grid[(grid["place"] == "whole model") & (grid["method"] == "All weights")].iloc[0]
     assert whole["fault"]  # a random model after so few steps: its run is the reference of no ratio
     assert whole["x stored bytes"] is None
     assert "4 of 4 cells are there already" in places.shown()

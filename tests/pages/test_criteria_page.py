@@ -24,7 +24,8 @@ def headings(app: Driver) -> list[str]:
 def test_the_page_shows_three_pictures_with_their_data(criteria: Driver) -> None:
     assert not criteria.at.exception
     found = headings(criteria)
-    assert any("criteria side by side" in title for title in found)
+    assert any(title.startswith("Gradient alignment puts block") for title in found)
+    assert "Next: choose the blocks." in criteria.shown()
     assert any(title.startswith("Rank correlation between 12 criteria (Spearman") for title in found)
     assert any(title.startswith("Examples that suffice for Gradient alignment") for title in found)
     tables = [frame.value for frame in criteria.at.dataframe]
@@ -35,7 +36,8 @@ def test_the_page_shows_three_pictures_with_their_data(criteria: Driver) -> None
 
 
 def test_what_was_not_measured_is_named(criteria: Driver) -> None:
-    assert "Not measured in this analysis: Semantic loss, Change of likeness, Fisher" in criteria.shown()
+    missing = "Semantic loss, Change of likeness, Turn of the path, Need, Fisher"
+    assert f"Not measured in this analysis: {missing}" in criteria.shown()
 
 
 def test_the_correlation_can_be_kendalls(criteria: Driver) -> None:
@@ -54,8 +56,8 @@ def test_a_criterion_chosen_here_scores_the_blocks_on_the_next_page(criteria: Dr
 
 
 def test_choosing_a_criterion_gives_up_blocks_chosen_by_hand(criteria: Driver) -> None:
-    at = criteria.go("choose")
-    at.multiselect(key="blocks-by-hand").set_value([0, 1, 2]).run()
+    criteria.go("choose")
+    criteria.brush(0, 2)
     assert "chosen by hand" in criteria.shown()
     at = criteria.go("criteria")
     at.selectbox(key="criterion").set_value("last").run()
@@ -71,3 +73,17 @@ def test_what_no_sample_was_recorded_for_is_unknown_and_not_drawn(criteria: Driv
     assert not criteria.at.exception
     assert f"suffice for {CRITERIA['gradient_norm'].label} is unknown" in criteria.shown()
     assert not any(title.startswith("Examples that suffice") for title in headings(criteria))
+
+
+def test_need_is_drawn_beside_the_chosen_criterion_where_it_was_measured(
+    app: Driver, tiny: Callable[[str], Path], cats: Path
+) -> None:
+    app.at.session_state["settings-criteria"] = ["deviation", "polyline", "ablation", "last"]
+    app.analyse(tiny("llama"), cats)
+    at = app.go("criteria")
+    assert not at.exception
+    assert any("deviation" in title and "chance" in title for title in headings(app))  # of four blocks
+    assert "what tuning the block really gained" in app.shown()
+    assert any({"block", "need", "deviation"} == set(frame.value) for frame in at.dataframe)
+    at.selectbox(key="criterion").set_value("ablation").run()
+    assert "Need is drawn beside another criterion" in app.shown()

@@ -9,6 +9,7 @@ import pytest
 from lsf.app.evidence import Swept
 from lsf.app.lessons import NOTES, lessons_measured
 from lsf.app.state import Session
+from lsf.criteria.result import DEFAULT_CRITERIA
 from lsf.evidence.packed import packed_evidence
 from lsf.evidence.regret import regret
 from lsf.plans.recommend import recommended_plan
@@ -19,10 +20,15 @@ def tables(app: Driver) -> list[Any]:
     return [frame.value for frame in app.at.dataframe]
 
 
+def lost(app: Driver) -> Any:
+    """What every way of choosing lost on one model and task."""
+    return next(table for table in tables(app) if {"tunes", "regret"} <= set(table))
+
+
 def test_the_page_of_evidence_shows_what_every_way_of_choosing_lost_elsewhere(app: Driver) -> None:
     app.go("evidence")
     assert not app.at.exception
-    found = tables(app)[0]
+    found = next(table for table in tables(app) if "worst" in table)
     assert {"Deviation", "First", "Last", "The recommendation", "Full fine-tuning", "Best constant"} <= set(
         found["way of choosing"]
     )
@@ -30,9 +36,12 @@ def test_the_page_of_evidence_shows_what_every_way_of_choosing_lost_elsewhere(ap
     assert found["settings"].max() == len(
         {one.setting.name for one in packed_evidence() if one.setting.truth.range > 0}
     )
-    verdicts = tables(app)[1]
+    verdicts = lost(app)
     assert verdicts["regret"].dropna().is_monotonic_increasing
     assert "relative regret" in app.shown().lower()
+    titles = [element.value for element in app.at.subheader]
+    assert titles[0].startswith("The recommendation lost ")  # a picture, before any table
+    assert "scored best of all plans of 1 block; Gradient alignment lost" in app.shown()
 
 
 def test_another_site_and_budget_show_their_own_truth(app: Driver) -> None:
@@ -40,7 +49,7 @@ def test_another_site_and_budget_show_their_own_truth(app: Driver) -> None:
     other = packed_evidence()[-1]
     app.at.selectbox(key="setting").set_value(other.setting.name).run()
     assert not app.at.exception
-    verdicts = tables(app)[1]
+    verdicts = lost(app)
     told = {
         tunes: value for tunes, value in zip(verdicts["tunes"], verdicts["regret"], strict=True) if tunes.isdecimal()
     }
@@ -57,6 +66,7 @@ def test_without_an_analysis_the_truth_panel_says_where_one_is_made(app: Driver)
 
 @pytest.fixture
 def measured(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
+    app.at.session_state["settings-criteria"] = [*DEFAULT_CRITERIA, "ablation"]
     app.analyse(tiny("llama"), cats)
     app.at.session_state["evidence-tab"] = "Measure it here"
     app.go("evidence")
@@ -73,9 +83,12 @@ def test_the_truth_panel_measures_a_sweep_and_judges_the_criteria_of_the_analysi
     assert view.result.sweep.spec.seeds == 3
     measured.at.run()
     assert not measured.at.exception
-    found = tables(measured)[0]
+    found = lost(measured)
     assert {"Deviation", "Reduction", "Drawn at random (mean)", "Full fine-tuning"} <= set(found["way of choosing"])
     assert found["regret"].min() <= 0
+    measured.go("criteria")
+    assert "gained in the last sweep" in measured.shown()
+    assert any({"block", "need", "gain"} == set(frame.value) for frame in measured.at.dataframe)
 
 
 @pytest.mark.slow
@@ -118,7 +131,9 @@ def test_every_lesson_has_its_truth_and_its_words() -> None:
 
 
 def test_nothing_is_given_away_before_the_prediction_is_locked_in(app: Driver) -> None:
+    assert any(block["value"] for block in app.tower()["blocks"])  # of the study, on the page before
     app.go("lessons")
+    assert not any(block["value"] or block["tuned"] for block in app.tower()["blocks"])
     assert not app.at.exception
     assert "What was measured" not in [str(item.value) for item in app.at.header]
     assert len(tables(app)) == 1  # examples only
@@ -139,7 +154,7 @@ def test_a_prediction_gets_its_own_regret_beside_the_criteria(app: Driver, name:
     shown = {metric.label: metric.value for metric in app.at.metric}
     assert shown["You chose"] == "3"
     assert shown["Your regret"] == f"{regret(truth, (3,)).regret:.2f}"
-    verdicts = tables(app)[2]
+    verdicts = lost(app)
     own = verdicts[verdicts["way of choosing"] == "Your prediction"]
     assert own["regret"].tolist() == [pytest.approx(regret(truth, (3,)).regret)]
     app.click("Predict again")

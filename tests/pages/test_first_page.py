@@ -14,6 +14,19 @@ from tests.pages.conftest import Driver
 from tests.tiny import tiny_model
 
 
+def test_the_first_page_says_what_this_is_and_offers_two_ways_to_begin(app: Driver) -> None:
+    at = app.go("start")
+    assert not at.exception
+    assert at.title[0].value == "LSF"
+    bodies = " ".join(element.proto.body for element in at.get("html"))
+    assert "Find the layers worth fine-tuning, tune only those, see what you lose." in bodies
+    assert "block 7 alone" in bodies
+    assert len(app.tower()["blocks"]) == 8
+    assert [button.label for button in at.button][-2:] == ["Show me in 60 seconds", "Use my own model and data"]
+    app.click("Use my own model and data")
+    assert at.title[0].value == "Model and data"
+
+
 def test_a_new_user_finds_the_bundled_model_and_a_lesson_and_can_start(app: Driver) -> None:
     at = app.at
     assert not at.exception
@@ -47,8 +60,78 @@ def test_templates_make_examples_of_any_columns(
     data = table([("question", "answer"), *([("the cat sat", "mat")] * 10)])
     app.use(tiny("llama"), data, "{question} on", " {answer}")
     assert not app.errors()
-    assert "`question`, `answer`" in app.shown()
     assert "8 training, 1 validation and 1 test examples" in app.shown()
+
+
+def test_columns_are_picked_from_lists_and_nothing_is_wrong_before_that(
+    app: Driver, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    data = tmp_path / "rows.csv"
+    data.write_text("ask,place,say\n" + "the <cat>,sat on,mat\nthe dog,sat on,tree\n" * 5)
+    app.use(tiny("llama"), data)
+    at = app.at
+    assert not app.errors()
+    assert "Pick the columns for the prompt and what the model is to say." in app.shown()
+    assert next(button for button in at.button if button.label == "Analyse").disabled
+    at.multiselect(key="data-asked").set_value(["ask", "place"]).run()
+    assert not app.errors()
+    assert "Pick the columns for what the model is to say." in app.shown()
+    at.selectbox(key="data-answer").set_value("say").run()
+    assert not app.errors()
+    assert at.text_area(key="data-prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
+    assert at.text_area(key="data-completion").value == " {say}"
+    assert "8 training, 1 validation and 1 test examples" in app.shown()
+    bodies = [element.proto.body for element in at.get("html") if "lsf-tokens" in element.proto.body]
+    assert any("Ask: the &lt;cat&gt;\nPlace: sat on\nSay:<b> mat</b>" in body for body in bodies)
+    assert not next(button for button in at.button if button.label == "Analyse").disabled
+
+
+def test_a_format_is_asked_for_only_where_rows_could_be_more_than_one(
+    app: Driver, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    def formats() -> list[Any]:
+        return [box for box in app.at.selectbox if str(box.key).startswith("data-format")]
+
+    plain, both = tmp_path / "plain.csv", tmp_path / "both.jsonl"
+    plain.write_text("prompt,completion\n" + "the cat sat on, mat\n" * 10)
+    app.use(tiny("llama"), plain)
+    assert not formats()
+    assert not any(box.key == "data-train_on" for box in app.at.selectbox)
+    row = {"text": "the cat sat on", "summary": "mat"}
+    both.write_text("".join(json.dumps(row) + "\n" for _ in range(10)))
+    app.use(tiny("llama"), both)
+    (asked,) = formats()
+    assert [str(option) for option in asked.options] == [
+        "as recognised: columns known by name", "columns known by name", "plain text",
+    ]  # fmt: skip
+    asked.set_value("text").run()
+    assert not app.errors()
+    assert "10 rows: plain text" in " ".join(str(text.value) for text in app.at.text)
+
+
+def test_a_chat_template_from_a_file_is_used_and_can_be_given_back(
+    app: Driver, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    turns = [{"role": "user", "content": "the cat sat on"}, {"role": "assistant", "content": "mat"}]
+    data = tmp_path / "chats.jsonl"
+    data.write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(12)))
+    app.use(tiny("llama"), data)
+    assert [box.label for box in app.at.selectbox if box.key == "data-train_on"] == ["Trained"]
+    template = "{% for m in messages %}the moon {{ m['content'] }} {% endfor %}"
+
+    def upload(content: bytes) -> None:
+        found: list[Any] = list(app.at.get("file_uploader"))
+        uploader = next(one for one in found if one.label == "A Jinja file")
+        uploader.set_value(("mine.jinja", content, "text/plain"))
+        app.at.run()
+
+    upload(b"  ")
+    assert app.errors() == ["mine.jinja is empty; a Jinja chat template was expected."]
+    upload(template.encode())
+    assert not app.errors()
+    assert app.at.session_state["lsf"].request.source.options.chat_template == template
+    bodies = [element.proto.body for element in app.at.get("html") if "lsf-tokens" in element.proto.body]
+    assert any("moon" in body for body in bodies)
 
 
 def test_an_unknown_column_in_a_template_is_answered_with_the_columns(
@@ -64,7 +147,6 @@ BAD_FILES = {
     "empty.csv": (b"", "is empty"),
     "header.csv": (b"prompt,completion\n", "no rows"),
     "ragged.csv": (b"prompt,completion\nthe cat, mat\nthe dog\nthe sun, sky\n", "line 3"),
-    "columns.csv": (b"ask,say\na,b\nc,d\ne,f\n", "no column 'prompt'"),
     "binary.csv": (b"prompt,completion\n\x00\x01\x02", "binary"),
     "broken.jsonl": (b'{"prompt": "a", "completion": " b"}\n{"prompt": \n', "line 2"),
     "blank.csv": (b"prompt,completion\nthe cat, mat\nthe dog,\nthe sun, sky\n", "the completion is empty"),

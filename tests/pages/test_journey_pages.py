@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from lsf.app.panels import unmarked
+from lsf.runs.comparison import compare
 from lsf.runs.store import list_runs
+from lsf.runs.verdict import verdicts
 from tests.pages.conftest import Driver
 
 EMPTY = {
@@ -59,6 +62,54 @@ def test_a_finished_analysis_shows_its_facts_and_pictures(analysed: Driver) -> N
     assert files >= {"Report (HTML)", "Notebook (Jupyter)", "CSV", "JSON"}
 
 
+def test_the_tower_shows_the_same_choice_on_every_page_and_chooses_on_one(analysed: Driver) -> None:
+    before = analysed.tower()
+    assert not any(block["tuned"] for block in before["blocks"])
+    analysed.go("choose")
+    chosen = analysed.tower()
+    assert chosen["score"] == "Gradient alignment"
+    assert all(0 <= block["shade"] <= 1 for block in chosen["blocks"])
+    for page in ("start", "model", "criteria", "tune", "compare", "dimension"):
+        analysed.go(page)
+        assert analysed.tower() == {**chosen, "editable": False}
+    analysed.go("criteria")
+    analysed.at.selectbox(key="criterion").set_value("last").run()
+    assert [block["shade"] for block in analysed.tower()["blocks"]] == pytest.approx([0, 1 / 3, 2 / 3, 1])
+
+
+def test_one_line_names_model_data_and_device_on_every_page(analysed: Driver) -> None:
+    for page in ("start", "choose", "compare"):
+        at = analysed.go(page)
+        (line,) = [
+            element.proto.body
+            for element in at.get("html")
+            if "lsf-bar" in element.proto.body and "<div" in element.proto.body
+        ]
+        assert "</small> llama0</span>" in line
+        assert "</small> data.csv</span>" in line
+        assert "</small> cpu, float32</span>" in line
+        assert '<span class="idle">idle</span>' in line
+
+
+def test_the_record_is_replayed_layer_by_layer_and_the_tower_grows_with_it(analysed: Driver) -> None:
+    analysed.click("Replay")
+    assert "Replay of what was recorded: example 1, states 0 to 0 of 4." in analysed.shown()
+    for state in range(1, 5):
+        analysed.at.run()
+        assert f"example 1, states 0 to {state} of 4." in analysed.shown()
+        shades = [block["shade"] for block in analysed.tower()["blocks"]]
+        assert [shade is not None for shade in shades] == [block < state - 1 for block in range(4)]  # one look behind
+    for count in (2, 4, 8, 16, 24):
+        analysed.at.run()
+        assert f"recorded: {count} examples." in analysed.shown()
+    analysed.at.run()
+    analysed.at.run()
+    assert "Replay of what was recorded" not in analysed.shown()
+    analysed.click("Replay")
+    analysed.go("choose")  # there all of it is shown
+    assert None not in [block["shade"] for block in analysed.tower()["blocks"]]
+
+
 def test_an_example_can_be_picked_from_the_list(analysed: Driver) -> None:
     at = analysed.at
     at.selectbox(key="example-choice").set_value(1).run()
@@ -78,8 +129,8 @@ def test_the_tokens_of_a_state_are_listed_with_their_places_one_state_before(ana
     assert set(table["change"].tolist()) - {"="}
 
 
-def test_the_lens_can_show_ranks_and_the_most_likely_tokens(analysed: Driver) -> None:
-    for view, words in (("rank", "Colour: the target's rank"), ("best", "Colour: the probability of the token")):
+def test_the_lens_can_show_ranks_and_probabilities(analysed: Driver) -> None:
+    for view, words in (("rank", "Colour: the target's rank"), ("probability", "Colour: the probability the target")):
         analysed.at.session_state["lens-view"] = view
         at = analysed.at.run()
         assert not at.exception
@@ -109,10 +160,17 @@ def test_a_share_of_compute_limits_the_blocks(analysed: Driver) -> None:
 
 def test_blocks_chosen_by_hand_overrule_the_criterion_until_taken_back(analysed: Driver) -> None:
     at = analysed.go("choose")
-    at.multiselect(key="blocks-by-hand").set_value([0, 2]).run()
+    at.slider(key="budget-4").set_value(4).run()
+    assert all(block["tuned"] for block in analysed.tower()["blocks"])
+    analysed.brush(1, 1)
+    analysed.brush(3, 3)
     assert "The plan: tune blocks 0, 2" in analysed.shown()
     assert "chosen by hand" in analysed.shown()
-    at.multiselect(key="blocks-by-hand").set_value([]).run()
+    tower = analysed.tower()
+    assert [block["tuned"] for block in tower["blocks"]] == [True, False, True, False]
+    assert tower["reach"] == 0
+    assert tower["editable"]
+    analysed.brush(2, 0)
     assert any("tunes nothing" in error for error in analysed.errors())
     analysed.click("Back to the criterion")
     assert "chosen by hand" not in analysed.shown()
@@ -127,8 +185,12 @@ def test_one_click_tunes_choice_full_and_controls_and_compares_them(analysed: Dr
     assert {str(run.state) for run in found} == {"succeeded"}
     at = analysed.go("compare")
     assert not at.exception
-    table = at.dataframe[0].value
+    table = next(frame.value for frame in at.dataframe if "x parameters" in list(frame.value))
     assert max(table["x parameters"].tolist()) == 1.0
+    assert [metric.label for metric in at.metric] == ["Gain kept", "Time", "Memory", "Forgetting"]
+    (verdict,) = verdicts(compare(found))
+    assert at.subheader[0].value == unmarked(verdict.sentence)
+    assert verdict.onward in analysed.shown()
     assert "1 seed, no interval." in analysed.shown()
     proof = next(frame.value for frame in at.dataframe if "unchanged" in list(frame.value))
     assert set(proof["unchanged"].tolist()) == {"yes"}

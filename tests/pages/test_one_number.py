@@ -43,7 +43,7 @@ def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time(form: Driver
     assert any(told in element.value for element in form.at.subheader)
     assert f"about {duration(predicted.wall_seconds)} from start to end" in form.shown()
     form.go("choose")
-    assert {metric.label: metric.value for metric in form.at.metric}["Memory above the loaded model"] == told
+    assert {metric.label: metric.value for metric in form.at.metric}["Memory"] == told
     form.go("tune")
     start(form)
     (run,) = list_runs(runs)

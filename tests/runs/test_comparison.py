@@ -12,7 +12,7 @@ from lsf.errors import UnknownNameError
 from lsf.plans.plan import Plan, full_plan
 from lsf.runs.comparison import compare, non_dominated, pareto, summarise
 from lsf.runs.formats import render, to_frame
-from lsf.runs.result import Metrics, Proof, RunResult, RunState
+from lsf.runs.result import GeneralData, Metrics, Proof, RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
 
@@ -86,6 +86,25 @@ def test_raw_texts_are_the_same_whatever_was_asked_of_chats_and_before_chats_wer
 def test_the_full_run_is_one_of_itself():
     row = compare([FULL]).rows[0]
     assert (row.x_params, row.x_time, row.x_memory, row.x_quality, row.x_gain) == (1, 1, 1, 1, 1)
+
+
+def with_general(run: Any, share: float) -> Any:
+    data = GeneralData("g", 10, 0, 20, 900, 0.18)
+    return with_result(replace(run, spec=replace(run.spec, general="g", general_share=share)), general=data)
+
+
+def test_a_run_with_general_data_stands_beside_those_without_and_is_no_reference_of_theirs():
+    mixed = with_general(make("mixed", loss=0.9), 0.2)
+    whole = with_general(make("whole", "full", exact=0.5, loss=0.1, seconds=20.0, params=800, role="full"), 0.2)
+    rows = {row.run: row for row in compare([make("some"), FULL, mixed]).rows}
+    assert (rows["mixed"].x_quality, rows["some"].x_quality) == (0.8, 0.8)
+    assert (rows["mixed"].general_share, rows["mixed"].general_token_share) == (0.2, 0.18)
+    assert rows["mixed"].forgetting == rows["some"].forgetting == 0.25
+    assert rows["some"].general_share is None
+    rows = {row.run: row for row in compare([make("some"), FULL, mixed, whole]).rows}
+    assert (rows["mixed"].x_quality, rows["some"].x_quality) == (1.6, 0.8)
+    found = summarise(compare([make("some"), mixed, with_general(make("more"), 0.5)]).rows)
+    assert [one.plan for one in found] == ["block 7", "block 7 with 20% general data", "block 7 with 50% general data"]
 
 
 @pytest.mark.parametrize(

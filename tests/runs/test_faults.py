@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lsf.data.prior import Floor, Prior
-from lsf.runs.faults import fault_of, gain
+from lsf.runs.faults import TOO_FEW, Fault, fault_of, gain
 from lsf.runs.result import Metrics, RunResult, RunState
 
 FLOOR = Floor(1.6, 0.25, Prior("label frequencies", 1.6, 0.25))
@@ -40,6 +40,13 @@ def test_what_is_wrong_is_said_with_the_rate_to_try(found: Any, words: str, rate
     fault = fault_of(found)
     assert fault is not None
     assert (fault.words, fault.rate_to_try) == (words, pytest.approx(rate))
+
+
+def test_a_run_that_was_on_its_way_to_the_floor_needs_steps_and_no_other_rate() -> None:
+    found = result(loss=4.7, exact=0.1, general=3.9)  # the base model had 9.2, the floor is 1.6
+    assert fault_of(found) == Fault(TOO_FEW, None)
+    worse = fault_of(result(loss=9.5, exact=0.1, general=3.9))
+    assert worse is not None and (worse.words, worse.rate_to_try) == ("below the floor", pytest.approx(1.7e-4))
 
 
 def test_an_answer_that_is_more_often_right_than_the_floor_s_is_not_below_it_however_sure_it_is_where_it_is_wrong() -> (

@@ -13,7 +13,7 @@ from lsf.runs.store import delete_run, list_runs, load_run, read_metrics
 ROOT = Path(__file__).parent.parent.parent
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=180.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened in time"

@@ -33,7 +33,7 @@ def data(tmp_path_factory):
 def alone(tiny, data, tmp_path_factory):
     """The run of one process that others must agree with."""
     runs = tmp_path_factory.mktemp("alone")
-    finish([sys.executable, *tune_command(tiny("llama"), data, runs)], {"LSF_CACHE": str(runs / "cache")})
+    assert main(tune_command(tiny("llama"), data, runs)[2:]) == 0
     return the_run(runs)
 
 
@@ -91,6 +91,22 @@ def test_two_processes_give_the_losses_of_one_at_the_same_global_batch(tiny, dat
     assert found["proof"]["frozen_identical"]
     assert found["cache"]["served"] == 40  # half of 80, the other half in the other process
     assert not list((tmp_path / "cache" / "prefix").glob("shared-*"))
+
+
+def test_two_processes_mix_in_the_same_general_data_as_one(tiny, data, tmp_path):
+    (tmp_path / "general.txt").write_text(
+        "\n\n".join(f"a {one} ran under a {one} ." for one in ("moon", "mat", "tree"))
+    )
+    found = []
+    for n in (1, 2):
+        more = ("--general", str(tmp_path / "general.txt"), "--general-share", "0.3")
+        command = tune_command(tiny("llama"), data, tmp_path / str(n), *more)
+        whole = launched(command, n) if n > 1 else [sys.executable, *command]
+        assert "general data: 24 rows trained on" in finish(whole, {"LSF_CACHE": str(tmp_path / f"cache-{n}")})
+        found.append(the_run(tmp_path / str(n)))
+    alone, both = found
+    assert told(alone)["general"] == told(both)["general"]
+    assert np.abs(losses(alone) - losses(both)).max() <= 1e-4
 
 
 def test_fsdp_gives_the_numbers_of_one_process_although_it_was_killed_and_resumed(tiny, data, alone, tmp_path):
@@ -151,11 +167,9 @@ def test_sigterm_pauses_a_run_and_resume_goes_on_with_it(tiny, data, tmp_path, c
     assert stopped.state is RunState.INTERRUPTED
     step = read_metrics(folder)[-1]["step"]
     assert f"it can be resumed from step {step}" in str(stopped.problem)
-    again = [sys.executable, "-m", "lsf", "tune", "--resume", str(folder)]
     assert main(["tune", "--resume", str(folder), "--steps", "3"]) == 2
     assert "--resume says everything already; leave out --steps" in capfd.readouterr().err
-    done = subprocess.run(again, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert main(["tune", "--resume", str(folder)]) == 0
     steps = [row["step"] for row in read_metrics(folder)]
     assert steps == sorted(set(steps))
     assert steps[-1] == 300

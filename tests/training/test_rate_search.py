@@ -1,6 +1,7 @@
 """Where a run's rate comes from: given, its default, its search, or that of its group."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lsf.cli.main import main
 from lsf.data.task import Task
-from lsf.plans.plan import Plan
+from lsf.models.loading import LoadedModel
+from lsf.plans.plan import Plan, full_plan
 from lsf.runs.comparison import compare
 from lsf.runs.spec import METHODS_OWN, RunSpec
-from lsf.runs.store import list_runs, load_run, spec_to_repeat
+from lsf.runs.store import create_run, list_runs, load_run, spec_to_repeat
 from lsf.training import attempts, run, trainer
 from lsf.training import caching as checkpointing
 from lsf.training.caching import forget_states
@@ -25,15 +27,22 @@ LONG = 120
 """Steps of a run a fifth of which pays for a search."""
 
 
-@pytest.fixture
-def searching(spec: Any) -> Any:
-    return replace(spec, learning_rate=None, steps=LONG, batch_size=8)
+@pytest.fixture(scope="module")
+def searching(loaded: LoadedModel) -> RunSpec:
+    return RunSpec(loaded.info.name, "toy", Plan("tiny", 4, (2,)), steps=LONG, batch_size=8, learning_rate=None)
+
+
+@pytest.fixture(scope="module")
+def searched(loaded: LoadedModel, task: Task, searching: RunSpec, tmp_path_factory: Any) -> tuple[Path, Any]:
+    """The folder and the result of a run that searched its rate, the first in its folder of runs."""
+    place = create_run(tmp_path_factory.mktemp("searched"), searching)
+    return place, tuned(loaded, task, searching, place)
 
 
 def test_a_search_takes_the_best_of_the_rates_around_the_default_for_a_fifth_of_the_cost_at_most(
-    loaded, task, searching, folder
+    loaded, searching, searched
 ):
-    result = tuned(loaded, task, searching, folder(searching))
+    _, result = searched
     own = spec_rate(loaded, searching)
     rates = [trial.learning_rate for trial in result.search]
     assert rates == sorted(rates) and own in rates and min(rates) < own < max(rates)
@@ -45,31 +54,28 @@ def test_a_search_takes_the_best_of_the_rates_around_the_default_for_a_fifth_of_
     assert all(trial.general_loss > 0 for trial in result.search)
 
 
-def test_a_search_never_reads_the_test_split(loaded, task, searching, folder, tmp_path):
-    one = tuned(loaded, task, searching, folder(searching))
+def test_a_search_never_reads_the_test_split(loaded, task, searching, searched):
+    place, one = searched
     other = Task("toy", task.train, task.validation, task.test[:1])
-    two = tuned(loaded, other, searching, folder(searching))
+    two = tuned(loaded, other, searching, create_run(place.parent, searching))
     assert two.rate_from == "search"  # other data is another group
     assert (two.search, two.learning_rate) == (one.search, one.learning_rate)
     assert two.before != one.before
 
 
-def test_runs_of_one_group_share_a_search_which_is_counted_once_and_told(loaded, task, searching, full, folder):
-    place = folder(searching)
-    first = tuned(loaded, task, searching, place)
+def test_runs_of_one_group_share_a_search_which_is_counted_once_and_told(loaded, task, searching, searched):
+    place, first = searched
     other = replace(searching, plan=Plan("tiny", 4, (0,)), seed=3, role="first")
-    shared = tuned(loaded, task, other, folder(other))
+    shared = tuned(loaded, task, other, create_run(place.parent, other))
     assert (shared.learning_rate, shared.search) == (first.learning_rate, first.search)
     assert shared.rate_from == f"search of {place.name}"
     assert (shared.search_steps, shared.search_seconds, shared.search_share) == (0, None, None)
-    for alone in (replace(full, learning_rate=None, steps=LONG), replace(searching, method="bitfit", batch_size=2)):
-        if alone.method == "full":
-            assert tuned(loaded, task, alone, folder(alone)).rate_from == "search"  # a plan of another size
+    alone = replace(searching, role="full", plan=full_plan("tiny", 4))
+    assert tuned(loaded, task, alone, create_run(place.parent, alone)).rate_from == "search"  # a plan of another size
 
 
-def test_the_same_weights_under_another_configuration_are_another_group(loaded, turned, task, searching, folder):
-    tuned(loaded, task, searching, folder(searching))
-    assert tuned(turned, task, searching, folder(searching)).rate_from == "search"
+def test_the_same_weights_under_another_configuration_are_another_group(turned, task, searching, searched):
+    assert tuned(turned, task, searching, create_run(searched[0].parent, searching)).rate_from == "search"
 
 
 def test_a_run_too_short_for_a_search_takes_the_default_and_says_so(loaded, task, spec, folder):

@@ -1,0 +1,307 @@
+"""What the committed runs of the sweep on a real model say: profiles, regret, placebo, stopped runs, bars; no torch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from benchmarks.real_sweep import (
+    BASE,
+    BUDGET,
+    CELLS,
+    LORA,
+    RANDOM_SETS,
+    READINGS,
+    SCORES,
+    SEEDS,
+    TASKS,
+    WHOLE,
+    Cell,
+    Scored,
+    blocks_of,
+    depth_plans,
+    plans_of,
+    read_lines,
+    rules,
+    size_of,
+)
+from lsf.criteria.agreement import rank_correlation
+from lsf.plans.plan import format_blocks
+from lsf.plans.recommend import RECOMMENDED
+
+EXACT = ("trec", "sst2", "facts")
+"""Tasks of short answers, judged by exact match; the others by the loss."""
+LOOKED_AT = "trec"
+"""The task that a first look was taken at: reported apart."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What was measured on one task, as scores of which the higher is the better."""
+
+    task: str
+    """One of `TASKS`."""
+    base: float
+    """Of the base model."""
+    floor: float
+    """The better of the base model and the prior."""
+    scores: Mapping[str, tuple[float, ...]]
+    """Plan -> score per seed, at the rate of its size."""
+    forgotten: Mapping[str, float]
+    """Plan -> nats per token forgotten, mean over seeds."""
+    seconds: Mapping[str, float]
+    """Plan -> seconds of a run, mean over seeds."""
+    stopped: tuple[str, ...]
+    """Plans that were hopeless and ended half-way."""
+    missing: tuple[str, ...]
+    """Plans that are asked for and lack one of the first seeds."""
+    n_blocks: int
+    """L."""
+
+    def of(self, plan: str) -> float | None:
+        """Return a plan's mean score; a stopped one takes the worst measured of its size; None where it is unknown."""
+        if plan in self.scores:
+            return float(np.mean(self.scores[plan]))
+        known = self.at(len(blocks_of(plan))) if plan in self.stopped else {}
+        return min(known.values(), default=None)
+
+    def at(self, budget: int) -> dict[str, float]:
+        """Return plan -> mean score of those of a budget that were measured to their end."""
+        return {plan: float(np.mean(own)) for plan, own in self.scores.items() if size_of(plan) == str(budget)}
+
+    def regret(self, plan: str) -> float | None:
+        """Return (best of the budget - the plan's score) / (best of all - floor); None where something is unknown.
+
+        METHOD's regret: full fine-tuning may end below the base model, and most of any gain is learning the format.
+        """
+        score, top = self.of(plan), max((float(np.mean(own)) for own in self.scores.values()), default=self.floor)
+        if score is None or top <= self.floor:
+            return None
+        return (max(self.at(len(blocks_of(plan))).values()) - score) / (top - self.floor)
+
+    def mean_regret(self, plans: Sequence[str]) -> float | None:
+        """Return the mean regret of several plans; None where one is unknown."""
+        found = [self.regret(plan) for plan in plans]
+        return None if None in found or not found else float(np.mean([one for one in found if one is not None]))
+
+
+def truth_of(task: str, cells: Sequence[Cell], scored: Sequence[Scored], n_blocks: int) -> Truth | None:
+    """Read one task's cells; None where the base model is missing.
+
+    The rate of a size is that of the cells of seed 0 that most of its plans have: the others were tried by judges only.
+    """
+    own = [cell for cell in cells if cell.task == task]
+    base = next((cell for cell in own if cell.plan == BASE), None)
+    if base is None or base.prior is None:
+        return None
+    asked = plans_of([one for one in scored if one.task == task], n_blocks)
+    rates = _rates(own)
+    taken = [cell for cell in own if cell.plan != BASE and rates[size_of(cell.plan)] == cell.rate]
+    plans = [*dict.fromkeys(cell.plan for cell in taken)]
+    scores, forgotten, seconds = dict[str, tuple[float, ...]](), dict[str, float](), dict[str, float]()
+    for plan in plans:
+        mine = [cell for cell in taken if cell.plan == plan and cell.loss is not None]
+        if mine:
+            scores[plan] = tuple(_score(task, cell) for cell in mine)
+            forgotten[plan] = float(np.mean([(cell.general or np.inf) - (base.general or 0.0) for cell in mine]))
+            seconds[plan] = float(np.mean([cell.seconds for cell in mine]))
+    tried = {(cell.plan, cell.seed) for cell in taken}
+    stopped = tuple(plan for plan in plans if plan not in scores and any(c.stopped for c in taken if c.plan == plan))
+    lacking = tuple(plan for plan in asked if any((plan, seed) not in tried for seed in SEEDS))
+    prior = base.prior[1] if task in EXACT else -base.prior[0]
+    at_base = _score(task, base)
+    floor = max(at_base, prior)
+    return Truth(task, at_base, floor, scores, forgotten, seconds, stopped, lacking, n_blocks)
+
+
+def _rates(own: Sequence[Cell]) -> dict[str, float | None]:
+    counts: dict[str, dict[float | None, tuple[int, float]]] = {}
+    for cell in own:
+        if cell.plan != BASE:
+            rates = counts.setdefault(size_of(cell.plan), {})
+            n, total = rates.get(cell.rate, (0, 0.0))
+            rates[cell.rate] = n + 1, total + (np.inf if cell.validation is None else cell.validation)
+    return {
+        size: max(rates, key=lambda rate: (rates[rate][0], -rates[rate][1] / rates[rate][0]))
+        for size, rates in counts.items()
+    }
+
+
+def _score(task: str, cell: Cell) -> float:
+    return (cell.exact_match or 0.0) if task in EXACT else -(cell.loss if cell.loss is not None else np.inf)
+
+
+def interval(differences: Sequence[float]) -> str:
+    """Write a mean with its 95 % interval over tasks (Student's t)."""
+    mean = float(np.mean(differences))
+    if len(differences) < 2:
+        return f"{mean:.1%} (one task)"
+    half = stats.t.ppf(0.975, len(differences) - 1) * np.std(differences, ddof=1) / len(differences) ** 0.5
+    return f"{mean:.1%} ({mean - half:.1%} to {mean + half:.1%})"
+
+
+def regrets(truth: Truth, scored: Sequence[Scored], budget: int) -> dict[str, float]:
+    """Return words of a way of choosing -> its regret on one task at a budget, where that is known."""
+    head = f"{budget}: "
+    named = rules([one for one in scored if one.task == truth.task], truth.n_blocks)
+    ways = {name.removeprefix(head): [format_blocks(blocks)] for name, blocks in named.items() if name.startswith(head)}
+    if budget == 1:
+        middle = truth.n_blocks // 2
+        ways |= {"first": ["0"], "middle": [str(middle)], "last": [str(truth.n_blocks - 1)]}
+        ways["at random"] = [str(block) for block in range(truth.n_blocks)]
+    else:
+        fixed = {name: format_blocks(blocks) for name, blocks in depth_plans(truth.n_blocks).items()}
+        ways |= {name: [fixed[name]] for name in ("first", "middle", "last")}
+        ways["at random"] = [fixed[f"random {number}"] for number in range(RANDOM_SETS)]
+    found = {name: truth.mean_regret(plans) for name, plans in ways.items()}
+    return {name: lost for name, lost in found.items() if lost is not None}
+
+
+def recommended(budget: int) -> str:
+    """Return the words of today's recommendation among the ways of choosing."""
+    return f"{RECOMMENDED[0]}, {READINGS[0]}" if budget == 1 else f"{RECOMMENDED[0]}, neighbours, {READINGS[0]}"
+
+
+def report(cells: Sequence[Cell] | None = None, scored: Sequence[Scored] | None = None, n_blocks: int = 30) -> str:
+    """Return all tables as Markdown, from the committed lines where none are given; what is missing is said."""
+    cells = read_lines(CELLS, Cell) if cells is None else cells
+    scored = read_lines(SCORES, Scored) if scored is None else scored
+    known = {task: truth_of(task, cells, scored, n_blocks) for task in TASKS}
+    truths = [one for one in known.values() if one is not None]
+    parts = [
+        "### What is measured",
+        "\n".join(_measured(known, scored)),
+        "### Single blocks",
+        "\n".join(_singles(truths)),
+    ]
+    for budget in (1, BUDGET):
+        parts += [f"### Regret at {budget} of {n_blocks} blocks", "\n".join(_regrets(truths, scored, budget))]
+    parts += ["### A rule chosen without the task it is judged on", "\n".join(_left_out(truths, scored))]
+    parts += [
+        "### Bars at 8 blocks",
+        "\n".join(_bars(truths, scored)),
+        "### Other sizes",
+        "\n".join(_others(truths, scored)),
+    ]
+    return "\n\n".join(parts)
+
+
+def _measured(known: Mapping[str, Truth | None], scored: Sequence[Scored]) -> Iterator[str]:
+    yield "| task | plans measured | stopped half-way | missing | analyses | hours of runs |\n|---|---|---|---|---|---|"
+    for task, truth in known.items():
+        analyses = sum(one.task == task for one in scored)
+        if truth is None:
+            yield f"| {task} | none | | all | {analyses} of {2 * len(READINGS)} | |"
+            continue
+        hours = sum(truth.seconds[plan] * len(truth.scores[plan]) for plan in truth.scores) / 3600
+        shown = ", ".join(truth.missing[:6]) + (f" and {len(truth.missing) - 6} more" if len(truth.missing) > 6 else "")
+        lacking = f"{len(truth.missing)}: {shown}" if truth.missing else "none"
+        row = f"| {task} | {len(truth.scores)} | {len(truth.stopped)} | {lacking} |"
+        yield f"{row} {analyses} of {2 * len(READINGS)} | {hours:.1f} |"
+
+
+def _singles(truths: Sequence[Truth]) -> Iterator[str]:
+    yield "| task | score | floor | base | whole model | LoRA | best alone | worst alone | C(b) from block 0 on |"
+    yield "|" + "---|" * 9
+    for truth in truths:
+        alone = {int(plan): score for plan, score in truth.at(1).items()}
+        if not alone:
+            yield f"| {truth.task} | no single block yet |" + " |" * 7
+            continue
+        whole, lora = truth.of(WHOLE), truth.of(LORA)
+        spread = np.std(truth.scores[WHOLE], ddof=1) if len(truth.scores.get(WHOLE, ())) > 1 else 0.0
+        gain = None if whole is None else whole - truth.base
+        profile = "full fine-tuning hurts here"
+        if gain is None:
+            profile = "the whole model is missing"
+        elif gain > spread:
+            shares = [f"{(alone[b] - truth.base) / gain:.2f}" if b in alone else "-" for b in range(truth.n_blocks)]
+            profile = " ".join(shares)
+        best, worst = max(alone, key=lambda b: alone[b]), min(alone, key=lambda b: alone[b])
+        what = "exact match" if truth.task in EXACT else "minus nats"
+        shown = " | ".join(_number(value) for value in (truth.floor, truth.base, whole, lora))
+        ends = f"{best} ({_number(alone[best])}) | {worst} ({_number(alone[worst])})"
+        yield f"| {truth.task} | {what} | {shown} | {ends} | {profile} |"
+
+
+def _number(value: float | None) -> str:
+    return "missing" if value is None else f"{value:.3f}"
+
+
+def _regrets(truths: Sequence[Truth], scored: Sequence[Scored], budget: int) -> Iterator[str]:
+    found = {truth.task: regrets(truth, scored, budget) for truth in truths}
+    judged = [task for task in found if task != LOOKED_AT]
+    own = recommended(budget)
+    yield "| way of choosing | mean but TREC | more than the recommendation | " + " | ".join(found) + " | rho |"
+    yield "|" + "---|" * (len(found) + 4)
+    names = [*dict.fromkeys(name for one in found.values() for name in one)]
+    means = {name: [found[task][name] for task in judged if name in found[task]] for name in names}
+    for name in sorted(names, key=lambda name: (-len(means[name]), np.mean(means[name] or [np.inf]))):
+        beside = [found[task][name] - found[task][own] for task in judged if {name, own} <= set(found[task])]
+        mean = f"{np.mean(means[name]):.1%} of {len(means[name])} tasks" if means[name] else "-"
+        per_task = " | ".join(f"{found[task][name]:.1%}" if name in found[task] else "-" for task in found)
+        rho = _rho(truths, scored, name) if budget == 1 else ""
+        yield f"| {name} | {mean} | {interval(beside) if beside else '-'} | {per_task} | {rho} |"
+
+
+def _rho(truths: Sequence[Truth], scored: Sequence[Scored], name: str) -> str:
+    """Return the mean over tasks of a criterion's rank correlation with the truth of single blocks."""
+    found = []
+    for truth in truths:
+        alone = [truth.of(str(block)) for block in range(truth.n_blocks)]
+        for one in scored:
+            end = f", {one.reading}" + (" (placebo)" if one.placebo else "")
+            scores = one.scores.get(name.removesuffix(end)) if name.endswith(end) and one.task == truth.task else None
+            found.append(None if scores is None else rank_correlation(scores, alone))
+    known = [rho for rho in found if rho is not None]
+    return f"{np.mean(known):.2f}" if known else "-"
+
+
+def _left_out(truths: Sequence[Truth], scored: Sequence[Scored]) -> Iterator[str]:
+    """Choose the way of least mean regret on all tasks but one, placebos and hindsight left out, and judge it there."""
+    yield "| budget | left out | chosen by the others | its regret there | today's recommendation |"
+    yield "|---|---|---|---|---|"
+    for budget in (1, BUDGET):
+        found = {t.task: regrets(t, scored, budget) for t in truths if t.task != LOOKED_AT}
+        for task, own in found.items():
+            others = [one for name, one in found.items() if name != task]
+            shared = set(own).intersection(*others) if others else set()
+            shared -= {name for name in shared if "placebo" in name or name == "at random"}
+            if not shared:
+                yield f"| {budget} | {task} | nothing is known on all tasks yet | | |"
+                continue
+            best = min(sorted(shared), key=lambda name: np.mean([one[name] for one in others]))
+            beside = own.get(recommended(budget))
+            told = "missing" if beside is None else f"{beside:.1%}"
+            yield f"| {budget} | {task} | {best} | {own[best]:.1%} | {told} |"
+
+
+def _bars(truths: Sequence[Truth], scored: Sequence[Scored]) -> Iterator[str]:
+    yield "| task | plan | gain over the floor / the best's (0.95 or more) | forgotten / the whole's (0.5 or less) |"
+    yield "|---|---|---|---|"
+    for truth in truths:
+        mine = [one for one in scored if one.task == truth.task and not one.placebo and one.reading == READINGS[0]]
+        named = rules(mine, truth.n_blocks).get(f"{BUDGET}: {recommended(BUDGET)}")
+        score = None if named is None else truth.of(format_blocks(named))
+        if named is None or score is None or WHOLE not in truth.forgotten:
+            yield f"| {truth.task} | missing | | |"
+            continue
+        plan, best = format_blocks(named), max(truth.at(BUDGET).values())
+        kept = (score - truth.floor) / (best - truth.floor) if best > truth.floor else np.nan
+        lost, whole = truth.forgotten.get(plan, np.nan), truth.forgotten[WHOLE]
+        yield f"| {truth.task} | {plan} | {kept:.2f} | {lost / whole if whole > 0 else np.nan:.2f} |"
+
+
+def _others(truths: Sequence[Truth], scored: Sequence[Scored]) -> Iterator[str]:
+    """Rules that others published with a size of their own, beside the best plan of 8 blocks and the whole model."""
+    yield "| task | middle 20 to 80 % | upper half by gradient norm | whole model | best of 8 blocks |"
+    yield "|---|---|---|---|---|"
+    for truth in truths:
+        wide = format_blocks(depth_plans(truth.n_blocks)["middle 20 to 80 %"])
+        named = rules([one for one in scored if one.task == truth.task], truth.n_blocks)
+        half: Any = named.get(f"half: gradient_norm, {READINGS[0]}")
+        shown = [truth.of(wide), truth.of(format_blocks(half)) if half else None, truth.of(WHOLE)]
+        shown.append(max(truth.at(BUDGET).values(), default=None))
+        yield f"| {truth.task} | " + " | ".join(_number(value) for value in shown) + " |"

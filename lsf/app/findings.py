@@ -1,0 +1,195 @@
+"""What each page found and what to do next, in two sentences computed from its records; no Streamlit."""
+
+import math
+from collections.abc import Sequence
+
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import Analysis
+from lsf.dimension.study import ASKED, Study
+from lsf.evidence.packed import RecommendationRecord, beyond_study
+from lsf.evidence.regret import Truth
+from lsf.evidence.study import JudgedChoice, decided
+from lsf.figures.criteria import measured_scores
+from lsf.plans.plan import Plan, format_blocks
+from lsf.plans.policies import POLICIES, make_plan
+from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
+from lsf.runs.comparison import Row
+from lsf.runs.verdict import percent
+
+Finding = tuple[str, str]
+"""What was found, and what to do next."""
+
+
+def criterion_to_come(wanted: str | None, analysis: Analysis) -> str:
+    """Return the criterion that will choose: the one taken, else the recommended one, else the first measured."""
+    names = [name for name in CRITERIA if name in analysis.criteria]
+    return [*(name for name in (wanted, *RECOMMENDED) if name in names), *names][0]
+
+
+def plan_to_come(plan: Plan | None, wanted: str | None, analysis: Analysis, budget: int) -> Plan:
+    """Return the plan at hand where it is of this model and criterion, else what would be chosen without a change.
+
+    Args:
+        plan: chosen last; None for none.
+        wanted: criterion taken by name; None for none.
+        analysis: looked at.
+        budget: number of blocks where nothing was chosen yet.
+    """
+    criterion = criterion_to_come(wanted, analysis)
+    same = plan is not None and (plan.model, plan.n_blocks) == (analysis.model.name, analysis.model.n_blocks)
+    if plan is not None and same and plan.criterion in (None, criterion):
+        return plan
+    return make_plan(analysis, criterion, RECOMMENDED_POLICY, budget)
+
+
+def of_trajectories(analysis: Analysis, plan: Plan, record: RecommendationRecord) -> Finding:
+    """Return what the paths show, and which criterion chooses and why."""
+    known = [(row.deviation, row.state) for row in analysis.states[1:] if row.deviation is not None]
+    found = ""
+    if known:
+        state = max(known)[1]
+        found = f"The model is furthest from the straight path in state {state}, which leaves block {state - 1}"
+    examples = () if analysis.trajectories is None else analysis.trajectories.examples
+    if examples:
+        right = sum(example.target_rank[-1] == 1 for example in examples)
+        found += (
+            f"{'; its' if found else 'The'} last state puts the target first at {right} of {len(examples)} positions"
+        )
+    return f"{found}.", f"{_chosen_by(plan)}{_trust(plan, record, analysis)} Next: choose the blocks."
+
+
+def of_criteria(analysis: Analysis, plan: Plan, record: RecommendationRecord) -> Finding:
+    """Return how far the criteria agree on the best block, and which one has earned trust."""
+    best = {
+        name: max((score, block) for block, score in enumerate(scores) if score is not None)[1]
+        for name, scores in measured_scores(analysis).items()
+        if any(score is not None for score in scores) and CRITERIA[name].needs != "nothing"
+    }
+    blocks = sorted(set(best.values()))
+    named = ", ".join(str(block) for block in blocks)
+    if len(blocks) == 1:
+        found = f"All {len(best)} criteria name block {named} as the best."
+    else:
+        found = f"{len(best)} criteria name {len(blocks)} different blocks as the best ({named})."
+    return found, f"{_chosen_by(plan)}{_trust(plan, record, analysis)} Next: choose the blocks."
+
+
+def _chosen_by(plan: Plan) -> str:
+    if plan.criterion is None:
+        return f"By hand {plan.label} would be tuned."
+    how = f" ({POLICIES[plan.policy].label.lower()})" if plan.policy is not None and len(plan.blocks) > 1 else ""
+    return f"{CRITERIA[plan.criterion].label} chooses {plan.label}{how}"
+
+
+def _trust(plan: Plan, record: RecommendationRecord, analysis: Analysis) -> str:
+    if plan.criterion is None:
+        return ""
+    if (plan.criterion,) != RECOMMENDED:
+        trusted = " and ".join(CRITERIA[name].label for name in RECOMMENDED)
+        return f"; of all criteria {trusted} has the best record."
+    beyond = beyond_study(analysis.model.name)
+    return (
+        f": where the truth was measured ({record.n_sites} pairs of a model and a task) it lost "
+        f"{100 * record.mean:.1f} % of the whole model's gain, chance {100 * record.random:.1f} %."
+        + (f" {beyond}" if beyond else "")
+    )
+
+
+def of_runs(rows: Sequence[Row]) -> Finding | None:
+    """Return what the runs reached that belong together; None while none has ended."""
+    ended = [row for row in rows if row.exact_match_after is not None or row.loss_after is not None]
+    choice = next((row for row in ended if row.role in ("choice", "manual")), ended[0] if ended else None)
+    if choice is None:
+        return None
+    tuned = choice.plan or "the run"
+    beside = [
+        f"{'the whole model' if row.role == 'full' else f'the {row.role} blocks'} at {_reached(row)}"
+        for row in ended
+        if row.role != choice.role
+    ]
+    found = "; ".join([f"{tuned[:1].upper()}{tuned[1:]} ended at {_reached(choice)}", *beside])
+    waiting = len(rows) - len(ended)
+    onward = f"Next: wait for {waiting} more." if waiting else "Next: compare the runs, which weighs this against cost."
+    return f"{found}.", onward
+
+
+def _reached(row: Row) -> str:
+    parts = []
+    if row.exact_match_after is not None:
+        parts.append(f"{percent(row.exact_match_after)} exact match")
+    if row.loss_after is not None:
+        parts.append(f"loss {row.loss_after:.3g}")
+    return ", ".join(parts[:1] if row.exact_match_after else parts[-1:])
+
+
+def of_truth(truth: Truth, ways: Sequence[JudgedChoice], budget: int) -> Finding:
+    """Return which blocks were best in a sweep, what the recommended criterion and chance lost, and what follows."""
+    best = max(truth.plans(budget), key=lambda blocks: (truth.mean(blocks), blocks))
+    trusted = [CRITERIA[name].label for name in RECOMMENDED]
+    lost = [
+        f"{one.label} lost {100 * one.relative:.1f} % of what full fine-tuning gains"
+        for one in ways
+        if one.label in trusted and one.relative is not None
+    ]
+    chance = next((one.relative for one in ways if one.choice is None and one.relative is not None), None)
+    beside = "" if chance is None or not lost else f", chance {100 * chance:.1f} %"
+    named = f"{'Block' if budget == 1 else 'Blocks'} {format_blocks(best)}"
+    found = f"{named} scored best of all plans of {budget} block{'' if budget == 1 else 's'}"
+    told = f"{found}{'; ' if lost else ''}{' and '.join(lost)}{beside}."
+    if decided(truth, budget):
+        return told, "Next: choose by it on your own task, and measure the truth there."
+    return (
+        told,
+        "Seeds differ as much as these plans do, so the best is not decided. Next: measure it on your own task.",
+    )
+
+
+def of_dimension(studies: Sequence[Study], beside: str) -> Finding | None:
+    """Return how few numbers suffice, of the newest study or of all lessons; None while nothing was measured.
+
+    Args:
+        studies: of one task each.
+        beside: where they come from, in words.
+    """
+    found = [(d, method, study) for study in studies for method in ASKED if (d := study.d_90(method)) is not None]
+    if not found:
+        return None
+    least, most = min(found, key=lambda one: one[0]), max(found, key=lambda one: one[0])
+    told = f"{beside}, {least[0]:,.0f} numbers suffice for {_task(least[2])} by {least[1].upper()}"
+    if most[2] is not least[2]:
+        told += f", {most[0]:,.0f} for {_task(most[2])} by {most[1].upper()}"
+    n_all = studies[0].full[0].d
+    return (
+        f"{told}, of {n_all:,}.",
+        "Next: how few numbers do is not where they belong; choose the blocks by a criterion.",
+    )
+
+
+def _task(study: Study) -> str:
+    return study.data.removeprefix("lesson:").rpartition("/")[2]
+
+
+def of_grid(rows: Sequence[tuple[str, str, Row]]) -> Finding | None:
+    """Return the best cell of blocks and methods and the cheapest one that is level with it; None before two ended.
+
+    Args:
+        rows: place, method and run of each cell.
+    """
+    ended = [one for one in rows if one[2].exact_match_after is not None and one[2].fault is None]
+    if len(ended) < 2:
+        return None
+    exact = [row.exact_match_after or 0.0 for _, _, row in ended]
+    best = exact.index(max(exact))
+    place, method, row = ended[best]
+    told = f"{method} on {place} reached most, {percent(exact[best])} exact match, storing {_kilobytes(row)}"
+    n_test = row.n_test or 1
+    level = [one for one, value in zip(ended, exact, strict=True) if value >= exact[best] - 1 / n_test]
+    cheap = min(level, key=lambda one: math.inf if one[2].stored_bytes is None else one[2].stored_bytes)
+    if cheap is not ended[best]:
+        told += f"; {cheap[1]} on {cheap[0]} is within one test example of it, storing {_kilobytes(cheap[2])}"
+    seeds = "One seed each: " if len({one[2].seed for one in ended}) == 1 else ""
+    return f"{told}.", f"{seeds}{'n' if seeds else 'N'}ext: repeat the best two with other seeds before trusting it."
+
+
+def _kilobytes(row: Row) -> str:
+    return "an unknown size" if row.stored_bytes is None else f"{row.stored_bytes / 1e3:,.0f} kB"

@@ -1,0 +1,191 @@
+"""Show me in 60 seconds: the journey on the bundled model, over the same pages, with one sentence on each."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import streamlit as st
+
+from lsf.app.actions import queue_specs, start_analysis
+from lsf.app.choose import BLOCKS
+from lsf.app.panels import NEXT, unmarked
+from lsf.app.runs import belong_together
+from lsf.app.runtime import runtime
+from lsf.app.state import Session, Tour, address, analysed, analysis_view
+from lsf.app.work import Request
+from lsf.data.lessons import LESSONS
+from lsf.figures.palette import share
+from lsf.plans.policies import make_plan
+from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
+from lsf.runs.comparison import compare
+from lsf.runs.controls import with_controls
+from lsf.runs.spec import METHODS_OWN, RunSpec
+from lsf.runs.store import list_runs, runs_folder
+from lsf.runs.verdict import verdicts
+
+SECONDS = 9.0
+"""For which a page is shown at least."""
+LOOK = 1.0
+"""Seconds between two looks whether it goes on."""
+N_BLOCKS, BUDGET = 8, 1
+"""Blocks of the bundled model, and how many are tuned."""
+CONTROLS = ("full", "random")
+"""Runs beside the choice."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """One page of the tour."""
+
+    page: str
+    """A key of `lsf.app.panels.NEXT`."""
+    words: Callable[[Session], str]
+    """What to look at, and why."""
+
+
+def start_tour(here: Session) -> None:
+    """Analyse the bundled model on its first lesson; everything else follows from page to page."""
+    here.tour = Tour()
+    here.criterion = None
+    st.session_state.update({"policy": RECOMMENDED_POLICY, "budget-unit": BLOCKS, f"budget-{N_BLOCKS}": BUDGET})
+    start_analysis(here, Request())
+
+
+def draw_tour(here: Session, title: str) -> None:
+    """Say what to look at on this page, and go on to the next when it was shown long enough and its work is done.
+
+    Args:
+        here: this session.
+        title: of the page that is drawn.
+    """
+    tour = here.tour
+    if tour is None:
+        return
+    if tour.jobs is None and analysed(here) is not None:
+        _start_runs(here, tour)
+    view = analysis_view(here)
+    if tour.jobs is None and (view is None or (not view.active and analysed(here) is None)):
+        here.tour = None  # it was stopped or failed, which the page says
+        return
+    stop = STOPS[tour.stop]
+    with st.container(border=True, key="tour-panel", gap="small"):
+        if NEXT[stop.page][1] != title:
+            _elsewhere(here, tour)
+            return
+        tour.since = tour.since or time.monotonic()
+        st.markdown(f"**{tour.stop + 1} of {len(STOPS)}** {stop.words(here)}")
+        last = tour.stop + 1 == len(STOPS)
+        _controls(here, tour, last)
+
+
+def _start_runs(here: Session, tour: Tour) -> None:
+    """Tune the chosen block, the whole model and the control while the pages before are looked at."""
+    found = analysed(here)
+    assert found is not None
+    source = found.request.source
+    here.plan = make_plan(found.analysis, RECOMMENDED[0], RECOMMENDED_POLICY, BUDGET)
+    lesson = LESSONS[source.data.partition(":")[2]]
+    spec = RunSpec(source.model, source.data, here.plan, steps=lesson.steps, learning_rate=METHODS_OWN)
+    queued = queue_specs(here, source, with_controls(spec, CONTROLS))
+    tour.jobs = tuple(one.job for one in queued)
+    here.run = st.query_params["run"] = queued[0].folder.name
+
+
+def _controls(here: Session, tour: Tour, last: bool) -> None:
+    def stay() -> None:
+        tour.stays = not tour.stays
+
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        if not last:
+            if st.button("Next", icon=":material/arrow_forward:", type="primary", key="tour-next"):
+                _go_on(here, tour)
+            st.button("Go on by itself" if tour.stays else "Stay here", key="tour-stay", on_click=stay)
+        st.button("End the tour", type="tertiary", key="tour-end", on_click=lambda: _end(here))
+        if not last:
+            st.fragment(run_every=None if tour.stays else LOOK)(lambda: _look(here, tour))()
+
+
+def _end(here: Session) -> None:
+    here.tour = None
+
+
+def _elsewhere(here: Session, tour: Tour) -> None:
+    """Offer the way back to somebody who looks at another page."""
+    file, name = NEXT[STOPS[tour.stop].page]
+    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        st.markdown(f"The tour goes on at **{name}**.")
+        if st.button("Go there", icon=":material/arrow_forward:", key="tour-back"):
+            st.switch_page(file, query_params=address(here))
+        st.button("End the tour", type="tertiary", key="tour-end", on_click=lambda: _end(here))
+
+
+def _look(here: Session, tour: Tour) -> None:
+    """Say when it goes on, and go on then; called again every second."""
+    waits = _waits_for(here, tour)
+    left = SECONDS - (time.monotonic() - (tour.since or 0.0))
+    if tour.stays:
+        st.caption("It stays here until you press Next.")
+    elif waits:
+        st.caption(f"It goes on as soon as {waits}.")
+    elif left > 0:
+        st.caption(f"It goes on in {left:.0f} s.")
+    else:
+        _go_on(here, tour)
+
+
+def _waits_for(here: Session, tour: Tour) -> str:
+    """Return what must end before the next page has something to show; empty where nothing must."""
+    if tour.jobs is None:
+        return "the analysis is done"
+    if here.replay is not None:
+        return "the replay has ended"
+    if STOPS[tour.stop + 1].page != "compare":
+        return ""
+    active = sum(view.active for view in runtime().jobs("tune") if view.id in tour.jobs)
+    return f"the runs have ended, {active} of {len(tour.jobs)} to go" if active else ""
+
+
+def _go_on(here: Session, tour: Tour) -> None:
+    tour.stop, tour.since, tour.stays = tour.stop + 1, None, False
+    st.switch_page(NEXT[STOPS[tour.stop].page][0], query_params=address(here))
+
+
+def _paths(_here: Session) -> str:
+    return (
+        "The model reads questions about capitals. Look at the dotted arrows: state by state, how far it is (orange, "
+        "dashed) from a straight way to the right answer (blue); its blocks are scored by such readings."
+    )
+
+
+def _choice(here: Session) -> str:
+    if here.plan is None:
+        return "The analysis is not done yet; every block will have one score here."
+    ratio = here.plan.predicted.flops_ratio
+    cost = "" if ratio is None else f", so that a step costs {share(ratio)} of a whole one"
+    return (
+        f"Every block has one score, and the highest is tuned: look at {here.plan.label} in the tower, orange and "
+        f"hatched. The arrow beside it is the backward pass: it ends there{cost}."
+    )
+
+
+def _runs(here: Session) -> str:
+    chosen = "the chosen block" if here.plan is None else here.plan.label
+    return (
+        f"Three runs from the same start: {chosen} alone, the whole model, and as many blocks drawn at random. Look "
+        "which curves fall: a good choice keeps up with the whole model."
+    )
+
+
+def _result(here: Session) -> str:
+    group = [run for run in belong_together(list_runs(runs_folder()), here.run) if run.result is not None]
+    judged = verdicts(compare(group))
+    return unmarked(judged[0].sentence if judged else "The run of the chosen block has not ended.")
+
+
+STOPS = (
+    Stop("trajectories", _paths),
+    Stop("choose", _choice),
+    Stop("tune", _runs),
+    Stop("compare", _result),
+)
+"""Pages in order."""

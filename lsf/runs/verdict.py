@@ -1,0 +1,414 @@
+"""The verdict on chosen blocks: what they keep of the whole model's gain, at what cost, beside same-size controls."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from scipy.special import stdtrit
+
+from lsf.runs.comparison import Comparison, Row
+from lsf.runs.faults import TOO_FEW
+from lsf.runs.result import RunState
+
+CONFIDENCE = 0.95
+"""Of every interval over seeds."""
+CONTROLS = ("last", "first", "middle", "random")
+"""Roles of the same-size controls, in the order in which they are named."""
+EXACT, LOSS = "exact match", "loss"
+SHORT_ANSWERS = 0.1
+"""What the whole model must gain in exact match over the floor for that to be the score; else the loss is, since
+answers are hardly ever wholly right."""
+BETTER, WORSE, TIED, ONE_SEED = "better", "worse", "cannot be told apart", "1 seed"
+"""How the choice stands to something else; below two common seeds nothing is said."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds."""
+
+    mean: float
+    """Of one number per seed."""
+    low: float | None
+    """Lower end of its 95 % interval (Student's t); None below two seeds."""
+    high: float | None
+    """Upper end."""
+    n: int
+    """Seeds."""
+
+    def words(self, write: Callable[[float], str]) -> str:
+        """Return the interval in words: `0.80 to 1.10, 3 seeds` or `1 seed`."""
+        if self.low is None or self.high is None:
+            return ONE_SEED
+        return f"{write(self.low)} to {write(self.high)}, {self.n} seeds"
+
+
+def estimate(values: Sequence[float], least: float = 0.0) -> Estimate | None:
+    """Return mean and interval of one number per seed; None of none.
+
+    Args:
+        values: one per seed.
+        least: smallest half-width of the interval, where the numbers have steps of their own.
+    """
+    if not values:
+        return None
+    mean, n = statistics.fmean(values), len(values)
+    if n < 2:
+        return Estimate(mean, None, None, n)
+    margin = max(least, float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * statistics.stdev(values) / math.sqrt(n))
+    return Estimate(mean, mean - margin, mean + margin, n)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One of the things compared, over its seeds."""
+
+    name: str
+    """In words: `blocks 5-6`, `whole model`, `LoRA on all blocks`, `last 2 blocks`."""
+    role: str
+    """choice, manual, full, lora, or a control's role."""
+    runs: tuple[str, ...]
+    """Ids of its runs."""
+    share: Estimate | None
+    """Of the whole model's gain over the floor that it keeps; 1 is all of it. None where there is no fair reference."""
+    time: Estimate | None
+    """Seconds of tuning over the whole model's."""
+    memory: Estimate | None
+    """Peak memory over the whole model's."""
+    forgetting: Estimate | None
+    """Nats per token gained on the base model's own text."""
+    apart: str | None = None
+    """How the choice stands to it by the score, paired by seed: BETTER, WORSE, TIED or ONE_SEED; None where that cannot
+    be said: no common seed, or a fault."""
+    notes: tuple[str, ...] = ()
+    """What makes the comparison with it less fair than it looks, a sentence each."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is to be said of one choice of blocks."""
+
+    headline: str
+    """What it keeps and what that costs, or why that cannot be told; the beginning of the sentence."""
+    sentence: str
+    """The finding: the headline, and how it stands to the controls of its size."""
+    onward: str
+    """What to do next, in one sentence."""
+    score: str
+    """What the shares and differences are in: `exact match` or `loss`."""
+    choice: Standing
+    """The chosen blocks."""
+    others: tuple[Standing, ...]
+    """Whole model, LoRA on all blocks, and the controls, as far as there are runs."""
+    warnings: tuple[str, ...]
+    """What makes its numbers less fair than they look."""
+
+    @property
+    def standings(self) -> tuple[Standing, ...]:
+        """Everything compared, the choice first."""
+        return self.choice, *self.others
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One of the four numbers of a verdict."""
+
+    name: str
+    """Field of `Standing`."""
+    label: str
+    """Over the number."""
+    meaning: str
+    """One sentence."""
+    write: Callable[[float], str]
+    """Writes one number."""
+
+
+def percent(value: float) -> str:
+    """Write a share: `92 %`."""
+    return f"{100 * value:.0f} %"
+
+
+def _times(value: float) -> str:
+    return f"{value:.2f} x"
+
+
+def _nats(value: float) -> str:
+    return f"{value:+.3f} nats"
+
+
+MEASURES = (
+    Measure(
+        "share",
+        "Gain kept",
+        "Share of what the whole model gains over the floor, the better of the base model and the best answer that "
+        "ignores the prompt.",
+        percent,
+    ),
+    Measure("time", "Time", "Seconds of tuning over the whole model's.", _times),
+    Measure("memory", "Memory", "Peak memory of the run over the whole model's.", _times),
+    Measure(
+        "forgetting",
+        "Forgetting",
+        "What the loss on text that the base model wrote itself gained by tuning, per token; 0 forgets nothing.",
+        _nats,
+    ),
+)
+"""The four numbers, in their order."""
+
+
+def verdicts(comparison: Comparison) -> tuple[Verdict, ...]:
+    """Return one verdict per choice among the runs, in order of appearance.
+
+    A choice are the runs of one plan, method and rate (asked or not) on one model, data and settings over their seeds.
+    Its references are those of `compare`, so no share is of a run with a fault. Of several runs of one control and seed
+    the one of the least test loss counts, as for the whole model.
+    """
+    groups: dict[tuple[object, ...], list[Row]] = {}
+    for row in comparison.rows:
+        if row.role in ("choice", "manual") and not row.all_blocks and _ended(row):
+            rate = row.learning_rate if row.rate_asked == "given" else row.rate_asked
+            key = *_asked(row), row.plan, row.method, rate
+            groups.setdefault(key, []).append(row)
+    return tuple(_judge(list(_best(group).values()), comparison.rows) for group in groups.values())
+
+
+def _ended(row: Row) -> bool:
+    return row.state == RunState.SUCCEEDED or row.fault is not None
+
+
+def _asked(row: Row) -> tuple[object, ...]:
+    return row.model, row.data, row.settings
+
+
+def _best(rows: Sequence[Row]) -> dict[int | None, Row]:
+    """Return one row per seed, that of the least test loss."""
+    found: dict[int | None, Row] = {}
+    for row in sorted(rows, key=lambda row: math.inf if row.loss_after is None else row.loss_after):
+        found.setdefault(row.seed, row)
+    return found
+
+
+def _judge(own: list[Row], rows: Sequence[Row]) -> Verdict:
+    first, by_id = own[0], {row.run: row for row in rows}
+    kin = [row for row in rows if _ended(row) and _asked(row) == _asked(first)]
+    whole = [row for row in kin if row.plan == "full" and row.method == "full"]  # whatever it was made to stand for
+    references = [by_id[row.reference] for row in own if row.reference is not None]
+    score = _score(references)
+    others = [("the whole model", "full", references or whole)]
+    others.append(("LoRA on all blocks", "lora", [row for row in kin if row.all_blocks and row.method == "lora"]))
+    for role in CONTROLS:
+        same = [row for row in kin if row.role == role and (row.n_blocks, row.method) == (first.n_blocks, first.method)]
+        others.append((_control(role, first.n_blocks or 0), role, same))
+    choice = _standing(_name(first), first.role or "choice", own, by_id, score)
+    beside = [
+        _beside(_standing(name, role, list(_best(group).values()), by_id, score), own, group, score)
+        for name, role, group in others
+        if group
+    ]
+    warnings = [*_own_warnings(own), *(note for other in beside for note in other.notes)]
+    headline = _headline(choice, own, whole, score)
+    sentence = headline if choice.share is None or _all_faulty(own) else f"{headline}; {_against(beside)}"
+    onward = _onward(choice, beside, own, whole)
+    return Verdict(headline, f"{sentence}.", onward, score, choice, tuple(beside), tuple(warnings))
+
+
+def _score(references: Sequence[Row]) -> str:
+    gains = [gain for row in references if (gain := _gain(row, EXACT)) is not None]
+    return EXACT if gains and statistics.fmean(gains) >= SHORT_ANSWERS else LOSS
+
+
+def _value(row: Row, score: str) -> float | None:
+    """Return a row's score, higher is better."""
+    if score == EXACT:
+        return row.exact_match_after
+    return None if row.loss_after is None else -row.loss_after
+
+
+def _gain(row: Row, score: str) -> float | None:
+    if score == LOSS:
+        return row.gain
+    after, floor = row.exact_match_after, row.floor_exact_match
+    return None if after is None or floor is None else after - floor
+
+
+def _standing(name: str, role: str, rows: Sequence[Row], by_id: dict[str, Row], score: str) -> Standing:
+    pairs = [(row, by_id[row.reference]) for row in rows if row.reference is not None]
+
+    def ratios(read: Callable[[Row], float | None]) -> Estimate | None:
+        return estimate([one for row, full in pairs if (one := _over(read(row), read(full))) is not None])
+
+    forgotten = [row.forgetting for row in rows if row.forgetting is not None]
+    return Standing(
+        name,
+        role,
+        tuple(row.run for row in rows),
+        share=ratios(lambda row: _gain(row, score)),
+        time=ratios(lambda row: row.tuning_seconds),
+        memory=ratios(lambda row: row.peak_memory_bytes),
+        forgetting=estimate(forgotten),
+    )
+
+
+def _over(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None or other <= 0 else one / other
+
+
+def _beside(standing: Standing, own: Sequence[Row], rows: Sequence[Row], score: str) -> Standing:
+    """Say how the choice stands to something else, seed by seed, and what makes that unfair."""
+    theirs, mine = _best(rows), {row.seed: row for row in own}
+    notes = _notes(standing.name, own[0], list(theirs.values()))
+    faulty = any(row.fault is not None for row in (*theirs.values(), *own))
+    differences, steps = [], [0.0]
+    for seed in mine.keys() & theirs.keys():
+        one, other = _value(mine[seed], score), _value(theirs[seed], score)
+        if one is not None and other is not None:
+            differences.append(one - other)
+            steps.append(1 / mine[seed].n_test if score == EXACT and mine[seed].n_test else 0.0)  # pyright: ignore
+    found = None if faulty else estimate(differences, least=max(steps))
+    return Standing(**{**vars(standing), "apart": _apart(found), "notes": notes})
+
+
+def _apart(difference: Estimate | None) -> str | None:
+    if difference is None:
+        return None
+    if difference.low is None or difference.high is None:
+        return ONE_SEED
+    return BETTER if difference.low > 0 else WORSE if difference.high < 0 else TIED
+
+
+def _notes(name: str, own: Row, rows: Sequence[Row]) -> tuple[str, ...]:
+    notes = []
+    for words in dict.fromkeys(row.fault for row in rows if row.fault is not None):
+        faulty = [row for row in rows if row.fault == words]
+        rates = [row.rate_to_try for row in faulty if row.rate_to_try is not None]
+        seeds = f" in {len(faulty)} of {len(rows)} seeds" if len(rows) > 1 else ""
+        instead = f" Try the rate {rates[0]:g}." if rates else ""
+        notes.append(f"{_upper(name)}: {words}{seeds}; nothing is measured against that.{instead}")
+    asked = dict.fromkeys(row.rate_asked for row in rows)
+    if any(rate != own.rate_asked for rate in asked):
+        theirs = ", ".join(str(rate) for rate in asked)
+        notes.append(
+            f"The learning rate of {name} was {theirs}, that of the choice {own.rate_asked}; what separates them can "
+            "be the rate's."
+        )
+    elif own.rate_asked == "given" and (rows[0].all_blocks or any(r.learning_rate != own.learning_rate for r in rows)):
+        notes.append(
+            f"The learning rates of the choice and of {name} were given by hand; the best one often differs with the "
+            "place, so what separates them can be the rate's."
+        )
+    return tuple(notes)
+
+
+def _own_warnings(own: Sequence[Row]) -> list[str]:
+    told = []
+    for words in dict.fromkeys(row.fault for row in own if row.fault is not None):
+        faulty = [row for row in own if row.fault == words]
+        rates = [row.rate_to_try for row in faulty if row.rate_to_try is not None]
+        instead = f" Try the rate {rates[0]:g}." if rates else ""
+        told.append(f"{_upper(_name(own[0]))}: {words} in {len(faulty)} of {_seeds(len(own))}.{instead}")
+    if any(row.states_found for row in own):
+        told.append(
+            "The choice found states below its blocks that an earlier run had computed; its time leaves that out."
+        )
+    return told
+
+
+def _all_faulty(own: Sequence[Row]) -> bool:
+    return all(row.fault is not None for row in own)
+
+
+def _headline(choice: Standing, own: Sequence[Row], whole: Sequence[Row], score: str) -> str:
+    name, keep = _upper(choice.name), "keeps" if own[0].n_blocks == 1 else "keep"
+    if _all_faulty(own):
+        return f"{name}: {own[0].fault}, so nothing can be said for this choice"
+    if choice.share is None:
+        return f"{name}{_gained(own)}{_why_no_share(own, whole)}"
+    costs = (choice.time, "time"), (choice.memory, "memory")
+    cost = " and ".join(f"{value.mean:.2f} x its {words}" for value, words in costs if value is not None)
+    told = f"{name} {keep} {percent(choice.share.mean)} of the whole model's gain in {score}"
+    return f"{told} ({choice.share.words(percent)})" + (f" at {cost}" if cost else "")
+
+
+def _gained(own: Sequence[Row]) -> str:
+    gains = [row.gain for row in own if row.gain is not None]
+    verb = "gains" if own[0].n_blocks == 1 else "gain"
+    return f" {verb} {statistics.fmean(gains):.3g} nats over the floor" if gains else ""
+
+
+def _why_no_share(own: Sequence[Row], whole: Sequence[Row]) -> str:
+    lacking = "; no share of the whole model's gain can be told, "
+    faulty = [row for row in whole if row.fault is not None]
+    if faulty:
+        return f"{lacking}because the whole model's run has a fault ({faulty[0].fault})"
+    if any(row.reference is not None for row in own):
+        return f"{lacking}because that gains nothing: here full fine-tuning hurts"
+    return f"{lacking}because no whole-model run has the same data, seed and steps"
+
+
+def _against(others: Sequence[Standing]) -> str:
+    """Return how the choice stands to the controls of its size, and to LoRA on all blocks."""
+    beside = [other for other in others if other.role != "full" or other.apart in (BETTER, TIED)]
+    controls = [other for other in beside if other.role in CONTROLS]
+    parts = []
+    for words, link in ((BETTER, "better than"), (TIED, "cannot be told apart from"), (WORSE, "worse than")):
+        if names := [other.name for other in beside if other.apart == words]:
+            parts.append(f"{link} {_joined(names)}")
+    single = [other for other in beside if other.apart == ONE_SEED]
+    if single:
+        kept = [f"{other.name} {percent(other.share.mean)}" for other in single if other.share is not None]
+        parts.append(
+            f"beside that {_joined(kept)}, and 1 seed cannot rule out chance" if kept else "1 seed, no interval"
+        )
+    if not controls:
+        parts.append("there is no control of its size, so nobody knows whether other blocks would do as well")
+    if not parts:
+        parts.append(f"nothing can be said beside {_joined([other.name for other in controls])}: a fault each")
+    return "; ".join(parts)
+
+
+def _onward(choice: Standing, others: Sequence[Standing], own: Sequence[Row], whole: Sequence[Row]) -> str:
+    faulty = next((row for row in (*own, *whole) if row.fault is not None), None)
+    if faulty is not None and (faulty in own or choice.share is None):
+        what = "the choice" if faulty in own else "the whole model"
+        rate = "a lower rate" if faulty.rate_to_try is None else f"the rate {faulty.rate_to_try:g}"
+        return f"Next: tune {what} again {'with more steps' if faulty.fault == TOO_FEW else f'at {rate}'}."
+    if choice.share is None:
+        return "Next: tune the whole model beside it, with the same data, seed and steps."
+    controls = [other for other in others if other.role in CONTROLS]
+    if not controls:
+        return "Next: tune controls of the same size beside it."
+    if all(other.apart is None for other in controls):
+        return "Next: tune its controls again, by what is said of each."
+    if any(other.apart == ONE_SEED for other in others):
+        return "Next: tune the same with two more seeds; only then can it be told from chance."
+    worse = [other.name for other in others if other.apart == WORSE]
+    if worse:
+        return f"Next: take {worse[0]} instead, or choose by another criterion."
+    tied = [other.name for other in controls if other.apart == TIED]
+    if tied:
+        return (
+            f"Next: which blocks hardly matters here; take the cheapest, or fewer, and see whether {tied[0]} still do."
+        )
+    return "Next: try fewer blocks, or take these along."
+
+
+def _control(role: str, size: int) -> str:
+    if role == "random":
+        return "random blocks"
+    return f"the {role} block" if size == 1 else f"the {role} {size} blocks"
+
+
+def _name(row: Row) -> str:
+    return (row.plan or "the choice") + ("" if row.method in (None, "full") else f" by {row.method}")
+
+
+def _joined(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _upper(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count != 1 else ''}"

@@ -1,0 +1,119 @@
+"""What pages say at their end, computed from records."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lsf.app.findings import (
+    criterion_to_come,
+    of_criteria,
+    of_dimension,
+    of_grid,
+    of_runs,
+    of_trajectories,
+    of_truth,
+    plan_to_come,
+)
+from lsf.criteria.result import Analysis
+from lsf.dimension.study import over_lessons
+from lsf.evidence.packed import packed_record
+from lsf.evidence.regret import Truth
+from lsf.evidence.study import judge_choices
+from lsf.plans.plan import Plan
+from lsf.runs.comparison import to_row
+from tests.figures.conftest import analysis as analysis
+from tests.runs.test_comparison import FULL, make
+
+
+@pytest.fixture
+def scored(analysis: Analysis) -> Analysis:
+    """With the recommended criterion: block 1 is first by it and by `deviation`, block 0 by `ntk` and `last`."""
+    parts = ((0.1, 3.0), (0.9, 1.0), (0.2, 2.0))
+    blocks = [
+        replace(block, scores={**block.scores, "alignment": one, "ntk": other})
+        for block, (one, other) in zip(analysis.blocks, parts, strict=True)
+    ]
+    return replace(analysis, blocks=tuple(blocks))
+
+
+def test_the_criterion_to_come_is_the_one_taken_else_the_recommended_else_the_first_measured(scored: Any) -> None:
+    assert criterion_to_come(None, scored) == "alignment"
+    assert criterion_to_come("deviation", scored) == "deviation"
+    assert criterion_to_come("snr", scored) == "alignment"
+
+
+def test_the_plan_to_come_is_the_one_at_hand_unless_another_criterion_was_taken(scored: Analysis) -> None:
+    by_hand = Plan("made-up", 3, (2,))
+    assert plan_to_come(by_hand, "deviation", scored, 1) is by_hand
+    chosen = plan_to_come(None, None, scored, 1)
+    assert (chosen.blocks, chosen.criterion) == ((1,), "alignment")
+    assert plan_to_come(chosen, "deviation", scored, 2).criterion == "deviation"
+    assert plan_to_come(Plan("other", 3, (2,)), None, scored, 1).blocks == (1,)
+
+
+def test_the_paths_page_ties_state_to_block_and_says_what_chooses_and_why(scored: Analysis) -> None:
+    record = packed_record()
+    found, onward = of_trajectories(scored, plan_to_come(None, None, scored, 1), record)
+    assert found == (
+        "The model is furthest from the straight path in state 2, which leaves block 1; its last state puts the target "
+        "first at 1 of 2 positions."
+    )
+    assert onward.startswith("Gradient alignment chooses block 1: where the truth was measured (")
+    assert f"it lost {100 * record.mean:.1f} % of the whole model's gain" in onward
+    assert onward.endswith("Next: choose the blocks.")
+    assert "is none of the study's models" in onward  # made-up
+    known = replace(scored, model=replace(scored.model, name="bundled"))
+    assert "the study's models" not in of_trajectories(known, plan_to_come(None, None, known, 1), record)[1]
+    other = of_trajectories(scored, plan_to_come(None, "deviation", scored, 1), record)[1]
+    assert "of all criteria Gradient alignment has the best record" in other
+
+
+def test_the_criteria_page_says_how_many_blocks_are_named_best(scored: Analysis) -> None:
+    found, _ = of_criteria(scored, plan_to_come(None, None, scored, 1), packed_record())
+    assert found == "3 criteria name 2 different blocks as the best (0, 1)."  # the control `last` is none
+
+
+def test_runs_are_told_once_one_has_ended() -> None:
+    rows = [to_row(make("c")), to_row(FULL)]
+    assert of_runs([]) is None
+    assert of_runs([replace(rows[0], exact_match_after=None, loss_after=None)]) is None
+    assert of_runs(rows) == (
+        "Block 7 ended at 80 % exact match; the whole model at 100 % exact match.",
+        "Next: compare the runs, which weighs this against cost.",
+    )
+    waiting = of_runs([rows[0], replace(rows[1], exact_match_after=None, loss_after=None)])
+    assert waiting is not None and waiting[1] == "Next: wait for 1 more."
+
+
+def test_a_sweep_is_told_by_its_best_plan_and_says_where_that_is_not_decided() -> None:
+    truth = Truth(2, 0.0, (1.0, 1.0), {(0,): (0.5, 0.51), (1,): (0.9, 0.91)}, {})
+    found, onward = of_truth(truth, judge_choices(truth, {"alignment": (1.0, 0.5)}, 1), 1)
+    assert found == (
+        "Block 1 scored best of all plans of 1 block; Gradient alignment lost 40.0 % of what full fine-tuning gains, "
+        "chance 20.0 %."
+    )
+    assert "measure the truth there" in onward
+    noisy = Truth(2, 0.0, (1.0, 1.0), {(0,): (0.1, 0.9), (1,): (0.5, 0.52)}, {})
+    assert "is not decided" in of_truth(noisy, judge_choices(noisy, {}, 1), 1)[1]
+
+
+def test_the_grid_is_told_by_its_best_cell_and_the_cheapest_level_with_it() -> None:
+    whole, some = (replace(to_row(run), stored_bytes=count) for run, count in ((FULL, 5_000_000), (make("c"), 40_000)))
+    assert of_grid([("whole model", "All weights", whole)]) is None
+    cells = [("whole model", "All weights", whole), ("block 7", "LoRA", replace(some, exact_match_after=0.99))]
+    found = of_grid(cells)
+    assert found is not None and found[0] == (
+        "All weights on whole model reached most, 100 % exact match, storing 5,000 kB; LoRA on block 7 is within one "
+        "test example of it, storing 40 kB."
+    )
+    assert of_grid([cells[0], (*cells[1][:2], replace(some, fault="diverged"))]) is None
+
+
+def test_the_intrinsic_dimension_is_told_by_its_extremes() -> None:
+    found = of_dimension(over_lessons(), "On the bundled model")
+    assert found is not None
+    assert found[0] == (
+        "On the bundled model, 35 numbers suffice for sums by DID, 5,477 for labels by DID, of 1,377,408."
+    )
+    assert of_dimension([], "") is None

@@ -1,0 +1,52 @@
+"""The guided tour: one click, four pages, one sentence each, and runs that were really made."""
+
+from pathlib import Path
+
+import pytest
+
+from lsf.app import tour
+from lsf.runs.store import list_runs
+from tests.pages.conftest import Driver
+
+
+@pytest.mark.slow
+def test_the_tour_ends_in_a_comparison_of_measured_runs(
+    app: Driver, runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = Driver(own=False)
+    app.click("Show me in 60 seconds")
+    assert "1 of 4" in app.shown()
+    assert "It goes on as soon as the analysis is done." in app.shown()
+    app.wait("analyze")
+    app.at.run()
+    assert "as soon as the replay has ended" in app.shown()
+    assert len(list_runs(runs)) == 3  # under way while this is read
+    app.click("Next")
+    assert app.at.title[0].value == "Choose"
+    assert "2 of 4" in app.shown()
+    assert "look at block 7 in the tower" in app.shown()
+    assert "The plan: tune block 7" in app.shown()
+    assert [block["tuned"] for block in app.tower()["blocks"]] == [False] * 7 + [True]
+    monkeypatch.setattr(tour, "SECONDS", 0.0)
+    app.at.run()  # from here on it goes on by itself
+    assert app.at.title[0].value == "Fine-tune"
+    assert "3 of 4" in app.shown()
+    app.wait("tune")
+    app.at.run()
+    assert app.at.title[0].value == "Compare"
+    assert "of the whole model's gain" in app.shown()
+    app.click("End the tour")
+    assert "4 of 4" not in app.shown()
+
+
+def test_another_page_offers_the_way_back_and_the_tour_can_be_ended(app: Driver) -> None:
+    app = Driver(own=False)
+    app.click("Show me in 60 seconds")
+    app.click("Stay here")
+    app.wait("analyze")
+    app.at.run()
+    assert app.at.title[0].value == "Trajectories"
+    app.go("criteria")
+    assert "The tour goes on at Trajectories." in app.shown().replace("**", "")
+    app.click("End the tour")
+    assert "The tour goes on" not in app.shown()

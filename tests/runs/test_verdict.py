@@ -1,0 +1,181 @@
+"""The verdict: worked by hand, and fair where runs are not."""
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lsf.data.prior import Floor, Prior
+from lsf.figures.verdict import draw_verdict
+from lsf.plans.plan import Plan, full_plan
+from lsf.runs.comparison import compare
+from lsf.runs.formats import render
+from lsf.runs.result import RunState
+from lsf.runs.store import Run
+from lsf.runs.verdict import BETTER, ONE_SEED, TIED, WORSE, Verdict, estimate, verdicts
+from tests.runs.test_comparison import make, with_result
+
+FLOOR = Floor(2.5, 0.2, Prior("label frequencies", 2.5, 0.2))
+
+
+def run(name: str, **changes: Any) -> Run:
+    return with_result(make(name, **changes), floor=FLOOR)
+
+
+def whole(name: str = "full", exact: float = 1.0, seed: int = 0, **changes: Any) -> Run:
+    values = {"loss": 0.5, "seconds": 10.0, "params": 800, **changes}
+    return run(name, plan="full", exact=exact, role="full", seed=seed, **values)
+
+
+def lora(name: str, exact: float, seed: int = 0) -> Run:
+    found = run(name, exact=exact, seed=seed, role="full", method="lora", params=50)
+    assert found.spec is not None
+    return replace(found, spec=replace(found.spec, plan=full_plan("m", 8)))
+
+
+def only(*runs: Run) -> Verdict:
+    (found,) = verdicts(compare(runs))
+    return found
+
+
+def test_the_share_is_over_the_floor_and_not_over_the_base_model() -> None:
+    found = only(run("some", exact=0.6), whole())
+    assert found.score == "exact match"
+    assert found.choice.share is not None and found.choice.time is not None and found.choice.memory is not None
+    assert found.choice.share.mean == pytest.approx((0.6 - 0.2) / (1.0 - 0.2))
+    assert found.choice.time.mean == pytest.approx(0.4)
+    assert found.choice.memory.mean == pytest.approx(100 / 800)
+    assert found.choice.forgetting is not None and found.choice.forgetting.mean == 0.25
+    assert found.sentence == (
+        "Block 7 keeps 50 % of the whole model's gain in exact match (1 seed) at 0.40 x its time and 0.12 x its "
+        "memory; there is no control of its size, so nobody knows whether other blocks would do as well."
+    )
+
+
+def test_where_answers_are_hardly_ever_wholly_right_the_loss_is_the_score() -> None:
+    found = only(run("some", exact=0.2, loss=1.5), whole(exact=0.25))
+    assert found.score == "loss"
+    assert found.choice.share is not None and found.choice.share.mean == (2.5 - 1.5) / (2.5 - 0.5)
+
+
+def test_an_interval_over_seeds_is_students_t() -> None:
+    found = estimate([1.0, 2.0, 3.0])
+    assert found is not None and found.low is not None and found.high is not None
+    assert found.high - found.mean == pytest.approx(4.302653 / math.sqrt(3))
+    assert (estimate([]), estimate([1.0])) == (None, type(found)(1.0, None, None, 1))
+
+
+def test_controls_are_paired_by_seed_and_a_tie_is_a_verdict() -> None:
+    runs = [whole(f"f{seed}", seed=seed) for seed in range(3)]
+    for seed, level in enumerate((0.5, 0.7, 0.9)):  # seeds differ far more than places do
+        runs.append(run(f"c{seed}", exact=level, seed=seed))
+        runs.append(run(f"l{seed}", plan=(6,), role="last", exact=level - 0.1, seed=seed))
+        runs.append(run(f"r{seed}", plan=(seed,), role="random", exact=level + 0.05 * (seed - 1), seed=seed))
+        runs.append(run(f"m{seed}", plan=(4,), role="first", exact=level + 0.08, seed=seed))
+        runs.append(lora(f"a{seed}", level, seed))
+    found = only(*runs)
+    stands = {other.role: other.apart for other in found.others}
+    # The whole model is 0.5, 0.3 and 0.1 ahead: the interval of three seeds holds zero.
+    assert stands == {"full": TIED, "lora": TIED, "last": BETTER, "random": TIED, "first": WORSE}
+    tied = "the whole model, LoRA on all blocks and random blocks"
+    assert f"better than the last block; cannot be told apart from {tied};" in found.sentence
+    assert found.sentence.endswith("worse than the first block.")
+    assert found.onward == "Next: take the first block instead, or choose by another criterion."
+
+
+def test_a_difference_below_one_test_example_is_no_difference() -> None:
+    runs = [whole(f"f{seed}", seed=seed) for seed in range(2)]
+    runs += [run(f"c{seed}", exact=0.80, seed=seed) for seed in range(2)]
+    runs += [run(f"l{seed}", plan=(6,), role="last", exact=0.79, seed=seed) for seed in range(2)]
+    assert {other.role: other.apart for other in only(*runs).others}["last"] == TIED
+
+
+def test_one_seed_tells_nothing_apart_and_says_what_would() -> None:
+    found = only(run("c"), run("l", plan=(6,), role="last", exact=0.3), whole())
+    assert [other.apart for other in found.others] == [ONE_SEED, ONE_SEED]
+    assert "beside that the last block 12 %, and 1 seed cannot rule out chance" in found.sentence
+    assert found.onward.startswith("Next: tune the same with two more seeds")
+
+
+def test_no_share_of_a_whole_model_that_diverged_is_below_the_floor_or_forgot() -> None:
+    good = whole()
+    assert good.result is not None
+    wrecked = [
+        ("below the floor", with_result(whole(loss=2.6, exact=0.1), learning_rate=0.03, default_rate=0.003)),
+        ("forgot 2.5 nats", with_result(good, after=replace(good.result.after, general_loss=3.5))),  # type: ignore[type-var]
+        ("diverged", with_result(good, state=RunState.FAILED, failure="DivergedError", after=None)),
+    ]
+    for words, full in wrecked:
+        failed = words == "diverged"
+        assert full.spec is not None
+        full = replace(full, spec=replace(full.spec, role="choice"))  # as the shell makes it
+        found = only(run("c"), replace(full, state=RunState.FAILED) if failed else full)
+        assert (found.choice.share, found.choice.time, found.choice.memory) == (None, None, None), words
+        assert f"because the whole model's run has a fault ({words})" in found.sentence
+        assert any(told.startswith(f"The whole model: {words}") for told in found.warnings)
+        assert found.onward.startswith("Next: tune the whole model again at the rate")
+        assert [other.apart for other in found.others] == [None]
+
+
+def test_a_choice_with_a_fault_has_a_verdict_that_says_only_that() -> None:
+    found = only(run("c", loss=2.6, exact=0.1), whole())
+    assert found.sentence == "Block 7: below the floor, too few steps, so nothing can be said for this choice."
+    assert found.onward == "Next: tune the choice again with more steps."
+    assert any(told.startswith("Block 7: below the floor, too few steps in 1 of 1 seed.") for told in found.warnings)
+    wrecked = only(run("c", loss=9.9, exact=0.1), whole())
+    assert wrecked.sentence == "Block 7: below the floor, so nothing can be said for this choice."
+    assert wrecked.onward.startswith("Next: tune the choice again at the rate")
+
+
+def test_another_regime_of_rates_is_said_in_the_same_place() -> None:
+    full = whole()
+    assert full.spec is not None
+    searched = replace(full, spec=replace(full.spec, learning_rate=None))
+    assert any("was searched, that of the choice default" in told for told in only(run("c"), searched).warnings)
+    given = [run("c", learning_rate=3e-3), replace(full, spec=replace(full.spec, learning_rate=3e-3))]
+    assert any("were given by hand" in told for told in only(*given).warnings)
+    assert only(run("c"), full).warnings == ()
+
+
+def test_states_of_an_earlier_run_are_said_beside_the_time() -> None:
+    warm = with_result(run("c"), cache={"kind": "memory", "found": 12})
+    assert any("its time leaves that out" in told for told in only(warm, whole()).warnings)
+
+
+def test_without_a_whole_model_the_gain_over_the_floor_is_told_alone() -> None:
+    found = only(run("c", loss=1.0))
+    assert found.sentence.startswith("Block 7 gains 1.5 nats over the floor; no share")
+    assert found.onward == "Next: tune the whole model beside it, with the same data, seed and steps."
+
+
+def test_lora_on_all_blocks_is_no_choice_and_every_choice_has_its_own_verdict() -> None:
+    two = make("two", plan=(5, 6))
+    found = verdicts(compare([run("c"), lora("a", 0.9), with_result(two, floor=FLOOR), whole()]))
+    assert [verdict.choice.name for verdict in found] == ["block 7", "blocks 5-6"]
+    assert [other.name for other in found[1].others] == ["the whole model", "LoRA on all blocks"]
+    assert verdicts(compare([whole()])) == ()
+
+
+def test_the_shell_prints_the_same_sentence_and_json_holds_the_numbers() -> None:
+    comparison = compare([run("c"), whole()])
+    (verdict,) = verdicts(comparison)
+    assert f"Verdict: {verdict.sentence} {verdict.onward}\n" in render(comparison)
+    (plain,) = json.loads(render(comparison, "json"))["verdicts"]
+    assert plain["choice"]["share"]["mean"] == pytest.approx(0.75)
+    assert plain["sentence"] == verdict.sentence
+
+
+def test_the_picture_has_a_panel_per_number_a_row_per_standing_and_whiskers_over_seeds() -> None:
+    runs = [whole(f"f{seed}", seed=seed) for seed in range(2)] + [run(f"c{seed}", seed=seed) for seed in range(2)]
+    verdict = only(*runs)
+    picture = draw_verdict(verdict)
+    figure: Any = picture.figure
+    assert len(figure.data) == 4 * 2
+    assert {trace.y[0] for trace in figure.data} == {"block 7", "the whole model"}
+    assert all(trace.error_x.array is not None for trace in figure.data)
+    assert picture.title == verdict.headline
+    assert verdict.sentence.startswith(verdict.headline)
+    assert "block 7: gain kept 75 % (75 % to 75 %, 2 seeds), time 0.40 x" in picture.alt
+    assert Plan("m", 8, (7,)).label in picture.table["tuned"].tolist()
