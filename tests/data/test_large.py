@@ -22,6 +22,7 @@ from lsf.data.sources import load_task
 from lsf.data.task import Task
 from lsf.errors import DataError
 from lsf.progress import Silent
+from tests.data.test_files_of_people import FILES, read
 from tests.tiny import tiny_tokenizer
 
 ROWS = [{"prompt": f"the café {n % 150}", "completion": f' says "{n}"\nand 日本'} for n in range(200)]
@@ -35,11 +36,35 @@ def packed(path: Path) -> None:
     path.write_bytes(gzip.compress("".join(json.dumps(row) + "\n" for row in ROWS).encode()))
 
 
+def turns(row: dict[str, str]) -> list[dict[str, str]]:
+    return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}]
+
+
+def parts(path: Path) -> None:
+    path.mkdir()
+    for part in range(4):
+        pd.DataFrame(ROWS[part::4]).to_parquet(path / f"train-0000{part}-of-00004.parquet")
+
+
+def book(path: Path) -> None:
+    path.mkdir()
+    for part in range(40):
+        (path / f"{part:02}.md").write_text(f"The café of day {part}.\n" * 5, encoding="utf-8")
+
+
+WINDOWS = [{"prompt": f"the café {n % 150}", "completion": f" says “{n}”\nfor 5 €"} for n in range(200)]
 WRITERS: dict[str, Callable[[Path], Any]] = {
     "d.jsonl": jsonl,
     "d.json": jsonl,
     "d.jsonl.gz": packed,
     "d.csv": lambda path: pd.DataFrame(ROWS).to_csv(path, index=False),
+    "semicolons.csv": lambda path: pd.DataFrame(ROWS).to_csv(path, index=False, sep=";"),
+    "windows.csv": lambda path: pd.DataFrame(WINDOWS).to_csv(path, index=False, encoding="cp1252"),
+    "sheet.csv": lambda path: path.write_text("sep=|\n" + pd.DataFrame(ROWS).to_csv(index=False, sep="|")),
+    "chats.jsonl": lambda path: path.write_text("".join(json.dumps(turns(row)) + "\n" for row in ROWS)),
+    "good.jsonl": lambda path: path.write_text("".join(json.dumps({**row, "label": 1}) + "\n" for row in ROWS)),
+    "parts": lambda path: parts(path),
+    "book": lambda path: book(path),
     "d.tsv": lambda path: pd.DataFrame(ROWS).to_csv(path, index=False, sep="\t"),
     "d.parquet": lambda path: pd.DataFrame(ROWS).to_parquet(path),
     "saved": lambda path: datasets.Dataset.from_list(ROWS).save_to_disk(path),
@@ -74,6 +99,17 @@ def test_a_large_source_gives_the_same_examples_from_disk(
     assert list(large.split("all")) == list(small.split("all"))
     assert shared_prompts(large) == shared_prompts(small)
     assert not list((tmp_path / "cache").iterdir())  # the file has no name: nothing is left behind
+
+
+def test_files_as_people_have_them_give_the_same_from_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {name: everything(read(name, content[0], tmp_path)) for name, content in FILES.items()}
+    monkeypatch.setenv("LSF_CACHE", str(tmp_path / "cache"))
+    for module in (rows, containers):
+        monkeypatch.setattr(module, "LARGE", 0)
+    monkeypatch.setattr(containers, "CHUNK", 5)
+    large = {name: load_task(str(tmp_path / name)) for name in FILES}
+    assert {name: everything(task) for name, task in large.items()} == small
+    assert sum(isinstance(task.rows, RowsOnDisk) for task in large.values()) > 40
 
 
 def test_a_large_source_with_splits_of_its_own_keeps_them(tmp_path: Path, all_large: None) -> None:
