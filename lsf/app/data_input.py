@@ -19,9 +19,10 @@ from lsf.data.contents import DEFAULTS, DataOptions, read_chat_template
 from lsf.data.encode import EncodedExample, context_length, encode, straddling_words
 from lsf.data.formats import FORMATS, Row, kinds_of, recognise
 from lsf.data.report import count_tokens, format_lines, pieces_of, shared_prompts, token_lines
-from lsf.data.sources import fill_template, parse_template, read_splits
+from lsf.data.sources import read_splits
 from lsf.data.tables import READERS
 from lsf.data.task import Example, Task
+from lsf.data.templates import fill_template, parse_template
 from lsf.errors import LsfError
 from lsf.files import make_folder, write_bytes
 from lsf.runs.store import runs_folder
@@ -281,14 +282,9 @@ def _choice(name: str, label: str) -> str:
     (item,) = (item for item in fields(DataOptions) if item.name == name)
     choices = item.metadata["choices"]
     return st.selectbox(
-        label,
-        choices,
-        choices.index(item.default),
-        format_func=WORDS.__getitem__,
-        help=help_text(item),
-        key=f"data-{name}",
-        persist_state="session",
-    )
+        label, choices, choices.index(item.default), format_func=WORDS.__getitem__, help=help_text(item),
+        key=f"data-{name}", persist_state="session",
+    )  # fmt: skip
 
 
 TEMPLATE = "data-chat-template"

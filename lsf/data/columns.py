@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from lsf.errors import DataError
 
@@ -223,7 +223,7 @@ def value_at(row: Row, path: str) -> Any:
     if path in row:
         return row[path]
     name, *keys = path.split(".")
-    value: Any = row[name] if name in row else None
+    value = cast("Any", row.get(name))
     for key in keys:
         try:
             value = value[int(key)] if isinstance(value, list) else value[key]

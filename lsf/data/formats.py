@@ -46,6 +46,10 @@ class Work:
     """Where it tells what it did."""
 
 
+Convert = Callable[[Row, int, Work], Example | None]
+"""(row, its place, work) -> example; None where it is none that should be learned."""
+
+
 @dataclass(frozen=True)
 class DataFormat:
     """One kind of rows."""
@@ -62,8 +66,8 @@ class DataFormat:
     """One row."""
     matches: Callable[[Kinds], bool]
     """Whether a row with these columns is of this kind."""
-    convert: Callable[[Row, int, Work], Example | None]
-    """(row, its place, work) -> example; None where it is none that should be learned."""
+    convert: Convert
+    """Makes an example of a row."""
 
 
 def kinds_of(row: Row) -> dict[str, str]:

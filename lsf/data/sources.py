@@ -1,12 +1,11 @@
-"""Where tasks come from: `lesson:NAME`, a local file, `hub:NAME[:CONFIG][:SPLIT]`; templates over any columns."""
+"""Where tasks come from: `lesson:NAME`, a local file, `hub:NAME[:CONFIG][:SPLIT]`."""
 
 import math
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from string import Formatter
 from typing import Any, cast
 
 import numpy as np
@@ -14,64 +13,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lsf.data.answers import suggested_pattern
-from lsf.data.columns import Watched, is_path, paths, says_truth, value_at, with_truth
+from lsf.data.columns import Watched, paths, says_truth, with_truth
 from lsf.data.containers import saved_tables, tables_of
 from lsf.data.contents import DEFAULTS, DataOptions
-from lsf.data.formats import FORMATS, Row, Tally, Work, check_format, kinds_of, pair_example, recognise
+from lsf.data.formats import FORMATS, Convert, Row, Tally, Work, check_format, kinds_of, recognise
 from lsf.data.lessons import load_lesson
 from lsf.data.rows import RowCollector, selected
 from lsf.data.tables import TOLD, Table, read_table
 from lsf.data.task import Example, Seen, Task, split_examples, split_indices, with_general
+from lsf.data.templates import by_templates
 from lsf.errors import DataError
 from lsf.progress import Reporter
-
-
-def parse_template(template: str, columns: Iterable[str], option: str) -> tuple[tuple[str, str | None], ...]:
-    """Split a template into literal texts and column names.
-
-    Only `{column}` is understood (a column's name may hold spaces; `{{` and `}}` are braces), and `{column.key.0}` of
-    nested values: no attribute, conversion or format is evaluated.
-
-    Args:
-        template: the text with columns in braces.
-        columns: the columns there are.
-        option: what the user calls it, for the error sentence.
-
-    Returns:
-        Pairs (literal text, column after it or None).
-
-    Raises:
-        DataError: an unknown column (the columns are listed), an unclosed brace, or an empty template.
-    """
-    known = list(columns)
-    try:
-        parts = tuple(
-            (text, name if name is None else name + (f"!{conv}" if conv else "") + (f":{spec}" if spec else ""))
-            for text, name, spec, conv in Formatter().parse(template)
-        )
-    except ValueError as error:
-        raise DataError(f"{option} {template!r} cannot be read ({error}); write columns as {{column}}.") from None
-    if not parts:
-        raise DataError(f"{option} is empty; write a text with columns such as {{{known[0]}}}.")
-    for _, name in parts:
-        if name is not None and name not in known and not is_path(name, known):
-            raise DataError(f"{option} names the unknown column {name!r}; the columns are: {', '.join(known)}.")
-    return parts
-
-
-def fill_template(parts: tuple[tuple[str, str | None], ...], row: Mapping[str, object]) -> str:
-    """Put one row's values into a parsed template; a missing value becomes an empty text.
-
-    Raises:
-        DataError: a value is no text and no number.
-    """
-    texts = []
-    for text, name in parts:
-        value = None if name is None else value_at(row, name)
-        if not (value is None or isinstance(value, str) or pd.api.types.is_scalar(value)) or isinstance(value, bytes):
-            raise DataError(f"the column {name!r} holds a {type(value).__name__}; text or a number was expected.")
-        texts.append(text if value is None else f"{text}{value}")
-    return "".join(texts)
 
 
 def read_hub(address: str) -> dict[str, Table]:
@@ -315,7 +267,7 @@ def render_examples(
     """
     work, formats = Work(options, Tally() if tally is None else tally), Counter() if formats is None else formats
     if prompt_template is not None or completion_template is not None:
-        convert = _by_templates(table, prompt_template, completion_template)
+        convert = by_templates(table, prompt_template, completion_template)
         formats["pairs"] += len(table.rows)
         known: Iterable[tuple[Convert, Row]] = ((convert, row) for row in table.rows)
     else:
@@ -332,9 +284,6 @@ def render_examples(
         if on_disk and report is not None and number % TOLD == 0:
             report.progress(number, len(table.rows), f"converting rows of {table.name}")
     return examples.rows()
-
-
-Convert = Callable[[Any, int, Work], Example | None]
 
 
 def _recognised(table: Table, work: Work, formats: Counter[str]) -> Iterator[tuple[Convert, Row]]:
@@ -377,54 +326,6 @@ def _recognised(table: Table, work: Work, formats: Counter[str]) -> Iterator[tup
     for place, count in Counter(names).items():
         formats[found[place].name] += count
     return ((found[place].convert, row) for place, row in zip(names, rows(), strict=True))
-
-
-def _by_templates(table: Table, prompt_template: str | None, completion_template: str | None) -> Convert:
-    """Return what makes an example of a row by templates over the table's columns."""
-    for option, template, column in (
-        ("prompt template", prompt_template, "prompt"),
-        ("completion template", completion_template, "completion"),
-    ):
-        if template is None and column not in table.columns:
-            raise DataError(
-                f"{table.name} has no column {column!r}; its columns are: {', '.join(table.columns)}. "
-                f"Name the column {column!r}, or give a {option} over the columns there are."
-            )
-    asked = "{prompt}" if prompt_template is None else prompt_template
-    given = "{completion}" if completion_template is None else completion_template
-    prompt = parse_template(asked, table.columns, "The prompt template")
-    completion = parse_template(given, table.columns, "The completion template")
-
-    def convert(row: Row, place: int, work: Work) -> Example:
-        texts = fill_template(prompt, row), fill_template(completion, row)
-        templates = ("prompt", prompt_template), ("completion", completion_template)
-        for text, (part, template) in zip(texts, templates, strict=True):
-            # A column is taken as it stands, blanks included; a template needs what its columns hold.
-            if not (text.strip() if template else text):
-                raise DataError(f"the {part} is empty; every row needs a text there.")
-        _check_filled("prompt", prompt, row)
-        _check_filled("completion", completion, row)
-        return pair_example(*texts, place, work)
-
-    return convert
-
-
-def _check_filled(part: str, parts: tuple[tuple[str, str | None], ...], row: Row) -> None:
-    """Refuse a row in which a template stands without the text it is about.
-
-    A completion needs every column it names, since the words around a missing one would be trained on; a prompt needs
-    one of them, since an optional input is often empty. Blanks are a text, of a column that is taken as it stands.
-
-    Raises:
-        DataError: the first column that holds nothing.
-    """
-    values = {name: value_at(row, name) for _, name in parts if name is not None}
-    alone = len(parts) == 1 and not parts[0][0]
-    empty = [
-        name for name, value in values.items() if value is None or not (str(value) if alone else str(value).strip())
-    ]
-    if empty and (part == "completion" or len(empty) == len(values)):
-        raise DataError(f"the {part} is empty where its template names {empty[0]!r}; every row needs a text there.")
 
 
 SURROGATES = "a character of which only half is there (a lone surrogate) is read as \ufffd."

@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lsf.data.sources import fill_template, load_task, parse_template
+from lsf.data.sources import load_task
 from lsf.data.task import Example, split_examples
+from lsf.data.templates import fill_template, parse_template
 from lsf.errors import DataError
 
 ROWS = "prompt,completion\n" + "".join(f"what is {n} plus one, {n + 1}\n" for n in range(20))

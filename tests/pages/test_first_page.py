@@ -97,6 +97,9 @@ def test_a_format_is_asked_for_only_where_rows_could_be_more_than_one(
     app.use(tiny("llama"), plain)
     assert not formats()
     assert not any(box.key == "data-train_on" for box in app.at.selectbox)
+    app.at.number_input(key="data-max_rows").set_value(5).run()
+    assert "Of 10 rows of plain.csv, 5 are read" in " ".join(str(text.value) for text in app.at.text)
+    app.at.number_input(key="data-max_rows").set_value(None).run()
     row = {"text": "the cat sat on", "summary": "mat"}
     both.write_text("".join(json.dumps(row) + "\n" for _ in range(10)))
     app.use(tiny("llama"), both)
