@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.real import finite
-from benchmarks.real_tasks import BATCHES, KNOWN, LENGTH, SWEPT, TEST, real_task, shuffled
+from benchmarks.real_tasks import KNOWN, LENGTH, SWEPT, TEST, real_task, shuffled
 from lsf.criteria.agreement import top_k
 from lsf.criteria.registry import CRITERIA
 from lsf.data.task import Task
@@ -26,8 +26,10 @@ from lsf.plans.policies import suffix, window
 
 CELLS = Path(__file__).with_name("real_sweep.jsonl")
 SCORES = CELLS.with_name("real_scores.jsonl")
-TRAIN, PASSES = 160, 3
-"""Training rows, and how often each is seen."""
+TRAIN, PASSES, BATCH, VALIDATION = 96, 3, 8, 48
+"""Training rows, how often each is seen, rows of a step, and rows that find the rate and end hopeless runs."""
+ALL_ROWS = {"facts": 160}
+"""Tasks with more training rows: those that test what was trained, in few tokens."""
 BUDGET, STRIDE, RANDOM_SETS, SEEDS = 8, 2, 20, (0, 1)
 """Blocks of a set; between the starts of windows; sets drawn at random; data orders (a third where plans are near)."""
 JUDGES = 5
@@ -40,7 +42,7 @@ its size, at the same place under the same seed, by so many interquartile ranges
 TEXTS = 16
 """Texts in the base model's own words that forgetting is read on."""
 WHOLE, LORA, BASE = "full", "lora", "base"
-READINGS = ("lens", "raw")
+READINGS = ("lens",)
 TOO_DEAR = ("runs",)
 """Needs of criteria that are not compared."""
 
@@ -70,7 +72,7 @@ class Cell:
     prior: tuple[float, float] | None
     """Loss and exact match of the answer that ignores the prompt; None but of the base model."""
     seconds: float
-    """Wall seconds of the run: steps, prefix and readings."""
+    """CPU seconds of the run: steps, prefix and readings."""
     stopped: bool = False
     """Whether it was hopeless."""
 
@@ -93,7 +95,7 @@ class Scored:
     scores: dict[str, tuple[float, ...]]
     """Criterion -> score of each block."""
     seconds: float
-    """Of the analysis."""
+    """CPU seconds of the analysis."""
 
 
 def read_lines(path: Path, kind: Callable[..., Any]) -> list[Any]:
@@ -145,8 +147,8 @@ def depth_plans(n_blocks: int, budget: int = BUDGET) -> dict[str, tuple[int, ...
 def rules(scored: Iterable[Scored], n_blocks: int, budget: int = BUDGET) -> dict[str, tuple[int, ...]]:
     """Return what every compared rule names on one task: its words -> blocks.
 
-    At one block, and at `budget` blocks as a run of neighbours and anywhere; the paper's rule in both our readings; and
-    the upper half by gradient norm. A placebo's rules end in `(placebo)`.
+    At one block, and at `budget` blocks as a run of neighbours; the paper's rule in both our readings; and the upper
+    half by gradient norm. A placebo's rules end in `(placebo)`.
     """
     named: dict[str, tuple[int, ...]] = {}
     for one in scored:
@@ -156,7 +158,6 @@ def rules(scored: Iterable[Scored], n_blocks: int, budget: int = BUDGET) -> dict
                 continue
             named[f"1: {name}{end}"] = top_k(scores, 1)
             named[f"{budget}: {name}, neighbours{end}"] = window(scores, budget)
-            named[f"{budget}: {name}, anywhere{end}"] = top_k(scores, budget)
             if name == "ablation":
                 least = [-score for score in scores]
                 named[f"1: least ablation{end}"] = top_k(least, 1)
@@ -172,10 +173,18 @@ def rules(scored: Iterable[Scored], n_blocks: int, budget: int = BUDGET) -> dict
 
 
 def plans_of(scored: Sequence[Scored], n_blocks: int, budget: int = BUDGET) -> list[str]:
-    """Return every plan of a task, in the order in which they are measured; those with a rule's blocks once."""
+    """Return every plan of a task, in the order in which they are measured; those with a rule's blocks once.
+
+    Sets follow each other by their first block: the states below one begin those below the next.
+    """
     blocks = [(block,) for block in range(n_blocks)]
-    blocks += [*depth_plans(n_blocks, budget).values(), *rules(scored, n_blocks, budget).values()]
-    return [*dict.fromkeys([WHOLE, LORA, *map(format_blocks, blocks)])]
+    sets = sorted([*depth_plans(n_blocks, budget).values(), *rules(scored, n_blocks, budget).values()])
+    return [*dict.fromkeys([*map(format_blocks, blocks), WHOLE, LORA, *map(format_blocks, sets)])]
+
+
+def seeds_of(plan: str, scored: Sequence[Scored], n_blocks: int, budget: int = BUDGET) -> tuple[int, ...]:
+    """Return the seeds a plan is asked for under: a plan that only a placebo names has the first alone."""
+    return SEEDS if plan in plans_of([one for one in scored if not one.placebo], n_blocks, budget) else SEEDS[:1]
 
 
 def may_stop(plan: str, scored: Sequence[Scored], n_blocks: int, budget: int = BUDGET) -> bool:
@@ -232,7 +241,9 @@ class Bench:
         from lsf.training.evaluation import GeneralText, sample_general_text  # noqa: PLC0415 torch, where there is work
         from lsf.training.splits import encode_splits  # noqa: PLC0415
 
-        self.loaded, self.task, self.batch, self.budget = loaded, replace(task, train=task.train[:TRAIN]), batch, budget
+        rows = task.train[: ALL_ROWS.get(task.name, TRAIN)]
+        self.task = replace(task, train=rows, validation=task.validation[:VALIDATION])
+        self.loaded, self.batch, self.budget = loaded, batch, budget
         self.steps = PASSES * len(self.task.train) // batch
         self.n_blocks: int = loaded.info.n_blocks
         self.splits = encode_splits(loaded, self.task, self.spec(WHOLE))
@@ -274,13 +285,13 @@ class Bench:
         from lsf.data.prior import completion_ids, prior_of  # noqa: PLC0415
         from lsf.training.evaluation import evaluate, general_loss  # noqa: PLC0415
 
-        begun, model = time.perf_counter(), self.loaded.model
+        begun, model = time.process_time(), self.loaded.model
         ids = completion_ids(self.splits.train), completion_ids(self.splits.test)
         prior = prior_of(*ids, self.loaded.info.vocab_size)
         test = evaluate(model, self.splits.test, self.batch)
         held_out = evaluate(model, self.splits.validation, self.batch).loss
         general, told = general_loss(model, self.text), (prior.loss, prior.exact_match)
-        seconds = time.perf_counter() - begun
+        seconds = time.process_time() - begun
         return Cell(self.task.name, BASE, 0, None, test.loss, test.exact_match, held_out, None, general, told, seconds)
 
     def tune(self, plan: str, rate: float, seed: int, others: Sequence[float] | None) -> Cell:
@@ -293,7 +304,7 @@ class Bench:
         from lsf.training.fitting import short_run  # noqa: PLC0415
         from lsf.training.trainer import DivergedError, FitSettings, StepRow  # noqa: PLC0415
 
-        begun, loaded, train, spec = time.perf_counter(), self.loaded, self.splits.train, self.spec(plan)
+        begun, loaded, train, spec = time.process_time(), self.loaded, self.splits.train, self.spec(plan)
         context = MethodContext(options_of(spec.method, {}), train, seed, self.batch)
         model = METHODS[spec.method].prepare(loaded, spec.plan, context)
         settings = FitSettings(rate, self.steps, self.batch, self.steps // 10, 0.0, seed, "float32")
@@ -317,19 +328,19 @@ class Bench:
         try:
             done = short_run(model, train, settings, stop, watch, caching.prefix)
         except DivergedError:
-            return replace(lost, half_way=finite(half[0] if half else None), seconds=time.perf_counter() - begun)
+            return replace(lost, half_way=finite(half[0] if half else None), seconds=time.process_time() - begun)
         finally:
             caching.close()
         lost = replace(lost, half_way=finite(half[0]))
         if done.stopped is not None:
-            return replace(lost, stopped=True, seconds=time.perf_counter() - begun)
+            return replace(lost, stopped=True, seconds=time.process_time() - begun)
         test, held_out = read(self.splits.test, "test"), read(self.splits.validation, "validation").loss
         rows = self.text.rows
         prefix = None if plan in (WHOLE, LORA) else open_held_out(loaded, model, spec, rows, "text", self.batch)
         general = general_loss(model, self.text, prefix=prefix)
         return replace(
             lost, loss=finite(test.loss), exact_match=test.exact_match, validation=finite(held_out),
-            general=finite(general), seconds=time.perf_counter() - begun,
+            general=finite(general), seconds=time.process_time() - begun,
         )  # fmt: skip
 
     def score(self, reading: str, placebo: bool) -> Scored:
@@ -343,19 +354,25 @@ class Bench:
         asked = [name for name, one in CRITERIA.items() if one.needs not in (*TOO_DEAR, "nothing", "weights")]
         asked = [name for name in asked if not again or CRITERIA[name].needs in ("forward", "vocabulary")]
         settings = AnalysisSettings(
-            limit=TRAIN, split="train", reading=reading, criteria=tuple(asked), max_length=LENGTH,
+            limit=len(task.train), split="train", reading=reading, criteria=tuple(asked), max_length=LENGTH,
             batch_size=self.batch,
         )  # fmt: skip
-        begun = time.perf_counter()
+        begun = time.process_time()
         found = analyze(self.loaded, task, settings, Silent())
         known = {name: tuple(float(s) for s in found.scores(name) if s is not None) for name in found.criteria}
-        return Scored(self.task.name, reading, placebo, known, time.perf_counter() - begun)
+        return Scored(self.task.name, reading, placebo, known, time.process_time() - begun)
 
 
-def next_run(bench: Bench, cells: Sequence[Cell], scored: Sequence[Scored], seed: int) -> tuple[str, float] | None:
-    """Return the plan and rate that are measured next under a seed; None where nothing is missing."""
+def next_run(
+    bench: Bench, cells: Sequence[Cell], scored: Sequence[Scored], seed: int, alone: bool = False
+) -> tuple[str, float] | None:
+    """Return the plan and rate that are measured next under a seed; None where nothing is missing.
+
+    With `alone`: of single blocks, the whole model and LoRA.
+    """
     known, task = {cell.key for cell in cells}, bench.task.name
-    for plan in plans_of(scored, bench.n_blocks, bench.budget):
+    plans = plans_of(scored, bench.n_blocks, bench.budget)
+    for plan in plans[: bench.n_blocks + 2] if alone else plans:
         judges, rates = bench.judges(plan), bench.rates(plan)
         searched = [(judge, rate) for judge in judges for rate in rates]
         for judge, rate in searched if seed == 0 else ():
@@ -365,7 +382,10 @@ def next_run(bench: Bench, cells: Sequence[Cell], scored: Sequence[Scored], seed
         if (
             rate is not None
             and (task, plan, seed, rate) not in known
-            and (seed < 2 or _is_near(cells, plan, task, rate))
+            and (
+                seed in seeds_of(plan, scored, bench.n_blocks, bench.budget)
+                or (seed not in SEEDS and _is_near(cells, plan, task, rate))
+            )
         ):
             return plan, rate
     return None
@@ -379,25 +399,28 @@ def _is_near(cells: Sequence[Cell], plan: str, task: str, rate: float) -> bool:
 
 
 def measure(folder: str, tasks: Sequence[str], seconds: float, most: int | None = None) -> None:
-    """Measure what is missing until the time is over: seed 0 on every task first, then 1, then the near ones' third."""
+    """Measure what is missing until the time is over.
+
+    Single blocks first, on every task; seed 0 before 1, and the third of those that are near at last.
+    """
     from lsf.models.loading import load_model  # noqa: PLC0415
 
     if "facts" in tasks and not KNOWN.exists():
         raise SystemExit(f"{KNOWN.name} is missing: `python benchmarks/evidence.py --real --facts` finds the facts.")
     end, done = time.monotonic() + seconds, 0
     loaded = load_model(folder, "float32", "cpu")
-    for seed in (*SEEDS, 2):
+    for seed, alone in ((0, True), (0, False), (1, True), (1, False), (2, False)):
         for name in tasks:
-            bench = Bench(loaded, real_task(name, loaded.tokenizer), BATCHES[name])
+            bench = Bench(loaded, real_task(name, loaded.tokenizer), BATCH)
             while time.monotonic() < end and (most is None or done < most):
-                line = step(bench, seed)
+                line = step(bench, seed, alone)
                 if line is None:
                     break
                 done += 1
                 print(line, flush=True)
 
 
-def step(bench: Bench, seed: int) -> str | None:
+def step(bench: Bench, seed: int, alone: bool = False) -> str | None:
     """Measure one thing that is missing and write it down; None where nothing is."""
     name = bench.task.name
     cells: list[Cell] = read_lines(CELLS, Cell)
@@ -411,7 +434,7 @@ def step(bench: Bench, seed: int) -> str | None:
             if not any((one.reading, one.placebo) == (reading, placebo) for one in scored):
                 append(SCORES, read := bench.score(reading, placebo))
                 return f"{name} scores {reading} placebo={placebo} {read.seconds:.0f} s"
-    wanted = next_run(bench, own, scored, seed)
+    wanted = next_run(bench, own, scored, seed, alone)
     if wanted is None:
         return None
     plan, rate = wanted
@@ -437,7 +460,7 @@ def again(folder: str, asked: str) -> None:
     if not known:
         raise SystemExit(f"There is no run {asked!r}; accepted is TASK:PLAN:SEED of one in {CELLS.name}.")
     loaded = load_model(folder, "float32", "cpu")
-    bench = Bench(loaded, real_task(name, loaded.tokenizer), BATCHES[name])
+    bench = Bench(loaded, real_task(name, loaded.tokenizer), BATCH)
     for cell in known:
         fresh = bench.tune(plan, cell.rate or 0.0, cell.seed, None)
         print(f"rate {cell.rate:g}: committed {cell.loss}, {cell.exact_match}; again {fresh.loss}, {fresh.exact_match}")

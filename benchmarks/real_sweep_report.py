@@ -15,7 +15,6 @@ from benchmarks.real_sweep import (
     RANDOM_SETS,
     READINGS,
     SCORES,
-    SEEDS,
     TASKS,
     WHOLE,
     Cell,
@@ -25,6 +24,7 @@ from benchmarks.real_sweep import (
     plans_of,
     read_lines,
     rules,
+    seeds_of,
     size_of,
 )
 from lsf.criteria.agreement import rank_correlation
@@ -87,31 +87,35 @@ class Truth:
         return None if None in found or not found else float(np.mean([one for one in found if one is not None]))
 
 
-def truth_of(task: str, cells: Sequence[Cell], scored: Sequence[Scored], n_blocks: int) -> Truth | None:
+def truth_of(
+    task: str, cells: Sequence[Cell], scored: Sequence[Scored], n_blocks: int, exact: Sequence[str] = EXACT
+) -> Truth | None:
     """Read one task's cells; None where the base model is missing.
 
-    The rate of a size is that of the cells of seed 0 that most of its plans have: the others were tried by judges only.
+    Tasks named in `exact` are judged by exact match, the others by the loss. The rate
+    of a size is that of the cells of seed 0 that most of its plans have: the others were tried by judges only.
     """
     own = [cell for cell in cells if cell.task == task]
     base = next((cell for cell in own if cell.plan == BASE), None)
     if base is None or base.prior is None:
         return None
-    asked = plans_of([one for one in scored if one.task == task], n_blocks)
+    mine = [one for one in scored if one.task == task]
+    asked = plans_of(mine, n_blocks)
     rates = _rates(own)
     taken = [cell for cell in own if cell.plan != BASE and rates[size_of(cell.plan)] == cell.rate]
     plans = [*dict.fromkeys(cell.plan for cell in taken)]
     scores, forgotten, seconds = dict[str, tuple[float, ...]](), dict[str, float](), dict[str, float]()
     for plan in plans:
-        mine = [cell for cell in taken if cell.plan == plan and cell.loss is not None]
-        if mine:
-            scores[plan] = tuple(_score(task, cell) for cell in mine)
-            forgotten[plan] = float(np.mean([(cell.general or np.inf) - (base.general or 0.0) for cell in mine]))
-            seconds[plan] = float(np.mean([cell.seconds for cell in mine]))
+        ended = [cell for cell in taken if cell.plan == plan and cell.loss is not None]
+        if ended:
+            scores[plan] = tuple(_score(cell, task in exact) for cell in ended)
+            forgotten[plan] = float(np.mean([(cell.general or np.inf) - (base.general or 0.0) for cell in ended]))
+            seconds[plan] = float(np.mean([cell.seconds for cell in ended]))
     tried = {(cell.plan, cell.seed) for cell in taken}
     stopped = tuple(plan for plan in plans if plan not in scores and any(c.stopped for c in taken if c.plan == plan))
-    lacking = tuple(plan for plan in asked if any((plan, seed) not in tried for seed in SEEDS))
-    prior = base.prior[1] if task in EXACT else -base.prior[0]
-    at_base = _score(task, base)
+    lacking = tuple(plan for plan in asked if any((plan, seed) not in tried for seed in seeds_of(plan, mine, n_blocks)))
+    prior = base.prior[1] if task in exact else -base.prior[0]
+    at_base = _score(base, task in exact)
     floor = max(at_base, prior)
     return Truth(task, at_base, floor, scores, forgotten, seconds, stopped, lacking, n_blocks)
 
@@ -129,8 +133,8 @@ def _rates(own: Sequence[Cell]) -> dict[str, float | None]:
     }
 
 
-def _score(task: str, cell: Cell) -> float:
-    return (cell.exact_match or 0.0) if task in EXACT else -(cell.loss if cell.loss is not None else np.inf)
+def _score(cell: Cell, exact: bool) -> float:
+    return (cell.exact_match or 0.0) if exact else -(cell.loss if cell.loss is not None else np.inf)
 
 
 def interval(differences: Sequence[float]) -> str:
@@ -176,8 +180,12 @@ def report(cells: Sequence[Cell] | None = None, scored: Sequence[Scored] | None 
         "### Single blocks",
         "\n".join(_singles(truths)),
     ]
+    losses = [truth_of(one.task, cells, scored, n_blocks, exact=()) for one in truths]
+    by_loss = [one for one in losses if one is not None]
     for budget in (1, BUDGET):
-        parts += [f"### Regret at {budget} of {n_blocks} blocks", "\n".join(_regrets(truths, scored, budget))]
+        head = f"### Regret at {budget} of {n_blocks} blocks"
+        parts += [head, "\n".join(_regrets(truths, scored, budget))]
+        parts += [f"{head}, all tasks by the loss", "\n".join(_regrets(by_loss, scored, budget))]
     parts += ["### A rule chosen without the task it is judged on", "\n".join(_left_out(truths, scored))]
     parts += [
         "### Bars at 8 blocks",

@@ -19,6 +19,7 @@ from benchmarks.real_sweep import (
     near,
     plans_of,
     rules,
+    seeds_of,
     shared_rate,
     size_of,
     spread_out,
@@ -68,6 +69,20 @@ def test_every_rule_names_its_blocks_and_a_placebo_is_told_apart() -> None:
     assert not any(": last" in name for name in named)  # controls are measured once, not per reading
     plans = plans_of([SCORES], 10, 4)
     assert len(plans) == len(set(plans)) and {format_blocks(blocks) for blocks in named.values()} <= set(plans)
+
+
+def test_single_blocks_come_first_sets_by_their_first_block_and_a_placebos_plans_under_one_seed() -> None:
+    rest = tuple(float(block == 5) for block in range(10))
+    scored = [SCORES, Scored("sst2", "lens", True, {"alignment": rest}, 1.0)]
+    plans = plans_of(scored, 10, 4)
+    assert plans[:12] == [*map(str, range(10)), "full", "lora"]
+    starts = [blocks_of(plan)[0] for plan in plans[12:]]
+    assert starts == sorted(starts)
+    assert seeds_of("3", scored, 10, 4) == (0, 1)
+    own = {plan: seeds_of(plan, scored, 10, 4) for plan in plans}
+    placebo = format_blocks(rules(scored[1:], 10, 4)["4: alignment, neighbours, lens (placebo)"])
+    assert own[placebo] == ((0, 1) if placebo in plans_of(scored[:1], 10, 4) else (0,))
+    assert set(own.values()) == {(0, 1), (0,)}
 
 
 def test_depth_plans_are_windows_sets_and_controls_and_the_same_every_time() -> None:
@@ -148,10 +163,10 @@ def test_a_small_sweep_goes_on_where_it_was_ended(tmp_path: Path, monkeypatch: p
     task = replace(task, validation=task.validation[:6], test=task.test[:6])
     bench = sweep.Bench(load_model("bundled", "float32", "cpu"), task, 8, 2)
     assert bench.steps == 6
-    lines = [sweep.step(bench, 0) for _ in range(7)]
-    assert [line.split()[1] for line in lines if line] == ["base", "scores", "scores", *["full"] * 3, "lora"]
+    lines = [sweep.step(bench, 0, alone=True) for _ in range(7)]
+    assert [line.split()[1] for line in lines if line] == ["base", "scores", "scores", *["0"] * 3, "2"]
     cells = [json.loads(line) for line in (tmp_path / "cells.jsonl").read_text().splitlines()]
-    rates = [one["rate"] for one in cells if one["plan"] == "full"]
+    rates = [one["rate"] for one in cells if one["plan"] == "0"]
     assert rates == [pytest.approx(factor * rates[0], rel=0.01) for factor in FACTORS]
     assert all(one["loss"] and one["half_way"] and one["general"] for one in cells[1:])
     real, placebo = sweep.read_lines(tmp_path / "scores.jsonl", Scored)
