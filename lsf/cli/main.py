@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lsf.cli.analyze import analyze_options
 from lsf.cli.arguments import Parser
+from lsf.cli.ask import ask_options
 from lsf.cli.data import data_options
 from lsf.cli.demo import demo_options
 from lsf.cli.dimension import dimension_options
@@ -80,6 +81,7 @@ def build_parser() -> Parser:
     plan_options(commands.add_parser("plan", help="scores to a plan under a number of blocks"))
     tune_options(commands.add_parser("tune", help="one fine-tune in the foreground"))
     compare_options(commands.add_parser("compare", help="one row per run, with ratios to the full run"))
+    ask_options(commands.add_parser("ask", help="your own prompt, answered by the base model and by tuned ones"))
     graft_options(
         commands.add_parser("graft", help="which of a run's tuned blocks did it: each alone, and each taken out")
     )

@@ -206,7 +206,7 @@ class _Work:
                 self._pair(example, texts[index])
 
     def _tokenised(self, texts: Iterable[str], special: bool = True) -> Iterator["_Text"]:
-        return _read(self.tokenizer, list(texts), special, self._one)
+        return read_texts(self.tokenizer, list(texts), special, self._one)
 
     @property
     def rendering(self) -> str:
@@ -349,7 +349,7 @@ IGNORED = -100
 
 def _shared(tokenizer: Any, beginning: str, ids: Sequence[int]) -> int:
     """Return how many ids a text's beginning shares with all of it, for tokenizers that know no characters."""
-    own = next(_read(tokenizer, [beginning], False)).ids if beginning else []
+    own = next(read_texts(tokenizer, [beginning], False)).ids if beginning else []
     return next((i for i, (one, other) in enumerate(zip(own, ids, strict=False)) if one != other), len(own))
 
 
@@ -391,7 +391,7 @@ def _border(tokenizer: Any, example: Example, text: _Text) -> tuple[int, bool]:
     """Return how many tokens come before the first target, and whether that one has characters of the prompt."""
     border = len(example.prompt)
     if text.spans is None:
-        prompt = next(_read(tokenizer, [example.prompt])).ids
+        prompt = next(read_texts(tokenizer, [example.prompt])).ids
         pairs = zip(prompt, text.ids, strict=False)
         common = next(
             (place for place, (own, here) in enumerate(pairs) if own != here), min(len(prompt), len(text.ids))
@@ -405,10 +405,10 @@ def _border(tokenizer: Any, example: Example, text: _Text) -> tuple[int, bool]:
     # Byte-level tokenizers may leave a blank out of its token: that of " Paris" behind "is " then looks innocent.
     if not example.prompt[-1:].isspace() or (n_prompt and text.spans[n_prompt - 1][1] == border):
         return n_prompt, False
-    return n_prompt, next(_read(tokenizer, [example.prompt])).ids != text.ids[:n_prompt]
+    return n_prompt, next(read_texts(tokenizer, [example.prompt])).ids != text.ids[:n_prompt]
 
 
-def _read(
+def read_texts(
     tokenizer: Any, texts: Sequence[str], special: bool = True, one: dict[int, int] | None = None
 ) -> Iterator[_Text]:
     """Yield each text as token ids with their characters; a part of them at a time: what a tokenizer returns is large.

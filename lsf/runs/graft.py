@@ -165,7 +165,8 @@ def _answer(graft: Graft, alone: Sequence[Part], without: Sequence[Part]) -> str
         brought, lost = _amount(first, "alone"), _amount(first, "without")
         return f"{_capital(first.name)} {how}: alone it brings {brought} nats, and {lost} are lost without it"
     if len(alone) > 1:
-        brings = f"{_capital(_named(alone))} cannot be told apart by what they bring alone, at most {_amount(first, 'alone')} nats"
+        most = f"at most {_amount(first, 'alone')} nats"
+        brings = f"{_capital(_named(alone))} cannot be told apart by what they bring alone, {most}"
     else:
         brings = f"{_capital(first.name)} brings most alone, {_amount(first, 'alone')} nats"
     return f"{brings}; {_missed(without)[:1].lower()}{_missed(without)[1:]}"
