@@ -23,8 +23,10 @@ class Voice:
         """What a person reads, beside the run's own name."""
         if self.run is None:
             return "base model"
-        part = "what is tuned outside the blocks" if self.block is None else f"block {self.block}"
-        return {None: "tuned model", "alone": f"base model + {part}", "without": f"tuned model - {part}"}[self.way]
+        part = "what was tuned outside the blocks" if self.block is None else f"block {self.block}"
+        return {None: "tuned model", "alone": f"base model with {part}", "without": f"tuned model without {part}"}[
+            self.way
+        ]
 
 
 @dataclass(frozen=True)

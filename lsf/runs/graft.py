@@ -142,7 +142,10 @@ def which_did_it(graft: Graft) -> tuple[str, str]:
     gain, alone, without = graft.gain, graft.level("alone"), graft.level("without")
     if gain is None or not alone or not without:
         return "A loss is not finite, so that it cannot be told which block did it.", ""
-    told = f"{gain.mean:.3g} nats ({gain.words}) over the floor on {graft.n_rows} test rows"
+    side = "over" if gain.mean >= 0 else "below"
+    told = f"{abs(gain.mean):.3g} nats ({gain.words}) {side} the floor on {graft.n_rows} test rows"
+    if gain.side < 0:
+        return f"The tuned model ends {told}, so no block did it.", ""
     if gain.side < 1:
         return f"Tuning gained nothing over the floor that can be told from chance ({told}), so no block did it.", ""
     if len(graft.parts) == 1:

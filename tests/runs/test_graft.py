@@ -44,8 +44,8 @@ def test_one_block_that_is_first_both_ways_did_it() -> None:
 def test_blocks_whose_difference_may_be_chance_cannot_be_told_apart() -> None:
     answer, together = which_did_it(graft({4: 0.2, 5: 0.95, 6: 1.0}, {4: 0.85, 5: 0.2, 6: 0.9}))
     assert answer.startswith(
-        "Blocks 5 and 6 cannot be told apart by what they bring alone, at most 1 (0.9 to 1.1) nats; blocks 4 and 6 cannot be "
-        "told apart by what is lost without them, at most 0.9 (0.8 to 1) nats, of 2 nats"
+        "Blocks 5 and 6 cannot be told apart by what they bring alone, at most 1 (0.9 to 1.1) nats; blocks 4 and 6 "
+        "cannot be told apart by what is lost without them, at most 0.9 (0.8 to 1) nats, of 2 nats"
     )
     assert together == "What they bring alone adds up to the whole gain (108%), as if each worked by itself."
 
@@ -74,6 +74,9 @@ def test_nothing_gained_one_part_and_a_loss_that_is_not_finite_have_their_own_se
     assert which_did_it(graft({6: 2.0}, {6: 2.0}))[0].startswith("Block 6 did all of it, since nothing else was tuned")
     broken = Graft(50, FLOOR, BASE, Reading(None, 0.0), None, around(0.0), nothing.parts)
     assert which_did_it(broken) == ("A loss is not finite, so that it cannot be told which block did it.", "")
+    worse = graft({5: 0.0, 6: 0.01}, {5: 0.0, 6: 0.01}, gain=-0.5)
+    ends = "The tuned model ends 0.5 nats (-0.6 to -0.4) below the floor on 50 test rows, so no block did it."
+    assert which_did_it(worse) == (ends, "")
     single = Difference(1.0, None, None)
     assert (single.side, single.words) == (0, "1 row, no interval")
 
