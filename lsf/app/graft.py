@@ -105,8 +105,7 @@ def _show(here: Session, run: Run, found: Graft, way: Way) -> None:
         shown = names[here.part or most.name]
         show_tower(draw_graft(run.spec.plan.n_blocks, found, way), (), pick, KEY, shown.block)
     with right:
-        if st.session_state.get(PART) not in names:
-            st.session_state[PART] = most.name
+        st.session_state[PART] = here.part or most.name
 
         def chosen() -> None:
             here.part = st.session_state[PART]

@@ -96,7 +96,8 @@ GRAFT_SCORES: dict[Way, str] = {
 def draw_graft(n_blocks: int, graft: Graft, way: Way) -> Tower:
     """Draw the stack of blocks of a run, each tuned one coloured by what it does alone, or by what is lost without it.
 
-    The colours run from nothing to all that tuning gained; a block that brings less than nothing is as pale as can be.
+    The colours run from nothing to all that tuning gained, or, where that cannot be told from zero, to the most that
+    any block does; a block that brings less than nothing is as pale as can be.
 
     Args:
         n_blocks: L.
@@ -105,12 +106,13 @@ def draw_graft(n_blocks: int, graft: Graft, way: Way) -> Tower:
     """
     parts = {part.block: part.effect(way) for part in graft.parts if part.block is not None}
     known = {block: effect.by_loss for block, effect in parts.items() if effect.by_loss is not None}
-    gain = 0.0 if graft.gain is None else graft.gain.mean
     values = [one.mean for one in known.values()]
+    gained = graft.gain is not None and graft.gain.side > 0
+    most = graft.gain.mean if graft.gain is not None and gained else max(values, default=0.0)
     blocks = []
     for block in range(n_blocks):
         found = known.get(block)
-        shade = None if found is None else 0.0 if gain <= 0 else min(1.0, max(0.0, found.mean / gain))
+        shade = None if found is None else 0.0 if most <= 0 else min(1.0, max(0.0, found.mean / most))
         value = "" if found is None else written(found.mean, values)
         told = "not tuned" if block not in parts else "not finite" if found is None else f"{value} ({found.words})"
         words = f"Block {block} of {n_blocks}: {told if found is None else f'{GRAFT_SCORES[way]}, {told}'}"
@@ -118,9 +120,8 @@ def draw_graft(n_blocks: int, graft: Graft, way: Way) -> Tower:
     alt = f"The model as a stack of {n_blocks} blocks. {GRAFT_SCORES[way]}: " + (
         "; ".join(f"block {block} {one.mean:.3g} ({one.words})" for block, one in known.items()) or "not measured yet"
     )
-    return Tower(
-        WAYS[way], f"{alt}.", GRAFT_SCORES[way], tuple(blocks), None, ("none", f"all of the gain ({gain:.3g})")
-    )
+    ends = "none", f"{'all of the gain' if gained else 'most'} ({most:.3g})"
+    return Tower(WAYS[way], f"{alt}.", GRAFT_SCORES[way], tuple(blocks), None, ends)
 
 
 def step_work(analysis: Analysis, chosen: Collection[int]) -> list[Work]:
