@@ -52,10 +52,10 @@ def draw_graft_panel(here: Session, picked: Sequence[Run]) -> None:
             width=320,
         )  # fmt: skip
         run = next(run for run in runs if run.id == chosen)
-        ways: list[Way] = list(WAYS)
-        way = st.segmented_control(
-            "Grafted", ways, format_func=WAYS.__getitem__, default="alone", required=True, key="graft-way"
+        shown = st.segmented_control(
+            "Grafted", list(WAYS), format_func=WAYS.__getitem__, default="alone", required=True, key="graft-way"
         )
+    way: Way = "alone" if shown == "alone" else "without"
     found = attempt(lambda: Graft.load(run.folder / GRAFT)) if (run.folder / GRAFT).is_file() else None
     views = [view for view in runtime().jobs(KIND) if view.title == _title(run)]
     if views and (views[-1].active or (found is None and views[-1].state is JobState.FAILED)):

@@ -1,5 +1,6 @@
 """Compare: which of the tuned blocks did it, and one's own words; measured and answered by the real worker."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,23 +16,24 @@ from tests.pages.conftest import Driver
 HOSTILE = "the cat <img src=x onerror=alert(1)> **sat** $x$ on"
 
 
-@pytest.fixture
-def tuned(runs: Path, tiny: Callable[[str], Path], cats: Path) -> Path:
-    """Two blocks and the whole model, tuned; the folder of the first."""
-    shared = [
-        "--model",
-        str(tiny("llama")),
-        "--data",
-        str(cats),
-        "--steps",
-        "8",
-        "--batch-size",
-        "4",
-        "--device",
-        "cpu",
-    ]
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny: Callable[[str], Path]) -> Path:
+    """Two blocks and the whole model, tuned once for these tests."""
+    folder = tmp_path_factory.mktemp("tuned")
+    subjects, places = ("cat", "dog", "sun", "moon", "sky"), ("mat", "tree", "red", "blue", "two", "three")
+    rows = [f"the {subject} sat on {place}, {place}" for subject in subjects for place in places]
+    (folder / "data.csv").write_text("\n".join(["prompt,completion", *rows]))
+    shared = ["--model", str(tiny("llama")), "--data", str(folder / "data.csv"), "--device", "cpu"]
+    shared += ["--steps", "8", "--batch-size", "4", "--learning-rate", "0.01", "--runs", str(folder / "runs")]
     for which in (["--blocks", "1,3"], ["--all"]):
-        assert main(["tune", *shared, "--learning-rate", "0.01", *which, "--runs", str(runs)]) == 0
+        assert main(["tune", *shared, *which]) == 0
+    return folder / "runs"
+
+
+@pytest.fixture
+def tuned(runs: Path, made: Path) -> Path:
+    """Copies of those runs where the app looks; the folder of the first."""
+    shutil.copytree(made, runs)
     return next(run.folder for run in list_runs(runs) if run.spec is not None and run.spec.plan.blocks == (1, 3))
 
 
