@@ -16,6 +16,7 @@ from lsf.criteria.result import Analysis
 from lsf.errors import LsfError
 from lsf.jobs.job import JobView
 from lsf.plans.plan import Plan
+from lsf.runs.answers import Voice
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import load_run, runs_folder
 
@@ -71,6 +72,12 @@ class Session:
     """What that job was asked, or the last one was."""
     foreseen: Foreseen | None = None
     """The last answer."""
+    prompts: tuple[str, ...] = ()
+    """What was asked last in one's own words; empty before."""
+    part: str | None = None
+    """Part of the graft being looked at, by its name; None for the one that does most."""
+    grafted: dict[tuple[Voice, str], str] = field(default_factory=dict)
+    """Jobs in which grafts answered: who answered, and the prompt."""
     started: int = 0
     """How often runs were started here; a new start is looked at from the top of the page."""
     shown: int = 0
