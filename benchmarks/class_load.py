@@ -47,14 +47,16 @@ class Server:
         self.host, self.folder, self.log = host, folder, folder / "class.log"
         self.room, self.url = folder / "room", f"http://127.0.0.1:{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
+        self.given = {"LSF_CLASS_PASSWORD": PASSWORD, "LSF_CLASS_TEACHER": TEACHER}
 
     def start(self) -> None:
         """Start it and wait until it answers."""
         options = ["--room", str(self.room), "--host", self.host, "--port", str(self.port)]
-        known = os.environ | {"LSF_CLASS_PASSWORD": PASSWORD, "LSF_CLASS_TEACHER": TEACHER}
         command = [sys.executable, "-m", "lsf", "class", *options]
         with self.log.open("a") as file:
-            self.process = subprocess.Popen(command, cwd=ROOT, env=known, stdout=file, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=os.environ | self.given, stdout=file, stderr=subprocess.STDOUT
+            )
         deadline = time.monotonic() + START_SECONDS
         while self.process.poll() is None and time.monotonic() < deadline:
             try:

@@ -51,7 +51,7 @@ def _door(here: Classroom, me: str) -> None:
     st.title("LSF class", anchor=False)
     st.caption("Which block of a language model would you tune? Predict, then see what was measured.")
     with st.form("door", width=420):
-        password = st.text_input("Password of the room", type="password", max_chars=200)
+        password = st.text_input("Password of the room", type="password")
         name = st.text_input("Nickname", max_chars=LONGEST_NAME)
         st.caption("Your teacher sees it beside your predictions.")
         if not st.form_submit_button("Join", type="primary"):

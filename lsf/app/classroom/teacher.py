@@ -34,7 +34,7 @@ def draw() -> None:
 def _door(here: Classroom, me: str) -> None:
     st.title("LSF class: the teacher", anchor=False)
     with st.form("teachers-door", width=420):
-        password = st.text_input("Password of the teacher", type="password", max_chars=200)
+        password = st.text_input("Password of the teacher", type="password")
         if not st.form_submit_button("Enter", type="primary"):
             return
     with guard():
