@@ -225,6 +225,7 @@ def measure(server: Server, students: int, rounds: int, seconds: float) -> None:
                 client.run()
 
         list(pool.map(take_part, range(students)))
+        before = process.memory_info().rss
         busy, begun = sum(process.cpu_times()[:2]), time.monotonic()
         list(pool.map(lambda client: client.watch(seconds), clients))
         share = (sum(process.cpu_times()[:2]) - busy) / (time.monotonic() - begun)
@@ -238,11 +239,14 @@ def measure(server: Server, students: int, rounds: int, seconds: float) -> None:
     )
     print(f"{len(teacher.seconds)} scripts of the teacher: median {statistics.median(teacher.seconds):.3f} s")
     looks = [second for client in clients for second in client.looks]
-    print(f"{len(looks)} looks whether the teacher went on, every {clients[0].interval:.0f} s: median")
-    print(f"  {statistics.median(looks):.3f} s, longest {max(looks):.3f} s; the server's share of a core {share:.0%}")
+    print(
+        f"{len(looks)} looks whether the teacher went on, each student every {clients[0].interval:.0f} s, all at once:"
+    )
+    print(f"  median {statistics.median(looks):.3f} s, longest {max(looks):.3f} s, {share:.0%} of a core")
     results = sum(client.sees("Measured, tuned alone") for client in clients)
     print(f"predictions on disk: {len(kept)} of {students}; results shown: {results}")
-    print(f"resident memory of the server: {process.memory_info().rss / 1e6:.0f} MB")
+    after = process.memory_info().rss
+    print(f"resident memory of the server: {before / 1e6:.0f} MB before all watched, {after / 1e6:.0f} MB at the end")
     blocks = sorted(kept.values())
     lost = blocks != sorted(number % 8 for number in range(students))
     print("NOT ALL PREDICTIONS ARE THERE" if lost else "nothing lost")

@@ -18,6 +18,8 @@ from lsf.evidence.packed import bundled_lessons
 
 EVERY = ("0.0.0.0", "::")
 """All addresses of this machine."""
+LOCAL = ("127.0.0.1", "localhost", "::1")
+"""Nobody else reaches it there."""
 
 
 def class_options(parser: argparse.ArgumentParser) -> None:
@@ -65,12 +67,14 @@ def _say(arguments: argparse.Namespace, room: Room, names: list[str], made: dict
 
     state = room.state
     print(f"Room      {room.folder}: lesson {state.lesson}, {len(state.students)} students so far")
-    print(f"Students  {'  '.join(map(address, [*names, *arguments.name]))}")
+    other = f" (and as {', '.join(arguments.name)})" if arguments.name else ""
+    print(f"Students  {'  '.join(map(address, names))}{other}")
     print(f"          password {password(STUDENTS)}")
     print(f"Teacher   {address('127.0.0.1' if arguments.host in EVERY else names[0])}/teacher")
     print(f"          password {password(TEACHER)}")
-    print("Passwords that were made are shown this once." if any(made.values()) else "", end="\n" * any(made.values()))
-    if names != ["127.0.0.1"]:
+    if any(made.values()):
+        print("Passwords that were made are shown this once.")
+    if arguments.host not in LOCAL:
         print("Everybody on the networks of this machine can reach this server, unencrypted, until Ctrl-C ends it.")
 
 

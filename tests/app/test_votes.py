@@ -17,7 +17,7 @@ def measured(*scores: tuple[float, ...]) -> Measured:
     return replace(one, setting=replace(one.setting, truth=truth))
 
 
-APART = measured((0.2, 0.21), (0.8, 0.81), (0.5, 0.51))
+APART = measured((0.2, 0.22), (0.8, 0.81), (0.5, 0.51))
 
 
 def test_the_table_has_a_row_per_block_the_last_on_top_and_marks_ones_own() -> None:
@@ -30,8 +30,8 @@ def test_the_table_has_a_row_per_block_the_last_on_top_and_marks_ones_own() -> N
 
 def test_what_was_measured_stands_beside_the_predictions_and_the_best_is_marked() -> None:
     html = votes_html([0, 0, 0], APART)
-    assert re.findall(r"class='number'>(\d\.\d+)</td>", html) == ["0.51", "0.81", "0.20"]
-    assert re.findall(r"width:(\d+)%", html)[1::2] == ["63", "100", "25"]
+    assert re.findall(r"class='number'>(\d\.\d+)</td>", html) == ["0.51", "0.81", "0.21"]
+    assert re.findall(r"width:(\d+)%", html)[1::2] == ["63", "100", "26"]
     assert html.count("<td class='bar best'>") == 1
     assert beside_it(APART).startswith("Beside it: the base model 0.10, the whole model tuned 0.90. Means of 2 runs")
 
@@ -52,7 +52,7 @@ def test_chance_is_called_so() -> None:
     level = measured((0.1, 0.12), (0.8, 0.82), (0.79, 0.81))
     assert outcome(level, [0, 0, 1], 2) == (
         "Block 1 scored best (0.81, level within chance with 2); 0 of 1 predicted it. "
-        "Yours, block 2, scored 0.01 less (within chance)."
+        "Yours, block 2, is level with it: 0.01 less is within chance."
     )
     assert "not decided" in outcome(measured((0.4, 0.8), (0.5, 0.7), (0.2, 0.9)), [0, 0, 0])
 

@@ -219,7 +219,7 @@ def test_messages_that_no_page_sends_are_not_answered(server: Server) -> None:
     kinds = {ForwardMsg.FromString(one).WhichOneof("type") for one in student.received[told:]}
     assert "script_finished" in kinds
     assert not kinds & {"git_info_changed", "file_urls_response", "session_event"}
-    assert student.sees("You are Gus")  # a cleared cache would ask who it is
+    assert student.sees("You are Gus")
 
 
 def test_no_file_can_be_sent_and_the_server_tells_nothing_of_itself(server: Server) -> None:

@@ -6,7 +6,7 @@ from lsf.evidence.packed import Measured, shown
 from lsf.evidence.regret import regret
 from lsf.evidence.study import decided, level_with_best, within_chance
 from lsf.figures.palette import CHOSEN, UNCHOSEN
-from lsf.figures.sweeps import METRIC_WORDS, as_metric
+from lsf.figures.sweeps import METRIC_WORDS
 
 WIDEST = 100.0
 """Per cent of its cell that the longest bar takes."""
@@ -29,7 +29,7 @@ def votes_html(counts: Sequence[int], measured: Measured | None, own: int | None
 
     Args:
         counts: predictions of each block, block 0 first.
-        measured: None where it is not revealed.
+        measured: exact match of a lesson; None where it is not revealed.
         own: the block that this student predicted; None for nobody's.
     """
     truth = None if measured is None else [measured.setting.truth.mean((block,)) for block in range(len(counts))]
@@ -43,9 +43,8 @@ def votes_html(counts: Sequence[int], measured: Measured | None, own: int | None
         row = f"<tr{mine}><th scope='row'>{block}{' (yours)' if mine else ''}</th>"
         row += _bar(counts[block], max(*counts, 1), str(counts[block]))
         if truth is not None and measured is not None:
-            least = min(0.0, *truth) if measured.metric != "loss" else min(truth)
-            label = shown(truth[block], measured.metric)
-            row += _bar(truth[block] - least, max(truth) - least, label, truth[block] == max(truth))
+            best = max(truth)
+            row += _bar(truth[block], best, shown(truth[block], measured.metric), truth[block] == best)
         rows.append(f"{row}</tr>")
     return f"{STYLE}<table class='lsf-votes{size}'><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
@@ -88,6 +87,7 @@ def outcome(measured: Measured, counts: Sequence[int], own: int | None = None) -
         return told
     if own == best[0]:
         return f"{told} So did you."
-    lost = regret(truth, (own,)).regret
-    chance = " (within chance)" if within_chance(truth, (own,)) else ""
-    return f"{told} Yours, block {own}, scored {abs(as_metric(lost, 'exact_match')):.2f} less{chance}."
+    lost = f"{regret(truth, (own,)).regret:.2f} less"
+    if within_chance(truth, (own,)):
+        return f"{told} Yours, block {own}, is level with it: {lost} is within chance."
+    return f"{told} Yours, block {own}, scored {lost}."
