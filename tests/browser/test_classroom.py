@@ -35,9 +35,14 @@ def join(page: Page, name: str) -> None:
 def test_a_class_predicts_reloads_and_sees_what_was_measured(chromium: Browser, server: Server) -> None:
     tabs = [Tab(chromium.new_context(viewport={"width": 800, "height": 900}).new_page()) for _ in range(3)]
     teacher, ada, ben = (tab.page for tab in tabs)
-    alerts: list[Dialog] = []
+    alerts: list[str] = []
+
+    def note(dialog: Dialog) -> None:
+        alerts.append(dialog.message)
+        dialog.dismiss()
+
     for tab in tabs:
-        tab.page.on("dialog", alerts.append)
+        tab.page.on("dialog", note)
     teacher.goto(f"{server.url}/teacher")
     teacher.get_by_label("Password of the teacher").fill(TEACHER)
     teacher.get_by_role("button", name="Enter").click()
