@@ -290,6 +290,10 @@ def test_passwords_that_were_made_are_printed_once_and_lie_nowhere_else(
     told = " ".join(psutil.Process(own.process.pid).cmdline()) + json.dumps(own.records()) + client.page
     assert not [one for one in made if one in told]
     assert all(own.log.read_text().count(one) == 1 for one in made)
+    own.end(signal.SIGINT)
+    assert own.process.returncode == 130
+    assert own.log.read_text().splitlines()[-1].startswith("lsf: the class has ended")
+    assert "Traceback" not in own.log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -89,4 +89,8 @@ def serve(host: str, port: int, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
+    try:
+        serve(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
+    except KeyboardInterrupt:
+        sys.stderr.write("lsf: the class has ended; the same command goes on with its room.\n")
+        sys.exit(130)
