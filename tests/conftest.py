@@ -37,6 +37,8 @@ FAST = (
     "runs",
     "app",
     "bundled",
+    "classroom/test_room.py",
+    "classroom/test_door.py",
     "evidence/test_regret.py",
     "evidence/test_sweep.py",
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 from lsf.cli.analyze import analyze_options
 from lsf.cli.arguments import Parser
 from lsf.cli.ask import ask_options
+from lsf.cli.classroom import class_options
 from lsf.cli.data import data_options
 from lsf.cli.demo import demo_options
 from lsf.cli.dimension import dimension_options
@@ -92,5 +93,6 @@ def build_parser() -> Parser:
     merge_options(commands.add_parser("merge", help="what a run tuned, as a plain model to tune again"))
     export_options(commands.add_parser("export", help="a plan as other trainers take it"))
     runs_options(commands.add_parser("runs", help="list, show, bundle or delete runs"))
+    class_options(commands.add_parser("class", help="lessons for a class on the network, its predictions kept"))
     demo_options(commands.add_parser("demo", help="the bundled model and its lessons; pretrain it again"))
     return parser

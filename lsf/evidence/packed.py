@@ -71,6 +71,11 @@ def packed_evidence() -> tuple[Measured, ...]:
     return load_evidence()
 
 
+def bundled_lessons() -> dict[str, Measured]:
+    """Return lesson -> what was measured of it on the bundled model."""
+    return {one.setting.task: one for one in packed_evidence() if one.setting.model == "bundled"}
+
+
 def pack(settings: Sequence[Measured], path: Path = PACKED) -> None:
     """Write results compactly, a line per setting."""
     write_records(path, {"schema_version": SCHEMA_VERSION, "settings": [_plain(one) for one in settings]})

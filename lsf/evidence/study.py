@@ -34,7 +34,7 @@ def level_with_best(truth: Truth, budget: int) -> tuple[Blocks, ...]:
         Best first; none where the difference is unknown.
     """
     least = least_difference(truth, budget)
-    ranked = sorted(truth.plans(budget), key=lambda blocks: (-truth.mean(blocks), blocks))
+    ranked = sorted(truth.plans(budget), key=lambda blocks: (truth.mean(blocks), blocks), reverse=True)
     if least is None:
         return ()
     return tuple(blocks for blocks in ranked[1:] if truth.mean(ranked[0]) - truth.mean(blocks) <= least)
