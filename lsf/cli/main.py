@@ -11,6 +11,7 @@ from lsf.cli.arguments import Parser
 from lsf.cli.data import data_options
 from lsf.cli.demo import demo_options
 from lsf.cli.dimension import dimension_options
+from lsf.cli.evidence import evidence_options
 from lsf.cli.plan import export_options, plan_options
 from lsf.cli.recipes import beacons_options, edit_options, merge_options
 from lsf.cli.runs import compare_options, runs_options
@@ -80,6 +81,7 @@ def build_parser() -> Parser:
     tune_options(commands.add_parser("tune", help="one fine-tune in the foreground"))
     compare_options(commands.add_parser("compare", help="one row per run, with ratios to the full run"))
     sweep_options(commands.add_parser("sweep", help="the measured truth: every block, suffix or window tuned"))
+    evidence_options(commands.add_parser("evidence", help="sweeps of your own that the recommendation rests on too"))
     dimension_options(commands.add_parser("dimension", help="how few numbers a task needs: d_90 of SAID and DID"))
     beacons_options(commands.add_parser("beacons", help="training examples chosen by semantic distance, and at random"))
     edit_options(commands.add_parser("edit", help="edit facts into one window of blocks after another"))
