@@ -11,7 +11,6 @@ from lsf.lens.analyze import analyze
 from lsf.models.loading import LoadedModel
 from lsf.progress import Forwarding, Phase, Reporter
 
-
 SECONDS = 5.0
 """Expected of each sample before its pace is known; samples are as large as to cost the same."""
 
