@@ -11,6 +11,7 @@ from lsf.app.choose import evidence_words
 from lsf.app.findings import criterion_to_come
 from lsf.cli.main import main
 from lsf.criteria.result import Analysis
+from lsf.data.lessons import load_lesson
 from lsf.errors import BadInputError
 from lsf.evidence.own import (
     OwnSweep,
@@ -180,6 +181,20 @@ def test_a_sweep_that_cannot_be_counted_is_refused_in_a_sentence(
     sweep.save(tmp_path / "s.json")
     assert main(["evidence", "add", str(tmp_path / "s.json")]) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not own.exists()
+
+
+def test_a_sweep_whose_data_or_weights_are_others_by_now_is_refused(
+    tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep, path = sweep_of("lesson:facts"), tmp_path / "s.json"
+    sweep = replace(sweep, spec=replace(sweep.spec, model="bundled"))
+    sweep.save(path)
+    assert main(["evidence", "add", str(path)]) == 2
+    assert f"The data lesson:facts changed since {path} was measured; sweep them again." in capsys.readouterr().err
+    replace(sweep, fingerprint=load_lesson("facts").fingerprint).save(path)
+    assert main(["evidence", "add", str(path)]) == 2
+    assert f"The weights of bundled are not those that {path} was measured with." in capsys.readouterr().err
     assert not own.exists()
 
 
