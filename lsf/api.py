@@ -130,7 +130,7 @@ def analyze(
 
 
 def recommend(analysis: records.Analysis, blocks: int) -> Plan:
-    """Return the plan that the study of evidence recommends for so many blocks; `plan.reasons` says why.
+    """Return the plan that the study, and sweeps of your own, recommend for so many blocks; `plan.reasons` says why.
 
     Raises:
         PlanError: so many blocks there are not, or what the recommendation needs was not measured.

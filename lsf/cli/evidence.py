@@ -28,7 +28,9 @@ from lsf.evidence.sweep import Sweep
 def evidence_options(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `evidence`."""
     actions = parser.add_subparsers(title="actions", required=True, metavar="add|list|remove")
-    add = actions.add_parser("add", help="count a finished sweep with the study; one of the same model and data goes")
+    add = actions.add_parser(
+        "add", help="count a finished sweep with the study, in place of one of the same model and data"
+    )
     add.add_argument("sweep", type=Path, metavar="SWEEP", help="written by `sweep --json`")
     analysis = "an analysis of the same model and data; default: the criteria that the study compares are measured now"
     add.add_argument("--analysis", type=Path, metavar="FILE", help=analysis)
