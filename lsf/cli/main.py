@@ -13,6 +13,7 @@ from lsf.cli.classroom import class_options
 from lsf.cli.data import data_options
 from lsf.cli.demo import demo_options
 from lsf.cli.dimension import dimension_options
+from lsf.cli.evidence import evidence_options
 from lsf.cli.graft import graft_options
 from lsf.cli.plan import export_options, plan_options
 from lsf.cli.recipes import beacons_options, edit_options, merge_options
@@ -87,6 +88,7 @@ def build_parser() -> Parser:
         commands.add_parser("graft", help="which of a run's tuned blocks did it: each alone, and each taken out")
     )
     sweep_options(commands.add_parser("sweep", help="the measured truth: every block, suffix or window tuned"))
+    evidence_options(commands.add_parser("evidence", help="sweeps of your own that the recommendation rests on too"))
     dimension_options(commands.add_parser("dimension", help="how few numbers a task needs: d_90 of SAID and DID"))
     beacons_options(commands.add_parser("beacons", help="training examples chosen by semantic distance, and at random"))
     edit_options(commands.add_parser("edit", help="edit facts into one window of blocks after another"))
