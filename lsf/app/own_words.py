@@ -68,8 +68,7 @@ def draw_own_words(here: Session, picked: Sequence[Run]) -> None:
     st.subheader("Your own words", anchor=False)
     st.html(STYLE)
     st.caption(
-        "Ask the base model and the tuned ones the same, in your own words. A second prompt is answered beside the "
-        "first."
+        "Ask the base model and the tuned ones the same in your own words. A second prompt is answered below the first."
     )
     _form(here, runs)
     view = latest(here, KIND)

@@ -74,6 +74,7 @@ function paint(host, data) {
   svg.setAttribute("role", data.editable ? "listbox" : "img");
   svg.setAttribute("aria-label", data.editable && !data.picks ? `Blocks to tune. ${data.alt}` : data.alt);
   host.tower.picks = data.picks;
+  svg.classList.toggle("picks", data.picks);
   if (data.editable) {
     svg.setAttribute("aria-multiselectable", String(!data.picks));
     svg.setAttribute("tabindex", "0");
