@@ -1,49 +1,21 @@
 """FORMATS: what rows may be, how each kind is recognised by its columns, and what it becomes."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from lsf.data import columns as by_name
-from lsf.data.contents import DataOptions, Document, Segments, Tokens, content_from_json, make_chat
+from lsf.data.contents import Document, Segments, Tokens, content_from_json, make_chat
+from lsf.data.tally import Work
 from lsf.data.task import Example
 from lsf.data.turns import needs_answer, read_tools, read_turns, shown_turns
-from lsf.errors import BadInputError, DataError
+from lsf.errors import BadInputError, DataError, LeftOutError
 from lsf.registry import Registry
 
 Row = Mapping[str, Any]
 Kinds = Mapping[str, str]
 """Column with a value -> text, list, number, truth or object."""
-
-
-@dataclass
-class Tally:
-    """What is counted while rows are converted, told in sentences at the end."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    """Sentence about rows -> how many of them."""
-    read: set[str] = field(default_factory=set)
-    """Columns that were read, in small letters."""
-
-    def note(self, sentence: str) -> None:
-        """Count one more row of which a sentence is true."""
-        self.counts[sentence] += 1
-
-    def sentences(self) -> tuple[str, ...]:
-        """Return each sentence with its rows, in the order they came up."""
-        return tuple(f"{count:,} row{'s' if count != 1 else ''}: {words}" for words, count in self.counts.items())
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a converter has besides the row."""
-
-    options: DataOptions
-    """How rows are handed to the model."""
-    tally: Tally
-    """Where it tells what it did."""
 
 
 Convert = Callable[[Row, int, Work], Example | None]
@@ -93,12 +65,13 @@ def _word(row: Row, column: str, work: Work, needed: bool = True) -> str:
     """Return a cell as text; a number as it is written.
 
     Raises:
-        DataError: it is missing and needed, or neither text nor number.
+        LeftOutError: it is missing and needed.
+        DataError: it is neither text nor number.
     """
     value = row.get(column)
     if value is None or value == "":
         if needed:
-            raise DataError(f"the {column} is empty; every row needs a text there: fill it, or take the row out.")
+            raise LeftOutError(f"the {column} is empty")
         return ""
     if isinstance(value, list | dict | bytes):
         kind = type(value).__name__
@@ -147,7 +120,7 @@ def _chat_example(turns: list[dict[str, Any]], place: int, work: Work, tools: An
 
 def _turns(row: Row, column: str, work: Work) -> list[dict[str, Any]]:
     if row.get(column) is None:
-        raise DataError(f"the column {column!r} is empty; a list of messages was expected.")
+        raise LeftOutError(f"the column {column!r} is empty")
     held = row[column]
     if (
         isinstance(held, list)
@@ -270,7 +243,7 @@ CHATS = ("messages", "conversations", "conversation")
 def _from_chat(row: Row, place: int, work: Work) -> Example:
     column = next((name for name in CHATS if row.get(name) is not None), None)
     if column is None:
-        raise DataError("the column 'messages' is empty; a list of messages was expected.")
+        raise LeftOutError("the column 'messages' is empty")
     turns = _turns(row, column, work)
     if row.get("system") and turns[0]["role"] != "system":
         turns = [{"role": "system", "content": _word(row, "system", work)}, *turns]
