@@ -16,11 +16,12 @@ from lsf.data.answers import suggested_pattern
 from lsf.data.columns import Watched, paths, says_truth, with_truth
 from lsf.data.containers import saved_tables, tables_of
 from lsf.data.contents import DEFAULTS, DataOptions
-from lsf.data.formats import FORMATS, Convert, Row, check_format, kinds_of, recognise
+from lsf.data.converting import Convert, Row, Tally, Work
+from lsf.data.exports import joined_messages
+from lsf.data.formats import FORMATS, check_format, kinds_of, recognise
 from lsf.data.lessons import load_lesson
 from lsf.data.rows import RowCollector, selected
 from lsf.data.tables import TOLD, Table, read_table
-from lsf.data.tally import Tally, Work
 from lsf.data.task import Example, Seen, Task, split_examples, split_indices, with_general
 from lsf.data.templates import by_templates
 from lsf.errors import DataError, LeftOutError
@@ -137,6 +138,8 @@ def task_of_tables(
         DataError: as `render_examples` and `assemble_task`.
     """
     tally, formats = Tally(), Counter[str]()
+    if options.format in ("auto", "oasst") and not any(templates):
+        tables = {word: joined_messages(table) for word, table in tables.items()}
     tables = {word: _drawn(table, options.max_rows, seed) for word, table in tables.items()}
     splits = {
         word: render_examples(table, *templates, options, tally, formats, report) for word, table in tables.items()
@@ -145,7 +148,7 @@ def task_of_tables(
     n_left = sum(len(table.rows) for table in tables.values()) - sum(map(len, splits.values()))
     splits = {word: rows for word, rows in splits.items() if rows}
     if not splits:
-        raise DataError(f"{name} has no row that can be learned from; {tally.reasons()}")
+        raise DataError(f"{name} has no row that can be learned from; {tally.reasons() or ' '.join(whole)}")
     task = assemble_task(name, splits, seed)
     names = dict.fromkeys(column.strip() for table in tables.values() for column in table.columns)
     unused = [name for name in names if not {name, name.lower()} & tally.read and name != "split"]

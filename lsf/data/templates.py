@@ -6,9 +6,8 @@ from string import Formatter
 import pandas as pd
 
 from lsf.data.columns import is_path, value_at
-from lsf.data.formats import Convert, Row, pair_example
+from lsf.data.converting import Convert, Row, Work, pair_example
 from lsf.data.tables import Table
-from lsf.data.tally import Work
 from lsf.data.task import Example
 from lsf.errors import DataError, LeftOutError
 

@@ -8,7 +8,7 @@ from lsf.errors import DataError, LeftOutError
 
 ROLES: Mapping[str, str] = {
     "system": "system", "developer": "system",
-    "user": "user", "human": "user",
+    "user": "user", "human": "user", "prompter": "user",
     "assistant": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
     "model": "assistant", "bot": "assistant", "ai": "assistant", "function_call": "assistant", "tool_call": "assistant",
     "tool": "tool", "observation": "tool", "function": "tool", "function_response": "tool", "tool_response": "tool",
