@@ -5,22 +5,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from lsf.criteria.registry import CRITERIA
-
-AFFORDABLE: dict[str, float] = {
-    "forward": 1 / 4,
-    "vocabulary": 1 / 4,
-    "states": 1 / 4,
-    "backward": 1 / 12,
-    "per_example": 1 / 12,
-    "kernel": 1 / 24,
-    "trial_step": 1 / 24,
-    "weights": 1 / 24,
-    "nothing": 1 / 24,
-}
-"""Need -> examples of the small sample over those that the steps of one run see: as many as cost about 8 % of a full
-fine-tune, counting a forward pass as 1, forward and backward as 3, a trial step as 6. Short runs cost more."""
-LEAST, MOST = 8, 200
-"""Examples of a sample."""
+from lsf.evidence.packed import AFFORDABLE, MOST, sample_sizes
 
 
 def missing_needs(known: Mapping[str, Any], of: Collection[str] = (*AFFORDABLE, "runs")) -> list[str]:
@@ -40,7 +25,7 @@ def scored(loaded: Any, task: Any, seen: int, known: Mapping[str, Any] | None) -
     """
     known = known or {}
     small = known.get("small", {})
-    limits = {need: min(MOST, max(LEAST, int(share * seen))) for need, share in AFFORDABLE.items()}
+    limits = sample_sizes(seen)
     more = score(loaded, task, dict.fromkeys(missing_needs(known), MOST))
     fewer = score(loaded, task, {need: limits[need] for need in missing_needs(small, AFFORDABLE)})
     return _joined(known, more) | {"small": _joined(small, fewer) | {"limits": limits}}

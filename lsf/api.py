@@ -21,9 +21,10 @@ from lsf.data.task import with_general
 from lsf.display import Analysis, Comparison, Run, Sweep
 from lsf.errors import BadInputError
 from lsf.evidence import sweep as sweeps
+from lsf.evidence.standing import recommended_here
 from lsf.evidence.sweep import SweepSpec
 from lsf.plans.plan import Plan
-from lsf.plans.recommend import RECOMMENDED, recommended_plan
+from lsf.plans.recommend import RECOMMENDED
 from lsf.progress import Stop, Unheard
 from lsf.runs import comparison as tables
 from lsf.runs import store
@@ -129,7 +130,7 @@ def analyze(
 
 
 def recommend(analysis: records.Analysis, blocks: int) -> Plan:
-    """Return the plan that the study of evidence recommends for so many blocks; `plan.reasons` says why.
+    """Return the plan that the study, and sweeps of your own, recommend for so many blocks; `plan.reasons` says why.
 
     Raises:
         PlanError: so many blocks there are not, or what the recommendation needs was not measured.
@@ -140,7 +141,7 @@ def recommend(analysis: records.Analysis, blocks: int) -> Plan:
         >>> len(lsf.recommend(found, 3).blocks)
         3
     """
-    return recommended_plan(analysis, blocks)
+    return recommended_here(analysis, blocks)
 
 
 def tune(

@@ -13,10 +13,10 @@ import pandas as pd
 from lsf.criteria import result as records
 from lsf.criteria.registry import CRITERIA
 from lsf.evidence import sweep as sweeps
+from lsf.evidence.standing import recommended_here
 from lsf.figures.report import analysis_page
 from lsf.plans.plan import Plan
 from lsf.plans.policies import make_plan
-from lsf.plans.recommend import recommended_plan
 from lsf.runs import comparison as tables
 from lsf.runs import store
 from lsf.runs.formats import to_frame
@@ -57,7 +57,7 @@ class Analysis(_Record, records.Analysis):
             >>> plan.n_blocks, len(plan.blocks), sorted(plan.reasons) == [str(block) for block in plan.blocks]
             (8, 2, True)
         """
-        return recommended_plan(self, blocks) if criterion is None else make_plan(self, criterion, policy, blocks)
+        return recommended_here(self, blocks) if criterion is None else make_plan(self, criterion, policy, blocks)
 
     def show(self, plan: Plan | None = None) -> None:
         """Draw every picture of it, with a plan's blocks marked: in the notebook's cell, else in a browser tab.

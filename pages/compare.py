@@ -17,6 +17,8 @@ from lsf.app.compare import (
     tradeoff_picture,
 )
 from lsf.app.frame import page
+from lsf.app.graft import draw_graft_panel
+from lsf.app.own_words import draw_own_words
 from lsf.app.panels import download, empty, finding, show, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runs import (
@@ -62,6 +64,8 @@ def draw(here: Session) -> None:
     with opening:
         _verdict(judged)
     picture = _tradeoff(comparison, summaries)
+    draw_graft_panel(here, picked)
+    draw_own_words(here, picked)
     table = main_table(comparison, picked)
     with st.expander("All runs, number by number", icon=":material/table:"):
         show_main_table(table)

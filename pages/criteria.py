@@ -11,7 +11,7 @@ from lsf.app.state import Session, address, analysis
 from lsf.criteria.agreement import KERNEL_EXAMPLES, METHODS, chance_level, stability
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
-from lsf.evidence.packed import packed_record
+from lsf.evidence.own import record_here
 from lsf.figures.criteria import METHOD_WORDS, draw_agreement, draw_criteria, draw_growth, measured_scores
 from lsf.figures.sweeps import draw_need, measured_gain
 
@@ -38,7 +38,7 @@ def draw(here: Session) -> None:
     _agreement(here, found, chosen)
     _growth(found, chosen)
     plan = plan_to_come(here.plan, chosen, found, default_budget(found.model.n_blocks))
-    finding(*of_criteria(found, plan, packed_record()))
+    finding(*of_criteria(found, plan, record_here()))
     onward("choose", f"Choose blocks by {CRITERIA[chosen].label}", address(here))
 
 

@@ -7,7 +7,8 @@ from lsf.app.findings import of_truth
 from lsf.app.frame import page
 from lsf.app.panels import finding
 from lsf.app.state import Session
-from lsf.evidence.packed import Measured, packed_evidence
+from lsf.evidence.own import all_evidence
+from lsf.evidence.packed import Measured
 from lsf.evidence.study import budgets_of, judge_choices
 
 
@@ -23,7 +24,7 @@ def draw(here: Session) -> None:
 
 
 def _elsewhere() -> None:
-    settings = {one.setting.name: one for one in packed_evidence()}
+    settings = {one.setting.name: one for one in all_evidence()}
     record_panel(list(settings.values()))
     st.header("One model and task", anchor=False)
     left, right = st.columns([2, 1], gap="medium")
@@ -49,14 +50,21 @@ def _elsewhere() -> None:
         one.metric,
         "verdicts",
         "Regret: what the best measured plan of as many blocks has more. Relative: over what full fine-tuning gains on "
-        f"the base model. Every run took {one.steps} steps; criteria read as many examples as cost about 8 % of a run.",
+        f"the base model. Every run took {one.steps} steps; criteria read {_read(one)}.",
     )
     finding(*of_truth(truth, ways, budget))
 
 
+def _read(one: Measured) -> str:
+    if one.weights is None:
+        return "as many examples as cost about 8 % of a run"
+    return f"{min(one.examples.values())} to {max(one.examples.values())} examples"
+
+
 def _label(one: Measured) -> str:
     here = one.setting
-    return f"{here.model}, {here.task} ({here.truth.n_blocks} blocks, {len(here.truth.full)} seeds)"
+    own = "" if one.weights is None else "your own: "
+    return f"{own}{here.model}, {here.task} ({here.truth.n_blocks} blocks, {len(here.truth.full)} seeds)"
 
 
 page(

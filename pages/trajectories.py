@@ -20,7 +20,7 @@ from lsf.app.state import Session, address, analysis, analysis_view
 from lsf.app.work import Analysed
 from lsf.criteria.replay import moments, part_of
 from lsf.criteria.result import Analysis
-from lsf.evidence.packed import packed_record
+from lsf.evidence.own import record_here
 from lsf.export.notebook import analysis_notebook
 from lsf.figures.report import analysis_page
 from lsf.jobs.job import JobState, JobView
@@ -39,7 +39,7 @@ def draw(here: Session) -> None:
         plan = plan_to_come(here.plan, here.criterion, finished, default_budget(finished.model.n_blocks))
         draw_criterion_panel(finished, plan, criterion)
         _take_away(here, finished)
-        finding(*of_trajectories(finished, plan, packed_record()))
+        finding(*of_trajectories(finished, plan, record_here()))
         onward("choose", "Choose blocks", address(here), aside={"criteria": "Compare the criteria"})
 
 

@@ -37,6 +37,8 @@ FAST = (
     "runs",
     "app",
     "bundled",
+    "classroom/test_room.py",
+    "classroom/test_door.py",
     "evidence/test_regret.py",
     "evidence/test_sweep.py",
 )
@@ -60,9 +62,10 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what tests put into caches on disk away from the user's."""
+    """Keep what tests put into caches and own evidence on disk away from the user's, and the user's from the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LSF_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("LSF_EVIDENCE", str(tmp_path_factory.mktemp("evidence")))
         yield
 
 

@@ -11,15 +11,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = (
     "data", "bundled", "models", "criteria", "plans", "lens", "methods", "runs", "training", "evidence", "dimension",
-    "jobs", "figures", "export", "app", "cli",
+    "jobs", "figures", "export", "classroom", "app", "cli",
 )  # fmt: skip
 """Every room, in the order of imports: a room imports from those before it only; `app` and `cli` are nobody's."""
-TORCH_FREE_ROOMS = {"data", "criteria", "plans", "runs", "jobs", "figures", "app", "cli"}
+TORCH_FREE_ROOMS = {"data", "criteria", "plans", "runs", "jobs", "figures", "classroom", "app", "cli"}
 TORCH_FREE = {
     "lsf.models.info", "lsf.methods.catalogue", "lsf.methods.default_rates", "lsf.methods.optimizers",
     "lsf.evidence.sweep",
-    "lsf.evidence.regret", "lsf.evidence.study", "lsf.evidence.packed", "lsf.dimension.study", "lsf.export.notebook",
-    "lsf.lens.builder", "lsf.lens.trajectories",
+    "lsf.evidence.regret", "lsf.evidence.study", "lsf.evidence.packed", "lsf.evidence.own", "lsf.evidence.standing",
+    "lsf.dimension.study", "lsf.export.notebook", "lsf.lens.builder", "lsf.lens.trajectories",
 }  # fmt: skip
 """Of the other rooms, the half that loads no torch either: records, rules and what decides."""
 EVERY = [module.name for module in pkgutil.walk_packages([str(ROOT / "lsf")], "lsf.")]

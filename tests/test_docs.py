@@ -14,7 +14,7 @@ PAPERS = [
 ]
 """Findings are dated and keep the names of their day; of them only the links are held."""
 FINDINGS = sorted((ROOT / "docs" / "findings").glob("*.md"))
-MADE = {"result.json", "analysis.json", "lsf.json", "plan.json", "spec.json", "metrics.jsonl"}
+MADE = {"result.json", "analysis.json", "lsf.json", "plan.json", "spec.json", "metrics.jsonl", "room.jsonl"}
 """Written beside runs and models, or by commands."""
 SUFFIXES = "py|md|json|jsonl|js|png|txt|toml|ipynb"
 FOLDERS = ("", "lsf", "benchmarks")

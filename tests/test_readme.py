@@ -17,7 +17,10 @@ from lsf.methods.catalogue import CATALOGUE
 from lsf.plans.policies import POLICIES
 
 ROOT = Path(__file__).parents[1]
-GUIDES = ("README.md", *(f"docs/{name}.md" for name in ("guide", "data", "criteria", "methods", "evidence", "memory")))
+GUIDES = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("guide", "data", "criteria", "methods", "evidence", "memory", "class")),
+)
 TEXT = "\n".join((ROOT / name).read_text(encoding="utf-8") for name in GUIDES)
 COMMANDS = re.findall(r"^python -m lsf (.+?)(?:\s+#.*)?$", TEXT, re.MULTILINE)
 FIRST_CELLS = [line.split("|")[1] for line in TEXT.splitlines() if line.startswith("| `")]

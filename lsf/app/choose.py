@@ -10,11 +10,11 @@ from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed, analysis_view
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
+from lsf.evidence.own import all_evidence, record_here
 from lsf.evidence.packed import (
     Measured,
     OutcomeElsewhere,
     RecommendationRecord,
-    beyond_study,
     elsewhere,
     packed_evidence,
     packed_record,
@@ -22,12 +22,13 @@ from lsf.evidence.packed import (
     words,
 )
 from lsf.evidence.regret import Blocks, random_regret, regret, relative
+from lsf.evidence.standing import StandingRule, model_words, recommended_here, standing_rule
 from lsf.evidence.study import Rule
 from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget
 from lsf.plans.cost import predict_full, training_bytes
 from lsf.plans.plan import Plan, Predicted, format_blocks, place_of
 from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
-from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking, recommended_plan
+from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking
 from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.store import list_runs, runs_folder
 
@@ -72,7 +73,8 @@ def take_criterion(here: Session, name: str) -> None:
 def wanted_criteria(here: Session, analysis: Analysis) -> list[str]:
     """Return the criteria that were measured: the chosen one first, then the recommended, then the others."""
     names = [name for name in CRITERIA if name in analysis.criteria]
-    return list(dict.fromkeys([*(name for name in (here.criterion, *RECOMMENDED) if name in names), *names]))
+    wanted = (here.criterion, *standing_rule(analysis.weights).criteria, *RECOMMENDED)
+    return list(dict.fromkeys([*(name for name in wanted if name in names), *names]))
 
 
 def choose_criterion(here: Session, analysis: Analysis) -> str:
@@ -289,18 +291,18 @@ def recommendation_panel(here: Session, found: Analysis, budget: int) -> None:
     if not settings:
         return
     with st.expander("What the evidence recommends", icon=":material/lightbulb:", key="recommendation"):
-        needs_criterion = ENDS_FROM is None or budget < ENDS_FROM
-        if needs_criterion and lacking(found):
-            names = ", ".join(CRITERIA[name].label for name in lacking(found))
+        standing = standing_rule(found.weights)
+        needs_criterion = standing.ends_from is None or budget < standing.ends_from
+        if needs_criterion and (missing := lacking(found, standing.criteria)):
+            names = ", ".join(CRITERIA[name].label for name in missing)
             st.write(f"The recommendation needs {names}, which this analysis did not measure.")
         else:
-            plan = recommended_plan(found, budget)
-            _offer(here, plan)
+            plan = recommended_here(found, budget)
+            _offer(here, plan, standing)
             if truth := known_truth(settings, found, plan.blocks):
                 st.info(truth, icon=":material/fact_check:")
-            if beyond := beyond_study(found.model.name):
-                st.warning(unmarked(beyond), icon=":material/warning:")
-        _why(settings, budget)
+            _on_this_model(found, budget, standing)
+        _why(budget, standing)
         if found.data.kernel_examples is not None:
             st.caption(_sample_words(settings, found.data.kernel_examples))
 
@@ -346,28 +348,39 @@ def _sample_words(settings: Sequence[Measured], n_examples: int) -> str:
     )
 
 
-def _offer(here: Session, plan: Plan) -> None:
+def _on_this_model(found: Analysis, budget: int, standing: StandingRule) -> None:
+    """Say what own sweeps of this model measured, or that nothing was, and which rule stands here and why."""
+    if told := model_words(found, budget):
+        sentence, measured = told
+        (st.info if measured else st.warning)(
+            unmarked(sentence), icon=":material/fact_check:" if measured else ":material/warning:"
+        )
+    if standing.why:
+        st.markdown(unmarked(standing.why))
+
+
+def _offer(here: Session, plan: Plan, standing: StandingRule) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"**Tune {plan.label}.** {rule_words(RECOMMENDED, ENDS_FROM)}")
+        st.markdown(f"**Tune {plan.label}.** {rule_words(standing.criteria, standing.ends_from)}")
         if st.button("Take it", icon=":material/check:", key="take-recommendation"):
             here.by_hand = plan.blocks
             st.rerun()
 
 
-def _why(settings: Sequence[Measured], budget: int) -> None:
-    record = packed_record()
-    st.markdown(evidence_words(record))
-    if record.n_models < THIN or record.failing:
+def _why(budget: int, standing: StandingRule) -> None:
+    record, study = record_here(), packed_record()
+    st.markdown(evidence_words(record, "this rule" if standing.criteria == RECOMMENDED else "the study's rule"))
+    if study.n_models < THIN or record.failing:
         failing = "".join(
             f" On {one.model} it lost {100 * one.mean:.1f} %, more than at random ({100 * one.random:.1f} %)."
             for one in record.failing
         )
         st.warning(
-            f"Thin evidence: {record.n_models} small model{'s' if record.n_models > 1 else ''} and {record.n_tasks} "
+            f"Thin evidence: {study.n_models} small model{'s' if study.n_models > 1 else ''} and {study.n_tasks} "
             f"tasks.{failing} Measure it on yours: the page Evidence runs a small sweep.",
             icon=":material/warning:",
         )
-    rows = elsewhere(settings, RECOMMENDED, ENDS_FROM, budget)
+    rows = elsewhere(all_evidence(), standing.criteria, standing.ends_from, budget)
     if not rows:
         st.caption(f"Plans of {budget} blocks were measured nowhere; the figures above are of smaller budgets.")
         return
@@ -376,10 +389,13 @@ def _why(settings: Sequence[Measured], budget: int) -> None:
     })  # fmt: skip
 
 
-def evidence_words(record: RecommendationRecord) -> str:
-    """Say what the rule lost where the truth is known, where it was tested, and held out."""
+def evidence_words(record: RecommendationRecord, rule: str = "this rule") -> str:
+    """Say what the rule lost where the truth is known, where it was tested, and held out; `rule` is what it is called.
+
+    Own pairs were neither known when the rule was made nor announced.
+    """
     return (
-        f"Elsewhere, over {record.n_sites} measured pairs of a model and a task, this rule lost "
+        f"Elsewhere, over {record.pairs}, {rule} lost "
         f"**{100 * record.mean:.1f} %** of what full fine-tuning gains, on average against the best plan of the same "
         f"size (budgets of 1, 2 and a quarter of the blocks; worst case {100 * record.worst:.0f} %, "
         f"{record.worst_site}). Always the first blocks: {100 * record.first:.0f} %; always the last: "
@@ -393,7 +409,7 @@ def _announced_words(record: RecommendationRecord) -> str:
     if record.announced is None or record.announced_random is None:
         return ""
     return (
-        f"{record.n_sites - record.n_announced} of the pairs were known when the rule was made; on the "
+        f"{record.n_sites - record.n_own - record.n_announced} of the pairs were known when the rule was made; on the "
         f"{record.n_announced} that were announced before they were measured it lost "
         f"**{100 * record.announced:.1f} %** (at random {100 * record.announced_random:.1f} %). "
     )

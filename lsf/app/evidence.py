@@ -18,7 +18,8 @@ from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session, analysed, session
 from lsf.app.work import Analysed, Source
 from lsf.criteria.registry import CRITERIA
-from lsf.evidence.packed import Measured, gaining, packed_record
+from lsf.evidence.own import own_problems, record_here
+from lsf.evidence.packed import Measured, gaining
 from lsf.evidence.regret import METRICS, Truth, complete_seeds, truth_of
 from lsf.evidence.study import Entry, JudgedChoice, Rule, decided, entries, judge_choices, of_rule
 from lsf.evidence.sweep import NOT_YET, Sweep, SweepSpec
@@ -110,7 +111,7 @@ def not_decided(truth: Truth, budget: int) -> None:
 def record_panel(settings: Sequence[Measured]) -> None:
     """Show the mean relative regret of every criterion and control over everything that was measured."""
     known = gaining(settings)
-    record = packed_record()
+    record = record_here()
     own = Entry("recommended", "recommendation", of_rule(known, Rule(RECOMMENDED, ENDS_FROM is not None)))
     rows = [own, *entries(known)]
     budgets = sorted({budget for row in rows for _, budget in row.relative})
@@ -131,7 +132,7 @@ def record_panel(settings: Sequence[Measured]) -> None:
     show(
         draw_regrets(means, ROW_WORDS["recommended"], [name for name in controls if name in means]),
         "record",
-        f"Over {record.n_sites} measured pairs of a model and a task, each budget and pair weighing the same. Orange: "
+        f"Over {record.pairs}, each budget and pair weighing the same. Orange: "
         "what the page Choose recommends; grey: controls, which look at no score.",
     )
     shown = pd.DataFrame(found).sort_values("mean", kind="stable")
@@ -144,6 +145,8 @@ def record_panel(settings: Sequence[Measured]) -> None:
         "Lower is better; below zero full fine-tuning beats every plan of that size. *Best constant*: one plan per "
         "model for all its tasks, picked in hindsight."
     )
+    for problem in own_problems():
+        st.warning(unmarked(problem), icon=":material/warning:")
 
 
 def _percent(share: float | None) -> float | None:

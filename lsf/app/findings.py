@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.dimension.study import ASKED, Study
-from lsf.evidence.packed import RecommendationRecord, beyond_study
+from lsf.evidence.packed import RecommendationRecord
 from lsf.evidence.regret import Truth
+from lsf.evidence.standing import standing_rule, trust_words
 from lsf.evidence.study import JudgedChoice, decided
 from lsf.figures.criteria import measured_scores
 from lsf.plans.plan import Plan, format_blocks
@@ -23,7 +24,8 @@ Finding = tuple[str, str]
 def criterion_to_come(wanted: str | None, analysis: Analysis) -> str:
     """Return the criterion that will choose: the one taken, else the recommended one, else the first measured."""
     names = [name for name in CRITERIA if name in analysis.criteria]
-    return [*(name for name in (wanted, *RECOMMENDED) if name in names), *names][0]
+    trusted = (*standing_rule(analysis.weights).criteria, *RECOMMENDED)
+    return [*(name for name in (wanted, *trusted) if name in names), *names][0]
 
 
 def plan_to_come(plan: Plan | None, wanted: str | None, analysis: Analysis, budget: int) -> Plan:
@@ -84,15 +86,11 @@ def _chosen_by(plan: Plan) -> str:
 def _trust(plan: Plan, record: RecommendationRecord, analysis: Analysis) -> str:
     if plan.criterion is None:
         return ""
-    if (plan.criterion,) != RECOMMENDED:
-        trusted = " and ".join(CRITERIA[name].label for name in RECOMMENDED)
+    criteria = standing_rule(analysis.weights).criteria
+    if (plan.criterion,) != criteria:
+        trusted = " and ".join(CRITERIA[name].label for name in criteria)
         return f"; of all criteria {trusted} has the best record."
-    beyond = beyond_study(analysis.model.name)
-    return (
-        f": where the truth was measured ({record.n_sites} pairs of a model and a task) it lost "
-        f"{100 * record.mean:.1f} % of the whole model's gain, chance {100 * record.random:.1f} %."
-        + (f" {beyond}" if beyond else "")
-    )
+    return f": {trust_words(analysis, len(plan.blocks), record)}"
 
 
 def of_runs(rows: Sequence[Row]) -> Finding | None:

@@ -26,6 +26,7 @@ def follow(
     draw: Callable[[tuple[JobView, ...]], None],
     quietly: bool = False,
     goes_on: Callable[[], bool] = lambda: False,
+    every: float = SECONDS,
 ) -> None:
     """Draw the jobs as they are now, and again until the last of them has ended.
 
@@ -35,10 +36,11 @@ def follow(
         draw: draws snapshots; called in a fragment, so its widgets run this part alone.
         quietly: whether nobody is told by a toast how they ended.
         goes_on: says whether there is more to draw after that.
+        every: seconds between two looks.
     """
     active = goes_on() or any(view.active for view in _views(jobs))
 
-    @st.fragment(run_every=SECONDS if active else None)
+    @st.fragment(run_every=every if active else None)
     def look() -> None:
         views = _views(jobs)
         draw(views)

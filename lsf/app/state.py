@@ -4,23 +4,23 @@
 a second tab: the jobs belong to the process, the runs to the disk.
 """
 
-import hashlib
 from dataclasses import dataclass, field
-from itertools import cycle
 
 import streamlit as st
 
+from lsf.app.browser import browser_name
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.work import Analysed, Foreseen, Request
 from lsf.criteria.result import Analysis
 from lsf.errors import LsfError
 from lsf.jobs.job import JobView
 from lsf.plans.plan import Plan
+from lsf.runs.answers import Voice
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import load_run, runs_folder
 
 _KEY = "lsf"
-_COOKIE = "_streamlit_xsrf"
+OWNER_LENGTH = 12
 
 
 @dataclass
@@ -71,6 +71,12 @@ class Session:
     """What that job was asked, or the last one was."""
     foreseen: Foreseen | None = None
     """The last answer."""
+    prompts: tuple[str, ...] = ()
+    """What was asked last in one's own words; empty before."""
+    part: str | None = None
+    """Part of the graft being looked at, by its name; None for the one that does most."""
+    grafted: dict[tuple[Voice, str], str] = field(default_factory=dict)
+    """Jobs in which grafts answered: who answered, and the prompt."""
     started: int = 0
     """How often runs were started here; a new start is looked at from the top of the page."""
     shown: int = 0
@@ -175,20 +181,4 @@ def is_name(name: str) -> bool:
 
 def _owner() -> str:
     """Return a name for this browser, the same for all its tabs and after a reload; `local` where it has no cookie."""
-    cookie = st.context.cookies.get(_COOKIE)
-    return browser_name(cookie) if isinstance(cookie, str) else "local"
-
-
-def browser_name(cookie: str) -> str:
-    """Return a name that tells nothing about a browser, from a cookie that Streamlit sets anyway.
-
-    The cookie reads `2|mask|masked token|time`; the mask is new with every answer, the token under it stays.
-    """
-    try:
-        _, mask, masked, _ = cookie.strip('"').split("|")
-        token = bytes(
-            one ^ other for one, other in zip(bytes.fromhex(masked), cycle(bytes.fromhex(mask)), strict=False)
-        )
-    except ValueError:
-        token = cookie.encode()
-    return hashlib.sha256(token).hexdigest()[:12]
+    return (browser_name() or "local")[:OWNER_LENGTH]

@@ -1,6 +1,7 @@
 // The tower: a model as its stack of blocks, the embedding below, the head above. Updated in place, so that colours grow.
-// Called by Streamlit again whenever `data` changes: {title, alt, score, blocks, reach, notes, editable}; every number in
-// it was computed in Python. Reports {first, last} where a person clicked, dragged or pressed a key.
+// Called by Streamlit again whenever `data` changes: {title, alt, score, ends, blocks, reach, notes, editable, picks,
+// picked, how}; every number in it was computed in Python. Reports {first, last} where a person clicked, dragged or
+// pressed a key; where `picks`, a single block, which is `picked` afterwards and not tuned.
 
 const SVG = "http://www.w3.org/2000/svg";
 const HEAD = 30;
@@ -71,9 +72,10 @@ function paint(host, data) {
   const svg = host.querySelector("svg");
   svg.classList.toggle("editable", data.editable);
   svg.setAttribute("role", data.editable ? "listbox" : "img");
-  svg.setAttribute("aria-label", data.editable ? `Blocks to tune. ${data.alt}` : data.alt);
+  svg.setAttribute("aria-label", data.editable && !data.picks ? `Blocks to tune. ${data.alt}` : data.alt);
+  host.tower.picks = data.picks;
   if (data.editable) {
-    svg.setAttribute("aria-multiselectable", "true");
+    svg.setAttribute("aria-multiselectable", String(!data.picks));
     svg.setAttribute("tabindex", "0");
     svg.setAttribute("aria-activedescendant", `block-${host.tower.active}`);
   } else for (const name of ["aria-multiselectable", "tabindex", "aria-activedescendant"]) svg.removeAttribute(name);
@@ -81,7 +83,8 @@ function paint(host, data) {
     const row = rows[one.block];
     row.setAttribute("role", data.editable ? "option" : "presentation");
     row.setAttribute("aria-label", one.words);
-    row.setAttribute("aria-selected", String(one.tuned));
+    row.setAttribute("aria-selected", String(data.picks ? one.block === data.picked : one.tuned));
+    row.classList.toggle("chosen", data.picks && one.block === data.picked);
     row.classList.toggle("tuned", one.tuned);
     row.classList.toggle("unknown", one.shade === null);
     row.querySelector("title").textContent = one.words;
@@ -105,7 +108,11 @@ function paint(host, data) {
   host.querySelector(".score").textContent = data.score;
   for (const node of host.querySelectorAll(".scale")) node.hidden = !data.score;
   host.querySelector(".parts").hidden = !data.blocks[0].work;
+  host.querySelector(".low").textContent = data.ends[0];
+  host.querySelector(".high").textContent = data.ends[1];
+  host.querySelector(".sides").hidden = data.picks;
   host.querySelector(".how").hidden = !data.editable;
+  host.querySelector(".how").textContent = data.how;
   const notes = host.querySelector(".notes");
   notes.replaceChildren(...data.notes.map((text) => Object.assign(document.createElement("p"), { textContent: text })));
 }
@@ -132,6 +139,11 @@ function walk(host, block) {
 
 // Shown at once; what Python makes of it comes with the next data.
 function report(host, first, last) {
+  if (host.tower.picks) {
+    span(host, null);
+    host.tower.send({ first: last, last });
+    return;
+  }
   const side = !host.tower.rows[first].classList.contains("tuned");
   for (let block = Math.min(first, last); block <= Math.max(first, last); block += 1) {
     host.tower.rows[block].classList.toggle("tuned", side);
@@ -154,7 +166,7 @@ function listen(host) {
     svg.setPointerCapture(event.pointerId);
   });
   svg.addEventListener("pointermove", (event) => {
-    if (start !== null) span(host, start, blockAt(host, event));
+    if (start !== null) span(host, host.tower.picks ? blockAt(host, event) : start, blockAt(host, event));
   });
   svg.addEventListener("pointerup", (event) => {
     if (start === null) return;
@@ -173,7 +185,7 @@ function listen(host) {
     const { active, count } = host.tower;
     const to = { ArrowUp: active + 1, ArrowDown: active - 1, Home: 0, End: count - 1 }[event.key];
     if (to !== undefined) {
-      anchor = event.shiftKey ? anchor ?? active : null;
+      anchor = event.shiftKey && !host.tower.picks ? anchor ?? active : null;
       walk(host, to);
       span(host, anchor ?? host.tower.active, host.tower.active);
     } else if (event.key === " " || event.key === "Enter") {

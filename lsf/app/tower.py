@@ -24,12 +24,14 @@ from lsf.runs.store import load_run, runs_folder
 
 HTML = """<div class="tower"><p class="title"></p><svg xmlns="http://www.w3.org/2000/svg"></svg><div class="legend">
 <span class="scale"><span class="score"></span></span>
-<span><span class="scale">low<span class="ramp"></span>high </span><span class="key tuned"></span>tuned<span
-class="key frozen"></span>frozen</span>
+<span><span class="scale"><span class="low"></span><span class="ramp"></span><span class="high"></span> </span><span
+class="sides"><span class="key tuned"></span>tuned<span class="key frozen"></span>frozen</span></span>
 <span class="parts"><span class="key forward"></span>forward<span class="key backward"></span>backward<span
 class="key weights"></span>weights</span>
-<span class="how">Click a block, or drag over several; by keyboard arrows, then space.</span></div>
+<span class="how"></span></div>
 <div class="notes"></div></div>"""
+CHOOSE = "Click a block, or drag over several; by keyboard arrows, then space."
+PICK = "Click a block for its numbers; by keyboard arrows, then space. Dashed blocks were not tuned."
 STUDY = "Scores of the study that comes with LSF; an analysis measures them here."
 KEY = "tower"
 """Names the component from one script run to the next."""
@@ -41,23 +43,33 @@ def _tower() -> Any:
     return components.component("lsf_tower", html=HTML, css=css, js=js)
 
 
-def show_tower(tower: Tower, notes: tuple[str, ...], on_brush: Callable[[int, int], None] | None) -> None:
-    """Draw the tower, or update the one that is there.
+def show_tower(
+    tower: Tower,
+    notes: tuple[str, ...],
+    on_brush: Callable[[int, int], None] | None,
+    key: str = KEY,
+    picked: int | None = None,
+) -> None:
+    """Draw a tower, or update the one that is there.
 
     Args:
         tower: what is drawn.
         notes: a few short lines under it.
         on_brush: called before the script run that a click, a drag or a key starts, with the first and the last block
             it went over; None where nothing can be chosen.
+        key: names the tower; one other than that beside the pages is one on which a single block is picked.
+        picked: that block; None for none.
     """
+    picks = key != KEY
 
     def brushed() -> None:
-        span = st.session_state[KEY].brushed
+        span = st.session_state[key].brushed
         if on_brush is not None and span is not None:
             on_brush(int(span["first"]), int(span["last"]))
 
     data = {**tower.to_json(), "notes": list(notes), "editable": on_brush is not None}
-    _tower()(key=KEY, data=data, on_brushed_change=brushed)
+    data |= {"picks": picks, "picked": picked, "how": PICK if picks else CHOOSE}
+    _tower()(key=key, data=data, on_brushed_change=brushed)
 
 
 def current_tower(here: Session) -> tuple[Tower, tuple[str, ...]] | None:

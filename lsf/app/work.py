@@ -1,7 +1,9 @@
 """What the worker is asked to do for the pages; runs in its thread and never touches Streamlit."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 from lsf.app.runtime import AppRuntime
@@ -12,7 +14,9 @@ from lsf.data.task import Task
 from lsf.errors import BadInputError, LsfError
 from lsf.jobs.job import Report
 from lsf.progress import Forwarding
+from lsf.runs.answers import Answer, AnswerSettings, Voice
 from lsf.runs.controls import CONTROLS, control_spec
+from lsf.runs.graft import Graft
 from lsf.runs.memory_forecast import Forecast
 from lsf.runs.spec import METHODS_OWN, RunSpec
 
@@ -85,6 +89,24 @@ class Analysed:
     """What was asked for."""
     analysis: Analysis
     """What was measured."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Prompts, who answers them, and the answers as far as they are written."""
+
+    voices: tuple[Voice, ...]
+    """Who answers; the base model first."""
+    prompts: tuple[str, ...]
+    """What was asked."""
+    settings: AnswerSettings
+    """How tokens are chosen."""
+    answers: tuple[Answer, ...] = ()
+    """In the order in which they are written."""
+
+    def answer(self, voice: Voice, prompt: int) -> Answer | None:
+        """Return an answer as far as it is written; None where it has not begun."""
+        return next((one for one in self.answers if (one.voice, one.prompt) == (voice, prompt)), None)
 
 
 @dataclass(frozen=True)
@@ -170,6 +192,52 @@ def forecast_work(runtime: AppRuntime, source: Source, spec: RunSpec) -> Callabl
         except LsfError as error:
             check()
             return Foreseen(spec, refusal=str(error))
+
+    return work
+
+
+class _EnoughError(LsfError):
+    """Somebody stopped the writing."""
+
+
+def ask_work(runtime: AppRuntime, source: Source, asked: Asked) -> Callable[[Report], Asked]:
+    """Return the job that lets models answer prompts, streaming; stopped, it keeps what was written."""
+
+    def work(report: Report) -> Asked:
+        from lsf.training.asking import ask  # noqa: PLC0415 - imports torch
+
+        known: dict[tuple[Voice, int], Answer] = {}
+
+        def tell(answer: Answer) -> None:
+            known[answer.voice, answer.prompt] = answer
+            report.partial(replace(asked, answers=tuple(known.values())))
+
+        def check() -> None:
+            if report.stop is not None:
+                raise _EnoughError
+
+        report.partial(asked)
+        report.progress(0, None, f"loading {source.model}")
+        loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
+        report.progress(0, None, "writing answers")
+        with suppress(_EnoughError):
+            ask(loaded, asked.voices, asked.prompts, asked.settings, tell, check)
+        return replace(asked, answers=tuple(known.values()))
+
+    return work
+
+
+def graft_work(runtime: AppRuntime, source: Source, folder: Path) -> Callable[[Report], Graft]:
+    """Return the job that measures the graft of a run and keeps it in the run's folder."""
+
+    def work(report: Report) -> Graft:
+        from lsf.training.graft import measure_graft  # noqa: PLC0415 - imports torch
+
+        report.progress(0, None, "reading the data")
+        task = source.load_task()
+        report.progress(0, None, f"loading {source.model}")
+        loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
+        return measure_graft(loaded, task, folder, report)
 
     return work
 

@@ -8,9 +8,13 @@ from pathlib import Path
 
 from lsf.cli.analyze import analyze_options
 from lsf.cli.arguments import Parser
+from lsf.cli.ask import ask_options
+from lsf.cli.classroom import class_options
 from lsf.cli.data import data_options
 from lsf.cli.demo import demo_options
 from lsf.cli.dimension import dimension_options
+from lsf.cli.evidence import evidence_options
+from lsf.cli.graft import graft_options
 from lsf.cli.plan import export_options, plan_options
 from lsf.cli.recipes import beacons_options, edit_options, merge_options
 from lsf.cli.runs import compare_options, runs_options
@@ -79,12 +83,18 @@ def build_parser() -> Parser:
     plan_options(commands.add_parser("plan", help="scores to a plan under a number of blocks"))
     tune_options(commands.add_parser("tune", help="one fine-tune in the foreground"))
     compare_options(commands.add_parser("compare", help="one row per run, with ratios to the full run"))
+    ask_options(commands.add_parser("ask", help="your own prompt, answered by the base model and by tuned ones"))
+    graft_options(
+        commands.add_parser("graft", help="which of a run's tuned blocks did it: each alone, and each taken out")
+    )
     sweep_options(commands.add_parser("sweep", help="the measured truth: every block, suffix or window tuned"))
+    evidence_options(commands.add_parser("evidence", help="sweeps of your own that the recommendation rests on too"))
     dimension_options(commands.add_parser("dimension", help="how few numbers a task needs: d_90 of SAID and DID"))
     beacons_options(commands.add_parser("beacons", help="training examples chosen by semantic distance, and at random"))
     edit_options(commands.add_parser("edit", help="edit facts into one window of blocks after another"))
     merge_options(commands.add_parser("merge", help="what a run tuned, as a plain model to tune again"))
     export_options(commands.add_parser("export", help="a plan as other trainers take it"))
     runs_options(commands.add_parser("runs", help="list, show, bundle or delete runs"))
+    class_options(commands.add_parser("class", help="lessons for a class on the network, its predictions kept"))
     demo_options(commands.add_parser("demo", help="the bundled model and its lessons; pretrain it again"))
     return parser

@@ -9,9 +9,12 @@ from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.data.encode import context_length
 from lsf.errors import BadInputError, RunError, UnknownNameError
+from lsf.evidence.own import record_here
+from lsf.evidence.standing import standing_rule, trust_words
 from lsf.files import write_text
 from lsf.plans.plan import Plan
 from lsf.plans.policies import KNAPSACK, POLICIES, make_knapsack_plan, make_plan
+from lsf.plans.recommend import RECOMMENDED_POLICY
 from lsf.runs.store import Run, load_run
 
 
@@ -47,6 +50,11 @@ def plan_command(arguments: argparse.Namespace) -> int:
     print(f"tune {plan.label} of {plan.n_blocks}: {plan.predicted.trainable_params:,} parameters -> {arguments.json}")
     for block, reason in plan.reasons.items():
         print(f"  block {block}: {reason}")
+    if (criterion,) == standing_rule(analysis.weights).criteria and (
+        arguments.policy == RECOMMENDED_POLICY or len(plan.blocks) == 1
+    ):
+        trusted = trust_words(analysis, len(plan.blocks), record_here())
+        print(f"{CRITERIA[criterion].label} is what the evidence recommends: {trusted}")
     return 0
 
 

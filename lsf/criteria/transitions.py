@@ -122,8 +122,12 @@ class Interval:
     """Upper end; None where there is a single example."""
 
 
-def mean_interval(values: Float[np.ndarray, "positions states"], examples: Int[np.ndarray, " positions"]) -> Interval:
-    """Return the mean over positions and its 95 % interval over examples.
+def mean_interval(
+    values: Float[np.ndarray, "positions states"],
+    examples: Int[np.ndarray, " positions"],
+    confidence: float = CONFIDENCE,
+) -> Interval:
+    """Return the mean over positions and its interval over examples, of 95 % where no other share is asked for.
 
     Positions of one example are not independent, so the spread is taken over examples: the mean is the ratio of two
     sums over examples, its variance n/(n-1) sum_i (sum of example i - m_i mean)^2 / (sum_i m_i)^2 with m_i positions in
@@ -133,6 +137,7 @@ def mean_interval(values: Float[np.ndarray, "positions states"], examples: Int[n
     Args:
         values: one number per position and state.
         examples: which example each position belongs to.
+        confidence: share of such intervals that hold the true mean, in (0, 1).
     """
     mean = values.mean(axis=0)
     groups, member = np.unique(examples, return_inverse=True)
@@ -142,5 +147,5 @@ def mean_interval(values: Float[np.ndarray, "positions states"], examples: Int[n
     residuals = np.zeros((n, values.shape[1]))
     np.add.at(residuals, member, values - mean)
     standard_error = np.sqrt(n / (n - 1) * (residuals**2).sum(axis=0)) / len(values)
-    margin = scipy.stats.t.ppf(0.5 + CONFIDENCE / 2, n - 1) * standard_error
+    margin = scipy.stats.t.ppf(0.5 + confidence / 2, n - 1) * standard_error
     return Interval(mean, mean - margin, mean + margin)

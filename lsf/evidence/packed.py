@@ -36,6 +36,8 @@ class Measured:
     """Need -> wall seconds of an analysis of it over those of one full fine-tune."""
     announced: bool = False
     """True where the recommended rule was made, and this pair named, before anything was measured on it."""
+    weights: str | None = None
+    """SHA-256 of the model's weights, of a sweep of the user's own; None for a pair of the study."""
 
 
 def load_evidence(path: Path = PACKED) -> tuple[Measured, ...]:
@@ -69,6 +71,11 @@ def beyond_study(model: str) -> str | None:
 def packed_evidence() -> tuple[Measured, ...]:
     """Return what is packed with the package, read once."""
     return load_evidence()
+
+
+def bundled_lessons() -> dict[str, Measured]:
+    """Return lesson -> what was measured of it on the bundled model."""
+    return {one.setting.task: one for one in packed_evidence() if one.setting.model == "bundled"}
 
 
 def pack(settings: Sequence[Measured], path: Path = PACKED) -> None:
@@ -122,6 +129,26 @@ def words(blocks: Blocks) -> str:
 
 TOO_DEAR = ("nothing", "runs")
 """Needs of criteria that are no candidates of a recommendation: controls, and what costs about a full fine-tune."""
+AFFORDABLE: dict[str, float] = {
+    "forward": 1 / 4,
+    "vocabulary": 1 / 4,
+    "states": 1 / 4,
+    "backward": 1 / 12,
+    "per_example": 1 / 12,
+    "kernel": 1 / 24,
+    "trial_step": 1 / 24,
+    "weights": 1 / 24,
+    "nothing": 1 / 24,
+}
+"""Need -> examples of the small sample over those that the steps of one run see: as many as cost about 8 % of a full
+fine-tune, counting a forward pass as 1, forward and backward as 3, a trial step as 6. Short runs cost more."""
+LEAST, MOST = 8, 200
+"""Examples of a sample."""
+
+
+def sample_sizes(seen: int) -> dict[str, int]:
+    """Return need -> examples that a recommendation reads for it, where the steps of one run see so many."""
+    return {need: min(MOST, max(LEAST, int(share * seen))) for need, share in AFFORDABLE.items()}
 
 
 @dataclass(frozen=True)
@@ -170,6 +197,14 @@ class RecommendationRecord:
     """Of plans drawn at random on those."""
     failing: tuple[Failing, ...] = ()
     """Models on which it lost more than plans drawn at random."""
+    n_own: int = 0
+    """Pairs among them that the user measured on this machine."""
+
+    @property
+    def pairs(self) -> str:
+        """How many pairs of the study, and how many of the user's own beside them, in words."""
+        own = f" and {self.n_own} of your own" if self.n_own else ""
+        return f"{self.n_sites - self.n_own} measured pairs of a model and a task{own}"
 
 
 @dataclass(frozen=True)
@@ -243,6 +278,7 @@ def record_of(settings: Sequence[Measured], criteria: tuple[str, ...], ends_from
         announced=own.mean(without=seen),
         announced_random=rows["random"].mean(without=seen),
         failing=_failing(known, own, rows["random"]),
+        n_own=sum(one.weights is not None and one.setting.truth.range > 0 for one in settings),
     )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -44,18 +45,23 @@ class Truth:
             raise BadInputError(f"The sweep lacks blocks {format_blocks(blocks)}: {self.missing[blocks]}")
         if blocks not in self.scores:
             raise BadInputError(f"Blocks {format_blocks(blocks)} were not part of the sweep; {_measured(self)}.")
-        return float(np.mean(self.scores[blocks]))
+        return self._means[blocks]
+
+    @cached_property
+    def _means(self) -> dict[Blocks, float]:
+        """Plan -> mean score: asked for again and again, by every rule that is judged."""
+        return {blocks: float(np.mean(own)) for blocks, own in self.scores.items()}
 
     def spread(self, blocks: Blocks) -> float | None:
         """Return the sample standard deviation of a plan's scores over seeds; None below two seeds."""
         return _spread(self.scores[blocks])
 
-    @property
+    @cached_property
     def range(self) -> float:
         """What full fine-tuning gains over the base model; the unit of relative regret."""
         return float(np.mean(self.full)) - self.base
 
-    @property
+    @cached_property
     def budgets(self) -> tuple[int, ...]:
         """Numbers of tuned blocks for which two plans or more were measured and none is missing."""
         sizes = [len(blocks) for blocks in self.scores]

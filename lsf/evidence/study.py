@@ -34,7 +34,7 @@ def level_with_best(truth: Truth, budget: int) -> tuple[Blocks, ...]:
         Best first; none where the difference is unknown.
     """
     least = least_difference(truth, budget)
-    ranked = sorted(truth.plans(budget), key=lambda blocks: (-truth.mean(blocks), blocks))
+    ranked = sorted(truth.plans(budget), key=lambda blocks: (truth.mean(blocks), blocks), reverse=True)
     if least is None:
         return ()
     return tuple(blocks for blocks in ranked[1:] if truth.mean(ranked[0]) - truth.mean(blocks) <= least)
@@ -275,9 +275,9 @@ def leave_out(rows: Sequence[Entry], groups: Mapping[str, Collection[str]]) -> H
 
 
 def paired_difference(
-    one: Mapping[tuple[str, int], float], other: Mapping[tuple[str, int], float]
+    one: Mapping[tuple[str, int], float], other: Mapping[tuple[str, int], float], level: float = 0.95
 ) -> tuple[float, float, float] | None:
-    """Return the mean of `other` minus `one` over settings, and its 95 % interval (Student's t).
+    """Return the mean of `other` minus `one` over settings, and its interval (Student's t) of 95 % or another level.
 
     None below two settings.
     """
@@ -287,7 +287,7 @@ def paired_difference(
     values = [float(np.mean(differences)) for differences in settings.values()]
     if len(values) < 2:
         return None
-    half = float(stats.t.ppf(0.975, len(values) - 1)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
     middle = float(np.mean(values))
     return middle, middle - half, middle + half
 

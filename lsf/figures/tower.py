@@ -7,6 +7,7 @@ from typing import Any
 from lsf.criteria.result import Analysis
 from lsf.plans.cost import block_flops
 from lsf.plans.plan import format_blocks
+from lsf.runs.graft import WAYS, Graft, Way
 
 Work = tuple[float, float, float]
 """Forward, backward and weight-gradient part of one block's step, as shares of the most any block can take."""
@@ -44,6 +45,8 @@ class Tower:
     """From the embedding up."""
     reach: int | None
     """The lowest tuned block, where the backward pass ends; None where nothing is tuned."""
+    ends: tuple[str, str] = ("low", "high")
+    """What the palest and the strongest colour are."""
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain values."""
@@ -81,6 +84,44 @@ def draw_tower(
     )
     title = f"{n_blocks} blocks, none chosen" if not chosen else f"Tune {_named(chosen)} of {n_blocks}"
     return Tower(title, _alt(found, label, chosen), label if known else "", blocks, min(chosen, default=None))
+
+
+GRAFT_SCORES: dict[Way, str] = {
+    "alone": "Nats over the floor that the block brings alone",
+    "without": "Nats that are lost without the block",
+}
+"""Way of grafting -> what the colours of its tower are."""
+
+
+def draw_graft(n_blocks: int, graft: Graft, way: Way) -> Tower:
+    """Draw the stack of blocks of a run, each tuned one coloured by what it does alone, or by what is lost without it.
+
+    The colours run from nothing to all that tuning gained, or, where that cannot be told from zero, to the most that
+    any block does; a block that brings less than nothing is as pale as can be.
+
+    Args:
+        n_blocks: L.
+        graft: of the run, whole or as far as it is measured.
+        way: which of the two.
+    """
+    parts = {part.block: part.effect(way) for part in graft.parts if part.block is not None}
+    known = {block: effect.by_loss for block, effect in parts.items() if effect.by_loss is not None}
+    values = [one.mean for one in known.values()]
+    gained = graft.gain is not None and graft.gain.side > 0
+    most = graft.gain.mean if graft.gain is not None and gained else max(values, default=0.0)
+    blocks = []
+    for block in range(n_blocks):
+        found = known.get(block)
+        shade = None if found is None else 0.0 if most <= 0 else min(1.0, max(0.0, found.mean / most))
+        value = "" if found is None else written(found.mean, values)
+        told = "not tuned" if block not in parts else "not finite" if found is None else f"{value} ({found.words})"
+        words = f"Block {block} of {n_blocks}: {told if found is None else f'{GRAFT_SCORES[way]}, {told}'}"
+        blocks.append(TowerBlock(block, shade, value, False, None, words))
+    alt = f"The model as a stack of {n_blocks} blocks. {GRAFT_SCORES[way]}: " + (
+        "; ".join(f"block {block} {one.mean:.3g} ({one.words})" for block, one in known.items()) or "not measured yet"
+    )
+    ends = "none", f"{'all of the gain' if gained else 'most'} ({most:.3g})"
+    return Tower(WAYS[way], f"{alt}.", GRAFT_SCORES[way], tuple(blocks), None, ends)
 
 
 def step_work(analysis: Analysis, chosen: Collection[int]) -> list[Work]:

@@ -140,6 +140,26 @@ def _states_at_positions(layout: ModelLayout, batch: Batch) -> Float[Tensor, "po
     return whole[0].to(batch.ids.device)
 
 
+@torch.no_grad()
+def most_likely(layout: ModelLayout, ids: Int[Tensor, " tokens"]) -> list[tuple[int, float]]:
+    """Return the most likely token of every state 0 .. L at a prompt's last position in the logit lens.
+
+    Args:
+        layout: a model; unchanged.
+        ids: the prompt, where the model takes it.
+
+    Returns:
+        Token id and its probability in [0, 1], a pair per state.
+    """
+    with captured_states(layout, lambda state: state[0, -1]) as states:
+        layout.model.base_model(input_ids=ids[None], use_cache=False)
+    whole = torch.stack([state.to(ids.device) for state in states])
+    lens = layout.read(whole).to(ids.device)[None]
+    found = _logit_lens(layout, lens, ids[-1:])
+    tokens, shares = found["top_tokens"][0, :, 0].tolist(), found["top_probabilities"][0, :, 0].tolist()
+    return list(zip(tokens, shares, strict=True))
+
+
 def _logit_lens(
     layout: ModelLayout, lens: Float[Tensor, "positions states head_width"], targets: Int[Tensor, " positions"]
 ) -> dict[str, Tensor]:

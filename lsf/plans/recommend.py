@@ -35,26 +35,31 @@ def rank_average(parts: Sequence[Sequence[float]]) -> list[float]:
     return [float(value) for value in np.mean([scipy.stats.rankdata(part) for part in parts], axis=0)]
 
 
-def lacking(analysis: Analysis) -> tuple[str, ...]:
+def lacking(analysis: Analysis, criteria: tuple[str, ...] = RECOMMENDED) -> tuple[str, ...]:
     """Return the criteria that the recommendation needs and this analysis did not measure."""
-    return tuple(name for name in RECOMMENDED if name not in analysis.criteria)
+    return tuple(name for name in criteria if name not in analysis.criteria)
 
 
-def recommended_plan(analysis: Analysis, budget: int) -> Plan:
+def recommended_plan(analysis: Analysis, budget: int, criteria: tuple[str, ...] = RECOMMENDED) -> Plan:
     """Return the plan that is recommended for a number of blocks.
+
+    Args:
+        analysis: has the scores.
+        budget: number of blocks.
+        criteria: others where sweeps of the user's own say so (`lsf.evidence.own.standing_rule`).
 
     Raises:
         PlanError: the budget is out of range, or a criterion that is needed was not measured in this analysis.
     """
     n_blocks = analysis.model.n_blocks
     check_budget(budget, n_blocks)
-    if ENDS_FROM is not None and budget >= ENDS_FROM:
+    if criteria == RECOMMENDED and ENDS_FROM is not None and budget >= ENDS_FROM:
         blocks = both_ends(n_blocks, budget)
         reasons = {str(block): "both ends of the model: recommended from two blocks on" for block in blocks}
     else:
-        parts = [known_scores(analysis, name) for name in RECOMMENDED]
+        parts = [known_scores(analysis, name) for name in criteria]
         blocks = window(parts[0] if len(parts) == 1 else rank_average(parts), budget)
-        labels = " and ".join(CRITERIA[name].label for name in RECOMMENDED)
+        labels = " and ".join(CRITERIA[name].label for name in criteria)
         reasons = {str(block): f"recommended by {labels}" for block in blocks}
     return Plan(
         model=analysis.model.name,

@@ -14,6 +14,7 @@ from typing import Any
 from lsf.errors import BadInputError, LsfError, NoRunError, RunError
 from lsf.files import finite, write_text
 from lsf.runs.checkpoints import checkpoint_step
+from lsf.runs.graft import GRAFT
 from lsf.runs.lock import LOCK, METRICS, RESULT, SPEC, hold, is_held
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import METHODS_OWN, RunSpec
@@ -170,6 +171,21 @@ def load_run(folder: Path) -> Run:
     return Run(folder, folder.name, spec, RunState.INTERRUPTED, None, problem or ended)
 
 
+def tuned_run(folder: Path) -> tuple[Run, RunSpec]:
+    """Return a run that has ended, and what it was asked.
+
+    Raises:
+        RunError: it has not ended, or kept nothing.
+        NoRunError: there is no such run.
+    """
+    run = load_run(folder)
+    ended = run.result is not None and run.state in (RunState.SUCCEEDED, RunState.CANCELLED) and run.result.kept
+    if run.spec is None or not ended:
+        why = run.problem or f"it is {run.state}"
+        raise RunError(f"The run {run.id} has no tuned model: {why.rstrip('.')}. Accepted is a run that ended well.")
+    return run, run.spec
+
+
 def list_runs(runs: Path) -> list[Run]:
     """Return every run under `runs`, newest first; a folder that is broken or vanishes meanwhile stops nothing."""
     found: list[Run] = []
@@ -219,14 +235,15 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def take_up(folder: Path, step: int | None) -> None:
-    """Take back the rows logged after a step, and an earlier result, since the run goes on from there; None: all rows.
+    """Take back the rows logged after a step, an earlier result and what was measured of it; None: all rows.
 
     Raises:
         RunError: the disk does not take it.
     """
     kept = [] if step is None else [row for row in read_metrics(folder) if row["step"] <= step]
     try:
-        (folder / RESULT).unlink(missing_ok=True)
+        for name in (RESULT, GRAFT):
+            (folder / name).unlink(missing_ok=True)
         if kept:
             write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
         else:

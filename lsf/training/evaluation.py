@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers.generation.streamers import BaseStreamer
 
 from lsf.data.encode import EncodedExample
 from lsf.data.task import Example
@@ -160,6 +161,7 @@ def generate(
     processors: Sequence[LogitsProcessor] = (),
     check: Callable[[], None] = do_nothing,
     mask: torch.Tensor | None = None,
+    streamer: BaseStreamer | None = None,
 ) -> torch.Tensor:
     """Continue prompts of equal length by arg-max, with transformers' own `generate`.
 
@@ -174,6 +176,7 @@ def generate(
         processors: what is done to the logits before the arg-max.
         check: called before each token; may raise to end the writing.
         mask: 0 where a prompt is padded on the left, else 1, of the prompts' shape; None where none is.
+        streamer: gets a single prompt's ids, then each token as it is written.
 
     Returns:
         Ids of shape (examples, at most tokens + n_new), filled up with `end` (or 0) after the end.
@@ -189,6 +192,7 @@ def generate(
         attention_mask=torch.ones_like(prompts) if mask is None else mask,
         generation_config=settings,
         logits_processor=LogitsProcessorList([Asking(check), *processors]),
+        streamer=streamer,
     )
 
 

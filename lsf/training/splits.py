@@ -131,6 +131,13 @@ def _general(loaded: LoadedModel, task: Task, spec: RunSpec, length: int, steps:
     return replace(found, rows=found.rows[:visits])
 
 
+def read_test_rows(loaded: LoadedModel, task: Task, spec: RunSpec) -> tuple[EncodedExample, ...]:
+    """Return the test rows that a run reads; empty where the task has none."""
+    rows = _held_out(loaded, task.test, context_length(loaded.context, spec.max_length), spec.eval_limit).rows
+    check_ids(loaded, rows)
+    return rows
+
+
 def _held_out(loaded: LoadedModel, examples: Sequence[Example], length: int, limit: int) -> Encoding:
     if not examples:
         return Encoding((), 0)

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from streamlit.web.server.starlette.starlette_app_utils import generate_xsrf_token_string
 
+from lsf.app.browser import name_of
 from lsf.app.choose import NEED_WORDS, cost_shares, default_budget
 from lsf.app.forms import help_text
 from lsf.app.panels import amount, size, table_csv, table_json
 from lsf.app.runs import belong_together, command, course_table, labels, proof_table, unmoved
-from lsf.app.state import browser_name
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.plans.plan import Plan, Predicted, full_plan
@@ -25,13 +25,13 @@ from lsf.runs.store import Run
 
 def test_a_browser_keeps_its_name_when_its_cookie_is_masked_anew() -> None:
     token, other = b"0123456789abcdef", b"fedcba9876543210"
-    names = {browser_name(generate_xsrf_token_string(token, 1700000000)) for _ in range(5)}
+    names = {name_of(generate_xsrf_token_string(token, 1700000000)) for _ in range(5)}
     assert len(names) == 1
-    assert browser_name(generate_xsrf_token_string(other, 1700000000)) not in names
+    assert name_of(generate_xsrf_token_string(other, 1700000000)) not in names
 
 
 def test_a_cookie_of_another_shape_still_makes_a_name() -> None:
-    assert len(browser_name("something else")) == 12
+    assert len(name_of("something else")) == 64
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from lsf.criteria.result import Analysis
-from lsf.figures.tower import draw_tower, step_work
+from lsf.figures.tower import draw_graft, draw_tower, step_work
 from lsf.plans.cost import block_flops, training_flops
+from tests.runs.test_graft import graft
 
 
 def test_scores_become_shades_and_the_choice_a_reach(analysis: Analysis) -> None:
@@ -50,3 +51,19 @@ def test_blocks_that_were_not_measured_yet_are_left_blank_and_alike_ones_are_in_
     assert [one.shade for one in tower.blocks] == [None, 0.5, 0.5]
     assert [one.value for one in tower.blocks] == ["", "1e-5", "1e-5"]
     assert json.loads(json.dumps(tower.to_json()))["blocks"][0]["shade"] is None
+
+
+def test_a_graft_colours_tuned_blocks_by_their_share_of_the_gain_and_leaves_the_others_blank() -> None:
+    found = graft({1: -0.5, 2: 1.0, None: 0.2}, {1: 0.5, 2: 3.0, None: 0.1})
+    tower = draw_graft(4, found, "alone")
+    assert [one.shade for one in tower.blocks] == [None, 0.0, 0.5, None]
+    assert [one.value for one in tower.blocks] == ["", "-0.50", "1.00", ""]
+    assert tower.blocks[0].words == "Block 0 of 4: not tuned"
+    words = "Block 2 of 4: Nats over the floor that the block brings alone, 1.00 (0.9 to 1.1)"
+    assert tower.blocks[2].words == words
+    assert tower.ends == ("none", "all of the gain (2)")
+    assert "block 1 -0.5 (-0.6 to -0.4); block 2 1 (0.9 to 1.1)" in tower.alt
+    assert [one.shade for one in draw_graft(4, found, "without").blocks] == [None, 0.25, 1.0, None]
+    nothing = draw_graft(4, graft({1: -0.5, 2: 0.2}, {1: 0.1, 2: 0.4}, gain=-0.3), "without")
+    assert [one.shade for one in nothing.blocks] == [None, 0.25, 1.0, None]
+    assert nothing.ends == ("none", "most (0.4)")

@@ -75,10 +75,14 @@ class Driver:
         self.at.run()
         return self.click("Skip to the result")
 
-    def tower(self) -> dict[str, Any]:
-        """What the tower beside the page is drawn of."""
+    def tower(self, picks: bool = False) -> dict[str, Any]:
+        """What the tower beside the page is drawn of, or that of the graft, on which one block is picked."""
         drawn = [one.proto for one in self.at.get("bidi_component") if one.proto.component_name.endswith("lsf_tower")]
-        return json.loads(drawn[-1].json)
+        return [found for one in drawn if (found := json.loads(one.json))["picks"] == picks][-1]
+
+    def html(self) -> str:
+        """Everything the page says in HTML of our own."""
+        return "\n".join(element.proto.body for element in self.at.get("html"))
 
     def brush(self, first: int, last: int) -> AppTest:
         """Do what a drag over the tower does; AppTest has no JavaScript."""

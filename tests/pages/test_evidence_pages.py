@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lsf.app.evidence import Swept
-from lsf.app.lessons import NOTES, lessons_measured
+from lsf.app.lesson_notes import NOTES, lessons_measured
 from lsf.app.state import Session
 from lsf.criteria.result import DEFAULT_CRITERIA
 from lsf.evidence.packed import packed_evidence

@@ -1,0 +1,181 @@
+"""Your own words: a prompt answered by the base model and by tuned ones side by side, with the lens of each below."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import streamlit as st
+
+from lsf.app.actions import stop_buttons
+from lsf.app.panels import guard, progress, unmarked
+from lsf.app.polling import follow
+from lsf.app.runs import labels
+from lsf.app.runtime import runtime
+from lsf.app.state import Session
+from lsf.app.work import Asked, Source, ask_work, source_of
+from lsf.figures.palette import visible
+from lsf.jobs.job import JobView
+from lsf.runs.answers import Answer, AnswerSettings, LensToken, Voice
+from lsf.runs.lock import WEIGHTS
+from lsf.runs.store import Run
+
+KIND = "ask"
+STREAM_SECONDS = 0.4
+"""Between two looks at answers that are being written."""
+MOST_RUNS = 3
+"""Tuned models that answer beside the base model."""
+STYLE = """
+<style>
+.lsf-answer { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 0.4rem; }
+.lsf-answer span { opacity: 0.72; }
+.lsf-answer b { font-weight: 600; }
+.lsf-lens { display: flex; flex-wrap: wrap; gap: 3px; font-size: 0.8rem; }
+.lsf-lens span { padding: 1px 5px; border-radius: 3px; white-space: nowrap; max-width: 9rem; overflow: hidden;
+  text-overflow: ellipsis; border: 1px solid color-mix(in srgb, currentColor 22%, transparent);
+  background: color-mix(in srgb, #0072B2 var(--share), transparent); }
+.lsf-lens .said { border: 2px solid #D55E00; }
+.lsf-lens small { opacity: 0.8; margin-right: 3px; }
+</style>
+"""
+LENS_NOTE = (
+    "Under each answer: the token that would come next if the model stopped at that point, from the embedding (E) "
+    "through every block to the last; the deeper the colour, the more likely; framed where the answer begins with it."
+)
+
+
+def with_weights(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs whose tuned weights are there and whose base is that of the first of them."""
+    there = [run for run in runs if run.spec is not None and run.result is not None and (run.folder / WEIGHTS).is_dir()]
+    first = next((run.result.weights for run in there if run.result is not None), None)
+    return [run for run in there if run.result is not None and run.result.kept and run.result.weights == first]
+
+
+def first_prompt(run: Run) -> str:
+    """Return a prompt that suits a run: that of the first test example it kept; empty where it kept none."""
+    return run.result.samples[0].prompt if run.result is not None and run.result.samples else ""
+
+
+def draw_own_words(here: Session, picked: Sequence[Run]) -> None:
+    """Offer a box for prompts and show the answers to what was asked last, also while they are written.
+
+    Args:
+        here: this session.
+        picked: the runs compared.
+    """
+    runs = with_weights(picked)
+    if not runs:
+        return
+    st.subheader("Your own words", anchor=False)
+    st.html(STYLE)
+    st.caption(
+        "Ask the base model and the tuned ones the same, in your own words. A second prompt is answered beside the "
+        "first."
+    )
+    _form(here, runs)
+    view = latest(here, KIND)
+    if view is None:
+        return
+    names = dict(zip([run.folder for run in picked], labels(picked), strict=True))
+    follow(here, [view.id], lambda views: _draw(here, views, names), quietly=True, every=STREAM_SECONDS)
+
+
+def latest(here: Session, kind: str) -> JobView | None:
+    """Return the job of this kind that this person started last, found again after a reload too."""
+    own = [view for view in runtime().jobs(kind) if view.owner == here.owner]
+    return own[-1] if own else None
+
+
+def _form(here: Session, runs: Sequence[Run]) -> None:
+    by_id = {run.id: name for run, name in zip(runs, labels(runs), strict=True)}
+    told = [run.id for role in ("choice", "manual", "full") for run in runs if run.spec and run.spec.role == role]
+    default = list(dict.fromkeys([*told, *by_id]))[:2]
+    with st.form("own-words", border=True):
+        columns = st.columns(2)
+        written = [
+            columns[0].text_area("Prompt", value=first_prompt(runs[0]), height=80, key="own-prompt"),
+            columns[1].text_area("Second prompt, if you like", height=80, key="own-second"),
+        ]
+        with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+            chosen = st.multiselect(
+                "Who answers beside the base model", list(by_id), default=default, format_func=by_id.__getitem__,
+                max_selections=MOST_RUNS, key=f"own-runs-{'-'.join(default)}",
+            )  # fmt: skip
+            tokens = st.number_input("Tokens at most", 1, 512, 32, key="own-tokens", width=130)
+            seed = st.number_input(
+                "Seed", 0, 2**31 - 1, None, key="own-seed", width=130, placeholder="greedy",
+                help="Empty: the most likely token, always. A number: drawn by the probabilities, by this seed.",
+            )  # fmt: skip
+        asked = st.form_submit_button("Ask", type="primary", icon=":material/forum:")
+    prompts = tuple(text for text in written if text.strip())
+    if asked and not prompts:
+        st.info("Write a prompt first.", icon=":material/info:")
+    elif asked:
+        with guard():
+            settings = AnswerSettings(int(tokens), None if seed is None else int(seed))
+            by_name = {run.id: run for run in runs}
+            voices = (Voice(), *(Voice(by_name[name].folder) for name in chosen))
+            here.prompts = prompts
+            start_asking(here, runs[0], Asked(voices, prompts, settings))
+
+
+def start_asking(here: Session, run: Run, asked: Asked, kind: str = KIND, gives_way: bool = False) -> str:
+    """Put prompts into the queue and return the job; `gives_way`: where nothing else is to be done.
+
+    Raises:
+        BadInputError: the worker was closed.
+    """
+    assert run.spec is not None
+    source: Source = source_of(run.spec)
+    work = ask_work(runtime(), source, asked)
+    return runtime().worker.submit(kind, "answers to a prompt", work, here.owner, gives_way=gives_way)
+
+
+def _draw(here: Session, views: Sequence[JobView], names: Mapping[Path, str]) -> None:
+    for view in views:
+        asked = view.result or view.partial
+        if view.active:
+            progress(view)
+            stop_buttons(here, view)
+        if view.error is not None:
+            st.error(unmarked(view.error), icon=":material/error:")
+        if isinstance(asked, Asked):
+            show_answers(asked, names)
+
+
+def show_answers(asked: Asked, names: Mapping[Path, str]) -> None:
+    """Show answers side by side, a row per prompt and a column per model.
+
+    Args:
+        asked: as far as it is written.
+        names: folder of a run -> what it is called; others are told as the tuned model.
+    """
+    for number, prompt in enumerate(asked.prompts):
+        for column, voice in zip(st.columns(len(asked.voices)), asked.voices, strict=True):
+            with column.container(border=True):
+                named = None if voice.run is None or voice.way is not None else names.get(voice.run)
+                st.markdown(f"**{unmarked(named or voice.words)}**")
+                st.html(answer_html(prompt, asked.answer(voice, number)))
+    ways = {answer.rendering for answer in asked.answers}
+    given = "" if not ways else f" Each prompt was given {'; '.join(sorted(ways))}."
+    st.caption(f"{LENS_NOTE} Tokens: {asked.settings.words}, {asked.settings.tokens} at most.{given}")
+
+
+def answer_html(prompt: str, answer: Answer | None) -> str:
+    """Return a prompt with its answer and the lens below it as HTML in which nothing of either is markup."""
+    if answer is None:
+        return f'<p class="lsf-answer"><span>{escape(prompt)}</span> …</p>'
+    more = "" if answer.ended else " …"
+    said = f'<p class="lsf-answer"><span>{escape(prompt)}</span><b>{escape(answer.text)}</b>{more}</p>'
+    first = answer.lens[-1].token if answer.lens else None
+    cells = "".join(_cell(state, one, one.token == first) for state, one in enumerate(answer.lens))
+    return f'{said}<div class="lsf-lens" role="list">{cells}</div>'
+
+
+def _cell(state: int, one: LensToken, said: bool) -> str:
+    place = "E" if state == 0 else str(state - 1)
+    where = "the embedding" if state == 0 else f"block {state - 1}"
+    told = escape(f"After {where}: {visible(one.token)}, {one.probability:.0%}", quote=True)
+    strength = f"--share: {round(8 + 47 * one.probability)}%"
+    kind = ' class="said"' if said else ""
+    token = f"<small>{place}</small>{escape(visible(one.token))}"
+    return f'<span role="listitem"{kind} style="{strength}" title="{told}">{token}</span>'

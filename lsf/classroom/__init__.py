@@ -1,0 +1,1 @@
+"""A class: its room on disk, and the passwords at its doors."""

@@ -1,0 +1,131 @@
+"""`ask`: a person's own prompt, answered by the base model and by what runs made of it, token by token."""
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lsf.cli.arguments import add_settings, check_file, given_settings, load_asked_model
+from lsf.cli.terminal import TerminalReporter
+from lsf.environment import spare_imports
+from lsf.errors import BadInputError
+from lsf.files import write_json
+from lsf.runs.answers import Answer, AnswerSettings, Voice
+from lsf.runs.store import Run, tuned_run
+
+WIDTH = 100
+"""Characters of a line with the lens."""
+
+
+def ask_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ask`."""
+    parser.add_argument("run", nargs="+", type=Path, help="folders of runs that tuned the same model")
+    parser.add_argument(
+        "--prompt", action="append", required=True, metavar="TEXT", help="what is asked; several by several --prompt"
+    )
+    add_settings(parser, AnswerSettings, ("tokens", "seed"))
+    parser.add_argument("--json", type=Path, metavar="OUT", help="file to write, or - for the terminal")
+    parser.set_defaults(command=ask_command)
+
+
+def ask_command(arguments: argparse.Namespace) -> int:
+    """Let the base model and each run's answer every prompt, streaming, with the lens under each answer."""
+    settings = AnswerSettings(**given_settings(arguments, AnswerSettings))
+    to_terminal = arguments.json == Path("-")
+    check_file(None if to_terminal else arguments.json)
+    runs = {folder: tuned_run(folder)[0] for folder in arguments.run}
+    spec = _common_spec(runs)
+    reporter = TerminalReporter()
+    try:
+        loaded = load_asked_model(spec, reporter)
+        from lsf.training.asking import ask
+
+        spare_imports()
+    finally:
+        reporter.close()
+    shown = _Shown(arguments.prompt, runs, settings, quiet=to_terminal)
+    answers = ask(loaded, [Voice(), *map(Voice, runs)], arguments.prompt, settings, shown.tell)
+    plain = {
+        "schema_version": 1,
+        "model": spec.model,
+        "prompts": arguments.prompt,
+        "settings": asdict(settings),
+        "answers": [{**asdict(answer), "voice": _name(answer.voice, runs)} for answer in answers],
+    }
+    if to_terminal:
+        print(json.dumps(plain, indent=1, ensure_ascii=False))
+    elif arguments.json:
+        write_json(arguments.json, plain)
+    return 0
+
+
+def _common_spec(runs: Mapping[Path, Run]) -> Any:
+    """Return the spec of the first run, whose base is everybody's.
+
+    Raises:
+        BadInputError: two of them tuned different models.
+    """
+    first, *others = runs.values()
+    assert first.spec is not None
+    assert first.result is not None
+    for run in others:
+        if run.spec is not None and run.result is not None and run.result.weights != first.result.weights:
+            raise BadInputError(
+                f"{run.id} tuned {run.spec.model} and {first.id} {first.spec.model}, with other weights; ask runs of "
+                "one model at a time."
+            )
+    return first.spec
+
+
+def _name(voice: Voice, runs: Mapping[Path, Run]) -> str:
+    run = None if voice.run is None else runs[voice.run]
+    return voice.words if run is None or run.spec is None else f"{run.spec.plan.label}, {run.spec.how} ({run.id})"
+
+
+class _Shown:
+    """Writes answers to the terminal as they come."""
+
+    def __init__(self, prompts: list[str], runs: Mapping[Path, Run], settings: AnswerSettings, quiet: bool) -> None:
+        self._prompts, self._runs, self._quiet = prompts, runs, quiet
+        self._now: tuple[Voice, int] | None = None
+        self._written = ""
+        if not quiet:
+            print(f"At most {settings.tokens} new tokens; {settings.words}.")
+
+    def tell(self, answer: Answer) -> None:
+        """Write what is new of an answer."""
+        if self._quiet:
+            return
+        if (answer.voice, answer.prompt) != self._now:
+            self._now, self._written = (answer.voice, answer.prompt), ""
+            print(f"\n{_name(answer.voice, self._runs)}, the prompt {answer.rendering}")
+            sys.stdout.write(f"{_printable(self._prompts[answer.prompt])} >")
+        text = _printable(answer.text)
+        sys.stdout.write(text.removeprefix(self._written) if text.startswith(self._written) else f"\n>{text}")
+        sys.stdout.flush()
+        self._written = text
+        if answer.done:
+            print("" if answer.ended else " ...")
+            print(lens_lines(answer))
+
+
+def _printable(text: str) -> str:
+    """Return a text without what would steer a terminal."""
+    return "".join(one if one.isprintable() or one in "\n\t" else "\ufffd" for one in text)
+
+
+def lens_lines(answer: Answer) -> str:
+    """Return the most likely token of every state at the prompt's last position, as lines of text."""
+    from lsf.figures.palette import visible
+
+    cells = [
+        f"{'embedding' if state == 0 else state - 1}\xa0{_printable(visible(one.token))}\xa0{one.probability:.0%}"
+        for state, one in enumerate(answer.lens)
+    ]
+    lines = textwrap.wrap("   ".join(cells), WIDTH, initial_indent="  by block: ", subsequent_indent="    ",
+                          break_long_words=False, break_on_hyphens=False)  # fmt: skip
+    return "\n".join(lines).replace("\xa0", " ")

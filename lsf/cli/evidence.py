@@ -1,0 +1,116 @@
+"""`evidence`: sweeps of one's own, beside the study behind the recommendation, on this machine."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from lsf.cli.arguments import load_asked_model, load_asked_task
+from lsf.cli.terminal import TerminalReporter
+from lsf.criteria.result import Analysis
+from lsf.environment import spare_imports
+from lsf.errors import BadInputError
+from lsf.evidence.own import (
+    OwnSweep,
+    evidence_folder,
+    keep_own,
+    own_problems,
+    own_sweeps,
+    record_here,
+    remove_own,
+    scores_of,
+    truth_told,
+)
+from lsf.evidence.packed import elsewhere, words
+from lsf.evidence.standing import standing_rule
+from lsf.evidence.sweep import Sweep
+
+
+def evidence_options(parser: argparse.ArgumentParser) -> None:
+    """Add the actions of `evidence`."""
+    actions = parser.add_subparsers(title="actions", required=True, metavar="add|list|remove")
+    add = actions.add_parser(
+        "add", help="count a finished sweep with the study, in place of one of the same model and data"
+    )
+    add.add_argument("sweep", type=Path, metavar="SWEEP", help="written by `sweep --json`")
+    analysis = "an analysis of the same model and data; default: the criteria that the study compares are measured now"
+    add.add_argument("--analysis", type=Path, metavar="FILE", help=analysis)
+    add.set_defaults(command=add_command)
+    listing = actions.add_parser("list", help="one line per sweep of your own, and what the rule loses there")
+    listing.set_defaults(command=list_command)
+    remove = actions.add_parser("remove", help="no longer count a sweep")
+    remove.add_argument("name", nargs="+", help="as `evidence list` names it")
+    remove.set_defaults(command=remove_command)
+
+
+def add_command(arguments: argparse.Namespace) -> int:
+    """Keep a sweep with its scores."""
+    sweep, where = Sweep.load(arguments.sweep), str(arguments.sweep)
+    truth_told(sweep, where)  # what cannot be counted is refused before anything is measured
+    if arguments.analysis is not None:
+        scores, examples = scores_of(Analysis.load(arguments.analysis), sweep, str(arguments.analysis))
+    else:
+        scores, examples = _scores_now(sweep, where)
+    one = OwnSweep(sweep, scores, examples)
+    path, replaced = keep_own(one)
+    print(f"{'replaced' if replaced else 'added'}: {one.name} -> {path}")
+    for line in _lines(one):
+        print(line)
+    print(f"The recommendation rests on {record_here().pairs}. {standing_rule(sweep.weights).why or ''}".rstrip())
+    return 0
+
+
+def _scores_now(sweep: Sweep, where: str) -> tuple[dict[str, tuple[float, ...]], dict[str, int]]:
+    """Measure the criteria on the model and data that a sweep names, if they are what they were."""
+    spec = sweep.spec
+    task = load_asked_task(spec.run_spec(sweep.n_blocks, None, 0))
+    if task.fingerprint != sweep.fingerprint:
+        raise BadInputError(f"The data {spec.data} changed since {where} was measured; sweep them again.")
+    reporter = TerminalReporter()
+    try:
+        loaded = load_asked_model(spec.run_spec(sweep.n_blocks, None, 0), reporter)
+        from lsf.evidence.scoring import study_scores
+        from lsf.models.loading import weights_hash
+
+        spare_imports()
+        if weights_hash(loaded.model) != sweep.weights:
+            raise BadInputError(f"The weights of {spec.model} are not those that {where} was measured with.")
+        return study_scores(loaded, task, spec.steps * spec.batch_size, reporter)
+    finally:
+        reporter.close()
+
+
+def list_command(arguments: argparse.Namespace) -> int:
+    """Print the sweeps that count."""
+    for one in own_sweeps():
+        print(one.name)
+        for line in _lines(one):
+            print(line)
+    for problem in own_problems():
+        sys.stderr.write(f"lsf: {problem}\n")
+    if not own_sweeps():
+        sys.stderr.write(f"lsf: no sweeps of your own in {evidence_folder()}.\n")
+    return 0
+
+
+def _lines(one: OwnSweep) -> list[str]:
+    """Return what was measured and, for each size of plan, what the rule lost there."""
+    spec, measured = one.sweep.spec, one.measured
+    lines = [
+        f"  {spec.model} on {spec.data}: {spec.over}, seeds {spec.seeds}, steps {spec.steps}, by {measured.metric}"
+    ]
+    rule = standing_rule(one.sweep.weights)
+    for budget in measured.setting.truth.budgets:
+        for found in elsewhere([measured], rule.criteria, rule.ends_from, budget):
+            lost, lot = (f"{100 * (share or 0.0):.1f} %" for share in (found.relative, found.by_lot))
+            lines.append(
+                f"  tuning {budget}: the rule names {words(found.choice)} and loses {lost}, at random {lot}; "
+                f"best: {words(found.best)}"
+            )
+    return lines
+
+
+def remove_command(arguments: argparse.Namespace) -> int:
+    """Take sweeps out."""
+    for name in arguments.name:
+        print(f"removed {remove_own(name)}")
+    return 0

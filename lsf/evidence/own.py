@@ -1,0 +1,263 @@
+"""Sweeps of the user's own, kept on this machine beside the study: their files, and the record of all pairs."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import Analysis
+from lsf.errors import BadInputError, LsfError, RunError, UnknownNameError
+from lsf.evidence.packed import (
+    AFFORDABLE,
+    TOO_DEAR,
+    Measured,
+    RecommendationRecord,
+    packed_evidence,
+    packed_record,
+    record_of,
+)
+from lsf.evidence.regret import METRICS, Metric, Truth, truth_of
+from lsf.evidence.study import CONTROLS, Setting, budgets_of
+from lsf.evidence.sweep import Sweep
+from lsf.files import make_folder
+from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
+from lsf.schema import JsonRecord
+
+FOLDER_VARIABLE = "LSF_EVIDENCE"
+
+
+def evidence_folder() -> Path:
+    """Return the folder of own sweeps: LSF_EVIDENCE, or ~/.local/share/lsf/evidence; no cache, nobody sweeps it."""
+    return Path(os.environ.get(FOLDER_VARIABLE, Path.home() / ".local" / "share" / "lsf" / "evidence"))
+
+
+@dataclass(frozen=True)
+class OwnSweep(JsonRecord):
+    """A finished sweep with the criteria's scores of the same model and data; one file of the folder."""
+
+    noun: ClassVar = "own sweep"
+    sweep: Sweep
+    """What was measured."""
+    scores: Mapping[str, tuple[float, ...]]
+    """Criterion -> score of each block; only those that scored every block."""
+    examples: Mapping[str, int]
+    """Need -> training rows read for it."""
+    schema_version: Literal[1] = 1
+
+    @property
+    def task(self) -> str:
+        """What the data are called in tables."""
+        return _last(self.sweep.spec.data)
+
+    @property
+    def name(self) -> str:
+        """Of its file: model, task, and what tells this pair from others of the same names."""
+        spec = self.sweep.spec
+        texts = (self.sweep.weights, self.sweep.fingerprint, spec.pairs, spec.train_on, spec.chat_template)
+        slug = re.sub(r"[^\w.]+", "-", f"{_last(spec.model)}-{self.task}").strip("-.")[:60]
+        return f"{slug}-{sha256(repr(texts).encode()).hexdigest()[:6]}"
+
+    @property
+    def measured(self) -> Measured:
+        """The pair as the study has its own."""
+        spec, (truth, metric) = self.sweep.spec, truth_told(self.sweep, self.name)
+        called = _last(spec.model)
+        model = called if spec.model == "bundled" else f"{called} ({self.sweep.weights[:6]})"
+        setting = Setting(self.name, model, self.task, truth, self.scores)
+        return Measured(setting, metric, spec.steps, self.examples, {}, weights=self.sweep.weights)
+
+
+def _last(name: str) -> str:
+    return name.removeprefix("lesson:").rstrip("/").rpartition("/")[2]
+
+
+def truth_told(sweep: Sweep, where: str) -> tuple[Truth, Metric]:
+    """Return what a sweep says of the budgets that the study compares: by exact match, else by the loss.
+
+    Of a size whose runs of neighbours were not all tuned, nothing is kept: a rule's choice may be missing there.
+
+    Args:
+        sweep: of the user's.
+        where: names it in errors.
+
+    Raises:
+        BadInputError: runs are missing; no such budget; or the whole model gains nothing, so that no regret is known.
+    """
+    if sweep.missing:
+        cell, n_all = sweep.missing[0], len(sweep.cells)
+        raise BadInputError(
+            f"{where} lacks {len(sweep.missing)} of its {n_all} runs (the first: {cell.plan}, seed {cell.seed}: "
+            f"{(cell.reason or 'no score').rstrip('.')}); the `sweep` command that began it, with the same options "
+            "and --json, goes on with it."
+        )
+    gains = False
+    for metric in METRICS:
+        if any(cell.after is None or getattr(cell.after, metric) is None for cell in sweep.cells):
+            continue
+        truth = _whole_sizes(truth_of(sweep, metric))
+        sizes = budgets_of(Setting(where, "", "", truth, {}))
+        if not sizes:
+            quarter = max(1, truth.n_blocks // 4)
+            families = ", ".join(["single", *(f"window:{size}" for size in dict.fromkeys((2, quarter)) if size > 1)])
+            raise BadInputError(
+                f"{where} holds plans of {sweep.spec.over}, and not all of a size that the study compares; accepted is "
+                f"a sweep --over one or more of: {families}."
+            )
+        gains |= truth.range > 0
+        if truth.range > 0 and any(len({truth.mean(plan) for plan in truth.plans(size)}) > 1 for size in sizes):
+            return truth, metric
+    told = "no plan of it can be told from another" if gains else "the whole model gains nothing over the base model"
+    raise BadInputError(f"In {where} {told}, by exact match or by the loss; a sweep of more steps may tell.")
+
+
+def _whole_sizes(truth: Truth) -> Truth:
+    """Return a truth with those plans alone whose size has every run of neighbours measured."""
+
+    def whole(size: int) -> bool:
+        runs = (tuple(range(start, start + size)) for start in range(truth.n_blocks - size + 1))
+        return all(run in truth.scores for run in runs)
+
+    sizes = {size for size in {len(blocks) for blocks in truth.scores} if whole(size)}
+    return replace(truth, scores={blocks: own for blocks, own in truth.scores.items() if len(blocks) in sizes})
+
+
+def compared_criteria() -> tuple[str, ...]:
+    """Return the criteria that the study compares, and its controls."""
+    names = [name for name, entry in CRITERIA.items() if entry.needs in AFFORDABLE and entry.needs not in TOO_DEAR]
+    known = [name for name in names if all(name in one.setting.scores for one in packed_evidence())]
+    return (*known, *CONTROLS)
+
+
+def scores_read(analysis: Analysis) -> tuple[dict[str, tuple[float, ...]], dict[str, int]]:
+    """Return the scores of criteria that scored every block, and how many rows were read for each need."""
+    found = {name: tuple(one for one in analysis.scores(name) if one is not None) for name in analysis.criteria}
+    examples = {CRITERIA[name].needs: analysis.data.n_examples for name in found if name in CRITERIA}
+    if analysis.data.kernel_examples is not None and "kernel" in examples:
+        examples["kernel"] = analysis.data.kernel_examples
+    return found, dict(examples)
+
+
+def scores_of(analysis: Analysis, sweep: Sweep, where: str) -> tuple[dict[str, tuple[float, ...]], dict[str, int]]:
+    """Return what an analysis says of the model and data of a sweep; as `scores_read`.
+
+    Args:
+        analysis: of the user's.
+        sweep: of the same model and data.
+        where: names the analysis in errors.
+
+    Raises:
+        BadInputError: it is of another model or other data, read rows that the sweep tests on, or lacks criteria.
+    """
+    data, there = analysis.data.name, sweep.spec.data
+    measured = analysis.blocks[0].scores if analysis.blocks else {}
+    lacking = [name for name in compared_criteria() if name not in measured]
+    wrong = None
+    if (found := analysis.model.n_blocks) != sweep.n_blocks:
+        wrong = f"is of a model of {found} blocks and the sweep of one of {sweep.n_blocks}"
+    elif analysis.weights != sweep.weights:
+        wrong = "is not of the weights that the sweep tuned"
+    elif data != there and Path(data).resolve() != Path(there).resolve():
+        wrong = f"is of {data} and the sweep of {there}"
+    elif analysis.data.split != "train":
+        wrong = f"read the split {analysis.data.split}, with rows that the sweep tests on; analyse with --split train"
+    elif lacking:
+        wrong = f"lacks {', '.join(lacking)}; analyse with --criteria {','.join(compared_criteria())}"
+    if wrong is not None:
+        raise BadInputError(f"{where} {wrong}; without --analysis the criteria are measured now.")
+    return scores_read(analysis)
+
+
+def keep_own(one: OwnSweep) -> tuple[Path, bool]:
+    """Write a sweep into the folder, in the place of one of the same model and data.
+
+    Returns:
+        Its file, and whether there was one before.
+
+    Raises:
+        BadInputError: the recommended criterion is not defined there, or the folder cannot be written to.
+    """
+    if lacking := [name for name in (*RECOMMENDED, *CONTROLS) if name not in one.scores]:
+        raise BadInputError(f"{lacking[0]} is not defined for every block of {one.sweep.spec.model} on these rows.")
+    folder = evidence_folder()
+    make_folder(folder)
+    path = folder / f"{one.name}.json"
+    replaced = path.exists()
+    one.save(path)
+    return path, replaced
+
+
+def remove_own(name: str) -> Path:
+    """Take a sweep out of the folder, one that cannot be read too.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        RunError: the disk does not let it go.
+    """
+    known = {path.stem: path for path, *_ in _files()}
+    if name not in known:
+        raise UnknownNameError("sweep of your own", name, known or ["none yet"])
+    try:
+        known[name].unlink()
+    except OSError as error:
+        raise RunError(f"Cannot remove {known[name]}: {error.strerror or error}.") from error
+    return known[name]
+
+
+Files = tuple[tuple[Path, int, int], ...]
+"""Path, time of writing in ns, and bytes of each file: what tells whether they must be read again."""
+
+
+def _files() -> Files:
+    try:
+        found = [(path, path.stat()) for path in sorted(evidence_folder().glob("*.json"))]
+    except OSError:
+        return ()
+    return tuple((path, about.st_mtime_ns, about.st_size) for path, about in found)
+
+
+@lru_cache(maxsize=2)
+def _read(files: Files) -> tuple[tuple[OwnSweep, ...], tuple[Measured, ...], tuple[str, ...]]:
+    sweeps, pairs, problems = [], [], []
+    for path, *_ in files:
+        try:
+            one = OwnSweep.load(path)
+            pairs.append(one.measured)
+            sweeps.append(one)
+        except LsfError as error:
+            problems.append(f"{error} It is left out; `lsf evidence remove {path.stem}` takes it away.")
+    return tuple(sweeps), tuple(pairs), tuple(problems)
+
+
+def own_sweeps() -> tuple[OwnSweep, ...]:
+    """Return the sweeps of the folder, by name."""
+    return _read(_files())[0]
+
+
+def own_evidence() -> tuple[Measured, ...]:
+    """Return the pairs of the folder, by name."""
+    return _read(_files())[1]
+
+
+def own_problems() -> tuple[str, ...]:
+    """Return a sentence for each file of the folder that cannot be counted."""
+    return _read(_files())[2]
+
+
+def all_evidence() -> tuple[Measured, ...]:
+    """Return the study's pairs, then the user's own."""
+    return (*packed_evidence(), *own_evidence())
+
+
+def record_here() -> RecommendationRecord:
+    """Return how the study's rule did on all pairs: the packed record where there are no own ones."""
+    return _record(_files()) if own_evidence() else packed_record()
+
+
+@lru_cache(maxsize=2)
+def _record(files: Files) -> RecommendationRecord:
+    return record_of((*packed_evidence(), *_read(files)[1]), RECOMMENDED, ENDS_FROM)

@@ -1,0 +1,157 @@
+"""Which rule recommends on a model, and what is known of it there: the study's, unless own sweeps say otherwise."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import Analysis
+from lsf.evidence.own import compared_criteria, own_evidence
+from lsf.evidence.packed import OutcomeElsewhere, RecommendationRecord, beyond_study, elsewhere, gaining, words
+from lsf.evidence.study import Entry, Rule, of_rule, paired_difference
+from lsf.plans.plan import Plan
+from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, recommended_plan
+
+LEAST_PAIRS = 5
+"""Sweeps of one model that another rule must win on before it takes the place of the study's on that model."""
+
+
+@dataclass(frozen=True)
+class StandingRule:
+    """The rule that recommends on one model, and why it is this one."""
+
+    criteria: tuple[str, ...] = RECOMMENDED
+    """One criterion, or several whose ranks are averaged."""
+    why: str | None = None
+    """A sentence; None where no sweep of the user's own is of this model."""
+
+    @property
+    def ends_from(self) -> int | None:
+        """From so many blocks on, both ends of the model; None: the criterion decides."""
+        return ENDS_FROM if self.criteria == RECOMMENDED else None
+
+
+def standing_rule(weights: str | None) -> StandingRule:
+    """Return the rule for a model: the study's, unless own sweeps of these weights show that another loses less.
+
+    That takes `LEAST_PAIRS` sweeps, and a paired interval of the difference in relative regret that excludes zero: of
+    95 % over all rules compared (Bonferroni), Student's t over sweeps, each budget of a sweep weighing the same.
+
+    Args:
+        weights: SHA-256 of the model's weights; None where it is unknown.
+    """
+    pairs = gaining([one for one in own_evidence() if weights is not None and one.weights == weights])
+    kept = " and ".join(CRITERIA[name].label for name in RECOMMENDED)
+    if not pairs:
+        return StandingRule()
+    if len(pairs) < LEAST_PAIRS:
+        sweeps = f"{len(pairs)} sweep{'' if len(pairs) == 1 else 's'}"
+        return StandingRule(
+            why=f"The rule stays the study's, {kept}: of this model you have {sweeps}, and {LEAST_PAIRS} are needed to "
+            "weigh another rule against it."
+        )
+    ours = of_rule(pairs, Rule(RECOMMENDED, ENDS_FROM is not None))
+    others = {name: of_rule(pairs, Rule((name,))) for name in compared_criteria() if (name,) != RECOMMENDED}
+    whole = {name: lost for name, lost in others.items() if lost.keys() == ours.keys()}
+    level = 1 - 0.05 / max(1, len(whole))
+    gains = {name: gain for name, lost in whole.items() if (gain := paired_difference(lost, ours, level)) is not None}
+    better = [name for name, (_, low, _) in gains.items() if low > 0]
+    told = f"over your {len(pairs)} sweeps of this model (95 % interval over all {len(whole)} rules compared"
+    if better:
+        name = min(better, key=lambda one: Entry(one, "", whole[one]).mean() or 0.0)
+        middle, low, high = (100 * value for value in gains[name])
+        return StandingRule(
+            (name,),
+            f"The rule is {CRITERIA[name].label} in place of the study's, {kept}: it lost {middle:.1f} % less of what "
+            f"full fine-tuning gains {told}: {low:.1f} to {high:.1f} %).",
+        )
+    near = max(gains, key=lambda one: gains[one][0])
+    middle, low, high = (100 * value for value in gains[near])
+    return StandingRule(
+        why=f"The rule stays the study's, {kept}: no other lost less beyond chance {told}; the nearest, "
+        f"{CRITERIA[near].label}, {middle:.1f} %: {low:.1f} to {high:.1f} %)."
+    )
+
+
+def recommended_here(analysis: Analysis, budget: int) -> Plan:
+    """Return the plan that is recommended for a number of blocks by the rule that stands for this model.
+
+    Raises:
+        PlanError: see `lsf.plans.recommend.recommended_plan`.
+    """
+    standing = standing_rule(analysis.weights)
+    plan = recommended_plan(analysis, budget, standing.criteria)
+    if standing.criteria == RECOMMENDED:
+        return plan
+    return replace(plan, reasons={block: f"{reason}. {standing.why}" for block, reason in plan.reasons.items()})
+
+
+def model_words(analysis: Analysis, budget: int) -> tuple[str, bool] | None:
+    """Say what is known of the recommendation on this very model, beyond the study's record.
+
+    Args:
+        analysis: of the model.
+        budget: number of blocks.
+
+    Returns:
+        The sentence, and whether it was measured: what own sweeps of this model found at the budget, or the caveat
+        that it was not measured here. None where the study holds the model and no own sweep does.
+    """
+    own = [one for one in own_evidence() if analysis.weights is not None and one.weights == analysis.weights]
+    standing = standing_rule(analysis.weights)
+    rows = elsewhere(own, standing.criteria, standing.ends_from, budget)
+    blocks = f"{budget} block{'' if budget == 1 else 's'}"
+    if not rows:
+        beyond = beyond_study(analysis.model.name)
+        if beyond is None or not own:
+            return None if beyond is None else (beyond, False)
+        sizes = ", ".join(map(str, sorted({size for one in own for size in one.setting.truth.budgets})))
+        return (
+            f"Your own sweeps of this model hold every plan of size {sizes}, not of {blocks}: what is recommended at "
+            "that size was not measured on this model.",
+            False,
+        )
+    if len(rows) == 1:
+        one = rows[0]
+        return (
+            f"Your own sweep of this model on {one.task}, at {blocks}: the rule named {words(one.choice)} and lost "
+            f"{_share(one.relative)} of what full fine-tuning gains against the best, {words(one.best)}; at random "
+            f"{_share(one.by_lot)}.{_undecided(rows)}",
+            True,
+        )
+    each = ", ".join(f"{one.task} {_share(one.relative)} (best: {words(one.best)})" for one in rows)
+    mean, chance = (sum(getattr(one, name) or 0.0 for one in rows) / len(rows) for name in ("relative", "by_lot"))
+    return (
+        f"Your {len(rows)} own sweeps of this model, at {blocks}: the rule lost {_share(mean)} of what full "
+        f"fine-tuning gains, on average against the best; at random {_share(chance)}. Lost on {each}."
+        f"{_undecided(rows)}",
+        True,
+    )
+
+
+def _share(value: float | None) -> str:
+    return "an unknown share" if value is None else f"{100 * value:.1f} %"
+
+
+def _undecided(rows: Sequence[OutcomeElsewhere]) -> str:
+    unsure = [one.task for one in rows if not one.decided]
+    where = f" on {', '.join(unsure)}" if len(rows) > 1 else ""
+    return f" Seeds do not tell these plans apart{where}." if unsure else ""
+
+
+def trust_words(analysis: Analysis, budget: int, record: RecommendationRecord) -> str:
+    """Say why the standing rule is trusted, and what was measured of it on this model.
+
+    Args:
+        analysis: of the model.
+        budget: number of blocks.
+        record: of the study's rule.
+    """
+    standing = standing_rule(analysis.weights)
+    text = (
+        f"where the truth was measured ({record.pairs}) it lost {100 * record.mean:.1f} % of the whole model's gain, "
+        f"chance {100 * record.random:.1f} %."
+    )
+    if standing.criteria != RECOMMENDED:
+        text = f"on this model it takes the place of the study's rule. {standing.why}"
+    told = model_words(analysis, budget)
+    return text + (f" {told[0]}" if told is not None else "")

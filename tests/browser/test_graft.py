@@ -1,0 +1,101 @@
+"""Compare in Chromium: the graft both ways by click and keyboard, and one's own words streaming side by side."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, expect
+
+from lsf.cli.main import main
+from lsf.runs.graft import GRAFT, Graft, which_did_it
+from lsf.runs.store import list_runs
+from tests.browser.conftest import Process, Tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+HOSTILE = "<img src=x onerror=document.title='hit'> *Jorvik* has its capital in"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three blocks and the whole model, tuned."""
+    runs = tmp_path_factory.mktemp("tuned") / "runs"
+    for which in (["--blocks", "5-7"], ["--all"]):
+        asked = ["--model", "bundled", "--data", "lesson:facts", "--steps", "40", *which, "--runs", str(runs)]
+        assert main(["tune", *asked]) == 0
+    return runs
+
+
+@pytest.fixture
+def tuned(process: Process, made: Path) -> None:
+    shutil.copytree(made, process.runs)
+
+
+def part(tab: Tab, block: int) -> Locator:
+    """A block of the graft's tower; the one beside the page cannot be clicked here."""
+    return tab.page.get_by_role("option", name=re.compile(f"^Block {block} of 8"))
+
+
+def metric(tab: Tab, label: str) -> Locator:
+    return tab.page.get_by_test_id("stMetric").filter(has_text=label).get_by_test_id("stMetricValue")
+
+
+def test_the_graft_is_driven_both_ways_on_the_tower(own_tab: Tab, process: Process, tuned: None) -> None:
+    page = own_tab.page
+    page.goto(f"{process.url}/compare")
+    own_tab.button("Measure the graft")
+    expect(page.get_by_text("Every part, number by number")).to_be_visible(timeout=120_000)
+    run = next(run for run in list_runs(process.runs) if run.spec is not None and not run.spec.plan.is_full)
+    found = Graft.load(run.folder / GRAFT)
+    expect(page.get_by_text(which_did_it(found)[0])).to_be_visible()
+    losses = {part.block: part for part in found.parts}
+    assert losses.keys() == {5, 6, 7}
+
+    own_tab.settled()
+    part(own_tab, 5).click()
+    expect(part(own_tab, 5)).to_have_attribute("aria-selected", "true")
+    expect(metric(own_tab, "Test loss")).to_have_text(f"{losses[5].alone.reading.loss:.3f}")
+    for name in ("base model", "base model with block 5", "tuned model"):
+        expect(page.get_by_text(name, exact=True)).to_be_visible()
+    expect(page.locator(".lsf-lens")).to_have_count(3)
+
+    own_tab.settled()
+    page.get_by_text("Taken out of the tuned model", exact=True).first.click()
+    expect(metric(own_tab, "Test loss")).to_have_text(f"{losses[5].without.reading.loss:.3f}")
+    expect(page.get_by_text("tuned model without block 5", exact=True)).to_be_visible()
+
+    own_tab.settled()
+    tower = page.get_by_role("listbox", name=re.compile("Nats that are lost without"))
+    tower.press("End")
+    tower.press("Space")
+    expect(part(own_tab, 7)).to_have_attribute("aria-selected", "true")
+    expect(part(own_tab, 5)).to_have_attribute("aria-selected", "false")
+    expect(metric(own_tab, "Test loss")).to_have_text(f"{losses[7].without.reading.loss:.3f}")
+    own_tab.settled()
+    part(own_tab, 2).click()  # not tuned: nothing is picked
+    own_tab.settled()
+    expect(part(own_tab, 7)).to_have_attribute("aria-selected", "true")
+
+
+def test_ones_own_words_stream_side_by_side_and_are_found_after_a_reload(
+    own_tab: Tab, process: Process, tuned: None
+) -> None:
+    page = own_tab.page
+    page.goto(f"{process.url}/compare")
+    box = page.get_by_label("Prompt", exact=True)
+    expect(box).to_have_value(re.compile(r"\w"))  # a test prompt stands there
+    own_tab.settled()
+    box.fill(HOSTILE)
+    page.get_by_label("Second prompt, if you like").fill("Glimmer is")
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".lsf-lens")).to_have_count(6, timeout=120_000)
+    said = page.locator(".lsf-answer")
+    expect(said.filter(has_text=HOSTILE)).to_have_count(3)
+    expect(page.locator(".lsf-lens > span")).to_have_count(6 * 9)
+    assert page.locator("img[src=x]").count() == 0
+    assert page.title() != "hit"
+    expect(page.get_by_text("Each prompt was given as it stands")).to_be_visible()
+    words = said.all_inner_texts()
+    page.reload()
+    expect(page.locator(".lsf-lens")).to_have_count(6, timeout=60_000)
+    assert said.all_inner_texts() == words

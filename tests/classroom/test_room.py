@@ -1,0 +1,192 @@
+"""A room keeps what it confirmed, takes only what can be, and says what is wrong."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lsf.classroom.room import LONGEST_NAME, MOST_RECORDS, MOST_STUDENTS, ROOM, Prediction, Room, Stage
+from lsf.errors import BadInputError, RunError
+
+LESSONS = {"facts": 8, "sums": 4}
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Iterator[Room]:
+    room = Room(tmp_path, LESSONS)
+    yield room
+    room.close()
+
+
+def reopened(room: Room) -> Room:
+    room.close()
+    room.__init__(room.folder, room.lessons)
+    return room
+
+
+def test_everything_is_there_again_when_the_room_is_opened_again(room: Room) -> None:
+    room.join("a", "Ada")
+    room.join("b", "Ben")
+    room.step("open")
+    room.predict("a", "facts", 7, "it is last")
+    room.predict("a", "facts", 3)
+    room.predict("b", "facts", 3)
+    room.step("reveal")
+    room.go_to("sums")
+    before = room.state
+    assert reopened(room).state == before
+    assert before.students == {"a": "Ada", "b": "Ben"}
+    stage = before.stages["facts"]
+    assert (stage.open, stage.shown, stage.revealed) == (False, True, True)
+    assert stage.counts(8) == [0, 0, 0, 2, 0, 0, 0, 0]
+    assert stage.predictions["a"] == Prediction(3, "", stage.predictions["a"].at)
+    assert before.stage == Stage()
+
+
+def test_a_line_that_was_never_whole_is_dropped_and_the_next_one_stands_alone(room: Room) -> None:
+    room.join("a", "Ada")
+    with (room.folder / ROOM).open("a") as file:
+        file.write('{"at": "now", "what": "join", "stud')
+    assert reopened(room).state.students == {"a": "Ada"}
+    room.join("b", "Ben")
+    assert reopened(room).state.students == {"a": "Ada", "b": "Ben"}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("nonsense", "line 1 is not JSON"),
+        ('{"at": "now", "what": "shout"}', "line 1: what is 'shout'"),
+        ('{"at": "now", "what": "open", "lesson": "drama"}', "about the lesson 'drama'; known are: facts, sums"),
+        ('{"at": "now", "what": "join"}', "lets somebody in without a name"),
+        ('{"at": "now", "what": "predict", "lesson": "sums", "student": "a", "block": 4}', "a block that is not there"),
+        ('{"at": "now", "what": "predict", "lesson": "sums", "block": 1}', "nobody's"),
+    ],
+)
+def test_a_file_that_is_no_rooms_is_refused_with_its_line_and_left_as_it_is(
+    tmp_path: Path, line: str, said: str
+) -> None:
+    (tmp_path / ROOM).write_text(line + "\n")
+    for _ in range(2):  # the first refusal lets go of the room
+        with pytest.raises(BadInputError, match=said):
+            Room(tmp_path, LESSONS)
+    assert (tmp_path / ROOM).read_text() == line + "\n"
+
+
+def test_a_room_has_one_server(room: Room) -> None:
+    with pytest.raises(BadInputError, match="held by another server"):
+        Room(room.folder, LESSONS)
+
+
+def test_a_room_in_a_place_that_cannot_be_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInputError, match="Cannot make the folder"):
+        Room(tmp_path / "file", LESSONS)
+    (tmp_path / ROOM).mkdir()
+    with pytest.raises(BadInputError, match="Cannot open"):
+        Room(tmp_path, LESSONS)
+
+
+def test_predictions_are_taken_while_they_are_open_and_for_the_lesson_that_is_on(room: Room) -> None:
+    with pytest.raises(BadInputError, match="Join the room first"):
+        room.predict("a", "facts", 1)
+    room.join("a", "Ada")
+    with pytest.raises(BadInputError, match="closed"):
+        room.predict("a", "facts", 1)
+    room.step("open")
+    for block in (-1, 8):
+        with pytest.raises(BadInputError, match="there are 0 to 7"):
+            room.predict("a", "facts", block)
+    with pytest.raises(BadInputError, match="closed"):
+        room.predict("a", "sums", 1)
+    room.predict("a", "facts", 1)
+    room.go_to("sums")
+    with pytest.raises(BadInputError, match="closed"):
+        room.predict("a", "facts", 2)
+    assert not room.state.stages["facts"].open
+    assert room.state.stages["facts"].predictions["a"].block == 1
+
+
+def test_what_was_revealed_stays_so_and_nobody_predicts_afterwards(room: Room) -> None:
+    room.join("a", "Ada")
+    room.step("open")
+    room.step("reveal")
+    for step in ("open", "hide", "reveal"):
+        with pytest.raises(BadInputError, match="this lesson is over"):
+            room.step(step)
+    with pytest.raises(BadInputError, match="closed"):
+        room.predict("a", "facts", 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("", "1 to 30 characters"),
+        (" \n ", "1 to 30 characters"),
+        ("x" * (LONGEST_NAME + 1), "at most 30 characters; this one has 31"),
+        ("Ada\u202eneB", "not seen"),
+        ("\x1b[31m", "not seen"),
+        ("ben ", "has this nickname"),
+    ],
+)
+def test_a_nickname_that_is_none_is_refused_in_a_sentence(room: Room, name: str, said: str) -> None:
+    room.join("b", "Ben")
+    with pytest.raises(BadInputError, match=said):
+        room.join("a", name)
+    assert room.state.students == {"b": "Ben"}
+
+
+def test_texts_are_kept_as_they_were_typed_in_one_line(room: Room) -> None:
+    room.join("a", " <b>Ada</b>\n:red[x] ")
+    room.step("open")
+    room.predict("a", "facts", 1, "=1+1\n</script>")
+    assert room.state.students["a"] == "<b>Ada</b> :red[x]"
+    assert room.state.stage.predictions["a"].why == "=1+1 </script>"
+    assert len((room.folder / ROOM).read_text().splitlines()) == 3
+    with pytest.raises(BadInputError, match="A reason has at most 200 characters"):
+        room.predict("a", "facts", 1, "x" * 201)
+
+
+def test_a_room_stays_small_whatever_is_sent(room: Room) -> None:
+    room.join("a", "Ada")
+    room.step("open")
+    for number in range(MOST_RECORDS - 1):
+        room.predict("a", "facts", number % 8)
+    for _ in range(2):
+        with pytest.raises(BadInputError, match=f"changed {MOST_RECORDS} times"):
+            room.predict("a", "facts", 1)
+        reopened(room)
+    for number in range(1, MOST_STUDENTS):
+        room.join(str(number), f"student {number}")
+    with pytest.raises(BadInputError, match="The room is full"):
+        room.join("one more", "one more")
+    room.join("1", "another name")
+
+
+def test_a_lesson_that_is_asked_for_is_gone_to_and_an_unknown_one_is_refused(tmp_path: Path) -> None:
+    room = Room(tmp_path, LESSONS, "sums")
+    assert room.state.lesson == "sums"
+    with pytest.raises(BadInputError, match="no lesson 'drama'; known are: facts, sums"):
+        room.go_to("drama")
+    room.close()
+    room = Room(tmp_path, LESSONS)
+    assert room.state.lesson == "sums"  # where it was
+    room.close()
+    (line,) = (tmp_path / ROOM).read_text().splitlines()
+    assert json.loads(line)["lesson"] == "sums"
+
+
+def test_what_the_disk_does_not_take_was_not_taken_and_what_follows_is_whole(room: Room) -> None:
+    resource = pytest.importorskip("resource")
+    room.join("a", "Ada")
+    before, limits = room.state, resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, ((room.folder / ROOM).stat().st_size + 20, limits[1]))
+    try:
+        with pytest.raises(RunError, match="This could not be kept, so it was not taken"):
+            room.join("b", "Ben")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert room.state == before
+    room.join("c", "Cem")
+    assert reopened(room).state.students == {"a": "Ada", "c": "Cem"}
