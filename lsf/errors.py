@@ -18,6 +18,10 @@ class DataError(BadInputError):
     """A data file, row, column or template that cannot be used."""
 
 
+class LeftOutError(DataError):
+    """A row that holds nothing to learn, or not what was asked: it is left out, counted and named."""
+
+
 class ModelError(BadInputError):
     """A model that cannot be found, loaded or read safely."""
 

@@ -16,8 +16,10 @@ from lsf.app.panels import attempt, guard, unmarked
 from lsf.app.runtime import runtime
 from lsf.app.work import Source
 from lsf.data.contents import DEFAULTS, DataOptions, read_chat_template
+from lsf.data.converting import Row
 from lsf.data.encode import EncodedExample, context_length, encode, straddling_words
-from lsf.data.formats import FORMATS, Row, kinds_of, recognise
+from lsf.data.exports import joined_messages
+from lsf.data.formats import FORMATS, kinds_of, recognise
 from lsf.data.report import count_tokens, format_lines, pieces_of, shared_prompts, token_lines
 from lsf.data.sources import read_splits
 from lsf.data.tables import READERS
@@ -125,7 +127,7 @@ def _hub_input() -> str:
 
 RECOGNISED, OWN = "recognised", "own"
 HOW = "data-how"
-CHATS = ("chat", "sharegpt", "chat-pairs", "preference")
+CHATS = ("chat", "sharegpt", "chat-pairs", "preference", "oasst", "chatgpt", "gemini")
 """Formats whose rows have turns."""
 PAIRED = ("pairs", "alpaca", "known", "unpaired", "preference")
 """Formats whose rows may be two texts, as those of templates are."""
@@ -240,13 +242,9 @@ def _template_areas() -> tuple[str | None, str | None]:
         persist_state="session",
     )
     completion = st.text_area(
-        "Completion template",
-        height=68,
-        placeholder=" {answer}",
+        "Completion template", height=68, placeholder=" {answer}", key="data-completion", persist_state="session",
         help="What the model is to say next, with its leading space.",
-        key="data-completion",
-        persist_state="session",
-    )
+    )  # fmt: skip
     return prompt or None, completion or None
 
 
@@ -321,7 +319,7 @@ def _seen(name: str) -> Seen | None:
 @st.cache_data(max_entries=8, show_spinner="Reading the file")
 def _look(name: str, stamp: float) -> Seen:
     table = next(iter(read_splits(Path(name)).values()))
-    kinds = [kinds_of(row) for row in table.rows[:COUNTED]]
+    kinds = [kinds_of(row) for row in joined_messages(table).rows[:COUNTED]]
     found = Counter(form for row in kinds if (form := recognise(tuple(row.items()))) is not None)
     first = kinds[0] if kinds else {}
     possible = tuple(entry.name for entry in FORMATS.values() if entry.matches(first) and entry.name != "bundle")

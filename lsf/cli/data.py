@@ -63,7 +63,7 @@ def data_command(arguments: argparse.Namespace) -> int:
         how = "green, reversed where they end" if marks is COLOURS else "in [ ], in [[ ]] where they end"
         print(f"rows as the model gets them; trained tokens are {how} a turn or text:")
     for row in reader.shown:
-        where = "" if row.example.row is None else f"row {row.example.row}, "
+        where = f"{row.example.where}, " if row.example.where else ""
         print(f"--- {where}{len(row.ids):,} tokens, {row.n_targets:,} trained")
         print(marked(pieces_of(tokenizer, row), marks))
     return 0
@@ -93,5 +93,5 @@ def printable(text: str) -> str:
 def _show_texts(task: Task, count: int) -> None:
     print("Give --model for tokens, targets and the exact text; the rows are:")
     for example in task.train[:count]:
-        print(f"--- row {example.row}" if example.row is not None else "---")
+        print(f"--- {example.where}" if example.where else "---")
         print(printable(f"{example.prompt}[{example.completion}]"))

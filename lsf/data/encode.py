@@ -189,7 +189,7 @@ class _Work:
                 as_they_are[index] = content.text
         for template, some in chats.items():
             renderer = self._renderers[template]
-            found = renderer.render_all(list(some.values()), [examples[index].row for index in some])
+            found = renderer.render_all(list(some.values()), [examples[index].where for index in some])
             rendered |= zip(some, found, strict=True)
             if renderer.source == "plain":
                 as_they_are |= {index: rendered[index].text for index in some}
@@ -226,7 +226,7 @@ class _Work:
         for renderer in self._renderers.values():
             for words, rows in renderer.facts.items():
                 where = [row for row in rows if row is not None]
-                first = f" (row {where[0]}{f' and {len(rows) - 1:,} more' if len(rows) > 1 else ''})" if where else ""
+                first = f" ({where[0]}{f' and {len(rows) - 1:,} more' if len(rows) > 1 else ''})" if where else ""
                 found.append(f"{words[:1].upper()}{words[1:]}{first}.")
         return tuple(found)
 
@@ -413,4 +413,4 @@ def _border(tokenizer: Any, example: Example, text: Text) -> tuple[int, bool]:
 
 
 def _where(example: Example) -> str:
-    return "An example" if example.row is None else f"Row {example.row}"
+    return (example.where or "an example").capitalize()

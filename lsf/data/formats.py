@@ -1,53 +1,20 @@
 """FORMATS: what rows may be, how each kind is recognised by its columns, and what it becomes."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from lsf.data import columns as by_name
-from lsf.data.contents import DataOptions, Document, Segments, Tokens, content_from_json, make_chat
+from lsf.data.contents import Document, Segments, Tokens, content_from_json
+from lsf.data.converting import Convert, Row, Work, cell_text, cell_turns, chat_example, pair_example, turn_of
+from lsf.data.exports import from_archive, from_contents, from_tree
 from lsf.data.task import Example
-from lsf.data.turns import needs_answer, read_tools, read_turns, shown_turns
-from lsf.errors import BadInputError, DataError
+from lsf.errors import BadInputError, DataError, LeftOutError
 from lsf.registry import Registry
 
-Row = Mapping[str, Any]
 Kinds = Mapping[str, str]
 """Column with a value -> text, list, number, truth or object."""
-
-
-@dataclass
-class Tally:
-    """What is counted while rows are converted, told in sentences at the end."""
-
-    counts: Counter[str] = field(default_factory=Counter)
-    """Sentence about rows -> how many of them."""
-    read: set[str] = field(default_factory=set)
-    """Columns that were read, in small letters."""
-
-    def note(self, sentence: str) -> None:
-        """Count one more row of which a sentence is true."""
-        self.counts[sentence] += 1
-
-    def sentences(self) -> tuple[str, ...]:
-        """Return each sentence with its rows, in the order they came up."""
-        return tuple(f"{count:,} row{'s' if count != 1 else ''}: {words}" for words, count in self.counts.items())
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a converter has besides the row."""
-
-    options: DataOptions
-    """How rows are handed to the model."""
-    tally: Tally
-    """Where it tells what it did."""
-
-
-Convert = Callable[[Row, int, Work], Example | None]
-"""(row, its place, work) -> example; None where it is none that should be learned."""
 
 
 @dataclass(frozen=True)
@@ -87,81 +54,6 @@ def _kind(value: Any) -> str:
     if isinstance(value, int | float):
         return "number"
     return "list" if isinstance(value, list) else "object"
-
-
-def _word(row: Row, column: str, work: Work, needed: bool = True) -> str:
-    """Return a cell as text; a number as it is written.
-
-    Raises:
-        DataError: it is missing and needed, or neither text nor number.
-    """
-    value = row.get(column)
-    if value is None or value == "":
-        if needed:
-            raise DataError(f"the {column} is empty; every row needs a text there: fill it, or take the row out.")
-        return ""
-    if isinstance(value, list | dict | bytes):
-        kind = type(value).__name__
-        raise DataError(f"the column {column!r} holds a {kind}; text or a number was expected.")
-    if isinstance(value, bool):
-        work.tally.note(f"the column {column!r} holds true or false, which is written True or False.")
-    elif not isinstance(value, str):
-        work.tally.note(f"the column {column!r} holds a number, which is read as it is written.")
-    return str(value)
-
-
-def pair_example(
-    prompt: str,
-    completion: str,
-    place: int,
-    work: Work,
-    turns: list[dict[str, Any]] | None = None,
-    system: str = "",
-) -> Example:
-    """Return a text pair, which a model with a chat template reads as turns unless it is to be raw.
-
-    Args:
-        prompt: raw text before the target.
-        completion: raw text of the target.
-        place: row in the source.
-        work: the options.
-        turns: the same as a chat; None makes a user's turn and an assistant's of the two texts, without outer blanks.
-        system: what is said before all of it, as a turn or as a line; "" for nothing.
-    """
-    before = prompt
-    prompt = f"{system}\n{prompt}" if system else prompt
-    if work.options.pairs == "raw":
-        return Example(prompt, completion, place)
-    if turns is None:
-        texts = ("user", before.strip() or before), ("assistant", completion.strip() or completion)
-        turns = [{"role": role, "content": text} for role, text in texts]
-    turns = [_turn("system", system), *turns] if system else turns
-    pair = work.options.pairs == "auto" and work.options.chat_template is None
-    return Example(prompt, completion, place, make_chat(turns, work.options, given=len(turns) - 1, pair=pair))
-
-
-def _chat_example(turns: list[dict[str, Any]], place: int, work: Work, tools: Any = None, given: int = 0) -> Example:
-    needs_answer(turns, given)
-    return Example(*shown_turns(turns), place, make_chat(turns, work.options, read_tools(tools), given))
-
-
-def _turns(row: Row, column: str, work: Work) -> list[dict[str, Any]]:
-    if row.get(column) is None:
-        raise DataError(f"the column {column!r} is empty; a list of messages was expected.")
-    held = row[column]
-    if (
-        isinstance(held, list)
-        and held
-        and all(isinstance(one, Mapping) and {"input", "output"} <= set(one) for one in held)
-    ):
-        work.tally.note(f"the column {column!r} holds pairs of input and output, read as user and assistant.")
-        held = [_turn(*turn) for one in held for turn in (("user", one["input"]), ("assistant", one["output"]))]
-    if isinstance(held, str) and held.lstrip().startswith("[{'"):
-        raise DataError(f"the column {column!r} holds a list as Python writes it, which is no JSON; save it as JSONL.")
-    turns, was_text = read_turns(held, column)
-    if was_text:
-        work.tally.note(f"the column {column!r} holds a JSON string, which was parsed.")
-    return turns
 
 
 def _from_bundle(row: Row, place: int, work: Work) -> Example:
@@ -215,7 +107,7 @@ def _from_any_pair(row: Row, place: int, work: Work) -> Example:
 
 
 def _from_pair(row: Row, place: int, work: Work) -> Example:
-    texts = _word(row, "prompt", work), _word(row, "completion", work)
+    texts = cell_text(row, "prompt", work), cell_text(row, "completion", work)
     return pair_example(*texts, place, work, system=_system(row, work))
 
 
@@ -227,24 +119,24 @@ def _system(row: Row, work: Work) -> str:
 
 
 def _from_chat_pair(row: Row, place: int, work: Work) -> Example:
-    prompt = _turns(row, "prompt", work)
-    return _chat_example([*prompt, *_turns(row, "completion", work)], place, work, row.get("tools"), len(prompt))
+    prompt = cell_turns(row, "prompt", work)
+    return chat_example([*prompt, *cell_turns(row, "completion", work)], place, work, row.get("tools"), len(prompt))
 
 
 def _from_preference(row: Row, place: int, work: Work) -> Example:
     work.tally.note("a preference, of which the chosen side is learned and the rejected one left out.")
     if isinstance(row.get("chosen"), list):
-        chosen, prompt = _turns(row, "chosen", work), row.get("prompt")
+        chosen, prompt = cell_turns(row, "chosen", work), row.get("prompt")
         if isinstance(prompt, list):
-            prompt = _turns(row, "prompt", work)
-            return _chat_example([*prompt, *chosen], place, work, row.get("tools"), len(prompt))
+            prompt = cell_turns(row, "prompt", work)
+            return chat_example([*prompt, *chosen], place, work, row.get("tools"), len(prompt))
         if chosen[0]["role"] == "assistant" and prompt is not None:
-            chosen = [{"role": "user", "content": _word(row, "prompt", work)}, *chosen]
-        return _chat_example(chosen, place, work, row.get("tools"), len(chosen) - 1)
+            chosen = [{"role": "user", "content": cell_text(row, "prompt", work)}, *chosen]
+        return chat_example(chosen, place, work, row.get("tools"), len(chosen) - 1)
     asked = next((name for name in ASKED if row.get(name) is not None), None)
     if asked is None:
-        return _from_transcript(_word(row, "chosen", work), place, work)
-    texts = _word(row, asked, work), _word(row, "chosen", work)
+        return _from_transcript(cell_text(row, "chosen", work), place, work)
+    texts = cell_text(row, asked, work), cell_text(row, "chosen", work)
     return pair_example(*texts, place, work, system=_system(row, work))
 
 
@@ -261,7 +153,7 @@ def _from_transcript(text: str, place: int, work: Work) -> Example:
         )
     work.tally.note("its turns are written Human: and Assistant: in one text; the last answer is learned.")
     turns, cut = said
-    return pair_example(text[:cut], text[cut:], place, work, [_turn(*turn) for turn in turns])
+    return pair_example(text[:cut], text[cut:], place, work, [turn_of(*turn) for turn in turns])
 
 
 CHATS = ("messages", "conversations", "conversation")
@@ -270,16 +162,16 @@ CHATS = ("messages", "conversations", "conversation")
 def _from_chat(row: Row, place: int, work: Work) -> Example:
     column = next((name for name in CHATS if row.get(name) is not None), None)
     if column is None:
-        raise DataError("the column 'messages' is empty; a list of messages was expected.")
-    turns = _turns(row, column, work)
+        raise LeftOutError("the column 'messages' is empty")
+    turns = cell_turns(row, column, work)
     if row.get("system") and turns[0]["role"] != "system":
-        turns = [{"role": "system", "content": _word(row, "system", work)}, *turns]
-    return _chat_example(turns, place, work, row.get("tools"))
+        turns = [{"role": "system", "content": cell_text(row, "system", work)}, *turns]
+    return chat_example(turns, place, work, row.get("tools"))
 
 
 def _from_alpaca(row: Row, place: int, work: Work) -> Example:
-    asked, more = _word(row, "instruction", work), _word(row, "input", work, needed=False)
-    answer, system = _word(row, "output", work), _word(row, "system", work, needed=False)
+    asked, more = cell_text(row, "instruction", work), cell_text(row, "input", work, needed=False)
+    answer, system = cell_text(row, "output", work), cell_text(row, "system", work, needed=False)
     earlier = row.get("history") or []
     if not isinstance(earlier, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in earlier):
         raise DataError("the column 'history' holds no list of pairs of question and answer.")
@@ -311,7 +203,9 @@ def _from_known(row: Row, place: int, work: Work) -> Example:
     if found is None:
         raise DataError("no known format has these columns; give a prompt and a completion template.")
     prompt = found.prompt
-    values = {name: _word(row, name, work) for name in found.columns if name not in (found.answer, *by_name.CHOICES)}
+    values = {
+        name: cell_text(row, name, work) for name in found.columns if name not in (found.answer, *by_name.CHOICES)
+    }
     answer, more = by_name.plain_answer(row.get(found.answer), found.answer)
     if more:
         work.tally.note(more)
@@ -329,14 +223,14 @@ def _from_known(row: Row, place: int, work: Work) -> Example:
         if choices and answer not in (None, ""):
             answer = by_name.letter_of(answer, *choices)
             work.tally.note("the choices are written with letters, and the letter of the right one is the answer.")
-    values[found.answer] = _word({found.answer: answer}, found.answer, work)
+    values[found.answer] = cell_text({found.answer: answer}, found.answer, work)
     asked = [name for name in values if name != found.answer]
     user = f"{{{asked[0]}}}" if len(asked) == 1 else prompt.rpartition("\n")[0]
     work.tally.note(
         f"prompt {prompt!r} and completion {found.completion!r} are suggested for the columns {', '.join(values)} (in "
         f"a chat, the user says {user!r}); other templates can be given."
     )
-    turns = [_turn("user", user.format(**values)), _turn("assistant", values[found.answer])]
+    turns = [turn_of("user", user.format(**values)), turn_of("assistant", values[found.answer])]
     texts = prompt.format(**values), found.completion.format(**values)
     return pair_example(*texts, place, work, turns, _system(row, work))
 
@@ -346,17 +240,13 @@ TEXTS = ("text", "content")
 
 def _from_text(row: Row, place: int, work: Work) -> Example:
     column = next((name for name in TEXTS if row.get(name)), "text")
-    text = _word(row, column, work)
+    text = cell_text(row, column, work)
     if "### Human:" in text and "### Assistant:" in text:
         work.tally.note("turns (### Human:, ### Assistant:) stand in the text, and all of them are trained.")
     return Example("", text, place, Document(text))
 
 
-def _turn(role: str, content: str) -> dict[str, str]:
-    return {"role": role, "content": content}
-
-
-_ASKED, _SAID = _turn("user", "What is green?"), _turn("assistant", "The lamp.")
+_ASKED, _SAID = turn_of("user", "What is green?"), turn_of("assistant", "The lamp.")
 FORMATS: Registry[DataFormat] = Registry(
     "data format",
     (
@@ -408,6 +298,31 @@ FORMATS: Registry[DataFormat] = Registry(
             "the same with roles mapped: human is user, gpt is assistant, observation is tool",
             {"conversations": [{"from": "human", "value": "What is green?"}, {"from": "gpt", "value": "The lamp."}]},
             lambda kinds: any(kinds.get(name) in ("list", "text") for name in CHATS[1:]), _from_chat,
+        ),
+        DataFormat(
+            "oasst", "tree of replies", "prompt, or the row itself, with replies; or message_id, parent_id, role, text",
+            "a chat of the replies of the best rank",
+            {"prompt": {"role": "prompter", "text": "What is green?", "replies": [
+                {"role": "assistant", "text": "The lamp.", "rank": 0.0, "replies": []},
+            ]}},
+            lambda kinds: kinds.get("prompt") == "object" or kinds.get("replies") == "list", from_tree,
+        ),
+        DataFormat(
+            "chatgpt", "ChatGPT's archive", "mapping: nodes with message and parent; current_node",
+            "a chat of what was said last, without messages of tools",
+            {"mapping": {
+                "a": {"message": {"author": {"role": "user"}, "content": {"parts": ["What is green?"]}}},
+                "b": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["The lamp."]}}, "parent": "a"},
+            }, "current_node": "b"},
+            lambda kinds: kinds.get("mapping") == "object", from_archive,
+        ),
+        DataFormat(
+            "gemini", "Gemini's contents", "contents: role and parts; systemInstruction", "the same as chat",
+            {"contents": [
+                {"role": "user", "parts": [{"text": "What is green?"}]},
+                {"role": "model", "parts": [{"text": "The lamp."}]},
+            ]},
+            lambda kinds: kinds.get("contents") == "list", from_contents,
         ),
         DataFormat(
             "alpaca", "Alpaca", "instruction and output; input, system, history",

@@ -46,7 +46,7 @@ class Renderer:
     """A transformers tokenizer."""
     template: str | None
     """Text of a Jinja template; None for the tokenizer's own, else the plain one."""
-    facts: dict[str, list[int | None]] = field(default_factory=dict)
+    facts: dict[str, list[str | None]] = field(default_factory=dict)
     """What has to be told -> rows of which it is true."""
 
     def __post_init__(self) -> None:
@@ -59,12 +59,12 @@ class Renderer:
         self._frames: dict[tuple[str, bool], tuple[str, str]] = {}
         self._asks = "add_generation_prompt" in str(self.template or own or PLAIN_TEMPLATE)
 
-    def render_all(self, chats: Sequence[Chat], rows: Sequence[int | None]) -> list[Rendered]:
+    def render_all(self, chats: Sequence[Chat], rows: Sequence[str | None]) -> list[Rendered]:
         """Return the texts and targets of some chats.
 
         Args:
             chats: each with at least one assistant's turn.
-            rows: in the source, for sentences.
+            rows: where each is in the source, for sentences.
 
         Raises:
             DataError: the template refuses one, or renders earlier turns otherwise once later ones follow.
@@ -82,7 +82,7 @@ class Renderer:
         ]
 
     def _rendered(
-        self, chat: Chat, messages: list[dict[str, Any]], tools: Any, row: int | None, whole: str | None
+        self, chat: Chat, messages: list[dict[str, Any]], tools: Any, row: str | None, whole: str | None
     ) -> Rendered:
         """Return one chat's text, where it is not rendered yet, and its targets."""
         whole = self._text(messages, tools, False, row) if whole is None else whole
@@ -117,7 +117,7 @@ class Renderer:
         spans = [(0, len(whole))] if chat.train_on == "all" else turns
         return Rendered(whole, tuple(spans), tuple(turns))
 
-    def _text(self, messages: list[Any], tools: Any, asking: bool, row: int | None) -> str:
+    def _text(self, messages: list[Any], tools: Any, asking: bool, row: str | None) -> str:
         try:
             return self._filled([messages], tools, asking)[0]
         except Exception as error:  # noqa: BLE001 - a template is a program of its own: whatever it raises is the row's
@@ -136,7 +136,7 @@ class Renderer:
         )
 
     def _turn(
-        self, messages: list[Any], tools: Any, whole: str, index: int, row: int | None, marked: bool
+        self, messages: list[Any], tools: Any, whole: str, index: int, row: str | None, marked: bool
     ) -> Span | None:
         """Return the characters an assistant's turn adds behind the generation prompt, its end-of-turn included."""
         before = self._text(messages[:index], tools, True, row) if index else self._opening(messages, tools, whole, row)
@@ -151,7 +151,7 @@ class Renderer:
         end = self._end(messages[index], until, start)
         return (start, end) if end > start or marked else self._refuse(index, row)
 
-    def _opening(self, messages: list[Any], tools: Any, whole: str, row: int | None) -> str:
+    def _opening(self, messages: list[Any], tools: Any, whole: str, row: str | None) -> str:
         """Return what the template writes before a first turn that is the assistant's, such as its system prompt.
 
         There are no messages to ask behind, which templates refuse: the generation prompt is what asking once more
@@ -162,7 +162,7 @@ class Renderer:
         at = whole.find(prompt) if prompt else -1
         return whole[: at + len(prompt)] if at >= 0 else whole[: max(whole.find(messages[0]["content"].strip()), 0)]
 
-    def _refuse(self, index: int, row: int | None) -> NoReturn:
+    def _refuse(self, index: int, row: str | None) -> NoReturn:
         raise DataError(
             f"{_where(row)}: the chat template writes message {index + 1}, or what comes before it, otherwise once "
             "more messages follow, so that its target cannot be told; accepted are training on the last turn alone, or "
@@ -177,7 +177,7 @@ class Renderer:
         found = self._special.search(until, behind) if self._special else None
         return found.end() if found else max(start, len(until.rstrip()))
 
-    def _marked(self, messages: list[Any], tools: Any, row: int | None) -> list[Span] | None:
+    def _marked(self, messages: list[Any], tools: Any, row: str | None) -> list[Span] | None:
         """Return what the template marks as generated, a span per stretch; None where it marks nothing."""
         template = self.template or (PLAIN_TEMPLATE if self.source == "plain" else template_of(self.tokenizer))
         if not isinstance(template, str) or not MARK.search(template):
@@ -228,7 +228,7 @@ class Renderer:
             found[index] = start, behind
         return found
 
-    def _note(self, messages: list[Any], tools: Any, whole: str, row: int | None) -> bool:
+    def _note(self, messages: list[Any], tools: Any, whole: str, row: str | None) -> bool:
         """Note what of the messages the template left out, or added; say whether one holds a special token."""
         for turn in messages:
             if turn["content"].strip() and turn["content"].strip() not in whole:
@@ -257,7 +257,7 @@ class Renderer:
             return ""
         return whole[len(head) : len(whole) - len(tail)].strip()
 
-    def _fact(self, words: str, row: int | None) -> None:
+    def _fact(self, words: str, row: str | None) -> None:
         self.facts.setdefault(words, []).append(row)
 
 
@@ -277,8 +277,8 @@ def _name_of(tool: Any) -> str:
     return str(inner.get("name", "")) if isinstance(inner, dict) else ""
 
 
-def _where(row: int | None) -> str:
-    return "A chat" if row is None else f"Row {row}"
+def _where(row: str | None) -> str:
+    return (row or "a chat").capitalize()
 
 
 def _common(one: str, other: str) -> str:

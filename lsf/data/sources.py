@@ -16,13 +16,15 @@ from lsf.data.answers import suggested_pattern
 from lsf.data.columns import Watched, paths, says_truth, with_truth
 from lsf.data.containers import saved_tables, tables_of
 from lsf.data.contents import DEFAULTS, DataOptions
-from lsf.data.formats import FORMATS, Convert, Row, Tally, Work, check_format, kinds_of, recognise
+from lsf.data.converting import Convert, Row, Tally, Work
+from lsf.data.exports import joined_messages
+from lsf.data.formats import FORMATS, check_format, kinds_of, recognise
 from lsf.data.lessons import load_lesson
 from lsf.data.rows import RowCollector, selected
 from lsf.data.tables import TOLD, Table, read_table
 from lsf.data.task import Example, Seen, Task, split_examples, split_indices, with_general
 from lsf.data.templates import by_templates
-from lsf.errors import DataError
+from lsf.errors import DataError, LeftOutError
 from lsf.progress import Reporter
 
 
@@ -136,6 +138,8 @@ def task_of_tables(
         DataError: as `render_examples` and `assemble_task`.
     """
     tally, formats = Tally(), Counter[str]()
+    if options.format in ("auto", "oasst") and not any(templates):
+        tables = {word: joined_messages(table) for word, table in tables.items()}
     tables = {word: _drawn(table, options.max_rows, seed) for word, table in tables.items()}
     splits = {
         word: render_examples(table, *templates, options, tally, formats, report) for word, table in tables.items()
@@ -144,7 +148,7 @@ def task_of_tables(
     n_left = sum(len(table.rows) for table in tables.values()) - sum(map(len, splits.values()))
     splits = {word: rows for word, rows in splits.items() if rows}
     if not splits:
-        raise DataError(f"{name} has no row that can be learned from; {n_left:,} were left out.")
+        raise DataError(f"{name} has no row that can be learned from; {tally.reasons() or ' '.join(whole)}")
     task = assemble_task(name, splits, seed)
     names = dict.fromkeys(column.strip() for table in tables.values() for column in table.columns)
     unused = [name for name in names if not {name, name.lower()} & tally.read and name != "split"]
@@ -235,7 +239,7 @@ def table_splits(table: Table) -> dict[str, Table]:
         word = SPLIT_WORDS.get(str(row.get("split")).strip().lower())
         if word is None:
             raise DataError(
-                f"{table.name}, line {table.places[index]}: split is {row.get('split')!r}; "
+                f"{table.name}, {table.unit} {table.places[index]}: split is {row.get('split')!r}; "
                 f"accepted are: {', '.join(SPLIT_WORDS)}."
             )
         places.setdefault(word, array("q")).append(index)
@@ -263,7 +267,7 @@ def render_examples(
         report: is told how far that is where the rows are on disk.
 
     Raises:
-        DataError: columns are missing, or a row cannot be used (named by number).
+        DataError: columns are missing, or a row cannot be used (named by number). One without its text is left out.
     """
     work, formats = Work(options, Tally() if tally is None else tally), Counter() if formats is None else formats
     if prompt_template is not None or completion_template is not None:
@@ -277,10 +281,13 @@ def render_examples(
     for number, (place, (convert, row)) in enumerate(zip(table.places, known, strict=True)):
         try:
             example = convert(Watched(clean(row, work.tally), work.tally.read), place, work)
+        except LeftOutError as error:
+            work.tally.leave_out(str(error), f"{table.unit} {place}")
+            continue
         except DataError as error:
-            raise DataError(f"{table.name}, row {place}: {error}") from None
+            raise DataError(f"{table.name}, {table.unit} {place}: {error}") from None
         if example is not None:
-            examples.add(example)
+            examples.add(replace(example, unit=table.unit))
         if on_disk and report is not None and number % TOLD == 0:
             report.progress(number, len(table.rows), f"converting rows of {table.name}")
     return examples.rows()
@@ -304,12 +311,12 @@ def _recognised(table: Table, work: Work, formats: Counter[str]) -> Iterator[tup
     if options.format != "auto":
         formats[options.format] += len(table.rows)
         return ((FORMATS[options.format].convert, row) for row in rows())
-    names = bytearray()  # a byte a row: the place of its format, 0 for none
-    known = list(FORMATS)
-    for row in rows():
-        name = recognise(tuple(kinds_of(row).items()))
-        names.append(0 if name is None else known.index(name) + 1)
-    counts = Counter({known[place - 1]: count for place, count in Counter(names).items() if place})
+    shapes: dict[tuple[tuple[str, str], ...], int] = {}  # columns there are, and kinds -> number
+    numbers = array("I", (shapes.setdefault(tuple(kinds_of(row).items()), len(shapes)) for row in rows()))
+    found, many, counts = [recognise(shape) for shape in shapes], Counter(numbers), Counter[str]()
+    for number, count in many.items():
+        if (name := found[number]) is not None:
+            counts[name] += count
     if not counts and (name := recognise(tuple((lowered[column], "text") for column in table.columns))):
         counts[name] = len(table.rows)  # no row is whole; the first one says what it lacks
     if not counts:
@@ -322,10 +329,15 @@ def _recognised(table: Table, work: Work, formats: Counter[str]) -> Iterator[tup
             f"{'; '.join(entry.recognised for entry in FORMATS.values() if entry.name not in ('bundle', 'pairs'))}."
         )
     commonest = counts.most_common(1)[0][0]
-    found = [FORMATS[name] for name in (commonest, *known)]
-    for place, count in Counter(names).items():
-        formats[found[place].name] += count
-    return ((found[place].convert, row) for place, row in zip(names, rows(), strict=True))
+    usual = next((dict(shape) for shape, name in zip(shapes, found, strict=True) if name == commonest), {})
+    # A row that lacks a column the others have is one of them with an empty cell, and of no other format.
+    names = [
+        commonest if name is None or dict(shape).keys() < usual.keys() else name
+        for shape, name in zip(shapes, found, strict=True)
+    ]
+    for number, count in many.items():
+        formats[names[number]] += count
+    return ((FORMATS[names[number]].convert, row) for number, row in zip(numbers, rows(), strict=True))
 
 
 SURROGATES = "a character of which only half is there (a lone surrogate) is read as \ufffd."

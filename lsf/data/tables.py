@@ -38,9 +38,11 @@ class Table:
     rows: Sequence[dict[str, Any]]
     """One mapping per row; a column that a row lacks may be missing in it. Those of a large source are on disk."""
     places: Sequence[int]
-    """Row (Parquet, JSON) or line (CSV, TSV, JSONL, text) number of each, from 1."""
+    """Number of each, from 1: of the row, or of the line it begins in."""
     notes: tuple[str, ...] = ()
     """Sentences on how the file was read, where that had to be guessed."""
+    unit: str = "row"
+    """What `places` count: `row` (Parquet, a JSON list, several files), or `line` (CSV, TSV, JSONL, text)."""
 
 
 def read_table(path: Path, report: Reporter | None = None) -> Table:
@@ -85,13 +87,16 @@ def read_table(path: Path, report: Reporter | None = None) -> Table:
 Reader = Callable[[Opened], Table]
 
 
-def _collected(file: Opened, columns: Iterable[str] | None, rows: Iterable[tuple[int, dict[str, Any], int]]) -> Table:
+def _collected(
+    file: Opened, columns: Iterable[str] | None, rows: Iterable[tuple[int, dict[str, Any], int]], unit: str
+) -> Table:
     """Return a table of rows as they come.
 
     Args:
         file: they are read from.
         columns: their names; None for all that occur.
         rows: place, row, and about how many bytes it takes in the file.
+        unit: what their places count.
     """
     kept, places, seen = RowCollector[dict[str, Any]](), array("q"), dict[str, None]()
     for place, row, size in rows:
@@ -101,7 +106,7 @@ def _collected(file: Opened, columns: Iterable[str] | None, rows: Iterable[tuple
         places.append(place)
         if len(places) % TOLD == 0:
             file.tell("reading")
-    return Table(file.path.name, tuple(seen if columns is None else columns), kept.rows(), places)
+    return Table(file.path.name, tuple(seen if columns is None else columns), kept.rows(), places, unit=unit)
 
 
 def _read_csv(file: Opened) -> Table:
@@ -167,9 +172,9 @@ def _quoted_lines(file: Opened, delimiter: str, skipped: int = 0) -> Iterator[tu
     read = 0
     try:
         for cells in lines:
-            read = lines.line_num
+            begun, read = read + 1, lines.line_num
             if cells:
-                yield read, cells, sum(map(len, cells))
+                yield begun, cells, sum(map(len, cells))
     except csv.Error as error:
         where = f"{file.path.name}, line {read + 1}"
         if "end of data" in str(error):
@@ -198,7 +203,7 @@ def _from_cells(file: Opened, numbered: Iterator[tuple[int, list[str], int]]) ->
 
     if not columns or len(set(columns)) != len(columns):
         raise DataError(f"{name} has repeated or unnamed columns in its first line: {', '.join(named)}.")
-    return _collected(file, columns, rows())
+    return _collected(file, columns, rows(), "line")
 
 
 def _read_jsonl(file: Opened) -> Table:
@@ -227,7 +232,7 @@ def _from_lines(file: Opened) -> Table:
             chats = is_chat if chats is None else chats and is_chat
             yield number, _object(name, "line", number, {"messages": row} if chats else row), len(line)
 
-    return _collected(file, None, rows())
+    return _collected(file, None, rows(), "line")
 
 
 def _object(name: str, unit: str, number: int, row: Any) -> dict[str, Any]:
@@ -239,7 +244,7 @@ def _object(name: str, unit: str, number: int, row: Any) -> dict[str, Any]:
 def _from_list(file: Opened, listed: list[Any]) -> Table:
     name = file.path.name
     rows = ((number, _object(name, "row", number, row), 0) for number, row in enumerate(listed, 1))
-    return _collected(file, None, rows)
+    return _collected(file, None, rows, "row")
 
 
 def _of_objects(text: str) -> list[Any] | None:
@@ -356,7 +361,7 @@ def _read_parquet(file: Opened) -> Table:
             columns = tuple(column for column in table.schema_arrow.names if not INDEX.fullmatch(column))
             if len(set(columns)) != len(columns):
                 raise DataError(f"{name} has repeated columns: {', '.join(columns)}.")
-            return _collected(file, columns, _parquet_rows(table, columns))
+            return _collected(file, columns, _parquet_rows(table, columns), "row")
     except DataError:
         raise
     except (OSError, ValueError) as error:
@@ -374,7 +379,7 @@ def _parquet_rows(table: Any, columns: Sequence[str]) -> Iterator[tuple[int, dic
 
 def _read_text(file: Opened) -> Table:
     found = ((line, {"text": text}, len(text)) for line, text in pieces(file.text()))
-    return _collected(file, ("text",), found)
+    return _collected(file, ("text",), found, "line")
 
 
 PLAIN = (str, int, bool, list, dict)

@@ -21,9 +21,16 @@ class Example:
     completion: str
     """What it should say next, leading space included."""
     row: int | None = None
-    """Row in the file it came from, counted from 1 without the header; None where there is no file."""
+    """Its row in the source, or the line of the file it begins in, from 1; None where there is no source."""
     content: Content | None = None
     """What it is instead of two texts, which then only tell of it; None where the two texts are all."""
+    unit: str = "row"
+    """What `row` counts: `row`, or `line` in files that are read by lines."""
+
+    @property
+    def where(self) -> str | None:
+        """`row 3` or `line 3`; None where there is no source."""
+        return None if self.row is None else f"{self.unit} {self.row}"
 
     @property
     def identity(self) -> tuple[object, ...]:
@@ -48,7 +55,7 @@ class Seen:
     notes: tuple[str, ...] = ()
     """Sentences on what was read otherwise than it stands, or left out."""
     n_left_out: int = 0
-    """Rows that are no examples: answers marked as bad."""
+    """Rows that are no examples: answers marked as bad, or without a text."""
 
 
 @dataclass(frozen=True)

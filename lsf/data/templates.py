@@ -6,10 +6,10 @@ from string import Formatter
 import pandas as pd
 
 from lsf.data.columns import is_path, value_at
-from lsf.data.formats import Convert, Row, Work, pair_example
+from lsf.data.converting import Convert, Row, Work, pair_example
 from lsf.data.tables import Table
 from lsf.data.task import Example
-from lsf.errors import DataError
+from lsf.errors import DataError, LeftOutError
 
 
 def parse_template(template: str, columns: Iterable[str], option: str) -> tuple[tuple[str, str | None], ...]:
@@ -82,7 +82,7 @@ def by_templates(table: Table, prompt_template: str | None, completion_template:
         for text, (part, template) in zip(texts, templates, strict=True):
             # A column is taken as it stands, blanks included; a template needs what its columns hold.
             if not (text.strip() if template else text):
-                raise DataError(f"the {part} is empty; every row needs a text there.")
+                raise LeftOutError(f"the {part} is empty")
         _check_filled("prompt", prompt, row)
         _check_filled("completion", completion, row)
         return pair_example(*texts, place, work)
@@ -97,7 +97,7 @@ def _check_filled(part: str, parts: tuple[tuple[str, str | None], ...], row: Row
     one of them, since an optional input is often empty. Blanks are a text, of a column that is taken as it stands.
 
     Raises:
-        DataError: the first column that holds nothing.
+        LeftOutError: naming the first column that holds nothing.
     """
     values = {name: value_at(row, name) for _, name in parts if name is not None}
     alone = len(parts) == 1 and not parts[0][0]
@@ -105,4 +105,4 @@ def _check_filled(part: str, parts: tuple[tuple[str, str | None], ...], row: Row
         name for name, value in values.items() if value is None or not (str(value) if alone else str(value).strip())
     ]
     if empty and (part == "completion" or len(empty) == len(values)):
-        raise DataError(f"the {part} is empty where its template names {empty[0]!r}; every row needs a text there.")
+        raise LeftOutError(f"the {part} is empty where its template names {empty[0]!r}")

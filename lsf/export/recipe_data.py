@@ -114,7 +114,7 @@ def llamafactory_data(place: Path, spec: RunSpec, task: Task, tokenizer: Any, le
         raise PlanError("LLaMA-Factory takes no template but the tokenizer's and its own; export to axolotl instead.")
     chats = _chats(task)
     for example, chat in zip(task.train, chats, strict=True):
-        where = "An example" if example.row is None else f"Row {example.row}"
+        where = (example.where or "an example").capitalize()
         if chat.tools or any(turn.get("tool_calls") or turn["role"] == "tool" for turn in chat.messages):
             raise PlanError(f"{where} has tools, which LLaMA-Factory writes in its own way; export to axolotl instead.")
         roles = [turn["role"] for turn in chat.messages]

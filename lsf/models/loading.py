@@ -395,7 +395,7 @@ def check_ids(loaded: LoadedModel, rows: Iterable[EncodedExample]) -> None:
         return
     for row in rows:
         if (highest := max(row.ids)) >= n_ids:
-            where = "A text" if row.example.row is None else f"Row {row.example.row}"
+            where = (row.example.where or "a text").capitalize()
             raise DataError(
                 f"{where} has the token {loaded.tokenizer.convert_ids_to_tokens(highest)!r} (id "
                 f"{highest}), for which {loaded.info.name} has no embedding: its ids are below {n_ids}."

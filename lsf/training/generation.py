@@ -82,7 +82,7 @@ def asked_for(tokenizer: Any, spec: RunSpec, test: Sequence[EncodedExample]) -> 
 
 
 def _name(row: EncodedExample) -> str:
-    return "an example" if row.example.row is None else f"row {row.example.row}"
+    return row.example.where or "an example"
 
 
 def with_match(metrics: Metrics, spec: RunSpec, asked: Asked, written: Sequence[Written]) -> Metrics:

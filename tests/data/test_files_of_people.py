@@ -210,7 +210,7 @@ def test_templates_reach_nested_values(tmp_path: Path) -> None:
     task = load_task(str(path), "{q.text}", " {answers.0.text}")
     assert (task.train[0].prompt, task.train[0].completion) == (Q, f" {A}")
     assert "not used: id." in task.seen.notes
-    with pytest.raises(DataError, match=r"row 1: the column 'answers' holds nothing at 'answers\.1\.text'"):
+    with pytest.raises(DataError, match=r"line 1: the column 'answers' holds nothing at 'answers\.1\.text'"):
         load_task(str(path), "{q.text}", "{answers.1.text}")
     with pytest.raises(DataError, match=r"a nested value is named by its path, such as \{q\.text\}"):
         load_task(str(path))
@@ -222,7 +222,7 @@ def test_templates_reach_nested_values(tmp_path: Path) -> None:
         (
             "d.csv",
             f"question,answer\n{Q},\n",
-            "the answer is empty; every row needs a text there: fill it, or",
+            "has no row that can be learned from; 1 row: left out, since the answer is empty (line 2).",
         ),
         ("d.jsonl", lines({**PICK, "answer": 7}), "the answer '7' is none of its 3 choices"),
         ("d.jsonl", lines({**PICK, "choices": ["2", "1", "0"], "answer": "2"}), "may be an index or the text of a"),

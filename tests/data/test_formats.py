@@ -177,10 +177,6 @@ BAD = {
     "a string that is no list": ({"messages": '{"role": "user"}'}, "holds text; a list of messages"),
     "no message": ({"messages": []}, "holds no message"),
     "only system": ({"messages": [{"role": "system", "content": "x"}]}, "no assistant's turn to train on"),
-    "an empty assistant": (
-        {"messages": [USER, {"role": "assistant", "content": " "}]},
-        "without content or tool calls",
-    ),
     "a null field": (
         {"messages": [{"role": "user", "content": None}, SAID]},
         "message 1 of the column 'messages' has no",
@@ -208,13 +204,57 @@ def test_a_bad_row_is_one_sentence_that_names_it(case: str, tmp_path: Path) -> N
     said = str(caught.value)
     assert words in said
     assert "\n" not in said
-    assert said.startswith(f"d.jsonl, row {1 if good is row else 2}: ")
+    assert said.startswith(f"d.jsonl, line {1 if good is row else 2}: ")
 
 
-def test_a_label_that_is_not_there_is_refused_with_its_row() -> None:
+EMPTY = {
+    "a pair": ("pairs", {"prompt": "a", "completion": ""}, "the completion is empty"),
+    "a prompt": ("pairs", {"prompt": None, "completion": "a"}, "the prompt is empty"),
+    "half a pair": ("pairs", {"prompt": "a"}, "the completion is empty"),
+    "an answer": ("known", {"question": "a", "answer": None}, "the answer is empty"),
+    "an output": ("alpaca", {"instruction": "a", "output": ""}, "the output is empty"),
+    "a text": ("text", {"text": ""}, "the text is empty"),
+    "a chat": ("chat", {"messages": None}, "the column 'messages' is empty"),
+    "an assistant's turn": (
+        "chat", {"messages": [USER, {"role": "assistant", "content": " "}]},
+        "message 2 of the column 'messages' is an assistant's turn without content or tool calls",
+    ),
+    "a chosen side": ("preference", {"prompt": "a", "chosen": "", "rejected": "b"}, "the chosen is empty"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EMPTY)
+def test_a_row_without_its_text_is_left_out_told_and_counted_and_a_file_of_them_is_refused(
+    case: str, tmp_path: Path
+) -> None:
+    name, row, why = EMPTY[case]
+    task = task_of([good := FORMATS[name].example, row, row, row, good, row], tmp_path / "d.jsonl")
+    assert [(one.row, one.where) for one in task.train] == [(1, "line 1"), (5, "line 5")]
+    assert task.seen.formats == ((name, 6),)
+    assert task.seen.n_left_out == 4
+    said = f"4 rows: left out, since {why} (line 2, line 3, line 4 and 1 more)."
+    assert said in task.seen.notes
+    with pytest.raises(DataError) as caught:
+        task_of([row], tmp_path / "all.jsonl", format=name)
+    assert f"no row that can be learned from; 1 row: left out, since {why} (line 1)." in str(caught.value)
+
+
+def test_a_row_without_a_label_is_no_plain_text(tmp_path: Path) -> None:
+    rows = [{"text": "a", "label": "x"}, {"text": "b", "label": None}, {"text": "c"}, {"text": "d", "label": "y"}]
+    task = task_of(rows, tmp_path / "d.jsonl")
+    assert task.seen.formats == (("known", 4),)
+    assert [example.completion for example in task.split("all")] == [" x", " y"]
+    kept = task_of([{"messages": [USER, SAID]}, {"text": "plain"}, {"text": "plain"}], tmp_path / "e.jsonl")
+    assert kept.seen.formats == (("text", 2), ("chat", 1))
+
+
+def test_a_label_that_is_not_there_is_left_out_and_a_verdict_that_is_not_there_refused(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": ["a", "b", "c"], "label": [1.0, np.nan, 0.0]})
-    with pytest.raises(DataError, match="row 2: the label is empty"):
-        read_data(frame, options=DataOptions(format="known"))
+    task = read_data(frame, options=DataOptions(format="known"))
+    assert "1 row: left out, since the label is empty (row 2)." in task.seen.notes
+    pair = {"prompt": "a", "completion": "b"}
+    with pytest.raises(DataError, match="line 2: the label is empty; true or false was expected"):
+        task_of([{**pair, "label": True}, {**pair, "label": None}], tmp_path / "d.jsonl")
 
 
 def test_an_unknown_format_is_answered_with_the_known(tmp_path: Path) -> None:

@@ -73,13 +73,14 @@ def test_missing_values_and_bytes_of_a_parquet_file_are_no_text(tmp_path: Path) 
     frame["when"] = pd.to_datetime(["2026-01-01", None, "2026-01-03"])
     frame.to_parquet(path := tmp_path / "d.parquet")
     for asked, sentence in (
-        (None, "row 2: the completion is empty"),
-        ("{when}", "row 2: the completion is empty"),
-        ("{raw}", "row 1: the column 'raw' holds a bytes; text or a number was expected"),
+        (None, "since the completion is empty (row 2)."),
+        ("{when}", "since the completion is empty (row 2)."),
     ):
-        with pytest.raises(DataError) as caught:
-            load_task(str(path), None, asked)
-        assert sentence in str(caught.value)
+        task = load_task(str(path), None, asked)
+        assert sentence in task.seen.notes[0]
+        assert [example.row for example in task.rows] == [1, 3]
+    with pytest.raises(DataError, match="row 1: the column 'raw' holds a bytes; text or a number was expected"):
+        load_task(str(path), None, "{raw}")
 
 
 def test_a_line_ends_where_jsonl_says_and_a_long_text_is_no_fault(tmp_path: Path) -> None:
@@ -101,17 +102,16 @@ def test_a_line_ends_where_jsonl_says_and_a_long_text_is_no_fault(tmp_path: Path
         ("d.csv", "prompt,completion\na, b\nc\nf, g\n", "line 3: 1 values for 2 columns"),
         ("d.csv", 'prompt,completion\na, b\n"c, d\n', "line 3"),
         ("d.csv", b"PK\x03\x04\x00\x00binary", "binary data"),
-        ("d.csv", "prompt,completion\na, b\n, d\ne, f\n", "row 3: the prompt is empty"),
-        ("d.csv", "prompt,completion\na, b\nc,\ne, f\n", "row 3: the completion is empty"),
+        ("d.csv", "prompt,completion\n, b\n, d\n", "2 rows: left out, since the prompt is empty (line 2, line 3)."),
         ("d.csv", "prompt,prompt\na, b\n", "repeated or unnamed columns"),
         ("d.jsonl", '{"prompt": "a", "completion": " b"}\n{"prompt": \n', "line 2 is not valid JSON"),
         ("d.jsonl", '{"prompt": "a", "completion": " b"}\n[1, 2]\n', "line 2 is not a JSON object"),
         ("d.json", '{"prompt": "a"}', "a list of objects was expected"),
         ("d.json", "[" * 100_000, "d.json is not valid JSON: maximum recursion depth"),
         ("d.jsonl", '{"prompt": 1' + "0" * 5000 + "}", "line 1 is not valid JSON: Exceeds the limit"),
-        ("d.jsonl", '{"prompt": "a", "completion": NaN}\n', "row 1: the completion is empty"),
-        ("d.jsonl", '{"prompt": "a", "completion": ["b"]}\n', "row 1: the column 'completion' holds a list; text"),
-        ("d.jsonl", '{"prompt": "a", "completion": "b\\u0000"}\n', "row 1: a text holds a NUL byte"),
+        ("d.jsonl", '{"prompt": "a", "completion": NaN}\n', "since the completion is empty (line 1)"),
+        ("d.jsonl", '{"prompt": "a", "completion": ["b"]}\n', "line 1: the column 'completion' holds a list; text"),
+        ("d.jsonl", '{"prompt": "a", "completion": "b\\u0000"}\n', "line 1: a text holds a NUL byte"),
         ("d.json", "[]", "d.json has no rows; at least one was expected"),
         ("d.parquet", "not parquet", "not a readable Parquet file"),
         ("d.xlsx", "x", "accepted are: .csv, .tsv, .json, .jsonl, .parquet"),
@@ -131,6 +131,15 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
         load_task(str(tmp_path / "none.csv"))
     with pytest.raises(DataError, match="is a folder without files that are called train"):
         load_task(str(tmp_path))
+
+
+def test_a_row_is_named_by_the_line_it_begins_in(tmp_path: Path) -> None:
+    content = 'prompt,completion\n"a\nb", c\n\n"d\ne",\n"f\ng", h\n'
+    task = load_task(write(tmp_path, "d.csv", content))
+    assert [example.where for example in task.rows] == ["line 2", "line 7"]
+    assert "the completion is empty (line 5)." in task.seen.notes[0]
+    with pytest.raises(DataError, match="line 9: 3 values for 2 columns"):
+        load_task(write(tmp_path, "d.csv", content + '"x\ny",z,z\n'))
 
 
 def test_templates_render_any_columns(tmp_path: Path) -> None:
@@ -158,8 +167,8 @@ def test_a_template_that_cannot_be_filled_is_refused(template: str, sentence: st
 
 def test_a_template_that_only_adds_blanks_has_an_empty_column(tmp_path: Path) -> None:
     name = write(tmp_path, "d.csv", "q,a\nx,1\ny,\nz,3\n")
-    with pytest.raises(DataError, match="row 3: the completion is empty"):
-        load_task(name, "{q}", " {a}")
+    (left, _) = load_task(name, "{q}", " {a}").seen.notes
+    assert left == "1 row: left out, since the completion is empty (line 3)."
 
 
 def test_a_missing_value_is_an_empty_text() -> None:

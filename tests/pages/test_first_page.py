@@ -152,7 +152,7 @@ BAD_FILES = {
     "ragged.csv": (b"prompt,completion\nthe cat, mat\nthe dog\nthe sun, sky\n", "line 3"),
     "binary.csv": (b"prompt,completion\n\x00\x01\x02", "binary"),
     "broken.jsonl": (b'{"prompt": "a", "completion": " b"}\n{"prompt": \n', "line 2"),
-    "blank.csv": (b"prompt,completion\nthe cat, mat\nthe dog,\nthe sun, sky\n", "the completion is empty"),
+    "blank.csv": (b"prompt,completion\nthe cat,\nthe dog,\n", "the completion is empty (line 2, line 3)"),
     "table.xlsx": (b"PK", "accepted are"),
 }
 

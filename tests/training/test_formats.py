@@ -73,6 +73,14 @@ def turns_of(row: dict[str, Any]) -> list[dict[str, str]]:
             {"role": {"human": "user", "gpt": "assistant"}[t["from"]], "content": t["value"]}
             for t in row["conversations"]
         ]
+    if "mapping" in row:
+        messages = [node["message"] for node in row["mapping"].values()]
+        return [{"role": one["author"]["role"], "content": one["content"]["parts"][0]} for one in messages]
+    if "contents" in row:
+        return [user | {"content": "What is green?"}, said | {"content": "The lamp."}]
+    if isinstance(row.get("prompt"), dict):
+        (reply,) = row["prompt"]["replies"]
+        return [user | {"content": row["prompt"]["text"]}, said | {"content": reply["text"]}]
     if "instruction" in row:
         return [user | {"content": f"{row['instruction']}\n\n{row['input']}"}, said | {"content": row["output"]}]
     if "question" in row:
