@@ -54,6 +54,12 @@ def pytest_collection_finish() -> None:
     spare_imports()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def spared() -> None:
+    """Spare collections also what was imported and made for all tests since: each run collects twice or more."""
+    spare_imports()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep what tests put into caches on disk away from the user's."""
