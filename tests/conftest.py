@@ -5,10 +5,8 @@ import importlib.util
 import os
 from pathlib import Path
 
-from jaxtyping import install_import_hook
-
-import tests.checker  # noqa: F401 - the hook below names it
 from lsf.environment import settle_torch, spare_imports
+from tests.checker import check_annotations
 
 # Tiny tensors gain nothing from a second thread and lose much to one that spins while another test process runs.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -16,11 +14,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 settle_torch()
 gc.disable()  # until all is imported
 
-# Every jaxtyping annotation of the numeric rooms is checked while tests run; it must come before they are imported.
-install_import_hook(
-    ["lsf.criteria", "lsf.plans", "lsf.models", "lsf.lens", "lsf.methods", "lsf.training", "lsf.evidence"],
-    "tests.checker.typechecked",
-)
+# Every annotation of the numeric rooms is checked while tests run; it must come before they are imported.
+ROOMS = ("criteria", "plans", "models", "lens", "methods", "training", "evidence")
+check_annotations(*(f"lsf.{room}" for room in ROOMS))
 
 from collections.abc import Callable, Iterator  # noqa: E402
 
@@ -57,6 +53,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """Spare each of the collections a run makes the million objects that imports leave: 0.25 s down to 0.01 s."""
+    spare_imports()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def spared() -> None:
+    """Spare collections also what was imported and made for all tests since: each run collects twice or more."""
     spare_imports()
 
 

@@ -10,13 +10,13 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lsf.data.encode import EncodedExample
+from lsf.environment import library_versions
 from lsf.errors import LsfError
 from lsf.files import cache_folder, write_text
 from lsf.models.loading import LoadedModel, config_hash, weights_hash
@@ -88,8 +88,7 @@ def circumstances(loaded: LoadedModel) -> dict[str, Any]:
         "threads": None if cuda else torch.get_num_threads(),
         "attention": getattr(loaded.model.config, "_attn_implementation", None),
         "config": config_hash(loaded.model),
-        "torch": version("torch"),
-        "transformers": version("transformers"),
+        **library_versions(),
     }
 
 

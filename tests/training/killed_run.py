@@ -1,4 +1,4 @@
-"""A process that tunes until it is killed; started by test_killed_run.py."""
+"""A process that tunes until it is killed; started by test_resume.py."""
 
 import sys
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""A process that tunes with little memory left: so many MB beyond what it holds with its model loaded.
+"""A process that tunes with little memory left: 60 MB beyond what it holds with its model loaded, then nothing.
 
-With 0 what is free within it is taken too, but for `LEFT`.
+At the second run what is free within it is taken too, but for `LEFT`.
 """
 
 import resource
@@ -32,9 +32,15 @@ def take_what_is_free() -> list[torch.Tensor]:
         return taken
 
 
+def limit_to(megabytes: int) -> None:
+    """Let the address space grow by no more."""
+    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (held + (megabytes << 20), resource.RLIM_INFINITY))
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    model, runs, megabytes = sys.argv[1:4]
+    model, runs = sys.argv[1], Path(sys.argv[2])
     long = " the cat is red , the dog is blue ," * 8
     task = split_examples(
         "toy", [Example(f"{long} the {word} is", " red .") for word in ("cat", "dog", "sun", "sky") * 20]
@@ -42,12 +48,12 @@ if __name__ == "__main__":
     spec = RunSpec(model, "toy", Plan("tiny", 4, (2, 3)), steps=2, batch_size=256, learning_rate=1e-3, cache="off")
     warm = RunSpec(model, "toy", Plan("tiny", 4, (2, 3)), steps=1, batch_size=1, learning_rate=1e-3, cache="off")
     loaded = load_model(model, "float32", "cpu")
-    tune(loaded, task, warm, create_run(Path(runs) / "warm", warm))  # so that no library is loaded under the limit
-    held = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limit = held + (int(megabytes) << 20)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    folder = create_run(Path(runs) / "limited", spec)
-    taken = take_what_is_free() if limit == held else []
+    tune(loaded, task, warm, create_run(runs / "warm", warm))  # so that no library is loaded under the limit
+    limit_to(60)
+    tune(loaded, task, spec, create_run(runs / "little", spec))
+    folder = create_run(runs / "none", spec)
+    limit_to(0)
+    taken = take_what_is_free()
     try:
         tune(loaded, task, spec, folder)
     except LsfError as error:

@@ -17,34 +17,27 @@ pytestmark = [
 ]
 
 
-def limited(model, runs, megabytes):
+def test_a_batch_that_does_not_fit_is_split_and_where_no_example_fits_the_run_fails_with_what_would_need_less(
+    tiny, tmp_path
+):
     script = str(Path(__file__).with_name("limited_run.py"))
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "MALLOC_ARENA_MAX": "1"}
     done = subprocess.run(
-        [sys.executable, script, str(model), str(runs), str(megabytes)],
+        [sys.executable, script, str(tiny("llama")), str(tmp_path)],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
         timeout=180,
     )
-    (run,) = list_runs(runs / "limited")
-    assert run.result is not None
-    return done, run.result
-
-
-def test_a_batch_that_does_not_fit_is_split_and_the_run_ends_well(tiny, tmp_path):
-    done, result = limited(tiny("llama"), tmp_path, 60)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert result.state is RunState.SUCCEEDED
-    assert result.micro_batch is not None
-    assert result.micro_batch < 256
-
-
-def test_where_not_even_one_example_fits_the_run_fails_with_what_would_need_less(tiny, tmp_path):
-    done, result = limited(tiny("llama"), tmp_path, 0)
+    little, none = (list_runs(tmp_path / name)[0].result for name in ("little", "none"))
+    assert little is not None, done.stderr[-2000:]
+    assert little.state is RunState.SUCCEEDED
+    assert little.micro_batch is not None
+    assert little.micro_batch < 256
+    assert none is not None
     assert done.returncode == 1
     assert "OutOfMemoryError" in done.stderr
     assert "ran out of memory" in done.stderr
-    assert result.state is RunState.FAILED
-    assert "a smaller batch, shorter examples or fewer blocks need less" in str(result.reason)
+    assert none.state is RunState.FAILED
+    assert "a smaller batch, shorter examples or fewer blocks need less" in str(none.reason)

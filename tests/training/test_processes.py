@@ -77,36 +77,26 @@ def sharded(command):
     return launched([str(Path(__file__).with_name("sharded_launch.py")), *command[2:]], 2, *SHARDED)
 
 
-def test_two_processes_give_the_losses_of_one_at_the_same_global_batch(tiny, data, alone, tmp_path):
-    command = tune_command(tiny("llama"), data, tmp_path / "runs")
+def test_two_processes_give_the_numbers_of_one_at_the_same_global_batch_general_data_mixed_in(tiny, data, tmp_path):
+    general = tmp_path / "general.txt"
+    general.write_text("\n\n".join(f"a {one} ran under a {one} ." for one in ("moon", "mat", "tree")))
+    mixed = ("--general", str(general), "--general-share", "0.3")
+    assert main(tune_command(tiny("llama"), data, tmp_path / "alone", *mixed)[2:]) == 0
     (tmp_path / "tmp").mkdir()
+    command = tune_command(tiny("llama"), data, tmp_path / "runs", *mixed)
     said = finish(launched(command, 2), {"LSF_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")})
     assert not list((tmp_path / "tmp").glob("lsf-process-*"))
     assert said.count("succeeded after 20 steps") == 1
-    both = the_run(tmp_path / "runs")
+    assert "general data: 24 rows trained on" in said
+    alone, both = the_run(tmp_path / "alone"), the_run(tmp_path / "runs")
     assert len(losses(alone)) == len(losses(both)) == 20
     assert np.abs(losses(alone) - losses(both)).max() <= 1e-4
     found, expected = told(both), told(alone)
     assert found["metrics"]["after"]["loss"] == pytest.approx(expected["metrics"]["after"]["loss"], abs=1e-4)
+    assert found["general"] == expected["general"]
     assert found["proof"]["frozen_identical"]
     assert found["cache"]["served"] == 40  # half of 80, the other half in the other process
     assert not list((tmp_path / "cache" / "prefix").glob("shared-*"))
-
-
-def test_two_processes_mix_in_the_same_general_data_as_one(tiny, data, tmp_path):
-    (tmp_path / "general.txt").write_text(
-        "\n\n".join(f"a {one} ran under a {one} ." for one in ("moon", "mat", "tree"))
-    )
-    found = []
-    for n in (1, 2):
-        more = ("--general", str(tmp_path / "general.txt"), "--general-share", "0.3")
-        command = tune_command(tiny("llama"), data, tmp_path / str(n), *more)
-        whole = launched(command, n) if n > 1 else [sys.executable, *command]
-        assert "general data: 24 rows trained on" in finish(whole, {"LSF_CACHE": str(tmp_path / f"cache-{n}")})
-        found.append(the_run(tmp_path / str(n)))
-    alone, both = found
-    assert told(alone)["general"] == told(both)["general"]
-    assert np.abs(losses(alone) - losses(both)).max() <= 1e-4
 
 
 def test_fsdp_gives_the_numbers_of_one_process_although_it_was_killed_and_resumed(tiny, data, alone, tmp_path):

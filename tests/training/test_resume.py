@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from lsf.data.task import Example, Task
 from lsf.errors import RunError, RunPausedError
 from lsf.progress import Stop
 from lsf.runs.checkpoints import CHECKPOINTS, checkpoint_step, latest_checkpoint
-from lsf.runs.lock import release
+from lsf.runs.lock import is_held, release
 from lsf.runs.result import RunState
 from lsf.runs.store import load_run, read_metrics, reopen_run
 from lsf.training import artefacts, trainer
@@ -73,20 +74,31 @@ def test_a_run_that_was_stopped_goes_on_to_the_very_end_of_an_uninterrupted_one(
     assert not (broken / CHECKPOINTS).exists()
 
 
-def test_a_run_whose_process_is_killed_goes_on_from_its_checkpoint_to_the_same_end(tiny, loaded, tmp_path, folder):
+def test_a_killed_run_shows_as_interrupted_with_what_it_logged_and_goes_on_to_the_same_end(
+    tiny, loaded, tmp_path, folder
+):
     runs = tmp_path / "runs"
     command = [sys.executable, "-m", "tests.training.killed_run", str(tiny("llama")), str(runs), "120", "10"]
     process = subprocess.Popen(command, cwd=ROOT)
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 180
         while not (found := list(runs.glob("*/checkpoints/step-*"))):
             assert time.monotonic() < end, "no checkpoint came"
             time.sleep(0.01)
+        assert load_run(found[0].parent.parent).state is RunState.RUNNING
     finally:
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
     broken = found[0].parent.parent
-    assert load_run(broken).state is RunState.INTERRUPTED
+    killed: Any = load_run(broken)
+    step = checkpoint_step(broken)
+    assert (killed.state, killed.result) == (RunState.INTERRUPTED, None)
+    assert f"Its process ended before the run did; it can be resumed from step {step}." in killed.problem
+    assert not is_held(broken)
+    assert [row["step"] for row in read_metrics(broken)][: step + 1] == list(range(step + 1))
+    early = tmp_path / "early"
+    shutil.copytree(broken, early, ignore=shutil.ignore_patterns(CHECKPOINTS))
+    assert "it can be resumed from its start." in str(load_run(early).problem)
     spec = reopen_run(broken)
     task = Task("toy", tuple(Example(f"the {word} is", " red .") for word in ("cat", "dog", "sun")), (), ())
     resumed = tune(loaded, task, spec, broken)
