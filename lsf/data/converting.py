@@ -70,14 +70,16 @@ def cell_text(row: Row, column: str, work: Work, needed: bool = True) -> str:
     """Return a cell as text; a number as it is written.
 
     Raises:
-        LeftOutError: it is missing and needed.
-        DataError: it is neither text nor number.
+        LeftOutError: it is an empty text, and needed.
+        DataError: it is neither text nor number; null where it is needed.
     """
     value = row.get(column)
     if value is None or value == "":
-        if needed:
-            raise LeftOutError(f"the {column} is empty")
-        return ""
+        if not needed:
+            return ""
+        if value is None:
+            raise DataError(f"the {column} is null; text or a number was expected.")
+        raise LeftOutError(f"the {column} is empty")
     if isinstance(value, list | dict | bytes):
         kind = type(value).__name__
         raise DataError(f"the column {column!r} holds a {kind}; text or a number was expected.")
@@ -132,11 +134,10 @@ def cell_turns(row: Row, column: str, work: Work) -> list[dict[str, Any]]:
     """Return the messages of a cell.
 
     Raises:
-        LeftOutError: it is empty, or an answer in it is.
         DataError: it holds no messages.
     """
     if row.get(column) is None:
-        raise LeftOutError(f"the column {column!r} is empty")
+        raise DataError(f"the column {column!r} is null; a list of messages was expected.")
     held = row[column]
     if (
         isinstance(held, list)

@@ -10,7 +10,7 @@ from lsf.data.contents import Document, Segments, Tokens, content_from_json
 from lsf.data.converting import Convert, Row, Work, cell_text, cell_turns, chat_example, pair_example, turn_of
 from lsf.data.exports import from_archive, from_contents, from_tree
 from lsf.data.task import Example
-from lsf.errors import BadInputError, DataError, LeftOutError
+from lsf.errors import BadInputError, DataError
 from lsf.registry import Registry
 
 Kinds = Mapping[str, str]
@@ -162,7 +162,7 @@ CHATS = ("messages", "conversations", "conversation")
 def _from_chat(row: Row, place: int, work: Work) -> Example:
     column = next((name for name in CHATS if row.get(name) is not None), None)
     if column is None:
-        raise LeftOutError("the column 'messages' is empty")
+        raise DataError("the column 'messages' is null; a list of messages was expected.")
     turns = cell_turns(row, column, work)
     if row.get("system") and turns[0]["role"] != "system":
         turns = [{"role": "system", "content": cell_text(row, "system", work)}, *turns]

@@ -79,12 +79,12 @@ def by_templates(table: Table, prompt_template: str | None, completion_template:
     def convert(row: Row, place: int, work: Work) -> Example:
         texts = fill_template(prompt, row), fill_template(completion, row)
         templates = ("prompt", prompt_template), ("completion", completion_template)
+        _check_filled("prompt", prompt, row)
+        _check_filled("completion", completion, row)
         for text, (part, template) in zip(texts, templates, strict=True):
             # A column is taken as it stands, blanks included; a template needs what its columns hold.
             if not (text.strip() if template else text):
                 raise LeftOutError(f"the {part} is empty")
-        _check_filled("prompt", prompt, row)
-        _check_filled("completion", completion, row)
         return pair_example(*texts, place, work)
 
     return convert
@@ -97,12 +97,18 @@ def _check_filled(part: str, parts: tuple[tuple[str, str | None], ...], row: Row
     one of them, since an optional input is often empty. Blanks are a text, of a column that is taken as it stands.
 
     Raises:
-        LeftOutError: naming the first column that holds nothing.
+        LeftOutError: naming the first column that holds an empty text.
+        DataError: naming the first one that is null.
     """
     values = {name: value_at(row, name) for _, name in parts if name is not None}
     alone = len(parts) == 1 and not parts[0][0]
     empty = [
         name for name, value in values.items() if value is None or not (str(value) if alone else str(value).strip())
     ]
-    if empty and (part == "completion" or len(empty) == len(values)):
+    if not empty or (part == "prompt" and len(empty) < len(values)):
+        return
+    null = next((name for name in empty if values[name] is None), None)
+    if null is not None:
+        raise DataError(f"the {part} needs {null!r}, which is null; text or a number was expected.")
+    if not alone:
         raise LeftOutError(f"the {part} is empty where its template names {empty[0]!r}")

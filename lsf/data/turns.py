@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from lsf.errors import DataError, LeftOutError
+from lsf.errors import DataError
 
 ROLES: Mapping[str, str] = {
     "system": "system", "developer": "system",
@@ -28,8 +28,7 @@ def read_turns(value: Any, column: str) -> tuple[list[dict[str, Any]], bool]:
         column: where it stands, for the error sentence.
 
     Raises:
-        LeftOutError: an assistant's turn says nothing.
-        DataError: it is no such list, a role is unknown, or another turn says nothing.
+        DataError: it is no such list, a role is unknown, or a turn says nothing.
     """
     parsed, was_text = parsed_json(value) if isinstance(value, str) else (value, False)
     if not isinstance(parsed, list) or not all(isinstance(turn, Mapping) for turn in parsed):
@@ -118,7 +117,7 @@ def _turn(turn: Mapping[str, Any], number: int, column: str) -> dict[str, Any]:
     if text is None and not calls:
         raise DataError(f"{where} has no content; text was expected.")
     if ROLES[word] == "assistant" and not calls and not (text or "").strip():
-        raise LeftOutError(f"{where} is an assistant's turn without content or tool calls")
+        raise DataError(f"{where} is an assistant's turn without content or tool calls")
     return {"role": ROLES[word], "content": text or "", **({"tool_calls": calls} if calls else {}), **others}
 
 

@@ -1,6 +1,7 @@
 """Every kind of rows is recognised and converted; what cannot be used is refused in one sentence with its row."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,18 +210,31 @@ def test_a_bad_row_is_one_sentence_that_names_it(case: str, tmp_path: Path) -> N
 
 EMPTY = {
     "a pair": ("pairs", {"prompt": "a", "completion": ""}, "the completion is empty"),
-    "a prompt": ("pairs", {"prompt": None, "completion": "a"}, "the prompt is empty"),
-    "half a pair": ("pairs", {"prompt": "a"}, "the completion is empty"),
-    "an answer": ("known", {"question": "a", "answer": None}, "the answer is empty"),
+    "a prompt": ("pairs", {"prompt": "", "completion": "a"}, "the prompt is empty"),
+    "an answer": ("known", {"question": "a", "answer": ""}, "the answer is empty"),
     "an output": ("alpaca", {"instruction": "a", "output": ""}, "the output is empty"),
     "a text": ("text", {"text": ""}, "the text is empty"),
-    "a chat": ("chat", {"messages": None}, "the column 'messages' is empty"),
+    "a chosen side": ("preference", {"prompt": "a", "chosen": "", "rejected": "b"}, "the chosen is empty"),
+}
+NULL = {
+    "a prompt": ("pairs", {"prompt": None, "completion": "a"}, "the prompt is null"),
+    "half a pair": ("pairs", {"prompt": "a"}, "the completion is null"),
+    "an answer": ("known", {"question": "a", "answer": None}, "the answer is null"),
+    "a label": ("known", {"text": "a", "label": float("nan")}, "the label is null"),
+    "a chat": ("chat", {"messages": None}, "the column 'messages' is null"),
     "an assistant's turn": (
         "chat", {"messages": [USER, {"role": "assistant", "content": " "}]},
         "message 2 of the column 'messages' is an assistant's turn without content or tool calls",
     ),
-    "a chosen side": ("preference", {"prompt": "a", "chosen": "", "rejected": "b"}, "the chosen is empty"),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NULL)
+def test_a_row_that_lacks_what_is_to_be_learned_is_refused_by_its_line(case: str, tmp_path: Path) -> None:
+    name, row, why = NULL[case]
+    good = {"text": "b", "label": "x"} if "label" in row else FORMATS[name].example
+    with pytest.raises(DataError, match=re.escape(f"d.jsonl, line 2: {why}")):
+        task_of([good, row, good], tmp_path / "d.jsonl", format=name)
 
 
 @pytest.mark.parametrize("case", EMPTY)
@@ -240,7 +254,8 @@ def test_a_row_without_its_text_is_left_out_told_and_counted_and_a_file_of_them_
 
 
 def test_a_row_without_a_label_is_no_plain_text(tmp_path: Path) -> None:
-    rows = [{"text": "a", "label": "x"}, {"text": "b", "label": None}, {"text": "c"}, {"text": "d", "label": "y"}]
+    rows = [{"text": "a", "label": "x"}, {"text": "b", "label": ""}, {"text": "c", "label": ""}]
+    rows.append({"text": "d", "label": "y"})
     task = task_of(rows, tmp_path / "d.jsonl")
     assert task.seen.formats == (("known", 4),)
     assert [example.completion for example in task.split("all")] == [" x", " y"]
@@ -248,10 +263,10 @@ def test_a_row_without_a_label_is_no_plain_text(tmp_path: Path) -> None:
     assert kept.seen.formats == (("text", 2), ("chat", 1))
 
 
-def test_a_label_that_is_not_there_is_left_out_and_a_verdict_that_is_not_there_refused(tmp_path: Path) -> None:
+def test_a_label_and_a_verdict_that_are_not_there_are_refused(tmp_path: Path) -> None:
     frame = pd.DataFrame({"text": ["a", "b", "c"], "label": [1.0, np.nan, 0.0]})
-    task = read_data(frame, options=DataOptions(format="known"))
-    assert "1 row: left out, since the label is empty (row 2)." in task.seen.notes
+    with pytest.raises(DataError, match="row 2: the label is null; text or a number was expected"):
+        read_data(frame, options=DataOptions(format="known"))
     pair = {"prompt": "a", "completion": "b"}
     with pytest.raises(DataError, match="line 2: the label is empty; true or false was expected"):
         task_of([{**pair, "label": True}, {**pair, "label": None}], tmp_path / "d.jsonl")

@@ -108,7 +108,7 @@ def test_values_of_parquet_are_written_as_they_are(tmp_path: Path) -> None:
 LABELS = [{"text": f"question {n}", "label": "yes"} for n in range(6)]
 
 
-@pytest.mark.parametrize("missing", [None, "", "  ", float("nan")])
+@pytest.mark.parametrize("missing", ["", "  "])
 @pytest.mark.parametrize("template", [" The answer is {label}.", " {label}", "{label}", " {label} ({text})"])
 def test_a_completion_without_its_label_is_named_and_never_trained(
     missing: object, template: str, tmp_path: Path
@@ -124,6 +124,14 @@ def test_a_completion_without_its_label_is_named_and_never_trained(
         assert [example.row for example in task.rows] == [1, 2, *range(4, len(rows) + 1)]
 
 
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_a_completion_whose_label_is_null_is_refused(missing: object, tmp_path: Path) -> None:
+    rows = [*LABELS[:2], {"text": "question 2", "label": missing}, *LABELS[3:]]
+    (tmp_path / "d.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(DataError, match=r"d\.jsonl, line 3: the completion needs 'label', which is null"):
+        load_task(str(tmp_path / "d.jsonl"), "{text}", " The answer is {label}.")
+
+
 def test_a_prompt_may_lack_an_optional_column_and_not_all_of_them(tmp_path: Path) -> None:
     rows = [
         {"ask": "sum", "input": "", "a": "3"},
@@ -132,7 +140,8 @@ def test_a_prompt_may_lack_an_optional_column_and_not_all_of_them(tmp_path: Path
     ]
     found = read_data(rows, "{ask}\n{input}\nAnswer:", " {a}")
     assert [row.prompt for row in found.rows] == ["sum\n\nAnswer:", "add\n\nAnswer:", "go\nx\nAnswer:"]
-    rows[1]["ask"] = None
+    rows[1]["ask"] = ""
+    rows[1]["input"] = ""
     left = read_data(rows, "{ask}\n{input}\nAnswer:", " {a}").seen.notes[0]
     assert left == "1 row: left out, since the prompt is empty where its template names 'ask' (row 2)."
 
