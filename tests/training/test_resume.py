@@ -92,6 +92,7 @@ def test_a_killed_run_shows_as_interrupted_with_what_it_logged_and_goes_on_to_th
     broken = found[0].parent.parent
     killed: Any = load_run(broken)
     step = checkpoint_step(broken)
+    assert step is not None
     assert (killed.state, killed.result) == (RunState.INTERRUPTED, None)
     assert f"Its process ended before the run did; it can be resumed from step {step}." in killed.problem
     assert not is_held(broken)
