@@ -1,6 +1,7 @@
 """The server of a class, which `python -m lsf class` becomes: `python -m lsf.app.classroom HOST PORT NAME...`."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import streamlit as st
@@ -89,8 +90,7 @@ def serve(host: str, port: int, names: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with suppress(KeyboardInterrupt):  # Streamlit's own handler of Ctrl-C may have ended the server before
         serve(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
-    except KeyboardInterrupt:
-        sys.stderr.write("lsf: the class has ended; the same command goes on with its room.\n")
-        sys.exit(130)
+    sys.stderr.write("lsf: the class has ended; the same command goes on with its room.\n")
+    sys.exit(130)
