@@ -191,10 +191,10 @@ def test_a_sweep_whose_data_or_weights_are_others_by_now_is_refused(
     sweep = replace(sweep, spec=replace(sweep.spec, model="bundled"))
     sweep.save(path)
     assert main(["evidence", "add", str(path)]) == 2
-    assert f"The data lesson:facts changed since {path} was measured; sweep them again." in capsys.readouterr().err
+    assert f"The data lesson:facts changed since {path} was measured; run the sweep again." in capsys.readouterr().err
     replace(sweep, fingerprint=load_lesson("facts").fingerprint).save(path)
     assert main(["evidence", "add", str(path)]) == 2
-    assert f"The weights of bundled are not those that {path} was measured with." in capsys.readouterr().err
+    assert f"The weights of bundled are not those that {path} was measured with; run" in capsys.readouterr().err
     assert not own.exists()
 
 

@@ -131,5 +131,5 @@ def test_the_command_writes_the_rows_beside_the_recipe_and_replaces_nothing(tmp_
     plain = create_run(tmp_path / "runs", replace(spec, data="text.jsonl", general=None))
     assert main(["export", "--run", str(plain), "--to", "axolotl"]) == 0
     told = capsys.readouterr()
-    assert "are no chats; the recipe says nothing of data" in told.err
+    assert "was not trained on chats; the recipe leaves out its data" in told.err
     assert "datasets" not in told.out

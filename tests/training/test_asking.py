@@ -147,7 +147,7 @@ def test_the_commands_print_answers_and_the_graft_and_write_json(tiny, task, tmp
     assert main(["ask", run, *prompts, "--json", "-", "--seed", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["settings"] == {"tokens": 5, "seed": 1}
     assert main(["ask", run, other, *prompts]) == 2
-    assert "with other weights; ask runs of one model at a time" in capsys.readouterr().err
+    assert "whose weights differ; ask runs of one model at a time" in capsys.readouterr().err
 
     assert main(["graft", run, "--json", str(out)]) == 0
     shown = capsys.readouterr().out
