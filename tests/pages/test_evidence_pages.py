@@ -104,7 +104,7 @@ def test_a_sweep_whose_time_is_over_says_what_is_unknown_and_fills_nothing_in(
     assert view.result.sweep.missing
     measured.at.run()
     assert not measured.at.exception
-    assert "The time was over after" in measured.shown()
+    assert "Time ran out after" in measured.shown()
     assert not measured.at.dataframe
 
 
@@ -120,7 +120,7 @@ def test_the_recommendation_names_its_evidence_and_can_be_taken(
     expected = recommended_plan(view.result.analysis, 1).blocks
     assert f"Tune block {expected[0]}." in app.shown()
     assert "Thin evidence" in app.shown()
-    app.click("Take it")
+    app.click("Use this plan")
     here = app.at.session_state["lsf"]
     assert here.plan is not None
     assert here.plan.blocks == expected

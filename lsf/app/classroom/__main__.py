@@ -92,5 +92,5 @@ if __name__ == "__main__":
     try:
         serve(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
     except KeyboardInterrupt:
-        sys.stderr.write("lsf: the class has ended; the same command goes on with its room.\n")
+        sys.stderr.write("lsf: the class has ended; repeat the command to continue in its room.\n")
         sys.exit(130)
