@@ -198,7 +198,8 @@ def _list_state(here: Session, example: ExamplePath, state: int) -> None:
     )
     st.caption(ranks_words(example, state))
     probability = st.column_config.NumberColumn(format="%.3g")
-    table(ranks_table(example, state), "ranks", column_config={"probability": probability}, placeholder="")
+    columns = {"probability": probability, "place": "rank", "place before": "rank before"}
+    table(ranks_table(example, state), "ranks", column_config=columns, placeholder="")
 
 
 def _look_at_state(here: Session, state: int) -> None:

@@ -56,7 +56,7 @@ def forecast_lines(found: Forecast) -> list[str]:
     if found.offer is not None:
         lines.append(f"What would fit: {found.offer.words}. {found.offer.forecast.sentence}")
     elif found.fits is False:
-        lines.append("Nothing smaller is left that would fit; take a smaller model.")
+        lines.append("No smaller version of the run fits; choose a smaller model.")
     return lines
 
 

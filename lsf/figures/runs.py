@@ -88,7 +88,7 @@ def role_mark(role: str) -> Mark:
 def _title(curves: Sequence[Curve], metric: str, lower_is_better: bool, share: bool) -> str:
     last = {curve.label: curve.y[-1] for curve in curves if curve.y}
     if not last:
-        return f"{metric.capitalize()}: no reading yet"
+        return f"{metric.capitalize()}: nothing measured yet"
     best = min(last.values()) if lower_is_better else max(last.values())
     value = f"{best:.1%}" if share else f"{best:.4g}"
     if len(last) == 1:
@@ -104,7 +104,7 @@ def _alt(curves: Sequence[Curve], metric: str, axis: str) -> str:
         for curve in curves
         if curve.y
     ]
-    return f"{metric.capitalize()} against {axis}: " + ("; ".join(told) if told else "no reading yet") + "."
+    return f"{metric.capitalize()} against {axis}: " + ("; ".join(told) if told else "nothing measured yet") + "."
 
 
 def _table(curves: Sequence[Curve], metric: str, axis: str) -> pd.DataFrame:

@@ -136,7 +136,7 @@ def test_the_commands_print_answers_and_the_graft_and_write_json(tiny, task, tmp
     prompts = ["--prompt", "the cat \x1b[2Jsat", "--prompt", "moon was", "--tokens", "5"]
     assert main(["ask", run, *prompts, "--json", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "At most 5 new tokens; the most likely token, always." in shown
+    assert "At most 5 new tokens; always the most likely token." in shown
     assert shown.count("base model, the prompt as it stands") == shown.count("blocks 1, 3, full (") == 2
     assert "\x1b" not in shown
     assert "  by block: embedding " in shown
