@@ -175,7 +175,7 @@ def test_what_does_not_fit_together_is_said():
     assert "searched for their own learning rate" in text
     given = [replace(run, spec=replace(run.spec, learning_rate=3e-3)) for run in (make("a"), FULL)]
     (said,) = compare(given).warnings
-    assert "were all given the rate 0.003; the best one often differs with the place" in said
+    assert "were all given the rate 0.003; the best one often differs with the blocks" in said
     searched = [replace(run, spec=replace(run.spec, learning_rate=None)) for run in (make("a"), FULL)]
     assert compare(searched).warnings == ()
 
