@@ -69,7 +69,6 @@ def _label(one: Measured) -> str:
 
 page(
     "Evidence",
-    "Is the recommended choice right? What was measured, what every way of choosing lost, and the measurement on your "
-    "own task.",
+    "Is the recommended choice right? What was measured, what every way of choosing lost, and the same on your task.",
     draw,
 )

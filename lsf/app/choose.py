@@ -128,7 +128,7 @@ def choose_budget(analysis: Analysis, criterion: str, policy: str, changed: Call
             st.caption("The model has a single block.")
             return 1
         return st.slider(
-            "Blocks tuned at most",
+            "Maximum blocks to tune",
             1,
             n_blocks,
             value=default_budget(n_blocks),
@@ -137,7 +137,7 @@ def choose_budget(analysis: Analysis, criterion: str, policy: str, changed: Call
             on_change=changed,
         )
     percent = st.slider(
-        f"{unit} at most, in percent of full fine-tuning",
+        f"Maximum {unit.lower()}, in percent of full fine-tuning",
         5,
         100,
         60,

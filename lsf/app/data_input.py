@@ -269,7 +269,7 @@ def _options(*formats: str | None, form: str = "auto") -> DataOptions:
         if chats:
             train_on = _choice("train_on", "Train on")
         most = st.number_input(
-            "Rows of each split at most", min_value=1, value=None, step=1000, placeholder="all", key="data-max_rows",
+            "Maximum rows per split", min_value=1, value=None, step=1000, placeholder="all", key="data-max_rows",
             help="Where there are more, that many are drawn at random.", persist_state="session",
         )  # fmt: skip
     template = _chat_template() if chats or pairs == "chat" else None

@@ -223,9 +223,9 @@ def draw_measured(lessons: Sequence[Study]) -> None:
         show(
             draw_progress(along),
             "pretraining",
-            f"Checkpoints of the bundled model's pre-training, made again; {settings.steps} steps each instead of the "
+            f"Checkpoints of the bundled model's pretraining, made again; {settings.steps} steps each instead of the "
             f"{lessons[0].settings.steps} above, since early ones learn slowly; {seeds}. Full fine-tuning is measured "
-            "anew at each; one at which it learns less than half is left out. Open triangles: under one seed or "
+            "again at each; one at which it learns less than half is left out. Open triangles: under one seed or "
             "more no d tried reaches it; ranked above all others where exact match still rose, and nowhere where it "
             "fell again. Spearman's rho below 0: later ones need fewer numbers.",
         )

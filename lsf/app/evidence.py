@@ -291,9 +291,9 @@ def _start(here: Session, source: Source) -> None:
         "data, as far as time allows. Each plan's learning rate is searched on validation examples, never on the test."
     )
     left, right = st.columns(2, gap="medium")
-    minutes = left.slider("Minutes at most", 0.2, 30.0, 3.0, step=0.2, key="truth-minutes", persist_state="session")
+    minutes = left.slider("Maximum minutes", 0.2, 30.0, 3.0, step=0.2, key="truth-minutes", persist_state="session")
     usual, key = usual_steps(source.data, "truth")
-    steps = right.number_input("Steps of each run", 1, 10_000, usual, key=key)
+    steps = right.number_input("Steps per run", 1, 10_000, usual, key=key)
     if st.button("Measure the truth", type="primary", icon=":material/science:", key="measure-truth"):
         work = sweep_work(runtime(), source, int(steps), MINUTE * minutes)
         runtime().worker.submit(KIND, _title(source), work, here.owner)

@@ -99,7 +99,7 @@ def _form(here: Session, runs: Sequence[Run]) -> None:
                 "Answer with the base model and", list(by_id), default=default, format_func=by_id.__getitem__,
                 max_selections=MOST_RUNS, key=f"own-runs-{'-'.join(default)}",
             )  # fmt: skip
-            tokens = st.number_input("Tokens at most", 1, 512, 32, key="own-tokens", width=130)
+            tokens = st.number_input("Maximum tokens", 1, 512, 32, key="own-tokens", width=130)
             seed = st.number_input(
                 "Seed", 0, 2**31 - 1, None, key="own-seed", width=130, placeholder="greedy",
                 help="Empty: always the most likely token. A number: tokens are sampled with this seed.",

@@ -81,11 +81,11 @@ def build_parser() -> Parser:
     analyze_options(commands.add_parser("analyze", help="score every block by the criteria, in one pass over examples"))
     data_options(commands.add_parser("data", help="show what a data file holds, and its rows as a model gets them"))
     plan_options(commands.add_parser("plan", help="turn the scores into a plan within a budget"))
-    tune_options(commands.add_parser("tune", help="fine-tune by a plan, in the foreground"))
+    tune_options(commands.add_parser("tune", help="fine-tune once, in the foreground"))
     compare_options(commands.add_parser("compare", help="compare runs: one row each, with ratios to the full run"))
     ask_options(commands.add_parser("ask", help="have the base model and tuned ones answer your own prompt"))
     graft_options(
-        commands.add_parser("graft", help="measure what each tuned block of a run brings alone, and is missed for")
+        commands.add_parser("graft", help="measure what each tuned block brings alone, and what is lost without it")
     )
     sweep_options(commands.add_parser("sweep", help="measure the truth: tune every block, suffix or window"))
     evidence_options(commands.add_parser("evidence", help="let the recommendation rest on your own sweeps too"))

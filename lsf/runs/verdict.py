@@ -336,7 +336,7 @@ def _gained(own: Sequence[Row]) -> str:
 
 
 def _why_no_share(own: Sequence[Row], whole: Sequence[Row]) -> str:
-    lacking = "; its share of the whole model's gain is unknown, "
+    lacking = "; the share of the whole model's gain is unknown, "
     faulty = [row for row in whole if row.fault is not None]
     if faulty:
         return f"{lacking}because the whole model's run has a fault ({faulty[0].fault})"
@@ -362,7 +362,7 @@ def _against(others: Sequence[Standing]) -> str:
     if not controls:
         parts.append("there is no control of its size, so it is unknown whether other blocks would do as well")
     if not parts:
-        parts.append(f"it cannot be compared with {_joined([other.name for other in controls])}: each has a fault")
+        parts.append(f"no comparison with {_joined([other.name for other in controls])} holds: each has a fault")
     return "; ".join(parts)
 
 

@@ -31,7 +31,7 @@ def test_a_sweep_is_measured_while_the_page_looks_on_until_it_is_whole_or_its_ti
     tab.analyse()
     page.get_by_role("link", name="Evidence").click()
     page.get_by_role("tab", name="Measure it here").click()
-    box = page.get_by_role("spinbutton", name="Steps of each run")
+    box = page.get_by_role("spinbutton", name="Steps per run")
     box.fill("8")  # long enough to be seen on a fast machine, too
     box.press("Enter")
     page.get_by_role("slider").press("Home")  # 12 seconds
