@@ -78,7 +78,7 @@ def of_criteria(analysis: Analysis, plan: Plan, record: RecommendationRecord) ->
 
 def _chosen_by(plan: Plan) -> str:
     if plan.criterion is None:
-        return f"By hand {plan.label} would be tuned."
+        return f"By hand, {plan.label} would be tuned."
     how = f" ({POLICIES[plan.policy].label.lower()})" if plan.policy is not None and len(plan.blocks) > 1 else ""
     return f"{CRITERIA[plan.criterion].label} chooses {plan.label}{how}"
 

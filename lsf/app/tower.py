@@ -120,7 +120,7 @@ def _cost_notes(here: Session, plan: Plan) -> tuple[str, ...]:
     parts = (
         ""
         if cost.trainable_params is None
-        else f"{amount(cost.trainable_params)} parameters tuned, {memory_words(cost)} above the model"
+        else f"{amount(cost.trainable_params)} parameters tuned, {memory_words(cost)} beyond the model"
     )
     return tuple(filter(None, (compute, parts)))
 

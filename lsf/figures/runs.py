@@ -331,7 +331,7 @@ def draw_memory(needs: Sequence[Need], allowed: float | None = None) -> Picture:
             annotation={"text": "a run may take", "font": {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}},
         )
         longest = max(longest, round(allowed))
-    figure.update_xaxes(title=f"memory above the loaded model ({unit})", range=[0, 1.22 * longest * factor or 1])
+    figure.update_xaxes(title=f"memory beyond the loaded model ({unit})", range=[0, 1.22 * longest * factor or 1])
     figure.update_yaxes(autorange="reversed", showgrid=False, tickfont={"size": TEXT_SIZE}, ticksuffix="  ")
     return Picture(figure, _memory_alt(needs, allowed), _memory_table(needs))
 
@@ -358,7 +358,7 @@ def _memory_alt(needs: Sequence[Need], allowed: float | None) -> str:
         )
         told.append(f"{need.label}: {_memory_told(need)} ({parts})")
     there = "" if allowed is None else f" A run may take {_size(allowed)}."
-    return f"Expected peak memory above the loaded model. {'; '.join(told)}.{there}"
+    return f"Expected peak memory beyond the loaded model. {'; '.join(told)}.{there}"
 
 
 def _memory_table(needs: Sequence[Need]) -> pd.DataFrame:
