@@ -51,7 +51,7 @@ class RunSpec(JsonRecord):
     train_on: str = same_setting(DataOptions, "train_on")
     chat_template: str | None = same_setting(DataOptions, "chat_template")
     max_rows: int | None = same_setting(DataOptions, "max_rows")
-    general: str | None = setting(None, "general data mixed into training against forgetting: named as data is")
+    general: str | None = setting(None, "general data mixed into training against forgetting; takes what data takes")
     general_share: float = setting(
         0.2, "share of the rows of each step that are general data, where there is any", low=0.01, high=0.9
     )
