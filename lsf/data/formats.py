@@ -331,7 +331,7 @@ FORMATS: Registry[DataFormat] = Registry(
             lambda kinds: kinds.keys() >= {"instruction", "output"}, _from_alpaca,
         ),
         DataFormat(
-            "known", "columns known by name", "question and answer, text and label, and others alike",
+            "known", "columns known by name", "question and answer, text and label, and the like",
             "prompt and completion by a suggested template, which is shown",
             {"question": "What is green?", "answer": "The lamp."},
             lambda kinds: by_name.known_pair(kinds) is not None, _from_known,

@@ -95,7 +95,7 @@ class SweepSpec:
     train_on: str = same_setting(DataOptions, "train_on")
     chat_template: str | None = same_setting(DataOptions, "chat_template")
     max_rows: int | None = same_setting(DataOptions, "max_rows")
-    seeds: int = setting(3, "data orders per plan, 0 and up", low=1, high=1000)
+    seeds: int = setting(3, "data orders per plan, each its own seed", low=1, high=1000)
     steps: int = setting(100, "optimizer steps of every run", low=1, high=1_000_000)
     learning_rate: float | None = setting(
         None,
