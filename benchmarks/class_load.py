@@ -201,7 +201,7 @@ def join(server: Server, name: str, cookie: str | None = None) -> Client:
 def predict(client: Client, block: int, why: str = "") -> None:
     """Predict a block, with a reason."""
     client.fill("Which block would you tune?", str(block))
-    client.fill("Why? (if you like)", why)
+    client.fill("Why? (optional)", why)
     client.press("Predict" if "Predict" in client.widgets else "Change my prediction")
 
 

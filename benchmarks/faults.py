@@ -173,7 +173,7 @@ def little_memory(place: Path) -> list[str]:
         micros.append(ended["micro_batch"] if ended else None)
         last = said.strip().splitlines()[-1] if said.strip() else ""
         print(f"memory limit {megabytes} MB: {states[-1]}, exit {process.returncode}, micro-batch {micros[-1]}: {last}")
-        if states[-1] != "succeeded" and (process.returncode not in (1, 2) or "a failure of ours" in last):
+        if states[-1] != "succeeded" and (process.returncode not in (1, 2) or "internal error" in last):
             wrong.append(f"memory limit {megabytes} MB: {states[-1]} without a sentence of its own: {said[-500:]}")
     if not any(micro and micro < 1024 for micro in micros) or "succeeded" not in states or states[-1] == "succeeded":
         wrong.append(f"memory limits {LIMITS}: no smaller micro-batch, or no end for want of memory, was seen")

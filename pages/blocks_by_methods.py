@@ -21,7 +21,7 @@ def draw(here: Session) -> None:
     runs = list_runs(runs_folder())
     plan, source = _start(here, runs)
     if plan is None or source is None:
-        empty("No plan yet", "Choose the blocks first; then places and methods are crossed here.", "choose")
+        empty("No plan yet", "Choose the blocks first; then they are tuned here by several methods.", "choose")
         draw_grids(here, runs)
         return
     grid = st.container()  # the picture first; what it is made of is known after the form

@@ -106,8 +106,8 @@ def _cost(here: Session, found: Analysis, plan: Plan) -> None:
         column.metric(name, value, of_full(kind), delta_color="off", delta_arrow="off")
     st.caption(
         "Compute counts matrix products of forward and backward pass; frozen blocks below the lowest tuned one save "
-        "most. Memory is what the run takes above the loaded model: at least its own weights, gradients and optimizer "
-        "state; activations are added once the next page has tried them. Shares of full are with the loaded model."
+        "most. Memory is what the run takes beyond the loaded model: at least its own weights, gradients and optimizer "
+        "state; activations are added once the next page has tried them. Shares of full include the loaded model."
     )
 
 
@@ -119,7 +119,7 @@ def _reasons(plan: Plan) -> None:
 
 page(
     "Choose",
-    "Which blocks to tune, by a criterion and a budget, or by your own hand: on the tower beside.",
+    "Which blocks to tune: by a criterion and a budget, or by hand, in the tower on the left.",
     draw,
     on_brush=brush,
 )

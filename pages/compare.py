@@ -42,8 +42,8 @@ from lsf.runs.store import Run, list_runs, runs_folder
 from lsf.runs.verdict import Verdict, verdicts
 
 FORGETTING = (
-    "Forgetting: what the loss on text the base model wrote itself gained by tuning. Ratios are to the full run of the "
-    "same data, seed and steps; of several, to the one of the least test loss."
+    "Forgetting: the rise of the loss on text the base model wrote itself. Ratios are to the full run of the same "
+    "data, seed and steps; of several, to the one with the lowest test loss."
 )
 
 
@@ -121,7 +121,7 @@ def _pick(here: Session, runs: list[Run]) -> list[Run]:
         list(by_id),
         default=group,
         format_func=lambda name: f"{label(by_id[name])} · {name[-4:]}",
-        help="The end of a run's folder name tells apart runs of the same kind.",
+        help="The end of a run's folder name distinguishes runs of the same kind.",
         key=f"compare-{'-'.join(group)}",
     )
     return [by_id[name] for name in names]
@@ -140,7 +140,7 @@ def _details(picked: list[Run], comparison: Comparison, summaries: tuple[Summary
         with st.expander("Answers before and after", icon=":material/chat:", expanded=True):
             show_table(samples, "answers")
             st.caption("Test prompts, answered greedily by the base model and by each tuned model.")
-    with st.expander("In which settings these runs differ", icon=":material/difference:"):
+    with st.expander("Settings in which these runs differ", icon=":material/difference:"):
         show_differences(picked, "differences")
     with st.expander("Proof that frozen weights did not move", icon=":material/verified:"):
         show_proof(picked, "compare")
@@ -170,7 +170,7 @@ def _take_away(
             Section("Answers before and after", table=samples_table(picked)),
             Section("Proof that frozen weights did not move", table=proof_table(picked)),
             Section("How the runs were carried out", table=course_table(picked)),
-            Section("In which settings they differ", table=differences_table(picked)),
+            Section("Settings in which they differ", table=differences_table(picked)),
             Section("Expected and measured", table=cost_table(picked, comparison.rows)),
         ]
         spec = picked[0].spec
@@ -194,6 +194,6 @@ def _take_away(
 
 page(
     "Compare",
-    "What the chosen blocks reached, beside the whole model and the same number of blocks chosen without thought.",
+    "What the chosen blocks reached, beside the whole model and as many blocks chosen without looking at any score.",
     draw,
 )

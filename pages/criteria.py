@@ -86,14 +86,14 @@ def _agreement(here: Session, found: Analysis, chosen: str) -> None:
     )
     level = chance_level(found.model.n_blocks, method)
     told = (
-        "With so few blocks no correlation says anything."
+        "With so few blocks, no correlation is significant."
         if level is None
         else f"Of {found.model.n_blocks} blocks, at most one in twenty unrelated rankings lies beyond ±{level:.2f}."
     )
     show(
         draw_agreement(measured_scores(found), method, chosen),
         "agreement",
-        f"1: both rank the blocks alike; -1: the other way round; ?: one of both gives all blocks the same score. "
+        f"1: both rank the blocks alike; -1: in opposite order; ?: one of the two gives all blocks the same score. "
         f"{told} Click a cell to choose the criterion of its row.",
         on_click=lambda name: take_criterion(here, str(name)),
     )
@@ -113,9 +113,9 @@ def _growth(found: Analysis, chosen: str) -> None:
     show(
         draw_growth(found, chosen),
         "growth",
-        "Circles and triangles: what the examples read first said, beside what all of them say; they end in agreement "
-        f"by construction. Diamonds: two halves of the sample, which share no example. {ends} Dotted: what must be "
-        "exceeded.",
+        "Circles and triangles: the ranking by the first examples against that by all of them; they agree at the end "
+        f"by construction. Diamonds: two halves of the sample, which share no example. {ends} Dotted: the level to "
+        "exceed.",
     )
 
 

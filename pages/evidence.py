@@ -49,8 +49,8 @@ def _elsewhere() -> None:
         ways,
         one.metric,
         "verdicts",
-        "Regret: what the best measured plan of as many blocks has more. Relative: over what full fine-tuning gains on "
-        f"the base model. Every run took {one.steps} steps; criteria read {_read(one)}.",
+        "Regret: how far a plan falls short of the best measured one of its size. Relative: as a share of what full "
+        f"fine-tuning gains. Every run took {one.steps} steps; criteria read {_read(one)}.",
     )
     finding(*of_truth(truth, ways, budget))
 

@@ -38,7 +38,7 @@ def draw(_here: Session) -> None:
 
 page(
     "Lessons",
-    "Which block would you tune? Commit yourself, see what the criteria say, then what was measured, and your regret.",
+    "Which block would you tune? Lock in a prediction, see what the criteria say, what was measured, and your regret.",
     draw,
     predicts=True,
 )

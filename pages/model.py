@@ -18,7 +18,7 @@ from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.errors import BadInputError
 
-LABELS = {"settle": "Stop when settled", "limit": "Examples at most", "max_length": "Tokens at most"}
+LABELS = {"settle": "Stop when settled", "limit": "Maximum examples", "max_length": "Maximum tokens"}
 SPLIT = "train"  # unless a person says otherwise: here blocks are chosen to be tuned, and test rows choose nothing
 IN_FORM = ("limit", "split", "positions", "reading", "virtual", "batch_size", "max_length", "seed", "settle")
 
@@ -76,7 +76,7 @@ def _settings() -> AnalysisSettings:
         format_func=lambda name: f"{CRITERIA[name].label} ({NEED_WORDS[CRITERIA[name].needs]})",
         key="settings-criteria",
         persist_state="session",
-        help="What each block is scored by; in brackets what has to be done for it.",
+        help="What each block is scored by; in brackets, what it takes to measure.",
     )
     values["criteria"] = tuple(name for name in CRITERIA if name in chosen)
     try:
@@ -88,7 +88,7 @@ def _settings() -> AnalysisSettings:
 
 page(
     "Model and data",
-    "Choose what is tuned and what it shall learn. The bundled model and a lesson are ready: you can start at once.",
+    "Choose a model and the data it should learn. The bundled model and a lesson are ready: you can start at once.",
     draw,
     charts=False,
 )

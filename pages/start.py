@@ -44,8 +44,8 @@ def draw(here: Session) -> None:
         if st.button("Use my own model and data", icon=":material/folder_open:", key="own"):
             st.switch_page(NEXT["model"][0])
     st.caption(
-        "A real run on the small model that comes with LSF, from its measurement to the comparison. Right after the "
-        "server's start, libraries are loaded first; that takes half a minute more."
+        "A real run on the small model that comes with LSF, from measurement to comparison. Right after the server "
+        "starts it takes half a minute longer, while libraries load."
     )
     for column, (name, told) in zip(st.columns(3, gap="small"), STEPS, strict=True):
         with column, st.container(border=True, height="stretch", gap="xsmall"):

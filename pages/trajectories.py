@@ -102,7 +102,7 @@ def _state(here: Session, view: JobView) -> None:
         st.error(unmarked(view.error), icon=":material/error:")
         _again(here)
     elif view.state is JobState.CANCELLED:
-        kept = "what was read until then is shown" if view.result is not None else "nothing was kept"
+        kept = "what was read so far is shown" if view.result is not None else "nothing was kept"
         st.warning(f"The analysis was stopped; {kept}.", icon=":material/stop_circle:")
         _again(here)
 
@@ -148,6 +148,6 @@ def _take_away(here: Session, finished: Analysis) -> None:
 page(
     "Trajectories",
     "Where the model's states are, beside a straight path from the current token's meaning to the target's. "
-    "The gap between both is the deviation.",
+    "The gap between the two is the deviation.",
     draw,
 )

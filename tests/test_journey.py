@@ -158,7 +158,9 @@ def test_an_analysis_says_of_how_many_examples_its_kernels_are(
     for limit, told in (("70", True), ("20", False)):
         asked = ["--model", "bundled", "--data", "lesson:facts", "--limit", limit, "--criteria", "alignment,deviation"]
         run_cli("analyze", *asked, "--json", tmp_path / "a.json")
-        assert ("Tangent kernels (alignment) are of the first 64 examples." in capsys.readouterr().out) == told
+        assert (
+            "Tangent kernels (alignment) were computed on the first 64 examples." in capsys.readouterr().out
+        ) == told
         assert Analysis.load(tmp_path / "a.json").data.kernel_examples == min(64, int(limit))
 
 

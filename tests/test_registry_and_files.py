@@ -117,12 +117,12 @@ def test_reading_says_what_was_expected_and_where(tmp_path: Path) -> None:
         (["runs", "show", "."], ". is not a run folder: it has no spec.json"),
         (["compare", "no"], "There is no run folder no"),
         (["tune", "--resume", "no"], "There is no run folder no"),
-        (["tune", "--resume", "no", "--dtype", "bfloat16"], "--resume says everything already; leave out --dtype"),
-        (["tune", "--spec", "no", "--modules", "head"], "--spec says everything already; leave out --modules"),
+        (["tune", "--resume", "no", "--dtype", "bfloat16"], "--resume already sets everything; leave out --dtype"),
+        (["tune", "--spec", "no", "--modules", "head"], "--spec already sets everything; leave out --modules"),
         (["merge", "--run", "no", "--out", "m"], "There is no run folder no"),
         (
             ["plan", "--analysis", "a.json", "--criterion", "last", "--blocks", "1", "--json", "./a.json"],
-            "would replace",
+            "would overwrite",
         ),
         (
             [*"plan --analysis a.json --criterion last --policy knapsack --memory nan --json p.json".split()],

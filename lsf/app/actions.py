@@ -118,12 +118,12 @@ def go_on_buttons(here: Session, run: Run) -> None:
 def stop_buttons(here: Session, view: JobView) -> None:
     """Offer the owner of a job to stop it; others read whose it is."""
     if view.owner and view.owner != here.owner:
-        st.caption("Started in another browser; only there can it be stopped.")
+        st.caption("Started in another browser; it can be stopped only there.")
         return
     waiting = view.seconds is None
     with st.container(horizontal=True, gap="small", width="content"):
         labels = (
-            [("Take out of the queue", True)] if waiting else [("Stop and keep", True), ("Stop and discard", False)]
+            [("Remove from the queue", True)] if waiting else [("Stop and keep", True), ("Stop and discard", False)]
         )
         for label, kept in labels:
             icon = ":material/stop_circle:" if kept else ":material/delete:"

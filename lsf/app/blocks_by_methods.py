@@ -46,7 +46,7 @@ def draw_grids(here: Session, runs: Sequence[Run]) -> None:
         list(known),
         index=None,
         format_func=lambda name: _grid_words(known[name]),
-        placeholder="Open a grid that was started before",
+        placeholder="Open an earlier grid",
         key="grid-open",
         label_visibility="collapsed",
     )
@@ -105,7 +105,7 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
         chosen = f"the chosen plan is **{plan.label}** of {plan.n_blocks}"
         st.markdown(f"**{source.model}** on **{source.data}**; {chosen}.")
         places = st.pills(
-            "Where",
+            "Blocks",
             PLACES,
             format_func=PLACE_WORDS.__getitem__,
             selection_mode="multi",
@@ -115,7 +115,7 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
             help="Last and random take as many blocks as the chosen plan.",
         )
         names = st.multiselect(
-            "How",
+            "Methods",
             list(METHOD_CHOICES),
             default=known["how"],
             format_func=how_words,
@@ -136,17 +136,16 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
                 persist_state="session",
                 help="Off: each method's default rate on this model and number of blocks. On: short runs around it, "
                 "at most a "
-                "fifth of a cell's cost, counted apart.",
+                "fifth of a cell's cost, counted separately.",
             )
             flat = st.checkbox(
-                "Each as long as it learns",
+                "Train each cell until it stops improving",
                 known["flat"],
                 key="grid-flat",
                 persist_state="session",
-                help=f"On: a cell ends once {READINGS} validation readings in a row gain less than {GAIN} nats, "
-                f"after {CAP} times "
-                "the steps at the latest, by the same rule for every method; its steps are shown. Off: the steps "
-                "for all.",
+                help=f"On: a cell ends once {READINGS} validations in a row improve by less than {GAIN} nats, or after "
+                f"{CAP} times the steps; the rule is the same for every method, and each cell's steps are shown. Off: "
+                "every cell takes the same steps.",
             )
         base = until_flat(base_spec(plan, source, **values)) if flat else base_spec(plan, source, **values)
         if search:
@@ -173,7 +172,7 @@ def _needless(base: RunSpec, places: Sequence[str]) -> list[str]:
         plan = base.plan if place == "choice" else control_spec(base, place).plan
         first = seen.setdefault(place_of(plan), place)
         if first != place:
-            told.append(f"No cells of their own: {PLACE_WORDS[place]}, the same blocks as the {PLACE_WORDS[first]}.")
+            told.append(f"No separate cells: {PLACE_WORDS[place]}, the same blocks as the {PLACE_WORDS[first]}.")
     return told
 
 
@@ -209,9 +208,9 @@ def _start_button(here: Session, source: Source, todo: Sequence[RunSpec], n_want
         start_grid(here, source, todo)
         st.rerun()
     if not n_wanted:
-        st.caption("Choose at least one place and one method.")
+        st.caption("Pick at least one set of blocks and one method.")
     if n_wanted > len(todo):
-        st.caption(f"{n_wanted - len(todo)} of {n_wanted} cells are there already, or wait in the queue.")
+        st.caption(f"{n_wanted - len(todo)} of {n_wanted} cells already exist or are in the queue.")
 
 
 def base_spec(plan: Plan, source: Source, **values: Any) -> RunSpec:
@@ -299,8 +298,8 @@ def draw_grid(here: Session, base: RunSpec) -> None:
     show(
         draw_places(cells, measure, st.session_state.get(PICKED)),
         "grid",
-        "Colour: the ratio to full fine-tuning of the whole model, blue better and orange worse. ?: not known. A cell "
-        "that waits, runs or failed says so. Click a cell for its run.",
+        "Colour: the ratio to full fine-tuning of the whole model; blue is better, orange worse. ?: unknown. Cells "
+        "that are queued, running or failed say so. Click a cell to see its run.",
         on_click=pick,
     )
     _draw_picked(here, runs)
@@ -328,9 +327,8 @@ def _draw_cautions(cells: Sequence[Cell], runs: Sequence[Run], base: RunSpec, me
         )
     elif base.until == "steps":
         st.caption(
-            f"{base.steps} steps for all: methods that tune little are slower to learn. *Each as long as it learns* "
-            f"gives "
-            "every cell the steps it needs."
+            f"{base.steps} steps for all: methods that tune few parameters learn more slowly. *Train each cell until "
+            "it stops improving* gives every cell the steps it needs."
         )
     for cell in cells:
         if cell.row.fault is not None:
@@ -339,8 +337,8 @@ def _draw_cautions(cells: Sequence[Cell], runs: Sequence[Run], base: RunSpec, me
     warm = sum(run.result is not None and found_states(run.result) for run in runs)
     if measure == "tuning_seconds" and warm:
         st.caption(
-            f"For {warm} of {len(runs)} cells the states below the tuned blocks were there from an earlier run; their "
-            "seconds leave out what computing them costs."
+            f"{warm} of {len(runs)} cells took the states below the tuned blocks from an earlier run; their seconds "
+            "leave out the cost of computing them."
         )
 
 
@@ -359,11 +357,11 @@ def _draw_front(cells: Sequence[Cell]) -> None:
     )
     known = [c for c in ended if c.value(MEASURES[cost]) is not None and c.row.exact_match_after is not None]
     if not known:
-        st.caption("No ended cell has this number.")
+        st.caption("No finished cell has this measure.")
         return
     values = [c.row.exact_match_after for c in known], [c.apart(MEASURES[cost]) for c in known]
     front = [index for index, stands in enumerate(non_dominated(*values)) if stands]
-    note = "Up is better, left is cheaper. Named: the cells that no other cell beats in both."
+    note = "Up is better, left is cheaper. Labelled: the cells that no other cell beats in both."
     show(draw_front(known, front, cost), f"grid-front-{cost}", note, on_click=pick)
 
 
@@ -383,12 +381,12 @@ def _draw_picked(here: Session, runs: Sequence[Run]) -> None:
         if result is not None and result.after is not None:
             rate = "unknown" if result.learning_rate is None else f"{result.learning_rate:.2g}"
             st.markdown(
-                f"{amount(result.trainable_params)} values tuned at rate {rate}; {size(result.stored_bytes)} stored; "
-                f"a forward pass takes {_latency(result)} of the base's time."
+                f"{amount(result.trainable_params)} parameters tuned at learning rate {rate}; "
+                f"{size(result.stored_bytes)} stored; a forward pass takes {_latency(result)} of the base's time."
             )
         if read_metrics(run.folder):
             draw_curves_panel([run])
-        if st.button("Look at this run", icon=":material/visibility:", key="grid-look"):
+        if st.button("Show this run", icon=":material/visibility:", key="grid-look"):
             st.switch_page("pages/tune.py", query_params={"run": run.id})
 
 

@@ -128,7 +128,7 @@ def choose_budget(analysis: Analysis, criterion: str, policy: str, changed: Call
             st.caption("The model has a single block.")
             return 1
         return st.slider(
-            "Blocks tuned at most",
+            "Maximum blocks to tune",
             1,
             n_blocks,
             value=default_budget(n_blocks),
@@ -137,7 +137,7 @@ def choose_budget(analysis: Analysis, criterion: str, policy: str, changed: Call
             on_change=changed,
         )
     percent = st.slider(
-        f"{unit} at most, in percent of full fine-tuning",
+        f"Maximum {unit.lower()}, in percent of full fine-tuning",
         5,
         100,
         60,
@@ -149,9 +149,9 @@ def choose_budget(analysis: Analysis, criterion: str, policy: str, changed: Call
     )
     fitting = largest_within(analysis, criterion, policy, percent / 100, memory=unit == MEMORY)
     if fitting is None:
-        st.warning("Not even one block fits into this share; one block is taken.")
+        st.warning("Not even one block fits this share; one block is taken all the same.")
         return 1
-    st.caption(f"{fitting} block{'s' if fitting > 1 else ''} fit into it.")
+    st.caption(f"{fitting} block{'s fit' if fitting > 1 else ' fits'} this share.")
     return fitting
 
 
@@ -255,9 +255,9 @@ def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], chosen: 
             _ended_runs(here),
         ),
         "budget",
-        "Compute of a step is a share of full fine-tuning's; memory is what a run takes at least above the loaded "
-        "model. The orange diamond is the plan's number of blocks. Runs that have ended on this model and data are "
-        "put beside: the share of test answers that are right.",
+        "Compute per step is a share of full fine-tuning's; memory is the least a run takes beyond the loaded model. "
+        "The orange diamond is the plan's number of blocks. Finished runs on this model and data are shown too, by "
+        "the share of test answers they get right.",
     )
 
 
@@ -332,9 +332,7 @@ def known_truth(settings: Sequence[Measured], found: Analysis, choice: Blocks) -
         told += "." if lot is None else f"; at random {100 * lot:.1f} %."
         then = Rule(RECOMMENDED, ENDS_FROM is not None).choose(one.setting.scores, size, truth.n_blocks)
         if then is not None and then != choice:
-            told += (
-                f" On the study's own sample the rule named {words(then)}: the choice hangs on which examples are read."
-            )
+            told += f" On the study's own sample the rule named {words(then)}: the choice depends on the examples read."
         return told
     return None
 
@@ -343,8 +341,8 @@ def _sample_words(settings: Sequence[Measured], n_examples: int) -> str:
     read = [one.examples["kernel"] for one in settings if "kernel" in one.examples]
     return (
         f"In the study the rule read {min(read)} to {max(read)} examples, as many as about 8 % of a run's cost pays "
-        f"for; this analysis read {n_examples}. Of other examples it can name other blocks: the page Criteria draws "
-        "how far."
+        f"for; this analysis read {n_examples}. On other examples it may name other blocks: the page Criteria shows "
+        "how much that matters."
     )
 
 
@@ -362,7 +360,7 @@ def _on_this_model(found: Analysis, budget: int, standing: StandingRule) -> None
 def _offer(here: Session, plan: Plan, standing: StandingRule) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**Tune {plan.label}.** {rule_words(standing.criteria, standing.ends_from)}")
-        if st.button("Take it", icon=":material/check:", key="take-recommendation"):
+        if st.button("Use this plan", icon=":material/check:", key="take-recommendation"):
             here.by_hand = plan.blocks
             st.rerun()
 
@@ -382,7 +380,7 @@ def _why(budget: int, standing: StandingRule) -> None:
         )
     rows = elsewhere(all_evidence(), standing.criteria, standing.ends_from, budget)
     if not rows:
-        st.caption(f"Plans of {budget} blocks were measured nowhere; the figures above are of smaller budgets.")
+        st.caption(f"No plan of {budget} blocks was measured; the figures above are for smaller budgets.")
         return
     table(_elsewhere_table(rows), "elsewhere", column_config={
         name: st.column_config.NumberColumn(format="%.1f %%") for name in ("lost", "drawn at random loses")

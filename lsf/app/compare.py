@@ -42,10 +42,10 @@ def show_verdict(verdict: Verdict) -> None:
     for warning in verdict.warnings:
         st.warning(unmarked(warning), icon=":material/warning:")
     note = (
-        "Lines: the whole model, for forgetting none. Whiskers: 95 % interval over seeds. How the choice stands to "
-        f"each is judged by {verdict.score} on the test examples, seed by seed."
+        "Lines: the whole model; for forgetting, none. Whiskers: 95 % interval over seeds. The choice is compared with "
+        f"each by {verdict.score} on the test examples, seed by seed."
     )
-    show(draw_verdict(verdict), "verdict", note, title="Beside what it is compared with")
+    show(draw_verdict(verdict), "verdict", note, title="The choice and its controls")
 
 
 def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
@@ -98,24 +98,23 @@ def show_main_table(table: pd.DataFrame) -> None:
         hide_index=True,
         placeholder="",
         column_config={
-            "rate": number(format="%.2g", help="AdamW's peak learning rate, asked for, the default or found"),
+            "rate": number(format="%.2g", help="Peak learning rate: given, default or found by a search"),
             "fault": st.column_config.TextColumn(
-                help="Why its numbers do not stand for what it tunes: it diverged, ended below the floor (the "
-                "better of base "
-                "model and best answer that ignores the prompt), or forgot more than a nat; it is the reference of "
-                "no ratio"
+                help="Why its numbers say little about what it tunes: it diverged, ended below the floor (the better "
+                "of the base model and the best answer that ignores the prompt), or forgot more than a nat; no ratio "
+                "refers to it"
             ),
             "try rate": number(format="%.2g", help="Learning rate to try instead"),
-            "test before": number(format="percent", help="Test completions wholly right, base model"),
+            "test before": number(format="percent", help="Share of test completions exactly right, base model"),
             "test after": number(format="percent", help="The same after tuning"),
-            "right before": number(format="percent", help="Test answers right by generation, base model"),
+            "right before": number(format="percent", help="Share of generated test answers that are right, base model"),
             "right after": number(format="percent", help="The same after tuning"),
             "test loss": number(format="%.3f", help="After tuning, in nats per completion token"),
             "forgetting": number(
                 format="%.3f",
-                help="What the loss on the base model's own text gained, in nats per token; 0 forgets nothing",
+                help="Rise of the loss on the base model's own text, in nats per token; 0: nothing forgotten",
             ),
-            "general data": number(format="percent", help="Of each step's rows, mixed in from another source"),
+            "general data": number(format="percent", help="Share of each step's rows mixed in from another source"),
             "of tokens": number(format="percent", help="General data's share of all tokens trained on"),
             "seconds": number(format="%.1f", help="Training steps, and the search for a mask where a method makes one"),
             "x parameters": number(format="%.2f x", help="Of the full run's tuned parameters"),
@@ -219,8 +218,8 @@ def show_cost_table(table: pd.DataFrame) -> None:
         placeholder="",
         column_config={
             "measured / expected": number(format="%.2f x", help="Memory"),
-            "time expected": number(format="%.1f s", help="From start to end, readings included, foreseen before it"),
-            "time measured": number(format="%.1f s", help="From start to end, readings included"),
+            "time expected": number(format="%.1f s", help="From start to end, evaluations included, as forecast"),
+            "time measured": number(format="%.1f s", help="From start to end, evaluations included"),
             "step expected": number(format="%.4f s", help="From the pass measured before the run"),
             "step measured": number(format="%.4f s", help="Median of the run's steps"),
             "compute expected": number(format="%.2f x", help="By counting matrix products, over full fine-tuning"),

@@ -97,7 +97,7 @@ def _file_input() -> str:
     path = st.text_input(
         "or the path of a file on this machine",
         placeholder="data/questions.csv",
-        help="Of any size. A column `split` (train, validation, test) is obeyed.",
+        help="Any size. A column `split` (train, validation, test) decides the splits.",
         key="data-path",
         persist_state="session",
     ).strip()
@@ -200,7 +200,7 @@ def _format_input(seen: Seen, recognised: str) -> str:
 def _from_columns(name: str, seen: Seen) -> DataChoice:
     """Let the user pick columns, and write the templates they make over several lines."""
     if seen.found is None:
-        st.caption("Its columns are not recognised as anything known.")
+        st.caption("Its columns match no known format; pick those the model reads and learns.")
 
     def write() -> None:
         asked, answer = st.session_state["data-asked"], st.session_state["data-answer"]
@@ -215,10 +215,10 @@ def _from_columns(name: str, seen: Seen) -> DataChoice:
         st.multiselect("Prompt from", seen.columns, key="data-asked", on_change=write, placeholder="Columns")
     with right:
         st.selectbox(
-            "The model is to say", seen.columns, index=None, key="data-answer", on_change=write, placeholder="Column"
+            "Completion from", seen.columns, index=None, key="data-answer", on_change=write, placeholder="Column"
         )
     prompt, completion = _template_areas()
-    parts = (("the prompt", prompt, "prompt"), ("what the model is to say", completion, "completion"))
+    parts = (("the prompt", prompt, "prompt"), ("the completion", completion, "completion"))
     lacking = [part for part, template, column in parts if template is None and column not in seen.columns]
     waiting = f"Pick the columns for {' and '.join(lacking)}." if lacking else None
     if waiting:
@@ -237,13 +237,13 @@ def _template_areas() -> tuple[str | None, str | None]:
         "Prompt template",
         height=120,
         placeholder="Question: {question}\nAnswer:",
-        help="Columns in braces, over as many lines as it takes.",
+        help="Column names in braces; any number of lines.",
         key="data-prompt",
         persist_state="session",
     )
     completion = st.text_area(
         "Completion template", height=68, placeholder=" {answer}", key="data-completion", persist_state="session",
-        help="What the model is to say next, with its leading space.",
+        help="What the model learns to write next, with its leading space.",
     )  # fmt: skip
     return prompt or None, completion or None
 
@@ -265,11 +265,11 @@ def _options(*formats: str | None, form: str = "auto") -> DataOptions:
     chats = any(name in CHATS for name in formats)
     with st.container(horizontal=True, gap="small"):
         if any(name in PAIRED for name in formats):
-            pairs = _choice("pairs", "Two texts reach the model")
+            pairs = _choice("pairs", "Prompt and completion are read")
         if chats:
-            train_on = _choice("train_on", "Trained")
+            train_on = _choice("train_on", "Train on")
         most = st.number_input(
-            "Rows of each split at most", min_value=1, value=None, step=1000, placeholder="all", key="data-max_rows",
+            "Maximum rows per split", min_value=1, value=None, step=1000, placeholder="all", key="data-max_rows",
             help="Where there are more, that many are drawn at random.", persist_state="session",
         )  # fmt: skip
     template = _chat_template() if chats or pairs == "chat" else None
@@ -371,7 +371,7 @@ def show_preview(task: Task, model: str, max_length: int | None) -> None:
         max_length: tokens per example, as the settings have it.
     """
     counts = f"{len(task.train):,} training, {len(task.validation):,} validation and {len(task.test):,} test examples"
-    drawn = "" if task.own_splits else " (the splits were drawn, since the data names none)"
+    drawn = "" if task.own_splits else " (split at random, since the data names no splits)"
     st.markdown(f"{counts}{drawn}.")
     seen = [*format_lines(task)[: len(task.seen.formats) + 1], *task.seen.notes, *shared_prompts(task)]
     if seen and task.seen.formats:
@@ -379,7 +379,7 @@ def show_preview(task: Task, model: str, max_length: int | None) -> None:
     reader = _reader(model)
     if reader is None:
         _plain(task.train[:SHOWN])
-        st.caption("Tokens are marked once the tokenizer is at hand: when the model is loaded.")
+        st.caption("Tokens are marked once the model is loaded, which brings the tokenizer.")
         return
     tokenizer, context = reader
     with guard():

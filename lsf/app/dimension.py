@@ -27,8 +27,8 @@ from lsf.runs.store import runs_folder
 
 KIND = "dimension"
 CURVE_WORDS = (
-    "Every point is tuned from the same start with its own rate, the best on validation by exact match, then by loss. "
-    "Dashed: the share of full fine-tuning's exact match to be reached; a ring: the smallest d that does, d_90."
+    "Every point is tuned from the same start with its own learning rate, the best on validation by exact match, then "
+    "by loss. Dashed: the share of full fine-tuning's exact match to be reached; a ring: the smallest such d, d_90."
 )
 METHOD_WORDS = {"said": "SAID, with a scale per block", "did": "DID, without scales"}
 STUDIES = "dimension"
@@ -114,7 +114,7 @@ def draw_form(here: Session, source: Source, plan: Plan | None) -> None:
             places = [WHOLE] if plan is None else [WHOLE, CHOSEN]
             words = "Blocks chosen on the page Choose can be searched alone." if plan is None else None
             place = st.segmented_control(
-                "May move",
+                "Search in",
                 places,
                 default=WHOLE,
                 required=True,
@@ -179,7 +179,7 @@ def draw_latest(here: Session, source: Source, views: Sequence[JobView]) -> None
         show(
             draw_gap(study),
             "gap",
-            f"How much less is right on the test split than on what was trained. Dotted: sqrt(d / m) with m = "
+            f"Exact match on the training examples minus that on the test split. Dotted: sqrt(d / m) with m = "
             f"{study.n_train:,} training examples, the shape of the bound O(sqrt(d / m)); its factor is not known, and "
             "above 1 it says nothing.",
         )
@@ -191,7 +191,7 @@ def _study_words(study: Study, running: bool) -> str:
     seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else "one seed"
     loop = f"{settings.steps} steps of {settings.batch_size}"
     found = ", ".join(f"{m} {study.summary(m)}" for m in ASKED if study.of(m)) or "no point"
-    return f"{where}, {settings.projection}, {loop}, {seeds}: {'still going on' if running else found}"
+    return f"{where}, {settings.projection}, {loop}, {seeds}: {'still running' if running else found}"
 
 
 def draw_lessons(lessons: Sequence[Study]) -> None:
@@ -223,9 +223,9 @@ def draw_measured(lessons: Sequence[Study]) -> None:
         show(
             draw_progress(along),
             "pretraining",
-            f"Checkpoints of the bundled model's pre-training, made again; {settings.steps} steps each instead of the "
+            f"Checkpoints of the bundled model's pretraining, made again; {settings.steps} steps each instead of the "
             f"{lessons[0].settings.steps} above, since early ones learn slowly; {seeds}. Full fine-tuning is measured "
-            "anew at each; one at which it learns less than half is left out. Open triangles: under one seed or "
+            "again at each; one at which it learns less than half is left out. Open triangles: under one seed or "
             "more no d tried reaches it; ranked above all others where exact match still rose, and nowhere where it "
             "fell again. Spearman's rho below 0: later ones need fewer numbers.",
         )

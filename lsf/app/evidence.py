@@ -88,7 +88,7 @@ def sweep_pictures(truth: Truth, metric: str, key: str) -> None:
     show(
         draw_triangle(truth, metric),
         f"{key}-triangle",
-        "Every measured run of neighbouring blocks; the diagonal is the profile above. Framed: the best. Empty: not "
+        "Every measured range of neighbouring blocks; the diagonal is the profile above. Framed: the best. Empty: not "
         "measured, and not filled in.",
     )
 
@@ -98,12 +98,12 @@ def not_decided(truth: Truth, budget: int) -> None:
     sure = decided(truth, budget)
     if sure is None:
         st.info(
-            "Differences of plans cannot be told from chance: that takes two seeds which do not agree in everything.",
+            "Whether the plans differ beyond chance is unknown: that takes at least two seeds with different results.",
             icon=":material/casino:",
         )
     elif not sure:
         st.info(
-            "Not decided: plans of this budget differ by no more than chance makes of their seeds (Tukey's test, 5 %).",
+            "Not decided: plans of this budget differ by no more than their seeds do by chance (Tukey's test, 5 %).",
             icon=":material/balance:",
         )
 
@@ -132,8 +132,8 @@ def record_panel(settings: Sequence[Measured]) -> None:
     show(
         draw_regrets(means, ROW_WORDS["recommended"], [name for name in controls if name in means]),
         "record",
-        f"Over {record.pairs}, each budget and pair weighing the same. Orange: "
-        "what the page Choose recommends; grey: controls, which look at no score.",
+        f"Over {record.pairs}, with equal weight for each budget and pair. Orange: "
+        "what the page Choose recommends; grey: controls, which use no score.",
     )
     shown = pd.DataFrame(found).sort_values("mean", kind="stable")
     percent = st.column_config.NumberColumn(format="%.1f %%")
@@ -141,9 +141,9 @@ def record_panel(settings: Sequence[Measured]) -> None:
         st.markdown(evidence_words(record))
         table(shown, "regrets", column_config=dict.fromkeys([*columns, "mean", "worst"], percent))
     st.caption(
-        "Relative regret: what the best measured plan of as many blocks has more, over what full fine-tuning gains. "
-        "Lower is better; below zero full fine-tuning beats every plan of that size. *Best constant*: one plan per "
-        "model for all its tasks, picked in hindsight."
+        "Relative regret: how far a plan falls short of the best measured one of its size, as a share of what full "
+        "fine-tuning gains. Lower is better; below zero full fine-tuning beats every plan of that size. *Best "
+        "constant*: one plan per model for all its tasks, picked in hindsight."
     )
     for problem in own_problems():
         st.warning(unmarked(problem), icon=":material/warning:")
@@ -254,7 +254,7 @@ def truth_panel(here: Session) -> None:
     if isinstance(swept, Swept) and swept.source == source:
         _judge(found, swept)
     elif isinstance(swept, Swept):
-        st.info("The last sweep was of the same names with other templates or settings; its truth is not shown here.")
+        st.info("The last sweep read this model or data with other templates or settings; measure the truth again.")
 
 
 def _latest(source: Source) -> JobView | None:
@@ -288,12 +288,12 @@ def _title(source: Source) -> str:
 def _start(here: Session, source: Source) -> None:
     st.caption(
         "Every block is tuned alone for the same steps and tested, then again under a second and third order of the "
-        "data, as far as the time goes. Each plan searches its rate on validation examples; the test chooses nothing."
+        "data, as far as time allows. Each plan's learning rate is searched on validation examples, never on the test."
     )
     left, right = st.columns(2, gap="medium")
-    minutes = left.slider("Minutes at most", 0.2, 30.0, 3.0, step=0.2, key="truth-minutes", persist_state="session")
+    minutes = left.slider("Maximum minutes", 0.2, 30.0, 3.0, step=0.2, key="truth-minutes", persist_state="session")
     usual, key = usual_steps(source.data, "truth")
-    steps = right.number_input("Steps of each run", 1, 10_000, usual, key=key)
+    steps = right.number_input("Steps per run", 1, 10_000, usual, key=key)
     if st.button("Measure the truth", type="primary", icon=":material/science:", key="measure-truth"):
         work = sweep_work(runtime(), source, int(steps), MINUTE * minutes)
         runtime().worker.submit(KIND, _title(source), work, here.owner)
@@ -317,8 +317,8 @@ def _judge(found: Analysed, swept: Swept) -> None:
     if seeds < 1:
         n_done = len(sweep.cells) - len(sweep.missing)
         st.warning(
-            f"The time was over after {n_done} of {len(sweep.cells)} runs. With one block unmeasured the best is not "
-            "known: give it more minutes or fewer steps.",
+            f"Time ran out after {n_done} of {len(sweep.cells)} runs. While a block is unmeasured, the best is not "
+            "known: allow more minutes or fewer steps.",
             icon=":material/hourglass_disabled:",
         )
         return
@@ -334,7 +334,7 @@ def _judge(found: Analysed, swept: Swept) -> None:
     )
     truth = truth_of(sweep, metric, seeds)
     if truth.range <= 0:
-        st.info("Full fine-tuning gains nothing here by this measure, so that there is no relative regret.")
+        st.info("Full fine-tuning gains nothing here by this measure, so there is no relative regret.")
     not_decided(truth, 1)
     sweep_pictures(truth, metric, "truth")
     ways = judge_choices(truth, measured_scores(found.analysis), 1)

@@ -78,7 +78,7 @@ def of_criteria(analysis: Analysis, plan: Plan, record: RecommendationRecord) ->
 
 def _chosen_by(plan: Plan) -> str:
     if plan.criterion is None:
-        return f"By hand {plan.label} would be tuned."
+        return f"By hand, {plan.label} would be tuned."
     how = f" ({POLICIES[plan.policy].label.lower()})" if plan.policy is not None and len(plan.blocks) > 1 else ""
     return f"{CRITERIA[plan.criterion].label} chooses {plan.label}{how}"
 
@@ -159,7 +159,7 @@ def of_dimension(studies: Sequence[Study], beside: str) -> Finding | None:
     n_all = studies[0].full[0].d
     return (
         f"{told}, of {n_all:,}.",
-        "Next: how few numbers do is not where they belong; choose the blocks by a criterion.",
+        "Next: how few numbers suffice does not say where they belong; choose the blocks by a criterion.",
     )
 
 
@@ -179,7 +179,7 @@ def of_grid(rows: Sequence[tuple[str, str, Row]]) -> Finding | None:
     exact = [row.exact_match_after or 0.0 for _, _, row in ended]
     best = exact.index(max(exact))
     place, method, row = ended[best]
-    told = f"{method} on {place} reached most, {percent(exact[best])} exact match, storing {_kilobytes(row)}"
+    told = f"{method} on {place} reached the most, {percent(exact[best])} exact match, storing {_kilobytes(row)}"
     n_test = row.n_test or 1
     level = [one for one, value in zip(ended, exact, strict=True) if value >= exact[best] - 1 / n_test]
     cheap = min(level, key=lambda one: math.inf if one[2].stored_bytes is None else one[2].stored_bytes)

@@ -183,11 +183,11 @@ def _memory(shared: AppRuntime, here: Session, busy: bool) -> None:
     if loaded is None:
         st.caption("No model is loaded; the next analysis or run loads it.")
         return
-    st.caption(f"{loaded.info.name} is loaded. Unloading gives its memory back; the next job loads it again.")
+    st.caption(f"{loaded.info.name} is loaded. Unloading it frees its memory; the next job loads it again.")
     if st.button("Unload the model", icon=":material/eject:", disabled=busy, key="unload"):
         _unload(shared, here, loaded.info.device)
     if busy:
-        st.caption("It is in use; unloading is possible when the queue is empty.")
+        st.caption("It is in use; it can be unloaded once the queue is empty.")
 
 
 def _unload(shared: AppRuntime, here: Session, name: str) -> None:
@@ -206,7 +206,7 @@ def _unload(shared: AppRuntime, here: Session, name: str) -> None:
             icon=":material/error:",
         )
         return
-    told = f"{size(view.result)} of weights returned"
+    told = f"{size(view.result)} of weights freed"
     if before is not None and after is not None:
         told += f"; free on {name}: {size(before)} before, {size(after)} now"
     st.toast(told + ".", icon=":material/eject:", duration="long")

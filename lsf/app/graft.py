@@ -26,10 +26,10 @@ KIND, ANSWER_KIND = "graft", "ask-graft"
 KEY, PART = "graft-tower", "graft-part"
 WORDS: dict[Way, str] = {"alone": "brings alone, over the floor", "without": "lost without it"}
 NOTE = (
-    "Each tuned block alone is put into the base model, and each alone is taken out of the tuned model; both are read "
-    "on the run's test rows. Intervals are 95 % over test rows, paired; whether blocks can be told apart is judged by "
-    "intervals that hold for all of them together. The floor is the better of the base model and the best answer that "
-    "ignores the prompt."
+    "Each tuned block alone is put into the base model, and each alone is taken out of the tuned model; both are "
+    "tested on the run's test rows. Intervals are 95 % over test rows, paired; whether blocks can be told apart is "
+    "judged by intervals that hold for all of them together. The floor is the better of the base model and the "
+    "best answer that ignores the prompt."
 )
 
 
@@ -53,7 +53,7 @@ def draw_graft_panel(here: Session, picked: Sequence[Run]) -> None:
         )  # fmt: skip
         run = next(run for run in runs if run.id == chosen)
         shown = st.segmented_control(
-            "Grafted", list(WAYS), format_func=WAYS.__getitem__, default="alone", required=True, key="graft-way"
+            "Each block", list(WAYS), format_func=WAYS.__getitem__, default="alone", required=True, key="graft-way"
         )
     way: Way = "alone" if shown == "alone" else "without"
     found = attempt(lambda: Graft.load(run.folder / GRAFT)) if (run.folder / GRAFT).is_file() else None

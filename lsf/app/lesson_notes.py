@@ -49,7 +49,7 @@ NOTES: Registry[Notes] = Registry(
         Notes(
             "aliases",
             "Countries are called by other names; everything about them stays. Which end of the model reads names?",
-            "The lesson was made for the input side. Does the truth agree? What else can be learnt from few wordings?",
+            "The lesson was made for the input side. Does the truth agree? What else can be learned from few wordings?",
         ),
         Notes(
             "twohop",

@@ -37,7 +37,7 @@ def predict_step(one: Measured) -> Blocks | None:
         if st.button("Lock in my prediction", type="primary", icon=":material/lock:", disabled=picked is None):
             st.session_state[f"{key}-locked"] = picked
             st.rerun()
-        st.caption("What the criteria say and what was measured is shown once you have committed yourself.")
+        st.caption("What the criteria say and what was measured are shown once you have locked in a prediction.")
     elif st.button("Predict again", icon=":material/replay:"):
         del st.session_state[f"{key}-locked"]
         st.rerun()

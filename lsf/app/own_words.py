@@ -68,7 +68,7 @@ def draw_own_words(here: Session, picked: Sequence[Run]) -> None:
     st.subheader("Your own words", anchor=False)
     st.html(STYLE)
     st.caption(
-        "Ask the base model and the tuned ones the same in your own words. A second prompt is answered below the first."
+        "Give the base model and the tuned ones a prompt of your own. A second prompt is answered below the first."
     )
     _form(here, runs)
     view = latest(here, KIND)
@@ -92,17 +92,17 @@ def _form(here: Session, runs: Sequence[Run]) -> None:
         columns = st.columns(2)
         written = [
             columns[0].text_area("Prompt", value=first_prompt(runs[0]), height=80, key="own-prompt"),
-            columns[1].text_area("Second prompt, if you like", height=80, key="own-second"),
+            columns[1].text_area("Second prompt (optional)", height=80, key="own-second"),
         ]
         with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
             chosen = st.multiselect(
-                "Who answers beside the base model", list(by_id), default=default, format_func=by_id.__getitem__,
+                "Answer with the base model and", list(by_id), default=default, format_func=by_id.__getitem__,
                 max_selections=MOST_RUNS, key=f"own-runs-{'-'.join(default)}",
             )  # fmt: skip
-            tokens = st.number_input("Tokens at most", 1, 512, 32, key="own-tokens", width=130)
+            tokens = st.number_input("Maximum tokens", 1, 512, 32, key="own-tokens", width=130)
             seed = st.number_input(
                 "Seed", 0, 2**31 - 1, None, key="own-seed", width=130, placeholder="greedy",
-                help="Empty: the most likely token, always. A number: drawn by the probabilities, by this seed.",
+                help="Empty: always the most likely token. A number: tokens are sampled with this seed.",
             )  # fmt: skip
         asked = st.form_submit_button("Ask", type="primary", icon=":material/forum:")
     prompts = tuple(text for text in written if text.strip())

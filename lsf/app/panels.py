@@ -121,7 +121,7 @@ def table(rows: pd.DataFrame, key: str, **options: Any) -> None:
     options = {"hide_index": True, "placeholder": "", "height": 38 + 35 * min(SHOWN_ROWS, max(1, len(rows))), **options}
     st.dataframe(rows, **options)
     if len(rows) > SHOWN_ROWS:
-        st.caption(f"{SHOWN_ROWS} of {len(rows)} rows; the rest by scrolling in the table.")
+        st.caption(f"{SHOWN_ROWS} of {len(rows)} rows; scroll in the table for the rest.")
     with st.container(horizontal=True, gap="small"):
         download("CSV", lambda: table_csv(rows), f"{key}.csv", "text/csv", f"{key}-csv")
         download("JSON", lambda: table_json(rows), f"{key}.json", "application/json", f"{key}-json")
@@ -155,7 +155,7 @@ def progress_words(view: JobView) -> list[str]:
 
 def progress_of_queue(found: QueueOutlook) -> None:
     """Show how far all jobs of a queue are together."""
-    ahead = "" if found.eta_seconds is None else f", {left(found.eta_seconds)} in all"
+    ahead = "" if found.eta_seconds is None else f", {left(found.eta_seconds)} in total"
     st.progress(found.fraction, text=f"The whole queue: {found.n_ended} of {found.n_jobs} done{ahead}")
 
 

@@ -40,7 +40,7 @@ def analysis_facts(analysis: Analysis) -> str:
     if data.kernel_examples is not None and data.kernel_examples < data.n_examples:
         parts.append(f"tangent kernels of the first {data.kernel_examples:,}")
     if data.sampled_positions is not None and data.sampled_positions < data.n_positions:
-        parts.append(f"likeness (cka) of the first {data.sampled_positions:,} positions")
+        parts.append(f"similarity (cka) of the first {data.sampled_positions:,} positions")
     if data.ablation_positions is not None and data.ablation_positions < data.n_positions:
         parts.append(f"blocks bypassed at the first {data.ablation_positions:,} positions")
     if data.settled:
@@ -179,8 +179,8 @@ def _draw_example(here: Session, example: ExamplePath, index: int) -> None:
     show(
         draw_lens(example, state),
         "lens",
-        f"Example {index + 1}: {unmarked(prompt)} **{unmarked(example.completion.strip())}** What the head would "
-        "choose if the model stopped there; framed: the target. Arrows: places gained or lost since the state before. "
+        f"Example {index + 1}: {unmarked(prompt)} **{unmarked(example.completion.strip())}** What the model would "
+        "predict if it stopped there; framed: the target. Arrows: ranks gained or lost since the state before. "
         "Click a row to list it.",
         on_click=lambda row: _look_at_state(here, row),
     )
@@ -198,7 +198,8 @@ def _list_state(here: Session, example: ExamplePath, state: int) -> None:
     )
     st.caption(ranks_words(example, state))
     probability = st.column_config.NumberColumn(format="%.3g")
-    table(ranks_table(example, state), "ranks", column_config={"probability": probability}, placeholder="")
+    columns = {"probability": probability, "place": "rank", "place before": "rank before"}
+    table(ranks_table(example, state), "ranks", column_config=columns, placeholder="")
 
 
 def _look_at_state(here: Session, state: int) -> None:

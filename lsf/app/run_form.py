@@ -87,7 +87,7 @@ def draw_settings(data: str) -> tuple[dict[str, Any], int]:
                 )
             for name in ("seed", *LEARNING):
                 _ask(values, name)
-        st.caption("What a run costs, and how little of it can be lost; none of these changes what is learned:")
+        st.caption("What a run costs, and how much an interruption can lose; none of these changes what is learned:")
         with st.container(horizontal=True, gap="small"):
             for name in COST:
                 _ask(values, name)
@@ -104,7 +104,7 @@ def _method(values: dict[str, Any]) -> str:
                 format_func=lambda name: CATALOGUE[name].label,
                 key="tune-method",
                 persist_state="session",
-                help="How the planned blocks are tuned, where the plan says where.",
+                help="How the blocks of the plan are tuned.",
             )
         info = CATALOGUE[method]
         given: dict[str, Any] = {}
@@ -131,8 +131,8 @@ def _rate(values: dict[str, Any], method: str) -> None:
             persist_state="session",
             help="Searched: short runs around the default, judged on validation and forgetting, at most a fifth of "
             "the run's "
-            "cost, once for all runs that tune as many blocks; a run too short for that takes the default. Default: by "
-            "method, the model's width and the share of blocks tuned. By hand: one rate for all runs.",
+            "cost, once for all runs of the same number of blocks; a run too short for that takes the default. "
+            "Default: by method, model width and share of blocks tuned. By hand: one rate for all runs.",
         )
     if mode != GIVEN:
         values["learning_rate"] = None if mode == SEARCHED else METHODS_OWN
@@ -208,11 +208,11 @@ def _find_out(here: Session, source: Source, asked: RunSpec) -> None:
     """Ask the worker, or offer to where that would take long; while it works, look on."""
     if here.forecast_job is None or here.forecast_of != asked:
         if any(view.active and view.kind not in AT_ONCE for view in runtime().worker.views()):
-            st.caption(":material/schedule: What it needs is worked out when the queue is empty.")
+            st.caption(":material/schedule: What the run needs is worked out once the queue is empty.")
             return
         at_hand = is_loaded(source)
         if not at_hand and not st.button(
-            "Work out what it needs", icon=":material/memory:", key="tune-forecast", help="Loads the model first."
+            "Work out what the run needs", icon=":material/memory:", key="tune-forecast", help="Loads the model first."
         ):
             return
         _drop(here)
@@ -241,7 +241,7 @@ def is_loaded(source: Source) -> bool:
 def _draw_waiting(views: Sequence[JobView]) -> None:
     for view in views:
         if view.active:
-            st.caption(f":material/hourglass_top: Working out what it needs: {view.message or 'waiting'}.")
+            st.caption(f":material/hourglass_top: Working out what the run needs: {view.message or 'waiting'}.")
 
 
 def _draw(choice: Forecast, full: Forecast | None, stale: bool) -> None:
@@ -268,7 +268,7 @@ def _words(found: Forecast) -> str:
         return f"{told}{whole}."
     step = f"{found.step_seconds * 1e3:.0f} ms" if found.step_seconds < 1 else duration(found.step_seconds)
     tuning = sum(found.phases[name] for name in WORK)
-    return f"{told}{whole}: {duration(tuning)} of steps of {step} each, the rest reading and saving."
+    return f"{told}{whole}: {duration(tuning)} of steps of {step} each, the rest evaluating and saving."
 
 
 def _obstacle(here: Session, known: Foreseen, roles: Sequence[str]) -> str | None:
@@ -278,7 +278,7 @@ def _obstacle(here: Session, known: Foreseen, roles: Sequence[str]) -> str | Non
         _look_again(here)
         return known.refusal
     if known.failure is not None:
-        st.warning(unmarked(f"What it needs could not be worked out: {known.failure}"), icon=":material/warning:")
+        st.warning(unmarked(f"What the run needs could not be worked out: {known.failure}"), icon=":material/warning:")
         return None
     choice, full = known.choice, known.full
     assert choice is not None
@@ -311,17 +311,17 @@ def _look_again(here: Session) -> None:
     def forget() -> None:
         here.foreseen = here.forecast_of = None
 
-    st.button("Look again", icon=":material/refresh:", type="tertiary", key="tune-look-again", on_click=forget)
+    st.button("Check again", icon=":material/refresh:", type="tertiary", key="tune-look-again", on_click=forget)
 
 
 def _offer(here: Session, choice: Forecast) -> None:
     """Offer the nearest version that fits; one click takes it into the form."""
     offer = choice.offer
     if offer is None:
-        st.caption("Nothing smaller is left that would fit; take a smaller model, or free memory.")
+        st.caption("No smaller version of the run fits; choose a smaller model, or free memory.")
         return
     st.button(
-        f"Take what fits: {offer.words}",
+        f"Use what fits: {offer.words}",
         type="primary",
         icon=":material/compress:",
         key="tune-take-offer",
@@ -358,7 +358,7 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
             f"**{source.data}**."
         )
         roles = st.pills(
-            "Run beside it, for comparison",
+            "Also run, for comparison",
             CONTROLS,
             format_func=ROLE_WORDS.__getitem__,
             selection_mode="multi",
@@ -372,7 +372,7 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
         if spec is None:
             return
         if same := [ROLE_WORDS[role] for role in roles if role not in {one.role for one in with_controls(spec, roles)}]:
-            st.caption(f"No run of its own: {', '.join(same)}, the same blocks as another run.")
+            st.caption(f"Not run separately: {', '.join(same)}, the same blocks as another run.")
         source = replace(source, general=spec.general)
         obstacle = draw_forecast(here, source, spec, roles)
         count = n_seeds * len(with_controls(spec, roles))

@@ -242,12 +242,12 @@ def show_proof(runs: Sequence[Run], key: str) -> None:
     if len(proof):
         show_table(proof, f"{key}-proof")
     else:
-        st.caption("No run got as far as its proof yet.")
+        st.caption("No run has reached its proof yet.")
     for sentence in unmoved(runs):
         st.warning(unmarked(sentence), icon=":material/warning:")
     st.caption(
-        "By identity: every frozen tensor lies where the base's does, was not written, and was not held by the "
-        "optimizer. By hash, where that was asked for: its bytes are hashed before and after. Every tuned tensor must "
+        "By identity: every frozen tensor shares the base's storage, was not written to, and was not held by the "
+        "optimizer. By hash, if asked for: its bytes are hashed before and after. Every tuned tensor must "
         "have moved, and the optimizer must have held as many parameters as the plan names."
     )
     course = course_table(runs)
@@ -270,7 +270,7 @@ def show_differences(runs: Sequence[Run], key: str) -> None:
     if len(table):
         show_table(table, key)
     else:
-        st.caption("Nothing: the runs were asked for with the same settings, on the same versions and device.")
+        st.caption("In none: the runs have the same settings, versions and device.")
 
 
 def draw_queue(here: Session, active: Sequence[JobView]) -> None:
@@ -286,7 +286,7 @@ def draw_queue(here: Session, active: Sequence[JobView]) -> None:
         return
     with st.expander("Queue", icon=":material/playlist_play:", expanded=len(waiting) < 3, key="waiting"):
         own = [view for view in waiting if view.owner in ("", here.owner)]
-        if len(own) > 1 and st.button("Take all of mine out of the queue", icon=":material/clear_all:", key="stop-all"):
+        if len(own) > 1 and st.button("Remove all of mine from the queue", icon=":material/clear_all:", key="stop-all"):
             with guard():
                 for view in reversed(own):
                     runtime().worker.stop(view.id, here.owner)
@@ -323,7 +323,7 @@ def draw_curves_panel(group: Sequence[Run]) -> None:
         "validation loss": "Loss on held-out validation examples, in nats per completion token.",
         "validation exact match": "Share of held-out validation examples whose whole completion is right.",
     }
-    show(picture, "curves", notes[metric] + " Seconds count training steps only, not the readings in between.")
+    show(picture, "curves", notes[metric] + " Seconds count training steps only, not the evaluations in between.")
 
 
 def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
@@ -387,12 +387,12 @@ def draw_store(here: Session, runs: Sequence[Run]) -> None:
         )
         picked = [runs[row] for row in event["selection"]["rows"] if row < len(runs)]
         with st.container(horizontal=True, gap="small"):
-            if st.button("Look at it", icon=":material/visibility:", key="store-look", disabled=len(picked) != 1):
+            if st.button("Show curves", icon=":material/visibility:", key="store-look", disabled=len(picked) != 1):
                 _look_at(here, picked[0])
             if st.button("Delete", icon=":material/delete:", key="store-delete", disabled=not picked):
                 _delete(here, picked)
         if not picked:
-            st.caption("Select rows to look at a run's curves, or to delete runs from the disk.")
+            st.caption("Select one run to show its curves, or any number to delete them from the disk.")
 
 
 def _look_at(here: Session, run: Run) -> None:

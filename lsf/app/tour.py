@@ -99,7 +99,7 @@ def _controls(here: Session, tour: Tour, last: bool) -> None:
         if not last:
             if st.button("Next", icon=":material/arrow_forward:", type="primary", key="tour-next"):
                 _go_on(here, tour)
-            st.button("Go on by itself" if tour.stays else "Stay here", key="tour-stay", on_click=stay)
+            st.button("Continue automatically" if tour.stays else "Stay here", key="tour-stay", on_click=stay)
         st.button("End the tour", type="tertiary", key="tour-end", on_click=lambda: _end(here))
         if not last:
             st.fragment(run_every=None if tour.stays else LOOK)(lambda: _look(here, tour))()
@@ -113,7 +113,7 @@ def _elsewhere(here: Session, tour: Tour) -> None:
     """Offer the way back to somebody who looks at another page."""
     file, name = NEXT[STOPS[tour.stop].page]
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"The tour goes on at **{name}**.")
+        st.markdown(f"The tour continues on the page **{name}**.")
         if st.button("Go there", icon=":material/arrow_forward:", key="tour-back"):
             st.switch_page(file, query_params=address(here))
         st.button("End the tour", type="tertiary", key="tour-end", on_click=lambda: _end(here))
@@ -124,11 +124,11 @@ def _look(here: Session, tour: Tour) -> None:
     waits = _waits_for(here, tour)
     left = SECONDS - (time.monotonic() - (tour.since or 0.0))
     if tour.stays:
-        st.caption("It stays here until you press Next.")
+        st.caption("The tour stays here until you press Next.")
     elif waits:
-        st.caption(f"It goes on as soon as {waits}.")
+        st.caption(f"The tour continues as soon as {waits}.")
     elif left > 0:
-        st.caption(f"It goes on in {left:.0f} s.")
+        st.caption(f"The tour continues in {left:.0f} s.")
     else:
         _go_on(here, tour)
 
@@ -152,8 +152,8 @@ def _go_on(here: Session, tour: Tour) -> None:
 
 def _paths(_here: Session) -> str:
     return (
-        "The model reads questions about capitals. Look at the dotted arrows: state by state, how far it is (orange, "
-        "dashed) from a straight way to the right answer (blue); its blocks are scored by such readings."
+        "The model reads questions about capitals. The dotted arrows show, state by state, how far it is (orange, "
+        "dashed) from the straight path to the right answer (blue); blocks are scored by such measurements."
     )
 
 
@@ -171,7 +171,7 @@ def _choice(here: Session) -> str:
 def _runs(here: Session) -> str:
     chosen = "the chosen block" if here.plan is None else here.plan.label
     return (
-        f"Three runs from the same start: {chosen} alone, the whole model, and as many blocks drawn at random. Look "
+        f"Three runs from the same start: {chosen} alone, the whole model, and as many blocks drawn at random. See "
         "which curves fall: a good choice keeps up with the whole model."
     )
 
@@ -179,7 +179,7 @@ def _runs(here: Session) -> str:
 def _result(here: Session) -> str:
     group = [run for run in belong_together(list_runs(runs_folder()), here.run) if run.result is not None]
     judged = verdicts(compare(group))
-    return unmarked(judged[0].sentence if judged else "The run of the chosen block has not ended.")
+    return unmarked(judged[0].sentence if judged else "The run of the chosen block has not ended yet.")
 
 
 STOPS = (

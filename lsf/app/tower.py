@@ -30,8 +30,8 @@ class="sides"><span class="key tuned"></span>tuned<span class="key frozen"></spa
 class="key weights"></span>weights</span>
 <span class="how"></span></div>
 <div class="notes"></div></div>"""
-CHOOSE = "Click a block, or drag over several; by keyboard arrows, then space."
-PICK = "Click a block for its numbers; by keyboard arrows, then space. Dashed blocks were not tuned."
+CHOOSE = "Click a block, or drag over several; on the keyboard, use the arrows and space."
+PICK = "Click a block for its numbers; on the keyboard, use the arrows and space. Dashed blocks were not tuned."
 STUDY = "Scores of the study that comes with LSF; an analysis measures them here."
 KEY = "tower"
 """Names the component from one script run to the next."""
@@ -120,7 +120,7 @@ def _cost_notes(here: Session, plan: Plan) -> tuple[str, ...]:
     parts = (
         ""
         if cost.trainable_params is None
-        else f"{amount(cost.trainable_params)} parameters tuned, {memory_words(cost)} above the model"
+        else f"{amount(cost.trainable_params)} parameters tuned, {memory_words(cost)} beyond the model"
     )
     return tuple(filter(None, (compute, parts)))
 

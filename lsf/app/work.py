@@ -174,7 +174,7 @@ def forecast_work(runtime: AppRuntime, source: Source, spec: RunSpec) -> Callabl
 
         def check() -> None:
             if report.stop is not None:
-                raise BadInputError("Nobody waits for this answer any more.")
+                raise BadInputError("The page that asked for this was closed; open it again.")
 
         try:
             report.progress(0, None, "reading the data")

@@ -340,7 +340,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=PretrainingSpec.steps)
     parser.add_argument("--batch-size", type=int, default=PretrainingSpec.batch_size)
-    parser.add_argument("--checkpoints", type=Path, help="folder to keep the model along the way in")
+    parser.add_argument("--checkpoints", type=Path, help="folder for checkpoints from along the way")
     options = parser.parse_args(arguments)
     spec = PretrainingSpec(seed=options.seed, steps=options.steps, batch_size=options.batch_size)
     log = pretrain(options.out, spec=spec, progress=_tell, checkpoints=options.checkpoints)

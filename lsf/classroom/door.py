@@ -45,8 +45,8 @@ def password_of(lock: Lock, environment: Mapping[str, str] = os.environ) -> str 
     given = environment.get(lock.variable)
     if given is not None and (len(given) < lock.shortest or given != given.strip()):
         raise BadInputError(
-            f"{lock.variable} must have {lock.shortest} characters or more and no blanks around them; leave it unset, "
-            "and a password is made."
+            f"{lock.variable} must have {lock.shortest} characters or more and no spaces around them; leave it unset "
+            "to have a password generated."
         )
     return given
 
@@ -84,7 +84,7 @@ class Door:
             tries, until = self._wrong.get(address, (0, 0.0))
             wait = until - self._clock()
             if wait > 0:
-                raise BadInputError(f"Too many wrong passwords came from here; try again in {math.ceil(wait)} s.")
+                raise BadInputError(f"Too many wrong passwords; try again in {math.ceil(wait)} s.")
             if secrets.compare_digest(given.strip().encode(), self._password):
                 self._wrong.pop(address, None)
                 return
@@ -93,4 +93,4 @@ class Door:
             tries += 1
             pause = min(LONGEST_WAIT, 2.0 ** (tries - FREE_TRIES)) if tries >= FREE_TRIES else 0.0
             self._wrong[address] = (tries, self._clock() + pause)
-        raise BadInputError("This is not the password.")
+        raise BadInputError("Wrong password; check it and try again.")

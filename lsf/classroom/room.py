@@ -197,7 +197,7 @@ class Room:
             if student not in self.state.students:
                 raise BadInputError("Join the room first.")
             if lesson != self.state.lesson or not self.state.stage.open:
-                raise BadInputError("Predictions are closed; this one was not taken.")
+                raise BadInputError("Predictions are closed; this one was not counted.")
             if not 0 <= block < self.lessons[lesson]:
                 raise BadInputError(f"There is no block {block}; there are 0 to {self.lessons[lesson] - 1}.")
             self._add(Record(_now(), "predict", lesson, student, block=block, why=why))
@@ -231,7 +231,7 @@ class Room:
     def _add(self, record: Record) -> None:
         """Write a record down, then know it."""
         if record.student is not None and self._records[record.student] >= MOST_RECORDS:
-            raise BadInputError(f"Your nickname and predictions were changed {MOST_RECORDS} times; that is the most.")
+            raise BadInputError(f"Your nickname and predictions were changed {MOST_RECORDS} times; that is the limit.")
         line = json.dumps({name: value for name, value in asdict(record).items() if value is not None}) + "\n"
         end = os.lseek(self._file, 0, os.SEEK_END)
         try:
@@ -241,7 +241,7 @@ class Room:
             os.fsync(self._file)
         except OSError as error:
             os.ftruncate(self._file, end)
-            raise RunError(f"This could not be kept, so it was not taken: {error.strerror or error}.") from error
+            raise RunError(f"This could not be saved, so it does not count: {error.strerror or error}.") from error
         self._know(record)
 
     def _know(self, record: Record) -> None:
@@ -289,7 +289,7 @@ def _one_line(text: str, longest: int, what: str) -> str:
     if len(text) > longest:
         raise BadInputError(f"{what} has at most {longest} characters; this one has {len(text)}.")
     if not text.isprintable():
-        raise BadInputError(f"{what} has letters, digits, signs and blanks only, and no character that is not seen.")
+        raise BadInputError(f"{what} takes visible characters and spaces only; remove the invisible ones.")
     return text
 
 

@@ -25,8 +25,8 @@ BLOCKS_PER_LINE = 8
 SETTLED = {None: "", True: ", the ranking has settled", False: ", the ranking did not settle"}
 
 WITH_TEST = (
-    "lsf: rows that `tune` would test on were read too; to tune on the same file choose its "
-    "blocks with --split train.\n"
+    "lsf: the analysis also read rows that `tune` would test on; to tune on the same file, analyse it with "
+    "--split train.\n"
 )
 
 
@@ -35,9 +35,9 @@ def analyze_options(parser: argparse.ArgumentParser) -> None:
     source_options(parser)
     names = ("limit", "split", "positions", "reading", "virtual", "criteria", "batch_size", "max_length", "seed")
     add_settings(parser, AnalysisSettings, names)
-    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="where the analysis is written")
-    parser.add_argument("--html", type=Path, metavar="OUT", help="a report that opens without a network")
-    parser.add_argument("--notebook", type=Path, metavar="OUT", help="a Jupyter notebook that redraws the figures")
+    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="file to write the analysis to")
+    parser.add_argument("--html", type=Path, metavar="OUT", help="also write an HTML report that opens offline")
+    parser.add_argument("--notebook", type=Path, metavar="OUT", help="also write a notebook that redraws the figures")
     parser.set_defaults(command=analyze_command)
 
 
@@ -84,12 +84,12 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     print(f"texts: {analysis.data.rendering}; positions: {analysis.data.positions}")
     read = analysis.data.n_examples + analysis.data.n_dropped
     if (rows := analysis.data.n_rows) is not None and rows > read:
-        print(f"Read were {read:,} of {rows:,} rows; --limit takes the first ones, in the order of the source.")
+        print(f"{read:,} of {rows:,} rows were read; --limit takes the first ones, in the order of the source.")
     if (kernels := analysis.data.kernel_examples) is not None and kernels < analysis.data.n_examples:
         names = [name for name in analysis.blocks[0].scores if CRITERIA[name].needs == "kernel"]
-        print(f"Tangent kernels ({', '.join(names)}) are of the first {kernels:,} examples.")
+        print(f"Tangent kernels ({', '.join(names)}) were computed on the first {kernels:,} examples.")
     if (sampled := analysis.data.sampled_positions) is not None and sampled < analysis.data.n_positions:
-        print(f"The likeness of positions (cka) is of {sampled:,} positions, those of the first examples.")
+        print(f"The similarity of positions (cka) was computed on {sampled:,} positions, those of the first examples.")
     if (ablated := analysis.data.ablation_positions) is not None and ablated < analysis.data.n_positions:
         print(f"Blocks were bypassed (ablation) at {ablated:,} positions, those of the first examples.")
     if not task.own_splits and analysis.data.split == "all":
@@ -99,7 +99,7 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     if analysis.data.short:
         sys.stderr.write(f"lsf: {analysis.data.short}\n")
     if analysis.data.jittered:
-        sys.stderr.write("lsf: the LM head is singular; its semantic bases rest on a jitter of 1e-6.\n")
+        sys.stderr.write("lsf: the LM head is singular; its semantic bases were computed with a jitter of 1e-6.\n")
     return 0
 
 

@@ -115,16 +115,16 @@ def source_options(parser: argparse.ArgumentParser, required: bool = True) -> No
     parser.add_argument(
         "--data",
         required=required,
-        help="lesson:NAME, a CSV, TSV, JSON, JSONL, Parquet or text file, a folder of save_to_disk, or "
-        "hub:NAME[:CONFIG][:SPLIT]; `python -m lsf data` says what is recognised",
+        help="lesson:NAME, a CSV, TSV, JSON, JSONL, Parquet or text file, a folder written by "
+        "save_to_disk, or hub:NAME[:CONFIG][:SPLIT]; `python -m lsf data --help` lists the formats",
     )
     add_settings(parser, RunSpec, ("prompt_template", "completion_template", "format", "pairs", "train_on", "max_rows"))
-    template = "a file with a Jinja chat template, in place of the model's own"
+    template = "file with a Jinja chat template, used instead of the model's own"
     parser.add_argument("--chat-template", type=template_file, metavar="FILE", help=template)
     parser.add_argument(
-        "--dtype", choices=DTYPES, default="auto", help="of the weights; nf4, int8: 4 or 8 bits [default: auto]"
+        "--dtype", choices=DTYPES, default="auto", help="format of the weights; nf4, int8: 4 or 8 bits [default: auto]"
     )
-    where = "where to run; map: over all GPUs, main memory and disk, to analyse only [default: auto]"
+    where = "device to run on; map: spread over all GPUs, main memory and disk, for analysis only [default: auto]"
     parser.add_argument("--device", choices=DEVICES, default="auto", help=where)
 
 

@@ -25,7 +25,7 @@ def ask_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ask`."""
     parser.add_argument("run", nargs="+", type=Path, help="folders of runs that tuned the same model")
     parser.add_argument(
-        "--prompt", action="append", required=True, metavar="TEXT", help="what is asked; several by several --prompt"
+        "--prompt", action="append", required=True, metavar="TEXT", help="prompt to answer; repeat for more"
     )
     add_settings(parser, AnswerSettings, ("tokens", "seed"))
     parser.add_argument("--json", type=Path, metavar="OUT", help="file to write, or - for the terminal")
@@ -75,8 +75,8 @@ def _common_spec(runs: Mapping[Path, Run]) -> Any:
     for run in others:
         if run.spec is not None and run.result is not None and run.result.weights != first.result.weights:
             raise BadInputError(
-                f"{run.id} tuned {run.spec.model} and {first.id} {first.spec.model}, with other weights; ask runs of "
-                "one model at a time."
+                f"{run.id} tuned {run.spec.model} and {first.id} tuned {first.spec.model}, whose weights differ; ask "
+                "runs of one model at a time."
             )
     return first.spec
 

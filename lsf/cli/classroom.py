@@ -26,13 +26,13 @@ def class_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `class`."""
     parser.set_defaults(command=class_command)
     lessons = ", ".join(LESSONS)
-    parser.add_argument("--lesson", metavar="NAME", help=f"to begin with: {lessons} [default: where the room was]")
-    room = "folder of who is in and what was predicted; one of a class before goes on [default: class]"
+    parser.add_argument("--lesson", metavar="NAME", help=f"lesson to begin with: {lessons} [default: the room's last]")
+    room = "folder for the names and predictions of the class; an existing one is continued [default: class]"
     parser.add_argument("--room", type=Path, default=Path("class"), metavar="DIR", help=room)
-    host = "address to listen at [default: 0.0.0.0, which is every network of this machine]"
+    host = "address to listen on [default: 0.0.0.0, which is every network of this machine]"
     parser.add_argument("--host", default=EVERY[0], help=host)
     parser.add_argument("--port", type=whole, default=8520, help="[default: 8520]")
-    name = "another host name that students reach this machine by, as behind a proxy; may be given again"
+    name = "another host name by which students reach this machine, such as that of a proxy; repeat for more"
     parser.add_argument("--name", action="append", default=[], metavar="HOST", help=name)
 
 
@@ -73,9 +73,9 @@ def _say(arguments: argparse.Namespace, room: Room, names: list[str], made: dict
     print(f"Teacher   {address('127.0.0.1' if arguments.host in EVERY else names[0])}/teacher")
     print(f"          password {password(TEACHER)}")
     if any(made.values()):
-        print("Passwords that were made are shown this once.")
+        print("Generated passwords are shown only this once.")
     if arguments.host not in LOCAL:
-        print("Everybody on the networks of this machine can reach this server, unencrypted, until Ctrl-C ends it.")
+        print("Anyone on this machine's networks can reach this server, unencrypted, until you end it with Ctrl-C.")
 
 
 def _names(host: str) -> Iterator[str]:
@@ -101,4 +101,4 @@ def _check_address(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except OSError as error:
-        raise BadInputError(f"Cannot listen at {host}, port {port}: {error.strerror or error}.") from None
+        raise BadInputError(f"Cannot listen on {host}, port {port}: {error.strerror or error}.") from None

@@ -28,12 +28,12 @@ def data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `data`."""
     kinds = "; ".join(f"{entry.name}: {entry.recognised}" for entry in FORMATS.values() if entry.name != "bundle")
     parser.add_argument("data", metavar="DATA", help="lesson:NAME, a file, a folder, or hub:NAME[:CONFIG][:SPLIT]")
-    parser.add_argument("--model", help=f"whose tokenizer and chat template are used; {MODEL_HELP}")
-    parser.add_argument("--show", type=whole, default=SHOWN, metavar="N", help=f"rows shown [default: {SHOWN}]")
+    parser.add_argument("--model", help=f"model whose tokenizer and chat template are used: {MODEL_HELP}")
+    parser.add_argument("--show", type=whole, default=SHOWN, metavar="N", help=f"rows to show [default: {SHOWN}]")
     names = ("prompt_template", "completion_template", "pairs", "train_on", "max_rows", "max_length")
     add_settings(parser, RunSpec, names)
-    parser.add_argument("--format", default="auto", metavar="NAME", help=f"what the rows are; auto, or {kinds}")
-    template = "a file with a Jinja chat template, in place of the model's own"
+    parser.add_argument("--format", default="auto", metavar="NAME", help=f"format of the rows: auto, or {kinds}")
+    template = "file with a Jinja chat template, used instead of the model's own"
     parser.add_argument("--chat-template", type=template_file, metavar="FILE", help=template)
     parser.set_defaults(command=data_command)
 

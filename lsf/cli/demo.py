@@ -15,10 +15,10 @@ def demo_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=demo_command)
     actions = parser.add_subparsers(title="actions", metavar="pretrain")
     pretrain = actions.add_parser("pretrain", help="build the bundled model again (up to 30 minutes on 2 cores)")
-    pretrain.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder the model is written to")
+    pretrain.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write the model to")
     pretrain.add_argument("--seed", type=whole, default=0, help="[default: 0]")
     pretrain.add_argument(
-        "--checkpoints", type=Path, metavar="DIR", help="folder to keep the model along the way in, seven times"
+        "--checkpoints", type=Path, metavar="DIR", help="folder for seven checkpoints from along the way"
     )
     pretrain.set_defaults(command=pretrain_command)
 

@@ -27,7 +27,7 @@ def dimension_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--blocks", metavar="B", help="blocks that may move, such as 3,5-7; default: the whole model")
     parser.add_argument("--methods", default=",".join(ASKED), metavar="M", help="said, did or both [default: said,did]")
     add_settings(parser, DimensionSettings, OWN)
-    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="written after every d")
+    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="file to write, updated after every d")
     parser.set_defaults(command=dimension_command)
 
 
@@ -58,7 +58,7 @@ def dimension_command(arguments: argparse.Namespace) -> int:
     print("\n".join(study_lines(study)))
     if reporter.stop is None:
         return 0
-    sys.stderr.write(f"lsf: Stopped; {arguments.json} holds what was measured until then.\n")
+    sys.stderr.write(f"lsf: Stopped; {arguments.json} holds what was measured so far.\n")
     return 1
 
 

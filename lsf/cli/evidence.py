@@ -29,16 +29,16 @@ def evidence_options(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `evidence`."""
     actions = parser.add_subparsers(title="actions", required=True, metavar="add|list|remove")
     add = actions.add_parser(
-        "add", help="count a finished sweep with the study, in place of one of the same model and data"
+        "add", help="count a finished sweep as evidence, replacing an earlier one of the same model and data"
     )
     add.add_argument("sweep", type=Path, metavar="SWEEP", help="written by `sweep --json`")
     analysis = "an analysis of the same model and data; default: the criteria that the study compares are measured now"
     add.add_argument("--analysis", type=Path, metavar="FILE", help=analysis)
     add.set_defaults(command=add_command)
-    listing = actions.add_parser("list", help="one line per sweep of your own, and what the rule loses there")
+    listing = actions.add_parser("list", help="list your own sweeps and what the rule loses on each")
     listing.set_defaults(command=list_command)
-    remove = actions.add_parser("remove", help="no longer count a sweep")
-    remove.add_argument("name", nargs="+", help="as `evidence list` names it")
+    remove = actions.add_parser("remove", help="stop counting a sweep")
+    remove.add_argument("name", nargs="+", help="its name in `evidence list`")
     remove.set_defaults(command=remove_command)
 
 
@@ -64,7 +64,7 @@ def _scores_now(sweep: Sweep, where: str) -> tuple[dict[str, tuple[float, ...]],
     spec = sweep.spec
     task = load_asked_task(spec.run_spec(sweep.n_blocks, None, 0))
     if task.fingerprint != sweep.fingerprint:
-        raise BadInputError(f"The data {spec.data} changed since {where} was measured; sweep them again.")
+        raise BadInputError(f"The data {spec.data} changed since {where} was measured; run the sweep again.")
     reporter = TerminalReporter()
     try:
         loaded = load_asked_model(spec.run_spec(sweep.n_blocks, None, 0), reporter)
@@ -73,7 +73,9 @@ def _scores_now(sweep: Sweep, where: str) -> tuple[dict[str, tuple[float, ...]],
 
         spare_imports()
         if weights_hash(loaded.model) != sweep.weights:
-            raise BadInputError(f"The weights of {spec.model} are not those that {where} was measured with.")
+            raise BadInputError(
+                f"The weights of {spec.model} are not those that {where} was measured with; run the sweep again."
+            )
         return study_scores(loaded, task, spec.steps * spec.batch_size, reporter)
     finally:
         reporter.close()

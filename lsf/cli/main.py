@@ -48,10 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the border: the user gets a sentence, the log file the traceback
         if _is_short_of_memory(error):
             sys.stderr.write(
-                f"lsf: this machine has too little memory free for the work ({error}); end other programs.\n"
+                f"lsf: this machine has too little free memory ({error}); close other programs and try again.\n"
             )
             return 1
-        sys.stderr.write(f"lsf: a failure of ours ({type(error).__name__}); {_keep_traceback(error)}.\n")
+        sys.stderr.write(f"lsf: internal error ({type(error).__name__}); {_keep_traceback(error)}.\n")
         return 1
 
 
@@ -78,23 +78,23 @@ def build_parser() -> Parser:
     """Return the parser of all commands."""
     parser = Parser(prog="lsf", description="Which layers of a language model are worth tuning, with evidence.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    analyze_options(commands.add_parser("analyze", help="one pass over examples: deviations and criteria per block"))
-    data_options(commands.add_parser("data", help="what a file holds, and its rows as a model gets them"))
-    plan_options(commands.add_parser("plan", help="scores to a plan under a number of blocks"))
-    tune_options(commands.add_parser("tune", help="one fine-tune in the foreground"))
-    compare_options(commands.add_parser("compare", help="one row per run, with ratios to the full run"))
-    ask_options(commands.add_parser("ask", help="your own prompt, answered by the base model and by tuned ones"))
+    analyze_options(commands.add_parser("analyze", help="score every block by the criteria, in one pass over examples"))
+    data_options(commands.add_parser("data", help="show what a data file holds, and its rows as a model gets them"))
+    plan_options(commands.add_parser("plan", help="turn the scores into a plan within a budget"))
+    tune_options(commands.add_parser("tune", help="fine-tune once, in the foreground"))
+    compare_options(commands.add_parser("compare", help="compare runs: one row each, with ratios to the full run"))
+    ask_options(commands.add_parser("ask", help="have the base model and tuned ones answer your own prompt"))
     graft_options(
-        commands.add_parser("graft", help="which of a run's tuned blocks did it: each alone, and each taken out")
+        commands.add_parser("graft", help="measure what each tuned block brings alone, and what is lost without it")
     )
-    sweep_options(commands.add_parser("sweep", help="the measured truth: every block, suffix or window tuned"))
-    evidence_options(commands.add_parser("evidence", help="sweeps of your own that the recommendation rests on too"))
-    dimension_options(commands.add_parser("dimension", help="how few numbers a task needs: d_90 of SAID and DID"))
-    beacons_options(commands.add_parser("beacons", help="training examples chosen by semantic distance, and at random"))
+    sweep_options(commands.add_parser("sweep", help="measure the truth: tune every block, suffix or window"))
+    evidence_options(commands.add_parser("evidence", help="let the recommendation rest on your own sweeps too"))
+    dimension_options(commands.add_parser("dimension", help="measure how few numbers a task needs: d_90"))
+    beacons_options(commands.add_parser("beacons", help="choose training examples by semantic distance, and at random"))
     edit_options(commands.add_parser("edit", help="edit facts into one window of blocks after another"))
-    merge_options(commands.add_parser("merge", help="what a run tuned, as a plain model to tune again"))
-    export_options(commands.add_parser("export", help="a plan as other trainers take it"))
+    merge_options(commands.add_parser("merge", help="merge what a run tuned into a plain model"))
+    export_options(commands.add_parser("export", help="write a plan for another trainer"))
     runs_options(commands.add_parser("runs", help="list, show, bundle or delete runs"))
-    class_options(commands.add_parser("class", help="lessons for a class on the network, its predictions kept"))
-    demo_options(commands.add_parser("demo", help="the bundled model and its lessons; pretrain it again"))
+    class_options(commands.add_parser("class", help="serve the lessons to a class on the network"))
+    demo_options(commands.add_parser("demo", help="describe the bundled model and its lessons, or pretrain it again"))
     return parser

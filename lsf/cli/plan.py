@@ -28,14 +28,14 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
     budget.add_argument("--blocks", type=whole, metavar="K", help="number of blocks to tune")
     budget.add_argument("--flops", type=float, metavar="SHARE", help="knapsack: share of full fine-tuning's FLOPs")
     budget.add_argument("--memory", type=float, metavar="BYTES", help="knapsack: weights, gradients, optimizer state")
-    parser.add_argument("--json", type=Path, required=True, metavar="PLAN", help="where the plan is written")
+    parser.add_argument("--json", type=Path, required=True, metavar="PLAN", help="file to write the plan to")
     parser.set_defaults(command=plan_command)
 
 
 def plan_command(arguments: argparse.Namespace) -> int:
     """Choose blocks and write plan.json."""
     if arguments.json.resolve() == arguments.analysis.resolve():
-        raise BadInputError(f"--json would replace the analysis {arguments.analysis} by the plan; name another file.")
+        raise BadInputError(f"--json would overwrite the analysis {arguments.analysis}; name another file.")
     for name in ("flops", "memory"):
         if (given := getattr(arguments, name)) is not None and not 0 < given < math.inf:
             raise BadInputError(f"--{name} is {given:g}; a number above 0 was expected.")
@@ -71,14 +71,14 @@ def _with_data(run: Run, target: str, out: Path | None) -> str:
     if run.result is not None and run.result.data_fingerprint not in (None, task.fingerprint):
         raise RunError(f"The data of {run.id} ({spec.data}) has changed since the run; it cannot be exported.")
     if not are_chats(task, tokenizer):
-        say_notes(f"the texts of {run.id} are no chats; the recipe says nothing of data.")
+        say_notes(f"{run.id} was not trained on chats; the recipe leaves out its data.")
         return ""
     if out is None:
         raise BadInputError("The rows of a run on chats are written beside the recipe; give --out FILE.")
     found = SECTIONS[target](out, spec, task, tokenizer, context_length(context, spec.max_length))
     places = {out.parent / name: text for name, text in found.files.items()}
     if there := next((place for place in places if place.exists()), None):
-        raise BadInputError(f"{there} is there already; name another file with --out, or another folder.")
+        raise BadInputError(f"{there} already exists; name another file with --out, or another folder.")
     for place, text in places.items():
         write_text(place, text)
     return "\n".join(found.lines) + "\n"
@@ -91,10 +91,10 @@ def export_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--plan", type=Path, metavar="PLAN", help="a plan.json")
-    run = "the plan of a run; of chats, recipes for axolotl and llamafactory get its data too"
+    run = "a run, whose plan is taken; where it learned from chats, axolotl and llamafactory get its data too"
     which.add_argument("--run", type=Path, metavar="RUN", help=run)
     parser.add_argument("--to", required=True, metavar="NAME", help=f"one of: {', '.join(TARGETS)}")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="where it is written; default: standard output")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write; default: standard output")
     parser.set_defaults(command=export_command)
 
 

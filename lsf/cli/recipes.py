@@ -59,7 +59,7 @@ def edit_command(arguments: argparse.Namespace) -> int:
 def merge_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `merge`."""
     parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="folder of a run that ended well")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder the model is written to")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write the model to")
     parser.set_defaults(command=merge_command)
 
 
@@ -69,7 +69,7 @@ def merge_command(arguments: argparse.Namespace) -> int:
     if spec is None:
         raise BadInputError(f"{arguments.run} cannot be merged: {load_run(arguments.run).problem}")
     if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
-        raise BadInputError(f"{arguments.out} is there already; --out names a folder that is new or empty.")
+        raise BadInputError(f"{arguments.out} already exists; --out names a folder that is new or empty.")
     check_writable(arguments.out)
     reporter = TerminalReporter()
     try:
@@ -87,7 +87,7 @@ def merge_command(arguments: argparse.Namespace) -> int:
     if loaded.info.dtype in QUANTISED:
         lost = merge_loss(tuned, plain, loaded)
         print(
-            f"The base is held in {loaded.info.dtype} and was dequantised to be merged into, as {plain.dtype}: logits "
+            f"The base is held in {loaded.info.dtype} and was dequantised to {plain.dtype} for merging: logits "
             f"differ from the tuned model's by {lost.mean:.2g} on average and {lost.largest:.2g} at most, where their "
             f"standard deviation is {lost.scale:.2g}."
         )
@@ -99,9 +99,9 @@ def beacons_options(parser: argparse.ArgumentParser) -> None:
     source_options(parser)
     parser.add_argument("--count", type=whole, required=True, help="training examples to keep")
     parser.add_argument("--tau", type=float, default=0.2, help="softness of the weights (0.001 to 1000) [default: 0.2]")
-    parser.add_argument("--seed", type=whole, default=0, help="of the control and of the drawing [default: 0]")
-    parser.add_argument("--against", metavar="MODEL", help="a tuned model folder: tell whose distance fell")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="filter.csv, reweight.csv, random.csv")
+    parser.add_argument("--seed", type=whole, default=0, help="seed of the random choices [default: 0]")
+    parser.add_argument("--against", metavar="MODEL", help="folder of a tuned model: count whose distance fell")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the CSV files")
     parser.set_defaults(command=beacons_command)
 
 
@@ -124,7 +124,7 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         spare_imports()
         encoding = encode(loaded.tokenizer, task.train, loaded.context)
         if encoding.n_dropped:
-            raise BadInputError(f"{encoding.n_dropped} training examples do not fit the context; take them out first.")
+            raise BadInputError(f"{encoding.n_dropped} training examples do not fit the context; remove them first.")
         check_ids(loaded, encoding.rows)
         distance = target_distances(loaded.layout, encoding.rows)
         if arguments.against:

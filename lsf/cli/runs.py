@@ -39,16 +39,16 @@ def runs_options(parser: argparse.ArgumentParser) -> None:
     listing.set_defaults(command=list_command)
     for name, command, text in (
         ("show", show_command, "spec and result of one run, as JSON"),
-        ("measure", measure_command, "test what stopped runs kept, where that was left out"),
+        ("measure", measure_command, "run the test that a stopped run left out"),
         ("delete", delete_command, "remove runs"),
     ):
         action = actions.add_parser(name, help=text)
         action.add_argument("run", nargs="+", type=Path, help="run folders")
         action.set_defaults(command=command)
 
-    bundle = actions.add_parser("bundle", help="one zip that repeats a run by one command")
+    bundle = actions.add_parser("bundle", help="zip what is needed to repeat a run with one command")
     bundle.add_argument("run", type=Path, help="run folder")
-    bundle.add_argument("--zip", type=Path, required=True, metavar="OUT", help="where it is written")
+    bundle.add_argument("--zip", type=Path, required=True, metavar="OUT", help="file to write")
     bundle.set_defaults(command=bundle_command)
 
 

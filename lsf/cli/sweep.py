@@ -34,12 +34,12 @@ def sweep_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `sweep`."""
     source_options(parser)
     add_settings(parser, SweepSpec, OWN)
-    out = "written after every run; a sweep that was begun there goes on, with what failed tried again"
+    out = "file to write, updated after every run; an unfinished sweep there is continued, and failed runs are retried"
     where = "where runs go: local, one after another; ray, over an existing Ray cluster [default: local]"
     parser.add_argument("--engine", choices=ENGINES, default="local", help=where)
-    address = "of the cluster: HOST:PORT, ray://HOST:PORT or auto [default: RAY_ADDRESS, else one on this machine]"
+    address = "address of the cluster: HOST:PORT, ray://HOST:PORT or auto [default: RAY_ADDRESS, else one here]"
     parser.add_argument("--ray-address", metavar="ADDRESS", help=address)
-    workers = "workers at most [default: one per GPU of the cluster where the model is on CUDA, else one per CPU]"
+    workers = "most workers [default: one per GPU of the cluster where the model is on CUDA, else one per CPU]"
     parser.add_argument("--ray-workers", type=whole, metavar="N", help=workers)
     parser.add_argument("--json", type=Path, required=True, metavar="OUT", help=out)
     parser.set_defaults(command=sweep_command)
@@ -108,7 +108,7 @@ def _told(sweep: Sweep, out: Path, stopped: bool) -> int:
     """Say what is there and what is missing; return the exit code."""
     print(f"{len(sweep.cells) - len(sweep.missing)} of {len(sweep.cells)} cells in {sweep.seconds:.1f} s -> {out}")
     if stopped:
-        sys.stderr.write("lsf: The sweep was stopped; the same command goes on with it.\n")
+        sys.stderr.write("lsf: The sweep was stopped; repeat the command to continue it.\n")
         return 1
     for cell in sweep.missing:
         sys.stderr.write(f"lsf: {cell.plan}, seed {cell.seed} is missing: {cell.reason}\n")

@@ -56,7 +56,7 @@ def forecast_lines(found: Forecast) -> list[str]:
     if found.offer is not None:
         lines.append(f"What would fit: {found.offer.words}. {found.offer.forecast.sentence}")
     elif found.fits is False:
-        lines.append("Nothing smaller is left that would fit; take a smaller model.")
+        lines.append("No smaller version of the run fits; choose a smaller model.")
     return lines
 
 
@@ -84,18 +84,18 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
     which.add_argument(
         "--spec", type=Path, metavar="SPEC", help="repeat a run by its spec.json; nothing else is needed"
     )
-    which.add_argument("--resume", type=Path, metavar="RUN", help="go on with a run that ended early; nothing else")
-    modules = "embedding, final_norm, head, or dotted names of the model's modules, tuned beside --blocks B (or none)"
+    which.add_argument("--resume", type=Path, metavar="RUN", help="resume a run that ended early; needs nothing else")
+    modules = "embedding, final_norm, head, or dotted names of the model's modules, tuned with --blocks B (or none)"
     parser.add_argument("--modules", default="", metavar="M", help=modules)
     add_settings(parser, RunSpec, OWN)
-    search = "the same as --learning-rate auto: a short search on validation, counted apart"
+    search = "the same as --learning-rate auto: a short search on validation, whose cost is counted separately"
     parser.add_argument("--search-lr", action="store_true", help=search)
     parser.add_argument("--verify", dest="proof", action="store_const", const="hash", help="the same as --proof hash")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=_options_help())
     parser.add_argument(
         "--runs", type=Path, metavar="DIR", help="folder the run's folder is made in; default: LSF_RUNS, or runs"
     )
-    parser.add_argument("--forecast", action="store_true", help="say what the run would need, and tune nothing")
+    parser.add_argument("--forecast", action="store_true", help="say what the run would need, without tuning")
     parser.set_defaults(command=tune_command)
 
 
@@ -131,7 +131,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
     if (asked := foreign_precision()) and launched_rank() == 0:
         reporter.close()
         sys.stderr.write(
-            f"lsf: accelerate's mixed precision {asked} is not taken; --dtype says what a run computes in.\n"
+            f"lsf: accelerate's mixed precision {asked} is ignored; --dtype sets what a run computes in.\n"
         )
     spare_imports()
     on_cpu, runs = loaded.device.type == "cpu", arguments.runs or runs_folder()
@@ -144,7 +144,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
                     result = measure_kept(loaded, task, folder, reporter)
         except RunPausedError as pause:
             if launched_rank() == 0:
-                sys.stderr.write(f"lsf: {pause} Go on with: python -m lsf tune --resume {shared}\n")
+                sys.stderr.write(f"lsf: {pause} Resume it with: python -m lsf tune --resume {shared}\n")
             return 1
         finally:
             reporter.close()
@@ -154,7 +154,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
             if words:
                 sys.stderr.write(f"lsf: {words}\n")
         if result.unmeasured:
-            sys.stderr.write(f"lsf: Its test is still to come: python -m lsf runs measure {folder}\n")
+            sys.stderr.write(f"lsf: It has not been tested yet; test it with: python -m lsf runs measure {folder}\n")
         print(f"texts: {result.rendering}")
         if (mixed := result.general) is not None:
             share = "" if mixed.token_share is None else f", {mixed.token_share:.1%} of all"
@@ -163,7 +163,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
             shares = [f"{metrics.generated_match:.1%}" for metrics in (result.before, result.after)]
             print(
                 f"right by generation: {shares[0]} before, {shares[1]} after, of {result.after.n_generated} test "
-                f"examples in at most {spec.generate_tokens} tokens; {result.after.n_unended} were not at their end"
+                f"examples in at most {spec.generate_tokens} tokens; {result.after.n_unended} were cut off there"
             )
         if told := straddling_words(result.n_straddling or 0):
             sys.stderr.write(f"lsf: {told}\n")
@@ -187,7 +187,7 @@ def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
     for name, needed in NEEDS.items():
         if getattr(arguments, name) is not None and getattr(arguments, needed) is None:
             alone, other = (word.replace("_", "-") for word in (name, needed))
-            raise BadInputError(f"--{alone} means nothing without --{other}; give both, or neither.")
+            raise BadInputError(f"--{alone} has no effect without --{other}; give both, or neither.")
     plan, role = _planned(arguments, n_blocks)
     given = given_settings(arguments, RunSpec)
     method = given.get("method", "full")
@@ -202,7 +202,7 @@ def _refuse_beside(arguments: argparse.Namespace, asked: str) -> None:
     given += [name for name in ("option", "modules", "search_lr") if getattr(arguments, name)]
     given += ["runs"] if asked == "resume" and arguments.runs is not None else []
     if given:
-        raise BadInputError(f"--{asked} says everything already; leave out --{given[0].replace('_', '-')}.")
+        raise BadInputError(f"--{asked} already sets everything; leave out --{given[0].replace('_', '-')}.")
 
 
 def _read_spec(arguments: argparse.Namespace) -> RunSpec:
@@ -221,7 +221,7 @@ def _options_help() -> str:
         for name, info in CATALOGUE.items()
         if fields(info.options)
     ]
-    return "an option of the method, as often as needed. " + "; ".join(listed)
+    return "an option of the method; repeat for more. " + "; ".join(listed)
 
 
 def _interrupt(reporter: TerminalReporter) -> None:

@@ -135,7 +135,7 @@ CRITERIA: Registry[Criterion] = Registry(
         ),
         Criterion(
             "cka",
-            "Change of likeness",
+            "Change of similarity",
             "The block changes which examples are alike.",
             "1 - CKA, 0 to 1",
             "states",

@@ -239,7 +239,7 @@ class AnalysisSettings:
     max_length: int | None = setting(
         None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
     )
-    seed: int = setting(0, "of the random control", low=0, high=2**31 - 1)
+    seed: int = setting(0, "seed of the random control", low=0, high=2**31 - 1)
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range, naming the field and the range."""

@@ -18,7 +18,7 @@ TRAIN_ON = ("assistant", "last", "all")
 class DataOptions:
     """How rows are recognised and handed to the model; `--help`, specs and results are made of these fields."""
 
-    format: str = setting("auto", "what the rows are; auto = recognised by their columns (python -m lsf data --help)")
+    format: str = setting("auto", "format of the rows; auto = recognised by their columns (python -m lsf data --help)")
     pairs: str = setting(
         "auto", "text pairs as a user's and an assistant's turn, or raw; auto = chat where the model has a template",
         choices=PAIRS,

@@ -19,13 +19,13 @@ class EditSettings:
 
     width: int = setting(4, "blocks of a window", low=1, high=10_000)
     stride: int = setting(2, "blocks between the starts of two windows", low=1, high=10_000)
-    r: int = setting(8, "rank of LoRA on the MLP's maps: the same count of values in every window", low=1, high=65_536)
+    r: int = setting(8, "rank of LoRA on the MLP's maps: as many parameters in every window", low=1, high=65_536)
     steps: int = setting(100, "optimizer steps per window", low=1, high=1_000_000)
     learning_rate: float | None = setting(
-        None, "AdamW's peak rate; default: LoRA's own on a window of the model", low=1e-8, high=1.0
+        None, "peak learning rate; default: LoRA's own on a window of the model", low=1e-8, high=1.0
     )
     batch_size: int = setting(16, "examples per step", low=1, high=65_536)
-    seed: int = setting(0, "of data order and of LoRA's start", low=0, high=2**31 - 1)
+    seed: int = setting(0, "seed of the data order and of LoRA's start", low=0, high=2**31 - 1)
 
     def __post_init__(self) -> None:
         """Refuse what is out of range, naming the field."""

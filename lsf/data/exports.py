@@ -91,8 +91,8 @@ def joined_messages(table: Table) -> Table:
         places.append(table.places[start])
         n_used += len(turns)
     note = (
-        f"{table.name} holds a message a row ({', '.join(MESSAGES[:2])}): {n_used:,} of {len(table.rows):,} are put "
-        f"together to {len(places):,} chats, of the reply of the best rank each; the others are left out."
+        f"{table.name} holds one message per row ({', '.join(MESSAGES[:2])}): {n_used:,} of {len(table.rows):,} are "
+        f"joined into {len(places):,} chats, each with the best-ranked replies; the others are left out."
     )
     return replace(table, columns=("messages",), rows=chats.rows(), places=places, notes=(*table.notes, note))
 
@@ -113,7 +113,7 @@ def from_tree(row: Row, place: int, work: Work) -> Example:
     inside = row.get("prompt")
     turns, n_others = thread_of(inside if isinstance(inside, Mapping) else row)
     if n_others:
-        work.tally.note("the replies of the best rank are learned, and the others left out.")
+        work.tally.note("the best-ranked replies are learned, and the others left out.")
     return chat_example(read_turns(turns, "replies")[0], place, work)
 
 
@@ -150,7 +150,7 @@ def from_archive(row: Row, place: int, work: Work) -> Example:
         else:
             turns.append(turn_of(role, text))
     if lacks:
-        work.tally.note("messages of tools and to tools, or hidden ones, are left out of the chat.")
+        work.tally.note("messages from and to tools, and hidden ones, are left out of the chat.")
     return chat_example(_answered(turns), place, work)
 
 

@@ -301,15 +301,15 @@ FORMATS: Registry[DataFormat] = Registry(
         ),
         DataFormat(
             "oasst", "tree of replies", "prompt, or the row itself, with replies; or message_id, parent_id, role, text",
-            "a chat of the replies of the best rank",
+            "a chat of the best-ranked replies",
             {"prompt": {"role": "prompter", "text": "What is green?", "replies": [
                 {"role": "assistant", "text": "The lamp.", "rank": 0.0, "replies": []},
             ]}},
             lambda kinds: kinds.get("prompt") == "object" or kinds.get("replies") == "list", from_tree,
         ),
         DataFormat(
-            "chatgpt", "ChatGPT's archive", "mapping: nodes with message and parent; current_node",
-            "a chat of what was said last, without messages of tools",
+            "chatgpt", "ChatGPT export", "mapping: nodes with message and parent; current_node",
+            "a chat of the branch shown last, without tool messages",
             {"mapping": {
                 "a": {"message": {"author": {"role": "user"}, "content": {"parts": ["What is green?"]}}},
                 "b": {"message": {"author": {"role": "assistant"}, "content": {"parts": ["The lamp."]}}, "parent": "a"},
@@ -317,7 +317,7 @@ FORMATS: Registry[DataFormat] = Registry(
             lambda kinds: kinds.get("mapping") == "object", from_archive,
         ),
         DataFormat(
-            "gemini", "Gemini's contents", "contents: role and parts; systemInstruction", "the same as chat",
+            "gemini", "Gemini contents", "contents: role and parts; systemInstruction", "the same as chat",
             {"contents": [
                 {"role": "user", "parts": [{"text": "What is green?"}]},
                 {"role": "model", "parts": [{"text": "The lamp."}]},
@@ -331,7 +331,7 @@ FORMATS: Registry[DataFormat] = Registry(
             lambda kinds: kinds.keys() >= {"instruction", "output"}, _from_alpaca,
         ),
         DataFormat(
-            "known", "columns known by name", "question and answer, text and label, and others alike",
+            "known", "columns known by name", "question and answer, text and label, and the like",
             "prompt and completion by a suggested template, which is shown",
             {"question": "What is green?", "answer": "The lamp."},
             lambda kinds: by_name.known_pair(kinds) is not None, _from_known,

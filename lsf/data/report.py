@@ -149,7 +149,7 @@ def format_lines(task: Task) -> list[str]:
     ]
     lines += [f"recognised by {seen.why}"] if seen.why else []
     counts = ", ".join(f"{len(getattr(task, name)):,} {name}" for name in SPLITS)
-    lines.append(counts + ("" if task.own_splits else " (drawn, since the data names no splits)"))
+    lines.append(counts + ("" if task.own_splits else " (split at random, since the data names no splits)"))
     lines += [f"left out: {seen.n_left_out:,}"] if seen.n_left_out else []
     return lines + [f"note: {note}" for note in (*seen.notes, *shared_prompts(task))]
 

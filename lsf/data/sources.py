@@ -204,7 +204,7 @@ def _taken(splits: Mapping[str, Any]) -> list[str]:
     missing = [word for word in ("validation", "test") if word not in splits]
     if "all" in splits or not missing:
         return []
-    return [f"It has no split called {' or '.join(missing)}; rows of train are taken for it."]
+    return [f"It has no split called {' or '.join(missing)}; rows of train are used instead."]
 
 
 def _few(task: Task) -> list[str]:
@@ -215,7 +215,7 @@ def _few(task: Task) -> list[str]:
         return [
             f"It has {count} row{'s' if count > 1 else ''}, too few to split: all are for training, none for a test."
         ]
-    return [f"It has {count} rows, so that one is the validation and one the test; what they say means little."]
+    return [f"It has {count} rows, so one is for validation and one for the test; their results mean little."]
 
 
 def _marked(task: Task) -> list[str]:

@@ -229,7 +229,7 @@ def _read(files: Files) -> tuple[tuple[OwnSweep, ...], tuple[Measured, ...], tup
             pairs.append(one.measured)
             sweeps.append(one)
         except LsfError as error:
-            problems.append(f"{error} It is left out; `lsf evidence remove {path.stem}` takes it away.")
+            problems.append(f"{error} It is left out; `lsf evidence remove {path.stem}` removes it.")
     return tuple(sweeps), tuple(pairs), tuple(problems)
 
 

@@ -318,6 +318,6 @@ def elsewhere(
 def rule_words(criteria: tuple[str, ...], ends_from: int | None) -> str:
     """Say the rule in a sentence."""
     labels = [CRITERIA[name].label for name in criteria]
-    by = f"of the highest {labels[0]}" if len(labels) == 1 else f"of the best mean rank by {' and '.join(labels)}"
-    text = f"The rule: the block, or run of neighbours, {by}"
+    by = f"with the highest {labels[0]}" if len(labels) == 1 else f"with the best mean rank by {' and '.join(labels)}"
+    text = f"The rule: the block, or range of neighbouring blocks, {by}"
     return f"{text}; from {ends_from} blocks on, both ends of the model." if ends_from is not None else f"{text}."

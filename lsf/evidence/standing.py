@@ -46,7 +46,7 @@ def standing_rule(weights: str | None) -> StandingRule:
     if len(pairs) < LEAST_PAIRS:
         sweeps = f"{len(pairs)} sweep{'' if len(pairs) == 1 else 's'}"
         return StandingRule(
-            why=f"The rule stays the study's, {kept}: of this model you have {sweeps}, and {LEAST_PAIRS} are needed to "
+            why=f"The rule stays the study's, {kept}: you have {sweeps} of this model, and {LEAST_PAIRS} are needed to "
             "weigh another rule against it."
         )
     ours = of_rule(pairs, Rule(RECOMMENDED, ENDS_FROM is not None))
@@ -67,7 +67,7 @@ def standing_rule(weights: str | None) -> StandingRule:
     near = max(gains, key=lambda one: gains[one][0])
     middle, low, high = (100 * value for value in gains[near])
     return StandingRule(
-        why=f"The rule stays the study's, {kept}: no other lost less beyond chance {told}; the nearest, "
+        why=f"The rule stays the study's, {kept}: no other lost less beyond chance {told}; the closest, "
         f"{CRITERIA[near].label}, {middle:.1f} %: {low:.1f} to {high:.1f} %)."
     )
 
@@ -135,7 +135,7 @@ def _share(value: float | None) -> str:
 def _undecided(rows: Sequence[OutcomeElsewhere]) -> str:
     unsure = [one.task for one in rows if not one.decided]
     where = f" on {', '.join(unsure)}" if len(rows) > 1 else ""
-    return f" Seeds do not tell these plans apart{where}." if unsure else ""
+    return f" The seeds do not decide between these plans{where}." if unsure else ""
 
 
 def trust_words(analysis: Analysis, budget: int, record: RecommendationRecord) -> str:

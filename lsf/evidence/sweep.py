@@ -95,11 +95,11 @@ class SweepSpec:
     train_on: str = same_setting(DataOptions, "train_on")
     chat_template: str | None = same_setting(DataOptions, "chat_template")
     max_rows: int | None = same_setting(DataOptions, "max_rows")
-    seeds: int = setting(3, "data orders per plan, 0 and up", low=1, high=1000)
+    seeds: int = setting(3, "data orders per plan, each its own seed", low=1, high=1000)
     steps: int = setting(100, "optimizer steps of every run", low=1, high=1_000_000)
     learning_rate: float | None = setting(
         None,
-        "AdamW's peak rate, the same for every plan; auto, the default = each plan's own, the best on validation",
+        "peak learning rate, the same for every plan; auto, the default = each plan's own, the best on validation",
         low=1e-8,
         high=1.0,
     )
@@ -108,8 +108,8 @@ class SweepSpec:
         None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
     )
     eval_limit: int = setting(256, "examples read at most in each evaluation", low=1, high=1_000_000)
-    dtype: str = setting("auto", "of the frozen weights", choices=DTYPES)
-    device: str = setting("auto", "where it runs", choices=DEVICES)
+    dtype: str = setting("auto", "format of the frozen weights", choices=DTYPES)
+    device: str = setting("auto", "device to run on", choices=DEVICES)
 
     def __post_init__(self) -> None:
         """Refuse a value out of its range, naming the field and the range."""

@@ -311,14 +311,14 @@ def _ended(cells: Sequence[Cell], measure: Measure) -> list[tuple[float, Cell]]:
 def _title(cells: Sequence[Cell], measure: Measure, reference: float | None) -> str:
     ended = _ended(cells, measure)
     if not ended:
-        return f"Blocks x methods: none of {len(cells)} cells has gone to its end yet"
+        return f"Blocks x methods: none of {len(cells)} cells has finished yet"
     if measure.interval is not None:
         return _slower(ended, measure)
     value, best = ended[0]
     name = f"{best.method} on {best.place}"
     full = "" if reference is None or name == "full on whole model" else f", full {in_words(reference, measure)}"
     if len({value for value, _ in ended}) == 1 < len(ended):
-        return f"All {len(ended)} cells that ended have the same {measure.short}, {in_words(value, measure)}"
+        return f"All {len(ended)} finished cells have the same {measure.short}, {in_words(value, measure)}"
     return f"Best {measure.short}: {name}, {in_words(value, measure)}{full}"
 
 
@@ -334,7 +334,7 @@ def _slower(ended: Sequence[tuple[float, Cell]], measure: Measure) -> str:
 
 def _alt(cells: Sequence[Cell], measure: Measure, reference: float | None) -> str:
     ended = _ended(cells, measure)
-    text = f"{_title(cells, measure, reference)}. {len(ended)} of {len(cells)} cells have this number."
+    text = f"{_title(cells, measure, reference)}. {len(ended)} of {len(cells)} cells have this measure."
     if len(ended) > 1:
         value, worst = ended[-1]
         text += f" Worst: {worst.method} on {worst.place}, {in_words(value, measure)}."

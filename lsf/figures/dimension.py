@@ -368,9 +368,9 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
             text=[study.summary("said") for study in missed],
             hovertemplate="step %{x}: %{text}<extra>" + task + "</extra>",
         )
-    title = f"d_90 along pre-training, Spearman: {', '.join(told)}"
+    title = f"d_90 along pretraining, Spearman: {', '.join(told)}"
     figure.update_layout(title={"text": title})
-    figure.update_xaxes(title="pre-training steps")
+    figure.update_xaxes(title="pretraining steps")
     figure.update_yaxes(title="d_90 of SAID", type="log", tickvals=TICKS, ticktext=[f"{d:,}" for d in TICKS])
     return Picture(
         figure,

@@ -83,16 +83,16 @@ def _row(example: ExamplePath, state: int, token: str, place: int, mass: float) 
 def ranks_words(example: ExamplePath, state: int) -> str:
     """Return what the table of one state shows, as one or two sentences."""
     target = visible(example.target_token)
-    told = f"State {state}: the target {target} is at place {example.target_rank[state]:,}"
+    told = f"State {state}: the target {target} has rank {example.target_rank[state]:,}"
     if state == 0:
         return f"{told}; no state comes before."
-    told += f", one state before at {example.target_rank[state - 1]:,}."
+    told += f", one state before {example.target_rank[state - 1]:,}."
     best = example.top_tokens[state][0][0] if example.top_tokens[state] else ""
     before = place_before(example, state, best)
     if before == 1:
         return f"{told} {visible(best)} stays first."
     came = (
-        f"from place {before:,}" if before is not None else f"from below the {len(example.top_tokens[state - 1])} kept"
+        f"from rank {before:,}" if before is not None else f"from below the {len(example.top_tokens[state - 1])} kept"
     )
     return f"{told} {visible(best)} comes first {came}."
 
@@ -143,7 +143,7 @@ def draw_lens(example: ExamplePath, state: int | None = None) -> Picture:
         customdata=[[row] * width for row in shown],
         texttemplate="%{text}",
         textfont={"size": SMALL_SIZE if len(shown) < ROWS_WITH_TEXT / 2 else SMALL_SIZE - 1},
-        hovertemplate="state %{customdata}, place %{x}<br>%{text}: %{z:.3f}<extra></extra>",
+        hovertemplate="state %{customdata}, rank %{x}<br>%{text}: %{z:.3f}<extra></extra>",
         coloraxis="coloraxis",
         xgap=2,
         ygap=2 if len(shown) < ROWS_WITH_TEXT / 2 else 1,
@@ -152,7 +152,7 @@ def draw_lens(example: ExamplePath, state: int | None = None) -> Picture:
         for place, (token, _) in enumerate(tokens, start=1):
             if token == example.target_token:
                 frame_cell(figure, place - 0.5, row - 0.5, place + 0.5, row + 0.5)
-    figure.update_xaxes(title="place in the lens (1 = most likely)", tickmode="linear", dtick=1, showgrid=False)
+    figure.update_xaxes(title="rank in the lens (1 = most likely)", tickmode="linear", dtick=1, showgrid=False)
     names = [f"▸ {row}" if row == state else str(row) for row in shown]
     figure.update_yaxes(title="state", tickvals=list(range(len(shown))), ticktext=names, showgrid=False)
     figure.update_layout(coloraxis={"cmin": 0, "cmax": 1, "colorbar": {"title": {"text": "probability"}}})
@@ -191,7 +191,7 @@ def _lens_title(example: ExamplePath) -> str:
     settled = _first_right(example)
     target = visible(example.target_token)
     if settled is None:
-        return f"Logit lens of {target}: at place {example.target_rank[-1]:,} in the last state"
+        return f"Logit lens of {target}: rank {example.target_rank[-1]:,} in the last state"
     return f"Logit lens of {target}: first from state {settled} on"
 
 

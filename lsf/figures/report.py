@@ -121,7 +121,7 @@ def analysis_page(analysis: Analysis, plan: Plan | None = None) -> str:
             Section("", "One column per token to be predicted.", draw_targets(analysis.trajectories.examples))
         )
         note = (
-            "The first example kept. Arrows: places gained or lost since the state before; new: below the kept tokens."
+            "The first example kept. Arrows: ranks gained or lost since the state before; new: below the kept tokens."
         )
         sections.append(Section("", note, draw_lens(analysis.trajectories.examples[0])))
     sections.append(Section("Logit lens per state", table=lens_table(analysis)))

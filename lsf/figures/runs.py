@@ -88,7 +88,7 @@ def role_mark(role: str) -> Mark:
 def _title(curves: Sequence[Curve], metric: str, lower_is_better: bool, share: bool) -> str:
     last = {curve.label: curve.y[-1] for curve in curves if curve.y}
     if not last:
-        return f"{metric.capitalize()}: no reading yet"
+        return f"{metric.capitalize()}: nothing measured yet"
     best = min(last.values()) if lower_is_better else max(last.values())
     value = f"{best:.1%}" if share else f"{best:.4g}"
     if len(last) == 1:
@@ -104,7 +104,7 @@ def _alt(curves: Sequence[Curve], metric: str, axis: str) -> str:
         for curve in curves
         if curve.y
     ]
-    return f"{metric.capitalize()} against {axis}: " + ("; ".join(told) if told else "no reading yet") + "."
+    return f"{metric.capitalize()} against {axis}: " + ("; ".join(told) if told else "nothing measured yet") + "."
 
 
 def _table(curves: Sequence[Curve], metric: str, axis: str) -> pd.DataFrame:
@@ -331,7 +331,7 @@ def draw_memory(needs: Sequence[Need], allowed: float | None = None) -> Picture:
             annotation={"text": "a run may take", "font": {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}},
         )
         longest = max(longest, round(allowed))
-    figure.update_xaxes(title=f"memory above the loaded model ({unit})", range=[0, 1.22 * longest * factor or 1])
+    figure.update_xaxes(title=f"memory beyond the loaded model ({unit})", range=[0, 1.22 * longest * factor or 1])
     figure.update_yaxes(autorange="reversed", showgrid=False, tickfont={"size": TEXT_SIZE}, ticksuffix="  ")
     return Picture(figure, _memory_alt(needs, allowed), _memory_table(needs))
 
@@ -358,7 +358,7 @@ def _memory_alt(needs: Sequence[Need], allowed: float | None) -> str:
         )
         told.append(f"{need.label}: {_memory_told(need)} ({parts})")
     there = "" if allowed is None else f" A run may take {_size(allowed)}."
-    return f"Expected peak memory above the loaded model. {'; '.join(told)}.{there}"
+    return f"Expected peak memory beyond the loaded model. {'; '.join(told)}.{there}"
 
 
 def _memory_table(needs: Sequence[Need]) -> pd.DataFrame:

@@ -62,7 +62,7 @@ def draw_regrets(regrets: Mapping[str, float], marked: str, controls: Sequence[s
             cliponaxis=False,
             hovertemplate="%{y}: %{x:.1%}<extra></extra>",
         )
-    figure.update_xaxes(title="mean relative regret; less is better", tickformat=".0%", rangemode="tozero")
+    figure.update_xaxes(title="mean relative regret; lower is better", tickformat=".0%", rangemode="tozero")
     figure.update_yaxes(categoryorder="array", categoryarray=order[::-1], showgrid=False, ticksuffix="  ")
     told = ", ".join(f"{name} {share(regrets[name])}" for name in order)
     rows = [
@@ -138,9 +138,9 @@ def _profile_title(truth: Truth, best: Blocks | None) -> str:
         return f"Tuned alone, block {best[0]} scored best, with one seed"
     level = sorted(block for (block,) in level_with_best(truth, 1))
     if not sure:
-        beside = ": not decided, chance differs as much"
+        beside = ": not decided, seeds differ as much"
     else:
-        beside = f", not apart from {_blocks(level)} beyond chance" if level else ""
+        beside = f", no better than {_blocks(level)} beyond chance" if level else ""
     return f"Tuned alone, block {best[0]} scored best{beside}"
 
 
@@ -186,7 +186,7 @@ def draw_triangle(truth: Truth, metric: str) -> Picture:
     cells = [[runs.get(tuple(range(first, last + 1))) for first in every] for last in every]
     values = [[None if value is None else as_metric(value, metric) for value in row] for row in cells]
     best = max(runs, key=lambda blocks: (runs[blocks], -len(blocks)), default=None)
-    title = "No run of blocks is measured yet" if best is None else f"The best measured run is {format_blocks(best)}"
+    title = "No range is measured yet" if best is None else f"The best measured range is {format_blocks(best)}"
     figure = new_figure(title, height=120 + 42 * truth.n_blocks, margin=WITHOUT_LEGEND)
     figure.add_heatmap(
         z=values,
@@ -226,10 +226,10 @@ def draw_triangle(truth: Truth, metric: str) -> Picture:
 
 def _triangle_alt(truth: Truth, metric: str, runs: Mapping[Blocks, float], best: Blocks | None) -> str:
     if best is None:
-        return "No run of neighbouring blocks is measured yet."
+        return "No range of neighbouring blocks is measured yet."
     worst = min(runs, key=lambda blocks: runs[blocks])
     return (
-        f"{METRIC_WORDS[metric].capitalize()} of {len(runs)} measured runs of neighbouring blocks of {truth.n_blocks}: "
+        f"{METRIC_WORDS[metric].capitalize()} of {len(runs)} measured ranges of neighbours of {truth.n_blocks} blocks: "
         f"best {format_blocks(best)} with {_told(runs[best], metric)}, worst {format_blocks(worst)} with "
         f"{_told(runs[worst], metric)}. Framed: the best."
     )
@@ -287,10 +287,10 @@ def draw_need(need: Sequence[float], gain: Known, words: str, criterion: str | N
 def _need_title(need: Sequence[float], known: Mapping[int, float], what: str) -> str:
     rho = rank_correlation([need[block] for block in known], list(known.values()))
     if rho is None:
-        return f"Need and {what.lower()}: one of both ranks no block"
+        return f"Need and {what.lower()}: one of the two ranks no block"
     level = chance_level(len(known))
     if level is None or abs(rho) <= level:
-        return f"Need does not tell {what.lower()}: Spearman's rho {number(rho)} is within chance"
+        return f"Need does not predict {what.lower()}: Spearman's rho {number(rho)} is within chance"
     return f"Blocks that the model needs more have {'more' if rho > 0 else 'less'} {what.lower()}: rho {number(rho)}"
 
 

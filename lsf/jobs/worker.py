@@ -165,7 +165,7 @@ class Worker:
         """
         with self._changed:
             if self._find(job_id).view.active:
-                raise BadInputError("A job that waits or runs cannot be forgotten; stop it first.")
+                raise BadInputError("A queued or running job cannot be forgotten; stop it first.")
             del self._jobs[job_id]
 
     def wait(self, job_id: str, timeout: float | None = None) -> JobView:
@@ -276,6 +276,6 @@ def _work(job: _Job) -> tuple[JobState, Any, str | None]:
 
 def _cancel_run(folder: Path) -> None:
     if folder.is_dir() and not has_begun(folder):  # what waits to be resumed can still be
-        finish(folder, RunResult(RunState.CANCELLED, "Cancelled while it waited in the queue."))
+        finish(folder, RunResult(RunState.CANCELLED, "Cancelled while queued."))
     else:
         release(folder)

@@ -50,7 +50,7 @@ class AdapterOptions:
 class MaskOptions:
     """A sparse method that needs nothing but how much it tunes."""
 
-    fraction: float = setting(0.005, "share of the planned blocks' values that is tuned", low=1e-9, high=1.0)
+    fraction: float = setting(0.005, "share of the planned blocks' parameters to tune", low=1e-9, high=1.0)
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,17 @@ class ScopedOptions(MaskOptions):
 class FishOptions(MaskOptions):
     """The values with the largest Fisher information."""
 
-    examples: int = setting(1024, "training examples the information is estimated on, at most", low=1, high=1_000_000)
+    examples: int = setting(1024, "training examples to estimate the information on, at most", low=1, high=1_000_000)
 
 
 @dataclass(frozen=True)
 class LotteryOptions:
     """The values that moved most in a first, dense tuning."""
 
-    fraction: float = setting(0.01, "share of the planned blocks' values that is tuned", low=1e-9, high=1.0)
+    fraction: float = setting(0.01, "share of the planned blocks' parameters to tune", low=1e-9, high=1.0)
     first_steps: int = setting(100, "steps of the dense tuning that finds them", low=1, high=1_000_000)
     first_rate: float | None = setting(
-        None, "peak rate of that dense tuning; default: full fine-tuning's own on the plan", low=1e-8, high=1.0
+        None, "peak learning rate of that tuning; default: full fine-tuning's own on the plan", low=1e-8, high=1.0
     )
 
 
@@ -94,8 +94,8 @@ class HiwiOptions:
 class IntrinsicOptions:
     """A few numbers projected to all planned values."""
 
-    d: int = setting(200, "how many numbers are tuned, said's one per block included", low=1, high=2**31 - 1)
-    projection: str = setting("fastfood", "how they reach the planned values", choices=PROJECTIONS)
+    d: int = setting(200, "how many numbers are tuned, including SAID's one per block", low=1, high=2**31 - 1)
+    projection: str = setting("fastfood", "how they are projected to the planned parameters", choices=PROJECTIONS)
 
 
 def read_given(method: str, record: type, given: Mapping[str, Any]) -> Any:
@@ -184,7 +184,7 @@ CATALOGUE: Registry[MethodInfo] = Registry(
             "lora",
             "LoRA",
             "Every linear map of the planned blocks gets a low-rank update beside its frozen weight.",
-            "values of the low-rank factors",
+            "parameters of the low-rank factors",
             "Hu et al. 2021, arXiv 2106.09685; carried out by peft",
             LoraOptions,
             over_quantised=True,
@@ -210,40 +210,40 @@ CATALOGUE: Registry[MethodInfo] = Registry(
         MethodInfo(
             "pafi",
             "PaFi",
-            "The values of smallest pre-trained magnitude are tuned: one mask for every task, found without data.",
-            "masked values",
+            "The parameters of smallest pretrained magnitude are tuned: one mask for every task, found without data.",
+            "masked parameters",
             "Liao et al. 2023, arXiv 2305.16742",
             ScopedOptions,
         ),
         MethodInfo(
             "fish",
             "FISH mask",
-            "The values with the largest Fisher information on the training examples are tuned.",
-            "masked values",
+            "The parameters with the largest Fisher information on the training examples are tuned.",
+            "masked parameters",
             "Sung et al. 2021, arXiv 2111.09839",
             FishOptions,
         ),
         MethodInfo(
             "lt_sft",
             "Lottery ticket",
-            "The values that moved most in a first dense tuning are tuned again from where they started, alone.",
-            "masked values",
+            "The parameters that moved most in a first dense tuning are tuned alone, again from their start.",
+            "masked parameters",
             "Ansell et al. 2022, arXiv 2110.07560",
             LotteryOptions,
         ),
         MethodInfo(
             "random_mask",
             "Random mask",
-            "Values drawn at random are tuned: the control of every chosen mask.",
-            "masked values",
+            "Parameters drawn at random are tuned: the control of every chosen mask.",
+            "masked parameters",
             "control",
             ScopedOptions,
         ),
         MethodInfo(
             "top_magnitude",
             "Largest magnitude",
-            "The values of largest pre-trained magnitude are tuned: the control at PaFi's other end.",
-            "masked values",
+            "The parameters of largest pretrained magnitude are tuned: the control opposite to PaFi.",
+            "masked parameters",
             "control",
             ScopedOptions,
         ),
@@ -251,14 +251,14 @@ CATALOGUE: Registry[MethodInfo] = Registry(
             "hiwi",
             "HiWi",
             "The MLP's weights or biases pass through a small adapter while they are tuned; only the result is kept.",
-            "values of the adapter on the parameters",
+            "parameters of the adapter",
             "Liao et al. 2023, arXiv 2305.16742",
             HiwiOptions,
         ),
         MethodInfo(
             "did",
             "Intrinsic dimension (DID)",
-            "A few numbers, projected to all planned values at once, are all that is tuned.",
+            "Only a few numbers are tuned, which are projected to all planned parameters at once.",
             "coordinates",
             "Li et al. 2018, arXiv 1804.08838; Aghajanyan et al. 2020, arXiv 2012.13255",
             IntrinsicOptions,

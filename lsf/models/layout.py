@@ -93,7 +93,7 @@ def resolve(model: Any, family: Family) -> ModelLayout:
         *((n, find_module(model, n)) for n in (family.embedding, family.head)),
     ):
         if module is None:
-            raise ModelError(f"{type(model).__name__} has no module {name}; it is not the {family.name} we know.")
+            raise ModelError(f"{type(model).__name__} has no module {name}; it is not the {family.name} supported.")
     assert isinstance(blocks, nn.ModuleList)
     norm = find_module(model, family.final_norm)
     return ModelLayout(
@@ -223,7 +223,7 @@ def self_check(layout: ModelLayout) -> float:
             f"{len(layout.blocks) + 1}; its states cannot be read."
         )
     if not own.isfinite().all():
-        raise SelfCheckError(f"{name} gives NaN or infinite logits; its weights are damaged or its dtype is too small.")
+        raise SelfCheckError(f"{name} gives NaN or infinite logits; try float32, or download its weights again.")
     accuracy = max(SELF_CHECK_TOLERANCE, torch.finfo(layout.model.dtype).eps)
     differences = (ours - own).abs().amax(dim=(1, 2)).tolist()
     largest = own.abs().amax(dim=(1, 2)).clamp(min=1.0).tolist()

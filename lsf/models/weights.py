@@ -172,7 +172,8 @@ def _check_report(source: ModelSource, report: dict[str, Any]) -> None:
         )
     if missing := sorted(report["missing_keys"]):
         raise ModelError(
-            f"{source.name} lacks {len(missing)} of its weights (such as {missing[0]}); they would have been random."
+            f"{source.name} lacks {len(missing)} of its weights (such as {missing[0]}), which would be random; get "
+            "its files again, whole."
         )
 
 

@@ -50,7 +50,7 @@ POLICIES: Registry[Policy] = Registry(
     "policy",
     (
         Policy("top_k", "Best anywhere", "Tune the blocks of the greatest scores, wherever they lie.", top_k),
-        Policy("window", "Best run of neighbours", "Tune the consecutive blocks of the greatest sum.", window),
+        Policy("window", "Best range of neighbours", "Tune the consecutive blocks of the greatest sum.", window),
         Policy(
             "suffix",
             "Everything above the peak",

@@ -35,7 +35,7 @@ class AnswerSettings:
 
     tokens: int = setting(48, "new tokens of an answer at most", low=1, high=100_000)
     seed: int | None = setting(
-        None, "draw each token by the model's probabilities, by this seed; default: the most likely token, always",
+        None, "sample each token with this seed; default: always the most likely token",
         low=0, high=2**31 - 1,
     )  # fmt: skip
 
@@ -46,7 +46,7 @@ class AnswerSettings:
     @property
     def words(self) -> str:
         """How tokens are chosen, in a sentence."""
-        return "the most likely token, always" if self.seed is None else f"drawn at temperature 1 by seed {self.seed}"
+        return "always the most likely token" if self.seed is None else f"sampled at temperature 1, seed {self.seed}"
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,8 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
     warm = [run.id for run in runs if run.result is not None and found_states(run.result)]
     if warm:
         found.append(
-            f"States below the tuned blocks were there from an earlier run for {_named(warm)}; their seconds leave out "
-            "what computing them costs."
+            f"{_named(warm)} took the states below the tuned blocks from an earlier run; their seconds leave out the "
+            "cost of computing them."
         )
     alone = [run.id for run, known in zip(runs, related, strict=True) if not known and run.state is RunState.SUCCEEDED]
     if alone:
@@ -88,7 +88,7 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("how texts are made", lambda run: run.spec and _texts_in_words(run.spec, run.result)),
     ("steps asked for", lambda run: run.spec and (run.spec.steps if run.spec.epochs is None else run.spec.epochs)),
     ("when they end", lambda run: run.spec and run.spec.until),
-    ("values kept", lambda run: run.spec and run.spec.keep),
+    ("parameters kept", lambda run: run.spec and run.spec.keep),
     ("batch size", lambda run: run.spec and run.spec.batch_size),
     ("method", lambda run: run.spec and run.spec.how),
     ("evaluation limit", lambda run: run.spec and run.spec.eval_limit),
@@ -110,7 +110,7 @@ def _one_rate(runs: Sequence[Run]) -> list[str]:
         return []
     return [
         f"Full fine-tuning and fewer blocks were all given the rate {rates.pop():g}; the best one often differs with "
-        "the place, so a ratio to full can be the rate's: the default suits each, and a search finds one for each."
+        "the blocks, so a ratio to full may be due to that: leave the rate at its default, or search one for each."
     ]
 
 
@@ -121,7 +121,7 @@ def _faults(runs: Sequence[Run]) -> list[str]:
         if (fault := fault_of(run.result)) is None:
             continue
         whole = run.spec is not None and run.spec.plan.is_full and run.spec.method == "full"
-        stands = "; it is the reference of no ratio" if whole else ""
+        stands = "; no ratio refers to it" if whole else ""
         instead = "" if fault.rate_to_try is None else f" Try the rate {fault.rate_to_try:g}."
         found.append(f"{run.id}: {fault.words}{stands}.{instead}")
     return found
@@ -138,7 +138,7 @@ def _endings(runs: Sequence[Run]) -> list[str]:
     for state in RunState:
         ids = [run.id for run in runs if run.state is state and state is not RunState.SUCCEEDED]
         if ids:
-            found.append(f"Not succeeded but {state}: {_named(ids)}; left out of means and ratios.")
+            found.append(f"{state.capitalize()}: {_named(ids)}; left out of means and ratios.")
     for run in runs:
         proof = run.result.proof if run.result else None
         if proof is None or proof.holds:

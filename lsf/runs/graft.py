@@ -141,13 +141,13 @@ def which_did_it(graft: Graft) -> tuple[str, str]:
     """
     gain, alone, without = graft.gain, graft.level("alone"), graft.level("without")
     if gain is None or not alone or not without:
-        return "A loss is not finite, so that it cannot be told which block did it.", ""
+        return "A loss is not finite, so which block did it is unknown.", ""
     side = "over" if gain.mean >= 0 else "below"
     told = f"{abs(gain.mean):.3g} nats ({gain.words}) {side} the floor on {graft.n_rows} test rows"
     if gain.side < 0:
         return f"The tuned model ends {told}, so no block did it.", ""
     if gain.side < 1:
-        return f"Tuning gained nothing over the floor that can be told from chance ({told}), so no block did it.", ""
+        return f"Tuning gained nothing over the floor beyond chance ({told}), so no block did it.", ""
     if len(graft.parts) == 1:
         return f"{_capital(alone[0].name)} did all of it, since nothing else was tuned: {told}.", ""
     if _side(alone[0]) < 1:
@@ -171,7 +171,7 @@ def _answer(graft: Graft, alone: Sequence[Part], without: Sequence[Part]) -> str
         most = f"at most {_amount(first, 'alone')} nats"
         brings = f"{_capital(_named(alone))} cannot be told apart by what they bring alone, {most}"
     else:
-        brings = f"{_capital(first.name)} brings most alone, {_amount(first, 'alone')} nats"
+        brings = f"{_capital(first.name)} brings the most alone, {_amount(first, 'alone')} nats"
     return f"{brings}; {_missed(without)[:1].lower()}{_missed(without)[1:]}"
 
 
@@ -210,5 +210,5 @@ def _together(graft: Graft) -> str:
     if 0.9 <= share <= 1.1:
         return f"What they bring alone adds up to the whole gain ({share:.0%}), as if each worked by itself."
     if share < 0.9:
-        return f"What they bring alone adds up to {share:.0%} of the gain: the rest needs several of them at once."
-    return f"What they bring alone adds up to {share:.0%} of the gain: in part they do the same."
+        return f"What they bring alone adds up to {share:.0%} of the gain: the rest takes several of them together."
+    return f"What they bring alone adds up to {share:.0%} of the gain: their contributions overlap."

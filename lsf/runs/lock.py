@@ -48,7 +48,7 @@ def hold(folder: Path) -> bool:
         try:
             lock.acquire(timeout=2, poll_interval=0.02)
         except Timeout:
-            raise RunError(f"The run {folder.name} is held by another process.") from None
+            raise RunError(f"The run {folder.name} is held by another process; wait until that ends.") from None
         except OSError as error:
             raise RunError(f"Cannot hold the run {folder.name}: {error.strerror or error}.") from error
         _HELD[folder] = lock

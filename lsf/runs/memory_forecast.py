@@ -104,7 +104,7 @@ def verdict(parts: Parts, free: int | None, device: str) -> tuple[bool | None, s
         device: its name.
     """
     least = "" if parts.total is not None else "at least "
-    needs = f"needs {least}{in_words(parts.known)} beside the loaded model"
+    needs = f"needs {least}{in_words(parts.known)} beyond the loaded model"
     if free is None:
         return None, f"It {needs}; how much memory {device} has free is not known."
     has = f"{device} has {in_words(free)} free"

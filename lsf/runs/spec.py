@@ -51,7 +51,7 @@ class RunSpec(JsonRecord):
     train_on: str = same_setting(DataOptions, "train_on")
     chat_template: str | None = same_setting(DataOptions, "chat_template")
     max_rows: int | None = same_setting(DataOptions, "max_rows")
-    general: str | None = setting(None, "general data mixed into training against forgetting: named as data is")
+    general: str | None = setting(None, "general data mixed into training against forgetting; takes what data takes")
     general_share: float = setting(
         0.2, "share of the rows of each step that are general data, where there is any", low=0.01, high=0.9
     )
@@ -62,13 +62,13 @@ class RunSpec(JsonRecord):
     epochs: float | None = setting(None, "passes over the training split; replaces steps", low=0.001, high=10_000)
     until: str = setting(
         "steps",
-        "steps: all of them; flat: until three validation readings in a row gain less than 0.01 nats, steps at most",
+        "steps: all of them; flat: until three validations in a row improve by less than 0.01 nats, or all steps",
         choices=ENDINGS,
     )
-    keep: str = setting("last", "the values kept: of the last step or of the best validation reading", choices=KEPT)
+    keep: str = setting("last", "the parameters kept: of the last step or of the best validation", choices=KEPT)
     learning_rate: float | Literal["default"] | None = setting(
         METHODS_OWN,
-        "AdamW's peak rate; default = by method, width and blocks tuned; auto = short runs around that, judged on "
+        "peak learning rate; default = by method, width and blocks tuned; auto = short runs around that, judged on "
         "validation and forgetting, at most a fifth of the run's cost",
         low=1e-8,
         high=1.0,
@@ -80,7 +80,7 @@ class RunSpec(JsonRecord):
     warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
     reweight_tau: float | None = setting(
         None,
-        "weigh examples by softmax(distance from target / this), measured at every pass; default: all alike",
+        "weigh examples by softmax(distance from target / this), measured at every pass; default: equal weights",
         low=0.001,
         high=1000.0,
     )
@@ -92,39 +92,37 @@ class RunSpec(JsonRecord):
         "auto", "where the frozen prefix's output is kept for further epochs", choices=("auto", "memory", "disk", "off")
     )
     activation_checkpointing: str = setting(
-        "off", "compute activations again instead of keeping them", choices=("off", "non_reentrant")
+        "off", "recompute activations instead of keeping them", choices=("off", "non_reentrant")
     )
     checkpoint_steps: int | None = setting(
         None, "steps between two checkpoints, besides those by time", low=1, high=1_000_000
     )
     checkpoint_seconds: float = setting(
-        60.0, "least seconds between two checkpoints; they take 5 % of the time at most", low=0.0, high=1e9
+        60.0, "minimum seconds between two checkpoints; they take at most 5 % of the time", low=0.0, high=1e9
     )
-    report_to: str = setting("none", "where transformers sends the metrics too", choices=("none", *REPORTERS))
+    report_to: str = setting("none", "tracker that also receives the metrics", choices=("none", *REPORTERS))
     max_length: int | None = setting(
         None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
     )
-    eval_every: int | None = setting(
-        None, "steps between validation readings; default: ten readings a run", low=1, high=1_000_000
-    )
+    eval_every: int | None = setting(None, "steps between validations; default: ten per run", low=1, high=1_000_000)
     eval_limit: int = setting(256, "examples read at most in each evaluation", low=1, high=1_000_000)
     answer_pattern: str | None = setting(
         None,
-        "find the answer in what is generated to test examples by a regular expression with one group, such as "
+        "find the answer in what is generated for test examples by a regular expression with one group, such as "
         f"'{MARKED}', or as the {LAST_NUMBER}, and measure the share right",
     )
-    generate_limit: int = setting(64, "test examples generated to at most", low=1, high=1_000_000)
-    generate_tokens: int = setting(256, "new tokens generated to each at most", low=1, high=100_000)
+    generate_limit: int = setting(64, "test examples answered by generation, at most", low=1, high=1_000_000)
+    generate_tokens: int = setting(256, "new tokens per generated answer, at most", low=1, high=100_000)
     proof: str = setting(
         "identity",
         "how it is proved what moved: by identity of storages, or by a hash of every byte",
         choices=("identity", "hash"),
     )
-    latency: str = setting("off", "time a forward pass of what was saved, over the base's", choices=("off", "on"))
-    threads: int | None = setting(None, "CPU threads that compute; default: as the machine is set", low=1, high=1024)
-    seed: int = setting(0, "of data order and every other random choice", low=0, high=2**31 - 1)
-    dtype: str = setting("auto", "of the frozen weights; nf4, int8: 4 or 8 bits (bitsandbytes)", choices=DTYPES)
-    device: str = setting("auto", "where it runs", choices=DEVICES)
+    latency: str = setting("off", "time a forward pass of what was saved against the base's", choices=("off", "on"))
+    threads: int | None = setting(None, "CPU threads to compute with; default: the machine's setting", low=1, high=1024)
+    seed: int = setting(0, "seed of the data order and of every other random choice", low=0, high=2**31 - 1)
+    dtype: str = setting("auto", "format of the frozen weights; nf4, int8: 4 or 8 bits (bitsandbytes)", choices=DTYPES)
+    device: str = setting("auto", "device to run on", choices=DEVICES)
     schema_version: Literal[1] = 1
 
     def __post_init__(self) -> None:

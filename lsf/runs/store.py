@@ -66,7 +66,7 @@ def check_quota(runs: Path) -> None:
     if quota is not None and (used := bytes_of(runs)) >= quota:
         raise FullQuotaError(
             f"The runs in {runs} take {in_words(used)} of the {in_words(quota)} that {QUOTA_VARIABLE} grants; delete "
-            "some (lsf runs delete RUN), or raise it."
+            "some, or raise it."
         )
 
 

@@ -149,7 +149,7 @@ MEASURES = (
     Measure(
         "forgetting",
         "Forgetting",
-        "What the loss on text that the base model wrote itself gained by tuning, per token; 0 forgets nothing.",
+        "Rise of the loss on text that the base model wrote itself, per token; 0: nothing was forgotten.",
         _nats,
     ),
 )
@@ -283,18 +283,18 @@ def _notes(name: str, own: Row, rows: Sequence[Row]) -> tuple[str, ...]:
         rates = [row.rate_to_try for row in faulty if row.rate_to_try is not None]
         seeds = f" in {len(faulty)} of {len(rows)} seeds" if len(rows) > 1 else ""
         instead = f" Try the rate {rates[0]:g}." if rates else ""
-        notes.append(f"{_upper(name)}: {words}{seeds}; nothing is measured against that.{instead}")
+        notes.append(f"{_upper(name)}: {words}{seeds}; nothing is compared with it.{instead}")
     asked = dict.fromkeys(row.rate_asked for row in rows)
     if any(rate != own.rate_asked for rate in asked):
         theirs = ", ".join(str(rate) for rate in asked)
         notes.append(
-            f"The learning rate of {name} was {theirs}, that of the choice {own.rate_asked}; what separates them can "
-            "be the rate's."
+            f"The learning rate of {name} was {theirs}, that of the choice {own.rate_asked}; the difference between "
+            "them may be due to that."
         )
     elif own.rate_asked == "given" and (rows[0].all_blocks or any(r.learning_rate != own.learning_rate for r in rows)):
         notes.append(
-            f"The learning rates of the choice and of {name} were given by hand; the best one often differs with the "
-            "place, so what separates them can be the rate's."
+            f"The learning rates of the choice and of {name} were given by hand; the best one often differs between "
+            "blocks, so the difference between them may be due to that."
         )
     return tuple(notes)
 
@@ -308,7 +308,7 @@ def _own_warnings(own: Sequence[Row]) -> list[str]:
         told.append(f"{_upper(_name(own[0]))}: {words} in {len(faulty)} of {_seeds(len(own))}.{instead}")
     if any(row.states_found for row in own):
         told.append(
-            "The choice found states below its blocks that an earlier run had computed; its time leaves that out."
+            "The choice took the states below its blocks from an earlier run; its time leaves out computing them."
         )
     return told
 
@@ -336,7 +336,7 @@ def _gained(own: Sequence[Row]) -> str:
 
 
 def _why_no_share(own: Sequence[Row], whole: Sequence[Row]) -> str:
-    lacking = "; no share of the whole model's gain can be told, "
+    lacking = "; the share of the whole model's gain is unknown, "
     faulty = [row for row in whole if row.fault is not None]
     if faulty:
         return f"{lacking}because the whole model's run has a fault ({faulty[0].fault})"
@@ -360,9 +360,9 @@ def _against(others: Sequence[Standing]) -> str:
             f"beside that {_joined(kept)}, and 1 seed cannot rule out chance" if kept else "1 seed, no interval"
         )
     if not controls:
-        parts.append("there is no control of its size, so nobody knows whether other blocks would do as well")
+        parts.append("there is no control of its size, so it is unknown whether other blocks would do as well")
     if not parts:
-        parts.append(f"nothing can be said beside {_joined([other.name for other in controls])}: a fault each")
+        parts.append(f"no comparison with {_joined([other.name for other in controls])} holds: each has a fault")
     return "; ".join(parts)
 
 
@@ -378,18 +378,19 @@ def _onward(choice: Standing, others: Sequence[Standing], own: Sequence[Row], wh
     if not controls:
         return "Next: tune controls of the same size beside it."
     if all(other.apart is None for other in controls):
-        return "Next: tune its controls again, by what is said of each."
+        return "Next: tune its controls again, as advised for each."
     if any(other.apart == ONE_SEED for other in others):
-        return "Next: tune the same with two more seeds; only then can it be told from chance."
+        return "Next: tune the same with two more seeds; only then can chance be ruled out."
     worse = [other.name for other in others if other.apart == WORSE]
     if worse:
         return f"Next: take {worse[0]} instead, or choose by another criterion."
     tied = [other.name for other in controls if other.apart == TIED]
     if tied:
         return (
-            f"Next: which blocks hardly matters here; take the cheapest, or fewer, and see whether {tied[0]} still do."
+            f"Next: which blocks are tuned hardly matters here; take the cheapest, or fewer, and compare again with "
+            f"{tied[0]}."
         )
-    return "Next: try fewer blocks, or take these along."
+    return "Next: try fewer blocks, or keep these."
 
 
 def _control(role: str, size: int) -> str:

@@ -120,7 +120,7 @@ def decide(
                 f"The prefix cache would take {needed / 1e9:.2f} GB and {kind} has room for {room / 1e9:.2f} GB; "
                 "take the cache auto or off, shorter examples (max_length), or fewer of them."
             )
-    return "off", f"{needed / 1e9:.1f} GB fit neither the memory nor the disk to spare.", 0
+    return "off", f"{needed / 1e9:.1f} GB fit neither into free memory nor onto the free disk.", 0
 
 
 def open_caching(

@@ -223,7 +223,7 @@ class _Trials:
         """Make one trial and note what it came to."""
         self.inputs.context.check()
         steps, done = budget.steps, len(self.trials) * budget.steps
-        planned, message = done + (1 + more) * steps, f"finding a learning rate: {rate:g}"
+        planned, message = done + (1 + more) * steps, f"searching the learning rate: {rate:g}"
         self.report.progress(done, planned, message)
 
         def watch(row: StepRow) -> None:

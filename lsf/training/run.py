@@ -221,7 +221,7 @@ class _Tuning:
         with phase("saving"):
             builder.add(proof=proof, samples=base.samples, stored_bytes=save_weights(model, loaded, spec, self.folder))
         if done.stopped not in (None, "enough"):
-            reason = f"Stopped after {done.steps} of {self.steps} steps; what was learned until then is kept."
+            reason = f"Stopped after {done.steps} of {self.steps} steps; what was learned so far is kept."
             return replace(builder.known, state=RunState.CANCELLED, reason=reason)
         self.measure(model, splits, base, builder, (course.work.test.passes, course.work.general.passes))
         if spec.latency == "on" and (latency := self.latency()) is not None:

@@ -33,7 +33,7 @@ def test_what_was_measured_stands_beside_the_predictions_and_the_best_is_marked(
     assert re.findall(r"class='number'>(\d\.\d+)</td>", html) == ["0.51", "0.81", "0.21"]
     assert re.findall(r"width:(\d+)%", html)[1::2] == ["63", "100", "26"]
     assert html.count("<td class='bar best'>") == 1
-    assert beside_it(APART).startswith("Beside it: the base model 0.10, the whole model tuned 0.90. Means of 2 runs")
+    assert beside_it(APART).startswith("For comparison: the base model 0.10, the whole model tuned 0.90. Means of 2")
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_a_grid_fills_while_it_is_looked_at_and_a_click_opens_a_cell_s_run(own_t
     steps.fill("3")
     steps.press("Enter")
     own_tab.button("Start 2 runs")
-    expect(page.get_by_text("2 of 2 cells are there already")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("2 of 2 cells already exist")).to_be_visible(timeout=60_000)
     expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=60_000)
     grid = page.locator(".lsf-chart").first
     expect(page.get_by_role("heading", name=re.compile("^(Best|All 2 cells).* exact match"))).to_be_visible()
@@ -46,6 +46,6 @@ def test_a_grid_fills_while_it_is_looked_at_and_a_click_opens_a_cell_s_run(own_t
     assert box is not None
     page.mouse.click(box["x"] + 0.75 * box["width"], box["y"] + 0.5 * box["height"])
     expect(page.get_by_role("heading", name=re.compile("^LoRA on block"))).to_be_visible()
-    expect(page.get_by_text("values tuned at rate 0.01")).to_be_visible()
-    own_tab.button("Look at this run")
+    expect(page.get_by_text("parameters tuned at learning rate 0.01")).to_be_visible()
+    own_tab.button("Show this run")
     expect(page).to_have_url(re.compile("run="))

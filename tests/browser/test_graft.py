@@ -86,7 +86,7 @@ def test_ones_own_words_stream_side_by_side_and_are_found_after_a_reload(
     expect(box).to_have_value(re.compile(r"\w"))  # a test prompt stands there
     own_tab.settled()
     box.fill(HOSTILE)
-    page.get_by_label("Second prompt, if you like").fill("Glimmer is")
+    page.get_by_label("Second prompt (optional)").fill("Glimmer is")
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator(".lsf-lens")).to_have_count(6, timeout=120_000)
     said = page.locator(".lsf-answer")

@@ -19,7 +19,7 @@ def test_columns_of_an_unknown_file_are_picked_and_seen_as_the_model_gets_them(t
     box = page.get_by_role("textbox", name="or the path of a file on this machine")
     box.fill(str(path))
     box.press("Enter")
-    expect(page.get_by_text("Pick the columns for the prompt and what the model is to say.")).to_be_visible()
+    expect(page.get_by_text("Pick the columns for the prompt and the completion.")).to_be_visible()
     expect(page.get_by_test_id("stAlertContentError")).to_have_count(0)
     tab.settled()
     asked = page.get_by_role("combobox", name="Prompt from")
@@ -28,7 +28,7 @@ def test_columns_of_an_unknown_file_are_picked_and_seen_as_the_model_gets_them(t
         page.get_by_role("option", name=column, exact=True).click()
         tab.settled()
     asked.press("Escape")
-    page.get_by_role("combobox", name="The model is to say").click()
+    page.get_by_role("combobox", name="Completion from").click()
     page.get_by_role("option", name="say", exact=True).click()
     expect(page.get_by_role("textbox", name="Prompt template")).to_have_value("Ask: {ask}\nPlace: {place}\nSay:")
     shown = page.locator(".lsf-tokens").first

@@ -10,7 +10,7 @@ from lsf.errors import BadInputError
 
 def wrong(door: Door, address: str = "here", times: int = 1) -> None:
     for _ in range(times):
-        with pytest.raises(BadInputError, match="This is not the password"):
+        with pytest.raises(BadInputError, match="Wrong password"):
             door.knock("wrong", address)
 
 

@@ -183,7 +183,7 @@ def test_what_the_disk_does_not_take_was_not_taken_and_what_follows_is_whole(roo
     before, limits = room.state, resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, ((room.folder / ROOM).stat().st_size + 20, limits[1]))
     try:
-        with pytest.raises(RunError, match="This could not be kept, so it was not taken"):
+        with pytest.raises(RunError, match="This could not be saved, so it does not count"):
             room.join("b", "Ben")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -71,12 +71,12 @@ def test_a_killed_server_loses_nothing_it_confirmed_and_finds_its_students_by_th
     predict(ada, 7, "the last one writes")
     predict(ada, 6, "or the one before")
     predict(ben, 2)
-    assert ada.sees("Your prediction is kept: block 6")
+    assert ada.sees("Your prediction is saved: block 6")
     own.end(signal.SIGKILL)
     own.start()
     again = Client(own, cookie=ada.cookie)
     again.run()
-    assert again.sees("Your prediction is kept: block 6")
+    assert again.sees("Your prediction is saved: block 6")
     assert again.sees("You are Ada")
     predict(again, 5)
     back = Client(own, "teacher", teacher.cookie)
@@ -150,7 +150,7 @@ def test_a_student_does_not_get_in_as_the_teacher(server: Server) -> None:
     for word in (PASSWORD, "", "a guess"):
         other.fill("Password of the teacher", word)
         other.press("Enter")
-        assert other.sees("This is not the password")
+        assert other.sees("Wrong password")
     assert list(other.widgets) == ["Password of the teacher", "Enter"]
     assert server.records() == before
 
@@ -162,13 +162,13 @@ def test_passwords_cannot_be_tried_one_after_the_other(own: Server) -> None:
         client.run()
         client.fill("Password of the teacher", f"guess {number}")
         client.press("Enter")
-        assert client.sees("This is not the password")
+        assert client.sees("Wrong password")
         client.close()
     client = Client(own, "teacher")
     client.run()
     client.fill("Password of the teacher", TEACHER)
     client.press("Enter")
-    assert client.sees("Too many wrong passwords came from here")
+    assert client.sees("Too many wrong passwords")
     assert client.widgets.keys() == {"Password of the teacher", "Enter"}
 
 
@@ -264,7 +264,7 @@ def test_a_page_of_another_host_cannot_speak_to_it(server: Server) -> None:
 
 def test_a_class_can_be_reached_from_the_network_and_says_so(server: Server) -> None:
     said = server.log.read_text()
-    assert "Everybody on the networks of this machine can reach this server" in said
+    assert "Anyone on this machine's networks can reach this server" in said
     for address in own_addresses():
         assert f"http://{address}:{server.port}" in said
         assert answers(address, server.port)
@@ -279,7 +279,7 @@ def test_passwords_that_were_made_are_printed_once_and_lie_nowhere_else(
     own.start()
     made = re.findall(r"password ((?:[a-z0-9]{4}-?)+)$", own.log.read_text(), re.MULTILINE)
     assert [len(one) for one in made] == [9, 19]
-    assert "Everybody" not in own.log.read_text()  # on this machine alone
+    assert "Anyone" not in own.log.read_text()  # on this machine alone
     assert not [address for address in own_addresses() if answers(address, own.port)]
     client = Client(own, "teacher")
     client.run()
@@ -301,7 +301,7 @@ def test_passwords_that_were_made_are_printed_once_and_lie_nowhere_else(
     [
         (["--lesson", "drama"], "Unknown lesson 'drama'; known are: facts"),
         (["--port", "0"], "--port is 0; 1 to 65535 are accepted"),
-        (["--host", "203.0.113.1"], "Cannot listen at 203.0.113.1"),
+        (["--host", "203.0.113.1"], "Cannot listen on 203.0.113.1"),
         (["--room", "/proc/room"], "Cannot make the folder /proc/room"),
     ],
 )
@@ -320,7 +320,7 @@ def test_a_second_server_gets_neither_the_room_nor_the_port(
 ) -> None:
     for room, port, said in (
         (server.room, 8519, "held by another server"),
-        (tmp_path, server.port, "Cannot listen at 127.0.0.1"),
+        (tmp_path, server.port, "Cannot listen on 127.0.0.1"),
     ):
         assert main(["class", "--host", "127.0.0.1", "--room", str(room), "--port", str(port)]) == 2
         assert said in capsys.readouterr().err

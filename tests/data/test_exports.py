@@ -51,7 +51,7 @@ def test_messages_of_a_row_each_are_chats_of_the_best_replies(name: str, tmp_pat
     task = task_of(tmp_path, MESSAGES, name)
     assert said(task) == [BEST, [("user", "says x"), ("assistant", "says y")]]
     assert [example.row for example in task.split("all")] == [2, 10]
-    assert "message a row (message_id, parent_id): 6 of 13 are put together to 2 chats" in task.seen.notes[0]
+    assert "one message per row (message_id, parent_id): 6 of 13 are joined into 2 chats" in task.seen.notes[0]
     assert joined_messages(read_table(tmp_path / name)).columns == ("messages",)
     assert said(load_task(str(tmp_path / name), options=DataOptions("oasst"))) == said(task)
     assert load_task(str(tmp_path / name), "{text}", "{role}").seen.formats == (("pairs", 13),)
@@ -72,7 +72,7 @@ def test_trees_of_replies_are_chats_of_the_best_ones(tmp_path: Path) -> None:
     task = task_of(tmp_path, [{"message_tree_id": "a", "prompt": whole}, whole, tree("z", "prompter")])
     assert said(task) == [BEST, BEST]
     assert task.seen.formats == (("oasst", 3),)
-    assert "2 rows: the replies of the best rank are learned, and the others left out." in task.seen.notes
+    assert "2 rows: the best-ranked replies are learned, and the others left out." in task.seen.notes
     assert "1 row: left out, since nobody answers in it (row 3)." in task.seen.notes
     with pytest.raises(DataError, match="row 1: its replies are no list of messages"):
         task_of(tmp_path, [{"prompt": tree("a", "prompter") | {"replies": "none"}}])
@@ -112,7 +112,7 @@ def test_an_archive_of_chatgpt_gives_what_was_said_last_without_tools(tmp_path: 
     assert said(task) == [GREEN, GREEN, [GREEN[0], ("assistant", "Nothing.")]]
     assert task.seen.formats == (("chatgpt", 5),)
     notes = " ".join(task.seen.notes)
-    assert "2 rows: messages of tools and to tools, or hidden ones, are left out of the chat." in notes
+    assert "2 rows: messages from and to tools, and hidden ones, are left out of the chat." in notes
     assert "it shows images or other files, which cannot be read (row 4)" in notes
     assert "nobody answers in it (row 5)" in notes
     assert "not used: title." in notes

@@ -159,7 +159,7 @@ def test_mixed_formats_json_strings_numbers_and_half_characters_are_read_and_tol
     ):
         assert words in said
     assert "1 row: a character of which only half is there" in said
-    assert "It has 5 rows, so that one is the validation and one the test" in said
+    assert "It has 5 rows, so one is for validation and one for the test" in said
 
 
 def test_one_row_is_read_and_said_to_be_too_few_to_split(tmp_path: Path) -> None:

@@ -191,10 +191,10 @@ def test_a_sweep_whose_data_or_weights_are_others_by_now_is_refused(
     sweep = replace(sweep, spec=replace(sweep.spec, model="bundled"))
     sweep.save(path)
     assert main(["evidence", "add", str(path)]) == 2
-    assert f"The data lesson:facts changed since {path} was measured; sweep them again." in capsys.readouterr().err
+    assert f"The data lesson:facts changed since {path} was measured; run the sweep again." in capsys.readouterr().err
     replace(sweep, fingerprint=load_lesson("facts").fingerprint).save(path)
     assert main(["evidence", "add", str(path)]) == 2
-    assert f"The weights of bundled are not those that {path} was measured with." in capsys.readouterr().err
+    assert f"The weights of bundled are not those that {path} was measured with; run" in capsys.readouterr().err
     assert not own.exists()
 
 
@@ -249,7 +249,7 @@ def test_an_analysis_of_the_same_gives_the_scores(tmp_path: Path, capsys: pytest
     analysis.save(tmp_path / "a.json")
     assert main(["evidence", "add", str(tmp_path / "s.json"), "--analysis", str(tmp_path / "a.json")]) == 0
     out = capsys.readouterr().out
-    assert "and 1 of your own. The rule stays the study's, Gradient alignment: of this model you have 1 sweep" in out
+    assert "and 1 of your own. The rule stays the study's, Gradient alignment: you have 1 sweep of this model" in out
     (kept,) = own_sweeps()
     assert (kept.scores, kept.examples) == scores_of(analysis, sweep_of(best=5), "a.json")
     assert kept.examples["forward"] == 10
@@ -267,7 +267,7 @@ def test_another_rule_stands_only_where_it_won_on_enough_sweeps_of_this_model(an
     for place in range(LEAST_PAIRS):
         if place:
             told = standing_rule(WEIGHTS).why or ""
-            assert f"of this model you have {place} sweep" in told
+            assert f"you have {place} sweep" in told
             assert standing_rule(WEIGHTS).criteria == RECOMMENDED
         keep_own(one_of(sweep_of(f"{place}.csv", best=0, top=0.9 + 0.01 * place)))
     standing = standing_rule(WEIGHTS)

@@ -141,7 +141,7 @@ def test_the_command_pauses_at_sigterm_on_the_cluster_and_the_local_engine_goes_
         stopper.join()
         signal.signal(signal.SIGTERM, before)
     assert stray == []
-    assert "The sweep was stopped; the same command goes on with it." in capfd.readouterr().err
+    assert "The sweep was stopped; repeat the command to continue it." in capfd.readouterr().err
     half = Sweep.load(out)
     assert 1 <= len(half.cells) - len(half.missing) < len(half.cells)
     assert not workers()

@@ -125,11 +125,11 @@ def test_the_command_writes_the_rows_beside_the_recipe_and_replaces_nothing(tmp_
         n_rows = len((tmp_path / target / "recipe-rows.jsonl").read_text().splitlines())
         assert 0 < n_rows < 12  # what was for validation and test is left out
         assert main([*asked, *out]) == 2
-        assert "recipe-rows.jsonl is there already" in capsys.readouterr().err
+        assert "recipe-rows.jsonl already exists" in capsys.readouterr().err
         assert main(asked) == 2
         assert "give --out FILE" in capsys.readouterr().err
     plain = create_run(tmp_path / "runs", replace(spec, data="text.jsonl", general=None))
     assert main(["export", "--run", str(plain), "--to", "axolotl"]) == 0
     told = capsys.readouterr()
-    assert "are no chats; the recipe says nothing of data" in told.err
+    assert "was not trained on chats; the recipe leaves out its data" in told.err
     assert "datasets" not in told.out

@@ -64,7 +64,7 @@ def test_the_picked_cell_is_marked_and_the_title_names_the_best() -> None:
     assert picture.title == "Best exact match: full on whole model, 100.0%"
     assert draw_places(CELLS, "stored_bytes").title == "Best stored bytes: lora on block 6, 0.5 kB, full 8 kB"
     waiting = [replace(one, row=replace(one.row, state="queued", exact_match_after=None)) for one in CELLS]
-    assert draw_places(waiting).title == "Blocks x methods: none of 4 cells has gone to its end yet"
+    assert draw_places(waiting).title == "Blocks x methods: none of 4 cells has finished yet"
 
 
 def test_the_front_names_the_cells_no_other_beats() -> None:

@@ -32,7 +32,7 @@ def test_every_criterion_has_a_panel_of_its_own() -> None:
     assert [list(panel.y) for panel in panels] == [list(scores) for scores in SCORES.values()]
     assert len({(panel.xaxis, panel.yaxis) for panel in panels}) == len(SCORES)
     titles = [note.text for note in figure.layout.annotations]
-    assert titles[:3] == ["Deviation", "Reduction", "Change of likeness (ranks nothing)"]
+    assert titles[:3] == ["Deviation", "Reduction", "Change of similarity (ranks nothing)"]
 
 
 def test_leading_blocks_differ_by_colour_symbol_and_size() -> None:
@@ -62,7 +62,7 @@ def test_the_finding_counts_criteria_and_leaves_controls_out() -> None:
     assert picture.title == "Deviation puts block 2 first, as 1 of the other 2 criteria do"
     assert plain.title == "5 criteria side by side: block 2 is in the first quarter of 2 of the 3 measured"
     assert "Deviation (chosen): block 2" in picture.alt
-    assert "Change of likeness: ranks nothing" in picture.alt
+    assert "Change of similarity: ranks nothing" in picture.alt
     assert "(controls not counted): block 2 in 2, block 0 in 1." in picture.alt
     assert picture.table["first quarter of"].tolist() == [1, 0, 2, 0]
     assert picture.table["fisher"].tolist() == list(SCORES["fisher"])
@@ -82,7 +82,7 @@ def test_the_matrix_has_a_fixed_symmetric_range_and_says_what_is_unknown() -> No
     assert heat.z[2][0] is None
     assert len(unknown.x) == 2 * len(SCORES) - 1
     assert set(unknown.text) == {"?"}
-    assert "Unknown for Change of likeness" in picture.alt
+    assert "Unknown for Change of similarity" in picture.alt
     assert "most alike are Deviation and Fisher with 1.00, least alike" in picture.alt
     assert heat.y[3] == "<b>Fisher</b>"
     assert [row[0] for row in heat.customdata] == list(SCORES)

@@ -114,5 +114,5 @@ def test_lens_of_an_example_frames_its_target_and_says_where_it_settles(analysis
     picture = draw_lens(first)
     assert picture.title == "Logit lens of ␣Lun: first from state 2 on"
     assert len(drawn(picture).layout.shapes) == 4
-    assert draw_lens(second).title == "Logit lens of ␣Mar: at place 2 in the last state"
+    assert draw_lens(second).title == "Logit lens of ␣Mar: rank 2 in the last state"
     assert "0.800" in picture.alt

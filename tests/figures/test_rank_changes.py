@@ -47,9 +47,9 @@ def test_an_unknown_place_is_missing_and_no_number(example: ExamplePath) -> None
 
 
 def test_words_name_the_target_and_the_first_token(example: ExamplePath) -> None:
-    assert ranks_words(example, 0) == "State 0: the target C is at place 90; no state comes before."
-    assert ranks_words(example, 2).endswith("is at place 2, one state before at 40. B stays first.")
-    assert ranks_words(example, 3).endswith("C comes first from place 2.")
+    assert ranks_words(example, 0) == "State 0: the target C has rank 90; no state comes before."
+    assert ranks_words(example, 2).endswith("has rank 2, one state before 40. B stays first.")
+    assert ranks_words(example, 3).endswith("C comes first from rank 2.")
 
 
 def test_the_map_of_an_example_carries_the_changes_and_its_states(example: ExamplePath) -> None:

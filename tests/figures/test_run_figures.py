@@ -43,7 +43,7 @@ def test_curves_of_two_roles_differ_by_more_than_colour() -> None:
 
 def test_a_run_without_readings_is_listed_and_draws_nothing() -> None:
     picture = draw_curves([Curve("block 3", "choice", (), ())], "training loss", "steps")
-    assert picture.title == "Training loss: no reading yet"
+    assert picture.title == "Training loss: nothing measured yet"
     assert len(drawn(picture).data) == 1
 
 

@@ -47,14 +47,14 @@ def test_what_is_not_decided_or_not_measured_is_said_in_the_title() -> None:
     assert "not decided" in draw_profile(noisy, "exact_match").title
     level = replace(TRUTH, scores={(0,): (0.1, 0.1), (1,): (0.5, 0.51), (2,): (0.5, 0.52)})
     assert draw_profile(level, "exact_match").title == (
-        "Tuned alone, block 2 scored best, not apart from block 1 beyond chance"
+        "Tuned alone, block 2 scored best, no better than block 1 beyond chance"
     )
     lacking = replace(TRUTH, scores={(1,): (0.4, 0.6), (2,): (0.3, 0.3)}, missing={(0,): "no memory"})
     assert "not all of them measured" in draw_profile(lacking, "exact_match").title
     assert draw_profile(lacking, "exact_match").table["mean"].isna().tolist() == [True, False, False]
     nothing = replace(TRUTH, scores={})
     assert draw_profile(nothing, "exact_match").title == "No single block is measured yet"
-    assert draw_triangle(nothing, "exact_match").title == "No run of blocks is measured yet"
+    assert draw_triangle(nothing, "exact_match").title == "No range is measured yet"
     assert "with one seed" in draw_profile(Truth(1, 0.0, (1.0,), {(0,): (0.5,)}, {}), "exact_match").title
 
 
@@ -67,7 +67,7 @@ def test_the_triangle_has_a_cell_for_every_measured_run_and_no_other() -> None:
     picture = draw_triangle(TRUTH, "exact_match")
     cells = drawn(picture).data[0].z
     assert [list(row) for row in cells] == [[0.2, None, None], [None, 0.5, None], [None, pytest.approx(0.8), 0.3]]
-    assert picture.title == "The best measured run is 1-2"  # 0 and 2 are no neighbours
+    assert picture.title == "The best measured range is 1-2"  # 0 and 2 are no neighbours
     frame = drawn(picture).data[1]
     assert (list(frame.x), list(frame.y)) == ([1], [2])
     assert len(picture.table) == 4

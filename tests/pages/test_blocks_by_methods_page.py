@@ -45,7 +45,7 @@ def test_every_cell_that_the_model_can_have_becomes_a_run_and_the_others_are_lef
     whole = grid[(grid["place"] == "whole model") & (grid["method"] == "All weights")].iloc[0]
     assert whole["fault"]  # a random model after so few steps: its run is the reference of no ratio
     assert whole["x stored bytes"] is None
-    assert "4 of 4 cells are there already" in places.shown()
+    assert "4 of 4 cells already exist" in places.shown()
 
 
 def test_searched_rates_are_a_grid_of_their_own_and_both_can_be_opened_after_a_reload(
@@ -65,7 +65,7 @@ def test_searched_rates_are_a_grid_of_their_own_and_both_can_be_opened_after_a_r
     assert not at.exception
     assert at.number_input(key="grid-steps").value == 3
     assert at.multiselect(key="grid-how").value == ["full", "lora"]
-    assert "4 of 4 cells are there already" in fresh.shown()
+    assert "4 of 4 cells already exist" in fresh.shown()
 
 
 def test_a_new_session_does_not_take_up_what_somebody_else_tunes(places: Driver) -> None:
@@ -79,7 +79,7 @@ def test_a_new_session_does_not_take_up_what_somebody_else_tunes(places: Driver)
     assert "at most 15 steps of 4, seed 0, default rates" in offered
     at.selectbox(key="grid-open").select(offered).run()
     assert not at.exception
-    assert "4 of 4 cells are there already" in fresh.shown()
+    assert "4 of 4 cells already exist" in fresh.shown()
 
 
 def test_without_a_plan_the_page_says_where_one_is_made(app: Driver) -> None:

@@ -36,7 +36,7 @@ def test_the_page_shows_three_pictures_with_their_data(criteria: Driver) -> None
 
 
 def test_what_was_not_measured_is_named(criteria: Driver) -> None:
-    missing = "Semantic loss, Change of likeness, Turn of the path, Need, Fisher"
+    missing = "Semantic loss, Change of similarity, Turn of the path, Need, Fisher"
     assert f"Not measured in this analysis: {missing}" in criteria.shown()
 
 

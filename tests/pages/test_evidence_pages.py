@@ -70,7 +70,7 @@ def measured(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
     app.analyse(tiny("llama"), cats)
     app.at.session_state["evidence-tab"] = "Measure it here"
     app.go("evidence")
-    next(item for item in app.at.number_input if item.label == "Steps of each run").set_value(2).run()
+    next(item for item in app.at.number_input if item.label == "Steps per run").set_value(2).run()
     return app
 
 
@@ -97,14 +97,14 @@ def test_a_sweep_whose_time_is_over_says_what_is_unknown_and_fills_nothing_in(
 ) -> None:
     monkeypatch.setattr("lsf.app.evidence.MINUTE", 10.0)  # 2 s in place of 12
     measured.at.slider(key="truth-minutes").set_value(0.2).run()
-    next(item for item in measured.at.number_input if item.label == "Steps of each run").set_value(5000).run()
+    next(item for item in measured.at.number_input if item.label == "Steps per run").set_value(5000).run()
     measured.click("Measure the truth")
     view = measured.wait("sweep")
     assert isinstance(view.result, Swept)
     assert view.result.sweep.missing
     measured.at.run()
     assert not measured.at.exception
-    assert "The time was over after" in measured.shown()
+    assert "Time ran out after" in measured.shown()
     assert not measured.at.dataframe
 
 
@@ -120,7 +120,7 @@ def test_the_recommendation_names_its_evidence_and_can_be_taken(
     expected = recommended_plan(view.result.analysis, 1).blocks
     assert f"Tune block {expected[0]}." in app.shown()
     assert "Thin evidence" in app.shown()
-    app.click("Take it")
+    app.click("Use this plan")
     here = app.at.session_state["lsf"]
     assert here.plan is not None
     assert here.plan.blocks == expected

@@ -71,11 +71,11 @@ def test_columns_are_picked_from_lists_and_nothing_is_wrong_before_that(
     app.use(tiny("llama"), data)
     at = app.at
     assert not app.errors()
-    assert "Pick the columns for the prompt and what the model is to say." in app.shown()
+    assert "Pick the columns for the prompt and the completion." in app.shown()
     assert next(button for button in at.button if button.label == "Analyse").disabled
     at.multiselect(key="data-asked").set_value(["ask", "place"]).run()
     assert not app.errors()
-    assert "Pick the columns for what the model is to say." in app.shown()
+    assert "Pick the columns for the completion." in app.shown()
     at.selectbox(key="data-answer").set_value("say").run()
     assert not app.errors()
     assert at.text_area(key="data-prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
@@ -119,7 +119,7 @@ def test_a_chat_template_from_a_file_is_used_and_can_be_given_back(
     data = tmp_path / "chats.jsonl"
     data.write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(12)))
     app.use(tiny("llama"), data)
-    assert [box.label for box in app.at.selectbox if box.key == "data-train_on"] == ["Trained"]
+    assert [box.label for box in app.at.selectbox if box.key == "data-train_on"] == ["Train on"]
     template = "{% for m in messages %}the moon {{ m['content'] }} {% endfor %}"
 
     def upload(content: bytes) -> None:

@@ -96,7 +96,7 @@ def test_ones_own_words_are_answered_side_by_side_and_never_markup(tuned: Path, 
         assert answer.done
         assert len(answer.lens) == 5
     assert page.count('class="lsf-lens"') == 6
-    assert "the most likely token, always, 32 at most" in app.shown()
+    assert "always the most likely token, 32 at most" in app.shown()
     again = Driver()  # a reload: the answers are found again
     again.go("compare")
     assert again.html().count('class="lsf-lens"') == 6

@@ -153,7 +153,7 @@ def test_a_share_of_compute_limits_the_blocks(analysed: Driver) -> None:
     at.session_state["budget-unit"] = "Compute"
     at.run()
     at.slider(key="budget-Compute").set_value(100).run()
-    assert "4 blocks fit into it" in analysed.shown()
+    assert "4 blocks fit this share" in analysed.shown()
     at.slider(key="budget-Compute").set_value(5).run()
     assert "Not even one block fits" in analysed.shown()
 

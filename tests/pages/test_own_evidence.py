@@ -58,10 +58,10 @@ def test_a_sweep_added_from_the_shell_is_counted_on_the_pages(
     assert not app.at.exception
     shown = app.shown()
     assert sentence in shown
-    assert "The rule stays the study's, Gradient alignment: of this model you have 1 sweep, and 5 are needed" in shown
+    assert "The rule stays the study's, Gradient alignment: you have 1 sweep of this model, and 5 are needed" in shown
     assert f"over {record_here().pairs}, this rule lost" in shown
     app.go("evidence")
-    assert f"Over {record_here().pairs}, each budget and pair" in app.shown()
+    assert f"Over {record_here().pairs}, with equal weight" in app.shown()
     app.at.selectbox(key="setting").set_value(pair.setting.name).run()
     assert not app.at.exception
     assert "criteria read 8 to 16 examples" in app.shown()
@@ -81,7 +81,7 @@ def _another_rule(app: Driver, pair: Measured) -> None:
     app.go("choose")
     assert not app.at.exception
     shown = app.shown()
-    assert "**Tune block 0.** The rule: the block, or run of neighbours, of the highest First." in shown
+    assert "**Tune block 0.** The rule: the block, or range of neighbouring blocks, with the highest First." in shown
     assert "The rule is First in place of the study's, Gradient alignment: it lost 69.7 % less" in shown
     assert f"over {record_here().pairs}, the study's rule lost" in shown
     assert app.at.selectbox(key="criterion").value == "first"

@@ -70,7 +70,7 @@ def test_a_method_the_model_cannot_have_is_refused_before_the_start(form: Driver
     settle(form)
     assert any("bias" in error for error in form.errors())
     assert start_button(form).disabled
-    assert "Look again" in [button.label for button in form.at.button]
+    assert "Check again" in [button.label for button in form.at.button]
 
 
 def test_what_does_not_fit_cannot_start_and_one_click_takes_what_does(
@@ -84,8 +84,8 @@ def test_what_does_not_fit_cannot_start_and_one_click_takes_what_does(
     settle(form)
     assert start_button(form).disabled
     assert any("does not fit" in error for error in form.errors())
-    offer = next(button for button in form.at.button if button.label.startswith("Take what fits: "))
-    assert offer.label == "Take what fits: one example at a time, activations computed again"
+    offer = next(button for button in form.at.button if button.label.startswith("Use what fits: "))
+    assert offer.label == "Use what fits: one example at a time, activations computed again"
     offer.click().run()
     settle(form)
     assert form.at.number_input(key="tune-micro_batch").value == 1

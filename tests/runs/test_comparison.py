@@ -150,7 +150,7 @@ def test_a_full_run_below_the_floor_or_that_forgot_is_the_reference_of_no_ratio_
         beside, own = comparison.rows
         assert (beside.x_quality, beside.x_time, beside.x_gain, own.x_params) == (None, None, None, None)
         assert (own.fault, own.rate_to_try, beside.fault) == (fault, 1e-3, None)
-        told = f"full: {fault}; it is the reference of no ratio. Try the rate 0.001."
+        told = f"full: {fault}; no ratio refers to it. Try the rate 0.001."
         assert told in comparison.warnings
         assert fault in render(comparison) and "try rate" in render(comparison)
         assert json.loads(render(comparison, "json"))["rows"][1]["fault"] == fault
@@ -175,7 +175,7 @@ def test_what_does_not_fit_together_is_said():
     assert "searched for their own learning rate" in text
     given = [replace(run, spec=replace(run.spec, learning_rate=3e-3)) for run in (make("a"), FULL)]
     (said,) = compare(given).warnings
-    assert "were all given the rate 0.003; the best one often differs with the place" in said
+    assert "were all given the rate 0.003; the best one often differs with the blocks" in said
     searched = [replace(run, spec=replace(run.spec, learning_rate=None)) for run in (make("a"), FULL)]
     assert compare(searched).warnings == ()
 
@@ -195,8 +195,8 @@ def test_a_run_without_a_result_is_a_row_of_unknowns_and_is_named():
         None,
     )
     assert (comparison.rows[1].plan, comparison.rows[1].exact_match_after) == (None, None)
-    assert "Not succeeded but queued: w; left out of means and ratios." in comparison.warnings
-    assert "Not succeeded but interrupted: x; left out of means and ratios." in comparison.warnings
+    assert "Queued: w; left out of means and ratios." in comparison.warnings
+    assert "Interrupted: x; left out of means and ratios." in comparison.warnings
 
 
 def test_a_proof_that_does_not_hold_is_said():
@@ -290,7 +290,7 @@ def test_the_table_is_read_by_people():
     assert "nan" not in text.lower()
     assert "None" not in text
     assert "block 7 (choice): exact match 80.0 %, 1 seed, no interval" in text
-    assert "Note: Not succeeded but interrupted: w" in text
+    assert "Note: Interrupted: w" in text
 
 
 def test_an_unknown_format_is_answered_with_the_known_ones():

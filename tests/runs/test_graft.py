@@ -35,7 +35,7 @@ def test_one_block_that_is_first_both_ways_did_it() -> None:
         "Block 6 did most of it: alone it brings 1.4 (1.3 to 1.5) nats, and 0.9 (0.8 to 1) are lost without it, of 2 "
         "nats (1.9 to 2.1) over the floor on 50 test rows."
     )
-    assert together.startswith("What they bring alone adds up to 75% of the gain: the rest needs several")
+    assert together.startswith("What they bring alone adds up to 75% of the gain: the rest takes several")
     assert found.share(found.parts[1], "alone") == pytest.approx(0.7)
     small = graft({5: 0.1, 6: 0.8}, {5: 0.3, 6: 0.9})
     assert which_did_it(small)[0].startswith("Block 6 did more than any other: alone it brings 0.8")
@@ -52,8 +52,10 @@ def test_blocks_whose_difference_may_be_chance_cannot_be_told_apart() -> None:
 
 def test_both_ways_may_name_different_blocks() -> None:
     answer, together = which_did_it(graft({5: 1.9, 6: 1.2}, {5: 0.1, 6: 0.9}))
-    assert answer.startswith("Block 5 brings most alone, 1.9 (1.8 to 2) nats; block 6 is missed most when taken out")
-    assert together.endswith("adds up to 155% of the gain: in part they do the same.")
+    assert answer.startswith(
+        "Block 5 brings the most alone, 1.9 (1.8 to 2) nats; block 6 is missed most when taken out"
+    )
+    assert together.endswith("adds up to 155% of the gain: their contributions overlap.")
 
 
 def test_where_none_reaches_the_floor_alone_none_did_it_alone() -> None:
@@ -67,13 +69,11 @@ def test_where_none_reaches_the_floor_alone_none_did_it_alone() -> None:
 
 def test_nothing_gained_one_part_and_a_loss_that_is_not_finite_have_their_own_sentences() -> None:
     nothing = graft({5: 0.0, 6: 0.01}, {5: 0.0, 6: 0.01}, gain=0.02)
-    assert which_did_it(nothing)[0].startswith(
-        "Tuning gained nothing over the floor that can be told from chance (0.02"
-    )
+    assert which_did_it(nothing)[0].startswith("Tuning gained nothing over the floor beyond chance (0.02")
     assert nothing.share(nothing.parts[0], "alone") is None
     assert which_did_it(graft({6: 2.0}, {6: 2.0}))[0].startswith("Block 6 did all of it, since nothing else was tuned")
     broken = Graft(50, FLOOR, BASE, Reading(None, 0.0), None, around(0.0), nothing.parts)
-    assert which_did_it(broken) == ("A loss is not finite, so that it cannot be told which block did it.", "")
+    assert which_did_it(broken) == ("A loss is not finite, so which block did it is unknown.", "")
     worse = graft({5: 0.0, 6: 0.01}, {5: 0.0, 6: 0.01}, gain=-0.5)
     ends = "The tuned model ends 0.5 nats (-0.6 to -0.4) below the floor on 50 test rows, so no block did it."
     assert which_did_it(worse) == (ends, "")

@@ -50,7 +50,7 @@ def test_the_share_is_over_the_floor_and_not_over_the_base_model() -> None:
     assert found.choice.forgetting is not None and found.choice.forgetting.mean == 0.25
     assert found.sentence == (
         "Block 7 keeps 50 % of the whole model's gain in exact match (1 seed) at 0.40 x its time and 0.12 x its "
-        "memory; there is no control of its size, so nobody knows whether other blocks would do as well."
+        "memory; there is no control of its size, so it is unknown whether other blocks would do as well."
     )
 
 
@@ -141,7 +141,7 @@ def test_another_regime_of_rates_is_said_in_the_same_place() -> None:
 
 def test_states_of_an_earlier_run_are_said_beside_the_time() -> None:
     warm = with_result(run("c"), cache={"kind": "memory", "found": 12})
-    assert any("its time leaves that out" in told for told in only(warm, whole()).warnings)
+    assert any("its time leaves out computing them" in told for told in only(warm, whole()).warnings)
 
 
 def test_without_a_whole_model_the_gain_over_the_floor_is_told_alone() -> None:

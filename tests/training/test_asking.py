@@ -136,7 +136,7 @@ def test_the_commands_print_answers_and_the_graft_and_write_json(tiny, task, tmp
     prompts = ["--prompt", "the cat \x1b[2Jsat", "--prompt", "moon was", "--tokens", "5"]
     assert main(["ask", run, *prompts, "--json", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "At most 5 new tokens; the most likely token, always." in shown
+    assert "At most 5 new tokens; always the most likely token." in shown
     assert shown.count("base model, the prompt as it stands") == shown.count("blocks 1, 3, full (") == 2
     assert "\x1b" not in shown
     assert "  by block: embedding " in shown
@@ -147,7 +147,7 @@ def test_the_commands_print_answers_and_the_graft_and_write_json(tiny, task, tmp
     assert main(["ask", run, *prompts, "--json", "-", "--seed", "1"]) == 0
     assert json.loads(capsys.readouterr().out)["settings"] == {"tokens": 5, "seed": 1}
     assert main(["ask", run, other, *prompts]) == 2
-    assert "with other weights; ask runs of one model at a time" in capsys.readouterr().err
+    assert "whose weights differ; ask runs of one model at a time" in capsys.readouterr().err
 
     assert main(["graft", run, "--json", str(out)]) == 0
     shown = capsys.readouterr().out

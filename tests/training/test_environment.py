@@ -88,6 +88,6 @@ def test_the_command_runs_alone_and_says_which_precision_it_does_not_take(tiny, 
     assert main(asked) == 0
     shown = capsys.readouterr()
     assert "succeeded after 1 steps" in shown.out
-    assert "accelerate's mixed precision bf16 is not taken; --dtype says what a run computes in" in shown.err
+    assert "accelerate's mixed precision bf16 is ignored; --dtype sets what a run computes in" in shown.err
     (run,) = list_runs(tmp_path / "runs")
     assert run.state.value == "succeeded"

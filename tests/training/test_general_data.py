@@ -152,7 +152,7 @@ def test_the_command_the_comparison_and_the_bundle_tell_of_it(tiny, task, tmp_pa
     assert main([*asked, "--all"]) == main([*asked, "--blocks", "2", "--general", "plain.txt"]) == 0
     assert "general data: 6 rows trained on, " in capsys.readouterr().out
     assert main([*asked, "--blocks", "2", "--general-share", "0.5"]) == 2
-    assert "--general-share means nothing without --general; give both" in capsys.readouterr().err
+    assert "--general-share has no effect without --general; give both" in capsys.readouterr().err
     runs = runs_in(tmp_path / "runs")
     found = compare(runs)
     by_share: Any = {row.general_share: row for row in found.rows}

@@ -29,7 +29,7 @@ def test_a_merged_run_is_a_model_on_which_the_next_run_tunes(tiny, tmp_path: Pat
     assert "lora (maps=mlp) on block 2" in capsys.readouterr().out
     for taken in (merged, first.folder, data):  # above all never the base itself
         assert main(["merge", "--run", str(first.folder), "--out", str(taken)]) == 2
-        assert "is there already; --out names a folder that is new or empty" in capsys.readouterr().err
+        assert "already exists; --out names a folder that is new or empty" in capsys.readouterr().err
     ids = torch.tensor([[5, 6, 7]])
     loaded = load_model(base, "float32", "cpu")
     live, plain = load_tuned(first.folder, loaded), load_model(str(merged), "float32", "cpu").model

@@ -152,13 +152,13 @@ def test_sigterm_pauses_a_run_and_resume_goes_on_with_it(tiny, data, tmp_path, c
     _, said = process.communicate(timeout=60)
     folder = list_runs(runs)[0].folder
     assert process.returncode == 1
-    assert f"Go on with: python -m lsf tune --resume {folder}" in said
+    assert f"Resume it with: python -m lsf tune --resume {folder}" in said
     stopped = load_run(folder)
     assert stopped.state is RunState.INTERRUPTED
     step = read_metrics(folder)[-1]["step"]
     assert f"it can be resumed from step {step}" in str(stopped.problem)
     assert main(["tune", "--resume", str(folder), "--steps", "3"]) == 2
-    assert "--resume says everything already; leave out --steps" in capfd.readouterr().err
+    assert "--resume already sets everything; leave out --steps" in capfd.readouterr().err
     assert main(["tune", "--resume", str(folder)]) == 0
     steps = [row["step"] for row in read_metrics(folder)]
     assert steps == sorted(set(steps))

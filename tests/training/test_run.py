@@ -103,7 +103,7 @@ def test_stop_and_keep_keeps_weights_and_metrics(loaded, task, spec, folder):
     place = folder(spec)
     result = tuned(loaded, task, spec, place, Stopper(3, "keep"))
     assert result.state is RunState.CANCELLED
-    assert result.reason == "Stopped after 3 of 500 steps; what was learned until then is kept."
+    assert result.reason == "Stopped after 3 of 500 steps; what was learned so far is kept."
     assert result.steps == 3
     assert (result.after, result.unmeasured) == (None, True)
     assert result.proof.holds

@@ -92,5 +92,5 @@ def serve(host: str, port: int, names: list[str]) -> None:
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):  # Streamlit's own handler of Ctrl-C may have ended the server before
         serve(sys.argv[1], int(sys.argv[2]), sys.argv[3:])
-    sys.stderr.write("lsf: the class has ended; the same command goes on with its room.\n")
+    sys.stderr.write("lsf: the class has ended; repeat the command to continue in its room.\n")
     sys.exit(130)

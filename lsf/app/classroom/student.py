@@ -33,7 +33,7 @@ def draw() -> None:
     elif own is not None:
         st.info(f"Your prediction: block {own.block}. Predictions are closed.", icon=":material/lock:")
     elif not stage.revealed:
-        st.info("Predictions are not open. This page goes on by itself.", icon=":material/hourglass_empty:")
+        st.info("Predictions are not open yet. This page updates by itself.", icon=":material/hourglass_empty:")
     if not stage.shown:
         return
     measured = here.lessons[lesson]
@@ -95,7 +95,7 @@ def _predict(here: Classroom, me: str, state: RoomState) -> None:
             key=block,
         )
         st.caption("Block 0 is nearest to the input. Everything you do not pick stays frozen.")
-        reason = st.text_input("Why? (if you like)", key=why, max_chars=LONGEST_REASON)
+        reason = st.text_input("Why? (optional)", key=why, max_chars=LONGEST_REASON)
         sent = st.form_submit_button("Predict" if own is None else "Change my prediction", type="primary")
     if sent and picked is None:
         st.warning("Pick a block first.")
@@ -105,6 +105,6 @@ def _predict(here: Classroom, me: str, state: RoomState) -> None:
             st.rerun()
     elif own is not None:
         st.success(
-            f"Your prediction is kept: block {own.block}. You can change it until your teacher closes predictions.",
+            f"Your prediction is saved: block {own.block}. You can change it until your teacher closes predictions.",
             icon=":material/check:",
         )

@@ -60,7 +60,7 @@ def beside_it(measured: Measured) -> str:
     truth, metric = measured.setting.truth, measured.metric
     full = sum(truth.full) / len(truth.full)
     return (
-        f"Beside it: the base model {shown(truth.base, metric)}, the whole model tuned {shown(full, metric)}. "
+        f"For comparison: the base model {shown(truth.base, metric)}, the whole model tuned {shown(full, metric)}. "
         f"Means of {len(truth.full)} runs, measured before this class."
     )
 
@@ -78,7 +78,7 @@ def outcome(measured: Measured, counts: Sequence[int], own: int | None = None) -
     level = sorted(block for (block,) in level_with_best(truth, 1))
     beside = ""
     if decided(truth, 1) is False:
-        beside = ", which is not decided: blocks differ by no more than chance"
+        beside = ", but that is not decided: the blocks differ by no more than chance"
     elif level:
         beside = f", level within chance with {', '.join(map(str, level))}"
     votes = f"{counts[best[0]]} of {sum(counts)} predicted it"
