@@ -147,9 +147,14 @@ def interval(differences: Sequence[float]) -> str:
 
 
 def regrets(truth: Truth, scored: Sequence[Scored], budget: int) -> dict[str, float]:
-    """Return words of a way of choosing -> its regret on one task at a budget, where that is known."""
-    head = f"{budget}: "
-    named = rules([one for one in scored if one.task == truth.task], truth.n_blocks)
+    """Return words of a way of choosing -> its regret on one task at a budget.
+
+    Empty until the whole model, LoRA and every plan of the budget are measured: the best of some is not the best.
+    """
+    head, mine = f"{budget}: ", [one for one in scored if one.task == truth.task]
+    if unmeasured(truth, mine, budget):
+        return {}
+    named = rules(mine, truth.n_blocks)
     ways = {name.removeprefix(head): [format_blocks(blocks)] for name, blocks in named.items() if name.startswith(head)}
     if budget == 1:
         middle = truth.n_blocks // 2
@@ -161,6 +166,19 @@ def regrets(truth: Truth, scored: Sequence[Scored], budget: int) -> dict[str, fl
         ways["at random"] = [fixed[f"random {number}"] for number in range(RANDOM_SETS)]
     found = {name: truth.mean_regret(plans) for name, plans in ways.items()}
     return {name: lost for name, lost in found.items() if lost is not None}
+
+
+def unmeasured(truth: Truth, scored: Sequence[Scored], budget: int) -> list[str]:
+    """Return the plans of a budget, with the whole model and LoRA, of which no run is known.
+
+    Args:
+        truth: of one task.
+        scored: of the same task; a task without is not measured.
+        budget: number of blocks.
+    """
+    sizes, known = (WHOLE, LORA, str(budget)), {*truth.scores, *truth.stopped}
+    wanted = [plan for plan in plans_of(scored, truth.n_blocks) if size_of(plan) in sizes]
+    return [plan for plan in wanted if plan not in known]
 
 
 def recommended(budget: int) -> str:
@@ -240,6 +258,9 @@ def _number(value: float | None) -> str:
 
 def _regrets(truths: Sequence[Truth], scored: Sequence[Scored], budget: int) -> Iterator[str]:
     found = {truth.task: regrets(truth, scored, budget) for truth in truths}
+    for truth in truths:
+        if lacking := unmeasured(truth, [one for one in scored if one.task == truth.task], budget):
+            yield f"{truth.task}: {len(lacking)} plans to be measured before there is a regret\n"
     judged = [task for task in found if task != LOOKED_AT]
     own = recommended(budget)
     yield "| way of choosing | mean but TREC | more than the recommendation | " + " | ".join(found) + " | rho |"

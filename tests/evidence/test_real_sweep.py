@@ -131,7 +131,7 @@ def test_shuffled_completions_are_the_same_ones_at_other_prompts() -> None:
 def test_regret_is_from_the_floor_and_what_is_missing_is_said() -> None:
     base = Cell("sst2", "base", 0, None, 3.0, 0.0, 3.0, None, 4.0, (0.7, 0.6), 1.0)
     cells = [base]
-    for plan, right in {"full": 0.8, "0": 0.7, "4": 0.9, "9": 0.5}.items():
+    for plan, right in {"full": 0.8, "0": 0.7, "4": 0.9, "9": 0.5, "lora": 0.6}.items():
         cells += [cell(plan, 0.5, seed, exact_match=right, general=5.0) for seed in (0, 1)]
     truth = truth_of("sst2", cells, [SCORES], 10)
     assert truth is not None
@@ -144,7 +144,10 @@ def test_regret_is_from_the_floor_and_what_is_missing_is_said() -> None:
     again = truth_of("sst2", stopped, [SCORES], 10)
     assert again is not None and again.of("1") == 0.5  # as the worst of its size
     told = report(stopped, [SCORES], 10)
-    assert "| gsm8k | none |" in told and "| sst2 | 4 | 1 |" in told
+    assert "| gsm8k | none |" in told and "| sst2 | 5 | 1 |" in told
+    assert "sst2: 6 plans to be measured before there is a regret" in told and "| alignment, lens |" not in told
+    rest = [cell(str(plan), 0.5, exact_match=0.5, general=5.0) for plan in (2, 3, 5, 6, 7, 8)]
+    told = report([*stopped, *rest], [SCORES], 10)
     assert "| alignment, lens | 0.0% of 1 tasks | 0.0% (one task) |" in told
     assert "nothing is known on all tasks yet" in told
 
