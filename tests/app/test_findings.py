@@ -104,8 +104,8 @@ def test_the_grid_is_told_by_its_best_cell_and_the_cheapest_level_with_it() -> N
     cells = [("whole model", "All weights", whole), ("block 7", "LoRA", replace(some, exact_match_after=0.99))]
     found = of_grid(cells)
     assert found is not None and found[0] == (
-        "All weights on whole model reached most, 100 % exact match, storing 5,000 kB; LoRA on block 7 is within one "
-        "test example of it, storing 40 kB."
+        "All weights on whole model reached the most, 100 % exact match, storing 5,000 kB; LoRA on block 7 is within "
+        "one test example of it, storing 40 kB."
     )
     assert of_grid([cells[0], (*cells[1][:2], replace(some, fault="diverged"))]) is None
 

@@ -125,8 +125,8 @@ def test_what_was_revealed_stays_so_and_nobody_predicts_afterwards(room: Room) -
         ("", "1 to 30 characters"),
         (" \n ", "1 to 30 characters"),
         ("x" * (LONGEST_NAME + 1), "at most 30 characters; this one has 31"),
-        ("Ada\u202eneB", "not seen"),
-        ("\x1b[31m", "not seen"),
+        ("Ada\u202eneB", "invisible"),
+        ("\x1b[31m", "invisible"),
         ("ben ", "has this nickname"),
     ],
 )

@@ -154,7 +154,7 @@ def test_a_damaged_file_is_left_out_and_named(own: Path, capsys: pytest.CaptureF
     assert len(own_sweeps()) == 1
     assert "torn.json is not an own sweep: line" in own_problems()[0]
     assert main(["evidence", "list"]) == 0
-    assert "`lsf evidence remove torn` takes it away" in capsys.readouterr().err
+    assert "`lsf evidence remove torn` removes it" in capsys.readouterr().err
     assert main(["evidence", "remove", "torn"]) == 0
     assert own_problems() == ()
 

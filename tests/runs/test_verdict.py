@@ -146,7 +146,7 @@ def test_states_of_an_earlier_run_are_said_beside_the_time() -> None:
 
 def test_without_a_whole_model_the_gain_over_the_floor_is_told_alone() -> None:
     found = only(run("c", loss=1.0))
-    assert found.sentence.startswith("Block 7 gains 1.5 nats over the floor; no share")
+    assert found.sentence.startswith("Block 7 gains 1.5 nats over the floor; the share of the whole")
     assert found.onward == "Next: tune the whole model beside it, with the same data, seed and steps."
 
 
