@@ -21,7 +21,7 @@ def test_a_grid_fills_while_it_is_looked_at_and_a_click_opens_a_cell_s_run(own_t
     page.goto(f"{process.url}/?run={folder.name}")
     page.get_by_role("link", name="Blocks x methods").click()
     expect(page.get_by_text("the chosen plan is")).to_be_visible()
-    how = page.get_by_role("combobox", name="How")
+    how = page.get_by_role("combobox", name="Methods")
     for left in (5, 4, 3, 2):
         how.press("Backspace")
         expect(page.get_by_role("button", name=f"Start {2 * left} runs")).to_be_visible()
