@@ -18,14 +18,18 @@ from lsf.methods.registry import METHODS
 from lsf.models.batches import by_length
 from lsf.models.devices import input_device
 from lsf.plans.plan import Plan
+from lsf.progress import Silent
+from lsf.runs.answers import AnswerSettings, Voice
 from lsf.runs.result import RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run, reopen_run
 from lsf.training.artefacts import load_tuned, merge, save_weights
+from lsf.training.asking import ask
 from lsf.training.caching import forget_states, open_caching
 from lsf.training.evaluation import answer, evaluate, general_loss, sample_general_text
 from lsf.training.fitting import fit
 from lsf.training.forecast import forecast
+from lsf.training.graft import measure_graft
 from lsf.training.latency import forward_on
 from lsf.training.measured_pass import time_pass
 from lsf.training.prefix import GROUP
@@ -199,6 +203,26 @@ def test_a_whole_run_is_measured_saved_and_exported_as_on_the_cpu(on_device, on_
     exported = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
     held_out = encode(loaded.tokenizer, task.test, 64).rows
     assert evaluate(exported.eval(), held_out, 4).loss == pytest.approx(result.after.loss, abs=1e-5)
+
+
+def test_the_graft_and_an_answer_to_a_prompt_are_the_cpus(on_device, on_cpu, task, tmp_path, accelerator):
+    loaded, base = replace(on_device(), context=12), replace(on_cpu(), context=12)
+    spec = RunSpec(model="tiny", data="toy", plan=PLAN, steps=4, batch_size=12, learning_rate=1e-2)
+    folders = [create_run(tmp_path / name, spec) for name in ("device", "cpu")]
+    for one, folder in zip((loaded, base), folders, strict=True):
+        tune(one, task, spec, folder)
+    voices = (Voice(), Voice(folders[0]))
+    with accelerator.watched(width=WIDTH, states=10_000, vocabulary=VOCABULARY):
+        found = measure_graft(loaded, task, folders[0], Silent())
+        answers = ask(loaded, voices, ["red has"], AnswerSettings(4), lambda _: None)
+    expected = measure_graft(base, task, folders[1], Silent())
+    assert [part.block for part in found.parts] == [1, 3]
+    for part, other in zip(found.parts, expected.parts, strict=True):
+        assert part.alone.reading.loss == pytest.approx(other.alone.reading.loss, rel=1e-3)
+        assert part.without.reading.loss == pytest.approx(other.without.reading.loss, rel=1e-3)
+    beside = ask(base, (Voice(), Voice(folders[1])), ["red has"], AnswerSettings(4), lambda _: None)
+    assert [one.ids for one in answers] == [one.ids for one in beside]
+    assert all(one.done and one.lens for one in answers)
 
 
 @pytest.mark.slow

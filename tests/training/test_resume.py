@@ -23,7 +23,7 @@ from lsf.progress import Stop
 from lsf.runs.checkpoints import CHECKPOINTS, checkpoint_step, latest_checkpoint
 from lsf.runs.lock import is_held, release
 from lsf.runs.result import RunState
-from lsf.runs.store import load_run, read_metrics, reopen_run
+from lsf.runs.store import delete_run, load_run, read_metrics, reopen_run
 from lsf.training import artefacts, trainer
 from lsf.training.caching import forget_states
 from lsf.training.run import tune
@@ -100,6 +100,8 @@ def test_a_killed_run_shows_as_interrupted_with_what_it_logged_and_goes_on_to_th
     early = tmp_path / "early"
     shutil.copytree(broken, early, ignore=shutil.ignore_patterns(CHECKPOINTS))
     assert "it can be resumed from its start." in str(load_run(early).problem)
+    delete_run(early)
+    assert not early.exists()
     spec = reopen_run(broken)
     task = Task("toy", tuple(Example(f"the {word} is", " red .") for word in ("cat", "dog", "sun")), (), ())
     resumed = tune(loaded, task, spec, broken)
