@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lsf.app.evidence import judged_table, not_decided, record_panel, sweep_pictures, truth_panel
+from lsf.app.evidence import judged_table, not_decided, own_panel, record_panel, sweep_pictures, truth_panel
 from lsf.app.findings import of_truth
 from lsf.app.frame import page
 from lsf.app.panels import finding
@@ -26,6 +26,7 @@ def draw(here: Session) -> None:
 def _elsewhere() -> None:
     settings = {one.setting.name: one for one in all_evidence()}
     record_panel(list(settings.values()))
+    own_panel()
     st.header("One model and task", anchor=False)
     left, right = st.columns([2, 1], gap="medium")
     name = left.selectbox(

@@ -11,14 +11,15 @@ import streamlit as st
 from lsf.app.actions import stop_buttons
 from lsf.app.choose import evidence_words
 from lsf.app.findings import of_truth
-from lsf.app.panels import empty, finding, progress, show, table, unmarked
+from lsf.app.panels import empty, finding, guard, progress, show, table, unmarked
 from lsf.app.polling import follow
 from lsf.app.run_form import usual_steps
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session, analysed, session
 from lsf.app.work import Analysed, Source
 from lsf.criteria.registry import CRITERIA
-from lsf.evidence.own import own_problems, record_here
+from lsf.errors import LsfError
+from lsf.evidence.own import keep_own, own_problems, own_sweeps, record_here, remove_own, truth_told
 from lsf.evidence.packed import Measured, gaining
 from lsf.evidence.regret import METRICS, Truth, complete_seeds, truth_of
 from lsf.evidence.study import Entry, JudgedChoice, Rule, decided, entries, judge_choices, of_rule
@@ -339,4 +340,81 @@ def _judge(found: Analysed, swept: Swept) -> None:
     sweep_pictures(truth, metric, "truth")
     ways = judge_choices(truth, measured_scores(found.analysis), 1)
     judged_table(ways, metric, "truth-verdicts")
+    _count_it(swept.source, sweep.of_first(seeds))
     finding(*of_truth(truth, ways, 1))
+
+
+COUNTING = "evidence"
+
+
+def count_work(runtime: AppRuntime, source: Source, sweep: Sweep) -> Callable[[Report], str]:
+    """Return the job that scores the blocks as the study does and keeps the sweep on this machine; its result: a name.
+
+    Args:
+        runtime: has the model cache.
+        source: model and data of the sweep.
+        sweep: finished.
+    """
+
+    def work(report: Report) -> str:
+        from lsf.evidence.scoring import scored_sweep  # noqa: PLC0415
+
+        report.progress(0, None, "reading the data")
+        task = source.load_task()
+        report.progress(0, None, f"loading {source.model}")
+        loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
+        one = scored_sweep(loaded, task, sweep, "this sweep", report)
+        keep_own(one)
+        return one.name
+
+    return work
+
+
+def _count_it(source: Source, sweep: Sweep) -> None:
+    """Offer to let the recommendation rest on a sweep too, and say so while it does."""
+    st.subheader("Let the recommendation rest on it too", anchor=False)
+    title = _title(source)
+    view = next((view for view in reversed(runtime().jobs(COUNTING)) if view.title == title), None)
+    if view is not None and view.active:
+        follow(session(), (view.id,), _watch)
+        return
+    if view is not None and view.state is JobState.FAILED:
+        st.error(unmarked(view.error or "It was not counted."), icon=":material/error:")
+    if (one := next((one for one in own_sweeps() if one.sweep == sweep), None)) is not None:
+        st.success(unmarked(f"Counted: the recommendation rests on {record_here().pairs}."), icon=":material/check:")
+        _stop_counting(one.name)
+        return
+    try:
+        truth_told(sweep, "This sweep")
+    except LsfError as error:
+        st.info(unmarked(str(error)), icon=":material/block:")
+        return
+    st.caption(
+        "The blocks are scored on as few training rows as the study reads, and the sweep is kept on this machine, in "
+        "place of an earlier one of the same model and data."
+    )
+    if st.button("Count it as evidence", icon=":material/add_chart:", key="count-truth"):
+        runtime().worker.submit(COUNTING, title, count_work(runtime(), source, sweep), session().owner)
+        st.rerun()
+
+
+def own_panel() -> None:
+    """List the sweeps of the user's own that count, each with a button that takes it out."""
+    kept = own_sweeps()
+    if not kept:
+        return
+    with st.expander(f"Your own sweeps: {len(kept)}", icon=":material/lab_profile:", key="own-sweeps"):
+        for one in kept:
+            spec = one.sweep.spec
+            with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+                st.markdown(
+                    unmarked(f"{spec.model} on {spec.data}: {spec.over}, seeds {spec.seeds}, steps {spec.steps}")
+                )
+                _stop_counting(one.name)
+
+
+def _stop_counting(name: str) -> None:
+    if st.button("Stop counting it", icon=":material/delete:", key=f"uncount-{name}", type="tertiary"):
+        with guard():
+            remove_own(name)
+            st.rerun()

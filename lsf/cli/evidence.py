@@ -8,7 +8,6 @@ from lsf.cli.arguments import load_asked_model, load_asked_task
 from lsf.cli.terminal import TerminalReporter
 from lsf.criteria.result import Analysis
 from lsf.environment import spare_imports
-from lsf.errors import BadInputError
 from lsf.evidence.own import (
     OwnSweep,
     evidence_folder,
@@ -47,10 +46,9 @@ def add_command(arguments: argparse.Namespace) -> int:
     sweep, where = Sweep.load(arguments.sweep), str(arguments.sweep)
     truth_told(sweep, where)  # what cannot be counted is refused before anything is measured
     if arguments.analysis is not None:
-        scores, examples = scores_of(Analysis.load(arguments.analysis), sweep, str(arguments.analysis))
+        one = OwnSweep(sweep, *scores_of(Analysis.load(arguments.analysis), sweep, str(arguments.analysis)))
     else:
-        scores, examples = _scores_now(sweep, where)
-    one = OwnSweep(sweep, scores, examples)
+        one = _scored_now(sweep, where)
     path, replaced = keep_own(one)
     print(f"{'replaced' if replaced else 'added'}: {one.name} -> {path}")
     for line in _lines(one):
@@ -59,24 +57,16 @@ def add_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _scores_now(sweep: Sweep, where: str) -> tuple[dict[str, tuple[float, ...]], dict[str, int]]:
-    """Measure the criteria on the model and data that a sweep names, if they are what they were."""
-    spec = sweep.spec
-    task = load_asked_task(spec.run_spec(sweep.n_blocks, None, 0))
-    if task.fingerprint != sweep.fingerprint:
-        raise BadInputError(f"The data {spec.data} changed since {where} was measured; run the sweep again.")
-    reporter = TerminalReporter()
+def _scored_now(sweep: Sweep, where: str) -> OwnSweep:
+    """Measure the criteria on the model and data that a sweep names."""
+    spec = sweep.spec.run_spec(sweep.n_blocks, None, 0)
+    task, reporter = load_asked_task(spec), TerminalReporter()
     try:
-        loaded = load_asked_model(spec.run_spec(sweep.n_blocks, None, 0), reporter)
-        from lsf.evidence.scoring import study_scores
-        from lsf.models.loading import weights_hash
+        loaded = load_asked_model(spec, reporter)
+        from lsf.evidence.scoring import scored_sweep
 
         spare_imports()
-        if weights_hash(loaded.model) != sweep.weights:
-            raise BadInputError(
-                f"The weights of {spec.model} are not those that {where} was measured with; run the sweep again."
-            )
-        return study_scores(loaded, task, spec.steps * spec.batch_size, reporter)
+        return scored_sweep(loaded, task, sweep, where, reporter)
     finally:
         reporter.close()
 

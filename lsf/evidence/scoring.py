@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.task import Task
-from lsf.evidence.own import scores_read
+from lsf.errors import BadInputError
+from lsf.evidence.own import OwnSweep, scores_read
 from lsf.evidence.packed import sample_sizes
+from lsf.evidence.sweep import Sweep
 from lsf.lens.analyze import analyze
-from lsf.models.loading import LoadedModel
+from lsf.models.loading import LoadedModel, weights_hash
 from lsf.progress import Forwarding, Phase, Reporter
 
 SECONDS = 5.0
@@ -58,3 +60,26 @@ def study_scores(
         more, read = scores_read(found)
         scores, examples = scores | more, examples | read
     return scores, examples
+
+
+def scored_sweep(loaded: LoadedModel, task: Task, sweep: Sweep, where: str, report: Reporter) -> OwnSweep:
+    """Return a sweep with the criteria's scores, measured now; as `study_scores`.
+
+    Args:
+        loaded: the model that the sweep tuned.
+        task: the data that it tuned on.
+        sweep: finished.
+        where: names it in errors.
+        report: gets progress.
+
+    Raises:
+        BadInputError: the model or the data are not what they were.
+    """
+    spec = sweep.spec
+    if task.fingerprint != sweep.fingerprint:
+        raise BadInputError(f"The data {spec.data} changed since {where} was measured; run the sweep again.")
+    if weights_hash(loaded.model) != sweep.weights:
+        raise BadInputError(
+            f"The weights of {spec.model} are not those that {where} was measured with; run the sweep again."
+        )
+    return OwnSweep(sweep, *study_scores(loaded, task, spec.steps * spec.batch_size, report))

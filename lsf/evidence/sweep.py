@@ -227,6 +227,11 @@ class Sweep(JsonRecord):
         """Return the sweep with a cell in the place of the one of its plan and seed."""
         return replace(self, cells=tuple(cell if known.key == cell.key else known for known in self.cells))
 
+    def of_first(self, seeds: int) -> "Sweep":
+        """Return the sweep as if it had been asked for so many of its seeds."""
+        kept = tuple(cell for cell in self.cells if cell.seed < seeds)
+        return replace(self, spec=replace(self.spec, seeds=seeds), cells=kept)
+
     def to_json(self) -> dict[str, Any]:
         """Return the sweep as plain JSON values: schema_version, every field of what was asked, then the others."""
         plain = super().to_json()

@@ -10,8 +10,9 @@ from lsf.app.evidence import Swept
 from lsf.app.lesson_notes import NOTES, lessons_measured
 from lsf.app.state import Session
 from lsf.criteria.result import DEFAULT_CRITERIA
+from lsf.evidence.own import own_evidence, record_here
 from lsf.evidence.packed import packed_evidence
-from lsf.evidence.regret import regret
+from lsf.evidence.regret import regret, truth_of
 from lsf.plans.recommend import recommended_plan
 from tests.pages.conftest import Driver
 
@@ -65,7 +66,10 @@ def test_without_an_analysis_the_truth_panel_says_where_one_is_made(app: Driver)
 
 
 @pytest.fixture
-def measured(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
+def measured(
+    app: Driver, tiny: Callable[[str], Path], cats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Driver:
+    monkeypatch.setenv("LSF_EVIDENCE", str(tmp_path / "evidence"))
     app.at.session_state["settings-criteria"] = [*DEFAULT_CRITERIA, "ablation"]
     app.analyse(tiny("llama"), cats)
     app.at.session_state["evidence-tab"] = "Measure it here"
@@ -89,6 +93,24 @@ def test_the_truth_panel_measures_a_sweep_and_judges_the_criteria_of_the_analysi
     measured.go("criteria")
     assert "gained in the last sweep" in measured.shown()
     assert any({"block", "need", "gain"} == set(frame.value) for frame in measured.at.dataframe)
+
+    measured.go("evidence")
+    before = record_here()
+    measured.click("Count it as evidence")
+    assert measured.wait("evidence").error is None
+    (pair,) = own_evidence()
+    assert pair.setting.truth.full == truth_of(view.result.sweep, pair.metric).full
+    measured.at.run()
+    assert not measured.at.exception
+    assert record_here().pairs == f"{before.pairs} and 1 of your own"
+    assert f"Counted: the recommendation rests on {record_here().pairs}." in measured.shown()
+    measured.at.session_state["evidence-tab"] = "Measured elsewhere"
+    measured.at.run()
+    assert "Your own sweeps: 1" in {expander.label for expander in measured.at.expander}
+    measured.click("Stop counting it")
+    assert not measured.at.exception
+    assert own_evidence() == ()
+    assert record_here() == before
 
 
 @pytest.mark.slow
