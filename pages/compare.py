@@ -33,6 +33,7 @@ from lsf.app.runs import (
 )
 from lsf.app.runtime import runtime
 from lsf.app.state import Session
+from lsf.app.take_along import draw_take_along
 from lsf.figures.palette import Picture
 from lsf.figures.report import Section, comparison_page
 from lsf.figures.verdict import draw_verdict
@@ -66,6 +67,7 @@ def draw(here: Session) -> None:
     picture = _tradeoff(comparison, summaries)
     draw_graft_panel(here, picked)
     draw_own_words(here, picked)
+    draw_take_along(here, picked)
     table = main_table(comparison, picked)
     with st.expander("All runs, number by number", icon=":material/table:"):
         show_main_table(table)

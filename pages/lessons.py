@@ -8,11 +8,12 @@ from lsf.app.lesson_notes import FOR_TEACHERS, lessons_measured
 from lsf.app.lessons import criteria_step, predict_step, truth_step
 from lsf.app.panels import finding
 from lsf.app.state import Session
+from lsf.app.tour import start_tour
 from lsf.data.lessons import LESSONS
 from lsf.evidence.study import judge_choices
 
 
-def draw(_here: Session) -> None:
+def draw(here: Session) -> None:
     """Draw the page."""
     with st.expander("Notes for teachers", icon=":material/school:", key="teachers"):
         st.markdown(FOR_TEACHERS)
@@ -32,6 +33,8 @@ def draw(_here: Session) -> None:
     if own is not None:
         criteria_step(one, own)
         truth_step(one, own)
+        if st.button("Tune it yourself, step by step", icon=":material/play_arrow:", key="lesson-tour"):
+            start_tour(here, str(name))
         truth = one.setting.truth
         finding(*of_truth(truth, judge_choices(truth, one.setting.scores, len(own)), len(own)))
 

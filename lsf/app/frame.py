@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
 from lsf.app.live import send_plotly
-from lsf.app.panels import NEXT, guard, size, unmarked
+from lsf.app.panels import NEXT, READABLE, guard, size, unmarked
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
 from lsf.app.state import Session, analysis, analysis_view, attach, is_new
 from lsf.app.tour import draw_tour
@@ -67,7 +67,7 @@ def page(
         predicts: whether people are to predict here which blocks are worth tuning: the tower gives nothing away.
     """
     _through_the_app()
-    st.html(STYLE)
+    st.html(STYLE + READABLE)
     here = attach()
     if title != NEXT["trajectories"][1]:  # elsewhere all of an analysis is shown
         here.replay = here.moment = None

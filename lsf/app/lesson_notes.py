@@ -79,8 +79,9 @@ are needed; nothing is computed while the class waits, since the truth was measu
 **What to insist on.** A prediction comes with a reason. A difference smaller than its spread over seeds is not decided.
 One small model is not all models: let learners say which of their conclusions they would test elsewhere, and how.
 
-**Go on.** Load the bundled model with the same lesson, run an analysis, and measure a small sweep on the page Evidence:
-do the numbers come out the same within their spread?
+**Go on.** *Tune it yourself, step by step*, under what was measured, makes the journey of the lesson here and now;
+*Present* in it makes the type large and lets the arrow keys lead. Then measure a small sweep on the page Evidence: do
+the numbers come out the same within their spread?
 """
 
 SHOWN_EXAMPLES = 3

@@ -27,6 +27,8 @@ OWNER_LENGTH = 12
 class Tour:
     """Where the guided tour is."""
 
+    lesson: str
+    """Name of the lesson it tunes to."""
     stop: int = 0
     """Which of its pages, counted from 0."""
     since: float | None = None
@@ -35,6 +37,8 @@ class Tour:
     """Jobs of its runs; None before they were started."""
     stays: bool = False
     """Whether it waits for a click to go on."""
+    presents: bool = False
+    """Whether it is presented: in large type, and led by the arrow keys alone."""
 
 
 @dataclass

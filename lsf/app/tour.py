@@ -1,4 +1,7 @@
-"""Show me in 60 seconds: the journey on the bundled model, over the same pages, with one sentence on each."""
+"""Guided runs: the journey on the bundled model and one lesson, over the same pages, with one sentence on each.
+
+*Show me in 60 seconds* is that of the first lesson. Presented, it is written large and led by the arrow keys.
+"""
 
 import time
 from collections.abc import Callable
@@ -12,7 +15,7 @@ from lsf.app.panels import NEXT, unmarked
 from lsf.app.runs import belong_together
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, Tour, address, analysed, analysis_view
-from lsf.app.work import Request
+from lsf.app.work import Request, Source
 from lsf.data.lessons import LESSONS
 from lsf.figures.palette import share
 from lsf.plans.policies import make_plan
@@ -31,6 +34,8 @@ N_BLOCKS, BUDGET = 8, 1
 """Blocks of the bundled model, and how many are tuned."""
 CONTROLS = ("full", "random")
 """Runs beside the choice."""
+PRESENT = "Large type; the arrow keys lead back and on, and nothing goes on by itself."
+LARGE = "<style>html { font-size: 22px !important; }</style>"
 
 
 @dataclass(frozen=True)
@@ -43,12 +48,12 @@ class Stop:
     """What to look at, and why."""
 
 
-def start_tour(here: Session) -> None:
-    """Analyse the bundled model on its first lesson; everything else follows from page to page."""
-    here.tour = Tour()
+def start_tour(here: Session, lesson: str = "facts") -> None:
+    """Analyse the bundled model on a lesson; everything else follows from page to page."""
+    here.tour = Tour(lesson)
     here.criterion = None
     st.session_state.update({"policy": RECOMMENDED_POLICY, "budget-unit": BLOCKS, f"budget-{N_BLOCKS}": BUDGET})
-    start_analysis(here, Request())
+    start_analysis(here, Request(Source(data=f"lesson:{lesson}")))
 
 
 def draw_tour(here: Session, title: str) -> None:
@@ -68,6 +73,8 @@ def draw_tour(here: Session, title: str) -> None:
         here.tour = None  # it was stopped or failed, which the page says
         return
     stop = STOPS[tour.stop]
+    if tour.presents:
+        st.html(LARGE)
     with st.container(border=True, key="tour-panel", gap="small"):
         if NEXT[stop.page][1] != title:
             _elsewhere(here, tour)
@@ -84,8 +91,8 @@ def _start_runs(here: Session, tour: Tour) -> None:
     assert found is not None
     source = found.request.source
     here.plan = make_plan(found.analysis, RECOMMENDED[0], RECOMMENDED_POLICY, BUDGET)
-    lesson = LESSONS[source.data.partition(":")[2]]
-    spec = RunSpec(source.model, source.data, here.plan, steps=lesson.steps, learning_rate=METHODS_OWN)
+    steps = LESSONS[tour.lesson].steps
+    spec = RunSpec(source.model, source.data, here.plan, steps=steps, learning_rate=METHODS_OWN)
     queued = queue_specs(here, source, with_controls(spec, CONTROLS))
     tour.jobs = tuple(one.job for one in queued)
     here.run = st.query_params["run"] = queued[0].folder.name
@@ -95,11 +102,22 @@ def _controls(here: Session, tour: Tour, last: bool) -> None:
     def stay() -> None:
         tour.stays = not tour.stays
 
+    def present() -> None:
+        tour.presents = tour.stays = not tour.presents
+
+    back, onward = ("Left", "Right") if tour.presents else (None, None)
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        if tour.presents and st.button(
+            "Back", icon=":material/arrow_back:", key="tour-previous", shortcut=back, disabled=tour.stop == 0
+        ):
+            _go_to(here, tour, tour.stop - 1)
         if not last:
-            if st.button("Next", icon=":material/arrow_forward:", type="primary", key="tour-next"):
-                _go_on(here, tour)
-            st.button("Continue automatically" if tour.stays else "Stay here", key="tour-stay", on_click=stay)
+            if st.button("Next", icon=":material/arrow_forward:", type="primary", key="tour-next", shortcut=onward):
+                _go_to(here, tour, tour.stop + 1)
+            if not tour.presents:
+                st.button("Continue automatically" if tour.stays else "Stay here", key="tour-stay", on_click=stay)
+        words = "Leave the presentation" if tour.presents else "Present"
+        st.button(words, type="tertiary", key="tour-present", on_click=present, help=PRESENT)
         st.button("End the tour", type="tertiary", key="tour-end", on_click=lambda: _end(here))
         if not last:
             st.fragment(run_every=None if tour.stays else LOOK)(lambda: _look(here, tour))()
@@ -130,7 +148,7 @@ def _look(here: Session, tour: Tour) -> None:
     elif left > 0:
         st.caption(f"The tour continues in {left:.0f} s.")
     else:
-        _go_on(here, tour)
+        _go_to(here, tour, tour.stop + 1)
 
 
 def _waits_for(here: Session, tour: Tour) -> str:
@@ -145,14 +163,15 @@ def _waits_for(here: Session, tour: Tour) -> str:
     return f"the runs have ended, {active} of {len(tour.jobs)} to go" if active else ""
 
 
-def _go_on(here: Session, tour: Tour) -> None:
-    tour.stop, tour.since, tour.stays = tour.stop + 1, None, False
+def _go_to(here: Session, tour: Tour, stop: int) -> None:
+    tour.stop, tour.since, tour.stays = stop, None, tour.presents
     st.switch_page(NEXT[STOPS[tour.stop].page][0], query_params=address(here))
 
 
-def _paths(_here: Session) -> str:
+def _paths(here: Session) -> str:
+    assert here.tour is not None
     return (
-        "The model reads questions about capitals. The dotted arrows show, state by state, how far it is (orange, "
+        f"{LESSONS[here.tour.lesson].teaches} The dotted arrows show, state by state, how far the model is (orange, "
         "dashed) from the straight path to the right answer (blue); blocks are scored by such measurements."
     )
 

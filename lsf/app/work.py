@@ -12,11 +12,13 @@ from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.data.contents import DEFAULTS, DataOptions, options_in
 from lsf.data.task import Task
 from lsf.errors import BadInputError, LsfError
+from lsf.files import made_once
 from lsf.jobs.job import Report
 from lsf.progress import Forwarding
 from lsf.runs.answers import Answer, AnswerSettings, Voice
 from lsf.runs.controls import CONTROLS, control_spec
 from lsf.runs.graft import Graft
+from lsf.runs.lock import MERGED
 from lsf.runs.memory_forecast import Forecast
 from lsf.runs.spec import METHODS_OWN, RunSpec
 
@@ -238,6 +240,27 @@ def graft_work(runtime: AppRuntime, source: Source, folder: Path) -> Callable[[R
         report.progress(0, None, f"loading {source.model}")
         loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
         return measure_graft(loaded, task, folder, report)
+
+    return work
+
+
+def merge_work(runtime: AppRuntime, source: Source, folder: Path) -> Callable[[Report], str]:
+    """Return the job that writes a run's whole model, merged, into the run's folder, and says what merging changed."""
+
+    def work(report: Report) -> str:
+        from lsf.training.artefacts import save_merged  # noqa: PLC0415 - imports torch
+
+        said = ""
+
+        def write(place: Path) -> None:
+            nonlocal said
+            said = save_merged(folder, loaded, place).words
+
+        report.progress(0, None, f"loading {source.model}")
+        loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
+        report.progress(0, None, "merging, comparing logits and writing")
+        made_once(folder / MERGED, write)
+        return said
 
     return work
 

@@ -76,21 +76,13 @@ def merge_command(arguments: argparse.Namespace) -> int:
         loaded = load_asked_model(spec, reporter)
     finally:
         reporter.close()
-    from lsf.training.artefacts import load_tuned, merge, merge_loss
+    from lsf.training.artefacts import save_merged
 
     spare_imports()
-    tuned = load_tuned(arguments.run, loaded)
-    plain = merge(tuned, loaded)
-    plain.save_pretrained(arguments.out)
-    loaded.tokenizer.save_pretrained(arguments.out)
+    lost = save_merged(arguments.run, loaded, arguments.out)
     print(f"{spec.how} on {spec.plan.label} of {spec.model} -> {arguments.out}")
-    if loaded.info.dtype in QUANTISED:
-        lost = merge_loss(tuned, plain, loaded)
-        print(
-            f"The base is held in {loaded.info.dtype} and was dequantised to {plain.dtype} for merging: logits "
-            f"differ from the tuned model's by {lost.mean:.2g} on average and {lost.largest:.2g} at most, where their "
-            f"standard deviation is {lost.scale:.2g}."
-        )
+    packed = f"The base is held in {loaded.info.dtype} and was dequantised. " if loaded.info.dtype in QUANTISED else ""
+    print(f"{packed}{lost.words}")
     return 0
 
 

@@ -162,6 +162,22 @@ def bundle_runs(runs: Sequence[Run]) -> bytes:
     return buffer.getvalue()
 
 
+def zip_folder(folder: Path) -> bytes:
+    """Return a zip of a folder's files, under the folder's name; weights do not get smaller, so nothing is packed.
+
+    Raises:
+        RunError: a file cannot be read any more.
+    """
+    buffer = io.BytesIO()
+    try:
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                archive.write(path, Path(folder.name, path.relative_to(folder)))
+    except OSError as error:
+        raise RunError(f"Cannot read {folder}: {error.strerror or error}.") from error
+    return buffer.getvalue()
+
+
 def save_bundle(run: Run, path: Path) -> None:
     """Write a run's bundle to a file, whole or not at all; raises as `bundle_runs` does."""
     write_bytes(path, bundle_runs([run]))

@@ -18,13 +18,14 @@ from filelock import FileLock, Timeout
 from lsf.errors import LsfError, RunError, RunPausedError, first_line
 from lsf.runs.result import RunResult, RunState
 
-SPEC, METRICS, RESULT, LOG, LOCK, WEIGHTS = (
+SPEC, METRICS, RESULT, LOG, LOCK, WEIGHTS, MERGED = (
     "spec.json",
     "metrics.jsonl",
     "result.json",
     "run.log",
     "lock",
     "weights",
+    "merged",
 )
 _HELD: dict[Path, FileLock] = {}
 _GUARD = threading.Lock()

@@ -15,7 +15,7 @@ from lsf.errors import BadInputError, LsfError, NoRunError, RunError
 from lsf.files import finite, write_text
 from lsf.runs.checkpoints import checkpoint_step
 from lsf.runs.graft import GRAFT
-from lsf.runs.lock import LOCK, METRICS, RESULT, SPEC, hold, is_held
+from lsf.runs.lock import LOCK, MERGED, METRICS, RESULT, SPEC, hold, is_held
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import METHODS_OWN, RunSpec
 
@@ -244,6 +244,8 @@ def take_up(folder: Path, step: int | None) -> None:
     try:
         for name in (RESULT, GRAFT):
             (folder / name).unlink(missing_ok=True)
+        if (folder / MERGED).is_dir():
+            shutil.rmtree(folder / MERGED)
         if kept:
             write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
         else:

@@ -239,6 +239,16 @@ class MergeLoss:
     """Mean absolute difference."""
     scale: float
     """Standard deviation of the tuned model's logits, to judge them by."""
+    dtype: str
+    """Of the merged model."""
+
+    @property
+    def words(self) -> str:
+        """What merging changed, in one sentence."""
+        return (
+            f"Merged in {self.dtype}, its logits differ from the tuned model's by {self.mean:.2g} on average and "
+            f"{self.largest:.2g} at most, where their standard deviation is {self.scale:.2g}."
+        )
 
 
 @torch.no_grad()
@@ -284,7 +294,34 @@ def merge_loss(model: Any, plain: Any, loaded: Any) -> MergeLoss:
     with held_still(model), autocasting(loaded.model, loaded.info.dtype):
         tuned, merged = (one(input_ids=ids, use_cache=False).logits.float() for one in (model, plain))
     difference = (tuned - merged).abs()
-    return MergeLoss(difference.max().item(), difference.mean().item(), tuned.std().item())
+    dtype = str(plain.dtype).removeprefix("torch.")
+    return MergeLoss(difference.max().item(), difference.mean().item(), tuned.std().item(), dtype)
+
+
+def save_merged(folder: Path, loaded: Any, out: Path) -> MergeLoss:
+    """Write what a run tuned as a whole model in the base's dtype, with its tokenizer, as transformers reads it.
+
+    Args:
+        folder: of the run.
+        loaded: its base.
+        out: folder to write to, new or empty.
+
+    Returns:
+        How far the merged model's logits lie from the tuned model's.
+
+    Raises:
+        BadInputError: as of `load_tuned` and `merge`.
+        RunError: the disk does not take it.
+    """
+    tuned = load_tuned(folder, loaded)
+    plain = merge(tuned, loaded)
+    lost = merge_loss(tuned, plain, loaded)
+    try:
+        plain.save_pretrained(out)
+        loaded.tokenizer.save_pretrained(out)
+    except (OSError, SafetensorError) as error:
+        raise RunError(f"Cannot write the merged model to {out}: {first_line(error)}.") from error
+    return lost
 
 
 def _effective(model: Any, name: str) -> Tensor:

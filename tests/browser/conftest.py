@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,21 @@ FLAGS = [
     "--disable-sync",
 ]
 START_SECONDS = 60.0
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+NOT_OURS = (
+    ("list", "[data-testid=stSidebarNavItems]"),  # Streamlit puts the heading "More" between the items of its list
+    ("listitem", "[data-testid=stSidebarNavItems]"),
+)
+"""Rules of axe, and what Streamlit or Plotly draws against them in a way that we cannot mend."""
+FAULTS = """async ([rules, known]) => {
+    const only = rules.length ? {runOnly: rules} : {};
+    const found = await axe.run(document, {resultTypes: ["violations"], elementRef: true, ...only});
+    const grave = found.violations.filter((fault) => ["serious", "critical"].includes(fault.impact));
+    return grave.flatMap((fault) => fault.nodes
+        .filter((node) => !known.some(([rule, ours]) => rule === fault.id && node.element.closest(ours)))
+        .map((node) => `${fault.id}: ${node.html.slice(0, 200)} (${node.failureSummary})`));
+}"""
+"""Script that returns what axe-core finds serious or critical on a page."""
 expect.set_options(timeout=30_000)
 
 
@@ -181,6 +197,12 @@ class Tab:
         expect(self.page.get_by_role("button", name="Start 1 run")).to_be_visible()
         self.button("Start 1 run")
         expect(self.page.get_by_text(re.compile(rf"step \d+ of {steps}")).first).to_be_visible(timeout=60_000)
+
+    def violations(self, *rules: str) -> list[str]:
+        """What axe-core finds serious or critical as the page stands, by all of its rules or by those named."""
+        if not self.page.evaluate("'axe' in window"):
+            self.page.evaluate(AXE)
+        return self.page.evaluate(FAULTS, [list(rules), [list(one) for one in NOT_OURS]])
 
     def axis(self, chart: str) -> list[float]:
         """Range of the horizontal axis of the first chart of a CSS selector."""

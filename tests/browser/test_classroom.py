@@ -76,6 +76,7 @@ def test_a_class_predicts_reloads_and_sees_what_was_measured(chromium: Browser, 
         expect(page.get_by_role("rowheader", name="(yours)")).to_have_count(1)
     expect(ada.get_by_text("Block 6 scored best", exact=False)).to_contain_text("1 of 2 predicted it. So did you.")
     expect(ben.get_by_text("Block 6 scored best", exact=False)).to_contain_text("Yours, block 7")
+    assert [fault for tab in tabs for fault in tab.violations()] == []
     with teacher.expect_download() as found:
         teacher.get_by_role("button", name="All predictions as CSV").click()
     rows = found.value.path().read_text().splitlines()

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lsf.app import tour
+from lsf.data.lessons import LESSONS
 from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
 
@@ -50,3 +51,24 @@ def test_another_page_offers_the_way_back_and_the_tour_can_be_ended(app: Driver)
     assert "The tour continues on the page Trajectories." in app.shown().replace("**", "")
     app.click("End the tour")
     assert "The tour continues on" not in app.shown()
+
+
+def test_a_lesson_is_tuned_step_by_step_after_its_reveal_and_presented(app: Driver) -> None:
+    app.go("lessons")
+    app.at.session_state["guided-lesson"] = "labels"
+    app.at.run()
+    app.at.session_state["prediction-labels-1"] = (3,)
+    app.at.run()
+    app.click("Lock in my prediction")
+    app.click("Tune it yourself, step by step")
+    assert app.at.title[0].value == "Trajectories"
+    assert "1 of 4" in app.shown()
+    assert LESSONS["labels"].teaches in app.shown()
+    assert app.wait("analyze").title == "bundled on lesson:labels"
+    app.click("Present")
+    app.click("Next")
+    assert app.at.title[0].value == "Choose"
+    app.click("Back")
+    assert app.at.title[0].value == "Trajectories"
+    app.click("Leave the presentation")
+    assert "The tour continues" in app.shown()

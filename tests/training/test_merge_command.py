@@ -26,7 +26,9 @@ def test_a_merged_run_is_a_model_on_which_the_next_run_tunes(tiny, tmp_path: Pat
     (first,) = list_runs(runs)
     merged = tmp_path / "merged"
     assert main(["merge", "--run", str(first.folder), "--out", str(merged)]) == 0
-    assert "lora (maps=mlp) on block 2" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "lora (maps=mlp) on block 2" in said
+    assert "Merged in float32, its logits differ from the tuned model's by" in said
     for taken in (merged, first.folder, data):  # above all never the base itself
         assert main(["merge", "--run", str(first.folder), "--out", str(taken)]) == 2
         assert "already exists; --out names a folder that is new or empty" in capsys.readouterr().err

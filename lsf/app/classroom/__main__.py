@@ -54,6 +54,38 @@ def _kind(data: bytes) -> str | None:
         return None
 
 
+def options(host: str, port: int, names: list[str]) -> dict[str, object]:
+    """Return Streamlit's options for a class; those of the folder it is started in do not matter.
+
+    Args:
+        host: address to listen at.
+        port: its port.
+        names: hosts that browsers may know this server by.
+    """
+    return {
+        "server.address": host,
+        "server.port": port,
+        "server.allowedHosts": names,
+        "server.headless": True,
+        "server.enableCORS": True,
+        "server.enableXsrfProtection": True,
+        "server.maxUploadSize": 0,
+        "server.maxMessageSize": 8 * MEGABYTES,
+        "server.maxWidgetStateSize": MEGABYTES,
+        "server.fileWatcherType": "none",
+        "server.enableStaticServing": False,
+        "server.enableAgentApi": False,
+        "server.scriptHealthCheckEnabled": False,
+        "global.developmentMode": False,
+        "client.showErrorDetails": "none",
+        "client.toolbarMode": "minimal",
+        "runner.magicEnabled": False,
+        "runner.postScriptGC": False,
+        "browser.gatherUsageStats": False,
+        "logger.hideWelcomeMessage": True,
+    }
+
+
 def serve(host: str, port: int, names: list[str]) -> None:
     """Serve the class until the process is told to end.
 
@@ -63,30 +95,9 @@ def serve(host: str, port: int, names: list[str]) -> None:
         names: hosts that browsers may know this server by.
     """
     classroom()  # the room is held before anybody comes
-    spare_imports()  # Streamlit collects garbage after every script, and 30 students wait for it
-    st.App(Path(__file__).with_name("pages.py"), middleware=[Middleware(Closed)]).run(
-        config={
-            "server.address": host,
-            "server.port": port,
-            "server.allowedHosts": names,
-            "server.headless": True,
-            "server.enableCORS": True,
-            "server.enableXsrfProtection": True,
-            "server.maxUploadSize": 0,
-            "server.maxMessageSize": 8 * MEGABYTES,
-            "server.maxWidgetStateSize": MEGABYTES,
-            "server.fileWatcherType": "none",
-            "server.enableStaticServing": False,
-            "server.enableAgentApi": False,
-            "server.scriptHealthCheckEnabled": False,
-            "global.developmentMode": False,
-            "client.showErrorDetails": "none",
-            "client.toolbarMode": "minimal",
-            "runner.magicEnabled": False,
-            "browser.gatherUsageStats": False,
-            "logger.hideWelcomeMessage": True,
-        }
-    )
+    spare_imports()  # a collection goes over what is left, and 30 students wait for it
+    app = st.App(Path(__file__).with_name("pages.py"), middleware=[Middleware(Closed)])
+    app.run(config=options(host, port, names))
 
 
 if __name__ == "__main__":

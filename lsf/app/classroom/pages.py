@@ -3,6 +3,7 @@
 import streamlit as st
 
 from lsf.app.classroom import student, teacher
+from lsf.app.panels import READABLE
 
 STYLE = """<style>
 [data-testid="stMainBlockContainer"] { max-width: 70rem; padding-top: 2rem; }
@@ -10,7 +11,7 @@ STYLE = """<style>
 </style>"""
 
 st.set_page_config(page_title="LSF class", layout="wide")
-st.html(STYLE)
+st.html(STYLE + READABLE)
 st.navigation(
     [
         st.Page(student.draw, title="Lesson", url_path="lesson", default=True),

@@ -1,0 +1,70 @@
+"""axe-core on every page, light and dark, after an analysis and runs; and the tour, presented by the arrow keys."""
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, expect
+
+from tests.browser.conftest import Process, Tab
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+PAGES = (
+    "start", "model", "trajectories", "criteria", "choose", "tune", "compare", "blocks_by_methods", "dimension",
+    "evidence", "lessons",
+)  # fmt: skip
+DARK = "getComputedStyle(document.querySelector('.stApp')).backgroundColor === 'rgb(14, 17, 23)'"
+TYPE = "parseFloat(getComputedStyle(document.documentElement).fontSize)"
+
+
+@pytest.fixture(scope="module")
+def presented(chromium: Browser, shared_process: Process) -> Iterator[Tab]:
+    """The first page of the tour, presented, after its analysis and its three runs."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 900})
+    tab = Tab(context.new_page())
+    tab.page.goto(shared_process.url)
+    tab.button("Show me in 60 seconds")
+    tab.button("Present")
+    tab.page.wait_for_url(re.compile("run="), timeout=150_000)
+    expect(tab.page.get_by_text("idle", exact=True)).to_be_visible(timeout=150_000)
+    yield tab
+    assert not tab.crashes, tab.crashes
+    context.close()
+
+
+def test_the_tour_is_presented_in_large_type_and_led_by_the_arrow_keys(presented: Tab) -> None:
+    page = presented.page
+    large = page.evaluate(TYPE)
+    for key, stop, title in (
+        ("ArrowRight", "2 of 4", "Choose"),
+        ("ArrowLeft", "1 of 4", "Trajectories"),
+        ("ArrowRight", "2 of 4", "Choose"),
+        ("ArrowRight", "3 of 4", "Fine-tune"),
+        ("ArrowRight", "4 of 4", "Compare"),
+    ):
+        presented.settled()
+        page.keyboard.press(key)
+        expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
+        expect(page.get_by_text(stop)).to_be_visible()
+        assert page.evaluate(TYPE) == large
+    presented.settled()
+    presented.button("Leave the presentation")
+    page.wait_for_function(f"{TYPE} < {large}")
+    assert presented.outside == []
+
+
+def test_axe_finds_nothing_serious_on_any_page(
+    context: BrowserContext, presented: Tab, shared_process: Process
+) -> None:
+    known = presented.page.url.partition("?")[2]
+    tab, found = Tab(context.new_page()), {}
+    for name in PAGES:
+        tab.page.emulate_media(color_scheme="light")
+        tab.page.goto(f"{shared_process.url}/{name if name != 'start' else ''}?{known}")
+        expect(tab.page.get_by_role("heading", level=1)).to_be_visible()
+        tab.settled()
+        found[name] = tab.violations()
+        tab.page.emulate_media(color_scheme="dark")
+        tab.page.wait_for_function(DARK)
+        found[f"{name}, dark"] = tab.violations("color-contrast")
+    assert {name: told for name, told in found.items() if told} == {}
