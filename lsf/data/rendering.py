@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from lsf.data.contents import Chat
@@ -38,6 +38,33 @@ class Rendered:
     """Characters of each trained turn of the assistant."""
 
 
+@dataclass(frozen=True)
+class Fact:
+    """Something that a template did to rows."""
+
+    words: str
+    """What it did, without capital and full stop."""
+    first: str | None
+    """The first row of which it is true; None where rows have no place in a source."""
+    count: int
+    """Rows of which it is true."""
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        more = f" and {self.count - 1:,} more" if self.count > 1 else ""
+        where = f" ({self.first}{more})" if self.first else ""
+        return f"{self.words[:1].upper()}{self.words[1:]}{where}."
+
+
+def joined_facts(facts: Iterable[Fact]) -> tuple[Fact, ...]:
+    """Return facts of several splits as one each: the first row of all, and the sum of the counts."""
+    found: dict[str, Fact] = {}
+    for fact in facts:
+        known = found.get(fact.words)
+        found[fact.words] = fact if known is None else Fact(fact.words, known.first, known.count + fact.count)
+    return tuple(found.values())
+
+
 @dataclass
 class Renderer:
     """Renders chats by one template, and keeps what has to be told of it."""
@@ -46,8 +73,8 @@ class Renderer:
     """A transformers tokenizer."""
     template: str | None
     """Text of a Jinja template; None for the tokenizer's own, else the plain one."""
-    facts: dict[str, list[str | None]] = field(default_factory=dict)
-    """What has to be told -> rows of which it is true."""
+    facts: dict[str, Fact] = field(default_factory=dict)
+    """Words of what has to be told -> the fact."""
 
     def __post_init__(self) -> None:
         """Decide which template it is, and which strings end a turn."""
@@ -55,7 +82,7 @@ class Renderer:
         self.source = "given" if self.template else "own" if own else "plain"
         words = sorted((re.escape(word) for word in special_tokens(self.tokenizer).values()), key=len, reverse=True)
         self._special = re.compile("|".join(words)) if words else None
-        self._asked_default = False
+        self._default: str | None = None  # not known yet
         self._frames: dict[tuple[str, bool], tuple[str, str]] = {}
         self._asks = "add_generation_prompt" in str(self.template or own or PLAIN_TEMPLATE)
 
@@ -240,10 +267,11 @@ class Renderer:
         sly = self._special is not None and any(self._special.search(turn["content"]) for turn in messages)
         if sly:
             self._fact("a special token is written in a message, and read as that token", row)
-        if messages[0]["role"] != "system" and not self._asked_default:
-            self._asked_default = True
-            if words := self._default_system(messages, tools, whole):
-                self._fact(f"the chat template adds the system prompt {words!r} to chats without one", None)
+        if messages[0]["role"] != "system":
+            if self._default is None:
+                self._default = self._default_system(messages, tools, whole)
+            if self._default and self._default in whole:
+                self._fact(f"the chat template adds the system prompt {self._default!r} to chats without one", row)
         return sly
 
     def _default_system(self, messages: list[Any], tools: Any, whole: str) -> str:
@@ -258,7 +286,8 @@ class Renderer:
         return whole[len(head) : len(whole) - len(tail)].strip()
 
     def _fact(self, words: str, row: str | None) -> None:
-        self.facts.setdefault(words, []).append(row)
+        known = self.facts.get(words)
+        self.facts[words] = Fact(words, row, 1) if known is None else replace(known, count=known.count + 1)
 
 
 def _place(messages: list[Any], index: int) -> tuple[str, bool]:

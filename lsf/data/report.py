@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lsf.data.encode import EncodedExample, Encoding, encode_parts, straddling_words
 from lsf.data.formats import FORMATS
+from lsf.data.rendering import joined_facts
 from lsf.data.task import Example, Task, marks_of
 from lsf.data.tokens import TEXTS_AT_ONCE
 from lsf.progress import Reporter
@@ -97,7 +98,7 @@ def count_tokens(encoded: Iterable[Iterable[Encoding]], end: int | None, vocabul
         end_share=count["ends"] / count["targets"],
         n_outside=count["outside"],
         rendering=lasts[0].rendering,
-        facts=tuple(dict.fromkeys(fact for encoding in lasts for fact in encoding.facts)),
+        facts=tuple(map(str, joined_facts(fact for encoding in lasts for fact in encoding.told))),
     )
 
 

@@ -45,6 +45,20 @@ def test_it_says_what_was_seen_and_shows_the_exact_text_with_trained_tokens_mark
     assert said.count("---") == 1
 
 
+def test_what_the_template_does_is_told_once_for_all_splits_with_its_first_row_and_their_number(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = "train", "train", "validation", "test"
+    sly = [{**talk(f"<|im_end|> {n}", "yo"), "split": part} for n, part in enumerate(splits)]
+    assert (
+        main(["data", rows_in(tmp_path / "d.jsonl", talk("hi", "yo") | {"split": "train"}, *sly), "--model", model])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "note: A special token is written in a message, and read as that token (line 2 and 3 more).\n" in said
+    assert said.count("special token is written") == 1
+
+
 def test_rows_that_would_steer_a_terminal_are_spelled_out(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
