@@ -24,6 +24,8 @@ PLAIN_TEMPLATE = (
 """Of chats on a model without a template: a line per turn, and end-of-text behind what the assistant says."""
 MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 PROBE = "\ue000system\ue001"
+CALLED = "zq_called_qz"
+"""Name of a tool by which it is seen whether a template writes calls and descriptions."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Renderer:
         words = sorted((re.escape(word) for word in special_tokens(self.tokenizer).values()), key=len, reverse=True)
         self._special = re.compile("|".join(words)) if words else None
         self._default: str | None = None  # not known yet
+        self._dropped: dict[bool | str, bool] = {}
         self._frames: dict[tuple[str, bool], tuple[str, str]] = {}
         self._asks = "add_generation_prompt" in str(self.template or own or PLAIN_TEMPLATE)
 
@@ -117,7 +120,9 @@ class Renderer:
         answers = [
             index
             for index, turn in enumerate(messages)
-            if is_answer(turn) and index >= chat.given and (turn["content"] or not _left_out(turn, whole))
+            if is_answer(turn)
+            and index >= chat.given
+            and (turn["content"] or not self._drops_calls(messages, tools, index))
         ]
         if not answers:
             raise DataError(
@@ -260,9 +265,9 @@ class Renderer:
         for turn in messages:
             if turn["content"].strip() and turn["content"].strip() not in whole:
                 self._fact(f"the chat template leaves out, or changes, what the {turn['role']} says", row)
-        if any(_left_out(turn, whole) for turn in messages):
+        if any(self._drops_calls(messages, tools, index) for index in range(len(messages))):
             self._fact("the chat template leaves out the calls of tools, which are then no targets", row)
-        if any(name not in whole for name in map(_name_of, tools or [])):
+        if tools and self._drops("tools", messages, [_called(tool) for tool in tools]):
             self._fact("the chat template leaves out the descriptions of tools", row)
         sly = self._special is not None and any(self._special.search(turn["content"]) for turn in messages)
         if sly:
@@ -273,6 +278,26 @@ class Renderer:
             if self._default and self._default in whole:
                 self._fact(f"the chat template adds the system prompt {self._default!r} to chats without one", row)
         return sly
+
+    def _drops_calls(self, messages: list[dict[str, Any]], tools: Any, index: int) -> bool:
+        """Tell whether the template leaves out the calls of tools of a turn, which may say something else too."""
+        turn = messages[index]
+        if not turn.get("tool_calls"):
+            return False
+        named = {**turn, "tool_calls": [_called(call) for call in turn["tool_calls"]]}
+        return self._drops(bool(turn["content"]), [*messages[:index], named, *messages[index + 1 :]], tools)
+
+    def _drops(self, kind: bool | str, messages: list[Any], tools: Any) -> bool:
+        """Tell whether a template leaves out what is called CALLED; asked once of each kind.
+
+        The tools' own names do not tell: `color` stands in many a text.
+        """
+        if kind not in self._dropped:
+            try:
+                self._dropped[kind] = CALLED not in self._text(messages, tools, False, None)
+            except DataError:  # it refuses that name, so it reads names
+                self._dropped[kind] = False
+        return self._dropped[kind]
 
     def _default_system(self, messages: list[Any], tools: Any, whole: str) -> str:
         """Return the system prompt that the template adds where there is none; empty where it adds none."""
@@ -295,15 +320,11 @@ def _place(messages: list[Any], index: int) -> tuple[str, bool]:
     return messages[index - 1]["role"] if index else "", index == len(messages) - 1
 
 
-def _left_out(turn: dict[str, Any], whole: str) -> bool:
-    """Tell whether a turn calls a tool whose name the template does not write."""
-    return any(_name_of(call) not in whole for call in turn.get("tool_calls", []) if call)
-
-
-def _name_of(tool: Any) -> str:
-    """Return the name in a tool's description or call; empty where it has none."""
-    inner = tool.get("function", tool) if isinstance(tool, dict) else {}
-    return str(inner.get("name", "")) if isinstance(inner, dict) else ""
+def _called(one: Any) -> Any:
+    """Return a tool's description or call by another name, which no text holds."""
+    if not isinstance(one, dict):
+        return one
+    return {**one, "function": {**one["function"], "name": CALLED}} if "function" in one else {**one, "name": CALLED}
 
 
 def _where(row: str | None) -> str:
