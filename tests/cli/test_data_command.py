@@ -1,6 +1,7 @@
 """`lsf data`: what is said of a file, rows as the model gets them, and rows that would like to steer the terminal."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,22 @@ def test_prompts_on_both_sides_are_told_and_what_does_not_fit_is_counted(
     assert "1 test row has a prompt that training has too; 1 with the same answer." in said
     assert "1 row cut at the beginning, to fit into 60 tokens" in said
     assert "1 row left out, whose target does not fit into 60 tokens" in said
+
+
+def test_words_that_the_model_does_not_know_are_counted_and_a_byte_level_tokenizer_has_none(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = " Zanzibar Zanzibar", " Zanzibar", " Jorvik"
+    rows = [{"prompt": f"Quux: the capital of Jorvik {n} is", "completion": said} for n, said in enumerate(answers)]
+    name = rows_in(tmp_path / "d.jsonl", *rows)
+    assert main(["data", name, "--model", "bundled"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"note: 6 of \d+ tokens \(\d+%\) stand for words that the model does not know, 3 of them targets", said
+    )
+    assert "<s><unk>: the capital of Jorvik 1 is[<unk>]" in said
+    assert main(["data", name, "--model", model]) == 0
+    assert "does not know" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
