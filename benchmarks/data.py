@@ -1,8 +1,9 @@
-"""What reading data is held to: recognised without options, 100,000 chats in a minute, a gigabyte in 2 GB of memory.
+"""What reading data is held to: recognised without options, 100,000 chats in a minute, 5 % of a run, 1 GB in 2 GB.
 
-`python -m benchmarks.data [--rows 100000] [--gigabytes 1]` writes small files of every format in every container and
-encoding, counts those that are recognised, then reads and encodes a large file of chats with SmolLM2's tokenizer, each
-row let go of once it is counted, then has `lsf data` read a larger one in a process of its own, and prints the bars.
+`python -m benchmarks.data [--rows 100000] [--steps 10] [--gigabytes 1]` writes small files of every format in every
+container and encoding, counts those that are recognised, then reads and encodes a large file of chats with SmolLM2's
+tokenizer, each row let go of once it is counted, then reads and encodes what a run of 100 steps visits and does some of
+its steps, then has `lsf data` read a larger file in a process of its own, and prints the bars.
 """
 
 import argparse
@@ -23,9 +24,19 @@ from benchmarks.bars import Bar, markdown
 from lsf.data.encode import encode_parts
 from lsf.data.formats import FORMATS
 from lsf.data.sources import load_task
+from lsf.methods.context import MethodContext
+from lsf.methods.registry import METHODS
+from lsf.models.loading import load_model
 from lsf.models.weights import tokenizer_of
+from lsf.plans.plan import Plan
+from lsf.runs.spec import RunSpec
+from lsf.training.fitting import fit
+from lsf.training.splits import encode_splits
+from lsf.training.trainer import FitSettings
 
 ENCODINGS = ("utf-8", "utf-8-sig", "utf-16")
+RUN_STEPS, BATCH = 100, 16
+"""Of the run beside which reading is put."""
 FLAT = ("pairs", "preference", "alpaca", "known", "text")
 """Formats whose cells are all text, which CSV and TSV can hold."""
 
@@ -34,11 +45,13 @@ def main() -> int:
     """Print the bars; return 1 where one does not hold."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=100_000, help="chats of the large file [default: 100000]")
+    parser.add_argument("--steps", type=int, default=10, help="steps timed of a run of 100 [default: 10; 0: none]")
     parser.add_argument("--gigabytes", type=float, default=0.0, help="size of the largest file [default: 0, none]")
     parser.add_argument("--model", default="smollm2", help="whose tokenizer encodes [default: smollm2]")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         bars = [recognised(Path(scratch)), *large(Path(scratch), asked.rows, asked.model)]
+        bars += [beside_steps(Path(scratch), asked.steps, asked.model)] if asked.steps else []
         bars += streamed(Path(scratch), asked.gigabytes) if asked.gigabytes else []
     print(markdown(bars))
     return int(any(bar.held is False for bar in bars))
@@ -99,6 +112,29 @@ def large(scratch: Path, count: int, model: str) -> list[Bar]:
         Bar(f"{count:,} chats of two turns each: seconds", seconds, 60.0, note=note, unit=" s"),
         Bar("the same: growth of memory", (most - before) / 1e6, unit=" MB", note=f"{size / 1e6:.0f} MB of JSONL"),
     ]
+
+
+def beside_steps(scratch: Path, steps: int, model: str) -> Bar:
+    """Return what reading and encoding takes of a run of 100 steps, in CPU seconds; its steps alone are counted."""
+    write_chats(scratch / "run.jsonl", RUN_STEPS * BATCH * 10 // 8)  # 80 % are for training
+    loaded = load_model(model, "float32", "cpu")
+    blocks = tuple(range(loaded.info.n_blocks * 4 // 5, loaded.info.n_blocks))
+    plan = Plan(model=model, n_blocks=loaded.info.n_blocks, blocks=blocks, budget={"blocks": len(blocks)})
+    spec = RunSpec(model, str(scratch / "run.jsonl"), plan, steps=RUN_STEPS, batch_size=BATCH)
+    begun = time.process_time()
+    rows = encode_splits(loaded, load_task(spec.data), spec).train
+    read = time.process_time() - begun
+    tuned = METHODS["full"].prepare(loaded, plan, MethodContext())
+    settings = FitSettings(1e-4, steps, BATCH, 0, 0.0, 0, "float32")
+    begun = time.process_time()
+    fit(tuned, rows, settings, scratch, lambda row: None, lambda: None)
+    taken = (time.process_time() - begun) * RUN_STEPS / steps
+    note = (
+        f"{read:.2f} CPU s for {RUN_STEPS * BATCH * 10 // 8:,} chats of two turns ({len(rows):,} for training, "
+        f"{sum(len(row.ids) for row in rows) / len(rows):.0f} tokens each), {taken:.0f} CPU s for {RUN_STEPS} steps of "
+        f"{BATCH} on the top {len(blocks)} of {plan.n_blocks} blocks, {steps} of them measured"
+    )
+    return Bar("reading and encoding, of a run of 100 steps", 100 * read / (read + taken), 5.0, note=note, unit=" %")
 
 
 def write_chats(path: Path, count: int) -> int:

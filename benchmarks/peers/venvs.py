@@ -13,6 +13,7 @@ PINS = {
     "TransformerLens": ("transformer-lens==4.3.0",),
     "nnsight": ("nnsight==0.8.1",),
     "tuned-lens": ("tuned-lens==0.2.0",),
+    "TRL": ("trl==1.16.0",),
 }
 """Peers that are packages; those of plain transformers run in our own environment."""
 SAME = ("torch", "transformers", "safetensors", "numpy")

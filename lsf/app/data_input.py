@@ -20,7 +20,7 @@ from lsf.data.converting import Row
 from lsf.data.encode import EncodedExample, context_length, encode, straddling_words
 from lsf.data.exports import joined_messages
 from lsf.data.formats import FORMATS, kinds_of, recognise
-from lsf.data.report import count_tokens, format_lines, pieces_of, shared_prompts, token_lines
+from lsf.data.report import count_tokens, format_lines, pieces_of, shared_prompts, token_lines, unknown_words
 from lsf.data.sources import read_splits
 from lsf.data.tables import READERS
 from lsf.data.task import Example, Task
@@ -399,7 +399,7 @@ def _tokens(tokenizer: Any, task: Task, max_length: int) -> None:
     st.caption(
         "Marked: the tokens that are trained on, underlined where they end a turn or text. The rest is only read."
     )
-    facts = count_tokens([[encoding]], tokenizer.eos_token_id, len(tokenizer))
+    facts = count_tokens([[encoding]], tokenizer, len(tokenizer))
     st.text("\n".join(token_lines(facts, max_length)[:3] + [f"note: {fact}" for fact in facts.facts]))
     of = "" if len(examples) == len(task.train) else f" of the first {COUNTED:,}"
     if encoding.n_dropped:
@@ -409,7 +409,7 @@ def _tokens(tokenizer: Any, task: Task, max_length: int) -> None:
         )
     else:
         st.caption(f"Every training example{of} fits into {max_length:,} tokens.")
-    if told := straddling_words(encoding.n_straddling, of):
+    for told in filter(None, (unknown_words(facts), straddling_words(encoding.n_straddling, of))):
         st.warning(told)
 
 

@@ -54,7 +54,7 @@ def data_command(arguments: argparse.Namespace) -> int:
     reporter = TerminalReporter()
     reader = SplitReader(tokenizer, task, length, arguments.show, reporter)
     try:
-        facts = count_tokens(reader.splits(), tokenizer.eos_token_id, vocabulary)
+        facts = count_tokens(reader.splits(), tokenizer, vocabulary)
     finally:
         reporter.close()
     print("\n".join(printable(line) for line in token_lines(facts, length)))

@@ -36,6 +36,10 @@ CHUNK = 1_000_000
 """Bytes read at a time where a file is checked."""
 
 
+PLAIN_TEXT = (".txt", ".md")
+"""Endings of files that are text without columns."""
+
+
 def ending(path: Path) -> str:
     """Return what a file's name ends in, in small letters, that of a compressed one without its `.gz`."""
     return (path.with_suffix("") if path.suffix.lower() == GZ else path).suffix.lower()
@@ -305,6 +309,6 @@ def _files_by_split(path: Path, report: Reporter | None) -> "dict[str, Table] | 
     if "train" in found:
         return {word: table_of(files) for word, files in found.items()}
     known = [file for file in sorted(path.rglob("*")) if file.is_file() and ending(file) in READERS]
-    if known and all(ending(file) in (".txt", ".md") for file in known):
+    if known and all(ending(file) in PLAIN_TEXT for file in known):
         return {"all": table_of(known)}
     return None

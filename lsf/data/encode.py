@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lsf.data.contents import Chat, Document, Segments, Tokens
-from lsf.data.rendering import Rendered, Renderer, Span, special_tokens, template_of
+from lsf.data.rendering import Fact, Rendered, Renderer, Span, joined_facts, special_tokens, template_of
 from lsf.data.task import Example
 from lsf.data.tokens import TEXTS_AT_ONCE, Same, Text, tokenised
 from lsf.errors import DataError
@@ -101,8 +101,13 @@ class Encoding:
     """Rows that lost tokens at their beginning."""
     rendering: str = "raw"
     """How the texts were made: raw, by a chat template, plain text, token ids; several with their rows."""
-    facts: tuple[str, ...] = ()
-    """Sentences on what the chat template did to rows."""
+    told: tuple[Fact, ...] = ()
+    """What the chat template did to rows."""
+
+    @property
+    def facts(self) -> tuple[str, ...]:
+        """The same as sentences."""
+        return tuple(map(str, self.told))
 
     @property
     def n_straddling(self) -> int:
@@ -149,7 +154,7 @@ def encode_parts(
     for start in range(0, len(examples), TEXTS_AT_ONCE):
         work.take(examples[start : start + TEXTS_AT_ONCE])
         some = some or bool(work.rows)
-        yield Encoding(tuple(work.rows), work.n_dropped, work.n_cut, work.rendering, work.facts)
+        yield Encoding(tuple(work.rows), work.n_dropped, work.n_cut, work.rendering, work.told)
         work.rows.clear()
     if not some:
         raise DataError(f"No completion fits into {max_length} tokens; take shorter completions or a longer context.")
@@ -220,15 +225,9 @@ class _Work:
         return ", ".join(f"{kind} ({count:,})" for kind, count in self._kinds.most_common())
 
     @property
-    def facts(self) -> tuple[str, ...]:
-        """What the templates did, with the first row of which it is true."""
-        found = []
-        for renderer in self._renderers.values():
-            for words, rows in renderer.facts.items():
-                where = [row for row in rows if row is not None]
-                first = f" ({where[0]}{f' and {len(rows) - 1:,} more' if len(rows) > 1 else ''})" if where else ""
-                found.append(f"{words[:1].upper()}{words[1:]}{first}.")
-        return tuple(found)
+    def told(self) -> tuple[Fact, ...]:
+        """What the templates did."""
+        return joined_facts(fact for renderer in self._renderers.values() for fact in renderer.facts.values())
 
     def _pair(self, example: Example, text: Text) -> None:
         self._kinds["raw"] += 1

@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from lsf.data.contents import Chat
@@ -24,6 +24,8 @@ PLAIN_TEMPLATE = (
 """Of chats on a model without a template: a line per turn, and end-of-text behind what the assistant says."""
 MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 PROBE = "\ue000system\ue001"
+CALLED = "zq_called_qz"
+"""Name of a tool by which it is seen whether a template writes calls and descriptions."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,33 @@ class Rendered:
     """Characters of each trained turn of the assistant."""
 
 
+@dataclass(frozen=True)
+class Fact:
+    """Something that a template did to rows."""
+
+    words: str
+    """What it did, without capital and full stop."""
+    first: str | None
+    """The first row of which it is true; None where rows have no place in a source."""
+    count: int
+    """Rows of which it is true."""
+
+    def __str__(self) -> str:
+        """Return the sentence."""
+        more = f" and {self.count - 1:,} more" if self.count > 1 else ""
+        where = f" ({self.first}{more})" if self.first else ""
+        return f"{self.words[:1].upper()}{self.words[1:]}{where}."
+
+
+def joined_facts(facts: Iterable[Fact]) -> tuple[Fact, ...]:
+    """Return facts of several splits as one each: the first row of all, and the sum of the counts."""
+    found: dict[str, Fact] = {}
+    for fact in facts:
+        known = found.get(fact.words)
+        found[fact.words] = fact if known is None else Fact(fact.words, known.first, known.count + fact.count)
+    return tuple(found.values())
+
+
 @dataclass
 class Renderer:
     """Renders chats by one template, and keeps what has to be told of it."""
@@ -46,8 +75,8 @@ class Renderer:
     """A transformers tokenizer."""
     template: str | None
     """Text of a Jinja template; None for the tokenizer's own, else the plain one."""
-    facts: dict[str, list[str | None]] = field(default_factory=dict)
-    """What has to be told -> rows of which it is true."""
+    facts: dict[str, Fact] = field(default_factory=dict)
+    """Words of what has to be told -> the fact."""
 
     def __post_init__(self) -> None:
         """Decide which template it is, and which strings end a turn."""
@@ -55,7 +84,8 @@ class Renderer:
         self.source = "given" if self.template else "own" if own else "plain"
         words = sorted((re.escape(word) for word in special_tokens(self.tokenizer).values()), key=len, reverse=True)
         self._special = re.compile("|".join(words)) if words else None
-        self._asked_default = False
+        self._default: str | None = None  # not known yet
+        self._dropped: dict[bool | str, bool] = {}
         self._frames: dict[tuple[str, bool], tuple[str, str]] = {}
         self._asks = "add_generation_prompt" in str(self.template or own or PLAIN_TEMPLATE)
 
@@ -90,7 +120,9 @@ class Renderer:
         answers = [
             index
             for index, turn in enumerate(messages)
-            if is_answer(turn) and index >= chat.given and (turn["content"] or not _left_out(turn, whole))
+            if is_answer(turn)
+            and index >= chat.given
+            and (turn["content"] or not self._drops_calls(messages, tools, index))
         ]
         if not answers:
             raise DataError(
@@ -233,18 +265,39 @@ class Renderer:
         for turn in messages:
             if turn["content"].strip() and turn["content"].strip() not in whole:
                 self._fact(f"the chat template leaves out, or changes, what the {turn['role']} says", row)
-        if any(_left_out(turn, whole) for turn in messages):
+        if any(self._drops_calls(messages, tools, index) for index in range(len(messages))):
             self._fact("the chat template leaves out the calls of tools, which are then no targets", row)
-        if any(name not in whole for name in map(_name_of, tools or [])):
+        if tools and self._drops("tools", messages, [_called(tool) for tool in tools]):
             self._fact("the chat template leaves out the descriptions of tools", row)
         sly = self._special is not None and any(self._special.search(turn["content"]) for turn in messages)
         if sly:
             self._fact("a special token is written in a message, and read as that token", row)
-        if messages[0]["role"] != "system" and not self._asked_default:
-            self._asked_default = True
-            if words := self._default_system(messages, tools, whole):
-                self._fact(f"the chat template adds the system prompt {words!r} to chats without one", None)
+        if messages[0]["role"] != "system":
+            if self._default is None:
+                self._default = self._default_system(messages, tools, whole)
+            if self._default and self._default in whole:
+                self._fact(f"the chat template adds the system prompt {self._default!r} to chats without one", row)
         return sly
+
+    def _drops_calls(self, messages: list[dict[str, Any]], tools: Any, index: int) -> bool:
+        """Tell whether the template leaves out the calls of tools of a turn, which may say something else too."""
+        turn = messages[index]
+        if not turn.get("tool_calls"):
+            return False
+        named = {**turn, "tool_calls": [_called(call) for call in turn["tool_calls"]]}
+        return self._drops(bool(turn["content"]), [*messages[:index], named, *messages[index + 1 :]], tools)
+
+    def _drops(self, kind: bool | str, messages: list[Any], tools: Any) -> bool:
+        """Tell whether a template leaves out what is called CALLED; asked once of each kind.
+
+        The tools' own names do not tell: `color` stands in many a text.
+        """
+        if kind not in self._dropped:
+            try:
+                self._dropped[kind] = CALLED not in self._text(messages, tools, False, None)
+            except DataError:  # it refuses that name, so it reads names
+                self._dropped[kind] = False
+        return self._dropped[kind]
 
     def _default_system(self, messages: list[Any], tools: Any, whole: str) -> str:
         """Return the system prompt that the template adds where there is none; empty where it adds none."""
@@ -258,7 +311,8 @@ class Renderer:
         return whole[len(head) : len(whole) - len(tail)].strip()
 
     def _fact(self, words: str, row: str | None) -> None:
-        self.facts.setdefault(words, []).append(row)
+        known = self.facts.get(words)
+        self.facts[words] = Fact(words, row, 1) if known is None else replace(known, count=known.count + 1)
 
 
 def _place(messages: list[Any], index: int) -> tuple[str, bool]:
@@ -266,15 +320,11 @@ def _place(messages: list[Any], index: int) -> tuple[str, bool]:
     return messages[index - 1]["role"] if index else "", index == len(messages) - 1
 
 
-def _left_out(turn: dict[str, Any], whole: str) -> bool:
-    """Tell whether a turn calls a tool whose name the template does not write."""
-    return any(_name_of(call) not in whole for call in turn.get("tool_calls", []) if call)
-
-
-def _name_of(tool: Any) -> str:
-    """Return the name in a tool's description or call; empty where it has none."""
-    inner = tool.get("function", tool) if isinstance(tool, dict) else {}
-    return str(inner.get("name", "")) if isinstance(inner, dict) else ""
+def _called(one: Any) -> Any:
+    """Return a tool's description or call by another name, which no text holds."""
+    if not isinstance(one, dict):
+        return one
+    return {**one, "function": {**one["function"], "name": CALLED}} if "function" in one else {**one, "name": CALLED}
 
 
 def _where(row: str | None) -> str:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from lsf.data.encode import EncodedExample, Encoding, encode_parts, straddling_words
 from lsf.data.formats import FORMATS
+from lsf.data.rendering import joined_facts
 from lsf.data.task import Example, Task, marks_of
 from lsf.data.tokens import TEXTS_AT_ONCE
 from lsf.progress import Reporter
@@ -57,21 +58,35 @@ class TokenFacts:
     """Share of the targets that end a turn or a text, in [0, 1]."""
     n_outside: int
     """Rows with a token id that the model has no embedding for."""
+    n_unknown: int
+    """Tokens that stand for words the tokenizer does not know."""
+    n_unknown_targets: int
+    """Those of them that are trained."""
     rendering: str
     """How the texts were made."""
     facts: tuple[str, ...]
     """What the chat template did to rows."""
 
 
-def count_tokens(encoded: Iterable[Iterable[Encoding]], end: int | None, vocabulary: int) -> TokenFacts:
+def _unknown_token(tokenizer: Any) -> int | None:
+    """Return the id that stands for every word a tokenizer does not know; None where it writes any text by its parts.
+
+    Such tokenizers often call their end-of-text the unknown token too, which they then never use as one.
+    """
+    word = tokenizer.unk_token
+    return tokenizer.unk_token_id if word is not None and "unk" in str(word).lower() else None
+
+
+def count_tokens(encoded: Iterable[Iterable[Encoding]], tokenizer: Any, vocabulary: int) -> TokenFacts:
     """Return the counts over encoded splits, at least one row in all; no row is kept.
 
     Args:
         encoded: of each split that has rows its parts, each with all that is told so far (`encode_parts`), with
             end-of-text as in training.
-        end: id of end-of-text.
+        tokenizer: which encoded them.
         vocabulary: rows of the model's embedding.
     """
+    end, unknown = tokenizer.eos_token_id, _unknown_token(tokenizer)
     count, lasts = Counter[str](), list[Encoding]()
     for parts in encoded:
         last = None
@@ -84,6 +99,9 @@ def count_tokens(encoded: Iterable[Iterable[Encoding]], end: int | None, vocabul
                 count["longest"] = max(count["longest"], len(row.ids))
                 count["ends"] += sum(place in row.ends or row.ids[place] == end for place in row.targets)
                 count["outside"] += max(row.ids) >= vocabulary
+                if unknown is not None and unknown in row.ids:
+                    count["unknown"] += row.ids.count(unknown)
+                    count["unknown targets"] += sum(row.ids[place] == unknown for place in row.targets)
         lasts += [] if last is None else [last]
     return TokenFacts(
         n_rows=count["rows"],
@@ -96,8 +114,10 @@ def count_tokens(encoded: Iterable[Iterable[Encoding]], end: int | None, vocabul
         n_straddling=count["straddling"],
         end_share=count["ends"] / count["targets"],
         n_outside=count["outside"],
+        n_unknown=count["unknown"],
+        n_unknown_targets=count["unknown targets"],
         rendering=lasts[0].rendering,
-        facts=tuple(dict.fromkeys(fact for encoding in lasts for fact in encoding.facts)),
+        facts=tuple(map(str, joined_facts(fact for encoding in lasts for fact in encoding.told))),
     )
 
 
@@ -184,8 +204,20 @@ def token_lines(facts: TokenFacts, max_length: int) -> list[str]:
         lines.append(f"note: {_rows(facts.n_dropped)} left out, whose target does not fit into {max_length:,} tokens")
     if facts.n_outside:
         lines.append(f"note: {_rows(facts.n_outside)} with a token id outside the model's vocabulary")
+    lines += [f"note: {words}"] if (words := unknown_words(facts)) else []
     lines += [f"note: {fact}" for fact in facts.facts]
     return lines + ([f"note: {words}"] if (words := straddling_words(facts.n_straddling)) else [])
+
+
+def unknown_words(facts: TokenFacts) -> str:
+    """Return the sentence on words that the model does not know; empty where there are none."""
+    if not facts.n_unknown:
+        return ""
+    share = f"{facts.n_unknown:,} of {facts.n_tokens:,} tokens ({facts.n_unknown / facts.n_tokens:.0%})"
+    return (
+        f"{share} stand for words that the model does not know, {facts.n_unknown_targets:,} of them targets; it can "
+        "neither tell them apart nor write them."
+    )
 
 
 def _rows(count: int) -> str:

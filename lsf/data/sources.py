@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lsf.data.answers import suggested_pattern
 from lsf.data.columns import Watched, paths, says_truth, with_truth
-from lsf.data.containers import saved_tables, tables_of
+from lsf.data.containers import PLAIN_TEXT, ending, saved_tables, tables_of
 from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.converting import Convert, Row, Tally, Work
 from lsf.data.exports import joined_messages
@@ -164,7 +164,7 @@ def task_of_tables(
     )
     used = [name for name in names if {name, name.lower()} & tally.read]
     common = formats.most_common()
-    why = "the templates given" if any(templates) else _why(used, options)
+    why = "the templates given" if any(templates) else _why(name, used, options)
     return replace(task, seen=Seen(tuple(common), why, notes, n_left))
 
 
@@ -186,12 +186,11 @@ def _some(table: Table, places: NDArray[np.int64]) -> Table:
     return replace(table, rows=selected(table.rows, places), places=kept)
 
 
-def _why(used: Sequence[str], options: DataOptions) -> str:
-    return (
-        f"the format that was asked for, {options.format}"
-        if options.format != "auto"
-        else f"its columns: {', '.join(used)}"
-    )
+def _why(name: str, used: Sequence[str], options: DataOptions) -> str:
+    if options.format != "auto":
+        return f"the format that was asked for, {options.format}"
+    kind = ending(Path(name))
+    return f"the file's name, which ends in {kind}" if kind in PLAIN_TEXT else f"its columns: {', '.join(used)}"
 
 
 def _mixed(formats: Mapping[str, int]) -> list[str]:

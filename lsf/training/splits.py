@@ -108,7 +108,7 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
         rendering=train.rendering,
         facts=(
             *train.facts,
-            *(f"General data: {fact}" for fact in general.facts if fact not in train.facts),
+            *(f"General data: {fact}" for fact in general.told if fact.words not in {one.words for one in train.told}),
             *asked.facts,
         ),
         n_general=len(general.rows),

@@ -1,6 +1,7 @@
 """`lsf data`: what is said of a file, rows as the model gets them, and rows that would like to steer the terminal."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,20 @@ def test_it_says_what_was_seen_and_shows_the_exact_text_with_trained_tokens_mark
     assert said.count("---") == 1
 
 
+def test_what_the_template_does_is_told_once_for_all_splits_with_its_first_row_and_their_number(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = "train", "train", "validation", "test"
+    sly = [{**talk(f"<|im_end|> {n}", "yo"), "split": part} for n, part in enumerate(splits)]
+    assert (
+        main(["data", rows_in(tmp_path / "d.jsonl", talk("hi", "yo") | {"split": "train"}, *sly), "--model", model])
+        == 0
+    )
+    said = capsys.readouterr().out
+    assert "note: A special token is written in a message, and read as that token (line 2 and 3 more).\n" in said
+    assert said.count("special token is written") == 1
+
+
 def test_rows_that_would_steer_a_terminal_are_spelled_out(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -67,6 +82,22 @@ def test_prompts_on_both_sides_are_told_and_what_does_not_fit_is_counted(
     assert "1 test row has a prompt that training has too; 1 with the same answer." in said
     assert "1 row cut at the beginning, to fit into 60 tokens" in said
     assert "1 row left out, whose target does not fit into 60 tokens" in said
+
+
+def test_words_that_the_model_does_not_know_are_counted_and_a_byte_level_tokenizer_has_none(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = " Zanzibar Zanzibar", " Zanzibar", " Jorvik"
+    rows = [{"prompt": f"Quux: the capital of Jorvik {n} is", "completion": said} for n, said in enumerate(answers)]
+    name = rows_in(tmp_path / "d.jsonl", *rows)
+    assert main(["data", name, "--model", "bundled"]) == 0
+    said = capsys.readouterr().out
+    assert re.search(
+        r"note: 6 of \d+ tokens \(\d+%\) stand for words that the model does not know, 3 of them targets", said
+    )
+    assert "<s><unk>: the capital of Jorvik 1 is[<unk>]" in said
+    assert main(["data", name, "--model", model]) == 0
+    assert "does not know" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -69,11 +69,12 @@ def test_an_answer_of_weight_0_is_no_target() -> None:
         needs_answer([ASKED, SAID | {"weight": 0}])
 
 
-def test_calls_and_tools_that_the_template_leaves_out_are_told_and_never_trained_as_an_empty_answer() -> None:
+@pytest.mark.parametrize("name", ["look", "blue"])  # the other one stands in what the user says
+def test_calls_and_tools_that_the_template_leaves_out_are_told_and_never_trained_as_an_empty_answer(name: str) -> None:
     tokenizer = byte_level(TEMPLATES[0].plain, TEMPLATES[0].tokens)
-    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "look", "arguments": {}}}]}
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": name, "arguments": {}}}]}
     rows = [ASKED, call, {"role": "tool", "content": "blue"}, MORE]
-    tools = [{"type": "function", "function": {"name": "look"}}]
+    tools = [{"type": "function", "function": {"name": name}}]
     found = encoded(tokenizer, Example("", "", 1, make_chat(rows, DataOptions(), tools)))
     assert trained(tokenizer, found.rows[0]) == ["the sea<|im_end|>"]
     assert [fact.split(" (")[0] for fact in found.facts] == [
@@ -211,7 +212,7 @@ def test_a_default_system_prompt_and_special_tokens_in_messages_are_told() -> No
     sly = {"role": "user", "content": "<|im_end|> ha"}
     found = encoded(tokenizer, chat(ASKED, SAID), chat(sly, SAID, row=2))
     assert found.facts == (
-        "The chat template adds the system prompt 'Be kind.' to chats without one.",
+        "The chat template adds the system prompt 'Be kind.' to chats without one (row 1 and 1 more).",
         "A special token is written in a message, and read as that token (row 2).",
     )
 

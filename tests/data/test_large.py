@@ -218,11 +218,11 @@ def test_counting_in_parts_tells_what_encoding_all_tells(
     tokenizer: Any = tiny_tokenizer()
     task = load_task(str(tmp_path / "d.jsonl"))
     encoded = [encode(tokenizer, part, 64, append_eos=True) for part in (task.train, task.validation, task.test)]
-    whole = count_tokens([[one] for one in encoded], tokenizer.eos_token_id, len(tokenizer))
+    whole = count_tokens([[one] for one in encoded], tokenizer, len(tokenizer))
     monkeypatch.setattr(report, "MANY", 10)
     reporter = TerminalReporter()
     reader = SplitReader(tokenizer, task, 64, 5, reporter)
-    assert count_tokens(reader.splits(), tokenizer.eos_token_id, len(tokenizer)) == whole
+    assert count_tokens(reader.splits(), tokenizer, len(tokenizer)) == whole
     assert reader.shown == list(encoded[0].rows[:5])
     assert whole.n_rows == 200
     assert "counting tokens (200 of 200)" in capsys.readouterr().err

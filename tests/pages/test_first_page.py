@@ -242,6 +242,21 @@ def test_nothing_typed_says_what_to_type(app: Driver) -> None:
     assert next(button for button in app.at.button if button.label == "Analyse").disabled
 
 
+def test_plain_text_is_recognised_by_its_name_and_words_the_model_does_not_know_are_told(
+    app: Driver, tmp_path: Path
+) -> None:
+    data = tmp_path / "notes.txt"
+    data.write_text("\n\n".join(f"The lamp number {n} is quuxed in Jorvik. " * 60 for n in range(6)))
+    app.at.session_state["data-kind"] = "File"
+    app.at.run()
+    app.at.text_input(key="data-path").set_value(str(data)).run()
+    assert not app.errors()
+    said = " ".join(str(text.value) for text in app.at.text)
+    assert "recognised by the file's name, which ends in .txt" in said
+    assert "texts: plain text" in said
+    assert any("stand for words that the model does not know" in str(one.value) for one in app.at.warning)
+
+
 def test_chats_are_recognised_and_shown_and_hostile_rows_stay_text(
     app: Driver, tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
