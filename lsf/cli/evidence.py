@@ -2,11 +2,15 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lsf.cli.arguments import load_asked_model, load_asked_task
 from lsf.cli.terminal import TerminalReporter
-from lsf.criteria.result import Analysis
+from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import Analysis, AnalysisSettings
+from lsf.data.task import Task
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.evidence.own import (
@@ -18,11 +22,16 @@ from lsf.evidence.own import (
     record_here,
     remove_own,
     scores_of,
+    scores_read,
     truth_told,
 )
-from lsf.evidence.packed import elsewhere, words
+from lsf.evidence.packed import elsewhere, sample_sizes, words
 from lsf.evidence.standing import standing_rule
 from lsf.evidence.sweep import Sweep
+from lsf.progress import Forwarding, Phase, Reporter
+
+SECONDS = 5.0
+"""Expected of each sample before its pace is known; samples are as large as to cost the same."""
 
 
 def evidence_options(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +77,6 @@ def _scores_now(sweep: Sweep, where: str) -> tuple[dict[str, tuple[float, ...]],
     reporter = TerminalReporter()
     try:
         loaded = load_asked_model(spec.run_spec(sweep.n_blocks, None, 0), reporter)
-        from lsf.evidence.scoring import study_scores
         from lsf.models.loading import weights_hash
 
         spare_imports()
@@ -76,9 +84,56 @@ def _scores_now(sweep: Sweep, where: str) -> tuple[dict[str, tuple[float, ...]],
             raise BadInputError(
                 f"The weights of {spec.model} are not those that {where} was measured with; run the sweep again."
             )
-        return study_scores(loaded, task, spec.steps * spec.batch_size, reporter)
+        return _study_scores(loaded, task, spec.steps * spec.batch_size, reporter)
     finally:
         reporter.close()
+
+
+class _Part(Forwarding):
+    """A reporter of one analysis of several: of its own phases only the message is handed on."""
+
+    def plan(self, phases: Sequence[Phase]) -> None:
+        """Drop it."""
+
+    def phase(self, name: str) -> None:
+        """Drop it."""
+
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
+        """Say what it does."""
+        self.report.progress(0, None, message)
+
+
+def _study_scores(
+    loaded: Any, task: Task, seen: int, report: Reporter
+) -> tuple[dict[str, tuple[float, ...]], dict[str, int]]:
+    """Score the blocks by every criterion of the study, on its sizes of samples of the training rows.
+
+    Args:
+        loaded: the model; unchanged.
+        task: the data.
+        seen: examples that the steps of one run of the sweep see.
+        report: gets progress; its `stop` ends the analysis under way.
+
+    Returns:
+        Criterion -> score of each block, of those that scored every block; need -> rows read for it.
+
+    Raises:
+        LsfError: see `lsf.lens.analyze.analyze`.
+    """
+    from lsf.lens.analyze import analyze
+
+    sizes = sample_sizes(seen)
+    limits = {limit: [need for need in sizes if sizes[need] == limit] for limit in sizes.values()}
+    phases = {limit: f"scoring blocks on {limit} rows" for limit in limits}
+    report.plan([Phase(name, SECONDS) for name in phases.values()])
+    scores, examples = dict[str, tuple[float, ...]](), dict[str, int]()
+    for limit, needs in limits.items():
+        names = tuple(name for name, entry in CRITERIA.items() if entry.needs in needs)
+        report.phase(phases[limit])
+        found = analyze(loaded, task, AnalysisSettings(criteria=names, split="train", limit=limit), _Part(report))
+        more, read = scores_read(found)
+        scores, examples = scores | more, examples | read
+    return scores, examples
 
 
 def list_command(arguments: argparse.Namespace) -> int:
