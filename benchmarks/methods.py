@@ -26,7 +26,7 @@ from lsf.dimension.study import along_pretraining, over_lessons
 from lsf.figures.dimension import fewer, progress_points, spearman
 from lsf.methods.catalogue import CATALOGUE, describe, options_of
 from lsf.methods.context import MethodContext
-from lsf.methods.projections import Fastfood
+from lsf.methods.intrinsic import Fastfood
 from lsf.methods.registry import METHODS
 from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan, full_plan

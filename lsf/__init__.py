@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         wrap,
     )
     from lsf.models.loading import Model
-    from lsf.training.proof_callback import FrozenProof, freeze
+    from lsf.training.proof import FrozenProof, freeze
 
 __version__ = "0.1.0"
 __all__ = [
@@ -57,8 +57,8 @@ __all__ = [
 
 
 _ELSEWHERE = {
-    "FrozenProof": "lsf.training.proof_callback",
-    "freeze": "lsf.training.proof_callback",
+    "FrozenProof": "lsf.training.proof",
+    "freeze": "lsf.training.proof",
     "Model": "lsf.models.loading",
 }
 """Names that `lsf.api` does not hold, since they load torch."""

@@ -18,8 +18,7 @@ from lsf.app.paths import (
 from lsf.app.polling import follow
 from lsf.app.state import Session, address, analysis, analysis_view
 from lsf.app.work import Analysed
-from lsf.criteria.replay import moments, part_of
-from lsf.criteria.result import Analysis
+from lsf.criteria.result import Analysis, moments, part_of
 from lsf.evidence.own import record_here
 from lsf.export.notebook import analysis_notebook
 from lsf.figures.report import analysis_page

@@ -24,7 +24,7 @@ import lsf.data.reading
 import lsf.display
 import lsf.models.loading
 import lsf.plans.plan
-import lsf.training.proof_callback
+import lsf.training.proof
 from lsf.criteria.result import Analysis as Record
 from lsf.errors import BadInputError, DataError, LsfError, ModelError, PlanError, RunError
 from lsf.lens.speed import speed_of
@@ -32,7 +32,7 @@ from lsf.methods.context import is_linear
 from lsf.models.families import FAMILIES
 from lsf.models.loading import adapted_maps, layout_of, load_model
 from lsf.progress import do_nothing
-from lsf.training.proof_callback import UNPROVEN
+from lsf.training.proof import UNPROVEN
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ PLAN = lsf.Plan("tiny", 4, (1, 2))
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "module", [lsf.api, lsf.display, lsf.data.reading, lsf.plans.plan, lsf.models.loading, lsf.training.proof_callback]
+    "module", [lsf.api, lsf.display, lsf.data.reading, lsf.plans.plan, lsf.models.loading, lsf.training.proof]
 )
 def test_every_example_in_a_docstring_gives_what_it_says(module: Any, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)

@@ -26,7 +26,7 @@ from lsf.methods.optimizers import check_optimizer
 from lsf.plans.plan import Plan, full_plan, parse_blocks
 from lsf.runs.lock import SPEC
 from lsf.runs.memory_forecast import PART_WORDS, Forecast, in_words
-from lsf.runs.result import PHASES
+from lsf.runs.result import PHASES, RunResult
 from lsf.runs.spec import NEEDS, RunSpec
 from lsf.runs.store import create_run, reopen_run, runs_folder, spec_to_repeat
 
@@ -149,25 +149,30 @@ def tune_command(arguments: argparse.Namespace) -> int:
         finally:
             reporter.close()
     if launched_rank() == 0:
-        print(f"{result.state} after {result.steps} steps: {folder}")
-        for words in (result.reason, *result.warnings):
-            if words:
-                sys.stderr.write(f"lsf: {words}\n")
-        if result.unmeasured:
-            sys.stderr.write(f"lsf: It has not been tested yet; test it with: python -m lsf runs measure {folder}\n")
-        print(f"texts: {result.rendering}")
-        if (mixed := result.general) is not None:
-            share = "" if mixed.token_share is None else f", {mixed.token_share:.1%} of all"
-            print(f"general data: {mixed.n_trained:,} rows trained on, {mixed.tokens:,} tokens{share}")
-        if result.after is not None and result.after.generated_match is not None and result.before is not None:
-            shares = [f"{metrics.generated_match:.1%}" for metrics in (result.before, result.after)]
-            print(
-                f"right by generation: {shares[0]} before, {shares[1]} after, of {result.after.n_generated} test "
-                f"examples in at most {spec.generate_tokens} tokens; {result.after.n_unended} were cut off there"
-            )
-        if told := straddling_words(result.n_straddling or 0):
-            sys.stderr.write(f"lsf: {told}\n")
+        _print_end(result, spec, folder)
     return 1 if result.state == "failed" else 0
+
+
+def _print_end(result: RunResult, spec: RunSpec, folder: Path) -> None:
+    """Print how a run ended, and on stderr what else there is to say of it."""
+    print(f"{result.state} after {result.steps} steps: {folder}")
+    for words in (result.reason, *result.warnings):
+        if words:
+            sys.stderr.write(f"lsf: {words}\n")
+    if result.unmeasured:
+        sys.stderr.write(f"lsf: It has not been tested yet; test it with: python -m lsf runs measure {folder}\n")
+    print(f"texts: {result.rendering}")
+    if (mixed := result.general) is not None:
+        share = "" if mixed.token_share is None else f", {mixed.token_share:.1%} of all"
+        print(f"general data: {mixed.n_trained:,} rows trained on, {mixed.tokens:,} tokens{share}")
+    if result.after is not None and result.after.generated_match is not None and result.before is not None:
+        shares = [f"{metrics.generated_match:.1%}" for metrics in (result.before, result.after)]
+        print(
+            f"right by generation: {shares[0]} before, {shares[1]} after, of {result.after.n_generated} test "
+            f"examples in at most {spec.generate_tokens} tokens; {result.after.n_unended} were cut off there"
+        )
+    if told := straddling_words(result.n_straddling or 0):
+        sys.stderr.write(f"lsf: {told}\n")
 
 
 def _known_spec(arguments: argparse.Namespace) -> RunSpec | None:

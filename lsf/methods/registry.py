@@ -7,14 +7,32 @@ from typing import Any
 
 from torch import Tensor
 
-from lsf.methods.adapter import count_adapter, prepare_adapter
-from lsf.methods.bitfit import count_bitfit, prepare_bitfit, restore_replaced, store_replaced
+from lsf.methods.adapters import (
+    FILE,
+    count_adapter,
+    count_hiwi,
+    count_lora,
+    prepare_adapter,
+    prepare_hiwi,
+    prepare_lora,
+    restore_hiwi,
+    restore_lora,
+    store_hiwi,
+    store_lora,
+    write_config,
+)
 from lsf.methods.catalogue import CATALOGUE, MethodInfo
 from lsf.methods.context import MethodContext
-from lsf.methods.full import count_full, prepare_full, restore_tensors
-from lsf.methods.hiwi import count_hiwi, prepare_hiwi, restore_hiwi, store_hiwi
+from lsf.methods.full import (
+    count_bitfit,
+    count_full,
+    prepare_bitfit,
+    prepare_full,
+    restore_replaced,
+    restore_tensors,
+    store_replaced,
+)
 from lsf.methods.intrinsic import IntrinsicMethod
-from lsf.methods.lora import FILE, count_lora, prepare_lora, restore_lora, store_lora, write_config
 from lsf.methods.sparse import SparseMethod, drawn, informative, largest, restore_sparse, smallest, store_sparse, ticket
 from lsf.plans.plan import Plan
 from lsf.registry import Registry

@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 from lsf.data.contents import OPTIONS
 from lsf.plans.plan import format_blocks
-from lsf.runs.comparability import find_warnings, found_states, texts_of
-from lsf.runs.faults import fault_of, floor_loss, forgetting, gain
+from lsf.runs.comparability import fault_of, find_warnings, floor_loss, forgetting, found_states, gain, texts_of
 from lsf.runs.result import Metrics, RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run

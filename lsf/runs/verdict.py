@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from scipy.special import stdtrit
 
+from lsf.runs.comparability import TOO_FEW
 from lsf.runs.comparison import Comparison, Row
-from lsf.runs.faults import TOO_FEW
 from lsf.runs.result import RunState
 
 CONFIDENCE = 0.95

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lsf import __version__
 from lsf.errors import BadInputError, RunError, first_line
-from lsf.methods.adapter import Bottleneck
+from lsf.methods.adapters import Bottleneck
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext
 from lsf.methods.parametrization import held_still

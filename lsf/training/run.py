@@ -43,8 +43,7 @@ from lsf.training.latency import TimeRatio, latency_ratio
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import computing_on, n_processes
 from lsf.training.proof import prove
-from lsf.training.rate_of_run import choose_rate, resumed_choice
-from lsf.training.rate_search import find_rate
+from lsf.training.rate_search import choose_rate, find_rate, resumed_choice
 from lsf.training.short_runs import spec_rate
 from lsf.training.splits import BaseReading, EncodedSplits, encode_splits, measure_base, measured_after, watched
 from lsf.training.time_forecast import course_of, phases_of, telling

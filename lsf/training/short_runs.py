@@ -1,6 +1,5 @@
 """Short runs: a few steps at the default rate, for criteria and methods that ask the training itself."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from lsf.methods.registry import METHODS
 from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan
 from lsf.progress import Reporter
-from lsf.runs.spec import METHODS_OWN, RunSpec
+from lsf.runs.spec import RunSpec
 from lsf.training.caching import recomputed
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import short_run
@@ -51,11 +50,6 @@ def own_rate(loaded: LoadedModel, plan: Plan, method: str = "full", options: Any
 def spec_rate(loaded: LoadedModel, spec: RunSpec) -> float:
     """Return the default rate of what a spec tunes, whatever rate it asks for."""
     return own_rate(loaded, spec.plan, spec.method, options_of(spec.method, spec.options))
-
-
-def resolved(loaded: LoadedModel, spec: RunSpec) -> RunSpec:
-    """Return the spec with the number its word `default` stands for; as it is where a rate was given or is searched."""
-    return replace(spec, learning_rate=spec_rate(loaded, spec)) if spec.learning_rate == METHODS_OWN else spec
 
 
 def first_tuning(loaded: LoadedModel, model: Any, plan: Plan, rate: float, steps: int, context: MethodContext) -> None:

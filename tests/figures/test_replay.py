@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from lsf.criteria.replay import MOST_DEPTHS, moments, part_of
-from lsf.criteria.result import Analysis
+from lsf.criteria.result import MOST_DEPTHS, Analysis, moments, part_of
 from lsf.figures.deviation import draw_deviation
 from lsf.figures.trajectories import draw_paths
 

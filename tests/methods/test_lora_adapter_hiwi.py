@@ -10,10 +10,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lsf.errors import BadInputError
-from lsf.methods.adapter import Bottleneck
+from lsf.methods.adapters import Bottleneck, HighWay
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import is_linear
-from lsf.methods.hiwi import HighWay
 from lsf.methods.parametrization import base_name
 from lsf.methods.registry import METHODS
 from lsf.models.families import FAMILIES

@@ -12,7 +12,7 @@ from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs
 from lsf.training.artefacts import find_weights, load_tuned, read_about, save_weights
 from lsf.training.caching import prefix_depth
-from lsf.training.rate_of_run import TOO_SHORT
+from lsf.training.rate_search import TOO_SHORT
 from tests.methods.conftest import context_for, tuned_values
 from tests.methods.test_contract import given
 

@@ -8,7 +8,7 @@ from lsf.cli.arguments import describe_setting
 from lsf.cli.main import main
 from lsf.errors import BadInputError, UnknownNameError
 from lsf.methods.catalogue import CATALOGUE, PROJECTIONS, describe, options_of, read_pairs
-from lsf.methods.projections import KINDS
+from lsf.methods.intrinsic import KINDS
 from lsf.methods.registry import METHODS
 from lsf.plans.plan import Plan
 from lsf.runs.spec import METHODS_OWN, RunSpec

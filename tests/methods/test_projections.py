@@ -6,7 +6,7 @@ import torch
 
 from lsf.errors import BadInputError
 from lsf.methods.catalogue import options_of
-from lsf.methods.projections import (
+from lsf.methods.intrinsic import (
     KINDS,
     Fastfood,
     KeptFastfood,

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from lsf.data.prior import Floor, Prior
-from lsf.runs.faults import TOO_FEW, Fault, fault_of, gain
+from lsf.runs.comparability import TOO_FEW, Fault, fault_of, gain
 from lsf.runs.result import Metrics, RunResult, RunState
 
 FLOOR = Floor(1.6, 0.25, Prior("label frequencies", 1.6, 0.25))

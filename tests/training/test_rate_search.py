@@ -18,8 +18,7 @@ from lsf.runs.store import create_run, list_runs, load_run, spec_to_repeat
 from lsf.training import attempts, run, trainer
 from lsf.training import caching as checkpointing
 from lsf.training.caching import forget_states
-from lsf.training.rate_of_run import TOO_SHORT
-from lsf.training.rate_search import LEAST_STEPS, SHARE
+from lsf.training.rate_search import LEAST_STEPS, SHARE, TOO_SHORT
 from lsf.training.short_runs import spec_rate
 from tests.toy import tuned
 
