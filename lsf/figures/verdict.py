@@ -40,7 +40,7 @@ def draw_verdict(verdict: Verdict) -> Picture:
             _add(figure, place, measure, standing, found)
         line, level = {"color": NEUTRAL.color, "width": 1}, NONE.get(measure.name, 1.0)
         ends = {"y0": 0, "y1": 1, "yref": "paper", "xref": f"x{place if place > 1 else ''}"}
-        figure.add_shape(type="line", x0=level, x1=level, line=line, **ends)
+        figure.add_shape(type="line", layer="below", x0=level, x1=level, line=line, **ends)
         span = high - low
         ticks = ".0%" if measure.name == "share" else ""
         ends = [low - LEFT * span, high + RIGHT * span]
