@@ -26,10 +26,12 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 IMAGE = ROOT / "docs" / "images" / "trajectories.gif"
-SIZE = {"width": 1100, "height": 830}
+SIZE = {"width": 1280, "height": 880}
 COLORS = 96
 LARGEST = 3_000_000
 """Bytes that the picture may have."""
+WALK_AT, CHOICE_AT = 210, 400
+"""Pixels by which a page is scrolled down, so that its pictures are seen whole."""
 WALK, LOOK = 450, 3500
 """Milliseconds for which a step of the walk and a page are shown."""
 PATIENCE = 400_000.0
@@ -95,6 +97,12 @@ def settled(page: Page) -> None:
     page.wait_for_timeout(1200)
 
 
+def scroll(page: Page, pixels: int) -> None:
+    """Scroll the page down from its top."""
+    page.get_by_test_id("stMain").evaluate("(main, top) => main.scrollTo(0, top)", pixels)
+    page.wait_for_timeout(300)
+
+
 def click(page: Page, name: str | re.Pattern[str]) -> None:
     """Press a button and wait for what it brings."""
     page.get_by_role("button", name=name).click()
@@ -118,13 +126,15 @@ def film_journey(page: Page, address: str) -> Film:
     again.click()
     told = page.locator(".st-key-replay")
     expect(told).to_be_visible()
-    told.scroll_into_view_if_needed()
+    scroll(page, WALK_AT)
     while told.is_visible():
         film.shoot(WALK)
         page.wait_for_timeout(250)
     settled(page)
+    scroll(page, WALK_AT)
     film.shoot(LOOK)
     click(page, "Choose blocks")
+    scroll(page, CHOICE_AT)
     film.shoot(LOOK)
     click(page, "Fine-tune")
     for name in ("first blocks", "last blocks"):
