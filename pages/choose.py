@@ -19,8 +19,9 @@ from lsf.app.choose import (
     toggle,
     without_analysis,
 )
+from lsf.app.findings import of_plan
 from lsf.app.frame import page
-from lsf.app.panels import amount, as_json, attempt, download, memory_words, onward, show
+from lsf.app.panels import amount, as_json, attempt, download, memory_words, onward, show, unmarked
 from lsf.app.state import Session, address, analysis
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
@@ -73,9 +74,9 @@ def _rule(here: Session, found: Analysis) -> Rule:
     with grid.cell():
         criterion = choose_criterion(here, found)
     with grid.cell():
-        policy = choose_policy(changed)
+        policy = choose_policy(here.plan, changed)
     with grid.cell():
-        budget = choose_budget(found, criterion, policy, changed)
+        budget = choose_budget(here.plan, found, criterion, policy, changed)
     return Rule(criterion, policy, budget)
 
 
@@ -113,6 +114,7 @@ def _cost(here: Session, found: Analysis, plan: Plan) -> None:
 
 def _reasons(plan: Plan) -> None:
     st.subheader(f"The plan: tune {plan.label}", anchor=False)
+    st.markdown(unmarked(of_plan(plan)))
     st.markdown("\n".join(f"- **Block {block}**: {reason}" for block, reason in plan.reasons.items()))
     download("Plan (JSON)", lambda: as_json(plan.to_json()), "plan.json", "application/json", "plan-json")
 

@@ -16,6 +16,7 @@ from lsf.app.compare import (
     show_verdict,
     tradeoff_picture,
 )
+from lsf.app.findings import of_plan
 from lsf.app.frame import page
 from lsf.app.graft import draw_graft_panel
 from lsf.app.own_words import draw_own_words
@@ -63,7 +64,7 @@ def draw(here: Session) -> None:
     comparison = compare(picked)
     summaries, judged = summarise(comparison.rows), verdicts(comparison)
     with opening:
-        _verdict(judged)
+        _verdict(judged, picked)
     picture = _tradeoff(comparison, summaries)
     draw_graft_panel(here, picked)
     draw_own_words(here, picked)
@@ -80,7 +81,7 @@ def draw(here: Session) -> None:
         finding(f"{judged[0].headline}.", judged[0].onward)
 
 
-def _verdict(judged: Sequence[Verdict]) -> None:
+def _verdict(judged: Sequence[Verdict], picked: Sequence[Run]) -> None:
     """Open with what is to be said of the first choice, and a sentence on each of the others."""
     if not judged:
         st.info(
@@ -88,11 +89,22 @@ def _verdict(judged: Sequence[Verdict]) -> None:
             icon=":material/info:",
         )
         return
-    show_verdict(judged[0])
+    first = next(run for run in picked if run.id in judged[0].choice.runs)
+    show_verdict(judged[0], why_chosen(first))
     if len(judged) > 1:
         with st.expander(f"{len(judged) - 1} more choices among these runs", icon=":material/format_list_bulleted:"):
             for verdict in judged[1:]:
                 st.markdown(unmarked(f"{verdict.sentence} {' '.join(verdict.warnings)}"))
+
+
+def why_chosen(run: Run) -> str:
+    """Return why a run's blocks were chosen, what stayed frozen, and whether that was proved."""
+    proof = None if run.result is None else run.result.proof
+    told = "" if run.spec is None else of_plan(run.spec.plan)
+    if proof is None or not proof.frozen_tensors:
+        return told
+    moved = "did not move" if proof.frozen_identical else "MOVED"
+    return f"{told} Checked after tuning: the {proof.frozen_tensors} frozen tensors {moved}."
 
 
 def _tradeoff(comparison: Comparison, summaries: tuple[Summary, ...]) -> Picture | None:

@@ -99,16 +99,19 @@ def _state(here: Session, view: JobView) -> None:
         return
     if view.error:
         st.error(unmarked(view.error), icon=":material/error:")
-        _again(here)
+        _again(here, view)
     elif view.state is JobState.CANCELLED:
         kept = "what was read so far is shown" if view.result is not None else "nothing was kept"
         st.warning(f"The analysis was stopped; {kept}.", icon=":material/stop_circle:")
-        _again(here)
+        _again(here, view)
 
 
-def _again(here: Session) -> None:
-    if st.button(f"Analyse {here.request.title} again", icon=":material/replay:", key="analyse-again"):
-        start_analysis(here, here.request)
+def _again(here: Session, view: JobView) -> None:
+    """Offer the same once more: what this analysis was asked, where it left something, else what the form holds."""
+    left = view.result or view.partial
+    request = left.request if isinstance(left, Analysed) else here.request
+    if st.button(f"Analyse {request.title} again", icon=":material/replay:", key="analyse-again"):
+        start_analysis(here, request)
 
 
 def _pictures(here: Session, analysis: Analysis, finished: bool) -> None:

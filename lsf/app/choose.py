@@ -95,12 +95,13 @@ def choose_criterion(here: Session, analysis: Analysis) -> str:
     return name
 
 
-def choose_policy(changed: Callable[[], None]) -> str:
-    """Draw the policies; return the name of the chosen one."""
+def choose_policy(plan: Plan | None, changed: Callable[[], None]) -> str:
+    """Draw the policies, at first that of the plan at hand; return the name of the chosen one."""
+    first = plan.policy if plan is not None and plan.policy in list(POLICIES) else RECOMMENDED_POLICY
     name = st.selectbox(
         "Policy",
         list(POLICIES),
-        index=list(POLICIES).index(RECOMMENDED_POLICY),
+        index=list(POLICIES).index(first),
         format_func=lambda key: POLICIES[key].label,
         key="policy",
         persist_state="session",
@@ -111,9 +112,16 @@ def choose_policy(changed: Callable[[], None]) -> str:
     return name
 
 
-def choose_budget(analysis: Analysis, criterion: str, policy: str, changed: Callable[[], None]) -> int:
-    """Draw the budget, in blocks or as a share of full fine-tuning's cost; return it in blocks."""
+def choose_budget(
+    plan: Plan | None, analysis: Analysis, criterion: str, policy: str, changed: Callable[[], None]
+) -> int:
+    """Draw the budget, in blocks or as a share of full fine-tuning's cost; return it in blocks.
+
+    At first it is that of the plan at hand: an address that names a run opens with its blocks.
+    """
     n_blocks = analysis.model.n_blocks
+    same = plan is not None and plan.n_blocks == n_blocks
+    first = int(plan.budget.get("blocks", len(plan.blocks))) if plan is not None and same else default_budget(n_blocks)
     unit = st.segmented_control(
         "Budget",
         [BLOCKS, COMPUTE, MEMORY],
@@ -131,7 +139,7 @@ def choose_budget(analysis: Analysis, criterion: str, policy: str, changed: Call
             "Maximum blocks to tune",
             1,
             n_blocks,
-            value=default_budget(n_blocks),
+            value=min(max(1, first), n_blocks),
             key=f"budget-{n_blocks}",
             persist_state="session",
             on_change=changed,
@@ -246,17 +254,24 @@ def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], chosen: 
     """
     plans = [make_plan(found, *rule, budget) for budget in range(1, found.model.n_blocks + 1)]
     points = {len(plan.blocks): plan.predicted for plan in plans}
+    own = None if here.plan is None else predicted_of(here, here.plan)[0]
+    tried = {chosen: own.memory_bytes} if own is not None and own.phases else {}
     free = next((one.free_bytes for one in runtime().devices() if one.name == found.model.device), None)
     show(
         draw_budget(
-            [BudgetPoint(count, cost.flops_ratio, cost.memory_bytes) for count, cost in sorted(points.items())],
+            [
+                BudgetPoint(count, cost.flops_ratio, cost.memory_bytes, tried.get(count))
+                for count, cost in sorted(points.items())
+            ],
             chosen,
             None if free is None else RUN_SHARE * free,
             _ended_runs(here),
         ),
         "budget",
-        "Compute per step is a share of full fine-tuning's; memory is the least a run takes beyond the loaded model. "
-        "The orange diamond is the plan's number of blocks. Finished runs on this model and data are shown too, by "
+        "Compute per step is a share of full fine-tuning's. The line of the memory is the least a run takes beyond the "
+        "loaded model: weights, gradients and optimizer state, without activations. Orange diamonds: the plan's number "
+        f"of blocks{'; the one above the line is the memory told above, activations included' if tried else ''}. "
+        "Finished runs on this model and data are shown too, by "
         "the share of test answers they get right.",
     )
 

@@ -24,9 +24,15 @@ COSTS = {
 """Name -> column, axis title, factor."""
 
 
-def show_verdict(verdict: Verdict) -> None:
-    """Show what is to be said of a choice: one sentence, four numbers, what makes them unfair, and the picture."""
+def show_verdict(verdict: Verdict, why: str) -> None:
+    """Show what is to be said of a choice: one sentence, four numbers, what makes them unfair, and the picture.
+
+    Args:
+        verdict: of the choice.
+        why: its blocks were chosen, and what stayed frozen.
+    """
     st.subheader(unmarked(verdict.sentence), anchor=False)
+    st.markdown(unmarked(why))
     with st.container(horizontal=True, gap="small", key="verdict-numbers"):
         for measure in MEASURES:
             found: Estimate | None = getattr(verdict.choice, measure.name)

@@ -93,6 +93,25 @@ def _trust(plan: Plan, record: RecommendationRecord, analysis: Analysis) -> str:
     return f": {trust_words(analysis, len(plan.blocks), record)}"
 
 
+def of_plan(plan: Plan) -> str:
+    """Return why these blocks are tuned, and what stays frozen."""
+    if plan.criterion is None:
+        why = "Chosen by hand."
+    elif len(plan.blocks) == 1 and plan.policy in ("top_k", "window"):
+        why = f"Chosen by {CRITERIA[plan.criterion].label}: the block of the greatest score."
+    else:
+        rule = "" if plan.policy not in list(POLICIES) else POLICIES[plan.policy].meaning
+        why = f"Chosen by {CRITERIA[plan.criterion].label}{f' ({rule[:1].lower()}{rule[1:-1]})' if rule else ''}."
+    rest = [block for block in range(plan.n_blocks) if block not in plan.blocks]
+    beside = [name.replace("_", " ") for name in ("embedding", "final_norm", "head") if not getattr(plan, name)]
+    frozen = [f"block{'s' if len(rest) > 1 else ''} {format_blocks(rest)}"] if rest else []
+    frozen += [f"the {name}" for name in beside]
+    if not frozen:
+        return f"{why} Nothing is frozen."
+    last = f" and {frozen[-1]}" if len(frozen) > 1 else frozen[-1]
+    return f"{why} Frozen: {', '.join(frozen[:-1])}{last}."
+
+
 def of_runs(rows: Sequence[Row]) -> Finding | None:
     """Return what the runs reached that belong together; None while none has ended."""
     ended = [row for row in rows if row.exact_match_after is not None or row.loss_after is not None]

@@ -23,7 +23,10 @@ STYLE = """
 <style>
 [data-testid="stMainBlockContainer"] { max-width: 1240px; }
 [data-testid="stCaptionContainer"] p { max-width: 56rem; }
-@media (min-width: 1600px) { [data-testid="stSidebar"][aria-expanded="true"] { min-width: 310px !important; } }
+@media (min-width: 1600px) {
+  [data-testid="stSidebar"][aria-expanded="true"] { min-width: 310px !important; }
+  [data-testid="stMainBlockContainer"] { max-width: 1440px; }
+}
 [data-testid="stSidebarHeader"] { height: 2.6rem; min-height: 0; margin: 0; }
 [data-testid="stSidebarNavItems"] { gap: 0; }
 [data-testid="stSidebarNavLink"] { padding-block: 0; min-height: 0; line-height: 1.5; margin: 0; }

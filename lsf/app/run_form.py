@@ -13,6 +13,7 @@ from lsf.app.polling import follow
 from lsf.app.runtime import WARM_UP, runtime
 from lsf.app.state import Session
 from lsf.app.work import Foreseen, Source, forecast_work, without_effect
+from lsf.criteria.registry import CRITERIA
 from lsf.data.lessons import LESSONS
 from lsf.errors import BadInputError, LsfError
 from lsf.figures.runs import Need, draw_memory
@@ -350,7 +351,7 @@ ROLE_WORDS = {
 def draw_form(here: Session, plan: Plan, source: Source) -> None:
     """Draw the settings, what the run will need, and the button that queues everything."""
     with st.container(border=True):
-        chosen_by = "by hand" if plan.criterion is None else f"by {plan.criterion.replace('_', ' ')}"
+        chosen_by = "by hand" if plan.criterion is None else f"by {CRITERIA[plan.criterion].label}"
         known = plan.predicted.trainable_params
         params = "" if known is None else f"; {amount(known)} parameters"
         st.markdown(

@@ -176,6 +176,8 @@ def _take_up_run(here: Session, name: str | None) -> None:
     spec = load_run(folder).spec
     if here.plan is None and spec is not None and spec.role in ("choice", "manual"):
         here.plan = spec.plan
+        here.criterion = here.criterion or spec.plan.criterion
+        here.by_hand = spec.plan.blocks if spec.plan.criterion is None else None
 
 
 def is_name(name: str) -> bool:

@@ -23,6 +23,8 @@ class BudgetPoint:
     """FLOPs per token over those of full fine-tuning."""
     memory_bytes: float | None
     """Weights, gradients and optimizer state above the loaded model: at least what a run takes."""
+    tried_bytes: float | None = None
+    """With activations, as a measured pass found it; None where none was made."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def draw_budget(
         limit: bytes a run may take; None where it is not known. Drawn where it is near.
         runs: that have ended, on the same model and data.
     """
-    known = [point.memory_bytes for point in points if point.memory_bytes is not None]
+    known = [size for point in points for size in (point.memory_bytes, point.tried_bytes) if size is not None]
     size, unit = next((one for one in UNITS if max(known, default=0) >= one[0]), UNITS[-1])
     panels: list[tuple[str, list[float | None]]] = [
         ("compute of a step", [point.compute for point in points]),
@@ -72,11 +74,13 @@ def draw_budget(
                 "color": [mark.color for mark in marks],
                 "symbol": [mark.symbol for mark in marks],
                 "size": [13 if mark is CHOSEN else 7 for mark in marks],
+                "opacity": 1,
             },
             hovertemplate="%{x} blocks: %{y:.3g}<extra></extra>",
             row=1,
             col=column,
         )
+    _add_tried(figure, points, chosen, size, unit)
     if limit is not None and known and limit <= NEAR * max(known):
         line = {"color": NEUTRAL.color, "width": 2, "dash": "dash"}
         note = {"text": "a run may take", "font": {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}}
@@ -100,6 +104,29 @@ def draw_budget(
     return Picture(figure, _alt(points, chosen, limit, runs), _table(points, runs))
 
 
+def _add_tried(figure: Any, points: Sequence[BudgetPoint], chosen: int, size: float, unit: str) -> None:
+    """Add, above the least, what a pass that was tried took: the number that the pages tell."""
+    for point in points:
+        if point.tried_bytes is None or point.memory_bytes is None:
+            continue
+        mark = CHOSEN if point.n_blocks == chosen else UNCHOSEN
+        value = point.tried_bytes / size
+        figure.add_scatter(
+            x=[point.n_blocks] * 2,
+            y=[point.memory_bytes / size, value],
+            mode="lines+markers+text",
+            line={"color": mark.color, "width": 2, "dash": "dot"},
+            marker={"color": mark.color, "symbol": mark.symbol, "size": [0, 13], "opacity": 1},
+            text=["", f"{value:.1f} {unit}"],
+            textposition="middle left" if point.n_blocks > len(points) / 2 else "middle right",
+            textfont={"size": SMALL_SIZE + 1},
+            cliponaxis=False,
+            hovertemplate="%{x} blocks, with activations: %{y:.3g}<extra></extra>",
+            row=1,
+            col=2,
+        )
+
+
 def _title(points: Sequence[BudgetPoint], chosen: int) -> str:
     own = next((point for point in points if point.n_blocks == chosen), None)
     if own is None or own.compute is None:
@@ -113,6 +140,9 @@ def _alt(points: Sequence[BudgetPoint], chosen: int, limit: float | None, runs: 
         f"{_title(points, chosen)}. From {first.n_blocks} to {last.n_blocks} blocks it goes from "
         f"{share(first.compute)} to {share(last.compute)}."
     )
+    tried = [point for point in points if point.tried_bytes is not None]
+    for point in tried:
+        text += f" With activations {point.n_blocks} blocks take {(point.tried_bytes or 0) / 1e6:,.1f} MB."
     if limit is not None:
         fitting = [point.n_blocks for point in points if point.memory_bytes is not None and point.memory_bytes <= limit]
         text += f" By weights and optimizer alone at most {max(fitting, default=0)} blocks fit this machine's memory."

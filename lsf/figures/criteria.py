@@ -1,5 +1,6 @@
 """Criteria side by side, how alike they rank the blocks, and how many examples suffice."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -321,8 +322,10 @@ def draw_growth(analysis: Analysis, criterion: str) -> Picture:
     figure.add_hline(y=AGREEMENT, line={"color": NEUTRAL.color, "dash": "dot", "width": 1})
     stop = _stop(rows)
     if stop is not None:
-        note = {"text": f"settled: {stop}", "font": {"size": SMALL_SIZE + 1}, "yanchor": "bottom"}
-        figure.add_vline(x=stop, line={"color": NEUTRAL.color, "width": 1.5}, annotation=note)
+        figure.add_vline(x=stop, line={"color": NEUTRAL.color, "width": 1.5})
+        # On a logarithmic axis a line stands at its value, but a note at the logarithm of its own.
+        place = {"x": math.log10(stop), "y": 1, "yref": "paper", "yanchor": "bottom"}
+        figure.add_annotation(text=f"settled: {stop}", font={"size": SMALL_SIZE + 1}, showarrow=False, **place)
     figure.update_xaxes(title="examples read", type="log", tickvals=counts, ticktext=[f"{n:,}" for n in counts])
     known = [value for _, _, values in curves for value in values if value is not None]
     figure.update_yaxes(title="agreement", range=[min(-0.03, *known) - 0.02, 1.06])

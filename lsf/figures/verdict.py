@@ -10,6 +10,7 @@ from lsf.runs.verdict import MEASURES, ONE_SEED, TIED, Estimate, Measure, Standi
 ROW_HEIGHT = 46
 """Pixels per thing compared."""
 TOP, BOTTOM = 62, 30
+NATS = " nats"
 NONE = {"share": 0.0, "forgetting": 0.0}
 """Where each measure's axis has a line: nothing gained, nothing forgotten; ratios have theirs at the whole model's."""
 LEFT, RIGHT = 0.08, 1.0
@@ -24,7 +25,7 @@ def draw_verdict(verdict: Verdict) -> Picture:
     """
     standings = verdict.standings
     figure = new_figure(verdict.headline, height=TOP + BOTTOM + ROW_HEIGHT * len(standings), showlegend=False)
-    titles = [measure.label.lower() for measure in MEASURES]
+    titles = [_title(measure) for measure in MEASURES]
     figure.set_subplots(1, len(MEASURES), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
     figure.update_layout(margin={"t": TOP, "b": BOTTOM})
     figure.update_annotations(font={"size": TEXT_SIZE})
@@ -39,7 +40,7 @@ def draw_verdict(verdict: Verdict) -> Picture:
             _add(figure, place, measure, standing, found)
         line, level = {"color": NEUTRAL.color, "width": 1}, NONE.get(measure.name, 1.0)
         ends = {"y0": 0, "y1": 1, "yref": "paper", "xref": f"x{place if place > 1 else ''}"}
-        figure.add_shape(type="line", x0=level, x1=level, line=line, **ends)
+        figure.add_shape(type="line", layer="below", x0=level, x1=level, line=line, **ends)
         span = high - low
         ticks = ".0%" if measure.name == "share" else ""
         ends = [low - LEFT * span, high + RIGHT * span]
@@ -49,6 +50,11 @@ def draw_verdict(verdict: Verdict) -> Picture:
     labels = [_label(standing) for standing in verdict.standings][::-1]
     figure.update_yaxes(tickvals=rows, ticktext=labels, tickfont={"size": TEXT_SIZE}, ticksuffix="  ", row=1, col=1)
     return Picture(figure, _alt(verdict), _table(verdict))
+
+
+def _title(measure: Measure) -> str:
+    """Return what is over a panel; nats stand there, since beside every number they would not fit at 800 pixels."""
+    return measure.label.lower() + (f" ({NATS.strip()})" if measure.write(0.0).endswith(NATS) else "")
 
 
 def _label(standing: Standing) -> str:
@@ -71,7 +77,7 @@ def _add(figure: go.Figure, place: int, measure: Measure, standing: Standing, fo
         y=[standing.name],
         error_x=whiskers,
         mode="markers+text",
-        text=[f"  {measure.write(found.mean)}"],
+        text=[f"  {measure.write(found.mean).removesuffix(NATS)}"],
         textposition="middle right",
         textfont={"size": SMALL_SIZE + 1},
         marker={"color": mark.color, "symbol": mark.symbol, "size": 11},

@@ -355,10 +355,12 @@ def _against(others: Sequence[Standing]) -> str:
             parts.append(f"{link} {_joined(names)}")
     single = [other for other in beside if other.apart == ONE_SEED]
     if single:
-        kept = [f"{other.name} {percent(other.share.mean)}" for other in single if other.share is not None]
-        parts.append(
-            f"beside that {_joined(kept)}, and 1 seed cannot rule out chance" if kept else "1 seed, no interval"
-        )
+        kept = [
+            f"{other.name} {'keeps' if other.name.endswith(' block') else 'keep'} {percent(other.share.mean)}"
+            for other in single
+            if other.share is not None
+        ]
+        parts.append(f"{_joined(kept)}, but 1 seed cannot rule out chance" if kept else "1 seed, no interval")
     if not controls:
         parts.append("there is no control of its size, so it is unknown whether other blocks would do as well")
     if not parts:

@@ -10,6 +10,7 @@ from lsf.app.findings import (
     of_criteria,
     of_dimension,
     of_grid,
+    of_plan,
     of_runs,
     of_trajectories,
     of_truth,
@@ -50,6 +51,24 @@ def test_the_plan_to_come_is_the_one_at_hand_unless_another_criterion_was_taken(
     assert (chosen.blocks, chosen.criterion) == ((1,), "alignment")
     assert plan_to_come(chosen, "deviation", scored, 2).criterion == "deviation"
     assert plan_to_come(Plan("other", 3, (2,)), None, scored, 1).blocks == (1,)
+
+
+def test_a_plan_says_why_and_what_stays_frozen() -> None:
+    one = Plan("m", 8, (7,), criterion="alignment", policy="window")
+    assert of_plan(one) == (
+        "Chosen by Gradient alignment: the block of the greatest score. "
+        "Frozen: blocks 0-6, the embedding, the final norm and the head."
+    )
+    two = replace(one, blocks=(6, 7), head=True)
+    assert of_plan(two) == (
+        "Chosen by Gradient alignment (tune the consecutive blocks of the greatest sum). "
+        "Frozen: blocks 0-5, the embedding and the final norm."
+    )
+    assert of_plan(Plan("m", 2, (0,))) == (
+        "Chosen by hand. Frozen: block 1, the embedding, the final norm and the head."
+    )
+    everything = Plan("m", 2, (0, 1), embedding=True, final_norm=True, head=True)
+    assert of_plan(everything) == "Chosen by hand. Nothing is frozen."
 
 
 def test_the_paths_page_ties_state_to_block_and_says_what_chooses_and_why(scored: Analysis) -> None:

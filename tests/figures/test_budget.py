@@ -25,6 +25,15 @@ def test_compute_and_memory_stand_against_the_blocks_and_the_plans_number_is_mar
     assert "From 1 to 3 blocks it goes from 40 % to 90 %" in picture.alt
 
 
+def test_what_a_pass_took_stands_above_the_least_with_its_number() -> None:
+    points = [*POINTS[:1], BudgetPoint(2, 0.6, 4e6, tried_bytes=7.5e6)]
+    tried = drawn(draw_budget(points, 2)).data[2]
+    assert (list(tried.x), list(tried.y), list(tried.text)) == ([2, 2], [4.0, 7.5], ["", "7.5 MB"])
+    assert tried.marker.symbol == CHOSEN.symbol
+    assert "With activations 2 blocks take 7.5 MB." in draw_budget(points, 2).alt
+    assert len(drawn(draw_budget(POINTS, 2)).data) == 2
+
+
 def test_a_limit_far_away_is_told_and_not_drawn() -> None:
     picture = draw_budget(POINTS[:2], 1, limit=5e9)
     assert not drawn(picture).layout.shapes

@@ -153,6 +153,14 @@ def test_the_curve_says_from_where_on_nothing_changes_and_where_auto_would_stop(
     assert len(dashes) == len(drawn(picture).data) == 3
 
 
+def test_the_note_where_it_settled_stands_at_its_line_and_does_not_stretch_the_axis(analysis: Analysis) -> None:
+    figure: Any = draw_growth(_grown(analysis), "deviation").figure
+    (note,) = [one for one in figure.layout.annotations if one.text.startswith("settled: ")]
+    (line,) = [one for one in figure.layout.shapes if one.x0 == one.x1]
+    assert note.text == f"settled: {line.x0}"
+    assert 10**note.x == pytest.approx(line.x0)  # Plotly takes the logarithm for notes, the value for lines
+
+
 def test_where_no_sample_agrees_the_title_says_so(analysis: Analysis) -> None:
     grown = _grown(analysis)
     picture = draw_growth(replace(grown, growth=(grown.growth or ())[:1]), "deviation")

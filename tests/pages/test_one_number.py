@@ -44,6 +44,7 @@ def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time(form: Driver
     assert f"about {duration(predicted.wall_seconds)} from start to end" in form.shown()
     form.go("choose")
     assert {metric.label: metric.value for metric in form.at.metric}["Memory"] == told
+    assert "the one above the line is the memory told above, activations included" in form.shown()
     form.go("tune")
     start(form)
     (run,) = list_runs(runs)
@@ -57,6 +58,23 @@ def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time(form: Driver
     assert cost["time expected"] == pytest.approx(predicted.wall_seconds)
     assert cost["time measured"] == run.result.total_seconds
     assert row["training"] == duration(frame_with(form, "x quality").iloc[0]["seconds"])
+
+
+def test_an_address_opens_with_the_blocks_of_its_run_and_says_why_and_what_is_frozen(form: Driver) -> None:
+    form.go("choose")
+    form.at.slider(key="budget-4").set_value(3).run()
+    form.go("tune")
+    start(form)
+    label = form.at.session_state["lsf"].plan.label
+    other = Driver(own=False)
+    for name in ("analysis", "run"):
+        other.at.query_params[name] = str(form.at.query_params[name])
+    other.go("choose")
+    assert [head.value for head in other.at.subheader if "The plan" in head.value] == [f"The plan: tune {label}"]
+    other.go("compare")
+    assert not other.at.exception
+    assert "Chosen by Gradient alignment (tune the consecutive blocks of the greatest sum). Frozen: " in other.shown()
+    assert "frozen tensors did not move." in other.shown()
 
 
 def test_a_second_start_is_looked_at_though_the_address_named_the_first(form: Driver) -> None:

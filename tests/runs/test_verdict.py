@@ -95,7 +95,7 @@ def test_a_difference_below_one_test_example_is_no_difference() -> None:
 def test_one_seed_tells_nothing_apart_and_says_what_would() -> None:
     found = only(run("c"), run("l", plan=(6,), role="last", exact=0.3), whole())
     assert [other.apart for other in found.others] == [ONE_SEED, ONE_SEED]
-    assert "beside that the last block 12 %, and 1 seed cannot rule out chance" in found.sentence
+    assert "; the last block keeps 12 %, but 1 seed cannot rule out chance." in found.sentence
     assert found.onward.startswith("Next: tune the same with two more seeds")
 
 
