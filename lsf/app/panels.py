@@ -72,9 +72,10 @@ def states_csv(analysis: Analysis) -> str:
 
 READABLE = """<style>
 [data-testid="stCaptionContainer"] { color: inherit; opacity: 0.8; }
-button[data-testid^="stBaseButton-primary"]:not(:disabled, :hover, :active) { background: #0072B2; }
+button[data-testid^="stBaseButton-primary"]:not(:disabled, :hover, :active),
+[data-testid="stMultiSelect"] [data-tag] { background: #0072B2; }
 </style>"""
-"""Style of what Streamlit draws with less than 4.5 times the contrast of its ground: captions, dark primary buttons."""
+"""For captions, and in the dark primary buttons and picked tags: Streamlit gives them less than 4.5 times contrast."""
 SHOWN_ROWS = 12
 """Of a table; the rest by scrolling in it."""
 NEXT = {

@@ -37,9 +37,12 @@ NOT_OURS = (
     ("listitem", "[data-testid=stSidebarNavItems]"),
 )
 """Rules of axe, and what Streamlit or Plotly draws against them in a way that we cannot mend."""
-FAULTS = """async ([rules, known]) => {
+PICTURES = ".lsf-chart svg"
+"""Plotly's drawings, thousands of parts: each stands in a figure whose words are looked at, and say what it shows."""
+FAULTS = """async ([rules, known, pictures]) => {
+    for (const change of document.getAnimations()) try { change.finish(); } catch { /* it has no end */ }
     const only = rules.length ? {runOnly: rules} : {};
-    const found = await axe.run(document, {resultTypes: ["violations"], elementRef: true, ...only});
+    const found = await axe.run({exclude: [[pictures]]}, {resultTypes: ["violations"], elementRef: true, ...only});
     const grave = found.violations.filter((fault) => ["serious", "critical"].includes(fault.impact));
     return grave.flatMap((fault) => fault.nodes
         .filter((node) => !known.some(([rule, ours]) => rule === fault.id && node.element.closest(ours)))
@@ -202,7 +205,13 @@ class Tab:
         """What axe-core finds serious or critical as the page stands, by all of its rules or by those named."""
         if not self.page.evaluate("'axe' in window"):
             self.page.evaluate(AXE)
-        return self.page.evaluate(FAULTS, [list(rules), [list(one) for one in NOT_OURS]])
+        asked = [list(rules), [list(one) for one in NOT_OURS], PICTURES]
+        found: list[str] = self.page.evaluate(FAULTS, asked)
+        if found:  # what is just being drawn anew is faded: it is looked at again
+            self.settled()
+            expect(self.page.locator("[data-stale=true]")).to_have_count(0)
+            found = self.page.evaluate(FAULTS, asked)
+        return found
 
     def axis(self, chart: str) -> list[float]:
         """Range of the horizontal axis of the first chart of a CSS selector."""

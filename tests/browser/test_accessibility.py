@@ -24,7 +24,9 @@ def presented(chromium: Browser, shared_process: Process) -> Iterator[Tab]:
     tab = Tab(context.new_page())
     tab.page.goto(shared_process.url)
     tab.button("Show me in 60 seconds")
+    tab.settled()
     tab.button("Present")
+    expect(tab.page.get_by_role("button", name="Leave the presentation")).to_be_visible()
     tab.page.wait_for_url(re.compile("run="), timeout=150_000)
     expect(tab.page.get_by_text("idle", exact=True)).to_be_visible(timeout=150_000)
     yield tab

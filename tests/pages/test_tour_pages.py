@@ -65,10 +65,13 @@ def test_a_lesson_is_tuned_step_by_step_after_its_reveal_and_presented(app: Driv
     assert "1 of 4" in app.shown()
     assert LESSONS["labels"].teaches in app.shown()
     assert app.wait("analyze").title == "bundled on lesson:labels"
+    app.go("trajectories")  # AppTest would go back to the page it was sent to last
     app.click("Present")
     app.click("Next")
     assert app.at.title[0].value == "Choose"
+    app.go("choose")
     app.click("Back")
     assert app.at.title[0].value == "Trajectories"
+    app.go("trajectories")
     app.click("Leave the presentation")
     assert "The tour continues" in app.shown()
