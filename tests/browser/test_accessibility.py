@@ -9,10 +9,9 @@ from playwright.sync_api import Browser, BrowserContext, expect
 from tests.browser.conftest import Process, Tab
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-PAGES = (
-    "start", "model", "trajectories", "criteria", "choose", "tune", "compare", "blocks_by_methods", "dimension",
-    "evidence", "lessons",
-)  # fmt: skip
+N_PAGES = 11
+HEADINGS = {"Start": re.compile("LSF")}
+"""Of the page whose heading is not its name in the side bar."""
 DARK = "getComputedStyle(document.querySelector('.stApp')).backgroundColor === 'rgb(14, 17, 23)'"
 TYPE = "parseFloat(getComputedStyle(document.documentElement).fontSize)"
 
@@ -46,7 +45,12 @@ def test_the_tour_is_presented_in_large_type_and_led_by_the_arrow_keys(presented
     ):
         presented.settled()
         page.keyboard.press(key)
-        expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
+        heading = page.get_by_role("heading", name=title, exact=True)
+        try:
+            expect(heading).to_be_visible(timeout=20_000)
+        except AssertionError:  # pressed while its button was drawn anew, as a presenter's key can be: once more
+            page.keyboard.press(key)
+            expect(heading).to_be_visible()
         expect(page.get_by_text(stop)).to_be_visible()
         assert page.evaluate(TYPE) == large
     presented.settled()
@@ -58,15 +62,20 @@ def test_the_tour_is_presented_in_large_type_and_led_by_the_arrow_keys(presented
 def test_axe_finds_nothing_serious_on_any_page(
     context: BrowserContext, presented: Tab, shared_process: Process
 ) -> None:
-    known = presented.page.url.partition("?")[2]
     tab, found = Tab(context.new_page()), {}
-    for name in PAGES:
+    tab.page.goto(f"{shared_process.url}/?{presented.page.url.partition('?')[2]}")
+    links = tab.page.get_by_test_id("stSidebarNavLink")
+    expect(links).to_have_count(N_PAGES)
+    for place in range(N_PAGES):
         tab.page.emulate_media(color_scheme="light")
-        tab.page.goto(f"{shared_process.url}/{name if name != 'start' else ''}?{known}")
-        expect(tab.page.get_by_role("heading", level=1)).to_be_visible()
+        links.nth(place).click()
+        expect(links.nth(place)).to_have_attribute("aria-current", "page")
+        name = links.nth(place).inner_text().lstrip("0123456789 ")
+        expect(tab.page.get_by_role("heading", level=1)).to_have_text(HEADINGS.get(name, name))
         tab.settled()
         found[name] = tab.violations()
         tab.page.emulate_media(color_scheme="dark")
         tab.page.wait_for_function(DARK)
         found[f"{name}, dark"] = tab.violations("color-contrast")
+    assert len(found) == 2 * N_PAGES
     assert {name: told for name, told in found.items() if told} == {}

@@ -95,6 +95,7 @@ def test_ones_own_words_stream_side_by_side_and_are_found_after_a_reload(
     assert page.locator("img[src=x]").count() == 0
     assert page.title() != "hit"
     expect(page.get_by_text("Each prompt was given as it stands")).to_be_visible()
+    expect(said.filter(has_text="…")).to_have_count(0)  # the last word of the last answer is written
     words = said.all_inner_texts()
     page.reload()
     expect(page.locator(".lsf-lens")).to_have_count(6, timeout=60_000)
