@@ -6,11 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from lsf.app.actions import stop_buttons
-from lsf.app.own_words import first_prompt, show_answers, start_asking, with_weights
+from lsf.app.own_words import first_prompt, pick_run, show_answers, start_asking, with_weights
 from lsf.app.panels import attempt, guard, progress, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.polling import follow
-from lsf.app.runs import labels
 from lsf.app.runtime import runtime
 from lsf.app.state import Session
 from lsf.app.tower import show_tower
@@ -44,14 +43,9 @@ def draw_graft_panel(here: Session, picked: Sequence[Run]) -> None:
     if not runs:
         return
     st.subheader("Which of the tuned blocks did it?", anchor=False)
-    named = dict(zip([run.id for run in runs], labels(runs), strict=True))
     first = next((run for run in runs if run.spec is not None and run.spec.role in ("choice", "manual")), runs[0])
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-        chosen = st.selectbox(
-            "Run", list(named), index=runs.index(first), format_func=named.__getitem__, key=f"graft-run-{first.id}",
-            width=320,
-        )  # fmt: skip
-        run = next(run for run in runs if run.id == chosen)
+        run = pick_run("Run", runs, f"graft-run-{first.id}", first)
         shown = st.segmented_control(
             "Each block", list(WAYS), format_func=WAYS.__getitem__, default="alone", required=True, key="graft-way"
         )

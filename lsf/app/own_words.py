@@ -50,6 +50,21 @@ def with_weights(runs: Sequence[Run]) -> list[Run]:
     return [run for run in there if run.result is not None and run.result.kept and run.result.weights == first]
 
 
+def pick_run(words: str, runs: Sequence[Run], key: str, first: Run | None = None) -> Run:
+    """Draw a box that names one of several runs, and return that run.
+
+    Args:
+        words: above the box.
+        runs: at least one.
+        key: of the box.
+        first: shown before anything was picked; None for the first of the runs.
+    """
+    named = dict(zip([run.id for run in runs], labels(runs), strict=True))
+    index = 0 if first is None else runs.index(first)
+    chosen = st.selectbox(words, list(named), index=index, format_func=named.__getitem__, key=key, width=320)
+    return next(run for run in runs if run.id == chosen)
+
+
 def first_prompt(run: Run) -> str:
     """Return a prompt that suits a run: that of the first test example it kept; empty where it kept none."""
     return run.result.samples[0].prompt if run.result is not None and run.result.samples else ""

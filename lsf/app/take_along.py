@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import streamlit as st
 
 from lsf.app.actions import stop_buttons
-from lsf.app.own_words import with_weights
+from lsf.app.own_words import pick_run, with_weights
 from lsf.app.panels import download, guard, progress, size, unmarked
 from lsf.app.polling import follow
-from lsf.app.runs import labels
 from lsf.app.runtime import runtime
 from lsf.app.state import Session
 from lsf.app.work import merge_work, source_of
@@ -34,9 +33,7 @@ def draw_take_along(here: Session, picked: Sequence[Run]) -> None:
     if not runs:
         return
     st.subheader("Take it along", anchor=False)
-    named = dict(zip([run.id for run in runs], labels(runs), strict=True))
-    chosen = st.selectbox("Model to take", list(named), format_func=named.__getitem__, key="take-run", width=320)
-    run = next(run for run in runs if run.id == chosen)
+    run = pick_run("Model to take", runs, "take-run")
     assert run.spec is not None
     views = [view for view in runtime().jobs(KIND) if view.title == _title(run)]
 
