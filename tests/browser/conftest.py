@@ -155,7 +155,11 @@ class Tab:
             route.abort()
 
     def button(self, name: str) -> None:
-        self.page.get_by_role("button", name=name).click()
+        """Press a button once the page stands still."""
+        button = self.page.get_by_role("button", name=name)
+        expect(button).to_be_visible()
+        self.settled()
+        button.click()
 
     def ready(self) -> None:
         """Wait until that page is whole: its last part says what the model's memory is."""

@@ -26,5 +26,6 @@ def test_a_search_is_followed_live_and_stopped_and_what_it_found_stays(tab: Tab)
     expect(page.locator(".lsf-chart").first.locator(".point").first).to_be_attached()
     tab.button("Stop and keep")
     expect(page.get_by_text("idle")).to_be_visible(timeout=60_000)
+    tab.settled()  # until then the chart stands twice: as it was followed, and as it is kept
     expect(page.get_by_role("heading", name=found)).to_be_visible()
     expect(page.get_by_role("heading", name=re.compile("^Generalisation gap"))).to_be_visible()
