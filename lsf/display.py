@@ -8,8 +8,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from lsf.criteria import result as records
 from lsf.criteria.registry import CRITERIA
 from lsf.evidence import sweep as sweeps
@@ -124,6 +122,8 @@ class Sweep(_Record, sweeps.Sweep):
             {"plan": cell.plan, "seed": cell.seed, **({} if cell.after is None else vars(cell.after))}
             for cell in self.cells
         ]
+        import pandas as pd  # noqa: PLC0415 - a third of a second to import
+
         return pd.DataFrame(rows).to_html(index=False, na_rep="")
 
 

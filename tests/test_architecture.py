@@ -59,6 +59,12 @@ def test_the_torch_rooms_do_not_load_streamlit_and_the_check_would_notice_torch(
     assert "sklearn" not in loaded  # half a second of every start, for pictures alone
 
 
+def test_a_command_starts_without_what_only_tables_and_statistics_need() -> None:
+    loaded = loaded_by("import lsf.cli.main; lsf.cli.main.build_parser()")
+    assert "numpy" in loaded
+    assert not loaded & {"torch", "pandas", "pyarrow", "sklearn", "plotly", "datasets"}
+
+
 def imports_of(path: Path) -> set[str]:
     """Return every module a file imports, anywhere in it."""
     found: set[str] = set()

@@ -5,8 +5,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import scipy
 from jaxtyping import Float
-from scipy.optimize import minimize_scalar
 
 from lsf.criteria.measurements import Measurements, Spectrum
 
@@ -64,7 +64,9 @@ def power_law(target_deviation: Float[np.ndarray, " states"]) -> Scores:
     on_grid = errors(grid)
     best = grid[np.argmin(on_grid)]
     bounds = (max(0.0, best - 0.05), min(10.0, best + 0.05))
-    near: Any = minimize_scalar(lambda exponent: errors(np.array([exponent]))[0], bounds=bounds, method="bounded")
+    near: Any = scipy.optimize.minimize_scalar(
+        lambda exponent: errors(np.array([exponent]))[0], bounds=bounds, method="bounded"
+    )
     return fits(np.array([near.x if near.fun <= on_grid.min() else best]))[0]
 
 

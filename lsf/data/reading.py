@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from lsf.data.containers import tables_of
 from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.formats import check_format
@@ -62,6 +60,8 @@ def _tables(data: Any, name: str) -> dict[str, Table]:
         if not known:
             raise DataError(f"The data has the splits {', '.join(map(str, data))}; one called train was expected.")
         return {word: _tables(rows, name)["all"] for word, rows in known.items()}
+    import pandas as pd  # noqa: PLC0415 - a third of a second to import, and a file needs none of it
+
     if isinstance(data, pd.DataFrame):
         data = data.astype(object).where(data.notna(), None).to_dict("records")
     elif hasattr(data, "column_names") and hasattr(data, "features"):  # a Dataset

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from lsf.data.answers import suggested_pattern
@@ -362,7 +361,7 @@ def clean(value: Any, tally: Tally) -> Any:
         return [clean(part, tally) for part in value]
     if value is None or kind is int or kind is bool:
         return value
-    if value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value)):
+    if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, str):
         return clean(str.__str__(value), tally)
@@ -370,7 +369,11 @@ def clean(value: Any, tally: Tally) -> Any:
         return clean(dict(value), tally)
     if getattr(value, "ndim", 0):
         value = cast("Any", value).tolist()
-    return [clean(part, tally) for part in value] if isinstance(value, list | tuple) else value
+    if isinstance(value, list | tuple):
+        return [clean(part, tally) for part in value]
+    import pandas as pd  # noqa: PLC0415 - a third of a second to import, and few values come so far
+
+    return None if value is pd.NA or value is pd.NaT else value
 
 
 def assemble_task(name: str, splits: Mapping[str, Sequence[Example]], seed: int) -> Task:

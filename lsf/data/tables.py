@@ -4,14 +4,13 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from lsf.data.containers import GZ, WHOLE, Opened, ending, lines_of, pieces
 from lsf.data.rows import RowCollector
@@ -388,8 +387,12 @@ PLAIN = (str, int, bool, list, dict)
 
 def _known(value: Any) -> Any:
     """Return a value, None where it is missing: NaN, NaT and pandas' NA are no text."""
-    if type(value) in PLAIN:
+    if value is None or type(value) in PLAIN:
         return value
+    if isinstance(value, float):
+        return None if math.isnan(value) else value
+    import pandas as pd  # noqa: PLC0415 - a third of a second to import, and needed for what only Parquet holds
+
     return None if pd.api.types.is_scalar(value) and pd.isna(value) else value
 
 

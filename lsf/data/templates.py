@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping
 from string import Formatter
 
-import pandas as pd
-
 from lsf.data.columns import is_path, value_at
 from lsf.data.converting import Convert, Row, Work, pair_example
 from lsf.data.tables import Table
@@ -54,10 +52,18 @@ def fill_template(parts: tuple[tuple[str, str | None], ...], row: Mapping[str, o
     texts = []
     for text, name in parts:
         value = None if name is None else value_at(row, name)
-        if not (value is None or isinstance(value, str) or pd.api.types.is_scalar(value)) or isinstance(value, bytes):
+        if not (value is None or _is_text_or_number(value)):
             raise DataError(f"the column {name!r} holds a {type(value).__name__}; text or a number was expected.")
         texts.append(text if value is None else f"{text}{value}")
     return "".join(texts)
+
+
+def _is_text_or_number(value: object) -> bool:
+    if isinstance(value, str | int | float | bytes):
+        return not isinstance(value, bytes)
+    import pandas as pd  # noqa: PLC0415 - a third of a second to import, and needed for dates and the like only
+
+    return pd.api.types.is_scalar(value)
 
 
 def by_templates(table: Table, prompt_template: str | None, completion_template: str | None) -> Convert:

@@ -7,7 +7,7 @@ from functools import cache
 from itertools import combinations
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from lsf.criteria.agreement import CHANCE
 from lsf.criteria.registry import CRITERIA
@@ -72,7 +72,7 @@ def least_difference(truth: Truth, budget: int) -> float | None:
 
 @cache
 def _studentized_range(groups: int, freedom: int) -> float:
-    return float(stats.studentized_range.ppf(1 - CHANCE, groups, freedom))
+    return float(scipy.stats.studentized_range.ppf(1 - CHANCE, groups, freedom))
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,9 @@ def paired_difference(
     values = [float(np.mean(differences)) for differences in settings.values()]
     if len(values) < 2:
         return None
-    half = float(stats.t.ppf(0.5 + level / 2, len(values) - 1)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    half = (
+        float(scipy.stats.t.ppf(0.5 + level / 2, len(values) - 1)) * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    )
     middle = float(np.mean(values))
     return middle, middle - half, middle + half
 

@@ -6,9 +6,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from lsf.data.contents import content_to_json, options_in
 from lsf.data.sources import load_task
@@ -19,6 +17,9 @@ from lsf.runs.comparison import Comparison, Row, summarise
 from lsf.runs.lock import METRICS, RESULT, SPEC
 from lsf.runs.store import Run
 from lsf.runs.verdict import verdicts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FORMATS = ("table", "csv", "json")
 SHOWN = {
@@ -56,8 +57,10 @@ _PERCENT = ("exact_match_before", "exact_match_after", *_WHERE_KNOWN)
 _RATIOS = ("latency_ratio", "x_params", "x_time", "x_memory", "x_quality")
 
 
-def to_frame(comparison: Comparison) -> pd.DataFrame:
+def to_frame(comparison: Comparison) -> "pd.DataFrame":
     """Return every row and column as a data frame; unknown cells are missing values."""
+    import pandas as pd  # noqa: PLC0415 - a third of a second to import, and most commands need none of it
+
     return pd.DataFrame([asdict(row) for row in comparison.rows], columns=list(Row.__dataclass_fields__))
 
 
@@ -87,6 +90,8 @@ def render(comparison: Comparison, form: str = "table") -> str:
 
 
 def _text(comparison: Comparison) -> str:
+    import pandas as pd  # noqa: PLC0415 - a third of a second to import, and most commands need none of it
+
     rows = comparison.rows
     known = [name for name in _WHERE_KNOWN if any(getattr(row, name) is not None for row in rows)]
     shown = {name: head for name, head in SHOWN.items() if name not in _WHERE_KNOWN or name in known}

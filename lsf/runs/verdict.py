@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from scipy.special import stdtrit
+import scipy
 
 from lsf.runs.comparability import TOO_FEW
 from lsf.runs.comparison import Comparison, Row
@@ -55,7 +55,9 @@ def estimate(values: Sequence[float], least: float = 0.0) -> Estimate | None:
     mean, n = statistics.fmean(values), len(values)
     if n < 2:
         return Estimate(mean, None, None, n)
-    margin = max(least, float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * statistics.stdev(values) / math.sqrt(n))
+    margin = max(
+        least, float(scipy.special.stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * statistics.stdev(values) / math.sqrt(n)
+    )
     return Estimate(mean, mean - margin, mean + margin, n)
 
 
