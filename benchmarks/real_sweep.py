@@ -36,6 +36,8 @@ JUDGES = 5
 """Plans of a size, spread over the depth, that find the rate all plans of that size take."""
 FACTORS = (1.0, 0.5, 2.0)
 """Rates tried, over the default one of the size."""
+MOST_RATES = 8
+"""Rates that a control's search may be widened to."""
 LEAST_KNOWN, SPREADS = 8, 2.0
 """A window or random set is hopeless where its validation loss half-way exceeds the median of at least so many plans of
 its size, at the same place under the same seed, by so many interquartile ranges of theirs."""
@@ -217,6 +219,26 @@ def shared_rate(cells: Iterable[Cell], task: str, plans: Sequence[str], rates: S
     return min(rates, key=lambda rate: (means[rate], rate))
 
 
+def widened(cells: Iterable[Cell], task: str, plan: str, rates: Sequence[float]) -> list[float]:
+    """Return a control's rates, with half the least or twice the greatest while that one is the best of those tried.
+
+    The best then lies between others, or at the end of `MOST_RATES`: whoever is compared with is not held back by
+    where the search began.
+    """
+    found = {cell.rate: cell.validation for cell in cells if (cell.task, cell.plan, cell.seed) == (task, plan, 0)}
+    tried = sorted(rates)
+    while len(tried) < MOST_RATES and all(rate in found for rate in tried):
+        losses = [math.inf if (loss := found[rate]) is None else loss for rate in tried]
+        best = losses.index(min(losses))
+        if best == 0:
+            tried.insert(0, float(f"{tried[0] / 2:.3g}"))
+        elif best == len(tried) - 1:
+            tried.append(float(f"{tried[-1] * 2:.3g}"))
+        else:
+            break
+    return tried
+
+
 def near(cells: Mapping[tuple[str, int], float], plans: Sequence[str]) -> list[str]:
     """Return the plans of a budget whose mean is as near to the best's as seeds differ; they get a third seed.
 
@@ -374,6 +396,8 @@ def next_run(
     plans = plans_of(scored, bench.n_blocks, bench.budget)
     for plan in plans[: bench.n_blocks + 2] if alone else plans:
         judges, rates = bench.judges(plan), bench.rates(plan)
+        if plan in (WHOLE, LORA):
+            rates = widened(cells, task, plan, rates)
         searched = [(judge, rate) for judge in judges for rate in rates]
         for judge, rate in searched if seed == 0 else ():
             if (task, judge, 0, rate) not in known:

@@ -195,6 +195,8 @@ def report(cells: Sequence[Cell] | None = None, scored: Sequence[Scored] | None 
     parts = [
         "### What is measured",
         "\n".join(_measured(known, scored)),
+        "### Rates tried",
+        "\n".join(_tried(cells)),
         "### Single blocks",
         "\n".join(_singles(truths)),
     ]
@@ -226,6 +228,30 @@ def _measured(known: Mapping[str, Truth | None], scored: Sequence[Scored]) -> It
         lacking = f"{len(truth.missing)}: {shown}" if truth.missing else "none"
         row = f"| {task} | {len(truth.scores)} | {len(truth.stopped)} | {lacking} |"
         yield f"{row} {analyses} of {2 * len(READINGS)} | {hours:.1f} |"
+
+
+def _tried(cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield per task and size the rates its judges were tuned at, and whether the best is the least or the greatest."""
+    yield "| task | size | rate: mean validation loss of the judges | taken | at an end of what was tried |"
+    yield "|" + "---|" * 5
+    for task in TASKS:
+        own = [cell for cell in cells if cell.task == task and cell.plan != BASE and cell.seed == 0]
+        for size, taken in _rates(own).items():
+            mine = [cell for cell in own if size_of(cell.plan) == size]
+            judges = {cell.plan for cell in mine if cell.rate != taken} or {cell.plan for cell in mine}
+            found = {
+                rate: np.mean(
+                    [
+                        np.inf if c.validation is None else c.validation
+                        for c in mine
+                        if c.rate == rate and c.plan in judges
+                    ]
+                )
+                for rate in sorted({cell.rate for cell in mine if cell.rate is not None})
+            }
+            shown = ", ".join(f"{rate:g}: {loss:.3f}" for rate, loss in found.items())
+            end = "the least" if taken == min(found) else "the greatest" if taken == max(found) else "no"
+            yield f"| {task} | {size} | {shown} | {taken:g} | {end if len(found) > 1 else 'one rate only'} |"
 
 
 def _singles(truths: Sequence[Truth]) -> Iterator[str]:

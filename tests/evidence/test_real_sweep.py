@@ -23,6 +23,7 @@ from benchmarks.real_sweep import (
     shared_rate,
     size_of,
     spread_out,
+    widened,
 )
 from benchmarks.real_sweep_report import report, truth_of
 from benchmarks.real_tasks import shuffled
@@ -101,6 +102,22 @@ def test_the_rate_of_a_size_is_that_of_the_lowest_mean_over_its_judges() -> None
     cells += [cell("0", 0.1, rate=4e-3), cell("9", None, rate=4e-3)]  # one diverged
     assert shared_rate(cells, "sst2", plans, rates) == 2e-3
     assert [len(blocks) for blocks in spread_out(30, 8)] == [8] * JUDGES
+
+
+def test_a_control_s_search_goes_on_until_its_best_rate_lies_between_others() -> None:
+    rates = [2e-3, 1e-3, 4e-3]
+    cells = [cell("lora", 1.0, rate=1e-3), cell("lora", 0.9, rate=2e-3)]
+    assert widened(cells, "sst2", "lora", rates) == [1e-3, 2e-3, 4e-3]  # the third is not measured yet
+    assert widened([*cells, cell("lora", None, rate=4e-3)], "sst2", "lora", rates) == [1e-3, 2e-3, 4e-3]
+    cells.append(cell("lora", 0.8, rate=4e-3))
+    assert widened(cells, "sst2", "lora", rates) == [1e-3, 2e-3, 4e-3, 8e-3]
+    cells.append(cell("lora", 0.7, rate=8e-3))
+    assert widened(cells, "sst2", "lora", rates)[-1] == 16e-3
+    assert widened([*cells, cell("lora", 0.75, rate=16e-3)], "sst2", "lora", rates)[-1] == 16e-3
+    least = [cell("full", loss, rate=rate) for rate, loss in ((1e-3, 0.1), (2e-3, 0.2), (4e-3, 0.3))]
+    assert widened(least, "sst2", "full", rates) == [5e-4, 1e-3, 2e-3, 4e-3]
+    falling = [cell("lora", 1 / 2**step, rate=1e-3 * 2**step) for step in range(12)]
+    assert len(widened(falling, "sst2", "lora", rates)) == 8
 
 
 def test_only_windows_and_random_sets_are_stopped_and_only_far_behind() -> None:
