@@ -5,7 +5,7 @@ ended and started at any time; of settings that are measured, `--scores` adds wh
 times the recommendation beside a full fine-tune; `--report` prints all that the committed results say, `--tables`
 what stands in docs/results; `--cell SETTING:PLAN:SEED` measures one cell from scratch beside the committed one;
 `--pack` puts what the app shows into the package. With `--real` it is the sweep on SmolLM2-135M that is measured
-(`--model FOLDER`, `--tasks`) or reported.
+(`--model FOLDER`, `--tasks`), reported or packed.
 """
 
 import argparse
@@ -216,7 +216,7 @@ def real(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Measure the sweep on a real model, or report it."""
     from benchmarks.real_sweep import TASKS, measure  # noqa: PLC0415
     from benchmarks.real_sweep import again as run_again  # noqa: PLC0415
-    from benchmarks.real_sweep_report import report  # noqa: PLC0415
+    from benchmarks.real_sweep_report import pack_measured, report  # noqa: PLC0415
     from benchmarks.real_tasks import find_facts  # noqa: PLC0415
 
     if options.report:
@@ -227,7 +227,9 @@ def real(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     tasks = options.tasks.split(",") if options.tasks else TASKS
     if unknown := [name for name in tasks if name not in TASKS]:
         parser.error(f"--tasks: {', '.join(unknown)} is none of {', '.join(TASKS)}")
-    if options.cell:
+    if options.pack:
+        pack_measured(options.model)
+    elif options.cell:
         run_again(options.model, options.cell)
     elif options.facts:
         find_facts(options.model)

@@ -3,11 +3,11 @@
 import streamlit as st
 
 from lsf.app.choose import choose_criterion, default_budget, take_criterion, without_analysis
-from lsf.app.evidence import swept_truth
 from lsf.app.findings import of_criteria, plan_to_come
 from lsf.app.frame import page
 from lsf.app.panels import finding, onward, show
 from lsf.app.state import Session, address, analysis
+from lsf.app.truth import swept_truth
 from lsf.criteria.agreement import KERNEL_EXAMPLES, METHODS, chance_level, stability
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis

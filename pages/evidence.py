@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from lsf.app.evidence import judged_table, not_decided, own_panel, record_panel, sweep_pictures, truth_panel
+from lsf.app.evidence import judged_table, not_decided, own_panel, real_panel, record_panel, sweep_pictures
 from lsf.app.findings import of_truth
 from lsf.app.frame import page
 from lsf.app.panels import finding
 from lsf.app.state import Session
+from lsf.app.truth import truth_panel
 from lsf.evidence.own import all_evidence
 from lsf.evidence.packed import Measured
 from lsf.evidence.study import budgets_of, judge_choices
@@ -25,6 +26,8 @@ def draw(here: Session) -> None:
 
 def _elsewhere() -> None:
     settings = {one.setting.name: one for one in all_evidence()}
+    real_panel()
+    st.header("The study on small models", anchor=False)
     record_panel(list(settings.values()))
     own_panel()
     st.header("One model and task", anchor=False)

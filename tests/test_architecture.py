@@ -18,7 +18,8 @@ TORCH_FREE_ROOMS = {"data", "criteria", "plans", "runs", "jobs", "figures", "cla
 TORCH_FREE = {
     "lsf.models.info", "lsf.methods.catalogue", "lsf.methods.default_rates", "lsf.methods.optimizers",
     "lsf.evidence.sweep",
-    "lsf.evidence.regret", "lsf.evidence.study", "lsf.evidence.packed", "lsf.evidence.own", "lsf.evidence.standing",
+    "lsf.evidence.regret", "lsf.evidence.study", "lsf.evidence.packed", "lsf.evidence.own", "lsf.evidence.real",
+    "lsf.evidence.standing",
     "lsf.dimension.study", "lsf.export.notebook", "lsf.lens.builder", "lsf.lens.trajectories",
 }  # fmt: skip
 """Of the other rooms, the half that loads no torch either: records, rules and what decides."""

@@ -179,7 +179,13 @@ def test_records_are_written_one_a_line_and_read_as_they_were(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "path", ["benchmarks/dimension_cells.json", "lsf/dimension/dimension.json", "lsf/evidence/measured.json"]
+    "path",
+    [
+        "benchmarks/dimension_cells.json",
+        "lsf/dimension/dimension.json",
+        "lsf/evidence/measured.json",
+        "lsf/evidence/real.json",
+    ],
 )
 def test_data_files_hold_one_record_a_line(path: str, tmp_path: Path) -> None:
     write_records(tmp_path / "again.json", read_json(ROOT / path, "records"))

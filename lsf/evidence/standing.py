@@ -7,6 +7,7 @@ from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.evidence.own import compared_criteria, own_evidence
 from lsf.evidence.packed import OutcomeElsewhere, RecommendationRecord, beyond_study, elsewhere, gaining, words
+from lsf.evidence.real import real_words
 from lsf.evidence.study import Entry, Rule, of_rule, paired_difference
 from lsf.plans.plan import Plan
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, recommended_plan
@@ -101,6 +102,9 @@ def model_words(analysis: Analysis, budget: int) -> tuple[str, bool] | None:
     rows = elsewhere(own, standing.criteria, standing.ends_from, budget)
     blocks = f"{budget} block{'' if budget == 1 else 's'}"
     if not rows:
+        real = real_words(analysis.weights) if budget == 1 and not own else None
+        if real is not None:
+            return real, True
         beyond = beyond_study(analysis.model.name)
         if beyond is None or not own:
             return None if beyond is None else (beyond, False)

@@ -75,13 +75,19 @@ def _kind(name: str, marked: str, controls: Sequence[str]) -> str:
     return "recommended" if name == marked else "control" if name in controls else "criterion"
 
 
-def draw_profile(truth: Truth, metric: str, marked: Mapping[str, Blocks] | None = None) -> Picture:
+def draw_profile(
+    truth: Truth,
+    metric: str,
+    marked: Mapping[str, Blocks] | None = None,
+    beside: Mapping[str, float] | None = None,
+) -> Picture:
     """Draw what tuning each block alone scored, with the standard deviation over seeds, beside base and full.
 
     Args:
         truth: of a sweep over single blocks.
         metric: exact_match or loss.
         marked: a word -> the single block it chose, written over its bar.
+        beside: words -> another score, drawn as a line.
     """
     singles = sorted(blocks for blocks in truth.scores if len(blocks) == 1)
     best = max(singles, key=lambda blocks: (truth.mean(blocks), blocks), default=None)
@@ -108,18 +114,21 @@ def draw_profile(truth: Truth, metric: str, marked: Mapping[str, Blocks] | None 
             hovertemplate="block %{x}: %{y:.3f}<extra></extra>",
         )
     full = sum(truth.full) / len(truth.full)
-    for name, score, mark in (("full fine-tuning", full, VIRTUAL), ("base model", truth.base, NEUTRAL)):
+    lines = [("full fine-tuning", full, VIRTUAL.color, "dash"), ("base model", truth.base, NEUTRAL.color, "dot")]
+    lines += [(name, score, FACTUAL.color, "dashdot") for name, score in (beside or {}).items()]
+    for name, score, color, dash in lines:
         figure.add_scatter(
             x=[-0.5, truth.n_blocks - 0.5],
             y=[as_metric(score, metric)] * 2,
             mode="lines",
             name=name,
-            line={"color": mark.color, "dash": "dash" if mark is VIRTUAL else "dot", "width": 2},
+            line={"color": color, "dash": dash, "width": 2},
             hovertemplate=name + ": %{y:.3f}<extra></extra>",
         )
     figure.update_xaxes(title="block tuned alone", tickvals=list(range(truth.n_blocks)), showgrid=False)
     figure.update_yaxes(title=METRIC_WORDS[metric], rangemode="tozero")
-    return Picture(figure, _profile_alt(truth, metric, best), _profile_table(truth, metric))
+    told = "".join(f" {name}: {_told(score, metric)}." for name, score in (beside or {}).items())
+    return Picture(figure, f"{_profile_alt(truth, metric, best)}{told}", _profile_table(truth, metric))
 
 
 def _marks(marked: Mapping[str, Blocks]) -> dict[Blocks, str]:

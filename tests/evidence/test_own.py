@@ -27,6 +27,7 @@ from lsf.evidence.own import (
     truth_told,
 )
 from lsf.evidence.packed import beyond_study, packed_evidence, packed_record
+from lsf.evidence.real import real_tasks, real_words
 from lsf.evidence.regret import random_regret, regret
 from lsf.evidence.standing import LEAST_PAIRS, model_words, recommended_here, standing_rule, trust_words
 from lsf.evidence.sweep import Score, Sweep, SweepSpec, empty_cells, plans_over
@@ -94,6 +95,9 @@ def test_without_own_sweeps_everything_is_the_studys(analysis: Analysis) -> None
     assert standing_rule(WEIGHTS).why is None
     assert recommended_here(analysis, 2) == recommended_plan(analysis, 2)
     assert model_words(analysis, 1) == (beyond_study("toy"), False)
+    real = real_tasks()[0].weights
+    assert model_words(replace(analysis, weights=real), 1) == (real_words(real), True)
+    assert model_words(replace(analysis, weights=real), 2) == (beyond_study("toy"), False)
     known = replace(analysis, model=replace(analysis.model, name="bundled"))
     assert model_words(known, 1) is None
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from lsf.app.evidence import Swept
 from lsf.app.lesson_notes import NOTES, lessons_measured
 from lsf.app.state import Session
+from lsf.app.truth import Swept
 from lsf.criteria.result import DEFAULT_CRITERIA
 from lsf.evidence.own import own_evidence, record_here
 from lsf.evidence.packed import packed_evidence
+from lsf.evidence.real import real_tasks, real_words
 from lsf.evidence.regret import regret, truth_of
 from lsf.plans.recommend import recommended_plan
 from tests.pages.conftest import Driver
@@ -41,7 +42,13 @@ def test_the_page_of_evidence_shows_what_every_way_of_choosing_lost_elsewhere(ap
     assert verdicts["regret"].dropna().is_monotonic_increasing
     assert "relative regret" in app.shown().lower()
     titles = [element.value for element in app.at.subheader]
-    assert titles[0].startswith("The recommendation lost ")  # a picture, before any table
+    assert titles[0].startswith("Tuned alone, block ")  # a picture, before any table: of the real model
+    assert titles[1].startswith("The recommendation lost ")
+    real = next(table for table in tables(app) if "lost, shuffled" in table)
+    one = real_tasks()[0]
+    assert real["lost"].is_monotonic_increasing
+    assert dict(zip(real["criterion"], real["block"], strict=True))["Gradient alignment"] == one.named("alignment")
+    assert (real_words(one.weights) or "none") in app.shown()
     assert "scored best of all plans of 1 block; Gradient alignment lost" in app.shown()
 
 
@@ -117,7 +124,7 @@ def test_the_truth_panel_measures_a_sweep_and_judges_the_criteria_of_the_analysi
 def test_a_sweep_whose_time_is_over_says_what_is_unknown_and_fills_nothing_in(
     measured: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lsf.app.evidence.MINUTE", 10.0)  # 2 s in place of 12
+    monkeypatch.setattr("lsf.app.truth.MINUTE", 10.0)  # 2 s in place of 12
     measured.at.slider(key="truth-minutes").set_value(0.2).run()
     next(item for item in measured.at.number_input if item.label == "Steps per run").set_value(5000).run()
     measured.click("Measure the truth")

@@ -1,0 +1,60 @@
+"""What is packed of the sweep on a real model: the committed lines say it, and the sentences say no more."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.real_sweep import CELLS, SCORES, Cell, Scored, read_lines
+from benchmarks.real_sweep_report import WORDS, real_tasks_of, regrets, truth_of
+from lsf.evidence.real import RealTask, RealTasks, pack_real, real_tasks, real_words
+from lsf.plans.recommend import RECOMMENDED
+
+ONE = RealTask(
+    "a model", "ab", "a task", "exact_match", 10, 1, base=0.0, floor=0.2, whole=0.5, lora=0.6, top=0.7,
+    alone=(0.4, 0.7, 0.3), scores={"alignment": (1.0, 2.0, 3.0), "last": (0.0, 1.0, 2.0)},
+    placebo={"alignment": (2.0, 1.0, 0.0), "last": (0.0, 1.0, 2.0)}, at_an_end=(),
+)  # fmt: skip
+
+
+def test_the_package_holds_what_the_committed_lines_say() -> None:
+    cells, scored = read_lines(CELLS, Cell), read_lines(SCORES, Scored)
+    packed = real_tasks()
+    assert packed
+    assert real_tasks_of(cells, scored, packed[0].model, packed[0].weights) == list(packed)
+    for one in packed:
+        task = next(name for name, words in WORDS.items() if words == one.task)
+        truth = truth_of(task, cells, scored, len(one.alone))
+        assert truth is not None
+        reported = regrets(truth, scored, 1)
+        assert one.by_chance == pytest.approx(reported["at random"], abs=1e-4)
+        for criterion in ("alignment", "reduction", "fisher"):
+            assert one.lost(one.named(criterion)) == pytest.approx(reported[f"{criterion}, lens"], abs=1e-4)
+            blind = one.lost(one.named(criterion, placebo=True))
+            assert blind == pytest.approx(reported[f"{criterion}, lens (placebo)"], abs=1e-4)
+
+
+def test_regret_is_a_share_of_what_the_best_plan_gains_over_the_floor() -> None:
+    assert (ONE.best, ONE.named("alignment"), ONE.named("alignment", placebo=True)) == (1, 2, 0)
+    assert ONE.lost(2) == pytest.approx(0.4 / 0.5)
+    assert ONE.by_chance == pytest.approx((0.3 + 0.0 + 0.4) / 3 / 0.5)
+    assert replace(ONE, floor=0.9).lost(2) is None
+    assert replace(ONE, floor=0.9).by_chance is None
+
+
+def test_the_sentence_names_blocks_what_they_lost_and_what_chance_lost() -> None:
+    told = real_words("ab", [ONE, replace(ONE, task="another", placebo=ONE.scores)])
+    assert told == (
+        "Measured on a model, 1 of 3 blocks, 2 tasks, one seed: the block of highest gradient alignment lost, of what "
+        "tuning gains over the floor, on a task 80.0 % (it named block 2, best was 1; at random 46.7 %), another "
+        "80.0 % (it named block 2, best was 1; at random 46.7 %). With shuffled completions it names the same block on "
+        "another. A lead, no proof."
+    )
+    assert real_words("cd", [ONE]) is None
+    assert real_words(None) is None
+    assert RECOMMENDED[0] in ONE.scores
+
+
+def test_what_is_packed_is_read_again(tmp_path: Path) -> None:
+    pack_real([ONE], tmp_path / "real.json")
+    assert RealTasks.load(tmp_path / "real.json").tasks == (ONE,)
