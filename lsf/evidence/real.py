@@ -112,17 +112,17 @@ def real_words(weights: str | None, tasks: Sequence[RealTask] | None = None) -> 
         return None
     rule, label = RECOMMENDED[0], CRITERIA[RECOMMENDED[0]].label
     seeds = min(one.seeds for one in own)
-    told = ", ".join(
-        f"{one.task} {_share(one.lost(one.named(rule)))} (it named block {one.named(rule)}, best was {one.best}; at "
+    told = "; ".join(
+        f"{one.task} {_share(one.lost(one.named(rule)))} (named block {one.named(rule)}, best was {one.best}, at "
         f"random {_share(one.by_chance)})"
         for one in own
     )
     depth = [one.task for one in own if one.named(rule, placebo=True) == one.named(rule)]
-    blind = f" With shuffled completions it names the same block on {', '.join(depth)}." if depth else ""
+    blind = f" With shuffled completions it names the same block on {' and '.join(depth)}." if depth else ""
     return (
-        f"Measured on {own[0].model}, 1 of {len(own[0].alone)} blocks, {_several(len(own), 'task')}, "
-        f"{_several(seeds, 'seed')}: the block of highest {label[:1].lower()}{label[1:]} lost, of what tuning gains "
-        f"over the floor, on {told}.{blind} A lead, no proof."
+        f"Measured on {own[0].model}, 1 of {len(own[0].alone)} blocks, {_several(seeds, 'seed')}. {label} lost, of "
+        f"what the best plan gains over the floor: {told}.{blind} {_several(len(own), 'task').capitalize()}: a "
+        "lead, no proof."
     )
 
 

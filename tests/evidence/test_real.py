@@ -44,11 +44,11 @@ def test_regret_is_a_share_of_what_the_best_plan_gains_over_the_floor() -> None:
 
 def test_the_sentence_names_blocks_what_they_lost_and_what_chance_lost() -> None:
     told = real_words("ab", [ONE, replace(ONE, task="another", placebo=ONE.scores)])
+    each = "80.0 % (named block 2, best was 1, at random 46.7 %)"
     assert told == (
-        "Measured on a model, 1 of 3 blocks, 2 tasks, one seed: the block of highest gradient alignment lost, of what "
-        "tuning gains over the floor, on a task 80.0 % (it named block 2, best was 1; at random 46.7 %), another "
-        "80.0 % (it named block 2, best was 1; at random 46.7 %). With shuffled completions it names the same block on "
-        "another. A lead, no proof."
+        "Measured on a model, 1 of 3 blocks, one seed. Gradient alignment lost, of what the best plan gains over the "
+        f"floor: a task {each}; another {each}. With shuffled completions it names the same block on another. 2 tasks: "
+        "a lead, no proof."
     )
     assert real_words("cd", [ONE]) is None
     assert real_words(None) is None
