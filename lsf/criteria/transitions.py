@@ -50,15 +50,6 @@ def arc(start: Float[np.ndarray, "positions width"], end: Float[np.ndarray, "pos
     return Arc(start, unit(heading), angle)
 
 
-def slerp(
-    start: Float[np.ndarray, "positions width"],
-    end: Float[np.ndarray, "positions width"],
-    fractions: Float[np.ndarray, " states"],
-) -> Float[np.ndarray, "positions states width"]:
-    """Walk on the sphere from `start` to `end`: (sin((1-t) w) a + sin(t w) b) / sin(w), w the angle between a and b."""
-    return arc(start, end).at(fractions)
-
-
 def even_fractions(n_blocks: int) -> Float[np.ndarray, " states"]:
     """Return l / L for l = 0 .. L: the even pace of the virtual transition."""
     return np.arange(n_blocks + 1) / n_blocks

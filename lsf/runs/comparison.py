@@ -310,21 +310,6 @@ def non_dominated(quality: Sequence[float | None], cost: Sequence[float | None])
     return tuple(stands(point) for point in points)
 
 
-def pareto(rows: Sequence[Row], quality: str = "exact_match_after", cost: str = "tuning_seconds") -> tuple[str, ...]:
-    """Return the ids of the runs that are not dominated.
-
-    Args:
-        rows: of a comparison.
-        quality: column, higher is better; a column of losses (`loss_...`, `forgetting`) is turned round.
-        cost: column, lower is better: `seconds`, `peak_memory_bytes`, `trainable_params`.
-    """
-    lower_is_better = quality.startswith(("loss_", "perplexity_", "general_loss_", "forgetting"))
-    values = [getattr(row, quality) for row in rows]
-    turned = [None if value is None else -value if lower_is_better else value for value in values]
-    marks = non_dominated(turned, [getattr(row, cost) for row in rows])
-    return tuple(row.run for row, stands in zip(rows, marks, strict=True) if stands)
-
-
 SUMMARISED = (
     "exact_match_before",
     "exact_match_after",

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lsf.criteria.transitions import arc, calibrated_fractions, even_fractions, mean_interval, slerp, unit
+from lsf.criteria.transitions import arc, calibrated_fractions, even_fractions, mean_interval, unit
 
 
 def random_units(n: int, width: int, seed: int) -> np.ndarray:
@@ -10,7 +10,7 @@ def random_units(n: int, width: int, seed: int) -> np.ndarray:
 
 
 def test_a_quarter_turn_is_walked_evenly() -> None:
-    path = slerp(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]), np.array([0.0, 1 / 3, 0.5, 1.0]))
+    path = arc(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])).at(np.array([0.0, 1 / 3, 0.5, 1.0]))
     half = np.sqrt(0.5)
     np.testing.assert_allclose(path[0], [[1, 0], [np.sqrt(0.75), 0.5], [half, half], [0, 1]], atol=1e-12)
 
@@ -24,9 +24,9 @@ def test_steps_of_the_virtual_transition_are_equal_angles() -> None:
 
 def test_the_walk_stays_finite_between_equal_and_between_opposite_meanings() -> None:
     here = np.array([[0.6, 0.8, 0.0]])
-    same = slerp(here, here, even_fractions(4))
+    same = arc(here, here).at(even_fractions(4))
     np.testing.assert_allclose(same, np.repeat(here[:, None], 5, axis=1), atol=1e-12)
-    opposite = slerp(here, -here, even_fractions(4))
+    opposite = arc(here, -here).at(even_fractions(4))
     np.testing.assert_allclose(opposite[:, [0, -1]], np.stack([here, -here], axis=1), atol=1e-12)
     np.testing.assert_allclose((opposite[:, 2] * here).sum(), 0, atol=1e-12)
 

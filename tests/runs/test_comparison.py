@@ -10,7 +10,7 @@ import pytest
 from lsf.data.prior import Floor, Prior
 from lsf.errors import UnknownNameError
 from lsf.plans.plan import Plan, full_plan
-from lsf.runs.comparison import compare, non_dominated, pareto, summarise
+from lsf.runs.comparison import compare, non_dominated, summarise
 from lsf.runs.formats import render, to_frame
 from lsf.runs.result import GeneralData, Metrics, Proof, RunResult, RunState
 from lsf.runs.spec import RunSpec
@@ -260,12 +260,6 @@ def test_the_front_is_what_nothing_beats_in_both():
     cost = [1.0, 2.0, 3.0, 1.0, 0.1, 9.0]
     assert non_dominated(quality, cost) == (True, True, False, False, False, True)
     assert non_dominated([0.5, 0.5], [1.0, 1.0]) == (True, True)
-
-
-def test_losses_count_the_other_way_round_on_the_front():
-    rows = compare([make("slow and bad", loss=2.0, seconds=9.0), make("fast", loss=1.0), FULL]).rows
-    assert pareto(rows, "loss_after", "seconds") == ("fast", "full")
-    assert pareto(rows, "exact_match_after", "trainable_params") == ("slow and bad", "fast", "full")
 
 
 def test_csv_has_every_column_and_leaves_unknown_cells_empty():
