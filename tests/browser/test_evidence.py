@@ -14,6 +14,11 @@ def test_the_measured_truth_of_another_site_can_be_looked_at(tab: Tab) -> None:
     page = tab.page
     tab.ready()
     page.get_by_role("link", name="Evidence").click()
+    expect(page.get_by_role("heading", name="On a real language model")).to_be_visible()
+    expect(
+        page.get_by_role("heading", name=re.compile(r"^Tuned alone, block \d+ scored best, with one seed"))
+    ).to_be_visible()
+    expect(page.get_by_text(re.compile("^Measured on SmolLM2-135M"))).to_be_visible()
     expect(page.get_by_role("heading", name=re.compile("^The recommendation lost"))).to_be_visible()
     expect(page.get_by_role("heading", name="Tuned alone, block 6 scored best")).to_be_visible()
     tab.settled()
@@ -22,7 +27,7 @@ def test_the_measured_truth_of_another_site_can_be_looked_at(tab: Tab) -> None:
     box.press("ArrowDown")
     page.get_by_role("option", name=re.compile("bundled, sums")).click()
     expect(page.get_by_role("heading", name="Tuned alone, block 0 scored best")).to_be_visible()
-    expect(page.locator(".lsf-chart")).to_have_count(3)
+    expect(page.locator(".lsf-chart")).to_have_count(4)
     assert tab.outside == []
 
 
