@@ -1,9 +1,11 @@
-"""What reading data is held to: recognised without options, 100,000 chats in a minute, 5 % of a run, 1 GB in 2 GB.
+"""What reading data is held to: recognised, trained as others train it, 100,000 chats in a minute, 5 % of a run.
 
-`python -m benchmarks.data [--rows 100000] [--steps 10] [--gigabytes 1]` writes small files of every format in every
-container and encoding, counts those that are recognised, then reads and encodes a large file of chats with SmolLM2's
-tokenizer, each row let go of once it is counted, then reads and encodes what a run of 100 steps visits and does some of
-its steps, then has `lsf data` read a larger file in a process of its own, and prints the bars.
+`python benchmarks/data.py [--rows 100000] [--steps 10] [--gigabytes 1] [--trl]` writes small files of every format in
+every container and encoding, counts those that are recognised, and runs the tests that hold the other files, the spans
+of chat templates and the first loss of every format. Then it reads and encodes a large file of chats with SmolLM2's
+tokenizer, each row let go of once it is counted, then what a run of 100 steps visits, and does some of its steps. With
+`--gigabytes` it has `lsf data` read a larger file in a process of its own; with `--trl` the first losses stand beside
+those of SFTTrainer (`benchmarks/sft.py`). It prints the bars.
 """
 
 import argparse
@@ -14,12 +16,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import xml.etree.ElementTree as xml
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import psutil
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks import sft
 from benchmarks.bars import Bar, markdown
 from lsf.data.encode import encode_parts
 from lsf.data.formats import FORMATS
@@ -40,6 +46,20 @@ RUN_STEPS, BATCH = 100, 16
 FLAT = ("pairs", "preference", "alpaca", "known", "text")
 """Formats whose cells are all text, which CSV and TSV can hold."""
 
+HELD = {
+    "files of people who had not seen the detector, recognised": (
+        "tests/data/test_files_of_people.py::test_a_file_is_recognised_and_its_first_row_is_what_people_mean",
+    ),
+    "chat templates of families: trained spans by generation marks, and by characters": (
+        "tests/data/test_chat.py::test_generation_marks_give_the_same_targets_as_turns_and_as_transformers_own_mask",
+        "tests/data/test_chat.py::test_spans_are_those_of_characters_mapped_otherwise",
+    ),
+    "formats: first loss of a run within 1e-5 of a plain loop on labels by hand": (
+        "tests/training/test_formats.py::test_the_first_loss_is_that_of_a_plain_loop",
+    ),
+}
+"""Bars that tests hold, and the tests."""
+
 
 def main() -> int:
     """Print the bars; return 1 where one does not hold."""
@@ -48,9 +68,11 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=10, help="steps timed of a run of 100 [default: 10; 0: none]")
     parser.add_argument("--gigabytes", type=float, default=0.0, help="size of the largest file [default: 0, none]")
     parser.add_argument("--model", default="smollm2", help="whose tokenizer encodes [default: smollm2]")
+    parser.add_argument("--trl", action="store_true", help="put first losses beside SFTTrainer's, in its environment")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        bars = [recognised(Path(scratch)), *large(Path(scratch), asked.rows, asked.model)]
+        bars = [recognised(Path(scratch)), *held_by_tests(Path(scratch)), *(sft.bars(asked.model) if asked.trl else ())]
+        bars += large(Path(scratch), asked.rows, asked.model)
         bars += [beside_steps(Path(scratch), asked.steps, asked.model)] if asked.steps else []
         bars += streamed(Path(scratch), asked.gigabytes) if asked.gigabytes else []
     print(markdown(bars))
@@ -70,6 +92,22 @@ def recognised(scratch: Path) -> Bar:
         sys.stderr.write(f"not recognised: {line}\n")
     total = right + len(wrong)
     return Bar(f"formats x containers x encodings: {total} files, recognised", right, total, True, unit="")
+
+
+def held_by_tests(scratch: Path) -> list[Bar]:
+    """Return how many cases pass of the tests of each bar, run in a process of their own."""
+    bars = []
+    for number, (what, tests) in enumerate(HELD.items()):
+        report = scratch / f"tests-{number}.xml"
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", f"--junitxml={report}", *tests]
+        done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True)
+        if not report.exists():
+            sys.exit(f"The tests of {what!r} did not run: {done.stdout}{done.stderr}")
+        cases = list(xml.parse(report).iter("testcase"))
+        right = sum(not len(case) for case in cases)
+        note = " and ".join(dict.fromkeys(f"`{test.partition('::')[0]}`" for test in tests))
+        bars.append(Bar(f"{what}: cases", right, max(len(cases), 1), True, note=note, unit=""))
+    return bars
 
 
 def files(scratch: Path) -> Iterator[tuple[str, Path]]:

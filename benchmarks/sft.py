@@ -1,6 +1,6 @@
 """The loss of a run's first batch beside that of TRL's SFTTrainer, on the same rows in each format that TRL takes.
 
-`python -m benchmarks.sft [--model smollm2]` makes twelve rows of each format, reads them as `lsf tune` does, and hands
+`python benchmarks/sft.py [--model smollm2]` makes twelve rows of each format, reads them as `lsf tune` does, and hands
 them as they are to SFTTrainer in an environment of its own (`benchmarks/peers/venvs.py`). Both losses are of one batch
 that holds all rows, in float32, before any step. A run's logarithms are torch's in float32, as those of plain
 transformers are, and of 49,152 logits wrong by some 2e-5 nats; SFTTrainer's fused head is not. So SFTTrainer's own loss
@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.bars import Bar, markdown
 from benchmarks.peers.venvs import PINS, interpreter
@@ -83,15 +85,20 @@ def main() -> int:
     parser.add_argument("--model", default="smollm2", help="a model with a chat template [default: smollm2]")
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    found = bars(asked.model)
+    versions = ", ".join((*PINS["TRL"], *(f"{name}=={version(name)}" for name in ("transformers", "torch"))))
+    sys.stdout.write(f"{versions}\n{markdown(found)}\n")
+    return int(any(one.held is False for one in found))
+
+
+def bars(model: str) -> list[Bar]:
+    """Return both losses of each format."""
     found = cases()
     with tempfile.TemporaryDirectory() as scratch:
-        theirs = sft_losses(asked.model, found, Path(scratch))
-        loaded = load_model(asked.model, "float32", "cpu")
+        theirs = sft_losses(model, found, Path(scratch))
+        loaded = load_model(model, "float32", "cpu")
         mine = {name: first_loss(loaded, case, Path(scratch)) for name, case in found.items()}
-    versions = ", ".join((*PINS["TRL"], *(f"{name}=={version(name)}" for name in ("transformers", "torch"))))
-    bars = bars_of(mine, theirs)
-    sys.stdout.write(f"{versions}\n{markdown(bars)}\n")
-    return int(any(one.held is False for one in bars))
+    return bars_of(mine, theirs)
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def draw(here: Session) -> None:
         choice = data_input()
     with st.expander("What is measured", icon=":material/settings:"):
         settings = _settings()
-    task = read_task(choice)
+    task, before = read_task(choice), here.request.source
     if model and choice.name:
         source = Source(
             model, choice.name, choice.prompt_template, choice.completion_template, dtype, device, choice.options
@@ -47,6 +47,8 @@ def draw(here: Session) -> None:
         "Analyse", type="primary", icon=":material/play_arrow:", key="analyse", disabled=bool(waiting) or task is None
     ):
         start_analysis(here, here.request)
+    if here.request.source != before:
+        st.rerun()  # the line above, drawn by now, names model and data
     if task is not None:
         st.subheader("What the model will read", anchor=False)
         show_preview(task, model, settings.max_length)

@@ -56,7 +56,9 @@ def test_every_option_of_the_readme_and_the_guides_is_one_of_ours_or_of_a_named_
         "--report",
         "--tables",
         "--real",
-    }  # tensorboard, ray, pip, evidence.py
+        "--gigabytes",
+        "--trl",
+    }  # tensorboard, ray, pip, evidence.py, data.py
     named = set(re.findall(r"--[a-z][a-z_-]+", TEXT)) - others
     assert len(COMMANDS) > 15
     assert len(named) > 30

@@ -55,9 +55,11 @@ def analysis_facts(analysis: Analysis) -> str:
 
 
 def _examples(data: DataInfo) -> str:
-    read = data.n_examples + data.n_dropped
-    if data.n_rows is None or data.n_rows <= read:
+    if data.n_rows is None or data.n_rows <= data.n_read:
         return f"{data.n_examples:,} examples"
+    windows = data.n_examples + data.n_dropped > data.n_read
+    if windows:
+        return f"{data.n_examples:,} windows ({data.n_read:,} of {data.n_rows:,} rows)"
     return f"{data.n_examples:,} of {data.n_rows:,} examples"
 
 

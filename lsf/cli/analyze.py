@@ -82,7 +82,7 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         f"-> {arguments.json}"
     )
     print(f"texts: {analysis.data.rendering}; positions: {analysis.data.positions}")
-    read = analysis.data.n_examples + analysis.data.n_dropped
+    read = analysis.data.n_read
     if (rows := analysis.data.n_rows) is not None and rows > read:
         print(f"{read:,} of {rows:,} rows were read; --limit takes the first ones, in the order of the source.")
     if (kernels := analysis.data.kernel_examples) is not None and kernels < analysis.data.n_examples:

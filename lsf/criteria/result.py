@@ -69,7 +69,9 @@ class DataInfo:
     n_straddling: int | None = None
     """Examples in which a token straddles the border of prompt and completion; None in older files."""
     n_rows: int | None = None
-    """Examples the split has; a limit takes the first of them, in the order of the source."""
+    """Rows the split has; a limit takes the first of them, in the order of the source."""
+    n_taken: int | None = None
+    """Rows of these that were taken; one of plain text gives an example per window. None in older files."""
     kernel_examples: int | None = None
     """Examples whose tangent kernels were taken, the first ones; None where no criterion needs kernels."""
     sampled_positions: int | None = None
@@ -80,6 +82,12 @@ class DataInfo:
     """How the texts were made: raw, chat and by which template, plain text, ...; None in older files."""
     short: str | None = None
     """The sentence on criteria that memory did not suffice for, whose scores are None; None where it sufficed."""
+
+    @property
+    def n_read(self) -> int:
+        """Rows that were read, those left out too; at most these where plain text was read until a ranking settled."""
+        read = self.n_examples + self.n_dropped
+        return read if self.n_taken is None else min(read, self.n_taken)
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,9 @@ def shared_prompts(task: Task) -> list[str]:
             same = int(np.isin(marks_of((row.identity for row in rows), len(rows)), whole).sum())
             rows = f"{alike:,} {name} row{'s' if alike != 1 else ''}"
             have = "has" if alike == 1 else "have"
-            found.append(f"{rows} {have} a prompt that training has too; {same:,} with the same answer.")
+            texts = {kind for kind, _ in task.seen.formats} == {"text"}  # which ask nothing
+            what, more = ("a text", "") if texts else ("a prompt", f"; {same:,} with the same answer")
+            found.append(f"{rows} {have} {what} that training has too{more}.")
     return found
 
 

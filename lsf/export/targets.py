@@ -11,7 +11,7 @@ from lsf.errors import PlanError
 from lsf.methods.context import linear_names, planned_names
 from lsf.methods.default_rates import Tuned, default_rate, share_of
 from lsf.models.layout import ModelLayout, resolve
-from lsf.models.supported import find_model
+from lsf.models.supported import NAME, find_model
 from lsf.models.weights import build_skeleton
 from lsf.plans.plan import Plan
 from lsf.registry import Registry
@@ -336,7 +336,8 @@ def transformers_script(skeleton: Skeleton, plan: Plan) -> str:
 def _place(plan: Plan) -> str:
     """Return what other tools load: a name of the hub, or the folder a name of ours stands for."""
     source = find_model(plan.model)
-    return str(source.folder) if plan.model == "bundled" or source.origin else plan.model
+    own = plan.model in ("bundled", NAME) or source.origin is not None or plan.model.startswith("~")
+    return str(source.folder) if own else plan.model
 
 
 def _json(value: object) -> str:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lsf.data.task import Task
+from lsf.data.task import Task, short_name
 from lsf.errors import BadInputError
 from lsf.jobs.job import Report
 from lsf.jobs.worker import Worker
@@ -103,7 +103,7 @@ def queue_resumed(
 
 
 def _title(spec: RunSpec) -> str:
-    return f"{spec.data}: {spec.how} on {place_of(spec.plan)}"
+    return f"{short_name(spec.data)}: {spec.how} on {place_of(spec.plan)}"
 
 
 def tune_in_queue(

@@ -98,7 +98,7 @@ def analyze(
         encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device, MOST_PADDING
     )
     sampled = examples_for_sample(batch.examples for batch in batches) if "states" in needs else 0
-    builder = _builder(loaded, task, settings, encoding, len(rows))
+    builder = _builder(loaded, task, settings, encoding, (len(rows), len(examples)))
     clock = _Clock(started)
 
     def check() -> None:
@@ -299,7 +299,7 @@ def _short_words(settings: AnalysisSettings, short: set[Need], device: str) -> s
 
 
 def _builder(
-    loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, n_rows: int
+    loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, counts: tuple[int, int]
 ) -> AnalysisBuilder:
     split = settings.split
     if split == "auto":
@@ -317,7 +317,8 @@ def _builder(
         virtual=settings.virtual,
         settled=False if settings.settle else None,
         mean_tokens=sum(len(row.ids) for row in encoding.rows) / len(encoding.rows),
-        n_rows=n_rows,
+        n_rows=counts[0],
+        n_taken=counts[1],
     )
     gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
     return AnalysisBuilder(

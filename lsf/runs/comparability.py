@@ -108,17 +108,18 @@ def _to_try(result: RunResult, too_much: bool) -> float | None:
 
 
 Read = Callable[[Run], object]
-RAW = "raw"
-"""Rendering of texts that are joined as they stand."""
+RAW, CHAT = "raw", "chat"
+"""Rendering of texts that are joined as they stand, and the word that stands in every rendering by a template."""
 
 
 def texts_of(spec: RunSpec, result: RunResult | None) -> tuple[str | None, ...]:
     """Return how a run made texts and targets of its rows, of which the fingerprint of the rows says nothing.
 
-    Results before 2026-11-29 do not say; all of their texts were raw.
+    Which turns are trained and the template count for chats alone. Results before 2026-11-29 do not say how they made
+    their texts; all of them were raw.
     """
     made = (result and result.rendering) or RAW
-    return (made,) if made == RAW else (made, spec.train_on, spec.chat_template)
+    return (made, spec.train_on, spec.chat_template) if CHAT in made else (made,)
 
 
 def _texts_in_words(spec: RunSpec, result: RunResult | None) -> str:
@@ -145,7 +146,8 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
     for words, read in _DIFFERENCES:
         values = list(dict.fromkeys(read(run) for run in runs if run.spec is not None))
         if len(values) > 1:
-            listed = ", ".join(str(value) for value in values)
+            words_of = [str(value) for value in values]
+            listed = ("; " if any(", " in one for one in words_of) else ", ").join(words_of)
             found.append(f"The runs differ in {words} ({listed}); compare them with care.")
     data = {run.result.data_fingerprint for run in runs if run.result is not None and run.result.data_fingerprint}
     names = {run.spec.data for run in runs if run.spec is not None}

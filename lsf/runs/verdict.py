@@ -166,12 +166,13 @@ def verdicts(comparison: Comparison) -> tuple[Verdict, ...]:
     the one of the least test loss counts, as for the whole model.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
+    several = [name for name in ("model", "data") if len({getattr(row, name) for row in comparison.rows}) > 1]
     for row in comparison.rows:
         if row.role in ("choice", "manual") and not row.all_blocks and _ended(row):
             rate = row.learning_rate if row.rate_asked == "given" else row.rate_asked
             key = *_asked(row), row.plan, row.method, rate
             groups.setdefault(key, []).append(row)
-    return tuple(_judge(list(_best(group).values()), comparison.rows) for group in groups.values())
+    return tuple(_judge(list(_best(group).values()), comparison.rows, several) for group in groups.values())
 
 
 def _ended(row: Row) -> bool:
@@ -190,8 +191,9 @@ def _best(rows: Sequence[Row]) -> dict[int | None, Row]:
     return found
 
 
-def _judge(own: list[Row], rows: Sequence[Row]) -> Verdict:
+def _judge(own: list[Row], rows: Sequence[Row], several: Sequence[str]) -> Verdict:
     first, by_id = own[0], {row.run: row for row in rows}
+    name = _name(first, several)
     kin = [row for row in rows if _ended(row) and _asked(row) == _asked(first)]
     whole = [row for row in kin if row.plan == "full" and row.method == "full"]  # whatever it was made to stand for
     references = [by_id[row.reference] for row in own if row.reference is not None]
@@ -201,13 +203,13 @@ def _judge(own: list[Row], rows: Sequence[Row]) -> Verdict:
     for role in CONTROLS:
         same = [row for row in kin if row.role == role and (row.n_blocks, row.method) == (first.n_blocks, first.method)]
         others.append((_control(role, first.n_blocks or 0), role, same))
-    choice = _standing(_name(first), first.role or "choice", own, by_id, score)
+    choice = _standing(name, first.role or "choice", own, by_id, score)
     beside = [
         _beside(_standing(name, role, list(_best(group).values()), by_id, score), own, group, score)
         for name, role, group in others
         if group
     ]
-    warnings = [*_own_warnings(own), *(note for other in beside for note in other.notes)]
+    warnings = [*_own_warnings(name, own), *(note for other in beside for note in other.notes)]
     headline = _headline(choice, own, whole, score)
     sentence = headline if choice.share is None or _all_faulty(own) else f"{headline}; {_against(beside)}"
     onward = _onward(choice, beside, own, whole)
@@ -301,13 +303,13 @@ def _notes(name: str, own: Row, rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _own_warnings(own: Sequence[Row]) -> list[str]:
+def _own_warnings(name: str, own: Sequence[Row]) -> list[str]:
     told = []
     for words in dict.fromkeys(row.fault for row in own if row.fault is not None):
         faulty = [row for row in own if row.fault == words]
         rates = [row.rate_to_try for row in faulty if row.rate_to_try is not None]
         instead = f" Try the rate {rates[0]:g}." if rates else ""
-        told.append(f"{_upper(_name(own[0]))}: {words} in {len(faulty)} of {_seeds(len(own))}.{instead}")
+        told.append(f"{_upper(name)}: {words} in {len(faulty)} of {_seeds(len(own))}.{instead}")
     if any(row.states_found for row in own):
         told.append(
             "The choice took the states below its blocks from an earlier run; its time leaves out computing them."
@@ -403,8 +405,13 @@ def _control(role: str, size: int) -> str:
     return f"the {role} block" if size == 1 else f"the {role} {size} blocks"
 
 
-def _name(row: Row) -> str:
-    return (row.plan or "the choice") + ("" if row.method in (None, "full") else f" by {row.method}")
+def _name(row: Row, several: Sequence[str]) -> str:
+    """Return a choice in words, with the model and data where the runs compared have several."""
+    name = (row.plan or "the choice") + ("" if row.method in (None, "full") else f" by {row.method}")
+    if row.general_share is not None:
+        name += f" with {row.general_share:.0%} general data"
+    asked = [str(getattr(row, column)) for column in several]
+    return f"{name} ({', '.join(asked)})" if asked else name
 
 
 def _joined(names: Sequence[str]) -> str:

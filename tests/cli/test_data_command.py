@@ -71,6 +71,13 @@ def test_rows_that_would_steer_a_terminal_are_spelled_out(
         assert "\\x1b" in said
 
 
+def test_texts_on_both_sides_are_told_as_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"text": "the sky is blue", "split": part} for part in ("train", "validation", "test")]
+    assert main(["data", rows_in(tmp_path / "d.jsonl", *rows)]) == 0
+    said = capsys.readouterr().out
+    assert "1 test row has a text that training has too.\n" in said and "prompt" not in said
+
+
 def test_prompts_on_both_sides_are_told_and_what_does_not_fit_is_counted(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

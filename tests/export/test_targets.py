@@ -42,6 +42,19 @@ def test_peft_puts_adapters_on_exactly_the_linear_maps_of_the_planned_blocks(tin
     assert tuned == {f"base_model.model.{name}.lora_{half}.default.weight" for name in maps for half in "AB"}
 
 
+@pytest.mark.parametrize("target", EXPORTS)
+def test_a_name_that_only_we_know_is_written_as_its_folder(target, tmp_path, monkeypatch):
+    (place := tmp_path / "models/smollm2").mkdir(parents=True)
+    save_tiny("llama", place)  # as a copy by hand has it: nothing beside it says where it is from
+    monkeypatch.setenv("LSF_CACHE", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("smollm2", "~/models/smollm2"):
+        plan = Plan(name, 4, (3,))
+        written = EXPORTS[target].write(load_skeleton(plan), plan)
+        assert f'"{place}"' in written or f"'{place}'" in written
+        assert f'"{name}"' not in written and f"'{name}'" not in written
+
+
 @lru_cache(1)
 def skeleton_of(folder):
     return load_skeleton(plan_for(folder))

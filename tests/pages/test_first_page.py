@@ -45,6 +45,17 @@ def test_the_trained_tokens_of_three_examples_are_marked(app: Driver, tiny: Call
     assert "24 training, 3 validation and 3 test examples" in app.shown()
 
 
+def test_the_line_above_names_data_at_once(
+    app: Driver, tiny: Callable[[str], Path], cats: Path, tmp_path: Path
+) -> None:
+    app.use(tiny("llama"), cats)
+    other = shutil.copyfile(cats, tmp_path / "other.csv")
+    app.at.text_input(key="data-path").set_value(str(other))
+    app.at.run()
+    (line,) = [one.proto.body for one in app.at.get("html") if "lsf-bar" in one.proto.body and "<div" in one.proto.body]
+    assert "</small> llama0</span>" in line and "</small> other.csv</span>" in line
+
+
 def test_what_does_not_fit_is_counted(
     app: Driver, tiny: Callable[[str], Path], table: Callable[[list[tuple[str, str]]], Path]
 ) -> None:

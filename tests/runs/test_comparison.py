@@ -76,6 +76,13 @@ def test_runs_whose_texts_were_made_otherwise_have_no_ratio_and_say_so(one: Any,
     assert len(summarise(compare(seeds).rows)) == 2
 
 
+def test_how_texts_are_made_is_told_apart_run_by_run_and_turns_of_chats_alone() -> None:
+    chat, plain = rendered(make("a"), "chat, by the model's template"), rendered(make("b"), "plain text")
+    (note,) = [one for one in compare([chat, plain]).warnings if "how texts are made" in one]
+    assert "(chat, by the model's template, trained turns: assistant; plain text)" in note
+    assert compare([rendered(FULL, "segments", train_on="last"), rendered(make("a"), "segments")]).rows[1].x_quality
+
+
 def test_raw_texts_are_the_same_whatever_was_asked_of_chats_and_before_chats_were_known() -> None:
     before, now = rendered(make("some"), None, pairs="raw"), rendered(FULL, "raw", train_on="last")
     found = compare([before, now])

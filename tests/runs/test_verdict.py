@@ -54,6 +54,18 @@ def test_the_share_is_over_the_floor_and_not_over_the_base_model() -> None:
     )
 
 
+def test_choices_of_several_models_data_sets_and_general_data_are_told_apart() -> None:
+    def asked(name: str, **changes: Any) -> Run:
+        made = run(name, exact=0.6, loss=1.5)
+        assert made.spec is not None
+        return replace(made, spec=replace(made.spec, **changes))
+
+    one, other = verdicts(compare([asked("a", data="x.jsonl"), asked("b", data="y.jsonl")]))
+    assert one.sentence.startswith("Block 7 (x.jsonl) gains 1 nats") and other.choice.name == "block 7 (y.jsonl)"
+    plain, mixed = verdicts(compare([asked("a"), asked("b", general="g.jsonl", general_share=0.2)]))
+    assert (plain.choice.name, mixed.choice.name) == ("block 7", "block 7 with 20% general data")
+
+
 def test_where_answers_are_hardly_ever_wholly_right_the_loss_is_the_score() -> None:
     found = only(run("some", exact=0.2, loss=1.5), whole(exact=0.25))
     assert found.score == "loss"

@@ -163,6 +163,18 @@ def test_an_analysis_of_plain_text_looks_at_every_kth_token(
     assert found.data.n_positions == 2 * -(-n_targets // step)
 
 
+def test_an_analysis_of_plain_text_tells_how_many_rows_its_windows_are_of(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (path := tmp_path / "d.jsonl").write_text(
+        "".join(json.dumps({"text": f"{n} is blue. " * 8}) + "\n" for n in range(4))
+    )
+    asked = ["analyze", "--model", str(folder), "--data", str(path), "--limit", "2", "--max-length", "40"]
+    assert main([*asked, "--criteria", "deviation", "--json", str(tmp_path / "a.json")]) == 0
+    said = capsys.readouterr().out
+    assert "2 of 4 rows were read; --limit takes" in said and ", 6 examples (0 dropped" in said
+
+
 def test_an_analysis_of_a_chat_looks_at_each_turns_first_token(loaded: LoadedModel, tmp_path: Path) -> None:
     turns = FORMATS["chat"].example["messages"]
     task = task_of([{"messages": [*turns, *turns]}] * 4, tmp_path)
