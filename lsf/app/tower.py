@@ -33,6 +33,7 @@ class="key weights"></span>weights</span>
 CHOOSE = "Click a block, or drag over several; on the keyboard, use the arrows and space."
 PICK = "Click a block for its numbers; on the keyboard, use the arrows and space. Dashed blocks were not tuned."
 STUDY = "Scores of the study that comes with LSF; an analysis measures them here."
+LACKED = "Chosen by {}, which this analysis did not measure: the colors are those of another criterion."
 KEY = "tower"
 """Names the component from one script run to the next."""
 
@@ -111,7 +112,10 @@ def _measured_tower(here: Session, analysis: Analysis) -> tuple[Tower, tuple[str
     name = next(iter(wanted_criteria(here, analysis)), "deviation")
     chosen = () if plan is None else plan.blocks
     tower = draw_tower(n_blocks, chosen, analysis.scores(name), CRITERIA[name].label, step_work(analysis, chosen))
-    return tower, () if plan is None else _cost_notes(here, plan)
+    if plan is None:
+        return tower, ()
+    lacks = plan.criterion is not None and plan.criterion not in analysis.criteria
+    return tower, (*([LACKED.format(CRITERIA[plan.criterion].label)] if lacks else []), *_cost_notes(here, plan))
 
 
 def _cost_notes(here: Session, plan: Plan) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def test_a_quarter_of_the_blocks_is_offered_at_first() -> None:
 
 
 def test_shares_of_what_is_unknown_are_unknown() -> None:
-    shares = cost_shares(Predicted(trainable_params=25), Predicted(trainable_params=100, flops_ratio=1.0), 0)
+    shares = cost_shares(Predicted(trainable_params=25), Predicted(trainable_params=100, flops_ratio=1.0))
     assert shares == {"parameters": 0.25, "compute": None, "memory": None}
 
 
