@@ -44,6 +44,13 @@ function saveButton(host) {
   return { name: "Save as SVG", icon, click: save };
 }
 
+// How far the tool bar reaches down over the legend, in pixels: a legend of several lines is pushed below it.
+function underTools(host) {
+  const [tools, legend] = [".modebar", ".legend"].map((name) => host.querySelector(name)?.getBoundingClientRect());
+  if (!tools || !legend || legend.right <= tools.left || legend.bottom <= tools.top) return 0;
+  return Math.ceil(Math.max(0, tools.bottom - legend.top));
+}
+
 function draw(host) {
   const wanted = host.lsf;
   const dark = isDark(host.parentElement);
@@ -61,7 +68,13 @@ function draw(host) {
     modeBarButtonsToAdd: [saveButton(host)],
   };
   const shown = { ...layout, template: wanted.template };
-  window.Plotly.react(host, { data, layout: shown, frames: frames || [], config: host.lsfConfig }).then(() => {
+  const picture = { data, layout: shown, frames: frames || [], config: host.lsfConfig };
+  window.Plotly.react(host, picture).then(() => {
+    const more = underTools(host);
+    if (!more) return host;
+    const margin = { ...shown.margin, t: shown.margin.t + more };
+    return window.Plotly.react(host, { ...picture, layout: { ...shown, margin } });
+  }).then(() => {
     host.dataset.drawn = String(Number(host.dataset.drawn || 0) + 1);
     if (host.lsfListens) return;
     host.lsfListens = true;

@@ -191,7 +191,7 @@ def empty(title: str, text: str, page: str) -> None:
 def onward(
     page: str, label: str, query: dict[str, str], disabled: bool = False, aside: Mapping[str, str] | None = None
 ) -> None:
-    """Offer the next step of the journey.
+    """Offer the next step of the journey: it stays in sight at the foot of the window, however long the page is.
 
     Args:
         page: a key of `NEXT`.
@@ -200,8 +200,7 @@ def onward(
         disabled: whether it cannot be taken yet.
         aside: other pages that can be looked at first, and the labels of their buttons.
     """
-    st.divider()
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="small", key="onward"):
         for name, words in {page: label, **(aside or {})}.items():
             if st.button(
                 words,

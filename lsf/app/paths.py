@@ -80,11 +80,13 @@ def draw_paths_panel(here: Session, analysis: Analysis, dimensions: int, finishe
     examples = analysis.trajectories.examples
     example = here.example if here.example is not None and here.example < len(examples) else None
     picture = draw_paths(analysis, example, dimensions, animated=finished)
+    n_read = analysis.data.n_positions
+    kept = f" Drawn: the first {len(examples)} of {n_read:,} positions read." if len(examples) < n_read else ""
     show(
         picture,
         "paths",
         "Numbers are states: 0 enters block 0, state s leaves block s - 1. A dotted arrow leads from "
-        "where the model is to where the straight path would be.",
+        f"where the model is to where the straight path would be.{kept}",
         on_click=partial(_look_at_example, here) if example is None else None,
     )
 

@@ -77,7 +77,7 @@ def current_tower(here: Session) -> tuple[Tower, tuple[str, ...]] | None:
     """Return the tower of the model being looked at, as far as it is known, and its notes; None where nothing is."""
     measured = looked_at(here)
     if measured is not None:
-        return _measured_tower(here, here.moment or measured.analysis)
+        return measured_tower(here, here.moment or measured.analysis)
     if here.plan is not None:
         return draw_tower(here.plan.n_blocks, here.plan.blocks), _cost_notes(here, here.plan)
     source = source_here(here)
@@ -106,7 +106,8 @@ def source_here(here: Session) -> Source:
     return here.request.source if spec is None else source_of(spec)
 
 
-def _measured_tower(here: Session, analysis: Analysis) -> tuple[Tower, tuple[str, ...]]:
+def measured_tower(here: Session, analysis: Analysis) -> tuple[Tower, tuple[str, ...]]:
+    """Return the tower of an analysis, with the plan at hand, and its notes."""
     n_blocks = analysis.model.n_blocks
     plan = here.plan if here.plan is not None and here.plan.n_blocks == n_blocks else None
     name = next(iter(wanted_criteria(here, analysis)), "deviation")

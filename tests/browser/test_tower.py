@@ -61,3 +61,34 @@ def test_where_one_is_can_be_seen_at_800_pixels(tab: Tab) -> None:
     box = tab.page.locator(".lsf-bar").bounding_box()
     assert box is not None
     assert box["height"] < 30  # one line
+
+
+def test_the_next_step_stays_in_sight_and_the_side_bar_keeps_its_width(tab: Tab) -> None:
+    page = tab.page
+    tab.ready()
+    tab.analyse()
+    side = page.get_by_test_id("stSidebar")
+    for name in ("2 Trajectories", "3 Criteria", "4 Choose"):
+        page.get_by_role("link", name=name).click()
+        expect(page.get_by_role("heading", name=name[2:], exact=True, level=1)).to_be_visible()
+        tab.settled()
+        onward = page.locator(".st-key-onward").get_by_role("button").first
+        expect(onward).to_be_in_viewport(ratio=1)
+        assert page.get_by_test_id("stMain").evaluate("main => main.scrollHeight > 1.5 * main.clientHeight"), name
+        width = side.bounding_box()
+        assert width is not None
+        assert width["width"] == 236
+
+
+def test_the_tool_bar_of_a_chart_does_not_cover_its_legend(tab: Tab) -> None:
+    page = tab.page
+    tab.ready()
+    tab.analyse()
+    chart = page.locator(".st-key-panel-paths .lsf-chart")
+    expect(chart.locator(".legend")).to_be_visible()
+    chart.hover()
+    tools, legend = chart.locator(".modebar").bounding_box(), chart.locator(".legend").bounding_box()
+    assert tools is not None
+    assert legend is not None
+    beside = legend["x"] + legend["width"] <= tools["x"]
+    assert beside or legend["y"] >= tools["y"] + tools["height"] - 1
