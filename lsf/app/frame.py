@@ -22,11 +22,10 @@ STYLE = """
 <style>
 [data-testid="stMainBlockContainer"] { max-width: 1240px; }
 [data-testid="stCaptionContainer"] p { max-width: 56rem; }
-[data-testid="stSidebar"][aria-expanded="true"] { width: 236px !important; min-width: 236px !important; }
 [data-testid="stLayoutWrapper"]:has(> .st-key-onward) { position: sticky; bottom: 0; z-index: 5; }
 .st-key-onward { padding-block: 0.6rem; backdrop-filter: blur(8px); }
 @media (min-width: 1600px) {
-  [data-testid="stSidebar"][aria-expanded="true"] { width: 310px !important; min-width: 310px !important; }
+  [data-testid="stSidebar"][aria-expanded="true"] { min-width: 310px !important; }
   [data-testid="stMainBlockContainer"] { max-width: 1440px; }
 }
 [data-testid="stSidebarHeader"] { height: 2.6rem; min-height: 0; margin: 0; }

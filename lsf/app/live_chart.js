@@ -5,6 +5,7 @@
 const POLL = 80;
 const LOOK = 700;
 const TITLE_HEIGHT = 40;
+const GAP = 6;
 // A saved file does not carry the page's font: it is laid out with one that is at hand where it is opened.
 const SAVED_FONT = "Arial, Helvetica, sans-serif";
 
@@ -48,7 +49,7 @@ function saveButton(host) {
 function underTools(host) {
   const [tools, legend] = [".modebar", ".legend"].map((name) => host.querySelector(name)?.getBoundingClientRect());
   if (!tools || !legend || legend.right <= tools.left || legend.bottom <= tools.top) return 0;
-  return Math.ceil(Math.max(0, tools.bottom - legend.top));
+  return Math.ceil(Math.max(0, tools.bottom + GAP - legend.top));
 }
 
 function draw(host) {
