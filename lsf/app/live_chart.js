@@ -5,7 +5,6 @@
 const POLL = 80;
 const LOOK = 700;
 const TITLE_HEIGHT = 40;
-const GAP = 6;
 // A saved file does not carry the page's font: it is laid out with one that is at hand where it is opened.
 const SAVED_FONT = "Arial, Helvetica, sans-serif";
 
@@ -45,13 +44,6 @@ function saveButton(host) {
   return { name: "Save as SVG", icon, click: save };
 }
 
-// How far the tool bar reaches down over the legend, in pixels: a legend of several lines is pushed below it.
-function underTools(host) {
-  const [tools, legend] = [".modebar", ".legend"].map((name) => host.querySelector(name)?.getBoundingClientRect());
-  if (!tools || !legend || legend.right <= tools.left || legend.bottom <= tools.top) return 0;
-  return Math.ceil(Math.max(0, tools.bottom + GAP - legend.top));
-}
-
 function draw(host) {
   const wanted = host.lsf;
   const dark = isDark(host.parentElement);
@@ -69,13 +61,7 @@ function draw(host) {
     modeBarButtonsToAdd: [saveButton(host)],
   };
   const shown = { ...layout, template: wanted.template };
-  const picture = { data, layout: shown, frames: frames || [], config: host.lsfConfig };
-  window.Plotly.react(host, picture).then(() => {
-    const more = underTools(host);
-    if (!more) return host;
-    const margin = { ...shown.margin, t: shown.margin.t + more };
-    return window.Plotly.react(host, { ...picture, layout: { ...shown, margin } });
-  }).then(() => {
+  window.Plotly.react(host, { data, layout: shown, frames: frames || [], config: host.lsfConfig }).then(() => {
     host.dataset.drawn = String(Number(host.dataset.drawn || 0) + 1);
     if (host.lsfListens) return;
     host.lsfListens = true;

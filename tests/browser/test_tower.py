@@ -74,17 +74,3 @@ def test_the_next_step_stays_in_sight(tab: Tab) -> None:
         onward = page.locator(".st-key-onward").get_by_role("button").first
         expect(onward).to_be_in_viewport(ratio=1)
         assert page.get_by_test_id("stMain").evaluate("main => main.scrollHeight > 1.5 * main.clientHeight"), name
-
-
-def test_the_tool_bar_of_a_chart_does_not_cover_its_legend(tab: Tab) -> None:
-    page = tab.page
-    tab.ready()
-    tab.analyse()
-    chart = page.locator(".st-key-panel-paths .lsf-chart")
-    expect(chart.locator(".legend")).to_be_visible()
-    chart.hover()
-    tools, legend = chart.locator(".modebar").bounding_box(), chart.locator(".legend").bounding_box()
-    assert tools is not None
-    assert legend is not None
-    beside = legend["x"] + legend["width"] <= tools["x"]
-    assert beside or legend["y"] >= tools["y"] + tools["height"] - 1
