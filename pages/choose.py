@@ -26,7 +26,7 @@ from lsf.app.state import Session, address, analysis
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.figures.deviation import draw_scores, score_intervals
-from lsf.plans.cost import predict_full, training_bytes
+from lsf.plans.cost import predict_full
 from lsf.plans.plan import Plan
 
 
@@ -91,7 +91,7 @@ def _by_hand(here: Session) -> None:
 
 def _cost(here: Session, found: Analysis, plan: Plan) -> None:
     cost, full = predicted_of(here, plan)
-    shares = cost_shares(cost, full or predict_full(found), training_bytes(found, 0))
+    shares = cost_shares(cost, full or predict_full(found))
 
     def of_full(name: str) -> str:
         share = shares[name]
@@ -108,7 +108,7 @@ def _cost(here: Session, found: Analysis, plan: Plan) -> None:
     st.caption(
         "Compute counts matrix products of forward and backward pass; frozen blocks below the lowest tuned one save "
         "most. Memory is what the run takes beyond the loaded model: at least its own weights, gradients and optimizer "
-        "state; activations are added once the next page has tried them. Shares of full include the loaded model."
+        "state; activations are added once the next page has tried them. Shares are of full fine-tuning's."
     )
 
 

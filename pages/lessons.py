@@ -41,7 +41,8 @@ def draw(here: Session) -> None:
 
 page(
     "Lessons",
-    "Which block would you tune? Lock in a prediction, see what the criteria say, what was measured, and your regret.",
+    "Which block would you tune? Lock in a prediction; then see what the criteria say, what was measured, and what "
+    "your choice lost.",
     draw,
     predicts=True,
 )

@@ -5,8 +5,8 @@ from html import escape
 import numpy as np
 import streamlit as st
 
-from lsf.app.frame import data_words, page
-from lsf.app.panels import NEXT
+from lsf.app.frame import page
+from lsf.app.panels import NEXT, data_words
 from lsf.app.state import Session
 from lsf.app.tour import start_tour
 from lsf.app.work import Source

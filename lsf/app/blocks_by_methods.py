@@ -8,7 +8,7 @@ import streamlit as st
 
 from lsf.app.actions import go_on_buttons, queue_specs
 from lsf.app.forms import setting_input
-from lsf.app.panels import amount, guard, show, size
+from lsf.app.panels import amount, guard, show, size, task_words
 from lsf.app.run_form import is_loaded, usual_steps
 from lsf.app.runs import draw_curves_panel
 from lsf.app.runtime import runtime
@@ -103,7 +103,7 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
     known, steps_key = _form(here, source, runs), usual_steps(source.data, "grid")[1]
     with st.container(border=True):
         chosen = f"the chosen plan is **{plan.label}** of {plan.n_blocks}"
-        st.markdown(f"**{source.model}** on **{source.data}**; {chosen}.")
+        st.markdown(f"{task_words(source.model, source.data)}; {chosen}.")
         places = st.pills(
             "Blocks",
             PLACES,
@@ -397,10 +397,16 @@ def _latency(result: RunResult) -> str:
 
 
 def how_words(how: str) -> str:
-    """Return a method as people read it, by its acronym where it has one: `All weights`, `Adapters (kind=pfeiffer)`."""
+    """Return a method as people read it, by its acronym where it has one: `All weights`, `Adapters (pfeiffer)`."""
     name, _, options = how.partition(" ")
     label, _, acronym = CATALOGUE[name].label.partition(" (")
-    return f"{acronym.rstrip(')') or label} {options}".rstrip()
+    told = [_option_words(*option.partition("=")[::2]) for option in options.strip("()").split(", ") if option]
+    return f"{acronym.rstrip(')') or label}{f' ({words})' if (words := ', '.join(told)) else ''}"
+
+
+def _option_words(option: str, value: str) -> str:
+    """Return a setting as people say it: a choice by its own name (`per tensor`), a number with its own (`size 4`)."""
+    return (f"{option} {value}" if value[:1].isdigit() or value in ("True", "False") else value).replace("_", " ")
 
 
 def _meanings() -> str:

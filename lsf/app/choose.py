@@ -25,7 +25,7 @@ from lsf.evidence.regret import Blocks, random_regret, regret, relative
 from lsf.evidence.standing import StandingRule, model_words, recommended_here, standing_rule
 from lsf.evidence.study import Rule
 from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget
-from lsf.plans.cost import predict_full, training_bytes
+from lsf.plans.cost import predict_full
 from lsf.plans.plan import Plan, Predicted, format_blocks, place_of
 from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking
@@ -173,23 +173,21 @@ def largest_within(analysis: Analysis, criterion: str, policy: str, share: float
     full = predict_full(analysis)
     for blocks in range(analysis.model.n_blocks, 0, -1):
         predicted = make_plan(analysis, criterion, policy, blocks).predicted
-        cost = cost_shares(predicted, full, training_bytes(analysis, 0))["memory" if memory else "compute"]
+        cost = cost_shares(predicted, full)["memory" if memory else "compute"]
         if cost is not None and cost <= share:
             return blocks
     return None
 
 
-def cost_shares(predicted: Predicted, full: Predicted, loaded_bytes: int) -> dict[str, float | None]:
+def cost_shares(predicted: Predicted, full: Predicted) -> dict[str, float | None]:
     """Return a plan's predicted parameters, compute and memory as shares of full fine-tuning's; None where unknown.
+
+    Memory is what a run takes beyond the loaded model, as `lsf.runs.comparison` compares it after the runs.
 
     Args:
         predicted: of the plan.
         full: of full fine-tuning.
-        loaded_bytes: of the loaded model, which both need besides.
     """
-
-    def with_model(count: int | None) -> int | None:
-        return None if count is None else count + loaded_bytes
 
     def over(one: float | None, other: float | None) -> float | None:
         return None if one is None or not other else one / other
@@ -197,7 +195,7 @@ def cost_shares(predicted: Predicted, full: Predicted, loaded_bytes: int) -> dic
     return {
         "parameters": over(predicted.trainable_params, full.trainable_params),
         "compute": over(predicted.flops_ratio, full.flops_ratio),
-        "memory": over(with_model(predicted.memory_bytes), with_model(full.memory_bytes)),
+        "memory": over(predicted.memory_bytes, full.memory_bytes),
     }
 
 

@@ -11,7 +11,7 @@ import streamlit as st
 
 from lsf.app.actions import stop_buttons
 from lsf.app.forms import setting_input
-from lsf.app.panels import guard, progress, show, unmarked
+from lsf.app.panels import guard, progress, show, task_words, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
@@ -100,7 +100,7 @@ def kept_studies(source: Source) -> list[Study]:
 def draw_form(here: Session, source: Source, plan: Plan | None) -> None:
     """Draw what is searched and the button that starts it."""
     with st.container(border=True):
-        st.markdown(f"**{source.model}** on **{source.data}**: full fine-tuning first, then fewer and fewer numbers.")
+        st.markdown(f"{task_words(source.model, source.data)}: full fine-tuning first, then fewer and fewer numbers.")
         with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
             methods = st.pills(
                 "Methods",

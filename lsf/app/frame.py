@@ -9,13 +9,12 @@ import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
 from lsf.app.live import send_plotly
-from lsf.app.panels import NEXT, READABLE, guard, size, unmarked
+from lsf.app.panels import NEXT, READABLE, data_words, guard, size, unmarked
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
 from lsf.app.state import Session, analysis, analysis_view, attach, is_new
 from lsf.app.tour import draw_tour
 from lsf.app.tower import current_tower, show_tower, source_here
 from lsf.app.work import unload_work
-from lsf.data.lessons import LESSONS
 from lsf.figures.tower import draw_tower
 from lsf.jobs.job import JobState, JobView
 
@@ -23,6 +22,8 @@ STYLE = """
 <style>
 [data-testid="stMainBlockContainer"] { max-width: 1240px; }
 [data-testid="stCaptionContainer"] p { max-width: 56rem; }
+[data-testid="stLayoutWrapper"]:has(> .st-key-onward) { position: sticky; bottom: 0; z-index: 5; }
+.st-key-onward { padding-block: 0.6rem; backdrop-filter: blur(8px); }
 @media (min-width: 1600px) {
   [data-testid="stSidebar"][aria-expanded="true"] { min-width: 310px !important; }
   [data-testid="stMainBlockContainer"] { max-width: 1440px; }
@@ -158,14 +159,6 @@ def _status_line(here: Session, busy: list[JobView]) -> None:
         st.html(f'<div class="lsf-bar">{told}<span class="{state}">{escape(_queue_words(busy))}</span></div>')
         with st.popover("Memory", type="tertiary", icon=":material/memory:"):
             _memory(shared, here, bool(busy))
-
-
-def data_words(name: str) -> str:
-    """Write the name of data as people call it: a lesson's title, a file without its folder, the hub's name."""
-    kind, _, rest = name.partition(":")
-    if kind == "lesson" and rest in LESSONS:
-        return LESSONS[rest].title
-    return rest if kind == "hub" else Path(name).name
 
 
 def _queue_words(busy: list[JobView]) -> str:

@@ -92,6 +92,7 @@ def truth_step(one: Measured, own: Blocks) -> None:
         _share_words(lost.relative, within_chance(truth, own)),
         delta_color="off",
         delta_arrow="off",
+        help="How far what you chose stays below the best blocks of that size: 0 is a perfect prediction.",
     )
     not_decided(truth, len(own))
     found = [judge_choice(truth, OWN, "you", own), *judge_choices(truth, one.setting.scores, len(own))]

@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -11,6 +12,7 @@ import streamlit as st
 
 from lsf.app.live import live_chart
 from lsf.criteria.result import Analysis
+from lsf.data.lessons import LESSONS
 from lsf.errors import LsfError
 from lsf.figures.palette import Picture
 from lsf.files import finite
@@ -189,7 +191,7 @@ def empty(title: str, text: str, page: str) -> None:
 def onward(
     page: str, label: str, query: dict[str, str], disabled: bool = False, aside: Mapping[str, str] | None = None
 ) -> None:
-    """Offer the next step of the journey.
+    """Offer the next step of the journey: it stays in sight at the foot of the window, however long the page is.
 
     Args:
         page: a key of `NEXT`.
@@ -198,8 +200,7 @@ def onward(
         disabled: whether it cannot be taken yet.
         aside: other pages that can be looked at first, and the labels of their buttons.
     """
-    st.divider()
-    with st.container(horizontal=True, gap="small"):
+    with st.container(horizontal=True, gap="small", key="onward"):
         for name, words in {page: label, **(aside or {})}.items():
             if st.button(
                 words,
@@ -217,6 +218,19 @@ def download(label: str, data: Callable[[], str | bytes], file_name: str, mime: 
     st.download_button(
         label, data=data, file_name=file_name, mime=mime, key=key, on_click="ignore", icon=":material/download:"
     )
+
+
+def data_words(name: str) -> str:
+    """Write the name of data as people call it: a lesson's title, a file without its folder, the hub's name."""
+    kind, _, rest = name.partition(":")
+    if kind == "lesson" and rest in LESSONS:
+        return LESSONS[rest].title
+    return rest if kind == "hub" else Path(name).name
+
+
+def task_words(model: str, data: str) -> str:
+    """Write which model is tuned on which data, as Markdown, by the names that stand in the line above every page."""
+    return f"**{unmarked(Path(model).name)}** on **{unmarked(data_words(data))}**"
 
 
 def size(count: float | None) -> str:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import streamlit as st
 
-from lsf.app.panels import amount, show, table, unmarked
+from lsf.app.panels import amount, data_words, show, table, unmarked
 from lsf.app.state import Session
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis, DataInfo, ExamplePath
@@ -27,9 +28,10 @@ MANY = 160
 def analysis_facts(analysis: Analysis) -> str:
     """Return one line on what was measured, and how fast."""
     model, data, timing = analysis.model, analysis.data, analysis.timing
+    name = unmarked(Path(model.name).name)
     parts = [
-        f"**{model.name}**: {model.family}, {model.n_blocks} blocks, {amount(model.n_params)} parameters",
-        f"**{data.name}**: {_examples(data)} ({data.split}), {data.n_positions:,} positions",
+        f"**{name}**: {model.family}, {model.n_blocks} blocks, {amount(model.n_params)} parameters",
+        f"**{unmarked(data_words(data.name))}**: {_examples(data)} ({data.split}), {data.n_positions:,} positions",
     ]
     if model.left_out is not None:
         parts.append(model.left_out)
@@ -80,11 +82,13 @@ def draw_paths_panel(here: Session, analysis: Analysis, dimensions: int, finishe
     examples = analysis.trajectories.examples
     example = here.example if here.example is not None and here.example < len(examples) else None
     picture = draw_paths(analysis, example, dimensions, animated=finished)
+    n_read = analysis.data.n_positions
+    kept = f" Drawn: the first {len(examples)} of {n_read:,} positions read." if len(examples) < n_read else ""
     show(
         picture,
         "paths",
         "Numbers are states: 0 enters block 0, state s leaves block s - 1. A dotted arrow leads from "
-        "where the model is to where the straight path would be.",
+        f"where the model is to where the straight path would be.{kept}",
         on_click=partial(_look_at_example, here) if example is None else None,
     )
 
@@ -182,7 +186,7 @@ def _draw_example(here: Session, example: ExamplePath, index: int) -> None:
         draw_lens(example, state),
         "lens",
         f"Example {index + 1}: {unmarked(prompt)} **{unmarked(example.completion.strip())}** What the model would "
-        "predict if it stopped there; framed: the target. Arrows: ranks gained or lost since the state before. "
+        "predict if it stopped there; framed: the target. Arrows: ranks gained or lost since the state before; +: new. "
         "Click a row to list it.",
         on_click=lambda row: _look_at_state(here, row),
     )

@@ -8,7 +8,7 @@ import streamlit as st
 
 from lsf.app.actions import start_runs
 from lsf.app.forms import setting_input
-from lsf.app.panels import amount, guard, show, unmarked
+from lsf.app.panels import amount, guard, show, task_words, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import WARM_UP, runtime
 from lsf.app.state import Session
@@ -355,8 +355,8 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
         known = plan.predicted.trainable_params
         params = "" if known is None else f"; {amount(known)} parameters"
         st.markdown(
-            f"Tune **{plan.label}** of {plan.n_blocks} (chosen {chosen_by}{params}) of **{source.model}** on "
-            f"**{source.data}**."
+            f"Tune **{plan.label}** of {plan.n_blocks} (chosen {chosen_by}{params}) of "
+            f"{task_words(source.model, source.data)}."
         )
         roles = st.pills(
             "Also run, for comparison",

@@ -33,6 +33,7 @@ class="key weights"></span>weights</span>
 CHOOSE = "Click a block, or drag over several; on the keyboard, use the arrows and space."
 PICK = "Click a block for its numbers; on the keyboard, use the arrows and space. Dashed blocks were not tuned."
 STUDY = "Scores of the study that comes with LSF; an analysis measures them here."
+LACKED = "Chosen by {}, which this analysis did not measure: the colors are those of another criterion."
 KEY = "tower"
 """Names the component from one script run to the next."""
 
@@ -76,7 +77,7 @@ def current_tower(here: Session) -> tuple[Tower, tuple[str, ...]] | None:
     """Return the tower of the model being looked at, as far as it is known, and its notes; None where nothing is."""
     measured = looked_at(here)
     if measured is not None:
-        return _measured_tower(here, here.moment or measured.analysis)
+        return measured_tower(here, here.moment or measured.analysis)
     if here.plan is not None:
         return draw_tower(here.plan.n_blocks, here.plan.blocks), _cost_notes(here, here.plan)
     source = source_here(here)
@@ -105,13 +106,17 @@ def source_here(here: Session) -> Source:
     return here.request.source if spec is None else source_of(spec)
 
 
-def _measured_tower(here: Session, analysis: Analysis) -> tuple[Tower, tuple[str, ...]]:
+def measured_tower(here: Session, analysis: Analysis) -> tuple[Tower, tuple[str, ...]]:
+    """Return the tower of an analysis, with the plan at hand, and its notes."""
     n_blocks = analysis.model.n_blocks
     plan = here.plan if here.plan is not None and here.plan.n_blocks == n_blocks else None
     name = next(iter(wanted_criteria(here, analysis)), "deviation")
     chosen = () if plan is None else plan.blocks
     tower = draw_tower(n_blocks, chosen, analysis.scores(name), CRITERIA[name].label, step_work(analysis, chosen))
-    return tower, () if plan is None else _cost_notes(here, plan)
+    if plan is None:
+        return tower, ()
+    lacks = plan.criterion is not None and plan.criterion not in analysis.criteria
+    return tower, (*([LACKED.format(CRITERIA[plan.criterion].label)] if lacks else []), *_cost_notes(here, plan))
 
 
 def _cost_notes(here: Session, plan: Plan) -> tuple[str, ...]:

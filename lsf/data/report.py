@@ -1,5 +1,6 @@
 """What there is to know of data before anything is trained: formats, tokens, targets, cuts, and rows as pieces."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ MANY = 20_000
 """Rows from which on their counting is a work whose progress is told."""
 BEHIND = 8
 """Tokens before one that decide how it is written."""
+AS_THEY_STAND = "prompt and answer as they stand"
+"""How people read `raw`, the rendering of a pair of texts by no chat template."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +198,9 @@ def shared_prompts(task: Task) -> list[str]:
 
 def token_lines(facts: TokenFacts, max_length: int) -> list[str]:
     """Return counts as lines of text."""
+    made = re.sub(r"\braw\b", AS_THEY_STAND, facts.rendering)
     lines = [
-        f"texts: {facts.rendering}",
+        f"texts: {made}",
         f"{facts.n_tokens:,} tokens in {_rows(facts.n_rows)}: {facts.mean_tokens:.1f} each, {facts.longest:,} at most",
         f"{facts.n_targets:,} targets, {facts.end_share:.1%} of them the end of a turn or text",
     ]

@@ -242,7 +242,7 @@ def _short(study: Study, method: str) -> str:
 
 def _tasks_title(studies: Sequence[Study]) -> str:
     both = [study for study in studies if all(study.of(method) for method in MARKS)]
-    return f"SAID needs fewer numbers than DID on {fewer(both)} of {len(both)} lessons measured with both"
+    return f"How few numbers suffice (d_90): SAID needs fewer than DID on {fewer(both)} of {len(both)} lessons"
 
 
 def fewer(studies: Sequence[Study]) -> int:
@@ -368,7 +368,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
             text=[study.summary("said") for study in missed],
             hovertemplate="step %{x}: %{text}<extra>" + task + "</extra>",
         )
-    title = f"d_90 along pretraining, Spearman: {', '.join(told)}"
+    title = f"How few numbers suffice (d_90) along pretraining, Spearman: {', '.join(told)}"
     figure.update_layout(title={"text": title})
     figure.update_xaxes(title="pretraining steps")
     figure.update_yaxes(title="d_90 of SAID", type="log", tickvals=TICKS, ticktext=[f"{d:,}" for d in TICKS])

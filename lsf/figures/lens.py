@@ -22,7 +22,7 @@ from lsf.figures.palette import (
 )
 from lsf.registry import Registry
 
-UP, DOWN, SAME, NEW = "▲", "▼", "=", "new"
+UP, DOWN, SAME, NEW = "▲", "▼", "=", "+"
 
 
 def place_before(example: ExamplePath, state: int, token: str) -> int | None:
@@ -40,7 +40,7 @@ def place_before(example: ExamplePath, state: int, token: str) -> int | None:
 
 
 def change(example: ExamplePath, state: int, token: str, place: int) -> str:
-    """Return a token's change of place since the state before: `▲ 2`, `▼ 1`, `=`, `new`; empty at state 0."""
+    """Return a token's change of place since the state before: `▲ 2`, `▼ 1`, `=`, `+` (new); empty at state 0."""
     if state == 0:
         return ""
     before = place_before(example, state, token)
@@ -58,7 +58,7 @@ def ranks_table(example: ExamplePath, state: int) -> pd.DataFrame:
         state: 0 .. L.
 
     Returns:
-        One row per token, the best first; empty cells are unknown: a token marked `new` was below the kept ones.
+        One row per token, the best first; empty cells are unknown: a token marked `+` was below the kept ones.
     """
     kept = example.top_tokens[state]
     rows = [_row(example, state, token, place, mass) for place, (token, mass) in enumerate(kept, start=1)]

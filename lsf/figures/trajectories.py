@@ -229,7 +229,10 @@ def _path(trajectories: Trajectories, example: int | None) -> _Path:
         n = len(trajectories.examples)
         deviation = np.mean([one.deviation for one in trajectories.examples], axis=0).tolist()
         return _Path(
-            f"Mean of {n} position{'s' if n != 1 else ''}", trajectories.factual, trajectories.virtual, deviation
+            f"Mean of the first {f'{n} positions' if n != 1 else 'position'}",
+            trajectories.factual,
+            trajectories.virtual,
+            deviation,
         )
     chosen = trajectories.examples[example]
     subject = f"Example {example + 1} ({visible(chosen.target_token)})"

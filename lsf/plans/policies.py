@@ -105,7 +105,7 @@ def make_plan(analysis: Analysis, criterion: str, policy: str, blocks: int) -> P
     chosen = rule.choose(scores, blocks)
     ranked = sorted(range(len(scores)), key=lambda block: (scores[block], block), reverse=True)
     reasons = {
-        str(block): f"{entry.label} {scores[block]:.4g}, rank {ranked.index(block) + 1} of {len(scores)} ({rule.label})"
+        str(block): f"{entry.label} {scores[block]:.4g}, rank {ranked.index(block) + 1} of {len(scores)}"
         for block in chosen
     }
     return Plan(

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from streamlit.web.server.starlette.starlette_app_utils import generate_xsrf_token_string
 
+from lsf.app.blocks_by_methods import how_words
 from lsf.app.browser import name_of
 from lsf.app.choose import NEED_WORDS, cost_shares, default_budget
 from lsf.app.forms import help_text
@@ -68,7 +69,7 @@ def test_a_quarter_of_the_blocks_is_offered_at_first() -> None:
 
 
 def test_shares_of_what_is_unknown_are_unknown() -> None:
-    shares = cost_shares(Predicted(trainable_params=25), Predicted(trainable_params=100, flops_ratio=1.0), 0)
+    shares = cost_shares(Predicted(trainable_params=25), Predicted(trainable_params=100, flops_ratio=1.0))
     assert shares == {"parameters": 0.25, "compute": None, "memory": None}
 
 
@@ -142,3 +143,8 @@ def test_the_course_of_a_run_tells_cache_micro_batch_and_where_it_was_resumed() 
     told = ["prefix cache", "examples served", "cache size", "micro-batch", "resumed at step"]
     assert table.loc[0, told].tolist() == ["memory", 40, "2.0 MB", 4, 20]
     assert table.loc[1].drop("run").isna().all()
+
+
+def test_methods_are_told_without_the_names_of_their_settings() -> None:
+    told = {how: how_words(how) for how in ("full", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "lora (r=4)")}
+    assert list(told.values()) == ["All weights", "Adapters (pfeiffer)", "PaFi (per tensor)", "LoRA (r 4)"]

@@ -61,3 +61,16 @@ def test_where_one_is_can_be_seen_at_800_pixels(tab: Tab) -> None:
     box = tab.page.locator(".lsf-bar").bounding_box()
     assert box is not None
     assert box["height"] < 30  # one line
+
+
+def test_the_next_step_stays_in_sight(tab: Tab) -> None:
+    page = tab.page
+    tab.ready()
+    tab.analyse()
+    for name in ("2 Trajectories", "3 Criteria", "4 Choose"):
+        page.get_by_role("link", name=name).click()
+        expect(page.get_by_role("heading", name=name[2:], exact=True, level=1)).to_be_visible()
+        tab.settled()
+        onward = page.locator(".st-key-onward").get_by_role("button").first
+        expect(onward).to_be_in_viewport(ratio=1)
+        assert page.get_by_test_id("stMain").evaluate("main => main.scrollHeight > 1.5 * main.clientHeight"), name

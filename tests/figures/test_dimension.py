@@ -52,7 +52,7 @@ def test_lessons_stand_side_by_side_and_one_not_reached_has_no_bar() -> None:
     assert list(said.text) == ["300", "none"]
     assert list(did.text) == ["1,000", "≤ 30"]
     assert fewer([ONE, OTHER]) == 1
-    assert picture.title == "SAID needs fewer numbers than DID on 1 of 2 lessons measured with both"
+    assert picture.title == "How few numbers suffice (d_90): SAID needs fewer than DID on 1 of 2 lessons"
     assert published_table([ONE])["whose"].tolist() == ["published"] * 4 + ["ours"]
 
 

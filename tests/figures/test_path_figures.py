@@ -96,7 +96,7 @@ def test_no_play_button_while_an_analysis_still_runs(analysis: Analysis) -> None
 
 def test_title_and_alt_text_carry_the_finding(analysis: Analysis) -> None:
     picture = draw_paths(analysis)
-    assert picture.title == "Mean of 2 positions: furthest from the virtual path at state 2"
+    assert picture.title == "Mean of the first 2 positions: furthest from the virtual path at state 2"
     assert "greatest at state 2 with 0.50" in picture.alt
     assert "85 %" in picture.alt
 

@@ -28,7 +28,7 @@ def test_tokens_tell_how_many_places_they_moved(example: ExamplePath) -> None:
 
 
 def test_a_token_from_below_the_kept_ones_is_new_but_the_targets_rank_is_always_known(example: ExamplePath) -> None:
-    assert change(example, 2, "E", 3) == "new"
+    assert change(example, 2, "E", 3) == "+"
     assert change(example, 2, "C", 2) == "▲ 38"
 
 
@@ -55,7 +55,7 @@ def test_words_name_the_target_and_the_first_token(example: ExamplePath) -> None
 def test_the_map_of_an_example_carries_the_changes_and_its_states(example: ExamplePath) -> None:
     picture = draw_lens(example, state=2)
     heat = picture.figure.to_dict()["data"][0]
-    assert [text.split()[-1] for text in heat["text"][2]] == ["=", "38", "new"]
+    assert [text.split()[-1] for text in heat["text"][2]] == ["=", "38", "+"]
     assert [row[0] for row in heat["customdata"]] == [0, 1, 2, 3]
     assert picture.figure.to_dict()["layout"]["yaxis"]["ticktext"][2] == "▸ 2"
     assert picture.table["change"].tolist()[3] == "▲ 1"

@@ -67,7 +67,7 @@ def test_the_triangle_has_a_cell_for_every_measured_run_and_no_other() -> None:
     picture = draw_triangle(TRUTH, "exact_match")
     cells = drawn(picture).data[0].z
     assert [list(row) for row in cells] == [[0.2, None, None], [None, 0.5, None], [None, pytest.approx(0.8), 0.3]]
-    assert picture.title == "The best measured range is 1-2"  # 0 and 2 are no neighbours
+    assert picture.title == "The best measured range is blocks 1-2"  # 0 and 2 are no neighbours
     frame = drawn(picture).data[1]
     assert (list(frame.x), list(frame.y)) == ([1], [2])
     assert len(picture.table) == 4

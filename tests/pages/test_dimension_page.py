@@ -51,7 +51,7 @@ def test_a_search_whose_grid_is_turned_round_is_refused_in_a_sentence(app: Drive
 def test_what_was_measured_before_is_shown_beside_the_published_numbers(app: Driver) -> None:
     app.go("dimension")
     assert not app.at.exception
-    assert "SAID needs fewer numbers than DID on" in app.shown()
+    assert "SAID needs fewer than DID on" in app.shown()
     assert "cannot be compared" in app.shown()
     for name in ("facts", "labels"):
         app.at.selectbox(key="kept-curves").set_value(f"lesson:{name}").run()

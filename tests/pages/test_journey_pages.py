@@ -55,7 +55,7 @@ def test_a_finished_analysis_shows_its_facts_and_pictures(analysed: Driver) -> N
     assert at.title[0].value == "Trajectories"
     assert "24 examples (train)" in analysed.shown()  # of 30: test rows do not choose what is tuned and tested on them
     titles = [element.value for element in at.subheader]
-    assert any(title.startswith("Mean of 24 positions") for title in titles)
+    assert any(title.startswith("Mean of the first 24 positions") for title in titles)
     assert any(title.startswith("Deviation is greatest at state") for title in titles)
     assert any("puts the target first" in title for title in titles)
     files = {getattr(element, "label", "") for element in at.get("download_button")}

@@ -1,12 +1,14 @@
 """What a run needs and took is the same number on every page, and a start is seen."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lsf.app.panels import memory_words
+from lsf.app.panels import memory_words, unmarked
+from lsf.app.tower import looked_at, measured_tower
 from lsf.progress import duration
 from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
@@ -38,12 +40,15 @@ def frame_with(form: Driver, column: str) -> Any:
 
 
 def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time(form: Driver, runs: Path) -> None:
-    predicted = form.at.session_state["lsf"].foreseen.choice.predicted
+    foreseen = form.at.session_state["lsf"].foreseen
+    predicted, full = foreseen.choice.predicted, foreseen.full.predicted
     told = memory_words(predicted)
     assert any(told in element.value for element in form.at.subheader)
     assert f"about {duration(predicted.wall_seconds)} from start to end" in form.shown()
     form.go("choose")
     assert {metric.label: metric.value for metric in form.at.metric}["Memory"] == told
+    share = next(metric.delta for metric in form.at.metric if metric.label == "Memory")
+    assert share == f"{predicted.memory_bytes / full.memory_bytes:.0%} of full"
     assert "the one above the line is the memory told above, activations included" in form.shown()
     form.go("tune")
     start(form)
@@ -82,3 +87,20 @@ def test_a_second_start_is_looked_at_though_the_address_named_the_first(form: Dr
     second = start(form)
     assert first != second
     assert form.at.session_state["lsf"].run == second
+
+
+def test_the_tower_says_where_a_plan_was_chosen_by_what_its_analysis_lacks(form: Driver) -> None:
+    here = form.at.session_state["lsf"]
+    measured = looked_at(here)
+    assert measured is not None
+    assert not any("did not measure" in note for note in measured_tower(here, measured.analysis)[1])
+    here.plan = replace(here.plan, criterion="fisher")
+    assert "fisher" not in measured.analysis.criteria
+    assert measured_tower(here, measured.analysis)[1][0].startswith("Chosen by Fisher, which this analysis did not")
+
+
+def test_pages_name_model_and_data_as_the_line_above_them_does(form: Driver, cats: Path) -> None:
+    for page in ("tune", "trajectories", "dimension", "blocks_by_methods"):
+        form.go(page)
+        assert f"**{unmarked(cats.name)}**" in form.shown(), page
+        assert str(cats) not in form.shown(), page
