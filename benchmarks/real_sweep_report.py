@@ -343,7 +343,7 @@ def _singles(truths: Sequence[Truth]) -> Iterator[str]:
         elif gain > spread:
             shares = [f"{(alone[b] - truth.base) / gain:.2f}" if b in alone else "-" for b in range(truth.n_blocks)]
             profile = " ".join(shares)
-        best, worst = max(alone, key=lambda b: alone[b]), min(alone, key=lambda b: alone[b])
+        best, worst = max(alone, key=lambda b: (alone[b], b)), min(alone, key=lambda b: alone[b])
         what = "exact match" if truth.task in EXACT else "minus nats"
         shown = " | ".join(_number(value) for value in (truth.floor, truth.base, whole, lora))
         ends = f"{best} ({_number(alone[best])}) | {worst} ({_number(alone[worst])})"

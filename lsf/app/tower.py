@@ -115,8 +115,9 @@ def measured_tower(here: Session, analysis: Analysis) -> tuple[Tower, tuple[str,
     tower = draw_tower(n_blocks, chosen, analysis.scores(name), CRITERIA[name].label, step_work(analysis, chosen))
     if plan is None:
         return tower, ()
-    lacks = plan.criterion is not None and plan.criterion not in analysis.criteria
-    return tower, (*([LACKED.format(CRITERIA[plan.criterion].label)] if lacks else []), *_cost_notes(here, plan))
+    chosen_by = plan.criterion
+    lacked = () if chosen_by is None or chosen_by in analysis.criteria else (LACKED.format(CRITERIA[chosen_by].label),)
+    return tower, (*lacked, *_cost_notes(here, plan))
 
 
 def _cost_notes(here: Session, plan: Plan) -> tuple[str, ...]:

@@ -195,11 +195,7 @@ def draw_triangle(truth: Truth, metric: str) -> Picture:
     cells = [[runs.get(tuple(range(first, last + 1))) for first in every] for last in every]
     values = [[None if value is None else as_metric(value, metric) for value in row] for row in cells]
     best = max(runs, key=lambda blocks: (runs[blocks], -len(blocks)), default=None)
-    title = (
-        "No range is measured yet"
-        if best is None
-        else f"The best measured range is block{'s' if len(best) > 1 else ''} {format_blocks(best)}"
-    )
+    title = "No range is measured yet" if best is None else f"The best measured range is {_blocks(list(best))}"
     figure = new_figure(title, height=120 + 42 * truth.n_blocks, margin=WITHOUT_LEGEND)
     figure.add_heatmap(
         z=values,

@@ -58,6 +58,7 @@ def test_where_one_is_can_be_seen_at_800_pixels(tab: Tab) -> None:
     expect(here).to_have_attribute("aria-current", "page")
     for name in ("4 Choose", "6 Compare", "Lessons"):
         expect(tab.page.get_by_role("link", name=name)).to_be_in_viewport()
+    tab.ready()  # what is drawn anew has no box for a moment
     box = tab.page.locator(".lsf-bar").bounding_box()
     assert box is not None
     assert box["height"] < 30  # one line
