@@ -12,9 +12,11 @@ from lsf.cli.plan import TARGETS
 from lsf.criteria.registry import CRITERIA
 from lsf.data.formats import FORMATS
 from lsf.data.lessons import LESSONS
+from lsf.evidence.real import real_tasks
 from lsf.export.targets import EXPORTS
 from lsf.methods.catalogue import CATALOGUE
 from lsf.plans.policies import POLICIES
+from lsf.plans.recommend import RECOMMENDED
 
 ROOT = Path(__file__).parents[1]
 GUIDES = (
@@ -34,6 +36,20 @@ def test_every_criterion_every_format_and_every_method_has_a_row_of_its_own(name
 @pytest.mark.parametrize("name", [*POLICIES, *LESSONS, *EXPORTS])
 def test_every_policy_lesson_and_export_is_named(name: str) -> None:
     assert f"`{name}`" in TEXT
+
+
+def test_the_first_screen_tells_what_the_real_model_says() -> None:
+    first = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split("## ")[0].split())
+    facts = next(one for one in real_tasks() if one.task == "changed facts")
+    reviews = next(one for one in real_tasks() if one.task.startswith("SST-2"))
+    lost = {one.task: (one.lost(one.named(RECOMMENDED[0])), one.by_chance) for one in (facts, reviews)}
+    shares = {task: tuple(f"{100 * (share or 0.0):.1f} %" for share in found) for task, found in lost.items()}
+    own, chance = shares[facts.task]
+    assert f"lost {own} of what tuning gains (at random {chance}), on SST-2" in first
+    own, chance = shares[reviews.task]
+    assert f"on SST-2 it lost {own} (at random {chance})" in first
+    assert facts.named(RECOMMENDED[0]) == facts.best
+    assert all(one.named(RECOMMENDED[0], placebo=True) == one.named(RECOMMENDED[0]) for one in (facts, reviews))
 
 
 def test_the_shell_writes_what_the_registry_of_exports_holds() -> None:
@@ -56,6 +72,7 @@ def test_every_option_of_the_readme_and_the_guides_is_one_of_ours_or_of_a_named_
         "--report",
         "--tables",
         "--real",
+        "--pack",
         "--gigabytes",
         "--trl",
     }  # tensorboard, ray, pip, evidence.py, data.py
