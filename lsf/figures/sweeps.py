@@ -100,7 +100,12 @@ def draw_profile(
         figure.add_bar(
             x=[blocks[0] for blocks in own],
             y=[as_metric(truth.mean(blocks), metric) for blocks in own],
-            error_y={"type": "data", "array": [truth.spread(blocks) for blocks in own], "thickness": 1.5},
+            error_y={
+                "type": "data",
+                "array": [truth.spread(blocks) for blocks in own],
+                "thickness": 1.5,
+                "visible": len(truth.full) > 1,
+            },
             name="best block" if mark is CHOSEN else "other blocks",
             width=0.72,
             marker={

@@ -34,6 +34,15 @@ def test_the_profile_marks_the_best_block_and_draws_each_spread() -> None:
     assert picture.table["mean"].tolist() == [0.2, 0.5, 0.3]
 
 
+def test_one_seed_has_no_whiskers_and_a_score_beside_it_is_a_line_that_is_told() -> None:
+    truth = Truth(2, 0.1, (0.8,), {(0,): (0.2,), (1,): (0.5,)}, {})
+    picture = draw_profile(truth, "exact_match", beside={"LoRA": 0.6})
+    assert [bar.error_y.visible for bar in drawn(picture).data[:2]] == [False, False]
+    assert drawn(draw_profile(TRUTH, "exact_match")).data[0].error_y.visible
+    assert (drawn(picture).data[-1].name, drawn(picture).data[-1].y[0]) == ("LoRA", 0.6)
+    assert picture.alt.endswith("LoRA: 0.600.")
+
+
 def test_a_loss_is_drawn_as_it_is_read() -> None:
     truth = Truth(1, -3.0, (-1.0,), {(0,): (-2.0,)}, {})
     figure = drawn(draw_profile(truth, "loss"))
