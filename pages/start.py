@@ -6,10 +6,11 @@ import numpy as np
 import streamlit as st
 
 from lsf.app.frame import page
-from lsf.app.panels import NEXT, data_words
+from lsf.app.panels import NEXT
 from lsf.app.state import Session
 from lsf.app.tour import start_tour
 from lsf.app.work import Source
+from lsf.data.lessons import data_words
 from lsf.evidence.packed import packed_evidence, words
 from lsf.evidence.study import Rule
 from lsf.figures.palette import CHOSEN, NEUTRAL, UNCHOSEN

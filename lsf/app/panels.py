@@ -12,7 +12,7 @@ import streamlit as st
 
 from lsf.app.live import live_chart
 from lsf.criteria.result import Analysis
-from lsf.data.lessons import LESSONS
+from lsf.data.lessons import data_words
 from lsf.errors import LsfError
 from lsf.figures.palette import Picture
 from lsf.files import finite
@@ -218,14 +218,6 @@ def download(label: str, data: Callable[[], str | bytes], file_name: str, mime: 
     st.download_button(
         label, data=data, file_name=file_name, mime=mime, key=key, on_click="ignore", icon=":material/download:"
     )
-
-
-def data_words(name: str) -> str:
-    """Write the name of data as people call it: a lesson's title, a file without its folder, the hub's name."""
-    kind, _, rest = name.partition(":")
-    if kind == "lesson" and rest in LESSONS:
-        return LESSONS[rest].title
-    return rest if kind == "hub" else Path(name).name
 
 
 def task_words(model: str, data: str) -> str:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from lsf.app.panels import amount, data_words, show, table, unmarked
+from lsf.app.panels import amount, show, table, unmarked
 from lsf.app.state import Session
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis, DataInfo, ExamplePath
+from lsf.data.lessons import data_words
 from lsf.figures.deviation import axis_beginning, draw_deviation, draw_scores, score_intervals
 from lsf.figures.lens import VIEWS, draw_lens, draw_targets, lens_table, ranks_table, ranks_words
 from lsf.figures.palette import visible

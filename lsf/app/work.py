@@ -10,7 +10,8 @@ from lsf.app.runtime import AppRuntime
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.data.contents import DEFAULTS, DataOptions, options_in
-from lsf.data.task import Task, short_name
+from lsf.data.lessons import data_words
+from lsf.data.task import Task
 from lsf.errors import BadInputError, LsfError
 from lsf.files import made_once
 from lsf.jobs.job import Report
@@ -80,7 +81,7 @@ class Request:
     @property
     def title(self) -> str:
         """A short name for queues."""
-        return f"{self.source.model} on {short_name(self.source.data)}"
+        return f"{Path(self.source.model).name} on {data_words(self.source.data)}"
 
 
 @dataclass(frozen=True)

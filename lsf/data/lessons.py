@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -252,3 +253,11 @@ def load_lesson(name: str) -> Task:
         UnknownNameError: no lesson of this name; the message lists the six.
     """
     return LESSONS[name].task()
+
+
+def data_words(name: str) -> str:
+    """Write the name of data as people call it: a lesson's title, a file without its folder, the hub's name."""
+    kind, _, rest = name.partition(":")
+    if kind == "lesson" and rest in LESSONS:
+        return LESSONS[rest].title
+    return rest if kind == "hub" else Path(name).name

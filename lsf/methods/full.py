@@ -38,8 +38,12 @@ def prepare_full(loaded: Any, plan: Plan, context: MethodContext) -> Any:
 
 def count_full(loaded: Any, plan: Plan, options: Any) -> int:
     """Return how many parameters the planned blocks and modules have; a tied head counts once."""
+    return _n_values(loaded, planned_names(loaded, plan))
+
+
+def _n_values(loaded: Any, names: Collection[str]) -> int:
     parameters = dict(loaded.model.named_parameters())
-    return sum(parameters[name].numel() for name in planned_names(loaded, plan))
+    return sum(parameters[name].numel() for name in names)
 
 
 def bias_names(loaded: Any, plan: Plan) -> tuple[str, ...]:
@@ -65,8 +69,7 @@ def prepare_bitfit(loaded: Any, plan: Plan, context: MethodContext) -> Any:
 
 def count_bitfit(loaded: Any, plan: Plan, options: Any) -> int:
     """Return how many bias values the plan has."""
-    parameters = dict(loaded.model.named_parameters())
-    return sum(parameters[name].numel() for name in bias_names(loaded, plan))
+    return _n_values(loaded, bias_names(loaded, plan))
 
 
 def with_replaced(loaded: Any, names: Collection[str]) -> Any:

@@ -64,7 +64,7 @@ def test_a_lesson_is_tuned_step_by_step_after_its_reveal_and_presented(app: Driv
     assert app.at.title[0].value == "Trajectories"
     assert "1 of 4" in app.shown()
     assert LESSONS["labels"].teaches in app.shown()
-    assert app.wait("analyze").title == "bundled on lesson:labels"
+    assert app.wait("analyze").title == f"bundled on {LESSONS['labels'].title}"
     app.go("trajectories")  # AppTest would go back to the page it was sent to last
     app.click("Present")
     app.click("Next")
