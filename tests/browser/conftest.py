@@ -15,9 +15,20 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, overload
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    LocatorAssertions,
+    Page,
+    PageAssertions,
+    Route,
+    sync_playwright,
+)
+from playwright.sync_api import expect as at_once
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = Path(os.environ.get("LSF_CHROMIUM", "/usr/bin/chromium"))
@@ -49,7 +60,43 @@ FAULTS = """async ([rules, known, pictures]) => {
         .map((node) => `${fault.id}: ${node.html.slice(0, 200)} (${node.failureSummary})`));
 }"""
 """Script that returns what axe-core finds serious or critical on a page."""
-expect.set_options(timeout=30_000)
+TIMEOUT = 30_000
+"""Milliseconds within which what is expected has to hold."""
+
+
+class Patient:
+    """Assertions of Playwright's `expect`, which fail at once where two elements match, asked until one does.
+
+    Streamlit keeps what it drew before until the script ends: what has moved by then stands twice for a while.
+    """
+
+    def __init__(self, actual: Any) -> None:
+        self.assertions = at_once(actual)
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        assertion = getattr(self.assertions, name)
+
+        def ask(*wanted: Any, timeout: float = TIMEOUT, **options: Any) -> None:
+            end = time.monotonic() + timeout / 1000
+            while True:
+                left = max(end - time.monotonic(), 0.0) * 1000
+                try:
+                    return assertion(*wanted, timeout=left + 1.0, **options)  # 0 would be no limit at all
+                except AssertionError as error:
+                    if "strict mode violation" not in str(error) or left == 0.0:
+                        raise
+                time.sleep(0.1)
+
+        return ask
+
+
+@overload
+def expect(actual: Page) -> PageAssertions: ...
+@overload
+def expect(actual: Locator) -> LocatorAssertions: ...
+def expect(actual: Any) -> Any:
+    """Expect something of what a page shows, as Playwright does, but patiently."""
+    return Patient(actual)
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, expect
+from playwright.sync_api import Browser, BrowserContext
 
-from tests.browser.conftest import Process, Tab
+from tests.browser.conftest import Process, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 N_PAGES = 11

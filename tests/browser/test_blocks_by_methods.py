@@ -3,13 +3,12 @@
 import re
 
 import pytest
-from playwright.sync_api import expect
 
 from lsf.figures.blocks_by_methods import MEASURES, in_words
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run, list_runs
-from tests.browser.conftest import Process, Tab
+from tests.browser.conftest import Process, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

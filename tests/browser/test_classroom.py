@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page, expect
+from playwright.sync_api import Browser, Dialog, Page
 
 from benchmarks.class_load import PASSWORD, TEACHER, Server
-from tests.browser.conftest import Process, Tab
+from tests.browser.conftest import Process, Tab, expect
 from tests.classroom.test_server import answers, own_addresses
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

@@ -3,9 +3,8 @@
 import re
 
 import pytest
-from playwright.sync_api import expect
 
-from tests.browser.conftest import Tab
+from tests.browser.conftest import Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

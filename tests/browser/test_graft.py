@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator
 
 from lsf.cli.main import main
 from lsf.runs.graft import GRAFT, Graft, which_did_it
 from lsf.runs.store import list_runs
-from tests.browser.conftest import Process, Tab
+from tests.browser.conftest import Process, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 HOSTILE = "<img src=x onerror=document.title='hit'> *Jorvik* has its capital in"

@@ -5,12 +5,11 @@ import signal
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import expect
 
 from lsf.runs.checkpoints import checkpoint_step
 from lsf.runs.result import RunState
 from lsf.runs.store import load_run, read_metrics
-from tests.browser.conftest import Process, Tab, wait_for
+from tests.browser.conftest import Process, Tab, expect, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 LONG = 8000

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from playwright.sync_api import expect
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsf.bundled import MODEL_FOLDER
@@ -16,7 +15,7 @@ from lsf.models.loading import load_model
 from lsf.runs.lock import MERGED
 from lsf.runs.store import Run, list_runs
 from lsf.training.artefacts import load_tuned
-from tests.browser.conftest import Process, Tab
+from tests.browser.conftest import Process, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

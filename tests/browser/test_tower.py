@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from playwright.sync_api import Locator, expect
+from playwright.sync_api import Locator
 
-from tests.browser.conftest import Tab
+from tests.browser.conftest import Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
