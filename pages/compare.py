@@ -153,7 +153,10 @@ def _details(picked: list[Run], comparison: Comparison, summaries: tuple[Summary
     if len(samples):
         with st.expander("Answers before and after", icon=":material/chat:", expanded=True):
             show_table(samples, "answers")
-            st.caption("Test prompts, answered greedily by the base model and by each tuned model.")
+            st.caption(
+                f"{len(samples)} of the test prompts, answered greedily by the base model and by each tuned model. "
+                "Exact match, above, counts all of them."
+            )
     with st.expander("Settings in which these runs differ", icon=":material/difference:"):
         show_differences(picked, "differences")
     with st.expander("Proof that frozen weights did not move", icon=":material/verified:"):

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from lsf.app.evidence import real_panel
 from lsf.app.findings import of_truth
 from lsf.app.frame import page
 from lsf.app.lesson_notes import FOR_TEACHERS, lessons_measured
@@ -33,6 +34,7 @@ def draw(here: Session) -> None:
     if own is not None:
         criteria_step(one, own)
         truth_step(one, own)
+        real_panel("4 The same question on a real language model")
         if st.button("Tune it yourself, step by step", icon=":material/play_arrow:", key="lesson-tour"):
             start_tour(here, str(name))
         truth = one.setting.truth

@@ -95,12 +95,12 @@ def not_decided(truth: Truth, budget: int) -> None:
         )
 
 
-def real_panel() -> None:
+def real_panel(heading: str = "On a real language model") -> None:
     """Show what each block alone reached on a real language model, and what every criterion would have lost there."""
     tasks = {one.task: one for one in real_tasks()}
     if not tasks:
         return
-    st.header("On a real language model", anchor=False)
+    st.header(heading, anchor=False)
     name = next(iter(tasks))
     if len(tasks) > 1:
         name = st.segmented_control("Task", list(tasks), default=name, required=True, key="real-task")

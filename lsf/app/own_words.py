@@ -66,8 +66,14 @@ def pick_run(words: str, runs: Sequence[Run], key: str, first: Run | None = None
 
 
 def first_prompt(run: Run) -> str:
-    """Return a prompt that suits a run: that of the first test example it kept; empty where it kept none."""
-    return run.result.samples[0].prompt if run.result is not None and run.result.samples else ""
+    """Return a prompt that suits a run: of the first test example it kept that tuning put right, else of the first.
+
+    Empty where it kept none.
+    """
+    samples = () if run.result is None else run.result.samples
+    put_right = (one for one in samples if (one.after or "").strip() == one.target.strip() != one.before.strip())
+    first = next(put_right, next(iter(samples), None))
+    return "" if first is None else first.prompt
 
 
 def draw_own_words(here: Session, picked: Sequence[Run]) -> None:

@@ -16,6 +16,7 @@ from lsf.app.runs import belong_together
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, Tour, address, analysed, analysis_view
 from lsf.app.work import Request, Source
+from lsf.criteria.registry import CRITERIA
 from lsf.data.lessons import LESSONS
 from lsf.figures.palette import share
 from lsf.plans.policies import make_plan
@@ -172,7 +173,8 @@ def _paths(here: Session) -> str:
     assert here.tour is not None
     return (
         f"{LESSONS[here.tour.lesson].teaches} The dotted arrows show, state by state, how far the model is (orange, "
-        "dashed) from the straight path to the right answer (blue); blocks are scored by such measurements."
+        "dashed) from the straight path to the right answer (blue). Such deviations are the paper's way to score "
+        f"blocks; the next page chooses by another, {CRITERIA[RECOMMENDED[0]].label}, which lost less in our study."
     )
 
 
@@ -180,10 +182,11 @@ def _choice(here: Session) -> str:
     if here.plan is None:
         return "The analysis is not done yet; every block will have one score here."
     ratio = here.plan.predicted.flops_ratio
-    cost = "" if ratio is None else f", so that a step costs {share(ratio)} of a whole one"
+    cost = "" if ratio is None else f", so that a step computes {share(ratio)} of a whole one"
     return (
         f"Every block has one score, and the highest is tuned: look at {here.plan.label} in the tower, orange and "
-        f"hatched. The arrow beside it is the backward pass: it ends there{cost}."
+        f"hatched. The arrow beside it is the backward pass: it ends there{cost}. What "
+        "frozen blocks below compute is kept from the first time on, which saves more."
     )
 
 
@@ -191,7 +194,7 @@ def _runs(here: Session) -> str:
     chosen = "the chosen block" if here.plan is None else here.plan.label
     return (
         f"Three runs from the same start: {chosen} alone, the whole model, and as many blocks drawn at random. See "
-        "which curves fall: a good choice keeps up with the whole model."
+        "how the curves go: a good choice keeps up with the whole model."
     )
 
 

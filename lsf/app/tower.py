@@ -122,7 +122,7 @@ def measured_tower(here: Session, analysis: Analysis) -> tuple[Tower, tuple[str,
 
 def _cost_notes(here: Session, plan: Plan) -> tuple[str, ...]:
     cost, _ = predicted_of(here, plan)
-    compute = "" if cost.flops_ratio is None else f"{cost.flops_ratio:.2f} x the compute of full fine-tuning"
+    compute = "" if cost.flops_ratio is None else f"{cost.flops_ratio:.2f} x the compute of a full step"
     parts = (
         ""
         if cost.trainable_params is None

@@ -82,7 +82,7 @@ def draw_tower(
         )
         for block in range(n_blocks)
     )
-    title = f"{n_blocks} blocks, none chosen" if not chosen else f"Tune {_named(chosen)} of {n_blocks}"
+    title = f"{n_blocks} blocks, none chosen" if not chosen else f"Tune {_named(chosen)} of 0-{n_blocks - 1}"
     return Tower(title, _alt(found, label, chosen), label if known else "", blocks, min(chosen, default=None))
 
 

@@ -16,7 +16,7 @@ def test_scores_become_shades_and_the_choice_a_reach(analysis: Analysis) -> None
     assert [one.value for one in tower.blocks] == ["0.25", "0.75", "0.50"]
     assert [one.tuned for one in tower.blocks] == [False, True, False]
     assert tower.reach == 1
-    assert tower.title == "Tune block 1 of 3"
+    assert tower.title == "Tune block 1 of 0-2"
     assert "Deviation is highest at block 1 (0.75) and lowest at block 0 (0.25)" in tower.alt
     assert "down to block 1" in tower.alt
     words = [one.words for one in tower.blocks]
