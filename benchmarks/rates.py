@@ -88,7 +88,8 @@ class Bench:
     def __init__(self, model: str) -> None:
         """Load it and read its general loss."""
         from lsf.models.loading import load_model  # noqa: PLC0415 torch, only where there is work
-        from lsf.training.evaluation import general_loss, sample_general_text  # noqa: PLC0415
+        from lsf.models.writing import sample_general_text  # noqa: PLC0415
+        from lsf.training.evaluation import general_loss  # noqa: PLC0415
 
         setting = next((setting for setting in SETTINGS.values() if setting.model == model), None)
         self.model = model

@@ -95,7 +95,7 @@ class Bench:
     def __init__(self, folder: str, task: str, steps: int) -> None:
         """Load and encode, as a run does."""
         from lsf.models.loading import load_model  # noqa: PLC0415 torch, only where there is work
-        from lsf.training.evaluation import sample_general_text  # noqa: PLC0415
+        from lsf.models.writing import sample_general_text  # noqa: PLC0415
         from lsf.training.splits import encode_splits  # noqa: PLC0415
 
         self.loaded, self.batch = load_model(folder, "float32", "cpu"), BATCHES[task]

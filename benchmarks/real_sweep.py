@@ -260,7 +260,7 @@ class Bench:
 
     def __init__(self, loaded: Any, task: Task, batch: int, budget: int = BUDGET) -> None:
         """Encode, as a run does."""
-        from lsf.training.evaluation import GeneralText, sample_general_text  # noqa: PLC0415 torch, where there is work
+        from lsf.models.writing import GeneralText, sample_general_text  # noqa: PLC0415 torch, where there is work
         from lsf.training.splits import encode_splits  # noqa: PLC0415
 
         rows = task.train[: ALL_ROWS.get(task.name, TRAIN)]

@@ -50,6 +50,10 @@ class RunPausedError(RunError):
     """A run was asked to pause: it left a checkpoint and no result, and can be resumed."""
 
 
+class StoppedError(LsfError, RuntimeError):
+    """A stop was asked for before anything could be kept."""
+
+
 class OutOfMemoryError(RunError, MemoryError):
     """The device's memory did not suffice; the message says for what, and what would be smaller."""
 

@@ -245,7 +245,11 @@ class AnalysisSettings:
         "first", "the first token of each answer, all of them, or every:K-th; of plain text, first is every:16",
         choices=POSITIONS, also=("every:K", r"every:[1-9]\d{0,5}"),
     )  # fmt: skip
-    reading: str = setting("lens", "a state after the final norm, or raw", choices=READINGS)
+    reading: str = setting(
+        "lens",
+        "a state after the final norm, or raw; jacobian, affine: mapped to the last state first, fitted once per model",
+        choices=READINGS,
+    )
     virtual: str = setting("even", "the virtual transition's pace", choices=VIRTUALS)
     criteria: tuple[str, ...] = setting(DEFAULT_CRITERIA, "criteria to score, by name")
     batch_size: int = setting(16, "examples per forward pass", low=1, high=65_536)

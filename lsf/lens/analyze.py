@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from lsf.axes import TRANSLATED
 from lsf.criteria.agreement import LEAST_EXAMPLES, settled
 from lsf.criteria.registry import CRITERIA, Need
 from lsf.criteria.result import Analysis, AnalysisSettings, DataInfo, Timing
 from lsf.data.encode import EVERY, EncodedExample, Encoding, context_length, encode
 from lsf.data.task import Task
 from lsf.environment import environment
-from lsf.errors import BadInputError, LsfError
+from lsf.errors import BadInputError, StoppedError
 from lsf.lens.ablation import ABLATION, ablation_batches, ablation_rises
 from lsf.lens.builder import AnalysisBuilder
 from lsf.lens.forward import Wanted, stream_readings
@@ -22,6 +23,7 @@ from lsf.lens.kernels import KERNELS, SPECTRA, block_spectra, sampled_kernels
 from lsf.lens.semantics import semantic_bases
 from lsf.lens.speed import BASES, FORWARD, SHORT_RUNS, analysis_phases
 from lsf.lens.trajectories import KEPT_EXAMPLES, examples_for_sample
+from lsf.lens.translators import FITTING, are_kept, translators_of
 from lsf.models.batches import MOST_PADDING, Batch, make_batches
 from lsf.models.devices import places_of
 from lsf.models.loading import LoadedModel, check_ids, weights_hash
@@ -54,10 +56,6 @@ BACKWARD: set[Need] = {"backward", "per_example", "trial_step"}
 BEYOND_FORWARD: set[Need] = {"bypass", "backward", "per_example", "trial_step", "kernel", "weights", "runs"}
 """Needs that more than the forward pass answers."""
 ShortRuns = Callable[[LoadedModel, Task, AnalysisSettings, Reporter], Any]
-
-
-class StoppedError(LsfError, RuntimeError):
-    """A stop was asked for before anything could be kept."""
 
 
 def analyze(
@@ -105,7 +103,8 @@ def analyze(
         if report.stop:
             raise StoppedError("The analysis was stopped.")
 
-    report.plan(analysis_phases(loaded, batches, needs, len(task.validation), check))
+    fitted = settings.reading if settings.reading in TRANSLATED and not are_kept(loaded, settings.reading) else None
+    report.plan(analysis_phases(loaded, batches, needs, len(task.validation), check, fitted))
     batches = batches[: _forward(loaded, batches, settings, needs, sampled, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
     builder.mark_tokens(sum(len(encoding.rows[number].ids) for number in read) / len(read))
@@ -170,9 +169,13 @@ def _forward(
     report: Reporter,
 ) -> int:
     """Read batches until they end, the ranking settles or a stop is asked for; return how many were read."""
-    report.phase(BASES)
     judge = _judge(settings)
-    wanted = Wanted(settings.reading, "vocabulary" in needs, KEPT_EXAMPLES, sampled, "path" in needs)
+    translate = None
+    if settings.reading in TRANSLATED:
+        report.phase(FITTING)
+        translate = translators_of(loaded, settings.reading, report)
+    wanted = Wanted(settings.reading, translate, "vocabulary" in needs, KEPT_EXAMPLES, sampled, "path" in needs)
+    report.phase(BASES)
     bases = semantic_bases(loaded.layout.head_weight)
     if bases.jittered:
         builder.mark_jittered()

@@ -13,6 +13,7 @@ from lsf.criteria.measurements import Readings
 from lsf.errors import ModelError
 from lsf.lens.builder import KEPT_TOKENS
 from lsf.lens.semantics import SemanticBases, projections
+from lsf.lens.translators import Translators
 from lsf.models.batches import Batch, rows_at_once
 from lsf.models.devices import exact, fetched
 from lsf.models.layout import ModelLayout, captured_states
@@ -27,7 +28,9 @@ class Wanted:
     """What is read besides the transitions and the logit lens."""
 
     reading: str = "lens"
-    """`lens` or `raw`."""
+    """`lens`, `raw`, or that of `translate`."""
+    translate: Translators | None = None
+    """Maps states before they are read; None reads them as they are."""
     semantic_loss: bool = False
     """Whether similarities to every token of the vocabulary are taken."""
     pictures: int = 0
@@ -80,12 +83,15 @@ def _read_in_parts(
 
 def _read_batch(layout: ModelLayout, bases: SemanticBases, batch: Batch, wanted: Wanted, pictures: float) -> Readings:
     states = _states_at_positions(layout, batch)
-    lens = layout.read(states).to(states.device)  # modules of a spread model answer where they lie
+    translate = wanted.translate
+    seen = states if translate is None else translate(states)
+    lens = layout.read(seen).to(states.device)  # modules of a spread model answer where they lie
     anchor, basis = layout.embed(batch.current), bases.of(batch.targets).to(states.device)
-    if wanted.reading == "lens":
-        factual, anchor = lens, layout.read(anchor).to(states.device)
-    else:
+    if wanted.reading == "raw":
         factual = states
+    else:
+        meant = anchor if translate is None else translate.of(anchor, 0)
+        factual, anchor = lens, layout.read(meant).to(states.device)
     pictured, sampled = (np.flatnonzero(batch.examples < limit) for limit in (pictures, wanted.states))
     drawn, kept = (torch.from_numpy(places).to(states.device) for places in (pictured, sampled))
     found = {

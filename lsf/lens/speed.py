@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -13,6 +14,7 @@ from lsf.criteria.registry import Need
 from lsf.lens.ablation import ABLATION, ABLATION_POSITIONS
 from lsf.lens.gradients import GRADIENTS, TRIAL
 from lsf.lens.kernels import KERNELS, SPECTRA
+from lsf.lens.translators import BATCH, FITTING, TEXTS, TOKENS
 from lsf.models.batches import Batch
 from lsf.models.devices import places_of, wait
 from lsf.models.loading import LoadedModel
@@ -136,7 +138,12 @@ PROBE_STEPS, PROBE_BATCH = 10, 16
 
 
 def analysis_phases(
-    loaded: LoadedModel, batches: Sequence[Batch], needs: set[Need], n_validation: int, check: Callable[[], None]
+    loaded: LoadedModel,
+    batches: Sequence[Batch],
+    needs: set[Need],
+    n_validation: int,
+    check: Callable[[], None],
+    fitted: str | None = None,
 ) -> tuple[Phase, ...]:
     """Return the phases of an analysis with the seconds they are expected to take.
 
@@ -146,6 +153,7 @@ def analysis_phases(
         needs: of the criteria asked for.
         n_validation: validation examples that judge short runs.
         check: called between the passes that are timed; may raise to end them.
+        fitted: the reading whose translators have to be fitted first; None where none have.
     """
     sizes, speed = sizes_of(loaded), speed_of(loaded, check)
     load = load_of(batches)
@@ -157,6 +165,7 @@ def analysis_phases(
     matrices = [(shape[-2], shape[-1], shape.numel()) for shape in shapes if len(shape) > 1]
     every = float(sizes.vocab_size * sizes.width**2) + sizes.width**3 / 3
     found = {
+        FITTING: 0.0 if fitted is None else _fit(sizes, speed, fitted),
         BASES: speed.of(2 * every),
         FORWARD: _reading(sizes, speed, load, "vocabulary" in needs),
         GRADIENTS: gradients * (1.5 if "per_example" in needs else 1.0) if backward else 0.0,
@@ -186,6 +195,18 @@ def _reading(sizes: Sizes, speed: Speed, load: Load, vocabulary: bool) -> float:
     if vocabulary:  # the lengths of all bases, once
         flops += 2.0 * sizes.vocab_size * sizes.width**2
     return speed.of(flops, load.passes)
+
+
+def _fit(sizes: Sizes, speed: Speed, kind: str) -> float:
+    """Return the seconds of writing texts and of fitting translators on them: by squares, or a derivative per row."""
+    tokens = TOKENS[kind]
+    load = Load(-(-TEXTS // BATCH), TEXTS * tokens, TEXTS * tokens**2, 0)
+    written, once = forward_flops(sizes, replace(load, head_tokens=load.tokens)), forward_flops(sizes, load)
+    if kind == "affine":
+        moments = 4.0 * len(sizes.params) * load.tokens * sizes.width**2
+        return speed.of(written, tokens) + speed.of(once + moments, load.passes)
+    rows = sizes.width * backward_flops(sizes, load, 0, 0)
+    return speed.of(written, tokens) + speed.of(once + rows, sizes.width * load.passes)
 
 
 def _both_ways(sizes: Sizes, speed: Speed, load: Load) -> float:

@@ -22,11 +22,11 @@ from lsf.models.devices import input_device
 from lsf.models.layout import resolve
 from lsf.models.loading import LoadedModel, check_ids
 from lsf.models.out_of_memory import is_out_of_memory
+from lsf.models.writing import Drawn, generate
 from lsf.progress import do_nothing
 from lsf.runs.answers import Answer, AnswerSettings, LensToken, Voice
 from lsf.runs.store import Run, tuned_run
 from lsf.training.artefacts import load_tuned
-from lsf.training.evaluation import Drawn, generate
 from lsf.training.generation import ends_of
 from lsf.training.graft import Grafts
 

@@ -18,10 +18,11 @@ from lsf.models.batches import autocasting
 from lsf.models.devices import input_device
 from lsf.models.loading import LoadedModel
 from lsf.models.out_of_memory import in_halves
+from lsf.models.writing import generate
 from lsf.progress import do_nothing
 from lsf.runs.result import Metrics
 from lsf.runs.spec import RunSpec
-from lsf.training.evaluation import BATCH_SIZE, generate, spread_out
+from lsf.training.evaluation import BATCH_SIZE, spread_out
 
 SHOWN = 80
 """Characters of a text, its last ones, in a sentence."""

@@ -21,6 +21,7 @@ from lsf.files import read_json, write_json
 from lsf.methods.default_rates import rounded
 from lsf.models.batches import TokenScores
 from lsf.models.loading import LoadedModel, config_hash
+from lsf.models.writing import GeneralText
 from lsf.plans.cost import forward_flops
 from lsf.progress import Reporter
 from lsf.runs.checkpoints import Checkpoint
@@ -30,7 +31,7 @@ from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.schema import decode
 from lsf.training.attempts import FitInputs, carried_out, prepared, within_memory
 from lsf.training.caching import open_held_out
-from lsf.training.evaluation import BATCH_SIZE, GeneralText, scored, spread_out
+from lsf.training.evaluation import BATCH_SIZE, scored, spread_out
 from lsf.training.fitting import short_run
 from lsf.training.processes import n_processes
 from lsf.training.reweighting import reweighting_of

@@ -21,6 +21,7 @@ from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order
 from lsf.models.loading import LoadedModel, config_hash, weights_hash
 from lsf.models.out_of_memory import is_out_of_memory
+from lsf.models.writing import GeneralText
 from lsf.progress import Reporter, Silent
 from lsf.runs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
 from lsf.runs.lock import RESULT, WEIGHTS, ResultBuilder, finish, hold, release, run_lock
@@ -37,7 +38,6 @@ from lsf.training.attempts import (
     free_memory,
     method_context,
 )
-from lsf.training.evaluation import GeneralText
 from lsf.training.forecast import expected
 from lsf.training.latency import TimeRatio, latency_ratio
 from lsf.training.metrics_logger import MetricsLogger

@@ -14,19 +14,12 @@ from lsf.models.batches import training_order
 from lsf.models.loading import LoadedModel, check_ids
 from lsf.models.quantised import n_values
 from lsf.models.sharing import share_model
+from lsf.models.writing import GeneralText, sample_general_text
 from lsf.plans.cost import law_flops
 from lsf.runs.result import Metrics, Sample, phase
 from lsf.runs.spec import RunSpec
 from lsf.training.caching import blocks_of, open_held_out, prefix_depth
-from lsf.training.evaluation import (
-    BATCH_SIZE,
-    GeneralText,
-    answer,
-    evaluate,
-    general_loss,
-    sample_general_text,
-    spread_out,
-)
+from lsf.training.evaluation import BATCH_SIZE, answer, evaluate, general_loss, spread_out
 from lsf.training.generation import NOTHING, Asked, asked_for, unheard, with_match, write_answers
 from lsf.training.records import is_on_record, on_record, tokens_hash
 

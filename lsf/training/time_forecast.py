@@ -13,13 +13,14 @@ from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order
 from lsf.models.info import ModelInfo
 from lsf.models.loading import LoadedModel
+from lsf.models.writing import N_SEQUENCES, N_TOKENS
 from lsf.plans.cost import Load, Sizes, Speed, backward_flops, forward_flops
 from lsf.plans.plan import Plan
 from lsf.progress import Phase, Reporter
 from lsf.runs.result import PHASES
 from lsf.runs.spec import RunSpec
 from lsf.training.caching import decide, prefix_depth
-from lsf.training.evaluation import BATCH_SIZE, LONGEST_ANSWER, N_SEQUENCES, N_TOKENS, SPARE_TOKENS
+from lsf.training.evaluation import BATCH_SIZE, LONGEST_ANSWER, SPARE_TOKENS
 from lsf.training.generation import batches_of
 from lsf.training.latency import LEAST_PAIRS, ROWS, TOKENS
 from lsf.training.prefix import GROUP

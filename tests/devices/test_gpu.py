@@ -11,13 +11,14 @@ from lsf.errors import RunPausedError
 from lsf.lens.analyze import analyze
 from lsf.methods.registry import METHODS
 from lsf.models.loading import load_model
+from lsf.models.writing import sample_general_text
 from lsf.plans.plan import Plan
 from lsf.progress import Silent
 from lsf.runs.result import RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run, reopen_run
 from lsf.training.artefacts import load_tuned, merge, save_weights
-from lsf.training.evaluation import answer, evaluate, general_loss, sample_general_text
+from lsf.training.evaluation import answer, evaluate, general_loss
 from lsf.training.run import tune
 from lsf.training.short_runs import probe_blocks
 from tests.devices.test_tuning import PLAN, options_for, tuned

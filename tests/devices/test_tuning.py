@@ -17,6 +17,7 @@ from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
 from lsf.models.batches import by_length
 from lsf.models.devices import input_device
+from lsf.models.writing import sample_general_text
 from lsf.plans.plan import Plan
 from lsf.progress import Silent
 from lsf.runs.answers import AnswerSettings, Voice
@@ -26,7 +27,7 @@ from lsf.runs.store import create_run, reopen_run
 from lsf.training.artefacts import load_tuned, merge, save_weights
 from lsf.training.asking import ask
 from lsf.training.caching import forget_states, open_caching
-from lsf.training.evaluation import answer, evaluate, general_loss, sample_general_text
+from lsf.training.evaluation import answer, evaluate, general_loss
 from lsf.training.fitting import fit
 from lsf.training.forecast import forecast
 from lsf.training.graft import measure_graft

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from lsf.criteria.result import AnalysisSettings
+from lsf.errors import StoppedError
 from lsf.lens import speed
-from lsf.lens.analyze import StoppedError, analyze
+from lsf.lens.analyze import analyze
 from lsf.lens.kernels import SPECTRA, block_spectra
 from lsf.lens.speed import analysis_phases
 from lsf.models import devices as offload

@@ -10,12 +10,12 @@ import torch
 from lsf.cli.main import main
 from lsf.errors import BadInputError, RunError
 from lsf.models.loading import load_model
+from lsf.models.writing import Drawn, generate
 from lsf.plans.plan import Plan
 from lsf.runs.answers import AnswerSettings, Voice
 from lsf.runs.store import load_run
 from lsf.training.artefacts import load_tuned
 from lsf.training.asking import ask, prompt_row
-from lsf.training.evaluation import Drawn, generate
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import tuned
 

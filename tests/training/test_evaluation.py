@@ -9,8 +9,9 @@ from transformers import GenerationConfig
 from lsf.data.encode import encode
 from lsf.data.task import Example
 from lsf.models.loading import load_model
+from lsf.models.writing import generate, sample_general_text
 from lsf.training import evaluation
-from lsf.training.evaluation import answer, evaluate, general_loss, generate, sample_general_text, spread_out
+from lsf.training.evaluation import answer, evaluate, general_loss, spread_out
 
 
 def greedy(loaded, row):

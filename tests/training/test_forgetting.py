@@ -4,7 +4,8 @@ import torch
 
 from lsf.data.encode import encode
 from lsf.models.sharing import share_model
-from lsf.training.evaluation import Drawn, answer, general_loss, sample_general_text
+from lsf.models.writing import Drawn, sample_general_text
+from lsf.training.evaluation import answer, general_loss
 
 
 def test_the_base_models_text_is_the_same_every_time_and_nothing_global_moves(loaded):

@@ -9,12 +9,12 @@ from lsf.data.encode import encode
 from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError
 from lsf.models.loading import load_model
+from lsf.models.writing import generate
 from lsf.runs.comparison import compare
 from lsf.runs.formats import render
 from lsf.runs.result import Metrics
 from lsf.runs.store import load_run
 from lsf.training import generation
-from lsf.training.evaluation import generate
 from lsf.training.generation import Asked, asked_for, batches_of, with_match, write_answers
 from lsf.training.splits import encode_splits
 from lsf.training.time_forecast import workload_of
