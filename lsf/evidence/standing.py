@@ -102,9 +102,9 @@ def model_words(analysis: Analysis, budget: int) -> tuple[str, bool] | None:
     rows = elsewhere(own, standing.criteria, standing.ends_from, budget)
     blocks = f"{budget} block{'' if budget == 1 else 's'}"
     if not rows:
-        real = real_words(analysis.weights) if budget == 1 and not own else None
+        real = None if own else real_words(analysis.weights)
         if real is not None:
-            return real, True
+            return (real, True) if budget == 1 else (f"At {blocks} nothing was measured on this model. {real}", False)
         beyond = beyond_study(analysis.model.name)
         if beyond is None or not own:
             return None if beyond is None else (beyond, False)
