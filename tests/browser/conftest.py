@@ -15,19 +15,10 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import pytest
-from playwright.sync_api import (
-    Browser,
-    BrowserContext,
-    Locator,
-    LocatorAssertions,
-    Page,
-    PageAssertions,
-    Route,
-    sync_playwright,
-)
+from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
 from playwright.sync_api import expect as at_once
 
 ROOT = Path(__file__).parents[2]
@@ -90,10 +81,6 @@ class Patient:
         return ask
 
 
-@overload
-def expect(actual: Page) -> PageAssertions: ...
-@overload
-def expect(actual: Locator) -> LocatorAssertions: ...
 def expect(actual: Any) -> Any:
     """Expect something of what a page shows, as Playwright does, but patiently."""
     return Patient(actual)

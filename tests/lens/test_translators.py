@@ -18,7 +18,7 @@ from lsf.lens.translators import RIDGE, TOKENS, are_kept, fit_translators, trans
 from lsf.models.layout import captured_states
 from lsf.models.loading import LoadedModel, load_model
 from lsf.models.writing import GeneralText, sample_general_text
-from lsf.progress import Silent
+from lsf.progress import Silent, Stop
 
 TEXTS = 6
 
@@ -109,7 +109,7 @@ def test_they_are_fitted_once_per_model_and_kept_in_a_file_that_others_can_use(
 
 
 class Stopping(Silent):
-    stop = "discard"
+    stop: Stop | None = "discard"
 
 
 def test_a_stop_ends_the_fit_and_leaves_no_file(
