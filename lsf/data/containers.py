@@ -183,11 +183,11 @@ def pieces(file: TextIO) -> Iterator[tuple[int, str]]:
 
 
 def _paragraphs(file: TextIO) -> Iterator[str]:
-    """Yield a text in parts, each but the first beginning with a blank line."""
+    """Yield a text in parts, each but the last ending with blank lines and each but the first beginning without one."""
     kept = list[str]()
     for line in file:
         here = f"{line[:-2]}\n" if line.endswith("\r\n") else line
-        if kept and here.endswith("\n") and not here.strip():
+        if kept and here.strip() and not kept[-1].strip():
             yield "".join(kept)
             kept.clear()
         kept.append(here)

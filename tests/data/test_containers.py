@@ -103,6 +103,8 @@ def test_a_text_is_cut_into_pieces_at_blank_lines_and_none_of_it_is_lost(ending:
     lines = text.split("\n")
     found = list(pieces(io.StringIO(text, newline="\n")))
     assert [lines[line - 1 :][0] for line, _ in found] == [piece.split("\n")[0] for _, piece in found]
+    assert len(found) > 2
+    assert all(piece.startswith("Paragraph") for _, piece in found)  # the blank line stays with what it ends
 
 
 @pytest.mark.parametrize(
