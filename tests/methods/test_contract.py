@@ -61,7 +61,7 @@ class Tuned:
 
     model: Any
     done: Any
-    start: float
+    start: float | None
     frozen: Any
     """Fingerprint of the model before the steps."""
     whole: Any
