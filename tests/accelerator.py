@@ -29,6 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,9 @@ WAITING = (
 
 
 COPY = "a copy to the host"
+PLAIN = frozenset({int, float, bool, str, type(None), torch.dtype, torch.layout, torch.memory_format})
+"""Types of arguments that are the same on every device."""
+WIDE = (torch.float64, torch.complex128)
 
 
 class DeviceError(AssertionError):
@@ -168,15 +172,20 @@ def _here(value: Any) -> bool:
 
 def _mapped(change: Callable[[Any], Any], value: Any) -> Any:
     """Return a value with everything in its lists, tuples and dicts changed."""
-    if isinstance(value, list | tuple):
-        return type(value)([_mapped(change, part) for part in value])
-    if isinstance(value, dict):
+    kind = type(value)
+    if kind in PLAIN:
+        return value
+    if kind is tuple or kind is list or issubclass(kind, list | tuple):
+        return kind([_mapped(change, part) for part in value])
+    if kind is dict:
         return {name: _mapped(change, part) for name, part in value.items()}
     return change(value)
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:
     for value in values:
+        if type(value) in PLAIN:
+            continue
         if isinstance(value, Tensor):
             yield value
         elif isinstance(value, list | tuple):
@@ -217,15 +226,13 @@ class Accelerator:
         self._raise_broken()
         name = operation.__name__  # such as add.Tensor
         self._meets_only_its_own(name, args, kwargs)
-        if name.partition(".")[0] in WAITING or name in WAITING or _masks(name, args):
+        if _waits(name) or _masks(name, args):
             self.wait(name)
         originals: dict[int, tuple[Tensor, Tensor]] = {}
 
         def lower(value: Any) -> Any:
-            if isinstance(value, torch.device):
-                return torch.device("cpu")
             if not _here(value):
-                return value
+                return torch.device("cpu") if isinstance(value, torch.device) else value
             self._knows(name, value)
             twin = _as_cpu(value) if value.numel() else torch.empty(value.shape, dtype=value.dtype)
             originals[id(twin)] = twin, value
@@ -242,7 +249,8 @@ class Accelerator:
                 return original
             found = _as_pretend(value)
             self._knows(name, found)
-            if all(value.data_ptr() != twin.data_ptr() for twin, _ in originals.values()):
+            logits = value.dim() > 1 and value.shape[-1] == self._rules.vocabulary
+            if logits and all(value.data_ptr() != twin.data_ptr() for twin, _ in originals.values()):
                 self._sized(name, found)
             return found
 
@@ -333,19 +341,19 @@ class Accelerator:
         self._seen.clocks += 1
 
     def _meets_only_its_own(self, name: str, args: Any, kwargs: Any) -> None:
-        for value in _tensors((*args, *kwargs.values())):
-            if not _here(value) and value.dim():
+        for value in _tensors((*args, *kwargs.values()) if kwargs else args):
+            if value.device.type != NAME and value.dim():
                 self._breaks(
                     MixedDevicesError, f"{name} is given a tensor of {value.device} {tuple(value.shape)}, {_site()[1]}"
                 )
 
     def _knows(self, name: str, value: Tensor) -> None:
-        if _here(value) and value.dtype in (torch.float64, torch.complex128):
+        if value.dtype in WIDE and _here(value):
             self._refuse_float64(name)
 
     def _sized(self, name: str, made: Tensor) -> None:
         """Look at a tensor that an operation made, views left out: whether it holds logits, and how many."""
-        if not made.is_floating_point() or made.dim() < 2 or made.shape[-1] != self._rules.vocabulary:
+        if not made.is_floating_point():
             return
         self._seen.logits = max(self._seen.logits, made.numel())
         if made.numel() > self._rules.most_logits:
@@ -373,12 +381,24 @@ def _vectors(value: Tensor, width: int | None) -> int:
     return value.numel() // value.shape[-1] if value.is_floating_point() and value.shape[-1:] == (width,) else 0
 
 
+@cache
+def _tensor_places(operation: Any) -> tuple[int, ...]:
+    """Return which arguments of an operation are tensors."""
+    known = enumerate(operation._schema.arguments)
+    return tuple(place for place, one in known if isinstance(one.type, torch.TensorType))
+
+
 def _numbers_as_tensors(operation: Any, args: Any) -> Any:
     """Return arguments in which numbers that stand for tensors are tensors again."""
-    return tuple(
-        torch.tensor(value) if isinstance(value, int | float) and isinstance(known.type, torch.TensorType) else value
-        for known, value in zip(operation._schema.arguments, args, strict=False)
-    )
+    for place in _tensor_places(operation):
+        if place < len(args) and isinstance(args[place], int | float):
+            args = (*args[:place], torch.tensor(args[place]), *args[place + 1 :])
+    return args
+
+
+@cache
+def _waits(name: str) -> bool:
+    return name.partition(".")[0] in WAITING or name in WAITING
 
 
 def _masks(name: str, args: Any) -> bool:

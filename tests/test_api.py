@@ -161,6 +161,9 @@ GLOBAL_STATE = """
 import gc, random, signal, sys
 gc.disable()  # imports take a quarter less
 import numpy as np, torch, lsf, lsf.lens.analyze, lsf.training.run
+loaded = {name.partition(".")[0] for name in sys.modules}
+assert "torch" in loaded
+assert not {"streamlit", "sklearn"} & loaded, "sklearn: half a second of every start, for pictures alone"
 from pathlib import Path
 
 def state():
@@ -180,7 +183,9 @@ assert all(same), f"random numbers, torch, folder, Ctrl-C: {same}"
 
 
 @pytest.mark.slow
-def test_no_global_state_changes(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+def test_what_measures_and_tunes_loads_no_streamlit_and_changes_no_global_state(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
     command = [sys.executable, "-c", GLOBAL_STATE, str(tiny("llama")), str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -31,7 +31,7 @@ def journey(
     source: list[object], length: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> dict[str, dict[str, str]]:
     """Analyse, plan by deviation and at random, tune both and everything, and return the comparison's rows by role."""
-    run_cli("analyze", *source, "--split", "train", "--limit", "40", "--json", folder / "a.json")
+    run_cli("analyze", *source, "--split", "train", "--limit", "16", "--json", folder / "a.json")
     analysis, told = Analysis.load(folder / "a.json"), capsys.readouterr().out.splitlines()
     for name in analysis.criteria:
         assert (

@@ -4,8 +4,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import signature
-from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 
@@ -34,7 +32,7 @@ VALUES = 1 << 21
 """Parameters the timed optimizer step is made on."""
 SIDE = 512
 """Rows and columns of the matrices whose product is timed."""
-_KEPT: WeakKeyDictionary[Any, dict[tuple[str, int], Speed]] = WeakKeyDictionary()
+_KEPT: dict[tuple[object, ...], Speed] = {}
 
 
 def sizes_of(loaded: LoadedModel) -> Sizes:
@@ -44,7 +42,10 @@ def sizes_of(loaded: LoadedModel) -> Sizes:
 
 
 def speed_of(loaded: LoadedModel, check: Callable[[], None]) -> Speed:
-    """Return how fast the model's passes are here, timed at the first call for this model, device and threads.
+    """Return how fast the model's passes are here, timed at the first call for a model of its make.
+
+    That is its class, the shapes, types and places of its parameters, its attention and context, and the threads: a
+    model that is loaded again, or another one of the same sizes, is as fast.
 
     Passes of growing size are timed until one takes long enough; a straight line through the shortest and the longest
     gives the cost of a pass and of a FLOP. The optimizer's is timed on tensors of its own. A model spread over several
@@ -55,11 +56,19 @@ def speed_of(loaded: LoadedModel, check: Callable[[], None]) -> Speed:
         loaded: the model; it is not changed.
         check: called between passes; may raise to end the timing.
     """
-    kept = _KEPT.setdefault(loaded.model, {})
-    key = str(loaded.device), torch.get_num_threads()
-    if key not in kept:
-        kept[key] = _timed(loaded, check)
-    return kept[key]
+    key = _make(loaded)
+    if key not in _KEPT:
+        _KEPT[key] = _timed(loaded, check)
+    return _KEPT[key]
+
+
+def _make(loaded: LoadedModel) -> tuple[object, ...]:
+    """Return what the time of a pass depends on; a hash stands for the tensors, of which there may be many."""
+    model = loaded.model
+    tensors = [(name, tuple(value.shape), value.dtype, value.device) for name, value in model.named_parameters()]
+    attention = getattr(model.config, "_attn_implementation", None)
+    threads = torch.get_num_threads()
+    return type(model), hash(tuple(tensors)), attention, min(ROW, loaded.context), str(loaded.device), threads
 
 
 def _timed(loaded: LoadedModel, check: Callable[[], None]) -> Speed:

@@ -1,5 +1,6 @@
 """Loading a model: safetensors only, checked against itself before any number is shown; the hash of its weights."""
 
+import copy
 import ctypes
 import hashlib
 import json
@@ -76,14 +77,20 @@ def weights_hash(model: Any) -> str:
     return _HASHES[model][1]
 
 
+_CONFIGS: WeakKeyDictionary[Any, tuple[dict[str, object], str]] = WeakKeyDictionary()
+
+
 def config_hash(model: Any) -> str:
     """Return SHA-256 over a loaded model's configuration: with the same weights and another one it says other things.
 
-    Which version of transformers wrote it is left out.
+    Which version of transformers wrote it is left out. Computed once per loaded model, and again where a value changed.
     """
-    plain = json.loads(model.config.to_json_string())
-    plain.pop("transformers_version", None)
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    values = vars(model.config)
+    if model not in _CONFIGS or _CONFIGS[model][0] != values:
+        plain = json.loads(model.config.to_json_string())
+        plain.pop("transformers_version", None)
+        _CONFIGS[model] = copy.deepcopy(values), hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return _CONFIGS[model][1]
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """How long a forward pass of what a run saved takes over the base's, timed in turn, with an interval."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import scipy
 import torch
 
 from lsf.methods.catalogue import CATALOGUE
@@ -111,7 +112,8 @@ def median_interval(ratios: Sequence[float]) -> TimeRatio:
         ratios: one per pair, six or more; below that no two of them hold the median with 95 %.
     """
     ordered = sorted(ratios)
-    outside = max(0, int(scipy.stats.binom.ppf(0.025, len(ordered), 0.5)) - 1)
+    below = accumulate(math.comb(len(ordered), count) for count in range(len(ordered)))  # of 2^n, under the median
+    outside = max(0, next(count for count, ways in enumerate(below) if ways >= 0.025 * 2 ** len(ordered)) - 1)
     return TimeRatio(median(ordered), ordered[outside], ordered[-1 - outside])
 
 

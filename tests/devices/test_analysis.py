@@ -17,8 +17,9 @@ from lsf.models.batches import MOST_PADDING, make_batches
 from lsf.progress import Silent
 from lsf.training.reweighting import target_distances
 from tests.accelerator import LogitsError
+from tests.devices.conftest import SHALLOW
 
-WIDTH, VOCABULARY, STATES = 32, 28, 5
+WIDTH, VOCABULARY, STATES = 32, 28, 3
 AT_THE_START = 1
 """Waits before the first batch: for the tokens whose bases are solved for ahead, in float64 on the host."""
 NEEDS: tuple[Need, ...] = (
@@ -51,7 +52,7 @@ def waits_of(need: Need, n_batches: int) -> int:
 
 @pytest.mark.parametrize("need", NEEDS)
 def test_every_criterion_has_the_cpus_scores_and_waits_once_a_batch(need, on_device, on_cpu, many, accelerator):
-    settings, loaded = asked(need), on_device()
+    settings, loaded = asked(need), on_device(SHALLOW)
     rows = encode(loaded.tokenizer, many.train, 64).rows
     n_batches = len(make_batches(rows, "all", 8, 0, torch.device("cpu"), MOST_PADDING))
     sampled = SAMPLED_POSITIONS + 2 if need == "states" else 0
@@ -61,7 +62,7 @@ def test_every_criterion_has_the_cpus_scores_and_waits_once_a_batch(need, on_dev
     with accelerator.watched(width=WIDTH, states=states, waits=waits, vocabulary=VOCABULARY) as seen:
         found = analyze(loaded, many, settings, Silent())
     assert seen.waits.total() >= n_batches
-    expected = analyze(on_cpu(), many, settings, Silent())
+    expected = analyze(on_cpu(SHALLOW), many, settings, Silent())
     for name in settings.criteria:
         mine, theirs = (np.array([block.scores[name] for block in one.blocks], float) for one in (found, expected))
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5, err_msg=name)

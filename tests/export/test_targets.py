@@ -161,24 +161,35 @@ def test_peft_refuses_what_layers_cannot_say(tiny):
         EXPORTS["peft"].write(load_skeleton(plan), plan)
 
 
+TWICE = """
+import runpy, sys
+for folder in sys.argv[1:]:
+    files = ["--data", f"{folder}/rows.jsonl", "--out", f"{folder}/tuned"]
+    sys.argv = ["tune.py", *files, "--steps", "3", "--batch-size", "2", "--learning-rate", "0.01"]
+    runpy.run_path(f"{folder}/tune.py", run_name="__main__")
+"""
+"""Runs the scripts of several folders as `python tune.py` does, in one process: most of its time is imports."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_script_runs_moves_exactly_the_planned_tensors_and_saves_them_in_the_bases_dtype(dtype, tmp_path):
-    folder = save_tiny("llama", tmp_path / "base", dtype=dtype)
-    plan_for(folder, blocks=(2,)).save(tmp_path / "plan.json")
-    script = tmp_path / "tune.py"
-    assert main(["export", "--plan", str(tmp_path / "plan.json"), "--to", "transformers", "--out", str(script)]) == 0
+def test_the_script_runs_moves_exactly_the_planned_tensors_and_saves_them_in_the_bases_dtype(tmp_path):
+    dtypes = {torch.float32: tmp_path / "float32", torch.bfloat16: tmp_path / "bfloat16"}
     rows = [{"prompt": f"the {word} is", "completion": " red ."} for word in ("cat", "dog", "sun", "moon")]
-    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    command = [sys.executable, str(script), "--data", str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "tuned")]
-    steps = ["--steps", "3", "--batch-size", "2", "--learning-rate", "0.01"]
-    done = subprocess.run([*command, *steps], capture_output=True, text=True, cwd=tmp_path)
+    for dtype, place in dtypes.items():
+        folder, plan = save_tiny("llama", place / "base", dtype=dtype), place / "plan.json"
+        plan_for(folder, blocks=(2,)).save(plan)
+        assert main(["export", "--plan", str(plan), "--to", "transformers", "--out", str(place / "tune.py")]) == 0
+        (place / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    command = [sys.executable, "-c", TWICE, *map(str, dtypes.values())]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    before, after = (load_file(place / "model.safetensors") for place in (folder, tmp_path / "tuned"))
-    assert {value.dtype for value in before.values()} == {value.dtype for value in after.values()} == {dtype}
-    moved = {name for name in before if not torch.equal(before[name], after[name])}
-    assert moved == {name for name in before if name.startswith("model.layers.2.")}
-    assert json.loads((tmp_path / "tuned" / "config.json").read_text())["dtype"] == str(dtype).removeprefix("torch.")
+    for dtype, place in dtypes.items():
+        before, after = (load_file(place / name / "model.safetensors") for name in ("base", "tuned"))
+        assert {value.dtype for value in before.values()} == {value.dtype for value in after.values()} == {dtype}
+        moved = {name for name in before if not torch.equal(before[name], after[name])}
+        assert moved == {name for name in before if name.startswith("model.layers.2.")}
+        config = json.loads((place / "tuned" / "config.json").read_text())
+        assert config["dtype"] == str(dtype).removeprefix("torch.")
 
 
 def test_an_unknown_target_and_a_broken_plan_are_one_sentence(tiny, tmp_path, capsys):

@@ -52,5 +52,6 @@ def test_a_bfloat16_base_is_tuned_in_float32_saved_loaded_and_merged(name, more,
             torch.testing.assert_close(merge(again, half)(ids).logits, model(ids).logits, atol=0.1, rtol=0.05)
         elif METHODS[name].info.merges:
             assert torch.equal(merge(again, half)(ids).logits, model(ids).logits)
-    latency = latency_ratio(tmp_path, half)
-    assert 0 < latency.low <= latency.ratio <= latency.high
+    if name in ("full", "adapter"):  # up to a second each: where it is merged, and where it cannot be
+        latency = latency_ratio(tmp_path, half)
+        assert 0 < latency.low <= latency.ratio <= latency.high

@@ -1,6 +1,6 @@
 """What every method promises, on a bias-free gated family and on one with biases and transposed maps."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -47,7 +47,7 @@ def given(name, extra):
     return {key: value for key, value in SMALL.items() if key in known} | extra
 
 
-@pytest.fixture(params=CASES, ids=lambda case: "-".join([case[0], case[1], *map(str, case[2].values())]))
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: "-".join([*case[:2], *map(str, case[2].values())]))
 def case(request, rows):
     """A base, a method, its options and its context."""
     family, name, extra = request.param
@@ -55,12 +55,27 @@ def case(request, rows):
     return request.getfixturevalue(family), METHODS[name], options, context_for(name, rows, **options)
 
 
-def tuned_by(case, folder, steps=3):
+@dataclass
+class Tuned:
+    """What three steps made of a prepared model; tests only read it."""
+
+    model: Any
+    done: Any
+    start: float | None
+    frozen: Any
+    """Fingerprint of the model before the steps."""
+    whole: Any
+    """The base's before them."""
+
+
+@pytest.fixture(scope="module")
+def three_steps(case, tmp_path_factory):
     base, method, _, context = case
     model = method.prepare(base, PLAN, context)
-    settings = FitSettings(LAWS[method.name].rate, steps, 24, 0, 0.01, 0, "float32")
-    done = fit(model, context.rows, settings, folder, lambda _row: None, lambda: None)
-    return model, done
+    before = evaluate(model, context.rows, 24).loss, fingerprint(model), fingerprint(base.model)
+    settings = FitSettings(LAWS[method.name].rate, 3, 24, 0, 0.01, 0, "float32")
+    done = fit(model, context.rows, settings, tmp_path_factory.mktemp("fit"), lambda _row: None, lambda: None)
+    return Tuned(model, done, *before)
 
 
 def test_a_prepared_model_starts_as_the_base_and_tunes_exactly_what_is_counted(case):
@@ -84,38 +99,32 @@ def test_the_same_arguments_prepare_the_same_model(case):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
-def test_three_steps_lower_the_loss_and_move_nothing_frozen(case, tmp_path):
+def test_three_steps_lower_the_loss_and_move_nothing_frozen(case, three_steps):
     base, method, _, context = case
-    model = method.prepare(base, PLAN, context)
-    start, frozen = evaluate(model, context.rows, 24).loss, fingerprint(model)
-    whole = fingerprint(base.model)
-    settings = FitSettings(LAWS[method.name].rate, 3, 24, 0, 0.01, 0, "float32")
-    done = fit(model, context.rows, settings, tmp_path, lambda _row: None, lambda: None)
-    after = fingerprint(model)
-    assert after.frozen_hash == frozen.frozen_hash
-    assert fingerprint(base.model) == whole
-    assert done.trainable_params == method.count(base, PLAN, context.options)
-    assert all(after.tuned[name] != digest for name, digest in frozen.tuned.items())
-    end = evaluate(model, context.rows, 24).loss
-    assert end is not None and start is not None and end < start
+    after = fingerprint(three_steps.model)
+    assert after.frozen_hash == three_steps.frozen.frozen_hash
+    assert fingerprint(base.model) == three_steps.whole
+    assert three_steps.done.trainable_params == method.count(base, PLAN, context.options)
+    assert all(after.tuned[name] != digest for name, digest in three_steps.frozen.tuned.items())
+    end = evaluate(three_steps.model, context.rows, 24).loss
+    assert end is not None and three_steps.start is not None and end < three_steps.start
 
 
-def test_what_is_saved_gives_the_tuned_model_on_a_fresh_base(case, tmp_path):
+def test_what_is_saved_gives_the_tuned_model_on_a_fresh_base(case, three_steps, tmp_path):
     base, method, options, _ = case
-    model, _ = tuned_by(case, tmp_path)
     spec = RunSpec("tiny", "toy", PLAN, method=method.name, options=options)
-    bytes_stored = save_weights(model, base, spec, tmp_path)
+    bytes_stored = save_weights(three_steps.model, base, spec, tmp_path)
     again = load_tuned(tmp_path, base)
     ids = torch.tensor([[1, 5, 7, 9, 4]])
     with torch.no_grad():
-        torch.testing.assert_close(again(ids).logits, model(ids).logits, atol=1e-6, rtol=0)
+        torch.testing.assert_close(again(ids).logits, three_steps.model(ids).logits, atol=1e-6, rtol=0)
         assert (again(ids).logits - base.model(ids).logits).abs().max() > 1e-4
-    assert bytes_stored == sum(value.nbytes for value in method.store(model).values())
+    assert bytes_stored == sum(value.nbytes for value in method.store(three_steps.model).values())
 
 
-def test_merged_equals_live_or_merging_is_refused(case, tmp_path):
+def test_merged_equals_live_or_merging_is_refused(case, three_steps):
     base, method, _, _ = case
-    model, _ = tuned_by(case, tmp_path)
+    model = three_steps.model
     if not method.info.merges:
         with pytest.raises(BadInputError, match="cannot be merged"):
             merge(model, base)

@@ -11,7 +11,7 @@ from lsf.training.trainer import FitSettings
 from tests.methods.conftest import context_for
 from tests.methods.test_contract import given
 
-PLAN, STEPS, BATCH = Plan("tiny", 4, (2, 3)), 8, 6
+PLAN, STEPS, BATCH = Plan("tiny", 4, (2, 3)), 5, 6
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -1,4 +1,4 @@
-"""Whole runs by every method: the proof holds, a pause changes nothing, the table lists them."""
+"""Whole runs by methods: a pause changes nothing, and the table has what they store and how long they take."""
 
 from dataclasses import replace
 
@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import load_file
 
 from lsf.errors import BadInputError, RunPausedError
-from lsf.methods.registry import METHODS
 from lsf.plans.plan import Plan
 from lsf.runs.checkpoints import latest_checkpoint
 from lsf.runs.comparison import compare
@@ -15,11 +14,8 @@ from lsf.runs.formats import render
 from lsf.runs.result import RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run, load_run
-from lsf.training.artefacts import find_weights, load_tuned
-from lsf.training.evaluation import evaluate
+from lsf.training.artefacts import find_weights
 from lsf.training.run import tune
-from lsf.training.short_runs import spec_rate
-from lsf.training.splits import encode_splits
 from tests.methods.test_contract import given
 from tests.toy import Stopper
 
@@ -27,31 +23,13 @@ PLAN = Plan("tiny", 4, (2, 3))
 
 
 def spec_of(base, name, **changes):
-    settings = {"steps": 4, "batch_size": 8, "latency": "on", "options": given(name, {})} | changes
+    settings = {"steps": 4, "batch_size": 8, "options": given(name, {})} | changes
     return RunSpec(model=base.info.name, data="toy", plan=PLAN, method=name, **settings)
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_a_run_by_any_method_proves_itself_and_reports_what_it_stored(name, gpt2, task, tmp_path):
-    spec = spec_of(gpt2, name)
-    folder = create_run(tmp_path, spec)
-    result = tune(gpt2, task, spec, folder)
-    assert result.state is RunState.SUCCEEDED
-    assert result.proof is not None and result.proof.holds
-    assert result.trainable_params == METHODS[name].count(gpt2, PLAN, METHODS[name].info.options(**spec.options))
-    assert result.stored_bytes == sum(value.nbytes for value in load_file(find_weights(folder)).values())
-    assert result.latency_ratio is not None and result.latency_ratio > 0
-    assert (result.learning_rate, result.rate_from) == (spec_rate(gpt2, spec), "default")
-    rows = encode_splits(gpt2, task, spec).test
-    again = evaluate(load_tuned(folder, gpt2), rows, spec.batch_size)
-    assert result.after is not None and again.loss == pytest.approx(result.after.loss, abs=1e-5)
-    row = compare([load_run(folder)]).rows[0]
-    assert (row.method, row.stored_bytes, row.latency_ratio) == (spec.how, result.stored_bytes, result.latency_ratio)
 
 
 @pytest.mark.parametrize("name", ["lora", "adapter", "fish", "lt_sft", "hiwi", "said"])
 def test_a_paused_run_of_any_kind_goes_on_to_the_same_weights(name, gpt2, task, tmp_path):
-    spec = spec_of(gpt2, name, steps=8, checkpoint_steps=2, latency="off")
+    spec = spec_of(gpt2, name, steps=5, checkpoint_steps=2)
     whole, broken = (create_run(tmp_path / place, spec) for place in ("whole", "broken"))
     tune(gpt2, task, spec, whole)
     with pytest.raises(RunPausedError):
@@ -63,11 +41,13 @@ def test_a_paused_run_of_any_kind_goes_on_to_the_same_weights(name, gpt2, task, 
 
 
 def test_the_table_names_method_stored_bytes_and_latency(gpt2, task, tmp_path):
-    specs = [spec_of(gpt2, "full"), spec_of(gpt2, "adapter", options={"kind": "pfeiffer"})]
-    folders = [create_run(tmp_path, spec) for spec in specs]
-    for spec, folder in zip(specs, folders, strict=True):
-        tune(gpt2, task, spec, folder)
-    text = render(compare([load_run(folder) for folder in folders]))
+    specs = [spec_of(gpt2, "full", latency="on"), spec_of(gpt2, "adapter", options={"kind": "pfeiffer"}, latency="on")]
+    folders = [create_run(tmp_path, spec) for spec in specs]  # one merges, one cannot
+    results = [tune(gpt2, task, spec, folder) for spec, folder in zip(specs, folders, strict=True)]
+    table = compare([load_run(folder) for folder in folders])
+    assert all(result.latency_ratio is not None and result.latency_ratio > 0 for result in results)
+    assert [row.latency_ratio for row in table.rows] == [result.latency_ratio for result in results]
+    text = render(table)
     assert "adapter (kind=pfeiffer)" in text and "stored kB" in text and "x latency" in text
     assert "blocks 2-3 by adapter (kind=pfeiffer) (choice)" in text
 
@@ -83,7 +63,7 @@ def test_a_method_that_cannot_do_what_is_asked_fails_before_the_first_step(loade
 
 
 def test_the_search_for_a_mask_is_counted_beside_the_steps_and_kept_over_a_pause(gpt2, task, tmp_path):
-    spec = spec_of(gpt2, "lt_sft", steps=8, checkpoint_steps=2, options={"first_steps": 30, "fraction": 0.05})
+    spec = spec_of(gpt2, "lt_sft", steps=8, checkpoint_steps=2, options={"first_steps": 10, "fraction": 0.05})
     folder = create_run(tmp_path, spec)
     with pytest.raises(RunPausedError):
         tune(gpt2, task, spec, folder, Stopper(3, "pause"))

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from lsf.data.task import Example, split_examples
+from lsf.environment import spare_imports
 from lsf.errors import LsfError
 from lsf.models.loading import load_model
 from lsf.plans.plan import Plan
@@ -49,6 +50,7 @@ if __name__ == "__main__":
     warm = RunSpec(model, "toy", Plan("tiny", 4, (2, 3)), steps=1, batch_size=1, learning_rate=1e-3, cache="off")
     loaded = load_model(model, "float32", "cpu")
     tune(loaded, task, warm, create_run(runs / "warm", warm))  # so that no library is loaded under the limit
+    spare_imports()  # as the command does: a run collects at every attempt
     limit_to(60)
     tune(loaded, task, spec, create_run(runs / "little", spec))
     folder = create_run(runs / "none", spec)

@@ -1,9 +1,10 @@
 """`python -m lsf` with accelerate told that CPU processes may shard; started by test_processes.py.
 
 accelerate turns FSDP on for GPUs only. torch's FSDP2 itself runs on CPUs over gloo, so this shows the real sharding
-where no GPU is at hand.
+where no GPU is at hand. With `REFUSED_FIRST` in the environment the command is first carried out without being told so.
 """
 
+import os
 import sys
 
 from accelerate import PartialState
@@ -21,5 +22,7 @@ def shardable(self, *given, **named):
 
 
 if __name__ == "__main__":
+    if "REFUSED_FIRST" in os.environ and main() != 2:
+        sys.exit("FSDP on CPUs was not refused")
     PartialState.__init__ = shardable
     sys.exit(main())

@@ -73,7 +73,7 @@ def test_best_takes_the_first_of_equals_and_never_what_is_not_finite_or_untuned(
 
 def test_a_run_until_its_loss_is_flat_ends_there_as_succeeded_whatever_is_tuned(loaded, task, spec, full, folder):
     for asked in (spec, replace(spec, method="lora", learning_rate=1e-2), full):
-        flat = replace(asked, until="flat", steps=400, eval_every=4)
+        flat = replace(asked, until="flat", steps=400, eval_every=2)
         place = folder(flat)
         result = tuned(loaded, task, flat, place)
         readings = list(losses_of(place).values())
@@ -83,7 +83,7 @@ def test_a_run_until_its_loss_is_flat_ends_there_as_succeeded_whatever_is_tuned(
 
 
 def test_a_resumed_run_ends_at_the_same_step(loaded, task, spec, folder):
-    flat = replace(spec, until="flat", steps=400, eval_every=4, checkpoint_steps=5)
+    flat = replace(spec, until="flat", steps=400, eval_every=2, checkpoint_steps=5)
     whole = tuned(loaded, task, flat, folder(flat))
     broken = folder(flat)
     with pytest.raises(RunPausedError):

@@ -51,6 +51,7 @@ def grafts_of(loaded, task, spec, folder) -> tuple[Grafts, Any]:
 def test_all_parts_are_the_tuned_model_and_none_the_base_bit_for_bit(loaded, task, spec, folder, method):
     rate = RATES.get(method, 1e-2)
     asked = replace(spec, plan=PLAN, method=method, options=OPTIONS.get(method, {}), learning_rate=rate)
+    asked = replace(asked, steps=2, eval_limit=2)
     before = fingerprint(loaded.model)
     grafts, whole = grafts_of(loaded, task, asked, folder)
     assert grafts.parts == (1, 3)

@@ -99,11 +99,14 @@ def test_two_processes_give_the_numbers_of_one_at_the_same_global_batch_general_
     assert not list((tmp_path / "cache" / "prefix").glob("shared-*"))
 
 
-def test_fsdp_gives_the_numbers_of_one_process_although_it_was_killed_and_resumed(tiny, data, alone, tmp_path):
+def test_fsdp_is_refused_on_plain_cpus_and_else_gives_the_numbers_of_one_process_although_it_was_killed_and_resumed(
+    tiny, data, alone, tmp_path
+):
     environment = {"ACCELERATE_USE_CPU": "true", "LSF_CACHE": str(tmp_path / "cache")}
     command = tune_command(tiny("llama"), data, tmp_path / "killed", "--checkpoint-steps", "2")
-    whole = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
-    process = subprocess.Popen(sharded(command), cwd=ROOT, env=whole, stderr=subprocess.DEVNULL)
+    whole = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "REFUSED_FIRST": "1"} | environment
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(sharded(command), cwd=ROOT, env=whole, stderr=said)
     end = time.monotonic() + 120
     while not list((tmp_path / "killed").glob("*/checkpoints/step-*")):
         assert process.poll() is None, "it ended before it could be killed"
@@ -113,7 +116,8 @@ def test_fsdp_gives_the_numbers_of_one_process_although_it_was_killed_and_resume
     for member in family:
         member.kill()
     psutil.wait_procs(family, timeout=60)
-    (killed,) = list_runs(tmp_path / "killed")
+    assert "shards models (--use_fsdp) over GPUs only" in (tmp_path / "said").read_text()
+    (killed,) = list_runs(tmp_path / "killed")  # what was refused left no folder
     assert killed.state is RunState.INTERRUPTED
     finish(sharded(["-m", "lsf", "tune", "--resume", str(killed.folder)]), environment)
     parted = load_run(killed.folder)
@@ -127,15 +131,6 @@ def test_fsdp_gives_the_numbers_of_one_process_although_it_was_killed_and_resume
     mine, theirs = (load_file(run.folder / "weights" / "tuned.safetensors") for run in (parted, alone))
     assert mine.keys() == theirs.keys()
     assert all(np.abs(mine[name] - theirs[name]).max() <= 1e-4 for name in theirs)
-
-
-def test_fsdp_on_cpus_is_refused_where_accelerate_would_run_something_else(tiny, data, tmp_path):
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
-    whole = launched(tune_command(tiny("llama"), data, tmp_path / "runs"), 2, *SHARDED)
-    done = subprocess.run(whole, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=180)
-    assert done.returncode
-    assert "shards models (--use_fsdp) over GPUs only" in done.stderr
-    assert not list((tmp_path / "runs").glob("*/spec.json"))
 
 
 def test_sigterm_pauses_a_run_and_resume_goes_on_with_it(tiny, data, tmp_path, capfd):

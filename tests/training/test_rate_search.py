@@ -20,10 +20,15 @@ from lsf.training import caching as checkpointing
 from lsf.training.caching import forget_states
 from lsf.training.rate_search import LEAST_STEPS, SHARE, TOO_SHORT
 from lsf.training.short_runs import spec_rate
-from tests.toy import tuned
+from tests.toy import Stopper, tuned
 
 LONG = 120
 """Steps of a run a fifth of which pays for a search."""
+
+
+def begun(*arguments: Any) -> Any:
+    """Return what a run came to that was stopped after its second step: the search and its rate are known."""
+    return tuned(*arguments, Stopper(2, "keep"))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +61,7 @@ def test_a_search_takes_the_best_of_the_rates_around_the_default_for_a_fifth_of_
 def test_a_search_never_reads_the_test_split(loaded, task, searching, searched):
     place, one = searched
     other = Task("toy", task.train, task.validation, task.test[:1])
-    two = tuned(loaded, other, searching, create_run(place.parent, searching))
+    two = begun(loaded, other, searching, create_run(place.parent, searching))
     assert two.rate_from == "search"  # other data is another group
     assert (two.search, two.learning_rate) == (one.search, one.learning_rate)
     assert two.before != one.before
@@ -65,16 +70,16 @@ def test_a_search_never_reads_the_test_split(loaded, task, searching, searched):
 def test_runs_of_one_group_share_a_search_which_is_counted_once_and_told(loaded, task, searching, searched):
     place, first = searched
     other = replace(searching, plan=Plan("tiny", 4, (0,)), seed=3, role="first")
-    shared = tuned(loaded, task, other, create_run(place.parent, other))
+    shared = begun(loaded, task, other, create_run(place.parent, other))
     assert (shared.learning_rate, shared.search) == (first.learning_rate, first.search)
     assert shared.rate_from == f"search of {place.name}"
     assert (shared.search_steps, shared.search_seconds, shared.search_share) == (0, None, None)
     alone = replace(searching, role="full", plan=full_plan("tiny", 4))
-    assert tuned(loaded, task, alone, create_run(place.parent, alone)).rate_from == "search"  # a plan of another size
+    assert begun(loaded, task, alone, create_run(place.parent, alone)).rate_from == "search"  # a plan of another size
 
 
 def test_the_same_weights_under_another_configuration_are_another_group(turned, task, searching, searched):
-    assert tuned(turned, task, searching, create_run(searched[0].parent, searching)).rate_from == "search"
+    assert begun(turned, task, searching, create_run(searched[0].parent, searching)).rate_from == "search"
 
 
 def test_a_run_too_short_for_a_search_takes_the_default_and_says_so(loaded, task, spec, folder):
@@ -147,8 +152,8 @@ def test_a_search_takes_the_micro_batch_of_its_run_and_halves_it_where_memory_is
 ):
     narrow(taken)
     small = replace(searching, micro_batch=asked, batch_size=4)
-    result = tuned(loaded, task, small, folder(small))
-    assert (result.state, result.micro_batch, len(result.search) >= 3) == ("succeeded", taken, True)
+    result = begun(loaded, task, small, folder(small))
+    assert (result.steps, result.micro_batch, len(result.search) >= 3) == (2, taken, True)
 
 
 def test_a_search_computes_activations_again_where_its_run_does(loaded, task, searching, folder, monkeypatch):
@@ -161,13 +166,13 @@ def test_a_search_computes_activations_again_where_its_run_does(loaded, task, se
 
     monkeypatch.setattr(checkpointing, "checkpoint", counted)
     asked = replace(searching, activation_checkpointing="non_reentrant")
-    result = tuned(loaded, task, asked, folder(asked))
+    result = begun(loaded, task, asked, folder(asked))
     assert sum(passed) >= 2 * (result.steps + result.search_steps)  # blocks 2 and 3 of every step
 
 
 def test_a_search_starts_from_kept_states_and_leaves_them_to_its_run(loaded, task, searching, folder):
     forget_states(loaded)
-    result = tuned(loaded, task, searching, folder(searching))
+    result = begun(loaded, task, searching, folder(searching))
     assert result.cache["kind"] == "memory"
     assert (result.cache["found"], result.cache["computed"]) == (len(task.train), 0)
 
@@ -196,7 +201,7 @@ def test_a_search_costs_what_is_told_of_it_by_the_flops_that_torch_counts(
             tuned(loaded, task, short, folder(short))
     with monkeypatch.context() as patch:
         patch.setattr(run, "find_rate", counting(run.find_rate))
-        told = tuned(loaded, task, asked, folder(asked)).search_share
+        told = begun(loaded, task, asked, folder(asked)).search_share
     six, twelve, search = counts
     share = search / (six + (LONG - 6) * (twelve - six) / 6)
     assert share <= 1.05 * SHARE
