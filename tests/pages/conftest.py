@@ -42,7 +42,7 @@ class Driver:
     def __init__(self) -> None:
         """Open the first page."""
         self.at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=SECONDS)
-        self.at._bidi_component_manager = components()  # pyright: ignore[reportPrivateUsage]
+        self.at._bidi_component_manager = components()
         self.at.run()
         self.wait("warm-up")
 
