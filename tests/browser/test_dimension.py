@@ -11,13 +11,15 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 def test_a_search_is_followed_live_and_stopped_and_what_it_found_stays(tab: Tab) -> None:
     page = tab.page
-    tab.ready()
-    page.get_by_role("link", name="Intrinsic dimension").click()
+    tab.open("dimension")
     expect(page.get_by_role("heading", name=re.compile("SAID needs fewer than DID"))).to_be_visible()
     page.get_by_role("button", name="DID, without").click()
-    steps = page.get_by_role("spinbutton", name="Steps")
-    steps.fill("8")
-    steps.press("Enter")
+    page.get_by_text("The search", exact=True).click()
+    for label, value in (("Steps", "8"), ("Rates", "2")):  # few, and yet long enough to be stopped
+        tab.settled()
+        box = page.get_by_role("spinbutton", name=label)
+        box.fill(value)
+        box.press("Enter")
     tab.button("Search d_90")
     expect(page.get_by_text(re.compile("d_90 of lesson:facts: .*d = "))).to_be_visible(timeout=60_000)
     found = re.compile(r"^d_90 of lesson:facts: SAID (at most [\d,]+|[\d,]+|not reached up to [\d,]+)")
