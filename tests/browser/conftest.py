@@ -1,7 +1,8 @@
 """The real app behind a real server, driven in headless Chromium.
 
-Every test has a browser profile of its own. `tab` is on a server that tests share, where models and analyses stay in
-memory as they do on a working day; `own_tab` is on the test's own `process`, fresh and without runs.
+Every test has a browser profile of its own. `tab` is on a server that tests share, where models, analyses and runs stay
+as they do on a working day, and the worker is left idle; `own_tab` is on the test's own `process`, fresh and without
+runs. A server's start, with torch, costs more than most tests: own ones are for tests that end them.
 """
 
 import os
@@ -16,10 +17,15 @@ from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, Request, sync_playwright
 from playwright.sync_api import expect as at_once
+
+from lsf.plans.plan import Plan
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = Path(os.environ.get("LSF_CHROMIUM", "/usr/bin/chromium"))
@@ -31,6 +37,7 @@ FLAGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",  # nothing leaves this machine
 ]
 START_SECONDS = 60.0
 AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
@@ -53,6 +60,10 @@ FAULTS = """async ([rules, known, pictures]) => {
 """Script that returns what axe-core finds serious or critical on a page."""
 TIMEOUT = 30_000
 """Milliseconds within which what is expected has to hold."""
+COLD = 90_000
+"""Milliseconds in which a page of a server that has just started, and loads torch, stands."""
+LONG = 8000
+"""Steps of a run that outlasts any test."""
 
 
 class Patient:
@@ -108,6 +119,8 @@ class Process:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url, self.runs, self._log = f"http://127.0.0.1:{self.port}", folder / "runs", folder / "server.log"
+        self.analysis = ""
+        """Address of a finished analysis of what is chosen by default; empty before the first."""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -152,11 +165,11 @@ def _serve(folder: Path) -> Iterator[Process]:
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
-    """Wait until a condition holds."""
+    """Wait until a condition holds, looking seldom: what is waited for needs the processor."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.02)
+        time.sleep(0.25)
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -170,23 +183,41 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail(f"the app did not start:\n{log.read_text()}")
 
 
+def named(address: str, *names: str) -> str:
+    """Return the part of an address that names these things, such as `analysis=...`."""
+    asked = parse_qs(urlsplit(address).query)
+    return urlencode({name: asked[name][0] for name in names})
+
+
 class Tab:
     """One tab, and what a person does in it."""
 
-    def __init__(self, page: Page) -> None:
+    def __init__(self, page: Page, process: Process | None = None) -> None:
+        """Take a new page; the process is that of the app, None where it is another server's."""
         self.page = page
+        self._process = process
         self.outside: list[str] = []
         self.crashes: list[str] = []
-        page.route("**/*", self._stay_inside)
+        page.on("request", self._note)  # watched, not routed: routes take away the cache and pass through Python
         page.on("pageerror", lambda error: self.crashes.append(str(error)))
 
-    def _stay_inside(self, route: Route) -> None:
-        """Let nothing leave this machine, and remember what tried to."""
-        if route.request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
-            route.continue_()
-        else:
-            self.outside.append(route.request.url)
-            route.abort()
+    def _note(self, request: Request) -> None:
+        """Remember what tries to leave this machine."""
+        if not request.url.startswith(("http://127.0.0.1:", "data:", "blob:")):
+            self.outside.append(request.url)
+
+    @property
+    def process(self) -> Process:
+        """The app."""
+        assert self._process is not None
+        return self._process
+
+    def open(self, address: str = "") -> None:
+        """Go to a page by its address, such as `compare?run=...`, the first by none; wait until it stands."""
+        self.page.goto(f"{self.process.url}/{address}")
+        expect(self.page.locator(".lsf-bar")).to_be_visible(timeout=COLD)  # its first part
+        self.settled(COLD)
+        expect(self.page.get_by_test_id("stSkeleton")).to_have_count(0, timeout=COLD)  # scripts of widgets are there
 
     def button(self, name: str) -> None:
         """Press a button once the page stands still."""
@@ -197,12 +228,12 @@ class Tab:
 
     def ready(self) -> None:
         """Wait until that page is whole: its last part says what the model's memory is."""
-        expect(self.page.get_by_text(re.compile("enough to load it|In memory:"))).to_be_visible(timeout=90_000)
+        expect(self.page.get_by_text(re.compile("enough to load it|In memory:"))).to_be_visible(timeout=COLD)
         self.settled()
 
-    def settled(self) -> None:
+    def settled(self, milliseconds: float = TIMEOUT) -> None:
         """Wait until the script has run to its end: what is clicked before may be drawn anew under the pointer."""
-        expect(self.page.locator('[data-test-script-state="notRunning"]')).to_be_attached()
+        expect(self.page.locator('[data-test-script-state="notRunning"]')).to_be_attached(timeout=milliseconds)
 
     def analyse(self) -> None:
         """Click through to a finished analysis of what is chosen by default."""
@@ -214,30 +245,37 @@ class Tab:
         if skip.is_visible():
             skip.click()
         expect(again).to_be_visible()
+        self.process.analysis = named(self.page.url, "analysis")
 
-    def to_tuning(self) -> None:
-        self.button("Choose blocks")
-        self.button("Fine-tune")
-        expect(self.page.get_by_role("button", name="Start ")).to_be_visible()
+    def analysed(self) -> None:
+        """Look at a finished analysis: that of an earlier test by its address, where the app still has one."""
+        if self.process.analysis:
+            self.open(f"trajectories?{self.process.analysis}")
+            done = self.page.get_by_role("button", name="Choose blocks")
+            expect(done.or_(self.page.get_by_text("No analysis yet"))).to_be_visible()
+            if done.is_visible():
+                return
+        self.open("model")
+        self.analyse()
 
     def set_steps(self, steps: int) -> None:
         box = self.page.get_by_role("spinbutton", name="Steps")
         box.fill(str(steps))
         box.press("Enter")
 
-    def tune_alone(self, steps: int, checkpoint_seconds: float | None = None) -> None:
-        """Start one long run without controls, so that it can be looked at while it runs."""
-        for name in ("full fine-tuning", "first blocks", "last blocks", "random blocks"):
-            self.button(name)
-        self.set_steps(steps)
-        if checkpoint_seconds is not None:
-            self.page.get_by_text("More settings").click()
-            box = self.page.get_by_role("spinbutton", name="Checkpoint seconds")
-            box.fill(str(checkpoint_seconds))
-            box.press("Enter")
-        expect(self.page.get_by_role("button", name="Start 1 run")).to_be_visible()
-        self.button("Start 1 run")
-        expect(self.page.get_by_text(re.compile(rf"step \d+ of {steps}")).first).to_be_visible(timeout=60_000)
+    def start_long(self, **settings: float) -> Path:
+        """Let a run of two blocks go on that was asked for and has not begun, so long that it outlasts any test."""
+        plan = Plan("bundled", 8, (6, 7))
+        spec = RunSpec("bundled", "lesson:facts", plan, steps=LONG, eval_limit=8, **settings)  # pyright: ignore[reportArgumentType]
+        folder = create_run(self.process.runs, spec)
+        self.open(f"tune?run={folder.name}")
+        self.button("Resume from the start")
+        self.under_way()
+        return folder
+
+    def under_way(self) -> None:
+        """Wait until a long run is seen to make steps; a server just started loads torch and the model first."""
+        expect(self.page.get_by_text(re.compile(rf"step \d+ of {LONG}")).first).to_be_visible(timeout=240_000)
 
     def violations(self, *rules: str) -> list[str]:
         """What axe-core finds serious or critical as the page stands, by all of its rules or by those named."""
@@ -271,18 +309,18 @@ def context(chromium: Browser) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def tab(context: BrowserContext, shared_process: Process) -> Iterator[Tab]:
-    """A tab on the page Model and data of the shared app."""
-    yield from _open(context, shared_process)
+    """A tab of the shared app, still empty."""
+    yield from _new_tab(context, shared_process)
 
 
 @pytest.fixture
 def own_tab(context: BrowserContext, process: Process) -> Iterator[Tab]:
-    """A tab on the page Model and data of the test's own app."""
-    yield from _open(context, process)
+    """A tab of the test's own app, still empty."""
+    yield from _new_tab(context, process)
 
 
-def _open(context: BrowserContext, process: Process) -> Iterator[Tab]:
-    tab = Tab(context.new_page())
-    tab.page.goto(f"{process.url}/model")
+def _new_tab(context: BrowserContext, process: Process) -> Iterator[Tab]:
+    tab = Tab(context.new_page(), process)
     yield tab
     assert not tab.crashes, tab.crashes
+    assert not tab.outside, tab.outside

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext
 
-from tests.browser.conftest import Process, Tab, expect
+from tests.browser.conftest import Process, Tab, expect, named
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 N_PAGES = 11
@@ -20,16 +20,18 @@ TYPE = "parseFloat(getComputedStyle(document.documentElement).fontSize)"
 def presented(chromium: Browser, shared_process: Process) -> Iterator[Tab]:
     """The first page of the tour, presented, after its analysis and its three runs."""
     context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    tab = Tab(context.new_page())
-    tab.page.goto(shared_process.url)
+    tab = Tab(context.new_page(), shared_process)
+    tab.open()
     tab.button("Show me in 60 seconds")
     tab.settled()
     tab.button("Present")
     expect(tab.page.get_by_role("button", name="Leave the presentation")).to_be_visible()
     tab.page.wait_for_url(re.compile("run="), timeout=150_000)
     expect(tab.page.get_by_text("idle", exact=True)).to_be_visible(timeout=150_000)
+    shared_process.analysis = named(tab.page.url, "analysis")
     yield tab
     assert not tab.crashes, tab.crashes
+    assert not tab.outside, tab.outside
     context.close()
 
 
@@ -43,27 +45,34 @@ def test_the_tour_is_presented_in_large_type_and_led_by_the_arrow_keys(presented
         ("ArrowRight", "3 of 4", "Fine-tune"),
         ("ArrowRight", "4 of 4", "Compare"),
     ):
-        presented.settled()
-        page.keyboard.press(key)
-        heading = page.get_by_role("heading", name=title, exact=True)
-        try:
-            expect(heading).to_be_visible(timeout=20_000)
-        except AssertionError:  # pressed while its button was drawn anew, as a presenter's key can be: once more
-            page.keyboard.press(key)
-            expect(heading).to_be_visible()
-        expect(page.get_by_text(stop)).to_be_visible()
+        lead(presented, key, stop)
+        expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
         assert page.evaluate(TYPE) == large
     presented.settled()
     presented.button("Leave the presentation")
     page.wait_for_function(f"{TYPE} < {large}")
-    assert presented.outside == []
+
+
+def lead(tab: Tab, key: str, stop: str) -> None:
+    """Press a key until its stop is there: while its button is drawn anew it is lost, as a presenter's can be."""
+    told = tab.page.get_by_text(stop).first
+    for _ in range(3):
+        tab.settled()  # a slow page is not a lost key
+        if told.is_visible():
+            break
+        tab.page.keyboard.press(key)
+        try:
+            expect(told).to_be_visible(timeout=10_000)
+        except AssertionError:
+            continue
+    expect(told).to_be_visible()
 
 
 def test_axe_finds_nothing_serious_on_any_page(
     context: BrowserContext, presented: Tab, shared_process: Process
 ) -> None:
-    tab, found = Tab(context.new_page()), {}
-    tab.page.goto(f"{shared_process.url}/?{presented.page.url.partition('?')[2]}")
+    tab, found = Tab(context.new_page(), shared_process), {}
+    tab.open(f"?{named(presented.page.url, 'analysis', 'run')}")
     links = tab.page.get_by_test_id("stSidebarNavLink")
     expect(links).to_have_count(N_PAGES)
     for place in range(N_PAGES):

@@ -11,8 +11,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 def test_a_search_is_followed_live_and_stopped_and_what_it_found_stays(tab: Tab) -> None:
     page = tab.page
-    tab.ready()
-    page.get_by_role("link", name="Intrinsic dimension").click()
+    tab.open("dimension")
     expect(page.get_by_role("heading", name=re.compile("SAID needs fewer than DID"))).to_be_visible()
     page.get_by_role("button", name="DID, without").click()
     steps = page.get_by_role("spinbutton", name="Steps")

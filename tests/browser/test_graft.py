@@ -1,15 +1,13 @@
 """Compare in Chromium: the graft both ways by click and keyboard, and one's own words streaming side by side."""
 
 import re
-import shutil
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator
 
 from lsf.cli.main import main
 from lsf.runs.graft import GRAFT, Graft, which_did_it
-from lsf.runs.store import list_runs
+from lsf.runs.store import Run, list_runs
 from tests.browser.conftest import Process, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -17,18 +15,14 @@ HOSTILE = "<img src=x onerror=document.title='hit'> *Jorvik* has its capital in"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three blocks and the whole model, tuned."""
-    runs = tmp_path_factory.mktemp("tuned") / "runs"
+def tuned(shared_process: Process) -> Run:
+    """Three blocks and the whole model, tuned; the run of the blocks."""
+    known = {run.id for run in list_runs(shared_process.runs)}
+    shared = ["--model", "bundled", "--data", "lesson:facts", "--steps", "12", "--seed", "42", "--eval-limit", "32"]
     for which in (["--blocks", "5-7"], ["--all"]):
-        asked = ["--model", "bundled", "--data", "lesson:facts", "--steps", "40", *which, "--runs", str(runs)]
-        assert main(["tune", *asked]) == 0
-    return runs
-
-
-@pytest.fixture
-def tuned(process: Process, made: Path) -> None:
-    shutil.copytree(made, process.runs)
+        assert main(["tune", *shared, *which, "--runs", str(shared_process.runs)]) == 0
+    made = [run for run in list_runs(shared_process.runs) if run.id not in known]
+    return next(run for run in made if run.spec is not None and not run.spec.plan.is_full)
 
 
 def part(tab: Tab, block: int) -> Locator:
@@ -40,51 +34,48 @@ def metric(tab: Tab, label: str) -> Locator:
     return tab.page.get_by_test_id("stMetric").filter(has_text=label).get_by_test_id("stMetricValue")
 
 
-def test_the_graft_is_driven_both_ways_on_the_tower(own_tab: Tab, process: Process, tuned: None) -> None:
-    page = own_tab.page
-    page.goto(f"{process.url}/compare")
-    own_tab.button("Measure the graft")
+def test_the_graft_is_driven_both_ways_on_the_tower(tab: Tab, tuned: Run) -> None:
+    page = tab.page
+    tab.open(f"compare?run={tuned.id}")
+    tab.button("Measure the graft")
     expect(page.get_by_text("Every part, number by number")).to_be_visible(timeout=120_000)
-    run = next(run for run in list_runs(process.runs) if run.spec is not None and not run.spec.plan.is_full)
-    found = Graft.load(run.folder / GRAFT)
+    found = Graft.load(tuned.folder / GRAFT)
     expect(page.get_by_text(which_did_it(found)[0])).to_be_visible()
     losses = {part.block: part for part in found.parts}
     assert losses.keys() == {5, 6, 7}
 
-    own_tab.settled()
-    part(own_tab, 5).click()
-    expect(part(own_tab, 5)).to_have_attribute("aria-selected", "true")
-    expect(metric(own_tab, "Test loss")).to_have_text(f"{losses[5].alone.reading.loss:.3f}")
+    tab.settled()
+    part(tab, 5).click()
+    expect(part(tab, 5)).to_have_attribute("aria-selected", "true")
+    expect(metric(tab, "Test loss")).to_have_text(f"{losses[5].alone.reading.loss:.3f}")
     for name in ("base model", "base model with block 5", "tuned model"):
         expect(page.get_by_text(name, exact=True)).to_be_visible()
     expect(page.locator(".lsf-lens")).to_have_count(3)
 
-    own_tab.settled()
+    tab.settled()
     page.get_by_text("Taken out of the tuned model", exact=True).first.click()
-    expect(metric(own_tab, "Test loss")).to_have_text(f"{losses[5].without.reading.loss:.3f}")
+    expect(metric(tab, "Test loss")).to_have_text(f"{losses[5].without.reading.loss:.3f}")
     expect(page.get_by_text("tuned model without block 5", exact=True)).to_be_visible()
 
-    own_tab.settled()
+    tab.settled()
     tower = page.get_by_role("listbox", name=re.compile("Nats that are lost without"))
     tower.press("End")
     tower.press("Space")
-    expect(part(own_tab, 7)).to_have_attribute("aria-selected", "true")
-    expect(part(own_tab, 5)).to_have_attribute("aria-selected", "false")
-    expect(metric(own_tab, "Test loss")).to_have_text(f"{losses[7].without.reading.loss:.3f}")
-    own_tab.settled()
-    part(own_tab, 2).click()  # not tuned: nothing is picked
-    own_tab.settled()
-    expect(part(own_tab, 7)).to_have_attribute("aria-selected", "true")
+    expect(part(tab, 7)).to_have_attribute("aria-selected", "true")
+    expect(part(tab, 5)).to_have_attribute("aria-selected", "false")
+    expect(metric(tab, "Test loss")).to_have_text(f"{losses[7].without.reading.loss:.3f}")
+    tab.settled()
+    part(tab, 2).click()  # not tuned: nothing is picked
+    tab.settled()
+    expect(part(tab, 7)).to_have_attribute("aria-selected", "true")
 
 
-def test_ones_own_words_stream_side_by_side_and_are_found_after_a_reload(
-    own_tab: Tab, process: Process, tuned: None
-) -> None:
-    page = own_tab.page
-    page.goto(f"{process.url}/compare")
+def test_ones_own_words_stream_side_by_side_and_are_found_after_a_reload(tab: Tab, tuned: Run) -> None:
+    page = tab.page
+    tab.open(f"compare?run={tuned.id}")
     box = page.get_by_label("Prompt", exact=True)
     expect(box).to_have_value(re.compile(r"\w"))  # a test prompt stands there
-    own_tab.settled()
+    tab.settled()
     box.fill(HOSTILE)
     page.get_by_label("Second prompt (optional)").fill("Glimmer is")
     page.get_by_role("button", name="Ask", exact=True).click()

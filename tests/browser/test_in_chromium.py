@@ -7,18 +7,18 @@ import time
 import pytest
 from playwright.sync_api import BrowserContext
 
-from tests.browser.conftest import Process, Tab, expect
+from tests.browser.conftest import LONG, Process, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-LONG = 8000
-"""Steps of a run that outlasts any test."""
+STEPS = 30
+"""Of the journey's runs: how many there are by default is what the tour takes, in AppTest and presented."""
 CURVES = ".st-key-panel-curves .lsf-chart"
 """The live curves of the runs."""
 
 
-def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(tab: Tab, shared_process: Process) -> None:
+def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(tab: Tab) -> None:
     begun = time.monotonic()
-    tab.page.goto(shared_process.url)
+    tab.page.goto(tab.process.url)
     expect(tab.page.get_by_role("button", name="Show me in 60 seconds")).to_be_enabled()
     seconds = time.monotonic() - begun
     expect(tab.page.get_by_role("img", name=re.compile("a stack of 8 blocks"))).to_be_visible()
@@ -27,30 +27,48 @@ def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(tab: Tab
     tab.ready()
     expect(tab.page.get_by_text("Marked: the tokens")).to_be_visible()
     print(f"\nfirst paint took {seconds:.1f} s")  # noqa: T201 - measured, and told
-    assert tab.outside == []
+    where_one_is_can_be_seen_at_800_pixels(tab)
 
 
-def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(own_tab: Tab, process: Process) -> None:
-    page = own_tab.page
-    own_tab.ready()
+def where_one_is_can_be_seen_at_800_pixels(tab: Tab) -> None:
+    tab.page.set_viewport_size({"width": 800, "height": 900})
+    here = tab.page.get_by_role("link", name="1 Model and data")
+    expect(here).to_be_in_viewport()
+    expect(here).to_have_attribute("aria-current", "page")
+    for name in ("4 Choose", "6 Compare", "Lessons"):
+        expect(tab.page.get_by_role("link", name=name)).to_be_in_viewport()
+    tab.settled()  # what is drawn anew has no box for a moment
+    box = tab.page.locator(".lsf-bar").bounding_box()
+    assert box is not None
+    assert box["height"] < 30  # one line
+
+
+def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(tab: Tab, shared_process: Process) -> None:
+    page, before = tab.page, set(shared_process.runs.glob("*/result.json"))
+    tab.open("model")
+    tab.ready()
     begun = time.monotonic()
-    own_tab.analyse()
-    own_tab.button("Choose blocks")
+    tab.analyse()
+    tab.button("Choose blocks")
     slider = page.get_by_role("slider")
     expect(page.get_by_role("heading", name=re.compile("The plan: tune blocks .+"))).to_be_visible()
     slider.press("ArrowLeft")
     expect(page.get_by_role("heading", name=re.compile(r"The plan: tune block \d"))).to_be_visible()
-    own_tab.button("Fine-tune")
-    own_tab.button("Start ")
+    tab.button("Fine-tune")
+    expect(page.get_by_role("button", name="Start ")).to_be_visible()
+    tab.settled()
+    tab.set_steps(STEPS)
+    tab.button("Start ")
     expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=240_000)
-    own_tab.button("Compare the runs")
+    tab.button("Compare the runs")
     expect(page.locator(".st-key-verdict-numbers").get_by_text("Gain kept")).to_be_visible()
     expect(page.get_by_role("heading", name=re.compile("of the whole model's gain"))).to_be_visible()
     expect(page.get_by_text("Forgetting:")).to_be_hidden()  # the long table is folded
     seconds = time.monotonic() - begun
     print(f"\nthe journey took {seconds:.1f} s after the click")  # noqa: T201 - measured, and told
-    results = [json.loads(path.read_text()) for path in process.runs.glob("*/result.json")]
+    results = [json.loads(path.read_text()) for path in set(shared_process.runs.glob("*/result.json")) - before]
     assert {result["state"] for result in results} == {"succeeded"}
+    assert {result["steps"] for result in results} == {STEPS}
     assert len(results) >= 4
     assert all(result["proof"]["frozen_identical"] for result in results)
 
@@ -58,9 +76,7 @@ def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(own_tab: Tab, p
 def test_one_run_is_zoomed_reloaded_and_shared_and_only_its_owner_may_stop_it(
     tab: Tab, context: BrowserContext
 ) -> None:
-    tab.analyse()
-    tab.to_tuning()
-    tab.tune_alone(LONG)
+    tab.start_long()
     zoom_survives_live_updates(tab)
     a_reload_finds_it_again(tab)
     second = a_second_tab_sees_it(tab, context)
@@ -103,7 +119,7 @@ def a_reload_finds_it_again(tab: Tab) -> None:
 
 
 def a_second_tab_sees_it(tab: Tab, context: BrowserContext) -> Tab:
-    second = Tab(context.new_page())
+    second = Tab(context.new_page(), tab.process)
     second.page.goto(tab.page.url)
     expect(second.page.get_by_text(f"of {LONG}").first).to_be_visible()
     expect(second.page.get_by_role("button", name="Stop and discard")).to_be_visible()
@@ -113,7 +129,7 @@ def a_second_tab_sees_it(tab: Tab, context: BrowserContext) -> Tab:
 def a_stranger_cannot_stop_it(tab: Tab, context: BrowserContext) -> None:
     browser = context.browser
     assert browser is not None
-    stranger = Tab(browser.new_page())
+    stranger = Tab(browser.new_page(), tab.process)
     stranger.page.goto(tab.page.url)
     expect(stranger.page.get_by_text("Started in another browser")).to_be_visible()
     expect(stranger.page.get_by_role("button", name="Stop and discard")).to_have_count(0)
@@ -121,7 +137,7 @@ def a_stranger_cannot_stop_it(tab: Tab, context: BrowserContext) -> None:
 
 
 def test_a_click_on_a_bar_changes_the_plan_and_one_on_the_map_picks_an_example(tab: Tab) -> None:
-    tab.analyse()
+    tab.analysed()
     page = tab.page
     target, beside = page.locator(".st-key-panel-targets .lsf-chart"), page.locator(".st-key-panel-lens")
     expect(beside.get_by_text("Example 1:")).to_be_visible()
@@ -145,7 +161,7 @@ def test_a_click_on_a_bar_changes_the_plan_and_one_on_the_map_picks_an_example(t
 
 
 def test_a_click_on_a_criterion_chooses_it_and_its_data_can_be_taken_away(tab: Tab) -> None:
-    tab.analyse()
+    tab.analysed()
     page = tab.page
     tab.button("Compare the criteria")
     picker = page.get_by_role("combobox", name="Criterion")
@@ -179,9 +195,10 @@ def test_a_click_on_a_criterion_chooses_it_and_its_data_can_be_taken_away(tab: T
 
 
 def test_the_paths_follow_the_theme_play_flat_and_in_space_and_can_be_taken_away_as_a_notebook(tab: Tab) -> None:
-    tab.analyse()
+    tab.analysed()
     page = tab.page
     text = "document.querySelector('.lsf-chart .xtick text').style.fill"
+    expect(page.locator(".lsf-chart .xtick text").first).to_be_attached()  # drawn
     light = page.evaluate(text)
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(f"light => {text} !== light", arg=light)

@@ -1,36 +1,23 @@
 """The server dies while a page shows a run: killed, or told to end; afterwards the run goes on from the page."""
 
-import re
 import signal
-from pathlib import Path
 
 import pytest
 
 from lsf.runs.checkpoints import checkpoint_step
 from lsf.runs.result import RunState
 from lsf.runs.store import load_run, read_metrics
-from tests.browser.conftest import Process, Tab, expect, wait_for
+from tests.browser.conftest import LONG, Process, Tab, expect, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
-LONG = 8000
-"""Steps of a run that outlasts the test."""
-SECONDS = 120_000
-"""Milliseconds in which a server just started has loaded the model and gone on, also on a busy machine."""
-
-
-def the_run(process: Process) -> Path:
-    (spec,) = process.runs.glob("*/spec.json")
-    return spec.parent
 
 
 def test_a_run_goes_on_from_the_page_after_its_server_was_killed_and_after_the_next_one_was_told_to_end(
     own_tab: Tab, process: Process
 ) -> None:
     page = own_tab.page
-    own_tab.analyse()
-    own_tab.to_tuning()
-    own_tab.tune_alone(LONG, checkpoint_seconds=0.5)
-    folder, address = the_run(process), page.url
+    folder = own_tab.start_long(checkpoint_seconds=0.5)
+    address = page.url
     wait_for(lambda: checkpoint_step(folder))
     process.end(signal.SIGKILL, 10)
     assert load_run(folder).state is RunState.INTERRUPTED
@@ -42,7 +29,7 @@ def test_a_run_goes_on_from_the_page_after_its_server_was_killed_and_after_the_n
     expect(said).to_be_visible(timeout=180_000)  # the page comes back by itself
     assert page.url == address
     own_tab.button(f"Resume from step {step}")
-    expect(page.get_by_text(re.compile(rf"step \d+ of {LONG}")).first).to_be_visible(timeout=2 * SECONDS)
+    own_tab.under_way()
     wait_for(lambda: read_metrics(folder)[-1]["step"] > step)
 
     page.goto("about:blank")

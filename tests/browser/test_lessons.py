@@ -11,8 +11,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 def test_a_learner_predicts_and_then_sees_the_truth_and_the_regret(tab: Tab) -> None:
     page = tab.page
-    tab.ready()
-    page.get_by_role("link", name="Lessons").click()
+    tab.open("lessons")
     expect(page.get_by_text("Which block would you tune?", exact=True)).to_be_visible()
     expect(page.get_by_role("heading", name="3 What was measured")).to_have_count(0)
     tab.settled()
@@ -30,15 +29,13 @@ def test_a_learner_predicts_and_then_sees_the_truth_and_the_regret(tab: Tab) -> 
     expect(page.locator(".lsf-chart")).to_have_count(3)
     tab.button("Predict again")
     expect(page.get_by_role("heading", name="3 What was measured")).to_have_count(0)
-    assert tab.outside == []
+    notes_for_teachers_open_by_keyboard(tab)
 
 
-def test_notes_for_teachers_open_by_keyboard(tab: Tab) -> None:
-    page = tab.page
-    tab.ready()
-    page.get_by_role("link", name="Lessons").click()
-    notes = page.locator("summary").filter(has_text="Notes for teachers")
+def notes_for_teachers_open_by_keyboard(tab: Tab) -> None:
+    notes = tab.page.locator("summary").filter(has_text="Notes for teachers")
     expect(notes).to_be_visible()
+    tab.settled()
     notes.focus()
     notes.press("Enter")
-    expect(page.get_by_text("Learners commit to a prediction")).to_be_visible()
+    expect(tab.page.get_by_text("Learners commit to a prediction")).to_be_visible()

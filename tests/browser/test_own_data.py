@@ -13,6 +13,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 def test_columns_of_an_unknown_file_are_picked_and_seen_as_the_model_gets_them(tab: Tab, tmp_path: Path) -> None:
     page, path = tab.page, tmp_path / "rows.csv"
     path.write_text("ask,place,say\n" + "the cat,sat on,mat\nthe dog,sat on,tree\n" * 6)
+    tab.open("model")
     tab.ready()
     page.get_by_text("File", exact=True).click()
     box = page.get_by_role("textbox", name="or the path of a file on this machine")

@@ -41,10 +41,8 @@ def taken(tab: Tab, name: str, to: Path) -> Path:
 
 
 @torch.no_grad()
-def test_peft_loads_the_adapter_and_transformers_the_merged_model(
-    tab: Tab, shared_process: Process, adapter: Run, tmp_path: Path
-) -> None:
-    tab.page.goto(f"{shared_process.url}/compare?run={adapter.id}")
+def test_peft_loads_the_adapter_and_transformers_the_merged_model(tab: Tab, adapter: Run, tmp_path: Path) -> None:
+    tab.open(f"compare?run={adapter.id}")
     expect(tab.page.get_by_role("heading", name="Take it along")).to_be_visible(timeout=120_000)
     small = taken(tab, "Adapter (ZIP)", tmp_path / "adapter")
     assert not (adapter.folder / MERGED).exists()
@@ -64,4 +62,3 @@ def test_peft_loads_the_adapter_and_transformers_the_merged_model(
     assert alone.dtype == loaded.model.dtype
     torch.testing.assert_close(alone(input_ids=ids).logits, tuned, rtol=1e-4, atol=1e-4)
     assert AutoTokenizer.from_pretrained(whole)("The capital of")["input_ids"] == ids[0].tolist()
-    assert tab.outside == []

@@ -14,12 +14,10 @@ def block(tab: Tab, number: int) -> Locator:
     return tab.page.get_by_role("option", name=re.compile(f"^Block {number} of"))
 
 
-def test_a_click_a_drag_and_the_keyboard_choose_blocks(tab: Tab) -> None:
+def test_the_next_step_stays_in_sight_and_a_click_a_drag_and_the_keyboard_choose_blocks(tab: Tab) -> None:
     page = tab.page
-    expect(page.get_by_role("img", name=re.compile("a stack of 8 blocks"))).to_be_visible()
-    tab.ready()
-    tab.analyse()
-    tab.button("Choose blocks")
+    tab.analysed()
+    the_next_step_stays_in_sight(tab)
     expect(block(tab, 7)).to_have_attribute("aria-selected", "true")
     expect(block(tab, 2)).to_have_attribute("aria-selected", "false")
     expect(page.get_by_role("heading", name="The plan: tune blocks 6-7", exact=True)).to_be_visible()
@@ -51,23 +49,8 @@ def test_a_click_a_drag_and_the_keyboard_choose_blocks(tab: Tab) -> None:
     expect(page.get_by_role("listbox", name=re.compile("^Blocks to tune"))).to_have_count(0)
 
 
-def test_where_one_is_can_be_seen_at_800_pixels(tab: Tab) -> None:
-    tab.page.set_viewport_size({"width": 800, "height": 900})
-    here = tab.page.get_by_role("link", name="1 Model and data")
-    expect(here).to_be_in_viewport()
-    expect(here).to_have_attribute("aria-current", "page")
-    for name in ("4 Choose", "6 Compare", "Lessons"):
-        expect(tab.page.get_by_role("link", name=name)).to_be_in_viewport()
-    tab.ready()  # what is drawn anew has no box for a moment
-    box = tab.page.locator(".lsf-bar").bounding_box()
-    assert box is not None
-    assert box["height"] < 30  # one line
-
-
-def test_the_next_step_stays_in_sight(tab: Tab) -> None:
+def the_next_step_stays_in_sight(tab: Tab) -> None:
     page = tab.page
-    tab.ready()
-    tab.analyse()
     for name in ("2 Trajectories", "3 Criteria", "4 Choose"):
         page.get_by_role("link", name=name).click()
         expect(page.get_by_role("heading", name=name[2:], exact=True, level=1)).to_be_visible()

@@ -4,20 +4,23 @@ import csv
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from streamlit.components.v2.component_manager import BidiComponentManager
 from streamlit.testing.v1 import AppTest
 
 from lsf.app.choose import brush
-from lsf.app.runtime import runtime
-from lsf.jobs.job import JobView
+from lsf.app.runtime import AppRuntime, runtime
+from lsf.app.work import Analysed, Request, Source, analysis_work, load_work
+from lsf.criteria.result import DEFAULT_CRITERIA, AnalysisSettings
+from lsf.jobs.job import JobView, Report
 from lsf.runs.store import RUNS_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 120.0
-FORM = {"steps": 4, "batch_size": 4}
 
 
 def as_read(text: object) -> str:
@@ -25,15 +28,27 @@ def as_read(text: object) -> str:
     return re.sub(r"\\([\\`*_{}\[\]()#+!|<>~$:])", r"\1", str(text))
 
 
+@cache
+def components() -> BidiComponentManager:
+    """What installed packages draw with, found once: AppTest would look through them all for every session."""
+    manager = BidiComponentManager()
+    manager.discover_and_register_components(start_file_watching=False)
+    return manager
+
+
 class Driver:
     """One browser session's worth of the app."""
 
-    def __init__(self, own: bool = True) -> None:
-        """Open the first page, and go from it to the one where model and data are chosen, or stay there."""
-        self.at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=SECONDS).run()
+    def __init__(self) -> None:
+        """Open the first page."""
+        self.at = AppTest.from_file(str(ROOT / "app.py"), default_timeout=SECONDS)
+        self.at._bidi_component_manager = components()
+        self.at.run()
         self.wait("warm-up")
-        if own:
-            self.click("Use my own model and data")  # AppTest.switch_page would stay there, whatever the app does
+
+    def to_the_input(self) -> AppTest:
+        """Go on to the page where model and data are chosen, as people do: after `go` no button leads on."""
+        return self.click("Use my own model and data")
 
     def wait(self, *kinds: str) -> JobView:
         """Wait until every job of these kinds has ended; return the last."""
@@ -47,8 +62,8 @@ class Driver:
         return button.click().run()
 
     def use(self, model: Path, data: Path, prompt: str = "", completion: str = "") -> AppTest:
-        """Choose a model folder and a data file on the first page."""
-        at = self.at
+        """Choose a model folder and a data file."""
+        at = self.at if self.at.title[0].value == "Model and data" else self.to_the_input()
         at.session_state["model-kind"] = "Your own"
         at.session_state["data-kind"] = "File"
         at.run()
@@ -74,6 +89,18 @@ class Driver:
         self.wait("analyze")
         self.at.run()
         return self.click("Skip to the result")
+
+    def look_at(self, found: Analysed, page: str = "trajectories") -> AppTest:
+        """Look at an analysis that was made before, its model in memory, as another tab of its browser does."""
+
+        def taken_up(report: Report) -> Analysed:
+            load_work(runtime(), found.request.source)(report)
+            return found
+
+        job = runtime().worker.submit("analyze", found.request.title, taken_up)
+        runtime().worker.wait(job, SECONDS)
+        self.at.query_params["analysis"] = job
+        return self.go(page)
 
     def tower(self, picks: bool = False) -> dict[str, Any]:
         """What the tower beside the page is drawn of, or that of the graft, on which one block is picked."""
@@ -108,28 +135,56 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def app(runs: Path) -> Iterator[Driver]:
+    """The app on its first page."""
     runtime.clear()
     yield Driver()
     runtime().worker.close()
     runtime.clear()
 
 
+@pytest.fixture(scope="session")
+def known(tiny: Callable[[str], Path], cats: Path) -> Callable[..., Analysed]:
+    """Return a function: more criteria -> what the app's own job measures of a tiny model, once for all tests."""
+
+    @cache
+    def measure(*more: str) -> Analysed:
+        shared = AppRuntime()
+        settings = AnalysisSettings(split="train", criteria=(*DEFAULT_CRITERIA, *more))
+        request = Request(Source(str(tiny("llama")), str(cats)), settings)
+        view = shared.worker.wait(
+            shared.worker.submit("analyze", request.title, analysis_work(shared, request)), SECONDS
+        )
+        shared.worker.close()
+        assert view.error is None, view.error
+        return view.result
+
+    return measure
+
+
+@pytest.fixture
+def analysed(app: Driver, known: Callable[..., Analysed]) -> Driver:
+    """The page of trajectories with an analysis of a tiny model that was made before."""
+    app.look_at(known())
+    return app
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Callable[[Sequence[Sequence[str]]], Path]:
     """Return a function that writes a CSV file."""
 
-    def write(rows: Sequence[Sequence[str]]) -> Path:
-        path = tmp_path / "data.csv"
-        with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows(rows)
-        return path
-
-    return write
+    return lambda rows: written(tmp_path / "data.csv", rows)
 
 
-@pytest.fixture
-def cats(table: Callable[[Sequence[Sequence[str]]], Path]) -> Path:
+def written(path: Path, rows: Sequence[Sequence[str]]) -> Path:
+    """Write a CSV file."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
+
+
+@pytest.fixture(scope="session")
+def cats(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Thirty rows of prompt and completion over the tiny models' words."""
     subjects, places = ("cat", "dog", "sun", "moon", "sky"), ("mat", "tree", "red", "blue", "two", "three")
     rows = [(f"the {subject} sat on {place}", f" {place}") for subject in subjects for place in places]
-    return table([("prompt", "completion"), *rows])
+    return written(tmp_path_factory.mktemp("rows") / "data.csv", [("prompt", "completion"), *rows])

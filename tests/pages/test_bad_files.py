@@ -14,6 +14,13 @@ ROWS = "prompt,completion\n" + "".join(f"the {word} sat on, mat\n" for word in (
 OPTION = re.compile(r"(^|[\s('\"])--[a-z]")
 
 
+@pytest.fixture
+def app(app: Driver) -> Driver:
+    """The page where model and data are chosen."""
+    app.to_the_input()
+    return app
+
+
 def upload(app: Driver, content: str) -> None:
     app.at.session_state["data-kind"] = "File"
     app.at.run()

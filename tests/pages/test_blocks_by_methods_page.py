@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from lsf.app.work import Analysed
 from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
 
 
 @pytest.fixture
-def places(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
-    app.analyse(tiny("llama"), cats)
-    app.go("choose")
+def places(app: Driver, known: Callable[..., Analysed]) -> Driver:
+    app.look_at(known(), "choose")
     at = app.go("blocks_by_methods")
     at.multiselect(key="grid-how").set_value(["full", "lora", "bitfit"]).run()
     at.number_input(key="grid-steps").set_value(3)
@@ -24,6 +24,13 @@ def places(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
 def test_every_cell_that_the_model_can_have_becomes_a_run_and_the_others_are_left_out_with_their_reason(
     places: Driver, runs: Path
 ) -> None:
+    every_cell_becomes_a_run(places, runs)
+    searched_rates_are_a_grid_of_their_own(places)
+    the_grid_can_be_opened_after_a_reload(str(places.at.query_params["grid"]))
+    a_new_session_does_not_take_up_what_somebody_else_tunes()
+
+
+def every_cell_becomes_a_run(places: Driver, runs: Path) -> None:
     assert not places.at.exception
     assert "The method bitfit tunes biases" in places.shown()
     places.click("Start 4 runs")
@@ -48,17 +55,14 @@ def test_every_cell_that_the_model_can_have_becomes_a_run_and_the_others_are_lef
     assert "4 of 4 cells already exist" in places.shown()
 
 
-def test_searched_rates_are_a_grid_of_their_own_and_both_can_be_opened_after_a_reload(
-    places: Driver,
-) -> None:
-    places.at.multiselect(key="grid-how").set_value(["full", "lora"]).run()
-    places.click("Start 4 runs")
-    places.wait("tune")
-    at = places.at.run()
+def searched_rates_are_a_grid_of_their_own(places: Driver) -> None:
+    at = places.at
     at.checkbox(key="grid-search").check().run()
     assert "No cell of this grid has been started yet" in places.shown()  # the others are not shown in its place
-    assert any(button.label == "Start 4 runs" for button in places.at.button)
-    named = places.at.query_params["grid"]
+    assert any(button.label == "Start 4 runs" for button in at.button)
+
+
+def the_grid_can_be_opened_after_a_reload(named: str) -> None:
     fresh = Driver()
     fresh.at.query_params["grid"] = named
     at = fresh.go("blocks_by_methods")
@@ -68,10 +72,7 @@ def test_searched_rates_are_a_grid_of_their_own_and_both_can_be_opened_after_a_r
     assert "4 of 4 cells already exist" in fresh.shown()
 
 
-def test_a_new_session_does_not_take_up_what_somebody_else_tunes(places: Driver) -> None:
-    places.at.multiselect(key="grid-how").set_value(["full", "lora"]).run()
-    places.click("Start 4 runs")
-    places.wait("tune")
+def a_new_session_does_not_take_up_what_somebody_else_tunes() -> None:
     fresh = Driver()
     at = fresh.go("blocks_by_methods")
     assert "No plan yet" in fresh.shown()

@@ -1,19 +1,18 @@
 """The page of criteria: side by side, rank correlations, how many examples suffice, and what is chosen there."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from lsf.app.state import Session
+from lsf.app.work import Analysed
 from lsf.criteria.registry import CRITERIA
 from tests.pages.conftest import Driver
 
 
 @pytest.fixture
-def criteria(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
-    app.analyse(tiny("llama"), cats)
-    app.go("criteria")
+def criteria(app: Driver, known: Callable[..., Analysed]) -> Driver:
+    app.look_at(known(), "criteria")
     return app
 
 
@@ -21,7 +20,7 @@ def headings(app: Driver) -> list[str]:
     return [str(element.value) for element in app.at.subheader]
 
 
-def test_the_page_shows_three_pictures_with_their_data(criteria: Driver) -> None:
+def test_the_page_shows_three_pictures_with_their_data_and_names_what_was_not_measured(criteria: Driver) -> None:
     assert not criteria.at.exception
     found = headings(criteria)
     assert any(title.startswith("Gradient alignment puts block") for title in found)
@@ -33,39 +32,30 @@ def test_the_page_shows_three_pictures_with_their_data(criteria: Driver) -> None
     assert tables[2]["examples"].tolist()[-1] == 24
     assert tables[2]["tau to all"].tolist()[-1] == pytest.approx(1.0)
     assert set(tables[1]["criterion"]) | set(tables[1]["other"]) == set(tables[0]) - {"block", "first quarter of"}
-
-
-def test_what_was_not_measured_is_named(criteria: Driver) -> None:
     missing = "Semantic loss, Change of similarity, Turn of the path, Need, Fisher"
     assert f"Not measured in this analysis: {missing}" in criteria.shown()
-
-
-def test_the_correlation_can_be_kendalls(criteria: Driver) -> None:
     criteria.at.session_state["correlation"] = "kendall"
     criteria.at.run()
     assert any("(Kendall's tau)" in title for title in headings(criteria))
 
 
-def test_a_criterion_chosen_here_scores_the_blocks_on_the_next_page(criteria: Driver) -> None:
+def test_a_criterion_chosen_here_scores_the_blocks_on_the_next_page_in_place_of_those_chosen_by_hand(
+    criteria: Driver,
+) -> None:
+    criteria.go("choose")
+    criteria.brush(0, 2)
+    assert "chosen by hand" in criteria.shown()
+    criteria.go("criteria")
     criteria.at.selectbox(key="criterion").set_value("block_influence").run()
     assert any(title.startswith("Examples that suffice for Block influence") for title in headings(criteria))
     at = criteria.go("choose")
     assert not at.exception
+    assert "chosen by hand" not in criteria.shown()
     assert at.selectbox(key="criterion").value == "block_influence"
     assert any(title.startswith("Block influence: block") for title in headings(criteria))
-
-
-def test_choosing_a_criterion_gives_up_blocks_chosen_by_hand(criteria: Driver) -> None:
-    criteria.go("choose")
-    criteria.brush(0, 2)
-    assert "chosen by hand" in criteria.shown()
-    at = criteria.go("criteria")
-    at.selectbox(key="criterion").set_value("last").run()
-    criteria.go("choose")
-    assert "chosen by hand" not in criteria.shown()
     here: Session = criteria.at.session_state["lsf"]
     assert here.plan is not None
-    assert here.plan.criterion == "last"
+    assert here.plan.criterion == "block_influence"
 
 
 def test_what_no_sample_was_recorded_for_is_unknown_and_not_drawn(criteria: Driver) -> None:
@@ -76,11 +66,10 @@ def test_what_no_sample_was_recorded_for_is_unknown_and_not_drawn(criteria: Driv
 
 
 def test_need_is_drawn_beside_the_chosen_criterion_where_it_was_measured(
-    app: Driver, tiny: Callable[[str], Path], cats: Path
+    app: Driver, known: Callable[..., Analysed]
 ) -> None:
-    app.at.session_state["settings-criteria"] = ["deviation", "polyline", "ablation", "last"]
-    app.analyse(tiny("llama"), cats)
-    at = app.go("criteria")
+    at = app.look_at(known("ablation"), "criteria")
+    at.selectbox(key="criterion").set_value("deviation").run()
     assert not at.exception
     assert any("deviation" in title and "chance" in title for title in headings(app))  # of four blocks
     assert "what tuning the block really gained" in app.shown()

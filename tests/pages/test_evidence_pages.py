@@ -9,7 +9,7 @@ import pytest
 from lsf.app.lesson_notes import NOTES, lessons_measured
 from lsf.app.state import Session
 from lsf.app.truth import Swept
-from lsf.criteria.result import DEFAULT_CRITERIA
+from lsf.app.work import Analysed
 from lsf.evidence.own import own_evidence, record_here
 from lsf.evidence.packed import packed_evidence
 from lsf.evidence.real import real_tasks, real_words
@@ -50,10 +50,10 @@ def test_the_page_of_evidence_shows_what_every_way_of_choosing_lost_elsewhere(ap
     assert dict(zip(real["criterion"], real["block"], strict=True))["Gradient alignment"] == one.named("alignment")
     assert (real_words(one.weights) or "none") in app.shown()
     assert "scored best of all plans of 1 block; Gradient alignment lost" in app.shown()
+    another_site_shows_its_own_truth(app)
 
 
-def test_another_site_and_budget_show_their_own_truth(app: Driver) -> None:
-    app.go("evidence")
+def another_site_shows_its_own_truth(app: Driver) -> None:
     other = packed_evidence()[-1]
     app.at.selectbox(key="setting").set_value(other.setting.name).run()
     assert not app.at.exception
@@ -73,14 +73,10 @@ def test_without_an_analysis_the_truth_panel_says_where_one_is_made(app: Driver)
 
 
 @pytest.fixture
-def measured(
-    app: Driver, tiny: Callable[[str], Path], cats: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Driver:
+def measured(app: Driver, known: Callable[..., Analysed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
     monkeypatch.setenv("LSF_EVIDENCE", str(tmp_path / "evidence"))
-    app.at.session_state["settings-criteria"] = [*DEFAULT_CRITERIA, "ablation"]
-    app.analyse(tiny("llama"), cats)
     app.at.session_state["evidence-tab"] = "Measure it here"
-    app.go("evidence")
+    app.look_at(known("ablation"), "evidence")
     next(item for item in app.at.number_input if item.label == "Steps per run").set_value(2).run()
     return app
 
@@ -138,15 +134,11 @@ def test_a_sweep_whose_time_is_over_says_what_is_unknown_and_fills_nothing_in(
 
 
 @pytest.mark.slow
-def test_the_recommendation_names_its_evidence_and_can_be_taken(
-    app: Driver, tiny: Callable[[str], Path], cats: Path
-) -> None:
-    app.analyse(tiny("llama"), cats)
-    app.go("choose")
+def test_the_recommendation_names_its_evidence_and_can_be_taken(app: Driver, known: Callable[..., Analysed]) -> None:
+    app.look_at(known(), "choose")
     assert not app.at.exception
     here: Session = app.at.session_state["lsf"]
-    view = app.wait("analyze")
-    expected = recommended_plan(view.result.analysis, 1).blocks
+    expected = recommended_plan(known().analysis, 1).blocks
     assert f"Tune block {expected[0]}." in app.shown()
     assert "Thin evidence" in app.shown()
     app.click("Use this plan")
@@ -159,7 +151,7 @@ def test_every_lesson_has_its_truth_and_its_words() -> None:
     assert list(lessons_measured()) == list(NOTES)
 
 
-def test_nothing_is_given_away_before_the_prediction_is_locked_in(app: Driver) -> None:
+def test_nothing_is_given_away_before_a_prediction_is_locked_in_which_then_gets_its_own_regret(app: Driver) -> None:
     assert any(block["value"] for block in app.tower()["blocks"])  # of the study, on the page before
     app.go("lessons")
     assert not any(block["value"] or block["tuned"] for block in app.tower()["blocks"])
@@ -168,11 +160,11 @@ def test_nothing_is_given_away_before_the_prediction_is_locked_in(app: Driver) -
     assert len(tables(app)) == 1  # examples only
     button = next(item for item in app.at.button if item.label == "Lock in my prediction")
     assert button.disabled
+    for name in NOTES:
+        a_prediction_gets_its_own_regret_beside_the_criteria(app, name)
 
 
-@pytest.mark.parametrize("name", list(NOTES))
-def test_a_prediction_gets_its_own_regret_beside_the_criteria(app: Driver, name: str) -> None:
-    app.go("lessons")
+def a_prediction_gets_its_own_regret_beside_the_criteria(app: Driver, name: str) -> None:
     app.at.session_state["guided-lesson"] = name
     app.at.run()
     app.at.session_state[f"prediction-{name}-1"] = (3,)

@@ -14,6 +14,13 @@ from tests.pages.conftest import Driver
 from tests.tiny import tiny_model
 
 
+@pytest.fixture
+def app(app: Driver) -> Driver:
+    """The page where model and data are chosen."""
+    app.to_the_input()
+    return app
+
+
 def test_the_first_page_says_what_this_is_and_offers_two_ways_to_begin(app: Driver) -> None:
     at = app.go("start")
     assert not at.exception

@@ -7,10 +7,17 @@ from pathlib import Path
 import pytest
 
 from lsf.app.panels import unmarked
+from lsf.app.work import Analysed
+from lsf.jobs.queue import queue_runs
+from lsf.jobs.worker import Worker
+from lsf.models.loading import load_model
+from lsf.plans.policies import make_plan
 from lsf.runs.comparison import compare
+from lsf.runs.controls import with_controls
+from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs
 from lsf.runs.verdict import verdicts
-from tests.pages.conftest import Driver
+from tests.pages.conftest import SECONDS, Driver
 
 EMPTY = {
     "trajectories": ("No analysis yet", "Go to Model and data"),
@@ -21,39 +28,41 @@ EMPTY = {
 }
 
 
-@pytest.mark.parametrize("page", EMPTY)
-def test_an_empty_page_says_what_to_do_next(app: Driver, page: str) -> None:
-    at = app.go(page)
-    title, button = EMPTY[page]
-    assert not at.exception
-    assert title in app.shown()
-    assert button in [element.label for element in at.button]
+def test_an_empty_page_says_what_to_do_next(app: Driver) -> None:
+    for page, (title, button) in EMPTY.items():
+        at = app.go(page)
+        assert not at.exception
+        assert title in app.shown()
+        assert button in [element.label for element in at.button]
 
 
-@pytest.fixture
-def analysed(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
+def test_a_finished_analysis_shows_its_facts_and_the_same_line_and_tower_on_every_page(
+    app: Driver, tiny: Callable[[str], Path], cats: Path
+) -> None:
     app.analyse(tiny("llama"), cats)
-    return app
-
-
-def tune(app: Driver) -> None:
-    """Start the choice and its controls, and wait for them."""
+    shows_its_facts_and_pictures(app)
+    before = app.tower()
+    assert not any(block["tuned"] for block in before["blocks"])
     app.go("choose")
-    app.go("tune")
-    app.at.number_input(key="tune-steps").set_value(4)
-    app.at.number_input(key="tune-batch_size").set_value(4)
-    app.at.run()
-    start = next(button for button in app.at.button if button.label.startswith("Start "))
-    start.click().run()
-    app.wait("tune")
-    app.at.run()
+    chosen = app.tower()
+    assert chosen["score"] == "Gradient alignment"
+    assert all(0 <= block["shade"] <= 1 for block in chosen["blocks"])
+    one_line_names_model_data_and_device(app)
+    for page in ("start", "model", "criteria", "compare", "tune", "dimension"):
+        app.go(page)
+        assert app.tower() == {**chosen, "editable": False}
+        if page not in ("tune", "dimension"):  # from there on the worker works out what a run needs
+            one_line_names_model_data_and_device(app)
+    app.go("criteria")
+    app.at.selectbox(key="criterion").set_value("last").run()
+    assert [block["shade"] for block in app.tower()["blocks"]] == pytest.approx([0, 1 / 3, 2 / 3, 1])
 
 
-def test_a_finished_analysis_shows_its_facts_and_pictures(analysed: Driver) -> None:
-    at = analysed.at
+def shows_its_facts_and_pictures(app: Driver) -> None:
+    at = app.at
     assert not at.exception
     assert at.title[0].value == "Trajectories"
-    assert "24 examples (train)" in analysed.shown()  # of 30: test rows do not choose what is tuned and tested on them
+    assert "24 examples (train)" in app.shown()  # of 30: test rows do not choose what is tuned and tested on them
     titles = [element.value for element in at.subheader]
     assert any(title.startswith("Mean of the first 24 positions") for title in titles)
     assert any(title.startswith("Deviation is greatest at state") for title in titles)
@@ -62,33 +71,16 @@ def test_a_finished_analysis_shows_its_facts_and_pictures(analysed: Driver) -> N
     assert files >= {"Report (HTML)", "Notebook (Jupyter)", "CSV", "JSON"}
 
 
-def test_the_tower_shows_the_same_choice_on_every_page_and_chooses_on_one(analysed: Driver) -> None:
-    before = analysed.tower()
-    assert not any(block["tuned"] for block in before["blocks"])
-    analysed.go("choose")
-    chosen = analysed.tower()
-    assert chosen["score"] == "Gradient alignment"
-    assert all(0 <= block["shade"] <= 1 for block in chosen["blocks"])
-    for page in ("start", "model", "criteria", "tune", "compare", "dimension"):
-        analysed.go(page)
-        assert analysed.tower() == {**chosen, "editable": False}
-    analysed.go("criteria")
-    analysed.at.selectbox(key="criterion").set_value("last").run()
-    assert [block["shade"] for block in analysed.tower()["blocks"]] == pytest.approx([0, 1 / 3, 2 / 3, 1])
-
-
-def test_one_line_names_model_data_and_device_on_every_page(analysed: Driver) -> None:
-    for page in ("start", "choose", "compare"):
-        at = analysed.go(page)
-        (line,) = [
-            element.proto.body
-            for element in at.get("html")
-            if "lsf-bar" in element.proto.body and "<div" in element.proto.body
-        ]
-        assert "</small> llama0</span>" in line
-        assert "</small> data.csv</span>" in line
-        assert "</small> cpu, float32</span>" in line
-        assert '<span class="idle">idle</span>' in line
+def one_line_names_model_data_and_device(app: Driver) -> None:
+    (line,) = [
+        element.proto.body
+        for element in app.at.get("html")
+        if "lsf-bar" in element.proto.body and "<div" in element.proto.body
+    ]
+    assert "</small> llama0</span>" in line
+    assert "</small> data.csv</span>" in line
+    assert "</small> cpu, float32</span>" in line
+    assert '<span class="idle">idle</span>' in line
 
 
 def test_the_record_is_replayed_layer_by_layer_and_the_tower_grows_with_it(analysed: Driver) -> None:
@@ -110,34 +102,26 @@ def test_the_record_is_replayed_layer_by_layer_and_the_tower_grows_with_it(analy
     assert None not in [block["shade"] for block in analysed.tower()["blocks"]]
 
 
-def test_an_example_can_be_picked_from_the_list(analysed: Driver) -> None:
+def test_an_example_can_be_picked_and_is_seen_through_the_lens_in_every_way(analysed: Driver) -> None:
     at = analysed.at
     at.selectbox(key="example-choice").set_value(1).run()
     titles = [element.value for element in at.subheader]
     assert any(title.startswith("Example 1") for title in titles)
     assert any(title.startswith("Logit lens of") for title in titles)
-
-
-def test_the_tokens_of_a_state_are_listed_with_their_places_one_state_before(analysed: Driver) -> None:
-    at = analysed.at
-    at.selectbox(key="example-choice").set_value(1).run()
     at.select_slider(key="lens-state").set_value(2).run()
     assert not at.exception
     assert "State 2: the target" in analysed.shown()
     table = next(frame.value for frame in at.dataframe if "place before" in list(frame.value))
     assert table["place"].tolist()[:5] == [1, 2, 3, 4, 5]
     assert set(table["change"].tolist()) - {"="}
-
-
-def test_the_lens_can_show_ranks_and_probabilities(analysed: Driver) -> None:
     for view, words in (("rank", "Colour: the target's rank"), ("probability", "Colour: the probability the target")):
-        analysed.at.session_state["lens-view"] = view
-        at = analysed.at.run()
+        at.session_state["lens-view"] = view
+        at.run()
         assert not at.exception
         assert words in analysed.shown()
 
 
-def test_the_plan_follows_the_budget_and_the_criterion(analysed: Driver) -> None:
+def test_the_plan_follows_the_budget_the_criterion_and_a_share_of_compute(analysed: Driver) -> None:
     at = analysed.go("choose")
     assert not at.exception
     assert "The plan: tune block" in analysed.shown()
@@ -145,11 +129,6 @@ def test_the_plan_follows_the_budget_and_the_criterion(analysed: Driver) -> None
     at.selectbox(key="criterion").set_value("last").run()
     at.slider(key="budget-4").set_value(3).run()
     assert "The plan: tune blocks 1-3" in analysed.shown()
-
-
-def test_a_share_of_compute_limits_the_blocks(analysed: Driver) -> None:
-    at = analysed.go("choose")
-    at.selectbox(key="criterion").set_value("last").run()
     at.session_state["budget-unit"] = "Compute"
     at.run()
     at.slider(key="budget-Compute").set_value(100).run()
@@ -178,7 +157,14 @@ def test_blocks_chosen_by_hand_overrule_the_criterion_until_taken_back(analysed:
 
 @pytest.mark.slow
 def test_one_click_tunes_choice_full_and_controls_and_compares_them(analysed: Driver, runs: Path) -> None:
-    tune(analysed)
+    analysed.go("choose")
+    analysed.go("tune")
+    analysed.at.number_input(key="tune-steps").set_value(4)
+    analysed.at.number_input(key="tune-batch_size").set_value(4)
+    analysed.at.run()
+    next(button for button in analysed.at.button if button.label.startswith("Start ")).click().run()
+    analysed.wait("tune")
+    analysed.at.run()
     assert not analysed.at.exception
     found = list_runs(runs)
     assert {run.spec.role for run in found if run.spec} >= {"choice", "full", "first"}
@@ -196,10 +182,31 @@ def test_one_click_tunes_choice_full_and_controls_and_compares_them(analysed: Dr
     assert set(proof["unchanged"].tolist()) == {"yes"}
 
 
-@pytest.mark.slow
-def test_a_run_deleted_or_half_written_while_the_page_is_open_stops_nothing(analysed: Driver, runs: Path) -> None:
-    tune(analysed)
-    first, second, *_ = list_runs(runs)
+@pytest.fixture(scope="module")
+def made(
+    known: Callable[..., Analysed], tiny: Callable[[str], Path], cats: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A choice and the whole model, tuned by the app's own queue."""
+    folder, worker, found = tmp_path_factory.mktemp("tuned"), Worker("made"), known()
+    plan = make_plan(found.analysis, "last", "top_k", 1)
+    spec = RunSpec(str(tiny("llama")), str(cats), plan, steps=2, batch_size=4)
+    loaded, task = load_model(spec.model), found.request.source.load_task()
+    queued = queue_runs(worker, folder, with_controls(spec, ["full"]), lambda: loaded, lambda: task)
+    worker.wait(queued[-1].job, SECONDS)
+    worker.close()
+    return folder
+
+
+@pytest.fixture
+def tuned(runs: Path, made: Path) -> Path:
+    """Copies of those runs where the app looks."""
+    return shutil.copytree(made, runs)
+
+
+def test_a_run_deleted_or_half_written_while_the_page_is_open_stops_nothing(tuned: Path, analysed: Driver) -> None:
+    first, second = list_runs(tuned)
+    analysed.at.query_params["run"] = first.id
+    assert not analysed.go("tune").exception
     shutil.rmtree(first.folder)
     (second.folder / "result.json").write_text('{"schema_version": 1, "sta', encoding="utf-8")
     at = analysed.at.run()
@@ -210,17 +217,14 @@ def test_a_run_deleted_or_half_written_while_the_page_is_open_stops_nothing(anal
     assert any("result.json" in str(problem) for store in stores for problem in store["problem"])
 
 
-@pytest.mark.slow
-def test_a_new_session_finds_a_run_by_its_address(analysed: Driver, runs: Path) -> None:
-    tune(analysed)
-    run = next(run for run in list_runs(runs) if run.spec and run.spec.role == "choice")
-    other = Driver()
-    other.at.query_params["run"] = run.id
-    at = other.go("tune")
+def test_a_new_session_finds_a_run_by_its_address(tuned: Path, app: Driver) -> None:
+    run = next(run for run in list_runs(tuned) if run.spec and run.spec.role == "choice")
+    app.at.query_params["run"] = run.id
+    at = app.go("tune")
     assert not at.exception
-    assert "No plan yet" not in other.shown()
+    assert "No plan yet" not in app.shown()
     assert run.spec is not None
-    assert run.spec.plan.label in other.shown()
+    assert run.spec.plan.label in app.shown()
 
 
 def test_an_address_of_a_run_that_is_gone_says_so(app: Driver) -> None:

@@ -9,16 +9,16 @@ import pytest
 
 from lsf.app.panels import memory_words, unmarked
 from lsf.app.tower import looked_at, measured_tower
+from lsf.app.work import Analysed
 from lsf.progress import duration
 from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
 
 
 @pytest.fixture
-def form(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
+def form(app: Driver, known: Callable[..., Analysed]) -> Driver:
     """The Fine-tune page with one short run, what it needs being known."""
-    app.analyse(tiny("llama"), cats)
-    app.go("choose")
+    app.look_at(known(), "choose")
     for key, value in {"tune-steps": 3, "tune-batch_size": 4, "tune-roles": []}.items():
         app.at.session_state[key] = value
     app.go("tune")
@@ -39,7 +39,9 @@ def frame_with(form: Driver, column: str) -> Any:
     return next(frame.value for frame in form.at.dataframe if column in list(frame.value))
 
 
-def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time(form: Driver, runs: Path) -> None:
+def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time_and_a_second_start_is_looked_at(
+    form: Driver, runs: Path
+) -> None:
     foreseen = form.at.session_state["lsf"].foreseen
     predicted, full = foreseen.choice.predicted, foreseen.full.predicted
     told = memory_words(predicted)
@@ -51,7 +53,7 @@ def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time(form: Driver
     assert share == f"{predicted.memory_bytes / full.memory_bytes:.0%} of full"
     assert "the one above the line is the memory told above, activations included" in form.shown()
     form.go("tune")
-    start(form)
+    first = start(form)
     (run,) = list_runs(runs)
     assert run.result is not None
     assert run.result.total_seconds is not None
@@ -63,6 +65,10 @@ def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time(form: Driver
     assert cost["time expected"] == pytest.approx(predicted.wall_seconds)
     assert cost["time measured"] == run.result.total_seconds
     assert row["training"] == duration(frame_with(form, "x quality").iloc[0]["seconds"])
+    form.go("tune")
+    second = start(form)  # though the address names the first
+    assert first == run.id != second
+    assert form.at.session_state["lsf"].run == second
 
 
 def test_an_address_opens_with_the_blocks_of_its_run_and_says_why_and_what_is_frozen(form: Driver) -> None:
@@ -71,7 +77,7 @@ def test_an_address_opens_with_the_blocks_of_its_run_and_says_why_and_what_is_fr
     form.go("tune")
     start(form)
     label = form.at.session_state["lsf"].plan.label
-    other = Driver(own=False)
+    other = Driver()
     for name in ("analysis", "run"):
         other.at.query_params[name] = str(form.at.query_params[name])
     other.go("choose")
@@ -82,25 +88,18 @@ def test_an_address_opens_with_the_blocks_of_its_run_and_says_why_and_what_is_fr
     assert "frozen tensors did not move." in other.shown()
 
 
-def test_a_second_start_is_looked_at_though_the_address_named_the_first(form: Driver) -> None:
-    first = start(form)
-    second = start(form)
-    assert first != second
-    assert form.at.session_state["lsf"].run == second
-
-
-def test_the_tower_says_where_a_plan_was_chosen_by_what_its_analysis_lacks(form: Driver) -> None:
-    here = form.at.session_state["lsf"]
+def test_pages_name_model_and_data_as_the_line_above_them_does_and_the_tower_what_an_analysis_lacks(
+    analysed: Driver, cats: Path
+) -> None:
+    for page in ("trajectories", "choose", "tune", "dimension", "blocks_by_methods"):
+        analysed.go(page)
+        if page != "choose":
+            assert f"**{unmarked(cats.name)}**" in analysed.shown(), page
+        assert str(cats) not in analysed.shown(), page
+    here = analysed.at.session_state["lsf"]
     measured = looked_at(here)
     assert measured is not None
     assert not any("did not measure" in note for note in measured_tower(here, measured.analysis)[1])
     here.plan = replace(here.plan, criterion="fisher")
     assert "fisher" not in measured.analysis.criteria
     assert measured_tower(here, measured.analysis)[1][0].startswith("Chosen by Fisher, which this analysis did not")
-
-
-def test_pages_name_model_and_data_as_the_line_above_them_does(form: Driver, cats: Path) -> None:
-    for page in ("tune", "trajectories", "dimension", "blocks_by_methods"):
-        form.go(page)
-        assert f"**{unmarked(cats.name)}**" in form.shown(), page
-        assert str(cats) not in form.shown(), page

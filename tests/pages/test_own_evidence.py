@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lsf.app.work import Analysed, Request
 from lsf.cli.main import main
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.lessons import load_lesson
@@ -39,9 +40,8 @@ def test_a_sweep_added_from_the_shell_is_counted_on_the_pages(
     assert "scoring blocks on" in told.err
     assert f"rests on {len(packed_evidence())} measured pairs of a model and a task and 1 of your own." in told.out
     (pair,) = own_evidence()
-    scored = analyze(
-        load_model("bundled"), load_lesson("facts"), AnalysisSettings(criteria=("alignment",), limit=8), Silent()
-    )
+    settings = AnalysisSettings(criteria=("alignment", "first"), limit=8)
+    scored = analyze(load_model("bundled"), load_lesson("facts"), settings, Silent())
     assert pair.examples["kernel"] == 8  # 4 steps of 16 rows: the least that is read
     assert pair.setting.scores["alignment"] == scored.scores("alignment")  # what the product's own analysis says
     truth, choice = pair.setting.truth, recommended_plan(scored, 1).blocks
@@ -51,9 +51,7 @@ def test_a_sweep_added_from_the_shell_is_counted_on_the_pages(
         f"{100 * (lost.relative or 0):.1f} % of what full fine-tuning gains against the best, block {lost.best[0]}; at "
         "random "
     )
-    app.click("Analyse")
-    app.wait("analyze")
-    app.go("choose")
+    app.look_at(Analysed(Request(), scored), "choose")
     app.at.slider(key="budget-8").set_value(1).run()
     assert not app.at.exception
     shown = app.shown()

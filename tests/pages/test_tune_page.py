@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lsf.app.work import Analysed
 from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
@@ -15,10 +16,9 @@ FORM = {"tune-steps": 3, "tune-batch_size": 4}
 
 
 @pytest.fixture
-def form(app: Driver, tiny: Callable[[str], Path], cats: Path) -> Driver:
+def form(app: Driver, known: Callable[..., Analysed]) -> Driver:
     """The Fine-tune page after an analysis of a tiny model, before anything is known of what a run needs."""
-    app.analyse(tiny("llama"), cats)
-    app.go("choose")
+    app.look_at(known(), "choose")
     for key, value in FORM.items():
         app.at.session_state[key] = value
     app.at.session_state["tune-roles"] = ["full"]
@@ -38,28 +38,20 @@ def start_button(form: Driver) -> Any:
     return next(button for button in form.at.button if button.label.startswith("Start "))
 
 
-def test_what_a_run_needs_is_worked_out_by_itself_and_shown_beside_full_fine_tuning(form: Driver) -> None:
+def test_what_a_run_needs_is_worked_out_anew_for_another_setting_and_not_for_one_without_effect(form: Driver) -> None:
     settle(form)
     titles = [element.value for element in form.at.subheader]
     assert any(title.startswith("Memory: ") and "for full fine-tuning" in title for title in titles)
-    assert "from start to end" in form.shown()
-    assert "it fits." in form.shown()
-    assert not start_button(form).disabled
-
-
-def test_another_setting_is_worked_out_anew_and_one_without_effect_is_not(form: Driver) -> None:
-    settle(form)
     before = form.shown()
+    assert "from start to end" in before
+    assert "it fits." in before
+    assert not start_button(form).disabled
     form.at.number_input(key="tune-seed").set_value(5).run()
     assert "Working out" not in form.shown()
     form.at.number_input(key="tune-micro_batch").set_value(1).run()
     settle(form)
     assert form.shown() != before
     assert "it fits." in form.shown()
-
-
-def test_a_micro_batch_that_does_not_divide_the_batch_is_one_sentence(form: Driver) -> None:
-    settle(form)
     form.at.number_input(key="tune-micro_batch").set_value(3).run()
     assert "micro_batch is 3; it must divide the batch of 4." in form.errors()
 
