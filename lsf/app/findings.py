@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
+from lsf.data.lessons import data_words
 from lsf.dimension.study import ASKED, Study
 from lsf.evidence.packed import RecommendationRecord
 from lsf.evidence.regret import Truth
@@ -183,7 +184,7 @@ def of_dimension(studies: Sequence[Study], beside: str) -> Finding | None:
 
 
 def _task(study: Study) -> str:
-    return study.data.removeprefix("lesson:").rpartition("/")[2]
+    return f'"{data_words(study.data)}"'
 
 
 def of_grid(rows: Sequence[tuple[str, str, Row]]) -> Finding | None:

@@ -9,6 +9,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsf.criteria.agreement import chance_level, rank_correlation
+from lsf.data.lessons import data_words
 from lsf.dimension.study import Curve, Study, bound
 from lsf.figures.palette import NEUTRAL, SMALL_SIZE, Mark, Picture, new_figure, share
 
@@ -88,7 +89,7 @@ def _levels(figure: go.Figure, study: Study) -> None:
 
 def _asked(study: Study) -> str:
     where = "" if study.plan.is_full else f", {study.plan.label} only"
-    return f"{study.sought} of {study.data}{where}"
+    return f"{study.sought} of {data_words(study.data)}{where}"
 
 
 def _title(study: Study) -> str:

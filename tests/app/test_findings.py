@@ -133,6 +133,7 @@ def test_the_intrinsic_dimension_is_told_by_its_extremes() -> None:
     found = of_dimension(over_lessons(), "On the bundled model")
     assert found is not None
     assert found[0] == (
-        "On the bundled model, 35 numbers suffice for sums by DID, 5,477 for labels by DID, of 1,377,408."
+        'On the bundled model, 35 numbers suffice for "One more than the sum" by DID, 5,477 for "Verdicts in other '
+        'words" by DID, of 1,377,408.'
     )
     assert of_dimension([], "") is None

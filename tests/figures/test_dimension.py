@@ -34,7 +34,7 @@ def test_a_study_is_drawn_by_ascending_d_with_a_ring_at_d_90() -> None:
     said, ring = traces(picture)[0], traces(picture)[1]
     assert (list(said.x), list(said.y)) == ([30, 100, 300], [0.2, 0.5, 0.95])
     assert (list(ring.x), list(ring.y)) == ([300], [0.95])
-    assert picture.title == "d_90 of lesson:facts: SAID 300, 1 seed, no interval; DID 1,000, 1 seed, no interval"
+    assert picture.title == "d_90 of Capitals that moved: SAID 300, 1 seed, no interval; DID 1,000, 1 seed, no interval"
     assert picture.figure.layout["shapes"][1]["y0"] == pytest.approx(0.9)
     assert picture.table["method"].tolist() == ["full", "said", "said", "said", "did", "did"]
 

@@ -8,6 +8,7 @@ import pytest
 
 from lsf.app.dimension import KIND
 from lsf.app.runtime import runtime
+from lsf.data.lessons import data_words
 from lsf.dimension import study as kept
 from lsf.dimension.study import Study
 from tests.pages.conftest import Driver
@@ -34,7 +35,7 @@ def test_a_search_runs_in_the_worker_and_ends_in_a_curve_and_a_gap(
     study = view.result
     assert isinstance(study, Study)
     assert [curve.method for curve in study.curves] == ["said", "did"]
-    assert f"d_90 of {study.data}" in app.shown()
+    assert f"d_90 of {data_words(study.data)}" in app.shown()
     assert "Generalisation gap" in app.shown()
     table = at.dataframe[0].value
     assert table["method"].tolist() == ["full", "said", "did"]

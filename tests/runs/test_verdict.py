@@ -10,7 +10,7 @@ import pytest
 from lsf.data.prior import Floor, Prior
 from lsf.figures.verdict import draw_verdict
 from lsf.plans.plan import Plan, full_plan
-from lsf.runs.comparison import compare
+from lsf.runs.comparison import compare, summarise
 from lsf.runs.formats import render
 from lsf.runs.result import RunState
 from lsf.runs.store import Run
@@ -66,6 +66,15 @@ def test_choices_of_several_models_data_sets_and_general_data_are_told_apart() -
     assert (plain.choice.name, mixed.choice.name) == ("block 7", "block 7 with 20% general data")
 
 
+def test_choices_that_differ_in_steps_or_rate_alone_have_names_of_their_own() -> None:
+    runs = [run("a", steps=4), run("b", steps=8), whole(steps=8)]
+    found = compare(runs)
+    assert [one.choice.name for one in verdicts(found)] == ["block 7 (4 steps)", "block 7 (8 steps)"]
+    assert [one.plan for one in summarise(found.rows)] == ["block 7, 4 steps", "block 7, 8 steps", "full, 8 steps"]
+    rates = verdicts(compare([run("a", learning_rate=1e-3), run("b")]))
+    assert [one.choice.name for one in rates] == ["block 7 (rate 0.001)", "block 7 (default rate)"]
+
+
 def test_where_answers_are_hardly_ever_wholly_right_the_loss_is_the_score() -> None:
     found = only(run("some", exact=0.2, loss=1.5), whole(exact=0.25))
     assert found.score == "loss"
@@ -91,7 +100,7 @@ def test_controls_are_paired_by_seed_and_a_tie_is_a_verdict() -> None:
     stands = {other.role: other.apart for other in found.others}
     # The whole model is 0.5, 0.3 and 0.1 ahead: the interval of three seeds holds zero.
     assert stands == {"full": TIED, "lora": TIED, "last": BETTER, "random": TIED, "first": WORSE}
-    tied = "the whole model, LoRA on all blocks and random blocks"
+    tied = "the whole model, LoRA on all blocks and a random block"
     assert f"better than the last block; cannot be told apart from {tied};" in found.sentence
     assert found.sentence.endswith("worse than the first block.")
     assert found.onward == "Next: take the first block instead, or choose by another criterion."
