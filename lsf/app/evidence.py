@@ -113,7 +113,8 @@ def real_panel() -> None:
             one.truth, one.metric, {"chosen": (chosen,)}, {"LoRA on all blocks": as_metric(one.lora, one.metric)}
         ),
         "real-profile",
-        f"{one.model}, {one.task}: each block tuned alone, {one.steps} steps. *chosen*: by the recommended criterion.",
+        f"{one.model}, {one.task}: each block tuned alone, {one.steps} steps. Marked *chosen*: the block that the "
+        "recommended criterion names.",
     )
     st.markdown(unmarked(real_words(one.weights) or ""))
     if one.at_an_end:
