@@ -64,7 +64,8 @@ def draw(here: Session) -> None:
         st.info("Pick at least one run above.", icon=":material/info:")
         return
     comparison = compare(picked)
-    summaries, judged = summarise(comparison.rows), verdicts(comparison)
+    summaries = summarise(comparison.rows)
+    judged = sorted(verdicts(comparison), key=lambda one: here.run not in one.choice.runs)  # that looked at first
     with opening:
         _verdict(judged, picked)
     picture = _tradeoff(comparison, summaries)
@@ -93,7 +94,8 @@ def _verdict(judged: Sequence[Verdict], picked: Sequence[Run]) -> None:
     first = next(run for run in picked if run.id in judged[0].choice.runs)
     show_verdict(judged[0], why_chosen(first))
     if len(judged) > 1:
-        with st.expander(f"{len(judged) - 1} more choices among these runs", icon=":material/format_list_bulleted:"):
+        more = "1 more choice" if len(judged) == 2 else f"{len(judged) - 1} more choices"
+        with st.expander(f"{more} among these runs", icon=":material/format_list_bulleted:"):
             for verdict in judged[1:]:
                 st.markdown(unmarked(f"{verdict.sentence} {' '.join(verdict.warnings)}"))
 

@@ -27,7 +27,7 @@ def draw(here: Session) -> None:
         _runs(here)
     draw_store(here, runs)
     group = belong_together(runs, here.run) if here.run is not None else []
-    if (found := of_runs([to_row(run) for run in group])) is not None:
+    if (found := of_runs([to_row(run) for run in group], here.run)) is not None:
         finding(*found)
     if any(run.result is not None for run in group):
         onward("compare", "Compare the runs", address(here))

@@ -28,8 +28,6 @@ STYLE = """
 @media (min-width: 1600px) {
   [data-testid="stMainBlockContainer"] { max-width: 1440px; }
 }
-/* Streamlit's own width, which it takes where a page's address is the first thing asked of a server. */
-[data-testid="stSidebar"][style*="width: 300px"] { width: 236px !important; }
 [data-testid="stSidebarHeader"] { height: 2.6rem; min-height: 0; margin: 0; }
 [data-testid="stSidebarNavItems"] { gap: 0; }
 [data-testid="stSidebarNavLink"] { padding-block: 0; min-height: 0; line-height: 1.5; margin: 0; }

@@ -59,7 +59,7 @@ def draw_graft_panel(here: Session, picked: Sequence[Run]) -> None:
         _show(here, run, found, way)
     elif not views or not views[-1].active:
         st.caption(NOTE)
-        if st.button("Measure the graft", type="primary", icon=":material/call_split:", key="graft-measure"):
+        if st.button("Measure the graft", icon=":material/call_split:", key="graft-measure"):
             with guard():
                 assert run.spec is not None
                 work = graft_work(runtime(), source_of(run.spec), run.folder)

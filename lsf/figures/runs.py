@@ -129,7 +129,8 @@ class Outcome:
     def name(self) -> str:
         """Its name in legends: what it stands for, and its blocks."""
         mark = role_mark(self.role)
-        return self.label if self.label.startswith((self.role, mark.label)) else f"{mark.label}: {self.label}"
+        told = self.role in self.label or self.label.startswith(mark.label)
+        return self.label if told else f"{mark.label}: {self.label}"
 
     @property
     def cost(self) -> float:

@@ -377,7 +377,16 @@ def summarise(rows: Sequence[Row]) -> tuple[Summary, ...]:
             groups.setdefault((*asked, row.role, _label(row), row.method, row.steps, rate), []).append(row)
     ended = [row for group in groups.values() for row in group]
     several = columns_apart(ended)
-    return tuple(_summary(_label(group[0], several), group) for group in groups.values())
+    names = [(group[0].role, group[0].method, _label(group[0], several)) for group in groups.values()]
+    return tuple(
+        _summary(name[-1] if names.count(name) == 1 else f"{name[-1]}, {rate_words(group[0])}", group)
+        for name, group in zip(names, groups.values(), strict=True)
+    )
+
+
+def rate_words(row: Row) -> str:
+    """Return which rate a run was asked to take: `rate 0.001`, `default rate` or `searched rate`."""
+    return f"rate {row.learning_rate:g}" if row.rate_asked == "given" else f"{row.rate_asked} rate"
 
 
 def by_seed(rows: Sequence[Row], name: str) -> list[float]:

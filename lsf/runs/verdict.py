@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import scipy
 
 from lsf.runs.comparability import TOO_FEW
-from lsf.runs.comparison import CONTROLS, Comparison, Row, columns_apart, control_name, words_apart
+from lsf.runs.comparison import CONTROLS, Comparison, Row, columns_apart, control_name, rate_words, words_apart
 from lsf.runs.result import RunState
 
 CONFIDENCE = 0.95
@@ -410,7 +410,7 @@ def _name(row: Row, several: Sequence[str], rate: bool) -> str:
         name += f" with {row.general_share:.0%} general data"
     asked = words_apart(row, several)
     if rate:
-        asked.append(f"rate {row.learning_rate:g}" if row.rate_asked == "given" else f"{row.rate_asked} rate")
+        asked.append(rate_words(row))
     return f"{name} ({', '.join(asked)})" if asked else name
 
 

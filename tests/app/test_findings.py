@@ -101,6 +101,12 @@ def test_runs_are_told_once_one_has_ended() -> None:
         "Block 7 ended at 80 % exact match; the whole model at 100 % exact match.",
         "Next: compare the runs, which weighs this against cost.",
     )
+    other = replace(rows[0], run="o", plan="block 3", exact_match_after=0.7)
+    drawn = [replace(other, run=name, role="random", n_blocks=n) for name, n in (("r", 1), ("s", 2))]
+    assert of_runs([*rows, other, *drawn], "o") == (
+        "Block 3 ended at 70 % exact match; the whole model at 100 % exact match; a random block at 70 % exact match.",
+        "Next: compare the runs, which weighs this against cost.",
+    )
     waiting = of_runs([rows[0], replace(rows[1], exact_match_after=None, loss_after=None)])
     assert waiting is not None and waiting[1] == "Next: wait for 1 more."
 

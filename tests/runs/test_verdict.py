@@ -72,6 +72,8 @@ def test_choices_that_differ_in_steps_or_rate_alone_have_names_of_their_own() ->
     assert [one.choice.name for one in verdicts(found)] == ["block 7 (4 steps)", "block 7 (8 steps)"]
     assert [one.plan for one in summarise(found.rows)] == ["block 7, 4 steps", "block 7, 8 steps", "full, 8 steps"]
     rates = verdicts(compare([run("a", learning_rate=1e-3), run("b")]))
+    apart = summarise(compare([with_result(whole("f", learning_rate=1e-2), learning_rate=1e-2), whole("g")]).rows)
+    assert [one.plan for one in apart] == ["full, rate 0.01", "full, default rate"]
     assert [one.choice.name for one in rates] == ["block 7 (rate 0.001)", "block 7 (default rate)"]
 
 
