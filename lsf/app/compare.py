@@ -14,7 +14,7 @@ from lsf.figures.runs import Outcome, draw_tradeoff
 from lsf.figures.verdict import draw_verdict
 from lsf.runs.comparison import Comparison, Row, Summary, by_seed, non_dominated
 from lsf.runs.store import Run
-from lsf.runs.verdict import MEASURES, Estimate, Verdict
+from lsf.runs.verdict import MEASURES, Estimate, Measure, Verdict
 
 COSTS = {
     "training seconds": ("tuning_seconds", "training time (s)", 1.0),
@@ -33,13 +33,15 @@ def show_verdict(verdict: Verdict, why: str) -> None:
     """
     st.subheader(unmarked(verdict.sentence), anchor=False)
     st.markdown(unmarked(why))
+    numbers: dict[Measure, Estimate | None] = {one: getattr(verdict.choice, one.name) for one in MEASURES}
     with st.container(horizontal=True, gap="small", key="verdict-numbers"):
-        for measure in MEASURES:
-            found: Estimate | None = getattr(verdict.choice, measure.name)
+        for measure, found in numbers.items():
+            if found is None:  # the sentence and a warning say why
+                continue
             st.metric(
                 measure.label,
-                "unknown" if found is None else measure.write(found.mean),
-                None if found is None else found.words(measure.write),
+                measure.write(found.mean),
+                found.words(measure.write),
                 delta_color="off",
                 delta_arrow="off",
                 help=measure.meaning,

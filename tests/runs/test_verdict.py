@@ -202,3 +202,9 @@ def test_the_picture_has_a_panel_per_number_a_row_per_standing_and_whiskers_over
     assert verdict.sentence.startswith(verdict.headline)
     assert "block 7: gain kept 75 % (75 % to 75 %, 2 seeds), time 0.40 x" in picture.alt
     assert Plan("m", 8, (7,)).label in picture.table["tuned"].tolist()
+
+
+def test_a_choice_with_a_fault_is_drawn_by_what_is_known_of_it_alone() -> None:
+    figure: Any = draw_verdict(only(run("c", loss=2.6, exact=0.1), whole(loss=2.6, exact=0.1))).figure
+    assert [note.text for note in figure.layout.annotations] == ["forgetting (nats)"]
+    assert {trace.y[0] for trace in figure.data} == {"block 7", "the whole model"}
