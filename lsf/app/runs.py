@@ -362,12 +362,12 @@ def _result_row(name: str, run: Run, view: JobView | None) -> dict[str, object]:
     return {
         "run": name,
         "state": str(run.state),
+        "test before": before.exact_match if before is not None else None,
+        "test after": after.exact_match if after is not None else None,
         "steps": result.steps if result is not None else _steps_so_far(view),
         "rate": result.learning_rate if result is not None else run.spec.given_rate if run.spec else None,
         "training": None if row.tuning_seconds is None else duration(row.tuning_seconds),
         "in all": None if whole is None else duration(whole),
-        "test before": before.exact_match if before is not None else None,
-        "test after": after.exact_match if after is not None else None,
     }
 
 

@@ -11,6 +11,8 @@ from lsf.figures.palette import NEUTRAL, ROLES, SMALL_SIZE, TEXT_SIZE, Mark, Pic
 
 LOW = 0.1
 """Share up to which a whole axis from 0 to 100 % would show nothing but a flat line."""
+FEW = 10
+"""Steps up to which each has a tick of its own, and none lies between two."""
 MAX_POINTS = 600
 """Points drawn per curve; longer ones are thinned so that every minimum and maximum of a bucket stays."""
 
@@ -75,7 +77,8 @@ def draw_curves(
             marker={"color": mark.color, "symbol": symbol, "size": 7},
             hovertemplate="%{y:.4g}<extra>" + curve.label + "</extra>",
         )
-    figure.update_xaxes(title=axis, rangemode="tozero")
+    last = max((value for curve in curves for value in curve.x), default=FEW + 1)
+    figure.update_xaxes(title=axis, rangemode="tozero", dtick=1 if axis == "steps" and last <= FEW else None)
     figure.update_yaxes(title=metric)
     if share:
         best = max((value for curve in curves for value in curve.y), default=1.0)

@@ -314,7 +314,8 @@ def _own_warnings(name: str, own: Sequence[Row]) -> list[str]:
         faulty = [row for row in own if row.fault == words]
         rates = [row.rate_to_try for row in faulty if row.rate_to_try is not None]
         instead = f" Try the rate {rates[0]:g}." if rates else ""
-        told.append(f"{_upper(name)}: {words} in {len(faulty)} of {_seeds(len(own))}.{instead}")
+        seeds = f" in {len(faulty)} of {len(own)} seeds" if len(own) > 1 else ""
+        told.append(f"{_upper(name)}: {words}{seeds}.{instead}")
     if any(row.states_found for row in own):
         told.append(
             "The choice took the states below its blocks from an earlier run; its time leaves out computing them."
@@ -420,7 +421,3 @@ def _joined(names: Sequence[str]) -> str:
 
 def _upper(name: str) -> str:
     return name[:1].upper() + name[1:]
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' if count != 1 else ''}"
