@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+NAVIGATION = "client.showSidebarNavigation"
 # Four blocks, one of them tuned. Written out here: Streamlit would fetch a named icon from the network.
 ICON = (
     "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'><g fill='#0072B2'><rect x='4' y='3' width='24' "
@@ -16,7 +17,7 @@ st.set_page_config(
     initial_sidebar_state=236,
     menu_items={"About": "LSF shows which layers of a language model are worth tuning, with evidence."},
 )
-st.navigation(
+page = st.navigation(
     {
         "": [
             st.Page("pages/start.py", title="Start", default=True),
@@ -35,4 +36,8 @@ st.navigation(
         ],
     },
     expanded=True,
-).run()
+)
+if not st.get_option(NAVIGATION):  # .streamlit/config.toml says why it is off until here
+    st.set_option(NAVIGATION, True)
+    st.rerun()
+page.run()

@@ -1,6 +1,6 @@
 """The README's moving picture: tower and walk of one analysis on the bundled model, the choice, and the verdict.
 
-    python benchmarks/moving_picture.py            writes docs/images/trajectories.gif
+    python benchmarks/moving_picture.py            writes docs/images/trajectories.gif, and whole pages as PNG
 
 Starts the app on a free port with an empty folder of runs, goes through it in Chromium (`LSF_CHROMIUM`, else
 /usr/bin/chromium) and keeps what the window shows. Needs what requirements-dev.txt installs.
@@ -28,6 +28,8 @@ ROOT = Path(__file__).parents[1]
 IMAGE = ROOT / "docs" / "images" / "trajectories.gif"
 SIZE = {"width": 1280, "height": 880}
 COLORS = 96
+STILLS = {"trajectories": "2 Trajectories", "criteria": "3 Criteria", "choose": "4 Choose"}
+"""Name of the picture of a whole page, written beside the moving one -> its link."""
 LARGEST = 3_000_000
 """Bytes that the picture may have."""
 WALK_AT, CHOICE_AT = 210, 400
@@ -149,8 +151,20 @@ def film_journey(page: Page, address: str) -> Film:
     return film
 
 
+def still(page: Page, link: str, path: Path) -> None:
+    """Go to a page and keep all of it, in a window that is as high."""
+    page.get_by_role("link", name=link).click()
+    settled(page)
+    height = page.get_by_test_id("stMain").evaluate("main => main.scrollHeight")
+    page.set_viewport_size({"width": SIZE["width"], "height": height})
+    settled(page)
+    picture = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    page.set_viewport_size({"width": SIZE["width"], "height": SIZE["height"]})
+
+
 def main() -> None:
-    """Make the picture and say how large it is."""
+    """Make the pictures and say how large the moving one is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=IMAGE, help="the file to write")
     out = parser.parse_args().out
@@ -160,6 +174,8 @@ def main() -> None:
         page = browser.new_page(viewport=SIZE)  # pyright: ignore[reportArgumentType]
         page.set_default_timeout(PATIENCE)
         film = film_journey(page, address)
+        for name, link in STILLS.items():
+            still(page, link, out.with_name(f"{name}.png"))
         browser.close()
     film.write(out)
     size = out.stat().st_size

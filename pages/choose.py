@@ -21,7 +21,7 @@ from lsf.app.choose import (
 )
 from lsf.app.findings import of_plan
 from lsf.app.frame import page
-from lsf.app.panels import amount, as_json, attempt, download, memory_words, onward, show, unmarked
+from lsf.app.panels import amount, as_json, attempt, download, onward, show, size, unmarked
 from lsf.app.state import Session, address, analysis
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
@@ -101,7 +101,7 @@ def _cost(here: Session, found: Analysis, plan: Plan) -> None:
     cells = [
         ("Tuned parameters", amount(cost.trainable_params), "parameters"),
         ("Compute per token", "unknown" if cost.flops_ratio is None else f"{cost.flops_ratio:.2f} x", "compute"),
-        ("Memory", memory_words(cost), "memory"),
+        ("Memory" if cost.phases else "Memory, at least", size(cost.memory_bytes), "memory"),
     ]
     for column, (name, value, kind) in zip(st.columns(3, gap="medium"), cells, strict=True):
         column.metric(name, value, of_full(kind), delta_color="off", delta_arrow="off")

@@ -1,6 +1,7 @@
 """Step 6: what selective tuning brought and cost, beside full fine-tuning and same-size controls."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -20,28 +21,29 @@ from lsf.app.findings import of_plan
 from lsf.app.frame import page
 from lsf.app.graft import draw_graft_panel
 from lsf.app.own_words import draw_own_words
-from lsf.app.panels import download, empty, finding, show, unmarked
+from lsf.app.panels import download, empty, finding, onward, show, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runs import (
     belong_together,
     command,
     course_table,
     differences_table,
-    label,
+    labels,
     proof_table,
     show_differences,
     show_proof,
 )
 from lsf.app.runtime import runtime
-from lsf.app.state import Session
+from lsf.app.state import Session, address
 from lsf.app.take_along import draw_take_along
+from lsf.data.lessons import data_words
 from lsf.figures.palette import Picture
 from lsf.figures.report import Section, comparison_page
 from lsf.figures.verdict import draw_verdict
 from lsf.runs.comparison import Comparison, Summary, compare, summarise
 from lsf.runs.formats import bundle_runs, render
 from lsf.runs.store import Run, list_runs, runs_folder
-from lsf.runs.verdict import Verdict, verdicts
+from lsf.runs.verdict import CHOOSE, TUNE, Verdict, verdicts
 
 FORGETTING = (
     "Forgetting: the rise of the loss on text the base model wrote itself. Ratios are to the full run of the same "
@@ -62,7 +64,8 @@ def draw(here: Session) -> None:
         st.info("Pick at least one run above.", icon=":material/info:")
         return
     comparison = compare(picked)
-    summaries, judged = summarise(comparison.rows), verdicts(comparison)
+    summaries = summarise(comparison.rows)
+    judged = sorted(verdicts(comparison), key=lambda one: here.run not in one.choice.runs)  # that looked at first
     with opening:
         _verdict(judged, picked)
     picture = _tradeoff(comparison, summaries)
@@ -77,8 +80,7 @@ def draw(here: Session) -> None:
             st.caption(f":material/warning: {unmarked(warning)}")
     _details(picked, comparison, summaries)
     _take_away(comparison, judged, picked, table, picture)
-    if judged:
-        finding(f"{judged[0].headline}.", judged[0].onward)
+    _onward(here, judged)
 
 
 def _verdict(judged: Sequence[Verdict], picked: Sequence[Run]) -> None:
@@ -92,9 +94,20 @@ def _verdict(judged: Sequence[Verdict], picked: Sequence[Run]) -> None:
     first = next(run for run in picked if run.id in judged[0].choice.runs)
     show_verdict(judged[0], why_chosen(first))
     if len(judged) > 1:
-        with st.expander(f"{len(judged) - 1} more choices among these runs", icon=":material/format_list_bulleted:"):
+        more = "1 more choice" if len(judged) == 2 else f"{len(judged) - 1} more choices"
+        with st.expander(f"{more} among these runs", icon=":material/format_list_bulleted:"):
             for verdict in judged[1:]:
                 st.markdown(unmarked(f"{verdict.sentence} {' '.join(verdict.warnings)}"))
+
+
+def _onward(here: Session, judged: Sequence[Verdict]) -> None:
+    """Close with what was found and the one next step."""
+    if judged:
+        finding(f"{judged[0].headline}.", judged[0].onward)
+    else:
+        finding("None of these runs tuned chosen blocks.", "Next: tune blocks that a criterion chose beside them.")
+    then = judged[0].then if judged else TUNE
+    onward(then, {TUNE: "Tune more runs", CHOOSE: "Choose other blocks"}[then], address(here))
 
 
 def why_chosen(run: Run) -> str:
@@ -134,8 +147,8 @@ def _pick(here: Session, runs: list[Run]) -> list[Run]:
         "Runs",
         list(by_id),
         default=group,
-        format_func=lambda name: f"{label(by_id[name])} · {name[-4:]}",
-        help="The end of a run's folder name distinguishes runs of the same kind.",
+        format_func=dict(zip(by_id, labels(runs), strict=True)).__getitem__,
+        help="Runs of one name are told apart by what else was asked, else by the end of their folders' names.",
         key=f"compare-{'-'.join(group)}",
     )
     return [by_id[name] for name in names]
@@ -191,7 +204,7 @@ def _take_away(
             Section("Expected and measured", table=cost_table(picked, comparison.rows)),
         ]
         spec = picked[0].spec
-        title = f"Tuning {spec.model} on {spec.data}" if spec is not None else "Tuning"
+        title = "Tuning" if spec is None else f"Tuning {Path(spec.model).name} on {data_words(spec.data)}"
         return comparison_page(title, " ".join(comparison.warnings), sections)
 
     with st.container(horizontal=True, gap="small"):

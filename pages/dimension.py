@@ -1,5 +1,7 @@
 """Intrinsic dimension: how few numbers, projected to all weights, are enough for a task."""
 
+from pathlib import Path
+
 from lsf.app.dimension import KIND, draw_form, draw_latest, draw_lessons, draw_measured, kept_studies
 from lsf.app.findings import of_dimension
 from lsf.app.frame import page
@@ -26,7 +28,7 @@ def draw(here: Session) -> None:
     if own or jobs:
         draw_lessons(measured)
     draw_measured(measured)
-    found = of_dimension(own[:1], f"On {source.model}") or of_dimension(measured, "On the bundled model")
+    found = of_dimension(own[:1], f"On {Path(source.model).name}") or of_dimension(measured, "On the bundled model")
     if found is not None:
         finding(*found)
 

@@ -8,6 +8,7 @@ from lsf.app.frame import page
 from lsf.app.panels import finding
 from lsf.app.state import Session
 from lsf.app.truth import truth_panel
+from lsf.data.lessons import LESSONS
 from lsf.evidence.own import all_evidence
 from lsf.evidence.packed import Measured
 from lsf.evidence.study import budgets_of, judge_choices
@@ -65,10 +66,14 @@ def _read(one: Measured) -> str:
     return f"{min(one.examples.values())} to {max(one.examples.values())} examples"
 
 
+def _task(name: str) -> str:
+    return LESSONS[name].title if name in LESSONS else name
+
+
 def _label(one: Measured) -> str:
     here = one.setting
     own = "" if one.weights is None else "your own: "
-    return f"{own}{here.model}, {here.task} ({here.truth.n_blocks} blocks, {len(here.truth.full)} seeds)"
+    return f"{own}{here.model}, {_task(here.task)} ({here.truth.n_blocks} blocks, {len(here.truth.full)} seeds)"
 
 
 page(

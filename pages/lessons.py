@@ -9,7 +9,7 @@ from lsf.app.lesson_notes import FOR_TEACHERS, lessons_measured
 from lsf.app.lessons import criteria_step, predict_step, truth_step
 from lsf.app.panels import finding
 from lsf.app.state import Session
-from lsf.app.tour import start_tour
+from lsf.app.tour import N_BLOCKS, start_tour
 from lsf.data.lessons import LESSONS
 from lsf.evidence.study import judge_choices
 
@@ -43,8 +43,8 @@ def draw(here: Session) -> None:
 
 page(
     "Lessons",
-    "Which block would you tune? Lock in a prediction; then see what the criteria say, what was measured, and what "
-    "your choice lost.",
+    f"Which of the bundled model's {N_BLOCKS} blocks would you tune? Lock in a prediction; then see what the criteria "
+    "say, what was measured, and what your choice lost.",
     draw,
-    predicts=True,
+    predicts=N_BLOCKS,
 )

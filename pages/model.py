@@ -25,11 +25,11 @@ IN_FORM = ("limit", "split", "positions", "reading", "virtual", "batch_size", "m
 
 def draw(here: Session) -> None:
     """Draw the page."""
-    left, right = st.columns(2, gap="medium")
-    with left, st.container(border=True, height="stretch"):
+    grid = st.grid(2, min_column_width=360, gap="medium", key="inputs")
+    with grid, st.container(border=True, height="stretch"):
         st.subheader("Model", anchor=False)
         model, dtype, device = model_input(here)
-    with right, st.container(border=True, height="stretch"):
+    with grid, st.container(border=True, height="stretch"):
         st.subheader("Data", anchor=False)
         choice = data_input()
     with st.expander("What is measured", icon=":material/settings:"):

@@ -57,7 +57,9 @@ def _watch(here: Session, views: tuple[JobView, ...]) -> None:
         if isinstance(measured, Analysed) and measured.analysis.trajectories is not None:
             shown = _moment(here, measured.analysis, view.active)
             _pictures(here, shown, finished=not view.active and here.replay is None)
-        elif not view.active:
+        elif view.active:
+            st.caption("The paths are drawn here as soon as the first examples have been read.")
+        else:
             here.replay = None
 
 

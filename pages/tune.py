@@ -26,10 +26,10 @@ def draw(here: Session) -> None:
         _form(here, source)
         _runs(here)
     draw_store(here, runs)
-    rows = [to_row(run) for run in belong_together(runs, here.run)] if here.run is not None else []
-    if (found := of_runs(rows)) is not None:
+    group = belong_together(runs, here.run) if here.run is not None else []
+    if (found := of_runs([to_row(run) for run in group], here.run)) is not None:
         finding(*found)
-    if any(run.result is not None for run in runs):
+    if any(run.result is not None for run in group):
         onward("compare", "Compare the runs", address(here))
 
 

@@ -59,8 +59,8 @@ def draw_grids(here: Session, runs: Sequence[Run]) -> None:
 
 def _grid_words(spec: RunSpec) -> str:
     rates = "rates searched" if spec.searches_rate else "default rates"
-    data, most = spec.data.rstrip("/").rpartition("/")[2], "at most " if spec.until == "flat" else ""
-    return f"{data} on {spec.model}: {most}{spec.steps} steps of {spec.batch_size}, seed {spec.seed}, {rates}"
+    most = "at most " if spec.until == "flat" else ""
+    return f"{source_of(spec).title}: {most}{spec.steps} steps of {spec.batch_size}, seed {spec.seed}, {rates}"
 
 
 def _form(here: Session, source: Source, runs: Sequence[Run]) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import streamlit as st
 
 from lsf.app.panels import amount, memory_words, show, size, unmarked
 from lsf.app.panels import table as show_table
-from lsf.app.runs import label, labels
+from lsf.app.runs import labels
 from lsf.figures.palette import Picture
 from lsf.figures.runs import Outcome, draw_tradeoff
 from lsf.figures.verdict import draw_verdict
 from lsf.runs.comparison import Comparison, Row, Summary, by_seed, non_dominated
 from lsf.runs.store import Run
-from lsf.runs.verdict import MEASURES, Estimate, Verdict
+from lsf.runs.verdict import MEASURES, Estimate, Measure, Verdict
 
 COSTS = {
     "training seconds": ("tuning_seconds", "training time (s)", 1.0),
@@ -33,13 +33,15 @@ def show_verdict(verdict: Verdict, why: str) -> None:
     """
     st.subheader(unmarked(verdict.sentence), anchor=False)
     st.markdown(unmarked(why))
+    numbers: dict[Measure, Estimate | None] = {one: getattr(verdict.choice, one.name) for one in MEASURES}
     with st.container(horizontal=True, gap="small", key="verdict-numbers"):
-        for measure in MEASURES:
-            found: Estimate | None = getattr(verdict.choice, measure.name)
+        for measure, found in numbers.items():
+            if found is None:  # the sentence and a warning say why
+                continue
             st.metric(
                 measure.label,
-                "unknown" if found is None else measure.write(found.mean),
-                None if found is None else found.words(measure.write),
+                measure.write(found.mean),
+                found.words(measure.write),
                 delta_color="off",
                 delta_arrow="off",
                 help=measure.meaning,
@@ -61,10 +63,10 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
     forgetting; they take no room where no run has them.
     """
     rows = []
-    for row, run in zip(comparison.rows, runs, strict=True):
+    for row, name in zip(comparison.rows, labels(runs), strict=True):
         rows.append(
             {
-                "run": label(run),
+                "run": name,
                 "test before": row.exact_match_before,
                 "test after": row.exact_match_after,
                 "right before": row.generated_match_before,
@@ -180,21 +182,21 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
 
 def _tuned(summary: Summary) -> str:
     """Return what was tuned and how: all blocks by LoRA are not the whole model by all of its weights."""
-    plan = "whole model" if summary.plan == "full" else summary.plan
+    plan = summary.plan.replace("full", "whole model", 1) if summary.plan.startswith("full") else summary.plan
     return plan if summary.method in (None, "full") else f"{plan} by {summary.method}"
 
 
 def cost_table(runs: Sequence[Run], rows: Sequence[Row]) -> pd.DataFrame:
     """Return what each run was expected to cost beside what it cost; empty cells are unknown."""
     cells: list[dict[str, Any]] = []
-    for run, row in zip(runs, rows, strict=True):
+    for name, run, row in zip(labels(runs), runs, rows, strict=True):
         if run.spec is None:
             continue
         expected = run.spec.plan.predicted if run.result is None else run.result.predicted
         dry = bool(expected.phases)
         cells.append(
             {
-                "run": label(run),
+                "run": name,
                 "time expected": expected.wall_seconds,
                 "time measured": row.total_seconds,
                 "memory expected": memory_words(expected) if dry else None,

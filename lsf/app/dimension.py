@@ -16,6 +16,7 @@ from lsf.app.panels import table as show_table
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
 from lsf.app.work import Source
+from lsf.data.lessons import data_words
 from lsf.dimension.study import ASKED, DimensionSettings, Study, along_pretraining, over_blocks
 from lsf.errors import LsfError
 from lsf.figures.dimension import draw_blocks, draw_gap, draw_progress, draw_study, draw_tasks, published_table
@@ -149,7 +150,7 @@ def _settings() -> dict[str, Any]:
 def start(here: Session, asked: Asked) -> None:
     """Put a study into the queue."""
     shared = runtime()
-    title = f"d_90 of {asked.source.data}"
+    title = f"d_90 of {data_words(asked.source.data)}"
     shared.worker.submit(KIND, title, study_work(shared, asked), here.owner)
 
 
@@ -215,7 +216,7 @@ def draw_measured(lessons: Sequence[Study]) -> None:
         return
     with st.expander("Every search of one lesson", icon=":material/show_chart:"):
         names = {study.data: study for study in lessons}
-        picked = st.selectbox("Lesson", names, format_func=lambda data: data.removeprefix("lesson:"), key="kept-curves")
+        picked = st.selectbox("Lesson", names, format_func=data_words, key="kept-curves")
         show(draw_study(names.get(picked, lessons[0])), "kept-study", CURVE_WORDS)
     if along:
         settings = along[0].settings

@@ -1,6 +1,7 @@
 """Evidence on a page: every way of choosing judged, a sweep's pictures, what was measured elsewhere."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -8,6 +9,7 @@ import streamlit as st
 from lsf.app.choose import evidence_words
 from lsf.app.panels import guard, show, table, unmarked
 from lsf.criteria.registry import CRITERIA
+from lsf.data.lessons import data_words
 from lsf.evidence.own import own_problems, own_sweeps, record_here, remove_own
 from lsf.evidence.packed import Measured, gaining
 from lsf.evidence.real import real_tasks, real_words
@@ -111,7 +113,8 @@ def real_panel(heading: str = "On a real language model") -> None:
             one.truth, one.metric, {"chosen": (chosen,)}, {"LoRA on all blocks": as_metric(one.lora, one.metric)}
         ),
         "real-profile",
-        f"{one.model}, {one.task}: each block tuned alone, {one.steps} steps. *chosen*: by the recommended criterion.",
+        f"{one.model}, {one.task}: each block tuned alone, {one.steps} steps. Marked *chosen*: the block that the "
+        "recommended criterion names.",
     )
     st.markdown(unmarked(real_words(one.weights) or ""))
     if one.at_an_end:
@@ -195,9 +198,8 @@ def own_panel() -> None:
         for one in kept:
             spec = one.sweep.spec
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                st.markdown(
-                    unmarked(f"{spec.model} on {spec.data}: {spec.over}, seeds {spec.seeds}, steps {spec.steps}")
-                )
+                task = f"{Path(spec.model).name} on {data_words(spec.data)}"
+                st.markdown(unmarked(f"{task}: {spec.over}, seeds {spec.seeds}, steps {spec.steps}"))
                 stop_counting(one.name)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
+from lsf.data.lessons import data_words
 from lsf.dimension.study import ASKED, Study
 from lsf.evidence.packed import RecommendationRecord
 from lsf.evidence.regret import Truth
@@ -14,7 +15,7 @@ from lsf.figures.criteria import measured_scores
 from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import POLICIES, make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
-from lsf.runs.comparison import Row
+from lsf.runs.comparison import CONTROLS, Row, control_name
 from lsf.runs.verdict import percent
 
 Finding = tuple[str, str]
@@ -112,19 +113,27 @@ def of_plan(plan: Plan) -> str:
     return f"{why} Frozen: {', '.join(frozen[:-1])}{last}."
 
 
-def of_runs(rows: Sequence[Row]) -> Finding | None:
-    """Return what the runs reached that belong together; None while none has ended."""
+def of_runs(rows: Sequence[Row], looked_at: str | None = None) -> Finding | None:
+    """Return what the runs reached that belong together; None while none has ended.
+
+    Args:
+        rows: of runs that belong together, the newest of those alike last.
+        looked_at: id of the run whose choice is told; None for the first.
+    """
     ended = [row for row in rows if row.exact_match_after is not None or row.loss_after is not None]
-    choice = next((row for row in ended if row.role in ("choice", "manual")), ended[0] if ended else None)
+    chosen = [row for row in ended if row.role in ("choice", "manual")]
+    choice = next((row for row in chosen if row.run == looked_at), next(iter([*chosen, *ended]), None))
     if choice is None:
         return None
     tuned = choice.plan or "the run"
-    beside = [
-        f"{'the whole model' if row.role == 'full' else f'the {row.role} blocks'} at {_reached(row)}"
+    beside = {
+        "the whole model" if row.role == "full" else control_name(str(row.role), row.n_blocks or 0): _reached(row)
         for row in ended
+        if row.role == "full" or (row.role in CONTROLS and row.n_blocks == choice.n_blocks)
         if row.role != choice.role
-    ]
-    found = "; ".join([f"{tuned[:1].upper()}{tuned[1:]} ended at {_reached(choice)}", *beside])
+    }
+    told = [f"{name} at {reached}" for name, reached in beside.items()]
+    found = "; ".join([f"{tuned[:1].upper()}{tuned[1:]} ended at {_reached(choice)}", *told])
     waiting = len(rows) - len(ended)
     onward = f"Next: wait for {waiting} more." if waiting else "Next: compare the runs, which weighs this against cost."
     return f"{found}.", onward
@@ -183,7 +192,7 @@ def of_dimension(studies: Sequence[Study], beside: str) -> Finding | None:
 
 
 def _task(study: Study) -> str:
-    return study.data.removeprefix("lesson:").rpartition("/")[2]
+    return f'"{data_words(study.data)}"'
 
 
 def of_grid(rows: Sequence[tuple[str, str, Row]]) -> Finding | None:

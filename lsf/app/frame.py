@@ -26,7 +26,6 @@ STYLE = """
 [data-testid="stLayoutWrapper"]:has(> .st-key-onward) { position: sticky; bottom: 0; z-index: 5; }
 .st-key-onward { padding-block: 0.6rem; backdrop-filter: blur(8px); }
 @media (min-width: 1600px) {
-  [data-testid="stSidebar"][aria-expanded="true"] { min-width: 310px !important; }
   [data-testid="stMainBlockContainer"] { max-width: 1440px; }
 }
 [data-testid="stSidebarHeader"] { height: 2.6rem; min-height: 0; margin: 0; }
@@ -59,7 +58,7 @@ def page(
     body: Callable[[Session], None],
     charts: bool = True,
     on_brush: Callable[[Session, int, int], None] | None = None,
-    predicts: bool = False,
+    predicts: int = 0,
 ) -> None:
     """Draw one page: one line on model and data, tower, heading, body; an `LsfError` of the body becomes a sentence.
 
@@ -69,7 +68,8 @@ def page(
         body: draws the rest.
         charts: whether the page draws pictures; plotly.js is sent before them, else after everything.
         on_brush: where blocks are chosen on the tower, what a run of them from a first to a last one does.
-        predicts: whether people are to predict here which blocks are worth tuning: the tower gives nothing away.
+        predicts: how many blocks the model has of which people are to predict here which are worth tuning: the tower
+            is that model's, and gives nothing away; 0 elsewhere.
     """
     _through_the_app()
     st.html(STYLE + READABLE)
@@ -78,7 +78,7 @@ def page(
         here.replay = here.moment = None
     _status(here)
     if on_brush is None:
-        _tower(here, None, bare=predicts)
+        _tower(here, None, predicts)
     with guard():
         draw_tour(here, title)
     st.title(title, anchor=False)
@@ -104,15 +104,15 @@ def _through_the_app() -> None:
         st.rerun()
 
 
-def _tower(here: Session, on_brush: Callable[[int, int], None] | None, bare: bool = False) -> None:
+def _tower(here: Session, on_brush: Callable[[int, int], None] | None, predicts: int = 0) -> None:
     """Draw the tower in the side bar, always at the same place; while an analysis runs it is looked at again."""
     view = analysis_view(here)
     active = here.replay is not None or (view is not None and view.active)
 
     def look() -> None:
-        found = current_tower(here)
+        found = (draw_tower(predicts, ()), ()) if predicts else current_tower(here)
         if found is not None:
-            tower, notes = (draw_tower(len(found[0].blocks), ()), ()) if bare else found
+            tower, notes = found
             show_tower(tower, notes, on_brush if analysis(here) is not None else None)
 
     with st.sidebar:

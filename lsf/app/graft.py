@@ -10,6 +10,7 @@ from lsf.app.own_words import first_prompt, pick_run, show_answers, start_asking
 from lsf.app.panels import attempt, guard, progress, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.polling import follow
+from lsf.app.runs import label
 from lsf.app.runtime import runtime
 from lsf.app.state import Session
 from lsf.app.tower import show_tower
@@ -58,7 +59,7 @@ def draw_graft_panel(here: Session, picked: Sequence[Run]) -> None:
         _show(here, run, found, way)
     elif not views or not views[-1].active:
         st.caption(NOTE)
-        if st.button("Measure the graft", type="primary", icon=":material/call_split:", key="graft-measure"):
+        if st.button("Measure the graft", icon=":material/call_split:", key="graft-measure"):
             with guard():
                 assert run.spec is not None
                 work = graft_work(runtime(), source_of(run.spec), run.folder)
@@ -67,7 +68,7 @@ def draw_graft_panel(here: Session, picked: Sequence[Run]) -> None:
 
 
 def _title(run: Run) -> str:
-    return f"the graft of {run.id}"
+    return f"graft of {label(run)} ({run.id[-4:]})"
 
 
 def _measuring(here: Session, run: Run, way: Way, views: Sequence[JobView]) -> None:

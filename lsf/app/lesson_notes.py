@@ -73,8 +73,8 @@ costs. The measure is regret: how much more the best choice of the same size wou
 **How long.** Ten minutes a lesson: two to read and predict, three on the criteria, five to talk. No GPU and no network
 are needed; nothing is computed while the class waits, since the truth was measured before and came with the package.
 
-**A good order.** *facts*, then *sums* (the opposite end), then *labels* (seeds that differ), then *aliases* and
-*twohop* (what was intended leads, or is level with what leads), then *dialect*.
+**A good order.** The lessons stand in it: the second is the opposite end of the model from the first, in the third the
+seeds differ, in the fourth and fifth what was intended leads or is level with what leads.
 
 **What to insist on.** A prediction comes with a reason. A difference smaller than its spread over seeds is not decided.
 One small model is not all models: let learners say which of their conclusions they would test elsewhere, and how.

@@ -77,6 +77,7 @@ def live_chart(picture: Picture, key: str, on_click: Callable[[Any], None] | Non
             "alt": picture.alt,
             "clickable": on_click is not None,
         },
+        height=height - TITLE_SPACE,  # reserved before the chart is drawn, so that nothing below it jumps
         on_clicked_change=lambda: _report_click(key, on_click),
     )
 

@@ -5,6 +5,7 @@
 const POLL = 80;
 const LOOK = 700;
 const TITLE_HEIGHT = 40;
+const GAP = 2;
 // A saved file does not carry the page's font: it is laid out with one that is at hand where it is opened.
 const SAVED_FONT = "Arial, Helvetica, sans-serif";
 
@@ -44,6 +45,16 @@ function saveButton(host) {
   return { name: "Save as SVG", icon, click: save };
 }
 
+// Push the picture down where the tool bar would lie over its legend, which takes several lines in a narrow chart.
+function clearTools(host) {
+  const [tools, legend] = [".modebar", ".legend"].map((name) => host.querySelector(name)?.getBoundingClientRect());
+  if (!tools || !legend || legend.right <= tools.left) return;
+  const covered = Math.ceil(tools.bottom + GAP - legend.top);
+  if (covered <= 0) return;
+  host.lsfMore += covered;
+  window.Plotly.relayout(host, { "margin.t": host.lsfTop + host.lsfMore });
+}
+
 function draw(host) {
   const wanted = host.lsf;
   const dark = isDark(host.parentElement);
@@ -60,8 +71,13 @@ function draw(host) {
     modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"],
     modeBarButtonsToAdd: [saveButton(host)],
   };
-  const shown = { ...layout, template: wanted.template };
+  host.lsfTop = layout.margin.t;
+  host.lsfMore ||= 0;
+  const margin = { ...layout.margin, t: host.lsfTop + host.lsfMore };
+  const shown = { ...layout, margin, template: wanted.template };
   window.Plotly.react(host, { data, layout: shown, frames: frames || [], config: host.lsfConfig }).then(() => {
+    host.lsfWide ||= host._fullLayout.width;
+    clearTools(host);
     host.dataset.drawn = String(Number(host.dataset.drawn || 0) + 1);
     if (host.lsfListens) return;
     host.lsfListens = true;
@@ -76,6 +92,10 @@ function draw(host) {
 function fit(host) {
   const drawn = host._fullLayout && host._fullLayout.width;
   if (drawn && host.clientWidth && Math.abs(drawn - host.clientWidth) > 1) window.Plotly.Plots.resize(host);
+  if (!drawn || drawn === host.lsfWide) return;
+  host.lsfWide = drawn;
+  host.lsfMore = 0;
+  window.Plotly.relayout(host, { "margin.t": host.lsfTop }).then(() => clearTools(host));
 }
 
 export default function (component) {

@@ -125,7 +125,7 @@ def _form(here: Session, runs: Sequence[Run]) -> None:
                 "Seed", 0, 2**31 - 1, None, key="own-seed", width=130, placeholder="greedy",
                 help="Empty: always the most likely token. A number: tokens are sampled with this seed.",
             )  # fmt: skip
-        asked = st.form_submit_button("Ask", type="primary", icon=":material/forum:")
+        asked = st.form_submit_button("Ask", icon=":material/forum:")
     prompts = tuple(text for text in written if text.strip())
     if asked and not prompts:
         st.info("Write a prompt first.", icon=":material/info:")

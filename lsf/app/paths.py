@@ -53,7 +53,7 @@ def analysis_facts(analysis: Analysis) -> str:
     if data.short:
         parts.append(data.short.rstrip("."))
     if timing.total_seconds is not None:
-        parts.append(duration(timing.total_seconds))
+        parts.append(f"measured in {duration(timing.total_seconds)}")
     return " · ".join(parts)
 
 

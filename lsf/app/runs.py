@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,12 +14,12 @@ from lsf.app.panels import amount, guard, progress, progress_of_queue, show, siz
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, session
-from lsf.figures.palette import ROLES as MARKS
+from lsf.data.lessons import data_words
 from lsf.figures.runs import Curve, draw_curves
 from lsf.jobs.job import JobState, JobView
 from lsf.plans.plan import Plan, format_blocks
 from lsf.progress import duration
-from lsf.runs.comparability import differences
+from lsf.runs.comparability import apart, differences
 from lsf.runs.comparison import COSTS_ONLY, to_row
 from lsf.runs.result import Proof, RunResult, RunState
 from lsf.runs.spec import NEEDS, ROLES, RunSpec
@@ -80,21 +81,16 @@ def _settings(spec: RunSpec) -> RunSpec:
 
 def label(run: Run) -> str:
     """Return a run's name in legends: its role, its blocks, and its method where that is not `full`."""
-    if run.spec is None:
-        return run.id
-    method = "" if run.spec.method == "full" else f", {run.spec.how}"
-    if run.spec.general is not None:
-        method += f", {run.spec.general_share:.0%} general data"
-    rest = method + (f", seed {run.spec.seed}" if run.spec.seed else "")
-    if run.spec.role == "full":
-        return f"{MARKS['full'].label}{rest}"
-    name = MARKS[run.spec.role].label
-    return f"{name}: {run.spec.plan.label}{rest}"
+    return run.id if run.spec is None else run.spec.name
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """Return the runs' names, those that are the same told apart by the end of the folder's."""
+    """Return the runs' names; those that are the same are told apart by what else was asked, else by their folders."""
     names = [label(run) for run in runs]
+    for name in {name for name in names if names.count(name) > 1}:
+        alike = [place for place, one in enumerate(names) if one == name]
+        for place, words in zip(alike, apart([runs[place] for place in alike]), strict=True):
+            names[place] = f"{name}, {words}" if words else name
     return [f"{name} · {run.id[-4:]}" if names.count(name) > 1 else name for name, run in zip(names, runs, strict=True)]
 
 
@@ -123,8 +119,8 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
                 "state": str(run.state),
                 "stands for": run.spec.role if run.spec else None,
                 "tuned": run.spec.plan.label if run.spec else None,
-                "model": run.spec.model if run.spec else None,
-                "data": run.spec.data if run.spec else None,
+                "model": Path(run.spec.model).name if run.spec else None,
+                "data": data_words(run.spec.data) if run.spec else None,
                 "steps": run.spec.steps if run.spec else None,
                 "seed": run.spec.seed if run.spec else None,
                 "problem": run.problem,
@@ -170,7 +166,7 @@ def proof_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(
         [
             {
-                "run": label(run),
+                "run": name,
                 "frozen tensors": proof.frozen_tensors,
                 "unchanged": "yes" if proof.frozen_identical else "NO",
                 "proved by": proof.level,
@@ -181,7 +177,7 @@ def proof_table(runs: Sequence[Run]) -> pd.DataFrame:
                 "parameters tuned": proof.trainable_params,
                 "as planned": "yes" if proof.planned_params == proof.trainable_params else "NO",
             }
-            for run, proof in _proved(runs)
+            for name, proof in _proved(runs)
         ]
     )
 
@@ -189,28 +185,30 @@ def proof_table(runs: Sequence[Run]) -> pd.DataFrame:
 def unmoved(runs: Sequence[Run]) -> list[str]:
     """Return a sentence for each run that has tuned tensors which did not move, with their names."""
     told = []
-    for run, proof in _proved(runs):
+    for name, proof in _proved(runs):
         names = proof.tuned_unmoved
         if names:
             more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            told.append(f"{label(run)}: did not move: {', '.join(names[:NAMED])}{more}.")
+            told.append(f"{name}: did not move: {', '.join(names[:NAMED])}{more}.")
     return told
 
 
-def _proved(runs: Sequence[Run]) -> list[tuple[Run, Proof]]:
-    return [(run, run.result.proof) for run in runs if run.result is not None and run.result.proof is not None]
+def _proved(runs: Sequence[Run]) -> list[tuple[str, Proof]]:
+    named = zip(labels(runs), runs, strict=True)
+    return [(name, run.result.proof) for name, run in named if run.result is not None and run.result.proof is not None]
 
 
 def course_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Return how each run was carried out: prefix cache, micro-batch, whether it was resumed; unknown is empty."""
-    return pd.DataFrame([_course(run, run.result) for run in runs if run.result is not None])
+    named = zip(labels(runs), runs, strict=True)
+    return pd.DataFrame([_course(name, run.result) for name, run in named if run.result is not None])
 
 
-def _course(run: Run, result: RunResult) -> dict[str, Any]:
+def _course(name: str, result: RunResult) -> dict[str, Any]:
     cache = result.cache or {}
     kept = cache.get("kind") not in (None, "off")
     return {
-        "run": label(run),
+        "run": name,
         "prefix cache": cache.get("kind"),
         "blocks below it": cache.get("depth") if kept else None,
         "examples computed": cache.get("computed"),
@@ -329,7 +327,9 @@ def draw_curves_panel(group: Sequence[Run]) -> None:
 def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
     """Draw where each run of a group stands, and why one failed."""
     st.dataframe(
-        pd.DataFrame([_result_row(run, views.get(run.id)) for run in group]),
+        pd.DataFrame(
+            [_result_row(name, run, views.get(run.id)) for name, run in zip(labels(group), group, strict=True)]
+        ),
         hide_index=True,
         placeholder="",
         column_config={
@@ -338,36 +338,36 @@ def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
             "rate": st.column_config.NumberColumn(format="%.2g"),
         },
     )
-    for run in group:
+    for name, run in zip(labels(group), group, strict=True):
         if run.state is RunState.FAILED and run.problem:
-            st.error(unmarked(f"{label(run)}: {run.problem}"), icon=":material/error:")
+            st.error(unmarked(f"{name}: {run.problem}"), icon=":material/error:")
         elif run.state is RunState.INTERRUPTED:
-            st.warning(unmarked(f"{label(run)}: {run.problem}"), icon=":material/power_off:")
+            st.warning(unmarked(f"{name}: {run.problem}"), icon=":material/power_off:")
         elif run.state is RunState.CANCELLED and can_resume(run):
-            st.info(f"{label(run)}: {run.problem}", icon=":material/stop_circle:")
+            st.info(unmarked(f"{name}: {run.problem}"), icon=":material/stop_circle:")
         for words in () if run.result is None else run.result.warnings:
-            st.warning(unmarked(f"{label(run)}: {words}"), icon=":material/warning:")
+            st.warning(unmarked(f"{name}: {words}"), icon=":material/warning:")
         go_on_buttons(session(), run)
     if any(run.result is not None for run in group) and not any(view.active for view in views.values()):
         with st.expander("Proof, and how the runs were carried out", icon=":material/verified:"):
             show_proof(group, "tune")
 
 
-def _result_row(run: Run, view: JobView | None) -> dict[str, object]:
+def _result_row(name: str, run: Run, view: JobView | None) -> dict[str, object]:
     result = run.result
     before = result.before if result is not None else None
     after = result.after if result is not None else None
     row = to_row(run)
     whole = row.total_seconds if result is not None else view.seconds if view is not None else None
     return {
-        "run": label(run),
+        "run": name,
         "state": str(run.state),
+        "test before": before.exact_match if before is not None else None,
+        "test after": after.exact_match if after is not None else None,
         "steps": result.steps if result is not None else _steps_so_far(view),
         "rate": result.learning_rate if result is not None else run.spec.given_rate if run.spec else None,
         "training": None if row.tuning_seconds is None else duration(row.tuning_seconds),
         "in all": None if whole is None else duration(whole),
-        "test before": before.exact_match if before is not None else None,
-        "test after": after.exact_match if after is not None else None,
     }
 
 
@@ -380,7 +380,8 @@ def draw_store(here: Session, runs: Sequence[Run]) -> None:
     """Draw every run on disk; a selected one can be looked at or deleted."""
     if not runs:
         return
-    with st.expander(f"All {len(runs)} runs in {runs_folder()}", icon=":material/folder_open:"):
+    title = f"{counted(len(runs))} in {runs_folder()}"
+    with st.expander(unmarked(title), icon=":material/folder_open:"):
         table = runs_table(runs)
         event = st.dataframe(
             table, hide_index=True, placeholder="", on_select="rerun", selection_mode="multi-row", key="run-store"
@@ -393,6 +394,11 @@ def draw_store(here: Session, runs: Sequence[Run]) -> None:
                 _delete(here, picked)
         if not picked:
             st.caption("Select one run to show its curves, or any number to delete them from the disk.")
+
+
+def counted(count: int) -> str:
+    """Return how many runs there are, for the heading of their list."""
+    return "The one run" if count == 1 else f"All {count} runs"
 
 
 def _look_at(here: Session, run: Run) -> None:

@@ -8,6 +8,7 @@ from lsf.app.actions import stop_buttons
 from lsf.app.own_words import pick_run, with_weights
 from lsf.app.panels import download, guard, progress, size, unmarked
 from lsf.app.polling import follow
+from lsf.app.runs import label
 from lsf.app.runtime import runtime
 from lsf.app.state import Session
 from lsf.app.work import merge_work, source_of
@@ -56,7 +57,7 @@ def draw_take_along(here: Session, picked: Sequence[Run]) -> None:
 
 
 def _title(run: Run) -> str:
-    return f"the whole model of {run.id}"
+    return f"whole model of {label(run)} ({run.id[-4:]})"
 
 
 def _offer(run: Run, part: str, words: str) -> None:

@@ -155,7 +155,7 @@ def swept_truth(here: Session) -> tuple[Truth, str] | None:
 
 
 def _title(source: Source) -> str:
-    return f"sweep of {source.model} on {source.data}"
+    return f"sweep of {source.title}"
 
 
 def _start(here: Session, source: Source) -> None:

@@ -51,6 +51,11 @@ class Source:
     general: str | None = field(default=None, compare=False)
     """General data that a run mixes into training, named as data is; no other source for an analysis."""
 
+    @property
+    def title(self) -> str:
+        """A short name for queues and headings, as people name model and data."""
+        return f"{Path(self.model).name} on {data_words(self.data)}"
+
     def load_task(self) -> Task:
         """Read the data.
 
@@ -81,7 +86,7 @@ class Request:
     @property
     def title(self) -> str:
         """A short name for queues."""
-        return f"{Path(self.source.model).name} on {data_words(self.source.data)}"
+        return self.source.title
 
 
 @dataclass(frozen=True)

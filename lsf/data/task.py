@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,11 +141,6 @@ def with_general(task: Task, general: Task) -> Task:
     notes = (*general.seen.notes, *([left] if len(kept) < len(rows) else []))
     seen = replace(task.seen, notes=(*task.seen.notes, *(f"General data: {note}" for note in notes)))
     return replace(task, general=kept, seen=seen)
-
-
-def short_name(data: str) -> str:
-    """Return what data is called in a title: a file without its folders, which may be those of an upload."""
-    return data if data.startswith(("lesson:", "hub:")) else Path(data).name or data
 
 
 def split_examples(name: str, examples: Iterable[Example], seed: int = 0, grouped: bool = False) -> Task:

@@ -46,8 +46,8 @@ LEGEND_LIFT = 26
 """Pixels between the first row and the legend."""
 NAMED = 5
 """Blocks whose count the finding names, those of most criteria."""
-TICKS = 12
-"""Block numbers per panel at most."""
+EVERY, TICKS = 10, 6
+"""Blocks up to which a panel names each, and how many it names at most of more."""
 
 AllScores = Mapping[str, Sequence[float]]
 """Criterion -> score of each block, block 0 first."""
@@ -67,7 +67,7 @@ def draw_criteria(scores: AllScores, chosen: str | None = None) -> Picture:
     """
     names = list(scores)
     n_rows = -(-len(names) // COLUMNS)
-    figure = new_figure(_title(scores, chosen), height=TOP + 20 + ROW_HEIGHT * n_rows, hovermode="x")
+    figure = new_figure(_title(scores, chosen), height=TOP + 40 + ROW_HEIGHT * n_rows, hovermode="x")
     titles = [_panel_title(name, scores[name], name == chosen) for name in names]
     grid = make_subplots(
         n_rows, COLUMNS, subplot_titles=titles, horizontal_spacing=0.06, vertical_spacing=0.34 / max(n_rows, 1)
@@ -79,8 +79,10 @@ def draw_criteria(scores: AllScores, chosen: str | None = None) -> Picture:
         _panel(figure, name, scores[name], place)
     _legend(figure)
     n_blocks = len(next(iter(scores.values()), ()))
-    ticks = list(range(0, n_blocks, -(-n_blocks // TICKS) or 1))
-    figure.update_xaxes(tickvals=ticks, showgrid=False, zeroline=False, tickfont={"size": SMALL_SIZE})
+    ticks = list(range(0, n_blocks, 1 if n_blocks <= EVERY else -(-n_blocks // TICKS)))
+    figure.update_xaxes(tickvals=ticks, tickangle=0, showgrid=False, zeroline=False, tickfont={"size": SMALL_SIZE})
+    for place in range(max(0, len(names) - COLUMNS), len(names)):  # the lowest of each column
+        figure.layout[f"xaxis{place + 1 if place else ''}"].title = "block"
     figure.update_yaxes(nticks=5, zeroline=False, tickfont={"size": SMALL_SIZE}, exponentformat="power")
     return Picture(figure, _alt(scores, chosen), _table(scores))
 

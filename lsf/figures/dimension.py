@@ -3,12 +3,14 @@
 import math
 import statistics
 from collections.abc import Sequence
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from lsf.criteria.agreement import chance_level, rank_correlation
+from lsf.data.lessons import data_words
 from lsf.dimension.study import Curve, Study, bound
 from lsf.figures.palette import NEUTRAL, SMALL_SIZE, Mark, Picture, new_figure, share
 
@@ -17,6 +19,8 @@ MARKS = {
     "did": Mark("DID", "#D55E00", "diamond", "dash", "/"),
 }
 """Method -> how it looks."""
+NAME_WIDTH = 12
+"""Characters of a task's name on one line under its bars."""
 
 
 def draw_study(study: Study) -> Picture:
@@ -88,7 +92,7 @@ def _levels(figure: go.Figure, study: Study) -> None:
 
 def _asked(study: Study) -> str:
     where = "" if study.plan.is_full else f", {study.plan.label} only"
-    return f"{study.sought} of {study.data}{where}"
+    return f"{study.sought} of {data_words(study.data)}{where}"
 
 
 def _title(study: Study) -> str:
@@ -185,9 +189,9 @@ def draw_tasks(studies: Sequence[Study]) -> Picture:
     Args:
         studies: of the whole model, one per task.
     """
-    names = [study.data.removeprefix("lesson:") for study in studies]
-    title = _tasks_title(studies)
-    return Picture(_bars(studies, names, title), f"{title}. {_told(studies, names)}", tasks_table(studies))
+    names = [data_words(study.data) for study in studies]
+    title, ticks = _tasks_title(studies), ["<br>".join(wrap(name, NAME_WIDTH)) for name in names]
+    return Picture(_bars(studies, ticks, title), f"{title}. {_told(studies, names)}", tasks_table(studies))
 
 
 def draw_blocks(studies: Sequence[Study]) -> Picture:
@@ -203,10 +207,7 @@ def draw_blocks(studies: Sequence[Study]) -> Picture:
         known = [(study.d_90(method), place) for study, place in zip(studies, places, strict=True)]
         if (ends := [f"{d:,.0f} on {place}" for d, place in known if d is not None])[1:]:
             told.append(f"{mark.label} {ends[0]}, {ends[-1]}")
-    title = (
-        f"{studies[0].sought} of {studies[0].data.removeprefix('lesson:')} by the blocks that may move: "
-        + "; ".join(told)
-    )
+    title = f"{studies[0].sought} of {data_words(studies[0].data)} by the blocks that may move: " + "; ".join(told)
     plain = [name.replace("<br>", " ") for name in names]
     return Picture(_bars(studies, names, title), f"{title}. {_told(studies, plain)}", tasks_table(studies))
 
@@ -226,7 +227,7 @@ def _bars(studies: Sequence[Study], names: Sequence[str], title: str) -> go.Figu
             hovertemplate="%{x}: %{text}<extra>" + mark.label + "</extra>",
             cliponaxis=False,
         )
-    figure.update_yaxes(title="d_90, numbers tuned", type="log", dtick=1, range=[1, 5])
+    figure.update_yaxes(title="d_90, numbers tuned", type="log", dtick=1, tickformat=",d", range=[1, 5])
     return figure
 
 
@@ -340,7 +341,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
     for task, mark in zip(tasks, (MARKS["said"], MARKS["did"]), strict=False):
         points = progress_points(studies, task)
         rho = spearman(points)
-        told.append(f"{task.removeprefix('lesson:')} {_rho(rho, len(points))}")
+        told.append(f"{data_words(task)} {_rho(rho, len(points))}")
         known = [(step, d) for step, d in points if d < math.inf]
         ends = _seed_ends(studies, task)
         figure.add_scatter(
@@ -352,7 +353,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
                 "thickness": 1,
             },
             mode="lines+markers",
-            name=task.removeprefix("lesson:"),
+            name=data_words(task),
             line={"color": mark.color, "dash": mark.dash, "width": 2},
             marker={"color": mark.color, "symbol": mark.symbol, "size": 9},
             hovertemplate="step %{x}: %{y:,.0f}<extra>" + task + "</extra>",

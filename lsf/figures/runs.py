@@ -9,6 +9,10 @@ import plotly.graph_objects as go
 from lsf.figures.deviation import PATTERN
 from lsf.figures.palette import NEUTRAL, ROLES, SMALL_SIZE, TEXT_SIZE, Mark, Picture, new_figure
 
+LOW = 0.1
+"""Share up to which a whole axis from 0 to 100 % would show nothing but a flat line."""
+FEW = 10
+"""Steps up to which each has a tick of its own, and none lies between two."""
 MAX_POINTS = 600
 """Points drawn per curve; longer ones are thinned so that every minimum and maximum of a bucket stays."""
 
@@ -56,7 +60,7 @@ def draw_curves(
         metric: what is read ("training loss"), with its unit where it has one.
         axis: steps, tokens or seconds.
         lower_is_better: which end is good, for the finding.
-        share: the metric is a share in [0, 1]; its whole range is shown, in percent.
+        share: the metric is a share in [0, 1]; in percent, and its whole range is shown where any curve rises so far.
     """
     figure = new_figure(_title(curves, metric, lower_is_better, share), height=340, hovermode="x unified")
     seen: dict[str, int] = {}
@@ -73,10 +77,12 @@ def draw_curves(
             marker={"color": mark.color, "symbol": symbol, "size": 7},
             hovertemplate="%{y:.4g}<extra>" + curve.label + "</extra>",
         )
-    figure.update_xaxes(title=axis, rangemode="tozero")
+    last = max((value for curve in curves for value in curve.x), default=FEW + 1)
+    figure.update_xaxes(title=axis, rangemode="tozero", dtick=1 if axis == "steps" and last <= FEW else None)
     figure.update_yaxes(title=metric)
     if share:
-        figure.update_yaxes(range=[0, 1.04], tickformat=".0%")
+        best = max((value for curve in curves for value in curve.y), default=1.0)
+        figure.update_yaxes(range=[0, 1.04] if best > LOW else [0, 1.5 * LOW], tickformat=".0%")
     return Picture(figure, _alt(curves, metric, axis), _table(curves, metric, axis))
 
 
@@ -129,7 +135,8 @@ class Outcome:
     def name(self) -> str:
         """Its name in legends: what it stands for, and its blocks."""
         mark = role_mark(self.role)
-        return self.label if self.label.startswith((self.role, mark.label)) else f"{mark.label}: {self.label}"
+        told = self.role in self.label or self.label.startswith(mark.label)
+        return self.label if told else f"{mark.label}: {self.label}"
 
     @property
     def cost(self) -> float:
@@ -171,8 +178,10 @@ def draw_tradeoff(
             name="Pareto front",
             hoverinfo="skip",
         )
+    seen: list[str] = []
     for outcome in outcomes:
-        _add_outcome(figure, outcome)
+        _add_outcome(figure, outcome, again=outcome.role in seen)
+        seen.append(outcome.role)
     if baseline is not None:
         figure.add_hline(
             y=baseline,
@@ -183,13 +192,14 @@ def draw_tradeoff(
             },
         )
     figure.update_xaxes(title=cost, rangemode="tozero")
-    figure.update_yaxes(title=quality, rangemode="tozero", tickformat=".0%" if share else "")
+    low = max(outcome.quality for outcome in outcomes) <= LOW
+    figure.update_yaxes(title=quality, rangemode="tozero", tickformat=(".1%" if low else ".0%") if share else "")
     return Picture(
         figure, _trade_alt(outcomes, front, quality, cost, share), _trade_table(outcomes, front, quality, cost)
     )
 
 
-def _add_outcome(figure: go.Figure, outcome: Outcome) -> None:
+def _add_outcome(figure: go.Figure, outcome: Outcome, again: bool) -> None:
     mark = role_mark(outcome.role)
     seeds = len(outcome.costs)
     note = f"{seeds} seeds, whiskers: lowest and highest" if seeds > 1 else "1 seed, no interval"
@@ -200,7 +210,7 @@ def _add_outcome(figure: go.Figure, outcome: Outcome) -> None:
         error_y=_range(outcome.qualities, outcome.quality),
         mode="markers",
         cliponaxis=False,
-        marker={"color": mark.color, "symbol": mark.symbol, "size": 13},
+        marker={"color": mark.color, "symbol": f"{mark.symbol}-open" if again else mark.symbol, "size": 13},
         name=outcome.name,
         hovertemplate=f"{outcome.name}<br>%{{y:.4g}} at %{{x:.4g}}<br>{note}<extra></extra>",
     )

@@ -18,18 +18,20 @@ LEFT, RIGHT = 0.08, 1.0
 
 
 def draw_verdict(verdict: Verdict) -> Picture:
-    """Draw one panel per measure and one row per thing compared, with intervals over seeds where there are several.
+    """Draw one panel per known measure, one row per thing compared, and intervals where there are several seeds.
 
     Args:
         verdict: of one choice.
     """
     standings = verdict.standings
     figure = new_figure(verdict.headline, height=TOP + BOTTOM + ROW_HEIGHT * len(standings), showlegend=False)
-    titles = [_title(measure) for measure in MEASURES]
-    figure.set_subplots(1, len(MEASURES), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    known = [one for one in MEASURES if any(getattr(standing, one.name) is not None for standing in standings)]
+    measures = known or MEASURES
+    titles = [_title(measure) for measure in measures]
+    figure.set_subplots(1, len(measures), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
     figure.update_layout(margin={"t": TOP, "b": BOTTOM})
     figure.update_annotations(font={"size": TEXT_SIZE})
-    for place, measure in enumerate(MEASURES, start=1):
+    for place, measure in enumerate(measures, start=1):
         low, high = 0.0, 1.0 if measure.name != "forgetting" else 1e-3
         for standing in standings:
             found: Estimate | None = getattr(standing, measure.name)

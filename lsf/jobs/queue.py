@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lsf.data.task import Task, short_name
+from lsf.data.lessons import data_words
+from lsf.data.task import Task
 from lsf.errors import BadInputError
 from lsf.jobs.job import Report
 from lsf.jobs.worker import Worker
 from lsf.methods.optimizers import check_optimizer
-from lsf.plans.plan import place_of
 from lsf.progress import Phase
 from lsf.runs.lock import hold, release
 from lsf.runs.spec import RunSpec
@@ -103,7 +103,7 @@ def queue_resumed(
 
 
 def _title(spec: RunSpec) -> str:
-    return f"{short_name(spec.data)}: {spec.how} on {place_of(spec.plan)}"
+    return f"{spec.tuned} on {data_words(spec.data)}"
 
 
 def tune_in_queue(

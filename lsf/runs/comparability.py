@@ -3,8 +3,10 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from lsf.data.lessons import data_words
 from lsf.plans.plan import format_blocks
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import RunSpec
@@ -306,6 +308,40 @@ def _settings(run: Run) -> dict[str, str]:
         how = "searched" if spec.searches_rate else "default"
         told["learning rate"] = how if rate is None else f"{rate:g} ({how})"
     return told
+
+
+SHORT = 24
+"""Characters of a setting that stand in a name."""
+_IN_NAMES = (
+    "method", "seed", "general", "general_share", "proof", "report_to", "device", "dtype", "threads", "latency",
+)  # fmt: skip
+"""Settings that names have already, or that change nothing which is compared."""
+
+
+def apart(runs: Sequence[Run], leave_out: Sequence[str] = ()) -> list[str]:
+    """Return for each run, in words, what was asked of it and not of all: `4 steps, batch size 8`; else nothing.
+
+    Args:
+        runs: whose names are to be told apart; of one without a spec nothing is known.
+        leave_out: fields of a spec that are told elsewhere.
+    """
+    specs = [run.spec for run in runs if run.spec is not None]
+    names = [item.name for item in fields(RunSpec) if item.name not in (*NOT_SETTINGS, *_IN_NAMES, *leave_out)]
+    differ = [name for name in names if len({repr(getattr(spec, name)) for spec in specs}) > 1]
+    return ["" if run.spec is None else ", ".join(_said(run.spec, name) for name in differ) for run in runs]
+
+
+def _said(spec: RunSpec, name: str) -> str:
+    value = getattr(spec, name)
+    if name == "model":
+        return Path(value).name
+    if name == "data":
+        return data_words(value)
+    if name == "learning_rate":
+        return "searched rate" if value is None else "default rate" if spec.given_rate is None else f"rate {value:g}"
+    words = _word(value)
+    words = words if len(words) <= SHORT else f"{words[: SHORT - 1]}…"
+    return f"{words} {name}" if name in ("steps", "epochs") else f"{name.replace('_', ' ')} {words}"
 
 
 def _surroundings(run: Run) -> dict[str, str]:

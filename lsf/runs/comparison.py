@@ -3,12 +3,14 @@
 import hashlib
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 
 from lsf.data.contents import OPTIONS
+from lsf.data.lessons import data_words
 from lsf.plans.plan import format_blocks
-from lsf.runs.comparability import fault_of, find_warnings, floor_loss, forgetting, found_states, gain, texts_of
+from lsf.runs.comparability import apart, fault_of, find_warnings, floor_loss, forgetting, found_states, gain, texts_of
 from lsf.runs.result import Metrics, RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
@@ -54,6 +56,9 @@ class Row:
     """The base model."""
     data: str | None = None
     """Name of the task."""
+    differs: str | None = None
+    """What was asked of it and not of every run compared, in words (`40 steps`); None where no setting without a column
+    of its own differs."""
     settings: str | None = None
     """Tells apart what else was asked: runs alike in it differ in role, blocks, method, seed and rate at most."""
     general_share: float | None = None
@@ -173,7 +178,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
     Args:
         runs: in any state, in the order they are to be listed.
     """
-    rows = [to_row(run) for run in runs]
+    told = apart(runs, leave_out=("model", "data", *TOLD_APART, *COSTS_ONLY, *OPTIONS))
+    rows = [replace(to_row(run), differs=words or None) for run, words in zip(runs, told, strict=True)]
     full: dict[tuple[object, ...], Row] = {}
     for run, row in zip(runs, rows, strict=True):
         key = *_kin(run), _general(run)
@@ -310,6 +316,8 @@ def non_dominated(quality: Sequence[float | None], cost: Sequence[float | None])
     return tuple(stands(point) for point in points)
 
 
+CONTROLS = ("last", "first", "middle", "random")
+"""Roles of the same-size controls, in the order in which they are named."""
 SUMMARISED = (
     "exact_match_before",
     "exact_match_after",
@@ -341,7 +349,7 @@ class Summary:
     role: str | None
     """One of `lsf.runs.spec.ROLES`."""
     plan: str
-    """Label of the plan; for the random control the number of blocks, since each seed draws others."""
+    """Label of the plan; of a control `control_name`, since each seed draws other random blocks."""
     method: str | None
     """How it was tuned."""
     runs: tuple[str, ...]
@@ -368,8 +376,17 @@ def summarise(rows: Sequence[Row]) -> tuple[Summary, ...]:
             asked = (row.model, row.data, row.settings)
             groups.setdefault((*asked, row.role, _label(row), row.method, row.steps, rate), []).append(row)
     ended = [row for group in groups.values() for row in group]
-    several = [name for name in ("model", "data") if len({getattr(row, name) for row in ended}) > 1]
-    return tuple(_summary(_label(group[0], several), group) for group in groups.values())
+    several = columns_apart(ended)
+    names = [(group[0].role, group[0].method, _label(group[0], several)) for group in groups.values()]
+    return tuple(
+        _summary(name[-1] if names.count(name) == 1 else f"{name[-1]}, {rate_words(group[0])}", group)
+        for name, group in zip(names, groups.values(), strict=True)
+    )
+
+
+def rate_words(row: Row) -> str:
+    """Return which rate a run was asked to take: `rate 0.001`, `default rate` or `searched rate`."""
+    return f"rate {row.learning_rate:g}" if row.rate_asked == "given" else f"{row.rate_asked} rate"
 
 
 def by_seed(rows: Sequence[Row], name: str) -> list[float]:
@@ -391,8 +408,26 @@ def _summary(label: str, group: Sequence[Row]) -> Summary:
 
 def _label(row: Row, several: Sequence[str] = ()) -> str:
     name = row.plan or "unknown"
-    if row.role == "random" and row.n_blocks:
-        name = f"random {row.n_blocks} block{'s' if row.n_blocks > 1 else ''}"
+    if row.role in CONTROLS and row.n_blocks:
+        name = control_name(row.role, row.n_blocks)
     if row.general_share is not None:
         name += f" with {row.general_share:.0%} general data"
-    return ", ".join([name, *(str(getattr(row, column)) for column in several)])
+    return ", ".join([name, *words_apart(row, several)])
+
+
+def columns_apart(rows: Sequence[Row]) -> list[str]:
+    """Return the columns of what was asked whose content differs between rows, so that names have to say it."""
+    return [name for name in ("model", "data", "differs") if len({getattr(row, name) for row in rows}) > 1]
+
+
+def words_apart(row: Row, columns: Sequence[str]) -> list[str]:
+    """Return what a row has in those columns as people name it."""
+    words: dict[str, Callable[[str], str]] = {"model": lambda name: Path(name).name, "data": data_words}
+    return [words.get(name, str)(found) for name in columns if (found := getattr(row, name)) is not None]
+
+
+def control_name(role: str, size: int) -> str:
+    """Return what a control of so many blocks is called in comparisons: `the last block`, `3 random blocks`."""
+    if role == "random":
+        return "a random block" if size == 1 else f"{size} random blocks"
+    return f"the {role} block" if size == 1 else f"the {role} {size} blocks"

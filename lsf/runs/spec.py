@@ -152,6 +152,22 @@ class RunSpec(JsonRecord):
         """The method with the options given, for tables: `adapter (kind=pfeiffer)`."""
         return describe(self.method, self.options)
 
+    @property
+    def tuned(self) -> str:
+        """What is tuned and how, as people name it: `block 3`, `random blocks 1, 4, lora (r=4)`, `whole model`."""
+        of_plan = self.role in ("choice", "manual") and not self.plan.is_full
+        name = self.plan.label if of_plan else f"{self.role} {self.plan.label}"
+        parts = ["whole model" if self.role == "full" or self.plan.is_full else name]
+        parts += [] if self.method == "full" else [self.how]
+        parts += [] if self.general is None else [f"{self.general_share:.0%} general data"]
+        return ", ".join([*parts, *([f"seed {self.seed}"] if self.seed else [])])
+
+    @property
+    def name(self) -> str:
+        """The same, and before it what the run stands for, for legends: `choice: block 3`, `by hand: block 3`."""
+        stands = {"choice": "choice: ", "manual": "by hand: "}.get(self.role, "")
+        return f"{stands}{self.tuned}"
+
     @classmethod
     def arranged(cls, value: dict[str, Any]) -> dict[str, Any]:
         """Return what a file holds; one that says nothing of text pairs was written for raw ones."""

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import scipy
 
 from lsf.runs.comparability import TOO_FEW
-from lsf.runs.comparison import Comparison, Row
+from lsf.runs.comparison import CONTROLS, Comparison, Row, columns_apart, control_name, rate_words, words_apart
 from lsf.runs.result import RunState
 
 CONFIDENCE = 0.95
 """Of every interval over seeds."""
-CONTROLS = ("last", "first", "middle", "random")
-"""Roles of the same-size controls, in the order in which they are named."""
 EXACT, LOSS = "exact match", "loss"
 SHORT_ANSWERS = 0.1
 """What the whole model must gain in exact match over the floor for that to be the score; else the loss is, since
 answers are hardly ever wholly right."""
+TUNE, CHOOSE = "tune", "choose"
+"""What a next step can be."""
 BETTER, WORSE, TIED, ONE_SEED = "better", "worse", "cannot be told apart", "1 seed"
 """How the choice stands to something else; below two common seeds nothing is said."""
 
@@ -96,6 +96,8 @@ class Verdict:
     """The finding: the headline, and how it stands to the controls of its size."""
     onward: str
     """What to do next, in one sentence."""
+    then: str
+    """Where that is done: TUNE more runs, or CHOOSE other blocks."""
     score: str
     """What the shares and differences are in: `exact match` or `loss`."""
     choice: Standing
@@ -166,13 +168,17 @@ def verdicts(comparison: Comparison) -> tuple[Verdict, ...]:
     the one of the least test loss counts, as for the whole model.
     """
     groups: dict[tuple[object, ...], list[Row]] = {}
-    several = [name for name in ("model", "data") if len({getattr(row, name) for row in comparison.rows}) > 1]
+    several = columns_apart(comparison.rows)
     for row in comparison.rows:
         if row.role in ("choice", "manual") and not row.all_blocks and _ended(row):
             rate = row.learning_rate if row.rate_asked == "given" else row.rate_asked
             key = *_asked(row), row.plan, row.method, rate
             groups.setdefault(key, []).append(row)
-    return tuple(_judge(list(_best(group).values()), comparison.rows, several) for group in groups.values())
+    rates = [key[:-1] for key in groups]  # told where one choice was tuned at several
+    return tuple(
+        _judge(list(_best(group).values()), comparison.rows, _name(group[0], several, rates.count(key[:-1]) > 1))
+        for key, group in groups.items()
+    )
 
 
 def _ended(row: Row) -> bool:
@@ -191,9 +197,8 @@ def _best(rows: Sequence[Row]) -> dict[int | None, Row]:
     return found
 
 
-def _judge(own: list[Row], rows: Sequence[Row], several: Sequence[str]) -> Verdict:
+def _judge(own: list[Row], rows: Sequence[Row], name: str) -> Verdict:
     first, by_id = own[0], {row.run: row for row in rows}
-    name = _name(first, several)
     kin = [row for row in rows if _ended(row) and _asked(row) == _asked(first)]
     whole = [row for row in kin if row.plan == "full" and row.method == "full"]  # whatever it was made to stand for
     references = [by_id[row.reference] for row in own if row.reference is not None]
@@ -202,7 +207,7 @@ def _judge(own: list[Row], rows: Sequence[Row], several: Sequence[str]) -> Verdi
     others.append(("LoRA on all blocks", "lora", [row for row in kin if row.all_blocks and row.method == "lora"]))
     for role in CONTROLS:
         same = [row for row in kin if row.role == role and (row.n_blocks, row.method) == (first.n_blocks, first.method)]
-        others.append((_control(role, first.n_blocks or 0), role, same))
+        others.append((control_name(role, first.n_blocks or 0), role, same))
     choice = _standing(name, first.role or "choice", own, by_id, score)
     beside = [
         _beside(_standing(name, role, list(_best(group).values()), by_id, score), own, group, score)
@@ -212,8 +217,8 @@ def _judge(own: list[Row], rows: Sequence[Row], several: Sequence[str]) -> Verdi
     warnings = [*_own_warnings(name, own), *(note for other in beside for note in other.notes)]
     headline = _headline(choice, own, whole, score)
     sentence = headline if choice.share is None or _all_faulty(own) else f"{headline}; {_against(beside)}"
-    onward = _onward(choice, beside, own, whole)
-    return Verdict(headline, f"{sentence}.", onward, score, choice, tuple(beside), tuple(warnings))
+    then, onward = _onward(choice, beside, own, whole)
+    return Verdict(headline, f"{sentence}.", f"Next: {onward}.", then, score, choice, tuple(beside), tuple(warnings))
 
 
 def _score(references: Sequence[Row]) -> str:
@@ -309,7 +314,8 @@ def _own_warnings(name: str, own: Sequence[Row]) -> list[str]:
         faulty = [row for row in own if row.fault == words]
         rates = [row.rate_to_try for row in faulty if row.rate_to_try is not None]
         instead = f" Try the rate {rates[0]:g}." if rates else ""
-        told.append(f"{_upper(name)}: {words} in {len(faulty)} of {_seeds(len(own))}.{instead}")
+        seeds = f" in {len(faulty)} of {len(own)} seeds" if len(own) > 1 else ""
+        told.append(f"{_upper(name)}: {words}{seeds}.{instead}")
     if any(row.states_found for row in own):
         told.append(
             "The choice took the states below its blocks from an earlier run; its time leaves out computing them."
@@ -372,45 +378,40 @@ def _against(others: Sequence[Standing]) -> str:
     return "; ".join(parts)
 
 
-def _onward(choice: Standing, others: Sequence[Standing], own: Sequence[Row], whole: Sequence[Row]) -> str:
+def _onward(choice: Standing, others: Sequence[Standing], own: Sequence[Row], whole: Sequence[Row]) -> tuple[str, str]:
+    """Return where the next step is made, and what it is."""
     faulty = next((row for row in (*own, *whole) if row.fault is not None), None)
     if faulty is not None and (faulty in own or choice.share is None):
         what = "the choice" if faulty in own else "the whole model"
         rate = "a lower rate" if faulty.rate_to_try is None else f"the rate {faulty.rate_to_try:g}"
-        return f"Next: tune {what} again {'with more steps' if faulty.fault == TOO_FEW else f'at {rate}'}."
+        return TUNE, f"tune {what} again {'with more steps' if faulty.fault == TOO_FEW else f'at {rate}'}"
     if choice.share is None:
-        return "Next: tune the whole model beside it, with the same data, seed and steps."
+        return TUNE, "tune the whole model beside it, with the same data, seed and steps"
     controls = [other for other in others if other.role in CONTROLS]
     if not controls:
-        return "Next: tune controls of the same size beside it."
+        return TUNE, "tune controls of the same size beside it"
     if all(other.apart is None for other in controls):
-        return "Next: tune its controls again, as advised for each."
+        return TUNE, "tune its controls again, as advised for each"
     if any(other.apart == ONE_SEED for other in others):
-        return "Next: tune the same with two more seeds; only then can chance be ruled out."
+        return TUNE, "tune the same with two more seeds; only then can chance be ruled out"
     worse = [other.name for other in others if other.apart == WORSE]
     if worse:
-        return f"Next: take {worse[0]} instead, or choose by another criterion."
+        return CHOOSE, f"take {worse[0]} instead, or choose by another criterion"
     tied = [other.name for other in controls if other.apart == TIED]
     if tied:
-        return (
-            f"Next: which blocks are tuned hardly matters here; take the cheapest, or fewer, and compare again with "
-            f"{tied[0]}."
-        )
-    return "Next: try fewer blocks, or keep these."
+        told = "which blocks are tuned hardly matters here; take the cheapest, or fewer, and compare again with"
+        return CHOOSE, f"{told} {tied[0]}"
+    return CHOOSE, "try fewer blocks, or keep these"
 
 
-def _control(role: str, size: int) -> str:
-    if role == "random":
-        return "random blocks"
-    return f"the {role} block" if size == 1 else f"the {role} {size} blocks"
-
-
-def _name(row: Row, several: Sequence[str]) -> str:
-    """Return a choice in words, with the model and data where the runs compared have several."""
+def _name(row: Row, several: Sequence[str], rate: bool) -> str:
+    """Return a choice in words, with what was asked of it and not of all runs compared."""
     name = (row.plan or "the choice") + ("" if row.method in (None, "full") else f" by {row.method}")
     if row.general_share is not None:
         name += f" with {row.general_share:.0%} general data"
-    asked = [str(getattr(row, column)) for column in several]
+    asked = words_apart(row, several)
+    if rate:
+        asked.append(rate_words(row))
     return f"{name} ({', '.join(asked)})" if asked else name
 
 
@@ -420,7 +421,3 @@ def _joined(names: Sequence[str]) -> str:
 
 def _upper(name: str) -> str:
     return name[:1].upper() + name[1:]
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' if count != 1 else ''}"

@@ -101,6 +101,12 @@ def test_runs_are_told_once_one_has_ended() -> None:
         "Block 7 ended at 80 % exact match; the whole model at 100 % exact match.",
         "Next: compare the runs, which weighs this against cost.",
     )
+    other = replace(rows[0], run="o", plan="block 3", exact_match_after=0.7)
+    drawn = [replace(other, run=name, role="random", n_blocks=n) for name, n in (("r", 1), ("s", 2))]
+    assert of_runs([*rows, other, *drawn], "o") == (
+        "Block 3 ended at 70 % exact match; the whole model at 100 % exact match; a random block at 70 % exact match.",
+        "Next: compare the runs, which weighs this against cost.",
+    )
     waiting = of_runs([rows[0], replace(rows[1], exact_match_after=None, loss_after=None)])
     assert waiting is not None and waiting[1] == "Next: wait for 1 more."
 
@@ -133,6 +139,7 @@ def test_the_intrinsic_dimension_is_told_by_its_extremes() -> None:
     found = of_dimension(over_lessons(), "On the bundled model")
     assert found is not None
     assert found[0] == (
-        "On the bundled model, 35 numbers suffice for sums by DID, 5,477 for labels by DID, of 1,377,408."
+        'On the bundled model, 35 numbers suffice for "One more than the sum" by DID, 5,477 for "Verdicts in other '
+        'words" by DID, of 1,377,408.'
     )
     assert of_dimension([], "") is None

@@ -14,7 +14,7 @@ from lsf.app.browser import name_of
 from lsf.app.choose import NEED_WORDS, cost_shares, default_budget
 from lsf.app.forms import help_text
 from lsf.app.panels import amount, size, table_csv, table_json
-from lsf.app.runs import belong_together, command, course_table, labels, proof_table, unmoved
+from lsf.app.runs import belong_together, command, counted, course_table, labels, proof_table, unmoved
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.plans.plan import Plan, Predicted, full_plan
@@ -113,24 +113,32 @@ def test_a_run_is_named_by_its_role_its_blocks_and_its_method_where_that_is_anot
         run_of("r-bbbb"),
         run_of("r-cccc", method="lora", options={"r": 4}),
         run_of("x", "middle"),
+        run_of("r-dddd", steps=7),
+        run_of("r-eeee", "random"),
     ]
     names = [
-        "choice: block 3 · aaaa",
-        "choice: block 3 · bbbb",
+        "choice: block 3, 100 steps · aaaa",
+        "choice: block 3, 100 steps · bbbb",
         "choice: block 3, lora (r=4)",
-        "middle blocks: block 3",
+        "middle block 3",
+        "choice: block 3, 7 steps",
+        "random block 3",
     ]
     assert labels(runs) == names
 
 
+def test_one_run_is_not_told_as_all_of_them() -> None:
+    assert (counted(1), counted(2)) == ("The one run", "All 2 runs")
+
+
 def test_tuned_tensors_that_did_not_move_are_named() -> None:
     proof = Proof(5, "ab" * 32, True, 12, 2, tuple(f"block.{n}" for n in range(10)), 10, 10)
-    run = run_of("r1")
+    run, waits = run_of("r1"), run_of("r2", "last")
     ended = replace(run, result=RunResult(RunState.SUCCEEDED, proof=proof))
-    (sentence,) = unmoved([ended, run])
+    (sentence,) = unmoved([ended, waits])
     assert sentence.startswith("choice: block 3: did not move: block.0, block.1")
     assert sentence.endswith("block.7 and 2 more.")
-    assert proof_table([ended, run])["hash of the frozen"].tolist() == ["abababababab"]
+    assert proof_table([ended, waits])["hash of the frozen"].tolist() == ["abababababab"]
 
 
 def test_the_course_of_a_run_tells_cache_micro_batch_and_where_it_was_resumed() -> None:

@@ -14,6 +14,11 @@ STEPS = 30
 """Of the journey's runs: how many there are by default is what the tour takes, in AppTest and presented."""
 CURVES = ".st-key-panel-curves .lsf-chart"
 """The live curves of the runs."""
+COVERED = """() => [...document.querySelectorAll(".lsf-chart:has(.legend)")].slice(0, 2).map((chart) => {
+    const [tools, legend] = [".modebar", ".legend"].map((name) => chart.querySelector(name).getBoundingClientRect());
+    return legend.right <= tools.left ? 0 : Math.max(0, Math.ceil(tools.bottom - legend.top));
+})"""
+"""Script that returns how many pixels of the legends of the first two charts lie under their tool bars."""
 
 
 def test_first_paint_shows_the_bundled_choice_and_asks_no_other_machine(tab: Tab) -> None:
@@ -48,6 +53,7 @@ def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(tab: Tab, share
     tab.open("model")
     tab.ready()
     begun = time.monotonic()
+    expect(page.get_by_test_id("stSidebar")).to_have_css("width", "236px")
     tab.analyse()
     tab.button("Choose blocks")
     slider = page.get_by_role("slider")
@@ -196,6 +202,7 @@ def test_a_click_on_a_criterion_chooses_it_and_its_data_can_be_taken_away(tab: T
 
 def test_the_paths_follow_the_theme_play_flat_and_in_space_and_can_be_taken_away_as_a_notebook(tab: Tab) -> None:
     tab.analysed()
+    tab.page.wait_for_function(f"JSON.stringify(({COVERED})()) === '[0,0]'")
     page = tab.page
     text = "document.querySelector('.lsf-chart .xtick text').style.fill"
     expect(page.locator(".lsf-chart .xtick text").first).to_be_attached()  # drawn

@@ -34,7 +34,7 @@ def test_a_study_is_drawn_by_ascending_d_with_a_ring_at_d_90() -> None:
     said, ring = traces(picture)[0], traces(picture)[1]
     assert (list(said.x), list(said.y)) == ([30, 100, 300], [0.2, 0.5, 0.95])
     assert (list(ring.x), list(ring.y)) == ([300], [0.95])
-    assert picture.title == "d_90 of lesson:facts: SAID 300, 1 seed, no interval; DID 1,000, 1 seed, no interval"
+    assert picture.title == "d_90 of Capitals that moved: SAID 300, 1 seed, no interval; DID 1,000, 1 seed, no interval"
     assert picture.figure.layout["shapes"][1]["y0"] == pytest.approx(0.9)
     assert picture.table["method"].tolist() == ["full", "said", "said", "said", "did", "did"]
 
@@ -69,7 +69,7 @@ def test_a_checkpoint_not_reached_ranks_above_all_others_where_it_still_rose_and
     missed = traces(picture)[1]
     assert list(missed.x) == [0, 30] and min(missed.y) > 1000  # above every d that was tried
     assert list(missed.text) == ["not reached up to 30", "not reached up to 100 (best 10% at 30)"]
-    assert "Spearman: facts -0.80 (4 checkpoints, chance reaches 1.00)" in picture.title
+    assert "Spearman: Capitals that moved -0.80 (4 checkpoints, chance reaches 1.00)" in picture.title
 
 
 def test_along_pretraining_the_median_over_seeds_stands_between_the_least_and_the_most() -> None:
@@ -102,4 +102,5 @@ def test_blocks_that_may_move_stand_by_their_values_under_as_many_seeds_each() -
     picture = draw_blocks([few, whole.of_seeds(1)])
     assert list(traces(picture)[0].y) == [3000, 300]
     assert traces(picture)[0].x[0] == "block 7,<br>1,000 values"
-    assert picture.title.startswith("d_90 of facts by the blocks that may move: SAID 3,000 on block 7, 300 on ")
+    told = "d_90 of Capitals that moved by the blocks that may move: SAID 3,000 on block 7, 300 on "
+    assert picture.title.startswith(told)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from lsf.criteria.result import Analysis
 from lsf.figures.deviation import draw_deviation
 from lsf.figures.palette import Picture
@@ -75,3 +77,11 @@ def test_report_stands_alone_and_escapes_what_users_wrote(analysis: Analysis) ->
     assert page.count("plotly.js v") == 1
     assert 'src="http' not in page
     assert "0.75 (95 % interval 0.70 to 0.85)" in page
+
+
+def test_low_shares_have_an_axis_on_which_they_differ() -> None:
+    def top(best: float) -> float:
+        curve = Curve("a", "choice", (0.0, 4.0), (0.0, best))
+        return float(drawn(draw_curves([curve], "exact match", "steps", False, True)).layout.yaxis.range[1])
+
+    assert (top(0.04), top(0.5)) == (pytest.approx(0.15), 1.04)

@@ -51,7 +51,7 @@ def test_a_queued_run_that_is_stopped_is_cancelled_at_once_and_the_running_one_k
     long = replace(spec, steps=2_000, data="/app/uploads/15cf/rows.csv")
     queued = queue_runs(worker, tmp_path, (long, long), lambda: loaded, lambda: task)
     worker.stop(queued[1].job)
-    assert worker.view(queued[1].job).title.startswith("rows.csv: ")
+    assert worker.view(queued[1].job).title == f"{spec.plan.label} on rows.csv"
     assert worker.view(queued[1].job).state is JobState.CANCELLED
     assert load_run(queued[1].folder).state is RunState.CANCELLED
     while (worker.view(queued[0].job).partial or {"step": 0})["step"] < 2:

@@ -8,6 +8,7 @@ import pytest
 
 from lsf.app.dimension import KIND
 from lsf.app.runtime import runtime
+from lsf.data.lessons import data_words
 from lsf.dimension import study as kept
 from lsf.dimension.study import Study
 from tests.pages.conftest import Driver
@@ -34,7 +35,7 @@ def test_a_search_runs_in_the_worker_and_ends_in_a_curve_and_a_gap(
     study = view.result
     assert isinstance(study, Study)
     assert [curve.method for curve in study.curves] == ["said", "did"]
-    assert f"d_90 of {study.data}" in app.shown()
+    assert f"d_90 of {data_words(study.data)}" in app.shown()
     assert "Generalisation gap" in app.shown()
     table = at.dataframe[0].value
     assert table["method"].tolist() == ["full", "said", "did"]
@@ -55,7 +56,7 @@ def test_what_was_measured_before_is_shown_beside_the_published_numbers(app: Dri
     assert "cannot be compared" in app.shown()
     for name in ("facts", "labels"):
         app.at.selectbox(key="kept-curves").set_value(f"lesson:{name}").run()
-        assert f"lesson:{name}" in app.shown() and "a ring: the smallest such d" in app.shown()
+        assert data_words(f"lesson:{name}") in app.shown() and "a ring: the smallest such d" in app.shown()
     published = next(frame.value for frame in app.at.dataframe if "whose" in frame.value.columns)
     assert set(published["whose"]) == {"published", "ours"}
     assert "207" in published["d_90 of SAID"].tolist()

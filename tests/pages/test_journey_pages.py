@@ -178,6 +178,7 @@ def test_one_click_tunes_choice_full_and_controls_and_compares_them(analysed: Dr
     assert at.subheader[0].value == unmarked(verdict.sentence)
     assert verdict.onward in analysed.shown()
     assert "1 seed, no interval." in analysed.shown()
+    assert [button.label for button in at.button if str(button.key).startswith("to-")] == ["Tune more runs"]
     proof = next(frame.value for frame in at.dataframe if "unchanged" in list(frame.value))
     assert set(proof["unchanged"].tolist()) == {"yes"}
 

@@ -259,7 +259,7 @@ def test_random_controls_of_different_blocks_are_one_group_and_failed_runs_none(
     draws = [make(f"r{seed}", (seed, 7), role="random", seed=seed) for seed in range(3)]
     failed = replace(make("f", seed=9), state=RunState.FAILED)
     summaries = summarise(compare([*draws, make("a"), failed]).rows)
-    assert [(summary.plan, summary.n_seeds) for summary in summaries] == [("random 2 blocks", 3), ("block 7", 1)]
+    assert [(summary.plan, summary.n_seeds) for summary in summaries] == [("2 random blocks", 3), ("block 7", 1)]
 
 
 def test_the_front_is_what_nothing_beats_in_both():

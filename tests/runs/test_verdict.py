@@ -10,7 +10,7 @@ import pytest
 from lsf.data.prior import Floor, Prior
 from lsf.figures.verdict import draw_verdict
 from lsf.plans.plan import Plan, full_plan
-from lsf.runs.comparison import compare
+from lsf.runs.comparison import compare, summarise
 from lsf.runs.formats import render
 from lsf.runs.result import RunState
 from lsf.runs.store import Run
@@ -66,6 +66,17 @@ def test_choices_of_several_models_data_sets_and_general_data_are_told_apart() -
     assert (plain.choice.name, mixed.choice.name) == ("block 7", "block 7 with 20% general data")
 
 
+def test_choices_that_differ_in_steps_or_rate_alone_have_names_of_their_own() -> None:
+    runs = [run("a", steps=4), run("b", steps=8), whole(steps=8)]
+    found = compare(runs)
+    assert [one.choice.name for one in verdicts(found)] == ["block 7 (4 steps)", "block 7 (8 steps)"]
+    assert [one.plan for one in summarise(found.rows)] == ["block 7, 4 steps", "block 7, 8 steps", "full, 8 steps"]
+    rates = verdicts(compare([run("a", learning_rate=1e-3), run("b")]))
+    apart = summarise(compare([with_result(whole("f", learning_rate=1e-2), learning_rate=1e-2), whole("g")]).rows)
+    assert [one.plan for one in apart] == ["full, rate 0.01", "full, default rate"]
+    assert [one.choice.name for one in rates] == ["block 7 (rate 0.001)", "block 7 (default rate)"]
+
+
 def test_where_answers_are_hardly_ever_wholly_right_the_loss_is_the_score() -> None:
     found = only(run("some", exact=0.2, loss=1.5), whole(exact=0.25))
     assert found.score == "loss"
@@ -91,7 +102,7 @@ def test_controls_are_paired_by_seed_and_a_tie_is_a_verdict() -> None:
     stands = {other.role: other.apart for other in found.others}
     # The whole model is 0.5, 0.3 and 0.1 ahead: the interval of three seeds holds zero.
     assert stands == {"full": TIED, "lora": TIED, "last": BETTER, "random": TIED, "first": WORSE}
-    tied = "the whole model, LoRA on all blocks and random blocks"
+    tied = "the whole model, LoRA on all blocks and a random block"
     assert f"better than the last block; cannot be told apart from {tied};" in found.sentence
     assert found.sentence.endswith("worse than the first block.")
     assert found.onward == "Next: take the first block instead, or choose by another criterion."
@@ -135,7 +146,7 @@ def test_a_choice_with_a_fault_has_a_verdict_that_says_only_that() -> None:
     found = only(run("c", loss=2.6, exact=0.1), whole())
     assert found.sentence == "Block 7: below the floor, too few steps, so nothing can be said for this choice."
     assert found.onward == "Next: tune the choice again with more steps."
-    assert any(told.startswith("Block 7: below the floor, too few steps in 1 of 1 seed.") for told in found.warnings)
+    assert any(told.startswith("Block 7: below the floor, too few steps.") for told in found.warnings)
     wrecked = only(run("c", loss=9.9, exact=0.1), whole())
     assert wrecked.sentence == "Block 7: below the floor, so nothing can be said for this choice."
     assert wrecked.onward.startswith("Next: tune the choice again at the rate")
@@ -191,3 +202,9 @@ def test_the_picture_has_a_panel_per_number_a_row_per_standing_and_whiskers_over
     assert verdict.sentence.startswith(verdict.headline)
     assert "block 7: gain kept 75 % (75 % to 75 %, 2 seeds), time 0.40 x" in picture.alt
     assert Plan("m", 8, (7,)).label in picture.table["tuned"].tolist()
+
+
+def test_a_choice_with_a_fault_is_drawn_by_what_is_known_of_it_alone() -> None:
+    figure: Any = draw_verdict(only(run("c", loss=2.6, exact=0.1), whole(loss=2.6, exact=0.1))).figure
+    assert [note.text for note in figure.layout.annotations] == ["forgetting (nats)"]
+    assert {trace.y[0] for trace in figure.data} == {"block 7", "the whole model"}
