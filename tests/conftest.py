@@ -43,9 +43,11 @@ SLOWER = ("slow", "gpu", "real", "browser")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `pytest -m fast` runs."""
+    """Mark what `pytest -m fast` runs; a test in a browser that fails is run once more, and the summary tells which."""
     here = Path(__file__).parent
     for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
         place = item.path.relative_to(here).as_posix() if item.path.is_relative_to(here) else ""
         if place.startswith(FAST) and not any(item.get_closest_marker(name) for name in SLOWER):
             item.add_marker("fast")
