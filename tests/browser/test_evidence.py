@@ -23,7 +23,7 @@ def test_the_measured_truth_of_another_site_can_be_looked_at(tab: Tab) -> None:
     box = page.get_by_role("combobox", name="Model and task")
     box.focus()
     box.press("ArrowDown")
-    page.get_by_role("option", name=re.compile("bundled, sums")).click()
+    page.get_by_role("option", name=re.compile("bundled, One more than the sum")).click()
     expect(page.get_by_role("heading", name="Tuned alone, block 0 scored best")).to_be_visible()
     expect(page.locator(".lsf-chart")).to_have_count(4)
 
