@@ -16,7 +16,7 @@ CURVES = ".st-key-panel-curves .lsf-chart"
 """The live curves of the runs."""
 COVERED = """() => [...document.querySelectorAll(".lsf-chart:has(.legend)")].slice(0, 2).map((chart) => {
     const [tools, legend] = [".modebar", ".legend"].map((name) => chart.querySelector(name).getBoundingClientRect());
-    return legend.right <= tools.left ? 0 : Math.max(0, Math.ceil(tools.bottom - legend.top));
+    return legend.right <= tools.left ? 0 : Math.max(0, Math.round(tools.bottom - legend.top));
 })"""
 """Script that returns how many pixels of the legends of the first two charts lie under their tool bars."""
 

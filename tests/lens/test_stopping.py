@@ -57,6 +57,7 @@ def test_a_stop_ends_the_spectra_after_one_matrix_and_leaves_their_criteria_out(
 
 def test_a_stop_ends_the_timing_of_an_analysis(tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, report = load_model(str(tiny("llama"))), Stopping()
+    monkeypatch.setattr(speed, "_KEPT", {})  # other tests may have timed a model of this make
     passes = counted(monkeypatch, speed, "_pass", lambda: setattr(report, "stop", "keep"))
     with pytest.raises(StoppedError):
         analyze(loaded, task_of(PAIRS), AnalysisSettings(), report)
@@ -68,6 +69,7 @@ def test_an_offloaded_model_is_timed_by_one_pass_and_nothing_of_it_is_fetched_fo
 ) -> None:
     loaded, whole = spread(tiny("llama")), load_model(str(tiny("llama")), "float32", "cpu")
     batches = batches_of(loaded, "first", 3)
+    monkeypatch.setattr(speed, "_KEPT", {})  # other tests may have timed a model of this make
     passes = counted(monkeypatch, speed, "_pass", do_nothing)
     fetched = counted(monkeypatch, offload, "align_module_device", do_nothing)
     planned = analysis_phases(loaded, batches, {"forward", "weights"}, 0, do_nothing)
