@@ -194,10 +194,9 @@ def _by_squares(loaded: LoadedModel, text: GeneralText, report: Reporter, check:
             more[block] += rest.sum(dim=0)
         report.progress(number, len(batches), FITTING)
     sources = int((text.lengths - 1).sum())
-    found = [torch.from_numpy(array).double() / sources for array in fetched(within, across, means, more)]
-    solved = [_ridge(*(values[block] for values in found)) for block in range(n_blocks)]
-    matrices = torch.stack([matrix for matrix, _ in solved]).float()
-    offsets = torch.stack([offset for _, offset in solved]).float()
+    moments = [torch.from_numpy(array) for array in fetched(within, across, means, more)]
+    solved = [_ridge(*(one[block].double() / sources for one in moments)) for block in range(n_blocks)]
+    matrices, offsets = (torch.stack([pair[which] for pair in solved]) for which in (0, 1))
     return Translators("affine", matrices, offsets, len(text.lengths), sources)
 
 
@@ -212,7 +211,7 @@ def _ridge(
     own = spread.diagonal()
     loaded = spread + torch.diag(RIDGE * own.clamp(min=1e-12 * float(own.max())))
     left = torch.linalg.solve(loaded, (across - more[:, None] * mean).T).T
-    return left + torch.eye(len(mean), dtype=left.dtype), more - left @ mean
+    return (left + torch.eye(len(mean), dtype=left.dtype)).float(), (more - left @ mean).float()
 
 
 def _batches(
