@@ -2,7 +2,9 @@
 
 `python benchmarks/class_load.py` starts `lsf class` on a free port of this machine with a room of its own, leads a
 lesson as a teacher, and prints how long page scripts took and what was kept. A script's time is what its client
-waits: from the message that asks for it to the one that says it is done, all students at the same time.
+waits: from the message that asks for it to the one that says it is done, all students at the same time. With
+`--browsers 2` so many more students sit in Chromium, and with `--tune` a run of the bundled model goes on in a process
+of its own until the lesson ends: `python benchmarks/class_load.py --browsers 2 --tune --seconds 3600` is an hour of it.
 """
 
 import argparse
@@ -17,13 +19,14 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+from playwright.sync_api import Page, expect, sync_playwright
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
@@ -205,54 +208,135 @@ def predict(client: Client, block: int, why: str = "") -> None:
     client.press("Predict" if "Predict" in client.widgets else "Change my prediction")
 
 
-def measure(server: Server, students: int, rounds: int, seconds: float) -> None:
-    """Lead a lesson with so many students, who load the page `rounds` times and then watch it for so many seconds."""
-    teacher = enter(server)
-    process = psutil.Process(server.process.pid if server.process else None)
-    with ThreadPoolExecutor(students) as pool:
+@contextmanager
+def in_chromium(server: Server, count: int) -> Iterator[list[Page]]:
+    """Give pages of so many students in Chromium, each a browser of its own, who have joined."""
+    if not count:
+        yield []
+        return
+    path = os.environ.get("LSF_CHROMIUM", "/usr/bin/chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        pages = [browser.new_context().new_page() for _ in range(count)]
+        for number, page in enumerate(pages):
+            page.set_default_timeout(SCRIPT_SECONDS * 1000)
+            page.goto(server.url)
+            page.get_by_label("Password of the room").fill(PASSWORD)
+            page.get_by_label("Nickname").fill(f"browser {number}")
+            page.get_by_role("button", name="Join").click()
+            joined = page.get_by_text(f"You are browser {number}", exact=True)
+            expect(joined).to_be_visible(timeout=SCRIPT_SECONDS * 1000)
+        yield pages
+        browser.close()
+
+
+@contextmanager
+def tuning(folder: Path, wanted: bool) -> Iterator[None]:
+    """Tune the whole bundled model in a process of its own meanwhile; say how far it came."""
+    if not wanted:
+        yield
+        return
+    options = [
+        "--model",
+        "bundled",
+        "--data",
+        "lesson:facts",
+        "--all",
+        "--steps",
+        "1000000",
+        "--runs",
+        str(folder / "runs"),
+    ]
+    command = [sys.executable, "-m", "lsf", "tune", *options]
+    with (folder / "tune.log").open("w") as file:
+        run = subprocess.Popen(command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+    try:
+        yield
+        if run.poll() is not None:
+            raise RuntimeError(f"the run ended before the lesson:\n{(folder / 'tune.log').read_text()}")
+    finally:
+        run.send_signal(signal.SIGTERM)
+        run.wait()
+    print(f"the run beside it: {(folder / 'tune.log').read_text().splitlines()[-2:]}")
+
+
+class Lesson:
+    """Students of a room who take part all at once, and the server's memory and work meanwhile."""
+
+    def __init__(self, server: Server, students: int) -> None:
+        """Let the teacher in, then all students at once."""
+        self.server, self.students, self.teacher = server, students, enter(server)
+        self.process = psutil.Process(server.process.pid if server.process else None)
+        self._pool = ThreadPoolExecutor(students)
         begun = time.monotonic()
-        clients = list(pool.map(lambda number: join(server, f"student {number}"), range(students)))
+        self.clients = list(self._pool.map(lambda number: join(server, f"student {number}"), range(students)))
         print(f"{students} students joined in {time.monotonic() - begun:.1f} s")
-        teacher.press("Open predictions")
-        barrier = threading.Barrier(students)
+
+    def predict(self, rounds: int) -> None:
+        """Let all predict at the same moment, and load the page so many times after it."""
+        self.teacher.press("Open predictions")
+        barrier = threading.Barrier(self.students)
 
         def take_part(number: int) -> None:
-            client = clients[number]
+            client = self.clients[number]
             client.run()
             barrier.wait()
             predict(client, number % 8, f"reason {number}")
             for _ in range(rounds):
                 client.run()
 
-        list(pool.map(take_part, range(students)))
-        before = process.memory_info().rss
-        busy, begun = sum(process.cpu_times()[:2]), time.monotonic()
-        list(pool.map(lambda client: client.watch(seconds), clients))
-        share = (sum(process.cpu_times()[:2]) - busy) / (time.monotonic() - begun)
-        teacher.run()
-        teacher.press("Reveal what was measured")
-        list(pool.map(lambda client: client.run(), clients))
-    taken = [second for client in clients for second in client.seconds]
-    kept = {one["student"]: one["block"] for one in server.records() if one["what"] == "predict"}
-    print(
-        f"{len(taken)} scripts of students at once: median {statistics.median(taken):.3f} s, longest {max(taken):.3f} s"
-    )
-    print(f"{len(teacher.seconds)} scripts of the teacher: median {statistics.median(teacher.seconds):.3f} s")
-    looks = [second for client in clients for second in client.looks]
-    print(
-        f"{len(looks)} looks whether the teacher went on, each student every {clients[0].interval:.0f} s, all at once:"
-    )
-    print(f"  median {statistics.median(looks):.3f} s, longest {max(looks):.3f} s, {share:.0%} of a core")
-    results = sum(client.sees("Measured, tuned alone") for client in clients)
-    print(f"predictions on disk: {len(kept)} of {students}; results shown: {results}")
-    after = process.memory_info().rss
-    print(f"resident memory of the server: {before / 1e6:.0f} MB before all watched, {after / 1e6:.0f} MB at the end")
-    blocks = sorted(kept.values())
-    lost = blocks != sorted(number % 8 for number in range(students))
-    print("NOT ALL PREDICTIONS ARE THERE" if lost else "nothing lost")
-    for client in (*clients, teacher):
-        client.close()
-    if lost:
+        list(self._pool.map(take_part, range(self.students)))
+
+    def watch(self, seconds: float) -> None:
+        """Let all watch for so long, and print the server's memory before, at each tenth and after."""
+        memory = [self.process.memory_info().rss]
+        busy, begun = sum(self.process.cpu_times()[:2]), time.monotonic()
+        for _ in range(10):
+            list(self._pool.map(lambda client: client.watch(seconds / 10), self.clients))
+            memory.append(self.process.memory_info().rss)
+        share = (sum(self.process.cpu_times()[:2]) - busy) / (time.monotonic() - begun)
+        looks = [second for client in self.clients for second in client.looks]
+        every = self.clients[0].interval
+        print(f"{len(looks)} looks whether the teacher went on, each student every {every:.0f} s, all at once:")
+        print(f"  median {statistics.median(looks):.3f} s, longest {max(looks):.3f} s, {share:.0%} of a core")
+        print(f"resident memory of the server, MB: {', '.join(f'{one / 1e6:.0f}' for one in memory)}")
+
+    def reveal(self) -> None:
+        """Reveal the result, let all load it, and print how long scripts took; all leave."""
+        self.teacher.run()
+        self.teacher.press("Reveal what was measured")
+        list(self._pool.map(lambda client: client.run(), self.clients))
+        taken = [second for client in self.clients for second in client.seconds]
+        middle, longest = statistics.median(taken), max(taken)
+        print(f"{len(taken)} scripts of students at once: median {middle:.3f} s, longest {longest:.3f} s")
+        led = self.teacher.seconds
+        print(f"{len(led)} scripts of the teacher: median {statistics.median(led):.3f} s")
+        results = sum(client.sees("Measured, tuned alone") for client in self.clients)
+        print(f"results shown: {results} of {self.students}")
+        for client in (*self.clients, self.teacher):
+            client.close()
+        self._pool.shutdown()
+
+
+def measure(server: Server, students: int, browsers: int, rounds: int, seconds: float) -> None:
+    """Lead a lesson with so many students, who load the page `rounds` times and then watch it for so many seconds."""
+    lesson = Lesson(server, students)
+    with in_chromium(server, browsers) as pages:
+        lesson.predict(rounds)
+        for number, page in enumerate(pages):
+            page.get_by_role("radio", name=str(number), exact=True).click()
+            page.get_by_role("button", name="Predict", exact=True).click()
+            expect(page.get_by_role("button", name="Change my prediction")).to_be_visible(timeout=SCRIPT_SECONDS * 1000)
+        lesson.watch(seconds)
+        lesson.reveal()
+        for page in pages:
+            expect(page.get_by_text("Measured, tuned alone").first).to_be_visible(timeout=SCRIPT_SECONDS * 1000)
+        print(f"results shown in Chromium: {len(pages)} of {browsers}")
+    kept = sorted(one["block"] for one in server.records() if one["what"] == "predict")
+    wanted = sorted([*(number % 8 for number in range(students)), *range(browsers)])
+    print(f"predictions on disk: {len(kept)} of {students + browsers}")
+    print("nothing lost" if kept == wanted else "NOT ALL PREDICTIONS ARE THERE")
+    if kept != wanted:
         raise SystemExit(1)
 
 
@@ -260,14 +344,17 @@ def main() -> None:
     """Measure once."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--students", type=int, default=30)
+    parser.add_argument("--browsers", type=int, default=0, help="students in Chromium beside them")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--tune", action="store_true", help="with a run that goes on meanwhile")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         server = Server(Path(folder))
         try:
             server.start()
-            measure(server, arguments.students, arguments.rounds, arguments.seconds)
+            with tuning(Path(folder), arguments.tune):
+                measure(server, arguments.students, arguments.browsers, arguments.rounds, arguments.seconds)
         finally:
             server.end()
 
