@@ -5,9 +5,9 @@ from lsf.app.frame import page
 from lsf.app.panels import empty, finding, onward
 from lsf.app.polling import follow, from_the_top
 from lsf.app.run_form import draw_form
-from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results, draw_store
+from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results, draw_store, of_text
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, address, analysed
+from lsf.app.state import Session, address, analysed, analysis
 from lsf.app.work import Source, source_of
 from lsf.jobs.job import JobView
 from lsf.runs.comparison import to_row
@@ -68,7 +68,8 @@ def _watch(here: Session, views: tuple[JobView, ...]) -> None:
     draw_queue(here, [view for view in views if view.active])
     group = belong_together(list_runs(runs_folder()), here.run)
     if group:
-        draw_curves_panel(group)
+        found = analysis(here)
+        draw_curves_panel(group, of_text(group, None if found is None else found.data.rendering))
         draw_results(group, {view.run.name: view for view in views if view.run is not None})
 
 

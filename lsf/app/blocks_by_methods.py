@@ -10,7 +10,7 @@ from lsf.app.actions import go_on_buttons, queue_specs
 from lsf.app.forms import setting_input
 from lsf.app.panels import amount, guard, show, size, task_words
 from lsf.app.run_form import is_loaded, usual_steps
-from lsf.app.runs import draw_curves_panel
+from lsf.app.runs import draw_curves_panel, of_text
 from lsf.app.runtime import runtime
 from lsf.app.state import Session
 from lsf.app.work import Source, source_of
@@ -385,7 +385,7 @@ def _draw_picked(here: Session, runs: Sequence[Run]) -> None:
                 f"{size(result.stored_bytes)} stored; a forward pass takes {_latency(result)} of the base's time."
             )
         if read_metrics(run.folder):
-            draw_curves_panel([run])
+            draw_curves_panel([run], of_text([run]))
         if st.button("Show this run", icon=":material/visibility:", key="grid-look"):
             st.switch_page("pages/tune.py", query_params={"run": run.id})
 

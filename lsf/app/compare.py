@@ -1,6 +1,6 @@
 """The parts of a comparison: table, picture, proof, prediction beside measurement, answers before and after."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,6 +12,7 @@ from lsf.app.runs import labels
 from lsf.figures.palette import Picture
 from lsf.figures.runs import Outcome, draw_tradeoff
 from lsf.figures.verdict import draw_verdict
+from lsf.runs.comparability import LOSS, score_of
 from lsf.runs.comparison import Comparison, Row, Summary, by_seed, non_dominated
 from lsf.runs.store import Run
 from lsf.runs.verdict import MEASURES, Estimate, Measure, Verdict
@@ -59,19 +60,21 @@ def show_verdict(verdict: Verdict, why: str) -> None:
 def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
     """Return the table people read first: what was tuned, what it brought, what it cost, in ratios to full.
 
-    What is wrong with a run, and the share right by generation, stand beside its quality, general data beside
+    What it brought is told by exact match, or by the loss where answers are hardly ever wholly right. What is wrong
+    with a run, the share right by generation, and plain text's perplexity per byte stand beside it, general data beside
     forgetting; they take no room where no run has them.
     """
+    by_loss = _score(comparison.rows) == LOSS
     rows = []
     for row, name in zip(comparison.rows, labels(runs), strict=True):
         rows.append(
             {
                 "run": name,
-                "test before": row.exact_match_before,
-                "test after": row.exact_match_after,
+                **_quality(row, by_loss),
                 "right before": row.generated_match_before,
                 "right after": row.generated_match_after,
-                "x quality": row.x_quality,
+                "bytes before": row.byte_perplexity_before,
+                "bytes after": row.byte_perplexity_after,
                 "fault": row.fault,
                 "try rate": row.rate_to_try,
                 "forgetting": row.forgetting,
@@ -83,7 +86,7 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
                 "x step time": row.x_time,
                 "memory": None if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
                 "x memory": row.x_memory,
-                "test loss": row.loss_after,
+                **({} if by_loss else {"test loss": row.loss_after}),
                 "rate": row.learning_rate,
                 "state": row.state,
             }
@@ -93,9 +96,20 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
         "fault": ("fault", "try rate"),
         "general_share": ("general data", "of tokens"),
         "generated_match_before": ("right before", "right after"),
+        "byte_perplexity_before": ("bytes before", "bytes after"),
     }
     absent = [name for name in told if all(getattr(row, name) is None for row in comparison.rows)]
     return table.drop(columns=[column for name in absent for column in told[name]])
+
+
+def _score(rows: Iterable[Row]) -> str:
+    return score_of(share for row in rows for share in (row.exact_match_before, row.exact_match_after))
+
+
+def _quality(row: Row, by_loss: bool) -> dict[str, float | None]:
+    if by_loss:
+        return {"loss before": row.loss_before, "loss after": row.loss_after, "x gain": row.x_gain}
+    return {"test before": row.exact_match_before, "test after": row.exact_match_after, "x quality": row.x_quality}
 
 
 def show_main_table(table: pd.DataFrame) -> None:
@@ -117,6 +131,11 @@ def show_main_table(table: pd.DataFrame) -> None:
             "test after": number(format="percent", help="The same after tuning"),
             "right before": number(format="percent", help="Share of generated test answers that are right, base model"),
             "right after": number(format="percent", help="The same after tuning"),
+            "bytes before": number(format="%.3f", help="Perplexity per byte of the test text, base model"),
+            "bytes after": number(format="%.3f", help="The same after tuning"),
+            "loss before": number(format="%.3f", help="On the test examples, base model, in nats per trained token"),
+            "loss after": number(format="%.3f", help="The same after tuning"),
+            "x gain": number(format="%.2f x", help="Of what the full run's test loss gains over the floor"),
             "test loss": number(format="%.3f", help="After tuning, in nats per completion token"),
             "forgetting": number(
                 format="%.3f",
@@ -142,17 +161,21 @@ def seeds_table(summaries: Sequence[Summary]) -> pd.DataFrame:
             return None
         return format(mean, digits) if spread is None else f"{format(mean, digits)} ± {format(spread, digits)}"
 
+    shares = [summary.mean[f"exact_match_{when}"] for summary in summaries for when in ("before", "after")]
+    by_loss = score_of(shares) == LOSS
+    quality = ("loss after", "loss_after", ".3f") if by_loss else ("test after", "exact_match_after", ".1%")
+    ratio = ("x gain", "x_gain", ".2f") if by_loss else ("x quality", "x_quality", ".2f")
     return pd.DataFrame(
         [
             {
                 "stands for": summary.role,
                 "tuned": summary.plan,
                 "seeds": summary.note,
-                "test after": cell(summary, "exact_match_after", ".1%"),
+                quality[0]: cell(summary, *quality[1:]),
                 "forgetting": cell(summary, "forgetting", ".3f"),
                 "seconds": cell(summary, "tuning_seconds", ".1f"),
                 "x step time": cell(summary, "x_time", ".2f"),
-                "x quality": cell(summary, "x_quality", ".2f"),
+                ratio[0]: cell(summary, *ratio[1:]),
             }
             for summary in summaries
         ]
@@ -160,23 +183,27 @@ def seeds_table(summaries: Sequence[Summary]) -> pd.DataFrame:
 
 
 def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: str) -> Picture | None:
-    """Draw test exact match against one cost, one mark per choice; None where nothing has both."""
+    """Draw test exact match, or the gain in loss, against one cost, one mark per choice; None where none has both."""
     column, title, factor = COSTS[cost]
+    by_loss = _score(rows) == LOSS
+    quality = "gain" if by_loss else "exact_match_after"
     by_id = {row.run: row for row in rows}
     outcomes = []
     for summary in summaries:
         own = [by_id[run] for run in summary.runs]
-        known = [row for row in own if getattr(row, column) is not None and row.exact_match_after is not None]
+        known = [row for row in own if None not in (getattr(row, column), getattr(row, quality))]
         if known:
             costs = tuple(factor * cost for cost in by_seed(known, column))
-            qualities = tuple(by_seed(known, "exact_match_after"))
+            qualities = tuple(by_seed(known, quality))
             outcomes.append(Outcome(_tuned(summary), summary.role or "manual", costs, qualities))
     if not outcomes:
         return None
     marks = non_dominated([outcome.quality for outcome in outcomes], [outcome.cost for outcome in outcomes])
+    front = [index for index, stands in enumerate(marks) if stands]
+    if by_loss:
+        return draw_tradeoff(outcomes, front, "gain over the floor, nats per token", title)
     starts = {row.exact_match_before for row in rows if row.exact_match_before is not None}
     before = starts.pop() if len(starts) == 1 else None  # of other models or data there is no one start
-    front = [index for index, stands in enumerate(marks) if stands]
     return draw_tradeoff(outcomes, front, "test exact match", title, before, share=True)
 
 

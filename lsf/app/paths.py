@@ -13,7 +13,7 @@ from lsf.criteria.result import Analysis, DataInfo, ExamplePath
 from lsf.data.lessons import data_words
 from lsf.figures.deviation import axis_beginning, draw_deviation, draw_scores, score_intervals
 from lsf.figures.lens import VIEWS, draw_lens, draw_targets, lens_table, ranks_table, ranks_words
-from lsf.figures.palette import visible
+from lsf.figures.palette import ending, visible
 from lsf.figures.trajectories import draw_paths
 from lsf.plans.plan import Plan
 from lsf.progress import duration
@@ -114,8 +114,7 @@ def _look_at_example(here: Session, index: int) -> None:
 
 
 def _example_label(index: int, example: ExamplePath) -> str:
-    prompt = example.prompt.replace("\n", "⏎")
-    tail = prompt if len(prompt) <= PROMPT_CHARACTERS else "…" + prompt[-PROMPT_CHARACTERS:]
+    tail = ending(example.before_target, PROMPT_CHARACTERS)
     return f"{index + 1}: {tail} → {visible(example.target_token)}"
 
 
@@ -182,11 +181,11 @@ def _draw_example(here: Session, example: ExamplePath, index: int) -> None:
     """Draw one example's lens, and the tokens of one of its states with their places one state before."""
     last = len(example.top_tokens) - 1
     state = last if here.state is None else min(here.state, last)
-    prompt = example.prompt if len(example.prompt) <= MANY else f"…{example.prompt[-MANY:]}"
+    read, target = ending(example.before_target, MANY), visible(example.target_token)
     show(
         draw_lens(example, state),
         "lens",
-        f"Example {index + 1}: {unmarked(prompt)} **{unmarked(example.completion.strip())}** What the model would "
+        f"Example {index + 1}: {unmarked(read)} **{unmarked(target)}** What the model would "
         "predict if it stopped there; framed: the target. Arrows: ranks gained or lost since the state before; +: new. "
         "Click a row to list it.",
         on_click=lambda row: _look_at_state(here, row),

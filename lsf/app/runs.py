@@ -14,12 +14,13 @@ from lsf.app.panels import amount, guard, progress, progress_of_queue, show, siz
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, session
+from lsf.data.encode import AS_TEXT
 from lsf.data.lessons import data_words
 from lsf.figures.runs import Curve, draw_curves
 from lsf.jobs.job import JobState, JobView
 from lsf.plans.plan import Plan, format_blocks
 from lsf.progress import duration
-from lsf.runs.comparability import apart, differences
+from lsf.runs.comparability import LOSS, apart, differences, score_of
 from lsf.runs.comparison import COSTS_ONLY, to_row
 from lsf.runs.result import Proof, RunResult, RunState
 from lsf.runs.spec import NEEDS, ROLES, RunSpec
@@ -301,15 +302,28 @@ def _draw_job(here: Session, view: JobView, waits: bool) -> None:
         stop_buttons(here, view)
 
 
-def draw_curves_panel(group: Sequence[Run]) -> None:
-    """Draw one metric of runs that belong together."""
+def of_text(group: Sequence[Run], rendering: str | None = None) -> bool:
+    """Say whether runs learn plain text, in which no answer can be right as a whole.
+
+    Args:
+        group: runs on the same data.
+        rendering: how an analysis of the same data told its rows to be rendered; None where there is none.
+    """
+    told = next((run.result.rendering for run in group if run.result is not None and run.result.rendering), rendering)
+    return told == AS_TEXT
+
+
+def draw_curves_panel(group: Sequence[Run], text: bool) -> None:
+    """Draw one metric of runs that belong together; of plain text, how many answers are right is none."""
+    last = "validation loss" if text else "validation exact match"
+    offered = list(METRICS)[: list(METRICS).index(last) + 1]
     with st.container(horizontal=True, gap="medium"):
         metric = st.segmented_control(
             "Metric",
-            list(METRICS),
-            default="validation exact match",
+            offered,
+            default=last,
             required=True,
-            key="curve-metric",
+            key="curve-metric-of-text" if text else "curve-metric",
             persist_state="session",
         )
         axis = st.segmented_control(
@@ -326,15 +340,20 @@ def draw_curves_panel(group: Sequence[Run]) -> None:
 
 def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
     """Draw where each run of a group stands, and why one failed."""
+    results = [run.result for run in group if run.result is not None]
+    known = [one.exact_match for result in results for one in (result.before, result.after) if one is not None]
+    by_loss = score_of(known) == LOSS
     st.dataframe(
         pd.DataFrame(
-            [_result_row(name, run, views.get(run.id)) for name, run in zip(labels(group), group, strict=True)]
+            [_result_row(name, run, views.get(run.id), by_loss) for name, run in zip(labels(group), group, strict=True)]
         ),
         hide_index=True,
         placeholder="",
         column_config={
             "test before": st.column_config.NumberColumn(format="percent"),
             "test after": st.column_config.NumberColumn(format="percent"),
+            "loss before": st.column_config.NumberColumn(format="%.3f", help="Nats per trained token of the test"),
+            "loss after": st.column_config.NumberColumn(format="%.3f", help="The same after tuning"),
             "rate": st.column_config.NumberColumn(format="%.2g"),
         },
     )
@@ -353,17 +372,18 @@ def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
             show_proof(group, "tune")
 
 
-def _result_row(name: str, run: Run, view: JobView | None) -> dict[str, object]:
+def _result_row(name: str, run: Run, view: JobView | None, by_loss: bool) -> dict[str, object]:
     result = run.result
-    before = result.before if result is not None else None
-    after = result.after if result is not None else None
     row = to_row(run)
+    if by_loss:
+        quality = {"loss before": row.loss_before, "loss after": row.loss_after}
+    else:
+        quality = {"test before": row.exact_match_before, "test after": row.exact_match_after}
     whole = row.total_seconds if result is not None else view.seconds if view is not None else None
     return {
         "run": name,
         "state": str(run.state),
-        "test before": before.exact_match if before is not None else None,
-        "test after": after.exact_match if after is not None else None,
+        **quality,
         "steps": result.steps if result is not None else _steps_so_far(view),
         "rate": result.learning_rate if result is not None else run.spec.given_rate if run.spec else None,
         "training": None if row.tuning_seconds is None else duration(row.tuning_seconds),

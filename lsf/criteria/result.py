@@ -157,6 +157,13 @@ class ExamplePath:
     """Lens rank of the target at each state; 1 is the top."""
     top_tokens: tuple[tuple[tuple[str, float], ...], ...]
     """Per state the lens's best tokens with their probabilities."""
+    read: str = ""
+    """The end of the text that is read at this position, its current token included; empty in older files."""
+
+    @property
+    def before_target(self) -> str:
+        """What stands before the target: the text read, or the prompt in files that do not have it; line ends as ⏎."""
+        return (self.read or self.prompt).replace("\n", "⏎")
 
 
 @dataclass(frozen=True)

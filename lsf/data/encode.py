@@ -89,6 +89,10 @@ class EncodedExample:
         return places[::step] or places[:1]
 
 
+AS_TEXT = "plain text"
+"""How rows without an answer are told to be rendered."""
+
+
 @dataclass(frozen=True)
 class Encoding:
     """Encoded examples, and how many did not fit."""
@@ -322,7 +326,7 @@ class _Work:
         )
 
     def _document(self, example: Example, content: Document, text: Text) -> None:
-        self._kinds["plain text"] += 1
+        self._kinds[AS_TEXT] += 1
         ids = text.ids
         bytes_at = _bytes_before(content.text, text.spans, len(ids))
         if self.append_eos and self.end is not None and ids[-1:] != [self.end]:

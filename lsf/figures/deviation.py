@@ -52,7 +52,9 @@ def draw_deviation(analysis: Analysis) -> Picture:
     if beginning:
         figure.update_yaxes(title=f"1 - cos (the axis begins at {beginning:g})", range=[beginning, _highest(rows)])
         if (first := rows[0].deviation) is not None and first < beginning:
-            figure.add_annotation(x=0, y=beginning, text=f"{first:.2g}", showarrow=False, yanchor="bottom")
+            figure.add_annotation(
+                x=0, y=beginning, text=f"{first:.2f}".rstrip("0").rstrip("."), showarrow=False, yanchor="bottom"
+            )
     else:
         figure.update_yaxes(title="1 - cos", rangemode="tozero")
     return Picture(figure, _deviation_alt(rows), pd.DataFrame([_deviation_row(row) for row in rows]))

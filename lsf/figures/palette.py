@@ -211,6 +211,11 @@ def share(value: float | None) -> str:
     return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
 
 
+def ending(text: str, characters: int) -> str:
+    """Return a text, or where it is longer its last so many characters behind an ellipsis."""
+    return text if len(text) <= characters else f"…{text[-characters:]}"
+
+
 def visible(token: str) -> str:
     """Write a token so that its spaces and line ends can be seen: ` Paris` -> `␣Paris`."""
     shown = token.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,19 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsf.criteria.result import Analysis, ExamplePath, Trajectories
-from lsf.figures.palette import FACTUAL, NEUTRAL, SMALL_SIZE, VIRTUAL, Mark, Picture, new_figure, number, share, visible
+from lsf.figures.palette import (
+    FACTUAL,
+    NEUTRAL,
+    SMALL_SIZE,
+    VIRTUAL,
+    Mark,
+    Picture,
+    ending,
+    new_figure,
+    number,
+    share,
+    visible,
+)
 
 FRAME_MILLISECONDS = 350
 NEAR = 0.05
@@ -284,8 +297,8 @@ def _hover(name: str, path: _Path) -> list[str]:
 
 
 def _example_hover(index: int, example: ExamplePath) -> str:
-    prompt = example.prompt if len(example.prompt) <= 70 else "…" + example.prompt[-70:]
-    return f"example {index + 1}: {prompt}<b>{example.completion}</b><br>click to see its own path"
+    read, target = ending(example.before_target, 70), visible(example.target_token)
+    return f"example {index + 1}: {escape(read)}<b>{escape(target)}</b><br>click to see its own path"
 
 
 def _line_style(mark: Mark, width: float) -> dict[str, Any]:

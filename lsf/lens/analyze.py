@@ -3,9 +3,11 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from lsf.axes import TRANSLATED
 from lsf.criteria.agreement import LEAST_EXAMPLES, settled
@@ -33,24 +35,40 @@ from lsf.progress import Reporter
 
 
 class TokenText:
-    """The text of a token: its piece, with the markers of a leading space turned into one."""
+    """The text of a token: its piece with the space and the letters that a tokenizer's alphabet writes otherwise.
+
+    A token that holds only a part of a character's bytes is written by them: `<0xE6>`.
+    """
 
     def __init__(self, tokenizer: Any) -> None:
         """Wrap a transformers tokenizer; texts are looked up once."""
         self._tokenizer = tokenizer
         self._known: dict[int, str] = {}
+        decoder = getattr(getattr(tokenizer, "backend_tokenizer", None), "decoder", None)
+        bytewise = "ByteLevel(" in repr(decoder)
+        self._byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()} if bytewise else {}
 
     def __call__(self, token: int) -> str:
         """Return the text of a token id; ids beyond the tokenizer (padded vocabularies) are written as <id>."""
         if token not in self._known:
             piece = self._tokenizer.convert_ids_to_tokens(token)
-            text = f"<{token}>" if piece is None else str(piece)
-            self._known[token] = text.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\\n")
+            self._known[token] = f"<{token}>" if piece is None else self._written(str(piece))
         return self._known[token]
+
+    def _written(self, piece: str) -> str:
+        if not self._byte_of.keys() >= set(piece):  # not bytewise, or a token that was added as it stands
+            return piece.replace("Ġ", " ").replace("▁", " ").replace("Ċ", "\n")
+        held = bytes(self._byte_of[letter] for letter in piece)
+        try:
+            return held.decode()
+        except UnicodeDecodeError:
+            return "".join(f"<0x{byte:02X}>" for byte in held)
 
 
 PARTIAL_SECONDS = 0.25
 """Least time between two partial results."""
+READ_TOKENS = 64
+"""Tokens that are kept, as text, of what was read up to a position that is drawn."""
 BACKWARD: set[Need] = {"backward", "per_example", "trial_step"}
 """Needs that `backward_readings` answers."""
 BEYOND_FORWARD: set[Need] = {"bypass", "backward", "per_example", "trial_step", "kernel", "weights", "runs"}
@@ -301,6 +319,12 @@ def _short_words(settings: AnalysisSettings, short: set[Need], device: str) -> s
     )
 
 
+def _read_at(tokenizer: Any, rows: Sequence[EncodedExample], positions: str, example: int, nth: int) -> str:
+    """Return the end of what is read at the nth position of an example, its current token included."""
+    place = rows[example].looked_at(positions)[nth]
+    return tokenizer.decode(rows[example].ids[max(0, place + 1 - READ_TOKENS) : place + 1])
+
+
 def _builder(
     loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, counts: tuple[int, int]
 ) -> AnalysisBuilder:
@@ -330,6 +354,7 @@ def _builder(
         block_params=[sum(n_values(p) for p in block.parameters()) for block in loaded.layout.blocks],
         examples=[row.example for row in encoding.rows],
         token_text=TokenText(loaded.tokenizer),
+        read_at=partial(_read_at, loaded.tokenizer, encoding.rows, settings.positions),
         criteria=settings.criteria,
         seed=settings.seed,
         environment=environment(gpu),

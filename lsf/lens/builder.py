@@ -32,6 +32,7 @@ class AnalysisBuilder:
         block_params: Sequence[int],
         examples: Sequence[Example],
         token_text: Callable[[int], str],
+        read_at: Callable[[int, int], str],
         criteria: tuple[str, ...],
         seed: int,
         environment: Mapping[str, str | None],
@@ -44,6 +45,7 @@ class AnalysisBuilder:
             block_params: parameters of each block.
             examples: the examples, indexed as in the readings.
             token_text: token id -> how it is written in pictures.
+            read_at: index of an example and of a position of its own -> the end of the text that is read there.
             criteria: names to score.
             seed: of the random control.
             environment: versions and machine.
@@ -54,7 +56,7 @@ class AnalysisBuilder:
         self._numbers = Recorded()
         self._token_mass: list[dict[int, float]] = [{} for _ in range(model.n_blocks + 1)]
         self._recorded: dict[str, Any] = {}
-        self._trajectories = ExampleTrajectories(examples, token_text)
+        self._trajectories = ExampleTrajectories(examples, token_text, read_at)
         self._growing = tuple(name for name in criteria if CRITERIA[name].needs in ("forward", "path", "vocabulary"))
         self._growth: list[Sample] = []
 

@@ -164,14 +164,17 @@ Points = tuple[tuple[float, ...], ...]
 class ExampleTrajectories:
     """Keeps positions of the first examples; fits the PCA once, on the first batch, so that pictures do not jump."""
 
-    def __init__(self, examples: Sequence[Example], token_text: Callable[[int], str]) -> None:
+    def __init__(
+        self, examples: Sequence[Example], token_text: Callable[[int], str], read_at: Callable[[int, int], str]
+    ) -> None:
         """Start empty.
 
         Args:
             examples: the examples, indexed as in the readings.
             token_text: token id -> how it is written.
+            read_at: index of an example and of a position of its own -> the end of the text that is read there.
         """
-        self._examples, self._token_text = examples, token_text
+        self._examples, self._token_text, self._read_at = examples, token_text, read_at
         self._pca: Any = None
         self._kept: dict[int, list[Readings]] = {}
         self._drawn: tuple[bytes, Trajectories] | None = None
@@ -193,19 +196,21 @@ class ExampleTrajectories:
 
     def trajectories(self, fractions: Float[np.ndarray, " states"]) -> Trajectories | None:
         """Return the kept paths and their mean, the virtual ones at the given pace; None where nothing was kept yet."""
-        kept = [alone for example in sorted(self._kept) for alone in self._kept[example]][:KEPT_EXAMPLES]
+        placed = [(alone, nth) for example in sorted(self._kept) for nth, alone in enumerate(self._kept[example])]
+        placed = placed[:KEPT_EXAMPLES]
+        kept = [alone for alone, _ in placed]
         if self._pca is None or not kept:
             return None
         if self._drawn is not None and self._drawn[0] == fractions.tobytes():
             return self._drawn[1]
         factual = [unit(alone.factual[0]) for alone in kept]
         virtual = [arc(alone.anchor, alone.basis).at(fractions)[0] for alone in kept]
-        paths = zip(kept, factual, virtual, strict=True)
+        paths = zip(placed, factual, virtual, strict=True)
         drawn = Trajectories(
             explained_variance=tuple(self._pca.explained_variance_ratio_.tolist()),
             factual=self._project(np.mean(factual, axis=0)),
             virtual=self._project(np.mean(virtual, axis=0)),
-            examples=tuple(self._path(alone, fractions, f, v) for alone, f, v in paths),
+            examples=tuple(self._path(alone, nth, fractions, f, v) for (alone, nth), f, v in paths),
         )
         self._drawn = (fractions.tobytes(), drawn)
         return drawn
@@ -213,11 +218,13 @@ class ExampleTrajectories:
     def _path(
         self,
         alone: Readings,
+        nth: int,
         fractions: Float[np.ndarray, " states"],
         factual: Float[np.ndarray, "states width"],
         virtual: Float[np.ndarray, "states width"],
     ) -> ExamplePath:
-        example = self._examples[int(alone.examples[0])]
+        index = int(alone.examples[0])
+        example = self._examples[index]
         where = ArcProjections(alone.to_start, alone.to_heading, alone.to_target, alone.angle)
         tokens, shares = alone.top_tokens[0].tolist(), alone.top_probabilities[0].tolist()
         return ExamplePath(
@@ -236,6 +243,7 @@ class ExampleTrajectories:
                 tuple(zip(map(self._token_text, row), share, strict=True))
                 for row, share in zip(tokens, shares, strict=True)
             ),
+            read=self._read_at(index, nth),
         )
 
     def _project(self, vectors: Float[np.ndarray, "states width"]) -> Points:

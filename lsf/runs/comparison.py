@@ -79,6 +79,10 @@ class Row:
     """The same, tuned model."""
     perplexity_before: float | None = None
     """exp(loss_before)."""
+    byte_perplexity_before: float | None = None
+    """Perplexity per byte of plain text, base model; None of anything else."""
+    byte_perplexity_after: float | None = None
+    """The same, tuned model."""
     perplexity_after: float | None = None
     """exp(loss_after)."""
     accuracy_before: float | None = None
@@ -219,7 +223,7 @@ def to_row(run: Run) -> Row:
     if result is None:
         return row
     before, after = result.before or Metrics(), result.after or Metrics()
-    names = ("exact_match", "generated_match", "loss", "perplexity", "accuracy", "general_loss")
+    names = ("exact_match", "generated_match", "loss", "perplexity", "byte_perplexity", "accuracy", "general_loss")
     pairs = [(name, when, values) for name in names for when, values in (("before", before), ("after", after))]
     metrics = {f"{name}_{when}": getattr(values, name) for name, when, values in pairs}
     own = {field.name for field in fields(result)} & {field.name for field in fields(Row)}
@@ -336,6 +340,8 @@ SUMMARISED = (
     "x_time",
     "x_memory",
     "x_quality",
+    "byte_perplexity_before",
+    "byte_perplexity_after",
     "gain",
     "x_gain",
 )

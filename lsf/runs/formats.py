@@ -13,6 +13,7 @@ from lsf.data.sources import load_task
 from lsf.data.task import Example
 from lsf.errors import RunError, UnknownNameError
 from lsf.files import finite, write_bytes
+from lsf.runs.comparability import EXACT, LOSS, score_of
 from lsf.runs.comparison import Comparison, Row, summarise
 from lsf.runs.lock import METRICS, RESULT, SPEC
 from lsf.runs.store import Run
@@ -38,6 +39,8 @@ SHOWN = {
     "generated_match_before": "right before",
     "generated_match_after": "right after",
     "loss_after": "loss after",
+    "byte_perplexity_before": "byte ppl before",
+    "byte_perplexity_after": "byte ppl after",
     "forgetting": "forgetting",
     "trainable_params": "params",
     "steps": "steps",
@@ -51,9 +54,10 @@ SHOWN = {
     "x_quality": "x quality",
 }
 """Columns of the text table and their headings; CSV and JSON have all of them."""
-_WHERE_KNOWN = ("general_share", "general_token_share", "generated_match_before", "generated_match_after")
+_SHARES = ("general_share", "general_token_share", "generated_match_before", "generated_match_after")
+_WHERE_KNOWN = (*_SHARES, "byte_perplexity_before", "byte_perplexity_after")
 """Columns that are left out of it where no run has them."""
-_PERCENT = ("exact_match_before", "exact_match_after", *_WHERE_KNOWN)
+_PERCENT = ("exact_match_before", "exact_match_after", *_SHARES)
 _RATIOS = ("latency_ratio", "x_params", "x_time", "x_memory", "x_quality")
 
 
@@ -96,11 +100,13 @@ def _text(comparison: Comparison) -> str:
     known = [name for name in _WHERE_KNOWN if any(getattr(row, name) is not None for row in rows)]
     shown = {name: head for name, head in SHOWN.items() if name not in _WHERE_KNOWN or name in known}
     cells = [{head: _shown(row, name) for name, head in shown.items()} for row in rows]
+    score = score_of(share for row in rows for share in (row.exact_match_before, row.exact_match_after))
+    measure = {EXACT: "exact_match_after", LOSS: "loss_after"}[score]
     parts = [pd.DataFrame(cells, columns=list(shown.values())).to_string(index=False)]
     parts += [
-        f"{summary.plan}{_by(summary.method)} ({summary.role}): exact match "
-        + cell("exact_match_after", summary.mean["exact_match_after"])
-        + _plus_minus(summary.spread["exact_match_after"])
+        f"{summary.plan}{_by(summary.method)} ({summary.role}): {score} "
+        + cell(measure, summary.mean[measure])
+        + _plus_minus(measure, summary.spread[measure])
         + f", {summary.note}"
         for summary in summarise(rows)
     ]
@@ -139,8 +145,8 @@ def _by(method: str | None) -> str:
     return "" if method in (None, "full") else f" by {method}"
 
 
-def _plus_minus(spread: float | None) -> str:
-    return "" if spread is None else f" ± {100 * spread:.1f}"
+def _plus_minus(name: str, spread: float | None) -> str:
+    return "" if spread is None else f" ± {100 * spread:.1f}" if name in _PERCENT else f" ± {spread:.2g}"
 
 
 DATA, GENERAL = "data.jsonl", "general.jsonl"

@@ -7,16 +7,12 @@ from dataclasses import dataclass
 
 import scipy
 
-from lsf.runs.comparability import TOO_FEW
+from lsf.runs.comparability import EXACT, LOSS, SHORT_ANSWERS, TOO_FEW
 from lsf.runs.comparison import CONTROLS, Comparison, Row, columns_apart, control_name, rate_words, words_apart
 from lsf.runs.result import RunState
 
 CONFIDENCE = 0.95
 """Of every interval over seeds."""
-EXACT, LOSS = "exact match", "loss"
-SHORT_ANSWERS = 0.1
-"""What the whole model must gain in exact match over the floor for that to be the score; else the loss is, since
-answers are hardly ever wholly right."""
 TUNE, CHOOSE = "tune", "choose"
 """What a next step can be."""
 BETTER, WORSE, TIED, ONE_SEED = "better", "worse", "cannot be told apart", "1 seed"

@@ -132,7 +132,9 @@ def test_a_stream_records_what_it_would_have_said_had_it_ended_earlier() -> None
 
     def builder() -> AnalysisBuilder:
         examples = [Example("a", " b") for _ in range(200)]
-        return AnalysisBuilder(info.model, info.data, [1, 1, 1], examples, str, criteria, 0, {})
+        return AnalysisBuilder(
+            info.model, info.data, [1, 1, 1], examples, str, lambda example, nth: "", criteria, 0, {}
+        )
 
     draw = np.random.default_rng(0)
     batches = [_readings(draw, 16 * index) for index in range(5)]
