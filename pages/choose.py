@@ -28,6 +28,7 @@ from lsf.criteria.result import Analysis
 from lsf.figures.deviation import draw_scores, score_intervals
 from lsf.plans.cost import predict_full
 from lsf.plans.plan import Plan
+from lsf.runs.verdict import percent
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def _cost(here: Session, found: Analysis, plan: Plan) -> None:
 
     def of_full(name: str) -> str:
         share = shares[name]
-        return "unknown" if share is None else f"{share:.0%} of full"
+        return "unknown" if share is None else f"{percent(share)} of full"
 
     st.subheader("What it is predicted to cost", anchor=False)
     cells = [

@@ -21,6 +21,7 @@ from lsf.jobs.job import JobState, JobView
 from lsf.runs.answers import AnswerSettings, Voice
 from lsf.runs.graft import GRAFT, WAYS, Difference, Graft, Part, Way, which_did_it
 from lsf.runs.store import Run
+from lsf.runs.verdict import percent
 
 KIND, ANSWER_KIND = "graft", "ask-graft"
 KEY, PART = "graft-tower", "graft-part"
@@ -137,9 +138,8 @@ def _numbers(found: Graft, part: Part, way: Way) -> None:
     turned: Way = "without" if way == "alone" else "alone"
     told = []
     if share is not None and found.gain is not None:
-        told.append(
-            f"{share:.0%} of the {found.gain.mean:.3g} nats that tuning gained" if share > 0 else "not over the floor"
-        )
+        gained = f"{percent(share)} of the {found.gain.mean:.3g} nats that tuning gained"
+        told.append(gained if share > 0 else "not over the floor")
     if other.by_loss is not None:
         told.append(f"the other way round, {WORDS[turned]}: {other.by_loss.mean:.3g} nats ({other.by_loss.words})")
     if text := "; ".join(told):

@@ -12,6 +12,7 @@ from lsf.evidence.packed import Measured, shown
 from lsf.evidence.regret import Blocks, choose, regret
 from lsf.evidence.study import JudgedChoice, budgets_of, judge_choice, judge_choices, within_chance
 from lsf.plans.plan import format_blocks
+from lsf.runs.verdict import percent
 
 OWN = "Your prediction"
 
@@ -108,4 +109,4 @@ def _by_regret(one: JudgedChoice) -> tuple[bool, float, bool]:
 def _share_words(share: float | None, within: bool | None) -> str:
     if share is None:
         return "relative regret unknown"
-    return f"{share:.0%} of full's gain" + (", within chance" if within and share > 0 else "")
+    return f"{percent(share)} of full's gain" + (", within chance" if within and share > 0 else "")

@@ -10,6 +10,7 @@ import pytest
 from lsf.data.prior import Floor, Prior
 from lsf.errors import UnknownNameError
 from lsf.plans.plan import Plan, full_plan
+from lsf.runs.comparability import EXACT, LOSS, score_of
 from lsf.runs.comparison import compare, non_dominated, summarise
 from lsf.runs.formats import render, to_frame
 from lsf.runs.result import GeneralData, Metrics, Proof, RunResult, RunState
@@ -297,3 +298,29 @@ def test_the_table_is_read_by_people():
 def test_an_unknown_format_is_answered_with_the_known_ones():
     with pytest.raises(UnknownNameError, match="known are: table, csv, json"):
         render(compare([FULL]), "xml")
+
+
+def test_runs_that_never_answer_right_as_a_whole_are_told_by_their_loss():
+    runs = [make("a", exact=0.02, loss=1.5), make("b", exact=0.0, loss=1.7, seed=1)]
+    text = [
+        replace(
+            run,
+            result=replace(
+                run.result,
+                before=Metrics(3.0, 20.0, 0.3, 0.0),
+                after=Metrics(run.result.after.loss, 4.5, 0.5, run.result.after.exact_match, byte_perplexity=1.9),
+            ),
+        )
+        for run in runs
+    ]
+    table = render(compare(text))
+    assert "block 7 (choice): loss 1.6 ± 0.14, 2 seeds" in table
+    assert "byte ppl after" in table
+    assert "exact match 2.0 %" not in table
+    assert "(choice): exact match 80.0 %" in render(compare([make("a")]))
+    assert "byte ppl" not in render(compare([make("a")]))
+
+
+def test_exact_match_tells_runs_apart_where_one_of_ten_answers_is_right_or_nothing_is_known():
+    assert [score_of(shares) for shares in ((0.0, 0.1), (None, None), ())] == [EXACT] * 3
+    assert [score_of(shares) for shares in ((0.0, 0.09), (None, 0.0))] == [LOSS] * 2
