@@ -24,8 +24,10 @@ def test_deviations_that_lie_close_are_drawn_on_an_axis_where_they_differ_which_
     assert axis_beginning(analysis.states) == 0.0  # 0.2 to 1.0: zero is near enough
     close = [replace(row, deviation=1.06 + 0.03 * row.state, deviation_low=None) for row in analysis.states]
     close = [replace(row, deviation_high=None, target_deviation=1.0 - 0.02 * row.state) for row in close]
-    close[0] = replace(close[0], deviation=0.0)
-    axis = drawn(draw_deviation(replace(analysis, states=tuple(close)))).layout.yaxis
+    close[0] = replace(close[0], deviation=5.7e-17)
+    layout = drawn(draw_deviation(replace(analysis, states=tuple(close)))).layout
+    axis = layout.yaxis
+    assert [note.text for note in layout.annotations] == ["0"]  # of the state whose bar lies below the axis
     assert axis.title.text == "1 - cos (the axis begins at 0.9)"
     assert (axis.range[0], round(axis.range[1], 3)) == (0.9, round(1.02 * 1.15, 3))
 
