@@ -69,8 +69,9 @@ def _watch(here: Session, views: tuple[JobView, ...]) -> None:
     group = belong_together(list_runs(runs_folder()), here.run)
     if group:
         found = analysis(here)
-        draw_curves_panel(group, of_text(group, None if found is None else found.data.rendering))
-        draw_results(group, {view.run.name: view for view in views if view.run is not None})
+        text = of_text(group, None if found is None else found.data.rendering)
+        draw_curves_panel(group, text)
+        draw_results(group, {view.run.name: view for view in views if view.run is not None}, text)
 
 
 page(

@@ -338,11 +338,11 @@ def draw_curves_panel(group: Sequence[Run], text: bool) -> None:
     show(picture, "curves", notes[metric] + " Seconds count training steps only, not the evaluations in between.")
 
 
-def draw_results(group: Sequence[Run], views: Mapping[str, JobView]) -> None:
-    """Draw where each run of a group stands, and why one failed."""
+def draw_results(group: Sequence[Run], views: Mapping[str, JobView], text: bool) -> None:
+    """Draw where each run of a group, on plain text or not, stands, and why one failed."""
     results = [run.result for run in group if run.result is not None]
     known = [one.exact_match for result in results for one in (result.before, result.after) if one is not None]
-    by_loss = score_of(known) == LOSS
+    by_loss = text or score_of(known) == LOSS
     st.dataframe(
         pd.DataFrame(
             [_result_row(name, run, views.get(run.id), by_loss) for name, run in zip(labels(group), group, strict=True)]
@@ -382,7 +382,7 @@ def _result_row(name: str, run: Run, view: JobView | None, by_loss: bool) -> dic
     whole = row.total_seconds if result is not None else view.seconds if view is not None else None
     return {
         "run": name,
-        "state": str(run.state),
+        "state": str(view.state if view is not None and view.active else run.state),
         **quality,
         "steps": result.steps if result is not None else _steps_so_far(view),
         "rate": result.learning_rate if result is not None else run.spec.given_rate if run.spec else None,
