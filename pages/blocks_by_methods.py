@@ -6,7 +6,7 @@ from lsf.app.blocks_by_methods import cells_of, draw_form, draw_grid, draw_grids
 from lsf.app.findings import of_grid
 from lsf.app.frame import page
 from lsf.app.panels import empty, finding
-from lsf.app.polling import follow
+from lsf.app.polling import at_leisure, follow
 from lsf.app.runs import draw_queue
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed
@@ -32,7 +32,7 @@ def draw(here: Session) -> None:
         draw_grid(here, base)
 
     with grid:
-        follow(here, [view.id for view in runtime().jobs("tune")], watch)
+        follow(here, [view.id for view in runtime().jobs("tune")], watch, every=at_leisure)
     cells = cells_of(list_runs_of(base), base)
     if (found := of_grid([(cell.place, cell.method, cell.row) for cell in cells])) is not None:
         finding(*found)

@@ -6,7 +6,7 @@ from lsf.app.dimension import KIND, draw_form, draw_latest, draw_lessons, draw_m
 from lsf.app.findings import of_dimension
 from lsf.app.frame import page
 from lsf.app.panels import finding
-from lsf.app.polling import follow
+from lsf.app.polling import at_leisure, follow
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed
 from lsf.app.work import Source, source_of
@@ -21,7 +21,7 @@ def draw(here: Session) -> None:
     jobs = [view.id for view in runtime().jobs(KIND)]
     own, measured = kept_studies(source), over_lessons()
     if own or jobs:
-        follow(here, jobs, lambda views: draw_latest(here, source, views))
+        follow(here, jobs, lambda views: draw_latest(here, source, views), every=at_leisure)
     else:
         draw_lessons(measured)
     draw_form(here, source, plan)

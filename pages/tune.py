@@ -3,7 +3,7 @@
 from lsf.app.findings import of_runs
 from lsf.app.frame import page
 from lsf.app.panels import empty, finding, onward
-from lsf.app.polling import follow, from_the_top
+from lsf.app.polling import at_leisure, follow, from_the_top
 from lsf.app.run_form import draw_form
 from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results, draw_store, of_text
 from lsf.app.runtime import runtime
@@ -49,7 +49,7 @@ def _form(here: Session, source: Source | None) -> None:
 def _runs(here: Session) -> None:
     jobs = runtime().jobs("tune")
     if here.run is not None or any(view.active for view in jobs):
-        follow(here, [view.id for view in jobs], lambda views: _watch(here, views))
+        follow(here, [view.id for view in jobs], lambda views: _watch(here, views), every=at_leisure)
 
 
 def _source(here: Session, runs: list[Run]) -> Source | None:

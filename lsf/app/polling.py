@@ -11,6 +11,8 @@ from lsf.jobs.job import JobState, JobView
 
 SECONDS = 1.0
 """Between two looks."""
+SELDOM, LONG = 3.0, 120.0
+"""Between two looks where all jobs together have longer than so many seconds to go: drawing takes time from them."""
 TO_TOP = """document.querySelector('[data-testid="stMain"]').scrollTo(0, 0);"""
 """Script that scrolls the page to its top."""
 _ENDINGS = {
@@ -26,7 +28,7 @@ def follow(
     draw: Callable[[tuple[JobView, ...]], None],
     quietly: bool = False,
     goes_on: Callable[[], bool] = lambda: False,
-    every: float = SECONDS,
+    every: Callable[[], float] = lambda: SECONDS,
 ) -> None:
     """Draw the jobs as they are now, and again until the last of them has ended.
 
@@ -36,20 +38,29 @@ def follow(
         draw: draws snapshots; called in a fragment, so its widgets run this part alone.
         quietly: whether nobody is told by a toast how they ended.
         goes_on: says whether there is more to draw after that.
-        every: seconds between two looks.
+        every: says how many seconds lie between two looks; the page is drawn anew where that changes.
     """
     active = goes_on() or any(view.active for view in _views(jobs))
 
-    @st.fragment(run_every=every if active else None)
+    pace = every()
+
+    @st.fragment(run_every=pace if active else None)
     def look() -> None:
         views = _views(jobs)
         draw(views)
-        if active and not goes_on() and not any(view.active for view in views):
+        ended = not goes_on() and not any(view.active for view in views)
+        if active and (ended or every() != pace):
             st.rerun()
 
     if not quietly:
         announce(here, _views(jobs))
     look()
+
+
+def at_leisure() -> float:
+    """Return how many seconds may lie between two looks at jobs that go on without being looked at."""
+    outlook = runtime().worker.outlook()
+    return SELDOM if outlook is not None and (outlook.eta_seconds or 0.0) > LONG else SECONDS
 
 
 def from_the_top(here: Session) -> None:
