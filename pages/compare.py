@@ -1,7 +1,6 @@
 """Step 6: what selective tuning brought and cost, beside full fine-tuning and same-size controls."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -40,6 +39,7 @@ from lsf.data.lessons import data_words
 from lsf.figures.palette import Picture
 from lsf.figures.report import Section, comparison_page
 from lsf.figures.verdict import draw_verdict
+from lsf.models.info import model_label
 from lsf.runs.comparison import Comparison, Summary, compare, summarise
 from lsf.runs.formats import bundle_runs, render
 from lsf.runs.store import Run, list_runs, runs_folder
@@ -204,7 +204,7 @@ def _take_away(
             Section("Expected and measured", table=cost_table(picked, comparison.rows)),
         ]
         spec = picked[0].spec
-        title = "Tuning" if spec is None else f"Tuning {Path(spec.model).name} on {data_words(spec.data)}"
+        title = "Tuning" if spec is None else f"Tuning {model_label(spec.model)} on {data_words(spec.data)}"
         return comparison_page(title, " ".join(comparison.warnings), sections)
 
     with st.container(horizontal=True, gap="small"):

@@ -1,7 +1,5 @@
 """Intrinsic dimension: how few numbers, projected to all weights, are enough for a task."""
 
-from pathlib import Path
-
 from lsf.app.dimension import KIND, draw_form, draw_latest, draw_lessons, draw_measured, kept_studies
 from lsf.app.findings import of_dimension
 from lsf.app.frame import page
@@ -11,6 +9,7 @@ from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed
 from lsf.app.work import Source, source_of
 from lsf.dimension.study import over_lessons
+from lsf.models.info import model_label
 from lsf.plans.plan import Plan
 from lsf.runs.store import list_runs, runs_folder
 
@@ -28,7 +27,7 @@ def draw(here: Session) -> None:
     if own or jobs:
         draw_lessons(measured)
     draw_measured(measured)
-    found = of_dimension(own[:1], f"On {Path(source.model).name}") or of_dimension(measured, "On the bundled model")
+    found = of_dimension(own[:1], f"On {model_label(source.model)}") or of_dimension(measured, "On the bundled model")
     if found is not None:
         finding(*found)
 

@@ -1,7 +1,6 @@
 """Evidence on a page: every way of choosing judged, a sweep's pictures, what was measured elsewhere."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pandas as pd
 import streamlit as st
@@ -16,6 +15,7 @@ from lsf.evidence.real import real_tasks, real_words
 from lsf.evidence.regret import Truth
 from lsf.evidence.study import Entry, JudgedChoice, Rule, decided, entries, of_rule
 from lsf.figures.sweeps import as_metric, draw_profile, draw_regrets, draw_triangle
+from lsf.models.info import model_label
 from lsf.plans.plan import format_blocks
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
 
@@ -198,7 +198,7 @@ def own_panel() -> None:
         for one in kept:
             spec = one.sweep.spec
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-                task = f"{Path(spec.model).name} on {data_words(spec.data)}"
+                task = f"{model_label(spec.model)} on {data_words(spec.data)}"
                 st.markdown(unmarked(f"{task}: {spec.over}, seeds {spec.seeds}, steps {spec.steps}"))
                 stop_counting(one.name)
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from html import escape
-from pathlib import Path
 
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
@@ -18,6 +17,7 @@ from lsf.app.work import unload_work
 from lsf.data.lessons import data_words
 from lsf.figures.tower import draw_tower
 from lsf.jobs.job import JobState, JobView
+from lsf.models.info import model_label
 
 STYLE = """
 <style>
@@ -153,7 +153,7 @@ def _status_line(here: Session, busy: list[JobView]) -> None:
     device = f"{source.device}, not loaded"
     if loaded is not None and loaded.info.name == source.model:
         device = f"{loaded.info.device}, {loaded.info.dtype}"
-    cells = [("Model", Path(source.model).name), ("Data", data_words(source.data)), ("Device", device)]
+    cells = [("Model", model_label(source.model)), ("Data", data_words(source.data)), ("Device", device)]
     told = "".join(f"<span><small>{name}</small> {escape(value)}</span>" for name, value in cells)
     state = "working" if busy else "idle"
     with st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="small", key="status"):
@@ -180,7 +180,9 @@ def _memory(shared: AppRuntime, here: Session, busy: bool) -> None:
     if loaded is None:
         st.caption("No model is loaded; the next analysis or run loads it.")
         return
-    st.caption(f"{loaded.info.name} is loaded. Unloading it frees its memory; the next job loads it again.")
+    st.caption(
+        f"{model_label(loaded.info.name)} is loaded. Unloading it frees its memory; the next job loads it again."
+    )
     if st.button("Unload the model", icon=":material/eject:", disabled=busy, key="unload"):
         _unload(shared, here, loaded.info.device)
     if busy:

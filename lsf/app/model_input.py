@@ -10,8 +10,9 @@ from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
 from lsf.app.work import Source, load_work
 from lsf.axes import DTYPES
+from lsf.models.info import LABEL
 
-BUNDLED, SMOLLM2, OWN = "Bundled", "SmolLM2-135M-Instruct", "Your own"
+BUNDLED, SMOLLM2, OWN = "Bundled", LABEL, "Your own"
 
 
 def model_input(here: Session) -> tuple[str, str, str]:

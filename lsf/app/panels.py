@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -17,6 +16,7 @@ from lsf.errors import LsfError
 from lsf.figures.palette import Picture
 from lsf.files import finite
 from lsf.jobs.job import JobState, JobView, QueueOutlook
+from lsf.models.info import model_label
 from lsf.plans.plan import Predicted
 from lsf.progress import duration, left
 
@@ -222,7 +222,7 @@ def download(label: str, data: Callable[[], str | bytes], file_name: str, mime: 
 
 def task_words(model: str, data: str) -> str:
     """Write which model is tuned on which data, as Markdown, by the names that stand in the line above every page."""
-    return f"**{unmarked(Path(model).name)}** on **{unmarked(data_words(data))}**"
+    return f"**{unmarked(model_label(model))}** on **{unmarked(data_words(data))}**"
 
 
 def size(count: float | None) -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import streamlit as st
 
@@ -15,6 +14,7 @@ from lsf.figures.deviation import axis_beginning, draw_deviation, draw_scores, s
 from lsf.figures.lens import VIEWS, draw_lens, draw_targets, lens_table, ranks_table, ranks_words
 from lsf.figures.palette import ending, visible
 from lsf.figures.trajectories import draw_paths
+from lsf.models.info import model_label
 from lsf.plans.plan import Plan
 from lsf.progress import duration
 
@@ -29,7 +29,7 @@ MANY = 160
 def analysis_facts(analysis: Analysis) -> str:
     """Return one line on what was measured, and how fast."""
     model, data, timing = analysis.model, analysis.data, analysis.timing
-    name = unmarked(Path(model.name).name)
+    name = unmarked(model_label(model.name))
     parts = [
         f"**{name}**: {model.family}, {model.n_blocks} blocks, {amount(model.n_params)} parameters",
         f"**{unmarked(data_words(data.name))}**: {_examples(data)} ({data.split}), {data.n_positions:,} positions",

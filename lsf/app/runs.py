@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,6 +17,7 @@ from lsf.data.encode import AS_TEXT
 from lsf.data.lessons import data_words
 from lsf.figures.runs import Curve, draw_curves
 from lsf.jobs.job import JobState, JobView
+from lsf.models.info import model_label
 from lsf.plans.plan import Plan, format_blocks
 from lsf.progress import duration
 from lsf.runs.comparability import LOSS, apart, differences, score_of
@@ -120,7 +120,7 @@ def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
                 "state": str(run.state),
                 "stands for": run.spec.role if run.spec else None,
                 "tuned": run.spec.plan.label if run.spec else None,
-                "model": Path(run.spec.model).name if run.spec else None,
+                "model": model_label(run.spec.model) if run.spec else None,
                 "data": data_words(run.spec.data) if run.spec else None,
                 "steps": run.spec.steps if run.spec else None,
                 "seed": run.spec.seed if run.spec else None,

@@ -15,6 +15,7 @@ from lsf.data.task import Task
 from lsf.errors import BadInputError, LsfError
 from lsf.files import made_once
 from lsf.jobs.job import Report
+from lsf.models.info import model_label
 from lsf.progress import Forwarding
 from lsf.runs.answers import Answer, AnswerSettings, Voice
 from lsf.runs.controls import CONTROLS, control_spec
@@ -54,7 +55,7 @@ class Source:
     @property
     def title(self) -> str:
         """A short name for queues and headings, as people name model and data."""
-        return f"{Path(self.model).name} on {data_words(self.data)}"
+        return f"{model_label(self.model)} on {data_words(self.data)}"
 
     def load_task(self) -> Task:
         """Read the data.

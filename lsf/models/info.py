@@ -1,6 +1,22 @@
 """The model as every result names it; no torch."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+NAME = "smollm2"
+"""What `--model` calls the real model that is offered; a folder of this name here is `./smollm2`."""
+LABEL = "SmolLM2-135M-Instruct"
+"""Its full name."""
+
+
+def model_label(asked: str) -> str:
+    """Return what people call a model: the real one by its full name, any other by the last part of its folder or id.
+
+    Args:
+        asked: what it was asked for by: `smollm2`, a folder, a Hugging Face id.
+    """
+    name = Path(asked).name
+    return LABEL if name == NAME else name
 
 
 @dataclass(frozen=True)

