@@ -1,0 +1,29 @@
+"""How often pages look at what goes on: each look takes time from it."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from lsf.app.polling import SECONDS, SELDOM, at_leisure
+from lsf.app.runtime import runtime
+from lsf.jobs.worker import Worker
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    """The app's own, fresh."""
+    runtime.clear()
+    yield runtime().worker
+    runtime().worker.close()
+    runtime.clear()
+
+
+@pytest.mark.parametrize(("expected", "every"), [(600.0, SELDOM), (30.0, SECONDS)])
+def test_jobs_with_minutes_to_go_are_looked_at_less_often(worker: Worker, expected: float, every: float) -> None:
+    gate = threading.Event()
+    job = worker.submit("tune", "a run", lambda report: gate.wait(30), expected_seconds=expected)
+    assert at_leisure() == every
+    gate.set()
+    worker.wait(job, 30)
+    assert at_leisure() == SECONDS  # nothing goes on
