@@ -26,7 +26,8 @@ from lsf.figures.palette import (
 )
 
 FRAME_MILLISECONDS = 350
-NEAR = 0.05
+NEAR = 0.08
+"""Share of the span of a picture below which two numbers would touch."""
 MAX_LABELS = 13
 """Labels per path; deeper models label every other state, every third, ..."""
 
@@ -45,16 +46,20 @@ SINGLE_OPACITY = 0.4
 Points = Sequence[Sequence[float]]
 
 
-def state_labels(points: Points) -> list[str]:
+def state_labels(points: Points, span: float) -> list[str]:
     """Return the number of each state as text, empty where there would be too many or where two would collide.
 
-    The first and the last state are always named; one nearer than `NEAR` of the path's extent to a named one is not.
+    The last state is always named; one nearer than `NEAR` of the picture's span to a named one is not.
+
+    Args:
+        points: of one path.
+        span: longest side of the box around all that is drawn.
     """
     count = len(points)
     step = -(-count // MAX_LABELS)
-    reach = NEAR * extent(points, 2)
-    named = [0, count - 1]
-    for state in range(step, count - 1, step):
+    reach = NEAR * span
+    named = [count - 1]
+    for state in range(0, count - 1, step):
         if all(math.dist(points[state][:2], points[other][:2]) > reach for other in named):
             named.append(state)
     return [str(state) if state in named else "" for state in range(count)]
@@ -131,46 +136,56 @@ def add_depth_slider(figure: go.Figure, frames: Sequence[go.Frame], redraw: bool
     figure.update_layout(updatemenus=[menu], sliders=[slider])
 
 
-def flat_frames(factual: Points, virtual: Points, first_trace: int) -> list[go.Frame]:
+@dataclass(frozen=True)
+class _Path:
+    """What is drawn in the foreground: the mean over positions, or one example."""
+
+    subject: str
+    factual: Points
+    virtual: Points
+    deviation: Sequence[float | None]
+    span: float
+    """Longest side of the box around it and all that is drawn behind it."""
+
+
+def flat_frames(path: _Path, first_trace: int) -> list[go.Frame]:
     """Return one frame per state of a flat picture: the arrows, the virtual and the factual path up to it.
 
     Args:
-        factual: L+1 points of at least 2 coordinates.
-        virtual: the same.
+        path: of L+1 points of at least 2 coordinates.
         first_trace: number of the arrows' trace; the virtual and the factual path follow it.
     """
-    links = links_between(factual, virtual)
+    links = links_between(path.factual, path.virtual)
     frames = []
-    for state in range(len(factual)):
+    for state in range(len(path.factual)):
         upto = slice(0, state + 1)
         sizes = arrow_sizes(links[upto], ARROW_SIZE)
         data = [go.Scatter(x=joined(links[upto], 0), y=joined(links[upto], 1), marker={"size": sizes})]
-        for points in (virtual, factual):
+        for points in (path.virtual, path.factual):
             shown = points[upto]
-            data.append(go.Scatter(x=column(shown, 0), y=column(shown, 1), text=state_labels(points)[upto]))
+            data.append(go.Scatter(x=column(shown, 0), y=column(shown, 1), text=state_labels(points, path.span)[upto]))
         frames.append(go.Frame(name=str(state), data=data, traces=[first_trace + place for place in range(3)]))
     return frames
 
 
-def spatial_frames(factual: Points, virtual: Points, first_trace: int) -> list[go.Frame]:
+def spatial_frames(path: _Path, first_trace: int) -> list[go.Frame]:
     """Return one frame per state of a picture in space: the links, their heads, the virtual and the factual path.
 
     Args:
-        factual: L+1 points of 3 coordinates.
-        virtual: the same.
+        path: of L+1 points of 3 coordinates.
         first_trace: number of the links' trace; the heads, the virtual and the factual path follow it.
     """
-    links = links_between(factual, virtual)
+    links = links_between(path.factual, path.virtual)
     frames = []
-    for state in range(len(factual)):
+    for state in range(len(path.factual)):
         upto = slice(0, state + 1)
         lines = links[upto]
         data: list[go.Scatter3d | go.Cone] = [go.Scatter3d(x=joined(lines, 0), y=joined(lines, 1), z=joined(lines, 2))]
         data.append(go.Cone(**cones(lines)))
-        for points in (virtual, factual):
+        for points in (path.virtual, path.factual):
             shown = points[upto]
             coordinates = {name: column(shown, axis) for axis, name in enumerate("xyz")}
-            data.append(go.Scatter3d(**coordinates, text=state_labels(points)[upto]))
+            data.append(go.Scatter3d(**coordinates, text=state_labels(points, path.span)[upto]))
         frames.append(go.Frame(name=str(state), data=data, traces=[first_trace + place for place in range(4)]))
     return frames
 
@@ -195,16 +210,6 @@ def _direction(here: Sequence[float], there: Sequence[float]) -> list[float]:
 
 EYE = {"x": 1.55, "y": 1.55, "z": 0.9}
 """Where a picture in space is looked at from, far enough that the names of its axes fit."""
-
-
-@dataclass(frozen=True)
-class _Path:
-    """What is drawn in the foreground: the mean over positions, or one example."""
-
-    subject: str
-    factual: Points
-    virtual: Points
-    deviation: Sequence[float | None]
 
 
 def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int = 2, animated: bool = True) -> Picture:
@@ -233,7 +238,7 @@ def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int =
     if animated:
         frames = flat_frames if dimensions == 2 else spatial_frames
         before = sum(1 for _ in figure.select_traces()) - (3 if dimensions == 2 else 4)
-        add_depth_slider(figure, frames(path.factual, path.virtual, before), redraw=dimensions == 3)
+        add_depth_slider(figure, frames(path, before), redraw=dimensions == 3)
     return Picture(figure, _alt(path, trajectories, dimensions), _table(path))
 
 
@@ -246,10 +251,12 @@ def _path(trajectories: Trajectories, example: int | None) -> _Path:
             trajectories.factual,
             trajectories.virtual,
             deviation,
+            extent([point for one in trajectories.examples for point in one.factual], 2),
         )
     chosen = trajectories.examples[example]
     subject = f"Example {example + 1} ({visible(chosen.target_token)})"
-    return _Path(subject, chosen.factual, chosen.virtual, chosen.deviation)
+    span = extent([*chosen.factual, *chosen.virtual], 2)
+    return _Path(subject, chosen.factual, chosen.virtual, chosen.deviation, span)
 
 
 def _peak(deviation: Sequence[float | None]) -> int | None:
@@ -353,7 +360,7 @@ def _flat(figure: go.Figure, path: _Path, backdrop: Sequence[ExamplePath], varia
             y=column(points, 1),
             mode="lines+markers+text",
             name=mark.label,
-            text=state_labels(points),
+            text=state_labels(points, path.span),
             textposition=where,
             textfont={"size": SMALL_SIZE + 1},
             line=_line_style(mark, 2.5),
@@ -406,7 +413,7 @@ def _spatial(figure: go.Figure, path: _Path, backdrop: Sequence[ExamplePath], va
             z=column(points, 2),
             mode="lines+markers+text",
             name=mark.label,
-            text=state_labels(points),
+            text=state_labels(points, path.span),
             textfont={"size": SMALL_SIZE},
             line=_line_style(mark, 5),
             marker={"color": mark.color, "symbol": mark.symbol, "size": 5},

@@ -123,14 +123,17 @@ def test_nothing_to_draw_is_refused(analysis: Analysis) -> None:
 
 
 def test_deep_models_label_every_few_states() -> None:
-    labels = state_labels([(float(state), 0.0) for state in range(33)])
+    labels = state_labels([(float(state), 0.0) for state in range(33)], 32.0)
     assert labels[:4] == ["0", "", "", "3"]
     assert labels[-1] == "32"
     assert sum(bool(label) for label in labels) <= 13
 
 
 def test_states_that_lie_together_are_named_once() -> None:
-    assert state_labels([(0.0, 0.0), (1.0, 0.0), (1.01, 0.0), (2.0, 0.0)]) == ["0", "1", "", "3"]
+    path = [(0.0, 0.0), (1.0, 0.0), (1.01, 0.0), (2.0, 0.0)]
+    assert state_labels(path, 2.0) == ["0", "1", "", "3"]
+    assert state_labels(path, 20.0) == ["0", "", "", "3"]  # among paths that are much longer
+    assert state_labels(path, 60.0) == ["", "", "", "3"]
 
 
 def _light(colour: Sequence[float]) -> float:
