@@ -1,5 +1,6 @@
 """Intrinsic dimension: how few numbers, projected to all weights, are enough for a task."""
 
+from lsf.app.actions import on_your_own_task
 from lsf.app.dimension import KIND, draw_form, draw_latest, draw_lessons, draw_measured, kept_studies
 from lsf.app.findings import of_dimension
 from lsf.app.frame import page
@@ -30,6 +31,7 @@ def draw(here: Session) -> None:
     found = of_dimension(own[:1], f"On {model_label(source.model)}") or of_dimension(measured, "On the bundled model")
     if found is not None:
         finding(*found)
+    on_your_own_task(here)
 
 
 def _asked(here: Session) -> tuple[Source, Plan | None]:

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from lsf.app.actions import on_your_own_task
 from lsf.app.evidence import judged_table, not_decided, own_panel, real_panel, record_panel, sweep_pictures
 from lsf.app.findings import of_truth
 from lsf.app.frame import page
@@ -23,6 +24,7 @@ def draw(here: Session) -> None:
     else:
         with elsewhere:
             _elsewhere()
+    on_your_own_task(here)
 
 
 def _elsewhere() -> None:

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from lsf.app.actions import on_your_own_task
 from lsf.app.evidence import real_panel
 from lsf.app.findings import of_truth
 from lsf.app.frame import page
@@ -39,6 +40,7 @@ def draw(here: Session) -> None:
             start_tour(here, str(name))
         truth = one.setting.truth
         finding(*of_truth(truth, judge_choices(truth, one.setting.scores, len(own)), len(own)))
+        on_your_own_task(here)
 
 
 page(

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import streamlit as st
 
-from lsf.app.panels import NEXT, guard
+from lsf.app.panels import NEXT, guard, onward
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, address, look_at
+from lsf.app.state import Session, address, analysed, look_at
 from lsf.app.work import Foreseen, Request, Source, analysis_work, source_of, without_effect
 from lsf.jobs.job import JobView
 from lsf.jobs.queue import QueuedRun, queue_resumed, queue_runs
@@ -24,6 +24,12 @@ def start_analysis(here: Session, request: Request) -> None:
     job = shared.worker.submit("analyze", request.title, analysis_work(shared, request), here.owner)
     look_at(here, job)
     st.switch_page(NEXT["trajectories"][0], query_params=address(here))
+
+
+def on_your_own_task(here: Session) -> None:
+    """Offer to choose blocks where an analysis is looked at, else to bring model and data."""
+    page, label = ("model", "Use my own model and data") if analysed(here) is None else ("choose", "Choose blocks")
+    onward(page, label, address(here))
 
 
 def start_runs(here: Session, source: Source, spec: RunSpec, roles: Sequence[str], n_seeds: int = 1) -> None:
