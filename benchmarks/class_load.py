@@ -287,19 +287,23 @@ class Lesson:
 
         list(self._pool.map(take_part, range(self.students)))
 
+    def _memory(self) -> str:
+        return f"{self.process.memory_info().rss / 1e6:.0f} MB"
+
     def watch(self, seconds: float) -> None:
-        """Let all watch for so long, and print the server's memory before, at each tenth and after."""
-        memory = [self.process.memory_info().rss]
+        """Let all watch for so long, and print the server's memory before and at each tenth."""
+        print(f"resident memory of the server: {self._memory()} before all watch", flush=True)
         busy, begun = sum(self.process.cpu_times()[:2]), time.monotonic()
         for _ in range(10):
             list(self._pool.map(lambda client: client.watch(seconds / 10), self.clients))
-            memory.append(self.process.memory_info().rss)
+            minutes = (time.monotonic() - begun) / 60
+            late = max(second for client in self.clients for second in client.looks)
+            print(f"  {self._memory()} after {minutes:.1f} min; longest look so far {late:.2f} s", flush=True)
         share = (sum(self.process.cpu_times()[:2]) - busy) / (time.monotonic() - begun)
         looks = [second for client in self.clients for second in client.looks]
         every = self.clients[0].interval
         print(f"{len(looks)} looks whether the teacher went on, each student every {every:.0f} s, all at once:")
         print(f"  median {statistics.median(looks):.3f} s, longest {max(looks):.3f} s, {share:.0%} of a core")
-        print(f"resident memory of the server, MB: {', '.join(f'{one / 1e6:.0f}' for one in memory)}")
 
     def reveal(self) -> None:
         """Reveal the result, let all load it, and print how long scripts took; all leave."""
