@@ -90,10 +90,12 @@ def test_a_chat_is_the_same_text_however_it_is_written_and_a_template_over_its_c
     conversation = [{"from": "human", "value": "the cat"}, {"from": "gpt", "value": "sat"}]
     asked, said = {"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}
     ways = {"messages": [asked, said]}, {"conversations": conversation}, {"prompt": [asked], "completion": [said]}
-    texts = set()
+    tokenizer, texts = tiny_tokenizer(), set()
     for way in ways:
-        (row,) = (found := encode(tiny_tokenizer(), [one_of(way, tmp_path)], 64)).rows
+        (row,) = (found := encode(tokenizer, [one_of(way, tmp_path)], 64)).rows
         texts.add((row.ids, row.n_prompt))
+        assert row.ids.index(tokenizer.bos_token_id) == 0
+        assert tokenizer.convert_ids_to_tokens([row.ids[place] for place in row.targets]) == ["sat", "</s>"]
         assert found.rendering == "chat, by a plain template, since the model has none"
         column = next(iter(way))
         with pytest.raises(DataError, match=rf"d\.jsonl, line 1: the column '{column}' holds a list; text or a number"):
