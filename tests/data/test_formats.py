@@ -12,11 +12,13 @@ import pandas as pd
 import pytest
 
 from lsf.data.contents import Chat, DataOptions, Document, Segments, Tokens, content_from_json, content_to_json
+from lsf.data.encode import encode
 from lsf.data.formats import FORMATS, kinds_of, recognise
 from lsf.data.reading import read_data
 from lsf.data.sources import load_task
 from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError
+from tests.tiny import tiny_tokenizer
 
 USER, SAID = {"role": "user", "content": "What is green?"}, {"role": "assistant", "content": "The lamp."}
 
@@ -80,6 +82,25 @@ def test_prompt_and_completion_as_messages_train_the_completion_alone(tmp_path: 
     example = one_of(row, tmp_path)
     assert isinstance(example.content, Chat)
     assert (example.content.given, len(example.content.messages)) == (3, 4)
+
+
+def test_a_chat_is_the_same_text_however_it_is_written_and_a_template_over_its_column_is_one_sentence(
+    tmp_path: Path,
+) -> None:
+    conversation = [{"from": "human", "value": "the cat"}, {"from": "gpt", "value": "sat"}]
+    asked, said = {"role": "user", "content": "the cat"}, {"role": "assistant", "content": "sat"}
+    ways = {"messages": [asked, said]}, {"conversations": conversation}, {"prompt": [asked], "completion": [said]}
+    tokenizer, texts = tiny_tokenizer(), set()
+    for way in ways:
+        (row,) = (found := encode(tokenizer, [one_of(way, tmp_path)], 64)).rows
+        texts.add((row.ids, row.n_prompt))
+        assert row.ids.index(tokenizer.bos_token_id) == 0
+        assert tokenizer.convert_ids_to_tokens([row.ids[place] for place in row.targets]) == ["sat", "</s>"]
+        assert found.rendering == "chat, by a plain template, since the model has none"
+        column = next(iter(way))
+        with pytest.raises(DataError, match=rf"d\.jsonl, line 1: the column '{column}' holds a list; text or a number"):
+            load_task(str(tmp_path / "d.jsonl"), f"{{{column}}}", f" {{{column}}}")
+    assert len(texts) == 1
 
 
 def test_alpaca_is_a_chat_for_models_with_a_template_and_prompt_and_completion_for_others(tmp_path: Path) -> None:

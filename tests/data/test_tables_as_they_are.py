@@ -157,8 +157,12 @@ def test_json_lines_under_the_name_json_are_read_and_their_faults_named_by_line(
 
 
 def test_a_nameless_column_is_left_out_and_one_that_is_named_twice_is_refused(tmp_path: Path) -> None:
-    (path := tmp_path / "d.csv").write_text(",prompt,completion, \n0,a, b,x\n1,c, d,y\n2,e, f,z\n")
-    assert texts(load_task(str(path))) == [("a", " b"), ("c", " d"), ("e", " f")]
+    path = tmp_path / "d.csv"
+    for last in ("", " "):
+        path.write_text(f",prompt,completion,{last}\n0,a, b,x\n1,c, d,y\n2,e, f,z\n")
+        task = load_task(str(path))
+        assert texts(task) == [("a", " b"), ("c", " d"), ("e", " f")]
+        assert not any("not used" in note for note in task.seen.notes)
     path.write_text(",prompt,prompt\n0,a,b\n")
     with pytest.raises(DataError, match="repeated or unnamed columns in its first line"):
         load_task(str(path))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lsf.files import write_json
-from tests.pages.conftest import Driver
-from tests.tiny import tiny_model
+from tests.pages.conftest import Driver, as_read
+from tests.tiny import save_tiny, tiny_model
 
 
 @pytest.fixture
@@ -243,6 +243,19 @@ def test_a_gguf_file_is_dequantised_and_said_to_be(
     app.wait("load")
     app.at.run()
     assert "Weights: dequantised from Q8_0 (GGUF)." in app.shown()
+
+
+def test_weights_that_the_config_does_not_ask_for_are_told_beside_the_model_and_under_the_result(
+    app: Driver, cats: Path, tmp_path: Path
+) -> None:
+    folder = save_tiny("llama", tmp_path / "five", num_hidden_layers=5)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    told = "18 tensors of its files (such as model.layers.3.input_layernorm.weight) are not part of"
+    app.analyse(folder, cats)
+    assert told in app.shown()
+    app.go("model")
+    assert [as_read(one.value).startswith(told) for one in app.at.warning].count(True) == 1
 
 
 def test_a_model_that_is_not_at_hand_is_one_sentence_when_it_is_fetched(app: Driver, cats: Path) -> None:
