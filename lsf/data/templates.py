@@ -53,7 +53,8 @@ def fill_template(parts: tuple[tuple[str, str | None], ...], row: Mapping[str, o
     for text, name in parts:
         value = None if name is None else value_at(row, name)
         if not (value is None or _is_text_or_number(value)):
-            raise DataError(f"the column {name!r} holds a {type(value).__name__}; text or a number was expected.")
+            way = " Leave the template out where these are turns of a chat." if isinstance(value, list | tuple) else ""
+            raise DataError(f"the column {name!r} holds a {type(value).__name__}; text or a number was expected.{way}")
         texts.append(text if value is None else f"{text}{value}")
     return "".join(texts)
 
