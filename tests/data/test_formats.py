@@ -98,7 +98,7 @@ def test_a_chat_is_the_same_text_however_it_is_written_and_a_template_over_its_c
         assert tokenizer.convert_ids_to_tokens([row.ids[place] for place in row.targets]) == ["sat", "</s>"]
         assert found.rendering == "chat, by a plain template, since the model has none"
         column = next(iter(way))
-        with pytest.raises(DataError, match=rf"d\.jsonl, line 1: the column '{column}' holds a list; text or a number was expected. Leave the template out"):
+        with pytest.raises(DataError, match=rf"line 1: the column '{column}' holds a list; .*Leave the template out"):
             load_task(str(tmp_path / "d.jsonl"), f"{{{column}}}", f" {{{column}}}")
     assert len(texts) == 1
 
