@@ -109,7 +109,6 @@ def workload_of(
     depth = decide(loaded, spec.plan, splits.train, spec.cache, visits)[2]
     trainable = METHODS[spec.method].count(loaded, spec.plan, options)
     step, left = step_load(splits, spec), splits.steps - begun
-    fill_steps = min(splits.steps, max(1, len(splits.train) // spec.batch_size))
     test = rows_load(splits.test, spec.batch_size)
     general = texts_load(min(N_TOKENS, loaded.context))
     answers = answers_load(splits.test, loaded.context)
@@ -132,7 +131,7 @@ def workload_of(
         gradients=(sum(sizes.params[block] for block in spec.plan.blocks) or trainable) if dense else trainable,
         recomputed=spec.activation_checkpointing != "off",
         fill=rows_load(splits.train, GROUP, head=False) if depth else Load(),
-        fill_share=min(1.0, fill_steps / max(1, left)),
+        fill_share=min(1.0, filling_steps(len(splits.train), spec.batch_size) / max(1, left)),
         n_readings=-(-left // reading_interval(loaded, spec, splits)) if shown else 0,
         held=0 if spec.cache == "off" else prefix_depth(spec.plan, loaded.info.tied_head),
         reading=reading,
@@ -370,6 +369,18 @@ def course_of(
         PlanError: the plan does not fit the model.
     """
     return Course(workload_of(loaded, splits, spec, begun), speed_of(loaded, check))
+
+
+MOST = 0.8
+"""Share of the prefix cache that counts as most of it."""
+
+
+def filling_steps(n_rows: int, batch_size: int) -> int:
+    """Return in how many steps most of the prefix cache is filled: a step fills the groups of all of its rows, whole.
+
+    After a share x of an epoch in random order, 1 - (1 - x)^`GROUP` of the groups were met.
+    """
+    return max(1, round((1.0 - (1.0 - MOST) ** (1.0 / GROUP)) * n_rows / batch_size))
 
 
 def phases_of(seconds: Mapping[str, float], fill_share: float) -> tuple[Phase, ...]:

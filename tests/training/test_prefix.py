@@ -23,8 +23,9 @@ from lsf.runs.store import read_metrics
 from lsf.training import prefix as kept
 from lsf.training.caching import cache_root, decide, forget_states, open_caching
 from lsf.training.fitting import fit
-from lsf.training.prefix import States
+from lsf.training.prefix import States, groups_of
 from lsf.training.run import tune
+from lsf.training.time_forecast import filling_steps
 from lsf.training.trainer import FitSettings, StepRow
 from tests.models.test_families import ROWS
 
@@ -265,3 +266,14 @@ def test_micro_batches_add_up_to_the_batch(loaded, task, spec, folder):
     assert np.abs(found[0] - found[2]).max() <= 1e-5
     with pytest.raises(BadInputError, match="micro_batch is 3; it must divide the batch of 4"):
         replace(spec, micro_batch=3)
+
+
+@pytest.mark.parametrize(("n_rows", "batch"), [(512, 16), (2000, 8), (96, 8), (40, 16)])
+def test_most_of_the_cache_is_filled_in_the_steps_that_the_forecast_says(n_rows, batch):
+    generator, steps = np.random.default_rng(0), filling_steps(n_rows, batch)
+    group_of = {row: place for place, group in enumerate(groups_of([7] * n_rows)) for row in group}
+    orders = [generator.permutation(n_rows) for _ in range(200)]
+    met = [[len({group_of[row] for row in order[: count * batch]}) for order in orders] for count in (steps, steps - 1)]
+    now, before = (np.mean(one) / (max(group_of.values()) + 1) for one in met)
+    assert now > 0.7
+    assert before < 0.85  # no step more than it takes
