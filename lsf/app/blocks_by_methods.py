@@ -25,6 +25,7 @@ from lsf.runs.controls import METHOD_CHOICES, PLACES, cell_of, control_spec, gri
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import GAIN, READINGS, ROLES, RunSpec
 from lsf.runs.store import Run, list_runs, read_metrics, runs_folder
+from lsf.runs.verdict import quality_of
 
 DEFAULT_WAYS = ("full", "lora", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "hiwi", "said")
 PLACE_WORDS = {"choice": "chosen plan", "full": "whole model", "last": "last blocks", "random": "random blocks"}
@@ -290,7 +291,7 @@ def draw_grid(here: Session, base: RunSpec) -> None:
         "Shown",
         list(MEASURES),
         format_func=lambda name: MEASURES[name].short,
-        default="exact_match_after",
+        default="loss_after" if of_text(runs) else "exact_match_after",
         required=True,
         key="grid-measure",
         persist_state="session",
@@ -355,14 +356,15 @@ def _draw_front(cells: Sequence[Cell]) -> None:
         key="grid-cost",
         persist_state="session",
     )
-    known = [c for c in ended if c.value(MEASURES[cost]) is not None and c.row.exact_match_after is not None]
+    by = quality_of([cell.row for cell in ended])
+    known = [c for c in ended if c.value(MEASURES[cost]) is not None and c.value(MEASURES[by]) is not None]
     if not known:
         st.caption("No finished cell has this measure.")
         return
-    values = [c.row.exact_match_after for c in known], [c.apart(MEASURES[cost]) for c in known]
+    values = [c.value(MEASURES[by]) for c in known], [c.apart(MEASURES[cost]) for c in known]
     front = [index for index, stands in enumerate(non_dominated(*values)) if stands]
     note = "Up is better, left is cheaper. Labelled: the cells that no other cell beats in both."
-    show(draw_front(known, front, cost), f"grid-front-{cost}", note, on_click=pick)
+    show(draw_front(known, front, cost, by), f"grid-front-{cost}", note, on_click=pick)
 
 
 def _draw_picked(here: Session, runs: Sequence[Run]) -> None:

@@ -1,6 +1,6 @@
 """The parts of a comparison: table, picture, proof, prediction beside measurement, answers before and after."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -15,7 +15,7 @@ from lsf.figures.verdict import draw_verdict
 from lsf.runs.comparability import LOSS, score_of
 from lsf.runs.comparison import Comparison, Row, Summary, by_seed, non_dominated
 from lsf.runs.store import Run
-from lsf.runs.verdict import MEASURES, Estimate, Measure, Verdict
+from lsf.runs.verdict import MEASURES, Estimate, Measure, Verdict, quality_of
 
 COSTS = {
     "training seconds": ("tuning_seconds", "training time (s)", 1.0),
@@ -64,7 +64,7 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
     with a run, the share right by generation, and plain text's perplexity per byte stand beside it, general data beside
     forgetting; they take no room where no run has them.
     """
-    by_loss = _score(comparison.rows) == LOSS
+    by_loss = quality_of(comparison.rows) == "gain"
     rows = []
     for row, name in zip(comparison.rows, labels(runs), strict=True):
         rows.append(
@@ -100,10 +100,6 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
     }
     absent = [name for name in told if all(getattr(row, name) is None for row in comparison.rows)]
     return table.drop(columns=[column for name in absent for column in told[name]])
-
-
-def _score(rows: Iterable[Row]) -> str:
-    return score_of(share for row in rows for share in (row.exact_match_before, row.exact_match_after))
 
 
 def _quality(row: Row, by_loss: bool) -> dict[str, float | None]:
@@ -185,8 +181,7 @@ def seeds_table(summaries: Sequence[Summary]) -> pd.DataFrame:
 def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: str) -> Picture | None:
     """Draw test exact match, or the gain in loss, against one cost, one mark per choice; None where none has both."""
     column, title, factor = COSTS[cost]
-    by_loss = _score(rows) == LOSS
-    quality = "gain" if by_loss else "exact_match_after"
+    quality = quality_of(rows)
     by_id = {row.run: row for row in rows}
     outcomes = []
     for summary in summaries:
@@ -200,7 +195,7 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
         return None
     marks = non_dominated([outcome.quality for outcome in outcomes], [outcome.cost for outcome in outcomes])
     front = [index for index, stands in enumerate(marks) if stands]
-    if by_loss:
+    if quality == "gain":
         return draw_tradeoff(outcomes, front, "gain over the floor, nats per token", title)
     starts = {row.exact_match_before for row in rows if row.exact_match_before is not None}
     before = starts.pop() if len(starts) == 1 else None  # of other models or data there is no one start

@@ -16,7 +16,7 @@ from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import POLICIES, make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
 from lsf.runs.comparison import CONTROLS, Row, control_name
-from lsf.runs.verdict import percent
+from lsf.runs.verdict import percent, quality_of
 
 Finding = tuple[str, str]
 """What was found, and what to do next."""
@@ -204,12 +204,18 @@ def of_grid(rows: Sequence[tuple[str, str, Row]]) -> Finding | None:
     ended = [one for one in rows if one[2].exact_match_after is not None and one[2].fault is None]
     if len(ended) < 2:
         return None
-    exact = [row.exact_match_after or 0.0 for _, _, row in ended]
-    best = exact.index(max(exact))
+    by_loss = quality_of([row for _, _, row in ended]) == "gain"
+    reached = [(row.gain if by_loss else row.exact_match_after) or 0.0 for _, _, row in ended]
+    best = reached.index(max(reached))
     place, method, row = ended[best]
-    told = f"{method} on {place} reached the most, {percent(exact[best])} exact match, storing {_kilobytes(row)}"
-    n_test = row.n_test or 1
-    level = [one for one, value in zip(ended, exact, strict=True) if value >= exact[best] - 1 / n_test]
+    most = f"a gain of {reached[best]:.3g} nats" if by_loss else f"{percent(reached[best])} exact match"
+    told = f"{method} on {place} reached the most, {most}, storing {_kilobytes(row)}"
+    if by_loss:
+        level = [ended[best]]
+    else:
+        level = [
+            one for one, value in zip(ended, reached, strict=True) if value >= reached[best] - 1 / (row.n_test or 1)
+        ]
     cheap = min(level, key=lambda one: math.inf if one[2].stored_bytes is None else one[2].stored_bytes)
     if cheap is not ended[best]:
         told += f"; {cheap[1]} on {cheap[0]} is within one test example of it, storing {_kilobytes(cheap[2])}"

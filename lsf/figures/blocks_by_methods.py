@@ -40,6 +40,7 @@ MEASURES: Registry[Measure] = Registry(
     [
         Measure("exact_match_after", "test exact match", "exact match", percent=True, more_is_better=True),
         Measure("loss_after", "test loss (nats per token)", "test loss", " nats"),
+        Measure("gain", "gain over the floor (nats per token)", "gain", " nats", more_is_better=True),
         Measure("tuning_seconds", "training time (s), search for a mask included", "training time", " s"),
         Measure("peak_memory_bytes", "peak memory (MB)", "peak memory", " MB", 1e-6),
         Measure("stored_bytes", "stored (kB)", "stored bytes", " kB", 1e-3),
@@ -140,19 +141,20 @@ def _cost_axis(figure: go.Figure, axis: Measure, costs: Sequence[float]) -> None
         figure.update_xaxes(title=axis.label, rangemode="tozero")
 
 
-def draw_front(cells: Sequence[Cell], front: Sequence[int], cost: str) -> Picture:
-    """Draw exact match against one cost, one mark per cell; colour and symbol tell the place, the text the method.
+def draw_front(cells: Sequence[Cell], front: Sequence[int], cost: str, by: str = "exact_match_after") -> Picture:
+    """Draw what was reached against one cost, one mark per cell; colour and symbol tell the place, the text the method.
 
     Args:
-        cells: those that ended, with exact match and this cost.
+        cells: those that ended, with both measures.
         front: indices of the cells no other cell beats in both.
         cost: a key of `MEASURES`.
+        by: another, of what was reached.
     """
-    quality, axis = MEASURES["exact_match_after"], MEASURES[cost]
+    quality, axis = MEASURES[by], MEASURES[cost]
     points = [(cell.apart(axis) or 0.0, cell.value(quality) or 0.0) for cell in cells]
     best = max(range(len(cells)), key=lambda index: (points[index][1], -points[index][0]))
     unbeaten = ", ".join(f"{cells[i].method} on {cells[i].place}" for i in front)
-    title = f"{len(front)} of {len(cells)} cells are not beaten in both exact match and {axis.short}"
+    title = f"{len(front)} of {len(cells)} cells are not beaten in both {quality.short} and {axis.short}"
     figure = new_figure(title, height=440)
     ordered = sorted(front, key=lambda index: points[index])
     figure.add_scatter(
@@ -177,12 +179,17 @@ def draw_front(cells: Sequence[Cell], front: Sequence[int], cost: str) -> Pictur
             marker={"color": mark.color, "symbol": mark.symbol, "size": 11},
             name=place,
             customdata=[cells[i].row.run for i in part],
-            hovertext=[f"{cells[i].method} on {place}<br>{points[i][1]:.1%} at {points[i][0]:.3g}" for i in part],
+            hovertext=[
+                f"{cells[i].method} on {place}<br>{in_words(points[i][1], quality)} at {points[i][0]:.3g}" for i in part
+            ],
             hoverinfo="text",
         )
     _cost_axis(figure, axis, [cost for cost, _ in points])
-    figure.update_yaxes(title=quality.label, tickformat=".0%", range=[-0.03, 1.08])
-    told_best = f"{cells[best].method} on {cells[best].place} with {points[best][1]:.1%} at {points[best][0]:.3g}"
+    figure.update_yaxes(title=quality.label)
+    if quality.percent:
+        figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.08])
+    reached = in_words(points[best][1], quality)
+    told_best = f"{cells[best].method} on {cells[best].place} with {reached} at {points[best][0]:.3g}"
     rows = [
         {"place": c.place, "method": c.method, axis.label: p[0], quality.label: p[1], "not beaten": i in front}
         for i, (c, p) in enumerate(zip(cells, points, strict=True))

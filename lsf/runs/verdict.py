@@ -2,12 +2,12 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import scipy
 
-from lsf.runs.comparability import EXACT, LOSS, SHORT_ANSWERS, TOO_FEW
+from lsf.runs.comparability import EXACT, LOSS, SHORT_ANSWERS, TOO_FEW, score_of
 from lsf.runs.comparison import CONTROLS, Comparison, Row, columns_apart, control_name, rate_words, words_apart
 from lsf.runs.result import RunState
 
@@ -17,6 +17,12 @@ TUNE, CHOOSE = "tune", "choose"
 """What a next step can be."""
 BETTER, WORSE, TIED, ONE_SEED = "better", "worse", "cannot be told apart", "1 seed"
 """How the choice stands to something else; below two common seeds nothing is said."""
+
+
+def quality_of(rows: Iterable[Row]) -> str:
+    """Return the column that tells runs apart, higher is better: exact match, or where it cannot the gain in loss."""
+    shares = [share for row in rows for share in (row.exact_match_before, row.exact_match_after)]
+    return "gain" if score_of(shares) == LOSS else "exact_match_after"
 
 
 @dataclass(frozen=True)

@@ -133,6 +133,9 @@ def test_the_grid_is_told_by_its_best_cell_and_the_cheapest_level_with_it() -> N
         "one test example of it, storing 40 kB."
     )
     assert of_grid([cells[0], (*cells[1][:2], replace(some, fault="diverged"))]) is None
+    long = [(*one[:2], replace(one[2], exact_match_before=0.0, exact_match_after=0.0)) for one in cells]
+    found = of_grid(long)
+    assert found is not None and "reached the most, a gain of 2.5 nats, storing 5,000 kB." in found[0]
 
 
 def test_the_intrinsic_dimension_is_told_by_its_extremes() -> None:

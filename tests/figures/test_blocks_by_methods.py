@@ -75,6 +75,10 @@ def test_the_front_names_the_cells_no_other_beats() -> None:
     wide = [*CELLS[:3], cell("block 6", "did", 0.1, 8)]
     assert draw_front(wide, [0], "stored_bytes").figure.layout["xaxis"]["type"] == "log"
     assert picture.table["not beaten"].tolist() == [False, True, True]
+    told = [replace(one, row=replace(one.row, gain=0.5)) for one in CELLS[:3]]
+    by_gain = draw_front(told, [1], "stored_bytes", "gain")
+    assert by_gain.title == "1 of 3 cells are not beaten in both gain and stored bytes"
+    assert "with 0.5 nats at" in by_gain.alt
 
 
 def test_latency_is_told_with_its_interval_and_only_what_lies_beyond_it_is_called_slower() -> None:
