@@ -1,11 +1,11 @@
 """The quickstart notebook, executed cell by cell in a process and a folder of its own."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+
+from tests.children import finished
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "docs" / "notebooks" / "quickstart.ipynb"
@@ -29,6 +29,5 @@ def test_the_quickstart_runs_from_any_folder_and_uses_lsf_alone(tmp_path: Path) 
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert not any("lsf." in line and "import" in line for cell in code for line in cell.splitlines())
     (tmp_path / "cells.py").write_text("\n\n".join([*code, CHECKS]), encoding="utf-8")
-    command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); exec(open('cells.py').read())"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = finished("cells.py", folder=tmp_path)
+    assert done.poll() == 0, done.err[-3000:]

@@ -2,7 +2,7 @@
 
 Every test has a browser profile of its own. `tab` is on a server that tests share, where models, analyses and runs stay
 as they do on a working day, and the worker is left idle; `own_tab` is on the test's own `process`, fresh and without
-runs. A server's start, with torch, costs more than most tests: own ones are for tests that end them.
+runs. A server's start, with torch, costs more than most tests: own ones are for tests that end them, and have torch.
 """
 
 import os
@@ -26,8 +26,8 @@ from playwright.sync_api import expect as at_once
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run
+from tests.children import ROOT, Child
 
-ROOT = Path(__file__).parents[2]
 CHROMIUM = Path(os.environ.get("LSF_CHROMIUM", "/usr/bin/chromium"))
 FLAGS = [
     "--no-sandbox",
@@ -114,23 +114,31 @@ def chromium() -> Iterator[Browser]:
 class Process:
     """The app on one port with one folder of runs, which can be killed and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, forked: bool = False) -> None:
+        """Choose a port; where it is forked, it need not import torch each time that it is started."""
+        self._forked = forked
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self.url, self.runs, self._log = f"http://127.0.0.1:{self.port}", folder / "runs", folder / "server.log"
         self.analysis = ""
         """Address of a finished analysis of what is chosen by default; empty before the first."""
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Child | None = None
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(self.port)]
-        environment = os.environ | {"LSF_RUNS": str(self.runs), "STREAMLIT_SERVER_HEADLESS": "true"}
-        with self._log.open("a") as file:
-            process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=file, stderr=subprocess.STDOUT)
-        self._process = process
-        _wait_for(f"{self.url}/_stcore/health", process, self._log)
+        command = ["-m", "streamlit", "run", "app.py", "--server.port", str(self.port)]
+        own = {"LSF_RUNS": str(self.runs), "STREAMLIT_SERVER_HEADLESS": "true"}
+        if self._forked:
+            self._process = Child(*command, environment=own)
+        else:
+            with self._log.open("a") as file:
+                self._process = subprocess.Popen(
+                    [sys.executable, *command], cwd=ROOT, env=os.environ | own, stdout=file, stderr=file
+                )
+        if not answers(f"{self.url}/_stcore/health", self._process):
+            said = self._process.err if isinstance(self._process, Child) else self._log.read_text()
+            pytest.fail(f"the app did not start:\n{said}")
 
     def end(self, how: int, seconds: float) -> None:
         """Send it a signal and wait for its end; one that does not end in time is killed."""
@@ -146,17 +154,16 @@ class Process:
 @pytest.fixture
 def process(tmp_path: Path) -> Iterator[Process]:
     """The app on a free port of this machine, with an empty folder of runs; ended afterwards."""
-    yield from _serve(tmp_path)
+    yield from _serve(Process(tmp_path, forked=True))
 
 
 @pytest.fixture(scope="session")
 def shared_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     """The app that tests share."""
-    yield from _serve(tmp_path_factory.mktemp("app"))
+    yield from _serve(Process(tmp_path_factory.mktemp("app")))
 
 
-def _serve(folder: Path) -> Iterator[Process]:
-    process = Process(folder)
+def _serve(process: Process) -> Iterator[Process]:
     try:
         process.start()
         yield process
@@ -172,15 +179,16 @@ def wait_for(condition: Callable[[], object], seconds: float = 120.0) -> None:
         time.sleep(0.25)
 
 
-def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+def answers(url: str, process: subprocess.Popen[bytes] | Child) -> bool:
+    """Wait until an address answers; False where its process ended or nothing came in time."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=1):
-                return
+                return True
         except OSError:
             time.sleep(0.1)
-    pytest.fail(f"the app did not start:\n{log.read_text()}")
+    return False
 
 
 def named(address: str, *names: str) -> str:

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from lsf.data.encode import encode
 from lsf.errors import RunPausedError
-from lsf.lens.speed import LEAST_REPEATS
+from lsf.lens import speed
 from lsf.lens.speed import _timed as measured_speed
 from lsf.methods.catalogue import CATALOGUE, options_of
 from lsf.methods.context import MethodContext
@@ -38,11 +38,13 @@ from lsf.training.run import tune
 from lsf.training.short_runs import first_tuning
 from lsf.training.trainer import FitSettings
 from tests.accelerator import NAME
+from tests.devices.conftest import SHALLOW
 from tests.toy import Stopper
 from tests.training.test_resume import assert_same_end
 
 WIDTH, VOCABULARY = 32, 28
-PLAN = Plan("tiny", 4, (1, 3))
+PLAN, SHORT = Plan("tiny", 4, (1, 3)), Plan("tiny", 2, (1,))
+"""Of a model of four blocks, and of one of two."""
 SMALL = {"d": 40, "r": 4, "size": 8, "fraction": 0.05, "first_steps": 3, "examples": 8}
 """Options that fit a tiny model; each method takes those it has."""
 STEPS, RATE = 4, 1e-2
@@ -57,9 +59,10 @@ def tuned(loaded, name, task, folder, cache="memory"):
     """Prepare and fit on a device, with the states of the frozen prefix kept."""
     rows = encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
     scene = MethodContext(options_of(name, options_for(name)), rows, 0, 4, loaded.info.dtype, first_tuning=first_tuning)
-    model = METHODS[name].prepare(loaded, PLAN, scene)
+    plan = SHORT if loaded.info.n_blocks == 2 else PLAN
+    model = METHODS[name].prepare(loaded, plan, scene)
     settings = FitSettings(RATE, STEPS, 12, 0, 0.0, 0, loaded.info.dtype)
-    caching = open_caching(loaded, model, PLAN, rows, cache, STEPS * 12)
+    caching = open_caching(loaded, model, plan, rows, cache, STEPS * 12)
     logged = []
     fit(model, rows, settings, folder, lambda row: logged.append(row.loss), lambda: None, prefix=caching.prefix)
     return model, rows, logged
@@ -67,11 +70,11 @@ def tuned(loaded, name, task, folder, cache="memory"):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_tunes_saves_loads_and_merges_on_the_device(name, on_device, on_cpu, task, tmp_path, accelerator):
-    family = "gpt2" if name == "bitfit" else "llama"  # biases
+    family, plan = ("gpt2", PLAN) if name == "bitfit" else (SHALLOW, SHORT)  # biases
     loaded = on_device(family)
     with accelerator.watched(width=WIDTH, states=10_000, vocabulary=VOCABULARY):
         model, rows, logged = tuned(loaded, name, task, tmp_path)
-    spec = RunSpec(model="tiny", data="toy", plan=PLAN, method=name, options=options_for(name))
+    spec = RunSpec(model="tiny", data="toy", plan=plan, method=name, options=options_for(name))
     held_out = encode(loaded.tokenizer, task.test, 64).rows
     n_batches = math.ceil(len(held_out) / 4)
     (tmp_path / "run").mkdir()
@@ -152,7 +155,7 @@ def test_every_clock_waits_for_the_device_before_it_is_read(on_device, task, acc
     assert seen.clocks == 1
     with accelerator.watched() as seen:
         measured_speed(loaded, lambda: None)
-    assert seen.clocks >= 2 * (2 * LEAST_REPEATS + 2)  # passes of two sizes, optimizer steps
+    assert seen.clocks >= 2 * (2 * speed.LEAST_REPEATS + 2)  # passes of two sizes, optimizer steps
 
 
 def test_the_free_memory_of_a_device_that_torch_numbers_is_known(on_device, task, accelerator):
@@ -177,11 +180,11 @@ def test_evaluation_cuts_batches_that_would_hold_too_many_logits(on_device, task
 
 @pytest.mark.slow
 def test_a_whole_run_is_measured_saved_and_exported_as_on_the_cpu(on_device, on_cpu, task, tmp_path, accelerator):
-    loaded, base = replace(on_device(), context=12), replace(on_cpu(), context=12)  # short general text
+    loaded, base = (replace(load(SHALLOW), context=12) for load in (on_device, on_cpu))  # short general text
     spec = RunSpec(
         model="tiny",
         data="toy",
-        plan=Plan("tiny", 4, (2,)),
+        plan=SHORT,
         steps=4,
         batch_size=12,
         learning_rate=1e-2,
@@ -207,8 +210,9 @@ def test_a_whole_run_is_measured_saved_and_exported_as_on_the_cpu(on_device, on_
 
 
 def test_the_graft_and_an_answer_to_a_prompt_are_the_cpus(on_device, on_cpu, task, tmp_path, accelerator):
-    loaded, base = replace(on_device(), context=12), replace(on_cpu(), context=12)
-    spec = RunSpec(model="tiny", data="toy", plan=PLAN, steps=4, batch_size=12, learning_rate=1e-2)
+    loaded, base = (replace(load(SHALLOW), context=12) for load in (on_device, on_cpu))
+    both = Plan("tiny", 2, (0, 1))
+    spec = RunSpec(model="tiny", data="toy", plan=both, steps=4, batch_size=12, learning_rate=1e-2)
     folders = [create_run(tmp_path / name, spec) for name in ("device", "cpu")]
     for one, folder in zip((loaded, base), folders, strict=True):
         tune(one, task, spec, folder)
@@ -217,7 +221,7 @@ def test_the_graft_and_an_answer_to_a_prompt_are_the_cpus(on_device, on_cpu, tas
         found = measure_graft(loaded, task, folders[0], Silent())
         answers = ask(loaded, voices, ["red has"], AnswerSettings(4), lambda _: None)
     expected = measure_graft(base, task, folders[1], Silent())
-    assert [part.block for part in found.parts] == [1, 3]
+    assert [part.block for part in found.parts] == [0, 1]
     for part, other in zip(found.parts, expected.parts, strict=True):
         assert part.alone.reading.loss == pytest.approx(other.alone.reading.loss, rel=1e-3)
         assert part.without.reading.loss == pytest.approx(other.without.reading.loss, rel=1e-3)
@@ -228,8 +232,8 @@ def test_the_graft_and_an_answer_to_a_prompt_are_the_cpus(on_device, on_cpu, tas
 
 @pytest.mark.slow
 def test_a_paused_run_goes_on_to_the_end_of_an_unbroken_one(on_device, task, tmp_path, accelerator):
-    loaded = replace(on_device(), context=12)
-    spec = RunSpec(model="tiny", data="toy", plan=PLAN, steps=5, batch_size=12, learning_rate=1e-2, cache="memory")
+    loaded = replace(on_device(SHALLOW), context=12)
+    spec = RunSpec(model="tiny", data="toy", plan=SHORT, steps=5, batch_size=12, learning_rate=1e-2, cache="memory")
     unbroken, broken = create_run(tmp_path / "unbroken", spec), create_run(tmp_path / "broken", spec)
     expected = tune(loaded, task, spec, unbroken)
     with accelerator.watched(width=WIDTH, states=10_000, vocabulary=VOCABULARY):

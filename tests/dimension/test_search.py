@@ -1,12 +1,8 @@
 """d_90 measured on a tiny model."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +16,23 @@ from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order
 from lsf.plans.plan import Plan, full_plan
 from lsf.progress import Silent, Stop
-
-ROOT = Path(__file__).parents[2]
+from tests.children import Child
 
 SETTINGS = DimensionSettings(low=30, high=300, bisections=1, rates=1, steps=12, batch_size=8)
+
+
+@pytest.fixture(scope="module")
+def first(loaded, task):
+    """A study of one point by DID, and every tuning that it made."""
+    known = {}
+    settings = replace(SETTINGS, high=30)
+    return study_dimension(loaded, task, full_plan(loaded.info.name, 4), settings, Silent(), ["did"], known), known
+
+
+@pytest.fixture
+def full(first):
+    """Full fine-tuning under seed 0, which every study needs, as it is known from the first one."""
+    return {key: tried for key, tried in first[1].items() if key[0] == "full"}
 
 
 class Collecting(Silent):
@@ -40,10 +49,10 @@ class Collecting(Silent):
             self.stop = "keep"
 
 
-def test_both_methods_are_searched_under_every_seed_and_every_point_is_told(loaded, task):
+def test_both_methods_are_searched_under_every_seed_and_every_point_is_told(loaded, task, full):
     report = Collecting()
-    settings = replace(SETTINGS, share=0.3, seeds=2, high=100, bisections=0)
-    study = study_dimension(loaded, task, full_plan(loaded.info.name, 4), settings, report)
+    settings = replace(SETTINGS, share=0.3, seeds=2, high=60, bisections=0)
+    study = study_dimension(loaded, task, full_plan(loaded.info.name, 4), settings, report, known=full)
     assert [(curve.method, curve.seed) for curve in study.curves] == [("said", 0), ("did", 0), ("said", 1), ("did", 1)]
     assert len(study.full) == 2
     assert len(report.partials) == sum(len(curve.points) for curve in study.curves)
@@ -66,46 +75,47 @@ def test_the_gap_and_its_bound_are_of_the_examples_that_short_runs_really_see(lo
     assert study.n_train == SETTINGS.steps * SETTINGS.batch_size < len(many.train)
 
 
-def test_the_same_seed_gives_the_same_points(loaded, task):
+def test_the_same_seed_gives_the_same_points(loaded, task, full):
     plan, settings = full_plan(loaded.info.name, 4), replace(SETTINGS, high=30)
-    one, other = (study_dimension(loaded, task, plan, settings, Silent(), ["said"]) for _ in range(2))
+    one, other = (study_dimension(loaded, task, plan, settings, Silent(), ["said"], dict(full)) for _ in range(2))
     assert [replace(p, seconds=0.0) for p in one.curves[0].points] == [
         replace(p, seconds=0.0) for p in other.curves[0].points
     ]
 
 
-def test_full_fine_tuning_is_searched_outwards_and_what_is_known_is_not_tuned_again(loaded, task):
-    plan, settings, known = full_plan(loaded.info.name, 4), replace(SETTINGS, high=30), {}
-    first = study_dimension(loaded, task, plan, settings, Silent(), ["did"], known)
+def test_full_fine_tuning_is_searched_outwards_and_what_is_known_is_not_tuned_again(loaded, task, first):
+    plan, settings = full_plan(loaded.info.name, 4), replace(SETTINGS, high=30)
+    study, known = first[0], dict(first[1])
     rates = sorted(rate for method, _, rate, _ in known if method == "full")
-    badness = [known["full", first.full[0].d, rate, 0].badness for rate in rates]
+    badness = [known["full", study.full[0].d, rate, 0].badness for rate in rates]
     best = badness.index(min(badness))
-    assert first.full[0].rate == rates[best]
+    assert study.full[0].rate == rates[best]
     assert 0 < best < len(rates) - 1 or rates[best] in (FULL_RATES[0], FULL_RATES[-1])
-    assert {rate for method, _, rate, _ in known if method == "did"} == {first.curves[0].points[0].rate}
+    assert {rate for method, _, rate, _ in known if method == "did"} == {study.curves[0].points[0].rate}
     held = dict(known)
-    assert study_dimension(loaded, task, plan, settings, Silent(), ["did"], known) == first
+    assert study_dimension(loaded, task, plan, settings, Silent(), ["did"], known) == study
     assert known == held  # their seconds too
 
 
-def test_where_every_rate_loses_the_loss_the_study_says_so(loaded, task):
+def test_where_every_rate_loses_the_loss_the_study_says_so(loaded, task, full):
     lost = Try(None, None, None, None, 1.0)
 
     class AllLost(dict):
         def __contains__(self, key):
-            return key[0] == "did"
+            return key[0] == "did" or super().__contains__(key)
 
         def __getitem__(self, key):
             return lost if key[0] == "did" else super().__getitem__(key)
 
     plan = full_plan(loaded.info.name, 4)
     with pytest.raises(RunError, match=r"did at d = 30 diverged at every rate from .* to "):
-        study_dimension(loaded, task, plan, replace(SETTINGS, high=30), Silent(), ["did"], AllLost())
+        study_dimension(loaded, task, plan, replace(SETTINGS, high=30), Silent(), ["did"], AllLost(full))
 
 
-def test_a_stopped_study_keeps_what_it_has(loaded, task):
+def test_a_stopped_study_keeps_what_it_has(loaded, task, full):
     report = Collecting(stop_after=1)
-    study = study_dimension(loaded, task, full_plan(loaded.info.name, 4), replace(SETTINGS, share=1.0), report)
+    settings = replace(SETTINGS, share=1.0)
+    study = study_dimension(loaded, task, full_plan(loaded.info.name, 4), settings, report, known=full)
     assert [len(curve.points) for curve in study.curves] == [1]
 
 
@@ -167,21 +177,16 @@ def test_ctrl_c_ends_the_command_with_what_is_known(tiny, tmp_path):
     data.write_text("prompt,completion,split\n" + "\n".join(rows) + "\n")
     few = ["--steps", "20", "--low", "12", "--rates", "1", "--batch-size", "4", "--seeds", "10"]
     command = ["-m", "lsf", "dimension", "--model", str(tiny("llama")), "--data", str(data), "--device", "cpu"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, *command, *few, "--json", str(out)], cwd=ROOT, env=environment, stderr=subprocess.PIPE,
-        text=True,
-    )  # fmt: skip
+    process = Child(*command, *few, "--json", out)
     end = time.monotonic() + 120
     while not out.exists():
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert process.poll() is None, process.err
         assert time.monotonic() < end, "no point was measured in time"
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "Stopped; " in said
-    assert "Traceback" not in said
+    assert process.wait() == 1
+    assert "Stopped; " in process.err
+    assert "Traceback" not in process.err
     study = Study.load(out)
     assert study.full
     assert len(study.full) < 10

@@ -1,9 +1,6 @@
 """Sweeps with real tiny runs: what is measured, what goes on after a stop or a kill, and what fails."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -20,9 +17,9 @@ from lsf.evidence.sweeping import carry_out_sweep, start_sweep
 from lsf.models.loading import LoadedModel, weights_hash
 from lsf.progress import Phase, Silent, Stop, Unheard
 from lsf.runs.spec import RunSpec
+from tests.children import Child
 from tests.toy import tuned
 
-ROOT = Path(__file__).parents[2]
 SPEC = SweepSpec("tiny", "toy", "single", seeds=2, steps=6, learning_rate=1e-2, batch_size=4, device="cpu")
 
 
@@ -179,14 +176,14 @@ def test_a_killed_sweep_goes_on_where_it_was_and_ends_with_the_same_numbers(
     asked: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     killed, whole = tmp_path / "killed.json", tmp_path / "whole.json"
-    process = subprocess.Popen([sys.executable, "-m", "lsf", *asked, str(killed)], cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = Child("-m", "lsf", *asked, killed)
     end = time.monotonic() + 60
     while n_measured(killed) < 3:
         assert process.poll() is None, "it ended before it could be killed"
         assert time.monotonic() < end, "nothing was measured in time"
         time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     before = Sweep.load(killed)
     assert before.missing
     assert main([*asked, str(killed)]) == 0

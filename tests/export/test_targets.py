@@ -1,8 +1,6 @@
 """Each export, tested by the tool it is for, or by its own rule where the tool is not installed."""
 
 import json
-import subprocess
-import sys
 import types
 from functools import lru_cache
 
@@ -20,6 +18,7 @@ from lsf.errors import PlanError
 from lsf.export.targets import EXPORTS, load_skeleton, training_script
 from lsf.methods.context import linear_names
 from lsf.plans.plan import Plan
+from tests.children import finished
 from tests.export.importers import tuned_by_axolotl, tuned_by_llamafactory
 from tests.models.test_families import ROWS
 from tests.tiny import save_tiny, tiny_tokenizer
@@ -70,11 +69,16 @@ def whole_plan(folder):
     return Plan(str(folder), 4, (0, 1, 2, 3), embedding=True, final_norm=True, head=True)
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("family", ROWS)
-def test_axolotl_unfreezes_exactly_the_planned_tensors(family, tied, tmp_path):
-    folder = save_tiny(family, tmp_path, tie_word_embeddings=tied)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+@pytest.fixture(scope="module", params=[(family, tied) for family in ROWS for tied in (False, True)], ids=str)
+def made(request, tmp_path_factory):
+    """A family, whether its head is tied, the folder of such a model, and the model."""
+    family, tied = request.param
+    folder = save_tiny(family, tmp_path_factory.mktemp(family), tie_word_embeddings=tied)
+    return family, tied, folder, AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_axolotl_unfreezes_exactly_the_planned_tensors(made):
+    _, _, folder, model = made
     names = [name for name, _ in model.named_parameters()]
     normed = load_skeleton(plan_for(folder)).layout.final_norm_name is not None
     for plan in (plan_for(folder, final_norm=normed), plan_for(folder, (), head=True), plan_for(folder, (0, 1, 2, 3))):
@@ -88,11 +92,8 @@ def test_axolotl_does_not_take_ten_blocks_for_one(tiny):
     assert tuned_by_axolotl(names, asked["unfrozen_parameters"]) == {names[0]}
 
 
-@pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("family", ROWS)
-def test_llamafactory_tunes_exactly_the_planned_tensors_or_is_not_asked_to(family, tied, tmp_path):
-    folder = save_tiny(family, tmp_path, tie_word_embeddings=tied)
-    model = AutoModelForCausalLM.from_pretrained(folder)
+def test_llamafactory_tunes_exactly_the_planned_tensors_or_is_not_asked_to(made):
+    family, tied, folder, model = made
     written = []
     for blocks in ((3,), (2, 3), (0, 1), (0, 1, 2, 3)):
         for extra in ("", "embedding", "final_norm", "head"):
@@ -180,9 +181,8 @@ def test_the_script_runs_moves_exactly_the_planned_tensors_and_saves_them_in_the
         plan_for(folder, blocks=(2,)).save(plan)
         assert main(["export", "--plan", str(plan), "--to", "transformers", "--out", str(place / "tune.py")]) == 0
         (place / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    command = [sys.executable, "-c", TWICE, *map(str, dtypes.values())]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    done = finished("-c", TWICE, *dtypes.values(), folder=tmp_path)
+    assert done.poll() == 0, done.err[-3000:]
     for dtype, place in dtypes.items():
         before, after = (load_file(place / name / "model.safetensors") for name in ("base", "tuned"))
         assert {value.dtype for value in before.values()} == {value.dtype for value in after.values()} == {dtype}

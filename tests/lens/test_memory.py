@@ -3,12 +3,12 @@
 The same process then loses the file its weights came from.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.children import finished
 from tests.tiny import save_tiny
 
 WIDTH = 1024
@@ -42,9 +42,9 @@ def test_three_thousand_examples_take_no_more_memory_than_three_hundred_and_a_we
     tmp_path: Path,
 ) -> None:
     folder = save_tiny("llama", tmp_path / "model", hidden_size=WIDTH)
-    done = subprocess.run([sys.executable, "-c", PROGRAM, str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    few, many, finite = map(int, done.stdout.split())  # kB
+    done = finished("-c", PROGRAM, folder)
+    assert done.poll() == 0, done.err[-2000:]
+    few, many, finite = map(int, done.out.split())  # kB
     assert finite == 1
     states = 5 * WIDTH * 4 * 2_700 // 1024  # of one position of each of the 2,700 others
     assert many - few <= 0.05 * few < 0.6 * states

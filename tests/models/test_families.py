@@ -51,7 +51,7 @@ def test_every_family_is_in_the_guide() -> None:
 @pytest.mark.parametrize("family", ROWS)
 def test_one_block_is_tuned_and_nothing_else_moves(family: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
     loaded = replace(load_model(str(tiny(family))), context=16)  # short general text
-    spec = RunSpec("tiny", "words", Plan("tiny", 4, (2,)), steps=3, batch_size=4, learning_rate=1e-2, eval_limit=2)
+    spec = RunSpec("tiny", "words", Plan("tiny", 4, (2,)), steps=2, batch_size=4, learning_rate=1e-2, eval_limit=2)
     result = tune(loaded, TASK, spec, create_run(tmp_path, spec), Silent())
     assert result.state == "succeeded"
     assert result.proof is not None

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import resource
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,9 +28,9 @@ from lsf.models.loading import LoadedModel, load_model
 from lsf.models.out_of_memory import halves_of, is_out_of_memory
 from lsf.progress import Reporter, Silent
 from lsf.training.attempts import free_memory
+from tests.children import finished
 from tests.lens.test_reference import PAIRS, task_of
 
-ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import json, resource, sys
 from lsf.models import out_of_memory
@@ -50,19 +49,22 @@ def counted(batch):
     return whole(batch)
 import lsf.lens.gradients, lsf.lens.forward
 lsf.lens.gradients.halves_of = lsf.lens.forward.halves_of = counted
-task = many(1500)
+task = many(400)
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + extra, used + extra))
-found = analyze(loaded, task, asked(1500), Silent())
+found = analyze(loaded, task, asked(400), Silent())
 print(json.dumps([split[0], found.scores("deviation"), found.scores("gradient_norm")]))
 """
 
 
 def many(n: int) -> Task:
-    """Return so many examples of 40 words."""
+    """Return so many examples of 40 words, those of each hundred unlike the others."""
     words = "the cat dog sat ran on under mat tree red".split()
-    rows = [Example(" ".join(words[(i + j) % 10] for j in range(40)), f" {words[i % 10]}") for i in range(n)]
+    rows = [
+        Example(" ".join(words[(i + j * (1 + i // 100)) % 10] for j in range(40)), f" {words[i % 10]}")
+        for i in range(n)
+    ]
     return split_examples("many", rows)
 
 
@@ -73,19 +75,18 @@ def asked(batch_size: int) -> AnalysisSettings:
 
 def limited(folder: Path, extra: int) -> tuple[int, list[float], list[float]]:
     """Analyse in one batch, in a process of its own that may take `extra` more bytes than it has once it is warm."""
-    arguments = [sys.executable, "-c", PROGRAM, str(folder), str(extra)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=False, cwd=ROOT)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return tuple(json.loads(done.stdout.splitlines()[-1]))
+    done = finished("-c", PROGRAM, folder, extra)
+    assert done.poll() == 0, done.err[-2000:]
+    return tuple(json.loads(done.out.splitlines()[-1]))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS") or sys.platform != "linux", reason="limits memory as Linux does")
 def test_too_large_a_batch_is_halved_until_it_fits_and_the_numbers_stay(tiny: Callable[[str], Path]) -> None:
     folder = tiny("llama")
-    splits, deviation, gradient = limited(folder, 60_000_000)
+    splits, deviation, gradient = limited(folder, 16_000_000)
     assert splits > 0
-    found = analyze(load_model(str(folder)), many(1500), asked(16), Silent())
+    found = analyze(load_model(str(folder)), many(400), asked(16), Silent())
     assert deviation == pytest.approx(found.scores("deviation"), rel=1e-5)
     assert gradient == pytest.approx(found.scores("gradient_norm"), rel=1e-3)
 

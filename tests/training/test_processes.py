@@ -1,23 +1,21 @@
 """One run in two processes of `accelerate launch`: the same numbers as in one."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
+from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
 from safetensors.numpy import load_file
 
 from lsf.cli.main import main
 from lsf.runs.result import RunState
 from lsf.runs.store import list_runs, load_run, read_metrics
+from tests.children import ROOT, Child, finished
 
-ROOT = Path(__file__).parent.parent.parent
 pytestmark = pytest.mark.slow
 
 
@@ -35,14 +33,6 @@ def alone(tiny, data, tmp_path_factory):
     runs = tmp_path_factory.mktemp("alone")
     assert main(tune_command(tiny("llama"), data, runs)[2:]) == 0
     return the_run(runs)
-
-
-def finish(command, environment):
-    """Run a command to its end; return what it printed."""
-    whole = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
-    done = subprocess.run(command, cwd=ROOT, env=whole, capture_output=True, text=True, timeout=180)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def the_run(runs):
@@ -64,17 +54,21 @@ def tune_command(model, data, runs, *more):
     return ["-m", "lsf", "tune", *asked, "--learning-rate", "0.003", "--runs", str(runs), *more]
 
 
-def launched(command, n, *how):
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", *(how or ("--multi_gpu",))]
-    inputs = ["--num_processes", str(n), "--num_machines", "1", "--main_process_port", "0"]
-    return [*launcher, *inputs, *command, *(() if "--resume" in command else ("--device", "cpu"))]
+HERE = ("--num_processes", "2", "--num_machines", "1", "--main_process_port", "0")
 
 
 SHARDED = ("--use_fsdp", "--fsdp_version", "2", "--fsdp_auto_wrap_policy", "TRANSFORMER_BASED_WRAP")
 
 
-def sharded(command):
-    return launched([str(Path(__file__).with_name("sharded_launch.py")), *command[2:]], 2, *SHARDED)
+def sharded(command, environment):
+    """The two processes of `accelerate launch --use_fsdp`, each told by their environment what the launcher tells."""
+    asked, *_ = _validate_launch_command(launch_command_parser().parse_args([*SHARDED, *HERE, "script"]))
+    told = prepare_multi_gpu_env(asked) | environment | {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    told |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(asked.main_process_port)}
+    script, device = Path(__file__).with_name("sharded_launch.py"), [] if "--resume" in command else ["--device", "cpu"]
+    return [
+        Child(script, *command[2:], *device, environment=told | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    ]
 
 
 def test_two_processes_give_the_numbers_of_one_at_the_same_global_batch_general_data_mixed_in(tiny, data, tmp_path):
@@ -84,10 +78,13 @@ def test_two_processes_give_the_numbers_of_one_at_the_same_global_batch_general_
     assert main(tune_command(tiny("llama"), data, tmp_path / "alone", *mixed)[2:]) == 0
     (tmp_path / "tmp").mkdir()
     command = tune_command(tiny("llama"), data, tmp_path / "runs", *mixed)
-    said = finish(launched(command, 2), {"LSF_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")})
+    launched = ["-m", "accelerate.commands.launch", "--multi_gpu", *HERE, *command, "--device", "cpu"]
+    own = {"PYTHONPATH": str(ROOT), "LSF_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
+    done = finished(*launched, environment=own)
+    assert done.poll() == 0, done.err[-3000:]
     assert not list((tmp_path / "tmp").glob("lsf-process-*"))
-    assert said.count("succeeded after 20 steps") == 1
-    assert "general data: 24 rows trained on" in said
+    assert done.out.count("succeeded after 20 steps") == 1
+    assert "general data: 24 rows trained on" in done.out
     alone, both = the_run(tmp_path / "alone"), the_run(tmp_path / "runs")
     assert len(losses(alone)) == len(losses(both)) == 20
     assert np.abs(losses(alone) - losses(both)).max() <= 1e-4
@@ -103,23 +100,21 @@ def test_fsdp_is_refused_on_plain_cpus_and_else_gives_the_numbers_of_one_process
     tiny, data, alone, tmp_path
 ):
     environment = {"ACCELERATE_USE_CPU": "true", "LSF_CACHE": str(tmp_path / "cache")}
-    command = tune_command(tiny("llama"), data, tmp_path / "killed", "--checkpoint-steps", "2")
-    whole = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "REFUSED_FIRST": "1"} | environment
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(sharded(command), cwd=ROOT, env=whole, stderr=said)
+    command = tune_command(tiny("llama"), data, tmp_path / "killed", "--checkpoint-steps", "4")
+    both = sharded(command, environment | {"REFUSED_FIRST": "1"})
     end = time.monotonic() + 120
     while not list((tmp_path / "killed").glob("*/checkpoints/step-*")):
-        assert process.poll() is None, "it ended before it could be killed"
+        assert [one.poll() for one in both] == [None, None], both[0].err
         assert time.monotonic() < end, "no checkpoint in time"
         time.sleep(0.002)
-    family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    for member in family:
-        member.kill()
-    psutil.wait_procs(family, timeout=60)
-    assert "shards models (--use_fsdp) over GPUs only" in (tmp_path / "said").read_text()
+    for one in both:
+        one.send_signal(signal.SIGKILL)
+    assert {one.wait() for one in both} == {-signal.SIGKILL}
+    assert all("shards models (--use_fsdp) over GPUs only" in one.err for one in both)
     (killed,) = list_runs(tmp_path / "killed")  # what was refused left no folder
     assert killed.state is RunState.INTERRUPTED
-    finish(sharded(["-m", "lsf", "tune", "--resume", str(killed.folder)]), environment)
+    both = sharded(["-m", "lsf", "tune", "--resume", str(killed.folder)], environment)
+    assert [one.wait() for one in both] == [0, 0], both[0].err
     parted = load_run(killed.folder)
     assert parted.result is not None
     assert parted.result.resumed_at is not None
@@ -135,19 +130,17 @@ def test_fsdp_is_refused_on_plain_cpus_and_else_gives_the_numbers_of_one_process
 
 def test_sigterm_pauses_a_run_and_resume_goes_on_with_it(tiny, data, tmp_path, capfd):
     runs = tmp_path / "runs"
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *tune_command(tiny("llama"), data, runs)]
+    command = tune_command(tiny("llama"), data, runs)
     command[command.index("20")] = "300"
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    process = Child(*command)
     end = time.monotonic() + 60
     while not (list_runs(runs) and len(read_metrics(list_runs(runs)[0].folder)) > 5):
         assert time.monotonic() < end, "nothing happened in time"
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
     folder = list_runs(runs)[0].folder
-    assert process.returncode == 1
-    assert f"Resume it with: python -m lsf tune --resume {folder}" in said
+    assert process.wait() == 1
+    assert f"Resume it with: python -m lsf tune --resume {folder}" in process.err
     stopped = load_run(folder)
     assert stopped.state is RunState.INTERRUPTED
     step = read_metrics(folder)[-1]["step"]

@@ -45,7 +45,7 @@ def packed(tiny, kind):
 
 @pytest.fixture
 def asked(packed, kind):
-    fixed = {"steps": 10, "batch_size": 4, "checkpoint_steps": 4, "dtype": kind, "method": "lora"}
+    fixed = {"steps": 6, "batch_size": 4, "checkpoint_steps": 4, "dtype": kind, "method": "lora"}
     return RunSpec(packed.info.name, "toy", Plan("tiny", 4, (1, 2)), learning_rate=1e-2, **fixed)
 
 
@@ -71,7 +71,7 @@ def test_a_run_learns_and_leaves_the_packed_base_as_it_is_and_is_found_again(pac
 def test_it_repeats_and_resumes_to_the_bits_of_an_uninterrupted_run_cached_or_not(packed, task, asked, folder):
     from lsf.runs.store import read_metrics  # noqa: PLC0415
 
-    spec = replace(asked, steps=14, cache="memory")
+    spec = replace(asked, steps=9, cache="memory")
     whole, warm, broken = folder(spec), folder(spec), folder(spec)
     forget_states(packed)
     reference: Any = tune(packed, task, spec, whole)

@@ -2,14 +2,10 @@
 
 import errno
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,9 +23,8 @@ from lsf.runs.store import delete_run, load_run, read_metrics, reopen_run
 from lsf.training import artefacts, trainer
 from lsf.training.caching import forget_states
 from lsf.training.run import tune
+from tests.children import Child
 from tests.toy import Stopper
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -78,8 +73,7 @@ def test_a_killed_run_shows_as_interrupted_with_what_it_logged_and_goes_on_to_th
     tiny, loaded, tmp_path, folder
 ):
     runs = tmp_path / "runs"
-    command = [sys.executable, "-m", "tests.training.killed_run", str(tiny("llama")), str(runs), "40", "10", "24"]
-    process = subprocess.Popen(command, cwd=ROOT)
+    process = Child("-m", "tests.training.killed_run", tiny("llama"), runs, 40, 10, 24)
     try:
         end = time.monotonic() + 180
         while not (found := list(runs.glob("*/checkpoints/step-20"))) or len(read_metrics(found[0].parent.parent)) < 25:
@@ -88,7 +82,7 @@ def test_a_killed_run_shows_as_interrupted_with_what_it_logged_and_goes_on_to_th
             time.sleep(0.01)
         assert load_run(found[0].parent.parent).state is RunState.RUNNING
     finally:
-        os.kill(process.pid, signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
         process.wait()
     broken = found[0].parent.parent
     killed: Any = load_run(broken)
