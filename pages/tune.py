@@ -5,11 +5,12 @@ from lsf.app.frame import page
 from lsf.app.panels import empty, finding, onward
 from lsf.app.polling import at_leisure, follow, from_the_top
 from lsf.app.run_form import draw_form
-from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results, draw_store, of_text
+from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results, draw_store
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, address, analysed, analysis
 from lsf.app.work import Source, source_of
 from lsf.jobs.job import JobView
+from lsf.runs.comparability import of_text
 from lsf.runs.comparison import to_row
 from lsf.runs.store import Run, list_runs, runs_folder
 

@@ -33,7 +33,6 @@ from lsf.models.families import FAMILIES
 from lsf.models.loading import adapted_maps, layout_of, load_model
 from lsf.progress import do_nothing
 from lsf.training.proof import UNPROVEN
-from tests.children import finished
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[1]
@@ -187,8 +186,9 @@ assert all(same), f"random numbers, torch, folder, Ctrl-C: {same}"
 def test_what_measures_and_tunes_loads_no_streamlit_and_changes_no_global_state(
     tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    done = finished("-c", GLOBAL_STATE, tiny("llama"), tmp_path)
-    assert done.poll() == 0, done.err[-2000:]
+    command = [sys.executable, "-c", GLOBAL_STATE, str(tiny("llama")), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])

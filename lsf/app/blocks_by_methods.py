@@ -10,7 +10,7 @@ from lsf.app.actions import go_on_buttons, queue_specs
 from lsf.app.forms import setting_input
 from lsf.app.panels import amount, guard, show, size, task_words
 from lsf.app.run_form import is_loaded, usual_steps
-from lsf.app.runs import draw_curves_panel, of_text
+from lsf.app.runs import draw_curves_panel
 from lsf.app.runtime import runtime
 from lsf.app.state import Session
 from lsf.app.work import Source, source_of
@@ -19,7 +19,7 @@ from lsf.figures.blocks_by_methods import MEASURES, Cell, draw_front, draw_place
 from lsf.figures.palette import ROLES as MARKS
 from lsf.methods.catalogue import CATALOGUE, options_of
 from lsf.plans.plan import Plan, place_of
-from lsf.runs.comparability import found_states
+from lsf.runs.comparability import found_states, of_text
 from lsf.runs.comparison import non_dominated, to_row
 from lsf.runs.controls import METHOD_CHOICES, PLACES, cell_of, control_spec, grid_specs, grids, missing, same_grid
 from lsf.runs.result import RunResult, RunState

@@ -13,7 +13,6 @@ from lsf.app.panels import amount, guard, progress, progress_of_queue, show, siz
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, session
-from lsf.data.encode import AS_TEXT
 from lsf.data.lessons import data_words
 from lsf.figures.runs import Curve, draw_curves
 from lsf.jobs.job import JobState, JobView
@@ -302,17 +301,6 @@ def _draw_job(here: Session, view: JobView, waits: bool) -> None:
         stop_buttons(here, view)
 
 
-def of_text(group: Sequence[Run], rendering: str | None = None) -> bool:
-    """Say whether runs learn plain text, in which no answer can be right as a whole.
-
-    Args:
-        group: runs on the same data.
-        rendering: how an analysis of the same data told its rows to be rendered; None where there is none.
-    """
-    told = next((run.result.rendering for run in group if run.result is not None and run.result.rendering), rendering)
-    return told == AS_TEXT
-
-
 def draw_curves_panel(group: Sequence[Run], text: bool) -> None:
     """Draw one metric of runs that belong together; of plain text, how many answers are right is none."""
     last = "validation loss" if text else "validation exact match"
@@ -364,12 +352,22 @@ def draw_results(group: Sequence[Run], views: Mapping[str, JobView], text: bool)
             st.warning(unmarked(f"{name}: {run.problem}"), icon=":material/power_off:")
         elif run.state is RunState.CANCELLED and can_resume(run):
             st.info(unmarked(f"{name}: {run.problem}"), icon=":material/stop_circle:")
-        for words in () if run.result is None else run.result.warnings:
-            st.warning(unmarked(f"{name}: {words}"), icon=":material/warning:")
         go_on_buttons(session(), run)
+    _draw_warnings(group)
     if any(run.result is not None for run in group) and not any(view.active for view in views.values()):
         with st.expander("Proof, and how the runs were carried out", icon=":material/verified:"):
             show_proof(group, "tune")
+
+
+def _draw_warnings(group: Sequence[Run]) -> None:
+    """Say once what is to be said of several runs."""
+    said: dict[str, list[str]] = {}
+    for name, run in zip(labels(group), group, strict=True):
+        for words in () if run.result is None else run.result.warnings:
+            said.setdefault(words, []).append(name)
+    for words, names in said.items():
+        whose = "All runs" if 1 < len(names) == len(group) else ", ".join(names)
+        st.warning(unmarked(f"{whose}: {words}"), icon=":material/warning:")
 
 
 def _result_row(name: str, run: Run, view: JobView | None, by_loss: bool) -> dict[str, object]:

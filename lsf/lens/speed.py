@@ -173,20 +173,19 @@ def analysis_phases(
     shapes = [shape_of(value) for block in loaded.layout.blocks for value in block.parameters()]
     matrices = [(shape[-2], shape[-1], shape.numel()) for shape in shapes if len(shape) > 1]
     every = float(sizes.vocab_size * sizes.width**2) + sizes.width**3 / 3
+    spectra = sum(SPECTRUM * n * min(rows, columns) for rows, columns, n in matrices)
     found = {
-        FITTING: 0.0 if fitted is None else _fit(sizes, speed, fitted),
+        FITTING: None if fitted is None else _fit(sizes, speed, fitted),
         BASES: speed.of(2 * every),
         FORWARD: _reading(sizes, speed, load, "vocabulary" in needs),
-        GRADIENTS: gradients * (1.5 if "per_example" in needs else 1.0) if backward else 0.0,
-        ABLATION: _bypassed(sizes, speed, load) if "bypass" in needs else 0.0,
-        TRIAL: gradients if "trial_step" in needs else 0.0,
-        KERNELS: _kernels(sizes, speed, load, share, matrices) if "kernel" in needs else 0.0,
-        SPECTRA: speed.of(sum(SPECTRUM * n * min(rows, columns) for rows, columns, n in matrices))
-        if "weights" in needs
-        else 0.0,
-        SHORT_RUNS: _short_runs(sizes, speed, load, texts, n_validation) if "runs" in needs else 0.0,
+        GRADIENTS: gradients * (1.5 if "per_example" in needs else 1.0) if backward else None,
+        ABLATION: _bypassed(sizes, speed, load) if "bypass" in needs else None,
+        TRIAL: gradients if "trial_step" in needs else None,
+        KERNELS: _kernels(sizes, speed, load, share, matrices) if "kernel" in needs else None,
+        SPECTRA: speed.of(spectra) if "weights" in needs else None,
+        SHORT_RUNS: _short_runs(sizes, speed, load, texts, n_validation) if "runs" in needs else None,
     }
-    return tuple(Phase(name, seconds) for name, seconds in found.items() if seconds)
+    return tuple(Phase(name, seconds) for name, seconds in found.items() if seconds is not None)
 
 
 def load_of(batches: Sequence[Batch]) -> Load:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lsf.data.encode import AS_TEXT
 from lsf.data.lessons import data_words
 from lsf.plans.plan import format_blocks
 from lsf.runs.result import RunResult, RunState
@@ -40,6 +41,17 @@ def score_of(exact_matches: Iterable[float | None]) -> str:
     """
     known = [share for share in exact_matches if share is not None]
     return LOSS if known and max(known) < SHORT_ANSWERS else EXACT
+
+
+def of_text(group: Sequence[Run], rendering: str | None = None) -> bool:
+    """Say whether runs learn plain text, in which no answer can be right as a whole.
+
+    Args:
+        group: runs on the same data.
+        rendering: how an analysis of the same data told its rows to be rendered; None where there is none.
+    """
+    told = next((run.result.rendering for run in group if run.result is not None and run.result.rendering), rendering)
+    return told == AS_TEXT
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The pages after the first: empty, after an analysis, after runs, and when the ground moves under them."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from lsf.runs.controls import with_controls
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs
 from lsf.runs.verdict import verdicts
-from tests.pages.conftest import SECONDS, Driver
+from tests.pages.conftest import SECONDS, Driver, as_read
 
 EMPTY = {
     "trajectories": ("No analysis yet", "Go to Model and data"),
@@ -202,6 +203,18 @@ def made(
 def tuned(runs: Path, made: Path) -> Path:
     """Copies of those runs where the app looks."""
     return shutil.copytree(made, runs)
+
+
+def test_what_is_to_be_said_of_several_runs_is_said_once(tuned: Path, analysed: Driver) -> None:
+    first, second = list_runs(tuned)
+    for run, words in ((first, ["Of both.", "Of one."]), (second, ["Of both."])):
+        told = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
+        (run.folder / "result.json").write_text(json.dumps(told | {"warnings": words}), encoding="utf-8")
+    analysed.at.query_params["run"] = first.id
+    said = [as_read(one.value) for one in analysed.go("tune").warning]
+    assert said.count("All runs: Of both.") == 1
+    assert sum(one.endswith(": Of one.") for one in said) == 1
+    assert sum("Of both." in one for one in said) == 1
 
 
 def test_a_run_deleted_or_half_written_while_the_page_is_open_stops_nothing(tuned: Path, analysed: Driver) -> None:

@@ -3,7 +3,6 @@
 At the second run what is free within it is taken too, but for `LEFT`.
 """
 
-import ctypes
 import resource
 import sys
 from pathlib import Path
@@ -19,8 +18,6 @@ from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run
 from lsf.training.run import tune
 
-ARENAS = -8
-"""What glibc calls M_ARENA_MAX: threads share the arena whose free memory is taken."""
 PIECE, LEFT = 1 << 14, 8
 """float32 numbers of a piece of memory, and the pieces left free where nothing else is."""
 
@@ -44,7 +41,6 @@ def limit_to(megabytes: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    ctypes.CDLL(None).mallopt(ARENAS, 1)
     model, runs = sys.argv[1], Path(sys.argv[2])
     long = " the cat is red , the dog is blue ," * 8
     task = split_examples(
