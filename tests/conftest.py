@@ -44,11 +44,6 @@ FAST = (
 SLOWER = ("slow", "gpu", "real", "browser")
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: whoever waits for a browser, a server or a cluster leaves a core to the others."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what `pytest -m fast` runs; a test in a browser that fails is run once more, and the summary tells which."""
     here = Path(__file__).parent
