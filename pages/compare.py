@@ -43,7 +43,7 @@ from lsf.models.info import model_label
 from lsf.runs.comparison import Comparison, Summary, compare, summarise
 from lsf.runs.formats import bundle_runs, render
 from lsf.runs.store import Run, list_runs, runs_folder
-from lsf.runs.verdict import CHOOSE, TUNE, Verdict, verdicts
+from lsf.runs.verdict import CHOOSE, TUNE, Verdict, told_by, verdicts
 
 FORGETTING = (
     "Forgetting: the rise of the loss on text the base model wrote itself. Ratios are to the full run of the same "
@@ -161,7 +161,7 @@ def _seeds_words(summaries: tuple[Summary, ...]) -> str:
 
 def _details(picked: list[Run], comparison: Comparison, summaries: tuple[Summary, ...]) -> None:
     with st.expander("Mean and spread over seeds", icon=":material/functions:"):
-        show_table(seeds_table(summaries), "seeds")
+        show_table(seeds_table(summaries, told_by(comparison.rows)), "seeds")
     samples = samples_table(picked)
     if len(samples):
         with st.expander("Answers before and after", icon=":material/chat:", expanded=True):

@@ -25,7 +25,7 @@ from lsf.runs.controls import METHOD_CHOICES, PLACES, cell_of, control_spec, gri
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import GAIN, READINGS, ROLES, RunSpec
 from lsf.runs.store import Run, list_runs, read_metrics, runs_folder
-from lsf.runs.verdict import quality_of
+from lsf.runs.verdict import QUALITY, told_by
 
 DEFAULT_WAYS = ("full", "lora", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "hiwi", "said")
 PLACE_WORDS = {"choice": "chosen plan", "full": "whole model", "last": "last blocks", "random": "random blocks"}
@@ -356,7 +356,7 @@ def _draw_front(cells: Sequence[Cell]) -> None:
         key="grid-cost",
         persist_state="session",
     )
-    by = quality_of([cell.row for cell in ended])
+    by = QUALITY[told_by([cell.row for cell in ended])]
     known = [c for c in ended if c.value(MEASURES[cost]) is not None and c.value(MEASURES[by]) is not None]
     if not known:
         st.caption("No finished cell has this measure.")

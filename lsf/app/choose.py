@@ -29,6 +29,7 @@ from lsf.plans.cost import predict_full
 from lsf.plans.plan import Plan, Predicted, format_blocks, place_of
 from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking
+from lsf.runs.comparability import of_text
 from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.store import list_runs, runs_folder
 
@@ -275,12 +276,12 @@ def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], chosen: 
 
 
 def _ended_runs(here: Session) -> list[RunPoint]:
-    """Return what runs on the same model and data reached."""
+    """Return what runs on the same model and data got right; of plain text no answer can be right as a whole."""
     ours = analysed(here)
     points = []
     for run in list_runs(runs_folder()):
         after = None if run.result is None else run.result.after
-        if run.spec is None or ours is None or after is None or after.exact_match is None:
+        if run.spec is None or ours is None or after is None or after.exact_match is None or of_text([run]):
             continue
         if (run.spec.model, run.spec.data) == (ours.request.source.model, ours.request.source.data):
             name = f"{place_of(run.spec.plan)}, {run.spec.how}, {run.spec.steps} steps, seed {run.spec.seed}"

@@ -12,10 +12,9 @@ from lsf.app.runs import labels
 from lsf.figures.palette import Picture
 from lsf.figures.runs import Outcome, draw_tradeoff
 from lsf.figures.verdict import draw_verdict
-from lsf.runs.comparability import LOSS, score_of
 from lsf.runs.comparison import Comparison, Row, Summary, by_seed, non_dominated
 from lsf.runs.store import Run
-from lsf.runs.verdict import MEASURES, Estimate, Measure, Verdict, quality_of
+from lsf.runs.verdict import LOSS, MEASURES, QUALITY, Estimate, Measure, Verdict, told_by
 
 COSTS = {
     "training seconds": ("tuning_seconds", "training time (s)", 1.0),
@@ -64,7 +63,7 @@ def main_table(comparison: Comparison, runs: Sequence[Run]) -> pd.DataFrame:
     with a run, the share right by generation, and plain text's perplexity per byte stand beside it, general data beside
     forgetting; they take no room where no run has them.
     """
-    by_loss = quality_of(comparison.rows) == "gain"
+    by_loss = told_by(comparison.rows) == LOSS
     rows = []
     for row, name in zip(comparison.rows, labels(runs), strict=True):
         rows.append(
@@ -148,8 +147,8 @@ def show_main_table(table: pd.DataFrame) -> None:
     )
 
 
-def seeds_table(summaries: Sequence[Summary]) -> pd.DataFrame:
-    """Return mean and spread per choice, in words where there is no spread."""
+def seeds_table(summaries: Sequence[Summary], score: str) -> pd.DataFrame:
+    """Return mean and spread per choice, in words where there is no spread; what it brought is told by the score."""
 
     def cell(summary: Summary, name: str, digits: str) -> str | None:
         mean, spread = summary.mean[name], summary.spread[name]
@@ -157,8 +156,7 @@ def seeds_table(summaries: Sequence[Summary]) -> pd.DataFrame:
             return None
         return format(mean, digits) if spread is None else f"{format(mean, digits)} ± {format(spread, digits)}"
 
-    shares = [summary.mean[f"exact_match_{when}"] for summary in summaries for when in ("before", "after")]
-    by_loss = score_of(shares) == LOSS
+    by_loss = score == LOSS
     quality = ("loss after", "loss_after", ".3f") if by_loss else ("test after", "exact_match_after", ".1%")
     ratio = ("x gain", "x_gain", ".2f") if by_loss else ("x quality", "x_quality", ".2f")
     return pd.DataFrame(
@@ -181,7 +179,8 @@ def seeds_table(summaries: Sequence[Summary]) -> pd.DataFrame:
 def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: str) -> Picture | None:
     """Draw test exact match, or the gain in loss, against one cost, one mark per choice; None where none has both."""
     column, title, factor = COSTS[cost]
-    quality = quality_of(rows)
+    score = told_by(rows)
+    quality = QUALITY[score]
     by_id = {row.run: row for row in rows}
     outcomes = []
     for summary in summaries:
@@ -195,7 +194,7 @@ def tradeoff_picture(rows: Sequence[Row], summaries: Sequence[Summary], cost: st
         return None
     marks = non_dominated([outcome.quality for outcome in outcomes], [outcome.cost for outcome in outcomes])
     front = [index for index, stands in enumerate(marks) if stands]
-    if quality == "gain":
+    if score == LOSS:
         return draw_tradeoff(outcomes, front, "gain over the floor, nats per token", title)
     starts = {row.exact_match_before for row in rows if row.exact_match_before is not None}
     before = starts.pop() if len(starts) == 1 else None  # of other models or data there is no one start

@@ -16,7 +16,7 @@ from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import POLICIES, make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
 from lsf.runs.comparison import CONTROLS, Row, control_name
-from lsf.runs.verdict import percent, quality_of
+from lsf.runs.verdict import LOSS, percent, told_by
 
 Finding = tuple[str, str]
 """What was found, and what to do next."""
@@ -204,7 +204,7 @@ def of_grid(rows: Sequence[tuple[str, str, Row]]) -> Finding | None:
     ended = [one for one in rows if one[2].exact_match_after is not None and one[2].fault is None]
     if len(ended) < 2:
         return None
-    by_loss = quality_of([row for _, _, row in ended]) == "gain"
+    by_loss = told_by([row for _, _, row in ended]) == LOSS
     reached = [(row.gain if by_loss else row.exact_match_after) or 0.0 for _, _, row in ended]
     best = reached.index(max(reached))
     place, method, row = ended[best]

@@ -165,7 +165,7 @@ def _answers(here: Session, run: Run, part: Part, way: Way) -> None:
             here.grafted.pop(key, None)
             st.rerun()
         return
-    follow(here, [view.id], _draw_answers, quietly=True, every=lambda: 0.5)
+    follow(here, [view.id], _draw_answers, quietly=True, every=lambda now: 0.5)
 
 
 def _known(job: str | None) -> JobView | None:

@@ -96,7 +96,7 @@ def draw_own_words(here: Session, picked: Sequence[Run]) -> None:
     if view is None:
         return
     names = dict(zip([run.folder for run in picked], labels(picked), strict=True))
-    follow(here, [view.id], lambda views: _draw(here, views, names), quietly=True, every=lambda: STREAM_SECONDS)
+    follow(here, [view.id], lambda views: _draw(here, views, names), quietly=True, every=lambda now: STREAM_SECONDS)
 
 
 def latest(here: Session, kind: str) -> JobView | None:

@@ -28,7 +28,7 @@ def follow(
     draw: Callable[[tuple[JobView, ...]], None],
     quietly: bool = False,
     goes_on: Callable[[], bool] = lambda: False,
-    every: Callable[[], float] = lambda: SECONDS,
+    every: Callable[[float], float] = lambda now: SECONDS,
 ) -> None:
     """Draw the jobs as they are now, and again until the last of them has ended.
 
@@ -38,18 +38,18 @@ def follow(
         draw: draws snapshots; called in a fragment, so its widgets run this part alone.
         quietly: whether nobody is told by a toast how they ended.
         goes_on: says whether there is more to draw after that.
-        every: says how many seconds lie between two looks; the page is drawn anew where that changes.
+        every: seconds between two looks now -> from here on; the page is drawn anew where that changes.
     """
     active = goes_on() or any(view.active for view in _views(jobs))
 
-    pace = every()
+    pace = every(SECONDS)
 
     @st.fragment(run_every=pace if active else None)
     def look() -> None:
         views = _views(jobs)
         draw(views)
         ended = not goes_on() and not any(view.active for view in views)
-        if active and (ended or every() != pace):
+        if active and (ended or every(pace) != pace):
             st.rerun()
 
     if not quietly:
@@ -57,10 +57,16 @@ def follow(
     look()
 
 
-def at_leisure() -> float:
-    """Return how many seconds may lie between two looks at jobs that go on without being looked at."""
+def at_leisure(now: float) -> float:
+    """Return how many seconds may lie between two looks at jobs that go on without being looked at.
+
+    Args:
+        now: seconds between two looks at present; who looks seldom goes on so down to half of `LONG`, so that a
+            time left that wavers does not draw the page anew each time.
+    """
     outlook = runtime().worker.outlook()
-    return SELDOM if outlook is not None and (outlook.eta_seconds or 0.0) > LONG else SECONDS
+    least = LONG / 2 if now == SELDOM else LONG
+    return SELDOM if outlook is not None and (outlook.eta_seconds or 0.0) > least else SECONDS
 
 
 def from_the_top(here: Session) -> None:

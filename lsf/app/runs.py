@@ -19,11 +19,12 @@ from lsf.jobs.job import JobState, JobView
 from lsf.models.info import model_label
 from lsf.plans.plan import Plan, format_blocks
 from lsf.progress import duration
-from lsf.runs.comparability import LOSS, apart, differences, score_of
+from lsf.runs.comparability import apart, differences
 from lsf.runs.comparison import COSTS_ONLY, to_row
 from lsf.runs.result import Proof, RunResult, RunState
 from lsf.runs.spec import NEEDS, ROLES, RunSpec
 from lsf.runs.store import Run, can_resume, delete_run, read_metrics, runs_folder
+from lsf.runs.verdict import LOSS, told_by
 
 AXES = {"steps": "step", "tokens": "tokens", "seconds": "seconds"}
 """Horizontal axis -> column of metrics.jsonl."""
@@ -328,9 +329,7 @@ def draw_curves_panel(group: Sequence[Run], text: bool) -> None:
 
 def draw_results(group: Sequence[Run], views: Mapping[str, JobView], text: bool) -> None:
     """Draw where each run of a group, on plain text or not, stands, and why one failed."""
-    results = [run.result for run in group if run.result is not None]
-    known = [one.exact_match for result in results for one in (result.before, result.after) if one is not None]
-    by_loss = text or score_of(known) == LOSS
+    by_loss = text or told_by([to_row(run) for run in group]) == LOSS
     st.dataframe(
         pd.DataFrame(
             [_result_row(name, run, views.get(run.id), by_loss) for name, run in zip(labels(group), group, strict=True)]

@@ -13,10 +13,9 @@ def model_label(asked: str) -> str:
     """Return what people call a model: the real one by its full name, any other by the last part of its folder or id.
 
     Args:
-        asked: what it was asked for by: `smollm2`, a folder, a Hugging Face id.
+        asked: what it was asked for by: `smollm2`, a folder (one called smollm2 may hold anything), a Hugging Face id.
     """
-    name = Path(asked).name
-    return LABEL if name == NAME else name
+    return LABEL if asked == NAME else Path(asked).name
 
 
 @dataclass(frozen=True)

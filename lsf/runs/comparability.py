@@ -1,7 +1,7 @@
 """What is wrong with a run, what makes runs less comparable than a table makes them look, and where settings differ."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -24,23 +24,8 @@ STEP = 3.0
 HARDLY = 0.1
 """Nats per token of forgetting below which a run that learned nothing hardly moved: its rate is too low rather than too
 high."""
-EXACT, LOSS = "exact match", "loss"
-"""What runs can be judged by."""
-SHORT_ANSWERS = 0.1
-"""Share of wholly right answers, or of what the whole model gains in them, from which exact match is what runs are
-judged by; else the loss is, since answers are hardly ever wholly right."""
 TOO_FEW = "below the floor, too few steps"
 """Of a run that beats the base model, which its rate has not wrecked."""
-
-
-def score_of(exact_matches: Iterable[float | None]) -> str:
-    """Return what tells runs apart: `EXACT`, or `LOSS` where no answer can be expected to be right as a whole.
-
-    Args:
-        exact_matches: shares of test completions right, before or after; None where unknown.
-    """
-    known = [share for share in exact_matches if share is not None]
-    return LOSS if known and max(known) < SHORT_ANSWERS else EXACT
 
 
 def of_text(group: Sequence[Run], rendering: str | None = None) -> bool:

@@ -13,11 +13,10 @@ from lsf.data.sources import load_task
 from lsf.data.task import Example
 from lsf.errors import RunError, UnknownNameError
 from lsf.files import finite, write_bytes
-from lsf.runs.comparability import EXACT, LOSS, score_of
 from lsf.runs.comparison import Comparison, Row, summarise
 from lsf.runs.lock import METRICS, RESULT, SPEC
 from lsf.runs.store import Run
-from lsf.runs.verdict import verdicts
+from lsf.runs.verdict import EXACT, LOSS, told_by, verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +99,7 @@ def _text(comparison: Comparison) -> str:
     known = [name for name in _WHERE_KNOWN if any(getattr(row, name) is not None for row in rows)]
     shown = {name: head for name, head in SHOWN.items() if name not in _WHERE_KNOWN or name in known}
     cells = [{head: _shown(row, name) for name, head in shown.items()} for row in rows]
-    score = score_of(share for row in rows for share in (row.exact_match_before, row.exact_match_after))
+    score = told_by(rows)
     measure = {EXACT: "exact_match_after", LOSS: "loss_after"}[score]
     parts = [pd.DataFrame(cells, columns=list(shown.values())).to_string(index=False)]
     parts += [

@@ -2,27 +2,41 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import scipy
 
-from lsf.runs.comparability import EXACT, LOSS, SHORT_ANSWERS, TOO_FEW, score_of
+from lsf.runs.comparability import TOO_FEW
 from lsf.runs.comparison import CONTROLS, Comparison, Row, columns_apart, control_name, rate_words, words_apart
 from lsf.runs.result import RunState
 
 CONFIDENCE = 0.95
 """Of every interval over seeds."""
+EXACT, LOSS = "exact match", "loss"
+"""What runs can be judged by."""
+SHORT_ANSWERS = 0.1
+"""Share of wholly right answers, or of what the whole model gains in them, from which exact match is what runs are
+judged by; else the loss is, since answers are hardly ever wholly right."""
 TUNE, CHOOSE = "tune", "choose"
 """What a next step can be."""
 BETTER, WORSE, TIED, ONE_SEED = "better", "worse", "cannot be told apart", "1 seed"
 """How the choice stands to something else; below two common seeds nothing is said."""
 
 
-def quality_of(rows: Iterable[Row]) -> str:
-    """Return the column that tells runs apart, higher is better: exact match, or where it cannot the gain in loss."""
+def told_by(rows: Sequence[Row]) -> str:
+    """Return what tells runs apart: `EXACT`, or `LOSS` where no answer can be expected to be right as a whole.
+
+    Args:
+        rows: of the runs that are shown together.
+    """
     shares = [share for row in rows for share in (row.exact_match_before, row.exact_match_after)]
-    return "gain" if score_of(shares) == LOSS else "exact_match_after"
+    known = [share for share in shares if share is not None]
+    return LOSS if known and max(known) < SHORT_ANSWERS else EXACT
+
+
+QUALITY = {EXACT: "exact_match_after", LOSS: "gain"}
+"""The column that holds it; higher is better."""
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,15 @@ def worker() -> Iterator[Worker]:
     runtime.clear()
 
 
-@pytest.mark.parametrize(("expected", "every"), [(600.0, SELDOM), (30.0, SECONDS)])
-def test_jobs_with_minutes_to_go_are_looked_at_less_often(worker: Worker, expected: float, every: float) -> None:
+@pytest.mark.parametrize(
+    ("expected", "often", "seldom"), [(600.0, SELDOM, SELDOM), (100.0, SECONDS, SELDOM), (30.0, SECONDS, SECONDS)]
+)
+def test_jobs_with_minutes_to_go_are_looked_at_less_often(
+    worker: Worker, expected: float, often: float, seldom: float
+) -> None:
     gate = threading.Event()
     job = worker.submit("tune", "a run", lambda report: gate.wait(30), expected_seconds=expected)
-    assert at_leisure() == every
+    assert (at_leisure(SECONDS), at_leisure(SELDOM)) == (often, seldom)
     gate.set()
     worker.wait(job, 30)
-    assert at_leisure() == SECONDS  # nothing goes on
+    assert at_leisure(SELDOM) == SECONDS  # nothing goes on

@@ -17,6 +17,7 @@ from lsf.app.panels import amount, size, table_csv, table_json
 from lsf.app.runs import belong_together, command, counted, course_table, labels, proof_table, unmoved
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
+from lsf.models.info import LABEL, model_label
 from lsf.plans.plan import Plan, Predicted, full_plan
 from lsf.progress import duration
 from lsf.runs.result import Proof, RunResult, RunState
@@ -156,3 +157,8 @@ def test_the_course_of_a_run_tells_cache_micro_batch_and_where_it_was_resumed() 
 def test_methods_are_told_without_the_names_of_their_settings() -> None:
     told = {how: how_words(how) for how in ("full", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "lora (r=4)")}
     assert list(told.values()) == ["All weights", "Adapters (pfeiffer)", "PaFi (per tensor)", "LoRA (r 4)"]
+
+
+def test_only_the_model_that_is_offered_goes_by_its_full_name() -> None:
+    asked = ("smollm2", "./smollm2", "/runs/smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", "bundled")
+    assert [model_label(one) for one in asked] == [LABEL, "smollm2", "smollm2", LABEL, "bundled"]

@@ -10,12 +10,12 @@ import pytest
 from lsf.data.prior import Floor, Prior
 from lsf.errors import UnknownNameError
 from lsf.plans.plan import Plan, full_plan
-from lsf.runs.comparability import EXACT, LOSS, score_of
 from lsf.runs.comparison import compare, non_dominated, summarise
 from lsf.runs.formats import render, to_frame
 from lsf.runs.result import GeneralData, Metrics, Proof, RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
+from lsf.runs.verdict import EXACT, LOSS, told_by
 
 GOOD = Proof(5, "ab", True, 2, 2, (), 10, 10)
 
@@ -322,5 +322,11 @@ def test_runs_that_never_answer_right_as_a_whole_are_told_by_their_loss():
 
 
 def test_exact_match_tells_runs_apart_where_one_of_ten_answers_is_right_or_nothing_is_known():
-    assert [score_of(shares) for shares in ((0.0, 0.1), (None, None), ())] == [EXACT] * 3
-    assert [score_of(shares) for shares in ((0.0, 0.09), (None, 0.0))] == [LOSS] * 2
+    def told(*shares):
+        rows = compare([make("a", seed=seed) for seed in range(len(shares))]).rows
+        return told_by(
+            [replace(row, exact_match_before=None, exact_match_after=s) for row, s in zip(rows, shares, strict=True)]
+        )
+
+    assert [told(*shares) for shares in ((0.0, 0.1), (None, None), ())] == [EXACT] * 3
+    assert [told(*shares) for shares in ((0.0, 0.09), (None, 0.0))] == [LOSS] * 2
