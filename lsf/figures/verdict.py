@@ -28,7 +28,7 @@ def draw_verdict(verdict: Verdict) -> Picture:
     known = [one for one in MEASURES if any(getattr(standing, one.name) is not None for standing in standings)]
     measures = known or MEASURES
     titles = [_title(measure) for measure in measures]
-    figure.set_subplots(1, len(measures), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.03)
+    figure.set_subplots(1, len(measures), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.05)
     figure.update_layout(margin={"t": TOP, "b": BOTTOM})
     figure.update_annotations(font={"size": TEXT_SIZE})
     for place, measure in enumerate(measures, start=1):

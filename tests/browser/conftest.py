@@ -197,6 +197,12 @@ def named(address: str, *names: str) -> str:
     return urlencode({name: asked[name][0] for name in names})
 
 
+STILL = """document.getAnimations().every(
+    one => one.playState !== "running" || one.effect.getTiming().iterations === Infinity
+)"""
+"""JavaScript that says whether every transition of the page has come to its end."""
+
+
 class Tab:
     """One tab, and what a person does in it."""
 
@@ -291,9 +297,10 @@ class Tab:
             self.page.evaluate(AXE)
         asked = [list(rules), [list(one) for one in NOT_OURS], PICTURES]
         found: list[str] = self.page.evaluate(FAULTS, asked)
-        if found:  # what is just being drawn anew is faded: it is looked at again
+        if found:  # what is just being drawn anew is faded, and colours change by and by: it is looked at again
             self.settled()
             expect(self.page.locator("[data-stale=true]")).to_have_count(0)
+            self.page.wait_for_function(STILL)
             found = self.page.evaluate(FAULTS, asked)
         return found
 
