@@ -29,7 +29,8 @@ class Child:
 
     def __init__(self, *arguments: object, folder: Path = ROOT, environment: Mapping[str, str] | None = None) -> None:
         """Start it in a folder, with these variables beside the environment of the tests."""
-        self._said = Path(tempfile.mkdtemp(prefix="child"))
+        self._kept = tempfile.TemporaryDirectory(prefix="child", ignore_cleanup_errors=True)  # as long as this object
+        self._said = Path(self._kept.name)
         asked = [str(argument) for argument in arguments]
         inherited = {**os.environ, **(environment or {})}
         given = asked, str(folder), inherited, str(self._said)
