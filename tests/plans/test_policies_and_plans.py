@@ -1,6 +1,7 @@
 """From scores to blocks, plans as files, and what they cost."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def test_every_policy_names_existing_blocks_within_the_budget(name: str) -> None
         ("top_k", 3, (1, 2, 3)),
         ("window", 2, (2, 3)),  # 1-2 and 2-3 both sum to 1.2
         ("window", 3, (1, 2, 3)),
-        ("suffix", 3, (4,)),  # the peak is block 3
+        ("suffix", 3, (3, 4)),  # the peak is block 3
         ("suffix", 1, (4,)),
     ],
 )
@@ -42,11 +43,28 @@ def test_policies_by_hand(policy: str, budget: int, blocks: tuple[int, ...]) -> 
     assert set(plan.reasons) == {str(block) for block in blocks}
 
 
-def test_suffix_freezes_up_to_the_peak_and_tunes_at_most_the_budgets_deepest() -> None:
+def by_reduction(scores: list[float]) -> Analysis:
+    found = analysis_of(scores)
+    rows = (replace(block, scores={"reduction": block.scores["deviation"]}) for block in found.blocks)
+    return replace(found, blocks=tuple(rows))
+
+
+def test_suffix_freezes_what_already_works_and_tunes_at_most_the_budgets_deepest() -> None:
+    early_peak = by_reduction([0.1, 0.9, 0.3, 0.2, 0.1])
+    assert make_plan(early_peak, "reduction", "suffix", 5).blocks == (2, 3, 4)
+    assert make_plan(early_peak, "reduction", "suffix", 2).blocks == (3, 4)
+    assert make_plan(by_reduction([0.1, 0.2, 0.9]), "reduction", "suffix", 2).blocks == (2,)
+
+
+def test_suffix_begins_at_the_block_that_is_to_be_tuned_first() -> None:
     early_peak = analysis_of([0.1, 0.9, 0.3, 0.2, 0.1])
-    assert make_plan(early_peak, "deviation", "suffix", 5).blocks == (2, 3, 4)
+    assert make_plan(early_peak, "deviation", "suffix", 5).blocks == (1, 2, 3, 4)
     assert make_plan(early_peak, "deviation", "suffix", 2).blocks == (3, 4)
     assert make_plan(analysis_of([0.1, 0.2, 0.9]), "deviation", "suffix", 2).blocks == (2,)
+
+
+def test_windows_of_the_same_scores_are_level_in_whatever_order_they_are_added() -> None:
+    assert make_plan(analysis_of([0.1, 0.2, 0.3, 0.0, 0.3, 0.2, 0.1]), "deviation", "window", 3).blocks == (4, 5, 6)
 
 
 @pytest.mark.parametrize("budget", [0, -1, 6])
