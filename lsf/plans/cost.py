@@ -174,7 +174,7 @@ def training_bytes(analysis: Analysis, trainable: int) -> int:
     """Return bytes of weights, own copies of tuned weights, gradients and AdamW state; activations are not counted."""
     width = BYTES[analysis.model.dtype]
     copies = 4 * trainable  # float32 master copies beside the shared base
-    return analysis.model.n_params * width + copies + TUNED_BYTES * trainable
+    return round(analysis.model.n_params * width) + copies + TUNED_BYTES * trainable
 
 
 def predict(analysis: Analysis, blocks: Sequence[int]) -> Predicted:

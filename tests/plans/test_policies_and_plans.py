@@ -8,7 +8,7 @@ import pytest
 
 from lsf.criteria.result import Analysis
 from lsf.errors import BadInputError, LsfError, PlanError
-from lsf.plans.cost import full_flops, predict, predict_full, training_flops
+from lsf.plans.cost import BYTES, full_flops, predict, predict_full, training_flops
 from lsf.plans.plan import Plan, format_blocks, full_plan, parse_blocks
 from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
 from tests.criteria.factory import analysis_of
@@ -82,6 +82,16 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     plan = make_plan(analysis_of(SCORES), "deviation", "top_k", 2)
     plan.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == plan
+
+
+@pytest.mark.parametrize("dtype", BYTES)
+def test_a_plan_of_any_kind_of_base_survives_its_file(dtype: str, tmp_path: Path) -> None:
+    found = analysis_of(SCORES, n_params=1001)
+    found = replace(found, model=replace(found.model, dtype=dtype, n_params=6605))
+    plan = make_plan(found, "deviation", "top_k", 2)
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+    assert plan.predicted.memory_bytes == 2002 * 16  # own copies, gradients and moments, whatever the base takes
 
 
 def test_a_plan_edited_by_hand_is_accepted_or_refused_in_one_sentence(tmp_path: Path) -> None:
