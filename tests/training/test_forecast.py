@@ -170,7 +170,8 @@ def test_the_flops_ratio_is_that_of_the_cost_model(loaded, task, spec):
 
 
 def test_the_flops_ratio_is_that_of_the_operations_of_a_step_where_the_vocabulary_is_large(task, spec, tmp_path):
-    wide = load_model(str(save_tiny("llama", tmp_path, vocab_size=4096)), "float32", "cpu")
+    wide = load_model(str(save_tiny("llama", tmp_path, vocab_size=1024)), "float32", "cpu")
+    task = replace(task, train=tuple(replace(row, prompt=" ".join([row.prompt] * 6)) for row in task.train))
     batch = collate(encode_splits(wide, task, spec).train)
     analysis = analyze(wide, task, AnalysisSettings(split="train", criteria=("last",)), Silent())
     model: Any = share_model(wide.model)
@@ -186,9 +187,9 @@ def test_the_flops_ratio_is_that_of_the_operations_of_a_step_where_the_vocabular
     whole = operations(model.parameters())
     for block in (0, 3):
         counted = operations(model.model.layers[block].parameters()) / whole
-        assert predict(analysis, (block,)).flops_ratio == pytest.approx(counted, rel=0.06)
+        assert predict(analysis, (block,)).flops_ratio == pytest.approx(counted, rel=0.03)
         found = foresee(wide, task, replace(spec, plan=Plan("tiny", 4, (block,))), ROOMY)
-        assert found.flops_ratio == pytest.approx(counted, rel=0.06)
+        assert found.flops_ratio == pytest.approx(counted, rel=0.03)
 
 
 def test_what_cannot_fit_by_counting_alone_is_not_tried(loaded, task, full):
