@@ -74,6 +74,8 @@ class Criterion:
     """Who proposed it."""
     score: Callable[[Measurements], Scores | None]
     """Measurements -> one score per block; None where what it needs was not measured."""
+    already: bool = False
+    """Whether it scores what a block already does: the policy `suffix` freezes its peak, and begins at all others'."""
 
 
 CRITERIA: Registry[Criterion] = Registry(
@@ -114,6 +116,7 @@ CRITERIA: Registry[Criterion] = Registry(
             "forward",
             OURS,
             reduction,
+            already=True,
         ),
         Criterion(
             "semantic_loss",

@@ -62,6 +62,9 @@ class DataInfo:
     """even or calibrated."""
     mean_tokens: float | None = None
     """Tokens per example, prompt and completion; for the cost model's attention terms."""
+    target_share: float | None = None
+    """Share of the tokens that are trained, an end-of-text that training appends among them: the head computes logits
+    there alone. None in older files."""
     settled: bool | None = None
     """True where reading ended because the ranking had settled, False where it never did; None where not asked for."""
     jittered: bool = False

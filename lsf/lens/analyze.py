@@ -125,7 +125,7 @@ def analyze(
     report.plan(analysis_phases(loaded, batches, needs, len(task.validation), check, fitted))
     batches = batches[: _forward(loaded, batches, settings, needs, sampled, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
-    builder.mark_tokens(sum(len(encoding.rows[number].ids) for number in read) / len(read))
+    builder.mark_tokens(*_counted([encoding.rows[number] for number in read], loaded.tokenizer))
     short = _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
     if "runs" in needs and short_runs is not None and not report.stop:
         report.phase(SHORT_RUNS)
@@ -325,10 +325,21 @@ def _read_at(tokenizer: Any, rows: Sequence[EncodedExample], positions: str, exa
     return tokenizer.decode(rows[example].ids[max(0, place + 1 - READ_TOKENS) : place + 1])
 
 
+def _counted(rows: Sequence[EncodedExample], tokenizer: Any) -> tuple[float, float]:
+    """Return tokens per example, and the share of them that training predicts, its own end-of-text among both."""
+    added = (
+        0
+        if tokenizer.eos_token_id is None
+        else sum(not row.spans and row.n_targets == row.n_completion for row in rows)
+    )
+    tokens, targets = (sum(counts) for counts in zip(*((len(row.ids), row.n_targets) for row in rows), strict=True))
+    return tokens / len(rows), (targets + added) / (tokens + added)
+
+
 def _builder(
     loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, counts: tuple[int, int]
 ) -> AnalysisBuilder:
-    split = settings.split
+    split, (mean_tokens, target_share) = settings.split, _counted(encoding.rows, loaded.tokenizer)
     if split == "auto":
         split = "train" if task.own_splits else "all"
     data = DataInfo(
@@ -343,7 +354,8 @@ def _builder(
         reading=settings.reading,
         virtual=settings.virtual,
         settled=False if settings.settle else None,
-        mean_tokens=sum(len(row.ids) for row in encoding.rows) / len(encoding.rows),
+        mean_tokens=mean_tokens,
+        target_share=target_share,
         n_rows=counts[0],
         n_taken=counts[1],
     )

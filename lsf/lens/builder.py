@@ -90,9 +90,12 @@ class AnalysisBuilder:
         """Note that reading ended because the ranking had settled."""
         self._data = replace(self._data, settled=True)
 
-    def mark_tokens(self, mean: float) -> None:
-        """Note how many tokens the examples that were read have on average; until then it is that of all examples."""
-        self._data = replace(self._data, mean_tokens=mean)
+    def mark_tokens(self, mean: float, share: float) -> None:
+        """Note how many tokens the examples that were read have on average, and the share of them that is trained.
+
+        Until then both are those of all examples.
+        """
+        self._data = replace(self._data, mean_tokens=mean, target_share=share)
 
     def mark_short(self, sentence: str) -> None:
         """Note which criteria memory did not suffice for."""

@@ -74,7 +74,7 @@ def backward_readings(
     steps: dict[Tensor, Tensor] = {}
 
     def use(parameter: Tensor, gradient: Tensor) -> None:
-        norms[parameter] = gradient.norm()
+        norms[parameter] = length(gradient)
         if trial_step:
             steps[parameter] = _first_step_(gradient)
 
@@ -300,11 +300,20 @@ def example_gradients(layout: ModelLayout, batch: Batch, row: int, leftovers: li
     return flat
 
 
+def length(tensor: Tensor) -> Tensor:
+    """Return the Euclidean norm of a float32 tensor, a row at a time.
+
+    On a CPU the running sums of one norm over all entries lose what is small beside them: 0.4 % at 50 million entries,
+    7 % at 400 million (a stack of experts).
+    """
+    return exact(tensor.norm(dim=-1)).norm()
+
+
 def _block_gradients(layout: ModelLayout, norms: Mapping[Tensor, Tensor]) -> tuple[BlockGradient, ...]:
     """Return every tensor's norms by block, brought over together."""
     blocks = [list(block.parameters()) for block in layout.blocks]
     tensors = [tensor for block in blocks for tensor in block]
-    weights = [tensor.detach().float().norm() for tensor in tensors]
+    weights = [length(tensor.detach().float()) for tensor in tensors]
     known = [norms.get(tensor, torch.zeros_like(weight)) for tensor, weight in zip(tensors, weights, strict=True)]
     pairs = iter(torch.stack([torch.stack(known), torch.stack(weights)], dim=1).tolist())
     read = [[next(pairs) for _ in block] for block in blocks]

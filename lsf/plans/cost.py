@@ -94,7 +94,8 @@ def backward_flops(sizes: Sizes, load: Load, lowest: int, weights: float) -> flo
 def training_flops(analysis: Analysis, blocks: Sequence[int]) -> float:
     """Return FLOPs per token of one training step that tunes `blocks` (embedding, norm and head frozen).
 
-    Forward 2 N_b per block and 2 d V for the head; input gradients the same for the head and for every block from the
+    Forward 2 N_b per block, and 2 d V for the head at the share of tokens that are trained (all where it is not known),
+    since logits are computed there alone; input gradients the same for the head and for every block from the
     lowest tuned one up; weight gradients 2 N_b per tuned block. N_b are the block's parameters (its norms are counted
     with its matrices). Attention's products, 2 d T per token and block over T tokens of context (causal), cost the same
     again forward and twice that backward wherever input gradients pass. Of a mixture of experts all are counted, as if
@@ -102,7 +103,7 @@ def training_flops(analysis: Analysis, blocks: Sequence[int]) -> float:
     """
     return law_flops(
         [block.n_params for block in analysis.blocks],
-        head=2.0 * analysis.model.width * analysis.model.vocab_size,
+        head=_head_flops(analysis),
         attention=2.0 * analysis.model.width * (analysis.data.mean_tokens or 0.0),
         lowest=min(blocks),
         gradients=2.0 * sum(analysis.blocks[block].n_params for block in set(blocks)),
@@ -129,7 +130,7 @@ def law_flops(params: Sequence[int], head: float, attention: float, lowest: int,
 
     Args:
         params: N_b of every block.
-        head: 2 d V.
+        head: 2 d V, times the share of tokens with logits.
         attention: 2 d T.
         lowest: the lowest block that gradients of its input or weights are computed in; L where none is.
         gradients: of all weight gradients, 2 N_b per tuned block.
@@ -152,7 +153,7 @@ def share_of_full(
 
     Args:
         params: N_b of every block.
-        head: 2 d V.
+        head: 2 d V, times the share of tokens with logits.
         attention: 2 d T.
         lowest: the lowest block that gradients are computed in; L where none is.
         tuned: tuned blocks.
@@ -166,15 +167,20 @@ def share_of_full(
 
 def full_flops(analysis: Analysis) -> float:
     """Return FLOPs per token of full fine-tuning: every block, and the head's weight gradient."""
-    head = 2.0 * analysis.model.width * analysis.model.vocab_size
-    return training_flops(analysis, range(analysis.model.n_blocks)) + head
+    return training_flops(analysis, range(analysis.model.n_blocks)) + _head_flops(analysis)
+
+
+def _head_flops(analysis: Analysis) -> float:
+    """Return FLOPs of the head's product per token of a text."""
+    share = analysis.data.target_share
+    return 2.0 * analysis.model.width * analysis.model.vocab_size * (1.0 if share is None else share)
 
 
 def training_bytes(analysis: Analysis, trainable: int) -> int:
     """Return bytes of weights, own copies of tuned weights, gradients and AdamW state; activations are not counted."""
     width = BYTES[analysis.model.dtype]
     copies = 4 * trainable  # float32 master copies beside the shared base
-    return analysis.model.n_params * width + copies + TUNED_BYTES * trainable
+    return round(analysis.model.n_params * width) + copies + TUNED_BYTES * trainable
 
 
 def predict(analysis: Analysis, blocks: Sequence[int]) -> Predicted:

@@ -29,20 +29,25 @@ class Policy:
     """Scores and a number of blocks -> blocks, ascending."""
 
 
-def suffix(scores: Scores, budget: int) -> tuple[int, ...]:
+def suffix(scores: Scores, budget: int, already: bool = True) -> tuple[int, ...]:
     """Freeze up to and with the block of the greatest score, tune the deeper ones, at most the budget's deepest.
 
     Where the greatest score is the last block's nothing would be left to tune; then the last block is tuned.
+
+    Args:
+        scores: one per block.
+        budget: number of blocks.
+        already: whether they say what a block already does; those that say what is to be tuned begin at their peak.
     """
     peak = max(range(len(scores)), key=lambda block: (scores[block], block))
-    first_tuned = min(max(peak + 1, len(scores) - budget), len(scores) - 1)
+    first_tuned = min(max(peak + already, len(scores) - budget), len(scores) - 1)
     return tuple(range(first_tuned, len(scores)))
 
 
 def window(scores: Scores, budget: int) -> tuple[int, ...]:
     """Tune the consecutive blocks of the greatest sum."""
     starts = range(len(scores) - budget + 1)
-    start = max(starts, key=lambda begin: (sum(scores[begin : begin + budget]), begin))
+    start = max(starts, key=lambda begin: (math.fsum(scores[begin : begin + budget]), begin))
     return tuple(range(start, start + budget))
 
 
@@ -53,8 +58,8 @@ POLICIES: Registry[Policy] = Registry(
         Policy("window", "Best range of neighbours", "Tune the consecutive blocks of the greatest sum.", window),
         Policy(
             "suffix",
-            "Everything above the peak",
-            "Freeze up to the block of the greatest score and tune the deeper ones, at most the budget.",
+            "Everything from the peak up",
+            "Tune from the block of the greatest score up, at most the budget; by Reduction from the block behind it.",
             suffix,
         ),
     ),
@@ -102,7 +107,7 @@ def make_plan(analysis: Analysis, criterion: str, policy: str, blocks: int) -> P
     entry, rule = CRITERIA[criterion], POLICIES[policy]
     check_budget(blocks, analysis.model.n_blocks)
     scores = known_scores(analysis, criterion)
-    chosen = rule.choose(scores, blocks)
+    chosen = rule.choose(scores, blocks) if policy != "suffix" else suffix(scores, blocks, entry.already)
     ranked = sorted(range(len(scores)), key=lambda block: (scores[block], block), reverse=True)
     reasons = {
         str(block): f"{entry.label} {scores[block]:.4g}, rank {ranked.index(block) + 1} of {len(scores)}"

@@ -224,14 +224,15 @@ class Forecaster:
 
     def _flops_ratio(self, dense: bool) -> float:
         info, plan = self.loaded.info, self.spec.plan
-        lengths = [len(row.ids) for row in self.splits.train]
+        rows = self.splits.train
+        tokens, targets = (sum(counts) for counts in zip(*((len(row.ids), row.n_targets) for row in rows), strict=True))
         return share_of_full(
             [
                 sum(n_values(value) for value in block.parameters())
                 for block in blocks_of(self.loaded.model, self.loaded)
             ],
-            head=2.0 * info.width * info.vocab_size,
-            attention=2.0 * info.width * sum(lengths) / len(lengths),
+            head=2.0 * info.width * info.vocab_size * targets / tokens,
+            attention=2.0 * info.width * tokens / len(rows),
             lowest=lowest_block(plan, info),
             gradients=2.0 * self.trainable if not dense else None,
             tuned=plan.blocks,

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from lsf.data.encode import encode
 from lsf.lens.example_gradients import GradientHook, pair_products, squared_norms
-from lsf.lens.gradients import TRIAL_RATE, backward_readings
+from lsf.lens.gradients import TRIAL_RATE, backward_readings, length
 from lsf.lens.kernels import block_spectra, tangent_kernels
 from lsf.lens.semantics import semantic_bases
 from lsf.models.batches import Batch, make_batches
@@ -121,6 +121,12 @@ def test_the_trial_step_of_a_bfloat16_model_is_not_lost_in_its_rounding(tiny: Ca
         assert found is not None and found.first_order_drop is not None
         drops[dtype] = found.first_order_drop
     np.testing.assert_allclose(drops["bfloat16"], drops["float32"], rtol=0.25)
+
+
+@pytest.mark.parametrize("shape", [(2**13, 2**11), (8, 2**10, 2**11), (7,)])
+def test_the_norm_of_a_large_tensor_is_not_lost_in_running_sums(shape: tuple[int, ...]) -> None:
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0)).mul_(0.02)
+    assert length(values).item() == pytest.approx(float(np.linalg.norm(values.numpy().astype(np.float64))), rel=1e-6)
 
 
 def test_backward_passes_leave_the_loaded_model_alone(tiny: Callable[[str], Path]) -> None:

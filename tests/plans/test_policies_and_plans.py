@@ -1,13 +1,14 @@
 """From scores to blocks, plans as files, and what they cost."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lsf.criteria.result import Analysis
 from lsf.errors import BadInputError, LsfError, PlanError
-from lsf.plans.cost import full_flops, predict, predict_full, training_flops
+from lsf.plans.cost import BYTES, full_flops, predict, predict_full, training_flops
 from lsf.plans.plan import Plan, format_blocks, full_plan, parse_blocks
 from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
 from tests.criteria.factory import analysis_of
@@ -32,7 +33,7 @@ def test_every_policy_names_existing_blocks_within_the_budget(name: str) -> None
         ("top_k", 3, (1, 2, 3)),
         ("window", 2, (2, 3)),  # 1-2 and 2-3 both sum to 1.2
         ("window", 3, (1, 2, 3)),
-        ("suffix", 3, (4,)),  # the peak is block 3
+        ("suffix", 3, (3, 4)),  # the peak is block 3
         ("suffix", 1, (4,)),
     ],
 )
@@ -42,11 +43,28 @@ def test_policies_by_hand(policy: str, budget: int, blocks: tuple[int, ...]) -> 
     assert set(plan.reasons) == {str(block) for block in blocks}
 
 
-def test_suffix_freezes_up_to_the_peak_and_tunes_at_most_the_budgets_deepest() -> None:
+def by_reduction(scores: list[float]) -> Analysis:
+    found = analysis_of(scores)
+    rows = (replace(block, scores={"reduction": block.scores["deviation"]}) for block in found.blocks)
+    return replace(found, blocks=tuple(rows))
+
+
+def test_suffix_freezes_what_already_works_and_tunes_at_most_the_budgets_deepest() -> None:
+    early_peak = by_reduction([0.1, 0.9, 0.3, 0.2, 0.1])
+    assert make_plan(early_peak, "reduction", "suffix", 5).blocks == (2, 3, 4)
+    assert make_plan(early_peak, "reduction", "suffix", 2).blocks == (3, 4)
+    assert make_plan(by_reduction([0.1, 0.2, 0.9]), "reduction", "suffix", 2).blocks == (2,)
+
+
+def test_suffix_begins_at_the_block_that_is_to_be_tuned_first() -> None:
     early_peak = analysis_of([0.1, 0.9, 0.3, 0.2, 0.1])
-    assert make_plan(early_peak, "deviation", "suffix", 5).blocks == (2, 3, 4)
+    assert make_plan(early_peak, "deviation", "suffix", 5).blocks == (1, 2, 3, 4)
     assert make_plan(early_peak, "deviation", "suffix", 2).blocks == (3, 4)
     assert make_plan(analysis_of([0.1, 0.2, 0.9]), "deviation", "suffix", 2).blocks == (2,)
+
+
+def test_windows_of_the_same_scores_are_level_in_whatever_order_they_are_added() -> None:
+    assert make_plan(analysis_of([0.1, 0.2, 0.3, 0.0, 0.3, 0.2, 0.1]), "deviation", "window", 3).blocks == (4, 5, 6)
 
 
 @pytest.mark.parametrize("budget", [0, -1, 6])
@@ -64,6 +82,16 @@ def test_a_plan_survives_its_file(tmp_path: Path) -> None:
     plan = make_plan(analysis_of(SCORES), "deviation", "top_k", 2)
     plan.save(tmp_path / "plan.json")
     assert Plan.load(tmp_path / "plan.json") == plan
+
+
+@pytest.mark.parametrize("dtype", BYTES)
+def test_a_plan_of_any_kind_of_base_survives_its_file(dtype: str, tmp_path: Path) -> None:
+    found = analysis_of(SCORES, n_params=1001)
+    found = replace(found, model=replace(found.model, dtype=dtype, n_params=6605))
+    plan = make_plan(found, "deviation", "top_k", 2)
+    plan.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == plan
+    assert plan.predicted.memory_bytes == 2002 * 16  # own copies, gradients and moments, whatever the base takes
 
 
 def test_a_plan_edited_by_hand_is_accepted_or_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -8,14 +8,18 @@ from weakref import WeakKeyDictionary
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from lsf.cli.main import main
-from lsf.criteria.result import Analysis, BlockRow, DataInfo, Timing
+from lsf.criteria.result import Analysis, AnalysisSettings, BlockRow, DataInfo, Timing
 from lsf.data.sources import load_task
 from lsf.errors import BadInputError
+from lsf.lens.analyze import analyze
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
+from lsf.models.batches import collate, score_tokens
 from lsf.models.loading import load_model, weights_hash
+from lsf.models.sharing import share_model
 from lsf.plans.cost import predict
 from lsf.plans.plan import Plan, full_plan
 from lsf.progress import Silent
@@ -30,6 +34,7 @@ from lsf.training.splits import encode_splits
 from lsf.training.time_forecast import ON_REQUEST, STRETCHES, course_of
 from lsf.training.trainer import FitSettings
 from tests.children import finished
+from tests.tiny import save_tiny
 from tests.toy import tuned
 
 ROOMY = 10**12
@@ -148,10 +153,12 @@ def test_every_method_has_a_forecast_of_what_its_optimizer_holds(gpt2, task, spe
 
 def test_the_flops_ratio_is_that_of_the_cost_model(loaded, task, spec):
     rows = encode_splits(loaded, task, spec).train
+    tokens, targets = sum(len(row.ids) for row in rows), sum(row.n_targets for row in rows)
     counts = [sum(p.numel() for p in block.parameters()) for block in loaded.layout.blocks]
+    told = {"mean_tokens": tokens / len(rows), "target_share": targets / tokens}
     analysis = Analysis(
         model=loaded.info,
-        data=DataInfo("toy", "all", 1, 1, 0, "first", "lens", "even", sum(len(row.ids) for row in rows) / len(rows)),
+        data=DataInfo("toy", "all", 1, 1, 0, "first", "lens", "even", **told),
         states=(),
         blocks=tuple(BlockRow(index, count, {}) for index, count in enumerate(counts)),
         timing=Timing(1.0, 1.0, 1.0),
@@ -160,6 +167,29 @@ def test_the_flops_ratio_is_that_of_the_cost_model(loaded, task, spec):
     for blocks in ((2,), (0, 3)):
         found = foresee(loaded, task, replace(spec, plan=Plan("tiny", 4, blocks)), ROOMY)
         assert found.flops_ratio == pytest.approx(predict(analysis, blocks).flops_ratio)
+
+
+def test_the_flops_ratio_is_that_of_the_operations_of_a_step_where_the_vocabulary_is_large(task, spec, tmp_path):
+    wide = load_model(str(save_tiny("llama", tmp_path, vocab_size=1024)), "float32", "cpu")
+    task = replace(task, train=tuple(replace(row, prompt=" ".join([row.prompt] * 6)) for row in task.train))
+    batch = collate(encode_splits(wide, task, spec).train)
+    analysis = analyze(wide, task, AnalysisSettings(split="train", criteria=("last",)), Silent())
+    model: Any = share_model(wide.model)
+
+    def operations(parameters) -> int:
+        model.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        with FlopCounterMode(display=False) as counter:
+            score_tokens(model, batch).nll.sum().backward()
+        return counter.get_total_flops()
+
+    whole = operations(model.parameters())
+    for block in (0, 3):
+        counted = operations(model.model.layers[block].parameters()) / whole
+        assert predict(analysis, (block,)).flops_ratio == pytest.approx(counted, rel=0.03)
+        found = foresee(wide, task, replace(spec, plan=Plan("tiny", 4, (block,))), ROOMY)
+        assert found.flops_ratio == pytest.approx(counted, rel=0.03)
 
 
 def test_what_cannot_fit_by_counting_alone_is_not_tried(loaded, task, full):
