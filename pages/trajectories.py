@@ -118,6 +118,8 @@ def _again(here: Session, view: JobView) -> None:
 
 def _pictures(here: Session, analysis: Analysis, finished: bool) -> None:
     st.markdown(analysis_facts(analysis))
+    if analysis.data.unlike:
+        st.warning(analysis.data.unlike, icon=":material/warning:")
     dimensions = choose_view(here, analysis)
     grid = st.grid(2, min_column_width=360, gap="medium", key="pictures")
     with grid.cell():

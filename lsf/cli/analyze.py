@@ -96,8 +96,8 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         sys.stderr.write(WITH_TEST)
     if told := straddling_words(analysis.data.n_straddling or 0):
         sys.stderr.write(f"lsf: {told}\n")
-    if analysis.data.short:
-        sys.stderr.write(f"lsf: {analysis.data.short}\n")
+    for sentence in filter(None, (analysis.data.unlike, analysis.data.short)):
+        sys.stderr.write(f"lsf: {sentence}\n")
     if analysis.data.jittered:
         sys.stderr.write("lsf: the LM head is singular; its semantic bases were computed with a jitter of 1e-6.\n")
     return 0

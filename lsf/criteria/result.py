@@ -83,6 +83,8 @@ class DataInfo:
     """Positions read without a block each (`ablation`), those of the first examples; None where that was not done."""
     rendering: str | None = None
     """How the texts were made: raw, chat and by which template, plain text, ...; None in older files."""
+    unlike: str | None = None
+    """The sentence on rows read that do not stand for all, in data sorted by its answers; None where they do."""
     short: str | None = None
     """The sentence on criteria that memory did not suffice for, whose scores are None; None where it sufficed."""
 

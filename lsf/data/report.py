@@ -1,5 +1,6 @@
 """What there is to know of data before anything is trained: formats, tokens, targets, cuts, and rows as pieces."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +24,10 @@ BEHIND = 8
 """Tokens before one that decide how it is written."""
 AS_THEY_STAND = "prompt and answer as they stand"
 """How people read `raw`, the rendering of a pair of texts by no chat template."""
+FEW_ANSWERS, LOOKED_AT = 50, 2000
+"""Different answers that still are labels, and rows that are looked at for how often each is given."""
+UNLIKE = 0.3
+"""Share of answers that first rows give in place of others, from which on they do not stand for all."""
 
 
 @dataclass(frozen=True)
@@ -194,6 +199,31 @@ def shared_prompts(task: Task) -> list[str]:
             what, more = ("a text", "") if texts else ("a prompt", f"; {same:,} with the same answer")
             found.append(f"{rows} {have} {what} that training has too{more}.")
     return found
+
+
+def unlike_the_rest(rows: Sequence[Example], n_first: int) -> str | None:
+    """Return a sentence where the first rows give other labels than all do, as in a file that is sorted by them.
+
+    The total variation distance of the two is held against 0.3, and against twice what as many rows drawn at random
+    would have of it.
+
+    Args:
+        rows: of one split.
+        n_first: how many of them are read.
+    """
+    drawn = np.random.default_rng(0).permutation(len(rows))[:LOOKED_AT].tolist()
+    everywhere = Counter(rows[number].completion for number in drawn)
+    if not 0 < n_first < len(rows) or not 1 < len(everywhere) <= FEW_ANSWERS:
+        return None
+    here = Counter(rows[number].completion for number in range(min(n_first, LOOKED_AT)))
+    labels = everywhere.keys() | here.keys()
+    distance = sum(abs(here[one] / here.total() - everywhere[one] / everywhere.total()) for one in labels) / 2
+    if distance <= max(UNLIKE, 2 * math.sqrt(len(labels) / (2 * math.pi * here.total()))):
+        return None
+    return (
+        f"The first {n_first:,} of {len(rows):,} rows have other answers than all of them "
+        f"({len(here)} of {len(labels)} different ones): the data seems to be sorted. Shuffle its rows, or read all."
+    )
 
 
 def token_lines(facts: TokenFacts, max_length: int) -> list[str]:

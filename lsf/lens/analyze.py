@@ -14,6 +14,7 @@ from lsf.criteria.agreement import LEAST_EXAMPLES, settled
 from lsf.criteria.registry import CRITERIA, Need
 from lsf.criteria.result import Analysis, AnalysisSettings, DataInfo, Timing
 from lsf.data.encode import EVERY, EncodedExample, Encoding, context_length, encode
+from lsf.data.report import unlike_the_rest
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, StoppedError
@@ -358,6 +359,7 @@ def _builder(
         target_share=target_share,
         n_rows=counts[0],
         n_taken=counts[1],
+        unlike=unlike_the_rest(task.split(settings.split), counts[1]),
     )
     gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
     return AnalysisBuilder(
