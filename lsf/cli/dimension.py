@@ -34,7 +34,7 @@ def dimension_options(parser: argparse.ArgumentParser) -> None:
 def dimension_command(arguments: argparse.Namespace) -> int:
     """Search d_90 in the foreground; Ctrl-C and SIGTERM end it with what is known."""
     settings = DimensionSettings(**given_settings(arguments, DimensionSettings))
-    check_file(arguments.json)
+    check_file(arguments.json, read=(arguments.data, arguments.model))
     task = load_asked_task(arguments)
     reporter = _Saving(arguments.json)
 

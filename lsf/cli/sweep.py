@@ -48,7 +48,7 @@ def sweep_options(parser: argparse.ArgumentParser) -> None:
 def sweep_command(arguments: argparse.Namespace) -> int:
     """Measure what OUT lacks; Ctrl-C and SIGTERM leave it to go on another time."""
     spec = SweepSpec(**given_settings(arguments, SweepSpec))
-    check_file(arguments.json)
+    check_file(arguments.json, read=(arguments.data, arguments.model))
     _check_engine(arguments)
     with _engine(arguments) as carry_out:
         done, stopped = _measured(arguments, spec, carry_out)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lsf.cli.arguments import (
     add_settings,
+    check_folder,
     describe_setting,
     given_settings,
     load_asked_model,
@@ -108,6 +109,8 @@ def tune_command(arguments: argparse.Namespace) -> int:
         raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json, or --resume with a run.")
     if (known or arguments).device == "map":
         raise BadInputError("--device map spreads a model to analyse it; tuning takes auto, cpu, cuda or mps.")
+    if not arguments.forecast and not arguments.resume:
+        check_folder(arguments.runs or runs_folder())
     asked = known or arguments
     check_optimizer(asked.optimizer or "adamw")
     check_base(asked.method or "full", asked.dtype)
