@@ -174,15 +174,16 @@ def check_folder(path: Path) -> None:
     """Refuse a folder that is there as a file, or that can neither be written into nor made, before any work.
 
     Raises:
-        BadInputError: as `check_writable`.
+        BadInputError: with what stands in the way.
     """
     try:
         there = next(one for one in (path, *path.absolute().parents) if one.exists())
+        if not there.is_dir():
+            raise BadInputError(f"Cannot make the folder {path}: {there} is a file.")
+        with TemporaryDirectory(dir=there, prefix=".lsf-"):
+            pass
     except OSError as error:
         raise BadInputError(f"Cannot write {path}: {error.strerror or error}.") from None
-    if not there.is_dir():
-        raise BadInputError(f"Cannot make the folder {path}: {there} is a file.")
-    check_writable(there / "new")
 
 
 def check_file(*paths: Path | None, read: Sequence[Path | str | None] = ()) -> None:

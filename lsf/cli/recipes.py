@@ -107,7 +107,8 @@ def beacons_command(arguments: argparse.Namespace) -> int:
     if arguments.out.exists() and not arguments.out.is_dir():
         raise BadInputError(f"{arguments.out} is a file; --out names a folder.")
     if arguments.out.is_dir():
-        check_file(*(arguments.out / f"{name}.csv" for name in ("filter", "reweight", "random")), read=(arguments.data,))
+        files = (arguments.out / f"{name}.csv" for name in ("filter", "reweight", "random"))
+        check_file(*files, read=(arguments.data,))
     task, reporter = load_asked_task(arguments), TerminalReporter()
     try:
         loaded = load_asked_model(arguments, reporter)

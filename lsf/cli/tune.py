@@ -20,6 +20,7 @@ from lsf.cli.arguments import (
 )
 from lsf.cli.terminal import TerminalReporter, listening
 from lsf.data.encode import straddling_words
+from lsf.data.report import shared_prompts
 from lsf.environment import foreign_precision, launched_rank, spare_imports
 from lsf.errors import BadInputError, RunPausedError
 from lsf.methods.catalogue import CATALOGUE, check_base, read_pairs
@@ -115,7 +116,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
     check_optimizer(asked.optimizer or "adamw")
     check_base(asked.method or "full", asked.dtype)
     task = load_asked_task(known or arguments)
-    say_notes(*task.seen.notes)
+    say_notes(*task.seen.notes, *shared_prompts(task))
     reporter = TerminalReporter()
     loaded = load_asked_model(known or arguments, reporter)
     spec = _asked_spec(arguments, loaded.info.n_blocks) if known is None else known

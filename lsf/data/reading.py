@@ -63,6 +63,8 @@ def _tables(data: Any, name: str) -> dict[str, Table]:
     import pandas as pd  # noqa: PLC0415 - a third of a second to import, and a file needs none of it
 
     if isinstance(data, pd.DataFrame):
+        if not data.columns.is_unique:
+            raise DataError(f"The data {name} has repeated columns: {', '.join(map(str, data.columns))}.")
         data = data.astype(object).where(data.notna(), None).to_dict("records")
     elif hasattr(data, "column_names") and hasattr(data, "features"):  # a Dataset
         return tables_of(name, data)
@@ -77,6 +79,7 @@ def _table(rows: Sequence[Any], name: str) -> Table:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
             raise DataError(f"The data {name}, row {number}: {type(row).__name__} was found; a dict was expected.")
-    columns = tuple(dict.fromkeys(str(column) for row in rows for column in row))
-    plain = tuple({column: row.get(column) for column in columns} for row in rows)
+    named = [{str(column): value for column, value in row.items()} for row in rows]
+    columns = tuple(dict.fromkeys(column for row in named for column in row))
+    plain = tuple({column: row.get(column) for column in columns} for row in named)
     return Table(name, columns, plain, range(1, len(plain) + 1))

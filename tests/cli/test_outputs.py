@@ -1,4 +1,4 @@
-"""What is written where: nothing that is read or written beside it is lost, and what cannot be written is told first."""
+"""What is written where: nothing that is read or written beside it is lost, and what cannot be is told first."""
 
 import json
 from pathlib import Path
