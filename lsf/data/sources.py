@@ -76,8 +76,8 @@ FEW = 10
 SPLIT = "split"
 """The column that names splits, in small letters."""
 SPLIT_WORDS = {
-    "train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "eval": "validation",
-    "test": "test",
+    "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "eval": "validation", "test": "test",
 }  # fmt: skip
 
 

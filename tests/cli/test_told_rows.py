@@ -73,6 +73,21 @@ def test_the_column_of_splits_is_found_whatever_its_letters(name: str, tmp_path:
     assert task.own_splits and task.seen.notes == ()
 
 
+def test_files_and_splits_that_are_not_read_are_named(tmp_path: Path) -> None:
+    for name in ("train", "val", "test", "more"):
+        rows_in(tmp_path / f"{name}.jsonl", [{"prompt": name, "completion": " red"}])
+    (tmp_path / "README.md").write_text("What it is.")
+    task = load_task(str(tmp_path))
+    assert [row.prompt for row in task.validation] == ["val"]
+    assert task.seen.notes == ("not read, since it is called by no split's name: more.jsonl.",)
+    row = {"prompt": "a", "completion": " b"}
+    held = lsf.read_data({"train": [row], "tests": [row], "dev": [row]})
+    assert "not read, since it is called by no split's name: tests." in held.seen.notes
+    assert lsf.read_data({"train": pandas.DataFrame([{**row, "split": "train"}])}).train[0].prompt == "a"
+    with pytest.raises(DataError, match="two splits for validation: dev and valid; leave one there"):
+        lsf.read_data({"train": [row], "dev": [row], "valid": [row]})
+
+
 @pytest.mark.parametrize(
     ("row", "said"),
     [
