@@ -177,7 +177,9 @@ def _from_alpaca(row: Row, place: int, work: Work) -> Example:
     asked, more = cell_text(row, "instruction", work), cell_text(row, "input", work, needed=False)
     answer, system = cell_text(row, "output", work), cell_text(row, "system", work, needed=False)
     earlier = row.get("history") or []
-    if not isinstance(earlier, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in earlier):
+    if not isinstance(earlier, list) or not all(
+        isinstance(turn, list) and len(turn) == 2 and None not in turn for turn in earlier
+    ):
         raise DataError("the column 'history' holds no list of pairs of question and answer.")
     user = f"{asked}\n\n{more}" if more else asked
     turns = [{"role": "system", "content": system}] if system else []

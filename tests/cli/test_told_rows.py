@@ -114,6 +114,20 @@ def test_a_label_written_false_is_no_target(tmp_path: Path) -> None:
         load_task(rows_in(tmp_path / "d.jsonl", [{"segments": [{"label": "no", "text": "a"}, *parts]}]))
 
 
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"instruction": "a", "output": "b", "history": [["q", None]]}, "no list of pairs of question and answer"),
+        ({"question": "q", "choices": ["a", None], "answer": 0}, "its choices are not a list of 2 to 10 texts"),
+    ],
+)
+def test_what_is_missing_inside_a_value_is_not_read_as_the_word_none(
+    row: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=words):
+        load_task(rows_in(tmp_path / "d.jsonl", [row]))
+
+
 def test_a_line_end_that_a_shell_did_not_make_is_told(tmp_path: Path) -> None:
     name = rows_in(tmp_path / "d.jsonl", [{"q": "a", "a": "b"}])
     notes = load_task(name, r"Question: {q}\nAnswer:", " {a}").seen.notes
