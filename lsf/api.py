@@ -224,7 +224,8 @@ def compare(*runs: store.Run | str | Path) -> Comparison:
         found += [run] if isinstance(run, store.Run) else list_runs(Path(run))[::-1] or [load_run(Path(run))]
     if not found:
         raise BadInputError("There is no run to compare; give runs, or a folder that holds some.")
-    return Comparison(**vars(tables.compare(found)))
+    each = {run.folder.resolve(): run for run in found}  # one that is named twice was not run twice
+    return Comparison(**vars(tables.compare(list(each.values()))))
 
 
 def sweep(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import lsf
 from lsf.cli.main import main
 from lsf.plans.plan import Plan
 
@@ -93,3 +94,13 @@ def test_a_folder_that_cannot_be_made_is_refused_before_any_work(
     told = refused(capsys, asked.split())
     assert "file is a file" in told or "File name too long" in told
     assert [one.name for one in place.iterdir()] == ["file"]
+
+
+def test_a_run_that_is_named_twice_is_compared_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = "tune --model bundled --data lesson:facts --blocks 7 --steps 1 --eval-limit 2".split()
+    assert main(asked) == 0
+    (run,) = (place / "runs").iterdir()
+    capsys.readouterr()
+    assert main(["compare", str(run), f"runs/{run.name}/", "runs", "--format", "json"]) == 0
+    assert [row["run"] for row in json.loads(capsys.readouterr().out)["rows"]] == [run.name]
+    assert len(lsf.compare(run, run, "runs").rows) == 1
