@@ -68,6 +68,7 @@ def test_an_export_does_not_overwrite_its_plan(place: Path, capsys: pytest.Captu
         (["--json", f"{LONG}/a.json"], "File name too long"),
         (["--json", "a.json", "--criteria", ""], "--criteria names none; accepted are all, or some of: deviation,"),
         (["--json", "a.json", "--criteria", ","], "--criteria names none"),
+        (["--json", "a.json", "--data", ""], "No data is named"),
     ],
 )
 def test_what_cannot_be_written_or_scored_is_refused_in_one_sentence(
@@ -94,6 +95,10 @@ def test_a_folder_that_cannot_be_made_is_refused_before_any_work(
     told = refused(capsys, asked.split())
     assert "file is a file" in told or "File name too long" in told
     assert [one.name for one in place.iterdir()] == ["file"]
+
+
+def test_a_model_without_a_name_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "No model is named; bundled," in refused(capsys, ["data", "lesson:facts", "--model", " "])
 
 
 def test_a_run_that_is_named_twice_is_compared_once(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
