@@ -17,8 +17,9 @@ from lsf.criteria import result as records
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.contents import OPTIONS, DataOptions
 from lsf.data.reading import read_data
-from lsf.data.task import with_general
-from lsf.display import Analysis, Comparison, Run, Sweep
+from lsf.data.report import shared_prompts
+from lsf.data.task import Task, with_general
+from lsf.display import Analysis, Comparison, Run, Sweep, whole_budget
 from lsf.errors import BadInputError
 from lsf.evidence import sweep as sweeps
 from lsf.evidence.standing import recommended_here
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 
-def load(name: str, dtype: str = "auto", device: str = "auto") -> "Model":
+def load(name: str | Path, dtype: str = "auto", device: str = "auto") -> "Model":
     """Load a model by name and check that it is read rightly.
 
     Args:
@@ -58,7 +59,9 @@ def load(name: str, dtype: str = "auto", device: str = "auto") -> "Model":
     """
     from lsf.models.loading import Model, load_model  # noqa: PLC0415 loads torch
 
-    loaded = load_model(name, dtype, device)
+    if dtype not in DTYPES:
+        raise BadInputError(f"dtype is {dtype!r}; accepted are: {', '.join(DTYPES)}.")
+    loaded = load_model(str(name), dtype, device)
     return Model(loaded.model, loaded)
 
 
@@ -121,7 +124,7 @@ def analyze(
     from lsf.training.short_runs import probe_blocks  # noqa: PLC0415 loads torch
 
     given = {name: settings.pop(name) for name in OPTIONS if name in settings}
-    loaded, task = _measured(model), read_data(data, prompt, completion, options=DataOptions(**given))
+    loaded, task = _measured(model), _read(data, prompt, completion, DataOptions(**given))
     if (names := settings.get("criteria")) is not None:
         settings["criteria"] = (names,) if isinstance(names, str) else tuple(names)
     asked = _settings(AnalysisSettings, settings)
@@ -141,7 +144,7 @@ def recommend(analysis: records.Analysis, blocks: int) -> Plan:
         >>> len(lsf.recommend(found, 3).blocks)
         3
     """
-    return recommended_here(analysis, blocks)
+    return recommended_here(analysis, whole_budget(blocks, analysis.model.n_blocks))
 
 
 def tune(
@@ -178,7 +181,10 @@ def tune(
     from lsf.training import run as running  # noqa: PLC0415 loads torch
 
     options = DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
-    loaded, task = _measured(model), read_data(data, prompt, completion, options=options)
+    if not isinstance(plan, Plan):
+        make = "lsf.Plan(model, n_blocks, blocks), or analysis.recommend(blocks)"
+        raise BadInputError(f"A {type(plan).__name__} was given as the plan; make one first: {make}.")
+    loaded, task = _measured(model), _read(data, prompt, completion, options)
     if general is not None:
         task = with_general(task, more := read_data(general, options=replace(options, format="auto")))
         settings["general"] = more.name
@@ -218,7 +224,8 @@ def compare(*runs: store.Run | str | Path) -> Comparison:
         found += [run] if isinstance(run, store.Run) else list_runs(Path(run))[::-1] or [load_run(Path(run))]
     if not found:
         raise BadInputError("There is no run to compare; give runs, or a folder that holds some.")
-    return Comparison(**vars(tables.compare(found)))
+    each = {run.folder.resolve(): run for run in found}  # one that is named twice was not run twice
+    return Comparison(**vars(tables.compare(list(each.values()))))
 
 
 def sweep(
@@ -250,7 +257,7 @@ def sweep(
     from lsf.evidence.sweeping import carry_out_sweep, start_sweep  # noqa: PLC0415 loads torch
 
     options = DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
-    loaded, task = _measured(model), read_data(data, prompt, completion, options=options)
+    loaded, task = _measured(model), _read(data, prompt, completion, options)
     texts = {"prompt_template": prompt, "completion_template": completion}
     spec = _settings(SweepSpec, {"model": loaded.info.name, "data": task.name, **texts, **settings})
     place = None if json is None else Path(json)
@@ -262,6 +269,15 @@ def sweep(
 
     found = _interruptible("The sweep", lambda report: carry_out_sweep(loaded, task, begun, report, keep))
     return Sweep(**vars(found))
+
+
+def _read(data: Any, prompt: str | None, completion: str | None, options: DataOptions) -> Task:
+    """Return data as a task, and warn of what was found in it, as the commands tell it; not of what is a task."""
+    task = read_data(data, prompt, completion, options=options)
+    if not isinstance(data, Task):
+        for note in (*task.seen.notes, *shared_prompts(task)):
+            warnings.warn(note, stacklevel=3)
+    return task
 
 
 def _measured(model: Any) -> "LoadedModel":

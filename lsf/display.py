@@ -5,11 +5,13 @@ import tempfile
 import webbrowser
 from dataclasses import dataclass
 from html import escape
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 from lsf.criteria import result as records
 from lsf.criteria.registry import CRITERIA
+from lsf.errors import PlanError
 from lsf.evidence import sweep as sweeps
 from lsf.evidence.standing import recommended_here
 from lsf.figures.report import analysis_page
@@ -19,6 +21,17 @@ from lsf.runs import comparison as tables
 from lsf.runs import store
 from lsf.runs.formats import to_frame
 from lsf.runs.verdict import verdicts
+
+
+def whole_budget(blocks: Any, n_blocks: int) -> int:
+    """Return a number of blocks as Python has it, whatever a notebook has it as.
+
+    Raises:
+        PlanError: it is no whole number.
+    """
+    if not isinstance(blocks, Integral):
+        raise PlanError(f"The budget is {blocks!r}; a whole number of blocks was expected, 1 to {n_blocks}.")
+    return int(blocks)
 
 
 class _Record:
@@ -55,7 +68,8 @@ class Analysis(_Record, records.Analysis):
             >>> plan.n_blocks, len(plan.blocks), sorted(plan.reasons) == [str(block) for block in plan.blocks]
             (8, 2, True)
         """
-        return recommended_here(self, blocks) if criterion is None else make_plan(self, criterion, policy, blocks)
+        count = whole_budget(blocks, self.model.n_blocks)
+        return recommended_here(self, count) if criterion is None else make_plan(self, criterion, policy, count)
 
     def show(self, plan: Plan | None = None) -> None:
         """Draw every picture of it, with a plan's blocks marked: in the notebook's cell, else in a browser tab.

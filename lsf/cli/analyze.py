@@ -18,6 +18,7 @@ from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.data.encode import straddling_words
 from lsf.environment import spare_imports
+from lsf.errors import BadInputError
 from lsf.files import write_json, write_text
 
 BLOCKS_PER_LINE = 8
@@ -48,10 +49,12 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         given["settle"] = True
     if given.get("criteria") == ("all",):
         given["criteria"] = tuple(CRITERIA)
+    if given.get("criteria") == ():
+        raise BadInputError(f"--criteria names none; accepted are all, or some of: {', '.join(CRITERIA)}.")
     for name in given.get("criteria", ()):
         CRITERIA[name]  # an unknown name is refused before a model is loaded
     settings = AnalysisSettings(**given)
-    check_file(arguments.json, arguments.html, arguments.notebook)
+    check_file(arguments.json, arguments.html, arguments.notebook, read=(arguments.data, arguments.model))
     task = load_asked_task(arguments)
     say_notes(*task.seen.notes)
     reporter = TerminalReporter()

@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 import typing
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -160,21 +160,60 @@ def check_writable(*paths: Path | None) -> None:
     for path in paths:
         if path is None:
             continue
-        if not path.parent.is_dir():
-            raise BadInputError(f"Cannot write {path}: there is no folder {path.parent}.")
         try:
+            if not path.parent.is_dir():
+                raise BadInputError(f"Cannot write {path}: there is no folder {path.parent}.")
+            path.is_dir()  # a name that is too long
             with TemporaryDirectory(dir=path.parent, prefix=".lsf-"):
                 pass
         except OSError as error:
             raise BadInputError(f"Cannot write {path}: {error.strerror or error}.") from None
 
 
-def check_file(*paths: Path | None) -> None:
-    """Refuse a file that cannot be written; raises as `check_writable`, and where the path is a folder."""
+def check_folder(path: Path) -> None:
+    """Refuse a folder that is there as a file, or that can neither be written into nor made, before any work.
+
+    Raises:
+        BadInputError: with what stands in the way.
+    """
+    try:
+        there = next(one for one in (path, *path.absolute().parents) if one.exists())
+        if not there.is_dir():
+            raise BadInputError(f"Cannot make the folder {path}: {there} is a file.")
+        with TemporaryDirectory(dir=there, prefix=".lsf-"):
+            pass
+    except OSError as error:
+        raise BadInputError(f"Cannot write {path}: {error.strerror or error}.") from None
+
+
+def check_file(*paths: Path | None, read: Sequence[Path | str | None] = ()) -> None:
+    """Refuse a file that cannot be written, or whose place is taken by another one of the command.
+
+    Args:
+        *paths: to be written, each a file of its own.
+        read: what the command reads, which it must not overwrite.
+
+    Raises:
+        BadInputError: as `check_writable`; a folder; `-`; the same file twice, or one that is read.
+    """
     check_writable(*paths)
-    for path in paths:
-        if path is not None and path.is_dir():
+    found = [path for path in paths if path is not None]
+    for number, path in enumerate(found):
+        if path.is_dir():
             raise BadInputError(f"Cannot write {path}: it is a folder, and a file was expected.")
+        if path == Path("-"):
+            raise BadInputError("Cannot write to - here; name a file.")
+        if any(_same(path, other) for other in found[:number]):
+            raise BadInputError(f"Two files would be written to {path}; name one for each.")
+        if any(one and _same(path, Path(one)) for one in read):
+            raise BadInputError(f"Cannot write {path}: it would overwrite what is read; name another file.")
+
+
+def _same(path: Path, other: Path) -> bool:
+    try:
+        return path.resolve() == other.resolve() or path.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def load_asked_task(arguments: argparse.Namespace | RunSpec) -> Task:

@@ -10,9 +10,11 @@ from lsf.cli.arguments import (
     given_settings,
     load_asked_model,
     load_asked_task,
+    say_notes,
     source_options,
 )
 from lsf.cli.terminal import TerminalReporter, listening
+from lsf.data.report import shared_prompts
 from lsf.dimension.study import ASKED, DimensionSettings, Study
 from lsf.environment import spare_imports
 from lsf.plans.plan import Plan, full_plan, parse_blocks
@@ -34,8 +36,9 @@ def dimension_options(parser: argparse.ArgumentParser) -> None:
 def dimension_command(arguments: argparse.Namespace) -> int:
     """Search d_90 in the foreground; Ctrl-C and SIGTERM end it with what is known."""
     settings = DimensionSettings(**given_settings(arguments, DimensionSettings))
-    check_file(arguments.json)
+    check_file(arguments.json, read=(arguments.data, arguments.model))
     task = load_asked_task(arguments)
+    say_notes(*task.seen.notes, *shared_prompts(task))
     reporter = _Saving(arguments.json)
 
     def end() -> None:

@@ -1,5 +1,6 @@
 """The command line: what the app can do, by the same code. Exit codes: 0 done, 2 bad input, 1 failed, 130 Ctrl-C."""
 
+import errno
 import os
 import sys
 import traceback
@@ -23,6 +24,8 @@ from lsf.cli.tune import tune_options
 from lsf.environment import settle_torch, uncollected
 from lsf.errors import BadInputError, LsfError
 
+CLOSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
+"""Why the system does not open a file or folder that the user names."""
 LOG_FILE = Path(os.environ.get("LSF_LOG", Path.home() / ".cache" / "lsf" / "lsf.log"))
 
 
@@ -45,14 +48,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if error.errno not in CLOSED or error.filename is None:
+            return _fail(error)
+        sys.stderr.write(f"lsf: {error.filename} cannot be opened: {error.strerror}.\n")
+        return 2
     except Exception as error:  # noqa: BLE001 - the border: the user gets a sentence, the log file the traceback
-        if _is_short_of_memory(error):
-            sys.stderr.write(
-                f"lsf: this machine has too little free memory ({error}); close other programs and try again.\n"
-            )
-            return 1
-        sys.stderr.write(f"lsf: internal error ({type(error).__name__}); {_keep_traceback(error)}.\n")
+        return _fail(error)
+
+
+def _fail(error: Exception) -> int:
+    """Say in a sentence what is no fault of the input; return the exit code."""
+    if _is_short_of_memory(error):
+        sys.stderr.write(
+            f"lsf: this machine has too little free memory ({error}); close other programs and try again.\n"
+        )
         return 1
+    sys.stderr.write(f"lsf: internal error ({type(error).__name__}); {_keep_traceback(error)}.\n")
+    return 1
 
 
 def _keep_traceback(error: Exception) -> str:

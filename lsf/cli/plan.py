@@ -34,8 +34,7 @@ def plan_options(parser: argparse.ArgumentParser) -> None:
 
 def plan_command(arguments: argparse.Namespace) -> int:
     """Choose blocks and write plan.json."""
-    if arguments.json.resolve() == arguments.analysis.resolve():
-        raise BadInputError(f"--json would overwrite the analysis {arguments.analysis}; name another file.")
+    check_file(arguments.json, read=(arguments.analysis,))
     for name in ("flops", "memory"):
         if (given := getattr(arguments, name)) is not None and not 0 < given < math.inf:
             raise BadInputError(f"--{name} is {given:g}; a number above 0 was expected.")
@@ -102,7 +101,7 @@ def export_command(arguments: argparse.Namespace) -> int:
     """Write a plan as another trainer takes it, and of a run on chats its data."""
     if arguments.to not in TARGETS:
         raise UnknownNameError("export target", arguments.to, TARGETS)
-    check_file(arguments.out)
+    check_file(arguments.out, read=(arguments.plan,))
     run = None if arguments.run is None else load_run(arguments.run)
     if run is not None and run.spec is None:
         raise BadInputError(f"{arguments.run} cannot be exported: {run.problem}")

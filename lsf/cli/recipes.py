@@ -106,6 +106,9 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         raise BadInputError(f"seed is {arguments.seed}; it must lie between 0 and {2**31 - 1}.")
     if arguments.out.exists() and not arguments.out.is_dir():
         raise BadInputError(f"{arguments.out} is a file; --out names a folder.")
+    if arguments.out.is_dir():
+        files = (arguments.out / f"{name}.csv" for name in ("filter", "reweight", "random"))
+        check_file(*files, read=(arguments.data,))
     task, reporter = load_asked_task(arguments), TerminalReporter()
     try:
         loaded = load_asked_model(arguments, reporter)

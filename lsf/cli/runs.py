@@ -27,7 +27,8 @@ def compare_command(arguments: argparse.Namespace) -> int:
     from lsf.runs.formats import render
 
     runs = [run for folder in arguments.run for run in (list_runs(folder)[::-1] or [load_run(folder)])]
-    print(render(compare(runs), arguments.format), end="")
+    each = {run.folder.resolve(): run for run in runs}  # one that is named twice was not run twice
+    print(render(compare(list(each.values())), arguments.format), end="")
     return 0
 
 

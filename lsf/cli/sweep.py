@@ -19,6 +19,7 @@ from lsf.cli.arguments import (
     whole,
 )
 from lsf.cli.terminal import TerminalReporter, listening
+from lsf.data.report import shared_prompts
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.evidence.sweep import BASE, Sweep, SweepSpec
@@ -48,7 +49,7 @@ def sweep_options(parser: argparse.ArgumentParser) -> None:
 def sweep_command(arguments: argparse.Namespace) -> int:
     """Measure what OUT lacks; Ctrl-C and SIGTERM leave it to go on another time."""
     spec = SweepSpec(**given_settings(arguments, SweepSpec))
-    check_file(arguments.json)
+    check_file(arguments.json, read=(arguments.data, arguments.model))
     _check_engine(arguments)
     with _engine(arguments) as carry_out:
         done, stopped = _measured(arguments, spec, carry_out)
@@ -61,10 +62,11 @@ def _measured(arguments: argparse.Namespace, spec: SweepSpec, carry_out: CarryOu
     """Return the sweep as far as it came, and whether it was stopped there."""
     earlier = Sweep.load(arguments.json) if arguments.json.exists() else None
     task = load_asked_task(arguments)
-    say_notes(*task.seen.notes)
+    say_notes(*task.seen.notes, *shared_prompts(task))
     reporter = TerminalReporter()
     loaded = load_asked_model(arguments, reporter)
     from lsf.evidence.sweeping import start_sweep
+    from lsf.training.splits import encode_splits
 
     spare_imports()
 
@@ -74,6 +76,8 @@ def _measured(arguments: argparse.Namespace, spec: SweepSpec, carry_out: CarryOu
     try:
         with listening(pause, pause):
             begun = start_sweep(loaded, task, spec, earlier)
+            reporter.close()
+            say_notes(*encode_splits(loaded, task, spec.run_spec(loaded.info.n_blocks, None, 0)).facts)
             done = carry_out(loaded, task, begun, reporter, lambda sweep: sweep.save(arguments.json))
     finally:
         reporter.close()

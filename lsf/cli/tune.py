@@ -10,6 +10,7 @@ from typing import Any
 
 from lsf.cli.arguments import (
     add_settings,
+    check_folder,
     describe_setting,
     given_settings,
     load_asked_model,
@@ -19,6 +20,7 @@ from lsf.cli.arguments import (
 )
 from lsf.cli.terminal import TerminalReporter, listening
 from lsf.data.encode import straddling_words
+from lsf.data.report import shared_prompts
 from lsf.environment import foreign_precision, launched_rank, spare_imports
 from lsf.errors import BadInputError, RunPausedError
 from lsf.methods.catalogue import CATALOGUE, check_base, read_pairs
@@ -108,11 +110,13 @@ def tune_command(arguments: argparse.Namespace) -> int:
         raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json, or --resume with a run.")
     if (known or arguments).device == "map":
         raise BadInputError("--device map spreads a model to analyse it; tuning takes auto, cpu, cuda or mps.")
+    if not arguments.forecast and not arguments.resume:
+        check_folder(arguments.runs or runs_folder())
     asked = known or arguments
     check_optimizer(asked.optimizer or "adamw")
     check_base(asked.method or "full", asked.dtype)
     task = load_asked_task(known or arguments)
-    say_notes(*task.seen.notes)
+    say_notes(*task.seen.notes, *shared_prompts(task))
     reporter = TerminalReporter()
     loaded = load_asked_model(known or arguments, reporter)
     spec = _asked_spec(arguments, loaded.info.n_blocks) if known is None else known

@@ -163,7 +163,7 @@ def choices_of(row: Row) -> tuple[list[str], list[str]] | None:
         names, texts = [one.get("label", "") for one in held], [one["text"] for one in held]
     else:
         names, texts = LETTERS, held
-    if not 2 <= len(texts) <= len(LETTERS) or any(isinstance(text, list | Mapping) for text in texts):
+    if not 2 <= len(texts) <= len(LETTERS) or any(text is None or isinstance(text, list | Mapping) for text in texts):
         raise DataError(f"its choices are not a list of 2 to {len(LETTERS)} texts.")
     return [str(name) for name in names][: len(texts)], [str(text) for text in texts]
 

@@ -6,7 +6,8 @@ import io
 import itertools
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
@@ -217,14 +218,41 @@ def tables_of(name: str, loaded: Any) -> "dict[str, Table]":
     Raises:
         DataError: a dictionary without a split for training.
     """
-    from lsf.data.sources import SPLIT_WORDS, table_splits  # noqa: PLC0415 - they import this module
+    from lsf.data.sources import table_splits  # noqa: PLC0415 - it imports this module
 
     if hasattr(loaded, "column_names") and not isinstance(loaded.column_names, dict):
-        return table_splits(_table(name, loaded))
-    found = {word: _table(name, rows) for key, rows in loaded.items() if (word := SPLIT_WORDS.get(str(key).lower()))}
+        return table_splits(dataset_table(name, loaded))
+    return named_splits(name, loaded, lambda rows: dataset_table(name, rows))
+
+
+def named_splits(name: str, loaded: Mapping[Any, Any], table_of: "Callable[[Any], Table]") -> "dict[str, Table]":
+    """Return what a dictionary holds as tables by split; what is called by no split's name is left out, which is noted.
+
+    Raises:
+        DataError: none is called by a split's name, or two by that of one.
+    """
+    from lsf.data.sources import SPLIT_WORDS  # noqa: PLC0415 - it imports this module
+
+    found: dict[str, Any] = {}
+    for key in loaded:
+        if (word := SPLIT_WORDS.get(str(key).lower())) is None:
+            continue
+        if word in found:
+            raise DataError(f"{name} has two splits for {word}: {found[word]} and {key}; leave one there.")
+        found[word] = key
     if not found:
         raise DataError(f"{name} has the splits {', '.join(map(str, loaded))}; one called train was expected.")
-    return found
+    tables = {word: table_of(loaded[key]) for word, key in found.items()}
+    return with_unread(tables, [str(key) for key in loaded if key not in found.values()])
+
+
+def with_unread(tables: "dict[str, Table]", names: Sequence[str]) -> "dict[str, Table]":
+    """Return tables with a note on what stands beside them and is not read."""
+    if not names:
+        return tables
+    word, table = next(iter(tables.items()))
+    note = f"not read, since it is called by no split's name: {', '.join(names)}."
+    return {**tables, word: replace(table, notes=(*table.notes, note))}
 
 
 class DatasetRows(Sequence[dict[str, Any]]):
@@ -259,7 +287,7 @@ class DatasetRows(Sequence[dict[str, Any]]):
         return {column: _labelled(value, self._names.get(column)) for column, value in row.items()}
 
 
-def _table(name: str, rows: Any) -> "Table":
+def dataset_table(name: str, rows: Any) -> "Table":
     """Return a data set as a table; where it is not large, its rows are read at once."""
     from lsf.data.tables import Table  # noqa: PLC0415
 
@@ -296,18 +324,20 @@ def _files_by_split(path: Path, report: Reporter | None) -> "dict[str, Table] | 
         return joined_tables(path.name, (read_table(file, report) for file in files), on_disk)
 
     found: dict[str, list[Path]] = {}
+    unread: list[str] = []
     inside = [file for folder in (path, path / "data") if folder.is_dir() for file in sorted(folder.iterdir())]
     for file in (file for file in inside if file.is_file() and ending(file) in READERS):
         stem = file.name.partition(".")[0]
         word = SPLIT_WORDS.get(SHARD.sub("", stem).lower())
         if word is None:
+            unread += [] if ending(file) in PLAIN_TEXT else [file.name]
             continue
         others = found.setdefault(word, [])
         others.append(file)
         if len(others) > 1 and not all(SHARD.search(one.name.partition(".")[0]) for one in others):
             raise DataError(f"{path.name} has two files for {word}: {others[0].name} and {file.name}; leave one there.")
     if "train" in found:
-        return {word: table_of(files) for word, files in found.items()}
+        return with_unread({word: table_of(files) for word, files in found.items()}, unread)
     known = [file for file in sorted(path.rglob("*")) if file.is_file() and ending(file) in READERS]
     if known and all(ending(file) in PLAIN_TEXT for file in known):
         return {"all": table_of(known)}

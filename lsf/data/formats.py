@@ -10,7 +10,7 @@ from lsf.data.contents import Document, Segments, Tokens, content_from_json
 from lsf.data.converting import Convert, Row, Work, cell_text, cell_turns, chat_example, pair_example, turn_of
 from lsf.data.exports import from_archive, from_contents, from_tree
 from lsf.data.task import Example
-from lsf.errors import BadInputError, DataError
+from lsf.errors import BadInputError, DataError, LeftOutError
 from lsf.registry import Registry
 
 Kinds = Mapping[str, str]
@@ -84,7 +84,9 @@ def _from_segments(row: Row, place: int, work: Work) -> Example:
     for number, part in enumerate(found, 1):
         if not isinstance(part, Mapping) or not isinstance(part.get("text"), str) or part.get("label") is None:
             raise DataError(f"segment {number} has no label and text; each needs both.")
-        parts.append((bool(part["label"]), part["text"]))
+        if (wanted := by_name.TRUTHS.get(str(part["label"]).strip().lower())) is None:
+            raise DataError(f"segment {number} has the label {part['label']!r}; true or false was expected.")
+        parts.append((wanted, part["text"]))
     if not any(wanted and text for wanted, text in parts):
         raise DataError("no segment is a target (label true).")
     last = max(index for index, (wanted, text) in enumerate(parts) if wanted and text)
@@ -95,6 +97,8 @@ def _from_segments(row: Row, place: int, work: Work) -> Example:
 def _from_unpaired(row: Row, place: int, work: Work) -> Example | None:
     if row.get("label") is None:
         raise DataError("the label is empty; true or false was expected.")
+    if row["label"] not in (True, False):
+        raise DataError(f"the label is {row['label']!r}; true or false was expected.")
     if not row["label"]:
         work.tally.note("left out, since their label is false; only answers marked as good are learned.")
         return None
@@ -173,7 +177,9 @@ def _from_alpaca(row: Row, place: int, work: Work) -> Example:
     asked, more = cell_text(row, "instruction", work), cell_text(row, "input", work, needed=False)
     answer, system = cell_text(row, "output", work), cell_text(row, "system", work, needed=False)
     earlier = row.get("history") or []
-    if not isinstance(earlier, list) or not all(isinstance(turn, list) and len(turn) == 2 for turn in earlier):
+    if not isinstance(earlier, list) or not all(
+        isinstance(turn, list) and len(turn) == 2 and None not in turn for turn in earlier
+    ):
         raise DataError("the column 'history' holds no list of pairs of question and answer.")
     user = f"{asked}\n\n{more}" if more else asked
     turns = [{"role": "system", "content": system}] if system else []
@@ -183,7 +189,18 @@ def _from_alpaca(row: Row, place: int, work: Work) -> Example:
     before = [system] if system else []
     before += [f"Instruction: {question}\nAnswer: {reply}" for question, reply in earlier]
     lines = [*before, f"Instruction: {asked}", *([f"Input: {more}"] if more else []), "Answer:"]
-    return pair_example("\n".join(lines), f" {answer}", place, work, turns)
+    return pair_example("\n".join(lines), f" {_without_blanks(answer, 'output')}", place, work, turns)
+
+
+def _without_blanks(answer: str, column: str) -> str:
+    """Return an answer that stands behind a blank of ours without outer ones of its own.
+
+    Raises:
+        LeftOutError: nothing else is in it.
+    """
+    if not answer.strip():
+        raise LeftOutError(f"the {column} is empty")
+    return answer.strip()
 
 
 def _before_last(line: str, prompt: str) -> str:
@@ -223,7 +240,7 @@ def _from_known(row: Row, place: int, work: Work) -> Example:
         if choices and answer not in (None, ""):
             answer = by_name.letter_of(answer, *choices)
             work.tally.note("the choices are written with letters, and the letter of the right one is the answer.")
-    values[found.answer] = cell_text({found.answer: answer}, found.answer, work)
+    values[found.answer] = _without_blanks(cell_text({found.answer: answer}, found.answer, work), found.answer)
     asked = [name for name in values if name != found.answer]
     user = f"{{{asked[0]}}}" if len(asked) == 1 else prompt.rpartition("\n")[0]
     work.tally.note(

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lsf.data.containers import tables_of
+from lsf.data.containers import dataset_table, named_splits
 from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.formats import check_format
-from lsf.data.sources import SPLIT_WORDS, load_task, table_splits, task_of_tables
+from lsf.data.sources import load_task, table_splits, task_of_tables
 from lsf.data.tables import Table
 from lsf.data.task import Task
 from lsf.errors import DataError
@@ -56,19 +56,22 @@ def read_data(
 
 def _tables(data: Any, name: str) -> dict[str, Table]:
     if isinstance(data, Mapping):  # a DatasetDict, or a dictionary of what else holds rows
-        known = {word: rows for key, rows in data.items() if (word := SPLIT_WORDS.get(str(key).lower()))}
-        if not known:
-            raise DataError(f"The data has the splits {', '.join(map(str, data))}; one called train was expected.")
-        return {word: _tables(rows, name)["all"] for word, rows in known.items()}
+        return named_splits("The data", data, lambda rows: _whole(rows, name))
+    return table_splits(_whole(data, name))
+
+
+def _whole(data: Any, name: str) -> Table:
     import pandas as pd  # noqa: PLC0415 - a third of a second to import, and a file needs none of it
 
     if isinstance(data, pd.DataFrame):
+        if not data.columns.is_unique:
+            raise DataError(f"The data {name} has repeated columns: {', '.join(map(str, data.columns))}.")
         data = data.astype(object).where(data.notna(), None).to_dict("records")
     elif hasattr(data, "column_names") and hasattr(data, "features"):  # a Dataset
-        return tables_of(name, data)
+        return dataset_table(name, data)
     if not isinstance(data, Sequence):
         raise DataError(f"The data is of the kind {type(data).__name__}; {WANTED} was expected.")
-    return table_splits(_table(data, name))
+    return _table(data, name)
 
 
 def _table(rows: Sequence[Any], name: str) -> Table:
@@ -77,6 +80,7 @@ def _table(rows: Sequence[Any], name: str) -> Table:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
             raise DataError(f"The data {name}, row {number}: {type(row).__name__} was found; a dict was expected.")
-    columns = tuple(dict.fromkeys(str(column) for row in rows for column in row))
-    plain = tuple({column: row.get(column) for column in columns} for row in rows)
+    named = [{str(column): value for column, value in row.items()} for row in rows]
+    columns = tuple(dict.fromkeys(column for row in named for column in row))
+    plain = tuple({column: row.get(column) for column in columns} for row in named)
     return Table(name, columns, plain, range(1, len(plain) + 1))

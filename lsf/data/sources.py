@@ -23,7 +23,7 @@ from lsf.data.rows import RowCollector, selected
 from lsf.data.tables import TOLD, Table, read_table
 from lsf.data.task import Example, Seen, Task, split_examples, split_indices, with_general
 from lsf.data.templates import by_templates
-from lsf.errors import DataError, LeftOutError
+from lsf.errors import DataError, LeftOutError, first_line
 from lsf.progress import Reporter
 
 
@@ -73,9 +73,11 @@ def read_hub(address: str) -> dict[str, Table]:
 
 FEW = 10
 """Fewer rows make splits that mean little, or none."""
+SPLIT = "split"
+"""The column that names splits, in small letters."""
 SPLIT_WORDS = {
-    "train": "train", "validation": "validation", "valid": "validation", "dev": "validation", "eval": "validation",
-    "test": "test",
+    "train": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "eval": "validation", "test": "test",
 }  # fmt: skip
 
 
@@ -103,6 +105,8 @@ def load_task(
     if general is not None:
         task = load_task(name, prompt_template, completion_template, seed, options, report=report)
         return with_general(task, load_task(general, options=replace(options, format="auto"), report=report))
+    if not name.strip():
+        raise DataError("No data is named; lesson:NAME, hub:NAME, or a file or folder was expected.")
     kind, _, rest = name.partition(":")
     if kind == "lesson":
         if prompt_template or completion_template:
@@ -116,11 +120,16 @@ def read_splits(path: Path, report: Reporter | None = None) -> dict[str, Table]:
     """Read a local file, with a `split` column into one table per split, else into one called `all`; or a folder.
 
     Raises:
-        DataError: a word in the `split` column that is no split.
+        DataError: a word in the `split` column that is no split; what may not be read, or has too long a name.
     """
-    if path.is_dir() and (saved := saved_tables(path, report)) is not None:
-        return saved
-    return table_splits(read_table(path, report))
+    try:
+        if path.is_dir() and (saved := saved_tables(path, report)) is not None:
+            return saved
+        return table_splits(read_table(path, report))
+    except BrokenPipeError:  # of the report
+        raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or first_line(error)}.") from None
 
 
 def task_of_tables(
@@ -150,13 +159,14 @@ def task_of_tables(
         raise DataError(f"{name} has no row that can be learned from; {tally.reasons() or ' '.join(whole)}")
     task = assemble_task(name, splits, seed)
     names = dict.fromkeys(column.strip() for table in tables.values() for column in table.columns)
-    unused = [name for name in names if not {name, name.lower()} & tally.read and name != "split"]
+    unused = [name for name in names if not {name, name.lower()} & tally.read and name.lower() != SPLIT]
     said = [f"not used: {', '.join(unused)}."] if unused else []
     notes = (
         *dict.fromkeys(whole),
         *_mixed(formats),
         *tally.sentences(),
         *said,
+        *_escaped(templates),
         *_taken(splits),
         *_few(task),
         *_marked(task),
@@ -198,6 +208,16 @@ def _mixed(formats: Mapping[str, int]) -> list[str]:
     return ["The rows are of several formats: " + ", ".join(f"{n:,} {FORMATS[k].label}" for k, n in formats.items())]
 
 
+def _escaped(templates: tuple[str | None, str | None]) -> list[str]:
+    """Return a sentence per template in which a line end is written as a shell hands it over: not as one."""
+    named = zip(("prompt", "completion"), templates, strict=True)
+    return [
+        rf"The {which} template holds \n as two characters, which are read as they stand; write a line end for one."
+        for which, template in named
+        if template and r"\n" in template
+    ]
+
+
 def _taken(splits: Mapping[str, Any]) -> list[str]:
     missing = [word for word in ("validation", "test") if word not in splits]
     if "all" in splits or not missing:
@@ -230,14 +250,16 @@ def table_splits(table: Table) -> dict[str, Table]:
     Raises:
         DataError: a word in the `split` column that is no split.
     """
-    if "split" not in table.columns:
+    named = [name for name in table.columns if name.strip().lower() == SPLIT]
+    if not named:
         return {"all": table}
+    column = SPLIT if SPLIT in named else named[0]
     places: dict[str, array[int]] = {}
     for index, row in enumerate(table.rows):
-        word = SPLIT_WORDS.get(str(row.get("split")).strip().lower())
+        word = SPLIT_WORDS.get(str(row.get(column)).strip().lower())
         if word is None:
             raise DataError(
-                f"{table.name}, {table.unit} {table.places[index]}: split is {row.get('split')!r}; "
+                f"{table.name}, {table.unit} {table.places[index]}: split is {row.get(column)!r}; "
                 f"accepted are: {', '.join(SPLIT_WORDS)}."
             )
         places.setdefault(word, array("q")).append(index)

@@ -117,7 +117,7 @@ def _turn(turn: Mapping[str, Any], number: int, column: str) -> dict[str, Any]:
     if text is None and not calls:
         raise DataError(f"{where} has no content; text was expected.")
     if ROLES[word] == "assistant" and not calls and not (text or "").strip():
-        raise DataError(f"{where} is an assistant's turn without content or tool calls")
+        raise DataError(f"{where} is an assistant's turn without content or tool calls; one of them was expected.")
     return {"role": ROLES[word], "content": text or "", **({"tool_calls": calls} if calls else {}), **others}
 
 

@@ -191,6 +191,10 @@ def find_model(name: str) -> ModelSource:
             tokenizer, not a causal language model, quantised; of a GGUF file as `lsf.models.gguf.unpack_gguf`.
         UnknownFamilyError: an architecture outside the families table.
     """
+    if not name.strip():
+        raise ModelError(
+            "No model is named; bundled, smollm2, a folder, a GGUF file or a Hugging Face id was expected."
+        )
     if name == "bundled":
         return check_folder(name, MODEL_FOLDER, None)
     if name == NAME:

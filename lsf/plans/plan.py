@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
+from operator import index
 from typing import Any, ClassVar, Literal
 
 from lsf.errors import PlanError
@@ -73,12 +74,15 @@ class Plan(JsonRecord):
 
     def __post_init__(self) -> None:
         """Refuse blocks that the model does not have, and a plan that tunes nothing."""
-        for block in self.blocks:
+        if isinstance(self.blocks, str) or not isinstance(self.blocks, Iterable):
+            raise PlanError(f"blocks is {self.blocks!r}; several were expected, such as (3,).")
+        blocks = [index(one) if hasattr(one, "__index__") and not isinstance(one, bool) else one for one in self.blocks]
+        for block in blocks:
             if isinstance(block, bool) or not isinstance(block, int) or not 0 <= block < self.n_blocks:
                 raise PlanError(f"Block {block!r} does not exist; {self.model} has blocks 0 to {self.n_blocks - 1}.")
-        if not (self.blocks or self.embedding or self.final_norm or self.head or self.modules):
+        if not (blocks or self.embedding or self.final_norm or self.head or self.modules):
             raise PlanError(f"The plan tunes nothing; name at least one block in 0 to {self.n_blocks - 1}.")
-        object.__setattr__(self, "blocks", tuple(sorted(set(self.blocks))))
+        object.__setattr__(self, "blocks", tuple(sorted(set(blocks))))
         object.__setattr__(self, "modules", tuple(self.modules))
 
     @property

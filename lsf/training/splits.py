@@ -50,7 +50,7 @@ class EncodedSplits:
     rendering: str = "raw"
     """How the texts of the training rows were made."""
     facts: tuple[str, ...] = ()
-    """Sentences on what the chat template did to training rows."""
+    """Sentences on rows that were cut or left out, and on what the chat template did to training rows."""
     n_general: int = 0
     """How many of the training rows, the last ones, are general data."""
     n_general_dropped: int = 0
@@ -100,6 +100,9 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
         n_cut=train.n_cut,
         rendering=train.rendering,
         facts=(
+            *_cut_off(train, "training", length),
+            *_cut_off(Encoding((), validation.n_dropped + test.n_dropped), "validation and test", length),
+            *_cut_off(general, "general", length),
             *train.facts,
             *(f"General data: {fact}" for fact in general.told if fact.words not in {one.words for one in train.told}),
             *asked.facts,
@@ -108,6 +111,17 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
         n_general_dropped=general.n_dropped,
         asked=asked,
     )
+
+
+def _cut_off(encoding: Encoding, which: str, length: int) -> list[str]:
+    """Return a sentence each on rows that were left out and that lost tokens, since they are too long, if there are."""
+
+    def rows(count: int) -> str:
+        return f"{count:,} {which} row{'s' if count != 1 else ''}"
+
+    left, cut = encoding.n_dropped, encoding.n_cut
+    said = [f"{rows(left)} left out, whose target does not fit into {length:,} tokens."] if left else []
+    return said + ([f"{rows(cut)} cut at the beginning, to fit into {length:,} tokens."] if cut else [])
 
 
 def _general(loaded: LoadedModel, task: Task, spec: RunSpec, length: int, steps: int) -> Encoding:

@@ -1,11 +1,16 @@
 """What a command tells on standard error where it is no terminal: one line a phase, with the share of the whole."""
 
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from lsf.cli.terminal import TerminalReporter
 from lsf.progress import Phase
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_line_tells_the_phase_the_share_of_the_whole_and_what_is_left(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,3 +32,20 @@ def test_work_that_was_not_planned_is_counted_in_its_own_units(capsys: pytest.Ca
     reporter.progress(0, None, "loading bundled")
     reporter.progress(3, 3, "windows")
     assert capsys.readouterr().err.splitlines() == ["loading bundled", "windows (3 of 3)"]
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "lsf.cli.data":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["lsf", "demo"]
+runpy.run_module("lsf", run_name="__main__")
+"""
+
+
+def test_an_interrupt_while_the_command_is_still_loading_shows_no_traceback() -> None:
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "lsf: interrupted.\n")
