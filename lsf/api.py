@@ -240,7 +240,7 @@ def sweep(
         prompt: template over the data's columns; see `read_data`.
         completion: the same for the completion.
         json: file that holds the sweep after every run; one that was begun there goes on. None keeps it in memory.
-        **settings: fields of `SweepSpec`: over (single, suffix, prefix, window:K, ends:K), seeds, steps, ...
+        **settings: fields of `SweepSpec`: over (single, suffix, window:K, random:K:N, ...), seeds, steps, ...
 
     Returns:
         The sweep; where Ctrl-C ended it early, with the cells measured by then.

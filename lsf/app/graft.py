@@ -151,7 +151,7 @@ def _answers(here: Session, run: Run, part: Part, way: Way) -> None:
     prompt = here.prompts[0] if here.prompts else first_prompt(run)
     if not prompt:
         return
-    voice = Voice(run.folder, way, part.block)
+    voice = Voice(run.folder, way, (part.block,))
     key = (voice, prompt)
     view = _known(here.grafted.get(key))
     if view is None and here.part is not None:

@@ -170,6 +170,40 @@ def check_writable(*paths: Path | None) -> None:
             raise BadInputError(f"Cannot write {path}: {error.strerror or error}.") from None
 
 
+def run_option(parser: argparse.ArgumentParser, meaning: str, several: bool = False) -> None:
+    """Add a run, named with or without `--run`; several of them where that makes sense."""
+    many = "*" if several else "?"
+    parser.add_argument("run", nargs=many, type=Path, help=meaning)
+    parser.add_argument(
+        "--run", dest="named", nargs="+" if several else None, type=Path, metavar="RUN", help="the same, by name"
+    )
+
+
+def asked_runs(arguments: argparse.Namespace) -> list[Path]:
+    """Return the runs of `run_option`, each once.
+
+    Raises:
+        BadInputError: there is none.
+    """
+    placed, named = arguments.run or [], arguments.named or []
+    found = [one for given in (placed, named) for one in (given if isinstance(given, list) else [given])]
+    if not found:
+        raise BadInputError("No run is named; the folder of a run was expected.")
+    return list(dict.fromkeys(found))
+
+
+def asked_run(arguments: argparse.Namespace) -> Path:
+    """Return the run of `run_option`.
+
+    Raises:
+        BadInputError: there is none, or more than one.
+    """
+    first, *others = asked_runs(arguments)
+    if others:
+        raise BadInputError(f"Two runs are named, {first} and {others[0]}; one was expected.")
+    return first
+
+
 def check_folder(path: Path) -> None:
     """Refuse a folder that is there as a file, or that can neither be written into nor made, before any work.
 

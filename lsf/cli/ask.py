@@ -4,17 +4,18 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lsf.cli.arguments import add_settings, check_file, given_settings, load_asked_model
+from lsf.cli.arguments import add_settings, asked_runs, check_file, given_settings, load_asked_model, run_option
 from lsf.cli.terminal import TerminalReporter
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.files import write_json
 from lsf.runs.answers import Answer, AnswerSettings, Voice
+from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run, tuned_run
 
 WIDTH = 100
@@ -23,7 +24,7 @@ WIDTH = 100
 
 def ask_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ask`."""
-    parser.add_argument("run", nargs="+", type=Path, help="folders of runs that tuned the same model")
+    run_option(parser, "folders of runs that tuned the same model", several=True)
     parser.add_argument(
         "--prompt", action="append", required=True, metavar="TEXT", help="prompt to answer; repeat for more"
     )
@@ -35,10 +36,31 @@ def ask_options(parser: argparse.ArgumentParser) -> None:
 def ask_command(arguments: argparse.Namespace) -> int:
     """Let the base model and each run's answer every prompt, streaming, with the lens under each answer."""
     settings = AnswerSettings(**given_settings(arguments, AnswerSettings))
-    to_terminal = arguments.json == Path("-")
-    check_file(None if to_terminal else arguments.json)
-    runs = {folder: tuned_run(folder)[0] for folder in arguments.run}
-    spec = _common_spec(runs)
+    check_file(None if arguments.json == Path("-") else arguments.json)
+    runs = {folder: tuned_run(folder)[0] for folder in asked_runs(arguments)}
+    voices = [Voice(), *map(Voice, runs)]
+    return answer_prompts(_common_spec(runs), voices, runs, arguments.prompt, settings, arguments.json)
+
+
+def answer_prompts(
+    spec: RunSpec,
+    voices: Sequence[Voice],
+    runs: Mapping[Path, Run],
+    prompts: list[str],
+    settings: AnswerSettings,
+    out: Path | None,
+) -> int:
+    """Let models answer prompts on the terminal as they write, and write the answers to a file where one is asked for.
+
+    Args:
+        spec: of a run whose base all of them share.
+        voices: who answers.
+        runs: those of the voices, by their folders.
+        prompts: to be answered.
+        settings: how they write.
+        out: a file, `-` for the terminal alone, or None.
+    """
+    to_terminal = out == Path("-")
     reporter = TerminalReporter()
     try:
         loaded = load_asked_model(spec, reporter)
@@ -47,19 +69,19 @@ def ask_command(arguments: argparse.Namespace) -> int:
         spare_imports()
     finally:
         reporter.close()
-    shown = _Shown(arguments.prompt, runs, settings, quiet=to_terminal)
-    answers = ask(loaded, [Voice(), *map(Voice, runs)], arguments.prompt, settings, shown.tell)
+    shown = _Shown(prompts, runs, settings, quiet=to_terminal)
+    answers = ask(loaded, voices, prompts, settings, shown.tell)
     plain = {
         "schema_version": 1,
         "model": spec.model,
-        "prompts": arguments.prompt,
+        "prompts": prompts,
         "settings": asdict(settings),
         "answers": [{**asdict(answer), "voice": _name(answer.voice, runs)} for answer in answers],
     }
     if to_terminal:
         print(json.dumps(plain, indent=1, ensure_ascii=False))
-    elif arguments.json:
-        write_json(arguments.json, plain)
+    elif out:
+        write_json(out, plain)
     return 0
 
 
@@ -83,7 +105,10 @@ def _common_spec(runs: Mapping[Path, Run]) -> Any:
 
 def _name(voice: Voice, runs: Mapping[Path, Run]) -> str:
     run = None if voice.run is None else runs[voice.run]
-    return voice.words if run is None or run.spec is None else f"{run.spec.plan.label}, {run.spec.how} ({run.id})"
+    if run is None or run.spec is None:
+        return voice.words
+    graft = f"{voice.words}: " if voice.way else ""
+    return f"{graft}{run.spec.plan.label}, {run.spec.how} ({run.id})"
 
 
 class _Shown:

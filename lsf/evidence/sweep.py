@@ -1,5 +1,7 @@
 """A sweep: many plans tuned on one model and task, the same steps for each; frozen records that are also its JSON."""
 
+import math
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
@@ -14,7 +16,7 @@ from lsf.runs.spec import RunSpec
 from lsf.schema import JsonRecord
 from lsf.settings import check_settings, same_setting, setting
 
-ACCEPTED = "single, suffix, prefix, window:K, ends:K, or several of them separated by commas"
+ACCEPTED = "single, suffix, prefix, window:K, ends:K, random:K:N, or several of them separated by commas"
 Blocks = tuple[int, ...]
 
 
@@ -51,11 +53,28 @@ def _family(word: str, n_blocks: int) -> Sequence[Blocks]:
         return [both_ends(n_blocks, int(size))]
     if kind == "ends":
         raise BadInputError(f"Cannot sweep over {word!r}; both ends of this model take 2 to {n_blocks} blocks.")
+    if kind == "random":
+        return _random_sets(word, n_blocks)
     if kind != "window" or not colon:
         raise BadInputError(f"Cannot sweep over {word!r}; accepted are: {ACCEPTED}.")
     if not size.isdecimal() or not 1 <= int(size) <= n_blocks:
         raise BadInputError(f"Cannot sweep over {word!r}; a window takes 1 to {n_blocks} blocks of this model.")
     return [tuple(every[start : start + int(size)]) for start in range(n_blocks - int(size) + 1)]
+
+
+def _random_sets(word: str, n_blocks: int) -> Sequence[Blocks]:
+    """Return different sets of blocks, drawn with a seed of their own: the same sets for the same words."""
+    size, _, count = word.removeprefix("random:").partition(":")
+    possible = math.comb(n_blocks, int(size)) if size.isdecimal() and 1 <= int(size) <= n_blocks else 0
+    if not count.isdecimal() or not 1 <= int(count) <= possible:
+        most = f"; {possible:,} such sets exist" if count.isdecimal() and possible else ""
+        raise BadInputError(
+            f"Cannot sweep over {word!r}{most}; random:K:N takes N different sets of K of the {n_blocks} blocks."
+        )
+    drawn, found = random.Random(word), dict[Blocks, None]()
+    while len(found) < int(count):
+        found[tuple(sorted(drawn.sample(range(n_blocks), int(size))))] = None
+    return list(found)
 
 
 def relative_cost(blocks: Blocks | None, n_blocks: int) -> float:
@@ -86,7 +105,9 @@ class SweepSpec:
     data: str
     """`lesson:NAME`, a local file, or `hub:NAME[:CONFIG][:SPLIT]`."""
     over: str = setting(
-        "single", "which plans: single, suffix, prefix, window:K, ends:K, or several separated by commas"
+        "single",
+        "which plans: single, suffix, prefix, window:K, ends:K, random:K:N (N sets of K blocks), or several separated "
+        "by commas",
     )
     prompt_template: str | None = setting(None, "prompt from any columns, for example 'Question: {question}'")
     completion_template: str | None = setting(None, "completion from any columns, for example ' {answer}'")

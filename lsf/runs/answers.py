@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lsf.runs.graft import Way
+from lsf.runs.graft import Way, parts_words
 from lsf.settings import check_settings, setting
 
 
@@ -14,17 +14,17 @@ class Voice:
     run: Path | None = None
     """Folder of the run; None for the base model."""
     way: Way | None = None
-    """How a part of the run is grafted; None for the run's tuned model."""
-    block: int | None = None
-    """The part that is grafted: a block, or None for what is tuned outside of blocks; means nothing without `way`."""
+    """How parts of the run are grafted; None for the run's tuned model."""
+    parts: tuple[int | None, ...] = ()
+    """The parts that are grafted: blocks, and None for what is tuned outside of blocks; nothing without `way`."""
 
     @property
     def words(self) -> str:
         """What a person reads, beside the run's own name."""
         if self.run is None:
             return "base model"
-        part = "what was tuned outside the blocks" if self.block is None else f"block {self.block}"
-        return {None: "tuned model", "alone": f"base model with {part}", "without": f"tuned model without {part}"}[
+        parts = parts_words(self.parts)
+        return {None: "tuned model", "alone": f"base model with {parts}", "without": f"tuned model without {parts}"}[
             self.way
         ]
 

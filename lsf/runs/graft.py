@@ -80,7 +80,7 @@ class Part:
     @property
     def name(self) -> str:
         """What a person reads."""
-        return f"what was tuned {OUTSIDE}" if self.block is None else f"block {self.block}"
+        return parts_words([self.block])
 
     def effect(self, way: Way) -> Effect:
         """Return what it does one way round."""
@@ -131,6 +131,50 @@ class Graft(JsonRecord):
 def _gained(part: Part, way: Way) -> float:
     found = part.effect(way).by_loss
     return float("-inf") if found is None else found.mean
+
+
+@dataclass(frozen=True)
+class Mixture(JsonRecord):
+    """The base model with some parts of the tuned one, or the tuned one with these back, read beside both."""
+
+    noun: ClassVar = "mixture"
+    refusal: ClassVar = RunError
+    data: str
+    """Whose test rows were read."""
+    n_rows: int
+    """Test rows read."""
+    blocks: tuple[int, ...]
+    """Exchanged, ascending."""
+    source: Literal["base", "tuned"]
+    """The model they come from; all else is the other's."""
+    base: Reading
+    """The base model."""
+    tuned: Reading
+    """The tuned model."""
+    mixed: Reading
+    """The mixture."""
+    over_base: Difference | None
+    """Nats per token by which the mixture is better than the base model; None where a loss is not finite."""
+    over_base_exact: Difference
+    """The same by exact match."""
+    below_tuned: Difference | None
+    """Nats per token by which the mixture is worse than the tuned model; None where a loss is not finite."""
+    below_tuned_exact: Difference
+    """The same by exact match."""
+    schema_version: Literal[1] = 1
+
+    @property
+    def name(self) -> str:
+        """What a person reads."""
+        kept = {"tuned": "base model with", "base": "tuned model without"}[self.source]
+        return f"{kept} {parts_words(self.blocks)}"
+
+
+def parts_words(parts: Sequence[int | None]) -> str:
+    """Return tuned parts, blocks and None for what lies outside of them, as a person reads them."""
+    blocks = sorted(part for part in parts if part is not None)
+    names = [f"block{'s' if len(blocks) > 1 else ''} {_listed([str(block) for block in blocks])}"] if blocks else []
+    return _listed([*names, *([f"what was tuned {OUTSIDE}"] if None in parts else [])])
 
 
 def which_did_it(graft: Graft) -> tuple[str, str]:
@@ -190,9 +234,7 @@ def _amount(part: Part, way: Way) -> str:
 
 
 def _named(parts: Sequence[Part]) -> str:
-    blocks = sorted(part.block for part in parts if part.block is not None)
-    names = [f"block{'s' if len(blocks) > 1 else ''} {_listed([str(block) for block in blocks])}"] if blocks else []
-    return _listed([*names, *(part.name for part in parts if part.block is None)])
+    return parts_words([part.block for part in parts])
 
 
 def _capital(text: str) -> str:

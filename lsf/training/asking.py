@@ -98,7 +98,7 @@ def _speaking(loaded: LoadedModel, voice: Voice, held: dict[Path, Grafts]) -> It
         held.clear()
         held[voice.run] = Grafts(loaded, load_tuned(voice.run, loaded))
     grafts = held[voice.run]
-    with grafts.model(grafts.parts if voice.way is None else grafts.parts_of(voice.block, voice.way)) as model:
+    with grafts.model(grafts.parts if voice.way is None else grafts.parts_of(voice.parts, voice.way)) as model:
         yield model
 
 

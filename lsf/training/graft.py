@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import psutil
@@ -23,7 +23,7 @@ from lsf.models.batches import by_length
 from lsf.models.loading import LoadedModel
 from lsf.models.sharing import share_model
 from lsf.progress import Reporter, do_nothing
-from lsf.runs.graft import GRAFT, WAYS, Difference, Effect, Graft, Part, Reading, Way
+from lsf.runs.graft import GRAFT, WAYS, Difference, Effect, Graft, Mixture, Part, Reading, Way
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import load_run, tuned_run
 from lsf.training.artefacts import load_tuned
@@ -71,10 +71,7 @@ class Grafts:
         Raises:
             BadInputError: one that the run did not tune.
         """
-        if odd := [part for part in parts if part not in self.parts]:
-            named = ", ".join("outside of blocks" if part is None else f"block {part}" for part in self.parts)
-            what = "anything outside of blocks" if odd[0] is None else f"block {odd[0]}"
-            raise BadInputError(f"The run did not tune {what}; it tuned: {named}.")
+        self._check(parts)
         outer = self._tuned if None in parts else self._base
         held: Any = outer.get_submodule(self.loaded.layout.family.blocks)
         before = list(held)
@@ -86,9 +83,20 @@ class Grafts:
             for block in self.blocks:
                 held[block] = before[block]
 
-    def parts_of(self, part: int | None, way: Way) -> tuple[int | None, ...]:
-        """Return what is taken from the tuned model where a part is grafted one way: it alone, or all but it."""
-        return (part,) if way == "alone" else tuple(one for one in self.parts if one != part)
+    def parts_of(self, parts: Collection[int | None], way: Way) -> tuple[int | None, ...]:
+        """Return what is taken from the tuned model where parts are grafted one way: they alone, or all but they.
+
+        Raises:
+            BadInputError: one that the run did not tune.
+        """
+        self._check(parts)
+        return tuple(part for part in self.parts if (part in parts) == (way == "alone"))
+
+    def _check(self, parts: Collection[int | None]) -> None:
+        if odd := [part for part in parts if part not in self.parts]:
+            named = ", ".join("outside of blocks" if part is None else f"block {part}" for part in self.parts)
+            what = "anything outside of blocks" if odd[0] is None else f"block {odd[0]}"
+            raise BadInputError(f"The run did not tune {what}; it tuned: {named}.")
 
 
 def _is_tuned(module: nn.Module) -> bool:
@@ -132,7 +140,9 @@ class _Rows:
         spec: RunSpec,
         report: Reporter,
         check: Callable[[], None],
+        mixtures: Collection[int | None],
     ) -> None:
+        """Take them, and the lowest exchanged block of each mixture that will be read; None: all of it is passed."""
         self.grafts, self.rows, self.spec, self.report, self.check = grafts, rows, spec, report, check
         loaded = grafts.loaded
         self._groups = list(by_length(rows, spec.batch_size, loaded.model.config.get_text_config().vocab_size))
@@ -140,7 +150,7 @@ class _Rows:
         room = MEMORY_SHARE * psutil.virtual_memory().available
         self._keeps = spec.cache != "off" and 4 * expected_bytes(rows, loaded) <= room  # two depths, both ways
         n_blocks = loaded.info.n_blocks
-        passes = 2 * (n_blocks + sum(n_blocks - (part or 0) for part in grafts.parts))
+        passes = sum(n_blocks - (part or 0) for part in mixtures)
         self._done, self._total = 0, passes * len(self._groups)
 
     def read(self, parts: Collection[int | None], message: str, depth: int = 0, below: States | None = None) -> "_Read":
@@ -224,7 +234,7 @@ def read_grafts(
         check: called before each batch; may raise to end the reading.
         floor: of the run, on the same rows; None: the base model's readings.
     """
-    read = _Rows(grafts, rows, spec, report, check)
+    read = _Rows(grafts, rows, spec, report, check, 2 * (None, *grafts.parts))
     base = read.read((), "reading the base model").scores
     tuned = read.read(grafts.parts, "reading the tuned model").scores
     against = _floor_scores(base, floor)
@@ -233,7 +243,7 @@ def read_grafts(
     for part in grafts.parts:
         name = "what is outside the blocks" if part is None else f"block {part}"
         for way in WAYS:
-            found = read.read(grafts.parts_of(part, way), f"grafting {name}", part or 0, below[way])
+            found = read.read(grafts.parts_of([part], way), f"grafting {name}", part or 0, below[way])
             known[way][part], below[way] = found.scores, found.states
         report.partial(_graft(base, tuned, against, known))
     return _graft(base, tuned, against, known)
@@ -303,23 +313,66 @@ def measure_graft(loaded: LoadedModel, task: Task, folder: Path, report: Reporte
         BadInputError: there are no weights, or they were tuned on another base.
         OutOfMemoryError: it does not fit the device.
     """
+    run, spec = tuned_run(folder)
+    if run.result is None or run.result.data_fingerprint != task.fingerprint:
+        raise RunError(f"The data of {run.id} ({spec.data}) has changed since the run; its graft cannot be measured.")
+    floor = run.result.floor
+    with _grafted(loaded, task, folder, spec, report) as (grafts, rows, check):
+        found = read_grafts(grafts, rows, spec, report, check, floor)
+    if load_run(folder).result != run.result:
+        raise RunError(f"The run {run.id} went on while its graft was measured; measure it again.")
+    found.save(folder / GRAFT)
+    return found
+
+
+def measure_mixture(
+    loaded: LoadedModel, task: Task, folder: Path, blocks: Sequence[int], source: Literal["base", "tuned"],
+    report: Reporter,
+) -> Mixture:  # fmt: skip
+    """Read test rows with blocks of one model in the other, beside both.
+
+    Args:
+        loaded: the model the run's spec names.
+        task: whose test rows are read, the run's own data or any other.
+        folder: of the run.
+        blocks: exchanged; the run must have tuned each.
+        source: `tuned` puts the tuned blocks into the base model, `base` the base's into the tuned one.
+        report: gets progress; any wish to stop ends it.
+
+    Raises:
+        RunError: the run has not ended, or the reading was stopped.
+        DataError: the data has no test rows.
+        BadInputError: there are no weights, they were tuned on another base, or the run did not tune a block.
+        OutOfMemoryError: it does not fit the device.
+    """
+    _, spec = tuned_run(folder)
+    with _grafted(loaded, task, folder, spec, report) as (grafts, rows, check):
+        parts = grafts.parts_of(blocks, "alone" if source == "tuned" else "without")
+        read = _Rows(grafts, rows, spec, report, check, (None, None, None))
+        base = read.read((), "reading the base model").scores
+        tuned = read.read(grafts.parts, "reading the tuned model").scores
+        mixed = read.read(parts, "reading the mixture").scores
+    return Mixture(
+        task.name, len(rows), tuple(sorted(blocks)), source, base.reading, tuned.reading, mixed.reading,
+        _nats(mixed, base), _exact(mixed, base), _nats(tuned, mixed), _exact(tuned, mixed),
+    )  # fmt: skip
+
+
+@contextmanager
+def _grafted(
+    loaded: LoadedModel, task: Task, folder: Path, spec: RunSpec, report: Reporter
+) -> Iterator[tuple[Grafts, Sequence[EncodedExample], Callable[[], None]]]:
+    """Yield mixtures of a run, the test rows they are read on, and what ends that where a stop is asked for."""
 
     def check() -> None:
         if report.stop is not None:
             raise _LeftEarly("The graft was stopped; nothing is kept of it.")
 
-    run, spec = tuned_run(folder)
-    if run.result is None or run.result.data_fingerprint != task.fingerprint:
-        raise RunError(f"The data of {run.id} ({spec.data}) has changed since the run; its graft cannot be measured.")
     rows = read_test_rows(loaded, task, spec)
     if not rows:
-        raise DataError(f"The graft is measured on test examples, and {spec.data} has none.")
+        raise DataError(f"The graft is measured on test examples, and {task.name} has none.")
     try:
-        with explained_memory(loaded, spec, "grafting"), computing_on(spec.threads):
-            found = read_grafts(Grafts(loaded, load_tuned(folder, loaded)), rows, spec, report, check, run.result.floor)
+        with explained_memory(loaded, spec, "grafting"), computing_on(spec.threads), torch.no_grad():
+            yield Grafts(loaded, load_tuned(folder, loaded)), rows, check
     finally:
         free_memory()
-    if load_run(folder).result != run.result:
-        raise RunError(f"The run {run.id} went on while its graft was measured; measure it again.")
-    found.save(folder / GRAFT)
-    return found

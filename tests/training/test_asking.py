@@ -60,7 +60,7 @@ def test_streaming_gives_the_tokens_that_generate_gives(loaded, run, seed):
 
 
 def test_the_lens_ends_in_the_first_token_of_the_answer_and_a_graft_changes_it_from_its_block_up(loaded, run):
-    voices = [Voice(), Voice(run), Voice(run, "alone", 3), Voice(run, "without", 3)]
+    voices = [Voice(), Voice(run), Voice(run, "alone", (3,)), Voice(run, "without", (3,))]
     base, whole, alone, without = ask(loaded, voices, PROMPTS[:1], AnswerSettings(tokens=1), lambda _: None)
     for answer in (base, whole, alone, without):
         assert len(answer.lens) == 5
@@ -100,7 +100,7 @@ def test_prompts_and_runs_that_cannot_be_asked_are_told_in_one_sentence(loaded, 
     with pytest.raises(BadInputError, match=r"The prompt has 65 tokens and .* reads 64"):
         ask(loaded, [Voice()], ["cat " * 64], settings, lambda _: None)
     with pytest.raises(BadInputError, match="did not tune block 2; it tuned: block 1, block 3"):
-        ask(loaded, [Voice(run, "alone", 2)], ["the cat"], settings, lambda _: None)
+        ask(loaded, [Voice(run, "alone", (2,))], ["the cat"], settings, lambda _: None)
     with pytest.raises(RunError, match=r"has no tuned model: .*Accepted is a run that ended well"):
         ask(loaded, [Voice(folder(spec))], ["the cat"], settings, lambda _: None)
     with pytest.raises(BadInputError, match="tokens is 0; it must lie between 1 and"):

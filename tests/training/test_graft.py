@@ -90,7 +90,7 @@ def test_a_mixture_reads_the_loss_that_evaluate_reads_with_and_without_kept_stat
     assert found == plain
     assert found.base.loss == pytest.approx(evaluate(loaded.model, rows, 4).loss, abs=1e-12)
     for part in found.parts:
-        for parts, effect in ((grafts.parts_of(part.block, "alone"), part.alone), ((4 - part.block,), part.without)):
+        for parts, effect in ((grafts.parts_of([part.block], "alone"), part.alone), ((4 - part.block,), part.without)):
             with grafts.model(parts) as model:
                 metrics = evaluate(model, rows, 4)
             assert effect.reading.loss == pytest.approx(metrics.loss, abs=1e-12)
