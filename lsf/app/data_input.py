@@ -26,11 +26,12 @@ from lsf.data.tables import READERS
 from lsf.data.task import Example, Task
 from lsf.data.templates import fill_template, parse_template
 from lsf.errors import LsfError
-from lsf.files import make_folder, write_bytes
+from lsf.files import make_folder, typed_path, write_bytes
 from lsf.runs.store import runs_folder
 
 LESSON, FILE, HUB = "Lesson", "File", "Hugging Face data set"
-UPLOADS = "uploads"
+UPLOADS, TAKEN = "uploads", "data-taken"
+"""Folder of uploads among the runs; where the session keeps which upload was taken last."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,11 @@ def _file_input() -> str:
         help="CSV, TSV, JSON, JSONL, Parquet or text, also as .gz: chats, pairs, plain text, or columns of your own.",
         key="data-upload",
     )
-    if uploaded is not None:
+    if uploaded is not None and uploaded.file_id != st.session_state.get(TAKEN):  # once: a path may be typed after it
         kept = attempt(lambda: _keep(uploaded.name, uploaded.getvalue()))
         if kept is None:  # the path below may still be that of the last upload
             return ""
-        st.session_state["data-path"] = str(kept)
+        st.session_state["data-path"], st.session_state[TAKEN] = str(kept), uploaded.file_id
     path = st.text_input(
         "or the path of a file on this machine",
         placeholder="data/questions.csv",
@@ -101,7 +102,7 @@ def _file_input() -> str:
         key="data-path",
         persist_state="session",
     ).strip()
-    return str(Path(path).expanduser()) if path else ""
+    return str(attempt(lambda: typed_path(path)) or "") if path else ""
 
 
 def _keep(name: str, content: bytes) -> Path:
@@ -286,7 +287,7 @@ def _choice(name: str, label: str) -> str:
 
 
 TEMPLATE = "data-chat-template"
-"""Where the session keeps name and text of a chat template's file."""
+"""Where the session keeps name and text of a chat template's file, and which upload that was."""
 
 
 def _chat_template() -> str | None:
@@ -296,14 +297,15 @@ def _chat_template() -> str | None:
             "A Jinja file", type=["jinja", "jinja2", "j2", "txt"], key="data-template-file",
             help="In place of the model's own template; the run keeps its text.",
         )  # fmt: skip
-        if given is not None:
+        name, text, taken = st.session_state.get(TEMPLATE, (None, None, None))
+        if given is not None and given.file_id != taken:
             with guard():
-                st.session_state[TEMPLATE] = (given.name, read_chat_template(given.name, given.getvalue()))
-        name, text = st.session_state.get(TEMPLATE, (None, None))
+                name, text = given.name, read_chat_template(given.name, given.getvalue())
+                st.session_state[TEMPLATE] = (name, text, given.file_id)
         if name is not None:
             st.caption(f"Used: {unmarked(name)}, {len(text):,} characters.")
             if st.button("Back to the model's own", icon=":material/undo:", key="data-template-back"):
-                del st.session_state[TEMPLATE]
+                st.session_state[TEMPLATE] = (None, None, taken)  # its file may still lie in the box above
                 st.rerun()
     return text
 

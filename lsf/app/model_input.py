@@ -4,12 +4,13 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.panels import guard, progress, size, unmarked
+from lsf.app.panels import attempt, guard, progress, size, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
 from lsf.app.work import Source, load_work
 from lsf.axes import DTYPES
+from lsf.files import typed_path
 from lsf.models.info import LABEL
 
 BUNDLED, SMOLLM2, OWN = "Bundled", LABEL, "Your own"
@@ -40,6 +41,8 @@ def model_input(here: Session) -> tuple[str, str, str]:
             key="model-name",
             persist_state="session",
         ).strip()
+        if name and attempt(lambda: typed_path(name)) is None:
+            name = ""
     elif kind == SMOLLM2:
         name = "smollm2"
         st.caption("A real chat model of 30 blocks and 135 M parameters, pretrained by Hugging Face.")
