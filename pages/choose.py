@@ -57,7 +57,7 @@ def draw(here: Session) -> None:
         draw_scores(found.scores(rule.criterion), blocks, entry.label, entry.unit, intervals=intervals),
         "scores",
         f"Orange and hatched: the blocks to tune; blue: frozen. {whiskers}Click a bar to change its side. {OURS}",
-        on_click=partial(toggle, here, blocks),
+        on_click=partial(toggle, here),
     )
     _by_hand(here)
     if plan is not None:

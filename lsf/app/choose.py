@@ -230,16 +230,21 @@ def take_by_hand(here: Session, blocks: tuple[int, ...]) -> None:
     here.by_hand = tuple(sorted(blocks))
 
 
-def toggle(here: Session, current: tuple[int, ...], block: int) -> None:
+def toggle(here: Session, block: int) -> None:
     """Add a block to the choice, or take it out."""
-    take_by_hand(here, tuple(set(current) ^ {int(block)}))
+    take_by_hand(here, tuple(_chosen(here) ^ {int(block)}))
 
 
 def brush(here: Session, first: int, last: int) -> None:
     """Give a run of blocks the side that its first block does not have: all tuned, or all frozen."""
-    current = set(here.plan.blocks if here.plan is not None else here.by_hand or ())
+    current = _chosen(here)
     run = set(range(min(first, last), max(first, last) + 1))
     take_by_hand(here, tuple(current - run if first in current else current | run))
+
+
+def _chosen(here: Session) -> set[int]:
+    """Return the blocks chosen now; after a click the plan follows only when the page is drawn, maybe after another."""
+    return set(here.by_hand if here.by_hand is not None else here.plan.blocks if here.plan is not None else ())
 
 
 def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], chosen: int) -> None:
