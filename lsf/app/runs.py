@@ -12,7 +12,7 @@ from lsf.app.actions import go_on_buttons, stop_buttons
 from lsf.app.panels import amount, guard, progress, progress_of_queue, show, size, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, session
+from lsf.app.state import Session, session, take_up_plan
 from lsf.data.lessons import data_words
 from lsf.figures.runs import Curve, draw_curves
 from lsf.jobs.job import JobState, JobView
@@ -289,7 +289,7 @@ def draw_queue(here: Session, active: Sequence[JobView]) -> None:
             with guard():
                 for view in reversed(own):
                     runtime().worker.stop(view.id, here.owner)
-                st.rerun(scope="fragment")
+                st.rerun()
         for view in waiting:
             _draw_job(here, view, waits=True)
 
@@ -421,8 +421,7 @@ def counted(count: int) -> str:
 def _look_at(here: Session, run: Run) -> None:
     here.run = run.id
     st.query_params["run"] = run.id
-    if run.spec is not None and run.spec.role in ("choice", "manual"):
-        here.plan = run.spec.plan
+    take_up_plan(here, run.spec)
     st.rerun()
 
 

@@ -51,10 +51,9 @@ class Stop:
 
 def start_tour(here: Session, lesson: str = "facts") -> None:
     """Analyse the bundled model on a lesson; everything else follows from page to page."""
-    here.tour = Tour(lesson)
     here.criterion = None
     st.session_state.update({"policy": RECOMMENDED_POLICY, "budget-unit": BLOCKS, f"budget-{N_BLOCKS}": BUDGET})
-    start_analysis(here, Request(Source(data=f"lesson:{lesson}")))
+    start_analysis(here, Request(Source(data=f"lesson:{lesson}")), Tour(lesson))
 
 
 def draw_tour(here: Session, title: str) -> None:

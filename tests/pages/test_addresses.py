@@ -1,0 +1,121 @@
+"""What an address, another tab or a quick hand can do to a page: no run's name, another model, a tour left behind."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lsf.app.choose import brush, toggle
+from lsf.app.runtime import runtime
+from lsf.app.state import Session
+from lsf.app.tower import source_here
+from lsf.app.work import Analysed, Source
+from lsf.plans.plan import Plan
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import list_runs
+from tests.pages.conftest import SECONDS, Driver, as_read
+
+OTHER = "20990101-000000-other-ffff"
+
+
+def write_run(runs: Path, plan: Plan) -> Path:
+    """Make the folder of a run on the bundled model that has not begun."""
+    folder = runs / OTHER
+    folder.mkdir(parents=True)
+    RunSpec("bundled", "lesson:facts", plan).save(folder / "spec.json")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["uploads", "x" * 300, "a/b", "..", "[x](http://e)", "*x* $y$"])
+def test_an_address_that_names_no_run_says_so_as_text(app: Driver, runs: Path, name: str) -> None:
+    (runs / "uploads").mkdir(parents=True)  # as an upload makes it
+    app.at.query_params["run"] = app.at.query_params["grid"] = name
+    at = app.at.run()
+    assert not at.exception
+    (said,) = [str(warning.value) for warning in at.warning]
+    assert as_read(said).startswith(f"There is no run {name!r} ")
+    assert "](" not in said
+    assert not {"run", "grid"} & set(at.query_params)
+
+
+def test_a_run_deleted_while_it_is_looked_at_is_told_once_on_every_page(app: Driver, runs: Path) -> None:
+    folder = write_run(runs, Plan("bundled", 8, (6, 7)))
+    app.at.query_params["run"] = folder.name
+    assert not app.go("tune").exception
+    shutil.rmtree(folder)
+    assert source_here(app.at.session_state["lsf"]) == Source()  # the line above looks again by itself
+    at = app.go("compare")
+    assert not at.exception
+    assert [as_read(warning.value) for warning in at.warning] == [
+        f"There is no run {OTHER!r} any more; it was deleted, or its folder was moved."
+    ]
+    at = app.go("choose")
+    assert not at.exception
+    assert not at.warning
+
+
+def test_the_plan_of_a_run_is_not_taken_for_the_blocks_of_another_model(
+    app: Driver, runs: Path, known: Callable[..., Analysed]
+) -> None:
+    app.look_at(known(), "start")
+    write_run(runs, Plan("bundled", 8, (6, 7)))
+    app.at.query_params["run"] = OTHER
+    app.go("tune")
+    assert "No plan yet" in app.shown()
+    assert "of 8" not in app.shown()
+
+
+def test_an_address_of_another_analysis_drops_what_was_chosen_on_the_first(
+    app: Driver, known: Callable[..., Analysed]
+) -> None:
+    app.look_at(known(), "choose")
+    app.brush(0, 0)
+    assert "chosen by hand" in app.shown()
+    app.look_at(known("fisher"), "choose")
+    assert "chosen by hand" not in app.shown()
+
+
+def test_an_address_that_names_a_job_which_is_no_analysis_has_none(app: Driver) -> None:
+    job = runtime().worker.submit("load", "loading", lambda report: "done")
+    runtime().worker.wait(job, SECONDS)
+    app.at.query_params["analysis"] = job
+    assert not app.go("trajectories").exception
+    assert "No analysis yet" in app.shown()
+
+
+def test_another_analysis_ends_the_tour_and_is_not_tuned(
+    app: Driver, runs: Path, tiny: Callable[[str], Path], cats: Path
+) -> None:
+    app.click("Show me in 60 seconds")
+    app.go("model")
+    app.use(tiny("llama"), cats)
+    app.click("Analyse")
+    app.wait("analyze")
+    at = app.go("trajectories")
+    assert not at.exception
+    assert "1 of 4" not in app.shown()
+    assert not list_runs(runs)
+
+
+def test_a_job_can_be_stopped_where_the_click_comes_with_a_run_of_the_whole_script(app: Driver) -> None:
+    gate, here = threading.Event(), app.at.session_state["lsf"]
+    job = runtime().worker.submit("tune", "a run", lambda report: gate.wait(SECONDS), here.owner)
+    app.go("tune")
+    at = app.click("Stop and keep")
+    assert not at.exception
+    assert runtime().worker.view(job).stopping
+    gate.set()
+
+
+def test_the_second_of_two_quick_clicks_does_not_undo_the_first() -> None:
+    here = Session("me", plan=Plan("bundled", 8, (3,)))
+    brush(here, 1, 1)
+    brush(here, 2, 2)
+    assert here.by_hand == (1, 2, 3)
+    here = replace(here, by_hand=None)
+    toggle(here, 1)
+    toggle(here, 2)
+    assert here.by_hand == (1, 2, 3)
