@@ -150,6 +150,7 @@ def _pick(here: Session, runs: list[Run]) -> list[Run]:
         format_func=dict(zip(by_id, labels(runs), strict=True)).__getitem__,
         help="Runs of one name are told apart by what else was asked, else by the end of their folders' names.",
         key=f"compare-{'-'.join(group)}",
+        persist_state="session",
     )
     return [by_id[name] for name in names]
 

@@ -166,7 +166,7 @@ def _start(here: Session, source: Source) -> None:
     left, right = st.columns(2, gap="medium")
     minutes = left.slider("Maximum minutes", 0.2, 30.0, 3.0, step=0.2, key="truth-minutes", persist_state="session")
     usual, key = usual_steps(source.data, "truth")
-    steps = right.number_input("Steps per run", 1, 10_000, usual, key=key)
+    steps = right.number_input("Steps per run", 1, 10_000, usual, key=key, persist_state="session")
     if st.button("Measure the truth", type="primary", icon=":material/science:", key="measure-truth"):
         work = sweep_work(runtime(), source, int(steps), MINUTE * minutes)
         runtime().worker.submit(KIND, _title(source), work, here.owner)
@@ -203,6 +203,7 @@ def _judge(found: Analysed, swept: Swept) -> None:
             format_func=lambda name: METRIC_WORDS[name],
             required=True,
             key="truth-metric",
+            persist_state="session",
         )
     )
     truth = truth_of(sweep, metric, seeds)

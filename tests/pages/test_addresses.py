@@ -119,3 +119,16 @@ def test_the_second_of_two_quick_clicks_does_not_undo_the_first() -> None:
     toggle(here, 1)
     toggle(here, 2)
     assert here.by_hand == (1, 2, 3)
+
+
+def test_what_was_predicted_and_picked_is_there_when_the_page_is_opened_again(app: Driver, runs: Path) -> None:
+    app.go("lessons")
+    app.at.session_state["lesson-budget-facts"] = 2
+    app.at.run()
+    app.at.session_state["prediction-facts-2"] = (3, 4)
+    app.at.run()
+    app.click("Lock in my prediction")
+    app.go("start")
+    app.go("lessons")
+    assert "Predict again" in [button.label for button in app.at.button]
+    assert app.at.session_state["prediction-facts-2"] == (3, 4)
