@@ -109,7 +109,7 @@ def _cost(here: Session, found: Analysis, plan: Plan) -> None:
     st.caption(
         "Compute counts matrix products of forward and backward pass; frozen blocks below the lowest tuned one save "
         "most. Memory is what the run takes beyond the loaded model: at least its own weights, gradients and optimizer "
-        "state; activations are added once the next page has tried them. Shares are of full fine-tuning's."
+        "state; activations are added once the next page has tried them. Percentages are relative to full fine-tuning."
     )
 
 

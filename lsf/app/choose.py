@@ -272,11 +272,10 @@ def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], chosen: 
             _ended_runs(here),
         ),
         "budget",
-        "Compute per step is a share of full fine-tuning's. The line of the memory is the least a run takes beyond the "
-        "loaded model: weights, gradients and optimizer state, without activations. Orange diamonds: the plan's number "
-        f"of blocks{'; the one above the line is the memory told above, activations included' if tried else ''}. "
-        "Finished runs on this model and data are shown too, by "
-        "the share of test answers they get right.",
+        "Compute per step is relative to full fine-tuning. The memory line is the least a run takes beyond the loaded "
+        "model: weights, gradients and optimizer state, without activations. Orange diamonds: the plan's number "
+        f"of blocks{'; the one above the line is the memory shown above, activations included' if tried else ''}. "
+        "Finished runs on this model and data are shown by the share of test answers they get right.",
     )
 
 

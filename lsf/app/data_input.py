@@ -201,7 +201,7 @@ def _format_input(seen: Seen, recognised: str) -> str:
 def _from_columns(name: str, seen: Seen) -> DataChoice:
     """Let the user pick columns, and write the templates they make over several lines."""
     if seen.found is None:
-        st.caption("Its columns match no known format; pick those the model reads and learns.")
+        st.caption("Its columns match no known format; pick what the model reads and what it learns.")
 
     def write() -> None:
         asked, answer = st.session_state["data-asked"], st.session_state["data-answer"]

@@ -25,7 +25,7 @@ from lsf.runs.verdict import percent
 
 KIND, ANSWER_KIND = "graft", "ask-graft"
 KEY, PART = "graft-tower", "graft-part"
-WORDS: dict[Way, str] = {"alone": "brings alone, over the floor", "without": "lost without it"}
+WORDS: dict[Way, str] = {"alone": "gained by it alone, over the floor", "without": "lost without it"}
 NOTE = (
     "Each tuned block alone is put into the base model, and each alone is taken out of the tuned model; both are "
     "tested on the run's test rows. Intervals are 95 % over test rows, paired; whether blocks can be told apart is "

@@ -269,7 +269,7 @@ def show_differences(runs: Sequence[Run], key: str) -> None:
     if len(table):
         show_table(table, key)
     else:
-        st.caption("In none: the runs have the same settings, versions and device.")
+        st.caption("No differences: the runs have the same settings, versions and device.")
 
 
 def draw_queue(here: Session, active: Sequence[JobView]) -> None:

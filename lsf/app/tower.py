@@ -32,7 +32,7 @@ class="key weights"></span>weights</span>
 CHOOSE = "Click a block, or drag over several; on the keyboard, use the arrows and space."
 PICK = "Click a block for its numbers; on the keyboard, use the arrows and space. Dashed blocks were not tuned."
 STUDY = "Scores of the study that comes with LSF; an analysis measures them here."
-LACKED = "Chosen by {}, which this analysis did not measure: the colors are those of another criterion."
+LACKED = "Chosen by {}, which this analysis did not measure: the colours are those of another criterion."
 KEY = "tower"
 """Names the component from one script run to the next."""
 

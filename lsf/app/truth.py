@@ -245,7 +245,7 @@ def count_work(runtime: AppRuntime, source: Source, sweep: Sweep) -> Callable[[R
 
 def _count_it(source: Source, sweep: Sweep) -> None:
     """Offer to let the recommendation rest on a sweep too, and say so while it does."""
-    st.subheader("Let the recommendation rest on it too", anchor=False)
+    st.subheader("Use this sweep for the recommendation", anchor=False)
     title = _title(source)
     view = next((view for view in reversed(runtime().jobs(COUNTING)) if view.title == title), None)
     if view is not None and view.active:
