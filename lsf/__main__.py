@@ -2,11 +2,7 @@
 
 import sys
 
-try:
-    from lsf.cli.main import main
-except KeyboardInterrupt:  # the imports take a second
-    sys.stderr.write("lsf: interrupted.\n")
-    sys.exit(130)
+from lsf.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())
