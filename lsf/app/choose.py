@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from lsf.app.panels import attempt, empty, show, table, unmarked
+from lsf.app.polling import follow
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed, analysis_view
 from lsf.criteria.registry import CRITERIA
@@ -61,7 +62,7 @@ def without_analysis(here: Session, title: str, waiting: str) -> None:
     """Say that there is no finished analysis to work on, and where it is made or watched."""
     view = analysis_view(here)
     if view is not None and view.active:
-        empty("The analysis is still running", waiting, "trajectories")
+        follow(here, [view.id], lambda _: empty("The analysis is still running", waiting, "trajectories"), quietly=True)
     else:
         empty(title, "Run an analysis first: it scores the blocks of a model.", "model")
 
@@ -388,7 +389,7 @@ def _why(budget: int, standing: StandingRule) -> None:
     st.markdown(evidence_words(record, "this rule" if standing.criteria == RECOMMENDED else "the study's rule"))
     if study.n_models < THIN or record.failing:
         failing = "".join(
-            f" On {one.model} it lost {100 * one.mean:.1f} %, more than at random ({100 * one.random:.1f} %)."
+            f" On {unmarked(one.model)} it lost {100 * one.mean:.1f} %, more than at random ({100 * one.random:.1f} %)."
             for one in record.failing
         )
         st.warning(
@@ -414,7 +415,7 @@ def evidence_words(record: RecommendationRecord, rule: str = "this rule") -> str
         f"Elsewhere, over {record.pairs}, {rule} lost "
         f"**{100 * record.mean:.1f} %** of what full fine-tuning gains, on average against the best plan of the same "
         f"size (budgets of 1, 2 and a quarter of the blocks; worst case {100 * record.worst:.0f} %, "
-        f"{record.worst_site}). Always the first blocks: {100 * record.first:.0f} %; always the last: "
+        f"{unmarked(record.worst_site)}). Always the first blocks: {100 * record.first:.0f} %; always the last: "
         f"{100 * record.last:.0f} %; at random: {100 * record.random:.0f} %. {_announced_words(record)}Held out, a "
         f"rule chosen without the task it is judged on lost **{100 * record.without_task:.1f} %**, without the model "
         f"**{100 * record.without_model:.1f} %**."

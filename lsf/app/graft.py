@@ -160,7 +160,7 @@ def _answers(here: Session, run: Run, part: Part, way: Way) -> None:
             here.grafted[key] = start_asking(here, run, asked, ANSWER_KIND, gives_way=True)
             view = _known(here.grafted[key])
     if view is None or view.state is JobState.CANCELLED:
-        if st.button("Let it answer", icon=":material/forum:", key="graft-answer", help=prompt):
+        if st.button("Let it answer", icon=":material/forum:", key="graft-answer", help=unmarked(prompt)):
             here.part = part.name
             here.grafted.pop(key, None)
             st.rerun()

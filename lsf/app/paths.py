@@ -202,7 +202,7 @@ def _list_state(here: Session, example: ExamplePath, state: int) -> None:
         key=STATE_KEY,
         on_change=lambda: _look_at_state(here, st.session_state[STATE_KEY]),
     )
-    st.caption(ranks_words(example, state))
+    st.caption(unmarked(ranks_words(example, state)))
     probability = st.column_config.NumberColumn(format="%.3g")
     columns = {"probability": probability, "place": "rank", "place before": "rank before"}
     table(ranks_table(example, state), "ranks", column_config=columns, placeholder="")
