@@ -212,12 +212,8 @@ def _from_columns(name: str, seen: Seen) -> DataChoice:
             st.session_state["data-completion"] = f" {{{answer}}}"
 
     left, right = st.columns(2, gap="small")
-    with left:
-        st.multiselect("Prompt from", seen.columns, key="data-asked", on_change=write, placeholder="Columns")
-    with right:
-        st.selectbox(
-            "Completion from", seen.columns, index=None, key="data-answer", on_change=write, placeholder="Column"
-        )
+    left.multiselect("Prompt from", seen.columns, key="data-asked", on_change=write, placeholder="Columns")
+    right.selectbox("Completion from", seen.columns, None, key="data-answer", on_change=write, placeholder="Column")
     prompt, completion = _template_areas()
     parts = (("the prompt", prompt, "prompt"), ("the completion", completion, "completion"))
     lacking = [part for part, template, column in parts if template is None and column not in seen.columns]
@@ -352,15 +348,17 @@ def _wanted(name: str) -> bool:
 
 
 def _stamp(name: str) -> float:
-    """Time of a local file's last change, so that caches follow it; 0 for everything else."""
-    path = Path(name)
-    return path.stat().st_mtime if path.is_file() else 0.0
+    """Time of the last change of a local file, or in a folder, so that caches follow it; 0 for everything else."""
+    path = Path(name).expanduser()
+    try:
+        return max(one.stat().st_mtime for one in (path, *path.glob("*"), *path.glob("*/*")))
+    except OSError:  # nothing is there, or no longer
+        return 0.0
 
 
 ENDS_SHOWN = 120
 """Tokens shown at both ends of a long row, whose middle is folded."""
-SHOWN = 3
-COUNTED = 2_000
+SHOWN, COUNTED = 3, 2_000
 """Examples that are tokenised to count what does not fit."""
 
 
@@ -437,11 +435,11 @@ def _reader(model: str) -> tuple[Any, int] | None:
         return None
     from lsf.models.supported import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
 
-    return _local_reader(model) if at_hand(model) else None
+    return _local_reader(model, _stamp(model)) if at_hand(model) else None
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _local_reader(model: str) -> tuple[Any, int] | None:
+def _local_reader(model: str, stamp: float) -> tuple[Any, int] | None:
     from lsf.models.weights import tokenizer_of  # noqa: PLC0415 - imports torch, which is in memory by now
 
     try:

@@ -94,11 +94,12 @@ def _facts(here: Session, source: Source) -> None:
         with guard():
             _source_facts(shared, source)
         return
+    title = f"loading {source.model}"
     st.caption(_once(source.model))
     if st.button("Fetch and load", icon=":material/download:", key="model-load"):
-        shared.worker.submit("load", f"loading {source.model}", load_work(shared, source), here.owner)
-    loading = shared.jobs("load")[-1:]
-    follow(here, [view.id for view in loading], _draw_loading)
+        shared.worker.submit("load", title, load_work(shared, source), here.owner)
+    loading = [view.id for view in shared.jobs("load") if view.title == title]
+    follow(here, loading[-1:], _draw_loading)
 
 
 def _draw_loading(views: Any) -> None:
@@ -124,7 +125,7 @@ def _once(model: str) -> str:
 
 def _say_origin(origin: str | None) -> None:
     if origin is not None:
-        st.markdown(f"Weights: {origin}.")
+        st.markdown(unmarked(f"Weights: {origin}."))
 
 
 def _source_facts(shared: AppRuntime, source: Source) -> None:

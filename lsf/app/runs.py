@@ -1,5 +1,6 @@
 """Runs on the page: the queue with positions, live curves, what came of them, and every run on disk."""
 
+import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -400,12 +401,20 @@ def draw_store(here: Session, runs: Sequence[Run]) -> None:
     title = f"{counted(len(runs))} in {runs_folder()}"
     with st.expander(unmarked(title), icon=":material/folder_open:"):
         table = runs_table(runs)
-        event = st.dataframe(
-            table, hide_index=True, placeholder="", on_select="rerun", selection_mode="multi-row", key="run-store"
+        event = st.dataframe(  # a selection is of row numbers: it does not outlive the list
+            table,
+            hide_index=True,
+            placeholder="",
+            on_select="rerun",
+            selection_mode="multi-row",
+            key=f"run-store-{hashlib.sha256(' '.join(run.id for run in runs).encode()).hexdigest()[:12]}",
         )
         picked = [runs[row] for row in event["selection"]["rows"] if row < len(runs)]
         with st.container(horizontal=True, gap="small"):
-            if st.button("Show curves", icon=":material/visibility:", key="store-look", disabled=len(picked) != 1):
+            if (
+                st.button("Show curves", icon=":material/visibility:", key="store-look", disabled=len(picked) != 1)
+                and picked
+            ):
                 _look_at(here, picked[0])
             if st.button("Delete", icon=":material/delete:", key="store-delete", disabled=not picked):
                 _delete(here, picked)

@@ -109,7 +109,11 @@ def is_new() -> bool:
 def attach() -> Session:
     """Take up what the address names, and make the address name what this session looks at."""
     here, shared = session(), runtime()
-    named = _known_job(shared, st.query_params.get("analysis"))
+    asked = st.query_params.get("analysis")
+    named = _known_job(shared, asked)
+    if asked is not None and named is None:
+        st.warning("The analysis of this address is gone: the server was started again, or many jobs came after it.")
+        del st.query_params["analysis"]
     if named is not None and named != here.analysis_job:
         if here.analysis_job is not None:  # the browser's Back leads to an earlier one
             _drop_choices(here)

@@ -84,6 +84,9 @@ def test_an_address_that_names_a_job_which_is_no_analysis_has_none(app: Driver) 
     app.at.query_params["analysis"] = job
     assert not app.go("trajectories").exception
     assert "No analysis yet" in app.shown()
+    assert "The analysis of this address is gone" in app.shown()
+    app.at.run()
+    assert "is gone" not in app.shown()  # said once
 
 
 def test_another_analysis_ends_the_tour_and_is_not_tuned(
@@ -132,3 +135,28 @@ def test_what_was_predicted_and_picked_is_there_when_the_page_is_opened_again(ap
     app.go("lessons")
     assert "Predict again" in [button.label for button in app.at.button]
     assert app.at.session_state["prediction-facts-2"] == (3, 4)
+
+
+def test_a_run_that_was_selected_is_not_confused_with_one_that_came_after_it(app: Driver, runs: Path) -> None:
+    folder = write_run(runs, Plan("bundled", 8, (6, 7)))
+    app.go("tune")
+    (store,) = [str(frame.key) for frame in app.at.dataframe if str(frame.key).startswith("run-store")]
+    app.at.session_state[store] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    app.at.run()
+    assert not app.at.button(key="store-delete").disabled
+    shutil.copytree(folder, runs / "20990102-000000-newer-eeee")
+    app.at.run()
+    assert app.at.button(key="store-delete").disabled
+
+
+def test_why_one_model_could_not_be_loaded_is_not_said_of_another(app: Driver) -> None:
+    app.to_the_input()
+    app.at.session_state["model-kind"] = "Your own"
+    app.at.run()
+    app.at.text_input(key="model-name").set_value("nobody/nothing").run()
+    app.click("Fetch and load")
+    app.wait("load")
+    app.at.run()
+    assert len(app.errors()) == 1
+    app.at.text_input(key="model-name").set_value("somebody/something").run()
+    assert not app.errors()

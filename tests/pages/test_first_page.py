@@ -355,3 +355,30 @@ def test_what_no_file_can_be_called_is_one_sentence(
         assert next(button for button in app.at.button if button.label == "Analyse").disabled
         app.at.text_input(key=key).set_value(before).run()
         assert not app.errors()
+
+
+def test_the_preview_follows_a_file_in_a_folder(app: Driver, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    row = json.dumps({"prompt": "the cat sat on", "completion": " mat"}) + "\n"
+    (folder / "train.jsonl").write_text(row * 12)
+    app.use(tiny("llama"), folder)
+    before = app.shown()
+    (folder / "train.jsonl").write_text(row * 200)
+    app.at.run()
+    assert not app.errors()
+    assert app.shown() != before
+
+
+def test_a_tokenizer_that_was_missing_marks_tokens_once_it_is_there(
+    app: Driver, tiny: Callable[[str], Path], cats: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny("llama"), tmp_path / "model")
+    tokenizer = (model / "tokenizer.json").read_bytes()
+    (model / "tokenizer.json").unlink()
+    app.use(model, cats)
+    assert "Tokens are marked once the model is loaded" in app.shown()
+    (model / "tokenizer.json").write_bytes(tokenizer)
+    app.at.run()
+    assert not app.errors()
+    assert "Marked: the tokens that are trained on" in app.shown()
