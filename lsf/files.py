@@ -131,6 +131,25 @@ def made_once(place: Path, make: Callable[[Path], None]) -> Path:
     return place
 
 
+TYPED = 60
+"""Characters that an error tells of a path that cannot be read."""
+
+
+def typed_path(text: str) -> Path:
+    """Return the path that a person typed, with `~` resolved, whether or not there is anything.
+
+    Raises:
+        BadInputError: nothing can be called that, there is no such user, or it may not be looked at.
+    """
+    try:
+        path = Path(text).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
+        raise BadInputError(f"{text[:TYPED]!r} is not a path that can be read: {why}.") from error
+    return path
+
+
 def finite(value: Any) -> Any:
     """Return `value` with every NaN or infinite number replaced by None, since unknown is null in our files."""
     if isinstance(value, float):

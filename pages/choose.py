@@ -57,7 +57,7 @@ def draw(here: Session) -> None:
         draw_scores(found.scores(rule.criterion), blocks, entry.label, entry.unit, intervals=intervals),
         "scores",
         f"Orange and hatched: the blocks to tune; blue: frozen. {whiskers}Click a bar to change its side. {OURS}",
-        on_click=partial(toggle, here, blocks),
+        on_click=partial(toggle, here),
     )
     _by_hand(here)
     if plan is not None:
@@ -109,7 +109,7 @@ def _cost(here: Session, found: Analysis, plan: Plan) -> None:
     st.caption(
         "Compute counts matrix products of forward and backward pass; frozen blocks below the lowest tuned one save "
         "most. Memory is what the run takes beyond the loaded model: at least its own weights, gradients and optimizer "
-        "state; activations are added once the next page has tried them. Shares are of full fine-tuning's."
+        "state; activations are added once the next page has tried them. Percentages are relative to full fine-tuning."
     )
 
 

@@ -87,7 +87,7 @@ def _verdict(judged: Sequence[Verdict], picked: Sequence[Run]) -> None:
     """Open with what is to be said of the first choice, and a sentence on each of the others."""
     if not judged:
         st.info(
-            "No chosen blocks are among these runs, so there is no verdict; the table below has their numbers.",
+            "None of these runs tuned chosen blocks, so there is no verdict; the table below has their numbers.",
             icon=":material/info:",
         )
         return
@@ -148,8 +148,9 @@ def _pick(here: Session, runs: list[Run]) -> list[Run]:
         list(by_id),
         default=group,
         format_func=dict(zip(by_id, labels(runs), strict=True)).__getitem__,
-        help="Runs of one name are told apart by what else was asked, else by the end of their folders' names.",
+        help="Runs of the same name are told apart by their other settings, or by the end of the folder's name.",
         key=f"compare-{'-'.join(group)}",
+        persist_state="session",
     )
     return [by_id[name] for name in names]
 

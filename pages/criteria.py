@@ -45,7 +45,7 @@ def draw(here: Session) -> None:
 def _left_out(found: Analysis) -> None:
     missing = [entry.label for name, entry in CRITERIA.items() if name not in found.criteria]
     if missing:
-        st.caption(f"Not measured in this analysis: {', '.join(missing)}. They can be asked for with the next one.")
+        st.caption(f"Not measured in this analysis: {', '.join(missing)}. The next analysis can include them.")
 
 
 def _need(here: Session, found: Analysis, chosen: str) -> None:
@@ -67,8 +67,8 @@ def _need(here: Session, found: Analysis, chosen: str) -> None:
     show(
         picture,
         "need",
-        f"Across: how much the loss rises without the block. {note} Far right are the blocks whose tuning puts most of "
-        "what the model can do at stake; numbers are blocks.",
+        f"Across: how much the loss rises without the block. {note} Tuning the blocks on the far right puts most of "
+        "what the model can do at risk; numbers are blocks.",
     )
 
 
@@ -88,7 +88,7 @@ def _agreement(here: Session, found: Analysis, chosen: str) -> None:
     told = (
         "With so few blocks, no correlation is significant."
         if level is None
-        else f"Of {found.model.n_blocks} blocks, at most one in twenty unrelated rankings lies beyond ±{level:.2f}."
+        else f"With {found.model.n_blocks} blocks, at most one in twenty unrelated rankings lies beyond ±{level:.2f}."
     )
     show(
         draw_agreement(measured_scores(found), method, chosen),

@@ -47,8 +47,8 @@ def _asked(here: Session) -> tuple[Source, Plan | None]:
 
 page(
     "Intrinsic dimension",
-    "How hard is a task for the model? A few numbers, projected to all weights that may move, are tuned instead. d_90 "
-    "is how few of them reach 90 % of what full fine-tuning reaches. SAID and DID are two ways to project; only SAID "
-    "has a scale for every block.",
+    "How hard is a task for the model? Instead of all weights that may move, a few numbers are tuned and projected to "
+    "them. d_90 is how few of these numbers reach 90 % of what full fine-tuning reaches. SAID and DID are two ways to "
+    "project; only SAID has a scale for every block.",
     draw,
 )

@@ -46,7 +46,12 @@ def _elsewhere() -> None:
     budgets = budgets_of(one.setting)
     budget = int(
         right.segmented_control(
-            "Blocks tuned", budgets, default=budgets[0], required=True, key=f"setting-budget-{name}"
+            "Blocks tuned",
+            budgets,
+            default=budgets[0],
+            required=True,
+            key=f"setting-budget-{name}",
+            persist_state="session",
         )
     )
     truth, ways = one.setting.truth, judge_choices(one.setting.truth, one.setting.scores, budget)

@@ -44,7 +44,7 @@ def draw(here: Session) -> None:
 
 def _nothing_yet(here: Session) -> None:
     empty("No analysis yet", "Choose another model or other data first, or start with what is chosen now.", "model")
-    if st.button(f"Analyse {here.request.title} now", icon=":material/play_arrow:", key="analyse-now"):
+    if st.button(f"Analyse {unmarked(here.request.title)} now", icon=":material/play_arrow:", key="analyse-now"):
         start_analysis(here, here.request)
 
 
@@ -112,7 +112,7 @@ def _again(here: Session, view: JobView) -> None:
     """Offer the same once more: what this analysis was asked, where it left something, else what the form holds."""
     left = view.result or view.partial
     request = left.request if isinstance(left, Analysed) else here.request
-    if st.button(f"Analyse {request.title} again", icon=":material/replay:", key="analyse-again"):
+    if st.button(f"Analyse {unmarked(request.title)} again", icon=":material/replay:", key="analyse-again"):
         start_analysis(here, request)
 
 

@@ -7,7 +7,7 @@ import streamlit as st
 
 from lsf.app.panels import NEXT, guard, onward
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, address, analysed, look_at
+from lsf.app.state import ANALYSIS, Session, Tour, address, analysed, look_at
 from lsf.app.work import Foreseen, Request, Source, analysis_work, source_of, without_effect
 from lsf.jobs.job import JobView
 from lsf.jobs.queue import QueuedRun, queue_resumed, queue_runs
@@ -18,10 +18,11 @@ from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run, can_resume, runs_folder
 
 
-def start_analysis(here: Session, request: Request) -> None:
-    """Put an analysis into the queue and go where it can be watched."""
+def start_analysis(here: Session, request: Request, tour: Tour | None = None) -> None:
+    """Put an analysis into the queue and go where it can be watched, on a tour or, where one was on, no more."""
     shared = runtime()
-    job = shared.worker.submit("analyze", request.title, analysis_work(shared, request), here.owner)
+    here.tour = tour
+    job = shared.worker.submit(ANALYSIS, request.title, analysis_work(shared, request), here.owner)
     look_at(here, job)
     st.switch_page(NEXT["trajectories"][0], query_params=address(here))
 
@@ -137,4 +138,4 @@ def stop_buttons(here: Session, view: JobView) -> None:
             if st.button(label, icon=icon, type=kind, key=f"stop-{view.id}-{kept}", disabled=view.stopping):
                 with guard():
                     runtime().worker.stop(view.id, here.owner, keep=kept)
-                    st.rerun(scope="fragment")
+                    st.rerun()  # of all: the click may have come with a run of the whole script

@@ -8,7 +8,7 @@ import streamlit as st
 
 from lsf.app.actions import go_on_buttons, queue_specs
 from lsf.app.forms import setting_input
-from lsf.app.panels import amount, guard, show, size, task_words
+from lsf.app.panels import amount, guard, show, size, task_words, unmarked
 from lsf.app.run_form import is_loaded, usual_steps
 from lsf.app.runs import draw_curves_panel
 from lsf.app.runtime import runtime
@@ -160,7 +160,7 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
             possible, refused = apart(source, wanted)
             _start_button(here, source, missing(possible, same_grid(runs, base)), len(possible))
             for sentence in (*_needless(base, places), *refused):
-                st.caption(f":material/block: {sentence}")
+                st.caption(f":material/block: {unmarked(sentence)}")
     draw_grids(here, runs)
     return base
 
@@ -377,7 +377,7 @@ def _draw_picked(here: Session, runs: Sequence[Run]) -> None:
     with st.container(border=True, key="grid-run"):
         st.subheader(f"{how_words(how)} on {where}", anchor=False)
         if run.problem:
-            (st.error if run.state is RunState.FAILED else st.info)(run.problem, icon=":material/info:")
+            (st.error if run.state is RunState.FAILED else st.info)(unmarked(run.problem), icon=":material/info:")
         go_on_buttons(here, run)
         result = run.result
         if result is not None and result.after is not None:

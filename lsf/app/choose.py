@@ -6,6 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from lsf.app.panels import attempt, empty, show, table, unmarked
+from lsf.app.polling import follow
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed, analysis_view
 from lsf.criteria.registry import CRITERIA
@@ -61,7 +62,7 @@ def without_analysis(here: Session, title: str, waiting: str) -> None:
     """Say that there is no finished analysis to work on, and where it is made or watched."""
     view = analysis_view(here)
     if view is not None and view.active:
-        empty("The analysis is still running", waiting, "trajectories")
+        follow(here, [view.id], lambda _: empty("The analysis is still running", waiting, "trajectories"), quietly=True)
     else:
         empty(title, "Run an analysis first: it scores the blocks of a model.", "model")
 
@@ -230,16 +231,21 @@ def take_by_hand(here: Session, blocks: tuple[int, ...]) -> None:
     here.by_hand = tuple(sorted(blocks))
 
 
-def toggle(here: Session, current: tuple[int, ...], block: int) -> None:
+def toggle(here: Session, block: int) -> None:
     """Add a block to the choice, or take it out."""
-    take_by_hand(here, tuple(set(current) ^ {int(block)}))
+    take_by_hand(here, tuple(_chosen(here) ^ {int(block)}))
 
 
 def brush(here: Session, first: int, last: int) -> None:
     """Give a run of blocks the side that its first block does not have: all tuned, or all frozen."""
-    current = set(here.plan.blocks if here.plan is not None else here.by_hand or ())
+    current = _chosen(here)
     run = set(range(min(first, last), max(first, last) + 1))
     take_by_hand(here, tuple(current - run if first in current else current | run))
+
+
+def _chosen(here: Session) -> set[int]:
+    """Return the blocks chosen now; after a click the plan follows only when the page is drawn, maybe after another."""
+    return set(here.by_hand if here.by_hand is not None else here.plan.blocks if here.plan is not None else ())
 
 
 def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], chosen: int) -> None:
@@ -267,11 +273,10 @@ def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], chosen: 
             _ended_runs(here),
         ),
         "budget",
-        "Compute per step is a share of full fine-tuning's. The line of the memory is the least a run takes beyond the "
-        "loaded model: weights, gradients and optimizer state, without activations. Orange diamonds: the plan's number "
-        f"of blocks{'; the one above the line is the memory told above, activations included' if tried else ''}. "
-        "Finished runs on this model and data are shown too, by "
-        "the share of test answers they get right.",
+        "Compute per step is relative to full fine-tuning. The memory line is the least a run takes beyond the loaded "
+        "model: weights, gradients and optimizer state, without activations. Orange diamonds: the plan's number "
+        f"of blocks{'; the one above the line is the memory shown above, activations included' if tried else ''}. "
+        "Finished runs on this model and data are shown by the share of test answers they get right.",
     )
 
 
@@ -384,7 +389,7 @@ def _why(budget: int, standing: StandingRule) -> None:
     st.markdown(evidence_words(record, "this rule" if standing.criteria == RECOMMENDED else "the study's rule"))
     if study.n_models < THIN or record.failing:
         failing = "".join(
-            f" On {one.model} it lost {100 * one.mean:.1f} %, more than at random ({100 * one.random:.1f} %)."
+            f" On {unmarked(one.model)} it lost {100 * one.mean:.1f} %, more than at random ({100 * one.random:.1f} %)."
             for one in record.failing
         )
         st.warning(
@@ -410,7 +415,7 @@ def evidence_words(record: RecommendationRecord, rule: str = "this rule") -> str
         f"Elsewhere, over {record.pairs}, {rule} lost "
         f"**{100 * record.mean:.1f} %** of what full fine-tuning gains, on average against the best plan of the same "
         f"size (budgets of 1, 2 and a quarter of the blocks; worst case {100 * record.worst:.0f} %, "
-        f"{record.worst_site}). Always the first blocks: {100 * record.first:.0f} %; always the last: "
+        f"{unmarked(record.worst_site)}). Always the first blocks: {100 * record.first:.0f} %; always the last: "
         f"{100 * record.last:.0f} %; at random: {100 * record.random:.0f} %. {_announced_words(record)}Held out, a "
         f"rule chosen without the task it is judged on lost **{100 * record.without_task:.1f} %**, without the model "
         f"**{100 * record.without_model:.1f} %**."

@@ -26,11 +26,12 @@ from lsf.data.tables import READERS
 from lsf.data.task import Example, Task
 from lsf.data.templates import fill_template, parse_template
 from lsf.errors import LsfError
-from lsf.files import make_folder, write_bytes
+from lsf.files import make_folder, typed_path, write_bytes
 from lsf.runs.store import runs_folder
 
 LESSON, FILE, HUB = "Lesson", "File", "Hugging Face data set"
-UPLOADS = "uploads"
+UPLOADS, TAKEN = "uploads", "data-taken"
+"""Folder of uploads among the runs; where the session keeps which upload was taken last."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,11 @@ def _file_input() -> str:
         help="CSV, TSV, JSON, JSONL, Parquet or text, also as .gz: chats, pairs, plain text, or columns of your own.",
         key="data-upload",
     )
-    if uploaded is not None:
+    if uploaded is not None and uploaded.file_id != st.session_state.get(TAKEN):  # once: a path may be typed after it
         kept = attempt(lambda: _keep(uploaded.name, uploaded.getvalue()))
         if kept is None:  # the path below may still be that of the last upload
             return ""
-        st.session_state["data-path"] = str(kept)
+        st.session_state["data-path"], st.session_state[TAKEN] = str(kept), uploaded.file_id
     path = st.text_input(
         "or the path of a file on this machine",
         placeholder="data/questions.csv",
@@ -101,7 +102,7 @@ def _file_input() -> str:
         key="data-path",
         persist_state="session",
     ).strip()
-    return str(Path(path).expanduser()) if path else ""
+    return str(attempt(lambda: typed_path(path)) or "") if path else ""
 
 
 def _keep(name: str, content: bytes) -> Path:
@@ -200,7 +201,7 @@ def _format_input(seen: Seen, recognised: str) -> str:
 def _from_columns(name: str, seen: Seen) -> DataChoice:
     """Let the user pick columns, and write the templates they make over several lines."""
     if seen.found is None:
-        st.caption("Its columns match no known format; pick those the model reads and learns.")
+        st.caption("Its columns match no known format; pick what the model reads and what it learns.")
 
     def write() -> None:
         asked, answer = st.session_state["data-asked"], st.session_state["data-answer"]
@@ -211,12 +212,8 @@ def _from_columns(name: str, seen: Seen) -> DataChoice:
             st.session_state["data-completion"] = f" {{{answer}}}"
 
     left, right = st.columns(2, gap="small")
-    with left:
-        st.multiselect("Prompt from", seen.columns, key="data-asked", on_change=write, placeholder="Columns")
-    with right:
-        st.selectbox(
-            "Completion from", seen.columns, index=None, key="data-answer", on_change=write, placeholder="Column"
-        )
+    left.multiselect("Prompt from", seen.columns, key="data-asked", on_change=write, placeholder="Columns")
+    right.selectbox("Completion from", seen.columns, None, key="data-answer", on_change=write, placeholder="Column")
     prompt, completion = _template_areas()
     parts = (("the prompt", prompt, "prompt"), ("the completion", completion, "completion"))
     lacking = [part for part, template, column in parts if template is None and column not in seen.columns]
@@ -286,7 +283,7 @@ def _choice(name: str, label: str) -> str:
 
 
 TEMPLATE = "data-chat-template"
-"""Where the session keeps name and text of a chat template's file."""
+"""Where the session keeps name and text of a chat template's file, and which upload that was."""
 
 
 def _chat_template() -> str | None:
@@ -296,14 +293,15 @@ def _chat_template() -> str | None:
             "A Jinja file", type=["jinja", "jinja2", "j2", "txt"], key="data-template-file",
             help="In place of the model's own template; the run keeps its text.",
         )  # fmt: skip
-        if given is not None:
+        name, text, taken = st.session_state.get(TEMPLATE, (None, None, None))
+        if given is not None and given.file_id != taken:
             with guard():
-                st.session_state[TEMPLATE] = (given.name, read_chat_template(given.name, given.getvalue()))
-        name, text = st.session_state.get(TEMPLATE, (None, None))
+                name, text = given.name, read_chat_template(given.name, given.getvalue())
+                st.session_state[TEMPLATE] = (name, text, given.file_id)
         if name is not None:
             st.caption(f"Used: {unmarked(name)}, {len(text):,} characters.")
             if st.button("Back to the model's own", icon=":material/undo:", key="data-template-back"):
-                del st.session_state[TEMPLATE]
+                st.session_state[TEMPLATE] = (None, None, taken)  # its file may still lie in the box above
                 st.rerun()
     return text
 
@@ -350,15 +348,17 @@ def _wanted(name: str) -> bool:
 
 
 def _stamp(name: str) -> float:
-    """Time of a local file's last change, so that caches follow it; 0 for everything else."""
-    path = Path(name)
-    return path.stat().st_mtime if path.is_file() else 0.0
+    """Time of the last change of a local file, or in a folder, so that caches follow it; 0 for everything else."""
+    path = Path(name).expanduser()
+    try:
+        return max(one.stat().st_mtime for one in (path, *path.glob("*"), *path.glob("*/*")))
+    except OSError:  # nothing is there, or no longer
+        return 0.0
 
 
 ENDS_SHOWN = 120
 """Tokens shown at both ends of a long row, whose middle is folded."""
-SHOWN = 3
-COUNTED = 2_000
+SHOWN, COUNTED = 3, 2_000
 """Examples that are tokenised to count what does not fit."""
 
 
@@ -435,11 +435,11 @@ def _reader(model: str) -> tuple[Any, int] | None:
         return None
     from lsf.models.supported import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
 
-    return _local_reader(model) if at_hand(model) else None
+    return _local_reader(model, _stamp(model)) if at_hand(model) else None
 
 
 @st.cache_resource(max_entries=2, show_spinner=False)
-def _local_reader(model: str) -> tuple[Any, int] | None:
+def _local_reader(model: str, stamp: float) -> tuple[Any, int] | None:
     from lsf.models.weights import tokenizer_of  # noqa: PLC0415 - imports torch, which is in memory by now
 
     try:

@@ -29,7 +29,7 @@ from lsf.runs.store import runs_folder
 KIND = "dimension"
 CURVE_WORDS = (
     "Every point is tuned from the same start with its own learning rate, the best on validation by exact match, then "
-    "by loss. Dashed: the share of full fine-tuning's exact match to be reached; a ring: the smallest such d, d_90."
+    "by loss. Dashed: the share of full fine-tuning's exact match to be reached; ring: d_90, the smallest d that does."
 )
 METHOD_WORDS = {"said": "SAID, with a scale per block", "did": "DID, without scales"}
 STUDIES = "dimension"
@@ -203,9 +203,9 @@ def draw_lessons(lessons: Sequence[Study]) -> None:
     show(
         draw_tasks(lessons),
         "lessons",
-        "Measured before on the whole bundled model, on a logarithmic axis: the median of one search per seed. No bar, "
-        "*1 of 3*: only under so many seeds does a d that was tried reach 90 % of full; none: under none; ?: not "
-        "measured. docs/results/dimension.md says when and how.",
+        "Measured beforehand on the whole bundled model: the median of one search per seed, on a logarithmic axis. In "
+        "place of a bar: *1 of 3*, the seeds under which some d that was tried reached 90 % of full; *none*, under no "
+        "seed; *?*, not measured. docs/results/dimension.md says when and how.",
     )
 
 
@@ -226,9 +226,9 @@ def draw_measured(lessons: Sequence[Study]) -> None:
             "pretraining",
             f"Checkpoints of the bundled model's pretraining, made again; {settings.steps} steps each instead of the "
             f"{lessons[0].settings.steps} above, since early ones learn slowly; {seeds}. Full fine-tuning is measured "
-            "again at each; one at which it learns less than half is left out. Open triangles: under one seed or "
-            "more no d tried reaches it; ranked above all others where exact match still rose, and nowhere where it "
-            "fell again. Spearman's rho below 0: later ones need fewer numbers.",
+            "again at each; one at which it learns less than half is left out. Open triangles: under at least one seed "
+            "no d that was tried suffices; ranked above all others if exact match still rose, not ranked if it fell "
+            "again. Spearman's rho below 0: later checkpoints need fewer numbers.",
         )
     if blocks:
         seeds = min(study.settings.seeds for study in blocks)

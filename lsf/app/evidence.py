@@ -119,8 +119,8 @@ def real_panel(heading: str = "On a real language model") -> None:
     st.markdown(unmarked(real_words(one.weights) or ""))
     if one.at_an_end:
         st.caption(
-            f"Of the learning rates tried, the best for {' and for '.join(one.at_an_end)} was the least or the "
-            "greatest: a better one may lie beyond."
+            f"Of the learning rates tried, the best for {' and for '.join(one.at_an_end)} was the lowest or the "
+            "highest: a better one may lie beyond."
         )
     rows = [
         {
@@ -140,7 +140,7 @@ def real_panel(heading: str = "On a real language model") -> None:
         st.caption(
             "Lost: how far the named block falls short of the best one, as a share of what the best of all plans gains "
             "over the floor, the better of the base model and of the best answer that ignores the prompt. *Shuffled*: "
-            "the criterion read completions of other prompts; one that loses as little there tells depth, not the task."
+            "the criterion read completions of other prompts; if it loses as little then, it tells depth, not the task."
         )
 
 

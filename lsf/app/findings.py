@@ -51,7 +51,7 @@ def of_trajectories(analysis: Analysis, plan: Plan, record: RecommendationRecord
     found = ""
     if known:
         state = max(known)[1]
-        found = f"The model is furthest from the straight path in state {state}, which leaves block {state - 1}"
+        found = f"The model is furthest from the straight path in state {state}, the output of block {state - 1}"
     examples = () if analysis.trajectories is None else analysis.trajectories.examples
     if examples:
         right = sum(example.target_rank[-1] == 1 for example in examples)

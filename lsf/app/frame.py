@@ -172,17 +172,17 @@ def _queue_words(busy: list[JobView]) -> str:
 def _memory(shared: AppRuntime, here: Session, busy: bool) -> None:
     devices = shared.devices()
     if not devices:
-        st.write(shared.warming_failed or "Looking for devices; this takes a few seconds after the start.")
+        failed = shared.warming_failed
+        st.write(unmarked(failed) if failed else "Looking for devices; this takes a few seconds after the start.")
         return
     for device in devices:
-        st.markdown(f"**{device.name}** {device.label}: {device.memory}")
+        st.markdown(f"**{device.name}** {unmarked(device.label)}: {device.memory}")
     loaded = shared.loaded()
     if loaded is None:
         st.caption("No model is loaded; the next analysis or run loads it.")
         return
-    st.caption(
-        f"{model_label(loaded.info.name)} is loaded. Unloading it frees its memory; the next job loads it again."
-    )
+    name = unmarked(model_label(loaded.info.name))
+    st.caption(f"{name} is loaded. Unloading it frees its memory; the next job loads it again.")
     if st.button("Unload the model", icon=":material/eject:", disabled=busy, key="unload"):
         _unload(shared, here, loaded.info.device)
     if busy:

@@ -25,7 +25,7 @@ from lsf.runs.verdict import percent
 
 KIND, ANSWER_KIND = "graft", "ask-graft"
 KEY, PART = "graft-tower", "graft-part"
-WORDS: dict[Way, str] = {"alone": "brings alone, over the floor", "without": "lost without it"}
+WORDS: dict[Way, str] = {"alone": "gained by it alone, over the floor", "without": "lost without it"}
 NOTE = (
     "Each tuned block alone is put into the base model, and each alone is taken out of the tuned model; both are "
     "tested on the run's test rows. Intervals are 95 % over test rows, paired; whether blocks can be told apart is "
@@ -160,7 +160,7 @@ def _answers(here: Session, run: Run, part: Part, way: Way) -> None:
             here.grafted[key] = start_asking(here, run, asked, ANSWER_KIND, gives_way=True)
             view = _known(here.grafted[key])
     if view is None or view.state is JobState.CANCELLED:
-        if st.button("Let it answer", icon=":material/forum:", key="graft-answer", help=prompt):
+        if st.button("Let it answer", icon=":material/forum:", key="graft-answer", help=unmarked(prompt)):
             here.part = part.name
             here.grafted.pop(key, None)
             st.rerun()

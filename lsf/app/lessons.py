@@ -31,6 +31,7 @@ def predict_step(one: Measured) -> Blocks | None:
         plans,
         format_func=format_blocks,
         key=key,
+        persist_state="session",
         disabled=locked is not None,
         help="Block 0 is nearest to the input; everything you do not pick stays frozen.",
     )
@@ -54,6 +55,7 @@ def _budget(one: Measured) -> int:
             default=budgets[0],
             required=True,
             key=f"lesson-budget-{one.setting.task}",
+            persist_state="session",
         )
     )
 

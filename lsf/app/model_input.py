@@ -4,12 +4,13 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.panels import guard, progress, size, unmarked
+from lsf.app.panels import attempt, guard, progress, size, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
 from lsf.app.work import Source, load_work
 from lsf.axes import DTYPES
+from lsf.files import typed_path
 from lsf.models.info import LABEL
 
 BUNDLED, SMOLLM2, OWN = "Bundled", LABEL, "Your own"
@@ -40,6 +41,8 @@ def model_input(here: Session) -> tuple[str, str, str]:
             key="model-name",
             persist_state="session",
         ).strip()
+        if name and attempt(lambda: typed_path(name)) is None:
+            name = ""
     elif kind == SMOLLM2:
         name = "smollm2"
         st.caption("A real chat model of 30 blocks and 135 M parameters, pretrained by Hugging Face.")
@@ -91,11 +94,12 @@ def _facts(here: Session, source: Source) -> None:
         with guard():
             _source_facts(shared, source)
         return
+    title = f"loading {source.model}"
     st.caption(_once(source.model))
     if st.button("Fetch and load", icon=":material/download:", key="model-load"):
-        shared.worker.submit("load", f"loading {source.model}", load_work(shared, source), here.owner)
-    loading = shared.jobs("load")[-1:]
-    follow(here, [view.id for view in loading], _draw_loading)
+        shared.worker.submit("load", title, load_work(shared, source), here.owner)
+    loading = [view.id for view in shared.jobs("load") if view.title == title]
+    follow(here, loading[-1:], _draw_loading)
 
 
 def _draw_loading(views: Any) -> None:
@@ -121,7 +125,7 @@ def _once(model: str) -> str:
 
 def _say_origin(origin: str | None) -> None:
     if origin is not None:
-        st.markdown(f"Weights: {origin}.")
+        st.markdown(unmarked(f"Weights: {origin}."))
 
 
 def _source_facts(shared: AppRuntime, source: Source) -> None:

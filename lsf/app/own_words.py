@@ -61,7 +61,9 @@ def pick_run(words: str, runs: Sequence[Run], key: str, first: Run | None = None
     """
     named = dict(zip([run.id for run in runs], labels(runs), strict=True))
     index = 0 if first is None else runs.index(first)
-    chosen = st.selectbox(words, list(named), index=index, format_func=named.__getitem__, key=key, width=320)
+    chosen = st.selectbox(
+        words, list(named), index, format_func=named.__getitem__, key=key, persist_state="session", width=320
+    )
     return next(run for run in runs if run.id == chosen)
 
 
@@ -112,8 +114,10 @@ def _form(here: Session, runs: Sequence[Run]) -> None:
     with st.form("own-words", border=True):
         columns = st.columns(2)
         written = [
-            columns[0].text_area("Prompt", value=first_prompt(runs[0]), height=80, key="own-prompt"),
-            columns[1].text_area("Second prompt (optional)", height=80, key="own-second"),
+            columns[0].text_area(
+                "Prompt", value=first_prompt(runs[0]), height=80, key="own-prompt", persist_state="session"
+            ),
+            columns[1].text_area("Second prompt (optional)", height=80, key="own-second", persist_state="session"),
         ]
         with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
             chosen = st.multiselect(

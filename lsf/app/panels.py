@@ -34,7 +34,7 @@ def guard() -> Iterator[None]:
 
 def unmarked(text: str) -> str:
     """Return a text that Streamlit shows as it stands: nothing of it is Markdown, maths or an icon."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>~$:])", r"\\\1", text)
+    return re.sub(r"([\\`*_{}\[\]()#+!|<>~$:&])", r"\\\1", text)
 
 
 def attempt(work: Callable[[], T]) -> T | None:
@@ -109,9 +109,9 @@ def show(
     """
     with st.container(key=f"panel-{key}", gap="xsmall"):
         with st.container(horizontal=True, vertical_alignment="center", wrap=False):
-            st.subheader(title or picture.title, anchor=False, width="stretch")
+            st.subheader(title or unmarked(picture.title), anchor=False, width="stretch")
             with st.popover("Data", type="tertiary", icon=":material/table:", help="The numbers behind this picture"):
-                st.caption(picture.alt)
+                st.caption(unmarked(picture.alt))
                 table(picture.table, key)
         if note:
             st.caption(note)
@@ -139,9 +139,9 @@ def progress(view: JobView) -> None:
     """Show how far one job is, with what is left in words."""
     if view.state is JobState.QUEUED:
         ahead = f"{view.position} job{'s' if view.position != 1 else ''} ahead" if view.position else "next"
-        st.markdown(f":material/schedule: {view.title}: queued, {ahead}", width="stretch")
+        st.markdown(f":material/schedule: {unmarked(view.title)}: queued, {ahead}", width="stretch")
         return
-    st.progress(view.fraction, text=f"{view.title}: {', '.join(progress_words(view))}")
+    st.progress(view.fraction, text=unmarked(f"{view.title}: {', '.join(progress_words(view))}"))
     if len(view.phases) > 1:
         names = [f"**{name}**" if name == view.phase else name for name in view.phases]
         st.caption(" → ".join(names))

@@ -88,7 +88,7 @@ def draw_paths_panel(here: Session, analysis: Analysis, dimensions: int, finishe
     show(
         picture,
         "paths",
-        "Numbers are states: 0 enters block 0, state s leaves block s - 1. A dotted arrow leads from "
+        "Numbers are states: 0 is the input of block 0, s the output of block s - 1. A dotted arrow leads from "
         f"where the model is to where the straight path would be.{kept}",
         on_click=partial(_look_at_example, here) if example is None else None,
     )
@@ -150,7 +150,7 @@ def draw_lens_panels(here: Session, analysis: Analysis) -> None:
             show(
                 draw_targets(examples, picked, here.state, str(view)),
                 "targets",
-                f"Each column is one token to be predicted, those of one target side by side. "
+                f"Each column is one token to be predicted; equal targets stand side by side. "
                 f"{VIEWS[str(view)].meaning} Click a cell to open its example.",
                 on_click=partial(_look_at_cell, here),
             )
@@ -167,7 +167,7 @@ def draw_criterion_panel(analysis: Analysis, plan: Plan, criterion: str) -> None
     show(
         draw_scores(analysis.scores(criterion), plan.blocks, entry.label, entry.unit, intervals=intervals),
         "criterion",
-        f"The deviation shows what happens on the way; blocks are chosen by this: {entry.meaning} "
+        f"The deviation describes the path; blocks are chosen by this score: {entry.meaning} "
         "Orange and hatched: what would be tuned. Block b leads from state b to state b + 1.",
     )
 
@@ -187,7 +187,7 @@ def _draw_example(here: Session, example: ExamplePath, index: int) -> None:
         "lens",
         f"Example {index + 1}: {unmarked(read)} **{unmarked(target)}** What the model would "
         "predict if it stopped there; framed: the target. Arrows: ranks gained or lost since the state before; +: new. "
-        "Click a row to list it.",
+        "Click a row to list its tokens.",
         on_click=lambda row: _look_at_state(here, row),
     )
     with st.expander("The tokens of one state", icon=":material/format_list_numbered:", key="tokens-of-state"):
@@ -202,7 +202,7 @@ def _list_state(here: Session, example: ExamplePath, state: int) -> None:
         key=STATE_KEY,
         on_change=lambda: _look_at_state(here, st.session_state[STATE_KEY]),
     )
-    st.caption(ranks_words(example, state))
+    st.caption(unmarked(ranks_words(example, state)))
     probability = st.column_config.NumberColumn(format="%.3g")
     columns = {"probability": probability, "place": "rank", "place before": "rank before"}
     table(ranks_table(example, state), "ranks", column_config=columns, placeholder="")

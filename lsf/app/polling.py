@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
+from lsf.app.panels import unmarked
 from lsf.app.runtime import runtime
 from lsf.app.state import Session
 from lsf.errors import LsfError
@@ -86,7 +87,7 @@ def announce(here: Session, views: Sequence[JobView]) -> None:
     states = [view.state for view in ended]
     if len(ended) == 1:
         icon, words = _ENDINGS[ended[0].state]
-        st.toast(f"{ended[0].title} {words}.", icon=icon)
+        st.toast(f"{unmarked(ended[0].title)} {words}.", icon=icon)
     elif ended:
         told = ", ".join(f"{states.count(state)} {state}" for state in _ENDINGS if state in states)
         worst = next(state for state in reversed(_ENDINGS) if state in states)

@@ -284,15 +284,15 @@ def _obstacle(here: Session, known: Foreseen, roles: Sequence[str]) -> str | Non
     choice, full = known.choice, known.full
     assert choice is not None
     if choice.fits is False:
-        st.error(choice.sentence, icon=":material/memory:")
+        st.error(unmarked(choice.sentence), icon=":material/memory:")
         with st.container(horizontal=True, gap="small", vertical_alignment="center"):
             _offer(here, choice)
             _look_again(here)
         return choice.sentence
-    st.caption(f":material/memory: {choice.sentence}")
+    st.caption(f":material/memory: {unmarked(choice.sentence)}")
     if full is not None and full.fits is False and "full" in roles:
         reason = f"Full fine-tuning beside it: {full.sentence[:1].lower()}{full.sentence[1:]}"
-        st.error(reason, icon=":material/memory:")
+        st.error(unmarked(reason), icon=":material/memory:")
         left = [role for role in roles if role != "full"]
         with st.container(horizontal=True, gap="small"):
             st.button(
@@ -326,7 +326,7 @@ def _offer(here: Session, choice: Forecast) -> None:
         type="primary",
         icon=":material/compress:",
         key="tune-take-offer",
-        help=offer.forecast.sentence,
+        help=unmarked(offer.forecast.sentence),
         on_click=lambda: take(here, offer.spec, offer.forecast),
     )
 
@@ -383,7 +383,7 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
             icon=":material/play_arrow:",
             key="tune-start",
             disabled=obstacle is not None,
-            help=None if obstacle is None else f"Not now: {obstacle}",
+            help=None if obstacle is None else f"Not now: {unmarked(obstacle)}",
         ):
             with guard():
                 start_runs(here, source, spec, roles, n_seeds)

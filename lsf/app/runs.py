@@ -1,5 +1,6 @@
 """Runs on the page: the queue with positions, live curves, what came of them, and every run on disk."""
 
+import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -12,7 +13,7 @@ from lsf.app.actions import go_on_buttons, stop_buttons
 from lsf.app.panels import amount, guard, progress, progress_of_queue, show, size, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, session
+from lsf.app.state import Session, session, take_up_plan
 from lsf.data.lessons import data_words
 from lsf.figures.runs import Curve, draw_curves
 from lsf.jobs.job import JobState, JobView
@@ -269,7 +270,7 @@ def show_differences(runs: Sequence[Run], key: str) -> None:
     if len(table):
         show_table(table, key)
     else:
-        st.caption("In none: the runs have the same settings, versions and device.")
+        st.caption("No differences: the runs have the same settings, versions and device.")
 
 
 def draw_queue(here: Session, active: Sequence[JobView]) -> None:
@@ -289,7 +290,7 @@ def draw_queue(here: Session, active: Sequence[JobView]) -> None:
             with guard():
                 for view in reversed(own):
                     runtime().worker.stop(view.id, here.owner)
-                st.rerun(scope="fragment")
+                st.rerun()
         for view in waiting:
             _draw_job(here, view, waits=True)
 
@@ -400,12 +401,20 @@ def draw_store(here: Session, runs: Sequence[Run]) -> None:
     title = f"{counted(len(runs))} in {runs_folder()}"
     with st.expander(unmarked(title), icon=":material/folder_open:"):
         table = runs_table(runs)
-        event = st.dataframe(
-            table, hide_index=True, placeholder="", on_select="rerun", selection_mode="multi-row", key="run-store"
+        event = st.dataframe(  # a selection is of row numbers: it does not outlive the list
+            table,
+            hide_index=True,
+            placeholder="",
+            on_select="rerun",
+            selection_mode="multi-row",
+            key=f"run-store-{hashlib.sha256(' '.join(run.id for run in runs).encode()).hexdigest()[:12]}",
         )
         picked = [runs[row] for row in event["selection"]["rows"] if row < len(runs)]
         with st.container(horizontal=True, gap="small"):
-            if st.button("Show curves", icon=":material/visibility:", key="store-look", disabled=len(picked) != 1):
+            if (
+                st.button("Show curves", icon=":material/visibility:", key="store-look", disabled=len(picked) != 1)
+                and picked
+            ):
                 _look_at(here, picked[0])
             if st.button("Delete", icon=":material/delete:", key="store-delete", disabled=not picked):
                 _delete(here, picked)
@@ -421,8 +430,7 @@ def counted(count: int) -> str:
 def _look_at(here: Session, run: Run) -> None:
     here.run = run.id
     st.query_params["run"] = run.id
-    if run.spec is not None and run.spec.role in ("choice", "manual"):
-        here.plan = run.spec.plan
+    take_up_plan(here, run.spec)
     st.rerun()
 
 

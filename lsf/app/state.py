@@ -9,18 +9,21 @@ from dataclasses import dataclass, field
 import streamlit as st
 
 from lsf.app.browser import browser_name
+from lsf.app.panels import unmarked
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.work import Analysed, Foreseen, Request
 from lsf.criteria.result import Analysis
-from lsf.errors import LsfError
+from lsf.errors import LsfError, NoRunError
 from lsf.jobs.job import JobView
 from lsf.plans.plan import Plan
 from lsf.runs.answers import Voice
 from lsf.runs.spec import RunSpec
-from lsf.runs.store import load_run, runs_folder
+from lsf.runs.store import Run, load_run, runs_folder
 
 _KEY = "lsf"
 OWNER_LENGTH = 12
+ANALYSIS = "analyze"
+"""Kind of the jobs that are analyses."""
 
 
 @dataclass
@@ -106,10 +109,18 @@ def is_new() -> bool:
 def attach() -> Session:
     """Take up what the address names, and make the address name what this session looks at."""
     here, shared = session(), runtime()
-    here.analysis_job = _known_job(shared, st.query_params.get("analysis")) or here.analysis_job
-    _take_up_run(here, st.query_params.get("run"))
+    asked = st.query_params.get("analysis")
+    named = _known_job(shared, asked)
+    if asked is not None and named is None:
+        st.warning("The analysis of this address is gone: the server was started again, or many jobs came after it.")
+        del st.query_params["analysis"]
+    if named is not None and named != here.analysis_job:
+        if here.analysis_job is not None:  # the browser's Back leads to an earlier one
+            _drop_choices(here)
+        here.analysis_job = named
+    _take_up_run(here, st.query_params.get("run") or here.run)
     here.grid = st.query_params.get("grid") or here.grid
-    if here.grid is not None and not (is_name(here.grid) and (runs_folder() / here.grid).is_dir()):
+    if here.grid is not None and _run_called(here.grid) is None:
         here.grid = None
         st.query_params.pop("grid", None)
     if here.analysis_job and _known_job(shared, here.analysis_job) is None:
@@ -150,39 +161,66 @@ def analysis(here: Session) -> Analysis | None:
 
 def look_at(here: Session, job: str) -> None:
     """Look at another analysis: what was chosen on the old one is dropped."""
-    here.analysis_job, here.example, here.state, here.by_hand, here.plan = job, None, None, None, None
-    here.replay, here.moment, here.grid = 0, None, None
+    _drop_choices(here)
+    here.analysis_job, here.replay, here.grid = job, 0, None
     st.query_params.pop("grid", None)
 
 
+def _drop_choices(here: Session) -> None:
+    here.example = here.state = here.by_hand = here.plan = here.replay = here.moment = None
+
+
+def run_here(here: Session) -> Run | None:
+    """Return the run being looked at; None where there is none, or where it was deleted since."""
+    return None if here.run is None else _run_called(here.run)
+
+
+def take_up_plan(here: Session, spec: RunSpec | None) -> bool:
+    """Take up the plan of a run whose blocks were chosen, and say so.
+
+    It is left where the analysis being looked at is of another model: its plan is not for those blocks.
+    """
+    if spec is None or spec.role not in ("choice", "manual"):
+        return False
+    found = analysed(here)
+    if found is not None and found.request.source.model != spec.model:
+        return False
+    here.plan = spec.plan
+    return True
+
+
 def _known_job(shared: AppRuntime, job: str | None) -> str | None:
-    return job if job is not None and any(view.id == job for view in shared.worker.views()) else None
+    """Return the job of an analysis; None for one that is none, or that the worker does not remember."""
+    return job if any(view.id == job and view.kind == ANALYSIS for view in shared.worker.views()) else None
 
 
 def _take_up_run(here: Session, name: str | None) -> None:
     """Look at the run an address names, if it is one of ours; a job's id is understood as well."""
-    if name is None or name == here.run:
+    if name is None:
         return
     for view in runtime().worker.views():
         if view.id == name and view.run is not None:
             name = view.run.name
-    folder = runs_folder() / name
-    if not is_name(name) or not folder.is_dir():
-        st.warning(f"There is no run {name!r} any more; it was deleted, or its folder was moved.")
+    run = _run_called(name)
+    if run is None:
+        st.warning(f"There is no run {unmarked(repr(name))} any more; it was deleted, or its folder was moved.")
         here.run = None
-        del st.query_params["run"]
-        return
-    here.run = name
-    spec = load_run(folder).spec
-    if here.plan is None and spec is not None and spec.role in ("choice", "manual"):
-        here.plan = spec.plan
-        here.criterion = here.criterion or spec.plan.criterion
-        here.by_hand = spec.plan.blocks if spec.plan.criterion is None else None
+        st.query_params.pop("run", None)
+    elif name != here.run:
+        here.run = name
+        if here.plan is None and run.spec is not None and take_up_plan(here, run.spec):
+            here.criterion = here.criterion or run.spec.plan.criterion
+            here.by_hand = run.spec.plan.blocks if run.spec.plan.criterion is None else None
 
 
-def is_name(name: str) -> bool:
-    """Say whether a word of the address can be the name of a run's folder, and leads nowhere else."""
-    return (runs_folder() / name).parent == runs_folder() and name not in (".", "..")
+def _run_called(name: str) -> Run | None:
+    """Return the run that a word of the address names; None where it is none, or leads elsewhere."""
+    folder = runs_folder() / name
+    try:
+        within = folder.parent == runs_folder() and name not in (".", "..") and folder.is_dir()
+        return load_run(folder) if within else None
+    except (OSError, NoRunError):  # OSError: longer than a name can be
+        return None
 
 
 def _owner() -> str:

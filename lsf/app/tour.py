@@ -51,10 +51,9 @@ class Stop:
 
 def start_tour(here: Session, lesson: str = "facts") -> None:
     """Analyse the bundled model on a lesson; everything else follows from page to page."""
-    here.tour = Tour(lesson)
     here.criterion = None
     st.session_state.update({"policy": RECOMMENDED_POLICY, "budget-unit": BLOCKS, f"budget-{N_BLOCKS}": BUDGET})
-    start_analysis(here, Request(Source(data=f"lesson:{lesson}")))
+    start_analysis(here, Request(Source(data=f"lesson:{lesson}")), Tour(lesson))
 
 
 def draw_tour(here: Session, title: str) -> None:
@@ -182,7 +181,7 @@ def _choice(here: Session) -> str:
     if here.plan is None:
         return "The analysis is not done yet; every block will have one score here."
     ratio = here.plan.predicted.flops_ratio
-    cost = "" if ratio is None else f", so that a step computes {share(ratio)} of a whole one"
+    cost = "" if ratio is None else f", so that a step takes {share(ratio)} of a full step's compute"
     return (
         f"Every block has one score, and the highest is tuned: look at {here.plan.label} in the tower, orange and "
         f"hatched. The arrow beside it is the backward pass: it ends there{cost}. What "

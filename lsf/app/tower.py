@@ -11,7 +11,7 @@ import streamlit.components.v2 as components
 from lsf.app.choose import predicted_of, wanted_criteria
 from lsf.app.panels import amount, memory_words
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, analysis_view
+from lsf.app.state import Session, analysis_view, run_here
 from lsf.app.work import Analysed, Source, source_of
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
@@ -20,7 +20,6 @@ from lsf.evidence.packed import packed_evidence
 from lsf.figures.tower import Tower, draw_tower, step_work
 from lsf.plans.plan import Plan
 from lsf.plans.recommend import RECOMMENDED
-from lsf.runs.store import load_run, runs_folder
 
 HTML = """<div class="tower"><p class="title"></p><svg xmlns="http://www.w3.org/2000/svg"></svg><div class="legend">
 <span class="scale"><span class="score"></span></span>
@@ -33,7 +32,7 @@ class="key weights"></span>weights</span>
 CHOOSE = "Click a block, or drag over several; on the keyboard, use the arrows and space."
 PICK = "Click a block for its numbers; on the keyboard, use the arrows and space. Dashed blocks were not tuned."
 STUDY = "Scores of the study that comes with LSF; an analysis measures them here."
-LACKED = "Chosen by {}, which this analysis did not measure: the colors are those of another criterion."
+LACKED = "Chosen by {}, which this analysis did not measure: the colours are those of another criterion."
 KEY = "tower"
 """Names the component from one script run to the next."""
 
@@ -102,8 +101,8 @@ def source_here(here: Session) -> Source:
     measured = looked_at(here)
     if measured is not None:
         return measured.request.source
-    spec = None if here.run is None else load_run(runs_folder() / here.run).spec
-    return here.request.source if spec is None else source_of(spec)
+    run = run_here(here)
+    return here.request.source if run is None or run.spec is None else source_of(run.spec)
 
 
 def measured_tower(here: Session, analysis: Analysis) -> tuple[Tower, tuple[str, ...]]:

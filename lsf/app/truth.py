@@ -166,7 +166,7 @@ def _start(here: Session, source: Source) -> None:
     left, right = st.columns(2, gap="medium")
     minutes = left.slider("Maximum minutes", 0.2, 30.0, 3.0, step=0.2, key="truth-minutes", persist_state="session")
     usual, key = usual_steps(source.data, "truth")
-    steps = right.number_input("Steps per run", 1, 10_000, usual, key=key)
+    steps = right.number_input("Steps per run", 1, 10_000, usual, key=key, persist_state="session")
     if st.button("Measure the truth", type="primary", icon=":material/science:", key="measure-truth"):
         work = sweep_work(runtime(), source, int(steps), MINUTE * minutes)
         runtime().worker.submit(KIND, _title(source), work, here.owner)
@@ -203,6 +203,7 @@ def _judge(found: Analysed, swept: Swept) -> None:
             format_func=lambda name: METRIC_WORDS[name],
             required=True,
             key="truth-metric",
+            persist_state="session",
         )
     )
     truth = truth_of(sweep, metric, seeds)
@@ -244,7 +245,7 @@ def count_work(runtime: AppRuntime, source: Source, sweep: Sweep) -> Callable[[R
 
 def _count_it(source: Source, sweep: Sweep) -> None:
     """Offer to let the recommendation rest on a sweep too, and say so while it does."""
-    st.subheader("Let the recommendation rest on it too", anchor=False)
+    st.subheader("Use this sweep for the recommendation", anchor=False)
     title = _title(source)
     view = next((view for view in reversed(runtime().jobs(COUNTING)) if view.title == title), None)
     if view is not None and view.active:

@@ -29,9 +29,9 @@ def class_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lesson", metavar="NAME", help=f"lesson to begin with: {lessons} [default: the room's last]")
     room = "folder for the names and predictions of the class; an existing one is continued [default: class]"
     parser.add_argument("--room", type=Path, default=Path("class"), metavar="DIR", help=room)
-    host = "address to listen on [default: 0.0.0.0, which is every network of this machine]"
+    host = "address to listen on [default: 0.0.0.0, all networks of this machine]"
     parser.add_argument("--host", default=EVERY[0], help=host)
-    parser.add_argument("--port", type=whole, default=8520, help="[default: 8520]")
+    parser.add_argument("--port", type=whole, default=8520, help="port to listen on [default: 8520]")
     name = "another host name by which students reach this machine, such as that of a proxy; repeat for more"
     parser.add_argument("--name", action="append", default=[], metavar="HOST", help=name)
 

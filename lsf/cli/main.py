@@ -101,7 +101,7 @@ def build_parser() -> Parser:
         commands.add_parser("graft", help="measure what each tuned block brings alone, and what is lost without it")
     )
     sweep_options(commands.add_parser("sweep", help="measure the truth: tune every block, suffix or window"))
-    evidence_options(commands.add_parser("evidence", help="let the recommendation rest on your own sweeps too"))
+    evidence_options(commands.add_parser("evidence", help="count your own sweeps as evidence for the recommendation"))
     dimension_options(commands.add_parser("dimension", help="measure how few numbers a task needs: d_90"))
     beacons_options(commands.add_parser("beacons", help="choose training examples by semantic distance, and at random"))
     edit_options(commands.add_parser("edit", help="edit facts into one window of blocks after another"))

@@ -90,7 +90,7 @@ def export_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--plan", type=Path, metavar="PLAN", help="a plan.json")
-    run = "a run, whose plan is taken; where it learned from chats, axolotl and llamafactory get its data too"
+    run = "folder of a run: its plan is exported; if it learned from chats, axolotl and llamafactory get its data too"
     which.add_argument("--run", type=Path, metavar="RUN", help=run)
     parser.add_argument("--to", required=True, metavar="NAME", help=f"one of: {', '.join(TARGETS)}")
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write; default: standard output")

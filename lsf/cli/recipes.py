@@ -58,7 +58,7 @@ def edit_command(arguments: argparse.Namespace) -> int:
 
 def merge_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `merge`."""
-    parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="folder of a run that ended well")
+    parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="folder of a finished run")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write the model to")
     parser.set_defaults(command=merge_command)
 
@@ -92,7 +92,9 @@ def beacons_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=whole, required=True, help="training examples to keep")
     parser.add_argument("--tau", type=float, default=0.2, help="softness of the weights (0.001 to 1000) [default: 0.2]")
     parser.add_argument("--seed", type=whole, default=0, help="seed of the random choices [default: 0]")
-    parser.add_argument("--against", metavar="MODEL", help="folder of a tuned model: count whose distance fell")
+    parser.add_argument(
+        "--against", metavar="MODEL", help="folder of a tuned model: count the examples whose distance fell"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the CSV files")
     parser.set_defaults(command=beacons_command)
 

@@ -17,7 +17,9 @@ from lsf.runs.store import delete_run, list_runs, load_run, runs_folder, usage
 def compare_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
     parser.add_argument("run", nargs="+", type=Path, help="run folders, or folders that hold run folders")
-    parser.add_argument("--format", choices=("table", "csv", "json"), default="table", help="[default: table]")
+    parser.add_argument(
+        "--format", choices=("table", "csv", "json"), default="table", help="output format [default: table]"
+    )
     parser.set_defaults(command=compare_command)
 
 

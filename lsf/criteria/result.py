@@ -249,7 +249,7 @@ class AnalysisSettings:
     """What is measured, on how many examples, and how it is read."""
 
     limit: int | None = setting(
-        200, "examples measured at most; auto = until the ranking settles", low=1, high=10_000_000
+        200, "examples to measure, at most; auto = until the ranking settles", low=1, high=10_000_000
     )
     settle: bool = setting(False, "stop as soon as the ranking of the first forward criterion has settled")
     split: str = setting("auto", "which examples: train where the data has splits, else all", choices=SPLITS)

@@ -19,7 +19,9 @@ class EditSettings:
 
     width: int = setting(4, "blocks of a window", low=1, high=10_000)
     stride: int = setting(2, "blocks between the starts of two windows", low=1, high=10_000)
-    r: int = setting(8, "rank of LoRA on the MLP's maps: as many parameters in every window", low=1, high=65_536)
+    r: int = setting(
+        8, "rank of LoRA on the MLP's linear maps; every window gets the same number of parameters", low=1, high=65_536
+    )
     steps: int = setting(100, "optimizer steps per window", low=1, high=1_000_000)
     learning_rate: float | None = setting(
         None, "peak learning rate; default: LoRA's own on a window of the model", low=1e-8, high=1.0

@@ -24,6 +24,7 @@ from lsf.data.tables import TOLD, Table, read_table
 from lsf.data.task import Example, Seen, Task, split_examples, split_indices, with_general
 from lsf.data.templates import by_templates
 from lsf.errors import DataError, LeftOutError, first_line
+from lsf.files import typed_path
 from lsf.progress import Reporter
 
 
@@ -112,7 +113,7 @@ def load_task(
         if prompt_template or completion_template:
             raise DataError(f"{name} brings its own prompts; templates are for files and hub data sets.")
         return load_lesson(rest)
-    tables = read_hub(rest) if kind == "hub" else read_splits(Path(name), report)
+    tables = read_hub(rest) if kind == "hub" else read_splits(typed_path(name), report)
     return task_of_tables(name, tables, (prompt_template, completion_template), seed, options, report)
 
 

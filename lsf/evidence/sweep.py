@@ -128,7 +128,7 @@ class SweepSpec:
     max_length: int | None = setting(
         None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
     )
-    eval_limit: int = setting(256, "examples read at most in each evaluation", low=1, high=1_000_000)
+    eval_limit: int = setting(256, "examples per evaluation, at most", low=1, high=1_000_000)
     dtype: str = setting("auto", "format of the frozen weights", choices=DTYPES)
     device: str = setting("auto", "device to run on", choices=DEVICES)
 

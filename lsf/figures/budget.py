@@ -56,7 +56,7 @@ def draw_budget(
     size, unit = next((one for one in UNITS if max(known, default=0) >= one[0]), UNITS[-1])
     panels: list[tuple[str, list[float | None]]] = [
         ("compute of a step", [point.compute for point in points]),
-        (f"least memory ({unit})", [None if p.memory_bytes is None else p.memory_bytes / size for p in points]),
+        (f"memory, at least ({unit})", [None if p.memory_bytes is None else p.memory_bytes / size for p in points]),
     ]
     titles = [name for name, _ in panels] + (["right answers"] if runs else [])
     figure: Any = make_subplots(rows=1, cols=len(titles), horizontal_spacing=0.09, subplot_titles=titles)
@@ -83,7 +83,7 @@ def draw_budget(
     _add_tried(figure, points, chosen, size, unit)
     if limit is not None and known and limit <= NEAR * max(known):
         line = {"color": NEUTRAL.color, "width": 2, "dash": "dash"}
-        note = {"text": "a run may take", "font": {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}}
+        note = {"text": "limit for a run", "font": {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}}
         figure.add_hline(y=limit / size, line=line, annotation=note, row=1, col=2)
     for run in runs:
         mark = ROLES.get(run.role, NEUTRAL)

@@ -375,7 +375,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
     figure.update_yaxes(title="d_90 of SAID", type="log", tickvals=TICKS, ticktext=[f"{d:,}" for d in TICKS])
     return Picture(
         figure,
-        f"{title}. Open triangle: under one seed or more no d tried reached 90 % of full; it ranks above all others "
-        "where exact match still rose, and nowhere where it fell again.",
+        f"{title}. Open triangle: under at least one seed no d that was tried reached 90 % of full; it ranks above all "
+        "others if exact match still rose, and is not ranked if it fell again.",
         tasks_table(studies),
     )

@@ -338,7 +338,7 @@ def draw_memory(needs: Sequence[Need], allowed: float | None = None) -> Picture:
         figure.add_vline(
             x=allowed * factor,
             line={"color": NEUTRAL.color, "width": 2, "dash": "dash"},
-            annotation={"text": "a run may take", "font": {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}},
+            annotation={"text": "limit for a run", "font": {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}},
         )
         longest = max(longest, round(allowed))
     figure.update_xaxes(title=f"memory beyond the loaded model ({unit})", range=[0, 1.22 * longest * factor or 1])

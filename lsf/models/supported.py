@@ -10,7 +10,7 @@ from typing import Any
 
 from lsf.bundled import MODEL_FOLDER
 from lsf.errors import ModelError, UnknownFamilyError, first_line
-from lsf.files import cache_folder, made_once, read_json, write_json
+from lsf.files import cache_folder, made_once, read_json, typed_path, write_json
 from lsf.models.families import FAMILIES, Family, family_of
 from lsf.models.gguf import ABOUT, gguf_folder, is_gguf, unpack_gguf, unpacked_place
 from lsf.models.info import LABEL, NAME
@@ -187,6 +187,7 @@ def find_model(name: str) -> ModelSource:
     as one of the two names is `./bundled`, `./smollm2`.
 
     Raises:
+        BadInputError: nothing can have this name.
         ModelError: one sentence: no such folder or id, no network, no or only pickled weights, custom code, no
             tokenizer, not a causal language model, quantised; of a GGUF file as `lsf.models.gguf.unpack_gguf`.
         UnknownFamilyError: an architecture outside the families table.
@@ -199,7 +200,7 @@ def find_model(name: str) -> ModelSource:
         return check_folder(name, MODEL_FOLDER, None)
     if name == NAME:
         return check_folder(name, smollm2_folder(), None)
-    path = Path(name).expanduser()
+    path = typed_path(name)
     if is_gguf(path) and not path.is_dir():
         return check_folder(name, gguf_folder(name, path), None)
     if path.exists() or name.startswith((".", "~", "/")) or name.count("/") > 1:
@@ -229,8 +230,12 @@ def _snapshot(name: str, folder: Path) -> tuple[Path, str | None]:
 
 
 def at_hand(name: str) -> bool:
-    """Say whether a model can be found without the network and without making its folder first."""
-    path = Path(name).expanduser()
+    """Say whether a model can be found without the network and without making its folder first.
+
+    Raises:
+        BadInputError: nothing can have this name.
+    """
+    path = typed_path(name)
     if name == NAME:
         return smollm2_place().is_dir()
     if is_gguf(path):

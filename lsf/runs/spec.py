@@ -51,7 +51,7 @@ class RunSpec(JsonRecord):
     train_on: str = same_setting(DataOptions, "train_on")
     chat_template: str | None = same_setting(DataOptions, "chat_template")
     max_rows: int | None = same_setting(DataOptions, "max_rows")
-    general: str | None = setting(None, "general data mixed into training against forgetting; takes what data takes")
+    general: str | None = setting(None, "general data mixed into training against forgetting; named as data is")
     general_share: float = setting(
         0.2, "share of the rows of each step that are general data, where there is any", low=0.01, high=0.9
     )
@@ -74,7 +74,7 @@ class RunSpec(JsonRecord):
         high=1.0,
     )
     optimizer: str = setting(
-        "adamw", "what steps: float32 AdamW, 8-bit AdamW (bitsandbytes), or Adafactor", choices=tuple(OPTIMIZERS)
+        "adamw", "optimizer: float32 AdamW, 8-bit AdamW (bitsandbytes), or Adafactor", choices=tuple(OPTIMIZERS)
     )
     weight_decay: float = setting(0.0, "decoupled weight decay", low=0.0, high=1.0)
     warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
@@ -105,20 +105,20 @@ class RunSpec(JsonRecord):
         None, "tokens per example; default: the context, at most 1024", low=2, high=1_000_000
     )
     eval_every: int | None = setting(None, "steps between validations; default: ten per run", low=1, high=1_000_000)
-    eval_limit: int = setting(256, "examples read at most in each evaluation", low=1, high=1_000_000)
+    eval_limit: int = setting(256, "examples per evaluation, at most", low=1, high=1_000_000)
     answer_pattern: str | None = setting(
         None,
-        "find the answer in what is generated for test examples by a regular expression with one group, such as "
-        f"'{MARKED}', or as the {LAST_NUMBER}, and measure the share right",
+        "how to find the answer in a text generated for a test example, to measure the share of right answers: a "
+        f"regular expression with one group, such as '{MARKED}', or {LAST_NUMBER}",
     )
     generate_limit: int = setting(64, "test examples answered by generation, at most", low=1, high=1_000_000)
     generate_tokens: int = setting(256, "new tokens per generated answer, at most", low=1, high=100_000)
     proof: str = setting(
         "identity",
-        "how it is proved what moved: by identity of storages, or by a hash of every byte",
+        "how to prove that frozen weights did not move: by identity of storages, or by a hash of every byte",
         choices=("identity", "hash"),
     )
-    latency: str = setting("off", "time a forward pass of what was saved against the base's", choices=("off", "on"))
+    latency: str = setting("off", "time a forward pass of the saved model against the base's", choices=("off", "on"))
     threads: int | None = setting(None, "CPU threads to compute with; default: the machine's setting", low=1, high=1024)
     seed: int = setting(0, "seed of the data order and of every other random choice", low=0, high=2**31 - 1)
     dtype: str = setting("auto", "format of the frozen weights; nf4, int8: 4 or 8 bits (bitsandbytes)", choices=DTYPES)

@@ -75,8 +75,8 @@ def test_the_paths_page_ties_state_to_block_and_says_what_chooses_and_why(scored
     record = packed_record()
     found, onward = of_trajectories(scored, plan_to_come(None, None, scored, 1), record)
     assert found == (
-        "The model is furthest from the straight path in state 2, which leaves block 1; its last state puts the target "
-        "first at 1 of 2 positions."
+        "The model is furthest from the straight path in state 2, the output of block 1; its last state puts the "
+        "target first at 1 of 2 positions."
     )
     assert onward.startswith("Gradient alignment chooses block 1: where the truth was measured (")
     assert f"it lost {100 * record.mean:.1f} % of the whole model's gain" in onward

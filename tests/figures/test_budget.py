@@ -43,7 +43,7 @@ def test_a_limit_far_away_is_told_and_not_drawn() -> None:
 def test_runs_have_a_panel_of_their_own_once_there_are_any() -> None:
     picture = draw_budget(POINTS, 1, runs=RUNS)
     titles = [note.text for note in drawn(picture).layout.annotations]
-    assert titles == ["compute of a step", "least memory (MB)", "right answers"]
+    assert titles == ["compute of a step", "memory, at least (MB)", "right answers"]
     assert [(trace.x[0], trace.y[0]) for trace in drawn(picture).data[2:]] == [(2, 0.9), (3, 1.0)]
     assert picture.alt.endswith("Right answers of runs: blocks 1-2 90 %; whole model 100 %.")
     assert picture.table["quality"].dropna().tolist() == [0.9, 1.0]

@@ -25,7 +25,7 @@ SECONDS = 120.0
 
 def as_read(text: object) -> str:
     """Return a text as a reader sees it: what Markdown would take as a mark stands behind a backslash."""
-    return re.sub(r"\\([\\`*_{}\[\]()#+!|<>~$:])", r"\1", str(text))
+    return re.sub(r"\\([\\`*_{}\[\]()#+!|<>~$:&])", r"\1", str(text))
 
 
 @cache

@@ -7,7 +7,7 @@ import pytest
 from lsf.app.state import Session
 from lsf.app.work import Analysed
 from lsf.criteria.registry import CRITERIA
-from tests.pages.conftest import Driver
+from tests.pages.conftest import Driver, as_read
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def criteria(app: Driver, known: Callable[..., Analysed]) -> Driver:
 
 
 def headings(app: Driver) -> list[str]:
-    return [str(element.value) for element in app.at.subheader]
+    return [as_read(element.value) for element in app.at.subheader]
 
 
 def test_the_page_shows_three_pictures_with_their_data_and_names_what_was_not_measured(criteria: Driver) -> None:

@@ -56,7 +56,7 @@ def test_what_was_measured_before_is_shown_beside_the_published_numbers(app: Dri
     assert "cannot be compared" in app.shown()
     for name in ("facts", "labels"):
         app.at.selectbox(key="kept-curves").set_value(f"lesson:{name}").run()
-        assert data_words(f"lesson:{name}") in app.shown() and "a ring: the smallest such d" in app.shown()
+        assert data_words(f"lesson:{name}") in app.shown() and "ring: d_90, the smallest d" in app.shown()
     published = next(frame.value for frame in app.at.dataframe if "whose" in frame.value.columns)
     assert set(published["whose"]) == {"published", "ours"}
     assert "207" in published["d_90 of SAID"].tolist()

@@ -310,3 +310,75 @@ def test_chats_are_recognised_and_shown_and_hostile_rows_stay_text(
     assert "\\*\\*bold\\*\\*" in str(error.value)
     assert "\\!\\[x\\]" in str(error.value)
     assert "\\<script\\>" in str(error.value)
+
+
+def uploader(app: Driver, label: str) -> Any:
+    return next(one for one in app.at.get("file_uploader") if one.label == label)
+
+
+def test_a_path_typed_after_an_upload_is_the_one_that_is_read(
+    app: Driver, tiny: Callable[[str], Path], cats: Path
+) -> None:
+    app.use(tiny("llama"), cats)
+    uploader(app, "Upload a file").set_value(("mine.csv", cats.read_bytes(), "text/csv"))
+    app.at.run()
+    assert app.at.session_state["lsf"].request.source.data.endswith("mine.csv")
+    app.at.text_input(key="data-path").set_value(str(cats)).run()
+    assert app.at.session_state["lsf"].request.source.data == str(cats)
+
+
+def test_the_models_own_chat_template_comes_back_while_the_other_ones_file_lies_in_its_box(
+    app: Driver, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    turns = [{"role": "user", "content": "the cat sat on"}, {"role": "assistant", "content": "mat"}]
+    data = tmp_path / "chats.jsonl"
+    data.write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(12)))
+    app.use(tiny("llama"), data)
+    template = "{% for m in messages %}the moon {{ m['content'] }} {% endfor %}"
+    uploader(app, "A Jinja file").set_value(("mine.jinja", template.encode(), "text/plain"))
+    app.at.run()
+    assert app.at.session_state["lsf"].request.source.options.chat_template == template
+    app.click("Back to the model's own")
+    assert app.at.session_state["lsf"].request.source.options.chat_template is None
+
+
+@pytest.mark.parametrize("typed", ["y" * 5000, "~nobody-of-this-name/rows", "y" * 300 + ".gguf"])
+def test_what_no_file_can_be_called_is_one_sentence(
+    app: Driver, tiny: Callable[[str], Path], cats: Path, typed: str
+) -> None:
+    app.use(tiny("llama"), cats)
+    for key in ("data-path", "model-name"):
+        before = app.at.text_input(key=key).value
+        app.at.text_input(key=key).set_value(typed).run()
+        assert not app.at.exception
+        assert len(app.errors()) == 1
+        assert next(button for button in app.at.button if button.label == "Analyse").disabled
+        app.at.text_input(key=key).set_value(before).run()
+        assert not app.errors()
+
+
+def test_the_preview_follows_a_file_in_a_folder(app: Driver, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    row = json.dumps({"prompt": "the cat sat on", "completion": " mat"}) + "\n"
+    (folder / "train.jsonl").write_text(row * 12)
+    app.use(tiny("llama"), folder)
+    before = app.shown()
+    (folder / "train.jsonl").write_text(row * 200)
+    app.at.run()
+    assert not app.errors()
+    assert app.shown() != before
+
+
+def test_a_tokenizer_that_was_missing_marks_tokens_once_it_is_there(
+    app: Driver, tiny: Callable[[str], Path], cats: Path, tmp_path: Path
+) -> None:
+    model = shutil.copytree(tiny("llama"), tmp_path / "model")
+    tokenizer = (model / "tokenizer.json").read_bytes()
+    (model / "tokenizer.json").unlink()
+    app.use(model, cats)
+    assert "Tokens are marked once the model is loaded" in app.shown()
+    (model / "tokenizer.json").write_bytes(tokenizer)
+    app.at.run()
+    assert not app.errors()
+    assert "Marked: the tokens that are trained on" in app.shown()

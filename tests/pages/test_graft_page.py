@@ -122,3 +122,17 @@ def test_runs_without_weights_offer_neither(tuned: Path, app: Driver, runs: Path
     titles = [element.value for element in app.at.subheader]
     assert "Your own words" not in titles
     assert "Which of the tuned blocks did it?" not in titles
+
+
+def test_runs_picked_and_a_prompt_asked_are_there_when_the_page_is_opened_again(tuned: Path, app: Driver) -> None:
+    at = app.go("compare")
+    at.multiselect[0].set_value([tuned.name]).run()
+    at.text_area(key="own-prompt").set_value(HOSTILE)
+    app.click("Ask")
+    app.wait("ask")
+    app.go("tune")
+    at = app.go("compare")
+    assert at.multiselect[0].value == [tuned.name]
+    assert at.text_area(key="own-prompt").value == HOSTILE
+    shutil.rmtree(tuned)  # picked, and gone
+    assert not at.run().exception

@@ -51,7 +51,7 @@ def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time_and_a_second
     assert {metric.label: metric.value for metric in form.at.metric}["Memory"] == told
     share = next(metric.delta for metric in form.at.metric if metric.label == "Memory")
     assert share == f"{100 * predicted.memory_bytes / full.memory_bytes:.0f} % of full"
-    assert "the one above the line is the memory told above, activations included" in form.shown()
+    assert "the one above the line is the memory shown above, activations included" in form.shown()
     form.go("tune")
     first = start(form)
     (run,) = list_runs(runs)

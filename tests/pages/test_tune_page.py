@@ -10,7 +10,7 @@ import pytest
 from lsf.app.work import Analysed
 from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.store import list_runs
-from tests.pages.conftest import Driver
+from tests.pages.conftest import Driver, as_read
 
 FORM = {"tune-steps": 3, "tune-batch_size": 4}
 
@@ -40,7 +40,7 @@ def start_button(form: Driver) -> Any:
 
 def test_what_a_run_needs_is_worked_out_anew_for_another_setting_and_not_for_one_without_effect(form: Driver) -> None:
     settle(form)
-    titles = [element.value for element in form.at.subheader]
+    titles = [as_read(element.value) for element in form.at.subheader]
     assert any(title.startswith("Memory: ") and "for full fine-tuning" in title for title in titles)
     before = form.shown()
     assert "from start to end" in before

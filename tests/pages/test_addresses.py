@@ -1,0 +1,162 @@
+"""What an address, another tab or a quick hand can do to a page: no run's name, another model, a tour left behind."""
+
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lsf.app.choose import brush, toggle
+from lsf.app.runtime import runtime
+from lsf.app.state import Session
+from lsf.app.tower import source_here
+from lsf.app.work import Analysed, Source
+from lsf.plans.plan import Plan
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import list_runs
+from tests.pages.conftest import SECONDS, Driver, as_read
+
+OTHER = "20990101-000000-other-ffff"
+
+
+def write_run(runs: Path, plan: Plan) -> Path:
+    """Make the folder of a run on the bundled model that has not begun."""
+    folder = runs / OTHER
+    folder.mkdir(parents=True)
+    RunSpec("bundled", "lesson:facts", plan).save(folder / "spec.json")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["uploads", "x" * 300, "a/b", "..", "[x](http://e)", "*x* $y$"])
+def test_an_address_that_names_no_run_says_so_as_text(app: Driver, runs: Path, name: str) -> None:
+    (runs / "uploads").mkdir(parents=True)  # as an upload makes it
+    app.at.query_params["run"] = app.at.query_params["grid"] = name
+    at = app.at.run()
+    assert not at.exception
+    (said,) = [str(warning.value) for warning in at.warning]
+    assert as_read(said).startswith(f"There is no run {name!r} ")
+    assert "](" not in said
+    assert not {"run", "grid"} & set(at.query_params)
+
+
+def test_a_run_deleted_while_it_is_looked_at_is_told_once_on_every_page(app: Driver, runs: Path) -> None:
+    folder = write_run(runs, Plan("bundled", 8, (6, 7)))
+    app.at.query_params["run"] = folder.name
+    assert not app.go("tune").exception
+    shutil.rmtree(folder)
+    assert source_here(app.at.session_state["lsf"]) == Source()  # the line above looks again by itself
+    at = app.go("compare")
+    assert not at.exception
+    assert [as_read(warning.value) for warning in at.warning] == [
+        f"There is no run {OTHER!r} any more; it was deleted, or its folder was moved."
+    ]
+    at = app.go("choose")
+    assert not at.exception
+    assert not at.warning
+
+
+def test_the_plan_of_a_run_is_not_taken_for_the_blocks_of_another_model(
+    app: Driver, runs: Path, known: Callable[..., Analysed]
+) -> None:
+    app.look_at(known(), "start")
+    write_run(runs, Plan("bundled", 8, (6, 7)))
+    app.at.query_params["run"] = OTHER
+    app.go("tune")
+    assert "No plan yet" in app.shown()
+    assert "of 8" not in app.shown()
+
+
+def test_an_address_of_another_analysis_drops_what_was_chosen_on_the_first(
+    app: Driver, known: Callable[..., Analysed]
+) -> None:
+    app.look_at(known(), "choose")
+    app.brush(0, 0)
+    assert "chosen by hand" in app.shown()
+    app.look_at(known("fisher"), "choose")
+    assert "chosen by hand" not in app.shown()
+
+
+def test_an_address_that_names_a_job_which_is_no_analysis_has_none(app: Driver) -> None:
+    job = runtime().worker.submit("load", "loading", lambda report: "done")
+    runtime().worker.wait(job, SECONDS)
+    app.at.query_params["analysis"] = job
+    assert not app.go("trajectories").exception
+    assert "No analysis yet" in app.shown()
+    assert "The analysis of this address is gone" in app.shown()
+    app.at.run()
+    assert "is gone" not in app.shown()  # said once
+
+
+def test_another_analysis_ends_the_tour_and_is_not_tuned(
+    app: Driver, runs: Path, tiny: Callable[[str], Path], cats: Path
+) -> None:
+    app.click("Show me in 60 seconds")
+    app.go("model")
+    app.use(tiny("llama"), cats)
+    app.click("Analyse")
+    app.wait("analyze")
+    at = app.go("trajectories")
+    assert not at.exception
+    assert "1 of 4" not in app.shown()
+    assert not list_runs(runs)
+
+
+def test_a_job_can_be_stopped_where_the_click_comes_with_a_run_of_the_whole_script(app: Driver) -> None:
+    gate, here = threading.Event(), app.at.session_state["lsf"]
+    job = runtime().worker.submit("tune", "a run", lambda report: gate.wait(SECONDS), here.owner)
+    app.go("tune")
+    at = app.click("Stop and keep")
+    assert not at.exception
+    assert runtime().worker.view(job).stopping
+    gate.set()
+
+
+def test_the_second_of_two_quick_clicks_does_not_undo_the_first() -> None:
+    here = Session("me", plan=Plan("bundled", 8, (3,)))
+    brush(here, 1, 1)
+    brush(here, 2, 2)
+    assert here.by_hand == (1, 2, 3)
+    here = replace(here, by_hand=None)
+    toggle(here, 1)
+    toggle(here, 2)
+    assert here.by_hand == (1, 2, 3)
+
+
+def test_what_was_predicted_and_picked_is_there_when_the_page_is_opened_again(app: Driver, runs: Path) -> None:
+    app.go("lessons")
+    app.at.session_state["lesson-budget-facts"] = 2
+    app.at.run()
+    app.at.session_state["prediction-facts-2"] = (3, 4)
+    app.at.run()
+    app.click("Lock in my prediction")
+    app.go("start")
+    app.go("lessons")
+    assert "Predict again" in [button.label for button in app.at.button]
+    assert app.at.session_state["prediction-facts-2"] == (3, 4)
+
+
+def test_a_run_that_was_selected_is_not_confused_with_one_that_came_after_it(app: Driver, runs: Path) -> None:
+    folder = write_run(runs, Plan("bundled", 8, (6, 7)))
+    app.go("tune")
+    (store,) = [str(frame.key) for frame in app.at.dataframe if str(frame.key).startswith("run-store")]
+    app.at.session_state[store] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    app.at.run()
+    assert not app.at.button(key="store-delete").disabled
+    shutil.copytree(folder, runs / "20990102-000000-newer-eeee")
+    app.at.run()
+    assert app.at.button(key="store-delete").disabled
+
+
+def test_why_one_model_could_not_be_loaded_is_not_said_of_another(app: Driver) -> None:
+    app.to_the_input()
+    app.at.session_state["model-kind"] = "Your own"
+    app.at.run()
+    app.at.text_input(key="model-name").set_value("nobody/nothing").run()
+    app.click("Fetch and load")
+    app.wait("load")
+    app.at.run()
+    assert len(app.errors()) == 1
+    app.at.text_input(key="model-name").set_value("somebody/something").run()
+    assert not app.errors()
