@@ -102,7 +102,8 @@ def fit(
                 trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
             optimizer: Any = trainer.optimizer
             held = {id(value): value for group in optimizer.param_groups for value in group["params"]}
-            fallen = reweighting.fallen() if reweighting is not None and timer.stopped != "discard" else None
+            wanted = reweighting is not None and timer.stopped not in ("discard", "pause")
+            fallen = reweighting.fallen() if reweighting is not None and wanted else None
     finally:
         _forget_overrides(settings.optimizer)
         _ONE_AT_A_TIME.release()

@@ -23,6 +23,7 @@ from lsf.progress import Stop
 from lsf.runs.checkpoints import TUNED, CheckpointManager, Progress
 from lsf.runs.result import phase
 from lsf.training.prefix import Prefix
+from lsf.training.processes import said_by_any
 from lsf.training.reweighting import Reweighting
 
 
@@ -105,16 +106,19 @@ class StepTimer(TrainerCallback):
                 )
         self._watch(StepRow(self.step, logs["loss"], logs["learning_rate"], self.tokens, self.seconds))
         self._mark, self._marked_step = time.perf_counter(), self.step
-        stopping = self._asked_to_stop(state, control) and self.stopped not in ("discard", "enough")
-        if self._manager is not None and self.step < state.max_steps and (stopping or self._manager.is_due(self.step)):
-            control.should_save = True
+        stopping = self._asked_to_stop(state, control)
+        if self.stopped == "pause" and self._stop() == "enough":  # this very reading found the loss flat
+            self.stopped = "enough"
+        if self._manager is None or self.step == state.max_steps or self.stopped in ("discard", "enough"):
+            return  # nothing is to go on from here
+        control.should_save = stopping or said_by_any(self._manager.is_due(self.step))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave the time a checkpoint took out of the steps' time."""
         self._mark = time.perf_counter()
 
     def _asked_to_stop(self, state: Any, control: Any) -> bool:
-        if self.step < state.max_steps and self.stopped is None and (asked := self._stop()) is not None:
+        if self.step < state.max_steps and self.stopped is None and (asked := said_by_any(self._stop())) is not None:
             self.stopped = asked
             control.should_training_stop = True
         return self.stopped is not None
