@@ -174,6 +174,7 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
     searched = {run.spec.searches_rate for run in runs if run.spec is not None}
     if len(searched) > 1:
         found.append("Some runs searched for their own learning rate and others did not.")
+    found += _costs(runs)
     found += _one_rate(runs)
     found += _faults(runs)
     found += _endings(runs)
@@ -212,6 +213,29 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("re-weighting", lambda run: run.spec and run.spec.reweight_tau),
     ("device", lambda run: run.result.environment.get("device") if run.result else None),
 )
+_COSTS: tuple[tuple[str, Callable[[Run], object]], ...] = (
+    ("CPU threads", lambda run: run.result and run.result.threads),
+    ("examples per forward pass", lambda run: _at_once(run)),
+    ("activation checkpointing", lambda run: run.spec and run.spec.activation_checkpointing),
+)
+"""What seconds and memory hang on and quality does not -> where it is known; None where it is not."""
+
+
+def _at_once(run: Run) -> object:
+    if run.spec is None or run.result is None or run.result.micro_batch is None:
+        return None
+    return "the batch" if run.result.micro_batch == run.spec.batch_size else run.result.micro_batch
+
+
+def _costs(runs: Sequence[Run]) -> list[str]:
+    """Say where ratios of time and memory hang on how runs were carried out and not on what they tune."""
+    found = []
+    for words, read in _COSTS:
+        values = dict.fromkeys(value for run in runs if (value := read(run)) is not None)
+        if len(values) > 1:
+            listed = ", ".join(str(value) for value in values)
+            found.append(f"The runs differ in {words} ({listed}), on which time and memory hang too.")
+    return found
 
 
 def _one_rate(runs: Sequence[Run]) -> list[str]:

@@ -16,7 +16,7 @@ from lsf.progress import Reporter, Stop
 from lsf.runs.checkpoints import Checkpoint
 from lsf.runs.lock import ResultBuilder
 from lsf.runs.result import Metrics, phase
-from lsf.runs.spec import RunSpec, flat_interval, is_flat
+from lsf.runs.spec import RunSpec, is_flat
 from lsf.runs.store import append_metrics, read_metrics, take_up
 from lsf.training.caching import open_held_out
 from lsf.training.evaluation import evaluate
@@ -102,8 +102,7 @@ class MetricsLogger:
         """
         self._loaded, self._spec, self._folder, self._steps = loaded, spec, folder, splits.steps
         self._ending, self._report, self.check = builder, report, check
-        by_cost = spec.until == "steps"  # what goes by its readings is read at the same steps whatever is tuned
-        self._every = reading_interval(loaded, spec, splits) if by_cost else flat_interval(spec, splits.steps)
+        self._every = reading_interval(loaded, spec, splits)
         self._shown, self._base = watched(splits.validation), base
         self._model: Any = None
         self._prefix: Prefix | None = None
