@@ -93,7 +93,7 @@ def fit(
     timer = StepTimer(data.tokens_after_batch(settings.batch_size), watch, stop, manager, progress)
     while not _ONE_AT_A_TIME.acquire(timeout=0.1):
         if stop() is not None:
-            return Fit(timer.step, timer.tokens, timer.seconds, tuple(timer.step_seconds), 0, stop())
+            return Fit(0, 0, 0.0, (), 0, stop())  # the model does not even have the checkpoint's values
     try:
         device = input_device(model)
         with own_environment(), kept_random_state(), kept_in_eval_mode(model), _on(device), torch.enable_grad():
