@@ -11,8 +11,8 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -53,6 +53,8 @@ class Progress:
     """Wall seconds per step, one value per logged row."""
     about: dict[str, Any]
     """What must be as it was, or was found before: learning rate, fingerprints."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds of everything done until then, by phase; empty in checkpoints before 2026-11-30."""
 
 
 @dataclass(frozen=True)

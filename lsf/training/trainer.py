@@ -21,7 +21,7 @@ from lsf.methods.optimizers import OPTIMIZERS
 from lsf.models.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
 from lsf.progress import Stop
 from lsf.runs.checkpoints import TUNED, CheckpointManager, Progress
-from lsf.runs.result import phase
+from lsf.runs.result import phase, seconds_so_far
 from lsf.training.prefix import Prefix
 from lsf.training.processes import said_by_any
 from lsf.training.reweighting import Reweighting
@@ -78,7 +78,7 @@ class StepTimer(TrainerCallback):
     def progress(self) -> Progress:
         """Return where the loop stands."""
         about = {} if self._manager is None else self._manager.about
-        return Progress(self.step, self.tokens, self.seconds, tuple(self.step_seconds), about)
+        return Progress(self.step, self.tokens, self.seconds, tuple(self.step_seconds), about, seconds_so_far())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
