@@ -169,7 +169,8 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
         found.append(f"The content of {next(iter(names))} changed between the runs; their test sets are not the same.")
     weights = {run.result.weights for run in runs if run.result is not None and run.result.weights}
     models = {run.spec.model for run in runs if run.spec is not None}
-    if len(weights) > 1 and len(models) == 1:
+    dtypes = {run.result.environment.get("dtype") for run in runs if run.result is not None and run.result.weights}
+    if len(weights) > 1 and len(models) == len(dtypes) == 1:
         found.append(f"The weights of {next(iter(models))} changed between the runs; they did not start alike.")
     searched = {run.spec.searches_rate for run in runs if run.spec is not None}
     if len(searched) > 1:
@@ -212,6 +213,7 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("weight decay", lambda run: run.spec and run.spec.weight_decay),
     ("re-weighting", lambda run: run.spec and run.spec.reweight_tau),
     ("device", lambda run: run.result.environment.get("device") if run.result else None),
+    ("dtype", lambda run: run.result.environment.get("dtype") if run.result else None),
 )
 _COSTS: tuple[tuple[str, Callable[[Run], object]], ...] = (
     ("CPU threads", lambda run: run.result and run.result.threads),

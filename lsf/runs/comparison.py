@@ -385,7 +385,7 @@ def summarise(rows: Sequence[Row]) -> tuple[Summary, ...]:
         if row.state == RunState.SUCCEEDED:
             rate = None if row.rate_searched else row.learning_rate
             asked = (row.model, row.data, row.settings)
-            groups.setdefault((*asked, row.role, _label(row), row.method, row.steps, rate), []).append(row)
+            groups.setdefault((*asked, row.role, _label(row), row.method, rate), []).append(row)
     ended = [row for group in groups.values() for row in group]
     several = columns_apart(ended)
     names = [(group[0].role, group[0].method, _label(group[0], several)) for group in groups.values()]

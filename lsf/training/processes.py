@@ -16,7 +16,6 @@ from lsf.errors import BadInputError
 from lsf.files import write_bytes
 from lsf.runs.lock import SPEC
 
-
 Said = TypeVar("Said")
 
 

@@ -355,3 +355,21 @@ def test_what_time_and_memory_hang_on_beside_the_plan_is_said():
     assert "hang too" not in " ".join(compare([one, carried_out(FULL, threads=8, micro_batch=16)]).warnings)
     recomputed = make("two", activation_checkpointing="non_reentrant")
     assert "activation checkpointing (off, non_reentrant)" in " ".join(compare([one, recomputed]).warnings)
+
+
+def test_seeds_that_each_ran_until_flat_are_one_group():
+    runs = [make(f"seed {seed}", seed=seed, until="flat") for seed in (0, 1)]
+    ended = [replace(run, result=replace(run.result, steps=steps)) for run, steps in zip(runs, (80, 120), strict=True)]
+    (group,) = summarise(compare(ended).rows)
+    assert group.n_seeds == 2
+
+
+def test_weights_in_another_dtype_have_not_changed():
+    def held_in(dtype: str) -> Run:
+        run = make(dtype)
+        around = {"device": "cpu", "dtype": dtype}
+        return replace(run, result=replace(run.result, weights=f"hash of {dtype}", environment=around))
+
+    told = " ".join(compare([held_in("float32"), held_in("bfloat16")]).warnings)
+    assert "differ in dtype (float32, bfloat16)" in told
+    assert "The weights of" not in told

@@ -8,9 +8,9 @@ import torch
 from lsf.data.encode import encode
 from lsf.plans.plan import full_plan
 from lsf.runs.checkpoints import CheckpointManager
+from lsf.runs.store import read_metrics
 from lsf.training.evaluation import evaluate
 from lsf.training.run import tune
-from lsf.runs.store import read_metrics
 from lsf.training.splits import READINGS, encode_splits, reading_interval
 
 
