@@ -193,6 +193,8 @@ class FitSettings:
     """How many of the rows, the last ones, are general data."""
     general_share: float = 0.0
     """Of the rows trained on that come from those."""
+    logged_every: int | None = None
+    """Steps between two rows, after which the loop can be ended by what they say; None: as `LOGGED_STEPS` has it."""
 
     @property
     def accumulation(self) -> int:
@@ -365,7 +367,7 @@ def training_arguments(settings: FitSettings, folder: Path, device: torch.device
         optim=OPTIMIZERS[settings.optimizer].optim,
         max_grad_norm=MAX_GRADIENT_NORM,
         train_sampling_strategy="sequential",
-        logging_steps=max(1, math.ceil(settings.steps / LOGGED_STEPS)),
+        logging_steps=settings.logged_every or max(1, math.ceil(settings.steps / LOGGED_STEPS)),
         logging_nan_inf_filter=False,
         save_strategy="no",
         seed=settings.seed,
