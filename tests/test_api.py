@@ -30,7 +30,7 @@ from lsf.errors import BadInputError, DataError, LsfError, ModelError, PlanError
 from lsf.lens.speed import speed_of
 from lsf.methods.context import is_linear
 from lsf.models.families import FAMILIES
-from lsf.models.loading import adapted_maps, layout_of, load_model
+from lsf.models.loading import adapted_maps, layout_of, load_model, weights_hash
 from lsf.progress import do_nothing
 from lsf.training.proof import UNPROVEN
 from tests.tiny import tiny_model
@@ -143,6 +143,17 @@ def test_a_setting_that_does_not_exist_is_refused_with_those_that_do(tiny: Calla
     for call in (lsf.analyze, lsf.sweep):
         with pytest.raises(BadInputError, match=r"no setting 'limt'; known are: .*batch_size"):
             call(model, ROWS, "{q}", "{a}", limt=3)
+
+
+def test_a_model_that_a_fused_optimizer_trained_is_known_to_be_another(tiny: Callable[[str], Path]) -> None:
+    model = lsf.load(str(tiny("llama")), "float32", "cpu")
+    lsf.freeze(model.model, lsf.Plan("tiny", 4, (1,)))
+    tuned = [value for value in model.model.parameters() if value.requires_grad]
+    before = weights_hash(model.measured().model)
+    assert model.measured() is model.measured()
+    model.model(torch.tensor([[1, 2, 3]])).logits.square().mean().backward()
+    torch.optim.AdamW(tuned, fused=True).step()  # counts no version up
+    assert weights_hash(model.measured().model) != before
 
 
 def test_a_model_is_measured_as_it_is_now_without_dropout(tiny: Callable[[str], Path]) -> None:

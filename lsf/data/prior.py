@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lsf.data.contents import Segments
 from lsf.data.encode import EncodedExample
 
 Ids = tuple[int, ...]
@@ -37,13 +38,21 @@ class Floor:
 
 
 def completion_ids(rows: Sequence[EncodedExample]) -> tuple[Ids, ...]:
-    """Return the ids of each completion, without end-of-text; of a chat all its targets, as they are scored."""
+    """Return the ids of each completion, without end-of-text; of a chat all its targets, as they are scored.
+
+    Behind segments end-of-text stands in training rows alone.
+    """
     return tuple(
-        tuple(row.ids[place] for place in row.targets)
+        tuple(row.ids[place] for place in row.targets if not (place in row.ends and _is_appended(row, place)))
         if row.spans
         else row.ids[row.n_prompt : row.n_prompt + row.n_completion]
         for row in rows
     )
+
+
+def _is_appended(row: EncodedExample, place: int) -> bool:
+    """Say whether the end at this place is end-of-text behind segments, and no end of a turn."""
+    return isinstance(row.example.content, Segments) and place == len(row.ids) - 1
 
 
 def prior_of(train: Sequence[Ids], held_out: Sequence[Ids], vocabulary: int) -> Prior:

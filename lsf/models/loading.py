@@ -312,11 +312,21 @@ class Model:
 
 
 def _state(model: Any) -> list[object]:
-    """Return what tells whether a model was changed: its modules, their mode, and where its tensors lie."""
+    """Return what tells whether a model was changed: its modules, their mode, and where its tensors lie.
+
+    Of what wants gradients the bits count too: fused optimizers, Trainer's own among them, write without counting.
+    """
     modules: list[object] = [(id(module), module.training) for module in model.modules()]
     return modules + [
-        (id(value), value.data_ptr(), value._version, value.requires_grad) for value in model.parameters()
+        (id(value), value.data_ptr(), value._version, _bits(value) if value.requires_grad else None)
+        for value in model.parameters()
     ]
+
+
+def _bits(value: torch.Tensor) -> int:
+    """Return the sum of a tensor's values, each read as a whole number by its bits."""
+    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()]
+    return int(value.detach().contiguous().view(whole).sum(dtype=torch.int64))
 
 
 def _info(name: str, layout: ModelLayout) -> ModelInfo:

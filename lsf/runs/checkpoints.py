@@ -11,10 +11,11 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from safetensors import SafetensorError, safe_open
 
@@ -52,6 +53,8 @@ class Progress:
     """Wall seconds per step, one value per logged row."""
     about: dict[str, Any]
     """What must be as it was, or was found before: learning rate, fingerprints."""
+    phases: Mapping[str, float] = field(default_factory=dict)
+    """Wall seconds of everything done until then, by phase; empty in checkpoints before 2026-11-30."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,7 @@ class CheckpointManager:
         self.run, self.about, self._beside, self._warn = run, about, beside, warn
         self._every_steps, self._every_seconds = every_steps, every_seconds
         self._last, self._cost = time.monotonic(), n_bytes / BYTES_PER_SECOND
+        self._asked = checkpoint_step(run) or 0
 
     @property
     def every_seconds(self) -> float:
@@ -104,8 +108,9 @@ class CheckpointManager:
         self._last, self._cost = time.monotonic(), seconds
 
     def is_due(self, step: int) -> bool:
-        """Say whether a checkpoint is to be written after this step."""
-        by_steps = self._every_steps is not None and step % self._every_steps == 0
+        """Say whether a checkpoint is to be written after this step; a long run asks after some of its steps alone."""
+        every, since, self._asked = self._every_steps, self._asked, step
+        by_steps = every is not None and step // every > since // every
         return by_steps or time.monotonic() - self._last >= self.every_seconds
 
     def unfinished(self, step: int) -> Path:
@@ -182,8 +187,11 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
     for place in _folders(run):
         try:
             plain = read_json(place / PROGRESS, "a checkpoint's progress")
-            with safe_open(place / TUNED, "np"):
-                pass
+            for tensors in {place / TUNED, *place.glob("*.safetensors")}:
+                with safe_open(tensors, "np"):
+                    pass
+            if not all(is_zipfile(file) for kind in ("*.pt", "*.pth") for file in place.glob(kind)):
+                continue  # torch's files are archives, whose end is written last
             progress = decode(plain, Progress, str(place), "checkpoint's progress")
         except (OSError, ValueError, SafetensorError):
             continue

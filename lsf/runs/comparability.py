@@ -169,11 +169,13 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
         found.append(f"The content of {next(iter(names))} changed between the runs; their test sets are not the same.")
     weights = {run.result.weights for run in runs if run.result is not None and run.result.weights}
     models = {run.spec.model for run in runs if run.spec is not None}
-    if len(weights) > 1 and len(models) == 1:
+    dtypes = {run.result.environment.get("dtype") for run in runs if run.result is not None and run.result.weights}
+    if len(weights) > 1 and len(models) == len(dtypes) == 1:
         found.append(f"The weights of {next(iter(models))} changed between the runs; they did not start alike.")
     searched = {run.spec.searches_rate for run in runs if run.spec is not None}
     if len(searched) > 1:
         found.append("Some runs searched for their own learning rate and others did not.")
+    found += _costs(runs)
     found += _one_rate(runs)
     found += _faults(runs)
     found += _endings(runs)
@@ -211,7 +213,31 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("weight decay", lambda run: run.spec and run.spec.weight_decay),
     ("re-weighting", lambda run: run.spec and run.spec.reweight_tau),
     ("device", lambda run: run.result.environment.get("device") if run.result else None),
+    ("dtype", lambda run: run.result.environment.get("dtype") if run.result else None),
 )
+_COSTS: tuple[tuple[str, Callable[[Run], object]], ...] = (
+    ("CPU threads", lambda run: run.result and run.result.threads),
+    ("examples per forward pass", lambda run: _at_once(run)),
+    ("activation checkpointing", lambda run: run.spec and run.spec.activation_checkpointing),
+)
+"""What seconds and memory hang on and quality does not -> where it is known; None where it is not."""
+
+
+def _at_once(run: Run) -> object:
+    if run.spec is None or run.result is None or run.result.micro_batch is None:
+        return None
+    return "the batch" if run.result.micro_batch == run.spec.batch_size else run.result.micro_batch
+
+
+def _costs(runs: Sequence[Run]) -> list[str]:
+    """Say where ratios of time and memory hang on how runs were carried out and not on what they tune."""
+    found = []
+    for words, read in _COSTS:
+        values = dict.fromkeys(value for run in runs if (value := read(run)) is not None)
+        if len(values) > 1:
+            listed = ", ".join(str(value) for value in values)
+            found.append(f"The runs differ in {words} ({listed}), on which time and memory hang too.")
+    return found
 
 
 def _one_rate(runs: Sequence[Run]) -> list[str]:

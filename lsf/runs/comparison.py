@@ -20,8 +20,10 @@ COSTS_ONLY = (
     "latency", "threads",
 )  # fmt: skip
 """Fields of a spec that change what a run costs and not what it learns."""
-TOLD_APART = ("plan", "role", "method", "options", "seed", "learning_rate", "device", "dtype", "eval_every")
-"""Fields of a spec that have columns of their own, are known better from the result, or change no number."""
+TOLD_APART = ("plan", "role", "method", "options", "seed", "learning_rate", "device", "dtype")
+"""Fields of a spec that have columns of their own or are known better from the result."""
+READ_AT = ("eval_every",)
+"""Fields that change numbers only of runs that go by their readings."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
     Args:
         runs: in any state, in the order they are to be listed.
     """
-    told = apart(runs, leave_out=("model", "data", *TOLD_APART, *COSTS_ONLY, *OPTIONS))
+    unread = () if any(run.spec is not None and run.spec.goes_by_readings for run in runs) else READ_AT
+    told = apart(runs, leave_out=("model", "data", *TOLD_APART, *unread, *COSTS_ONLY, *OPTIONS))
     rows = [replace(to_row(run), differs=words or None) for run, words in zip(runs, told, strict=True)]
     full: dict[tuple[object, ...], Row] = {}
     for run, row in zip(runs, rows, strict=True):
@@ -269,9 +272,10 @@ def _kin(run: Run) -> tuple[object, ...]:
     spec, result = run.spec, run.result
     if spec is None or result is None:
         return (run.id,)
-    steps = result.steps if spec.until == "steps" else (spec.steps, spec.eval_every)  # by one rule, each to its own end
+    steps = result.steps if spec.until == "steps" else spec.steps  # by one rule, each to its own end
+    read = spec.eval_every if spec.goes_by_readings else None
     asked = spec.model, spec.data, spec.seed, steps, spec.batch_size, spec.max_length, spec.eval_limit
-    loop = spec.until, spec.keep, spec.warmup_steps, spec.optimizer, spec.weight_decay, spec.reweight_tau
+    loop = spec.until, spec.keep, read, spec.warmup_steps, spec.optimizer, spec.weight_decay, spec.reweight_tau
     return *asked, *loop, *result.measured_on, *texts_of(spec, result)
 
 
@@ -284,7 +288,8 @@ def _general(run: Run) -> tuple[object, ...] | None:
 
 def _settings(spec: RunSpec, result: RunResult | None) -> str:
     """Return a short hash of what a run was asked beside role, plan, method, seed and rate, and of where it ran."""
-    left_out = (*TOLD_APART, *COSTS_ONLY, *OPTIONS)  # what the data's options came to is in texts_of
+    unread = () if spec.goes_by_readings else READ_AT
+    left_out = (*TOLD_APART, *unread, *COSTS_ONLY, *OPTIONS)  # what the data's options came to is in texts_of
     asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in left_out}
     mixed = result and result.general and result.general.fingerprint
     given = None if result is None else (result.measured_on, texts_of(spec, result), mixed)
@@ -380,7 +385,7 @@ def summarise(rows: Sequence[Row]) -> tuple[Summary, ...]:
         if row.state == RunState.SUCCEEDED:
             rate = None if row.rate_searched else row.learning_rate
             asked = (row.model, row.data, row.settings)
-            groups.setdefault((*asked, row.role, _label(row), row.method, row.steps, rate), []).append(row)
+            groups.setdefault((*asked, row.role, _label(row), row.method, rate), []).append(row)
     ended = [row for group in groups.values() for row in group]
     several = columns_apart(ended)
     names = [(group[0].role, group[0].method, _label(group[0], several)) for group in groups.values()]

@@ -43,15 +43,19 @@ class Stopwatch:
     """Seconds by phase, each moment in one phase only: what an inner phase takes is not the outer one's."""
 
     def __init__(
-        self, entered: Callable[[str], None] | None = None, clock: Callable[[], float] = time.perf_counter
+        self,
+        entered: Callable[[str], None] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+        before: Mapping[str, float] | None = None,
     ) -> None:
         """Start in `other`.
 
         Args:
             entered: told the phase at every change, from the thread that works.
             clock: returns seconds.
+            before: seconds of phases that count too: of what was done before a pause.
         """
-        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._seconds: defaultdict[str, float] = defaultdict(float, before or {})
         self._phase, self._since, self._entered, self._clock = "other", clock(), entered, clock
 
     @property
@@ -81,6 +85,12 @@ class Stopwatch:
 
 
 _CURRENT: ContextVar[Stopwatch | None] = ContextVar("stopwatch", default=None)
+
+
+def seconds_so_far() -> dict[str, float]:
+    """Return the seconds by phase of the stopwatch that runs in this thread; nothing where none does."""
+    stopwatch = _CURRENT.get()
+    return {} if stopwatch is None else stopwatch.seconds
 
 
 @contextmanager

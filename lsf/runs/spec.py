@@ -148,6 +148,11 @@ class RunSpec(JsonRecord):
         return self.learning_rate is None
 
     @property
+    def goes_by_readings(self) -> bool:
+        """Whether validation readings decide when it ends or what it keeps."""
+        return self.until == "flat" or self.keep == "best"
+
+    @property
     def how(self) -> str:
         """The method with the options given, for tables: `adapter (kind=pfeiffer)`."""
         return describe(self.method, self.options)

@@ -271,7 +271,7 @@ def _attempt(inputs: FitInputs, log: MetricsLogger, about: dict[str, Any], micro
         start = fingerprint(model) if by_hash else marks(model, loaded.model)
     with carried_out(inputs, model) as caching:
         log.begin(model, checkpoint)
-        reweighting = reweighting_of(spec, loaded, model, rows, inputs.context.check)
+        reweighting = reweighting_of(spec, loaded, model, rows, log.check)
         tuned = sum(value.numel() for value in model.parameters() if value.requires_grad)
         written, beside = CHECKPOINT_BYTES * tuned, None if log.best is None else log.best.save
         manager = CheckpointManager(
@@ -283,7 +283,7 @@ def _attempt(inputs: FitInputs, log: MetricsLogger, about: dict[str, Any], micro
             replace(inputs.settings, micro_batch=micro),
             inputs.folder,
             log.watch,
-            lambda: inputs.context.stop() or log.enough,
+            lambda: _ending(inputs.context.stop(), log.enough),
             manager,
             checkpoint,
             caching.prefix,
@@ -295,6 +295,11 @@ def _attempt(inputs: FitInputs, log: MetricsLogger, about: dict[str, Any], micro
     resumed_at = None if checkpoint is None else checkpoint.progress.step
     kept = done.steps if log.best is None else log.best.step or done.steps
     return Attempt(model, start, done, caching, micro, resumed_at, seconds, kept)
+
+
+def _ending(asked: Stop | None, enough: Stop | None) -> Stop | None:
+    """Return how the loop ends; one that is flat is not paused: the step after it would be one too many."""
+    return enough or asked if asked == "pause" else asked or enough
 
 
 def prepared(inputs: FitInputs, micro: int) -> Any:

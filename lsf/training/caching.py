@@ -26,7 +26,7 @@ from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.training.prefix import ABOUT, LOCK, Prefix, States
 from lsf.training.processes import n_processes, place_on_machine, wait_for_all
-from lsf.training.records import circumstances
+from lsf.training.records import circumstances, tokens_hash
 
 MEMORY_SHARE = 0.25
 """Share of the free memory a cache in memory may take."""
@@ -181,7 +181,7 @@ def open_held_out(
     has_room = needed <= MEMORY_SHARE * psutil.virtual_memory().available
     if not rows or depth == 0 or spec.cache == "off" or n_processes() > 1 or not has_room:
         return None
-    key = f"{rows_hash(rows)} {batch_size}"
+    key = f"{tokens_hash(rows)} {batch_size}"  # targets decide which rows are read together
     states, shallower = _in_memory(loaded, split, key, depth, [len(row.ids) for row in rows])
     groups = list(by_length(rows, batch_size, loaded.model.config.get_text_config().vocab_size))
     return Prefix(model, blocks_of(model, loaded), rows, loaded.info.dtype, states, shallower, groups)
@@ -227,7 +227,7 @@ def _in_memory(
     loaded: LoadedModel, split: str, key: str, depth: int, lengths: Sequence[int]
 ) -> tuple[States, States | None]:
     """Return the kept or fresh states at this depth, and an earlier run's at the greatest smaller depth."""
-    kept = _KEPT.setdefault(loaded.model, {})
+    kept, key = _KEPT.setdefault(loaded.model, {}), f"{key} {torch.get_num_threads()}"
     for old in [known for known in kept if known[0] == split and known[1] != key]:
         del kept[old]  # one set of rows of each split at a time
     below = [known for known in kept if known[0] == split and known[2] < depth]

@@ -93,7 +93,7 @@ def fit(
     timer = StepTimer(data.tokens_after_batch(settings.batch_size), watch, stop, manager, progress)
     while not _ONE_AT_A_TIME.acquire(timeout=0.1):
         if stop() is not None:
-            return Fit(timer.step, timer.tokens, timer.seconds, tuple(timer.step_seconds), 0, stop())
+            return Fit(0, 0, 0.0, (), 0, stop())  # the model does not even have the checkpoint's values
     try:
         device = input_device(model)
         with own_environment(), kept_random_state(), kept_in_eval_mode(model), _on(device), torch.enable_grad():
@@ -102,7 +102,8 @@ def fit(
                 trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
             optimizer: Any = trainer.optimizer
             held = {id(value): value for group in optimizer.param_groups for value in group["params"]}
-            fallen = reweighting.fallen() if reweighting is not None and timer.stopped != "discard" else None
+            wanted = reweighting is not None and timer.stopped not in ("discard", "pause")
+            fallen = reweighting.fallen() if reweighting is not None and wanted else None
     finally:
         _forget_overrides(settings.optimizer)
         _ONE_AT_A_TIME.release()

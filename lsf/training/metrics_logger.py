@@ -16,7 +16,7 @@ from lsf.progress import Reporter, Stop
 from lsf.runs.checkpoints import Checkpoint
 from lsf.runs.lock import ResultBuilder
 from lsf.runs.result import Metrics, phase
-from lsf.runs.spec import RunSpec, flat_interval, is_flat
+from lsf.runs.spec import RunSpec, is_flat
 from lsf.runs.store import append_metrics, read_metrics, take_up
 from lsf.training.caching import open_held_out
 from lsf.training.evaluation import evaluate
@@ -101,9 +101,8 @@ class MetricsLogger:
             check: raises where nothing is to be kept; called during readings.
         """
         self._loaded, self._spec, self._folder, self._steps = loaded, spec, folder, splits.steps
-        self._ending, self._report, self._check = builder, report, check
-        by_cost = spec.until == "steps"  # what goes by its readings is read at the same steps whatever is tuned
-        self._every = reading_interval(loaded, spec, splits) if by_cost else flat_interval(spec, splits.steps)
+        self._ending, self._report, self.check = builder, report, check
+        self._every = reading_interval(loaded, spec, splits)
         self._shown, self._base = watched(splits.validation), base
         self._model: Any = None
         self._prefix: Prefix | None = None
@@ -150,7 +149,7 @@ class MetricsLogger:
             self._due = (row["step"] // self._every + 1) * self._every
             batch, dtype = self._spec.batch_size, self._loaded.info.dtype
             with phase("validation"):
-                row |= _reading(evaluate(self._model, self._shown, batch, dtype, self._check, self._prefix))
+                row |= _reading(evaluate(self._model, self._shown, batch, dtype, self.check, self._prefix))
             if self.best is not None:
                 self.best.look(row["step"], row["validation_loss"], self._model)
         self._tell(row)

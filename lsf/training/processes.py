@@ -5,15 +5,18 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import DistributedType, broadcast_object_list, gather_object
 
 from lsf.environment import launched_processes, launched_rank
 from lsf.errors import BadInputError
 from lsf.files import write_bytes
 from lsf.runs.lock import SPEC
+
+Said = TypeVar("Said")
 
 
 @contextmanager
@@ -42,6 +45,17 @@ def place_on_machine() -> tuple[int, int]:
     if n_processes() == 1:
         return 0, 1
     return int(os.environ["LOCAL_RANK"]), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def said_by_any(mine: Said) -> Said:
+    """Return what the first process says that says anything; every one must ask, or those that do wait for ever.
+
+    Signals and clocks reach processes at different steps, and what one does alone in a step the others wait for.
+
+    Args:
+        mine: what this process says; nothing where it is false.
+    """
+    return mine if n_processes() == 1 else next((one for one in gather_object([mine]) if one), mine)
 
 
 def wait_for_all() -> None:

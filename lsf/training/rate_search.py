@@ -278,6 +278,7 @@ class _Trials:
             seed=SEED,
             micro_batch=micro,
             report_to="none",
+            logged_every=1,
         )
         with carried_out(inputs, model) as caching:
             weighed = reweighting_of(inputs.spec, inputs.loaded, model, rows, context.check)

@@ -70,8 +70,11 @@ def forget_records() -> None:
 
 
 def tokens_hash(rows: Sequence[EncodedExample]) -> str:
-    """Return SHA-256 over the ids of rows and where their targets are."""
-    parts = [(row.ids, row.n_prompt, row.spans) if row.spans else (row.ids, row.n_prompt) for row in rows]
+    """Return SHA-256 over the ids of rows, where their targets, turns and ends are, and the bytes of plain text."""
+    parts = [
+        (row.ids, row.n_prompt, row.spans, row.turns, row.ends, row.n_bytes) if row.spans else (row.ids, row.n_prompt)
+        for row in rows
+    ]
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import shutil
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
@@ -80,6 +81,10 @@ def refuse_without_readings(spec: RunSpec, splits: EncodedSplits) -> None:
         raise BadInputError(f"{asked[0]} is not possible in several processes; leave it out.")
 
 
+def _added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
+
+
 class _StoppedEarly(Exception):
     """The run was asked to end and has nothing to keep."""
 
@@ -133,7 +138,7 @@ def tune(
         run_lock(folder) as builder,
         explained_memory(loaded, spec),
         computing_on(spec.threads) as threads,
-        Stopwatch(telling(work.report)).running() as stopwatch,
+        Stopwatch(telling(work.report), before=work.before).running() as stopwatch,
     ):
         builder.add(threads=threads)
         try:
@@ -165,6 +170,8 @@ class _Tuning:
         self.loaded, self.task, self.spec, self.folder, self.report = loaded, task, spec, folder, report
         self.shared = shared
         self.steps = spec.steps
+        earlier = latest_checkpoint(shared)
+        self.before = {} if earlier is None else earlier.progress.phases
 
     def carry_out(self, builder: ResultBuilder) -> RunResult:
         """Do all of it; `builder` learns each part as soon as it is known."""
@@ -201,7 +208,7 @@ class _Tuning:
         inputs = replace(inputs, settings=replace(inputs.settings, learning_rate=rate))
         with phase("forecast", whole=True):
             predicted = expected(loaded, splits, spec, course, self.end_where_asked)
-        builder.add(predicted=predicted)
+        builder.add(predicted=replace(predicted, phases=_added(self.before, predicted.phases)))
         self.report.plan(phases_of(predicted.phases, course.work.fill_share))
         with phase("preparing"):
             check = self.end_where_discarded
@@ -390,7 +397,7 @@ def measure_kept(loaded: LoadedModel, task: Task, folder: Path, report: Reporter
         ):
             result = _measured(loaded, task, folder, spec, before, report)
             seconds = stopwatch.seconds
-        phases = {name: before.phases.get(name, 0.0) + seconds.get(name, 0.0) for name in {**before.phases, **seconds}}
+        phases = _added(before.phases, seconds)
         result = replace(result, phases=phases, total_seconds=sum(phases.values()))
         result.save(folder / RESULT)
         return result

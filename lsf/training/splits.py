@@ -17,7 +17,7 @@ from lsf.models.sharing import share_model
 from lsf.models.writing import GeneralText, sample_general_text
 from lsf.plans.cost import law_flops
 from lsf.runs.result import Metrics, Sample, phase
-from lsf.runs.spec import RunSpec
+from lsf.runs.spec import RunSpec, flat_interval
 from lsf.training.caching import blocks_of, open_held_out, prefix_depth
 from lsf.training.evaluation import BATCH_SIZE, answer, evaluate, general_loss, spread_out
 from lsf.training.generation import NOTHING, Asked, asked_for, unheard, with_match, write_answers
@@ -170,6 +170,7 @@ def watched(rows: Sequence[EncodedExample]) -> tuple[EncodedExample, ...]:
 def reading_interval(loaded: LoadedModel, spec: RunSpec, splits: EncodedSplits) -> int:
     """Return the steps between two validation readings: as asked, else so many that they keep to their share.
 
+    A run that goes by its readings has them at the same steps whatever is tuned, so that every plan gets as many tries.
     Only what lies above the frozen prefix is counted, on both sides: its states are kept, or computed by both.
 
     Args:
@@ -180,6 +181,8 @@ def reading_interval(loaded: LoadedModel, spec: RunSpec, splits: EncodedSplits) 
     if spec.eval_every is not None or not splits.validation:
         return spec.eval_every or splits.steps
     low, high = READINGS
+    if spec.goes_by_readings:
+        return flat_interval(spec, splits.steps) if spec.until == "flat" else max(1, splits.steps // high)
     share = SHARE * splits.steps * _step_flops(loaded, spec, splits) / _reading_flops(loaded, spec, splits)
     return max(1, splits.steps // min(high, max(low, int(share))))
 
@@ -263,7 +266,7 @@ def measure_base(
     metrics = replace(_on_rows(loaded, spec, test, "test", check), general_loss=lost)
     if asked.rows:
         writing = partial(write_answers, loaded.model, loaded, asked.rows, spec.generate_tokens, check)
-        metrics = with_match(metrics, spec, asked, on_record(loaded, _about_written(asked, spec), writing))
+        metrics = with_match(metrics, spec, asked, on_record(loaded, _about_written(loaded, asked, spec), writing))
     some = sampled(test)
     about = {**_own_text(loaded), "what": "answers", "rows": tokens_hash(some)}
     answers = on_record(loaded, about, lambda: answers_of(loaded.model, loaded, test, check))
@@ -286,13 +289,14 @@ def knows_rows(loaded: LoadedModel, rows: Sequence[EncodedExample], batch_size: 
 
 def knows_written(loaded: LoadedModel, spec: RunSpec, asked: Asked) -> bool:
     """Say whether what the base model writes to some rows is on record."""
-    return not asked.rows or is_on_record(loaded, _about_written(asked, spec))
+    return not asked.rows or is_on_record(loaded, _about_written(loaded, asked, spec))
 
 
-def _about_written(asked: Asked, spec: RunSpec) -> dict[str, Any]:
+def _about_written(loaded: LoadedModel, asked: Asked, spec: RunSpec) -> dict[str, Any]:
     """Return what decides, beside the base model, what it writes."""
     ends = [row.ends for row in asked.rows]
-    return {"what": "written", "rows": tokens_hash(asked.rows), "ends": ends, "n_new": spec.generate_tokens}
+    about = {"what": "written", "rows": tokens_hash(asked.rows), "ends": ends, "n_new": spec.generate_tokens}
+    return {**_own_text(loaded), **about}
 
 
 def general_text(loaded: LoadedModel, check: Callable[[], None]) -> GeneralText:

@@ -21,8 +21,9 @@ from lsf.methods.optimizers import OPTIMIZERS
 from lsf.models.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
 from lsf.progress import Stop
 from lsf.runs.checkpoints import TUNED, CheckpointManager, Progress
-from lsf.runs.result import phase
+from lsf.runs.result import phase, seconds_so_far
 from lsf.training.prefix import Prefix
+from lsf.training.processes import said_by_any
 from lsf.training.reweighting import Reweighting
 
 
@@ -77,7 +78,7 @@ class StepTimer(TrainerCallback):
     def progress(self) -> Progress:
         """Return where the loop stands."""
         about = {} if self._manager is None else self._manager.about
-        return Progress(self.step, self.tokens, self.seconds, tuple(self.step_seconds), about)
+        return Progress(self.step, self.tokens, self.seconds, tuple(self.step_seconds), about, seconds_so_far())
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock."""
@@ -105,16 +106,19 @@ class StepTimer(TrainerCallback):
                 )
         self._watch(StepRow(self.step, logs["loss"], logs["learning_rate"], self.tokens, self.seconds))
         self._mark, self._marked_step = time.perf_counter(), self.step
-        stopping = self._asked_to_stop(state, control) and self.stopped not in ("discard", "enough")
-        if self._manager is not None and self.step < state.max_steps and (stopping or self._manager.is_due(self.step)):
-            control.should_save = True
+        stopping = self._asked_to_stop(state, control)
+        if self.stopped == "pause" and self._stop() == "enough":  # this very reading found the loss flat
+            self.stopped = "enough"
+        if self._manager is None or self.step == state.max_steps or self.stopped in ("discard", "enough"):
+            return  # nothing is to go on from here
+        control.should_save = stopping or said_by_any(self._manager.is_due(self.step))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Leave the time a checkpoint took out of the steps' time."""
         self._mark = time.perf_counter()
 
     def _asked_to_stop(self, state: Any, control: Any) -> bool:
-        if self.step < state.max_steps and self.stopped is None and (asked := self._stop()) is not None:
+        if self.step < state.max_steps and self.stopped is None and (asked := said_by_any(self._stop())) is not None:
             self.stopped = asked
             control.should_training_stop = True
         return self.stopped is not None
@@ -189,6 +193,8 @@ class FitSettings:
     """How many of the rows, the last ones, are general data."""
     general_share: float = 0.0
     """Of the rows trained on that come from those."""
+    logged_every: int | None = None
+    """Steps between two rows, after which the loop can be ended by what they say; None: as `LOGGED_STEPS` has it."""
 
     @property
     def accumulation(self) -> int:
@@ -361,7 +367,7 @@ def training_arguments(settings: FitSettings, folder: Path, device: torch.device
         optim=OPTIMIZERS[settings.optimizer].optim,
         max_grad_norm=MAX_GRADIENT_NORM,
         train_sampling_strategy="sequential",
-        logging_steps=max(1, math.ceil(settings.steps / LOGGED_STEPS)),
+        logging_steps=settings.logged_every or max(1, math.ceil(settings.steps / LOGGED_STEPS)),
         logging_nan_inf_filter=False,
         save_strategy="no",
         seed=settings.seed,

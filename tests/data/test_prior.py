@@ -1,10 +1,15 @@
 """The best answer that ignores the prompt, worked by hand."""
 
 from math import log
+from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
-from lsf.data.prior import Prior, floor_of, prior_of
+from lsf.data.contents import Segments
+from lsf.data.encode import encode
+from lsf.data.prior import Prior, completion_ids, floor_of, prior_of
+from lsf.data.task import Example
 
 
 def test_the_prior_of_labels_is_their_frequency_in_training_spread_over_their_tokens() -> None:
@@ -27,3 +32,13 @@ def test_the_floor_is_the_better_of_prior_and_base_in_loss_and_in_exact_match_ea
     prior = Prior("label frequencies", 1.6, 0.2)
     assert (floor_of(prior, 9.2, 0.3).loss, floor_of(prior, 9.2, 0.3).exact_match) == (1.6, 0.3)
     assert (floor_of(prior, 1.0, 0.1).loss, floor_of(prior, 1.0, 0.1).exact_match) == (1.0, 0.2)
+
+
+def test_a_label_behind_segments_is_the_same_label_in_training_where_end_of_text_follows_it(tiny: Any) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny("llama"))
+    parts = Segments(((False, "the cat is"), (True, " red")))
+    pair, segments = Example("the cat is", " red"), Example("the cat is", " red", content=parts)
+    for example in (pair, segments):
+        train, held_out = (completion_ids(encode(tokenizer, [example], 64, eos).rows) for eos in (True, False))
+        assert train == held_out
+        assert prior_of(train, held_out, len(tokenizer)) == Prior("label frequencies", 0.0, 1.0)

@@ -74,3 +74,11 @@ def test_what_a_killed_process_left_unfinished_is_removed_when_the_run_goes_on(r
     assert there(run) == ["step-1"]
     found = latest_checkpoint(run)
     assert found is not None and found.progress.step == 1
+
+
+def test_a_long_run_that_is_logged_now_and_then_has_a_checkpoint_for_every_so_many_steps(run):
+    manager = CheckpointManager(run, {}, every_steps=5, every_seconds=1e9)
+    assert [step for step in range(4, 29, 4) if manager.is_due(step)] == [8, 12, 16, 20, 28]
+    manager.keep(progress(20), write, needed=False)
+    resumed = CheckpointManager(run, {}, every_steps=5, every_seconds=1e9)
+    assert [step for step in range(21, 31) if resumed.is_due(step)] == [25, 30]

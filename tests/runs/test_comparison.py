@@ -330,3 +330,46 @@ def test_exact_match_tells_runs_apart_where_one_of_ten_answers_is_right_or_nothi
 
     assert [told(*shares) for shares in ((0.0, 0.1), (None, None), ())] == [EXACT] * 3
     assert [told(*shares) for shares in ((0.0, 0.09), (None, 0.0))] == [LOSS] * 2
+
+
+def test_what_a_run_goes_by_is_read_at_the_same_steps_in_whatever_it_is_compared_with():
+    """Best of ten readings and best of two are two settings; where the last step is kept they are not."""
+    for asked, alike in (({"keep": "best"}, False), ({"until": "flat"}, False), ({"keep": "last"}, True)):
+        one, other = make("one", eval_every=10, **asked), make("other", eval_every=50, seed=1, **asked)
+        whole = make("full", "full", exact=1.0, loss=0.5, role="full", eval_every=50, **asked)
+        found = compare([one, other, whole])
+        assert (found.rows[0].reference == "full") is alike
+        assert (len(summarise(found.rows[:2])) == 1) is alike
+        assert ("eval every 10" in str(found.rows[0].differs)) is not alike
+
+
+def test_what_time_and_memory_hang_on_beside_the_plan_is_said():
+    def carried_out(run: Run, **changes: Any) -> Run:
+        assert run.result is not None
+        return replace(run, result=replace(run.result, **changes))
+
+    one, whole = carried_out(make("one"), threads=8, micro_batch=16), carried_out(FULL, threads=1, micro_batch=4)
+    told = " ".join(compare([one, whole]).warnings)
+    assert "differ in CPU threads (8, 1), on which time and memory hang too" in told
+    assert "differ in examples per forward pass (the batch, 4), on which" in told
+    assert "hang too" not in " ".join(compare([one, carried_out(FULL, threads=8, micro_batch=16)]).warnings)
+    recomputed = make("two", activation_checkpointing="non_reentrant")
+    assert "activation checkpointing (off, non_reentrant)" in " ".join(compare([one, recomputed]).warnings)
+
+
+def test_seeds_that_each_ran_until_flat_are_one_group():
+    runs = [make(f"seed {seed}", seed=seed, until="flat") for seed in (0, 1)]
+    ended = [replace(run, result=replace(run.result, steps=steps)) for run, steps in zip(runs, (80, 120), strict=True)]
+    (group,) = summarise(compare(ended).rows)
+    assert group.n_seeds == 2
+
+
+def test_weights_in_another_dtype_have_not_changed():
+    def held_in(dtype: str) -> Run:
+        run = make(dtype)
+        around = {"device": "cpu", "dtype": dtype}
+        return replace(run, result=replace(run.result, weights=f"hash of {dtype}", environment=around))
+
+    told = " ".join(compare([held_in("float32"), held_in("bfloat16")]).warnings)
+    assert "differ in dtype (float32, bfloat16)" in told
+    assert "The weights of" not in told

@@ -1,5 +1,6 @@
 """When a run ends by its validation loss, and which step's values it keeps."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -13,6 +14,7 @@ from lsf.runs.store import read_metrics, reopen_run
 from lsf.training.artefacts import load_tuned
 from lsf.training.evaluation import evaluate
 from lsf.training.metrics_logger import Best
+from lsf.training.proof import prove
 from lsf.training.splits import encode_splits
 from tests.toy import Stopper, tuned
 
@@ -91,6 +93,27 @@ def test_a_resumed_run_ends_at_the_same_step(loaded, task, spec, folder):
     resumed = tuned(loaded, task, reopen_run(broken), broken)
     assert resumed.resumed_at is not None
     assert (resumed.steps, resumed.after) == (whole.steps, whole.after)
+
+
+def test_a_run_that_is_paused_or_killed_where_its_loss_is_flat_ends_at_that_step_too(
+    loaded, task, spec, folder, tmp_path, monkeypatch
+):
+    flat = replace(spec, until="flat", steps=400, eval_every=2, checkpoint_steps=1)
+    place, killed = folder(flat), tmp_path / "killed"
+
+    def proving(*arguments):
+        if not killed.exists():
+            shutil.copytree(place, killed)  # what a kill at this moment leaves
+        return prove(*arguments)
+
+    monkeypatch.setattr("lsf.training.run.prove", proving)
+    whole = tuned(loaded, task, flat, place)
+    paused = folder(flat)
+    with pytest.raises(RunPausedError):
+        tuned(loaded, task, flat, paused, Stopper(whole.steps, "pause"))
+    for broken in (killed, paused):
+        resumed = tuned(loaded, task, reopen_run(broken), broken)
+        assert (resumed.steps, resumed.after) == (whole.steps, whole.after)
 
 
 def test_without_validation_examples_neither_can_be(loaded, task, spec, folder):

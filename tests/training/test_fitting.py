@@ -11,6 +11,8 @@ from lsf.data.encode import encode
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
 from lsf.models.loading import load_model
+from lsf.runs.checkpoints import Checkpoint, Progress
+from lsf.training import fitting
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import fit, kept_random_state
 from lsf.training.trainer import DivergedError, FitSettings
@@ -146,3 +148,12 @@ def test_a_bfloat16_base_is_tuned_in_float32_copies(tiny, task, spec, tmp_path):
         assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
         assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
         assert len(seen) == settings.steps
+
+
+def test_a_loop_that_is_stopped_while_another_goes_on_has_no_steps_to_keep(loaded, spec, rows, tmp_path):
+    """Its model does not have the checkpoint's values: kept, it would be the base model under the run's name."""
+    start = Checkpoint(tmp_path, Progress(5, 50, 1.0, (), {}))
+    model = METHODS["full"].prepare(loaded, spec.plan, MethodContext())
+    with fitting._ONE_AT_A_TIME:
+        done = fit(model, rows, SETTINGS, tmp_path, lambda row: None, lambda: "keep", start=start)
+    assert (done.steps, done.tokens, done.stopped) == (0, 0, "keep")

@@ -154,3 +154,16 @@ def test_sigterm_pauses_a_run_and_resume_goes_on_with_it(tiny, data, tmp_path, c
     result = load_run(folder).result
     assert result is not None
     assert result.resumed_at == step
+
+
+def test_two_processes_whose_clocks_tell_them_apart_write_checkpoints_together(tiny, data, tmp_path):
+    command = tune_command(tiny("llama"), data, tmp_path / "runs", "--checkpoint-seconds", "0.02", "--device", "cpu")
+    command[command.index("20")] = "200"
+    launched = ["-m", "accelerate.commands.launch", "--multi_gpu", *HERE, *command]
+    done = Child(*launched, environment={"PYTHONPATH": str(ROOT), "LSF_CACHE": str(tmp_path / "cache")})
+    try:
+        assert done.wait() == 0, done.err[-3000:]
+    finally:
+        if done.poll() is None:  # they wait for each other: the launcher ends both
+            done.send_signal(signal.SIGTERM)
+    assert len(losses(the_run(tmp_path / "runs"))) == 200

@@ -15,7 +15,7 @@ from lsf.plans.plan import Plan, full_plan
 from lsf.runs.comparison import compare
 from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.runs.store import create_run, list_runs, load_run, spec_to_repeat
-from lsf.training import attempts, run, trainer
+from lsf.training import attempts, rate_search, run, trainer
 from lsf.training import caching as checkpointing
 from lsf.training.caching import forget_states
 from lsf.training.rate_search import LEAST_STEPS, SHARE, TOO_SHORT
@@ -219,3 +219,18 @@ def test_the_first_tuning_of_the_lottery_ticket_takes_the_micro_batch_and_recomp
     result = tuned(loaded, task, asked, folder(asked))
     assert (result.state, result.micro_batch) == ("succeeded", 2)
     assert len(passed) >= 2 * 2 * (asked.steps + 5)  # two blocks of two micro-batches of every step
+
+
+def test_a_trial_of_a_long_run_that_is_logged_now_and_then_has_the_steps_that_were_planned(
+    loaded, task, searching, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(trainer, "LOGGED_STEPS", 4)
+    made = []
+
+    def short_run(*arguments):
+        made.append(own(*arguments).steps)
+
+    own = rate_search.short_run
+    monkeypatch.setattr(rate_search, "short_run", short_run)
+    result = begun(loaded, task, searching, create_run(tmp_path, searching))
+    assert made and sorted(made) == sorted(trial.steps for trial in result.search)

@@ -8,6 +8,7 @@ import torch
 from lsf.data.encode import encode
 from lsf.plans.plan import full_plan
 from lsf.runs.checkpoints import CheckpointManager
+from lsf.runs.store import read_metrics
 from lsf.training.evaluation import evaluate
 from lsf.training.run import tune
 from lsf.training.splits import READINGS, encode_splits, reading_interval
@@ -28,6 +29,19 @@ def test_a_run_of_dearer_steps_is_read_at_least_as_often(loaded, task, spec):
     last, whole = replace(spec, steps=60), replace(spec, steps=60, plan=full_plan("tiny", 4))
     assert interval(loaded, task, whole) <= interval(loaded, task, last)
     assert interval(loaded, task, replace(last, batch_size=16)) < interval(loaded, task, last)
+
+
+@pytest.mark.parametrize(("asked", "readings"), [({"keep": "best"}, READINGS[1]), ({"until": "flat"}, 20)])
+def test_a_run_that_goes_by_its_readings_has_as_many_whatever_is_tuned_and_they_are_forecast(
+    loaded, task, spec, folder, asked, readings
+):
+    few, whole = replace(spec, steps=60, eval_every=None, **asked), replace(spec, steps=60, plan=full_plan("tiny", 4))
+    for one in (few, replace(whole, eval_every=None, **asked)):
+        assert interval(loaded, task, one) == 60 // readings
+    best = replace(few, until="steps", keep="best")
+    tune(loaded, task, best, place := folder(best))
+    read = [row["step"] for row in read_metrics(place) if "validation_loss" in row]
+    assert read == list(range(0, 61, 6))
 
 
 def test_the_head_reads_no_position_but_those_whose_prediction_counts(loaded, task):

@@ -1,11 +1,15 @@
 """Readings of the base model on record, and states of held-out rows: the same numbers with and without."""
 
+import copy
 import json
 from dataclasses import replace
 
 import pytest
+import torch
 
+from lsf.data.contents import Document, Segments
 from lsf.data.encode import encode
+from lsf.data.task import Example
 from lsf.files import cache_folder
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
@@ -16,9 +20,10 @@ from lsf.runs.spec import RunSpec
 from lsf.training import records
 from lsf.training.caching import forget_states, open_held_out
 from lsf.training.evaluation import evaluate
+from lsf.training.generation import Asked
 from lsf.training.records import forget_records
 from lsf.training.run import tune
-from lsf.training.splits import measure_base
+from lsf.training.splits import knows_written, measure_base
 from tests.models.test_families import ROWS
 
 
@@ -157,3 +162,46 @@ def test_nothing_is_kept_of_held_out_rows_where_nothing_lies_below_or_it_is_off(
     for asked in (replace(spec, cache="off"), replace(spec, plan=Plan("tiny", 4, (0,)))):
         model = METHODS["full"].prepare(loaded, asked.plan, MethodContext())
         assert open_held_out(loaded, model, asked, rows, "test", 4) is None
+
+
+def test_a_text_and_segments_of_the_same_tokens_have_records_of_their_own(loaded):
+    words = "the cat sat on the mat . the dog sat ."
+    text = Example("", words, content=Document(words))
+    parts = Example("", words, content=Segments(((True, words),)))
+    spec = RunSpec(loaded.info.name, "toy", Plan("tiny", 4, (2,)), batch_size=4)
+    told = {}
+    for example in (parts, text):
+        rows = encoded(loaded, [example])
+        told[type(example.content)] = measure_base(loaded, spec, rows, (), do_nothing).metrics
+    assert encoded(loaded, [text])[0].ids == encoded(loaded, [parts])[0].ids
+    assert told[Segments].loss == told[Document].loss
+    assert told[Segments].byte_perplexity is None and told[Document].byte_perplexity is not None
+
+
+def test_what_the_base_model_wrote_is_not_on_record_for_another_end_of_text(loaded, task):
+    spec = RunSpec(loaded.info.name, "toy", Plan("tiny", 4, (2,)), answer_pattern="(red|blue)", generate_tokens=4)
+    asked = Asked(encoded(loaded, task.test), ("red",) * len(task.test))
+    other = replace(loaded, tokenizer=copy.deepcopy(loaded.tokenizer))
+    other.tokenizer.eos_token = "red"
+    measure_base(loaded, spec, asked.rows, (), do_nothing, asked)
+    assert knows_written(loaded, spec, asked) and not knows_written(other, spec, asked)
+
+
+def test_states_of_another_number_of_threads_or_of_other_targets_are_not_taken(loaded, task, spec):
+    rows, model = encoded(loaded, task.test), METHODS["full"].prepare(loaded, spec.plan, MethodContext())
+    read(loaded, task, spec.plan.blocks)
+
+    def found(some):
+        prefix = open_held_out(loaded, model, spec, some, "test", spec.batch_size)
+        assert prefix is not None
+        return prefix.found
+
+    assert found(rows) == len(rows)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        assert found(rows) == 0
+    finally:
+        torch.set_num_threads(before)
+    read(loaded, task, spec.plan.blocks)
+    assert found(tuple(replace(row, n_prompt=1) for row in rows)) == 0

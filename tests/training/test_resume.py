@@ -120,6 +120,30 @@ def test_a_checkpoint_that_cannot_be_read_leaves_the_one_before(loaded, task, lo
     assert tune(loaded, task, reopen_run(broken), broken).resumed_at == 8
 
 
+def test_a_checkpoint_whose_optimizer_was_cut_off_leaves_the_one_before(loaded, task, long_spec, folder):
+    place = folder(long_spec)
+    with pytest.raises(RunPausedError):
+        tune(loaded, task, long_spec, place, Stopper(10, "pause"))
+    newest = latest_checkpoint(place)
+    assert newest is not None and newest.progress.step == 10
+    state = newest.place / "optimizer.pt"
+    state.write_bytes(state.read_bytes()[:-100])
+    assert tune(loaded, task, reopen_run(place), place).resumed_at == 8
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_everything_it_did(loaded, task, long_spec, folder):
+    place = folder(long_spec)
+    with pytest.raises(RunPausedError):
+        tune(loaded, task, long_spec, place, Stopper(10, "pause"))
+    before = latest_checkpoint(place)
+    assert before is not None and before.progress.phases["steps"] > 0
+    result = tune(loaded, task, reopen_run(place), place)
+    assert result.seconds is not None and result.total_seconds is not None
+    assert result.seconds < result.total_seconds == pytest.approx(sum(result.phases.values()))
+    assert all(result.phases[name] >= seconds for name, seconds in before.progress.phases.items())
+    assert sum(result.predicted.phases.values()) > sum(before.progress.phases.values())
+
+
 def test_a_searched_rate_is_not_searched_again(loaded, task, long_spec, folder):
     searching = replace(long_spec, learning_rate=None, steps=120, batch_size=8)
     broken = folder(searching)

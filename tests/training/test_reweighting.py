@@ -92,6 +92,15 @@ def test_a_paused_run_goes_on_with_the_weights_of_its_pass_to_the_same_bits(load
     assert unbroken.distance_fell == result.distance_fell > 0.5
 
 
+def test_a_reweighted_run_that_is_stopped_and_kept_is_kept(loaded, task, spec, tmp_path):
+    asked = replace(spec, steps=500, batch_size=BATCH, reweight_tau=TAU)
+    place = create_run(tmp_path, asked)
+    result = tune(loaded, task, asked, place, Stopper(4, "keep"))
+    assert (result.state, result.steps) == (RunState.CANCELLED, 4)
+    assert result.stored_bytes and find_weights(place).is_file()
+    assert result.distance_fell is not None
+
+
 def _unjudged(run):
     """Leave out what a random model is judged a failure by: its floor and what it forgot."""
     after = replace(run.result.after, general_loss=None)
