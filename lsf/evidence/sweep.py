@@ -63,7 +63,7 @@ def _family(word: str, n_blocks: int) -> Sequence[Blocks]:
 
 
 def _random_sets(word: str, n_blocks: int) -> Sequence[Blocks]:
-    """Return different sets of blocks, drawn with a seed of their own: the same sets for the same words."""
+    """Return different sets of blocks, drawn with a seed of their own; fewer sets are among more."""
     size, _, count = word.removeprefix("random:").partition(":")
     possible = math.comb(n_blocks, int(size)) if size.isdecimal() and 1 <= int(size) <= n_blocks else 0
     if not count.isdecimal() or not 1 <= int(count) <= possible:
@@ -71,7 +71,7 @@ def _random_sets(word: str, n_blocks: int) -> Sequence[Blocks]:
         raise BadInputError(
             f"Cannot sweep over {word!r}{most}; random:K:N takes N different sets of K of the {n_blocks} blocks."
         )
-    drawn, found = random.Random(word), dict[Blocks, None]()
+    drawn, found = random.Random(f"{size} of {n_blocks}"), dict[Blocks, None]()
     while len(found) < int(count):
         found[tuple(sorted(drawn.sample(range(n_blocks), int(size))))] = None
     return list(found)

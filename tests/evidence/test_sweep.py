@@ -20,6 +20,7 @@ from lsf.evidence.sweep import Rate, Score, Sweep, SweepSpec, empty_cells, plans
         ("window:3", [(0, 1, 2)]),
         ("ends:2", [(0, 2)]),
         ("ends:3", [(0, 1, 2)]),
+        ("random:2:3", [(0, 1), (0, 2), (1, 2)]),
         (" single, suffix ,single", [(0,), (0, 1, 2), (1,), (1, 2), (2,)]),
     ],
 )
@@ -38,6 +39,10 @@ def test_every_family_of_plans_is_listed_once_and_the_shallowest_first(over: str
         ("window:-1", "a window takes 1 to 3 blocks of this model"),
         ("ends:1", "both ends of this model take 2 to 3 blocks"),
         ("ends", "both ends of this model take 2 to 3 blocks"),
+        ("random:2:4", "3 such sets exist; random:K:N takes N different sets of K of the 3 blocks"),
+        ("random:4:1", "random:K:N takes N different sets of K of the 3 blocks"),
+        ("random:2", "random:K:N takes"),
+        ("random:2:0", "3 such sets exist"),
         ("window:two", "a window takes 1 to 3 blocks of this model"),
     ],
 )
@@ -45,6 +50,14 @@ def test_what_cannot_be_swept_over_is_answered_with_what_can(over: str, sentence
     with pytest.raises(BadInputError, match=r"accepted|takes?") as error:
         plans_over(over, 3)
     assert sentence in str(error.value)
+
+
+def test_random_sets_are_drawn_the_same_each_time_and_fewer_are_among_more() -> None:
+    fewer, more = plans_over("random:8:20", 30), plans_over("random:8:40", 30)
+    assert fewer == plans_over("random:8:20", 30)
+    assert len(set(fewer)) == 20 and len(set(more)) == 40 and set(fewer) < set(more)
+    assert {len(set(blocks)) for blocks in more} == {8}
+    assert {block for blocks in more for block in blocks} == set(range(30))
 
 
 def test_a_deeper_plan_is_expected_to_cost_less_and_the_whole_model_most() -> None:

@@ -16,7 +16,7 @@ from lsf.runs.spec import RunSpec
 from lsf.runs.store import load_run, take_up
 from lsf.training.artefacts import load_tuned
 from lsf.training.evaluation import evaluate
-from lsf.training.graft import Grafts, measure_graft, read_grafts
+from lsf.training.graft import Grafts, measure_graft, measure_mixture, read_grafts
 from lsf.training.proof import fingerprint
 from lsf.training.splits import read_test_rows
 from tests.toy import tuned
@@ -98,6 +98,26 @@ def test_a_mixture_reads_the_loss_that_evaluate_reads_with_and_without_kept_stat
         assert part.alone.by_loss.mean == pytest.approx(found.base.loss - part.alone.reading.loss)
         assert part.without.by_loss.mean == pytest.approx(part.without.reading.loss - found.tuned.loss)
         assert part.alone.by_loss.low < part.alone.by_loss.mean < part.alone.by_loss.high
+
+
+@pytest.mark.parametrize(("source", "tuned_parts"), [("tuned", (1, 3)), ("base", (2,))])
+def test_some_blocks_are_exchanged_together_from_either_model(loaded, task, spec, folder, source, tuned_parts):
+    asked, place = replace(spec, plan=Plan("tiny", 4, (1, 2, 3))), folder(spec)
+    assert tuned(loaded, task, asked, place).state == "succeeded"
+    found = measure_mixture(loaded, task, place, (3, 1), source, Silent())
+    rows = read_test_rows(loaded, task, asked)
+    grafts = Grafts(loaded, load_tuned(place, loaded))
+    losses = []
+    for parts in ((), tuned_parts, (1, 2, 3)):
+        with grafts.model(parts) as model:
+            losses.append(evaluate(model, rows, 4).loss)
+    base, mixed, whole = losses
+    assert (found.base.loss, found.mixed.loss, found.tuned.loss) == pytest.approx((base, mixed, whole), abs=1e-12)
+    assert found.over_base.mean == pytest.approx(base - mixed)
+    assert found.below_tuned.mean == pytest.approx(mixed - whole)
+    assert (found.blocks, found.n_rows, found.data) == ((1, 3), len(rows), task.name)
+    with pytest.raises(BadInputError, match="The run did not tune block 0; it tuned: block 1, block 2, block 3"):
+        measure_mixture(loaded, task, place, (0, 1), source, Silent())
 
 
 def test_a_block_whose_weights_are_the_bases_changes_nothing(loaded, task, spec, folder):
