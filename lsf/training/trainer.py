@@ -107,7 +107,7 @@ class StepTimer(TrainerCallback):
         self._watch(StepRow(self.step, logs["loss"], logs["learning_rate"], self.tokens, self.seconds))
         self._mark, self._marked_step = time.perf_counter(), self.step
         stopping = self._asked_to_stop(state, control)
-        if self.stopped == "pause" and self._stop() == "enough":  # this very reading found the loss flat
+        if self.stopped == "pause" and said_by_any(self._stop() == "enough"):  # this very reading found the loss flat
             self.stopped = "enough"
         if self._manager is None or self.step == state.max_steps or self.stopped in ("discard", "enough"):
             return  # nothing is to go on from here
@@ -118,9 +118,9 @@ class StepTimer(TrainerCallback):
         self._mark = time.perf_counter()
 
     def _asked_to_stop(self, state: Any, control: Any) -> bool:
-        if self.step < state.max_steps and self.stopped is None and (asked := said_by_any(self._stop())) is not None:
-            self.stopped = asked
-            control.should_training_stop = True
+        if self.step < state.max_steps and self.stopped is None:
+            self.stopped = said_by_any(self._stop())
+            control.should_training_stop |= self.stopped is not None
         return self.stopped is not None
 
 

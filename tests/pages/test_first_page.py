@@ -313,7 +313,8 @@ def test_chats_are_recognised_and_shown_and_hostile_rows_stay_text(
 
 
 def uploader(app: Driver, label: str) -> Any:
-    return next(one for one in app.at.get("file_uploader") if one.label == label)
+    boxes: Any = app.at.get("file_uploader")
+    return next(one for one in boxes if one.label == label)
 
 
 def test_a_path_typed_after_an_upload_is_the_one_that_is_read(

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import streamlit as st
@@ -72,8 +72,8 @@ def test_tokens_are_no_tags_in_the_pictures_of_the_lens(marked: Analysed) -> Non
     example = marked.analysis.trajectories.examples[0]
     tokens = tuple(((TOKEN, 0.5), *best[1:]) for best in example.top_tokens)
     hostile = replace(example, top_tokens=tokens)
-    lens, targets = draw_lens(hostile).figure.data[0], draw_targets([hostile])
-    texts = [*lens.text[0], *targets.figure.data[0].hovertext[0], *targets.figure.layout.xaxis.ticktext]
+    lens, shown = (cast(Any, drawn.figure) for drawn in (draw_lens(hostile), draw_targets([hostile])))
+    texts = [*lens.data[0].text[0], *shown.data[0].hovertext[0], *shown.layout.xaxis.ticktext]
     assert sum("&lt;s&gt;" in text for text in texts) == 3
     assert not [text for text in texts if "<s>" in text]
 

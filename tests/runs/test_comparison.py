@@ -334,7 +334,10 @@ def test_exact_match_tells_runs_apart_where_one_of_ten_answers_is_right_or_nothi
 
 def test_what_a_run_goes_by_is_read_at_the_same_steps_in_whatever_it_is_compared_with():
     """Best of ten readings and best of two are two settings; where the last step is kept they are not."""
-    for asked, alike in (({"keep": "best"}, False), ({"until": "flat"}, False), ({"keep": "last"}, True)):
+    asks: list[tuple[dict[str, Any], bool]] = [
+        ({"keep": "best"}, False), ({"until": "flat"}, False), ({"keep": "last"}, True)
+    ]  # fmt: skip
+    for asked, alike in asks:
         one, other = make("one", eval_every=10, **asked), make("other", eval_every=50, seed=1, **asked)
         whole = make("full", "full", exact=1.0, loss=0.5, role="full", eval_every=50, **asked)
         found = compare([one, other, whole])

@@ -155,10 +155,20 @@ def test_the_flops_ratio_is_that_of_the_cost_model(loaded, task, spec):
     rows = encode_splits(loaded, task, spec).train
     tokens, targets = sum(len(row.ids) for row in rows), sum(row.n_targets for row in rows)
     counts = [sum(p.numel() for p in block.parameters()) for block in loaded.layout.blocks]
-    told = {"mean_tokens": tokens / len(rows), "target_share": targets / tokens}
     analysis = Analysis(
         model=loaded.info,
-        data=DataInfo("toy", "all", 1, 1, 0, "first", "lens", "even", **told),
+        data=DataInfo(
+            "toy",
+            "all",
+            1,
+            1,
+            0,
+            "first",
+            "lens",
+            "even",
+            mean_tokens=tokens / len(rows),
+            target_share=targets / tokens,
+        ),
         states=(),
         blocks=tuple(BlockRow(index, count, {}) for index, count in enumerate(counts)),
         timing=Timing(1.0, 1.0, 1.0),

@@ -104,7 +104,7 @@ def test_a_mixture_reads_the_loss_that_evaluate_reads_with_and_without_kept_stat
 def test_some_blocks_are_exchanged_together_from_either_model(loaded, task, spec, folder, source, tuned_parts):
     asked, place = replace(spec, plan=Plan("tiny", 4, (1, 2, 3))), folder(spec)
     assert tuned(loaded, task, asked, place).state == "succeeded"
-    found = measure_mixture(loaded, task, place, (3, 1), source, Silent())
+    found: Any = measure_mixture(loaded, task, place, (3, 1), source, Silent())
     rows = read_test_rows(loaded, task, asked)
     grafts = Grafts(loaded, load_tuned(place, loaded))
     losses = []
