@@ -46,6 +46,10 @@ class NoRunError(BadInputError, RunError):
     """A folder that was named as a run and is none."""
 
 
+class RunStateError(BadInputError, RunError):
+    """A run of which something was asked that its state, its data or another process does not allow."""
+
+
 class RunPausedError(RunError):
     """A run was asked to pause: it left a checkpoint and no result, and can be resumed."""
 

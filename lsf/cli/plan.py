@@ -8,7 +8,7 @@ from lsf.cli.arguments import check_file, load_asked_task, say_notes, whole
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.data.encode import context_length
-from lsf.errors import BadInputError, RunError, UnknownNameError
+from lsf.errors import BadInputError, RunStateError, UnknownNameError
 from lsf.evidence.own import record_here
 from lsf.evidence.standing import standing_rule, trust_words
 from lsf.files import write_text
@@ -68,7 +68,7 @@ def _with_data(run: Run, target: str, out: Path | None) -> str:
     task = load_asked_task(spec)
     tokenizer, context, _ = tokenizer_of(spec.model)
     if run.result is not None and run.result.data_fingerprint not in (None, task.fingerprint):
-        raise RunError(f"The data of {run.id} ({spec.data}) has changed since the run; it cannot be exported.")
+        raise RunStateError(f"The data of {run.id} ({spec.data}) has changed since the run; it cannot be exported.")
     if not are_chats(task, tokenizer):
         say_notes(f"{run.id} was not trained on chats; the recipe leaves out its data.")
         return ""

@@ -22,7 +22,7 @@ from lsf.runs.result import RunResult, RunState
 from lsf.runs.store import has_begun
 
 KEPT_JOBS = 64
-"""Ended jobs remembered by a worker; the oldest are forgotten first."""
+"""Ended jobs remembered by a worker; those not asked for the longest are forgotten first."""
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -32,6 +32,8 @@ class _Job:
     work: Callable[[Report], Any] | None
     report: Report = field(default_factory=Report)
     started: float | None = None
+    asked: int = 0
+    """When it was last asked for, counted in questions."""
 
     @property
     def gives_way(self) -> bool:
@@ -56,6 +58,7 @@ class Worker:
         self._furthest: dict[tuple[int, int], float] = {}
         self._changed = threading.Condition()
         self._numbers = itertools.count(1)
+        self._questions = itertools.count(1)
         self._thread = threading.Thread(target=self._loop, name=f"lsf-{name}", daemon=True)
         self._thread.start()
 
@@ -104,7 +107,7 @@ class Worker:
             )  # fmt: skip
             if not gives_way:
                 self._make_way()
-            job = _Job(view, work)
+            job = _Job(view, work, asked=next(self._questions))
             self._jobs[job_id] = job
             self._queue.append(job)
             self._forget_oldest()
@@ -214,7 +217,9 @@ class Worker:
     def _find(self, job_id: str) -> _Job:
         if job_id not in self._jobs:
             raise BadInputError(f"There is no job {job_id!r}; it ended long ago, or the server was started again.")
-        return self._jobs[job_id]
+        job = self._jobs[job_id]
+        job.asked = next(self._questions)
+        return job
 
     def _view(self, job: _Job) -> JobView:
         if not job.view.active:
@@ -224,8 +229,9 @@ class Worker:
         return replace(job.view, position=position, seconds=seconds, **job.report.snapshot())
 
     def _forget_oldest(self) -> None:
-        ended = [job_id for job_id, job in self._jobs.items() if not job.view.active]
-        for job_id in ended[: max(0, len(ended) - KEPT_JOBS)]:
+        """Forget ended jobs that nobody has asked for the longest: an analysis that pages show outlives later runs."""
+        ended = sorted((job.asked, job_id) for job_id, job in self._jobs.items() if not job.view.active)
+        for _, job_id in ended[: max(0, len(ended) - KEPT_JOBS)]:
             del self._jobs[job_id]
 
     def _end(self, job: _Job, state: JobState, result: Any = None, error: str | None = None) -> None:

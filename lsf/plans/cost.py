@@ -3,10 +3,13 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from lsf.axes import QUANTISED
 from lsf.criteria.result import Analysis
 from lsf.plans.plan import Predicted
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "nf4": 0.5 + 4 / 64}
+UNPACKED = "bfloat16"
+"""Of what a base in 4 or 8 bits leaves unpacked."""
 TUNED_BYTES = 4 + 8
 """Per tuned parameter: a float32 gradient and AdamW's two float32 moments."""
 
@@ -177,10 +180,15 @@ def _head_flops(analysis: Analysis) -> float:
 
 
 def training_bytes(analysis: Analysis, trainable: int) -> int:
-    """Return bytes of weights, own copies of tuned weights, gradients and AdamW state; activations are not counted."""
-    width = BYTES[analysis.model.dtype]
+    """Return bytes of weights, own copies of tuned weights, gradients and AdamW state; activations are not counted.
+
+    A base in 4 or 8 bits has its blocks packed; embedding and head are floats.
+    """
+    dtype, every = analysis.model.dtype, analysis.model.n_params
+    packed = sum(block.n_params for block in analysis.blocks) if dtype in QUANTISED else every
+    weights = packed * BYTES[dtype] + (every - packed) * BYTES[UNPACKED]
     copies = 4 * trainable  # float32 master copies beside the shared base
-    return round(analysis.model.n_params * width) + copies + TUNED_BYTES * trainable
+    return round(weights) + copies + TUNED_BYTES * trainable
 
 
 def predict(analysis: Analysis, blocks: Sequence[int]) -> Predicted:

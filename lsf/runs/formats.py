@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lsf.data.contents import content_to_json, options_in
 from lsf.data.sources import load_task
 from lsf.data.task import Example
-from lsf.errors import RunError, UnknownNameError
+from lsf.errors import BadInputError, RunError, RunStateError, UnknownNameError
 from lsf.files import finite, write_bytes
 from lsf.runs.comparison import Comparison, Row, summarise
 from lsf.runs.lock import METRICS, RESULT, SPEC
@@ -189,13 +189,19 @@ def zip_folder(folder: Path) -> bytes:
 
 
 def save_bundle(run: Run, path: Path) -> None:
-    """Write a run's bundle to a file, whole or not at all; raises as `bundle_runs` does."""
+    """Write a run's bundle to a file, whole or not at all; raises as `bundle_runs` does.
+
+    Raises:
+        BadInputError: the file would lie in the run's own folder, where it may replace what is bundled.
+    """
+    if path.absolute().is_relative_to(run.folder.absolute()):
+        raise BadInputError(f"Cannot write {path}: that is the folder of the run {run.id} itself; name another place.")
     write_bytes(path, bundle_runs([run]))
 
 
 def _contents(run: Run) -> dict[str, str]:
     if run.spec is None or run.result is None:
-        raise RunError(f"The run {run.id} is {run.state}; only a run that has ended can be bundled.")
+        raise RunStateError(f"The run {run.id} is {run.state}; only a run that has ended can be bundled.")
     templates = run.spec.prompt_template, run.spec.completion_template
     task = load_task(run.spec.data, *templates, options=options_in(run.spec), general=run.spec.general)
     known = run.result.general and run.result.general.fingerprint
@@ -204,7 +210,7 @@ def _contents(run: Run) -> dict[str, str]:
         (run.spec.general, known, task.general_fingerprint),
     ):
         if old not in (None, new):
-            raise RunError(f"The data of {run.id} ({name}) has changed since the run; it cannot be repeated.")
+            raise RunStateError(f"The data of {run.id} ({name}) has changed since the run; it cannot be repeated.")
     spec = replace(run.spec, data=DATA, prompt_template=None, completion_template=None, format="auto")
     spec = replace(spec, pairs="raw", general=GENERAL if task.general else None)  # what is no pair of texts says so
     command = COMMAND.format(name=run.id)

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lsf.errors import LsfError, RunError, RunPausedError, first_line
+from lsf.errors import LsfError, RunError, RunPausedError, RunStateError, first_line
 from lsf.runs.result import RunResult, RunState
 
 SPEC, METRICS, RESULT, LOG, LOCK, WEIGHTS, MERGED = (
@@ -49,7 +49,7 @@ def hold(folder: Path) -> bool:
         try:
             lock.acquire(timeout=2, poll_interval=0.02)
         except Timeout:
-            raise RunError(f"The run {folder.name} is held by another process; wait until that ends.") from None
+            raise RunStateError(f"The run {folder.name} is held by another process; wait until that ends.") from None
         except OSError as error:
             raise RunError(f"Cannot hold the run {folder.name}: {error.strerror or error}.") from error
         _HELD[folder] = lock

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lsf.errors import BadInputError, LsfError, NoRunError, RunError
+from lsf.errors import BadInputError, LsfError, NoRunError, RunError, RunStateError
 from lsf.files import finite, write_text
 from lsf.runs.checkpoints import checkpoint_step
 from lsf.runs.graft import GRAFT
@@ -182,7 +182,9 @@ def tuned_run(folder: Path) -> tuple[Run, RunSpec]:
     ended = run.result is not None and run.state in (RunState.SUCCEEDED, RunState.CANCELLED) and run.result.kept
     if run.spec is None or not ended:
         why = run.problem or f"it is {run.state}"
-        raise RunError(f"The run {run.id} has no tuned model: {why.rstrip('.')}. Accepted is a run that ended well.")
+        raise RunStateError(
+            f"The run {run.id} has no tuned model: {why.rstrip('.')}. Accepted is a run that ended well."
+        )
     return run, run.spec
 
 
@@ -272,15 +274,15 @@ def reopen_run(folder: Path) -> RunSpec:
     """
     run = load_run(folder)
     if run.spec is None:
-        raise RunError(f"The run {run.id} cannot be resumed: {run.problem}")
+        raise RunStateError(f"The run {run.id} cannot be resumed: {run.problem}")
     if run.state in (RunState.RUNNING, RunState.QUEUED):
-        raise RunError(f"The run {run.id} is still {run.state}; only a run that ended early can be resumed.")
+        raise RunStateError(f"The run {run.id} is still {run.state}; only a run that ended early can be resumed.")
     if run.state is RunState.SUCCEEDED:
-        raise RunError(f"The run {run.id} has succeeded; there is nothing to resume.")
+        raise RunStateError(f"The run {run.id} has succeeded; there is nothing to resume.")
     if run.result is not None and not run.result.kept:
-        raise RunError(f"The run {run.id} was discarded; start it again from {folder / SPEC}.")
+        raise RunStateError(f"The run {run.id} was discarded; start it again from {folder / SPEC}.")
     if not hold(folder):
-        raise RunError(f"The run {run.id} is being resumed already.")
+        raise RunStateError(f"The run {run.id} is being resumed already.")
     return run.spec
 
 
@@ -316,7 +318,7 @@ def delete_run(folder: Path) -> None:
     if not ((folder / SPEC).exists() or (folder / RESULT).exists()):
         raise NoRunError(f"{folder} is not a run folder: it has neither {SPEC} nor {RESULT}.")
     if is_held(folder):
-        raise RunError(f"The run {folder.name} is still queued or running; stop it first.")
+        raise RunStateError(f"The run {folder.name} is still queued or running; stop it first.")
     try:
         shutil.rmtree(folder)
     except OSError as error:

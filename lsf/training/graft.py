@@ -16,7 +16,7 @@ from lsf.criteria.transitions import CONFIDENCE, mean_interval
 from lsf.data.encode import EncodedExample
 from lsf.data.prior import Floor
 from lsf.data.task import Task
-from lsf.errors import BadInputError, DataError, RunError
+from lsf.errors import BadInputError, DataError, RunError, RunStateError
 from lsf.methods.intrinsic import NAME as COORDINATES
 from lsf.methods.parametrization import Parametrization
 from lsf.models.batches import by_length
@@ -315,7 +315,9 @@ def measure_graft(loaded: LoadedModel, task: Task, folder: Path, report: Reporte
     """
     run, spec = tuned_run(folder)
     if run.result is None or run.result.data_fingerprint != task.fingerprint:
-        raise RunError(f"The data of {run.id} ({spec.data}) has changed since the run; its graft cannot be measured.")
+        raise RunStateError(
+            f"The data of {run.id} ({spec.data}) has changed since the run; its graft cannot be measured."
+        )
     floor = run.result.floor
     with _grafted(loaded, task, folder, spec, report) as (grafts, rows, check):
         found = read_grafts(grafts, rows, spec, report, check, floor)

@@ -15,7 +15,7 @@ import torch
 from lsf.data.prior import Floor, completion_ids, floor_of, prior_of
 from lsf.data.task import Task
 from lsf.environment import environment
-from lsf.errors import BadInputError, DataError, RunError, RunPausedError
+from lsf.errors import BadInputError, DataError, RunError, RunPausedError, RunStateError
 from lsf.methods.catalogue import options_of
 from lsf.methods.optimizers import check_optimizer
 from lsf.methods.registry import METHODS
@@ -388,7 +388,7 @@ def measure_kept(loaded: LoadedModel, task: Task, folder: Path, report: Reporter
     report = Silent() if report is None else report
     spec, before = _unmeasured(folder, task)
     if not hold(folder):
-        raise RunError(f"The run {folder.name} is being resumed; it is measured at its end.")
+        raise RunStateError(f"The run {folder.name} is being resumed; it is measured at its end.")
     try:
         with (
             explained_memory(loaded, spec, "measuring"),
@@ -412,9 +412,9 @@ def _unmeasured(folder: Path, task: Task) -> tuple[RunSpec, RunResult]:
     """Return what was asked of a run and what it came to, where that can be measured now."""
     run = load_run(folder)
     if run.spec is None or run.result is None or not run.result.unmeasured:
-        raise RunError(f"The run {run.id} has nothing to measure; only a run that was stopped and kept has.")
+        raise RunStateError(f"The run {run.id} has nothing to measure; only a run that was stopped and kept has.")
     if run.result.data_fingerprint != task.fingerprint:
-        raise RunError(f"The data of {run.id} ({run.spec.data}) has changed since the run; it cannot be measured.")
+        raise RunStateError(f"The data of {run.id} ({run.spec.data}) has changed since the run; it cannot be measured.")
     return run.spec, run.result
 
 

@@ -179,6 +179,14 @@ def test_old_jobs_are_forgotten_and_a_running_one_cannot_be(worker):
     gate.open.set()
 
 
+def test_a_job_that_is_looked_at_outlives_later_ones(worker):
+    looked_at, *_ = [worker.submit("analyze", "a", lambda report: "kept") for _ in range(8)]
+    for _ in range(2 * KEPT_JOBS):
+        worker.wait(worker.submit("tune", "t", lambda report: None), 10)
+        assert worker.view(looked_at).result == "kept"
+    assert len(worker.views()) <= KEPT_JOBS + 1
+
+
 def test_a_closed_worker_cancels_what_waits_stops_what_runs_and_takes_no_more():
     worker, gate = Worker("short"), Gate()
     running = worker.submit("tune", "r", gate, owner="ann")

@@ -8,7 +8,7 @@ import pytest
 
 from lsf.criteria.result import Analysis
 from lsf.errors import BadInputError, LsfError, PlanError
-from lsf.plans.cost import BYTES, full_flops, predict, predict_full, training_flops
+from lsf.plans.cost import BYTES, full_flops, predict, predict_full, training_bytes, training_flops
 from lsf.plans.plan import Plan, format_blocks, full_plan, parse_blocks
 from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
 from tests.criteria.factory import analysis_of
@@ -159,6 +159,13 @@ def test_memory_counts_weights_copies_gradients_and_adam() -> None:
     analysis = analysis_of(SCORES)
     assert predict(analysis, [2]).memory_bytes == (4 + 4 + 8) * 1000
     assert predict_full(analysis).memory_bytes == 16 * 6600
+
+
+def test_embedding_and_head_of_a_base_in_4_bits_are_counted_as_floats() -> None:
+    analysis = analysis_of(SCORES)
+    packed = replace(analysis, model=replace(analysis.model, dtype="nf4"))
+    n_blocks = sum(block.n_params for block in analysis.blocks)
+    assert training_bytes(packed, 0) == round(n_blocks * (0.5 + 4 / 64)) + 2 * (6600 - n_blocks)
 
 
 def test_an_analysis_survives_its_file(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`graft` and `ask` as they are typed: some blocks together, from either model, on rows or prompts."""
+"""Commands that take a run: graft and ask as they are typed, and what a run's state does not allow."""
 
 import json
 from pathlib import Path
@@ -57,3 +57,15 @@ def test_half_a_question_is_one_sentence(run, asked, sentence, capsys) -> None:
 def test_a_run_named_twice_answers_once(run, capsys) -> None:
     assert main(["ask", run, "--run", run, "--prompt", "Jorvik has its capital in", "--tokens", "2"]) == 0
     assert capsys.readouterr().out.count("the prompt") == 2
+
+
+def test_what_a_runs_state_does_not_allow_is_bad_input_and_nothing_is_lost(run, tmp_path, capsys) -> None:
+    result = (Path(run) / "result.json").read_bytes()
+    for asked, sentence in (
+        (["tune", "--resume", run], "has succeeded; there is nothing to resume"),
+        (["runs", "measure", run], "has nothing to measure"),
+        (["runs", "bundle", run, "--zip", f"{run}/result.json"], "that is the folder of the run"),
+    ):
+        assert main(asked) == 2
+        assert sentence in capsys.readouterr().err
+    assert (Path(run) / "result.json").read_bytes() == result
