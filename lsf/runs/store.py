@@ -8,8 +8,9 @@ import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lsf.errors import BadInputError, LsfError, NoRunError, RunError, RunStateError
 from lsf.files import finite, write_text
@@ -21,6 +22,7 @@ from lsf.runs.spec import METHODS_OWN, RunSpec
 
 QUOTA_VARIABLE = "LSF_RUNS_QUOTA"
 """Environment variable: bytes the folder of runs may take, such as 50G; unset or empty: as much as the disk has."""
+Record = TypeVar("Record", RunSpec, RunResult)
 UNITS = {"": 1.0, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 
@@ -152,14 +154,14 @@ def load_run(folder: Path) -> Run:
         raise NoRunError(f"{folder} is not a run folder: it has no {SPEC}.")
     spec, result, problem = None, None, None
     try:
-        spec = RunSpec.load(folder / SPEC)
+        spec = _read(RunSpec, folder / SPEC)
     except LsfError as error:
         problem = str(error)
     if is_held(folder):  # what an earlier attempt came to stays there until a resumed one takes its first step
         state = RunState.RUNNING if (folder / METRICS).exists() else RunState.QUEUED
         return Run(folder, folder.name, spec, state, None, problem)
     try:
-        result = RunResult.load(folder / RESULT) if (folder / RESULT).exists() else None
+        result = _read(RunResult, folder / RESULT) if (folder / RESULT).exists() else None
     except LsfError as error:
         return Run(folder, folder.name, spec, RunState.FAILED, None, str(error))
     if result is not None:
@@ -169,6 +171,20 @@ def load_run(folder: Path) -> Run:
         "it can be resumed from its start." if step is None else f"it can be resumed from step {step}."
     )
     return Run(folder, folder.name, spec, RunState.INTERRUPTED, None, problem or ended)
+
+
+def _read(kind: type[Record], path: Path) -> Record:
+    """Read a record that pages look at again and again; one that is written anew is a new file."""
+    try:
+        now = path.stat()
+    except OSError:
+        return kind.load(path)
+    return _as_of(kind, path, (now.st_ino, now.st_mtime_ns, now.st_size))
+
+
+@lru_cache(maxsize=4096)
+def _as_of(kind: type[Record], path: Path, _written: tuple[int, int, int]) -> Record:
+    return kind.load(path)
 
 
 def tuned_run(folder: Path) -> tuple[Run, RunSpec]:
