@@ -10,7 +10,10 @@ from lsf.errors import LsfError, OutOfMemoryError
 from lsf.models.batches import Batch
 from lsf.models.devices import give_back_cached
 
-WORDS = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "status_alloc_failed")
+WORDS = (
+    "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "std::bad_alloc",
+    "status_alloc_failed",
+)  # fmt: skip
 """What is said where memory did not suffice; the last one is CUBLAS_STATUS_ALLOC_FAILED and its like."""
 
 Item = TypeVar("Item")

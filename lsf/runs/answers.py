@@ -23,10 +23,10 @@ class Voice:
         """What a person reads, beside the run's own name."""
         if self.run is None:
             return "base model"
-        parts = parts_words(self.parts)
-        return {None: "tuned model", "alone": f"base model with {parts}", "without": f"tuned model without {parts}"}[
-            self.way
-        ]
+        if self.way is None:
+            return "tuned model"
+        kept = {"alone": "base model with", "without": "tuned model without"}[self.way]
+        return f"{kept} {parts_words(self.parts)}"
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def test_a_line_end_that_a_shell_did_not_make_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "words"), [("", "No data is named"), ("a" * 300 + ".csv", "File name too long")])
 def test_data_without_a_name_or_with_one_too_long_is_refused(name: str, words: str) -> None:
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(BadInputError, match=words):
         load_task(name)
 
 

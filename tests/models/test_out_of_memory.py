@@ -143,6 +143,7 @@ def test_a_failed_allocation_is_told_from_other_failures() -> None:
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: not enough memory: you tried to"),
         OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+        RuntimeError("std::bad_alloc"),
         SafetensorError("Error while deserializing header: Cannot allocate memory (os error 12)"),
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory."),
