@@ -55,6 +55,8 @@ class JobView:
     """Seconds to go until all of it is done; None where they are not known."""
     expected_seconds: float | None
     """Wall seconds it was expected to take when it was submitted; None where nobody knew."""
+    cost: float
+    """What it computes, in any unit that jobs of its kind share."""
     queue: int | None
     """Number of the queue it is in, which jobs submitted before the last one ended share; None where it gives way."""
     stopping: bool
@@ -147,7 +149,7 @@ def queue_outlook(views: Sequence[JobView]) -> QueueOutlook | None:
     """Return the outlook of the jobs of the present queue; None where none is active.
 
     A job that waits takes what was expected of it, scaled by what jobs before it took over what was expected of them;
-    one of which nothing was expected takes the mean of the others of its kind.
+    one of which nothing was expected takes what the others of its kind take for what they compute.
 
     Args:
         views: of one worker, in the order they were submitted.
@@ -164,7 +166,7 @@ def queue_outlook(views: Sequence[JobView]) -> QueueOutlook | None:
         for view, seconds in zip(own, whole, strict=True)
     ]  # fmt: skip
     times = [
-        _mean_of_kind(view, own, times) if seconds is None and view.state is JobState.QUEUED else seconds
+        _by_kind(view, own, times) if seconds is None and view.state is JobState.QUEUED else seconds
         for view, seconds in zip(own, times, strict=True)
     ]
     spent = sum(view.seconds or 0.0 for view in own)
@@ -196,10 +198,11 @@ def _scale(views: Sequence[JobView], whole: Sequence[float | None]) -> float:
     return sum(seconds for seconds, _ in known) / sum(expected for _, expected in known) if known else 1.0
 
 
-def _mean_of_kind(view: JobView, views: Sequence[JobView], times: Sequence[float | None]) -> float | None:
+def _by_kind(view: JobView, views: Sequence[JobView], times: Sequence[float | None]) -> float | None:
     alike = [
-        seconds
+        (seconds, other.cost)
         for other, seconds in zip(views, times, strict=True)
         if other.kind == view.kind and seconds and other.state not in (JobState.CANCELLED, JobState.FAILED)
     ]
-    return sum(alike) / len(alike) if alike else None
+    costs = sum(cost for _, cost in alike)
+    return view.cost * sum(seconds for seconds, _ in alike) / costs if costs else None

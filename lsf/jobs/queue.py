@@ -13,6 +13,7 @@ from lsf.errors import BadInputError
 from lsf.jobs.job import Report
 from lsf.jobs.worker import Worker
 from lsf.methods.optimizers import check_optimizer
+from lsf.plans.cost import share_of_full
 from lsf.progress import Phase
 from lsf.runs.lock import hold, release
 from lsf.runs.spec import RunSpec
@@ -63,7 +64,7 @@ def queue_runs(
         try:
             title = _title(spec)
             work = partial(tune_in_queue, worker, owner, loaded, task, spec, folder, seconds)
-            job = worker.submit("tune", title, work, owner, folder, seconds)
+            job = worker.submit("tune", title, work, owner, folder, seconds, _cost(spec))
         except BaseException:  # whatever it was, no run is left waiting that nobody will carry out
             release(folder)
             delete_run(folder)
@@ -96,10 +97,17 @@ def queue_resumed(
     try:
         title = _title(spec)
         work = partial(tune_in_queue, worker, owner, partial(loaded, spec), partial(task, spec), spec, folder, None)
-        return QueuedRun(worker.submit("tune", title, work, owner, folder), folder)
+        return QueuedRun(worker.submit("tune", title, work, owner, folder, cost=_cost(spec)), folder)
     except BaseException:  # the folder can be resumed by somebody else
         release(folder)
         raise
+
+
+def _cost(spec: RunSpec) -> float:
+    """Return roughly what a run computes, in steps of full fine-tuning: as if its model were equal blocks alone."""
+    plan = spec.plan
+    lowest = 0 if plan.embedding else min(plan.blocks, default=plan.n_blocks)
+    return spec.steps * share_of_full([1] * plan.n_blocks, 0.0, 0.0, lowest, plan.blocks)
 
 
 def _title(spec: RunSpec) -> str:

@@ -70,6 +70,7 @@ class Worker:
         owner: str = "",
         run: Path | None = None,
         expected_seconds: float | None = None,
+        cost: float = 1.0,
         gives_way: bool = False,
     ) -> str:
         """Put a job at the end of the queue.
@@ -84,6 +85,7 @@ class Worker:
             owner: who may stop it; empty means anybody.
             run: the run folder it fills; this process holds it from here on.
             expected_seconds: wall seconds it is expected to take; None where nobody knows.
+            cost: what it computes, in any unit that jobs of its kind share: what is expected of it where nobody knows.
             gives_way: whether it is dropped for the sake of any other job, such as a forecast is for a run.
 
         Returns:
@@ -102,8 +104,8 @@ class Worker:
             view = JobView(
                 id=job_id, kind=kind, title=title, owner=owner, state=JobState.QUEUED, position=0, phase="", phases=(),
                 done=0, total=None, message="", fraction=0.0, seconds=None, eta_seconds=None,
-                expected_seconds=expected_seconds, queue=None if gives_way else self._queue_number(), stopping=False,
-                partial=None, result=None, error=None, run=run,
+                expected_seconds=expected_seconds, cost=cost, queue=None if gives_way else self._queue_number(),
+                stopping=False, partial=None, result=None, error=None, run=run,
             )  # fmt: skip
             if not gives_way:
                 self._make_way()

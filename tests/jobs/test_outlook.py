@@ -41,6 +41,24 @@ def test_a_queue_is_left_by_what_was_expected_of_its_jobs_scaled_by_what_the_fir
     go_on.set()
 
 
+def test_a_job_of_which_nothing_was_expected_takes_what_others_take_for_what_they_compute(worker: Worker) -> None:
+    go_on, planned = threading.Event(), threading.Event()
+
+    def running(report) -> None:
+        report.plan((Phase("training", 30.0),))
+        report.phase("training")
+        planned.set()
+        go_on.wait(10)
+
+    worker.submit("tune", "two blocks of thirty", running, cost=12.0)
+    worker.submit("tune", "the whole model", lambda report: None, cost=40.0)
+    assert planned.wait(5)
+    found = worker.outlook()
+    assert found is not None
+    assert found.eta_seconds == pytest.approx(30 + 30 * 40 / 12, rel=0.1)
+    go_on.set()
+
+
 def test_where_nothing_is_known_of_any_job_the_queue_has_no_eta_and_counts(worker: Worker) -> None:
     gate = Gate()
     worker.submit("tune", "first", gate)
