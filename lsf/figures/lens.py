@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -19,6 +18,7 @@ from lsf.figures.palette import (
     new_figure,
     number,
     share,
+    untagged,
     visible,
 )
 from lsf.registry import Registry
@@ -173,7 +173,7 @@ def _height(n_rows: int) -> int:
 def _cells(example: ExamplePath, state: int, width: int) -> list[str]:
     tokens = example.top_tokens[state]
     words = [
-        f"{escape(short(token))}  {change(example, state, token, place)}"
+        f"{untagged(short(token))}  {change(example, state, token, place)}"
         for place, (token, _) in enumerate(tokens, start=1)
     ]
     return words + [""] * (width - len(tokens))
@@ -338,7 +338,7 @@ def _name_groups(figure: go.Figure, targets: Sequence[str]) -> None:
             line = {"color": NEUTRAL.color, "width": 1.5}
             figure.add_shape(type="line", x0=start - 0.5, x1=start - 0.5, y0=0, y1=1, yref="paper", line=line)
     room = [int(NAMES_WIDTH * (end - start) / len(targets)) - 1 for start, end in zip(starts, ends, strict=True)]
-    names = [escape(_cut(visible(targets[start]), width)) for start, width in zip(starts, room, strict=True)]
+    names = [untagged(_cut(visible(targets[start]), width)) for start, width in zip(starts, room, strict=True)]
     centres = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
     unnamed = "" if all(names) else "; more under the pointer"
     figure.update_xaxes(
@@ -368,7 +368,7 @@ def _best(example: ExamplePath, state: int) -> str:
 
 def _hover(index: int, example: ExamplePath, state: int) -> str:
     best = example.top_tokens[state][0] if example.top_tokens[state] else ("", 0.0)
-    target, first = escape(visible(example.target_token)), escape(visible(best[0]))
+    target, first = untagged(visible(example.target_token)), untagged(visible(best[0]))
     return (
         f"position {index + 1}, state {state}<br>target {target}: probability "
         f"{example.target_probability[state]:.3f}, rank {example.target_rank[state]:,}<br>"

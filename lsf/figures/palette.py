@@ -1,6 +1,7 @@
 """Colours, symbols and text sizes of every picture, one template per theme, and what a drawing function returns."""
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import pandas as pd
@@ -214,6 +215,11 @@ def share(value: float | None) -> str:
 def ending(text: str, characters: int) -> str:
     """Return a text, or where it is longer its last so many characters behind an ellipsis."""
     return text if len(text) <= characters else f"…{text[-characters:]}"
+
+
+def untagged(text: str) -> str:
+    """Return a text that Plotly shows as it stands; of quotes it knows no entity, and they need none."""
+    return escape(text, quote=False)
 
 
 def visible(token: str) -> str:

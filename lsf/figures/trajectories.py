@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from lsf.figures.palette import (
     new_figure,
     number,
     share,
+    untagged,
     visible,
 )
 
@@ -305,7 +305,7 @@ def _hover(name: str, path: _Path) -> list[str]:
 
 def _example_hover(index: int, example: ExamplePath) -> str:
     read, target = ending(example.before_target, 70), visible(example.target_token)
-    return f"example {index + 1}: {escape(read)}<b>{escape(target)}</b><br>click to see its own path"
+    return f"example {index + 1}: {untagged(read)}<b>{untagged(target)}</b><br>click to see its own path"
 
 
 def _line_style(mark: Mark, width: float) -> dict[str, Any]:

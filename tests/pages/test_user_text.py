@@ -16,7 +16,7 @@ from lsf.figures.lens import draw_lens, draw_targets
 from tests.pages.conftest import SECONDS, Driver, as_read
 
 HOSTILE = "[x](http-e) **b** $y$ :material-home: <s>.csv"
-TOKEN = " <s>*:red[b]"
+TOKEN = ' <s>*:red["b"]'
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_tokens_are_no_tags_in_the_pictures_of_the_lens(marked: Analysed) -> Non
     lens, shown = (cast(Any, drawn.figure) for drawn in (draw_lens(hostile), draw_targets([hostile])))
     texts = [*lens.data[0].text[0], *shown.data[0].hovertext[0], *shown.layout.xaxis.ticktext]
     assert sum("&lt;s&gt;" in text for text in texts) == 3
-    assert not [text for text in texts if "<s>" in text]
+    assert not [text for text in texts if "<s>" in text or "&quot;" in text]  # Plotly would show the latter as it is
 
 
 def test_a_page_that_waits_for_an_analysis_looks_again_while_other_jobs_go_on(
