@@ -78,6 +78,8 @@ class Workload:
     """Of generating the test answers once, each as long as the longest wanted beside it."""
     written: Load
     """Of writing the general text and reading the base model; nothing where that is on record."""
+    states_left: frozenset[str]
+    """What the base model is read on in this run, and leaves its states for: names of fields."""
     tried: Load
     """Of passing the longest row, forward and backward, for what memory the run will need."""
     timed: Load
@@ -114,13 +116,16 @@ def workload_of(
     answers = answers_load(splits.test, loaded.context)
     shown = watched(splits.validation)
     reading = rows_load(shown, spec.batch_size)
-    written = Load()
+    written, states = Load(), set[str]()
     if not knows_own_text(loaded):
         written += writing_load(min(N_TOKENS, loaded.context)) + general + answers
+        states.add("general")
     if not knows_written(loaded, spec, splits.asked):
         written += generation_load(loaded, splits, spec, ends=False)
-    for rows, load in ((splits.test, test), (shown, reading)):
-        written += Load() if knows_rows(loaded, rows, spec.batch_size) else load
+    for name, rows, load in (("test", splits.test, test), ("reading", shown, reading)):
+        if not knows_rows(loaded, rows, spec.batch_size):
+            written += load
+            states.add(name)
     return Workload(
         sizes=sizes,
         steps=left,
@@ -140,6 +145,7 @@ def workload_of(
         answers=answers,
         generated=generation_load(loaded, splits, spec, ends=True),
         written=written,
+        states_left=frozenset(states),
         tried=batch_load([max(splits.train, key=lambda row: len(row.ids))]),
         timed=_timed(loaded) if spec.latency == "on" else Load(),
         searches=spec.searches_rate and not begun,
@@ -292,6 +298,9 @@ def run_seconds(work: Workload, speed: Speed, step: float | None = None) -> dict
         backward = backward_flops(work.sizes, load, work.lowest, work.gradients)
         return forward(load) + speed.of(backward, 2 * load.passes)
 
+    def first(name: str) -> float:
+        return above(getattr(work, name)) if name in work.states_left else forward(getattr(work, name))
+
     one = step_seconds(work, speed) if step is None else step
     return {
         "base": forward(work.written),
@@ -300,10 +309,10 @@ def run_seconds(work: Workload, speed: Speed, step: float | None = None) -> dict
         "preparing": both_ways(work.prepared),
         "prefix": forward(work.fill, work.depth),
         "steps": work.steps * one,
-        "validation": forward(work.reading) + (work.n_readings - 1) * above(work.reading) if work.n_readings else 0.0,
+        "validation": first("reading") + (work.n_readings - 1) * above(work.reading) if work.n_readings else 0.0,
         "saving": 4 * work.trainable / WRITTEN_BYTES,
-        "test": forward(work.test),
-        "forgetting": forward(work.general),
+        "test": first("test"),
+        "forgetting": first("general"),
         "answers": forward(work.answers),
         "generating": forward(work.generated),
         "latency": forward(work.timed),
@@ -329,7 +338,7 @@ class Course:
     @property
     def after_the_first(self) -> dict[str, float]:
         """The same of a run that follows another on the same data: the base model is on record."""
-        return run_seconds(replace(self.work, written=Load()), self.speed, self.step)
+        return run_seconds(replace(self.work, written=Load(), states_left=frozenset()), self.speed, self.step)
 
     @property
     def phases(self) -> tuple[Phase, ...]:

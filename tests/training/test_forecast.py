@@ -20,7 +20,7 @@ from lsf.methods.registry import METHODS
 from lsf.models.batches import collate, score_tokens
 from lsf.models.loading import load_model, weights_hash
 from lsf.models.sharing import share_model
-from lsf.plans.cost import predict
+from lsf.plans.cost import Speed, forward_flops, predict
 from lsf.plans.plan import Plan, full_plan
 from lsf.progress import Silent
 from lsf.runs.memory_forecast import RUN_SHARE
@@ -30,8 +30,9 @@ from lsf.runs.store import create_run
 from lsf.training.fitting import fit
 from lsf.training.forecast import expected, forecast, seconds_beside
 from lsf.training.measured_pass import Held
-from lsf.training.splits import encode_splits
-from lsf.training.time_forecast import ON_REQUEST, STRETCHES, course_of
+from lsf.training.records import forget_records
+from lsf.training.splits import encode_splits, measure_base, watched
+from lsf.training.time_forecast import ON_REQUEST, STRETCHES, course_of, run_seconds, workload_of
 from lsf.training.trainer import FitSettings
 from tests.children import finished
 from tests.tiny import save_tiny
@@ -298,6 +299,23 @@ def test_the_wall_time_of_a_run_is_foreseen_by_the_phases_it_then_has(loaded, ta
     assert result.measured.wall_seconds == pytest.approx(result.total_seconds)
     shown = ("trainable_params", "flops_ratio", "memory_bytes", "step_seconds")
     assert [getattr(found.predicted, name) for name in shown] == [getattr(result.predicted, name) for name in shown]
+
+
+def test_what_the_base_model_is_read_on_first_costs_the_tuned_one_only_what_lies_above_the_frozen_prefix(
+    loaded, task, spec, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LSF_CACHE", str(tmp_path))
+    forget_records()
+    splits, flops = encode_splits(loaded, task, spec), Speed(0.0, 1.0, 0.0)
+    work = workload_of(loaded, splits, spec)
+    assert (work.states_left, work.held) == ({"test", "reading", "general"}, 2)
+    base, fresh = (run_seconds(work, flops)[name] for name in ("base", "test"))
+    assert base > 0 and fresh == forward_flops(work.sizes, work.test, work.held)
+    measure_base(loaded, spec, splits.test, watched(splits.validation), lambda: None)
+    known = workload_of(loaded, splits, spec)  # on record, and its states may be gone with the process
+    assert known.states_left == set()
+    assert run_seconds(known, flops)["test"] == forward_flops(known.sizes, known.test) > fresh
+    forget_records()
 
 
 def test_more_evaluation_a_search_and_what_is_left_of_a_resumed_run_change_the_wall_time(loaded, task, spec):
