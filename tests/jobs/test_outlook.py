@@ -2,11 +2,11 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from lsf.jobs.job import JobState
+from lsf.jobs.job import JobState, Report
 from lsf.jobs.worker import Worker
 from lsf.progress import Phase
 from tests.jobs.test_worker import Gate
@@ -19,15 +19,21 @@ def worker() -> Iterator[Worker]:
     worker.close()
 
 
-def test_a_queue_is_left_by_what_was_expected_of_its_jobs_scaled_by_what_the_first_took(worker: Worker) -> None:
+def planned_for(seconds: float) -> tuple[threading.Event, threading.Event, Callable[[Report], None]]:
+    """What lets a job go on, what tells that it has planned so many seconds, and the job."""
     go_on, planned = threading.Event(), threading.Event()
 
-    def running(report) -> None:
-        report.plan((Phase("training", 40.0),))
+    def running(report: Report) -> None:
+        report.plan((Phase("training", seconds),))
         report.phase("training")
         planned.set()
         go_on.wait(10)
 
+    return go_on, planned, running
+
+
+def test_a_queue_is_left_by_what_was_expected_of_its_jobs_scaled_by_what_the_first_took(worker: Worker) -> None:
+    go_on, planned, running = planned_for(40.0)
     worker.submit("tune", "first", running, expected_seconds=20.0)
     worker.submit("tune", "second", lambda report: None, expected_seconds=10.0)
     worker.submit("tune", "unknown", lambda report: None)
@@ -42,14 +48,7 @@ def test_a_queue_is_left_by_what_was_expected_of_its_jobs_scaled_by_what_the_fir
 
 
 def test_a_job_of_which_nothing_was_expected_takes_what_others_take_for_what_they_compute(worker: Worker) -> None:
-    go_on, planned = threading.Event(), threading.Event()
-
-    def running(report) -> None:
-        report.plan((Phase("training", 30.0),))
-        report.phase("training")
-        planned.set()
-        go_on.wait(10)
-
+    go_on, planned, running = planned_for(30.0)
     worker.submit("tune", "two blocks of thirty", running, cost=12.0)
     worker.submit("tune", "the whole model", lambda report: None, cost=40.0)
     assert planned.wait(5)
