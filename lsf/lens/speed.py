@@ -24,9 +24,13 @@ SIZES = (4, 64, 256, 1024, 4096)
 """Tokens of the passes, in turn."""
 ROW = 16
 """Tokens of a row at most."""
-LONG_ENOUGH = 0.05
-"""Seconds of a pass, the first one left out, after which no longer one is timed."""
-LEAST_REPEATS, REPEATS = 3, 5
+LONG_ENOUGH, APART = 0.05, 4.0
+"""Seconds of a pass, and times those of the shortest, after which no longer one is timed: a line needs both ends."""
+TOO_LONG = 1.0
+"""Seconds of a pass after which no longer one is timed in any case."""
+NOISE = 0.01
+"""Share of a pass that its FLOPs are taken to cost at least."""
+LEAST_REPEATS, REPEATS = 2, 5
 """Passes of one size, fewest and most, of which the fastest counts: others on a busy machine are of other work."""
 VALUES = 1 << 21
 """Parameters the timed optimizer step is made on."""
@@ -83,18 +87,18 @@ def _timed(loaded: LoadedModel, check: Callable[[], None]) -> Speed:
         while len(seconds) < LEAST_REPEATS or (len(seconds) < REPEATS and sum(seconds) < LONG_ENOUGH):
             seconds.append(_seconds(lambda tokens=tokens: _pass(loaded, tokens), loaded.device))
         found.append((forward_flops(sizes, load), min(seconds)))
-        if len(found) > 1 and found[-1][1] >= LONG_ENOUGH:
+        if len(found) > 1 and min(seconds) >= min(max(LONG_ENOUGH, APART * found[0][1]), TOO_LONG):
             break
     check()
     return Speed(*_line(found[0], found[-1]), _update_seconds(loaded.device))
 
 
 def _line(short: tuple[float, float], long: tuple[float, float]) -> tuple[float, float]:
-    """Return what a pass costs and what a FLOP does, from two passes; neither is below 0."""
+    """Return what a pass costs, not below 0, and what a FLOP does, above 0 also where noise hides it."""
     (flops, seconds), (more_flops, more_seconds) = short, long
-    slope = max(0.0, more_seconds - seconds) / (more_flops - flops)
+    slope = max(NOISE * more_seconds, more_seconds - seconds) / (more_flops - flops)
     fixed = max(0.0, seconds - slope * flops)
-    return fixed, max(0.0, more_seconds - fixed) / more_flops
+    return fixed, max(slope, (more_seconds - fixed) / more_flops)
 
 
 @torch.no_grad()

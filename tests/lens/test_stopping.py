@@ -14,7 +14,8 @@ from lsf.lens.analyze import analyze
 from lsf.lens.kernels import SPECTRA, block_spectra
 from lsf.lens.speed import analysis_phases
 from lsf.models import devices as offload
-from lsf.models.loading import load_model
+from lsf.models.loading import LoadedModel, load_model
+from lsf.plans.cost import Load, forward_flops
 from lsf.progress import Stop, Unheard, do_nothing
 from tests.lens.test_backward import batches_of
 from tests.lens.test_reference import PAIRS, task_of
@@ -62,6 +63,34 @@ def test_a_stop_ends_the_timing_of_an_analysis(tiny: Callable[[str], Path], monk
     with pytest.raises(StoppedError):
         analyze(loaded, task_of(PAIRS), AnalysisSettings(), report)
     assert len(passes) <= 1 + speed.REPEATS  # of one size
+
+
+def test_a_flop_costs_something_also_where_a_longer_pass_was_the_faster_one() -> None:
+    fixed, per_flop = speed._line((1e6, 0.012), (1e8, 0.010))
+    assert fixed == pytest.approx(0.012, rel=0.01)
+    assert per_flop == pytest.approx(0.010 * speed.NOISE / 0.99e8)
+    assert speed._line((1e6, 0.001), (1e8, 0.1)) == pytest.approx((0.0, 1e-9))
+
+
+def test_passes_are_timed_until_one_takes_so_much_longer_that_noise_does_not_make_the_cost_of_a_flop(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, passed, real = load_model(str(tiny("llama"))), list[int](), speed._pass
+
+    def passing(model: LoadedModel, tokens: int) -> Load:
+        passed.append(tokens)
+        return real(model, tokens)
+
+    def took(do: Callable[[], object], _device: torch.device) -> float:
+        do()
+        return 0.2 + 0.002 * passed[-1]
+
+    for name, value in (("_pass", passing), ("_seconds", took), ("SIZES", (4, 64, 256, 1024, 4096)), ("ROW", 4)):
+        monkeypatch.setattr(speed, name, value)
+    found, sizes = speed._timed(loaded, do_nothing), speed.sizes_of(loaded)
+    assert sorted(set(passed)) == [4, 64, 256, 1024]  # 0.71 s would be less than four times 0.21 s, 2.25 s are more
+    for tokens in (4, 256, 1024):  # rows of one length: FLOPs grow as tokens do
+        assert found.of(forward_flops(sizes, real(loaded, tokens)), 1) == pytest.approx(0.2 + 0.002 * tokens)
 
 
 def test_an_offloaded_model_is_timed_by_one_pass_and_nothing_of_it_is_fetched_for_its_shapes(
