@@ -2,8 +2,9 @@
 
 `python benchmarks/evidence.py [--settings bundled-facts,...] [--seconds 60]` measures what is missing and can be
 ended and started at any time; of settings that are measured, `--scores` adds what new criteria say and `--costs`
-times the recommendation beside a full fine-tune; `--report` prints all that the committed results say, `--tables`
-what stands in docs/results; `--cell SETTING:PLAN:SEED` measures one cell from scratch beside the committed one;
+times the recommendation beside a full fine-tune, `--priors` adds the best answer that ignores the prompt; `--report`
+prints all that the committed results say, `--tables` what stands in docs/results; `--cell SETTING:PLAN:SEED` measures
+one cell from scratch beside the committed one;
 `--pack` puts what the app shows into the package. With `--real` it is the sweep on SmolLM2-135M that is measured
 (`--model FOLDER`, `--tasks`), reported or packed.
 """
@@ -166,6 +167,25 @@ def revisit(setting: Setting, costs: bool) -> None:
     write_site(setting.name, setting.metric, sweep, scores)
 
 
+def add_prior(setting: Setting) -> None:
+    """Add to a measured setting what the best answer that ignores the prompt comes to; no model is run.
+
+    Where a model of `benchmarks.pretrained` is not there the bundled one stands in: it has the same tokens.
+    """
+    sweep, scores = read_site(setting.name)
+    if sweep is None or sweep.prior is not None:
+        return
+    from lsf.evidence.sweeping import prior_score  # noqa: PLC0415
+    from lsf.models.loading import load_model  # noqa: PLC0415
+
+    loaded, task = load_model(setting.folder if setting.there else "bundled", "float32", "cpu"), setting.task()
+    if task.fingerprint != sweep.fingerprint:
+        raise SystemExit(f"The data of {setting.name} are not those that it was measured on.")
+    prior = prior_score(loaded, task, sweep.spec)
+    print(f"{setting.name}: {prior}", file=sys.stderr, flush=True)
+    write_site(setting.name, setting.metric, replace(sweep, prior=prior), scores)
+
+
 def _scored(scores: dict[str, Any] | None) -> bool:
     return scores is not None and not missing_needs(scores) and not missing_needs(scores.get("small", {}), AFFORDABLE)
 
@@ -247,6 +267,7 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="print the tables of docs/results/evidence.md")
     parser.add_argument("--scores", action="store_true", help="only score new criteria on settings that are measured")
     parser.add_argument("--costs", action="store_true", help="time the recommendation and a full fine-tune in turn")
+    parser.add_argument("--priors", action="store_true", help="only add the best answer that ignores the prompt")
     parser.add_argument("--pack", action="store_true", help="write lsf/evidence/measured.json for the app")
     parser.add_argument(
         "--cell", metavar="SETTING:PLAN:SEED", help="measure one cell from scratch (TASK:PLAN:SEED with --real)"
@@ -273,9 +294,9 @@ def main() -> None:
     if options.cell:
         again(options.cell)
         return
-    if options.scores or options.costs:
+    if options.scores or options.costs or options.priors:
         for name in names:
-            revisit(SETTINGS[name], options.costs)
+            add_prior(SETTINGS[name]) if options.priors else revisit(SETTINGS[name], options.costs)
         return
     clock = Clock(options.seconds)
     for pattern, over, seeds in STAGES:

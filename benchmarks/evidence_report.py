@@ -34,7 +34,7 @@ def print_report(found: Sequence[Found]) -> None:
     gaining = [one for one in found if one.setting.truth.range > 0]
     for one in found:
         if one not in gaining:
-            print(f"left out: on {one.setting.name} full fine-tuning gains nothing ({one.setting.truth.range:+.3f})")
+            print(f"left out: on {one.setting.name} no plan gains over the floor ({one.setting.truth.range:+.3f})")
     if not gaining:
         print("Nothing is measured yet: python benchmarks/evidence.py")
         return

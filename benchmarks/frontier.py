@@ -18,15 +18,16 @@ def time_saved(truth: Truth, costs: Mapping[Blocks, float], choices: Iterable[Bl
         truth: the sweep.
         costs: tuned blocks -> cost over full fine-tuning's.
         choices: plans to look among: a criterion's at several budgets, or all of the sweep.
-        allowed: greatest loss against full fine-tuning, as a share of what that gains on the base model.
+        allowed: greatest loss against full fine-tuning, as a share of what that gains over the floor.
 
     Returns:
         1 - cost of the cheapest such choice; None where every one loses more, or full tuning gains nothing.
     """
-    if truth.range <= 0:
+    gained = truth.full_mean - truth.floor
+    if gained <= 0:
         return None
-    floor = float(np.mean(truth.full)) - allowed * truth.range
-    good = [costs[blocks] for blocks in choices if truth.mean(blocks) >= floor]
+    least = truth.full_mean - allowed * gained
+    good = [costs[blocks] for blocks in choices if truth.mean(blocks) >= least]
     return 1 - min(good) if good else None
 
 
@@ -36,7 +37,7 @@ def hypervolume(points: Sequence[Point], most_cost: float = 1.0, least_quality: 
     Args:
         points: in any order; those beyond the reference dominate nothing.
         most_cost: reference, such as full fine-tuning's cost of 1.
-        least_quality: reference, such as the base model's.
+        least_quality: reference, such as the floor.
 
     Raises:
         BadInputError: a point is not finite.
@@ -56,7 +57,7 @@ def front_share(truth: Truth, costs: Mapping[Blocks, float], choices: Iterable[B
     """Return the choices' hypervolume over that of all plans of the sweep, in [0, 1]; None where the latter is 0."""
 
     def area(plans: Iterable[Blocks]) -> float:
-        return hypervolume([(costs[blocks], truth.mean(blocks)) for blocks in plans], least_quality=truth.base)
+        return hypervolume([(costs[blocks], truth.mean(blocks)) for blocks in plans], least_quality=truth.floor)
 
     whole = area(truth.scores)
     return area(choices) / whole if whole > 0 else None

@@ -61,8 +61,8 @@ def _elsewhere() -> None:
         ways,
         one.metric,
         "verdicts",
-        "Regret: how far a plan falls short of the best measured one of its size. Relative: as a share of what full "
-        f"fine-tuning gains. Every run took {one.steps} steps; criteria read {_read(one)}.",
+        "Regret: how far a plan falls short of the best measured one of its size. Relative: as a share of what the "
+        f"best of all gains. Every run took {one.steps} steps; criteria read {_read(one)}.",
     )
     finding(*of_truth(truth, ways, budget))
 

@@ -61,13 +61,13 @@ def _example() -> None:
     one = next(one for one in packed_evidence() if (one.setting.model, one.setting.task) == ("bundled", lesson))
     truth = one.setting.truth
     choice = Rule(RECOMMENDED, ENDS_FROM is not None).choose(one.setting.scores, 1, truth.n_blocks)
-    if choice is None or truth.range <= 0:
+    if choice is None or (whole := truth.full_mean - truth.floor) <= 0:
         return
     at_random = float(np.mean([truth.mean(blocks) for blocks in truth.plans(1)]))
     gains = [
         ("whole", "the whole model", 1.0),
-        ("chosen", f"{words(choice)} alone", (truth.mean(choice) - truth.base) / truth.range),
-        ("", "one block at random", (at_random - truth.base) / truth.range),
+        ("chosen", f"{words(choice)} alone", (truth.mean(choice) - truth.floor) / whole),
+        ("", "one block at random", (at_random - truth.floor) / whole),
     ]
     most = max(gain for _, _, gain in gains)
     bars = "".join(
@@ -78,9 +78,10 @@ def _example() -> None:
     st.subheader(f"For example: {data_words(Source().data)}, learned by tuning", anchor=False)
     st.html(f"<div class='lsf-kept'>{bars}</div>")
     st.caption(
-        f"Gain in exact answers over the base model; the whole model's is 100 %. Blocks are numbered 0 to "
-        f"{truth.n_blocks - 1}, from the embedding up. Mean of {len(truth.full)} seeds, from the study that comes with "
-        "LSF; the page Evidence has other tasks and models, and where it fails."
+        "Gain in exact answers over the better of the base model and of the best answer that ignores the question; the "
+        f"whole model's is 100 %. Blocks are numbered 0 to {truth.n_blocks - 1}, from the embedding up. Mean of "
+        f"{len(truth.full)} seeds, from the study that comes with LSF; the page Evidence has other tasks and models, "
+        "and where it fails."
     )
 
 

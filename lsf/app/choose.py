@@ -345,8 +345,8 @@ def known_truth(settings: Sequence[Measured], found: Analysis, choice: Blocks) -
         lost, lot = regret(truth, choice), relative(truth, random_regret(truth, size))
         share = f"{100 * (lost.relative or 0.0):.1f} %"
         told = (
-            f"The study measured this model and task: {words(choice)} lost {share} of what full fine-tuning gains "
-            f"against the best, {words(lost.best)}"
+            f"The study measured this model and task: {words(choice)} lost {share} of the best plan's gain "
+            f"against {words(lost.best)}, the best of its size"
         )
         told += "." if lot is None else f"; at random {100 * lot:.1f} %."
         then = Rule(RECOMMENDED, ENDS_FROM is not None).choose(one.setting.scores, size, truth.n_blocks)
@@ -413,8 +413,8 @@ def evidence_words(record: RecommendationRecord, rule: str = "this rule") -> str
     """
     return (
         f"Elsewhere, over {record.pairs}, {rule} lost "
-        f"**{100 * record.mean:.1f} %** of what full fine-tuning gains, on average against the best plan of the same "
-        f"size (budgets of 1, 2 and a quarter of the blocks; worst case {100 * record.worst:.0f} %, "
+        f"**{100 * record.mean:.1f} %** of the best plan's gain, on average against the best of the same size "
+        f"(budgets of 1, 2 and a quarter of the blocks; worst case {100 * record.worst:.0f} %, "
         f"{unmarked(record.worst_site)}). Always the first blocks: {100 * record.first:.0f} %; always the last: "
         f"{100 * record.last:.0f} %; at random: {100 * record.random:.0f} %. {_announced_words(record)}Held out, a "
         f"rule chosen without the task it is judged on lost **{100 * record.without_task:.1f} %**, without the model "

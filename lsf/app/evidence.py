@@ -177,8 +177,9 @@ def record_panel(settings: Sequence[Measured]) -> None:
         st.markdown(evidence_words(record))
         table(shown, "regrets", column_config=dict.fromkeys([*columns, "mean", "worst"], percent))
     st.caption(
-        "Relative regret: how far a plan falls short of the best measured one of its size, as a share of what full "
-        "fine-tuning gains. Lower is better; below zero full fine-tuning beats every plan of that size. *Best "
+        "Relative regret: how far a plan falls short of the best measured one of its size, as a share of what the best "
+        "plan of all, the whole model among them, gains over the better of the base model and of the best answer that "
+        "ignores the prompt. Lower is better; below zero full fine-tuning beats every plan of that size. *Best "
         "constant*: one plan per model for all its tasks, picked in hindsight."
     )
     for problem in own_problems():

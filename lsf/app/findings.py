@@ -153,7 +153,7 @@ def of_truth(truth: Truth, ways: Sequence[JudgedChoice], budget: int) -> Finding
     best = max(truth.plans(budget), key=lambda blocks: (truth.mean(blocks), blocks))
     trusted = [CRITERIA[name].label for name in RECOMMENDED]
     lost = [
-        f"{one.label} lost {100 * one.relative:.1f} % of what full fine-tuning gains"
+        f"{one.label} lost {100 * one.relative:.1f} % of what the best plan gains"
         for one in ways
         if one.label in trusted and one.relative is not None
     ]

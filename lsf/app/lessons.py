@@ -111,4 +111,4 @@ def _by_regret(one: JudgedChoice) -> tuple[bool, float, bool]:
 def _share_words(share: float | None, within: bool | None) -> str:
     if share is None:
         return "relative regret unknown"
-    return f"{percent(share)} of full's gain" + (", within chance" if within and share > 0 else "")
+    return f"{percent(share)} of the best plan's gain" + (", within chance" if within and share > 0 else "")

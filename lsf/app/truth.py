@@ -208,7 +208,10 @@ def _judge(found: Analysed, swept: Swept) -> None:
     )
     truth = truth_of(sweep, metric, seeds)
     if truth.range <= 0:
-        st.info("Full fine-tuning gains nothing here by this measure, so there is no relative regret.")
+        st.info(
+            "No plan does better here, by this measure, than the base model and than the best answer that ignores the "
+            "prompt, so there is no relative regret."
+        )
     not_decided(truth, 1)
     sweep_pictures(truth, metric, "truth")
     ways = judge_choices(truth, measured_scores(found.analysis), 1)

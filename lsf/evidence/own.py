@@ -86,7 +86,7 @@ def truth_told(sweep: Sweep, where: str) -> tuple[Truth, Metric]:
         where: names it in errors.
 
     Raises:
-        BadInputError: runs are missing; no such budget; or the whole model gains nothing, so that no regret is known.
+        BadInputError: runs are missing; no such budget; or no plan gains anything, so that no regret is known.
     """
     if sweep.missing:
         cell, n_all = sweep.missing[0], len(sweep.cells)
@@ -111,7 +111,11 @@ def truth_told(sweep: Sweep, where: str) -> tuple[Truth, Metric]:
         gains |= truth.range > 0
         if truth.range > 0 and any(len({truth.mean(plan) for plan in truth.plans(size)}) > 1 for size in sizes):
             return truth, metric
-    told = "no plan of it can be told from another" if gains else "the whole model gains nothing over the base model"
+    told = (
+        "no plan of it can be told from another"
+        if gains
+        else "no plan does better than the base model and than the best answer that ignores the prompt"
+    )
     raise BadInputError(f"In {where} {told}, by exact match or by the loss; a sweep of more steps may tell.")
 
 

@@ -95,6 +95,7 @@ def _plain(one: Measured) -> dict[str, Any]:
         "examples": dict(one.examples),
         "n_blocks": truth.n_blocks,
         "base": round(truth.base, DIGITS),
+        "prior": None if truth.prior is None else round(truth.prior, DIGITS),
         "full": [round(score, DIGITS) for score in truth.full],
         "plans": plans,
         "missing": [[list(blocks), reason] for blocks, reason in truth.missing.items()],
@@ -111,6 +112,7 @@ def _measured(value: Mapping[str, Any]) -> Measured:
         tuple(value["full"]),
         {tuple(blocks): tuple(scores) for blocks, scores in value["plans"]},
         {tuple(blocks): reason for blocks, reason in value["missing"]},
+        value.get("prior"),
     )
     setting = Setting(value["name"], value["model"], value["task"], truth, value["scores"])
     announced = value.get("announced", False)
@@ -228,7 +230,7 @@ class OutcomeElsewhere:
 
 
 def gaining(settings: Sequence[Measured]) -> list[Setting]:
-    """Return the settings where full fine-tuning gains something, so that relative regret is known."""
+    """Return the settings where some plan gains something over the floor, so that relative regret is known."""
     return [one.setting for one in settings if one.setting.truth.range > 0]
 
 

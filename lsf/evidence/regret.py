@@ -11,7 +11,7 @@ import scipy
 
 from lsf.criteria.agreement import rank_correlation, top_k
 from lsf.errors import BadInputError
-from lsf.evidence.sweep import BASE, FULL, Cell, Sweep
+from lsf.evidence.sweep import BASE, FULL, Cell, Score, Sweep
 from lsf.plans.plan import format_blocks
 from lsf.plans.policies import window
 
@@ -34,6 +34,8 @@ class Truth:
     """Tuned blocks -> score per seed; only plans that were measured for every seed."""
     missing: Mapping[Blocks, str]
     """Plans that were asked for and lack a seed -> why."""
+    prior: float | None = None
+    """Score of the best answer that ignores the prompt (`lsf.data.prior`); None where the sweep does not hold it."""
 
     def mean(self, blocks: Blocks) -> float:
         """Return a plan's mean score over seeds.
@@ -56,10 +58,23 @@ class Truth:
         """Return the sample standard deviation of a plan's scores over seeds; None below two seeds."""
         return _spread(self.scores[blocks])
 
+    @property
+    def floor(self) -> float:
+        """What a plan has to beat before anything is its gain: the better of the base model and the prior."""
+        return self.base if self.prior is None else max(self.base, self.prior)
+
+    @property
+    def full_mean(self) -> float:
+        """Mean score of full fine-tuning over seeds."""
+        return float(np.mean(self.full))
+
     @cached_property
     def range(self) -> float:
-        """What full fine-tuning gains over the base model; the unit of relative regret."""
-        return float(np.mean(self.full)) - self.base
+        """What the best of all measured plans, the whole model among them, gains over the floor.
+
+        The unit of relative regret; not above 0 where nothing was learned but what is known without the prompt.
+        """
+        return max(self.full_mean, *self._means.values()) - self.floor
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:
@@ -97,7 +112,7 @@ class Regret:
     regret: float
     """Best mean score minus the choice's; at least 0 for a plan of the sweep."""
     relative: float | None
-    """Regret over what full fine-tuning gains on the base model; None where that gains nothing."""
+    """Regret over what the best of all measured plans gains over the floor; None where none gains anything."""
 
 
 def truth_of(sweep: Sweep, metric: str, n_seeds: int | None = None) -> Truth:
@@ -118,7 +133,7 @@ def truth_of(sweep: Sweep, metric: str, n_seeds: int | None = None) -> Truth:
     for cell in sweep.cells:
         if cell.seed < seeds:
             groups.setdefault(cell.plan, []).append(cell)
-    values = {plan: [_value(cell, metric) for cell in cells] for plan, cells in groups.items()}
+    values = {plan: [_score(cell.after, metric) for cell in cells] for plan, cells in groups.items()}
     for name in (BASE, FULL):
         if any(value is None for value in values[name]):
             reason = next(cell.reason for cell in groups[name] if cell.after is None)
@@ -132,7 +147,7 @@ def truth_of(sweep: Sweep, metric: str, n_seeds: int | None = None) -> Truth:
         elif plan not in (BASE, FULL):
             missing[cells[0].blocks] = next(cell.reason or "no score" for cell in cells if cell.after is None)
     base, full = ([value for value in values[name] if value is not None] for name in (BASE, FULL))
-    return Truth(sweep.n_blocks, base[0], tuple(full), scores, missing)
+    return Truth(sweep.n_blocks, base[0], tuple(full), scores, missing, _score(sweep.prior, metric))
 
 
 def complete_seeds(sweep: Sweep) -> int:
@@ -161,7 +176,7 @@ def regret(truth: Truth, choice: Blocks) -> Regret:
 
 
 def relative(truth: Truth, lost: float) -> float | None:
-    """Return a difference of scores over what full fine-tuning gains; None where it gains nothing."""
+    """Return a difference of scores over what the best of all plans gains; None where none gains anything."""
     return lost / truth.range if truth.range > 0 else None
 
 
@@ -174,10 +189,11 @@ def contributions(truth: Truth) -> tuple[float | None, ...] | None:
 
     Source: arXiv 2607.01232, there of reinforcement learning.
     """
-    if truth.range <= (_spread(truth.full) or 0.0):
+    gained = truth.full_mean - truth.base
+    if gained <= (_spread(truth.full) or 0.0):
         return None
     alone = [(block,) for block in range(truth.n_blocks)]
-    return tuple((truth.mean(one) - truth.base) / truth.range if one in truth.scores else None for one in alone)
+    return tuple((truth.mean(one) - truth.base) / gained if one in truth.scores else None for one in alone)
 
 
 def random_regret(truth: Truth, budget: int) -> float:
@@ -188,7 +204,7 @@ def random_regret(truth: Truth, budget: int) -> float:
 
 def full_regret(truth: Truth, budget: int) -> float:
     """Return what full fine-tuning loses against the best plan of a budget; negative where it is better."""
-    return max(truth.mean(blocks) for blocks in truth.plans(budget)) - float(np.mean(truth.full))
+    return max(truth.mean(blocks) for blocks in truth.plans(budget)) - truth.full_mean
 
 
 def cliff(truth: Truth) -> int | None:
@@ -201,8 +217,8 @@ def cliff(truth: Truth) -> int | None:
     suffixes = [blocks for blocks in truth.scores if blocks[-1] == truth.n_blocks - 1 and _consecutive(blocks)]
     if allowance is None or not suffixes:
         return None
-    floor = float(np.mean(truth.full)) - allowance
-    return max((blocks[0] for blocks in suffixes if truth.mean(blocks) >= floor), default=0)
+    least = truth.full_mean - allowance
+    return max((blocks[0] for blocks in suffixes if truth.mean(blocks) >= least), default=0)
 
 
 def rank_agreement(truth: Truth, scores: Sequence[float]) -> tuple[float | None, float | None]:
@@ -229,8 +245,8 @@ def seed_agreement(truth: Truth) -> float | None:
     return float(np.mean(known)) if known else None
 
 
-def _value(cell: Cell, metric: str) -> float | None:
-    value = None if cell.after is None else getattr(cell.after, metric)
+def _score(measured: Score | None, metric: str) -> float | None:
+    value = None if measured is None else getattr(measured, metric)
     return None if value is None else -value if metric == "loss" else value
 
 

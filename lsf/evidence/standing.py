@@ -63,7 +63,7 @@ def standing_rule(weights: str | None) -> StandingRule:
         return StandingRule(
             (name,),
             f"The rule is {CRITERIA[name].label} in place of the study's, {kept}: it lost {middle:.1f} % less of what "
-            f"full fine-tuning gains {told}: {low:.1f} to {high:.1f} %).",
+            f"the best plan gains {told}: {low:.1f} to {high:.1f} %).",
         )
     near = max(gains, key=lambda one: gains[one][0])
     middle, low, high = (100 * value for value in gains[near])
@@ -118,15 +118,15 @@ def model_words(analysis: Analysis, budget: int) -> tuple[str, bool] | None:
         one = rows[0]
         return (
             f"Your own sweep of this model on {one.task}, at {blocks}: the rule named {words(one.choice)} and lost "
-            f"{_share(one.relative)} of what full fine-tuning gains against the best, {words(one.best)}; at random "
+            f"{_share(one.relative)} of the best plan's gain against {words(one.best)}; at random "
             f"{_share(one.by_lot)}.{_undecided(rows)}",
             True,
         )
     each = ", ".join(f"{one.task} {_share(one.relative)} (best: {words(one.best)})" for one in rows)
     mean, chance = (sum(getattr(one, name) or 0.0 for one in rows) / len(rows) for name in ("relative", "by_lot"))
     return (
-        f"Your {len(rows)} own sweeps of this model, at {blocks}: the rule lost {_share(mean)} of what full "
-        f"fine-tuning gains, on average against the best; at random {_share(chance)}. Lost on {each}."
+        f"Your {len(rows)} own sweeps of this model, at {blocks}: the rule lost {_share(mean)} of what the best "
+        f"plan gains, on average; at random {_share(chance)}. Lost on {each}."
         f"{_undecided(rows)}",
         True,
     )
@@ -152,7 +152,7 @@ def trust_words(analysis: Analysis, budget: int, record: RecommendationRecord) -
     """
     standing = standing_rule(analysis.weights)
     text = (
-        f"where the truth was measured ({record.pairs}) it lost {100 * record.mean:.1f} % of the whole model's gain, "
+        f"where the truth was measured ({record.pairs}) it lost {100 * record.mean:.1f} % of what the best plan gains, "
         f"chance {100 * record.random:.1f} %."
     )
     if standing.criteria != RECOMMENDED:

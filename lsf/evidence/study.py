@@ -176,7 +176,7 @@ def entries(settings: Sequence[Setting], rules: Sequence[Rule] = ()) -> list[Ent
     """Return a row for every criterion and rule, then the controls.
 
     Args:
-        settings: where full fine-tuning gains something; others have no relative regret and are left out.
+        settings: where some plan gains something over the floor; others have no relative regret and are left out.
         rules: further ways of choosing.
     """
     judged = [name for name, entry in CRITERIA.items() if entry.needs != "nothing"]
@@ -312,7 +312,7 @@ class JudgedChoice:
     regret: float | None
     """What the best plan of the budget has more; None where its choice was not measured."""
     relative: float | None
-    """Regret over what full fine-tuning gains; None where that gains nothing."""
+    """Regret over what the best of all plans gains over the floor; None where none gains anything."""
     within_chance: bool | None
     """Whether the regret may be chance (`lsf.evidence.study`); None where that is unknown."""
 

@@ -237,6 +237,8 @@ class Sweep(JsonRecord):
     """Wall seconds of everything measured so far, in all its parts."""
     environment: Mapping[str, str | None] | None = None
     """lsf, torch, transformers, python, platform, gpu."""
+    prior: Score | None = None
+    """Of the best answer to the test examples that ignores the prompt; None in files from before it was kept."""
     schema_version: Literal[1] = 1
 
     @property

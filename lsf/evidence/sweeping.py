@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample
+from lsf.data.prior import completion_ids, prior_of
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, DataError, RunError
@@ -62,13 +63,33 @@ def start_sweep(loaded: LoadedModel, task: Task, spec: SweepSpec, earlier: Sweep
     gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
     if earlier is None:
         cells = empty_cells(plans, n_blocks, spec.seeds)
-        return Sweep(spec, n_blocks, weights, fingerprint, cells, {}, 0.0, environment(gpu))
+        prior = prior_score(loaded, task, spec)
+        return Sweep(spec, n_blocks, weights, fingerprint, cells, {}, 0.0, environment(gpu), prior)
     _check_same(earlier, spec, weights, fingerprint)
+    if earlier.prior is None:
+        earlier = replace(earlier, prior=prior_score(loaded, task, earlier.spec))
     over = ",".join(dict.fromkeys(",".join((earlier.spec.over, spec.over)).replace(" ", "").split(",")))
     spec = replace(spec, over=over, seeds=max(earlier.spec.seeds, spec.seeds))
     cells = empty_cells(plans_over(over, n_blocks), n_blocks, spec.seeds)
     known = {cell.key: cell for cell in earlier.cells if cell.after is not None}
     return replace(earlier, spec=spec, cells=tuple(known.get(cell.key, cell) for cell in cells))
+
+
+def prior_score(loaded: LoadedModel, task: Task, spec: SweepSpec) -> Score:
+    """Return what the best answer that ignores the prompt comes to on a sweep's test examples (`lsf.data.prior`).
+
+    Args:
+        loaded: has the tokenizer and the context.
+        task: the data.
+        spec: which rows are read.
+
+    Raises:
+        DataError: the data cannot be used.
+    """
+    splits = encode_splits(loaded, task, spec.run_spec(loaded.info.n_blocks, None, 0))
+    known, asked = completion_ids(splits.train), completion_ids(splits.test)
+    prior = prior_of(known, asked, loaded.info.vocab_size)
+    return Score(prior.exact_match, prior.loss)
 
 
 def _check_same(earlier: Sweep, spec: SweepSpec, weights: str, fingerprint: str) -> None:

@@ -39,7 +39,7 @@ def draw_regrets(regrets: Mapping[str, float], marked: str, controls: Sequence[s
     """Draw what every way of choosing blocks lost on average, the least first; controls differ by colour and pattern.
 
     Args:
-        regrets: way of choosing -> mean relative regret, a share of what full fine-tuning gains.
+        regrets: way of choosing -> mean relative regret, a share of what the best plan gains over the floor.
         marked: the way that is recommended.
         controls: ways that look at nothing.
     """
@@ -118,8 +118,10 @@ def draw_profile(
             textfont={"color": "#FFFFFF"},
             hovertemplate="block %{x}: %{y:.3f}<extra></extra>",
         )
-    full = sum(truth.full) / len(truth.full)
-    lines = [("full fine-tuning", full, VIRTUAL.color, "dash"), ("base model", truth.base, NEUTRAL.color, "dot")]
+    lines = [("full fine-tuning", truth.full_mean, VIRTUAL.color, "dash")]
+    lines += [("base model", truth.base, NEUTRAL.color, "dot")]
+    if truth.prior is not None and truth.prior > truth.base:
+        lines += [("best answer without the prompt", truth.prior, NEUTRAL.color, "longdash")]
     lines += [(name, score, FACTUAL.color, "dashdot") for name, score in (beside or {}).items()]
     for name, score, color, dash in lines:
         figure.add_scatter(

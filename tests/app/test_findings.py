@@ -79,7 +79,7 @@ def test_the_paths_page_ties_state_to_block_and_says_what_chooses_and_why(scored
         "target first at 1 of 2 positions."
     )
     assert onward.startswith("Gradient alignment chooses block 1: where the truth was measured (")
-    assert f"it lost {100 * record.mean:.1f} % of the whole model's gain" in onward
+    assert f"it lost {100 * record.mean:.1f} % of what the best plan gains" in onward
     assert onward.endswith("Next: choose the blocks.")
     assert "is none of the study's models" in onward  # made-up
     known = replace(scored, model=replace(scored.model, name="bundled"))
@@ -115,7 +115,7 @@ def test_a_sweep_is_told_by_its_best_plan_and_says_where_that_is_not_decided() -
     truth = Truth(2, 0.0, (1.0, 1.0), {(0,): (0.5, 0.51), (1,): (0.9, 0.91)}, {})
     found, onward = of_truth(truth, judge_choices(truth, {"alignment": (1.0, 0.5)}, 1), 1)
     assert found == (
-        "Block 1 scored best of all plans of 1 block; Gradient alignment lost 40.0 % of what full fine-tuning gains, "
+        "Block 1 scored best of all plans of 1 block; Gradient alignment lost 40.0 % of what the best plan gains, "
         "chance 20.0 %."
     )
     assert "measure the truth there" in onward

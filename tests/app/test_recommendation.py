@@ -16,7 +16,7 @@ def test_what_the_study_measured_of_the_choice_is_told() -> None:
     found = analyze(load_model("bundled"), load_lesson("facts"), settings, Silent())
     truth = next(one.setting.truth for one in known_settings if one.setting.name == "bundled-facts")
     told = known_truth(known_settings, found, (0,)) or ""
-    assert f"block 0 lost {100 * (regret(truth, (0,)).relative or 0):.1f} % of what full" in told
+    assert f"block 0 lost {100 * (regret(truth, (0,)).relative or 0):.1f} % of the best plan's gain" in told
     assert "own sample the rule named block 7: the choice depends on the examples read." in told
     assert "named" not in (known_truth(known_settings, found, (7,)) or "named")
     assert known_truth(known_settings, found, (0, 3, 5)) is None

@@ -121,7 +121,7 @@ def test_an_own_sweep_is_counted_with_the_study_and_named_apart(analysis: Analys
     assert measured
     assert told == (
         f"Your own sweep of this model on toy.csv, at 1 block: the rule named block 7 and lost "
-        f"{100 * (lost.relative or 0):.1f} % of what full fine-tuning gains against the best, block 5; at random "
+        f"{100 * (lost.relative or 0):.1f} % of the best plan's gain against block 5; at random "
         f"{100 * lot / truth.range:.1f} %."
     )
     assert "none of the study's models" not in trust_words(analysis, 1, record)
@@ -178,7 +178,10 @@ def without(sweep: Sweep, plan: str) -> Sweep:
             "lacks 2 of its 19 runs (the first: 3, seed 0: not measured yet); the `sweep` command",
         ),
         (sweep_of(over="suffix"), "a sweep --over one or more of: single, window:2"),
-        (sweep_of(gain=-0.05), "the whole model gains nothing over the base model, by exact match or by the loss"),
+        (
+            replace(sweep_of(gain=0.8), prior=Score(0.95, 2.0)),  # 0.91 at most, and a loss of 2.1
+            "no plan does better than the base model and than the best answer that ignores the prompt, by exact match",
+        ),
     ],
 )
 def test_a_sweep_that_cannot_be_counted_is_refused_in_a_sentence(

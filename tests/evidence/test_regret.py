@@ -15,6 +15,7 @@ from lsf.evidence.regret import (
     choose,
     cliff,
     complete_seeds,
+    contributions,
     full_regret,
     random_regret,
     rank_agreement,
@@ -66,6 +67,28 @@ def test_regret_is_what_the_best_plan_of_the_budget_has_more() -> None:
     assert regret(TRUTH, (2,)).regret == 0
 
 
+def test_the_unit_is_what_the_best_of_all_plans_gains_over_the_better_of_base_and_prior() -> None:
+    hurt = replace(TRUTH, full=(0.05, 0.15))  # full tuning may end where the base model is, and below
+    assert regret(hurt, (1,)).relative == pytest.approx(0.2 / (0.9 - 0.1))
+    known = replace(TRUTH, prior=0.5)
+    assert known.floor == 0.5
+    assert regret(known, (1,)).relative == pytest.approx(0.2 / (0.9 - 0.5))
+    assert replace(TRUTH, prior=0.05).floor == TRUTH.base
+    learned_nothing = replace(TRUTH, prior=0.9)
+    assert regret(learned_nothing, (1,)).relative is None
+    assert contributions(known) == contributions(TRUTH)  # of published single-layer work, over the base model
+    assert contributions(TRUTH) == pytest.approx((0.1 / 0.8, 0.3 / 0.8, 0.5 / 0.8, 0.4 / 0.8))
+
+
+def test_a_sweep_hands_its_prior_on_by_either_metric() -> None:
+    sweep = measured({"base": [0.1], "full": [0.8], "0": [0.4], "1": [0.6]})
+    assert truth_of(sweep, "exact_match").prior is None
+    kept = Sweep.from_json(replace(sweep, prior=Score(0.3, 0.7)).to_json(), "s.json")
+    assert (truth_of(kept, "exact_match").prior, truth_of(kept, "loss").prior) == (0.3, -0.7)
+    old = {name: value for name, value in sweep.to_json().items() if name != "prior"}
+    assert Sweep.from_json(old, "s.json").prior is None
+
+
 def test_of_equal_plans_the_deepest_is_the_best() -> None:
     flat = replace(TRUTH, scores={(block,): (0.5, 0.5) for block in range(4)})
     assert regret(flat, (0,)).best == (3,)
@@ -91,7 +114,7 @@ def test_regret_does_not_change_when_all_scores_move_and_its_relative_form_not_w
         assert regret(wide, plan).relative == pytest.approx(regret(TRUTH, plan).relative)
 
 
-def test_relative_regret_is_unknown_where_full_tuning_gains_nothing() -> None:
+def test_relative_regret_is_unknown_where_no_plan_gains_anything() -> None:
     found = regret(replace(TRUTH, base=0.9), (1,))
     assert found.regret == pytest.approx(0.2)
     assert found.relative is None

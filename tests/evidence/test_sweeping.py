@@ -2,6 +2,7 @@
 
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_a_sweep_measures_every_plan_under_every_seed_and_leaves_the_model_alone
     assert len({score and score.loss for score in scores}) == len(scores)  # no number is filled in twice
     assert weights_hash(loaded.model) == done.weights
     assert values(swept(loaded, task)) == values(done)
+
+
+def test_a_sweep_keeps_the_answer_that_ignores_the_prompt_also_where_an_earlier_part_did_not(
+    loaded: LoadedModel, task: Task, done: Sweep
+) -> None:
+    told, asked = Counter(row.completion for row in task.train), [row.completion for row in task.test]
+    commonest = told.most_common(1)[0][0]
+    assert done.prior is not None
+    assert done.prior.exact_match == sum(text == commonest for text in asked) / len(asked)
+    assert done.prior.loss is not None
+    assert done.prior.loss > 0
+    earlier = start_sweep(loaded, task, SPEC, replace(done, prior=None))
+    assert earlier.prior == done.prior
 
 
 class StopAfter(Unheard):

@@ -77,7 +77,7 @@ def measured(app: Driver, known: Callable[..., Analysed], tmp_path: Path, monkey
     monkeypatch.setenv("LSF_EVIDENCE", str(tmp_path / "evidence"))
     app.at.session_state["evidence-tab"] = "Measure it here"
     app.look_at(known("ablation"), "evidence")
-    next(item for item in app.at.number_input if item.label == "Steps per run").set_value(2).run()
+    next(item for item in app.at.number_input if item.label == "Steps per run").set_value(8).run()
     return app
 
 

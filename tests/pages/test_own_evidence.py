@@ -10,7 +10,7 @@ from lsf.cli.main import main
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.lessons import load_lesson
 from lsf.evidence.own import keep_own, own_evidence, record_here, remove_own
-from lsf.evidence.packed import Measured, packed_evidence
+from lsf.evidence.packed import Measured, packed_record
 from lsf.evidence.regret import regret
 from lsf.evidence.standing import LEAST_PAIRS
 from lsf.lens.analyze import analyze
@@ -25,7 +25,7 @@ from tests.pages.conftest import Driver
 def swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A sweep of single blocks, measured by the command."""
     monkeypatch.setenv("LSF_EVIDENCE", str(tmp_path / "evidence"))
-    asked = ["--over", "single", "--seeds", "1", "--steps", "4", "--learning-rate", "0.003", "--eval-limit", "16"]
+    asked = ["--over", "single", "--seeds", "1", "--steps", "12", "--learning-rate", "0.01", "--eval-limit", "16"]
     out = tmp_path / "s.json"
     assert main(["sweep", "--model", "bundled", "--data", "lesson:facts", *asked, "--json", str(out)]) == 0
     return out
@@ -38,18 +38,17 @@ def test_a_sweep_added_from_the_shell_is_counted_on_the_pages(
     assert main(["evidence", "add", str(swept)]) == 0
     told = capsys.readouterr()
     assert "scoring blocks on" in told.err
-    assert f"rests on {len(packed_evidence())} measured pairs of a model and a task and 1 of your own." in told.out
+    assert f"rests on {packed_record().n_sites} measured pairs of a model and a task and 1 of your own." in told.out
     (pair,) = own_evidence()
     settings = AnalysisSettings(criteria=("alignment", "first"), limit=8)
     scored = analyze(load_model("bundled"), load_lesson("facts"), settings, Silent())
-    assert pair.examples["kernel"] == 8  # 4 steps of 16 rows: the least that is read
+    assert pair.examples["kernel"] == 8  # 12 steps of 16 rows: the least that is read
     assert pair.setting.scores["alignment"] == scored.scores("alignment")  # what the product's own analysis says
     truth, choice = pair.setting.truth, recommended_plan(scored, 1).blocks
     lost = regret(truth, choice)
     sentence = (
         f"Your own sweep of this model on facts, at 1 block: the rule named block {choice[0]} and lost "
-        f"{100 * (lost.relative or 0):.1f} % of what full fine-tuning gains against the best, block {lost.best[0]}; at "
-        "random "
+        f"{100 * (lost.relative or 0):.1f} % of the best plan's gain against block {lost.best[0]}; at random "
     )
     app.look_at(Analysed(Request(), scored), "choose")
     app.at.slider(key="budget-8").set_value(1).run()
@@ -62,7 +61,7 @@ def test_a_sweep_added_from_the_shell_is_counted_on_the_pages(
     assert f"Over {record_here().pairs}, with equal weight" in app.shown()
     app.at.selectbox(key="setting").set_value(pair.setting.name).run()
     assert not app.at.exception
-    assert "criteria read 8 to 16 examples" in app.shown()
+    assert "criteria read 8 to 48 examples" in app.shown()
     scored.save(tmp_path / "a.json")
     asked = ["--analysis", str(tmp_path / "a.json"), "--criterion", "alignment", "--blocks", "1"]
     assert main(["plan", *asked, "--json", str(tmp_path / "p.json")]) == 0
