@@ -203,8 +203,11 @@ def _from_columns(name: str, seen: Seen) -> DataChoice:
     if seen.found is None:
         st.caption("Its columns match no known format; pick what the model reads and what it learns.")
 
+    # Kept while other pages are shown, of files with these columns alone: what was picked of others cannot be here.
+    prompt_key, answer_key = (f"data-{part}-{'-'.join(seen.columns)}" for part in ("asked", "answer"))
+
     def write() -> None:
-        asked, answer = st.session_state["data-asked"], st.session_state["data-answer"]
+        asked, answer = st.session_state[prompt_key], st.session_state[answer_key]
         if asked:
             lines = [f"{_title(column)}: {{{column}}}" for column in asked]
             st.session_state["data-prompt"] = "\n".join([*lines, f"{_title(answer or 'answer')}:"])
@@ -212,8 +215,13 @@ def _from_columns(name: str, seen: Seen) -> DataChoice:
             st.session_state["data-completion"] = f" {{{answer}}}"
 
     left, right = st.columns(2, gap="small")
-    left.multiselect("Prompt from", seen.columns, key="data-asked", on_change=write, placeholder="Columns")
-    right.selectbox("Completion from", seen.columns, None, key="data-answer", on_change=write, placeholder="Column")
+    left.multiselect(
+        "Prompt from", seen.columns, key=prompt_key, on_change=write, placeholder="Columns", persist_state="session"
+    )
+    right.selectbox(
+        "Completion from", seen.columns, None, key=answer_key, on_change=write, placeholder="Column",
+        persist_state="session",
+    )  # fmt: skip
     prompt, completion = _template_areas()
     parts = (("the prompt", prompt, "prompt"), ("the completion", completion, "completion"))
     lacking = [part for part, template, column in parts if template is None and column not in seen.columns]

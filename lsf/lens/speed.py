@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import signature
+from typing import TypeVar
 
 import torch
 
@@ -26,8 +27,8 @@ ROW = 16
 """Tokens of a row at most."""
 LONG_ENOUGH, APART = 0.05, 4.0
 """Seconds of a pass, and times those of the shortest, after which no longer one is timed: a line needs both ends."""
-TOO_LONG = 1.0
-"""Seconds of a pass after which no longer one is timed in any case."""
+ONCE, TOO_LONG = 0.5, 1.0
+"""Seconds of a pass from which on it is not repeated, and after which no longer one is timed in any case."""
 NOISE = 0.01
 """Share of a pass that its FLOPs are taken to cost at least."""
 LEAST_REPEATS, REPEATS = 2, 5
@@ -36,6 +37,7 @@ VALUES = 1 << 21
 """Parameters the timed optimizer step is made on."""
 SIDE = 512
 """Rows and columns of the matrices whose product is timed."""
+T = TypeVar("T")
 _KEPT: dict[tuple[object, ...], Speed] = {}
 
 
@@ -78,14 +80,16 @@ def _make(loaded: LoadedModel) -> tuple[object, ...]:
 def _timed(loaded: LoadedModel, check: Callable[[], None]) -> Speed:
     check()
     if places_of(loaded.model):
-        fixed = _seconds(lambda: _pass(loaded, SIZES[0]), loaded.device)
+        _, fixed = _seconds(lambda: _pass(loaded, SIZES[0]), loaded.device)
         return Speed(fixed, _product_seconds(loaded), _update_seconds(loaded.device))
     sizes, found = sizes_of(loaded), list[tuple[float, float]]()
+    load = _pass(loaded, SIZES[0])  # untimed: the first pass of all brings the weights into memory
     for tokens in SIZES:
         check()
-        load, seconds = _pass(loaded, tokens), list[float]()
-        while len(seconds) < LEAST_REPEATS or (len(seconds) < REPEATS and sum(seconds) < LONG_ENOUGH):
-            seconds.append(_seconds(lambda tokens=tokens: _pass(loaded, tokens), loaded.device))
+        seconds = list[float]()
+        while len(seconds) < REPEATS and sum(seconds) < (ONCE if len(seconds) < LEAST_REPEATS else LONG_ENOUGH):
+            load, took = _seconds(lambda tokens=tokens: _pass(loaded, tokens), loaded.device)
+            seconds.append(took)
         found.append((forward_flops(sizes, load), min(seconds)))
         if len(found) > 1 and min(seconds) >= min(max(LONG_ENOUGH, APART * found[0][1]), TOO_LONG):
             break
@@ -112,19 +116,19 @@ def _pass(loaded: LoadedModel, tokens: int) -> Load:
     return Load(1, rows * row, rows * row * row, rows * (1 if keeps else row))
 
 
-def _seconds(do: Callable[[], object], device: torch.device) -> float:
-    """Return how long something takes, all that a device has to do for it included."""
+def _seconds(do: Callable[[], T], device: torch.device) -> tuple[T, float]:
+    """Return what something returns and how long it takes, all that a device has to do for it included."""
     wait(device)
     begun = time.perf_counter()
-    do()
+    done = do()
     wait(device)
-    return time.perf_counter() - begun
+    return done, time.perf_counter() - begun
 
 
 def _product_seconds(loaded: LoadedModel) -> float:
     """Return the seconds of a FLOP in a product of matrices of the model's type, where its ids go."""
     square = torch.ones(SIDE, SIDE, dtype=loaded.model.dtype, device=loaded.device)
-    return min(_seconds(lambda: square @ square, loaded.device) for _ in range(LEAST_REPEATS)) / (2.0 * SIDE**3)
+    return min(_seconds(lambda: square @ square, loaded.device)[1] for _ in range(LEAST_REPEATS)) / (2.0 * SIDE**3)
 
 
 def _update_seconds(device: torch.device) -> float:
@@ -138,7 +142,7 @@ def _update_seconds(device: torch.device) -> float:
     seconds = 0.0
     for _ in range(2):  # the first step makes the state
         value.grad = torch.ones_like(value)
-        seconds = _seconds(step, device)
+        _, seconds = _seconds(step, device)
     return seconds / VALUES
 
 

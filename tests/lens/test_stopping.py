@@ -81,14 +81,14 @@ def test_passes_are_timed_until_one_takes_so_much_longer_that_noise_does_not_mak
         passed.append(tokens)
         return real(model, tokens)
 
-    def took(do: Callable[[], object], _device: torch.device) -> float:
-        do()
-        return 0.2 + 0.002 * passed[-1]
+    def took(do: Callable[[], Any], _device: torch.device) -> tuple[Any, float]:
+        return do(), 0.2 + 0.002 * passed[-1]
 
     for name, value in (("_pass", passing), ("_seconds", took), ("SIZES", (4, 64, 256, 1024, 4096)), ("ROW", 4)):
         monkeypatch.setattr(speed, name, value)
     found, sizes = speed._timed(loaded, do_nothing), speed.sizes_of(loaded)
     assert sorted(set(passed)) == [4, 64, 256, 1024]  # 0.71 s would be less than four times 0.21 s, 2.25 s are more
+    assert passed.count(1024) == passed.count(256) == 1  # what takes so long is not repeated
     for tokens in (4, 256, 1024):  # rows of one length: FLOPs grow as tokens do
         assert found.of(forward_flops(sizes, real(loaded, tokens)), 1) == pytest.approx(0.2 + 0.002 * tokens)
 

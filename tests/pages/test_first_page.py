@@ -91,10 +91,10 @@ def test_columns_are_picked_from_lists_and_nothing_is_wrong_before_that(
     assert not app.errors()
     assert "Pick the columns for the prompt and the completion." in app.shown()
     assert next(button for button in at.button if button.label == "Analyse").disabled
-    at.multiselect(key="data-asked").set_value(["ask", "place"]).run()
+    at.multiselect(key="data-asked-ask-place-say").set_value(["ask", "place"]).run()
     assert not app.errors()
     assert "Pick the columns for the completion." in app.shown()
-    at.selectbox(key="data-answer").set_value("say").run()
+    at.selectbox(key="data-answer-ask-place-say").set_value("say").run()
     assert not app.errors()
     assert at.text_area(key="data-prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
     assert at.text_area(key="data-completion").value == " {say}"
@@ -102,6 +102,11 @@ def test_columns_are_picked_from_lists_and_nothing_is_wrong_before_that(
     bodies = [element.proto.body for element in at.get("html") if "lsf-tokens" in element.proto.body]
     assert any("Ask: the &lt;cat&gt;\nPlace: sat on\nSay:<b> mat</b>" in body for body in bodies)
     assert not next(button for button in at.button if button.label == "Analyse").disabled
+    app.go("criteria")
+    app.go("model")
+    assert at.multiselect(key="data-asked-ask-place-say").value == ["ask", "place"]
+    assert at.selectbox(key="data-answer-ask-place-say").value == "say"
+    assert at.text_area(key="data-prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
 
 
 def test_a_format_is_asked_for_only_where_rows_could_be_more_than_one(
