@@ -13,7 +13,7 @@ from lsf.evidence.own import own_problems, own_sweeps, record_here, remove_own
 from lsf.evidence.packed import Measured, gaining
 from lsf.evidence.real import real_tasks, real_words
 from lsf.evidence.regret import Truth
-from lsf.evidence.study import Entry, JudgedChoice, Rule, decided, entries, of_rule
+from lsf.evidence.study import Entry, JudgedChoice, Rule, decided, entries, of_rule, paired_difference
 from lsf.figures.sweeps import as_metric, draw_profile, draw_regrets, draw_triangle
 from lsf.models.info import model_label
 from lsf.plans.plan import format_blocks
@@ -70,7 +70,8 @@ def sweep_pictures(truth: Truth, metric: str, key: str) -> None:
     show(
         draw_profile(truth, metric),
         f"{key}-profile",
-        f"Each block tuned alone, everything else frozen. {whiskers} Dashed: full fine-tuning; dotted: the base model.",
+        f"Each block tuned alone, everything else frozen. {whiskers} Lines: full fine-tuning, the base model, and the "
+        "best answer that ignores the prompt where that is better.",
     )
     if all(len(blocks) == 1 for blocks in truth.scores):
         return
@@ -85,6 +86,12 @@ def sweep_pictures(truth: Truth, metric: str, key: str) -> None:
 def not_decided(truth: Truth, budget: int) -> None:
     """Say so where plans of a budget differ by no more than chance makes of them, or where seeds cannot tell."""
     sure = decided(truth, budget)
+    if truth.range <= 0:
+        st.info(
+            "No plan does better here, by this measure, than the base model and than the best answer that ignores the "
+            "prompt: there is no relative regret, and this sweep tells nothing about blocks.",
+            icon=":material/do_not_disturb:",
+        )
     if sure is None:
         st.info(
             "Whether the plans differ beyond chance is unknown: that takes at least two seeds with different results.",
@@ -109,9 +116,7 @@ def real_panel(heading: str = "On a real language model") -> None:
     one = tasks[str(name)]
     chosen = one.named(RECOMMENDED[0])
     show(
-        draw_profile(
-            one.truth, one.metric, {"chosen": (chosen,)}, {"LoRA on all blocks": as_metric(one.lora, one.metric)}
-        ),
+        draw_profile(one.truth, one.metric, {"chosen": (chosen,)}, {"LoRA on all blocks": one.lora}),
         "real-profile",
         f"{one.model}, {one.task}: each block tuned alone, {one.steps} steps. Marked *chosen*: the block that the "
         "recommended criterion names.",
@@ -165,8 +170,10 @@ def record_panel(settings: Sequence[Measured]) -> None:
     ]
     means = {str(row["way of choosing"]): row["mean"] / 100 for row in found if isinstance(row["mean"], float)}
     controls = [str(row["way of choosing"]) for row in found if row["kind"] == "control"]
+    apart = {row.name: paired_difference(own.relative, row.relative) for row in rows if row.kind == "control"}
+    beaten = sum(gap is not None and gap[1] > 0 for gap in apart.values())
     show(
-        draw_regrets(means, ROW_WORDS["recommended"], [name for name in controls if name in means]),
+        draw_regrets(means, ROW_WORDS["recommended"], [name for name in controls if name in means], beaten),
         "record",
         f"Over {record.pairs}, with equal weight for each budget and pair. Orange: "
         "what the page Choose recommends; grey: controls, which use no score.",
@@ -180,7 +187,8 @@ def record_panel(settings: Sequence[Measured]) -> None:
         "Relative regret: how far a plan falls short of the best measured one of its size, as a share of what the best "
         "plan of all, the whole model among them, gains over the better of the base model and of the best answer that "
         "ignores the prompt. Lower is better; below zero full fine-tuning beats every plan of that size. *Best "
-        "constant*: one plan per model for all its tasks, picked in hindsight."
+        "constant*: one plan per model for all its tasks, picked in hindsight; *drawn at random*: the mean of all "
+        "measured plans of a size, from two blocks on ranges of neighbours and both ends."
     )
     for problem in own_problems():
         st.warning(unmarked(problem), icon=":material/warning:")

@@ -150,6 +150,11 @@ def _reached(row: Row) -> str:
 
 def of_truth(truth: Truth, ways: Sequence[JudgedChoice], budget: int) -> Finding:
     """Return which blocks were best in a sweep, what the recommended criterion and chance lost, and what follows."""
+    if truth.range <= 0:
+        return (
+            "No plan does better here than the base model and than the best answer that ignores the prompt.",
+            "Next: measure it on another task, or with more steps.",
+        )
     best = max(truth.plans(budget), key=lambda blocks: (truth.mean(blocks), blocks))
     trusted = [CRITERIA[name].label for name in RECOMMENDED]
     lost = [
@@ -162,8 +167,10 @@ def of_truth(truth: Truth, ways: Sequence[JudgedChoice], budget: int) -> Finding
     named = f"{'Block' if budget == 1 else 'Blocks'} {format_blocks(best)}"
     found = f"{named} scored best of all plans of {budget} block{'' if budget == 1 else 's'}"
     told = f"{found}{'; ' if lost else ''}{' and '.join(lost)}{beside}."
-    if decided(truth, budget):
+    if sure := decided(truth, budget):
         return told, "Next: choose by it on your own task, and measure the truth there."
+    if sure is None:
+        return told, "Whether that is chance is unknown without more seeds. Next: measure it on your own task."
     return (
         told,
         "Seeds differ as much as these plans do, so the best is not decided. Next: measure it on your own task.",

@@ -207,11 +207,6 @@ def _judge(found: Analysed, swept: Swept) -> None:
         )
     )
     truth = truth_of(sweep, metric, seeds)
-    if truth.range <= 0:
-        st.info(
-            "No plan does better here, by this measure, than the base model and than the best answer that ignores the "
-            "prompt, so there is no relative regret."
-        )
     not_decided(truth, 1)
     sweep_pictures(truth, metric, "truth")
     ways = judge_choices(truth, measured_scores(found.analysis), 1)

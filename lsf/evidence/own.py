@@ -86,7 +86,8 @@ def truth_told(sweep: Sweep, where: str) -> tuple[Truth, Metric]:
         where: names it in errors.
 
     Raises:
-        BadInputError: runs are missing; no such budget; or no plan gains anything, so that no regret is known.
+        BadInputError: runs are missing, or the prior; no such budget; or no plan gains anything, so that no regret is
+            known.
     """
     if sweep.missing:
         cell, n_all = sweep.missing[0], len(sweep.cells)
@@ -94,6 +95,11 @@ def truth_told(sweep: Sweep, where: str) -> tuple[Truth, Metric]:
             f"{where} lacks {len(sweep.missing)} of its {n_all} runs (the first: {cell.plan}, seed {cell.seed}: "
             f"{(cell.reason or 'no score').rstrip('.')}); the `sweep` command that began it, with the same options "
             "and --json, goes on with it."
+        )
+    if sweep.prior is None:
+        raise BadInputError(
+            f"{where} was measured before sweeps held the best answer that ignores the prompt, from which gain is "
+            "counted; the `sweep` command that began it, with the same options and --json, adds it."
         )
     gains = False
     for metric in METRICS:
@@ -120,14 +126,15 @@ def truth_told(sweep: Sweep, where: str) -> tuple[Truth, Metric]:
 
 
 def _whole_sizes(truth: Truth) -> Truth:
-    """Return a truth with those plans alone whose size has every run of neighbours measured."""
+    """Return a truth with those plans alone whose size has every run of neighbours measured; its unit is of all."""
 
     def whole(size: int) -> bool:
         runs = (tuple(range(start, start + size)) for start in range(truth.n_blocks - size + 1))
         return all(run in truth.scores for run in runs)
 
     sizes = {size for size in {len(blocks) for blocks in truth.scores} if whole(size)}
-    return replace(truth, scores={blocks: own for blocks, own in truth.scores.items() if len(blocks) in sizes})
+    kept = {blocks: own for blocks, own in truth.scores.items() if len(blocks) in sizes}
+    return replace(truth, scores=kept, beside=max(map(truth.mean, truth.scores), default=None))
 
 
 def compared_criteria() -> tuple[str, ...]:

@@ -76,7 +76,7 @@ class RealTask:
     def truth(self) -> Truth:
         """The single blocks as pictures of a sweep take them."""
         alone = {(block,): (score,) for block, score in enumerate(self.alone)}
-        return Truth(len(self.alone), self.base, (self.whole,), alone, {})
+        return Truth(len(self.alone), self.base, (self.whole,), alone, {}, self.floor, self.top)
 
 
 @dataclass(frozen=True)

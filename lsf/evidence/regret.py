@@ -36,6 +36,8 @@ class Truth:
     """Plans that were asked for and lack a seed -> why."""
     prior: float | None = None
     """Score of the best answer that ignores the prompt (`lsf.data.prior`); None where the sweep does not hold it."""
+    beside: float | None = None
+    """Mean score of the best plan that was measured too and is not among `scores`; None where there is none."""
 
     def mean(self, blocks: Blocks) -> float:
         """Return a plan's mean score over seeds.
@@ -74,7 +76,8 @@ class Truth:
 
         The unit of relative regret; not above 0 where nothing was learned but what is known without the prompt.
         """
-        return max(self.full_mean, *self._means.values()) - self.floor
+        beside = [] if self.beside is None else [self.beside]
+        return max(self.full_mean, *beside, *self._means.values()) - self.floor
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:

@@ -264,7 +264,8 @@ def _bar(measure: Measure) -> dict[str, object]:
     if measure.percent:
         ticks = {-1.0: "0", -0.5: "0.5 x", 0.0: "as full", 0.5: "1.5 x", 1.0: "2 x"}
     else:
-        ticks = {-1.0: f"{WIDEST:g} x", 0.0: "as full", 1.0: f"1/{WIDEST:g} x"}
+        most, least = (1.0, -1.0) if measure.more_is_better else (-1.0, 1.0)
+        ticks = {most: f"{WIDEST:g} x", 0.0: "as full", least: f"1/{WIDEST:g} x"}
     if measure.interval is not None:
         ticks[0.0] = "as the base"
     title = {"text": f"ratio to {'the base' if measure.interval else 'full'}; blue is better"}

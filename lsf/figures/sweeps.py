@@ -35,17 +35,18 @@ def as_metric(score: float, metric: str) -> float:
     return -score if metric == "loss" else score
 
 
-def draw_regrets(regrets: Mapping[str, float], marked: str, controls: Sequence[str]) -> Picture:
+def draw_regrets(regrets: Mapping[str, float], marked: str, controls: Sequence[str], beaten: int) -> Picture:
     """Draw what every way of choosing blocks lost on average, the least first; controls differ by colour and pattern.
 
     Args:
         regrets: way of choosing -> mean relative regret, a share of what the best plan gains over the floor.
         marked: the way that is recommended.
         controls: ways that look at nothing.
+        beaten: how many of them lost more beyond chance.
     """
     order = sorted(regrets, key=lambda name: regrets[name])
-    beaten = sum(regrets[name] > regrets[marked] for name in controls)
-    title = f"{marked} lost {share(regrets[marked])}, less than {beaten} of {len(controls)} controls"
+    told = f"beyond chance less than {beaten} of {len(controls)} controls"
+    title = f"{marked} lost {share(regrets[marked])}, {told}"
     figure = new_figure(title, height=96 + 21 * len(order), barmode="overlay")
     kinds = (("recommended", CHOSEN), ("criterion", UNCHOSEN), ("control", ROLES["random"]))
     for kind, mark in kinds:
@@ -150,8 +151,12 @@ def _profile_title(truth: Truth, best: Blocks | None) -> str:
         return "No single block is measured yet"
     if truth.missing and any(len(blocks) == 1 for blocks in truth.missing):
         return "Single blocks, not all of them measured yet"
+    alone = [truth.mean(blocks) for blocks in truth.scores if len(blocks) == 1]
+    if len(alone) > 1 and min(alone) == max(alone):
+        return "Tuned alone, every block scored the same"
     if (sure := decided(truth, 1)) is None:
-        return f"Tuned alone, block {best[0]} scored best, with one seed"
+        beside = "with one seed" if len(truth.full) == 1 else "with seeds that do not differ"
+        return f"Tuned alone, block {best[0]} scored best, {beside}"
     level = sorted(block for (block,) in level_with_best(truth, 1))
     if not sure:
         beside = ": not decided, seeds differ as much"
@@ -173,12 +178,14 @@ def _profile_alt(truth: Truth, metric: str, best: Blocks | None) -> str:
         return "No single block is measured yet."
     singles = [blocks for blocks in truth.scores if len(blocks) == 1]
     worst = min(singles, key=truth.mean)
-    full = sum(truth.full) / len(truth.full)
+    full, known = truth.full_mean, truth.prior is not None and truth.prior > truth.base
+    prior = f", the best answer without the prompt {_told(truth.floor, metric)}" if known else ""
+    seeds = f"mean over {len(truth.full)} seeds" if len(truth.full) > 1 else "one seed"
     return (
-        f"{METRIC_WORDS[metric].capitalize()} after tuning one block alone, mean over {len(truth.full)} seeds: best "
+        f"{METRIC_WORDS[metric].capitalize()} after tuning one block alone, {seeds}: best "
         f"block {best[0]} with {_told(truth.mean(best), metric)}, worst block {worst[0]} with "
         f"{_told(truth.mean(worst), metric)}; full fine-tuning {_told(full, metric)}, base model "
-        f"{_told(truth.base, metric)}."
+        f"{_told(truth.base, metric)}{prior}."
     )
 
 

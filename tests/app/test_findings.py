@@ -121,6 +121,11 @@ def test_a_sweep_is_told_by_its_best_plan_and_says_where_that_is_not_decided() -
     assert "measure the truth there" in onward
     noisy = Truth(2, 0.0, (1.0, 1.0), {(0,): (0.1, 0.9), (1,): (0.5, 0.52)}, {})
     assert "is not decided" in of_truth(noisy, judge_choices(noisy, {}, 1), 1)[1]
+    once = Truth(2, 0.0, (1.0,), {(0,): (0.5,), (1,): (0.9,)}, {})
+    assert of_truth(once, judge_choices(once, {}, 1), 1)[1].startswith("Whether that is chance is unknown without more")
+    nothing = replace(truth, prior=1.0)
+    found, onward = of_truth(nothing, judge_choices(nothing, {}, 1), 1)
+    assert found.startswith("No plan does better here") and "choose by it" not in onward
 
 
 def test_the_grid_is_told_by_its_best_cell_and_the_cheapest_level_with_it() -> None:

@@ -28,7 +28,7 @@ from lsf.evidence.own import (
 )
 from lsf.evidence.packed import beyond_study, packed_evidence, packed_record
 from lsf.evidence.real import real_tasks, real_words
-from lsf.evidence.regret import random_regret, regret
+from lsf.evidence.regret import random_regret, regret, truth_of
 from lsf.evidence.standing import LEAST_PAIRS, model_words, recommended_here, standing_rule, trust_words
 from lsf.evidence.sweep import Score, Sweep, SweepSpec, empty_cells, plans_over
 from lsf.plans.recommend import RECOMMENDED, recommended_plan
@@ -59,7 +59,8 @@ def sweep_of(task: str = "toy.csv", best: int = 0, over: str = "single", gain: f
         )
         score = Score(round(known + 0.01 * cell.seed, 3), 3 - known)
         cells.append(replace(cell, before=Score(0.1, 2.9), after=score, learning_rate=1e-3, reason=None))
-    return Sweep(spec, N, WEIGHTS, f"data of {task}", tuple(cells), {}, 9.0, {"lsf": "0"})
+    prior = Score(0.05, 3.0)  # below the base model
+    return Sweep(spec, N, WEIGHTS, f"data of {task}", tuple(cells), {}, 9.0, {"lsf": "0"}, prior)
 
 
 def one_of(sweep: Sweep, named: int = N - 1) -> OwnSweep:
@@ -177,6 +178,7 @@ def without(sweep: Sweep, plan: str) -> Sweep:
             without(sweep_of(), "3"),
             "lacks 2 of its 19 runs (the first: 3, seed 0: not measured yet); the `sweep` command",
         ),
+        (replace(sweep_of(), prior=None), "was measured before sweeps held the best answer that ignores the prompt"),
         (sweep_of(over="suffix"), "a sweep --over one or more of: single, window:2"),
         (
             replace(sweep_of(gain=0.8), prior=Score(0.95, 2.0)),  # 0.91 at most, and a loss of 2.1
@@ -212,6 +214,11 @@ def test_a_size_that_lacks_runs_of_neighbours_is_not_counted() -> None:
     assert metric == "exact_match"
     assert truth.budgets == (1, 3)
     assert {len(plan) for plan in truth.scores} == {1, 3, N}  # suffixes of other sizes are left out
+    sweep = sweep_of(over="single,suffix", gain=0.2)
+    best = tuple(replace(cell, after=Score(0.95, 2.0)) if cell.plan == "4-7" else cell for cell in sweep.cells)
+    kept, whole = truth_told(replace(sweep, cells=best), "s.json")[0], truth_of(replace(sweep, cells=best), metric)
+    assert (4, 5, 6, 7) not in kept.scores
+    assert kept.range == whole.range == pytest.approx(0.95 - 0.1)  # but gain counts from the best of all plans
 
 
 def test_where_exact_match_tells_no_plan_apart_the_loss_does() -> None:

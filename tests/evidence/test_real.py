@@ -40,6 +40,8 @@ def test_regret_is_a_share_of_what_the_best_plan_gains_over_the_floor() -> None:
     assert ONE.by_chance == pytest.approx((0.3 + 0.0 + 0.4) / 3 / 0.5)
     assert replace(ONE, floor=0.9).lost(2) is None
     assert replace(ONE, floor=0.9).by_chance is None
+    for one in real_tasks():  # pictures and sentences count from the same floor
+        assert (one.truth.floor, one.truth.range) == (pytest.approx(one.floor), pytest.approx(one.top - one.floor))
 
 
 def test_the_sentence_names_blocks_what_they_lost_and_what_chance_lost() -> None:

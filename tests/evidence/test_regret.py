@@ -260,6 +260,8 @@ def test_time_saved_is_that_of_the_cheapest_choice_that_loses_little() -> None:
     assert time_saved(TRUTH, COSTS, [(2,), (3,)], 0.4) == pytest.approx(1 - COSTS[2,])
     assert time_saved(TRUTH, COSTS, [(0,)], 0.4) is None
     assert time_saved(replace(TRUTH, base=0.9), COSTS, TRUTH.scores, 1.0) is None
+    assert time_saved(replace(TRUTH, prior=0.9), COSTS, TRUTH.scores, 1.0) is None
+    assert time_saved(replace(TRUTH, prior=0.8), COSTS, [(2,)], 0.4) is None  # 0.6 is below what is known without rows
 
 
 def test_the_area_of_a_front_by_hand() -> None:
@@ -276,6 +278,7 @@ def test_all_plans_reach_the_whole_front_and_fewer_never_more() -> None:
     shares = [front_share(TRUTH, COSTS, [plan]) for plan in TRUTH.scores]
     assert all(share is not None and 0 <= share <= 1 for share in shares)
     assert front_share(replace(TRUTH, base=1.0), COSTS, TRUTH.scores) is None
+    assert front_share(replace(TRUTH, prior=1.0), COSTS, TRUTH.scores) is None
 
 
 def test_cells_keep_their_order_of_seeds() -> None:

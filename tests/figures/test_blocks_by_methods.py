@@ -79,6 +79,11 @@ def test_the_front_names_the_cells_no_other_beats() -> None:
     by_gain = draw_front(told, [1], "stored_bytes", "gain")
     assert by_gain.title == "1 of 3 cells are not beaten in both gain and stored bytes"
     assert "with 0.5 nats at" in by_gain.alt
+    far = [CELLS[0], replace(told[1], row=replace(told[1].row, gain=8.0)), replace(told[2], row=told[2].row)]
+    bar = traces(draw_places(far, "gain"))[0].colorbar
+    assert dict(zip(bar.tickvals, bar.ticktext, strict=True))[1.0] == "8 x"  # much more gain than full's is blue
+    bar = traces(draw_places(CELLS, "stored_bytes"))[0].colorbar
+    assert dict(zip(bar.tickvals, bar.ticktext, strict=True))[1.0] == "1/8 x"
 
 
 def test_latency_is_told_with_its_interval_and_only_what_lies_beyond_it_is_called_slower() -> None:

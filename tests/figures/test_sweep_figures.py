@@ -67,6 +67,23 @@ def test_what_is_not_decided_or_not_measured_is_said_in_the_title() -> None:
     assert "with one seed" in draw_profile(Truth(1, 0.0, (1.0,), {(0,): (0.5,)}, {}), "exact_match").title
 
 
+def test_the_answer_that_ignores_the_prompt_is_drawn_and_said_where_it_is_better_than_the_base_model() -> None:
+    known = draw_profile(replace(TRUTH, prior=0.4), "exact_match")
+    (line,) = [trace for trace in drawn(known).data if trace.name == "best answer without the prompt"]
+    assert list(line.y) == [0.4, 0.4]
+    assert "the best answer without the prompt 0.4" in known.alt
+    worse = draw_profile(replace(TRUTH, prior=TRUTH.base - 0.05), "exact_match")
+    assert "best answer without the prompt" not in {trace.name for trace in drawn(worse).data}
+    assert "without the prompt" not in worse.alt
+
+
+def test_seeds_that_agree_are_not_told_as_one_and_a_tie_has_no_best_block() -> None:
+    flat = replace(TRUTH, scores={(block,): (0.5, 0.5) for block in range(3)})
+    assert draw_profile(flat, "exact_match").title == "Tuned alone, every block scored the same"
+    agreed = replace(TRUTH, scores={(block,): (block / 10,) * 2 for block in range(3)})
+    assert draw_profile(agreed, "exact_match").title.endswith("scored best, with seeds that do not differ")
+
+
 def test_a_choice_is_named_on_its_bar() -> None:
     figure = drawn(draw_profile(TRUTH, "exact_match", {"yours": (1,), "Deviation": (1,)}))
     assert list(figure.data[1].text) == ["yours, Deviation"]
@@ -116,10 +133,10 @@ def test_the_map_names_its_finding_and_the_criterion_it_is_of() -> None:
 
 
 def test_regrets_are_ordered_and_controls_are_told_apart_by_more_than_colour() -> None:
-    picture = draw_regrets({"Rule": 0.08, "Fisher": 0.3, "Last": 0.21, "First": 0.05}, "Rule", ["Last", "First"])
+    picture = draw_regrets({"Rule": 0.08, "Fisher": 0.3, "Last": 0.21, "First": 0.05}, "Rule", ["Last", "First"], 1)
     rule, fisher, controls = drawn(picture).data
     assert (list(rule.y), list(fisher.y), list(controls.y)) == (["Rule"], ["Fisher"], ["First", "Last"])
     assert len({trace.marker.pattern.shape for trace in (rule, fisher, controls)}) == 3
     assert list(drawn(picture).layout.yaxis.categoryarray) == ["Fisher", "Last", "Rule", "First"]
-    assert picture.title == "Rule lost 8.0 %, less than 1 of 2 controls"
+    assert picture.title == "Rule lost 8.0 %, beyond chance less than 1 of 2 controls"
     assert "First 5.0 %, Rule 8.0 %, Last 21 %, Fisher 30 %" in picture.alt
