@@ -214,15 +214,15 @@ def cost_table(runs: Sequence[Run], rows: Sequence[Row]) -> pd.DataFrame:
         if run.spec is None:
             continue
         expected = run.spec.plan.predicted if run.result is None else run.result.predicted
-        dry = bool(expected.phases)
+        dry, measured = bool(expected.phases), None if row.memory_counted else row.peak_memory_bytes
         cells.append(
             {
                 "run": name,
                 "time expected": expected.wall_seconds,
                 "time measured": row.total_seconds,
                 "memory expected": memory_words(expected) if dry else None,
-                "memory measured": None if row.peak_memory_bytes is None else size(row.peak_memory_bytes),
-                "measured / expected": _over(row.peak_memory_bytes, expected.memory_bytes) if dry else None,
+                "memory measured": None if measured is None else size(measured),
+                "measured / expected": _over(measured, expected.memory_bytes) if dry else None,
                 "step expected": expected.step_seconds,
                 "step measured": row.step_seconds_median,
                 "compute expected": expected.flops_ratio,

@@ -140,6 +140,8 @@ class Row:
     """floor_loss - loss_after, nats per completion token."""
     peak_memory_bytes: int | None = None
     """Peak memory above what was there before."""
+    memory_counted: bool = False
+    """Whether that is what its tensors were counted to take, since the process grew by too little to tell."""
     stored_bytes: int | None = None
     """Bytes of what the run saved."""
     latency_ratio: float | None = None
@@ -201,6 +203,11 @@ def compare(runs: Sequence[Run]) -> Comparison:
     return Comparison(tuple(related), find_warnings(runs, [row.x_params is not None for row in related]))
 
 
+LEAST_GROWTH = 64 << 20
+"""Bytes by which a process has to grow before that tells a run's memory: others of its threads come and go by as many.
+Where it grows less, what the run's tensors were counted to take stands in its place."""
+
+
 def to_row(run: Run) -> Row:
     """Return a run's own numbers, without ratios."""
     spec, result = run.spec, run.result
@@ -231,6 +238,9 @@ def to_row(run: Run) -> Row:
     metrics = {f"{name}_{when}": getattr(values, name) for name, when, values in pairs}
     own = {field.name for field in fields(result)} & {field.name for field in fields(Row)}
     costs = {name: getattr(result, name) for name in own - {"state", "learning_rate", "seed"}}
+    counted = result.predicted.memory_bytes if result.predicted.phases else None
+    if result.peak_memory_source == "rss" and counted is not None and (result.peak_memory_bytes or 0) < LEAST_GROWTH:
+        costs |= {"peak_memory_bytes": counted, "memory_counted": True}
     if result.seconds is not None:
         costs["tuning_seconds"] = result.seconds + (result.prepare_seconds or 0.0)
     if (fault := fault_of(result)) is not None:

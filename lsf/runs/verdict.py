@@ -165,7 +165,12 @@ MEASURES = (
         percent,
     ),
     Measure("time", "Time", "Seconds of tuning over the whole model's.", _times),
-    Measure("memory", "Memory", "Peak memory of the run over the whole model's.", _times),
+    Measure(
+        "memory",
+        "Memory",
+        "Peak memory of the run over the whole model's; below 64 MB on a CPU counted from its tensors.",
+        _times,
+    ),
     Measure(
         "forgetting",
         "Forgetting",

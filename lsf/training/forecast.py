@@ -30,7 +30,7 @@ from lsf.training.fitting import kept_random_state
 from lsf.training.measured_pass import checking, peak_of_pass, time_pass
 from lsf.training.processes import computing_on, n_processes
 from lsf.training.splits import EncodedSplits, encode_splits
-from lsf.training.time_forecast import Course, course_of, lowest_block
+from lsf.training.time_forecast import Course, course_of, lowest_block, step_seconds
 
 _KEPT: WeakKeyDictionary[Any, dict[object, "_Passes"]] = WeakKeyDictionary()
 """Base model -> what was tried -> what it told: a run and the forecast shown before it tell the same numbers."""
@@ -38,6 +38,8 @@ KEPT_PASSES = 32
 """Of one model at most; the oldest are dropped first."""
 AMPLE = 0.25
 """Share of the free memory below which a run is not tried further than one example: it fits in any case."""
+QUICK = 0.5
+"""Seconds of a step, by counting, below which a batch is passed all the same, so that its memory is known."""
 
 
 @dataclass(frozen=True)
@@ -361,7 +363,8 @@ def expected(
 ) -> Predicted:
     """Return what a run is expected to cost, for its result: by counting where no trial can be made.
 
-    One example is passed; the whole batch only where memory may not suffice for it, so seconds are mostly unknown.
+    One example is passed; the whole batch only where that is quick, or memory may not suffice for it: of others the
+    memory is that of so many examples one by one, at most, and the seconds are unknown.
 
     Args:
         loaded: the model the spec names.
@@ -375,7 +378,8 @@ def expected(
         return counted
     try:
         with kept_random_state():
-            return Forecaster(loaded, splits, spec, _free_now(loaded), check, course).forecast(whole=False).predicted
+            quick = step_seconds(course.work, course.speed) <= QUICK
+            return Forecaster(loaded, splits, spec, _free_now(loaded), check, course).forecast(quick).predicted
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, RunError) or not is_out_of_memory(error):
             raise

@@ -9,7 +9,7 @@ import pytest
 
 from lsf.data.prior import Floor, Prior
 from lsf.errors import UnknownNameError
-from lsf.plans.plan import Plan, full_plan
+from lsf.plans.plan import Plan, Predicted, full_plan
 from lsf.runs.comparison import compare, non_dominated, summarise
 from lsf.runs.formats import render, to_frame
 from lsf.runs.result import GeneralData, Metrics, Proof, RunResult, RunState
@@ -53,6 +53,21 @@ def test_ratios_are_to_the_full_run_by_hand():
     assert row.forgetting == 0.25
     assert (row.exact_match_before, row.exact_match_after, row.loss_after) == (0.1, 0.8, 1.0)
     assert (row.plan, row.blocks, row.method, row.state) == ("block 7", "7", "full", "succeeded")
+
+
+def test_memory_that_a_process_cannot_tell_is_that_counted_from_tensors():
+    def grown(run: Run, count: int, **expected: Any) -> Any:
+        predicted = Predicted(memory_bytes=5_000_000, **expected)
+        source = {"peak_memory_bytes": count, "peak_memory_source": "rss", "predicted": predicted}
+        return to_row(replace(run, result=replace(run.result, **source)))
+
+    tried = {"phases": {"steps": 1.0}}
+    small = grown(FULL, 50_000_000, **tried)
+    assert (small.peak_memory_bytes, small.memory_counted) == (5_000_000, True)
+    large = grown(FULL, 90_000_000, **tried)
+    assert (large.peak_memory_bytes, large.memory_counted) == (90_000_000, False)
+    plain = grown(FULL, 50_000_000)  # nothing was tried: what is counted leaves activations out
+    assert (plain.peak_memory_bytes, plain.memory_counted) == (50_000_000, False)
 
 
 def rendered(run: Run, rendering: str | None, **changes: Any) -> Run:
