@@ -10,7 +10,7 @@ import pytest
 from lsf.data.prior import Floor, Prior
 from lsf.errors import UnknownNameError
 from lsf.plans.plan import Plan, Predicted, full_plan
-from lsf.runs.comparison import compare, non_dominated, summarise
+from lsf.runs.comparison import compare, non_dominated, summarise, to_row
 from lsf.runs.formats import render, to_frame
 from lsf.runs.result import GeneralData, Metrics, Proof, RunResult, RunState
 from lsf.runs.spec import RunSpec
