@@ -33,6 +33,7 @@ CHOOSE = "Click a block, or drag over several; on the keyboard, use the arrows a
 PICK = "Click a block for its numbers; on the keyboard, use the arrows and space. Dashed blocks were not tuned."
 STUDY = "Scores of the study that comes with LSF; an analysis measures them here."
 LACKED = "Chosen by {}, which this analysis did not measure: the colours are those of another criterion."
+REPLAYED = "Chosen by {}, which is not part of the replay: the colours are those of another criterion."
 KEY = "tower"
 """Names the component from one script run to the next."""
 
@@ -115,7 +116,8 @@ def measured_tower(here: Session, analysis: Analysis) -> tuple[Tower, tuple[str,
     if plan is None:
         return tower, ()
     chosen_by = plan.criterion
-    lacked = () if chosen_by is None or chosen_by in analysis.criteria else (LACKED.format(CRITERIA[chosen_by].label),)
+    words = LACKED if here.moment is None else REPLAYED
+    lacked = () if chosen_by is None or chosen_by in analysis.criteria else (words.format(CRITERIA[chosen_by].label),)
     return tower, (*lacked, *_cost_notes(here, plan))
 
 

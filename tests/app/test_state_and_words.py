@@ -15,6 +15,8 @@ from lsf.app.choose import NEED_WORDS, cost_shares, default_budget
 from lsf.app.forms import help_text
 from lsf.app.panels import amount, size, table_csv, table_json
 from lsf.app.runs import belong_together, command, counted, course_table, labels, proof_table, unmoved
+from lsf.app.state import Session
+from lsf.app.tower import LACKED, REPLAYED, measured_tower
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.models.info import LABEL, model_label
@@ -23,6 +25,7 @@ from lsf.progress import duration
 from lsf.runs.result import Proof, RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
+from tests.criteria.factory import analysis_of
 
 
 def test_a_browser_keeps_its_name_when_its_cookie_is_masked_anew() -> None:
@@ -162,3 +165,11 @@ def test_methods_are_told_without_the_names_of_their_settings() -> None:
 def test_only_the_model_that_is_offered_goes_by_its_full_name() -> None:
     asked = ("smollm2", "./smollm2", "/runs/smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", "bundled")
     assert [model_label(one) for one in asked] == [LABEL, "smollm2", "smollm2", LABEL, "bundled"]
+
+
+def test_in_a_replay_the_tower_does_not_say_that_the_analysis_lacks_what_chose() -> None:
+    analysis = analysis_of([0.1, 0.5])
+    here = Session("me", plan=Plan("toy", 2, (1,), criterion="alignment"))
+    assert measured_tower(here, analysis)[1][0] == LACKED.format("Gradient alignment")
+    here.moment = analysis
+    assert measured_tower(here, analysis)[1][0] == REPLAYED.format("Gradient alignment")
