@@ -69,6 +69,17 @@ def test_an_answer_of_weight_0_is_no_target() -> None:
         needs_answer([ASKED, SAID | {"weight": 0}])
 
 
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda one: one.name)
+def test_an_answer_of_weight_0_that_the_template_marks_is_no_target_either(template: Template) -> None:
+    tokenizer = byte_level(template.marked, template.tokens)
+    turns, _ = read_turns([ASKED, SAID, AGAIN, MORE | {"weight": 0}, ASKED, SAID], "messages")
+    for count in (4, 6):  # at the end, and between others
+        found = encoded(tokenizer, chat(*turns[:count]))
+        wanted = [f"the sky.{template.end}"] * (count // 2 - count // 4)
+        assert [text.strip() for text in trained(tokenizer, found.rows[0])] == [text.strip() for text in wanted]
+        assert not found.facts
+
+
 @pytest.mark.parametrize("name", ["look", "blue"])  # the other one stands in what the user says
 def test_calls_and_tools_that_the_template_leaves_out_are_told_and_never_trained_as_an_empty_answer(name: str) -> None:
     tokenizer = byte_level(TEMPLATES[0].plain, TEMPLATES[0].tokens)
