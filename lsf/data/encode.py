@@ -176,6 +176,8 @@ class _Work:
         self._renderers: dict[str | None, Renderer] = {}
         self._special = set(special_tokens(tokenizer))
         self._one = Same()
+        added, plain = (next(tokenised(tokenizer, ["a"], special)).ids for special in (True, False))
+        self._start = added[: len(added) - len(plain)]
 
     def take(self, examples: Sequence[Example]) -> None:
         """Encode some examples, in order."""
@@ -247,7 +249,7 @@ class _Work:
             self.n_dropped += 1
             return
         self.n_cut += n_prompt > room
-        kept = tuple(text.ids[max(0, n_prompt - room) :])
+        kept = tuple(self._behind(text.ids, max(0, n_prompt - room), room))
         self.rows.append(EncodedExample(kept + added, min(n_prompt, room), n_completion, example, straddles))
 
     def _chat(self, example: Example, rendered: Rendered, text: Text) -> None:
@@ -317,13 +319,20 @@ class _Work:
             self.n_dropped += 1
             return
         self.n_cut += cut > 0
-        ids = ids[cut : cut + self.max_length]
+        ids = self._behind(ids[: cut + self.max_length], cut, self.max_length if whole else kept[0][0])
         ends = tuple(end - 1 for start, end in kept if ids[end - 1] in self._special and end - start > 1)
         n_targets = sum(end - start for start, end in kept)
         begun = tuple(place - cut for place in turns if place > cut) or (kept[0][0],)
         self.rows.append(
             EncodedExample(tuple(ids), kept[0][0], n_targets - len(ends), example, False, tuple(kept), begun, ends)
         )
+
+    def _behind(self, ids: list[int], cut: int, n_prompt: int) -> list[int]:
+        """Return ids cut at their beginning; start tokens stay, in the place of others, where the prompt is longer."""
+        n = len(self._start)
+        if cut and n < n_prompt and ids[:n] == self._start:
+            return self._start + ids[cut + n :]
+        return ids[cut:]
 
     def _document(self, example: Example, content: Document, text: Text) -> None:
         self._kinds[AS_TEXT] += 1
