@@ -149,6 +149,19 @@ def test_an_analysis_looks_at_the_first_token_of_each_turn_and_never_at_its_end(
     assert row.n_completion == len(said) == row.n_targets - 2
 
 
+@pytest.mark.parametrize("train_on", ["all", "assistant"])
+def test_an_analysis_looks_at_no_end_inside_of_a_whole_chat_or_before_a_marked_line_end(train_on: str) -> None:
+    marked = TEMPLATES[0].text.replace("GEN", "{% generation %}")
+    marked = marked.replace("END{{ '\\n' }}", "{{ '\\n' }}{% endgeneration %}")
+    tokenizer = byte_level(marked if train_on == "assistant" else TEMPLATES[0].plain, TEMPLATES[0].tokens)
+    row = encoded(tokenizer, chat(*TALK, train_on=train_on)).rows[0]
+    said = [tokenizer.decode([row.ids[place]]) for place in row.ends]
+    assert said == ["<|im_end|>"] * 2
+    assert not {place + 1 for place in row.looked_at("all")} & set(row.ends)
+    assert row.n_completion == row.n_targets - 2 == len(row.looked_at("all"))
+    assert set(row.ends) < set(row.targets)
+
+
 def test_no_end_of_text_is_appended_behind_a_rendered_template() -> None:
     tokenizer = byte_level(TEMPLATES[0].plain, TEMPLATES[0].tokens)
     assert tokenizer.eos_token_id not in encoded(tokenizer, chat(ASKED, SAID)).rows[0].ids

@@ -113,6 +113,9 @@ def test_a_token_across_the_border_is_a_target_and_counted(trim: bool) -> None:
     assert [tokenizer.convert_ids_to_tokens(row.ids)[row.n_prompt] for row in found.rows] == ["ĠParis", "ĠParis", "P"]
     assert [row.straddles for row in found.rows] == [True, False, False]
     assert found.n_straddling == 1
+    parts = [((False, prompt), (True, target)) for prompt, target in (("is ", "Paris"), ("is", " Paris"), ("P", "a"))]
+    rows = encode(tokenizer, [Example("", "", content=Segments(some)) for some in parts], 64).rows
+    assert [row.straddles for row in rows] == [True, False, False]
 
 
 def test_the_start_token_stays_where_a_long_prompt_is_cut_behind_it() -> None:
