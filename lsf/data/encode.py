@@ -333,7 +333,7 @@ class _Work:
         )
 
     def _end_in(self, ids: list[int], start: int, end: int) -> int | None:
-        """Return the place of the special token, not the first, that ends a stretch but for blanks behind; else None."""
+        """Return the place of the special token, not the first, that ends a stretch, blanks behind it; else None."""
         for place in range(end - 1, start, -1):
             if ids[place] in self._special:
                 return place

@@ -247,7 +247,8 @@ def _states(
 def _about(loaded: LoadedModel, kind: str) -> dict[str, str]:
     fitted = {"texts": TEXTS, "tokens": TOKENS[kind], "ridge": RIDGE}
     return {
-        "kind": kind, "model": loaded.info.name, **_model(loaded), "version": str(VERSION), "fitted": json.dumps(fitted),
+        "kind": kind, "model": loaded.info.name, **_model(loaded), "version": str(VERSION),
+        "fitted": json.dumps(fitted),
     }  # fmt: skip
 
 
