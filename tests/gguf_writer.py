@@ -15,14 +15,14 @@ PIECES = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *"abcdefghijklmno
 TRANSPOSED = ("c_attn.weight", "c_fc.weight", "c_proj.weight")
 
 
-def write_gguf(model: Any, architecture: str, path: Path, quantised: bool = False, **changes: Any) -> Path:
+def write_gguf(model: Any, architecture: str, path: Path, packed: str | None = None, **changes: Any) -> Path:
     """Write a model whose vocabulary is that of `TOKENS`.
 
     Args:
         model: the causal LM, float32.
         architecture: the name llama.cpp gives its family.
         path: the file to write.
-        quantised: write matrices as Q8_0 instead of F32.
+        packed: type of matrices, such as Q8_0; None for F32.
         changes: statements to be written beside or instead of the model's own, `__` for a dot; None leaves one out.
             `add_bos_token` and `tensors` (name -> array, written beside the model's) stand for themselves.
     """
@@ -47,9 +47,9 @@ def write_gguf(model: Any, architecture: str, path: Path, quantised: bool = Fals
         written = names.get_name(name, try_suffixes=(".weight", ".bias"))
         assert written is not None, name
         array = _as_written(architecture, name, value.numpy(), config)
-        if quantised and array.ndim == 2:
-            packed = GGMLQuantizationType.Q8_0
-            writer.add_tensor(written, quants.quantize(array, packed), raw_dtype=packed)
+        if packed and array.ndim == 2:
+            form = GGMLQuantizationType[packed]
+            writer.add_tensor(written, quants.quantize(array, form), raw_dtype=form)
         else:
             writer.add_tensor(written, np.ascontiguousarray(array))
     for name, array in beside.items():

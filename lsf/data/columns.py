@@ -174,13 +174,13 @@ def lettered(texts: list[str]) -> str:
 
 
 def letter_of(answer: Any, names: list[str], texts: list[str]) -> str:
-    """Return the letter of an answer: an index from 0, the name of a choice, or its text.
+    """Return the letter of an answer: the name of a choice, an index from 0 where none is called so, or its text.
 
     Raises:
         DataError: it is none of the choices.
     """
     said = str(answer).strip()
-    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(texts):
+    if said not in names and isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(texts):
         return LETTERS[answer]
     unclear = said in texts and said not in names and said.isdigit() and int(said) < len(texts)
     if unclear and int(said) != texts.index(said):

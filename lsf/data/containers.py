@@ -261,9 +261,7 @@ class DatasetRows(Sequence[dict[str, Any]]):
     def __init__(self, rows: Any) -> None:
         """Show the rows of a `datasets.Dataset`."""
         self._rows = rows
-        self._names: dict[str, Callable[[int], str]] = {
-            column: feature.int2str for column, feature in rows.features.items() if hasattr(feature, "int2str")
-        }
+        self._labels = {column: feature for column, feature in rows.features.items() if "ClassLabel" in repr(feature)}
 
     def __len__(self) -> int:
         """How many there are."""
@@ -284,7 +282,7 @@ class DatasetRows(Sequence[dict[str, Any]]):
         return DatasetRows(self._rows.select(indices))
 
     def _labelled(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {column: _labelled(value, self._names.get(column)) for column, value in row.items()}
+        return {column: _labelled(value, self._labels.get(column)) for column, value in row.items()}
 
 
 def dataset_table(name: str, rows: Any) -> "Table":
@@ -297,10 +295,16 @@ def dataset_table(name: str, rows: Any) -> "Table":
     return Table(name, tuple(rows.column_names), found, range(1, len(rows) + 1))
 
 
-def _labelled(value: Any, name_of: Callable[[int], str] | None) -> Any:
-    if name_of is None or not isinstance(value, int):
+def _labelled(value: Any, feature: Any) -> Any:
+    """Return a value with its class labels, at any depth, by their names; None for no label (-1)."""
+    if isinstance(value, list):
+        inside = feature[0] if isinstance(feature, list) else getattr(feature, "feature", None)
+        return [_labelled(one, inside) for one in value]
+    if isinstance(value, dict) and isinstance(feature, Mapping):
+        return {name: _labelled(one, feature.get(name)) for name, one in value.items()}
+    if not isinstance(value, int) or not hasattr(feature, "int2str"):
         return value
-    return None if value < 0 else name_of(value)  # -1: no label
+    return None if value < 0 else feature.int2str(value)
 
 
 SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")

@@ -175,7 +175,10 @@ class _Work:
         self._kinds: Counter[str] = Counter()
         self._renderers: dict[str | None, Renderer] = {}
         self._special = set(special_tokens(tokenizer))
+        self._blank: dict[int, bool] = {}
         self._one = Same()
+        added, plain = (next(tokenised(tokenizer, ["a"], special)).ids for special in (True, False))
+        self._start = added[: len(added) - len(plain)]
 
     def take(self, examples: Sequence[Example]) -> None:
         """Encode some examples, in order."""
@@ -247,7 +250,7 @@ class _Work:
             self.n_dropped += 1
             return
         self.n_cut += n_prompt > room
-        kept = tuple(text.ids[max(0, n_prompt - room) :])
+        kept = tuple(self._behind(text.ids, max(0, n_prompt - room), room))
         self.rows.append(EncodedExample(kept + added, min(n_prompt, room), n_completion, example, straddles))
 
     def _chat(self, example: Example, rendered: Rendered, text: Text) -> None:
@@ -255,7 +258,7 @@ class _Work:
         same = rendered.turns == rendered.spans
         turns = spans if same else self._placed(text, rendered.text, rendered.turns, example)
         whole = rendered.spans == ((0, len(rendered.text)),)
-        self._add(example, text.ids, spans, tuple(start for start, _ in turns), whole)
+        self._add(example, text.ids, spans, turns, whole)
 
     def _segments(self, example: Example, content: Segments, text: Text) -> None:
         self._kinds["segments"] += 1
@@ -268,10 +271,12 @@ class _Work:
                 ]  # fmt: skip
             whole += part
         places = self._placed(text, whole, spans, example)
+        borders = (_border(self.tokenizer, Example(whole[:start], whole[start:]), text) for start, _ in spans)
+        straddles = any(straddles for _, straddles in borders)
         if self.append_eos and self.end is not None and places[-1][1] == len(text.ids) and text.ids[-1] != self.end:
             text.ids.append(self.end)
             places[-1] = places[-1][0], len(text.ids)
-        self._add(example, text.ids, places, tuple(start for start, _ in places))
+        self._add(example, text.ids, places, places, straddles=straddles)
 
     def _tokens(self, example: Example, content: Tokens) -> None:
         self._kinds["token ids"] += 1
@@ -284,7 +289,7 @@ class _Work:
                 continue
             joined = spans and spans[-1][1] == place
             spans[-1:] = [(spans[-1][0], place + 1)] if joined else [*spans[-1:], (place, place + 1)]
-        self._add(example, list(content.ids), spans, tuple(start for start, _ in spans))
+        self._add(example, list(content.ids), spans, spans)
 
     def _placed(self, text: Text, whole: str, spans: Sequence[Span], example: Example) -> list[Span]:
         """Return the tokens whose characters reach into each span; the first token of all is never one."""
@@ -307,8 +312,9 @@ class _Work:
         return found
 
     def _add(
-        self, example: Example, ids: list[int], spans: list[Span], turns: tuple[int, ...], whole: bool = False
-    ) -> None:
+        self, example: Example, ids: list[int], spans: list[Span], turns: list[Span], whole: bool = False,
+        straddles: bool = False,
+    ) -> None:  # fmt: skip
         """Add a row, cut at its beginning where it is too long; a turn that is cut in two is no target any more."""
         stop = spans[-1][1]
         cut = max(0, stop - self.max_length)
@@ -317,13 +323,32 @@ class _Work:
             self.n_dropped += 1
             return
         self.n_cut += cut > 0
-        ids = ids[cut : cut + self.max_length]
-        ends = tuple(end - 1 for start, end in kept if ids[end - 1] in self._special and end - start > 1)
+        ids = self._behind(ids[: cut + self.max_length], cut, self.max_length if whole else kept[0][0])
+        shown = [(start - cut, end - cut) for start, end in turns if start > cut]
+        ends = tuple(sorted({end for span in {*kept, *shown} if (end := self._end_in(ids, *span)) is not None}))
         n_targets = sum(end - start for start, end in kept)
-        begun = tuple(place - cut for place in turns if place > cut) or (kept[0][0],)
+        begun = tuple(start for start, _ in shown) or (kept[0][0],)
         self.rows.append(
-            EncodedExample(tuple(ids), kept[0][0], n_targets - len(ends), example, False, tuple(kept), begun, ends)
+            EncodedExample(tuple(ids), kept[0][0], n_targets - len(ends), example, straddles, tuple(kept), begun, ends)
         )
+
+    def _end_in(self, ids: list[int], start: int, end: int) -> int | None:
+        """Return the place of the special token, not the first, that ends a stretch, blanks behind it; else None."""
+        for place in range(end - 1, start, -1):
+            if ids[place] in self._special:
+                return place
+            if ids[place] not in self._blank:
+                self._blank[ids[place]] = not self.tokenizer.decode([ids[place]]).strip()
+            if not self._blank[ids[place]]:
+                return None
+        return None
+
+    def _behind(self, ids: list[int], cut: int, n_prompt: int) -> list[int]:
+        """Return ids cut at their beginning; start tokens stay, in the place of others, where the prompt is longer."""
+        n = len(self._start)
+        if cut and n < n_prompt and ids[:n] == self._start:
+            return self._start + ids[cut + n :]
+        return ids[cut:]
 
     def _document(self, example: Example, content: Document, text: Text) -> None:
         self._kinds[AS_TEXT] += 1

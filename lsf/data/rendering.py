@@ -141,6 +141,10 @@ class Renderer:
                     self._learn(messages, whole, i, span)
         turns = [span for span in own if span is not None]
         if marked is not None:
+            for index in range(answers[0] + 1, len(messages)):  # answers that are not to be learned are marked too
+                if messages[index]["role"] == "assistant" and index not in answers:
+                    start, end = self._turn(messages, tools, whole, index, row, True) or self._refuse(index, row)
+                    marked = [span for span in marked if span[1] <= start or span[0] >= end]
             first = own[0][0] if own[0] else marked[-len(answers) :][0][0] if marked else 0
             marked = [span for span in marked if span[1] > first]
             if _bare(whole, marked) != _bare(whole, turns):

@@ -315,7 +315,7 @@ def _by_columns(value: dict[str, Any], path: Path, notes: list[str]) -> list[Any
     if all(isinstance(column, dict) and column and all(key.isdigit() for key in column) for column in columns):
         if any(column.keys() != columns[0].keys() for column in columns):
             return None
-        value = {name: list(column.values()) for name, column in value.items()}
+        value = {name: [column[key] for key in columns[0]] for name, column in value.items()}
     elif len(value) < 2 or not all(isinstance(column, list) and column for column in columns):
         return None
     if len({len(column) for column in value.values()}) != 1:

@@ -181,23 +181,34 @@ def marks_of(values: Iterable[object], count: int) -> NDArray[np.uint64]:
 def _grouped(rows: Sequence[Example], order: NDArray[np.int64], held_out: int) -> tuple[set[int], set[int]] | None:
     """Return test and validation rows that share no prompt with each other or the rest; None where few would be left.
 
-    Without equal prompts they are the first ones of the order, as they would be without grouping.
+    Without equal prompts they are the first ones of the order, as they would be without grouping. Where whole prompts
+    would be more than half of the rows, those with more rows than a part has room for stay in training.
     """
     _, group_of, sizes = np.unique(
         marks_of((row.asked for row in rows), len(rows)), return_inverse=True, return_counts=True
     )
     if len(sizes) < 3:
         return None
-    parts: list[set[int]] = [set(), set()]
-    seen = set[int]()
+    test, validation = _by_groups(order, group_of, sizes, held_out, len(rows))
+    if len(test) + len(validation) <= len(rows) // 2 or len(sizes) == len(rows):
+        return test, validation
+    test, validation = _by_groups(order, group_of, sizes, held_out, held_out)
+    return (test, validation) if test and validation else None
+
+
+def _by_groups(
+    order: NDArray[np.int64], group_of: NDArray[np.int64], sizes: NDArray[np.int64], held_out: int, most: int
+) -> tuple[set[int], set[int]]:
+    """Return the rows of whole groups, in the order drawn, until each part has its number; no part gets over `most`."""
+    parts, seen = (set[int](), set[int]()), set[int]()
     for index in order.tolist():
         group = int(group_of[index])
         if group in seen:
             continue
         seen.add(group)
-        part = next((part for part in parts if len(part) < held_out), None)
-        if part is None:
+        if all(len(part) >= held_out for part in parts):
             break
-        part.update([index] if sizes[group] == 1 else np.flatnonzero(group_of == group).tolist())
-    few = sum(map(len, parts)) <= len(rows) // 2
-    return (parts[0], parts[1]) if few or len(sizes) == len(rows) else None
+        part = next((part for part in parts if len(part) < held_out and len(part) + sizes[group] <= most), None)
+        if part is not None:
+            part.update([index] if sizes[group] == 1 else np.flatnonzero(group_of == group).tolist())
+    return parts

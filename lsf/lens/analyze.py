@@ -13,6 +13,7 @@ from lsf.axes import TRANSLATED
 from lsf.criteria.agreement import LEAST_EXAMPLES, settled
 from lsf.criteria.registry import CRITERIA, Need
 from lsf.criteria.result import Analysis, AnalysisSettings, DataInfo, Timing
+from lsf.data.contents import Segments
 from lsf.data.encode import EVERY, EncodedExample, Encoding, context_length, encode
 from lsf.data.report import unlike_the_rest
 from lsf.data.task import Task
@@ -126,7 +127,7 @@ def analyze(
     report.plan(analysis_phases(loaded, batches, needs, len(task.validation), check, fitted))
     batches = batches[: _forward(loaded, batches, settings, needs, sampled, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
-    builder.mark_tokens(*_counted([encoding.rows[number] for number in read], loaded.tokenizer))
+    builder.mark_tokens(*_counted([encoding.rows[number] for number in sorted(read)], loaded.tokenizer))
     short = _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
     if "runs" in needs and short_runs is not None and not report.stop:
         report.phase(SHORT_RUNS)
@@ -328,13 +329,20 @@ def _read_at(tokenizer: Any, rows: Sequence[EncodedExample], positions: str, exa
 
 def _counted(rows: Sequence[EncodedExample], tokenizer: Any) -> tuple[float, float]:
     """Return tokens per example, and the share of them that training predicts, its own end-of-text among both."""
-    added = (
-        0
-        if tokenizer.eos_token_id is None
-        else sum(not row.spans and row.n_targets == row.n_completion for row in rows)
-    )
+    windows = {id(row.example): row for row in rows if row.is_text}  # of a text the last window alone is ended
+    ended = (*windows.values(), *(row for row in rows if not row.is_text))
+    end = tokenizer.eos_token_id
+    added = 0 if end is None else sum(_is_ended(row, end) for row in ended)
     tokens, targets = (sum(counts) for counts in zip(*((len(row.ids), row.n_targets) for row in rows), strict=True))
     return tokens / len(rows), (targets + added) / (tokens + added)
+
+
+def _is_ended(row: EncodedExample, end: int) -> bool:
+    """Say whether training appends end-of-text to a row: behind all but chats, token ids, and segments not learned."""
+    content = row.example.content
+    if isinstance(content, Segments):
+        return [wanted for wanted, part in content.parts if part][-1] and row.ids[-1] != end
+    return row.ids[-1] != end if row.is_text else not row.spans and row.n_targets == row.n_completion
 
 
 def _builder(

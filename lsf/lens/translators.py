@@ -5,6 +5,7 @@ fit of the last state itself, as the tuned lens has it (Belrose et al., arXiv 23
 Both are fitted once per model, on text in its own words, and kept on disk.
 """
 
+import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,7 +22,7 @@ from lsf.errors import BadInputError, LsfError, StoppedError
 from lsf.files import cache_folder, make_folder, write_bytes
 from lsf.models.devices import exact, fetched, places_of
 from lsf.models.layout import ModelLayout, captured_states
-from lsf.models.loading import LoadedModel, weights_hash
+from lsf.models.loading import LoadedModel, config_hash, weights_hash
 from lsf.models.writing import GeneralText, sample_general_text
 from lsf.progress import Reporter
 
@@ -76,9 +77,16 @@ class Translators:
 def translators_file(loaded: LoadedModel, kind: str) -> Path:
     """Return where the translators of a model are kept, there or not: a file that can be given to others.
 
-    Its name begins with the hash of the weights as loaded.
+    Its name begins with a hash of the weights as loaded, the config, and the tokens that begin and end a text.
     """
-    return cache_folder() / "translators" / f"{weights_hash(loaded.model)[:32]}-{kind}.safetensors"
+    whole = hashlib.sha256(json.dumps(_model(loaded)).encode()).hexdigest()
+    return cache_folder() / "translators" / f"{whole[:32]}-{kind}.safetensors"
+
+
+def _model(loaded: LoadedModel) -> dict[str, str]:
+    """Return what decides which texts a model writes, and the states that it has of them."""
+    ends = loaded.tokenizer.bos_token_id, loaded.tokenizer.eos_token_id, loaded.context
+    return {"weights": weights_hash(loaded.model), "config": config_hash(loaded.model), "ends": json.dumps(ends)}
 
 
 def translators_of(loaded: LoadedModel, kind: str, report: Reporter) -> Translators:
@@ -239,7 +247,7 @@ def _states(
 def _about(loaded: LoadedModel, kind: str) -> dict[str, str]:
     fitted = {"texts": TEXTS, "tokens": TOKENS[kind], "ridge": RIDGE}
     return {
-        "kind": kind, "model": loaded.info.name, "weights": weights_hash(loaded.model), "version": str(VERSION),
+        "kind": kind, "model": loaded.info.name, **_model(loaded), "version": str(VERSION),
         "fitted": json.dumps(fitted),
     }  # fmt: skip
 

@@ -172,7 +172,7 @@ def _read_model(name: str, path: Path, stated: Mapping[str, Any], types: list[st
 
     config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     _heed(name, config, stated)
-    exact = all(kind in ("F32", "F16", "F64") for kind in types)
+    exact = all(kind in FLOATS for kind in types) and ("BF16" not in types or _finer(path))
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         path.parent,
         gguf_file=path.name,
@@ -188,6 +188,15 @@ def _read_model(name: str, path: Path, stated: Mapping[str, Any], types: list[st
     _refuse_unread(name, path, model, stated["general.architecture"])
     vars(model.config).pop("_model_name_or_path", None)
     return model
+
+
+def _finer(path: Path) -> bool:
+    """Say whether a file of plain numbers has any that bfloat16 would round."""
+    from gguf import GGUFReader  # noqa: PLC0415 - an optional library
+
+    found = {"F16": lambda _: True, "F64": lambda _: True, "F32": lambda data: bool((data.view("u4") & 0xFFFF).any())}
+    tensors = ((found.get(tensor.tensor_type.name), tensor.data) for tensor in GGUFReader(path).tensors)
+    return any(finer(data) for finer, data in tensors if finer)
 
 
 def _heed(name: str, config: Any, stated: Mapping[str, Any]) -> None:

@@ -365,7 +365,7 @@ def dtype_for(source: ModelSource, wish: str, device: Device) -> torch.dtype:
         return getattr(torch, wish)
     if device.name.startswith("cuda"):
         config = load_config(source)
-        if config.dtype in (torch.bfloat16, torch.float16) and _has_bfloat16(device):
+        if config.dtype == torch.bfloat16 and _has_bfloat16(device):
             return torch.bfloat16
     return torch.float32
 

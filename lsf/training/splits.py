@@ -266,7 +266,8 @@ def measure_base(
     metrics = replace(_on_rows(loaded, spec, test, "test", check), general_loss=lost)
     if asked.rows:
         writing = partial(write_answers, loaded.model, loaded, asked.rows, spec.generate_tokens, check)
-        metrics = with_match(metrics, spec, asked, on_record(loaded, _about_written(loaded, asked, spec), writing))
+        written = on_record(loaded, _about_written(loaded, asked, spec), writing)
+        metrics = with_match(metrics, spec, asked, [(text, ended) for text, ended in written])
     some = sampled(test)
     about = {**_own_text(loaded), "what": "answers", "rows": tokens_hash(some)}
     answers = on_record(loaded, about, lambda: answers_of(loaded.model, loaded, test, check))
@@ -294,7 +295,7 @@ def knows_written(loaded: LoadedModel, spec: RunSpec, asked: Asked) -> bool:
 
 def _about_written(loaded: LoadedModel, asked: Asked, spec: RunSpec) -> dict[str, Any]:
     """Return what decides, beside the base model, what it writes."""
-    ends = [row.ends for row in asked.rows]
+    ends = [list(row.ends) for row in asked.rows]  # as JSON gives it back
     about = {"what": "written", "rows": tokens_hash(asked.rows), "ends": ends, "n_new": spec.generate_tokens}
     return {**_own_text(loaded), **about}
 

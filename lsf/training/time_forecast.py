@@ -167,10 +167,9 @@ def step_load(splits: EncodedSplits, spec: RunSpec) -> Load:
 
 
 def batch_load(rows: Sequence[EncodedExample], head: bool = True) -> Load:
-    """Return what one padded batch computes; logits from the last position before its earliest completion on."""
+    """Return what one padded batch computes; the head reads the positions before targets alone."""
     width = max(len(row.ids) for row in rows)
-    kept = width - min(row.n_prompt for row in rows) + 1
-    return Load(1, len(rows) * width, len(rows) * width**2, len(rows) * kept if head else 0)
+    return Load(1, len(rows) * width, len(rows) * width**2, sum(row.n_targets for row in rows) if head else 0)
 
 
 def rows_load(rows: Sequence[EncodedExample], batch_size: int, head: bool = True) -> Load:

@@ -69,6 +69,17 @@ def test_an_answer_of_weight_0_is_no_target() -> None:
         needs_answer([ASKED, SAID | {"weight": 0}])
 
 
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda one: one.name)
+def test_an_answer_of_weight_0_that_the_template_marks_is_no_target_either(template: Template) -> None:
+    tokenizer = byte_level(template.marked, template.tokens)
+    turns, _ = read_turns([ASKED, SAID, AGAIN, MORE | {"weight": 0}, ASKED, SAID], "messages")
+    for count in (4, 6):  # at the end, and between others
+        found = encoded(tokenizer, chat(*turns[:count]))
+        wanted = [f"the sky.{template.end}"] * (count // 2 - count // 4)
+        assert [text.strip() for text in trained(tokenizer, found.rows[0])] == [text.strip() for text in wanted]
+        assert not found.facts
+
+
 @pytest.mark.parametrize("name", ["look", "blue"])  # the other one stands in what the user says
 def test_calls_and_tools_that_the_template_leaves_out_are_told_and_never_trained_as_an_empty_answer(name: str) -> None:
     tokenizer = byte_level(TEMPLATES[0].plain, TEMPLATES[0].tokens)
@@ -136,6 +147,19 @@ def test_an_analysis_looks_at_the_first_token_of_each_turn_and_never_at_its_end(
     assert "".join(said) == "the sky.the sea"
     assert list(row.looked_at("every:3")) == list(row.looked_at("all"))[::3]
     assert row.n_completion == len(said) == row.n_targets - 2
+
+
+@pytest.mark.parametrize("train_on", ["all", "assistant"])
+def test_an_analysis_looks_at_no_end_inside_of_a_whole_chat_or_before_a_marked_line_end(train_on: str) -> None:
+    marked = TEMPLATES[0].text.replace("GEN", "{% generation %}")
+    marked = marked.replace("END{{ '\\n' }}", "{{ '\\n' }}{% endgeneration %}")
+    tokenizer = byte_level(marked if train_on == "assistant" else TEMPLATES[0].plain, TEMPLATES[0].tokens)
+    row = encoded(tokenizer, chat(*TALK, train_on=train_on)).rows[0]
+    said = [tokenizer.decode([row.ids[place]]) for place in row.ends]
+    assert said == ["<|im_end|>"] * 2
+    assert not {place + 1 for place in row.looked_at("all")} & set(row.ends)
+    assert row.n_completion == row.n_targets - 2 == len(row.looked_at("all"))
+    assert set(row.ends) < set(row.targets)
 
 
 def test_no_end_of_text_is_appended_behind_a_rendered_template() -> None:

@@ -11,7 +11,7 @@ import datasets
 import pandas as pd
 import pytest
 
-from lsf.data.containers import PIECE, pieces
+from lsf.data.containers import PIECE, DatasetRows, pieces
 from lsf.data.sources import load_task
 from lsf.data.task import Task
 from lsf.errors import DataError
@@ -82,6 +82,16 @@ def test_parquet_and_a_folder_of_save_to_disk_give_the_same_chats_and_class_labe
     task = load_task(str(tmp_path / "both"))
     assert task.own_splits
     assert [row.completion for row in task.test] == [" good", " bad", " good"]
+
+
+@pytest.mark.parametrize("kind", [datasets.List, datasets.Sequence, datasets.LargeList, lambda label: [label]])
+def test_class_labels_in_lists_and_objects_become_their_names(kind: Any, tmp_path: Path) -> None:
+    label = datasets.ClassLabel(names=["bad", "good"])
+    kinds = datasets.Features({"text": datasets.Value("string"), "labels": kind(label), "more": {"one": label}})
+    columns = {"text": ["a", "b"], "labels": [[1, 0], [-1]], "more": [{"one": 1}, {"one": None}]}
+    rows = DatasetRows(datasets.Dataset.from_dict(columns, features=kinds))
+    assert rows[0] == {"text": "a", "labels": ["good", "bad"], "more": {"one": "good"}}
+    assert rows[1] == {"text": "b", "labels": [None], "more": {"one": None}}
 
 
 def test_files_named_by_splits_in_one_folder_are_its_splits(tmp_path: Path) -> None:

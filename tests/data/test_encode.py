@@ -6,6 +6,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
+from lsf.data.contents import Segments
 from lsf.data.encode import context_length, encode, straddling_words
 from lsf.data.task import Example
 from lsf.errors import DataError
@@ -34,8 +35,11 @@ def test_a_long_prompt_is_cut_from_the_left_and_a_long_completion_is_dropped_and
     examples = [Example("the cat sat on the mat", " one two"), Example("the", " one two three four")]
     found = encode(TOKENIZER, examples, 4)
     assert found.n_dropped == 1
-    assert found.rows[0].ids == tuple(ids("the mat one two"))
+    assert found.rows[0].ids == (1, *ids("mat one two"))
     assert found.rows[0].n_prompt == 2
+    assert encode(TOKENIZER, examples[:1], 3).rows[0].ids == tuple(ids("mat one two"))  # never the start token alone
+    segments = Example("", "", content=Segments(((False, examples[0].prompt), (True, " one two"))))
+    assert encode(TOKENIZER, [segments], 4).rows[0].ids == found.rows[0].ids
 
 
 def test_nothing_fits() -> None:
@@ -109,6 +113,16 @@ def test_a_token_across_the_border_is_a_target_and_counted(trim: bool) -> None:
     assert [tokenizer.convert_ids_to_tokens(row.ids)[row.n_prompt] for row in found.rows] == ["ĠParis", "ĠParis", "P"]
     assert [row.straddles for row in found.rows] == [True, False, False]
     assert found.n_straddling == 1
+    parts = [((False, prompt), (True, target)) for prompt, target in (("is ", "Paris"), ("is", " Paris"), ("P", "a"))]
+    rows = encode(tokenizer, [Example("", "", content=Segments(some)) for some in parts], 64).rows
+    assert [row.straddles for row in rows] == [True, False, False]
+
+
+def test_the_start_token_stays_where_a_long_prompt_is_cut_behind_it() -> None:
+    tokenizer = marking_tokenizer()
+    row = encode(tokenizer, [Example("the cat sat the cat the cat", " sat")], 5).rows[0]
+    assert tokenizer.convert_ids_to_tokens(row.ids) == ["<s>", "▁cat", "▁the", "▁cat", "▁sat"]
+    assert (row.n_prompt, row.n_completion) == (4, 1)
 
 
 def test_without_characters_the_border_is_where_the_prompts_own_ids_end() -> None:

@@ -68,6 +68,14 @@ FILES: dict[str, tuple[str | bytes, str, str, str, str]] = {
         lines({**PICK, "choices": {"text": PICK["choices"], "label": ["1", "2", "3"]}, "answerKey": "2"}), "known",
         LETTERED, " B", "",
     ),
+    "digits.jsonl": (
+        lines({**PICK, "choices": {"text": PICK["choices"], "label": ["1", "2", "3"]}, "answerKey": 2}), "known",
+        LETTERED, " B", "",
+    ),
+    "named.jsonl": (
+        lines({"question": PICK["question"], "options": {"1": "Oak", "2": "Heron", "3": "Pike"}, "answer": 2}), "known",
+        LETTERED, " B", "",
+    ),
     "letters.csv": (
         f"id,prompt,A,B,C,answer\n0,{Q},Sea,Trees,Sky,B\n", "known",
         f"{Q}\nA. Sea\nB. Trees\nC. Sky\nAnswer:", " B", "not used: id.",
@@ -132,6 +140,9 @@ FILES: dict[str, tuple[str | bytes, str, str, str, str]] = {
     ),
     "columns.json": (json.dumps({"prompt": [Q, "x"], "completion": [A, "y"]}), "pairs", Q, A, "an object of columns"),
     "pandas.json": (json.dumps({"question": {"0": Q}, "answer": {"0": A}}), "known", QA, f" {A}", "object of columns"),
+    "mixed.json": (
+        json.dumps({"question": {"1": Q, "0": "x"}, "answer": {"0": "y", "1": A}}), "known", QA, f" {A}", "of columns",
+    ),
     "splits.json": (
         json.dumps({"train": [ROW] * 3, "test": [ROW]}), "known", QA, f" {A}", "no split called validation",
     ),

@@ -195,6 +195,15 @@ def test_few_rows_are_all_for_training() -> None:
         task.split("test")
 
 
+def test_a_prompt_of_half_the_rows_stays_in_training_and_the_splits_share_no_prompt() -> None:
+    rows = [Example("again" if index < 45 else str(index), " a", index) for index in range(100)]
+    for seed in range(5):
+        task = split_examples("much", rows, seed, grouped=True)
+        asked = [{row.prompt for row in part} for part in (task.train, task.validation, task.test)]
+        assert sum(map(len, asked)) == len(set.union(*asked)) == 56
+        assert (len(task.validation), len(task.test)) == (10, 10)
+
+
 def test_the_fingerprint_knows_texts_and_splits() -> None:
     rows = [Example(str(n), " x") for n in range(10)]
     same = split_examples("a", rows).fingerprint

@@ -13,6 +13,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lsf.cli.main import main
 from lsf.criteria.result import Analysis, AnalysisSettings
+from lsf.data.contents import Document, Segments, Tokens
+from lsf.data.encode import encode
 from lsf.data.task import Example, Task, split_examples
 from lsf.errors import BadInputError, PlanError
 from lsf.lens.analyze import analyze
@@ -197,6 +199,20 @@ def test_tokens_are_counted_of_the_examples_that_were_read(tiny: Callable[[str],
     assert one.data.n_examples == 1
     assert one.data.mean_tokens == len(loaded.tokenizer(path.prompt).input_ids) + 1
     assert analyze(loaded, task, settings, Silent()).data.mean_tokens == 6.5  # 1 to 8 words, <s> and a completion
+
+
+def test_the_share_of_targets_is_that_of_training_with_its_ends_of_text(tiny: Callable[[str], Path]) -> None:
+    loaded = load_model(str(tiny("llama")))
+    contents = [
+        Document("the cat sat on the mat"), Segments(((False, "the"), (True, " cat"))),
+        Segments(((True, "the cat"), (False, " sat"))), Tokens((1, 5, 6), (-100, -100, 6)), None,
+    ]  # fmt: skip
+    examples = tuple(Example("the cat", " sat", content=content) for content in contents)
+    for some in (*((one,) for one in examples), examples):
+        rows = encode(loaded.tokenizer, some, 64, append_eos=True).rows
+        share = sum(row.n_targets for row in rows) / sum(len(row.ids) for row in rows)
+        data = analyze(loaded, Task("ends", some, (), ()), AnalysisSettings(criteria=("last",)), Silent()).data
+        assert data.target_share == pytest.approx(share)
 
 
 def test_reading_stops_when_the_ranking_has_settled_and_says_so(tiny: Callable[[str], Path]) -> None:

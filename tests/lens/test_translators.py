@@ -1,6 +1,8 @@
 """Translators against differences of real passes and scikit-learn, kept on disk, and the readings made with them."""
 
+import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from lsf.lens import translators
 from lsf.lens.analyze import analyze
 from lsf.lens.translators import RIDGE, TOKENS, are_kept, fit_translators, translators_file, translators_of
 from lsf.models.layout import captured_states
-from lsf.models.loading import LoadedModel, load_model
+from lsf.models.loading import LoadedModel, load_model, weights_hash
 from lsf.models.writing import GeneralText, sample_general_text
 from lsf.progress import Silent, Stop
 
@@ -106,6 +108,15 @@ def test_they_are_fitted_once_per_model_and_kept_in_a_file_that_others_can_use(
 
     other = load_model(str(tiny("qwen2")), "float32", "cpu")
     assert not are_kept(other, kind)
+
+
+def test_equal_weights_with_another_config_or_other_ends_of_text_have_a_map_of_their_own(loaded: LoadedModel) -> None:
+    turned, ended = copy.deepcopy(loaded.model), copy.deepcopy(loaded.tokenizer)
+    turned.config.rope_parameters["rope_theta"] = 2.0
+    ended.eos_token = ended.bos_token
+    others = [replace(loaded, model=turned), replace(loaded, tokenizer=ended)]
+    assert [weights_hash(other.model) for other in others] == [weights_hash(loaded.model)] * 2
+    assert len({translators_file(one, "affine") for one in (loaded, *others)}) == 3
 
 
 class Stopping(Silent):

@@ -1,5 +1,6 @@
 """GGUF files: read as the model they were written from, or refused in one sentence."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -56,11 +57,26 @@ def test_a_file_gives_the_logits_of_the_model_it_was_written_from(architecture: 
 
 def test_a_quantised_file_is_said_to_be_dequantised_and_has_its_values_rounded_to_bfloat16(tmp_path: Path) -> None:
     model = tiny_model("llama", vocab_size=VOCABULARY, pad_token_id=None, intermediate_size=64)  # blocks of 32 values
-    loaded = load_model(str(write_gguf(model, "llama", tmp_path / "tiny.gguf", quantised=True)))
+    loaded = load_model(str(write_gguf(model, "llama", tmp_path / "tiny.gguf", packed="Q8_0")))
     assert loaded.info.origin == "dequantised from Q8_0 (GGUF)"
     name, packed = "model.layers.1.mlp.up_proj.weight", GGMLQuantizationType.Q8_0
     there = quants.dequantize(quants.quantize(model.state_dict()[name].numpy(), packed), packed)
     assert torch.equal(loaded.model.state_dict()[name], torch.from_numpy(there).bfloat16().float())
+
+
+@pytest.mark.parametrize(("own", "taken"), [(1.0, "bfloat16"), (1.001, "float32")])
+def test_a_file_of_bfloat16_is_unpacked_as_such_unless_its_norms_have_more_bits(
+    own: float, taken: str, tmp_path: Path
+) -> None:
+    model = tiny_model("llama", vocab_size=VOCABULARY, pad_token_id=None)
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.copy_(value.bfloat16().float() if "norm" not in name else torch.full_like(value, own))
+    path = write_gguf(model, "llama", tmp_path / "tiny.gguf", packed="BF16")
+    loaded = load_model(str(path), dtype="float32")
+    assert json.loads((unpacked_place(path) / "config.json").read_text())["dtype"] == taken
+    for name, value in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], value)
 
 
 def test_a_file_is_unpacked_once_and_again_where_it_was_written_anew(

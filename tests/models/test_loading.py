@@ -69,11 +69,14 @@ def test_every_family_passes_the_self_check_in_bfloat16_to_the_last_bit(
     assert load_model(str(tiny(family)), dtype="bfloat16").self_check == 0.0
 
 
-@pytest.mark.parametrize(("major", "taken"), [(7, "float32"), (8, "bfloat16")])
-def test_a_gpu_that_only_emulates_bfloat16_gets_float32(
-    major: int, taken: str, tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("major", "own", "taken"),
+    [(7, "bfloat16", "float32"), (8, "bfloat16", "bfloat16"), (8, "float16", "float32"), (8, "float32", "float32")],
+)
+def test_a_gpu_that_only_emulates_bfloat16_and_a_checkpoint_of_another_type_get_float32(
+    major: int, own: str, taken: str, tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = find_model(str(save_tiny("llama", tmp_path, dtype="bfloat16")))
+    source = find_model(str(save_tiny("llama", tmp_path, dtype=own)))
     generations = {0: 15 - major, 1: major}  # the other GPU is of the other kind
     current = [0]
 

@@ -239,7 +239,7 @@ def test_a_gguf_file_is_dequantised_and_said_to_be(
 
     monkeypatch.setenv("LSF_CACHE", str(tmp_path / "cache"))
     model = tiny_model("llama", vocab_size=VOCABULARY, intermediate_size=64)
-    path = write_gguf(model, "llama", tmp_path / "tiny.gguf", quantised=True)
+    path = write_gguf(model, "llama", tmp_path / "tiny.gguf", packed="Q8_0")
     app.at.session_state["model-kind"] = "Your own"
     app.at.run()
     app.at.text_input(key="model-name").set_value(str(path)).run()

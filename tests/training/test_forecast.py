@@ -12,7 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lsf.cli.main import main
 from lsf.criteria.result import Analysis, AnalysisSettings, BlockRow, DataInfo, Timing
+from lsf.data.contents import Segments
+from lsf.data.encode import encode
 from lsf.data.sources import load_task
+from lsf.data.task import Example
 from lsf.errors import BadInputError
 from lsf.lens.analyze import analyze
 from lsf.methods.context import MethodContext
@@ -32,7 +35,7 @@ from lsf.training.forecast import expected, forecast, seconds_beside
 from lsf.training.measured_pass import Held
 from lsf.training.records import forget_records
 from lsf.training.splits import encode_splits, measure_base, watched
-from lsf.training.time_forecast import ON_REQUEST, STRETCHES, course_of, run_seconds, workload_of
+from lsf.training.time_forecast import ON_REQUEST, STRETCHES, batch_load, course_of, run_seconds, workload_of
 from lsf.training.trainer import FitSettings
 from tests.children import finished
 from tests.tiny import save_tiny
@@ -178,6 +181,13 @@ def test_the_flops_ratio_is_that_of_the_cost_model(loaded, task, spec):
     for blocks in ((2,), (0, 3)):
         found = foresee(loaded, task, replace(spec, plan=Plan("tiny", 4, blocks)), ROOMY)
         assert found.flops_ratio == pytest.approx(predict(analysis, blocks).flops_ratio)
+
+
+def test_the_head_is_counted_where_it_reads(loaded, task):
+    turns = ((False, "the cat"), (True, " sat on the mat"), (False, " one two three"), (True, " the dog"))
+    rows = encode(loaded.tokenizer, (*task.train[:3], Example("", "", content=Segments(turns))), 64).rows
+    assert batch_load(rows).head_tokens == len(collate(rows)["scored"])
+    assert batch_load(rows, head=False).head_tokens == 0
 
 
 def test_the_flops_ratio_is_that_of_the_operations_of_a_step_where_the_vocabulary_is_large(task, spec, tmp_path):

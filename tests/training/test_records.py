@@ -178,13 +178,16 @@ def test_a_text_and_segments_of_the_same_tokens_have_records_of_their_own(loaded
     assert told[Segments].byte_perplexity is None and told[Document].byte_perplexity is not None
 
 
-def test_what_the_base_model_wrote_is_not_on_record_for_another_end_of_text(loaded, task):
+def test_what_the_base_model_wrote_is_found_on_disk_but_not_for_another_end_of_text(loaded, task, monkeypatch):
     spec = RunSpec(loaded.info.name, "toy", Plan("tiny", 4, (2,)), answer_pattern="(red|blue)", generate_tokens=4)
     asked = Asked(encoded(loaded, task.test), ("red",) * len(task.test))
     other = replace(loaded, tokenizer=copy.deepcopy(loaded.tokenizer))
     other.tokenizer.eos_token = "red"
-    measure_base(loaded, spec, asked.rows, (), do_nothing, asked)
+    first = measure_base(loaded, spec, asked.rows, (), do_nothing, asked)
     assert knows_written(loaded, spec, asked) and not knows_written(other, spec, asked)
+    forget_records()
+    monkeypatch.setattr("lsf.training.splits.write_answers", lambda *_: pytest.fail("it was written again"))
+    assert told(measure_base(loaded, spec, asked.rows, (), do_nothing, asked)) == told(first)
 
 
 def test_states_of_another_number_of_threads_or_of_other_targets_are_not_taken(loaded, task, spec):
