@@ -8,8 +8,9 @@ from typing import Any
 
 from lsf.data.encode import AS_TEXT
 from lsf.data.lessons import data_words
+from lsf.methods.default_rates import rounded
 from lsf.plans.plan import format_blocks
-from lsf.runs.result import RunResult, RunState
+from lsf.runs.result import RunResult, RunState, SearchTrial
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
 
@@ -20,7 +21,7 @@ LOST = ("DivergedError", "NoRateError")
 APART = 1.5
 """Factor beyond which a rate differs from the default enough for that to be offered."""
 STEP = 3.0
-"""Factor to the rate offered where the default itself was used."""
+"""Factor to the rate offered where the default was used, or lies the wrong way."""
 HARDLY = 0.1
 """Nats per token of forgetting below which a run that learned nothing hardly moved: its rate is too low rather than too
 high."""
@@ -65,7 +66,7 @@ def fault_of(result: RunResult | None) -> Fault | None:
         return Fault(TOO_FEW, None)
     words = ["below the floor"] if is_below_floor(result) else []
     words += [f"forgot {forgot:.1f} nats"] if forgot > FORGETS else []
-    return Fault(", ".join(words), _to_try(result, too_much=forgot > HARDLY)) if words else None
+    return Fault(", ".join(words), _to_try(result, _too_much(result))) if words else None
 
 
 def forgetting(result: RunResult) -> float | None:
@@ -111,14 +112,32 @@ def _beats_base(result: RunResult) -> bool:
     return before is not None and after is not None and after < before
 
 
-def _to_try(result: RunResult, too_much: bool) -> float | None:
-    """Return the default where the rate was another, else a third of it, or three times it where it hardly moved."""
+def _too_much(result: RunResult) -> bool | None:
+    """Say whether a faulty run moved too far rather than hardly; None where that is not known, or it did neither."""
+    forgot = forgetting(result)
+    if forgot is None or (HARDLY < forgot <= FORGETS and _beats_base(result)):
+        return None
+    return forgot > HARDLY
+
+
+def _to_try(result: RunResult, too_much: bool | None) -> float | None:
+    """Return the default where it lies the way the rate has to go, else a third of the rate or three times it.
+
+    After a search that lost every trial: a tenth of the least rate tried.
+    """
     own, default = result.learning_rate, result.default_rate
+    if result.failure == "NoRateError" and result.search:
+        return below(result.search)
     if own is None:
         return default
-    if not _is_near_default(result):
+    if default is not None and not _is_near_default(result) and too_much in (None, own > default):
         return default
-    return float(f"{own / STEP if too_much else min(1.0, own * STEP):.2g}")
+    return rounded(own / STEP if too_much else min(1.0, own * STEP))
+
+
+def below(trials: Sequence[SearchTrial]) -> float:
+    """Return the rate to try where a search lost all these trials."""
+    return rounded(min(trial.learning_rate for trial in trials) / 10)
 
 
 Read = Callable[[Run], object]

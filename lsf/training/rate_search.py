@@ -25,6 +25,7 @@ from lsf.models.writing import GeneralText
 from lsf.plans.cost import forward_flops
 from lsf.progress import Reporter
 from lsf.runs.checkpoints import Checkpoint
+from lsf.runs.comparability import below
 from lsf.runs.lock import ResultBuilder
 from lsf.runs.result import SearchTrial
 from lsf.runs.spec import METHODS_OWN, RunSpec
@@ -136,7 +137,7 @@ class NoRateError(BadInputError, RunError):
         rates = [trial.learning_rate for trial in search.trials]
         super().__init__(
             f"The search found only divergence, at every rate from {min(rates):.2g} to {max(rates):.2g}; give a "
-            f"smaller learning rate, such as {rounded(min(rates) / 10):g}, "
+            f"smaller learning rate, such as {below(search.trials):g}, "
             "or look for rows that the model cannot read."
         )
 
