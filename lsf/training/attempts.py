@@ -166,6 +166,9 @@ class Attempt:
     """Wall seconds until the model was there to be tuned, the search for a mask among them, also before a pause."""
     kept_step: int
     """Step whose values the model holds."""
+    distance_fell: float | None
+    """Share of training rows that are nearer to their targets in the model than before, in [0, 1]; None without
+    re-weighting."""
 
 
 @dataclass(frozen=True)
@@ -294,7 +297,9 @@ def _attempt(inputs: FitInputs, log: MetricsLogger, about: dict[str, Any], micro
         log.best.restore(model)
     resumed_at = None if checkpoint is None else checkpoint.progress.step
     kept = done.steps if log.best is None else log.best.step or done.steps
-    return Attempt(model, start, done, caching, micro, resumed_at, seconds, kept)
+    read = reweighting is not None and done.steps and done.stopped not in ("discard", "pause")
+    fell = reweighting.fallen() if reweighting is not None and read else None
+    return Attempt(model, start, done, caching, micro, resumed_at, seconds, kept, fell)
 
 
 def _ending(asked: Stop | None, enough: Stop | None) -> Stop | None:
