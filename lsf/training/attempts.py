@@ -22,6 +22,7 @@ from lsf.errors import OutOfMemoryError, RunError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
+from lsf.methods.sparse import mask_seconds
 from lsf.models.devices import give_back_cached
 from lsf.models.loading import LoadedModel
 from lsf.models.out_of_memory import is_out_of_memory
@@ -262,7 +263,7 @@ def carried_out(inputs: FitInputs, model: Any) -> Iterator[Caching]:
 def _attempt(inputs: FitInputs, log: MetricsLogger, about: dict[str, Any], micro: int) -> Attempt:
     loaded, spec, rows = inputs.loaded, inputs.spec, inputs.splits.train
     checkpoint = checked(latest_checkpoint(inputs.folder), about)
-    begun = time.perf_counter()
+    begun = time.perf_counter() - mask_seconds(inputs.context.folder)  # found by a trial, or an attempt before
     model = prepared(inputs, micro)
     seconds = time.perf_counter() - begun
     refuse_full_disk(model, spec, inputs.folder)
