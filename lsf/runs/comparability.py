@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lsf.data.contents import options_in
 from lsf.data.encode import AS_TEXT
 from lsf.data.lessons import data_words
 from lsf.methods.default_rates import rounded
@@ -155,7 +156,10 @@ def texts_of(spec: RunSpec, result: RunResult | None) -> tuple[str | None, ...]:
     return (made, spec.train_on, spec.chat_template) if CHAT in made else (made,)
 
 
-def _texts_in_words(spec: RunSpec, result: RunResult | None) -> str:
+def _texts_in_words(run: Run) -> str | None:
+    spec, result = run.spec, run.result
+    if spec is None or result is None or (result.rendering is None and result.before is None):
+        return None
     made, *chat = texts_of(spec, result)
     train_on, template = chat or (None, None)
     given = template and f"template {hashlib.sha256(template.encode()).hexdigest()[:8]}"
@@ -176,16 +180,19 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
         related: for each, whether a full run to compare it with was found.
     """
     found: list[str] = []
-    for words, read in _DIFFERENCES:
-        values = list(dict.fromkeys(read(run) for run in runs if run.spec is not None))
-        if len(values) > 1:
+    differing = [(words, [read(run) for run in runs if run.spec is not None]) for words, read in _ASKED]
+    differing += [(words, [value for run in runs if (value := read(run)) is not None]) for words, read in _FOUND]
+    for words, all_values in differing:
+        if len(values := dict.fromkeys(all_values)) > 1:
             words_of = [str(value) for value in values]
             listed = ("; " if any(", " in one for one in words_of) else ", ").join(words_of)
             found.append(f"The runs differ in {words} ({listed}); compare them with care.")
     data = {run.result.data_fingerprint for run in runs if run.result is not None and run.result.data_fingerprint}
     names = {run.spec.data for run in runs if run.spec is not None}
     if len(data) > 1 and len(names) == 1:
-        found.append(f"The content of {next(iter(names))} changed between the runs; their test sets are not the same.")
+        alike = len({_reading(run.spec) for run in runs if run.spec is not None}) == 1
+        how = "The content of {} changed between the runs" if alike else "The runs read {} by different settings"
+        found.append(f"{how.format(next(iter(names)))}; their test sets are not the same.")
     weights = {run.result.weights for run in runs if run.result is not None and run.result.weights}
     models = {run.spec.model for run in runs if run.spec is not None}
     dtypes = {run.result.environment.get("dtype") for run in runs if run.result is not None and run.result.weights}
@@ -215,10 +222,13 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
     return tuple(found)
 
 
-_DIFFERENCES: tuple[tuple[str, Read], ...] = (
+def _reading(spec: RunSpec) -> tuple[object, ...]:
+    return spec.prompt_template, spec.completion_template, options_in(spec)
+
+
+_ASKED: tuple[tuple[str, Read], ...] = (
     ("model", lambda run: run.spec and run.spec.model),
     ("data", lambda run: run.spec and run.spec.data),
-    ("how texts are made", lambda run: run.spec and _texts_in_words(run.spec, run.result)),
     ("steps asked for", lambda run: run.spec and (run.spec.steps if run.spec.epochs is None else run.spec.epochs)),
     ("when they end", lambda run: run.spec and run.spec.until),
     ("parameters kept", lambda run: run.spec and run.spec.keep),
@@ -231,9 +241,13 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("optimizer", lambda run: run.spec and run.spec.optimizer),
     ("weight decay", lambda run: run.spec and run.spec.weight_decay),
     ("re-weighting", lambda run: run.spec and run.spec.reweight_tau),
+)
+_FOUND: tuple[tuple[str, Read], ...] = (
+    ("how texts are made", lambda run: _texts_in_words(run)),
     ("device", lambda run: run.result.environment.get("device") if run.result else None),
     ("dtype", lambda run: run.result.environment.get("dtype") if run.result else None),
 )
+"""What only results know -> where it is known; None where it is not."""
 _COSTS: tuple[tuple[str, Callable[[Run], object]], ...] = (
     ("CPU threads", lambda run: run.result and run.result.threads),
     ("examples per forward pass", lambda run: _at_once(run)),

@@ -47,7 +47,8 @@ def test_the_distance_of_a_row_with_several_answers_is_the_mean_of_theirs(tiny):
     loaded = load_model(str(tiny("llama")), "float32", "cpu")
     row = max(encode(loaded.tokenizer, EXAMPLES, loaded.context).rows, key=lambda row: len(row.ids))
     whole, *alone = (
-        replace(row, spans=tuple((place, place + 1) for place in places), turns=places) for places in ((1, 3), (1,), (3,))
+        replace(row, spans=tuple((place, place + 1) for place in places), turns=places)
+        for places in ((1, 3), (1,), (3,))
     )
     one, other = target_distances(loaded.layout, alone)
     assert abs(one - other) > 1e-3
