@@ -103,6 +103,14 @@ def test_a_wrapped_model_has_the_scores_of_the_loaded_one_and_is_left_as_it_was(
     assert wrapped.blocks == lsf.analyze(loaded, ROWS, **settings).blocks
 
 
+def test_a_wrapped_model_in_double_precision_gets_a_plan(tiny: Callable[[str], Path]) -> None:
+    loaded = load_model(str(tiny("llama")), "float32", "cpu")
+    double = lsf.wrap(copy.deepcopy(loaded.model).double(), loaded.tokenizer)
+    analysis = lsf.analyze(double, ROWS, prompt="{q}", completion="{a}", criteria=("alignment",))
+    assert analysis.model.dtype == "float64"
+    assert len(lsf.recommend(analysis, 2).blocks) == 2
+
+
 def test_peft_adapters_are_measured_as_the_model_answers_with_them(tiny: Callable[[str], Path]) -> None:
     loaded = load_model(str(tiny("llama")), "float32", "cpu")
     adapted: Any = get_peft_model(copy.deepcopy(loaded.model), LoraConfig(r=2, target_modules=["q_proj"])).eval()

@@ -8,10 +8,11 @@ from string import Template
 from typing import Any
 
 from lsf.errors import PlanError
+from lsf.methods.adapters import name_elsewhere
 from lsf.methods.context import linear_names, planned_names
 from lsf.methods.default_rates import Tuned, default_rate, share_of
 from lsf.models.layout import ModelLayout, resolve
-from lsf.models.supported import NAME, find_model
+from lsf.models.supported import find_model
 from lsf.models.weights import build_skeleton
 from lsf.plans.plan import Plan
 from lsf.registry import Registry
@@ -228,7 +229,7 @@ def peft_config(skeleton: Skeleton, plan: Plan) -> str:
         {
             "peft_type": "LORA",
             "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": _place(plan),
+            "base_model_name_or_path": name_elsewhere(plan.model),
             "r": 8,
             "lora_alpha": 16,
             "lora_dropout": 0.0,
@@ -246,7 +247,7 @@ def axolotl_yaml(skeleton: Skeleton, plan: Plan) -> str:
     Axolotl takes a period for a period and escapes it itself; one that is escaped already matches no name.
     """
     patterns = [pattern.replace("\\.", ".") for pattern in unfrozen_patterns(skeleton, plan)]
-    lines = [f"base_model: {json.dumps(_place(plan))}", "unfrozen_parameters:"]
+    lines = [f"base_model: {json.dumps(name_elsewhere(plan.model))}", "unfrozen_parameters:"]
     return "\n".join([*lines, *(f"  - {_quoted(pattern)}" for pattern in patterns)]) + "\n"
 
 
@@ -265,7 +266,7 @@ def llamafactory_yaml(skeleton: Skeleton, plan: Plan) -> str:
         PlanError: the blocks are neither the last nor the first ones; or the names it would be told stand for other
             tensors too.
     """
-    lines = [f"model_name_or_path: {json.dumps(_place(plan))}", "stage: sft", "do_train: true"]
+    lines = [f"model_name_or_path: {json.dumps(name_elsewhere(plan.model))}", "stage: sft", "do_train: true"]
     if plan.is_full:
         return "\n".join([*lines, "finetuning_type: full"]) + "\n"
     count, total = len(plan.blocks), plan.n_blocks
@@ -330,14 +331,7 @@ def transformers_script(skeleton: Skeleton, plan: Plan) -> str:
     """Return a Python script on transformers alone that tunes exactly the planned tensors."""
     n_params = sum(value.numel() for value in skeleton.model.parameters())
     rate = default_rate("full", Tuned(skeleton.layout.config.hidden_size, n_params, share_of(plan)))
-    return training_script(_place(plan), plan.label, unfrozen_patterns(skeleton, plan), rate)
-
-
-def _place(plan: Plan) -> str:
-    """Return what other tools load: a name of the hub, or the folder a name of ours stands for."""
-    source = find_model(plan.model)
-    own = plan.model in ("bundled", NAME) or source.origin is not None or plan.model.startswith("~")
-    return str(source.folder) if own else plan.model
+    return training_script(name_elsewhere(plan.model), plan.label, unfrozen_patterns(skeleton, plan), rate)
 
 
 def _json(value: object) -> str:

@@ -8,6 +8,7 @@ changed parameter is left.
 import math
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,15 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from lsf.errors import BadInputError
+from lsf.files import typed_path
 from lsf.methods.catalogue import check_base
 from lsf.methods.context import MethodContext, is_linear, linear_names, planned_blocks, sizes_of, split_name
 from lsf.methods.full import restore_replaced
 from lsf.methods.parametrization import Parametrization, base_name, parametrize_
+from lsf.models.gguf import is_gguf
 from lsf.models.sharing import share_model
+from lsf.models.supported import NAME as NAME_OF_SMOLLM2
+from lsf.models.supported import find_model
 from lsf.plans.plan import Plan
 
 ADAPTER = "default"
@@ -40,6 +45,7 @@ def prepare_lora(loaded: Any, plan: Plan, context: MethodContext) -> Any:
 
     Raises:
         PlanError: the plan does not fit the model, or names no block.
+        BadInputError: the MLP's maps alone are asked for, and it is made of experts, which have no linear maps.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks the model for a property under its old name
@@ -56,7 +62,7 @@ def prepare_lora(loaded: Any, plan: Plan, context: MethodContext) -> Any:
 
 
 def count_lora(loaded: Any, plan: Plan, options: Any) -> int:
-    """Return r times inputs plus outputs of every linear map of the planned blocks."""
+    """Return r times inputs plus outputs of every linear map that is adapted; raises as `prepare_lora`."""
     return sum(options.r * sum(sizes_of(loaded.model.get_submodule(name))) for name in _maps(loaded, plan, options))
 
 
@@ -76,8 +82,17 @@ def restore_lora(loaded: Any, plan: Plan, context: MethodContext, stored: Mappin
 
 
 def write_config(model: Any, folder: Path) -> None:
-    """Write peft's adapter_config.json, so that peft alone can load the folder."""
-    model.peft_config[ADAPTER].save_pretrained(str(folder))
+    """Write peft's adapter_config.json, so that peft alone can load the folder, and find its base."""
+    config = model.peft_config[ADAPTER]
+    base = name_elsewhere(config.base_model_name_or_path)
+    replace(config, base_model_name_or_path=base).save_pretrained(str(folder))
+
+
+def name_elsewhere(name: str) -> str:
+    """Return what other tools load: a name of the hub, or the folder that a name of ours stands for."""
+    path = typed_path(name)
+    ours = name in ("bundled", NAME_OF_SMOLLM2) or name.startswith("~") or (is_gguf(path) and not path.is_dir())
+    return str(find_model(name).folder) if ours else name
 
 
 def _maps(loaded: Any, plan: Plan, options: Any) -> tuple[str, ...]:
@@ -85,7 +100,13 @@ def _maps(loaded: Any, plan: Plan, options: Any) -> tuple[str, ...]:
     if options.maps == "all":
         return names
     own = tuple(f".{name}" for name in loaded.layout.family.mlp)
-    return tuple(name for name in names if name.endswith(own))
+    found = tuple(name for name in names if name.endswith(own))
+    if not found:
+        raise BadInputError(
+            f"The method lora with maps=mlp adapts the MLP's linear maps and {loaded.info.name} "
+            f"({loaded.info.family}) has none there; take maps=all or another method."
+        )
+    return found
 
 
 def _config(loaded: Any, plan: Plan, options: Any) -> LoraConfig:

@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -197,15 +199,26 @@ def _found_once(method: str, loaded: Any, plan: Plan, context: MethodContext, fi
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16]
     place = context.folder / f"mask-{key}.safetensors"
     if not place.is_file():
+        begun = time.perf_counter()
         found = {name: places.cpu() for name, places in find().items()}
+        about = {"seconds": str(time.perf_counter() - begun)}
         unfinished = place.with_suffix(f".{os.getpid()}.tmp")
         try:
             place.parent.mkdir(exist_ok=True)  # a run folder that was removed is not made again
-            save_file(found, unfinished)
+            save_file(found, unfinished, about)
             unfinished.replace(place)
         except (OSError, SafetensorError) as error:
             raise RunError(f"Cannot write the mask of {method} to {place.parent}: {error}.") from error
     return {name: places.to(loaded.device) for name, places in load_file(place).items()}
+
+
+def mask_seconds(folder: Path | None) -> float:
+    """Return the wall seconds in which the masks that a run's folder keeps were found."""
+    found = 0.0
+    for place in () if folder is None else folder.glob("mask-*.safetensors"):
+        with safe_open(place, "pt") as file:
+            found += float((file.metadata() or {}).get("seconds", 0.0))
+    return found
 
 
 FindMask = Callable[[Any, Plan, MethodContext], Indices]

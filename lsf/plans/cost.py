@@ -7,7 +7,7 @@ from lsf.axes import QUANTISED
 from lsf.criteria.result import Analysis
 from lsf.plans.plan import Predicted
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "nf4": 0.5 + 4 / 64}
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "nf4": 0.5 + 4 / 64}
 UNPACKED = "bfloat16"
 """Of what a base in 4 or 8 bits leaves unpacked."""
 TUNED_BYTES = 4 + 8

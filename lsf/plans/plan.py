@@ -162,11 +162,11 @@ def parse_blocks(text: str, n_blocks: int) -> tuple[int, ...]:
         first, dash, last = part.strip().partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash)):
             raise PlanError(f"Cannot read {text!r} as blocks; write numbers and ranges such as 3,5-7.")
+        if last and int(last) < int(first):
+            raise PlanError(f"The range {part.strip()} names no block; write ascending ranges such as 5-7.")
         if (highest := max(int(first), int(last or first))) >= n_blocks:
             raise PlanError(f"Block {highest} does not exist; the model has blocks 0 to {n_blocks - 1}.")
         blocks += range(int(first), int(last or first) + 1)
-    if not blocks:
-        raise PlanError(f"{text!r} names no block; write numbers and ascending ranges such as 3,5-7.")
     return tuple(sorted(set(blocks)))
 
 

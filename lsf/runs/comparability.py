@@ -6,10 +6,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from lsf.data.contents import options_in
 from lsf.data.encode import AS_TEXT
 from lsf.data.lessons import data_words
+from lsf.methods.default_rates import rounded
 from lsf.plans.plan import format_blocks
-from lsf.runs.result import RunResult, RunState
+from lsf.runs.result import RunResult, RunState, SearchTrial
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
 
@@ -20,7 +22,7 @@ LOST = ("DivergedError", "NoRateError")
 APART = 1.5
 """Factor beyond which a rate differs from the default enough for that to be offered."""
 STEP = 3.0
-"""Factor to the rate offered where the default itself was used."""
+"""Factor to the rate offered where the default was used, or lies the wrong way."""
 HARDLY = 0.1
 """Nats per token of forgetting below which a run that learned nothing hardly moved: its rate is too low rather than too
 high."""
@@ -65,7 +67,7 @@ def fault_of(result: RunResult | None) -> Fault | None:
         return Fault(TOO_FEW, None)
     words = ["below the floor"] if is_below_floor(result) else []
     words += [f"forgot {forgot:.1f} nats"] if forgot > FORGETS else []
-    return Fault(", ".join(words), _to_try(result, too_much=forgot > HARDLY)) if words else None
+    return Fault(", ".join(words), _to_try(result, _too_much(result))) if words else None
 
 
 def forgetting(result: RunResult) -> float | None:
@@ -111,14 +113,32 @@ def _beats_base(result: RunResult) -> bool:
     return before is not None and after is not None and after < before
 
 
-def _to_try(result: RunResult, too_much: bool) -> float | None:
-    """Return the default where the rate was another, else a third of it, or three times it where it hardly moved."""
+def _too_much(result: RunResult) -> bool | None:
+    """Say whether a faulty run moved too far rather than hardly; None where that is not known, or it did neither."""
+    forgot = forgetting(result)
+    if forgot is None or (HARDLY < forgot <= FORGETS and _beats_base(result)):
+        return None
+    return forgot > HARDLY
+
+
+def _to_try(result: RunResult, too_much: bool | None) -> float | None:
+    """Return the default where it lies the way the rate has to go, else a third of the rate or three times it.
+
+    After a search that lost every trial: a tenth of the least rate tried.
+    """
     own, default = result.learning_rate, result.default_rate
+    if result.failure == "NoRateError" and result.search:
+        return below(result.search)
     if own is None:
         return default
-    if not _is_near_default(result):
+    if default is not None and not _is_near_default(result) and too_much in (None, own > default):
         return default
-    return float(f"{own / STEP if too_much else min(1.0, own * STEP):.2g}")
+    return rounded(own / STEP if too_much else min(1.0, own * STEP))
+
+
+def below(trials: Sequence[SearchTrial]) -> float:
+    """Return the rate to try where a search lost all these trials."""
+    return rounded(min(trial.learning_rate for trial in trials) / 10)
 
 
 Read = Callable[[Run], object]
@@ -136,7 +156,10 @@ def texts_of(spec: RunSpec, result: RunResult | None) -> tuple[str | None, ...]:
     return (made, spec.train_on, spec.chat_template) if CHAT in made else (made,)
 
 
-def _texts_in_words(spec: RunSpec, result: RunResult | None) -> str:
+def _texts_in_words(run: Run) -> str | None:
+    spec, result = run.spec, run.result
+    if spec is None or result is None or (result.rendering is None and result.before is None):
+        return None
     made, *chat = texts_of(spec, result)
     train_on, template = chat or (None, None)
     given = template and f"template {hashlib.sha256(template.encode()).hexdigest()[:8]}"
@@ -157,16 +180,19 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
         related: for each, whether a full run to compare it with was found.
     """
     found: list[str] = []
-    for words, read in _DIFFERENCES:
-        values = list(dict.fromkeys(read(run) for run in runs if run.spec is not None))
-        if len(values) > 1:
+    differing = [(words, [read(run) for run in runs if run.spec is not None]) for words, read in _ASKED]
+    differing += [(words, [value for run in runs if (value := read(run)) is not None]) for words, read in _FOUND]
+    for words, all_values in differing:
+        if len(values := dict.fromkeys(all_values)) > 1:
             words_of = [str(value) for value in values]
             listed = ("; " if any(", " in one for one in words_of) else ", ").join(words_of)
             found.append(f"The runs differ in {words} ({listed}); compare them with care.")
     data = {run.result.data_fingerprint for run in runs if run.result is not None and run.result.data_fingerprint}
     names = {run.spec.data for run in runs if run.spec is not None}
     if len(data) > 1 and len(names) == 1:
-        found.append(f"The content of {next(iter(names))} changed between the runs; their test sets are not the same.")
+        alike = len({_reading(run.spec) for run in runs if run.spec is not None}) == 1
+        how = "The content of {} changed between the runs" if alike else "The runs read {} by different settings"
+        found.append(f"{how.format(next(iter(names)))}; their test sets are not the same.")
     weights = {run.result.weights for run in runs if run.result is not None and run.result.weights}
     models = {run.spec.model for run in runs if run.spec is not None}
     dtypes = {run.result.environment.get("dtype") for run in runs if run.result is not None and run.result.weights}
@@ -196,10 +222,13 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
     return tuple(found)
 
 
-_DIFFERENCES: tuple[tuple[str, Read], ...] = (
+def _reading(spec: RunSpec) -> tuple[object, ...]:
+    return spec.prompt_template, spec.completion_template, options_in(spec)
+
+
+_ASKED: tuple[tuple[str, Read], ...] = (
     ("model", lambda run: run.spec and run.spec.model),
     ("data", lambda run: run.spec and run.spec.data),
-    ("how texts are made", lambda run: run.spec and _texts_in_words(run.spec, run.result)),
     ("steps asked for", lambda run: run.spec and (run.spec.steps if run.spec.epochs is None else run.spec.epochs)),
     ("when they end", lambda run: run.spec and run.spec.until),
     ("parameters kept", lambda run: run.spec and run.spec.keep),
@@ -212,9 +241,13 @@ _DIFFERENCES: tuple[tuple[str, Read], ...] = (
     ("optimizer", lambda run: run.spec and run.spec.optimizer),
     ("weight decay", lambda run: run.spec and run.spec.weight_decay),
     ("re-weighting", lambda run: run.spec and run.spec.reweight_tau),
+)
+_FOUND: tuple[tuple[str, Read], ...] = (
+    ("how texts are made", lambda run: _texts_in_words(run)),
     ("device", lambda run: run.result.environment.get("device") if run.result else None),
     ("dtype", lambda run: run.result.environment.get("dtype") if run.result else None),
 )
+"""What only results know -> where it is known; None where it is not."""
 _COSTS: tuple[tuple[str, Callable[[Run], object]], ...] = (
     ("CPU threads", lambda run: run.result and run.result.threads),
     ("examples per forward pass", lambda run: _at_once(run)),

@@ -82,17 +82,18 @@ def control_spec(spec: RunSpec, role: str) -> RunSpec:
 
 
 def with_controls(spec: RunSpec, roles: Iterable[str]) -> tuple[RunSpec, ...]:
-    """Return the choice and the controls asked for, without those that would repeat a plan already there."""
+    """Return the choice and the controls asked for, without those that would repeat a plan and method already there."""
     specs = [spec]
     for role in roles:
         control = control_spec(spec, role)
-        if all(_tuned(control.plan) != _tuned(other.plan) for other in specs):
+        if all(_tuned(control) != _tuned(other) for other in specs):
             specs.append(control)
     return tuple(specs)
 
 
-def _tuned(plan: Plan) -> tuple[object, ...]:
-    return plan.blocks, plan.embedding, plan.final_norm, plan.head, plan.modules
+def _tuned(spec: RunSpec) -> tuple[object, ...]:
+    plan = spec.plan
+    return spec.method, plan.blocks, plan.embedding, plan.final_norm, plan.head, plan.modules
 
 
 PLACES = ("choice", "full", "last", "random")

@@ -31,17 +31,22 @@ class FullQuotaError(BadInputError):
 
 
 def runs_quota() -> float | None:
-    """Return the bytes the folder of runs may take; None where there is no limit.
+    """Return the bytes the folder of runs may take; None where there is no limit. Raises as `size_in`."""
+    return size_in(QUOTA_VARIABLE)
+
+
+def size_in(variable: str) -> float | None:
+    """Return the bytes that a variable of the environment holds; None where it is not set.
 
     Raises:
         BadInputError: the variable holds no size.
     """
-    text = os.environ.get(QUOTA_VARIABLE, "").strip()
+    text = os.environ.get(variable, "").strip()
     if not text:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)B?", text.upper())
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:E\+?\d+)?)\s*([KMGT]?)B?", text.upper())
     if match is None:
-        raise BadInputError(f"{QUOTA_VARIABLE} is {text!r}; a number of bytes such as 50G was expected.")
+        raise BadInputError(f"{variable} is {text!r}; a number of bytes such as 50G was expected.")
     return float(match[1]) * UNITS[match[2]]
 
 

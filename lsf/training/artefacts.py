@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from lsf.models.quantised import float_weight, was_transposed
 from lsf.models.sharing import float_view
 from lsf.plans.plan import Plan, Predicted
 from lsf.runs.checkpoints import with_room
-from lsf.runs.lock import WEIGHTS
+from lsf.runs.lock import SPEC, WEIGHTS
 from lsf.runs.spec import RunSpec
 from lsf.schema import decode
 
@@ -301,6 +302,8 @@ def merge_loss(model: Any, plain: Any, loaded: Any) -> MergeLoss:
 def save_merged(folder: Path, loaded: Any, out: Path) -> MergeLoss:
     """Write what a run tuned as a whole model in the base's dtype, with its tokenizer, as transformers reads it.
 
+    A chat template that the run was given takes the place of the tokenizer's own.
+
     Args:
         folder: of the run.
         loaded: its base.
@@ -316,9 +319,12 @@ def save_merged(folder: Path, loaded: Any, out: Path) -> MergeLoss:
     tuned = load_tuned(folder, loaded)
     plain = merge(tuned, loaded)
     lost = merge_loss(tuned, plain, loaded)
+    tokenizer = copy(loaded.tokenizer)
+    if (spec := folder / SPEC).exists() and (given := RunSpec.load(spec).chat_template):
+        tokenizer.chat_template = given
     try:
         plain.save_pretrained(out)
-        loaded.tokenizer.save_pretrained(out)
+        tokenizer.save_pretrained(out)
     except (OSError, SafetensorError) as error:
         raise RunError(f"Cannot write the merged model to {out}: {first_line(error)}.") from error
     return lost

@@ -22,6 +22,7 @@ from lsf.errors import OutOfMemoryError, RunError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
+from lsf.methods.sparse import mask_seconds
 from lsf.models.devices import give_back_cached
 from lsf.models.loading import LoadedModel
 from lsf.models.out_of_memory import is_out_of_memory
@@ -166,6 +167,9 @@ class Attempt:
     """Wall seconds until the model was there to be tuned, the search for a mask among them, also before a pause."""
     kept_step: int
     """Step whose values the model holds."""
+    distance_fell: float | None
+    """Share of training rows that are nearer to their targets in the model than before, in [0, 1]; None without
+    re-weighting."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +263,7 @@ def carried_out(inputs: FitInputs, model: Any) -> Iterator[Caching]:
 def _attempt(inputs: FitInputs, log: MetricsLogger, about: dict[str, Any], micro: int) -> Attempt:
     loaded, spec, rows = inputs.loaded, inputs.spec, inputs.splits.train
     checkpoint = checked(latest_checkpoint(inputs.folder), about)
-    begun = time.perf_counter()
+    begun = time.perf_counter() - mask_seconds(inputs.context.folder)  # found by a trial, or an attempt before
     model = prepared(inputs, micro)
     seconds = time.perf_counter() - begun
     refuse_full_disk(model, spec, inputs.folder)
@@ -294,7 +298,9 @@ def _attempt(inputs: FitInputs, log: MetricsLogger, about: dict[str, Any], micro
         log.best.restore(model)
     resumed_at = None if checkpoint is None else checkpoint.progress.step
     kept = done.steps if log.best is None else log.best.step or done.steps
-    return Attempt(model, start, done, caching, micro, resumed_at, seconds, kept)
+    read = reweighting is not None and done.steps and done.stopped not in ("discard", "pause")
+    fell = reweighting.fallen() if reweighting is not None and read else None
+    return Attempt(model, start, done, caching, micro, resumed_at, seconds, kept, fell)
 
 
 def _ending(asked: Stop | None, enough: Stop | None) -> Stop | None:

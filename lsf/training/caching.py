@@ -24,6 +24,7 @@ from lsf.models.batches import by_length
 from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
+from lsf.runs.store import size_in
 from lsf.training.prefix import ABOUT, LOCK, Prefix, States
 from lsf.training.processes import n_processes, place_on_machine, wait_for_all
 from lsf.training.records import circumstances, tokens_hash
@@ -251,11 +252,18 @@ def cache_root() -> Path:
 
 
 def disk_room() -> float:
-    """Return the bytes a cache on disk may take, older caches counted as free."""
-    root = cache_root()
-    root.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(root).free + sum(size for _, size, _ in _in_cache())
-    return min(float(os.environ.get("LSF_CACHE_BYTES", DISK_BYTES)), DISK_SHARE * free)
+    """Return the bytes a cache on disk may take, older caches counted as free; none where its folder cannot be made.
+
+    Raises:
+        BadInputError: LSF_CACHE_BYTES holds no size.
+    """
+    most, root = size_in("LSF_CACHE_BYTES"), cache_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(root).free + sum(size for _, size, _ in _in_cache())
+    except OSError:
+        return 0.0
+    return min(DISK_BYTES if most is None else most, DISK_SHARE * free if os.access(root, os.W_OK) else 0.0)
 
 
 def _on_disk(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) -> States:

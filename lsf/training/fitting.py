@@ -49,8 +49,6 @@ class Fit:
     """How it was asked to stop; None where it ran to its end."""
     written: frozenset[int] = frozenset()
     """Addresses of the storages the optimizer held."""
-    distance_fell: float | None = None
-    """Share of training rows that came nearer to their targets, in [0, 1]; None without re-weighting."""
 
 
 def fit(
@@ -102,8 +100,6 @@ def fit(
                 trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
             optimizer: Any = trainer.optimizer
             held = {id(value): value for group in optimizer.param_groups for value in group["params"]}
-            wanted = reweighting is not None and timer.stopped not in ("discard", "pause")
-            fallen = reweighting.fallen() if reweighting is not None and wanted else None
     finally:
         _forget_overrides(settings.optimizer)
         _ONE_AT_A_TIME.release()
@@ -115,7 +111,6 @@ def fit(
         sum(value.numel() for value in held.values()),
         timer.stopped,
         storages(held.values()) if n_processes() == 1 else frozenset(),
-        fallen,
     )
 
 

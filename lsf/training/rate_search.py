@@ -25,6 +25,7 @@ from lsf.models.writing import GeneralText
 from lsf.plans.cost import forward_flops
 from lsf.progress import Reporter
 from lsf.runs.checkpoints import Checkpoint
+from lsf.runs.comparability import below
 from lsf.runs.lock import ResultBuilder
 from lsf.runs.result import SearchTrial
 from lsf.runs.spec import METHODS_OWN, RunSpec
@@ -61,9 +62,9 @@ class SearchBudget:
     step: float = 1.0
     """What one of its steps costs, in optimizer steps of the run."""
 
-    def share(self, trials: int, steps: int) -> float:
-        """Return what so many trials cost over a run of `steps`."""
-        return trials * (self.steps * self.step + self.reading) / steps
+    def share(self, taken: int, readings: int, steps: int) -> float:
+        """Return what so many steps of trials, and readings of them, cost over a run of `steps`."""
+        return (taken * self.step + readings * self.reading) / steps
 
 
 def search_budget(steps: int, reading: float, step: float = 1.0) -> SearchBudget | None:
@@ -136,7 +137,7 @@ class NoRateError(BadInputError, RunError):
         rates = [trial.learning_rate for trial in search.trials]
         super().__init__(
             f"The search found only divergence, at every rate from {min(rates):.2g} to {max(rates):.2g}; give a "
-            f"smaller learning rate, such as {rounded(min(rates) / 10):g}, "
+            f"smaller learning rate, such as {below(search.trials):g}, "
             "or look for rows that the model cannot read."
         )
 
@@ -195,7 +196,8 @@ def find_rate(inputs: FitInputs, text: GeneralText, report: Reporter) -> Search:
     seconds = time.perf_counter() - started
     trials = tuple(bench.trials[rate] for rate in sorted(bench.trials))
     best = bench.best()
-    found = Search(own if best is None else best, trials, seconds, budget.share(len(trials), steps))
+    share = budget.share(sum(trial.steps for trial in trials), bench.readings, steps)
+    found = Search(own if best is None else best, trials, seconds, share)
     if best is None:
         raise NoRateError(found)
     return found
@@ -217,6 +219,7 @@ class _Trials:
         self.run_step = step_flops(workload_of(inputs.loaded, splits, inputs.spec, dense=False))
         while self.n_texts > FEWEST and self.reading_steps() > READING:
             self.n_texts //= 2
+        self.taken = self.readings = 0  # steps of the newest trial; readings of all
         self.trials: dict[float, SearchTrial] = {}
         self.losses: dict[float, list[float]] = {}
         self.general: dict[float, float] = {}
@@ -248,27 +251,27 @@ class _Trials:
             if math.isfinite(math.fsum(rows)) and math.isfinite(lost):
                 self.losses[rate], self.general[rate] = rows, lost
                 loss, general = math.fsum(rows) / len(rows), lost
-        self.trials[rate] = SearchTrial(rate, loss, steps, general)
+        self.trials[rate] = SearchTrial(rate, loss, self.taken, general)
 
     def tuned(self, rate: float, steps: int, watch: Callable[[StepRow], None]) -> Any:
         """Return the model after the first steps of the run at a rate; None where the loss diverged."""
         try:
             return within_memory(self.inputs.spec.batch_size, self.micro, partial(self._tuned, rate, steps, watch))
         except DivergedError:
+            self.taken += 1  # the step by which it diverged is not looked at
             return None
 
     def _tuned(self, rate: float, steps: int, watch: Callable[[StepRow], None], micro: int) -> Any:
         inputs, context, rows = self.inputs, self.inputs.context, self.inputs.splits.train
         self.micro = micro  # what one trial found out about memory, the next one need not
-        model, reached = prepared(inputs, micro), 0
+        model, self.taken = prepared(inputs, micro), 0
 
         def look(row: StepRow) -> None:
-            nonlocal reached
-            reached = row.step
+            self.taken = row.step
             watch(row)
 
         def stop() -> Any:
-            return self.report.stop or ("enough" if reached >= steps else None)
+            return self.report.stop or ("enough" if self.taken >= steps else None)
 
         warmup = min(inputs.settings.warmup_steps, steps // 2)  # else a trial would never see its rate
         settings = replace(
@@ -288,6 +291,7 @@ class _Trials:
 
     def read(self, model: Any) -> tuple[list[float], float]:
         """Return the loss of each judging row and that of the general text, in nats per token."""
+        self.readings += 1
         batch = self.inputs.spec.batch_size
         judged = self._scored(model, self.shown, "validation", batch, self.rows)
         losses = [scores.nll.double().sum(dim=1) / scores.counted.sum(dim=1) for scores in judged]

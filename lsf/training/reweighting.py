@@ -94,7 +94,9 @@ def _check(n: int, count: int) -> None:
 def target_distances(
     layout: ModelLayout, rows: Sequence[EncodedExample], batch_size: int = 16
 ) -> Float[np.ndarray, " n"]:
-    """Return 1 - cos(f_L, s_y) at each example's first completion token: the target deviation of the last state.
+    """Return 1 - cos(f_L, s_y), the target deviation of the last state, of each example.
+
+    At its first completion token; of a chat of several turns or of plain text, the mean over its probed positions.
 
     Args:
         layout: of the model; unchanged.
@@ -102,11 +104,12 @@ def target_distances(
         batch_size: examples per forward pass.
     """
     batches = make_batches(rows, "first", batch_size, 0, input_device(layout.model), MOST_PADDING)
-    found = np.full(len(rows), np.nan, np.float32)
+    total, count = np.zeros(len(rows)), np.zeros(len(rows))
     bases = semantic_bases(layout.head_weight)
     for read in stream_readings(layout, bases, batches, Wanted()):
-        found[read.examples] = 1.0 - np.clip(read.to_target[:, -1], -1.0, 1.0)
-    return found
+        np.add.at(total, read.examples, 1.0 - np.clip(read.to_target[:, -1], -1.0, 1.0))
+        np.add.at(count, read.examples, 1)
+    return (total / count).astype(np.float32)
 
 
 FILE = "reweighting.safetensors"

@@ -323,7 +323,7 @@ class _Tuning:
             peak_memory_source=peak.source,
             cache=attempt.caching.summary(),
             micro_batch=attempt.micro_batch,
-            distance_fell=done.distance_fell,
+            distance_fell=attempt.distance_fell,
             resumed_at=attempt.resumed_at,
             kept_step=attempt.kept_step,
         )

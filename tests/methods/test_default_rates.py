@@ -73,7 +73,7 @@ def test_a_search_never_costs_more_than_a_fifth_of_its_run(steps: int, reading: 
         assert 3 * (LEAST_STEPS + reading) > SHARE * steps
         return
     assert LEAST_STEPS <= budget.steps <= MOST_STEPS and budget.trials >= 3
-    assert budget.share(budget.trials, steps) <= SHARE + 1e-9
+    assert budget.share(budget.trials * budget.steps, budget.trials, steps) <= SHARE + 1e-9
 
 
 def test_a_rate_that_forgets_more_than_a_nat_more_loses_against_another_within_noise_of_its_loss() -> None:

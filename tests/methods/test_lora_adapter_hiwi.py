@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeanutConfig, PeftModel, inject_adapter_in_model
+from peft import AutoPeftModelForCausalLM, PeanutConfig, PeftModel, inject_adapter_in_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
@@ -83,8 +83,10 @@ def test_a_lora_run_on_the_bundled_model_asks_no_hub_for_it(tmp_path):
     stored = load_file(tmp_path / "weights" / "adapter_model.safetensors")
     assert stored
     assert not any("embed" in name for name in stored)
+    alone = AutoPeftModelForCausalLM.from_pretrained(str(tmp_path / "weights")).eval()  # finds the base by itself
     with torch.no_grad():
         assert torch.equal(again(IDS).logits, model(IDS).logits)
+        torch.testing.assert_close(alone(IDS).logits, model(IDS).logits)
 
 
 def test_lora_is_w_x_plus_alpha_over_r_b_a_x(gpt2):
@@ -183,10 +185,17 @@ def test_the_bias_form_is_refused_where_a_bias_is_missing_or_zero_and_names_the_
         METHODS["hiwi"].count(still, PLAN, options)
 
 
-def test_hiwi_refuses_experts(tmp_path):
+def test_hiwi_and_lora_on_the_mlp_refuse_experts(tmp_path):
     base = load_model(str(save_tiny("mixtral", tmp_path)), "float32", "cpu")
     with pytest.raises(BadInputError, match=r"adapts the MLP's linear maps and model\.layers\.1\.mlp .* is not one"):
         METHODS["hiwi"].count(base, PLAN, options_of("hiwi", {}))
+    options = options_of("lora", {"maps": "mlp"})
+    for work in (
+        METHODS["lora"].count,
+        lambda *given: METHODS["lora"].prepare(*given[:2], context_for("lora", maps="mlp")),
+    ):
+        with pytest.raises(BadInputError, match=r"maps=mlp adapts the MLP's linear maps and .* has none there"):
+            work(base, PLAN, options)
 
 
 def test_a_bias_whose_relu_would_be_shut_is_turned_round():

@@ -1,5 +1,6 @@
 """Whole runs by methods: a pause changes nothing, and the table has what they store and how long they take."""
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from lsf.errors import BadInputError, RunPausedError
+from lsf.methods import sparse
+from lsf.methods.sparse import squared_gradients
 from lsf.plans.plan import Plan
 from lsf.runs.checkpoints import latest_checkpoint
 from lsf.runs.comparison import compare
@@ -75,3 +78,14 @@ def test_the_search_for_a_mask_is_counted_beside_the_steps_and_kept_over_a_pause
     assert result.prepare_seconds > 0
     row = compare([load_run(folder)]).rows[0]
     assert row.tuning_seconds == result.seconds + result.prepare_seconds
+
+
+def test_the_search_for_a_mask_is_counted_where_a_trial_of_the_rate_made_it(gpt2, task, tmp_path, monkeypatch):
+    def slowly(*given):
+        time.sleep(1.0)
+        return squared_gradients(*given)
+
+    monkeypatch.setattr(sparse, "squared_gradients", slowly)
+    spec = spec_of(gpt2, "fish", steps=200, learning_rate=None, options={"fraction": 0.05})
+    result = tune(gpt2, task, spec, create_run(tmp_path, spec), Stopper(1, "keep"))
+    assert result.search_steps and result.prepare_seconds is not None and result.prepare_seconds >= 1.0

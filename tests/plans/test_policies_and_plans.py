@@ -126,7 +126,7 @@ def test_blocks_are_read_and_written_as_ranges() -> None:
     assert format_blocks((3, 5, 6, 7)) == "3, 5-7"
     assert Plan("toy", 8, (3, 5, 6, 7), head=True).label == "blocks 3, 5-7 + head"
     assert full_plan("toy", 8).label == "full"
-    for text in ("", "x", "3,", "5-", "-1", "7-5", "8", "0-99999999999999"):  # the last one is not written out
+    for text in ("", "x", "3,", "5-", "-1", "7-5", "7-5,1", "8", "0-99999999999999"):  # the last one is not written out
         with pytest.raises(PlanError):
             parse_blocks(text, 8)
 

@@ -203,6 +203,28 @@ def test_what_does_not_fit_together_is_said():
     assert compare(searched).warnings == ()
 
 
+def test_what_a_waiting_run_does_not_know_yet_is_no_difference():
+    one = rendered(make("a"), "chat, by the model's template")
+    one = replace(one, result=replace(one.result, environment={"device": "cpu", "dtype": "float32"}))
+    waiting = Run(Path("w"), "w", one.spec, RunState.QUEUED, None, None)
+    early = replace(waiting, state=RunState.FAILED, result=RunResult(RunState.FAILED))
+    assert not [text for text in compare([one, waiting, early]).warnings if "differ" in text]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "The content of d changed"),
+        ({"max_rows": 9}, "The runs read d by different settings"),
+        ({"prompt_template": "{a}"}, "The runs read d by different settings"),
+    ],
+)
+def test_data_that_was_read_otherwise_has_not_changed(asked: Any, said: str):
+    other = with_result(make("b", **asked), data_fingerprint="g")
+    (told,) = (text for text in compare([make("a"), other]).warnings if "test sets are not the same" in text)
+    assert said in told
+
+
 def replace_rate(name):
     run = make(name)
     return replace(run, spec=replace(run.spec, learning_rate=None))

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from lsf.errors import UnknownNameError
-from lsf.plans.plan import Plan
+from lsf.plans.plan import Plan, full_plan
 from lsf.runs.controls import CONTROLS, control_blocks, control_spec, with_controls
 from lsf.runs.spec import METHODS_OWN, RunSpec
 
@@ -47,6 +47,10 @@ def test_a_control_that_repeats_a_plan_is_left_out():
     choice = replace(SPEC, plan=Plan("bundled", 8, (6, 7)))
     roles = [spec.role for spec in with_controls(choice, ("full", "last", "first"))]
     assert roles == ["choice", "full", "first"]
+    whole = replace(SPEC, plan=full_plan("bundled", 8))
+    assert [spec.role for spec in with_controls(whole, CONTROLS)] == ["choice"]
+    adapted = with_controls(replace(whole, method="lora"), CONTROLS)  # full fine-tuning does not repeat it
+    assert [(spec.role, spec.method) for spec in adapted] == [("choice", "lora"), ("full", "full")]
 
 
 def test_an_unknown_control_is_answered_with_the_known_ones():

@@ -1,6 +1,7 @@
 """The distance of each example from its target, and the recipe made of it."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,18 @@ def test_each_example_has_its_own_distance_whatever_it_is_batched_with(tiny):
     alone = [float(target_distances(loaded.layout, [row])[0]) for row in rows]
     assert len(set(alone)) > 10
     np.testing.assert_allclose(target_distances(loaded.layout, rows, batch_size=5), alone, atol=1e-5)
+
+
+def test_the_distance_of_a_row_with_several_answers_is_the_mean_of_theirs(tiny):
+    loaded = load_model(str(tiny("llama")), "float32", "cpu")
+    row = max(encode(loaded.tokenizer, EXAMPLES, loaded.context).rows, key=lambda row: len(row.ids))
+    whole, *alone = (
+        replace(row, spans=tuple((place, place + 1) for place in places), turns=places)
+        for places in ((1, 3), (1,), (3,))
+    )
+    one, other = target_distances(loaded.layout, alone)
+    assert abs(one - other) > 1e-3
+    assert target_distances(loaded.layout, [whole])[0] == pytest.approx((one + other) / 2, abs=1e-5)
 
 
 def test_the_recipes_files_are_what_their_formulas_choose_and_against_reads_the_other_model(tiny, tmp_path, capsys):

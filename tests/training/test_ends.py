@@ -8,6 +8,7 @@ import torch
 
 from lsf.data.task import Task
 from lsf.errors import DataError, RunPausedError
+from lsf.models.layout import resolve
 from lsf.runs.result import RunState
 from lsf.runs.spec import is_flat
 from lsf.runs.store import read_metrics, reopen_run
@@ -15,6 +16,7 @@ from lsf.training.artefacts import load_tuned
 from lsf.training.evaluation import evaluate
 from lsf.training.metrics_logger import Best
 from lsf.training.proof import prove
+from lsf.training.reweighting import fell, target_distances
 from lsf.training.splits import encode_splits
 from tests.toy import Stopper, tuned
 
@@ -41,6 +43,17 @@ def test_the_values_of_the_best_validation_reading_are_saved_and_measured(loaded
     assert result.proof.holds
     last = replace(wild, keep="last")
     assert tuned(loaded, task, last, folder(last)).kept_step == 40
+
+
+def test_the_share_of_rows_that_came_nearer_is_that_of_the_values_that_are_kept(loaded, task, wild, folder):
+    wild = replace(wild, reweight_tau=0.02)  # the farthest row alone, another at each pass
+    place = folder(wild)
+    result = tuned(loaded, task, wild, place)
+    assert result.kept_step < result.steps
+    rows = encode_splits(loaded, task, wild).train
+    kept = resolve(load_tuned(place, loaded), loaded.layout.family)
+    before, after = (target_distances(layout, rows) for layout in (loaded.layout, kept))
+    assert result.distance_fell == fell(before, after)
 
 
 def test_a_resumed_run_keeps_the_best_values_it_had_before(loaded, task, wild, folder):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from lsf.cli.main import main
 from lsf.methods.catalogue import options_of
@@ -21,7 +22,9 @@ def test_a_merged_run_is_a_model_on_which_the_next_run_tunes(tiny, tmp_path: Pat
     data.write_text("\n".join(["prompt,completion", *rows]) + "\n")
     base, runs = str(tiny("llama")), tmp_path / "runs"
     shared = ["--data", str(data), "--blocks", "2", "--steps", "2", "--batch-size", "4", "--device", "cpu"]
-    lora = ["--method", "lora", "--option", "maps=mlp"]
+    template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    (tmp_path / "chat.jinja").write_text(template)
+    lora = ["--method", "lora", "--option", "maps=mlp", "--chat-template", str(tmp_path / "chat.jinja")]
     assert main(["tune", "--model", base, *shared, *lora, "--runs", str(runs)]) == 0
     (first,) = list_runs(runs)
     merged = tmp_path / "merged"
@@ -38,6 +41,8 @@ def test_a_merged_run_is_a_model_on_which_the_next_run_tunes(tiny, tmp_path: Pat
     with torch.no_grad():
         torch.testing.assert_close(plain(ids).logits, live(ids).logits, rtol=1e-4, atol=1e-5)
         assert not torch.equal(plain(ids).logits, loaded.model(ids).logits)
+    assert AutoTokenizer.from_pretrained(merged).chat_template == template
+    assert loaded.tokenizer.chat_template is None
     assert main(["tune", "--model", str(merged), *shared, "--runs", str(runs)]) == 0
     assert [run.state for run in list_runs(runs)] == ["succeeded", "succeeded"]
 

@@ -21,7 +21,7 @@ from lsf.models.loading import load_model
 from lsf.plans.plan import Plan
 from lsf.runs.store import read_metrics
 from lsf.training import prefix as kept
-from lsf.training.caching import cache_root, decide, forget_states, open_caching
+from lsf.training.caching import cache_root, decide, disk_room, forget_states, open_caching
 from lsf.training.fitting import fit
 from lsf.training.prefix import States, groups_of
 from lsf.training.run import tune
@@ -174,6 +174,20 @@ def test_states_on_disk_are_of_one_configuration_the_same_weights_under_another_
     tune(turned, task, plain, reference)
     assert result.cache is not None and (result.cache["found"], result.cache["computed"]) == (0, 24)
     assert np.abs(losses(own) - losses(reference)).max() <= 1e-5 < np.abs(losses(own) - losses(one)).max()
+
+
+def test_a_cache_folder_that_cannot_be_made_has_no_room_and_a_size_is_read_or_refused_in_one_sentence(
+    loaded, task, thrice, folder, monkeypatch
+):
+    monkeypatch.setenv("LSF_CACHE_BYTES", "1K")
+    assert disk_room() == 1e3
+    monkeypatch.setenv("LSF_CACHE_BYTES", "much")
+    with pytest.raises(BadInputError, match="LSF_CACHE_BYTES is 'much'"):
+        disk_room()
+    monkeypatch.delenv("LSF_CACHE_BYTES")
+    monkeypatch.setenv("LSF_CACHE", "/dev/null/x")
+    assert disk_room() == 0
+    assert tune(loaded, task, thrice, folder(thrice)).state == "succeeded"
 
 
 def test_old_caches_on_disk_make_room_for_a_new_one(loaded, task, thrice, folder, monkeypatch):
