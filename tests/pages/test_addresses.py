@@ -10,9 +10,9 @@ import pytest
 
 from lsf.app.choose import brush, toggle
 from lsf.app.runtime import runtime
-from lsf.app.state import Session
-from lsf.app.tower import source_here
+from lsf.app.state import Session, source_here, take_up_plan
 from lsf.app.work import Analysed, Source
+from lsf.jobs.job import Report
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs
@@ -66,6 +66,37 @@ def test_the_plan_of_a_run_is_not_taken_for_the_blocks_of_another_model(
     app.go("tune")
     assert "No plan yet" in app.shown()
     assert "of 8" not in app.shown()
+
+
+def test_the_plan_of_a_run_is_not_taken_where_the_analysis_is_of_other_data_or_still_runs(
+    app: Driver, runs: Path, known: Callable[..., Analysed]
+) -> None:
+    found, gate = known(), threading.Event()
+    source = found.request.source
+    plan = Plan(source.model, found.analysis.model.n_blocks, (0,))
+    spec = RunSpec(source.model, source.data, plan, role="manual")
+    folder = runs / OTHER
+    folder.mkdir(parents=True)
+    replace(spec, data="lesson:facts").save(folder / "spec.json")
+    app.at.query_params["run"] = OTHER
+    app.look_at(found, "choose")
+    here = app.at.session_state["lsf"]
+    assert (here.run, here.by_hand) == (OTHER, None)
+    assert not take_up_plan(here, replace(spec, data="lesson:facts"))  # as *Show curves* does
+    assert not take_up_plan(here, replace(spec, prompt_template="{prompt}!"))
+    assert take_up_plan(here, spec)
+
+    def work(report: Report) -> Analysed:
+        report.partial(found)
+        gate.wait(SECONDS)
+        return found
+
+    waiting = [runtime().worker.submit("analyze", found.request.title, work) for _ in range(2)]
+    for job in waiting:  # one that runs, and one that does not tell yet what it is of
+        late = Session("me", analysis_job=job)
+        assert not take_up_plan(late, RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (2,)), role="manual"))
+        assert late.plan is None
+    gate.set()
 
 
 def test_an_address_of_another_analysis_drops_what_was_chosen_on_the_first(

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from lsf.app.panels import memory_words, unmarked
-from lsf.app.tower import looked_at, measured_tower
+from lsf.app.state import looked_at
+from lsf.app.tower import measured_tower
 from lsf.app.work import Analysed
 from lsf.progress import duration
 from lsf.runs.store import list_runs
