@@ -8,7 +8,7 @@ from lsf.app.polling import at_leisure, follow, from_the_top
 from lsf.app.run_form import draw_form
 from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results, draw_store
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, address, analysed, analysis
+from lsf.app.state import Session, address, analysed
 from lsf.app.work import Source, source_of
 from lsf.jobs.job import JobView
 from lsf.runs.comparability import of_text
@@ -74,8 +74,9 @@ def _watch(here: Session, views: tuple[JobView, ...]) -> None:
     group = [] if name is None else belong_together(list_runs(runs_folder()), name)
     if group:
         name_runs(here, group)
-        found = analysis(here)
-        text = of_text(group, None if found is None else found.data.rendering)
+        found = analysed(here)
+        same = found is not None and any(run.spec and source_of(run.spec) == found.request.source for run in group)
+        text = of_text(group, found.analysis.data.rendering if found is not None and same else None)
         draw_curves_panel(group, text)
         draw_results(group, {view.run.name: view for view in views if view.run is not None}, text)
 
