@@ -9,6 +9,7 @@ from lsf.app.compare import (
     COSTS,
     cost_table,
     main_table,
+    name_runs,
     samples_table,
     seeds_table,
     show_cost_table,
@@ -22,23 +23,27 @@ from lsf.app.graft import draw_graft_panel
 from lsf.app.own_words import draw_own_words
 from lsf.app.panels import download, empty, finding, onward, show, unmarked
 from lsf.app.panels import table as show_table
+from lsf.app.polling import at_leisure, follow
 from lsf.app.runs import (
     belong_together,
     command,
     course_table,
     differences_table,
+    label,
     labels,
     proof_table,
     show_differences,
     show_proof,
 )
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, address
+from lsf.app.state import Session, address, source_here
 from lsf.app.take_along import draw_take_along
+from lsf.app.work import source_of
 from lsf.data.lessons import data_words
 from lsf.figures.palette import Picture
 from lsf.figures.report import Section, comparison_page
 from lsf.figures.verdict import draw_verdict
+from lsf.jobs.job import JobView
 from lsf.models.info import model_label
 from lsf.runs.comparison import Comparison, Summary, compare, summarise
 from lsf.runs.formats import bundle_runs, render
@@ -53,13 +58,15 @@ FORGETTING = (
 
 def draw(here: Session) -> None:
     """Draw the page."""
-    runs = [run for run in list_runs(runs_folder()) if run.spec is not None and run.result is not None]
+    asked = [run for run in list_runs(runs_folder()) if run.spec is not None]
+    runs = [run for run in asked if run.result is not None]
     if not runs:
-        _nothing_yet()
+        _nothing_yet(here)
         return
+    _not_ended(here, asked)
     opening = st.container()
     with st.expander("Runs compared", icon=":material/checklist:", key="runs-compared"):
-        picked = _pick(here, runs)
+        picked = _pick(here, asked)
     if not picked:
         st.info("Pick at least one run above.", icon=":material/info:")
         return
@@ -67,6 +74,7 @@ def draw(here: Session) -> None:
     summaries = summarise(comparison.rows)
     judged = sorted(verdicts(comparison), key=lambda one: here.run not in one.choice.runs)  # that looked at first
     with opening:
+        name_runs(here, picked)
         _verdict(judged, picked)
     picture = _tradeoff(comparison, summaries)
     draw_graft_panel(here, picked)
@@ -131,18 +139,60 @@ def _tradeoff(comparison: Comparison, summaries: tuple[Summary, ...]) -> Picture
     return picture
 
 
-def _nothing_yet() -> None:
-    active = [view for view in runtime().jobs("tune") if view.active]
+def _nothing_yet(here: Session) -> None:
+    def waiting(views: tuple[JobView, ...]) -> None:
+        if any(run.result is not None for run in list_runs(runs_folder())):
+            st.rerun()
+        count = sum(view.active for view in views)
+        are = "1 is queued or running; it appears" if count == 1 else f"{count} are queued or running; they appear"
+        empty("No run has ended yet", f"{are} here as soon as one has ended.", "tune")
+
+    active = [view.id for view in runtime().jobs("tune") if view.active]
     if active:
-        empty("No run has ended yet", f"{len(active)} are queued or running; they appear here as they end.", "tune")
+        follow(here, active, waiting, quietly=True, every=at_leisure)
     else:
         empty("Nothing to compare yet", "Tune the chosen blocks first, with full fine-tuning beside them.", "tune")
 
 
-def _pick(here: Session, runs: list[Run]) -> list[Run]:
-    """Let the user pick runs; at first those that belong to the run being looked at."""
+def _not_ended(here: Session, asked: list[Run]) -> None:
+    """Say what has not ended of the run being looked at and those beside it, and draw the page anew as each ends."""
+    missing = {run.id: run for run in belong_together(asked, here.run) if run.result is None} if here.run else {}
+    active = [view for view in runtime().jobs("tune") if view.active and view.run and view.run.name in missing]
+    own = missing.get(here.run or "")
+    others = len(active) - any(view.run and view.run.name == here.run for view in active)
+    awaited = "1 run to be compared with it is" if others == 1 else f"{others} runs to be compared with it are"
+    told = [
+        "" if own is None else f"The run you look at, {label(own)}, has not ended yet.",
+        "" if own is None else own.problem or "",
+        f"{awaited} queued or running." if others else "",
+        "Runs are added here as they end." if active else "",
+    ]
+    words = unmarked(" ".join(filter(None, told)))
+
+    def look(views: tuple[JobView, ...]) -> None:
+        if not all(view.active for view in views):
+            st.rerun()
+        st.info(words, icon=":material/hourglass_top:")
+
+    if active:
+        follow(here, [view.id for view in active], look, quietly=True, every=at_leisure)
+    elif own is not None:
+        st.info(words, icon=":material/hourglass_top:")
+
+
+def _at_first(here: Session, asked: list[Run]) -> list[str]:
+    """Return the ended runs compared at first: of the run being looked at, else the newest of what is looked at."""
+    ended = [run for run in asked if run.result is not None]
+    beside = belong_together([run for run in asked if run.result is not None or run.id == here.run], here.run or "")
+    above = source_here(here)
+    newest = next((run.id for run in ended if run.spec is not None and source_of(run.spec) == above), None)
+    return [run.id for run in beside if run.result is not None] or [run.id for run in belong_together(ended, newest)]
+
+
+def _pick(here: Session, asked: list[Run]) -> list[Run]:
+    """Let the user pick ended runs; at first those that belong to the run being looked at."""
+    runs, group = [run for run in asked if run.result is not None], _at_first(here, asked)
     by_id = {run.id: run for run in runs}
-    group = [run.id for run in belong_together(runs, here.run)] or [run.id for run in belong_together(runs, None)]
     names = st.multiselect(
         "Runs",
         list(by_id),

@@ -1,5 +1,6 @@
 """Step 5: tune the chosen blocks, the whole model and same-size controls, in the background, one after the other."""
 
+from lsf.app.compare import name_runs
 from lsf.app.findings import of_runs
 from lsf.app.frame import page
 from lsf.app.panels import empty, finding, onward
@@ -7,7 +8,7 @@ from lsf.app.polling import at_leisure, follow, from_the_top
 from lsf.app.run_form import draw_form
 from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results, draw_store
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, address, analysed, analysis
+from lsf.app.state import Session, address, analysed
 from lsf.app.work import Source, source_of
 from lsf.jobs.job import JobView
 from lsf.runs.comparability import of_text
@@ -20,7 +21,7 @@ def draw(here: Session) -> None:
     from_the_top(here)
     runs = list_runs(runs_folder())
     source = _source(here, runs)
-    if _looks_at_plan(here, runs):  # what was started is seen first, and the form for more of it after
+    if _looks_at_plan(here, runs, source):  # what was started is seen first, and the form for more of it after
         _runs(here)
         _form(here, source)
     else:
@@ -34,10 +35,11 @@ def draw(here: Session) -> None:
         onward("compare", "Compare the runs", address(here))
 
 
-def _looks_at_plan(here: Session, runs: list[Run]) -> bool:
-    """Say whether the run being looked at is one of the plan at hand."""
+def _looks_at_plan(here: Session, runs: list[Run], source: Source | None) -> bool:
+    """Say whether the run being looked at is one of the plan at hand, on the same model and data."""
     spec = next((run.spec for run in runs if run.id == here.run), None)
-    return spec is not None and here.plan is not None and spec.plan.label == here.plan.label
+    at_hand = spec is not None and here.plan is not None and spec.plan.label == here.plan.label
+    return at_hand and spec is not None and source_of(spec) == source
 
 
 def _form(here: Session, source: Source | None) -> None:
@@ -67,10 +69,14 @@ def _source(here: Session, runs: list[Run]) -> Source | None:
 def _watch(here: Session, views: tuple[JobView, ...]) -> None:
     """Draw the queue and the curves; called again and again while something runs."""
     draw_queue(here, [view for view in views if view.active])
-    group = belong_together(list_runs(runs_folder()), here.run)
+    own = next((view.run.name for view in views if view.run and view.active and view.owner == here.owner), None)
+    name = here.run or own
+    group = [] if name is None else belong_together(list_runs(runs_folder()), name)
     if group:
-        found = analysis(here)
-        text = of_text(group, None if found is None else found.data.rendering)
+        name_runs(here, group)
+        found = analysed(here)
+        same = found is not None and any(run.spec and source_of(run.spec) == found.request.source for run in group)
+        text = of_text(group, found.analysis.data.rendering if found is not None and same else None)
         draw_curves_panel(group, text)
         draw_results(group, {view.run.name: view for view in views if view.run is not None}, text)
 

@@ -8,7 +8,8 @@ import streamlit as st
 from lsf.app.panels import attempt, empty, show, table, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, analysed, analysis_view
+from lsf.app.state import Session, analysed, analysis_view, source_here
+from lsf.app.work import source_of
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.evidence.own import all_evidence, record_here
@@ -204,13 +205,12 @@ def cost_shares(predicted: Predicted, full: Predicted) -> dict[str, float | None
 def predicted_of(here: Session, plan: Plan) -> tuple[Predicted, Predicted | None]:
     """Return what a plan is expected to cost, and full fine-tuning beside it: as the next page forecast it, if it did.
 
-    Where this plan was not forecast, what was counted for it, and None.
+    Where this plan was not forecast on this model and data, what was counted for it, and None.
     """
     foreseen = here.foreseen
-    if foreseen is None or foreseen.choice is None:
+    if foreseen is None or foreseen.choice is None or foreseen.spec.plan.label != plan.label:
         return plan.predicted, None
-    own = foreseen.spec.plan
-    if (own.model, own.n_blocks, own.label) != (plan.model, plan.n_blocks, plan.label):
+    if source_of(foreseen.spec) != source_here(here):
         return plan.predicted, None
     return foreseen.choice.predicted, None if foreseen.full is None else foreseen.full.predicted
 

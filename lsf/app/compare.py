@@ -6,9 +6,11 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lsf.app.panels import amount, memory_words, show, size, unmarked
+from lsf.app.panels import amount, memory_words, show, size, task_words, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runs import labels
+from lsf.app.state import Session, source_here
+from lsf.app.work import source_of
 from lsf.figures.palette import Picture
 from lsf.figures.runs import Outcome, draw_tradeoff
 from lsf.figures.verdict import draw_verdict
@@ -22,6 +24,26 @@ COSTS = {
     "tuned parameters": ("trainable_params", "tuned parameters (M)", 1e-6),
 }
 """Name -> column, axis title, factor."""
+
+
+def name_runs(here: Session, runs: Sequence[Run]) -> None:
+    """Say which model and data the runs shown are of, and where these are not the ones in the line above every page.
+
+    Args:
+        here: this session.
+        runs: those shown.
+    """
+    specs, above = [run.spec for run in runs if run.spec is not None], source_here(here)
+    named = list(dict.fromkeys(task_words(spec.model, spec.data) for spec in specs))
+    told = f"Runs of {', and of '.join(named)}"
+    if any((spec.model, spec.data) != (above.model, above.data) for spec in specs):
+        alike = task_words(above.model, above.data) in named
+        told += ": another file of that name, not the one above." if alike else ", not of the model and data above."
+        st.info(told, icon=":material/alt_route:")
+    elif any(source_of(spec) != above for spec in specs):
+        st.info(f"{told}, with other templates or settings than those looked at.", icon=":material/alt_route:")
+    else:
+        st.caption(f"{told}.")
 
 
 def show_verdict(verdict: Verdict, why: str) -> None:

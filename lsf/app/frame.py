@@ -10,9 +10,9 @@ from streamlit.runtime.pages_manager import PagesManager
 from lsf.app.live import send_plotly
 from lsf.app.panels import NEXT, READABLE, guard, size, unmarked
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
-from lsf.app.state import Session, analysis, analysis_view, attach, is_new
+from lsf.app.state import Session, analysis, analysis_view, attach, is_new, source_here
 from lsf.app.tour import draw_tour
-from lsf.app.tower import current_tower, show_tower, source_here
+from lsf.app.tower import current_tower, show_tower
 from lsf.app.work import unload_work
 from lsf.data.lessons import data_words
 from lsf.figures.tower import draw_tower

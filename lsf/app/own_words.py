@@ -94,17 +94,22 @@ def draw_own_words(here: Session, picked: Sequence[Run]) -> None:
         "Give the base model and the tuned ones a prompt of your own. A second prompt is answered below the first."
     )
     _form(here, runs)
-    view = latest(here, KIND)
+    view = latest(here, KIND, picked)
     if view is None:
         return
     names = dict(zip([run.folder for run in picked], labels(picked), strict=True))
     follow(here, [view.id], lambda views: _draw(here, views, names), quietly=True, every=lambda now: STREAM_SECONDS)
 
 
-def latest(here: Session, kind: str) -> JobView | None:
-    """Return the job of this kind that this person started last, found again after a reload too."""
-    own = [view for view in runtime().jobs(kind) if view.owner == here.owner]
-    return own[-1] if own else None
+def latest(here: Session, kind: str, picked: Sequence[Run]) -> JobView | None:
+    """Return the job of this kind that this person last had runs of a comparison answer; found after a reload too."""
+    folders, sources = {run.folder for run in picked}, [source_of(run.spec) for run in picked if run.spec is not None]
+
+    def ours(view: JobView) -> bool:
+        source, voices = view.about or (None, ())
+        return source in sources and all(voice.run is None or voice.run in folders for voice in voices)
+
+    return next((view for view in reversed(runtime().jobs(kind)) if view.owner == here.owner and ours(view)), None)
 
 
 def _form(here: Session, runs: Sequence[Run]) -> None:
@@ -151,7 +156,8 @@ def start_asking(here: Session, run: Run, asked: Asked, kind: str = KIND, gives_
     assert run.spec is not None
     source: Source = source_of(run.spec)
     work = ask_work(runtime(), source, asked)
-    return runtime().worker.submit(kind, "answers to a prompt", work, here.owner, gives_way=gives_way)
+    about = source, asked.voices
+    return runtime().worker.submit(kind, "answers to a prompt", work, here.owner, gives_way=gives_way, about=about)
 
 
 def _draw(here: Session, views: Sequence[JobView], names: Mapping[Path, str]) -> None:

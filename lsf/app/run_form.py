@@ -12,7 +12,7 @@ from lsf.app.panels import amount, guard, show, task_words, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import WARM_UP, runtime
 from lsf.app.state import Session
-from lsf.app.work import Foreseen, Source, forecast_work, without_effect
+from lsf.app.work import Foreseen, Source, forecast_work, source_of, without_effect
 from lsf.criteria.registry import CRITERIA
 from lsf.data.lessons import LESSONS
 from lsf.errors import BadInputError, LsfError
@@ -153,6 +153,7 @@ def _ask(
 
 
 WHOLE = "full fine-tuning"
+EARLIER = " This is of the settings it was worked out for, not of those above."
 FORECAST = "forecast"
 AT_ONCE = (WARM_UP, FORECAST, "unload")
 """Kinds of jobs that end within seconds; a forecast does not wait behind others unannounced."""
@@ -179,8 +180,10 @@ def draw_forecast(here: Session, source: Source, spec: RunSpec, roles: Sequence[
     if known is None:
         _find_out(here, source, asked)
     shown = known if known is not None else here.foreseen
-    if shown is not None and shown.choice is not None and shown.spec.model == asked.model:
-        _draw(shown.choice, shown.full, stale=known is None)
+    if shown is not None and shown.choice is not None and source_of(shown.spec) == source:
+        underway = here.forecast_job is not None and here.forecast_of == asked
+        then = " Being worked out again." if underway else EARLIER
+        _draw(shown.choice, shown.full, then if known is None else "")
     return None if known is None else _obstacle(here, known, roles)
 
 
@@ -245,15 +248,14 @@ def _draw_waiting(views: Sequence[JobView]) -> None:
             st.caption(f":material/hourglass_top: Working out what the run needs: {view.message or 'waiting'}.")
 
 
-def _draw(choice: Forecast, full: Forecast | None, stale: bool) -> None:
-    """Draw the parts of both, and say what a step takes."""
+def _draw(choice: Forecast, full: Forecast | None, then: str) -> None:
+    """Draw the parts of both, and say what a step takes and, where these are not the settings asked for, so."""
     needs = [Need(_name(choice), {PART_WORDS[name]: count for name, count in vars(choice.parts).items()})]
     if full is not None:
         needs.append(Need(WHOLE, {PART_WORDS[name]: count for name, count in vars(full.parts).items()}))
     allowed = None if choice.free_bytes is None else RUN_SHARE * choice.free_bytes
     words = [_words(choice)] + ([f"Full fine-tuning: {_words(full)}"] if full is not None else [])
-    note = " ".join(words) + (" Being worked out again." if stale else "")
-    show(draw_memory(needs, allowed), "forecast", note)
+    show(draw_memory(needs, allowed), "forecast", " ".join(words) + then)
 
 
 def _name(choice: Forecast) -> str:

@@ -11,7 +11,7 @@ import streamlit as st
 from lsf.app.browser import browser_name
 from lsf.app.panels import unmarked
 from lsf.app.runtime import AppRuntime, runtime
-from lsf.app.work import Analysed, Foreseen, Request
+from lsf.app.work import Analysed, Foreseen, Request, Source, source_of
 from lsf.criteria.result import Analysis
 from lsf.errors import LsfError, NoRunError
 from lsf.jobs.job import JobView
@@ -159,6 +159,22 @@ def analysis(here: Session) -> Analysis | None:
     return None if found is None else found.analysis
 
 
+def looked_at(here: Session) -> Analysed | None:
+    """Return the analysis being looked at, as far as it is."""
+    view = analysis_view(here)
+    found = None if view is None else view.result or view.partial
+    return found if isinstance(found, Analysed) else None
+
+
+def source_here(here: Session) -> Source:
+    """Return the model and data being looked at: of the analysis, of the run, or as chosen on the first page."""
+    measured = looked_at(here)
+    if measured is not None:
+        return measured.request.source
+    run = run_here(here)
+    return here.request.source if run is None or run.spec is None else source_of(run.spec)
+
+
 def look_at(here: Session, job: str) -> None:
     """Look at another analysis: what was chosen on the old one is dropped."""
     _drop_choices(here)
@@ -178,12 +194,15 @@ def run_here(here: Session) -> Run | None:
 def take_up_plan(here: Session, spec: RunSpec | None) -> bool:
     """Take up the plan of a run whose blocks were chosen, and say so.
 
-    It is left where the analysis being looked at is of another model: its plan is not for those blocks.
+    It is left where the analysis being looked at, running or finished, is of another model or other data, or does not
+    tell yet what it is of: its plan is not for those blocks.
     """
     if spec is None or spec.role not in ("choice", "manual"):
         return False
-    found = analysed(here)
-    if found is not None and found.request.source.model != spec.model:
+    view, found = analysis_view(here), looked_at(here)
+    if found is None and view is not None and view.active:
+        return False
+    if found is not None and found.request.source != source_of(spec):
         return False
     here.plan = spec.plan
     return True

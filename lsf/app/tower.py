@@ -11,8 +11,8 @@ import streamlit.components.v2 as components
 from lsf.app.choose import predicted_of, wanted_criteria
 from lsf.app.panels import amount, memory_words
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, analysis_view, run_here
-from lsf.app.work import Analysed, Source, source_of
+from lsf.app.state import Session, looked_at, source_here
+from lsf.app.work import Source
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.errors import LsfError
@@ -88,22 +88,6 @@ def current_tower(here: Session) -> tuple[Tower, tuple[str, ...]] | None:
             return draw_tower(one.setting.truth.n_blocks, (), scores, label), (STUDY,)
     n_blocks = _known_blocks(source)
     return None if n_blocks is None else (draw_tower(n_blocks, ()), ())
-
-
-def looked_at(here: Session) -> Analysed | None:
-    """Return the analysis being looked at, as far as it is."""
-    view = analysis_view(here)
-    found = None if view is None else view.result or view.partial
-    return found if isinstance(found, Analysed) else None
-
-
-def source_here(here: Session) -> Source:
-    """Return the model and data being looked at: of the analysis, of the run, or as chosen on the first page."""
-    measured = looked_at(here)
-    if measured is not None:
-        return measured.request.source
-    run = run_here(here)
-    return here.request.source if run is None or run.spec is None else source_of(run.spec)
 
 
 def measured_tower(here: Session, analysis: Analysis) -> tuple[Tower, tuple[str, ...]]:

@@ -124,16 +124,13 @@ def truth_panel(here: Session) -> None:
     if view.state is JobState.FAILED:
         st.error(unmarked(view.error or "The sweep failed."), icon=":material/error:")
     swept = view.result if isinstance(view.result, Swept) else view.partial
-    if isinstance(swept, Swept) and swept.source == source:
+    if isinstance(swept, Swept):
         _judge(found, swept)
-    elif isinstance(swept, Swept):
-        st.info("The last sweep read this model or data with other templates or settings; measure the truth again.")
 
 
 def _latest(source: Source) -> JobView | None:
     """Return the newest sweep of this model and data that the worker remembers."""
-    title = _title(source)
-    return next((view for view in reversed(runtime().jobs(KIND)) if view.title == title), None)
+    return next((view for view in reversed(runtime().jobs(KIND)) if view.about == source), None)
 
 
 def swept_truth(here: Session) -> tuple[Truth, str] | None:
@@ -144,7 +141,7 @@ def swept_truth(here: Session) -> tuple[Truth, str] | None:
     found = analysed(here)
     view = None if found is None else _latest(found.request.source)
     swept = None if view is None else view.result if isinstance(view.result, Swept) else view.partial
-    if found is None or not isinstance(swept, Swept) or swept.source != found.request.source:
+    if not isinstance(swept, Swept):
         return None
     seeds = complete_seeds(swept.sweep)
     for metric in METRICS if seeds else ():
@@ -169,7 +166,7 @@ def _start(here: Session, source: Source) -> None:
     steps = right.number_input("Steps per run", 1, 10_000, usual, key=key, persist_state="session")
     if st.button("Measure the truth", type="primary", icon=":material/science:", key="measure-truth"):
         work = sweep_work(runtime(), source, int(steps), MINUTE * minutes)
-        runtime().worker.submit(KIND, _title(source), work, here.owner)
+        runtime().worker.submit(KIND, _title(source), work, here.owner, about=source)
         st.rerun()
 
 
@@ -244,8 +241,7 @@ def count_work(runtime: AppRuntime, source: Source, sweep: Sweep) -> Callable[[R
 def _count_it(source: Source, sweep: Sweep) -> None:
     """Offer to let the recommendation rest on a sweep too, and say so while it does."""
     st.subheader("Use this sweep for the recommendation", anchor=False)
-    title = _title(source)
-    view = next((view for view in reversed(runtime().jobs(COUNTING)) if view.title == title), None)
+    view = next((view for view in reversed(runtime().jobs(COUNTING)) if view.about == source), None)
     if view is not None and view.active:
         follow(session(), (view.id,), _watch)
         return
@@ -265,5 +261,6 @@ def _count_it(source: Source, sweep: Sweep) -> None:
         "place of an earlier one of the same model and data."
     )
     if st.button("Count it as evidence", icon=":material/add_chart:", key="count-truth"):
-        runtime().worker.submit(COUNTING, title, count_work(runtime(), source, sweep), session().owner)
+        work = count_work(runtime(), source, sweep)
+        runtime().worker.submit(COUNTING, _title(source), work, session().owner, about=source)
         st.rerun()

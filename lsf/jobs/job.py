@@ -69,6 +69,8 @@ class JobView:
     """One sentence; None where nothing went wrong."""
     run: Path | None
     """The run folder it fills; None for a job without one."""
+    about: Any = None
+    """What it is about, by which its submitter finds it again; titles are for people and may be the same."""
 
     @property
     def active(self) -> bool:

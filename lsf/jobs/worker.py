@@ -72,6 +72,7 @@ class Worker:
         expected_seconds: float | None = None,
         cost: float = 1.0,
         gives_way: bool = False,
+        about: Any = None,
     ) -> str:
         """Put a job at the end of the queue.
 
@@ -87,6 +88,7 @@ class Worker:
             expected_seconds: wall seconds it is expected to take; None where nobody knows.
             cost: what it computes, in any unit that jobs of its kind share: what is expected of it where nobody knows.
             gives_way: whether it is dropped for the sake of any other job, such as a forecast is for a run.
+            about: what it is about, by which it is found again.
 
         Returns:
             The job's id.
@@ -106,6 +108,7 @@ class Worker:
                 done=0, total=None, message="", fraction=0.0, seconds=None, eta_seconds=None,
                 expected_seconds=expected_seconds, cost=cost, queue=None if gives_way else self._queue_number(),
                 stopping=False, partial=None, result=None, error=None, run=run,
+                about=about,
             )  # fmt: skip
             if not gives_way:
                 self._make_way()

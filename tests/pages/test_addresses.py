@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 from lsf.app.choose import brush, toggle
+from lsf.app.panels import task_words
 from lsf.app.runtime import runtime
-from lsf.app.state import Session
-from lsf.app.tower import source_here
+from lsf.app.state import Session, source_here, take_up_plan
 from lsf.app.work import Analysed, Source
+from lsf.jobs.job import Report
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs
 from tests.pages.conftest import SECONDS, Driver, as_read
+from tests.runs.test_comparison import FULL, make
 
 OTHER = "20990101-000000-other-ffff"
 
@@ -68,6 +70,37 @@ def test_the_plan_of_a_run_is_not_taken_for_the_blocks_of_another_model(
     assert "of 8" not in app.shown()
 
 
+def test_the_plan_of_a_run_is_not_taken_where_the_analysis_is_of_other_data_or_still_runs(
+    app: Driver, runs: Path, known: Callable[..., Analysed]
+) -> None:
+    found, gate = known(), threading.Event()
+    source = found.request.source
+    plan = Plan(source.model, found.analysis.model.n_blocks, (0,))
+    spec = RunSpec(source.model, source.data, plan, role="manual")
+    folder = runs / OTHER
+    folder.mkdir(parents=True)
+    replace(spec, data="lesson:facts").save(folder / "spec.json")
+    app.at.query_params["run"] = OTHER
+    app.look_at(found, "choose")
+    here = app.at.session_state["lsf"]
+    assert (here.run, here.by_hand) == (OTHER, None)
+    assert not take_up_plan(here, replace(spec, data="lesson:facts"))  # as *Show curves* does
+    assert not take_up_plan(here, replace(spec, prompt_template="{prompt}!"))
+    assert take_up_plan(here, spec)
+
+    def work(report: Report) -> Analysed:
+        report.partial(found)
+        gate.wait(SECONDS)
+        return found
+
+    waiting = [runtime().worker.submit("analyze", found.request.title, work) for _ in range(2)]
+    for job in waiting:  # one that runs, and one that does not tell yet what it is of
+        late = Session("me", analysis_job=job)
+        assert not take_up_plan(late, RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (2,)), role="manual"))
+        assert late.plan is None
+    gate.set()
+
+
 def test_an_address_of_another_analysis_drops_what_was_chosen_on_the_first(
     app: Driver, known: Callable[..., Analysed]
 ) -> None:
@@ -76,6 +109,67 @@ def test_an_address_of_another_analysis_drops_what_was_chosen_on_the_first(
     assert "chosen by hand" in app.shown()
     app.look_at(known("fisher"), "choose")
     assert "chosen by hand" not in app.shown()
+
+
+def end_others(runs: Path) -> None:
+    """Two runs of another model that ended, as somebody else's."""
+    for name, one in (("20990101-000000-a-aaaa", make("c")), ("20990101-000000-b-bbbb", FULL)):
+        (runs / name).mkdir(parents=True)
+        one.spec.save(runs / name / "spec.json")
+        one.result.save(runs / name / "result.json")
+
+
+def test_runs_of_another_model_are_named_on_compare_and_not_shown_as_ones_own_on_fine_tune(
+    app: Driver, runs: Path, known: Callable[..., Analysed]
+) -> None:
+    end_others(runs)
+    app.look_at(known(), "compare")
+    assert "Runs of **m** on **d**, not of the model and data above." in app.shown()
+    gate = threading.Event()
+    job = runtime().worker.submit(
+        "tune", "theirs", lambda report: gate.wait(SECONDS), "x", runs / "20990101-000000-a-aaaa"
+    )
+    at = app.go("tune")
+    assert "theirs" in " ".join([app.shown(), *(one.proto.text for one in at.get("progress"))])
+    assert not [frame for frame in at.dataframe if "in all" in list(frame.value)]
+    gate.set()
+    runtime().worker.wait(job, SECONDS)
+    at.query_params["run"] = "20990101-000000-a-aaaa"
+    at = app.go("tune")
+    assert [frame for frame in at.dataframe if "in all" in list(frame.value)]
+    assert "Runs of **m** on **d**, not of the model and data above." in app.shown()
+
+
+def test_compare_says_that_the_run_looked_at_has_not_ended_and_takes_it_once_it_has(app: Driver, runs: Path) -> None:
+    end_others(runs)
+    folder, gate = write_run(runs, Plan("bundled", 8, (2,))), threading.Event()
+
+    def work(report: Report) -> None:
+        gate.wait(SECONDS)
+        assert FULL.result is not None
+        FULL.result.save(folder / "result.json")
+
+    job = runtime().worker.submit("tune", "block 2", work, "me", folder)
+    app.at.query_params["run"] = OTHER
+    at = app.go("compare")
+    assert not at.exception
+    assert "The run you look at, choice: block 2, has not ended yet. Runs are added here as they end." in app.shown()
+    assert "Runs of **m** on **d**, not of the model and data above." in app.shown()
+    gate.set()
+    runtime().worker.wait(job, SECONDS)
+    at.run()
+    assert not at.exception
+    assert "has not ended" not in app.shown()
+    assert f"Runs of {as_read(task_words('bundled', 'lesson:facts'))}." in app.shown()
+
+
+def test_how_many_runs_are_awaited_is_said_in_the_right_number(app: Driver, runs: Path) -> None:
+    gate = threading.Event()
+    for words in ("1 is queued or running; it appears here", "2 are queued or running; they appear here"):
+        runtime().worker.submit("tune", "a run", lambda report: gate.wait(SECONDS), "x")
+        app.go("compare")
+        assert words in app.shown()
+    gate.set()
 
 
 def test_an_address_that_names_a_job_which_is_no_analysis_has_none(app: Driver) -> None:

@@ -1,13 +1,16 @@
 """The pages of evidence and lessons, and the recommendation on the page where blocks are chosen; real sweeps."""
 
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lsf.app.lesson_notes import NOTES, lessons_measured
-from lsf.app.state import Session
+from lsf.app.runtime import runtime
+from lsf.app.state import Session, looked_at
 from lsf.app.truth import Swept
 from lsf.app.work import Analysed
 from lsf.evidence.own import own_evidence, record_here
@@ -15,7 +18,7 @@ from lsf.evidence.packed import packed_evidence
 from lsf.evidence.real import real_tasks, real_words
 from lsf.evidence.regret import regret, truth_of
 from lsf.plans.recommend import recommended_plan
-from tests.pages.conftest import Driver
+from tests.pages.conftest import SECONDS, Driver
 
 
 def tables(app: Driver) -> list[Any]:
@@ -79,6 +82,21 @@ def measured(app: Driver, known: Callable[..., Analysed], tmp_path: Path, monkey
     app.look_at(known("ablation"), "evidence")
     next(item for item in app.at.number_input if item.label == "Steps per run").set_value(8).run()
     return app
+
+
+def test_a_sweep_of_another_file_of_the_same_name_is_not_taken_for_ones_own(measured: Driver) -> None:
+    found, gate = looked_at(measured.at.session_state["lsf"]), threading.Event()
+    assert found is not None
+    source = found.request.source
+    elsewhere = replace(source, data=f"/elsewhere/{Path(source.data).name}")
+    assert elsewhere.title == source.title
+    for about, told in ((elsewhere, False), (source, True)):
+        title = f"sweep of {about.title}"
+        runtime().worker.submit("sweep", title, lambda report: gate.wait(SECONDS), "somebody", about=about)
+        measured.at.run()
+        assert ("Started in another browser" in measured.shown()) == told
+        assert ("Measure the truth" in [button.label for button in measured.at.button]) != told
+    gate.set()
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Compare: which of the tuned blocks did it, and one's own words; measured and answered by the real worker."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,15 @@ def test_ones_own_words_are_answered_side_by_side_and_never_markup(tuned: Path, 
     again = Driver()  # a reload: the answers are found again
     again.go("compare")
     assert again.html().count('class="lsf-lens"') == 6
+    others = [shutil.copytree(run.folder, run.folder.with_name(f"2099{run.id[4:]}")) for run in list_runs(tuned.parent)]
+    for folder in others:  # a comparison of other runs on the same model and data
+        spec = json.loads((folder / "spec.json").read_text())
+        (folder / "spec.json").write_text(json.dumps({**spec, "steps": 9}))
+    for name, shown in ((others[0].name, 0), (tuned.name, 6)):
+        again = Driver()
+        again.at.query_params["run"] = name
+        again.go("compare")
+        assert again.html().count('class="lsf-lens"') == shown
 
 
 def test_a_damaged_graft_is_told_and_can_be_measured_again(tuned: Path, app: Driver) -> None:

@@ -1,5 +1,6 @@
 """What a run needs and took is the same number on every page, and a start is seen."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -7,12 +8,16 @@ from typing import Any
 
 import pytest
 
+from lsf.app.choose import predicted_of
 from lsf.app.panels import memory_words, unmarked
-from lsf.app.tower import looked_at, measured_tower
+from lsf.app.run_form import EARLIER
+from lsf.app.runtime import runtime
+from lsf.app.state import looked_at
+from lsf.app.tower import measured_tower
 from lsf.app.work import Analysed
 from lsf.progress import duration
 from lsf.runs.store import list_runs
-from tests.pages.conftest import Driver
+from tests.pages.conftest import SECONDS, Driver
 
 
 @pytest.fixture
@@ -69,6 +74,29 @@ def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time_and_a_second
     second = start(form)  # though the address names the first
     assert first == run.id != second
     assert form.at.session_state["lsf"].run == second
+
+
+def test_a_forecast_on_other_data_is_not_shown_and_one_of_other_settings_is_not_said_to_be_worked_out_again(
+    form: Driver,
+) -> None:
+    here, gate = form.at.session_state["lsf"], threading.Event()
+    foreseen = here.foreseen
+    assert predicted_of(here, here.plan)[0] == foreseen.choice.predicted
+    elsewhere = [
+        replace(foreseen, spec=replace(foreseen.spec, **changes))
+        for changes in ({"data": "lesson:sums"}, {"completion_template": " {completion}"})
+    ]
+    for other in elsewhere:
+        assert predicted_of(replace(here, foreseen=other), here.plan) == (here.plan.predicted, None)
+    runtime().worker.submit("tune", "another run", lambda report: gate.wait(SECONDS))
+    form.at.number_input(key="tune-steps").set_value(5).run()
+    assert "worked out once the queue is empty" in form.shown()
+    assert EARLIER in form.shown()
+    assert "Being worked out again" not in form.shown()
+    form.at.session_state["lsf"].foreseen = elsewhere[0]
+    form.at.run()
+    assert EARLIER not in form.shown()
+    gate.set()
 
 
 def test_an_address_opens_with_the_blocks_of_its_run_and_says_why_and_what_is_frozen(form: Driver) -> None:
