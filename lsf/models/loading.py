@@ -123,8 +123,8 @@ def load_model(
 
     Args:
         name: as `find_model` takes it.
-        dtype: `float32`, `bfloat16`; `auto` is float32, on CUDA the checkpoint's own bfloat16; `nf4`, `int8`: linear
-            maps but the head in 4 or 8 bits (bitsandbytes), everything else as `auto` has it.
+        dtype: `float32`, `bfloat16`; `auto` is float32, on CUDA bfloat16 for a checkpoint of bfloat16 or float16, which
+            then loses bits; `nf4`, `int8`: linear maps but the head in 4 or 8 bits (bitsandbytes), all else as `auto`.
         device: `auto` (cuda, then mps, then cpu), one of them, or `map`: spread over all GPUs, main memory and disk as
             they have room (accelerate), to be analysed only.
         max_memory: for `map`, bytes each place may take, such as `{"cpu": 10**9}`; default: what is free.
@@ -365,7 +365,7 @@ def dtype_for(source: ModelSource, wish: str, device: Device) -> torch.dtype:
         return getattr(torch, wish)
     if device.name.startswith("cuda"):
         config = load_config(source)
-        if config.dtype == torch.bfloat16 and _has_bfloat16(device):
+        if config.dtype in (torch.bfloat16, torch.float16) and _has_bfloat16(device):
             return torch.bfloat16
     return torch.float32
 

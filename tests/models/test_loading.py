@@ -71,9 +71,9 @@ def test_every_family_passes_the_self_check_in_bfloat16_to_the_last_bit(
 
 @pytest.mark.parametrize(
     ("major", "own", "taken"),
-    [(7, "bfloat16", "float32"), (8, "bfloat16", "bfloat16"), (8, "float16", "float32"), (8, "float32", "float32")],
+    [(7, "bfloat16", "float32"), (8, "bfloat16", "bfloat16"), (8, "float16", "bfloat16"), (8, "float32", "float32")],
 )
-def test_a_gpu_that_only_emulates_bfloat16_and_a_checkpoint_of_another_type_get_float32(
+def test_a_gpu_takes_bfloat16_for_halves_where_it_computes_in_it_and_float32_else(
     major: int, own: str, taken: str, tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = find_model(str(save_tiny("llama", tmp_path, dtype=own)))
