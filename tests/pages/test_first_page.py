@@ -11,8 +11,11 @@ import pytest
 
 from lsf.criteria.result import DEFAULT_CRITERIA
 from lsf.files import write_json
-from tests.pages.conftest import Driver, as_read
+from tests.pages.conftest import Driver, as_read, written
 from tests.tiny import save_tiny, tiny_model
+
+
+SPOKEN = [("the cat", "mat"), ("the dog", "tree"), ("sun", "moon")]
 
 
 @pytest.fixture
@@ -97,8 +100,8 @@ def test_columns_are_picked_from_lists_and_nothing_is_wrong_before_that(
     assert "Pick the columns for the completion." in app.shown()
     at.selectbox(key="data-answer-ask-place-say").set_value("say").run()
     assert not app.errors()
-    assert at.text_area(key="data-prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
-    assert at.text_area(key="data-completion").value == " {say}"
+    assert app.template("Prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
+    assert app.template("Completion").value == " {say}"
     assert "8 training, 1 validation and 1 test examples" in app.shown()
     bodies = [element.proto.body for element in at.get("html") if "lsf-tokens" in element.proto.body]
     assert any("Ask: the &lt;cat&gt;\nPlace: sat on\nSay:<b> mat</b>" in body for body in bodies)
@@ -107,7 +110,31 @@ def test_columns_are_picked_from_lists_and_nothing_is_wrong_before_that(
     app.go("model")
     assert at.multiselect(key="data-asked-ask-place-say").value == ["ask", "place"]
     assert at.selectbox(key="data-answer-ask-place-say").value == "say"
-    assert at.text_area(key="data-prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
+    assert app.template("Prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
+
+
+def test_templates_of_one_file_do_not_meet_the_next_one_and_come_back_with_it(
+    app: Driver, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    one = written(tmp_path / "one.csv", [("ask", "say"), *SPOKEN])
+    two = written(tmp_path / "two.csv", [("question", "word"), *SPOKEN])
+    at = app.use(tiny("llama"), one)
+    at.multiselect(key="data-asked-ask-say").set_value(["ask"]).run()
+    at.selectbox(key="data-answer-ask-say").set_value("say").run()
+    asked = at.session_state["lsf"].request.source
+    assert asked.prompt_template == "Ask: {ask}\nSay:"
+    at.text_input(key="data-path").set_value(str(two)).run()
+    assert app.errors() == []
+    assert app.template("Prompt").value == ""
+    assert "Pick the columns for the prompt and the completion." in app.shown()
+    at.session_state["data-kind"] = "Hugging Face data set"
+    at.run()
+    at.text_input(key="data-hub").set_value("some/set").run()
+    assert app.template("Prompt").value == ""
+    at.session_state["data-kind"] = "File"
+    at.run()
+    at.text_input(key="data-path").set_value(str(one)).run()
+    assert at.session_state["lsf"].request.source == asked
 
 
 def test_a_format_is_asked_for_only_where_rows_could_be_more_than_one(
