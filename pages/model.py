@@ -43,7 +43,11 @@ def draw(here: Session) -> None:
     if waiting:
         st.info(waiting, icon=":material/info:")
     if st.button(
-        "Analyse", type="primary", icon=":material/play_arrow:", key="analyse", disabled=bool(waiting) or task is None or settings is None
+        "Analyse",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="analyse",
+        disabled=bool(waiting) or task is None or settings is None,
     ):
         start_analysis(here, here.request)
     if here.request.source != before:

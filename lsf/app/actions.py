@@ -46,10 +46,15 @@ def start_runs(here: Session, source: Source, spec: RunSpec, roles: Sequence[str
     Raises:
         RunError: a run folder cannot be made.
     """
-    seeds = range(spec.seed, spec.seed + n_seeds)
-    specs = [run for seed in seeds for run in with_controls(replace(spec, seed=seed), roles)]
+    specs = specs_to_start(spec, roles, n_seeds)
     expected = [expected_seconds(here.foreseen, one, spec) for one in specs]
     _look_at_run(here, queue_specs(here, source, specs, expected)[0].folder.name)
+
+
+def specs_to_start(spec: RunSpec, roles: Sequence[str], n_seeds: int = 1) -> list[RunSpec]:
+    """Return what `start_runs` would queue: at each seed the choice and the controls that equal no other run of it."""
+    seeds = range(spec.seed, spec.seed + n_seeds)
+    return [run for seed in seeds for run in with_controls(replace(spec, seed=seed), roles)]
 
 
 def queue_specs(

@@ -14,7 +14,6 @@ from lsf.files import write_json
 from tests.pages.conftest import Driver, as_read, written
 from tests.tiny import save_tiny, tiny_model
 
-
 SPOKEN = [("the cat", "mat"), ("the dog", "tree"), ("sun", "moon")]
 
 
