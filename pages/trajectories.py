@@ -55,7 +55,9 @@ def _watch(here: Session, views: tuple[JobView, ...]) -> None:
     for view in views:
         with st.container(key="analysis-state"):
             _state(here, view)
-        measured = view.result if isinstance(view.result, Analysed) else view.partial
+        measured = view.result
+        if measured is None and view.state is not JobState.CANCELLED:  # what was discarded is not shown
+            measured = view.partial
         if isinstance(measured, Analysed) and measured.analysis.trajectories is not None:
             shown = _moment(here, measured.analysis, view.active)
             _pictures(here, shown, finished=not view.active and here.replay is None)

@@ -1,9 +1,11 @@
 """Choosing a model: the bundled one, SmolLM2, a folder, file or Hugging Face id; dtype and device; what it needs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
 
+from lsf.app.actions import stop_buttons
 from lsf.app.panels import attempt, guard, progress, size, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import AppRuntime, runtime
@@ -11,6 +13,7 @@ from lsf.app.state import Session
 from lsf.app.work import Source, load_work
 from lsf.axes import DTYPES
 from lsf.files import typed_path
+from lsf.jobs.job import JobState, JobView
 from lsf.models.info import LABEL
 
 BUNDLED, SMOLLM2, OWN = "Bundled", LABEL, "Your own"
@@ -99,14 +102,15 @@ def _facts(here: Session, source: Source) -> None:
     if st.button("Fetch and load", icon=":material/download:", key="model-load"):
         shared.worker.submit("load", title, load_work(shared, source), here.owner)
     loading = [view.id for view in shared.jobs("load") if view.title == title]
-    follow(here, loading[-1:], _draw_loading)
+    follow(here, loading[-1:], lambda views: _draw_loading(here, views))
 
 
-def _draw_loading(views: Any) -> None:
+def _draw_loading(here: Session, views: Sequence[JobView]) -> None:
     for view in views:
         if view.active:
             progress(view)
-        elif view.error:
+            stop_buttons(here, view)
+        elif view.state is JobState.FAILED and view.error:
             st.error(unmarked(view.error), icon=":material/error:")
 
 

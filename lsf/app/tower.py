@@ -18,6 +18,7 @@ from lsf.criteria.result import Analysis
 from lsf.errors import LsfError
 from lsf.evidence.packed import packed_evidence
 from lsf.figures.tower import Tower, draw_tower, step_work
+from lsf.jobs.job import JobState
 from lsf.plans.plan import Plan
 from lsf.plans.recommend import RECOMMENDED
 
@@ -92,7 +93,9 @@ def current_tower(here: Session) -> tuple[Tower, tuple[str, ...]] | None:
 def looked_at(here: Session) -> Analysed | None:
     """Return the analysis being looked at, as far as it is."""
     view = analysis_view(here)
-    found = None if view is None else view.result or view.partial
+    found = None if view is None else view.result
+    if view is not None and found is None and view.state is not JobState.CANCELLED:  # what was discarded is not shown
+        found = view.partial
     return found if isinstance(found, Analysed) else None
 
 
