@@ -8,9 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lsf.criteria.result import DEFAULT_CRITERIA
 from lsf.files import write_json
+from lsf.models import devices
+from lsf.models.devices import Device, choose_device
+from lsf.models.loading import load_model, weights_in_memory
+from lsf.models.supported import find_model
 from tests.pages.conftest import Driver, as_read, written
 from tests.tiny import save_tiny, tiny_model
 
@@ -288,6 +293,28 @@ def test_weights_that_the_config_does_not_ask_for_are_told_beside_the_model_and_
     assert told in app.shown()
     app.go("model")
     assert [as_read(one.value).startswith(told) for one in app.at.warning].count(True) == 1
+
+
+def test_whether_a_model_fits_is_asked_of_the_device_and_the_dtype_that_are_chosen(
+    app: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model("llama").to(torch.bfloat16).save_pretrained(folder := save_tiny("llama", tmp_path / "half"))
+    whole = load_model(str(folder), "float32")
+    needed = sum(parameter.nbytes for parameter in whole.model.parameters())
+    assert weights_in_memory(find_model(str(folder)), "float32", choose_device("cpu")) == (needed, "float32")
+    free = needed  # less than 1.3 times what float32 takes, more than bfloat16
+    monkeypatch.setattr(
+        devices, "list_devices", lambda: (Device("mps", "small", 9, 9), Device("cpu", "large", free, free))
+    )
+    at = app.at
+    at.session_state["model-kind"] = "Your own"
+    at.run()
+    at.text_input(key="model-name").set_value(str(folder)).run()
+    assert "small has 0.0 of 0.0 GB free: too little to load it in float32" in app.shown()
+    at.selectbox(key="model-device").select("cpu").run()
+    assert "large has 0.0 of 0.0 GB free: too little to load it in float32" in app.shown()
+    at.selectbox(key="model-dtype").select("bfloat16").run()
+    assert "large has 0.0 of 0.0 GB free: enough to load it in bfloat16" in app.shown()
 
 
 def test_a_model_that_is_not_at_hand_is_one_sentence_when_it_is_fetched(app: Driver, cats: Path) -> None:
