@@ -39,7 +39,7 @@ def test_it_says_what_was_seen_and_shows_the_exact_text_with_trained_tokens_mark
     said = capsys.readouterr().out
     for words in (
         "3 rows: chat -> the chat template", "recognised by its columns: messages", "texts: chat, by the model's",
-        "1 train, 1 validation, 1 test\n", "targets, 20.0% of them the end of a turn or text",
+        "1 train, 1 validation, 1 test\n", "targets, 20.0 % of them the end of a turn or text",
     ):  # fmt: skip
         assert words in said
     assert "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[y][o][ ][0][[<|im_end|>]]\n" in said
