@@ -100,7 +100,7 @@ def test_words_that_the_model_does_not_know_are_counted_and_a_byte_level_tokeniz
     assert main(["data", name, "--model", "bundled"]) == 0
     said = capsys.readouterr().out
     assert re.search(
-        r"note: 6 of \d+ tokens \(\d+%\) stand for words that the model does not know, 3 of them targets", said
+        r"note: 6 of \d+ tokens \(\d+ %\) stand for words that the model does not know, 3 of them targets", said
     )
     assert "<s><unk>: the capital of Jorvik 1 is[<unk>]" in said
     assert main(["data", name, "--model", model]) == 0
