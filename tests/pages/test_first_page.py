@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 
-from lsf.criteria.result import DEFAULT_CRITERIA
 from lsf.files import write_json
 from lsf.models import devices
 from lsf.models.devices import Device, choose_device
@@ -323,16 +322,6 @@ def test_a_model_that_is_not_at_hand_is_one_sentence_when_it_is_fetched(app: Dri
     app.wait("load")
     app.at.run()
     assert any("nobody-here" in error for error in app.errors())
-
-
-def test_without_a_criterion_nothing_starts(app: Driver) -> None:
-    at = app.at
-    at.multiselect(key="settings-criteria").set_value([]).run()
-    assert at.button(key="analyse").disabled
-    assert "No criterion is chosen" in app.errors()[0]
-    assert at.session_state["lsf"].request.settings.criteria == DEFAULT_CRITERIA
-    at.multiselect(key="settings-criteria").set_value(["first"]).run()
-    assert not at.button(key="analyse").disabled
 
 
 def test_nothing_typed_says_what_to_type(app: Driver) -> None:
