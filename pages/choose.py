@@ -43,7 +43,7 @@ class Rule:
 def draw(here: Session) -> None:
     """Draw the page."""
     found = analysis(here)
-    if found is None:
+    if found is None or not found.criteria:
         without_analysis(here, "Nothing to choose from yet", "Blocks can be chosen as soon as it is done.")
         return
     rule = _rule(here, found)

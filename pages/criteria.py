@@ -21,7 +21,7 @@ AUTO = "*Stop when settled* stops where they agree."
 def draw(here: Session) -> None:
     """Draw the page."""
     found = analysis(here)
-    if found is None:
+    if found is None or not found.criteria:
         without_analysis(here, "Nothing to compare criteria on yet", "Criteria can be compared as soon as it is done.")
         return
     chosen = choose_criterion(here, found)

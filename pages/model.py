@@ -11,12 +11,11 @@ from lsf.app.data_input import DataChoice, data_input, read_task, show_preview
 from lsf.app.forms import setting_input
 from lsf.app.frame import page
 from lsf.app.model_input import model_input
-from lsf.app.panels import unmarked
+from lsf.app.panels import attempt
 from lsf.app.state import Session
 from lsf.app.work import Request, Source
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
-from lsf.errors import BadInputError
 
 LABELS = {"settle": "Stop when settled", "limit": "Maximum examples", "max_length": "Maximum tokens"}
 SPLIT = "train"  # unless a person says otherwise: here blocks are chosen to be tuned, and test rows choose nothing
@@ -39,19 +38,23 @@ def draw(here: Session) -> None:
         source = Source(
             model, choice.name, choice.prompt_template, choice.completion_template, dtype, device, choice.options
         )
-        here.request = Request(source, settings)
+        here.request = Request(source, settings or here.request.settings)
     waiting = _missing(model, choice)
     if waiting:
         st.info(waiting, icon=":material/info:")
     if st.button(
-        "Analyse", type="primary", icon=":material/play_arrow:", key="analyse", disabled=bool(waiting) or task is None
+        "Analyse",
+        type="primary",
+        icon=":material/play_arrow:",
+        key="analyse",
+        disabled=bool(waiting) or task is None or settings is None,
     ):
         start_analysis(here, here.request)
     if here.request.source != before:
         st.rerun()  # the line above, drawn by now, names model and data
     if task is not None:
         st.subheader("What the model will read", anchor=False)
-        show_preview(task, model, settings.max_length)
+        show_preview(task, model, here.request.settings.max_length)
 
 
 def _missing(model: str, choice: DataChoice) -> str | None:
@@ -62,7 +65,8 @@ def _missing(model: str, choice: DataChoice) -> str | None:
     return None
 
 
-def _settings() -> AnalysisSettings:
+def _settings() -> AnalysisSettings | None:
+    """Draw the settings; None, and why, where they cannot be."""
     values: dict[str, Any] = {}
     defaults: dict[str, Any] = {item.name: item.default for item in fields(AnalysisSettings)} | {"split": SPLIT}
     with st.container(horizontal=True, gap="small"):
@@ -81,11 +85,10 @@ def _settings() -> AnalysisSettings:
         help="What each block is scored by; in brackets, what it takes to measure.",
     )
     values["criteria"] = tuple(name for name in CRITERIA if name in chosen)
-    try:
-        return AnalysisSettings(**values)
-    except BadInputError as error:
-        st.error(unmarked(str(error)), icon=":material/error:")
-        return AnalysisSettings()
+    if not chosen:
+        st.error("No criterion is chosen, so blocks would have no score; choose one at least.", icon=":material/error:")
+        return None
+    return attempt(lambda: AnalysisSettings(**values))
 
 
 page(

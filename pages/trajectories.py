@@ -33,7 +33,9 @@ def draw(here: Session) -> None:
         return
     follow(here, [view.id], lambda views: _watch(here, views), goes_on=lambda: here.replay is not None)
     finished = analysis(here)
-    if finished is not None:
+    if finished is not None and not finished.criteria:
+        st.info("No criterion was measured, so no block has a score to choose by.", icon=":material/info:")
+    elif finished is not None:
         criterion = criterion_to_come(here.criterion, finished)
         plan = plan_to_come(here.plan, here.criterion, finished, default_budget(finished.model.n_blocks))
         draw_criterion_panel(finished, plan, criterion)
@@ -53,7 +55,9 @@ def _watch(here: Session, views: tuple[JobView, ...]) -> None:
     for view in views:
         with st.container(key="analysis-state"):
             _state(here, view)
-        measured = view.result if isinstance(view.result, Analysed) else view.partial
+        measured = view.result
+        if measured is None and view.state is not JobState.CANCELLED:  # what was discarded is not shown
+            measured = view.partial
         if isinstance(measured, Analysed) and measured.analysis.trajectories is not None:
             shown = _moment(here, measured.analysis, view.active)
             _pictures(here, shown, finished=not view.active and here.replay is None)

@@ -46,10 +46,15 @@ def start_runs(here: Session, source: Source, spec: RunSpec, roles: Sequence[str
     Raises:
         RunError: a run folder cannot be made.
     """
-    seeds = range(spec.seed, spec.seed + n_seeds)
-    specs = [run for seed in seeds for run in with_controls(replace(spec, seed=seed), roles)]
+    specs = specs_to_start(spec, roles, n_seeds)
     expected = [expected_seconds(here.foreseen, one, spec) for one in specs]
     _look_at_run(here, queue_specs(here, source, specs, expected)[0].folder.name)
+
+
+def specs_to_start(spec: RunSpec, roles: Sequence[str], n_seeds: int = 1) -> list[RunSpec]:
+    """Return what `start_runs` would queue: at each seed the choice and the controls that equal no other run of it."""
+    seeds = range(spec.seed, spec.seed + n_seeds)
+    return [run for seed in seeds for run in with_controls(replace(spec, seed=seed), roles)]
 
 
 def queue_specs(
@@ -122,20 +127,41 @@ def go_on_buttons(here: Session, run: Run) -> None:
                 st.rerun()
 
 
-def stop_buttons(here: Session, view: JobView) -> None:
-    """Offer the owner of a job to stop it; others read whose it is."""
+LEFT = {
+    "sweep": "What was measured stays.",
+    "dimension": "What was measured stays.",
+    "ask": "What was written stays.",
+    "ask-graft": "What was written stays.",
+    "load": "Files that were fetched stay.",
+    "measure": "The run stays as it was kept, without a test.",
+}
+"""Kind of job -> what a stop leaves, where that is something; the two kinds of `TWO_WAYS` have a button for each."""
+TWO_WAYS = (ANALYSIS, "tune")
+"""Kinds of jobs of which a stop keeps or discards what there is, as is asked for."""
+
+SOON_DONE = ("merge", "unload")
+"""Kinds of jobs that cannot be stopped once they run."""
+
+
+def stop_buttons(here: Session, view: JobView, where: str = "stop") -> None:
+    """Offer the owner of a job to stop it; others read whose it is. `where` tells apart buttons of one job."""
     if view.owner and view.owner != here.owner:
         st.caption("Started in another browser; it can be stopped only there.")
         return
     waiting = view.seconds is None
+    if not waiting and view.kind in SOON_DONE:
+        return
     with st.container(horizontal=True, gap="small", width="content"):
-        labels = (
-            [("Remove from the queue", True)] if waiting else [("Stop and keep", True), ("Stop and discard", False)]
-        )
+        labels, told = [("Remove from the queue", True)], None
+        if not waiting and view.kind in TWO_WAYS:
+            labels = [("Stop and keep", True), ("Stop and discard", False)]
+        elif not waiting:
+            labels, told = [("Stop", True)], LEFT.get(view.kind, "Nothing of it is kept.")
         for label, kept in labels:
             icon = ":material/stop_circle:" if kept else ":material/delete:"
             kind = "tertiary" if waiting else "secondary"
-            if st.button(label, icon=icon, type=kind, key=f"stop-{view.id}-{kept}", disabled=view.stopping):
+            key = f"{where}-{view.id}-{kept}"
+            if st.button(label, icon=icon, type=kind, key=key, disabled=view.stopping, help=told):
                 with guard():
                     runtime().worker.stop(view.id, here.owner, keep=kept)
                     st.rerun()  # of all: the click may have come with a run of the whole script

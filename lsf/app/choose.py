@@ -65,7 +65,7 @@ def without_analysis(here: Session, title: str, waiting: str) -> None:
     if view is not None and view.active:
         follow(here, [view.id], lambda _: empty("The analysis is still running", waiting, "trajectories"), quietly=True)
     else:
-        empty(title, "Run an analysis first: it scores the blocks of a model.", "model")
+        empty(title, "Run an analysis first, until it has measured a criterion: it scores the blocks.", "model")
 
 
 def take_criterion(here: Session, name: str) -> None:

@@ -53,14 +53,9 @@ class DataChoice:
 def data_input() -> DataChoice:
     """Draw the data's part of the first page."""
     kind = st.segmented_control(
-        "Data",
-        [LESSON, FILE, HUB],
-        default=LESSON,
-        required=True,
-        key="data-kind",
-        persist_state="session",
+        "Data", [LESSON, FILE, HUB], default=LESSON, required=True, key="data-kind", persist_state="session",
         label_visibility="collapsed",
-    )
+    )  # fmt: skip
     if kind == LESSON:
         return DataChoice(_lesson_input())
     name = _file_input() if kind == FILE else _hub_input()
@@ -73,11 +68,7 @@ def _lesson_input() -> str:
     from lsf.data.lessons import LESSONS  # noqa: PLC0415 - the table is built on first use
 
     name = st.selectbox(
-        "Lesson",
-        list(LESSONS),
-        format_func=lambda key: LESSONS[key].title,
-        key="data-lesson",
-        persist_state="session",
+        "Lesson", list(LESSONS), format_func=lambda key: LESSONS[key].title, key="data-lesson", persist_state="session"
     )
     st.caption(LESSONS[name].teaches)
     return f"lesson:{name}"
@@ -161,7 +152,7 @@ def _rows_input(name: str) -> DataChoice:
     """Draw what of the rows the model gets; nothing is wrong before anything was chosen."""
     if name.startswith("hub:"):
         with st.expander("Templates over its columns, and chats", icon=":material/tune:", key="data-more"):
-            prompt, completion = _template_areas()
+            prompt, completion = _template_areas(name)
             return DataChoice(name, prompt, completion, _options(PAIRED[0], CHATS[0]))
     seen = _seen(name)
     if seen is None:
@@ -204,15 +195,16 @@ def _from_columns(name: str, seen: Seen) -> DataChoice:
         st.caption("Its columns match no known format; pick what the model reads and what it learns.")
 
     # Kept while other pages are shown, of files with these columns alone: what was picked of others cannot be here.
-    prompt_key, answer_key = (f"data-{part}-{'-'.join(seen.columns)}" for part in ("asked", "answer"))
+    columns = "-".join(seen.columns)
+    prompt_key, answer_key = f"data-asked-{columns}", f"data-answer-{columns}"
 
     def write() -> None:
         asked, answer = st.session_state[prompt_key], st.session_state[answer_key]
         if asked:
             lines = [f"{_title(column)}: {{{column}}}" for column in asked]
-            st.session_state["data-prompt"] = "\n".join([*lines, f"{_title(answer or 'answer')}:"])
+            st.session_state[f"data-prompt-{columns}"] = "\n".join([*lines, f"{_title(answer or 'answer')}:"])
         if answer:
-            st.session_state["data-completion"] = f" {{{answer}}}"
+            st.session_state[f"data-completion-{columns}"] = f" {{{answer}}}"
 
     left, right = st.columns(2, gap="small")
     left.multiselect(
@@ -222,7 +214,7 @@ def _from_columns(name: str, seen: Seen) -> DataChoice:
         "Completion from", seen.columns, None, key=answer_key, on_change=write, placeholder="Column",
         persist_state="session",
     )  # fmt: skip
-    prompt, completion = _template_areas()
+    prompt, completion = _template_areas(columns)
     parts = (("the prompt", prompt, "prompt"), ("the completion", completion, "completion"))
     lacking = [part for part, template, column in parts if template is None and column not in seen.columns]
     waiting = f"Pick the columns for {' and '.join(lacking)}." if lacking else None
@@ -237,17 +229,18 @@ def _title(column: str) -> str:
     return column[:1].upper() + column[1:].replace("_", " ")
 
 
-def _template_areas() -> tuple[str | None, str | None]:
+def _template_areas(of: str) -> tuple[str | None, str | None]:
+    """Draw the templates kept for a file's columns, or for a data set of the hub: those of others do not fit here."""
     prompt = st.text_area(
         "Prompt template",
         height=120,
         placeholder="Question: {question}\nAnswer:",
         help="Column names in braces; any number of lines.",
-        key="data-prompt",
+        key=f"data-prompt-{of}",
         persist_state="session",
     )
     completion = st.text_area(
-        "Completion template", height=68, placeholder=" {answer}", key="data-completion", persist_state="session",
+        "Completion template", height=68, placeholder=" {answer}", key=f"data-completion-{of}", persist_state="session",
         help="What the model learns to write next, with its leading space.",
     )  # fmt: skip
     return prompt or None, completion or None

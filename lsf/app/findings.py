@@ -16,6 +16,7 @@ from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import POLICIES, make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
 from lsf.runs.comparison import CONTROLS, Row, control_name
+from lsf.runs.result import RunState
 from lsf.runs.verdict import LOSS, percent, told_by
 
 Finding = tuple[str, str]
@@ -126,15 +127,18 @@ def of_runs(rows: Sequence[Row], looked_at: str | None = None) -> Finding | None
     if choice is None:
         return None
     tuned = choice.plan or "the run"
+    if len({row.seed for row in ended}) > 1:
+        tuned += f" (seed {choice.seed})"
     beside = {
         "the whole model" if row.role == "full" else control_name(str(row.role), row.n_blocks or 0): _reached(row)
         for row in ended
-        if row.role == "full" or (row.role in CONTROLS and row.n_blocks == choice.n_blocks)
-        if row.role != choice.role
+        if row.seed == choice.seed and row.role != choice.role
+        if (row.role, row.method) == ("full", "full")
+        or (row.role in CONTROLS[1:] and (row.n_blocks, row.method) == (choice.n_blocks, choice.method))
     }
     told = [f"{name} at {reached}" for name, reached in beside.items()]
     found = "; ".join([f"{tuned[:1].upper()}{tuned[1:]} ended at {_reached(choice)}", *told])
-    waiting = len(rows) - len(ended)
+    waiting = sum(row.state in (RunState.QUEUED, RunState.RUNNING) for row in rows)
     onward = f"Next: wait for {waiting} more." if waiting else "Next: compare the runs, which weighs this against cost."
     return f"{found}.", onward
 

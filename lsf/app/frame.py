@@ -7,6 +7,7 @@ from html import escape
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
+from lsf.app.actions import stop_buttons
 from lsf.app.live import send_plotly
 from lsf.app.panels import NEXT, READABLE, guard, size, unmarked
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
@@ -158,7 +159,11 @@ def _status_line(here: Session, busy: list[JobView]) -> None:
     state = "working" if busy else "idle"
     with st.container(horizontal=True, vertical_alignment="center", wrap=False, gap="small", key="status"):
         st.html(f'<div class="lsf-bar">{told}<span class="{state}">{escape(_queue_words(busy))}</span></div>')
-        with st.popover("Memory", type="tertiary", icon=":material/memory:"):
+        with st.popover("Machine", type="tertiary", icon=":material/memory:"):
+            for view in busy:
+                if view.owner == here.owner:  # also of what no page shows now
+                    st.caption(unmarked(view.title))
+                    stop_buttons(here, view, "stop-above")
             _memory(shared, here, bool(busy))
 
 

@@ -18,6 +18,7 @@ from lsf.app.work import Asked, graft_work, source_of
 from lsf.errors import LsfError
 from lsf.figures.tower import draw_graft
 from lsf.jobs.job import JobState, JobView
+from lsf.plans.plan import Plan
 from lsf.runs.answers import AnswerSettings, Voice
 from lsf.runs.graft import GRAFT, WAYS, Difference, Graft, Part, Way, which_did_it
 from lsf.runs.store import Run
@@ -41,8 +42,8 @@ def draw_graft_panel(here: Session, picked: Sequence[Run]) -> None:
         here: this session.
         picked: the runs compared.
     """
-    runs = with_weights(picked)
-    if not runs:
+    runs = [run for run in with_weights(picked) if run.spec is not None and _n_parts(run.spec.plan) > 1]
+    if not runs:  # of a single part there is nothing to ask
         return
     st.subheader("Which of the tuned blocks did it?", anchor=False)
     first = next((run for run in runs if run.spec is not None and run.spec.role in ("choice", "manual")), runs[0])
@@ -66,6 +67,11 @@ def draw_graft_panel(here: Session, picked: Sequence[Run]) -> None:
                 work = graft_work(runtime(), source_of(run.spec), run.folder)
                 runtime().worker.submit(KIND, _title(run), work, here.owner)
                 st.rerun()
+
+
+def _n_parts(plan: Plan) -> int:
+    """Return how many parts of a model are tuned: blocks, and all that lies outside of them as one."""
+    return len(plan.blocks) + any((plan.embedding, plan.final_norm, plan.head, plan.modules))
 
 
 def _title(run: Run) -> str:
@@ -124,9 +130,9 @@ def _numbers(found: Graft, part: Part, way: Way) -> None:
         loss = "not finite" if effect.reading.loss is None else f"{effect.reading.loss:.3f}"
         beside = "" if held.loss is None else f"{name} model {held.loss:.3f}"
         st.metric("Test loss", loss, beside or None, delta_color="off", delta_arrow="off", border=True)
-        matched = f"{name} model {held.exact_match:.1%}"
+        matched = f"{name} model {percent(held.exact_match)}"
         st.metric(
-            "Exact match", f"{effect.reading.exact_match:.1%}", matched, delta_color="off", delta_arrow="off",
+            "Exact match", percent(effect.reading.exact_match), matched, delta_color="off", delta_arrow="off",
             border=True,
         )  # fmt: skip
         st.metric(

@@ -1,9 +1,11 @@
 """Choosing a model: the bundled one, SmolLM2, a folder, file or Hugging Face id; dtype and device; what it needs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import streamlit as st
 
+from lsf.app.actions import stop_buttons
 from lsf.app.panels import attempt, guard, progress, size, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import AppRuntime, runtime
@@ -11,6 +13,7 @@ from lsf.app.state import Session
 from lsf.app.work import Source, load_work
 from lsf.axes import DTYPES
 from lsf.files import typed_path
+from lsf.jobs.job import JobState, JobView
 from lsf.models.info import LABEL
 
 BUNDLED, SMOLLM2, OWN = "Bundled", LABEL, "Your own"
@@ -92,21 +95,22 @@ def _facts(here: Session, source: Source) -> None:
 
     if at_hand(source.model):
         with guard():
-            _source_facts(shared, source)
+            _source_facts(source)
         return
     title = f"loading {source.model}"
     st.caption(_once(source.model))
     if st.button("Fetch and load", icon=":material/download:", key="model-load"):
         shared.worker.submit("load", title, load_work(shared, source), here.owner)
     loading = [view.id for view in shared.jobs("load") if view.title == title]
-    follow(here, loading[-1:], _draw_loading)
+    follow(here, loading[-1:], lambda views: _draw_loading(here, views))
 
 
-def _draw_loading(views: Any) -> None:
+def _draw_loading(here: Session, views: Sequence[JobView]) -> None:
     for view in views:
         if view.active:
             progress(view)
-        elif view.error:
+            stop_buttons(here, view)
+        elif view.state is JobState.FAILED and view.error:
             st.error(unmarked(view.error), icon=":material/error:")
 
 
@@ -128,18 +132,22 @@ def _say_origin(origin: str | None) -> None:
         st.markdown(unmarked(f"Weights: {origin}."))
 
 
-def _source_facts(shared: AppRuntime, source: Source) -> None:
-    from lsf.models.supported import find_model  # noqa: PLC0415 - imports torch, which is in memory by now
+def _source_facts(source: Source) -> None:
+    from lsf.models.devices import choose_device  # noqa: PLC0415 - imports torch, which is in memory by now
+    from lsf.models.loading import weights_in_memory  # noqa: PLC0415
+    from lsf.models.supported import find_model  # noqa: PLC0415
 
     found = find_model(source.model)
     st.markdown(f"Family **{found.family.name}**, **{found.n_blocks}** blocks, **{size(found.weight_bytes)}** on disk.")
     _say_origin(found.origin)
-    device = next(iter(shared.devices()), None)
-    if device is not None and device.free_bytes is not None:
-        enough = found.weight_bytes * 1.3 < device.free_bytes
+    device = choose_device(source.device)
+    if device.free_bytes is not None:
+        needed, dtype = weights_in_memory(found, source.dtype, device)
+        smaller = "a smaller model" if dtype != "float32" else "a smaller model or bfloat16"
+        enough = needed * 1.3 < device.free_bytes
         st.caption(
-            f"{device.label} has {device.memory}: "
-            + ("enough to load it." if enough else "too little to load it; take a smaller model or bfloat16.")
+            f"{device.label} has {device.memory}: {'enough' if enough else 'too little'} to load it in {dtype}, "
+            f"{size(needed)}{'.' if enough else f'; take {smaller}.'}"
         )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.actions import start_runs
+from lsf.app.actions import specs_to_start, start_runs
 from lsf.app.forms import setting_input
 from lsf.app.panels import amount, guard, show, task_words, unmarked
 from lsf.app.polling import follow
@@ -22,7 +22,7 @@ from lsf.methods.catalogue import CATALOGUE
 from lsf.methods.default_rates import LAWS
 from lsf.plans.plan import Plan
 from lsf.progress import duration
-from lsf.runs.controls import CONTROLS, with_controls
+from lsf.runs.controls import CONTROLS
 from lsf.runs.memory_forecast import PART_WORDS, RUN_SHARE, Forecast
 from lsf.runs.result import WORK
 from lsf.runs.spec import METHODS_OWN, RunSpec
@@ -374,11 +374,12 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
         spec = _spec(plan, source, values)
         if spec is None:
             return
-        if same := [ROLE_WORDS[role] for role in roles if role not in {one.role for one in with_controls(spec, roles)}]:
+        specs = specs_to_start(spec, roles, n_seeds)
+        if same := [ROLE_WORDS[role] for role in roles if role not in {one.role for one in specs}]:
             st.caption(f"Not run separately: {', '.join(same)}, the same blocks as another run.")
         source = replace(source, general=spec.general)
         obstacle = draw_forecast(here, source, spec, roles)
-        count = n_seeds * len(with_controls(spec, roles))
+        count = len(specs)
         if st.button(
             f"Start {count} run{'s' if count > 1 else ''}",
             type="primary",

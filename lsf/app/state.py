@@ -14,7 +14,7 @@ from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.work import Analysed, Foreseen, Request, Source, source_of
 from lsf.criteria.result import Analysis
 from lsf.errors import LsfError, NoRunError
-from lsf.jobs.job import JobView
+from lsf.jobs.job import JobState, JobView
 from lsf.plans.plan import Plan
 from lsf.runs.answers import Voice
 from lsf.runs.spec import RunSpec
@@ -162,7 +162,9 @@ def analysis(here: Session) -> Analysis | None:
 def looked_at(here: Session) -> Analysed | None:
     """Return the analysis being looked at, as far as it is."""
     view = analysis_view(here)
-    found = None if view is None else view.result or view.partial
+    found = None if view is None else view.result
+    if view is not None and found is None and view.state is not JobState.CANCELLED:  # what was discarded is not shown
+        found = view.partial
     return found if isinstance(found, Analysed) else None
 
 

@@ -74,8 +74,7 @@ def _merging(here: Session, views: Sequence[JobView]) -> None:
     for view in views:
         if view.active:
             progress(view)
-            if view.seconds is None:  # once it runs it is soon done
-                stop_buttons(here, view)
+            stop_buttons(here, view)
         elif view.error is not None:
             st.error(unmarked(view.error), icon=":material/error:")
         elif view.state is JobState.SUCCEEDED and view.result:

@@ -15,7 +15,7 @@ from lsf.app.panels import NEXT, unmarked
 from lsf.app.runs import belong_together
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, Tour, address, analysed, analysis_view
-from lsf.app.work import Request, Source
+from lsf.app.work import Analysed, Request, Source
 from lsf.criteria.registry import CRITERIA
 from lsf.data.lessons import LESSONS
 from lsf.figures.palette import share
@@ -66,12 +66,14 @@ def draw_tour(here: Session, title: str) -> None:
     tour = here.tour
     if tour is None:
         return
-    if tour.jobs is None and analysed(here) is not None:
-        _start_runs(here, tour)
-    view = analysis_view(here)
-    if tour.jobs is None and (view is None or (not view.active and analysed(here) is None)):
-        here.tour = None  # it was stopped or failed, which the page says
-        return
+    view, found = analysis_view(here), analysed(here)
+    if tour.jobs is None and (view is None or not view.active):
+        here.tour = None  # it is over where the analysis was stopped or failed, which the page says
+        if found is None or RECOMMENDED[0] not in found.analysis.criteria:
+            return
+        replay, here.replay = here.replay, None  # why runs cannot be started is not to be drawn over
+        _start_runs(here, tour, found)
+        here.tour, here.replay = tour, replay
     stop = STOPS[tour.stop]
     if tour.presents:
         st.html(LARGE)
@@ -85,10 +87,8 @@ def draw_tour(here: Session, title: str) -> None:
         _controls(here, tour, last)
 
 
-def _start_runs(here: Session, tour: Tour) -> None:
+def _start_runs(here: Session, tour: Tour, found: Analysed) -> None:
     """Tune the chosen block, the whole model and the control while the pages before are looked at."""
-    found = analysed(here)
-    assert found is not None
     source = found.request.source
     here.plan = make_plan(found.analysis, RECOMMENDED[0], RECOMMENDED_POLICY, BUDGET)
     steps = LESSONS[tour.lesson].steps

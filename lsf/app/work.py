@@ -285,6 +285,13 @@ def load_work(runtime: AppRuntime, source: Source) -> Callable[[Report], str]:
     """Return the job that puts a model in the model cache, fetching it first where it is on the hub."""
 
     def work(report: Report) -> str:
+        from lsf.models.supported import at_hand, find_model  # noqa: PLC0415 - imports torch
+
+        if not at_hand(source.model):
+            report.progress(0, None, f"fetching {source.model}")
+            find_model(source.model)
+        if report.stop is not None:
+            raise BadInputError("Loading was stopped.")
         report.progress(0, None, f"loading {source.model}")
         return runtime.model_cache().load(source.model, source.dtype, source.device).info.name
 

@@ -232,7 +232,7 @@ def token_lines(facts: TokenFacts, max_length: int) -> list[str]:
     lines = [
         f"texts: {made}",
         f"{facts.n_tokens:,} tokens in {_rows(facts.n_rows)}: {facts.mean_tokens:.1f} each, {facts.longest:,} at most",
-        f"{facts.n_targets:,} targets, {facts.end_share:.1%} of them the end of a turn or text",
+        f"{facts.n_targets:,} targets, {100 * facts.end_share:.1f} % of them the end of a turn or text",
     ]
     if facts.n_cut:
         lines.append(f"note: {_rows(facts.n_cut)} cut at the beginning, to fit into {max_length:,} tokens")
@@ -249,7 +249,7 @@ def unknown_words(facts: TokenFacts) -> str:
     """Return the sentence on words that the model does not know; empty where there are none."""
     if not facts.n_unknown:
         return ""
-    share = f"{facts.n_unknown:,} of {facts.n_tokens:,} tokens ({facts.n_unknown / facts.n_tokens:.0%})"
+    share = f"{facts.n_unknown:,} of {facts.n_tokens:,} tokens ({100 * facts.n_unknown / facts.n_tokens:.0f} %)"
     return (
         f"{share} stand for words that the model does not know, {facts.n_unknown_targets:,} of them targets; it can "
         "neither tell them apart nor write them."

@@ -168,7 +168,7 @@ class Curve:
             return "not measured yet"
         if self.d_90 is not None:
             return f"at most {self.d_90:,}" if self.at_most else f"{self.d_90:,}"
-        best = "" if not self.falls else f" (best {self.best.test:.0%} at {self.best.d:,})"
+        best = "" if not self.falls else f" (best {100 * self.best.test:.0f} % at {self.best.d:,})"
         return f"not reached up to {max(point.d for point in self.points):,}{best}"
 
     def with_point(self, point: Point) -> "Curve":

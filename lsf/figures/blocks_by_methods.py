@@ -122,7 +122,7 @@ def in_words(value: float | None, measure: Measure) -> str:
     if value is None:
         return "?"
     if measure.percent:
-        return f"{value:.1%}"
+        return f"{100 * value:.3g} %"
     return (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}") + measure.unit
 
 

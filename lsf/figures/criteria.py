@@ -45,7 +45,7 @@ TOP = 92
 LEGEND_LIFT = 26
 """Pixels between the first row and the legend."""
 NAMED = 5
-"""Blocks whose count the finding names, those of most criteria."""
+"""Blocks that a title names, those that come first, and whose count the finding names, those of most criteria."""
 EVERY, TICKS = 10, 6
 """Blocks up to which a panel names each, and how many it names at most of more."""
 
@@ -152,7 +152,9 @@ def _title(scores: AllScores, chosen: str | None) -> str:
     votes, judges = _votes(scores), _judges(scores)
     first = () if chosen is None or chosen not in scores else leaders(scores[chosen])
     if chosen is not None and first:
-        named = f"block{'s' if len(first) > 1 else ''} {format_blocks(first)}"
+        ranked = [str(block) for block in sorted(first, key=lambda block: (scores[chosen][block], block), reverse=True)]
+        shown = ", ".join(ranked[:NAMED]) + (f" and {len(ranked) - NAMED} more" if len(ranked) > NAMED else "")
+        named = f"block{'s' if len(first) > 1 else ''} {shown}"
         others = [leaders(values) for name, values in scores.items() if name != chosen and _judges({name: values})]
         alike = sum(other == first for other in others)
         told = (
@@ -359,7 +361,7 @@ def _stable_from(rows: Sequence[Stability]) -> int | None:
 def _growth_title(rows: Sequence[Stability], label: str) -> str:
     stable, whole = _stable_from(rows), rows[-1].n_examples
     if stable is None:
-        return f"Examples that suffice for {label}: more than the samples of {whole:,}"
+        return f"Examples that suffice for {label}: unknown, no part of the {whole:,} ranks the blocks as all do"
     return f"Examples that suffice for {label}: {stable:,} of {whole:,} rank the blocks as all do"
 
 

@@ -13,6 +13,7 @@ from lsf.criteria.agreement import chance_level, rank_correlation
 from lsf.data.lessons import data_words
 from lsf.dimension.study import Curve, Study, bound
 from lsf.figures.palette import NEUTRAL, SMALL_SIZE, Mark, Picture, new_figure, share
+from lsf.runs.verdict import percent
 
 MARKS = {
     "said": Mark("SAID", "#0072B2", "circle", "solid"),
@@ -47,7 +48,7 @@ def _add_curve(figure: go.Figure, curve: Curve, study: Study) -> None:
     figure.add_scatter(
         x=[point.d for point in points],
         y=[point.test for point in points],
-        hovertext=[f"{name}, d = {p.d:,}<br>{p.test:.1%} at rate {p.rate:.2g}" for p in points],
+        hovertext=[f"{name}, d = {p.d:,}<br>{percent(p.test)} at rate {p.rate:.2g}" for p in points],
         hoverinfo="text",
         cliponaxis=False,
         **looks,
@@ -82,8 +83,8 @@ def _levels(figure: go.Figure, study: Study) -> None:
     each = "" if len({point.test for point in study.full}) < 2 else ", mean: each seed has its own"
     small = {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}
     for value, text, dash in (
-        (full, f"{study.whole} {full:.1%}", "dot"),
-        (target, f"{study.settings.share:.0%} of {study.whole}{each}", "dash"),
+        (full, f"{study.whole} {percent(full)}", "dot"),
+        (target, f"{percent(study.settings.share)} of {study.whole}{each}", "dash"),
     ):
         line = {"color": NEUTRAL.color, "width": 1.5, "dash": dash}
         note = {"text": text, "font": small, "xanchor": "left", "yanchor": "bottom", "x": 0}

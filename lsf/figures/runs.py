@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from lsf.figures.deviation import PATTERN
 from lsf.figures.palette import NEUTRAL, ROLES, SMALL_SIZE, TEXT_SIZE, Mark, Picture, new_figure
+from lsf.runs.verdict import percent
 
 LOW = 0.1
 """Share up to which a whole axis from 0 to 100 % would show nothing but a flat line."""
@@ -96,7 +97,7 @@ def _title(curves: Sequence[Curve], metric: str, lower_is_better: bool, share: b
     if not last:
         return f"{metric.capitalize()}: nothing measured yet"
     best = min(last.values()) if lower_is_better else max(last.values())
-    value = f"{best:.1%}" if share else f"{best:.4g}"
+    value = percent(best) if share else f"{best:.4g}"
     if len(last) == 1:
         return f"{metric.capitalize()} of {next(iter(last))}: {value}"
     leaders = [label for label, reading in last.items() if reading == best]
@@ -227,7 +228,7 @@ def _range(values: Sequence[float], mean: float) -> dict[str, object]:
 
 
 def _told(quality: float, share: bool) -> str:
-    return f"{quality:.1%}" if share else f"{quality:.3g}"
+    return percent(quality) if share else f"{quality:.3g}"
 
 
 def _trade_title(outcomes: Sequence[Outcome], quality: str, cost: str, share: bool) -> str:

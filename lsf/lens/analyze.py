@@ -134,6 +134,8 @@ def analyze(
         runs = short_runs
         if not _fits(lambda: builder.record(probe_drop=runs(loaded, task, settings, report))):
             short.add("runs")
+    if report.stop == "discard":
+        raise StoppedError("The analysis was stopped.")
     if short:
         builder.mark_short(_short_words(settings, short, loaded.info.device))
     weights = None if places_of(loaded.model) else weights_hash(loaded.model)

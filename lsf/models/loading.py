@@ -4,6 +4,7 @@ import copy
 import ctypes
 import hashlib
 import json
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from lsf.models.layout import ModelLayout, resolve, self_check
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import check_quantising, is_packed, n_values, packed_dtype, quantising, scales
 from lsf.models.sharing import share_model
-from lsf.models.supported import ModelSource, find_model
+from lsf.models.supported import ModelSource, find_model, stored_tensors
 from lsf.models.weights import context_of, load_config, load_tokenizer, load_weights
 
 TRIM_THRESHOLD = -1
@@ -368,6 +369,25 @@ def dtype_for(source: ModelSource, wish: str, device: Device) -> torch.dtype:
         if config.dtype in (torch.bfloat16, torch.float16) and _has_bfloat16(device):
             return torch.bfloat16
     return torch.float32
+
+
+def weights_in_memory(source: ModelSource, dtype: str, device: Device) -> tuple[int, str]:
+    """Return the bytes that a model's weights will take on a device, whatever they take on disk, and in which dtype.
+
+    Args:
+        source: what is to be loaded.
+        dtype: the wish; of a quantised one every value is counted in its 4 or 8 bits, which is the least.
+        device: where it is put.
+
+    Raises:
+        ModelError: a file that is no safetensors file.
+    """
+    stored = stored_tensors(source.name, sorted(source.folder.glob("*.safetensors")))
+    count = sum(math.prod(tensor.shape) for tensor in stored)
+    if dtype in QUANTISED:
+        return count // 2 if dtype == "nf4" else count, dtype
+    used = dtype_for(source, dtype, device)
+    return count * used.itemsize, str(used).removeprefix("torch.")
 
 
 def _has_bfloat16(gpu: Device) -> bool:

@@ -432,7 +432,7 @@ def _label(row: Row, several: Sequence[str] = ()) -> str:
     if row.role in CONTROLS and row.n_blocks:
         name = control_name(row.role, row.n_blocks)
     if row.general_share is not None:
-        name += f" with {row.general_share:.0%} general data"
+        name += f" with {100 * row.general_share:.0f} % general data"
     return ", ".join([name, *words_apart(row, several)])
 
 

@@ -249,8 +249,9 @@ def _together(graft: Graft) -> str:
     """Say whether what the parts bring alone adds up to what they bring together."""
     assert graft.gain is not None
     share = sum(max(0.0, _gained(part, "alone")) for part in graft.parts) / graft.gain.mean
+    told = f"{100 * share:.0f} %"
     if 0.9 <= share <= 1.1:
-        return f"What they bring alone adds up to the whole gain ({share:.0%}), as if each worked by itself."
+        return f"What they bring alone adds up to the whole gain ({told}), as if each worked by itself."
     if share < 0.9:
-        return f"What they bring alone adds up to {share:.0%} of the gain: the rest takes several of them together."
-    return f"What they bring alone adds up to {share:.0%} of the gain: their contributions overlap."
+        return f"What they bring alone adds up to {told} of the gain: the rest takes several of them together."
+    return f"What they bring alone adds up to {told} of the gain: their contributions overlap."

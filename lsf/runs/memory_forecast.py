@@ -109,7 +109,7 @@ def verdict(parts: Parts, free: int | None, device: str) -> tuple[bool | None, s
         return None, f"It {needs}; how much memory {device} has free is not known."
     has = f"{device} has {in_words(free)} free"
     if parts.known > RUN_SHARE * free:
-        return False, f"It {needs} and {has}, of which a run may take {RUN_SHARE:.0%}: it does not fit."
+        return False, f"It {needs} and {has}, of which a run may take {100 * RUN_SHARE:.0f} %: it does not fit."
     if parts.total is None:
         return None, f"It {needs}; {has}."
     return True, f"It {needs}; {has}: it fits."

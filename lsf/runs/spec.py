@@ -164,7 +164,7 @@ class RunSpec(JsonRecord):
         name = self.plan.label if of_plan else f"{self.role} {self.plan.label}"
         parts = ["whole model" if self.role == "full" or self.plan.is_full else name]
         parts += [] if self.method == "full" else [self.how]
-        parts += [] if self.general is None else [f"{self.general_share:.0%} general data"]
+        parts += [] if self.general is None else [f"{100 * self.general_share:.0f} % general data"]
         return ", ".join([*parts, *([f"seed {self.seed}"] if self.seed else [])])
 
     @property

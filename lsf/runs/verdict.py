@@ -429,7 +429,7 @@ def _name(row: Row, several: Sequence[str], rate: bool) -> str:
     """Return a choice in words, with what was asked of it and not of all runs compared."""
     name = (row.plan or "the choice") + ("" if row.method in (None, "full") else f" by {row.method}")
     if row.general_share is not None:
-        name += f" with {row.general_share:.0%} general data"
+        name += f" with {percent(row.general_share)} general data"
     asked = words_apart(row, several)
     if rate:
         asked.append(rate_words(row))

@@ -47,7 +47,7 @@ def test_the_title_over_curves_looks_at_every_run_also_where_two_have_one_name(t
         append_metrics(folder, {"step": 5, "validation_exact_match": exact})
         runs.append(replace(run(name, exact), folder=folder))
     picture = draw_curves(curves(runs, "validation exact match", "steps"), "exact match", "steps", False, True)
-    assert picture.title == "Exact match: choice: block 7 · aaaa highest with 90.0%"
+    assert picture.title == "Exact match: choice: block 7 · aaaa highest with 90 %"
 
 
 def test_answers_of_other_base_models_are_rows_of_their_own() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from lsf.app.actions import specs_to_start
 from lsf.app.findings import (
     criterion_to_come,
     of_criteria,
@@ -23,6 +24,8 @@ from lsf.evidence.regret import Truth
 from lsf.evidence.study import judge_choices
 from lsf.plans.plan import Plan
 from lsf.runs.comparison import to_row
+from lsf.runs.controls import control_blocks
+from lsf.runs.spec import RunSpec
 from tests.figures.conftest import analysis as analysis
 from tests.runs.test_comparison import FULL, make
 
@@ -107,8 +110,32 @@ def test_runs_are_told_once_one_has_ended() -> None:
         "Block 3 ended at 70 % exact match; the whole model at 100 % exact match; a random block at 70 % exact match.",
         "Next: compare the runs, which weighs this against cost.",
     )
-    waiting = of_runs([rows[0], replace(rows[1], exact_match_after=None, loss_after=None)])
-    assert waiting is not None and waiting[1] == "Next: wait for 1 more."
+    ended = replace(rows[1], exact_match_after=None, loss_after=None, state="failed")
+    for state in ("queued", "running"):
+        waiting = of_runs([rows[0], replace(ended, state=state), ended])
+        assert waiting is not None and waiting[1] == "Next: wait for 1 more."
+    nothing_more = of_runs([rows[0], ended, replace(ended, state="cancelled"), replace(ended, state="interrupted")])
+    assert nothing_more is not None and nothing_more[1].startswith("Next: compare")
+
+
+def test_a_run_is_told_beside_those_of_its_own_seed_and_method() -> None:
+    choice, full = to_row(make("c")), to_row(FULL)
+    again = [replace(choice, run="c1", seed=1, exact_match_after=0.4), replace(full, seed=1, exact_match_after=0.5)]
+    lora = replace(full, run="l", method="lora", exact_match_after=0.2)
+    found = of_runs([choice, full, lora, *again])
+    assert found is not None
+    assert found[0] == "Block 7 (seed 0) ended at 80 % exact match; the whole model at 100 % exact match."
+    found = of_runs([choice, full, lora, *again], "c1")
+    assert found is not None
+    assert found[0] == "Block 7 (seed 1) ended at 40 % exact match; the whole model at 50 % exact match."
+
+
+def test_as_many_runs_are_announced_as_are_queued_where_a_control_equals_another_at_some_seeds() -> None:
+    spec = RunSpec("m", "lesson:facts", Plan("m", 4, (3,)))
+    specs = specs_to_start(spec, ("first", "random"), 10)
+    fewer = sum(control_blocks("random", 4, (3,), seed) == (0,) for seed in range(10))
+    assert fewer not in (0, 10)
+    assert len(specs) == 30 - fewer
 
 
 def test_a_sweep_is_told_by_its_best_plan_and_says_where_that_is_not_decided() -> None:

@@ -22,7 +22,7 @@ def test_a_search_is_followed_live_and_stopped_and_what_it_found_stays(tab: Tab)
     found = re.compile(r"^d_90 of Capitals that moved: SAID (at most [\d,]+|[\d,]+|not reached up to [\d,]+)")
     expect(page.get_by_role("heading", name=found)).to_be_visible(timeout=60_000)
     expect(page.locator(".lsf-chart").first.locator(".point").first).to_be_attached()
-    tab.button("Stop and keep")
+    tab.button("Stop")
     expect(page.get_by_text("idle")).to_be_visible(timeout=60_000)
     tab.settled()  # until then the chart stands twice: as it was followed, and as it is kept
     expect(page.get_by_role("heading", name=found)).to_be_visible()

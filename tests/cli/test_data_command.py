@@ -39,7 +39,7 @@ def test_it_says_what_was_seen_and_shows_the_exact_text_with_trained_tokens_mark
     said = capsys.readouterr().out
     for words in (
         "3 rows: chat -> the chat template", "recognised by its columns: messages", "texts: chat, by the model's",
-        "1 train, 1 validation, 1 test\n", "targets, 20.0% of them the end of a turn or text",
+        "1 train, 1 validation, 1 test\n", "targets, 20.0 % of them the end of a turn or text",
     ):  # fmt: skip
         assert words in said
     assert "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n[y][o][ ][0][[<|im_end|>]]\n" in said
@@ -100,7 +100,7 @@ def test_words_that_the_model_does_not_know_are_counted_and_a_byte_level_tokeniz
     assert main(["data", name, "--model", "bundled"]) == 0
     said = capsys.readouterr().out
     assert re.search(
-        r"note: 6 of \d+ tokens \(\d+%\) stand for words that the model does not know, 3 of them targets", said
+        r"note: 6 of \d+ tokens \(\d+ %\) stand for words that the model does not know, 3 of them targets", said
     )
     assert "<s><unk>: the capital of Jorvik 1 is[<unk>]" in said
     assert main(["data", name, "--model", model]) == 0

@@ -105,7 +105,7 @@ def test_d_90_is_the_smallest_that_reaches_the_target_and_unknown_where_none_doe
     rising = Curve("said", 0, 0.9, (point(10, 0.2), point(1000, 0.5)))
     assert (rising.falls, rising.summary) == (False, "not reached up to 1,000")
     falling = Curve("said", 0, 0.9, (point(10, 0.2), point(1000, 0.5), point(3000, 0.1)))
-    assert (falling.falls, falling.summary) == (True, "not reached up to 3,000 (best 50% at 1,000)")
+    assert (falling.falls, falling.summary) == (True, "not reached up to 3,000 (best 50 % at 1,000)")
     assert point(10, 0.2).gap == pytest.approx(0.7)
     assert bound(25, 100) == pytest.approx(0.5)
     assert math.isclose(bound(400, 100), 2.0)

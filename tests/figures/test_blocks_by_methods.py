@@ -34,7 +34,7 @@ def traces(picture: Picture) -> Any:
 def test_colour_tells_the_ratio_to_full_tuning_of_the_whole_model_and_is_missing_where_that_is() -> None:
     heat, rest = traces(draw_places(CELLS))
     assert [list(line) for line in heat.z] == [[-0.5, -0.25, None], [0.0, None, None]]
-    assert [list(line) for line in heat.text] == [["50.0%", "75.0%", ""], ["100.0%", "", "failed"]]
+    assert [list(line) for line in heat.text] == [["50 %", "75 %", ""], ["100 %", "", "failed"]]
     assert list(rest.customdata) == ["bitfit@whole model"]
     assert heat.customdata[0][1] == "lora@block 6"
 
@@ -60,8 +60,8 @@ def test_a_full_run_that_was_stopped_half_way_is_no_reference() -> None:
 
 def test_the_picked_cell_is_marked_and_the_title_names_the_best() -> None:
     picture = draw_places(CELLS, picked="lora@block 6")
-    assert traces(picture)[0].text[0][1] == "<b>[75.0%]</b>"
-    assert picture.title == "Best exact match: full on whole model, 100.0%"
+    assert traces(picture)[0].text[0][1] == "<b>[75 %]</b>"
+    assert picture.title == "Best exact match: full on whole model, 100 %"
     assert draw_places(CELLS, "stored_bytes").title == "Best stored bytes: lora on block 6, 0.5 kB, full 8 kB"
     waiting = [replace(one, row=replace(one.row, state="queued", exact_match_after=None)) for one in CELLS]
     assert draw_places(waiting).title == "Blocks x methods: none of 4 cells has finished yet"

@@ -46,6 +46,13 @@ def test_a_criterion_without_differences_has_no_leaders() -> None:
     assert len(set(drawn(draw_criteria(SCORES)).data[2].marker.symbol)) == 1
 
 
+def test_blocks_are_named_in_the_order_of_their_scores() -> None:
+    eight = {"alignment": (0.0, 0.1, 0.2, 0.3, 0.4, 0.8, 0.5, 0.9)}
+    assert draw_criteria(eight, "alignment").title.startswith("Gradient alignment puts blocks 7, 5 first")
+    many = {"alignment": tuple(block / 32 for block in range(32))}
+    assert "puts blocks 31, 30, 29, 28, 27 and 3 more first" in draw_criteria(many, "alignment").title
+
+
 def test_a_click_anywhere_in_a_panel_finds_its_criterion() -> None:
     figure = drawn(draw_criteria(SCORES))
     assert figure.layout.hovermode == "x"
@@ -164,7 +171,7 @@ def test_the_note_where_it_settled_stands_at_its_line_and_does_not_stretch_the_a
 def test_where_no_sample_agrees_the_title_says_so(analysis: Analysis) -> None:
     grown = _grown(analysis)
     picture = draw_growth(replace(grown, growth=(grown.growth or ())[:1]), "deviation")
-    assert "more than the samples of 200" in picture.title
+    assert "unknown, no part of the 200 ranks the blocks as all do" in picture.title
     assert "would not have stopped" in picture.alt
 
 

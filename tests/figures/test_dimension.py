@@ -68,7 +68,7 @@ def test_a_checkpoint_not_reached_ranks_above_all_others_where_it_still_rose_and
     assert list(traces(picture)[0].x) == [60, 120, 600]
     missed = traces(picture)[1]
     assert list(missed.x) == [0, 30] and min(missed.y) > 1000  # above every d that was tried
-    assert list(missed.text) == ["not reached up to 30", "not reached up to 100 (best 10% at 30)"]
+    assert list(missed.text) == ["not reached up to 30", "not reached up to 100 (best 10 % at 30)"]
     assert "Spearman: Capitals that moved -0.80 (4 checkpoints, chance reaches 1.00)" in picture.title
 
 

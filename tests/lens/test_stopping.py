@@ -56,6 +56,15 @@ def test_a_stop_ends_the_spectra_after_one_matrix_and_leaves_their_criteria_out(
     assert len(done) == 2
 
 
+def test_what_is_discarded_after_the_forward_pass_is_not_kept(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, report = load_model(str(tiny("llama"))), Stopping()
+    counted(monkeypatch, torch.linalg, "svdvals", lambda: setattr(report, "stop", "discard"))
+    with pytest.raises(StoppedError):
+        analyze(loaded, task_of(PAIRS), AnalysisSettings(criteria=("deviation", "snr")), report)
+
+
 def test_a_stop_ends_the_timing_of_an_analysis(tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     loaded, report = load_model(str(tiny("llama"))), Stopping()
     monkeypatch.setattr(speed, "_KEPT", {})  # other tests may have timed a model of this make

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from streamlit.components.v2.component_manager import BidiComponentManager
 from streamlit.testing.v1 import AppTest
+from streamlit.testing.v1.element_tree import TextArea
 
 from lsf.app.choose import brush
 from lsf.app.runtime import AppRuntime, runtime
@@ -78,9 +79,13 @@ class Driver:
         """Write templates over the columns of the file that was chosen."""
         self.at.session_state["data-how"] = "own"
         self.at.run()
-        self.at.text_area(key="data-prompt").set_value(prompt)
-        self.at.text_area(key="data-completion").set_value(completion)
+        self.template("Prompt").set_value(prompt)
+        self.template("Completion").set_value(completion)
         return self.at.run()
+
+    def template(self, part: str) -> TextArea:
+        """Return the area of the template for `Prompt` or `Completion`."""
+        return next(area for area in self.at.text_area if area.label == f"{part} template")
 
     def analyse(self, model: Path, data: Path) -> AppTest:
         """Run a whole analysis; ends on the trajectories page."""

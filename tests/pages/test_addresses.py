@@ -12,7 +12,8 @@ from lsf.app.choose import brush, toggle
 from lsf.app.panels import task_words
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, source_here, take_up_plan
-from lsf.app.work import Analysed, Source
+from lsf.app.work import Analysed, Source, load_work
+from lsf.errors import LsfError
 from lsf.jobs.job import Report
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
@@ -205,6 +206,36 @@ def test_a_job_can_be_stopped_where_the_click_comes_with_a_run_of_the_whole_scri
     assert not at.exception
     assert runtime().worker.view(job).stopping
     gate.set()
+
+
+def test_every_job_of_ones_own_can_be_stopped_above_any_page_and_says_what_that_leaves(app: Driver) -> None:
+    gate, here = threading.Event(), app.at.session_state["lsf"]
+    jobs = [
+        runtime().worker.submit(kind, f"a {kind}", lambda report: gate.wait(SECONDS), owner)
+        for kind, owner in (("measure", here.owner), ("sweep", here.owner), ("ask", "somebody else"))
+    ]
+    at = app.go("start")
+    above = {button.key: button for button in at.button if str(button.key).startswith("stop-above")}
+    assert {key: button.label for key, button in above.items()} == {
+        f"stop-above-{jobs[0]}-True": "Stop",
+        f"stop-above-{jobs[1]}-True": "Remove from the queue",
+    }
+    stop = above[f"stop-above-{jobs[0]}-True"]
+    assert stop.help == "The run stays as it was kept, without a test."
+    stop.click().run()
+    assert not at.exception
+    assert runtime().worker.view(jobs[0]).stopping
+    gate.set()
+
+
+def test_a_model_is_not_loaded_where_a_stop_was_asked_for_while_it_was_fetched(
+    app: Driver, tiny: Callable[[str], Path]
+) -> None:
+    source, report = Source(str(tiny("llama"))), Report()
+    report.ask_to_stop("keep")
+    with pytest.raises(LsfError, match="stopped"):
+        load_work(runtime(), source)(report)
+    assert runtime().loaded() is None
 
 
 def test_the_second_of_two_quick_clicks_does_not_undo_the_first() -> None:

@@ -7,6 +7,7 @@ import pytest
 from lsf.app.state import Session
 from lsf.app.work import Analysed
 from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import DEFAULT_CRITERIA
 from tests.pages.conftest import Driver, as_read
 
 
@@ -76,3 +77,13 @@ def test_need_is_drawn_beside_the_chosen_criterion_where_it_was_measured(
     assert any({"block", "need", "deviation"} == set(frame.value) for frame in at.dataframe)
     at.selectbox(key="criterion").set_value("ablation").run()
     assert "Need is drawn beside another criterion" in app.shown()
+
+
+def test_without_a_criterion_nothing_starts(app: Driver) -> None:
+    at = app.to_the_input()
+    at.multiselect(key="settings-criteria").set_value([]).run()
+    assert at.button(key="analyse").disabled
+    assert "No criterion is chosen" in app.errors()[0]
+    assert at.session_state["lsf"].request.settings.criteria == DEFAULT_CRITERIA
+    at.multiselect(key="settings-criteria").set_value(["first"]).run()
+    assert not at.button(key="analyse").disabled

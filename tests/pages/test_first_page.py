@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lsf.files import write_json
-from tests.pages.conftest import Driver, as_read
+from lsf.models import devices
+from lsf.models.devices import Device, choose_device
+from lsf.models.loading import load_model, weights_in_memory
+from lsf.models.supported import find_model
+from tests.pages.conftest import Driver, as_read, written
 from tests.tiny import save_tiny, tiny_model
+
+SPOKEN = [("the cat", "mat"), ("the dog", "tree"), ("sun", "moon")]
 
 
 @pytest.fixture
@@ -96,8 +103,8 @@ def test_columns_are_picked_from_lists_and_nothing_is_wrong_before_that(
     assert "Pick the columns for the completion." in app.shown()
     at.selectbox(key="data-answer-ask-place-say").set_value("say").run()
     assert not app.errors()
-    assert at.text_area(key="data-prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
-    assert at.text_area(key="data-completion").value == " {say}"
+    assert app.template("Prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
+    assert app.template("Completion").value == " {say}"
     assert "8 training, 1 validation and 1 test examples" in app.shown()
     bodies = [element.proto.body for element in at.get("html") if "lsf-tokens" in element.proto.body]
     assert any("Ask: the &lt;cat&gt;\nPlace: sat on\nSay:<b> mat</b>" in body for body in bodies)
@@ -106,7 +113,31 @@ def test_columns_are_picked_from_lists_and_nothing_is_wrong_before_that(
     app.go("model")
     assert at.multiselect(key="data-asked-ask-place-say").value == ["ask", "place"]
     assert at.selectbox(key="data-answer-ask-place-say").value == "say"
-    assert at.text_area(key="data-prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
+    assert app.template("Prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
+
+
+def test_templates_of_one_file_do_not_meet_the_next_one_and_come_back_with_it(
+    app: Driver, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    one = written(tmp_path / "one.csv", [("ask", "say"), *SPOKEN])
+    two = written(tmp_path / "two.csv", [("question", "word"), *SPOKEN])
+    at = app.use(tiny("llama"), one)
+    at.multiselect(key="data-asked-ask-say").set_value(["ask"]).run()
+    at.selectbox(key="data-answer-ask-say").set_value("say").run()
+    asked = at.session_state["lsf"].request.source
+    assert asked.prompt_template == "Ask: {ask}\nSay:"
+    at.text_input(key="data-path").set_value(str(two)).run()
+    assert app.errors() == []
+    assert app.template("Prompt").value == ""
+    assert "Pick the columns for the prompt and the completion." in app.shown()
+    at.session_state["data-kind"] = "Hugging Face data set"
+    at.run()
+    at.text_input(key="data-hub").set_value("some/set").run()
+    assert app.template("Prompt").value == ""
+    at.session_state["data-kind"] = "File"
+    at.run()
+    at.text_input(key="data-path").set_value(str(one)).run()
+    assert at.session_state["lsf"].request.source == asked
 
 
 def test_a_format_is_asked_for_only_where_rows_could_be_more_than_one(
@@ -261,6 +292,28 @@ def test_weights_that_the_config_does_not_ask_for_are_told_beside_the_model_and_
     assert told in app.shown()
     app.go("model")
     assert [as_read(one.value).startswith(told) for one in app.at.warning].count(True) == 1
+
+
+def test_whether_a_model_fits_is_asked_of_the_device_and_the_dtype_that_are_chosen(
+    app: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_model("llama").to(torch.bfloat16).save_pretrained(folder := save_tiny("llama", tmp_path / "half"))
+    whole = load_model(str(folder), "float32")
+    needed = sum(parameter.nbytes for parameter in whole.model.parameters())
+    assert weights_in_memory(find_model(str(folder)), "float32", choose_device("cpu")) == (needed, "float32")
+    free = needed  # less than 1.3 times what float32 takes, more than bfloat16
+    monkeypatch.setattr(
+        devices, "list_devices", lambda: (Device("mps", "small", 9, 9), Device("cpu", "large", free, free))
+    )
+    at = app.at
+    at.session_state["model-kind"] = "Your own"
+    at.run()
+    at.text_input(key="model-name").set_value(str(folder)).run()
+    assert "small has 0.0 of 0.0 GB free: too little to load it in float32" in app.shown()
+    at.selectbox(key="model-device").select("cpu").run()
+    assert "large has 0.0 of 0.0 GB free: too little to load it in float32" in app.shown()
+    at.selectbox(key="model-dtype").select("bfloat16").run()
+    assert "large has 0.0 of 0.0 GB free: enough to load it in bfloat16" in app.shown()
 
 
 def test_a_model_that_is_not_at_hand_is_one_sentence_when_it_is_fetched(app: Driver, cats: Path) -> None:

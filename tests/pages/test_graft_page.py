@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from lsf.app.graft import PART
 from lsf.app.runtime import runtime
 from lsf.cli.main import main
+from lsf.plans.plan import Plan
 from lsf.runs.graft import GRAFT, Graft, which_did_it
 from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
@@ -131,6 +133,16 @@ def test_runs_without_weights_offer_neither(tuned: Path, app: Driver, runs: Path
     app.go("compare")
     titles = [element.value for element in app.at.subheader]
     assert "Your own words" not in titles
+    assert "Which of the tuned blocks did it?" not in titles
+
+
+def test_where_one_block_was_tuned_nobody_is_asked_which_of_them_did_it(tuned: Path, app: Driver, runs: Path) -> None:
+    for run in list_runs(runs):
+        assert run.spec is not None
+        replace(run.spec, plan=Plan(run.spec.model, 4, (3,)), role="manual").save(run.folder / "spec.json")
+    app.go("compare")
+    titles = [element.value for element in app.at.subheader]
+    assert "Your own words" in titles
     assert "Which of the tuned blocks did it?" not in titles
 
 

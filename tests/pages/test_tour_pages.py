@@ -1,11 +1,14 @@
 """The guided tour: one click, four pages, one sentence each, and runs that were really made."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lsf.app import tour
+from lsf.app.state import Tour
+from lsf.app.work import Analysed
 from lsf.data.lessons import LESSONS
 from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
@@ -72,3 +75,30 @@ def test_a_lesson_is_tuned_step_by_step_presented_left_for_another_page_and_ende
     assert "The tour continues on" in app.shown()
     app.click("End the tour")
     assert "The tour continues on" not in app.shown()
+
+
+def test_a_tour_whose_analysis_was_stopped_before_its_criterion_is_over_and_pages_say_what_is_missing(
+    app: Driver, known: Callable[..., Analysed]
+) -> None:
+    found = known()
+    rows = tuple(replace(row, scores={}) for row in found.analysis.blocks)
+    app.look_at(Analysed(found.request, replace(found.analysis, blocks=rows)))
+    for page in ("trajectories", "criteria", "choose", "tune", "compare", "evidence", "blocks_by_methods", "start"):
+        app.at.session_state["lsf"].tour = Tour("facts")
+        at = app.go(page)
+        assert [error.value for error in at.exception] == []
+        assert app.errors() == []
+        assert at.session_state["lsf"].tour is None
+        if page in ("criteria", "choose"):
+            assert "until it has measured a criterion" in app.shown()
+
+
+def test_a_tour_whose_runs_cannot_be_started_says_why_once_and_is_over(
+    analysed: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LSF_RUNS_QUOTA", "1")
+    analysed.at.session_state["lsf"].tour = Tour("facts")
+    analysed.at.run()
+    assert len(analysed.errors()) == 1
+    analysed.go("choose")
+    assert analysed.errors() == []

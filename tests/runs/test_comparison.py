@@ -127,7 +127,7 @@ def test_a_run_with_general_data_stands_beside_those_without_and_is_no_reference
     rows = {row.run: row for row in compare([make("some"), FULL, mixed, whole]).rows}
     assert (rows["mixed"].x_quality, rows["some"].x_quality) == (1.6, 0.8)
     found = summarise(compare([make("some"), mixed, with_general(make("more"), 0.5)]).rows)
-    assert [one.plan for one in found] == ["block 7", "block 7 with 20% general data", "block 7 with 50% general data"]
+    assert [one.plan for one in found] == ["block 7", *(f"block 7 with {n} % general data" for n in (20, 50))]
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,7 @@ def test_one_block_that_is_first_both_ways_did_it() -> None:
         "Block 6 did most of it: alone it brings 1.4 (1.3 to 1.5) nats, and 0.9 (0.8 to 1) are lost without it, of 2 "
         "nats (1.9 to 2.1) over the floor on 50 test rows."
     )
-    assert together.startswith("What they bring alone adds up to 75% of the gain: the rest takes several")
+    assert together.startswith("What they bring alone adds up to 75 % of the gain: the rest takes several")
     assert found.share(found.parts[1], "alone") == pytest.approx(0.7)
     small = graft({5: 0.1, 6: 0.8}, {5: 0.3, 6: 0.9})
     assert which_did_it(small)[0].startswith("Block 6 did more than any other: alone it brings 0.8")
@@ -47,7 +47,7 @@ def test_blocks_whose_difference_may_be_chance_cannot_be_told_apart() -> None:
         "Blocks 5 and 6 cannot be told apart by what they bring alone, at most 1 (0.9 to 1.1) nats; blocks 4 and 6 "
         "cannot be told apart by what is lost without them, at most 0.9 (0.8 to 1) nats, of 2 nats"
     )
-    assert together == "What they bring alone adds up to the whole gain (108%), as if each worked by itself."
+    assert together == "What they bring alone adds up to the whole gain (108 %), as if each worked by itself."
 
 
 def test_both_ways_may_name_different_blocks() -> None:
@@ -55,7 +55,7 @@ def test_both_ways_may_name_different_blocks() -> None:
     assert answer.startswith(
         "Block 5 brings the most alone, 1.9 (1.8 to 2) nats; block 6 is missed most when taken out"
     )
-    assert together.endswith("adds up to 155% of the gain: their contributions overlap.")
+    assert together.endswith("adds up to 155 % of the gain: their contributions overlap.")
 
 
 def test_where_none_reaches_the_floor_alone_none_did_it_alone() -> None:

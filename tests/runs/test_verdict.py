@@ -63,7 +63,7 @@ def test_choices_of_several_models_data_sets_and_general_data_are_told_apart() -
     one, other = verdicts(compare([asked("a", data="x.jsonl"), asked("b", data="y.jsonl")]))
     assert one.sentence.startswith("Block 7 (x.jsonl) gains 1 nats") and other.choice.name == "block 7 (y.jsonl)"
     plain, mixed = verdicts(compare([asked("a"), asked("b", general="g.jsonl", general_share=0.2)]))
-    assert (plain.choice.name, mixed.choice.name) == ("block 7", "block 7 with 20% general data")
+    assert (plain.choice.name, mixed.choice.name) == ("block 7", "block 7 with 20 % general data")
 
 
 def test_choices_that_differ_in_steps_or_rate_alone_have_names_of_their_own() -> None:

@@ -160,7 +160,7 @@ def test_the_command_the_comparison_and_the_bundle_tell_of_it(tiny, task, tmp_pa
     assert by_share[0.2].forgetting is not None
     text = render(found)
     assert "20.0 %" in text
-    assert "block 2 with 20% general data (manual)" in text
+    assert "block 2 with 20 % general data (manual)" in text
     assert "of tokens" not in render(compare([run for run in runs if run.spec.general is None]))
 
     run = next(run for run in runs if run.spec.general)
