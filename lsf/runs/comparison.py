@@ -141,7 +141,7 @@ class Row:
     peak_memory_bytes: int | None = None
     """Peak memory above what was there before."""
     memory_counted: bool = False
-    """Whether that is what its tensors were counted to take, since the process grew by too little to tell."""
+    """Whether that was counted from its tensors, since the process grew by too little to tell."""
     stored_bytes: int | None = None
     """Bytes of what the run saved."""
     latency_ratio: float | None = None
@@ -179,9 +179,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
     Ratios are taken to the succeeded full run (every block and module, method `full`) of the same weights, data, seed,
     steps, batch size, warm-up and weight decay, on the same device and dtype, read on the same test examples; of
-    several such runs, which differ in their rates at most, to the one of the least test loss. A run with a fault (it
-    ends below the floor, or forgets more than a nat) is the reference of none. Where there is none they are None. A run
-    with general data has its ratios to the full run with the same, else to the one without.
+    several such runs, which differ in their rates at most, to the one of the least test loss; never to one with a fault
+    (`fault_of`). Where there is none they are None. Runs with general data have them to the one with the same, if any.
 
     Args:
         runs: in any state, in the order they are to be listed.
@@ -204,8 +203,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 LEAST_GROWTH = 64 << 20
-"""Bytes by which a process has to grow before that tells a run's memory: others of its threads come and go by as many.
-Where it grows less, what the run's tensors were counted to take stands in its place."""
+"""Bytes that a process has to grow by to tell a run's memory; below, what its tensors were counted to take stands."""
 
 
 def to_row(run: Run) -> Row:
@@ -234,8 +232,8 @@ def to_row(run: Run) -> Row:
         return row
     before, after = result.before or Metrics(), result.after or Metrics()
     names = ("exact_match", "generated_match", "loss", "perplexity", "byte_perplexity", "accuracy", "general_loss")
-    pairs = [(name, when, values) for name in names for when, values in (("before", before), ("after", after))]
-    metrics = {f"{name}_{when}": getattr(values, name) for name, when, values in pairs}
+    both = (("before", before), ("after", after))
+    metrics = {f"{name}_{when}": getattr(values, name) for name in names for when, values in both}
     own = {field.name for field in fields(result)} & {field.name for field in fields(Row)}
     costs = {name: getattr(result, name) for name in own - {"state", "learning_rate", "seed"}}
     counted = result.predicted.memory_bytes if result.predicted.phases else None
@@ -247,8 +245,7 @@ def to_row(run: Run) -> Row:
         row = replace(row, fault=fault.words, rate_to_try=fault.rate_to_try)
     row = replace(row, floor_loss=floor_loss(result), gain=gain(result), forgetting=forgetting(result))
     row = replace(row, floor_exact_match=(result.floor or before).exact_match, n_test=after.n_examples)
-    row = replace(row, states_found=found_states(result))
-    return replace(row, **metrics, **costs)
+    return replace(row, states_found=found_states(result), **metrics, **costs)
 
 
 def _relate(row: Row, full: Row | None) -> Row:
@@ -301,8 +298,7 @@ def _settings(spec: RunSpec, result: RunResult | None) -> str:
     unread = () if spec.goes_by_readings else READ_AT
     left_out = (*TOLD_APART, *unread, *COSTS_ONLY, *OPTIONS)  # what the data's options came to is in texts_of
     asked = {item.name: getattr(spec, item.name) for item in fields(spec) if item.name not in left_out}
-    mixed = result and result.general and result.general.fingerprint
-    given = None if result is None else (result.measured_on, texts_of(spec, result), mixed)
+    given = result and (result.measured_on, texts_of(spec, result), result.general and result.general.fingerprint)
     return hashlib.sha256(repr((asked, given)).encode()).hexdigest()[:8]
 
 
