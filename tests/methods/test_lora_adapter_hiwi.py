@@ -189,13 +189,11 @@ def test_hiwi_and_lora_on_the_mlp_refuse_experts(tmp_path):
     base = load_model(str(save_tiny("mixtral", tmp_path)), "float32", "cpu")
     with pytest.raises(BadInputError, match=r"adapts the MLP's linear maps and model\.layers\.1\.mlp .* is not one"):
         METHODS["hiwi"].count(base, PLAN, options_of("hiwi", {}))
-    options = options_of("lora", {"maps": "mlp"})
-    for work in (
-        METHODS["lora"].count,
-        lambda *given: METHODS["lora"].prepare(*given[:2], context_for("lora", maps="mlp")),
-    ):
-        with pytest.raises(BadInputError, match=r"maps=mlp adapts the MLP's linear maps and .* has none there"):
-            work(base, PLAN, options)
+    context, refused = context_for("lora", maps="mlp"), r"maps=mlp adapts the MLP's linear maps and .* has none there"
+    with pytest.raises(BadInputError, match=refused):
+        METHODS["lora"].count(base, PLAN, context.options)
+    with pytest.raises(BadInputError, match=refused):
+        METHODS["lora"].prepare(base, PLAN, context)
 
 
 def test_a_bias_whose_relu_would_be_shut_is_turned_round():

@@ -204,8 +204,7 @@ def test_what_does_not_fit_together_is_said():
 
 
 def test_what_a_waiting_run_does_not_know_yet_is_no_difference():
-    one = rendered(make("a"), "chat, by the model's template")
-    one = replace(one, result=replace(one.result, environment={"device": "cpu", "dtype": "float32"}))
+    one = with_result(make("a"), rendering="chat, by the model's template", environment={"device": "cpu", "dtype": "x"})
     waiting = Run(Path("w"), "w", one.spec, RunState.QUEUED, None, None)
     early = replace(waiting, state=RunState.FAILED, result=RunResult(RunState.FAILED))
     assert not [text for text in compare([one, waiting, early]).warnings if "differ" in text]
