@@ -45,7 +45,8 @@ from lsf.figures.report import Section, comparison_page
 from lsf.figures.verdict import draw_verdict
 from lsf.jobs.job import JobView
 from lsf.models.info import model_label
-from lsf.runs.comparison import Comparison, Summary, compare, summarise
+from lsf.plans.plan import Plan
+from lsf.runs.comparison import Comparison, Summary, compare, control_name, summarise
 from lsf.runs.formats import bundle_runs, render
 from lsf.runs.store import Run, list_runs, runs_folder
 from lsf.runs.verdict import CHOOSE, TUNE, Verdict, told_by, verdicts
@@ -119,13 +120,26 @@ def _onward(here: Session, judged: Sequence[Verdict]) -> None:
 
 
 def why_chosen(run: Run) -> str:
-    """Return why a run's blocks were chosen, what stayed frozen, and whether that was proved."""
+    """Return why blocks were chosen, what stayed frozen and if that was proved, and how many examples tested it."""
     proof = None if run.result is None else run.result.proof
     told = "" if run.spec is None else of_plan(run.spec.plan)
+    if run.spec is not None and (simple := _without_a_score(run.spec.plan)) is not None:
+        told += f" Without a score, {simple} would have been the same choice."
+    if run.result is not None and run.result.after is not None and run.result.after.n_examples:
+        told += f" Tested on {run.result.after.n_examples:,} examples."
     if proof is None or not proof.frozen_tensors:
         return told
     moved = "did not move" if proof.frozen_identical else "MOVED"
     return f"{told} Checked after tuning: the {proof.frozen_tensors} frozen tensors {moved}."
+
+
+def _without_a_score(plan: Plan) -> str | None:
+    """Return which control tunes just the blocks that a criterion chose: the first ones or the last; None for none."""
+    size = len(plan.blocks)
+    if plan.criterion in (None, "first", "last") or not 0 < size < plan.n_blocks:
+        return None
+    ends = {"first": tuple(range(size)), "last": tuple(range(plan.n_blocks - size, plan.n_blocks))}
+    return next((control_name(role, size) for role, blocks in ends.items() if blocks == plan.blocks), None)
 
 
 def _tradeoff(comparison: Comparison, summaries: tuple[Summary, ...]) -> Picture | None:

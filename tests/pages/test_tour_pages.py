@@ -43,6 +43,7 @@ def test_the_tour_ends_in_a_comparison_of_measured_runs(
     app.at.run()
     assert app.at.title[0].value == "Compare"
     assert "of the whole model's gain" in app.shown()
+    assert "Without a score, the last block would have been the same choice. Tested on 96 examples." in app.shown()
     app.click("End the tour")
     assert "4 of 4" not in app.shown()
 
