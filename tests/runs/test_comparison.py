@@ -56,7 +56,7 @@ def test_ratios_are_to_the_full_run_by_hand():
 
 
 def test_memory_that_a_process_cannot_tell_is_that_counted_from_tensors():
-    def grown(run: Run, count: int, **expected: Any) -> Any:
+    def grown(run: Any, count: int, **expected: Any) -> Any:
         predicted = Predicted(memory_bytes=5_000_000, **expected)
         source = {"peak_memory_bytes": count, "peak_memory_source": "rss", "predicted": predicted}
         return to_row(replace(run, result=replace(run.result, **source)))
