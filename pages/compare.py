@@ -244,8 +244,8 @@ def _details(picked: list[Run], comparison: Comparison, summaries: tuple[Summary
         st.caption(
             "Expected memory and step time come from one pass measured before the run, expected compute from counting "
             "matrix products. "
-            "On a CPU memory is measured as the growth of the whole process, which has costs of its own; below 64 MB it "
-            "tells nothing of a run, and is left out. A cached prefix makes steps cheaper than compute says."
+            "On a CPU memory is measured as the growth of the whole process, which has costs of its own; below 64 MB "
+            "it tells nothing of a run, and is left out. A cached prefix makes steps cheaper than compute says."
         )
 
 
