@@ -46,7 +46,8 @@ from lsf.figures.verdict import draw_verdict
 from lsf.jobs.job import JobView
 from lsf.models.info import model_label
 from lsf.plans.plan import Plan
-from lsf.runs.comparison import Comparison, Summary, compare, control_name, summarise
+from lsf.runs.comparison import Comparison, Summary, compare, summarise
+from lsf.runs.controls import control_name
 from lsf.runs.formats import bundle_runs, render
 from lsf.runs.store import Run, list_runs, runs_folder
 from lsf.runs.verdict import CHOOSE, TUNE, Verdict, told_by, verdicts
@@ -244,8 +245,9 @@ def _details(picked: list[Run], comparison: Comparison, summaries: tuple[Summary
         st.caption(
             "Expected memory and step time come from one pass measured before the run, expected compute from counting "
             "matrix products. "
-            "On a CPU memory is measured as the growth of the whole process, which has costs of its own; below 64 MB "
-            "it tells nothing of a run, and is left out. A cached prefix makes steps cheaper than compute says."
+            "On a CPU memory is measured as the growth of the whole process, which has costs of its own; where tensors "
+            "take less than 64 MB it tells nothing of a run, and is left out. A cached prefix makes steps cheaper than "
+            "compute says."
         )
 
 

@@ -15,7 +15,8 @@ from lsf.figures.criteria import measured_scores
 from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import POLICIES, make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
-from lsf.runs.comparison import CONTROLS, Row, control_name
+from lsf.runs.comparison import CONTROLS, Row
+from lsf.runs.controls import control_name
 from lsf.runs.result import RunState
 from lsf.runs.verdict import LOSS, percent, told_by
 

@@ -11,6 +11,7 @@ from lsf.data.contents import OPTIONS
 from lsf.data.lessons import data_words
 from lsf.plans.plan import format_blocks
 from lsf.runs.comparability import apart, fault_of, find_warnings, floor_loss, forgetting, found_states, gain, texts_of
+from lsf.runs.controls import control_name
 from lsf.runs.result import Metrics, RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
@@ -141,7 +142,7 @@ class Row:
     peak_memory_bytes: int | None = None
     """Peak memory above what was there before."""
     memory_counted: bool = False
-    """Whether that was counted from its tensors, since the process grew by too little to tell."""
+    """Whether that was counted from its tensors, which are too few for the process to tell."""
     stored_bytes: int | None = None
     """Bytes of what the run saved."""
     latency_ratio: float | None = None
@@ -203,7 +204,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
 
 
 LEAST_GROWTH = 64 << 20
-"""Bytes that a process has to grow by to tell a run's memory; below, what its tensors were counted to take stands."""
+"""Bytes of tensors from which on the growth of a process tells a run's memory; below, what was counted stands."""
 
 
 def to_row(run: Run) -> Row:
@@ -237,7 +238,7 @@ def to_row(run: Run) -> Row:
     own = {field.name for field in fields(result)} & {field.name for field in fields(Row)}
     costs = {name: getattr(result, name) for name in own - {"state", "learning_rate", "seed"}}
     counted = result.predicted.memory_bytes if result.predicted.phases else None
-    if result.peak_memory_source == "rss" and counted is not None and (result.peak_memory_bytes or 0) < LEAST_GROWTH:
+    if result.peak_memory_source == "rss" and counted is not None and counted < LEAST_GROWTH:
         costs |= {"peak_memory_bytes": counted, "memory_counted": True}
     if result.seconds is not None:
         costs["tuning_seconds"] = result.seconds + (result.prepare_seconds or 0.0)
@@ -256,10 +257,16 @@ def _relate(row: Row, full: Row | None) -> Row:
         reference=full.run,
         x_params=_over(row.trainable_params, full.trainable_params),
         x_time=_over(row.step_seconds_median, full.step_seconds_median),
-        x_memory=_over(row.peak_memory_bytes, full.peak_memory_bytes),
+        x_memory=memory_over(row, full),
         x_quality=_over(row.exact_match_after, full.exact_match_after),
         x_gain=_over(row.gain, full.gain),
     )
+
+
+def memory_over(row: Row, full: Row) -> float | None:
+    """Return one memory over another; None where one is unknown, or one was counted and the other measured."""
+    alike = row.memory_counted == full.memory_counted
+    return _over(row.peak_memory_bytes, full.peak_memory_bytes) if alike else None
 
 
 def _rate_asked(spec: RunSpec) -> str:
@@ -441,10 +448,3 @@ def words_apart(row: Row, columns: Sequence[str]) -> list[str]:
     """Return what a row has in those columns as people name it."""
     words: dict[str, Callable[[str], str]] = {"model": lambda name: Path(name).name, "data": data_words}
     return [words.get(name, str)(found) for name in columns if (found := getattr(row, name)) is not None]
-
-
-def control_name(role: str, size: int) -> str:
-    """Return what a control of so many blocks is called in comparisons: `the last block`, `3 random blocks`."""
-    if role == "random":
-        return "a random block" if size == 1 else f"{size} random blocks"
-    return f"the {role} block" if size == 1 else f"the {role} {size} blocks"

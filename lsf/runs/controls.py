@@ -232,3 +232,10 @@ def _ground(run: Run) -> tuple[object, ...] | None:
     """Return what a run measured on, as far as only its result knows; None where it measured nothing."""
     result = run.result
     return None if result is None or result.before is None else result.measured_on
+
+
+def control_name(role: str, size: int) -> str:
+    """Return what a control of so many blocks is called in comparisons: `the last block`, `3 random blocks`."""
+    if role == "random":
+        return "a random block" if size == 1 else f"{size} random blocks"
+    return f"the {role} block" if size == 1 else f"the {role} {size} blocks"

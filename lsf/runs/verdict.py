@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import scipy
 
 from lsf.runs.comparability import TOO_FEW
-from lsf.runs.comparison import CONTROLS, Comparison, Row, columns_apart, control_name, rate_words, words_apart
+from lsf.runs.comparison import CONTROLS, Comparison, Row, columns_apart, memory_over, rate_words, words_apart
+from lsf.runs.controls import control_name
 from lsf.runs.result import RunState
 
 CONFIDENCE = 0.95
@@ -168,7 +169,7 @@ MEASURES = (
     Measure(
         "memory",
         "Memory",
-        "Peak memory of the run over the whole model's; below 64 MB on a CPU counted from its tensors.",
+        "Peak memory of the run over the whole model's; on a CPU counted from tensors where they take less than 64 MB.",
         _times,
     ),
     Measure(
@@ -267,6 +268,8 @@ def _standing(name: str, role: str, rows: Sequence[Row], by_id: dict[str, Row], 
     def ratios(read: Callable[[Row], float | None]) -> Estimate | None:
         return estimate([one for row, full in pairs if (one := _over(read(row), read(full))) is not None])
 
+    memory = [one for row, full in pairs if (one := memory_over(row, full)) is not None]
+
     forgotten = [row.forgetting for row in rows if row.forgetting is not None]
     return Standing(
         name,
@@ -274,7 +277,7 @@ def _standing(name: str, role: str, rows: Sequence[Row], by_id: dict[str, Row], 
         tuple(row.run for row in rows),
         share=ratios(lambda row: _gain(row, score)),
         time=ratios(lambda row: row.tuning_seconds),
-        memory=ratios(lambda row: row.peak_memory_bytes),
+        memory=estimate(memory),
         forgetting=estimate(forgotten),
     )
 

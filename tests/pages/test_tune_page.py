@@ -129,6 +129,6 @@ def test_options_reach_the_run_and_its_proof_and_course_are_shown(form: Driver, 
     cost = next(frame for frame in frames if "step expected" in list(frame))
     assert min(cost["step expected"].tolist()) > 0
     results = [json.loads(path.read_text()) for path in runs.glob("*/result.json")]
-    told = [one["peak_memory_bytes"] >= LEAST_GROWTH for one in results]  # below, a process cannot tell
+    told = [one["predicted"]["memory_bytes"] >= LEAST_GROWTH for one in results]  # below, a process cannot tell
     assert [value is not None for value in cost["measured / expected"].tolist()] == told
     assert all(result["predicted"]["memory_bytes"] > 0 for result in results)

@@ -56,17 +56,21 @@ def test_ratios_are_to_the_full_run_by_hand():
 
 
 def test_memory_that_a_process_cannot_tell_is_that_counted_from_tensors():
-    def grown(run: Any, count: int, **expected: Any) -> Any:
-        predicted = Predicted(memory_bytes=5_000_000, **expected)
+    def grown(run: Any, count: int, counted: int, **expected: Any) -> Any:
+        predicted = Predicted(memory_bytes=counted, **expected)
         source = {"peak_memory_bytes": count, "peak_memory_source": "rss", "predicted": predicted}
-        return to_row(replace(run, result=replace(run.result, **source)))
+        return replace(run, result=replace(run.result, **source))
 
     tried = {"phases": {"steps": 1.0}}
-    small = grown(FULL, 50_000_000, **tried)
-    assert (small.peak_memory_bytes, small.memory_counted) == (5_000_000, True)
-    large = grown(FULL, 90_000_000, **tried)
-    assert (large.peak_memory_bytes, large.memory_counted) == (90_000_000, False)
-    plain = grown(FULL, 50_000_000)  # nothing was tried: what is counted leaves activations out
+    small = grown(make("some"), 50_000_000, 5_000_000, **tried)  # the process grew by what others did
+    row = to_row(small)
+    assert (row.peak_memory_bytes, row.memory_counted) == (5_000_000, True)
+    whole = grown(FULL, 90_000_000, 40_000_000, **tried)
+    assert compare([small, whole]).rows[0].x_memory == 5 / 40
+    large = grown(FULL, 300_000_000, 200_000_000, **tried)
+    assert (to_row(large).peak_memory_bytes, to_row(large).memory_counted) == (300_000_000, False)
+    assert compare([small, large]).rows[0].x_memory is None  # one counted, one measured
+    plain = to_row(grown(FULL, 50_000_000, 5_000_000))  # nothing was tried: what is counted leaves activations out
     assert (plain.peak_memory_bytes, plain.memory_counted) == (50_000_000, False)
 
 
