@@ -236,7 +236,7 @@ def cost_table(runs: Sequence[Run], rows: Sequence[Row]) -> pd.DataFrame:
         if run.spec is None:
             continue
         expected = run.spec.plan.predicted if run.result is None else run.result.predicted
-        dry, measured = bool(expected.phases), None if row.memory_counted else row.peak_memory_bytes
+        dry, measured = bool(expected.phases), row.peak_memory_bytes if row.memory_grown is None else None
         cells.append(
             {
                 "run": name,

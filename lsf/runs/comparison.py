@@ -141,8 +141,8 @@ class Row:
     """floor_loss - loss_after, nats per completion token."""
     peak_memory_bytes: int | None = None
     """Peak memory above what was there before."""
-    memory_counted: bool = False
-    """Whether that was counted from its tensors, which are too few for the process to tell."""
+    memory_grown: int | None = None
+    """What the process grew by, where that was counted from tensors, too few for the process to tell."""
     stored_bytes: int | None = None
     """Bytes of what the run saved."""
     latency_ratio: float | None = None
@@ -182,9 +182,7 @@ def compare(runs: Sequence[Run]) -> Comparison:
     steps, batch size, warm-up and weight decay, on the same device and dtype, read on the same test examples; of
     several such runs, which differ in their rates at most, to the one of the least test loss; never to one with a fault
     (`fault_of`). Where there is none they are None. Runs with general data have them to the one with the same, if any.
-
-    Args:
-        runs: in any state, in the order they are to be listed.
+    Runs may be in any state, and are listed in their order.
     """
     unread = () if any(run.spec is not None and run.spec.goes_by_readings for run in runs) else READ_AT
     told = apart(runs, leave_out=("model", "data", *TOLD_APART, *unread, *COSTS_ONLY, *OPTIONS))
@@ -239,7 +237,7 @@ def to_row(run: Run) -> Row:
     costs = {name: getattr(result, name) for name in own - {"state", "learning_rate", "seed"}}
     counted = result.predicted.memory_bytes if result.predicted.phases else None
     if result.peak_memory_source == "rss" and counted is not None and counted < LEAST_GROWTH:
-        costs |= {"peak_memory_bytes": counted, "memory_counted": True}
+        costs |= {"peak_memory_bytes": counted, "memory_grown": result.peak_memory_bytes}
     if result.seconds is not None:
         costs["tuning_seconds"] = result.seconds + (result.prepare_seconds or 0.0)
     if (fault := fault_of(result)) is not None:
@@ -264,9 +262,10 @@ def _relate(row: Row, full: Row | None) -> Row:
 
 
 def memory_over(row: Row, full: Row) -> float | None:
-    """Return one memory over another; None where one is unknown, or one was counted and the other measured."""
-    alike = row.memory_counted == full.memory_counted
-    return _over(row.peak_memory_bytes, full.peak_memory_bytes) if alike else None
+    """Return one memory over another, both counted, or measured where either is large; None where one is unknown."""
+    if (row.memory_grown is None) != (full.memory_grown is None):
+        return _over(row.memory_grown or row.peak_memory_bytes, full.memory_grown or full.peak_memory_bytes)
+    return _over(row.peak_memory_bytes, full.peak_memory_bytes)
 
 
 def _rate_asked(spec: RunSpec) -> str:

@@ -64,14 +64,14 @@ def test_memory_that_a_process_cannot_tell_is_that_counted_from_tensors():
     tried = {"phases": {"steps": 1.0}}
     small = grown(make("some"), 50_000_000, 5_000_000, **tried)  # the process grew by what others did
     row = to_row(small)
-    assert (row.peak_memory_bytes, row.memory_counted) == (5_000_000, True)
+    assert (row.peak_memory_bytes, row.memory_grown) == (5_000_000, 50_000_000)
     whole = grown(FULL, 90_000_000, 40_000_000, **tried)
     assert compare([small, whole]).rows[0].x_memory == 5 / 40
     large = grown(FULL, 300_000_000, 200_000_000, **tried)
-    assert (to_row(large).peak_memory_bytes, to_row(large).memory_counted) == (300_000_000, False)
-    assert compare([small, large]).rows[0].x_memory is None  # one counted, one measured
+    assert (to_row(large).peak_memory_bytes, to_row(large).memory_grown) == (300_000_000, None)
+    assert compare([small, large]).rows[0].x_memory == 50 / 300  # both measured: a large one tells
     plain = to_row(grown(FULL, 50_000_000, 5_000_000))  # nothing was tried: what is counted leaves activations out
-    assert (plain.peak_memory_bytes, plain.memory_counted) == (50_000_000, False)
+    assert (plain.peak_memory_bytes, plain.memory_grown) == (50_000_000, None)
 
 
 def rendered(run: Run, rendering: str | None, **changes: Any) -> Run:
