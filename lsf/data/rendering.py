@@ -151,6 +151,11 @@ class Renderer:
                 self._fact("the template's own marks and its turns differ; the marks are followed", row)
             turns = marked
         spans = [(0, len(whole))] if chat.train_on == "all" else turns
+        if not spans:
+            raise DataError(
+                f"{_where(row)}: the chat template marks nothing of what would be trained as generated; accepted are a "
+                "template whose generation marks stand around answers, or one without such marks."
+            )
         return Rendered(whole, tuple(spans), tuple(turns))
 
     def _text(self, messages: list[Any], tools: Any, asking: bool, row: str | None) -> str:

@@ -123,6 +123,8 @@ class Process:
         self.url, self.runs, self._log = f"http://127.0.0.1:{self.port}", folder / "runs", folder / "server.log"
         self.analysis = ""
         """Address of a finished analysis of what is chosen by default; empty before the first."""
+        self.toured = ""
+        """Address of the analysis and the run of a finished tour; empty before the first."""
         self._process: subprocess.Popen[bytes] | Child | None = None
 
     def start(self) -> None:
@@ -213,7 +215,8 @@ class Tab:
         self.outside: list[str] = []
         self.crashes: list[str] = []
         page.on("request", self._note)  # watched, not routed: routes take away the cache and pass through Python
-        page.on("pageerror", lambda error: self.crashes.append(str(error)))
+        page.on("pageerror", lambda error: self.crashes.append(f"{error}\n{error.stack or ''}"))
+        page.on("crash", lambda _: self.crashes.append("the tab itself ended"))
 
     def _note(self, request: Request) -> None:
         """Remember what tries to leave this machine."""

@@ -1,12 +1,10 @@
 """axe-core on every page, light and dark, after an analysis and runs; and the tour, presented by the arrow keys."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext
 
-from tests.browser.conftest import Process, Tab, expect, named
+from tests.browser.conftest import Tab, expect, named
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 N_PAGES = 11
@@ -16,11 +14,8 @@ DARK = "getComputedStyle(document.querySelector('.stApp')).backgroundColor === '
 TYPE = "parseFloat(getComputedStyle(document.documentElement).fontSize)"
 
 
-@pytest.fixture(scope="module")
-def presented(chromium: Browser, shared_process: Process) -> Iterator[Tab]:
-    """The first page of the tour, presented, after its analysis and its three runs."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 900})
-    tab = Tab(context.new_page(), shared_process)
+def take_the_tour(tab: Tab) -> None:
+    """Present the tour and wait on its first page until its analysis and its three runs have ended."""
     tab.open()
     tab.button("Show me in 60 seconds")
     tab.settled()
@@ -28,15 +23,13 @@ def presented(chromium: Browser, shared_process: Process) -> Iterator[Tab]:
     expect(tab.page.get_by_role("button", name="Leave the presentation")).to_be_visible()
     tab.page.wait_for_url(re.compile("run="), timeout=150_000)
     expect(tab.page.get_by_text("idle", exact=True)).to_be_visible(timeout=150_000)
-    shared_process.analysis = named(tab.page.url, "analysis")
-    yield tab
-    assert not tab.crashes, tab.crashes
-    assert not tab.outside, tab.outside
-    context.close()
+    tab.process.analysis = named(tab.page.url, "analysis")
+    tab.process.toured = named(tab.page.url, "analysis", "run")
 
 
-def test_the_tour_is_presented_in_large_type_and_led_by_the_arrow_keys(presented: Tab) -> None:
-    page = presented.page
+def test_the_tour_is_presented_in_large_type_and_led_by_the_arrow_keys(tab: Tab) -> None:
+    take_the_tour(tab)
+    page = tab.page
     large = page.evaluate(TYPE)
     for key, stop, title in (
         ("ArrowRight", "2 of 4", "Choose"),
@@ -45,11 +38,11 @@ def test_the_tour_is_presented_in_large_type_and_led_by_the_arrow_keys(presented
         ("ArrowRight", "3 of 4", "Fine-tune"),
         ("ArrowRight", "4 of 4", "Compare"),
     ):
-        lead(presented, key, stop)
+        lead(tab, key, stop)
         expect(page.get_by_role("heading", name=title, exact=True)).to_be_visible()
         assert page.evaluate(TYPE) == large
-    presented.settled()
-    presented.button("Leave the presentation")
+    tab.settled()
+    tab.button("Leave the presentation")
     page.wait_for_function(f"{TYPE} < {large}")
 
 
@@ -68,11 +61,11 @@ def lead(tab: Tab, key: str, stop: str) -> None:
     expect(told).to_be_visible()
 
 
-def test_axe_finds_nothing_serious_on_any_page(
-    context: BrowserContext, presented: Tab, shared_process: Process
-) -> None:
-    tab, found = Tab(context.new_page(), shared_process), {}
-    tab.open(f"?{named(presented.page.url, 'analysis', 'run')}")
+def test_axe_finds_nothing_serious_on_any_page(tab: Tab) -> None:
+    if not tab.process.toured:
+        take_the_tour(tab)
+    found = {}
+    tab.open(f"?{tab.process.toured}")
     links = tab.page.get_by_test_id("stSidebarNavLink")
     expect(links).to_have_count(N_PAGES)
     for place in range(N_PAGES):

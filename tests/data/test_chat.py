@@ -255,6 +255,16 @@ def test_a_template_that_rewrites_earlier_turns_is_refused_unless_the_last_turn_
         encoded(tokenizer, chat(*TALK))
 
 
+def test_a_template_that_marks_nothing_of_the_answers_is_refused_unless_all_is_trained() -> None:
+    said = "{{ m['content'] }}<|im_end|>\n"  # the user's: behind an answer the line end is a tag
+    assert said in TEMPLATES[0].plain
+    around_users = TEMPLATES[0].plain.replace(said, "{% generation %}" + said + "{% endgeneration %}")
+    tokenizer = byte_level(around_users, TEMPLATES[0].tokens)
+    with pytest.raises(DataError, match="Row 1: the chat template marks nothing of what would be trained"):
+        encoded(tokenizer, chat(ASKED, SAID))
+    assert encoded(tokenizer, chat(ASKED, SAID, train_on="all")).rows[0].spans
+
+
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda one: one.name)
 def test_a_thousandth_chat_is_read_as_the_first(template: Template) -> None:
     tokenizer = byte_level(template.plain, template.tokens)
