@@ -2,6 +2,8 @@
 
 import streamlit as st
 
+from lsf.app.fragments import keep_fragments_on_their_page
+
 NAVIGATION = "client.showSidebarNavigation"
 # Four blocks, one of them tuned. Written out here: Streamlit would fetch a named icon from the network.
 ICON = (
@@ -10,6 +12,7 @@ ICON = (
     "rx='1.5'/></g><rect x='4' y='17' width='24' height='5' rx='1.5' fill='#D55E00'/></svg>"
 )
 
+keep_fragments_on_their_page()
 st.set_page_config(
     page_title="LSF: where to fine-tune",
     page_icon=ICON,

@@ -24,6 +24,7 @@ from lsf.errors import BadInputError
 from lsf.evidence import sweep as sweeps
 from lsf.evidence.standing import recommended_here
 from lsf.evidence.sweep import SweepSpec
+from lsf.methods.catalogue import check_base
 from lsf.plans.plan import Plan
 from lsf.plans.recommend import RECOMMENDED
 from lsf.progress import Stop, Unheard
@@ -184,7 +185,7 @@ def tune(
     if not isinstance(plan, Plan):
         make = "lsf.Plan(model, n_blocks, blocks), or analysis.recommend(blocks)"
         raise BadInputError(f"A {type(plan).__name__} was given as the plan; make one first: {make}.")
-    loaded, task = _measured(model), _read(data, prompt, completion, options)
+    loaded, task = _tunable(model, settings.get("method", "full")), _read(data, prompt, completion, options)
     if general is not None:
         task = with_general(task, more := read_data(general, options=replace(options, format="auto")))
         settings["general"] = more.name
@@ -257,7 +258,7 @@ def sweep(
     from lsf.evidence.sweeping import carry_out_sweep, start_sweep  # noqa: PLC0415 loads torch
 
     options = DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
-    loaded, task = _measured(model), _read(data, prompt, completion, options)
+    loaded, task = _tunable(model, "full"), _read(data, prompt, completion, options)
     texts = {"prompt_template": prompt, "completion_template": completion}
     spec = _settings(SweepSpec, {"model": loaded.info.name, "data": task.name, **texts, **settings})
     place = None if json is None else Path(json)
@@ -294,6 +295,13 @@ def _measured(model: Any) -> "LoadedModel":
         return model
     make = f"lsf.load({model!r})" if isinstance(model, str) else "lsf.wrap(model, tokenizer)"
     raise BadInputError(f"A {type(model).__name__} was given as the model; make one of it first: {make}.")
+
+
+def _tunable(model: Any, method: str) -> "LoadedModel":
+    """Return a model as `_measured` does, refused where the method does not tune it in its dtype."""
+    loaded = _measured(model)
+    check_base(method, loaded.info.dtype)
+    return loaded
 
 
 def _settings(record: type[Result], given: dict[str, Any]) -> Result:

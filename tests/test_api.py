@@ -111,6 +111,20 @@ def test_a_wrapped_model_in_double_precision_gets_a_plan(tiny: Callable[[str], P
     assert len(lsf.recommend(analysis, 2).blocks) == 2
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_model_in_a_dtype_that_is_not_trained_in_is_refused_before_a_run_is_made(
+    tiny: Callable[[str], Path], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    loaded = load_model(str(tiny("llama")), "float32", "cpu")
+    odd = lsf.wrap(copy.deepcopy(loaded.model).to(dtype), loaded.tokenizer)
+    said = f"The model is in {str(dtype).rpartition('.')[2]}, in which LSF measures but does not tune; accepted are"
+    with pytest.raises(BadInputError, match=said):
+        lsf.tune(odd, ROWS, lsf.Plan(odd.info.name, 4, (1,)), "{q}", "{a}", runs=tmp_path / "runs", steps=2)
+    with pytest.raises(BadInputError, match=said):
+        lsf.sweep(odd, ROWS, "{q}", "{a}", steps=2, json=tmp_path / "sweep.json")
+    assert not list(tmp_path.iterdir())
+
+
 def test_peft_adapters_are_measured_as_the_model_answers_with_them(tiny: Callable[[str], Path]) -> None:
     loaded = load_model(str(tiny("llama")), "float32", "cpu")
     adapted: Any = get_peft_model(copy.deepcopy(loaded.model), LoraConfig(r=2, target_modules=["q_proj"])).eval()

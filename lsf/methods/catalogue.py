@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lsf.axes import QUANTISED
+from lsf.axes import DTYPES, QUANTISED
 from lsf.errors import BadInputError
 from lsf.registry import Registry
 from lsf.settings import KINDS, check_kind, check_settings, kinds_of, setting
@@ -276,12 +276,21 @@ CATALOGUE: Registry[MethodInfo] = Registry(
 
 
 def check_base(method: str, dtype: str) -> None:
-    """Refuse a method that tunes the base's own matrices where those are held in 4 or 8 bits.
+    """Refuse a method that tunes the base's own matrices where those are held in 4 or 8 bits, and an odd dtype.
+
+    Args:
+        method: to be tuned by.
+        dtype: asked for, or that of a loaded model, which may be any of torch's where it was wrapped.
 
     Raises:
-        BadInputError: it does; the sentence names the methods and formats that would be accepted.
+        BadInputError: it does, or the model is in a dtype that is not trained in; the sentence says what is accepted.
         UnknownNameError: no such method.
     """
+    if dtype not in DTYPES:
+        raise BadInputError(
+            f"The model is in {dtype}, in which LSF measures but does not tune; accepted are float32 and bfloat16, "
+            "such as lsf.wrap(model.float(), tokenizer)."
+        )
     if dtype in QUANTISED and not CATALOGUE[method].over_quantised:
         known = ", ".join(info.name for info in CATALOGUE.values() if info.over_quantised)
         raise BadInputError(

@@ -3,10 +3,13 @@
 import json
 import re
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
-from playwright.sync_api import BrowserContext
+from playwright.sync_api import BrowserContext, WebSocketRoute
 
+from lsf.app.frame import STATUS_SECONDS
 from tests.browser.conftest import LONG, Process, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -87,6 +90,7 @@ def test_one_run_is_zoomed_reloaded_and_shared_and_only_its_owner_may_stop_it(
     a_reload_finds_it_again(tab)
     second = a_second_tab_sees_it(tab, context)
     a_stranger_cannot_stop_it(tab, context)
+    a_page_left_while_it_looks_again_by_itself_is_left(tab, context)
     second.button("Stop and discard")
     expect(tab.page.get_by_text("idle")).to_be_visible(timeout=60_000)
     expect(tab.page.get_by_text("cancelled").first).to_be_attached()
@@ -140,6 +144,43 @@ def a_stranger_cannot_stop_it(tab: Tab, context: BrowserContext) -> None:
     expect(stranger.page.get_by_text("Started in another browser")).to_be_visible()
     expect(stranger.page.get_by_role("button", name="Stop and discard")).to_have_count(0)
     stranger.page.close()
+
+
+def a_page_left_while_it_looks_again_by_itself_is_left(tab: Tab, context: BrowserContext) -> None:
+    """Over a slow line: the status line, on every page, is asked for once more when another page is on its way."""
+    slow, held = Tab(context.new_page(), tab.process), Held()
+    slow.page.route_web_socket(re.compile("_stcore/stream"), held.between)
+    slow.open()
+    held.holds = True
+    slow.page.get_by_role("button", name="Use my own model and data").click()
+    slow.page.wait_for_timeout(2.5 * STATUS_SECONDS * 1000)
+    held.let_go()
+    expect(slow.page.get_by_role("heading", name="Model and data")).to_be_visible()
+    slow.page.wait_for_timeout(2.5 * STATUS_SECONDS * 1000)
+    expect(slow.page.get_by_role("heading", name="Model and data")).to_be_visible()
+    assert slow.crashes == []
+    slow.page.close()
+
+
+class Held:
+    """Keeps back what a server says while it holds."""
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        self.holds = False
+        self._kept: list[Callable[[], None]] = []
+
+    def between(self, page: WebSocketRoute) -> None:
+        """Stand between a page and its server."""
+        server = page.connect_to_server()
+        page.on_message(server.send)
+        server.on_message(lambda said: self._kept.append(partial(page.send, said)) if self.holds else page.send(said))
+
+    def let_go(self) -> None:
+        """Hand over all that was kept back, in order."""
+        self.holds = False
+        for one in self._kept:
+            one()
 
 
 def test_a_click_on_a_bar_changes_the_plan_and_one_on_the_map_picks_an_example(tab: Tab) -> None:
