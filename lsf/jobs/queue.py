@@ -53,23 +53,25 @@ def queue_runs(
 
     Raises:
         BadInputError: the worker was closed, or a package is missing that an optimizer needs.
-        RunError: a folder cannot be made.
+        RunError: a folder cannot be made, or the runs folder is full; then none of the runs is queued.
     """
     for spec in specs:
         check_optimizer(spec.optimizer)
+    folders: list[Path] = []
     queued: list[QueuedRun] = []
-    for spec, seconds in zip(specs, expected or [None] * len(specs), strict=True):
-        folder = create_run(runs, spec)
-        hold(folder)
-        try:
-            title = _title(spec)
+    try:
+        for spec in specs:
+            folders.append(create_run(runs, spec))
+            hold(folders[-1])
+        for spec, folder, seconds in zip(specs, folders, expected or [None] * len(specs), strict=True):
             work = partial(tune_in_queue, worker, owner, loaded, task, spec, folder, seconds)
-            job = worker.submit("tune", title, work, owner, folder, seconds, _cost(spec))
-        except BaseException:  # whatever it was, no run is left waiting that nobody will carry out
+            job = worker.submit("tune", _title(spec), work, owner, folder, seconds, _cost(spec))
+            queued.append(QueuedRun(job, folder))
+    except BaseException:  # whatever it was, no run is left waiting that nobody will carry out
+        for folder in folders[len(queued) :]:
             release(folder)
             delete_run(folder)
-            raise
-        queued.append(QueuedRun(job, folder))
+        raise
     return tuple(queued)
 
 

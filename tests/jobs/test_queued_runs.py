@@ -11,7 +11,7 @@ from lsf.jobs.queue import queue_runs
 from lsf.jobs.worker import Worker
 from lsf.runs.controls import with_controls
 from lsf.runs.result import RunState
-from lsf.runs.store import list_runs, load_run
+from lsf.runs.store import FullQuotaError, bytes_of, create_run, list_runs, load_run
 from lsf.training.proof import fingerprint
 
 
@@ -43,6 +43,17 @@ def test_a_choice_and_its_controls_run_one_after_another_and_leave_the_model_alo
     assert views[0].result == runs["choice"].result
     assert views[0].partial["step"] == 3
     assert fingerprint(loaded.model) == before
+
+
+def test_where_the_folder_of_runs_gets_full_none_of_several_is_queued(
+    worker, loaded, task, spec, tmp_path, monkeypatch
+):
+    create_run(tmp_path, spec)
+    monkeypatch.setenv("LSF_RUNS_QUOTA", str(bytes_of(tmp_path) + 1))  # one more has room
+    with pytest.raises(FullQuotaError):
+        queue_runs(worker, tmp_path, (spec, spec, spec), lambda: loaded, lambda: task)
+    assert worker.views() == ()
+    assert len(list_runs(tmp_path)) == 1
 
 
 def test_a_queued_run_that_is_stopped_is_cancelled_at_once_and_the_running_one_keeps_what_it_has(
