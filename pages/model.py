@@ -7,12 +7,13 @@ import streamlit as st
 
 from lsf.app.actions import start_analysis
 from lsf.app.choose import NEED_WORDS
-from lsf.app.data_input import DataChoice, data_input, read_task, show_preview
+from lsf.app.data_input import DataChoice, data_input, fill_data, read_task
+from lsf.app.data_preview import show_preview
 from lsf.app.forms import setting_input
 from lsf.app.frame import page
-from lsf.app.model_input import model_input
+from lsf.app.model_input import fill_model, model_input
 from lsf.app.panels import attempt
-from lsf.app.state import Session
+from lsf.app.state import Session, source_here
 from lsf.app.work import Request, Source
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
@@ -24,6 +25,11 @@ IN_FORM = ("limit", "split", "positions", "reading", "virtual", "batch_size", "m
 
 def draw(here: Session) -> None:
     """Draw the page."""
+    if not here.asked:  # the first time, and after a reload: what is looked at is asked for again
+        here.asked, shown = True, source_here(here)
+        if shown != here.request.source:
+            fill_model(shown)
+            fill_data(shown)
     grid = st.grid(2, min_column_width=360, gap="medium", key="inputs")
     with grid, st.container(border=True, height="stretch"):
         st.subheader("Model", anchor=False)

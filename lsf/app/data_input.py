@@ -1,35 +1,32 @@
-"""Choosing data, with templates over any columns, and three examples as the model will read them."""
+"""Choosing data, with templates over any columns."""
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import streamlit as st
 
 from lsf.app.forms import help_text
 from lsf.app.panels import attempt, guard, unmarked
-from lsf.app.runtime import runtime
 from lsf.app.work import Source
 from lsf.data.contents import DEFAULTS, DataOptions, read_chat_template
 from lsf.data.converting import Row
-from lsf.data.encode import EncodedExample, context_length, encode, straddling_words
 from lsf.data.exports import joined_messages
 from lsf.data.formats import FORMATS, kinds_of, recognise
-from lsf.data.report import count_tokens, format_lines, pieces_of, shared_prompts, token_lines, unknown_words
 from lsf.data.sources import read_splits
 from lsf.data.tables import READERS
-from lsf.data.task import Example, Task
+from lsf.data.task import Task
 from lsf.data.templates import fill_template, parse_template
 from lsf.errors import LsfError
 from lsf.files import make_folder, typed_path, write_bytes
 from lsf.runs.store import runs_folder
 
 LESSON, FILE, HUB = "Lesson", "File", "Hugging Face data set"
+COUNTED = 2_000
+"""Rows by which it is recognised what a file is."""
 UPLOADS, TAKEN = "uploads", "data-taken"
 """Folder of uploads among the runs; where the session keeps which upload was taken last."""
 
@@ -62,6 +59,28 @@ def data_input() -> DataChoice:
     if not name:
         return DataChoice("")
     return _rows_input(name)
+
+
+def fill_data(source: Source) -> None:
+    """Let the form ask for an analysis' or a run's data, templates and options again."""
+    kind, name = source.data.partition(":")[::2] if source.data.startswith(("lesson:", "hub:")) else ("", source.data)
+    known = {
+        "data-kind": {"lesson": LESSON, "hub": HUB}.get(kind, FILE),
+        {"lesson": "data-lesson", "hub": "data-hub"}.get(kind, "data-path"): name,
+        "data-pairs": source.options.pairs,
+        "data-train_on": source.options.train_on,
+        "data-max_rows": source.options.max_rows,
+    }
+    of = source.data
+    if not kind and (seen := _seen(name)) is not None:
+        of = "-".join(seen.columns)
+        known[f"data-format-{'-'.join(seen.possible)}"] = source.options.format
+        if source.prompt_template or source.completion_template:
+            known[HOW] = OWN
+    known |= {f"data-prompt-{of}": source.prompt_template, f"data-completion-{of}": source.completion_template}
+    if source.options.chat_template is not None:
+        known[TEMPLATE] = ("as before", source.options.chat_template, None)
+    st.session_state.update({key: value for key, value in known.items() if value is not None})
 
 
 def _lesson_input() -> str:
@@ -310,7 +329,7 @@ def _chat_template() -> str | None:
 def _seen(name: str) -> Seen | None:
     """What a local file is; None for what cannot be read. Why it cannot is said once, by `read_task`."""
     try:
-        return _look(name, _stamp(name))
+        return _look(name, changed_at(name))
     except LsfError:
         return None
 
@@ -337,7 +356,7 @@ def read_task(choice: DataChoice) -> Task | None:
     if not choice.name or choice.waiting or (choice.name.startswith("hub:") and not _wanted(choice.name)):
         return None
     with guard():
-        return _task(choice, _stamp(choice.name))
+        return _task(choice, changed_at(choice.name))
     return None
 
 
@@ -348,102 +367,10 @@ def _wanted(name: str) -> bool:
     return st.session_state.get("data-fetched") == name
 
 
-def _stamp(name: str) -> float:
+def changed_at(name: str) -> float:
     """Time of the last change of a local file, or in a folder, so that caches follow it; 0 for everything else."""
     path = Path(name).expanduser()
     try:
         return max(one.stat().st_mtime for one in (path, *path.glob("*"), *path.glob("*/*")))
     except OSError:  # nothing is there, or no longer
         return 0.0
-
-
-ENDS_SHOWN = 120
-"""Tokens shown at both ends of a long row, whose middle is folded."""
-SHOWN, COUNTED = 3, 2_000
-"""Examples that are tokenised to count what does not fit."""
-
-
-def show_preview(task: Task, model: str, max_length: int | None) -> None:
-    """Draw the first examples and the counts of a task.
-
-    Args:
-        task: the data.
-        model: whose tokenizer is used, where it can be had without loading weights.
-        max_length: tokens per example, as the settings have it.
-    """
-    counts = f"{len(task.train):,} training, {len(task.validation):,} validation and {len(task.test):,} test examples"
-    drawn = "" if task.own_splits else " (split at random, since the data names no splits)"
-    st.markdown(f"{counts}{drawn}.")
-    seen = [*format_lines(task)[: len(task.seen.formats) + 1], *task.seen.notes, *shared_prompts(task)]
-    if seen and task.seen.formats:
-        st.text("\n".join(seen))
-    reader = _reader(model)
-    if reader is None:
-        _plain(task.train[:SHOWN])
-        st.caption("Tokens are marked once the model is loaded, which brings the tokenizer.")
-        return
-    tokenizer, context = reader
-    with guard():
-        _tokens(tokenizer, task, context_length(context, max_length))
-
-
-def _plain(examples: Sequence[Example]) -> None:
-    for example in examples:
-        st.html(f"<div class='lsf-tokens'>{escape(example.prompt)}<b>{escape(example.completion)}</b></div>")
-
-
-def _tokens(tokenizer: Any, task: Task, max_length: int) -> None:
-    examples = task.train[:COUNTED]
-    encoding = encode(tokenizer, examples, max_length, append_eos=True)
-    for row in encoding.rows[:SHOWN]:
-        st.html(_marked(tokenizer, row))
-    st.caption(
-        "Marked: the tokens that are trained on, underlined where they end a turn or text. The rest is only read."
-    )
-    facts = count_tokens([[encoding]], tokenizer, len(tokenizer))
-    st.text("\n".join(token_lines(facts, max_length)[:3] + [f"note: {fact}" for fact in facts.facts]))
-    of = "" if len(examples) == len(task.train) else f" of the first {COUNTED:,}"
-    if encoding.n_dropped:
-        st.warning(
-            f"{encoding.n_dropped:,}{of} training examples are left out: their completion does not fit into "
-            f"{max_length:,} tokens."
-        )
-    else:
-        st.caption(f"Every training example{of} fits into {max_length:,} tokens.")
-    for told in filter(None, (unknown_words(facts), straddling_words(encoding.n_straddling, of))):
-        st.warning(told)
-
-
-def _marked(tokenizer: Any, row: EncodedExample) -> str:
-    parts = []
-    for piece in pieces_of(tokenizer, row):
-        text = escape(piece.text.replace(" ", "␣").replace("\n", "⏎"))
-        text = f"<u>{text}</u>" if piece.ends else text
-        parts.append(f"<b>{text}</b>" if piece.trained else text)
-    middle = parts[ENDS_SHOWN:-ENDS_SHOWN]
-    if len(middle) > ENDS_SHOWN:
-        folded = f"<details><summary>{len(middle):,} more tokens</summary>{' '.join(middle)}</details>"
-        parts = [*parts[:ENDS_SHOWN], folded, *parts[-ENDS_SHOWN:]]
-    return f"<div class='lsf-tokens'>{' '.join(parts)}</div>"
-
-
-def _reader(model: str) -> tuple[Any, int] | None:
-    """A model's tokenizer and context, if no weights and no network are needed for them."""
-    loaded = runtime().loaded()
-    if loaded is not None and loaded.info.name == model:
-        return loaded.tokenizer, loaded.context
-    if not runtime().ready:
-        return None
-    from lsf.models.supported import at_hand  # noqa: PLC0415 - imports torch, which is in memory by now
-
-    return _local_reader(model, _stamp(model)) if at_hand(model) else None
-
-
-@st.cache_resource(max_entries=2, show_spinner=False)
-def _local_reader(model: str, stamp: float) -> tuple[Any, int] | None:
-    from lsf.models.weights import tokenizer_of  # noqa: PLC0415 - imports torch, which is in memory by now
-
-    try:
-        return tokenizer_of(model)[:2]
-    except LsfError:
-        return None  # the model's own part of the page says what is wrong with it

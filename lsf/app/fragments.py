@@ -17,8 +17,9 @@ def keep_fragments_on_their_page() -> None:
     ScriptRunner._run_script = _run_unless_left
 
 
-def _run_unless_left(runner: ScriptRunner, asked: RerunData) -> None:
+def _run_unless_left(self: ScriptRunner, rerun_data: RerunData) -> None:
     drawn = get_script_run_ctx(suppress_warning=True)
-    if asked.fragment_id_queue and drawn is not None and drawn.page_script_hash not in ("", asked.page_script_hash):
+    page = rerun_data.page_script_hash
+    if rerun_data.fragment_id_queue and drawn is not None and drawn.page_script_hash not in ("", page):
         return
-    _run_script(runner, asked)
+    _run_script(self, rerun_data)

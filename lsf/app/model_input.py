@@ -19,6 +19,13 @@ from lsf.models.info import LABEL
 BUNDLED, SMOLLM2, OWN = "Bundled", LABEL, "Your own"
 
 
+def fill_model(source: Source) -> None:
+    """Let the form ask for an analysis' or a run's model again."""
+    kind = {"bundled": BUNDLED, "smollm2": SMOLLM2}.get(source.model, OWN)
+    known = {"model-kind": kind, "model-dtype": source.dtype, "model-device": source.device}
+    st.session_state.update(known | ({"model-name": source.model} if kind == OWN else {}))
+
+
 def model_input(here: Session) -> tuple[str, str, str]:
     """Draw the model's part of the first page.
 

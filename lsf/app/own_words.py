@@ -124,11 +124,11 @@ def _form(here: Session, runs: Sequence[Run]) -> None:
             ),
             columns[1].text_area("Second prompt (optional)", height=80, key="own-second", persist_state="session"),
         ]
+        chosen = st.multiselect(
+            "Answer with the base model and", list(by_id), default=default, format_func=by_id.__getitem__,
+            max_selections=MOST_RUNS, key=f"own-runs-{'-'.join(default)}",
+        )  # fmt: skip
         with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-            chosen = st.multiselect(
-                "Answer with the base model and", list(by_id), default=default, format_func=by_id.__getitem__,
-                max_selections=MOST_RUNS, key=f"own-runs-{'-'.join(default)}",
-            )  # fmt: skip
             tokens = st.number_input("Maximum tokens", 1, 512, 32, key="own-tokens", width=130)
             seed = st.number_input(
                 "Seed", 0, 2**31 - 1, None, key="own-seed", width=130, placeholder="greedy",

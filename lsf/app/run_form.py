@@ -24,7 +24,6 @@ from lsf.plans.plan import Plan
 from lsf.progress import duration
 from lsf.runs.controls import CONTROLS
 from lsf.runs.memory_forecast import PART_WORDS, RUN_SHARE, Forecast
-from lsf.runs.result import WORK
 from lsf.runs.spec import METHODS_OWN, RunSpec
 
 DEFAULT_STEPS = 60
@@ -270,8 +269,9 @@ def _words(found: Forecast) -> str:
     if found.step_seconds is None:
         return f"{told}{whole}."
     step = f"{found.step_seconds * 1e3:.0f} ms" if found.step_seconds < 1 else duration(found.step_seconds)
-    tuning = sum(found.phases[name] for name in WORK)
-    return f"{told}{whole}: {duration(tuning)} of steps of {step} each, the rest evaluating and saving."
+    steps, prefix = found.phases["steps"], found.phases.get("prefix", 0.0)
+    once = f", {duration(prefix)} of what frozen blocks compute once" if prefix >= 1 else ""
+    return f"{told}{whole}: {duration(steps)} of steps of {step} each{once}, the rest evaluating and saving."
 
 
 def _obstacle(here: Session, known: Foreseen, roles: Sequence[str]) -> str | None:

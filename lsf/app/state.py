@@ -52,6 +52,8 @@ class Session:
     """Who starts jobs here: the same for every tab of one browser; only the owner may stop them."""
     request: Request = field(default_factory=Request)
     """The model, data and settings chosen on the first page."""
+    asked: bool = False
+    """Whether that page was drawn here."""
     analysis_job: str | None = None
     """Job of the analysis being looked at."""
     replay: int | None = None

@@ -12,7 +12,7 @@ from lsf.app.choose import brush, toggle
 from lsf.app.panels import task_words
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, source_here, take_up_plan
-from lsf.app.work import Analysed, Source, load_work
+from lsf.app.work import Analysed, Source, load_work, source_of
 from lsf.errors import LsfError
 from lsf.jobs.job import Report
 from lsf.plans.plan import Plan
@@ -42,6 +42,30 @@ def test_an_address_that_names_no_run_says_so_as_text(app: Driver, runs: Path, n
     assert as_read(said).startswith(f"There is no run {name!r} ")
     assert "](" not in said
     assert not {"run", "grid"} & set(at.query_params)
+
+
+def test_after_a_reload_the_first_page_asks_again_for_what_is_looked_at(
+    app: Driver, runs: Path, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    data = tmp_path / "own.csv"
+    data.write_text("q,a\n" + "".join(f"the cat {word},mat\n" for word in ("sat", "ran", "is") * 4))
+    model = str(tiny("llama"))
+    spec = RunSpec(
+        model, str(data), Plan(model, 4, (1,)), prompt_template="Say: {q}", completion_template=" {a}",
+        dtype="float32", device="cpu", pairs="raw", max_rows=5,
+    )  # fmt: skip
+    folder = write_run(runs, spec.plan)
+    spec.save(folder / "spec.json")
+    app.at.query_params["run"] = folder.name
+    at = app.go("model")
+    assert not at.exception and not at.error
+    assert at.text_input(key="model-name").value == model
+    assert at.text_input(key="data-path").value == str(data)
+    here = at.session_state["lsf"]
+    assert here.request.source == source_here(here) == source_of(spec)
+    at.session_state["data-kind"] = "Lesson"  # and what is asked for after that stays
+    app.go("tune")
+    assert app.go("model").session_state["lsf"].request.source.data == "lesson:facts"
 
 
 def test_a_run_deleted_while_it_is_looked_at_is_told_once_on_every_page(app: Driver, runs: Path) -> None:
