@@ -62,6 +62,8 @@ TIMEOUT = 30_000
 """Milliseconds within which what is expected has to hold."""
 COLD = 90_000
 """Milliseconds in which a page of a server that has just started, and loads torch, stands."""
+WORK = 240_000
+"""Milliseconds in which a short job ends, also where four browsers and their servers share two cores."""
 LONG = 8000
 """Steps of a run that outlasts any test."""
 
@@ -256,7 +258,7 @@ class Tab:
         """Click through to a finished analysis of what is chosen by default."""
         self.button("Analyse")
         done = self.page.get_by_role("button", name="Choose blocks")
-        expect(done).to_be_visible(timeout=150_000)  # a cold server imports torch first, and the replay takes its time
+        expect(done).to_be_visible(timeout=WORK)  # a cold server imports torch first, and the replay takes its time
         skip, again = (self.page.get_by_role("button", name=name) for name in ("Skip to the result", "Replay"))
         expect(skip.or_(again)).to_be_visible()
         if skip.is_visible():
@@ -292,7 +294,7 @@ class Tab:
 
     def under_way(self) -> None:
         """Wait until a long run is seen to make steps; a server just started loads torch and the model first."""
-        expect(self.page.get_by_text(re.compile(rf"step \d+ of {LONG}")).first).to_be_visible(timeout=240_000)
+        expect(self.page.get_by_text(re.compile(rf"step \d+ of {LONG}")).first).to_be_visible(timeout=WORK)
 
     def violations(self, *rules: str) -> list[str]:
         """What axe-core finds serious or critical as the page stands, by all of its rules or by those named."""

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.browser.conftest import Tab, expect, named
+from tests.browser.conftest import WORK, Tab, expect, named
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 N_PAGES = 11
@@ -21,8 +21,8 @@ def take_the_tour(tab: Tab) -> None:
     tab.settled()
     tab.button("Present")
     expect(tab.page.get_by_role("button", name="Leave the presentation")).to_be_visible()
-    tab.page.wait_for_url(re.compile("run="), timeout=150_000)
-    expect(tab.page.get_by_text("idle", exact=True)).to_be_visible(timeout=150_000)
+    tab.page.wait_for_url(re.compile("run="), timeout=WORK)
+    expect(tab.page.get_by_text("idle", exact=True)).to_be_visible(timeout=WORK)
     tab.process.analysis = named(tab.page.url, "analysis")
     tab.process.toured = named(tab.page.url, "analysis", "run")
 

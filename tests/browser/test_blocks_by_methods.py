@@ -8,7 +8,7 @@ from lsf.figures.blocks_by_methods import MEASURES, in_words
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run, list_runs
-from tests.browser.conftest import Process, Tab, expect
+from tests.browser.conftest import WORK, Process, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -29,8 +29,8 @@ def test_a_grid_fills_while_it_is_looked_at_and_a_click_opens_a_cell_s_run(tab: 
     steps.fill("3")
     steps.press("Enter")
     tab.button("Start 2 runs")
-    expect(page.get_by_text("2 of 2 cells already exist")).to_be_visible(timeout=60_000)
-    expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("2 of 2 cells already exist")).to_be_visible(timeout=WORK)
+    expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=WORK)
     grid = page.locator(".lsf-chart").first
     expect(page.get_by_role("heading", name=re.compile("^(Best|All 2 cells).* exact match"))).to_be_visible()
     page.get_by_text("stored bytes", exact=True).first.click()

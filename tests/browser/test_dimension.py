@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.browser.conftest import Tab, expect
+from tests.browser.conftest import WORK, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -18,12 +18,12 @@ def test_a_search_is_followed_live_and_stopped_and_what_it_found_stays(tab: Tab)
     steps.fill("8")
     steps.press("Enter")
     tab.button("Search d_90")
-    expect(page.get_by_text(re.compile("d_90 of Capitals that moved: .*d = "))).to_be_visible(timeout=60_000)
+    expect(page.get_by_text(re.compile("d_90 of Capitals that moved: .*d = "))).to_be_visible(timeout=WORK)
     found = re.compile(r"^d_90 of Capitals that moved: SAID (at most [\d,]+|[\d,]+|not reached up to [\d,]+)")
-    expect(page.get_by_role("heading", name=found)).to_be_visible(timeout=60_000)
+    expect(page.get_by_role("heading", name=found)).to_be_visible(timeout=WORK)
     expect(page.locator(".lsf-chart").first.locator(".point").first).to_be_attached()
     tab.button("Stop")
-    expect(page.get_by_text("idle")).to_be_visible(timeout=60_000)
+    expect(page.get_by_text("idle")).to_be_visible(timeout=WORK)
     tab.settled()  # until then the chart stands twice: as it was followed, and as it is kept
     expect(page.get_by_role("heading", name=found)).to_be_visible()
     expect(page.get_by_role("heading", name=re.compile("^Generalisation gap"))).to_be_visible()

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.browser.conftest import Tab, expect
+from tests.browser.conftest import WORK, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -41,4 +41,4 @@ def test_a_sweep_is_measured_while_the_page_looks_on_until_it_is_whole_or_its_ti
     expect(page.get_by_text(re.compile("run: (full|block)")).first).to_be_visible(timeout=30_000)
     expect(page.get_by_role("button", name="Stop", exact=True)).to_be_visible()
     done = page.get_by_text(re.compile("Time ran out after|Tuned alone, block"))
-    expect(done.first).to_be_visible(timeout=90_000)
+    expect(done.first).to_be_visible(timeout=WORK)

@@ -8,7 +8,7 @@ from playwright.sync_api import Locator
 from lsf.cli.main import main
 from lsf.runs.graft import GRAFT, Graft, which_did_it
 from lsf.runs.store import Run, list_runs
-from tests.browser.conftest import Process, Tab, expect
+from tests.browser.conftest import WORK, Process, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 HOSTILE = "<img src=x onerror=document.title='hit'> *Jorvik* has its capital in"
@@ -38,7 +38,7 @@ def test_the_graft_is_driven_both_ways_on_the_tower(tab: Tab, tuned: Run) -> Non
     page = tab.page
     tab.open(f"compare?run={tuned.id}")
     tab.button("Measure the graft")
-    expect(page.get_by_text("Every part, number by number")).to_be_visible(timeout=120_000)
+    expect(page.get_by_text("Every part, number by number")).to_be_visible(timeout=WORK)
     found = Graft.load(tuned.folder / GRAFT)
     expect(page.get_by_text(which_did_it(found)[0])).to_be_visible()
     losses = {part.block: part for part in found.parts}
@@ -79,7 +79,7 @@ def test_ones_own_words_stream_side_by_side_and_are_found_after_a_reload(tab: Ta
     box.fill(HOSTILE)
     page.get_by_label("Second prompt (optional)").fill("Glimmer is")
     page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator(".lsf-lens")).to_have_count(6, timeout=120_000)
+    expect(page.locator(".lsf-lens")).to_have_count(6, timeout=WORK)
     said = page.locator(".lsf-answer")
     expect(said.filter(has_text=HOSTILE)).to_have_count(3)
     expect(page.locator(".lsf-lens > span")).to_have_count(6 * 9)
@@ -89,5 +89,5 @@ def test_ones_own_words_stream_side_by_side_and_are_found_after_a_reload(tab: Ta
     expect(said.filter(has_text="…")).to_have_count(0)  # the last word of the last answer is written
     words = said.all_inner_texts()
     page.reload()
-    expect(page.locator(".lsf-lens")).to_have_count(6, timeout=60_000)
+    expect(page.locator(".lsf-lens")).to_have_count(6, timeout=WORK)
     assert said.all_inner_texts() == words

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import BrowserContext, WebSocketRoute
 
 from lsf.app.frame import STATUS_SECONDS
-from tests.browser.conftest import LONG, Process, Tab, expect
+from tests.browser.conftest import LONG, WORK, Process, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 STEPS = 30
@@ -68,7 +68,7 @@ def test_the_whole_journey_ends_in_a_comparison_of_measured_runs(tab: Tab, share
     tab.settled()
     tab.set_steps(STEPS)
     tab.button("Start ")
-    expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=240_000)
+    expect(page.get_by_text("All jobs ended")).to_be_visible(timeout=WORK)
     tab.button("Compare the runs")
     expect(page.locator(".st-key-verdict-numbers").get_by_text("Gain kept")).to_be_visible()
     expect(page.get_by_role("heading", name=re.compile("of the whole model's gain"))).to_be_visible()
@@ -92,7 +92,7 @@ def test_one_run_is_zoomed_reloaded_and_shared_and_only_its_owner_may_stop_it(
     a_stranger_cannot_stop_it(tab, context)
     a_page_left_while_it_looks_again_by_itself_is_left(tab, context)
     second.button("Stop and discard")
-    expect(tab.page.get_by_text("idle")).to_be_visible(timeout=60_000)
+    expect(tab.page.get_by_text("idle")).to_be_visible(timeout=WORK)
     expect(tab.page.get_by_text("cancelled").first).to_be_attached()
 
 
@@ -114,7 +114,7 @@ def zoom_survives_live_updates(tab: Tab) -> None:
     page.wait_for_function(
         f"drawn => Number(document.querySelector('{CURVES}').dataset.drawn) >= drawn + 3",
         arg=drawn,
-        timeout=60_000,
+        timeout=WORK,
     )
     assert tab.axis(CURVES) == zoomed
 

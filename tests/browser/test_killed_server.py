@@ -7,7 +7,7 @@ import pytest
 from lsf.runs.checkpoints import checkpoint_step
 from lsf.runs.result import RunState
 from lsf.runs.store import load_run, read_metrics
-from tests.browser.conftest import LONG, Process, Tab, expect, wait_for
+from tests.browser.conftest import LONG, WORK, Process, Tab, expect, wait_for
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -26,7 +26,7 @@ def test_a_run_goes_on_from_the_page_after_its_server_was_killed_and_after_the_n
     assert 0 < step < LONG
     process.start()
     said = page.get_by_text(f"it can be resumed from step {step}.")
-    expect(said).to_be_visible(timeout=180_000)  # the page comes back by itself
+    expect(said).to_be_visible(timeout=WORK)  # the page comes back by itself
     assert page.url == address
     own_tab.button(f"Resume from step {step}")
     own_tab.under_way()
@@ -44,7 +44,7 @@ def test_a_run_goes_on_from_the_page_after_its_server_was_killed_and_after_the_n
     expect(page.get_by_role("link", name="6 Compare")).to_be_visible()
     expect(page.get_by_role("link", name="compare", exact=True)).to_have_count(0)  # Streamlit's own list of pages
     assert page.title() == "LSF: where to fine-tune"
-    expect(page.get_by_text(f"it can be resumed from step {told}.")).to_be_visible(timeout=180_000)
+    expect(page.get_by_text(f"it can be resumed from step {told}.")).to_be_visible(timeout=WORK)
     expect(page.get_by_role("button", name=f"Resume from step {told}")).to_be_enabled()
     steps = [row["step"] for row in read_metrics(folder)]
     assert steps == sorted(set(steps))

@@ -15,7 +15,7 @@ from lsf.models.loading import load_model
 from lsf.runs.lock import MERGED
 from lsf.runs.store import Run, list_runs
 from lsf.training.artefacts import load_tuned
-from tests.browser.conftest import Process, Tab, expect
+from tests.browser.conftest import WORK, Process, Tab, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -43,12 +43,12 @@ def taken(tab: Tab, name: str, to: Path) -> Path:
 @torch.no_grad()
 def test_peft_loads_the_adapter_and_transformers_the_merged_model(tab: Tab, adapter: Run, tmp_path: Path) -> None:
     tab.open(f"compare?run={adapter.id}")
-    expect(tab.page.get_by_role("heading", name="Take it along")).to_be_visible(timeout=120_000)
+    expect(tab.page.get_by_role("heading", name="Take it along")).to_be_visible(timeout=WORK)
     small = taken(tab, "Adapter (ZIP)", tmp_path / "adapter")
     assert not (adapter.folder / MERGED).exists()
     tab.settled()
     tab.button("Merge the whole model")
-    expect(tab.page.get_by_text("Merged in float32, its logits differ")).to_be_visible(timeout=120_000)
+    expect(tab.page.get_by_text("Merged in float32, its logits differ")).to_be_visible(timeout=WORK)
     whole = taken(tab, "Whole model, merged (ZIP)", tmp_path / "whole")
 
     loaded = load_model("bundled", "float32", "cpu")
