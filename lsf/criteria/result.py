@@ -81,6 +81,8 @@ class DataInfo:
     """Positions that `cka` compares, those of the first examples; None where no criterion needs them."""
     ablation_positions: int | None = None
     """Positions read without a block each (`ablation`), those of the first examples; None where that was not done."""
+    fingerprint: str | None = None
+    """SHA-256 of the rows of every split, templates filled; None in older files."""
     rendering: str | None = None
     """How the texts were made: raw, chat and by which template, plain text, ...; None in older files."""
     unlike: str | None = None

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
@@ -55,12 +56,16 @@ class OwnSweep(JsonRecord):
         return _last(self.sweep.spec.data)
 
     @property
+    def pair(self) -> tuple[str | None, ...]:
+        """What makes it one pair, whatever model and data are called: weights, rows, and how texts are made of them."""
+        spec = self.sweep.spec
+        return self.sweep.weights, self.sweep.fingerprint, spec.pairs, spec.train_on, spec.chat_template
+
+    @property
     def name(self) -> str:
         """Of its file: model, task, and what tells this pair from others of the same names."""
-        spec = self.sweep.spec
-        texts = (self.sweep.weights, self.sweep.fingerprint, spec.pairs, spec.train_on, spec.chat_template)
-        slug = re.sub(r"[^\w.]+", "-", f"{_last(spec.model)}-{self.task}").strip("-.")[:60]
-        return f"{slug}-{sha256(repr(texts).encode()).hexdigest()[:6]}"
+        slug = re.sub(r"[^\w.]+", "-", f"{_last(self.sweep.spec.model)}-{self.task}").strip("-.")[:60]
+        return f"{slug}-{sha256(repr(self.pair).encode()).hexdigest()[:6]}"
 
     @property
     def measured(self) -> Measured:
@@ -162,7 +167,8 @@ def scores_of(analysis: Analysis, sweep: Sweep, where: str) -> tuple[dict[str, t
         where: names the analysis in errors.
 
     Raises:
-        BadInputError: it is of another model or other data, read rows that the sweep tests on, or lacks criteria.
+        BadInputError: it is of another model, other rows or other texts made of them, read rows that the sweep tests
+            on, or lacks criteria.
     """
     data, there = analysis.data.name, sweep.spec.data
     measured = analysis.blocks[0].scores if analysis.blocks else {}
@@ -174,6 +180,10 @@ def scores_of(analysis: Analysis, sweep: Sweep, where: str) -> tuple[dict[str, t
         wrong = "is not of the weights that the sweep tuned"
     elif data != there and Path(data).resolve() != Path(there).resolve():
         wrong = f"is of {data} and the sweep of {there}"
+    elif (rows := analysis.data.fingerprint) is None:
+        wrong = "was written before analyses kept which rows they are of; analyse again"
+    elif rows != sweep.fingerprint:
+        wrong = f"is of other rows or other templates than the sweep of {there}"
     elif analysis.data.split != "train":
         wrong = f"read the split {analysis.data.split}, with rows that the sweep tests on; analyse with --split train"
     elif lacking:
@@ -197,9 +207,22 @@ def keep_own(one: OwnSweep) -> tuple[Path, bool]:
     folder = evidence_folder()
     make_folder(folder)
     path = folder / f"{one.name}.json"
-    replaced = path.exists()
+    twins = [known for known in _of_pair(one.pair) if known != path]
+    replaced = path.exists() or bool(twins)
     one.save(path)
+    for twin in twins:
+        twin.unlink(missing_ok=True)
     return path, replaced
+
+
+def _of_pair(pair: tuple[str | None, ...]) -> list[Path]:
+    """Return the files of a pair, under whatever names of model and data."""
+    found = []
+    for path, *_ in _files():
+        with suppress(LsfError):  # of a file that cannot be read nothing is known
+            if OwnSweep.load(path).pair == pair:
+                found.append(path)
+    return found
 
 
 def remove_own(name: str) -> Path:
@@ -233,15 +256,18 @@ def _files() -> Files:
 
 @lru_cache(maxsize=2)
 def _read(files: Files) -> tuple[tuple[OwnSweep, ...], tuple[Measured, ...], tuple[str, ...]]:
-    sweeps, pairs, problems = [], [], []
-    for path, *_ in files:
+    known = dict[tuple[str | None, ...], tuple[Path, OwnSweep, Measured]]()
+    problems = []
+    for path, *_ in sorted(files, key=lambda file: file[1], reverse=True):  # of one pair the newest counts
         try:
             one = OwnSweep.load(path)
-            pairs.append(one.measured)
-            sweeps.append(one)
+            if one.pair in known:
+                raise BadInputError(f"{path} is of the same model and data as {known[one.pair][0].name}.")
+            known[one.pair] = path, one, one.measured
         except LsfError as error:
             problems.append(f"{error} It is left out; `lsf evidence remove {path.stem}` removes it.")
-    return tuple(sweeps), tuple(pairs), tuple(problems)
+    kept = sorted(known.values(), key=lambda found: found[0])
+    return tuple(one for _, one, _ in kept), tuple(pair for *_, pair in kept), tuple(sorted(problems))
 
 
 def own_sweeps() -> tuple[OwnSweep, ...]:
@@ -260,8 +286,13 @@ def own_problems() -> tuple[str, ...]:
 
 
 def all_evidence() -> tuple[Measured, ...]:
-    """Return the study's pairs, then the user's own."""
-    return (*packed_evidence(), *own_evidence())
+    """Return the study's pairs, then the user's own; a pair of the study that was swept again counts as the user's."""
+    return _all(own_evidence())
+
+
+def _all(own: tuple[Measured, ...]) -> tuple[Measured, ...]:
+    again = {(one.setting.model, one.setting.task) for one in own}
+    return (*(one for one in packed_evidence() if (one.setting.model, one.setting.task) not in again), *own)
 
 
 def record_here() -> RecommendationRecord:
@@ -271,4 +302,4 @@ def record_here() -> RecommendationRecord:
 
 @lru_cache(maxsize=2)
 def _record(files: Files) -> RecommendationRecord:
-    return record_of((*packed_evidence(), *_read(files)[1]), RECOMMENDED, ENDS_FROM)
+    return record_of(_all(_read(files)[1]), RECOMMENDED, ENDS_FROM)

@@ -361,6 +361,7 @@ def _builder(
         n_dropped=encoding.n_dropped,
         n_straddling=encoding.n_straddling,
         positions=settings.positions,
+        fingerprint=task.fingerprint,
         rendering=encoding.rendering,
         reading=settings.reading,
         virtual=settings.virtual,

@@ -234,7 +234,12 @@ def test_where_exact_match_tells_no_plan_apart_the_loss_does() -> None:
 def analysed(names: Sequence[str], **data: str) -> Analysis:
     made = analysis_of([0.5] * N)
     blocks = tuple(replace(row, scores=dict.fromkeys(names, float(row.block))) for row in made.blocks)
-    return replace(made, blocks=blocks, weights=WEIGHTS, data=replace(made.data, **{"name": "toy.csv", **data}))
+    return replace(
+        made,
+        blocks=blocks,
+        weights=WEIGHTS,
+        data=replace(made.data, **{"name": "toy.csv", "fingerprint": "data of toy.csv", **data}),
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,6 +247,11 @@ def analysed(names: Sequence[str], **data: str) -> Analysis:
     [
         (replace(analysed(compared_criteria()), weights="cd"), "is not of the weights that the sweep tuned"),
         (analysed(compared_criteria(), name="lesson:facts"), "is of lesson:facts and the sweep of toy.csv"),
+        (analysed(compared_criteria(), fingerprint="other templates"), "is of other rows or other templates than the"),
+        (
+            replace(analysed(compared_criteria()), data=replace(analysed([]).data, fingerprint=None)),
+            "was written before analyses kept which rows they are of; analyse again",
+        ),
         (analysed(compared_criteria(), split="all"), "read the split all, with rows that the sweep tests on"),
         (analysed(["alignment"]), "lacks deviation, deviation_growth"),
         (analysis_of([1.0]), "is of a model of 1 blocks and the sweep of one of 8"),
@@ -270,6 +280,41 @@ def test_an_analysis_of_the_same_gives_the_scores(tmp_path: Path, capsys: pytest
     assert (kept.scores, kept.examples) == scores_of(analysis, sweep_of(best=5), "a.json")
     assert kept.examples["forward"] == 10
     assert json.loads((evidence_folder() / f"{kept.name}.json").read_text())["schema_version"] == 1
+
+
+def test_one_pair_counts_once_under_whatever_names_of_model_and_data(own: Path) -> None:
+    first = sweep_of(best=0)
+    keep_own(one_of(first))
+    for model, data in (("HuggingFaceTB/mine", "toy.csv"), ("models/copy", "renamed.csv"), ("models/mine", "toy.csv")):
+        again = replace(first, spec=replace(first.spec, model=model, data=data))
+        assert keep_own(one_of(again))[1], "it takes the place of the one before"
+        assert [one.sweep.spec.model for one in own_sweeps()] == [model]
+        assert record_here().pairs == f"{packed_record().pairs} and 1 of your own"
+    other = one_of(replace(first, spec=replace(first.spec, data="copy.csv")))
+    other.save(own / "by-hand.json")  # as somebody copies files into the folder
+    assert len(own_evidence()) == 1
+    (problem,) = own_problems()
+    assert "is of the same model and data as" in problem
+    assert "It is left out; `lsf evidence remove" in problem
+
+
+def test_a_pair_of_the_study_that_is_swept_again_counts_once_as_one_s_own() -> None:
+    one = next(one for one in packed_evidence() if one.setting.model == "bundled" and one.metric == "exact_match")
+    truth, packed = one.setting.truth, packed_record()
+    spec = SweepSpec("bundled", f"lesson:{one.setting.task}", "single", seeds=len(truth.full), learning_rate=1e-3)
+    cells = []
+    for cell in empty_cells(plans_over("single", truth.n_blocks), truth.n_blocks, spec.seeds):
+        plans = {"base": [truth.base] * spec.seeds, "full": list(truth.full)}
+        value = plans[cell.plan][cell.seed] if cell.plan in plans else truth.scores[cell.blocks][cell.seed]
+        cells.append(replace(cell, before=Score(truth.base, 1.0), after=Score(value, 1.0), reason=None))
+    assert truth.prior is not None
+    sweep = Sweep(spec, truth.n_blocks, WEIGHTS, "rows", tuple(cells), {}, 1.0, None, Score(truth.prior, 9.0))
+    keep_own(OwnSweep(sweep, {name: tuple(scores) for name, scores in one.setting.scores.items()}, one.examples))
+    here = record_here()
+    assert (here.pairs, here.n_models) == (f"{packed.pairs.replace('52', '51')} and 1 of your own", packed.n_models)
+    assert [found.setting.task for found in all_evidence() if found.setting.model == "bundled"].count(
+        one.setting.task
+    ) == 1
 
 
 def test_a_criterion_that_is_undefined_there_is_refused(own: Path) -> None:

@@ -38,7 +38,8 @@ def test_a_sweep_added_from_the_shell_is_counted_on_the_pages(
     assert main(["evidence", "add", str(swept)]) == 0
     told = capsys.readouterr()
     assert "scoring blocks on" in told.err
-    assert f"rests on {packed_record().n_sites} measured pairs of a model and a task and 1 of your own." in told.out
+    others = packed_record().n_sites - 1  # the study has this pair too
+    assert f"rests on {others} measured pairs of a model and a task and 1 of your own." in told.out
     (pair,) = own_evidence()
     settings = AnalysisSettings(criteria=("alignment", "first"), limit=8)
     scored = analyze(load_model("bundled"), load_lesson("facts"), settings, Silent())
