@@ -10,7 +10,7 @@ from lsf.app.panels import NEXT
 from lsf.app.state import Session
 from lsf.app.tour import start_tour
 from lsf.app.work import Source
-from lsf.data.lessons import data_words
+from lsf.data.lessons import LESSONS, data_words
 from lsf.evidence.packed import packed_evidence, words
 from lsf.evidence.study import Rule
 from lsf.figures.palette import CHOSEN, NEUTRAL, UNCHOSEN
@@ -76,12 +76,13 @@ def _example() -> None:
         for kind, name, gain in gains
     )
     st.subheader(f"For example: {data_words(Source().data)}, learned by tuning", anchor=False)
+    st.caption(LESSONS[lesson].teaches)
     st.html(f"<div class='lsf-kept'>{bars}</div>")
     st.caption(
-        "Gain in exact answers over the better of the base model and of the best answer that ignores the question; the "
-        f"whole model's is 100 %. Blocks are numbered 0 to {truth.n_blocks - 1}, from the embedding up. Mean of "
-        f"{len(truth.full)} seeds, from the study that comes with LSF; the page Evidence has other tasks and models, "
-        "and where it fails."
+        "How many of the right answers that tuning the whole model gains, counted from what the untuned model, or one "
+        "and the same answer to everything, gets right. Blocks are the model's layers, "
+        f"0 to {truth.n_blocks - 1} from the embedding up. Mean of {len(truth.full)} seeds, from the study that comes "
+        "with LSF; the page Evidence has other tasks and models, and where it fails."
     )
 
 
