@@ -41,7 +41,9 @@ def analysis_facts(analysis: Analysis) -> str:
     if data.n_straddling:
         parts.append(f"{data.n_straddling:,} with a token part prompt, part completion")
     if data.kernel_examples is not None and data.kernel_examples < data.n_examples:
-        parts.append(f"tangent kernels of the first {data.kernel_examples:,}")
+        scores = [CRITERIA[name].label.lower() for name in analysis.criteria if CRITERIA[name].needs == "kernel"]
+        scored = scores[0] if len(scores) == 1 else "scores by tangent kernels"
+        parts.append(f"{scored} from the first {data.kernel_examples:,}")
     if data.sampled_positions is not None and data.sampled_positions < data.n_positions:
         parts.append(f"similarity (cka) of the first {data.sampled_positions:,} positions")
     if data.ablation_positions is not None and data.ablation_positions < data.n_positions:
