@@ -13,7 +13,7 @@ from lsf.app.forms import setting_input
 from lsf.app.frame import page
 from lsf.app.model_input import fill_model, model_input
 from lsf.app.panels import attempt
-from lsf.app.state import Session, source_here
+from lsf.app.state import Session, request_here
 from lsf.app.work import Request, Source
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
@@ -26,10 +26,11 @@ IN_FORM = ("limit", "split", "positions", "reading", "virtual", "batch_size", "m
 def draw(here: Session) -> None:
     """Draw the page."""
     if not here.asked:  # the first time, and after a reload: what is looked at is asked for again
-        here.asked, shown = True, source_here(here)
-        if shown != here.request.source:
-            fill_model(shown)
-            fill_data(shown)
+        here.asked, shown = True, request_here(here)
+        if shown != here.request:
+            fill_model(shown.source)
+            fill_data(shown.source)
+            _fill_settings(shown.settings)
     grid = st.grid(2, min_column_width=360, gap="medium", key="inputs")
     with grid, st.container(border=True, height="stretch"):
         st.subheader("Model", anchor=False)
@@ -69,6 +70,12 @@ def _missing(model: str, choice: DataChoice) -> str | None:
     if not choice.name:
         return "Upload a file, name one, or take a lesson."
     return None
+
+
+def _fill_settings(settings: AnalysisSettings) -> None:
+    """Let the form ask for an analysis' settings again."""
+    st.session_state.update({f"settings-{name}": getattr(settings, name) for name in IN_FORM})
+    st.session_state["settings-criteria"] = list(settings.criteria)
 
 
 def _settings() -> AnalysisSettings | None:

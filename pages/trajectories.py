@@ -16,7 +16,7 @@ from lsf.app.paths import (
     draw_paths_panel,
 )
 from lsf.app.polling import follow
-from lsf.app.state import Session, address, analysis, analysis_view
+from lsf.app.state import Session, address, analysis, analysis_view, request_here, request_of
 from lsf.app.work import Analysed
 from lsf.criteria.result import Analysis, moments, part_of
 from lsf.evidence.own import record_here
@@ -46,8 +46,9 @@ def draw(here: Session) -> None:
 
 def _nothing_yet(here: Session) -> None:
     empty("No analysis yet", "Choose another model or other data first, or start with what is chosen now.", "model")
-    if st.button(f"Analyse {unmarked(here.request.title)} now", icon=":material/play_arrow:", key="analyse-now"):
-        start_analysis(here, here.request)
+    request = request_here(here)
+    if st.button(f"Analyse {unmarked(request.title)} now", icon=":material/play_arrow:", key="analyse-now"):
+        start_analysis(here, request)
 
 
 def _watch(here: Session, views: tuple[JobView, ...]) -> None:
@@ -113,9 +114,8 @@ def _state(here: Session, view: JobView) -> None:
 
 
 def _again(here: Session, view: JobView) -> None:
-    """Offer the same once more: what this analysis was asked, where it left something, else what the form holds."""
-    left = view.result or view.partial
-    request = left.request if isinstance(left, Analysed) else here.request
+    """Offer the same once more."""
+    request = request_of(view) or here.request
     if st.button(f"Analyse {unmarked(request.title)} again", icon=":material/replay:", key="analyse-again"):
         start_analysis(here, request)
 

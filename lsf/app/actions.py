@@ -22,8 +22,11 @@ def start_analysis(here: Session, request: Request, tour: Tour | None = None) ->
     """Put an analysis into the queue and go where it can be watched, on a tour or, where one was on, no more."""
     shared = runtime()
     here.tour = tour
-    job = shared.worker.submit(ANALYSIS, request.title, analysis_work(shared, request), here.owner)
+    work = analysis_work(shared, request)
+    job = shared.worker.submit(ANALYSIS, request.title, work, here.owner, about=request)
     look_at(here, job)
+    if tour is not None:
+        tour.analysis = job
     st.switch_page(NEXT["trajectories"][0], query_params=address(here))
 
 

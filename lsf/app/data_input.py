@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 
@@ -29,6 +30,8 @@ COUNTED = 2_000
 """Rows by which it is recognised what a file is."""
 UPLOADS, TAKEN = "uploads", "data-taken"
 """Folder of uploads among the runs; where the session keeps which upload was taken last."""
+LATER = "data-later"
+"""Where the session keeps what is filled in once its file can be read."""
 
 
 @dataclass(frozen=True)
@@ -71,15 +74,30 @@ def fill_data(source: Source) -> None:
         "data-train_on": source.options.train_on,
         "data-max_rows": source.options.max_rows,
     }
-    of = source.data
-    if not kind and (seen := _seen(name)) is not None:
-        of = "-".join(seen.columns)
-        known[f"data-format-{'-'.join(seen.possible)}"] = source.options.format
-        if source.prompt_template or source.completion_template:
-            known[HOW] = OWN
-    known |= {f"data-prompt-{of}": source.prompt_template, f"data-completion-{of}": source.completion_template}
     if source.options.chat_template is not None:
         known[TEMPLATE] = ("as before", source.options.chat_template, None)
+    _fill(known)
+    if kind == "hub":
+        _fill_templates(source, source.data)
+    elif not kind and (seen := _seen(name)) is not None:
+        _fill_rows(source, seen)
+    elif not kind:
+        _fill({LATER: source})  # the file is away
+
+
+def _fill_rows(source: Source, seen: "Seen") -> None:
+    """Let the form take a file's rows as before."""
+    _fill({f"data-format-{'-'.join(seen.possible)}": source.options.format})
+    if source.prompt_template or source.completion_template:
+        _fill({HOW: OWN})
+    _fill_templates(source, "-".join(seen.columns))
+
+
+def _fill_templates(source: Source, of: str) -> None:
+    _fill({f"data-prompt-{of}": source.prompt_template, f"data-completion-{of}": source.completion_template})
+
+
+def _fill(known: dict[str, Any]) -> None:
     st.session_state.update({key: value for key, value in known.items() if value is not None})
 
 
@@ -176,6 +194,8 @@ def _rows_input(name: str) -> DataChoice:
     seen = _seen(name)
     if seen is None:
         return DataChoice(name)
+    if (later := st.session_state.pop(LATER, None)) is not None and later.data == name:
+        _fill_rows(later, seen)
     how, recognised = OWN, FORMATS[seen.found].label if seen.found is not None else ""
     if recognised:
         how = st.segmented_control(

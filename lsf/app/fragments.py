@@ -2,7 +2,8 @@
 
 While `st.switch_page` is under way the browser still asks for fragments of the page that it shows. Streamlit runs them
 behind the new page, names the old one, and the browser empties the page; the next fragment finds no place, and all goes
-white. Remove this where `test_a_page_left_while_it_looks_again_by_itself_is_left` of the browser tests passes without.
+white. Remove this where `a_page_left_while_it_looks_again_by_itself_is_left`, in tests/browser/test_in_chromium.py,
+holds without.
 """
 
 from streamlit.runtime.scriptrunner import get_script_run_ctx

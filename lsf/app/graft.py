@@ -50,7 +50,13 @@ def draw_graft_panel(here: Session, picked: Sequence[Run]) -> None:
     with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
         run = pick_run("Run", runs, f"graft-run-{first.id}", first)
         shown = st.segmented_control(
-            "Each block", list(WAYS), format_func=WAYS.__getitem__, default="alone", required=True, key="graft-way"
+            "Each block",
+            list(WAYS),
+            format_func=WAYS.__getitem__,
+            default="alone",
+            required=True,
+            key="graft-way",
+            persist_state="session",
         )
     way: Way = "alone" if shown == "alone" else "without"
     found = attempt(lambda: Graft.load(run.folder / GRAFT)) if (run.folder / GRAFT).is_file() else None

@@ -126,13 +126,14 @@ def _form(here: Session, runs: Sequence[Run]) -> None:
         ]
         chosen = st.multiselect(
             "Answer with the base model and", list(by_id), default=default, format_func=by_id.__getitem__,
-            max_selections=MOST_RUNS, key=f"own-runs-{'-'.join(default)}",
+            max_selections=MOST_RUNS, key=f"own-runs-{'-'.join(default)}", persist_state="session",
         )  # fmt: skip
         with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-            tokens = st.number_input("Maximum tokens", 1, 512, 32, key="own-tokens", width=130)
+            tokens = st.number_input("Maximum tokens", 1, 512, 32, key="own-tokens", width=130, persist_state="session")
             seed = st.number_input(
                 "Seed", 0, 2**31 - 1, None, key="own-seed", width=130, placeholder="greedy",
                 help="Empty: always the most likely token. A number: tokens are sampled with this seed.",
+                persist_state="session",
             )  # fmt: skip
         asked = st.form_submit_button("Ask", icon=":material/forum:")
     prompts = tuple(text for text in written if text.strip())

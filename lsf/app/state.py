@@ -4,7 +4,7 @@
 a second tab: the jobs belong to the process, the runs to the disk.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import streamlit as st
 
@@ -32,6 +32,8 @@ class Tour:
 
     lesson: str
     """Name of the lesson it tunes to."""
+    analysis: str | None = None
+    """Job of its analysis; None before that is in the queue."""
     stop: int = 0
     """Which of its pages, counted from 0."""
     since: float | None = None
@@ -170,13 +172,28 @@ def looked_at(here: Session) -> Analysed | None:
     return found if isinstance(found, Analysed) else None
 
 
-def source_here(here: Session) -> Source:
-    """Return the model and data being looked at: of the analysis, of the run, or as chosen on the first page."""
-    measured = looked_at(here)
-    if measured is not None:
-        return measured.request.source
+def request_of(view: JobView | None) -> Request | None:
+    """Return what an analysis was asked, also one that waits or was discarded; None where nothing says so."""
+    left = None if view is None else view.result or view.partial or view.about
+    return left.request if isinstance(left, Analysed) else left if isinstance(left, Request) else None
+
+
+def request_here(here: Session) -> Request:
+    """Return the model, data and settings being looked at: of the analysis, of the run, or as chosen on the first page.
+
+    A run says nothing of settings, and an analysis that was discarded nothing of what is looked at.
+    """
+    view = analysis_view(here)
+    asked = request_of(view)
+    if view is not None and asked is not None and (view.active or looked_at(here) is not None):
+        return asked
     run = run_here(here)
-    return here.request.source if run is None or run.spec is None else source_of(run.spec)
+    return here.request if run is None or run.spec is None else replace(here.request, source=source_of(run.spec))
+
+
+def source_here(here: Session) -> Source:
+    """Return the model and data of `request_here`."""
+    return request_here(here).source
 
 
 def look_at(here: Session, job: str) -> None:

@@ -66,6 +66,9 @@ def draw_tour(here: Session, title: str) -> None:
     tour = here.tour
     if tour is None:
         return
+    if tour.analysis != here.analysis_job:  # the browser's Back led to another one, which is not the tour's to tune by
+        here.tour = None
+        return
     view, found = analysis_view(here), analysed(here)
     if tour.jobs is None and (view is None or not view.active):
         here.tour = None  # it is over where the analysis was stopped or failed, which the page says

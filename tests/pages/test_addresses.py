@@ -12,7 +12,8 @@ from lsf.app.choose import brush, toggle
 from lsf.app.panels import task_words
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, source_here, take_up_plan
-from lsf.app.work import Analysed, Source, load_work, source_of
+from lsf.app.work import Analysed, Request, Source, load_work, source_of
+from lsf.criteria.result import AnalysisSettings
 from lsf.errors import LsfError
 from lsf.jobs.job import Report
 from lsf.plans.plan import Plan
@@ -66,6 +67,35 @@ def test_after_a_reload_the_first_page_asks_again_for_what_is_looked_at(
     at.session_state["data-kind"] = "Lesson"  # and what is asked for after that stays
     app.go("tune")
     assert app.go("model").session_state["lsf"].request.source.data == "lesson:facts"
+    data.rename(elsewhere := tmp_path / "away.csv")
+    late = Driver()
+    late.at.query_params["run"] = folder.name
+    assert len(late.go("model").error) == 1
+    assert "on own.csv now" in late.go("trajectories").button(key="analyse-now").label
+    elsewhere.rename(data)
+    late.go("model")
+    assert not late.at.error
+    assert late.at.session_state["lsf"].request.source == source_of(spec)
+
+
+def test_an_analysis_that_waits_is_asked_for_again_with_its_settings(
+    app: Driver, tiny: Callable[[str], Path], cats: Path
+) -> None:
+    source = Source(str(tiny("llama")), str(cats))
+    settings = AnalysisSettings(criteria=("deviation", "fisher"), limit=5, positions="all")
+    gate, here = threading.Event(), app.at.session_state["lsf"]
+    request = Request(source, settings)
+    runtime().worker.submit("load", "something else", lambda report: gate.wait(SECONDS))
+    job = runtime().worker.submit(
+        "analyze", request.title, lambda report: gate.wait(SECONDS), here.owner, about=request
+    )
+    app.at.query_params["analysis"] = job
+    at = app.go("model")
+    assert not at.exception and not at.error
+    assert at.session_state["lsf"].request == request
+    runtime().worker.stop(job, here.owner)
+    gate.set()
+    assert f"on {cats.name} again" in app.go("trajectories").button(key="analyse-again").label
 
 
 def test_a_run_deleted_while_it_is_looked_at_is_told_once_on_every_page(app: Driver, runs: Path) -> None:

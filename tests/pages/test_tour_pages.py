@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lsf.app import tour
+from lsf.app.runtime import runtime
 from lsf.app.state import Tour
 from lsf.app.work import Analysed
 from lsf.data.lessons import LESSONS
@@ -85,7 +86,7 @@ def test_a_tour_whose_analysis_was_stopped_before_its_criterion_is_over_and_page
     rows = tuple(replace(row, scores={}) for row in found.analysis.blocks)
     app.look_at(Analysed(found.request, replace(found.analysis, blocks=rows)))
     for page in ("trajectories", "criteria", "choose", "tune", "compare", "evidence", "blocks_by_methods", "start"):
-        app.at.session_state["lsf"].tour = Tour("facts")
+        app.at.session_state["lsf"].tour = Tour("facts", app.at.session_state["lsf"].analysis_job)
         at = app.go(page)
         assert [error.value for error in at.exception] == []
         assert app.errors() == []
@@ -94,11 +95,20 @@ def test_a_tour_whose_analysis_was_stopped_before_its_criterion_is_over_and_page
             assert "until it has measured a criterion" in app.shown()
 
 
+def test_a_tour_does_not_tune_by_an_analysis_that_is_not_its_own(analysed: Driver) -> None:
+    """As where Back leads to an earlier one while that of the tour waits."""
+    analysed.at.session_state["lsf"].tour = Tour("facts", "another-job")
+    at = analysed.at.run()
+    assert not at.exception
+    assert runtime().jobs("tune") == ()
+    assert at.session_state["lsf"].tour is None
+
+
 def test_a_tour_whose_runs_cannot_be_started_says_why_once_and_is_over(
     analysed: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LSF_RUNS_QUOTA", "1")
-    analysed.at.session_state["lsf"].tour = Tour("facts")
+    analysed.at.session_state["lsf"].tour = Tour("facts", analysed.at.session_state["lsf"].analysis_job)
     analysed.at.run()
     assert len(analysed.errors()) == 1
     analysed.go("choose")
