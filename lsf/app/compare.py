@@ -15,8 +15,9 @@ from lsf.figures.palette import Picture
 from lsf.figures.runs import Outcome, draw_tradeoff
 from lsf.figures.verdict import draw_verdict
 from lsf.runs.comparison import Comparison, Row, Summary, by_seed, non_dominated
+from lsf.runs.intervals import Estimate
 from lsf.runs.store import Run
-from lsf.runs.verdict import LOSS, MEASURES, QUALITY, Estimate, Measure, Verdict, told_by
+from lsf.runs.verdict import LOSS, MEASURES, QUALITY, Measure, Verdict, told_by
 
 COSTS = {
     "training seconds": ("tuning_seconds", "training time (s)", 1.0),

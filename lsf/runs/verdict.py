@@ -5,15 +5,12 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import scipy
-
 from lsf.runs.comparability import TOO_FEW
 from lsf.runs.comparison import CONTROLS, Comparison, Row, columns_apart, memory_over, rate_words, words_apart
 from lsf.runs.controls import control_name
+from lsf.runs.intervals import ONE_SEED, Estimate, estimate
 from lsf.runs.result import RunState
 
-CONFIDENCE = 0.95
-"""Of every interval over seeds."""
 EXACT, LOSS = "exact match", "loss"
 """What runs can be judged by."""
 SHORT_ANSWERS = 0.1
@@ -21,8 +18,8 @@ SHORT_ANSWERS = 0.1
 judged by; else the loss is, since answers are hardly ever wholly right."""
 TUNE, CHOOSE = "tune", "choose"
 """What a next step can be."""
-BETTER, WORSE, TIED, ONE_SEED = "better", "worse", "cannot be told apart", "1 seed"
-"""How the choice stands to something else; below two common seeds nothing is said."""
+BETTER, WORSE, TIED = "better", "worse", "cannot be told apart"
+"""How the choice stands to something else; below two common seeds nothing is said (`ONE_SEED`)."""
 
 
 def told_by(rows: Sequence[Row]) -> str:
@@ -38,44 +35,6 @@ def told_by(rows: Sequence[Row]) -> str:
 
 QUALITY = {EXACT: "exact_match_after", LOSS: "gain"}
 """The column that holds it; higher is better."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds."""
-
-    mean: float
-    """Of one number per seed."""
-    low: float | None
-    """Lower end of its 95 % interval (Student's t); None below two seeds."""
-    high: float | None
-    """Upper end."""
-    n: int
-    """Seeds."""
-
-    def words(self, write: Callable[[float], str]) -> str:
-        """Return the interval in words: `0.80 to 1.10, 3 seeds` or `1 seed`."""
-        if self.low is None or self.high is None:
-            return ONE_SEED
-        return f"{write(self.low)} to {write(self.high)}, {self.n} seeds"
-
-
-def estimate(values: Sequence[float], least: float = 0.0) -> Estimate | None:
-    """Return mean and interval of one number per seed; None of none.
-
-    Args:
-        values: one per seed.
-        least: smallest half-width of the interval, where the numbers have steps of their own.
-    """
-    if not values:
-        return None
-    mean, n = statistics.fmean(values), len(values)
-    if n < 2:
-        return Estimate(mean, None, None, n)
-    margin = max(
-        least, float(scipy.special.stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * statistics.stdev(values) / math.sqrt(n)
-    )
-    return Estimate(mean, mean - margin, mean + margin, n)
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from lsf.figures.verdict import draw_verdict
 from lsf.plans.plan import Plan, full_plan
 from lsf.runs.comparison import compare, summarise
 from lsf.runs.formats import render
+from lsf.runs.intervals import ONE_SEED, estimate
 from lsf.runs.result import RunState
 from lsf.runs.store import Run
-from lsf.runs.verdict import BETTER, ONE_SEED, TIED, WORSE, Verdict, estimate, verdicts
+from lsf.runs.verdict import BETTER, TIED, WORSE, Verdict, verdicts
 from tests.runs.test_comparison import make, with_result
 
 FLOOR = Floor(2.5, 0.2, Prior("label frequencies", 2.5, 0.2))
