@@ -15,7 +15,7 @@ from lsf.figures.criteria import measured_scores
 from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import POLICIES, make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
-from lsf.runs.comparison import CONTROLS, Row
+from lsf.runs.comparison import Row, is_control
 from lsf.runs.controls import control_name
 from lsf.runs.result import RunState
 from lsf.runs.verdict import LOSS, percent, told_by
@@ -131,11 +131,12 @@ def of_runs(rows: Sequence[Row], looked_at: str | None = None) -> Finding | None
     if len({row.seed for row in ended}) > 1:
         tuned += f" (seed {choice.seed})"
     beside = {
-        "the whole model" if row.role == "full" else control_name(str(row.role), row.n_blocks or 0): _reached(row)
+        "the whole model"
+        if row.role == "full"
+        else control_name(str(row.role), row.n_blocks or 0, row.beside or ""): _reached(row)
         for row in ended
         if row.seed == choice.seed and row.role != choice.role
-        if (row.role, row.method) == ("full", "full")
-        or (row.role in CONTROLS[1:] and (row.n_blocks, row.method) == (choice.n_blocks, choice.method))
+        if (row.role, row.method) == ("full", "full") or is_control(row, choice)
     }
     told = [f"{name} at {reached}" for name, reached in beside.items()]
     found = "; ".join([f"{tuned[:1].upper()}{tuned[1:]} ended at {_reached(choice)}", *told])

@@ -53,6 +53,8 @@ class Row:
     """How the run ended."""
     rate_asked: str | None = None
     """Whence its rate: `given`, `default` or `searched`."""
+    beside: str | None = None
+    """What was tuned beside the blocks, as in the plan's label (`final norm + head`); empty for nothing."""
     all_blocks: bool | None = None
     """Whether every block of the model was tuned, by whatever method."""
     model: str | None = None
@@ -220,6 +222,7 @@ def to_row(run: Run) -> Row:
         rate_searched=spec and spec.searches_rate,
         state=str(run.state),
         rate_asked=spec and _rate_asked(spec),
+        beside=spec and " + ".join(spec.plan.beside),
         all_blocks=spec and len(spec.plan.blocks) == spec.plan.n_blocks,
         model=spec and spec.model,
         data=spec and spec.data,
@@ -339,29 +342,20 @@ def non_dominated(quality: Sequence[float | None], cost: Sequence[float | None])
 
 CONTROLS = ("last", "first", "middle", "random")
 """Roles of the same-size controls, in the order in which they are named."""
+
+
+def is_control(row: Row, choice: Row) -> bool:
+    """Say whether a run is a control of a choice: as many blocks, the same beside them, by the same method."""
+    size, own = (row.n_blocks, row.beside, row.method), (choice.n_blocks, choice.beside, choice.method)
+    return row.role in CONTROLS and size == own
+
+
 SUMMARISED = (
-    "exact_match_before",
-    "exact_match_after",
-    "generated_match_before",
-    "generated_match_after",
-    "loss_before",
-    "loss_after",
-    "accuracy_after",
-    "forgetting",
-    "trainable_params",
-    "seconds",
-    "tuning_seconds",
-    "step_seconds_median",
-    "peak_memory_bytes",
-    "x_params",
-    "x_time",
-    "x_memory",
-    "x_quality",
-    "byte_perplexity_before",
-    "byte_perplexity_after",
-    "gain",
-    "x_gain",
-)
+    "exact_match_before", "exact_match_after", "generated_match_before", "generated_match_after", "loss_before",
+    "loss_after", "accuracy_after", "forgetting", "trainable_params", "seconds", "tuning_seconds",
+    "step_seconds_median", "peak_memory_bytes", "x_params", "x_time", "x_memory", "x_quality",
+    "byte_perplexity_before", "byte_perplexity_after", "gain", "x_gain",
+)  # fmt: skip
 """Columns that are averaged."""
 
 
@@ -432,7 +426,7 @@ def _summary(label: str, group: Sequence[Row]) -> Summary:
 def _label(row: Row, several: Sequence[str] = ()) -> str:
     name = row.plan or "unknown"
     if row.role in CONTROLS and row.n_blocks:
-        name = control_name(row.role, row.n_blocks)
+        name = control_name(row.role, row.n_blocks, row.beside or "")
     if row.general_share is not None:
         name += f" with {100 * row.general_share:.0f} % general data"
     return ", ".join([name, *words_apart(row, several)])

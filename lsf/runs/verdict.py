@@ -6,7 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lsf.runs.comparability import TOO_FEW
-from lsf.runs.comparison import CONTROLS, Comparison, Row, columns_apart, memory_over, rate_words, words_apart
+from lsf.runs.comparison import (
+    CONTROLS,
+    Comparison,
+    Row,
+    columns_apart,
+    is_control,
+    memory_over,
+    rate_words,
+    words_apart,
+)
 from lsf.runs.controls import control_name
 from lsf.runs.intervals import ONE_SEED, Estimate, estimate
 from lsf.runs.result import RunState
@@ -187,8 +196,8 @@ def _judge(own: list[Row], rows: Sequence[Row], name: str) -> Verdict:
     others = [("the whole model", "full", references or whole)]
     others.append(("LoRA on all blocks", "lora", [row for row in kin if row.all_blocks and row.method == "lora"]))
     for role in CONTROLS:
-        same = [row for row in kin if row.role == role and (row.n_blocks, row.method) == (first.n_blocks, first.method)]
-        others.append((control_name(role, first.n_blocks or 0), role, same))
+        same = [row for row in kin if row.role == role and is_control(row, first)]
+        others.append((control_name(role, first.n_blocks or 0, first.beside or ""), role, same))
     choice = _standing(name, first.role or "choice", own, by_id, score)
     beside = [
         _beside(_standing(name, role, list(_best(group).values()), by_id, score), own, group, score)
@@ -349,7 +358,8 @@ def _against(others: Sequence[Standing]) -> str:
     single = [other for other in beside if other.apart == ONE_SEED]
     if single:
         kept = [
-            f"{other.name} {'keeps' if other.name.endswith(' block') else 'keep'} {percent(other.share.mean)}"
+            f"{other.name} {'keep' if other.role in CONTROLS and ' blocks' in other.name else 'keeps'} "
+            f"{percent(other.share.mean)}"
             for other in single
             if other.share is not None
         ]

@@ -106,8 +106,11 @@ def test_runs_are_told_once_one_has_ended() -> None:
     )
     other = replace(rows[0], run="o", plan="block 3", exact_match_after=0.7)
     drawn = [replace(other, run=name, role="random", n_blocks=n) for name, n in (("r", 1), ("s", 2))]
-    assert of_runs([*rows, other, *drawn], "o") == (
-        "Block 3 ended at 70 % exact match; the whole model at 100 % exact match; a random block at 70 % exact match.",
+    drawn += [replace(other, run="h", role="random", beside="head", exact_match_after=0.9)]
+    last = replace(rows[0], run="l", role="last", exact_match_after=0.6)
+    assert of_runs([*rows, other, *drawn, last], "o") == (
+        "Block 3 ended at 70 % exact match; the whole model at 100 % exact match; a random block at 70 % exact match; "
+        "the last block at 60 % exact match.",
         "Next: compare the runs, which weighs this against cost.",
     )
     ended = replace(rows[1], exact_match_after=None, loss_after=None, state="failed")

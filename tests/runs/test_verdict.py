@@ -116,6 +116,28 @@ def test_a_difference_below_one_test_example_is_no_difference() -> None:
     assert {other.role: other.apart for other in only(*runs).others}["last"] == TIED
 
 
+def test_a_control_that_tunes_the_head_too_stands_for_no_choice_that_does_not() -> None:
+    def also_head(found: Run) -> Run:
+        assert found.spec is not None
+        return replace(found, spec=replace(found.spec, plan=replace(found.spec.plan, head=True)))
+
+    runs = []
+    for seed in range(3):
+        runs += [whole(f"f{seed}", seed=seed), run(f"c{seed}", plan=(3,), exact=0.60 + 0.01 * seed, seed=seed)]
+        runs.append(run(f"l{seed}", role="last", exact=0.50 + 0.01 * seed, loss=1.2, seed=seed))
+        runs.append(also_head(run(f"ch{seed}", plan=(3,), exact=0.95, loss=0.6, seed=seed)))
+        runs.append(also_head(run(f"lh{seed}", role="last", exact=0.90, loss=0.7, seed=seed)))
+    found = compare(runs)
+    bare, headed = verdicts(found)
+    for one, name, letters in ((bare, "the last block", "l"), (headed, "the last block + head", "lh")):
+        (control,) = one.others[1:]
+        assert (control.name, control.apart) == (name, BETTER)
+        assert control.runs == tuple(f"{letters}{seed}" for seed in range(3))
+        assert f"better than {name}." in one.sentence
+    means = {one.plan: one.mean["exact_match_after"] for one in summarise(found.rows) if one.role == "last"}
+    assert means == {"the last block": pytest.approx(0.51), "the last block + head": pytest.approx(0.90)}
+
+
 def test_one_seed_tells_nothing_apart_and_says_what_would() -> None:
     found = only(run("c"), run("l", plan=(6,), role="last", exact=0.3), whole())
     assert [other.apart for other in found.others] == [ONE_SEED, ONE_SEED]
