@@ -42,7 +42,7 @@ class Row:
     n_blocks: int | None
     """How many."""
     method: str | None
-    """How they were tuned."""
+    """How they were tuned, with the options given: `lora (r=8)`."""
     seed: int | None
     """Of the run."""
     learning_rate: float | None
@@ -55,6 +55,8 @@ class Row:
     """Whence its rate: `given`, `default` or `searched`."""
     beside: str | None = None
     """What was tuned beside the blocks, as in the plan's label (`final norm + head`); empty for nothing."""
+    bare_method: str | None = None
+    """The method without its options."""
     all_blocks: bool | None = None
     """Whether every block of the model was tuned, by whatever method."""
     model: str | None = None
@@ -223,6 +225,7 @@ def to_row(run: Run) -> Row:
         state=str(run.state),
         rate_asked=spec and _rate_asked(spec),
         beside=spec and " + ".join(spec.plan.beside),
+        bare_method=spec and spec.method,
         all_blocks=spec and len(spec.plan.blocks) == spec.plan.n_blocks,
         model=spec and spec.model,
         data=spec and spec.data,

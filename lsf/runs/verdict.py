@@ -51,7 +51,7 @@ class Standing:
     """One of the things compared, over its seeds."""
 
     name: str
-    """In words: `blocks 5-6`, `whole model`, `LoRA on all blocks`, `last 2 blocks`."""
+    """In words: `blocks 5-6`, `the whole model`, `LoRA on all blocks (r=8)`, `the last 2 blocks`."""
     role: str
     """choice, manual, full, lora, or a control's role."""
     runs: tuple[str, ...]
@@ -194,7 +194,10 @@ def _judge(own: list[Row], rows: Sequence[Row], name: str) -> Verdict:
     references = [by_id[row.reference] for row in own if row.reference is not None]
     score = _score(references)
     others = [("the whole model", "full", references or whole)]
-    others.append(("LoRA on all blocks", "lora", [row for row in kin if row.all_blocks and row.method == "lora"]))
+    lora = [row for row in kin if row.all_blocks and row.bare_method == "lora"]
+    for how in dict.fromkeys(str(row.method) for row in lora):  # each with options of its own: `lora (r=8)`
+        same = [row for row in lora if row.method == how]
+        others.append((how.replace("lora", "LoRA on all blocks", 1), "lora", same))
     for role in CONTROLS:
         same = [row for row in kin if row.role == role and is_control(row, first)]
         others.append((control_name(role, first.n_blocks or 0, first.beside or ""), role, same))

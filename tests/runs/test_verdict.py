@@ -30,8 +30,8 @@ def whole(name: str = "full", exact: float = 1.0, seed: int = 0, **changes: Any)
     return run(name, plan="full", exact=exact, role="full", seed=seed, **values)
 
 
-def lora(name: str, exact: float, seed: int = 0) -> Run:
-    found = run(name, exact=exact, seed=seed, role="full", method="lora", params=50)
+def lora(name: str, exact: float, seed: int = 0, **changes: Any) -> Run:
+    found = run(name, exact=exact, seed=seed, role="full", method="lora", params=50, **changes)
     assert found.spec is not None
     return replace(found, spec=replace(found.spec, plan=full_plan("m", 8)))
 
@@ -202,6 +202,23 @@ def test_lora_on_all_blocks_is_no_choice_and_every_choice_has_its_own_verdict() 
     assert [verdict.choice.name for verdict in found] == ["block 7", "blocks 5-6"]
     assert [other.name for other in found[1].others] == ["the whole model", "LoRA on all blocks"]
     assert verdicts(compare([whole()])) == ()
+
+
+def test_lora_of_several_ranks_stands_beside_a_choice_each_rank_by_its_name() -> None:
+    runs = []
+    for seed, (small, large) in enumerate(((0.8, 0.9), (0.9, 0.8), (0.8, 0.9))):  # now one loss is less, now the other
+        runs += [whole(f"f{seed}", seed=seed), run(f"c{seed}", exact=0.7, seed=seed)]
+        runs.append(lora(f"small{seed}", 0.6, seed, loss=small, options={"r": 8}))
+        runs.append(lora(f"large{seed}", 0.8, seed, loss=large, options={"r": 64}))
+    named = {other.name: (other.apart, set(other.runs)) for other in only(*runs).others[1:]}
+    assert named == {
+        "LoRA on all blocks (r=8)": (BETTER, {"small0", "small1", "small2"}),
+        "LoRA on all blocks (r=64)": (WORSE, {"large0", "large1", "large2"}),
+    }
+    twice = [lora("a", 0.4, options={"r": 8, "alpha": 4.0}), lora("b", 0.4, 1, options={"alpha": 4.0, "r": 8})]
+    assert [other.name for other in only(run("c"), *twice).others] == ["LoRA on all blocks (alpha=4.0, r=8)"]
+    single = only(run("c"), lora("a", 0.4, options={"r": 8}), whole(), run("l", plan=(6,), role="last"))
+    assert "; LoRA on all blocks (r=8) keeps 25 % and the last block keeps 75 %, but 1 seed" in single.sentence
 
 
 def test_the_shell_prints_the_same_sentence_and_json_holds_the_numbers() -> None:
