@@ -136,7 +136,7 @@ def of_runs(rows: Sequence[Row], looked_at: str | None = None) -> Finding | None
         else control_name(str(row.role), row.n_blocks or 0, row.beside or ""): _reached(row)
         for row in ended
         if row.seed == choice.seed and row.role != choice.role
-        if (row.role, row.method) == ("full", "full") or is_control(row, choice)
+        if (row.role, row.method) == ("full", "full") or (is_control(row, choice) and row.plan != choice.plan)
     }
     told = [f"{name} at {reached}" for name, reached in beside.items()]
     found = "; ".join([f"{tuned[:1].upper()}{tuned[1:]} ended at {_reached(choice)}", *told])

@@ -198,9 +198,11 @@ def _judge(own: list[Row], rows: Sequence[Row], name: str) -> Verdict:
     for how in dict.fromkeys(str(row.method) for row in lora):  # each with options of its own: `lora (r=8)`
         same = [row for row in lora if row.method == how]
         others.append((how.replace("lora", "LoRA on all blocks", 1), "lora", same))
-    for role in CONTROLS:
-        same = [row for row in kin if row.role == role and is_control(row, first)]
-        others.append((control_name(role, first.n_blocks or 0, first.beside or ""), role, same))
+    controls = {role: [row for row in kin if row.role == role and is_control(row, first)] for role in CONTROLS}
+    names = {role: control_name(role, first.n_blocks or 0, first.beside or "") for role in CONTROLS}
+    itself = {role: [row for row in same if row.plan == first.plan] for role, same in controls.items()}
+    for role, same in controls.items():  # nothing is compared with itself
+        others.append((names[role], role, [row for row in same if row.plan != first.plan]))
     choice = _standing(name, first.role or "choice", own, by_id, score)
     beside = [
         _beside(_standing(name, role, list(_best(group).values()), by_id, score), own, group, score)
@@ -208,8 +210,14 @@ def _judge(own: list[Row], rows: Sequence[Row], name: str) -> Verdict:
         if group
     ]
     warnings = [*_own_warnings(name, own), *(note for other in beside for note in other.notes)]
+    if drawn := len(itself["random"]):
+        left_out = "is the choice itself and left out" if drawn == 1 else "are the choice itself and left out"
+        warnings.append(f"{_upper(names['random'])}: of {len(controls['random'])} drawn, {drawn} {left_out}.")
+    same_as = [names[role] for role, same in itself.items() if same and role != "random"]
     headline = _headline(choice, own, whole, score)
-    sentence = headline if choice.share is None or _all_faulty(own) else f"{headline}; {_against(beside)}"
+    sentence = (
+        headline if choice.share is None or _all_faulty(own) else f"{headline}; {_against(beside, same_as, first)}"
+    )
     then, onward = _onward(choice, beside, own, whole)
     return Verdict(headline, f"{sentence}.", f"Next: {onward}.", then, score, choice, tuple(beside), tuple(warnings))
 
@@ -350,8 +358,8 @@ def _why_no_share(own: Sequence[Row], whole: Sequence[Row]) -> str:
     return f"{lacking}because no whole-model run has the same data, seed and steps"
 
 
-def _against(others: Sequence[Standing]) -> str:
-    """Return how the choice stands to the controls of its size, and to LoRA on all blocks."""
+def _against(others: Sequence[Standing], same_as: Sequence[str], own: Row) -> str:
+    """Return how the choice stands to the controls of its size, which of them it is, and to LoRA on all blocks."""
     beside = [other for other in others if other.role != "full" or other.apart in (BETTER, TIED)]
     controls = [other for other in beside if other.role in CONTROLS]
     parts = []
@@ -367,8 +375,11 @@ def _against(others: Sequence[Standing]) -> str:
             if other.share is not None
         ]
         parts.append(f"{_joined(kept)}, but 1 seed cannot rule out chance" if kept else "1 seed, no interval")
+    if same_as:
+        parts.append(f"{'it is itself' if own.n_blocks == 1 else 'they are themselves'} {_joined(same_as)}")
     if not controls:
-        parts.append("there is no control of its size, so it is unknown whether other blocks would do as well")
+        kind = "other control" if same_as else "control"
+        parts.append(f"there is no {kind} of its size, so it is unknown whether other blocks would do as well")
     if not parts:
         parts.append(f"no comparison with {_joined([other.name for other in controls])} holds: each has a fault")
     return "; ".join(parts)

@@ -105,8 +105,9 @@ def test_runs_are_told_once_one_has_ended() -> None:
         "Next: compare the runs, which weighs this against cost.",
     )
     other = replace(rows[0], run="o", plan="block 3", exact_match_after=0.7)
-    drawn = [replace(other, run=name, role="random", n_blocks=n) for name, n in (("r", 1), ("s", 2))]
-    drawn += [replace(other, run="h", role="random", beside="head", exact_match_after=0.9)]
+    drawn = [replace(other, run=str(n), role="random", plan="block 5", n_blocks=n) for n in (1, 2)]
+    drawn += [replace(drawn[0], run="h", beside="head", exact_match_after=0.9)]
+    drawn += [replace(other, run="i", role="random", exact_match_after=0.8)]  # the choice itself
     last = replace(rows[0], run="l", role="last", exact_match_after=0.6)
     assert of_runs([*rows, other, *drawn, last], "o") == (
         "Block 3 ended at 70 % exact match; the whole model at 100 % exact match; a random block at 70 % exact match; "

@@ -138,6 +138,25 @@ def test_a_control_that_tunes_the_head_too_stands_for_no_choice_that_does_not() 
     assert means == {"the last block": pytest.approx(0.51), "the last block + head": pytest.approx(0.90)}
 
 
+def test_a_choice_is_not_compared_with_itself_and_it_is_said_which_control_it_is() -> None:
+    runs = []
+    for seed in range(3):
+        runs += [whole(f"f{seed}", seed=seed), run(f"a{seed}", plan=(3,), exact=0.9, seed=seed)]
+        runs += [run(f"b{seed}", exact=0.6, seed=seed), run(f"l{seed}", role="last", exact=0.6, seed=seed)]
+        runs.append(run(f"r{seed}", plan=(5 + seed,), role="random", exact=0.3, seed=seed))  # seed 2 draws block 7
+    block_3, block_7 = verdicts(compare(runs))
+    assert "better than the last block and a random block." in block_3.sentence
+    assert [(other.role, other.runs) for other in block_7.others[1:]] == [("random", ("r0", "r1"))]
+    assert block_7.sentence.endswith("; better than a random block; it is itself the last block.")
+    assert "hardly matters" not in block_7.onward
+    assert block_7.warnings == ("A random block: of 3 drawn, 1 is the choice itself and left out.",)
+    two = [run("c", plan=(6, 7)), run("l", plan=(6, 7), role="last"), whole()]
+    assert only(*two).sentence.endswith(
+        "; they are themselves the last 2 blocks; there is no other control of its size, so it is unknown whether "
+        "other blocks would do as well."
+    )
+
+
 def test_one_seed_tells_nothing_apart_and_says_what_would() -> None:
     found = only(run("c"), run("l", plan=(6,), role="last", exact=0.3), whole())
     assert [other.apart for other in found.others] == [ONE_SEED, ONE_SEED]
