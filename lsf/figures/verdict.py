@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from lsf.figures.palette import NEUTRAL, SMALL_SIZE, TEXT_SIZE, Picture, new_figure
 from lsf.figures.runs import role_mark
-from lsf.runs.intervals import ONE_SEED, Estimate
+from lsf.runs.seeds import ONE_SEED, Estimate
 from lsf.runs.verdict import MEASURES, TIED, Measure, Standing, Verdict
 
 ROW_HEIGHT = 46

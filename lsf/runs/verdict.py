@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lsf.runs.comparability import TOO_FEW
 from lsf.runs.comparison import (
@@ -17,8 +17,8 @@ from lsf.runs.comparison import (
     words_apart,
 )
 from lsf.runs.controls import control_name
-from lsf.runs.intervals import ONE_SEED, Estimate, estimate
 from lsf.runs.result import RunState
+from lsf.runs.seeds import ONE_SEED, Estimate, estimate, ratio_of_means
 
 EXACT, LOSS = "exact match", "loss"
 """What runs can be judged by."""
@@ -57,7 +57,8 @@ class Standing:
     runs: tuple[str, ...]
     """Ids of its runs."""
     share: Estimate | None
-    """Of the whole model's gain over the floor that it keeps; 1 is all of it. None where there is no fair reference."""
+    """Mean gain over the floor as a share of the whole model's, over the seeds where both are known; 1 is all of it.
+    None where there is no fair reference, or that gains nothing."""
     time: Estimate | None
     """Seconds of tuning over the whole model's."""
     memory: Estimate | None
@@ -130,7 +131,7 @@ MEASURES = (
         "share",
         "Gain kept",
         "Share of what the whole model gains over the floor, the better of the base model and the best answer that "
-        "ignores the prompt.",
+        "ignores the prompt; of several seeds mean over mean, with Fieller's interval.",
         percent,
     ),
     Measure("time", "Time", "Seconds of tuning over the whole model's.", _times),
@@ -209,15 +210,14 @@ def _judge(own: list[Row], rows: Sequence[Row], name: str) -> Verdict:
         for name, role, group in others
         if group
     ]
-    warnings = [*_own_warnings(name, own), *(note for other in beside for note in other.notes)]
+    warnings = [*_own_warnings(name, own), *_of_seeds(own, choice), *(note for one in beside for note in one.notes)]
     if drawn := len(itself["random"]):
-        left_out = "is the choice itself and left out" if drawn == 1 else "are the choice itself and left out"
-        warnings.append(f"{_upper(names['random'])}: of {len(controls['random'])} drawn, {drawn} {left_out}.")
+        are = f"{drawn} of {len(controls['random'])} drawn {'is' if drawn == 1 else 'are'}"
+        warnings.append(f"{_upper(names['random'])}: {are} the choice itself, and left out.")
     same_as = [names[role] for role, same in itself.items() if same and role != "random"]
-    headline = _headline(choice, own, whole, score)
-    sentence = (
-        headline if choice.share is None or _all_faulty(own) else f"{headline}; {_against(beside, same_as, first)}"
-    )
+    sentence = headline = _headline(choice, own, whole, score)
+    if choice.share is not None and not _all_faulty(own):
+        sentence += f"; {_against(beside, same_as, first)}"
     then, onward = _onward(choice, beside, own, whole)
     return Verdict(headline, f"{sentence}.", f"Next: {onward}.", then, score, choice, tuple(beside), tuple(warnings))
 
@@ -243,22 +243,25 @@ def _gain(row: Row, score: str) -> float | None:
 
 def _standing(name: str, role: str, rows: Sequence[Row], by_id: dict[str, Row], score: str) -> Standing:
     pairs = [(row, by_id[row.reference]) for row in rows if row.reference is not None]
+    gains = [(_gain(row, score), _gain(full, score)) for row, full in pairs]
+    times = [_over(row.tuning_seconds, full.tuning_seconds) for row, full in pairs]
 
-    def ratios(read: Callable[[Row], float | None]) -> Estimate | None:
-        return estimate([one for row, full in pairs if (one := _over(read(row), read(full))) is not None])
+    def of_all(found: Estimate | None) -> Estimate | None:
+        return None if found is None else replace(found, lacking=len(rows) - found.n)
 
-    memory = [one for row, full in pairs if (one := memory_over(row, full)) is not None]
-
-    forgotten = [row.forgetting for row in rows if row.forgetting is not None]
     return Standing(
         name,
         role,
         tuple(row.run for row in rows),
-        share=ratios(lambda row: _gain(row, score)),
-        time=ratios(lambda row: row.tuning_seconds),
-        memory=estimate(memory),
-        forgetting=estimate(forgotten),
+        share=of_all(ratio_of_means([(one, whole) for one, whole in gains if one is not None and whole is not None])),
+        time=of_all(estimate(_known(times))),
+        memory=of_all(estimate(_known([memory_over(row, full) for row, full in pairs]))),
+        forgetting=of_all(estimate(_known([row.forgetting for row in rows]))),
     )
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _over(one: float | None, other: float | None) -> float | None:
@@ -322,6 +325,22 @@ def _own_warnings(name: str, own: Sequence[Row]) -> list[str]:
     if any(row.states_found for row in own):
         told.append(
             "The choice took the states below its blocks from an earlier run; its time leaves out computing them."
+        )
+    return told
+
+
+def _of_seeds(own: Sequence[Row], choice: Standing) -> list[str]:
+    """Say which seeds the ratios leave out, and why the share has no interval."""
+    told, lacking = [], sum(row.state == RunState.SUCCEEDED and row.reference is None for row in own)
+    if 0 < lacking < len(own):
+        told.append(
+            f"Under {lacking} of {len(own)} seeds there is no whole-model run without a fault; the share, time and "
+            "memory leave these out."
+        )
+    if choice.share is not None and choice.share.n > 1 and choice.share.low is None:
+        told.append(
+            "The whole model's gain differs so much between seeds that it cannot be told from none; the share of it "
+            "has no finite interval."
         )
     return told
 

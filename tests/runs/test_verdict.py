@@ -10,10 +10,10 @@ import pytest
 from lsf.data.prior import Floor, Prior
 from lsf.figures.verdict import draw_verdict
 from lsf.plans.plan import Plan, full_plan
-from lsf.runs.comparison import compare, summarise
+from lsf.runs.comparison import compare
 from lsf.runs.formats import render
-from lsf.runs.intervals import ONE_SEED, estimate
 from lsf.runs.result import RunState
+from lsf.runs.seeds import ONE_SEED, estimate, summarise
 from lsf.runs.store import Run
 from lsf.runs.verdict import BETTER, TIED, WORSE, Verdict, verdicts
 from tests.runs.test_comparison import make, with_result
@@ -149,11 +149,42 @@ def test_a_choice_is_not_compared_with_itself_and_it_is_said_which_control_it_is
     assert [(other.role, other.runs) for other in block_7.others[1:]] == [("random", ("r0", "r1"))]
     assert block_7.sentence.endswith("; better than a random block; it is itself the last block.")
     assert "hardly matters" not in block_7.onward
-    assert block_7.warnings == ("A random block: of 3 drawn, 1 is the choice itself and left out.",)
+    assert block_7.warnings == ("A random block: 1 of 3 drawn is the choice itself, and left out.",)
     two = [run("c", plan=(6, 7)), run("l", plan=(6, 7), role="last"), whole()]
     assert only(*two).sentence.endswith(
         "; they are themselves the last 2 blocks; there is no other control of its size, so it is unknown whether "
         "other blocks would do as well."
+    )
+
+
+def test_a_share_over_seeds_is_mean_gain_over_mean_gain_and_says_where_it_has_no_interval() -> None:
+    def kept(exact: tuple[float, ...]) -> Verdict:
+        runs = [whole(f"f{seed}", exact=one, seed=seed) for seed, one in enumerate(exact)]
+        return only(*runs, *(run(f"c{seed}", exact=0.4, seed=seed) for seed in range(len(exact))))
+
+    for last in (0.22, 0.20):  # the mean of ratios is 367 %, or leaves the last seed out
+        found = kept((0.6, 0.6, last))
+        assert found.choice.share is not None
+        assert found.choice.share.mean == pytest.approx(0.6 / (0.8 + last - 0.2))
+        share = f"{100 * found.choice.share.mean:.0f} %"
+        assert f"keeps {share} of the whole model's gain in exact match (no interval, 3 seeds) at" in found.sentence
+        assert "it cannot be told from none; the share of it has no finite interval." in found.warnings[0]
+        assert f"block 7: gain kept {share} (no interval, 3 seeds)" in draw_verdict(found).alt
+    steady = kept((0.6, 0.64, 0.62))  # 0.2 over 0.42 ± 4.303 x 0.02 / sqrt(3)
+    assert "keeps 48 % of the whole model's gain in exact match (43 % to 54 %, 3 seeds)" in steady.sentence
+    assert steady.warnings == ()
+
+
+def test_seeds_without_a_whole_model_are_counted_and_said() -> None:
+    runs = [whole("f0"), whole("f1", seed=1), whole("f2", exact=0.1, loss=4.0, seed=2)]
+    found = only(*runs, *(run(f"c{seed}", seed=seed) for seed in range(4)))
+    assert "keeps 75 % of the whole model's gain in exact match (75 % to 75 %, 2 of 4 seeds) at" in found.sentence
+    assert found.warnings == (
+        "Under 2 of 4 seeds there is no whole-model run without a fault; the share, time and memory leave these out.",
+    )
+    assert found.choice.forgetting is not None and (found.choice.forgetting.n, found.choice.forgetting.lacking) == (
+        4,
+        0,
     )
 
 
