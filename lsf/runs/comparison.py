@@ -257,19 +257,19 @@ def _relate(row: Row, full: Row | None) -> Row:
     return replace(
         row,
         reference=full.run,
-        x_params=_over(row.trainable_params, full.trainable_params),
-        x_time=_over(row.step_seconds_median, full.step_seconds_median),
+        x_params=over(row.trainable_params, full.trainable_params),
+        x_time=over(row.step_seconds_median, full.step_seconds_median),
         x_memory=memory_over(row, full),
-        x_quality=_over(row.exact_match_after, full.exact_match_after),
-        x_gain=_over(row.gain, full.gain),
+        x_quality=over(row.exact_match_after, full.exact_match_after),
+        x_gain=over(row.gain, full.gain),
     )
 
 
 def memory_over(row: Row, full: Row) -> float | None:
     """Return one memory over another, both counted, or measured where either is large; None where one is unknown."""
     if (row.memory_grown is None) != (full.memory_grown is None):
-        return _over(row.memory_grown or row.peak_memory_bytes, full.memory_grown or full.peak_memory_bytes)
-    return _over(row.peak_memory_bytes, full.peak_memory_bytes)
+        return over(row.memory_grown or row.peak_memory_bytes, full.memory_grown or full.peak_memory_bytes)
+    return over(row.peak_memory_bytes, full.peak_memory_bytes)
 
 
 def _rate_asked(spec: RunSpec) -> str:
@@ -312,7 +312,8 @@ def _settings(spec: RunSpec, result: RunResult | None) -> str:
     return hashlib.sha256(repr((asked, given)).encode()).hexdigest()[:8]
 
 
-def _over(one: float | None, other: float | None) -> float | None:
+def over(one: float | None, other: float | None) -> float | None:
+    """Return one number over another; None where either is unknown, or the other is not positive."""
     return None if one is None or other is None or other <= 0 else one / other
 
 

@@ -13,6 +13,7 @@ from lsf.runs.comparison import (
     columns_apart,
     is_control,
     memory_over,
+    over,
     rate_words,
     words_apart,
 )
@@ -27,6 +28,8 @@ SHORT_ANSWERS = 0.1
 judged by; else the loss is, since answers are hardly ever wholly right."""
 TUNE, CHOOSE = "tune", "choose"
 """What a next step can be."""
+ROUNDING = 1e-9
+"""Below it a difference of scores is that of their last bits: 31/50 - 30/50 is above 1/50, and 11/50 - 10/50 is not."""
 BETTER, WORSE, TIED = "better", "worse", "cannot be told apart"
 """How the choice stands to something else; below two common seeds nothing is said (`ONE_SEED`)."""
 
@@ -244,7 +247,7 @@ def _gain(row: Row, score: str) -> float | None:
 def _standing(name: str, role: str, rows: Sequence[Row], by_id: dict[str, Row], score: str) -> Standing:
     pairs = [(row, by_id[row.reference]) for row in rows if row.reference is not None]
     gains = [(_gain(row, score), _gain(full, score)) for row, full in pairs]
-    times = [_over(row.tuning_seconds, full.tuning_seconds) for row, full in pairs]
+    times = [over(row.tuning_seconds, full.tuning_seconds) for row, full in pairs]
 
     def of_all(found: Estimate | None) -> Estimate | None:
         return None if found is None else replace(found, lacking=len(rows) - found.n)
@@ -264,10 +267,6 @@ def _known(values: Sequence[float | None]) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def _over(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None or other <= 0 else one / other
-
-
 def _beside(standing: Standing, own: Sequence[Row], rows: Sequence[Row], score: str) -> Standing:
     """Say how the choice stands to something else, seed by seed, and what makes that unfair."""
     theirs, mine = _best(rows), {row.seed: row for row in own}
@@ -279,7 +278,7 @@ def _beside(standing: Standing, own: Sequence[Row], rows: Sequence[Row], score: 
         if one is not None and other is not None:
             differences.append(one - other)
             steps.append(1 / mine[seed].n_test if score == EXACT and mine[seed].n_test else 0.0)  # pyright: ignore
-    found = None if faulty else estimate(differences, least=max(steps))
+    found = None if faulty else estimate(differences, least=max(steps) + ROUNDING)
     return Standing(**{**vars(standing), "apart": _apart(found), "notes": notes})
 
 

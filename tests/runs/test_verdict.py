@@ -116,6 +116,14 @@ def test_a_difference_below_one_test_example_is_no_difference() -> None:
     assert {other.role: other.apart for other in only(*runs).others}["last"] == TIED
 
 
+@pytest.mark.parametrize("right", range(1, 50))
+def test_one_test_example_under_every_seed_is_no_difference_at_any_level(right: int) -> None:
+    runs = [whole(f"f{seed}", seed=seed) for seed in range(3)]
+    runs += [run(f"c{seed}", exact=(right + 1) / 50, seed=seed) for seed in range(3)]
+    runs += [run(f"l{seed}", plan=(6,), role="last", exact=right / 50, seed=seed) for seed in range(3)]
+    assert {other.role: other.apart for other in only(*runs).others}["last"] == TIED
+
+
 def test_a_control_that_tunes_the_head_too_stands_for_no_choice_that_does_not() -> None:
     def also_head(found: Run) -> Run:
         assert found.spec is not None
