@@ -18,7 +18,7 @@ from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
 from lsf.runs.comparison import Row, is_control
 from lsf.runs.controls import control_name
 from lsf.runs.result import RunState
-from lsf.runs.verdict import LOSS, percent, told_by
+from lsf.runs.verdict import LOSS, ROUNDING, percent, told_by
 
 Finding = tuple[str, str]
 """What was found, and what to do next."""
@@ -226,9 +226,8 @@ def of_grid(rows: Sequence[tuple[str, str, Row]]) -> Finding | None:
     if by_loss:
         level = [ended[best]]
     else:
-        level = [
-            one for one, value in zip(ended, reached, strict=True) if value >= reached[best] - 1 / (row.n_test or 1)
-        ]
+        within = reached[best] - 1 / (row.n_test or 1) - ROUNDING
+        level = [one for one, value in zip(ended, reached, strict=True) if value >= within]
     cheap = min(level, key=lambda one: math.inf if one[2].stored_bytes is None else one[2].stored_bytes)
     if cheap is not ended[best]:
         told += f"; {cheap[1]} on {cheap[0]} is within one test example of it, storing {_kilobytes(cheap[2])}"

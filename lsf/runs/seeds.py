@@ -177,7 +177,7 @@ def _summary(label: str, group: Sequence[Row], by_id: Mapping[str, Row]) -> Summ
 
 
 def _over_full(group: Sequence[Row], by_id: Mapping[str, Row], column: str, seeds: int) -> Estimate | None:
-    pairs = [(row, by_id[row.reference]) for row in group if row.reference in by_id]
+    pairs = [(row, by_id[row.reference]) for row in group if row.reference is not None and row.reference in by_id]
     both = [(row, full) for row, full in pairs if None not in (getattr(row, column), getattr(full, column))]
     own, whole = (by_seed([pair[place] for pair in both], column) for place in (0, 1))
     found = ratio_of_means(list(zip(own, whole, strict=True)))

@@ -168,6 +168,13 @@ def test_the_grid_is_told_by_its_best_cell_and_the_cheapest_level_with_it() -> N
         "All weights on whole model reached the most, 100 % exact match, storing 5,000 kB; LoRA on block 7 is within "
         "one test example of it, storing 40 kB."
     )
+    for right in range(1, 51):  # 6/50 is less than 7/50 - 1/50 by its last bit
+        best, one_less = (
+            (*cell[:2], replace(cell[2], exact_match_after=n / 50))
+            for cell, n in zip(cells, (right, right - 1), strict=True)
+        )
+        found = of_grid([best, one_less])
+        assert found is not None and "within one test example" in found[0]
     assert of_grid([cells[0], (*cells[1][:2], replace(some, fault="diverged"))]) is None
     long = [(*one[:2], replace(one[2], exact_match_before=0.0, exact_match_after=0.0)) for one in cells]
     found = of_grid(long)
