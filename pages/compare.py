@@ -46,9 +46,10 @@ from lsf.figures.verdict import draw_verdict
 from lsf.jobs.job import JobView
 from lsf.models.info import model_label
 from lsf.plans.plan import Plan
-from lsf.runs.comparison import Comparison, Summary, compare, summarise
+from lsf.runs.comparison import Comparison, compare
 from lsf.runs.controls import control_name
 from lsf.runs.formats import bundle_runs, render
+from lsf.runs.seeds import Summary, summarise
 from lsf.runs.store import Run, list_runs, runs_folder
 from lsf.runs.verdict import CHOOSE, TUNE, Verdict, told_by, verdicts
 

@@ -14,9 +14,10 @@ from lsf.app.work import source_of
 from lsf.figures.palette import Picture
 from lsf.figures.runs import Outcome, draw_tradeoff
 from lsf.figures.verdict import draw_verdict
-from lsf.runs.comparison import Comparison, Row, Summary, by_seed, non_dominated
+from lsf.runs.comparison import Comparison, Row, non_dominated
+from lsf.runs.seeds import Estimate, Summary, by_seed
 from lsf.runs.store import Run
-from lsf.runs.verdict import LOSS, MEASURES, QUALITY, Estimate, Measure, Verdict, told_by
+from lsf.runs.verdict import LOSS, MEASURES, QUALITY, Measure, Verdict, told_by
 
 COSTS = {
     "training seconds": ("tuning_seconds", "training time (s)", 1.0),
@@ -170,13 +171,20 @@ def show_main_table(table: pd.DataFrame) -> None:
 
 
 def seeds_table(summaries: Sequence[Summary], score: str) -> pd.DataFrame:
-    """Return mean and spread per choice, in words where there is no spread; what it brought is told by the score."""
+    """Return mean and spread per choice, in words where there is no spread; what it brought is told by the score.
+
+    What it brought over the full run is mean over mean, with its interval. Means of fewer seeds than there are say so.
+    """
 
     def cell(summary: Summary, name: str, digits: str) -> str | None:
-        mean, spread = summary.mean[name], summary.spread[name]
+        mean, spread, n = summary.mean[name], summary.spread[name], summary.known[name]
+        over = summary.over_full.get(name)
         if mean is None:
             return None
-        return format(mean, digits) if spread is None else f"{format(mean, digits)} ± {format(spread, digits)}"
+        if over is not None and summary.n_seeds > 1:
+            return f"{format(mean, digits)} ({over.words(lambda value: format(value, digits))})"
+        fewer = "" if n == summary.n_seeds else f", {n} of {summary.n_seeds} seeds"
+        return format(mean, digits) + ("" if spread is None else f" ± {format(spread, digits)}") + fewer
 
     by_loss = score == LOSS
     quality = ("loss after", "loss_after", ".3f") if by_loss else ("test after", "exact_match_after", ".1%")

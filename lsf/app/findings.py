@@ -15,10 +15,10 @@ from lsf.figures.criteria import measured_scores
 from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import POLICIES, make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
-from lsf.runs.comparison import CONTROLS, Row
+from lsf.runs.comparison import Row, is_control
 from lsf.runs.controls import control_name
 from lsf.runs.result import RunState
-from lsf.runs.verdict import LOSS, percent, told_by
+from lsf.runs.verdict import LOSS, ROUNDING, percent, told_by
 
 Finding = tuple[str, str]
 """What was found, and what to do next."""
@@ -131,11 +131,12 @@ def of_runs(rows: Sequence[Row], looked_at: str | None = None) -> Finding | None
     if len({row.seed for row in ended}) > 1:
         tuned += f" (seed {choice.seed})"
     beside = {
-        "the whole model" if row.role == "full" else control_name(str(row.role), row.n_blocks or 0): _reached(row)
+        "the whole model"
+        if row.role == "full"
+        else control_name(str(row.role), row.n_blocks or 0, row.beside or ""): _reached(row)
         for row in ended
         if row.seed == choice.seed and row.role != choice.role
-        if (row.role, row.method) == ("full", "full")
-        or (row.role in CONTROLS[1:] and (row.n_blocks, row.method) == (choice.n_blocks, choice.method))
+        if (row.role, row.method) == ("full", "full") or (is_control(row, choice) and row.plan != choice.plan)
     }
     told = [f"{name} at {reached}" for name, reached in beside.items()]
     found = "; ".join([f"{tuned[:1].upper()}{tuned[1:]} ended at {_reached(choice)}", *told])
@@ -225,9 +226,8 @@ def of_grid(rows: Sequence[tuple[str, str, Row]]) -> Finding | None:
     if by_loss:
         level = [ended[best]]
     else:
-        level = [
-            one for one, value in zip(ended, reached, strict=True) if value >= reached[best] - 1 / (row.n_test or 1)
-        ]
+        within = reached[best] - 1 / (row.n_test or 1) - ROUNDING
+        level = [one for one, value in zip(ended, reached, strict=True) if value >= within]
     cheap = min(level, key=lambda one: math.inf if one[2].stored_bytes is None else one[2].stored_bytes)
     if cheap is not ended[best]:
         told += f"; {cheap[1]} on {cheap[0]} is within one test example of it, storing {_kilobytes(cheap[2])}"

@@ -5,7 +5,8 @@ import plotly.graph_objects as go
 
 from lsf.figures.palette import NEUTRAL, SMALL_SIZE, TEXT_SIZE, Picture, new_figure
 from lsf.figures.runs import role_mark
-from lsf.runs.verdict import MEASURES, ONE_SEED, TIED, Estimate, Measure, Standing, Verdict
+from lsf.runs.seeds import ONE_SEED, Estimate
+from lsf.runs.verdict import MEASURES, TIED, Measure, Standing, Verdict
 
 ROW_HEIGHT = 46
 """Pixels per thing compared."""

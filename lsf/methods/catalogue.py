@@ -310,6 +310,6 @@ def options_of(method: str, given: Mapping[str, Any]) -> Any:
 
 
 def describe(method: str, given: Mapping[str, Any]) -> str:
-    """Return a method with the options given, for tables: `adapter (kind=pfeiffer)`."""
-    options = ", ".join(f"{name}={value}" for name, value in given.items())
+    """Return a method with the options given, in one order, for tables: `adapter (kind=pfeiffer)`."""
+    options = ", ".join(f"{name}={value}" for name, value in sorted(given.items()))
     return f"{method} ({options})" if options else method

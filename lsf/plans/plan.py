@@ -91,13 +91,18 @@ class Plan(JsonRecord):
         return len(self.blocks) == self.n_blocks and self.embedding and self.final_norm and self.head
 
     @property
+    def beside(self) -> tuple[str, ...]:
+        """What is tuned beside the blocks, by name: `embedding`, `final norm`, `head`, and further modules."""
+        own = [name for name in ("embedding", "final_norm", "head") if getattr(self, name)]
+        return *(name.replace("_", " ") for name in own), *self.modules
+
+    @property
     def label(self) -> str:
         """A short name for tables and legends: `full`, or the tuned blocks as ranges (`block 3`, `blocks 5-7, 9`)."""
         if self.is_full:
             return "full"
-        extras = [name for name in ("embedding", "final_norm", "head") if getattr(self, name)]
         blocks = [f"block{'s' if len(self.blocks) > 1 else ''} {format_blocks(self.blocks)}"] if self.blocks else []
-        return " + ".join([*blocks, *(name.replace("_", " ") for name in extras), *self.modules])
+        return " + ".join([*blocks, *self.beside])
 
     def lora_config(self, r: int = 8, alpha: float = 16.0, **others: Any) -> Any:
         """Return peft's configuration of LoRA on every linear map of the planned blocks, and of nothing else.
@@ -125,9 +130,8 @@ class Plan(JsonRecord):
         """
         if not self.blocks:
             raise PlanError(f"LoRA tunes blocks and the plan names none ({self.label}); name at least one.")
-        beside = [name.replace("_", " ") for name in ("embedding", "final_norm", "head") if getattr(self, name)]
-        if (beside := [*beside, *self.modules]) and not self.is_full:
-            raise PlanError(f"LoRA tunes blocks alone and the plan names {', '.join(beside)} too; leave them out.")
+        if self.beside and not self.is_full:
+            raise PlanError(f"LoRA tunes blocks alone and the plan names {', '.join(self.beside)} too; leave them out.")
         from peft import LoraConfig  # noqa: PLC0415 imports torch
 
         from lsf.models.families import FAMILIES, LINEAR_MAPS  # noqa: PLC0415 imports torch

@@ -364,12 +364,11 @@ def _settings(run: Run) -> dict[str, str]:
     if spec is None:
         return {}
     plan = spec.plan
-    modules = [name.replace("_", " ") for name in ("embedding", "final_norm", "head") if getattr(plan, name)]
     names = [item.name for item in fields(RunSpec) if item.name not in NOT_SETTINGS]
     told = {
         "stands for": spec.role,
         "blocks": format_blocks(plan.blocks) or "none",
-        "beside the blocks": ", ".join([*modules, *plan.modules]) or "nothing",
+        "beside the blocks": ", ".join(plan.beside) or "nothing",
         "chosen by": "hand" if plan.criterion is None else f"{plan.criterion}, {plan.policy or 'control'}",
         **{name.replace("_", " "): _word(getattr(spec, name)) for name in names},
         **{f"{spec.method}: {name}": _word(value) for name, value in spec.options.items()},

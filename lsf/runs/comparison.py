@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from lsf.data.contents import OPTIONS
 from lsf.data.lessons import data_words
 from lsf.plans.plan import format_blocks
 from lsf.runs.comparability import apart, fault_of, find_warnings, floor_loss, forgetting, found_states, gain, texts_of
-from lsf.runs.controls import control_name
 from lsf.runs.result import Metrics, RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
@@ -42,7 +40,7 @@ class Row:
     n_blocks: int | None
     """How many."""
     method: str | None
-    """How they were tuned."""
+    """How they were tuned, with the options given: `lora (r=8)`."""
     seed: int | None
     """Of the run."""
     learning_rate: float | None
@@ -53,6 +51,10 @@ class Row:
     """How the run ended."""
     rate_asked: str | None = None
     """Whence its rate: `given`, `default` or `searched`."""
+    beside: str | None = None
+    """What was tuned beside the blocks, as in the plan's label (`final norm + head`); empty for nothing."""
+    bare_method: str | None = None
+    """The method without its options."""
     all_blocks: bool | None = None
     """Whether every block of the model was tuned, by whatever method."""
     model: str | None = None
@@ -220,6 +222,8 @@ def to_row(run: Run) -> Row:
         rate_searched=spec and spec.searches_rate,
         state=str(run.state),
         rate_asked=spec and _rate_asked(spec),
+        beside=spec and " + ".join(spec.plan.beside),
+        bare_method=spec and spec.method,
         all_blocks=spec and len(spec.plan.blocks) == spec.plan.n_blocks,
         model=spec and spec.model,
         data=spec and spec.data,
@@ -253,19 +257,19 @@ def _relate(row: Row, full: Row | None) -> Row:
     return replace(
         row,
         reference=full.run,
-        x_params=_over(row.trainable_params, full.trainable_params),
-        x_time=_over(row.step_seconds_median, full.step_seconds_median),
+        x_params=over(row.trainable_params, full.trainable_params),
+        x_time=over(row.step_seconds_median, full.step_seconds_median),
         x_memory=memory_over(row, full),
-        x_quality=_over(row.exact_match_after, full.exact_match_after),
-        x_gain=_over(row.gain, full.gain),
+        x_quality=over(row.exact_match_after, full.exact_match_after),
+        x_gain=over(row.gain, full.gain),
     )
 
 
 def memory_over(row: Row, full: Row) -> float | None:
     """Return one memory over another, both counted, or measured where either is large; None where one is unknown."""
     if (row.memory_grown is None) != (full.memory_grown is None):
-        return _over(row.memory_grown or row.peak_memory_bytes, full.memory_grown or full.peak_memory_bytes)
-    return _over(row.peak_memory_bytes, full.peak_memory_bytes)
+        return over(row.memory_grown or row.peak_memory_bytes, full.memory_grown or full.peak_memory_bytes)
+    return over(row.peak_memory_bytes, full.peak_memory_bytes)
 
 
 def _rate_asked(spec: RunSpec) -> str:
@@ -308,7 +312,8 @@ def _settings(spec: RunSpec, result: RunResult | None) -> str:
     return hashlib.sha256(repr((asked, given)).encode()).hexdigest()[:8]
 
 
-def _over(one: float | None, other: float | None) -> float | None:
+def over(one: float | None, other: float | None) -> float | None:
+    """Return one number over another; None where either is unknown, or the other is not positive."""
     return None if one is None or other is None or other <= 0 else one / other
 
 
@@ -339,103 +344,17 @@ def non_dominated(quality: Sequence[float | None], cost: Sequence[float | None])
 
 CONTROLS = ("last", "first", "middle", "random")
 """Roles of the same-size controls, in the order in which they are named."""
-SUMMARISED = (
-    "exact_match_before",
-    "exact_match_after",
-    "generated_match_before",
-    "generated_match_after",
-    "loss_before",
-    "loss_after",
-    "accuracy_after",
-    "forgetting",
-    "trainable_params",
-    "seconds",
-    "tuning_seconds",
-    "step_seconds_median",
-    "peak_memory_bytes",
-    "x_params",
-    "x_time",
-    "x_memory",
-    "x_quality",
-    "byte_perplexity_before",
-    "byte_perplexity_after",
-    "gain",
-    "x_gain",
-)
-"""Columns that are averaged."""
 
 
-@dataclass(frozen=True)
-class Summary:
-    """One choice over its seeds."""
-
-    role: str | None
-    """One of `lsf.runs.spec.ROLES`."""
-    plan: str
-    """Label of the plan; of a control `control_name`, since each seed draws other random blocks."""
-    method: str | None
-    """How it was tuned."""
-    runs: tuple[str, ...]
-    """Ids of the runs."""
-    n_seeds: int
-    """Different seeds among them."""
-    mean: dict[str, float | None]
-    """Column -> mean over the seeds where it is known, each the mean of its runs; None where it never is."""
-    spread: dict[str, float | None]
-    """Column -> sample standard deviation over those seeds; None below two."""
-
-    @property
-    def note(self) -> str:
-        """How far the means can be trusted, in words."""
-        return "1 seed, no interval" if self.n_seeds < 2 else f"{self.n_seeds} seeds, mean ± standard deviation"
-
-
-def summarise(rows: Sequence[Row]) -> tuple[Summary, ...]:
-    """Group succeeded runs that differ only in their seed (and in the rate a search found), in order of appearance."""
-    groups: dict[tuple[object, ...], list[Row]] = {}
-    for row in rows:
-        if row.state == RunState.SUCCEEDED:
-            rate = None if row.rate_searched else row.learning_rate
-            asked = (row.model, row.data, row.settings)
-            groups.setdefault((*asked, row.role, _label(row), row.method, rate), []).append(row)
-    ended = [row for group in groups.values() for row in group]
-    several = columns_apart(ended)
-    names = [(group[0].role, group[0].method, _label(group[0], several)) for group in groups.values()]
-    return tuple(
-        _summary(name[-1] if names.count(name) == 1 else f"{name[-1]}, {rate_words(group[0])}", group)
-        for name, group in zip(names, groups.values(), strict=True)
-    )
+def is_control(row: Row, choice: Row) -> bool:
+    """Say whether a run is a control of a choice: as many blocks, the same beside them, by the same method."""
+    size, own = (row.n_blocks, row.beside, row.method), (choice.n_blocks, choice.beside, choice.method)
+    return row.role in CONTROLS and size == own
 
 
 def rate_words(row: Row) -> str:
     """Return which rate a run was asked to take: `rate 0.001`, `default rate` or `searched rate`."""
     return f"rate {row.learning_rate:g}" if row.rate_asked == "given" else f"{row.rate_asked} rate"
-
-
-def by_seed(rows: Sequence[Row], name: str) -> list[float]:
-    """Return one number per seed, the mean over its runs: a run made twice counts once. Unknown cells are left out."""
-    found: dict[int | None, list[float]] = {}
-    for row in rows:
-        if (value := getattr(row, name)) is not None:
-            found.setdefault(row.seed, []).append(float(value))
-    return [statistics.fmean(values) for values in found.values()]
-
-
-def _summary(label: str, group: Sequence[Row]) -> Summary:
-    seeds = len({row.seed for row in group})
-    values = {name: by_seed(group, name) for name in SUMMARISED}
-    mean = {name: statistics.fmean(known) if known else None for name, known in values.items()}
-    spread = {name: statistics.stdev(known) if len(known) > 1 else None for name, known in values.items()}
-    return Summary(group[0].role, label, group[0].method, tuple(row.run for row in group), seeds, mean, spread)
-
-
-def _label(row: Row, several: Sequence[str] = ()) -> str:
-    name = row.plan or "unknown"
-    if row.role in CONTROLS and row.n_blocks:
-        name = control_name(row.role, row.n_blocks)
-    if row.general_share is not None:
-        name += f" with {100 * row.general_share:.0f} % general data"
-    return ", ".join([name, *words_apart(row, several)])
 
 
 def columns_apart(rows: Sequence[Row]) -> list[str]:

@@ -92,8 +92,7 @@ def with_controls(spec: RunSpec, roles: Iterable[str]) -> tuple[RunSpec, ...]:
 
 
 def _tuned(spec: RunSpec) -> tuple[object, ...]:
-    plan = spec.plan
-    return spec.method, plan.blocks, plan.embedding, plan.final_norm, plan.head, plan.modules
+    return spec.method, spec.plan.blocks, spec.plan.beside
 
 
 PLACES = ("choice", "full", "last", "random")
@@ -234,8 +233,16 @@ def _ground(run: Run) -> tuple[object, ...] | None:
     return None if result is None or result.before is None else result.measured_on
 
 
-def control_name(role: str, size: int) -> str:
-    """Return what a control of so many blocks is called in comparisons: `the last block`, `3 random blocks`."""
+def control_name(role: str, size: int, beside: str = "") -> str:
+    """Return what a control is called in comparisons: `the last block`, `3 random blocks + head`.
+
+    Args:
+        role: last, first, middle or random.
+        size: number of its blocks.
+        beside: what it tunes beside them, joined by ` + `; empty for nothing.
+    """
     if role == "random":
-        return "a random block" if size == 1 else f"{size} random blocks"
-    return f"the {role} block" if size == 1 else f"the {role} {size} blocks"
+        name = "a random block" if size == 1 else f"{size} random blocks"
+    else:
+        name = f"the {role} block" if size == 1 else f"the {role} {size} blocks"
+    return f"{name} + {beside}" if beside else name

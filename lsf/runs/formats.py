@@ -13,8 +13,9 @@ from lsf.data.sources import load_task
 from lsf.data.task import Example
 from lsf.errors import BadInputError, RunError, RunStateError, UnknownNameError
 from lsf.files import finite, write_bytes
-from lsf.runs.comparison import Comparison, Row, summarise
+from lsf.runs.comparison import Comparison, Row
 from lsf.runs.lock import METRICS, RESULT, SPEC
+from lsf.runs.seeds import summarise
 from lsf.runs.store import Run
 from lsf.runs.verdict import EXACT, LOSS, told_by, verdicts
 

@@ -3,17 +3,24 @@
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-
-import scipy
+from dataclasses import dataclass, replace
 
 from lsf.runs.comparability import TOO_FEW
-from lsf.runs.comparison import CONTROLS, Comparison, Row, columns_apart, memory_over, rate_words, words_apart
+from lsf.runs.comparison import (
+    CONTROLS,
+    Comparison,
+    Row,
+    columns_apart,
+    is_control,
+    memory_over,
+    over,
+    rate_words,
+    words_apart,
+)
 from lsf.runs.controls import control_name
 from lsf.runs.result import RunState
+from lsf.runs.seeds import ONE_SEED, Estimate, estimate, ratio_of_means
 
-CONFIDENCE = 0.95
-"""Of every interval over seeds."""
 EXACT, LOSS = "exact match", "loss"
 """What runs can be judged by."""
 SHORT_ANSWERS = 0.1
@@ -21,8 +28,10 @@ SHORT_ANSWERS = 0.1
 judged by; else the loss is, since answers are hardly ever wholly right."""
 TUNE, CHOOSE = "tune", "choose"
 """What a next step can be."""
-BETTER, WORSE, TIED, ONE_SEED = "better", "worse", "cannot be told apart", "1 seed"
-"""How the choice stands to something else; below two common seeds nothing is said."""
+ROUNDING = 1e-9
+"""Below it a difference of scores is that of their last bits: 31/50 - 30/50 is above 1/50, and 11/50 - 10/50 is not."""
+BETTER, WORSE, TIED = "better", "worse", "cannot be told apart"
+"""How the choice stands to something else; below two common seeds nothing is said (`ONE_SEED`)."""
 
 
 def told_by(rows: Sequence[Row]) -> str:
@@ -41,55 +50,18 @@ QUALITY = {EXACT: "exact_match_after", LOSS: "gain"}
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean over seeds."""
-
-    mean: float
-    """Of one number per seed."""
-    low: float | None
-    """Lower end of its 95 % interval (Student's t); None below two seeds."""
-    high: float | None
-    """Upper end."""
-    n: int
-    """Seeds."""
-
-    def words(self, write: Callable[[float], str]) -> str:
-        """Return the interval in words: `0.80 to 1.10, 3 seeds` or `1 seed`."""
-        if self.low is None or self.high is None:
-            return ONE_SEED
-        return f"{write(self.low)} to {write(self.high)}, {self.n} seeds"
-
-
-def estimate(values: Sequence[float], least: float = 0.0) -> Estimate | None:
-    """Return mean and interval of one number per seed; None of none.
-
-    Args:
-        values: one per seed.
-        least: smallest half-width of the interval, where the numbers have steps of their own.
-    """
-    if not values:
-        return None
-    mean, n = statistics.fmean(values), len(values)
-    if n < 2:
-        return Estimate(mean, None, None, n)
-    margin = max(
-        least, float(scipy.special.stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * statistics.stdev(values) / math.sqrt(n)
-    )
-    return Estimate(mean, mean - margin, mean + margin, n)
-
-
-@dataclass(frozen=True)
 class Standing:
     """One of the things compared, over its seeds."""
 
     name: str
-    """In words: `blocks 5-6`, `whole model`, `LoRA on all blocks`, `last 2 blocks`."""
+    """In words: `blocks 5-6`, `the whole model`, `LoRA on all blocks (r=8)`, `the last 2 blocks`."""
     role: str
     """choice, manual, full, lora, or a control's role."""
     runs: tuple[str, ...]
     """Ids of its runs."""
     share: Estimate | None
-    """Of the whole model's gain over the floor that it keeps; 1 is all of it. None where there is no fair reference."""
+    """Mean gain over the floor as a share of the whole model's, over the seeds where both are known; 1 is all of it.
+    None where there is no fair reference, or that gains nothing."""
     time: Estimate | None
     """Seconds of tuning over the whole model's."""
     memory: Estimate | None
@@ -162,7 +134,7 @@ MEASURES = (
         "share",
         "Gain kept",
         "Share of what the whole model gains over the floor, the better of the base model and the best answer that "
-        "ignores the prompt.",
+        "ignores the prompt; of several seeds mean over mean, with Fieller's interval.",
         percent,
     ),
     Measure("time", "Time", "Seconds of tuning over the whole model's.", _times),
@@ -226,19 +198,29 @@ def _judge(own: list[Row], rows: Sequence[Row], name: str) -> Verdict:
     references = [by_id[row.reference] for row in own if row.reference is not None]
     score = _score(references)
     others = [("the whole model", "full", references or whole)]
-    others.append(("LoRA on all blocks", "lora", [row for row in kin if row.all_blocks and row.method == "lora"]))
-    for role in CONTROLS:
-        same = [row for row in kin if row.role == role and (row.n_blocks, row.method) == (first.n_blocks, first.method)]
-        others.append((control_name(role, first.n_blocks or 0), role, same))
+    lora = [row for row in kin if row.all_blocks and row.bare_method == "lora"]
+    for how in dict.fromkeys(str(row.method) for row in lora):  # each with options of its own: `lora (r=8)`
+        same = [row for row in lora if row.method == how]
+        others.append((how.replace("lora", "LoRA on all blocks", 1), "lora", same))
+    controls = {role: [row for row in kin if row.role == role and is_control(row, first)] for role in CONTROLS}
+    names = {role: control_name(role, first.n_blocks or 0, first.beside or "") for role in CONTROLS}
+    itself = {role: [row for row in same if row.plan == first.plan] for role, same in controls.items()}
+    for role, same in controls.items():  # nothing is compared with itself
+        others.append((names[role], role, [row for row in same if row.plan != first.plan]))
     choice = _standing(name, first.role or "choice", own, by_id, score)
     beside = [
         _beside(_standing(name, role, list(_best(group).values()), by_id, score), own, group, score)
         for name, role, group in others
         if group
     ]
-    warnings = [*_own_warnings(name, own), *(note for other in beside for note in other.notes)]
-    headline = _headline(choice, own, whole, score)
-    sentence = headline if choice.share is None or _all_faulty(own) else f"{headline}; {_against(beside)}"
+    warnings = [*_own_warnings(name, own), *_of_seeds(own, choice), *(note for one in beside for note in one.notes)]
+    if drawn := len(itself["random"]):
+        are = f"{drawn} of {len(controls['random'])} drawn {'is' if drawn == 1 else 'are'}"
+        warnings.append(f"{_upper(names['random'])}: {are} the choice itself, and left out.")
+    same_as = [names[role] for role, same in itself.items() if same and role != "random"]
+    sentence = headline = _headline(choice, own, whole, score)
+    if choice.share is not None and not _all_faulty(own):
+        sentence += f"; {_against(beside, same_as, first)}"
     then, onward = _onward(choice, beside, own, whole)
     return Verdict(headline, f"{sentence}.", f"Next: {onward}.", then, score, choice, tuple(beside), tuple(warnings))
 
@@ -264,26 +246,25 @@ def _gain(row: Row, score: str) -> float | None:
 
 def _standing(name: str, role: str, rows: Sequence[Row], by_id: dict[str, Row], score: str) -> Standing:
     pairs = [(row, by_id[row.reference]) for row in rows if row.reference is not None]
+    gains = [(_gain(row, score), _gain(full, score)) for row, full in pairs]
+    times = [over(row.tuning_seconds, full.tuning_seconds) for row, full in pairs]
 
-    def ratios(read: Callable[[Row], float | None]) -> Estimate | None:
-        return estimate([one for row, full in pairs if (one := _over(read(row), read(full))) is not None])
+    def of_all(found: Estimate | None) -> Estimate | None:
+        return None if found is None else replace(found, lacking=len(rows) - found.n)
 
-    memory = [one for row, full in pairs if (one := memory_over(row, full)) is not None]
-
-    forgotten = [row.forgetting for row in rows if row.forgetting is not None]
     return Standing(
         name,
         role,
         tuple(row.run for row in rows),
-        share=ratios(lambda row: _gain(row, score)),
-        time=ratios(lambda row: row.tuning_seconds),
-        memory=estimate(memory),
-        forgetting=estimate(forgotten),
+        share=of_all(ratio_of_means([(one, whole) for one, whole in gains if one is not None and whole is not None])),
+        time=of_all(estimate(_known(times))),
+        memory=of_all(estimate(_known([memory_over(row, full) for row, full in pairs]))),
+        forgetting=of_all(estimate(_known([row.forgetting for row in rows]))),
     )
 
 
-def _over(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None or other <= 0 else one / other
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
 
 
 def _beside(standing: Standing, own: Sequence[Row], rows: Sequence[Row], score: str) -> Standing:
@@ -297,7 +278,7 @@ def _beside(standing: Standing, own: Sequence[Row], rows: Sequence[Row], score: 
         if one is not None and other is not None:
             differences.append(one - other)
             steps.append(1 / mine[seed].n_test if score == EXACT and mine[seed].n_test else 0.0)  # pyright: ignore
-    found = None if faulty else estimate(differences, least=max(steps))
+    found = None if faulty else estimate(differences, least=max(steps) + ROUNDING)
     return Standing(**{**vars(standing), "apart": _apart(found), "notes": notes})
 
 
@@ -347,6 +328,22 @@ def _own_warnings(name: str, own: Sequence[Row]) -> list[str]:
     return told
 
 
+def _of_seeds(own: Sequence[Row], choice: Standing) -> list[str]:
+    """Say which seeds the ratios leave out, and why the share has no interval."""
+    told, lacking = [], sum(row.state == RunState.SUCCEEDED and row.reference is None for row in own)
+    if 0 < lacking < len(own):
+        told.append(
+            f"Under {lacking} of {len(own)} seeds there is no whole-model run without a fault; the share, time and "
+            "memory leave these out."
+        )
+    if choice.share is not None and choice.share.n > 1 and choice.share.low is None:
+        told.append(
+            "The whole model's gain differs so much between seeds that it cannot be told from none; the share of it "
+            "has no finite interval."
+        )
+    return told
+
+
 def _all_faulty(own: Sequence[Row]) -> bool:
     return all(row.fault is not None for row in own)
 
@@ -379,8 +376,8 @@ def _why_no_share(own: Sequence[Row], whole: Sequence[Row]) -> str:
     return f"{lacking}because no whole-model run has the same data, seed and steps"
 
 
-def _against(others: Sequence[Standing]) -> str:
-    """Return how the choice stands to the controls of its size, and to LoRA on all blocks."""
+def _against(others: Sequence[Standing], same_as: Sequence[str], own: Row) -> str:
+    """Return how the choice stands to the controls of its size, which of them it is, and to LoRA on all blocks."""
     beside = [other for other in others if other.role != "full" or other.apart in (BETTER, TIED)]
     controls = [other for other in beside if other.role in CONTROLS]
     parts = []
@@ -390,13 +387,17 @@ def _against(others: Sequence[Standing]) -> str:
     single = [other for other in beside if other.apart == ONE_SEED]
     if single:
         kept = [
-            f"{other.name} {'keeps' if other.name.endswith(' block') else 'keep'} {percent(other.share.mean)}"
+            f"{other.name} {'keep' if other.role in CONTROLS and ' blocks' in other.name else 'keeps'} "
+            f"{percent(other.share.mean)}"
             for other in single
             if other.share is not None
         ]
         parts.append(f"{_joined(kept)}, but 1 seed cannot rule out chance" if kept else "1 seed, no interval")
+    if same_as:
+        parts.append(f"{'it is itself' if own.n_blocks == 1 else 'they are themselves'} {_joined(same_as)}")
     if not controls:
-        parts.append("there is no control of its size, so it is unknown whether other blocks would do as well")
+        kind = "other control" if same_as else "control"
+        parts.append(f"there is no {kind} of its size, so it is unknown whether other blocks would do as well")
     if not parts:
         parts.append(f"no comparison with {_joined([other.name for other in controls])} holds: each has a fault")
     return "; ".join(parts)

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from lsf.app.compare import samples_table, tradeoff_picture
+from lsf.app.compare import samples_table, seeds_table, tradeoff_picture
 from lsf.app.runs import curves
 from lsf.figures.runs import draw_curves
 from lsf.plans.plan import Plan
-from lsf.runs.comparison import compare, summarise
+from lsf.runs.comparison import compare
 from lsf.runs.lock import SPEC
 from lsf.runs.result import Metrics, RunResult, RunState, Sample
+from lsf.runs.seeds import summarise
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run, append_metrics
+from lsf.runs.verdict import EXACT, LOSS, percent, verdicts
+from tests.runs import test_verdict as judged
 
 
 def run(name: str, exact: float, rate: float = 1e-3, seed: int = 0, before: str = "?") -> Run:
@@ -62,3 +65,19 @@ def test_a_seed_run_twice_is_one_seed_of_the_picture() -> None:
     assert picture is not None
     assert picture.table["seeds"].tolist() == [2]
     assert picture.table["test exact match"].tolist() == [pytest.approx(0.7)]
+
+
+def test_the_share_over_seeds_is_the_same_number_in_the_verdict_and_the_table_and_seeds_left_out_are_said() -> None:
+    ended = [(0, 0.5), (1, 1.0), (2, 1.5)]
+    runs = [judged.whole(f"f{seed}", exact=0.0, loss=loss, seed=seed) for seed, loss in ended]
+    runs += [judged.run(f"c{seed}", exact=0.0, loss=1.5, seed=seed) for seed in range(4)]
+    comparison = compare(runs)
+    (verdict,) = verdicts(comparison)
+    assert verdict.choice.share is not None and verdict.choice.share.mean == pytest.approx(3.0 / 4.5)
+    table = seeds_table(summarise(comparison.rows), LOSS).set_index("stands for")
+    share = verdict.choice.share
+    assert table.loc["choice", "x gain"] == f"0.67 ({share.words(lambda value: f'{value:.2f}')})"
+    assert f"keeps {percent(share.mean)} of" in verdict.sentence and "3 of 4 seeds" in verdict.sentence
+    assert table.loc["choice", "x step time"] == "0.40 ± 0.00, 3 of 4 seeds"
+    single = compare([judged.run("c"), judged.whole()])
+    assert seeds_table(summarise(single.rows), EXACT)["x quality"].tolist() == ["0.80", "1.00"]

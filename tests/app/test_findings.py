@@ -105,9 +105,13 @@ def test_runs_are_told_once_one_has_ended() -> None:
         "Next: compare the runs, which weighs this against cost.",
     )
     other = replace(rows[0], run="o", plan="block 3", exact_match_after=0.7)
-    drawn = [replace(other, run=name, role="random", n_blocks=n) for name, n in (("r", 1), ("s", 2))]
-    assert of_runs([*rows, other, *drawn], "o") == (
-        "Block 3 ended at 70 % exact match; the whole model at 100 % exact match; a random block at 70 % exact match.",
+    drawn = [replace(other, run=str(n), role="random", plan="block 5", n_blocks=n) for n in (1, 2)]
+    drawn += [replace(drawn[0], run="h", beside="head", exact_match_after=0.9)]
+    drawn += [replace(other, run="i", role="random", exact_match_after=0.8)]  # the choice itself
+    last = replace(rows[0], run="l", role="last", exact_match_after=0.6)
+    assert of_runs([*rows, other, *drawn, last], "o") == (
+        "Block 3 ended at 70 % exact match; the whole model at 100 % exact match; a random block at 70 % exact match; "
+        "the last block at 60 % exact match.",
         "Next: compare the runs, which weighs this against cost.",
     )
     ended = replace(rows[1], exact_match_after=None, loss_after=None, state="failed")
@@ -164,6 +168,13 @@ def test_the_grid_is_told_by_its_best_cell_and_the_cheapest_level_with_it() -> N
         "All weights on whole model reached the most, 100 % exact match, storing 5,000 kB; LoRA on block 7 is within "
         "one test example of it, storing 40 kB."
     )
+    for right in range(1, 51):  # 6/50 is less than 7/50 - 1/50 by its last bit
+        best, one_less = (
+            (*cell[:2], replace(cell[2], exact_match_after=n / 50))
+            for cell, n in zip(cells, (right, right - 1), strict=True)
+        )
+        found = of_grid([best, one_less])
+        assert found is not None and "within one test example" in found[0]
     assert of_grid([cells[0], (*cells[1][:2], replace(some, fault="diverged"))]) is None
     long = [(*one[:2], replace(one[2], exact_match_before=0.0, exact_match_after=0.0)) for one in cells]
     found = of_grid(long)

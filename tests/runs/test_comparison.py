@@ -10,9 +10,10 @@ import pytest
 from lsf.data.prior import Floor, Prior
 from lsf.errors import UnknownNameError
 from lsf.plans.plan import Plan, Predicted, full_plan
-from lsf.runs.comparison import compare, non_dominated, summarise, to_row
+from lsf.runs.comparison import compare, non_dominated, to_row
 from lsf.runs.formats import render, to_frame
 from lsf.runs.result import GeneralData, Metrics, Proof, RunResult, RunState
+from lsf.runs.seeds import summarise
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
 from lsf.runs.verdict import EXACT, LOSS, told_by

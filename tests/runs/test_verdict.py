@@ -10,11 +10,12 @@ import pytest
 from lsf.data.prior import Floor, Prior
 from lsf.figures.verdict import draw_verdict
 from lsf.plans.plan import Plan, full_plan
-from lsf.runs.comparison import compare, summarise
+from lsf.runs.comparison import compare
 from lsf.runs.formats import render
 from lsf.runs.result import RunState
+from lsf.runs.seeds import ONE_SEED, estimate, summarise
 from lsf.runs.store import Run
-from lsf.runs.verdict import BETTER, ONE_SEED, TIED, WORSE, Verdict, estimate, verdicts
+from lsf.runs.verdict import BETTER, TIED, WORSE, Verdict, verdicts
 from tests.runs.test_comparison import make, with_result
 
 FLOOR = Floor(2.5, 0.2, Prior("label frequencies", 2.5, 0.2))
@@ -29,8 +30,8 @@ def whole(name: str = "full", exact: float = 1.0, seed: int = 0, **changes: Any)
     return run(name, plan="full", exact=exact, role="full", seed=seed, **values)
 
 
-def lora(name: str, exact: float, seed: int = 0) -> Run:
-    found = run(name, exact=exact, seed=seed, role="full", method="lora", params=50)
+def lora(name: str, exact: float, seed: int = 0, **changes: Any) -> Run:
+    found = run(name, exact=exact, seed=seed, role="full", method="lora", params=50, **changes)
     assert found.spec is not None
     return replace(found, spec=replace(found.spec, plan=full_plan("m", 8)))
 
@@ -115,6 +116,86 @@ def test_a_difference_below_one_test_example_is_no_difference() -> None:
     assert {other.role: other.apart for other in only(*runs).others}["last"] == TIED
 
 
+@pytest.mark.parametrize("right", range(1, 50))
+def test_one_test_example_under_every_seed_is_no_difference_at_any_level(right: int) -> None:
+    runs = [whole(f"f{seed}", seed=seed) for seed in range(3)]
+    runs += [run(f"c{seed}", exact=(right + 1) / 50, seed=seed) for seed in range(3)]
+    runs += [run(f"l{seed}", plan=(6,), role="last", exact=right / 50, seed=seed) for seed in range(3)]
+    assert {other.role: other.apart for other in only(*runs).others}["last"] == TIED
+
+
+def test_a_control_that_tunes_the_head_too_stands_for_no_choice_that_does_not() -> None:
+    def also_head(found: Run) -> Run:
+        assert found.spec is not None
+        return replace(found, spec=replace(found.spec, plan=replace(found.spec.plan, head=True)))
+
+    runs = []
+    for seed in range(3):
+        runs += [whole(f"f{seed}", seed=seed), run(f"c{seed}", plan=(3,), exact=0.60 + 0.01 * seed, seed=seed)]
+        runs.append(run(f"l{seed}", role="last", exact=0.50 + 0.01 * seed, loss=1.2, seed=seed))
+        runs.append(also_head(run(f"ch{seed}", plan=(3,), exact=0.95, loss=0.6, seed=seed)))
+        runs.append(also_head(run(f"lh{seed}", role="last", exact=0.90, loss=0.7, seed=seed)))
+    found = compare(runs)
+    bare, headed = verdicts(found)
+    for one, name, letters in ((bare, "the last block", "l"), (headed, "the last block + head", "lh")):
+        (control,) = one.others[1:]
+        assert (control.name, control.apart) == (name, BETTER)
+        assert control.runs == tuple(f"{letters}{seed}" for seed in range(3))
+        assert f"better than {name}." in one.sentence
+    means = {one.plan: one.mean["exact_match_after"] for one in summarise(found.rows) if one.role == "last"}
+    assert means == {"the last block": pytest.approx(0.51), "the last block + head": pytest.approx(0.90)}
+
+
+def test_a_choice_is_not_compared_with_itself_and_it_is_said_which_control_it_is() -> None:
+    runs = []
+    for seed in range(3):
+        runs += [whole(f"f{seed}", seed=seed), run(f"a{seed}", plan=(3,), exact=0.9, seed=seed)]
+        runs += [run(f"b{seed}", exact=0.6, seed=seed), run(f"l{seed}", role="last", exact=0.6, seed=seed)]
+        runs.append(run(f"r{seed}", plan=(5 + seed,), role="random", exact=0.3, seed=seed))  # seed 2 draws block 7
+    block_3, block_7 = verdicts(compare(runs))
+    assert "better than the last block and a random block." in block_3.sentence
+    assert [(other.role, other.runs) for other in block_7.others[1:]] == [("random", ("r0", "r1"))]
+    assert block_7.sentence.endswith("; better than a random block; it is itself the last block.")
+    assert "hardly matters" not in block_7.onward
+    assert block_7.warnings == ("A random block: 1 of 3 drawn is the choice itself, and left out.",)
+    two = [run("c", plan=(6, 7)), run("l", plan=(6, 7), role="last"), whole()]
+    assert only(*two).sentence.endswith(
+        "; they are themselves the last 2 blocks; there is no other control of its size, so it is unknown whether "
+        "other blocks would do as well."
+    )
+
+
+def test_a_share_over_seeds_is_mean_gain_over_mean_gain_and_says_where_it_has_no_interval() -> None:
+    def kept(exact: tuple[float, ...]) -> Verdict:
+        runs = [whole(f"f{seed}", exact=one, seed=seed) for seed, one in enumerate(exact)]
+        return only(*runs, *(run(f"c{seed}", exact=0.4, seed=seed) for seed in range(len(exact))))
+
+    for last in (0.22, 0.20):  # the mean of ratios is 367 %, or leaves the last seed out
+        found = kept((0.6, 0.6, last))
+        assert found.choice.share is not None
+        assert found.choice.share.mean == pytest.approx(0.6 / (0.8 + last - 0.2))
+        share = f"{100 * found.choice.share.mean:.0f} %"
+        assert f"keeps {share} of the whole model's gain in exact match (no interval, 3 seeds) at" in found.sentence
+        assert "it cannot be told from none; the share of it has no finite interval." in found.warnings[0]
+        assert f"block 7: gain kept {share} (no interval, 3 seeds)" in draw_verdict(found).alt
+    steady = kept((0.6, 0.64, 0.62))  # 0.2 over 0.42 ± 4.303 x 0.02 / sqrt(3)
+    assert "keeps 48 % of the whole model's gain in exact match (43 % to 54 %, 3 seeds)" in steady.sentence
+    assert steady.warnings == ()
+
+
+def test_seeds_without_a_whole_model_are_counted_and_said() -> None:
+    runs = [whole("f0"), whole("f1", seed=1), whole("f2", exact=0.1, loss=4.0, seed=2)]
+    found = only(*runs, *(run(f"c{seed}", seed=seed) for seed in range(4)))
+    assert "keeps 75 % of the whole model's gain in exact match (75 % to 75 %, 2 of 4 seeds) at" in found.sentence
+    assert found.warnings == (
+        "Under 2 of 4 seeds there is no whole-model run without a fault; the share, time and memory leave these out.",
+    )
+    assert found.choice.forgetting is not None and (found.choice.forgetting.n, found.choice.forgetting.lacking) == (
+        4,
+        0,
+    )
+
+
 def test_one_seed_tells_nothing_apart_and_says_what_would() -> None:
     found = only(run("c"), run("l", plan=(6,), role="last", exact=0.3), whole())
     assert [other.apart for other in found.others] == [ONE_SEED, ONE_SEED]
@@ -179,6 +260,23 @@ def test_lora_on_all_blocks_is_no_choice_and_every_choice_has_its_own_verdict() 
     assert [verdict.choice.name for verdict in found] == ["block 7", "blocks 5-6"]
     assert [other.name for other in found[1].others] == ["the whole model", "LoRA on all blocks"]
     assert verdicts(compare([whole()])) == ()
+
+
+def test_lora_of_several_ranks_stands_beside_a_choice_each_rank_by_its_name() -> None:
+    runs = []
+    for seed, (small, large) in enumerate(((0.8, 0.9), (0.9, 0.8), (0.8, 0.9))):  # now one loss is less, now the other
+        runs += [whole(f"f{seed}", seed=seed), run(f"c{seed}", exact=0.7, seed=seed)]
+        runs.append(lora(f"small{seed}", 0.6, seed, loss=small, options={"r": 8}))
+        runs.append(lora(f"large{seed}", 0.8, seed, loss=large, options={"r": 64}))
+    named = {other.name: (other.apart, set(other.runs)) for other in only(*runs).others[1:]}
+    assert named == {
+        "LoRA on all blocks (r=8)": (BETTER, {"small0", "small1", "small2"}),
+        "LoRA on all blocks (r=64)": (WORSE, {"large0", "large1", "large2"}),
+    }
+    twice = [lora("a", 0.4, options={"r": 8, "alpha": 4.0}), lora("b", 0.4, 1, options={"alpha": 4.0, "r": 8})]
+    assert [other.name for other in only(run("c"), *twice).others] == ["LoRA on all blocks (alpha=4.0, r=8)"]
+    single = only(run("c"), lora("a", 0.4, options={"r": 8}), whole(), run("l", plan=(6,), role="last"))
+    assert "; LoRA on all blocks (r=8) keeps 25 % and the last block keeps 75 %, but 1 seed" in single.sentence
 
 
 def test_the_shell_prints_the_same_sentence_and_json_holds_the_numbers() -> None:
