@@ -155,7 +155,7 @@ def _reached(row: Row) -> str:
 
 def of_truth(truth: Truth, ways: Sequence[JudgedChoice], budget: int) -> Finding:
     """Return which blocks were best in a sweep, what the recommended criterion and chance lost, and what follows."""
-    if truth.range <= 0:
+    if not truth.gains:
         return (
             "No plan does better here than the base model and than the best answer that ignores the prompt.",
             "Next: measure it on another task, or with more steps.",

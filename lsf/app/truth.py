@@ -146,7 +146,7 @@ def swept_truth(here: Session) -> tuple[Truth, str] | None:
     seeds = complete_seeds(swept.sweep)
     for metric in METRICS if seeds else ():
         truth = truth_of(swept.sweep, metric, seeds)
-        if len({truth.mean(blocks) for blocks in truth.scores}) > 1:
+        if truth.differ(truth.scores):
             return truth, metric
     return None
 

@@ -114,8 +114,8 @@ def truth_told(sweep: Sweep, where: str) -> tuple[Truth, Metric]:
                 f"{where} holds plans of {sweep.spec.over}, and not all of a size that the study compares; accepted is "
                 f"a sweep --over one or more of: {families}."
             )
-        gains |= truth.range > 0
-        if truth.range > 0 and any(len({truth.mean(plan) for plan in truth.plans(size)}) > 1 for size in sizes):
+        gains |= truth.gains
+        if truth.gains and any(truth.differ(truth.plans(size)) for size in sizes):
             return truth, metric
     told = (
         "no plan of it can be told from another"

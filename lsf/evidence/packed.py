@@ -231,7 +231,7 @@ class OutcomeElsewhere:
 
 def gaining(settings: Sequence[Measured]) -> list[Setting]:
     """Return the settings where some plan gains something over the floor, so that relative regret is known."""
-    return [one.setting for one in settings if one.setting.truth.range > 0]
+    return [one.setting for one in settings if one.setting.truth.gains]
 
 
 def candidates_of(settings: Sequence[Setting], pairs: bool = False) -> list[Entry]:
@@ -280,7 +280,7 @@ def record_of(settings: Sequence[Measured], criteria: tuple[str, ...], ends_from
         announced=own.mean(without=seen),
         announced_random=rows["random"].mean(without=seen),
         failing=_failing(known, own, rows["random"]),
-        n_own=sum(one.weights is not None and one.setting.truth.range > 0 for one in settings),
+        n_own=sum(one.weights is not None and one.setting.truth.gains for one in settings),
     )
 
 

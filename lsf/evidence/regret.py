@@ -1,7 +1,8 @@
 """Regret: what a choice of blocks loses against the best that a sweep measured at the same budget."""
 
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -18,6 +19,8 @@ from lsf.plans.policies import window
 Blocks = tuple[int, ...]
 Metric = Literal["exact_match", "loss"]
 METRICS: tuple[Metric, ...] = ("exact_match", "loss")
+ROUNDING = 1e-9
+"""Scores that differ by no more are equal: what is left comes of rounding in floating-point sums."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +56,8 @@ class Truth:
 
     @cached_property
     def _means(self) -> dict[Blocks, float]:
-        """Plan -> mean score: asked for again and again, by every rule that is judged."""
-        return {blocks: float(np.mean(own)) for blocks, own in self.scores.items()}
+        """Plan -> exact mean, which numpy's is not: that of three times 0.1 is above 0.1. Asked for again and again, by every rule that is judged."""
+        return {blocks: float(statistics.mean(own)) for blocks, own in self.scores.items()}
 
     def spread(self, blocks: Blocks) -> float | None:
         """Return the sample standard deviation of a plan's scores over seeds; None below two seeds."""
@@ -68,16 +71,26 @@ class Truth:
     @property
     def full_mean(self) -> float:
         """Mean score of full fine-tuning over seeds."""
-        return float(np.mean(self.full))
+        return float(statistics.mean(self.full))
 
     @cached_property
     def range(self) -> float:
         """What the best of all measured plans, the whole model among them, gains over the floor.
 
-        The unit of relative regret; not above 0 where nothing was learned but what is known without the prompt.
+        The unit of relative regret, where it is one (`gains`).
         """
         beside = [] if self.beside is None else [self.beside]
         return max(self.full_mean, *beside, *self._means.values()) - self.floor
+
+    @property
+    def gains(self) -> bool:
+        """Whether some plan gains anything over the floor; False where only what needs no prompt was learned."""
+        return self.range > ROUNDING
+
+    def differ(self, plans: Iterable[Blocks]) -> bool:
+        """Whether the mean scores of any two of these plans differ beyond rounding."""
+        means = [self.mean(blocks) for blocks in plans]
+        return max(means, default=0.0) - min(means, default=0.0) > ROUNDING
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:
@@ -180,7 +193,7 @@ def regret(truth: Truth, choice: Blocks) -> Regret:
 
 def relative(truth: Truth, lost: float) -> float | None:
     """Return a difference of scores over what the best of all plans gains; None where none gains anything."""
-    return lost / truth.range if truth.range > 0 else None
+    return lost / truth.range if truth.gains else None
 
 
 def contributions(truth: Truth) -> tuple[float | None, ...] | None:
@@ -202,7 +215,7 @@ def contributions(truth: Truth) -> tuple[float | None, ...] | None:
 def random_regret(truth: Truth, budget: int) -> float:
     """Return the regret of a plan drawn at random, exactly: the mean over every plan of the budget."""
     means = [truth.mean(blocks) for blocks in truth.plans(budget)]
-    return max(means) - float(np.mean(means))
+    return max(means) - float(statistics.mean(means))
 
 
 def full_regret(truth: Truth, budget: int) -> float:

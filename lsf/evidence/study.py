@@ -213,7 +213,7 @@ def _of_constant(settings: Sequence[Setting]) -> dict[tuple[str, int], float]:
     """Return the regret of the plan that is best on average over all tasks of a model, in hindsight."""
     found: dict[tuple[str, int], float] = {}
     for model in dict.fromkeys(setting.model for setting in settings):
-        own = [setting for setting in settings if setting.model == model and setting.truth.range > 0]
+        own = [setting for setting in settings if setting.model == model and setting.truth.gains]
         for budget in {budget for setting in own for budget in budgets_of(setting)}:
             able = [setting for setting in own if budget in budgets_of(setting)]
             lost = {

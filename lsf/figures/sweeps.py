@@ -151,8 +151,8 @@ def _profile_title(truth: Truth, best: Blocks | None) -> str:
         return "No single block is measured yet"
     if truth.missing and any(len(blocks) == 1 for blocks in truth.missing):
         return "Single blocks, not all of them measured yet"
-    alone = [truth.mean(blocks) for blocks in truth.scores if len(blocks) == 1]
-    if len(alone) > 1 and min(alone) == max(alone):
+    alone = [blocks for blocks in truth.scores if len(blocks) == 1]
+    if len(alone) > 1 and not truth.differ(alone):
         return "Tuned alone, every block scored the same"
     if (sure := decided(truth, 1)) is None:
         beside = "with one seed" if len(truth.full) == 1 else "with seeds that do not differ"

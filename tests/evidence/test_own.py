@@ -308,3 +308,14 @@ def test_the_rule_stays_where_the_interval_includes_a_tie(analysis: Analysis) ->
     assert standing.criteria == RECOMMENDED
     assert "no other lost less beyond chance over your 5 sweeps of this model" in (standing.why or "")
     assert recommended_here(analysis, 1) == recommended_plan(analysis, 1)
+
+
+def test_a_sweep_that_gains_one_bit_by_exact_match_is_judged_by_the_loss() -> None:
+    sweep = sweep_of()
+    cells = []
+    for cell in sweep.cells:
+        assert cell.after is not None
+        cells.append(replace(cell, after=replace(cell.after, exact_match=0.08 if cell.plan == "3" else 0.1)))
+    more = [replace(one, seed=2) for one in cells if one.seed == 0 and one.plan != "base"]
+    three = replace(sweep, spec=replace(sweep.spec, seeds=3), cells=(*cells, *more))
+    assert truth_told(three, "s.json")[1] == "loss"  # np.mean([0.1] * 3) is above the base model's 0.1

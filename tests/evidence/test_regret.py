@@ -120,6 +120,18 @@ def test_relative_regret_is_unknown_where_no_plan_gains_anything() -> None:
     assert found.relative is None
 
 
+def test_a_gain_of_one_bit_of_a_float_is_no_unit_of_regret() -> None:
+    assert np.mean([0.1] * 3) > 0.1  # which is why means are exact
+    same = Truth(2, 0.1, (0.1,) * 3, {(0,): (0.1,) * 3, (1,): (0.08,) * 3}, {}, 0.0)
+    assert (same.mean((0,)), same.full_mean, same.range) == (0.1, 0.1, 0.0)
+    assert (same.gains, regret(same, (1,)).relative) == (False, None)
+    assert random_regret(replace(same, scores={(0,): (0.1,) * 3, (1,): (0.1,) * 3}), 1) == 0.0
+    tenths = replace(same, full=(0.1, 0.2, 0.3), base=0.2)  # an exact mean of rounded numbers can be off too
+    assert not replace(tenths, scores={(0,): (0.3 - 0.1,) * 3}).gains
+    assert replace(same, full=(0.11,) * 3).gains
+    assert not replace(same, scores={(0,): (0.2,), (1,): (0.3 - 0.1,)}).differ([(0,), (1,)])
+
+
 def test_one_seed_has_no_spread_and_nothing_is_decided_by_it() -> None:
     single = replace(TRUTH, full=(0.9,), scores={plan: seeds[:1] for plan, seeds in TRUTH.scores.items()})
     assert single.spread((2,)) is None

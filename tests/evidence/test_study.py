@@ -198,6 +198,6 @@ def test_the_readme_tells_the_record_of_the_recommendation() -> None:
     assert record.n_models == 10
     assert "of one of ten small models" in told
     needs = {CRITERIA[name].needs for name in RECOMMENDED}
-    cost = np.mean([sum(one.cost[need] for need in needs) for one in packed_evidence() if one.setting.truth.range > 0])
+    cost = np.mean([sum(one.cost[need] for need in needs) for one in packed_evidence() if one.setting.truth.gains])
     assert f"for {100 * cost:.0f} % of one fine-tune's time" in told
     assert len(elsewhere(packed_evidence(), RECOMMENDED, ENDS_FROM, 1)) == record.n_sites

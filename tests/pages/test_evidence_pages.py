@@ -39,7 +39,7 @@ def test_the_page_of_evidence_shows_what_every_way_of_choosing_lost_elsewhere(ap
     )
     assert found["mean"].is_monotonic_increasing
     assert found["settings"].max() == len(
-        {one.setting.name for one in packed_evidence() if one.setting.truth.range > 0}
+        {one.setting.name for one in packed_evidence() if one.setting.truth.gains}
     )
     verdicts = lost(app)
     assert verdicts["regret"].dropna().is_monotonic_increasing
