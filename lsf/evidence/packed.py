@@ -8,7 +8,7 @@ from typing import Any
 
 from lsf.criteria.registry import CRITERIA
 from lsf.errors import BadInputError
-from lsf.evidence.regret import Blocks, Truth, random_regret, regret, relative
+from lsf.evidence.regret import DIGITS, Blocks, Truth, random_regret, regret, relative
 from lsf.evidence.study import Entry, Rule, Setting, budgets_of, candidate_rules, decided, entries, leave_out, of_rule
 from lsf.files import read_json, write_records
 from lsf.plans.plan import format_blocks
@@ -17,7 +17,6 @@ from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
 PACKED = Path(__file__).parent / "measured.json"
 """Written by `python benchmarks/evidence.py --pack` from the files under benchmarks/evidence."""
 SCHEMA_VERSION = 1
-DIGITS = 5
 
 
 @dataclass(frozen=True)

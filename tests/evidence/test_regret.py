@@ -11,6 +11,7 @@ import pytest
 from benchmarks.frontier import front_share, hypervolume, time_saved
 from lsf.errors import BadInputError
 from lsf.evidence.regret import (
+    DIGITS,
     Truth,
     choose,
     cliff,
@@ -154,6 +155,23 @@ def test_plans_whose_seeds_agree_say_nothing_of_the_spread_of_others() -> None:
     useless = {(block,): (0.0, 0.0, 0.0) for block in range(6)}
     few = replace(TRUTH, scores={**useless, (6,): (0.4, 0.5, 0.6), (7,): (0.6, 0.7, 0.8)})
     assert within_chance(few, (6,)) is True  # Welch's test of the two alone: p = 0.07
+
+
+@pytest.mark.parametrize("stuck", [0.0, 0.4, 0.7, 0.1 + 0.2])
+def test_seeds_that_agree_are_no_spread_whatever_their_score(stuck: float) -> None:
+    same = {(block,): (stuck, stuck, stuck) for block in range(6)}
+    truth = Truth(8, 0.0, (0.9,) * 3, {**same, (6,): (0.60, 0.66, 0.72), (7,): (0.84, 0.90, 0.96)}, {})
+    assert truth.spread((0,)) == 0.0  # np.std([0.4] * 3, ddof=1) is 6.8e-17
+    pooled = 0.06  # of both plans that have one, and 2 x 2 degrees of freedom
+    assert least_difference(truth, 1) == pytest.approx(7.346 * pooled / math.sqrt(3), rel=1e-3)  # q(8, 4) of the tables
+    assert decided(replace(truth, scores={**same, (6,): (0.85,) * 3}), 1) is None
+
+
+def test_packing_gives_no_plan_a_spread_and_takes_none() -> None:
+    raw = {(0,): (1 / 3, 0.1 + 0.2 + 1 / 30), (1,): (-2.7182818, -2.7182842), (2,): (0.66666, 0.66668)}
+    for scores in (raw, {plan: tuple(round(one, DIGITS) for one in own) for plan, own in raw.items()}):
+        truth = replace(TRUTH, scores=scores)
+        assert [truth.spread((block,)) for block in range(3)] == [0.0, 0.0, pytest.approx(1.414e-5, rel=1e-3)]
 
 
 def test_of_plans_that_do_not_differ_few_are_taken_for_decided() -> None:
