@@ -89,6 +89,17 @@ class Truth:
         """Whether some plan gains anything over the floor; False where only what needs no prompt was learned."""
         return self.range > ROUNDING
 
+    def best(self, plans: Iterable[Blocks]) -> Blocks:
+        """Return the plan of the highest mean score; of equal ones that of the fewest blocks, then the deepest.
+
+        Args:
+            plans: of the sweep, at least one.
+        """
+        means = {blocks: self.mean(blocks) for blocks in plans}
+        top = max(means.values())
+        level = (blocks for blocks, own in means.items() if top - own <= ROUNDING)
+        return max(level, key=lambda blocks: (-len(blocks), blocks))
+
     def differ(self, plans: Iterable[Blocks]) -> bool:
         """Whether the mean scores of any two of these plans differ beyond rounding."""
         means = [self.mean(blocks) for blocks in plans]
@@ -188,9 +199,8 @@ def regret(truth: Truth, choice: Blocks) -> Regret:
     """
     plans = truth.plans(len(choice))
     chosen = truth.mean(choice)
-    best = max(plans, key=lambda blocks: (truth.mean(blocks), blocks))
-    lost = truth.mean(best) - chosen
-    return Regret(choice, best, lost, relative(truth, lost))
+    lost = max(map(truth.mean, plans)) - chosen
+    return Regret(choice, truth.best(plans), lost, relative(truth, lost))
 
 
 def relative(truth: Truth, lost: float) -> float | None:

@@ -34,10 +34,11 @@ def level_with_best(truth: Truth, budget: int) -> tuple[Blocks, ...]:
         Best first; none where the difference is unknown.
     """
     least = least_difference(truth, budget)
-    ranked = sorted(truth.plans(budget), key=lambda blocks: (truth.mean(blocks), blocks), reverse=True)
     if least is None:
         return ()
-    return tuple(blocks for blocks in ranked[1:] if truth.mean(ranked[0]) - truth.mean(blocks) <= least)
+    best = truth.best(plans := truth.plans(budget))
+    others = sorted((one for one in plans if one != best), key=lambda one: (truth.mean(one), one), reverse=True)
+    return tuple(one for one in others if truth.mean(best) - truth.mean(one) <= least)
 
 
 def within_chance(truth: Truth, choice: Blocks) -> bool | None:

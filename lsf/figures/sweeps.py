@@ -91,7 +91,7 @@ def draw_profile(
         beside: words -> another score, drawn as a line.
     """
     singles = sorted(blocks for blocks in truth.scores if len(blocks) == 1)
-    best = max(singles, key=lambda blocks: (truth.mean(blocks), blocks), default=None)
+    best = truth.best(singles) if singles else None
     figure = new_figure(_profile_title(truth, best), height=360, barmode="overlay")
     words = _marks(marked or {})
     for mark, own in (
@@ -208,7 +208,7 @@ def draw_triangle(truth: Truth, metric: str) -> Picture:
     every = range(truth.n_blocks)
     cells = [[runs.get(tuple(range(first, last + 1))) for first in every] for last in every]
     values = [[None if value is None else as_metric(value, metric) for value in row] for row in cells]
-    best = max(runs, key=lambda blocks: (runs[blocks], -len(blocks)), default=None)
+    best = truth.best(runs) if runs else None
     title = "No range is measured yet" if best is None else f"The best measured range is {_blocks(list(best))}"
     figure = new_figure(title, height=120 + 42 * truth.n_blocks, margin=WITHOUT_LEGEND)
     figure.add_heatmap(

@@ -99,6 +99,18 @@ def test_the_triangle_has_a_cell_for_every_measured_run_and_no_other() -> None:
     assert len(picture.table) == 4
 
 
+def test_a_tie_goes_to_the_fewest_blocks_and_then_to_the_deepest_in_both_pictures() -> None:
+    scores = {(0,): (0.4, 0.5), (1,): (0.8, 0.9), (2,): (0.9, 0.8), (0, 1): (0.8, 0.9), (1, 2): (0.9, 0.8)}
+    level = replace(TRUTH, scores=scores)
+    assert draw_profile(level, "exact_match").title == (
+        "Tuned alone, block 2 scored best, no better than block 1 beyond chance"
+    )
+    assert draw_triangle(level, "exact_match").title == "The best measured range is block 2"
+    bit = replace(TRUTH, scores={(1,): (0.1 + 0.2,), (2,): (0.3,)}, full=(0.8,))  # the first is one bit of a float more
+    assert draw_triangle(bit, "exact_match").title == "The best measured range is block 2"
+    assert "best block 2" in draw_profile(bit, "exact_match").alt
+
+
 def test_need_is_drawn_beside_the_contribution_a_sweep_measured() -> None:
     gain, words = measured_gain(TRUTH, "exact_match")
     assert words == CONTRIBUTION
