@@ -75,6 +75,11 @@ class Truth:
         """Mean score of full fine-tuning over seeds."""
         return float(statistics.mean(self.full))
 
+    @property
+    def full_spread(self) -> float | None:
+        """Sample standard deviation of full fine-tuning's scores over seeds; None below two seeds."""
+        return _spread(self.full)
+
     @cached_property
     def range(self) -> float:
         """What the best of all measured plans, the whole model among them, gains over the floor.
@@ -213,12 +218,13 @@ def contributions(truth: Truth) -> tuple[float | None, ...] | None:
 
     Returns:
         None for a block that was not measured alone; None in all where full fine-tuning does not gain more over the
-        base model than it differs over seeds. Above 1 where a block alone is better than the whole model.
+        base model than it differs over seeds, which one seed cannot show. Above 1 where a block alone is better than
+        the whole model.
 
     Source: arXiv 2607.01232, there of reinforcement learning.
     """
-    gained = truth.full_mean - truth.base
-    if gained <= (_spread(truth.full) or 0.0):
+    gained, spread = truth.full_mean - truth.base, truth.full_spread
+    if spread is None or gained <= max(spread, ROUNDING):
         return None
     alone = [(block,) for block in range(truth.n_blocks)]
     return tuple((truth.mean(one) - truth.base) / gained if one in truth.scores else None for one in alone)
@@ -241,7 +247,7 @@ def cliff(truth: Truth) -> int | None:
     Returns:
         0 .. L-1; 0 where every measured suffix falls short; None where no suffix was measured, or with one seed.
     """
-    allowance = _spread(truth.full)
+    allowance = truth.full_spread
     suffixes = [blocks for blocks in truth.scores if blocks[-1] == truth.n_blocks - 1 and _consecutive(blocks)]
     if allowance is None or not suffixes:
         return None

@@ -6,7 +6,7 @@ import pandas as pd
 
 from lsf.criteria.agreement import chance_level, rank_correlation
 from lsf.criteria.registry import CRITERIA
-from lsf.evidence.regret import Blocks, Truth, contributions
+from lsf.evidence.regret import ROUNDING, Blocks, Truth, contributions
 from lsf.evidence.study import decided, level_with_best
 from lsf.figures.criteria import leaders
 from lsf.figures.deviation import PATTERN
@@ -265,14 +265,23 @@ Known = Sequence[float | None]
 def measured_gain(truth: Truth, metric: str) -> tuple[tuple[float | None, ...], str]:
     """Return what tuning each block alone gained, block 0 first, and the words of that axis.
 
-    The contribution where full fine-tuning gains something, else the gain over the base model in the metric's unit.
+    The contribution where full fine-tuning gains more than it differs over seeds, else the gain over the base model in
+    the metric's unit, and why.
     """
     if (shares := contributions(truth)) is not None:
         return shares, CONTRIBUTION
     alone = [(block,) for block in range(truth.n_blocks)]
     gains = tuple(truth.mean(one) - truth.base if one in truth.scores else None for one in alone)
     word = "loss below the base model's (nats per token)" if metric == "loss" else "exact match over the base model's"
-    return gains, f"{word}; full fine-tuning hurts here"
+    return gains, f"{word}; {_why_no_contribution(truth)}"
+
+
+def _why_no_contribution(truth: Truth) -> str:
+    if (spread := truth.full_spread) is None:
+        return "one seed tells no contribution"
+    if truth.base - truth.full_mean > max(spread, ROUNDING):
+        return "full fine-tuning hurts here"
+    return "full fine-tuning's change is within its seeds' spread"
 
 
 def draw_need(need: Sequence[float], gain: Known, words: str, criterion: str | None = None) -> Picture:
@@ -302,7 +311,7 @@ def draw_need(need: Sequence[float], gain: Known, words: str, criterion: str | N
             hovertemplate="block %{text}: need %{x:.3g}, %{y:.3g}<extra></extra>",
         )
     figure.update_xaxes(title="need: rise of the loss without the block (nats)", zeroline=True)
-    figure.update_yaxes(title=words, zeroline=True)
+    figure.update_yaxes(title=words.replace("; ", "<br>"), zeroline=True)
     table = pd.DataFrame({"block": range(len(need)), "need": list(need), what.lower(): list(gain)})
     return Picture(figure, _need_alt(need, known, what), table)
 

@@ -139,6 +139,7 @@ def test_one_seed_has_no_spread_and_nothing_is_decided_by_it() -> None:
     assert within_chance(single, (1,)) is None
     assert decided(single, 1) is None
     assert cliff(single) is None
+    assert contributions(single) is None
 
 
 def test_the_least_difference_is_tukeys() -> None:
