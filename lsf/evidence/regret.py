@@ -15,6 +15,7 @@ from lsf.errors import BadInputError
 from lsf.evidence.sweep import BASE, FULL, Cell, Score, Sweep
 from lsf.plans.plan import format_blocks
 from lsf.plans.policies import window
+from lsf.runs.verdict import SHORT_ANSWERS
 
 Blocks = tuple[int, ...]
 Metric = Literal["exact_match", "loss"]
@@ -182,6 +183,14 @@ def truth_of(sweep: Sweep, metric: str, n_seeds: int | None = None) -> Truth:
             missing[cells[0].blocks] = next(cell.reason or "no score" for cell in cells if cell.after is None)
     base, full = ([value for value in values[name] if value is not None] for name in (BASE, FULL))
     return Truth(sweep.n_blocks, base[0], tuple(full), scores, missing, _score(sweep.prior, metric))
+
+
+def can_judge(truth: Truth, metric: Metric) -> bool:
+    """Say whether a sweep on any data can be judged by a metric: exact match takes a range of `SHORT_ANSWERS`.
+
+    Below it one answer of many would be a great part of the unit of regret; the loss always can.
+    """
+    return metric == "loss" or truth.range >= SHORT_ANSWERS - ROUNDING
 
 
 def complete_seeds(sweep: Sweep) -> int:
