@@ -78,7 +78,7 @@ def _last(name: str) -> str:
 
 
 def truth_told(sweep: Sweep, where: str) -> tuple[Truth, Metric]:
-    """Return what a sweep says of the budgets that the study compares: by exact match where it can judge, else the loss.
+    """Return what a sweep says of the budgets that the study compares, by exact match where it can judge, else by loss.
 
     Of a size whose runs of neighbours were not all tuned, nothing is kept: a rule's choice may be missing there.
 

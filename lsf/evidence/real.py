@@ -55,7 +55,7 @@ class RealTask:
     @property
     def best(self) -> int:
         """The block of the best score alone; of equal ones the deepest."""
-        return max(range(len(self.alone)), key=lambda block: (self.alone[block], block))
+        return self.truth.best(self.truth.scores)[0]
 
     def named(self, criterion: str, *, placebo: bool = False) -> int:
         """Return the block that a criterion names where one is to be tuned."""

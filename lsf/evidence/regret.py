@@ -23,7 +23,7 @@ METRICS: tuple[Metric, ...] = ("exact_match", "loss")
 ROUNDING = 1e-9
 """Scores that differ by no more are equal: what is left comes of rounding in floating-point sums."""
 DIGITS = 5
-"""Of scores as they are packed with the package."""
+"""Decimal places of scores as they are packed with the package."""
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,11 @@ class Truth:
 
     @cached_property
     def _means(self) -> dict[Blocks, float]:
-        """Plan -> exact mean, which numpy's is not: that of three times 0.1 is above 0.1. Asked for again and again, by every rule that is judged."""
+        """Plan -> mean score, asked for again and again; exact, while numpy's mean of three times 0.1 is above 0.1."""
         return {blocks: float(statistics.mean(own)) for blocks, own in self.scores.items()}
 
     def spread(self, blocks: Blocks) -> float | None:
-        """Return the sample standard deviation of a plan's scores over seeds, as `_spread`; None below two seeds."""
+        """Return the sample standard deviation of a plan's scores over seeds; None below two seeds."""
         return _spread(self.scores[blocks])
 
     @property
@@ -298,7 +298,7 @@ def _spread(values: Sequence[float]) -> float | None:
 
     Packing rounds to `DIGITS`. Equal scores stay equal; scores that it makes equal lie within one last digit of each
     other, so that their deviation was below it. A sweep and its packed form therefore agree on which plans' seeds
-    differ, unless a deviation is about as small as that digit. The least of the study's that is not 0 is forty times it.
+    differ, unless a deviation is about as small as that digit; the least of the study's is forty times as large.
     """
     if len(values) < 2:
         return None
