@@ -161,7 +161,7 @@ def test_what_is_packed_is_what_was_committed(tmp_path: Path) -> None:
 def test_what_is_packed_says_of_chance_what_was_committed() -> None:
     n_seen, undecided = 0, []
     for one in packed_evidence():
-        packed, found = one.setting.truth, find_site(one.setting.name, one.metric)
+        packed, found = one.setting.truth, find_site(one.setting.name, SETTINGS[one.setting.name].metric)
         assert found is not None
         raw = found.setting.truth
         for size in budgets_of(one.setting):
