@@ -31,7 +31,7 @@ SHOWN_RULES = 6
 
 def print_report(found: Sequence[Found]) -> None:
     """Print what the committed results say, and what is missing."""
-    gaining = [one for one in found if one.setting.truth.range > 0]
+    gaining = [one for one in found if one.setting.truth.gains]
     for one in found:
         if one not in gaining:
             print(f"left out: on {one.setting.name} no plan gains over the floor ({one.setting.truth.range:+.3f})")

@@ -26,7 +26,7 @@ SHORTLISTS = (1, 2, 3, 4, 5)
 
 def print_tables(found: Sequence[Found]) -> None:
     """Print the tables in Markdown."""
-    gaining = [one for one in found if one.setting.truth.range > 0]
+    gaining = [one for one in found if one.setting.truth.gains]
     settings, small = [one.setting for one in gaining], [one.small.setting for one in gaining]
     rows = [Entry(OWN, "rule", of_rule(small, RULE)), *entries(settings, (Rule(("last",), ends=True),))]
     rows.sort(key=lambda row: (row.kind == "control", row.mean() or 0.0))

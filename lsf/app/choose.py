@@ -340,7 +340,7 @@ def known_truth(settings: Sequence[Measured], found: Analysis, choice: Blocks) -
             found.data.name in (one.setting.task, f"lesson:{one.setting.task}")
             and found.model.name == one.setting.model
         )
-        if not named or choice not in truth.scores or truth.range <= 0:
+        if not named or choice not in truth.scores or not truth.gains:
             continue
         lost, lot = regret(truth, choice), relative(truth, random_regret(truth, size))
         share = f"{100 * (lost.relative or 0.0):.1f} %"

@@ -86,7 +86,7 @@ def sweep_pictures(truth: Truth, metric: str, key: str) -> None:
 def not_decided(truth: Truth, budget: int) -> None:
     """Say so where plans of a budget differ by no more than chance makes of them, or where seeds cannot tell."""
     sure = decided(truth, budget)
-    if truth.range <= 0:
+    if not truth.gains:
         st.info(
             "No plan does better here, by this measure, than the base model and than the best answer that ignores the "
             "prompt: there is no relative regret, and this sweep tells nothing about blocks.",

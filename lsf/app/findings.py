@@ -156,12 +156,12 @@ def _reached(row: Row) -> str:
 
 def of_truth(truth: Truth, ways: Sequence[JudgedChoice], budget: int) -> Finding:
     """Return which blocks were best in a sweep, what the recommended criterion and chance lost, and what follows."""
-    if truth.range <= 0:
+    if not truth.gains:
         return (
             "No plan does better here than the base model and than the best answer that ignores the prompt.",
             "Next: measure it on another task, or with more steps.",
         )
-    best = max(truth.plans(budget), key=lambda blocks: (truth.mean(blocks), blocks))
+    best = truth.best(truth.plans(budget))
     trusted = [CRITERIA[name].label for name in RECOMMENDED]
     lost = [
         f"{one.label} lost {100 * one.relative:.1f} % of what the best plan gains"

@@ -18,7 +18,7 @@ from lsf.app.state import Session, analysed, session
 from lsf.app.work import Analysed, Source
 from lsf.errors import LsfError
 from lsf.evidence.own import keep_own, own_sweeps, record_here, truth_told
-from lsf.evidence.regret import METRICS, Truth, complete_seeds, truth_of
+from lsf.evidence.regret import METRICS, Truth, can_judge, complete_seeds, truth_of
 from lsf.evidence.study import judge_choices
 from lsf.evidence.sweep import NOT_YET, Sweep, SweepSpec
 from lsf.figures.criteria import measured_scores
@@ -136,7 +136,7 @@ def _latest(source: Source) -> JobView | None:
 def swept_truth(here: Session) -> tuple[Truth, str] | None:
     """Return what the newest sweep of the analysed model and data measured, and its metric; None where there is none.
 
-    Exact match, or the loss where that tells no block from another.
+    Exact match, or the loss where that cannot judge (`can_judge`) or tells no block from another.
     """
     found = analysed(here)
     view = None if found is None else _latest(found.request.source)
@@ -146,7 +146,7 @@ def swept_truth(here: Session) -> tuple[Truth, str] | None:
     seeds = complete_seeds(swept.sweep)
     for metric in METRICS if seeds else ():
         truth = truth_of(swept.sweep, metric, seeds)
-        if len({truth.mean(blocks) for blocks in truth.scores}) > 1:
+        if can_judge(truth, metric) and truth.differ(truth.scores):
             return truth, metric
     return None
 

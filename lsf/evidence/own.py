@@ -22,11 +22,12 @@ from lsf.evidence.packed import (
     packed_record,
     record_of,
 )
-from lsf.evidence.regret import METRICS, Metric, Truth, truth_of
+from lsf.evidence.regret import METRICS, Metric, Truth, can_judge, truth_of
 from lsf.evidence.study import CONTROLS, Setting, budgets_of
 from lsf.evidence.sweep import Sweep
 from lsf.files import make_folder
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
+from lsf.runs.verdict import SHORT_ANSWERS
 from lsf.schema import JsonRecord
 
 FOLDER_VARIABLE = "LSF_EVIDENCE"
@@ -82,7 +83,7 @@ def _last(name: str) -> str:
 
 
 def truth_told(sweep: Sweep, where: str) -> tuple[Truth, Metric]:
-    """Return what a sweep says of the budgets that the study compares: by exact match, else by the loss.
+    """Return what a sweep says of the budgets that the study compares, by exact match where it can judge, else by loss.
 
     Of a size whose runs of neighbours were not all tuned, nothing is kept: a rule's choice may be missing there.
 
@@ -119,15 +120,17 @@ def truth_told(sweep: Sweep, where: str) -> tuple[Truth, Metric]:
                 f"{where} holds plans of {sweep.spec.over}, and not all of a size that the study compares; accepted is "
                 f"a sweep --over one or more of: {families}."
             )
-        gains |= truth.range > 0
-        if truth.range > 0 and any(len({truth.mean(plan) for plan in truth.plans(size)}) > 1 for size in sizes):
+        known = truth.gains and can_judge(truth, metric)
+        gains |= known
+        if known and any(truth.differ(truth.plans(size)) for size in sizes):
             return truth, metric
     told = (
-        "no plan of it can be told from another"
+        "no plan of it can be told from another, by exact match or by the loss"
         if gains
-        else "no plan does better than the base model and than the best answer that ignores the prompt"
+        else "no plan does better than the base model and than the best answer that ignores the prompt, by "
+        f"{100 * SHORT_ANSWERS:.0f} % of the answers or by the loss"
     )
-    raise BadInputError(f"In {where} {told}, by exact match or by the loss; a sweep of more steps may tell.")
+    raise BadInputError(f"In {where} {told}; a sweep of more steps may tell.")
 
 
 def _whole_sizes(truth: Truth) -> Truth:

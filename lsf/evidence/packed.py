@@ -8,7 +8,7 @@ from typing import Any
 
 from lsf.criteria.registry import CRITERIA
 from lsf.errors import BadInputError
-from lsf.evidence.regret import Blocks, Truth, random_regret, regret, relative
+from lsf.evidence.regret import DIGITS, Blocks, Truth, random_regret, regret, relative
 from lsf.evidence.study import Entry, Rule, Setting, budgets_of, candidate_rules, decided, entries, leave_out, of_rule
 from lsf.files import read_json, write_records
 from lsf.plans.plan import format_blocks
@@ -17,7 +17,6 @@ from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
 PACKED = Path(__file__).parent / "measured.json"
 """Written by `python benchmarks/evidence.py --pack` from the files under benchmarks/evidence."""
 SCHEMA_VERSION = 1
-DIGITS = 5
 
 
 @dataclass(frozen=True)
@@ -231,7 +230,7 @@ class OutcomeElsewhere:
 
 def gaining(settings: Sequence[Measured]) -> list[Setting]:
     """Return the settings where some plan gains something over the floor, so that relative regret is known."""
-    return [one.setting for one in settings if one.setting.truth.range > 0]
+    return [one.setting for one in settings if one.setting.truth.gains]
 
 
 def candidates_of(settings: Sequence[Setting], pairs: bool = False) -> list[Entry]:
@@ -280,7 +279,7 @@ def record_of(settings: Sequence[Measured], criteria: tuple[str, ...], ends_from
         announced=own.mean(without=seen),
         announced_random=rows["random"].mean(without=seen),
         failing=_failing(known, own, rows["random"]),
-        n_own=sum(one.weights is not None and one.setting.truth.range > 0 for one in settings),
+        n_own=sum(one.weights is not None and one.setting.truth.gains for one in settings),
     )
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from lsf.criteria.agreement import top_k
 from lsf.criteria.registry import CRITERIA
-from lsf.evidence.regret import Metric, Truth
+from lsf.evidence.regret import ROUNDING, Metric, Truth
 from lsf.files import write_records
 from lsf.plans.recommend import RECOMMENDED
 from lsf.schema import JsonRecord
@@ -55,7 +55,7 @@ class RealTask:
     @property
     def best(self) -> int:
         """The block of the best score alone; of equal ones the deepest."""
-        return max(range(len(self.alone)), key=lambda block: (self.alone[block], block))
+        return self.truth.best(self.truth.scores)[0]
 
     def named(self, criterion: str, *, placebo: bool = False) -> int:
         """Return the block that a criterion names where one is to be tuned."""
@@ -64,7 +64,7 @@ class RealTask:
     def lost(self, block: int) -> float | None:
         """Return a block's regret: (best alone - its score) / (best of all - floor); None where nothing gained."""
         gained = self.top - self.floor
-        return (self.alone[self.best] - self.alone[block]) / gained if gained > 0 else None
+        return (self.alone[self.best] - self.alone[block]) / gained if gained > ROUNDING else None
 
     @property
     def by_chance(self) -> float | None:

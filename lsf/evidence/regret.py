@@ -1,7 +1,8 @@
 """Regret: what a choice of blocks loses against the best that a sweep measured at the same budget."""
 
 import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -14,10 +15,15 @@ from lsf.errors import BadInputError
 from lsf.evidence.sweep import BASE, FULL, Cell, Score, Sweep
 from lsf.plans.plan import format_blocks
 from lsf.plans.policies import window
+from lsf.runs.verdict import SHORT_ANSWERS
 
 Blocks = tuple[int, ...]
 Metric = Literal["exact_match", "loss"]
 METRICS: tuple[Metric, ...] = ("exact_match", "loss")
+ROUNDING = 1e-9
+"""Scores that differ by no more are equal: what is left comes of rounding in floating-point sums."""
+DIGITS = 5
+"""Decimal places of scores as they are packed with the package."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +59,8 @@ class Truth:
 
     @cached_property
     def _means(self) -> dict[Blocks, float]:
-        """Plan -> mean score: asked for again and again, by every rule that is judged."""
-        return {blocks: float(np.mean(own)) for blocks, own in self.scores.items()}
+        """Plan -> mean score, asked for again and again; exact, while numpy's mean of three times 0.1 is above 0.1."""
+        return {blocks: float(statistics.mean(own)) for blocks, own in self.scores.items()}
 
     def spread(self, blocks: Blocks) -> float | None:
         """Return the sample standard deviation of a plan's scores over seeds; None below two seeds."""
@@ -68,16 +74,42 @@ class Truth:
     @property
     def full_mean(self) -> float:
         """Mean score of full fine-tuning over seeds."""
-        return float(np.mean(self.full))
+        return float(statistics.mean(self.full))
+
+    @property
+    def full_spread(self) -> float | None:
+        """Sample standard deviation of full fine-tuning's scores over seeds; None below two seeds."""
+        return _spread(self.full)
 
     @cached_property
     def range(self) -> float:
         """What the best of all measured plans, the whole model among them, gains over the floor.
 
-        The unit of relative regret; not above 0 where nothing was learned but what is known without the prompt.
+        The unit of relative regret, where it is one (`gains`).
         """
         beside = [] if self.beside is None else [self.beside]
         return max(self.full_mean, *beside, *self._means.values()) - self.floor
+
+    @property
+    def gains(self) -> bool:
+        """Whether some plan gains anything over the floor; False where only what needs no prompt was learned."""
+        return self.range > ROUNDING
+
+    def best(self, plans: Iterable[Blocks]) -> Blocks:
+        """Return the plan of the highest mean score; of equal ones that of the fewest blocks, then the deepest.
+
+        Args:
+            plans: of the sweep, at least one.
+        """
+        means = {blocks: self.mean(blocks) for blocks in plans}
+        top = max(means.values())
+        level = (blocks for blocks, own in means.items() if top - own <= ROUNDING)
+        return max(level, key=lambda blocks: (-len(blocks), blocks))
+
+    def differ(self, plans: Iterable[Blocks]) -> bool:
+        """Whether the mean scores of any two of these plans differ beyond rounding."""
+        means = [self.mean(blocks) for blocks in plans]
+        return max(means, default=0.0) - min(means, default=0.0) > ROUNDING
 
     @cached_property
     def budgets(self) -> tuple[int, ...]:
@@ -153,6 +185,14 @@ def truth_of(sweep: Sweep, metric: str, n_seeds: int | None = None) -> Truth:
     return Truth(sweep.n_blocks, base[0], tuple(full), scores, missing, _score(sweep.prior, metric))
 
 
+def can_judge(truth: Truth, metric: Metric) -> bool:
+    """Say whether a sweep on any data can be judged by a metric: exact match takes a range of `SHORT_ANSWERS`.
+
+    Below it one answer of many would be a great part of the unit of regret; the loss always can.
+    """
+    return metric == "loss" or truth.range >= SHORT_ANSWERS - ROUNDING
+
+
 def complete_seeds(sweep: Sweep) -> int:
     """Return how many seeds, counted from 0, were measured for the base model, the whole one and every single block."""
     cells = [cell for cell in sweep.cells if cell.plan == FULL or len(cell.blocks) == 1]
@@ -173,14 +213,13 @@ def regret(truth: Truth, choice: Blocks) -> Regret:
     """
     plans = truth.plans(len(choice))
     chosen = truth.mean(choice)
-    best = max(plans, key=lambda blocks: (truth.mean(blocks), blocks))
-    lost = truth.mean(best) - chosen
-    return Regret(choice, best, lost, relative(truth, lost))
+    lost = max(map(truth.mean, plans)) - chosen
+    return Regret(choice, truth.best(plans), lost, relative(truth, lost))
 
 
 def relative(truth: Truth, lost: float) -> float | None:
     """Return a difference of scores over what the best of all plans gains; None where none gains anything."""
-    return lost / truth.range if truth.range > 0 else None
+    return lost / truth.range if truth.gains else None
 
 
 def contributions(truth: Truth) -> tuple[float | None, ...] | None:
@@ -188,12 +227,13 @@ def contributions(truth: Truth) -> tuple[float | None, ...] | None:
 
     Returns:
         None for a block that was not measured alone; None in all where full fine-tuning does not gain more over the
-        base model than it differs over seeds. Above 1 where a block alone is better than the whole model.
+        base model than it differs over seeds, which one seed cannot show. Above 1 where a block alone is better than
+        the whole model.
 
     Source: arXiv 2607.01232, there of reinforcement learning.
     """
-    gained = truth.full_mean - truth.base
-    if gained <= (_spread(truth.full) or 0.0):
+    gained, spread = truth.full_mean - truth.base, truth.full_spread
+    if spread is None or gained <= max(spread, ROUNDING):
         return None
     alone = [(block,) for block in range(truth.n_blocks)]
     return tuple((truth.mean(one) - truth.base) / gained if one in truth.scores else None for one in alone)
@@ -202,7 +242,7 @@ def contributions(truth: Truth) -> tuple[float | None, ...] | None:
 def random_regret(truth: Truth, budget: int) -> float:
     """Return the regret of a plan drawn at random, exactly: the mean over every plan of the budget."""
     means = [truth.mean(blocks) for blocks in truth.plans(budget)]
-    return max(means) - float(np.mean(means))
+    return max(means) - float(statistics.mean(means))
 
 
 def full_regret(truth: Truth, budget: int) -> float:
@@ -216,7 +256,7 @@ def cliff(truth: Truth) -> int | None:
     Returns:
         0 .. L-1; 0 where every measured suffix falls short; None where no suffix was measured, or with one seed.
     """
-    allowance = _spread(truth.full)
+    allowance = truth.full_spread
     suffixes = [blocks for blocks in truth.scores if blocks[-1] == truth.n_blocks - 1 and _consecutive(blocks)]
     if allowance is None or not suffixes:
         return None
@@ -254,7 +294,16 @@ def _score(measured: Score | None, metric: str) -> float | None:
 
 
 def _spread(values: Sequence[float]) -> float | None:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+    """Return the sample standard deviation; 0 below the last digit that is packed, None below two values.
+
+    Packing rounds to `DIGITS`. Equal scores stay equal; scores that it makes equal lie within one last digit of each
+    other, so that their deviation was below it. A sweep and its packed form therefore agree on which plans' seeds
+    differ, unless a deviation is about as small as that digit; the least of the study's is forty times as large.
+    """
+    if len(values) < 2:
+        return None
+    found = float(statistics.stdev(values))
+    return found if found >= 10**-DIGITS else 0.0
 
 
 def _consecutive(blocks: Blocks) -> bool:

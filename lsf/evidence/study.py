@@ -34,10 +34,11 @@ def level_with_best(truth: Truth, budget: int) -> tuple[Blocks, ...]:
         Best first; none where the difference is unknown.
     """
     least = least_difference(truth, budget)
-    ranked = sorted(truth.plans(budget), key=lambda blocks: (truth.mean(blocks), blocks), reverse=True)
     if least is None:
         return ()
-    return tuple(blocks for blocks in ranked[1:] if truth.mean(ranked[0]) - truth.mean(blocks) <= least)
+    best = truth.best(plans := truth.plans(budget))
+    others = sorted((one for one in plans if one != best), key=lambda one: (truth.mean(one), one), reverse=True)
+    return tuple(one for one in others if truth.mean(best) - truth.mean(one) <= least)
 
 
 def within_chance(truth: Truth, choice: Blocks) -> bool | None:
@@ -213,7 +214,7 @@ def _of_constant(settings: Sequence[Setting]) -> dict[tuple[str, int], float]:
     """Return the regret of the plan that is best on average over all tasks of a model, in hindsight."""
     found: dict[tuple[str, int], float] = {}
     for model in dict.fromkeys(setting.model for setting in settings):
-        own = [setting for setting in settings if setting.model == model and setting.truth.range > 0]
+        own = [setting for setting in settings if setting.model == model and setting.truth.gains]
         for budget in {budget for setting in own for budget in budgets_of(setting)}:
             able = [setting for setting in own if budget in budgets_of(setting)]
             lost = {

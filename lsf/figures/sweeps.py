@@ -6,7 +6,7 @@ import pandas as pd
 
 from lsf.criteria.agreement import chance_level, rank_correlation
 from lsf.criteria.registry import CRITERIA
-from lsf.evidence.regret import Blocks, Truth, contributions
+from lsf.evidence.regret import ROUNDING, Blocks, Truth, contributions
 from lsf.evidence.study import decided, level_with_best
 from lsf.figures.criteria import leaders
 from lsf.figures.deviation import PATTERN
@@ -91,7 +91,7 @@ def draw_profile(
         beside: words -> another score, drawn as a line.
     """
     singles = sorted(blocks for blocks in truth.scores if len(blocks) == 1)
-    best = max(singles, key=lambda blocks: (truth.mean(blocks), blocks), default=None)
+    best = truth.best(singles) if singles else None
     figure = new_figure(_profile_title(truth, best), height=360, barmode="overlay")
     words = _marks(marked or {})
     for mark, own in (
@@ -151,8 +151,8 @@ def _profile_title(truth: Truth, best: Blocks | None) -> str:
         return "No single block is measured yet"
     if truth.missing and any(len(blocks) == 1 for blocks in truth.missing):
         return "Single blocks, not all of them measured yet"
-    alone = [truth.mean(blocks) for blocks in truth.scores if len(blocks) == 1]
-    if len(alone) > 1 and min(alone) == max(alone):
+    alone = [blocks for blocks in truth.scores if len(blocks) == 1]
+    if len(alone) > 1 and not truth.differ(alone):
         return "Tuned alone, every block scored the same"
     if (sure := decided(truth, 1)) is None:
         beside = "with one seed" if len(truth.full) == 1 else "with seeds that do not differ"
@@ -208,7 +208,7 @@ def draw_triangle(truth: Truth, metric: str) -> Picture:
     every = range(truth.n_blocks)
     cells = [[runs.get(tuple(range(first, last + 1))) for first in every] for last in every]
     values = [[None if value is None else as_metric(value, metric) for value in row] for row in cells]
-    best = max(runs, key=lambda blocks: (runs[blocks], -len(blocks)), default=None)
+    best = truth.best(runs) if runs else None
     title = "No range is measured yet" if best is None else f"The best measured range is {_blocks(list(best))}"
     figure = new_figure(title, height=120 + 42 * truth.n_blocks, margin=WITHOUT_LEGEND)
     figure.add_heatmap(
@@ -265,14 +265,23 @@ Known = Sequence[float | None]
 def measured_gain(truth: Truth, metric: str) -> tuple[tuple[float | None, ...], str]:
     """Return what tuning each block alone gained, block 0 first, and the words of that axis.
 
-    The contribution where full fine-tuning gains something, else the gain over the base model in the metric's unit.
+    The contribution where full fine-tuning gains more than it differs over seeds, else the gain over the base model in
+    the metric's unit, and why.
     """
     if (shares := contributions(truth)) is not None:
         return shares, CONTRIBUTION
     alone = [(block,) for block in range(truth.n_blocks)]
     gains = tuple(truth.mean(one) - truth.base if one in truth.scores else None for one in alone)
     word = "loss below the base model's (nats per token)" if metric == "loss" else "exact match over the base model's"
-    return gains, f"{word}; full fine-tuning hurts here"
+    return gains, f"{word}; {_why_no_contribution(truth)}"
+
+
+def _why_no_contribution(truth: Truth) -> str:
+    if (spread := truth.full_spread) is None:
+        return "one seed tells no contribution"
+    if truth.base - truth.full_mean > max(spread, ROUNDING):
+        return "full fine-tuning hurts here"
+    return "full fine-tuning's change is within its seeds' spread"
 
 
 def draw_need(need: Sequence[float], gain: Known, words: str, criterion: str | None = None) -> Picture:
@@ -302,7 +311,7 @@ def draw_need(need: Sequence[float], gain: Known, words: str, criterion: str | N
             hovertemplate="block %{text}: need %{x:.3g}, %{y:.3g}<extra></extra>",
         )
     figure.update_xaxes(title="need: rise of the loss without the block (nats)", zeroline=True)
-    figure.update_yaxes(title=words, zeroline=True)
+    figure.update_yaxes(title=words.replace("; ", "<br>"), zeroline=True)
     table = pd.DataFrame({"block": range(len(need)), "need": list(need), what.lower(): list(gain)})
     return Picture(figure, _need_alt(need, known, what), table)
 

@@ -28,7 +28,7 @@ from lsf.evidence.own import (
 )
 from lsf.evidence.packed import beyond_study, packed_evidence, packed_record
 from lsf.evidence.real import real_tasks, real_words
-from lsf.evidence.regret import random_regret, regret, truth_of
+from lsf.evidence.regret import can_judge, random_regret, regret, truth_of
 from lsf.evidence.standing import LEAST_PAIRS, model_words, recommended_here, standing_rule, trust_words
 from lsf.evidence.sweep import Score, Sweep, SweepSpec, empty_cells, plans_over
 from lsf.plans.recommend import RECOMMENDED, recommended_plan
@@ -182,7 +182,7 @@ def without(sweep: Sweep, plan: str) -> Sweep:
         (sweep_of(over="suffix"), "a sweep --over one or more of: single, window:2"),
         (
             replace(sweep_of(gain=0.8), prior=Score(0.95, 2.0)),  # 0.91 at most, and a loss of 2.1
-            "no plan does better than the base model and than the best answer that ignores the prompt, by exact match",
+            "no plan does better than the base model and than the best answer that ignores the prompt, by 10 % of",
         ),
     ],
 )
@@ -353,3 +353,34 @@ def test_the_rule_stays_where_the_interval_includes_a_tie(analysis: Analysis) ->
     assert standing.criteria == RECOMMENDED
     assert "no other lost less beyond chance over your 5 sweeps of this model" in (standing.why or "")
     assert recommended_here(analysis, 1) == recommended_plan(analysis, 1)
+
+
+def test_a_sweep_that_gains_one_bit_by_exact_match_is_judged_by_the_loss() -> None:
+    sweep = sweep_of()
+    cells = []
+    for cell in sweep.cells:
+        assert cell.after is not None
+        cells.append(replace(cell, after=replace(cell.after, exact_match=0.08 if cell.plan == "3" else 0.1)))
+    more = [replace(one, seed=2) for one in cells if one.seed == 0 and one.plan != "base"]
+    three = replace(sweep, spec=replace(sweep.spec, seeds=3), cells=(*cells, *more))
+    assert truth_told(three, "s.json")[1] == "loss"  # np.mean([0.1] * 3) is above the base model's 0.1
+
+
+@pytest.mark.parametrize(("most", "metric"), [(1 / 256, "loss"), (0.09, "loss"), (0.3 - 0.2, "exact_match")])
+def test_exact_match_judges_only_where_a_tenth_of_the_answers_is_gained(most: float, metric: str) -> None:
+    assert 0.3 - 0.2 < 0.1  # by rounding
+    sweep = sweep_of(best=7)  # by the loss
+    cells = []
+    for cell in sweep.cells:
+        assert cell.after is not None
+        cells.append(replace(cell, after=replace(cell.after, exact_match=most if cell.plan == "3" else 0.0)))
+    few = replace(sweep, cells=tuple(cells), prior=Score(0.0, 3.0))
+    truth, judged = truth_told(few, "s.json")
+    assert judged == metric
+    assert regret(truth, (0,)).best == ((3,) if metric == "exact_match" else (7,))
+
+
+def test_every_exact_match_of_the_study_gains_enough_to_be_judged_by() -> None:
+    exact = [one for one in packed_evidence() if one.metric == "exact_match"]
+    assert len(exact) == 48
+    assert all(can_judge(one.setting.truth, "exact_match") for one in exact)

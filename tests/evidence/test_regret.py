@@ -11,6 +11,7 @@ import pytest
 from benchmarks.frontier import front_share, hypervolume, time_saved
 from lsf.errors import BadInputError
 from lsf.evidence.regret import (
+    DIGITS,
     Truth,
     choose,
     cliff,
@@ -120,12 +121,25 @@ def test_relative_regret_is_unknown_where_no_plan_gains_anything() -> None:
     assert found.relative is None
 
 
+def test_a_gain_of_one_bit_of_a_float_is_no_unit_of_regret() -> None:
+    assert np.mean([0.1] * 3) > 0.1  # which is why means are exact
+    same = Truth(2, 0.1, (0.1,) * 3, {(0,): (0.1,) * 3, (1,): (0.08,) * 3}, {}, 0.0)
+    assert (same.mean((0,)), same.full_mean, same.range) == (0.1, 0.1, 0.0)
+    assert (same.gains, regret(same, (1,)).relative) == (False, None)
+    assert random_regret(replace(same, scores={(0,): (0.1,) * 3, (1,): (0.1,) * 3}), 1) == 0.0
+    tenths = replace(same, full=(0.1, 0.2, 0.3), base=0.2)  # an exact mean of rounded numbers can be off too
+    assert not replace(tenths, scores={(0,): (0.3 - 0.1,) * 3}).gains
+    assert replace(same, full=(0.11,) * 3).gains
+    assert not replace(same, scores={(0,): (0.2,), (1,): (0.3 - 0.1,)}).differ([(0,), (1,)])
+
+
 def test_one_seed_has_no_spread_and_nothing_is_decided_by_it() -> None:
     single = replace(TRUTH, full=(0.9,), scores={plan: seeds[:1] for plan, seeds in TRUTH.scores.items()})
     assert single.spread((2,)) is None
     assert within_chance(single, (1,)) is None
     assert decided(single, 1) is None
     assert cliff(single) is None
+    assert contributions(single) is None
 
 
 def test_the_least_difference_is_tukeys() -> None:
@@ -142,6 +156,23 @@ def test_plans_whose_seeds_agree_say_nothing_of_the_spread_of_others() -> None:
     useless = {(block,): (0.0, 0.0, 0.0) for block in range(6)}
     few = replace(TRUTH, scores={**useless, (6,): (0.4, 0.5, 0.6), (7,): (0.6, 0.7, 0.8)})
     assert within_chance(few, (6,)) is True  # Welch's test of the two alone: p = 0.07
+
+
+@pytest.mark.parametrize("stuck", [0.0, 0.4, 0.7, 0.1 + 0.2])
+def test_seeds_that_agree_are_no_spread_whatever_their_score(stuck: float) -> None:
+    same = {(block,): (stuck, stuck, stuck) for block in range(6)}
+    truth = Truth(8, 0.0, (0.9,) * 3, {**same, (6,): (0.60, 0.66, 0.72), (7,): (0.84, 0.90, 0.96)}, {})
+    assert truth.spread((0,)) == 0.0  # np.std([0.4] * 3, ddof=1) is 6.8e-17
+    pooled = 0.06  # of both plans that have one, and 2 x 2 degrees of freedom
+    assert least_difference(truth, 1) == pytest.approx(7.346 * pooled / math.sqrt(3), rel=1e-3)  # q(8, 4) of the tables
+    assert decided(replace(truth, scores={**same, (6,): (0.85,) * 3}), 1) is None
+
+
+def test_packing_gives_no_plan_a_spread_and_takes_none() -> None:
+    raw = {(0,): (1 / 3, 0.1 + 0.2 + 1 / 30), (1,): (-2.7182818, -2.7182842), (2,): (0.66666, 0.66668)}
+    for scores in (raw, {plan: tuple(round(one, DIGITS) for one in own) for plan, own in raw.items()}):
+        truth = replace(TRUTH, scores=scores)
+        assert [truth.spread((block,)) for block in range(3)] == [0.0, 0.0, pytest.approx(1.414e-5, rel=1e-3)]
 
 
 def test_of_plans_that_do_not_differ_few_are_taken_for_decided() -> None:

@@ -99,6 +99,18 @@ def test_the_triangle_has_a_cell_for_every_measured_run_and_no_other() -> None:
     assert len(picture.table) == 4
 
 
+def test_a_tie_goes_to_the_fewest_blocks_and_then_to_the_deepest_in_both_pictures() -> None:
+    scores = {(0,): (0.4, 0.5), (1,): (0.8, 0.9), (2,): (0.9, 0.8), (0, 1): (0.8, 0.9), (1, 2): (0.9, 0.8)}
+    level = replace(TRUTH, scores=scores)
+    assert draw_profile(level, "exact_match").title == (
+        "Tuned alone, block 2 scored best, no better than block 1 beyond chance"
+    )
+    assert draw_triangle(level, "exact_match").title == "The best measured range is block 2"
+    bit = replace(TRUTH, scores={(1,): (0.1 + 0.2,), (2,): (0.3,)}, full=(0.8,))  # the first is one bit of a float more
+    assert draw_triangle(bit, "exact_match").title == "The best measured range is block 2"
+    assert "best block 2" in draw_profile(bit, "exact_match").alt
+
+
 def test_need_is_drawn_beside_the_contribution_a_sweep_measured() -> None:
     gain, words = measured_gain(TRUTH, "exact_match")
     assert words == CONTRIBUTION
@@ -114,13 +126,30 @@ def test_need_is_drawn_beside_the_contribution_a_sweep_measured() -> None:
 
 
 def test_where_full_fine_tuning_hurts_the_gain_over_the_base_is_drawn_and_said() -> None:
-    hurt = replace(TRUTH, base=0.79)  # full gains 0.01 and differs by 0.14 over seeds
+    hurt = replace(TRUTH, base=0.79, full=(0.5, 0.6))  # full loses 0.24 and differs by 0.07 over seeds
     gain, words = measured_gain(replace(hurt, scores={(0,): (0.2, 0.2), (2,): (0.8, 0.8)}), "exact_match")
     assert gain == (pytest.approx(-0.59), None, pytest.approx(0.01))
     assert words.endswith("full fine-tuning hurts here")
     picture = draw_need((2.0, 0.5, 1.0), gain, words)
     assert sum(len(trace.x) for trace in drawn(picture).data) == 2  # the block nobody measured is not drawn
     assert picture.table["gain"].isna().tolist() == [False, True, False]
+
+
+def test_full_fine_tuning_is_said_to_hurt_only_beyond_its_seeds_spread() -> None:
+    for base in (0.79, 0.81, 0.9):  # full scores 0.8 on average and differs by 0.14 over seeds
+        gain, words = measured_gain(replace(TRUTH, base=base), "exact_match")
+        assert gain[1] == pytest.approx(0.5 - base)
+        assert words.endswith("; full fine-tuning's change is within its seeds' spread")
+    same = replace(TRUTH, base=0.1, full=(0.1, 0.1, 0.1))
+    assert measured_gain(same, "loss")[1].endswith("; full fine-tuning's change is within its seeds' spread")
+    assert measured_gain(replace(TRUTH, base=0.95), "loss")[1] == (
+        "loss below the base model's (nats per token); full fine-tuning hurts here"
+    )
+    for full in (0.51, 0.4):
+        one = Truth(2, 0.5, (full,), {(0,): (0.6,), (1,): (0.5,)}, {})
+        gain, words = measured_gain(one, "exact_match")
+        assert gain == (pytest.approx(0.1), 0.0)  # not ten times what full fine-tuning gains
+        assert words == "exact match over the base model's; one seed tells no contribution"
 
 
 def test_the_map_names_its_finding_and_the_criterion_it_is_of() -> None:

@@ -11,13 +11,15 @@ import pytest
 from lsf.app.lesson_notes import NOTES, lessons_measured
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, looked_at
-from lsf.app.truth import Swept
+from lsf.app.truth import Swept, swept_truth
 from lsf.app.work import Analysed
 from lsf.evidence.own import own_evidence, record_here
 from lsf.evidence.packed import packed_evidence
 from lsf.evidence.real import real_tasks, real_words
 from lsf.evidence.regret import regret, truth_of
+from lsf.evidence.sweep import Score
 from lsf.plans.recommend import recommended_plan
+from tests.evidence.test_own import sweep_of
 from tests.pages.conftest import SECONDS, Driver
 
 
@@ -38,9 +40,7 @@ def test_the_page_of_evidence_shows_what_every_way_of_choosing_lost_elsewhere(ap
         found["way of choosing"]
     )
     assert found["mean"].is_monotonic_increasing
-    assert found["settings"].max() == len(
-        {one.setting.name for one in packed_evidence() if one.setting.truth.range > 0}
-    )
+    assert found["settings"].max() == len({one.setting.name for one in packed_evidence() if one.setting.truth.gains})
     verdicts = lost(app)
     assert verdicts["regret"].dropna().is_monotonic_increasing
     assert "relative regret" in app.shown().lower()
@@ -97,6 +97,24 @@ def test_a_sweep_of_another_file_of_the_same_name_is_not_taken_for_ones_own(meas
         assert ("Started in another browser" in measured.shown()) == told
         assert ("Measure the truth" in [button.label for button in measured.at.button]) != told
     gate.set()
+
+
+def test_a_sweep_with_hardly_a_right_answer_is_shown_by_its_loss(measured: Driver) -> None:
+    here = measured.at.session_state["lsf"]
+    found = looked_at(here)
+    assert found is not None
+    source, sweep = found.request.source, sweep_of(best=7)
+    for most, metric in ((1 / 256, "loss"), (0.5, "exact_match")):
+        cells = []
+        for cell in sweep.cells:
+            assert cell.after is not None
+            cells.append(replace(cell, after=replace(cell.after, exact_match=most if cell.plan == "3" else 0.0)))
+        made = Swept(source, replace(sweep, cells=tuple(cells), prior=Score(0.0, 3.0)))
+        runtime().worker.submit("sweep", "made by hand", lambda report, made=made: made, "somebody", about=source)
+        measured.wait("sweep")
+        shown = swept_truth(here)
+        assert shown is not None
+        assert shown[1] == metric
 
 
 @pytest.mark.slow

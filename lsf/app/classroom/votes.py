@@ -74,7 +74,7 @@ def outcome(measured: Measured, counts: Sequence[int], own: int | None = None) -
         own: the block that this student predicted; None for nobody's.
     """
     truth, metric = measured.setting.truth, measured.metric
-    best = max(truth.plans(1), key=lambda blocks: (truth.mean(blocks), blocks))
+    best = truth.best(truth.plans(1))
     level = sorted(block for (block,) in level_with_best(truth, 1))
     beside = ""
     if decided(truth, 1) is False:
