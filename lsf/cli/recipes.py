@@ -10,6 +10,7 @@ from lsf.axes import QUANTISED
 from lsf.cli.arguments import (
     add_settings,
     check_file,
+    check_seed,
     check_writable,
     given_settings,
     load_asked_model,
@@ -104,8 +105,7 @@ def beacons_command(arguments: argparse.Namespace) -> int:
     check_writable(arguments.out)
     if not 0.001 <= arguments.tau <= 1000:  # not a number neither
         raise BadInputError(f"tau is {arguments.tau:g}; it must lie between 0.001 and 1000.")
-    if not 0 <= arguments.seed < 2**31:
-        raise BadInputError(f"seed is {arguments.seed}; it must lie between 0 and {2**31 - 1}.")
+    check_seed(arguments.seed)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise BadInputError(f"{arguments.out} is a file; --out names a folder.")
     if arguments.out.is_dir():
