@@ -18,7 +18,7 @@ from lsf.cli.arguments import (
     source_options,
     whole,
 )
-from lsf.cli.terminal import TerminalReporter
+from lsf.cli.terminal import TerminalReporter, keeping, say_stopped
 from lsf.data.edits import OWN, EditSettings
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
@@ -36,7 +36,7 @@ def edit_options(parser: argparse.ArgumentParser) -> None:
 
 
 def edit_command(arguments: argparse.Namespace) -> int:
-    """Edit the lesson `facts` into one window of the bundled model after another."""
+    """Edit the lesson `facts` into one window after another; Ctrl-C ends it with those measured, a second at once."""
     settings = EditSettings(**given_settings(arguments, EditSettings))
     check_file(arguments.json)
     reporter = TerminalReporter()
@@ -45,7 +45,8 @@ def edit_command(arguments: argparse.Namespace) -> int:
         from lsf.training.editing import edit_windows
 
         spare_imports()
-        found = edit_windows(loaded, settings, reporter)
+        with keeping(reporter):
+            found = edit_windows(loaded, settings, reporter)
     finally:
         reporter.close()
     print(f"{'blocks':<10}{'values':>9}" + "".join(f"{name:>13}" for name in found[0].right))
@@ -53,8 +54,10 @@ def edit_command(arguments: argparse.Namespace) -> int:
         blocks = f"{one.blocks[0]}-{one.blocks[-1]}" if one.blocks else "base"
         print(f"{blocks:<10}{one.values:>9}" + "".join(f"{value:>13.3f}" for value in one.right.values()))
     if arguments.json:
-        write_json(arguments.json, {"schema_version": 1, "windows": [asdict(one) for one in found]})
-    return 0
+        asked = len(settings.windows(loaded.info.n_blocks))  # of which a stop leaves out the last
+        windows = [asdict(one) for one in found]
+        write_json(arguments.json, {"schema_version": 1, "n_windows": asked, "windows": windows})
+    return 0 if reporter.stop is None else say_stopped(arguments.json or "the table")
 
 
 def merge_options(parser: argparse.ArgumentParser) -> None:
