@@ -80,11 +80,11 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         from lsf.export.notebook import analysis_notebook
 
         write_json(arguments.notebook, analysis_notebook(analysis))
-    _tell(analysis, task, arguments.json, reporter.stop is not None)
+    _tell(analysis, task, arguments.json)
     return 0 if reporter.stop is None else say_stopped(arguments.json)
 
 
-def _tell(analysis: Analysis, task: Task, out: Path, stopped: bool) -> None:
+def _tell(analysis: Analysis, task: Task, out: Path) -> None:
     """Print the scores and what they rest on, and on stderr what else there is to say of them."""
     print(_table(analysis))
     print(
@@ -95,7 +95,7 @@ def _tell(analysis: Analysis, task: Task, out: Path, stopped: bool) -> None:
     print(f"texts: {analysis.data.rendering}; positions: {analysis.data.positions}")
     read = analysis.data.n_read
     if (rows := analysis.data.n_rows) is not None and rows > read:
-        limited = "" if stopped else "; --limit takes the first ones, in the order of the source"
+        limited = "; --limit takes the first ones, in the order of the source" if read == analysis.data.n_taken else ""
         print(f"{read:,} of {rows:,} rows were read{limited}.")
     if (kernels := analysis.data.kernel_examples) is not None and kernels < analysis.data.n_examples:
         names = [name for name in analysis.blocks[0].scores if CRITERIA[name].needs == "kernel"]

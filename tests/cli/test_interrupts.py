@@ -58,6 +58,7 @@ def test_an_analysis_that_is_stopped_late_keeps_all_it_measured(
     assert found.data.n_examples == found.data.n_taken == 64
     assert (place / "an.html").exists() and (place / "an.ipynb").exists()
     assert said.err.splitlines()[-1] == "lsf: Stopped; an.json holds what was measured so far."
+    assert f"64 of {found.data.n_rows} rows were read; --limit takes the first ones" in said.out
     assert next(line for line in said.out.splitlines() if line.startswith("alignment")).split()[1:] == ["-"] * 8
 
 
@@ -68,7 +69,7 @@ def test_an_analysis_that_is_stopped_while_it_reads_tells_of_the_rows_it_read(
     assert main(ANALYZE) == 1
     found, said = Analysis.load(place / "an.json"), capsys.readouterr()
     assert found.data.n_examples == 8 and found.data.n_taken == 64
-    assert f"8 of {found.data.n_rows} rows were read.\n" in said.out
+    assert f"\n8 of {found.data.n_rows} rows were read.\n" in said.out
     assert "Stopped; an.json holds" in said.err
 
 
