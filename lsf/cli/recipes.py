@@ -1,8 +1,6 @@
 """`edit`, `merge`, `beacons`: facts edited in windows, tuning on top of what was tuned, examples chosen by distance."""
 
 import argparse
-import csv
-import io
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,7 +17,9 @@ from lsf.cli.arguments import (
     whole,
 )
 from lsf.cli.terminal import TerminalReporter, keeping, say_stopped
+from lsf.data.contents import Document
 from lsf.data.edits import OWN, EditSettings
+from lsf.data.formats import example_line
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.files import make_folder, write_json, write_text
@@ -90,6 +90,10 @@ def merge_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+CHOICES = ("filter", "reweight", "random")
+"""Files of `beacons`: chosen greedily by distance, drawn by its weights, and drawn evenly."""
+
+
 def beacons_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `beacons`."""
     source_options(parser)
@@ -99,7 +103,7 @@ def beacons_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", metavar="MODEL", help="folder of a tuned model: count the examples whose distance fell"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the CSV files")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
     parser.set_defaults(command=beacons_command)
 
 
@@ -112,9 +116,10 @@ def beacons_command(arguments: argparse.Namespace) -> int:
     if arguments.out.exists() and not arguments.out.is_dir():
         raise BadInputError(f"{arguments.out} is a file; --out names a folder.")
     if arguments.out.is_dir():
-        files = (arguments.out / f"{name}.csv" for name in ("filter", "reweight", "random"))
-        check_file(*files, read=(arguments.data,))
+        check_file(*(arguments.out / f"{name}.jsonl" for name in CHOICES), read=(arguments.data,))
     task, reporter = load_asked_task(arguments), TerminalReporter()
+    if any(isinstance(example.content, Document) for example in task.train):
+        raise BadInputError(f"beacons measures answers; {task.name} has rows of plain text, in which none begins.")
     try:
         loaded = load_asked_model(arguments, reporter)
         from lsf.data.encode import encode
@@ -136,20 +141,21 @@ def beacons_command(arguments: argparse.Namespace) -> int:
     finally:
         reporter.close()
     count, seed = arguments.count, arguments.seed
-    chosen = {
-        "filter": filtered(distance, count),
-        "reweight": drawn(distance, count, arguments.tau, seed),
-        "random": control(len(distance), count, seed),
-    }
+    chosen = (
+        filtered(distance, count),
+        drawn(distance, count, arguments.tau, seed),
+        control(len(distance), count, seed),
+    )
+    held_out = [example_line(one, split) for split in ("validation", "test") for one in getattr(task, split)]
     make_folder(arguments.out)
-    for name, indices in chosen.items():
-        if any(task.train[index].prompt == "" for index in indices):
-            raise BadInputError("beacons writes files of prompt and completion; the data has rows without a prompt.")
-        rows = [(task.train[index].prompt, task.train[index].completion) for index in indices]
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([("prompt", "completion"), *rows])
-        write_text(arguments.out / f"{name}.csv", text.getvalue())
+    for name, indices in zip(CHOICES, chosen, strict=True):
+        lines = [example_line(encoding.rows[index].example, "train") for index in indices]
+        write_text(arguments.out / f"{name}.jsonl", "".join([*lines, *held_out]))
         kept = distance[indices]
         spread = f" +- {kept.std(ddof=1):.3f}" if len(kept) > 1 else ""
         print(f"{name:<9} {len(indices)} examples, distance {kept.mean():.3f}{spread}")
+    print(
+        f"each with the {len(task.validation)} validation and {len(task.test)} test rows of {task.name} "
+        f"-> {', '.join(str(arguments.out / f'{name}.jsonl') for name in CHOICES)}"
+    )
     return 0
