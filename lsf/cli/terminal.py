@@ -96,7 +96,7 @@ def listening(interrupt: Callable[[], None], terminate: Callable[[], None]) -> I
 
 @contextmanager
 def keeping(reporter: TerminalReporter) -> Iterator[None]:
-    """Let the first Ctrl-C or SIGTERM inside the `with` ask for an end that keeps what is there; the second ends at once.
+    """Let the first Ctrl-C or SIGTERM ask for an end that keeps what is there, and the second end it at once.
 
     Raises:
         KeyboardInterrupt: at the second one.

@@ -84,8 +84,8 @@ def rows_of_several_formats() -> list[dict]:
     found = []
     for number, one in enumerate(SUBJECTS):
         split = {2: "validation", 4: "test"}.get(number, "train")
-        said = [("system", "the dog"), ("user", f"the {one}"), ("assistant", "mat"), ("user", one), ("assistant", "red")]
-        chat = {"messages": [{"role": role, "content": text} for role, text in said]}
+        said = [("system", "the dog"), ("user", f"the {one}"), ("assistant", "mat"), ("user", one)]
+        chat = {"messages": [{"role": role, "content": text} for role, text in [*said, ("assistant", "red")]]}
         pair = {"prompt": f"the {one} sat on", "completion": " two"}
         parts = {"segments": [{"label": False, "text": f"the {one}"}, {"label": True, "text": " red"}]}
         ids = {"input_ids": [3, 4, 5 + number], "labels": [-100, -100, 5 + number]}
