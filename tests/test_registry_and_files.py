@@ -133,6 +133,11 @@ def test_reading_says_what_was_expected_and_where(tmp_path: Path) -> None:
             "tau is nan; it must lie between 0.001 and 1000",
         ),
         (
+            [*f"demo pretrain --out o --seed {2**70}".split()],
+            f"seed is {2**70}; it must lie between 0 and 2147483647",
+        ),
+        (["demo", "pretrain", "--out", "o", "--seed", "-1"], "seed is -1; it must lie between 0 and 2147483647"),
+        (
             [*"tune --model bundled --data lesson:facts --blocks 7 --device map --runs r".split()],
             "--device map spreads a model to analyse it",
         ),

@@ -13,10 +13,11 @@ from lsf.cli.arguments import (
     say_notes,
     source_options,
 )
-from lsf.cli.terminal import TerminalReporter
+from lsf.cli.terminal import TerminalReporter, keeping, say_stopped
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.data.encode import straddling_words
+from lsf.data.task import Task
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.files import write_json, write_text
@@ -43,7 +44,7 @@ def analyze_options(parser: argparse.ArgumentParser) -> None:
 
 
 def analyze_command(arguments: argparse.Namespace) -> int:
-    """Measure, score, and write analysis.json."""
+    """Measure, score, and write analysis.json; Ctrl-C ends it with what was measured, a second one at once."""
     given = given_settings(arguments, AnalysisSettings)
     if "limit" in given and given["limit"] is None:  # --limit auto
         given["settle"] = True
@@ -66,7 +67,8 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         from lsf.training.short_runs import probe_blocks as short_runs
     spare_imports()
     try:
-        analysis = analyze(loaded, task, settings, reporter, short_runs)
+        with keeping(reporter):
+            analysis = analyze(loaded, task, settings, reporter, short_runs)
     finally:
         reporter.close()
     analysis.save(arguments.json)
@@ -78,16 +80,23 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         from lsf.export.notebook import analysis_notebook
 
         write_json(arguments.notebook, analysis_notebook(analysis))
+    _tell(analysis, task, arguments.json)
+    return 0 if reporter.stop is None else say_stopped(arguments.json)
+
+
+def _tell(analysis: Analysis, task: Task, out: Path) -> None:
+    """Print the scores and what they rest on, and on stderr what else there is to say of them."""
     print(_table(analysis))
     print(
         f"{len(analysis.states)} states, {len(analysis.blocks)} blocks, {analysis.data.n_examples} examples "
         f"({analysis.data.n_dropped} dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s "
-        f"-> {arguments.json}"
+        f"-> {out}"
     )
     print(f"texts: {analysis.data.rendering}; positions: {analysis.data.positions}")
     read = analysis.data.n_read
     if (rows := analysis.data.n_rows) is not None and rows > read:
-        print(f"{read:,} of {rows:,} rows were read; --limit takes the first ones, in the order of the source.")
+        limited = "; --limit takes the first ones, in the order of the source" if read == analysis.data.n_taken else ""
+        print(f"{read:,} of {rows:,} rows were read{limited}.")
     if (kernels := analysis.data.kernel_examples) is not None and kernels < analysis.data.n_examples:
         names = [name for name in analysis.blocks[0].scores if CRITERIA[name].needs == "kernel"]
         print(f"Tangent kernels ({', '.join(names)}) were computed on the first {kernels:,} examples.")
@@ -103,7 +112,6 @@ def analyze_command(arguments: argparse.Namespace) -> int:
         sys.stderr.write(f"lsf: {sentence}\n")
     if analysis.data.jittered:
         sys.stderr.write("lsf: the LM head is singular; its semantic bases were computed with a jitter of 1e-6.\n")
-    return 0
 
 
 def _table(analysis: Analysis) -> str:

@@ -151,6 +151,16 @@ def whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not every random generator takes.
+
+    Raises:
+        BadInputError: it is below 0, or more than 31 bits hold.
+    """
+    if not 0 <= seed < 2**31:
+        raise BadInputError(f"seed is {seed}; it must lie between 0 and {2**31 - 1}.")
+
+
 def check_writable(*paths: Path | None) -> None:
     """Refuse a place that cannot be written to, before any work.
 

@@ -5,10 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-from lsf.cli.arguments import check_folder, whole
+from lsf.cli.arguments import check_folder, check_seed, whole
 from lsf.data.lessons import LESSONS
 from lsf.environment import spare_imports
-from lsf.errors import BadInputError
 
 
 def demo_options(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +35,7 @@ def pretrain_command(arguments: argparse.Namespace) -> int:
     """Build the bundled model again."""
     for folder in filter(None, (arguments.out, arguments.checkpoints)):
         check_folder(folder)
-    if arguments.seed < 0:
-        raise BadInputError(f"--seed is {arguments.seed}; 0 or more was expected.")
+    check_seed(arguments.seed)
     import torch
 
     from lsf.bundled.pretrain import pretrain

@@ -1,7 +1,6 @@
 """`dimension`: how few numbers a task needs, d_90 of SAID and DID."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from lsf.cli.arguments import (
@@ -13,7 +12,7 @@ from lsf.cli.arguments import (
     say_notes,
     source_options,
 )
-from lsf.cli.terminal import TerminalReporter, listening
+from lsf.cli.terminal import TerminalReporter, keeping, say_stopped
 from lsf.data.report import shared_prompts
 from lsf.dimension.study import ASKED, DimensionSettings, Study
 from lsf.environment import spare_imports
@@ -34,16 +33,12 @@ def dimension_options(parser: argparse.ArgumentParser) -> None:
 
 
 def dimension_command(arguments: argparse.Namespace) -> int:
-    """Search d_90 in the foreground; Ctrl-C and SIGTERM end it with what is known."""
+    """Search d_90 in the foreground; Ctrl-C or SIGTERM ends it with what is known, a second one at once."""
     settings = DimensionSettings(**given_settings(arguments, DimensionSettings))
     check_file(arguments.json, read=(arguments.data, arguments.model))
     task = load_asked_task(arguments)
     say_notes(*task.seen.notes, *shared_prompts(task))
     reporter = _Saving(arguments.json)
-
-    def end() -> None:
-        reporter.stop = "keep"
-
     try:
         loaded = load_asked_model(arguments, reporter)
         from lsf.dimension.search import study_dimension
@@ -53,16 +48,13 @@ def dimension_command(arguments: argparse.Namespace) -> int:
         blocks = arguments.blocks
         plan = Plan(name, count, parse_blocks(blocks, count)) if blocks is not None else full_plan(name, count)
         methods = [method.strip() for method in arguments.methods.split(",")]
-        with listening(end, end):
+        with keeping(reporter):
             study = study_dimension(loaded, task, plan, settings, reporter, methods)
     finally:
         reporter.close()
     study.save(arguments.json)
     print("\n".join(study_lines(study)))
-    if reporter.stop is None:
-        return 0
-    sys.stderr.write(f"lsf: Stopped; {arguments.json} holds what was measured so far.\n")
-    return 1
+    return 0 if reporter.stop is None else say_stopped(arguments.json)
 
 
 class _Saving(TerminalReporter):

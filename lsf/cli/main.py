@@ -1,4 +1,7 @@
-"""The command line: what the app can do, by the same code. Exit codes: 0 done, 2 bad input, 1 failed, 130 Ctrl-C."""
+"""The command line: what the app can do, by the same code.
+
+Exit codes: 0 done, 2 bad input, 1 failed or stopped with what was measured, 130 Ctrl-C.
+"""
 
 import errno
 import os

@@ -1,8 +1,6 @@
 """`edit`, `merge`, `beacons`: facts edited in windows, tuning on top of what was tuned, examples chosen by distance."""
 
 import argparse
-import csv
-import io
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,6 +8,7 @@ from lsf.axes import QUANTISED
 from lsf.cli.arguments import (
     add_settings,
     check_file,
+    check_seed,
     check_writable,
     given_settings,
     load_asked_model,
@@ -17,8 +16,10 @@ from lsf.cli.arguments import (
     source_options,
     whole,
 )
-from lsf.cli.terminal import TerminalReporter
+from lsf.cli.terminal import TerminalReporter, keeping, say_stopped
+from lsf.data.contents import Document
 from lsf.data.edits import OWN, EditSettings
+from lsf.data.formats import example_line
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.files import make_folder, write_json, write_text
@@ -35,7 +36,7 @@ def edit_options(parser: argparse.ArgumentParser) -> None:
 
 
 def edit_command(arguments: argparse.Namespace) -> int:
-    """Edit the lesson `facts` into one window of the bundled model after another."""
+    """Edit the lesson `facts` into one window after another; Ctrl-C ends it with those measured, a second at once."""
     settings = EditSettings(**given_settings(arguments, EditSettings))
     check_file(arguments.json)
     reporter = TerminalReporter()
@@ -44,7 +45,8 @@ def edit_command(arguments: argparse.Namespace) -> int:
         from lsf.training.editing import edit_windows
 
         spare_imports()
-        found = edit_windows(loaded, settings, reporter)
+        with keeping(reporter):
+            found = edit_windows(loaded, settings, reporter)
     finally:
         reporter.close()
     print(f"{'blocks':<10}{'values':>9}" + "".join(f"{name:>13}" for name in found[0].right))
@@ -52,8 +54,10 @@ def edit_command(arguments: argparse.Namespace) -> int:
         blocks = f"{one.blocks[0]}-{one.blocks[-1]}" if one.blocks else "base"
         print(f"{blocks:<10}{one.values:>9}" + "".join(f"{value:>13.3f}" for value in one.right.values()))
     if arguments.json:
-        write_json(arguments.json, {"schema_version": 1, "windows": [asdict(one) for one in found]})
-    return 0
+        asked = len(settings.windows(loaded.info.n_blocks))  # of which a stop leaves out the last
+        windows = [asdict(one) for one in found]
+        write_json(arguments.json, {"schema_version": 1, "n_windows": asked, "windows": windows})
+    return 0 if reporter.stop is None else say_stopped(arguments.json or "the table")
 
 
 def merge_options(parser: argparse.ArgumentParser) -> None:
@@ -86,6 +90,10 @@ def merge_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+CHOICES = ("filter", "reweight", "random")
+"""Files of `beacons`: chosen greedily by distance, drawn by its weights, and drawn evenly."""
+
+
 def beacons_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `beacons`."""
     source_options(parser)
@@ -95,7 +103,7 @@ def beacons_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--against", metavar="MODEL", help="folder of a tuned model: count the examples whose distance fell"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the CSV files")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
     parser.set_defaults(command=beacons_command)
 
 
@@ -104,14 +112,14 @@ def beacons_command(arguments: argparse.Namespace) -> int:
     check_writable(arguments.out)
     if not 0.001 <= arguments.tau <= 1000:  # not a number neither
         raise BadInputError(f"tau is {arguments.tau:g}; it must lie between 0.001 and 1000.")
-    if not 0 <= arguments.seed < 2**31:
-        raise BadInputError(f"seed is {arguments.seed}; it must lie between 0 and {2**31 - 1}.")
+    check_seed(arguments.seed)
     if arguments.out.exists() and not arguments.out.is_dir():
         raise BadInputError(f"{arguments.out} is a file; --out names a folder.")
     if arguments.out.is_dir():
-        files = (arguments.out / f"{name}.csv" for name in ("filter", "reweight", "random"))
-        check_file(*files, read=(arguments.data,))
+        check_file(*(arguments.out / f"{name}.jsonl" for name in CHOICES), read=(arguments.data,))
     task, reporter = load_asked_task(arguments), TerminalReporter()
+    if any(isinstance(example.content, Document) for example in task.train):
+        raise BadInputError(f"beacons measures answers; {task.name} has rows of plain text, in which none begins.")
     try:
         loaded = load_asked_model(arguments, reporter)
         from lsf.data.encode import encode
@@ -133,20 +141,21 @@ def beacons_command(arguments: argparse.Namespace) -> int:
     finally:
         reporter.close()
     count, seed = arguments.count, arguments.seed
-    chosen = {
-        "filter": filtered(distance, count),
-        "reweight": drawn(distance, count, arguments.tau, seed),
-        "random": control(len(distance), count, seed),
-    }
+    chosen = (
+        filtered(distance, count),
+        drawn(distance, count, arguments.tau, seed),
+        control(len(distance), count, seed),
+    )
+    held_out = [example_line(one, split) for split in ("validation", "test") for one in getattr(task, split)]
     make_folder(arguments.out)
-    for name, indices in chosen.items():
-        if any(task.train[index].prompt == "" for index in indices):
-            raise BadInputError("beacons writes files of prompt and completion; the data has rows without a prompt.")
-        rows = [(task.train[index].prompt, task.train[index].completion) for index in indices]
-        text = io.StringIO(newline="")
-        csv.writer(text).writerows([("prompt", "completion"), *rows])
-        write_text(arguments.out / f"{name}.csv", text.getvalue())
+    for name, indices in zip(CHOICES, chosen, strict=True):
+        lines = [example_line(encoding.rows[index].example, "train") for index in indices]
+        write_text(arguments.out / f"{name}.jsonl", "".join([*lines, *held_out]))
         kept = distance[indices]
         spread = f" +- {kept.std(ddof=1):.3f}" if len(kept) > 1 else ""
         print(f"{name:<9} {len(indices)} examples, distance {kept.mean():.3f}{spread}")
+    print(
+        f"each with the {len(task.validation)} validation and {len(task.test)} test rows of {task.name} "
+        f"-> {', '.join(str(arguments.out / f'{name}.jsonl') for name in CHOICES)}"
+    )
     return 0

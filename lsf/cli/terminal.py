@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -91,3 +92,26 @@ def listening(interrupt: Callable[[], None], terminate: Callable[[], None]) -> I
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler)
+
+
+@contextmanager
+def keeping(reporter: TerminalReporter) -> Iterator[None]:
+    """Let the first Ctrl-C or SIGTERM ask for an end that keeps what is there, and the second end it at once.
+
+    Raises:
+        KeyboardInterrupt: at the second one.
+    """
+
+    def ask() -> None:
+        if reporter.stop is not None:
+            raise KeyboardInterrupt
+        reporter.stop = "keep"
+
+    with listening(ask, ask):
+        yield
+
+
+def say_stopped(place: Path | str) -> int:
+    """Say where what was measured before a stop is; return the exit code."""
+    sys.stderr.write(f"lsf: Stopped; {place} holds what was measured so far.\n")
+    return 1

@@ -116,6 +116,8 @@ class Document:
 Content = Chat | Segments | Tokens | Document
 KINDS: Mapping[str, type] = {"chat": Chat, "segments": Segments, "tokens": Tokens, "document": Document}
 """Word for a kind of content -> its record."""
+RAW = "raw"
+"""Word for two texts that no model reads as a chat, which have no content."""
 
 
 def make_chat(
@@ -135,24 +137,28 @@ def make_chat(
     return Chat(text, given, options.train_on, options.chat_template, pair)
 
 
-def content_to_json(content: Content) -> dict[str, Any]:
+def content_to_json(content: Content | None) -> dict[str, Any]:
     """Return a content as plain JSON values, from which `content_from_json` makes the same again."""
+    if content is None:
+        return {"kind": RAW}
     kind = next(word for word, record in KINDS.items() if isinstance(content, record))
     return {"kind": kind, **asdict(content)}
 
 
-def content_from_json(value: Any) -> Content:
+def content_from_json(value: Any) -> Content | None:
     """Return the content that `content_to_json` wrote.
 
     Raises:
         DataError: it wrote nothing like this.
     """
     try:
+        if value["kind"] == RAW:
+            return None
         kind, known = KINDS[value["kind"]], {name: part for name, part in value.items() if name != "kind"}
         frozen = {name: _frozen(part) for name, part in known.items() if part is not None}
         return kind(**frozen)
     except (KeyError, TypeError):
-        raise DataError("the column 'content' was not written by a bundle of runs.") from None
+        raise DataError("the column 'content' was not written by LSF.") from None
 
 
 def _frozen(value: Any) -> Any:

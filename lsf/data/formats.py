@@ -1,12 +1,13 @@
 """FORMATS: what rows may be, how each kind is recognised by its columns, and what it becomes."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from lsf.data import columns as by_name
-from lsf.data.contents import Document, Segments, Tokens, content_from_json
+from lsf.data.contents import Document, Segments, Tokens, content_from_json, content_to_json
 from lsf.data.converting import Convert, Row, Work, cell_text, cell_turns, chat_example, pair_example, turn_of
 from lsf.data.exports import from_archive, from_contents, from_tree
 from lsf.data.task import Example
@@ -54,6 +55,13 @@ def _kind(value: Any) -> str:
     if isinstance(value, int | float):
         return "number"
     return "list" if isinstance(value, list) else "object"
+
+
+def example_line(example: Example, split: str | None = None) -> str:
+    """Return an example as a line of a JSONL file, from which it is read again as it is, whatever the options."""
+    row = {"prompt": example.prompt, "completion": example.completion, "split": split}
+    given = {name: value for name, value in row.items() if value is not None}
+    return json.dumps({**given, "content": content_to_json(example.content)}, ensure_ascii=False) + "\n"
 
 
 def _from_bundle(row: Row, place: int, work: Work) -> Example:
@@ -268,7 +276,7 @@ FORMATS: Registry[DataFormat] = Registry(
     "data format",
     (
         DataFormat(
-            "bundle", "rows of a run's bundle", "prompt, completion, content", "what the run got",
+            "bundle", "rows written by LSF", "prompt, completion, content", "the example that was written",
             {"prompt": "a", "completion": " b", "content": {"kind": "document", "text": "a b"}},
             lambda kinds: kinds.keys() >= {"prompt", "completion"} and kinds.get("content") == "object", _from_bundle,
         ),

@@ -6,11 +6,11 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from lsf.data.contents import content_to_json, options_in
+from lsf.data.contents import options_in
+from lsf.data.formats import example_line
 from lsf.data.sources import load_task
-from lsf.data.task import Example
 from lsf.errors import BadInputError, RunError, RunStateError, UnknownNameError
 from lsf.files import finite, write_bytes
 from lsf.runs.comparison import Comparison, Row
@@ -218,8 +218,8 @@ def _contents(run: Run) -> dict[str, str]:
     files = {
         SPEC: _json(spec.to_json()),
         PLAN: _json(spec.plan.to_json()),
-        DATA: "".join(_line(one, split) for split in SPLITS for one in getattr(task, split)),
-        **({GENERAL: "".join(_line(one) for one in task.general)} if task.general else {}),
+        DATA: "".join(example_line(one, split) for split in SPLITS for one in getattr(task, split)),
+        **({GENERAL: "".join(example_line(one) for one in task.general)} if task.general else {}),
         RESULT: _json(run.result.to_json()),
         NOTE: f"Unpack, then, with the model {spec.model} at hand:\n\n    {command}\n\n"
         f"{RESULT} and {METRICS} are what the first run came to; on the same machine the numbers are the same.\n",
@@ -235,13 +235,3 @@ def _json(value: object) -> str:
 
 
 SPLITS = ("train", "validation", "test")
-
-
-def _line(example: Example, split: str | None = None) -> str:
-    """Return an example as a line of a file, from which it is read again as it is."""
-    row: dict[str, Any] = {"prompt": example.prompt, "completion": example.completion}
-    if split is not None:
-        row["split"] = split
-    if example.content is not None:
-        row["content"] = content_to_json(example.content)
-    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -37,15 +37,15 @@ def refused(capsys: pytest.CaptureFixture[str], asked: list[str]) -> str:
         ([*ANALYZE, "--json", "./data.json"], "data.json"),
         ([*ANALYZE, "--json", "a.json", "--html", "link.json"], "data.json"),
         ([*DIMENSION, "--json", "data.json"], "data.json"),
-        (BEACONS, "filter.csv"),
+        (BEACONS, "filter.jsonl"),
     ],
 )
 def test_a_command_does_not_overwrite_the_data_it_reads(
     place: Path, capsys: pytest.CaptureFixture[str], asked: list[str], data: str
 ) -> None:
     text = json.dumps(ROWS)
-    if data.endswith("csv"):
-        text = "prompt,completion\n" + "".join(f"{row['prompt']},{row['completion']}\n" for row in ROWS)
+    if data.endswith("jsonl"):
+        text = "".join(f"{json.dumps(row)}\n" for row in ROWS)
     (place / data).write_text(text)
     (place / "link.json").symlink_to(place / data)
     assert "would overwrite what is read" in refused(capsys, [*asked, "--data", data])

@@ -13,7 +13,7 @@ import pytest
 
 from lsf.data.contents import Chat, DataOptions, Document, Segments, Tokens, content_from_json, content_to_json
 from lsf.data.encode import encode
-from lsf.data.formats import FORMATS, kinds_of, recognise
+from lsf.data.formats import FORMATS, example_line, kinds_of, recognise
 from lsf.data.reading import read_data
 from lsf.data.sources import load_task
 from lsf.data.task import Example, Task
@@ -313,6 +313,18 @@ def test_what_a_bundle_writes_is_read_as_it_was(name: str, tmp_path: Path) -> No
     assert content_from_json(json.loads(json.dumps(content_to_json(first.content)))) == first.content
     row = {"prompt": first.prompt, "completion": first.completion, "content": content_to_json(first.content)}
     assert one_of(row, tmp_path).content == first.content
+
+
+def test_raw_pairs_among_chats_are_read_as_they_were_written_whatever_is_asked_for(tmp_path: Path) -> None:
+    rows = [{"messages": [USER, {"role": "assistant", "content": f"The lamp {n}."}]} for n in range(4)]
+    rows += [{"prompt": f"q{n}", "completion": f" a{n}"} for n in range(3)]
+    task = task_of(rows, tmp_path / "d.jsonl", pairs="raw")
+    file = tmp_path / "again.jsonl"
+    file.write_text("".join(example_line(row) for row in task.rows))
+    for pairs in ("auto", "chat", "raw"):
+        again = load_task(str(file), options=DataOptions(pairs=pairs))
+        assert [row.content for row in again.rows] == [row.content for row in task.rows]
+        assert again.fingerprint == task.fingerprint
 
 
 def test_equal_prompts_stay_on_one_side(tmp_path: Path) -> None:
