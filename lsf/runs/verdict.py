@@ -330,13 +330,15 @@ def _own_warnings(name: str, own: Sequence[Row]) -> list[str]:
 
 def _of_seeds(own: Sequence[Row], choice: Standing) -> list[str]:
     """Say which seeds the ratios leave out, and why the share has no interval."""
+    if choice.share is None or _all_faulty(own):
+        return []
     told, lacking = [], sum(row.state == RunState.SUCCEEDED and row.reference is None for row in own)
-    if 0 < lacking < len(own):
+    if lacking:
         told.append(
             f"Under {lacking} of {len(own)} seeds there is no whole-model run without a fault; the share, time and "
             "memory leave these out."
         )
-    if choice.share is not None and choice.share.n > 1 and choice.share.low is None:
+    if choice.share.n > 1 and choice.share.low is None:
         told.append(
             "The whole model's gain differs so much between seeds that it cannot be told from none; the share of it "
             "has no finite interval."
