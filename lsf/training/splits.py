@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample, Encoding, context_length, encode
+from lsf.data.prior import Floor, completion_ids, floor_of, prior_of
 from lsf.data.task import Example, Task
-from lsf.errors import DataError
+from lsf.errors import BadInputError, DataError
 from lsf.models.batches import training_order
 from lsf.models.loading import LoadedModel, check_ids
 from lsf.models.quantised import n_values
@@ -21,6 +22,7 @@ from lsf.runs.spec import RunSpec, flat_interval
 from lsf.training.caching import blocks_of, open_held_out, prefix_depth
 from lsf.training.evaluation import BATCH_SIZE, answer, evaluate, general_loss, spread_out
 from lsf.training.generation import NOTHING, Asked, asked_for, unheard, with_match, write_answers
+from lsf.training.processes import n_processes
 from lsf.training.records import is_on_record, on_record, tokens_hash
 
 SPARE = 2
@@ -111,6 +113,36 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
         n_general_dropped=general.n_dropped,
         asked=asked,
     )
+
+
+def floor_on(splits: EncodedSplits, base: Metrics, vocabulary: int) -> Floor | None:
+    """Return the floor on the test rows; None where there are none.
+
+    Args:
+        splits: rows; the training rows that fit make the prior.
+        base: the base model's metrics on the test rows.
+        vocabulary: V of the model.
+    """
+    if base.loss is None or base.exact_match is None:
+        return None
+    prior = prior_of(completion_ids(splits.own), completion_ids(splits.test), vocabulary)
+    return floor_of(prior, base.loss, base.exact_match)
+
+
+def refuse_without_readings(spec: RunSpec, splits: EncodedSplits) -> None:
+    """Refuse what goes by validation readings where none can be made, or where processes could disagree on them.
+
+    Raises:
+        DataError: the task has no validation examples.
+        BadInputError: several processes share the run.
+    """
+    asked = [
+        words for words, given in (("until flat", spec.until == "flat"), ("keep best", spec.keep == "best")) if given
+    ]
+    if asked and not splits.validation:
+        raise DataError(f"{asked[0]} needs validation examples and the data has none; leave it out.")
+    if asked and n_processes() > 1:
+        raise BadInputError(f"{asked[0]} is not possible in several processes; leave it out.")
 
 
 def _cut_off(encoding: Encoding, which: str, length: int) -> list[str]:
