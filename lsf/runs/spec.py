@@ -77,7 +77,9 @@ class RunSpec(JsonRecord):
         "adamw", "optimizer: float32 AdamW, 8-bit AdamW (bitsandbytes), or Adafactor", choices=tuple(OPTIMIZERS)
     )
     weight_decay: float = setting(0.0, "decoupled weight decay", low=0.0, high=1.0)
-    warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
+    warmup_steps: int = setting(
+        0, "steps of linear warm-up, fewer than the run has; then linear decay to zero", low=0, high=1_000_000
+    )
     reweight_tau: float | None = setting(
         None,
         "weigh examples by softmax(distance from target / this), measured at every pass; default: equal weights",

@@ -52,6 +52,7 @@ from lsf.training.splits import (
     floor_on,
     measure_base,
     measured_after,
+    refuse_long_warmup,
     refuse_without_readings,
     watched,
 )
@@ -182,6 +183,8 @@ class _Tuning:
         builder.add(n_held_out_dropped=splits.n_held_out_dropped, n_straddling=splits.n_straddling)
         builder.add(n_cut=splits.n_cut, rendering=splits.rendering, warnings=(*builder.known.warnings, *splits.facts))
         refuse_without_readings(spec, splits)
+        if not begun:  # runs from before 2026-11-30 go on as they began
+            refuse_long_warmup(spec, splits)
         with phase("base"):
             shown = watched(splits.validation)
             base = measure_base(loaded, spec, splits.test, shown, self.end_where_asked, splits.asked)
@@ -430,7 +433,9 @@ def _measured(
 ) -> RunResult:
     """Return the result with its test; one whose training is whole has then succeeded."""
     if result.data_fingerprint != task.fingerprint:
-        raise RunStateError(f"The data of {folder.name} ({spec.data}) has changed since the run; it cannot be measured.")
+        raise RunStateError(
+            f"The data of {folder.name} ({spec.data}) has changed since the run; it cannot be measured."
+        )
     report.progress(0, None, "measuring what was kept")
     with phase("reading"):
         splits = encode_splits(loaded, task, spec)

@@ -145,6 +145,19 @@ def refuse_without_readings(spec: RunSpec, splits: EncodedSplits) -> None:
         raise BadInputError(f"{asked[0]} is not possible in several processes; leave it out.")
 
 
+def refuse_long_warmup(spec: RunSpec, splits: EncodedSplits) -> None:
+    """Refuse a warm-up that leaves no step of a run at its rate.
+
+    Raises:
+        BadInputError: it is as long as the run.
+    """
+    if spec.warmup_steps >= splits.steps:
+        raise BadInputError(
+            f"warmup_steps is {spec.warmup_steps} and the run has {splits.steps} step{'s' * (splits.steps != 1)}; it "
+            "must be less, else no step has the learning rate that was asked for."
+        )
+
+
 def _cut_off(encoding: Encoding, which: str, length: int) -> list[str]:
     """Return a sentence each on rows that were left out and that lost tokens, since they are too long, if there are."""
 
