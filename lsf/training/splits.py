@@ -86,7 +86,7 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
         chosen = sorted(training_order(len(examples), SPARE * visits, spec.seed).tolist())
         examples = [examples[index] for index in chosen]
     train = encode(loaded.tokenizer, examples, length, append_eos=True)
-    steps = spec.steps if spec.epochs is None else max(1, round(spec.epochs * len(train.rows) / spec.batch_size))
+    steps = _steps(spec, len(train.rows))
     validation, test = (_held_out(loaded, part, length, spec.eval_limit) for part in (task.validation, task.test))
     general = Encoding((), 0) if spec.general is None else _general(loaded, task, spec, length, steps)
     asked = asked_for(loaded.tokenizer, spec, test.rows)
@@ -169,9 +169,27 @@ def _cut_off(encoding: Encoding, which: str, length: int) -> list[str]:
     return said + ([f"{rows(cut)} cut at the beginning, to fit into {length:,} tokens."] if cut else [])
 
 
+def _steps(spec: RunSpec, n_rows: int) -> int:
+    """Return the optimizer steps of a run: as asked, or as many as make the epochs asked for of its own rows."""
+    if spec.epochs is None:
+        return spec.steps
+    wanted = spec.epochs * n_rows
+    if spec.general is None:
+        return max(1, round(wanted / spec.batch_size))
+    steps = max(1, int(wanted / (spec.batch_size * (1.0 - spec.general_share))) - 1)  # at most two too few
+    while steps * spec.batch_size - _general_visits(spec, steps) < wanted:
+        steps += 1
+    return steps
+
+
+def _general_visits(spec: RunSpec, steps: int) -> int:
+    """Return how many of the rows of so many steps are general ones, as `training_order` mixes them in."""
+    return int(spec.general_share * steps * spec.batch_size + 0.5)
+
+
 def _general(loaded: LoadedModel, task: Task, spec: RunSpec, length: int, steps: int) -> Encoding:
     """Return the general rows that a run draws from: random ones, no more than it visits."""
-    visits = int(spec.general_share * steps * spec.batch_size + 0.5)
+    visits = _general_visits(spec, steps)
     if not task.general or not visits:
         lacks = f"{steps} steps of {spec.batch_size} rows have no room for a share of {spec.general_share:g}"
         raise DataError(f"No general data of {spec.general} can be mixed in: {lacks if task.general else 'no row'}.")
