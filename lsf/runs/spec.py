@@ -59,7 +59,9 @@ class RunSpec(JsonRecord):
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's options, only those that were given."""
     steps: int = setting(100, "optimizer steps", low=1, high=1_000_000)
-    epochs: float | None = setting(None, "passes over the training split, beside general data too; replaces steps", low=0.001, high=10_000)
+    epochs: float | None = setting(
+        None, "passes over the training split, general data not counted; replaces steps", low=0.001, high=10_000
+    )
     until: str = setting(
         "steps",
         "steps: all of them; flat: until three validations in a row improve by less than 0.01 nats, or all steps",

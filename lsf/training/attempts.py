@@ -304,7 +304,7 @@ def _attempt(inputs: FitInputs, log: MetricsLogger, about: dict[str, Any], micro
 
 
 def _ending(asked: Stop | None, enough: Stop | None) -> Stop | None:
-    """Return how the loop ends; one that is flat is whole, whoever stops it: the step after it would be one too many."""
+    """Return how the loop ends; one that is flat is whole, whoever stops it: the next step would be one too many."""
     return enough or asked if asked in ("pause", "keep") else asked or enough
 
 

@@ -25,7 +25,7 @@ from lsf.models.writing import GeneralText
 from lsf.progress import Reporter, Silent
 from lsf.runs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
 from lsf.runs.lock import RESULT, WEIGHTS, ResultBuilder, finish, hold, release, run_lock
-from lsf.runs.result import GeneralData, Metrics, RunResult, RunState, Stopwatch, phase
+from lsf.runs.result import GeneralData, RunResult, RunState, Stopwatch, phase
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import load_run
 from lsf.training.artefacts import load_tuned, save_weights
@@ -39,7 +39,7 @@ from lsf.training.attempts import (
     method_context,
 )
 from lsf.training.forecast import expected
-from lsf.training.latency import TimeRatio, latency_ratio
+from lsf.training.latency import latency_ratio
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import computing_on, wait_for_all
 from lsf.training.proof import prove
@@ -221,8 +221,7 @@ class _Tuning:
         except RunPausedError:
             reason = f"Paused in its test after {done.steps} steps; what was learned is kept."
             return replace(builder.known, state=RunState.CANCELLED, reason=reason)
-        if spec.latency == "on" and (latency := self.latency()) is not None:
-            builder.add(latency_ratio=latency.ratio, latency_low=latency.low, latency_high=latency.high)
+        builder.add(**_latency(self.folder, loaded, spec))
         return replace(builder.known, state=RunState.SUCCEEDED)
 
     def measure(
@@ -241,16 +240,6 @@ class _Tuning:
                 number -= some
 
         builder.add(**measured_after(self.loaded, model, self.spec, splits, base, check, self.report.progress))
-
-    def latency(self) -> TimeRatio | None:
-        """Return the latency of what was saved; None where memory does not suffice to load it beside the run."""
-        try:
-            with phase("latency"):
-                return latency_ratio(self.folder, self.loaded)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        return None
 
     def inputs(self, splits: EncodedSplits) -> FitInputs:
         """Return what every attempt at the fit starts from, but for the rate."""
@@ -363,6 +352,20 @@ def _trained(folder: Path) -> RunResult | None:
     return result if result is not None and result.test_left else None
 
 
+def _latency(folder: Path, loaded: LoadedModel, spec: RunSpec) -> dict[str, float]:
+    """Return the latency of what was saved, where it is asked for and memory suffices to load it beside the run."""
+    if spec.latency != "on":
+        return {}
+    try:
+        with phase("latency"):
+            found = latency_ratio(folder, loaded)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return {}
+    return {"latency_ratio": found.ratio, "latency_low": found.low, "latency_high": found.high}
+
+
 class _LeftEarly(Exception):
     """It was asked to end; the result stays as it was."""
 
@@ -442,5 +445,6 @@ def _measured(
     with phase("base"):
         base = measure_base(loaded, spec, splits.test, watched(splits.validation), check, splits.asked)
     model = load_tuned(folder, loaded)
-    result = replace(result, **measured_after(loaded, model, spec, splits, base, check))
+    after = measured_after(loaded, model, spec, splits, base, check)
+    result = replace(result, **after, **_latency(folder, loaded, spec))
     return replace(result, state=RunState.SUCCEEDED, reason=None) if result.trained else result

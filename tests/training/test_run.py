@@ -129,6 +129,15 @@ def test_what_a_stopped_run_kept_is_measured_afterwards_as_the_run_itself_would_
         measure_kept(loaded, task, place)
 
 
+def test_the_latency_that_was_asked_for_is_measured_with_what_a_stopped_run_kept(loaded, task, spec, folder):
+    timed = replace(spec, steps=500, latency="on")
+    place = folder(timed)
+    assert tuned(loaded, task, timed, place, Stopper(3, "keep")).latency_ratio is None
+    found = measure_kept(loaded, task, place)
+    assert found.latency_ratio is not None and "latency" in found.phases
+    assert 0 < found.latency_low <= found.latency_ratio <= found.latency_high
+
+
 def test_measuring_that_is_stopped_leaves_the_result_as_it_was(loaded, task, spec, folder):
     place = folder(spec)
     tuned(loaded, task, replace(spec, steps=500), place, Stopper(3, "keep"))
