@@ -122,13 +122,32 @@ def made_once(place: Path, make: Callable[[Path], None]) -> Path:
         raise BadInputError(f"Cannot write {place.parent}: {error.strerror or error}.") from None
     try:
         if not place.is_dir():
-            with TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as beside:
-                made = Path(beside) / place.name
-                make(made)
-                made.rename(place)
+            fill_folder(place, make)
     finally:
         lock.release()
     return place
+
+
+def fill_folder(place: Path, make: Callable[[Path], None]) -> None:
+    """Fill a folder, whole or not at all.
+
+    Args:
+        place: the folder, new or empty; the one above it is there.
+        make: as that of `made_once`.
+
+    Raises:
+        OSError: the disk does not take it.
+    """
+    place = place.resolve()
+    there = place.is_dir()  # it may be a disk of its own, which takes no other folder in its place
+    with TemporaryDirectory(dir=place if there else place.parent, prefix=".lsf-") as beside:
+        made = Path(beside) / place.name
+        make(made)
+        if not there:
+            made.rename(place)
+        else:
+            for item in list(made.iterdir()):
+                item.rename(place / item.name)
 
 
 TYPED = 60

@@ -119,6 +119,7 @@ def go_on_buttons(here: Session, run: Run) -> None:
     step = checkpoint_step(run.folder)
     with st.container(horizontal=True, gap="small", width="content"):
         label = "Resume from the start" if step is None else f"Resume from step {step}"
+        label = "Run its test" if run.result and run.result.test_left else label
         if st.button(label, icon=":material/resume:", key=f"resume-{run.id}"):
             with guard():
                 resume_run(here, run)

@@ -154,7 +154,8 @@ def tune_command(arguments: argparse.Namespace) -> int:
             reporter.close()
     if launched_rank() == 0:
         _print_end(result, spec, folder)
-    return 1 if result.state == "failed" else 0
+    paused = result.test_left and reporter.stop == "pause"
+    return 1 if result.state == "failed" or paused else 0
 
 
 def _print_end(result: RunResult, spec: RunSpec, folder: Path) -> None:

@@ -252,6 +252,8 @@ class RunResult(JsonRecord):
     """Parameters the optimizer held."""
     steps: int = 0
     """Optimizer steps done."""
+    trained: bool | None = None
+    """Whether the training came to its end, so that at most the test is missing; None in results of before."""
     tokens: int = 0
     """Real tokens trained on, padding not counted."""
     seconds: float | None = None
@@ -351,6 +353,11 @@ class RunResult(JsonRecord):
     def unmeasured(self) -> bool:
         """True where the run was stopped and kept, and its test is still to come (lsf.training.run)."""
         return self.state is RunState.CANCELLED and self.stored_bytes is not None and self.after is None
+
+    @property
+    def test_left(self) -> bool:
+        """True where the run was paused in its test: its training is whole, and the test alone is still to come."""
+        return self.unmeasured and bool(self.trained)
 
     @property
     def measured_on(self) -> tuple[str | None, ...]:

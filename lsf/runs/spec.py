@@ -59,7 +59,9 @@ class RunSpec(JsonRecord):
     options: Mapping[str, Any] = field(default_factory=dict)
     """The method's options, only those that were given."""
     steps: int = setting(100, "optimizer steps", low=1, high=1_000_000)
-    epochs: float | None = setting(None, "passes over the training split; replaces steps", low=0.001, high=10_000)
+    epochs: float | None = setting(
+        None, "passes over the training split, general data not counted; replaces steps", low=0.001, high=10_000
+    )
     until: str = setting(
         "steps",
         "steps: all of them; flat: until three validations in a row improve by less than 0.01 nats, or all steps",
@@ -77,7 +79,9 @@ class RunSpec(JsonRecord):
         "adamw", "optimizer: float32 AdamW, 8-bit AdamW (bitsandbytes), or Adafactor", choices=tuple(OPTIMIZERS)
     )
     weight_decay: float = setting(0.0, "decoupled weight decay", low=0.0, high=1.0)
-    warmup_steps: int = setting(0, "steps of linear warm-up, then linear decay to zero", low=0, high=1_000_000)
+    warmup_steps: int = setting(
+        0, "steps of linear warm-up, fewer than the run has; then linear decay to zero", low=0, high=1_000_000
+    )
     reweight_tau: float | None = setting(
         None,
         "weigh examples by softmax(distance from target / this), measured at every pass; default: equal weights",

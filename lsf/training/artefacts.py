@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lsf import __version__
 from lsf.errors import BadInputError, RunError, first_line
+from lsf.files import fill_folder
 from lsf.methods.adapters import Bottleneck
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext
@@ -302,6 +303,7 @@ def merge_loss(model: Any, plain: Any, loaded: Any) -> MergeLoss:
 def save_merged(folder: Path, loaded: Any, out: Path) -> MergeLoss:
     """Write what a run tuned as a whole model in the base's dtype, with its tokenizer, as transformers reads it.
 
+    All of it or nothing, also where it is interrupted.
     A chat template that the run was given takes the place of the tokenizer's own.
 
     Args:
@@ -322,9 +324,13 @@ def save_merged(folder: Path, loaded: Any, out: Path) -> MergeLoss:
     tokenizer = copy(loaded.tokenizer)
     if (spec := folder / SPEC).exists() and (given := RunSpec.load(spec).chat_template):
         tokenizer.chat_template = given
+
+    def write(place: Path) -> None:
+        plain.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+
     try:
-        plain.save_pretrained(out)
-        tokenizer.save_pretrained(out)
+        fill_folder(out, write)
     except (OSError, SafetensorError) as error:
         raise RunError(f"Cannot write the merged model to {out}: {first_line(error)}.") from error
     return lost

@@ -304,8 +304,8 @@ def _attempt(inputs: FitInputs, log: MetricsLogger, about: dict[str, Any], micro
 
 
 def _ending(asked: Stop | None, enough: Stop | None) -> Stop | None:
-    """Return how the loop ends; one that is flat is not paused: the step after it would be one too many."""
-    return enough or asked if asked == "pause" else asked or enough
+    """Return how the loop ends; one that is flat is whole, whoever stops it: the next step would be one too many."""
+    return enough or asked if asked in ("pause", "keep") else asked or enough
 
 
 def prepared(inputs: FitInputs, micro: int) -> Any:

@@ -29,7 +29,7 @@ from lsf.training.caching import blocks_of, decide, expected_bytes, recomputed
 from lsf.training.fitting import kept_random_state
 from lsf.training.measured_pass import checking, peak_of_pass, time_pass
 from lsf.training.processes import computing_on, n_processes
-from lsf.training.splits import EncodedSplits, encode_splits
+from lsf.training.splits import EncodedSplits, encode_splits, refuse_long_warmup
 from lsf.training.time_forecast import Course, course_of, lowest_block, step_seconds
 
 _KEPT: WeakKeyDictionary[Any, dict[object, "_Passes"]] = WeakKeyDictionary()
@@ -315,6 +315,7 @@ def forecast(
     free_memory()
     free = _free_now(loaded) if free_bytes is None else free_bytes
     splits = encode_splits(loaded, task, spec)
+    refuse_long_warmup(spec, splits)
     with kept_random_state(), computing_on(spec.threads):
         found = Forecaster(loaded, splits, spec, free, check).forecast()
         if found.fits is not False or not offering:

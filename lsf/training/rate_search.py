@@ -8,6 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample
-from lsf.errors import BadInputError, DataError, RunError
+from lsf.errors import BadInputError, DataError, LsfError, RunError
 from lsf.files import read_json, write_json
 from lsf.methods.default_rates import rounded
 from lsf.models.batches import TokenScores
@@ -394,8 +395,9 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, fold
         return Choice(found.learning_rate, TOO_SHORT)
     if alone:
         trials = [asdict(trial) for trial in found.trials]
-        place.parent.mkdir(exist_ok=True)
-        write_json(place, {"run": folder.name, "learning_rate": found.learning_rate, "search": trials})
+        with suppress(OSError, LsfError):  # then the next run of the group searches for itself
+            place.parent.mkdir(exist_ok=True)
+            write_json(place, {"run": folder.name, "learning_rate": found.learning_rate, "search": trials})
     return _made(found)
 
 

@@ -2,8 +2,8 @@
 
 import itertools
 import shutil
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 
-from lsf.data.prior import Floor, completion_ids, floor_of, prior_of
 from lsf.data.task import Task
 from lsf.environment import environment
-from lsf.errors import BadInputError, DataError, RunError, RunPausedError, RunStateError
+from lsf.errors import LsfError, RunError, RunPausedError, RunStateError
 from lsf.methods.catalogue import options_of
 from lsf.methods.optimizers import check_optimizer
 from lsf.methods.registry import METHODS
@@ -26,7 +25,7 @@ from lsf.models.writing import GeneralText
 from lsf.progress import Reporter, Silent
 from lsf.runs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
 from lsf.runs.lock import RESULT, WEIGHTS, ResultBuilder, finish, hold, release, run_lock
-from lsf.runs.result import GeneralData, Metrics, RunResult, RunState, Stopwatch, phase
+from lsf.runs.result import GeneralData, RunResult, RunState, Stopwatch, phase
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import load_run
 from lsf.training.artefacts import load_tuned, save_weights
@@ -40,45 +39,25 @@ from lsf.training.attempts import (
     method_context,
 )
 from lsf.training.forecast import expected
-from lsf.training.latency import TimeRatio, latency_ratio
+from lsf.training.latency import latency_ratio
 from lsf.training.metrics_logger import MetricsLogger
-from lsf.training.processes import computing_on, n_processes
+from lsf.training.processes import computing_on, wait_for_all
 from lsf.training.proof import prove
 from lsf.training.rate_search import choose_rate, find_rate, resumed_choice
 from lsf.training.short_runs import spec_rate
-from lsf.training.splits import BaseReading, EncodedSplits, encode_splits, measure_base, measured_after, watched
+from lsf.training.splits import (
+    BaseReading,
+    EncodedSplits,
+    encode_splits,
+    floor_on,
+    measure_base,
+    measured_after,
+    refuse_long_warmup,
+    refuse_without_readings,
+    watched,
+)
 from lsf.training.time_forecast import course_of, phases_of, telling
 from lsf.training.trainer import FitSettings
-
-
-def floor_on(splits: EncodedSplits, base: Metrics, vocabulary: int) -> Floor | None:
-    """Return the floor on the test rows; None where there are none.
-
-    Args:
-        splits: rows; the training rows that fit make the prior.
-        base: the base model's metrics on the test rows.
-        vocabulary: V of the model.
-    """
-    if base.loss is None or base.exact_match is None:
-        return None
-    prior = prior_of(completion_ids(splits.own), completion_ids(splits.test), vocabulary)
-    return floor_of(prior, base.loss, base.exact_match)
-
-
-def refuse_without_readings(spec: RunSpec, splits: EncodedSplits) -> None:
-    """Refuse what goes by validation readings where none can be made, or where processes could disagree on them.
-
-    Raises:
-        DataError: the task has no validation examples.
-        BadInputError: several processes share the run.
-    """
-    asked = [
-        words for words, given in (("until flat", spec.until == "flat"), ("keep best", spec.keep == "best")) if given
-    ]
-    if asked and not splits.validation:
-        raise DataError(f"{asked[0]} needs validation examples and the data has none; leave it out.")
-    if asked and n_processes() > 1:
-        raise BadInputError(f"{asked[0]} is not possible in several processes; leave it out.")
 
 
 def _added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
@@ -99,7 +78,8 @@ def tune(
 ) -> RunResult:
     """Carry out one run, selective or full, in its folder, and write what it came to.
 
-    A folder with a checkpoint goes on from it, with the next batch, to the same end as an uninterrupted run.
+    A folder with a checkpoint goes on from it, with the next batch, to the same end as an uninterrupted run; one of a
+    run that was paused in its test goes on with the test.
 
     The loaded model is read and never changed: the tuned model shares its frozen tensors and owns the others. Runs on
     the same model, task and seed start from the same weights, see the same examples in the same order, and have the
@@ -113,7 +93,7 @@ def tune(
         report: gets progress, each logged row as partial result, and says whether to stop. `keep` ends the training
             after the step it is in and saves; its test is left to `lsf.training.run.measure_kept`. `discard` ends
             at once and leaves neither weights nor metrics after. Both end in the state `cancelled`. `pause` writes a
-            checkpoint and leaves the run `interrupted`.
+            checkpoint and leaves the run `interrupted`; in the test it leaves what was tuned, and the run `cancelled`.
         shared: the run folder whose checkpoints are used, where several processes carry out one run together and
             `folder` is this one's own (lsf.training.processes); None: `folder`.
 
@@ -156,7 +136,7 @@ def tune(
             builder.add(total_seconds=sum(seconds.values()), phases=seconds)
         result = replace(result, total_seconds=builder.known.total_seconds, phases=builder.known.phases)
         finish(folder, result)
-    if result.state is RunState.SUCCEEDED or not result.kept:
+    if result.trained or not result.kept:
         drop_checkpoints(folder)
     return result
 
@@ -170,12 +150,17 @@ class _Tuning:
         self.loaded, self.task, self.spec, self.folder, self.report = loaded, task, spec, folder, report
         self.shared = shared
         self.steps = spec.steps
-        earlier = latest_checkpoint(shared)
+        earlier, self.trained = latest_checkpoint(shared), _trained(shared)
         self.before = {} if earlier is None else earlier.progress.phases
+        if self.trained is not None:
+            self.steps, self.before = self.trained.steps, self.trained.phases
 
     def carry_out(self, builder: ResultBuilder) -> RunResult:
         """Do all of it; `builder` learns each part as soon as it is known."""
         loaded, spec = self.loaded, self.spec
+        if self.trained is not None:
+            builder.known = self.trained
+            return _measured(loaded, self.task, self.shared, spec, self.trained, self.report, self.end_where_left)
         gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
         builder.add(
             predicted=spec.plan.predicted,
@@ -198,6 +183,8 @@ class _Tuning:
         builder.add(n_held_out_dropped=splits.n_held_out_dropped, n_straddling=splits.n_straddling)
         builder.add(n_cut=splits.n_cut, rendering=splits.rendering, warnings=(*builder.known.warnings, *splits.facts))
         refuse_without_readings(spec, splits)
+        if not begun:  # runs from before 2026-11-30 go on as they began
+            refuse_long_warmup(spec, splits)
         with phase("base"):
             shown = watched(splits.validation)
             base = measure_base(loaded, spec, splits.test, shown, self.end_where_asked, splits.asked)
@@ -226,12 +213,15 @@ class _Tuning:
             proof = prove(attempt.start, model, done.written, done.trainable_params, planned)
         with phase("saving"):
             builder.add(proof=proof, samples=base.samples, stored_bytes=save_weights(model, loaded, spec, self.folder))
-        if done.stopped not in (None, "enough"):
+        if not builder.known.trained:
             reason = f"Stopped after {done.steps} of {self.steps} steps; what was learned so far is kept."
             return replace(builder.known, state=RunState.CANCELLED, reason=reason)
-        self.measure(model, splits, base, builder, (course.work.test.passes, course.work.general.passes))
-        if spec.latency == "on" and (latency := self.latency()) is not None:
-            builder.add(latency_ratio=latency.ratio, latency_low=latency.low, latency_high=latency.high)
+        try:
+            self.measure(model, splits, base, builder, (course.work.test.passes, course.work.general.passes))
+        except RunPausedError:
+            reason = f"Paused in its test after {done.steps} steps; what was learned is kept."
+            return replace(builder.known, state=RunState.CANCELLED, reason=reason)
+        builder.add(**_latency(self.folder, loaded, spec))
         return replace(builder.known, state=RunState.SUCCEEDED)
 
     def measure(
@@ -250,16 +240,6 @@ class _Tuning:
                 number -= some
 
         builder.add(**measured_after(self.loaded, model, self.spec, splits, base, check, self.report.progress))
-
-    def latency(self) -> TimeRatio | None:
-        """Return the latency of what was saved; None where memory does not suffice to load it beside the run."""
-        try:
-            with phase("latency"):
-                return latency_ratio(self.folder, self.loaded)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        return None
 
     def inputs(self, splits: EncodedSplits) -> FitInputs:
         """Return what every attempt at the fit starts from, but for the rate."""
@@ -315,6 +295,7 @@ class _Tuning:
         builder.add(
             trainable_params=done.trainable_params,
             steps=done.steps,
+            trained=done.stopped in (None, "enough"),
             tokens=done.tokens,
             seconds=done.seconds,
             prepare_seconds=attempt.prepare_seconds,
@@ -362,6 +343,29 @@ class _Tuning:
             raise RunPausedError("Paused; it can be resumed.")
 
 
+def _trained(folder: Path) -> RunResult | None:
+    """Return the result of a run of which the test alone is left; None of every other."""
+    result = None
+    with suppress(LsfError):  # one that cannot be read is as good as none
+        result = RunResult.load(folder / RESULT) if (folder / RESULT).exists() else None
+    wait_for_all()  # before the first process writes the next one
+    return result if result is not None and result.test_left else None
+
+
+def _latency(folder: Path, loaded: LoadedModel, spec: RunSpec) -> dict[str, float]:
+    """Return the latency of what was saved, where it is asked for and memory suffices to load it beside the run."""
+    if spec.latency != "on":
+        return {}
+    try:
+        with phase("latency"):
+            found = latency_ratio(folder, loaded)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return {}
+    return {"latency_ratio": found.ratio, "latency_low": found.low, "latency_high": found.high}
+
+
 class _LeftEarly(Exception):
     """It was asked to end; the result stays as it was."""
 
@@ -386,7 +390,12 @@ def measure_kept(loaded: LoadedModel, task: Task, folder: Path, report: Reporter
         OutOfMemoryError: it does not fit the device; the result stays as it was.
     """
     report = Silent() if report is None else report
-    spec, before = _unmeasured(folder, task)
+    spec, before = _unmeasured(folder)
+
+    def check() -> None:
+        if report.stop is not None:
+            raise _LeftEarly
+
     if not hold(folder):
         raise RunStateError(f"The run {folder.name} is being resumed; it is measured at its end.")
     try:
@@ -395,7 +404,7 @@ def measure_kept(loaded: LoadedModel, task: Task, folder: Path, report: Reporter
             Stopwatch().running() as stopwatch,
             computing_on(spec.threads),
         ):
-            result = _measured(loaded, task, folder, spec, before, report)
+            result = _measured(loaded, task, folder, spec, before, report, check)
             seconds = stopwatch.seconds
         phases = _added(before.phases, seconds)
         result = replace(result, phases=phases, total_seconds=sum(phases.values()))
@@ -408,27 +417,34 @@ def measure_kept(loaded: LoadedModel, task: Task, folder: Path, report: Reporter
         free_memory()
 
 
-def _unmeasured(folder: Path, task: Task) -> tuple[RunSpec, RunResult]:
-    """Return what was asked of a run and what it came to, where that can be measured now."""
+def _unmeasured(folder: Path) -> tuple[RunSpec, RunResult]:
+    """Return what was asked of a run and what it came to, where the test is still to come."""
     run = load_run(folder)
     if run.spec is None or run.result is None or not run.result.unmeasured:
         raise RunStateError(f"The run {run.id} has nothing to measure; only a run that was stopped and kept has.")
-    if run.result.data_fingerprint != task.fingerprint:
-        raise RunStateError(f"The data of {run.id} ({run.spec.data}) has changed since the run; it cannot be measured.")
     return run.spec, run.result
 
 
 def _measured(
-    loaded: LoadedModel, task: Task, folder: Path, spec: RunSpec, result: RunResult, report: Reporter
+    loaded: LoadedModel,
+    task: Task,
+    folder: Path,
+    spec: RunSpec,
+    result: RunResult,
+    report: Reporter,
+    check: Callable[[], None],
 ) -> RunResult:
-    def check() -> None:
-        if report.stop is not None:
-            raise _LeftEarly
-
+    """Return the result with its test; one whose training is whole has then succeeded."""
+    if result.data_fingerprint != task.fingerprint:
+        raise RunStateError(
+            f"The data of {folder.name} ({spec.data}) has changed since the run; it cannot be measured."
+        )
     report.progress(0, None, "measuring what was kept")
     with phase("reading"):
         splits = encode_splits(loaded, task, spec)
     with phase("base"):
         base = measure_base(loaded, spec, splits.test, watched(splits.validation), check, splits.asked)
     model = load_tuned(folder, loaded)
-    return replace(result, **measured_after(loaded, model, spec, splits, base, check))
+    after = measured_after(loaded, model, spec, splits, base, check)
+    result = replace(result, **after, **_latency(folder, loaded, spec))
+    return replace(result, state=RunState.SUCCEEDED, reason=None) if result.trained else result

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample, Encoding, context_length, encode
+from lsf.data.prior import Floor, completion_ids, floor_of, prior_of
 from lsf.data.task import Example, Task
-from lsf.errors import DataError
+from lsf.errors import BadInputError, DataError
 from lsf.models.batches import training_order
 from lsf.models.loading import LoadedModel, check_ids
 from lsf.models.quantised import n_values
@@ -21,6 +22,7 @@ from lsf.runs.spec import RunSpec, flat_interval
 from lsf.training.caching import blocks_of, open_held_out, prefix_depth
 from lsf.training.evaluation import BATCH_SIZE, answer, evaluate, general_loss, spread_out
 from lsf.training.generation import NOTHING, Asked, asked_for, unheard, with_match, write_answers
+from lsf.training.processes import n_processes
 from lsf.training.records import is_on_record, on_record, tokens_hash
 
 SPARE = 2
@@ -84,7 +86,7 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
         chosen = sorted(training_order(len(examples), SPARE * visits, spec.seed).tolist())
         examples = [examples[index] for index in chosen]
     train = encode(loaded.tokenizer, examples, length, append_eos=True)
-    steps = spec.steps if spec.epochs is None else max(1, round(spec.epochs * len(train.rows) / spec.batch_size))
+    steps = _steps(spec, len(train.rows))
     validation, test = (_held_out(loaded, part, length, spec.eval_limit) for part in (task.validation, task.test))
     general = Encoding((), 0) if spec.general is None else _general(loaded, task, spec, length, steps)
     asked = asked_for(loaded.tokenizer, spec, test.rows)
@@ -113,6 +115,49 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
     )
 
 
+def floor_on(splits: EncodedSplits, base: Metrics, vocabulary: int) -> Floor | None:
+    """Return the floor on the test rows; None where there are none.
+
+    Args:
+        splits: rows; the training rows that fit make the prior.
+        base: the base model's metrics on the test rows.
+        vocabulary: V of the model.
+    """
+    if base.loss is None or base.exact_match is None:
+        return None
+    prior = prior_of(completion_ids(splits.own), completion_ids(splits.test), vocabulary)
+    return floor_of(prior, base.loss, base.exact_match)
+
+
+def refuse_without_readings(spec: RunSpec, splits: EncodedSplits) -> None:
+    """Refuse what goes by validation readings where none can be made, or where processes could disagree on them.
+
+    Raises:
+        DataError: the task has no validation examples.
+        BadInputError: several processes share the run.
+    """
+    asked = [
+        words for words, given in (("until flat", spec.until == "flat"), ("keep best", spec.keep == "best")) if given
+    ]
+    if asked and not splits.validation:
+        raise DataError(f"{asked[0]} needs validation examples and the data has none; leave it out.")
+    if asked and n_processes() > 1:
+        raise BadInputError(f"{asked[0]} is not possible in several processes; leave it out.")
+
+
+def refuse_long_warmup(spec: RunSpec, splits: EncodedSplits) -> None:
+    """Refuse a warm-up that leaves no step of a run at its rate.
+
+    Raises:
+        BadInputError: it is as long as the run.
+    """
+    if spec.warmup_steps >= splits.steps:
+        raise BadInputError(
+            f"warmup_steps is {spec.warmup_steps} and the run has {splits.steps} step{'s' * (splits.steps != 1)}; it "
+            "must be less, else no step has the learning rate that was asked for."
+        )
+
+
 def _cut_off(encoding: Encoding, which: str, length: int) -> list[str]:
     """Return a sentence each on rows that were left out and that lost tokens, since they are too long, if there are."""
 
@@ -124,9 +169,27 @@ def _cut_off(encoding: Encoding, which: str, length: int) -> list[str]:
     return said + ([f"{rows(cut)} cut at the beginning, to fit into {length:,} tokens."] if cut else [])
 
 
+def _steps(spec: RunSpec, n_rows: int) -> int:
+    """Return the optimizer steps of a run: as asked, or as many as make the epochs asked for of its own rows."""
+    if spec.epochs is None:
+        return spec.steps
+    wanted = spec.epochs * n_rows
+    if spec.general is None:
+        return max(1, round(wanted / spec.batch_size))
+    steps = max(1, int(wanted / (spec.batch_size * (1.0 - spec.general_share))) - 1)  # at most two too few
+    while steps * spec.batch_size - _general_visits(spec, steps) < wanted:
+        steps += 1
+    return steps
+
+
+def _general_visits(spec: RunSpec, steps: int) -> int:
+    """Return how many of the rows of so many steps are general ones, as `training_order` mixes them in."""
+    return int(spec.general_share * steps * spec.batch_size + 0.5)
+
+
 def _general(loaded: LoadedModel, task: Task, spec: RunSpec, length: int, steps: int) -> Encoding:
     """Return the general rows that a run draws from: random ones, no more than it visits."""
-    visits = int(spec.general_share * steps * spec.batch_size + 0.5)
+    visits = _general_visits(spec, steps)
     if not task.general or not visits:
         lacks = f"{steps} steps of {spec.batch_size} rows have no room for a share of {spec.general_share:g}"
         raise DataError(f"No general data of {spec.general} can be mixed in: {lacks if task.general else 'no row'}.")

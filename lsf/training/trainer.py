@@ -107,7 +107,7 @@ class StepTimer(TrainerCallback):
         self._watch(StepRow(self.step, logs["loss"], logs["learning_rate"], self.tokens, self.seconds))
         self._mark, self._marked_step = time.perf_counter(), self.step
         stopping = self._asked_to_stop(state, control)
-        if self.stopped == "pause" and said_by_any(self._stop() == "enough"):  # this very reading found the loss flat
+        if self.stopped in ("pause", "keep") and said_by_any(self._stop() == "enough"):  # found flat by this reading
             self.stopped = "enough"
         if self._manager is None or self.step == state.max_steps or self.stopped in ("discard", "enough"):
             return  # nothing is to go on from here

@@ -108,7 +108,7 @@ def test_a_resumed_run_ends_at_the_same_step(loaded, task, spec, folder):
     assert (resumed.steps, resumed.after) == (whole.steps, whole.after)
 
 
-def test_a_run_that_is_paused_or_killed_where_its_loss_is_flat_ends_at_that_step_too(
+def test_a_run_that_is_stopped_paused_or_killed_where_its_loss_is_flat_ends_at_that_step_too(
     loaded, task, spec, folder, tmp_path, monkeypatch
 ):
     flat = replace(spec, until="flat", steps=400, eval_every=2, checkpoint_steps=1)
@@ -122,11 +122,12 @@ def test_a_run_that_is_paused_or_killed_where_its_loss_is_flat_ends_at_that_step
     monkeypatch.setattr("lsf.training.run.prove", proving)
     whole = tuned(loaded, task, flat, place)
     paused = folder(flat)
-    with pytest.raises(RunPausedError):
-        tuned(loaded, task, flat, paused, Stopper(whole.steps, "pause"))
+    assert tuned(loaded, task, flat, paused, Stopper(whole.steps, "pause")).test_left
     for broken in (killed, paused):
         resumed = tuned(loaded, task, reopen_run(broken), broken)
         assert (resumed.steps, resumed.after) == (whole.steps, whole.after)
+    kept = tuned(loaded, task, flat, folder(flat), Stopper(whole.steps, "keep"))
+    assert (kept.state, kept.steps, kept.after) == (RunState.SUCCEEDED, whole.steps, whole.after)
 
 
 def test_without_validation_examples_neither_can_be(loaded, task, spec, folder):

@@ -76,6 +76,19 @@ def test_the_result_counts_what_was_trained_on_by_hand(loaded, mixed, mixing, fo
     assert load_run(place).result == result
 
 
+@pytest.mark.parametrize(("share", "epochs"), [(0.3, 2), (0.5, 1), (0.8, 0.5), (0.2, 1.5)])
+def test_epochs_are_passes_over_the_data_itself_whatever_is_mixed_in(loaded, mixed, mixing, share, epochs):
+    splits = encode_splits(loaded, mixed, replace(mixing, general_share=share, epochs=epochs))
+    n_own, wanted = len(splits.own), epochs * len(splits.own)
+
+    def own_rows(steps):
+        order = training_order(len(splits.train), steps * mixing.batch_size, mixing.seed, splits.n_general, share)
+        return [number for number in order.tolist() if number < n_own]
+
+    assert len(own_rows(splits.steps - 1)) < wanted <= len(own_rows(splits.steps))
+    assert set(own_rows(splits.steps)) == set(range(n_own)) or epochs < 1
+
+
 def test_a_run_without_general_data_is_the_same_whether_the_task_has_some_or_not(loaded, task, mixed, spec, folder):
     one, other = folder(spec), folder(spec)
     first, second = tuned(loaded, task, spec, one), tuned(loaded, mixed, spec, other)

@@ -1,5 +1,7 @@
 """Two-step adaptation: what one run tuned becomes the base of the next."""
 
+import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,13 +9,15 @@ import torch
 from transformers import AutoTokenizer
 
 from lsf.cli.main import main
+from lsf.errors import RunError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
 from lsf.models.loading import load_model
 from lsf.plans.plan import Plan
 from lsf.runs.store import list_runs
-from lsf.training.artefacts import load_tuned
+from lsf.training.artefacts import load_tuned, save_merged
+from tests.toy import tuned
 
 
 def test_a_merged_run_is_a_model_on_which_the_next_run_tunes(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -45,6 +49,30 @@ def test_a_merged_run_is_a_model_on_which_the_next_run_tunes(tiny, tmp_path: Pat
     assert loaded.tokenizer.chat_template is None
     assert main(["tune", "--model", str(merged), *shared, "--runs", str(runs)]) == 0
     assert [run.state for run in list_runs(runs)] == ["succeeded", "succeeded"]
+
+
+def test_a_merge_that_the_disk_does_not_take_leaves_nothing_in_the_way_of_the_next(
+    loaded, task, spec, folder, tmp_path: Path
+):
+    place = folder(spec)
+    tuned(loaded, task, replace(spec, steps=1), place)
+    new, empty, whole = tmp_path / "new", tmp_path / "empty", tmp_path / "whole"
+    empty.mkdir(mode=0o750)
+    before = sorted(tmp_path.iterdir())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+    try:
+        for out in (new, empty):
+            with pytest.raises(RunError, match=f"Cannot write the merged model to {out}: .*File too large"):
+                save_merged(place, loaded, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    assert sorted(tmp_path.iterdir()) == before and not list(empty.iterdir())
+    whole.mkdir()
+    for out in (new, empty):
+        save_merged(place, loaded, out)
+        assert {"config.json", "model.safetensors", "tokenizer.json"} <= {item.name for item in out.iterdir()}
+    assert [oct(out.stat().st_mode)[-3:] for out in (new, empty)] == [oct(whole.stat().st_mode)[-3:], "750"]
+    assert sorted(tmp_path.iterdir()) == sorted([*before, new, whole])
 
 
 def test_only_the_mlps_maps_are_tuned_where_asked(tiny):

@@ -18,7 +18,7 @@ from lsf.runs.store import create_run, list_runs, load_run, spec_to_repeat
 from lsf.training import attempts, rate_search, run, trainer
 from lsf.training import caching as checkpointing
 from lsf.training.caching import forget_states
-from lsf.training.rate_search import LEAST_STEPS, SHARE, TOO_SHORT
+from lsf.training.rate_search import LEAST_STEPS, SEARCHES, SHARE, TOO_SHORT
 from lsf.training.short_runs import spec_rate
 from tests.toy import Stopper, tuned
 
@@ -76,6 +76,13 @@ def test_runs_of_one_group_share_a_search_which_is_counted_once_and_told(loaded,
     assert (shared.search_steps, shared.search_seconds, shared.search_share) == (0, None, None)
     alone = replace(searching, role="full", plan=full_plan("tiny", 4))
     assert begun(loaded, task, alone, create_run(place.parent, alone)).rate_from == "search"  # a plan of another size
+
+
+def test_a_search_whose_result_has_no_place_beside_the_runs_is_taken_all_the_same(loaded, task, searching, tmp_path):
+    place = create_run(tmp_path, searching)
+    (tmp_path / SEARCHES).write_text("a file where the folder would be")
+    assert begun(loaded, task, searching, place).rate_from == "search"
+    assert (tmp_path / SEARCHES).is_file()
 
 
 def test_the_same_weights_under_another_configuration_are_another_group(turned, task, searching, searched):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from lsf.data.encode import encode
 from lsf.data.task import Task
-from lsf.errors import DataError, OutOfMemoryError, PlanError, RunError
+from lsf.errors import BadInputError, DataError, OutOfMemoryError, PlanError, RunError
 from lsf.models.loading import load_model
 from lsf.models.sharing import share_model
 from lsf.plans.plan import Plan
@@ -20,8 +20,10 @@ from lsf.runs.store import load_run, read_metrics
 from lsf.training.artefacts import load_tuned
 from lsf.training.attempts import explained_memory
 from lsf.training.evaluation import evaluate
+from lsf.training.forecast import forecast
 from lsf.training.proof import fingerprint
 from lsf.training.run import measure_kept
+from lsf.training.splits import encode_splits
 from tests.toy import Stopper, tuned
 
 
@@ -125,6 +127,15 @@ def test_what_a_stopped_run_kept_is_measured_afterwards_as_the_run_itself_would_
     assert not is_held(place)
     with pytest.raises(RunError, match="has nothing to measure"):
         measure_kept(loaded, task, place)
+
+
+def test_the_latency_that_was_asked_for_is_measured_with_what_a_stopped_run_kept(loaded, task, spec, folder):
+    timed = replace(spec, steps=500, latency="on")
+    place = folder(timed)
+    assert tuned(loaded, task, timed, place, Stopper(3, "keep")).latency_ratio is None
+    found = measure_kept(loaded, task, place)
+    assert found.latency_ratio is not None and "latency" in found.phases
+    assert 0 < found.latency_low <= found.latency_ratio <= found.latency_high
 
 
 def test_measuring_that_is_stopped_leaves_the_result_as_it_was(loaded, task, spec, folder):
@@ -267,6 +278,24 @@ def test_without_held_out_examples_metrics_are_unknown(loaded, task, spec, folde
 def test_epochs_replace_steps(loaded, task, spec, folder):
     spec = replace(spec, epochs=1.5, steps=1000)
     assert tuned(loaded, task, spec, folder(spec)).steps == round(1.5 * len(task.train) / 4)
+
+
+@pytest.mark.parametrize("asked", [{"steps": 4}, {"epochs": 0.75}])
+def test_a_warm_up_that_leaves_no_step_at_the_rate_is_refused_before_anything_is_trained(
+    loaded, task, spec, folder, asked
+):
+    asked = replace(spec, **asked)
+    steps = encode_splits(loaded, task, asked).steps
+    assert steps >= 4
+    for warmup in (steps, steps + 1):
+        place, words = folder(asked), f"warmup_steps is {warmup} and the run has {steps} steps; it must be less"
+        for start in (forecast, lambda *given, place=place: tuned(*given, place)):
+            with pytest.raises(BadInputError, match=words):
+                start(loaded, task, replace(asked, warmup_steps=warmup))
+        assert not read_metrics(place)
+    tuned(loaded, task, replace(asked, warmup_steps=steps - 1), place := folder(asked))
+    rates = [row["learning_rate"] for row in read_metrics(place)][1:]
+    assert max(rates) == pytest.approx(spec.learning_rate)
 
 
 def test_a_plan_for_another_model_is_a_failed_run(loaded, task, spec, folder):
