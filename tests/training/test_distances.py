@@ -118,7 +118,7 @@ def test_the_files_are_read_as_the_rows_that_were_measured_and_tested_as_the_dat
     asked = ["--model", model, "--data", file, "--device", "cpu", "--blocks", "1", "--steps", "1"]
     assert main(["tune", *asked, "--runs", str(tmp_path / "runs")]) == 0
     (run,) = list_runs(tmp_path / "runs")
-    assert run.result.data_fingerprint == again.fingerprint
+    assert run.result is not None and run.result.data_fingerprint == again.fingerprint
     assert main(["data", file, "--model", model]) == 0
     assert "12 train" in capsys.readouterr().out.replace(",", "")
 
