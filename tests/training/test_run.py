@@ -133,7 +133,7 @@ def test_the_latency_that_was_asked_for_is_measured_with_what_a_stopped_run_kept
     timed = replace(spec, steps=500, latency="on")
     place = folder(timed)
     assert tuned(loaded, task, timed, place, Stopper(3, "keep")).latency_ratio is None
-    found = measure_kept(loaded, task, place)
+    found: Any = measure_kept(loaded, task, place)
     assert found.latency_ratio is not None and "latency" in found.phases
     assert 0 < found.latency_low <= found.latency_ratio <= found.latency_high
 
