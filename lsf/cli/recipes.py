@@ -124,13 +124,14 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         loaded = load_asked_model(arguments, reporter)
         from lsf.data.encode import encode
         from lsf.models.loading import check_ids
-        from lsf.training.reweighting import control, drawn, fell, filtered, target_distances
+        from lsf.training.reweighting import check_count, control, drawn, fell, filtered, target_distances
 
         spare_imports()
         encoding = encode(loaded.tokenizer, task.train, loaded.context)
         if encoding.n_dropped:
             raise BadInputError(f"{encoding.n_dropped} training examples do not fit the context; remove them first.")
         check_ids(loaded, encoding.rows)
+        check_count(len(encoding.rows), arguments.count)
         distance = target_distances(loaded.layout, encoding.rows)
         if arguments.against:
             arguments.model = arguments.against

@@ -40,7 +40,7 @@ def filtered(distance: Float[np.ndarray, " n"], count: int) -> Int[np.ndarray, "
     Raises:
         BadInputError: more are asked for than there are, or none.
     """
-    _check(len(distance), count)
+    check_count(len(distance), count)
     chosen = [int(np.argmin(distance))]
     left = np.ones(len(distance), bool)
     left[chosen[0]] = False
@@ -70,14 +70,14 @@ def weights(distance: Float[np.ndarray, " n"], tau: float) -> Float[np.ndarray, 
 
 def drawn(distance: Float[np.ndarray, " n"], count: int, tau: float, seed: int) -> Int[np.ndarray, " count"]:
     """Return examples drawn with replacement, each as often as its weight says: re-weighting for any trainer."""
-    _check(max(len(distance), count), count)
+    check_count(max(len(distance), count), count)
     share = weights(distance, tau) / len(distance)
     return np.random.default_rng(seed).choice(len(distance), count, p=share)
 
 
 def control(n: int, count: int, seed: int) -> Int[np.ndarray, " count"]:
     """Return a random subset of the same size."""
-    _check(n, count)
+    check_count(n, count)
     return np.random.default_rng(seed).permutation(n)[:count]
 
 
@@ -86,7 +86,12 @@ def fell(before: Float[np.ndarray, " n"], after: Float[np.ndarray, " n"]) -> flo
     return float(np.mean(after < before))
 
 
-def _check(n: int, count: int) -> None:
+def check_count(n: int, count: int) -> None:
+    """Refuse a number of examples to be kept.
+
+    Raises:
+        BadInputError: more are asked for than there are, or none.
+    """
     if not 1 <= count <= n:
         raise BadInputError(f"{count} examples are to be kept; the data has {n}, so 1 to {n} can be.")
 
