@@ -9,6 +9,7 @@ from lsf.app.frame import page
 from lsf.app.panels import as_json, download, empty, finding, onward, progress, states_csv, unmarked
 from lsf.app.paths import (
     analysis_facts,
+    choose_run_after,
     choose_view,
     draw_criterion_panel,
     draw_deviation_panel,
@@ -125,9 +126,10 @@ def _pictures(here: Session, analysis: Analysis, finished: bool) -> None:
     if analysis.data.unlike:
         st.warning(analysis.data.unlike, icon=":material/warning:")
     dimensions = choose_view(here, analysis)
+    after = choose_run_after(here) if finished else None
     grid = st.grid(2, min_column_width=360, gap="medium", key="pictures")
     with grid.cell():
-        draw_paths_panel(here, analysis, dimensions, finished)
+        draw_paths_panel(here, analysis, dimensions, finished, after)
     with grid.cell():
         draw_deviation_panel(analysis)
     if finished:

@@ -5,18 +5,24 @@ from functools import partial
 
 import streamlit as st
 
-from lsf.app.panels import amount, show, table, unmarked
-from lsf.app.state import Session
+from lsf.app.panels import amount, progress, show, table, unmarked
+from lsf.app.polling import follow
+from lsf.app.runs import labels
+from lsf.app.runtime import runtime
+from lsf.app.state import Session, analysed
+from lsf.app.work import Analysed, paths_work
 from lsf.criteria.registry import CRITERIA
-from lsf.criteria.result import Analysis, DataInfo, ExamplePath
+from lsf.criteria.result import Analysis, DataInfo, ExamplePath, Trajectories
 from lsf.data.lessons import data_words
 from lsf.figures.deviation import axis_beginning, draw_deviation, draw_scores, score_intervals
 from lsf.figures.lens import VIEWS, draw_lens, draw_targets, lens_table, ranks_table, ranks_words
 from lsf.figures.palette import ending, visible
-from lsf.figures.trajectories import draw_paths
+from lsf.figures.trajectories import Points, draw_paths
+from lsf.jobs.job import JobView
 from lsf.models.info import model_label
 from lsf.plans.plan import Plan
 from lsf.progress import duration
+from lsf.runs.store import Run, list_runs, runs_folder
 
 MEAN = "mean of the examples kept"
 EXAMPLE_KEY = "example-choice"
@@ -69,7 +75,7 @@ def _examples(data: DataInfo) -> str:
 
 
 def choose_view(here: Session, analysis: Analysis) -> int:
-    """Draw the two choices of the paths, flat or in space and which example; return the number of components."""
+    """Draw the choices of the paths, flat or in space and which example; return the number of components."""
     assert analysis.trajectories is not None
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         dimensions = st.segmented_control(
@@ -79,19 +85,81 @@ def choose_view(here: Session, analysis: Analysis) -> int:
     return 3 if dimensions == "3-D" else 2
 
 
-def draw_paths_panel(here: Session, analysis: Analysis, dimensions: int, finished: bool) -> None:
-    """Draw the paths, animated once they are final."""
+LAID = "laid-over"
+"""Kind of the jobs that read the kept examples through what a run tuned."""
+
+
+def choose_run_after(here: Session) -> Trajectories | None:
+    """Offer to lay the paths after tuning over those before; return them, None until they are chosen and read."""
+    found = analysed(here)
+    same = [] if found is None else [run for run in list_runs(runs_folder()) if _is_of(run, found)]
+    if found is None or not same:
+        return None
+    names = dict(zip([run.id for run in same], labels(same), strict=True))
+    chosen = st.selectbox(
+        "Laid over: the same after tuning", list(names), None, format_func=names.__getitem__, placeholder="No run",
+        key="laid-over", persist_state="session", width=520,
+        help="A run of the same model and data: where does the path change?",
+    )  # fmt: skip
+    run = next((run for run in same if run.id == chosen), None)
+    if run is None:
+        return None
+    about, shared = (found.request, run.id), runtime()
+    view = next((one for one in reversed(shared.jobs(LAID)) if one.about == about), None)
+    if view is None:
+        work = paths_work(shared, found.request, run.folder)
+        job = shared.worker.submit(LAID, f"paths after tuning {names[run.id]}", work, here.owner, about=about)
+        view = shared.worker.view(job)
+    if view.active:
+        follow(here, [view.id], _show_progress, quietly=True)
+    elif view.error:
+        st.error(unmarked(view.error), icon=":material/error:")
+    return view.result
+
+
+def _show_progress(views: Sequence[JobView]) -> None:
+    for view in views:
+        if view.active:
+            progress(view)
+
+
+def _is_of(run: Run, found: Analysed) -> bool:
+    """Say whether what a run learned is there and is of an analysis' model and data."""
+    result, weights = run.result, found.analysis.weights
+    rows = found.analysis.data.fingerprint
+    return (
+        result is not None
+        and bool(result.stored_bytes)
+        and (weights, rows) == (result.weights, result.data_fingerprint)
+        and None not in (weights, rows)
+    )
+
+
+def _path_after(after: Trajectories, example: ExamplePath | None) -> Points | None:
+    """Return the path after tuning of one example, or the mean; None where that example was not read."""
+    if example is None:
+        return after.factual
+    same = (one.factual for one in after.examples if (one.prompt, one.read) == (example.prompt, example.read))
+    return next(same, None)
+
+
+def draw_paths_panel(
+    here: Session, analysis: Analysis, dimensions: int, finished: bool, after: Trajectories | None = None
+) -> None:
+    """Draw the paths, animated once they are final, and those after tuning over them."""
     assert analysis.trajectories is not None
     examples = analysis.trajectories.examples
     example = here.example if here.example is not None and here.example < len(examples) else None
-    picture = draw_paths(analysis, example, dimensions, animated=finished)
+    laid = None if after is None else _path_after(after, None if example is None else examples[example])
+    picture = draw_paths(analysis, example, dimensions, finished, laid)
     n_read = analysis.data.n_positions
+    told = "" if laid is None else " Green squares: the same after tuning, apart from the lowest tuned block on."
     kept = f" Drawn: the first {len(examples)} of {n_read:,} positions read." if len(examples) < n_read else ""
     show(
         picture,
         "paths",
         "Numbers are states: 0 is the input of block 0, s the output of block s - 1. A dotted arrow leads from "
-        f"where the model is to where the straight path would be.{kept}",
+        f"where the model is to where the straight path would be.{told}{kept}",
         on_click=partial(_look_at_example, here) if example is None else None,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lsf.app.runtime import AppRuntime
 from lsf.criteria.registry import CRITERIA
-from lsf.criteria.result import Analysis, AnalysisSettings
+from lsf.criteria.result import Analysis, AnalysisSettings, Trajectories
 from lsf.data.contents import DEFAULTS, DataOptions, options_in
 from lsf.data.lessons import data_words
 from lsf.data.task import Task
@@ -171,6 +171,23 @@ def analysis_work(runtime: AppRuntime, request: Request) -> Callable[[Report], A
         loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
         probe = _short_runs(request.settings)
         return Analysed(request, analyze(loaded, task, request.settings, _Labelled(report, request), probe))
+
+    return work
+
+
+def paths_work(runtime: AppRuntime, request: Request, folder: Path) -> Callable[[Report], Trajectories]:
+    """Return the job that reads the kept examples of an analysis through what a run tuned."""
+
+    def work(report: Report) -> Trajectories:
+        from lsf.lens.analyze import paths_after  # noqa: PLC0415 - imports torch
+        from lsf.training.artefacts import load_tuned  # noqa: PLC0415
+
+        source = request.source
+        report.progress(0, None, "reading the data")
+        task = source.load_task()
+        report.progress(0, None, f"loading {source.model}")
+        loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
+        return paths_after(loaded, load_tuned(folder, loaded), task, request.settings, report)
 
     return work
 

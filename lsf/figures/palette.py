@@ -26,6 +26,7 @@ class Mark:
 
 VIRTUAL = Mark("virtual", "#0072B2", "circle", "solid")
 FACTUAL = Mark("factual", "#D55E00", "diamond", "dash", "/")
+TUNED = Mark("factual after tuning", "#009E73", "square", "dashdot")
 NEUTRAL = Mark("not chosen", "#6B7785", "square", "dot")
 CHOSEN = Mark("chosen", "#D55E00", "diamond", "solid", "/")
 UNCHOSEN = Mark("not chosen", "#0072B2", "circle", "solid")

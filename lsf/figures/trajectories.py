@@ -14,6 +14,7 @@ from lsf.figures.palette import (
     FACTUAL,
     NEUTRAL,
     SMALL_SIZE,
+    TUNED,
     VIRTUAL,
     Mark,
     Picture,
@@ -212,7 +213,13 @@ EYE = {"x": 1.55, "y": 1.55, "z": 0.9}
 """Where a picture in space is looked at from, far enough that the names of its axes fit."""
 
 
-def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int = 2, animated: bool = True) -> Picture:
+def draw_paths(
+    analysis: Analysis,
+    example: int | None = None,
+    dimensions: int = 2,
+    animated: bool = True,
+    after: Points | None = None,
+) -> Picture:
     """Draw where the readings go (factual) beside the straight path to the target's meaning (virtual).
 
     Args:
@@ -220,6 +227,7 @@ def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int =
         example: index into `trajectories.examples`; None for the mean over them.
         dimensions: 2 or 3 principal components.
         animated: add a slider and a play button over depth.
+        after: the same path as a tuned model takes it, laid over it (`lsf.lens.analyze.paths_after`).
 
     Returns:
         A picture whose factual end points carry the example's index in `customdata`, so that a click can pick it.
@@ -234,12 +242,23 @@ def draw_paths(analysis: Analysis, example: int | None = None, dimensions: int =
     figure = new_figure(_title(path), height=560 if dimensions == 2 else 640, uirevision=f"{example}/{dimensions}")
     draw = _flat if dimensions == 2 else _spatial
     backdrop = trajectories.examples if example is None else ()
+    if after is not None:
+        _lay_over(figure, after, dimensions)
     draw(figure, path, backdrop, trajectories.explained_variance)
     if animated:
         frames = flat_frames if dimensions == 2 else spatial_frames
         before = sum(1 for _ in figure.select_traces()) - (3 if dimensions == 2 else 4)
         add_depth_slider(figure, frames(path, before), redraw=dimensions == 3)
-    return Picture(figure, _alt(path, trajectories, dimensions), _table(path))
+    return Picture(figure, _alt(path, trajectories, dimensions, after), _table(path, after))
+
+
+def _lay_over(figure: go.Figure, points: Points, dimensions: int) -> None:
+    """Add the path after tuning, whole: it stands while the slider goes through the one before."""
+    flat, places = dimensions == 2, {name: column(points, axis) for axis, name in enumerate("xyz"[:dimensions])}
+    marker = {"color": TUNED.color, "symbol": TUNED.symbol, "size": 7 if flat else 4}
+    line, said = _line_style(TUNED, 2.5 if flat else 5), "state %{pointNumber}<extra></extra>"
+    options = {"mode": "lines+markers", "name": TUNED.label, "marker": marker, "line": line, "hovertemplate": said}
+    figure.add_trace((go.Scatter if flat else go.Scatter3d)(**places, **options))
 
 
 def _path(trajectories: Trajectories, example: int | None) -> _Path:
@@ -271,13 +290,17 @@ def _title(path: _Path) -> str:
     return f"{path.subject}: furthest from the virtual path at state {peak}"
 
 
-def _alt(path: _Path, trajectories: Trajectories, dimensions: int) -> str:
+def _alt(path: _Path, trajectories: Trajectories, dimensions: int, after: Points | None) -> str:
     peak = _peak(path.deviation)
     variance = sum(trajectories.explained_variance[:dimensions])
     text = (
         f"{path.subject}, states 0 to {len(path.factual) - 1}, in {dimensions} principal components that hold "
         f"{share(variance)} of the variance."
     )
+    if after is not None:
+        apart = [math.dist(one, other) for one, other in zip(path.factual, after, strict=True)]
+        state = apart.index(max(apart))
+        text += f" After tuning it is furthest from the path before at state {state}, by {number(max(apart))}."
     if peak is None:
         return text
     return (
@@ -286,12 +309,13 @@ def _alt(path: _Path, trajectories: Trajectories, dimensions: int) -> str:
     )
 
 
-def _table(path: _Path) -> pd.DataFrame:
+def _table(path: _Path, after: Points | None) -> pd.DataFrame:
     rows = []
-    for name, points in (("factual", path.factual), ("virtual", path.virtual)):
+    for name, points in (("factual", path.factual), ("virtual", path.virtual), (TUNED.label, after or ())):
         for state, point in enumerate(points):
             coordinates = {f"pc_{axis + 1}": value for axis, value in enumerate(point)}
-            rows.append({"path": name, "state": state, **coordinates, "deviation": path.deviation[state]})
+            deviation = None if name == TUNED.label else path.deviation[state]
+            rows.append({"path": name, "state": state, **coordinates, "deviation": deviation})
     return pd.DataFrame(rows)
 
 

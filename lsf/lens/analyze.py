@@ -12,7 +12,8 @@ from transformers.convert_slow_tokenizer import bytes_to_unicode
 from lsf.axes import TRANSLATED
 from lsf.criteria.agreement import LEAST_EXAMPLES, settled
 from lsf.criteria.registry import CRITERIA, Need
-from lsf.criteria.result import Analysis, AnalysisSettings, DataInfo, Timing
+from lsf.criteria.result import Analysis, AnalysisSettings, DataInfo, Timing, Trajectories
+from lsf.criteria.transitions import even_fractions
 from lsf.data.contents import Segments
 from lsf.data.encode import EVERY, EncodedExample, Encoding, context_length, encode
 from lsf.data.report import unlike_the_rest
@@ -26,11 +27,11 @@ from lsf.lens.gradients import GRADIENTS, backward_readings
 from lsf.lens.kernels import KERNELS, SPECTRA, block_spectra, sampled_kernels
 from lsf.lens.semantics import semantic_bases
 from lsf.lens.speed import BASES, FORWARD, SHORT_RUNS, analysis_phases
-from lsf.lens.trajectories import KEPT_EXAMPLES, examples_for_sample
+from lsf.lens.trajectories import KEPT_EXAMPLES, ExampleTrajectories, examples_for_sample
 from lsf.lens.translators import FITTING, are_kept, translators_of
-from lsf.models.batches import MOST_PADDING, Batch, make_batches
+from lsf.models.batches import MOST_PADDING, Batch, autocasting, make_batches
 from lsf.models.devices import places_of
-from lsf.models.loading import LoadedModel, check_ids, weights_hash
+from lsf.models.loading import LoadedModel, check_ids, layout_of, weights_hash
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import n_values
 from lsf.progress import Reporter
@@ -106,17 +107,9 @@ def analyze(
     _refuse_backward(loaded, settings)
     _refuse_raw(loaded, settings)
     started = time.perf_counter()
-    rows = task.split(settings.split)
-    examples = rows[: settings.limit]
-    encoding = encode(loaded.tokenizer, examples, context_length(loaded.context, settings.max_length))
-    check_ids(loaded, encoding.rows)
-    if settings.positions == "first" and all(row.is_text for row in encoding.rows):
-        settings = replace(settings, positions=f"every:{EVERY}")  # no answer begins anywhere
-    batches = make_batches(
-        encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device, MOST_PADDING
-    )
+    settings, counts, encoding, batches = _batches(loaded, task, settings)
     sampled = examples_for_sample(batch.examples for batch in batches) if "states" in needs else 0
-    builder = _builder(loaded, task, settings, encoding, (len(rows), len(examples)))
+    builder = _builder(loaded, task, settings, encoding, counts)
     clock = _Clock(started)
 
     def check() -> None:
@@ -140,6 +133,61 @@ def analyze(
         builder.mark_short(_short_words(settings, short, loaded.info.device))
     weights = None if places_of(loaded.model) else weights_hash(loaded.model)
     return replace(builder.result(clock.timing()), weights=weights)
+
+
+def _batches(
+    loaded: LoadedModel, task: Task, settings: AnalysisSettings
+) -> tuple[AnalysisSettings, tuple[int, int], Encoding, list[Batch]]:
+    """Return the settings as the rows allow them, how many rows there are and were taken, and all as it is read."""
+    rows = task.split(settings.split)
+    examples = rows[: settings.limit]
+    encoding = encode(loaded.tokenizer, examples, context_length(loaded.context, settings.max_length))
+    check_ids(loaded, encoding.rows)
+    if settings.positions == "first" and all(row.is_text for row in encoding.rows):
+        settings = replace(settings, positions=f"every:{EVERY}")  # no answer begins anywhere
+    batches = make_batches(
+        encoding.rows, settings.positions, settings.batch_size, settings.seed, loaded.device, MOST_PADDING
+    )
+    return settings, (len(rows), len(examples)), encoding, batches
+
+
+def paths_after(
+    loaded: LoadedModel, tuned: Any, task: Task, settings: AnalysisSettings, report: Reporter
+) -> Trajectories:
+    """Return the paths that an analysis keeps as a tuned model takes them, in the components of that analysis.
+
+    These are fitted to the base model's states of the first batch, as the analysis fits them, so that a path before
+    tuning and the same after it can be drawn together. Virtual paths are paced evenly.
+
+    Args:
+        loaded: the base model of the analysis; unchanged.
+        tuned: a model over it, such as that of `lsf.training.artefacts.load_tuned`.
+        task: the data of the analysis.
+        settings: of the analysis.
+        report: gets progress; its `stop` ends the reading.
+
+    Raises:
+        DataError, BadInputError: as of `analyze`.
+        StoppedError: a stop was asked for.
+    """
+    settings, _, encoding, batches = _batches(loaded, task, settings)
+    translate = translators_of(loaded, settings.reading, report) if settings.reading in TRANSLATED else None
+    wanted, layout = Wanted(settings.reading, translate, pictures=KEPT_EXAMPLES), layout_of(tuned)
+    read_at = partial(_read_at, loaded.tokenizer, encoding.rows, settings.positions)
+    paths = ExampleTrajectories([row.example for row in encoding.rows], TokenText(loaded.tokenizer), read_at)
+    base, head = semantic_bases(loaded.layout.head_weight), semantic_bases(layout.head_weight)
+    for first in stream_readings(loaded.layout, base, batches[:1], wanted):
+        paths.fit(first)
+    kept = [batch for batch in batches if min(batch.examples) < KEPT_EXAMPLES]
+    with autocasting(tuned, loaded.info.dtype):
+        for done, read in enumerate(stream_readings(layout, head, kept, wanted), 1):
+            if report.stop:
+                raise StoppedError("The reading of the tuned model was stopped.")
+            paths.add(read)
+            report.progress(done, len(kept), "reading the tuned model")
+    found = paths.trajectories(even_fractions(loaded.info.n_blocks))
+    assert found is not None  # a batch has a position, and the first examples are among them
+    return found
 
 
 def _refuse_backward(loaded: LoadedModel, settings: AnalysisSettings) -> None:

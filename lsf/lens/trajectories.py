@@ -179,8 +179,8 @@ class ExampleTrajectories:
         self._kept: dict[int, list[Readings]] = {}
         self._drawn: tuple[bytes, Trajectories] | None = None
 
-    def add(self, readings: Readings) -> None:
-        """Keep what is to be drawn of one batch; the rest is let go."""
+    def fit(self, readings: Readings) -> None:
+        """Fit the PCA to one batch, unless it is fitted already."""
         if self._pca is None:
             drawn = random.getstate()  # an import of it draws a number
             from sklearn.decomposition import PCA  # noqa: PLC0415 - half a second, which a run need not wait for
@@ -189,6 +189,10 @@ class ExampleTrajectories:
             virtual = arc(readings.anchor, readings.basis).at(even_fractions(readings.factual.shape[1] - 1))
             cloud = np.concatenate([unit(readings.factual), virtual]).reshape(-1, virtual.shape[-1])
             self._pca = PCA(n_components=min(COMPONENTS, *cloud.shape), random_state=0).fit(cloud)
+
+    def add(self, readings: Readings) -> None:
+        """Keep what is to be drawn of one batch; the rest is let go."""
+        self.fit(readings)
         for picture, example in enumerate(readings.examples[readings.pictured].tolist()):
             if example < KEPT_EXAMPLES:
                 self._kept.setdefault(example, []).append(readings.only(picture))

@@ -70,6 +70,29 @@ def test_the_graft_is_driven_both_ways_on_the_tower(tab: Tab, tuned: Run) -> Non
     expect(part(tab, 7)).to_have_attribute("aria-selected", "true")
 
 
+def test_the_paths_after_tuning_are_laid_over_those_before(tab: Tab, tuned: Run) -> None:
+    page, chart = tab.page, ".st-key-panel-paths .lsf-chart"
+    tab.analysed()
+    tab.open(f"trajectories?{tab.process.analysis}&run={tuned.id}")
+    box = page.get_by_role("combobox", name="Laid over: the same after tuning")
+    expect(box).to_be_visible()
+    tab.settled()
+    box.click()
+    page.get_by_role("option", name=re.compile("blocks 5-7")).first.click()
+    expect(page.get_by_text("Green squares: the same after tuning")).to_be_visible(timeout=WORK)
+    page.wait_for_function(f"document.querySelector('{chart}').data.some(one => one.name === 'factual after tuning')")
+    apart = page.evaluate(
+        """chart => {
+            const find = (name) => document.querySelector(chart).data.find((one) => one.name === name);
+            const [before, after] = ["factual", "factual after tuning"].map(find);
+            return after.x.map((x, state) => Math.hypot(x - before.x[state], after.y[state] - before.y[state]));
+        }""",
+        chart,
+    )
+    assert len(apart) == 9
+    assert max(apart[:6]) < 1e-4 < max(apart[6:])  # state 5 is the input of the lowest tuned block
+
+
 def test_ones_own_words_stream_side_by_side_and_are_found_after_a_reload(tab: Tab, tuned: Run) -> None:
     page = tab.page
     tab.open(f"compare?run={tuned.id}")

@@ -89,6 +89,22 @@ def test_heads_in_space_point_from_factual_to_virtual(analysis: Analysis) -> Non
     assert 1.4 < heads.y[1] < 1.5
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_the_path_after_tuning_stands_whole_while_the_one_before_plays(analysis: Analysis, dimensions: int) -> None:
+    assert analysis.trajectories is not None
+    before = analysis.trajectories.factual
+    after = (*before[:2], *(tuple(value + 0.1 * state for value in point) for state, point in enumerate(before[2:], 2)))
+    picture = draw_paths(analysis, dimensions=dimensions, after=after)
+    trace = _trace(picture, "factual after tuning")
+    assert list(trace.x) == [point[0] for point in after]
+    place = list(picture.figure.data).index(trace)
+    touched = {index for frame in picture.figure.frames for index in frame.traces}
+    assert place not in touched
+    assert {picture.figure.data[index].name for index in touched} >= {"virtual", "factual"}
+    assert "After tuning it is furthest from the path before at state 3" in picture.alt
+    assert picture.table["path"].value_counts()["factual after tuning"] == len(before)
+
+
 def test_no_play_button_while_an_analysis_still_runs(analysis: Analysis) -> None:
     assert not drawn(draw_paths(analysis, dimensions=3, animated=False)).frames
     assert not drawn(draw_paths(analysis, animated=False)).layout.updatemenus

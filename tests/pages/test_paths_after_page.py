@@ -1,0 +1,43 @@
+"""Trajectories: the paths after tuning laid over those before."""
+
+from pathlib import Path
+
+import pytest
+
+from lsf.app.paths import LAID
+from lsf.app.runtime import runtime
+from lsf.app.work import Analysed, Request
+from lsf.criteria.result import AnalysisSettings
+from lsf.data.lessons import load_lesson
+from lsf.lens.analyze import analyze
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
+from lsf.progress import Silent
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run
+from lsf.training.run import tune
+from tests.pages.conftest import Driver
+
+
+@pytest.mark.slow
+def test_a_run_of_the_same_model_and_data_is_laid_over_the_paths_and_others_are_not_offered(
+    app: Driver, runs: Path
+) -> None:
+    loaded, settings = load_model("bundled"), AnalysisSettings(criteria=("deviation",), limit=16)
+    found = Analysed(Request(settings=settings), analyze(loaded, load_lesson("facts"), settings, Silent()))
+    app.look_at(found)
+    assert not [box for box in app.at.selectbox if box.key == "laid-over"]
+    for lesson in ("facts", "labels"):
+        plan = Plan("bundled", 8, (6,))
+        spec = RunSpec("bundled", f"lesson:{lesson}", plan, steps=4, learning_rate=1e-3, eval_limit=8)
+        tune(loaded, load_lesson(lesson), spec, create_run(runs, spec), Silent())
+    at = app.go("trajectories")
+    (box,) = [box for box in at.selectbox if box.key == "laid-over"]
+    assert [option.partition(": ")[2] for option in box.options] == ["block 6"]  # the one on labels is of other rows
+    box.select(box.options[0]).run()
+    app.wait(LAID)
+    at.run()
+    assert not at.exception and not at.error
+    assert "Green squares: the same after tuning" in app.shown()
+    at.run()
+    assert len(runtime().jobs(LAID)) == 1, "it is read once"
