@@ -258,6 +258,12 @@ def test_the_paths_follow_the_theme_play_flat_and_in_space_and_can_be_taken_away
         page.locator(".lsf-chart .updatemenu-button").first.click()
         page.wait_for_function(f"{grown} < 5", polling=50)
         page.wait_for_function(f"{grown} === 9")
+        rail = page.locator(".lsf-chart .slider-rail-touch-rect").first
+        rail.scroll_into_view_if_needed()
+        box = rail.bounding_box()
+        assert box is not None
+        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)  # scrubbed to half the depth
+        page.wait_for_function(f"{grown} === 5")
     tab.settled()
     with page.expect_download() as taken:
         page.get_by_role("button", name="Notebook (Jupyter)").click()
