@@ -18,7 +18,7 @@ from lsf.figures.deviation import axis_beginning, draw_deviation, draw_scores, s
 from lsf.figures.lens import VIEWS, draw_lens, draw_targets, lens_table, ranks_table, ranks_words
 from lsf.figures.palette import ending, visible
 from lsf.figures.trajectories import Points, draw_paths
-from lsf.jobs.job import JobView
+from lsf.jobs.job import JobState, JobView
 from lsf.models.info import model_label
 from lsf.plans.plan import Plan
 from lsf.progress import duration
@@ -106,8 +106,9 @@ def choose_run_after(here: Session) -> Trajectories | None:
         return None
     about, shared = (found.request, run.id), runtime()
     view = next((one for one in reversed(shared.jobs(LAID)) if one.about == about), None)
-    if view is None:
-        work = paths_work(shared, found.request, run.folder)
+    stopped = view is not None and view.state is JobState.CANCELLED
+    if view is None or (stopped and st.button("Read it again", icon=":material/replay:", key="lay-again")):
+        work = paths_work(shared, found, run.folder)
         job = shared.worker.submit(LAID, f"paths after tuning {names[run.id]}", work, here.owner, about=about)
         view = shared.worker.view(job)
     if view.active:

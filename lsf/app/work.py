@@ -158,36 +158,38 @@ class _Labelled(Forwarding):
         self.report.partial(Analysed(self._request, value))
 
 
+def _load(runtime: AppRuntime, source: Source, report: Report) -> tuple[Task, Any]:
+    """Return the data and the model that are asked for, and say which of them is being loaded."""
+    report.progress(0, None, "reading the data")
+    task = source.load_task()
+    report.progress(0, None, f"loading {source.model}")
+    return task, runtime.model_cache().load(source.model, source.dtype, source.device)
+
+
 def analysis_work(runtime: AppRuntime, request: Request) -> Callable[[Report], Analysed]:
     """Return the job that loads what is asked for and analyses it, streaming."""
 
     def work(report: Report) -> Analysed:
         from lsf.lens.analyze import analyze  # noqa: PLC0415 - imports torch
 
-        source = request.source
-        report.progress(0, None, "reading the data")
-        task = source.load_task()
-        report.progress(0, None, f"loading {source.model}")
-        loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
+        task, loaded = _load(runtime, request.source, report)
         probe = _short_runs(request.settings)
         return Analysed(request, analyze(loaded, task, request.settings, _Labelled(report, request), probe))
 
     return work
 
 
-def paths_work(runtime: AppRuntime, request: Request, folder: Path) -> Callable[[Report], Trajectories]:
-    """Return the job that reads the kept examples of an analysis through what a run tuned."""
+def paths_work(runtime: AppRuntime, found: Analysed, folder: Path) -> Callable[[Report], Trajectories]:
+    """Return the job that reads the kept examples of an analysis through what a run tuned; refused on other rows."""
 
     def work(report: Report) -> Trajectories:
         from lsf.lens.analyze import paths_after  # noqa: PLC0415 - imports torch
         from lsf.training.artefacts import load_tuned  # noqa: PLC0415
 
-        source = request.source
-        report.progress(0, None, "reading the data")
-        task = source.load_task()
-        report.progress(0, None, f"loading {source.model}")
-        loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
-        return paths_after(loaded, load_tuned(folder, loaded), task, request.settings, report)
+        task, loaded = _load(runtime, found.request.source, report)
+        if task.fingerprint != found.analysis.data.fingerprint:
+            raise BadInputError(f"{task.name} has changed since it was analysed; analyse it again.")
+        return paths_after(loaded, load_tuned(folder, loaded), task, found.request.settings, report)
 
     return work
 
@@ -203,9 +205,7 @@ def forecast_work(runtime: AppRuntime, source: Source, spec: RunSpec) -> Callabl
                 raise BadInputError("The page that asked for this was closed; open it again.")
 
         try:
-            report.progress(0, None, "reading the data")
-            task = source.load_task()
-            loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
+            task, loaded = _load(runtime, source, report)
             report.progress(0, None, "passing the longest examples through")
             choice = forecast(loaded, task, spec, check=check)
             controls = [control_spec(spec, role) for role in CONTROLS]
@@ -259,10 +259,7 @@ def graft_work(runtime: AppRuntime, source: Source, folder: Path) -> Callable[[R
     def work(report: Report) -> Graft:
         from lsf.training.graft import measure_graft  # noqa: PLC0415 - imports torch
 
-        report.progress(0, None, "reading the data")
-        task = source.load_task()
-        report.progress(0, None, f"loading {source.model}")
-        loaded = runtime.model_cache().load(source.model, source.dtype, source.device)
+        task, loaded = _load(runtime, source, report)
         return measure_graft(loaded, task, folder, report)
 
     return work

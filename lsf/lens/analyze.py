@@ -175,7 +175,9 @@ def paths_after(
     wanted, layout = Wanted(settings.reading, translate, pictures=KEPT_EXAMPLES), layout_of(tuned)
     read_at = partial(_read_at, loaded.tokenizer, encoding.rows, settings.positions)
     paths = ExampleTrajectories([row.example for row in encoding.rows], TokenText(loaded.tokenizer), read_at)
-    base, head = semantic_bases(loaded.layout.head_weight), semantic_bases(layout.head_weight)
+    base = head = semantic_bases(loaded.layout.head_weight)
+    if layout.head_weight.data_ptr() != base.head_weight.data_ptr():  # tuned too
+        head = semantic_bases(layout.head_weight)
     for first in stream_readings(loaded.layout, base, batches[:1], wanted):
         paths.fit(first)
     kept = [batch for batch in batches if min(batch.examples) < KEPT_EXAMPLES]

@@ -1,20 +1,23 @@
 """Trajectories: the paths after tuning laid over those before."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lsf.app.paths import LAID
 from lsf.app.runtime import runtime
-from lsf.app.work import Analysed, Request
+from lsf.app.work import Analysed, Request, paths_work
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.lessons import load_lesson
+from lsf.errors import BadInputError
+from lsf.jobs.job import Report
 from lsf.lens.analyze import analyze
 from lsf.models.loading import load_model
 from lsf.plans.plan import Plan
 from lsf.progress import Silent
 from lsf.runs.spec import RunSpec
-from lsf.runs.store import create_run
+from lsf.runs.store import create_run, list_runs
 from lsf.training.run import tune
 from tests.pages.conftest import Driver
 
@@ -41,3 +44,7 @@ def test_a_run_of_the_same_model_and_data_is_laid_over_the_paths_and_others_are_
     assert "Green squares: the same after tuning" in app.shown()
     at.run()
     assert len(runtime().jobs(LAID)) == 1, "it is read once"
+    other = replace(found.analysis, data=replace(found.analysis.data, fingerprint="of other rows"))
+    run = next(run for run in list_runs(runs) if run.spec is not None and run.spec.data == "lesson:facts")
+    with pytest.raises(BadInputError, match="has changed since it was analysed; analyse it again"):
+        paths_work(runtime(), Analysed(found.request, other), run.folder)(Report())
