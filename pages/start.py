@@ -8,12 +8,13 @@ import streamlit as st
 from lsf.app.frame import page
 from lsf.app.panels import NEXT
 from lsf.app.state import Session
-from lsf.app.tour import start_tour
+from lsf.app.tour import start_real_tour, start_tour
 from lsf.app.work import Source
 from lsf.data.lessons import LESSONS, data_words
 from lsf.evidence.packed import packed_evidence, words
 from lsf.evidence.study import Rule
 from lsf.figures.palette import CHOSEN, NEUTRAL, UNCHOSEN
+from lsf.models.info import LABEL, smollm2_packaged, smollm2_place
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
 
 HERO = f"""<style>
@@ -33,6 +34,7 @@ STEPS = (
     ("2 Tune", "Fine-tune the chosen blocks only. What lies below them needs no gradient."),
     ("3 Compare", "What was kept and what was saved, beside the whole model and blocks chosen at random."),
 )
+REAL_TIME = "about 10 minutes on 2 cores"  # python -m benchmarks.tour --real
 LONGEST = 60  # percent of the column that the longest bar takes; the rest is for its number
 
 
@@ -48,11 +50,28 @@ def draw(here: Session) -> None:
         "A real run on the small model that comes with LSF, from measurement to comparison. Right after the server "
         "starts it takes half a minute longer, while libraries load."
     )
+    _on_a_real_model(here)
     for column, (name, told) in zip(st.columns(3, gap="small"), STEPS, strict=True):
         with column, st.container(border=True, height="stretch", gap="xsmall"):
             st.subheader(name, anchor=False)
             st.caption(told)
     _example()
+
+
+def _on_a_real_model(here: Session) -> None:
+    """Offer the same on the real model, where it is here: nothing is fetched by this button."""
+    made = smollm2_place().is_dir()
+    if not made and smollm2_packaged() is None:
+        return
+    once = "" if made else " It is unpacked first, once, which takes a minute more."
+    if st.button(
+        f"Show me on a real model, {LABEL}",
+        type="tertiary",
+        icon=":material/play_arrow:",
+        key="real-tour",
+        help=f"The same journey, on a language model of 135 M parameters; {REAL_TIME}.{once}",
+    ):
+        start_real_tour(here)
 
 
 def _example() -> None:

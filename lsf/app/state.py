@@ -32,6 +32,8 @@ class Tour:
 
     lesson: str
     """Name of the lesson it tunes to."""
+    model: str = "bundled"
+    """What it tunes: `bundled` or `smollm2`."""
     analysis: str | None = None
     """Job of its analysis; None before that is in the queue."""
     stop: int = 0

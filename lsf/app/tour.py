@@ -1,6 +1,7 @@
-"""Guided runs: the journey on the bundled model and one lesson, over the same pages, with one sentence on each.
+"""Guided runs: the journey on one model and one lesson, over the same pages, with one sentence on each.
 
-*Show me in 60 seconds* is that of the first lesson. Presented, it is written large and led by the arrow keys.
+*Show me in 60 seconds* is that of the bundled model and the first lesson; a second one is on a real model. Presented, a
+guided run is written large and led by the arrow keys.
 """
 
 import time
@@ -10,15 +11,17 @@ from dataclasses import dataclass
 import streamlit as st
 
 from lsf.app.actions import queue_specs, start_analysis
-from lsf.app.choose import BLOCKS
+from lsf.app.choose import BLOCKS, default_budget
 from lsf.app.panels import NEXT, unmarked
 from lsf.app.runs import belong_together
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, Tour, address, analysed, analysis_view
 from lsf.app.work import Analysed, Request, Source
 from lsf.criteria.registry import CRITERIA
+from lsf.criteria.result import AnalysisSettings
 from lsf.data.lessons import LESSONS
 from lsf.figures.palette import share
+from lsf.models.info import NAME
 from lsf.plans.policies import make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
 from lsf.runs.comparison import compare
@@ -32,7 +35,11 @@ SECONDS = 9.0
 LOOK = 1.0
 """Seconds between two looks whether it goes on."""
 N_BLOCKS, BUDGET = 8, 1
-"""Blocks of the bundled model, and how many are tuned."""
+"""Blocks of the bundled model, and how many are tuned; of a real one, as many as the page Choose offers at first."""
+REAL_LESSON = "labels"
+"""What the real model is taught: the lesson that asks for English alone, not for the bundled model's made-up world."""
+REAL_STEPS, REAL_EXAMPLES = 30, 32
+"""Steps of its runs, and examples that its analysis reads: minutes on two cores."""
 CONTROLS = ("full", "random")
 """Runs beside the choice."""
 PRESENT = "Large type; the arrow keys lead back and on, and nothing goes on by itself."
@@ -51,9 +58,17 @@ class Stop:
 
 def start_tour(here: Session, lesson: str = "facts") -> None:
     """Analyse the bundled model on a lesson; everything else follows from page to page."""
+    _start(here, Tour(lesson), AnalysisSettings())
+
+
+def start_real_tour(here: Session) -> None:
+    """Analyse the real model that is offered, on the lesson that suits it."""
+    _start(here, Tour(REAL_LESSON, NAME), AnalysisSettings(limit=REAL_EXAMPLES))
+
+
+def _start(here: Session, tour: Tour, settings: AnalysisSettings) -> None:
     here.criterion = None
-    st.session_state.update({"policy": RECOMMENDED_POLICY, "budget-unit": BLOCKS, f"budget-{N_BLOCKS}": BUDGET})
-    start_analysis(here, Request(Source(data=f"lesson:{lesson}")), Tour(lesson))
+    start_analysis(here, Request(Source(tour.model, f"lesson:{tour.lesson}"), settings), tour)
 
 
 def draw_tour(here: Session, title: str) -> None:
@@ -92,9 +107,11 @@ def draw_tour(here: Session, title: str) -> None:
 
 def _start_runs(here: Session, tour: Tour, found: Analysed) -> None:
     """Tune the chosen block, the whole model and the control while the pages before are looked at."""
-    source = found.request.source
-    here.plan = make_plan(found.analysis, RECOMMENDED[0], RECOMMENDED_POLICY, BUDGET)
-    steps = LESSONS[tour.lesson].steps
+    source, n_blocks, real = found.request.source, found.analysis.model.n_blocks, tour.model == NAME
+    budget = default_budget(n_blocks) if real else BUDGET
+    st.session_state.update({"policy": RECOMMENDED_POLICY, "budget-unit": BLOCKS, f"budget-{n_blocks}": budget})
+    here.plan = make_plan(found.analysis, RECOMMENDED[0], RECOMMENDED_POLICY, budget)
+    steps = REAL_STEPS if real else LESSONS[tour.lesson].steps
     spec = RunSpec(source.model, source.data, here.plan, steps=steps, learning_rate=METHODS_OWN)
     queued = queue_specs(here, source, with_controls(spec, CONTROLS))
     tour.jobs = tuple(one.job for one in queued)
@@ -176,18 +193,20 @@ def _paths(here: Session) -> str:
     return (
         f"{LESSONS[here.tour.lesson].teaches} The dotted arrows show, state by state, how far the model is (orange, "
         "dashed) from the straight path to the right answer (blue). Such deviations are the paper's way to score "
-        f"blocks; the next page chooses by another, {CRITERIA[RECOMMENDED[0]].label}, which lost less in our study."
+        f"blocks; the next page chooses by another, {CRITERIA[RECOMMENDED[0]].label}, which lost less in our "
+        "study."
     )
 
 
 def _choice(here: Session) -> str:
     if here.plan is None:
         return "The analysis is not done yet; every block will have one score here."
-    ratio = here.plan.predicted.flops_ratio
+    ratio, several = here.plan.predicted.flops_ratio, len(here.plan.blocks) > 1
     cost = "" if ratio is None else f", so that a step takes {share(ratio)} of a full step's compute"
+    tuned = f"the {len(here.plan.blocks)} neighbours that score highest are" if several else "the highest is"
     return (
-        f"Every block has one score, and the highest is tuned: look at {here.plan.label} in the tower, orange and "
-        f"hatched. The arrow beside it is the backward pass: it ends there{cost}. What "
+        f"Every block has one score, and {tuned} tuned: look at {here.plan.label} in the tower, orange and "
+        f"hatched. The arrow beside {'them' if several else 'it'} is the backward pass: it ends there{cost}. What "
         "frozen blocks below compute is kept from the first time on, which saves more."
     )
 

