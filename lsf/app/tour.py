@@ -190,11 +190,12 @@ def _go_to(here: Session, tour: Tour, stop: int) -> None:
 
 def _paths(here: Session) -> str:
     assert here.tour is not None
+    study = "study of small models; *Evidence* has what holds on real ones" if here.tour.model == NAME else "study"
     return (
         f"{LESSONS[here.tour.lesson].teaches} The dotted arrows show, state by state, how far the model is (orange, "
         "dashed) from the straight path to the right answer (blue). Such deviations are the paper's way to score "
         f"blocks; the next page chooses by another, {CRITERIA[RECOMMENDED[0]].label}, which lost less in our "
-        "study."
+        f"{study}."
     )
 
 
