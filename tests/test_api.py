@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,47 @@ def test_a_model_that_a_fused_optimizer_trained_is_known_to_be_another(tiny: Cal
     assert model.measured() is model.measured()
     model.model(torch.tensor([[1, 2, 3]])).logits.square().mean().backward()
     torch.optim.AdamW(tuned, fused=True).step()  # counts no version up
+    model.model.requires_grad_(False)
     assert weights_hash(model.measured().model) != before
+
+
+def test_a_model_that_was_written_by_way_of_data_is_known_to_be_another(tiny: Callable[[str], Path]) -> None:
+    model = lsf.load(str(tiny("llama")), "float32", "cpu")
+    weight, hashes = model.model.get_parameter("model.layers.1.mlp.up_proj.weight"), set()
+    hashes.add(weights_hash(model.measured().model))
+    weight.data.mul_(2)
+    hashes.add(weights_hash(model.measured().model))
+    weight.data[[0, 1]] = weight.data[[1, 0]].clone()
+    hashes.add(weights_hash(model.measured().model))
+    assert len(hashes) == 3 and weight._version == 0
+
+
+class Steering:
+    """A hook as people write them: a method of an object that cannot be copied."""
+
+    def __init__(self, by: torch.Tensor) -> None:
+        self.by, self.lock = by, threading.Lock()
+
+    def __call__(self, module: torch.nn.Module, given: Any, out: Any) -> Any:
+        with self.lock:
+            return (out[0] + self.by, *out[1:]) if isinstance(out, tuple) else out + self.by
+
+
+def test_hooks_act_in_what_is_measured_from_when_they_are_set_until_they_are_removed(
+    tiny: Callable[[str], Path],
+) -> None:
+    model, settings = lsf.load(str(tiny("llama")), "float32", "cpu"), {"prompt": "{q}", "completion": "{a}"}
+    plain = lsf.analyze(model, ROWS, **settings)
+    steering = Steering(torch.linspace(-1, 1, 32))
+    handle = model.model.get_submodule("model.layers.1").register_forward_hook(steering)
+    steered = lsf.analyze(model, ROWS, **settings)
+    deviations = [[state.target_deviation for state in one.states] for one in (plain, steered)]
+    assert deviations[0][:2] == deviations[1][:2] and deviations[0][2:] != deviations[1][2:]
+    assert plain.weights is not None and steered.weights is None
+    steering.by = torch.zeros(32)
+    assert lsf.analyze(model, ROWS, **settings).states == plain.states
+    handle.remove()
+    assert lsf.analyze(model, ROWS, **settings).states == plain.states
 
 
 def test_a_model_is_measured_as_it_is_now_without_dropout(tiny: Callable[[str], Path]) -> None:

@@ -34,6 +34,7 @@ from lsf.models.devices import places_of
 from lsf.models.loading import LoadedModel, check_ids, layout_of, weights_hash
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import n_values
+from lsf.models.sharing import foreign_hooks
 from lsf.progress import Reporter
 
 
@@ -131,7 +132,8 @@ def analyze(
         raise StoppedError("The analysis was stopped.")
     if short:
         builder.mark_short(_short_words(settings, short, loaded.info.device))
-    weights = None if places_of(loaded.model) else weights_hash(loaded.model)
+    unnamed = places_of(loaded.model) or foreign_hooks(loaded.model)
+    weights = None if unnamed else weights_hash(loaded.model)
     return replace(builder.result(clock.timing()), weights=weights)
 
 

@@ -26,7 +26,7 @@ from lsf.models.info import ModelInfo
 from lsf.models.layout import ModelLayout, resolve, self_check
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import check_quantising, is_packed, n_values, packed_dtype, quantising, scales
-from lsf.models.sharing import share_model
+from lsf.models.sharing import foreign_hooks, share_model, stamp_of
 from lsf.models.supported import ModelSource, find_model, stored_tensors
 from lsf.models.weights import context_of, load_config, load_tokenizer, load_weights
 
@@ -275,7 +275,8 @@ class Model:
 
     `.model` is the transformers model itself, not a copy: freeze it, train it, move it. What is measured is that model
     as it is at that moment, always without dropout, and measuring never changes it. For peft's wrapper that is the base
-    with its active adapters merged into copies of the maps they change.
+    with its active adapters merged into copies of the maps they change. Hooks on it act in what is measured, and
+    nothing of such a model is kept on record.
 
     Raises:
         ModelError: when it is measured, where it no longer can be: after `peft.get_peft_model(m.model, ...)`, which
@@ -292,7 +293,7 @@ class Model:
         """Take a model and how it is read now; `lsf.load` and `lsf.wrap` make these."""
         self.model = model
         self.tokenizer = loaded.tokenizer
-        self._loaded, self._seen = loaded, _state(model)
+        self._loaded, self._seen = loaded, stamp_of(model)
 
     @property
     def info(self) -> ModelInfo:
@@ -301,33 +302,15 @@ class Model:
 
     def measured(self) -> LoadedModel:
         """Return the model as it is now, in eval mode and with nothing to tune, for everything that measures."""
-        if is_adapted(self.model) or self._seen != _state(self.model):
-            self._loaded = wrap_model(self.model, self.tokenizer, self.info.name)
-            self._seen = _state(self.model)
+        stamp = stamp_of(self.model)
+        if is_adapted(self.model) or foreign_hooks(self.model) or self._seen != stamp:
+            self._loaded, self._seen = wrap_model(self.model, self.tokenizer, self.info.name), stamp
         return self._loaded
 
     def _repr_html_(self) -> str:
         known = {name: value for name, value in vars(self.info).items() if value is not None}
         rows = "".join(f"<tr><td>{name}</td><td>{escape(str(value))}</td></tr>" for name, value in known.items())
         return f"<table>{rows}</table>"
-
-
-def _state(model: Any) -> list[object]:
-    """Return what tells whether a model was changed: its modules, their mode, and where its tensors lie.
-
-    Of what wants gradients the bits count too: fused optimizers, Trainer's own among them, write without counting.
-    """
-    modules: list[object] = [(id(module), module.training) for module in model.modules()]
-    return modules + [
-        (id(value), value.data_ptr(), value._version, _bits(value) if value.requires_grad else None)
-        for value in model.parameters()
-    ]
-
-
-def _bits(value: torch.Tensor) -> int:
-    """Return the sum of a tensor's values, each read as a whole number by its bits."""
-    whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[value.element_size()]
-    return int(value.detach().contiguous().view(whole).sum(dtype=torch.int64))
 
 
 def _info(name: str, layout: ModelLayout) -> ModelInfo:

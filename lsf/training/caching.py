@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,7 @@ from lsf.errors import BadInputError, RunError
 from lsf.files import cache_folder
 from lsf.models.batches import by_length
 from lsf.models.loading import LoadedModel
+from lsf.models.sharing import foreign_hooks
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import size_in
@@ -268,6 +270,8 @@ def disk_room() -> float:
 
 def _on_disk(loaded: LoadedModel, key: str, depth: int, lengths: Sequence[int]) -> States:
     about = {**circumstances(loaded), "rows": key, "depth": depth}
+    if foreign_hooks(loaded.model):
+        about["once"] = secrets.token_hex()  # nobody finds it again
     folder = cache_root() / hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
     room = disk_room() - sum(lengths) * loaded.info.width * loaded.model.dtype.itemsize
     others = [(size, place) for _, size, place in _in_cache() if place != folder]

@@ -20,6 +20,7 @@ from lsf.environment import library_versions
 from lsf.errors import LsfError
 from lsf.files import cache_folder, write_text
 from lsf.models.loading import LoadedModel, config_hash, weights_hash
+from lsf.models.sharing import bits_of, foreign_hooks
 
 READING = 1
 """Version of what is read and how; another one makes every record worthless."""
@@ -29,7 +30,7 @@ _READ: OrderedDict[str, Any] = OrderedDict()
 
 
 def on_record(loaded: LoadedModel, about: Mapping[str, Any], read: Callable[[], Any]) -> Any:
-    """Return what is on record of a base model; else read it and put it on record.
+    """Return what is on record of a base model; else read it and put it on record, but for one with hooks.
 
     A file that is damaged, or cannot be written, costs a reading and nothing else.
 
@@ -38,6 +39,8 @@ def on_record(loaded: LoadedModel, about: Mapping[str, Any], read: Callable[[], 
         about: what is read, and all that is particular to it; plain JSON values.
         read: measures it; returns plain JSON values.
     """
+    if foreign_hooks(loaded.model):
+        return read()
     whole, key, place = _place(loaded, about)
     if key not in _READ:
         found = _load(place, whole)
@@ -53,6 +56,8 @@ def on_record(loaded: LoadedModel, about: Mapping[str, Any], read: Callable[[], 
 
 def is_on_record(loaded: LoadedModel, about: Mapping[str, Any]) -> bool:
     """Say whether a reading need not be made, without looking into its file; see `on_record`."""
+    if foreign_hooks(loaded.model):
+        return False
     _, key, place = _place(loaded, about)
     return key in _READ or place.exists()
 
@@ -91,6 +96,7 @@ def circumstances(loaded: LoadedModel) -> dict[str, Any]:
         "threads": None if cuda else torch.get_num_threads(),
         "attention": getattr(loaded.model.config, "_attn_implementation", None),
         "config": config_hash(loaded.model),
+        "buffers": bits_of(loaded.model.buffers()),
         **library_versions(),
     }
 

@@ -126,6 +126,16 @@ def test_a_model_with_other_weights_has_a_record_of_its_own(loaded, task):
     assert told(read(other, task))[0] != first[0]
 
 
+def test_of_a_model_with_a_hook_of_somebodys_own_nothing_is_on_record(loaded, task):
+    plain, known = told(read(loaded, task)), files()
+    steered = load_model(loaded.info.name, "float32", "cpu")
+    handle = steered.model.model.layers[1].register_forward_hook(lambda module, given, out: out * 1.5)
+    assert told(read(steered, task)) != plain
+    assert files() == known
+    handle.remove()
+    assert told(read(steered, task)) == plain
+
+
 def test_records_are_bounded_and_a_folder_that_cannot_be_written_costs_nothing(loaded, task, monkeypatch, tmp_path):
     monkeypatch.setattr(records, "KEPT_FILES", 2)
     fresh = told(read(loaded, task))
