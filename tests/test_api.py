@@ -315,6 +315,9 @@ def test_the_proof_holds_for_a_frozen_model_and_for_lora_of_the_plan(
             assert lsf.freeze(model, PLAN) > 0
         trained(model, tmp_path, proof)
         assert proof.proof is not None and proof.proof.frozen_identical and not proof.proof.tuned_unmoved
+    model = get_peft_model(copy.deepcopy(base), PLAN.lora_config(r=2))
+    trained(model, tmp_path, proof, steps=1)  # A cannot have moved yet: B was 0
+    assert proof.proof.tuned_unmoved and all(".lora_A." in name for name in proof.proof.tuned_unmoved)
 
 
 def test_what_is_not_as_the_plan_says_is_refused_before_the_first_step(
