@@ -259,8 +259,11 @@ class DatasetRows(Sequence[dict[str, Any]]):
     """Rows of a data set of `datasets`, which keeps them on disk, with class labels by their names."""
 
     def __init__(self, rows: Any) -> None:
-        """Show the rows of a `datasets.Dataset`."""
-        self._rows = rows
+        """Show the rows of a `datasets.Dataset` as plain values in all columns, whatever format was set for reading it.
+
+        A transform of the user's own says what the rows are, and stays.
+        """
+        self._rows = rows if rows.format["type"] == "custom" else rows.with_format(None)
         self._labels = {column: feature for column, feature in rows.features.items() if "ClassLabel" in repr(feature)}
 
     def __len__(self) -> int:
@@ -286,9 +289,19 @@ class DatasetRows(Sequence[dict[str, Any]]):
 
 
 def dataset_table(name: str, rows: Any) -> "Table":
-    """Return a data set as a table; where it is not large, its rows are read at once."""
+    """Return a data set as a table; where it is not large, its rows are read at once.
+
+    Raises:
+        DataError: it is one that is read in a stream.
+    """
     from lsf.data.tables import Table  # noqa: PLC0415
 
+    if not hasattr(rows, "__len__"):
+        raise DataError(
+            f"The data {name} is a streaming {type(rows).__name__}, whose rows are not known beforehand; a Dataset was "
+            "expected: load it without streaming=True, or take its first rows: "
+            "datasets.Dataset.from_list(list(data.take(10_000)), features=data.features)."
+        )
     found: Sequence[dict[str, Any]] = DatasetRows(rows)
     if rows.data.nbytes <= LARGE:
         found = tuple(found)

@@ -37,7 +37,7 @@ def read_data(
         options: what the rows are, where that is not to be recognised, and how they are handed to the model.
 
     Raises:
-        DataError: data of another kind; no rows; a column that is missing; a row without a prompt or completion.
+        DataError: data of another kind, or that is streamed; no rows; a column that is missing; a row without a prompt or completion.
 
     Example:
         >>> task = read_data([{"q": "1+1", "a": "2"}, {"q": "2+2", "a": "4"}, {"q": "3+3", "a": "6"}], "{q} =", " {a}")

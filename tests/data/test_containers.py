@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from lsf.data.containers import PIECE, DatasetRows, pieces
+from lsf.data.reading import read_data
 from lsf.data.sources import load_task
 from lsf.data.task import Task
 from lsf.errors import DataError
@@ -92,6 +93,40 @@ def test_class_labels_in_lists_and_objects_become_their_names(kind: Any, tmp_pat
     rows = DatasetRows(datasets.Dataset.from_dict(columns, features=kinds))
     assert rows[0] == {"text": "a", "labels": ["good", "bad"], "more": {"one": "good"}}
     assert rows[1] == {"text": "b", "labels": [None], "more": {"one": None}}
+
+
+LABELLED = datasets.Dataset.from_dict(
+    {"text": [f"text {n}" for n in range(12)], "label": [0, 1] * 6},
+    features=datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    ),
+)
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy", "pandas", "arrow", "python"])
+def test_the_format_a_data_set_is_read_in_elsewhere_changes_no_row(kind: str) -> None:
+    wanted = read_data(LABELLED)
+    assert {row.completion for row in wanted.rows} == {" bad", " good"}
+    for made in (LABELLED.with_format(kind), LABELLED.with_format(kind, columns=["text"])):
+        assert read_data(made) == wanted
+        assert read_data({"train": made, "test": made}).test == wanted.rows
+        assert DatasetRows(made)[3] == {"text": "text 3", "label": "good"}
+        assert DatasetRows(made).select([3])[0] == {"text": "text 3", "label": "good"}
+
+
+def test_a_transform_of_a_data_set_says_what_its_rows_are() -> None:
+    made = LABELLED.with_transform(lambda rows: {**rows, "text": [text.upper() for text in rows["text"]]})
+    assert read_data(made).rows[0].prompt == "Text: TEXT 0\nLabel:"
+
+
+def test_a_data_set_that_is_streamed_is_refused_with_what_to_give() -> None:
+    streamed = LABELLED.to_iterable_dataset()
+    for data in (streamed, datasets.IterableDatasetDict({"train": streamed})):
+        with pytest.raises(DataError, match=r"a streaming IterableDataset.*without streaming=True.*from_list"):
+            read_data(data)
+    assert read_data(datasets.Dataset.from_list(list(streamed.take(12)), features=streamed.features)) == read_data(
+        LABELLED
+    )
 
 
 def test_files_named_by_splits_in_one_folder_are_its_splits(tmp_path: Path) -> None:
