@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from lsf.data.contents import Chat, Content
 from lsf.data.rows import RowsOnDisk, joined, selected
+from lsf.data.turns import shown_turns
 from lsf.errors import BadInputError, DataError
 
 
@@ -40,8 +41,16 @@ class Example:
 
     @property
     def asked(self) -> object:
-        """What two examples must not share across splits: the prompt, and of a document its text."""
-        return self.prompt or self.identity
+        """What two examples must not share across splits, and of a document its text.
+
+        It is all that is said before the last answer. Two texts are read as a question and its answer, so that a pair
+        and a chat that ask the same are known to.
+        """
+        if isinstance(self.content, Chat):
+            said, _ = shown_turns(self.content.messages)
+        else:
+            said = self.prompt and f"user: {self.prompt.strip() or self.prompt}"
+        return said or self.identity
 
 
 @dataclass(frozen=True)
