@@ -175,7 +175,8 @@ def task_of_tables(
     used = [name for name in names if {name, name.lower()} & tally.read]
     common = formats.most_common()
     why = "the templates given" if any(templates) else _why(name, used, options)
-    return replace(task, seen=Seen(tuple(common), why, notes, n_left))
+    seen = Seen(tuple(common), why, notes, n_left)
+    return replace(task, seen=seen, options=options, templates=templates)
 
 
 def _drawn(table: Table, most: int | None, seed: int) -> Table:

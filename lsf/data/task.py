@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lsf.data.contents import Chat, Content
+from lsf.data.contents import DEFAULTS, Chat, Content, DataOptions
 from lsf.data.rows import RowsOnDisk, joined, selected
 from lsf.data.turns import shown_turns
 from lsf.errors import BadInputError, DataError
@@ -90,6 +90,10 @@ class Task:
     """What was found; nothing for lessons and what was made in Python."""
     general: Sequence[Example] = ()
     """Examples of general data that may be mixed into training, none of them with a prompt of a held-out example."""
+    options: DataOptions = DEFAULTS
+    """By which its rows were read; the default ones for lessons and what was made in Python."""
+    templates: tuple[str | None, str | None] = None, None
+    """Of prompt and completion, by which its rows were read; None where there were none."""
 
     def __post_init__(self) -> None:
         """Refuse a task that could not be tuned on."""
