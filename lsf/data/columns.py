@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from lsf.errors import DataError
+from lsf.errors import DataError, LeftOutError
 
 Row = Mapping[str, Any]
 
@@ -200,24 +200,27 @@ def letter_of(answer: Any, names: list[str], texts: list[str]) -> str:
 def plain_answer(value: Any, column: str) -> tuple[Any, str]:
     """Return one answer of what a cell holds, and a sentence where it holds more.
 
-    A list of labels is joined; of a list of answers the first is taken; an object gives its `text` or `value`.
+    A list of labels is joined; of a list of answers the first is taken; an object gives its `text` or `value`. Of a
+    list without any it is an empty text.
     """
     if isinstance(value, Mapping):
-        value = next((value[key] for key in ("text", "value") if value.get(key) not in (None, [])), None)
+        held = [value[key] for key in ("text", "value") if value.get(key) is not None]
+        value = next((one for one in held if one != []), held[0] if held else None)
     if not isinstance(value, list):
         return value, ""
     if any(isinstance(part, list | Mapping) for part in value):
         return value, ""
     if column in LABELS:
-        return ", ".join(map(str, value)), f"the column {column!r} holds a list of labels, which are joined by commas."
+        return ", ".join(str(label) for label in value if label is not None), f"the column {column!r} holds a list of labels, which are joined by commas."
     more = f"the column {column!r} holds several answers, of which the first is learned."
-    return (value[0] if value else None), more if len(dict.fromkeys(value)) > 1 else ""
+    return (value[0] if value else ""), more if len(dict.fromkeys(value)) > 1 else ""
 
 
 def value_at(row: Row, path: str) -> Any:
     """Return the value of a column, or one inside of it by a path of keys and places, such as `answers.text.0`.
 
     Raises:
+        LeftOutError: it is a place in a list that is empty.
         DataError: nothing stands there.
     """
     if path in row:
@@ -228,6 +231,8 @@ def value_at(row: Row, path: str) -> Any:
         try:
             value = value[int(key)] if isinstance(value, list) else value[key]
         except (KeyError, IndexError, ValueError, TypeError):
+            if value == [] and key.isdigit():
+                raise LeftOutError(f"the column {name!r} holds an empty list at {path!r}") from None
             raise DataError(f"the column {name!r} holds nothing at {path!r}.") from None
     return value
 
@@ -268,12 +273,16 @@ class Watched(dict[str, Any]):
         return self[name]
 
 
+class NoLabel(str):
+    """The empty text that stands where a class label is none; a cell that is written empty is another one."""
+
+
 def says_truth(columns: Iterable[str], labels: Iterable[Any]) -> bool:
     """Say whether rows have a prompt, a completion and a label that is 1 for good ones and 0 for others, in all."""
     if not {"prompt", "completion", "label"} <= set(columns):
         return False
     plain = True
-    for label in (label for label in labels if label is not None):
+    for label in (label for label in labels if label is not None and not isinstance(label, NoLabel)):
         if str(label).strip().lower() not in TRUTHS:
             return False
         plain = plain and isinstance(label, bool)
@@ -281,6 +290,8 @@ def says_truth(columns: Iterable[str], labels: Iterable[Any]) -> bool:
 
 
 def with_truth(row: Row) -> Row:
-    """Return a row with true for the label 1 and false for 0."""
+    """Return a row with true for the label 1, false for 0, and None for none."""
     label = row.get("label")
-    return row if label is None else {**row, "label": TRUTHS[str(label).strip().lower()]}
+    if label is None or isinstance(label, NoLabel):
+        return {**row, "label": None}
+    return {**row, "label": TRUTHS[str(label).strip().lower()]}

@@ -252,3 +252,31 @@ def test_what_cannot_be_read_names_a_way_on(name: str, content: str, words: str,
         read(name, content, tmp_path)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("templates", [(None, None), ("{question}", " {answers.text.0}")])
+def test_a_question_whose_list_of_answers_is_empty_is_left_out(
+    templates: tuple[str | None, str | None], tmp_path: Path
+) -> None:
+    rows = [
+        {"question": f"Who is {n}?", "answers": {"text": [] if n % 3 == 0 else [f"{n}", "he"], "answer_start": []}}
+        for n in range(12)
+    ]
+    (tmp_path / "squad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = load_task(str(tmp_path / "squad.jsonl"), *templates)
+    assert [row.completion for row in task.rows] == [f" {n}" for n in range(12) if n % 3]
+    assert any("left out" in note and "(line 1, line 4, line 7 and 1 more)" in note for note in task.seen.notes)
+    for held in (None, {"text": None}, {}):
+        with pytest.raises(DataError, match=r"line 13"):
+            (tmp_path / "null.jsonl").write_text(
+                "".join(json.dumps(row) + "\n" for row in [*rows, {"question": "Who?", "answers": held}]), encoding="utf-8"
+            )
+            load_task(str(tmp_path / "null.jsonl"), *templates)
+
+
+def test_labels_of_a_list_that_are_none_are_no_word_of_the_answer(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "labels": [["a", None, "b"], [None], []][n % 3]} for n in range(9)]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = load_task(str(tmp_path / "labels.jsonl"))
+    assert [row.completion for row in task.rows] == [" a, b"] * 3
+    assert task.seen.n_left_out == 6
