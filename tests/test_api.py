@@ -128,9 +128,10 @@ def test_what_a_task_was_read_by_is_what_a_run_of_it_records(tiny: Callable[[str
     of_rows = lsf.tune(
         model, ROWS, PLAN, "Is {q}?", "{a}", general=[{"prompt": "a", "completion": " b"}], **settings, **options
     )
-    assert of_task.spec == of_rows.spec
-    assert (of_task.spec.pairs, of_task.spec.max_rows, of_task.spec.prompt_template) == ("raw", 12, "Is {q}?")
-    assert of_task.result.before == of_rows.result.before and of_task.result.general == of_rows.result.general
+    spec, found, same = of_task.spec, of_task.result, of_rows.result
+    assert spec == of_rows.spec and spec is not None and found is not None and same is not None
+    assert (spec.pairs, spec.max_rows, spec.prompt_template) == ("raw", 12, "Is {q}?")
+    assert found.before is not None and found.before == same.before and found.general == same.general
 
 
 def state_of(model: Any) -> Any:

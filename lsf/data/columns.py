@@ -141,8 +141,8 @@ def transcript(text: str) -> tuple[list[tuple[str, str]], int] | None:
     return turns, marks[-1].end()
 
 
-def choices_of(row: Row) -> tuple[list[str], list[str]] | None:
-    """Return the names that a row's choices have in it, and their texts; None where it has no choices.
+def choices_of(row: Row) -> tuple[list[str], list[Any]] | None:
+    """Return the names that a row's choices have in it, and these, texts or numbers; None where it has no choices.
 
     Choices are a list of texts, an object of letters and texts, an object of `text` and `label`, a list of objects of
     these, or columns called a, b, c and so on.
@@ -153,7 +153,7 @@ def choices_of(row: Row) -> tuple[list[str], list[str]] | None:
         named = [letter for letter in LETTERS if plain.get(letter.lower()) not in (None, "")]
         if named[:3] != ["A", "B", "C"]:
             return None
-        return named, [str(row[letter.lower()]) for letter in named]
+        return named, [row[letter.lower()] for letter in named]
     if isinstance(held, Mapping) and isinstance(held.get("text"), list):
         texts = held["text"]
         names = held["label"] if isinstance(held.get("label"), list) else LETTERS
@@ -165,33 +165,41 @@ def choices_of(row: Row) -> tuple[list[str], list[str]] | None:
         names, texts = LETTERS, held
     if not 2 <= len(texts) <= len(LETTERS) or any(text is None or isinstance(text, list | Mapping) for text in texts):
         raise DataError(f"its choices are not a list of 2 to {len(LETTERS)} texts.")
-    return [str(name) for name in names][: len(texts)], [str(text) for text in texts]
+    return [str(name) for name in names][: len(texts)], list(texts)
 
 
-def lettered(texts: list[str]) -> str:
+def lettered(texts: list[Any]) -> str:
     """Return choices as lines, each with its letter."""
     return "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
 
 
-def letter_of(answer: Any, names: list[str], texts: list[str]) -> str:
+def letter_of(answer: Any, names: list[str], choices: list[Any]) -> str:
     """Return the letter of an answer: the name of a choice, an index from 0 where none is called so, or its text.
 
+    A number is the index of a text, whatever stands in it; beside choices that are numbers it may be one of them.
+
     Raises:
-        DataError: it is none of the choices.
+        DataError: it is none of the choices; it may be an index or a choice, and these differ.
     """
-    said = str(answer).strip()
-    if said not in names and isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(texts):
-        return LETTERS[answer]
-    unclear = said in texts and said not in names and said.isdigit() and int(said) < len(texts)
-    if unclear and int(said) != texts.index(said):
+    said, texts = str(answer).strip(), [str(choice) for choice in choices]
+    number = isinstance(answer, int) and not isinstance(answer, bool)
+    index = int(said) if said.isdecimal() and int(said) < len(texts) and said not in names else None
+    alike = (
+        choice == answer and not isinstance(choice, bool) if number else text == said
+        for choice, text in zip(choices, texts, strict=True)
+    )
+    place = next((place for place, same in enumerate(alike) if same), index)
+    if index is not None and place != index:
         raise DataError(f"the answer {said!r} may be an index or the text of a choice; write its letter.")
+    if number and place is not None and said not in names:
+        return LETTERS[place]
     for known in (names, texts):
         if said in known:
             return LETTERS[known.index(said)]
     if said in LETTERS[: len(texts)]:
         return said
-    if said.isdigit() and int(said) < len(texts):
-        return LETTERS[int(said)]
+    if index is not None:
+        return LETTERS[index]
     raise DataError(
         f"the answer {said!r} is none of its {len(texts)} choices; an index, a letter or a text was expected."
     )
@@ -211,7 +219,8 @@ def plain_answer(value: Any, column: str) -> tuple[Any, str]:
     if any(isinstance(part, list | Mapping) for part in value):
         return value, ""
     if column in LABELS:
-        return ", ".join(str(label) for label in value if label is not None), f"the column {column!r} holds a list of labels, which are joined by commas."
+        words = [str(label) for label in value if label is not None]
+        return ", ".join(words), f"the column {column!r} holds a list of labels, which are joined by commas."
     more = f"the column {column!r} holds several answers, of which the first is learned."
     return (value[0] if value else ""), more if len(dict.fromkeys(value)) > 1 else ""
 

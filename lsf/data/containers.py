@@ -257,8 +257,7 @@ def with_unread(tables: "dict[str, Table]", names: Sequence[str]) -> "dict[str, 
 
 
 class DatasetRows(Sequence[dict[str, Any]]):
-    """Rows of a data set of `datasets`, which keeps them on disk, with class labels by their names; without one, empty.
-    """
+    """Rows of a data set of `datasets`, which keeps them on disk; class labels by their names, empty for none."""
 
     def __init__(self, rows: Any) -> None:
         """Show the rows of a `datasets.Dataset` as plain values in all columns, whatever format was set for reading it.

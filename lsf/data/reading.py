@@ -38,7 +38,8 @@ def read_data(
         options: what the rows are, where that is not to be recognised, and how they are handed to the model.
 
     Raises:
-        DataError: data of another kind, or that is streamed; no rows; a column that is missing; a row without a prompt or completion.
+        DataError: data of another kind, or that is streamed; no rows; a column that is missing; a row without a prompt
+            or completion.
         BadInputError: an unknown format; templates or options beside a task, which would change nothing of it.
 
     Example:

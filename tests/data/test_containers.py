@@ -97,9 +97,7 @@ def test_class_labels_in_lists_and_objects_become_their_names(kind: Any, tmp_pat
 
 LABELLED = datasets.Dataset.from_dict(
     {"text": [f"text {n}" for n in range(12)], "label": [0, 1] * 6},
-    features=datasets.Features(
-        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
-    ),
+    features=datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}),
 )
 
 
@@ -144,7 +142,9 @@ def test_a_row_without_a_class_label_is_left_out_and_a_split_without_any_told(
         told = next(note for note in task.seen.notes if "left out" in note)
         assert told.startswith("11 rows: left out, since the ") and "(row 3 of train, row 7 of train, row 11" in told
     alone = read_data(labelled([0, 1, -1, 1] * 5), *templates)
-    assert len(alone.rows) == 15 and any(note.endswith("(row 3, row 7, row 11 and 2 more).") for note in alone.seen.notes)
+    assert len(alone.rows) == 15 and any(
+        note.endswith("(row 3, row 7, row 11 and 2 more).") for note in alone.seen.notes
+    )
     unused = read_data(parts, "{text}:", " yes")
     assert [len(rows) for rows in (unused.train, unused.validation, unused.test)] == [20, 3, 5]
     with pytest.raises(DataError, match=r"no row of its split train that can be learned from; 4 rows: left out"):

@@ -237,6 +237,8 @@ def test_templates_reach_nested_values(tmp_path: Path) -> None:
         ),
         ("d.jsonl", lines({**PICK, "answer": 7}), "the answer '7' is none of its 3 choices"),
         ("d.jsonl", lines({**PICK, "choices": ["2", "1", "0"], "answer": "2"}), "may be an index or the text of a"),
+        ("d.jsonl", lines({**PICK, "choices": [1, 2, 3, 4], "answer": 2}), "may be an index or the text of a"),
+        ("d.jsonl", lines({"question": "?", "a": 1.0, "b": 2.0, "c": 3.0, "answer": 2}), "may be an index or the text"),
         ("d.jsonl", lines({"translation": {"en": "a"}}), "does not hold two languages"),
         ("d.jsonl", lines({"chosen": "a", "rejected": "b"}), "it has chosen and no prompt"),
         ("d.json", '{"a": [1], "b": [1, 2]}', "d.json holds an object; a list of objects was expected"),
@@ -269,7 +271,8 @@ def test_a_question_whose_list_of_answers_is_empty_is_left_out(
     for held in (None, {"text": None}, {}):
         with pytest.raises(DataError, match=r"line 13"):
             (tmp_path / "null.jsonl").write_text(
-                "".join(json.dumps(row) + "\n" for row in [*rows, {"question": "Who?", "answers": held}]), encoding="utf-8"
+                "".join(json.dumps(row) + "\n" for row in [*rows, {"question": "Who?", "answers": held}]),
+                encoding="utf-8",
             )
             load_task(str(tmp_path / "null.jsonl"), *templates)
 
@@ -280,3 +283,23 @@ def test_labels_of_a_list_that_are_none_are_no_word_of_the_answer(tmp_path: Path
     task = load_task(str(tmp_path / "labels.jsonl"))
     assert [row.completion for row in task.rows] == [" a, b"] * 3
     assert task.seen.n_left_out == 6
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "letter"),
+    [
+        ([0, 1, 2, 3], 2, "C"),  # both readings are the same
+        ([1, 2, 3, 4], 4, "D"),  # there is no such index
+        ([10, 20, 30], 1, "B"),  # there is no such choice
+        (["1", "2", "3", "4"], 2, "C"),  # a number is none of these texts
+        ([1, 2, 3, 4], "B", "B"),
+        ({"text": [1, 2, 3], "label": ["1", "2", "3"]}, 2, "B"),  # they are called so
+        ([1.0, 2.0], 2, "B"),
+        ([True, False], 1, "B"),
+    ],
+)
+def test_a_number_is_an_index_unless_it_may_be_a_choice(
+    choices: Any, answer: int | str, letter: str, tmp_path: Path
+) -> None:
+    (tmp_path / "d.jsonl").write_text(lines({**PICK, "choices": choices, "answer": answer}), encoding="utf-8")
+    assert load_task(str(tmp_path / "d.jsonl")).rows[0].completion == f" {letter}"

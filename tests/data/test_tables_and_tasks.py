@@ -265,7 +265,10 @@ def test_a_pair_and_a_chat_that_ask_the_same_stay_on_one_side(pairs: str) -> Non
     sides = [{(row.row - 1) // 2 for row in part if row.row} for part in (task.train, task.validation, task.test)]
     assert [len(side) for side in sides] == [80, 10, 10] and len(set.union(*sides)) == 100
     assert shared_prompts(task) == []
-    parts = {"train": [as_chat(*one) for one in asked], "test": [as_pair(asked[0][0], "0"), as_pair(" A new one? ", "0")]}
+    parts = {
+        "train": [as_chat(*one) for one in asked],
+        "test": [as_pair(asked[0][0], "0"), as_pair(" A new one? ", "0")],
+    }
     found = shared_prompts(read_data(parts, options=DataOptions(pairs=pairs)))
     assert found[-1] == "1 test row has a prompt that training has too; 1 with the same answer."
 
