@@ -187,11 +187,12 @@ def tune(
         raise BadInputError(f"A {type(plan).__name__} was given as the plan; make one first: {make}.")
     loaded, task = _tunable(model, settings.get("method", "full")), _read(data, prompt, completion, options)
     if general is not None:
-        task = with_general(task, more := read_data(general, options=replace(options, format="auto")))
+        by = task.options if isinstance(data, Task) and not isinstance(general, Task) else options
+        task = with_general(task, more := read_data(general, options=replace(by, format="auto")))
         settings["general"] = more.name
     dtype, device = loaded.info.dtype, loaded.info.device.partition(":")[0]
     given = {"dtype": dtype if dtype in DTYPES else "auto", "device": device, **settings}
-    given |= {"prompt_template": prompt, "completion_template": completion, "plan": plan}
+    given |= {**_read_by(data, prompt, completion), "plan": plan}
     spec = _settings(RunSpec, {"model": loaded.info.name, "data": task.name, **given})
     folder = create_run(Path(runs), spec)
     result = _interruptible("The run", lambda report: running.tune(loaded, task, spec, folder, report))
@@ -259,8 +260,8 @@ def sweep(
 
     options = DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
     loaded, task = _tunable(model, "full"), _read(data, prompt, completion, options)
-    texts = {"prompt_template": prompt, "completion_template": completion}
-    spec = _settings(SweepSpec, {"model": loaded.info.name, "data": task.name, **texts, **settings})
+    named = {"model": loaded.info.name, "data": task.name}
+    spec = _settings(SweepSpec, {**named, **settings, **_read_by(data, prompt, completion)})
     place = None if json is None else Path(json)
     begun = start_sweep(loaded, task, spec, sweeps.Sweep.load(place) if place is not None and place.exists() else None)
 
@@ -279,6 +280,14 @@ def _read(data: Any, prompt: str | None, completion: str | None, options: DataOp
         for note in (*task.seen.notes, *shared_prompts(task)):
             warnings.warn(note, stacklevel=3)
     return task
+
+
+def _read_by(data: Any, prompt: str | None, completion: str | None) -> dict[str, Any]:
+    """Return what specs record of how data was read beside the options given: of a task, all of that."""
+    if not isinstance(data, Task):
+        return {"prompt_template": prompt, "completion_template": completion}
+    prompt, completion = data.templates
+    return {"prompt_template": prompt, "completion_template": completion, **vars(data.options)}
 
 
 def _measured(model: Any) -> "LoadedModel":

@@ -27,6 +27,7 @@ import lsf.models.loading
 import lsf.plans.plan
 import lsf.training.proof
 from lsf.criteria.result import Analysis as Record
+from lsf.data.contents import DataOptions
 from lsf.errors import BadInputError, DataError, LsfError, ModelError, PlanError, RunError
 from lsf.lens.speed import speed_of
 from lsf.methods.context import is_linear
@@ -83,6 +84,55 @@ def test_named_splits_stay_as_they_are_and_other_data_is_refused_in_a_sentence()
             lsf.read_data(data)
     with pytest.raises(DataError, match="no column 'prompt'"):
         lsf.read_data(ROWS)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"prompt": "Question: {q}"}, "prompt"),
+        ({"completion": "{a}!"}, "completion"),
+        ({"pairs": "raw"}, "pairs"),
+        ({"max_rows": 3, "train_on": "last"}, "train_on and max_rows"),
+    ],
+)
+def test_templates_and_options_beside_a_task_are_refused_and_those_it_was_read_by_are_not(
+    given: dict[str, Any], named: str, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = lsf.wrap(tiny_model("llama"), load_model(str(tiny("llama")), "float32", "cpu").tokenizer)
+    task = lsf.read_data(ROWS, "{q}", "{a}")
+    ways = (
+        lambda **given: lsf.tune(model, task, PLAN, runs=tmp_path, steps=1, **given),
+        lambda **given: lsf.analyze(model, task, **given),
+        lambda **given: lsf.sweep(model, task, seeds=1, steps=1, **given),
+    )
+    for way in ways:
+        with pytest.raises(BadInputError, match=f"is a task.* so that {named} would change nothing of it"):
+            way(**given)
+    options = {name: value for name, value in given.items() if name not in ("prompt", "completion")}
+    if options:
+        with pytest.raises(BadInputError, match=named):
+            lsf.tune(model, ROWS, PLAN, "{q}", "{a}", runs=tmp_path, general=task, steps=1, **options)
+    texts = given.get("prompt", "{q}"), given.get("completion", "{a}")
+    made = lsf.read_data(ROWS, *texts, options=DataOptions(**options))
+    assert lsf.read_data(made, *texts, options=DataOptions(**options)) is made
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_task_was_read_by_is_what_a_run_of_it_records(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    loaded = load_model(str(tiny("llama")), "float32", "cpu")
+    model, options = lsf.wrap(loaded.model, loaded.tokenizer), {"pairs": "raw", "max_rows": 12}
+    task = lsf.read_data(ROWS, "Is {q}?", "{a}", options=DataOptions(pairs="raw", max_rows=12))
+    settings: dict[str, Any] = {"runs": tmp_path, "steps": 1, "learning_rate": 1e-4, "general_share": 0.5}
+    of_task = lsf.tune(model, task, PLAN, general=[{"prompt": "a", "completion": " b"}], **settings)
+    of_rows = lsf.tune(
+        model, ROWS, PLAN, "Is {q}?", "{a}", general=[{"prompt": "a", "completion": " b"}], **settings, **options
+    )
+    spec, found, same = of_task.spec, of_task.result, of_rows.result
+    assert spec == of_rows.spec and spec is not None and found is not None and same is not None
+    assert (spec.pairs, spec.max_rows, spec.prompt_template) == ("raw", 12, "Is {q}?")
+    assert found.before is not None and found.before == same.before and found.general == same.general
 
 
 def state_of(model: Any) -> Any:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from lsf.errors import DataError
+from lsf.errors import DataError, LeftOutError
 
 Row = Mapping[str, Any]
 
@@ -141,8 +141,8 @@ def transcript(text: str) -> tuple[list[tuple[str, str]], int] | None:
     return turns, marks[-1].end()
 
 
-def choices_of(row: Row) -> tuple[list[str], list[str]] | None:
-    """Return the names that a row's choices have in it, and their texts; None where it has no choices.
+def choices_of(row: Row) -> tuple[list[str], list[Any]] | None:
+    """Return the names that a row's choices have in it, and these, texts or numbers; None where it has no choices.
 
     Choices are a list of texts, an object of letters and texts, an object of `text` and `label`, a list of objects of
     these, or columns called a, b, c and so on.
@@ -153,7 +153,7 @@ def choices_of(row: Row) -> tuple[list[str], list[str]] | None:
         named = [letter for letter in LETTERS if plain.get(letter.lower()) not in (None, "")]
         if named[:3] != ["A", "B", "C"]:
             return None
-        return named, [str(row[letter.lower()]) for letter in named]
+        return named, [row[letter.lower()] for letter in named]
     if isinstance(held, Mapping) and isinstance(held.get("text"), list):
         texts = held["text"]
         names = held["label"] if isinstance(held.get("label"), list) else LETTERS
@@ -165,33 +165,41 @@ def choices_of(row: Row) -> tuple[list[str], list[str]] | None:
         names, texts = LETTERS, held
     if not 2 <= len(texts) <= len(LETTERS) or any(text is None or isinstance(text, list | Mapping) for text in texts):
         raise DataError(f"its choices are not a list of 2 to {len(LETTERS)} texts.")
-    return [str(name) for name in names][: len(texts)], [str(text) for text in texts]
+    return [str(name) for name in names][: len(texts)], list(texts)
 
 
-def lettered(texts: list[str]) -> str:
+def lettered(texts: list[Any]) -> str:
     """Return choices as lines, each with its letter."""
     return "\n".join(f"{letter}. {text}" for letter, text in zip(LETTERS, texts, strict=False))
 
 
-def letter_of(answer: Any, names: list[str], texts: list[str]) -> str:
+def letter_of(answer: Any, names: list[str], choices: list[Any]) -> str:
     """Return the letter of an answer: the name of a choice, an index from 0 where none is called so, or its text.
 
+    A number is the index of a text, whatever stands in it; beside choices that are numbers it may be one of them.
+
     Raises:
-        DataError: it is none of the choices.
+        DataError: it is none of the choices; it may be an index or a choice, and these differ.
     """
-    said = str(answer).strip()
-    if said not in names and isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(texts):
-        return LETTERS[answer]
-    unclear = said in texts and said not in names and said.isdigit() and int(said) < len(texts)
-    if unclear and int(said) != texts.index(said):
+    said, texts = str(answer).strip(), [str(choice) for choice in choices]
+    number = isinstance(answer, int) and not isinstance(answer, bool)
+    index = int(said) if said.isdecimal() and int(said) < len(texts) and said not in names else None
+    alike = (
+        choice == answer and not isinstance(choice, bool) if number else text == said
+        for choice, text in zip(choices, texts, strict=True)
+    )
+    place = next((place for place, same in enumerate(alike) if same), index)
+    if index is not None and place != index:
         raise DataError(f"the answer {said!r} may be an index or the text of a choice; write its letter.")
+    if number and place is not None and said not in names:
+        return LETTERS[place]
     for known in (names, texts):
         if said in known:
             return LETTERS[known.index(said)]
     if said in LETTERS[: len(texts)]:
         return said
-    if said.isdigit() and int(said) < len(texts):
-        return LETTERS[int(said)]
+    if index is not None:
+        return LETTERS[index]
     raise DataError(
         f"the answer {said!r} is none of its {len(texts)} choices; an index, a letter or a text was expected."
     )
@@ -200,24 +208,28 @@ def letter_of(answer: Any, names: list[str], texts: list[str]) -> str:
 def plain_answer(value: Any, column: str) -> tuple[Any, str]:
     """Return one answer of what a cell holds, and a sentence where it holds more.
 
-    A list of labels is joined; of a list of answers the first is taken; an object gives its `text` or `value`.
+    A list of labels is joined; of a list of answers the first is taken; an object gives its `text` or `value`. Of a
+    list without any it is an empty text.
     """
     if isinstance(value, Mapping):
-        value = next((value[key] for key in ("text", "value") if value.get(key) not in (None, [])), None)
+        held = [value[key] for key in ("text", "value") if value.get(key) is not None]
+        value = next((one for one in held if one != []), held[0] if held else None)
     if not isinstance(value, list):
         return value, ""
     if any(isinstance(part, list | Mapping) for part in value):
         return value, ""
     if column in LABELS:
-        return ", ".join(map(str, value)), f"the column {column!r} holds a list of labels, which are joined by commas."
+        words = [str(label) for label in value if label is not None]
+        return ", ".join(words), f"the column {column!r} holds a list of labels, which are joined by commas."
     more = f"the column {column!r} holds several answers, of which the first is learned."
-    return (value[0] if value else None), more if len(dict.fromkeys(value)) > 1 else ""
+    return (value[0] if value else ""), more if len(dict.fromkeys(value)) > 1 else ""
 
 
 def value_at(row: Row, path: str) -> Any:
     """Return the value of a column, or one inside of it by a path of keys and places, such as `answers.text.0`.
 
     Raises:
+        LeftOutError: it is a place in a list that is empty.
         DataError: nothing stands there.
     """
     if path in row:
@@ -228,6 +240,8 @@ def value_at(row: Row, path: str) -> Any:
         try:
             value = value[int(key)] if isinstance(value, list) else value[key]
         except (KeyError, IndexError, ValueError, TypeError):
+            if value == [] and key.isdigit():
+                raise LeftOutError(f"the column {name!r} holds an empty list at {path!r}") from None
             raise DataError(f"the column {name!r} holds nothing at {path!r}.") from None
     return value
 
@@ -268,12 +282,16 @@ class Watched(dict[str, Any]):
         return self[name]
 
 
+class NoLabel(str):
+    """The empty text that stands where a class label is none; a cell that is written empty is another one."""
+
+
 def says_truth(columns: Iterable[str], labels: Iterable[Any]) -> bool:
     """Say whether rows have a prompt, a completion and a label that is 1 for good ones and 0 for others, in all."""
     if not {"prompt", "completion", "label"} <= set(columns):
         return False
     plain = True
-    for label in (label for label in labels if label is not None):
+    for label in (label for label in labels if label is not None and not isinstance(label, NoLabel)):
         if str(label).strip().lower() not in TRUTHS:
             return False
         plain = plain and isinstance(label, bool)
@@ -281,6 +299,8 @@ def says_truth(columns: Iterable[str], labels: Iterable[Any]) -> bool:
 
 
 def with_truth(row: Row) -> Row:
-    """Return a row with true for the label 1 and false for 0."""
+    """Return a row with true for the label 1, false for 0, and None for none."""
     label = row.get("label")
-    return row if label is None else {**row, "label": TRUTHS[str(label).strip().lower()]}
+    if label is None or isinstance(label, NoLabel):
+        return {**row, "label": None}
+    return {**row, "label": TRUTHS[str(label).strip().lower()]}

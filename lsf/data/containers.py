@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
+from lsf.data.columns import NoLabel
 from lsf.data.rows import LARGE
 from lsf.errors import DataError, first_line
 from lsf.progress import Reporter
@@ -242,7 +243,7 @@ def named_splits(name: str, loaded: Mapping[Any, Any], table_of: "Callable[[Any]
         found[word] = key
     if not found:
         raise DataError(f"{name} has the splits {', '.join(map(str, loaded))}; one called train was expected.")
-    tables = {word: table_of(loaded[key]) for word, key in found.items()}
+    tables = {word: replace(table_of(loaded[key]), split=str(key)) for word, key in found.items()}
     return with_unread(tables, [str(key) for key in loaded if key not in found.values()])
 
 
@@ -256,11 +257,14 @@ def with_unread(tables: "dict[str, Table]", names: Sequence[str]) -> "dict[str, 
 
 
 class DatasetRows(Sequence[dict[str, Any]]):
-    """Rows of a data set of `datasets`, which keeps them on disk, with class labels by their names."""
+    """Rows of a data set of `datasets`, which keeps them on disk; class labels by their names, empty for none."""
 
     def __init__(self, rows: Any) -> None:
-        """Show the rows of a `datasets.Dataset`."""
-        self._rows = rows
+        """Show the rows of a `datasets.Dataset` as plain values in all columns, whatever format was set for reading it.
+
+        A transform of the user's own says what the rows are, and stays.
+        """
+        self._rows = rows if rows.format["type"] == "custom" else rows.with_format(None)
         self._labels = {column: feature for column, feature in rows.features.items() if "ClassLabel" in repr(feature)}
 
     def __len__(self) -> int:
@@ -282,13 +286,26 @@ class DatasetRows(Sequence[dict[str, Any]]):
         return DatasetRows(self._rows.select(indices))
 
     def _labelled(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {column: _labelled(value, self._labels.get(column)) for column, value in row.items()}
+        named = {column: _labelled(value, self._labels.get(column)) for column, value in row.items()}
+        return {
+            column: NoLabel() if value is None and row[column] is not None else value for column, value in named.items()
+        }
 
 
 def dataset_table(name: str, rows: Any) -> "Table":
-    """Return a data set as a table; where it is not large, its rows are read at once."""
+    """Return a data set as a table; where it is not large, its rows are read at once.
+
+    Raises:
+        DataError: it is one that is read in a stream.
+    """
     from lsf.data.tables import Table  # noqa: PLC0415
 
+    if not hasattr(rows, "__len__"):
+        raise DataError(
+            f"The data {name} is a streaming {type(rows).__name__}, whose rows are not known beforehand; a Dataset was "
+            "expected: load it without streaming=True, or take its first rows: "
+            "datasets.Dataset.from_list(list(data.take(10_000)), features=data.features)."
+        )
     found: Sequence[dict[str, Any]] = DatasetRows(rows)
     if rows.data.nbytes <= LARGE:
         found = tuple(found)
@@ -341,7 +358,7 @@ def _files_by_split(path: Path, report: Reporter | None) -> "dict[str, Table] | 
         if len(others) > 1 and not all(SHARD.search(one.name.partition(".")[0]) for one in others):
             raise DataError(f"{path.name} has two files for {word}: {others[0].name} and {file.name}; leave one there.")
     if "train" in found:
-        return with_unread({word: table_of(files) for word, files in found.items()}, unread)
+        return with_unread({word: replace(table_of(files), split=word) for word, files in found.items()}, unread)
     known = [file for file in sorted(path.rglob("*")) if file.is_file() and ending(file) in READERS]
     if known and all(ending(file) in PLAIN_TEXT for file in known):
         return {"all": table_of(known)}

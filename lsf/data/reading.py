@@ -10,7 +10,7 @@ from lsf.data.formats import check_format
 from lsf.data.sources import load_task, table_splits, task_of_tables
 from lsf.data.tables import Table
 from lsf.data.task import Task
-from lsf.errors import DataError
+from lsf.errors import BadInputError, DataError
 
 IN_MEMORY = "in memory"
 """The name of data that has none."""
@@ -29,7 +29,8 @@ def read_data(
 
     Args:
         data: a path, `lesson:NAME` or `hub:NAME[:CONFIG][:SPLIT]`; a `datasets.Dataset` or `DatasetDict`; a pandas
-            `DataFrame`; a list of dicts; or a task, which is returned as it is.
+            `DataFrame`; a list of dicts; or a task, which is returned as it is, and takes no templates nor options
+            but those that it was read by.
         prompt: template over the columns, such as `"Question: {question}\nAnswer:"`; None takes what is recognised.
         completion: template over the columns, such as `" {answer}"`; None takes what is recognised.
         name: of data that is in memory, for results.
@@ -37,7 +38,9 @@ def read_data(
         options: what the rows are, where that is not to be recognised, and how they are handed to the model.
 
     Raises:
-        DataError: data of another kind; no rows; a column that is missing; a row without a prompt or completion.
+        DataError: data of another kind, or that is streamed; no rows; a column that is missing; a row without a prompt
+            or completion.
+        BadInputError: an unknown format; templates or options beside a task, which would change nothing of it.
 
     Example:
         >>> task = read_data([{"q": "1+1", "a": "2"}, {"q": "2+2", "a": "4"}, {"q": "3+3", "a": "6"}], "{q} =", " {a}")
@@ -47,11 +50,28 @@ def read_data(
         96
     """
     if isinstance(data, Task):
+        _check_read(data, prompt, completion, options)
         return data
     if isinstance(data, str | Path):
         return load_task(str(data), prompt, completion, seed, options)
     check_format(options.format)
     return task_of_tables(name, _tables(data, name), (prompt, completion), seed, options)
+
+
+def _check_read(task: Task, prompt: str | None, completion: str | None, options: DataOptions) -> None:
+    """Refuse templates and options that a task was not read by; the default ones ask for nothing.
+
+    Raises:
+        BadInputError: with their names.
+    """
+    asked = {"prompt": prompt, "completion": completion, **vars(options)}
+    own = {**dict(zip(("prompt", "completion"), task.templates, strict=True)), **vars(task.options)}
+    default = {"prompt": None, "completion": None, **vars(DEFAULTS)}
+    if unlike := [name for name, value in asked.items() if value not in (default[name], own[name])]:
+        raise BadInputError(
+            f"The data {task.name} is a task, whose rows are read already, so that {' and '.join(unlike)} would change "
+            "nothing of it; give that to lsf.read_data, which makes the task."
+        )
 
 
 def _tables(data: Any, name: str) -> dict[str, Table]:

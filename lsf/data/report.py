@@ -191,14 +191,18 @@ def shared_prompts(task: Task) -> list[str]:
         alike = int(np.isin(marks_of((row.asked for row in rows), len(rows)), training).sum())
         if alike:
             if whole is None:
-                whole = marks_of((row.identity for row in task.train), len(task.train))
-            same = int(np.isin(marks_of((row.identity for row in rows), len(rows)), whole).sum())
+                whole = marks_of(map(_answered, task.train), len(task.train))
+            same = int(np.isin(marks_of(map(_answered, rows), len(rows)), whole).sum())
             rows = f"{alike:,} {name} row{'s' if alike != 1 else ''}"
             have = "has" if alike == 1 else "have"
             texts = {kind for kind, _ in task.seen.formats} == {"text"}  # which ask nothing
             what, more = ("a text", "") if texts else ("a prompt", f"; {same:,} with the same answer")
             found.append(f"{rows} {have} {what} that training has too{more}.")
     return found
+
+
+def _answered(row: Example) -> tuple[object, str]:
+    return row.asked, row.completion.strip()
 
 
 def unlike_the_rest(rows: Sequence[Example], n_first: int) -> str | None:

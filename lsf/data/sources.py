@@ -155,9 +155,11 @@ def task_of_tables(
     }
     whole = [note for table in tables.values() for note in table.notes]
     n_left = sum(len(table.rows) for table in tables.values()) - sum(map(len, splits.values()))
+    none_left = [word for word, rows in splits.items() if not rows]
     splits = {word: rows for word, rows in splits.items() if rows}
-    if not splits:
-        raise DataError(f"{name} has no row that can be learned from; {tally.reasons() or ' '.join(whole)}")
+    if not splits or "train" in none_left:
+        which = "row of its split train" if splits else "row"
+        raise DataError(f"{name} has no {which} that can be learned from; {tally.reasons() or ' '.join(whole)}")
     task = assemble_task(name, splits, seed)
     names = dict.fromkeys(column.strip() for table in tables.values() for column in table.columns)
     unused = [name for name in names if not {name, name.lower()} & tally.read and name.lower() != SPLIT]
@@ -168,14 +170,15 @@ def task_of_tables(
         *tally.sentences(),
         *said,
         *_escaped(templates),
-        *_taken(splits),
+        *_taken(splits, none_left),
         *_few(task),
         *_marked(task),
     )
     used = [name for name in names if {name, name.lower()} & tally.read]
     common = formats.most_common()
     why = "the templates given" if any(templates) else _why(name, used, options)
-    return replace(task, seen=Seen(tuple(common), why, notes, n_left))
+    seen = Seen(tuple(common), why, notes, n_left)
+    return replace(task, seen=seen, options=options, templates=templates)
 
 
 def _drawn(table: Table, most: int | None, seed: int) -> Table:
@@ -219,11 +222,14 @@ def _escaped(templates: tuple[str | None, str | None]) -> list[str]:
     ]
 
 
-def _taken(splits: Mapping[str, Any]) -> list[str]:
-    missing = [word for word in ("validation", "test") if word not in splits]
-    if "all" in splits or not missing:
+def _taken(splits: Mapping[str, Any], none_left: Sequence[str]) -> list[str]:
+    missing = [word for word in ("validation", "test") if word not in (*splits, *none_left)]
+    if "all" in splits:
         return []
-    return [f"It has no split called {' or '.join(missing)}; rows of train are used instead."]
+    found = [f"No row of its split {word} can be used; rows of train are used instead." for word in none_left]
+    if missing:
+        found.append(f"It has no split called {' or '.join(missing)}; rows of train are used instead.")
+    return found
 
 
 def _few(task: Task) -> list[str]:
@@ -303,10 +309,10 @@ def render_examples(
         try:
             example = convert(Watched(clean(row, work.tally), work.tally.read), place, work)
         except LeftOutError as error:
-            work.tally.leave_out(str(error), f"{table.unit} {place}")
+            work.tally.leave_out(str(error), table.where(place))
             continue
         except DataError as error:
-            raise DataError(f"{table.name}, {table.unit} {place}: {error}") from None
+            raise DataError(f"{table.name}, {table.where(place)}: {error}") from None
         if example is not None:
             examples.add(replace(example, unit=table.unit))
         if on_disk and report is not None and number % TOLD == 0:

@@ -42,6 +42,12 @@ class Table:
     """Sentences on how the file was read, where that had to be guessed."""
     unit: str = "row"
     """What `places` count: `row` (Parquet, a JSON list, several files), or `line` (CSV, TSV, JSONL, text)."""
+    split: str = ""
+    """What the split is called whose rows these are, where each split has places of its own; else empty."""
+
+    def where(self, place: int) -> str:
+        """Return what a row is called by its place: `row 3`, `line 3`, or `row 3 of test`."""
+        return f"{self.unit} {place} of {self.split}" if self.split else f"{self.unit} {place}"
 
 
 def read_table(path: Path, report: Reporter | None = None) -> Table:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lsf.data.contents import Chat, Content
+from lsf.data.contents import DEFAULTS, Chat, Content, DataOptions
 from lsf.data.rows import RowsOnDisk, joined, selected
+from lsf.data.turns import shown_turns
 from lsf.errors import BadInputError, DataError
 
 
@@ -40,8 +41,16 @@ class Example:
 
     @property
     def asked(self) -> object:
-        """What two examples must not share across splits: the prompt, and of a document its text."""
-        return self.prompt or self.identity
+        """What two examples must not share across splits, and of a document its text.
+
+        It is all that is said before the last answer. Two texts are read as a question and its answer, so that a pair
+        and a chat that ask the same are known to.
+        """
+        if isinstance(self.content, Chat):
+            said, _ = shown_turns(self.content.messages)
+        else:
+            said = self.prompt and f"user: {self.prompt.strip() or self.prompt}"
+        return said or self.identity
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,10 @@ class Task:
     """What was found; nothing for lessons and what was made in Python."""
     general: Sequence[Example] = ()
     """Examples of general data that may be mixed into training, none of them with a prompt of a held-out example."""
+    options: DataOptions = DEFAULTS
+    """By which its rows were read; the default ones for lessons and what was made in Python."""
+    templates: tuple[str | None, str | None] = None, None
+    """Of prompt and completion, by which its rows were read; None where there were none."""
 
     def __post_init__(self) -> None:
         """Refuse a task that could not be tuned on."""

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from lsf.data.containers import PIECE, DatasetRows, pieces
+from lsf.data.reading import read_data
 from lsf.data.sources import load_task
 from lsf.data.task import Task
 from lsf.errors import DataError
@@ -92,6 +93,94 @@ def test_class_labels_in_lists_and_objects_become_their_names(kind: Any, tmp_pat
     rows = DatasetRows(datasets.Dataset.from_dict(columns, features=kinds))
     assert rows[0] == {"text": "a", "labels": ["good", "bad"], "more": {"one": "good"}}
     assert rows[1] == {"text": "b", "labels": [None], "more": {"one": None}}
+
+
+LABELLED = datasets.Dataset.from_dict(
+    {"text": [f"text {n}" for n in range(12)], "label": [0, 1] * 6},
+    features=datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}),
+)
+
+
+@pytest.mark.parametrize("kind", ["torch", "numpy", "pandas", "arrow", "python"])
+def test_the_format_a_data_set_is_read_in_elsewhere_changes_no_row(kind: str) -> None:
+    wanted = read_data(LABELLED)
+    assert {row.completion for row in wanted.rows} == {" bad", " good"}
+    for made in (LABELLED.with_format(kind), LABELLED.with_format(kind, columns=["text"])):
+        assert read_data(made) == wanted
+        assert read_data({"train": made, "test": made}).test == wanted.rows
+        assert DatasetRows(made)[3] == {"text": "text 3", "label": "good"}
+        assert DatasetRows(made).select([3])[0] == {"text": "text 3", "label": "good"}
+
+
+def test_a_transform_of_a_data_set_says_what_its_rows_are() -> None:
+    made = LABELLED.with_transform(lambda rows: {**rows, "text": [text.upper() for text in rows["text"]]})
+    assert read_data(made).rows[0].prompt == "Text: TEXT 0\nLabel:"
+
+
+def labelled(labels: list[int], text: str = "text") -> datasets.Dataset:
+    rows = {"text": [f"{text} {n}" for n in range(len(labels))], "label": labels}
+    return datasets.Dataset.from_dict(rows, features=LABELLED.features)
+
+
+@pytest.mark.parametrize("templates", [(None, None), ("{text}:", " {label}"), ("{text}:", "{label}")])
+def test_a_row_without_a_class_label_is_left_out_and_a_split_without_any_told(
+    templates: tuple[str | None, str | None], tmp_path: Path
+) -> None:
+    parts = datasets.DatasetDict(
+        {
+            "train": labelled([0, 1, -1, 1] * 5),
+            "validation": labelled([1, 0, -1], "other"),
+            "test": labelled([-1] * 5, "new"),
+        }
+    )
+    parts.save_to_disk(str(tmp_path / "saved"))
+    for task in (read_data(parts, *templates), load_task(str(tmp_path / "saved"), *templates)):
+        assert [len(rows) for rows in (task.train, task.validation, task.test)] == [14, 2, 1]
+        assert {row.completion.strip() for row in (*task.train, *task.validation, *task.test)} == {"bad", "good"}
+        assert task.seen.n_left_out == 11
+        assert "No row of its split test can be used; rows of train are used instead." in task.seen.notes
+        told = next(note for note in task.seen.notes if "left out" in note)
+        assert told.startswith("11 rows: left out, since the ") and "(row 3 of train, row 7 of train, row 11" in told
+    alone = read_data(labelled([0, 1, -1, 1] * 5), *templates)
+    assert len(alone.rows) == 15 and any(
+        note.endswith("(row 3, row 7, row 11 and 2 more).") for note in alone.seen.notes
+    )
+    unused = read_data(parts, "{text}:", " yes")
+    assert [len(rows) for rows in (unused.train, unused.validation, unused.test)] == [20, 3, 5]
+    with pytest.raises(DataError, match=r"no row of its split train that can be learned from; 4 rows: left out"):
+        read_data({"train": labelled([-1] * 4), "test": labelled([1, 0])}, *templates)
+
+
+def test_a_row_that_is_refused_is_named_with_its_split(tmp_path: Path) -> None:
+    parts = {"train": ROWS, "test": [*ROWS[:1], {"prompt": "a", "completion": None}]}
+    with pytest.raises(DataError, match="in memory, row 2 of test: the completion is null"):
+        read_data(parts)
+    for number, rows in enumerate([ROWS[:5], ROWS[5:], parts["test"]]):
+        name = f"train-0000{number}-of-00002" if number < 2 else "dev-00000-of-00001"
+        (tmp_path / f"{name}.jsonl").write_text(jsonl(rows), encoding="utf-8")
+    with pytest.raises(DataError, match="line 2 of validation: the completion is null"):
+        load_task(str(tmp_path))
+
+
+def test_whether_an_answer_without_a_label_is_good_is_not_guessed() -> None:
+    kinds = {"prompt": datasets.Value("string"), "completion": datasets.Value("string")}
+    features = datasets.Features({**kinds, "label": datasets.ClassLabel(names=["false", "true"])})
+    texts = {name: [str(n) for n in range(12)] for name in kinds}
+    made = datasets.Dataset.from_dict({**texts, "label": [0, 1, 1] * 4}, features=features)
+    assert len(read_data(made).rows) == 8
+    made = datasets.Dataset.from_dict({**texts, "label": [0, 1, -1] * 4}, features=features)
+    with pytest.raises(DataError, match="row 3: the label is empty; true or false was expected"):
+        read_data(made)
+
+
+def test_a_data_set_that_is_streamed_is_refused_with_what_to_give() -> None:
+    streamed = LABELLED.to_iterable_dataset()
+    for data in (streamed, datasets.IterableDatasetDict({"train": streamed})):
+        with pytest.raises(DataError, match=r"a streaming IterableDataset.*without streaming=True.*from_list"):
+            read_data(data)
+    assert read_data(datasets.Dataset.from_list(list(streamed.take(12)), features=streamed.features)) == read_data(
+        LABELLED
+    )
 
 
 def test_files_named_by_splits_in_one_folder_are_its_splits(tmp_path: Path) -> None:

@@ -237,6 +237,8 @@ def test_templates_reach_nested_values(tmp_path: Path) -> None:
         ),
         ("d.jsonl", lines({**PICK, "answer": 7}), "the answer '7' is none of its 3 choices"),
         ("d.jsonl", lines({**PICK, "choices": ["2", "1", "0"], "answer": "2"}), "may be an index or the text of a"),
+        ("d.jsonl", lines({**PICK, "choices": [1, 2, 3, 4], "answer": 2}), "may be an index or the text of a"),
+        ("d.jsonl", lines({"question": "?", "a": 1.0, "b": 2.0, "c": 3.0, "answer": 2}), "may be an index or the text"),
         ("d.jsonl", lines({"translation": {"en": "a"}}), "does not hold two languages"),
         ("d.jsonl", lines({"chosen": "a", "rejected": "b"}), "it has chosen and no prompt"),
         ("d.json", '{"a": [1], "b": [1, 2]}', "d.json holds an object; a list of objects was expected"),
@@ -252,3 +254,52 @@ def test_what_cannot_be_read_names_a_way_on(name: str, content: str, words: str,
         read(name, content, tmp_path)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("templates", [(None, None), ("{question}", " {answers.text.0}")])
+def test_a_question_whose_list_of_answers_is_empty_is_left_out(
+    templates: tuple[str | None, str | None], tmp_path: Path
+) -> None:
+    rows = [
+        {"question": f"Who is {n}?", "answers": {"text": [] if n % 3 == 0 else [f"{n}", "he"], "answer_start": []}}
+        for n in range(12)
+    ]
+    (tmp_path / "squad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = load_task(str(tmp_path / "squad.jsonl"), *templates)
+    assert [row.completion for row in task.rows] == [f" {n}" for n in range(12) if n % 3]
+    assert any("left out" in note and "(line 1, line 4, line 7 and 1 more)" in note for note in task.seen.notes)
+    for held in (None, {"text": None}, {}):
+        with pytest.raises(DataError, match=r"line 13"):
+            (tmp_path / "null.jsonl").write_text(
+                "".join(json.dumps(row) + "\n" for row in [*rows, {"question": "Who?", "answers": held}]),
+                encoding="utf-8",
+            )
+            load_task(str(tmp_path / "null.jsonl"), *templates)
+
+
+def test_labels_of_a_list_that_are_none_are_no_word_of_the_answer(tmp_path: Path) -> None:
+    rows = [{"text": f"text {n}", "labels": [["a", None, "b"], [None], []][n % 3]} for n in range(9)]
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = load_task(str(tmp_path / "labels.jsonl"))
+    assert [row.completion for row in task.rows] == [" a, b"] * 3
+    assert task.seen.n_left_out == 6
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "letter"),
+    [
+        ([0, 1, 2, 3], 2, "C"),  # both readings are the same
+        ([1, 2, 3, 4], 4, "D"),  # there is no such index
+        ([10, 20, 30], 1, "B"),  # there is no such choice
+        (["1", "2", "3", "4"], 2, "C"),  # a number is none of these texts
+        ([1, 2, 3, 4], "B", "B"),
+        ({"text": [1, 2, 3], "label": ["1", "2", "3"]}, 2, "B"),  # they are called so
+        ([1.0, 2.0], 2, "B"),
+        ([True, False], 1, "B"),
+    ],
+)
+def test_a_number_is_an_index_unless_it_may_be_a_choice(
+    choices: Any, answer: int | str, letter: str, tmp_path: Path
+) -> None:
+    (tmp_path / "d.jsonl").write_text(lines({**PICK, "choices": choices, "answer": answer}), encoding="utf-8")
+    assert load_task(str(tmp_path / "d.jsonl")).rows[0].completion == f" {letter}"

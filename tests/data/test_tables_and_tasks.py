@@ -1,13 +1,18 @@
 """Reading data: what is accepted, and the one sentence for everything that is not."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
+from lsf.data.contents import DataOptions
+from lsf.data.reading import read_data
+from lsf.data.report import shared_prompts
 from lsf.data.sources import load_task
-from lsf.data.task import Example, split_examples
+from lsf.data.task import Example, split_examples, with_general
 from lsf.data.templates import fill_template, parse_template
 from lsf.errors import DataError
 
@@ -202,6 +207,82 @@ def test_a_prompt_of_half_the_rows_stays_in_training_and_the_splits_share_no_pro
         asked = [{row.prompt for row in part} for part in (task.train, task.validation, task.test)]
         assert sum(map(len, asked)) == len(set.union(*asked)) == 56
         assert (len(task.validation), len(task.test)) == (10, 10)
+
+
+def say(role: str, content: str, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def as_pair(asked: str, answer: str) -> dict[str, Any]:
+    return {"prompt": asked, "completion": f" {answer}"}
+
+
+def as_known(asked: str, answer: str) -> dict[str, Any]:
+    return {"question": asked, "answer": answer}
+
+
+def as_chat(asked: str, answer: str) -> dict[str, Any]:
+    return {"messages": [say("user", asked), say("assistant", answer)]}
+
+
+def as_longer_chat(asked: str, answer: str) -> dict[str, Any]:
+    call = {"id": answer, "function": {"name": "look", "arguments": {}}}
+    turns = [say("user", asked), say("assistant", "", tool_calls=[call]), say("tool", "Rome"), say("assistant", answer)]
+    return {"messages": turns}
+
+
+def as_segments(asked: str, answer: str) -> dict[str, Any]:
+    return {"segments": [{"label": False, "text": asked}, {"label": True, "text": f" {answer}"}]}
+
+
+def as_text(asked: str, answer: str) -> dict[str, Any]:
+    return {"text": asked}
+
+
+QUESTIONS = [(f"Capital of {n % 17 if n % 3 else n}?", str(n)) for n in range(60)]
+"""Some of them several times, each time with another answer."""
+
+
+@pytest.mark.parametrize("pairs", ["auto", "raw"])
+@pytest.mark.parametrize("made", [as_pair, as_known, as_chat, as_longer_chat, as_segments, as_text])
+def test_rows_of_one_kind_are_split_as_ever(made: Callable[[str, str], dict[str, Any]], pairs: str) -> None:
+    rows = [made(*asked) for asked in QUESTIONS]
+    task = read_data(rows, seed=3, options=DataOptions(pairs=pairs))
+    # of a chat with calls, each with an id of its own, no prompt is equal to another one
+    alone = made is as_longer_chat
+    validation, test = ([18, 26, 40, 44, 49, 50], [1, 3, 4, 23, 38, 39]) if alone else (
+        [4, 5, 21, 38, 39, 56], [1, 6, 18, 23, 35, 57]
+    )  # fmt: skip
+    assert [row.row for row in task.validation] == validation
+    assert [row.row for row in task.test] == test
+
+
+@pytest.mark.parametrize("pairs", ["auto", "chat", "raw"])
+def test_a_pair_and_a_chat_that_ask_the_same_stay_on_one_side(pairs: str) -> None:
+    asked = [(f"Capital of {n}?", str(n)) for n in range(100)]
+    both = [row for one in asked for row in (as_pair(*one), as_chat(*one))]
+    task = read_data(both, options=DataOptions(pairs=pairs))
+    sides = [{(row.row - 1) // 2 for row in part if row.row} for part in (task.train, task.validation, task.test)]
+    assert [len(side) for side in sides] == [80, 10, 10] and len(set.union(*sides)) == 100
+    assert shared_prompts(task) == []
+    parts = {
+        "train": [as_chat(*one) for one in asked],
+        "test": [as_pair(asked[0][0], "0"), as_pair(" A new one? ", "0")],
+    }
+    found = shared_prompts(read_data(parts, options=DataOptions(pairs=pairs)))
+    assert found[-1] == "1 test row has a prompt that training has too; 1 with the same answer."
+
+
+@pytest.mark.parametrize(("made", "general"), [(as_pair, as_chat), (as_chat, as_pair), (as_segments, as_chat)])
+def test_general_data_has_no_held_out_prompt_of_data_of_another_kind(
+    made: Callable[[str, str], dict[str, Any]], general: Callable[[str, str], dict[str, Any]]
+) -> None:
+    asked = [(f"Capital of {n}?", str(n)) for n in range(50)]
+    task = read_data([made(*one) for one in asked])
+    mixed = with_general(task, read_data([general(*one) for one in asked]))
+    assert len(mixed.general) == 40
+    held_out = {row.row for row in (*task.validation, *task.test)}
+    assert not held_out & {row.row for row in mixed.general}
 
 
 def test_the_fingerprint_knows_texts_and_splits() -> None:
