@@ -181,7 +181,7 @@ def tune(
     """
     from lsf.training import run as running  # noqa: PLC0415 loads torch
 
-    options = DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
+    options = _options(settings)
     if not isinstance(plan, Plan):
         make = "lsf.Plan(model, n_blocks, blocks), or analysis.recommend(blocks)"
         raise BadInputError(f"A {type(plan).__name__} was given as the plan; make one first: {make}.")
@@ -258,7 +258,7 @@ def sweep(
     """
     from lsf.evidence.sweeping import carry_out_sweep, start_sweep  # noqa: PLC0415 loads torch
 
-    options = DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
+    options = _options(settings)
     loaded, task = _tunable(model, "full"), _read(data, prompt, completion, options)
     named = {"model": loaded.info.name, "data": task.name}
     spec = _settings(SweepSpec, {**named, **settings, **_read_by(data, prompt, completion)})
@@ -271,6 +271,18 @@ def sweep(
 
     found = _interruptible("The sweep", lambda report: carry_out_sweep(loaded, task, begun, report, keep))
     return Sweep(**vars(found))
+
+
+def _options(settings: dict[str, Any]) -> DataOptions:
+    """Return how data is to be read, of the settings given.
+
+    Raises:
+        BadInputError: a template is among them, which has an argument of its own.
+    """
+    for name in ("prompt", "completion"):
+        if f"{name}_template" in settings:
+            raise BadInputError(f"There is no setting '{name}_template'; the template is given as {name}=.")
+    return DataOptions(**{name: settings[name] for name in OPTIONS if name in settings})
 
 
 def _read(data: Any, prompt: str | None, completion: str | None, options: DataOptions) -> Task:

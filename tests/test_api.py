@@ -218,6 +218,14 @@ def test_a_setting_that_does_not_exist_is_refused_with_those_that_do(tiny: Calla
             call(model, ROWS, "{q}", "{a}", limt=3)
 
 
+def test_a_template_among_the_settings_is_refused_with_its_own_argument(tiny: Callable[[str], Path]) -> None:
+    model = lsf.load(str(tiny("llama")), "float32", "cpu")
+    calls: list[Callable[..., Any]] = [lambda **more: lsf.tune(model, ROWS, PLAN, **more)]
+    for call in [*calls, lambda **more: lsf.sweep(model, ROWS, **more)]:
+        with pytest.raises(BadInputError, match="'prompt_template'; the template is given as prompt="):
+            call(prompt_template="{q}", completion="{a}")
+
+
 def test_a_model_that_a_fused_optimizer_trained_is_known_to_be_another(tiny: Callable[[str], Path]) -> None:
     model = lsf.load(str(tiny("llama")), "float32", "cpu")
     lsf.freeze(model.model, lsf.Plan("tiny", 4, (1,)))
