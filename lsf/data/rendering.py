@@ -24,6 +24,8 @@ PLAIN_TEMPLATE = (
 """Of chats on a model without a template: a line per turn, and end-of-text behind what the assistant says."""
 MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 PROBE = "\ue000system\ue001"
+OPEN = re.compile(r"[<\[][^>\]\s]*$")
+"""A tag at the end of a text that is not closed in it."""
 CALLED = "zq_called_qz"
 """Name of a tool by which it is seen whether a template writes calls and descriptions."""
 
@@ -183,14 +185,68 @@ class Renderer:
         before = self._text(messages[:index], tools, True, row) if index else self._opening(messages, tools, whole, row)
         if not whole.startswith(before):
             return None if marked else self._refuse(index, row)
-        until = whole
-        if index + 1 < len(messages):
-            until = _common(whole, self._text(messages[: index + 1], tools, False, row))
+        until = self._until(messages, tools, whole, index, row)
+        if until is None:
+            return None if marked else self._refuse(index, row)
         start, said = len(before), messages[index]["content"].strip()
         if not self._asks and said:  # the template knows no generation prompt: what it writes ahead is no target
             start = max(start, until.find(said, start))
         end = self._end(messages[index], until, start)
         return (start, end) if end > start or marked else self._refuse(index, row)
+
+    def _until(self, messages: list[Any], tools: Any, whole: str, index: int, row: str | None) -> str | None:
+        """Return the whole text up to the end of a turn, at which it differs from the turn when it is the last.
+
+        A template may write a turn otherwise once others follow (Qwen3's puts an empty think block before the last
+        one), so that a beginning which both share says nothing: what was said has to be found in both, and what stands
+        behind it alike is the turn's own. None where the template does not write what was said.
+        """
+        if index + 1 == len(messages):
+            return whole
+        alone = messages[: index + 1]
+        last = self._text(alone, tools, False, row)
+        if whole.startswith(last):
+            return last
+        here, there = self._written(messages, tools, whole, index), self._written(alone, tools, last, index)
+        if here is None or there is None:
+            return None
+        tail, last_tail = whole[here[1] :], last[there[1] :]
+        behind = len(_shared(tail, last_tail))
+        own, other = (self._special.search(text) if self._special else None for text in (tail, last_tail))
+        if own and other and own[0] != other[0] and own.start() == other.start() <= behind:
+            # Two tokens in one place: the earlier turn's own end, unless it begins the next one.
+            asked, unasked = (self._text(messages[: max(index, 1)], tools, ask, row) for ask in (True, False))
+            user = next((turn["content"] for turn in messages if turn["role"] == "user"), "")
+            begins = own[0] in asked[len(_common(asked, unasked)) :]
+            if not begins and self._special and not self._special.match(tail[own.end() :].lstrip()):
+                begins = own[0] in whole[: whole.find(user)]
+            behind = behind if begins else own.end()
+        return whole[: here[1] + behind]
+
+    def _written(self, messages: list[Any], tools: Any, text: str, index: int) -> Span | None:
+        """Return where a chat's text has what a turn says, or its calls' names; None where that cannot be seen.
+
+        It is seen by filling the template once more, with other words in their place.
+        """
+        turn = messages[index]
+        names = [_name(call) for call in turn.get("tool_calls") or []]
+        other = {"tool_calls": [_called(call) for call in turn["tool_calls"]]} if names else {"content": PROBE}
+        try:
+            asked = self._text([*messages[:index], {**turn, **other}, *messages[index + 1 :]], tools, False, None)
+        except DataError:
+            return None
+        if not names:
+            head, found, tail = asked.partition(PROBE)
+            start, end = len(_common(text, head)), len(text) - len(tail)
+            return (start, end) if found and start <= end and text.endswith(tail) else None
+        at, begun, parts = 0, 0, asked.split(CALLED)
+        if len(parts) <= len(names):
+            return None
+        for part, name in zip(parts, names, strict=False):  # a later turn may name them too
+            if not text.startswith(part + name, at):
+                return None
+            begun, at = begun or at + len(part), at + len(part) + len(name)
+        return begun, at
 
     def _opening(self, messages: list[Any], tools: Any, whole: str, row: str | None) -> str:
         """Return what the template writes before a first turn that is the assistant's, such as its system prompt.
@@ -338,6 +394,16 @@ def _called(one: Any) -> Any:
 
 def _where(row: str | None) -> str:
     return (row or "a chat").capitalize()
+
+
+def _name(call: Any) -> str:
+    """Return the name of what a call calls; empty where it has none."""
+    return str(call.get("function", call).get("name", "")) if isinstance(call, dict) else ""
+
+
+def _shared(one: str, other: str) -> str:
+    """Return the longest beginning that two texts share, without a tag such as `<|im_` that is not closed in it."""
+    return _common(one, other) if one.startswith(other) else OPEN.sub("", _common(one, other))
 
 
 def _common(one: str, other: str) -> str:

@@ -1,0 +1,91 @@
+"""Where a turn lies in a chat whose template writes it otherwise once others follow, or says more ahead of it."""
+
+import json
+from typing import Any
+
+import pytest
+from tokenizers import AddedToken
+
+from lsf.data.encode import encode
+from lsf.data.reading import read_data
+from tests.data.chat_templates import byte_level
+
+QWEN3 = (
+    "{%- set ns = namespace(last=0) -%}"
+    "{%- for m in messages -%}{%- if m.role == 'user' -%}{%- set ns.last = loop.index0 -%}{%- endif -%}{%- endfor -%}"
+    "{%- for m in messages -%}{{ '<|im_start|>' + m.role + '\n' }}"
+    "{%- set content = m.content.split('</think>')[-1].lstrip('\n') if m.role == 'assistant' else m.content -%}"
+    "{%- if m.role == 'assistant' and loop.last and loop.index0 > ns.last -%}{{ '<think>\n\n</think>\n\n' }}"
+    "{%- endif -%}{{ content }}"
+    "{%- for call in m.tool_calls or [] -%}"
+    "{{ '<tool_call>\n{\"name\": \"' + call.function.name + '\", \"arguments\": ' }}{{ call.function.arguments | tojson }}"
+    "{{ '}\n</tool_call>' }}{%- endfor -%}{{ '<|im_end|>\n' }}{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
+)
+"""Qwen3's own rule, made short: the last turn alone gets an empty think block."""
+THOUGHT = "<think>\n\n</think>\n\n"
+CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call><|im_end|>'
+CHATML = ("<|im_start|>", "<|im_end|>")
+
+
+def trained(template: str, special: tuple[str, ...], *rows: dict[str, Any]) -> list[list[str]]:
+    """Return the text of each stretch of targets of each row."""
+    tokenizer = byte_level(template, special)
+    words = ("<tool_call>", "</tool_call>", "<think>", "</think>")
+    tokenizer.add_tokens([AddedToken(word, special=False, normalized=False) for word in words])
+    task = read_data([*rows, *rows, *rows])
+    found = encode(tokenizer, task.split("all"), 10_000, append_eos=True).rows[: len(rows)]
+    return [[tokenizer.decode(row.ids[start:end]) for start, end in row.spans] for row in found]
+
+
+def talk(*said: str) -> dict[str, Any]:
+    """Return a chat of a user's and an assistant's turns in turn."""
+    roles = ("user", "assistant")
+    return {"messages": [{"role": roles[at % 2], "content": text} for at, text in enumerate(said)]}
+
+
+def test_the_call_of_a_tool_is_trained_whole_where_the_last_turn_begins_otherwise() -> None:
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    chat = [
+        {"role": "user", "content": "How warm is Oslo?"}, {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "content": "weather: 7"}, {"role": "assistant", "content": "It is 7 degrees."},
+    ]  # fmt: skip
+    answer = f"{THOUGHT}It is 7 degrees.<|im_end|>"
+    assert trained(QWEN3, CHATML, {"messages": chat}) == [[CALL, answer]]
+    shared = [
+        {"from": "human", "value": "How warm is Oslo?"},
+        {"from": "function_call", "value": json.dumps({"name": "weather", "arguments": {"city": "Oslo"}})},
+        {"from": "observation", "value": "7"}, {"from": "gpt", "value": "It is 7 degrees."},
+    ]  # fmt: skip
+    assert trained(QWEN3, CHATML, {"conversations": shared}) == [[CALL, answer]]
+
+
+@pytest.mark.parametrize("said", ["<ul><li>one</li></ul>", "one", "<", "two", "<think>\nhm\n</think>\n\n<p>one</p>"])
+def test_an_earlier_answer_is_trained_whole_where_the_last_one_begins_otherwise(said: str) -> None:
+    kept = said.split("</think>")[-1].lstrip("\n")
+    rows = trained(QWEN3, CHATML, talk("Make a list.", said, "And now?", "two"))
+    assert rows == [[f"{kept}<|im_end|>", f"{THOUGHT}two<|im_end|>"]]
+
+
+@pytest.mark.parametrize("head", ["<|start|>{{ m.role }}<|message|>", "{{ m.role }}: "])
+@pytest.mark.parametrize("said", ["one", "<b>", "|"])
+def test_an_earlier_answer_ends_in_its_own_end_token_where_the_last_one_has_another(said: str, head: str) -> None:
+    harmony = (
+        f"{{% for m in messages %}}{head}{{{{ m.content }}}}"
+        "{% if loop.last and m.role == 'assistant' %}<|return|>{% else %}<|end|>{% endif %}{% endfor %}"
+        f"{{% if add_generation_prompt %}}{head.replace('{{ m.role }}', 'assistant')}{{% endif %}}"
+    )
+    special = ("<|start|>", "<|message|>", "<|end|>", "<|return|>")
+    rows = trained(harmony, special, talk("Make a list.", said, "And now?", "two"))
+    assert rows == [[f"{said}<|end|>", "two<|return|>"]]
+
+
+@pytest.mark.parametrize(("user", "bot"), [("<|go|><|user|>", "<|go|><|bot|>"), ("[INST] ", ""), ("<|user|>", "<|bot|>")])
+def test_an_earlier_answer_without_an_end_takes_no_token_of_the_next_turn(user: str, bot: str) -> None:
+    template = (
+        f"{{% for m in messages %}}{{% if m.role == 'user' %}}{user}{{{{ m.content }}}}[/INST]"
+        f"{{% else %}}{bot}{{{{ m.content }}}}{{% if loop.last %}}{{{{ eos_token }}}}{{% endif %}}{{% endif %}}"
+        f"{{% endfor %}}{{% if add_generation_prompt %}}{bot}{{% endif %}}"
+    )
+    special = ("<|go|>", "<|user|>", "<|bot|>", "[INST]", "[/INST]")
+    assert trained(template, special, talk("Make a list.", "<b>", "And now?", "two")) == [["<b>", "two</s>"]]
