@@ -185,28 +185,31 @@ class Renderer:
         before = self._text(messages[:index], tools, True, row) if index else self._opening(messages, tools, whole, row)
         if not whole.startswith(before):
             return None if marked else self._refuse(index, row)
-        until = self._until(messages, tools, whole, index, row)
-        if until is None:
+        found = self._until(messages, tools, whole, index, row)
+        if found is None:
             return None if marked else self._refuse(index, row)
-        start, said = len(before), messages[index]["content"].strip()
-        if not self._asks and said:  # the template knows no generation prompt: what it writes ahead is no target
-            start = max(start, until.find(said, start))
-        end = self._end(messages[index], until, start)
+        (until, said), start = found, len(before)
+        said = self._said(messages[: index + 1], tools, until, start) if said is None else said
+        if not self._asks and messages[index]["content"].strip():  # what it writes ahead of an answer is no target
+            start = max(start, said[0])
+        end = self._end(until, start, max(start, said[1]))
         return (start, end) if end > start or marked else self._refuse(index, row)
 
-    def _until(self, messages: list[Any], tools: Any, whole: str, index: int, row: str | None) -> str | None:
-        """Return the whole text up to the end of a turn, at which it differs from the turn when it is the last.
+    def _until(
+        self, messages: list[Any], tools: Any, whole: str, index: int, row: str | None
+    ) -> tuple[str, Span | None] | None:
+        """Return the whole text up to where a turn ends, or a little further, and what it says where that was found.
 
         A template may write a turn otherwise once others follow (Qwen3's puts an empty think block before the last
         one), so that a beginning which both share says nothing: what was said has to be found in both, and what stands
         behind it alike is the turn's own. None where the template does not write what was said.
         """
         if index + 1 == len(messages):
-            return whole
+            return whole, None
         alone = messages[: index + 1]
         last = self._text(alone, tools, False, row)
         if whole.startswith(last):
-            return last
+            return last, None
         here, there = self._written(messages, tools, whole, index), self._written(alone, tools, last, index)
         if here is None or there is None:
             return None
@@ -221,7 +224,24 @@ class Renderer:
             if not begins and self._special and not self._special.match(tail[own.end() :].lstrip()):
                 begins = own[0] in whole[: whole.find(user)]
             behind = behind if begins else own.end()
-        return whole[: here[1] + behind]
+        return whole[: here[1] + behind], here
+
+    def _said(self, messages: list[Any], tools: Any, text: str, start: int) -> Span:
+        """Return where a chat's text, from `start` on, has what its last turn says; [start, start) where it has not.
+
+        What stands there once needs no second look; a short answer may stand in the template's own words too.
+        """
+        turn = messages[-1]
+        said = turn["content"].strip()
+        texts = [part for part in (said, *map(_name, turn.get("tool_calls") or [])) if part]
+        written = None
+        if any(text.count(part, start) > 1 for part in texts):
+            written = self._written(messages, tools, text, len(messages) - 1)
+        places = [(at, at + len(part)) for part in texts if (at := text.find(part, start)) >= 0]
+        begun, end = (places[0][0], max(end for _, end in places)) if places else (start, start)
+        if written is None or written[0] < start:
+            return begun, end
+        return (begun, written[1]) if turn.get("tool_calls") else written
 
     def _written(self, messages: list[Any], tools: Any, text: str, index: int) -> Span | None:
         """Return where a chat's text has what a turn says, or its calls' names; None where that cannot be seen.
@@ -238,7 +258,9 @@ class Renderer:
         if not names:
             head, found, tail = asked.partition(PROBE)
             start, end = len(_common(text, head)), len(text) - len(tail)
-            return (start, end) if found and start <= end and text.endswith(tail) else None
+            if not found or start > end or not text.endswith(tail):
+                return None
+            return end - len(text[start:end].lstrip()), end
         at, begun, parts = 0, 0, asked.split(CALLED)
         if len(parts) <= len(names):
             return None
@@ -257,7 +279,11 @@ class Renderer:
         asked = self._text(messages, tools, True, row)
         prompt = asked[len(whole) :] if asked.startswith(whole) else ""
         at = whole.find(prompt) if prompt else -1
-        return whole[: at + len(prompt)] if at >= 0 else whole[: max(whole.find(messages[0]["content"].strip()), 0)]
+        if at >= 0:
+            return whole[: at + len(prompt)]
+        said = messages[0]["content"].strip()
+        written = self._written(messages, tools, whole, 0) if whole.count(said) > 1 and said else None
+        return whole[: written[0] if written else max(whole.find(said), 0)]
 
     def _refuse(self, index: int, row: str | None) -> NoReturn:
         raise DataError(
@@ -266,11 +292,8 @@ class Renderer:
             "a template with generation marks."
         )
 
-    def _end(self, turn: dict[str, Any], until: str, start: int) -> int:
-        """Return where a turn ends: behind the special token after what it says, else behind its last letter."""
-        said = [str(turn.get("content") or "").strip()]
-        said += [str(call.get("function", call).get("name", "")) for call in turn.get("tool_calls", []) if call]
-        behind = max((at + len(text) for text in said if text and (at := until.rfind(text, start)) >= 0), default=start)
+    def _end(self, until: str, start: int, behind: int) -> int:
+        """Return where a turn ends: with the special token behind what it says, else with its last letter."""
         found = self._special.search(until, behind) if self._special else None
         return found.end() if found else max(start, len(until.rstrip()))
 

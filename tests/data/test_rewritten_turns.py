@@ -8,7 +8,7 @@ from tokenizers import AddedToken
 
 from lsf.data.encode import encode
 from lsf.data.reading import read_data
-from tests.data.chat_templates import byte_level
+from tests.data.chat_templates import TEMPLATES, Template, byte_level
 
 QWEN3 = (
     "{%- set ns = namespace(last=0) -%}"
@@ -18,7 +18,7 @@ QWEN3 = (
     "{%- if m.role == 'assistant' and loop.last and loop.index0 > ns.last -%}{{ '<think>\n\n</think>\n\n' }}"
     "{%- endif -%}{{ content }}"
     "{%- for call in m.tool_calls or [] -%}"
-    "{{ '<tool_call>\n{\"name\": \"' + call.function.name + '\", \"arguments\": ' }}{{ call.function.arguments | tojson }}"
+    '{{ \'<tool_call>\n\' }}{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}'
     "{{ '}\n</tool_call>' }}{%- endfor -%}{{ '<|im_end|>\n' }}{%- endfor -%}"
     "{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}"
 )
@@ -80,7 +80,9 @@ def test_an_earlier_answer_ends_in_its_own_end_token_where_the_last_one_has_anot
     assert rows == [[f"{said}<|end|>", "two<|return|>"]]
 
 
-@pytest.mark.parametrize(("user", "bot"), [("<|go|><|user|>", "<|go|><|bot|>"), ("[INST] ", ""), ("<|user|>", "<|bot|>")])
+@pytest.mark.parametrize(
+    ("user", "bot"), [("<|go|><|user|>", "<|go|><|bot|>"), ("[INST] ", ""), ("<|user|>", "<|bot|>")]
+)
 def test_an_earlier_answer_without_an_end_takes_no_token_of_the_next_turn(user: str, bot: str) -> None:
     template = (
         f"{{% for m in messages %}}{{% if m.role == 'user' %}}{user}{{{{ m.content }}}}[/INST]"
@@ -89,3 +91,32 @@ def test_an_earlier_answer_without_an_end_takes_no_token_of_the_next_turn(user: 
     )
     special = ("<|go|>", "<|user|>", "<|bot|>", "[INST]", "[/INST]")
     assert trained(template, special, talk("Make a list.", "<b>", "And now?", "two")) == [["<b>", "two</s>"]]
+
+
+@pytest.mark.parametrize("family", TEMPLATES, ids=lambda one: one.name)
+@pytest.mark.parametrize("said", ["a", "d", "s", "n", "end", "<", "the"])
+def test_a_short_answer_is_not_taken_for_letters_of_the_template(family: Template, said: str) -> None:
+    talks = talk("Question?", said), talk("Question?", said, "And now?", "b"), talk("Question?", "b")
+    ends = f"{said}{family.end}", f"b{family.end}"
+    rows = trained(family.plain, family.tokens, *talks)  # the first row decides how the later ones are read
+    assert [[text.lstrip() for text in row] for row in rows] == [[ends[0]], list(ends), [ends[1]]]
+
+
+@pytest.mark.parametrize("family", TEMPLATES, ids=lambda one: one.name)
+@pytest.mark.parametrize("said", ["a", "d", "n", "end", "<"])
+def test_a_short_answer_that_comes_first_is_not_taken_for_letters_of_the_template(family: Template, said: str) -> None:
+    first = {"messages": [{"role": "assistant", "content": said}, *talk("Question?", said)["messages"]]}
+    (row,) = trained(family.plain, family.tokens, first)
+    assert [text.lstrip() for text in row] == [f"{said}{family.end}"] * 2
+
+
+@pytest.mark.parametrize("said", ["n", "think", "<"])
+def test_a_short_answer_is_not_taken_for_a_special_token_that_the_template_writes_ahead_of_it(said: str) -> None:
+    special = (*CHATML, "<think>", "</think>")
+    assert trained(QWEN3, special, talk("Make a list.", said)) == [[f"{THOUGHT}{said}<|im_end|>"]]
+
+
+@pytest.mark.parametrize("said", ["a", "s", "assistant"])
+def test_a_template_without_a_generation_prompt_trains_no_letters_of_its_own(said: str) -> None:
+    template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+    assert trained(template, CHATML, talk("Who?", said, "And?", "b")) == [[f"{said}<|im_end|>", "b<|im_end|>"]]
