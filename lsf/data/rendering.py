@@ -4,14 +4,13 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from lsf.data.contents import Chat
+from lsf.data.turn_places import CALLED, PROBE, Span, TurnFinder, UnclearTurnError, called
 from lsf.data.turns import is_answer
 from lsf.errors import DataError, first_line
 
-Span = tuple[int, int]
-"""[start, end), in characters or tokens."""
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'][0] | upper }}{{ message['role'][1:] }}:"
@@ -23,11 +22,6 @@ PLAIN_TEMPLATE = (
 )
 """Of chats on a model without a template: a line per turn, and end-of-text behind what the assistant says."""
 MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-PROBE = "\ue000system\ue001"
-OPEN = re.compile(r"[<\[][^>\]\s]*$")
-"""A tag at the end of a text that is not closed in it."""
-CALLED = "zq_called_qz"
-"""Name of a tool by which it is seen whether a template writes calls and descriptions."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +131,8 @@ class Renderer:
         if framed is not None:
             own: list[Span | None] = [framed[i] for i in answers]
         else:
-            own = [self._turn(messages, tools, whole, i, row, marked is not None) for i in answers]
+            found = self._turn if marked is None else self._turn_or_none
+            own = [found(messages, tools, whole, i, row) for i in answers]
             for i, span in zip(answers, own, strict=True):
                 if span is not None and not sly:
                     self._learn(messages, whole, i, span)
@@ -145,7 +140,7 @@ class Renderer:
         if marked is not None:
             for index in range(answers[0] + 1, len(messages)):  # answers that are not to be learned are marked too
                 if messages[index]["role"] == "assistant" and index not in answers:
-                    start, end = self._turn(messages, tools, whole, index, row, True) or self._refuse(index, row)
+                    start, end = self._turn(messages, tools, whole, index, row)
                     marked = [span for span in marked if span[1] <= start or span[0] >= end]
             first = own[0][0] if own[0] else marked[-len(answers) :][0][0] if marked else 0
             marked = [span for span in marked if span[1] > first]
@@ -178,124 +173,22 @@ class Renderer:
             tokenize=False,
         )
 
-    def _turn(
-        self, messages: list[Any], tools: Any, whole: str, index: int, row: str | None, marked: bool
-    ) -> Span | None:
+    def _finder(self, tools: Any, row: str | None) -> TurnFinder:
+        return TurnFinder(lambda some, asking: self._text(some, tools, asking, row), self._special, self._asks)
+
+    def _turn(self, messages: list[Any], tools: Any, whole: str, index: int, row: str | None) -> Span:
         """Return the characters an assistant's turn adds behind the generation prompt, its end-of-turn included."""
-        before = self._text(messages[:index], tools, True, row) if index else self._opening(messages, tools, whole, row)
-        if not whole.startswith(before):
-            return None if marked else self._refuse(index, row)
-        found = self._until(messages, tools, whole, index, row)
-        if found is None:
-            return None if marked else self._refuse(index, row)
-        (until, said), start = found, len(before)
-        said = self._said(messages[: index + 1], tools, until, start) if said is None else said
-        if not self._asks and messages[index]["content"].strip():  # what it writes ahead of an answer is no target
-            start = max(start, said[0])
-        end = self._end(until, start, max(start, said[1]))
-        return (start, end) if end > start or marked else self._refuse(index, row)
-
-    def _until(
-        self, messages: list[Any], tools: Any, whole: str, index: int, row: str | None
-    ) -> tuple[str, Span | None] | None:
-        """Return the whole text up to where a turn ends, or a little further, and what it says where that was found.
-
-        A template may write a turn otherwise once others follow (Qwen3's puts an empty think block before the last
-        one), so that a beginning which both share says nothing: what was said has to be found in both, and what stands
-        behind it alike is the turn's own. None where the template does not write what was said.
-        """
-        if index + 1 == len(messages):
-            return whole, None
-        alone = messages[: index + 1]
-        last = self._text(alone, tools, False, row)
-        if whole.startswith(last):
-            return last, None
-        here, there = self._written(messages, tools, whole, index), self._written(alone, tools, last, index)
-        if here is None or there is None:
-            return None
-        tail, last_tail = whole[here[1] :], last[there[1] :]
-        behind = len(_shared(tail, last_tail))
-        own, other = (self._special.search(text) if self._special else None for text in (tail, last_tail))
-        if own and other and own[0] != other[0] and own.start() == other.start() <= behind:
-            # Two tokens in one place: the earlier turn's own end, unless it begins the next one.
-            asked, unasked = (self._text(messages[: max(index, 1)], tools, ask, row) for ask in (True, False))
-            user = next((turn["content"] for turn in messages if turn["role"] == "user"), "")
-            begins = own[0] in asked[len(_common(asked, unasked)) :]
-            if not begins and self._special and not self._special.match(tail[own.end() :].lstrip()):
-                begins = own[0] in whole[: whole.find(user)]
-            behind = behind if begins else own.end()
-        return whole[: here[1] + behind], here
-
-    def _said(self, messages: list[Any], tools: Any, text: str, start: int) -> Span:
-        """Return where a chat's text, from `start` on, has what its last turn says; [start, start) where it has not.
-
-        What stands there once needs no second look; a short answer may stand in the template's own words too.
-        """
-        turn = messages[-1]
-        said = turn["content"].strip()
-        texts = [part for part in (said, *map(_name, turn.get("tool_calls") or [])) if part]
-        written = None
-        if any(text.count(part, start) > 1 for part in texts):
-            written = self._written(messages, tools, text, len(messages) - 1)
-        places = [(at, at + len(part)) for part in texts if (at := text.find(part, start)) >= 0]
-        begun, end = (places[0][0], max(end for _, end in places)) if places else (start, start)
-        if written is None or written[0] < start:
-            return begun, end
-        return (begun, written[1]) if turn.get("tool_calls") else written
-
-    def _written(self, messages: list[Any], tools: Any, text: str, index: int) -> Span | None:
-        """Return where a chat's text has what a turn says, or its calls' names; None where that cannot be seen.
-
-        It is seen by filling the template once more, with other words in their place.
-        """
-        turn = messages[index]
-        names = [_name(call) for call in turn.get("tool_calls") or []]
-        other = {"tool_calls": [_called(call) for call in turn["tool_calls"]]} if names else {"content": PROBE}
         try:
-            asked = self._text([*messages[:index], {**turn, **other}, *messages[index + 1 :]], tools, False, None)
-        except DataError:
+            return self._finder(tools, row).span(messages, whole, index)
+        except UnclearTurnError as error:
+            raise DataError(f"{_where(row)}: {error}") from None
+
+    def _turn_or_none(self, messages: list[Any], tools: Any, whole: str, index: int, row: str | None) -> Span | None:
+        """Return the same; None where it cannot be told, as where a template's own marks tell it."""
+        try:
+            return self._finder(tools, row).span(messages, whole, index)
+        except UnclearTurnError:
             return None
-        if not names:
-            head, found, tail = asked.partition(PROBE)
-            start, end = len(_common(text, head)), len(text) - len(tail)
-            if not found or start > end or not text.endswith(tail):
-                return None
-            return end - len(text[start:end].lstrip()), end
-        at, begun, parts = 0, 0, asked.split(CALLED)
-        if len(parts) <= len(names):
-            return None
-        for part, name in zip(parts, names, strict=False):  # a later turn may name them too
-            if not text.startswith(part + name, at):
-                return None
-            begun, at = begun or at + len(part), at + len(part) + len(name)
-        return begun, at
-
-    def _opening(self, messages: list[Any], tools: Any, whole: str, row: str | None) -> str:
-        """Return what the template writes before a first turn that is the assistant's, such as its system prompt.
-
-        There are no messages to ask behind, which templates refuse: the generation prompt is what asking once more
-        behind the whole chat adds, and ends where it stands first.
-        """
-        asked = self._text(messages, tools, True, row)
-        prompt = asked[len(whole) :] if asked.startswith(whole) else ""
-        at = whole.find(prompt) if prompt else -1
-        if at >= 0:
-            return whole[: at + len(prompt)]
-        said = messages[0]["content"].strip()
-        written = self._written(messages, tools, whole, 0) if whole.count(said) > 1 and said else None
-        return whole[: written[0] if written else max(whole.find(said), 0)]
-
-    def _refuse(self, index: int, row: str | None) -> NoReturn:
-        raise DataError(
-            f"{_where(row)}: the chat template writes message {index + 1}, or what comes before it, otherwise once "
-            "more messages follow, so that its target cannot be told; accepted are training on the last turn alone, or "
-            "a template with generation marks."
-        )
-
-    def _end(self, until: str, start: int, behind: int) -> int:
-        """Return where a turn ends: with the special token behind what it says, else with its last letter."""
-        found = self._special.search(until, behind) if self._special else None
-        return found.end() if found else max(start, len(until.rstrip()))
 
     def _marked(self, messages: list[Any], tools: Any, row: str | None) -> list[Span] | None:
         """Return what the template marks as generated, a span per stretch; None where it marks nothing."""
@@ -355,7 +248,7 @@ class Renderer:
                 self._fact(f"the chat template leaves out, or changes, what the {turn['role']} says", row)
         if any(self._drops_calls(messages, tools, index) for index in range(len(messages))):
             self._fact("the chat template leaves out the calls of tools, which are then no targets", row)
-        if tools and self._drops("tools", messages, [_called(tool) for tool in tools]):
+        if tools and self._drops("tools", messages, [called(tool) for tool in tools]):
             self._fact("the chat template leaves out the descriptions of tools", row)
         sly = self._special is not None and any(self._special.search(turn["content"]) for turn in messages)
         if sly:
@@ -372,7 +265,7 @@ class Renderer:
         turn = messages[index]
         if not turn.get("tool_calls"):
             return False
-        named = {**turn, "tool_calls": [_called(call) for call in turn["tool_calls"]]}
+        named = {**turn, "tool_calls": [called(call) for call in turn["tool_calls"]]}
         return self._drops(bool(turn["content"]), [*messages[:index], named, *messages[index + 1 :]], tools)
 
     def _drops(self, kind: bool | str, messages: list[Any], tools: Any) -> bool:
@@ -408,32 +301,8 @@ def _place(messages: list[Any], index: int) -> tuple[str, bool]:
     return messages[index - 1]["role"] if index else "", index == len(messages) - 1
 
 
-def _called(one: Any) -> Any:
-    """Return a tool's description or call by another name, which no text holds."""
-    if not isinstance(one, dict):
-        return one
-    return {**one, "function": {**one["function"], "name": CALLED}} if "function" in one else {**one, "name": CALLED}
-
-
 def _where(row: str | None) -> str:
     return (row or "a chat").capitalize()
-
-
-def _name(call: Any) -> str:
-    """Return the name of what a call calls; empty where it has none."""
-    return str(call.get("function", call).get("name", "")) if isinstance(call, dict) else ""
-
-
-def _shared(one: str, other: str) -> str:
-    """Return the longest beginning that two texts share, without a tag such as `<|im_` that is not closed in it."""
-    return _common(one, other) if one.startswith(other) else OPEN.sub("", _common(one, other))
-
-
-def _common(one: str, other: str) -> str:
-    """Return the longest beginning that two texts share."""
-    if one.startswith(other):
-        return other
-    return one[: next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))]
 
 
 def template_of(tokenizer: Any) -> str | dict[str, str] | None:

@@ -8,6 +8,7 @@ from tokenizers import AddedToken
 
 from lsf.data.encode import encode
 from lsf.data.reading import read_data
+from lsf.errors import DataError
 from tests.data.chat_templates import TEMPLATES, Template, byte_level
 
 QWEN3 = (
@@ -120,3 +121,42 @@ def test_a_short_answer_is_not_taken_for_a_special_token_that_the_template_write
 def test_a_template_without_a_generation_prompt_trains_no_letters_of_its_own(said: str) -> None:
     template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
     assert trained(template, CHATML, talk("Who?", said, "And?", "b")) == [[f"{said}<|im_end|>", "b<|im_end|>"]]
+
+
+THINKS = (
+    "{% for m in messages %}{% if m.role == 'user' %}<User>{{ m.content }}{% else %}HEAD"
+    "{{ m.content.split('</think>')[-1] }}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}ASK{% endif %}"
+)
+"""A template whose generation prompt opens a think block, which no answer in a chat has, as DeepSeek-R1's."""
+
+
+@pytest.mark.parametrize(
+    "said", ["hello", "<ul>", "<thinker>", "t", "<think>\nhm\n</think>hello", "<think>\n</think>a"]
+)
+@pytest.mark.parametrize(
+    ("head", "ask"),
+    [("<Assistant>", "<think>{{ '\\n' }}"), ("<|im|>assistant\n", "<think>"), ("", "<think>{{ '\\n' }}")],
+)
+def test_an_answer_begins_where_the_prompt_opens_a_block_that_it_has_not(said: str, head: str, ask: str) -> None:
+    template, special = THINKS.replace("HEAD", head).replace("ASK", head + ask), ("<User>", "<Assistant>", "<|im|>")
+    wanted = said.split("</think>")[-1]
+    rows = trained(template, special, talk("Who?", said), talk("Who?", said, "And?", "b"), talk("Who?", "b"))
+    assert rows == [[f"{wanted}</s>"], [f"{wanted}</s>", "b</s>"], ["b</s>"]]
+    pairs = [{"prompt": "Who?", "completion": said}]
+    assert trained(template, special, *pairs) == [[f"{wanted}</s>"]]
+
+
+def test_an_answer_that_begins_otherwise_than_the_prompt_is_refused_with_advice_that_helps() -> None:
+    template = THINKS.replace("HEAD", "<Assistant>says ").replace("ASK", "<Assistant>thinks ")
+    said = (
+        "Row 1: the chat template begins message 2 otherwise than its generation prompt, .* accepted is a template with"
+    )
+    for row in (talk("Who?", "b"), talk("Who?", "b", "And?", "c")):
+        with pytest.raises(DataError, match=said):
+            trained(template, ("<User>", "<Assistant>"), row)
+    twice = {"messages": [*talk("Who?", "one")["messages"], {"role": "assistant", "content": "two"}]}
+    with pytest.raises(
+        DataError, match=r"Row 1: the chat template writes message 3, .* accepted is a template with gen"
+    ):
+        trained(QWEN3, CHATML, twice)
