@@ -358,7 +358,7 @@ class _Work:
         self._kinds[AS_TEXT] += 1
         ids = text.ids
         bytes_at = _bytes_before(content.text, text.spans, len(ids))
-        if self.append_eos and self.end is not None and ids[-1:] != [self.end]:
+        if self.append_eos and not content.goes_on and self.end is not None and ids[-1:] != [self.end]:
             ids, bytes_at = [*ids, self.end], [*bytes_at, bytes_at[-1]]
         if len(ids) < 2:
             self.n_dropped += 1
