@@ -81,7 +81,7 @@ class Renderer:
         words = sorted((re.escape(word) for word in special_tokens(self.tokenizer).values()), key=len, reverse=True)
         self._special = re.compile("|".join(words)) if words else None
         self._default: str | None = None  # not known yet
-        self._dropped: dict[bool | str, bool] = {}
+        self._dropped: dict[bool | str, bool] = {}  # calls beside content, or alone; descriptions: asked once of each
         self._frames: dict[tuple[str, bool], tuple[str, str]] = {}
         self._asks = "add_generation_prompt" in str(self.template or own or PLAIN_TEMPLATE)
 
@@ -107,25 +107,31 @@ class Renderer:
             for index, (chat, whole, row) in enumerate(zip(chats, parsed, rows, strict=True))
         ]
 
-    def _rendered(
-        self, chat: Chat, messages: list[dict[str, Any]], tools: Any, row: str | None, whole: str | None
-    ) -> Rendered:
-        """Return one chat's text, where it is not rendered yet, and its targets."""
-        whole = self._text(messages, tools, False, row) if whole is None else whole
-        sly = self._note(messages, tools, whole, row)
-        answers = [
+    def answers(self, chat: Chat) -> list[int]:
+        """Return the indices of the messages that are trained, ascending; where all is, those of the assistant."""
+        return self._answers(chat, chat.messages, chat.tools)
+
+    def _answers(self, chat: Chat, messages: list[dict[str, Any]], tools: Any) -> list[int]:
+        found = [
             index
             for index, turn in enumerate(messages)
             if is_answer(turn)
             and index >= chat.given
             and (turn["content"] or not self._drops_calls(messages, tools, index))
         ]
+        return found[-1:] if chat.train_on == "last" else found
+
+    def _rendered(
+        self, chat: Chat, messages: list[dict[str, Any]], tools: Any, row: str | None, whole: str | None
+    ) -> Rendered:
+        """Return one chat's text, where it is not rendered yet, and its targets."""
+        whole = self._text(messages, tools, False, row) if whole is None else whole
+        sly = self._note(messages, tools, whole, row)
+        answers = self._answers(chat, messages, tools)
         if not answers:
             raise DataError(
                 f"{_where(row)}: the chat template leaves out all that would be trained, the calls of tools."
             )
-        if chat.train_on == "last":
-            answers = answers[-1:]
         marked = self._marked(messages, tools, row)
         framed = None if sly or marked is not None else self._framed(messages, whole)
         if framed is not None:
@@ -248,7 +254,7 @@ class Renderer:
                 self._fact(f"the chat template leaves out, or changes, what the {turn['role']} says", row)
         if any(self._drops_calls(messages, tools, index) for index in range(len(messages))):
             self._fact("the chat template leaves out the calls of tools, which are then no targets", row)
-        if tools and self._drops("tools", messages, [called(tool) for tool in tools]):
+        if tools and self._drops_tools(messages, tools):
             self._fact("the chat template leaves out the descriptions of tools", row)
         sly = self._special is not None and any(self._special.search(turn["content"]) for turn in messages)
         if sly:
@@ -262,23 +268,22 @@ class Renderer:
 
     def _drops_calls(self, messages: list[dict[str, Any]], tools: Any, index: int) -> bool:
         """Tell whether the template leaves out the calls of tools of a turn, which may say something else too."""
-        turn = messages[index]
-        if not turn.get("tool_calls"):
+        kind = bool(messages[index]["content"])
+        if not messages[index].get("tool_calls"):
             return False
-        named = {**turn, "tool_calls": [called(call) for call in turn["tool_calls"]]}
-        return self._drops(bool(turn["content"]), [*messages[:index], named, *messages[index + 1 :]], tools)
-
-    def _drops(self, kind: bool | str, messages: list[Any], tools: Any) -> bool:
-        """Tell whether a template leaves out what is called CALLED; asked once of each kind.
-
-        The tools' own names do not tell: `color` stands in many a text.
-        """
         if kind not in self._dropped:
-            try:
-                self._dropped[kind] = CALLED not in self._text(messages, tools, False, None)
-            except DataError:  # it refuses that name, so it reads names
-                self._dropped[kind] = False
+            self._dropped[kind] = self._finder(tools, None).drops_calls(messages, index)
         return self._dropped[kind]
+
+    def _drops_tools(self, messages: list[Any], tools: list[Any]) -> bool:
+        """Tell whether the template leaves out descriptions of tools."""
+        if "tools" not in self._dropped:
+            try:
+                text = self._text(messages, [called(tool) for tool in tools], False, None)
+                self._dropped["tools"] = CALLED not in text
+            except DataError:  # it refuses that name, so it reads names
+                self._dropped["tools"] = False
+        return self._dropped["tools"]
 
     def _default_system(self, messages: list[Any], tools: Any, whole: str) -> str:
         """Return the system prompt that the template adds where there is none; empty where it adds none."""

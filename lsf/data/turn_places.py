@@ -1,11 +1,12 @@
-"""Where a turn lies in a chat's text, seen by filling the template with parts of the chat and with other words."""
+"""Where a turn lies in a chat's text, seen by filling the template with parts of the chat and with other words.
+
+It imports nothing of LSF: exported scripts hold it as it stands (lsf/export/targets.py).
+"""
 
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-from lsf.errors import DataError
 
 Span = tuple[int, int]
 """[start, end), in characters or tokens."""
@@ -26,7 +27,7 @@ class TurnFinder:
     """Finds the turns of chats with the same tools in what one template writes."""
 
     fill: Callable[[list[Any], bool], str]
-    """(messages, whether it is asked for an answer) -> the template filled with them; raises DataError."""
+    """(messages, whether it is asked for an answer) -> the template filled with them; raises what the template does."""
     special: re.Pattern[str] | None
     """Matches the special tokens, of which one ends a turn; None where there are none."""
     asks: bool
@@ -42,7 +43,7 @@ class TurnFinder:
 
         Raises:
             UnclearTurnError: it cannot be told.
-            DataError: the template refuses the messages up to there.
+            Exception: what `fill` raises where the template refuses the messages up to there.
         """
         start = self._start(messages, whole, index) if index else self._opening(messages, whole)
         until, said = self._until(messages, whole, index)
@@ -54,6 +55,17 @@ class TurnFinder:
         if end <= start:
             raise _rewritten(messages, index)
         return start, end
+
+    def drops_calls(self, messages: list[Any], index: int) -> bool:
+        """Tell whether the template leaves out the calls of tools of a turn.
+
+        The tools' own names do not tell: `color` stands in many a text.
+        """
+        turn = {**messages[index], "tool_calls": [called(call) for call in messages[index]["tool_calls"]]}
+        try:
+            return CALLED not in self.fill([*messages[:index], turn, *messages[index + 1 :]], False)
+        except Exception:  # noqa: BLE001 - it refuses that name, so it reads names
+            return False
 
     def _start(self, messages: list[Any], whole: str, index: int) -> int:
         """Return where a turn begins: behind the generation prompt, or behind what of it stands in the whole text.
@@ -144,7 +156,7 @@ class TurnFinder:
         other = {"tool_calls": [called(call) for call in turn["tool_calls"]]} if names else {"content": PROBE}
         try:
             asked = self.fill([*messages[:index], {**turn, **other}, *messages[index + 1 :]], False)
-        except DataError:
+        except Exception:  # noqa: BLE001 - a template is a program of its own
             return None
         if not names:
             head, found, tail = asked.partition(PROBE)
