@@ -204,6 +204,8 @@ def _shared(one: str, other: str) -> str:
 
 def _common(one: str, other: str) -> str:
     """Return the longest beginning that two texts share."""
-    if one.startswith(other):
-        return other
-    return one[: next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))]
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # by halves: comparing slices is fast
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return one[:low]
