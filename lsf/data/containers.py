@@ -31,6 +31,8 @@ LETTERS = re.compile(rb"[\x80-\x9f]")
 """Bytes that are letters in cp1252, or undefined, and control characters in latin-1."""
 PIECE = 2_000
 """Characters of a piece of a plain text at least, where no paragraph is cut for it; the last one may be shorter."""
+GOES_ON = "\ue000goes on"
+"""Key, no column's name, of a row that is a piece of a text which goes on behind it."""
 GZ = ".gz"
 WHOLE = 200_000_000
 """Largest file, unpacked, that is read where its kind cannot be read row by row: a JSON list, Parquet in `.gz`."""
@@ -171,17 +173,21 @@ def lines_of(file: TextIO) -> Iterator[str]:
         yield line[:-2] if line.endswith("\r\n") else line.removesuffix("\n")
 
 
-def pieces(file: TextIO) -> Iterator[tuple[int, str]]:
-    """Yield a plain text in pieces that end at blank lines, each with the line it begins in, counted from 1."""
+def pieces(file: TextIO) -> Iterator[tuple[int, str, bool]]:
+    """Yield a plain text in pieces that end at blank lines.
+
+    Returns:
+        (the line it begins in, counted from 1; the piece; whether the text goes on behind it) of each.
+    """
     kept, begun, line = "", 1, 1
     for paragraph in _paragraphs(file):
         if len(kept) >= PIECE:
-            yield begun, kept
+            yield begun, kept, True
             kept, begun = "", line
         kept += paragraph
         line += paragraph.count("\n")
     if kept.strip():
-        yield begun, kept
+        yield begun, kept, False
 
 
 def _paragraphs(file: TextIO) -> Iterator[str]:

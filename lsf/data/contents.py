@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from lsf.errors import DataError
@@ -111,6 +111,8 @@ class Document:
 
     text: str
     """As it stands."""
+    goes_on: bool = field(default=False, compare=False, repr=False)
+    """Whether it is a piece of a text that goes on behind it, so that no end-of-text stands there."""
 
 
 Content = Chat | Segments | Tokens | Document
@@ -142,7 +144,10 @@ def content_to_json(content: Content | None) -> dict[str, Any]:
     if content is None:
         return {"kind": RAW}
     kind = next(word for word, record in KINDS.items() if isinstance(content, record))
-    return {"kind": kind, **asdict(content)}
+    parts = asdict(content)
+    if not parts.get("goes_on", True):
+        del parts["goes_on"]
+    return {"kind": kind, **parts}
 
 
 def content_from_json(value: Any) -> Content | None:

@@ -292,8 +292,11 @@ class _Work:
         self._add(example, list(content.ids), spans, spans)
 
     def _placed(self, text: Text, whole: str, spans: Sequence[Span], example: Example) -> list[Span]:
-        """Return the tokens whose characters reach into each span; the first token of all is never one."""
-        found, place, count = [], 0, len(text.ids)
+        """Return the tokens whose characters reach into each span; the first token of all is never one.
+
+        A token that reaches into two spans belongs to the first of them; a span that has no other is left out.
+        """
+        found, place, count = list[Span](), 0, len(text.ids)
         for start, end in spans:
             if text.spans is None:
                 first, last = (_shared(self.tokenizer, whole[:at], text.ids) for at in (start, end))
@@ -308,7 +311,8 @@ class _Work:
             first = max(1, first)
             if first >= last:
                 raise DataError(f"{_where(example)}: the target {whole[start:end]!r} has no tokens.")
-            found.append((first, last))
+            first = max(first, found[-1][1]) if found else first
+            found += [(first, last)] if first < last else []
         return found
 
     def _add(
@@ -354,7 +358,7 @@ class _Work:
         self._kinds[AS_TEXT] += 1
         ids = text.ids
         bytes_at = _bytes_before(content.text, text.spans, len(ids))
-        if self.append_eos and self.end is not None and ids[-1:] != [self.end]:
+        if self.append_eos and not content.goes_on and self.end is not None and ids[-1:] != [self.end]:
             ids, bytes_at = [*ids, self.end], [*bytes_at, bytes_at[-1]]
         if len(ids) < 2:
             self.n_dropped += 1

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from lsf.data import columns as by_name
+from lsf.data.containers import GOES_ON
 from lsf.data.contents import Document, Segments, Tokens, content_from_json, content_to_json
 from lsf.data.converting import Convert, Row, Work, cell_text, cell_turns, chat_example, pair_example, turn_of
 from lsf.data.exports import from_archive, from_contents, from_tree
@@ -268,7 +269,7 @@ def _from_text(row: Row, place: int, work: Work) -> Example:
     text = cell_text(row, column, work)
     if "### Human:" in text and "### Assistant:" in text:
         work.tally.note("turns (### Human:, ### Assistant:) stand in the text, and all of them are trained.")
-    return Example("", text, place, Document(text))
+    return Example("", text, place, Document(text, GOES_ON in row))
 
 
 _ASKED, _SAID = turn_of("user", "What is green?"), turn_of("assistant", "The lamp.")

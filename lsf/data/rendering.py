@@ -4,14 +4,13 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from lsf.data.contents import Chat
+from lsf.data.turn_places import CALLED, PROBE, Span, TurnFinder, UnclearTurnError, called
 from lsf.data.turns import is_answer
 from lsf.errors import DataError, first_line
 
-Span = tuple[int, int]
-"""[start, end), in characters or tokens."""
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{{ message['role'][0] | upper }}{{ message['role'][1:] }}:"
@@ -23,9 +22,6 @@ PLAIN_TEMPLATE = (
 )
 """Of chats on a model without a template: a line per turn, and end-of-text behind what the assistant says."""
 MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
-PROBE = "\ue000system\ue001"
-CALLED = "zq_called_qz"
-"""Name of a tool by which it is seen whether a template writes calls and descriptions."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ class Renderer:
         words = sorted((re.escape(word) for word in special_tokens(self.tokenizer).values()), key=len, reverse=True)
         self._special = re.compile("|".join(words)) if words else None
         self._default: str | None = None  # not known yet
-        self._dropped: dict[bool | str, bool] = {}
+        self._dropped: dict[bool | str, bool] = {}  # calls beside content, or alone; descriptions: asked once of each
         self._frames: dict[tuple[str, bool], tuple[str, str]] = {}
         self._asks = "add_generation_prompt" in str(self.template or own or PLAIN_TEMPLATE)
 
@@ -111,31 +107,38 @@ class Renderer:
             for index, (chat, whole, row) in enumerate(zip(chats, parsed, rows, strict=True))
         ]
 
-    def _rendered(
-        self, chat: Chat, messages: list[dict[str, Any]], tools: Any, row: str | None, whole: str | None
-    ) -> Rendered:
-        """Return one chat's text, where it is not rendered yet, and its targets."""
-        whole = self._text(messages, tools, False, row) if whole is None else whole
-        sly = self._note(messages, tools, whole, row)
-        answers = [
+    def answers(self, chat: Chat) -> list[int]:
+        """Return the indices of the messages that are trained, ascending; where all is, those of the assistant."""
+        return self._answers(chat, chat.messages, chat.tools)
+
+    def _answers(self, chat: Chat, messages: list[dict[str, Any]], tools: Any) -> list[int]:
+        found = [
             index
             for index, turn in enumerate(messages)
             if is_answer(turn)
             and index >= chat.given
             and (turn["content"] or not self._drops_calls(messages, tools, index))
         ]
+        return found[-1:] if chat.train_on == "last" else found
+
+    def _rendered(
+        self, chat: Chat, messages: list[dict[str, Any]], tools: Any, row: str | None, whole: str | None
+    ) -> Rendered:
+        """Return one chat's text, where it is not rendered yet, and its targets."""
+        whole = self._text(messages, tools, False, row) if whole is None else whole
+        sly = self._note(messages, tools, whole, row)
+        answers = self._answers(chat, messages, tools)
         if not answers:
             raise DataError(
                 f"{_where(row)}: the chat template leaves out all that would be trained, the calls of tools."
             )
-        if chat.train_on == "last":
-            answers = answers[-1:]
         marked = self._marked(messages, tools, row)
         framed = None if sly or marked is not None else self._framed(messages, whole)
         if framed is not None:
             own: list[Span | None] = [framed[i] for i in answers]
         else:
-            own = [self._turn(messages, tools, whole, i, row, marked is not None) for i in answers]
+            found = self._turn if marked is None else self._turn_or_none
+            own = [found(messages, tools, whole, i, row) for i in answers]
             for i, span in zip(answers, own, strict=True):
                 if span is not None and not sly:
                     self._learn(messages, whole, i, span)
@@ -143,7 +146,7 @@ class Renderer:
         if marked is not None:
             for index in range(answers[0] + 1, len(messages)):  # answers that are not to be learned are marked too
                 if messages[index]["role"] == "assistant" and index not in answers:
-                    start, end = self._turn(messages, tools, whole, index, row, True) or self._refuse(index, row)
+                    start, end = self._turn(messages, tools, whole, index, row)
                     marked = [span for span in marked if span[1] <= start or span[0] >= end]
             first = own[0][0] if own[0] else marked[-len(answers) :][0][0] if marked else 0
             marked = [span for span in marked if span[1] > first]
@@ -176,47 +179,22 @@ class Renderer:
             tokenize=False,
         )
 
-    def _turn(
-        self, messages: list[Any], tools: Any, whole: str, index: int, row: str | None, marked: bool
-    ) -> Span | None:
+    def _finder(self, tools: Any, row: str | None) -> TurnFinder:
+        return TurnFinder(lambda some, asking: self._text(some, tools, asking, row), self._special, self._asks)
+
+    def _turn(self, messages: list[Any], tools: Any, whole: str, index: int, row: str | None) -> Span:
         """Return the characters an assistant's turn adds behind the generation prompt, its end-of-turn included."""
-        before = self._text(messages[:index], tools, True, row) if index else self._opening(messages, tools, whole, row)
-        if not whole.startswith(before):
-            return None if marked else self._refuse(index, row)
-        until = whole
-        if index + 1 < len(messages):
-            until = _common(whole, self._text(messages[: index + 1], tools, False, row))
-        start, said = len(before), messages[index]["content"].strip()
-        if not self._asks and said:  # the template knows no generation prompt: what it writes ahead is no target
-            start = max(start, until.find(said, start))
-        end = self._end(messages[index], until, start)
-        return (start, end) if end > start or marked else self._refuse(index, row)
+        try:
+            return self._finder(tools, row).span(messages, whole, index)
+        except UnclearTurnError as error:
+            raise DataError(f"{_where(row)}: {error}") from None
 
-    def _opening(self, messages: list[Any], tools: Any, whole: str, row: str | None) -> str:
-        """Return what the template writes before a first turn that is the assistant's, such as its system prompt.
-
-        There are no messages to ask behind, which templates refuse: the generation prompt is what asking once more
-        behind the whole chat adds, and ends where it stands first.
-        """
-        asked = self._text(messages, tools, True, row)
-        prompt = asked[len(whole) :] if asked.startswith(whole) else ""
-        at = whole.find(prompt) if prompt else -1
-        return whole[: at + len(prompt)] if at >= 0 else whole[: max(whole.find(messages[0]["content"].strip()), 0)]
-
-    def _refuse(self, index: int, row: str | None) -> NoReturn:
-        raise DataError(
-            f"{_where(row)}: the chat template writes message {index + 1}, or what comes before it, otherwise once "
-            "more messages follow, so that its target cannot be told; accepted are training on the last turn alone, or "
-            "a template with generation marks."
-        )
-
-    def _end(self, turn: dict[str, Any], until: str, start: int) -> int:
-        """Return where a turn ends: behind the special token after what it says, else behind its last letter."""
-        said = [str(turn.get("content") or "").strip()]
-        said += [str(call.get("function", call).get("name", "")) for call in turn.get("tool_calls", []) if call]
-        behind = max((at + len(text) for text in said if text and (at := until.rfind(text, start)) >= 0), default=start)
-        found = self._special.search(until, behind) if self._special else None
-        return found.end() if found else max(start, len(until.rstrip()))
+    def _turn_or_none(self, messages: list[Any], tools: Any, whole: str, index: int, row: str | None) -> Span | None:
+        """Return the same; None where it cannot be told, as where a template's own marks tell it."""
+        try:
+            return self._finder(tools, row).span(messages, whole, index)
+        except UnclearTurnError:
+            return None
 
     def _marked(self, messages: list[Any], tools: Any, row: str | None) -> list[Span] | None:
         """Return what the template marks as generated, a span per stretch; None where it marks nothing."""
@@ -276,7 +254,7 @@ class Renderer:
                 self._fact(f"the chat template leaves out, or changes, what the {turn['role']} says", row)
         if any(self._drops_calls(messages, tools, index) for index in range(len(messages))):
             self._fact("the chat template leaves out the calls of tools, which are then no targets", row)
-        if tools and self._drops("tools", messages, [_called(tool) for tool in tools]):
+        if tools and self._drops_tools(messages, tools):
             self._fact("the chat template leaves out the descriptions of tools", row)
         sly = self._special is not None and any(self._special.search(turn["content"]) for turn in messages)
         if sly:
@@ -290,23 +268,22 @@ class Renderer:
 
     def _drops_calls(self, messages: list[dict[str, Any]], tools: Any, index: int) -> bool:
         """Tell whether the template leaves out the calls of tools of a turn, which may say something else too."""
-        turn = messages[index]
-        if not turn.get("tool_calls"):
+        kind = bool(messages[index]["content"])
+        if not messages[index].get("tool_calls"):
             return False
-        named = {**turn, "tool_calls": [_called(call) for call in turn["tool_calls"]]}
-        return self._drops(bool(turn["content"]), [*messages[:index], named, *messages[index + 1 :]], tools)
-
-    def _drops(self, kind: bool | str, messages: list[Any], tools: Any) -> bool:
-        """Tell whether a template leaves out what is called CALLED; asked once of each kind.
-
-        The tools' own names do not tell: `color` stands in many a text.
-        """
         if kind not in self._dropped:
-            try:
-                self._dropped[kind] = CALLED not in self._text(messages, tools, False, None)
-            except DataError:  # it refuses that name, so it reads names
-                self._dropped[kind] = False
+            self._dropped[kind] = self._finder(tools, None).drops_calls(messages, index)
         return self._dropped[kind]
+
+    def _drops_tools(self, messages: list[Any], tools: list[Any]) -> bool:
+        """Tell whether the template leaves out descriptions of tools."""
+        if "tools" not in self._dropped:
+            try:
+                text = self._text(messages, [called(tool) for tool in tools], False, None)
+                self._dropped["tools"] = CALLED not in text
+            except DataError:  # it refuses that name, so it reads names
+                self._dropped["tools"] = False
+        return self._dropped["tools"]
 
     def _default_system(self, messages: list[Any], tools: Any, whole: str) -> str:
         """Return the system prompt that the template adds where there is none; empty where it adds none."""
@@ -329,22 +306,8 @@ def _place(messages: list[Any], index: int) -> tuple[str, bool]:
     return messages[index - 1]["role"] if index else "", index == len(messages) - 1
 
 
-def _called(one: Any) -> Any:
-    """Return a tool's description or call by another name, which no text holds."""
-    if not isinstance(one, dict):
-        return one
-    return {**one, "function": {**one["function"], "name": CALLED}} if "function" in one else {**one, "name": CALLED}
-
-
 def _where(row: str | None) -> str:
     return (row or "a chat").capitalize()
-
-
-def _common(one: str, other: str) -> str:
-    """Return the longest beginning that two texts share."""
-    if one.startswith(other):
-        return other
-    return one[: next((at for at, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))]
 
 
 def template_of(tokenizer: Any) -> str | dict[str, str] | None:

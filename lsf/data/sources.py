@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lsf.data.answers import suggested_pattern
 from lsf.data.columns import Watched, paths, says_truth, with_truth
-from lsf.data.containers import PLAIN_TEXT, ending, saved_tables, tables_of
+from lsf.data.containers import GOES_ON, PLAIN_TEXT, ending, saved_tables, tables_of
 from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.converting import Convert, Row, Tally, Work
 from lsf.data.exports import joined_messages
@@ -333,6 +333,7 @@ def _recognised(table: Table, work: Work, formats: Counter[str]) -> Iterator[tup
     def rows() -> Iterator[Row]:
         for row in table.rows:
             whole = {low: row.get(name) for name, low in lowered.items()}
+            whole |= {GOES_ON: True} if GOES_ON in row else {}
             yield with_truth(whole) if labelled else whole
 
     if options.format != "auto":

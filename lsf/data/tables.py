@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lsf.data.containers import GZ, WHOLE, Opened, ending, lines_of, pieces
+from lsf.data.containers import GOES_ON, GZ, WHOLE, Opened, ending, lines_of, pieces
 from lsf.data.rows import RowCollector
 from lsf.errors import DataError, first_line
 from lsf.progress import Reporter, Silent
@@ -383,8 +383,9 @@ def _parquet_rows(table: Any, columns: Sequence[str]) -> Iterator[tuple[int, dic
 
 
 def _read_text(file: Opened) -> Table:
-    found = ((line, {"text": text}, len(text)) for line, text in pieces(file.text()))
-    return _collected(file, ("text",), found, "line")
+    found = pieces(file.text())
+    rows = ((line, {"text": text, **({GOES_ON: True} if on else {})}, len(text)) for line, text, on in found)
+    return _collected(file, ("text",), rows, "line")
 
 
 PLAIN = (str, int, bool, list, dict)

@@ -11,7 +11,7 @@ from typing import Any
 
 from lsf.data.contents import Chat
 from lsf.data.encode import encode
-from lsf.data.rendering import template_of
+from lsf.data.rendering import Renderer, template_of
 from lsf.data.task import Task
 from lsf.errors import PlanError
 from lsf.runs.spec import RunSpec
@@ -42,11 +42,16 @@ def are_chats(task: Task, tokenizer: Any) -> bool:
     )
 
 
-def trained_turns(chat: Chat) -> list[bool]:
-    """Return, for each message of a chat, whether a run trains it."""
-    answers = [i for i, turn in enumerate(chat.messages) if turn["role"] == "assistant" and i >= chat.given]
-    answers = answers[-1:] if chat.train_on == "last" else answers
-    return [index in answers for index in range(len(chat.messages))]
+def trained_turns(task: Task, tokenizer: Any) -> list[list[bool]]:
+    """Return, for each message of each training chat, whether a run on a model with this tokenizer trains it."""
+    renderers: dict[str | None, Renderer] = {}
+    found = []
+    for chat in _chats(task):
+        if chat.template not in renderers:
+            renderers[chat.template] = Renderer(tokenizer, chat.template)
+        answers = renderers[chat.template].answers(chat)
+        found.append([index in answers for index in range(len(chat.messages))])
+    return found
 
 
 def axolotl_data(place: Path, spec: RunSpec, task: Task, tokenizer: Any, length: int) -> DataSection:
@@ -64,7 +69,7 @@ def axolotl_data(place: Path, spec: RunSpec, task: Task, tokenizer: Any, length:
     """
     if spec.train_on == "all":
         raise PlanError("Axolotl trains what turns say, not the words around them; export to llamafactory instead.")
-    name, chats = f"{place.stem}-rows.jsonl", _chats(task)
+    name = f"{place.stem}-rows.jsonl"
     template, row = spec.chat_template or template_of(tokenizer), encode(tokenizer, task.train[:1], ENOUGH).rows[0]
     ends = {tokenizer.decode([row.ids[at]]) for at in row.ends} - {tokenizer.eos_token}
     if unknown := [end for end in sorted(ends) if end not in str(template)]:
@@ -92,9 +97,9 @@ def axolotl_data(place: Path, spec: RunSpec, task: Task, tokenizer: Any, length:
         "    train_on_eos: turn",
     ]
     rows = [
-        {"messages": [turn | {"train": on} for turn, on in zip(chat.messages, trained_turns(chat), strict=True)]}
+        {"messages": [turn | {"train": on} for turn, on in zip(chat.messages, trained, strict=True)]}
         | ({"tools": chat.tools} if chat.tools else {})
-        for chat in chats
+        for chat, trained in zip(_chats(task), trained_turns(task, tokenizer), strict=True)
     ]
     told = ["# The end-of-text behind the end of a turn is trained too, which the run did not do."] if beyond else []
     return DataSection((*lines, *told, *_not_said(spec)), {name: _lines(rows)})
@@ -121,7 +126,11 @@ def llamafactory_data(place: Path, spec: RunSpec, task: Task, tokenizer: Any, le
         roles = roles[1:] if roles[0] == "system" else roles
         if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
             raise PlanError(f"{where} is not of a user's and an assistant's turns in turn; LLaMA-Factory drops it.")
-    trained = [[on for turn, on in _answers(chat)] for chat in chats]
+    marked = zip(chats, trained_turns(task, tokenizer), strict=True)
+    trained = [
+        [on for turn, on in zip(chat.messages, marks, strict=True) if turn["role"] == "assistant"]
+        for chat, marks in marked
+    ]
     if spec.train_on == "all":
         which = ["train_on_prompt: true"]
     elif all(all(row) for row in trained):
@@ -151,11 +160,6 @@ def llamafactory_data(place: Path, spec: RunSpec, task: Task, tokenizer: Any, le
 
 def _chats(task: Task) -> list[Chat]:
     return [example.content for example in task.train if isinstance(example.content, Chat)]
-
-
-def _answers(chat: Chat) -> list[tuple[Mapping[str, Any], bool]]:
-    marked = zip(chat.messages, trained_turns(chat), strict=True)
-    return [(turn, on) for turn, on in marked if turn["role"] == "assistant"]
 
 
 def _lines(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,5 +1,6 @@
 """EXPORTS: a plan as other trainers take it, or as a script of its own; what one cannot express is refused."""
 
+import inspect
 import json
 import re
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from string import Template
 from typing import Any
 
+from lsf.data import turn_places
 from lsf.errors import PlanError
 from lsf.methods.adapters import name_elsewhere
 from lsf.methods.context import linear_names, planned_names
@@ -64,13 +66,17 @@ python $file --data rows.jsonl --out tuned
 
 rows.jsonl holds one JSON object per line: the keys "prompt" and "completion", of which the loss is read on completions
 only, or the key "messages" (role and content), which the tokenizer's chat template renders: the loss is read on what
-the assistant says and on the token that ends its turn. --chat-template FILE takes the place of the tokenizer's own.
+the assistant says and on the token that ends its turn, unless the message has the weight 0. --chat-template FILE takes
+the place of the tokenizer's own.
 """
 
 import argparse
 import json
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
@@ -101,26 +107,28 @@ def read_chat(messages, tools, tokenizer):
     def text(turns, asking=False):
         return tokenizer.apply_chat_template(turns, tools=tools, add_generation_prompt=asking, tokenize=False)
 
+    messages = [{**turn, "content": turn.get("content") or ""} for turn in messages]
     whole = text(messages)
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     words = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
-    special = re.compile("|".join(map(re.escape, words)))
+    special = re.compile("|".join(map(re.escape, words))) if words else None
+    finder = TurnFinder(text, special, "add_generation_prompt" in str(tokenizer.chat_template))
     spans = []
     for index, turn in enumerate(messages):
-        if turn["role"] != "assistant":
+        if turn["role"] != "assistant" or turn.get("weight") == 0:
             continue
-        start = len(text(messages[:index], asking=True)) if index else 0
-        until = len(text(messages[: index + 1]))
-        said = turn.get("content") or ""
-        found = special.search(whole, whole.index(said.strip(), start) + len(said.strip()), until)
-        spans.append((start, found.end() if found else start + len(whole[start:until].rstrip())))
+        if turn["content"] or not finder.drops_calls(messages, index):
+            spans.append(finder.span(messages, whole, index))
     found = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
     labels = [
-        token if any(end > first and start < last for first, last in spans) and end > start else -100
-        for token, (start, end) in zip(found["input_ids"], found["offset_mapping"])
+        token if any(end > first and start < last for first, last in spans) and end > start and place else -100
+        for place, (token, (start, end)) in enumerate(zip(found["input_ids"], found["offset_mapping"]))
     ]
     return {"input_ids": found["input_ids"], "labels": labels}
 
+
+# Where a turn lies in a chat's text, as LSF finds it.
+$places
 
 def collate(examples):
     width = max(len(example["input_ids"]) for example in examples)
@@ -192,7 +200,11 @@ def training_script(model: str, label: str, patterns: list[str], rate: float, fi
     """
     listed = "\n".join(f"    {pattern!r}," for pattern in patterns)
     words = model.replace("\\", "/").replace('"', "'")
-    return _SCRIPT.substitute(label=label, model=repr(model), model_words=words, patterns=listed, file=file, rate=rate)
+    places = inspect.getsource(turn_places).partition("\nSpan = ")
+    return _SCRIPT.substitute(
+        label=label, model=repr(model), model_words=words, patterns=listed, file=file, rate=rate,
+        places="".join(places[1:]).strip() + "\n",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import gzip
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 
 from lsf.data.containers import PIECE, DatasetRows, pieces
+from lsf.data.encode import encode
+from lsf.data.formats import example_line
 from lsf.data.reading import read_data
 from lsf.data.sources import load_task
-from lsf.data.task import Task
+from lsf.data.task import Example, Task
 from lsf.errors import DataError
+from tests.data.chat_templates import byte_level
 
 ROWS = [{"prompt": f"the café {n}", "completion": f' says "{n}"\nand 日本'} for n in range(12)]
 CHATS = [
@@ -201,9 +204,32 @@ def test_a_text_is_cut_into_pieces_at_blank_lines_and_none_of_it_is_lost(ending:
     assert all(len(row.completion) < PIECE + 400 for row in task.rows)
     lines = text.split("\n")
     found = list(pieces(io.StringIO(text, newline="\n")))
-    assert [lines[line - 1 :][0] for line, _ in found] == [piece.split("\n")[0] for _, piece in found]
+    assert [lines[line - 1 :][0] for line, _, _ in found] == [piece.split("\n")[0] for _, piece, _ in found]
     assert len(found) > 2
-    assert all(piece.startswith("Paragraph") for _, piece in found)  # the blank line stays with what it ends
+    assert all(piece.startswith("Paragraph") for _, piece, _ in found)  # the blank line stays with what it ends
+
+
+def ended(tokenizer: Any, rows: Iterable[Example]) -> list[bool]:
+    """Say of each row whether its training tokens end in end-of-text."""
+    found = encode(tokenizer, list(rows), 100_000, append_eos=True).rows
+    return [row.ids[-1] == tokenizer.eos_token_id and len(row.ids) - 1 in row.targets for row in found]
+
+
+@pytest.mark.parametrize("names", [["d.txt"], ["d.md.gz"], ["book/a.txt", "book/in/b.md"]])
+def test_end_of_text_is_trained_where_a_file_ends_and_not_where_it_was_cut(names: list[str], tmp_path: Path) -> None:
+    raw, tokenizer = ("One story, and it goes on for long.\n\n" * 200 + "The end.\n\n\n").encode(), byte_level(None)
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    task = load_task(str(tmp_path / names[0].split("/")[0]))
+    rows = task.split("all")
+    wanted = [row.completion.endswith("The end.\n\n\n") for row in rows]
+    assert (len(rows), wanted.count(True)) == (4 * len(names), len(names))
+    assert ended(tokenizer, rows) == wanted
+    (tmp_path / "bundle.jsonl").write_text("".join(example_line(row) for row in rows))
+    assert ended(tokenizer, load_task(str(tmp_path / "bundle.jsonl")).split("all")) == wanted
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": row.completion}) + "\n" for row in rows))
+    assert all(ended(tokenizer, load_task(str(tmp_path / "rows.jsonl")).split("all")))  # each is a text of its own
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import ByT5Tokenizer, PreTrainedTokenizerFast
 
@@ -10,7 +11,9 @@ from lsf.data.contents import Segments
 from lsf.data.encode import context_length, encode, straddling_words
 from lsf.data.task import Example
 from lsf.errors import DataError
-from tests.tiny import tiny_tokenizer
+from lsf.models.batches import collate, score_tokens
+from tests.data.chat_templates import byte_level
+from tests.tiny import tiny_model, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
 
@@ -137,3 +140,23 @@ def test_a_straddling_row_is_told_in_a_sentence() -> None:
     assert straddling_words(0) == ""
     assert straddling_words(1).startswith("1 row has a token that is part prompt, part completion")
     assert straddling_words(3, " of the first 500").startswith("3 of the first 500 rows have a token")
+
+
+def test_a_token_that_reaches_into_two_segments_is_a_target_once() -> None:
+    tokenizer = byte_level(None)
+    assert tokenizer.tokenize(" sky") == ["Ġsky"]
+    for parts, targets in (
+        (((False, "a"), (True, " s"), (False, "k"), (True, "y.")), [" sky", ".", "</s>"]),
+        (((False, "a"), (True, " s"), (False, "k"), (True, "y"), (False, ".")), [" sky"]),
+    ):
+        (row,) = encode(tokenizer, [Example("", "", content=Segments(parts))], 64, append_eos=True).rows
+        assert [tokenizer.decode([row.ids[place]]) for place in row.targets] == targets
+        assert row.n_targets == len(set(row.targets)) == len(targets)
+        assert len(row.looked_at("all")) == row.n_completion == len([one for one in targets if one != "</s>"])
+        ids, labels = torch.tensor([row.ids]), collate([row])["labels"]
+        model = tiny_model("llama", vocab_size=len(tokenizer)).eval()
+        scores = score_tokens(model, collate([row]))
+        with torch.no_grad():
+            assert (scores.nll.sum() / scores.counted.sum()).item() == pytest.approx(
+                model(input_ids=ids, labels=labels).loss.item(), rel=1e-5
+            )

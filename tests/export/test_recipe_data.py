@@ -85,6 +85,34 @@ def test_llamafactory_trains_the_tokens_of_the_run_and_what_ends_a_turn(rows, op
         assert tokenizer.decode(more).strip() == ""
 
 
+BAD = {"role": "assistant", "content": "the sea", "weight": 0}
+
+
+@pytest.mark.parametrize("options", [{}, {"train_on": "last"}], ids=str)
+def test_an_answer_of_weight_0_is_trained_by_no_tool(options, tmp_path):
+    tokenizer = byte_level(CHATML.plain, CHATML.tokens)
+    earlier, later = [TALK[0], BAD, *TALK[2:]], [*TALK[:3], BAD]
+    for chat in (earlier, later):
+        recipe, lines, _, own = exported("axolotl", tmp_path, [{"messages": chat}] * 3, tokenizer, **options)
+        for line, row in zip(lines, own, strict=True):
+            assert labels_by_axolotl(recipe, line, tokenizer) == labels_of(row)
+    recipe, lines, info, own = exported("llamafactory", tmp_path, [{"messages": earlier}] * 3, tokenizer, **options)
+    assert recipe["mask_history"] is True
+    _, labels = labels_by_llamafactory(recipe, lines[0], info, tokenizer)
+    assert [at for at, label in enumerate(labels) if label != -100][: len(own[0].targets)] == list(own[0].targets)
+    with pytest.raises(PlanError, match="all answers of a chat or the last"):
+        exported("llamafactory", tmp_path, [{"messages": later}] * 3, tokenizer, **options)
+
+
+def test_a_call_that_the_template_leaves_out_is_trained_by_no_tool(tmp_path):
+    tokenizer = byte_level(CHATML.plain, CHATML.tokens)
+    call = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "look", "arguments": {}}}]}
+    rows = [{"messages": [TALK[0], call, {"role": "tool", "content": "blue"}, TALK[3]]}] * 3
+    recipe, lines, _, own = exported("axolotl", tmp_path, rows, tokenizer)
+    assert [turn["train"] for turn in lines[0]["messages"]] == [False, False, False, True]
+    assert labels_by_axolotl(recipe, lines[0], tokenizer) == labels_of(own[0])
+
+
 def test_what_a_tool_cannot_be_told_is_one_sentence(tmp_path):
     tokenizer = byte_level(CHATML.plain, CHATML.tokens)
     odd = [{"messages": [TALK[0], *TALK]}] * 3
