@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -152,7 +153,7 @@ def _batches(
 
 
 def paths_after(
-    loaded: LoadedModel, tuned: Any, task: Task, settings: AnalysisSettings, report: Reporter
+    loaded: LoadedModel, tuned: Any, task: Task, settings: AnalysisSettings, n_examples: int, report: Reporter
 ) -> Trajectories:
     """Return the paths that an analysis keeps as a tuned model takes them, in the components of that analysis.
 
@@ -164,10 +165,12 @@ def paths_after(
         tuned: a model over it, such as that of `lsf.training.artefacts.load_tuned`.
         task: the data of the analysis.
         settings: of the analysis.
+        n_examples: how many the analysis read (`data.n_examples`): fewer than there are where its ranking settled or
+            it was stopped and kept. The paths are at exactly its positions.
         report: gets progress; its `stop` ends the reading.
 
     Raises:
-        DataError, BadInputError: as of `analyze`.
+        DataError, BadInputError: as of `analyze`, or the analysis kept no path.
         StoppedError: a stop was asked for.
     """
     settings, _, encoding, batches = _batches(loaded, task, settings)
@@ -180,7 +183,9 @@ def paths_after(
         head = semantic_bases(layout.head_weight)
     for first in stream_readings(loaded.layout, base, batches[:1], wanted):
         paths.fit(first)
-    kept = [batch for batch in batches if min(batch.examples) < KEPT_EXAMPLES]
+    ends = np.cumsum([len(batch.ids) for batch in batches])  # batches have whole examples, in the analysis' order
+    read_then = batches[: int(np.searchsorted(ends, n_examples)) + 1]
+    kept = [batch for batch in read_then if min(batch.examples) < KEPT_EXAMPLES]
     with autocasting(tuned, loaded.info.dtype):
         for done, read in enumerate(stream_readings(layout, head, kept, wanted), 1):
             if report.stop:
@@ -188,7 +193,8 @@ def paths_after(
             paths.add(read)
             report.progress(done, len(kept), "reading the tuned model")
     found = paths.trajectories(even_fractions(loaded.info.n_blocks))
-    assert found is not None  # a batch has a position, and the first examples are among them
+    if found is None:
+        raise BadInputError(f"The analysis read none of the first {KEPT_EXAMPLES} examples, whose paths are kept.")
     return found
 
 
