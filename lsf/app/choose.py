@@ -314,7 +314,7 @@ def recommendation_panel(here: Session, found: Analysis, budget: int) -> None:
         needs_criterion = standing.ends_from is None or budget < standing.ends_from
         if needs_criterion and (missing := lacking(found, standing.criteria)):
             names = ", ".join(CRITERIA[name].label for name in missing)
-            st.write(f"The recommendation needs {names}, which this analysis did not measure.")
+            st.write(f"The recommendation needs {names}, which this analysis did not measure. {found.data.short or ''}")
         else:
             plan = recommended_here(found, budget)
             _offer(here, plan, standing)

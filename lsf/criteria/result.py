@@ -88,7 +88,7 @@ class DataInfo:
     unlike: str | None = None
     """The sentence on rows read that do not stand for all, in data sorted by its answers; None where they do."""
     short: str | None = None
-    """The sentence on criteria that memory did not suffice for, whose scores are None; None where it sufficed."""
+    """The sentences on criteria that memory, or a bound on it, did not suffice for; their scores are None."""
 
     @property
     def n_read(self) -> int:

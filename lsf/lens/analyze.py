@@ -25,7 +25,7 @@ from lsf.lens.ablation import ABLATION, ablation_batches, ablation_rises
 from lsf.lens.builder import AnalysisBuilder
 from lsf.lens.forward import Wanted, stream_readings
 from lsf.lens.gradients import GRADIENTS, backward_readings
-from lsf.lens.kernels import KERNELS, SPECTRA, block_spectra, sampled_kernels
+from lsf.lens.kernels import KERNELS, SPECTRA, block_spectra, over_the_bound, sampled_kernels
 from lsf.lens.semantics import semantic_bases
 from lsf.lens.speed import BASES, FORWARD, SHORT_RUNS, analysis_phases
 from lsf.lens.trajectories import KEPT_EXAMPLES, ExampleTrajectories, examples_for_sample
@@ -131,7 +131,7 @@ def analyze(
     if report.stop == "discard":
         raise StoppedError("The analysis was stopped.")
     if short:
-        builder.mark_short(_short_words(settings, short, loaded.info.device))
+        builder.mark_short(_short_words(settings, short, loaded))
     weights = None if places_of(loaded.model) else weights_hash(loaded.model)
     return replace(builder.result(clock.timing()), weights=weights)
 
@@ -322,6 +322,8 @@ def _beyond_forward(
     def kernels() -> None:
         if (found := sampled_kernels(loaded, rows, settings, report)) is not None:
             builder.record(kernels=found)
+        elif over_the_bound(loaded):
+            short.add("kernel")
 
     def spectra() -> None:
         if (found := block_spectra(loaded, report)) is not None:
@@ -370,13 +372,18 @@ def _fits(measure: Callable[[], None]) -> bool:
     return True
 
 
-def _short_words(settings: AnalysisSettings, short: set[Need], device: str) -> str:
-    """Return the sentence on the criteria that memory did not suffice for."""
-    names = [name for name in settings.criteria if CRITERIA[name].needs in short]
-    return (
-        f"{device} has too little memory for {', '.join(names)}: not measured; take shorter examples (max_length), a "
-        "smaller dtype or another device."
-    )
+def _short_words(settings: AnalysisSettings, short: set[Need], loaded: LoadedModel) -> str:
+    """Return the sentences on the criteria that memory did not suffice for."""
+    bound, told = over_the_bound(loaded) if "kernel" in short else None, []
+    by_bound = {"kernel"} if bound else set[Need]()
+    if names := [name for name in settings.criteria if CRITERIA[name].needs in by_bound]:
+        told.append(f"{', '.join(names)}: not measured, since {bound}.")
+    if names := [name for name in settings.criteria if CRITERIA[name].needs in short - by_bound]:
+        told.append(
+            f"{loaded.info.device} has too little memory for {', '.join(names)}: not measured; take shorter examples "
+            "(max_length), a smaller dtype or another device."
+        )
+    return " ".join(told)
 
 
 def _read_at(tokenizer: Any, rows: Sequence[EncodedExample], positions: str, example: int, nth: int) -> str:

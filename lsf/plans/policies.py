@@ -91,9 +91,8 @@ def known_scores(analysis: Analysis, criterion: str) -> list[float]:
             f"{criterion!r} is not defined at block {unknown} for these examples; choose by another criterion."
         )
     if not scores:
-        raise PlanError(
-            f"This analysis has no scores for {criterion!r}; it has: {', '.join(analysis.criteria) or 'none'}."
-        )
+        has = f"This analysis has no scores for {criterion!r}; it has: {', '.join(analysis.criteria) or 'none'}."
+        raise PlanError(" ".join(filter(None, (has, analysis.data.short))))
     return scores
 
 
