@@ -8,7 +8,7 @@ from lsf.criteria.agreement import Scores, top_k
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.errors import PlanError
-from lsf.plans.cost import full_flops, predict, training_bytes, training_flops
+from lsf.plans.cost import cost_shares, full_flops, predict, predict_full, training_bytes, training_flops
 from lsf.plans.plan import Plan, format_blocks
 from lsf.registry import Registry
 
@@ -122,6 +122,24 @@ def make_plan(analysis: Analysis, criterion: str, policy: str, blocks: int) -> P
         reasons=reasons,
         predicted=predict(analysis, chosen),
     )
+
+
+def largest_within(analysis: Analysis, plan_of: Callable[[int], Plan], share: float, unit: str) -> Plan | None:
+    """Return the plan of the greatest budget that is predicted to cost at most a share of full fine-tuning.
+
+    Args:
+        analysis: of the model.
+        plan_of: number of blocks -> plan, which may tune fewer.
+        share: in (0, 1].
+        unit: of what: a key of `cost_shares`.
+    """
+    full = predict_full(analysis)
+    for blocks in range(analysis.model.n_blocks, 0, -1):
+        plan = plan_of(blocks)
+        cost = cost_shares(plan.predicted, full)[unit]
+        if cost is not None and cost <= share:
+            return plan
+    return None
 
 
 def plan_by_hand(analysis: Analysis, blocks: Sequence[int]) -> Plan:
