@@ -62,7 +62,7 @@ def draw(here: Session) -> None:
     _by_hand(here)
     if plan is not None:
         _cost(here, found, plan)
-        budget_panel(here, found, (rule.criterion, rule.policy), len(plan.blocks))
+        budget_panel(here, found, (rule.criterion, rule.policy), plan)
         _reasons(plan)
     onward("tune", "Fine-tune", address(here), disabled=plan is None)
 

@@ -233,34 +233,32 @@ def _chosen(here: Session) -> set[int]:
     return set(here.by_hand if here.by_hand is not None else here.plan.blocks if here.plan is not None else ())
 
 
-def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], chosen: int) -> None:
+def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], plan: Plan) -> None:
     """Draw what every number of blocks would cost on this machine, and what runs of so many have reached.
 
     Args:
         here: this session.
         found: the analysis that is looked at.
         rule: criterion and policy.
-        chosen: how many blocks the plan tunes.
+        plan: the one at hand.
     """
     plans = [make_plan(found, *rule, budget) for budget in range(1, found.model.n_blocks + 1)]
-    points = {len(plan.blocks): plan.predicted for plan in plans}
-    own = None if here.plan is None else predicted_of(here, here.plan)[0]
-    tried = {chosen: own.memory_bytes} if own is not None and own.phases else {}
+    points = {len(one.blocks): one.predicted for one in plans}
+    cost, size = predicted_of(here, plan)[0], len(plan.blocks)
+    tried = cost.memory_bytes if cost.phases else None
     free = next((one.free_bytes for one in runtime().devices() if one.name == found.model.device), None)
     show(
         draw_budget(
-            [
-                BudgetPoint(count, cost.flops_ratio, cost.memory_bytes, tried.get(count))
-                for count, cost in sorted(points.items())
-            ],
-            chosen,
+            [BudgetPoint(count, one.flops_ratio, one.memory_bytes) for count, one in sorted(points.items())],
+            BudgetPoint(size, cost.flops_ratio, plan.predicted.memory_bytes, tried),
+            found.model.n_blocks,
             None if free is None else RUN_SHARE * free,
             _ended_runs(here),
         ),
         "budget",
         "Compute per step is relative to full fine-tuning. The memory line is the least a run takes beyond the loaded "
-        "model: weights, gradients and optimizer state, without activations. Orange diamonds: the plan's number "
-        f"of blocks{'; the one above the line is the memory shown above, activations included' if tried else ''}. "
+        "model: weights, gradients and optimizer state, without activations. The line: the criterion's plans; orange "
+        f"diamonds: the plan at hand{'; the upper one is the memory above, activations included' if tried else ''}. "
         "Finished runs on this model and data are shown by the share of test answers they get right.",
     )
 
