@@ -183,14 +183,18 @@ def best_load(
     for any real costs, and fast, since real models have few different block sizes.
 
     Args:
-        scores: one per block; blocks of negative score are taken only where nothing else fits.
+        scores: one per block; blocks of score 0 or less, which only cost, are taken only where nothing else fits.
         item_costs: what tuning a block adds.
         reach_costs: what backward down to a block costs.
         capacity: the budget, in the costs' unit.
 
     Returns:
-        Blocks, ascending; empty where not even one fits.
+        Blocks, ascending; of sets of the same sum the deeper. Empty where not even one fits.
     """
+
+    def rank(load: Load) -> tuple[float, int, tuple[int, ...]]:
+        return load.value, -sum(scores[block] == 0 for block in load.blocks), load.blocks
+
     best: Load | None = None
     for lowest in range(len(scores)):
         start = Load(reach_costs[lowest] + item_costs[lowest], scores[lowest], (lowest,))
@@ -205,8 +209,8 @@ def best_load(
                     if load.cost + item_costs[block] <= capacity * ROUNDING
                 ]
                 loads = _undominated(loads + more)
-        top = max(loads, key=lambda load: (load.value, load.blocks))
-        if best is None or (top.value, top.blocks) > (best.value, best.blocks):
+        top = max(loads, key=rank)
+        if best is None or rank(top) > rank(best):
             best = top
     return tuple(sorted(best.blocks)) if best else ()
 
