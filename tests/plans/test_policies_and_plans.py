@@ -185,6 +185,13 @@ def test_an_analysis_survives_its_file(tmp_path: Path) -> None:
     analysis = analysis_of(SCORES)
     analysis.save(tmp_path / "a.json")
     assert Analysis.load(tmp_path / "a.json") == analysis
+    analysis.save(str(tmp_path / "b.json"))
+    assert Analysis.load(str(tmp_path / "b.json")) == analysis
+    plan = make_plan(analysis, "deviation", "window", 2)
+    plan.save(str(tmp_path / "plan.json"))
+    assert Plan.load(str(tmp_path / "plan.json")) == plan
+    with pytest.raises(BadInputError, match=r"no\.json"):
+        Plan.load(str(tmp_path / "no.json"))
     value = json.loads((tmp_path / "a.json").read_text())
     assert next(iter(value)) == "schema_version"
     del value["states"][0]["deviation"]
