@@ -116,8 +116,8 @@ def choose_run_after(here: Session) -> Laid | None:
         return None
     about, shared = (found.request, run.id), runtime()
     view = next((one for one in reversed(shared.jobs(LAID)) if one.about == about), None)
-    stopped = view is not None and view.state is JobState.CANCELLED
-    if view is None or (stopped and st.button("Read it again", icon=":material/replay:", key="lay-again")):
+    ended = view is not None and view.state in (JobState.CANCELLED, JobState.FAILED)
+    if view is None or (ended and st.button("Read it again", icon=":material/replay:", key="lay-again")):
         work = paths_work(shared, found, run.folder)
         job = shared.worker.submit(LAID, f"paths after tuning {names[run.id]}", work, here.owner, about=about)
         view = shared.worker.view(job)
