@@ -264,7 +264,9 @@ def make_knapsack_plan(
         unit = "of full fine-tuning's FLOPs" if flops is not None else "bytes"
         shown = f"{math.ceil(least):,}" if flops is None else f"{math.ceil(least * 1e4) / 1e4:.4f}"
         raise PlanError(f"No block fits a budget of {capacity:.4g} {unit}; the least is {shown}.")
-    label = CRITERIA[criterion].label
+    label, why = CRITERIA[criterion].label, "in the best set the budget pays for"
+    if max(scores) <= 0:
+        why = "the best that the budget pays for; one block at any budget, since no score is above 0"
     return Plan(
         model=analysis.model.name,
         n_blocks=analysis.model.n_blocks,
@@ -272,6 +274,6 @@ def make_knapsack_plan(
         criterion=criterion,
         policy=KNAPSACK,
         budget=budget,
-        reasons={str(b): f"{label} {scores[b]:.4g}, in the best set the budget pays for" for b in chosen},
+        reasons={str(b): f"{label} {scores[b]:.4g}, {why}" for b in chosen},
         predicted=predict(analysis, chosen),
     )

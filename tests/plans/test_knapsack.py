@@ -87,6 +87,14 @@ def test_of_many_blocks_as_many_are_chosen_as_the_budget_buys() -> None:
     assert 0.69 < plan.predicted.flops_ratio <= 0.7
 
 
+def test_a_plan_by_a_criterion_that_is_never_positive_says_why_it_has_one_block() -> None:
+    plan = make_knapsack_plan(analysis_of([-0.2, 0.0, -0.1]), "deviation", flops=1.0)
+    assert plan.blocks == (1,)
+    assert plan.reasons["1"].endswith("; one block at any budget, since no score is above 0")
+    some = make_knapsack_plan(analysis_of([-0.2, 0.1, -0.1]), "deviation", flops=1.0)
+    assert some.reasons["1"].endswith("0.1, in the best set the budget pays for")
+
+
 def test_a_budget_that_buys_nothing_names_the_least_that_would() -> None:
     analysis = analysis_of([0.1, 0.2])
     with pytest.raises(PlanError, match=r"the least is 0\.6667"):
