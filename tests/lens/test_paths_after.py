@@ -50,7 +50,7 @@ def test_a_path_leaves_the_one_before_tuning_at_the_tuned_block_and_ends_nearer_
 
 
 class _KeptAfterThreeBatches(Silent):
-    def progress(self, done: int, total: int | None, what: str) -> None:
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
         if done >= 3:
             self.stop = "keep"
 
