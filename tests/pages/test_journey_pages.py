@@ -94,7 +94,7 @@ def test_the_record_is_replayed_layer_by_layer_and_the_tower_grows_with_it(analy
         assert [shade is not None for shade in shades] == [block < state - 1 for block in range(4)]  # one look behind
     for count in (2, 4, 8, 16, 24):
         analysed.at.run()
-        assert f"recorded: {count} examples." in analysed.shown()
+        assert f"recorded: {count} positions." in analysed.shown()
     analysed.at.run()
     analysed.at.run()
     assert "Replay of what was recorded" not in analysed.shown()
