@@ -258,7 +258,8 @@ def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], plan: Pl
         "budget",
         "Compute per step is relative to full fine-tuning. The memory line is the least a run takes beyond the loaded "
         "model: weights, gradients and optimizer state, without activations. The line: the criterion's plans; orange "
-        f"diamonds: the plan at hand{'; the upper one is the memory above, activations included' if tried else ''}. "
+        "diamonds: the plan at hand"
+        f"{'; the one above the line is the memory shown above, activations included' if tried else ''}. "
         "Finished runs on this model and data are shown by the share of test answers they get right.",
     )
 
