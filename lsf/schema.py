@@ -32,19 +32,19 @@ class JsonRecord:
         """Return the record as plain JSON values, schema_version first."""
         return asdict(typing.cast(Any, self), dict_factory=_version_first)
 
-    def save(self, path: Path) -> None:
-        """Write it, whole or not at all."""
-        write_json(path, self.to_json())
+    def save(self, path: str | Path) -> None:
+        """Write it as a JSON file, whole or not at all."""
+        write_json(Path(path), self.to_json())
 
     @classmethod
-    def load(cls, path: Path) -> Self:
-        """Read a file.
+    def load(cls, path: str | Path) -> Self:
+        """Read a JSON file that `save` wrote.
 
         Raises:
             BadInputError: there is none, or it is not JSON.
             LsfError: `refusal`, where it is none of these.
         """
-        return cls.from_json(read_json(path, f"{_article(cls.noun)} {cls.noun}"), str(path))
+        return cls.from_json(read_json(Path(path), f"{_article(cls.noun)} {cls.noun}"), str(path))
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Self:

@@ -7,13 +7,13 @@ import streamlit as st
 
 from lsf.app.choose import (
     OURS,
+    Budget,
     brush,
     budget_panel,
     choose_budget,
     choose_criterion,
     choose_policy,
     chosen_plan,
-    cost_shares,
     predicted_of,
     recommendation_panel,
     toggle,
@@ -26,7 +26,7 @@ from lsf.app.state import Session, address, analysis
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.figures.deviation import draw_scores, score_intervals
-from lsf.plans.cost import predict_full
+from lsf.plans.cost import cost_shares, predict_full
 from lsf.plans.plan import Plan
 from lsf.runs.verdict import percent
 
@@ -37,7 +37,7 @@ class Rule:
 
     criterion: str
     policy: str
-    budget: int
+    budget: Budget
 
 
 def draw(here: Session) -> None:
@@ -48,7 +48,7 @@ def draw(here: Session) -> None:
         return
     rule = _rule(here, found)
     recommendation_panel(here, found, rule.budget)
-    plan = attempt(lambda: chosen_plan(here, found, rule.criterion, rule.policy, rule.budget))
+    plan = attempt(lambda: chosen_plan(here, found, rule.criterion, rule.policy, rule.budget.blocks))
     here.plan = plan
     blocks = plan.blocks if plan is not None else ()
     entry, intervals = CRITERIA[rule.criterion], score_intervals(found, rule.criterion)
@@ -62,7 +62,7 @@ def draw(here: Session) -> None:
     _by_hand(here)
     if plan is not None:
         _cost(here, found, plan)
-        budget_panel(here, found, (rule.criterion, rule.policy), len(plan.blocks))
+        budget_panel(here, found, (rule.criterion, rule.policy), plan)
         _reasons(plan)
     onward("tune", "Fine-tune", address(here), disabled=plan is None)
 

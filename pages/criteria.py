@@ -5,7 +5,7 @@ import streamlit as st
 from lsf.app.choose import choose_criterion, default_budget, take_criterion, without_analysis
 from lsf.app.findings import of_criteria, plan_to_come
 from lsf.app.frame import page
-from lsf.app.panels import finding, onward, show
+from lsf.app.panels import finding, onward, show, unmarked
 from lsf.app.state import Session, address, analysis
 from lsf.app.truth import swept_truth
 from lsf.criteria.agreement import KERNEL_EXAMPLES, METHODS, chance_level, stability
@@ -44,8 +44,12 @@ def draw(here: Session) -> None:
 
 def _left_out(found: Analysis) -> None:
     missing = [entry.label for name, entry in CRITERIA.items() if name not in found.criteria]
-    if missing:
-        st.caption(f"Not measured in this analysis: {', '.join(missing)}. The next analysis can include them.")
+    if not missing:
+        return
+    short = found.data.short
+    then = f"{unmarked(short)} The next analysis can include the others." if short else ""
+    then = then or "The next analysis can include them."
+    st.caption(f"Not measured in this analysis: {', '.join(missing)}. {then}")
 
 
 def _need(here: Session, found: Analysis, chosen: str) -> None:

@@ -72,7 +72,7 @@ def _watch(here: Session, views: tuple[JobView, ...]) -> None:
 def _moment(here: Session, analysis: Analysis, active: bool) -> Analysis:
     """Return what is to be shown now, and say what it is: a moment on the way, told as the replay it is, or all of it.
 
-    The first example goes through the model layer by layer; then come the examples read so far, as they are read.
+    The first position goes through the model layer by layer; then come the examples read so far, as they are read.
     Where the analysis ended before that could be seen, they come from its record.
     """
     steps = moments(analysis)
@@ -86,7 +86,7 @@ def _moment(here: Session, analysis: Analysis, active: bool) -> Analysis:
             count, depth = steps[here.replay]
             here.replay += 1
             here.moment = part_of(analysis, (count, depth))
-            told = f"example 1, states 0 to {depth - 1} of {n_states - 1}" if count == 1 else f"{count} examples"
+            told = f"example 1, states 0 to {depth - 1} of {n_states - 1}" if count == 1 else f"{count} positions"
             st.markdown(f":material/replay: Replay of what was recorded: {told}.")
         else:
             here.replay, here.moment = STREAMED, analysis

@@ -1,6 +1,8 @@
 """Choosing blocks: what the evidence recommends, or criterion, policy and budget, or by hand; the plan they make."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 import streamlit as st
@@ -27,9 +29,8 @@ from lsf.evidence.regret import Blocks, random_regret, regret, relative
 from lsf.evidence.standing import StandingRule, model_words, recommended_here, standing_rule
 from lsf.evidence.study import Rule
 from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget
-from lsf.plans.cost import predict_full
 from lsf.plans.plan import Plan, Predicted, format_blocks, place_of
-from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
+from lsf.plans.policies import POLICIES, largest_within, make_plan, plan_by_hand
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking
 from lsf.runs.comparability import of_text
 from lsf.runs.memory_forecast import RUN_SHARE
@@ -115,10 +116,22 @@ def choose_policy(plan: Plan | None, changed: Callable[[], None]) -> str:
     return name
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What may be tuned."""
+
+    blocks: int
+    """How many blocks."""
+    share: float | None = None
+    """Share of full fine-tuning's cost that the blocks were to fit, in (0, 1]; None where blocks were asked for."""
+    unit: str = "compute"
+    """Of which cost: a key of `lsf.plans.cost.cost_shares`."""
+
+
 def choose_budget(
     plan: Plan | None, analysis: Analysis, criterion: str, policy: str, changed: Callable[[], None]
-) -> int:
-    """Draw the budget, in blocks or as a share of full fine-tuning's cost; return it in blocks.
+) -> Budget:
+    """Draw the budget, in blocks or as a share of full fine-tuning's cost; a share is told in the plan's blocks.
 
     At first it is that of the plan at hand: an address that names a run opens with its blocks.
     """
@@ -137,8 +150,8 @@ def choose_budget(
     if unit == BLOCKS:
         if n_blocks == 1:
             st.caption("The model has a single block.")
-            return 1
-        return st.slider(
+            return Budget(1)
+        blocks = st.slider(
             "Maximum blocks to tune",
             1,
             n_blocks,
@@ -147,6 +160,7 @@ def choose_budget(
             persist_state="session",
             on_change=changed,
         )
+        return Budget(blocks)
     percent = st.slider(
         f"Maximum {unit.lower()}, in percent of full fine-tuning",
         5,
@@ -158,48 +172,19 @@ def choose_budget(
         on_change=changed,
         help="Predicted: floating-point operations per token, or bytes of weights, gradients and optimizer state.",
     )
-    fitting = largest_within(analysis, criterion, policy, percent / 100, memory=unit == MEMORY)
+    share, kind = percent / 100, unit.lower()
+    fitting = largest_within(analysis, partial(make_plan, analysis, criterion, policy), share, kind)
     if fitting is None:
         st.warning("Not even one block fits this share; one block is taken all the same.")
-        return 1
-    st.caption(f"{fitting} block{'s fit' if fitting > 1 else ' fits'} this share.")
-    return fitting
+        return Budget(1, share, kind)
+    size = len(fitting.blocks)
+    st.caption(f"{size} block{'s fit' if size > 1 else ' fits'} this share.")
+    return Budget(size, share, kind)
 
 
 def default_budget(n_blocks: int) -> int:
     """Return the budget offered at first: a quarter of the blocks."""
     return max(1, round(n_blocks / 4))
-
-
-def largest_within(analysis: Analysis, criterion: str, policy: str, share: float, memory: bool) -> int | None:
-    """Return the greatest number of blocks whose plan is predicted to cost at most a share of full fine-tuning."""
-    full = predict_full(analysis)
-    for blocks in range(analysis.model.n_blocks, 0, -1):
-        predicted = make_plan(analysis, criterion, policy, blocks).predicted
-        cost = cost_shares(predicted, full)["memory" if memory else "compute"]
-        if cost is not None and cost <= share:
-            return blocks
-    return None
-
-
-def cost_shares(predicted: Predicted, full: Predicted) -> dict[str, float | None]:
-    """Return a plan's predicted parameters, compute and memory as shares of full fine-tuning's; None where unknown.
-
-    Memory is what a run takes beyond the loaded model, as `lsf.runs.comparison` compares it after the runs.
-
-    Args:
-        predicted: of the plan.
-        full: of full fine-tuning.
-    """
-
-    def over(one: float | None, other: float | None) -> float | None:
-        return None if one is None or not other else one / other
-
-    return {
-        "parameters": over(predicted.trainable_params, full.trainable_params),
-        "compute": over(predicted.flops_ratio, full.flops_ratio),
-        "memory": over(predicted.memory_bytes, full.memory_bytes),
-    }
 
 
 def predicted_of(here: Session, plan: Plan) -> tuple[Predicted, Predicted | None]:
@@ -248,34 +233,33 @@ def _chosen(here: Session) -> set[int]:
     return set(here.by_hand if here.by_hand is not None else here.plan.blocks if here.plan is not None else ())
 
 
-def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], chosen: int) -> None:
+def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], plan: Plan) -> None:
     """Draw what every number of blocks would cost on this machine, and what runs of so many have reached.
 
     Args:
         here: this session.
         found: the analysis that is looked at.
         rule: criterion and policy.
-        chosen: how many blocks the plan tunes.
+        plan: the one at hand.
     """
     plans = [make_plan(found, *rule, budget) for budget in range(1, found.model.n_blocks + 1)]
-    points = {len(plan.blocks): plan.predicted for plan in plans}
-    own = None if here.plan is None else predicted_of(here, here.plan)[0]
-    tried = {chosen: own.memory_bytes} if own is not None and own.phases else {}
+    points = {len(one.blocks): one.predicted for one in plans}
+    cost, size = predicted_of(here, plan)[0], len(plan.blocks)
+    tried = cost.memory_bytes if cost.phases else None
     free = next((one.free_bytes for one in runtime().devices() if one.name == found.model.device), None)
     show(
         draw_budget(
-            [
-                BudgetPoint(count, cost.flops_ratio, cost.memory_bytes, tried.get(count))
-                for count, cost in sorted(points.items())
-            ],
-            chosen,
+            [BudgetPoint(count, one.flops_ratio, one.memory_bytes) for count, one in sorted(points.items())],
+            BudgetPoint(size, cost.flops_ratio, plan.predicted.memory_bytes, tried),
+            found.model.n_blocks,
             None if free is None else RUN_SHARE * free,
             _ended_runs(here),
         ),
         "budget",
         "Compute per step is relative to full fine-tuning. The memory line is the least a run takes beyond the loaded "
-        "model: weights, gradients and optimizer state, without activations. Orange diamonds: the plan's number "
-        f"of blocks{'; the one above the line is the memory shown above, activations included' if tried else ''}. "
+        "model: weights, gradients and optimizer state, without activations. The line: the criterion's plans; orange "
+        "diamonds: the plan at hand"
+        f"{'; the one above the line is the memory shown above, activations included' if tried else ''}. "
         "Finished runs on this model and data are shown by the share of test answers they get right.",
     )
 
@@ -298,32 +282,44 @@ THIN = 10
 """Below so many models the evidence is called thin."""
 
 
-def recommendation_panel(here: Session, found: Analysis, budget: int) -> None:
+def recommendation_panel(here: Session, found: Analysis, budget: Budget) -> None:
     """Show what is recommended for this analysis, why, and what the same rule did elsewhere; offer to take it.
 
     Args:
         here: this session; taking the recommendation is a choice by hand.
         found: the analysis that is looked at.
-        budget: number of blocks.
+        budget: where it is a share of a cost, the recommendation is the rule's own largest plan within it.
     """
     settings = attempt(packed_evidence)
     if not settings:
         return
+    blocks = budget.blocks
     with st.expander("What the evidence recommends", icon=":material/lightbulb:", key="recommendation"):
         standing = standing_rule(found.weights)
-        needs_criterion = standing.ends_from is None or budget < standing.ends_from
+        needs_criterion = standing.ends_from is None or blocks < standing.ends_from
         if needs_criterion and (missing := lacking(found, standing.criteria)):
             names = ", ".join(CRITERIA[name].label for name in missing)
-            st.write(f"The recommendation needs {names}, which this analysis did not measure.")
+            st.write(f"The recommendation needs {names}, which this analysis did not measure. {found.data.short or ''}")
         else:
-            plan = recommended_here(found, budget)
-            _offer(here, plan, standing)
-            if truth := known_truth(settings, found, plan.blocks):
-                st.info(truth, icon=":material/fact_check:")
-            _on_this_model(found, budget, standing)
-        _why(budget, standing)
+            plan = _recommended(found, budget)
+            if plan is None:
+                st.write("No block that the rule names fits this share.")
+            else:
+                blocks = len(plan.blocks)
+                _offer(here, plan, standing)
+                if truth := known_truth(settings, found, plan.blocks):
+                    st.info(truth, icon=":material/fact_check:")
+                _on_this_model(found, blocks, standing)
+        _why(blocks, standing)
         if found.data.kernel_examples is not None:
             st.caption(_sample_words(settings, found.data.kernel_examples))
+
+
+def _recommended(found: Analysis, budget: Budget) -> Plan | None:
+    """Return what is recommended within a budget; None where not even one block of the rule fits its share."""
+    if budget.share is None:
+        return recommended_here(found, budget.blocks)
+    return largest_within(found, partial(recommended_here, found), budget.share, budget.unit)
 
 
 def known_truth(settings: Sequence[Measured], found: Analysis, choice: Blocks) -> str | None:

@@ -11,7 +11,7 @@ from lsf.evidence.packed import RecommendationRecord
 from lsf.evidence.regret import Truth
 from lsf.evidence.standing import standing_rule, trust_words
 from lsf.evidence.study import JudgedChoice, decided
-from lsf.figures.criteria import measured_scores
+from lsf.figures.criteria import leaders, measured_scores
 from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import POLICIES, make_plan
 from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
@@ -64,15 +64,19 @@ def of_trajectories(analysis: Analysis, plan: Plan, record: RecommendationRecord
 
 
 def of_criteria(analysis: Analysis, plan: Plan, record: RecommendationRecord) -> Finding:
-    """Return how far the criteria agree on the best block, and which one has earned trust."""
+    """Return how far the criteria that rank the blocks agree on the best one, and which one has earned trust."""
     best = {
-        name: max((score, block) for block, score in enumerate(scores) if score is not None)[1]
+        name: max((score, block) for block, score in enumerate(scores))[1]
         for name, scores in measured_scores(analysis).items()
-        if any(score is not None for score in scores) and CRITERIA[name].needs != "nothing"
+        if leaders(scores) and CRITERIA[name].needs != "nothing"
     }
     blocks = sorted(set(best.values()))
     named = ", ".join(str(block) for block in blocks)
-    if len(blocks) == 1:
+    if not best:
+        found = "No criterion ranks the blocks."
+    elif len(best) == 1:
+        found = f"One criterion ranks the blocks; it names block {named} as the best."
+    elif len(blocks) == 1:
         found = f"All {len(best)} criteria name block {named} as the best."
     else:
         found = f"{len(best)} criteria name {len(blocks)} different blocks as the best ({named})."

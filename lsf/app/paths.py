@@ -1,6 +1,7 @@
 """The pictures of an analysis: paths, deviation, and the logit lens, with an example picked by click or from a list."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import streamlit as st
@@ -89,7 +90,16 @@ LAID = "laid-over"
 """Kind of the jobs that read the kept examples through what a run tuned."""
 
 
-def choose_run_after(here: Session) -> Trajectories | None:
+@dataclass(frozen=True)
+class Laid:
+    """Paths after tuning."""
+
+    paths: Trajectories
+    told: str
+    """The sentence on where they leave those before."""
+
+
+def choose_run_after(here: Session) -> Laid | None:
     """Offer to lay the paths after tuning over those before; return them, None until they are chosen and read."""
     found = analysed(here)
     same = [] if found is None else [run for run in list_runs(runs_folder()) if _is_of(run, found)]
@@ -106,8 +116,8 @@ def choose_run_after(here: Session) -> Trajectories | None:
         return None
     about, shared = (found.request, run.id), runtime()
     view = next((one for one in reversed(shared.jobs(LAID)) if one.about == about), None)
-    stopped = view is not None and view.state is JobState.CANCELLED
-    if view is None or (stopped and st.button("Read it again", icon=":material/replay:", key="lay-again")):
+    ended = view is not None and view.state in (JobState.CANCELLED, JobState.FAILED)
+    if view is None or (ended and st.button("Read it again", icon=":material/replay:", key="lay-again")):
         work = paths_work(shared, found, run.folder)
         job = shared.worker.submit(LAID, f"paths after tuning {names[run.id]}", work, here.owner, about=about)
         view = shared.worker.view(job)
@@ -115,7 +125,22 @@ def choose_run_after(here: Session) -> Trajectories | None:
         follow(here, [view.id], _show_progress, quietly=True)
     elif view.error:
         st.error(unmarked(view.error), icon=":material/error:")
-    return view.result
+    return None if view.result is None else Laid(view.result, where_apart(run, found.analysis))
+
+
+def where_apart(run: Run, analysis: Analysis) -> str:
+    """Say from where on the paths after tuning can be others: what reads or feeds every state moves all of them."""
+    if run.spec is None:
+        return "Green squares: the same after tuning."
+    plan, same = run.spec.plan, "Green squares: the same after tuning"
+    fed = plan.embedding or (plan.head and analysis.model.tied_head)
+    read = plan.final_norm and analysis.data.reading != "raw"
+    names = " and ".join(["the embedding"] * fed + ["the final norm"] * read)
+    if names:
+        return f"{same}; {names} {'were' if fed and read else 'was'} tuned too, so that every state can be elsewhere."
+    if not plan.blocks:
+        return f"{same}, which left every state where it was."
+    return f"{same}, apart from the lowest tuned block on."
 
 
 def _show_progress(views: Sequence[JobView]) -> None:
@@ -145,16 +170,16 @@ def _path_after(after: Trajectories, example: ExamplePath | None) -> Points | No
 
 
 def draw_paths_panel(
-    here: Session, analysis: Analysis, dimensions: int, finished: bool, after: Trajectories | None = None
+    here: Session, analysis: Analysis, dimensions: int, finished: bool, after: Laid | None = None
 ) -> None:
     """Draw the paths, animated once they are final, and those after tuning over them."""
     assert analysis.trajectories is not None
     examples = analysis.trajectories.examples
     example = here.example if here.example is not None and here.example < len(examples) else None
-    laid = None if after is None else _path_after(after, None if example is None else examples[example])
+    laid = None if after is None else _path_after(after.paths, None if example is None else examples[example])
     picture = draw_paths(analysis, example, dimensions, finished, laid)
     n_read = analysis.data.n_positions
-    told = "" if laid is None else " Green squares: the same after tuning, apart from the lowest tuned block on."
+    told = "" if after is None or laid is None else f" {after.told}"
     kept = f" Drawn: the first {len(examples)} of {n_read:,} positions read." if len(examples) < n_read else ""
     show(
         picture,

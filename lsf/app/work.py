@@ -189,7 +189,8 @@ def paths_work(runtime: AppRuntime, found: Analysed, folder: Path) -> Callable[[
         task, loaded = _load(runtime, found.request.source, report)
         if task.fingerprint != found.analysis.data.fingerprint:
             raise BadInputError(f"{task.name} has changed since it was analysed; analyse it again.")
-        return paths_after(loaded, load_tuned(folder, loaded), task, found.request.settings, report)
+        tuned, n_examples = load_tuned(folder, loaded), found.analysis.data.n_examples
+        return paths_after(loaded, tuned, task, found.request.settings, n_examples, report)
 
     return work
 

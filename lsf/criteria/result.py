@@ -88,7 +88,7 @@ class DataInfo:
     unlike: str | None = None
     """The sentence on rows read that do not stand for all, in data sorted by its answers; None where they do."""
     short: str | None = None
-    """The sentence on criteria that memory did not suffice for, whose scores are None; None where it sufficed."""
+    """The sentences on criteria that memory, or a bound on it, did not suffice for; their scores are None."""
 
     @property
     def n_read(self) -> int:
@@ -284,40 +284,43 @@ PER_STATE = (
 )  # fmt: skip
 """What an `ExamplePath` holds for every state."""
 Moment = tuple[int, int]
-"""How many examples, and how many states of each, were read."""
+"""How many of the positions that were kept, and how many states of each, were read."""
 
 
 def moments(analysis: Analysis) -> tuple[Moment, ...]:
-    """Return what is shown one after the other: layer by layer within the first example, then example by example.
+    """Return what is shown one after the other: layer by layer at the first position, then position by position.
 
     Args:
         analysis: finished or partial, with trajectories.
     """
     assert analysis.trajectories is not None
-    n_states, n_examples = len(analysis.states), len(analysis.trajectories.examples)
-    if not n_examples:
+    n_states, n_positions = len(analysis.states), len(analysis.trajectories.examples)
+    if not n_positions:
         return ()
     step = -(-n_states // MOST_DEPTHS)
     depths = [*range(step, n_states, step), n_states]
-    counts = [*(2**power for power in range(1, n_examples.bit_length()) if 2**power < n_examples), n_examples]
+    counts = [*(2**power for power in range(1, n_positions.bit_length()) if 2**power < n_positions), n_positions]
     more = [(count, n_states) for count in counts if count > 1]
     return (*((1, depth) for depth in depths), *more)
 
 
 def part_of(analysis: Analysis, moment: Moment) -> Analysis:
-    """Return an analysis of the first examples that were kept and of the first states; what is not in it is None.
+    """Return an analysis of the first positions that were kept and of the first states; what is not in it is None.
 
-    Scores are of the criterion `deviation` alone, which needs nothing else; intervals are left out.
+    Examples are told apart by their row and text, so that several positions of one count once; so do the windows of one
+    text. Scores are of the criterion `deviation` alone, which needs nothing else; intervals are left out.
     """
     assert analysis.trajectories is not None
-    n_examples, n_states = moment
-    examples = tuple(_cut(one, n_states) for one in analysis.trajectories.examples[:n_examples])
+    n_positions, n_states = moment
+    examples = tuple(_cut(one, n_states) for one in analysis.trajectories.examples[:n_positions])
+    n_examples = len({(one.row, one.prompt, one.completion) for one in examples})
+    n_taken = n_examples + analysis.data.n_dropped
     states = tuple(_state(row.state, examples, n_states) for row in analysis.states)
     blocks = tuple(replace(row, scores={"deviation": states[row.block + 1].deviation}) for row in analysis.blocks)
     paths = {name: _mean_path([getattr(one, name) for one in examples]) for name in ("factual", "virtual")}
     return replace(
         analysis,
-        data=replace(analysis.data, n_examples=n_examples, n_positions=n_examples),
+        data=replace(analysis.data, n_examples=n_examples, n_positions=n_positions, n_taken=n_taken),
         states=states,
         blocks=blocks,
         trajectories=Trajectories(analysis.trajectories.explained_variance, examples=examples, **paths),

@@ -1,7 +1,8 @@
 """The budget curve: what a step costs and what memory is taken against the number of tuned blocks; quality of runs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -42,45 +43,31 @@ class RunPoint:
 
 
 def draw_budget(
-    points: Sequence[BudgetPoint], chosen: int, limit: float | None = None, runs: Sequence[RunPoint] = ()
+    points: Sequence[BudgetPoint],
+    own: BudgetPoint,
+    n_blocks: int,
+    limit: float | None = None,
+    runs: Sequence[RunPoint] = (),
 ) -> Picture:
     """Draw compute and memory against the number of tuned blocks, and below them what runs of so many reached.
 
     Args:
         points: at least one, by ascending number of blocks.
-        chosen: how many blocks the plan tunes; marked.
+        own: of the plan at hand, marked; blocks chosen by hand need not lie on the curve.
+        n_blocks: L of the model.
         limit: bytes a run may take; None where it is not known. Drawn where it is near.
         runs: that have ended, on the same model and data.
     """
-    known = [size for point in points for size in (point.memory_bytes, point.tried_bytes) if size is not None]
+    known = [size for point in (*points, own) for size in (point.memory_bytes, point.tried_bytes) if size is not None]
     size, unit = next((one for one in UNITS if max(known, default=0) >= one[0]), UNITS[-1])
-    panels: list[tuple[str, list[float | None]]] = [
-        ("compute of a step", [point.compute for point in points]),
-        (f"memory, at least ({unit})", [None if p.memory_bytes is None else p.memory_bytes / size for p in points]),
-    ]
-    titles = [name for name, _ in panels] + (["right answers"] if runs else [])
+    titles = ["compute of a step", f"memory, at least ({unit})"] + (["right answers"] if runs else [])
     figure: Any = make_subplots(rows=1, cols=len(titles), horizontal_spacing=0.09, subplot_titles=titles)
-    own = new_figure(_title(points, chosen), height=300, showlegend=False, margin={**WITHOUT_LEGEND, "t": 66})
-    figure.update_layout(own.layout)
-    counts = [point.n_blocks for point in points]
-    for column, (_, values) in enumerate(panels, 1):
-        marks = [CHOSEN if count == chosen else UNCHOSEN for count in counts]
-        figure.add_scatter(
-            x=counts,
-            y=values,
-            mode="lines+markers",
-            line={"color": UNCHOSEN.color, "width": 2},
-            marker={
-                "color": [mark.color for mark in marks],
-                "symbol": [mark.symbol for mark in marks],
-                "size": [13 if mark is CHOSEN else 7 for mark in marks],
-                "opacity": 1,
-            },
-            hovertemplate="%{x} blocks: %{y:.3g}<extra></extra>",
-            row=1,
-            col=column,
-        )
-    _add_tried(figure, points, chosen, size, unit)
+    title = _title(own, n_blocks)
+    figure.update_layout(new_figure(title, height=300, showlegend=False, margin={**WITHOUT_LEGEND, "t": 66}).layout)
+    for column, values in enumerate((_computes, partial(_memories, size=size)), 1):
+        _add_curve(figure, points, values, column)
+        _add_own(figure, own, values, column)
+    _add_tried(figure, own, n_blocks, size, unit)
     if limit is not None and known and limit <= NEAR * max(known):
         line = {"color": NEUTRAL.color, "width": 2, "dash": "dash"}
         note = {"text": "limit for a run", "font": {"color": NEUTRAL.color, "size": SMALL_SIZE + 1}}
@@ -96,53 +83,92 @@ def draw_budget(
             row=1,
             col=3,
         )
-    figure.update_xaxes(title="blocks tuned", range=[0.4, max(counts) + 0.6], showgrid=False)
+    figure.update_xaxes(title="blocks tuned", range=[0.4, n_blocks + 0.6], showgrid=False)
     figure.update_yaxes(rangemode="tozero")
     figure.update_yaxes(tickformat=".0%", row=1, col=1)
     if runs:
         figure.update_yaxes(tickformat=".0%", row=1, col=3)
-    return Picture(figure, _alt(points, chosen, limit, runs), _table(points, runs))
+    return Picture(figure, _alt(points, own, title, limit, runs), _table(points, own, runs))
 
 
-def _add_tried(figure: Any, points: Sequence[BudgetPoint], chosen: int, size: float, unit: str) -> None:
-    """Add, above the least, what a pass that was tried took: the number that the pages tell."""
-    for point in points:
-        if point.tried_bytes is None or point.memory_bytes is None:
-            continue
-        mark = CHOSEN if point.n_blocks == chosen else UNCHOSEN
-        value = point.tried_bytes / size
-        figure.add_scatter(
-            x=[point.n_blocks] * 2,
-            y=[point.memory_bytes / size, value],
-            mode="lines+markers+text",
-            line={"color": mark.color, "width": 2, "dash": "dot"},
-            marker={"color": mark.color, "symbol": mark.symbol, "size": [0, 13], "opacity": 1},
-            text=["", f"{value:.1f} {unit}"],
-            textposition="middle left" if point.n_blocks > len(points) / 2 else "middle right",
-            textfont={"size": SMALL_SIZE + 1},
-            cliponaxis=False,
-            hovertemplate="%{x} blocks, with activations: %{y:.3g}<extra></extra>",
-            row=1,
-            col=2,
-        )
+Values = Callable[[Sequence[BudgetPoint]], list[float | None]]
 
 
-def _title(points: Sequence[BudgetPoint], chosen: int) -> str:
-    own = next((point for point in points if point.n_blocks == chosen), None)
-    if own is None or own.compute is None:
-        return f"What {len(points)} budgets cost"
-    return f"{chosen} of {len(points)} blocks: a step costs {share(own.compute)} of full fine-tuning's"
+def _computes(points: Sequence[BudgetPoint]) -> list[float | None]:
+    return [point.compute for point in points]
 
 
-def _alt(points: Sequence[BudgetPoint], chosen: int, limit: float | None, runs: Sequence[RunPoint]) -> str:
-    first, last = points[0], points[-1]
-    text = (
-        f"{_title(points, chosen)}. From {first.n_blocks} to {last.n_blocks} blocks it goes from "
-        f"{share(first.compute)} to {share(last.compute)}."
+def _memories(points: Sequence[BudgetPoint], size: float) -> list[float | None]:
+    return [None if point.memory_bytes is None else point.memory_bytes / size for point in points]
+
+
+def _add_curve(figure: Any, points: Sequence[BudgetPoint], values: Values, column: int) -> None:
+    figure.add_scatter(
+        x=[point.n_blocks for point in points],
+        y=values(points),
+        mode="lines+markers",
+        line={"color": UNCHOSEN.color, "width": 2},
+        marker={"color": UNCHOSEN.color, "symbol": UNCHOSEN.symbol, "size": 7, "opacity": 1},
+        hovertemplate="%{x} blocks: %{y:.3g}<extra></extra>",
+        row=1,
+        col=column,
     )
-    tried = [point for point in points if point.tried_bytes is not None]
-    for point in tried:
-        text += f" With activations {point.n_blocks} blocks take {(point.tried_bytes or 0) / 1e6:,.1f} MB."
+
+
+def _add_own(figure: Any, own: BudgetPoint, values: Values, column: int) -> None:
+    figure.add_scatter(
+        x=[own.n_blocks],
+        y=values([own]),
+        mode="markers",
+        marker={"color": CHOSEN.color, "symbol": CHOSEN.symbol, "size": 13, "opacity": 1},
+        hovertemplate="the plan, %{x} blocks: %{y:.3g}<extra></extra>",
+        row=1,
+        col=column,
+    )
+
+
+def _add_tried(figure: Any, own: BudgetPoint, n_blocks: int, size: float, unit: str) -> None:
+    """Add, above the least, what a pass that was tried took: the number that the pages tell."""
+    if own.tried_bytes is None or own.memory_bytes is None:
+        return
+    value = own.tried_bytes / size
+    figure.add_scatter(
+        x=[own.n_blocks] * 2,
+        y=[own.memory_bytes / size, value],
+        mode="lines+markers+text",
+        line={"color": CHOSEN.color, "width": 2, "dash": "dot"},
+        marker={"color": CHOSEN.color, "symbol": CHOSEN.symbol, "size": [0, 13], "opacity": 1},
+        text=["", f"{value:.1f} {unit}"],
+        textposition="middle left" if own.n_blocks > n_blocks / 2 else "middle right",
+        textfont={"size": SMALL_SIZE + 1},
+        cliponaxis=False,
+        hovertemplate="%{x} blocks, with activations: %{y:.3g}<extra></extra>",
+        row=1,
+        col=2,
+    )
+
+
+def _title(own: BudgetPoint, n_blocks: int) -> str:
+    of = f"{own.n_blocks} of {n_blocks} blocks"
+    return (
+        f"{of}: cost unknown"
+        if own.compute is None
+        else f"{of}: a step costs {share(own.compute)} of full fine-tuning's"
+    )
+
+
+def _alt(
+    points: Sequence[BudgetPoint], own: BudgetPoint, title: str, limit: float | None, runs: Sequence[RunPoint]
+) -> str:
+    first, last = points[0], points[-1]
+    text = title + "."
+    if len(points) > 1:
+        text += (
+            f" By the criterion, from {first.n_blocks} to {last.n_blocks} blocks it goes from {share(first.compute)} "
+            f"to {share(last.compute)}."
+        )
+    if own.tried_bytes is not None:
+        text += f" With activations {own.n_blocks} blocks take {own.tried_bytes / 1e6:,.1f} MB."
     if limit is not None:
         fitting = [point.n_blocks for point in points if point.memory_bytes is not None and point.memory_bytes <= limit]
         text += f" By weights and optimizer alone at most {max(fitting, default=0)} blocks fit this machine's memory."
@@ -150,7 +176,8 @@ def _alt(points: Sequence[BudgetPoint], chosen: int, limit: float | None, runs: 
     return f"{text} Right answers of runs: {reached}." if reached else text
 
 
-def _table(points: Sequence[BudgetPoint], runs: Sequence[RunPoint]) -> pd.DataFrame:
-    rows: list[dict[str, Any]] = [vars(point) for point in points]
+def _table(points: Sequence[BudgetPoint], own: BudgetPoint, runs: Sequence[RunPoint]) -> pd.DataFrame:
+    rows: list[dict[str, Any]] = [{**vars(point), "plan": "by the criterion"} for point in points]
+    rows.append({**vars(own), "plan": "at hand"})
     rows += [{"n_blocks": run.n_blocks, "run": run.name, "quality": run.quality} for run in runs]
     return pd.DataFrame(rows)

@@ -316,12 +316,16 @@ def draw_need(need: Sequence[float], gain: Known, words: str, criterion: str | N
     return Picture(figure, _need_alt(need, known, what), table)
 
 
+LAST_DIGITS = 1e-8
+"""A correlation of exactly the size that chance reaches is within chance, whatever its last digits say."""
+
+
 def _need_title(need: Sequence[float], known: Mapping[int, float], what: str) -> str:
     rho = rank_correlation([need[block] for block in known], list(known.values()))
     if rho is None:
         return f"Need and {what.lower()}: one of the two ranks no block"
     level = chance_level(len(known))
-    if level is None or abs(rho) <= level:
+    if level is None or abs(rho) <= level + LAST_DIGITS:
         return f"Need does not predict {what.lower()}: Spearman's rho {number(rho)} is within chance"
     return f"Blocks that the model needs more have {'more' if rho > 0 else 'less'} {what.lower()}: rho {number(rho)}"
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
@@ -24,17 +25,16 @@ from lsf.lens.ablation import ABLATION, ablation_batches, ablation_rises
 from lsf.lens.builder import AnalysisBuilder
 from lsf.lens.forward import Wanted, stream_readings
 from lsf.lens.gradients import GRADIENTS, backward_readings
-from lsf.lens.kernels import KERNELS, SPECTRA, block_spectra, sampled_kernels
+from lsf.lens.kernels import KERNELS, SPECTRA, block_spectra, over_the_bound, sampled_kernels
 from lsf.lens.semantics import semantic_bases
 from lsf.lens.speed import BASES, FORWARD, SHORT_RUNS, analysis_phases
 from lsf.lens.trajectories import KEPT_EXAMPLES, ExampleTrajectories, examples_for_sample
 from lsf.lens.translators import FITTING, are_kept, translators_of
 from lsf.models.batches import MOST_PADDING, Batch, autocasting, make_batches
 from lsf.models.devices import places_of
-from lsf.models.loading import LoadedModel, check_ids, layout_of, weights_hash
+from lsf.models.loading import LoadedModel, check_ids, is_known_by_weights, layout_of, weights_hash
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import n_values
-from lsf.models.sharing import foreign_hooks
 from lsf.progress import Reporter
 
 
@@ -131,9 +131,8 @@ def analyze(
     if report.stop == "discard":
         raise StoppedError("The analysis was stopped.")
     if short:
-        builder.mark_short(_short_words(settings, short, loaded.info.device))
-    unnamed = places_of(loaded.model) or foreign_hooks(loaded.model)
-    weights = None if unnamed else weights_hash(loaded.model)
+        builder.mark_short(_short_words(settings, short, loaded))
+    weights = weights_hash(loaded.model) if is_known_by_weights(loaded.model) else None
     return replace(builder.result(clock.timing()), weights=weights)
 
 
@@ -154,7 +153,7 @@ def _batches(
 
 
 def paths_after(
-    loaded: LoadedModel, tuned: Any, task: Task, settings: AnalysisSettings, report: Reporter
+    loaded: LoadedModel, tuned: Any, task: Task, settings: AnalysisSettings, n_examples: int, report: Reporter
 ) -> Trajectories:
     """Return the paths that an analysis keeps as a tuned model takes them, in the components of that analysis.
 
@@ -166,10 +165,12 @@ def paths_after(
         tuned: a model over it, such as that of `lsf.training.artefacts.load_tuned`.
         task: the data of the analysis.
         settings: of the analysis.
+        n_examples: how many the analysis read (`data.n_examples`): fewer than there are where its ranking settled or
+            it was stopped and kept. The paths are at exactly its positions.
         report: gets progress; its `stop` ends the reading.
 
     Raises:
-        DataError, BadInputError: as of `analyze`.
+        DataError, BadInputError: as of `analyze`, or the analysis kept no path.
         StoppedError: a stop was asked for.
     """
     settings, _, encoding, batches = _batches(loaded, task, settings)
@@ -182,7 +183,9 @@ def paths_after(
         head = semantic_bases(layout.head_weight)
     for first in stream_readings(loaded.layout, base, batches[:1], wanted):
         paths.fit(first)
-    kept = [batch for batch in batches if min(batch.examples) < KEPT_EXAMPLES]
+    ends = np.cumsum([len(batch.ids) for batch in batches])  # batches have whole examples, in the analysis' order
+    read_then = batches[: int(np.searchsorted(ends, n_examples)) + 1]
+    kept = [batch for batch in read_then if min(batch.examples) < KEPT_EXAMPLES]
     with autocasting(tuned, loaded.info.dtype):
         for done, read in enumerate(stream_readings(layout, head, kept, wanted), 1):
             if report.stop:
@@ -190,7 +193,8 @@ def paths_after(
             paths.add(read)
             report.progress(done, len(kept), "reading the tuned model")
     found = paths.trajectories(even_fractions(loaded.info.n_blocks))
-    assert found is not None  # a batch has a position, and the first examples are among them
+    if found is None:
+        raise BadInputError(f"The analysis read none of the first {KEPT_EXAMPLES} examples, whose paths are kept.")
     return found
 
 
@@ -318,6 +322,8 @@ def _beyond_forward(
     def kernels() -> None:
         if (found := sampled_kernels(loaded, rows, settings, report)) is not None:
             builder.record(kernels=found)
+        elif over_the_bound(loaded):
+            short.add("kernel")
 
     def spectra() -> None:
         if (found := block_spectra(loaded, report)) is not None:
@@ -366,13 +372,18 @@ def _fits(measure: Callable[[], None]) -> bool:
     return True
 
 
-def _short_words(settings: AnalysisSettings, short: set[Need], device: str) -> str:
-    """Return the sentence on the criteria that memory did not suffice for."""
-    names = [name for name in settings.criteria if CRITERIA[name].needs in short]
-    return (
-        f"{device} has too little memory for {', '.join(names)}: not measured; take shorter examples (max_length), a "
-        "smaller dtype or another device."
-    )
+def _short_words(settings: AnalysisSettings, short: set[Need], loaded: LoadedModel) -> str:
+    """Return the sentences on the criteria that memory did not suffice for."""
+    bound, told = over_the_bound(loaded) if "kernel" in short else None, []
+    by_bound = {"kernel"} if bound else set[Need]()
+    if names := [name for name in settings.criteria if CRITERIA[name].needs in by_bound]:
+        told.append(f"{', '.join(names)}: not measured, since {bound}.")
+    if names := [name for name in settings.criteria if CRITERIA[name].needs in short - by_bound]:
+        told.append(
+            f"{loaded.info.device} has too little memory for {', '.join(names)}: not measured; take shorter examples "
+            "(max_length), a smaller dtype or another device."
+        )
+    return " ".join(told)
 
 
 def _read_at(tokenizer: Any, rows: Sequence[EncodedExample], positions: str, example: int, nth: int) -> str:

@@ -27,20 +27,37 @@ ROW_BYTES = 2 * 1024**3
 """Of gradients that are kept example by example (of expert tensors, say), at most."""
 
 
+def over_the_bound(loaded: LoadedModel) -> str | None:
+    """Say that the kernels of no two examples can be taken, and why; None where they can.
+
+    A pass per example reaches the parameters that no hook sees, and their gradients are kept.
+    """
+    kept = _row_bytes(loaded)
+    if kept <= ROW_BYTES // 2:
+        return None
+    return (
+        f"gradients of expert tensors are kept example by example, take {kept / 1024**3:.2g} GiB each here, and two "
+        f"examples may take {ROW_BYTES / 1024**3:.2g} GiB"
+    )
+
+
+def _row_bytes(loaded: LoadedModel) -> int:
+    """Return the bytes of one example's gradients that are kept."""
+    return 4 * sum(tensor.numel() for block in loaded.layout.blocks for tensor in unhooked(block))
+
+
 def sampled_kernels(
     loaded: LoadedModel, rows: Sequence[EncodedExample], settings: AnalysisSettings, report: Reporter
 ) -> Float[np.ndarray, "blocks examples examples"] | None:
     """Return the tangent kernels of the first `KERNEL_EXAMPLES` examples, or of as many of them as fit.
 
     Returns:
-        K_b, examples in the order of the data; None where a stop is asked for or where two examples' gradients of
-        parameters that only a pass per example reaches take more than `ROW_BYTES`.
+        K_b, examples in the order of the data; None where a stop is asked for or where `over_the_bound` says why.
     """
     rows = rows[:KERNEL_EXAMPLES]
-    kept = 4 * sum(tensor.numel() for block in loaded.layout.blocks for tensor in unhooked(block))
-    if kept > ROW_BYTES // 2:
+    if over_the_bound(loaded):
         return None
-    if kept:
+    if kept := _row_bytes(loaded):
         rows = rows[: ROW_BYTES // kept]
     while len(rows) > 1 and len(rows) * max(len(row.ids) for row in rows) > KERNEL_TOKENS:
         rows = rows[: len(rows) // 2]

@@ -22,8 +22,7 @@ from lsf.errors import BadInputError, LsfError, StoppedError
 from lsf.files import cache_folder, make_folder, write_bytes
 from lsf.models.devices import exact, fetched, places_of
 from lsf.models.layout import ModelLayout, captured_states
-from lsf.models.loading import LoadedModel, config_hash, weights_hash
-from lsf.models.sharing import foreign_hooks
+from lsf.models.loading import LoadedModel, config_hash, is_known_by_weights, weights_hash
 from lsf.models.writing import GeneralText, sample_general_text
 from lsf.progress import Reporter
 
@@ -104,7 +103,7 @@ def translators_of(loaded: LoadedModel, kind: str, report: Reporter) -> Translat
         BadInputError: `jacobian` of a model spread over several devices, where no backward pass is possible.
         StoppedError: a stop before they were fitted.
     """
-    if _of_no_file(loaded):
+    if not is_known_by_weights(loaded.model):
         return fit_translators(loaded, kind, report, TEXTS).to(loaded.model, loaded.device)
     place, about = translators_file(loaded, kind), _about(loaded, kind)
     known = _load(place, about)
@@ -119,12 +118,7 @@ def translators_of(loaded: LoadedModel, kind: str, report: Reporter) -> Translat
 
 def are_kept(loaded: LoadedModel, kind: str) -> bool:
     """Say whether translators need not be fitted, without reading them."""
-    return not _of_no_file(loaded) and translators_file(loaded, kind).exists()
-
-
-def _of_no_file(loaded: LoadedModel) -> bool:
-    """Say whether nothing is kept of a model: weights in several places are not hashed, and hooks cannot be."""
-    return bool(places_of(loaded.model) or foreign_hooks(loaded.model))
+    return is_known_by_weights(loaded.model) and translators_file(loaded, kind).exists()
 
 
 def fit_translators(loaded: LoadedModel, kind: str, report: Reporter, n_texts: int) -> Translators:

@@ -78,6 +78,11 @@ def weights_hash(model: Any) -> str:
     return _HASHES[model][1]
 
 
+def is_known_by_weights(model: Any) -> bool:
+    """Say whether the hash of its weights says which model it is: they lie in one place, and no hook acts in it."""
+    return not places_of(model) and not foreign_hooks(model)
+
+
 _CONFIGS: WeakKeyDictionary[Any, tuple[dict[str, object], str]] = WeakKeyDictionary()
 
 

@@ -208,3 +208,23 @@ def predict_full(analysis: Analysis) -> Predicted:
         flops_ratio=1.0,
         memory_bytes=training_bytes(analysis, analysis.model.n_params) - training_bytes(analysis, 0),
     )
+
+
+def cost_shares(predicted: Predicted, full: Predicted) -> dict[str, float | None]:
+    """Return a plan's predicted parameters, compute and memory as shares of full fine-tuning's; None where unknown.
+
+    Memory is what a run takes beyond the loaded model, as `lsf.runs.comparison` compares it after the runs.
+
+    Args:
+        predicted: of the plan.
+        full: of full fine-tuning.
+    """
+
+    def over(one: float | None, other: float | None) -> float | None:
+        return None if one is None or not other else one / other
+
+    return {
+        "parameters": over(predicted.trainable_params, full.trainable_params),
+        "compute": over(predicted.flops_ratio, full.flops_ratio),
+        "memory": over(predicted.memory_bytes, full.memory_bytes),
+    }

@@ -8,7 +8,7 @@ from lsf.criteria.agreement import Scores, top_k
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.errors import PlanError
-from lsf.plans.cost import full_flops, predict, training_bytes, training_flops
+from lsf.plans.cost import cost_shares, full_flops, predict, predict_full, training_bytes, training_flops
 from lsf.plans.plan import Plan, format_blocks
 from lsf.registry import Registry
 
@@ -91,9 +91,8 @@ def known_scores(analysis: Analysis, criterion: str) -> list[float]:
             f"{criterion!r} is not defined at block {unknown} for these examples; choose by another criterion."
         )
     if not scores:
-        raise PlanError(
-            f"This analysis has no scores for {criterion!r}; it has: {', '.join(analysis.criteria) or 'none'}."
-        )
+        has = f"This analysis has no scores for {criterion!r}; it has: {', '.join(analysis.criteria) or 'none'}."
+        raise PlanError(" ".join(filter(None, (has, analysis.data.short))))
     return scores
 
 
@@ -123,6 +122,24 @@ def make_plan(analysis: Analysis, criterion: str, policy: str, blocks: int) -> P
         reasons=reasons,
         predicted=predict(analysis, chosen),
     )
+
+
+def largest_within(analysis: Analysis, plan_of: Callable[[int], Plan], share: float, unit: str) -> Plan | None:
+    """Return the plan of the greatest budget that is predicted to cost at most a share of full fine-tuning.
+
+    Args:
+        analysis: of the model.
+        plan_of: number of blocks -> plan, which may tune fewer.
+        share: in (0, 1].
+        unit: of what: a key of `cost_shares`.
+    """
+    full = predict_full(analysis)
+    for blocks in range(analysis.model.n_blocks, 0, -1):
+        plan = plan_of(blocks)
+        cost = cost_shares(plan.predicted, full)[unit]
+        if cost is not None and cost <= share:
+            return plan
+    return None
 
 
 def plan_by_hand(analysis: Analysis, blocks: Sequence[int]) -> Plan:
@@ -166,14 +183,18 @@ def best_load(
     for any real costs, and fast, since real models have few different block sizes.
 
     Args:
-        scores: one per block; blocks of negative score are taken only where nothing else fits.
+        scores: one per block; blocks of score 0 or less, which only cost, are taken only where nothing else fits.
         item_costs: what tuning a block adds.
         reach_costs: what backward down to a block costs.
         capacity: the budget, in the costs' unit.
 
     Returns:
-        Blocks, ascending; empty where not even one fits.
+        Blocks, ascending; of sets of the same sum the deeper. Empty where not even one fits.
     """
+
+    def rank(load: Load) -> tuple[float, int, tuple[int, ...]]:
+        return load.value, -sum(scores[block] == 0 for block in load.blocks), load.blocks
+
     best: Load | None = None
     for lowest in range(len(scores)):
         start = Load(reach_costs[lowest] + item_costs[lowest], scores[lowest], (lowest,))
@@ -188,8 +209,8 @@ def best_load(
                     if load.cost + item_costs[block] <= capacity * ROUNDING
                 ]
                 loads = _undominated(loads + more)
-        top = max(loads, key=lambda load: (load.value, load.blocks))
-        if best is None or (top.value, top.blocks) > (best.value, best.blocks):
+        top = max(loads, key=rank)
+        if best is None or rank(top) > rank(best):
             best = top
     return tuple(sorted(best.blocks)) if best else ()
 
@@ -243,7 +264,9 @@ def make_knapsack_plan(
         unit = "of full fine-tuning's FLOPs" if flops is not None else "bytes"
         shown = f"{math.ceil(least):,}" if flops is None else f"{math.ceil(least * 1e4) / 1e4:.4f}"
         raise PlanError(f"No block fits a budget of {capacity:.4g} {unit}; the least is {shown}.")
-    label = CRITERIA[criterion].label
+    label, why = CRITERIA[criterion].label, "in the best set the budget pays for"
+    if max(scores) <= 0:
+        why = "the best that the budget pays for; one block at any budget, since no score is above 0"
     return Plan(
         model=analysis.model.name,
         n_blocks=analysis.model.n_blocks,
@@ -251,6 +274,6 @@ def make_knapsack_plan(
         criterion=criterion,
         policy=KNAPSACK,
         budget=budget,
-        reasons={str(b): f"{label} {scores[b]:.4g}, in the best set the budget pays for" for b in chosen},
+        reasons={str(b): f"{label} {scores[b]:.4g}, {why}" for b in chosen},
         predicted=predict(analysis, chosen),
     )

@@ -96,6 +96,21 @@ def test_the_criteria_page_says_how_many_blocks_are_named_best(scored: Analysis)
     assert found == "3 criteria name 2 different blocks as the best (0, 1)."  # the control `last` is none
 
 
+def test_criteria_that_rank_nothing_name_no_block(analysis: Analysis) -> None:
+    def told(**scores: tuple[float, ...]) -> str:
+        by_block = [dict(zip(scores, row, strict=True)) for row in zip(*scores.values(), strict=True)]
+        blocks = tuple(replace(one, scores=row) for one, row in zip(analysis.blocks, by_block, strict=True))
+        found = replace(analysis, blocks=blocks)
+        return of_criteria(found, plan_to_come(None, None, found, 1), packed_record())[0]
+
+    flat, peaked = (0.0, 0.0, 0.0), (0.0, 1.0, 0.0)
+    assert told(alignment=peaked, ntk=peaked, snr=flat) == "All 2 criteria name block 1 as the best."
+    assert told(alignment=peaked, ntk=flat, snr=flat) == (
+        "One criterion ranks the blocks; it names block 1 as the best."
+    )
+    assert told(alignment=flat) == "No criterion ranks the blocks."
+
+
 def test_runs_are_told_once_one_has_ended() -> None:
     rows = [to_row(make("c")), to_row(FULL)]
     assert of_runs([]) is None

@@ -11,7 +11,7 @@ from streamlit.web.server.starlette.starlette_app_utils import generate_xsrf_tok
 
 from lsf.app.blocks_by_methods import how_words
 from lsf.app.browser import name_of
-from lsf.app.choose import NEED_WORDS, cost_shares, default_budget
+from lsf.app.choose import NEED_WORDS, default_budget
 from lsf.app.forms import help_text
 from lsf.app.panels import amount, size, table_csv, table_json
 from lsf.app.runs import belong_together, command, counted, course_table, labels, proof_table, unmoved
@@ -20,6 +20,7 @@ from lsf.app.tower import LACKED, REPLAYED, measured_tower
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.models.info import LABEL, model_label
+from lsf.plans.cost import cost_shares
 from lsf.plans.plan import Plan, Predicted, full_plan
 from lsf.progress import duration
 from lsf.runs.result import Proof, RunResult, RunState

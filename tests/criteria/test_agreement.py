@@ -1,10 +1,12 @@
 """Rank correlations between criteria, and the growing samples an analysis records."""
 
+import math
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy
 
 from lsf.criteria.agreement import (
     chance_level,
@@ -69,6 +71,57 @@ def test_of_few_blocks_every_order_is_counted(n_blocks: int, method: str) -> Non
     found = [rank_correlation(ranked, order, method) or 0.0 for order in permutations(ranked)]
     assert np.mean([abs(value) > level + 1e-9 for value in found]) <= 0.05
     assert np.mean([abs(value) > level - 1e-9 for value in found]) > 0.05
+
+
+def squares(n_blocks: int) -> np.ndarray:
+    """Return how many orders of so many blocks have each sum of squared differences of ranks, by sets of places."""
+    most = n_blocks * (n_blocks**2 - 1) // 3
+    counts = np.zeros((1 << n_blocks, most + 1), dtype=np.int64)
+    counts[0, 0] = 1
+    for taken in range(1 << n_blocks):
+        block = taken.bit_count()
+        for place in (place for place in range(n_blocks) if not taken >> place & 1):
+            apart = (block - place) ** 2
+            counts[taken | 1 << place, apart:] += counts[taken, : most + 1 - apart]
+    return counts[-1]
+
+
+@pytest.mark.parametrize("n_blocks", [8, 9, 10, 11, 12])
+def test_the_level_of_spearmans_rho_is_that_of_counting_every_order(n_blocks: int) -> None:
+    orders = squares(n_blocks)
+    assert orders.sum() == math.factorial(n_blocks)
+    size = np.abs(1 - 6 * np.arange(len(orders)) / (n_blocks * (n_blocks**2 - 1)))
+    level = chance_level(n_blocks)
+    assert level is not None
+    beyond, reached = (orders[size > level + shift].sum() / orders.sum() for shift in (1e-9, -1e-9))
+    assert beyond <= 0.05 < reached
+
+
+@pytest.mark.parametrize("n_blocks", [9, 12, 16, 24, 30, 36, 48])
+def test_at_most_one_pair_in_twenty_lies_beyond_the_level_of_kendalls_tau(n_blocks: int) -> None:
+    level = chance_level(n_blocks, "kendall")
+    assert level is not None
+    pairs = n_blocks * (n_blocks - 1) // 2
+    beyond = math.floor(pairs * (1 - level) / 2 - 1e-9)  # so many pairs of blocks at most are the other way round
+    tau = 1 - 2 * beyond / pairs
+    assert scipy.stats.kendalltau(range(n_blocks), reordered(n_blocks, beyond), method="exact").pvalue <= 0.05
+    assert tau > level
+
+
+def reordered(n_blocks: int, n_inversions: int) -> list[int]:
+    """Return an order of so many inversions."""
+    left, order = list(range(n_blocks)), []
+    for rest in range(n_blocks - 1, -1, -1):
+        jump = min(rest, n_inversions)
+        order.append(left.pop(jump))
+        n_inversions -= jump
+    return order
+
+
+def test_levels_that_were_right_stay_what_they_were() -> None:
+    assert chance_level(8) == pytest.approx(0.714286, abs=1e-6)
+    assert chance_level(30, "kendall") == pytest.approx(0.252545, abs=1e-6)
+    assert f"{chance_level(30):.2f}" == "0.36"
 
 
 def test_what_two_rankings_share_at_the_top() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from lsf.app.paths import analysis_facts
 from lsf.criteria.result import MOST_DEPTHS, Analysis, moments, part_of
 from lsf.figures.deviation import draw_deviation
 from lsf.figures.trajectories import draw_paths
@@ -45,6 +46,20 @@ def test_all_examples_are_their_mean(analysis: Analysis) -> None:
     for state in range(4):
         mean = [sum(one.factual[state][axis] for one in analysis.trajectories.examples) / 2 for axis in range(3)]
         assert list(part.trajectories.factual[state]) == pytest.approx(mean)
+
+
+def test_several_positions_of_one_example_are_told_as_one_example(analysis: Analysis) -> None:
+    assert analysis.trajectories is not None
+    first, second = analysis.trajectories.examples
+    again = [replace(first, target_token=word) for word in (" a", " b")]  # further in the same completion
+    kept = replace(analysis.trajectories, examples=(first, *again, second))
+    data = replace(analysis.data, n_examples=8, n_positions=30, n_dropped=2, n_rows=400, n_taken=10, positions="all")
+    several = replace(analysis, data=data, trajectories=kept)
+    assert "8 of 400 examples (train), 30 positions" in analysis_facts(several)
+    part = part_of(several, (3, 4))
+    assert (part.data.n_examples, part.data.n_positions) == (1, 3)
+    assert "1 of 400 examples (train), 3 positions" in analysis_facts(part)
+    assert "2 of 400 examples (train), 4 positions" in analysis_facts(part_of(several, (4, 4)))
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])

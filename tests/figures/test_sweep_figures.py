@@ -158,6 +158,8 @@ def test_the_map_names_its_finding_and_the_criterion_it_is_of() -> None:
     assert falling.title == "Blocks that the model needs more have less deviation: rho -1.00"
     assert "deviation" in falling.table and drawn(falling).data[1].name == "first quarter by deviation"
     assert "more deviation: rho 1.00" in draw_need(need, need, "Deviation (1 - cos)", "deviation").title
+    at_the_level = [3.0, 2.0, 1.0, 0.0, 5.0, 4.0, 7.0, 6.0]  # rho is 1 - 6 x 24 / 504, which more than 5 % reach
+    assert "within chance" in draw_need(list(map(float, range(8))), at_the_level, "Score", "deviation").title
     assert "ranks no block" in draw_need(need, [1.0] * 8, "Deviation (1 - cos)", "deviation").title
 
 

@@ -25,7 +25,7 @@ def test_an_untuned_model_takes_the_paths_of_the_analysis_itself(positions: str)
     loaded, task = load_model("bundled"), load_lesson("facts")
     settings = AnalysisSettings(criteria=("deviation",), limit=48, positions=positions)
     before = analyze(loaded, task, settings, Silent()).trajectories
-    after = paths_after(loaded, loaded.model, task, settings, Silent())
+    after = paths_after(loaded, loaded.model, task, settings, 48, Silent())
     assert before is not None
     assert [one.row for one in after.examples] == [one.row for one in before.examples]
     for one, other in zip(after.examples, before.examples, strict=True):
@@ -40,7 +40,7 @@ def test_a_path_leaves_the_one_before_tuning_at_the_tuned_block_and_ends_nearer_
     folder = create_run(tmp_path, spec)
     tune(loaded, task, spec, folder, Silent())
     before = analyze(loaded, task, SETTINGS, Silent()).trajectories
-    after = paths_after(loaded, load_tuned(folder, loaded), task, SETTINGS, Silent())
+    after = paths_after(loaded, load_tuned(folder, loaded), task, SETTINGS, 48, Silent())
     assert before is not None
     apart = np.linalg.norm(np.subtract(after.factual, before.factual), axis=1)
     assert np.allclose(apart[:7], 0.0, atol=1e-5)  # state 6 is the input of block 6
@@ -49,8 +49,35 @@ def test_a_path_leaves_the_one_before_tuning_at_the_tuned_block_and_ends_nearer_
     assert ranks[1] < ranks[0]
 
 
+class _KeptAfterThreeBatches(Silent):
+    def progress(self, done: float, total: float | None, message: str = "") -> None:
+        if done >= 3:
+            self.stop = "keep"
+
+
+@pytest.mark.parametrize(
+    ("settings", "report"),
+    [
+        (AnalysisSettings(criteria=("block_influence",), settle=True, batch_size=4), Silent()),
+        (AnalysisSettings(criteria=("deviation",), batch_size=8, positions="all"), _KeptAfterThreeBatches()),
+    ],
+)
+def test_paths_after_are_those_of_the_examples_that_the_analysis_read(
+    settings: AnalysisSettings, report: Silent
+) -> None:
+    loaded, task = load_model("bundled"), load_lesson("facts")
+    analysis = analyze(loaded, task, settings, report)
+    before = analysis.trajectories
+    assert before is not None
+    assert analysis.data.n_examples < len(task.split(settings.split))
+    after = paths_after(loaded, loaded.model, task, settings, analysis.data.n_examples, Silent())
+    named = [[(one.row, one.read) for one in paths.examples] for paths in (before, after)]
+    assert named[0] == named[1]
+    assert np.allclose(after.factual, before.factual, atol=1e-5)
+
+
 def test_a_stop_ends_the_reading() -> None:
     loaded, report = load_model("bundled"), Silent()
     report.stop = "discard"
     with pytest.raises(StoppedError, match="reading of the tuned model was stopped"):
-        paths_after(loaded, loaded.model, load_lesson("facts"), SETTINGS, report)
+        paths_after(loaded, loaded.model, load_lesson("facts"), SETTINGS, 48, report)

@@ -18,7 +18,7 @@ from lsf.cli.main import main
 from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.data.encode import encode
 from lsf.data.task import Example, Task, split_examples
-from lsf.errors import OutOfMemoryError
+from lsf.errors import OutOfMemoryError, PlanError
 from lsf.lens.analyze import analyze
 from lsf.lens.gradients import unhooked
 from lsf.lens.kernels import tangent_kernels
@@ -26,6 +26,7 @@ from lsf.models.batches import Batch, make_batches
 from lsf.models.cache import ModelCache
 from lsf.models.loading import LoadedModel, load_model
 from lsf.models.out_of_memory import halves_of, is_out_of_memory
+from lsf.plans.policies import make_plan
 from lsf.progress import Reporter, Silent
 from lsf.training.attempts import free_memory
 from tests.children import finished
@@ -202,6 +203,10 @@ def test_gradients_kept_per_example_bound_the_examples_of_a_kernel(
     none = analyze(loaded, many(50), settings, Silent())
     assert none.data.kernel_examples is None
     assert none.criteria == ("deviation",)
+    assert none.data.short is not None
+    assert none.data.short.startswith("alignment: not measured, since gradients of expert tensors are kept example by")
+    with pytest.raises(PlanError, match=r"it has: deviation\. alignment: not measured, since"):
+        make_plan(none, "alignment", "window", 1)
 
 
 @pytest.mark.parametrize("criteria", ["deviation,gradient_norm,fisher,first_order_drop,alignment,snr,last"])

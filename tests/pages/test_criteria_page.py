@@ -1,6 +1,7 @@
 """The page of criteria: side by side, rank correlations, how many examples suffice, and what is chosen there."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -64,6 +65,18 @@ def test_what_no_sample_was_recorded_for_is_unknown_and_not_drawn(criteria: Driv
     assert not criteria.at.exception
     assert f"suffice for {CRITERIA['gradient_norm'].label} is unknown" in criteria.shown()
     assert not any(title.startswith("Examples that suffice") for title in headings(criteria))
+
+
+def test_what_a_bound_left_out_is_said_where_it_is_missed(app: Driver, known: Callable[..., Analysed]) -> None:
+    found = known()
+    why = "alignment: not measured, since gradients of expert tensors take 4.5 GiB."
+    blocks = tuple(replace(row, scores={**row.scores, "alignment": None}) for row in found.analysis.blocks)
+    analysis = replace(found.analysis, blocks=blocks, data=replace(found.analysis.data, short=why))
+    at = app.look_at(replace(found, analysis=analysis), "criteria")
+    assert not at.exception
+    assert f"{why} The next analysis can include the others." in app.shown()
+    assert not app.go("choose").exception
+    assert f"Gradient alignment, which this analysis did not measure. {why}" in app.shown()
 
 
 def test_need_is_drawn_beside_the_chosen_criterion_where_it_was_measured(

@@ -94,7 +94,7 @@ def test_the_record_is_replayed_layer_by_layer_and_the_tower_grows_with_it(analy
         assert [shade is not None for shade in shades] == [block < state - 1 for block in range(4)]  # one look behind
     for count in (2, 4, 8, 16, 24):
         analysed.at.run()
-        assert f"recorded: {count} examples." in analysed.shown()
+        assert f"recorded: {count} positions." in analysed.shown()
     analysed.at.run()
     analysed.at.run()
     assert "Replay of what was recorded" not in analysed.shown()
@@ -136,6 +136,11 @@ def test_the_plan_follows_the_budget_the_criterion_and_a_share_of_compute(analys
     assert "4 blocks fit this share" in analysed.shown()
     at.slider(key="budget-Compute").set_value(5).run()
     assert "Not even one block fits" in analysed.shown()
+    assert "No block that the rule names fits this share" in analysed.shown()
+    at.selectbox(key="policy").set_value("suffix").run()
+    at.slider(key="budget-Compute").set_value(100).run()
+    assert "1 block fits this share" in analysed.shown()  # the last one has the greatest score
+    assert "Tune blocks 0-3." in analysed.shown()  # the recommendation fits the share by itself
 
 
 def test_blocks_chosen_by_hand_overrule_the_criterion_until_taken_back(analysed: Driver) -> None:

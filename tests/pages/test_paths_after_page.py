@@ -11,8 +11,6 @@ from lsf.app.runtime import runtime
 from lsf.app.work import Analysed, Request, paths_work
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.lessons import load_lesson
-from lsf.errors import BadInputError
-from lsf.jobs.job import Report
 from lsf.lens.analyze import analyze
 from lsf.models.loading import load_model
 from lsf.plans.plan import Plan
@@ -38,10 +36,16 @@ def test_a_run_of_the_same_model_and_data_is_laid_over_the_paths_and_others_are_
     at = app.go("trajectories")
     (box,) = [box for box in at.selectbox if box.key == "laid-over"]
     assert [option.partition(": ")[2] for option in box.options] == ["block 6"]  # the one on labels is of other rows
-    reached = threading.Event()
-    runtime().worker.submit("load", "something before it", lambda report: reached.wait())
+    worker, reached = runtime().worker, threading.Event()
+    facts = next(run for run in list_runs(runs) if run.spec is not None and run.spec.data == "lesson:facts")
+    other = replace(found.analysis, data=replace(found.analysis.data, fingerprint="of other rows"))
+    changed = paths_work(runtime(), Analysed(found.request, other), facts.folder)
+    assert worker.wait(worker.submit(LAID, "of changed data", changed, about=(found.request, facts.id))).error
     box.select(box.options[0]).run()
-    (waiting,) = runtime().jobs(LAID)
+    assert "has changed since it was analysed; analyse it again" in app.shown()
+    runtime().worker.submit("load", "something before it", lambda report: reached.wait())
+    app.click("Read it again")
+    waiting = runtime().jobs(LAID)[-1]
     runtime().worker.stop(waiting.id, waiting.owner, keep=False)
     reached.set()
     app.wait("load", LAID)
@@ -52,8 +56,4 @@ def test_a_run_of_the_same_model_and_data_is_laid_over_the_paths_and_others_are_
     assert not at.exception and not at.error
     assert "Green squares: the same after tuning" in app.shown()
     at.run()
-    assert len(runtime().jobs(LAID)) == 2, "it is read once"
-    other = replace(found.analysis, data=replace(found.analysis.data, fingerprint="of other rows"))
-    run = next(run for run in list_runs(runs) if run.spec is not None and run.spec.data == "lesson:facts")
-    with pytest.raises(BadInputError, match="has changed since it was analysed; analyse it again"):
-        paths_work(runtime(), Analysed(found.request, other), run.folder)(Report())
+    assert len(runtime().jobs(LAID)) == 3, "it is read once"

@@ -60,6 +60,24 @@ def test_a_deep_block_is_preferred_where_scores_tie_and_reach_is_paid_for() -> N
     assert best_load([1.0], [1.0], [1.0], 1.0) == ()
 
 
+def test_a_block_of_score_zero_is_tuned_only_where_nothing_else_fits() -> None:
+    n = 8
+    items, reach = [1 / 24] * n, [(8 + (8 - block)) / 24 for block in range(n)]
+    assert best_load([0.0] * 6 + [1.0, 1.0], items, reach, 1.0) == (6, 7)
+    assert best_load([0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0], items, reach, 1.0) == (1, 3)
+    assert best_load([0.0] * n, items, reach, 1.0) == (7,)
+    assert best_load([1.0] + [0.0] * 7, items, reach, 0.5) == (7,)  # block 0 is not paid for
+    assert best_load([1.0, 1.0], [1.0, 2.0], [0.0, 0.0], 2.0) == (1,)  # a tie goes to the deeper block, as always
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_set_within_the_memory_that_is_worth_as_much_leaves_out_a_block_of_score_zero(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores = np.round(np.maximum(rng.normal(0.3, 1.0, size=7), 0.0), 1).tolist()
+    chosen = best_load(scores, [1.0] * 7, [0.0] * 7, 5.0)
+    assert all(scores[block] > 0 for block in chosen) or len(chosen) == 1
+
+
 def test_of_many_blocks_as_many_are_chosen_as_the_budget_buys() -> None:
     analysis = analysis_of(np.random.default_rng(0).random(96).tolist())
     plan = make_knapsack_plan(analysis, "deviation", flops=0.7)
@@ -67,6 +85,14 @@ def test_of_many_blocks_as_many_are_chosen_as_the_budget_buys() -> None:
     assert plan.predicted is not None
     assert plan.predicted.flops_ratio is not None
     assert 0.69 < plan.predicted.flops_ratio <= 0.7
+
+
+def test_a_plan_by_a_criterion_that_is_never_positive_says_why_it_has_one_block() -> None:
+    plan = make_knapsack_plan(analysis_of([-0.2, 0.0, -0.1]), "deviation", flops=1.0)
+    assert plan.blocks == (1,)
+    assert plan.reasons["1"].endswith("; one block at any budget, since no score is above 0")
+    some = make_knapsack_plan(analysis_of([-0.2, 0.1, -0.1]), "deviation", flops=1.0)
+    assert some.reasons["1"].endswith("0.1, in the best set the budget pays for")
 
 
 def test_a_budget_that_buys_nothing_names_the_least_that_would() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from lsf.criteria.result import Analysis
 from lsf.errors import BadInputError, LsfError, PlanError
 from lsf.plans.cost import BYTES, full_flops, predict, predict_full, training_bytes, training_flops
 from lsf.plans.plan import Plan, format_blocks, full_plan, parse_blocks
-from lsf.plans.policies import POLICIES, make_plan, plan_by_hand
+from lsf.plans.policies import POLICIES, largest_within, make_plan, plan_by_hand
 from tests.criteria.factory import analysis_of
 
 SCORES = [0.1, 0.9, 0.3, 0.9, 0.2]
@@ -168,10 +169,29 @@ def test_embedding_and_head_of_a_base_in_4_bits_are_counted_as_floats() -> None:
     assert training_bytes(packed, 0) == round(n_blocks * (0.5 + 4 / 64)) + 2 * (6600 - n_blocks)
 
 
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_largest_plan_within_a_share_has_the_size_that_it_is_told_with(policy: str) -> None:
+    analysis = analysis_of(SCORES)
+    plan = largest_within(analysis, partial(make_plan, analysis, "deviation", policy), 0.6, "compute")
+    assert plan is not None and plan.predicted.flops_ratio is not None
+    assert plan.predicted.flops_ratio <= 0.6
+    assert plan.budget["blocks"] <= 5
+    again = make_plan(analysis, "deviation", policy, len(plan.blocks))
+    assert again.blocks == plan.blocks  # a budget of so many blocks is this plan
+    assert largest_within(analysis, partial(make_plan, analysis, "deviation", policy), 0.01, "memory") is None
+
+
 def test_an_analysis_survives_its_file(tmp_path: Path) -> None:
     analysis = analysis_of(SCORES)
     analysis.save(tmp_path / "a.json")
     assert Analysis.load(tmp_path / "a.json") == analysis
+    analysis.save(str(tmp_path / "b.json"))
+    assert Analysis.load(str(tmp_path / "b.json")) == analysis
+    plan = make_plan(analysis, "deviation", "window", 2)
+    plan.save(str(tmp_path / "plan.json"))
+    assert Plan.load(str(tmp_path / "plan.json")) == plan
+    with pytest.raises(BadInputError, match=r"no\.json"):
+        Plan.load(str(tmp_path / "no.json"))
     value = json.loads((tmp_path / "a.json").read_text())
     assert next(iter(value)) == "schema_version"
     del value["states"][0]["deviation"]
