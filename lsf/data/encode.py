@@ -40,6 +40,8 @@ class EncodedExample:
     """Places of targets that end a turn; they are trained, and not looked at by an analysis."""
     n_bytes: int = 0
     """Bytes of the text that the targets write, in UTF-8, for plain text; else 0."""
+    appended: bool = False
+    """Whether end-of-text was appended behind its completion; False for plain text, and where it was there already."""
 
     @property
     def targets(self) -> Sequence[int]:
@@ -251,7 +253,8 @@ class _Work:
             return
         self.n_cut += n_prompt > room
         kept = tuple(self._behind(text.ids, max(0, n_prompt - room), room))
-        self.rows.append(EncodedExample(kept + added, min(n_prompt, room), n_completion, example, straddles))
+        row = EncodedExample(kept + added, min(n_prompt, room), n_completion, example, straddles)
+        self.rows.append(replace(row, appended=bool(added)))
 
     def _chat(self, example: Example, rendered: Rendered, text: Text) -> None:
         spans = self._placed(text, rendered.text, rendered.spans, example)
@@ -273,10 +276,14 @@ class _Work:
         places = self._placed(text, whole, spans, example)
         borders = (_border(self.tokenizer, Example(whole[:start], whole[start:]), text) for start, _ in spans)
         straddles = any(straddles for _, straddles in borders)
-        if self.append_eos and self.end is not None and places[-1][1] == len(text.ids) and text.ids[-1] != self.end:
+        at_end = places[-1][1] == len(text.ids)
+        appended = self.append_eos and self.end is not None and at_end and text.ids[-1] != self.end
+        if appended:
             text.ids.append(self.end)
             places[-1] = places[-1][0], len(text.ids)
+        n_rows = len(self.rows)
         self._add(example, text.ids, places, places, straddles=straddles)
+        self.rows[n_rows:] = [replace(row, appended=appended) for row in self.rows[n_rows:]]
 
     def _tokens(self, example: Example, content: Tokens) -> None:
         self._kinds["token ids"] += 1
