@@ -16,7 +16,7 @@ from lsf.errors import BadInputError, LsfError, NoRunError, RunError, RunStateEr
 from lsf.files import finite, write_text
 from lsf.runs.checkpoints import checkpoint_step
 from lsf.runs.graft import GRAFT
-from lsf.runs.lock import LOCK, MERGED, METRICS, RESULT, SPEC, hold, is_held
+from lsf.runs.lock import LOCK, MERGED, METRICS, RESULT, SPEC, WEIGHTS, hold, is_held
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import METHODS_OWN, RunSpec
 
@@ -258,7 +258,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def take_up(folder: Path, step: int | None) -> None:
-    """Take back the rows logged after a step, an earlier result and what was measured of it; None: all rows.
+    """Take back the rows logged after a step, an earlier result, its weights and what was measured; None: all rows.
 
     Raises:
         RunError: the disk does not take it.
@@ -267,8 +267,9 @@ def take_up(folder: Path, step: int | None) -> None:
     try:
         for name in (RESULT, GRAFT):
             (folder / name).unlink(missing_ok=True)
-        if (folder / MERGED).is_dir():
-            shutil.rmtree(folder / MERGED)
+        for name in (WEIGHTS, MERGED):
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
         if kept:
             write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
         else:
