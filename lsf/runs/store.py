@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from lsf.errors import BadInputError, LsfError, NoRunError, RunError, RunStateError
 from lsf.files import finite, write_text
-from lsf.runs.checkpoints import checkpoint_step
+from lsf.runs.checkpoints import CHECKPOINTS, checkpoint_step, has_unreadable
 from lsf.runs.graft import GRAFT
 from lsf.runs.lock import LOCK, MERGED, METRICS, RESULT, SPEC, WEIGHTS, hold, is_held
 from lsf.runs.result import RunResult, RunState
@@ -171,11 +171,16 @@ def load_run(folder: Path) -> Run:
         return Run(folder, folder.name, spec, RunState.FAILED, None, str(error))
     if result is not None:
         return Run(folder, folder.name, spec, result.state, result, problem or result.reason)
+    return Run(folder, folder.name, spec, RunState.INTERRUPTED, None, problem or _interrupted(folder))
+
+
+def _interrupted(folder: Path) -> str:
+    """Return the sentence on a run whose process ended: from where it can go on."""
     step = checkpoint_step(folder)
-    ended = "Its process ended before the run did; " + (
-        "it can be resumed from its start." if step is None else f"it can be resumed from step {step}."
-    )
-    return Run(folder, folder.name, spec, RunState.INTERRUPTED, None, problem or ended)
+    goes_on = f"it can be resumed from {'its start' if step is None else f'step {step}'}."
+    if step is None and has_unreadable(folder):
+        goes_on = f"none of its checkpoints can be read, so it cannot go on; start it again from its {SPEC}."
+    return f"Its process ended before the run did; {goes_on}"
 
 
 def _read(kind: type[Record], path: Path) -> Record:
@@ -326,7 +331,7 @@ def spec_to_repeat(path: Path) -> RunSpec:
 
 def has_begun(folder: Path) -> bool:
     """Say whether a run has left anything that would be lost if it were discarded: rows, a result, a checkpoint."""
-    return (folder / METRICS).exists() or (folder / RESULT).exists() or checkpoint_step(folder) is not None
+    return (folder / METRICS).exists() or (folder / RESULT).exists() or (folder / CHECKPOINTS).exists()
 
 
 def delete_run(folder: Path) -> None:

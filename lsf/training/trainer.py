@@ -199,7 +199,7 @@ class FitSettings:
     general_share: float = 0.0
     """Of the rows trained on that come from those."""
     logged_every: int | None = None
-    """Steps between two rows, after which the loop can be ended by what they say; None: as `logging_interval` has it."""
+    """Steps between two rows, after which the loop can be ended by what they say; None: `logging_interval`."""
 
     @property
     def accumulation(self) -> int:
