@@ -16,7 +16,7 @@ from lsf.errors import BadInputError, LsfError, NoRunError, RunError, RunStateEr
 from lsf.files import finite, write_text
 from lsf.runs.checkpoints import CHECKPOINTS, checkpoint_step, has_unreadable
 from lsf.runs.graft import GRAFT
-from lsf.runs.lock import LOCK, MERGED, METRICS, RESULT, SPEC, WEIGHTS, hold, is_held
+from lsf.runs.lock import LOCK, MERGED, METRICS, RESULT, SPEC, WEIGHTS, hold, is_held, release
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import METHODS_OWN, RunSpec
 
@@ -344,9 +344,11 @@ def delete_run(folder: Path) -> None:
         raise NoRunError(f"There is no run folder {folder}.")
     if not ((folder / SPEC).exists() or (folder / RESULT).exists()):
         raise NoRunError(f"{folder} is not a run folder: it has neither {SPEC} nor {RESULT}.")
-    if is_held(folder):
+    if is_held(folder) or not hold(folder):  # held while it goes, so that nobody resumes it meanwhile
         raise RunStateError(f"The run {folder.name} is still queued or running; stop it first.")
     try:
         shutil.rmtree(folder)
     except OSError as error:
         raise RunError(f"Cannot delete the run {folder.name}: {error.strerror or error}.") from error
+    finally:
+        release(folder)
