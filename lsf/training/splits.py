@@ -1,5 +1,6 @@
 """What a run reads: encoded training rows, held-out rows and how often, and the base model's own readings."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -169,13 +170,17 @@ def _cut_off(encoding: Encoding, which: str, length: int) -> list[str]:
     return said + ([f"{rows(cut)} cut at the beginning, to fit into {length:,} tokens."] if cut else [])
 
 
+PART_OF_ROW = 1e-6
+"""Of a row too much is the rounding of epochs times rows, and asks for no row more."""
+
+
 def _steps(spec: RunSpec, n_rows: int) -> int:
-    """Return the optimizer steps of a run: as asked, or as many as make the epochs asked for of its own rows."""
+    """Return the optimizer steps of a run: as asked, or the fewest that make the epochs asked for of its own rows."""
     if spec.epochs is None:
         return spec.steps
-    wanted = spec.epochs * n_rows
+    wanted = math.ceil(spec.epochs * n_rows - PART_OF_ROW)
     if spec.general is None:
-        return max(1, round(wanted / spec.batch_size))
+        return max(1, math.ceil(wanted / spec.batch_size))
     steps = max(1, int(wanted / (spec.batch_size * (1.0 - spec.general_share))) - 1)  # at most two too few
     while steps * spec.batch_size - _general_visits(spec, steps) < wanted:
         steps += 1
