@@ -276,14 +276,12 @@ class _Work:
         places = self._placed(text, whole, spans, example)
         borders = (_border(self.tokenizer, Example(whole[:start], whole[start:]), text) for start, _ in spans)
         straddles = any(straddles for _, straddles in borders)
-        at_end = places[-1][1] == len(text.ids)
-        appended = self.append_eos and self.end is not None and at_end and text.ids[-1] != self.end
+        ends = self.end is None or text.ids[-1] == self.end
+        appended = self.append_eos and not ends and places[-1][1] == len(text.ids)
         if appended:
             text.ids.append(self.end)
             places[-1] = places[-1][0], len(text.ids)
-        n_rows = len(self.rows)
-        self._add(example, text.ids, places, places, straddles=straddles)
-        self.rows[n_rows:] = [replace(row, appended=appended) for row in self.rows[n_rows:]]
+        self._add(example, text.ids, places, places, straddles=straddles, appended=appended)
 
     def _tokens(self, example: Example, content: Tokens) -> None:
         self._kinds["token ids"] += 1
@@ -320,7 +318,7 @@ class _Work:
 
     def _add(
         self, example: Example, ids: list[int], spans: list[Span], turns: list[Span], whole: bool = False,
-        straddles: bool = False,
+        straddles: bool = False, appended: bool = False,
     ) -> None:  # fmt: skip
         """Add a row, cut at its beginning where it is too long; a turn that is cut in two is no target any more."""
         stop = spans[-1][1]
@@ -333,11 +331,10 @@ class _Work:
         ids = self._behind(ids[: cut + self.max_length], cut, self.max_length if whole else kept[0][0])
         shown = [(start - cut, end - cut) for start, end in turns if start > cut]
         ends = tuple(sorted({end for span in {*kept, *shown} if (end := self._end_in(ids, *span)) is not None}))
-        n_targets = sum(end - start for start, end in kept)
+        n_completion = sum(end - start for start, end in kept) - len(ends)
         begun = tuple(start for start, _ in shown) or (kept[0][0],)
-        self.rows.append(
-            EncodedExample(tuple(ids), kept[0][0], n_targets - len(ends), example, straddles, tuple(kept), begun, ends)
-        )
+        row = EncodedExample(tuple(ids), kept[0][0], n_completion, example, straddles, tuple(kept), begun, ends)
+        self.rows.append(replace(row, appended=appended))
 
     def _end_in(self, ids: list[int], start: int, end: int) -> int | None:
         """Return the place of the special token, not the first, that ends a stretch, blanks behind it; else None."""

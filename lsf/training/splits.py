@@ -170,15 +170,11 @@ def _cut_off(encoding: Encoding, which: str, length: int) -> list[str]:
     return said + ([f"{rows(cut)} cut at the beginning, to fit into {length:,} tokens."] if cut else [])
 
 
-PART_OF_ROW = 1e-6
-"""Of a row too much is the rounding of epochs times rows, and asks for no row more."""
-
-
 def _steps(spec: RunSpec, n_rows: int) -> int:
     """Return the optimizer steps of a run: as asked, or the fewest that make the epochs asked for of its own rows."""
     if spec.epochs is None:
         return spec.steps
-    wanted = math.ceil(spec.epochs * n_rows - PART_OF_ROW)
+    wanted = math.ceil(spec.epochs * n_rows - 1e-6)  # 0.1 * 30 is a little more than 3, and asks for no row more
     if spec.general is None:
         return max(1, math.ceil(wanted / spec.batch_size))
     steps = max(1, int(wanted / (spec.batch_size * (1.0 - spec.general_share))) - 1)  # at most two too few

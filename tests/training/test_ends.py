@@ -155,14 +155,13 @@ def test_a_pause_between_two_rows_of_a_long_run_moves_none_of_its_readings(
     whole = folder(wild)
     unbroken = tuned(loaded, task, wild, whole)
     broken, own = folder(wild), StepTimer.on_step_end
-    stopper = Stopper(0, "pause")
+    stopper = Stopper(1000, "pause")
 
     def on_step_end(self, args, state, control, **others):
         stopper.stop = "pause" if state.global_step == steps else None
         return own(self, args, state, control, **others)
 
     monkeypatch.setattr(StepTimer, "on_step_end", on_step_end)
-    stopper.progress = lambda *_: None
     with pytest.raises(RunPausedError):
         tuned(loaded, task, wild, broken, stopper)
     monkeypatch.setattr(StepTimer, "on_step_end", own)
