@@ -276,12 +276,12 @@ class _Work:
         places = self._placed(text, whole, spans, example)
         borders = (_border(self.tokenizer, Example(whole[:start], whole[start:]), text) for start, _ in spans)
         straddles = any(straddles for _, straddles in borders)
-        ends = self.end is None or text.ids[-1] == self.end
-        appended = self.append_eos and not ends and places[-1][1] == len(text.ids)
-        if appended:
-            text.ids.append(self.end)
+        at_end = self.append_eos and places[-1][1] == len(text.ids)
+        added = () if not at_end or self.end is None or text.ids[-1] == self.end else (self.end,)
+        if added:
+            text.ids.extend(added)
             places[-1] = places[-1][0], len(text.ids)
-        self._add(example, text.ids, places, places, straddles=straddles, appended=appended)
+        self._add(example, text.ids, places, places, straddles=straddles, appended=bool(added))
 
     def _tokens(self, example: Example, content: Tokens) -> None:
         self._kinds["token ids"] += 1
