@@ -8,6 +8,7 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -24,6 +25,7 @@ from lsf.errors import BadInputError
 from lsf.evidence import sweep as sweeps
 from lsf.evidence.standing import recommended_here
 from lsf.evidence.sweep import SweepSpec
+from lsf.files import held_for_writing
 from lsf.methods.catalogue import check_base
 from lsf.plans.plan import Plan
 from lsf.plans.recommend import RECOMMENDED
@@ -263,13 +265,15 @@ def sweep(
     named = {"model": loaded.info.name, "data": task.name}
     spec = _settings(SweepSpec, {**named, **settings, **_read_by(data, prompt, completion)})
     place = None if json is None else Path(json)
-    begun = start_sweep(loaded, task, spec, sweeps.Sweep.load(place) if place is not None and place.exists() else None)
 
     def keep(known: sweeps.Sweep) -> None:
         if place is not None:
             known.save(place)
 
-    found = _interruptible("The sweep", lambda report: carry_out_sweep(loaded, task, begun, report, keep))
+    with nullcontext() if place is None else held_for_writing(place):
+        earlier = sweeps.Sweep.load(place) if place is not None and place.exists() else None
+        begun = start_sweep(loaded, task, spec, earlier)
+        found = _interruptible("The sweep", lambda report: carry_out_sweep(loaded, task, begun, report, keep))
     return Sweep(**vars(found))
 
 

@@ -4,12 +4,13 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from lsf.errors import BadInputError, RunError, first_line
 
@@ -126,6 +127,30 @@ def made_once(place: Path, make: Callable[[Path], None]) -> Path:
     finally:
         lock.release()
     return place
+
+
+@contextmanager
+def held_for_writing(path: Path) -> Iterator[None]:
+    """Hold a file that is read, added to and written again, so that no other process does the same meanwhile.
+
+    Raises:
+        BadInputError: another process holds it, or its folder cannot be written to.
+    """
+    beside = path.with_name(f".{path.name}.lock")
+    lock = FileLock(beside, thread_local=False)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        words = "is being written by another process; wait until that ends, or name another file."
+        raise BadInputError(f"{path} {words}") from None
+    except OSError as error:
+        raise BadInputError(f"Cannot hold {path} by {beside}: {error.strerror or error}.") from error
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+        lock.release()
 
 
 def fill_folder(place: Path, make: Callable[[Path], None]) -> None:

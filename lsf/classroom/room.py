@@ -6,6 +6,7 @@ A line that a power cut left half written was never confirmed, and is dropped wh
 
 import json
 import os
+import re
 import threading
 import unicodedata
 from collections import Counter
@@ -168,12 +169,14 @@ class Room:
             BadInputError: a nickname that is none or is taken, or the room is full.
             RunError: the disk does not take it.
         """
-        name = _one_line(name, LONGEST_NAME, "A nickname")
+        name = _one_line(_SELECTORS.sub("", name), LONGEST_NAME, "A nickname")
+        if _BLANK.search(name):
+            raise BadInputError("A nickname takes visible characters and spaces only; remove the invisible ones.")
         if not name:
             raise BadInputError(f"A nickname has 1 to {LONGEST_NAME} characters.")
         with self._guard:
             students = self.state.students
-            if any(known.casefold() == name.casefold() for one, known in students.items() if one != student):
+            if any(_read_as(known) == _read_as(name) for one, known in students.items() if one != student):
                 raise BadInputError("Somebody in the room has this nickname; choose another one.")
             if student not in students and len(students) >= MOST_STUDENTS:
                 raise BadInputError(f"The room is full: it takes {MOST_STUDENTS} students.")
@@ -277,6 +280,17 @@ class Room:
 
     def _blocks(self, record: Record) -> range:
         return range(self.lessons[str(record.lesson)])
+
+
+_SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]")
+"""Choose how the character before looks, as phones send it behind a symbol; a name is the same without them."""
+_BLANK = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u2800\u3164\uffa0\U0001d159]")
+"""Printable to Python, and nothing to be seen: default-ignorable characters, and letters that are blank."""
+
+
+def _read_as(name: str) -> str:
+    """Return what two names share that are read as the same: other widths, ligatures and cases are no other name."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _one_line(text: str, longest: int, what: str) -> str:

@@ -23,7 +23,7 @@ from lsf.data.formats import example_line
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.files import make_folder, write_json, write_text
-from lsf.runs.store import load_run
+from lsf.runs.store import tuned_run
 
 
 def edit_options(parser: argparse.ArgumentParser) -> None:
@@ -69,9 +69,7 @@ def merge_options(parser: argparse.ArgumentParser) -> None:
 
 def merge_command(arguments: argparse.Namespace) -> int:
     """Write what a run tuned as a plain model, on top of which the next run can tune."""
-    spec = load_run(arguments.run).spec
-    if spec is None:
-        raise BadInputError(f"{arguments.run} cannot be merged: {load_run(arguments.run).problem}")
+    _, spec = tuned_run(arguments.run)
     if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
         raise BadInputError(f"{arguments.out} already exists; --out names a folder that is new or empty.")
     check_writable(arguments.out)

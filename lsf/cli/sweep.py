@@ -23,6 +23,7 @@ from lsf.data.report import shared_prompts
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.evidence.sweep import BASE, Sweep, SweepSpec
+from lsf.files import held_for_writing
 
 ENGINES = ("local", "ray")
 """Both measure the same cells, and each goes on with what the other began."""
@@ -51,9 +52,10 @@ def sweep_command(arguments: argparse.Namespace) -> int:
     spec = SweepSpec(**given_settings(arguments, SweepSpec))
     check_file(arguments.json, read=(arguments.data, arguments.model))
     _check_engine(arguments)
-    with _engine(arguments) as carry_out:
-        done, stopped = _measured(arguments, spec, carry_out)
-    done.save(arguments.json)
+    with held_for_writing(arguments.json):
+        with _engine(arguments) as carry_out:
+            done, stopped = _measured(arguments, spec, carry_out)
+        done.save(arguments.json)
     print(_table(done))
     return _told(done, arguments.json, stopped)
 

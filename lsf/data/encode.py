@@ -40,6 +40,8 @@ class EncodedExample:
     """Places of targets that end a turn; they are trained, and not looked at by an analysis."""
     n_bytes: int = 0
     """Bytes of the text that the targets write, in UTF-8, for plain text; else 0."""
+    appended: bool = False
+    """Whether end-of-text was appended behind its completion; False for plain text, and where it was there already."""
 
     @property
     def targets(self) -> Sequence[int]:
@@ -251,7 +253,8 @@ class _Work:
             return
         self.n_cut += n_prompt > room
         kept = tuple(self._behind(text.ids, max(0, n_prompt - room), room))
-        self.rows.append(EncodedExample(kept + added, min(n_prompt, room), n_completion, example, straddles))
+        row = EncodedExample(kept + added, min(n_prompt, room), n_completion, example, straddles)
+        self.rows.append(replace(row, appended=bool(added)))
 
     def _chat(self, example: Example, rendered: Rendered, text: Text) -> None:
         spans = self._placed(text, rendered.text, rendered.spans, example)
@@ -273,10 +276,12 @@ class _Work:
         places = self._placed(text, whole, spans, example)
         borders = (_border(self.tokenizer, Example(whole[:start], whole[start:]), text) for start, _ in spans)
         straddles = any(straddles for _, straddles in borders)
-        if self.append_eos and self.end is not None and places[-1][1] == len(text.ids) and text.ids[-1] != self.end:
-            text.ids.append(self.end)
+        at_end = self.append_eos and places[-1][1] == len(text.ids)
+        added = () if not at_end or self.end is None or text.ids[-1] == self.end else (self.end,)
+        if added:
+            text.ids.extend(added)
             places[-1] = places[-1][0], len(text.ids)
-        self._add(example, text.ids, places, places, straddles=straddles)
+        self._add(example, text.ids, places, places, straddles=straddles, appended=bool(added))
 
     def _tokens(self, example: Example, content: Tokens) -> None:
         self._kinds["token ids"] += 1
@@ -317,7 +322,7 @@ class _Work:
 
     def _add(
         self, example: Example, ids: list[int], spans: list[Span], turns: list[Span], whole: bool = False,
-        straddles: bool = False,
+        straddles: bool = False, appended: bool = False,
     ) -> None:  # fmt: skip
         """Add a row, cut at its beginning where it is too long; a turn that is cut in two is no target any more."""
         stop = spans[-1][1]
@@ -330,11 +335,10 @@ class _Work:
         ids = self._behind(ids[: cut + self.max_length], cut, self.max_length if whole else kept[0][0])
         shown = [(start - cut, end - cut) for start, end in turns if start > cut]
         ends = tuple(sorted({end for span in {*kept, *shown} if (end := self._end_in(ids, *span)) is not None}))
-        n_targets = sum(end - start for start, end in kept)
+        n_completion = sum(end - start for start, end in kept) - len(ends)
         begun = tuple(start for start, _ in shown) or (kept[0][0],)
-        self.rows.append(
-            EncodedExample(tuple(ids), kept[0][0], n_targets - len(ends), example, straddles, tuple(kept), begun, ends)
-        )
+        row = EncodedExample(tuple(ids), kept[0][0], n_completion, example, straddles, tuple(kept), begun, ends)
+        self.rows.append(replace(row, appended=appended))
 
     def _end_in(self, ids: list[int], start: int, end: int) -> int | None:
         """Return the place of the special token, not the first, that ends a stretch, blanks behind it; else None."""

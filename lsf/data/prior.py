@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lsf.data.contents import Segments
 from lsf.data.encode import EncodedExample
 
 Ids = tuple[int, ...]
@@ -20,7 +19,7 @@ class Prior:
     kind: str
     """`label frequencies` where every held-out completion occurs in training, else `token frequencies`."""
     loss: float
-    """Nats per completion token, end-of-text not counted."""
+    """Nats per completion token; an end-of-text that is appended in training is not counted, a typed one is."""
     exact_match: float
     """Share of held-out completions that are the commonest one of training, in [0, 1]."""
 
@@ -38,21 +37,12 @@ class Floor:
 
 
 def completion_ids(rows: Sequence[EncodedExample]) -> tuple[Ids, ...]:
-    """Return the ids of each completion, without end-of-text; of a chat all its targets, as they are scored.
+    """Return the ids of each completion, all its targets as they are scored; of a chat those of all its answers.
 
-    Behind segments end-of-text stands in training rows alone.
+    The end-of-text that is appended to training rows is left out: held-out rows have none. One that the completion
+    itself ends in stays, since it is scored there too.
     """
-    return tuple(
-        tuple(row.ids[place] for place in row.targets if not (place in row.ends and _is_appended(row, place)))
-        if row.spans
-        else row.ids[row.n_prompt : row.n_prompt + row.n_completion]
-        for row in rows
-    )
-
-
-def _is_appended(row: EncodedExample, place: int) -> bool:
-    """Say whether the end at this place is end-of-text behind segments, and no end of a turn."""
-    return isinstance(row.example.content, Segments) and place == len(row.ids) - 1
+    return tuple(tuple(row.ids[place] for place in row.targets)[: -1 if row.appended else None] for row in rows)
 
 
 def prior_of(train: Sequence[Ids], held_out: Sequence[Ids], vocabulary: int) -> Prior:

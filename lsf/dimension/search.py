@@ -26,6 +26,7 @@ from lsf.errors import BadInputError, DataError, RunError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext, planned_names
 from lsf.methods.default_rates import LADDER, around, exact_rate, outwards, spread_of, tuned_of
+from lsf.methods.intrinsic import INTRINSIC
 from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order
 from lsf.models.loading import LoadedModel, weights_hash
@@ -166,8 +167,8 @@ def study_dimension(
             raise BadInputError(f"The method {method} has no dimension; accepted are: {', '.join(ASKED)}.")
         if list(methods).count(method) > 1:
             raise BadInputError(f"The method {method} is asked for more than once; name each once.")
-        total = METHODS["full"].count(loaded, plan, None)
-        METHODS[method].count(loaded, plan, options_of(method, {"d": min(settings.grid(total))}))
+        least = min(grid_of(loaded, plan, settings, method))
+        METHODS[method].count(loaded, plan, options_of(method, {"d": least}))
     work = _Work(loaded, task, plan, settings, report, {} if known is None else known)
     try:
         report.plan(work.phases(methods))
@@ -180,6 +181,11 @@ def study_dimension(
     except _Stopped:
         pass
     return work.study
+
+
+def grid_of(loaded: LoadedModel, plan: Plan, settings: DimensionSettings, method: str) -> tuple[int, ...]:
+    """Return the d that may be tried of a method: from what it needs at least, up to the planned values."""
+    return settings.grid(METHODS["full"].count(loaded, plan, None), INTRINSIC[method].least(loaded, plan))
 
 
 class _Work:
@@ -222,7 +228,7 @@ class _Work:
         """Return how many tunings a search takes where it goes half through its grid."""
         if method == "full":
             return len(full_first(own_rate(self.loaded, self.plan))) + 1
-        points = len(self.settings.grid(self.total)) // 2 + 1 + self.settings.bisections
+        points = len(grid_of(self.loaded, self.plan, self.settings, method)) // 2 + 1 + self.settings.bisections
         return self.settings.rates * points
 
     def measure_full(self, seed: int) -> None:
@@ -236,7 +242,7 @@ class _Work:
     def search(self, curve: Curve) -> None:
         """Add one curve to the study, point by point, until its search has ended."""
         settings, known = self.settings, self.study
-        grid = settings.grid(self.total)
+        grid = grid_of(self.loaded, self.plan, settings, curve.method)
         while True:
             self.study = replace(known, curves=(*known.curves, curve))
             values = {point.d: point.test for point in curve.points}

@@ -75,7 +75,7 @@ class DimensionSettings:
     """What is tried, and how it is judged."""
 
     projection: str = setting("fastfood", "how the few numbers reach the planned values", choices=PROJECTIONS)
-    low: int = setting(30, "smallest d of the grid", low=1, high=2**31 - 1)
+    low: int = setting(30, "smallest d of the grid; a method that needs more begins there", low=1, high=2**31 - 1)
     high: int = setting(30_000, "largest d of the grid", low=1, high=2**31 - 1)
     bisections: int = setting(
         1, "halvings (on a logarithmic scale) between the two d that bracket d_90", low=0, high=12
@@ -98,11 +98,16 @@ class DimensionSettings:
         if self.low > self.high:
             raise BadInputError(f"low is {self.low} and high is {self.high}; the grid needs low at or below high.")
 
-    def grid(self, largest: int) -> tuple[int, ...]:
-        """Return the grid: two values per decade (1 and 3) from low to high, none above `largest`, ends included."""
-        high = min(self.high, largest)
+    def grid(self, largest: int, least: int = 1) -> tuple[int, ...]:
+        """Return the grid: two values per decade (1 and 3) from low to high, ends included.
+
+        Args:
+            largest: none is above it.
+            least: none is below it, if high is not.
+        """
+        low, high = max(self.low, least), min(self.high, largest)
         steps = (lead * 10**power for power in range(11) for lead in (1, 3))
-        return tuple(sorted({min(self.low, high), high, *(d for d in steps if self.low <= d <= high)}))
+        return tuple(sorted({min(low, high), high, *(d for d in steps if low <= d <= high)}))
 
 
 @dataclass(frozen=True)

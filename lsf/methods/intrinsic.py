@@ -369,13 +369,17 @@ class IntrinsicMethod:
         """Return d; raises as `prepare`."""
         groups, parameters = self.groups(loaded, plan), dict(loaded.model.named_parameters())
         total = sum(parameters[name].numel() for name in groups)
-        least = max(groups.values()) + 2 if self.scaled else 1
+        least = self.least(loaded, plan)
         if not least <= options.d <= total:
             raise BadInputError(
                 f"The method {self.name}: d is {options.d}; for {place_of(plan)} of {loaded.info.name} it must lie "
                 f"between {least} and {total}, the number of planned values."
             )
         return options.d
+
+    def least(self, loaded: Any, plan: Plan) -> int:
+        """Return the smallest d: 1, and a lambda per group."""
+        return 1 + (max(self.groups(loaded, plan).values()) + 1 if self.scaled else 0)
 
     def groups(self, loaded: Any, plan: Plan) -> dict[str, int]:
         """Return planned parameter name -> number of its group, in the model's order.
@@ -390,3 +394,7 @@ class IntrinsicMethod:
             kinds[name] = block or ("head" if name.startswith(after) else "embedding")
         order = list(dict.fromkeys(kinds.values()))
         return {name: order.index(kind) for name, kind in kinds.items()}
+
+
+INTRINSIC = {one.name: one for one in (IntrinsicMethod("did", scaled=False), IntrinsicMethod("said", scaled=True))}
+"""By name."""

@@ -32,7 +32,7 @@ from lsf.methods.full import (
     restore_tensors,
     store_replaced,
 )
-from lsf.methods.intrinsic import IntrinsicMethod
+from lsf.methods.intrinsic import INTRINSIC, IntrinsicMethod
 from lsf.methods.sparse import SparseMethod, drawn, informative, largest, restore_sparse, smallest, store_sparse, ticket
 from lsf.plans.plan import Plan
 from lsf.registry import Registry
@@ -131,7 +131,6 @@ METHODS: Registry[Method] = Registry(
         _sparse(SparseMethod("random_mask", drawn)),
         _sparse(SparseMethod("top_magnitude", largest)),
         Method(CATALOGUE["hiwi"], prepare_hiwi, count_hiwi, store_hiwi, restore_hiwi),
-        _intrinsic(IntrinsicMethod("did", scaled=False)),
-        _intrinsic(IntrinsicMethod("said", scaled=True)),
+        *map(_intrinsic, INTRINSIC.values()),
     ],
 )

@@ -6,13 +6,13 @@ safetensors.
 """
 
 import errno
-import json
 import logging
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -138,7 +138,7 @@ class CheckpointManager:
             if needed or not (self.run / "spec.json").exists():
                 raise explained from error
             self._warn(f"{explained} Training went on without it.")
-        for old in _folders(self.run)[KEPT:]:
+        for old in _beyond(self.run, KEPT):
             shutil.rmtree(old, ignore_errors=True)
 
     def _write(self, unfinished: Path, progress: Progress, write: Callable[[Path], None]) -> None:
@@ -153,11 +153,11 @@ class CheckpointManager:
 
 
 def with_room(run: Path, write: Callable[[], None]) -> None:
-    """Write into a run's folder; where the disk is full, drop its checkpoints but the newest and write once more."""
+    """Write into a run's folder; where the disk is full, drop its checkpoints but one (`_beyond`) and try again."""
     try:
         return write()
     except FAILURES as error:
-        older = _folders(run)[1:]
+        older = _beyond(run, 1)
         if not older or not _is_full(run, error):
             raise
     for old in older:
@@ -184,6 +184,27 @@ def _explained(run: Path, error: Exception) -> RunError:
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
     """Return the newest checkpoint that can be read; None where there is none."""
+    return next(_readable(run), None)
+
+
+def has_unreadable(run: Path) -> bool:
+    """Say whether there are checkpoints and none of them can be read."""
+    return bool(_folders(run)) and latest_checkpoint(run) is None
+
+
+def checkpoint_step(run: Path) -> int | None:
+    """Return the step that a run can go on from; None where there is none. No tensor is read."""
+    found = latest_checkpoint(run)
+    return None if found is None else found.progress.step
+
+
+def drop_checkpoints(run: Path) -> None:
+    """Remove every checkpoint of a run."""
+    shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
+
+
+def _readable(run: Path) -> Iterator[Checkpoint]:
+    """Yield the checkpoints that can be read, newest first; of their tensors the headers are looked at."""
     for place in _folders(run):
         try:
             plain = read_json(place / PROGRESS, "a checkpoint's progress")
@@ -195,28 +216,14 @@ def latest_checkpoint(run: Path) -> Checkpoint | None:
             progress = decode(plain, Progress, str(place), "checkpoint's progress")
         except (OSError, ValueError, SafetensorError):
             continue
-        return Checkpoint(place, progress)
-    return None
+        yield Checkpoint(place, progress)
 
 
-def has_unreadable(run: Path) -> bool:
-    """Say whether there are checkpoints and none of them can be read."""
-    return bool(_folders(run)) and latest_checkpoint(run) is None
-
-
-def checkpoint_step(run: Path) -> int | None:
-    """Return the step of the newest checkpoint without reading its weights; None where there is none."""
-    for place in _folders(run):
-        try:
-            return int(json.loads((place / PROGRESS).read_text())["step"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return None
-
-
-def drop_checkpoints(run: Path) -> None:
-    """Remove every checkpoint of a run."""
-    shutil.rmtree(run / CHECKPOINTS, ignore_errors=True)
+def _beyond(run: Path, count: int) -> list[Path]:
+    """Return the checkpoints but so many of the newest that can be read; where none can, but so many of the newest."""
+    there = _folders(run)
+    kept = [found.place for found in islice(_readable(run), count)] or there[:count]
+    return [place for place in there if place not in kept]
 
 
 def _folders(run: Path) -> list[Path]:

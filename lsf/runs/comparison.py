@@ -289,7 +289,8 @@ def _kin(run: Run) -> tuple[object, ...]:
     spec, result = run.spec, run.result
     if spec is None or result is None:
         return (run.id,)
-    steps = result.steps if spec.until == "steps" else spec.steps  # by one rule, each to its own end
+    cap = spec.steps if spec.epochs is None else ("epochs", spec.epochs)
+    steps = result.steps if spec.until == "steps" else cap  # by one rule, each to its own end
     read = spec.eval_every if spec.goes_by_readings else None
     asked = spec.model, spec.data, spec.seed, steps, spec.batch_size, spec.max_length, spec.eval_limit
     loop = spec.until, spec.keep, read, spec.warmup_steps, spec.optimizer, spec.weight_decay, spec.reweight_tau

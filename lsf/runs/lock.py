@@ -65,22 +65,39 @@ def release(folder: Path) -> None:
 
 
 def is_held(folder: Path) -> bool:
-    """Say whether a living process, this one or another, holds the run."""
+    """Say whether a living process, this one or another, holds the run; so does one that cannot be asked.
+
+    The lock of another user's run may be read and not written; that it is held can be seen all the same.
+    """
     folder = folder.resolve()
     with _GUARD:
         if folder in _HELD:
             return True
-        if not (folder / LOCK).exists():
-            return False
         probe = FileLock(folder / LOCK, thread_local=False)
         try:
+            if not (folder / LOCK).exists():
+                return False
             probe.acquire(timeout=0.05, poll_interval=0.01)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
         except Timeout:
             return True
         except OSError:
-            return False
+            return not _is_free(folder / LOCK)
         probe.release()
         return False
+
+
+def _is_free(lock: Path) -> bool:
+    """Say whether nobody holds a lock file that may be read alone; False where that cannot be told."""
+    try:
+        import fcntl  # noqa: PLC0415 not everywhere
+
+        with lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # let go of as it is closed
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 class ResultBuilder:

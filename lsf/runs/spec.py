@@ -1,5 +1,6 @@
 """What a run was asked to do: complete, frozen, saved as spec.json; and when its loss counts as flat."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
@@ -201,13 +202,15 @@ def is_flat(losses: Sequence[float | None]) -> bool:
     start counts as flat too: below three readings after the first nothing is said.
 
     Args:
-        losses: validation losses in the order they were read, the one before the first step included; None where it was
-            not finite, which is no gain.
+        losses: validation losses in the order they were read, the one before the first step included; None, as they are
+            written down, or not finite where it was lost, which is no gain.
     """
     if len(losses) <= READINGS:
         return False
-    earlier = [loss for loss in losses[:-READINGS] if loss is not None]
-    latest = [loss for loss in losses[-READINGS:] if loss is not None]
+    earlier, latest = (
+        [loss for loss in part if loss is not None and math.isfinite(loss)]
+        for part in (losses[:-READINGS], losses[-READINGS:])
+    )
     if not earlier:
         return not latest
     return all(loss > min(earlier) - GAIN for loss in latest)

@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from lsf.errors import BadInputError, LsfError, NoRunError, RunError, RunStateError
 from lsf.files import finite, write_text
-from lsf.runs.checkpoints import checkpoint_step
+from lsf.runs.checkpoints import CHECKPOINTS, checkpoint_step, has_unreadable
 from lsf.runs.graft import GRAFT
-from lsf.runs.lock import LOCK, MERGED, METRICS, RESULT, SPEC, hold, is_held
+from lsf.runs.lock import LOCK, MERGED, METRICS, RESULT, SPEC, WEIGHTS, hold, is_held, release
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import METHODS_OWN, RunSpec
 
@@ -171,11 +171,16 @@ def load_run(folder: Path) -> Run:
         return Run(folder, folder.name, spec, RunState.FAILED, None, str(error))
     if result is not None:
         return Run(folder, folder.name, spec, result.state, result, problem or result.reason)
+    return Run(folder, folder.name, spec, RunState.INTERRUPTED, None, problem or _interrupted(folder))
+
+
+def _interrupted(folder: Path) -> str:
+    """Return the sentence on a run whose process ended: from where it can go on."""
     step = checkpoint_step(folder)
-    ended = "Its process ended before the run did; " + (
-        "it can be resumed from its start." if step is None else f"it can be resumed from step {step}."
-    )
-    return Run(folder, folder.name, spec, RunState.INTERRUPTED, None, problem or ended)
+    goes_on = f"it can be resumed from {'its start' if step is None else f'step {step}'}."
+    if step is None and has_unreadable(folder):
+        goes_on = f"none of its checkpoints can be read, so it cannot go on; start it again from its {SPEC}."
+    return f"Its process ended before the run did; {goes_on}"
 
 
 def _read(kind: type[Record], path: Path) -> Record:
@@ -258,7 +263,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def take_up(folder: Path, step: int | None) -> None:
-    """Take back the rows logged after a step, an earlier result and what was measured of it; None: all rows.
+    """Take back the rows logged after a step, an earlier result, its weights and what was measured; None: all rows.
 
     Raises:
         RunError: the disk does not take it.
@@ -267,8 +272,9 @@ def take_up(folder: Path, step: int | None) -> None:
     try:
         for name in (RESULT, GRAFT):
             (folder / name).unlink(missing_ok=True)
-        if (folder / MERGED).is_dir():
-            shutil.rmtree(folder / MERGED)
+        for name in (WEIGHTS, MERGED):
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
         if kept:
             write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))
         else:
@@ -325,7 +331,7 @@ def spec_to_repeat(path: Path) -> RunSpec:
 
 def has_begun(folder: Path) -> bool:
     """Say whether a run has left anything that would be lost if it were discarded: rows, a result, a checkpoint."""
-    return (folder / METRICS).exists() or (folder / RESULT).exists() or checkpoint_step(folder) is not None
+    return (folder / METRICS).exists() or (folder / RESULT).exists() or (folder / CHECKPOINTS).exists()
 
 
 def delete_run(folder: Path) -> None:
@@ -338,9 +344,11 @@ def delete_run(folder: Path) -> None:
         raise NoRunError(f"There is no run folder {folder}.")
     if not ((folder / SPEC).exists() or (folder / RESULT).exists()):
         raise NoRunError(f"{folder} is not a run folder: it has neither {SPEC} nor {RESULT}.")
-    if is_held(folder):
+    if is_held(folder) or not hold(folder):  # held while it goes, so that nobody resumes it meanwhile
         raise RunStateError(f"The run {folder.name} is still queued or running; stop it first.")
     try:
         shutil.rmtree(folder)
     except OSError as error:
         raise RunError(f"Cannot delete the run {folder.name}: {error.strerror or error}.") from error
+    finally:
+        release(folder)

@@ -22,7 +22,7 @@ from lsf.training.caching import open_held_out
 from lsf.training.evaluation import evaluate
 from lsf.training.prefix import Prefix
 from lsf.training.splits import EncodedSplits, reading_interval, watched
-from lsf.training.trainer import StepRow
+from lsf.training.trainer import StepRow, logging_interval
 
 FILE = "best.safetensors"
 """In a checkpoint: the values of the best reading until then."""
@@ -106,7 +106,7 @@ class MetricsLogger:
         self._shown, self._base = watched(splits.validation), base
         self._model: Any = None
         self._prefix: Prefix | None = None
-        self._due, self._begun = self._every, 0
+        self._begun = 0
         self._until_flat, self._losses = spec.until == "flat", list[float | None]()
         self.best = Best() if spec.keep == "best" else None
 
@@ -122,7 +122,6 @@ class MetricsLogger:
         step = None if checkpoint is None else checkpoint.progress.step
         take_up(self._folder, step)
         self._begun = step or 0
-        self._due = ((step or 0) // self._every + 1) * self._every
         rows = read_metrics(self._folder)
         self._losses = [row["validation_loss"] for row in rows if "validation_loss" in row]
         if self.best is not None:
@@ -145,14 +144,19 @@ class MetricsLogger:
         self._ending.add(warnings=tuple(dict.fromkeys((*self._ending.known.warnings, words))))
 
     def _log(self, row: dict[str, Any]) -> None:
-        if self._shown and (row["step"] >= self._due or row["step"] == self._steps):
-            self._due = (row["step"] // self._every + 1) * self._every
+        if self._shown and self._is_read(row["step"]):
             batch, dtype = self._spec.batch_size, self._loaded.info.dtype
             with phase("validation"):
                 row |= _reading(evaluate(self._model, self._shown, batch, dtype, self.check, self._prefix))
             if self.best is not None:
                 self.best.look(row["step"], row["validation_loss"], self._model)
         self._tell(row)
+
+    def _is_read(self, step: int) -> bool:
+        """Say whether a step is read: the last, and the first that an unbroken run logs from each reading's due on."""
+        logged = logging_interval(self._steps)
+        crossed = step // self._every > (step - logged) // self._every
+        return step == self._steps or (crossed and step % logged == 0)
 
     def _tell(self, row: dict[str, Any]) -> None:
         if "validation_loss" in row:

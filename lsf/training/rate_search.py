@@ -189,11 +189,11 @@ def find_rate(inputs: FitInputs, text: GeneralText, report: Reporter) -> Search:
     budget = search_budget(steps, bench.reading_steps(), bench.step)
     if budget is None:
         return Search(own, (), 0.0, 0.0)
-    rates = [own, own / FACTOR, own * FACTOR]
+    rates = list(dict.fromkeys(rounded(min(1.0, rate)) for rate in (own, own / FACTOR, own * FACTOR)))
     while rates:
-        bench.carry_out(rounded(min(1.0, rates.pop(0))), budget, len(rates))
+        bench.carry_out(rates.pop(0), budget, len(rates))
         if not rates and len(bench.trials) < budget.trials and (further := bench.outwards()) is not None:
-            rates.append(further)
+            rates.append(rounded(min(1.0, further)))
     seconds = time.perf_counter() - started
     trials = tuple(bench.trials[rate] for rate in sorted(bench.trials))
     best = bench.best()

@@ -1,5 +1,6 @@
 """What a run reads: encoded training rows, held-out rows and how often, and the base model's own readings."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -170,12 +171,12 @@ def _cut_off(encoding: Encoding, which: str, length: int) -> list[str]:
 
 
 def _steps(spec: RunSpec, n_rows: int) -> int:
-    """Return the optimizer steps of a run: as asked, or as many as make the epochs asked for of its own rows."""
+    """Return the optimizer steps of a run: as asked, or the fewest that make the epochs asked for of its own rows."""
     if spec.epochs is None:
         return spec.steps
-    wanted = spec.epochs * n_rows
+    wanted = math.ceil(spec.epochs * n_rows - 1e-6)  # 0.1 * 30 is a little more than 3, and asks for no row more
     if spec.general is None:
-        return max(1, round(wanted / spec.batch_size))
+        return max(1, math.ceil(wanted / spec.batch_size))
     steps = max(1, int(wanted / (spec.batch_size * (1.0 - spec.general_share))) - 1)  # at most two too few
     while steps * spec.batch_size - _general_visits(spec, steps) < wanted:
         steps += 1

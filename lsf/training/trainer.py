@@ -88,7 +88,7 @@ class StepTimer(TrainerCallback):
         """Count the step; end the loop after it when asked to."""
         self.step = state.global_step
         self.tokens = int(self._tokens_after[self.step - 1])
-        if self._asked_to_stop(state, control):
+        if self._asked_to_stop(state, control) or self.step == state.max_steps:
             control.should_log = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
@@ -165,6 +165,11 @@ LOGGED_STEPS = 2000
 """A longer run logs means over several steps, so that it has about this many rows."""
 
 
+def logging_interval(steps: int) -> int:
+    """Return the steps between two rows of a run of so many steps; after the last step there is one in any case."""
+    return max(1, math.ceil(steps / LOGGED_STEPS))
+
+
 @dataclass(frozen=True)
 class FitSettings:
     """What the loop needs to know; nothing about plans or methods."""
@@ -194,7 +199,7 @@ class FitSettings:
     general_share: float = 0.0
     """Of the rows trained on that come from those."""
     logged_every: int | None = None
-    """Steps between two rows, after which the loop can be ended by what they say; None: as `LOGGED_STEPS` has it."""
+    """Steps between two rows, after which the loop can be ended by what they say; None: `logging_interval`."""
 
     @property
     def accumulation(self) -> int:
@@ -367,7 +372,7 @@ def training_arguments(settings: FitSettings, folder: Path, device: torch.device
         optim=OPTIMIZERS[settings.optimizer].optim,
         max_grad_norm=MAX_GRADIENT_NORM,
         train_sampling_strategy="sequential",
-        logging_steps=settings.logged_every or max(1, math.ceil(settings.steps / LOGGED_STEPS)),
+        logging_steps=settings.logged_every or logging_interval(settings.steps),
         logging_nan_inf_filter=False,
         save_strategy="no",
         seed=settings.seed,

@@ -128,6 +128,11 @@ def test_what_was_revealed_stays_so_and_nobody_predicts_afterwards(room: Room) -
         ("Ada\u202eneB", "invisible"),
         ("\x1b[31m", "invisible"),
         ("ben ", "has this nickname"),
+        ("Ben\ufe0f", "has this nickname"),  # a variation selector
+        ("\uff22en", "has this nickname"),  # a wide B
+        ("\ufe0f", "1 to 30 characters"),
+        *((name, "invisible") for name in ("Ben\u034f", "Ben\u3164", "\u3164", "\u2800", "B\u115fen", "Ben\uffa0")),
+        *((name, "invisible") for name in ("Ben\u00ad", "B\u200ben", "Ben\u17b4", "Ben\u180b", "\U0001d159")),
     ],
 )
 def test_a_nickname_that_is_none_is_refused_in_a_sentence(room: Room, name: str, said: str) -> None:
@@ -135,6 +140,12 @@ def test_a_nickname_that_is_none_is_refused_in_a_sentence(room: Room, name: str,
     with pytest.raises(BadInputError, match=said):
         room.join("a", name)
     assert room.state.students == {"b": "Ben"}
+
+
+def test_a_nickname_may_have_what_a_phone_sends(room: Room) -> None:
+    for student, name in (("a", "Zoë \u2764\ufe0f"), ("b", "李雷"), ("c", "Ada 🙂"), ("d", "देवी")):
+        room.join(student, name)
+    assert list(room.state.students.values()) == ["Zoë \u2764", "李雷", "Ada 🙂", "देवी"]
 
 
 def test_texts_are_kept_as_they_were_typed_in_one_line(room: Room) -> None:

@@ -42,3 +42,17 @@ def test_a_label_behind_segments_is_the_same_label_in_training_where_end_of_text
         train, held_out = (completion_ids(encode(tokenizer, [example], 64, eos).rows) for eos in (True, False))
         assert train == held_out
         assert prior_of(train, held_out, len(tokenizer)) == Prior("label frequencies", 0.0, 1.0)
+
+
+def test_an_end_that_the_completions_have_themselves_is_a_token_of_the_prior_as_it_is_of_the_loss(tiny: Any) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny("llama"))
+    for parts in (False, True):
+        examples = [
+            Example("the cat is", end, content=Segments(((False, "the cat is"), (True, end))) if parts else None)
+            for end in (" red </s>", " blue </s>")
+        ]
+        train, held_out = (encode(tokenizer, examples, 64, eos).rows for eos in (True, False))
+        prior = prior_of(completion_ids(train), completion_ids(held_out), len(tokenizer))
+        # one of two labels, over the two tokens that are scored of each
+        assert [row.n_targets for row in held_out] == [2, 2]
+        assert (prior.kind, prior.loss, prior.exact_match) == ("label frequencies", pytest.approx(log(2) / 2), 0.5)

@@ -9,14 +9,17 @@ import pytest
 
 from lsf.data.encode import encode
 from lsf.data.task import Example, Task
-from lsf.dimension.search import FULL_RATES, study_dimension, trained_on
+from lsf.dimension.search import FULL_RATES, grid_of, study_dimension, trained_on
 from lsf.dimension.study import DimensionSettings, Study, Try
 from lsf.errors import BadInputError, DataError, RunError
+from lsf.methods.catalogue import options_of
 from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order
+from lsf.models.loading import load_model
 from lsf.plans.plan import Plan, full_plan
 from lsf.progress import Silent, Stop
 from tests.children import Child
+from tests.tiny import save_tiny
 
 SETTINGS = DimensionSettings(low=30, high=300, bisections=1, rates=1, steps=12, batch_size=8)
 
@@ -157,14 +160,25 @@ def test_the_test_split_alone_decides(loaded, task):
 
 
 @pytest.mark.parametrize(
-    ("methods", "low", "sentence"),
-    [(["said"], 5, "d is 5; .* it must lie between"), (["did", "did"], 30, "did is asked for more than once")],
+    ("methods", "high", "sentence"),
+    [(["said"], 5, "d is 5; .* it must lie between"), (["did", "did"], 300, "did is asked for more than once")],
 )
-def test_what_cannot_be_searched_is_refused_before_full_fine_tuning_is_measured(loaded, task, methods, low, sentence):
-    known, settings = {}, replace(SETTINGS, low=low)
+def test_what_cannot_be_searched_is_refused_before_full_fine_tuning_is_measured(loaded, task, methods, high, sentence):
+    known, settings = {}, replace(SETTINGS, low=min(30, high), high=high)
     with pytest.raises(BadInputError, match=sentence):
         study_dimension(loaded, task, full_plan(loaded.info.name, 4), settings, Silent(), methods, known)
     assert not known
+
+
+def test_a_deep_model_is_searched_from_what_each_method_needs_at_least(tmp_path):
+    deep = load_model(str(save_tiny("llama", tmp_path / "deep", num_hidden_layers=40)), "float32", "cpu")
+    plan = full_plan("deep", 40)
+    assert [min(grid_of(deep, plan, DimensionSettings(), method)) for method in ("did", "said")] == [30, 43]
+    for method in ("did", "said"):  # 40 blocks, head and embeddings have a lambda each, beside one number at least
+        for d in grid_of(deep, plan, DimensionSettings(), method):
+            assert METHODS[method].count(deep, plan, options_of(method, {"d": d})) == d
+    with pytest.raises(BadInputError, match=r"d is 42; .* it must lie between 43"):
+        METHODS["said"].count(deep, plan, options_of("said", {"d": 42}))
 
 
 def test_ctrl_c_ends_the_command_with_what_is_known(tiny, tmp_path):

@@ -46,6 +46,9 @@ def test_the_grid_has_two_values_per_decade_and_ends_at_the_planned_values() -> 
     assert settings.grid(10**6) == (30, 100, 300, 1000, 3000)
     assert settings.grid(500) == (30, 100, 300, 500)
     assert DimensionSettings(low=50, high=200).grid(10**6) == (50, 100, 200)
+    assert DimensionSettings(low=50, high=200).grid(10**6, least=20) == (50, 100, 200)
+    assert settings.grid(10**6, least=33) == (33, 100, 300, 1000, 3000)
+    assert DimensionSettings(low=5, high=20).grid(10**6, least=33) == (20,)  # which the method refuses
 
 
 def test_rates_follow_the_square_root_of_how_many_values_one_number_moves() -> None:

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+import lsf
 from lsf.cli.main import main
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError
 from lsf.evidence.sweep import Sweep, SweepSpec
 from lsf.evidence.sweeping import carry_out_sweep, start_sweep
+from lsf.files import held_for_writing
 from lsf.models.loading import LoadedModel, weights_hash
 from lsf.progress import Phase, Silent, Stop, Unheard
 from lsf.runs.spec import RunSpec
@@ -178,6 +180,21 @@ def test_a_failing_run_is_a_missing_cell_with_its_reason_and_the_others_are_meas
     assert "finite" in str(lost["1"])
     assert {"base", "2", "3"} <= {cell.plan for cell in found.cells if cell.after is not None}
     assert next(cell for cell in found.cells if cell.plan == "1").after is None
+
+
+def test_a_second_sweep_on_the_same_file_is_refused_while_the_first_one_goes_on(
+    loaded: LoadedModel, task: Task, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, refused = tmp_path / "sweep.json", "sweep.json is being written by another process; wait until that ends"
+    command = ["sweep", "--model", "bundled", "--data", "lesson:facts", "--steps", "1", "--json", str(out)]
+    with held_for_writing(out):
+        begun = start_sweep(loaded, task, replace(SPEC, over="window:4", seeds=1, steps=1))
+        found = carry_out_sweep(loaded, task, begun, Silent(), lambda sweep: sweep.save(out))
+        assert main(command) == 2 and refused in capfd.readouterr().err
+        with pytest.raises(BadInputError, match=refused):
+            lsf.sweep(loaded, task, json=out, steps=1)
+    assert Sweep.load(out) == found and not found.missing
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep.json"]
 
 
 def n_measured(path: Path) -> int:

@@ -9,7 +9,18 @@ import pytest
 from safetensors.numpy import save_file
 
 from lsf.errors import RunError
-from lsf.runs.checkpoints import CHECKPOINTS, TUNED, CheckpointManager, Progress, latest_checkpoint
+from lsf.plans.plan import Plan
+from lsf.runs.checkpoints import (
+    CHECKPOINTS,
+    TUNED,
+    CheckpointManager,
+    Progress,
+    checkpoint_step,
+    has_unreadable,
+    latest_checkpoint,
+)
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import has_begun, load_run
 
 
 @pytest.fixture
@@ -48,6 +59,41 @@ def test_on_a_full_disk_the_older_checkpoint_makes_room_and_the_newest_stays(run
     manager.keep(progress(2), write, needed=False)
     manager.keep(progress(3), on_a_disk_for(run, 2), needed=True)
     assert (there(run), told) == (["step-2", "step-3"], [])
+
+
+def test_on_a_full_disk_the_checkpoint_that_can_be_read_stays_and_a_newer_torn_one_makes_room(run):
+    for step in (1, 2, 3):
+        CheckpointManager(run, {}).keep(progress(step), write, needed=False)
+    assert there(run) == ["step-2", "step-3"]
+    torn = run / CHECKPOINTS / "step-3" / TUNED
+    torn.write_bytes(torn.read_bytes()[:10])
+    assert checkpoint_step(run) == 2
+    manager = CheckpointManager(run, {})
+    with pytest.raises(RunError, match="No space left on device"):
+        manager.keep(progress(4), on_a_disk_for(run, 0), needed=True)
+    assert (there(run), checkpoint_step(run), has_unreadable(run)) == (["step-2"], 2, False)
+
+
+def test_a_torn_checkpoint_is_none_of_the_two_that_are_kept(run):
+    manager = CheckpointManager(run, {})
+    for step in (1, 9):
+        manager.keep(progress(step), write, needed=False)
+    (run / CHECKPOINTS / "step-9" / TUNED).write_bytes(b"")
+    for step in (2, 3):
+        manager.keep(progress(step), write, needed=False)
+    assert (there(run), checkpoint_step(run)) == (["step-2", "step-3"], 3)
+
+
+def test_a_run_of_which_no_checkpoint_can_be_read_is_not_said_to_be_resumable(run):
+    CheckpointManager(run, {}).keep(progress(7), write, needed=False)
+    RunSpec("m", "d", Plan("m", 4, (1,))).save(run / "spec.json")
+    ended = "Its process ended before the run did; "
+    assert load_run(run).problem == ended + "it can be resumed from step 7."
+    (run / CHECKPOINTS / "step-7" / TUNED).write_bytes(b"")
+    assert load_run(run).problem == (
+        ended + "none of its checkpoints can be read, so it cannot go on; start it again from its spec.json."
+    )
+    assert has_begun(run)
 
 
 def test_what_cannot_be_written_leaves_nothing_unfinished_and_is_an_error_only_where_it_is_needed(run):

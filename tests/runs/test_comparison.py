@@ -401,6 +401,17 @@ def test_what_time_and_memory_hang_on_beside_the_plan_is_said():
     assert "activation checkpointing (off, non_reentrant)" in " ".join(compare([one, recomputed]).warnings)
 
 
+def test_a_whole_model_that_was_given_other_epochs_or_steps_to_become_flat_in_is_no_reference():
+    asks: list[tuple[dict[str, Any], dict[str, Any], bool]] = [
+        ({"epochs": 2.0}, {"epochs": 8.0}, False), ({"epochs": 2.0}, {"epochs": 2.0}, True),
+        ({"epochs": 2.0}, {}, False), ({"steps": 50}, {"steps": 70}, False), ({"steps": 50}, {"steps": 50}, True),
+    ]  # fmt: skip
+    for asked, other, alike in asks:
+        one = make("one", until="flat", **asked)
+        whole = with_result(make("full", "full", exact=1.0, loss=0.5, role="full", until="flat", **other), steps=70)
+        assert (compare([one, whole]).rows[0].reference == "full") is alike
+
+
 def test_seeds_that_each_ran_until_flat_are_one_group():
     runs = [make(f"seed {seed}", seed=seed, until="flat") for seed in (0, 1)]
     ended = [replace(run, result=replace(run.result, steps=steps)) for run, steps in zip(runs, (80, 120), strict=True)]

@@ -1,10 +1,15 @@
 import json
+import os
 import shutil
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from filelock import FileLock, Timeout
 
 from lsf.errors import RunError
 from lsf.plans.plan import Plan
@@ -75,8 +80,6 @@ def test_a_run_nobody_holds_and_without_a_result_is_interrupted(tmp_path):
 
 
 def test_another_holder_is_seen_and_refused(tmp_path):
-    from filelock import FileLock  # noqa: PLC0415
-
     folder = create_run(tmp_path, SPEC)
     with FileLock(folder / "lock", thread_local=False):  # as another process would: its own descriptor
         assert is_held(folder)
@@ -85,6 +88,52 @@ def test_another_holder_is_seen_and_refused(tmp_path):
             hold(folder)
     hold(folder)
     release(folder)
+
+
+@contextmanager
+def without_writing(lock: Path) -> Iterator[None]:
+    """Be somebody who may read a lock and not write it: for root that is another user."""
+    lock.chmod(0o444)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_run_that_another_user_holds_is_not_told_as_dead_and_one_that_ended_not_as_held():
+    with TemporaryDirectory() as runs:
+        Path(runs).chmod(0o755)
+        folder = create_run(Path(runs), SPEC)
+        append_metrics(folder, {"step": 0})
+        held = FileLock(folder / "lock", thread_local=False)
+        with held, without_writing(folder / "lock"):
+            with pytest.raises(PermissionError):
+                (folder / "lock").open("r+b")
+            assert is_held(folder)
+            assert load_run(folder).state is RunState.RUNNING
+            with pytest.raises(RunError, match="still queued or running"):
+                delete_run(folder)
+        with without_writing(folder / "lock"):
+            assert not is_held(folder)
+            assert load_run(folder).state is RunState.INTERRUPTED
+        assert not is_held(folder / "nowhere") and not is_held(folder / "spec.json")
+
+
+def test_a_run_is_held_while_it_is_deleted_so_that_nobody_resumes_it_meanwhile(tmp_path, monkeypatch):
+    folder, remove = create_run(tmp_path, SPEC), shutil.rmtree
+
+    def rmtree(place):
+        with pytest.raises(Timeout), FileLock(folder / "lock", thread_local=False, timeout=0):
+            pass
+        remove(place)
+
+    monkeypatch.setattr(shutil, "rmtree", rmtree)
+    delete_run(folder)
+    assert not folder.exists() and not is_held(folder)
 
 
 def test_what_ends_a_held_run_is_written_down(tmp_path):

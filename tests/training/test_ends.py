@@ -12,12 +12,14 @@ from lsf.models.layout import resolve
 from lsf.runs.result import RunState
 from lsf.runs.spec import is_flat
 from lsf.runs.store import read_metrics, reopen_run
+from lsf.training import trainer
 from lsf.training.artefacts import load_tuned
 from lsf.training.evaluation import evaluate
 from lsf.training.metrics_logger import Best
 from lsf.training.proof import prove
 from lsf.training.reweighting import fell, target_distances
 from lsf.training.splits import encode_splits
+from lsf.training.trainer import StepTimer
 from tests.toy import Stopper, tuned
 
 
@@ -128,6 +130,44 @@ def test_a_run_that_is_stopped_paused_or_killed_where_its_loss_is_flat_ends_at_t
         assert (resumed.steps, resumed.after) == (whole.steps, whole.after)
     kept = tuned(loaded, task, flat, folder(flat), Stopper(whole.steps, "keep"))
     assert (kept.state, kept.steps, kept.after) == (RunState.SUCCEEDED, whole.steps, whole.after)
+
+
+def test_a_long_run_logs_reads_and_can_keep_its_last_step_whatever_its_rows_are_apart(
+    loaded, task, spec, folder, monkeypatch
+):
+    monkeypatch.setattr(trainer, "LOGGED_STEPS", 6)  # of 20 steps: rows at 4, 8, 12, 16 and 20; of 22: 4, ..., 20, 22
+    for steps, logged in ((20, [0, 4, 8, 12, 16, 20]), (22, [0, 4, 8, 12, 16, 20, 22])):
+        asked = replace(spec, steps=steps, eval_every=5, keep="best", learning_rate=1e-3)
+        place = folder(asked)
+        result = tuned(loaded, task, asked, place)
+        losses = losses_of(place)
+        assert [row["step"] for row in read_metrics(place)] == logged
+        assert list(losses) == [0, 8, 12, 16, *logged[logged.index(20) :]]
+        assert result.steps == result.kept_step == steps == min(losses, key=lambda step: losses[step])
+
+
+@pytest.mark.parametrize("steps", [11, 19])  # between two rows: nothing of it was due, or a reading was
+def test_a_pause_between_two_rows_of_a_long_run_moves_none_of_its_readings(
+    loaded, task, wild, folder, monkeypatch, steps
+):
+    monkeypatch.setattr(trainer, "LOGGED_STEPS", 10)
+    wild = replace(wild, eval_every=6)  # rows at 4, 8, ...; readings at 8, 12, 20, 24, 32, 36 and 40
+    whole = folder(wild)
+    unbroken = tuned(loaded, task, wild, whole)
+    broken, own = folder(wild), StepTimer.on_step_end
+    stopper = Stopper(1000, "pause")
+
+    def on_step_end(self, args, state, control, **others):
+        stopper.stop = "pause" if state.global_step == steps else None
+        return own(self, args, state, control, **others)
+
+    monkeypatch.setattr(StepTimer, "on_step_end", on_step_end)
+    with pytest.raises(RunPausedError):
+        tuned(loaded, task, wild, broken, stopper)
+    monkeypatch.setattr(StepTimer, "on_step_end", own)
+    resumed = tuned(loaded, task, reopen_run(broken), broken)
+    assert losses_of(broken) == losses_of(whole) and list(losses_of(whole)) == [0, 8, 12, 20, 24, 32, 36, 40]
+    assert (resumed.kept_step, resumed.after) == (unbroken.kept_step, unbroken.after)
 
 
 def test_without_validation_examples_neither_can_be(loaded, task, spec, folder):

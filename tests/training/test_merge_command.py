@@ -9,15 +9,16 @@ import torch
 from transformers import AutoTokenizer
 
 from lsf.cli.main import main
-from lsf.errors import RunError
+from lsf.errors import RunError, RunPausedError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
 from lsf.models.loading import load_model
 from lsf.plans.plan import Plan
-from lsf.runs.store import list_runs
+from lsf.runs.lock import WEIGHTS
+from lsf.runs.store import list_runs, reopen_run
 from lsf.training.artefacts import load_tuned, save_merged
-from tests.toy import tuned
+from tests.toy import Stopper, tuned
 
 
 def test_a_merged_run_is_a_model_on_which_the_next_run_tunes(tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -73,6 +74,21 @@ def test_a_merge_that_the_disk_does_not_take_leaves_nothing_in_the_way_of_the_ne
         assert {"config.json", "model.safetensors", "tokenizer.json"} <= {item.name for item in out.iterdir()}
     assert [oct(out.stat().st_mode)[-3:] for out in (new, empty)] == [oct(whole.stat().st_mode)[-3:], "750"]
     assert sorted(tmp_path.iterdir()) == sorted([*before, new, whole])
+
+
+def test_a_run_that_went_on_from_where_it_was_stopped_and_kept_is_not_merged_as_it_was_there(
+    loaded, task, spec, folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    spec = replace(spec, steps=20, checkpoint_steps=4)
+    place = folder(spec)
+    assert tuned(loaded, task, spec, place, Stopper(7, "keep")).kept and (place / WEIGHTS).is_dir()
+    with pytest.raises(RunPausedError):
+        tuned(loaded, task, reopen_run(place), place, Stopper(2, "pause"))
+    assert main(["merge", "--run", str(place), "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert f"The run {place.name} has no tuned model: Its process ended before the run did" in said
+    assert not (tmp_path / "out").exists() and not (place / WEIGHTS).exists()
+    assert tuned(loaded, task, reopen_run(place), place).steps == 20 and (place / WEIGHTS).is_dir()
 
 
 def test_only_the_mlps_maps_are_tuned_where_asked(tiny):

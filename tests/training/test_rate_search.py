@@ -246,3 +246,16 @@ def test_a_trial_of_a_long_run_that_is_logged_now_and_then_has_the_steps_that_we
     monkeypatch.setattr(rate_search, "short_run", short_run)
     result = begun(loaded, task, searching, create_run(tmp_path, searching))
     assert made and sorted(made) == sorted(trial.steps for trial in result.search)
+
+
+def test_no_rate_is_tried_twice_where_the_default_is_the_highest_there_is(
+    loaded, task, searching, tmp_path, monkeypatch
+):
+    made, carry_out = [], rate_search._Trials.carry_out
+    monkeypatch.setattr(rate_search, "spec_rate", lambda *_: 1.0)
+    monkeypatch.setattr(
+        rate_search._Trials, "carry_out", lambda self, rate, *rest: made.append(rate) or carry_out(self, rate, *rest)
+    )
+    result = begun(loaded, task, searching, create_run(tmp_path, searching))
+    assert made[:2] == [1.0, 0.33] and len(made) == len(set(made)) == len(result.search)
+    assert result.search_steps == sum(trial.steps for trial in result.search)

@@ -116,7 +116,8 @@ def test_a_checkpoint_that_cannot_be_read_leaves_the_one_before(loaded, task, lo
     newest.write_bytes(newest.read_bytes()[:40])
     earlier = latest_checkpoint(broken)
     assert earlier is not None
-    assert earlier.progress.step == 8
+    assert earlier.progress.step == checkpoint_step(broken) == 8
+    assert load_run(broken).problem == "Its process ended before the run did; it can be resumed from step 8."
     assert tune(loaded, task, reopen_run(broken), broken).resumed_at == 8
 
 

@@ -277,7 +277,26 @@ def test_without_held_out_examples_metrics_are_unknown(loaded, task, spec, folde
 
 def test_epochs_replace_steps(loaded, task, spec, folder):
     spec = replace(spec, epochs=1.5, steps=1000)
-    assert tuned(loaded, task, spec, folder(spec)).steps == round(1.5 * len(task.train) / 4)
+    assert tuned(loaded, task, spec, folder(spec)).steps == 1.5 * len(task.train) / 4 == 9
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "steps"),
+    [
+        (24, 1, 2),
+        (40, 1, 3),
+        (17, 1, 2),
+        (23, 1, 2),
+        (32, 1, 2),
+        (32, 0.5, 1),
+        (20, 1.2, 2),
+        (160, 0.1, 1),
+        (3, 0.1, 1),
+    ],
+)
+def test_an_epoch_is_never_less_than_a_pass_over_the_rows(loaded, task, spec, rows, epochs, steps):
+    some = Task("some", (task.train * 7)[:rows], task.validation, task.test)
+    assert encode_splits(loaded, some, replace(spec, epochs=epochs, batch_size=16)).steps == steps
 
 
 @pytest.mark.parametrize("asked", [{"steps": 4}, {"epochs": 0.75}])
