@@ -260,8 +260,7 @@ class _Work:
         spans = self._placed(text, rendered.text, rendered.spans, example)
         same = rendered.turns == rendered.spans
         turns = spans if same else self._placed(text, rendered.text, rendered.turns, example)
-        whole = rendered.spans == ((0, len(rendered.text)),)
-        self._add(example, text.ids, spans, turns, whole)
+        self._add(example, text.ids, spans, turns, rendered.spans == ((0, len(rendered.text)),))
 
     def _segments(self, example: Example, content: Segments, text: Text) -> None:
         self._kinds["segments"] += 1
@@ -278,9 +277,8 @@ class _Work:
         straddles = any(straddles for _, straddles in borders)
         at_end = self.append_eos and places[-1][1] == len(text.ids)
         added = () if not at_end or self.end is None or text.ids[-1] == self.end else (self.end,)
-        if added:
-            text.ids.extend(added)
-            places[-1] = places[-1][0], len(text.ids)
+        text.ids.extend(added)
+        places[-1] = places[-1][0], places[-1][1] + len(added)
         self._add(example, text.ids, places, places, straddles=straddles, appended=bool(added))
 
     def _tokens(self, example: Example, content: Tokens) -> None:
