@@ -65,9 +65,9 @@ def test_a_second_tour_is_on_the_real_model_where_that_is_here(
     monkeypatch.setattr(tour, "REAL_STEPS", 4)
     app.at.run()
     app.click(label)
-    assert LESSONS["labels"].teaches in app.shown()
+    assert LESSONS["facts"].teaches in app.shown()
     found = app.wait("analyze").result
-    assert found.request.source == Source("smollm2", "lesson:labels")
+    assert found.request.source == Source("smollm2", "lesson:facts")
     assert found.analysis.data.n_examples == tour.REAL_EXAMPLES
     app.at.run()
     app.click("Next")
@@ -76,7 +76,7 @@ def test_a_second_tour_is_on_the_real_model_where_that_is_here(
     app.wait("tune")
     specs = [run.spec for run in list_runs(runs) if run.spec is not None]
     assert sorted(spec.role for spec in specs) == ["choice", "full", "random"]
-    assert {(spec.model, spec.data, spec.steps) for spec in specs} == {("smollm2", "lesson:labels", 4)}
+    assert {(spec.model, spec.data, spec.steps) for spec in specs} == {("smollm2", "lesson:facts", 4)}
     assert {len(spec.plan.blocks) for spec in specs if spec.role != "full"} == {2}
 
 
