@@ -8,13 +8,13 @@ import streamlit as st
 from lsf.app.frame import page
 from lsf.app.panels import NEXT
 from lsf.app.state import Session
-from lsf.app.tour import start_real_tour, start_tour
+from lsf.app.tour import start_tour
 from lsf.app.work import Source
 from lsf.data.lessons import LESSONS, data_words
 from lsf.evidence.packed import packed_evidence, words
 from lsf.evidence.study import Rule
 from lsf.figures.palette import CHOSEN, NEUTRAL, UNCHOSEN
-from lsf.models.info import LABEL, smollm2_packaged, smollm2_place
+from lsf.models.info import LABEL, NAME, smollm2_packaged, smollm2_place
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
 
 HERO = f"""<style>
@@ -71,7 +71,7 @@ def _on_a_real_model(here: Session) -> None:
         key="real-tour",
         help=f"The same journey, on a language model of 135 M parameters; {REAL_TIME}.{once}",
     ):
-        start_real_tour(here)
+        start_tour(here, model=NAME)
 
 
 def _example() -> None:

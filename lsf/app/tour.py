@@ -18,7 +18,6 @@ from lsf.app.runtime import runtime
 from lsf.app.state import Session, Tour, address, analysed, analysis_view
 from lsf.app.work import Analysed, Request, Source
 from lsf.criteria.registry import CRITERIA
-from lsf.criteria.result import AnalysisSettings
 from lsf.data.lessons import LESSONS
 from lsf.figures.palette import share
 from lsf.models.info import NAME
@@ -36,8 +35,8 @@ LOOK = 1.0
 """Seconds between two looks whether it goes on."""
 N_BLOCKS, BUDGET = 8, 1
 """Blocks of the bundled model, and how many are tuned; of a real one, as many as the page Choose offers at first."""
-REAL_STEPS, REAL_EXAMPLES = 20, 32
-"""Steps of the real model's runs, in which the whole model forgets less than a nat, and examples of its analysis."""
+REAL_STEPS = 20
+"""Steps of the real model's runs, in which the whole model forgets less than a nat."""
 CONTROLS = ("full", "random")
 """Runs beside the choice."""
 PRESENT = "Large type; the arrow keys lead back and on, and nothing goes on by itself."
@@ -54,19 +53,10 @@ class Stop:
     """What to look at, and why."""
 
 
-def start_tour(here: Session, lesson: str = "facts") -> None:
-    """Analyse the bundled model on a lesson; everything else follows from page to page."""
-    _start(here, Tour(lesson), AnalysisSettings())
-
-
-def start_real_tour(here: Session) -> None:
-    """Analyse the real model that is offered, on the first lesson."""
-    _start(here, Tour("facts", NAME), AnalysisSettings(limit=REAL_EXAMPLES))
-
-
-def _start(here: Session, tour: Tour, settings: AnalysisSettings) -> None:
+def start_tour(here: Session, lesson: str = "facts", model: str = "bundled") -> None:
+    """Analyse a model, `bundled` or `smollm2`, on a lesson; everything else follows from page to page."""
     here.criterion = None
-    start_analysis(here, Request(Source(tour.model, f"lesson:{tour.lesson}"), settings), tour)
+    start_analysis(here, Request(Source(model, f"lesson:{lesson}")), Tour(lesson, model))
 
 
 def draw_tour(here: Session, title: str) -> None:
