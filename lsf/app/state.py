@@ -32,8 +32,6 @@ class Tour:
 
     lesson: str
     """Name of the lesson it tunes to."""
-    model: str = "bundled"
-    """What it tunes: `bundled` or `smollm2`."""
     analysis: str | None = None
     """Job of its analysis; None before that is in the queue."""
     stop: int = 0
@@ -44,6 +42,8 @@ class Tour:
     """Jobs of its runs; None before they were started."""
     stays: bool = False
     """Whether it waits for a click to go on."""
+    model: str = "bundled"
+    """What it tunes: `bundled` or `smollm2`."""
     presents: bool = False
     """Whether it is presented: in large type, and led by the arrow keys alone."""
 

@@ -56,7 +56,7 @@ class Stop:
 def start_tour(here: Session, lesson: str = "facts", model: str = "bundled") -> None:
     """Analyse a model, `bundled` or `smollm2`, on a lesson; everything else follows from page to page."""
     here.criterion = None
-    start_analysis(here, Request(Source(model, f"lesson:{lesson}")), Tour(lesson, model))
+    start_analysis(here, Request(Source(model, f"lesson:{lesson}")), Tour(lesson, model=model))
 
 
 def draw_tour(here: Session, title: str) -> None:

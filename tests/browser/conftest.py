@@ -279,6 +279,7 @@ class Tab:
 
     def set_steps(self, steps: int) -> None:
         box = self.page.get_by_role("spinbutton", name="Steps")
+        expect(box).to_have_count(1)  # a page that is drawn again has what it had before, until its script has ended
         box.fill(str(steps))
         box.press("Enter")
 

@@ -33,6 +33,7 @@ def test_no_verdict_is_over_a_wrecked_whole_model_and_a_second_start_is_looked_a
     started, start = [choice.id], page.get_by_role("button", name=re.compile(r"Start \d"))
     tab.open(f"tune?run={choice.id}")
     for _ in range(2):
+        tab.settled()
         expect(start).to_be_enabled(timeout=WORK)
         tab.set_steps(4)
         tab.settled()

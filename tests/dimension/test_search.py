@@ -129,7 +129,7 @@ def test_what_cannot_be_studied_is_refused_in_a_sentence(loaded, task):
     with pytest.raises(DataError, match="needs validation and test examples"):
         study_dimension(loaded, Task("bare", task.train, (), ()), plan, SETTINGS, Silent())
     with pytest.raises(BadInputError, match="d is 2; for whole model of"):
-        study_dimension(loaded, task, plan, replace(SETTINGS, low=2, steps=40), Silent())
+        study_dimension(loaded, task, plan, replace(SETTINGS, low=2, high=2, steps=40), Silent())
     frozen = replace(SETTINGS, steps=1, batch_size=1)
     with pytest.raises(RunError, match="gets no test example right"):
         study_dimension(loaded, task, plan, frozen, Silent())

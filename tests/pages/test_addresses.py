@@ -253,8 +253,14 @@ def test_another_analysis_ends_the_tour_and_is_not_tuned(
 
 
 def test_a_job_can_be_stopped_where_the_click_comes_with_a_run_of_the_whole_script(app: Driver) -> None:
-    gate, here = threading.Event(), app.at.session_state["lsf"]
-    job = runtime().worker.submit("tune", "a run", lambda report: gate.wait(SECONDS), here.owner)
+    begun, gate, here = threading.Event(), threading.Event(), app.at.session_state["lsf"]
+
+    def wait(_report: Report) -> None:
+        begun.set()
+        gate.wait(SECONDS)
+
+    job = runtime().worker.submit("tune", "a run", wait, here.owner)
+    assert begun.wait(SECONDS)
     app.go("tune")
     at = app.click("Stop and keep")
     assert not at.exception
