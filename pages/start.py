@@ -34,7 +34,7 @@ STEPS = (
     ("2 Tune", "Fine-tune the chosen blocks only. What lies below them needs no gradient."),
     ("3 Compare", "What was kept and what was saved, beside the whole model and blocks chosen at random."),
 )
-REAL_TIME = "about 10 minutes on 2 cores"  # python -m benchmarks.tour --real
+REAL_MINUTES = 10  # python -m benchmarks.tour --real, on 2 cores
 LONGEST = 60  # percent of the column that the longest bar takes; the rest is for its number
 
 
@@ -63,13 +63,14 @@ def _on_a_real_model(here: Session) -> None:
     made = smollm2_place().is_dir()
     if not made and smollm2_packaged() is None:
         return
-    once = "" if made else " It is unpacked first, once, which takes a minute more."
+    once = "" if made else " The model is unpacked first, once, which takes a minute more."
     if st.button(
-        f"Show me on a real model, {LABEL}",
+        f"Show me on a real model in {REAL_MINUTES} minutes",
         type="tertiary",
         icon=":material/play_arrow:",
         key="real-tour",
-        help=f"The same journey, on a language model of 135 M parameters; {REAL_TIME}.{once}",
+        help=f"The same journey on {LABEL}, a language model of 30 blocks and 135 M parameters; the time is that of "
+        f"2 cores.{once}",
     ):
         start_tour(here, model=NAME)
 

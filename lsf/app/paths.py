@@ -37,9 +37,10 @@ def analysis_facts(analysis: Analysis) -> str:
     """Return one line on what was measured, and how fast."""
     model, data, timing = analysis.model, analysis.data, analysis.timing
     name = unmarked(model_label(model.name))
+    positions = f"{data.n_positions:,} position{'s' if data.n_positions != 1 else ''}"
     parts = [
         f"**{name}**: {model.family}, {model.n_blocks} blocks, {amount(model.n_params)} parameters",
-        f"**{unmarked(data_words(data.name))}**: {_examples(data)} ({data.split}), {data.n_positions:,} positions",
+        f"**{unmarked(data_words(data.name))}**: {_examples(data)} ({data.split}), {positions}",
     ]
     if model.left_out is not None:
         parts.append(model.left_out)
