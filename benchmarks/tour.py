@@ -31,7 +31,7 @@ def tour(real: bool) -> tuple[list[float], str]:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         page.goto(url)
-        button = page.get_by_role("button", name="Show me on a real model" if real else "Show me in 60 seconds")
+        button = page.get_by_role("button", name="Show me on SmolLM2" if real else "Show me in 60 seconds")
         expect(button).to_be_visible(timeout=PATIENCE)
         seconds, begun = list[float](), time.monotonic()
         button.click()

@@ -47,7 +47,7 @@ def draw(here: Session) -> None:
         if st.button("Use my own model and data", icon=":material/folder_open:", key="own"):
             st.switch_page(NEXT["model"][0])
     st.caption(
-        "A real run on the small model that comes with LSF, from measurement to comparison. Right after the server "
+        "A live run on the small model that comes with LSF, from measurement to comparison. Right after the server "
         "starts it takes half a minute longer, while libraries load."
     )
     _on_a_real_model(here)
@@ -65,12 +65,12 @@ def _on_a_real_model(here: Session) -> None:
         return
     once = "" if made else " The model is unpacked first, once, which takes a minute more."
     if st.button(
-        f"Show me on a real model in {REAL_MINUTES} minutes",
+        f"Show me on {LABEL} in {REAL_MINUTES} minutes",
         type="tertiary",
         icon=":material/play_arrow:",
         key="real-tour",
-        help=f"The same journey on {LABEL}, a language model of 30 blocks and 135 M parameters; the time is that of "
-        f"2 cores.{once}",
+        help="The same journey on a published language model of 30 blocks and 135 M parameters. Nothing is downloaded, "
+        f"and no GPU is needed: the time is that of 2 cores.{once}",
     ):
         start_tour(here, model=NAME)
 

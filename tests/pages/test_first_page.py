@@ -36,7 +36,7 @@ def test_the_first_page_says_what_this_is_and_offers_two_ways_to_begin(app: Driv
     assert "Find the layers worth fine-tuning, tune only those, see what you lose." in bodies
     assert "block 7 alone" in bodies
     assert len(app.tower()["blocks"]) == 8
-    offered = [button.label for button in at.button if "on a real model" not in button.label]  # where that is installed
+    offered = [button.label for button in at.button if "SmolLM2" not in button.label]  # where that is installed
     assert offered[-2:] == ["Show me in 60 seconds", "Use my own model and data"]
     app.click("Use my own model and data")
     assert at.title[0].value == "Model and data"

