@@ -202,7 +202,7 @@ LESSONS: Registry[Lesson] = Registry(
         Lesson(
             "facts",
             "Capitals that moved",
-            "24 made-up countries have moved their capital, facts to be learned; tested in wordings unseen in training.",
+            "24 made-up countries have moved their capital; to be learned, and tested in wordings unseen in training.",
             _facts,
             steps=35,
         ),
