@@ -307,8 +307,9 @@ class Model:
 
     def measured(self) -> LoadedModel:
         """Return the model as it is now, in eval mode and with nothing to tune, for everything that measures."""
-        stamp = stamp_of(self.model)
-        if is_adapted(self.model) or foreign_hooks(self.model) or self._seen != stamp:
+        always = is_adapted(self.model) or foreign_hooks(self.model)  # such a model is read anew each time
+        stamp = [] if always else stamp_of(self.model)
+        if always or self._seen != stamp:
             self._loaded, self._seen = wrap_model(self.model, self.tokenizer, self.info.name), stamp
         return self._loaded
 

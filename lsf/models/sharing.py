@@ -27,9 +27,8 @@ def foreign_hooks(model: nn.Module) -> tuple[tuple[int, Any], ...]:
 
 def _hooks(model: nn.Module) -> Iterator[tuple[int, Any]]:
     for module in model.modules():
-        for hooks in (module._forward_pre_hooks, module._forward_hooks):
-            yield from hooks.items()
-        for hooks in (module._backward_pre_hooks, module._backward_hooks):
+        forward: tuple[dict[int, Any], ...] = (module._forward_pre_hooks, module._forward_hooks)
+        for hooks in (*forward, module._backward_pre_hooks, module._backward_hooks):
             yield from hooks.items()
 
 
