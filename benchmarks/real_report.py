@@ -7,6 +7,9 @@ from typing import Any
 from benchmarks.bars import Bar, markdown
 from lsf.runs.result import PHASES, WORK
 
+SAME_FLOOR = 1e-4
+"""Two floors that differ by a greater share are of different targets, and what is gained from them is not compared."""
+
 
 def report(cells: Sequence[Any], runs: Sequence[dict[str, Any]]) -> str:
     """Return the tables as Markdown.
@@ -68,7 +71,7 @@ def _rates(cells: Sequence[Any], runs: Sequence[dict[str, Any]]) -> Iterator[Bar
     for run in runs:
         grid = gains(cells, run["task"], run["place"], run["steps"])
         best, gain = max(grid.values(), default=-math.inf), run["floor"] - run["loss"]
-        if best <= 0.0:
+        if best <= 0.0 or not math.isclose(run["floor"], _floor(cells, run["task"]), rel_tol=SAME_FLOOR):
             continue
         yield Bar(
             f"{_name(run)}: gain / the best of {len(grid)} rates",
