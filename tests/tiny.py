@@ -81,6 +81,8 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "gemma2": {**SIZES, "final_logit_softcapping": 30.0, "query_pre_attn_scalar": 8},
     "gemma3": {**SIZES, "query_pre_attn_scalar": 8},
 }
+WHOLE_BLOCKS = {"llama": {"hidden_size": 64, "intermediate_size": 128, "head_dim": 16}, "gpt2": {"n_embd": 64}}
+"""Changes by which rows are whole blocks of 64 values: on some processors bitsandbytes has 4 bits of no others."""
 MODEL_TYPES = {"gemma3": "gemma3_text", "opt_projected": "opt"}
 
 

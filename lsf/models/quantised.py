@@ -12,7 +12,7 @@ from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
 from lsf.axes import QUANTISED
-from lsf.errors import BadInputError
+from lsf.errors import BadInputError, ModelError
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -59,11 +59,47 @@ def quantising(dtype: str, compute: torch.dtype, device: str) -> dict[str, Any]:
     return {"quantization_config": BitsAndBytesConfig(**kinds[dtype]), "device_map": {"": device}}
 
 
+@torch.no_grad()
 def settle(model: nn.Module) -> None:
-    """Let no forward pass pack the 4-bit weights anew, which bitsandbytes does in place on some CPUs."""
-    for module in _packed_modules(model).values():
+    """Let no forward pass pack the 4-bit weights anew, which bitsandbytes does in place on some CPUs.
+
+    Raises:
+        ModelError: bitsandbytes unpacks a weight otherwise than its own scales and table of values have it, as its
+            kernels for AVX-512 do where the rows are no whole blocks.
+    """
+    unlike = dict[int, str]()
+    for name, module in _packed_modules(model).items():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+        state: Any = getattr(module._parameters["weight"], "quant_state", None)
+        if state is not None and state.shape[-1] % state.blocksize:
+            unlike.setdefault(state.shape[-1], name)
+    for width, name in unlike.items():
+        weight: Any = model.get_submodule(name)._parameters["weight"]
+        if not torch.allclose(_unpacked(weight), by_table(weight), rtol=0.02):
+            raise ModelError(
+                f"bitsandbytes unpacks {name} wrongly on this processor: its rows of {width} values are no whole "
+                f"blocks of {weight.quant_state.blocksize}; accepted are int8, float32 and bfloat16."
+            )
+
+
+def by_table(weight: Any) -> Tensor:
+    """Return a 4-bit weight's floats by its definition: an entry of the table of 16 values, times its block's scale.
+
+    Returns:
+        (outputs, inputs), in the dtype of the state.
+    """
+    state = weight.quant_state
+    packed = weight.data.view(torch.uint8).flatten()
+    codes = torch.stack([packed >> 4, packed & 15], dim=1).flatten()[: state.shape.numel()].long()
+    scale = state.absmax.float().repeat_interleave(state.blocksize)[: len(codes)]
+    return (state.code.to(packed.device)[codes] * scale).to(state.dtype).reshape(state.shape)
+
+
+def _unpacked(weight: Any) -> Tensor:
+    from bitsandbytes import functional  # noqa: PLC0415 optional
+
+    return functional.dequantize_4bit(weight.data, weight.quant_state)
 
 
 def is_packed(tensor: Tensor) -> bool:
@@ -112,8 +148,8 @@ def float_weight(module: Any) -> Tensor:
         return weight.detach()
     from bitsandbytes import functional  # noqa: PLC0415 optional
 
-    if (state := getattr(weight, "quant_state", None)) is not None:
-        values = functional.dequantize_4bit(weight.data, state)
+    if getattr(weight, "quant_state", None) is not None:
+        values = _unpacked(weight)
     else:
         values = functional.int8_vectorwise_dequant(weight.data, module.state.SCB if weight.SCB is None else weight.SCB)
     return values.T.contiguous() if was_transposed(module) else values

@@ -1,6 +1,7 @@
 """Tuning over bases in 4 and 8 bits: what is accepted, that it is as exact as over floats, and what merging loses."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from lsf.training.caching import forget_states
 from lsf.training.forecast import forecast
 from lsf.training.proof import fingerprint
 from lsf.training.run import tune
+from tests.tiny import WHOLE_BLOCKS, save_tiny
 from tests.toy import Stopper
 from tests.training.test_resume import without_clock
 
@@ -38,9 +40,19 @@ def kind(request):
 
 
 @pytest.fixture(scope="module")
-def packed(tiny, kind):
+def made(tmp_path_factory, kind):
+    """A function: family -> folder of a tiny model of it, its rows whole blocks where they are packed in 4 bits."""
+
+    def make(family):
+        return str(save_tiny(family, tmp_path_factory.mktemp(family), **WHOLE_BLOCKS[family] if kind == "nf4" else {}))
+
+    return cache(make)
+
+
+@pytest.fixture(scope="module")
+def packed(made, kind):
     """A family with biases, so that every method that can be had over packed weights does something."""
-    return load_model(str(tiny("gpt2")), kind, "cpu")
+    return load_model(made("gpt2"), kind, "cpu")
 
 
 @pytest.fixture
@@ -86,8 +98,8 @@ def test_it_repeats_and_resumes_to_the_bits_of_an_uninterrupted_run_cached_or_no
     assert rows[0] == rows[1] == rows[2]
 
 
-def test_lora_is_counted_by_the_maps_and_not_by_their_bytes(packed, tiny, task, asked):
-    plain = load_model(str(tiny("gpt2")), "float32", "cpu")
+def test_lora_is_counted_by_the_maps_and_not_by_their_bytes(packed, made, task, asked):
+    plain = load_model(made("gpt2"), "float32", "cpu")
     count, options = METHODS["lora"].count, LoraOptions()
     assert count(packed, asked.plan, options) == count(plain, asked.plan, options)
     found = forecast(packed, task, asked, 10**12)
@@ -98,14 +110,14 @@ def test_lora_is_counted_by_the_maps_and_not_by_their_bytes(packed, tiny, task, 
 
 
 @pytest.mark.parametrize("method", ["lora", "bitfit"])
-def test_merging_gives_a_dequantised_model_and_says_what_it_loses(packed, tiny, kind, task, asked, folder, method):
+def test_merging_gives_a_dequantised_model_and_says_what_it_loses(packed, made, kind, task, asked, folder, method):
     spec = replace(asked, method=method, learning_rate=3e-2)
     place = folder(spec)
     tune(packed, task, spec, place)
     tuned = load_tuned(place, packed)
     plain = merge(tuned, packed)
     assert not any(is_packed(value) for value in plain.parameters())
-    fresh = load_model(str(tiny("gpt2")), "float32", "cpu").model
+    fresh = load_model(made("gpt2"), "float32", "cpu").model
     shapes = {name: value.shape for name, value in fresh.named_parameters()}
     assert {name: value.shape for name, value in plain.named_parameters()} == shapes
     lost = merge_loss(tuned, plain, packed)
@@ -114,12 +126,12 @@ def test_merging_gives_a_dequantised_model_and_says_what_it_loses(packed, tiny, 
     assert base.mean > 3 * lost.mean  # what was learned is in it
 
 
-def test_the_command_line_merges_tells_the_loss_and_writes_a_plain_folder(tiny, tmp_path, kind, task, capsys):
+def test_the_command_line_merges_tells_the_loss_and_writes_a_plain_folder(made, tmp_path, kind, task, capsys):
     data = tmp_path / "toy.csv"
     rows = [f"{row.prompt},{row.completion}" for row in task.train]
     data.write_text("\n".join(["prompt,completion", *rows]))
     runs, out = tmp_path / "runs", tmp_path / "merged"
-    asked = ["tune", "--model", str(tiny("llama")), "--data", str(data), "--blocks", "1,2", "--dtype", kind]
+    asked = ["tune", "--model", made("llama"), "--data", str(data), "--blocks", "1,2", "--dtype", kind]
     asked += ["--method", "lora", "--steps", "4", "--device", "cpu", "--runs", str(runs), "--optimizer", "adafactor"]
     assert main(asked) == 0
     (run,) = runs.iterdir()
@@ -129,7 +141,7 @@ def test_the_command_line_merges_tells_the_loss_and_writes_a_plain_folder(tiny, 
     assert "at most" in told
     merged = AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32).eval()
     assert not hasattr(merged.config, "quantization_config")
-    loaded = load_model(str(tiny("llama")), kind, "cpu")
+    loaded = load_model(made("llama"), kind, "cpu")
     with torch.no_grad():
         difference = merged(input_ids=IDS).logits - load_tuned(run, loaded)(input_ids=IDS).logits
     assert difference.abs().max() < {"nf4": 1e-3, "int8": 0.25}[kind]
