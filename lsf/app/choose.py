@@ -273,7 +273,8 @@ def _ended_runs(here: Session) -> list[RunPoint]:
         if run.spec is None or ours is None or after is None or after.exact_match is None or of_text([run]):
             continue
         if (run.spec.model, run.spec.data) == (ours.request.source.model, ours.request.source.data):
-            name = f"{place_of(run.spec.plan)}, {run.spec.how}, {run.spec.steps} steps, seed {run.spec.seed}"
+            how = "" if run.spec.how == "full" else f" by {run.spec.how}"  # as every page calls it
+            name = f"{place_of(run.spec.plan)}{how}, {run.spec.steps} steps, seed {run.spec.seed}"
             points.append(RunPoint(len(run.spec.plan.blocks), run.spec.role, name, after.exact_match))
     return points
 
@@ -336,8 +337,8 @@ def known_truth(settings: Sequence[Measured], found: Analysis, choice: Blocks) -
             found.data.name in (one.setting.task, f"lesson:{one.setting.task}")
             and found.model.name == one.setting.model
         )
-        if not named or choice not in truth.scores or not truth.gains:
-            continue
+        if not named or choice not in truth.scores or size not in truth.budgets or not truth.gains:
+            continue  # where not every plan of a size was measured, nothing is the best of it
         lost, lot = regret(truth, choice), relative(truth, random_regret(truth, size))
         share = f"{100 * (lost.relative or 0.0):.1f} %"
         told = (

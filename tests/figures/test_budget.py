@@ -35,6 +35,16 @@ def test_what_a_pass_took_stands_above_the_least_with_its_number() -> None:
     assert len(drawn(draw_budget(POINTS, POINTS[1], 3)).data) == 4
 
 
+def test_numbers_under_the_pointer_have_the_unit_of_their_axis() -> None:
+    compute, own, memory, least, tried = drawn(draw_budget(POINTS, BudgetPoint(1, 0.4, 2e6, 3e6), 3)).data
+    assert compute.hovertemplate == "%{text}: %{y:.1%} of a full step<extra></extra>"
+    assert list(compute.text) == ["1 block", "2 blocks", "3 blocks"]
+    assert own.hovertemplate == "the plan, 1 block: %{y:.1%} of a full step<extra></extra>"
+    assert memory.hovertemplate == "%{text}: %{y:.3g} MB<extra></extra>"
+    assert least.hovertemplate == "the plan, 1 block: %{y:.3g} MB<extra></extra>"
+    assert tried.hovertemplate == "1 block, with activations: %{y:.3g} MB<extra></extra>"
+
+
 def test_blocks_chosen_by_hand_are_told_and_marked_at_their_own_cost_and_counted_of_the_model() -> None:
     by_hand = BudgetPoint(2, 0.97, 4e6)
     picture = draw_budget(POINTS[:1], by_hand, 8)  # a policy whose plans all have one block
