@@ -1,7 +1,7 @@
 """Choosing blocks: what the evidence recommends, or criterion, policy and budget, or by hand; the plan they make."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pandas as pd
@@ -28,7 +28,7 @@ from lsf.evidence.packed import (
 from lsf.evidence.regret import Blocks, random_regret, regret, relative
 from lsf.evidence.standing import StandingRule, model_words, recommended_here, standing_rule
 from lsf.evidence.study import Rule
-from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget
+from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget, runs_words
 from lsf.plans.plan import Plan, Predicted, format_blocks, place_of
 from lsf.plans.policies import POLICIES, largest_within, make_plan, plan_by_hand
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking
@@ -247,20 +247,21 @@ def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], plan: Pl
     cost, size = predicted_of(here, plan)[0], len(plan.blocks)
     tried = cost.memory_bytes if cost.phases else None
     free = next((one.free_bytes for one in runtime().devices() if one.name == found.model.device), None)
+    ended = _ended_runs(here)
     show(
         draw_budget(
             [BudgetPoint(count, one.flops_ratio, one.memory_bytes) for count, one in sorted(points.items())],
             BudgetPoint(size, cost.flops_ratio, plan.predicted.memory_bytes, tried),
             found.model.n_blocks,
             None if free is None else RUN_SHARE * free,
-            _ended_runs(here),
+            ended,
         ),
         "budget",
         "Compute per step is relative to full fine-tuning. The memory line is the least a run takes beyond the loaded "
         "model: weights, gradients and optimizer state, without activations. The line: the criterion's plans; orange "
         "diamonds: the plan at hand"
-        f"{'; the one above the line is the memory shown above, activations included' if tried else ''}. "
-        "Finished runs on this model and data are shown by the share of test answers they get right.",
+        f"{'; the one above the line is the memory shown above, activations included' if tried else ''}."
+        f"{runs_words(ended)}",
     )
 
 
@@ -272,7 +273,9 @@ def _ended_runs(here: Session) -> list[RunPoint]:
         after = None if run.result is None else run.result.after
         if run.spec is None or ours is None or after is None or after.exact_match is None or of_text([run]):
             continue
-        if (run.spec.model, run.spec.data) == (ours.request.source.model, ours.request.source.data):
+        asked, rows = ours.request.source, {ours.analysis.data.fingerprint, run.result and run.result.data_fingerprint}
+        alike = replace(source_of(run.spec), dtype=asked.dtype, device=asked.device) == asked
+        if alike and len(rows - {None}) < 2:
             how = "" if run.spec.how == "full" else f" by {run.spec.how}"  # as every page calls it
             name = f"{place_of(run.spec.plan)}{how}, {run.spec.steps} steps, seed {run.spec.seed}"
             points.append(RunPoint(len(run.spec.plan.blocks), run.spec.role, name, after.exact_match))

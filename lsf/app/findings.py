@@ -151,9 +151,10 @@ def of_runs(rows: Sequence[Row], looked_at: str | None = None) -> Finding | None
 
 
 def _reached(row: Row, by_loss: bool) -> str:
+    fault = "" if row.fault is None else f" ({row.fault})"
     if row.exact_match_after is not None and not (by_loss and row.loss_after is not None):
-        return f"{percent(row.exact_match_after)} exact match"
-    return "a loss that is not known" if row.loss_after is None else f"loss {row.loss_after:.3g}"
+        return f"{percent(row.exact_match_after)} exact match{fault}"
+    return "a loss that is not known" if row.loss_after is None else f"loss {row.loss_after:.3g}{fault}"
 
 
 def of_truth(truth: Truth, ways: Sequence[JudgedChoice], budget: int) -> Finding:
@@ -199,9 +200,13 @@ def of_dimension(studies: Sequence[Study], beside: str) -> Finding | None:
     told = f"{beside}, {least[0]:,.0f} numbers suffice for {_task(least[2])} by {least[1].upper()}"
     if most[2] is not least[2]:
         told += f", {most[0]:,.0f} for {_task(most[2])} by {most[1].upper()}"
-    n_all = studies[0].full[0].d
+    told += f", of {studies[0].full[0].d:,}"
+    for study in studies:  # the most that suffices says nothing of where nothing does
+        tried = [point.d for curve in study.curves for point in curve.points]
+        if tried and study not in [one for _, _, one in found]:
+            told += f"; for {_task(study)} {max(tried):,} do not"
     return (
-        f"{told}, of {n_all:,}.",
+        f"{told}.",
         "Next: how few numbers suffice does not say where they belong; choose the blocks by a criterion.",
     )
 

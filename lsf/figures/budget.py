@@ -103,6 +103,14 @@ def draw_budget(
     return Picture(figure, _alt(points, own, title, limit, runs), _table(points, own, runs))
 
 
+def runs_words(runs: Sequence[RunPoint]) -> str:
+    """Say which mark is which run's, as a sentence after others; nothing where there are none."""
+    roles = [role for role in ROLES if any(run.role == role for run in runs)]
+    marks = ", ".join(f"{ROLES[role].symbol.replace('-', ' ')} {ROLES[role].label}" for role in roles)
+    told = f" Right answers: the share of the test that finished runs on this model and data get right; {marks}."
+    return told if runs else ""
+
+
 Values = Callable[[Sequence[BudgetPoint]], list[float | None]]
 
 

@@ -10,7 +10,7 @@ from lsf.data.contents import options_in
 from lsf.data.encode import AS_TEXT
 from lsf.data.lessons import data_words
 from lsf.methods.default_rates import rounded
-from lsf.plans.plan import format_blocks
+from lsf.plans.plan import Plan, format_blocks
 from lsf.runs.result import RunResult, RunState, SearchTrial
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
@@ -353,6 +353,12 @@ def differences(runs: Sequence[Run]) -> tuple[Difference, ...]:
     return (*found, *(one for one in around if len(set(one.values) - {UNKNOWN}) > 1))
 
 
+def _chosen_by(plan: Plan) -> str:
+    if plan.is_full:
+        return "no choice"
+    return "hand" if plan.criterion is None else f"{plan.criterion}, {plan.policy or 'control'}"
+
+
 def _side_by_side(told: Sequence[dict[str, str]]) -> list[Difference]:
     names = dict.fromkeys(name for one in told for name in one)
     return [Difference(name, tuple(one.get(name, UNKNOWN) for one in told)) for name in names]
@@ -369,7 +375,7 @@ def _settings(run: Run) -> dict[str, str]:
         "stands for": spec.role,
         "blocks": format_blocks(plan.blocks) or "none",
         "beside the blocks": ", ".join(plan.beside) or "nothing",
-        "chosen by": "hand" if plan.criterion is None else f"{plan.criterion}, {plan.policy or 'control'}",
+        "chosen by": _chosen_by(plan),
         **{name.replace("_", " "): _word(getattr(spec, name)) for name in names},
         **{f"{spec.method}: {name}": _word(value) for name, value in spec.options.items()},
     }

@@ -150,6 +150,12 @@ def test_runs_are_all_told_by_one_measure() -> None:
     assert found is not None and found[0].startswith("Block 7 ended at 3 % exact match;")
 
 
+def test_what_is_wrong_with_a_run_is_told_with_what_it_reached() -> None:
+    found = of_runs([replace(to_row(make("c")), fault="forgot 6.2 nats"), to_row(FULL)])
+    assert found is not None
+    assert found[0] == "Block 7 ended at 80 % exact match (forgot 6.2 nats); the whole model at 100 % exact match."
+
+
 def test_a_run_is_told_beside_those_of_its_own_seed_and_method() -> None:
     choice, full = to_row(make("c")), to_row(FULL)
     again = [replace(choice, run="c1", seed=1, exact_match_after=0.4), replace(full, seed=1, exact_match_after=0.5)]
@@ -221,6 +227,6 @@ def test_the_intrinsic_dimension_is_told_by_its_extremes() -> None:
     assert found is not None
     assert found[0] == (
         'On the bundled model, 35 numbers suffice for "One more than the sum" by DID, 5,477 for "Verdicts in other '
-        'words" by DID, of 1,377,408.'
+        'words" by DID, of 1,377,408; for "New names for known countries" 30,000 do not.'
     )
     assert of_dimension([], "") is None

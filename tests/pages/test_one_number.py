@@ -16,6 +16,8 @@ from lsf.app.state import looked_at
 from lsf.app.tower import measured_tower
 from lsf.app.work import Analysed
 from lsf.progress import duration
+from lsf.runs.lock import SPEC
+from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs
 from tests.pages.conftest import SECONDS, Driver
 
@@ -131,3 +133,15 @@ def test_pages_name_model_and_data_as_the_line_above_them_does_and_the_tower_wha
     here.plan = replace(here.plan, criterion="fisher")
     assert "fisher" not in measured.analysis.criteria
     assert measured_tower(here, measured.analysis)[1][0].startswith("Chosen by Fisher, which this analysis did not")
+
+
+def test_a_run_on_the_same_file_by_other_templates_is_no_run_on_this_data(form: Driver, runs: Path) -> None:
+    folder = runs / start(form)
+    form.go("choose")
+    table = frame_with(form, "quality")
+    assert table["run"].dropna().str.endswith("3 steps, seed 0").tolist() == [True]
+    assert "diamond choice" in form.shown()
+    spec = RunSpec.load(folder / SPEC)
+    replace(spec, prompt_template="{prompt}, said she:").save(folder / SPEC)
+    form.go("choose")
+    assert not any("quality" in frame.value for frame in form.at.dataframe)
