@@ -7,10 +7,11 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
+from lsf.app.expected import by_method, predicted_of
 from lsf.app.panels import attempt, empty, show, table, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, analysed, analysis_view, source_here
+from lsf.app.state import Session, analysed, analysis_view
 from lsf.app.work import source_of
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
@@ -29,7 +30,7 @@ from lsf.evidence.regret import Blocks, random_regret, regret, relative
 from lsf.evidence.standing import StandingRule, model_words, recommended_here, standing_rule
 from lsf.evidence.study import Rule
 from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget, runs_words
-from lsf.plans.plan import Plan, Predicted, format_blocks, place_of
+from lsf.plans.plan import Plan, format_blocks, place_of
 from lsf.plans.policies import POLICIES, largest_within, make_plan, plan_by_hand
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking
 from lsf.runs.comparability import of_text
@@ -187,19 +188,6 @@ def default_budget(n_blocks: int) -> int:
     return max(1, round(n_blocks / 4))
 
 
-def predicted_of(here: Session, plan: Plan) -> tuple[Predicted, Predicted | None]:
-    """Return what a plan is expected to cost, and full fine-tuning beside it: as the next page forecast it, if it did.
-
-    Where this plan was not forecast on this model and data, what was counted for it, and None.
-    """
-    foreseen = here.foreseen
-    if foreseen is None or foreseen.choice is None or foreseen.spec.plan.label != plan.label:
-        return plan.predicted, None
-    if source_of(foreseen.spec) != source_here(here):
-        return plan.predicted, None
-    return foreseen.choice.predicted, None if foreseen.full is None else foreseen.full.predicted
-
-
 def chosen_plan(here: Session, analysis: Analysis, criterion: str, policy: str, budget: int) -> Plan:
     """Return the plan of the criterion, or of the blocks chosen by hand.
 
@@ -244,7 +232,8 @@ def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], plan: Pl
     """
     plans = [make_plan(found, *rule, budget) for budget in range(1, found.model.n_blocks + 1)]
     points = {len(one.blocks): one.predicted for one in plans}
-    cost, size = predicted_of(here, plan)[0], len(plan.blocks)
+    cost = plan.predicted if by_method(here, plan) else predicted_of(here, plan)[0]  # all of them by all weights
+    size = len(plan.blocks)
     tried = cost.memory_bytes if cost.phases else None
     free = next((one.free_bytes for one in runtime().devices() if one.name == found.model.device), None)
     ended = _ended_runs(here)
