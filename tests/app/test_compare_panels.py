@@ -49,6 +49,10 @@ def test_what_is_said_against_runs_names_them_as_the_table_does() -> None:
         "No full run of the same model, data, seed and steps for choice: block 7, random block 3; ratios to it are "
         "unknown."
     )
+    whole = make("20260101-cccc", "full", role="full")
+    lost = replace(whole, result=replace(whole.result, failure="DivergedError"))
+    (told,) = [one for one in named_warnings(compare([runs[0], lost]), [runs[0], lost]) if "full run" in one]
+    assert told.startswith("No sound full run of the same model, data, seed and steps for choice: block 7; ratios")
     wrecked = [replace(one, result=replace(one.result, failure="DivergedError")) for one in runs[1:]]
     assert any(one.startswith("Random block 3: diverged.") for one in named_warnings(compare(wrecked), wrecked))
 
