@@ -172,7 +172,7 @@ def test_the_prompt_offered_is_of_the_runs_compared_until_somebody_writes_one(tu
 
     def offered(session: Driver, run: Path) -> str:
         session.at.query_params["run"] = run.name
-        return session.go("compare").text_area(key=PROMPT).value
+        return session.go("compare").text_area(key=PROMPT).value or ""
 
     assert offered(app, tuned).startswith("the ")
     assert offered(app, other) == "of other data"
