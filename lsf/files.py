@@ -188,6 +188,8 @@ def typed_path(text: str) -> Path:
     try:
         path = Path(text).expanduser()
         path.exists()
+        if "\0" in text:  # `exists` takes it for a name of nothing; every other call fails
+            raise ValueError("it holds a NUL character")
     except (OSError, RuntimeError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error).rstrip(".")
         raise BadInputError(f"{text[:TYPED]!r} is not a path that can be read: {why}.") from error

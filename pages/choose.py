@@ -14,11 +14,11 @@ from lsf.app.choose import (
     choose_criterion,
     choose_policy,
     chosen_plan,
-    predicted_of,
     recommendation_panel,
     toggle,
     without_analysis,
 )
+from lsf.app.expected import by_method, predicted_of
 from lsf.app.findings import of_plan
 from lsf.app.frame import page
 from lsf.app.panels import amount, as_json, attempt, download, onward, show, size, unmarked
@@ -91,14 +91,14 @@ def _by_hand(here: Session) -> None:
 
 
 def _cost(here: Session, found: Analysis, plan: Plan) -> None:
-    cost, full = predicted_of(here, plan)
+    (cost, full), by = predicted_of(here, plan), by_method(here, plan)
     shares = cost_shares(cost, full or predict_full(found))
 
     def of_full(name: str) -> str:
         share = shares[name]
         return "unknown" if share is None else f"{percent(share)} of full"
 
-    st.subheader("What it is predicted to cost", anchor=False)
+    st.subheader(f"What it is predicted to cost{by}", anchor=False)
     cells = [
         ("Tuned parameters", amount(cost.trainable_params), "parameters"),
         ("Compute per token", "unknown" if cost.flops_ratio is None else f"{cost.flops_ratio:.2f} x", "compute"),
@@ -110,6 +110,7 @@ def _cost(here: Session, found: Analysis, plan: Plan) -> None:
         "Compute counts matrix products of forward and backward pass; frozen blocks below the lowest tuned one save "
         "most. Memory is what the run takes beyond the loaded model: at least its own weights, gradients and optimizer "
         "state; activations are added once the next page has tried them. Percentages are relative to full fine-tuning."
+        f"{' The method is the one chosen on the page Fine-tune; the curves below are for all weights.' if by else ''}"
     )
 
 

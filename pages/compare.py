@@ -10,6 +10,7 @@ from lsf.app.compare import (
     cost_table,
     main_table,
     name_runs,
+    named_warnings,
     samples_table,
     seeds_table,
     show_cost_table,
@@ -87,7 +88,7 @@ def draw(here: Session) -> None:
     with st.expander("All runs, number by number", icon=":material/table:"):
         show_main_table(table)
         st.caption(f"{_seeds_words(summaries)} {FORGETTING}")
-        for warning in comparison.warnings:
+        for warning in named_warnings(comparison, picked):
             st.caption(f":material/warning: {unmarked(warning)}")
     _details(picked, comparison, summaries)
     _take_away(comparison, judged, picked, table, picture)
@@ -273,7 +274,7 @@ def _take_away(
         ]
         spec = picked[0].spec
         title = "Tuning" if spec is None else f"Tuning {model_label(spec.model)} on {data_words(spec.data)}"
-        return comparison_page(title, " ".join(comparison.warnings), sections)
+        return comparison_page(title, " ".join(named_warnings(comparison, picked)), sections)
 
     with st.container(horizontal=True, gap="small"):
         download("Table (CSV)", lambda: render(comparison, "csv"), "comparison.csv", "text/csv", "compare-csv")

@@ -10,7 +10,7 @@ import pytest
 
 from lsf.cli.main import main
 from lsf.errors import BadInputError, LsfError, UnknownNameError
-from lsf.files import made_once, read_json, write_json, write_records
+from lsf.files import made_once, read_json, typed_path, write_json, write_records
 from lsf.registry import Registry
 
 ROOT = Path(__file__).parents[1]
@@ -195,3 +195,10 @@ def test_records_are_written_one_a_line_and_read_as_they_were(tmp_path: Path) ->
 def test_data_files_hold_one_record_a_line(path: str, tmp_path: Path) -> None:
     write_records(tmp_path / "again.json", read_json(ROOT / path, "records"))
     assert (tmp_path / "again.json").read_bytes() == (ROOT / path).read_bytes()
+
+
+def test_a_typed_path_that_nothing_can_be_called_is_refused_in_a_sentence() -> None:
+    assert typed_path("a file of [mine].csv") == Path("a file of [mine].csv")
+    for text, why in (("a\0b", "it holds a NUL character"), ("a" * 5000, "File name too long")):
+        with pytest.raises(BadInputError, match=f"is not a path that can be read: {why}."):
+            typed_path(text)

@@ -30,6 +30,8 @@ from lsf.runs.verdict import QUALITY, told_by
 DEFAULT_WAYS = ("full", "lora", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "hiwi", "said")
 PLACE_WORDS = {"choice": "chosen plan", "full": "whole model", "last": "last blocks", "random": "random blocks"}
 PICKED, OPENED, TAKEN_UP, FORM = "grid-picked", "grid-opened", "grid-taken-up", "grid-form"
+NAMED = "grid-named"
+"""Key of the box that names the picked cell."""
 CAP = 5
 """Times the steps of the form that a cell may take where each goes on as long as it learns."""
 BEATEN = 1.1
@@ -303,9 +305,28 @@ def draw_grid(here: Session, base: RunSpec) -> None:
         "that are queued, running or failed say so. Click a cell to see its run.",
         on_click=pick,
     )
+    _name_picked(cells)
     _draw_picked(here, runs)
     _draw_cautions(cells, runs, base, measure)
     _draw_front(cells)
+
+
+def _name_picked(cells: Sequence[Cell]) -> None:
+    """Offer every cell by its name too: a picture cannot be clicked from the keyboard."""
+    names = {cell.row.run: f"{cell.method} on {cell.place}" for cell in cells}
+    now = st.session_state.get(PICKED)
+    st.session_state[NAMED] = now if now in names else None
+    st.selectbox(
+        "Run of a cell",
+        list(names),
+        None,
+        format_func=names.__getitem__,
+        key=NAMED,
+        on_change=lambda: pick(st.session_state[NAMED]),
+        placeholder="None picked",
+        width=520,
+        help="Or click its cell.",
+    )
 
 
 def pick(run: object) -> None:

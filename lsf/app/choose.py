@@ -1,16 +1,17 @@
 """Choosing blocks: what the evidence recommends, or criterion, policy and budget, or by hand; the plan they make."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import pandas as pd
 import streamlit as st
 
+from lsf.app.expected import by_method, predicted_of
 from lsf.app.panels import attempt, empty, show, table, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, analysed, analysis_view, source_here
+from lsf.app.state import Session, analysed, analysis_view
 from lsf.app.work import source_of
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
@@ -28,8 +29,8 @@ from lsf.evidence.packed import (
 from lsf.evidence.regret import Blocks, random_regret, regret, relative
 from lsf.evidence.standing import StandingRule, model_words, recommended_here, standing_rule
 from lsf.evidence.study import Rule
-from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget
-from lsf.plans.plan import Plan, Predicted, format_blocks, place_of
+from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget, runs_words
+from lsf.plans.plan import Plan, format_blocks, place_of
 from lsf.plans.policies import POLICIES, largest_within, make_plan, plan_by_hand
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking
 from lsf.runs.comparability import of_text
@@ -187,19 +188,6 @@ def default_budget(n_blocks: int) -> int:
     return max(1, round(n_blocks / 4))
 
 
-def predicted_of(here: Session, plan: Plan) -> tuple[Predicted, Predicted | None]:
-    """Return what a plan is expected to cost, and full fine-tuning beside it: as the next page forecast it, if it did.
-
-    Where this plan was not forecast on this model and data, what was counted for it, and None.
-    """
-    foreseen = here.foreseen
-    if foreseen is None or foreseen.choice is None or foreseen.spec.plan.label != plan.label:
-        return plan.predicted, None
-    if source_of(foreseen.spec) != source_here(here):
-        return plan.predicted, None
-    return foreseen.choice.predicted, None if foreseen.full is None else foreseen.full.predicted
-
-
 def chosen_plan(here: Session, analysis: Analysis, criterion: str, policy: str, budget: int) -> Plan:
     """Return the plan of the criterion, or of the blocks chosen by hand.
 
@@ -244,23 +232,25 @@ def budget_panel(here: Session, found: Analysis, rule: tuple[str, str], plan: Pl
     """
     plans = [make_plan(found, *rule, budget) for budget in range(1, found.model.n_blocks + 1)]
     points = {len(one.blocks): one.predicted for one in plans}
-    cost, size = predicted_of(here, plan)[0], len(plan.blocks)
+    cost = plan.predicted if by_method(here, plan) else predicted_of(here, plan)[0]  # all of them by all weights
+    size = len(plan.blocks)
     tried = cost.memory_bytes if cost.phases else None
     free = next((one.free_bytes for one in runtime().devices() if one.name == found.model.device), None)
+    ended = _ended_runs(here)
     show(
         draw_budget(
             [BudgetPoint(count, one.flops_ratio, one.memory_bytes) for count, one in sorted(points.items())],
             BudgetPoint(size, cost.flops_ratio, plan.predicted.memory_bytes, tried),
             found.model.n_blocks,
             None if free is None else RUN_SHARE * free,
-            _ended_runs(here),
+            ended,
         ),
         "budget",
         "Compute per step is relative to full fine-tuning. The memory line is the least a run takes beyond the loaded "
         "model: weights, gradients and optimizer state, without activations. The line: the criterion's plans; orange "
         "diamonds: the plan at hand"
-        f"{'; the one above the line is the memory shown above, activations included' if tried else ''}. "
-        "Finished runs on this model and data are shown by the share of test answers they get right.",
+        f"{'; the one above the line is the memory shown above, activations included' if tried else ''}."
+        f"{runs_words(ended)}",
     )
 
 
@@ -272,8 +262,11 @@ def _ended_runs(here: Session) -> list[RunPoint]:
         after = None if run.result is None else run.result.after
         if run.spec is None or ours is None or after is None or after.exact_match is None or of_text([run]):
             continue
-        if (run.spec.model, run.spec.data) == (ours.request.source.model, ours.request.source.data):
-            name = f"{place_of(run.spec.plan)}, {run.spec.how}, {run.spec.steps} steps, seed {run.spec.seed}"
+        asked, rows = ours.request.source, {ours.analysis.data.fingerprint, run.result and run.result.data_fingerprint}
+        alike = replace(source_of(run.spec), dtype=asked.dtype, device=asked.device) == asked
+        if alike and len(rows - {None}) < 2:
+            how = "" if run.spec.how == "full" else f" by {run.spec.how}"  # as every page calls it
+            name = f"{place_of(run.spec.plan)}{how}, {run.spec.steps} steps, seed {run.spec.seed}"
             points.append(RunPoint(len(run.spec.plan.blocks), run.spec.role, name, after.exact_match))
     return points
 
@@ -336,8 +329,8 @@ def known_truth(settings: Sequence[Measured], found: Analysis, choice: Blocks) -
             found.data.name in (one.setting.task, f"lesson:{one.setting.task}")
             and found.model.name == one.setting.model
         )
-        if not named or choice not in truth.scores or not truth.gains:
-            continue
+        if not named or choice not in truth.scores or size not in truth.budgets or not truth.gains:
+            continue  # where not every plan of a size was measured, nothing is the best of it
         lost, lot = regret(truth, choice), relative(truth, random_regret(truth, size))
         share = f"{100 * (lost.relative or 0.0):.1f} %"
         told = (

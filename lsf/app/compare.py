@@ -47,6 +47,16 @@ def name_runs(here: Session, runs: Sequence[Run]) -> None:
         st.caption(f"{told}.")
 
 
+def named_warnings(comparison: Comparison, runs: Sequence[Run]) -> list[str]:
+    """Return what makes runs less comparable than they look, with the runs' names of the page instead of folders'."""
+    told = []
+    for warning in comparison.warnings:
+        for run, name in zip(runs, labels(runs), strict=True):
+            warning = warning.replace(run.id, name)
+        told.append(f"{warning[:1].upper()}{warning[1:]}")
+    return told
+
+
 def show_verdict(verdict: Verdict, why: str) -> None:
     """Show what is to be said of a choice: one sentence, four numbers, what makes them unfair, and the picture.
 

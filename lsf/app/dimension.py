@@ -1,7 +1,9 @@
 """Intrinsic dimension on a page: what is searched, the live curve, and what was measured before."""
 
+import hashlib
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,7 @@ from lsf.app.panels import table as show_table
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
 from lsf.app.work import Source
+from lsf.data.contents import DEFAULTS
 from lsf.data.lessons import data_words
 from lsf.dimension.study import ASKED, DimensionSettings, Study, along_pretraining, over_blocks
 from lsf.errors import LsfError
@@ -60,7 +63,7 @@ def study_work(shared: AppRuntime, asked: Asked) -> Callable[[Report], Study]:
         from lsf.dimension.search import study_dimension  # noqa: PLC0415 - imports torch
 
         source = asked.source
-        file = runs_folder() / STUDIES / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}.json"
+        file = folder_of(source) / f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}.json"
         make_folder(file.parent)
         report.progress(0, None, f"loading {source.model}")
         task = source.load_task()
@@ -85,10 +88,21 @@ class _Kept(Forwarding):
         self.report.partial(value)
 
 
+def folder_of(source: Source) -> Path:
+    """Return where studies of data read like this are kept: a record of one does not say by which templates it was."""
+    read = (source.prompt_template, source.completion_template, source.options)
+    folder = runs_folder() / STUDIES
+    plain = read == (None, None, DEFAULTS)
+    return folder if plain else folder / hashlib.sha256(repr(read).encode()).hexdigest()[:12]
+
+
 def kept_studies(source: Source) -> list[Study]:
-    """Return the studies of a model and data that are on disk, newest first; what cannot be read is left out."""
+    """Return the studies of a model and data that are on disk, newest first; what cannot be read is left out.
+
+    Those of the same data read by other templates or options are of another task.
+    """
     found = []
-    for file in sorted((runs_folder() / STUDIES).glob("*.json"), reverse=True):
+    for file in sorted(folder_of(source).glob("*.json"), reverse=True):
         try:
             study = Study.load(file)
         except LsfError:
@@ -151,7 +165,7 @@ def start(here: Session, asked: Asked) -> None:
     """Put a study into the queue."""
     shared = runtime()
     title = f"d_90 of {data_words(asked.source.data)}"
-    shared.worker.submit(KIND, title, study_work(shared, asked), here.owner)
+    shared.worker.submit(KIND, title, study_work(shared, asked), here.owner, about=asked.source)
 
 
 def draw_latest(here: Session, source: Source, views: Sequence[JobView]) -> None:
@@ -164,12 +178,12 @@ def draw_latest(here: Session, source: Source, views: Sequence[JobView]) -> None
     last = views[-1] if views else None
     if last is not None and last.error and last.owner == here.owner:
         st.error(unmarked(f"{last.title}: {last.error}"), icon=":material/error:")
-    running = [one for view in views if view.active and isinstance(one := view.partial, Study)]
-    now = [one for one in running if (one.model, one.data) == (source.model, source.data)]
+    running = [view.partial for view in views if view.active and view.about == source]
+    now = [one for one in running if isinstance(one, Study)]
     studies = now + [one for one in kept_studies(source) if one not in now]
     if not studies:
         return
-    names = [_study_words(study, study in now) for study in studies]
+    names = numbered([_study_words(study, study in now) for study in studies])
     name = names[0]
     if len(studies) > 1:
         name = st.selectbox("Studies of this model and data", names, key="dimension-study") or name
@@ -186,12 +200,21 @@ def draw_latest(here: Session, source: Source, views: Sequence[JobView]) -> None
         )
 
 
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return names, newest first, of which those that are the same say which of them is the older."""
+    told, counts = [], Counter(names)
+    for place, name in enumerate(names):
+        nth = counts[name] - names[:place].count(name)
+        told.append(name if counts[name] == 1 else f"{name} (number {nth} of {counts[name]} alike)")
+    return told
+
+
 def _study_words(study: Study, running: bool) -> str:
     settings = study.settings
     where = "whole model" if study.plan.is_full else study.plan.label
     seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else "one seed"
     loop = f"{settings.steps} steps of {settings.batch_size}"
-    found = ", ".join(f"{m} {study.summary(m)}" for m in ASKED if study.of(m)) or "no point"
+    found = ", ".join(f"{m.upper()} {study.summary(m)}" for m in ASKED if study.of(m)) or "no point"
     return f"{where}, {settings.projection}, {loop}, {seeds}: {'still running' if running else found}"
 
 

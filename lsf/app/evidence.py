@@ -175,7 +175,7 @@ def record_panel(settings: Sequence[Measured]) -> None:
     show(
         draw_regrets(means, ROW_WORDS["recommended"], [name for name in controls if name in means], beaten),
         "record",
-        f"Over {record.pairs}, with equal weight for each budget and pair. Orange: "
+        f"Over {record.pairs}, each of which counts the same, and in it each budget. Orange: "
         "what the page Choose recommends; grey: controls, which use no score.",
     )
     shown = pd.DataFrame(found).sort_values("mean", kind="stable")

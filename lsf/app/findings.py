@@ -131,31 +131,30 @@ def of_runs(rows: Sequence[Row], looked_at: str | None = None) -> Finding | None
     choice = next((row for row in chosen if row.run == looked_at), next(iter([*chosen, *ended]), None))
     if choice is None:
         return None
+    by_loss = told_by(ended) == LOSS  # all by one measure, that of the verdict
     tuned = choice.plan or "the run"
     if len({row.seed for row in ended}) > 1:
         tuned += f" (seed {choice.seed})"
     beside = {
         "the whole model"
         if row.role == "full"
-        else control_name(str(row.role), row.n_blocks or 0, row.beside or ""): _reached(row)
+        else control_name(str(row.role), row.n_blocks or 0, row.beside or ""): _reached(row, by_loss)
         for row in ended
         if row.seed == choice.seed and row.role != choice.role
         if (row.role, row.method) == ("full", "full") or (is_control(row, choice) and row.plan != choice.plan)
     }
     told = [f"{name} at {reached}" for name, reached in beside.items()]
-    found = "; ".join([f"{tuned[:1].upper()}{tuned[1:]} ended at {_reached(choice)}", *told])
+    found = "; ".join([f"{tuned[:1].upper()}{tuned[1:]} ended at {_reached(choice, by_loss)}", *told])
     waiting = sum(row.state in (RunState.QUEUED, RunState.RUNNING) for row in rows)
     onward = f"Next: wait for {waiting} more." if waiting else "Next: compare the runs, which weighs this against cost."
     return f"{found}.", onward
 
 
-def _reached(row: Row) -> str:
-    parts = []
-    if row.exact_match_after is not None:
-        parts.append(f"{percent(row.exact_match_after)} exact match")
-    if row.loss_after is not None:
-        parts.append(f"loss {row.loss_after:.3g}")
-    return ", ".join(parts[:1] if row.exact_match_after else parts[-1:])
+def _reached(row: Row, by_loss: bool) -> str:
+    fault = "" if row.fault is None else f" ({row.fault})"
+    if row.exact_match_after is not None and not (by_loss and row.loss_after is not None):
+        return f"{percent(row.exact_match_after)} exact match{fault}"
+    return "a loss that is not known" if row.loss_after is None else f"loss {row.loss_after:.3g}{fault}"
 
 
 def of_truth(truth: Truth, ways: Sequence[JudgedChoice], budget: int) -> Finding:
@@ -201,9 +200,13 @@ def of_dimension(studies: Sequence[Study], beside: str) -> Finding | None:
     told = f"{beside}, {least[0]:,.0f} numbers suffice for {_task(least[2])} by {least[1].upper()}"
     if most[2] is not least[2]:
         told += f", {most[0]:,.0f} for {_task(most[2])} by {most[1].upper()}"
-    n_all = studies[0].full[0].d
+    told += f", of {studies[0].full[0].d:,}"
+    for study in studies:  # the most that suffices says nothing of where nothing does
+        tried = [point.d for curve in study.curves for point in curve.points]
+        if tried and study not in [one for _, _, one in found]:
+            told += f"; for {_task(study)} {max(tried):,} do not"
     return (
-        f"{told}, of {n_all:,}.",
+        f"{told}.",
         "Next: how few numbers suffice does not say where they belong; choose the blocks by a criterion.",
     )
 
@@ -222,11 +225,18 @@ def of_grid(rows: Sequence[tuple[str, str, Row]]) -> Finding | None:
     if len(ended) < 2:
         return None
     by_loss = told_by([row for _, _, row in ended]) == LOSS
-    reached = [(row.gain if by_loss else row.exact_match_after) or 0.0 for _, _, row in ended]
+    known = [row.gain if by_loss else row.exact_match_after for _, _, row in ended]
+    reached = [-math.inf if value is None else value for value in known]
     best = reached.index(max(reached))
     place, method, row = ended[best]
     most = f"a gain of {reached[best]:.3g} nats" if by_loss else f"{percent(reached[best])} exact match"
     told = f"{method} on {place} reached the most, {most}, storing {_kilobytes(row)}"
+    if reached[best] == -math.inf:
+        return None
+    if by_loss and reached[best] <= 0.0:  # the floor: base model, or the best answer that ignores the prompt
+        told = (
+            f"No cell gained anything over the floor; {method} on {place} came nearest, {-reached[best]:.3g} nats above"
+        )
     if by_loss:
         level = [ended[best]]
     else:
@@ -235,8 +245,10 @@ def of_grid(rows: Sequence[tuple[str, str, Row]]) -> Finding | None:
     cheap = min(level, key=lambda one: math.inf if one[2].stored_bytes is None else one[2].stored_bytes)
     if cheap is not ended[best]:
         told += f"; {cheap[1]} on {cheap[0]} is within one test example of it, storing {_kilobytes(cheap[2])}"
-    seeds = "One seed each: " if len({one[2].seed for one in ended}) == 1 else ""
-    return f"{told}.", f"{seeds}{'n' if seeds else 'N'}ext: repeat the best two with other seeds before trusting it."
+    seeds = "One seed each. " if len({one[2].seed for one in ended}) == 1 else ""
+    if by_loss and reached[best] <= 0.0:
+        return f"{told}.", f"{seeds}Next: give the cells more steps, or search their rates."
+    return f"{told}.", f"{seeds}Next: repeat the best two with other seeds before trusting it."
 
 
 def _kilobytes(row: Row) -> str:

@@ -160,7 +160,9 @@ def _numbers(found: Graft, part: Part, way: Way) -> None:
 
 def _answers(here: Session, run: Run, part: Part, way: Way) -> None:
     """Let base, graft and tuned model answer the prompt at hand, once a part was picked."""
-    prompt = here.prompts[0] if here.prompts else first_prompt(run)
+    assert run.spec is not None
+    asked_here = here.prompts_of == source_of(run.spec)  # a prompt of other data says nothing of this run
+    prompt = here.prompts[0] if here.prompts and asked_here else first_prompt(run)
     if not prompt:
         return
     voice = Voice(run.folder, way, (part.block,))

@@ -15,7 +15,7 @@ import streamlit as st
 import streamlit.components.v2 as components
 from plotly.offline import get_plotlyjs
 
-from lsf.figures.palette import DARK, LIGHT, Picture, template
+from lsf.figures.palette import DARK, LIGHT, Picture, template, without_hints
 
 LOADER = """
 // plotly.js and the templates, put into the page once
@@ -59,7 +59,7 @@ def live_chart(picture: Picture, key: str, on_click: Callable[[Any], None] | Non
         key: names the chart from one script run to the next.
         on_click: called before the script run that a click starts, with what the clicked mark carries in `customdata`.
     """
-    figure = picture.figure.to_dict()
+    figure = picture.figure.to_dict() if on_click is not None else without_hints(picture.figure.to_dict())
     layout = figure["layout"]
     top, height = layout["margin"]["t"], layout["height"]
     figure["layout"] = {

@@ -20,6 +20,8 @@ from lsf.runs.lock import WEIGHTS
 from lsf.runs.store import Run
 
 KIND = "ask"
+PROMPT, SUGGESTED = "own-prompt", "own-prompt-suggested"
+"""Key of the box, and where the session keeps what was put into it."""
 STREAM_SECONDS = 0.4
 """Between two looks at answers that are being written."""
 MOST_RUNS = 3
@@ -112,16 +114,22 @@ def latest(here: Session, kind: str, picked: Sequence[Run]) -> JobView | None:
     return next((view for view in reversed(runtime().jobs(kind)) if view.owner == here.owner and ours(view)), None)
 
 
+def _suggest(prompt: str) -> None:
+    """Put a prompt that suits the runs into the box, unless a person wrote one: that of other data would not suit."""
+    if st.session_state.get(PROMPT) in (None, st.session_state.get(SUGGESTED)):
+        st.session_state[PROMPT] = prompt
+    st.session_state[SUGGESTED] = prompt
+
+
 def _form(here: Session, runs: Sequence[Run]) -> None:
     by_id = {run.id: name for run, name in zip(runs, labels(runs), strict=True)}
     told = [run.id for role in ("choice", "manual", "full") for run in runs if run.spec and run.spec.role == role]
     default = list(dict.fromkeys([*told, *by_id]))[:2]
+    _suggest(first_prompt(runs[0]))
     with st.form("own-words", border=True):
         columns = st.columns(2)
         written = [
-            columns[0].text_area(
-                "Prompt", value=first_prompt(runs[0]), height=80, key="own-prompt", persist_state="session"
-            ),
+            columns[0].text_area("Prompt", height=80, key=PROMPT, persist_state="session"),
             columns[1].text_area("Second prompt (optional)", height=80, key="own-second", persist_state="session"),
         ]
         chosen = st.multiselect(
@@ -144,7 +152,7 @@ def _form(here: Session, runs: Sequence[Run]) -> None:
             settings = AnswerSettings(int(tokens), None if seed is None else int(seed))
             by_name = {run.id: run for run in runs}
             voices = (Voice(), *(Voice(by_name[name].folder) for name in chosen))
-            here.prompts = prompts
+            here.prompts, here.prompts_of = prompts, source_of(runs[0].spec) if runs[0].spec else None
             start_asking(here, runs[0], Asked(voices, prompts, settings))
 
 

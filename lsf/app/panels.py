@@ -13,7 +13,7 @@ from lsf.app.live import live_chart
 from lsf.criteria.result import Analysis
 from lsf.data.lessons import data_words
 from lsf.errors import LsfError
-from lsf.figures.palette import Picture
+from lsf.figures.palette import Picture, bytes_words
 from lsf.files import finite
 from lsf.jobs.job import JobState, JobView, QueueOutlook
 from lsf.models.info import model_label
@@ -226,10 +226,8 @@ def task_words(model: str, data: str) -> str:
 
 
 def size(count: float | None) -> str:
-    """Write bytes for people: `unknown`, `3.2 MB`, `14.1 GB`."""
-    if count is None:
-        return "unknown"
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    """Write bytes for people: `unknown`, `0.0 MB`, `8.2 kB`, `3.2 MB`, `14.1 GB`."""
+    return "unknown" if count is None else bytes_words(count)
 
 
 def memory_words(cost: Predicted) -> str:
@@ -238,11 +236,15 @@ def memory_words(cost: Predicted) -> str:
     return least + size(cost.memory_bytes)
 
 
+ROUNDED = 0.0005
+"""Share below a unit from which three digits are written as one of it."""
+
+
 def amount(count: float | None) -> str:
-    """Write a number of parameters for people: `812`, `394 k`, `2.9 M`, `1.5 B`."""
+    """Write a number of parameters for people: `812`, `394 k`, `2.9 M`, `1.5 B`; 999,600 is `1 M`."""
     if count is None:
         return "unknown"
     for limit, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
-        if count >= limit:
+        if count >= limit * (1 - ROUNDED):
             return f"{count / limit:.3g}{unit}"
     return f"{count:.0f}"

@@ -114,7 +114,7 @@ def _method(values: dict[str, Any]) -> str:
             if value != item.default:
                 given[item.name] = value
     if method != "full":
-        cost = "" if info.merges else " It costs time at inference, since it cannot be merged."
+        cost = "" if info.merges else " It cannot be merged into the base's weights."
         st.caption(f"{info.meaning}{cost} Counted as tuned: {info.unit}. Source: {info.source}.")
     values |= {"method": method, "options": given}
     return method

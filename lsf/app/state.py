@@ -86,6 +86,8 @@ class Session:
     """The last answer."""
     prompts: tuple[str, ...] = ()
     """What was asked last in one's own words; empty before."""
+    prompts_of: Source | None = None
+    """Model and data of the runs that were asked."""
     part: str | None = None
     """Part of the graft being looked at, by its name; None for the one that does most."""
     grafted: dict[tuple[Voice, str], str] = field(default_factory=dict)

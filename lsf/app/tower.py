@@ -8,7 +8,8 @@ from typing import Any
 import streamlit as st
 import streamlit.components.v2 as components
 
-from lsf.app.choose import predicted_of, wanted_criteria
+from lsf.app.choose import wanted_criteria
+from lsf.app.expected import by_method, predicted_of
 from lsf.app.panels import amount, memory_words
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, looked_at, source_here
@@ -106,8 +107,8 @@ def measured_tower(here: Session, analysis: Analysis) -> tuple[Tower, tuple[str,
 
 
 def _cost_notes(here: Session, plan: Plan) -> tuple[str, ...]:
-    cost, _ = predicted_of(here, plan)
-    compute = "" if cost.flops_ratio is None else f"{cost.flops_ratio:.2f} x the compute of a full step"
+    (cost, _), by = predicted_of(here, plan), by_method(here, plan)
+    compute = "" if cost.flops_ratio is None else f"{cost.flops_ratio:.2f} x the compute of a full step{by}"
     parts = (
         ""
         if cost.trainable_params is None

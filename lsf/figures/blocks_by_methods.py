@@ -180,7 +180,9 @@ def draw_front(cells: Sequence[Cell], front: Sequence[int], cost: str, by: str =
             name=place,
             customdata=[cells[i].row.run for i in part],
             hovertext=[
-                f"{cells[i].method} on {place}<br>{in_words(points[i][1], quality)} at {points[i][0]:.3g}" for i in part
+                f"{cells[i].method} on {place}<br>{in_words(points[i][1], quality)} at {in_words(points[i][0], axis)}"
+                "<br>click for its run"
+                for i in part
             ],
             hoverinfo="text",
         )
@@ -189,7 +191,7 @@ def draw_front(cells: Sequence[Cell], front: Sequence[int], cost: str, by: str =
     if quality.percent:
         figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.08])
     reached = in_words(points[best][1], quality)
-    told_best = f"{cells[best].method} on {cells[best].place} with {reached} at {points[best][0]:.3g}"
+    told_best = f"{cells[best].method} on {cells[best].place} with {reached} at {in_words(points[best][0], axis)}"
     rows = [
         {"place": c.place, "method": c.method, axis.label: p[0], quality.label: p[1], "not beaten": i in front}
         for i, (c, p) in enumerate(zip(cells, points, strict=True))
@@ -318,13 +320,16 @@ def _ended(cells: Sequence[Cell], measure: Measure) -> list[tuple[float, Cell]]:
 
 def _title(cells: Sequence[Cell], measure: Measure, reference: float | None) -> str:
     ended = _ended(cells, measure)
+    if not ended and (n_finished := sum(cell.row.state == "succeeded" for cell in cells)):
+        return f"{measure.short.capitalize()}: not measured in any of {n_finished} finished cells"
     if not ended:
         return f"Blocks x methods: none of {len(cells)} cells has finished yet"
     if measure.interval is not None:
         return _slower(ended, measure)
     value, best = ended[0]
     name = f"{best.method} on {best.place}"
-    full = "" if reference is None or name == "full on whole model" else f", full {in_words(reference, measure)}"
+    itself = (best.role, best.row.method) == ("full", "full")
+    full = "" if reference is None or itself else f", full {in_words(reference, measure)}"
     if len({value for value, _ in ended}) == 1 < len(ended):
         return f"All {len(ended)} finished cells have the same {measure.short}, {in_words(value, measure)}"
     return f"Best {measure.short}: {name}, {in_words(value, measure)}{full}"

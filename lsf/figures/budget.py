@@ -8,7 +8,18 @@ from typing import Any
 import pandas as pd
 from plotly.subplots import make_subplots
 
-from lsf.figures.palette import CHOSEN, NEUTRAL, ROLES, SMALL_SIZE, UNCHOSEN, WITHOUT_LEGEND, Picture, new_figure, share
+from lsf.figures.palette import (
+    CHOSEN,
+    NEUTRAL,
+    ROLES,
+    SMALL_SIZE,
+    UNCHOSEN,
+    WITHOUT_LEGEND,
+    Picture,
+    bytes_words,
+    new_figure,
+    share,
+)
 from lsf.figures.runs import NEAR
 
 UNITS = ((1e9, "GB"), (1e6, "MB"))
@@ -64,9 +75,10 @@ def draw_budget(
     figure: Any = make_subplots(rows=1, cols=len(titles), horizontal_spacing=0.09, subplot_titles=titles)
     title = _title(own, n_blocks)
     figure.update_layout(new_figure(title, height=300, showlegend=False, margin={**WITHOUT_LEGEND, "t": 66}).layout)
+    written = ("%{y:.1%} of a full step", f"%{{y:.3g}} {unit}")
     for column, values in enumerate((_computes, partial(_memories, size=size)), 1):
-        _add_curve(figure, points, values, column)
-        _add_own(figure, own, values, column)
+        _add_curve(figure, points, values, column, written[column - 1])
+        _add_own(figure, own, values, column, written[column - 1])
     _add_tried(figure, own, n_blocks, size, unit)
     if limit is not None and known and limit <= NEAR * max(known):
         line = {"color": NEUTRAL.color, "width": 2, "dash": "dash"}
@@ -91,6 +103,14 @@ def draw_budget(
     return Picture(figure, _alt(points, own, title, limit, runs), _table(points, own, runs))
 
 
+def runs_words(runs: Sequence[RunPoint]) -> str:
+    """Say which mark is which run's, as a sentence after others; nothing where there are none."""
+    roles = [role for role in ROLES if any(run.role == role for run in runs)]
+    marks = ", ".join(f"{ROLES[role].symbol.replace('-', ' ')} {ROLES[role].label}" for role in roles)
+    told = f" Right answers: the share of the test that finished runs on this model and data get right; {marks}."
+    return told if runs else ""
+
+
 Values = Callable[[Sequence[BudgetPoint]], list[float | None]]
 
 
@@ -102,26 +122,27 @@ def _memories(points: Sequence[BudgetPoint], size: float) -> list[float | None]:
     return [None if point.memory_bytes is None else point.memory_bytes / size for point in points]
 
 
-def _add_curve(figure: Any, points: Sequence[BudgetPoint], values: Values, column: int) -> None:
+def _add_curve(figure: Any, points: Sequence[BudgetPoint], values: Values, column: int, written: str) -> None:
     figure.add_scatter(
         x=[point.n_blocks for point in points],
         y=values(points),
         mode="lines+markers",
         line={"color": UNCHOSEN.color, "width": 2},
         marker={"color": UNCHOSEN.color, "symbol": UNCHOSEN.symbol, "size": 7, "opacity": 1},
-        hovertemplate="%{x} blocks: %{y:.3g}<extra></extra>",
+        text=[_counted(point.n_blocks) for point in points],
+        hovertemplate=f"%{{text}}: {written}<extra></extra>",
         row=1,
         col=column,
     )
 
 
-def _add_own(figure: Any, own: BudgetPoint, values: Values, column: int) -> None:
+def _add_own(figure: Any, own: BudgetPoint, values: Values, column: int, written: str) -> None:
     figure.add_scatter(
         x=[own.n_blocks],
         y=values([own]),
         mode="markers",
         marker={"color": CHOSEN.color, "symbol": CHOSEN.symbol, "size": 13, "opacity": 1},
-        hovertemplate="the plan, %{x} blocks: %{y:.3g}<extra></extra>",
+        hovertemplate=f"the plan, {_counted(own.n_blocks)}: {written}<extra></extra>",
         row=1,
         col=column,
     )
@@ -142,10 +163,14 @@ def _add_tried(figure: Any, own: BudgetPoint, n_blocks: int, size: float, unit: 
         textposition="middle left" if own.n_blocks > n_blocks / 2 else "middle right",
         textfont={"size": SMALL_SIZE + 1},
         cliponaxis=False,
-        hovertemplate="%{x} blocks, with activations: %{y:.3g}<extra></extra>",
+        hovertemplate=f"{_counted(own.n_blocks)}, with activations: %{{y:.3g}} {unit}<extra></extra>",
         row=1,
         col=2,
     )
+
+
+def _counted(count: int) -> str:
+    return "1 block" if count == 1 else f"{count} blocks"
 
 
 def _title(own: BudgetPoint, n_blocks: int) -> str:
@@ -168,7 +193,7 @@ def _alt(
             f"to {share(last.compute)}."
         )
     if own.tried_bytes is not None:
-        text += f" With activations {own.n_blocks} blocks take {own.tried_bytes / 1e6:,.1f} MB."
+        text += f" With activations {_counted(own.n_blocks)} take {bytes_words(own.tried_bytes)}."
     if limit is not None:
         fitting = [point.n_blocks for point in points if point.memory_bytes is not None and point.memory_bytes <= limit]
         text += f" By weights and optimizer alone at most {max(fitting, default=0)} blocks fit this machine's memory."

@@ -357,7 +357,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
             name=data_words(task),
             line={"color": mark.color, "dash": mark.dash, "width": 2},
             marker={"color": mark.color, "symbol": mark.symbol, "size": 9},
-            hovertemplate="step %{x}: %{y:,.0f}<extra>" + task + "</extra>",
+            hovertemplate="step %{x}: %{y:,.0f}<extra>" + data_words(task) + "</extra>",
         )
         above *= APART
         missed = [study for study in studies if study.data == task and study.d_90("said") is None]
@@ -368,7 +368,7 @@ def draw_progress(studies: Sequence[Study]) -> Picture:
             showlegend=False,
             marker={"color": mark.color, "symbol": "triangle-up-open", "size": 11},
             text=[study.summary("said") for study in missed],
-            hovertemplate="step %{x}: %{text}<extra>" + task + "</extra>",
+            hovertemplate="step %{x}: %{text}<extra>" + data_words(task) + "</extra>",
         )
     title = f"How few numbers suffice (d_90) along pretraining, Spearman: {', '.join(told)}"
     figure.update_layout(title={"text": title})

@@ -16,7 +16,6 @@ from lsf.figures.palette import (
     WITHOUT_LEGEND,
     Picture,
     new_figure,
-    number,
     share,
     untagged,
     visible,
@@ -144,7 +143,7 @@ def draw_lens(example: ExamplePath, state: int | None = None) -> Picture:
         customdata=[[row] * width for row in shown],
         texttemplate="%{text}",
         textfont={"size": SMALL_SIZE if len(shown) < ROWS_WITH_TEXT / 2 else SMALL_SIZE - 1},
-        hovertemplate="state %{customdata}, rank %{x}<br>%{text}: %{z:.3f}<extra></extra>",
+        hovertemplate="state %{customdata}, rank %{x}<br>%{text}: %{z:.3g}<extra></extra>",
         coloraxis="coloraxis",
         xgap=2,
         ygap=2 if len(shown) < ROWS_WITH_TEXT / 2 else 1,
@@ -200,9 +199,9 @@ def _lens_title(example: ExamplePath) -> str:
 def _lens_alt(example: ExamplePath) -> str:
     last = example.top_tokens[-1][0] if example.top_tokens[-1] else ("", None)
     return (
-        f"{_lens_title(example)}. Its probability is {number(example.target_probability[0], 3)} at state 0 and "
-        f"{number(example.target_probability[-1], 3)} at the last state, where {visible(last[0])} is most likely with "
-        f"{number(last[1], 3)}."
+        f"{_lens_title(example)}. Its probability is {share(example.target_probability[0])} at state 0 and "
+        f"{share(example.target_probability[-1])} at the last state, where {visible(last[0])} is most likely with "
+        f"{share(last[1])}."
     )
 
 
@@ -371,8 +370,8 @@ def _hover(index: int, example: ExamplePath, state: int) -> str:
     target, first = untagged(visible(example.target_token)), untagged(visible(best[0]))
     return (
         f"position {index + 1}, state {state}<br>target {target}: probability "
-        f"{example.target_probability[state]:.3f}, rank {example.target_rank[state]:,}<br>"
-        f"most likely {first}: {best[1]:.3f}<br>click for all kept tokens"
+        f"{example.target_probability[state]:.3g}, rank {example.target_rank[state]:,}<br>"
+        f"most likely {first}: {best[1]:.3g}<br>click for all kept tokens"
     )
 
 
@@ -387,9 +386,10 @@ def _alt(examples: Sequence[ExamplePath]) -> str:
         sum(example.target_probability[state] for example in examples) / len(examples) for state in range(n_states)
     ]
     rise = max(range(1, n_states), key=lambda state: means[state] - means[state - 1]) if n_states > 1 else 0
+    rises = rise and means[rise] > means[rise - 1]
     return (
         f"{_title(examples)}. The target's mean probability goes from {share(means[0])} at state 0 to "
-        f"{share(means[-1])} at state {n_states - 1}; it rises most into state {rise}."
+        f"{share(means[-1])} at state {n_states - 1}; it {f'rises most into state {rise}' if rises else 'never rises'}."
     )
 
 

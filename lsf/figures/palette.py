@@ -1,5 +1,6 @@
 """Colours, symbols and text sizes of every picture, one template per theme, and what a drawing function returns."""
 
+import re
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -175,10 +176,27 @@ def new_figure(title: str, height: int, **layout: Any) -> go.Figure:
 
 
 def themed(figure: go.Figure, theme: Theme) -> go.Figure:
-    """Return a copy of the figure that stands alone on a page of that theme."""
-    copy = go.Figure(figure)
+    """Return a copy of the figure that stands alone on a page of that theme, where no click does anything."""
+    copy = go.Figure(without_hints(figure.to_dict()))
     copy.update_layout(template=template(theme))
     return copy
+
+
+HINT = re.compile(r"<br>click [^<]*")
+"""What a click does, at the end of what is written under the pointer."""
+
+
+def without_hints(figure: dict[str, Any]) -> dict[str, Any]:
+    """Return a figure as Plotly's plain values without the words on what a click does."""
+
+    def plain(text: Any) -> Any:
+        if isinstance(text, str):
+            return HINT.sub("", text)
+        return [plain(one) for one in text] if isinstance(text, list | tuple) else text
+
+    named = ("hovertemplate", "hovertext")
+    traces = [{**trace, **{name: plain(trace[name]) for name in named if name in trace}} for trace in figure["data"]]
+    return {**figure, "data": traces}
 
 
 @dataclass(frozen=True)
@@ -211,6 +229,13 @@ def share(value: float | None) -> str:
     if 0 < percent < 0.1:
         return "< 0.1 %"
     return f"{percent:.1f} %" if percent < 10 else f"{percent:.0f} %"
+
+
+def bytes_words(count: float) -> str:
+    """Write bytes for people: `0.0 MB`, `8.2 kB`, `3.2 MB`, `14.1 GB`; what is small is not written as nothing."""
+    if 0 < count < 0.05e6:
+        return f"{count / 1e3:.1f} kB"
+    return f"{count / 1e9:.1f} GB" if count >= 0.99995e9 else f"{count / 1e6:.1f} MB"
 
 
 def ending(text: str, characters: int) -> str:

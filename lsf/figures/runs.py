@@ -7,7 +7,17 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from lsf.figures.deviation import PATTERN
-from lsf.figures.palette import NEUTRAL, ROLES, SMALL_SIZE, TEXT_SIZE, Mark, Picture, new_figure
+from lsf.figures.palette import (
+    NEUTRAL,
+    ROLES,
+    SMALL_SIZE,
+    TEXT_SIZE,
+    Mark,
+    Picture,
+    bytes_words,
+    new_figure,
+    untagged,
+)
 from lsf.runs.verdict import percent
 
 LOW = 0.1
@@ -76,7 +86,7 @@ def draw_curves(
             mode="lines+markers" if len(curve.x) <= 60 else "lines",
             line={"color": mark.color, "dash": mark.dash, "width": 2},
             marker={"color": mark.color, "symbol": symbol, "size": 7},
-            hovertemplate="%{y:.4g}<extra>" + curve.label + "</extra>",
+            hovertemplate=f"%{{y:{'.1%' if share else '.4g'}}}<extra>{untagged(curve.label)}</extra>",
         )
     last = max((value for curve in curves for value in curve.x), default=FEW + 1)
     figure.update_xaxes(title=axis, rangemode="tozero", dtick=1 if axis == "steps" and last <= FEW else None)
@@ -84,7 +94,7 @@ def draw_curves(
     if share:
         best = max((value for curve in curves for value in curve.y), default=1.0)
         figure.update_yaxes(range=[0, 1.04] if best > LOW else [0, 1.5 * LOW], tickformat=".0%")
-    return Picture(figure, _alt(curves, metric, axis), _table(curves, metric, axis))
+    return Picture(figure, _alt(curves, metric, axis, share), _table(curves, metric, axis))
 
 
 def role_mark(role: str) -> Mark:
@@ -105,9 +115,12 @@ def _title(curves: Sequence[Curve], metric: str, lower_is_better: bool, share: b
     return f"{metric.capitalize()}: {who} {'lowest' if lower_is_better else 'highest'} with {value}"
 
 
-def _alt(curves: Sequence[Curve], metric: str, axis: str) -> str:
+def _alt(curves: Sequence[Curve], metric: str, axis: str, share: bool) -> str:
+    def write(value: float) -> str:
+        return percent(value) if share else f"{value:.4g}"
+
     told = [
-        f"{curve.label} went from {curve.y[0]:.4g} to {curve.y[-1]:.4g} over {curve.x[-1]:.4g} {axis}"
+        f"{curve.label} went from {write(curve.y[0])} to {write(curve.y[-1])} over {curve.x[-1]:,.4g} {axis}"
         for curve in curves
         if curve.y
     ]
@@ -181,7 +194,7 @@ def draw_tradeoff(
         )
     seen: list[str] = []
     for outcome in outcomes:
-        _add_outcome(figure, outcome, again=outcome.role in seen)
+        _add_outcome(figure, outcome, outcome.role in seen, share, _unit(cost))
         seen.append(outcome.role)
     if baseline is not None:
         figure.add_hline(
@@ -200,9 +213,10 @@ def draw_tradeoff(
     )
 
 
-def _add_outcome(figure: go.Figure, outcome: Outcome, again: bool) -> None:
+def _add_outcome(figure: go.Figure, outcome: Outcome, again: bool, share: bool, unit: str) -> None:
     mark = role_mark(outcome.role)
     seeds = len(outcome.costs)
+    reached = "%{y:.1%}" if share else "%{y:.4g}"
     note = f"{seeds} seeds, whiskers: lowest and highest" if seeds > 1 else "1 seed, no interval"
     figure.add_scatter(
         x=[outcome.cost],
@@ -213,7 +227,7 @@ def _add_outcome(figure: go.Figure, outcome: Outcome, again: bool) -> None:
         cliponaxis=False,
         marker={"color": mark.color, "symbol": f"{mark.symbol}-open" if again else mark.symbol, "size": 13},
         name=outcome.name,
-        hovertemplate=f"{outcome.name}<br>%{{y:.4g}} at %{{x:.4g}}<br>{note}<extra></extra>",
+        hovertemplate=f"{outcome.name}<br>{reached} at %{{x:.4g}} {unit}<br>{note}<extra></extra>",
     )
 
 
@@ -245,7 +259,7 @@ def _unit(axis: str) -> str:
 
 
 def _trade_alt(outcomes: Sequence[Outcome], front: Sequence[int], quality: str, cost: str, share: bool) -> str:
-    told = "; ".join(f"{o.name} {_told(o.quality, share)} at {o.cost:.3g}" for o in outcomes)
+    told = "; ".join(f"{o.name} {_told(o.quality, share)} at {o.cost:.3g} {_unit(cost)}" for o in outcomes)
     unbeaten = ", ".join(outcomes[index].name for index in front)
     seeds = {len(outcome.costs) for outcome in outcomes}
     note = " Each is 1 seed, without an interval." if seeds == {1} else ""
@@ -348,11 +362,7 @@ def draw_memory(needs: Sequence[Need], allowed: float | None = None) -> Picture:
 
 
 def _memory_told(need: Need) -> str:
-    return ("" if need.whole else "at least ") + _size(need.total)
-
-
-def _size(count: float) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    return ("" if need.whole else "at least ") + bytes_words(need.total)
 
 
 def _memory_title(needs: Sequence[Need]) -> str:
@@ -365,10 +375,10 @@ def _memory_alt(needs: Sequence[Need], allowed: float | None) -> str:
     told = []
     for need in needs:
         parts = ", ".join(
-            f"{part} {'not tried' if count is None else _size(count)}" for part, count in need.parts.items()
+            f"{part} {'not tried' if count is None else bytes_words(count)}" for part, count in need.parts.items()
         )
         told.append(f"{need.label}: {_memory_told(need)} ({parts})")
-    there = "" if allowed is None else f" A run may take {_size(allowed)}."
+    there = "" if allowed is None else f" A run may take {bytes_words(allowed)}."
     return f"Expected peak memory beyond the loaded model. {'; '.join(told)}.{there}"
 
 

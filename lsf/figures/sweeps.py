@@ -156,7 +156,9 @@ def _profile_title(truth: Truth, best: Blocks | None) -> str:
         return "Tuned alone, every block scored the same"
     if (sure := decided(truth, 1)) is None:
         beside = "with one seed" if len(truth.full) == 1 else "with seeds that do not differ"
-        return f"Tuned alone, block {best[0]} scored best, {beside}"
+        same = sorted(one[0] for one in alone if one != best and truth.mean(one) >= truth.mean(best) - ROUNDING)
+        level = f"level with {_blocks(same)}, " if same else ""
+        return f"Tuned alone, block {best[0]} scored best, {level}{beside}"
     level = sorted(block for (block,) in level_with_best(truth, 1))
     if not sure:
         beside = ": not decided, seeds differ as much"

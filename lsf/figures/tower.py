@@ -120,7 +120,7 @@ def draw_graft(n_blocks: int, graft: Graft, way: Way) -> Tower:
     alt = f"The model as a stack of {n_blocks} blocks. {GRAFT_SCORES[way]}: " + (
         "; ".join(f"block {block} {one.mean:.3g} ({one.words})" for block, one in known.items()) or "not measured yet"
     )
-    ends = "none", f"{'all of the gain' if gained else 'most'} ({most:.3g})"
+    ends = "none", f"{'all of the gain' if gained else 'most'} ({most:.3g})" if most > 0 else "none above zero"
     return Tower(WAYS[way], f"{alt}.", GRAFT_SCORES[way], tuple(blocks), None, ends)
 
 

@@ -10,7 +10,7 @@ from lsf.data.contents import options_in
 from lsf.data.encode import AS_TEXT
 from lsf.data.lessons import data_words
 from lsf.methods.default_rates import rounded
-from lsf.plans.plan import format_blocks
+from lsf.plans.plan import Plan, format_blocks
 from lsf.runs.result import RunResult, RunState, SearchTrial
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
@@ -214,11 +214,11 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
             f"{_named(warm)} took the states below the tuned blocks from an earlier run; their seconds leave out the "
             "cost of computing them."
         )
-    alone = [run.id for run, known in zip(runs, related, strict=True) if not known and run.state is RunState.SUCCEEDED]
-    if alone:
-        found.append(
-            f"No full run of the same model, data, seed and steps for {_named(alone)}; ratios to it are unknown."
-        )
+    wrecked = [run.id for run in runs if _is_whole(run) and fault_of(run.result) is not None]
+    lacking = [run for run, known in zip(runs, related, strict=True) if not known and run.state is RunState.SUCCEEDED]
+    if alone := [run.id for run in lacking if run.id not in wrecked]:
+        sound = "No sound full run" if wrecked else "No full run"
+        found.append(f"{sound} of the same model, data, seed and steps for {_named(alone)}; ratios to it are unknown.")
     return tuple(found)
 
 
@@ -285,14 +285,17 @@ def _one_rate(runs: Sequence[Run]) -> list[str]:
     ]
 
 
+def _is_whole(run: Run) -> bool:
+    return run.spec is not None and run.spec.plan.is_full and run.spec.method == "full"
+
+
 def _faults(runs: Sequence[Run]) -> list[str]:
     """Say what is wrong with single runs, which rate to try, and that a wrecked full run is no reference."""
     found = []
     for run in runs:
         if (fault := fault_of(run.result)) is None:
             continue
-        whole = run.spec is not None and run.spec.plan.is_full and run.spec.method == "full"
-        stands = "; no ratio refers to it" if whole else ""
+        stands = "; no ratio refers to it" if _is_whole(run) else ""
         instead = "" if fault.rate_to_try is None else f" Try the rate {fault.rate_to_try:g}."
         found.append(f"{run.id}: {fault.words}{stands}.{instead}")
     return found
@@ -353,6 +356,12 @@ def differences(runs: Sequence[Run]) -> tuple[Difference, ...]:
     return (*found, *(one for one in around if len(set(one.values) - {UNKNOWN}) > 1))
 
 
+def _chosen_by(plan: Plan) -> str:
+    if plan.is_full:
+        return "no choice"
+    return "hand" if plan.criterion is None else f"{plan.criterion}, {plan.policy or 'control'}"
+
+
 def _side_by_side(told: Sequence[dict[str, str]]) -> list[Difference]:
     names = dict.fromkeys(name for one in told for name in one)
     return [Difference(name, tuple(one.get(name, UNKNOWN) for one in told)) for name in names]
@@ -369,7 +378,7 @@ def _settings(run: Run) -> dict[str, str]:
         "stands for": spec.role,
         "blocks": format_blocks(plan.blocks) or "none",
         "beside the blocks": ", ".join(plan.beside) or "nothing",
-        "chosen by": "hand" if plan.criterion is None else f"{plan.criterion}, {plan.policy or 'control'}",
+        "chosen by": _chosen_by(plan),
         **{name.replace("_", " "): _word(getattr(spec, name)) for name in names},
         **{f"{spec.method}: {name}": _word(value) for name, value in spec.options.items()},
     }

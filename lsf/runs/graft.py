@@ -191,7 +191,7 @@ def which_did_it(graft: Graft) -> tuple[str, str]:
     if gain.side < 0:
         return f"The tuned model ends {told}, so no block did it.", ""
     if gain.side < 1:
-        return f"Tuning gained nothing over the floor beyond chance ({told}), so no block did it.", ""
+        return f"By the loss, tuning gained nothing beyond chance, {told}, so no block can be said to have done it.", ""
     if len(graft.parts) == 1:
         return f"{_capital(alone[0].name)} did all of it, since nothing else was tuned: {told}.", ""
     if _side(alone[0]) < 1:

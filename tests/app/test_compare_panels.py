@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lsf.app.compare import samples_table, seeds_table, tradeoff_picture
+from lsf.app.compare import named_warnings, samples_table, seeds_table, tradeoff_picture
 from lsf.app.runs import curves
 from lsf.figures.runs import draw_curves
 from lsf.plans.plan import Plan
@@ -17,6 +17,7 @@ from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run, append_metrics
 from lsf.runs.verdict import EXACT, LOSS, percent, verdicts
 from tests.runs import test_verdict as judged
+from tests.runs.test_comparison import make
 
 
 def run(name: str, exact: float, rate: float = 1e-3, seed: int = 0, before: str = "?") -> Run:
@@ -39,6 +40,21 @@ def test_runs_of_the_same_name_have_their_answers_in_columns_of_their_own() -> N
         "choice: block 7 · bbbb",
     }
     assert sorted(table.iloc[0].tolist()) == sorted(["p", " t", "?", " aaaa", " bbbb"])
+
+
+def test_what_is_said_against_runs_names_them_as_the_table_does() -> None:
+    runs = [make("20260101-aaaa"), make("20260101-bbbb", (3,), role="random")]
+    (told,) = [one for one in named_warnings(compare(runs), runs) if "No full run" in one]
+    assert told == (
+        "No full run of the same model, data, seed and steps for choice: block 7, random block 3; ratios to it are "
+        "unknown."
+    )
+    whole = make("20260101-cccc", "full", role="full")
+    lost = replace(whole, result=replace(whole.result, failure="DivergedError"))
+    (told,) = [one for one in named_warnings(compare([runs[0], lost]), [runs[0], lost]) if "full run" in one]
+    assert told.startswith("No sound full run of the same model, data, seed and steps for choice: block 7; ratios")
+    wrecked = [replace(one, result=replace(one.result, failure="DivergedError")) for one in runs[1:]]
+    assert any(one.startswith("Random block 3: diverged.") for one in named_warnings(compare(wrecked), wrecked))
 
 
 def test_the_title_over_curves_looks_at_every_run_also_where_two_have_one_name(tmp_path: Path) -> None:

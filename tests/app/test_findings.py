@@ -137,6 +137,25 @@ def test_runs_are_told_once_one_has_ended() -> None:
     assert nothing_more is not None and nothing_more[1].startswith("Next: compare")
 
 
+def test_runs_are_all_told_by_one_measure() -> None:
+    none_right, few = (
+        replace(to_row(make("c")), exact_match_before=0.0, exact_match_after=share) for share in (0, 0.03)
+    )
+    full = replace(to_row(FULL), exact_match_before=0.0, exact_match_after=0.05, loss_after=0.25)
+    found = of_runs([replace(none_right, loss_after=0.5), full])
+    assert found is not None and found[0] == "Block 7 ended at loss 0.5; the whole model at loss 0.25."
+    found = of_runs([none_right, replace(full, exact_match_after=0.5)])
+    assert found is not None and found[0] == "Block 7 ended at 0 % exact match; the whole model at 50 % exact match."
+    found = of_runs([replace(few, loss_after=None), full])
+    assert found is not None and found[0].startswith("Block 7 ended at 3 % exact match;")
+
+
+def test_what_is_wrong_with_a_run_is_told_with_what_it_reached() -> None:
+    found = of_runs([replace(to_row(make("c")), fault="forgot 6.2 nats"), to_row(FULL)])
+    assert found is not None
+    assert found[0] == "Block 7 ended at 80 % exact match (forgot 6.2 nats); the whole model at 100 % exact match."
+
+
 def test_a_run_is_told_beside_those_of_its_own_seed_and_method() -> None:
     choice, full = to_row(make("c")), to_row(FULL)
     again = [replace(choice, run="c1", seed=1, exact_match_after=0.4), replace(full, seed=1, exact_match_after=0.5)]
@@ -194,6 +213,13 @@ def test_the_grid_is_told_by_its_best_cell_and_the_cheapest_level_with_it() -> N
     long = [(*one[:2], replace(one[2], exact_match_before=0.0, exact_match_after=0.0)) for one in cells]
     found = of_grid(long)
     assert found is not None and "reached the most, a gain of 2.5 nats, storing 5,000 kB." in found[0]
+    assert found[1] == "One seed each. Next: repeat the best two with other seeds before trusting it."
+    gains = -0.5, None
+    below = [(*one[:2], replace(one[2], gain=gain)) for one, gain in zip(long, gains, strict=True)]
+    assert of_grid(below) == (
+        "No cell gained anything over the floor; All weights on whole model came nearest, 0.5 nats above.",
+        "One seed each. Next: give the cells more steps, or search their rates.",
+    )
 
 
 def test_the_intrinsic_dimension_is_told_by_its_extremes() -> None:
@@ -201,6 +227,6 @@ def test_the_intrinsic_dimension_is_told_by_its_extremes() -> None:
     assert found is not None
     assert found[0] == (
         'On the bundled model, 35 numbers suffice for "One more than the sum" by DID, 5,477 for "Verdicts in other '
-        'words" by DID, of 1,377,408.'
+        'words" by DID, of 1,377,408; for "New names for known countries" 30,000 do not.'
     )
     assert of_dimension([], "") is None

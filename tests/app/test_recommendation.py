@@ -20,6 +20,7 @@ def test_what_the_study_measured_of_the_choice_is_told() -> None:
     assert "own sample the rule named block 7: the choice depends on the examples read." in told
     assert "named" not in (known_truth(known_settings, found, (7,)) or "named")
     assert known_truth(known_settings, found, (0, 3, 5)) is None
+    assert known_truth(known_settings, found, (5, 6, 7)) is None  # the only measured plan of three: best of none
     assert known_truth([one for one in known_settings if one.setting.model != "bundled"], found, (0,)) is None
 
 

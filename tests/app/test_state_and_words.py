@@ -51,6 +51,8 @@ def test_durations_read_like_speech(seconds: float, words: str) -> None:
 def test_sizes_and_amounts_keep_unknown_apart_from_zero() -> None:
     assert (size(None), size(0), size(3_200_000), size(14.1e9)) == ("unknown", "0.0 MB", "3.2 MB", "14.1 GB")
     assert (amount(None), amount(0), amount(394_000), amount(2.9e6)) == ("unknown", "0", "394 k", "2.9 M")
+    assert (amount(999_400), amount(999_600), amount(999.7e6)) == ("999 k", "1 M", "1 B")
+    assert (size(800), size(12_345), size(999.96e6)) == ("0.8 kB", "12.3 kB", "1.0 GB")
 
 
 def test_help_carries_meaning_range_and_default() -> None:

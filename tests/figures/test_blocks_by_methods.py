@@ -67,6 +67,24 @@ def test_the_picked_cell_is_marked_and_the_title_names_the_best() -> None:
     assert draw_places(waiting).title == "Blocks x methods: none of 4 cells has finished yet"
 
 
+def test_the_whole_models_own_cell_is_not_compared_with_itself_whatever_the_method_is_called() -> None:
+    named = [replace(one, method={"full": "All weights"}.get(one.method, one.method)) for one in CELLS]
+    assert draw_places(named).title == "Best exact match: All weights on whole model, 100 %"
+
+
+def test_cells_that_finished_without_a_measure_are_not_told_as_unfinished() -> None:
+    assert draw_places(CELLS, "latency_ratio").title == "Latency: not measured in any of 3 finished cells"
+
+
+def test_costs_under_the_pointer_have_their_unit_and_no_power_of_ten() -> None:
+    picture = draw_front(CELLS[:3], (1, 2), "stored_bytes")
+    hovers = [text for trace in traces(picture)[1:] for text in trace.hovertext]
+    assert hovers[0] == "full on block 6<br>50 % at 2 kB<br>click for its run"
+    assert picture.alt.endswith("Best: full on whole model with 100 % at 8 kB.")
+    large = [replace(CELLS[0], row=replace(CELLS[0].row, stored_bytes=5_509_632))]
+    assert "at 5,510 kB" in traces(draw_front(large, (0,), "stored_bytes"))[1].hovertext[0]
+
+
 def test_the_front_names_the_cells_no_other_beats() -> None:
     picture = draw_front(CELLS[:3], [1, 2], "stored_bytes")
     assert picture.title == "2 of 3 cells are not beaten in both exact match and stored bytes"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget
+from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget, runs_words
 from lsf.figures.palette import CHOSEN, Picture
 
 POINTS = [BudgetPoint(1, 0.4, 2e6), BudgetPoint(2, 0.6, 4e6), BudgetPoint(3, 0.9, None)]
@@ -33,6 +33,21 @@ def test_what_a_pass_took_stands_above_the_least_with_its_number() -> None:
     assert tried.marker.symbol == CHOSEN.symbol
     assert "With activations 2 blocks take 7.5 MB." in draw_budget(POINTS, own, 3).alt
     assert len(drawn(draw_budget(POINTS, POINTS[1], 3)).data) == 4
+
+
+def test_the_marks_of_runs_are_named() -> None:
+    assert runs_words([]) == ""
+    assert runs_words(RUNS).endswith("get right; diamond choice, circle whole model.")
+
+
+def test_numbers_under_the_pointer_have_the_unit_of_their_axis() -> None:
+    compute, own, memory, least, tried = drawn(draw_budget(POINTS, BudgetPoint(1, 0.4, 2e6, 3e6), 3)).data
+    assert compute.hovertemplate == "%{text}: %{y:.1%} of a full step<extra></extra>"
+    assert list(compute.text) == ["1 block", "2 blocks", "3 blocks"]
+    assert own.hovertemplate == "the plan, 1 block: %{y:.1%} of a full step<extra></extra>"
+    assert memory.hovertemplate == "%{text}: %{y:.3g} MB<extra></extra>"
+    assert least.hovertemplate == "the plan, 1 block: %{y:.3g} MB<extra></extra>"
+    assert tried.hovertemplate == "1 block, with activations: %{y:.3g} MB<extra></extra>"
 
 
 def test_blocks_chosen_by_hand_are_told_and_marked_at_their_own_cost_and_counted_of_the_model() -> None:

@@ -66,6 +66,7 @@ def test_a_checkpoint_not_reached_ranks_above_all_others_where_it_still_rose_and
     ]
     picture = draw_progress(along)
     assert list(traces(picture)[0].x) == [60, 120, 600]
+    assert "<extra>Capitals that moved</extra>" in traces(picture)[0].hovertemplate  # as in the legend
     missed = traces(picture)[1]
     assert list(missed.x) == [0, 30] and min(missed.y) > 1000  # above every d that was tried
     assert list(missed.text) == ["not reached up to 30", "not reached up to 100 (best 10 % at 30)"]

@@ -38,6 +38,13 @@ def test_target_map_is_state_by_example(analysis: Analysis) -> None:
     assert drawn(picture).layout.coloraxis.cmax == 0
 
 
+def test_a_probability_that_falls_all_the_way_is_not_told_to_rise(analysis: Analysis) -> None:
+    examples = [replace(one, target_probability=(1e-3, 1e-4, 1e-5, 2e-6)) for one in _paths(analysis).examples]
+    picture = draw_targets(examples)
+    assert "from 0.1 % at state 0 to < 0.1 % at state 3; it never rises." in picture.alt
+    assert "probability 2e-06, rank 1" in drawn(picture).data[0].hovertext[3][0]  # not 0.000
+
+
 def test_the_selected_example_is_framed(analysis: Analysis) -> None:
     shapes = drawn(draw_targets(_paths(analysis).examples, selected=1)).layout.shapes
     assert [(shape.x0, shape.x1) for shape in shapes] == [(0.5, 1.5)]
@@ -115,4 +122,4 @@ def test_lens_of_an_example_frames_its_target_and_says_where_it_settles(analysis
     assert picture.title == "Logit lens of ␣Lun: first from state 2 on"
     assert len(drawn(picture).layout.shapes) == 4
     assert draw_lens(second).title == "Logit lens of ␣Mar: rank 2 in the last state"
-    assert "0.800" in picture.alt
+    assert "80 % at the last state" in picture.alt

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from lsf.criteria.result import Analysis
-from lsf.figures.deviation import draw_deviation
-from lsf.figures.palette import Picture
+from lsf.figures.deviation import draw_deviation, draw_scores
+from lsf.figures.palette import LIGHT, Picture, themed, without_hints
 from lsf.figures.report import Section, html_report
 from lsf.figures.runs import Curve, Outcome, draw_curves, draw_tradeoff, thin
 from lsf.figures.trajectories import draw_paths
@@ -15,6 +15,28 @@ from lsf.figures.trajectories import draw_paths
 def drawn(picture: Picture) -> Any:
     """The figure, whose attributes Plotly makes at run time."""
     return picture.figure
+
+
+def test_shares_are_told_in_percent_under_the_pointer_too_and_costs_with_their_unit() -> None:
+    curve = Curve("block 3", "choice", (1, 2), (0.125, 0.5))
+    picture = draw_curves([curve], "test exact match", "steps", False, share=True)
+    assert drawn(picture).data[0].hovertemplate == "%{y:.1%}<extra>block 3</extra>"
+    assert "block 3 went from 12 % to 50 % over 2 steps" in picture.alt
+    outcomes = [Outcome("block 3", "choice", (2.5,), (0.5,))]
+    for share, told in ((True, "%{y:.1%}"), (False, "%{y:.4g}")):
+        (mark,) = drawn(draw_tradeoff(outcomes, (0,), "quality", "training time (s)", share=share)).data
+        assert f"<br>{told} at %{{x:.4g}} s<br>" in mark.hovertemplate
+
+
+def test_a_figure_that_nothing_can_be_clicked_in_does_not_say_what_a_click_does() -> None:
+    picture = draw_scores([0.1, 0.2], (1,), "Deviation", "")
+    assert "click" in drawn(picture).data[0].hovertemplate
+    for still in (without_hints(picture.figure.to_dict()), themed(picture.figure, LIGHT).to_dict()):
+        assert [trace["hovertemplate"] for trace in still["data"]] == [
+            "block %{x}<br>Deviation %{y:.4g}<extra></extra>"
+        ] * 2
+    nested = {"data": [{"hovertext": [["a<br>click for b", None], ("c",)]}]}
+    assert without_hints(nested)["data"][0]["hovertext"] == [["a", None], ["c"]]
 
 
 def test_thinning_keeps_ends_and_every_spike() -> None:

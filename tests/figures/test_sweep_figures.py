@@ -65,6 +65,10 @@ def test_what_is_not_decided_or_not_measured_is_said_in_the_title() -> None:
     assert draw_profile(nothing, "exact_match").title == "No single block is measured yet"
     assert draw_triangle(nothing, "exact_match").title == "No range is measured yet"
     assert "with one seed" in draw_profile(Truth(1, 0.0, (1.0,), {(0,): (0.5,)}, {}), "exact_match").title
+    tied = Truth(3, 0.0, (1.0,), {(0,): (0.5,), (1,): (0.2,), (2,): (0.5,)}, {})
+    assert draw_profile(tied, "exact_match").title == (
+        "Tuned alone, block 2 scored best, level with block 0, with one seed"
+    )
 
 
 def test_the_answer_that_ignores_the_prompt_is_drawn_and_said_where_it_is_better_than_the_base_model() -> None:

@@ -25,6 +25,7 @@ def test_every_cell_that_the_model_can_have_becomes_a_run_and_the_others_are_lef
     places: Driver, runs: Path
 ) -> None:
     every_cell_becomes_a_run(places, runs)
+    a_cell_is_picked_by_its_name_where_no_pointer_is(places)
     searched_rates_are_a_grid_of_their_own(places)
     the_grid_can_be_opened_after_a_reload(str(places.at.query_params["grid"]))
     a_new_session_does_not_take_up_what_somebody_else_tunes()
@@ -53,6 +54,16 @@ def every_cell_becomes_a_run(places: Driver, runs: Path) -> None:
     assert whole["fault"]  # a random model after so few steps: its run is the reference of no ratio
     assert whole["x stored bytes"] is None
     assert "4 of 4 cells already exist" in places.shown()
+
+
+def a_cell_is_picked_by_its_name_where_no_pointer_is(places: Driver) -> None:
+    box = places.at.selectbox(key="grid-named")
+    assert box.value is None
+    assert len(box.options) == 4
+    at = box.select("LoRA on whole model").run()
+    assert not at.exception
+    assert "LoRA on whole model" in [title.value for title in at.subheader]
+    assert "parameters tuned at learning rate" in places.shown()
 
 
 def searched_rates_are_a_grid_of_their_own(places: Driver) -> None:

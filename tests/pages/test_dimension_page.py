@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from lsf.app.dimension import KIND
+from lsf.app.dimension import KIND, folder_of, kept_studies
 from lsf.app.runtime import runtime
+from lsf.app.work import Request, Source
+from lsf.data.contents import DataOptions
 from lsf.data.lessons import data_words
 from lsf.dimension import study as kept
 from lsf.dimension.study import Study
@@ -40,6 +43,24 @@ def test_a_search_runs_in_the_worker_and_ends_in_a_curve_and_a_gap(
     table = at.dataframe[0].value
     assert table["method"].tolist() == ["full", "said", "did"]
     assert table["d"].tolist()[1:] == [30, 30]
+
+
+def test_a_study_of_other_templates_is_not_shown_as_one_of_these_rows(app: Driver, runs: Path, tmp_path: Path) -> None:
+    rows, found = tmp_path / "rows.csv", kept.over_lessons()[0]
+    plain = Source("bundled", str(rows))
+    other, chats = replace(plain, prompt_template="{a}?"), replace(plain, options=DataOptions(train_on="last"))
+    folders = {one: folder_of(one) for one in (plain, other, chats)}
+    assert len(set(folders.values())) == 3
+    folders[plain].mkdir(parents=True)
+    for name in ("20260101-1.json", "20260102-1.json"):
+        replace(found, data=str(rows)).save(folders[plain] / name)
+    assert len(kept_studies(plain)) == 2
+    assert kept_studies(other) == kept_studies(chats) == []
+    app.at.session_state["lsf"].request = Request(plain)
+    at = app.go("dimension")
+    assert not at.exception
+    newest, oldest = at.selectbox(key="dimension-study").options
+    assert (newest.split(" (number")[0], newest[-20:]) == (oldest.split(" (number")[0], "(number 2 of 2 alike)"[-20:])
 
 
 def test_a_search_whose_grid_is_turned_round_is_refused_in_a_sentence(app: Driver) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from lsf.app.graft import PART
+from lsf.app.own_words import PROMPT
 from lsf.app.runtime import runtime
 from lsf.cli.main import main
 from lsf.plans.plan import Plan
 from lsf.runs.graft import GRAFT, Graft, which_did_it
+from lsf.runs.lock import RESULT, SPEC
 from lsf.runs.store import list_runs
 from tests.pages.conftest import Driver
 
@@ -158,3 +160,25 @@ def test_runs_picked_and_a_prompt_asked_are_there_when_the_page_is_opened_again(
     assert at.text_area(key="own-prompt").value == HOSTILE
     shutil.rmtree(tuned)  # picked, and gone
     assert not at.run().exception
+
+
+def test_the_prompt_offered_is_of_the_runs_compared_until_somebody_writes_one(tuned: Path, app: Driver) -> None:
+    other = shutil.copytree(tuned, tuned.with_name("other"))
+    spec, result = json.loads((other / SPEC).read_text()), json.loads((other / RESULT).read_text())
+    for sample in result["samples"]:
+        sample["prompt"] = "of other data"
+    (other / SPEC).write_text(json.dumps(spec | {"data": "other.csv"}))
+    (other / RESULT).write_text(json.dumps(result))
+
+    def offered(session: Driver, run: Path) -> str:
+        session.at.query_params["run"] = run.name
+        return session.go("compare").text_area(key=PROMPT).value or ""
+
+    assert offered(app, tuned).startswith("the ")
+    assert offered(app, other) == "of other data"
+    again = Driver()
+    assert offered(again, tuned).startswith("the ")
+    again.at.text_area(key=PROMPT).set_value("mine")
+    again.click("Ask")
+    again.wait("ask")
+    assert offered(again, other) == "mine"

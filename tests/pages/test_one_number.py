@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lsf.app.choose import predicted_of
+from lsf.app.expected import predicted_of
 from lsf.app.panels import memory_words, unmarked
 from lsf.app.run_form import EARLIER
 from lsf.app.runtime import runtime
@@ -16,6 +16,8 @@ from lsf.app.state import looked_at
 from lsf.app.tower import measured_tower
 from lsf.app.work import Analysed
 from lsf.progress import duration
+from lsf.runs.lock import SPEC
+from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs
 from tests.pages.conftest import SECONDS, Driver
 
@@ -131,3 +133,31 @@ def test_pages_name_model_and_data_as_the_line_above_them_does_and_the_tower_wha
     here.plan = replace(here.plan, criterion="fisher")
     assert "fisher" not in measured.analysis.criteria
     assert measured_tower(here, measured.analysis)[1][0].startswith("Chosen by Fisher, which this analysis did not")
+
+
+def test_a_run_on_the_same_file_by_other_templates_is_no_run_on_this_data(form: Driver, runs: Path) -> None:
+    folder = runs / start(form)
+    form.go("choose")
+    table = frame_with(form, "quality")
+    assert table["run"].dropna().str.endswith("3 steps, seed 0").tolist() == [True]
+    assert "diamond choice" in form.shown()
+    spec = RunSpec.load(folder / SPEC)
+    replace(spec, prompt_template="{prompt}, said she:").save(folder / SPEC)
+    form.go("choose")
+    assert not any("quality" in frame.value for frame in form.at.dataframe)
+
+
+def test_what_was_forecast_of_another_method_says_so_and_stays_out_of_the_curves_of_all_weights(form: Driver) -> None:
+    form.at.selectbox(key="tune-method").set_value("lora").run()
+    form.wait("forecast")
+    form.at.run()
+    foreseen = form.at.session_state["lsf"].foreseen
+    assert foreseen.spec.method == "lora"
+    assert foreseen.choice.predicted.trainable_params < foreseen.spec.plan.predicted.trainable_params
+    form.go("choose")
+    assert "What it is predicted to cost by LoRA" in form.shown()
+    assert form.tower()["notes"][0].endswith("x the compute of a full step by LoRA")
+    plan = frame_with(form, "compute").iloc[-1]
+    assert plan["compute"] == pytest.approx(foreseen.spec.plan.predicted.flops_ratio)
+    assert plan["tried_bytes"] is None
+    assert "activations included" not in form.shown()

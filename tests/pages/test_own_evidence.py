@@ -59,7 +59,7 @@ def test_a_sweep_added_from_the_shell_is_counted_on_the_pages(
     assert "The rule stays the study's, Gradient alignment: you have 1 sweep of this model, and 5 are needed" in shown
     assert f"over {record_here().pairs}, this rule lost" in shown
     app.go("evidence")
-    assert f"Over {record_here().pairs}, with equal weight" in app.shown()
+    assert f"Over {record_here().pairs}, each of which counts the same" in app.shown()
     app.at.selectbox(key="setting").set_value(pair.setting.name).run()
     assert not app.at.exception
     assert "criteria read 8 to 48 examples" in app.shown()

@@ -32,7 +32,7 @@ def test_only_what_differs_is_listed_with_every_runs_value() -> None:
         "stands for": ("choice", "full"),
         "blocks": ("6-7", "0-7"),
         "beside the blocks": ("nothing", "embedding, final norm, head"),
-        "chosen by": ("deviation, top_k", "hand"),
+        "chosen by": ("deviation, top_k", "no choice"),
         "seed": ("0", "1"),
     }
 

@@ -69,7 +69,7 @@ def test_where_none_reaches_the_floor_alone_none_did_it_alone() -> None:
 
 def test_nothing_gained_one_part_and_a_loss_that_is_not_finite_have_their_own_sentences() -> None:
     nothing = graft({5: 0.0, 6: 0.01}, {5: 0.0, 6: 0.01}, gain=0.02)
-    assert which_did_it(nothing)[0].startswith("Tuning gained nothing over the floor beyond chance (0.02")
+    assert which_did_it(nothing)[0].startswith("By the loss, tuning gained nothing beyond chance, 0.02")
     assert nothing.share(nothing.parts[0], "alone") is None
     assert which_did_it(graft({6: 2.0}, {6: 2.0}))[0].startswith("Block 6 did all of it, since nothing else was tuned")
     broken = Graft(50, FLOOR, BASE, Reading(None, 0.0), None, around(0.0), nothing.parts)
