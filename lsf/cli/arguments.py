@@ -17,7 +17,9 @@ from lsf.data.sources import load_task
 from lsf.data.task import Task
 from lsf.environment import launched_rank
 from lsf.errors import BadInputError, first_line
+from lsf.files import typed_path
 from lsf.runs.spec import RunSpec
+from lsf.runs.store import bytes_in
 from lsf.settings import kinds_of, words_of
 
 
@@ -151,6 +153,33 @@ def whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
+def place(text: str) -> Path:
+    """Read the path of a file or folder, with `~` resolved, which a shell leaves alone in `--runs=~/runs`."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty text names no file or folder")
+    try:
+        return typed_path(text)
+    except BadInputError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+
+
+def number(text: str) -> float:
+    """Read a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def size(text: str) -> float:
+    """Read a number of bytes, also as 24G."""
+    found = bytes_in(text)
+    try:
+        return float(text) if found is None else found
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, such as 24e9 or 24G") from None
+
+
 def check_seed(seed: int) -> None:
     """Refuse a seed that not every random generator takes.
 
@@ -183,9 +212,9 @@ def check_writable(*paths: Path | None) -> None:
 def run_option(parser: argparse.ArgumentParser, meaning: str, several: bool = False) -> None:
     """Add a run, named with or without `--run`; several of them where that makes sense."""
     many = "*" if several else "?"
-    parser.add_argument("run", nargs=many, type=Path, help=meaning)
+    parser.add_argument("run", nargs=many, type=place, help=meaning)
     parser.add_argument(
-        "--run", dest="named", nargs="+" if several else None, type=Path, metavar="RUN", help="the same, by name"
+        "--run", dest="named", nargs="+" if several else None, type=place, metavar="RUN", help="the same, by name"
     )
 
 
