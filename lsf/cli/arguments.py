@@ -13,10 +13,11 @@ from typing import Any
 from lsf.axes import DEVICES, DTYPES
 from lsf.cli.terminal import TerminalReporter
 from lsf.data.contents import options_in
+from lsf.data.reading import check_found
 from lsf.data.sources import load_task
 from lsf.data.task import Task
 from lsf.environment import launched_rank
-from lsf.errors import BadInputError, first_line
+from lsf.errors import BadInputError, ModelError, first_line
 from lsf.files import typed_path
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import bytes_in
@@ -289,11 +290,19 @@ def _same(path: Path, other: Path) -> bool:
         return False
 
 
-def load_asked_task(arguments: argparse.Namespace | RunSpec) -> Task:
-    """Read the data asked for; how far that is, is shown where it is large."""
+def load_asked_task(arguments: argparse.Namespace | RunSpec, named_here: bool = False) -> Task:
+    """Read the data asked for; how far that is, is shown where it is large.
+
+    Args:
+        arguments: of the command, or what a run or sweep was asked.
+        named_here: whether the data is named by the command, also where all else is a run's.
+    """
     # Rows are always split in the same way: --seed is the run's, and runs of several seeds share their data.
     options = options_in(arguments)
     templates, general = (arguments.prompt_template, arguments.completion_template), getattr(arguments, "general", None)
+    if not isinstance(arguments, argparse.Namespace) and not named_here:
+        for name in filter(None, (arguments.data, general)):
+            check_found(name)
     reporter = TerminalReporter()
     try:
         return load_task(arguments.data, *templates, options=options, general=general, report=reporter)
@@ -314,7 +323,13 @@ def load_asked_model(arguments: argparse.Namespace | RunSpec, reporter: Terminal
     reporter.progress(0, None, f"loading {arguments.model}")
     from lsf.models.loading import load_model
 
-    loaded = load_model(arguments.model, arguments.dtype, arguments.device)
+    try:
+        loaded = load_model(arguments.model, arguments.dtype, arguments.device)
+    except ModelError as error:
+        if isinstance(arguments, argparse.Namespace) or Path(arguments.model).is_absolute():
+            raise
+        where = "a folder is named as in the folder where the command was started; what was in memory is not kept"
+        raise ModelError(f"{error} It is the model of a run: {where}.") from None
     for told in (loaded.info.origin, loaded.info.left_out):
         if told and launched_rank() == 0:
             reporter.close()

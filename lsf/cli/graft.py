@@ -48,7 +48,8 @@ def graft_command(arguments: argparse.Namespace) -> int:
         return answer_prompts(spec, voices, {folder: run}, arguments.prompt, AnswerSettings(), arguments.json)
     reporter = TerminalReporter()
     try:
-        task = load_asked_task(spec if arguments.data is None else replace(spec, data=arguments.data, general=None))
+        asked = spec if arguments.data is None else replace(spec, data=arguments.data, general=None)
+        task = load_asked_task(asked, named_here=arguments.data is not None)
         loaded = load_asked_model(spec, reporter)
         from lsf.training.graft import measure_graft, measure_mixture
 

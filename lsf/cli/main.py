@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from lsf import __version__
 from lsf.cli.analyze import analyze_options
 from lsf.cli.arguments import Parser
 from lsf.cli.ask import ask_options
@@ -92,7 +93,9 @@ def _is_short_of_memory(error: Exception) -> bool:
 
 def build_parser() -> Parser:
     """Return the parser of all commands."""
-    parser = Parser(prog="lsf", description="Which layers of a language model are worth tuning, with evidence.")
+    called = "python -m lsf" if Path(sys.argv[0]).name == "__main__.py" else "lsf"  # what can be typed again
+    parser = Parser(prog=called, description="Which layers of a language model are worth tuning, with evidence.")
+    parser.add_argument("--version", action="version", version=f"lsf {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     analyze_options(commands.add_parser("analyze", help="score every block by the criteria, in one pass over examples"))
     data_options(commands.add_parser("data", help="show what a data file holds, and its rows as a model gets them"))

@@ -17,7 +17,8 @@ from lsf.data.reading import read_data
 from lsf.environment import settle_torch
 from lsf.errors import BadInputError, DataError, PlanError, UnknownNameError
 from lsf.plans.plan import Plan, check_plan
-from lsf.runs.store import list_runs
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run, list_runs
 from tests.criteria.factory import analysis_of
 
 TUNE = "tune --model bundled --data rows.jsonl --eval-limit 2"
@@ -227,3 +228,46 @@ def test_a_folder_named_by_a_variable_that_is_not_set_is_not_the_one_one_stands_
     assert capsys.readouterr().err == (
         "lsf: Argument --runs: an empty text names no file or folder; see lsf tune --help.\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "words"),
+    [
+        (
+            "bundled",
+            "rows.jsonl",
+            "Its data rows.jsonl is not found from this folder; it was named in the",
+        ),
+        ("bundled", "in memory", "Its data was in memory, in Python, and is not kept"),
+        (
+            "models/mine",
+            "lesson:facts",
+            "It is the model of a run: a folder is named as in the folder where",
+        ),
+    ],
+)
+def test_a_run_says_why_its_data_or_model_is_not_found_from_another_folder(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, model: str, data: str, words: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(place / "hub"))
+    run = create_run(place / "runs", RunSpec(model, data, Plan(model, 8, (7,))))
+    elsewhere = place / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert main(["tune", "--resume", str(run)]) == 2
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("called", "words"), [("/opt/lsf/__main__.py", "see python -m lsf --help"), ("/usr/bin/lsf", "see lsf --help")]
+)
+def test_help_is_named_as_it_can_be_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, called: str, words: str
+) -> None:
+    monkeypatch.setattr("sys.argv", [called])
+    assert main([]) == 2
+    assert words in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"lsf {lsf.__version__}\n"

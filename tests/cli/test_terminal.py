@@ -1,8 +1,10 @@
 """What a command tells on standard error where it is no terminal: one line a phase, with the share of the whole."""
 
+import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,25 @@ def test_work_that_was_not_planned_is_counted_in_its_own_units(capsys: pytest.Ca
     reporter.progress(0, None, "loading bundled")
     reporter.progress(3, 3, "windows")
     assert capsys.readouterr().err.splitlines() == ["loading bundled", "windows (3 of 3)"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_work_goes_on_where_nobody_reads_how_far_it_is(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """As behind `2>&1 | head -2`: the run failed with BrokenPipeError."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    closed = os.fdopen(writing, "w", buffering=1)
+    monkeypatch.setattr(closed, "isatty", lambda: terminal)
+    monkeypatch.setattr("sys.stderr", closed)
+    monkeypatch.setattr("lsf.cli.terminal.LINE_SECONDS", 0.0)
+    reporter = TerminalReporter()
+    reporter.plan((Phase("training", 1.0), Phase("test", 1.0)))
+    for phase in ("training", "test"):
+        reporter.phase(phase)
+        reporter.progress(1, 2, f"{phase}: step 1 of 2")
+    reporter.close()
+    with suppress(BrokenPipeError):  # what it could not write
+        closed.close()
 
 
 INTERRUPTED = """
