@@ -5,6 +5,7 @@ import logging
 import sys
 import typing
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -311,10 +312,14 @@ def load_asked_task(arguments: argparse.Namespace | RunSpec, named_here: bool = 
 
 
 def say_notes(*notes: str) -> None:
-    """Write what was found in the data to standard error, a line each; of several launched processes only the first."""
+    """Write what was found in the data to standard error, a line each; of several launched processes only the first.
+
+    Where nobody reads it any more, work goes on.
+    """
     if launched_rank() == 0:
-        for note in notes:
-            sys.stderr.write(f"lsf: {note}\n")
+        with suppress(OSError):
+            for note in notes:
+                sys.stderr.write(f"lsf: {note}\n")
 
 
 def load_asked_model(arguments: argparse.Namespace | RunSpec, reporter: TerminalReporter) -> Any:

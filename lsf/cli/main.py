@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from lsf import __version__
@@ -41,34 +42,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         with uncollected():
             return arguments.command(arguments)
     except BadInputError as error:
-        sys.stderr.write(f"lsf: {error}\n")
+        _say(f"lsf: {error}\n")
         return 2
     except LsfError as error:
-        sys.stderr.write(f"lsf: {error}\n")
+        _say(f"lsf: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("lsf: interrupted.\n")
+        _say("lsf: interrupted.\n")
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        with suppress(OSError):  # it has the rest of what nobody reads
+            sys.stderr.close()
         return 1
     except OSError as error:
         if error.errno not in CLOSED or error.filename is None:
             return _fail(error)
-        sys.stderr.write(f"lsf: {error.filename} cannot be opened: {error.strerror}.\n")
+        _say(f"lsf: {error.filename} cannot be opened: {error.strerror}.\n")
         return 2
     except Exception as error:  # noqa: BLE001 - the border: the user gets a sentence, the log file the traceback
         return _fail(error)
 
 
+def _say(text: str) -> None:
+    """Write to standard error; nothing where nobody reads that."""
+    with suppress(OSError):
+        sys.stderr.write(text)
+
+
 def _fail(error: Exception) -> int:
     """Say in a sentence what is no fault of the input; return the exit code."""
     if _is_short_of_memory(error):
-        sys.stderr.write(
-            f"lsf: this machine has too little free memory ({error}); close other programs and try again.\n"
-        )
+        _say(f"lsf: this machine has too little free memory ({error}); close other programs and try again.\n")
         return 1
-    sys.stderr.write(f"lsf: internal error ({type(error).__name__}); {_keep_traceback(error)}.\n")
+    _say(f"lsf: internal error ({type(error).__name__}); {_keep_traceback(error)}.\n")
     return 1
 
 

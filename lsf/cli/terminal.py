@@ -94,8 +94,14 @@ def _left(found: Outlook) -> str:
 
 @contextmanager
 def listening(interrupt: Callable[[], None], terminate: Callable[[], None]) -> Iterator[None]:
-    """Call a function at Ctrl-C and one at SIGTERM, in place of what they do else, inside the `with`."""
+    """Call a function at Ctrl-C and one at SIGTERM, in place of what they do else, inside the `with`.
+
+    A terminal or connection that is lost is a SIGTERM, unless `nohup` has it ignored.
+    """
     wishes = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
+    lost = getattr(signal, "SIGHUP", None)  # unknown on Windows
+    if lost is not None and signal.getsignal(lost) is not signal.SIG_IGN:
+        wishes[lost] = terminate
     before = {kind: signal.signal(kind, lambda *_, wish=wish: wish()) for kind, wish in wishes.items()}
     try:
         yield

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from contextlib import suppress
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from lsf.cli.terminal import TerminalReporter
+from lsf.cli.arguments import say_notes
+from lsf.cli.main import main
+from lsf.cli.terminal import TerminalReporter, listening
 from lsf.progress import Phase
 
 ROOT = Path(__file__).parents[2]
@@ -51,8 +54,25 @@ def test_work_goes_on_where_nobody_reads_how_far_it_is(monkeypatch: pytest.Monke
         reporter.phase(phase)
         reporter.progress(1, 2, f"{phase}: step 1 of 2")
     reporter.close()
+    say_notes("one row is left out", "another one")
+    assert main(["export", "--plan", "nowhere.json", "--to", "nothing"]) == 2  # what it says, nobody hears
     with suppress(BrokenPipeError):  # what it could not write
         closed.close()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no such signal")
+def test_a_lost_terminal_pauses_as_sigterm_does_but_not_behind_nohup() -> None:
+    heard, before = list[str](), signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with listening(lambda: heard.append("interrupt"), lambda: heard.append("terminate")):
+            signal.raise_signal(signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        with listening(lambda: heard.append("interrupt"), lambda: heard.append("terminate")):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert heard == ["terminate"]
 
 
 INTERRUPTED = """
