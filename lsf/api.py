@@ -7,7 +7,7 @@ that was not asked to be changed is not changed; Ctrl-C in a cell ends long work
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from itertools import chain
@@ -206,7 +206,7 @@ def tune(
     return Run(**vars(load_run(folder)))
 
 
-def compare(*runs: store.Run | str | Path | Sequence[store.Run | str | Path]) -> Comparison:
+def compare(*runs: store.Run | str | Path | list[Any]) -> Comparison:
     """Put runs side by side.
 
     Args:
@@ -227,7 +227,7 @@ def compare(*runs: store.Run | str | Path | Sequence[store.Run | str | Path]) ->
         ['5', '6']
     """
     found: list[store.Run] = []
-    for run in chain.from_iterable(one if isinstance(one, list | tuple) else [one] for one in runs):
+    for run in chain.from_iterable(one if isinstance(one, list) else [one] for one in runs):
         if isinstance(run, store.Run):
             found.append(run)
             continue

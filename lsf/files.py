@@ -101,7 +101,7 @@ def read_json(path: Path, what: str) -> Any:
 
 def cache_folder() -> Path:
     """Return the folder of all that can be made again: LSF_CACHE, or ~/.cache/lsf."""
-    return Path(os.environ.get("LSF_CACHE", Path.home() / ".cache" / "lsf"))
+    return Path(os.environ.get("LSF_CACHE") or "~/.cache/lsf").expanduser()
 
 
 def made_once(place: Path, make: Callable[[Path], None]) -> Path:

@@ -334,7 +334,7 @@ def load_asked_model(arguments: argparse.Namespace | RunSpec, reporter: Terminal
         if isinstance(arguments, argparse.Namespace) or Path(arguments.model).is_absolute():
             raise
         where = "a folder is named as in the folder where the command was started; what was in memory is not kept"
-        raise ModelError(f"{error} It is the model of a run: {where}.") from None
+        raise ModelError(f"{error} It is the model of a run or a sweep: {where}.") from None
     for told in (loaded.info.origin, loaded.info.left_out):
         if told and launched_rank() == 0:
             reporter.close()

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lsf.cli.arguments import load_asked_model, load_asked_task, place
+from lsf.cli.arguments import check_folder, load_asked_model, load_asked_task, place
 from lsf.cli.terminal import TerminalReporter
 from lsf.criteria.result import Analysis
 from lsf.environment import spare_imports
@@ -43,6 +43,7 @@ def evidence_options(parser: argparse.ArgumentParser) -> None:
 def add_command(arguments: argparse.Namespace) -> int:
     """Keep a sweep with its scores."""
     sweep, where = Sweep.load(arguments.sweep), str(arguments.sweep)
+    check_folder(evidence_folder())
     truth_told(sweep, where)  # what cannot be counted is refused before anything is measured
     if arguments.analysis is not None:
         one = OwnSweep(sweep, *scores_of(Analysis.load(arguments.analysis), sweep, str(arguments.analysis)))

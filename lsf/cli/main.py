@@ -31,7 +31,7 @@ from lsf.errors import BadInputError, LsfError
 
 CLOSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 """Why the system does not open a file or folder that the user names."""
-LOG_FILE = Path(os.environ.get("LSF_LOG", Path.home() / ".cache" / "lsf" / "lsf.log"))
+LOG_FILE = Path(os.environ.get("LSF_LOG") or "~/.cache/lsf/lsf.log").expanduser()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -99,7 +99,7 @@ RUNS_VARIABLE = "LSF_RUNS"
 
 def runs_folder() -> Path:
     """Return the folder of runs: `LSF_RUNS`, or `./runs`."""
-    return Path(os.environ.get(RUNS_VARIABLE, "runs")).expanduser()
+    return Path(os.environ.get(RUNS_VARIABLE) or "runs").expanduser()
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from lsf.criteria.result import Analysis
 from lsf.data.reading import read_data
 from lsf.environment import settle_torch
 from lsf.errors import BadInputError, DataError, PlanError, UnknownNameError
+from lsf.evidence.own import evidence_folder
+from lsf.files import cache_folder
 from lsf.plans.plan import Plan, check_plan
 from lsf.runs.spec import RunSpec
-from lsf.runs.store import create_run, list_runs
+from lsf.runs.store import create_run, list_runs, runs_folder
 from tests.criteria.factory import analysis_of
 
 TUNE = "tune --model bundled --data rows.jsonl --eval-limit 2"
@@ -242,7 +245,7 @@ def test_a_folder_named_by_a_variable_that_is_not_set_is_not_the_one_one_stands_
         (
             "models/mine",
             "lesson:facts",
-            "It is the model of a run: a folder is named as in the folder where",
+            "It is the model of a run or a sweep: a folder is named as in the",
         ),
     ],
 )
@@ -271,3 +274,29 @@ def test_help_is_named_as_it_can_be_asked_for(
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out == f"lsf {lsf.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("variable", "folder", "usual"),
+    [
+        ("LSF_RUNS", runs_folder, "runs"),
+        ("LSF_CACHE", cache_folder, "~/.cache/lsf"),
+        ("LSF_EVIDENCE", evidence_folder, "~/.local/share/lsf/evidence"),
+    ],
+)
+def test_a_folder_in_the_environment_may_begin_with_a_tilde_and_is_the_usual_one_where_it_is_empty(
+    monkeypatch: pytest.MonkeyPatch, variable: str, folder: Callable[[], Path], usual: str
+) -> None:
+    monkeypatch.setenv(variable, "~/mine")
+    assert folder() == Path.home() / "mine"
+    monkeypatch.setenv(variable, "")
+    assert folder() == Path(usual).expanduser()
+
+
+def test_a_sweep_that_cannot_be_kept_is_told_before_it_is_scored(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lsf.sweep(lsf.load("bundled"), ROWS, json="s.json", seeds=1, steps=1, learning_rate=1e-3, over="window:8")
+    monkeypatch.setenv("LSF_EVIDENCE", "rows.jsonl")
+    told = refused(capsys, "evidence add s.json")
+    assert told == "lsf: Cannot make the folder rows.jsonl: rows.jsonl is a file."
