@@ -10,8 +10,11 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import numpy as np
 
 from lsf.axes import DTYPES
 from lsf.criteria import result as records
@@ -21,13 +24,13 @@ from lsf.data.reading import read_data
 from lsf.data.report import shared_prompts
 from lsf.data.task import Task, with_general
 from lsf.display import Analysis, Comparison, Run, Sweep, whole_budget
-from lsf.errors import BadInputError
+from lsf.errors import BadInputError, did_you_mean
 from lsf.evidence import sweep as sweeps
 from lsf.evidence.standing import recommended_here
 from lsf.evidence.sweep import SweepSpec
 from lsf.files import held_for_writing
-from lsf.methods.catalogue import check_base
-from lsf.plans.plan import Plan
+from lsf.methods.catalogue import CATALOGUE, check_base
+from lsf.plans.plan import Plan, check_plan
 from lsf.plans.recommend import RECOMMENDED
 from lsf.progress import Stop, Unheard
 from lsf.runs import comparison as tables
@@ -181,12 +184,11 @@ def tune(
         >>> str(run.state), run.result.steps, run.result.proof.frozen_identical
         ('succeeded', 2, True)
     """
+    from lsf.methods.context import planned_names  # noqa: PLC0415 loads torch
     from lsf.training import run as running  # noqa: PLC0415 loads torch
 
     options = _options(settings)
-    if not isinstance(plan, Plan):
-        make = "lsf.Plan(model, n_blocks, blocks), or analysis.recommend(blocks)"
-        raise BadInputError(f"A {type(plan).__name__} was given as the plan; make one first: {make}.")
+    check_plan(plan)
     loaded, task = _tunable(model, settings.get("method", "full")), _read(data, prompt, completion, options)
     if general is not None:
         by = task.options if isinstance(data, Task) and not isinstance(general, Task) else options
@@ -196,18 +198,19 @@ def tune(
     given = {"dtype": dtype if dtype in DTYPES else "auto", "device": device, **settings}
     given |= {**_read_by(data, prompt, completion), "plan": plan}
     spec = _settings(RunSpec, {"model": loaded.info.name, "data": task.name, **given})
-    folder = create_run(Path(runs), spec)
+    planned_names(loaded, plan)  # a plan for another model is refused before there is a folder
+    folder = create_run(Path(runs).expanduser(), spec)
     result = _interruptible("The run", lambda report: running.tune(loaded, task, spec, folder, report))
     if result.unmeasured:
         _interruptible("Its test", lambda report: running.measure_kept(loaded, task, folder, report))
     return Run(**vars(load_run(folder)))
 
 
-def compare(*runs: store.Run | str | Path) -> Comparison:
+def compare(*runs: store.Run | str | Path | list[Any]) -> Comparison:
     """Put runs side by side.
 
     Args:
-        *runs: of `tune`, folders of runs, or folders that hold several.
+        *runs: of `tune`, folders of runs, or folders that hold several; also as a list.
 
     Returns:
         A row per run: quality, costs, and their ratios to the run of the whole model of the same data and seed.
@@ -224,8 +227,12 @@ def compare(*runs: store.Run | str | Path) -> Comparison:
         ['5', '6']
     """
     found: list[store.Run] = []
-    for run in runs:
-        found += [run] if isinstance(run, store.Run) else list_runs(Path(run))[::-1] or [load_run(Path(run))]
+    for run in chain.from_iterable(one if isinstance(one, list) else [one] for one in runs):
+        if isinstance(run, store.Run):
+            found.append(run)
+            continue
+        folder = Path(run).expanduser()
+        found += list_runs(folder)[::-1] or [load_run(folder)]
     if not found:
         raise BadInputError("There is no run to compare; give runs, or a folder that holds some.")
     each = {run.folder.resolve(): run for run in found}  # one that is named twice was not run twice
@@ -264,7 +271,7 @@ def sweep(
     loaded, task = _tunable(model, "full"), _read(data, prompt, completion, options)
     named = {"model": loaded.info.name, "data": task.name}
     spec = _settings(SweepSpec, {**named, **settings, **_read_by(data, prompt, completion)})
-    place = None if json is None else Path(json)
+    place = None if json is None else Path(json).expanduser()
 
     def keep(known: sweeps.Sweep) -> None:
         if place is not None:
@@ -336,9 +343,13 @@ def _settings(record: type[Result], given: dict[str, Any]) -> Result:
         BadInputError: one that it does not have, or a value out of range.
     """
     known = [item.name for item in fields(cast(Any, record))]
-    if unknown := [name for name in given if name not in known]:
-        raise BadInputError(f"There is no setting {unknown[0]!r}; known are: {', '.join(known)}.")
-    return record(**given)
+    if unknown := next((name for name in given if name not in known), None):
+        told = f"There is no setting {unknown!r}; known are: {', '.join(known)}."
+        method = given.get("method", "full")
+        if record is RunSpec and method in CATALOGUE and unknown in vars(CATALOGUE[method].options()):
+            raise BadInputError(f"{unknown} is an option of the method {method}; write options={{{unknown!r}: ...}}.")
+        raise BadInputError(told + did_you_mean(unknown, known))
+    return record(**{name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()})
 
 
 class Unstopped(Unheard):

@@ -1,6 +1,7 @@
 """What a number was made with: versions, machine, processes."""
 
 import gc
+import logging
 import os
 import platform
 import sys
@@ -31,6 +32,8 @@ def settle_torch() -> None:
     """
     for name, value in (THREADING | EAGER).items():
         os.environ.setdefault(name, value)
+    # On CPUs with bfloat16 it warns of a kernel for 4 bits that it does not find, whatever it is imported for.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Everything that is not an `LsfError` is a failure of ours and is allowed to cras
 """
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class LsfError(Exception):
@@ -60,6 +61,12 @@ class StoppedError(LsfError, RuntimeError):
 
 class OutOfMemoryError(RunError, MemoryError):
     """The device's memory did not suffice; the message says for what, and what would be smaller."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a sentence, after a blank, that offers the known name most like one that is not; empty where none is."""
+    near = get_close_matches(name.lower(), {one.lower(): one for one in known}, n=1)
+    return f" Did you mean {next(one for one in known if one.lower() == near[0])}?" if near else ""
 
 
 def first_line(error: BaseException) -> str:

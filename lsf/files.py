@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -100,7 +101,7 @@ def read_json(path: Path, what: str) -> Any:
 
 def cache_folder() -> Path:
     """Return the folder of all that can be made again: LSF_CACHE, or ~/.cache/lsf."""
-    return Path(os.environ.get("LSF_CACHE", Path.home() / ".cache" / "lsf"))
+    return Path(os.environ.get("LSF_CACHE") or "~/.cache/lsf").expanduser()
 
 
 def made_once(place: Path, make: Callable[[Path], None]) -> Path:
@@ -177,6 +178,14 @@ def fill_folder(place: Path, make: Callable[[Path], None]) -> None:
 
 TYPED = 60
 """Characters that an error tells of a path that cannot be read."""
+
+
+def names_beside(path: Path) -> list[str]:
+    """Return what lies in the folder of a path, the first thousand names; none where that cannot be read."""
+    try:
+        return [one.name for one in islice(path.parent.iterdir(), 1000)]
+    except OSError:
+        return []
 
 
 def typed_path(text: str) -> Path:

@@ -3,7 +3,7 @@
 import re
 import reprlib
 import typing
-from dataclasses import asdict
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from enum import EnumType
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
@@ -34,7 +34,7 @@ class JsonRecord:
 
     def save(self, path: str | Path) -> None:
         """Write it as a JSON file, whole or not at all."""
-        write_json(Path(path), self.to_json())
+        write_json(Path(path).expanduser(), self.to_json())
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -44,7 +44,7 @@ class JsonRecord:
             BadInputError: there is none, or it is not JSON.
             LsfError: `refusal`, where it is none of these.
         """
-        return cls.from_json(read_json(Path(path), f"{_article(cls.noun)} {cls.noun}"), str(path))
+        return cls.from_json(read_json(Path(path).expanduser(), f"{_article(cls.noun)} {cls.noun}"), str(path))
 
     @classmethod
     def from_json(cls, value: Any, where: str) -> Self:
@@ -102,11 +102,21 @@ def _sentence(said: str, value: Any, kind: type, where: str, noun: str) -> str:
         return f"{where} is not a whole {noun}: a JSON object was expected."
     if missing := re.fullmatch("Object missing required field `(.+)`", said):
         return f"{where} is not a whole {noun}: {path or 'it'} has no {missing[1]!r}."
+    if lacking := _lacking(value, kind):  # it is something else: that says more than what is wrong with one field
+        return f"{where} is not a whole {noun}: it has no {lacking!r}."
     if not wrong:
         return f"{where}: {path} is {_at(value, path)}; accepted are: {', '.join(_accepted(kind, path))}."
     found = _at(value, path) if "[...]" not in path else WORDS.get(wrong["got"], wrong["got"])
     kinds = " or ".join(WORDS.get(name, name) for name in wrong["kinds"].split(" | "))
     return f"{where}: {path} is {found}; {kinds}{wrong['length']} was expected."
+
+
+def _lacking(value: Any, kind: Any) -> str | None:
+    """Return the first field that a record needs and a JSON object has not."""
+    if not isinstance(value, dict) or not is_dataclass(kind):
+        return None
+    needed = (item.name for item in fields(kind) if item.default is MISSING and item.default_factory is MISSING)
+    return next((name for name in needed if name not in value), None)
 
 
 def _at(value: Any, path: str) -> str:

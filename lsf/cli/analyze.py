@@ -10,6 +10,7 @@ from lsf.cli.arguments import (
     given_settings,
     load_asked_model,
     load_asked_task,
+    place,
     say_notes,
     source_options,
 )
@@ -37,9 +38,9 @@ def analyze_options(parser: argparse.ArgumentParser) -> None:
     source_options(parser)
     names = ("limit", "split", "positions", "reading", "virtual", "criteria", "batch_size", "max_length", "seed")
     add_settings(parser, AnalysisSettings, names)
-    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="file to write the analysis to")
-    parser.add_argument("--html", type=Path, metavar="OUT", help="also write an HTML report that opens offline")
-    parser.add_argument("--notebook", type=Path, metavar="OUT", help="also write a notebook that redraws the figures")
+    parser.add_argument("--json", type=place, required=True, metavar="OUT", help="file to write the analysis to")
+    parser.add_argument("--html", type=place, metavar="OUT", help="also write an HTML report that opens offline")
+    parser.add_argument("--notebook", type=place, metavar="OUT", help="also write a notebook that redraws the figures")
     parser.set_defaults(command=analyze_command)
 
 

@@ -5,6 +5,7 @@ import logging
 import sys
 import typing
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,11 +14,14 @@ from typing import Any
 from lsf.axes import DEVICES, DTYPES
 from lsf.cli.terminal import TerminalReporter
 from lsf.data.contents import options_in
+from lsf.data.reading import check_found
 from lsf.data.sources import load_task
 from lsf.data.task import Task
 from lsf.environment import launched_rank
-from lsf.errors import BadInputError, first_line
+from lsf.errors import BadInputError, ModelError, first_line
+from lsf.files import typed_path
 from lsf.runs.spec import RunSpec
+from lsf.runs.store import bytes_in
 from lsf.settings import kinds_of, words_of
 
 
@@ -151,6 +155,33 @@ def whole(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
+def place(text: str) -> Path:
+    """Read the path of a file or folder, with `~` resolved, which a shell leaves alone in `--runs=~/runs`."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("an empty text names no file or folder")
+    try:
+        return typed_path(text)
+    except BadInputError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+
+
+def number(text: str) -> float:
+    """Read a number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def size(text: str) -> float:
+    """Read a number of bytes, also as 24G."""
+    found = bytes_in(text)
+    try:
+        return float(text) if found is None else found
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes, such as 24e9 or 24G") from None
+
+
 def check_seed(seed: int) -> None:
     """Refuse a seed that not every random generator takes.
 
@@ -183,9 +214,9 @@ def check_writable(*paths: Path | None) -> None:
 def run_option(parser: argparse.ArgumentParser, meaning: str, several: bool = False) -> None:
     """Add a run, named with or without `--run`; several of them where that makes sense."""
     many = "*" if several else "?"
-    parser.add_argument("run", nargs=many, type=Path, help=meaning)
+    parser.add_argument("run", nargs=many, type=place, help=meaning)
     parser.add_argument(
-        "--run", dest="named", nargs="+" if several else None, type=Path, metavar="RUN", help="the same, by name"
+        "--run", dest="named", nargs="+" if several else None, type=place, metavar="RUN", help="the same, by name"
     )
 
 
@@ -260,11 +291,19 @@ def _same(path: Path, other: Path) -> bool:
         return False
 
 
-def load_asked_task(arguments: argparse.Namespace | RunSpec) -> Task:
-    """Read the data asked for; how far that is, is shown where it is large."""
+def load_asked_task(arguments: argparse.Namespace | RunSpec, named_here: bool = False) -> Task:
+    """Read the data asked for; how far that is, is shown where it is large.
+
+    Args:
+        arguments: of the command, or what a run or sweep was asked.
+        named_here: whether the data is named by the command, also where all else is a run's.
+    """
     # Rows are always split in the same way: --seed is the run's, and runs of several seeds share their data.
     options = options_in(arguments)
     templates, general = (arguments.prompt_template, arguments.completion_template), getattr(arguments, "general", None)
+    if not isinstance(arguments, argparse.Namespace) and not named_here:
+        for name in filter(None, (arguments.data, general)):
+            check_found(name)
     reporter = TerminalReporter()
     try:
         return load_task(arguments.data, *templates, options=options, general=general, report=reporter)
@@ -273,10 +312,14 @@ def load_asked_task(arguments: argparse.Namespace | RunSpec) -> Task:
 
 
 def say_notes(*notes: str) -> None:
-    """Write what was found in the data to standard error, a line each; of several launched processes only the first."""
+    """Write what was found in the data to standard error, a line each; of several launched processes only the first.
+
+    Where nobody reads it any more, work goes on.
+    """
     if launched_rank() == 0:
-        for note in notes:
-            sys.stderr.write(f"lsf: {note}\n")
+        with suppress(OSError):
+            for note in notes:
+                sys.stderr.write(f"lsf: {note}\n")
 
 
 def load_asked_model(arguments: argparse.Namespace | RunSpec, reporter: TerminalReporter) -> Any:
@@ -285,7 +328,13 @@ def load_asked_model(arguments: argparse.Namespace | RunSpec, reporter: Terminal
     reporter.progress(0, None, f"loading {arguments.model}")
     from lsf.models.loading import load_model
 
-    loaded = load_model(arguments.model, arguments.dtype, arguments.device)
+    try:
+        loaded = load_model(arguments.model, arguments.dtype, arguments.device)
+    except ModelError as error:
+        if isinstance(arguments, argparse.Namespace) or Path(arguments.model).is_absolute():
+            raise
+        where = "a folder is named as in the folder where the command was started; what was in memory is not kept"
+        raise ModelError(f"{error} It is the model of a run or a sweep: {where}.") from None
     for told in (loaded.info.origin, loaded.info.left_out):
         if told and launched_rank() == 0:
             reporter.close()

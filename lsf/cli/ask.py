@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lsf.cli.arguments import add_settings, asked_runs, check_file, given_settings, load_asked_model, run_option
+from lsf.cli.arguments import add_settings, asked_runs, check_file, given_settings, load_asked_model, place, run_option
 from lsf.cli.terminal import TerminalReporter
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
@@ -29,7 +29,7 @@ def ask_options(parser: argparse.ArgumentParser) -> None:
         "--prompt", action="append", required=True, metavar="TEXT", help="prompt to answer; repeat for more"
     )
     add_settings(parser, AnswerSettings, ("tokens", "seed"))
-    parser.add_argument("--json", type=Path, metavar="OUT", help="file to write, or - for the terminal")
+    parser.add_argument("--json", type=place, metavar="OUT", help="file to write, or - for the terminal")
     parser.set_defaults(command=ask_command)
 
 

@@ -11,7 +11,7 @@ import psutil
 
 from lsf.classroom.door import STUDENTS, TEACHER, Lock, new_password, password_of
 from lsf.classroom.room import Room
-from lsf.cli.arguments import whole
+from lsf.cli.arguments import place, whole
 from lsf.data.lessons import LESSONS
 from lsf.errors import BadInputError
 from lsf.evidence.packed import bundled_lessons
@@ -28,7 +28,7 @@ def class_options(parser: argparse.ArgumentParser) -> None:
     lessons = ", ".join(LESSONS)
     parser.add_argument("--lesson", metavar="NAME", help=f"lesson to begin with: {lessons} [default: the room's last]")
     room = "folder for the names and predictions of the class; an existing one is continued [default: class]"
-    parser.add_argument("--room", type=Path, default=Path("class"), metavar="DIR", help=room)
+    parser.add_argument("--room", type=place, default=Path("class"), metavar="DIR", help=room)
     host = "address to listen on [default: 0.0.0.0, all networks of this machine]"
     parser.add_argument("--host", default=EVERY[0], help=host)
     parser.add_argument("--port", type=whole, default=8520, help="port to listen on [default: 8520]")

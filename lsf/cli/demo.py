@@ -3,9 +3,8 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 
-from lsf.cli.arguments import check_folder, check_seed, whole
+from lsf.cli.arguments import check_folder, check_seed, place, whole
 from lsf.data.lessons import LESSONS
 from lsf.environment import spare_imports
 
@@ -15,10 +14,11 @@ def demo_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=demo_command)
     actions = parser.add_subparsers(title="actions", metavar="pretrain")
     pretrain = actions.add_parser("pretrain", help="build the bundled model again (up to 30 minutes on 2 cores)")
-    pretrain.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write the model to")
-    pretrain.add_argument("--seed", type=whole, default=0, help="[default: 0]")
+    pretrain.add_argument("--out", type=place, required=True, metavar="DIR", help="folder to write the model to")
+    seed = "seed of the first weights and the order of statements [default: 0]"
+    pretrain.add_argument("--seed", type=whole, default=0, help=seed)
     pretrain.add_argument(
-        "--checkpoints", type=Path, metavar="DIR", help="folder for seven checkpoints from along the way"
+        "--checkpoints", type=place, metavar="DIR", help="folder for seven checkpoints from along the way"
     )
     pretrain.set_defaults(command=pretrain_command)
 

@@ -9,6 +9,7 @@ from lsf.cli.arguments import (
     given_settings,
     load_asked_model,
     load_asked_task,
+    place,
     say_notes,
     source_options,
 )
@@ -28,7 +29,7 @@ def dimension_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--blocks", metavar="B", help="blocks that may move, such as 3,5-7; default: the whole model")
     parser.add_argument("--methods", default=",".join(ASKED), metavar="M", help="said, did or both [default: said,did]")
     add_settings(parser, DimensionSettings, OWN)
-    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help="file to write, updated after every d")
+    parser.add_argument("--json", type=place, required=True, metavar="OUT", help="file to write, updated after every d")
     parser.set_defaults(command=dimension_command)
 
 

@@ -2,9 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
 
-from lsf.cli.arguments import load_asked_model, load_asked_task
+from lsf.cli.arguments import check_folder, load_asked_model, load_asked_task, place
 from lsf.cli.terminal import TerminalReporter
 from lsf.criteria.result import Analysis
 from lsf.environment import spare_imports
@@ -30,9 +29,9 @@ def evidence_options(parser: argparse.ArgumentParser) -> None:
     add = actions.add_parser(
         "add", help="count a finished sweep as evidence, replacing an earlier one of the same model and data"
     )
-    add.add_argument("sweep", type=Path, metavar="SWEEP", help="written by `sweep --json`")
+    add.add_argument("sweep", type=place, metavar="SWEEP", help="written by `sweep --json`")
     analysis = "an analysis of the same model and data; default: the criteria that the study compares are measured now"
-    add.add_argument("--analysis", type=Path, metavar="FILE", help=analysis)
+    add.add_argument("--analysis", type=place, metavar="FILE", help=analysis)
     add.set_defaults(command=add_command)
     listing = actions.add_parser("list", help="list your own sweeps and what the rule loses on each")
     listing.set_defaults(command=list_command)
@@ -44,6 +43,7 @@ def evidence_options(parser: argparse.ArgumentParser) -> None:
 def add_command(arguments: argparse.Namespace) -> int:
     """Keep a sweep with its scores."""
     sweep, where = Sweep.load(arguments.sweep), str(arguments.sweep)
+    check_folder(evidence_folder())
     truth_told(sweep, where)  # what cannot be counted is refused before anything is measured
     if arguments.analysis is not None:
         one = OwnSweep(sweep, *scores_of(Analysis.load(arguments.analysis), sweep, str(arguments.analysis)))

@@ -5,7 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from lsf.cli.arguments import asked_run, check_file, load_asked_model, load_asked_task, run_option
+from lsf.cli.arguments import asked_run, check_file, load_asked_model, load_asked_task, place, run_option
 from lsf.cli.ask import answer_prompts
 from lsf.cli.terminal import TerminalReporter
 from lsf.environment import spare_imports
@@ -30,7 +30,7 @@ def graft_options(parser: argparse.ArgumentParser) -> None:
         "--prompt", action="append", metavar="TEXT", help="with --blocks: a prompt to answer; repeat for more"
     )
     instead.add_argument("--data", help="with --blocks: data whose test rows are read; default: the run's own")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="file to write, or - for the terminal")
+    parser.add_argument("--json", type=place, metavar="OUT", help="file to write, or - for the terminal")
     parser.set_defaults(command=graft_command)
 
 
@@ -48,7 +48,8 @@ def graft_command(arguments: argparse.Namespace) -> int:
         return answer_prompts(spec, voices, {folder: run}, arguments.prompt, AnswerSettings(), arguments.json)
     reporter = TerminalReporter()
     try:
-        task = load_asked_task(spec if arguments.data is None else replace(spec, data=arguments.data, general=None))
+        asked = spec if arguments.data is None else replace(spec, data=arguments.data, general=None)
+        task = load_asked_task(asked, named_here=arguments.data is not None)
         loaded = load_asked_model(spec, reporter)
         from lsf.training.graft import measure_graft, measure_mixture
 

@@ -8,8 +8,10 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from lsf import __version__
 from lsf.cli.analyze import analyze_options
 from lsf.cli.arguments import Parser
 from lsf.cli.ask import ask_options
@@ -29,7 +31,7 @@ from lsf.errors import BadInputError, LsfError
 
 CLOSED = (errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP)
 """Why the system does not open a file or folder that the user names."""
-LOG_FILE = Path(os.environ.get("LSF_LOG", Path.home() / ".cache" / "lsf" / "lsf.log"))
+LOG_FILE = Path(os.environ.get("LSF_LOG") or "~/.cache/lsf/lsf.log").expanduser()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,34 +42,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         with uncollected():
             return arguments.command(arguments)
     except BadInputError as error:
-        sys.stderr.write(f"lsf: {error}\n")
+        _say(f"lsf: {error}\n")
         return 2
     except LsfError as error:
-        sys.stderr.write(f"lsf: {error}\n")
+        _say(f"lsf: {error}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("lsf: interrupted.\n")
+        _say("lsf: interrupted.\n")
         return 130
     except BrokenPipeError:
-        sys.stderr.close()
+        with suppress(OSError):  # it has the rest of what nobody reads
+            sys.stderr.close()
         return 1
     except OSError as error:
         if error.errno not in CLOSED or error.filename is None:
             return _fail(error)
-        sys.stderr.write(f"lsf: {error.filename} cannot be opened: {error.strerror}.\n")
+        _say(f"lsf: {error.filename} cannot be opened: {error.strerror}.\n")
         return 2
     except Exception as error:  # noqa: BLE001 - the border: the user gets a sentence, the log file the traceback
         return _fail(error)
 
 
+def _say(text: str) -> None:
+    """Write to standard error; nothing where nobody reads that."""
+    with suppress(OSError):
+        sys.stderr.write(text)
+
+
 def _fail(error: Exception) -> int:
     """Say in a sentence what is no fault of the input; return the exit code."""
     if _is_short_of_memory(error):
-        sys.stderr.write(
-            f"lsf: this machine has too little free memory ({error}); close other programs and try again.\n"
-        )
+        _say(f"lsf: this machine has too little free memory ({error}); close other programs and try again.\n")
         return 1
-    sys.stderr.write(f"lsf: internal error ({type(error).__name__}); {_keep_traceback(error)}.\n")
+    _say(f"lsf: internal error ({type(error).__name__}); {_keep_traceback(error)}.\n")
     return 1
 
 
@@ -92,7 +99,9 @@ def _is_short_of_memory(error: Exception) -> bool:
 
 def build_parser() -> Parser:
     """Return the parser of all commands."""
-    parser = Parser(prog="lsf", description="Which layers of a language model are worth tuning, with evidence.")
+    called = "python -m lsf" if Path(sys.argv[0]).name == "__main__.py" else "lsf"  # what can be typed again
+    parser = Parser(prog=called, description="Which layers of a language model are worth tuning, with evidence.")
+    parser.add_argument("--version", action="version", version=f"lsf {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     analyze_options(commands.add_parser("analyze", help="score every block by the criteria, in one pass over examples"))
     data_options(commands.add_parser("data", help="show what a data file holds, and its rows as a model gets them"))

@@ -4,7 +4,7 @@ import argparse
 import math
 from pathlib import Path
 
-from lsf.cli.arguments import check_file, load_asked_task, say_notes, whole
+from lsf.cli.arguments import check_file, load_asked_task, number, place, say_notes, size, whole
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.data.encode import context_length
@@ -20,15 +20,16 @@ from lsf.runs.store import Run, load_run
 
 def plan_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `plan`."""
-    parser.add_argument("--analysis", type=Path, required=True, metavar="FILE", help="an analysis.json")
+    parser.add_argument("--analysis", type=place, required=True, metavar="FILE", help="an analysis.json")
     parser.add_argument("--criterion", required=True, metavar="NAME", help=f"one of: {', '.join(CRITERIA)}")
     known = ", ".join((*POLICIES, KNAPSACK))
     parser.add_argument("--policy", default="top_k", metavar="NAME", help=f"one of: {known} [default: top_k]")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--blocks", type=whole, metavar="K", help="number of blocks to tune")
-    budget.add_argument("--flops", type=float, metavar="SHARE", help="knapsack: share of full fine-tuning's FLOPs")
-    budget.add_argument("--memory", type=float, metavar="BYTES", help="knapsack: weights, gradients, optimizer state")
-    parser.add_argument("--json", type=Path, required=True, metavar="PLAN", help="file to write the plan to")
+    budget.add_argument("--flops", type=number, metavar="SHARE", help="knapsack: share of full fine-tuning's FLOPs")
+    memory = "knapsack: weights, gradients, optimizer state, such as 24e9 or 24G"
+    budget.add_argument("--memory", type=size, metavar="BYTES", help=memory)
+    parser.add_argument("--json", type=place, required=True, metavar="PLAN", help="file to write the plan to")
     parser.set_defaults(command=plan_command)
 
 
@@ -76,10 +77,10 @@ def _with_data(run: Run, target: str, out: Path | None) -> str:
         raise BadInputError("The rows of a run on chats are written beside the recipe; give --out FILE.")
     found = SECTIONS[target](out, spec, task, tokenizer, context_length(context, spec.max_length))
     places = {out.parent / name: text for name, text in found.files.items()}
-    if there := next((place for place in places if place.exists()), None):
+    if there := next((file for file in places if file.exists()), None):
         raise BadInputError(f"{there} already exists; name another file with --out, or another folder.")
-    for place, text in places.items():
-        write_text(place, text)
+    for file, text in places.items():
+        write_text(file, text)
     return "\n".join(found.lines) + "\n"
 
 
@@ -89,11 +90,11 @@ TARGETS = ("peft", "axolotl", "llamafactory", "transformers")
 def export_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--plan", type=Path, metavar="PLAN", help="a plan.json")
+    which.add_argument("--plan", type=place, metavar="PLAN", help="a plan.json")
     run = "folder of a run: its plan is exported; if it learned from chats, axolotl and llamafactory get its data too"
-    which.add_argument("--run", type=Path, metavar="RUN", help=run)
+    which.add_argument("--run", type=place, metavar="RUN", help=run)
     parser.add_argument("--to", required=True, metavar="NAME", help=f"one of: {', '.join(TARGETS)}")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="file to write; default: standard output")
+    parser.add_argument("--out", type=place, metavar="FILE", help="file to write; default: standard output")
     parser.set_defaults(command=export_command)
 
 

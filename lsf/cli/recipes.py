@@ -2,7 +2,6 @@
 
 import argparse
 from dataclasses import asdict
-from pathlib import Path
 
 from lsf.axes import QUANTISED
 from lsf.cli.arguments import (
@@ -13,6 +12,8 @@ from lsf.cli.arguments import (
     given_settings,
     load_asked_model,
     load_asked_task,
+    number,
+    place,
     source_options,
     whole,
 )
@@ -31,7 +32,7 @@ def edit_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help=argparse.SUPPRESS)
     parser.add_argument("--device", default="auto", help="where to run [default: auto]")
     add_settings(parser, EditSettings, OWN)
-    parser.add_argument("--json", type=Path, metavar="OUT", help="file to write")
+    parser.add_argument("--json", type=place, metavar="OUT", help="file to write")
     parser.set_defaults(command=edit_command, model="bundled")
 
 
@@ -62,8 +63,8 @@ def edit_command(arguments: argparse.Namespace) -> int:
 
 def merge_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `merge`."""
-    parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="folder of a finished run")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write the model to")
+    parser.add_argument("--run", type=place, required=True, metavar="RUN", help="folder of a finished run")
+    parser.add_argument("--out", type=place, required=True, metavar="DIR", help="folder to write the model to")
     parser.set_defaults(command=merge_command)
 
 
@@ -96,12 +97,13 @@ def beacons_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `beacons`."""
     source_options(parser)
     parser.add_argument("--count", type=whole, required=True, help="training examples to keep")
-    parser.add_argument("--tau", type=float, default=0.2, help="softness of the weights (0.001 to 1000) [default: 0.2]")
+    softness = "softness of the weights (0.001 to 1000) [default: 0.2]"
+    parser.add_argument("--tau", type=number, default=0.2, help=softness)
     parser.add_argument("--seed", type=whole, default=0, help="seed of the random choices [default: 0]")
     parser.add_argument(
         "--against", metavar="MODEL", help="folder of a tuned model: count the examples whose distance fell"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files")
+    parser.add_argument("--out", type=place, required=True, metavar="DIR", help="folder for the files")
     parser.set_defaults(command=beacons_command)
 
 

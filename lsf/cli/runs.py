@@ -3,10 +3,9 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
-from lsf.cli.arguments import load_asked_model, load_asked_task
+from lsf.cli.arguments import load_asked_model, load_asked_task, place
 from lsf.cli.terminal import TerminalReporter
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
@@ -16,7 +15,7 @@ from lsf.runs.store import delete_run, list_runs, load_run, runs_folder, usage
 
 def compare_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
-    parser.add_argument("run", nargs="+", type=Path, help="run folders, or folders that hold run folders")
+    parser.add_argument("run", nargs="+", type=place, help="run folders, or folders that hold run folders")
     parser.add_argument(
         "--format", choices=("table", "csv", "json"), default="table", help="output format [default: table]"
     )
@@ -38,7 +37,7 @@ def runs_options(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `runs`."""
     actions = parser.add_subparsers(title="actions", required=True, metavar="list|show|bundle|measure|delete")
     listing = actions.add_parser("list", help="one line per run, newest first")
-    listing.add_argument("--runs", type=Path, metavar="DIR", help="folder of run folders; default: LSF_RUNS, or runs")
+    listing.add_argument("--runs", type=place, metavar="DIR", help="folder of run folders; default: LSF_RUNS, or runs")
     listing.set_defaults(command=list_command)
     for name, command, text in (
         ("show", show_command, "spec and result of one run, as JSON"),
@@ -46,12 +45,12 @@ def runs_options(parser: argparse.ArgumentParser) -> None:
         ("delete", delete_command, "remove runs"),
     ):
         action = actions.add_parser(name, help=text)
-        action.add_argument("run", nargs="+", type=Path, help="run folders")
+        action.add_argument("run", nargs="+", type=place, help="run folders")
         action.set_defaults(command=command)
 
     bundle = actions.add_parser("bundle", help="zip what is needed to repeat a run with one command")
-    bundle.add_argument("run", type=Path, help="run folder")
-    bundle.add_argument("--zip", type=Path, required=True, metavar="OUT", help="file to write")
+    bundle.add_argument("run", type=place, help="run folder")
+    bundle.add_argument("--zip", type=place, required=True, metavar="OUT", help="file to write")
     bundle.set_defaults(command=bundle_command)
 
 

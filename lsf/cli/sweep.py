@@ -14,6 +14,7 @@ from lsf.cli.arguments import (
     given_settings,
     load_asked_model,
     load_asked_task,
+    place,
     say_notes,
     source_options,
     whole,
@@ -43,7 +44,7 @@ def sweep_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ray-address", metavar="ADDRESS", help=address)
     workers = "most workers [default: one per GPU of the cluster where the model is on CUDA, else one per CPU]"
     parser.add_argument("--ray-workers", type=whole, metavar="N", help=workers)
-    parser.add_argument("--json", type=Path, required=True, metavar="OUT", help=out)
+    parser.add_argument("--json", type=place, required=True, metavar="OUT", help=out)
     parser.set_defaults(command=sweep_command)
 
 

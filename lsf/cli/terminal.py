@@ -29,6 +29,7 @@ class TerminalReporter:
         self._bar: tqdm[Any] | None = None
         self._stretch: str | None = None
         self._shown = 0.0
+        self._unread = False
 
     def plan(self, phases: Sequence[Phase]) -> None:
         """Take what is to come."""
@@ -49,13 +50,22 @@ class TerminalReporter:
 
     def close(self) -> None:
         """Remove the bar."""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+        bar, self._bar = self._bar, None
+        if bar is not None and not self._unread:
+            self._write(bar.close)
 
     def _show(self) -> None:
-        if launched_rank() != 0:
-            return
+        if launched_rank() == 0 and not self._unread:
+            self._write(self._tell)
+
+    def _write(self, write: Callable[[], object]) -> None:
+        """Write to standard error, and no more once nobody reads it: work goes on behind `| head`, or a lost window."""
+        try:
+            write()
+        except OSError:
+            self._unread = True
+
+    def _tell(self) -> None:
         found = self._pace.look(time.monotonic())
         stretch = found.phase or found.message.partition(" ")[0]
         fresh, self._stretch = stretch != self._stretch, stretch
@@ -84,8 +94,14 @@ def _left(found: Outlook) -> str:
 
 @contextmanager
 def listening(interrupt: Callable[[], None], terminate: Callable[[], None]) -> Iterator[None]:
-    """Call a function at Ctrl-C and one at SIGTERM, in place of what they do else, inside the `with`."""
+    """Call a function at Ctrl-C and one at SIGTERM, in place of what they do else, inside the `with`.
+
+    A terminal or connection that is lost is a SIGTERM, unless `nohup` has it ignored.
+    """
     wishes = {signal.SIGINT: interrupt, signal.SIGTERM: terminate}
+    lost = getattr(signal, "SIGHUP", None)  # unknown on Windows
+    if lost is not None and signal.getsignal(lost) is not signal.SIG_IGN:
+        wishes[lost] = terminate
     before = {kind: signal.signal(kind, lambda *_, wish=wish: wish()) for kind, wish in wishes.items()}
     try:
         yield

@@ -15,6 +15,7 @@ from lsf.cli.arguments import (
     given_settings,
     load_asked_model,
     load_asked_task,
+    place,
     say_notes,
     source_options,
 )
@@ -29,7 +30,7 @@ from lsf.plans.plan import Plan, full_plan, parse_blocks
 from lsf.runs.lock import SPEC
 from lsf.runs.memory_forecast import PART_WORDS, Forecast, in_words
 from lsf.runs.result import PHASES, RunResult
-from lsf.runs.spec import NEEDS, RunSpec
+from lsf.runs.spec import NEEDS, REPORTERS, RunSpec
 from lsf.runs.store import create_run, reopen_run, runs_folder, spec_to_repeat
 
 
@@ -80,13 +81,13 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `tune`."""
     source_options(parser, required=False)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--plan", type=Path, metavar="PLAN", help="a plan.json")
+    which.add_argument("--plan", type=place, metavar="PLAN", help="a plan.json")
     which.add_argument("--blocks", metavar="B", help="blocks by hand, such as 3,5-7")
     which.add_argument("--all", action="store_true", help="full fine-tuning")
     which.add_argument(
-        "--spec", type=Path, metavar="SPEC", help="repeat a run by its spec.json; nothing else is needed"
+        "--spec", type=place, metavar="SPEC", help="repeat a run by its spec.json; nothing else is needed"
     )
-    which.add_argument("--resume", type=Path, metavar="RUN", help="resume a run that ended early; needs nothing else")
+    which.add_argument("--resume", type=place, metavar="RUN", help="resume a run that ended early; needs nothing else")
     modules = "embedding, final_norm, head, or dotted names of the model's modules, tuned with --blocks B (or none)"
     parser.add_argument("--modules", default="", metavar="M", help=modules)
     add_settings(parser, RunSpec, OWN)
@@ -95,7 +96,7 @@ def tune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--verify", dest="proof", action="store_const", const="hash", help="the same as --proof hash")
     parser.add_argument("--option", action="append", default=[], metavar="NAME=VALUE", help=_options_help())
     parser.add_argument(
-        "--runs", type=Path, metavar="DIR", help="folder the run's folder is made in; default: LSF_RUNS, or runs"
+        "--runs", type=place, metavar="DIR", help="folder the run's folder is made in; default: LSF_RUNS, or runs"
     )
     parser.add_argument("--forecast", action="store_true", help="say what the run would need, without tuning")
     parser.set_defaults(command=tune_command)
@@ -115,16 +116,16 @@ def tune_command(arguments: argparse.Namespace) -> int:
     asked = known or arguments
     check_optimizer(asked.optimizer or "adamw")
     check_base(asked.method or "full", asked.dtype)
+    settings = _asked_settings(arguments) if known is None else {}
+    _check_reporter(asked.report_to or "none")
     task = load_asked_task(known or arguments)
     say_notes(*task.seen.notes, *shared_prompts(task))
     reporter = TerminalReporter()
     loaded = load_asked_model(known or arguments, reporter)
-    spec = _asked_spec(arguments, loaded.info.n_blocks) if known is None else known
-    if spec.report_to != "none" and find_spec(spec.report_to) is None:
-        raise BadInputError(
-            f"--report-to {spec.report_to} needs the package {spec.report_to}, which is not installed: "
-            f"pip install {spec.report_to}, or leave the option out."
-        )
+    spec = known or _asked_spec(arguments, settings, loaded.info.n_blocks)
+    from lsf.methods.context import planned_names
+
+    planned_names(loaded, spec.plan)  # a plan for another model is refused before there is a folder
     if arguments.forecast:
         spare_imports()
         reporter.close()
@@ -154,8 +155,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
             reporter.close()
     if launched_rank() == 0:
         _print_end(result, spec, folder)
-    paused = result.test_left and reporter.stop == "pause"
-    return 1 if result.state == "failed" or paused else 0
+    return 0 if result.state == "succeeded" else 1
 
 
 def _print_end(result: RunResult, spec: RunSpec, folder: Path) -> None:
@@ -166,7 +166,8 @@ def _print_end(result: RunResult, spec: RunSpec, folder: Path) -> None:
             sys.stderr.write(f"lsf: {words}\n")
     if result.unmeasured:
         sys.stderr.write(f"lsf: It has not been tested yet; test it with: python -m lsf runs measure {folder}\n")
-    print(f"texts: {result.rendering}")
+    if result.rendering is not None:
+        print(f"texts: {result.rendering}")
     if (mixed := result.general) is not None:
         share = "" if mixed.token_share is None else f", {mixed.token_share:.1%} of all"
         print(f"general data: {mixed.n_trained:,} rows trained on, {mixed.tokens:,} tokens{share}")
@@ -189,7 +190,20 @@ def _known_spec(arguments: argparse.Namespace) -> RunSpec | None:
     return _read_spec(arguments) if arguments.spec else None
 
 
-def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
+def _check_reporter(name: str) -> None:
+    if name in REPORTERS and find_spec(name) is None:
+        raise BadInputError(
+            f"--report-to {name} needs the package {name}, which is not installed: pip install {name}, or leave the "
+            "option out."
+        )
+
+
+def _asked_settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of the run's spec that are asked for; what is wrong with them is said before a model is loaded.
+
+    Raises:
+        BadInputError: options that do not go together, a value out of its range, no such plan.
+    """
     if arguments.modules and arguments.blocks is None:
         raise BadInputError("--modules goes with --blocks; write --blocks none to tune modules alone.")
     if arguments.search_lr and arguments.learning_rate is not None:
@@ -198,12 +212,20 @@ def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
         if getattr(arguments, name) is not None and getattr(arguments, needed) is None:
             alone, other = (word.replace("_", "-") for word in (name, needed))
             raise BadInputError(f"--{alone} has no effect without --{other}; give both, or neither.")
-    plan, role = _planned(arguments, n_blocks)
+    if arguments.steps is not None and arguments.epochs is not None:
+        raise BadInputError("--steps and --epochs both say how long the run is; leave out one of the two.")
     given = given_settings(arguments, RunSpec)
     method = given.get("method", "full")
     if arguments.search_lr:
         given["learning_rate"] = None
     given["options"] = read_pairs(method, CATALOGUE[method].options, arguments.option)
+    given["plan"] = Plan.load(arguments.plan) if arguments.plan else full_plan(arguments.model, 1)
+    RunSpec(**given)
+    return given
+
+
+def _asked_spec(arguments: argparse.Namespace, given: dict[str, Any], n_blocks: int) -> RunSpec:
+    plan, role = _planned(arguments, given["plan"], n_blocks)
     return RunSpec(**{**given, "plan": plan, "role": role})
 
 
@@ -242,11 +264,10 @@ def _pause(reporter: TerminalReporter) -> None:
     reporter.stop = reporter.stop or "pause"
 
 
-def _planned(arguments: argparse.Namespace, n_blocks: int) -> tuple[Plan, str]:
+def _planned(arguments: argparse.Namespace, plan: Plan, n_blocks: int) -> tuple[Plan, str]:
     if arguments.all:
         return full_plan(arguments.model, n_blocks), "full"
     if arguments.plan:
-        plan = Plan.load(arguments.plan)
         return plan, plan.criterion if plan.criterion in OF_SAME_SIZE else "choice"
     words = [word.strip() for word in arguments.modules.split(",") if word.strip()]
     embedding, final_norm, head = (word in words for word in SWITCHES)

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from lsf.axes import POSITIONS, READINGS, SPLITS, VIRTUALS
+from lsf.criteria.registry import CRITERIA
 from lsf.models.info import ModelInfo
 from lsf.schema import JsonRecord
 from lsf.settings import check_settings, setting
@@ -220,7 +221,13 @@ class Analysis(JsonRecord):
     schema_version: Literal[1] = 1
 
     def scores(self, criterion: str) -> tuple[float | None, ...]:
-        """Return one criterion's score of each block, block 0 first; None where it was not measured."""
+        """Return one criterion's score of each block, block 0 first; None where it was not measured.
+
+        Raises:
+            UnknownNameError: there is no such criterion, neither here nor at all.
+        """
+        if not any(criterion in block.scores for block in self.blocks):
+            _ = CRITERIA[criterion]
         return tuple(block.scores.get(criterion) for block in self.blocks)
 
     @property

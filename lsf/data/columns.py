@@ -208,10 +208,10 @@ def letter_of(answer: Any, names: list[str], choices: list[Any]) -> str:
 def plain_answer(value: Any, column: str) -> tuple[Any, str]:
     """Return one answer of what a cell holds, and a sentence where it holds more.
 
-    A list of labels is joined; of a list of answers the first is taken; an object gives its `text` or `value`. Of a
-    list without any it is an empty text.
+    A list of labels is joined; of a list of answers the first is taken; an object gives its `text` or `value`, one
+    without them stays what it is. Of a list without any it is an empty text.
     """
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and any(key in value for key in ("text", "value")):
         held = [value[key] for key in ("text", "value") if value.get(key) is not None]
         value = next((one for one in held if one != []), held[0] if held else None)
     if not isinstance(value, list):

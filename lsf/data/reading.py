@@ -11,10 +11,27 @@ from lsf.data.sources import load_task, table_splits, task_of_tables
 from lsf.data.tables import Table
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError
+from lsf.files import typed_path
 
 IN_MEMORY = "in memory"
 """The name of data that has none."""
 WANTED = "a path, `lesson:NAME`, `hub:NAME`, a data set of `datasets`, a DataFrame or a list of dicts"
+
+
+def check_found(name: str) -> None:
+    """Refuse data that a run or a sweep names and that is not found from here, with why that may be.
+
+    Raises:
+        DataError: it was in memory, or is a file named from another folder.
+    """
+    if name.partition(":")[0] in ("lesson", "hub") or (path := typed_path(name)).is_absolute() or path.exists():
+        return
+    if name == IN_MEMORY:
+        raise DataError("Its data was in memory, in Python, and is not kept; only what came of it is here.")
+    raise DataError(
+        f"Its data {name} is not found from this folder; it was named in the folder where the command was started, so "
+        "repeat the command there."
+    )
 
 
 def read_data(

@@ -18,7 +18,7 @@ from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.converting import Convert, Row, Tally, Work
 from lsf.data.exports import joined_messages
 from lsf.data.formats import FORMATS, check_format, kinds_of, recognise
-from lsf.data.lessons import load_lesson
+from lsf.data.lessons import LESSONS, load_lesson
 from lsf.data.rows import RowCollector, selected
 from lsf.data.tables import TOLD, Table, read_table
 from lsf.data.task import Example, Seen, Task, split_examples, split_indices, with_general
@@ -113,6 +113,8 @@ def load_task(
         if prompt_template or completion_template:
             raise DataError(f"{name} brings its own prompts; templates are for files and hub data sets.")
         return load_lesson(rest)
+    if name in LESSONS and not typed_path(name).exists():
+        raise DataError(f"There is no file {name} here; the lesson of that name is lesson:{name}.")
     tables = read_hub(rest) if kind == "hub" else read_splits(typed_path(name), report)
     return task_of_tables(name, tables, (prompt_template, completion_template), seed, options, report)
 

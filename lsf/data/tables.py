@@ -14,7 +14,8 @@ from typing import Any
 
 from lsf.data.containers import GOES_ON, GZ, WHOLE, Opened, ending, lines_of, pieces
 from lsf.data.rows import RowCollector
-from lsf.errors import DataError, first_line
+from lsf.errors import DataError, did_you_mean, first_line
+from lsf.files import names_beside
 from lsf.progress import Reporter, Silent
 
 TOLD = 2_000
@@ -65,10 +66,12 @@ def read_table(path: Path, report: Reporter | None = None) -> Table:
         if path.is_dir():
             raise DataError(
                 f"{path} is a folder without files that are called train (as train.jsonl, or "
-                "train-00000-of-00002.parquet), without a data set of save_to_disk, not of texts alone; name a file."
+                "train-00000-of-00002.parquet), which holds neither a data set of save_to_disk nor texts alone; "
+                "name a file."
             )
         raise DataError(
             f"The data file {path} does not exist; a CSV, TSV, JSON, JSONL, Parquet or text file was expected."
+            f"{did_you_mean(path.name, names_beside(path))}"
         )
     reader = READERS.get(ending(path))
     if reader is None:

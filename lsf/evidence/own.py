@@ -35,7 +35,7 @@ FOLDER_VARIABLE = "LSF_EVIDENCE"
 
 def evidence_folder() -> Path:
     """Return the folder of own sweeps: LSF_EVIDENCE, or ~/.local/share/lsf/evidence; no cache, nobody sweeps it."""
-    return Path(os.environ.get(FOLDER_VARIABLE, Path.home() / ".local" / "share" / "lsf" / "evidence"))
+    return Path(os.environ.get(FOLDER_VARIABLE) or "~/.local/share/lsf/evidence").expanduser()
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lsf.bundled import MODEL_FOLDER
-from lsf.errors import ModelError, UnknownFamilyError, first_line
-from lsf.files import made_once, read_json, typed_path, write_json
+from lsf.errors import ModelError, UnknownFamilyError, did_you_mean, first_line
+from lsf.files import made_once, names_beside, read_json, typed_path, write_json
 from lsf.models.families import FAMILIES, Family, family_of
 from lsf.models.gguf import ABOUT, gguf_folder, is_gguf, unpack_gguf, unpacked_place
 from lsf.models.info import LABEL, NAME, PACKAGE, VERSION, smollm2_packaged, smollm2_place
@@ -315,6 +315,13 @@ def _is_causal(architecture: str) -> bool:
     return architecture.endswith(("ForCausalLM", "LMHeadModel"))
 
 
+def _likely(name: str) -> str:
+    """Return a sentence that offers the model that was meant, as far as a name shows it; empty where it does not."""
+    if name.rpartition("/")[2].lower() == LABEL.lower():
+        return f" {NAME} is that model, and can be made without the hub."
+    return did_you_mean(name, ("bundled", NAME, *names_beside(Path(name))))
+
+
 def _from_hub(name: str) -> ModelSource:
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - the hub's client is needed for hub models only
     from huggingface_hub.errors import (  # noqa: PLC0415
@@ -336,10 +343,12 @@ def _from_hub(name: str) -> ModelSource:
     except LocalEntryNotFoundError:
         raise ModelError(
             f"{name} is neither a folder here nor cached, and the Hugging Face hub does not answer (no network?)."
+            f"{_likely(name)}"
         ) from None
     except GatedRepoError:
         raise ModelError(f"{name} is gated; ask for access on the hub and set HF_TOKEN in the environment.") from None
     except (RepositoryNotFoundError, HFValidationError):
         raise ModelError(
             f"There is no model {name!r}: neither a folder here nor an id on the hub that this machine may read."
+            f"{_likely(name)}"
         ) from None

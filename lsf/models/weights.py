@@ -45,7 +45,7 @@ def load_config(source: ModelSource) -> Any:
     Raises:
         ModelError: transformers does not accept it.
     """
-    with _quiet():
+    with quiet():
         try:
             config: Any = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
         except LIBRARY_FAILURES as error:
@@ -66,7 +66,7 @@ def build_skeleton(source: ModelSource) -> Any:
     """
     config = load_config(source)
     try:
-        with _quiet(), torch.device("meta"):
+        with quiet(), torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except LIBRARY_FAILURES as error:
         raise ModelError(
@@ -95,7 +95,7 @@ def load_weights(
     """
     config = load_config(source)
     try:
-        with _quiet():
+        with quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 source.folder,
                 config=config,
@@ -134,7 +134,7 @@ def load_tokenizer(source: ModelSource) -> Any:
             "install sentencepiece), or put a tokenizer.json beside it."
         )
     try:
-        with _quiet():
+        with quiet():
             return AutoTokenizer.from_pretrained(source.folder, local_files_only=True)
     except Exception as error:
         if isinstance(error, MemoryError) or not (type(error) is Exception or isinstance(error, LIBRARY_FAILURES)):
@@ -198,7 +198,7 @@ def _said(error: BaseException) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep transformers' bars and its reports off the terminal; what matters of them is said by us."""
     shown, level = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()

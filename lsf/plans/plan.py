@@ -150,6 +150,17 @@ class Plan(JsonRecord):
         return f"<p>Tune {escape(self.label)} of {escape(self.model)} ({self.n_blocks} blocks)</p>{table}"
 
 
+def check_plan(plan: Any) -> None:
+    """Refuse what is no plan.
+
+    Raises:
+        PlanError: with how one is made.
+    """
+    if not isinstance(plan, Plan):
+        make = "lsf.Plan(model, n_blocks, blocks), or analysis.recommend(blocks)"
+        raise PlanError(f"A {type(plan).__name__} was given as the plan; make one first: {make}.")
+
+
 def full_plan(model: str, n_blocks: int) -> Plan:
     """Return the plan that tunes everything: full fine-tuning."""
     return Plan(model, n_blocks, tuple(range(n_blocks)), embedding=True, final_norm=True, head=True)

@@ -261,9 +261,9 @@ def make_knapsack_plan(
     chosen = best_load(scores, items, reach, capacity)
     if not chosen:
         least = min(cost + item for cost, item in zip(reach, items, strict=True))
-        unit = "of full fine-tuning's FLOPs" if flops is not None else "bytes"
+        asked = f"{capacity:,.0f} bytes" if flops is None else f"{capacity:.4g} of full fine-tuning's FLOPs"
         shown = f"{math.ceil(least):,}" if flops is None else f"{math.ceil(least * 1e4) / 1e4:.4f}"
-        raise PlanError(f"No block fits a budget of {capacity:.4g} {unit}; the least is {shown}.")
+        raise PlanError(f"No block fits a budget of {asked}; the least is {shown}.")
     label, why = CRITERIA[criterion].label, "in the best set the budget pays for"
     if max(scores) <= 0:
         why = "the best that the budget pays for; one block at any budget, since no score is above 0"

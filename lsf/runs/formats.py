@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lsf.data.contents import options_in
 from lsf.data.formats import example_line
+from lsf.data.reading import check_found
 from lsf.data.sources import load_task
 from lsf.errors import BadInputError, RunError, RunStateError, UnknownNameError
 from lsf.files import finite, write_bytes
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("table", "csv", "json")
 SHOWN = {
+    "model": "model",
+    "data": "data",
     "plan": "plan",
     "method": "method",
     "role": "role",
@@ -57,6 +60,8 @@ SHOWN = {
 _SHARES = ("general_share", "general_token_share", "generated_match_before", "generated_match_after")
 _WHERE_KNOWN = (*_SHARES, "byte_perplexity_before", "byte_perplexity_after")
 """Columns that are left out of it where no run has them."""
+_WHERE_THEY_DIFFER = ("model", "data")
+"""Columns that are left out of it where all runs have the same."""
 _PERCENT = ("exact_match_before", "exact_match_after", *_SHARES)
 _RATIOS = ("latency_ratio", "x_params", "x_time", "x_memory", "x_quality")
 
@@ -98,7 +103,9 @@ def _text(comparison: Comparison) -> str:
 
     rows = comparison.rows
     known = [name for name in _WHERE_KNOWN if any(getattr(row, name) is not None for row in rows)]
-    shown = {name: head for name, head in SHOWN.items() if name not in _WHERE_KNOWN or name in known}
+    known += [name for name in _WHERE_THEY_DIFFER if len({getattr(row, name) for row in rows}) > 1]
+    sometimes = (*_WHERE_KNOWN, *_WHERE_THEY_DIFFER)
+    shown = {name: head for name, head in SHOWN.items() if name not in sometimes or name in known}
     cells = [{head: _shown(row, name) for name, head in shown.items()} for row in rows]
     score = told_by(rows)
     measure = {EXACT: "exact_match_after", LOSS: "loss_after"}[score]
@@ -204,6 +211,8 @@ def _contents(run: Run) -> dict[str, str]:
     if run.spec is None or run.result is None:
         raise RunStateError(f"The run {run.id} is {run.state}; only a run that has ended can be bundled.")
     templates = run.spec.prompt_template, run.spec.completion_template
+    for name in filter(None, (run.spec.data, run.spec.general)):
+        check_found(name)
     task = load_task(run.spec.data, *templates, options=options_in(run.spec), general=run.spec.general)
     known = run.result.general and run.result.general.fingerprint
     for name, old, new in (

@@ -44,10 +44,15 @@ def size_in(variable: str) -> float | None:
     text = os.environ.get(variable, "").strip()
     if not text:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:E\+?\d+)?)\s*([KMGT]?)B?", text.upper())
-    if match is None:
+    if (found := bytes_in(text)) is None:
         raise BadInputError(f"{variable} is {text!r}; a number of bytes such as 50G was expected.")
-    return float(match[1]) * UNITS[match[2]]
+    return found
+
+
+def bytes_in(text: str) -> float | None:
+    """Return the bytes that a text such as 50G names; None where it names none."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?(?:E\+?\d+)?)\s*([KMGT]?)B?", text.strip().upper())
+    return None if match is None else float(match[1]) * UNITS[match[2]]
 
 
 def bytes_of(runs: Path) -> int:
@@ -94,7 +99,7 @@ RUNS_VARIABLE = "LSF_RUNS"
 
 def runs_folder() -> Path:
     """Return the folder of runs: `LSF_RUNS`, or `./runs`."""
-    return Path(os.environ.get(RUNS_VARIABLE, "runs")).expanduser()
+    return Path(os.environ.get(RUNS_VARIABLE) or "runs").expanduser()
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from lsf.models.loading import weights_hash
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import float_weight, was_transposed
 from lsf.models.sharing import float_view
+from lsf.models.weights import quiet
 from lsf.plans.plan import Plan, Predicted
 from lsf.runs.checkpoints import with_room
 from lsf.runs.lock import SPEC, WEIGHTS
@@ -326,7 +327,8 @@ def save_merged(folder: Path, loaded: Any, out: Path) -> MergeLoss:
         tokenizer.chat_template = given
 
     def write(place: Path) -> None:
-        plain.save_pretrained(place)
+        with quiet():
+            plain.save_pretrained(place)
         tokenizer.save_pretrained(place)
 
     try:

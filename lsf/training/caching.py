@@ -26,7 +26,7 @@ from lsf.models.loading import LoadedModel
 from lsf.models.sharing import foreign_hooks
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
-from lsf.runs.store import size_in
+from lsf.runs.store import in_words, size_in
 from lsf.training.prefix import ABOUT, LOCK, Prefix, States
 from lsf.training.processes import n_processes, place_on_machine, wait_for_all
 from lsf.training.records import circumstances, tokens_hash
@@ -120,10 +120,10 @@ def decide(
             return kind, f"{needed / 1e6:.1f} MB hold what leaves block {depth - 1} for {len(rows)} examples.", depth
         if asked == kind:
             raise BadInputError(
-                f"The prefix cache would take {needed / 1e9:.2f} GB and {kind} has room for {room / 1e9:.2f} GB; "
+                f"The prefix cache would take {in_words(needed)} and {kind} has room for {in_words(room)}; "
                 "take the cache auto or off, shorter examples (max_length), or fewer of them."
             )
-    return "off", f"{needed / 1e9:.1f} GB fit neither into free memory nor onto the free disk.", 0
+    return "off", f"{in_words(needed)} fit neither into free memory nor onto the free disk.", 0
 
 
 def open_caching(

@@ -19,7 +19,7 @@ from lsf.errors import PlanError, RunError, first_line
 from lsf.methods.context import planned_names
 from lsf.models.loading import Model, base_of, is_adapted, layout_of
 from lsf.models.quantised import refuse_packed, scales
-from lsf.plans.plan import Plan
+from lsf.plans.plan import Plan, check_plan
 from lsf.runs.result import Proof
 
 
@@ -174,6 +174,8 @@ class FrozenProof(TrainerCallback):
 
     def __init__(self, plan: Plan | None = None) -> None:
         """Prove nothing yet."""
+        if plan is not None:
+            check_plan(plan)
         self.plan = plan
         self.proof: Proof | None = None
         self._before: Fingerprint | None = None
@@ -264,6 +266,7 @@ def freeze(model: Any, plan: Plan) -> int:
         >>> model.model.layers[5].mlp.up_proj.weight.requires_grad, model.lm_head.weight.requires_grad
         (True, False)
     """
+    check_plan(plan)
     model = model.model if isinstance(model, Model) else model
     if is_adapted(model):
         raise PlanError("This model has peft's adapters already; make them with plan.lora_config() instead.")

@@ -428,3 +428,11 @@ def test_weights_in_another_dtype_have_not_changed():
     told = " ".join(compare([held_in("float32"), held_in("bfloat16")]).warnings)
     assert "differ in dtype (float32, bfloat16)" in told
     assert "The weights of" not in told
+
+
+def test_the_table_names_model_and_data_only_where_runs_differ_in_them():
+    head, *rows = render(compare([make("a"), make("b", data="e")])).splitlines()[:3]
+    assert head.split()[:2] == ["data", "plan"] and [row.split()[0] for row in rows] == ["d", "e"]
+    head, *rows = render(compare([make("a"), make("b", model="n")])).splitlines()[:3]
+    assert head.split()[:2] == ["model", "plan"] and [row.split()[0] for row in rows] == ["m", "n"]
+    assert render(compare([make("a"), make("b")])).split()[0] == "plan"

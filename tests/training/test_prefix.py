@@ -160,7 +160,7 @@ def test_the_choice_says_why(loaded, task, monkeypatch):
     assert (kind, depth) == ("memory", 2)
     assert "24 examples" in reason
     monkeypatch.setenv("LSF_CACHE_BYTES", "10")
-    with pytest.raises(BadInputError, match=r"The prefix cache would take .* and disk has room for"):
+    with pytest.raises(BadInputError, match=r"The prefix cache would take 0\.\d MB and disk has room for 0\.0 MB"):
         decide(loaded, middle, rows, "disk", 999)
 
 
