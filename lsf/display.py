@@ -19,7 +19,7 @@ from lsf.plans.plan import Plan
 from lsf.plans.policies import make_plan
 from lsf.runs import comparison as tables
 from lsf.runs import store
-from lsf.runs.formats import to_frame
+from lsf.runs.formats import render, to_frame
 from lsf.runs.verdict import verdicts
 
 
@@ -43,8 +43,15 @@ class _Record:
     def __hash__(self) -> int:
         return hash(tuple(vars(self).values()))
 
+    def __repr__(self) -> str:
+        """Return what a plain Python session shows in place of the table of a notebook."""
+        return self._text()
 
-@dataclass(frozen=True, eq=False)
+    def _text(self) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Analysis(_Record, records.Analysis):
     """One analysis, with what a notebook does with it: L+1 states, L blocks, scores per block.
 
@@ -91,8 +98,17 @@ class Analysis(_Record, records.Analysis):
         columns = [[*map(str, range(self.model.n_blocks))], *(_bars(self.scores(name)) for name in self.criteria)]
         head = "".join(f"<th>{escape(name)}</th>" for name in ("block", *names))
         rows = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in zip(*columns, strict=True))
-        said = f"{self.model.name} on {self.data.n_examples:,} examples of {self.data.name}; .show() draws it."
-        return f"<p>{escape(said)}</p><table><tr>{head}</tr>{rows}</table>"
+        return f"<p>{escape(self._said())}</p><table><tr>{head}</tr>{rows}</table>"
+
+    def _text(self) -> str:
+        import pandas as pd  # noqa: PLC0415 - a third of a second to import
+
+        scores = {CRITERIA[name].label: self.scores(name) for name in self.criteria}
+        table = pd.DataFrame(scores, index=pd.RangeIndex(self.model.n_blocks, name="block"), dtype=float)
+        return f"{self._said()}\n{table.to_string(float_format='{:.4g}'.format, na_rep='')}"
+
+    def _said(self) -> str:
+        return f"{self.model.name} on {self.data.n_examples:,} examples of {self.data.name}; .show() draws it."
 
 
 def _bars(scores: Any) -> list[tuple[str, float]]:
@@ -109,7 +125,7 @@ def _cell(value: str | tuple[str, float]) -> str:
     return f"<td style='background:linear-gradient(90deg,#0072B255 {share:.0%},transparent {share:.0%})'>{text}</td>"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison(_Record, tables.Comparison):
     """Runs side by side: a row each, with ratios to the full run, and what makes them less comparable."""
 
@@ -118,27 +134,37 @@ class Comparison(_Record, tables.Comparison):
         said = "".join(f"<p>{escape(words)}</p>" for words in self.warnings)
         return found + to_frame(self).to_html(index=False, na_rep="") + said
 
+    def _text(self) -> str:
+        return render(self).rstrip("\n")
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Run(_Record, store.Run):
     """One run's folder: `.spec` is what was asked, `.result` what it came to, `.state` where it stands."""
 
     def _repr_html_(self) -> str:
         return Comparison(**vars(tables.compare([self])))._repr_html_()
 
+    def _text(self) -> str:
+        return f"{self.folder}\n{Comparison(**vars(tables.compare([self])))}"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Sweep(_Record, sweeps.Sweep):
     """Every plan of a family, tuned from the same start under several seeds, and tested: a cell each."""
 
     def _repr_html_(self) -> str:
-        rows = [
-            {"plan": cell.plan, "seed": cell.seed, **({} if cell.after is None else vars(cell.after))}
-            for cell in self.cells
-        ]
+        return self._frame().to_html(index=False, na_rep="")
+
+    def _text(self) -> str:
+        return self._frame().to_string(index=False, na_rep="")
+
+    def _frame(self) -> Any:
         import pandas as pd  # noqa: PLC0415 - a third of a second to import
 
-        return pd.DataFrame(rows).to_html(index=False, na_rep="")
+        measured = ({} if cell.after is None else vars(cell.after) for cell in self.cells)
+        named = ({"plan": cell.plan, "seed": cell.seed} for cell in self.cells)
+        return pd.DataFrame([{**name, **found} for name, found in zip(named, measured, strict=True)])
 
 
 def _framed(page: str) -> str:

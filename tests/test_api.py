@@ -501,3 +501,7 @@ def test_everything_is_drawn_in_a_notebook_and_small(
     assert "<table" in lsf.compare(run)._repr_html_() and "<table" in run._repr_html_()
     with pytest.raises(LsfError, match="no run to compare"):
         lsf.compare()
+    assert repr(model).startswith("Model(") and "4 blocks" in repr(model)
+    assert "deviation" in str(found).lower() and len(str(found).splitlines()) == 2 + 1 + model.info.n_blocks
+    assert f"{run.folder}\n" in str(run) and "Verdict: " in str(lsf.compare(run))
+    assert repr(lsf.read_data(ROWS, "{q}", "{a}")).startswith("Task(")

@@ -100,6 +100,11 @@ class Task:
         if not self.train:
             raise DataError(f"{self.name} has no training examples; at least one is needed.")
 
+    def __repr__(self) -> str:
+        """Return how many examples each split has, in a line."""
+        splits = ((name, len(getattr(self, name))) for name in ("train", "validation", "test"))
+        return f"Task({self.name}: {', '.join(f'{count:,} {name}' for name, count in splits)})"
+
     def split(self, name: str) -> Sequence[Example]:
         """Return one split by name; `auto` means `train` where the source has splits, else every row.
 

@@ -313,6 +313,11 @@ class Model:
             self._loaded, self._seen = wrap_model(self.model, self.tokenizer, self.info.name), stamp
         return self._loaded
 
+    def __repr__(self) -> str:
+        """Return what it is, in a line."""
+        info = self.info
+        return f"Model({info.name}: {info.n_blocks} blocks, {info.n_params:,} parameters, {info.dtype})"
+
     def _repr_html_(self) -> str:
         known = {name: value for name, value in vars(self.info).items() if value is not None}
         rows = "".join(f"<tr><td>{name}</td><td>{escape(str(value))}</td></tr>" for name, value in known.items())
