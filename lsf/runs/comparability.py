@@ -177,7 +177,7 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
 
     Args:
         runs: those compared.
-        related: for each, whether a full run to compare it with was found.
+        related: for each, whether a full run to compare it with was found, wrecked or not.
     """
     found: list[str] = []
     differing = [(words, [read(run) for run in runs if run.spec is not None]) for words, read in _ASKED]
