@@ -179,8 +179,8 @@ def best_load(
     """Choose at least one block for the greatest sum of scores.
 
     The cost of a set is `reach_costs[lowest block] + sum(item_costs)`. For each lowest block, which is then tuned, the
-    deeper ones are filled in by a dynamic programme over loads that no other load beats in both cost and value (of equal
-    value, depth): exact for any real costs, and fast, since real models have few different block sizes.
+    deeper ones are filled in by a dynamic programme over loads that no other load beats in both cost and value (or, of
+    equal value, depth): exact for any real costs, and fast, since real models have few different block sizes.
 
     Args:
         scores: one per block; blocks of score 0 or less, which only cost, are taken only where nothing else fits.
