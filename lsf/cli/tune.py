@@ -108,6 +108,8 @@ def tune_command(arguments: argparse.Namespace) -> int:
     known = _known_spec(arguments)
     if known is None and not (arguments.model and arguments.data):
         raise BadInputError("tune needs --model and --data, or --spec with a run's spec.json, or --resume with a run.")
+    if known is None:
+        _check_together(arguments)
     if (known or arguments).device == "map":
         raise BadInputError("--device map spreads a model to analyse it; tuning takes auto, cpu, cuda or mps.")
     if not arguments.forecast and not arguments.resume:
@@ -189,7 +191,8 @@ def _known_spec(arguments: argparse.Namespace) -> RunSpec | None:
     return _read_spec(arguments) if arguments.spec else None
 
 
-def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
+def _check_together(arguments: argparse.Namespace) -> None:
+    """Refuse options of which one would be ignored beside another, or without it, before anything is read."""
     if arguments.modules and arguments.blocks is None:
         raise BadInputError("--modules goes with --blocks; write --blocks none to tune modules alone.")
     if arguments.search_lr and arguments.learning_rate is not None:
@@ -198,6 +201,12 @@ def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
         if getattr(arguments, name) is not None and getattr(arguments, needed) is None:
             alone, other = (word.replace("_", "-") for word in (name, needed))
             raise BadInputError(f"--{alone} has no effect without --{other}; give both, or neither.")
+    given = given_settings(arguments, RunSpec)
+    if "steps" in given and given.get("epochs") is not None:
+        raise BadInputError("--steps and --epochs both say how long the run is; give one of them.")
+
+
+def _asked_spec(arguments: argparse.Namespace, n_blocks: int) -> RunSpec:
     plan, role = _planned(arguments, n_blocks)
     given = given_settings(arguments, RunSpec)
     method = given.get("method", "full")
