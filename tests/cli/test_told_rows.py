@@ -59,7 +59,7 @@ def test_rows_that_training_and_test_share_are_told(
 def test_an_analysis_of_rows_that_no_test_is_made_of_says_nothing_of_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rows = [{"prompt": f"The town of {n} is", "completion": " red"} for n in range(3)]
+    rows: list[dict[str, object]] = [{"prompt": f"The town of {n} is", "completion": " red"} for n in range(3)]
     for some, told in ((rows[:2], False), (rows, True)):
         data = rows_in(tmp_path / "d.jsonl", some)
         asked = ["--criteria", "last", "--limit", "1", "--json", str(tmp_path / "a.json")]
