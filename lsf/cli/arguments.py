@@ -281,8 +281,7 @@ def say_notes(*notes: str) -> None:
 
 def load_asked_model(arguments: argparse.Namespace | RunSpec, reporter: TerminalReporter) -> Any:
     """Load the model asked for."""
-    for library in ("transformers", "bitsandbytes.backends.cpu.ops"):  # the latter misses a package nobody needs
-        logging.getLogger(library).setLevel(logging.ERROR)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
     reporter.progress(0, None, f"loading {arguments.model}")
     from lsf.models.loading import load_model
 
