@@ -105,7 +105,7 @@ def _tell(analysis: Analysis, task: Task, out: Path) -> None:
         print(f"The similarity of positions (cka) was computed on {sampled:,} positions, those of the first examples.")
     if (ablated := analysis.data.ablation_positions) is not None and ablated < analysis.data.n_positions:
         print(f"Blocks were bypassed (ablation) at {ablated:,} positions, those of the first examples.")
-    if not task.own_splits and analysis.data.split == "all":
+    if not task.own_splits and analysis.data.split == "all" and (task.validation or task.test):
         sys.stderr.write(WITH_TEST)
     if told := straddling_words(analysis.data.n_straddling or 0):
         sys.stderr.write(f"lsf: {told}\n")

@@ -17,12 +17,14 @@ from lsf.plans.policies import KNAPSACK, POLICIES, make_knapsack_plan, make_plan
 from lsf.plans.recommend import RECOMMENDED_POLICY
 from lsf.runs.store import Run, load_run
 
+KNOWN_POLICIES = (*POLICIES, KNAPSACK)
+
 
 def plan_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `plan`."""
     parser.add_argument("--analysis", type=place, required=True, metavar="FILE", help="an analysis.json")
     parser.add_argument("--criterion", required=True, metavar="NAME", help=f"one of: {', '.join(CRITERIA)}")
-    known = ", ".join((*POLICIES, KNAPSACK))
+    known = ", ".join(KNOWN_POLICIES)
     parser.add_argument("--policy", default="top_k", metavar="NAME", help=f"one of: {known} [default: top_k]")
     budget = parser.add_mutually_exclusive_group(required=True)
     budget.add_argument("--blocks", type=whole, metavar="K", help="number of blocks to tune")
@@ -39,6 +41,8 @@ def plan_command(arguments: argparse.Namespace) -> int:
     for name in ("flops", "memory"):
         if (given := getattr(arguments, name)) is not None and not 0 < given < math.inf:
             raise BadInputError(f"--{name} is {given:g}; a number above 0 was expected.")
+    if arguments.policy not in KNOWN_POLICIES:
+        raise UnknownNameError("policy", arguments.policy, KNOWN_POLICIES)
     analysis, criterion = Analysis.load(arguments.analysis), arguments.criterion
     if (arguments.policy == KNAPSACK) == (arguments.blocks is not None):
         raise BadInputError("The policy knapsack takes --flops or --memory; every other policy takes --blocks.")

@@ -33,7 +33,7 @@ def reduction(m: Measurements) -> Scores | None:
 def law_headroom(m: Measurements) -> Scores | None:
     """Return max(0, T_(b+1) - the model's own power law at b+1): what block b would win by keeping the law.
 
-    Misleads on models of one to three blocks, where the law passes through every point and the headroom is zero.
+    Misleads on models of one or two blocks, where the law passes through every point and the headroom is zero.
     """
     if m.target_deviation is None:
         return None
@@ -44,17 +44,18 @@ def power_law(target_deviation: Float[np.ndarray, " states"]) -> Scores:
     """Fit T_l = c l^-a + t over l = 1 .. L by least squares with a >= 0, and return the fit at l = 1 .. L.
 
     For each a the best c and t are those of a straight line through (l^-a, T_l); a itself is found on a grid over
-    [0, 10] refined by bounded minimisation.
+    [0, 10] refined by bounded minimisation. At a = 0 stands the law's limit, c log l + t: c grows without bound there.
     """
     values = target_deviation[1:]
-    depth = np.arange(1, len(values) + 1, dtype=np.float64)
+    depth = np.log(np.arange(1, len(values) + 1, dtype=np.float64))
     centred = values - values.mean()
 
     def fits(exponents: Float[np.ndarray, " exponents"]) -> Float[np.ndarray, "exponents blocks"]:
-        shape = depth ** -exponents[:, None]
+        scale = np.maximum(exponents, np.finfo(np.float64).tiny)[:, None]
+        shape = -np.expm1(-scale * depth) / scale  # (1 - l^-a) / a, which is log l at a = 0
         shape -= shape.mean(axis=1, keepdims=True)
         spread = (shape**2).sum(axis=1)
-        slope = np.divide(shape @ centred, spread, out=np.zeros_like(spread), where=spread > 1e-20)  # flat at a = 0
+        slope = np.divide(shape @ centred, spread, out=np.zeros_like(spread), where=spread > 0)
         return values.mean() + slope[:, None] * shape
 
     def errors(exponents: Float[np.ndarray, " exponents"]) -> Float[np.ndarray, " exponents"]:

@@ -271,7 +271,7 @@ class DatasetRows(Sequence[dict[str, Any]]):
         A transform of the user's own says what the rows are, and stays.
         """
         self._rows = rows if rows.format["type"] == "custom" else rows.with_format(None)
-        self._labels = {column: feature for column, feature in rows.features.items() if "ClassLabel" in repr(feature)}
+        self._labels = class_labels(rows.features)
 
     def __len__(self) -> int:
         """How many there are."""
@@ -281,21 +281,35 @@ class DatasetRows(Sequence[dict[str, Any]]):
         """Return a row; of a slice, those rows."""
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
-        return self._labelled(self._rows[index])
+        return with_names(self._rows[index], self._labels)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield all in order."""
-        return map(self._labelled, self._rows)
+        return (with_names(row, self._labels) for row in self._rows)
 
     def select(self, indices: Any) -> "DatasetRows":
         """Return the rows at some indices, in their order."""
         return DatasetRows(self._rows.select(indices))
 
-    def _labelled(self, row: dict[str, Any]) -> dict[str, Any]:
-        named = {column: _labelled(value, self._labels.get(column)) for column, value in row.items()}
-        return {
-            column: NoLabel() if value is None and row[column] is not None else value for column, value in named.items()
-        }
+
+def class_labels(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns of a data set of `datasets` that are, or hold, class labels."""
+    return {column: feature for column, feature in features.items() if "ClassLabel" in repr(feature)}
+
+
+def with_names(row: dict[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with its class labels by their names, empty for none.
+
+    Args:
+        row: values by column.
+        labels: of `class_labels`.
+    """
+    if not labels:
+        return row
+    named = {column: _labelled(value, labels.get(column)) for column, value in row.items()}
+    return {
+        column: NoLabel() if value is None and row[column] is not None else value for column, value in named.items()
+    }
 
 
 def dataset_table(name: str, rows: Any) -> "Table":

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lsf.data.containers import GOES_ON, GZ, WHOLE, Opened, ending, lines_of, pieces
+from lsf.data.containers import GOES_ON, GZ, WHOLE, Opened, class_labels, ending, lines_of, pieces, with_names
 from lsf.data.rows import RowCollector
 from lsf.errors import DataError, did_you_mean, first_line
 from lsf.files import names_beside
@@ -378,11 +378,20 @@ def _read_parquet(file: Opened) -> Table:
 
 def _parquet_rows(table: Any, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any], int]]:
     """Yield rows by values: pandas would make floats of whole numbers where one is missing."""
-    place = 0
+    place, labels = 0, _labels_in(table.schema_arrow)
     for batch in table.iter_batches(batch_size=TOLD):
         size = batch.nbytes // max(1, batch.num_rows)
         for place, row in enumerate(batch.to_pylist(), place + 1):  # noqa: B020 - goes on counting
-            yield place, {name: _known(row[name]) for name in columns}, size
+            yield place, with_names({name: _known(row[name]) for name in columns}, labels), size
+
+
+def _labels_in(schema: Any) -> dict[str, Any]:
+    """Return the class labels that `datasets` notes in a file it writes, such as those of the hub."""
+    if b"ClassLabel" not in (schema.metadata or {}).get(b"huggingface", b""):
+        return {}
+    from datasets import Features  # noqa: PLC0415 - two seconds to import
+
+    return class_labels(Features.from_arrow_schema(schema))
 
 
 def _read_text(file: Opened) -> Table:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,9 +85,11 @@ def count_masked(sizes: Mapping[str, int], method: str, options: Any) -> int:
     total = sum(sizes.values())
     count = sum(kept(n, options.fraction) for n in sizes.values()) if per_tensor else kept(total, options.fraction)
     if not count:
+        least = 1 / max(sizes.values() if per_tensor else (total,))
+        step = 10.0 ** (math.floor(math.log10(least)) - 1)  # told in two digits, never below
         raise BadInputError(
             f"The method {method}: a fraction of {options.fraction:g} keeps none of the plan's {total} values; "
-            f"give at least {1 / max(sizes.values() if per_tensor else (total,)):.2g}."
+            f"give at least {math.ceil(least / step - 1e-9) * step:.2g}."
         )
     return count
 

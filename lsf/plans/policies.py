@@ -179,8 +179,8 @@ def best_load(
     """Choose at least one block for the greatest sum of scores.
 
     The cost of a set is `reach_costs[lowest block] + sum(item_costs)`. For each lowest block, which is then tuned, the
-    deeper ones are filled in by a dynamic programme over loads that no other load beats in both cost and value: exact
-    for any real costs, and fast, since real models have few different block sizes.
+    deeper ones are filled in by a dynamic programme over loads that no other load beats in both cost and value (or, of
+    equal value, depth): exact for any real costs, and fast, since real models have few different block sizes.
 
     Args:
         scores: one per block; blocks of score 0 or less, which only cost, are taken only where nothing else fits.
@@ -218,7 +218,7 @@ def best_load(
 def _undominated(loads: list[Load]) -> list[Load]:
     kept: list[Load] = []
     for load in sorted(loads, key=lambda load: (load.cost, -load.value, [-block for block in load.blocks])):
-        if not kept or load.value > kept[-1].value:
+        if not kept or (load.value, load.blocks) > (kept[-1].value, kept[-1].blocks):
             kept.append(load)
     return kept
 

@@ -177,7 +177,7 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
 
     Args:
         runs: those compared.
-        related: for each, whether a full run to compare it with was found.
+        related: for each, whether a full run to compare it with was found, wrecked or not.
     """
     found: list[str] = []
     differing = [(words, [read(run) for run in runs if run.spec is not None]) for words, read in _ASKED]
@@ -229,7 +229,7 @@ def _reading(spec: RunSpec) -> tuple[object, ...]:
 _ASKED: tuple[tuple[str, Read], ...] = (
     ("model", lambda run: run.spec and run.spec.model),
     ("data", lambda run: run.spec and run.spec.data),
-    ("steps asked for", lambda run: run.spec and (run.spec.steps if run.spec.epochs is None else run.spec.epochs)),
+    ("steps asked for", lambda run: run.spec and _length(run.spec)),
     ("when they end", lambda run: run.spec and run.spec.until),
     ("parameters kept", lambda run: run.spec and run.spec.keep),
     ("batch size", lambda run: run.spec and run.spec.batch_size),
@@ -373,13 +373,13 @@ def _settings(run: Run) -> dict[str, str]:
     if spec is None:
         return {}
     plan = spec.plan
-    names = [item.name for item in fields(RunSpec) if item.name not in NOT_SETTINGS]
+    names = [item.name for item in fields(RunSpec) if item.name not in (*NOT_SETTINGS, _idle_length(spec))]
     told = {
         "stands for": spec.role,
         "blocks": format_blocks(plan.blocks) or "none",
         "beside the blocks": ", ".join(plan.beside) or "nothing",
         "chosen by": _chosen_by(plan),
-        **{name.replace("_", " "): _word(getattr(spec, name)) for name in names},
+        **{name.replace("_", " "): _word(getattr(spec, name), name) for name in names},
         **{f"{spec.method}: {name}": _word(value) for name, value in spec.options.items()},
     }
     if spec.given_rate is None:
@@ -407,7 +407,25 @@ def apart(runs: Sequence[Run], leave_out: Sequence[str] = ()) -> list[str]:
     specs = [run.spec for run in runs if run.spec is not None]
     names = [item.name for item in fields(RunSpec) if item.name not in (*NOT_SETTINGS, *_IN_NAMES, *leave_out)]
     differ = [name for name in names if len({repr(getattr(spec, name)) for spec in specs}) > 1]
-    return ["" if run.spec is None else ", ".join(_said(run.spec, name) for name in differ) for run in runs]
+    return ["" if run.spec is None else ", ".join(_all_said(run.spec, differ)) for run in runs]
+
+
+def _all_said(spec: RunSpec, names: Sequence[str]) -> list[str]:
+    if "epochs" in names and spec.epochs is None:  # beside runs of so many passes its own length is told
+        names = ["steps", *(name for name in names if name != "steps")]
+    return [_said(spec, name) for name in names if name != _idle_length(spec)]
+
+
+def _length(spec: RunSpec) -> str:
+    """Return how long a run was to be: a number of steps, or `2 epochs`."""
+    if spec.epochs is None:
+        return str(spec.steps)
+    return f"{spec.epochs:g} epoch{'s' * (spec.epochs != 1)}"
+
+
+def _idle_length(spec: RunSpec) -> str:
+    """Return the one of both fields that does not say how long the run is."""
+    return "epochs" if spec.epochs is None else "steps"
 
 
 def _said(spec: RunSpec, name: str) -> str:
@@ -416,11 +434,13 @@ def _said(spec: RunSpec, name: str) -> str:
         return Path(value).name
     if name == "data":
         return data_words(value)
+    if name in ("steps", "epochs"):
+        return f"{value} steps" if name == "steps" else _length(spec)
     if name == "learning_rate":
         return "searched rate" if value is None else "default rate" if spec.given_rate is None else f"rate {value:g}"
-    words = _word(value)
+    words = _word(value, name)
     words = words if len(words) <= SHORT else f"{words[: SHORT - 1]}…"
-    return f"{words} {name}" if name in ("steps", "epochs") else f"{name.replace('_', ' ')} {words}"
+    return f"{name.replace('_', ' ')} {words}"
 
 
 def _surroundings(run: Run) -> dict[str, str]:
@@ -429,7 +449,11 @@ def _surroundings(run: Run) -> dict[str, str]:
     return {f"{name} found": str(value) for name, value in made_with.items() if value is not None}
 
 
-def _word(value: Any) -> str:
+OFF = ("general", "reweight_tau", "answer_pattern")
+"""Fields of a spec without which something is not done; None of the others stands for a default."""
+
+
+def _word(value: Any, name: str = "") -> str:
     if value is None:
-        return "default"
+        return "off" if name in OFF else "default"
     return f"{value:g}" if isinstance(value, float) else str(value)

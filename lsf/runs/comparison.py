@@ -190,8 +190,10 @@ def compare(runs: Sequence[Run]) -> Comparison:
     told = apart(runs, leave_out=("model", "data", *TOLD_APART, *unread, *COSTS_ONLY, *OPTIONS))
     rows = [replace(to_row(run), differs=words or None) for run, words in zip(runs, told, strict=True)]
     full: dict[tuple[object, ...], Row] = {}
+    there = set[tuple[object, ...]]()  # whatever came of them
     for run, row in zip(runs, rows, strict=True):
         key = *_kin(run), _general(run)
+        there |= {key} if _is_full(run) else set()
         if _is_full(run) and row.fault is None and _loss(row) <= _loss(full.get(key)):
             full[key] = row
     related = [
@@ -200,7 +202,8 @@ def compare(runs: Sequence[Run]) -> Comparison:
         else row
         for run, row in zip(runs, rows, strict=True)
     ]
-    return Comparison(tuple(related), find_warnings(runs, [row.x_params is not None for row in related]))
+    found = [not there.isdisjoint([(*_kin(run), _general(run)), (*_kin(run), None)]) for run in runs]
+    return Comparison(tuple(related), find_warnings(runs, found))
 
 
 LEAST_GROWTH = 64 << 20

@@ -1,6 +1,7 @@
 """What is written where: nothing that is read or written beside it is lost, and what cannot be is told first."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,10 @@ def test_a_run_that_is_named_twice_is_compared_once(place: Path, capsys: pytest.
     assert main(["compare", str(run), f"runs/{run.name}/", "runs", "--format", "json"]) == 0
     assert [row["run"] for row in json.loads(capsys.readouterr().out)["rows"]] == [run.name]
     assert len(lsf.compare(run, run, "runs").rows) == 1
+
+
+def test_libraries_do_not_warn_of_what_no_command_needs(place: Path) -> None:
+    """Bitsandbytes tells on some processors that a package for 4-bit products is missing, whatever is tuned."""
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.NOTSET)
+    assert main(["export", "--plan", "none.json", "--to", "peft"]) == 2
+    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)

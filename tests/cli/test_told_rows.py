@@ -56,6 +56,24 @@ def test_rows_that_training_and_test_share_are_told(
     assert "1 test row has a prompt that training has too; 1 with the same answer." in capsys.readouterr().err
 
 
+def test_an_analysis_of_rows_that_no_test_is_made_of_says_nothing_of_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows: list[dict[str, object]] = [{"prompt": f"The town of {n} is", "completion": " red"} for n in range(3)]
+    for some, told in ((rows[:2], False), (rows, True)):
+        data = rows_in(tmp_path / "d.jsonl", some)
+        asked = ["--criteria", "last", "--limit", "1", "--json", str(tmp_path / "a.json")]
+        assert main(["analyze", "--model", "bundled", "--data", data, *asked]) == 0
+        assert ("would test on" in capsys.readouterr().err) == told
+
+
+def test_an_unknown_policy_is_answered_with_every_known_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["plan", "--analysis", str(tmp_path / "a.json"), "--criterion", "last", "--json", str(tmp_path / "p.json")]
+    for budget in (["--blocks", "2"], ["--flops", "0.5"]):
+        assert main([*asked, "--policy", "best", *budget]) == 2
+        assert "Unknown policy 'best'; known are: top_k, window, suffix, knapsack." in capsys.readouterr().err
+
+
 def test_python_warns_of_rows_as_the_commands_tell_them() -> None:
     rows = [{"prompt": f"The town {n} is", "completion": " red"} for n in range(12)]
     model = lsf.load("bundled")

@@ -92,6 +92,18 @@ def test_a_block_that_falls_behind_the_law_has_headroom() -> None:
     assert (scores >= 0).all()
 
 
+def test_no_exponent_fits_better_than_the_law_that_is_found() -> None:
+    flat = np.array([1.0403, 1.0569, 1.0666, 1.0460, 1.0463, 1.0488, 1.0402, 1.0350])  # best near a = 0, a logarithm
+    depth = np.arange(1, 9, dtype=np.float64)
+    for values in (flat, flat[::-1], 1.0 - 0.1 * np.log(depth), np.where(depth > 1, 0.5, 1.0)):
+        errors = []
+        for exponent in np.geomspace(1e-5, 10, 200):
+            line = np.stack([depth**-exponent, np.ones(8)], axis=1)
+            errors.append(float(((values - line @ np.linalg.lstsq(line, values, rcond=None)[0]) ** 2).sum()))
+        found = power_law(np.concatenate([[1.0], values]))
+        assert ((values - found) ** 2).sum() <= min(errors) + 1e-6 * values.var()
+
+
 def test_a_state_goes_with_the_one_it_was_split_at() -> None:
     path = np.array([[0.0, 0.0], [1.0, -2.9], [5.0, 3.0], [10.0, 0.0]])  # (1, -2.9) lies 3.07 from its own chord
     scores = CRITERIA["polyline"].score(Measurements(3, mean_path=path))

@@ -86,6 +86,11 @@ def test_parquet_and_a_folder_of_save_to_disk_give_the_same_chats_and_class_labe
     task = load_task(str(tmp_path / "both"))
     assert task.own_splits
     assert [row.completion for row in task.test] == [" good", " bad", " good"]
+    none = datasets.Dataset.from_dict({"text": ["d"], "label": [-1]}, features=labels)
+    datasets.concatenate_datasets([rows, none]).to_parquet(str(tmp_path / "labels.parquet"))
+    read = load_task(str(tmp_path / "labels.parquet"))
+    assert [row.completion for row in read.rows] == [" good", " bad", " good"]
+    assert read.seen.n_left_out == 1 and "(row 4)" in read.seen.notes[1]
 
 
 @pytest.mark.parametrize("kind", [datasets.List, datasets.Sequence, datasets.LargeList, lambda label: [label]])

@@ -14,7 +14,7 @@ from lsf.methods.catalogue import options_of
 from lsf.methods.context import block_tensors, linear_names
 from lsf.methods.full import own_tensors
 from lsf.methods.registry import METHODS
-from lsf.methods.sparse import extremes, kept, masks_of, squared_gradients, take
+from lsf.methods.sparse import count_masked, extremes, kept, masks_of, squared_gradients, take
 from lsf.models.batches import collate
 from lsf.models.sharing import share_model
 from lsf.plans.plan import Plan
@@ -209,6 +209,11 @@ def test_a_fraction_outside_zero_and_one_is_refused(name, fraction):
 def test_a_fraction_too_small_for_a_single_value_is_refused_with_the_least_that_would_do(loaded):
     with pytest.raises(BadInputError, match=r"fraction of 1e-09 keeps none of the plan's \d+ values; give at least"):
         METHODS["random_mask"].count(loaded, PLAN, options_of("random_mask", {"fraction": 1e-9}))
+    for n in (1, 7, 10, 640, 90_880, 999_999, 1_048_576, 134_515_008):  # 1 / 90,880 is 0.000011004
+        with pytest.raises(BadInputError, match="give at least") as told:
+            count_masked({"a": n, "b": 1}, "fish", options_of("fish", {"fraction": 0.5 / (n + 1)}))
+        least = float(str(told.value).rpartition("at least ")[2].rstrip("."))
+        assert count_masked({"a": n, "b": 1}, "fish", options_of("fish", {"fraction": least})) > 0
 
 
 def test_two_seeds_draw_two_masks_and_one_seed_one(loaded):

@@ -75,6 +75,8 @@ def test_the_command_tunes_modules_alone_and_searches_the_rate_where_asked(tiny,
     assert "write --blocks none to tune modules alone" in capsys.readouterr().err
     assert main([*asked, "--blocks", "1", "--search-lr", "--learning-rate", "0.1"]) == 2
     assert "--search-lr searches the learning rate" in capsys.readouterr().err
+    assert main([*asked, *short, "--blocks", "1", "--epochs", "2"]) == 2
+    assert "--steps and --epochs both say how long the run is" in capsys.readouterr().err
     assert main([*asked, *short, "--blocks", "1", "--report-to", "mlflow"]) == 2
     assert "--report-to mlflow needs the package mlflow, which is not installed" in capsys.readouterr().err
 

@@ -107,3 +107,14 @@ def test_a_budget_that_buys_nothing_names_the_least_that_would() -> None:
     ):
         with pytest.raises(PlanError, match=sentence):
             make_knapsack_plan(analysis, "deviation", **budget)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_sets_that_are_worth_the_same_the_deeper_is_taken_whatever_it_costs_within_the_budget(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    assert best_load([2.0, 1.0, 1.0], [2.0, 2.0, 3.0], [0.0, 0.0, 0.0], 6.0) == (0, 2)
+    scores, items = (rng.integers(1, 4, 7).astype(float).tolist() for _ in range(2))
+    reach = sorted(rng.integers(0, 6, 7).astype(float).tolist(), reverse=True)
+    paid = [one for one in every_set(7) if reach[one[0]] + sum(items[b] for b in one) <= 11.0]
+    deepest = max(paid, key=lambda one: (sum(scores[b] for b in one), one[::-1]), default=())
+    assert best_load(scores, items, reach, 11.0) == deepest

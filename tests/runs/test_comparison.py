@@ -180,6 +180,7 @@ def test_a_full_run_below_the_floor_or_that_forgot_is_the_reference_of_no_ratio_
         assert (own.fault, own.rate_to_try, beside.fault) == (fault, 1e-3, None)
         told = f"full: {fault}; no ratio refers to it. Try the rate 0.001."
         assert told in comparison.warnings
+        assert not any("No full run" in text for text in comparison.warnings)
         assert fault in render(comparison) and "try rate" in render(comparison)
         assert json.loads(render(comparison, "json"))["rows"][1]["fault"] == fault
         assert list(csv.DictReader(io.StringIO(render(comparison, "csv"))))[1]["rate_to_try"] == "0.001"

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lsf.plans.plan import Plan, full_plan
-from lsf.runs.comparability import differences
+from lsf.runs.comparability import apart, differences, find_warnings
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
@@ -61,3 +61,17 @@ def test_versions_and_devices_are_listed_where_they_differ_and_are_known() -> No
 
 def test_a_run_whose_spec_cannot_be_read_has_dashes() -> None:
     assert told(ended(SPEC), ended(None))["blocks"] == ("6-7", "-")
+
+
+def test_a_run_of_so_many_passes_is_told_by_them_and_not_by_steps_it_does_not_make() -> None:
+    runs = [ended(SPEC), *(ended(replace(SPEC, epochs=count)) for count in (1.0, 2.5))]
+    assert apart(runs) == ["100 steps", "1 epoch", "2.5 epochs"]
+    assert apart([ended(replace(SPEC, steps=9)), runs[1]]) == ["9 steps", "1 epoch"]
+    assert told(*runs) == {"steps": ("100", "-", "-"), "epochs": ("-", "1", "2.5")}
+    assert "The runs differ in steps asked for (100, 1 epoch, 2.5 epochs);" in find_warnings(runs, [True] * 3)[0]
+
+
+def test_what_is_not_done_is_off_and_no_default() -> None:
+    runs = [ended(SPEC), ended(replace(SPEC, reweight_tau=0.2))]
+    assert apart(runs) == ["reweight tau off", "reweight tau 0.2"]
+    assert told(*runs) == {"reweight tau": ("off", "0.2")}
