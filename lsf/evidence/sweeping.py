@@ -63,11 +63,11 @@ def start_sweep(loaded: LoadedModel, task: Task, spec: SweepSpec, earlier: Sweep
     gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
     if earlier is None:
         cells = empty_cells(plans, n_blocks, spec.seeds)
-        prior = prior_score(loaded, task, spec)
-        return Sweep(spec, n_blocks, weights, fingerprint, cells, {}, 0.0, environment(gpu), prior)
+        empty = Sweep(spec, n_blocks, weights, fingerprint, cells, {}, 0.0, environment(gpu))
+        return _with_rows(empty, loaded, task)
     _check_same(earlier, spec, weights, fingerprint)
-    if earlier.prior is None:
-        earlier = replace(earlier, prior=prior_score(loaded, task, earlier.spec))
+    if earlier.prior is None or earlier.rendering is None:
+        earlier = _with_rows(earlier, loaded, task)
     over = ",".join(dict.fromkeys(",".join((earlier.spec.over, spec.over)).replace(" ", "").split(",")))
     spec = replace(spec, over=over, seeds=max(earlier.spec.seeds, spec.seeds))
     cells = empty_cells(plans_over(over, n_blocks), n_blocks, spec.seeds)
@@ -86,10 +86,23 @@ def prior_score(loaded: LoadedModel, task: Task, spec: SweepSpec) -> Score:
     Raises:
         DataError: the data cannot be used.
     """
-    splits = encode_splits(loaded, task, spec.run_spec(loaded.info.n_blocks, None, 0))
+    return _prior(loaded, _encoded(loaded, task, spec))
+
+
+def _prior(loaded: LoadedModel, splits: EncodedSplits) -> Score:
     known, asked = completion_ids(splits.train), completion_ids(splits.test)
     prior = prior_of(known, asked, loaded.info.vocab_size)
     return Score(prior.exact_match, prior.loss)
+
+
+def _with_rows(sweep: Sweep, loaded: LoadedModel, task: Task) -> Sweep:
+    """Return a sweep with what is told by its rows alone: the prior, and how their texts are made."""
+    splits = _encoded(loaded, task, sweep.spec)
+    return replace(sweep, prior=_prior(loaded, splits), rendering=splits.rendering)
+
+
+def _encoded(loaded: LoadedModel, task: Task, spec: SweepSpec) -> EncodedSplits:
+    return encode_splits(loaded, task, spec.run_spec(loaded.info.n_blocks, None, 0))
 
 
 def _check_same(earlier: Sweep, spec: SweepSpec, weights: str, fingerprint: str) -> None:
@@ -165,7 +178,7 @@ class _Sweeping:
     def __init__(self, loaded: LoadedModel, task: Task, sweep: Sweep, report: Reporter, save: Save) -> None:
         self.loaded, self.sweep, self.report, self.save = loaded, sweep, report, save
         self.spec, self.n_blocks = sweep.spec, sweep.n_blocks
-        self.splits: EncodedSplits = encode_splits(loaded, task, self.spec.run_spec(self.n_blocks, None, 0))
+        self.splits = _encoded(loaded, task, self.spec)
         self.begun, self.earlier = time.perf_counter(), sweep.seconds
         self.todo = sweep.missing
         self.runs_here = 0, 1

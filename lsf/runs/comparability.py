@@ -152,8 +152,12 @@ def texts_of(spec: RunSpec, result: RunResult | None) -> tuple[str | None, ...]:
     Which turns are trained and the template count for chats alone. Results before 2026-11-29 do not say how they made
     their texts; all of them were raw.
     """
-    made = (result and result.rendering) or RAW
-    return (made, spec.train_on, spec.chat_template) if CHAT in made else (made,)
+    return made_by((result and result.rendering) or RAW, spec.train_on, spec.chat_template)
+
+
+def made_by(rendering: str, train_on: str, chat_template: str | None) -> tuple[str | None, ...]:
+    """Return what tells texts apart that are made of the same rows."""
+    return (rendering, train_on, chat_template) if CHAT in rendering else (rendering,)
 
 
 def _texts_in_words(run: Run) -> str | None:

@@ -253,6 +253,8 @@ def analysed(names: Sequence[str], **data: str) -> Analysis:
             "was written before analyses kept which rows they are of; analyse again",
         ),
         (analysed(compared_criteria(), split="all"), "read the split all, with rows that the sweep tests on"),
+        (analysed(compared_criteria(), rendering="chat by the model's template"), "made its texts of the rows by chat"),
+        (analysed(compared_criteria(), reading="raw"), "read reading raw and the study positions first, reading lens"),
         (analysed(["alignment"]), "lacks deviation, deviation_growth"),
         (analysis_of([1.0]), "is of a model of 1 blocks and the sweep of one of 8"),
     ],
@@ -260,7 +262,7 @@ def analysed(names: Sequence[str], **data: str) -> Analysis:
 def test_an_analysis_of_something_else_is_refused(
     analysis: Analysis, sentence: str, tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep_of().save(tmp_path / "s.json")
+    replace(sweep_of(), rendering="raw").save(tmp_path / "s.json")
     analysis.save(tmp_path / "a.json")
     assert main(["evidence", "add", str(tmp_path / "s.json"), "--analysis", str(tmp_path / "a.json")]) == 2
     error = capsys.readouterr().err
@@ -296,6 +298,20 @@ def test_one_pair_counts_once_under_whatever_names_of_model_and_data(own: Path) 
     (problem,) = own_problems()
     assert "is of the same model and data as" in problem
     assert "It is left out; `lsf evidence remove" in problem
+
+
+@pytest.mark.parametrize("data", ["toy.csv", "lesson:facts"])
+def test_one_pair_counts_once_whatever_words_ask_for_the_same_texts(data: str) -> None:
+    def asked(rendering: str | None = "raw", **words: str) -> OwnSweep:
+        sweep = sweep_of(data)
+        return one_of(replace(sweep, spec=replace(sweep.spec, **words), rendering=rendering))
+
+    keep_own(asked(None, pairs="raw"))  # as files from before chats are read
+    for words in ({"pairs": "auto"}, {"pairs": "raw"}, {"pairs": "auto", "train_on": "last"}):
+        assert keep_own(asked(**words))[1], "it takes the place of the one before"
+        assert len(own_evidence()) == 1
+    keep_own(asked("chat by the model's template", pairs="chat"))
+    assert len(own_evidence()) == 2, "other texts"
 
 
 def test_a_pair_of_the_study_that_is_swept_again_counts_once_as_one_s_own() -> None:
