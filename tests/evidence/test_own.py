@@ -12,6 +12,7 @@ from lsf.app.findings import criterion_to_come
 from lsf.cli.main import main
 from lsf.criteria.result import Analysis
 from lsf.data.lessons import load_lesson
+from lsf.data.reading import IN_MEMORY
 from lsf.errors import BadInputError
 from lsf.evidence.own import (
     OwnSweep,
@@ -360,6 +361,29 @@ def test_another_rule_stands_only_where_it_won_on_enough_sweeps_of_this_model(an
     assert "takes the place of the study's rule" in trust_words(analysis, 1, packed_record())
     other = replace(analysis, weights="cd" * 32)  # the same folder says nothing of another model
     assert recommended_here(other, 1) == recommended_plan(other, 1)
+
+
+def test_sweeps_of_parts_of_one_data_set_are_one_case_for_another_rule() -> None:
+    def part(data: str, n_rows: int) -> OwnSweep:
+        sweep = sweep_of(data, best=0)
+        return one_of(replace(sweep, spec=replace(sweep.spec, max_rows=n_rows), fingerprint=f"{n_rows} of {data}"))
+
+    for n_rows in range(50, 50 + LEAST_PAIRS):
+        keep_own(part("toy.csv", n_rows))
+    standing = standing_rule(WEIGHTS)
+    assert standing.criteria == RECOMMENDED
+    assert "you have 5 sweeps of this model on 1 data set, and sweeps on 5 data sets are needed" in (standing.why or "")
+    for place in range(1, LEAST_PAIRS):
+        keep_own(part(f"{place}.csv", 50))
+    standing = standing_rule(WEIGHTS)
+    assert standing.criteria == ("first",)
+    assert "over your 9 sweeps of this model on 5 data sets (95 % interval" in (standing.why or "")
+
+
+def test_sweeps_of_data_in_memory_are_told_apart_by_their_rows() -> None:
+    for place in range(LEAST_PAIRS):
+        keep_own(one_of(replace(sweep_of(IN_MEMORY, best=0), fingerprint=str(place))))
+    assert standing_rule(WEIGHTS).criteria == ("first",)
 
 
 def test_the_rule_stays_where_the_interval_includes_a_tie(analysis: Analysis) -> None:
