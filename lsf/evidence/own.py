@@ -27,7 +27,7 @@ from lsf.evidence.study import CONTROLS, Setting, budgets_of
 from lsf.evidence.sweep import Sweep
 from lsf.files import make_folder
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
-from lsf.runs.comparability import RAW, made_by
+from lsf.runs.comparability import RAW, kinds_in, made_by
 from lsf.runs.verdict import SHORT_ANSWERS
 from lsf.schema import JsonRecord
 
@@ -207,7 +207,11 @@ def scores_of(analysis: Analysis, sweep: Sweep, where: str) -> tuple[dict[str, t
         wrong = f"is of other rows or other templates than the sweep of {there}"
     elif analysis.data.split != "train":
         wrong = f"read the split {analysis.data.split}, with rows that the sweep tests on; analyse with --split train"
-    elif sweep.rendering is not None and (made := analysis.data.rendering) not in (None, sweep.rendering):
+    elif (
+        (made := analysis.data.rendering) is not None
+        and sweep.rendering is not None
+        and kinds_in(made) != kinds_in(sweep.rendering)
+    ):
         wrong = f"made its texts of the rows by {made} and the sweep by {sweep.rendering}"
     elif odd := [f"{name} {value}" for name in READ_ALIKE if (value := getattr(analysis.data, name)) != STUDY[name]]:
         wrong = f"read {', '.join(odd)} and the study {', '.join(f'{name} {STUDY[name]}' for name in READ_ALIKE)}"

@@ -281,6 +281,9 @@ def test_an_analysis_of_the_same_gives_the_scores(tmp_path: Path, capsys: pytest
     assert "and 1 of your own. The rule stays the study's, Gradient alignment: you have 1 sweep of this model" in out
     (kept,) = own_sweeps()
     assert (kept.scores, kept.examples) == scores_of(analysis, sweep_of(best=5), "a.json")
+    few = replace(analysis, data=replace(analysis.data, rendering="raw (3), chat (5)"))
+    mixed = replace(sweep_of(best=5), rendering="chat (80), raw (20)")  # an analysis reads fewer rows
+    assert scores_of(few, mixed, "a.json") == (kept.scores, kept.examples)
     assert kept.examples["forward"] == 10
     assert json.loads((evidence_folder() / f"{kept.name}.json").read_text())["schema_version"] == 1
 

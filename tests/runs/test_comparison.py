@@ -428,3 +428,15 @@ def test_weights_in_another_dtype_have_not_changed():
     told = " ".join(compare([held_in("float32"), held_in("bfloat16")]).warnings)
     assert "differ in dtype (float32, bfloat16)" in told
     assert "The weights of" not in told
+
+
+def test_seeds_that_drew_other_parts_of_mixed_rows_are_seeds_of_one_choice():
+    template = "chat, by a plain template, since the model has none"
+    one = with_result(make("a"), rendering=f"{template} (1,008), raw (8)")
+    other = with_result(make("b", seed=1), rendering=f"raw (12), {template} (4)")
+    comparison = compare([one, other])
+    assert not any("how texts are made" in warning for warning in comparison.warnings)
+    assert [summary.n_seeds for summary in summarise(comparison.rows)] == [2]
+    raw = with_result(make("c", seed=1), rendering="raw")
+    assert [summary.n_seeds for summary in summarise(compare([one, raw]).rows)] == [1, 1]
+    assert any("how texts are made" in warning for warning in compare([one, raw]).warnings)
