@@ -38,6 +38,7 @@ from lsf.training.attempts import free_memory
 from lsf.training.caching import forget_states, open_caching
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import short_run
+from lsf.training.records import tokens_hash
 from lsf.training.short_runs import own_rate
 from lsf.training.splits import EncodedSplits, encode_splits
 from lsf.training.time_forecast import course_of
@@ -50,7 +51,7 @@ def start_sweep(loaded: LoadedModel, task: Task, spec: SweepSpec, earlier: Sweep
     An earlier sweep keeps its plans and seeds, whatever is asked for beside them.
 
     Raises:
-        BadInputError: the earlier one measured something else, or `over` is not understood.
+        BadInputError: the earlier one measured something else or read other texts, or `over` is not understood.
         DataError: the task lacks the examples a sweep needs.
     """
     if not task.test:
@@ -64,10 +65,15 @@ def start_sweep(loaded: LoadedModel, task: Task, spec: SweepSpec, earlier: Sweep
     if earlier is None:
         cells = empty_cells(plans, n_blocks, spec.seeds)
         empty = Sweep(spec, n_blocks, weights, fingerprint, cells, {}, 0.0, environment(gpu))
-        return _with_rows(empty, loaded, task)
+        return replace(empty, **_about_rows(loaded, task, spec))
     _check_same(earlier, spec, weights, fingerprint)
-    if earlier.prior is None or earlier.rendering is None:
-        earlier = _with_rows(earlier, loaded, task)
+    about = _about_rows(loaded, task, earlier.spec)
+    if earlier.texts not in (None, about["texts"]):
+        raise BadInputError(
+            "The texts that are made of the rows changed since the sweep in the file was begun, though the rows did "
+            "not: the model has another tokenizer or chat template by now; take another file."
+        )
+    earlier = replace(earlier, **{name: value for name, value in about.items() if getattr(earlier, name) is None})
     over = ",".join(dict.fromkeys(",".join((earlier.spec.over, spec.over)).replace(" ", "").split(",")))
     spec = replace(spec, over=over, seeds=max(earlier.spec.seeds, spec.seeds))
     cells = empty_cells(plans_over(over, n_blocks), n_blocks, spec.seeds)
@@ -95,10 +101,11 @@ def _prior(loaded: LoadedModel, splits: EncodedSplits) -> Score:
     return Score(prior.exact_match, prior.loss)
 
 
-def _with_rows(sweep: Sweep, loaded: LoadedModel, task: Task) -> Sweep:
-    """Return a sweep with what is told by its rows alone: the prior, and how their texts are made."""
-    splits = _encoded(loaded, task, sweep.spec)
-    return replace(sweep, prior=_prior(loaded, splits), rendering=splits.rendering)
+def _about_rows(loaded: LoadedModel, task: Task, spec: SweepSpec) -> dict[str, Any]:
+    """Return the fields of a sweep that its rows alone tell: the prior, and what the rows become as texts."""
+    splits = _encoded(loaded, task, spec)
+    texts = tokens_hash((*splits.train, *splits.validation, *splits.test))
+    return {"prior": _prior(loaded, splits), "rendering": splits.rendering, "texts": texts}
 
 
 def _encoded(loaded: LoadedModel, task: Task, spec: SweepSpec) -> EncodedSplits:

@@ -13,6 +13,7 @@ import pytest
 import lsf
 from lsf.cli.main import main
 from lsf.criteria.result import AnalysisSettings
+from lsf.data.reading import read_data
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError
 from lsf.evidence.scoring import scored_sweep
@@ -76,8 +77,21 @@ def test_a_sweep_keeps_the_answer_that_ignores_the_prompt_also_where_an_earlier_
     assert done.prior.loss is not None
     assert done.prior.loss > 0
     assert done.rendering == "raw"
-    for lacking in ({"prior": None}, {"rendering": None}):
+    for lacking in ({"prior": None}, {"rendering": None}, {"texts": None}):
         assert start_sweep(loaded, task, SPEC, replace(done, **lacking)) == done
+
+
+def test_a_sweep_does_not_go_on_where_its_rows_became_other_texts(
+    loaded: LoadedModel, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = read_data([{"prompt": row.prompt, "completion": row.completion} for row in task.train])
+    begun = start_sweep(loaded, rows, SPEC)
+    assert start_sweep(loaded, rows, replace(SPEC, seeds=3), begun).texts == begun.texts
+    monkeypatch.setattr(
+        loaded.tokenizer, "chat_template", "{% for turn in messages %}{{ turn['content'] }} {% endfor %}"
+    )
+    with pytest.raises(BadInputError, match="the model has another tokenizer or chat template by now"):
+        start_sweep(loaded, rows, SPEC, begun)
 
 
 def test_criteria_are_read_on_texts_as_long_as_those_that_a_sweep_tuned(
