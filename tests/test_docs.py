@@ -2,8 +2,11 @@
 
 import re
 from pathlib import Path
+from statistics import mean
 
 import pytest
+
+from benchmarks.rates_fit import FORMS, left_out, points
 
 ROOT = Path(__file__).parents[1]
 LONGEST_README = 130
@@ -96,3 +99,13 @@ def test_a_path_that_leads_nowhere_and_a_link_without_heading_would_be_noticed(t
         "# A heading, with commas\n[a](one.md#a-heading-with-commas) [b](one.md#b) [c](c.md)"
     )
     assert broken_links(tmp_path / "one.md") == ["one.md#b", "c.md"]
+
+
+def test_the_finding_on_default_rates_has_the_means_that_its_command_prints_today() -> None:
+    known = points()
+    losses = {
+        name: mean(lost for lost, _, _ in left_out(known, form).values() if lost is not None)
+        for name, form in FORMS.items()
+    }
+    told = " ".join((ROOT / "docs" / "findings" / "2026-11-28-rates.md").read_text(encoding="utf-8").split())
+    assert f"({', '.join(f'{name} {lost:.3f}' for name, lost in losses.items())};" in told

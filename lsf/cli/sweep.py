@@ -79,7 +79,7 @@ def _measured(arguments: argparse.Namespace, spec: SweepSpec, carry_out: CarryOu
     try:
         with listening(pause, pause):
             begun = start_sweep(loaded, task, spec, earlier)
-            if earlier is not None and earlier.prior is None:
+            if earlier is not None and None in (earlier.prior, earlier.texts):
                 begun.save(arguments.json)
             reporter.close()
             say_notes(*encode_splits(loaded, task, spec.run_spec(loaded.info.n_blocks, None, 0)).facts)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from lsf.criteria.registry import CRITERIA
-from lsf.criteria.result import Analysis
+from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.errors import BadInputError, LsfError, RunError, UnknownNameError
 from lsf.evidence.packed import (
     AFFORDABLE,
@@ -27,6 +27,7 @@ from lsf.evidence.study import CONTROLS, Setting, budgets_of
 from lsf.evidence.sweep import Sweep
 from lsf.files import make_folder
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
+from lsf.runs.comparability import RAW, kinds_in, made_by
 from lsf.runs.verdict import SHORT_ANSWERS
 from lsf.schema import JsonRecord
 
@@ -58,15 +59,26 @@ class OwnSweep(JsonRecord):
 
     @property
     def pair(self) -> tuple[str | None, ...]:
-        """What makes it one pair, whatever model and data are called: weights, rows, and how texts are made of them."""
-        spec = self.sweep.spec
-        return self.sweep.weights, self.sweep.fingerprint, spec.pairs, spec.train_on, spec.chat_template
+        """What makes it one pair, whatever model and data are called: weights, rows, and how texts are made of them.
+
+        Sweeps from before that was kept are told apart by what was asked, but for those that can only have read raw.
+        """
+        spec, made = self.sweep.spec, self.sweep.rendering
+        if made is None and (spec.pairs == RAW or spec.data.startswith("lesson:")):
+            made = RAW
+        texts = self._asked if made is None else made_by(made, spec.train_on, spec.chat_template)
+        return self.sweep.weights, self.sweep.fingerprint, *texts
+
+    @property
+    def _asked(self) -> tuple[str | None, ...]:
+        return self.sweep.spec.pairs, self.sweep.spec.train_on, self.sweep.spec.chat_template
 
     @property
     def name(self) -> str:
-        """Of its file: model, task, and what tells this pair from others of the same names."""
+        """Of its file: model, task, and what tells it from others of the same names."""
         slug = re.sub(r"[^\w.]+", "-", f"{_last(self.sweep.spec.model)}-{self.task}").strip("-.")[:60]
-        return f"{slug}-{sha256(repr(self.pair).encode()).hexdigest()[:6]}"
+        asked = self.sweep.weights, self.sweep.fingerprint, *self._asked
+        return f"{slug}-{sha256(repr(asked).encode()).hexdigest()[:6]}"
 
     @property
     def measured(self) -> Measured:
@@ -161,6 +173,12 @@ def scores_read(analysis: Analysis) -> tuple[dict[str, tuple[float, ...]], dict[
     return found, dict(examples)
 
 
+STUDY = vars(AnalysisSettings())
+"""How the study reads, by the defaults."""
+READ_ALIKE = ("positions", "reading", "virtual")
+"""Settings of an analysis without which a criterion of the study is another one."""
+
+
 def scores_of(analysis: Analysis, sweep: Sweep, where: str) -> tuple[dict[str, tuple[float, ...]], dict[str, int]]:
     """Return what an analysis says of the model and data of a sweep; as `scores_read`.
 
@@ -171,7 +189,7 @@ def scores_of(analysis: Analysis, sweep: Sweep, where: str) -> tuple[dict[str, t
 
     Raises:
         BadInputError: it is of another model, other rows or other texts made of them, read rows that the sweep tests
-            on, or lacks criteria.
+            on or read them in another way than the study, or lacks criteria.
     """
     data, there = analysis.data.name, sweep.spec.data
     measured = analysis.blocks[0].scores if analysis.blocks else {}
@@ -189,6 +207,14 @@ def scores_of(analysis: Analysis, sweep: Sweep, where: str) -> tuple[dict[str, t
         wrong = f"is of other rows or other templates than the sweep of {there}"
     elif analysis.data.split != "train":
         wrong = f"read the split {analysis.data.split}, with rows that the sweep tests on; analyse with --split train"
+    elif (
+        (made := analysis.data.rendering) is not None
+        and sweep.rendering is not None
+        and kinds_in(made) != kinds_in(sweep.rendering)
+    ):
+        wrong = f"made its texts of the rows by {made} and the sweep by {sweep.rendering}"
+    elif odd := [f"{name} {value}" for name in READ_ALIKE if (value := getattr(analysis.data, name)) != STUDY[name]]:
+        wrong = f"read {', '.join(odd)} and the study {', '.join(f'{name} {STUDY[name]}' for name in READ_ALIKE)}"
     elif lacking:
         wrong = f"lacks {', '.join(lacking)}; analyse with --criteria {','.join(compared_criteria())}"
     if wrong is not None:

@@ -32,7 +32,7 @@ class _Part(Forwarding):
 
 
 def study_scores(
-    loaded: LoadedModel, task: Task, seen: int, report: Reporter
+    loaded: LoadedModel, task: Task, seen: int, report: Reporter, max_length: int | None = None
 ) -> tuple[dict[str, tuple[float, ...]], dict[str, int]]:
     """Score the blocks by every criterion of the study, on its sizes of samples of the training rows.
 
@@ -41,6 +41,7 @@ def study_scores(
         task: the data.
         seen: examples that the steps of one run of the sweep see.
         report: gets progress; its `stop` ends the analysis under way.
+        max_length: tokens per example, as the sweep read them; None: the context, at most 1024.
 
     Returns:
         Criterion -> score of each block, of those that scored every block; need -> rows read for it.
@@ -56,7 +57,8 @@ def study_scores(
     for limit, needs in limits.items():
         names = tuple(name for name, entry in CRITERIA.items() if entry.needs in needs)
         report.phase(phases[limit])
-        found = analyze(loaded, task, AnalysisSettings(criteria=names, split="train", limit=limit), _Part(report))
+        settings = AnalysisSettings(criteria=names, split="train", limit=limit, max_length=max_length)
+        found = analyze(loaded, task, settings, _Part(report))
         more, read = scores_read(found)
         scores, examples = scores | more, examples | read
     return scores, examples
@@ -82,4 +84,4 @@ def scored_sweep(loaded: LoadedModel, task: Task, sweep: Sweep, where: str, repo
         raise BadInputError(
             f"The weights of {spec.model} are not those that {where} was measured with; run the sweep again."
         )
-    return OwnSweep(sweep, *study_scores(loaded, task, spec.steps * spec.batch_size, report))
+    return OwnSweep(sweep, *study_scores(loaded, task, spec.steps * spec.batch_size, report, spec.max_length))

@@ -1,11 +1,13 @@
 """Which rule recommends on a model, and what is known of it there: the study's, unless own sweeps say otherwise."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
-from lsf.evidence.own import compared_criteria, own_evidence
+from lsf.data.reading import IN_MEMORY
+from lsf.evidence.own import compared_criteria, own_evidence, own_sweeps
 from lsf.evidence.packed import OutcomeElsewhere, RecommendationRecord, beyond_study, elsewhere, gaining, words
 from lsf.evidence.real import real_words
 from lsf.evidence.study import Entry, Rule, of_rule, paired_difference
@@ -13,7 +15,7 @@ from lsf.plans.plan import Plan
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, recommended_plan
 
 LEAST_PAIRS = 5
-"""Sweeps of one model that another rule must win on before it takes the place of the study's on that model."""
+"""Data sets that one model was swept on before another rule may take the place of the study's on that model."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,9 @@ class StandingRule:
 def standing_rule(weights: str | None) -> StandingRule:
     """Return the rule for a model: the study's, unless own sweeps of these weights show that another loses less.
 
-    That takes `LEAST_PAIRS` sweeps, and a paired interval of the difference in relative regret that excludes zero: of
-    95 % over all rules compared (Bonferroni), Student's t over sweeps, each budget of a sweep weighing the same.
+    That takes sweeps on `LEAST_PAIRS` data sets, and a paired interval of the difference in relative regret that
+    excludes zero: of 95 % over all rules compared (Bonferroni), Student's t over data sets, each budget weighing the
+    same. Sweeps of parts of one file, or of it by other templates, are no independent cases: their mean is one.
 
     Args:
         weights: SHA-256 of the model's weights; None where it is unknown.
@@ -44,19 +47,28 @@ def standing_rule(weights: str | None) -> StandingRule:
     kept = " and ".join(CRITERIA[name].label for name in RECOMMENDED)
     if not pairs:
         return StandingRule()
-    if len(pairs) < LEAST_PAIRS:
-        sweeps = f"{len(pairs)} sweep{'' if len(pairs) == 1 else 's'}"
+    sources = _sources()
+    n_sources = len({sources[pair.name] for pair in pairs})
+    sweeps = f"{len(pairs)} sweep{'' if len(pairs) == 1 else 's'} of this model"
+    if n_sources < len(pairs):
+        sweeps += f" on {n_sources} data set{'' if n_sources == 1 else 's'}"
+    if n_sources < LEAST_PAIRS:
+        needed = f"{LEAST_PAIRS} are" if n_sources == len(pairs) else f"sweeps on {LEAST_PAIRS} data sets are"
         return StandingRule(
-            why=f"The rule stays the study's, {kept}: you have {sweeps} of this model, and {LEAST_PAIRS} are needed to "
-            "weigh another rule against it."
+            why=f"The rule stays the study's, {kept}: you have {sweeps}, and {needed} needed to weigh another rule "
+            "against it."
         )
-    ours = of_rule(pairs, Rule(RECOMMENDED, ENDS_FROM is not None))
-    others = {name: of_rule(pairs, Rule((name,))) for name in compared_criteria() if (name,) != RECOMMENDED}
+    ours = _by_source(of_rule(pairs, Rule(RECOMMENDED, ENDS_FROM is not None)), sources)
+    others = {
+        name: _by_source(of_rule(pairs, Rule((name,))), sources)
+        for name in compared_criteria()
+        if (name,) != RECOMMENDED
+    }
     whole = {name: lost for name, lost in others.items() if lost.keys() == ours.keys()}
     level = 1 - 0.05 / max(1, len(whole))
     gains = {name: gain for name, lost in whole.items() if (gain := paired_difference(lost, ours, level)) is not None}
     better = [name for name, (_, low, _) in gains.items() if low > 0]
-    told = f"over your {len(pairs)} sweeps of this model (95 % interval over all {len(whole)} rules compared"
+    told = f"over your {sweeps} (95 % interval over all {len(whole)} rules compared"
     if better:
         name = min(better, key=lambda one: Entry(one, "", whole[one]).mean() or 0.0)
         middle, low, high = (100 * value for value in gains[name])
@@ -71,6 +83,20 @@ def standing_rule(weights: str | None) -> StandingRule:
         why=f"The rule stays the study's, {kept}: no other lost less beyond chance {told}; the closest, "
         f"{CRITERIA[near].label}, {middle:.1f} %: {low:.1f} to {high:.1f} %)."
     )
+
+
+def _sources() -> dict[str, str]:
+    """Return own sweep -> the data set it is of, by its name; of data in memory, which have none, the sweep itself."""
+    named = {one.name: one.sweep.spec.data for one in own_sweeps()}
+    return {name: name if data == IN_MEMORY else data for name, data in named.items()}
+
+
+def _by_source(lost: Mapping[tuple[str, int], float], sources: Mapping[str, str]) -> dict[tuple[str, int], float]:
+    """Return (data set, budget) -> mean over its sweeps."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for (name, budget), value in lost.items():
+        found.setdefault((sources[name], budget), []).append(value)
+    return {place: fmean(values) for place, values in found.items()}
 
 
 def recommended_here(analysis: Analysis, budget: int) -> Plan:

@@ -239,6 +239,10 @@ class Sweep(JsonRecord):
     """lsf, torch, transformers, python, platform, gpu."""
     prior: Score | None = None
     """Of the best answer to the test examples that ignores the prompt; None in files from before it was kept."""
+    rendering: str | None = None
+    """How the texts of the training rows are made (`EncodedSplits`); None in files from before it was kept."""
+    texts: str | None = None
+    """SHA-256 of the token ids and targets of the rows it reads; None in files from before it was kept."""
     schema_version: Literal[1] = 1
 
     @property

@@ -38,6 +38,7 @@ from lsf.training.attempts import free_memory
 from lsf.training.caching import forget_states, open_caching
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import short_run
+from lsf.training.records import tokens_hash
 from lsf.training.short_runs import own_rate
 from lsf.training.splits import EncodedSplits, encode_splits
 from lsf.training.time_forecast import course_of
@@ -50,7 +51,7 @@ def start_sweep(loaded: LoadedModel, task: Task, spec: SweepSpec, earlier: Sweep
     An earlier sweep keeps its plans and seeds, whatever is asked for beside them.
 
     Raises:
-        BadInputError: the earlier one measured something else, or `over` is not understood.
+        BadInputError: the earlier one measured something else or read other texts, or `over` is not understood.
         DataError: the task lacks the examples a sweep needs.
     """
     if not task.test:
@@ -63,11 +64,16 @@ def start_sweep(loaded: LoadedModel, task: Task, spec: SweepSpec, earlier: Sweep
     gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
     if earlier is None:
         cells = empty_cells(plans, n_blocks, spec.seeds)
-        prior = prior_score(loaded, task, spec)
-        return Sweep(spec, n_blocks, weights, fingerprint, cells, {}, 0.0, environment(gpu), prior)
+        empty = Sweep(spec, n_blocks, weights, fingerprint, cells, {}, 0.0, environment(gpu))
+        return replace(empty, **_about_rows(loaded, task, spec))
     _check_same(earlier, spec, weights, fingerprint)
-    if earlier.prior is None:
-        earlier = replace(earlier, prior=prior_score(loaded, task, earlier.spec))
+    about = _about_rows(loaded, task, earlier.spec)
+    if earlier.texts not in (None, about["texts"]):
+        raise BadInputError(
+            "The texts that are made of the rows changed since the sweep in the file was begun, though the rows did "
+            "not: the model has another tokenizer or chat template by now; take another file."
+        )
+    earlier = replace(earlier, **{name: value for name, value in about.items() if getattr(earlier, name) is None})
     over = ",".join(dict.fromkeys(",".join((earlier.spec.over, spec.over)).replace(" ", "").split(",")))
     spec = replace(spec, over=over, seeds=max(earlier.spec.seeds, spec.seeds))
     cells = empty_cells(plans_over(over, n_blocks), n_blocks, spec.seeds)
@@ -86,10 +92,24 @@ def prior_score(loaded: LoadedModel, task: Task, spec: SweepSpec) -> Score:
     Raises:
         DataError: the data cannot be used.
     """
-    splits = encode_splits(loaded, task, spec.run_spec(loaded.info.n_blocks, None, 0))
+    return _prior(loaded, _encoded(loaded, task, spec))
+
+
+def _prior(loaded: LoadedModel, splits: EncodedSplits) -> Score:
     known, asked = completion_ids(splits.train), completion_ids(splits.test)
     prior = prior_of(known, asked, loaded.info.vocab_size)
     return Score(prior.exact_match, prior.loss)
+
+
+def _about_rows(loaded: LoadedModel, task: Task, spec: SweepSpec) -> dict[str, Any]:
+    """Return the fields of a sweep that its rows alone tell: the prior, and what the rows become as texts."""
+    splits = _encoded(loaded, task, spec)
+    texts = tokens_hash((*splits.train, *splits.validation, *splits.test))
+    return {"prior": _prior(loaded, splits), "rendering": splits.rendering, "texts": texts}
+
+
+def _encoded(loaded: LoadedModel, task: Task, spec: SweepSpec) -> EncodedSplits:
+    return encode_splits(loaded, task, spec.run_spec(loaded.info.n_blocks, None, 0))
 
 
 def _check_same(earlier: Sweep, spec: SweepSpec, weights: str, fingerprint: str) -> None:
@@ -165,7 +185,7 @@ class _Sweeping:
     def __init__(self, loaded: LoadedModel, task: Task, sweep: Sweep, report: Reporter, save: Save) -> None:
         self.loaded, self.sweep, self.report, self.save = loaded, sweep, report, save
         self.spec, self.n_blocks = sweep.spec, sweep.n_blocks
-        self.splits: EncodedSplits = encode_splits(loaded, task, self.spec.run_spec(self.n_blocks, None, 0))
+        self.splits = _encoded(loaded, task, self.spec)
         self.begun, self.earlier = time.perf_counter(), sweep.seconds
         self.todo = sweep.missing
         self.runs_here = 0, 1

@@ -1,6 +1,7 @@
 """What is wrong with a run, what makes runs less comparable than a table makes them look, and where settings differ."""
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -152,8 +153,21 @@ def texts_of(spec: RunSpec, result: RunResult | None) -> tuple[str | None, ...]:
     Which turns are trained and the template count for chats alone. Results before 2026-11-29 do not say how they made
     their texts; all of them were raw.
     """
-    made = (result and result.rendering) or RAW
-    return (made, spec.train_on, spec.chat_template) if CHAT in made else (made,)
+    return made_by((result and result.rendering) or RAW, spec.train_on, spec.chat_template)
+
+
+def made_by(rendering: str, train_on: str, chat_template: str | None) -> tuple[str | None, ...]:
+    """Return what tells texts apart that are made of the same rows: their kinds, of chats also turns and template."""
+    made = kinds_in(rendering)
+    return (made, train_on, chat_template) if CHAT in made else (made,)
+
+
+def kinds_in(rendering: str) -> str:
+    """Return a rendering without its counts and their order: `raw (12), chat (4)` and `chat (9), raw (7)` are alike.
+
+    Runs that read parts of the rows, drawn by their seeds, count otherwise.
+    """
+    return ", ".join(sorted(re.findall(r"(.+?) \([\d,]+\)(?:, |$)", rendering)) or [rendering])
 
 
 def _texts_in_words(run: Run) -> str | None:

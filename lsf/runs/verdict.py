@@ -227,7 +227,7 @@ def _judge(own: list[Row], rows: Sequence[Row], name: str) -> Verdict:
 
 def _score(references: Sequence[Row]) -> str:
     gains = [gain for row in references if (gain := _gain(row, EXACT)) is not None]
-    return EXACT if gains and statistics.fmean(gains) >= SHORT_ANSWERS else LOSS
+    return EXACT if gains and statistics.fmean(gains) >= SHORT_ANSWERS - ROUNDING else LOSS
 
 
 def _value(row: Row, score: str) -> float | None:

@@ -36,6 +36,7 @@ from lsf.training.fitting import Fit, fit
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import n_processes
 from lsf.training.proof import Fingerprint, Marks, fingerprint, marks
+from lsf.training.records import tokens_hash
 from lsf.training.reweighting import reweighting_of
 from lsf.training.short_runs import first_tuning
 from lsf.training.splits import EncodedSplits
@@ -209,6 +210,7 @@ def fit_within_memory(inputs: FitInputs, log: MetricsLogger, about: dict[str, An
     Raises:
         RuntimeError, MemoryError: a single example does not fit.
     """
+    about = {**about, "texts": tokens_hash(inputs.splits.train)}
 
     def attempt(micro: int) -> tuple[Attempt, PeakMemory]:
         with PeakMemory(inputs.loaded.device) as peak:
@@ -316,6 +318,7 @@ def prepared(inputs: FitInputs, micro: int) -> Any:
 
 CHECKED = {
     "weights": "base model", "config": "base model's configuration", "data": "data", "general": "general data",
+    "texts": "texts that the model's tokenizer and chat template make of the rows",
 }  # fmt: skip
 """What must be the same when a run goes on -> what it is called."""
 
@@ -323,14 +326,15 @@ CHECKED = {
 def checked(checkpoint: Checkpoint | None, about: dict[str, Any]) -> Checkpoint | None:
     """Return a checkpoint that belongs to the run as it stands now.
 
-    One written before 2026-11-29 says nothing of the configuration, which is then taken to be the same, nor of general
-    data, of which there was none.
+    One written before 2026-11-29 says nothing of the configuration, one before 2026-11-30 nothing of texts, which are
+    then taken to be the same, nor the first of general data, of which there was none.
 
     Raises:
-        RunError: the base model, its configuration, the data or the general data are not what they were.
+        RunError: the base model, its configuration, the data, the general data or their texts are not what they were.
     """
     if checkpoint is not None:
-        known = {"config": about["config"], "general": None, **checkpoint.progress.about}
+        same = {"config": about["config"], "texts": about["texts"]}
+        known = {**same, "general": None, **checkpoint.progress.about}
         for key, words in CHECKED.items():
             if known.get(key) != about[key]:
                 raise RunError(

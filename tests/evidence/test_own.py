@@ -12,6 +12,7 @@ from lsf.app.findings import criterion_to_come
 from lsf.cli.main import main
 from lsf.criteria.result import Analysis
 from lsf.data.lessons import load_lesson
+from lsf.data.reading import IN_MEMORY
 from lsf.errors import BadInputError
 from lsf.evidence.own import (
     OwnSweep,
@@ -253,6 +254,8 @@ def analysed(names: Sequence[str], **data: str) -> Analysis:
             "was written before analyses kept which rows they are of; analyse again",
         ),
         (analysed(compared_criteria(), split="all"), "read the split all, with rows that the sweep tests on"),
+        (analysed(compared_criteria(), rendering="chat by the model's template"), "made its texts of the rows by chat"),
+        (analysed(compared_criteria(), reading="raw"), "read reading raw and the study positions first, reading lens"),
         (analysed(["alignment"]), "lacks deviation, deviation_growth"),
         (analysis_of([1.0]), "is of a model of 1 blocks and the sweep of one of 8"),
     ],
@@ -260,7 +263,7 @@ def analysed(names: Sequence[str], **data: str) -> Analysis:
 def test_an_analysis_of_something_else_is_refused(
     analysis: Analysis, sentence: str, tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep_of().save(tmp_path / "s.json")
+    replace(sweep_of(), rendering="raw").save(tmp_path / "s.json")
     analysis.save(tmp_path / "a.json")
     assert main(["evidence", "add", str(tmp_path / "s.json"), "--analysis", str(tmp_path / "a.json")]) == 2
     error = capsys.readouterr().err
@@ -278,6 +281,9 @@ def test_an_analysis_of_the_same_gives_the_scores(tmp_path: Path, capsys: pytest
     assert "and 1 of your own. The rule stays the study's, Gradient alignment: you have 1 sweep of this model" in out
     (kept,) = own_sweeps()
     assert (kept.scores, kept.examples) == scores_of(analysis, sweep_of(best=5), "a.json")
+    few = replace(analysis, data=replace(analysis.data, rendering="raw (3), chat (5)"))
+    mixed = replace(sweep_of(best=5), rendering="chat (80), raw (20)")  # an analysis reads fewer rows
+    assert scores_of(few, mixed, "a.json") == (kept.scores, kept.examples)
     assert kept.examples["forward"] == 10
     assert json.loads((evidence_folder() / f"{kept.name}.json").read_text())["schema_version"] == 1
 
@@ -296,6 +302,20 @@ def test_one_pair_counts_once_under_whatever_names_of_model_and_data(own: Path) 
     (problem,) = own_problems()
     assert "is of the same model and data as" in problem
     assert "It is left out; `lsf evidence remove" in problem
+
+
+@pytest.mark.parametrize("data", ["toy.csv", "lesson:facts"])
+def test_one_pair_counts_once_whatever_words_ask_for_the_same_texts(data: str) -> None:
+    def asked(rendering: str | None = "raw", **words: str) -> OwnSweep:
+        sweep = sweep_of(data)
+        return one_of(replace(sweep, spec=replace(sweep.spec, **words), rendering=rendering))
+
+    keep_own(asked(None, pairs="raw"))  # as files from before chats are read
+    for words in ({"pairs": "auto"}, {"pairs": "raw"}, {"pairs": "auto", "train_on": "last"}):
+        assert keep_own(asked(**words))[1], "it takes the place of the one before"
+        assert len(own_evidence()) == 1
+    keep_own(asked("chat by the model's template", pairs="chat"))
+    assert len(own_evidence()) == 2, "other texts"
 
 
 def test_a_pair_of_the_study_that_is_swept_again_counts_once_as_one_s_own() -> None:
@@ -344,6 +364,29 @@ def test_another_rule_stands_only_where_it_won_on_enough_sweeps_of_this_model(an
     assert "takes the place of the study's rule" in trust_words(analysis, 1, packed_record())
     other = replace(analysis, weights="cd" * 32)  # the same folder says nothing of another model
     assert recommended_here(other, 1) == recommended_plan(other, 1)
+
+
+def test_sweeps_of_parts_of_one_data_set_are_one_case_for_another_rule() -> None:
+    def part(data: str, n_rows: int) -> OwnSweep:
+        sweep = sweep_of(data, best=0)
+        return one_of(replace(sweep, spec=replace(sweep.spec, max_rows=n_rows), fingerprint=f"{n_rows} of {data}"))
+
+    for n_rows in range(50, 50 + LEAST_PAIRS):
+        keep_own(part("toy.csv", n_rows))
+    standing = standing_rule(WEIGHTS)
+    assert standing.criteria == RECOMMENDED
+    assert "you have 5 sweeps of this model on 1 data set, and sweeps on 5 data sets are needed" in (standing.why or "")
+    for place in range(1, LEAST_PAIRS):
+        keep_own(part(f"{place}.csv", 50))
+    standing = standing_rule(WEIGHTS)
+    assert standing.criteria == ("first",)
+    assert "over your 9 sweeps of this model on 5 data sets (95 % interval" in (standing.why or "")
+
+
+def test_sweeps_of_data_in_memory_are_told_apart_by_their_rows() -> None:
+    for place in range(LEAST_PAIRS):
+        keep_own(one_of(replace(sweep_of(IN_MEMORY, best=0), fingerprint=str(place))))
+    assert standing_rule(WEIGHTS).criteria == ("first",)
 
 
 def test_the_rule_stays_where_the_interval_includes_a_tie(analysis: Analysis) -> None:

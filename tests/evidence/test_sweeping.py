@@ -12,14 +12,19 @@ import pytest
 
 import lsf
 from lsf.cli.main import main
+from lsf.criteria.result import AnalysisSettings
+from lsf.data.reading import read_data
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError
+from lsf.evidence.scoring import scored_sweep
 from lsf.evidence.sweep import Sweep, SweepSpec
 from lsf.evidence.sweeping import carry_out_sweep, start_sweep
 from lsf.files import held_for_writing
+from lsf.lens.analyze import analyze
 from lsf.models.loading import LoadedModel, weights_hash
 from lsf.progress import Phase, Silent, Stop, Unheard
 from lsf.runs.spec import RunSpec
+from lsf.training.splits import encode_splits
 from tests.children import Child
 from tests.toy import tuned
 
@@ -71,8 +76,33 @@ def test_a_sweep_keeps_the_answer_that_ignores_the_prompt_also_where_an_earlier_
     assert done.prior.exact_match == sum(text == commonest for text in asked) / len(asked)
     assert done.prior.loss is not None
     assert done.prior.loss > 0
-    earlier = start_sweep(loaded, task, SPEC, replace(done, prior=None))
-    assert earlier.prior == done.prior
+    assert done.rendering == "raw"
+    for lacking in ({"prior": None}, {"rendering": None}, {"texts": None}):
+        assert start_sweep(loaded, task, SPEC, replace(done, **lacking)) == done
+
+
+def test_a_sweep_does_not_go_on_where_its_rows_became_other_texts(
+    loaded: LoadedModel, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = read_data([{"prompt": row.prompt, "completion": row.completion} for row in task.train])
+    begun = start_sweep(loaded, rows, SPEC)
+    assert start_sweep(loaded, rows, replace(SPEC, seeds=3), begun).texts == begun.texts
+    monkeypatch.setattr(
+        loaded.tokenizer, "chat_template", "{% for turn in messages %}{{ turn['content'] }} {% endfor %}"
+    )
+    with pytest.raises(BadInputError, match="the model has another tokenizer or chat template by now"):
+        start_sweep(loaded, rows, SPEC, begun)
+
+
+def test_criteria_are_read_on_texts_as_long_as_those_that_a_sweep_tuned(
+    loaded: LoadedModel, task: Task, done: Sweep
+) -> None:
+    longest = max(len(row.ids) for row in encode_splits(loaded, task, SPEC.run_spec(4, None, 0)).train)
+    cut = replace(done, spec=replace(SPEC, max_length=longest - 3))
+    one, other = (scored_sweep(loaded, task, sweep, "it", Silent()).scores["deviation"] for sweep in (done, cut))
+    settings = AnalysisSettings(criteria=("deviation",), split="train", limit=8, max_length=longest - 3)
+    assert other == analyze(loaded, task, settings, Silent()).scores("deviation")
+    assert other != one
 
 
 class StopAfter(Unheard):

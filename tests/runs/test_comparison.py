@@ -437,3 +437,15 @@ def test_the_table_names_model_and_data_only_where_runs_differ_in_them():
     head, *rows = render(compare([make("a"), make("b", model="n")])).splitlines()[:3]
     assert head.split()[:2] == ["model", "plan"] and [row.split()[0] for row in rows] == ["m", "n"]
     assert render(compare([make("a"), make("b")])).split()[0] == "plan"
+
+
+def test_seeds_that_drew_other_parts_of_mixed_rows_are_seeds_of_one_choice():
+    template = "chat, by a plain template, since the model has none"
+    one = with_result(make("a"), rendering=f"{template} (1,008), raw (8)")
+    other = with_result(make("b", seed=1), rendering=f"raw (12), {template} (4)")
+    comparison = compare([one, other])
+    assert not any("how texts are made" in warning for warning in comparison.warnings)
+    assert [summary.n_seeds for summary in summarise(comparison.rows)] == [2]
+    raw = with_result(make("c", seed=1), rendering="raw")
+    assert [summary.n_seeds for summary in summarise(compare([one, raw]).rows)] == [1, 1]
+    assert any("how texts are made" in warning for warning in compare([one, raw]).warnings)

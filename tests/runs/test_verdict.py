@@ -84,6 +84,12 @@ def test_where_answers_are_hardly_ever_wholly_right_the_loss_is_the_score() -> N
     assert found.choice.share is not None and found.choice.share.mean == (2.5 - 1.5) / (2.5 - 0.5)
 
 
+@pytest.mark.parametrize(("exact", "score"), [(0.3, "exact match"), (0.28, "loss")])
+def test_a_tenth_of_the_answers_is_a_tenth_whatever_its_last_bits(exact: float, score: str) -> None:
+    assert exact - FLOOR.exact_match < 0.1  # 15 of 50 over 10 of 50 too
+    assert only(run("some", exact=0.25), whole(exact=exact)).score == score
+
+
 def test_an_interval_over_seeds_is_students_t() -> None:
     found = estimate([1.0, 2.0, 3.0])
     assert found is not None and found.low is not None and found.high is not None

@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lsf.data.reading import read_data
 from lsf.data.task import Example, Task
 from lsf.errors import RunError, RunPausedError
 from lsf.progress import Stop
@@ -179,6 +180,18 @@ def test_other_data_than_the_run_began_with_is_refused(loaded, task, long_spec, 
         tune(loaded, task, long_spec, broken, Stopper(5, "pause"))
     with pytest.raises(RunError, match="The data changed since the run's checkpoint"):
         tune(loaded, replace(task, train=task.train[:-1]), reopen_run(broken), broken)
+
+
+def test_other_texts_of_the_same_rows_than_the_run_began_with_are_refused(loaded, task, long_spec, folder, monkeypatch):
+    rows = read_data([{"prompt": row.prompt, "completion": row.completion} for row in task.train])
+    broken = folder(long_spec)
+    with pytest.raises(RunPausedError):
+        tune(loaded, rows, long_spec, broken, Stopper(5, "pause"))
+    template = "{% for turn in messages %}{{ turn['content'] }} {% endfor %}"
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="The texts that the model's tokenizer and chat"):
+        patch.setattr(loaded.tokenizer, "chat_template", template)
+        tune(loaded, rows, reopen_run(broken), broken)
+    assert tune(loaded, rows, reopen_run(broken), broken).resumed_at == 5
 
 
 def test_another_configuration_than_the_run_began_with_is_refused_and_an_old_checkpoint_without_one_goes_on(
