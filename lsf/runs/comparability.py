@@ -228,11 +228,11 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
             f"{_named(warm)} took the states below the tuned blocks from an earlier run; their seconds leave out the "
             "cost of computing them."
         )
-    wrecked = [run.id for run in runs if _is_whole(run) and fault_of(run.result) is not None]
-    lacking = [run for run, known in zip(runs, related, strict=True) if not known and run.state is RunState.SUCCEEDED]
-    if alone := [run.id for run in lacking if run.id not in wrecked]:
-        sound = "No sound full run" if wrecked else "No full run"
-        found.append(f"{sound} of the same model, data, seed and steps for {_named(alone)}; ratios to it are unknown.")
+    alone = [run.id for run, known in zip(runs, related, strict=True) if not known and run.state is RunState.SUCCEEDED]
+    if alone:
+        found.append(
+            f"No full run of the same model, data, seed and steps for {_named(alone)}; ratios to it are unknown."
+        )
     return tuple(found)
 
 
@@ -299,17 +299,14 @@ def _one_rate(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _is_whole(run: Run) -> bool:
-    return run.spec is not None and run.spec.plan.is_full and run.spec.method == "full"
-
-
 def _faults(runs: Sequence[Run]) -> list[str]:
     """Say what is wrong with single runs, which rate to try, and that a wrecked full run is no reference."""
     found = []
     for run in runs:
         if (fault := fault_of(run.result)) is None:
             continue
-        stands = "; no ratio refers to it" if _is_whole(run) else ""
+        whole = run.spec is not None and run.spec.plan.is_full and run.spec.method == "full"
+        stands = "; no ratio refers to it" if whole else ""
         instead = "" if fault.rate_to_try is None else f" Try the rate {fault.rate_to_try:g}."
         found.append(f"{run.id}: {fault.words}{stands}.{instead}")
     return found
