@@ -40,7 +40,7 @@ def load_config(source: ModelSource) -> Any:
     """Return a folder's config as transformers reads it, without what would keep the model from running here.
 
     An attention that needs another package or device becomes transformers' choice; a padding token beyond the
-    vocabulary is dropped: padding is never read.
+    vocabulary is dropped: padding is never read. A wish for tuples, with which transformers 5 itself fails, is too.
 
     Raises:
         ModelError: transformers does not accept it.
@@ -55,6 +55,7 @@ def load_config(source: ModelSource) -> Any:
             config.pad_token_id = None
         if config._attn_implementation not in (None, *ATTENTIONS):
             config._attn_implementation = None
+        config.return_dict = True
     return config
 
 
