@@ -158,8 +158,16 @@ def tokenizer_of(name: str) -> tuple[Any, int, int]:
 
 
 def context_of(config: Any, tokenizer: Any) -> int:
-    """Return the tokens a model can read: its position table, or for models without one what its tokenizer says."""
+    """Return the tokens a model can read: its position table, or for models without one what its tokenizer says.
+
+    Of one whose rotations change for a whole batch as soon as one row in it is longer (LongRoPE) it is the length up to
+    which they do not: beyond it the numbers of a row would hang on the rows beside it.
+    """
     stated = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    if stated and rope.get("rope_type") == "longrope":
+        early = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", 0)
+        stated = min(stated, early or stated)
     return stated or min(tokenizer.model_max_length, UNSTATED_CONTEXT)
 
 
