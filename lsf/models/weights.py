@@ -163,7 +163,7 @@ def context_of(config: Any, tokenizer: Any) -> int:
     Of one whose rotations change for a whole batch as soon as one row in it is longer (LongRoPE) it is the length up to
     which they do not: beyond it the numbers of a row would hang on the rows beside it.
     """
-    stated = getattr(config, "max_position_embeddings", None)
+    stated = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)  # MPT
     rope = getattr(config, "rope_parameters", None) or {}
     if stated and rope.get("rope_type") == "longrope":
         early = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", 0)
