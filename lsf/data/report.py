@@ -213,8 +213,9 @@ def unknown_targets(tokenizer: Any, rows: Sequence[EncodedExample]) -> str | Non
     n_unknown = sum(row.ids[place] == unknown for row in rows if unknown in row.ids for place in row.targets)
     if not n_unknown:
         return None
+    n_targets = sum(row.n_targets for row in rows)
     return (
-        f"{n_unknown:,} of {sum(row.n_targets for row in rows):,} targets stand for words that the model does not know; "
+        f"{n_unknown:,} of {n_targets:,} targets stand for words that the model does not know; "
         "it can neither tell them apart nor write them."
     )
 

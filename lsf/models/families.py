@@ -172,8 +172,8 @@ FAMILIES: Registry[Family] = Registry(
 )
 
 LINEAR_MAPS = (
-    "Wqkv c_attn c_fc c_proj dense dense_4h_to_h dense_h_to_4h down_proj fc1 fc2 fc_in fc_out gate_proj gate_up_proj k_proj "
-    "o_proj out_proj q_proj qkv_proj query_key_value up_proj v_proj"
+    "Wqkv c_attn c_fc c_proj dense dense_4h_to_h dense_h_to_4h down_proj fc1 fc2 fc_in fc_out gate_proj gate_up_proj "
+    "k_proj o_proj out_proj q_proj qkv_proj query_key_value up_proj v_proj"
 ).split()
 """Last names of the linear maps in any family's blocks."""
 
