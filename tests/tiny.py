@@ -48,6 +48,10 @@ SPECIAL: dict[str, dict[str, Any]] = {
     },
     "mixtral": {**SIZES, "num_local_experts": 3, "num_experts_per_tok": 2},
     "qwen3_moe": {**SIZES, "num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "phi": {**SIZES, "partial_rotary_factor": 0.5},
+    "olmo3": {**SIZES, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"] * 2},
+    "cohere": {**SIZES, "logit_scale": 0.25},
+    "mpt": {"d_model": 32, "n_heads": 4, "n_layers": 4, "max_seq_len": 64, "expansion_ratio": 2},
     "cohere2": {**SIZES, "logit_scale": 0.25},
     "granite": {**SIZES, "embedding_multiplier": 3.0, "logits_scaling": 2.0, "residual_multiplier": 0.5},
     "gpt_neo": {

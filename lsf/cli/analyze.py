@@ -109,7 +109,7 @@ def _tell(analysis: Analysis, task: Task, out: Path) -> None:
         sys.stderr.write(WITH_TEST)
     if told := straddling_words(analysis.data.n_straddling or 0):
         sys.stderr.write(f"lsf: {told}\n")
-    for sentence in filter(None, (analysis.data.unlike, analysis.data.short)):
+    for sentence in filter(None, (analysis.data.unknown, analysis.data.unlike, analysis.data.short)):
         sys.stderr.write(f"lsf: {sentence}\n")
     if analysis.data.jittered:
         sys.stderr.write("lsf: the LM head is singular; its semantic bases were computed with a jitter of 1e-6.\n")

@@ -86,6 +86,8 @@ class DataInfo:
     """SHA-256 of the rows of every split, templates filled; None in older files."""
     rendering: str | None = None
     """How the texts were made: raw, chat and by which template, plain text, ...; None in older files."""
+    unknown: str | None = None
+    """The sentence on targets that stand for words the model does not know; None where none does."""
     unlike: str | None = None
     """The sentence on rows read that do not stand for all, in data sorted by its answers; None where they do."""
     short: str | None = None

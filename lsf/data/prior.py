@@ -61,7 +61,7 @@ def prior_of(train: Sequence[Ids], held_out: Sequence[Ids], vocabulary: int) -> 
     commonest = labels.most_common(1)[0][0]
     exact = sum(ids == commonest for ids in held_out) / len(held_out)
     if all(ids in labels for ids in held_out):
-        surprise = -sum(math.log(labels[ids] / len(train)) for ids in held_out)
+        surprise = 0.0 - sum(math.log(labels[ids] / len(train)) for ids in held_out)
         return Prior(LABELS, surprise / tokens, exact)
     counts = Counter(token for ids in train for token in ids)
     total = counts.total() + 1.0

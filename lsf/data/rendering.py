@@ -83,7 +83,10 @@ class Renderer:
         self._default: str | None = None  # not known yet
         self._dropped: dict[bool | str, bool] = {}  # calls beside content, or alone; descriptions: asked once of each
         self._frames: dict[tuple[str, bool], tuple[str, str]] = {}
-        self._asks = "add_generation_prompt" in str(self.template or own or PLAIN_TEMPLATE)
+        written = self.template or own or PLAIN_TEMPLATE
+        self._asks = "add_generation_prompt" in str(written)
+        self._written = str(written.get("default") if isinstance(written, dict) else written)
+        self._dated = None if "strftime_now" in self._written else False  # whether it writes the day: asked once
 
     def render_all(self, chats: Sequence[Chat], rows: Sequence[str | None]) -> list[Rendered]:
         """Return the texts and targets of some chats.
@@ -169,15 +172,21 @@ class Renderer:
                 f"{_where(row)}: the chat template cannot be filled ({first_line(error).rstrip('.')})."
             ) from None
 
-    def _filled(self, chats: list[list[Any]], tools: Any, asking: bool) -> list[str]:
+    def _filled(self, chats: list[list[Any]], tools: Any, asking: bool, template: str | None = None) -> list[str]:
         """Return the template filled with each of some chats; raises whatever the template does."""
         return self.tokenizer.apply_chat_template(
             chats,
             tools=tools,
-            chat_template=self.template or (PLAIN_TEMPLATE if self.source == "plain" else None),
+            chat_template=template or self.template or (PLAIN_TEMPLATE if self.source == "plain" else None),
             add_generation_prompt=asking,
             tokenize=False,
         )
+
+    def _is_dated(self, messages: list[Any], tools: Any) -> bool:
+        """Say whether a chat's text has the day on which the template is filled: it differs on days 1 and 2."""
+        days = ("{% macro strftime_now(form) %}" + day + "{% endmacro %}" for day in "12")
+        one, two = (self._filled([messages], tools, False, day + self._written) for day in days)
+        return one != two
 
     def _finder(self, tools: Any, row: str | None) -> TurnFinder:
         return TurnFinder(lambda some, asking: self._text(some, tools, asking, row), self._special, self._asks)
@@ -256,6 +265,14 @@ class Renderer:
             self._fact("the chat template leaves out the calls of tools, which are then no targets", row)
         if tools and self._drops_tools(messages, tools):
             self._fact("the chat template leaves out the descriptions of tools", row)
+        if self._dated is None:
+            self._dated = self._is_dated(messages, tools)
+        if self._dated:
+            self._fact(
+                "the chat template writes the day on which it is filled: on another day, as in a run that is resumed, "
+                "the texts differ",
+                row,
+            )
         sly = self._special is not None and any(self._special.search(turn["content"]) for turn in messages)
         if sly:
             self._fact("a special token is written in a message, and read as that token", row)

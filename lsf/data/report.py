@@ -205,6 +205,21 @@ def _answered(row: Example) -> tuple[object, str]:
     return row.asked, row.completion.strip()
 
 
+def unknown_targets(tokenizer: Any, rows: Sequence[EncodedExample]) -> str | None:
+    """Return the sentence on targets that stand for words the tokenizer does not know; None where none does."""
+    unknown = _unknown_token(tokenizer)
+    if unknown is None:
+        return None
+    n_unknown = sum(row.ids[place] == unknown for row in rows if unknown in row.ids for place in row.targets)
+    if not n_unknown:
+        return None
+    n_targets = sum(row.n_targets for row in rows)
+    return (
+        f"{n_unknown:,} of {n_targets:,} targets stand for words that the model does not know; "
+        "it can neither tell them apart nor write them."
+    )
+
+
 def unlike_the_rest(rows: Sequence[Example], n_first: int) -> str | None:
     """Return a sentence where the first rows give other labels than all do, as in a file that is sorted by them.
 

@@ -17,7 +17,7 @@ from lsf.criteria.result import Analysis, AnalysisSettings, DataInfo, Timing, Tr
 from lsf.criteria.transitions import even_fractions
 from lsf.data.contents import Segments
 from lsf.data.encode import EVERY, EncodedExample, Encoding, context_length, encode
-from lsf.data.report import unlike_the_rest
+from lsf.data.report import unknown_targets, unlike_the_rest
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, StoppedError
@@ -433,6 +433,7 @@ def _builder(
         target_share=target_share,
         n_rows=counts[0],
         n_taken=counts[1],
+        unknown=unknown_targets(loaded.tokenizer, encoding.rows),
         unlike=unlike_the_rest(task.split(settings.split), counts[1]),
     )
     gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None

@@ -9,10 +9,15 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from lsf.data.encode import EncodedExample
-from lsf.errors import PlanError
+from lsf.errors import BadInputError, PlanError
 from lsf.methods.catalogue import check_base
 from lsf.plans.plan import Plan
 from lsf.progress import Stop, do_nothing, never
+
+EXPERTS = ("mlp",)
+"""What the families table has as the MLP of a family whose blocks may hold experts."""
+PLAIN_MLP = (".gate_proj", ".up_proj", ".down_proj")
+"""Maps of a plain MLP; once names of experts too, for which peft still takes them."""
 
 
 def planned_names(loaded: Any, plan: Plan) -> tuple[str, ...]:
@@ -84,13 +89,26 @@ def block_tensors(loaded: Any, plan: Plan, method: str) -> dict[str, nn.Paramete
 
 
 def linear_names(loaded: Any, plan: Plan, method: str) -> tuple[str, ...]:
-    """Return the dotted names of all linear maps of the planned blocks; raises as `planned_blocks`."""
-    return tuple(
+    """Return the dotted names of all linear maps of the planned blocks.
+
+    Raises:
+        PlanError: as `planned_blocks`.
+        BadInputError: maps of a plain MLP in a model of experts: peft takes their names for those of the experts, and
+            adapts these, in every block that has some.
+    """
+    names = tuple(
         f"{block}.{name}"
         for block in planned_blocks(loaded, plan, method)
         for name, module in loaded.model.get_submodule(block).named_modules()
         if is_linear(module)
     )
+    if loaded.layout.family.mlp == EXPERTS and (mistaken := [name for name in names if name.endswith(PLAIN_MLP)]):
+        raise BadInputError(
+            f"The method {method} cannot adapt {mistaken[0]} of {loaded.info.name}: peft takes this name for the "
+            "experts of other blocks and would adapt those. Plan blocks of experts alone, or take the method full or "
+            "adapter."
+        )
+    return names
 
 
 def is_linear(module: nn.Module) -> bool:

@@ -89,10 +89,20 @@ FAMILIES: Registry[Family] = Registry(
         Family("qwen3"),
         Family("qwen3_moe", mlp=("mlp",)),
         Family("smollm3"),
+        Family(
+            "phi",
+            final_norm="model.final_layernorm",
+            attention_output="self_attn.dense",
+            mlp=("mlp.fc1", "mlp.fc2"),
+        ),
         Family("phi3", mlp=("mlp.gate_up_proj", "mlp.down_proj")),
+        Family("olmo"),
         Family("olmo2"),
+        Family("olmo3"),
         Family("stablelm"),
         Family("starcoder2", mlp=_FC),
+        Family("nemotron", mlp=("mlp.up_proj", "mlp.down_proj")),
+        Family("cohere", finish_logits=multiplied),
         Family("cohere2", finish_logits=multiplied),
         Family("granite", embedding_scale=granite_scale, finish_logits=divided),
         Family("gemma"),
@@ -141,6 +151,14 @@ FAMILIES: Registry[Family] = Registry(
             embedding_norm="transformer.word_embeddings_layernorm",
         ),
         Family(
+            "mpt",
+            "transformer.blocks",
+            "transformer.wte",
+            "transformer.norm_f",
+            attention_output="attn.out_proj",
+            mlp=("ffn.up_proj", "ffn.down_proj"),
+        ),
+        Family(
             "opt",
             "model.decoder.layers",
             "model.decoder.embed_tokens",
@@ -154,8 +172,8 @@ FAMILIES: Registry[Family] = Registry(
 )
 
 LINEAR_MAPS = (
-    "c_attn c_fc c_proj dense dense_4h_to_h dense_h_to_4h down_proj fc1 fc2 fc_in fc_out gate_proj gate_up_proj k_proj "
-    "o_proj out_proj q_proj qkv_proj query_key_value up_proj v_proj"
+    "Wqkv c_attn c_fc c_proj dense dense_4h_to_h dense_h_to_4h down_proj fc1 fc2 fc_in fc_out gate_proj gate_up_proj "
+    "k_proj o_proj out_proj q_proj qkv_proj query_key_value up_proj v_proj"
 ).split()
 """Last names of the linear maps in any family's blocks."""
 

@@ -277,6 +277,12 @@ def check_config(name: str, folder: Path) -> tuple[Family, dict[str, Any]]:
             raise ModelError(f"{name} needs its own Python code to load, which LSF never runs.") from None
         if config.get("is_encoder_decoder") or not any(_is_causal(architecture) for architecture in architectures):
             kind = architectures[0] if architectures else model_type
+            inside = config.get("text_config")
+            if isinstance(inside, dict) and kind.endswith("ForConditionalGeneration"):
+                raise ModelError(
+                    f"{name} is {kind}, which reads more than text around its language model "
+                    f"({inside.get('model_type', 'unnamed')}); a checkpoint of a language model alone was expected."
+                ) from None
             raise ModelError(
                 f"{name} is {kind}, not a causal language model (a decoder); supported are: {', '.join(FAMILIES)}."
             ) from None

@@ -40,7 +40,7 @@ def load_config(source: ModelSource) -> Any:
     """Return a folder's config as transformers reads it, without what would keep the model from running here.
 
     An attention that needs another package or device becomes transformers' choice; a padding token beyond the
-    vocabulary is dropped: padding is never read.
+    vocabulary is dropped: padding is never read. A wish for tuples, with which transformers 5 itself fails, is too.
 
     Raises:
         ModelError: transformers does not accept it.
@@ -55,6 +55,7 @@ def load_config(source: ModelSource) -> Any:
             config.pad_token_id = None
         if config._attn_implementation not in (None, *ATTENTIONS):
             config._attn_implementation = None
+        config.return_dict = True
     return config
 
 
@@ -157,8 +158,16 @@ def tokenizer_of(name: str) -> tuple[Any, int, int]:
 
 
 def context_of(config: Any, tokenizer: Any) -> int:
-    """Return the tokens a model can read: its position table, or for models without one what its tokenizer says."""
-    stated = getattr(config, "max_position_embeddings", None)
+    """Return the tokens a model can read: its position table, or for models without one what its tokenizer says.
+
+    Of one whose rotations change for a whole batch as soon as one row in it is longer (LongRoPE) it is the length up to
+    which they do not: beyond it the numbers of a row would hang on the rows beside it.
+    """
+    stated = getattr(config, "max_position_embeddings", None) or getattr(config, "max_seq_len", None)  # MPT
+    rope = getattr(config, "rope_parameters", None) or {}
+    if stated and rope.get("rope_type") == "longrope":
+        early = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", 0)
+        stated = min(stated, early or stated)
     return stated or min(tokenizer.model_max_length, UNSTATED_CONTEXT)
 
 

@@ -107,7 +107,9 @@ class Plan(JsonRecord):
     def lora_config(self, r: int = 8, alpha: float = 16.0, **others: Any) -> Any:
         """Return peft's configuration of LoRA on every linear map of the planned blocks, and of nothing else.
 
-        Fused experts and their router are no linear maps and stay as they are.
+        Fused experts and their router are no linear maps and stay as they are. Where only some blocks have experts,
+        peft takes `gate_proj`, `up_proj` and `down_proj` of the others for those of experts, in all blocks: give
+        `target_modules` without them there.
 
         Args:
             r: rank of the updates.

@@ -10,6 +10,7 @@ import torch
 
 from lsf.data.encode import EncodedExample, Encoding, context_length, encode
 from lsf.data.prior import Floor, completion_ids, floor_of, prior_of
+from lsf.data.report import unknown_targets
 from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError
 from lsf.models.batches import training_order
@@ -106,6 +107,7 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
             *_cut_off(train, "training", length),
             *_cut_off(Encoding((), validation.n_dropped + test.n_dropped), "validation and test", length),
             *_cut_off(general, "general", length),
+            *filter(None, [unknown_targets(loaded.tokenizer, train.rows)]),
             *train.facts,
             *(f"General data: {fact}" for fact in general.told if fact.words not in {one.words for one in train.told}),
             *asked.facts,

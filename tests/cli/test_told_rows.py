@@ -232,3 +232,17 @@ def test_python_refuses_what_is_no_plan_and_no_number_of_blocks(tmp_path: Path) 
             found.recommend(budget, "deviation")  # type: ignore[arg-type]
         with pytest.raises(PlanError, match="a whole number of blocks was expected, 1 to 8"):
             lsf.recommend(found, budget)  # type: ignore[arg-type]
+
+
+def test_targets_that_the_model_has_no_word_for_are_told_by_analyze_and_tune(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["turquoise", "magenta"]
+    rows = [{"prompt": f"The town of {n} is the", "completion": f" {words[n % 2]}"} for n in range(10)]
+    asked = ["--model", "bundled", "--data", rows_in(tmp_path / "rows.jsonl", rows)]
+    for command in (
+        ["analyze", "--criteria", "deviation", "--json", str(tmp_path / "a.json")],
+        ["tune", "--blocks", "7", "--steps", "1", "--runs", str(tmp_path / "runs")],
+    ):
+        assert main([*command, *asked]) == 0
+        assert "targets stand for words that the model does not know; it can neither tell" in capsys.readouterr().err

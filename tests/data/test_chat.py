@@ -241,6 +241,18 @@ def test_a_default_system_prompt_and_special_tokens_in_messages_are_told() -> No
     )
 
 
+def test_a_template_that_writes_the_day_is_told_to_make_other_texts_on_another() -> None:
+    dated = "Today: {{ strftime_now('%d %b %Y') }}\n"
+    tokenizer = byte_level(dated + TEMPLATES[0].plain, TEMPLATES[0].tokens)
+    (told,) = encoded(tokenizer, chat(ASKED, SAID), chat(ASKED, MORE, SAID)).facts
+    assert told == (
+        "The chat template writes the day on which it is filled: on another day, as in a run that is resumed, the "
+        "texts differ (row 1 and 1 more)."
+    )
+    unused = "{% if messages | length > 9 %}{{ strftime_now('%d %b %Y') }}{% endif %}" + TEMPLATES[0].plain
+    assert encoded(byte_level(unused, TEMPLATES[0].tokens), chat(ASKED, SAID)).facts == ()
+
+
 def test_a_template_that_rewrites_earlier_turns_is_refused_unless_the_last_turn_alone_is_trained() -> None:
     rewriting = (
         "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"

@@ -18,6 +18,7 @@ def test_the_prior_of_labels_is_their_frequency_in_training_spread_over_their_to
     assert found.kind == "label frequencies"
     assert found.loss == pytest.approx((-log(3 / 4) - log(1 / 4)) / 3)
     assert found.exact_match == 0.5
+    assert str(prior_of([(5,)], [(5,)], vocabulary=10).loss) == "0.0"  # not -0.0
 
 
 def test_the_prior_of_text_is_the_frequency_of_each_token_with_one_imaginary_token_spread_over_the_vocabulary() -> None:

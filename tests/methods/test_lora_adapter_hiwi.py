@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lsf.errors import BadInputError
+from lsf.export.targets import EXPORTS, load_skeleton
 from lsf.methods.adapters import Bottleneck, HighWay
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import is_linear
@@ -194,6 +195,24 @@ def test_hiwi_and_lora_on_the_mlp_refuse_experts(tmp_path):
         METHODS["lora"].count(base, PLAN, context.options)
     with pytest.raises(BadInputError, match=refused):
         METHODS["lora"].prepare(base, PLAN, context)
+
+
+def test_lora_on_a_plain_mlp_beside_blocks_of_experts_is_refused_and_adapts_no_expert(tmp_path):
+    folder = save_tiny("qwen3_moe", tmp_path, mlp_only_layers=[0, 2])  # blocks 1 and 3 hold experts
+    base, context = load_model(str(folder), "float32", "cpu"), context_for("lora")
+    for blocks in ((2,), (1, 2)):
+        plan = Plan(str(folder), 4, blocks)
+        for ask in (lambda p=plan: METHODS["lora"].count(base, p, context.options), lambda p=plan: _exported(p)):
+            with pytest.raises(BadInputError, match=r"layers\.2\.mlp\.gate_proj .* takes this name for the experts"):
+                ask()
+    adapted = METHODS["lora"].prepare(base, PLAN, context)
+    assert {base_name(name).rpartition(".lora_")[0].split(".", 3)[3] for name in tuned_values(adapted)} == {
+        f"self_attn.{part}_proj" for part in "qkvo"
+    }
+
+
+def _exported(plan):
+    return EXPORTS["peft"].write(load_skeleton(plan), plan)
 
 
 def test_a_bias_whose_relu_would_be_shut_is_turned_round():

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lsf.criteria.result import AnalysisSettings
+from lsf.data.encode import encode
 from lsf.data.task import Example, split_examples
+from lsf.lens.analyze import analyze
 from lsf.models.families import FAMILIES
 from lsf.models.layout import captured_states, resolve
 from lsf.models.loading import load_model
@@ -15,8 +18,9 @@ from lsf.plans.plan import Plan
 from lsf.progress import Silent
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run
+from lsf.training.evaluation import evaluate
 from lsf.training.run import tune
-from tests.tiny import MODEL_TYPES, WORDS, tiny_model
+from tests.tiny import MODEL_TYPES, WORDS, save_tiny, tiny_model
 
 ROWS = [*FAMILIES, *(name for name in MODEL_TYPES if name not in FAMILIES)]
 TASK = split_examples("words", [Example(f"the {word} sat on", f" {word} .") for word in WORDS])
@@ -46,6 +50,22 @@ def test_every_family_is_in_the_guide() -> None:
     listed = guide.read_text(encoding="utf-8").partition("Supported architectures:")[2]
     names = {name.strip() for name in listed.partition(" At ")[0].rstrip(". ").replace("\n", " ").split(",")}
     assert names == set(FAMILIES)
+
+
+def test_a_row_of_a_longrope_model_has_its_numbers_whatever_stands_beside_it(tmp_path: Path) -> None:
+    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0, 3.0, 4.0, 5.0]}
+    rope |= {"rope_theta": 10000.0, "original_max_position_embeddings": 24}
+    loaded = load_model(str(save_tiny("phi3", tmp_path, rope_parameters=rope, original_max_position_embeddings=24)))
+    rows = [Example(" ".join([word] * (5 + 25 * (place % 2))), " sat") for place, word in enumerate(WORDS)]
+    found = [
+        analyze(loaded, split_examples("words", rows), AnalysisSettings(batch_size=size), Silent()) for size in (1, 64)
+    ]
+    one, many = ([state.deviation for state in analysis.states] for analysis in found)
+    assert one == pytest.approx(many, abs=1e-6)
+    encoded = encode(loaded.tokenizer, rows, loaded.context)
+    assert encoded.n_cut == len(rows) // 2
+    alone = [evaluate(loaded.model, [row], 1).loss for row in encoded.rows]
+    assert evaluate(loaded.model, encoded.rows, 64).loss == pytest.approx(sum(alone) / len(alone), abs=1e-5)
 
 
 @pytest.mark.parametrize("family", ROWS)

@@ -27,6 +27,7 @@ from lsf.plans.plan import Plan
 from lsf.progress import Silent
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run
+from lsf.training.artefacts import save_merged
 from lsf.training.run import tune
 from tests.tiny import WORDS, save_tiny, tiny_tokenizer
 
@@ -101,6 +102,19 @@ def test_a_padding_token_beyond_the_vocabulary_changes_nothing(
     ids = torch.tensor([[1, 5, 9, 27]])
     with torch.no_grad():
         assert torch.equal(load_model(str(folder)).model(ids).logits, load_model(str(tiny("llama"))).model(ids).logits)
+
+
+def test_a_config_that_asks_for_tuples_is_measured_and_tuned_as_any_other(folder: Path, tmp_path: Path) -> None:
+    asked = AnalysisSettings(criteria=("deviation", "gradient_norm"))
+    plain = analyze(load_model(str(folder)), TASK, asked, Silent())
+    edit(folder, return_dict=False)
+    loaded = load_model(str(folder))
+    found = analyze(loaded, TASK, asked, Silent())
+    assert (found.states, found.blocks) == (plain.states, plain.blocks)
+    spec = RunSpec(str(folder), "words", Plan("tiny", 4, (2,)), steps=1, batch_size=2, eval_limit=2)
+    place = create_run(tmp_path, spec)
+    assert tune(loaded, TASK, spec, place, Silent()).state == "succeeded"
+    assert save_merged(place, loaded, tmp_path / "merged").largest < 1e-4
 
 
 @pytest.mark.parametrize("wish", ["flash_attention_2", "flash_attention_3", "kernels-community/flash-attn", "made_up"])

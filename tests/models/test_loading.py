@@ -185,6 +185,15 @@ def test_an_encoder_is_named_as_one(tmp_path: Path) -> None:
         find_model(str(tmp_path))
 
 
+def test_a_model_that_reads_images_too_is_named_as_one_though_its_language_model_is_supported(tmp_path: Path) -> None:
+    folder = save_tiny("gemma3", tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    whole = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"], "text_config": config}
+    (folder / "config.json").write_text(json.dumps(whole))
+    with pytest.raises(ModelError, match=r"which reads more than text around its language model \(gemma3_text\); a ch"):
+        find_model(str(folder))
+
+
 def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path: Path) -> None:
     folder = save_tiny("llama", tmp_path, vocab_size=10)
     with pytest.raises(ModelError, match="its embedding has 10 rows"):
