@@ -20,8 +20,8 @@ from lsf.jobs.job import JobState, JobView
 from lsf.models.info import model_label
 from lsf.plans.plan import Plan, format_blocks
 from lsf.progress import duration
-from lsf.runs.comparability import apart, differences
 from lsf.runs.comparison import COSTS_ONLY, to_row
+from lsf.runs.differences import apart, differences
 from lsf.runs.result import Proof, RunResult, RunState
 from lsf.runs.spec import NEEDS, ROLES, RunSpec
 from lsf.runs.store import Run, can_resume, delete_run, read_metrics, runs_folder

@@ -9,7 +9,8 @@ from pathlib import Path
 from lsf.data.contents import OPTIONS
 from lsf.data.lessons import data_words
 from lsf.plans.plan import format_blocks
-from lsf.runs.comparability import apart, fault_of, find_warnings, floor_loss, forgetting, found_states, gain, texts_of
+from lsf.runs.comparability import fault_of, find_warnings, floor_loss, forgetting, found_states, gain, texts_of
+from lsf.runs.differences import apart
 from lsf.runs.result import Metrics, RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run

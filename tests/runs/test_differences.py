@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lsf.plans.plan import Plan, full_plan
-from lsf.runs.comparability import apart, differences, find_warnings
+from lsf.runs.comparability import find_warnings
+from lsf.runs.differences import apart, differences
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
