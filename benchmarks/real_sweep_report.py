@@ -18,6 +18,7 @@ from benchmarks.real_sweep import (
     RANDOM_SETS,
     READINGS,
     SCORES,
+    SEEDS,
     TASKS,
     TRAIN,
     WHOLE,
@@ -98,7 +99,8 @@ def truth_of(
     """Read one task's cells; None where the base model is missing.
 
     Tasks named in `exact` are judged by exact match, the others by the loss. The rate
-    of a size is that of the cells of seed 0 that most of its plans have: the others were tried by judges only.
+    of a size is that of the cells of seed 0 that most of its plans have: the others were tried by judges only. Seeds
+    count for a size once all its plans were tuned under them: until then some plans would be means over more seeds.
     """
     own = [cell for cell in cells if cell.task == task]
     base = next((cell for cell in own if cell.plan == BASE), None)
@@ -108,6 +110,10 @@ def truth_of(
     asked = plans_of(mine, n_blocks)
     rates = _rates(own)
     taken = [cell for cell in own if cell.plan != BASE and rates[size_of(cell.plan)] == cell.rate]
+    tried = {(cell.plan, cell.seed) for cell in taken}
+    lacking = {(plan, seed) for plan in asked for seed in seeds_of(plan, mine, n_blocks) if (plan, seed) not in tried}
+    begun = {(size_of(plan), seed) for plan, seed in lacking if seed != SEEDS[0]}
+    taken = [cell for cell in taken if (size_of(cell.plan), cell.seed) not in begun]
     plans = [*dict.fromkeys(cell.plan for cell in taken)]
     scores, forgotten, seconds = dict[str, tuple[float, ...]](), dict[str, float](), dict[str, float]()
     for plan in plans:
@@ -116,13 +122,12 @@ def truth_of(
             scores[plan] = tuple(_score(cell, task in exact) for cell in ended)
             forgotten[plan] = float(np.mean([(cell.general or np.inf) - (base.general or 0.0) for cell in ended]))
             seconds[plan] = float(np.mean([cell.seconds for cell in ended]))
-    tried = {(cell.plan, cell.seed) for cell in taken}
     stopped = tuple(plan for plan in plans if plan not in scores and any(c.stopped for c in taken if c.plan == plan))
-    lacking = tuple(plan for plan in asked if any((plan, seed) not in tried for seed in seeds_of(plan, mine, n_blocks)))
+    missing = tuple(plan for plan in asked if any(plan == lacked for lacked, _ in lacking))
     prior = base.prior[1] if task in exact else -base.prior[0]
     at_base = _score(base, task in exact)
     floor = max(at_base, prior)
-    return Truth(task, at_base, floor, scores, forgotten, seconds, stopped, lacking, n_blocks)
+    return Truth(task, at_base, floor, scores, forgotten, seconds, stopped, missing, n_blocks)
 
 
 def _rates(own: Sequence[Cell]) -> dict[str, float | None]:

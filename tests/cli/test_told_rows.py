@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas
@@ -16,7 +17,7 @@ from lsf.errors import BadInputError, DataError, PlanError
 ROOT = Path(__file__).parents[2]
 
 
-def rows_in(path: Path, rows: list[dict[str, object]]) -> str:
+def rows_in(path: Path, rows: Sequence[Mapping[str, object]]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)
 

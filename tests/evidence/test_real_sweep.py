@@ -169,6 +169,17 @@ def test_regret_is_from_the_floor_and_what_is_missing_is_said() -> None:
     assert "nothing is known on all tasks yet" in told
 
 
+def test_a_second_seed_counts_for_a_size_once_all_its_plans_were_tuned_under_it() -> None:
+    cells = [Cell("sst2", "base", 0, None, 3.0, 0.0, 3.0, None, 4.0, (0.7, 0.6), 1.0)]
+    cells += [cell(str(plan), 0.5, 0, exact_match=0.8, general=5.0) for plan in range(10)]
+    cells += [cell(str(plan), 0.5, 1, exact_match=0.6, general=5.0) for plan in range(9)]
+    part = truth_of("sst2", cells, [SCORES], 10)
+    assert part is not None and "9" in part.missing
+    assert [part.scores[str(plan)] for plan in range(10)] == [(0.8,)] * 10
+    whole = truth_of("sst2", [*cells, cell("9", 0.5, 1, exact_match=0.6, general=5.0)], [SCORES], 10)
+    assert whole is not None and [whole.scores[str(plan)] for plan in range(10)] == [(0.8, 0.6)] * 10
+
+
 def test_the_committed_lines_are_read_and_reported() -> None:
     assert "### Regret at 8 of 30 blocks" in report()
 
