@@ -4,7 +4,6 @@ Exit codes: 0 done, 2 bad input, 1 failed or stopped with what was measured, 130
 """
 
 import errno
-import logging
 import os
 import sys
 import traceback
@@ -38,7 +37,6 @@ LOG_FILE = Path(os.environ.get("LSF_LOG") or "~/.cache/lsf/lsf.log").expanduser(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     settle_torch()
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it misses a package nobody needs
     try:
         arguments = build_parser().parse_args(argv)
         with uncollected():

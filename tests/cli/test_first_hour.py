@@ -1,7 +1,6 @@
 """What somebody meets in the first hour: a misspelt name, a number as people write it, one file taken for another."""
 
 import json
-import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +14,6 @@ from lsf.cli.main import main
 from lsf.cli.terminal import TerminalReporter
 from lsf.criteria.result import Analysis
 from lsf.data.reading import read_data
-from lsf.environment import settle_torch
 from lsf.errors import BadInputError, DataError, PlanError, UnknownNameError
 from lsf.evidence.own import evidence_folder
 from lsf.files import cache_folder
@@ -169,11 +167,6 @@ def test_what_is_no_plan_is_told_how_to_make_one() -> None:
     check_plan(Plan("bundled", 8, (7,)))
     with pytest.raises(PlanError, match=r"A str was given as the plan; make one first: lsf\.Plan\("):
         check_plan("5-6")
-
-
-def test_a_kernel_for_four_bits_is_no_concern_of_every_command() -> None:
-    settle_torch()
-    assert not logging.getLogger("bitsandbytes.backends.cpu.ops").isEnabledFor(logging.WARNING)
 
 
 @pytest.mark.parametrize(
