@@ -43,13 +43,6 @@ class _Record:
     def __hash__(self) -> int:
         return hash(tuple(vars(self).values()))
 
-    def __repr__(self) -> str:
-        """Return what a plain Python session shows in place of the table of a notebook."""
-        return self._text()
-
-    def _text(self) -> str:
-        raise NotImplementedError
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Analysis(_Record, records.Analysis):
@@ -100,7 +93,8 @@ class Analysis(_Record, records.Analysis):
         rows = "".join(f"<tr>{''.join(_cell(value) for value in row)}</tr>" for row in zip(*columns, strict=True))
         return f"<p>{escape(self._said())}</p><table><tr>{head}</tr>{rows}</table>"
 
-    def _text(self) -> str:
+    def __repr__(self) -> str:
+        """Return the table as a plain Python session shows it."""
         import pandas as pd  # noqa: PLC0415 - a third of a second to import
 
         scores = {CRITERIA[name].label: self.scores(name) for name in self.criteria}
@@ -134,7 +128,8 @@ class Comparison(_Record, tables.Comparison):
         said = "".join(f"<p>{escape(words)}</p>" for words in self.warnings)
         return found + to_frame(self).to_html(index=False, na_rep="") + said
 
-    def _text(self) -> str:
+    def __repr__(self) -> str:
+        """Return the table as a plain Python session shows it."""
         return render(self).rstrip("\n")
 
 
@@ -145,7 +140,8 @@ class Run(_Record, store.Run):
     def _repr_html_(self) -> str:
         return Comparison(**vars(tables.compare([self])))._repr_html_()
 
-    def _text(self) -> str:
+    def __repr__(self) -> str:
+        """Return the table as a plain Python session shows it."""
         return f"{self.folder}\n{Comparison(**vars(tables.compare([self])))}"
 
 
@@ -156,7 +152,8 @@ class Sweep(_Record, sweeps.Sweep):
     def _repr_html_(self) -> str:
         return self._frame().to_html(index=False, na_rep="")
 
-    def _text(self) -> str:
+    def __repr__(self) -> str:
+        """Return the table as a plain Python session shows it."""
         return self._frame().to_string(index=False, na_rep="")
 
     def _frame(self) -> Any:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.real_sweep import BUDGET, CELLS, SCORES, Cell, Scored, depth_plans, read_lines, rules
+from benchmarks.real_sweep_report import truth_of
 from lsf.cli.main import build_parser
 from lsf.cli.plan import TARGETS
 from lsf.criteria.registry import CRITERIA
@@ -15,10 +17,13 @@ from lsf.data.lessons import LESSONS
 from lsf.evidence.real import real_tasks
 from lsf.export.targets import EXPORTS
 from lsf.methods.catalogue import CATALOGUE
+from lsf.plans.plan import format_blocks
 from lsf.plans.policies import POLICIES
 from lsf.plans.recommend import RECOMMENDED
 
 ROOT = Path(__file__).parents[1]
+N_BLOCKS = 30
+"""Of the real model."""
 GUIDES = (
     "README.md",
     *(f"docs/{name}.md" for name in ("guide", "data", "criteria", "methods", "evidence", "memory", "class")),
@@ -50,6 +55,18 @@ def test_the_first_screen_tells_what_the_real_model_says() -> None:
     assert f"on SST-2 it lost {own} (at random {chance})" in first
     assert facts.named(RECOMMENDED[0]) == facts.best
     assert all(one.named(RECOMMENDED[0], placebo=True) == one.named(RECOMMENDED[0]) for one in (facts, reviews))
+
+
+def test_the_first_screen_tells_what_eight_blocks_of_it_lost() -> None:
+    scored = [one for one in read_lines(SCORES, Scored) if one.task == "facts"]
+    truth = truth_of("facts", read_lines(CELLS, Cell), scored, N_BLOCKS)
+    assert truth is not None
+    own = truth.regret(format_blocks(rules(scored, N_BLOCKS)[f"{BUDGET}: {RECOMMENDED[0]}, neighbours, lens"]))
+    drawn = [format_blocks(plan) for name, plan in depth_plans(N_BLOCKS).items() if name.startswith("random")]
+    chance = truth.mean_regret(drawn)
+    assert own is not None and chance is not None
+    first = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split("## ")[0].split())
+    assert f"With eight neighbours on the facts it lost {own:.1%} (at random {chance:.1%})".replace("%", " %") in first
 
 
 def test_the_shell_writes_what_the_registry_of_exports_holds() -> None:

@@ -76,14 +76,14 @@ def settle(model: nn.Module) -> None:
             unlike.setdefault(state.shape[-1], name)
     for width, name in unlike.items():
         weight: Any = model.get_submodule(name)._parameters["weight"]
-        if not torch.allclose(_unpacked(weight), by_table(weight), rtol=0.02):
+        if not torch.allclose(_unpacked(weight), unpacked_by_table(weight), rtol=0.02):
             raise ModelError(
                 f"bitsandbytes unpacks {name} wrongly on this processor: its rows of {width} values are no whole "
                 f"blocks of {weight.quant_state.blocksize}; accepted are int8, float32 and bfloat16."
             )
 
 
-def by_table(weight: Any) -> Tensor:
+def unpacked_by_table(weight: Any) -> Tensor:
     """Return a 4-bit weight's floats by its definition: an entry of the table of 16 values, times its block's scale.
 
     Returns:

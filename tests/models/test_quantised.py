@@ -17,7 +17,7 @@ from lsf.lens.kernels import SPECTRA, block_spectra
 from lsf.lens.speed import analysis_phases
 from lsf.models.batches import autocasting, make_batches
 from lsf.models.loading import load_model, weights_hash
-from lsf.models.quantised import by_table, float_weight, is_packed, n_values, scales, settle, shape_of
+from lsf.models.quantised import float_weight, is_packed, n_values, scales, settle, shape_of, unpacked_by_table
 from lsf.models.sharing import float_view, share_model
 from lsf.progress import Silent, do_nothing
 from lsf.training.proof import fingerprint
@@ -86,15 +86,17 @@ def test_rows_of_parts_of_a_block_are_unpacked_rightly_or_refused(tiny):
         return
     for module in ragged.modules():
         if (weight := module._parameters.get("weight")) is not None and is_packed(weight):
-            assert torch.allclose(float_weight(module), by_table(weight), rtol=1e-5)
+            assert torch.allclose(float_weight(module), unpacked_by_table(weight), rtol=1e-5)
 
 
 def test_whole_blocks_are_unpacked_as_the_table_has_them(packed, kind):
     for module in packed.model.modules():
         weight = module._parameters.get("weight")
         if kind == "nf4" and weight is not None and is_packed(weight):
-            assert by_table(weight).shape == weight.quant_state.shape
-            assert torch.allclose(dequantize_4bit(weight.data, weight.quant_state), by_table(weight), rtol=1e-5)
+            assert unpacked_by_table(weight).shape == weight.quant_state.shape
+            assert torch.allclose(
+                dequantize_4bit(weight.data, weight.quant_state), unpacked_by_table(weight), rtol=1e-5
+            )
 
 
 def test_a_weight_that_is_not_what_its_table_says_is_refused(tiny, monkeypatch):
