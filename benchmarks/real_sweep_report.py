@@ -33,7 +33,7 @@ from benchmarks.real_sweep import (
     size_of,
 )
 from lsf.criteria.agreement import rank_correlation
-from lsf.evidence.real import RealTask, pack_real
+from lsf.evidence.real import RealSets, RealTask, pack_real
 from lsf.plans.plan import format_blocks
 from lsf.plans.recommend import RECOMMENDED
 
@@ -270,9 +270,21 @@ def real_tasks_of(
                 model, weights, WORDS[task], "exact_match" if by_exact else "loss", STEPS[task],
                 min(len(truth.scores[str(block)]) for block in range(n_blocks)), base, floor, whole, lora, top, alone,
                 _rounded(read[False]), _rounded(read[True]), tuple(SIZES[size] for size in ends),
+                _sets_of(truth, mine),
             )
         )  # fmt: skip
     return found
+
+
+def _sets_of(truth: Truth, mine: Sequence[Scored]) -> RealSets | None:
+    """Return the sets of `BUDGET` blocks as the package has them; None until all of them are measured."""
+    if not regrets(truth, mine, BUDGET):
+        return None
+    fixed = depth_plans(truth.n_blocks)
+    drawn = tuple(format_blocks(fixed[f"random {number}"]) for number in range(RANDOM_SETS))
+    scores = {plan: round(score, DIGITS) for plan, score in truth.at(BUDGET).items()}
+    stopped = tuple(plan for plan in truth.stopped if size_of(plan) == str(BUDGET))
+    return RealSets(BUDGET, min(len(truth.scores[plan]) for plan in scores), scores, drawn, stopped)
 
 
 def pack_measured(folder: str) -> None:

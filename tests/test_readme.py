@@ -47,13 +47,13 @@ def test_the_first_screen_tells_what_the_real_model_says() -> None:
     first = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split("## ")[0].split())
     facts = next(one for one in real_tasks() if one.task == "changed facts")
     reviews = next(one for one in real_tasks() if one.task.startswith("SST-2"))
-    lost = {one.task: (one.lost(one.named(RECOMMENDED[0])), one.by_chance) for one in (facts, reviews)}
+    lost = {one.task: (one.lost(one.named(RECOMMENDED[0])), one.by_chance()) for one in (facts, reviews)}
     shares = {task: tuple(f"{100 * (share or 0.0):.1f} %" for share in found) for task, found in lost.items()}
     own, chance = shares[facts.task]
     assert f"lost {own} of what tuning gains (at random {chance}), on SST-2" in first
     own, chance = shares[reviews.task]
     assert f"on SST-2 it lost {own} (at random {chance})" in first
-    assert facts.named(RECOMMENDED[0]) == facts.best
+    assert facts.named(RECOMMENDED[0]) == facts.best()
     assert all(one.named(RECOMMENDED[0], placebo=True) == one.named(RECOMMENDED[0]) for one in (facts, reviews))
 
 

@@ -11,10 +11,10 @@ from lsf.criteria.registry import CRITERIA
 from lsf.data.lessons import data_words
 from lsf.evidence.own import own_problems, own_sweeps, record_here, remove_own
 from lsf.evidence.packed import Measured, gaining
-from lsf.evidence.real import real_tasks, real_words
+from lsf.evidence.real import RealTask, real_tasks, real_words
 from lsf.evidence.regret import Truth
 from lsf.evidence.study import Entry, JudgedChoice, Rule, decided, entries, of_rule, paired_difference
-from lsf.figures.sweeps import as_metric, draw_profile, draw_regrets, draw_triangle
+from lsf.figures.sweeps import as_metric, draw_profile, draw_regrets, draw_sets, draw_triangle
 from lsf.models.info import model_label
 from lsf.plans.plan import format_blocks
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
@@ -114,9 +114,9 @@ def real_panel(heading: str = "On a real language model") -> None:
     if len(tasks) > 1:
         name = st.segmented_control("Task", list(tasks), default=name, required=True, key="real-task")
     one = tasks[str(name)]
-    chosen = one.named(RECOMMENDED[0])
+    rule = RECOMMENDED[0]
     show(
-        draw_profile(one.truth, one.metric, {"chosen": (chosen,)}, {"LoRA on all blocks": one.lora}),
+        draw_profile(one.truth, one.metric, {"chosen": one.named(rule)}, {"LoRA on all blocks": one.lora}),
         "real-profile",
         f"{one.model}, {one.task}: each block tuned alone, {one.steps} steps. Marked *chosen*: the block that the "
         "recommended criterion names.",
@@ -127,25 +127,44 @@ def real_panel(heading: str = "On a real language model") -> None:
             f"Of the learning rates tried, the best for {' and for '.join(one.at_an_end)} was the lowest or the "
             "highest: a better one may lie beyond."
         )
-    rows = [
-        {
-            "criterion": CRITERIA[criterion].label,
-            "block": one.named(criterion),
-            "lost": _percent(one.lost(one.named(criterion))),
-            "block, shuffled": one.named(criterion, placebo=True),
-            "lost, shuffled": _percent(one.lost(one.named(criterion, placebo=True))),
-        }
-        for criterion in one.scores
-        if criterion in one.placebo
-    ]
+    _lost_by_criteria(one, 1, "What every criterion would have lost")
+    if one.sets is None:
+        return
+    budget = one.sets.budget
+    whole, alone = (as_metric(score, one.metric) for score in (one.whole, max(one.alone)))
+    show(
+        draw_sets(one, rule),
+        "real-sets",
+        f"{one.model}, {one.task}: {budget} blocks tuned together, a row each, {one.steps} steps. The whole model "
+        f"had {whole:.3f}, the best block alone {alone:.3f}.",
+    )
+    st.markdown(unmarked(real_words(one.weights, budget) or ""))
+    _lost_by_criteria(one, budget, f"What every criterion would have lost with {budget} neighbours")
+
+
+def _lost_by_criteria(one: RealTask, budget: int, heading: str) -> None:
+    rows = []
+    for criterion in (name for name in one.scores if name in one.placebo):
+        named, blind = one.named(criterion, budget), one.named(criterion, budget, placebo=True)
+        rows.append(
+            {
+                "criterion": CRITERIA[criterion].label,
+                "blocks": format_blocks(named),
+                "lost": _percent(one.lost(named)),
+                "blocks, shuffled": format_blocks(blind),
+                "lost, shuffled": _percent(one.lost(blind)),
+            }
+        )
     percent = st.column_config.NumberColumn(format="%.1f %%")
-    with st.expander("What every criterion would have lost", icon=":material/table_rows:", key="real-table"):
+    key = "real" if budget == 1 else f"real-{budget}"
+    with st.expander(heading, icon=":material/table_rows:", key=f"{key}-table"):
         shown = pd.DataFrame(rows).sort_values("lost", kind="stable")
-        table(shown, "real", column_config=dict.fromkeys(("lost", "lost, shuffled"), percent))
+        table(shown, key, column_config=dict.fromkeys(("lost", "lost, shuffled"), percent))
         st.caption(
-            "Lost: how far the named block falls short of the best one, as a share of what the best of all plans gains "
-            "over the floor, the better of the base model and of the best answer that ignores the prompt. *Shuffled*: "
-            "the criterion read completions of other prompts; if it loses as little then, it tells depth, not the task."
+            "Lost: how far the named blocks fall short of the best of as many, as a share of what the best of all "
+            "plans gains over the floor, the better of the base model and of the best answer that ignores the prompt. "
+            "*Shuffled*: the criterion read completions of other prompts; if it loses as little then, it tells depth, "
+            "not the task."
         )
 
 

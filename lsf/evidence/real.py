@@ -1,15 +1,18 @@
-"""What was measured block by block on a real language model, packed with the package: a lead, beside the study."""
+"""What was measured on a real language model, packed with the package: a lead, beside the study."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import ClassVar, Literal
 
 from lsf.criteria.agreement import top_k
 from lsf.criteria.registry import CRITERIA
-from lsf.evidence.regret import ROUNDING, Metric, Truth
+from lsf.evidence.regret import ROUNDING, Blocks, Metric, Truth
 from lsf.files import write_records
+from lsf.plans.plan import format_blocks, parse_blocks
+from lsf.plans.policies import window
 from lsf.plans.recommend import RECOMMENDED
 from lsf.schema import JsonRecord
 
@@ -18,8 +21,24 @@ PACKED = Path(__file__).parent / "real.json"
 
 
 @dataclass(frozen=True)
+class RealSets:
+    """Sets of one number of blocks tuned on one task: neighbours, sets drawn at random, and what rules name."""
+
+    budget: int
+    """Blocks of a set."""
+    seeds: int
+    """Data orders measured."""
+    scores: Mapping[str, float]
+    """Ranges of blocks -> score, of the sets that were tuned to their end."""
+    drawn: tuple[str, ...]
+    """The sets that were drawn at random."""
+    stopped: tuple[str, ...]
+    """Sets that were hopeless and ended half-way; they count as the worst of the others."""
+
+
+@dataclass(frozen=True)
 class RealTask:
-    """Every block of one real model tuned alone on one task; the higher score is the better, a loss turned round."""
+    """Every block of one real model tuned alone on one task, and sets of blocks; losses are negative scores."""
 
     model: str
     """The model's name."""
@@ -51,26 +70,53 @@ class RealTask:
     """The same where each completion was given to another prompt."""
     at_an_end: tuple[str, ...]
     """What was tuned at the least or greatest of the learning rates tried, so that a better one may lie beyond."""
+    sets: RealSets | None = None
+    """Sets of several blocks, where all of them were measured."""
 
     @property
-    def best(self) -> int:
-        """The block of the best score alone; of equal ones the deepest."""
-        return self.truth.best(self.truth.scores)[0]
+    def budgets(self) -> tuple[int, ...]:
+        """Numbers of blocks that were measured."""
+        return (1,) if self.sets is None else (1, self.sets.budget)
 
-    def named(self, criterion: str, *, placebo: bool = False) -> int:
-        """Return the block that a criterion names where one is to be tuned."""
-        return top_k((self.placebo if placebo else self.scores)[criterion], 1)[0]
-
-    def lost(self, block: int) -> float | None:
-        """Return a block's regret: (best alone - its score) / (best of all - floor); None where nothing gained."""
-        gained = self.top - self.floor
-        return (self.alone[self.best] - self.alone[block]) / gained if gained > ROUNDING else None
+    def measured(self, budget: int) -> Mapping[Blocks, float]:
+        """Return the plans of one of the budgets with their scores."""
+        if self.sets is None or budget == 1:
+            return {(block,): score for block, score in enumerate(self.alone)}
+        worst = min(self.sets.scores.values())
+        return {
+            parse_blocks(plan, len(self.alone)): self.sets.scores.get(plan, worst)
+            for plan in (*self.sets.scores, *self.sets.stopped)
+        }
 
     @property
-    def by_chance(self) -> float | None:
-        """The mean regret of a block drawn at random; None where nothing gained."""
-        found = [self.lost(block) for block in range(len(self.alone))]
-        return None if None in found else sum(one or 0.0 for one in found) / len(found)
+    def drawn(self) -> tuple[Blocks, ...]:
+        """Sets of several blocks that were drawn at random; none where none was measured."""
+        return () if self.sets is None else tuple(parse_blocks(plan, len(self.alone)) for plan in self.sets.drawn)
+
+    def best(self, budget: int = 1) -> Blocks:
+        """Return the plan of the best score at one of the budgets; of equal ones the deepest."""
+        known = self.measured(budget)
+        top = max(known.values())
+        return max(blocks for blocks, score in known.items() if top - score <= ROUNDING)
+
+    def named(self, criterion: str, budget: int = 1, *, placebo: bool = False) -> Blocks:
+        """Return what a criterion names where so many blocks are to be tuned: the best, or the best neighbours."""
+        scores = (self.placebo if placebo else self.scores)[criterion]
+        return top_k(scores, 1) if budget == 1 else window(scores, budget)
+
+    def lost(self, blocks: Blocks) -> float | None:
+        """Return a plan's regret: (best of its size - its score) / (best of all - floor); None where nothing gained."""
+        gained, known = self.top - self.floor, self.measured(len(blocks))
+        return (max(known.values()) - known[blocks]) / gained if gained > ROUNDING else None
+
+    def by_chance(self, budget: int = 1) -> float | None:
+        """Return the mean regret of blocks drawn at random; None where nothing gained."""
+        found = [
+            lost
+            for blocks in (self.measured(1) if budget == 1 else self.drawn)
+            if (lost := self.lost(blocks)) is not None
+        ]
+        return fmean(found) if found else None
 
     @cached_property
     def truth(self) -> Truth:
@@ -100,30 +146,42 @@ def pack_real(tasks: Sequence[RealTask], path: Path = PACKED) -> None:
     write_records(path, {"schema_version": 1, "tasks": [asdict(one) for one in tasks]})
 
 
-def real_words(weights: str | None, tasks: Sequence[RealTask] | None = None) -> str | None:
-    """Say what the recommended criterion's block lost on every task measured on a model; None where none was.
+def real_words(weights: str | None, budget: int = 1, tasks: Sequence[RealTask] | None = None) -> str | None:
+    """Say what the recommended criterion's blocks lost on every task measured on a model; None where none was.
 
     Args:
         weights: SHA-256 of the model's weights; None where they are unknown.
+        budget: number of blocks; tasks that were not measured at it are left out.
         tasks: what was measured; None for what is packed.
     """
-    own = [one for one in (real_tasks() if tasks is None else tasks) if one.weights == weights]
+    every = real_tasks() if tasks is None else tasks
+    own = [one for one in every if one.weights == weights and budget in one.budgets]
     if not own:
         return None
     rule, label = RECOMMENDED[0], CRITERIA[RECOMMENDED[0]].label
-    seeds = min(one.seeds for one in own)
+    seeds = min(one.seeds if one.sets is None or budget == 1 else one.sets.seeds for one in own)
     told = "; ".join(
-        f"{one.task} {_share(one.lost(one.named(rule)))} (named block {one.named(rule)}, best was {one.best}, at "
-        f"random {_share(one.by_chance)})"
+        f"{one.task} {_share(one.lost(one.named(rule, budget)))} (named {_blocks(one.named(rule, budget))}; best "
+        f"{'was' if budget == 1 else 'were'} {_blocks(one.best(budget))}; at random {_share(one.by_chance(budget))})"
         for one in own
     )
-    depth = [one.task for one in own if one.named(rule, placebo=True) == one.named(rule)]
-    blind = f" With shuffled completions it names the same block on {' and '.join(depth)}." if depth else ""
+    blind = [one.task for one in own if one.named(rule, budget, placebo=True) == one.named(rule, budget)]
+    same = "block" if budget == 1 else "blocks"
+    depth = f" With shuffled completions it names the same {same} on {' and '.join(blind)}." if blind else ""
+    of = f"{budget} of {len(own[0].alone)} blocks" + (" as neighbours" if budget > 1 else "")
     return (
-        f"Measured on {own[0].model}, 1 of {len(own[0].alone)} blocks, {_several(seeds, 'seed')}. {label} lost, of "
-        f"what the best plan gains over the floor: {told}.{blind} {_several(len(own), 'task').capitalize()}: a "
-        "lead, no proof."
+        f"Measured on {own[0].model}, {of}, {_several(seeds, 'seed')}. {label} lost, of what the best plan gains over "
+        f"the floor: {told}.{depth} {_several(len(own), 'task').capitalize()}: a lead, no proof."
     )
+
+
+def real_budgets(weights: str | None) -> tuple[int, ...]:
+    """Return the numbers of blocks that some packed task of a model was measured at."""
+    return tuple(sorted({budget for one in real_tasks() if one.weights == weights for budget in one.budgets}))
+
+
+def _blocks(blocks: Blocks) -> str:
+    return f"block{'' if len(blocks) == 1 else 's'} {format_blocks(blocks)}"
 
 
 def _several(n: int, noun: str) -> str:

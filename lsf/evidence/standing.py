@@ -9,7 +9,7 @@ from lsf.criteria.result import Analysis
 from lsf.data.reading import IN_MEMORY
 from lsf.evidence.own import compared_criteria, own_evidence, own_sweeps
 from lsf.evidence.packed import OutcomeElsewhere, RecommendationRecord, beyond_study, elsewhere, gaining, words
-from lsf.evidence.real import real_words
+from lsf.evidence.real import real_budgets, real_words
 from lsf.evidence.study import Entry, Rule, of_rule, paired_difference
 from lsf.plans.plan import Plan
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, recommended_plan
@@ -128,9 +128,12 @@ def model_words(analysis: Analysis, budget: int) -> tuple[str, bool] | None:
     rows = elsewhere(own, standing.criteria, standing.ends_from, budget)
     blocks = f"{budget} block{'' if budget == 1 else 's'}"
     if not rows:
-        real = None if own else real_words(analysis.weights)
-        if real is not None:
-            return (real, True) if budget == 1 else (f"At {blocks} nothing was measured on this model. {real}", False)
+        real = () if own else real_budgets(analysis.weights)
+        if budget in real:
+            return real_words(analysis.weights, budget) or "", True
+        if real:
+            nearest = min(real, key=lambda size: abs(size - budget))
+            return f"At {blocks} nothing was measured on this model. {real_words(analysis.weights, nearest)}", False
         beyond = beyond_study(analysis.model.name)
         if beyond is None or not own:
             return None if beyond is None else (beyond, False)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from lsf.criteria.agreement import chance_level, rank_correlation
 from lsf.criteria.registry import CRITERIA
+from lsf.evidence.real import RealTask
 from lsf.evidence.regret import ROUNDING, Blocks, Truth, contributions
 from lsf.evidence.study import decided, level_with_best
 from lsf.figures.criteria import leaders
@@ -258,6 +259,77 @@ def _triangle_alt(truth: Truth, metric: str, runs: Mapping[Blocks, float], best:
         f"best {format_blocks(best)} with {_told(runs[best], metric)}, worst {format_blocks(worst)} with "
         f"{_told(runs[worst], metric)}. Framed: the best."
     )
+
+
+def draw_sets(one: RealTask, criterion: str) -> Picture:
+    """Draw every measured set of several blocks of a real model, a row each, the best on top.
+
+    Args:
+        one: a task whose sets were measured.
+        criterion: whose choice of neighbours is marked.
+    """
+    sets, label = one.sets, CRITERIA[criterion].label
+    if sets is None:
+        raise ValueError(f"no sets of {one.task} were measured")
+    known, named = one.measured(sets.budget), one.named(criterion, sets.budget)
+    order = sorted(known, key=lambda blocks: (-known[blocks], blocks))
+    order.sort(key=lambda blocks: format_blocks(blocks) in sets.stopped)
+    lost, chance = share(one.lost(named)), share(one.by_chance(sets.budget))
+    title = f"Sets of {sets.budget} blocks: {label} lost {lost}, sets at random {chance}"
+    figure = new_figure(title, height=120 + 13 * len(order))
+    kinds = {blocks: _set_kind(blocks, named, one.drawn) for blocks in order}
+    for kind, mark in (("named", CHOSEN), ("neighbours", UNCHOSEN), ("at random", ROLES["random"])):
+        rows = [(row, blocks) for row, blocks in enumerate(order) if kinds[blocks] == kind]
+        figure.add_scatter(
+            x=[block for _, blocks in rows for block in blocks],
+            y=[row for row, blocks in rows for _ in blocks],
+            mode="markers",
+            name=f"named by {label}" if kind == "named" else kind,
+            marker={"color": mark.color, "symbol": mark.symbol, "size": 9},
+            hovertext=[
+                f"blocks {format_blocks(blocks)}: {_row_score(one, blocks)}" for _, blocks in rows for _ in blocks
+            ],
+            hoverinfo="text",
+        )
+    figure.update_xaxes(
+        title="tuned blocks",
+        tickvals=list(range(len(one.alone))),
+        range=[-0.7, len(one.alone) - 0.3],
+        showgrid=False,
+        zeroline=False,
+    )
+    figure.update_yaxes(
+        title=METRIC_WORDS[one.metric],
+        tickvals=list(range(len(order))),
+        ticktext=[_row_score(one, blocks) for blocks in order],
+        range=[len(order) - 0.5, -0.5],
+    )
+    table = pd.DataFrame(
+        [
+            {
+                "blocks": format_blocks(blocks),
+                "kind": kinds[blocks],
+                one.metric.replace("_", " "): sets.scores.get(format_blocks(blocks)),
+            }
+            for blocks in order
+        ]
+    )
+    best, worst = order[0], min(sets.scores, key=lambda plan: sets.scores[plan])
+    alt = (
+        f"{title}. Of {len(order)} sets, best blocks {format_blocks(best)} with {_row_score(one, best)}, worst "
+        f"{worst} with {_told(sets.scores[worst], one.metric)}; {label} names {format_blocks(named)} with "
+        f"{_row_score(one, named)}."
+    )
+    return Picture(figure, alt, table)
+
+
+def _set_kind(blocks: Blocks, named: Blocks, drawn: Sequence[Blocks]) -> str:
+    return "named" if blocks == named else "at random" if blocks in drawn else "neighbours"
+
+
+def _row_score(one: RealTask, blocks: Blocks) -> str:
+    plan = format_blocks(blocks)
+    return "ended early" if one.sets is None or plan in one.sets.stopped else _told(one.sets.scores[plan], one.metric)
 
 
 CONTRIBUTION = "contribution: share of full fine-tuning's gain"

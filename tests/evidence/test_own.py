@@ -28,7 +28,7 @@ from lsf.evidence.own import (
     truth_told,
 )
 from lsf.evidence.packed import beyond_study, packed_evidence, packed_record
-from lsf.evidence.real import real_tasks, real_words
+from lsf.evidence.real import real_budgets, real_tasks, real_words
 from lsf.evidence.regret import can_judge, random_regret, regret, truth_of
 from lsf.evidence.standing import LEAST_PAIRS, model_words, recommended_here, standing_rule, trust_words
 from lsf.evidence.sweep import Score, Sweep, SweepSpec, empty_cells, plans_over
@@ -98,7 +98,8 @@ def test_without_own_sweeps_everything_is_the_studys(analysis: Analysis) -> None
     assert recommended_here(analysis, 2) == recommended_plan(analysis, 2)
     assert model_words(analysis, 1) == (beyond_study("toy"), False)
     real = real_tasks()[0].weights
-    assert model_words(replace(analysis, weights=real), 1) == (real_words(real), True)
+    for budget in real_budgets(real):
+        assert model_words(replace(analysis, weights=real), budget) == (real_words(real, budget), True)
     told, measured = model_words(replace(analysis, weights=real), 2) or ("", True)
     assert told == f"At 2 blocks nothing was measured on this model. {real_words(real)}"
     assert not measured

@@ -7,13 +7,15 @@ import pytest
 
 from benchmarks.real_sweep import CELLS, SCORES, Cell, Scored, read_lines
 from benchmarks.real_sweep_report import WORDS, real_tasks_of, regrets, truth_of
-from lsf.evidence.real import RealTask, RealTasks, pack_real, real_tasks, real_words
+from lsf.evidence.real import RealSets, RealTask, RealTasks, pack_real, real_budgets, real_tasks, real_words
+from lsf.figures.sweeps import draw_sets
 from lsf.plans.recommend import RECOMMENDED
 
 ONE = RealTask(
     "a model", "ab", "a task", "exact_match", 10, 1, base=0.0, floor=0.2, whole=0.5, lora=0.6, top=0.7,
     alone=(0.4, 0.7, 0.3), scores={"alignment": (1.0, 2.0, 3.0), "last": (0.0, 1.0, 2.0)},
     placebo={"alignment": (2.0, 1.0, 0.0), "last": (0.0, 1.0, 2.0)}, at_an_end=(),
+    sets=RealSets(2, 1, {"0-1": 0.7, "1-2": 0.5}, drawn=("0-1", "0, 2"), stopped=("0, 2",)),
 )  # fmt: skip
 
 
@@ -26,33 +28,58 @@ def test_the_package_holds_what_the_committed_lines_say() -> None:
         task = next(name for name, words in WORDS.items() if words == one.task)
         truth = truth_of(task, cells, scored, len(one.alone))
         assert truth is not None
-        reported = regrets(truth, scored, 1)
-        assert one.by_chance == pytest.approx(reported["at random"], abs=1e-4)
-        for criterion in ("alignment", "reduction", "fisher"):
-            assert one.lost(one.named(criterion)) == pytest.approx(reported[f"{criterion}, lens"], abs=1e-4)
-            blind = one.lost(one.named(criterion, placebo=True))
-            assert blind == pytest.approx(reported[f"{criterion}, lens (placebo)"], abs=1e-4)
+        for budget in one.budgets:
+            reported, near = regrets(truth, scored, budget), ", neighbours" if budget > 1 else ""
+            assert one.by_chance(budget) == pytest.approx(reported["at random"], abs=1e-4)
+            for criterion in ("alignment", "reduction", "fisher"):
+                own = one.lost(one.named(criterion, budget))
+                assert own == pytest.approx(reported[f"{criterion}{near}, lens"], abs=1e-4)
+                blind = one.lost(one.named(criterion, budget, placebo=True))
+                assert blind == pytest.approx(reported[f"{criterion}{near}, lens (placebo)"], abs=1e-4)
+    assert any(one.sets for one in packed)
 
 
 def test_regret_is_a_share_of_what_the_best_plan_gains_over_the_floor() -> None:
-    assert (ONE.best, ONE.named("alignment"), ONE.named("alignment", placebo=True)) == (1, 2, 0)
-    assert ONE.lost(2) == pytest.approx(0.4 / 0.5)
-    assert ONE.by_chance == pytest.approx((0.3 + 0.0 + 0.4) / 3 / 0.5)
-    assert replace(ONE, floor=0.9).lost(2) is None
-    assert replace(ONE, floor=0.9).by_chance is None
+    assert (ONE.best(), ONE.named("alignment"), ONE.named("alignment", placebo=True)) == ((1,), (2,), (0,))
+    assert ONE.lost((2,)) == pytest.approx(0.4 / 0.5)
+    assert ONE.by_chance() == pytest.approx((0.3 + 0.0 + 0.4) / 3 / 0.5)
+    assert replace(ONE, floor=0.9).lost((2,)) is None
+    assert replace(ONE, floor=0.9).by_chance() is None
     for one in real_tasks():  # pictures and sentences count from the same floor
         assert (one.truth.floor, one.truth.range) == (pytest.approx(one.floor), pytest.approx(one.top - one.floor))
 
 
+def test_a_set_that_was_ended_half_way_counts_as_the_worst_of_its_size() -> None:
+    assert (ONE.best(2), ONE.named("alignment", 2)) == ((0, 1), (1, 2))
+    assert ONE.lost((0, 2)) == ONE.lost((1, 2)) == pytest.approx(0.2 / 0.5)
+    assert ONE.by_chance(2) == pytest.approx((0.0 + 0.2) / 2 / 0.5)
+    assert (ONE.budgets, replace(ONE, sets=None).budgets) == ((1, 2), (1,))
+
+
+def test_every_set_is_drawn_a_row_each_and_the_one_that_was_ended_early_last() -> None:
+    picture = draw_sets(ONE, "alignment")
+    assert list(picture.table["blocks"]) == ["0-1", "1-2", "0, 2"]
+    assert list(picture.table["kind"]) == ["at random", "named", "at random"]
+    assert picture.title == "Sets of 2 blocks: Gradient alignment lost 40 %, sets at random 20 %"
+    assert list(picture.figure["layout"]["yaxis"]["ticktext"]) == ["0.700", "0.500", "ended early"]
+
+
 def test_the_sentence_names_blocks_what_they_lost_and_what_chance_lost() -> None:
-    told = real_words("ab", [ONE, replace(ONE, task="another", placebo=ONE.scores)])
-    each = "80.0 % (named block 2, best was 1, at random 46.7 %)"
+    told = real_words("ab", tasks=[ONE, replace(ONE, task="another", placebo=ONE.scores)])
+    each = "80.0 % (named block 2; best was block 1; at random 46.7 %)"
     assert told == (
         "Measured on a model, 1 of 3 blocks, one seed. Gradient alignment lost, of what the best plan gains over the "
         f"floor: a task {each}; another {each}. With shuffled completions it names the same block on another. 2 tasks: "
         "a lead, no proof."
     )
-    assert real_words("cd", [ONE]) is None
+    assert real_words("ab", 2, [ONE, replace(ONE, sets=None, task="another")]) == (
+        "Measured on a model, 2 of 3 blocks as neighbours, one seed. Gradient alignment lost, of what the best plan "
+        "gains over the floor: a task 40.0 % (named blocks 1-2; best were blocks 0-1; at random 20.0 %). One task: a "
+        "lead, no proof."
+    )
+    assert real_words("cd", tasks=[ONE]) is None
+    assert real_words("ab", 3, [ONE]) is None
+    assert (real_budgets(real_tasks()[0].weights), real_budgets("cd")) == ((1, 8), ())
     assert real_words(None) is None
     assert RECOMMENDED[0] in ONE.scores
 

@@ -50,7 +50,9 @@ def test_the_page_of_evidence_shows_what_every_way_of_choosing_lost_elsewhere(ap
     real = next(table for table in tables(app) if "lost, shuffled" in table)
     one = real_tasks()[0]
     assert real["lost"].is_monotonic_increasing
-    assert dict(zip(real["criterion"], real["block"], strict=True))["Gradient alignment"] == one.named("alignment")
+    assert dict(zip(real["criterion"], real["blocks"], strict=True))["Gradient alignment"] == str(
+        *one.named("alignment")
+    )
     assert (real_words(one.weights) or "none") in app.shown()
     assert "scored best of all plans of 1 block; Gradient alignment lost" in app.shown()
     another_site_shows_its_own_truth(app)
