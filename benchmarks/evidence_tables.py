@@ -14,11 +14,12 @@ OWN = f"**recommended: {RULE.name}**"
 TITLES = {
     "full": "full fine-tuning",
     "constant": "best constant per model (hindsight)",
+    "depth": "neighbours at the depth that lost least on the other models",
     "random": "at random (mean)",
     "last, ends from 2": "`last`; both ends from 2",
 }
 """Name of a row -> how it stands in the table, where it is no criterion."""
-IN_WAVES = (OWN, "stiffness", "reduction", "deviation", "constant", "last", "random", "middle", "first")
+IN_WAVES = (OWN, "stiffness", "reduction", "deviation", "constant", "depth", "last", "random", "middle", "first")
 """Rows of the table of pairs by when they were measured."""
 SHORTLISTS = (1, 2, 3, 4, 5)
 """Plans of the highest score among which short runs choose."""

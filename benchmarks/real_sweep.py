@@ -6,6 +6,7 @@ line of real_sweep.jsonl per run and of real_scores.jsonl per analysis, and can 
 measured and how it is judged was announced in docs/findings/2026-11-29-real-sweeps-announced.md.
 """
 
+import hashlib
 import json
 import math
 import time
@@ -77,6 +78,8 @@ class Cell:
     """CPU seconds of the run: steps, prefix and readings."""
     stopped: bool = False
     """Whether it was hopeless."""
+    text: str | None = None
+    """Hash of the tokens that `general` was read on; None before 2026-11-30, when they hung on the CPU threads."""
 
     @property
     def key(self) -> tuple[str, str, int, float | None]:
@@ -271,6 +274,7 @@ class Bench:
         self.splits = encode_splits(loaded, self.task, self.spec(WHOLE))
         whole = sample_general_text(loaded.model, loaded.tokenizer, loaded.context)
         self.text = GeneralText(whole.ids[:TEXTS], whole.lengths[:TEXTS])
+        self.text_hash = hashlib.sha256(self.text.ids.numpy().tobytes()).hexdigest()[:12]
 
     def plan(self, plan: str) -> Plan:
         """Return where a plan tunes."""
@@ -314,7 +318,10 @@ class Bench:
         held_out = evaluate(model, self.splits.validation, self.batch).loss
         general, told = general_loss(model, self.text), (prior.loss, prior.exact_match)
         seconds = time.process_time() - begun
-        return Cell(self.task.name, BASE, 0, None, test.loss, test.exact_match, held_out, None, general, told, seconds)
+        return Cell(
+            self.task.name, BASE, 0, None, test.loss, test.exact_match, held_out, None, general, told, seconds,
+            text=self.text_hash,
+        )  # fmt: skip
 
     def tune(self, plan: str, rate: float, seed: int, others: Sequence[float] | None) -> Cell:
         """Tune a plan and measure it; with `others`, end it half-way where it is hopeless."""
@@ -362,7 +369,7 @@ class Bench:
         general = general_loss(model, self.text, prefix=prefix)
         return replace(
             lost, loss=finite(test.loss), exact_match=test.exact_match, validation=finite(held_out),
-            general=finite(general), seconds=time.process_time() - begun,
+            general=finite(general), seconds=time.process_time() - begun, text=self.text_hash,
         )  # fmt: skip
 
     def score(self, reading: str, placebo: bool) -> Scored:
@@ -450,7 +457,7 @@ def step(bench: Bench, seed: int, alone: bool = False) -> str | None:
     cells: list[Cell] = read_lines(CELLS, Cell)
     own = [cell for cell in cells if cell.task == name]
     scored = [one for one in read_lines(SCORES, Scored) if one.task == name]
-    if not any(cell.plan == BASE for cell in own):
+    if not any(cell.plan == BASE and cell.text == bench.text_hash for cell in own):
         append(CELLS, found := bench.base())
         return f"{name} base {found.loss:.3f} {found.seconds:.0f} s"
     for placebo in (False, True):

@@ -1,5 +1,6 @@
 """What the committed runs of the sweep on a real model say: profiles, regret, placebo, stopped runs, bars; no torch."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,19 +9,16 @@ import numpy as np
 from scipy import stats
 
 from benchmarks.real_sweep import (
-    ALL_ROWS,
     BASE,
-    BATCH,
     BUDGET,
     CELLS,
     LORA,
-    PASSES,
     RANDOM_SETS,
     READINGS,
     SCORES,
     SEEDS,
+    STRIDE,
     TASKS,
-    TRAIN,
     WHOLE,
     Cell,
     Scored,
@@ -33,7 +31,8 @@ from benchmarks.real_sweep import (
     size_of,
 )
 from lsf.criteria.agreement import rank_correlation
-from lsf.evidence.real import RealSets, RealTask, pack_real
+from lsf.evidence.packed import gaining, packed_evidence
+from lsf.evidence.study import DEPTHS, best_depth
 from lsf.plans.plan import format_blocks
 from lsf.plans.recommend import RECOMMENDED
 
@@ -106,9 +105,10 @@ def truth_of(
     base = next((cell for cell in own if cell.plan == BASE), None)
     if base is None or base.prior is None:
         return None
+    general = {cell.text: cell.general or 0.0 for cell in own if cell.plan == BASE}
     mine = [one for one in scored if one.task == task]
     asked = plans_of(mine, n_blocks)
-    rates = _rates(own)
+    rates = rates_of(own)
     taken = [cell for cell in own if cell.plan != BASE and rates[size_of(cell.plan)] == cell.rate]
     tried = {(cell.plan, cell.seed) for cell in taken}
     lacking = {(plan, seed) for plan in asked for seed in seeds_of(plan, mine, n_blocks) if (plan, seed) not in tried}
@@ -120,7 +120,9 @@ def truth_of(
         ended = [cell for cell in taken if cell.plan == plan and cell.loss is not None]
         if ended:
             scores[plan] = tuple(_score(cell, task in exact) for cell in ended)
-            forgotten[plan] = float(np.mean([(cell.general or np.inf) - (base.general or 0.0) for cell in ended]))
+            forgotten[plan] = float(
+                np.mean([(cell.general or np.inf) - general.get(cell.text, math.nan) for cell in ended])
+            )
             seconds[plan] = float(np.mean([cell.seconds for cell in ended]))
     stopped = tuple(plan for plan in plans if plan not in scores and any(c.stopped for c in taken if c.plan == plan))
     missing = tuple(plan for plan in asked if any(plan == lacked for lacked, _ in lacking))
@@ -130,7 +132,8 @@ def truth_of(
     return Truth(task, at_base, floor, scores, forgotten, seconds, stopped, missing, n_blocks)
 
 
-def _rates(own: Sequence[Cell]) -> dict[str, float | None]:
+def rates_of(own: Sequence[Cell]) -> dict[str, float | None]:
+    """Return size -> the rate that its plans share: that of most of its cells, of several the one that judges chose."""
     counts: dict[str, dict[float | None, tuple[int, float]]] = {}
     for cell in own:
         if cell.plan != BASE:
@@ -226,85 +229,6 @@ def report(cells: Sequence[Cell] | None = None, scored: Sequence[Scored] | None 
     return "\n\n".join(parts)
 
 
-WORDS = {
-    "trec": "TREC, kinds of questions",
-    "sst2": "SST-2, film reviews",
-    "gsm8k": "GSM8K, reasoning",
-    "alpaca": "alpaca, chat",
-    "text": "Shakespeare, plain text",
-    "facts": "changed facts",
-}
-"""Task -> what the app calls it."""
-DIGITS = 5
-
-
-def real_tasks_of(
-    cells: Sequence[Cell], scored: Sequence[Scored], model: str, weights: str, n_blocks: int = 30
-) -> list[RealTask]:
-    """Return the tasks of which every single block, the whole model and LoRA are measured, as the package has them.
-
-    Args:
-        cells: of the sweep.
-        scored: its analyses.
-        model: its name.
-        weights: SHA-256 of its weights.
-        n_blocks: L.
-    """
-    found = []
-    for task in TASKS:
-        truth, mine = truth_of(task, cells, scored, n_blocks), [one for one in scored if one.task == task]
-        if truth is None or not regrets(truth, mine, 1):
-            continue
-        own = [cell for cell in cells if cell.task == task and cell.plan != BASE]
-        rates = _rates(own)
-        tried = {size: {cell.rate or 0.0 for cell in own if size_of(cell.plan) == size} for size in ("1", WHOLE, LORA)}
-        ends = [size for size, all_of in tried.items() if rates[size] in (min(all_of), max(all_of))]
-        read = {one.placebo: one.scores for one in mine if one.reading == READINGS[0]}
-        values = (truth.base, truth.floor, *(truth.of(plan) or 0.0 for plan in (WHOLE, LORA)))
-        base, floor, whole, lora = (round(value, DIGITS) for value in values)
-        top = round(max(float(np.mean(scores)) for scores in truth.scores.values()), DIGITS)
-        alone = tuple(round(truth.at(1)[str(block)], DIGITS) for block in range(n_blocks))
-        by_exact = task in EXACT
-        found.append(
-            RealTask(
-                model, weights, WORDS[task], "exact_match" if by_exact else "loss", STEPS[task],
-                min(len(truth.scores[str(block)]) for block in range(n_blocks)), base, floor, whole, lora, top, alone,
-                _rounded(read[False]), _rounded(read[True]), tuple(SIZES[size] for size in ends),
-                _sets_of(truth, mine),
-            )
-        )  # fmt: skip
-    return found
-
-
-def _sets_of(truth: Truth, mine: Sequence[Scored]) -> RealSets | None:
-    """Return the sets of `BUDGET` blocks as the package has them; None until all of them are measured."""
-    if not regrets(truth, mine, BUDGET):
-        return None
-    fixed = depth_plans(truth.n_blocks)
-    drawn = tuple(format_blocks(fixed[f"random {number}"]) for number in range(RANDOM_SETS))
-    scores = {plan: round(score, DIGITS) for plan, score in truth.at(BUDGET).items()}
-    stopped = tuple(plan for plan in truth.stopped if size_of(plan) == str(BUDGET))
-    return RealSets(BUDGET, min(len(truth.scores[plan]) for plan in scores), scores, drawn, stopped)
-
-
-def pack_measured(folder: str) -> None:
-    """Put into the package what is measured to its end, with the hash of the model's weights as an analysis has it."""
-    from lsf.models.loading import load_model, weights_hash  # noqa: PLC0415 torch
-
-    weights = weights_hash(load_model(folder, "float32", "cpu").model)
-    pack_real(real_tasks_of(read_lines(CELLS, Cell), read_lines(SCORES, Scored), MODEL, weights))
-
-
-MODEL = "SmolLM2-135M-Instruct (rounded to 4 bits)"
-SIZES = {"1": "single blocks", WHOLE: "the whole model", LORA: "LoRA"}
-STEPS = {task: PASSES * ALL_ROWS.get(task, TRAIN) // BATCH for task in TASKS}
-"""Task -> steps of a run."""
-
-
-def _rounded(scores: Mapping[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
-    return {name: tuple(float(f"{score:.6g}") for score in own) for name, own in scores.items()}
-
-
 def _measured(known: Mapping[str, Truth | None], scored: Sequence[Scored]) -> Iterator[str]:
     yield "| task | plans measured | stopped half-way | missing | analyses | hours of runs |\n|---|---|---|---|---|---|"
     for task, truth in known.items():
@@ -325,7 +249,7 @@ def _tried(cells: Sequence[Cell]) -> Iterator[str]:
     yield "|" + "---|" * 5
     for task in TASKS:
         own = [cell for cell in cells if cell.task == task and cell.plan != BASE and cell.seed == 0]
-        for size, taken in _rates(own).items():
+        for size, taken in rates_of(own).items():
             mine = [cell for cell in own if size_of(cell.plan) == size]
             judges = {cell.plan for cell in mine if cell.rate != taken} or {cell.plan for cell in mine}
             found = {
@@ -373,6 +297,11 @@ def _number(value: float | None) -> str:
 
 def _regrets(truths: Sequence[Truth], scored: Sequence[Scored], budget: int) -> Iterator[str]:
     found = {truth.task: regrets(truth, scored, budget) for truth in truths}
+    small = best_depth(gaining(packed_evidence()))
+    whole = [truth for truth in truths if found[truth.task]]
+    for words, lost in fixed_depths(whole, 1.0 if small is None else small, budget).items():
+        for task, value in lost.items():
+            found[task][words] = value
     for truth in truths:
         if lacking := unmeasured(truth, [one for one in scored if one.task == truth.task], budget):
             yield f"{truth.task}: {len(lacking)} plans to be measured before there is a regret\n"
@@ -388,6 +317,38 @@ def _regrets(truths: Sequence[Truth], scored: Sequence[Scored], budget: int) -> 
         per_task = " | ".join(f"{found[task][name]:.1%}" if name in found[task] else "-" for task in found)
         rho = _rho(truths, scored, name) if budget == 1 else ""
         yield f"| {name} | {mean} | {interval(beside) if beside else '-'} | {per_task} | {rho} |"
+
+
+SMALL, OTHERS = "neighbours at the depth best on the small models", "neighbours at the depth best on the other tasks"
+
+
+def fixed_depths(truths: Sequence[Truth], small: float, budget: int) -> dict[str, dict[str, float]]:
+    """Return what choices lose that measure nothing on a task: words -> task -> regret.
+
+    Args:
+        truths: of tasks whose plans of the budget are all measured.
+        small: relative depth that lost least in the study of small models.
+        budget: number of blocks; of several, windows at `STRIDE` are measured.
+    """
+    lost = {
+        truth.task: {depth: truth.regret(_window(depth, budget, truth.n_blocks)) for depth in DEPTHS}
+        for truth in truths
+    }
+    found: dict[str, dict[str, float]] = {SMALL: {}, OTHERS: {}}
+    for task, own in lost.items():
+        others = [known for name, known in lost.items() if name not in (task, LOOKED_AT)]
+        means = {depth: float(np.mean([known[depth] or 0.0 for known in others])) for depth in DEPTHS if others}
+        chosen = min(means, key=lambda depth: (means[depth], -depth), default=None)
+        for words, depth in ((SMALL, small), (OTHERS, chosen)):
+            if depth is not None and (value := own[depth]) is not None:
+                found[words][task] = value
+    return found
+
+
+def _window(depth: float, budget: int, n_blocks: int) -> str:
+    stride = STRIDE if budget > 1 else 1
+    start = stride * math.floor(depth * (n_blocks - budget) / stride + 0.5)
+    return format_blocks(range(start, start + budget))
 
 
 def _rho(truths: Sequence[Truth], scored: Sequence[Scored], name: str) -> str:

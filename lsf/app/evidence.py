@@ -24,6 +24,7 @@ ROW_WORDS = {
     "random": "Drawn at random (mean)",
     "full": "Full fine-tuning",
     "constant": "Best constant",
+    "depth": "Fixed depth",
 }
 """Row of the study that is no criterion -> what a person reads."""
 
@@ -206,7 +207,8 @@ def record_panel(settings: Sequence[Measured]) -> None:
         "Relative regret: how far a plan falls short of the best measured one of its size, as a share of what the best "
         "plan of all, the whole model among them, gains over the better of the base model and of the best answer that "
         "ignores the prompt. Lower is better; below zero full fine-tuning beats every plan of that size. *Best "
-        "constant*: one plan per model for all its tasks, picked in hindsight; *drawn at random*: the mean of all "
+        "constant*: one plan per model for all its tasks, picked in hindsight; *fixed depth*: "
+        "neighbours at the relative depth that lost least on the other models; *drawn at random*: the mean of all "
         "measured plans of a size, from two blocks on ranges of neighbours and both ends."
     )
     for problem in own_problems():

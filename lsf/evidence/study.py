@@ -119,7 +119,11 @@ def candidate_rules(criteria: Iterable[str]) -> tuple[Rule, ...]:
 
 
 CONTROLS = ("first", "last", "middle")
-"""Criteria that look at positions only; `random` is the mean over every plan, `full` and `constant` stand beside."""
+"""Criteria that look at positions only; `random` is the mean over every plan; `full`, `constant` and `depth` stand
+beside."""
+DEPTHS = tuple(step / 10 for step in range(11))
+"""Relative depths of a fixed choice: 0 for the first blocks, 1 for the last."""
+CONTROL, CRITERION, RULE = "control", "criterion", "recommendation"
 SLACK = 0.01
 """A simpler rule is kept unless another has so much less mean relative regret."""
 
@@ -187,6 +191,7 @@ def entries(settings: Sequence[Setting], rules: Sequence[Rule] = ()) -> list[Ent
     rows.append(Entry("random", "control", _of_plans(settings, random_regret)))
     rows.append(Entry("full", "control", _of_plans(settings, full_regret)))
     rows.append(Entry("constant", "control", _of_constant(settings)))
+    rows.append(Entry("depth", "control", of_depth(settings)))
     return [row for row in rows if row.relative]
 
 
@@ -224,6 +229,39 @@ def _of_constant(settings: Sequence[Setting]) -> dict[tuple[str, int], float]:
             best = min(lost, key=lambda plan: float(np.mean(lost[plan])))
             found |= {(setting.name, budget): value for setting, value in zip(able, lost[best], strict=True)}
     return found
+
+
+def at_depth(depth: float, budget: int, n_blocks: int) -> Blocks:
+    """Return the neighbours at a relative depth, from the first blocks at 0 to the last at 1."""
+    start = math.floor(depth * (n_blocks - budget) + 0.5)
+    return tuple(range(start, start + budget))
+
+
+def best_depth(settings: Sequence[Setting]) -> float | None:
+    """Return at which of `DEPTHS` neighbours lose least on average, of several the deepest; None if unknown."""
+    rows = {depth: Entry(f"{depth}", CONTROL, _of_choice(settings, depth)).mean() for depth in DEPTHS}
+    known = {depth: lost for depth, lost in rows.items() if lost is not None}
+    return min(known, key=lambda depth: (known[depth], -depth), default=None)
+
+
+def of_depth(settings: Sequence[Setting]) -> dict[tuple[str, int], float]:
+    """Return the regret of neighbours at the relative depth that lost least on the settings of all other models.
+
+    Held out, unlike the constant choice: what is known of a model without measuring anything on it.
+    """
+    found: dict[tuple[str, int], float] = {}
+    for model in dict.fromkeys(setting.model for setting in settings):
+        depth = best_depth([setting for setting in settings if setting.model != model])
+        own = [setting for setting in settings if setting.model == model]
+        found |= {} if depth is None else _of_choice(own, depth)
+    return found
+
+
+def _of_choice(settings: Sequence[Setting], depth: float) -> dict[tuple[str, int], float]:
+    places = [(setting, budget) for setting in settings for budget in budgets_of(setting)]
+    plans = {(one.name, budget): (one.truth, at_depth(depth, budget, one.truth.n_blocks)) for one, budget in places}
+    found = {place: regret(truth, plan).relative for place, (truth, plan) in plans.items() if plan in truth.scores}
+    return {place: lost for place, lost in found.items() if lost is not None}
 
 
 def _shared(settings: Sequence[Setting], budget: int) -> list[tuple[int, ...]]:
@@ -293,9 +331,6 @@ def paired_difference(
     )
     middle = float(np.mean(values))
     return middle, middle - half, middle + half
-
-
-CONTROL, CRITERION, RULE = "control", "criterion", "recommendation"
 
 
 @dataclass(frozen=True)

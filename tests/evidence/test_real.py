@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.real_packing import WORDS, real_tasks_of
 from benchmarks.real_sweep import CELLS, SCORES, Cell, Scored, read_lines
-from benchmarks.real_sweep_report import WORDS, real_tasks_of, regrets, truth_of
+from benchmarks.real_sweep_report import regrets, truth_of
 from lsf.evidence.real import RealSets, RealTask, RealTasks, pack_real, real_budgets, real_tasks, real_words
 from lsf.figures.sweeps import draw_sets
 from lsf.plans.recommend import RECOMMENDED

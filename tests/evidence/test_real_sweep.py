@@ -25,7 +25,7 @@ from benchmarks.real_sweep import (
     spread_out,
     widened,
 )
-from benchmarks.real_sweep_report import report, truth_of
+from benchmarks.real_sweep_report import LOOKED_AT, OTHERS, SMALL, Truth, fixed_depths, report, truth_of
 from benchmarks.real_tasks import shuffled
 from lsf.data.lessons import load_lesson
 from lsf.data.task import Example
@@ -167,6 +167,17 @@ def test_regret_is_from_the_floor_and_what_is_missing_is_said() -> None:
     told = report([*stopped, *rest], [SCORES], 10)
     assert "| alignment, lens | 0.0% of 1 tasks | 0.0% (one task) |" in told
     assert "nothing is known on all tasks yet" in told
+
+
+def test_a_fixed_depth_is_judged_on_a_task_it_was_not_chosen_on_and_trec_chooses_none() -> None:
+    def profile(task: str, best: int) -> Truth:
+        scores = {str(block): (1.0 if block == best else 0.5,) for block in range(11)}
+        return Truth(task, 0.0, 0.0, scores, {}, {}, (), (), 11)
+
+    found = fixed_depths([profile("sst2", 3), profile("facts", 7), profile(LOOKED_AT, 5)], 0.7, 1)
+    assert found[SMALL] == {"sst2": 0.5, "facts": 0.0, LOOKED_AT: 0.5}
+    assert found[OTHERS] == {"sst2": 0.5, "facts": 0.5, LOOKED_AT: 0.5}  # 7, 3, and the deeper of 3 and 7
+    assert fixed_depths([profile("sst2", 3)], 0.3, 1) == {SMALL: {"sst2": 0.0}, OTHERS: {}}
 
 
 def test_a_second_seed_counts_for_a_size_once_all_its_plans_were_tuned_under_it() -> None:

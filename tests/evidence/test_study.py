@@ -1,5 +1,6 @@
 """Many sweeps together, by hand; and that what is packed and recommended follows from the committed results."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from lsf.evidence.study import (
     Entry,
     Rule,
     Setting,
+    at_depth,
     budgets_of,
     candidate_rules,
     decided,
@@ -33,6 +35,7 @@ from lsf.evidence.study import (
     least_difference,
     leave_out,
     level_with_best,
+    of_depth,
     of_rule,
     paired_difference,
     simplest_of_the_best,
@@ -75,6 +78,16 @@ def test_every_criterion_and_control_loses_what_is_worked_out_by_hand() -> None:
     assert found["constant"].relative["two", 1] == pytest.approx(0.4)
     assert set(found["first"].relative) == {("one", 1), ("one", 2)}
     assert budgets_of(TWO) == (1,)
+
+
+def test_a_fixed_depth_is_that_of_the_other_models_and_never_of_its_own() -> None:
+    assert [at_depth(depth, 2, 12) for depth in (0.0, 0.5, 1.0)] == [(0, 1), (5, 6), (10, 11)]
+    other = replace(setting("three", [0.9, 0.1, 0.1, 0.5], {}, {}), model="another")
+    found = rows([ONE, other])["depth"].relative
+    # On `one` the deepest block is best, on `three` the first: each is judged by the other's.
+    assert found["three", 1] == pytest.approx(0.4)
+    assert found["one", 1] == pytest.approx(0.6)
+    assert "depth" not in rows([ONE, TWO])  # one model: there is no other
 
 
 def test_the_mean_weighs_every_site_the_same_whatever_its_budgets() -> None:
@@ -210,6 +223,8 @@ def test_the_readme_tells_the_record_of_the_recommendation() -> None:
     for share in (record.mean, record.first, record.last, record.random, record.without_task, record.without_model):
         assert f"{100 * share:.1f} %" in told
     assert f"on {record.n_sites} pairs" in told
+    fixed = Entry("depth", "control", of_depth(gaining(packed_evidence()))).mean() or 0.0
+    assert f"neighbours at the depth that was best on the other models {100 * fixed:.1f} %" in told
     assert record.announced is not None and record.announced_random is not None
     tested = f"it lost {100 * record.announced:.1f} % (at random {100 * record.announced_random:.1f} %)"
     assert f"on the {record.n_announced} that were announced before they were measured {tested}" in told
