@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
@@ -31,7 +32,7 @@ from lsf.runs.lock import SPEC
 from lsf.runs.memory_forecast import PART_WORDS, Forecast, in_words
 from lsf.runs.result import PHASES, RunResult
 from lsf.runs.spec import NEEDS, REPORTERS, RunSpec
-from lsf.runs.store import create_run, reopen_run, runs_folder, spec_to_repeat
+from lsf.runs.store import new_run, reopen_run, runs_folder, spec_to_repeat
 
 
 def print_forecast(loaded: Any, task: Any, spec: RunSpec) -> int:
@@ -140,7 +141,10 @@ def tune_command(arguments: argparse.Namespace) -> int:
         )
     spare_imports()
     on_cpu, runs = loaded.device.type == "cpu", arguments.runs or runs_folder()
-    with agreed_folder(lambda: arguments.resume or create_run(runs, spec), on_cpu) as (folder, shared):
+    with (
+        ExitStack() as made,
+        agreed_folder(lambda: arguments.resume or made.enter_context(new_run(runs, spec)), on_cpu) as (folder, shared),
+    ):
         try:
             with listening(partial(_interrupt, reporter), partial(_pause, reporter)):
                 result = tune(loaded, task, spec, folder, reporter, shared)
