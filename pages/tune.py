@@ -6,7 +6,8 @@ from lsf.app.frame import page
 from lsf.app.panels import empty, finding, onward
 from lsf.app.polling import at_leisure, follow, from_the_top
 from lsf.app.run_form import draw_form
-from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results, draw_store
+from lsf.app.run_store import draw_store
+from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, address, analysed
 from lsf.app.work import Source, source_of
