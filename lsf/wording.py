@@ -1,19 +1,18 @@
 """Counted nouns, as people write them: one step, two steps."""
 
-_PLURALS = {"analysis": "analyses", "pass": "passes"}
+_PLURALS = {"analysis": "analyses", "process": "processes", "study": "studies"}
 """Nouns whose plural is not made by an s."""
 
 
-def counted(count: float, noun: str, *, bold: bool = False) -> str:
+def counted(count: float, noun: str) -> str:
     """Write a number with its noun: `1 step`, `2 steps`, `1,234 rows`, `0 runs`, `1.5 epochs`, `1 other run`.
 
     Args:
         count: how many; one that is no whole number is written as it is.
         noun: in the singular; words before it stay as they are.
-        bold: whether the number is written in bold Markdown.
     """
     number = f"{count:,}" if isinstance(count, int) else f"{count:,.12g}"
-    return f"{f'**{number}**' if bold else number} {plural(noun, count)}"
+    return f"{number} {plural(noun, count)}"
 
 
 def plural(noun: str, count: float) -> str:

@@ -56,8 +56,7 @@ from lsf.runs.store import Run, list_runs, runs_folder
 from lsf.runs.verdict import CHOOSE, TUNE, Verdict, told_by, verdicts
 from lsf.wording import counted
 
-MOST_OFFERED = 3
-"""Other models and data whose runs are offered where those above have none."""
+MOST_OFFERED = 3  # pairs of model and data whose runs are offered where those above have none
 
 FORGETTING = (
     "Forgetting: the rise of the loss on text the base model wrote itself. Ratios are to the full run of the same "
@@ -112,7 +111,7 @@ def _verdict(judged: Sequence[Verdict], picked: Sequence[Run]) -> None:
     first = next(run for run in picked if run.id in judged[0].choice.runs)
     show_verdict(judged[0], why_chosen(first))
     if len(judged) > 1:
-        more = "1 more choice" if len(judged) == 2 else f"{len(judged) - 1} more choices"
+        more = counted(len(judged) - 1, "more choice")
         with st.expander(f"{more} among these runs", icon=":material/format_list_bulleted:"):
             for verdict in judged[1:]:
                 st.markdown(unmarked(f"{verdict.sentence} {' '.join(verdict.warnings)}"))
@@ -135,11 +134,11 @@ def why_chosen(run: Run) -> str:
     if run.spec is not None and (simple := _without_a_score(run.spec.plan)) is not None:
         told += f" Without a score, {simple} would have been the same choice."
     if run.result is not None and run.result.after is not None and run.result.after.n_examples:
-        told += f" Tested on {run.result.after.n_examples:,} examples."
+        told += f" Tested on {counted(run.result.after.n_examples, 'example')}."
     if proof is None or not proof.frozen_tensors:
         return told
     moved = "did not move" if proof.frozen_identical else "MOVED"
-    return f"{told} Checked after tuning: the {proof.frozen_tensors} frozen tensors {moved}."
+    return f"{told} Checked after tuning: the {counted(proof.frozen_tensors, 'frozen tensor')} {moved}."
 
 
 def _without_a_score(plan: Plan) -> str | None:
