@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from lsf.app.actions import page_to_begin
 from lsf.app.compare import (
     COSTS,
     cost_table,
@@ -173,7 +174,9 @@ def _nothing_yet(here: Session, asked: list[Run], awaited: bool) -> None:
     own = {run.id for run in asked if run.spec is not None and _pair(run.spec) == _pair(above)}
     jobs = [view for view in runtime().jobs("tune") if view.active and (view.run is None or view.run.name in own)]
     title = f"No run of {above.title} has ended yet" if ended or jobs else "Nothing to compare yet"
-    usual = "Tune the chosen blocks first, with full fine-tuning beside them."
+    page = "tune" if jobs else page_to_begin(here)
+    told = {"tune": "Tune the chosen blocks", "choose": "Choose blocks and tune them"}
+    usual = f"{told.get(page, 'Analyse a model and data, choose blocks and tune them')}, the whole model beside them."
 
     def waiting(views: tuple[JobView, ...]) -> None:
         count = sum(view.active for view in views)
@@ -185,7 +188,7 @@ def _nothing_yet(here: Session, asked: list[Run], awaited: bool) -> None:
     if jobs and not awaited:
         follow(here, [view.id for view in jobs], waiting, quietly=True, every=at_leisure)
     else:
-        empty(unmarked(title), "The page shows it as soon as it has." if jobs else usual, "tune")
+        empty(unmarked(title), "The page shows it as soon as it has." if jobs else usual, page)
     _offer_others(here, ended)
 
 

@@ -223,14 +223,23 @@ def _leave_other_run(here: Session) -> None:
 
 def look_at_run(here: Session, run: Run) -> None:
     """Look at a run that was picked, and take up its plan."""
-    here.run = st.query_params["run"] = run.id
+    _turn_to_run(here, run.id)
+    st.query_params["run"] = run.id
     take_up_plan(here, run.spec)
 
 
 def leave_run(here: Session) -> None:
     """Look at no run; the address names none either."""
-    here.run = None
+    _turn_to_run(here, None)
     st.query_params.pop("run", None)
+
+
+def _turn_to_run(here: Session, name: str | None) -> None:
+    """Look at another run, or none; a plan is dropped where another model or other data are looked at with it."""
+    before = source_here(here)
+    here.run = name
+    if source_here(here) != before:
+        here.plan = here.by_hand = None
 
 
 def run_here(here: Session) -> Run | None:
@@ -272,7 +281,7 @@ def _take_up_run(here: Session, name: str | None) -> None:
         st.warning(f"There is no run {unmarked(repr(name))} any more; it was deleted, or its folder was moved.")
         leave_run(here)
     elif name != here.run:
-        here.run = name
+        _turn_to_run(here, name)
         if here.plan is None and run.spec is not None and take_up_plan(here, run.spec):
             here.criterion = here.criterion or run.spec.plan.criterion
             here.by_hand = run.spec.plan.blocks if run.spec.plan.criterion is None else None

@@ -257,6 +257,25 @@ def test_compare_says_that_the_run_looked_at_has_not_ended_and_takes_it_once_it_
     assert f"Runs of {as_read(task_words('bundled', 'lesson:facts'))}." in app.shown()
 
 
+def test_the_plan_of_one_run_is_not_taken_for_another_model_whose_run_is_looked_at_next(
+    app: Driver, runs: Path
+) -> None:
+    end_others(runs)
+    write_run(runs, Plan("bundled", 8, (6, 7)))
+    app.at.query_params["run"] = OTHER
+    app.go("tune")
+    assert "Tune **blocks 6-7** of 8" in app.shown()
+    app.at.query_params["run"] = "20990101-000000-b-bbbb"  # the whole model m on d
+    app.go("tune")
+    assert "Tune **blocks 6-7**" not in app.shown() and "No plan yet" in app.shown()
+    assert app.at.session_state["lsf"].plan is None
+    app.at.query_params["run"] = OTHER
+    app.go("tune")
+    app.go("compare")
+    app.click("Compare 2 runs of m on d")
+    assert app.at.session_state["lsf"].plan is None
+
+
 def test_how_many_runs_are_awaited_is_said_in_the_right_number(app: Driver, runs: Path) -> None:
     gate = threading.Event()
     for words in ("1 is queued or running; it appears here", "2 are queued or running; they appear here"):
