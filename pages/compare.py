@@ -175,8 +175,9 @@ def _nothing_yet(here: Session, asked: list[Run], awaited: bool) -> None:
     jobs = [view for view in runtime().jobs("tune") if view.active and (view.run is None or view.run.name in own)]
     title = f"No run of {above.title} has ended yet" if ended or jobs else "Nothing to compare yet"
     page = "tune" if jobs else page_to_begin(here)
-    told = {"tune": "Tune the chosen blocks", "choose": "Choose blocks and tune them"}
-    usual = f"{told.get(page, 'Analyse a model and data, choose blocks and tune them')}, the whole model beside them."
+    steps = {"tune": "Tune the chosen blocks", "choose": "Choose blocks and tune them"}
+    first = steps.get(page, "Analyse a model and data, choose blocks and tune them")
+    usual = f"{first}, with the whole model beside them."
 
     def waiting(views: tuple[JobView, ...]) -> None:
         count = sum(view.active for view in views)
