@@ -36,7 +36,7 @@ from lsf.progress import Stop, Unheard
 from lsf.runs import comparison as tables
 from lsf.runs import store
 from lsf.runs.spec import RunSpec
-from lsf.runs.store import create_run, list_runs, load_run
+from lsf.runs.store import list_runs, load_run, new_run
 
 if TYPE_CHECKING:
     from lsf.models.loading import LoadedModel, Model
@@ -199,8 +199,8 @@ def tune(
     given |= {**_read_by(data, prompt, completion), "plan": plan}
     spec = _settings(RunSpec, {"model": loaded.info.name, "data": task.name, **given})
     planned_names(loaded, plan)  # a plan for another model is refused before there is a folder
-    folder = create_run(Path(runs).expanduser(), spec)
-    result = _interruptible("The run", lambda report: running.tune(loaded, task, spec, folder, report))
+    with new_run(Path(runs).expanduser(), spec) as folder:
+        result = _interruptible("The run", lambda report: running.tune(loaded, task, spec, folder, report))
     if result.unmeasured:
         _interruptible("Its test", lambda report: running.measure_kept(loaded, task, folder, report))
     return Run(**vars(load_run(folder)))

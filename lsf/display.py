@@ -21,6 +21,7 @@ from lsf.runs import comparison as tables
 from lsf.runs import store
 from lsf.runs.formats import render, to_frame
 from lsf.runs.verdict import verdicts
+from lsf.wording import counted
 
 
 def whole_budget(blocks: Any, n_blocks: int) -> int:
@@ -102,7 +103,7 @@ class Analysis(_Record, records.Analysis):
         return f"{self._said()}\n{table.to_string(float_format='{:.4g}'.format, na_rep='')}"
 
     def _said(self) -> str:
-        return f"{self.model.name} on {self.data.n_examples:,} examples of {self.data.name}; .show() draws it."
+        return f"{self.model.name} on {counted(self.data.n_examples, 'example')} of {self.data.name}; .show() draws it."
 
 
 def _bars(scores: Any) -> list[tuple[str, float]]:

@@ -2,10 +2,11 @@
 
 import streamlit as st
 
+from lsf.app.actions import without_plan
 from lsf.app.blocks_by_methods import cells_of, draw_form, draw_grid, draw_grids, list_runs_of
 from lsf.app.findings import of_grid
 from lsf.app.frame import page
-from lsf.app.panels import empty, finding
+from lsf.app.panels import finding
 from lsf.app.polling import at_leisure, follow
 from lsf.app.runs import draw_queue
 from lsf.app.runtime import runtime
@@ -21,7 +22,7 @@ def draw(here: Session) -> None:
     runs = list_runs(runs_folder())
     plan, source = _start(here, runs)
     if plan is None or source is None:
-        empty("No plan yet", "Choose the blocks first; then they are tuned here by several methods.", "choose")
+        without_plan(here, "they are tuned here by several methods.")
         draw_grids(here, runs)
         return
     grid = st.container()  # the picture first; what it is made of is known after the form

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
+from lsf.app.actions import page_to_begin
 from lsf.app.compare import (
     COSTS,
     cost_table,
@@ -37,9 +38,9 @@ from lsf.app.runs import (
     show_proof,
 )
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, address, source_here
+from lsf.app.state import Session, address, leave_run, look_at_run, run_here, source_here
 from lsf.app.take_along import draw_take_along
-from lsf.app.work import source_of
+from lsf.app.work import Source, source_of
 from lsf.data.lessons import data_words
 from lsf.figures.palette import Picture
 from lsf.figures.report import Section, comparison_page
@@ -51,8 +52,12 @@ from lsf.runs.comparison import Comparison, compare
 from lsf.runs.controls import control_name
 from lsf.runs.formats import bundle_runs, render
 from lsf.runs.seeds import Summary, summarise
+from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run, list_runs, runs_folder
 from lsf.runs.verdict import CHOOSE, TUNE, Verdict, told_by, verdicts
+from lsf.wording import counted
+
+MOST_OFFERED = 3  # pairs of model and data whose runs are offered where those above have none
 
 FORGETTING = (
     "Forgetting: the rise of the loss on text the base model wrote itself. Ratios are to the full run of the same "
@@ -63,14 +68,15 @@ FORGETTING = (
 def draw(here: Session) -> None:
     """Draw the page."""
     asked = [run for run in list_runs(runs_folder()) if run.spec is not None]
-    runs = [run for run in asked if run.result is not None]
-    if not runs:
-        _nothing_yet(here)
+    group = _at_first(here, asked)
+    awaited = _not_ended(here, asked)
+    if not group:
+        _nothing_yet(here, asked, awaited)
         return
-    _not_ended(here, asked)
+    _offer_way_back(here)
     opening = st.container()
     with st.expander("Runs compared", icon=":material/checklist:", key="runs-compared"):
-        picked = _pick(here, asked)
+        picked = _pick(asked, group)
     if not picked:
         st.info("Pick at least one run above.", icon=":material/info:")
         return
@@ -106,7 +112,7 @@ def _verdict(judged: Sequence[Verdict], picked: Sequence[Run]) -> None:
     first = next(run for run in picked if run.id in judged[0].choice.runs)
     show_verdict(judged[0], why_chosen(first))
     if len(judged) > 1:
-        more = "1 more choice" if len(judged) == 2 else f"{len(judged) - 1} more choices"
+        more = counted(len(judged) - 1, "more choice")
         with st.expander(f"{more} among these runs", icon=":material/format_list_bulleted:"):
             for verdict in judged[1:]:
                 st.markdown(unmarked(f"{verdict.sentence} {' '.join(verdict.warnings)}"))
@@ -129,11 +135,11 @@ def why_chosen(run: Run) -> str:
     if run.spec is not None and (simple := _without_a_score(run.spec.plan)) is not None:
         told += f" Without a score, {simple} would have been the same choice."
     if run.result is not None and run.result.after is not None and run.result.after.n_examples:
-        told += f" Tested on {run.result.after.n_examples:,} examples."
+        told += f" Tested on {counted(run.result.after.n_examples, 'example')}."
     if proof is None or not proof.frozen_tensors:
         return told
     moved = "did not move" if proof.frozen_identical else "MOVED"
-    return f"{told} Checked after tuning: the {proof.frozen_tensors} frozen tensors {moved}."
+    return f"{told} Checked after tuning: the {counted(proof.frozen_tensors, 'frozen tensor')} {moved}."
 
 
 def _without_a_score(plan: Plan) -> str | None:
@@ -156,23 +162,74 @@ def _tradeoff(comparison: Comparison, summaries: tuple[Summary, ...]) -> Picture
     return picture
 
 
-def _nothing_yet(here: Session) -> None:
+def _nothing_yet(here: Session, asked: list[Run], awaited: bool) -> None:
+    """Say that no run of the model and data above has ended, and offer those of others that have.
+
+    Args:
+        here: this session.
+        asked: every run.
+        awaited: whether the page says already of what is looked at that it has not ended, and looks again by itself.
+    """
+    above, ended = source_here(here), [run for run in asked if run.result is not None]
+    own = {run.id for run in asked if run.spec is not None and _pair(run.spec) == _pair(above)}
+    jobs = [view for view in runtime().jobs("tune") if view.active and (view.run is None or view.run.name in own)]
+    title = f"No run of {above.title} has ended yet" if ended or jobs else "Nothing to compare yet"
+    page = "tune" if jobs else page_to_begin(here)
+    steps = {"tune": "Tune the chosen blocks", "choose": "Choose blocks and tune them"}
+    first = steps.get(page, "Analyse a model and data, choose blocks and tune them")
+    usual = f"{first}, with the whole model beside them."
+
     def waiting(views: tuple[JobView, ...]) -> None:
-        if any(run.result is not None for run in list_runs(runs_folder())):
-            st.rerun()
         count = sum(view.active for view in views)
+        if count < len(jobs):
+            st.rerun()
         are = "1 is queued or running; it appears" if count == 1 else f"{count} are queued or running; they appear"
-        empty("No run has ended yet", f"{are} here as soon as one has ended.", "tune")
+        empty(unmarked(title), f"{are} here as soon as one has ended.", "tune")
 
-    active = [view.id for view in runtime().jobs("tune") if view.active]
-    if active:
-        follow(here, active, waiting, quietly=True, every=at_leisure)
+    if jobs and not awaited:
+        follow(here, [view.id for view in jobs], waiting, quietly=True, every=at_leisure)
     else:
-        empty("Nothing to compare yet", "Tune the chosen blocks first, with full fine-tuning beside them.", "tune")
+        empty(unmarked(title), "The page shows it as soon as it has." if jobs else usual, page)
+    _offer_others(here, ended)
 
 
-def _not_ended(here: Session, asked: list[Run]) -> None:
-    """Say what has not ended of the run being looked at and those beside it, and draw the page anew as each ends."""
+def _offer_others(here: Session, ended: list[Run]) -> None:
+    """Offer, by one click each, the newest ended runs of the models and data that were tuned last."""
+    newest: dict[tuple[str, str], tuple[Source, Run]] = {}
+    for run in ended:
+        if run.spec is not None:
+            newest.setdefault(_pair(run.spec), (source_of(run.spec), run))
+    if not newest:
+        return
+    st.caption("Runs of other models or data that have ended:")
+    with st.container(gap="xsmall"):
+        for source, run in list(newest.values())[:MOST_OFFERED]:
+            count = counted(len(belong_together(ended, run.id)), "run")
+            label = unmarked(f"Compare {count} of {source.title}")
+            if st.button(label, icon=":material/history:", key=f"compare-{run.id}"):
+                look_at_run(here, run)
+                st.rerun()
+        if len(newest) > MOST_OFFERED:
+            st.caption("Older ones are in the list of all runs, on the page Fine-tune.")
+
+
+def _offer_way_back(here: Session) -> None:
+    """Where a run of another model or other data than those above is looked at, offer theirs."""
+    run, above = run_here(here), source_here(here)
+    if run is None or run.spec is None or _pair(run.spec) == _pair(above):
+        return
+    label = unmarked(f"Back to the runs of {above.title}")
+    if st.button(label, icon=":material/arrow_back:", type="tertiary", key="compare-back"):
+        leave_run(here)
+        st.rerun()
+
+
+def _not_ended(here: Session, asked: list[Run]) -> bool:
+    """Say what has not ended of the run being looked at and those beside it, and draw the page anew as each ends.
+
+    Returns:
+        Whether there was something to say.
+    """
     missing = {run.id: run for run in belong_together(asked, here.run) if run.result is None} if here.run else {}
     active = [view for view in runtime().jobs("tune") if view.active and view.run and view.run.name in missing]
     own = missing.get(here.run or "")
@@ -195,20 +252,35 @@ def _not_ended(here: Session, asked: list[Run]) -> None:
         follow(here, [view.id for view in active], look, quietly=True, every=at_leisure)
     elif own is not None:
         st.info(words, icon=":material/hourglass_top:")
+    return own is not None or bool(active)
 
 
 def _at_first(here: Session, asked: list[Run]) -> list[str]:
-    """Return the ended runs compared at first: of the run being looked at, else the newest of what is looked at."""
+    """Return the ended runs compared at first; none where there are none of the model and data above.
+
+    Those of the run being looked at; where none of these has ended, the newest of the model and data above, with
+    the same templates and settings if there are any.
+    """
     ended = [run for run in asked if run.result is not None]
     beside = belong_together([run for run in asked if run.result is not None or run.id == here.run], here.run or "")
+    if group := [run.id for run in beside if run.result is not None]:
+        return group
     above = source_here(here)
-    newest = next((run.id for run in ended if run.spec is not None and source_of(run.spec) == above), None)
-    return [run.id for run in beside if run.result is not None] or [run.id for run in belong_together(ended, newest)]
+    alike = [run for run in ended if run.spec is not None and _pair(run.spec) == _pair(above)]
+    newest = next(
+        (run for run in alike if run.spec is not None and source_of(run.spec) == above), next(iter(alike), None)
+    )
+    return [] if newest is None else [run.id for run in belong_together(ended, newest.id)]
 
 
-def _pick(here: Session, asked: list[Run]) -> list[Run]:
-    """Let the user pick ended runs; at first those that belong to the run being looked at."""
-    runs, group = [run for run in asked if run.result is not None], _at_first(here, asked)
+def _pair(asked: RunSpec | Source) -> tuple[str, str]:
+    """Return the model and data that were asked for, without templates and settings."""
+    return asked.model, asked.data
+
+
+def _pick(asked: list[Run], group: list[str]) -> list[Run]:
+    """Let the user pick ended runs; at first those of a group."""
+    runs = [run for run in asked if run.result is not None]
     by_id = {run.id: run for run in runs}
     names = st.multiselect(
         "Runs",

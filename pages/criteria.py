@@ -14,6 +14,7 @@ from lsf.criteria.result import Analysis
 from lsf.evidence.own import record_here
 from lsf.figures.criteria import METHOD_WORDS, draw_agreement, draw_criteria, draw_growth, measured_scores
 from lsf.figures.sweeps import draw_need, measured_gain
+from lsf.wording import counted
 
 AUTO = "*Stop when settled* stops where they agree."
 
@@ -112,7 +113,7 @@ def _growth(found: Analysis, chosen: str) -> None:
         )
         return
     taken, most = found.data.kernel_examples, f"{KERNEL_EXAMPLES} examples at most"
-    of = most if taken is None else f"the first {taken:,} examples"
+    of = most if taken is None else f"the first {counted(taken, 'example')}"
     ends = f"Kernels are taken of {of}." if CRITERIA[chosen].needs == "kernel" else AUTO
     show(
         draw_growth(found, chosen),

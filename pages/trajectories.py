@@ -24,6 +24,7 @@ from lsf.evidence.own import record_here
 from lsf.export.notebook import analysis_notebook
 from lsf.figures.report import analysis_page
 from lsf.jobs.job import JobState, JobView
+from lsf.wording import counted
 
 
 def draw(here: Session) -> None:
@@ -90,7 +91,7 @@ def _moment(here: Session, analysis: Analysis, active: bool) -> Analysis:
             st.markdown(f":material/replay: Replay of what was recorded: {told}.")
         else:
             here.replay, here.moment = STREAMED, analysis
-            st.markdown(f":material/stream: {analysis.data.n_examples:,} examples read so far.")
+            st.markdown(f":material/stream: {counted(analysis.data.n_examples, 'example')} read so far.")
         if st.button("Skip to the result" if not active else "Show all that was read", key="replay-skip"):
             here.replay = here.moment = None
             st.rerun()

@@ -1,12 +1,14 @@
 """Step 5: tune the chosen blocks, the whole model and same-size controls, in the background, one after the other."""
 
+from lsf.app.actions import without_plan
 from lsf.app.compare import name_runs
 from lsf.app.findings import of_runs
 from lsf.app.frame import page
-from lsf.app.panels import empty, finding, onward
+from lsf.app.panels import finding, onward
 from lsf.app.polling import at_leisure, follow, from_the_top
 from lsf.app.run_form import draw_form
-from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results, draw_store
+from lsf.app.run_store import draw_store
+from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, address, analysed
 from lsf.app.work import Source, source_of
@@ -44,7 +46,7 @@ def _looks_at_plan(here: Session, runs: list[Run], source: Source | None) -> boo
 
 def _form(here: Session, source: Source | None) -> None:
     if here.plan is None or source is None:
-        empty("No plan yet", "Choose the blocks first; then they are tuned here, beside full fine-tuning.", "choose")
+        without_plan(here, "they are tuned here, beside full fine-tuning.")
     else:
         draw_form(here, here.plan, source)
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import streamlit as st
 
-from lsf.app.panels import NEXT, guard, onward
+from lsf.app.panels import NEXT, empty, guard, onward
 from lsf.app.runtime import runtime
-from lsf.app.state import ANALYSIS, Session, Tour, address, analysed, look_at
+from lsf.app.state import ANALYSIS, Session, Tour, address, analysed, analysis_view, look_at
 from lsf.app.work import Foreseen, Request, Source, analysis_work, source_of, without_effect
 from lsf.jobs.job import JobView
 from lsf.jobs.queue import QueuedRun, queue_resumed, queue_runs
@@ -34,6 +34,25 @@ def on_your_own_task(here: Session) -> None:
     """Offer to choose blocks where an analysis is looked at, else to bring model and data."""
     page, label = ("model", "Use my own model and data") if analysed(here) is None else ("choose", "Choose blocks")
     onward(page, label, address(here))
+
+
+def without_plan(here: Session, then: str) -> None:
+    """Say that no blocks are chosen, and offer the page that makes what is missing first.
+
+    Args:
+        here: this session.
+        then: what is done once they are, as the end of a sentence.
+    """
+    page = page_to_begin(here)
+    first = "Analyse a model and data, and choose the blocks" if page == "model" else "Choose the blocks first"
+    empty("No plan yet", f"{first}; then {then}", "model" if page == "model" else "choose")
+
+
+def page_to_begin(here: Session) -> str:
+    """Return the page, a key of `NEXT`, on which the next step can be taken: others would only send there."""
+    if here.plan is not None:
+        return "tune"
+    return "model" if analysis_view(here) is None else "choose"
 
 
 def start_runs(here: Session, source: Source, spec: RunSpec, roles: Sequence[str], n_seeds: int = 1) -> None:

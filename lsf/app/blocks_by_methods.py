@@ -26,6 +26,7 @@ from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import GAIN, READINGS, ROLES, RunSpec
 from lsf.runs.store import Run, list_runs, read_metrics, runs_folder
 from lsf.runs.verdict import QUALITY, told_by
+from lsf.wording import counted
 
 DEFAULT_WAYS = ("full", "lora", "adapter (kind=pfeiffer)", "pafi (scope=per_tensor)", "hiwi", "said")
 PLACE_WORDS = {"choice": "chosen plan", "full": "whole model", "last": "last blocks", "random": "random blocks"}
@@ -63,7 +64,9 @@ def draw_grids(here: Session, runs: Sequence[Run]) -> None:
 def _grid_words(spec: RunSpec) -> str:
     rates = "rates searched" if spec.searches_rate else "default rates"
     most = "at most " if spec.until == "flat" else ""
-    return f"{source_of(spec).title}: {most}{spec.steps} steps of {spec.batch_size}, seed {spec.seed}, {rates}"
+    return (
+        f"{source_of(spec).title}: {most}{counted(spec.steps, 'step')} of {spec.batch_size}, seed {spec.seed}, {rates}"
+    )
 
 
 def _form(here: Session, source: Source, runs: Sequence[Run]) -> dict[str, Any]:
@@ -202,7 +205,7 @@ def apart(source: Source, specs: Sequence[RunSpec]) -> tuple[list[RunSpec], list
 
 def _start_button(here: Session, source: Source, todo: Sequence[RunSpec], n_wanted: int) -> None:
     if st.button(
-        f"Start {len(todo)} run{'' if len(todo) == 1 else 's'}",
+        f"Start {counted(len(todo), 'run')}",
         type="primary",
         icon=":material/grid_view:",
         key="grid-start",
@@ -213,7 +216,9 @@ def _start_button(here: Session, source: Source, todo: Sequence[RunSpec], n_want
     if not n_wanted:
         st.caption("Pick at least one set of blocks and one method.")
     if n_wanted > len(todo):
-        st.caption(f"{n_wanted - len(todo)} of {n_wanted} cells already exist or are in the queue.")
+        there = n_wanted - len(todo)
+        words = "already exists or is" if there == 1 else "already exist or are"
+        st.caption(f"{there} of {counted(n_wanted, 'cell')} {words} in the queue.")
 
 
 def base_spec(plan: Plan, source: Source, **values: Any) -> RunSpec:
@@ -343,14 +348,14 @@ def _draw_cautions(cells: Sequence[Cell], runs: Sequence[Run], base: RunSpec, me
         best = max(better, key=lambda cell: cell.value(exact) or 0.0)
         st.warning(
             f"Full fine-tuning of the whole model gets {in_words(full, exact)} at its default rate, {best.method} on "
-            f"{best.place} {in_words(best.value(exact), exact)}: the rate, or {base.steps} steps, do not suit it here, "
-            "and ratios to it say little. Search each cell's own learning rate.",
+            f"{best.place} {in_words(best.value(exact), exact)}: the rate, or {counted(base.steps, 'step')}, do not "
+            "suit it here, and ratios to it say little. Search each cell's own learning rate.",
             icon=":material/balance:",
         )
     elif base.until == "steps":
         st.caption(
-            f"{base.steps} steps for all: methods that tune few parameters learn more slowly. *Train each cell until "
-            "it stops improving* gives every cell the steps it needs."
+            f"{counted(base.steps, 'step')} for all: methods that tune few parameters learn more slowly. *Train each "
+            "cell until it stops improving* gives every cell the steps it needs."
         )
     for cell in cells:
         if cell.row.fault is not None:
@@ -359,8 +364,8 @@ def _draw_cautions(cells: Sequence[Cell], runs: Sequence[Run], base: RunSpec, me
     warm = sum(run.result is not None and found_states(run.result) for run in runs)
     if measure == "tuning_seconds" and warm:
         st.caption(
-            f"{warm} of {len(runs)} cells took the states below the tuned blocks from an earlier run; their seconds "
-            "leave out the cost of computing them."
+            f"{warm} of {counted(len(runs), 'cell')} took the states below the tuned blocks from an earlier run; their "
+            "seconds leave out the cost of computing them."
         )
 
 

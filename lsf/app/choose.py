@@ -36,6 +36,7 @@ from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lack
 from lsf.runs.comparability import of_text
 from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.store import list_runs, runs_folder
+from lsf.wording import counted
 
 BLOCKS, COMPUTE, MEMORY = "Blocks", "Compute", "Memory"
 CRITERION_KEY = "criterion"
@@ -266,7 +267,7 @@ def _ended_runs(here: Session) -> list[RunPoint]:
         alike = replace(source_of(run.spec), dtype=asked.dtype, device=asked.device) == asked
         if alike and len(rows - {None}) < 2:
             how = "" if run.spec.how == "full" else f" by {run.spec.how}"  # as every page calls it
-            name = f"{place_of(run.spec.plan)}{how}, {run.spec.steps} steps, seed {run.spec.seed}"
+            name = f"{place_of(run.spec.plan)}{how}, {counted(run.spec.steps, 'step')}, seed {run.spec.seed}"
             points.append(RunPoint(len(run.spec.plan.blocks), run.spec.role, name, after.exact_match))
     return points
 
@@ -382,13 +383,13 @@ def _why(budget: int, standing: StandingRule) -> None:
             for one in record.failing
         )
         st.warning(
-            f"Thin evidence: {study.n_models} small model{'s' if study.n_models > 1 else ''} and {study.n_tasks} "
-            f"tasks.{failing} Measure it on yours: the page Evidence runs a small sweep.",
+            f"Thin evidence: {counted(study.n_models, 'small model')} and {counted(study.n_tasks, 'task')}."
+            f"{failing} Measure it on yours: the page Evidence runs a small sweep.",
             icon=":material/warning:",
         )
     rows = elsewhere(all_evidence(), standing.criteria, standing.ends_from, budget)
     if not rows:
-        st.caption(f"No plan of {budget} blocks was measured; the figures above are for smaller budgets.")
+        st.caption(f"No plan of {counted(budget, 'block')} was measured; the figures above are for smaller budgets.")
         return
     table(_elsewhere_table(rows), "elsewhere", column_config={
         name: st.column_config.NumberColumn(format="%.1f %%") for name in ("lost", "drawn at random loses")

@@ -24,6 +24,7 @@ from lsf.data.templates import fill_template, parse_template
 from lsf.errors import LsfError
 from lsf.files import make_folder, typed_path, write_bytes
 from lsf.runs.store import runs_folder
+from lsf.wording import counted
 
 LESSON, FILE, HUB = "Lesson", "File", "Hugging Face data set"
 COUNTED = 2_000
@@ -339,7 +340,7 @@ def _chat_template() -> str | None:
                 name, text = given.name, read_chat_template(given.name, given.getvalue())
                 st.session_state[TEMPLATE] = (name, text, given.file_id)
         if name is not None:
-            st.caption(f"Used: {unmarked(name)}, {len(text):,} characters.")
+            st.caption(f"Used: {unmarked(name)}, {counted(len(text), 'character')}.")
             if st.button("Back to the model's own", icon=":material/undo:", key="data-template-back"):
                 st.session_state[TEMPLATE] = (None, None, taken)  # its file may still lie in the box above
                 st.rerun()

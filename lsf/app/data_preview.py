@@ -13,6 +13,7 @@ from lsf.data.encode import EncodedExample, context_length, encode, straddling_w
 from lsf.data.report import count_tokens, format_lines, pieces_of, shared_prompts, token_lines, unknown_words
 from lsf.data.task import Example, Task
 from lsf.errors import LsfError
+from lsf.wording import counted
 
 ENDS_SHOWN = 120
 """Tokens shown at both ends of a long row, whose middle is folded."""
@@ -28,7 +29,8 @@ def show_preview(task: Task, model: str, max_length: int | None) -> None:
         model: whose tokenizer is used, where it can be had without loading weights.
         max_length: tokens per example, as the settings have it.
     """
-    counts = f"{len(task.train):,} training, {len(task.validation):,} validation and {len(task.test):,} test examples"
+    held_out = f"{len(task.validation):,} validation and {counted(len(task.test), 'test example')}"
+    counts = f"{len(task.train):,} training, {held_out}"
     drawn = "" if task.own_splits else " (split at random, since the data names no splits)"
     st.markdown(f"{counts}{drawn}.")
     seen = [*format_lines(task)[: len(task.seen.formats) + 1], *task.seen.notes, *shared_prompts(task)]
@@ -63,10 +65,10 @@ def _tokens(tokenizer: Any, task: Task, max_length: int) -> None:
     if encoding.n_dropped:
         st.warning(
             f"{encoding.n_dropped:,}{of} training examples are left out: their completion does not fit into "
-            f"{max_length:,} tokens."
+            f"{counted(max_length, 'token')}."
         )
     else:
-        st.caption(f"Every training example{of} fits into {max_length:,} tokens.")
+        st.caption(f"Every training example{of} fits into {counted(max_length, 'token')}.")
     for told in filter(None, (unknown_words(facts), straddling_words(encoding.n_straddling, of))):
         st.warning(told)
 
@@ -79,7 +81,7 @@ def _marked(tokenizer: Any, row: EncodedExample) -> str:
         parts.append(f"<b>{text}</b>" if piece.trained else text)
     middle = parts[ENDS_SHOWN:-ENDS_SHOWN]
     if len(middle) > ENDS_SHOWN:
-        folded = f"<details><summary>{len(middle):,} more tokens</summary>{' '.join(middle)}</details>"
+        folded = f"<details><summary>{counted(len(middle), 'more token')}</summary>{' '.join(middle)}</details>"
         parts = [*parts[:ENDS_SHOWN], folded, *parts[-ENDS_SHOWN:]]
     return f"<div class='lsf-tokens'>{' '.join(parts)}</div>"
 

@@ -28,6 +28,7 @@ from lsf.jobs.job import JobView, Report
 from lsf.plans.plan import Plan, full_plan
 from lsf.progress import Forwarding
 from lsf.runs.store import runs_folder
+from lsf.wording import counted
 
 KIND = "dimension"
 CURVE_WORDS = (
@@ -213,7 +214,7 @@ def _study_words(study: Study, running: bool) -> str:
     settings = study.settings
     where = "whole model" if study.plan.is_full else study.plan.label
     seeds = f"{settings.seeds} seeds" if settings.seeds > 1 else "one seed"
-    loop = f"{settings.steps} steps of {settings.batch_size}"
+    loop = f"{counted(settings.steps, 'step')} of {settings.batch_size}"
     found = ", ".join(f"{m.upper()} {study.summary(m)}" for m in ASKED if study.of(m)) or "no point"
     return f"{where}, {settings.projection}, {loop}, {seeds}: {'still running' if running else found}"
 
@@ -247,11 +248,11 @@ def draw_measured(lessons: Sequence[Study]) -> None:
         show(
             draw_progress(along),
             "pretraining",
-            f"Checkpoints of the bundled model's pretraining, made again; {settings.steps} steps each instead of the "
-            f"{lessons[0].settings.steps} above, since early ones learn slowly; {seeds}. Full fine-tuning is measured "
-            "again at each; one at which it learns less than half is left out. Open triangles: under at least one seed "
-            "no d that was tried suffices; ranked above all others if exact match still rose, not ranked if it fell "
-            "again. Spearman's rho below 0: later checkpoints need fewer numbers.",
+            f"Checkpoints of the bundled model's pretraining, made again; {counted(settings.steps, 'step')} each "
+            f"instead of the {lessons[0].settings.steps} above, since early ones learn slowly; {seeds}. Full "
+            "fine-tuning is measured again at each; one at which it learns less than half is left out. Open "
+            "triangles: under at least one seed no d that was tried suffices; ranked above all others if exact match "
+            "still rose, not ranked if it fell again. Spearman's rho below 0: later checkpoints need fewer numbers.",
         )
     if blocks:
         seeds = min(study.settings.seeds for study in blocks)

@@ -19,6 +19,7 @@ from lsf.runs.comparison import Row, is_control
 from lsf.runs.controls import control_name
 from lsf.runs.result import RunState
 from lsf.runs.verdict import LOSS, ROUNDING, percent, told_by
+from lsf.wording import counted
 
 Finding = tuple[str, str]
 """What was found, and what to do next."""
@@ -57,9 +58,8 @@ def of_trajectories(analysis: Analysis, plan: Plan, record: RecommendationRecord
     examples = () if analysis.trajectories is None else analysis.trajectories.examples
     if examples:
         right = sum(example.target_rank[-1] == 1 for example in examples)
-        found += (
-            f"{'; its' if found else 'The'} last state puts the target first at {right} of {len(examples)} positions"
-        )
+        told = f"puts the target first at {right} of {counted(len(examples), 'position')}"
+        found += f"{'; its' if found else 'The'} last state {told}"
     return f"{found}.", f"{_chosen_by(plan)}{_trust(plan, record, analysis)} Next: choose the blocks."
 
 
@@ -174,7 +174,7 @@ def of_truth(truth: Truth, ways: Sequence[JudgedChoice], budget: int) -> Finding
     chance = next((one.relative for one in ways if one.choice is None and one.relative is not None), None)
     beside = "" if chance is None or not lost else f", chance {100 * chance:.1f} %"
     named = f"{'Block' if budget == 1 else 'Blocks'} {format_blocks(best)}"
-    found = f"{named} scored best of all plans of {budget} block{'' if budget == 1 else 's'}"
+    found = f"{named} scored best of all plans of {counted(budget, 'block')}"
     told = f"{found}{'; ' if lost else ''}{' and '.join(lost)}{beside}."
     if sure := decided(truth, budget):
         return told, "Next: choose by it on your own task, and measure the truth there."

@@ -19,6 +19,7 @@ from lsf.jobs.job import JobState, JobView, QueueOutlook
 from lsf.models.info import model_label
 from lsf.plans.plan import Predicted
 from lsf.progress import duration, left
+from lsf.wording import counted
 
 T = TypeVar("T")
 
@@ -138,7 +139,7 @@ def table(rows: pd.DataFrame, key: str, **options: Any) -> None:
 def progress(view: JobView) -> None:
     """Show how far one job is, with what is left in words."""
     if view.state is JobState.QUEUED:
-        ahead = f"{view.position} job{'s' if view.position != 1 else ''} ahead" if view.position else "next"
+        ahead = f"{counted(view.position, 'job')} ahead" if view.position else "next"
         st.markdown(f":material/schedule: {unmarked(view.title)}: queued, {ahead}", width="stretch")
         return
     st.progress(view.fraction, text=unmarked(f"{view.title}: {', '.join(progress_words(view))}"))

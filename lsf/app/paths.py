@@ -24,6 +24,7 @@ from lsf.models.info import model_label
 from lsf.plans.plan import Plan
 from lsf.progress import duration
 from lsf.runs.store import Run, list_runs, runs_folder
+from lsf.wording import counted
 
 MEAN = "mean of the examples kept"
 EXAMPLE_KEY = "example-choice"
@@ -37,9 +38,9 @@ def analysis_facts(analysis: Analysis) -> str:
     """Return one line on what was measured, and how fast."""
     model, data, timing = analysis.model, analysis.data, analysis.timing
     name = unmarked(model_label(model.name))
-    positions = f"{data.n_positions:,} position{'s' if data.n_positions != 1 else ''}"
+    positions = counted(data.n_positions, "position")
     parts = [
-        f"**{name}**: {model.family}, {model.n_blocks} blocks, {amount(model.n_params)} parameters",
+        f"**{name}**: {model.family}, {counted(model.n_blocks, 'block')}, {amount(model.n_params)} parameters",
         f"**{unmarked(data_words(data.name))}**: {_examples(data)} ({data.split}), {positions}",
     ]
     if model.left_out is not None:
@@ -53,9 +54,9 @@ def analysis_facts(analysis: Analysis) -> str:
         scored = scores[0] if len(scores) == 1 else "scores by tangent kernels"
         parts.append(f"{scored} from the first {data.kernel_examples:,}")
     if data.sampled_positions is not None and data.sampled_positions < data.n_positions:
-        parts.append(f"similarity (cka) of the first {data.sampled_positions:,} positions")
+        parts.append(f"similarity (cka) of the first {counted(data.sampled_positions, 'position')}")
     if data.ablation_positions is not None and data.ablation_positions < data.n_positions:
-        parts.append(f"blocks bypassed at the first {data.ablation_positions:,} positions")
+        parts.append(f"blocks bypassed at the first {counted(data.ablation_positions, 'position')}")
     if data.settled:
         parts.append("stopped there, since the ranking had settled")
     if data.jittered:
@@ -69,11 +70,11 @@ def analysis_facts(analysis: Analysis) -> str:
 
 def _examples(data: DataInfo) -> str:
     if data.n_rows is None or data.n_rows <= data.n_read:
-        return f"{data.n_examples:,} examples"
+        return f"{counted(data.n_examples, 'example')}"
     windows = data.n_examples + data.n_dropped > data.n_read
     if windows:
-        return f"{data.n_examples:,} windows ({data.n_read:,} of {data.n_rows:,} rows)"
-    return f"{data.n_examples:,} of {data.n_rows:,} examples"
+        return f"{counted(data.n_examples, 'window')} ({data.n_read:,} of {counted(data.n_rows, 'row')})"
+    return f"{data.n_examples:,} of {counted(data.n_rows, 'example')}"
 
 
 def choose_view(here: Session, analysis: Analysis) -> int:

@@ -25,6 +25,7 @@ from lsf.progress import duration
 from lsf.runs.controls import CONTROLS
 from lsf.runs.memory_forecast import PART_WORDS, RUN_SHARE, Forecast
 from lsf.runs.spec import METHODS_OWN, RunSpec
+from lsf.wording import counted
 
 DEFAULT_STEPS = 60
 """Of a run on data that is no lesson."""
@@ -379,9 +380,8 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
             st.caption(f"Not run separately: {', '.join(same)}, the same blocks as another run.")
         source = replace(source, general=spec.general)
         obstacle = draw_forecast(here, source, spec, roles)
-        count = len(specs)
         if st.button(
-            f"Start {count} run{'s' if count > 1 else ''}",
+            f"Start {counted(len(specs), 'run')}",
             type="primary",
             icon=":material/play_arrow:",
             key="tune-start",

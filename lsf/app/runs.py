@@ -1,6 +1,5 @@
-"""Runs on the page: the queue with positions, live curves, what came of them, and every run on disk."""
+"""Runs on the page: the queue with positions, live curves, and what came of them."""
 
-import hashlib
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -13,18 +12,16 @@ from lsf.app.actions import go_on_buttons, stop_buttons
 from lsf.app.panels import amount, guard, progress, progress_of_queue, show, size, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, session, take_up_plan
-from lsf.data.lessons import data_words
+from lsf.app.state import Session, session
 from lsf.figures.runs import Curve, draw_curves
 from lsf.jobs.job import JobState, JobView
-from lsf.models.info import model_label
 from lsf.plans.plan import Plan, format_blocks
 from lsf.progress import duration
 from lsf.runs.comparison import COSTS_ONLY, to_row
 from lsf.runs.differences import apart, differences
 from lsf.runs.result import Proof, RunResult, RunState
 from lsf.runs.spec import NEEDS, ROLES, RunSpec
-from lsf.runs.store import Run, can_resume, delete_run, read_metrics, runs_folder
+from lsf.runs.store import Run, can_resume, read_metrics
 from lsf.runs.verdict import LOSS, told_by
 
 AXES = {"steps": "step", "tokens": "tokens", "seconds": "seconds"}
@@ -35,6 +32,9 @@ METRICS = {
     "validation exact match": ("validation_exact_match", False, True),
 }
 """What is drawn -> column of metrics.jsonl, whether lower is better, whether it is a share."""
+LONG_NAME, LONG_NAME_WIDTH, TWO_LINES = 25, 190, 66
+"""Letters of a run's name beyond which it takes a second line in a table, and the pixels of that column and of rows
+that may have two lines: Streamlit breaks none in rows of 64 or less."""
 _OF_NO_CONSEQUENCE: dict[str, Any] = {item.name: item.default for item in fields(RunSpec) if item.name in COSTS_ONLY}
 """Settings that change what a run costs and not what it learns."""
 _SAID_OTHERWISE = ("model", "data", "plan", "role", "schema_version")
@@ -112,26 +112,6 @@ def _known(value: Any) -> bool:
     return isinstance(value, int | float)
 
 
-def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return one row per run for a list of runs."""
-    return pd.DataFrame(
-        [
-            {
-                "run": run.id,
-                "state": str(run.state),
-                "stands for": run.spec.role if run.spec else None,
-                "tuned": run.spec.plan.label if run.spec else None,
-                "model": model_label(run.spec.model) if run.spec else None,
-                "data": data_words(run.spec.data) if run.spec else None,
-                "steps": run.spec.steps if run.spec else None,
-                "seed": run.spec.seed if run.spec else None,
-                "problem": run.problem,
-            }
-            for run in runs
-        ]
-    )
-
-
 def command(spec: RunSpec) -> str:
     """Return the shell command that repeats a run: every setting that is not the default."""
     words = ["python", "-m", "lsf", "tune", "--model", spec.model, "--data", spec.data, *_tuned(spec.plan)]
@@ -201,12 +181,12 @@ def _proved(runs: Sequence[Run]) -> list[tuple[str, Proof]]:
 
 
 def course_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Return how each run was carried out: prefix cache, micro-batch, whether it was resumed; unknown is empty."""
+    """Return how each run was carried out: prefix cache, micro-batch, rate, seconds of training; unknown is empty."""
     named = zip(labels(runs), runs, strict=True)
-    return pd.DataFrame([_course(name, run.result) for name, run in named if run.result is not None])
+    return pd.DataFrame([_course(name, run, run.result) for name, run in named if run.result is not None])
 
 
-def _course(name: str, result: RunResult) -> dict[str, Any]:
+def _course(name: str, run: Run, result: RunResult) -> dict[str, Any]:
     cache = result.cache or {}
     kept = cache.get("kind") not in (None, "off")
     return {
@@ -218,6 +198,8 @@ def _course(name: str, result: RunResult) -> dict[str, Any]:
         "cache size": size(cache["bytes"]) if kept and "bytes" in cache else None,
         "why": cache.get("reason"),
         "micro-batch": result.micro_batch,
+        "rate": result.learning_rate,
+        "training": None if (seconds := to_row(run).tuning_seconds) is None else duration(seconds),
         "resumed at step": result.resumed_at,
         "tuned": None if result.trainable_params is None else amount(result.trainable_params),
     }
@@ -252,7 +234,14 @@ def show_proof(runs: Sequence[Run], key: str) -> None:
     )
     course = course_table(runs)
     if len(course):
-        show_table(course, f"{key}-course")
+        show_table(
+            course,
+            f"{key}-course",
+            column_config={
+                "rate": st.column_config.NumberColumn(format="%.2g", help="Peak learning rate"),
+                "training": st.column_config.TextColumn(help="Training steps alone, with the search for a mask if any"),
+            },
+        )
         st.caption(
             "The blocks below the lowest tuned one never change, so what leaves them is computed once per example and "
             "then served. A micro-batch smaller than the batch means that gradients were added up to save memory."
@@ -331,23 +320,35 @@ def draw_curves_panel(group: Sequence[Run], text: bool) -> None:
 def draw_results(group: Sequence[Run], views: Mapping[str, JobView], text: bool) -> None:
     """Draw where each run of a group, on plain text or not, stands, and why one failed."""
     by_loss = text or told_by([to_row(run) for run in group]) == LOSS
+    names = labels(group)
+    rows = [_result_row(name, run, views.get(run.id), by_loss) for name, run in zip(names, group, strict=True)]
+    long = max(map(len, names)) > LONG_NAME
+    number = st.column_config.NumberColumn
     st.dataframe(
-        pd.DataFrame(
-            [_result_row(name, run, views.get(run.id), by_loss) for name, run in zip(labels(group), group, strict=True)]
-        ),
+        pd.DataFrame(rows),
         hide_index=True,
         placeholder="",
+        row_height=TWO_LINES if long else None,
         column_config={
-            "test before": st.column_config.NumberColumn(format="percent"),
-            "test after": st.column_config.NumberColumn(format="percent"),
-            "loss before": st.column_config.NumberColumn(format="%.3f", help="Nats per trained token of the test"),
-            "loss after": st.column_config.NumberColumn(format="%.3f", help="The same after tuning"),
-            "rate": st.column_config.NumberColumn(format="%.2g"),
+            "run": st.column_config.TextColumn(width=LONG_NAME_WIDTH if long else None),
+            "test before": number(
+                "before", format="percent", help="Share of test completions exactly right, base model"
+            ),
+            "test after": number("after", format="percent", help="The same after tuning"),
+            "loss before": number(
+                "before", format="%.3f", help="Loss on the test, base model, in nats per trained token"
+            ),
+            "loss after": number("after", format="%.3f", help="The same after tuning"),
+            "in all": st.column_config.TextColumn(
+                help="From start to end; what the training itself took is under Proof"
+            ),
         },
     )
     for name, run in zip(labels(group), group, strict=True):
         if run.state is RunState.FAILED and run.problem:
             st.error(unmarked(f"{name}: {run.problem}"), icon=":material/error:")
+        elif (view := views.get(run.id)) is not None and view.state is JobState.FAILED and view.error:
+            st.error(unmarked(f"{name}: {view.error}"), icon=":material/error:")  # it could not go on
         elif run.state is RunState.INTERRUPTED:
             st.warning(unmarked(f"{name}: {run.problem}"), icon=":material/power_off:")
         elif run.state is RunState.CANCELLED and can_resume(run):
@@ -383,8 +384,6 @@ def _result_row(name: str, run: Run, view: JobView | None, by_loss: bool) -> dic
         "state": str(view.state if view is not None and view.active else run.state),
         **quality,
         "steps": result.steps if result is not None else _steps_so_far(view),
-        "rate": result.learning_rate if result is not None else run.spec.given_rate if run.spec else None,
-        "training": None if row.tuning_seconds is None else duration(row.tuning_seconds),
         "in all": None if whole is None else duration(whole),
     }
 
@@ -392,56 +391,3 @@ def _result_row(name: str, run: Run, view: JobView | None, by_loss: bool) -> dic
 def _steps_so_far(view: JobView | None) -> int | None:
     """Return the step of the last row a running job told."""
     return view.partial["step"] if view is not None and isinstance(view.partial, dict) else None
-
-
-def draw_store(here: Session, runs: Sequence[Run]) -> None:
-    """Draw every run on disk; a selected one can be looked at or deleted."""
-    if not runs:
-        return
-    title = f"{counted(len(runs))} in {runs_folder()}"
-    with st.expander(unmarked(title), icon=":material/folder_open:"):
-        table = runs_table(runs)
-        event = st.dataframe(  # a selection is of row numbers: it does not outlive the list
-            table,
-            hide_index=True,
-            placeholder="",
-            on_select="rerun",
-            selection_mode="multi-row",
-            key=f"run-store-{hashlib.sha256(' '.join(run.id for run in runs).encode()).hexdigest()[:12]}",
-        )
-        picked = [runs[row] for row in event["selection"]["rows"] if row < len(runs)]
-        with st.container(horizontal=True, gap="small"):
-            if (
-                st.button("Show curves", icon=":material/visibility:", key="store-look", disabled=len(picked) != 1)
-                and picked
-            ):
-                _look_at(here, picked[0])
-            if st.button("Delete", icon=":material/delete:", key="store-delete", disabled=not picked):
-                _delete(here, picked)
-        if not picked:
-            st.caption("Select one run to show its curves, or any number to delete them from the disk.")
-
-
-def counted(count: int) -> str:
-    """Return how many runs there are, for the heading of their list."""
-    return "The one run" if count == 1 else f"All {count} runs"
-
-
-def _look_at(here: Session, run: Run) -> None:
-    here.run = run.id
-    st.query_params["run"] = run.id
-    take_up_plan(here, run.spec)
-    st.rerun()
-
-
-def _delete(here: Session, picked: Sequence[Run]) -> None:
-    deleted = 0
-    for run in picked:
-        with guard():
-            delete_run(run.folder)
-            deleted += 1
-            if here.run == run.id:
-                here.run = None
-                st.query_params.pop("run", None)
-    if deleted == len(picked):  # what could not be deleted stays on the screen with its reason
-        st.rerun()

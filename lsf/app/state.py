@@ -126,6 +126,8 @@ def attach() -> Session:
         if here.analysis_job is not None:  # the browser's Back leads to an earlier one
             _drop_choices(here)
         here.analysis_job = named
+        if "run" not in st.query_params:
+            _leave_other_run(here)
     _take_up_run(here, st.query_params.get("run") or here.run)
     here.grid = st.query_params.get("grid") or here.grid
     if here.grid is not None and _run_called(here.grid) is None:
@@ -201,14 +203,43 @@ def source_here(here: Session) -> Source:
 
 
 def look_at(here: Session, job: str) -> None:
-    """Look at another analysis: what was chosen on the old one is dropped."""
+    """Look at another analysis: what was chosen on the old one is dropped, and a run on another model or other data."""
     _drop_choices(here)
     here.analysis_job, here.replay, here.grid = job, 0, None
     st.query_params.pop("grid", None)
+    _leave_other_run(here)
 
 
 def _drop_choices(here: Session) -> None:
     here.example = here.state = here.by_hand = here.plan = here.replay = here.moment = None
+
+
+def _leave_other_run(here: Session) -> None:
+    """Look no longer at a run that is not of the model and data of the analysis being looked at."""
+    run, asked = run_here(here), request_of(analysis_view(here))
+    if run is not None and run.spec is not None and asked is not None and source_of(run.spec) != asked.source:
+        leave_run(here)
+
+
+def look_at_run(here: Session, run: Run) -> None:
+    """Look at a run that was picked, and take up its plan."""
+    _turn_to_run(here, run.id)
+    st.query_params["run"] = run.id
+    take_up_plan(here, run.spec)
+
+
+def leave_run(here: Session) -> None:
+    """Look at no run; the address names none either."""
+    _turn_to_run(here, None)
+    st.query_params.pop("run", None)
+
+
+def _turn_to_run(here: Session, name: str | None) -> None:
+    """Look at another run, or none; a plan is dropped where another model or other data are looked at with it."""
+    before = source_here(here)
+    here.run = name
+    if source_here(here) != before:
+        here.plan = here.by_hand = None
 
 
 def run_here(here: Session) -> Run | None:
@@ -248,10 +279,9 @@ def _take_up_run(here: Session, name: str | None) -> None:
     run = _run_called(name)
     if run is None:
         st.warning(f"There is no run {unmarked(repr(name))} any more; it was deleted, or its folder was moved.")
-        here.run = None
-        st.query_params.pop("run", None)
+        leave_run(here)
     elif name != here.run:
-        here.run = name
+        _turn_to_run(here, name)
         if here.plan is None and run.spec is not None and take_up_plan(here, run.spec):
             here.criterion = here.criterion or run.spec.plan.criterion
             here.by_hand = run.spec.plan.blocks if run.spec.plan.criterion is None else None

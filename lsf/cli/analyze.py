@@ -22,6 +22,7 @@ from lsf.data.task import Task
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.files import write_json, write_text
+from lsf.wording import counted
 
 BLOCKS_PER_LINE = 8
 """Of the table on the terminal."""
@@ -89,9 +90,9 @@ def _tell(analysis: Analysis, task: Task, out: Path) -> None:
     """Print the scores and what they rest on, and on stderr what else there is to say of them."""
     print(_table(analysis))
     print(
-        f"{len(analysis.states)} states, {len(analysis.blocks)} blocks, {analysis.data.n_examples} examples "
-        f"({analysis.data.n_dropped} dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s "
-        f"-> {out}"
+        f"{counted(len(analysis.states), 'state')}, {counted(len(analysis.blocks), 'block')}, "
+        f"{counted(analysis.data.n_examples, 'example')} ({analysis.data.n_dropped} "
+        f"dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s -> {out}"
     )
     print(f"texts: {analysis.data.rendering}; positions: {analysis.data.positions}")
     read = analysis.data.n_read
@@ -100,11 +101,14 @@ def _tell(analysis: Analysis, task: Task, out: Path) -> None:
         print(f"{read:,} of {rows:,} rows were read{limited}.")
     if (kernels := analysis.data.kernel_examples) is not None and kernels < analysis.data.n_examples:
         names = [name for name in analysis.blocks[0].scores if CRITERIA[name].needs == "kernel"]
-        print(f"Tangent kernels ({', '.join(names)}) were computed on the first {kernels:,} examples.")
+        print(f"Tangent kernels ({', '.join(names)}) were computed on the first {counted(kernels, 'example')}.")
     if (sampled := analysis.data.sampled_positions) is not None and sampled < analysis.data.n_positions:
-        print(f"The similarity of positions (cka) was computed on {sampled:,} positions, those of the first examples.")
+        print(
+            f"The similarity of positions (cka) was computed on {counted(sampled, 'position')}, those of the first "
+            "examples."
+        )
     if (ablated := analysis.data.ablation_positions) is not None and ablated < analysis.data.n_positions:
-        print(f"Blocks were bypassed (ablation) at {ablated:,} positions, those of the first examples.")
+        print(f"Blocks were bypassed (ablation) at {counted(ablated, 'position')}, those of the first examples.")
     if not task.own_splits and analysis.data.split == "all" and (task.validation or task.test):
         sys.stderr.write(WITH_TEST)
     if told := straddling_words(analysis.data.n_straddling or 0):

@@ -15,6 +15,7 @@ from lsf.cli.arguments import place, whole
 from lsf.data.lessons import LESSONS
 from lsf.errors import BadInputError
 from lsf.evidence.packed import bundled_lessons
+from lsf.wording import counted
 
 EVERY = ("0.0.0.0", "::")
 """All addresses of this machine."""
@@ -66,7 +67,7 @@ def _say(arguments: argparse.Namespace, room: Room, names: list[str], made: dict
         return f"http://{f'[{name}]' if ':' in name else name}:{arguments.port}"
 
     state = room.state
-    print(f"Room      {room.folder}: lesson {state.lesson}, {len(state.students)} students so far")
+    print(f"Room      {room.folder}: lesson {state.lesson}, {counted(len(state.students), 'student')} so far")
     other = f" (and as {', '.join(arguments.name)})" if arguments.name else ""
     print(f"Students  {'  '.join(map(address, names))}{other}")
     print(f"          password {password(STUDENTS)}")

@@ -14,6 +14,7 @@ from lsf.data.report import Piece, SplitReader, count_tokens, format_lines, piec
 from lsf.data.task import Task
 from lsf.errors import BadInputError
 from lsf.runs.spec import RunSpec
+from lsf.wording import counted
 
 SHOWN = 3
 """Rows that are shown unless another number is asked for."""
@@ -64,7 +65,7 @@ def data_command(arguments: argparse.Namespace) -> int:
         print(f"rows as the model gets them; trained tokens are {how} a turn or text:")
     for row in reader.shown:
         where = f"{row.example.where}, " if row.example.where else ""
-        print(f"--- {where}{len(row.ids):,} tokens, {row.n_targets:,} trained")
+        print(f"--- {where}{counted(len(row.ids), 'token')}, {row.n_targets:,} trained")
         print(marked(pieces_of(tokenizer, row), marks))
     return 0
 

@@ -15,6 +15,7 @@ from lsf.plans.plan import parse_blocks
 from lsf.runs.answers import AnswerSettings, Voice
 from lsf.runs.graft import Difference, Graft, Mixture, Reading, Way, which_did_it
 from lsf.runs.store import tuned_run
+from lsf.wording import counted
 
 
 def graft_options(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +82,7 @@ def mixture_lines(found: Mixture) -> list[str]:
     """Return what some blocks do together as lines of text."""
     rows = (("base model", found.base), (found.name, found.mixed), ("tuned model", found.tuned))
     width = max(len(name) for name, _ in rows)
-    lines = [f"{found.n_rows:,} test rows of {found.data}", f"{'':<{width}}    loss   exact"]
+    lines = [f"{counted(found.n_rows, 'test row')} of {found.data}", f"{'':<{width}}    loss   exact"]
     lines += [f"{name:<{width}}{_numbers(reading, None)}" for name, reading in rows]
     for words, nats, exact in (
         ("better than the base model by", found.over_base, found.over_base_exact),

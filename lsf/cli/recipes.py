@@ -25,6 +25,7 @@ from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.files import make_folder, write_json, write_text
 from lsf.runs.store import tuned_run
+from lsf.wording import counted
 
 
 def edit_options(parser: argparse.ArgumentParser) -> None:
@@ -129,7 +130,9 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         spare_imports()
         encoding = encode(loaded.tokenizer, task.train, loaded.context)
         if encoding.n_dropped:
-            raise BadInputError(f"{encoding.n_dropped} training examples do not fit the context; remove them first.")
+            does, them = ("does", "it") if encoding.n_dropped == 1 else ("do", "them")
+            left_out = counted(encoding.n_dropped, "training example")
+            raise BadInputError(f"{left_out} {does} not fit the context; remove {them} first.")
         check_ids(loaded, encoding.rows)
         check_count(len(encoding.rows), arguments.count)
         distance = target_distances(loaded.layout, encoding.rows)
@@ -138,7 +141,7 @@ def beacons_command(arguments: argparse.Namespace) -> int:
             tuned = load_asked_model(arguments, reporter)
             check_ids(tuned, encoding.rows)
             later = target_distances(tuned.layout, encoding.rows)
-            print(f"the distance fell for {fell(distance, later):.1%} of {len(distance)} examples")
+            print(f"the distance fell for {fell(distance, later):.1%} of {counted(len(distance), 'example')}")
     finally:
         reporter.close()
     count, seed = arguments.count, arguments.seed
@@ -154,9 +157,9 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         write_text(arguments.out / f"{name}.jsonl", "".join([*lines, *held_out]))
         kept = distance[indices]
         spread = f" +- {kept.std(ddof=1):.3f}" if len(kept) > 1 else ""
-        print(f"{name:<9} {len(indices)} examples, distance {kept.mean():.3f}{spread}")
+        print(f"{name:<9} {counted(len(indices), 'example')}, distance {kept.mean():.3f}{spread}")
     print(
-        f"each with the {len(task.validation)} validation and {len(task.test)} test rows of {task.name} "
+        f"each with the {len(task.validation)} validation and {counted(len(task.test), 'test row')} of {task.name} "
         f"-> {', '.join(str(arguments.out / f'{name}.jsonl') for name in CHOICES)}"
     )
     return 0

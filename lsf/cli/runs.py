@@ -11,6 +11,7 @@ from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.runs.formats import COMMAND, save_bundle
 from lsf.runs.store import delete_run, list_runs, load_run, runs_folder, usage
+from lsf.wording import counted
 
 
 def compare_options(parser: argparse.ArgumentParser) -> None:
@@ -98,7 +99,7 @@ def measure_command(arguments: argparse.Namespace) -> int:
             result = measure_kept(load_asked_model(spec, reporter), task, folder, reporter)
         finally:
             reporter.close()
-        print(f"{result.state} after {result.steps} steps: {folder}")
+        print(f"{result.state} after {counted(result.steps, 'step')}: {folder}")
     return 0
 
 

@@ -25,6 +25,7 @@ from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.evidence.sweep import BASE, Sweep, SweepSpec
 from lsf.files import held_for_writing
+from lsf.wording import counted
 
 ENGINES = ("local", "ray")
 """Both measure the same cells, and each goes on with what the other began."""
@@ -115,7 +116,10 @@ def _engine(arguments: argparse.Namespace) -> Iterator[CarryOut]:
 
 def _told(sweep: Sweep, out: Path, stopped: bool) -> int:
     """Say what is there and what is missing; return the exit code."""
-    print(f"{len(sweep.cells) - len(sweep.missing)} of {len(sweep.cells)} cells in {sweep.seconds:.1f} s -> {out}")
+    print(
+        f"{len(sweep.cells) - len(sweep.missing)} of {counted(len(sweep.cells), 'cell')} in {sweep.seconds:.1f} s -> "
+        f"{out}"
+    )
     if stopped:
         sys.stderr.write("lsf: The sweep was stopped; repeat the command to continue it.\n")
         return 1

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from functools import partial
 from importlib.util import find_spec
@@ -31,7 +32,8 @@ from lsf.runs.lock import SPEC
 from lsf.runs.memory_forecast import PART_WORDS, Forecast, in_words
 from lsf.runs.result import PHASES, RunResult
 from lsf.runs.spec import NEEDS, REPORTERS, RunSpec
-from lsf.runs.store import create_run, reopen_run, runs_folder, spec_to_repeat
+from lsf.runs.store import new_run, reopen_run, runs_folder, spec_to_repeat
+from lsf.wording import counted
 
 
 def print_forecast(loaded: Any, task: Any, spec: RunSpec) -> int:
@@ -140,7 +142,10 @@ def tune_command(arguments: argparse.Namespace) -> int:
         )
     spare_imports()
     on_cpu, runs = loaded.device.type == "cpu", arguments.runs or runs_folder()
-    with agreed_folder(lambda: arguments.resume or create_run(runs, spec), on_cpu) as (folder, shared):
+    with (
+        ExitStack() as made,
+        agreed_folder(lambda: arguments.resume or made.enter_context(new_run(runs, spec)), on_cpu) as (folder, shared),
+    ):
         try:
             with listening(partial(_interrupt, reporter), partial(_pause, reporter)):
                 result = tune(loaded, task, spec, folder, reporter, shared)
@@ -160,7 +165,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
 
 def _print_end(result: RunResult, spec: RunSpec, folder: Path) -> None:
     """Print how a run ended, and on stderr what else there is to say of it."""
-    print(f"{result.state} after {result.steps} steps: {folder}")
+    print(f"{result.state} after {counted(result.steps, 'step')}: {folder}")
     for words in (result.reason, *result.warnings):
         if words:
             sys.stderr.write(f"lsf: {words}\n")
@@ -170,12 +175,12 @@ def _print_end(result: RunResult, spec: RunSpec, folder: Path) -> None:
         print(f"texts: {result.rendering}")
     if (mixed := result.general) is not None:
         share = "" if mixed.token_share is None else f", {mixed.token_share:.1%} of all"
-        print(f"general data: {mixed.n_trained:,} rows trained on, {mixed.tokens:,} tokens{share}")
+        print(f"general data: {counted(mixed.n_trained, 'row')} trained on, {counted(mixed.tokens, 'token')}{share}")
     if result.after is not None and result.after.generated_match is not None and result.before is not None:
         shares = [f"{metrics.generated_match:.1%}" for metrics in (result.before, result.after)]
         print(
             f"right by generation: {shares[0]} before, {shares[1]} after, of {result.after.n_generated} test "
-            f"examples in at most {spec.generate_tokens} tokens; {result.after.n_unended} were cut off there"
+            f"examples in at most {counted(spec.generate_tokens, 'token')}; {result.after.n_unended} were cut off there"
         )
     if told := straddling_words(result.n_straddling or 0):
         sys.stderr.write(f"lsf: {told}\n")

@@ -9,6 +9,7 @@ from lsf.data.contents import DataOptions, make_chat
 from lsf.data.task import Example
 from lsf.data.turns import needs_answer, read_tools, read_turns, shown_turns
 from lsf.errors import DataError, LeftOutError
+from lsf.wording import counted
 
 Row = Mapping[str, Any]
 
@@ -49,7 +50,7 @@ class Tally:
         count, places = self.counts[words], self.left.get(words)
         more = f" and {count - NAMED:,} more" if count > NAMED else ""
         said = f"{words} ({', '.join(places)}{more})." if places else words
-        return f"{count:,} row{'s' if count != 1 else ''}: {said}"
+        return f"{counted(count, 'row')}: {said}"
 
 
 @dataclass(frozen=True)

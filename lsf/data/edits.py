@@ -8,6 +8,7 @@ from lsf.data.task import Example
 from lsf.data.world import make_world
 from lsf.errors import BadInputError
 from lsf.settings import check_settings, setting
+from lsf.wording import counted
 
 OWN = ("width", "stride", "r", "steps", "learning_rate", "batch_size", "seed")
 """Fields of the settings: all of them are options of `edit`."""
@@ -40,7 +41,9 @@ class EditSettings:
             BadInputError: the window is wider than the model is deep.
         """
         if self.width > n_blocks:
-            raise BadInputError(f"width is {self.width}; the model has {n_blocks} blocks, so 1 to {n_blocks} fit.")
+            raise BadInputError(
+                f"width is {self.width}; the model has {counted(n_blocks, 'block')}, so 1 to {n_blocks} fit."
+            )
         last = n_blocks - self.width
         starts = sorted({*range(0, last + 1, self.stride), last})
         return tuple(tuple(range(start, start + self.width)) for start in starts)

@@ -12,6 +12,7 @@ from lsf.data.tables import Table
 from lsf.data.task import Example
 from lsf.data.turns import read_turns
 from lsf.errors import DataError, LeftOutError
+from lsf.wording import counted
 
 Turns = list[dict[str, Any]]
 MESSAGES = ("message_id", "parent_id", "role", "text")
@@ -92,7 +93,7 @@ def joined_messages(table: Table) -> Table:
         n_used += len(turns)
     note = (
         f"{table.name} holds one message per row ({', '.join(MESSAGES[:2])}): {n_used:,} of {len(table.rows):,} are "
-        f"joined into {len(places):,} chats, each with the best-ranked replies; the others are left out."
+        f"joined into {counted(len(places), 'chat')}, each with the best-ranked replies; the others are left out."
     )
     return replace(table, columns=("messages",), rows=chats.rows(), places=places, notes=(*table.notes, note))
 

@@ -14,6 +14,7 @@ from lsf.data.exports import from_archive, from_contents, from_tree
 from lsf.data.task import Example
 from lsf.errors import BadInputError, DataError, LeftOutError
 from lsf.registry import Registry
+from lsf.wording import counted
 
 Kinds = Mapping[str, str]
 """Column with a value -> text, list, number, truth or object."""
@@ -76,7 +77,7 @@ def _from_tokens(row: Row, place: int, work: Work) -> Example:
         if not isinstance(values, list) or not all(isinstance(v, int) and not isinstance(v, bool) for v in values):
             raise DataError(f"the column {name!r} holds no list of whole numbers.")
     if len(ids) != len(labels):  # type: ignore[arg-type]
-        raise DataError(f"input_ids has {len(ids)} numbers and labels {len(labels)}; as many were expected.")  # type: ignore[arg-type]
+        raise DataError(f"input_ids has {counted(len(ids), 'number')} and labels {len(labels)}; as many were expected.")  # type: ignore[arg-type]
     odd = next((at for at, (one, label) in enumerate(zip(ids, labels, strict=True)) if label not in (-100, one)), None)  # type: ignore[arg-type]
     if odd is not None:
         raise DataError(f"labels has {labels[odd]} where input_ids has {ids[odd]}; -100 or the same was expected.")  # type: ignore[index]

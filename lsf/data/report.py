@@ -16,6 +16,7 @@ from lsf.data.rendering import joined_facts
 from lsf.data.task import Example, Task, marks_of
 from lsf.data.tokens import TEXTS_AT_ONCE
 from lsf.progress import Reporter
+from lsf.wording import counted
 
 SPLITS = ("train", "validation", "test")
 MANY = 20_000
@@ -172,8 +173,7 @@ def format_lines(task: Task) -> list[str]:
     """Return what was recognised and by what, how many rows each split has, and what could not be used."""
     seen = task.seen
     lines = [
-        f"{count:,} row{'s' if count != 1 else ''}: {FORMATS[name].label} -> {FORMATS[name].becomes}"
-        for name, count in seen.formats
+        f"{counted(count, 'row')}: {FORMATS[name].label} -> {FORMATS[name].becomes}" for name, count in seen.formats
     ]
     lines += [f"recognised by {seen.why}"] if seen.why else []
     counts = ", ".join(f"{len(getattr(task, name)):,} {name}" for name in SPLITS)
@@ -193,7 +193,7 @@ def shared_prompts(task: Task) -> list[str]:
             if whole is None:
                 whole = marks_of(map(_answered, task.train), len(task.train))
             same = int(np.isin(marks_of(map(_answered, rows), len(rows)), whole).sum())
-            rows = f"{alike:,} {name} row{'s' if alike != 1 else ''}"
+            rows = counted(alike, f"{name} row")
             have = "has" if alike == 1 else "have"
             texts = {kind for kind, _ in task.seen.formats} == {"text"}  # which ask nothing
             what, more = ("a text", "") if texts else ("a prompt", f"; {same:,} with the same answer")
@@ -214,10 +214,8 @@ def unknown_targets(tokenizer: Any, rows: Sequence[EncodedExample]) -> str | Non
     if not n_unknown:
         return None
     n_targets = sum(row.n_targets for row in rows)
-    return (
-        f"{n_unknown:,} of {n_targets:,} targets stand for words that the model does not know; "
-        "it can neither tell them apart nor write them."
-    )
+    share = f"{n_unknown:,} of {counted(n_targets, 'target')} {'stands' if n_unknown == 1 else 'stand'}"
+    return f"{share} for words that the model does not know; it can neither tell them apart nor write them."
 
 
 def unlike_the_rest(rows: Sequence[Example], n_first: int) -> str | None:
@@ -250,13 +248,16 @@ def token_lines(facts: TokenFacts, max_length: int) -> list[str]:
     made = re.sub(r"\braw\b", AS_THEY_STAND, facts.rendering)
     lines = [
         f"texts: {made}",
-        f"{facts.n_tokens:,} tokens in {_rows(facts.n_rows)}: {facts.mean_tokens:.1f} each, {facts.longest:,} at most",
-        f"{facts.n_targets:,} targets, {100 * facts.end_share:.1f} % of them the end of a turn or text",
+        f"{counted(facts.n_tokens, 'token')} in {_rows(facts.n_rows)}: {facts.mean_tokens:.1f} each, "
+        f"{facts.longest:,} at most",
+        f"{counted(facts.n_targets, 'target')}, {100 * facts.end_share:.1f} % of them the end of a turn or text",
     ]
     if facts.n_cut:
-        lines.append(f"note: {_rows(facts.n_cut)} cut at the beginning, to fit into {max_length:,} tokens")
+        lines.append(f"note: {_rows(facts.n_cut)} cut at the beginning, to fit into {counted(max_length, 'token')}")
     if facts.n_dropped:
-        lines.append(f"note: {_rows(facts.n_dropped)} left out, whose target does not fit into {max_length:,} tokens")
+        lines.append(
+            f"note: {_rows(facts.n_dropped)} left out, whose target does not fit into {counted(max_length, 'token')}"
+        )
     if facts.n_outside:
         lines.append(f"note: {_rows(facts.n_outside)} with a token id outside the model's vocabulary")
     lines += [f"note: {words}"] if (words := unknown_words(facts)) else []
@@ -268,15 +269,16 @@ def unknown_words(facts: TokenFacts) -> str:
     """Return the sentence on words that the model does not know; empty where there are none."""
     if not facts.n_unknown:
         return ""
-    share = f"{facts.n_unknown:,} of {facts.n_tokens:,} tokens ({100 * facts.n_unknown / facts.n_tokens:.0f} %)"
+    share = f"{facts.n_unknown:,} of {counted(facts.n_tokens, 'token')}"
+    stand = "stands" if facts.n_unknown == 1 else "stand"
     return (
-        f"{share} stand for words that the model does not know, {facts.n_unknown_targets:,} of them targets; it can "
-        "neither tell them apart nor write them."
+        f"{share} ({100 * facts.n_unknown / facts.n_tokens:.0f} %) {stand} for words that the model does not know, "
+        f"{facts.n_unknown_targets:,} of them targets; it can neither tell them apart nor write them."
     )
 
 
 def _rows(count: int) -> str:
-    return f"{count:,} row{'s' if count != 1 else ''}"
+    return counted(count, "row")
 
 
 def pieces_of(tokenizer: Any, row: EncodedExample) -> list[Piece]:

@@ -26,6 +26,7 @@ from lsf.data.templates import by_templates
 from lsf.errors import DataError, LeftOutError, first_line
 from lsf.files import typed_path
 from lsf.progress import Reporter
+from lsf.wording import counted
 
 
 def read_hub(address: str) -> dict[str, Table]:
@@ -239,9 +240,7 @@ def _few(task: Task) -> list[str]:
     if task.own_splits or count >= FEW:
         return []
     if not task.test:
-        return [
-            f"It has {count} row{'s' if count > 1 else ''}, too few to split: all are for training, none for a test."
-        ]
+        return [f"It has {counted(count, 'row')}, too few to split: all are for training, none for a test."]
     return [f"It has {count} rows, so one is for validation and one for the test; their results mean little."]
 
 

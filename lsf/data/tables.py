@@ -17,6 +17,7 @@ from lsf.data.rows import RowCollector
 from lsf.errors import DataError, did_you_mean, first_line
 from lsf.files import names_beside
 from lsf.progress import Reporter, Silent
+from lsf.wording import counted
 
 TOLD = 2_000
 """Rows between two reports of how far the reading is."""
@@ -206,7 +207,9 @@ def _from_cells(file: Opened, numbered: Iterator[tuple[int, list[str], int]]) ->
     def rows() -> Iterator[tuple[int, dict[str, Any], int]]:
         for number, cells, size in numbered:
             if len(cells) != len(named):
-                raise DataError(f"{name}, line {number}: {len(cells)} values for {len(named)} columns.")
+                raise DataError(
+                    f"{name}, line {number}: {counted(len(cells), 'value')} for {counted(len(named), 'column')}."
+                )
             yield number, {named[place]: cells[place] for place in kept}, size
 
     if not columns or len(set(columns)) != len(columns):

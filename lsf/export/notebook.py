@@ -26,6 +26,7 @@ from lsf.figures.lens import draw_lens, lens_table
 from lsf.figures.lens import draw_targets
 from lsf.figures.palette import LIGHT, themed
 from lsf.figures.trajectories import draw_paths
+from lsf.wording import counted
 
 
 def show(picture):
@@ -69,9 +70,10 @@ def analysis_notebook(analysis: Analysis) -> dict[str, Any]:
     """
     model, data = analysis.model, analysis.data
     head = (
-        f"# {model.name} on {data.name}\n\n{model.family}, {model.n_blocks} blocks; {data.n_examples:,} examples "
-        f"({data.split}), {data.n_positions:,} positions. Made by LSF {lsf.__version__}; the code below draws each "
-        "figure from the analysis packed into this notebook, with the functions of the `lsf` package."
+        f"# {model.name} on {data.name}\n\n{model.family}, {counted(model.n_blocks, 'block')}; "
+        f"{counted(data.n_examples, 'example')} ({data.split}), {counted(data.n_positions, 'position')}. Made by LSF "
+        f"{lsf.__version__}; the code below draws each figure from the analysis packed into this notebook, with the "
+        "functions of the `lsf` package."
     )
     sources = [("markdown", head), ("code", IMPORTS), ("code", _packed(analysis) + READ), *_figures(analysis)]
     return {

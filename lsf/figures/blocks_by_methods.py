@@ -11,6 +11,7 @@ from lsf.figures.palette import NEUTRAL, SMALL_SIZE, WITHOUT_LEGEND, Picture, ne
 from lsf.figures.runs import role_mark
 from lsf.registry import Registry
 from lsf.runs.comparison import Row
+from lsf.wording import counted
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,8 @@ def draw_front(cells: Sequence[Cell], front: Sequence[int], cost: str, by: str =
     points = [(cell.apart(axis) or 0.0, cell.value(quality) or 0.0) for cell in cells]
     best = max(range(len(cells)), key=lambda index: (points[index][1], -points[index][0]))
     unbeaten = ", ".join(f"{cells[i].method} on {cells[i].place}" for i in front)
-    title = f"{len(front)} of {len(cells)} cells are not beaten in both {quality.short} and {axis.short}"
+    which = f"{len(front)} of {counted(len(cells), 'cell')} {'is' if len(front) == 1 else 'are'}"
+    title = f"{which} not beaten in both {quality.short} and {axis.short}"
     figure = new_figure(title, height=440)
     ordered = sorted(front, key=lambda index: points[index])
     figure.add_scatter(
@@ -323,7 +325,7 @@ def _title(cells: Sequence[Cell], measure: Measure, reference: float | None) -> 
     if not ended and (n_finished := sum(cell.row.state == "succeeded" for cell in cells)):
         return f"{measure.short.capitalize()}: not measured in any of {n_finished} finished cells"
     if not ended:
-        return f"Blocks x methods: none of {len(cells)} cells has finished yet"
+        return f"Blocks x methods: none of {counted(len(cells), 'cell')} has finished yet"
     if measure.interval is not None:
         return _slower(ended, measure)
     value, best = ended[0]
@@ -338,7 +340,8 @@ def _title(cells: Sequence[Cell], measure: Measure, reference: float | None) -> 
 def _slower(ended: Sequence[tuple[float, Cell]], measure: Measure) -> str:
     """Say which cells are slower than the base beyond the noise of timing; that one is faster is never said."""
     slower = [(value, cell) for value, cell in ended if (ends := cell.interval(measure)) is not None and ends[0] > 1.0]
-    title = f"{len(slower)} of {len(ended)} cells are slower than the base at inference, beyond the noise of timing"
+    which = f"{len(slower)} of {counted(len(ended), 'cell')} {'is' if len(slower) == 1 else 'are'}"
+    title = f"{which} slower than the base at inference, beyond the noise of timing"
     if not slower:
         return title
     value, cell = slower[-1]
@@ -347,7 +350,8 @@ def _slower(ended: Sequence[tuple[float, Cell]], measure: Measure) -> str:
 
 def _alt(cells: Sequence[Cell], measure: Measure, reference: float | None) -> str:
     ended = _ended(cells, measure)
-    text = f"{_title(cells, measure, reference)}. {len(ended)} of {len(cells)} cells have this measure."
+    have = f"{len(ended)} of {counted(len(cells), 'cell')} {'has' if len(ended) == 1 else 'have'}"
+    text = f"{_title(cells, measure, reference)}. {have} this measure."
     if len(ended) > 1:
         value, worst = ended[-1]
         text += f" Worst: {worst.method} on {worst.place}, {in_words(value, measure)}."

@@ -21,6 +21,7 @@ from lsf.figures.palette import (
     share,
 )
 from lsf.figures.runs import NEAR
+from lsf.wording import counted
 
 UNITS = ((1e9, "GB"), (1e6, "MB"))
 
@@ -129,7 +130,7 @@ def _add_curve(figure: Any, points: Sequence[BudgetPoint], values: Values, colum
         mode="lines+markers",
         line={"color": UNCHOSEN.color, "width": 2},
         marker={"color": UNCHOSEN.color, "symbol": UNCHOSEN.symbol, "size": 7, "opacity": 1},
-        text=[_counted(point.n_blocks) for point in points],
+        text=[counted(point.n_blocks, "block") for point in points],
         hovertemplate=f"%{{text}}: {written}<extra></extra>",
         row=1,
         col=column,
@@ -142,7 +143,7 @@ def _add_own(figure: Any, own: BudgetPoint, values: Values, column: int, written
         y=values([own]),
         mode="markers",
         marker={"color": CHOSEN.color, "symbol": CHOSEN.symbol, "size": 13, "opacity": 1},
-        hovertemplate=f"the plan, {_counted(own.n_blocks)}: {written}<extra></extra>",
+        hovertemplate=f"the plan, {counted(own.n_blocks, 'block')}: {written}<extra></extra>",
         row=1,
         col=column,
     )
@@ -163,18 +164,14 @@ def _add_tried(figure: Any, own: BudgetPoint, n_blocks: int, size: float, unit: 
         textposition="middle left" if own.n_blocks > n_blocks / 2 else "middle right",
         textfont={"size": SMALL_SIZE + 1},
         cliponaxis=False,
-        hovertemplate=f"{_counted(own.n_blocks)}, with activations: %{{y:.3g}} {unit}<extra></extra>",
+        hovertemplate=f"{counted(own.n_blocks, 'block')}, with activations: %{{y:.3g}} {unit}<extra></extra>",
         row=1,
         col=2,
     )
 
 
-def _counted(count: int) -> str:
-    return "1 block" if count == 1 else f"{count} blocks"
-
-
 def _title(own: BudgetPoint, n_blocks: int) -> str:
-    of = f"{own.n_blocks} of {n_blocks} blocks"
+    of = f"{own.n_blocks} of {counted(n_blocks, 'block')}"
     return (
         f"{of}: cost unknown"
         if own.compute is None
@@ -193,10 +190,13 @@ def _alt(
             f"to {share(last.compute)}."
         )
     if own.tried_bytes is not None:
-        text += f" With activations {_counted(own.n_blocks)} take {bytes_words(own.tried_bytes)}."
+        take = "takes" if own.n_blocks == 1 else "take"
+        text += f" With activations {counted(own.n_blocks, 'block')} {take} {bytes_words(own.tried_bytes)}."
     if limit is not None:
         fitting = [point.n_blocks for point in points if point.memory_bytes is not None and point.memory_bytes <= limit]
-        text += f" By weights and optimizer alone at most {max(fitting, default=0)} blocks fit this machine's memory."
+        most = max(fitting, default=0)
+        fit = "fits" if most == 1 else "fit"
+        text += f" By weights and optimizer alone at most {counted(most, 'block')} {fit} this machine's memory."
     reached = "; ".join(f"{run.name} {share(run.quality)}" for run in runs)
     return f"{text} Right answers of runs: {reached}." if reached else text
 

@@ -37,6 +37,7 @@ from lsf.figures.palette import (
     share,
 )
 from lsf.plans.plan import format_blocks
+from lsf.wording import counted
 
 COLUMNS = 3
 ROW_HEIGHT = 158
@@ -267,7 +268,7 @@ def _agreement_alt(scores: AllScores, method: str) -> str:
         middle = pairs[len(pairs) // 2][0]
         text += (
             f". Controls left out: most alike are {a} and {b} with {number(most)}, least alike {c} and {d} with "
-            f"{number(least)}; the median of {len(pairs)} pairs is {number(middle)}"
+            f"{number(least)}; the median of {counted(len(pairs), 'pair')} is {number(middle)}"
         )
     return text + (f". Unknown for {', '.join(flat)}: all blocks have the same score." if flat else ".")
 

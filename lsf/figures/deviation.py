@@ -8,6 +8,7 @@ import pandas as pd
 from lsf.criteria.result import Analysis, StateRow
 from lsf.figures.palette import CHOSEN, FACTUAL, UNCHOSEN, VIRTUAL, Picture, new_figure, number
 from lsf.plans.plan import format_blocks
+from lsf.wording import counted
 
 BAR_WIDTH = 0.72
 HALF = 17
@@ -175,7 +176,7 @@ def _chosen_words(chosen: Collection[int]) -> str:
 def _scores_alt(scores: Sequence[float | None], chosen: Collection[int], label: str) -> str:
     known = [(score, block) for block, score in enumerate(scores) if score is not None]
     if not known:
-        return f"{label} was measured for none of the {len(scores)} blocks; tuned: {_chosen_words(chosen)}."
+        return f"{label} was measured for none of the {counted(len(scores), 'block')}; tuned: {_chosen_words(chosen)}."
     best, worst = max(known), min(known)
     return (
         f"{label} per block: highest {best[0]:.4g} at block {best[1]}, lowest {worst[0]:.4g} at block {worst[1]}. "

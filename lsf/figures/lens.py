@@ -21,6 +21,7 @@ from lsf.figures.palette import (
     visible,
 )
 from lsf.registry import Registry
+from lsf.wording import counted
 
 UP, DOWN, SAME, NEW = "▲", "▼", "=", "+"
 
@@ -377,7 +378,7 @@ def _hover(index: int, example: ExamplePath, state: int) -> str:
 
 def _title(examples: Sequence[ExamplePath]) -> str:
     right = sum(example.target_rank[-1] == 1 for example in examples)
-    return f"Logit lens: the last state puts the target first at {right} of {len(examples)} positions"
+    return f"Logit lens: the last state puts the target first at {right} of {counted(len(examples), 'position')}"
 
 
 def _alt(examples: Sequence[ExamplePath]) -> str:

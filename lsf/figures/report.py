@@ -17,6 +17,7 @@ from lsf.figures.lens import draw_lens, draw_targets, lens_table
 from lsf.figures.palette import LIGHT, Picture, themed
 from lsf.figures.trajectories import draw_paths
 from lsf.plans.plan import Plan
+from lsf.wording import counted
 
 STYLE = """
 body{font-family:system-ui,-apple-system,"Segoe UI",sans-serif;color:#1F2933;max-width:1100px;margin:2.5rem auto;
@@ -126,9 +127,10 @@ def analysis_page(analysis: Analysis, plan: Plan | None = None) -> str:
         sections.append(Section("", note, draw_lens(analysis.trajectories.examples[0])))
     sections.append(Section("Logit lens per state", table=lens_table(analysis)))
     lead = (
-        f"{model.name} ({model.family}, {model.n_blocks} blocks, {model.n_params:,} parameters, {model.dtype}) on "
-        f"{data.n_examples:,} examples of {data.name} ({data.split}), {data.n_positions:,} positions, {data.reading} "
-        f"reading, {data.virtual} virtual transition; {data.n_dropped} examples did not fit."
+        f"{model.name} ({model.family}, {counted(model.n_blocks, 'block')}, {counted(model.n_params, 'parameter')}, "
+        f"{model.dtype}) on {counted(data.n_examples, 'example')} of {data.name} ({data.split}), "
+        f"{counted(data.n_positions, 'position')}, {data.reading} reading, {data.virtual} virtual transition; "
+        f"{counted(data.n_dropped, 'example')} did not fit."
     )
     return html_report(f"Deviation of {model.name} on {data.name}", lead, sections, made_by())
 

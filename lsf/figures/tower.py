@@ -8,6 +8,7 @@ from lsf.criteria.result import Analysis
 from lsf.plans.cost import block_flops
 from lsf.plans.plan import format_blocks
 from lsf.runs.graft import WAYS, Graft, Way
+from lsf.wording import counted
 
 Work = tuple[float, float, float]
 """Forward, backward and weight-gradient part of one block's step, as shares of the most any block can take."""
@@ -82,7 +83,7 @@ def draw_tower(
         )
         for block in range(n_blocks)
     )
-    title = f"{n_blocks} blocks, none chosen" if not chosen else f"Tune {_named(chosen)} of 0-{n_blocks - 1}"
+    title = f"{counted(n_blocks, 'block')}, none chosen" if not chosen else f"Tune {_named(chosen)} of 0-{n_blocks - 1}"
     return Tower(title, _alt(found, label, chosen), label if known else "", blocks, min(chosen, default=None))
 
 
@@ -117,7 +118,7 @@ def draw_graft(n_blocks: int, graft: Graft, way: Way) -> Tower:
         told = "not tuned" if block not in parts else "not finite" if found is None else f"{value} ({found.words})"
         words = f"Block {block} of {n_blocks}: {told if found is None else f'{GRAFT_SCORES[way]}, {told}'}"
         blocks.append(TowerBlock(block, shade, value, False, None, words))
-    alt = f"The model as a stack of {n_blocks} blocks. {GRAFT_SCORES[way]}: " + (
+    alt = f"The model as a stack of {counted(n_blocks, 'block')}. {GRAFT_SCORES[way]}: " + (
         "; ".join(f"block {block} {one.mean:.3g} ({one.words})" for block, one in known.items()) or "not measured yet"
     )
     ends = "none", f"{'all of the gain' if gained else 'most'} ({most:.3g})" if most > 0 else "none above zero"
@@ -174,7 +175,7 @@ def _words(block: int, n_blocks: int, value: str, label: str, chosen: Collection
 
 def _alt(scores: Sequence[float | None], label: str, chosen: Collection[int]) -> str:
     known = [(score, block) for block, score in enumerate(scores) if score is not None]
-    text = f"The model as a stack of {len(scores)} blocks, the embedding below and the head above."
+    text = f"The model as a stack of {counted(len(scores), 'block')}, the embedding below and the head above."
     if known:
         (best, top), (least, low) = max(known), min(known)
         text += f" {label} is highest at block {top} ({best:.3g}) and lowest at block {low} ({least:.3g})."

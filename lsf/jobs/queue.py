@@ -12,6 +12,7 @@ from lsf.data.task import Task
 from lsf.errors import BadInputError
 from lsf.jobs.job import Report
 from lsf.jobs.worker import Worker
+from lsf.methods.catalogue import check_base
 from lsf.methods.optimizers import check_optimizer
 from lsf.plans.cost import share_of_full
 from lsf.progress import Phase
@@ -52,11 +53,13 @@ def queue_runs(
         expected: wall seconds each is expected to take; None where nobody knows.
 
     Raises:
-        BadInputError: the worker was closed, or a package is missing that an optimizer needs.
+        BadInputError: the worker was closed, a package is missing that an optimizer needs, or a method does not tune
+            its base.
         RunError: a folder cannot be made, or the runs folder is full; then none of the runs is queued.
     """
     for spec in specs:
         check_optimizer(spec.optimizer)
+        check_base(spec.method, spec.dtype)
     folders: list[Path] = []
     queued: list[QueuedRun] = []
     try:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lsf.environment import launched_processes
 from lsf.errors import BadInputError, ModelError
 from lsf.models.quantised import float_weight, is_packed
+from lsf.wording import counted
 
 FLOAT64 = frozenset({"cpu", "cuda"})
 """Device types that have float64; on others (mps) it is an error, so what needs it is brought to the CPU."""
@@ -79,7 +80,7 @@ def list_devices() -> tuple[Device, ...]:
     if torch.backends.mps.is_available():
         devices.append(Device("mps", "Apple GPU (memory shared with the CPU)", memory.available, memory.total))
     cores = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    devices.append(Device("cpu", f"CPU, {cores} core{'s' if cores != 1 else ''}", memory.available, memory.total))
+    devices.append(Device("cpu", f"CPU, {counted(cores, 'core')}", memory.available, memory.total))
     return tuple(devices)
 
 

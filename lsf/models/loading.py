@@ -29,6 +29,7 @@ from lsf.models.quantised import check_quantising, is_packed, n_values, packed_d
 from lsf.models.sharing import foreign_hooks, share_model, stamp_of
 from lsf.models.supported import ModelSource, find_model, stored_tensors
 from lsf.models.weights import context_of, load_config, load_tokenizer, load_weights
+from lsf.wording import counted
 
 TRIM_THRESHOLD = -1
 """glibc's M_TRIM_THRESHOLD: free bytes at the heap's end above which they are given back to the system."""
@@ -316,7 +317,7 @@ class Model:
     def __repr__(self) -> str:
         """Return what it is, in a line."""
         info = self.info
-        return f"Model({info.name}: {info.n_blocks} blocks, {info.n_params:,} parameters, {info.dtype})"
+        return f"Model({info.name}: {counted(info.n_blocks, 'block')}, {info.n_params:,} parameters, {info.dtype})"
 
     def _repr_html_(self) -> str:
         known = {name: value for name, value in vars(self.info).items() if value is not None}

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from lsf.errors import LsfError, OutOfMemoryError
 from lsf.models.batches import Batch
 from lsf.models.devices import give_back_cached
+from lsf.wording import counted
 
 WORDS = (
     "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "std::bad_alloc",
@@ -41,7 +42,7 @@ def halves_of(batch: Batch) -> tuple[Batch, Batch]:
     give_back_cached()
     if len(batch.ids) == 1:
         raise OutOfMemoryError(
-            f"{batch.ids.device} has too little memory for one example of {batch.ids.shape[1]} tokens; "
+            f"{batch.ids.device} has too little memory for one example of {counted(batch.ids.shape[1], 'token')}; "
             "take shorter examples (max_length), a smaller dtype or another device."
         )
     return batch.halves()

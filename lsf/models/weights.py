@@ -17,6 +17,7 @@ from lsf.models.devices import Device, places_of
 from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import is_packed, settle
 from lsf.models.supported import UNSTATED_CONTEXT, ModelSource, find_model
+from lsf.wording import counted
 
 ATTENTIONS = ("eager", "sdpa")
 """Implementations of attention that run on every device."""
@@ -189,8 +190,9 @@ def _check_report(source: ModelSource, report: dict[str, Any]) -> None:
 def _beyond(names: set[str]) -> str | None:
     if not names:
         return None
-    what = "1 tensor" if len(names) == 1 else f"{len(names):,} tensors"
-    return f"{what} of its files (such as {min(names)}) are not part of the model in its config and were left out"
+    are = ("is", "was") if len(names) == 1 else ("are", "were")
+    what = f"{counted(len(names), 'tensor')} of its files (such as {min(names)})"
+    return f"{what} {are[0]} not part of the model in its config and {are[1]} left out"
 
 
 def _shape(sizes: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from lsf.errors import PlanError
 from lsf.schema import JsonRecord
+from lsf.wording import counted
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Plan(JsonRecord):
         """Return the tuned blocks and why, as a notebook shows them."""
         rows = "".join(f"<tr><td>{key}</td><td>{escape(str(why))}</td></tr>" for key, why in self.reasons.items())
         table = f"<table><tr><th>block</th><th>why</th></tr>{rows}</table>" if rows else ""
-        return f"<p>Tune {escape(self.label)} of {escape(self.model)} ({self.n_blocks} blocks)</p>{table}"
+        return f"<p>Tune {escape(self.label)} of {escape(self.model)} ({counted(self.n_blocks, 'block')})</p>{table}"
 
 
 def check_plan(plan: Any) -> None:

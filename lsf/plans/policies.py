@@ -11,6 +11,7 @@ from lsf.errors import PlanError
 from lsf.plans.cost import cost_shares, full_flops, predict, predict_full, training_bytes, training_flops
 from lsf.plans.plan import Plan, format_blocks
 from lsf.registry import Registry
+from lsf.wording import counted
 
 CHOSEN_BY_HAND = "chosen by hand"
 
@@ -73,7 +74,7 @@ def check_budget(blocks: int, n_blocks: int) -> None:
         PlanError: one sentence with the range.
     """
     if not 1 <= blocks <= n_blocks:
-        raise PlanError(f"The budget is {blocks} blocks; this model allows 1 to {n_blocks}.")
+        raise PlanError(f"The budget is {counted(blocks, 'block')}; this model allows 1 to {n_blocks}.")
 
 
 def known_scores(analysis: Analysis, criterion: str) -> list[float]:

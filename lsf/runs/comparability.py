@@ -12,6 +12,7 @@ from lsf.runs.differences import length_of
 from lsf.runs.result import RunResult, RunState, SearchTrial
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
+from lsf.wording import counted
 
 FORGETS = 1.0
 """Nats per token on the base model's own text beyond which a run has forgotten too much to stand for its choice."""
@@ -180,7 +181,7 @@ def _texts_in_words(run: Run) -> str | None:
 def _generation(spec: RunSpec) -> str:
     if spec.answer_pattern is None:
         return "not"
-    return f"{spec.answer_pattern!r}, {spec.generate_limit} rows, {spec.generate_tokens} tokens"
+    return f"{spec.answer_pattern!r}, {counted(spec.generate_limit, 'row')}, {counted(spec.generate_tokens, 'token')}"
 
 
 def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ...]:
@@ -328,9 +329,11 @@ def _endings(runs: Sequence[Run]) -> list[str]:
         if not proof.frozen_identical:
             found.append(f"Frozen tensors of {run.id} changed during the run; its numbers are not those of its plan.")
         elif proof.trainable_params != proof.planned_params:
-            found.append(f"{run.id} tuned {proof.trainable_params} parameters, its plan {proof.planned_params}.")
+            found.append(
+                f"{run.id} tuned {counted(proof.trainable_params, 'parameter')}, its plan {proof.planned_params}."
+            )
         else:
-            found.append(f"{len(proof.tuned_unmoved)} tuned tensors of {run.id} did not move.")
+            found.append(f"{counted(len(proof.tuned_unmoved), 'tuned tensor')} of {run.id} did not move.")
     return found
 
 

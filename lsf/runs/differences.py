@@ -9,6 +9,7 @@ from lsf.data.lessons import data_words
 from lsf.plans.plan import Plan, format_blocks
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
+from lsf.wording import counted
 
 NOT_SETTINGS = ("plan", "role", "options", "schema_version")
 """Fields of a spec that are told in parts, or not at all."""
@@ -100,7 +101,7 @@ def length_of(spec: RunSpec) -> str:
     """Return how long a run was to be: a number of steps, or `2 epochs`."""
     if spec.epochs is None:
         return str(spec.steps)
-    return f"{spec.epochs:g} epoch{'s' * (spec.epochs != 1)}"
+    return counted(spec.epochs, "epoch")
 
 
 def _idle_length(spec: RunSpec) -> str:
@@ -115,7 +116,7 @@ def _said(spec: RunSpec, name: str) -> str:
     if name == "data":
         return data_words(value)
     if name in ("steps", "epochs"):
-        return f"{value} steps" if name == "steps" else length_of(spec)
+        return counted(value, "step") if name == "steps" else length_of(spec)
     if name == "learning_rate":
         return "searched rate" if value is None else "default rate" if spec.given_rate is None else f"rate {value:g}"
     words = _word(value, name)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 from lsf.errors import RunError
 from lsf.schema import JsonRecord
+from lsf.wording import counted
 
 GRAFT = "graft.json"
 """Its file in a run's folder."""
@@ -187,7 +188,7 @@ def which_did_it(graft: Graft) -> tuple[str, str]:
     if gain is None or not alone or not without:
         return "A loss is not finite, so which block did it is unknown.", ""
     side = "over" if gain.mean >= 0 else "below"
-    told = f"{abs(gain.mean):.3g} nats ({gain.words}) {side} the floor on {graft.n_rows} test rows"
+    told = f"{abs(gain.mean):.3g} nats ({gain.words}) {side} the floor on {counted(graft.n_rows, 'test row')}"
     if gain.side < 0:
         return f"The tuned model ends {told}, so no block did it.", ""
     if gain.side < 1:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from lsf.plans.plan import Plan, Predicted
 from lsf.runs.spec import RunSpec
+from lsf.wording import counted
 
 RUN_SHARE = 0.9
 """Share of the free memory a run may be expected to take: allocators waste some, and others use the machine too."""
@@ -151,5 +152,5 @@ def smaller_spec(spec: RunSpec, longest: int = 1024) -> tuple[RunSpec, str] | No
         return replace(spec, plan=fewer, role="manual"), f"only {fewer.label}"
     length = spec.max_length or longest
     if length >= 2 * SHORTEST:
-        return replace(spec, max_length=length // 2), f"at most {length // 2} tokens per example"
+        return replace(spec, max_length=length // 2), f"at most {counted(length // 2, 'token')} per example"
     return None

@@ -6,7 +6,8 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -145,6 +146,29 @@ def create_run(runs: Path, spec: RunSpec) -> Path:
             shutil.rmtree(folder, ignore_errors=True)
             raise RunError(str(error)) from error
         return folder
+
+
+@contextmanager
+def new_run(runs: Path, spec: RunSpec) -> Iterator[Path]:
+    """Make a run's folder, as `create_run` does, for work inside the `with` that waits for its result.
+
+    What is refused there before anything was logged leaves no folder behind, neither the run's nor the folder of runs
+    where that was made for it: whoever waits is told why. A run that fails later keeps what it came to.
+
+    Yields:
+        The run's folder.
+    """
+    existed = runs.exists()
+    folder = create_run(runs, spec)
+    try:
+        yield folder
+    except BadInputError:
+        if not (folder / METRICS).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # other runs are in it by now
+                if not existed:
+                    runs.rmdir()
+        raise
 
 
 def _slug(text: str) -> str:

@@ -29,6 +29,7 @@ from lsf.runs.store import Run, tuned_run
 from lsf.training.artefacts import load_tuned
 from lsf.training.generation import ends_of
 from lsf.training.graft import Grafts
+from lsf.wording import counted
 
 AS_IT_STANDS = "as it stands"
 SAID = "A"
@@ -131,8 +132,8 @@ def prompt_row(loaded: LoadedModel, prompt: str, run: Run | None) -> tuple[Encod
     check_ids(loaded, [row])
     if row.asked >= loaded.context:
         raise BadInputError(
-            f"The prompt has {row.asked} tokens and {loaded.info.name} reads {loaded.context}; a shorter one leaves "
-            "room for an answer."
+            f"The prompt has {counted(row.asked, 'token')} and {loaded.info.name} reads {loaded.context}; a shorter "
+            "one leaves room for an answer."
         )
     return row, AS_IT_STANDS if chat is None else chat
 

@@ -30,6 +30,7 @@ from lsf.runs.store import in_words, size_in
 from lsf.training.prefix import ABOUT, LOCK, Prefix, States
 from lsf.training.processes import n_processes, place_on_machine, wait_for_all
 from lsf.training.records import circumstances, tokens_hash
+from lsf.wording import counted
 
 MEMORY_SHARE = 0.25
 """Share of the free memory a cache in memory may take."""
@@ -117,7 +118,8 @@ def decide(
     rooms = {"memory": MEMORY_SHARE * psutil.virtual_memory().available, "disk": disk_room()}
     for kind, room in rooms.items():
         if asked in (kind, "auto") and needed <= room:
-            return kind, f"{needed / 1e6:.1f} MB hold what leaves block {depth - 1} for {len(rows)} examples.", depth
+            of = f"block {depth - 1} for {counted(len(rows), 'example')}"
+            return kind, f"{needed / 1e6:.1f} MB hold what leaves {of}.", depth
         if asked == kind:
             raise BadInputError(
                 f"The prefix cache would take {in_words(needed)} and {kind} has room for {in_words(room)}; "

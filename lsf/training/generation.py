@@ -23,6 +23,7 @@ from lsf.progress import do_nothing
 from lsf.runs.result import Metrics
 from lsf.runs.spec import RunSpec
 from lsf.training.evaluation import BATCH_SIZE, spread_out
+from lsf.wording import counted
 
 SHOWN = 80
 """Characters of a text, its last ones, in a sentence."""
@@ -73,11 +74,13 @@ def asked_for(tokenizer: Any, spec: RunSpec, test: Sequence[EncodedExample]) -> 
     kept = tuple((row, answer) for row, answer in zip(rows, answers, strict=True) if answer is not None)
     if not kept:
         raise DataError(
-            f"answer_pattern {spec.answer_pattern!r} is found in none of the {len(rows)} test answers; the first, of "
-            f"{_name(rows[0])}, ends in {texts[0][-SHOWN:]!r}."
+            f"answer_pattern {spec.answer_pattern!r} is found in none of the {counted(len(rows), 'test answer')}; the "
+            f"first, of {_name(rows[0])}, ends in {texts[0][-SHOWN:]!r}."
         )
     lacking = len(rows) - len(kept)
-    fact = f"{lacking} of {len(rows)} test answers have none by answer_pattern and are left out of generated_match."
+    have, are = ("has", "is") if lacking == 1 else ("have", "are")
+    of = f"{lacking} of {counted(len(rows), 'test answer')}"
+    fact = f"{of} {have} none by answer_pattern and {are} left out of generated_match."
     found, answers = zip(*kept, strict=True)
     return Asked(found, answers, (fact,) if lacking else ())
 

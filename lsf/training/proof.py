@@ -21,6 +21,7 @@ from lsf.models.loading import Model, base_of, is_adapted, layout_of
 from lsf.models.quantised import refuse_packed, scales
 from lsf.plans.plan import Plan, check_plan
 from lsf.runs.result import Proof
+from lsf.wording import counted
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class FrozenProof(TrainerCallback):
             return
         what = "A frozen tensor moved"
         if self.proof.frozen_identical:
-            what = f"{len(names)} tuned tensor{'s' if len(names) > 1 else ''} did not move, such as {min(names)}"
+            what = f"{counted(len(names), 'tuned tensor')} did not move, such as {min(names)}"
         raise RunError(f"{what}; {_keep(model, args, state)}.")
 
 

@@ -23,6 +23,7 @@ from lsf.models.layout import ModelLayout, resolve
 from lsf.progress import do_nothing
 from lsf.runs.spec import RunSpec
 from lsf.training.processes import n_processes
+from lsf.wording import counted
 
 
 def filtered(distance: Float[np.ndarray, " n"], count: int) -> Int[np.ndarray, " count"]:
@@ -93,7 +94,8 @@ def check_count(n: int, count: int) -> None:
         BadInputError: more are asked for than there are, or none.
     """
     if not 1 <= count <= n:
-        raise BadInputError(f"{count} examples are to be kept; the data has {n}, so 1 to {n} can be.")
+        are = "is" if count == 1 else "are"
+        raise BadInputError(f"{counted(count, 'example')} {are} to be kept; the data has {n}, so 1 to {n} can be.")
 
 
 def target_distances(

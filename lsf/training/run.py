@@ -58,6 +58,7 @@ from lsf.training.splits import (
 )
 from lsf.training.time_forecast import course_of, phases_of, telling
 from lsf.training.trainer import FitSettings
+from lsf.wording import counted
 
 
 def _added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
@@ -104,8 +105,7 @@ def tune(
         RunError: the loss diverged, the folder was removed, or the disk does not take it; OutOfMemoryError where memory
             did not suffice. A failed result with that sentence was written, where there still is a folder.
         RunPausedError: it was asked to pause; nothing is written beside the checkpoint.
-        PlanError: the plan does not fit the model.
-        DataError: the data cannot be used.
+        PlanError, DataError: the plan does not fit the model, or the data cannot be used.
     """
     if has_unreadable(shared or folder):
         raise RunError(
@@ -126,8 +126,9 @@ def tune(
         except _StoppedEarly:
             if work.report.stop == "keep" and latest_checkpoint(work.shared) is not None:
                 raise RunPausedError("Stopped before it went on; it can be resumed.") from None
-            steps = builder.known.steps
-            reason = f"Stopped after {steps} of {work.steps} steps and discarded." if steps else "Stopped at its start."
+            reason = "Stopped at its start."
+            if steps := builder.known.steps:
+                reason = f"Stopped after {steps} of {counted(work.steps, 'step')} and discarded."
             shutil.rmtree(folder / WEIGHTS, ignore_errors=True)
             result = replace(builder.known, state=RunState.CANCELLED, reason=reason, after=None, stored_bytes=None)
         finally:
@@ -206,7 +207,7 @@ class _Tuning:
         if spec.general is not None:
             builder.add(general=self.general(splits, done.steps, done.tokens))
         if done.stopped == "pause":
-            raise RunPausedError(f"Paused after {done.steps} of {self.steps} steps; it can be resumed.")
+            raise RunPausedError(f"Paused after {done.steps} of {counted(self.steps, 'step')}; it can be resumed.")
         if done.stopped == "discard" or not done.steps:
             raise _StoppedEarly
         with phase("proof"):
@@ -214,12 +215,12 @@ class _Tuning:
         with phase("saving"):
             builder.add(proof=proof, samples=base.samples, stored_bytes=save_weights(model, loaded, spec, self.folder))
         if not builder.known.trained:
-            reason = f"Stopped after {done.steps} of {self.steps} steps; what was learned so far is kept."
+            reason = f"Stopped after {done.steps} of {counted(self.steps, 'step')}; what was learned so far is kept."
             return replace(builder.known, state=RunState.CANCELLED, reason=reason)
         try:
             self.measure(model, splits, base, builder, (course.work.test.passes, course.work.general.passes))
         except RunPausedError:
-            reason = f"Paused in its test after {done.steps} steps; what was learned is kept."
+            reason = f"Paused in its test after {counted(done.steps, 'step')}; what was learned is kept."
             return replace(builder.known, state=RunState.CANCELLED, reason=reason)
         builder.add(**_latency(self.folder, loaded, spec))
         return replace(builder.known, state=RunState.SUCCEEDED)
@@ -405,8 +406,7 @@ def measure_kept(loaded: LoadedModel, task: Task, folder: Path, report: Reporter
             computing_on(spec.threads),
         ):
             result = _measured(loaded, task, folder, spec, before, report, check)
-            seconds = stopwatch.seconds
-        phases = _added(before.phases, seconds)
+            phases = _added(before.phases, stopwatch.seconds)
         result = replace(result, phases=phases, total_seconds=sum(phases.values()))
         result.save(folder / RESULT)
         return result

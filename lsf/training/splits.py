@@ -26,6 +26,7 @@ from lsf.training.evaluation import BATCH_SIZE, answer, evaluate, general_loss, 
 from lsf.training.generation import NOTHING, Asked, asked_for, unheard, with_match, write_answers
 from lsf.training.processes import n_processes
 from lsf.training.records import is_on_record, on_record, tokens_hash
+from lsf.wording import counted
 
 SPARE = 2
 """A training split is encoded whole unless it has more than this many times the examples a run visits."""
@@ -156,20 +157,16 @@ def refuse_long_warmup(spec: RunSpec, splits: EncodedSplits) -> None:
     """
     if spec.warmup_steps >= splits.steps:
         raise BadInputError(
-            f"warmup_steps is {spec.warmup_steps} and the run has {splits.steps} step{'s' * (splits.steps != 1)}; it "
-            "must be less, else no step has the learning rate that was asked for."
+            f"warmup_steps is {spec.warmup_steps} and the run has {counted(splits.steps, 'step')}; it must be less, "
+            "else no step has the learning rate that was asked for."
         )
 
 
 def _cut_off(encoding: Encoding, which: str, length: int) -> list[str]:
     """Return a sentence each on rows that were left out and that lost tokens, since they are too long, if there are."""
-
-    def rows(count: int) -> str:
-        return f"{count:,} {which} row{'s' if count != 1 else ''}"
-
-    left, cut = encoding.n_dropped, encoding.n_cut
-    said = [f"{rows(left)} left out, whose target does not fit into {length:,} tokens."] if left else []
-    return said + ([f"{rows(cut)} cut at the beginning, to fit into {length:,} tokens."] if cut else [])
+    left, cut, row = encoding.n_dropped, encoding.n_cut, f"{which} row"
+    said = [f"{counted(left, row)} left out, whose target does not fit into {length:,} tokens."] if left else []
+    return said + ([f"{counted(cut, row)} cut at the beginning, to fit into {length:,} tokens."] if cut else [])
 
 
 def _steps(spec: RunSpec, n_rows: int) -> int:
@@ -194,7 +191,8 @@ def _general(loaded: LoadedModel, task: Task, spec: RunSpec, length: int, steps:
     """Return the general rows that a run draws from: random ones, no more than it visits."""
     visits = _general_visits(spec, steps)
     if not task.general or not visits:
-        lacks = f"{steps} steps of {spec.batch_size} rows have no room for a share of {spec.general_share:g}"
+        asked = f"{counted(steps, 'step')} of {counted(spec.batch_size, 'row')}"
+        lacks = f"{asked} {'has' if steps == 1 else 'have'} no room for a share of {spec.general_share:g}"
         raise DataError(f"No general data of {spec.general} can be mixed in: {lacks if task.general else 'no row'}.")
     chosen = training_order(len(task.general), min(len(task.general), SPARE * visits), spec.seed).tolist()
     try:

@@ -25,6 +25,7 @@ from lsf.runs.result import phase, seconds_so_far
 from lsf.training.prefix import Prefix
 from lsf.training.processes import said_by_any
 from lsf.training.reweighting import Reweighting
+from lsf.wording import counted
 
 
 class DivergedError(RunError):
@@ -333,7 +334,9 @@ def share_of_process(batch: int, processes: int) -> int:
         BadInputError: they cannot be shared out evenly.
     """
     if batch % processes:
-        raise BadInputError(f"A batch of {batch} examples cannot be shared evenly by {processes} processes.")
+        raise BadInputError(
+            f"A batch of {counted(batch, 'example')} cannot be shared evenly by {counted(processes, 'process')}."
+        )
     return batch // processes
 
 

@@ -14,7 +14,8 @@ from lsf.app.browser import name_of
 from lsf.app.choose import NEED_WORDS, default_budget
 from lsf.app.forms import help_text
 from lsf.app.panels import amount, size, table_csv, table_json
-from lsf.app.runs import belong_together, command, counted, course_table, labels, proof_table, unmoved
+from lsf.app.run_store import how_many
+from lsf.app.runs import belong_together, command, course_table, labels, proof_table, unmoved
 from lsf.app.state import Session
 from lsf.app.tower import LACKED, REPLAYED, measured_tower
 from lsf.criteria.registry import CRITERIA
@@ -135,7 +136,7 @@ def test_a_run_is_named_by_its_role_its_blocks_and_its_method_where_that_is_anot
 
 
 def test_one_run_is_not_told_as_all_of_them() -> None:
-    assert (counted(1), counted(2)) == ("The one run", "All 2 runs")
+    assert (how_many(1), how_many(2)) == ("The one run", "All 2 runs")
 
 
 def test_tuned_tensors_that_did_not_move_are_named() -> None:

@@ -14,12 +14,12 @@ from lsf.cli.main import main
 from lsf.cli.terminal import TerminalReporter
 from lsf.criteria.result import Analysis
 from lsf.data.reading import read_data
-from lsf.errors import BadInputError, DataError, PlanError, UnknownNameError
+from lsf.errors import BadInputError, DataError, PlanError, RunError, UnknownNameError
 from lsf.evidence.own import evidence_folder
 from lsf.files import cache_folder
 from lsf.plans.plan import Plan, check_plan
 from lsf.runs.spec import RunSpec
-from lsf.runs.store import create_run, list_runs, runs_folder
+from lsf.runs.store import append_metrics, create_run, list_runs, new_run, runs_folder
 from tests.criteria.factory import analysis_of
 
 TUNE = "tune --model bundled --data rows.jsonl --eval-limit 2"
@@ -295,3 +295,30 @@ def test_a_sweep_that_cannot_be_kept_is_told_before_it_is_scored(
     monkeypatch.setenv("LSF_EVIDENCE", "rows.jsonl")
     told = refused(capsys, "evidence add s.json")
     assert told == "lsf: Cannot make the folder rows.jsonl: rows.jsonl is a file."
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_what_is_refused_after_the_run_has_its_folder_leaves_none_and_takes_nothing_that_was_there(
+    place: Path, capsys: pytest.CaptureFixture[str], before: bool
+) -> None:
+    runs = place / "runs"
+    if before:
+        runs.mkdir()
+        (runs / "notes.txt").write_text("mine")
+    asked = "--blocks 7 --steps 2 --warmup-steps 50 --learning-rate 1e-3"
+    assert main(f"{TUNE} {asked}".split()) == 2
+    assert "warmup_steps is 50 and the run has 2 steps" in capsys.readouterr().err
+    assert [path.name for path in runs.iterdir()] == ["notes.txt"] if before else not runs.exists()
+    with pytest.raises(BadInputError, match="warmup_steps is 50"):
+        lsf.tune(lsf.load("bundled"), ROWS, Plan("bundled", 8, (7,)), runs=runs, steps=2, warmup_steps=50)
+    assert [path.name for path in runs.iterdir()] == ["notes.txt"] if before else not runs.exists()
+
+
+def test_a_run_that_fails_or_had_begun_keeps_its_folder(place: Path) -> None:
+    spec, runs = RunSpec("bundled", "rows.jsonl", Plan("bundled", 8, (7,))), place / "runs"
+    with pytest.raises(RunError), new_run(runs, spec):
+        raise RunError("The loss diverged.")
+    with pytest.raises(DataError), new_run(runs, spec) as begun:
+        append_metrics(begun, {"step": 1})
+        raise DataError("The test has no rows any more.")
+    assert len(list_runs(runs)) == 2

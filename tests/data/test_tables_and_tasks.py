@@ -103,7 +103,7 @@ def test_a_line_ends_where_jsonl_says_and_a_long_text_is_no_fault(tmp_path: Path
         ("d.csv", "prompt,completion\n", "no rows"),
         ("d.csv", "ask,say\na,b\nc,d\ne,f\n", "no column 'prompt'; its columns are: ask, say"),
         ("d.csv", "prompt,completion\na, b\nc, d, e\nf, g\n", "line 3: 3 values for 2 columns"),
-        ("d.csv", "prompt,completion\na, b\nc\nf, g\n", "line 3: 1 values for 2 columns"),
+        ("d.csv", "prompt,completion\na, b\nc\nf, g\n", "line 3: 1 value for 2 columns"),
         ("d.csv", 'prompt,completion\na, b\n"c, d\n', "line 3"),
         ("d.csv", b"PK\x03\x04\x00\x00binary", "binary data"),
         ("d.csv", "prompt,completion\n, b\n, d\n", "2 rows: left out, since the prompt is empty (line 2, line 3)."),

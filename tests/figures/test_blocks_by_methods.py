@@ -95,7 +95,7 @@ def test_the_front_names_the_cells_no_other_beats() -> None:
     assert picture.table["not beaten"].tolist() == [False, True, True]
     told = [replace(one, row=replace(one.row, gain=0.5)) for one in CELLS[:3]]
     by_gain = draw_front(told, [1], "stored_bytes", "gain")
-    assert by_gain.title == "1 of 3 cells are not beaten in both gain and stored bytes"
+    assert by_gain.title == "1 of 3 cells is not beaten in both gain and stored bytes"
     assert "with 0.5 nats at" in by_gain.alt
     far = [CELLS[0], replace(told[1], row=replace(told[1].row, gain=8.0)), replace(told[2], row=told[2].row)]
     bar = traces(draw_places(far, "gain"))[0].colorbar
@@ -114,7 +114,7 @@ def test_latency_is_told_with_its_interval_and_only_what_lies_beyond_it_is_calle
     heat = traces(draw_places([noisy, slow, whole], "latency_ratio"))[0]
     assert heat.z[0][0] == 0.0 > heat.z[0][1]  # what noise alone makes has no colour
     picture = draw_places([noisy, slow], "latency_ratio")
-    assert picture.alt.startswith("1 of 2 cells are slower than the base at inference")
+    assert picture.alt.startswith("1 of 2 cells is slower than the base at inference")
     assert "slowest lora on block 6, 1.08" in picture.alt
     hover = str(traces(picture)[0].hovertext)
     assert "1.2 x (95 %: 0.900 to 1.600)" in hover and "1.08 x (95 %: 1.050 to 1.110)" in hover

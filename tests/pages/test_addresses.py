@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lsf.app.choose import brush, toggle
-from lsf.app.panels import task_words
+from lsf.app.panels import task_words, unmarked
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, source_here, take_up_plan
+from lsf.app.state import Session, look_at, source_here, take_up_plan
 from lsf.app.work import Analysed, Request, Source, load_work, source_of
 from lsf.criteria.result import AnalysisSettings
 from lsf.errors import LsfError
@@ -174,12 +174,50 @@ def end_others(runs: Path) -> None:
         one.result.save(runs / name / "result.json")
 
 
-def test_runs_of_another_model_are_named_on_compare_and_not_shown_as_ones_own_on_fine_tune(
+def test_compare_has_the_runs_of_what_is_named_above_and_offers_others_by_one_click(
+    app: Driver, runs: Path, known: Callable[..., Analysed]
+) -> None:
+    end_others(runs)
+    found = known()
+    app.look_at(found, "compare")
+    assert f"No run of {found.request.title} has ended yet" in app.shown()
+    assert "Runs of **m** on **d**" not in app.shown() and not app.at.metric
+    app.click("Compare 2 runs of m on d")
+    assert "Runs of **m** on **d**, not of the model and data above." in app.shown()
+    assert app.at.query_params["run"] == "20990101-000000-b-bbbb"
+    app.click(f"Back to the runs of {unmarked(found.request.title)}")
+    assert f"No run of {found.request.title} has ended yet" in app.shown()
+    assert "run" not in app.at.query_params
+
+
+def test_an_analysis_of_another_model_leaves_the_run_that_was_looked_at(
+    app: Driver, runs: Path, known: Callable[..., Analysed]
+) -> None:
+    folder = write_run(runs, Plan("bundled", 8, (2,)))
+    assert FULL.result is not None
+    FULL.result.save(folder / "result.json")
+    app.at.query_params["run"] = OTHER
+    app.go("compare")
+    assert f"Runs of {as_read(task_words('bundled', 'lesson:facts'))}." in app.shown()
+    found, here = known(), app.at.session_state["lsf"]
+    job = runtime().worker.submit("analyze", found.request.title, lambda report: found, about=found.request)
+    runtime().worker.wait(job, SECONDS)
+    look_at(here, job)  # as *Analyse* does
+    assert here.run is None
+    del app.at.query_params["run"]
+    at = app.go("compare")
+    assert "run" not in at.query_params
+    assert f"No run of {found.request.title} has ended yet" in app.shown()
+    app.at.query_params["run"] = OTHER  # which is asked for by name
+    app.go("compare")
+    assert "not of the model and data above" in app.shown()
+
+
+def test_runs_of_another_model_are_not_shown_as_ones_own_on_fine_tune(
     app: Driver, runs: Path, known: Callable[..., Analysed]
 ) -> None:
     end_others(runs)
     app.look_at(known(), "compare")
-    assert "Runs of **m** on **d**, not of the model and data above." in app.shown()
     gate = threading.Event()
     job = runtime().worker.submit(
         "tune", "theirs", lambda report: gate.wait(SECONDS), "x", runs / "20990101-000000-a-aaaa"
@@ -209,13 +247,33 @@ def test_compare_says_that_the_run_looked_at_has_not_ended_and_takes_it_once_it_
     at = app.go("compare")
     assert not at.exception
     assert "The run you look at, choice: block 2, has not ended yet. Runs are added here as they end." in app.shown()
-    assert "Runs of **m** on **d**, not of the model and data above." in app.shown()
+    assert "No run of bundled on Capitals that moved has ended yet" in app.shown()
+    assert "Runs of **m** on **d**" not in app.shown()
     gate.set()
     runtime().worker.wait(job, SECONDS)
     at.run()
     assert not at.exception
     assert "has not ended" not in app.shown()
     assert f"Runs of {as_read(task_words('bundled', 'lesson:facts'))}." in app.shown()
+
+
+def test_the_plan_of_one_run_is_not_taken_for_another_model_whose_run_is_looked_at_next(
+    app: Driver, runs: Path
+) -> None:
+    end_others(runs)
+    write_run(runs, Plan("bundled", 8, (6, 7)))
+    app.at.query_params["run"] = OTHER
+    app.go("tune")
+    assert "Tune **blocks 6-7** of 8" in app.shown()
+    app.at.query_params["run"] = "20990101-000000-b-bbbb"  # the whole model m on d
+    app.go("tune")
+    assert "Tune **blocks 6-7**" not in app.shown() and "No plan yet" in app.shown()
+    assert app.at.session_state["lsf"].plan is None
+    app.at.query_params["run"] = OTHER
+    app.go("tune")
+    app.go("compare")
+    app.click("Compare 2 runs of m on d")
+    assert app.at.session_state["lsf"].plan is None
 
 
 def test_how_many_runs_are_awaited_is_said_in_the_right_number(app: Driver, runs: Path) -> None:
@@ -328,10 +386,32 @@ def test_a_run_that_was_selected_is_not_confused_with_one_that_came_after_it(app
     (store,) = [str(frame.key) for frame in app.at.dataframe if str(frame.key).startswith("run-store")]
     app.at.session_state[store] = {"selection": {"rows": [0], "columns": [], "cells": []}}
     app.at.run()
-    assert not app.at.button(key="store-delete").disabled
+    assert not app.at.button(key="store-look").disabled
     shutil.copytree(folder, runs / "20990102-000000-newer-eeee")
     app.at.run()
-    assert app.at.button(key="store-delete").disabled
+    assert app.at.button(key="store-look").disabled
+    assert "store-delete" not in [button.key for button in app.at.button]
+
+
+def test_runs_are_deleted_after_it_was_said_how_many_and_how_much_that_is(app: Driver, runs: Path) -> None:
+    folder = write_run(runs, Plan("bundled", 8, (6, 7)))
+    other = shutil.copytree(folder, runs / "20990102-000000-newer-eeee")
+    (other / "weights").mkdir()
+    (other / "weights" / "tuned.safetensors").write_bytes(bytes(3_000_000))
+    app.at.query_params["run"] = other.name
+    app.go("tune")
+    (store,) = [str(frame.key) for frame in app.at.dataframe if str(frame.key).startswith("run-store")]
+    app.at.session_state[store] = {"selection": {"rows": [0, 1], "columns": [], "cells": []}}
+    app.at.run()
+    assert folder.is_dir() and other.is_dir()
+    assert "Delete these 2 runs, 3.0 MB?" in app.shown()
+    assert app.at.button(key="store-delete").label == "Delete 2 runs, 3.0 MB"
+    app.at.session_state[store] = {"selection": {"rows": [0], "columns": [], "cells": []}}
+    app.at.run()
+    assert f"Delete this run ({other.name}), 3.0 MB?" in app.shown()
+    assert not app.click("Delete 1 run, 3.0 MB").exception
+    assert folder.is_dir() and not other.exists()
+    assert "run" not in app.at.query_params
 
 
 def test_why_one_model_could_not_be_loaded_is_not_said_of_another(app: Driver) -> None:

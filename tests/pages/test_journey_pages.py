@@ -24,8 +24,9 @@ EMPTY = {
     "trajectories": ("No analysis yet", "Go to Model and data"),
     "criteria": ("Nothing to compare criteria on yet", "Go to Model and data"),
     "choose": ("Nothing to choose from yet", "Go to Model and data"),
-    "tune": ("No plan yet", "Go to Choose"),
-    "compare": ("Nothing to compare yet", "Go to Fine-tune"),
+    "tune": ("No plan yet", "Go to Model and data"),
+    "blocks_by_methods": ("No plan yet", "Go to Model and data"),
+    "compare": ("Nothing to compare yet", "Go to Model and data"),
 }
 
 
@@ -35,6 +36,15 @@ def test_an_empty_page_says_what_to_do_next(app: Driver) -> None:
         assert not at.exception
         assert title in app.shown()
         assert button in [element.label for element in at.button]
+
+
+def test_an_empty_page_leads_to_the_page_where_the_next_step_is_taken(analysed: Driver) -> None:
+    for page, button in (("tune", "Go to Choose"), ("compare", "Go to Choose"), ("choose", "Fine-tune")):
+        at = analysed.go(page)
+        assert not at.exception
+        assert button in [element.label for element in at.button]
+    analysed.go("compare")
+    assert "Go to Fine-tune" in [element.label for element in analysed.at.button]
 
 
 def test_a_finished_analysis_shows_its_facts_and_the_same_line_and_tower_on_every_page(

@@ -66,12 +66,13 @@ def test_choose_fine_tune_and_compare_tell_the_same_memory_and_time_and_a_second
     assert run.result.total_seconds is not None
     row = frame_with(form, "in all").iloc[0]
     assert row["in all"] == duration(run.result.total_seconds)
+    course = frame_with(form, "micro-batch").iloc[0]
     form.go("compare")
     cost = frame_with(form, "memory expected").iloc[0]
     assert cost["memory expected"] == told
     assert cost["time expected"] == pytest.approx(predicted.wall_seconds)
     assert cost["time measured"] == run.result.total_seconds
-    assert row["training"] == duration(frame_with(form, "x quality").iloc[0]["seconds"])
+    assert course["training"] == duration(frame_with(form, "x quality").iloc[0]["seconds"])
     form.go("tune")
     second = start(form)  # though the address names the first
     assert first == run.id != second

@@ -1,13 +1,14 @@
 """The form of a run: what it will need is shown before it starts, and what cannot be is not started."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lsf.app.work import Analysed
+from lsf.app.work import Analysed, source_of
 from lsf.data.lessons import load_lesson
 from lsf.models.loading import load_model
 from lsf.plans.plan import Plan
@@ -155,3 +156,22 @@ def test_a_run_that_was_paused_in_its_test_is_offered_that_alone(app: Driver, ru
     assert (result.state, result.steps, result.seconds) == (RunState.SUCCEEDED, 2, paused.seconds)
     app.at.run()
     assert "Run its test" not in [button.label for button in app.at.button]
+
+
+def test_why_a_stopped_run_could_not_go_on_is_said(
+    app: Driver, runs: Path, tiny: Callable[[str], Path], cats: Path, tmp_path: Path
+) -> None:
+    data = shutil.copy(cats, tmp_path / "cats.csv")
+    model = str(tiny("llama"))
+    spec = RunSpec(model, str(data), Plan(model, 4, (1,)), steps=4, learning_rate=1e-3, checkpoint_steps=1)
+    folder = create_run(runs, spec)
+    tune(load_model(model), source_of(spec).load_task(), spec, folder, Stopper(2, "keep"))
+    with data.open("a", encoding="utf-8") as file:
+        file.write("the cat ran, far\n")
+    app.at.query_params["run"] = folder.name
+    app.go("tune")
+    app.click(next(button.label for button in app.at.button if button.label.startswith("Resume from")))
+    app.wait("tune")
+    app.at.run()
+    assert any(error.endswith("start it again instead of resuming it.") for error in app.errors()), app.errors()
+    assert load_run(folder).state is RunState.CANCELLED  # what it came to is still there

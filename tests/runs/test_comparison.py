@@ -254,7 +254,7 @@ def test_a_proof_that_does_not_hold_is_said():
     moved = replace(run, result=replace(run.result, proof=replace(GOOD, frozen_identical=False)))
     still = replace(run, result=replace(run.result, proof=replace(GOOD, tuned_unmoved=("x",), tuned_moved=1)))
     assert "Frozen tensors of a changed" in " ".join(compare([moved, FULL]).warnings)
-    assert "1 tuned tensors of a did not move." in compare([still, FULL]).warnings
+    assert "1 tuned tensor of a did not move." in compare([still, FULL]).warnings
 
 
 def test_seeds_are_averaged_with_their_spread():

@@ -87,7 +87,7 @@ def test_the_command_runs_alone_and_says_which_precision_it_does_not_take(tiny, 
     set_all(monkeypatch, {"LOCAL_RANK": "0", "RANK": "1", "ACCELERATE_MIXED_PRECISION": "bf16"})
     assert main(asked) == 0
     shown = capsys.readouterr()
-    assert "succeeded after 1 steps" in shown.out
+    assert "succeeded after 1 step:" in shown.out
     assert "accelerate's mixed precision bf16 is ignored; --dtype sets what a run computes in" in shown.err
     (run,) = list_runs(tmp_path / "runs")
     assert run.state.value == "succeeded"

@@ -149,7 +149,7 @@ def test_what_cannot_be_mixed_is_one_sentence(loaded, task, mixed, mixing):
     with pytest.raises(DataError, match="No general data of general can be mixed in: no row"):
         encode_splits(loaded, task, mixing)
     few = replace(mixing, steps=1, batch_size=1, general_share=0.05)
-    with pytest.raises(DataError, match=r"1 steps of 1 rows have no room for a share of 0\.05"):
+    with pytest.raises(DataError, match=r"1 step of 1 row has no room for a share of 0\.05"):
         encode_splits(loaded, mixed, few)
     with pytest.raises(BadInputError, match="do not go together"):
         replace(mixing, reweight_tau=1.0)

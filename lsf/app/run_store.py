@@ -1,0 +1,93 @@
+"""Every run on disk: looked at, or deleted once that was confirmed."""
+
+import hashlib
+from collections.abc import Sequence
+
+import pandas as pd
+import streamlit as st
+
+from lsf.app.panels import guard, size, unmarked
+from lsf.app.state import Session, leave_run, look_at_run
+from lsf.data.lessons import data_words
+from lsf.models.info import model_label
+from lsf.runs.store import Run, bytes_of, delete_run, runs_folder
+from lsf.wording import counted
+
+
+def runs_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """Return one row per run for a list of runs."""
+    return pd.DataFrame(
+        [
+            {
+                "run": run.id,
+                "state": str(run.state),
+                "stands for": run.spec.role if run.spec else None,
+                "tuned": run.spec.plan.label if run.spec else None,
+                "model": model_label(run.spec.model) if run.spec else None,
+                "data": data_words(run.spec.data) if run.spec else None,
+                "steps": run.spec.steps if run.spec else None,
+                "seed": run.spec.seed if run.spec else None,
+                "problem": run.problem,
+            }
+            for run in runs
+        ]
+    )
+
+
+def draw_store(here: Session, runs: Sequence[Run]) -> None:
+    """Draw every run on disk; a selected one can be looked at or deleted."""
+    if not runs:
+        return
+    title = unmarked(f"{how_many(len(runs))} in {runs_folder()}")
+    with st.expander(title, icon=":material/folder_open:", key="run-store"):  # stays open where some were deleted
+        name = hashlib.sha256(" ".join(run.id for run in runs).encode()).hexdigest()[:12]
+        event = st.dataframe(  # a selection is of row numbers: it does not outlive the list
+            runs_table(runs),
+            hide_index=True,
+            placeholder="",
+            on_select="rerun",
+            selection_mode="multi-row",
+            key=f"run-store-{name}",
+        )
+        picked = [runs[row] for row in event["selection"]["rows"] if row < len(runs)]
+        with st.container(horizontal=True, gap="small"):
+            looks = st.button("Show curves", icon=":material/visibility:", key="store-look", disabled=len(picked) != 1)
+            if looks and picked:
+                look_at_run(here, picked[0])
+                st.rerun()
+            _offer_deletion(here, picked, name)
+        if not picked:
+            st.caption("Select one run to show its curves, or any number to delete them from the disk.")
+
+
+def how_many(count: int) -> str:
+    """Return how many runs there are, for the heading of their list."""
+    return "The one run" if count == 1 else f"All {counted(count, 'run')}"
+
+
+def _offer_deletion(here: Session, picked: Sequence[Run], name: str) -> None:
+    """Offer to delete the picked runs, and say once what would be lost; closed again where the list is another."""
+    with st.popover("Delete", icon=":material/delete:", disabled=not picked, key=f"store-ask-{name}"):
+        if not picked:
+            return
+        taken = sum(bytes_of(run.folder) for run in picked)
+        what = f"this run ({picked[0].id})" if len(picked) == 1 else f"these {len(picked)} runs"
+        st.markdown(
+            f"Delete {unmarked(what)}, {size(taken)}? Curves, results, checkpoints and tuned weights are removed from "
+            "the disk and cannot be brought back."
+        )
+        label = f"Delete {counted(len(picked), 'run')}, {size(taken)}"
+        if st.button(label, type="primary", icon=":material/delete_forever:", key="store-delete"):
+            _delete(here, picked)
+
+
+def _delete(here: Session, picked: Sequence[Run]) -> None:
+    deleted = 0
+    for run in picked:
+        with guard():
+            delete_run(run.folder)
+            deleted += 1
+            if here.run == run.id:
+                leave_run(here)
+    if deleted == len(picked):  # what could not be deleted stays on the screen with its reason
+        st.rerun()
