@@ -76,9 +76,11 @@ class TurnFinder:
         if whole.startswith(before):
             return len(before)
         told = self.fill(messages[:index], False)
-        if not whole.startswith(told) or not before.startswith(told):
+        if not before.startswith(told):
             raise _rewritten(messages, index)
         asked = before[len(told) :]
+        if not whole.startswith(told):
+            return self._behind_prompt(messages, whole, index, asked)
         shared = _shared(whole[len(told) :], asked)
         if not asked[len(shared) :].lstrip().startswith(("<", "[")):
             raise UnclearTurnError(
@@ -86,6 +88,24 @@ class TurnFinder:
                 "target cannot be told; accepted is a template with generation marks."
             )
         return len(told) + len(shared)
+
+    def _behind_prompt(self, messages: list[Any], whole: str, index: int, asked: str) -> int:
+        """Return where a turn begins whose chat is written otherwise up to it: behind the prompt nearest to its words.
+
+        Of two answers in a row Qwen3's template writes the first with an empty think block while it is the last turn,
+        and without once the other follows. The prompt stands between what both say, or the turn cannot be told.
+
+        Args:
+            messages: all of the chat.
+            whole: the template filled with them.
+            index: of the turn.
+            asked: the generation prompt.
+        """
+        here, ahead = (self._written(messages, whole, place) for place in (index, index - 1))
+        at = whole.rfind(asked, ahead[1], here[0]) if asked and here and ahead else -1
+        if at < 0:
+            raise _rewritten(messages, index)
+        return at + len(asked)
 
     def _opening(self, messages: list[Any], whole: str) -> int:
         """Return how much the template writes before a first turn that is the assistant's, such as its system prompt.

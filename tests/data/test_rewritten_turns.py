@@ -155,8 +155,36 @@ def test_an_answer_that_begins_otherwise_than_the_prompt_is_refused_with_advice_
     for row in (talk("Who?", "b"), talk("Who?", "b", "And?", "c")):
         with pytest.raises(DataError, match=said):
             trained(template, ("<User>", "<Assistant>"), row)
-    twice = {"messages": [*talk("Who?", "one")["messages"], {"role": "assistant", "content": "two"}]}
+    cut = TEMPLATES[0].plain.replace(
+        "{{ m['content'] }}<|im_end|>{{", "{% if loop.last %}{{ m['content'] }}{% endif %}{{"
+    )
     with pytest.raises(
-        DataError, match=r"Row 1: the chat template writes message 3, .* accepted is a template with gen"
+        DataError, match=r"Row 1: the chat template writes message 2, .* accepted is a template with gen"
     ):
-        trained(QWEN3, CHATML, twice)
+        trained(cut, CHATML, talk("Who?", "one", "And?"))
+
+
+def said_by_itself(*said: str | dict[str, Any]) -> list[dict[str, Any]]:
+    """Return turns of the assistant, one behind the other."""
+    return [{"role": "assistant", **({"content": turn} if isinstance(turn, str) else turn)} for turn in said]
+
+
+def test_answers_in_a_row_are_each_trained_where_the_template_writes_them_otherwise_at_the_end() -> None:
+    user, last = {"role": "user", "content": "one"}, f"{THOUGHT}one<|im_end|>"
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    chats = {
+        "at the end": ([user, *said_by_itself("one", "one")], ["one<|im_end|>", last]),
+        "three": ([user, *said_by_itself("a", "one", "one")], ["a<|im_end|>", "one<|im_end|>", last]),
+        "before a question": ([user, *said_by_itself("a", "b"), user], ["a<|im_end|>", "b<|im_end|>"]),
+        "a call behind words": (
+            [user, *said_by_itself("I look.", {"content": "", "tool_calls": [call]}), {"role": "tool", "content": "7"},
+             *said_by_itself("one")],
+            ["I look.<|im_end|>", CALL, last],
+        ),
+        "the prompt's words": (
+            [user, *said_by_itself("assistant\n", "assistant\na")],
+            ["assistant\n<|im_end|>", f"{THOUGHT}assistant\na<|im_end|>"],
+        ),
+    }  # fmt: skip
+    for name, (messages, wanted) in chats.items():
+        assert trained(QWEN3, CHATML, {"messages": messages}) == [wanted], name
