@@ -360,9 +360,11 @@ def _recognised(table: Table, work: Work, formats: Counter[str]) -> Iterator[tup
         )
     commonest = counts.most_common(1)[0][0]
     usual = next((dict(shape) for shape, name in zip(shapes, found, strict=True) if name == commonest), {})
-    # A row that lacks a column the others have is one of them with an empty cell, and of no other format.
+    # A row that lacks a column the others have is one of them with an empty cell, and of no other format; nor is an
+    # answer without a verdict a good one, where others have one, however few these are.
+    verdicts = ("pairs", "chat-pairs") if "unpaired" in counts else ()
     names = [
-        commonest if name is None or dict(shape).keys() < usual.keys() else name
+        "unpaired" if name in verdicts else commonest if name is None or dict(shape).keys() < usual.keys() else name
         for shape, name in zip(shapes, found, strict=True)
     ]
     for number, count in many.items():

@@ -16,6 +16,8 @@ CALLED = "zq_called_qz"
 """Name of a tool by which it is seen whether, and where, a template writes calls and descriptions."""
 OPEN = re.compile(r"[<\[][^>\]\s]*$")
 """A tag at the end of a text that is not closed in it."""
+MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""By which a template says that it marks what is generated."""
 
 
 class UnclearTurnError(Exception):
@@ -55,6 +57,28 @@ class TurnFinder:
         if end <= start:
             raise _rewritten(messages, index)
         return start, end
+
+    def wanted(self, messages: list[Any], whole: str, answers: list[int], marked: list[Span]) -> list[Span]:
+        """Return those of a template's own marks that stand around the answers to be learned; it marks all of them.
+
+        Args:
+            messages: all of the chat.
+            whole: the template filled with them.
+            answers: indices of those to be learned, ascending; at least one.
+            marked: of `marked_spans`.
+
+        Raises:
+            UnclearTurnError: where another answer lies cannot be told.
+        """
+        for index in range(answers[0] + 1, len(messages)):
+            if messages[index]["role"] == "assistant" and index not in answers:
+                start, end = self.span(messages, whole, index)
+                marked = [span for span in marked if span[1] <= start or span[0] >= end]
+        try:
+            first = self.span(messages, whole, answers[0])[0]
+        except UnclearTurnError:
+            first = marked[-len(answers) :][0][0] if marked else 0
+        return [span for span in marked if span[1] > first]
 
     def drops_calls(self, messages: list[Any], index: int) -> bool:
         """Tell whether the template leaves out the calls of tools of a turn.
@@ -192,6 +216,19 @@ class TurnFinder:
                 return None
             begun, at = begun or at + len(part), at + len(part) + len(name)
         return begun, at
+
+
+def marked_spans(tokenizer: Any, messages: list[Any], tools: Any, template: Any) -> list[Span] | None:
+    """Return what a template marks as generated, a span per stretch; None where it knows no marks."""
+    if not isinstance(template, str) or not MARK.search(template):
+        return None
+    from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415 - not without need
+
+    _, found = render_jinja_template(
+        conversations=[messages], tools=tools, chat_template=template, return_assistant_tokens_mask=True,
+        **tokenizer.special_tokens_map,
+    )  # fmt: skip
+    return [(int(start), int(end)) for start, end in found[0] if end > start]
 
 
 def called(one: Any) -> Any:

@@ -142,7 +142,7 @@ def test_the_command_writes_the_rows_beside_the_recipe_and_replaces_nothing(tmp_
     (tmp_path / "text.jsonl").write_text('{"text": "the sky"}\n' * 4)
     spec = RunSpec("model", "chats.jsonl", Plan("model", 4, (3,)), general="text.jsonl")
     run = create_run(tmp_path / "runs", spec)
-    for target in SECTIONS:
+    for target in ("axolotl", "llamafactory"):
         (tmp_path / target).mkdir()
         asked = ["export", "--run", str(run), "--to", target]
         out = ["--out", f"{target}/recipe.yaml"]
