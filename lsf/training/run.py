@@ -435,7 +435,7 @@ def _measured(
     report.progress(0, None, "measuring what was kept")
     with phase("reading"):
         splits = encode_splits(loaded, task, spec)
-    if result.texts not in (None, _texts(splits)):
+    if result.texts not in (None, _texts(splits)) or result.rendering not in (None, splits.rendering):
         raise RunStateError(
             "The texts that the model's tokenizer and chat template make of the rows have changed since the run "
             f"{folder.name}; it cannot be measured."
