@@ -8,6 +8,8 @@ from typing import Any
 
 import datasets
 import pandas as pd
+import pyarrow
+import pyarrow.ipc
 import pytest
 
 from lsf.data.reading import read_data
@@ -43,6 +45,12 @@ def saved(ending: str, folder: Path) -> str:
         datasets.Dataset.from_list(ROWS).to_parquet(str(path))
     elif ending == "index.parquet":
         FRAME.set_index(pd.Index(range(6, 12))).to_parquet(path)
+    elif ending == "feather":
+        FRAME.to_feather(path)
+    elif ending == "arrow":  # a stream, in batches
+        table = datasets.Dataset.from_list(ROWS).data.table
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table, max_chunksize=4)
     elif ending in ("csv", "tsv"):
         FRAME.to_csv(path, index=False, sep="\t" if ending == "tsv" else ",")
     elif ending == "index.csv":
@@ -67,6 +75,8 @@ FILES = [
     "parquet",
     "index.parquet",
     "arrow.parquet",
+    "feather",
+    "arrow",
 ]
 IN_MEMORY: dict[str, Callable[[], Any]] = {
     "frame": lambda: FRAME,
