@@ -7,6 +7,7 @@ from pathlib import Path
 from lsf.cli.arguments import check_file, load_asked_task, number, place, say_notes, size, whole
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
+from lsf.data.contents import Chat
 from lsf.data.encode import context_length
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError, RunStateError, UnknownNameError
@@ -79,7 +80,7 @@ def _of_run(run: Run, spec: RunSpec, target: str, out: Path | None) -> str:
     try:
         task = _rows_of(run, spec)
         if not is_script and not are_chats(task, tokenizer):
-            say_notes(f"{run.id} was not trained on chats; the recipe leaves out its data.")
+            say_notes(f"{_why_left(run, task)}; the recipe leaves out its data.")
         elif out is not None:
             found = SECTIONS[target](out, spec, task, tokenizer, length)
             files, lines, raw = found.files, found.lines, any(example.content is None for example in task.train)
@@ -94,9 +95,17 @@ def _of_run(run: Run, spec: RunSpec, target: str, out: Path | None) -> str:
         raise BadInputError(f"{there} already exists; name another file with --out, or another folder.")
     for file, held in places.items():
         write_text(file, held)
+        print(f"beside it: {file}")
     if is_script:
         text = script_of_run(skeleton, run, spec, length, next(iter(files), None), raw)
     return text + "".join(f"{line}\n" for line in lines)
+
+
+def _why_left(run: Run, task: Task) -> str:
+    """Return why the rows of a run are not in a recipe of chats."""
+    if all(isinstance(example.content, Chat) and not example.content.pair for example in task.train):
+        return f"{run.id} was trained on chats by a plain template, since its model has none, which other trainers lack"
+    return f"{run.id} was not trained on chats"
 
 
 def _rows_of(run: Run, spec: RunSpec) -> Task:

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lsf.data.contents import Chat
-from lsf.data.turn_places import CALLED, PROBE, Span, TurnFinder, UnclearTurnError, called, marked_spans
+from lsf.data.turn_places import (
+    CALLED,
+    PROBE,
+    Span,
+    TurnFinder,
+    UnclearTurnError,
+    called,
+    marked_spans,
+    takes_text,
+    with_arguments,
+)
 from lsf.data.turns import is_answer
 from lsf.errors import DataError, first_line
 
@@ -80,6 +90,7 @@ class Renderer:
         words = sorted((re.escape(word) for word in special_tokens(self.tokenizer).values()), key=len, reverse=True)
         self._special = re.compile("|".join(words)) if words else None
         self._default: str | None = None  # not known yet
+        self._as_text: bool | None = None  # how it wants arguments of calls: not known yet
         self._dropped: dict[bool | str, bool] = {}  # calls beside content, or alone; descriptions: asked once of each
         self._frames: dict[tuple[str, bool], tuple[str, str]] = {}
         written = self.template or own or PLAIN_TEMPLATE
@@ -97,7 +108,7 @@ class Renderer:
         Raises:
             DataError: the template refuses one, or renders earlier turns otherwise once later ones follow.
         """
-        parsed = [json.loads(chat.text) for chat in chats]
+        parsed = [self._argued(json.loads(chat.text)) for chat in chats]
         plain = [index for index, whole in enumerate(parsed) if not whole.get("tools")]
         try:
             texts = self._filled([parsed[index]["messages"] for index in plain], None, False)
@@ -111,7 +122,17 @@ class Renderer:
 
     def answers(self, chat: Chat) -> list[int]:
         """Return the indices of the messages that are trained, ascending; where all is, those of the assistant."""
-        return self._answers(chat, chat.messages, chat.tools)
+        whole = self._argued(json.loads(chat.text))
+        return self._answers(chat, whole["messages"], whole.get("tools"))
+
+    def _argued(self, whole: dict[str, Any]) -> dict[str, Any]:
+        """Return a parsed chat with the arguments of its calls as the template wants them."""
+        messages, tools = whole["messages"], whole.get("tools")
+        if not any(turn.get("tool_calls") for turn in messages):
+            return whole
+        if self._as_text is None:
+            self._as_text = takes_text(lambda some: self._filled([some], tools, False)[0], messages)
+        return {**whole, "messages": with_arguments(messages, self._as_text)}
 
     def _answers(self, chat: Chat, messages: list[dict[str, Any]], tools: Any) -> list[int]:
         found = [

@@ -3,6 +3,7 @@
 It imports nothing of LSF: exported scripts hold it as it stands (lsf/export/targets.py).
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -229,6 +230,53 @@ def marked_spans(tokenizer: Any, messages: list[Any], tools: Any, template: Any)
         **tokenizer.special_tokens_map,
     )  # fmt: skip
     return [(int(start), int(end)) for start, end in found[0] if end > start]
+
+
+def takes_text(fill: Callable[[list[Any]], str], messages: list[Any]) -> bool:
+    """Say whether a template wants what a call's arguments are as JSON text: it refuses objects, or writes Python's.
+
+    Args:
+        fill: the template filled with messages; raises what it does.
+        messages: of a chat with calls.
+    """
+    as_objects = with_arguments(messages, False)
+    try:
+        text = fill(as_objects)
+    except Exception:  # noqa: BLE001 - a template is a program of its own
+        return True
+    given = (_arguments(call) for turn in as_objects for call in turn.get("tool_calls") or [])
+    return any(bool(one) and str(one) in text for one in given if isinstance(one, dict))
+
+
+def with_arguments(messages: list[Any], as_text: bool) -> list[Any]:
+    """Return messages whose calls have their arguments as JSON text, as OpenAI's files do, or as the objects in it."""
+    return [
+        {**turn, "tool_calls": [_with_arguments(call, as_text) for call in turn["tool_calls"]]}
+        if turn.get("tool_calls")
+        else turn
+        for turn in messages
+    ]
+
+
+def _with_arguments(call: Any, as_text: bool) -> Any:
+    given = found = _arguments(call)
+    if as_text and isinstance(given, dict):
+        found = json.dumps(given, ensure_ascii=False)
+    elif not as_text and isinstance(given, str):
+        try:
+            found = json.loads(given)
+        except (ValueError, RecursionError):
+            return call
+    if found is given or not isinstance(found, str if as_text else dict):
+        return call
+    if "function" in call:
+        return {**call, "function": {**call["function"], "arguments": found}}
+    return {**call, "arguments": found}
+
+
+def _arguments(call: Any) -> Any:
+    held = call.get("function", call) if isinstance(call, dict) else None
+    return held.get("arguments") if isinstance(held, dict) else None
 
 
 def called(one: Any) -> Any:

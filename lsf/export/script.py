@@ -128,6 +128,8 @@ def read_chat(messages, tools, tokenizer, train_on=TRAIN_ON, length=MAX_LENGTH):
         )
 
     messages = [{**turn, "content": turn.get("content") or ""} for turn in messages]
+    if any(turn.get("tool_calls") for turn in messages):
+        messages = with_arguments(messages, takes_text(lambda turns: fill(turns, False), messages))
     whole = fill(messages, False)
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     words = sorted({word for word in (*added, *tokenizer.all_special_tokens) if word.strip()}, key=len, reverse=True)

@@ -188,3 +188,25 @@ def test_answers_in_a_row_are_each_trained_where_the_template_writes_them_otherw
     }  # fmt: skip
     for name, (messages, wanted) in chats.items():
         assert trained(QWEN3, CHATML, {"messages": messages}) == [wanted], name
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["objects", "JSON text"])
+@pytest.mark.parametrize(
+    "written", ["{{ given | tojson }}", "{{ 'json ' + given }}", "{{ given }}"], ids=["tojson", "joined", "printed"]
+)
+def test_arguments_of_a_call_are_written_as_json_once_however_file_and_template_have_them(
+    written: str, as_text: bool
+) -> None:
+    template = QWEN3.replace(
+        "{{ call.function.arguments | tojson }}", "{%- set given = call.function.arguments -%}" + written
+    )
+    assert template != QWEN3
+    held = {"city": "Ålesund", "days": 2}
+    given = {"name": "weather", "arguments": json.dumps(held, ensure_ascii=False) if as_text else held}
+    rows = [
+        {"messages": [{"role": "user", "content": "How warm?"}, {"role": "assistant", "content": None, **called}]}
+        for called in ({"tool_calls": [{"type": "function", "function": given}]}, {"function_call": given})
+    ]
+    for row in rows:
+        ((text,),) = trained(template, CHATML, row)
+        assert text.count('{"city": "Ålesund", "days": 2}') == 1 and "\\" not in text

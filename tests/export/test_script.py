@@ -33,6 +33,11 @@ CHATS = {
     "short": [ASKED, SAID | {"content": "d"}, AGAIN, SAID | {"content": "end"}],
     "blanks": [ASKED, SAID | {"content": " the sky.\n"}],
     "a tool": [ASKED, CALL, {"role": "tool", "content": "look"}, SAID],
+    "arguments as text": [
+        ASKED,
+        CALL | {"tool_calls": [{"function": {"name": "look", "arguments": '{"at": "s"}'}}]},
+        SAID,
+    ],
 }
 """What a chat may be, of which the script has to train what the product does."""
 
@@ -141,6 +146,7 @@ def test_a_run_is_exported_with_its_rows_and_the_script_makes_the_runs_targets_o
         (tmp_path / name).mkdir()
     export = ["export", "--run", str(create_run(tmp_path / "runs", spec)), "--to", "transformers"]
     assert main([*export, "--out", "out/tune.py"]) == 0
+    assert "beside it: out/tune-rows.jsonl" in capsys.readouterr().out
     made = script((tmp_path / "out" / "tune.py").read_text())
     found = made.read(tmp_path / "out" / "tune-rows.jsonl", tokenizer)
     train = encode_splits(
