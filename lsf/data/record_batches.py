@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any
 
-from lsf.data.containers import GZ, Opened, class_labels, ending, with_names
+from lsf.data.containers import GZ, Opened, as_written, class_labels, ending
 from lsf.data.tables import TOLD, Table, collected, known
 from lsf.errors import DataError, first_line
 
@@ -73,7 +73,7 @@ def _from_batches(file: Opened, schema: Any, batches: Iterable[Any]) -> Table:
         for batch in batches:
             size = batch.nbytes // max(1, batch.num_rows)
             for place, row in enumerate(batch.to_pylist(), place + 1):  # noqa: B020 - goes on counting
-                yield place, with_names({name: known(row[name]) for name in columns}, labels), size
+                yield place, as_written({name: known(row[name]) for name in columns}, labels), size
 
     return collected(file, columns, rows(), "row")
 

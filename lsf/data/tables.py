@@ -118,7 +118,13 @@ def _read_csv(file: Opened) -> Table:
     if first[:4].lower() == "sep=" and len(first) == 5:
         return _from_cells(file, _quoted_lines(file, first[4], skipped=1))
     header = next((line for line in lines_of(file.text()) if line.strip("\r")), "")
-    for delimiter in DELIMITERS if "," not in header else ():
+    fault = None
+    if "," in header:
+        try:
+            return _quoted(file, ",")
+        except DataError as error:  # its names may hold the comma
+            fault = error
+    for delimiter in DELIMITERS:
         if delimiter not in header:
             continue
         try:  # only where every row has as many values as the header
@@ -127,6 +133,8 @@ def _read_csv(file: Opened) -> Table:
             continue
         file.notes.append(f"{file.path.name} separates its values by {DELIMITERS[delimiter]}.")
         return table
+    if fault is not None:
+        raise fault
     return _quoted(file, ",")
 
 
@@ -169,7 +177,7 @@ def _quoted(file: Opened, delimiter: str) -> Table:
 
 
 def _quoted_lines(file: Opened, delimiter: str, skipped: int = 0) -> Iterator[tuple[int, list[str], int]]:
-    text = file.text(newline="")
+    text = file.text(newline=None)
     for _ in range(skipped):
         text.readline()
     lines = csv.reader(itertools.chain(["\n"] * skipped, text), delimiter=delimiter, strict=True)

@@ -121,6 +121,39 @@ def test_class_labels_have_their_names_from_every_kind_of_file_that_notes_them(
     assert sorted(row.completion for row in task.split("all")) == [" bad", " bad", " good", " good"]
 
 
+def test_calls_and_tools_have_no_arguments_of_others_where_arrow_kept_them(tmp_path: Path) -> None:
+    def talk(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+        properties = {key: {"type": "string"} for key in arguments}
+        tool = {
+            "type": "function",
+            "function": {"name": name, "parameters": {"type": "object", "properties": properties}},
+        }
+        asked, called = {"role": "user", "content": name}, {"role": "assistant", "content": "", "tool_calls": [call]}
+        return {"messages": [asked, called], "tools": [tool]}
+
+    rows = [talk("weather", {"city": "Oslo"}), talk("add", {"one": "1", "two": "2"}), talk("weather", {"city": "Rome"})]
+    (tmp_path / "d.jsonl").write_text(jsonl(rows), encoding="utf-8")
+    wanted = identities(load_task(str(tmp_path / "d.jsonl")))
+    assert all("null" not in repr(one) for one in wanted)
+    made = datasets.Dataset.from_list(rows)
+    made.to_parquet(str(tmp_path / "d.parquet"))
+    made.save_to_disk(str(tmp_path / "saved"))
+    for name in ("d.parquet", "saved"):
+        assert identities(load_task(str(tmp_path / name))) == wanted
+    for held in (made, pd.read_parquet(tmp_path / "d.parquet")):
+        assert identities(read_data(held)) == wanted
+
+
+def test_a_name_of_a_column_may_hold_a_comma_where_values_are_separated_by_semicolons(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("question, long;answer\nWhat, now, this?;Yes, it is\nWhy?;So\n")
+    task = load_task(str(tmp_path / "d.csv"), "{question, long}", "{answer}")
+    assert [(row.prompt, row.completion) for row in task.rows] == [("What, now, this?", "Yes, it is"), ("Why?", "So")]
+    (tmp_path / "e.csv").write_text("question,answer;more\nWhat,b,c\n")
+    with pytest.raises(DataError, match="line 2: 3 values for 2 columns"):
+        load_task(str(tmp_path / "e.csv"))
+
+
 @pytest.mark.parametrize("held", [b"", b"ARROW1\0\0cut", b"no arrow at all", b"\xff\xff\xff\xff"])
 def test_what_is_no_arrow_file_is_refused_in_a_sentence(held: bytes, tmp_path: Path) -> None:
     (tmp_path / "d.arrow").write_bytes(held)

@@ -205,3 +205,13 @@ def test_a_quotation_that_is_not_closed_is_named_where_it_begins(content: str, s
     (tmp_path / "d.csv").write_text("prompt,completion\n" + content)
     with pytest.raises(DataError, match=sentence):
         load_task(str(tmp_path / "d.csv"))
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_line_ends_inside_of_cells_are_line_ends_whatever_the_file_has(ending: str, tmp_path: Path) -> None:
+    sep = "," if ending == "csv" else "\t"
+    rows = ["prompt" + sep + "completion", f'"one\r\ntwo{sep}"{sep}"a\r\n\r\nb"', f"three{sep}c", f"{sep}d"]
+    (tmp_path / f"d.{ending}").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode() + b"\r\n")
+    task = load_task(str(tmp_path / f"d.{ending}"))
+    assert texts(task) == [(f"one\ntwo{sep}", "a\n\nb"), ("three", "c")]
+    assert "(line 7)" in task.seen.notes[0]
