@@ -116,7 +116,7 @@ def _file_input() -> str:
     uploaded = st.file_uploader(
         "Upload a file",
         type=[*(ending.lstrip(".") for ending in READERS), "gz"],
-        help="CSV, TSV, JSON, JSONL, Parquet or text, also as .gz: chats, pairs, plain text, or columns of your own.",
+        help="CSV, TSV, JSON, JSONL, Parquet, Arrow or text, also as .gz: chats, pairs, texts, or columns of your own.",
         key="data-upload",
     )
     if uploaded is not None and uploaded.file_id != st.session_state.get(TAKEN):  # once: a path may be typed after it

@@ -23,6 +23,7 @@ from lsf.jobs.job import JobState, JobView
 from lsf.models.info import model_label
 from lsf.plans.plan import Plan
 from lsf.progress import duration
+from lsf.runs.comparability import RAW, made_by, texts_of
 from lsf.runs.store import Run, list_runs, runs_folder
 from lsf.wording import counted
 
@@ -152,15 +153,15 @@ def _show_progress(views: Sequence[JobView]) -> None:
 
 
 def _is_of(run: Run, found: Analysed) -> bool:
-    """Say whether what a run learned is there and is of an analysis' model and data."""
+    """Say whether what a run learned is there and is of an analysis' model, data and texts; it may read fewer rows."""
     result, weights = run.result, found.analysis.weights
-    rows = found.analysis.data.fingerprint
-    return (
-        result is not None
-        and bool(result.stored_bytes)
-        and (weights, rows) == (result.weights, result.data_fingerprint)
-        and None not in (weights, rows)
-    )
+    rows, options = found.analysis.data.fingerprint, found.request.source.options
+    if run.spec is None or result is None or not result.stored_bytes:
+        return False
+    read, *how = made_by(found.analysis.data.rendering or RAW, options.train_on, options.chat_template)
+    made, *made_how = texts_of(run.spec, result)
+    alike = (read or "") in (made or "") and how in ([], made_how)
+    return alike and (weights, rows) == (result.weights, result.data_fingerprint) and None not in (weights, rows)
 
 
 def _path_after(after: Trajectories, example: ExamplePath | None) -> Points | None:

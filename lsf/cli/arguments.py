@@ -119,7 +119,7 @@ def source_options(parser: argparse.ArgumentParser, required: bool = True) -> No
     parser.add_argument(
         "--data",
         required=required,
-        help="lesson:NAME, a CSV, TSV, JSON, JSONL, Parquet or text file, a folder written by "
+        help="lesson:NAME, a CSV, TSV, JSON, JSONL, Parquet, Arrow or text file, a folder written by "
         "save_to_disk, or hub:NAME[:CONFIG][:SPLIT]; `python -m lsf data --help` lists the formats",
     )
     add_settings(parser, RunSpec, ("prompt_template", "completion_template", "format", "pairs", "train_on", "max_rows"))

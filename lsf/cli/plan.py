@@ -7,14 +7,17 @@ from pathlib import Path
 from lsf.cli.arguments import check_file, load_asked_task, number, place, say_notes, size, whole
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
+from lsf.data.contents import Chat
 from lsf.data.encode import context_length
-from lsf.errors import BadInputError, RunStateError, UnknownNameError
+from lsf.data.task import Task
+from lsf.errors import BadInputError, DataError, RunStateError, UnknownNameError
 from lsf.evidence.own import record_here
 from lsf.evidence.standing import standing_rule, trust_words
 from lsf.files import write_text
 from lsf.plans.plan import Plan
 from lsf.plans.policies import KNAPSACK, POLICIES, make_knapsack_plan, make_plan
 from lsf.plans.recommend import RECOMMENDED_POLICY
+from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run, load_run
 
 KNOWN_POLICIES = (*POLICIES, KNAPSACK)
@@ -62,30 +65,55 @@ def plan_command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _with_data(run: Run, target: str, out: Path | None) -> str:
-    """Write the rows of a run on chats beside the recipe, and return what the recipe says of them."""
+def _of_run(run: Run, spec: RunSpec, target: str, out: Path | None) -> str:
+    """Return a run's plan as another trainer takes it, and write its rows beside, where that trainer reads them."""
     from lsf.export.recipe_data import SECTIONS, are_chats
+    from lsf.export.targets import EXPORTS, load_skeleton, script_of_run
     from lsf.models.weights import tokenizer_of
 
-    spec = run.spec
-    if spec is None or target not in SECTIONS:
-        return ""
-    task = load_asked_task(spec)
+    skeleton, is_script = load_skeleton(spec.plan), target == "transformers"
+    text = "" if is_script else EXPORTS[target].write(skeleton, spec.plan)
+    if target not in SECTIONS:
+        return text
     tokenizer, context, _ = tokenizer_of(spec.model)
-    if run.result is not None and run.result.data_fingerprint not in (None, task.fingerprint):
-        raise RunStateError(f"The data of {run.id} ({spec.data}) has changed since the run; it cannot be exported.")
-    if not are_chats(task, tokenizer):
-        say_notes(f"{run.id} was not trained on chats; the recipe leaves out its data.")
-        return ""
-    if out is None:
-        raise BadInputError("The rows of a run on chats are written beside the recipe; give --out FILE.")
-    found = SECTIONS[target](out, spec, task, tokenizer, context_length(context, spec.max_length))
-    places = {out.parent / name: text for name, text in found.files.items()}
+    length, files, lines, raw = context_length(context, spec.max_length), {}, (), False
+    try:
+        task = _rows_of(run, spec)
+        if not is_script and not are_chats(task, tokenizer):
+            say_notes(f"{_why_left(run, task)}; the recipe leaves out its data.")
+        elif out is not None:
+            found = SECTIONS[target](out, spec, task, tokenizer, length)
+            files, lines, raw = found.files, found.lines, any(example.content is None for example in task.train)
+        elif not is_script:
+            raise BadInputError("The rows of a run on chats are written beside the recipe; give --out FILE.")
+    except (DataError, RunStateError) as error:
+        if not is_script:
+            raise
+        say_notes(f"Its rows are not written beside the script: {error}")
+    places = {out.parent / name: held for name, held in files.items()} if out is not None else {}
     if there := next((file for file in places if file.exists()), None):
         raise BadInputError(f"{there} already exists; name another file with --out, or another folder.")
-    for file, text in places.items():
-        write_text(file, text)
-    return "\n".join(found.lines) + "\n"
+    for file, held in places.items():
+        write_text(file, held)
+        print(f"beside it: {file}")
+    if is_script:
+        text = script_of_run(skeleton, run, spec, length, next(iter(files), None), raw)
+    return text + "".join(f"{line}\n" for line in lines)
+
+
+def _why_left(run: Run, task: Task) -> str:
+    """Return why the rows of a run are not in a recipe of chats."""
+    if all(isinstance(example.content, Chat) and not example.content.pair for example in task.train):
+        return f"{run.id} was trained on chats by a plain template, since its model has none, which other trainers lack"
+    return f"{run.id} was not trained on chats"
+
+
+def _rows_of(run: Run, spec: RunSpec) -> Task:
+    """Return the data of a run, which has to be what it was."""
+    task = load_asked_task(spec)
+    if run.result is not None and run.result.data_fingerprint not in (None, task.fingerprint):
+        raise RunStateError(f"The data of {run.id} ({spec.data}) has changed since the run; it cannot be exported.")
+    return task
 
 
 TARGETS = ("peft", "axolotl", "llamafactory", "transformers")
@@ -95,7 +123,9 @@ def export_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `export`."""
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--plan", type=place, metavar="PLAN", help="a plan.json")
-    run = "folder of a run: its plan is exported; if it learned from chats, axolotl and llamafactory get its data too"
+    run = (
+        "folder of a run: its plan is exported, and its rows: to transformers, and of chats to axolotl and llamafactory"
+    )
     which.add_argument("--run", type=place, metavar="RUN", help=run)
     parser.add_argument("--to", required=True, metavar="NAME", help=f"one of: {', '.join(TARGETS)}")
     parser.add_argument("--out", type=place, metavar="FILE", help="file to write; default: standard output")
@@ -110,13 +140,14 @@ def export_command(arguments: argparse.Namespace) -> int:
     run = None if arguments.run is None else load_run(arguments.run)
     if run is not None and run.spec is None:
         raise BadInputError(f"{arguments.run} cannot be exported: {run.problem}")
-    plan = Plan.load(arguments.plan) if run is None or run.spec is None else run.spec.plan
     from lsf.export.targets import EXPORTS, load_skeleton
 
     target = EXPORTS[arguments.to]
-    text = target.write(load_skeleton(plan), plan)
-    if run is not None:
-        text += _with_data(run, arguments.to, arguments.out)
+    if run is None or run.spec is None:
+        plan = Plan.load(arguments.plan)
+        text = target.write(load_skeleton(plan), plan)
+    else:
+        plan, text = run.spec.plan, _of_run(run, run.spec, arguments.to, arguments.out)
     if arguments.out is None:
         print(text, end="")
     else:

@@ -62,7 +62,10 @@ class DataInfo:
     virtual: str
     """even or calibrated."""
     mean_tokens: float | None = None
-    """Tokens per example, prompt and completion; for the cost model's attention terms."""
+    """Tokens per example, prompt and completion."""
+    attended_tokens: float | None = None
+    """Tokens of the example that a token stands in, the mean over tokens: sum of squared lengths over their sum,
+    for the cost model's attention terms. None in older files, where mean_tokens takes its place."""
     target_share: float | None = None
     """Share of the tokens that are trained, an end-of-text that training appends among them: the head computes logits
     there alone. None in older files."""

@@ -116,7 +116,7 @@ class Opened:
             yield chunk
             self.tell("checking")
 
-    def text(self, newline: str = "\n") -> TextIO:
+    def text(self, newline: str | None = "\n") -> TextIO:
         """Return the file as text: UTF-8, or UTF-16 with a byte-order mark; others are guessed, and noted.
 
         Args:
@@ -281,11 +281,11 @@ class DatasetRows(Sequence[dict[str, Any]]):
         """Return a row; of a slice, those rows."""
         if isinstance(index, slice):
             return self.select(range(*index.indices(len(self))))
-        return with_names(self._rows[index], self._labels)
+        return as_written(self._rows[index], self._labels)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """Yield all in order."""
-        return (with_names(row, self._labels) for row in self._rows)
+        return (as_written(row, self._labels) for row in self._rows)
 
     def select(self, indices: Any) -> "DatasetRows":
         """Return the rows at some indices, in their order."""
@@ -310,6 +310,34 @@ def with_names(row: dict[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]
     return {
         column: NoLabel() if value is None and row[column] is not None else value for column, value in named.items()
     }
+
+
+def without_nulls(value: Any) -> Any:
+    """Return what a list of objects from Arrow holds, without keys of null, at any depth.
+
+    Arrow gives every object of a list the keys of all of them, null where one had none: a call would be trained with
+    the arguments of every other tool.
+    """
+    if isinstance(value, list):
+        return [without_nulls(one) for one in value]
+    if isinstance(value, dict):
+        return {key: without_nulls(one) for key, one in value.items() if one is not None}
+    return value
+
+
+def as_written(row: dict[str, Any], labels: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row of Arrow as it was before: class labels by their names, lists of objects without keys of null.
+
+    Args:
+        row: values by column.
+        labels: of `class_labels`.
+    """
+    lists = {name: without_nulls(value) for name, value in row.items() if _of_objects(value)}
+    return with_names({**row, **lists} if lists else row, labels)
+
+
+def _of_objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def dataset_table(name: str, rows: Any) -> "Table":

@@ -106,7 +106,9 @@ def _from_segments(row: Row, place: int, work: Work) -> Example:
 
 def _from_unpaired(row: Row, place: int, work: Work) -> Example | None:
     if row.get("label") is None:
-        raise DataError("the label is empty; true or false was expected.")
+        raise DataError(
+            "the label is empty; true or false was expected, or a format that reads all as good (pairs, chat-pairs)."
+        )
     if row["label"] not in (True, False):
         raise DataError(f"the label is {row['label']!r}; true or false was expected.")
     if not row["label"]:

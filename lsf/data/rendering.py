@@ -7,7 +7,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lsf.data.contents import Chat
-from lsf.data.turn_places import CALLED, PROBE, Span, TurnFinder, UnclearTurnError, called
+from lsf.data.turn_places import (
+    CALLED,
+    PROBE,
+    Span,
+    TurnFinder,
+    UnclearTurnError,
+    called,
+    marked_spans,
+    takes_text,
+    with_arguments,
+)
 from lsf.data.turns import is_answer
 from lsf.errors import DataError, first_line
 
@@ -21,7 +31,6 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}Assistant:{% endif %}"
 )
 """Of chats on a model without a template: a line per turn, and end-of-text behind what the assistant says."""
-MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,7 @@ class Renderer:
         words = sorted((re.escape(word) for word in special_tokens(self.tokenizer).values()), key=len, reverse=True)
         self._special = re.compile("|".join(words)) if words else None
         self._default: str | None = None  # not known yet
+        self._as_text: bool | None = None  # how it wants arguments of calls: not known yet
         self._dropped: dict[bool | str, bool] = {}  # calls beside content, or alone; descriptions: asked once of each
         self._frames: dict[tuple[str, bool], tuple[str, str]] = {}
         written = self.template or own or PLAIN_TEMPLATE
@@ -98,7 +108,7 @@ class Renderer:
         Raises:
             DataError: the template refuses one, or renders earlier turns otherwise once later ones follow.
         """
-        parsed = [json.loads(chat.text) for chat in chats]
+        parsed = [self._argued(json.loads(chat.text)) for chat in chats]
         plain = [index for index, whole in enumerate(parsed) if not whole.get("tools")]
         try:
             texts = self._filled([parsed[index]["messages"] for index in plain], None, False)
@@ -112,7 +122,17 @@ class Renderer:
 
     def answers(self, chat: Chat) -> list[int]:
         """Return the indices of the messages that are trained, ascending; where all is, those of the assistant."""
-        return self._answers(chat, chat.messages, chat.tools)
+        whole = self._argued(json.loads(chat.text))
+        return self._answers(chat, whole["messages"], whole.get("tools"))
+
+    def _argued(self, whole: dict[str, Any]) -> dict[str, Any]:
+        """Return a parsed chat with the arguments of its calls as the template wants them."""
+        messages, tools = whole["messages"], whole.get("tools")
+        if not any(turn.get("tool_calls") for turn in messages):
+            return whole
+        if self._as_text is None:
+            self._as_text = takes_text(lambda some: self._filled([some], tools, False)[0], messages)
+        return {**whole, "messages": with_arguments(messages, self._as_text)}
 
     def _answers(self, chat: Chat, messages: list[dict[str, Any]], tools: Any) -> list[int]:
         found = [
@@ -135,7 +155,7 @@ class Renderer:
             raise DataError(
                 f"{_where(row)}: the chat template leaves out all that would be trained, the calls of tools."
             )
-        marked = self._marked(messages, tools, row)
+        marked = self._marked(messages, tools)
         framed = None if sly or marked is not None else self._framed(messages, whole)
         if framed is not None:
             own: list[Span | None] = [framed[i] for i in answers]
@@ -147,12 +167,10 @@ class Renderer:
                     self._learn(messages, whole, i, span)
         turns = [span for span in own if span is not None]
         if marked is not None:
-            for index in range(answers[0] + 1, len(messages)):  # answers that are not to be learned are marked too
-                if messages[index]["role"] == "assistant" and index not in answers:
-                    start, end = self._turn(messages, tools, whole, index, row)
-                    marked = [span for span in marked if span[1] <= start or span[0] >= end]
-            first = own[0][0] if own[0] else marked[-len(answers) :][0][0] if marked else 0
-            marked = [span for span in marked if span[1] > first]
+            try:
+                marked = self._finder(tools, row).wanted(messages, whole, answers, marked)
+            except UnclearTurnError as error:
+                raise DataError(f"{_where(row)}: {error}") from None
             if _bare(whole, marked) != _bare(whole, turns):
                 self._fact("the template's own marks and its turns differ; the marks are followed", row)
             turns = marked
@@ -205,18 +223,10 @@ class Renderer:
         except UnclearTurnError:
             return None
 
-    def _marked(self, messages: list[Any], tools: Any, row: str | None) -> list[Span] | None:
+    def _marked(self, messages: list[Any], tools: Any) -> list[Span] | None:
         """Return what the template marks as generated, a span per stretch; None where it marks nothing."""
         template = self.template or (PLAIN_TEMPLATE if self.source == "plain" else template_of(self.tokenizer))
-        if not isinstance(template, str) or not MARK.search(template):
-            return None
-        from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415 - not without need
-
-        _, found = render_jinja_template(
-            conversations=[messages], tools=tools, chat_template=template, return_assistant_tokens_mask=True,
-            **self.tokenizer.special_tokens_map,
-        )  # fmt: skip
-        return [(int(start), int(end)) for start, end in found[0] if end > start]
+        return marked_spans(self.tokenizer, messages, tools, template)
 
     def _learn(self, messages: list[Any], whole: str, index: int, span: Span) -> None:
         """Keep what stands around an answer, so that the next chats need not be rendered turn by turn."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lsf.data.answers import suggested_pattern
 from lsf.data.columns import Watched, paths, says_truth, with_truth
-from lsf.data.containers import GOES_ON, PLAIN_TEXT, ending, saved_tables, tables_of
+from lsf.data.containers import GOES_ON, PLAIN_TEXT, ending, saved_tables, tables_of, without_nulls
 from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.converting import Convert, Row, Tally, Work
 from lsf.data.exports import joined_messages
@@ -352,16 +352,21 @@ def _recognised(table: Table, work: Work, formats: Counter[str]) -> Iterator[tup
         missing = next((name for name in ("prompt", "completion") if name not in table.columns), "completion")
         path = next((path for row in table.rows[:1] for path in paths(row)), None)
         nested = f" (a nested value is named by its path, such as {{{path}}})" if path else ""
+        like = table.columns[1 if missing == "completion" else 0 :][:1] or table.columns[:1]
+        example = "".join(f", such as {{{column}}}" for column in like if not nested)
+        formats_known = ", ".join(entry.label for entry in FORMATS.values() if entry.name not in ("bundle", "pairs"))
         raise DataError(
             f"{table.name} has no column {missing!r}; its columns are: {', '.join(table.columns)}. Name the column "
-            f"{missing!r}, or give a {missing} template over the columns there are{nested}; recognised are also: "
-            f"{'; '.join(entry.recognised for entry in FORMATS.values() if entry.name not in ('bundle', 'pairs'))}."
+            f"{missing!r}, or give a {missing} template over the columns there are{example}{nested}; the formats that "
+            f"are recognised by their columns are: {formats_known}."
         )
     commonest = counts.most_common(1)[0][0]
     usual = next((dict(shape) for shape, name in zip(shapes, found, strict=True) if name == commonest), {})
-    # A row that lacks a column the others have is one of them with an empty cell, and of no other format.
+    # A row that lacks a column the others have is one of them with an empty cell, and of no other format; nor is an
+    # answer without a verdict a good one, where others have one, however few these are.
+    verdicts = ("pairs", "chat-pairs") if "unpaired" in counts else ()
     names = [
-        commonest if name is None or dict(shape).keys() < usual.keys() else name
+        "unpaired" if name in verdicts else commonest if name is None or dict(shape).keys() < usual.keys() else name
         for shape, name in zip(shapes, found, strict=True)
     ]
     for number, count in many.items():
@@ -399,7 +404,7 @@ def clean(value: Any, tally: Tally) -> Any:
     if isinstance(value, Mapping):
         return clean(dict(value), tally)
     if getattr(value, "ndim", 0):
-        value = cast("Any", value).tolist()
+        value = without_nulls(cast("Any", value).tolist())  # an array, as pandas has a list of a Parquet file
     if isinstance(value, list | tuple):
         return [clean(part, tally) for part in value]
     import pandas as pd  # noqa: PLC0415 - a third of a second to import, and few values come so far

@@ -1,18 +1,16 @@
-"""Reading a local table: CSV, TSV, JSON, JSONL or Parquet, with the faulty row named."""
+"""Reading a local table: CSV, TSV, JSON, JSONL, Parquet or Arrow, with the faulty row named."""
 
 import csv
-import io
 import itertools
 import json
 import math
-import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lsf.data.containers import GOES_ON, GZ, WHOLE, Opened, class_labels, ending, lines_of, pieces, with_names
+from lsf.data.containers import GOES_ON, WHOLE, Opened, ending, lines_of, pieces
 from lsf.data.rows import RowCollector
 from lsf.errors import DataError, did_you_mean, first_line
 from lsf.files import names_beside
@@ -23,8 +21,6 @@ TOLD = 2_000
 """Rows between two reports of how far the reading is."""
 CHATS = ("messages", "conversations")
 """Lists of objects that are one chat, and no table."""
-INDEX = re.compile(r"__index_level_\d+__")
-"""What pandas calls a nameless index in a Parquet file."""
 csv.field_size_limit(WHOLE)  # one long prompt is no fault
 
 
@@ -43,7 +39,7 @@ class Table:
     notes: tuple[str, ...] = ()
     """Sentences on how the file was read, where that had to be guessed."""
     unit: str = "row"
-    """What `places` count: `row` (Parquet, a JSON list, several files), or `line` (CSV, TSV, JSONL, text)."""
+    """What `places` count: `row` (Parquet, Arrow, a JSON list, several files), or `line` (CSV, TSV, JSONL, text)."""
     split: str = ""
     """What the split is called whose rows these are, where each split has places of its own; else empty."""
 
@@ -71,7 +67,7 @@ def read_table(path: Path, report: Reporter | None = None) -> Table:
                 "name a file."
             )
         raise DataError(
-            f"The data file {path} does not exist; a CSV, TSV, JSON, JSONL, Parquet or text file was expected."
+            f"The data file {path} does not exist; a CSV, TSV, JSON, JSONL, Parquet, Arrow or text file was expected."
             f"{did_you_mean(path.name, names_beside(path))}"
         )
     reader = READERS.get(ending(path))
@@ -96,7 +92,7 @@ def read_table(path: Path, report: Reporter | None = None) -> Table:
 Reader = Callable[[Opened], Table]
 
 
-def _collected(
+def collected(
     file: Opened, columns: Iterable[str] | None, rows: Iterable[tuple[int, dict[str, Any], int]], unit: str
 ) -> Table:
     """Return a table of rows as they come.
@@ -123,7 +119,13 @@ def _read_csv(file: Opened) -> Table:
     if first[:4].lower() == "sep=" and len(first) == 5:
         return _from_cells(file, _quoted_lines(file, first[4], skipped=1))
     header = next((line for line in lines_of(file.text()) if line.strip("\r")), "")
-    for delimiter in DELIMITERS if "," not in header else ():
+    fault = None
+    if "," in header:
+        try:
+            return _quoted(file, ",")
+        except DataError as error:  # its names may hold the comma
+            fault = error
+    for delimiter in DELIMITERS:
         if delimiter not in header:
             continue
         try:  # only where every row has as many values as the header
@@ -132,6 +134,8 @@ def _read_csv(file: Opened) -> Table:
             continue
         file.notes.append(f"{file.path.name} separates its values by {DELIMITERS[delimiter]}.")
         return table
+    if fault is not None:
+        raise fault
     return _quoted(file, ",")
 
 
@@ -174,7 +178,7 @@ def _quoted(file: Opened, delimiter: str) -> Table:
 
 
 def _quoted_lines(file: Opened, delimiter: str, skipped: int = 0) -> Iterator[tuple[int, list[str], int]]:
-    text = file.text(newline="")
+    text = file.text(newline=None)
     for _ in range(skipped):
         text.readline()
     lines = csv.reader(itertools.chain(["\n"] * skipped, text), delimiter=delimiter, strict=True)
@@ -214,7 +218,7 @@ def _from_cells(file: Opened, numbered: Iterator[tuple[int, list[str], int]]) ->
 
     if not columns or len(set(columns)) != len(columns):
         raise DataError(f"{name} has repeated or unnamed columns in its first line: {', '.join(named)}.")
-    return _collected(file, columns, rows(), "line")
+    return collected(file, columns, rows(), "line")
 
 
 def _read_jsonl(file: Opened) -> Table:
@@ -243,19 +247,19 @@ def _from_lines(file: Opened) -> Table:
             chats = is_chat if chats is None else chats and is_chat
             yield number, _object(name, "line", number, {"messages": row} if chats else row), len(line)
 
-    return _collected(file, None, rows(), "line")
+    return collected(file, None, rows(), "line")
 
 
 def _object(name: str, unit: str, number: int, row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"{name}, {unit} {number} is not a JSON object with columns.")
-    return {column: _known(value) for column, value in row.items()}
+    return {column: known(value) for column, value in row.items()}
 
 
 def _from_list(file: Opened, listed: list[Any]) -> Table:
     name = file.path.name
     rows = ((number, _object(name, "row", number, row), 0) for number, row in enumerate(listed, 1))
-    return _collected(file, None, rows, "row")
+    return collected(file, None, rows, "row")
 
 
 def _of_objects(text: str) -> list[Any] | None:
@@ -292,14 +296,14 @@ def _read_json(file: Opened) -> Table:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path.name} is not valid JSON: {_reason(error)}.") from None
     if isinstance(value, dict):
-        value = _held(value, path, notes)
+        value = _inside(value, path, notes)
     if not isinstance(value, list):
         what = "an object" if isinstance(value, dict) else "one value"
         raise DataError(f"{path.name} holds {what}; a list of objects was expected.")
     return _from_list(file, value)
 
 
-def _held(value: dict[str, Any], path: Path, notes: list[str]) -> Any:
+def _inside(value: dict[str, Any], path: Path, notes: list[str]) -> Any:
     """Return the one list of objects that an object holds, and note it; the object itself where there is not one."""
     held = [key for key, rows in value.items() if isinstance(rows, list) and rows and isinstance(rows[0], dict)]
     if held and held[0] in CHATS:
@@ -363,51 +367,23 @@ def joined_tables(name: str, tables: Iterable[Table], on_disk: bool) -> Table:
     return Table(name, tuple(columns), kept, range(1, len(kept) + 1), tuple(notes))
 
 
-def _read_parquet(file: Opened) -> Table:
-    import pyarrow.parquet  # noqa: PLC0415 - needed for this format only
+def _read_batches(file: Opened) -> Table:
+    from lsf.data.record_batches import read_batches  # noqa: PLC0415 - it imports this module
 
-    name, packed = file.path.name, file.path.suffix.lower() == GZ
-    try:
-        with pyarrow.parquet.ParquetFile(io.BytesIO(file.whole()) if packed else file.binary()) as table:
-            columns = tuple(column for column in table.schema_arrow.names if not INDEX.fullmatch(column))
-            if len(set(columns)) != len(columns):
-                raise DataError(f"{name} has repeated columns: {', '.join(columns)}.")
-            return _collected(file, columns, _parquet_rows(table, columns), "row")
-    except DataError:
-        raise
-    except (OSError, ValueError) as error:
-        raise DataError(f"{name} is not a readable Parquet file: {first_line(error).rstrip('.')}.") from None
-
-
-def _parquet_rows(table: Any, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any], int]]:
-    """Yield rows by values: pandas would make floats of whole numbers where one is missing."""
-    place, labels = 0, _labels_in(table.schema_arrow)
-    for batch in table.iter_batches(batch_size=TOLD):
-        size = batch.nbytes // max(1, batch.num_rows)
-        for place, row in enumerate(batch.to_pylist(), place + 1):  # noqa: B020 - goes on counting
-            yield place, with_names({name: _known(row[name]) for name in columns}, labels), size
-
-
-def _labels_in(schema: Any) -> dict[str, Any]:
-    """Return the class labels that `datasets` notes in a file it writes, such as those of the hub."""
-    if b"ClassLabel" not in (schema.metadata or {}).get(b"huggingface", b""):
-        return {}
-    from datasets import Features  # noqa: PLC0415 - two seconds to import
-
-    return class_labels(Features.from_arrow_schema(schema))
+    return read_batches(file)
 
 
 def _read_text(file: Opened) -> Table:
     found = pieces(file.text())
     rows = ((line, {"text": text, **({GOES_ON: True} if on else {})}, len(text)) for line, text, on in found)
-    return _collected(file, ("text",), rows, "line")
+    return collected(file, ("text",), rows, "line")
 
 
 PLAIN = (str, int, bool, list, dict)
 """Kinds of values that are never missing."""
 
 
-def _known(value: Any) -> Any:
+def known(value: Any) -> Any:
     """Return a value, None where it is missing: NaN, NaT and pandas' NA are no text."""
     if value is None or type(value) in PLAIN:
         return value
@@ -423,7 +399,9 @@ READERS: dict[str, Reader] = {
     ".tsv": _read_tsv,
     ".json": _read_json,
     ".jsonl": _read_jsonl,
-    ".parquet": _read_parquet,
+    ".parquet": _read_batches,
+    ".arrow": _read_batches,
+    ".feather": _read_batches,
     ".txt": _read_text,
     ".md": _read_text,
 }

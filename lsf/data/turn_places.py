@@ -3,6 +3,7 @@
 It imports nothing of LSF: exported scripts hold it as it stands (lsf/export/targets.py).
 """
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ CALLED = "zq_called_qz"
 """Name of a tool by which it is seen whether, and where, a template writes calls and descriptions."""
 OPEN = re.compile(r"[<\[][^>\]\s]*$")
 """A tag at the end of a text that is not closed in it."""
+MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
+"""By which a template says that it marks what is generated."""
 
 
 class UnclearTurnError(Exception):
@@ -56,6 +59,28 @@ class TurnFinder:
             raise _rewritten(messages, index)
         return start, end
 
+    def wanted(self, messages: list[Any], whole: str, answers: list[int], marked: list[Span]) -> list[Span]:
+        """Return those of a template's own marks that stand around the answers to be learned; it marks all of them.
+
+        Args:
+            messages: all of the chat.
+            whole: the template filled with them.
+            answers: indices of those to be learned, ascending; at least one.
+            marked: of `marked_spans`.
+
+        Raises:
+            UnclearTurnError: where another answer lies cannot be told.
+        """
+        for index in range(answers[0] + 1, len(messages)):
+            if messages[index]["role"] == "assistant" and index not in answers:
+                start, end = self.span(messages, whole, index)
+                marked = [span for span in marked if span[1] <= start or span[0] >= end]
+        try:
+            first = self.span(messages, whole, answers[0])[0]
+        except UnclearTurnError:
+            first = marked[-len(answers) :][0][0] if marked else 0
+        return [span for span in marked if span[1] > first]
+
     def drops_calls(self, messages: list[Any], index: int) -> bool:
         """Tell whether the template leaves out the calls of tools of a turn.
 
@@ -76,9 +101,11 @@ class TurnFinder:
         if whole.startswith(before):
             return len(before)
         told = self.fill(messages[:index], False)
-        if not whole.startswith(told) or not before.startswith(told):
+        if not before.startswith(told):
             raise _rewritten(messages, index)
         asked = before[len(told) :]
+        if not whole.startswith(told):
+            return self._behind_prompt(messages, whole, index, asked)
         shared = _shared(whole[len(told) :], asked)
         if not asked[len(shared) :].lstrip().startswith(("<", "[")):
             raise UnclearTurnError(
@@ -86,6 +113,24 @@ class TurnFinder:
                 "target cannot be told; accepted is a template with generation marks."
             )
         return len(told) + len(shared)
+
+    def _behind_prompt(self, messages: list[Any], whole: str, index: int, asked: str) -> int:
+        """Return where a turn begins whose chat is written otherwise up to it: behind the prompt nearest to its words.
+
+        Of two answers in a row Qwen3's template writes the first with an empty think block while it is the last turn,
+        and without once the other follows. The prompt stands between what both say, or the turn cannot be told.
+
+        Args:
+            messages: all of the chat.
+            whole: the template filled with them.
+            index: of the turn.
+            asked: the generation prompt.
+        """
+        here, ahead = (self._written(messages, whole, place) for place in (index, index - 1))
+        at = whole.rfind(asked, ahead[1], here[0]) if asked and here and ahead else -1
+        if at < 0:
+            raise _rewritten(messages, index)
+        return at + len(asked)
 
     def _opening(self, messages: list[Any], whole: str) -> int:
         """Return how much the template writes before a first turn that is the assistant's, such as its system prompt.
@@ -172,6 +217,66 @@ class TurnFinder:
                 return None
             begun, at = begun or at + len(part), at + len(part) + len(name)
         return begun, at
+
+
+def marked_spans(tokenizer: Any, messages: list[Any], tools: Any, template: Any) -> list[Span] | None:
+    """Return what a template marks as generated, a span per stretch; None where it knows no marks."""
+    if not isinstance(template, str) or not MARK.search(template):
+        return None
+    from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415 - not without need
+
+    _, found = render_jinja_template(
+        conversations=[messages], tools=tools, chat_template=template, return_assistant_tokens_mask=True,
+        **tokenizer.special_tokens_map,
+    )  # fmt: skip
+    return [(int(start), int(end)) for start, end in found[0] if end > start]
+
+
+def takes_text(fill: Callable[[list[Any]], str], messages: list[Any]) -> bool:
+    """Say whether a template wants what a call's arguments are as JSON text: it refuses objects, or writes Python's.
+
+    Args:
+        fill: the template filled with messages; raises what it does.
+        messages: of a chat with calls.
+    """
+    as_objects = with_arguments(messages, False)
+    try:
+        text = fill(as_objects)
+    except Exception:  # noqa: BLE001 - a template is a program of its own
+        return True
+    given = (_arguments(call) for turn in as_objects for call in turn.get("tool_calls") or [])
+    return any(bool(one) and str(one) in text for one in given if isinstance(one, dict))
+
+
+def with_arguments(messages: list[Any], as_text: bool) -> list[Any]:
+    """Return messages whose calls have their arguments as JSON text, as OpenAI's files do, or as the objects in it."""
+    return [
+        {**turn, "tool_calls": [_with_arguments(call, as_text) for call in turn["tool_calls"]]}
+        if turn.get("tool_calls")
+        else turn
+        for turn in messages
+    ]
+
+
+def _with_arguments(call: Any, as_text: bool) -> Any:
+    given = found = _arguments(call)
+    if as_text and isinstance(given, dict):
+        found = json.dumps(given, ensure_ascii=False)
+    elif not as_text and isinstance(given, str):
+        try:
+            found = json.loads(given)
+        except (ValueError, RecursionError):
+            return call
+    if found is given or not isinstance(found, str if as_text else dict):
+        return call
+    if "function" in call:
+        return {**call, "function": {**call["function"], "arguments": found}}
+    return {**call, "arguments": found}
+
+
+def _arguments(call: Any) -> Any:
+    held = call.get("function", call) if isinstance(call, dict) else None
+    return held.get("arguments") if isinstance(held, dict) else None
 
 
 def called(one: Any) -> Any:

@@ -105,10 +105,12 @@ def _turn(turn: Mapping[str, Any], number: int, column: str) -> dict[str, Any]:
         known = ", ".join(ROLES)
         raise DataError(f"{where} has the role {str(role)!r}; accepted are: {known}.")
     text, calls = _text(content, where), _list(turn.get("tool_calls"))
+    if not calls and isinstance(turn.get("function_call"), Mapping):  # as OpenAI had it before tools
+        calls = [{"type": "function", "function": dict(turn["function_call"])}]
     others = {
         key: value
         for key, value in turn.items()
-        if key not in ("role", "from", "content", "value", "tool_calls") and value is not None
+        if key not in ("role", "from", "content", "value", "tool_calls", "function_call") and value is not None
     }
     if others.get("weight", 1) not in (0, 1):
         raise DataError(f"{where} has the weight {others['weight']!r}; 0 or 1 was expected.")

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lsf.data.contents import Chat
-from lsf.data.encode import encode
+from lsf.data.encode import IGNORED, encode
 from lsf.data.rendering import Renderer, template_of
-from lsf.data.task import Task
-from lsf.errors import PlanError
+from lsf.data.task import Example, Task
+from lsf.errors import DataError, PlanError
 from lsf.runs.spec import RunSpec
 
 ENOUGH = 1 << 30
@@ -158,6 +158,37 @@ def llamafactory_data(place: Path, spec: RunSpec, task: Task, tokenizer: Any, le
     return DataSection((*lines, *_not_said(spec)), files)
 
 
+def transformers_data(place: Path, spec: RunSpec, task: Task, tokenizer: Any, length: int) -> DataSection:
+    """Return the rows of a run as the script of `lsf.export.script` reads them, each with the targets that the run had.
+
+    Texts where the script makes the same of them; what is neither pair nor chat, or a chat of another template or with
+    other targets than the run asks for, as token ids. Args as `axolotl_data`.
+    """
+    rows = [row for example in task.train for row in _script_rows(example, spec, tokenizer, length)]
+    return DataSection(tuple(_not_said(spec)), {f"{place.stem}-rows.jsonl": _lines(rows)})
+
+
+def _script_rows(example: Example, spec: RunSpec, tokenizer: Any, length: int) -> list[dict[str, Any]]:
+    chat = example.content
+    if chat is None or (isinstance(chat, Chat) and chat.pair and template_of(tokenizer) is None):
+        return [{"prompt": example.prompt, "completion": example.completion}]
+    if isinstance(chat, Chat) and (chat.train_on, chat.template) == (spec.train_on, spec.chat_template):
+        turns = [
+            turn | {"weight": 0} if index < chat.given and turn["role"] == "assistant" else turn
+            for index, turn in enumerate(chat.messages)
+        ]
+        return [{"messages": turns} | ({"tools": chat.tools} if chat.tools else {})]
+    try:
+        found = encode(tokenizer, [example], length, append_eos=True).rows
+    except DataError:  # its target does not fit
+        return []
+    targets = [set(row.targets) for row in found]
+    return [
+        {"input_ids": row.ids, "labels": [token if at in here else IGNORED for at, token in enumerate(row.ids)]}
+        for row, here in zip(found, targets, strict=True)
+    ]
+
+
 def _chats(task: Task) -> list[Chat]:
     return [example.content for example in task.train if isinstance(example.content, Chat)]
 
@@ -175,5 +206,6 @@ def _not_said(spec: RunSpec) -> list[str]:
 SECTIONS: Mapping[str, Callable[[Path, RunSpec, Task, Any, int], DataSection]] = {
     "axolotl": axolotl_data,
     "llamafactory": llamafactory_data,
+    "transformers": transformers_data,
 }
 """Export target whose recipes have a data section -> what writes it."""

@@ -1,23 +1,25 @@
 """EXPORTS: a plan as other trainers take it, or as a script of its own; what one cannot express is refused."""
 
-import inspect
 import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from string import Template
+from types import SimpleNamespace
 from typing import Any
 
-from lsf.data import turn_places
+from lsf.data.encode import DEFAULT_MAX_LENGTH, context_length
 from lsf.errors import PlanError
+from lsf.export.script import ScriptDefaults, training_script
 from lsf.methods.adapters import name_elsewhere
 from lsf.methods.context import linear_names, planned_names
 from lsf.methods.default_rates import Tuned, default_rate, share_of
 from lsf.models.layout import ModelLayout, resolve
 from lsf.models.supported import find_model
-from lsf.models.weights import build_skeleton
+from lsf.models.weights import build_skeleton, context_of
 from lsf.plans.plan import Plan
 from lsf.registry import Registry
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import Run
 
 
 @dataclass(frozen=True)
@@ -58,153 +60,6 @@ def load_skeleton(plan: Plan) -> Skeleton:
     source = find_model(plan.model)
     model = build_skeleton(source)
     return Skeleton(Named(plan.model), model, resolve(model, source.family))
-
-
-_SCRIPT = Template('''"""Tunes $label of $model_words and nothing else. Made by LSF.
-
-python $file --data rows.jsonl --out tuned
-
-rows.jsonl holds one JSON object per line: the keys "prompt" and "completion", of which the loss is read on completions
-only, or the key "messages" (role and content), which the tokenizer's chat template renders: the loss is read on what
-the assistant says and on the token that ends its turn, unless the message has the weight 0. --chat-template FILE takes
-the place of the tokenizer's own.
-"""
-
-import argparse
-import json
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
-
-MODEL = $model
-TUNED = [
-$patterns
-]
-
-
-def read(path, tokenizer):
-    rows = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").split("\\n") if line.strip()]
-    examples = []
-    for row in rows:
-        if "messages" in row:
-            examples.append(read_chat(row["messages"], row.get("tools"), tokenizer))
-            continue
-        found = tokenizer(row["prompt"] + row["completion"], return_offsets_mapping=True)
-        ids, ends = found["input_ids"], [end for _, end in found["offset_mapping"]]
-        n_prompt = next(place for place, end in enumerate(ends) if end > len(row["prompt"]))
-        if tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
-            ids = ids + [tokenizer.eos_token_id]
-        examples.append({"input_ids": ids, "labels": [-100] * n_prompt + ids[n_prompt:]})
-    return examples
-
-
-def read_chat(messages, tools, tokenizer):
-    def text(turns, asking=False):
-        return tokenizer.apply_chat_template(turns, tools=tools, add_generation_prompt=asking, tokenize=False)
-
-    messages = [{**turn, "content": turn.get("content") or ""} for turn in messages]
-    whole = text(messages)
-    added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    words = sorted({*added, *tokenizer.all_special_tokens}, key=len, reverse=True)
-    special = re.compile("|".join(map(re.escape, words))) if words else None
-    finder = TurnFinder(text, special, "add_generation_prompt" in str(tokenizer.chat_template))
-    spans = []
-    for index, turn in enumerate(messages):
-        if turn["role"] != "assistant" or turn.get("weight") == 0:
-            continue
-        if turn["content"] or not finder.drops_calls(messages, index):
-            spans.append(finder.span(messages, whole, index))
-    found = tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-    labels = [
-        token if any(end > first and start < last for first, last in spans) and end > start and place else -100
-        for place, (token, (start, end)) in enumerate(zip(found["input_ids"], found["offset_mapping"]))
-    ]
-    return {"input_ids": found["input_ids"], "labels": labels}
-
-
-# Where a turn lies in a chat's text, as LSF finds it.
-$places
-
-def collate(examples):
-    width = max(len(example["input_ids"]) for example in examples)
-
-    def padded(key, filler):
-        return torch.tensor([example[key] + [filler] * (width - len(example[key])) for example in examples])
-
-    ids = padded("input_ids", 0)
-    mask = torch.tensor([[int(at < len(example["input_ids"])) for at in range(width)] for example in examples])
-    return {"input_ids": ids, "attention_mask": mask, "labels": padded("labels", -100)}
-
-
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--learning-rate", type=float, default=$rate)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--chat-template")
-    options = parser.parse_args()
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
-    if options.chat_template:
-        tokenizer.chat_template = Path(options.chat_template).read_text(encoding="utf-8")
-    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype="auto")
-    half = model.dtype in (torch.bfloat16, torch.float16)
-    dtypes = {}  # of the tuned tensors, which are trained in float32 and saved as they were
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = any(re.search(pattern, name) for pattern in TUNED)
-        if parameter.requires_grad:
-            dtypes[parameter] = parameter.dtype
-            parameter.data = parameter.data.float()
-    tuned = sum(parameter.numel() for parameter in dtypes)
-    print(f"tuning {tuned:,} of {model.num_parameters():,} parameters")
-    arguments = TrainingArguments(
-        output_dir=options.out,
-        max_steps=options.steps,
-        per_device_train_batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        seed=options.seed,
-        report_to="none",
-        save_strategy="no",
-    )
-    rows = read(options.data, tokenizer)
-    trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate)
-    with torch.autocast(arguments.device.type, dtype=torch.bfloat16, enabled=half):
-        trainer.train()
-    for parameter, dtype in dtypes.items():
-        parameter.data = parameter.data.to(dtype)
-    model.save_pretrained(options.out)
-    tokenizer.save_pretrained(options.out)
-
-
-if __name__ == "__main__":
-    main()
-''')
-
-
-def training_script(model: str, label: str, patterns: list[str], rate: float, file: str = "tune.py") -> str:
-    """Return the script.
-
-    Args:
-        model: folder or Hugging Face id.
-        label: of the plan, for its first line.
-        patterns: regular expressions of the tuned tensors' names.
-        rate: AdamW's peak rate where the script is given none.
-        file: what it will be called, for its first lines.
-    """
-    listed = "\n".join(f"    {pattern!r}," for pattern in patterns)
-    words = model.replace("\\", "/").replace('"', "'")
-    places = inspect.getsource(turn_places).partition("\nSpan = ")
-    return _SCRIPT.substitute(
-        label=label, model=repr(model), model_words=words, patterns=listed, file=file, rate=rate,
-        places="".join(places[1:]).strip() + "\n",
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -341,9 +196,46 @@ def _named(skeleton: Skeleton) -> list[tuple[str, list[str]]]:
 
 def transformers_script(skeleton: Skeleton, plan: Plan) -> str:
     """Return a Python script on transformers alone that tunes exactly the planned tensors."""
+    context = context_of(skeleton.layout.config, SimpleNamespace(model_max_length=DEFAULT_MAX_LENGTH))
+    return _script(skeleton, plan, ScriptDefaults(_rate(skeleton, plan), length=context_length(context, None)))
+
+
+def script_of_run(skeleton: Skeleton, run: Run, spec: RunSpec, length: int, rows: str | None, raw: bool) -> str:
+    """Return the same script with what a run was asked for: targets, steps, batch, rate, seed and template.
+
+    Args:
+        skeleton: of its model.
+        run: its result has the steps that epochs made, and the rate, where all weights of the plan were tuned.
+        spec: what was asked.
+        length: tokens per row.
+        rows: name of the file with its training rows, beside the script; None where there is none.
+        raw: whether pairs in it are raw, whatever was asked for.
+    """
+    found = None if run.result is None or spec.method != "full" else run.result.learning_rate
+    steps = None if run.result is None or spec.epochs is None else run.result.steps
+    defaults = ScriptDefaults(
+        rate=found or _rate(skeleton, spec.plan),
+        steps=steps or spec.steps,
+        batch_size=spec.batch_size,
+        warmup_steps=spec.warmup_steps,
+        weight_decay=spec.weight_decay,
+        seed=spec.seed,
+        train_on=spec.train_on,
+        pairs="raw" if raw else spec.pairs,
+        chat_template=spec.chat_template,
+        length=length,
+        rows=rows,
+    )
+    return _script(skeleton, spec.plan, defaults)
+
+
+def _script(skeleton: Skeleton, plan: Plan, defaults: ScriptDefaults) -> str:
+    return training_script(name_elsewhere(plan.model), plan.label, unfrozen_patterns(skeleton, plan), defaults)
+
+
+def _rate(skeleton: Skeleton, plan: Plan) -> float:
     n_params = sum(value.numel() for value in skeleton.model.parameters())
-    rate = default_rate("full", Tuned(skeleton.layout.config.hidden_size, n_params, share_of(plan)))
-    return training_script(name_elsewhere(plan.model), plan.label, unfrozen_patterns(skeleton, plan), rate)
+    return default_rate("full", Tuned(skeleton.layout.config.hidden_size, n_params, share_of(plan)))
 
 
 def _json(value: object) -> str:

@@ -121,7 +121,7 @@ def analyze(
     report.plan(analysis_phases(loaded, batches, needs, len(task.validation), check, fitted))
     batches = batches[: _forward(loaded, batches, settings, needs, sampled, builder, clock, report)]
     read = {int(number) for batch in batches for number in batch.examples}
-    builder.mark_tokens(*_counted([encoding.rows[number] for number in sorted(read)], loaded.tokenizer))
+    builder.mark_tokens(_counted([encoding.rows[number] for number in sorted(read)], loaded.tokenizer))
     short = _beyond_forward(loaded, encoding.rows, batches, settings, needs, builder, report)
     if "runs" in needs and short_runs is not None and not report.stop:
         report.phase(SHORT_RUNS)
@@ -392,14 +392,15 @@ def _read_at(tokenizer: Any, rows: Sequence[EncodedExample], positions: str, exa
     return tokenizer.decode(rows[example].ids[max(0, place + 1 - READ_TOKENS) : place + 1])
 
 
-def _counted(rows: Sequence[EncodedExample], tokenizer: Any) -> tuple[float, float]:
-    """Return tokens per example, and the share of them that training predicts, its own end-of-text among both."""
+def _counted(rows: Sequence[EncodedExample], tokenizer: Any) -> dict[str, float]:
+    """Return the fields of DataInfo on tokens; of those that training predicts, its own end-of-text is one."""
     windows = {id(row.example): row for row in rows if row.is_text}  # of a text the last window alone is ended
     ended = (*windows.values(), *(row for row in rows if not row.is_text))
     end = tokenizer.eos_token_id
     added = 0 if end is None else sum(_is_ended(row, end) for row in ended)
     tokens, targets = (sum(counts) for counts in zip(*((len(row.ids), row.n_targets) for row in rows), strict=True))
-    return tokens / len(rows), (targets + added) / (tokens + added)
+    share, attended = (targets + added) / (tokens + added), sum(len(row.ids) ** 2 for row in rows) / tokens
+    return {"mean_tokens": tokens / len(rows), "attended_tokens": attended, "target_share": share}
 
 
 def _is_ended(row: EncodedExample, end: int) -> bool:
@@ -413,7 +414,7 @@ def _is_ended(row: EncodedExample, end: int) -> bool:
 def _builder(
     loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, counts: tuple[int, int]
 ) -> AnalysisBuilder:
-    split, (mean_tokens, target_share) = settings.split, _counted(encoding.rows, loaded.tokenizer)
+    split = settings.split
     if split == "auto":
         split = "train" if task.own_splits else "all"
     data = DataInfo(
@@ -429,8 +430,7 @@ def _builder(
         reading=settings.reading,
         virtual=settings.virtual,
         settled=False if settings.settle else None,
-        mean_tokens=mean_tokens,
-        target_share=target_share,
+        **_counted(encoding.rows, loaded.tokenizer),
         n_rows=counts[0],
         n_taken=counts[1],
         unknown=unknown_targets(loaded.tokenizer, encoding.rows),

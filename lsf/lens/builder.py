@@ -90,12 +90,9 @@ class AnalysisBuilder:
         """Note that reading ended because the ranking had settled."""
         self._data = replace(self._data, settled=True)
 
-    def mark_tokens(self, mean: float, share: float) -> None:
-        """Note how many tokens the examples that were read have on average, and the share of them that is trained.
-
-        Until then both are those of all examples.
-        """
-        self._data = replace(self._data, mean_tokens=mean, target_share=share)
+    def mark_tokens(self, counts: Mapping[str, Any]) -> None:
+        """Note the fields on tokens of the examples that were read; until then they are those of all examples."""
+        self._data = replace(self._data, **counts)
 
     def mark_short(self, sentence: str) -> None:
         """Note which criteria memory did not suffice for."""

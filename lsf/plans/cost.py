@@ -100,14 +100,14 @@ def training_flops(analysis: Analysis, blocks: Sequence[int]) -> float:
     Forward 2 N_b per block, and 2 d V for the head at the share of tokens that are trained (all where it is not known),
     since logits are computed there alone; input gradients the same for the head and for every block from the
     lowest tuned one up; weight gradients 2 N_b per tuned block. N_b are the block's parameters (its norms are counted
-    with its matrices). Attention's products, 2 d T per token and block over T tokens of context (causal), cost the same
+    with its matrices). Attention's products, 2 d T per token and block (causal), T the tokens of its row, cost the same
     again forward and twice that backward wherever input gradients pass. Of a mixture of experts all are counted, as if
     every token went to each expert: their products then weigh too much, attention and head too little.
     """
     return law_flops(
         [block.n_params for block in analysis.blocks],
         head=_head_flops(analysis),
-        attention=2.0 * analysis.model.width * (analysis.data.mean_tokens or 0.0),
+        attention=_attention_flops(analysis),
         lowest=min(blocks),
         gradients=2.0 * sum(analysis.blocks[block].n_params for block in set(blocks)),
     )
@@ -118,7 +118,7 @@ def block_flops(analysis: Analysis, blocks: Collection[int]) -> list[tuple[float
 
     These are the parts of `training_flops`, the head's left out; without a tuned block nothing goes backward.
     """
-    attention = 2.0 * analysis.model.width * (analysis.data.mean_tokens or 0.0)
+    attention = _attention_flops(analysis)
     lowest = min(blocks, default=analysis.model.n_blocks)
     parts = []
     for row in analysis.blocks:
@@ -171,6 +171,15 @@ def share_of_full(
 def full_flops(analysis: Analysis) -> float:
     """Return FLOPs per token of full fine-tuning: every block, and the head's weight gradient."""
     return training_flops(analysis, range(analysis.model.n_blocks)) + _head_flops(analysis)
+
+
+def _attention_flops(analysis: Analysis) -> float:
+    """Return attention's products per token and block, 2 d E[T^2] / E[T]: a longer row has more of the tokens.
+
+    Older analyses know the mean length of rows alone, E[T], which is less where lengths differ.
+    """
+    data = analysis.data
+    return 2.0 * analysis.model.width * (data.attended_tokens or data.mean_tokens or 0.0)
 
 
 def _head_flops(analysis: Analysis) -> float:

@@ -25,7 +25,7 @@ from lsf.schema import decode
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run's checkpoints."""
-TUNED, PROGRESS = "tuned.safetensors", "progress.json"
+TUNED, PROGRESS, STATE = "tuned.safetensors", "progress.json", "trainer_state.json"
 LITTLE_DISK = 1 << 20
 """Bytes free on a disk that counts as full."""
 SHARE = 0.05
@@ -65,6 +65,11 @@ class Checkpoint:
     """Its folder."""
     progress: Progress
     """Where the run stood."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run, as it was begun."""
+        return int(read_json(self.place / STATE, "a checkpoint's state")["max_steps"])
 
 
 class CheckpointManager:

@@ -10,6 +10,7 @@ from lsf.data.contents import options_in
 from lsf.errors import BadInputError, UnknownNameError
 from lsf.methods.catalogue import ADAPTER_KINDS, CATALOGUE, describe
 from lsf.plans.plan import Plan, full_plan, place_of
+from lsf.runs.comparability import texts_of
 from lsf.runs.result import RunState
 from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.runs.store import Run
@@ -197,8 +198,8 @@ def grids(runs: Sequence[Run]) -> tuple[Run, ...]:
 def same_grid(runs: Sequence[Run], base: RunSpec) -> tuple[Run, ...]:
     """Return the newest run of every cell of the grid of `base`, a run with its method's default rate or a search.
 
-    Runs that measured other weights or data under the same names than the newest one that measured anything, or on
-    another device, are left out: no ratio between them would mean anything.
+    Runs that measured other weights or data under the same names than the newest one that measured anything, made other
+    texts of its rows, or ran on another device, are left out: no ratio between them would mean anything.
 
     Args:
         runs: newest first.
@@ -229,8 +230,12 @@ def _kin(spec: RunSpec) -> tuple[object, ...]:
 
 def _ground(run: Run) -> tuple[object, ...] | None:
     """Return what a run measured on, as far as only its result knows; None where it measured nothing."""
-    result = run.result
-    return None if result is None or result.before is None else result.measured_on
+    spec, result = run.spec, run.result
+    return (
+        None
+        if spec is None or result is None or result.before is None
+        else (*result.measured_on, *texts_of(spec, result))
+    )
 
 
 def control_name(role: str, size: int, beside: str = "") -> str:

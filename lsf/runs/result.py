@@ -323,6 +323,8 @@ class RunResult(JsonRecord):
     """Training rows that lost tokens at their beginning, so that their target fits; None in results of before."""
     rendering: str | None = None
     """How the texts were made: raw, chat and by which template, plain text, ...; None in results of before."""
+    texts: str | None = None
+    """SHA-256 of the token ids and targets of the rows it reads; None in results of before."""
     n_held_out_dropped: int | None = None
     """Validation and test examples left out for the same reason, of those that the reading limits take."""
     cache: Mapping[str, Any] | None = None

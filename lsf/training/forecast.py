@@ -234,7 +234,7 @@ class Forecaster:
                 for block in blocks_of(self.loaded.model, self.loaded)
             ],
             head=2.0 * info.width * info.vocab_size * targets / tokens,
-            attention=2.0 * info.width * tokens / len(rows),
+            attention=2.0 * info.width * sum(len(row.ids) ** 2 for row in rows) / tokens,
             lowest=lowest_block(plan, info),
             gradients=2.0 * self.trainable if not dense else None,
             tuned=plan.blocks,

@@ -12,7 +12,11 @@ import torch
 from lsf.methods.catalogue import CATALOGUE
 from lsf.models.batches import autocasting
 from lsf.models.devices import wait
+from lsf.models.loading import LoadedModel
+from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import is_quantised
+from lsf.runs.result import phase
+from lsf.runs.spec import RunSpec
 from lsf.training.artefacts import find_weights, load_tuned, merge, read_about
 
 TOKENS, ROWS = 32, 8
@@ -33,6 +37,23 @@ class TimeRatio:
     """Lower end of the median's 95 % interval."""
     high: float
     """Upper end."""
+
+
+def latency_asked(folder: Path, loaded: LoadedModel, spec: RunSpec) -> dict[str, float]:
+    """Return the latency of what a run saved, as its result has it.
+
+    Nothing where it is not asked for, or where memory does not suffice to load it beside the run.
+    """
+    if spec.latency != "on":
+        return {}
+    try:
+        with phase("latency"):
+            found = latency_ratio(folder, loaded)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return {}
+    return {"latency_ratio": found.ratio, "latency_low": found.low, "latency_high": found.high}
 
 
 def latency_ratio(folder: Path, loaded: Any) -> TimeRatio:

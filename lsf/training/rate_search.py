@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample
+from lsf.data.rendering import template_of
 from lsf.errors import BadInputError, DataError, LsfError, RunError
 from lsf.files import read_json, write_json
 from lsf.methods.default_rates import rounded
@@ -26,7 +27,7 @@ from lsf.models.writing import GeneralText
 from lsf.plans.cost import forward_flops
 from lsf.progress import Reporter
 from lsf.runs.checkpoints import Checkpoint
-from lsf.runs.comparability import below
+from lsf.runs.comparability import CHAT, RAW, below, kinds_in
 from lsf.runs.lock import ResultBuilder
 from lsf.runs.result import SearchTrial
 from lsf.runs.spec import METHODS_OWN, RunSpec
@@ -364,7 +365,7 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, fold
     """Return the rate of a run.
 
     A search is kept beside the runs and taken over by every later run of its group: the same weights and configuration,
-    data, method, loop and number of tuned blocks and modules. It is counted by the run that made it.
+    data and texts of it, method, loop and number of tuned blocks and modules. It is counted by the run that made it.
 
     Args:
         loaded: the base model.
@@ -409,6 +410,9 @@ def group_key(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder) -> str
     whole = [asked | {"options": dict(spec.options)}, size, list(known.measured_on), config_hash(loaded.model)]
     if known.general is not None:
         whole += [known.general.fingerprint, spec.general_share]
+    made = kinds_in(known.rendering or RAW)
+    if CHAT in made:  # which `auto` may mean, or not, by the template that the model has
+        whole += [made, template_of(loaded.tokenizer)]
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 

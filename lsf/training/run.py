@@ -20,7 +20,6 @@ from lsf.methods.optimizers import check_optimizer
 from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order
 from lsf.models.loading import LoadedModel, config_hash, weights_hash
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.writing import GeneralText
 from lsf.progress import Reporter, Silent
 from lsf.runs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
@@ -39,11 +38,12 @@ from lsf.training.attempts import (
     method_context,
 )
 from lsf.training.forecast import expected
-from lsf.training.latency import latency_ratio
+from lsf.training.latency import latency_asked
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import computing_on, wait_for_all
 from lsf.training.proof import prove
 from lsf.training.rate_search import choose_rate, find_rate, resumed_choice
+from lsf.training.records import tokens_hash
 from lsf.training.short_runs import spec_rate
 from lsf.training.splits import (
     BaseReading,
@@ -174,7 +174,9 @@ class _Tuning:
         planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
         with phase("reading"):
             splits = encode_splits(loaded, self.task, spec)
-            begun = 0 if (earlier := latest_checkpoint(self.shared)) is None else earlier.progress.step
+            begun = 0
+            if (earlier := latest_checkpoint(self.shared)) is not None:
+                begun, splits = earlier.progress.step, replace(splits, steps=earlier.steps)
             course = course_of(loaded, splits, spec, self.end_where_asked, begun)
         self.report.plan(course.phases)
         self.steps = splits.steps
@@ -182,7 +184,8 @@ class _Tuning:
         if spec.general is not None:
             builder.add(general=self.general(splits))
         builder.add(n_held_out_dropped=splits.n_held_out_dropped, n_straddling=splits.n_straddling)
-        builder.add(n_cut=splits.n_cut, rendering=splits.rendering, warnings=(*builder.known.warnings, *splits.facts))
+        builder.add(n_cut=splits.n_cut, rendering=splits.rendering, texts=_texts(splits))
+        builder.add(warnings=(*builder.known.warnings, *splits.facts))
         refuse_without_readings(spec, splits)
         if not begun:  # runs from before 2026-11-30 go on as they began
             refuse_long_warmup(spec, splits)
@@ -222,7 +225,7 @@ class _Tuning:
         except RunPausedError:
             reason = f"Paused in its test after {counted(done.steps, 'step')}; what was learned is kept."
             return replace(builder.known, state=RunState.CANCELLED, reason=reason)
-        builder.add(**_latency(self.folder, loaded, spec))
+        builder.add(**latency_asked(self.folder, loaded, spec))
         return replace(builder.known, state=RunState.SUCCEEDED)
 
     def measure(
@@ -353,18 +356,8 @@ def _trained(folder: Path) -> RunResult | None:
     return result if result is not None and result.test_left else None
 
 
-def _latency(folder: Path, loaded: LoadedModel, spec: RunSpec) -> dict[str, float]:
-    """Return the latency of what was saved, where it is asked for and memory suffices to load it beside the run."""
-    if spec.latency != "on":
-        return {}
-    try:
-        with phase("latency"):
-            found = latency_ratio(folder, loaded)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        return {}
-    return {"latency_ratio": found.ratio, "latency_low": found.low, "latency_high": found.high}
+def _texts(splits: EncodedSplits) -> str:
+    return tokens_hash((*splits.train, *splits.validation, *splits.test))
 
 
 class _LeftEarly(Exception):
@@ -442,9 +435,14 @@ def _measured(
     report.progress(0, None, "measuring what was kept")
     with phase("reading"):
         splits = encode_splits(loaded, task, spec)
+    if result.texts not in (None, _texts(splits)) or result.rendering not in (None, splits.rendering):
+        raise RunStateError(
+            "The texts that the model's tokenizer and chat template make of the rows have changed since the run "
+            f"{folder.name}; it cannot be measured."
+        )
     with phase("base"):
         base = measure_base(loaded, spec, splits.test, watched(splits.validation), check, splits.asked)
     model = load_tuned(folder, loaded)
     after = measured_after(loaded, model, spec, splits, base, check)
-    result = replace(result, **after, **_latency(folder, loaded, spec))
+    result = replace(result, **after, **latency_asked(folder, loaded, spec))
     return replace(result, state=RunState.SUCCEEDED, reason=None) if result.trained else result

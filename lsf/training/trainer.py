@@ -20,7 +20,7 @@ from lsf.errors import BadInputError, RunError
 from lsf.methods.optimizers import OPTIMIZERS
 from lsf.models.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
 from lsf.progress import Stop
-from lsf.runs.checkpoints import TUNED, CheckpointManager, Progress
+from lsf.runs.checkpoints import STATE, TUNED, CheckpointManager, Progress
 from lsf.runs.result import phase, seconds_so_far
 from lsf.training.prefix import Prefix
 from lsf.training.processes import said_by_any
@@ -290,7 +290,7 @@ class CompletionTrainer(Trainer):
         if self.args.world_size == 1:
             self._save_optimizer_and_scheduler(str(place))
             self._save_rng_state(str(place))
-        self.state.save_to_json(str(place / "trainer_state.json"))
+        self.state.save_to_json(str(place / STATE))
         save_file(tuned, place / TUNED)
         if self._reweighting is not None:
             self._reweighting.save(place)

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 
-from lsf.app.paths import where_apart
-from lsf.criteria.result import Analysis
+from lsf.app.paths import _is_of, where_apart
+from lsf.app.work import Analysed, Request
+from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.plans.plan import Plan, full_plan
+from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run, create_run, load_run
 from tests.figures.conftest import analysis as analysis
@@ -43,6 +45,23 @@ def test_a_whole_model_moves_every_state(analysis: Analysis, tmp_path: Path) -> 
         "Green squares: the same after tuning; the embedding and the final norm were tuned too, so that every state "
         "can be elsewhere."
     )
+
+
+@pytest.mark.parametrize(
+    ("made", "read", "same"),
+    [
+        ("raw", "raw", True), ("raw", None, True), ("chat, by the model's template", "raw", False),
+        ("raw", "chat, by the model's template", False), ("raw (9), chat, by the model's template (3)", "raw", True),
+        ("chat, by the model's template", "chat, by the model's template", True),
+    ],
+)  # fmt: skip
+def test_a_run_on_other_texts_of_the_same_rows_is_not_laid_over(
+    analysis: Analysis, tmp_path: Path, made: str, read: str | None, same: bool
+) -> None:
+    data = replace(analysis.data, fingerprint="f", rendering=read)
+    found = Analysed(Request(settings=AnalysisSettings()), replace(analysis, weights="w", data=data))
+    result = RunResult(RunState.SUCCEEDED, stored_bytes=1, weights="w", data_fingerprint="f", rendering=made)
+    assert _is_of(replace(run_of(Plan("made-up", 3, (1,)), tmp_path), result=result), found) == same
 
 
 def run_of(plan: Plan, folder: Path) -> Run:

@@ -92,11 +92,11 @@ def test_one_file_given_for_another_is_told_by_what_it_lacks(place: Path, capsys
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        ("row.jsonl", "The data file row.jsonl does not exist; a CSV, TSV, JSON, JSONL, Parquet or text file was "
-         "expected. Did you mean rows.jsonl?"),
+        ("row.jsonl", "The data file row.jsonl does not exist; a CSV, TSV, JSON, JSONL, Parquet, Arrow or text "
+         "file was expected. Did you mean rows.jsonl?"),
         ("facts", "There is no file facts here; the lesson of that name is lesson:facts."),
-        ("nothing.csv", "The data file nothing.csv does not exist; a CSV, TSV, JSON, JSONL, Parquet or text file was "
-         "expected."),
+        ("nothing.csv", "The data file nothing.csv does not exist; a CSV, TSV, JSON, JSONL, Parquet, Arrow or text "
+         "file was expected."),
     ],
 )  # fmt: skip
 def test_the_data_that_was_meant_is_offered(

@@ -9,6 +9,8 @@ from typing import Any
 
 import datasets
 import pandas as pd
+import pyarrow
+import pyarrow.ipc
 import pytest
 
 from lsf.data.containers import PIECE, DatasetRows, pieces
@@ -91,6 +93,72 @@ def test_parquet_and_a_folder_of_save_to_disk_give_the_same_chats_and_class_labe
     read = load_task(str(tmp_path / "labels.parquet"))
     assert [row.completion for row in read.rows] == [" good", " bad", " good"]
     assert read.seen.n_left_out == 1 and "(row 4)" in read.seen.notes[1]
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize("kind", ["stream", "file", "feather", "parquet", "data/train.arrow"])
+def test_class_labels_have_their_names_from_every_kind_of_file_that_notes_them(
+    kind: str, packed: bool, tmp_path: Path
+) -> None:
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["bad", "good"])}
+    )
+    rows = datasets.Dataset.from_dict({"text": list("abcd"), "label": [1, 0, 1, 0]}, features=features)
+    table = rows.data.table.replace_schema_metadata(rows.features.arrow_schema.metadata)
+    name = kind if "/" in kind else f"d.{kind}" if kind in ("feather", "parquet") else "d.arrow"
+    (path := tmp_path / name).parent.mkdir(exist_ok=True)
+    if kind == "parquet":
+        rows.to_parquet(str(path))
+    else:
+        opened = pyarrow.ipc.new_stream if kind == "stream" else pyarrow.ipc.new_file
+        with pyarrow.OSFile(str(path), "wb") as file, opened(file, table.schema) as written:
+            written.write_table(table)
+    if packed:
+        path.with_name(f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+        path = path.with_name(f"{path.name}.gz")
+    task = load_task(str(path.parent.parent if "/" in kind else path))
+    assert sorted(row.completion for row in task.split("all")) == [" bad", " bad", " good", " good"]
+
+
+def test_calls_and_tools_have_no_arguments_of_others_where_arrow_kept_them(tmp_path: Path) -> None:
+    def talk(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        call = {"type": "function", "function": {"name": name, "arguments": arguments}}
+        properties = {key: {"type": "string"} for key in arguments}
+        tool = {
+            "type": "function",
+            "function": {"name": name, "parameters": {"type": "object", "properties": properties}},
+        }
+        asked, called = {"role": "user", "content": name}, {"role": "assistant", "content": "", "tool_calls": [call]}
+        return {"messages": [asked, called], "tools": [tool]}
+
+    rows = [talk("weather", {"city": "Oslo"}), talk("add", {"one": "1", "two": "2"}), talk("weather", {"city": "Rome"})]
+    (tmp_path / "d.jsonl").write_text(jsonl(rows), encoding="utf-8")
+    wanted = identities(load_task(str(tmp_path / "d.jsonl")))
+    assert all("null" not in repr(one) for one in wanted)
+    made = datasets.Dataset.from_list(rows)
+    made.to_parquet(str(tmp_path / "d.parquet"))
+    made.save_to_disk(str(tmp_path / "saved"))
+    for name in ("d.parquet", "saved"):
+        assert identities(load_task(str(tmp_path / name))) == wanted
+    for held in (made, pd.read_parquet(tmp_path / "d.parquet")):
+        assert identities(read_data(held)) == wanted
+
+
+def test_a_name_of_a_column_may_hold_a_comma_where_values_are_separated_by_semicolons(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("question, long;answer\nWhat, now, this?;Yes, it is\nWhy?;So\n")
+    task = load_task(str(tmp_path / "d.csv"), "{question, long}", "{answer}")
+    assert [(row.prompt, row.completion) for row in task.rows] == [("What, now, this?", "Yes, it is"), ("Why?", "So")]
+    (tmp_path / "e.csv").write_text("question,answer;more\nWhat,b,c\n")
+    with pytest.raises(DataError, match="line 2: 3 values for 2 columns"):
+        load_task(str(tmp_path / "e.csv"))
+
+
+@pytest.mark.parametrize("held", [b"", b"ARROW1\0\0cut", b"no arrow at all", b"\xff\xff\xff\xff"])
+def test_what_is_no_arrow_file_is_refused_in_a_sentence(held: bytes, tmp_path: Path) -> None:
+    (tmp_path / "d.arrow").write_bytes(held)
+    with pytest.raises(DataError, match=r"d\.arrow (is not a readable Arrow file|is empty|has no rows)"):
+        load_task(str(tmp_path / "d.arrow"))
 
 
 @pytest.mark.parametrize("kind", [datasets.List, datasets.Sequence, datasets.LargeList, lambda label: [label]])

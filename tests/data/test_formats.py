@@ -293,6 +293,17 @@ def test_a_label_and_a_verdict_that_are_not_there_are_refused(tmp_path: Path) ->
         task_of([{**pair, "label": True}, {**pair, "label": None}], tmp_path / "d.jsonl")
 
 
+@pytest.mark.parametrize("label", [True, False, 1, "0", "True"])
+@pytest.mark.parametrize("wrapped", [False, True], ids=["texts", "messages"])
+def test_answers_are_not_taken_for_good_where_most_have_no_verdict(label: Any, wrapped: bool, tmp_path: Path) -> None:
+    pair: dict[str, Any] = {"prompt": [USER], "completion": [SAID]} if wrapped else {"prompt": "a", "completion": "b"}
+    rows = [{**pair, "label": None}, pair, pair, {**pair, "label": label}]
+    with pytest.raises(DataError, match="line 1: the label is empty; true or false was expected, or a format that"):
+        task_of(rows, tmp_path / "d.jsonl")
+    if not wrapped:
+        assert len(task_of(rows, tmp_path / "d.jsonl", format="pairs").split("all")) == 4
+
+
 def test_an_unknown_format_is_answered_with_the_known(tmp_path: Path) -> None:
     with pytest.raises(BadInputError, match="format is 'chatml'; accepted are: auto, bundle, tokens"):
         task_of([{"text": "a"}], tmp_path / "d.jsonl", format="chatml")

@@ -155,8 +155,58 @@ def test_an_answer_that_begins_otherwise_than_the_prompt_is_refused_with_advice_
     for row in (talk("Who?", "b"), talk("Who?", "b", "And?", "c")):
         with pytest.raises(DataError, match=said):
             trained(template, ("<User>", "<Assistant>"), row)
-    twice = {"messages": [*talk("Who?", "one")["messages"], {"role": "assistant", "content": "two"}]}
+    cut = TEMPLATES[0].plain.replace(
+        "{{ m['content'] }}<|im_end|>{{", "{% if loop.last %}{{ m['content'] }}{% endif %}{{"
+    )
     with pytest.raises(
-        DataError, match=r"Row 1: the chat template writes message 3, .* accepted is a template with gen"
+        DataError, match=r"Row 1: the chat template writes message 2, .* accepted is a template with gen"
     ):
-        trained(QWEN3, CHATML, twice)
+        trained(cut, CHATML, talk("Who?", "one", "And?"))
+
+
+def said_by_itself(*said: str | dict[str, Any]) -> list[dict[str, Any]]:
+    """Return turns of the assistant, one behind the other."""
+    return [{"role": "assistant", **({"content": turn} if isinstance(turn, str) else turn)} for turn in said]
+
+
+def test_answers_in_a_row_are_each_trained_where_the_template_writes_them_otherwise_at_the_end() -> None:
+    user, last = {"role": "user", "content": "one"}, f"{THOUGHT}one<|im_end|>"
+    call = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Oslo"}}}
+    chats = {
+        "at the end": ([user, *said_by_itself("one", "one")], ["one<|im_end|>", last]),
+        "three": ([user, *said_by_itself("a", "one", "one")], ["a<|im_end|>", "one<|im_end|>", last]),
+        "before a question": ([user, *said_by_itself("a", "b"), user], ["a<|im_end|>", "b<|im_end|>"]),
+        "a call behind words": (
+            [user, *said_by_itself("I look.", {"content": "", "tool_calls": [call]}), {"role": "tool", "content": "7"},
+             *said_by_itself("one")],
+            ["I look.<|im_end|>", CALL, last],
+        ),
+        "the prompt's words": (
+            [user, *said_by_itself("assistant\n", "assistant\na")],
+            ["assistant\n<|im_end|>", f"{THOUGHT}assistant\na<|im_end|>"],
+        ),
+    }  # fmt: skip
+    for name, (messages, wanted) in chats.items():
+        assert trained(QWEN3, CHATML, {"messages": messages}) == [wanted], name
+
+
+@pytest.mark.parametrize("as_text", [False, True], ids=["objects", "JSON text"])
+@pytest.mark.parametrize(
+    "written", ["{{ given | tojson }}", "{{ 'json ' + given }}", "{{ given }}"], ids=["tojson", "joined", "printed"]
+)
+def test_arguments_of_a_call_are_written_as_json_once_however_file_and_template_have_them(
+    written: str, as_text: bool
+) -> None:
+    template = QWEN3.replace(
+        "{{ call.function.arguments | tojson }}", "{%- set given = call.function.arguments -%}" + written
+    )
+    assert template != QWEN3
+    held = {"city": "Ålesund", "days": 2}
+    given = {"name": "weather", "arguments": json.dumps(held, ensure_ascii=False) if as_text else held}
+    rows = [
+        {"messages": [{"role": "user", "content": "How warm?"}, {"role": "assistant", "content": None, **called}]}
+        for called in ({"tool_calls": [{"type": "function", "function": given}]}, {"function_call": given})
+    ]
+    for row in rows:
+        ((text,),) = trained(template, CHATML, row)
+        assert text.count('{"city": "Ålesund", "days": 2}') == 1 and "\\" not in text

@@ -8,6 +8,8 @@ from typing import Any
 
 import datasets
 import pandas as pd
+import pyarrow
+import pyarrow.ipc
 import pytest
 
 from lsf.data.reading import read_data
@@ -43,6 +45,12 @@ def saved(ending: str, folder: Path) -> str:
         datasets.Dataset.from_list(ROWS).to_parquet(str(path))
     elif ending == "index.parquet":
         FRAME.set_index(pd.Index(range(6, 12))).to_parquet(path)
+    elif ending == "feather":
+        FRAME.to_feather(path)
+    elif ending == "arrow":  # a stream, in batches
+        table = datasets.Dataset.from_list(ROWS).data.table
+        with pyarrow.OSFile(str(path), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table, max_chunksize=4)
     elif ending in ("csv", "tsv"):
         FRAME.to_csv(path, index=False, sep="\t" if ending == "tsv" else ",")
     elif ending == "index.csv":
@@ -67,6 +75,8 @@ FILES = [
     "parquet",
     "index.parquet",
     "arrow.parquet",
+    "feather",
+    "arrow",
 ]
 IN_MEMORY: dict[str, Callable[[], Any]] = {
     "frame": lambda: FRAME,
@@ -195,3 +205,13 @@ def test_a_quotation_that_is_not_closed_is_named_where_it_begins(content: str, s
     (tmp_path / "d.csv").write_text("prompt,completion\n" + content)
     with pytest.raises(DataError, match=sentence):
         load_task(str(tmp_path / "d.csv"))
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+def test_line_ends_inside_of_cells_are_line_ends_whatever_the_file_has(ending: str, tmp_path: Path) -> None:
+    sep = "," if ending == "csv" else "\t"
+    rows = ["prompt" + sep + "completion", f'"one\r\ntwo{sep}"{sep}"a\r\n\r\nb"', f"three{sep}c", f"{sep}d"]
+    (tmp_path / f"d.{ending}").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode() + b"\r\n")
+    task = load_task(str(tmp_path / f"d.{ending}"))
+    assert texts(task) == [(f"one\ntwo{sep}", "a\n\nb"), ("three", "c")]
+    assert "(line 7)" in task.seen.notes[0]

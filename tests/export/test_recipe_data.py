@@ -142,7 +142,7 @@ def test_the_command_writes_the_rows_beside_the_recipe_and_replaces_nothing(tmp_
     (tmp_path / "text.jsonl").write_text('{"text": "the sky"}\n' * 4)
     spec = RunSpec("model", "chats.jsonl", Plan("model", 4, (3,)), general="text.jsonl")
     run = create_run(tmp_path / "runs", spec)
-    for target in SECTIONS:
+    for target in ("axolotl", "llamafactory"):
         (tmp_path / target).mkdir()
         asked = ["export", "--run", str(run), "--to", target]
         out = ["--out", f"{target}/recipe.yaml"]
@@ -161,3 +161,8 @@ def test_the_command_writes_the_rows_beside_the_recipe_and_replaces_nothing(tmp_
     told = capsys.readouterr()
     assert "was not trained on chats; the recipe leaves out its data" in told.err
     assert "datasets" not in told.out
+    tokenizer.chat_template = None
+    (tmp_path / "model" / "chat_template.jinja").unlink()
+    tokenizer.save_pretrained("model")
+    assert main(["export", "--run", str(run), "--to", "axolotl", "--out", "plain.yaml"]) == 0
+    assert "trained on chats by a plain template, since its model has none" in capsys.readouterr().err

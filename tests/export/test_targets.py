@@ -1,7 +1,6 @@
 """Each export, tested by the tool it is for, or by its own rule where the tool is not installed."""
 
 import json
-import types
 from functools import lru_cache
 
 import pytest
@@ -12,20 +11,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lsf.cli.main import main
-from lsf.data.encode import encode
-from lsf.data.reading import read_data
-from lsf.data.task import Example
 from lsf.errors import PlanError
-from lsf.export.targets import EXPORTS, load_skeleton, training_script
+from lsf.export.targets import EXPORTS, load_skeleton
 from lsf.methods.context import linear_names
 from lsf.plans.plan import Plan
 from tests.children import finished
-from tests.data.chat_templates import TEMPLATES, byte_level
-from tests.data.test_chat import AGAIN, ASKED, SAID
-from tests.data.test_rewritten_turns import CHATML, QWEN3, THINKS
 from tests.export.importers import tuned_by_axolotl, tuned_by_llamafactory
 from tests.models.test_families import ROWS
-from tests.tiny import save_tiny, tiny_tokenizer
+from tests.tiny import save_tiny
 
 
 def plan_for(folder, blocks=(1, 3), **more):
@@ -203,45 +196,3 @@ def test_an_unknown_target_and_a_broken_plan_are_one_sentence(tiny, tmp_path, ca
     assert main(["export", "--plan", str(tmp_path / "none.json"), "--to", "peft"]) == 2
     assert main(["export", "--plan", str(tmp_path / "plan.json"), "--to", "llamafactory"]) == 2
     assert "choose a suffix" in capsys.readouterr().err
-
-
-def test_the_script_reads_rows_as_the_product_does(tmp_path):
-    code = training_script("none", "block 1", ["x"], 1e-3)
-    module = types.ModuleType("script")
-    exec(compile(code, "tune.py", "exec"), module.__dict__)
-    rows = [{"prompt": "the cat", "completion": " sat on"}, {"prompt": "the", "completion": " mat</s>"}]
-    (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    tokenizer = tiny_tokenizer()
-    ours = encode(tokenizer, [Example(row["prompt"], row["completion"]) for row in rows], 64, append_eos=True).rows
-    expected = [[-100] * row.n_prompt + list(row.ids[row.n_prompt :]) for row in ours]
-    assert [one["input_ids"] for one in module.read(tmp_path / "rows.jsonl", tokenizer)] == [list(r.ids) for r in ours]
-    assert [one["labels"] for one in module.read(tmp_path / "rows.jsonl", tokenizer)] == expected
-
-
-CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "look", "arguments": {"at": "s"}}}]}
-CHATS = {
-    "two turns": [ASKED, SAID, AGAIN, SAID],
-    "a system prompt": [{"role": "system", "content": "a"}, ASKED, SAID],
-    "the assistant speaks first": [SAID, ASKED, SAID],
-    "weight 0": [ASKED, SAID | {"weight": 0}, AGAIN, SAID | {"weight": 1}],
-    "weight 0 at the end": [ASKED, SAID, AGAIN, SAID | {"weight": 0}],
-    "short": [ASKED, SAID | {"content": "d"}, AGAIN, SAID | {"content": "end"}],
-    "blanks": [ASKED, SAID | {"content": " the sky.\n"}],
-    "a tool": [ASKED, CALL, {"role": "tool", "content": "look"}, SAID],
-}
-"""What a chat may be, of which the script has to train what the product does."""
-
-
-@pytest.mark.parametrize("chat", CHATS)
-def test_the_script_trains_the_tokens_of_a_chat_that_the_product_trains(chat):
-    module = types.ModuleType("script")
-    exec(compile(training_script("none", "block 1", ["x"], 1e-3), "tune.py", "exec"), module.__dict__)
-    own = [(family.plain, family.tokens) for family in TEMPLATES]
-    own += [(QWEN3, CHATML), (THINKS.replace("HEAD", "<|a|>").replace("ASK", "<|a|><think>"), ("<User>", "<|a|>"))]
-    for template, special in own:
-        tokenizer, row = byte_level(template, special), {"messages": CHATS[chat]}
-        ours = encode(tokenizer, read_data([row] * 3).train[:1], 1000, append_eos=True).rows[0]
-        found = module.read_chat(row["messages"], None, tokenizer)
-        assert found["input_ids"] == list(ours.ids)
-        targets = set(ours.targets)
-        assert found["labels"] == [token if at in targets else -100 for at, token in enumerate(ours.ids)], template

@@ -198,7 +198,10 @@ def test_tokens_are_counted_of_the_examples_that_were_read(tiny: Callable[[str],
     (path,) = one.trajectories.examples
     assert one.data.n_examples == 1
     assert one.data.mean_tokens == len(loaded.tokenizer(path.prompt).input_ids) + 1
-    assert analyze(loaded, task, settings, Silent()).data.mean_tokens == 6.5  # 1 to 8 words, <s> and a completion
+    assert one.data.attended_tokens == one.data.mean_tokens
+    whole = analyze(loaded, task, settings, Silent()).data
+    assert whole.mean_tokens == 6.5  # 1 to 8 words, <s> and a completion
+    assert whole.attended_tokens == pytest.approx(sum(size**2 for size in range(3, 11)) / 52)
 
 
 def test_the_share_of_targets_is_that_of_training_with_its_ends_of_text(tiny: Callable[[str], Path]) -> None:

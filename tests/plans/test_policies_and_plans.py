@@ -156,6 +156,16 @@ def test_attention_counts_where_examples_are_long() -> None:
     assert training_flops(long, [3]) > training_flops(short, [3])
 
 
+def test_attention_is_counted_by_the_rows_in_which_tokens_stand() -> None:
+    rows = [10] * 90 + [1000] * 10
+    mean, attended = sum(rows) / len(rows), sum(size**2 for size in rows) / sum(rows)
+    mixed = analysis_of([0.0] * 4, mean_tokens=mean, attended_tokens=attended)
+    alone = (training_flops(analysis_of([0.0] * 4, attended_tokens=float(size)), [1]) * size for size in rows)
+    assert training_flops(mixed, [1]) == pytest.approx(sum(alone) / sum(rows))
+    older = analysis_of([0.0] * 4, mean_tokens=mean)  # which knows no other
+    assert training_flops(older, [1]) == training_flops(analysis_of([0.0] * 4, attended_tokens=mean), [1])
+
+
 def test_memory_counts_weights_copies_gradients_and_adam() -> None:
     analysis = analysis_of(SCORES)
     assert predict(analysis, [2]).memory_bytes == (4 + 4 + 8) * 1000

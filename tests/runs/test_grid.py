@@ -29,7 +29,8 @@ def ended(spec: RunSpec, name: str, **measured_on: Any) -> Run:
 def test_a_grid_holds_runs_of_one_model_one_data_set_and_one_device_only() -> None:
     full, lora = grid_specs(BASE, ["choice"], [METHOD_CHOICES["full"], METHOD_CHOICES["lora"]], False)
     here = {"weights": "w", "data_fingerprint": "d", "environment": {"device": "cpu"}}
-    for other in ({"weights": "x"}, {"data_fingerprint": "e"}, {"environment": {"device": "cuda:0"}}):
+    chat = {"rendering": "chat, by the model's template"}  # by `auto`, since a template was added
+    for other in ({"weights": "x"}, {"data_fingerprint": "e"}, {"environment": {"device": "cuda:0"}}, chat):
         runs = [run_of(lora, RunState.QUEUED, "3"), ended(full, "2", **here), ended(lora, "1", **here | other)]
         assert [run.id for run in same_grid(runs, BASE)] == ["3", "2"]
         assert [run.id for run in same_grid(runs[1:], BASE)] == ["2"]

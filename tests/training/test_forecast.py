@@ -170,7 +170,7 @@ def test_the_flops_ratio_is_that_of_the_cost_model(loaded, task, spec):
             "first",
             "lens",
             "even",
-            mean_tokens=tokens / len(rows),
+            attended_tokens=sum(len(row.ids) ** 2 for row in rows) / tokens,
             target_share=targets / tokens,
         ),
         states=(),

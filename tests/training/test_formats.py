@@ -14,7 +14,7 @@ from lsf.data.contents import OPTIONS, DataOptions
 from lsf.data.encode import encode
 from lsf.data.formats import FORMATS
 from lsf.data.sources import load_task
-from lsf.export.targets import training_script
+from lsf.export.script import ScriptDefaults, training_script
 from lsf.lens.analyze import analyze
 from lsf.models.loading import LoadedModel, load_model
 from lsf.plans.plan import Plan
@@ -185,7 +185,7 @@ def test_an_analysis_of_a_chat_looks_at_each_turns_first_token(loaded: LoadedMod
 
 def test_the_exported_script_trains_the_same_tokens(loaded: LoadedModel, tmp_path: Path) -> None:
     made: dict[str, Any] = {"__name__": "script"}
-    exec(compile(training_script("none", "block 1", ["x"], 1e-3), "tune.py", "exec"), made)
+    exec(compile(training_script("none", "block 1", ["x"], ScriptDefaults(1e-3)), "tune.py", "exec"), made)
     turns = FORMATS["chat"].example["messages"]
     rows = [{"messages": turns}, {"messages": [*turns, *turns]}]
     (path := tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -13,12 +13,13 @@ from lsf.data.task import Task
 from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan, full_plan
 from lsf.runs.comparison import compare
+from lsf.runs.lock import ResultBuilder
 from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.runs.store import create_run, list_runs, load_run, spec_to_repeat
 from lsf.training import attempts, rate_search, run, trainer
 from lsf.training import caching as checkpointing
 from lsf.training.caching import forget_states
-from lsf.training.rate_search import LEAST_STEPS, SEARCHES, SHARE, TOO_SHORT
+from lsf.training.rate_search import LEAST_STEPS, SEARCHES, SHARE, TOO_SHORT, group_key
 from lsf.training.short_runs import spec_rate
 from tests.toy import Stopper, tuned
 
@@ -87,6 +88,15 @@ def test_a_search_whose_result_has_no_place_beside_the_runs_is_taken_all_the_sam
 
 def test_the_same_weights_under_another_configuration_are_another_group(turned, task, searching, searched):
     assert begun(turned, task, searching, create_run(searched[0].parent, searching)).rate_from == "search"
+
+
+def test_other_texts_of_the_same_rows_are_another_group(loaded, task, searching):
+    def key(made: str | None) -> str:
+        builder = ResultBuilder()
+        builder.add(data_fingerprint=task.fingerprint, rendering=made)
+        return group_key(loaded, searching, builder)
+
+    assert key("chat, by the model's template") != key("raw") == key(None)
 
 
 def test_a_run_too_short_for_a_search_takes_the_default_and_says_so(loaded, task, spec, folder):

@@ -18,12 +18,12 @@ from lsf.data.task import Example, Task
 from lsf.errors import RunError, RunPausedError
 from lsf.progress import Stop
 from lsf.runs.checkpoints import CHECKPOINTS, checkpoint_step, latest_checkpoint
-from lsf.runs.lock import is_held, release
+from lsf.runs.lock import RESULT, is_held, release
 from lsf.runs.result import RunState
 from lsf.runs.store import delete_run, load_run, read_metrics, reopen_run
-from lsf.training import artefacts, trainer
+from lsf.training import artefacts, splits, trainer
 from lsf.training.caching import forget_states
-from lsf.training.run import tune
+from lsf.training.run import measure_kept, tune
 from tests.children import Child
 from tests.toy import Stopper
 
@@ -192,6 +192,34 @@ def test_other_texts_of_the_same_rows_than_the_run_began_with_are_refused(loaded
         patch.setattr(loaded.tokenizer, "chat_template", template)
         tune(loaded, rows, reopen_run(broken), broken)
     assert tune(loaded, rows, reopen_run(broken), broken).resumed_at == 5
+
+
+def test_the_test_of_a_stopped_run_is_not_made_on_other_texts_than_it_learned(
+    loaded, task, long_spec, folder, monkeypatch
+):
+    rows = read_data([{"prompt": row.prompt, "completion": row.completion} for row in task.train])
+    kept = folder(long_spec)
+    assert tune(loaded, rows, long_spec, kept, Stopper(3, "keep")).unmeasured
+    template = "{% for turn in messages %}{{ turn['content'] }} {% endfor %}"
+    with monkeypatch.context() as patch, pytest.raises(RunError, match="The texts that the model's tokenizer and chat"):
+        patch.setattr(loaded.tokenizer, "chat_template", template)
+        measure_kept(loaded, rows, kept)
+    written = json.loads((kept / RESULT).read_text())
+    assert written.pop("texts") is not None
+    (kept / RESULT).write_text(json.dumps(written))  # as before it was kept
+    assert measure_kept(loaded, rows, kept).after is not None
+
+
+def test_epochs_that_were_begun_for_fewer_steps_end_after_those(loaded, task, spec, folder, monkeypatch):
+    spec = replace(spec, epochs=1.0, batch_size=10, checkpoint_steps=1)
+    begun, broken = 2, folder(spec)
+    with monkeypatch.context() as patch, pytest.raises(RunPausedError, match=f"Paused after 1 of {begun} steps"):
+        patch.setattr(splits, "_steps", lambda *_: begun)  # as versions did that rounded to the nearest
+        tune(loaded, task, spec, broken, Stopper(1, "pause"))
+    assert splits.encode_splits(loaded, task, spec).steps > begun
+    resumed = tune(loaded, task, reopen_run(broken), broken)
+    assert (resumed.steps, resumed.resumed_at) == (begun, 1)
+    assert read_metrics(broken)[-1]["learning_rate"] == pytest.approx(resumed.learning_rate / begun)
 
 
 def test_another_configuration_than_the_run_began_with_is_refused_and_an_old_checkpoint_without_one_goes_on(

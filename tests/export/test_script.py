@@ -1,0 +1,176 @@
+"""The exported training script makes of every row the tokens and targets that a run makes of it."""
+
+import json
+import types
+from functools import cache
+
+import pytest
+
+from lsf.cli.main import main
+from lsf.data.contents import DataOptions, options_in
+from lsf.data.encode import encode
+from lsf.data.reading import read_data
+from lsf.data.sources import load_task
+from lsf.export.recipe_data import transformers_data
+from lsf.export.script import ScriptDefaults, training_script
+from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
+from lsf.runs.spec import RunSpec
+from lsf.runs.store import create_run
+from lsf.training.splits import encode_splits
+from tests.data.chat_templates import TEMPLATES, byte_level
+from tests.data.test_chat import AGAIN, ASKED, SAID
+from tests.data.test_rewritten_turns import CHATML, QWEN3, THINKS
+from tests.tiny import tiny_model, tiny_tokenizer
+
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "look", "arguments": {"at": "s"}}}]}
+CHATS = {
+    "two turns": [ASKED, SAID, AGAIN, SAID],
+    "a system prompt": [{"role": "system", "content": "a"}, ASKED, SAID],
+    "the assistant speaks first": [SAID, ASKED, SAID],
+    "weight 0": [ASKED, SAID | {"weight": 0}, AGAIN, SAID | {"weight": 1}],
+    "weight 0 at the end": [ASKED, SAID, AGAIN, SAID | {"weight": 0}],
+    "short": [ASKED, SAID | {"content": "d"}, AGAIN, SAID | {"content": "end"}],
+    "blanks": [ASKED, SAID | {"content": " the sky.\n"}],
+    "a tool": [ASKED, CALL, {"role": "tool", "content": "look"}, SAID],
+    "arguments as text": [
+        ASKED,
+        CALL | {"tool_calls": [{"function": {"name": "look", "arguments": '{"at": "s"}'}}]},
+        SAID,
+    ],
+}
+"""What a chat may be, of which the script has to train what the product does."""
+
+
+@cache
+def tokenizer_for(template, special):
+    return byte_level(template, special)
+
+
+@cache
+def script(code=None, **defaults):
+    """Return the script as a module."""
+    module = types.ModuleType("script")
+    module.__file__ = "tune.py"
+    code = training_script("none", "block 1", ["x"], ScriptDefaults(1e-3, **defaults)) if code is None else code
+    exec(compile(code, "tune.py", "exec"), module.__dict__)
+    return module
+
+
+def pairs_of(rows):
+    """Return ids and labels of encoded rows."""
+    return [
+        (list(row.ids), [token if at in set(row.targets) else -100 for at, token in enumerate(row.ids)]) for row in rows
+    ]
+
+
+def assert_same_rows(module, path, rows, tokenizer, length=1000, **options):
+    """Compare what the script makes of rows, each alone, with what the product does."""
+    given = {name: options[name] for name in ("train_on", "pairs") if name in options}
+    for row in rows:
+        path.write_text(json.dumps(row))
+        ours = encode(tokenizer, read_data([row] * 3, options=DataOptions(**options)).train[:1], length, True).rows
+        found = module.read(path, tokenizer, length=length, **given)
+        assert [(one["input_ids"], one["labels"]) for one in found] == pairs_of(ours), row
+
+
+@pytest.mark.parametrize("train_on", ["assistant", "last", "all"])
+@pytest.mark.parametrize("chat", CHATS)
+def test_the_script_trains_the_tokens_of_a_chat_that_the_product_trains(chat, train_on, tmp_path):
+    own = [(text, family.tokens) for family in TEMPLATES for text in (family.plain, family.marked)]
+    own += [(QWEN3, CHATML), (THINKS.replace("HEAD", "<|a|>").replace("ASK", "<|a|><think>"), ("<User>", "<|a|>"))]
+    module, rows = script(), [{"messages": CHATS[chat]}]
+    for template, special in own:
+        assert_same_rows(module, tmp_path / "rows.jsonl", rows, tokenizer_for(template, special), train_on=train_on)
+
+
+WORDS_ALONE = TEMPLATES[0].text.replace("GEN{{ m['content'] }}<|im_end|>END", "GEN{{ m['content'] }}END<|im_end|>")
+
+
+@pytest.mark.parametrize("train_on", ["assistant", "last"])
+def test_the_script_follows_generation_marks_as_the_product_does(train_on, tmp_path):
+    marked = WORDS_ALONE.replace("GEN", "{% generation %}").replace("END", "{% endgeneration %}")
+    tokenizer, rows = byte_level(marked, CHATML), [{"messages": CHATS[name]} for name in ("two turns", "weight 0")]
+    assert_same_rows(script(), tmp_path / "rows.jsonl", rows, tokenizer, train_on=train_on)
+    (found,) = script().read(tmp_path / "rows.jsonl", tokenizer, train_on)
+    assert tokenizer.decode([token for token in found["labels"] if token >= 0]) == SAID["content"]  # no end of turn
+
+
+@pytest.mark.parametrize("pairs", ["auto", "raw", "chat"])
+@pytest.mark.parametrize("template", [None, TEMPLATES[0].plain], ids=["no template", "chatml"])
+def test_the_script_reads_pairs_and_chats_as_the_product_does_at_any_length(template, pairs, tmp_path):
+    said, given = {"role": "assistant", "content": "no"}, [ASKED, SAID, AGAIN]
+    rows = [
+        {"prompt": " the cat ", "completion": " sat on "}, {"prompt": "the", "completion": " mat</s>"},
+        {"prompt": "<s>the", "completion": " mat"}, {"prompt": given, "completion": [said]},
+        {"messages": [*given, said]},
+    ]  # fmt: skip
+    tokenizer, path = byte_level(template, CHATML), tmp_path / "rows.jsonl"
+    for length in (1000, 40, 30):
+        assert_same_rows(script(), path, rows, tokenizer, length=length, pairs=pairs)
+    starting = tiny_tokenizer()  # which puts a start token before every text
+    assert starting("the").input_ids[0] == starting.bos_token_id
+    for length in (64, 5):
+        assert_same_rows(script(), path, rows[:3], starting, length=length, pairs="raw")
+
+
+def test_a_row_that_cannot_be_read_is_named_and_one_that_does_not_fit_is_left_out(tmp_path, capsys):
+    tokenizer, path = byte_level(TEMPLATES[0].plain, CHATML), tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"messages": [ASKED, SAID]}) + "\n" + json.dumps({"messages": [ASKED]}))
+    with pytest.raises(SystemExit, match="line 2: ValueError: it has no assistant's turn"):
+        script().read(path, tokenizer)
+    long = {"messages": [ASKED, SAID | {"content": "word " * 50}]}
+    path.write_text(json.dumps({"messages": [ASKED, SAID]}) + "\n" + json.dumps(long))
+    assert len(script().read(path, tokenizer, length=60)) == 1
+    assert "1 rows left out, whose target does not fit into 60 tokens" in capsys.readouterr().out
+
+
+def test_a_run_is_exported_with_its_rows_and_the_script_makes_the_runs_targets_of_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = byte_level(WORDS_ALONE.replace("GEN", "").replace("END", ""), CHATML)
+    tiny_model("llama", vocab_size=len(tokenizer)).save_pretrained("model")
+    tokenizer.save_pretrained("model")
+    asked = [{"role": "user", "content": f"{number}?"} for number in range(8)]
+    rows = [{"messages": [*CHATS["weight 0"], turn, SAID], "split": "train"} for turn in asked]
+    rows += [{"prompt": [ASKED, SAID, AGAIN], "completion": [SAID]}, {"prompt": " a pair ", "completion": " of texts"}]
+    rows += [
+        {"text": "a text, which is cut into windows of so many tokens, the last of them short"},
+        {"input_ids": [3, 4], "labels": [-100, 4]},
+    ]
+    rows += [{"messages": [ASKED, SAID | {"content": "much too long for it " * 4}]}]
+    rows = [{**row, "split": "train"} for row in rows] + [{**rows[0], "split": "test"}]
+    (tmp_path / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    kinds = {"train_on": "last", "max_length": 40, "seed": 7, "batch_size": 4, "steps": 9, "warmup_steps": 2}
+    spec = RunSpec("model", "d.jsonl", Plan("model", 4, (3,)), **kinds)
+    for name in ("out", "alone"):
+        (tmp_path / name).mkdir()
+    export = ["export", "--run", str(create_run(tmp_path / "runs", spec)), "--to", "transformers"]
+    assert main([*export, "--out", "out/tune.py"]) == 0
+    assert "beside it: out/tune-rows.jsonl" in capsys.readouterr().out
+    made = script((tmp_path / "out" / "tune.py").read_text())
+    found = made.read(tmp_path / "out" / "tune-rows.jsonl", tokenizer)
+    train = encode_splits(
+        load_model("model", "float32", "cpu"), load_task("d.jsonl", options=options_in(spec)), spec
+    ).train
+    assert [(one["input_ids"], one["labels"]) for one in found] == pairs_of(train)
+    assert (len(train), made.TRAIN_ON, made.MAX_LENGTH) == (12, "last", 40)  # a row is for validation
+    monkeypatch.setattr("sys.argv", ["out/tune.py", "--help"])
+    with pytest.raises(SystemExit):
+        made.main()
+    assert "tune-rows.jsonl holds one JSON object per line" in capsys.readouterr().out
+    assert main([*export, "--out", "out/tune.py"]) == 2
+    assert "tune-rows.jsonl already exists" in capsys.readouterr().err
+    (tmp_path / "d.jsonl").unlink()
+    assert main([*export, "--out", "alone/tune.py"]) == 0
+    assert "Its rows are not written beside the script" in capsys.readouterr().err
+    assert 'add_argument("--data", required=True)' in (tmp_path / "alone" / "tune.py").read_text()
+
+
+def test_the_texts_of_a_lesson_stay_raw_in_the_script_of_a_chat_model(tmp_path):
+    task, tokenizer = load_task("lesson:facts"), byte_level(TEMPLATES[0].plain, CHATML)
+    spec = RunSpec("model", "lesson:facts", Plan("model", 4, (3,)))
+    (text,) = transformers_data(tmp_path / "tune.py", spec, task, tokenizer, 64).files.values()
+    (tmp_path / "rows.jsonl").write_text(text)
+    found = script().read(tmp_path / "rows.jsonl", tokenizer, pairs="raw")
+    ours = encode(tokenizer, task.train, 64, append_eos=True).rows
+    assert [(one["input_ids"], one["labels"]) for one in found] == pairs_of(ours)
