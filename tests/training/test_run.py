@@ -113,6 +113,14 @@ def test_stop_and_keep_keeps_weights_and_metrics(loaded, task, spec, folder):
     assert not set(result.phases) & {"test", "forgetting", "answers"}
 
 
+def test_a_kept_run_is_measured_on_the_text_its_base_model_is_read_on_again(loaded, task, spec, folder):
+    place = folder(spec)
+    one = tuned(loaded, task, replace(spec, steps=500), place, Stopper(3, "keep"))
+    elsewhere = replace(one.before, general_loss=one.before.general_loss + 0.5)  # other text, as on another machine
+    replace(one, before=elsewhere).save(place / "result.json")
+    assert measure_kept(loaded, task, place).before == one.before
+
+
 def test_what_a_stopped_run_kept_is_measured_afterwards_as_the_run_itself_would_have(loaded, task, spec, folder):
     place = folder(spec)
     one = tuned(loaded, task, replace(spec, steps=500), place, Stopper(3, "keep"))
