@@ -268,7 +268,7 @@ class _Tuning:
             builder.add(default_rate=spec_rate(self.loaded, spec))
         else:
             with phase("search", whole=True) if spec.searches_rate else nullcontext():
-                search = partial(find_rate, inputs, text, self.report)
+                search = partial(find_rate, inputs, self.task, text, self.report)
                 choice = choose_rate(self.loaded, spec, builder, self.shared, search)
         builder.add(**vars(choice))
         return choice.learning_rate
