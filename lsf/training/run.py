@@ -446,6 +446,5 @@ def _measured(
         base = measure_base(loaded, spec, splits.test, watched(splits.validation), check, splits.asked)
     model = load_tuned(folder, loaded)
     after = measured_after(loaded, model, spec, splits, base, check)
-    # What was read of the base model then may be of other text in its own words, on another machine or by an older LSF.
     result = replace(result, before=base.metrics, **after, **_latency(folder, loaded, spec))
     return replace(result, state=RunState.SUCCEEDED, reason=None) if result.trained else result
