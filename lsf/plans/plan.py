@@ -104,6 +104,16 @@ class Plan(JsonRecord):
         blocks = [f"block{'s' if len(self.blocks) > 1 else ''} {format_blocks(self.blocks)}"] if self.blocks else []
         return " + ".join([*blocks, *self.beside])
 
+    def tied_words(self, tied_head: bool) -> str | None:
+        """Say what tuning the head costs where it is tied to the embedding; None where nothing is to be said.
+
+        Args:
+            tied_head: whether it is, in the model.
+        """
+        if not (self.head and tied_head) or self.embedding:
+            return None
+        return "The head is tied to the embedding, which moves with it: nothing below can be frozen or cached."
+
     def lora_config(self, r: int = 8, alpha: float = 16.0, **others: Any) -> Any:
         """Return peft's configuration of LoRA on every linear map of the planned blocks, and of nothing else.
 
