@@ -188,7 +188,7 @@ class _Tuning:
         with phase("base"):
             shown = watched(splits.validation)
             base = measure_base(loaded, spec, splits.test, shown, self.end_where_asked, splits.asked)
-        builder.add(before=base.metrics, floor=floor_on(splits, base.metrics, loaded.info.vocab_size))
+        builder.add(before=base.metrics, floor=floor_on(splits, base.metrics, loaded.info.vocab_size, self.task.train))
         self.end_where_asked()
         inputs = self.inputs(splits)
         rate = self.rate(inputs, base.text, builder)
