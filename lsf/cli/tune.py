@@ -128,6 +128,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
     from lsf.methods.context import planned_names
 
     planned_names(loaded, spec.plan)  # a plan for another model is refused before there is a folder
+    say_notes(*filter(None, [spec.plan.tied_words(loaded.info.tied_head)]))
     if arguments.forecast:
         spare_imports()
         reporter.close()

@@ -36,7 +36,7 @@ RIDGE = 0.01
 """Weight of the penalty on leaving the identity, over the variance of each dimension of the state."""
 FITTING = "fitting the reading"
 """The phase, by the words it is told in."""
-VERSION = 1
+VERSION = 2
 """Of how translators are fitted; another one makes every kept file worthless."""
 
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.streamers import BaseStreamer
 
@@ -102,8 +103,9 @@ class GeneralText:
 class Drawn(LogitsProcessor):
     """Leaves each text the one token that a generator of its own draws by the model's probabilities at temperature 1.
 
-    One number per text and token, looked up in the cumulated probabilities (inverse transform sampling); `generate`'s
-    own sampling draws from torch's global generator.
+    The vocabulary is halved until one token is left, by one number for each half taken. The last bits of logits differ
+    between processors; a number looked up in the cumulated probabilities of all tokens would hang on them thousands of
+    times more often than so many halvings. `generate`'s own sampling draws from torch's global generator.
     """
 
     def __init__(self, seed: int) -> None:
@@ -114,9 +116,16 @@ class Drawn(LogitsProcessor):
         self, input_ids: Int[Tensor, "texts tokens"], scores: Float[Tensor, "texts vocab"]
     ) -> Float[Tensor, "texts vocab"]:
         """Return 0 for the token drawn and -inf for all others."""
-        uniform = torch.rand(len(scores), 1, generator=self._generator).to(scores.device)  # at most 1 - 2^-24
-        passed = scores.float().softmax(dim=-1).cumsum(dim=-1)
-        token = (passed <= uniform * passed[:, -1:]).sum(dim=-1, keepdim=True)
+        n_halvings = (scores.shape[1] - 1).bit_length()
+        chances = nn.functional.pad(scores.float().softmax(dim=-1), (0, 2**n_halvings - scores.shape[1]))
+        sums = [chances]  # of 1, 2, 4, .. tokens
+        while sums[-1].shape[1] > 2:
+            sums.append(sums[-1].unflatten(1, (-1, 2)).sum(dim=-1))
+        uniform = torch.rand(len(scores), n_halvings, generator=self._generator).to(scores.device)  # below 1
+        token = torch.zeros(len(scores), 1, dtype=torch.long, device=scores.device)
+        for halving, masses in enumerate(reversed(sums)):
+            left, right = masses.gather(1, 2 * token), masses.gather(1, 2 * token + 1)
+            token = 2 * token + (uniform[:, halving, None] * (left + right) >= left)
         return torch.full_like(scores, -torch.inf, dtype=torch.float32).scatter_(1, token, 0.0)
 
 
@@ -133,7 +142,9 @@ def sample_general_text(
 ) -> GeneralText:
     """Let the base model write texts at temperature 1.
 
-    They start from beginning-of-text; where the tokenizer has none, from end-of-text; else from random tokens.
+    They start from beginning-of-text; where the tokenizer has none, from end-of-text; else from random tokens. They are
+    the same whatever the threads: attention is computed by plain products, since torch's fused kernel adds up what it
+    has kept in as many parts as there are threads.
 
     Args:
         base: the base model, in eval mode.
@@ -152,7 +163,7 @@ def sample_general_text(
     else:
         starts = torch.full((n_texts, 1), first)
     end = tokenizer.eos_token_id
-    with autocasting(base, base_dtype):
+    with autocasting(base, base_dtype), sdpa_kernel(SDPBackend.MATH):
         starts = starts.to(input_device(base))
         ids = generate(base, starts, min(n_tokens, context) - 1, end, [Drawn(seed)], check).cpu()
     if end is None:

@@ -105,12 +105,22 @@ class Plan(JsonRecord):
         blocks = [f"block{'s' if len(self.blocks) > 1 else ''} {format_blocks(self.blocks)}"] if self.blocks else []
         return " + ".join([*blocks, *self.beside])
 
+    def tied_words(self, tied_head: bool) -> str | None:
+        """Say what tuning the head costs where it is tied to the embedding; None where nothing is to be said.
+
+        Args:
+            tied_head: whether it is, in the model.
+        """
+        if not (self.head and tied_head) or self.embedding:
+            return None
+        return "The head is tied to the embedding, which moves with it: nothing below can be frozen or cached."
+
     def lora_config(self, r: int = 8, alpha: float = 16.0, **others: Any) -> Any:
         """Return peft's configuration of LoRA on every linear map of the planned blocks, and of nothing else.
 
         Fused experts and their router are no linear maps and stay as they are. Where only some blocks have experts,
-        peft takes `gate_proj`, `up_proj` and `down_proj` of the others for those of experts, in all blocks: give
-        `target_modules` without them there.
+        peft takes `gate_proj`, `up_proj` and `down_proj` of the others for those of experts, in all blocks: such a
+        model is refused when peft is given it, as the method lora refuses it; give `target_modules` without them there.
 
         Args:
             r: rank of the updates.
@@ -135,16 +145,15 @@ class Plan(JsonRecord):
             raise PlanError(f"LoRA tunes blocks and the plan names none ({self.label}); name at least one.")
         if self.beside and not self.is_full:
             raise PlanError(f"LoRA tunes blocks alone and the plan names {', '.join(self.beside)} too; leave them out.")
-        from peft import LoraConfig  # noqa: PLC0415 imports torch
-
         from lsf.models.families import FAMILIES, LINEAR_MAPS  # noqa: PLC0415 imports torch
+        from lsf.models.lora import LinearLora  # noqa: PLC0415 imports torch
 
         lists = "|".join(sorted({family.blocks.rpartition(".")[2] for family in FAMILIES.values()}))
         block = rf"(?:.*\.)?(?:{lists})\.(?:{'|'.join(map(str, self.blocks))})\."
         inside = rf"{block}(?!.*\bexperts\b)(?:.*\.)?(?:{'|'.join(LINEAR_MAPS)})"
         # peft turns a pattern into bare names for models with experts, so that the blocks are named a second time.
         fixed = {"target_modules": inside, "exclude_modules": rf"(?!{block}).*", "task_type": "CAUSAL_LM"}
-        return LoraConfig(**{"r": r, "lora_alpha": alpha, "lora_dropout": 0.0, **fixed, **others})
+        return LinearLora(**{"r": r, "lora_alpha": alpha, "lora_dropout": 0.0, **fixed, **others})
 
     def _repr_html_(self) -> str:
         """Return the tuned blocks and why, as a notebook shows them."""

@@ -88,8 +88,9 @@ def known_scores(analysis: Analysis, criterion: str) -> list[float]:
     scores = [score for score in found if score is not None]
     if scores and len(scores) < len(found):
         unknown = format_blocks([block for block, score in enumerate(found) if score is None])
+        why = ", whose states are all the same there (prompts that end alike)" if criterion == "cka" else ""
         raise PlanError(
-            f"{criterion!r} is not defined at block {unknown} for these examples; choose by another criterion."
+            f"{criterion!r} is not defined at block {unknown} for these examples{why}; choose by another criterion."
         )
     if not scores:
         has = f"This analysis has no scores for {criterion!r}; it has: {', '.join(analysis.criteria) or 'none'}."

@@ -111,7 +111,7 @@ def decide(
     if asked == "off":
         return "off", "It was not asked for.", 0
     if depth == 0:
-        return "off", "Nothing lies below what is tuned.", 0
+        return "off", plan.tied_words(loaded.info.tied_head) or "Nothing lies below what is tuned.", 0
     if asked == "auto" and visits <= len(rows):
         return "off", "No example is seen twice.", 0
     needed = expected_bytes(rows, loaded)

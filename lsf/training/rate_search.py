@@ -18,6 +18,7 @@ import torch
 
 from lsf.data.encode import EncodedExample
 from lsf.data.rendering import template_of
+from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError, LsfError, RunError
 from lsf.files import read_json, write_json
 from lsf.methods.default_rates import rounded
@@ -39,7 +40,7 @@ from lsf.training.fitting import short_run
 from lsf.training.processes import n_processes
 from lsf.training.reweighting import reweighting_of
 from lsf.training.short_runs import spec_rate
-from lsf.training.splits import LIVE_ROWS, watched
+from lsf.training.splits import LIVE_ROWS, encode_splits, watched
 from lsf.training.time_forecast import rows_load, step_flops, workload_of
 from lsf.training.trainer import DivergedError, StepRow
 
@@ -122,7 +123,8 @@ def _within_noise(one: list[float], other: list[float]) -> bool:
 FACTOR = 3.0
 """Between neighbouring rates."""
 SEED = 0
-"""Of a trial's data order, whatever the run's: every run of a group would find the same."""
+"""Of all that trials draw (rows, their order, LoRA's start, masks), whatever the run's: under every seed a group would
+find the same."""
 ROWS, TEXTS, FEWEST = 32, 8, 2
 """Validation rows and general texts that judge a trial, at most; and the texts it takes at least. Where the run's
 batches are small, fewer texts are read, so that a reading costs about two steps."""
@@ -163,7 +165,7 @@ class Search:
         return sum(trial.steps for trial in self.trials)
 
 
-def find_rate(inputs: FitInputs, text: GeneralText, report: Reporter) -> Search:
+def find_rate(inputs: FitInputs, task: Task, text: GeneralText, report: Reporter) -> Search:
     """Try the default rate, a third of it and three times it, then outwards while the best is at an edge.
 
     Each trial is the beginning of the run itself, at the same schedule and carried out as the run is: in its
@@ -173,7 +175,8 @@ def find_rate(inputs: FitInputs, text: GeneralText, report: Reporter) -> Search:
     trials that say something, the default is taken. A trial whose loss becomes infinite counts as lost.
 
     Args:
-        inputs: of the run; its rate is replaced, and its validation rows judge.
+        inputs: of the run; its rate and seed are replaced, and its validation rows judge.
+        task: its data.
         text: of the base model; what a trial loses of it counts too.
         report: told of the steps done; asked whether to stop.
 
@@ -186,7 +189,7 @@ def find_rate(inputs: FitInputs, text: GeneralText, report: Reporter) -> Search:
     if not inputs.splits.validation:
         raise DataError("The search for a learning rate needs validation examples and the data has none; give a rate.")
     started, own = time.perf_counter(), spec_rate(inputs.loaded, inputs.spec)
-    bench = _Trials(inputs, text, report)
+    bench = _Trials(_by_one_seed(inputs, task), text, report)
     budget = search_budget(steps, bench.reading_steps(), bench.step)
     if budget is None:
         return Search(own, (), 0.0, 0.0)
@@ -203,6 +206,17 @@ def find_rate(inputs: FitInputs, text: GeneralText, report: Reporter) -> Search:
     if best is None:
         raise NoRateError(found)
     return found
+
+
+def _by_one_seed(inputs: FitInputs, task: Task) -> FitInputs:
+    """Return inputs as any run of the group would have them."""
+    spec = replace(inputs.spec, seed=SEED)
+    if spec == inputs.spec:
+        return inputs
+    splits = encode_splits(inputs.loaded, task, spec)
+    settings = replace(inputs.settings, seed=SEED, n_general=splits.n_general)
+    context = replace(inputs.context, seed=SEED, rows=splits.own)
+    return replace(inputs, spec=spec, splits=splits, settings=settings, context=context)
 
 
 class _Trials:
@@ -280,7 +294,6 @@ class _Trials:
             inputs.settings,
             learning_rate=rate,
             warmup_steps=warmup,
-            seed=SEED,
             micro_batch=micro,
             report_to="none",
             logged_every=1,
@@ -365,7 +378,8 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, fold
     """Return the rate of a run.
 
     A search is kept beside the runs and taken over by every later run of its group: the same weights and configuration,
-    data and texts of it, method, loop and number of tuned blocks and modules. It is counted by the run that made it.
+    data and texts of it, method, loop and number of tuned blocks and modules. It is counted by the run that made it, on
+    whose blocks it was made; the others name that run.
 
     Args:
         loaded: the base model.

@@ -22,7 +22,7 @@ from lsf.files import cache_folder, write_text
 from lsf.models.loading import LoadedModel, config_hash, weights_hash
 from lsf.models.sharing import bits_of, foreign_hooks
 
-READING = 1
+READING = 2
 """Version of what is read and how; another one makes every record worthless."""
 KEPT_FILES, KEPT_IN_MEMORY = 1000, 200
 """Records kept on disk and in memory at most, the ones unused for longest going first."""

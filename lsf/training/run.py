@@ -192,7 +192,7 @@ class _Tuning:
         with phase("base"):
             shown = watched(splits.validation)
             base = measure_base(loaded, spec, splits.test, shown, self.end_where_asked, splits.asked)
-        builder.add(before=base.metrics, floor=floor_on(splits, base.metrics, loaded.info.vocab_size))
+        builder.add(before=base.metrics, floor=floor_on(splits, base.metrics, loaded.info.vocab_size, self.task.train))
         self.end_where_asked()
         inputs = self.inputs(splits)
         rate = self.rate(inputs, base.text, builder)
@@ -272,7 +272,7 @@ class _Tuning:
             builder.add(default_rate=spec_rate(self.loaded, spec))
         else:
             with phase("search", whole=True) if spec.searches_rate else nullcontext():
-                search = partial(find_rate, inputs, text, self.report)
+                search = partial(find_rate, inputs, self.task, text, self.report)
                 choice = choose_rate(self.loaded, spec, builder, self.shared, search)
         builder.add(**vars(choice))
         return choice.learning_rate
@@ -444,5 +444,5 @@ def _measured(
         base = measure_base(loaded, spec, splits.test, watched(splits.validation), check, splits.asked)
     model = load_tuned(folder, loaded)
     after = measured_after(loaded, model, spec, splits, base, check)
-    result = replace(result, **after, **latency_asked(folder, loaded, spec))
+    result = replace(result, before=base.metrics, **after, **latency_asked(folder, loaded, spec))
     return replace(result, state=RunState.SUCCEEDED, reason=None) if result.trained else result

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample, Encoding, context_length, encode
-from lsf.data.prior import Floor, completion_ids, floor_of, prior_of
+from lsf.data.prior import Floor, completion_ids, floor_of, labels_of, prior_of
 from lsf.data.report import unknown_targets
 from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError
@@ -84,10 +84,9 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
     """
     length = context_length(loaded.context, spec.max_length)
     examples: Sequence[Example] = task.train
-    visits = spec.steps * spec.batch_size
-    if spec.epochs is None and len(examples) > SPARE * visits:
-        chosen = sorted(training_order(len(examples), SPARE * visits, spec.seed).tolist())
-        examples = [examples[index] for index in chosen]
+    enough = SPARE * spec.steps * spec.batch_size
+    if spec.epochs is None and len(examples) > enough:
+        examples = [examples[index] for index in sorted(training_order(len(examples), enough, spec.seed).tolist())]
     train = encode(loaded.tokenizer, examples, length, append_eos=True)
     steps = _steps(spec, len(train.rows))
     validation, test = (_held_out(loaded, part, length, spec.eval_limit) for part in (task.validation, task.test))
@@ -119,17 +118,19 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
     )
 
 
-def floor_on(splits: EncodedSplits, base: Metrics, vocabulary: int) -> Floor | None:
+def floor_on(splits: EncodedSplits, base: Metrics, vocabulary: int, train: Sequence[Example]) -> Floor | None:
     """Return the floor on the test rows; None where there are none.
 
     Args:
-        splits: rows; the training rows that fit make the prior.
+        splits: rows; the training rows that fit make the prior, of a large split the labels in it.
+        train: the training split, all of it.
         base: the base model's metrics on the test rows.
-        vocabulary: V of the model.
+        vocabulary: V.
     """
     if base.loss is None or base.exact_match is None:
         return None
-    prior = prior_of(completion_ids(splits.own), completion_ids(splits.test), vocabulary)
+    texts = labels_of(train, splits.test) if len(train) > len(splits.own) + splits.n_dropped else None
+    prior = prior_of(completion_ids(splits.own), completion_ids(splits.test), vocabulary, texts)
     return floor_of(prior, base.loss, base.exact_match)
 
 

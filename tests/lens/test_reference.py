@@ -256,5 +256,5 @@ def test_a_plan_by_a_likeness_that_is_unknown_somewhere_is_refused(tiny: Callabl
     task = task_of([("the", " dog"), ("a cat the", " sun"), ("moon the", " red"), ("is the", " sky")])
     found = analyze(load_model(str(tiny("llama"))), task, AnalysisSettings(criteria=("cka",), split="all"), Silent())
     assert found.scores("cka")[0] is None  # every prompt ends alike, so state 0 is one and the same
-    with pytest.raises(PlanError, match="'cka' is not defined at block 0 for these examples"):
+    with pytest.raises(PlanError, match=r"'cka' is not defined at block 0 .* all the same there \(prompts"):
         make_plan(found, "cka", "top_k", 1)

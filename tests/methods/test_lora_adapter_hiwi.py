@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from peft import AutoPeftModelForCausalLM, PeanutConfig, PeftModel, inject_adapter_in_model
+from peft import AutoPeftModelForCausalLM, PeanutConfig, PeftModel, get_peft_model, inject_adapter_in_model
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lsf.errors import BadInputError
+from lsf.errors import BadInputError, PlanError
 from lsf.export.targets import EXPORTS, load_skeleton
 from lsf.methods.adapters import Bottleneck, HighWay
 from lsf.methods.catalogue import options_of
@@ -209,6 +209,19 @@ def test_lora_on_a_plain_mlp_beside_blocks_of_experts_is_refused_and_adapts_no_e
     assert {base_name(name).rpartition(".lora_")[0].split(".", 3)[3] for name in tuned_values(adapted)} == {
         f"self_attn.{part}_proj" for part in "qkvo"
     }
+
+
+def test_pefts_own_lora_of_a_plan_adapts_what_ours_does_or_is_refused_as_ours_is(tmp_path):
+    folder = save_tiny("qwen3_moe", tmp_path, mlp_only_layers=[0, 2])
+    for blocks in ((2,), (1, 2), (0, 1, 2, 3)):
+        model = load_model(str(folder), "float32", "cpu").model
+        with pytest.raises(PlanError, match=r"adapt experts \(down_proj, gate_up_proj\) in all blocks"):
+            get_peft_model(model, Plan(str(folder), 4, blocks).lora_config(r=2))
+        assert not any("lora_" in name for name, _ in model.named_parameters())
+    base = load_model(str(folder), "float32", "cpu")
+    ours = tuned_values(METHODS["lora"].prepare(base, PLAN, context_for("lora")))
+    theirs = tuned_values(get_peft_model(base.model, PLAN.lora_config()).get_base_model())
+    assert set(theirs) == set(ours)
 
 
 def _exported(plan):

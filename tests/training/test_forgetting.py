@@ -6,6 +6,7 @@ from lsf.data.encode import encode
 from lsf.models.sharing import share_model
 from lsf.models.writing import Drawn, sample_general_text
 from lsf.training.evaluation import answer, general_loss
+from lsf.training.processes import computing_on
 
 
 def test_the_base_models_text_is_the_same_every_time_and_nothing_global_moves(loaded):
@@ -48,6 +49,37 @@ def test_tokens_are_drawn_by_the_models_own_probabilities():
     draws = draw(torch.zeros(20_000, 1, dtype=torch.long), logits.expand(20_000, 4)).argmax(-1)
     shares = torch.bincount(draws, minlength=4) / len(draws)
     np.testing.assert_allclose(shares, logits[0].softmax(-1), atol=0.015)  # four standard errors of a share of 0.5
+
+
+@pytest.mark.parametrize("vocabulary", [2, 3, 5, 8])
+def test_no_token_beyond_the_vocabulary_is_drawn_and_none_that_cannot_be(vocabulary):
+    logits = torch.zeros(2000, vocabulary)
+    logits[:, 0] = -torch.inf
+    draws = Drawn(0)(torch.zeros(2000, 1, dtype=torch.long), logits).argmax(-1)
+    assert sorted(set(draws.tolist())) == list(range(1, vocabulary))
+
+
+def test_what_is_drawn_hardly_hangs_on_the_last_bits_of_logits():
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(500, 20_000, generator=generator)
+    moved = logits + 1e-4 * torch.randn(logits.shape, generator=generator)
+    ids = torch.zeros(500, 1, dtype=torch.long)
+    apart = Drawn(0)(ids, logits).argmax(-1) != Drawn(0)(ids, moved).argmax(-1)
+    assert apart.sum() <= 2
+
+
+def test_the_base_models_text_is_written_from_the_same_bits_whatever_the_threads(loaded):
+    found = []
+    for threads in (1, 3):
+        seen: list[torch.Tensor] = []
+        keep = seen.append
+        handle = loaded.model.lm_head.register_forward_hook(lambda _m, _a, logits, keep=keep: keep(logits))
+        with computing_on(threads):
+            text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context)
+        handle.remove()
+        found.append((torch.stack(seen), text.ids))
+    assert len(found[0][0]) > 20
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
 
 
 def test_general_loss_is_by_hand_and_grows_when_the_model_is_damaged(loaded):

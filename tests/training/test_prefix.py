@@ -155,6 +155,10 @@ def test_the_choice_says_why(loaded, task, monkeypatch):
         "off", "Nothing lies below what is tuned.",
     )  # fmt: skip
     assert decide(loaded, replace(middle, embedding=True), rows, "auto", 999)[0] == "off"
+    tied, headed = replace(loaded, info=replace(loaded.info, tied_head=True)), replace(middle, head=True)
+    said = "The head is tied to the embedding, which moves with it: nothing below can be frozen or cached."
+    assert decide(tied, headed, rows, "auto", 999)[:2] == ("off", said)
+    assert headed.tied_words(tied_head=False) is middle.tied_words(tied_head=True) is None
     assert decide(loaded, middle, rows, "auto", len(rows))[1] == "No example is seen twice."
     kind, reason, depth = decide(loaded, middle, rows, "auto", len(rows) + 1)
     assert (kind, depth) == ("memory", 2)

@@ -79,6 +79,20 @@ def test_runs_of_one_group_share_a_search_which_is_counted_once_and_told(loaded,
     assert begun(loaded, task, alone, create_run(place.parent, alone)).rate_from == "search"  # a plan of another size
 
 
+def test_a_search_finds_the_same_whichever_seed_of_its_group_comes_first(loaded, task, tmp_path):
+    rows = tuple(task.train) * 80  # far more than a run visits: a part is drawn
+    found = []
+    for seed in (0, 3):
+        asked = RunSpec(
+            loaded.info.name, "toy", Plan("tiny", 4, (2,)), method="lora", steps=LONG, batch_size=4, learning_rate=None,
+            seed=seed,
+        )  # fmt: skip
+        result = begun(loaded, replace(task, train=rows), asked, create_run(tmp_path / str(seed), asked))
+        assert result.rate_from == "search"
+        found.append((result.search, result.learning_rate))
+    assert found[0] == found[1]
+
+
 def test_a_search_whose_result_has_no_place_beside_the_runs_is_taken_all_the_same(loaded, task, searching, tmp_path):
     place = create_run(tmp_path, searching)
     (tmp_path / SEARCHES).write_text("a file where the folder would be")

@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import load_file
 
 from lsf.data.encode import encode
-from lsf.data.task import Task
+from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError, OutOfMemoryError, PlanError, RunError
 from lsf.models.loading import load_model
 from lsf.models.sharing import share_model
 from lsf.plans.plan import Plan
 from lsf.runs.lock import is_held
 from lsf.runs.result import Metrics, RunState
+from lsf.runs.spec import RunSpec
 from lsf.runs.store import load_run, read_metrics
 from lsf.training.artefacts import load_tuned
 from lsf.training.attempts import explained_memory
@@ -23,7 +24,7 @@ from lsf.training.evaluation import evaluate
 from lsf.training.forecast import forecast
 from lsf.training.proof import fingerprint
 from lsf.training.run import measure_kept
-from lsf.training.splits import encode_splits
+from lsf.training.splits import encode_splits, floor_on
 from tests.toy import Stopper, tuned
 
 
@@ -111,6 +112,28 @@ def test_stop_and_keep_keeps_weights_and_metrics(loaded, task, spec, folder):
     assert result.proof.holds
     assert (place / "weights" / "tuned.safetensors").exists()
     assert not set(result.phases) & {"test", "forgetting", "answers"}
+
+
+def test_the_floor_of_a_large_source_hangs_neither_on_the_seed_nor_on_the_rows_it_draws(loaded):
+    colours = [" red", " blue"] * 190 + [" red"] * 18 + [" green"] * 2
+    rows = tuple(Example("the cat is", colour) for colour in colours)
+    task = Task("toy", train=rows, validation=(), test=(rows[0], rows[1], rows[1], rows[-1]))
+    asked = RunSpec(loaded.info.name, "toy", Plan("tiny", 4, (2,)), steps=2, batch_size=4)
+    floors = []
+    for seed in range(6):
+        splits = encode_splits(loaded, task, replace(asked, seed=seed))
+        assert len(splits.own) == 16
+        floors.append(floor_on(splits, Metrics(99.0, None, 0.0, 0.0), loaded.info.vocab_size, task.train))
+    assert floors[0].prior.kind == "label frequencies" and floors[0].exact_match == 0.25
+    assert floors[1:] == floors[:1] * 5
+
+
+def test_a_kept_run_is_measured_on_the_text_its_base_model_is_read_on_again(loaded, task, spec, folder):
+    place = folder(spec)
+    one = tuned(loaded, task, replace(spec, steps=500), place, Stopper(3, "keep"))
+    elsewhere = replace(one.before, general_loss=one.before.general_loss + 0.5)  # other text, as on another machine
+    replace(one, before=elsewhere).save(place / "result.json")
+    assert measure_kept(loaded, task, place).before == one.before
 
 
 def test_what_a_stopped_run_kept_is_measured_afterwards_as_the_run_itself_would_have(loaded, task, spec, folder):
