@@ -152,8 +152,9 @@ def create_run(runs: Path, spec: RunSpec) -> Path:
 def new_run(runs: Path, spec: RunSpec) -> Iterator[Path]:
     """Make a run's folder, as `create_run` does, for work inside the `with` that waits for its result.
 
-    What is refused there before anything was logged leaves no folder behind, neither the run's nor the folder of runs
-    where that was made for it: whoever waits is told why. A run that fails later keeps what it came to.
+    What is refused there before anything was measured leaves no folder behind, neither the run's nor the folder of
+    runs where that was made for it: whoever waits is told why. A run that fails later, as one whose search of a rate
+    found only divergence, keeps what it came to.
 
     Yields:
         The run's folder.
@@ -163,7 +164,8 @@ def new_run(runs: Path, spec: RunSpec) -> Iterator[Path]:
     try:
         yield folder
     except BadInputError:
-        if not (folder / METRICS).exists():
+        found = load_run(folder).result
+        if not (folder / METRICS).exists() and (found is None or not found.search):
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # other runs are in it by now
                 if not existed:
