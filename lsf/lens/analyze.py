@@ -392,7 +392,7 @@ def _read_at(tokenizer: Any, rows: Sequence[EncodedExample], positions: str, exa
     return tokenizer.decode(rows[example].ids[max(0, place + 1 - READ_TOKENS) : place + 1])
 
 
-def _counted(rows: Sequence[EncodedExample], tokenizer: Any) -> dict[str, float]:
+def _counted(rows: Sequence[EncodedExample], tokenizer: Any) -> dict[str, Any]:
     """Return the fields of DataInfo on tokens; of those that training predicts, its own end-of-text is one."""
     windows = {id(row.example): row for row in rows if row.is_text}  # of a text the last window alone is ended
     ended = (*windows.values(), *(row for row in rows if not row.is_text))

@@ -219,7 +219,7 @@ def test_epochs_that_were_begun_for_fewer_steps_end_after_those(loaded, task, sp
     assert splits.encode_splits(loaded, task, spec).steps > begun
     resumed = tune(loaded, task, reopen_run(broken), broken)
     assert (resumed.steps, resumed.resumed_at) == (begun, 1)
-    assert read_metrics(broken)[-1]["learning_rate"] == pytest.approx(resumed.learning_rate / begun)
+    assert read_metrics(broken)[-1]["learning_rate"] == pytest.approx((resumed.learning_rate or 0.0) / begun)
 
 
 def test_another_configuration_than_the_run_began_with_is_refused_and_an_old_checkpoint_without_one_goes_on(
