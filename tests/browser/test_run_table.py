@@ -17,7 +17,7 @@ CUT = "grid => grid.scrollWidth - grid.clientWidth"
 
 def write(runs: Path, name: str, spec: RunSpec) -> None:
     """Write down a run that took long, as an earlier day left it."""
-    (runs / name).mkdir(parents=True)
+    (runs / name).mkdir(parents=True, exist_ok=True)
     spec.save(runs / name / "spec.json")
     made = make(name, exact=0.2604, seconds=4000.0)
     made.result.save(runs / name / "result.json")
