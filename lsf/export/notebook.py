@@ -11,6 +11,7 @@ from lsf.criteria.result import Analysis
 from lsf.errors import BadInputError
 from lsf.files import finite
 from lsf.plans.recommend import RECOMMENDED
+from lsf.wording import counted
 
 NBFORMAT, NBFORMAT_MINOR = 4, 5
 LINE = 118
@@ -26,7 +27,6 @@ from lsf.figures.lens import draw_lens, lens_table
 from lsf.figures.lens import draw_targets
 from lsf.figures.palette import LIGHT, themed
 from lsf.figures.trajectories import draw_paths
-from lsf.wording import counted
 
 
 def show(picture):

@@ -1,6 +1,7 @@
 """The tables of runs fit a narrow window."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ CUT = "grid => grid.scrollWidth - grid.clientWidth"
 
 def write(runs: Path, name: str, spec: RunSpec) -> None:
     """Write down a run that took long, as an earlier day left it."""
-    (runs / name).mkdir(parents=True)
+    (runs / name).mkdir(parents=True, exist_ok=True)
     spec.save(runs / name / "spec.json")
     made = make(name, exact=0.2604, seconds=4000.0)
     made.result.save(runs / name / "result.json")
@@ -26,7 +27,7 @@ def write(runs: Path, name: str, spec: RunSpec) -> None:
 def test_the_table_of_runs_is_not_cut_at_800_pixels(tab: Tab, method: str) -> None:
     tab.page.set_viewport_size({"width": 800, "height": 900})
     runs, many = tab.process.runs, (1, 3, 5, 7)
-    named = {"seed": 11, "max_length": 70 + len(method)}  # which no other test asks for
+    named: dict[str, Any] = {"seed": 11, "max_length": 70 + len(method)}  # which no other test asks for
     choice = RunSpec("bundled", "lesson:sums", Plan("bundled", 8, many), method=method, **named)
     write(runs, f"20990101-000000-choice-{method}", choice)
     write(

@@ -161,7 +161,8 @@ def test_a_run_that_was_paused_in_its_test_is_offered_that_alone(app: Driver, ru
 def test_why_a_stopped_run_could_not_go_on_is_said(
     app: Driver, runs: Path, tiny: Callable[[str], Path], cats: Path, tmp_path: Path
 ) -> None:
-    data = shutil.copy(cats, tmp_path / "cats.csv")
+    data = tmp_path / "cats.csv"
+    shutil.copy(cats, data)
     model = str(tiny("llama"))
     spec = RunSpec(model, str(data), Plan(model, 4, (1,)), steps=4, learning_rate=1e-3, checkpoint_steps=1)
     folder = create_run(runs, spec)
