@@ -226,41 +226,56 @@ def _pass(
 ) -> bool:
     """Read the gradients of one group of blocks; `groups` are those done and those to go. False at a stop."""
     n_positions = sum(len(batch.targets) for batch in batches)
+    scale = _scale_of(layout, n_positions)
+    weight = n_positions / scale
     leftovers = [unhooked(block) if number in group else [] for number, block in enumerate(layout.blocks)]
     wanted = [parameter for number in group for parameter in layout.blocks[number].parameters()]
     last = False
-    with torch.enable_grad(), _taken(wanted, lambda parameter, gradient: sums.take(parameter, gradient, last)):
+
+    def take(parameter: Tensor, gradient: Tensor) -> None:
+        sums.take(parameter, gradient if scale == 1.0 else gradient.float().div_(scale), last)
+
+    with torch.enable_grad(), _taken(wanted, take):
         for done, batch in enumerate(batches, 1):
             if report.stop:
                 return False
             last = done == len(batches)
             if squared is None:
-                (position_losses(layout, batch).sum() / n_positions).backward()
+                (position_losses(layout, batch).sum() / weight).backward()
             else:
-                _with_squares(layout, group, batch, n_positions, squared, leftovers)
+                _with_squares(layout, group, batch, weight, squared, leftovers)
             report.progress(groups[0] * len(batches) + done, sum(groups) * len(batches), GRADIENTS)
     sums.end()
     return True
+
+
+def _scale_of(layout: ModelLayout, n_positions: int) -> float:
+    """Return what the mean loss is multiplied by on its way back, a power of two that is taken out in float32.
+
+    In float16 the part of one of very many positions would be rounded to 0; elsewhere it is 1.
+    """
+    half = any(parameter.dtype is torch.float16 for parameter in layout.blocks[0].parameters())
+    return 2.0 ** (n_positions.bit_length() - 1) if half else 1.0
 
 
 def _with_squares(
     layout: ModelLayout,
     group: range,
     batch: Batch,
-    n_positions: int,
+    weight: float,
     squared: Float[np.ndarray, " blocks"],
     leftovers: list[list[Tensor]],
 ) -> None:
     """Run a batch backward, and add its squared per-example gradients in the group of blocks to `squared`."""
-    # The pass carries d(sum of losses)/n_positions; an example's own loss is a mean over its m positions.
-    rescale = (n_positions / batch.n_positions_of) ** 2
+    # The pass carries d(sum of losses) / weight; an example's own loss is a mean over its m positions.
+    rescale = (weight / batch.n_positions_of) ** 2
     found: list[tuple[int, Tensor]] = []
 
     def use(hook: GradientHook) -> None:
         found.append((hook.block, (squared_norms(hook) * rescale).sum(dim=0, keepdim=True)))
 
     with gradient_hooks(layout, (batch.ids.shape[0], batch.ids.shape[1]), use, group):
-        (position_losses(layout, batch).sum() / n_positions).backward()
+        (position_losses(layout, batch).sum() / weight).backward()
     if any(leftovers):
         for row in range(len(batch.ids)):
             for block, gradient in enumerate(example_gradients(layout, batch, row, leftovers)):
