@@ -180,7 +180,10 @@ class Bench:
 
 def versions() -> dict[str, str | None]:
     """Return what computed."""
-    return {key: value for key, value in environment(None).items() if key in ("torch", "transformers")}
+    import torch  # noqa: PLC0415 where there is work
+
+    known = {key: value for key, value in environment(None).items() if key in ("torch", "transformers")}
+    return known | {"threads": str(torch.get_num_threads())}
 
 
 def finite(value: float | None) -> float | None:
