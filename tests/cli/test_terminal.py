@@ -77,6 +77,7 @@ def test_a_lost_terminal_pauses_as_sigterm_does_but_not_behind_nohup() -> None:
 
 INTERRUPTED = """
 import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let what they start in the background ignore it
 class Finder:
     def find_spec(self, name, path=None, target=None):
         if name == "lsf.cli.data":

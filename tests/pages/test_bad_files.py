@@ -42,7 +42,7 @@ def test_an_upload_that_the_disk_does_not_take_is_one_sentence(
     monkeypatch.setenv(RUNS_VARIABLE, str(tmp_path / "runs"))
     app.at.run()
     assert not app.errors()
-    assert "2 training, 1 validation and 1 test examples" in app.shown()
+    assert "2 training, 1 validation and 1 test example" in app.shown()
 
 
 @pytest.mark.parametrize(

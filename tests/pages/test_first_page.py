@@ -86,7 +86,7 @@ def test_templates_make_examples_of_any_columns(
     data = table([("question", "answer"), *([("the cat sat", "mat")] * 10)])
     app.use(tiny("llama"), data, "{question} on", " {answer}")
     assert not app.errors()
-    assert "8 training, 1 validation and 1 test examples" in app.shown()
+    assert "8 training, 1 validation and 1 test example" in app.shown()
 
 
 def test_columns_are_picked_from_lists_and_nothing_is_wrong_before_that(
@@ -106,7 +106,7 @@ def test_columns_are_picked_from_lists_and_nothing_is_wrong_before_that(
     assert not app.errors()
     assert app.template("Prompt").value == "Ask: {ask}\nPlace: {place}\nSay:"
     assert app.template("Completion").value == " {say}"
-    assert "8 training, 1 validation and 1 test examples" in app.shown()
+    assert "8 training, 1 validation and 1 test example" in app.shown()
     bodies = [element.proto.body for element in at.get("html") if "lsf-tokens" in element.proto.body]
     assert any("Ask: the &lt;cat&gt;\nPlace: sat on\nSay:<b> mat</b>" in body for body in bodies)
     assert not next(button for button in at.button if button.label == "Analyse").disabled

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from streamlit.testing.v1 import AppTest
 
 from lsf.app.graft import PART
 from lsf.app.own_words import PROMPT
@@ -42,8 +43,14 @@ def tuned(runs: Path, made: Path) -> Path:
     return next(run.folder for run in list_runs(runs) if run.spec is not None and run.spec.plan.blocks == (1, 3))
 
 
+def compared(app: Driver, run: Path) -> AppTest:
+    """Open Compare with a run and what belongs to it, by its address."""
+    app.at.query_params["run"] = run.name
+    return app.go("compare")
+
+
 def test_the_graft_is_measured_drawn_both_ways_and_picked_on_the_tower(tuned: Path, app: Driver) -> None:
-    app.go("compare")
+    compared(app, tuned)
     assert "Each tuned block alone is put into the base model" in app.shown()
     assert not (tuned / GRAFT).exists()
     app.click("Measure the graft")
@@ -80,7 +87,7 @@ def test_the_graft_is_measured_drawn_both_ways_and_picked_on_the_tower(tuned: Pa
 
 
 def test_ones_own_words_are_answered_side_by_side_and_never_markup(tuned: Path, app: Driver) -> None:
-    app.go("compare")
+    compared(app, tuned)
     at = app.at
     at.text_area(key="own-prompt").set_value(" ")
     app.click("Ask")
@@ -103,22 +110,21 @@ def test_ones_own_words_are_answered_side_by_side_and_never_markup(tuned: Path, 
     assert page.count('class="lsf-lens"') == 6
     assert "always the most likely token, 32 at most" in app.shown()
     again = Driver()  # a reload: the answers are found again
-    again.go("compare")
+    compared(again, tuned)
     assert again.html().count('class="lsf-lens"') == 6
     others = [shutil.copytree(run.folder, run.folder.with_name(f"2099{run.id[4:]}")) for run in list_runs(tuned.parent)]
     for folder in others:  # a comparison of other runs on the same model and data
         spec = json.loads((folder / "spec.json").read_text())
         (folder / "spec.json").write_text(json.dumps({**spec, "steps": 9}))
-    for name, shown in ((others[0].name, 0), (tuned.name, 6)):
+    for run, shown in ((others[0], 0), (tuned, 6)):
         again = Driver()
-        again.at.query_params["run"] = name
-        again.go("compare")
+        compared(again, run)
         assert again.html().count('class="lsf-lens"') == shown
 
 
 def test_a_damaged_graft_is_told_and_can_be_measured_again(tuned: Path, app: Driver) -> None:
     (tuned / GRAFT).write_text('{"n_rows": "many"}')
-    app.go("compare")
+    compared(app, tuned)
     assert any("graft.json is not a whole graft" in error or "n_rows is" in error for error in app.errors())
     app.click("Measure the graft")
     app.wait("graft")
@@ -132,7 +138,7 @@ def test_runs_without_weights_offer_neither(tuned: Path, app: Driver, runs: Path
         for file in (run.folder / "weights").iterdir():
             file.unlink()
         (run.folder / "weights").rmdir()
-    app.go("compare")
+    compared(app, tuned)
     titles = [element.value for element in app.at.subheader]
     assert "Your own words" not in titles
     assert "Which of the tuned blocks did it?" not in titles
@@ -142,14 +148,14 @@ def test_where_one_block_was_tuned_nobody_is_asked_which_of_them_did_it(tuned: P
     for run in list_runs(runs):
         assert run.spec is not None
         replace(run.spec, plan=Plan(run.spec.model, 4, (3,)), role="manual").save(run.folder / "spec.json")
-    app.go("compare")
+    compared(app, tuned)
     titles = [element.value for element in app.at.subheader]
     assert "Your own words" in titles
     assert "Which of the tuned blocks did it?" not in titles
 
 
 def test_runs_picked_and_a_prompt_asked_are_there_when_the_page_is_opened_again(tuned: Path, app: Driver) -> None:
-    at = app.go("compare")
+    at = compared(app, tuned)
     at.multiselect[0].set_value([tuned.name]).run()
     at.text_area(key="own-prompt").set_value(HOSTILE)
     app.click("Ask")
@@ -171,8 +177,7 @@ def test_the_prompt_offered_is_of_the_runs_compared_until_somebody_writes_one(tu
     (other / RESULT).write_text(json.dumps(result))
 
     def offered(session: Driver, run: Path) -> str:
-        session.at.query_params["run"] = run.name
-        return session.go("compare").text_area(key=PROMPT).value or ""
+        return compared(session, run).text_area(key=PROMPT).value or ""
 
     assert offered(app, tuned).startswith("the ")
     assert offered(app, other) == "of other data"
