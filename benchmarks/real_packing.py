@@ -25,11 +25,11 @@ from benchmarks.real_sweep import (
     size_of,
 )
 from benchmarks.real_sweep_report import EXACT, Truth, rates_of, regrets, truth_of
-from lsf.evidence.real import RealSets, RealTask, pack_real
+from lsf.evidence.real import LOOKED_AT, RealSets, RealTask, pack_real
 from lsf.plans.plan import format_blocks
 
 WORDS = {
-    "trec": "TREC, kinds of questions",
+    "trec": LOOKED_AT,
     "sst2": "SST-2, film reviews",
     "gsm8k": "GSM8K, reasoning",
     "alpaca": "alpaca, chat",

@@ -389,14 +389,15 @@ def _bars(truths: Sequence[Truth], scored: Sequence[Scored]) -> Iterator[str]:
     for truth in truths:
         mine = [one for one in scored if one.task == truth.task and not one.placebo and one.reading == READINGS[0]]
         named = rules(mine, truth.n_blocks).get(f"{BUDGET}: {recommended(BUDGET)}")
-        score = None if named is None else truth.of(format_blocks(named))
+        whole = not unmeasured(truth, [one for one in scored if one.task == truth.task], BUDGET)
+        score = truth.of(format_blocks(named)) if named is not None and whole else None
         if named is None or score is None or WHOLE not in truth.forgotten:
             yield f"| {truth.task} | missing | | |"
             continue
         plan, best = format_blocks(named), max(truth.at(BUDGET).values())
         kept = (score - truth.floor) / (best - truth.floor) if best > truth.floor else np.nan
-        lost, whole = truth.forgotten.get(plan, np.nan), truth.forgotten[WHOLE]
-        yield f"| {truth.task} | {plan} | {kept:.2f} | {lost / whole if whole > 0 else np.nan:.2f} |"
+        lost, all_of = truth.forgotten.get(plan, np.nan), truth.forgotten[WHOLE]
+        yield f"| {truth.task} | {plan} | {kept:.2f} | {lost / all_of if all_of > 0 else np.nan:.2f} |"
 
 
 def _others(truths: Sequence[Truth], scored: Sequence[Scored]) -> Iterator[str]:
@@ -405,8 +406,9 @@ def _others(truths: Sequence[Truth], scored: Sequence[Scored]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for truth in truths:
         wide = format_blocks(depth_plans(truth.n_blocks)["middle 20 to 80 %"])
-        named = rules([one for one in scored if one.task == truth.task], truth.n_blocks)
+        mine = [one for one in scored if one.task == truth.task]
+        named = rules(mine, truth.n_blocks)
         half: Any = named.get(f"half: gradient_norm, {READINGS[0]}")
         shown = [truth.of(wide), truth.of(format_blocks(half)) if half else None, truth.of(WHOLE)]
-        shown.append(max(truth.at(BUDGET).values(), default=None))
+        shown.append(None if unmeasured(truth, mine, BUDGET) else max(truth.at(BUDGET).values()))
         yield f"| {truth.task} | " + " | ".join(_number(value) for value in shown) + " |"

@@ -19,6 +19,9 @@ from lsf.schema import JsonRecord
 PACKED = Path(__file__).parent / "real.json"
 """Written by `python benchmarks/evidence.py --real --pack --model FOLDER` from the lines under benchmarks."""
 
+LOOKED_AT = "TREC, kinds of questions"
+"""The task that a first look was taken at before the sweep was announced: shown, and in no mean."""
+
 
 @dataclass(frozen=True)
 class RealSets:
@@ -167,11 +170,36 @@ def real_words(weights: str | None, budget: int = 1, tasks: Sequence[RealTask] |
     )
     blind = [one.task for one in own if one.named(rule, budget, placebo=True) == one.named(rule, budget)]
     same = "block" if budget == 1 else "blocks"
-    depth = f" With shuffled completions it names the same {same} on {' and '.join(blind)}." if blind else ""
+    depth = f" With shuffled completions it names the same {same} on {'; '.join(blind)}." if blind else ""
     of = f"{budget} of {len(own[0].alone)} blocks" + (" as neighbours" if budget > 1 else "")
     return (
         f"Measured on {own[0].model}, {of}, {_several(seeds, 'seed')}. {label} lost, of what the best plan gains over "
         f"the floor: {told}.{depth} {_several(len(own), 'task').capitalize()}: a lead, no proof."
+    )
+
+
+def real_record(tasks: Sequence[RealTask] | None = None) -> str | None:
+    """Say what the recommended rule lost on average where one block of a real model was tuned; None without a task.
+
+    For whoever looks at a model that nobody measured. The task that had been looked at before the sweep is left out.
+
+    Args:
+        tasks: what was measured; None for what is packed.
+    """
+    every = real_tasks() if tasks is None else tasks
+    lost = [
+        (own, chance)
+        for one in every
+        if one.task != LOOKED_AT
+        and (own := one.lost(one.named(RECOMMENDED[0]))) is not None
+        and (chance := one.by_chance()) is not None
+    ]
+    if not lost:
+        return None
+    own, chance = (fmean(values) for values in zip(*lost, strict=True))
+    return (
+        f"On {every[0].model}, one block of {len(every[0].alone)} on {_several(len(lost), 'task')}, it lost "
+        f"{_share(own)} of what the best plan gains on average, blocks at random {_share(chance)}."
     )
 
 

@@ -9,7 +9,7 @@ from lsf.criteria.result import Analysis
 from lsf.data.reading import IN_MEMORY
 from lsf.evidence.own import compared_criteria, own_evidence, own_sweeps
 from lsf.evidence.packed import OutcomeElsewhere, RecommendationRecord, beyond_study, elsewhere, gaining, words
-from lsf.evidence.real import real_budgets, real_words
+from lsf.evidence.real import real_budgets, real_record, real_words
 from lsf.evidence.study import Entry, Rule, of_rule, paired_difference
 from lsf.plans.plan import Plan
 from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, recommended_plan
@@ -136,7 +136,7 @@ def model_words(analysis: Analysis, budget: int) -> tuple[str, bool] | None:
             return f"At {blocks} nothing was measured on this model. {real_words(analysis.weights, nearest)}", False
         beyond = beyond_study(analysis.model.name)
         if beyond is None or not own:
-            return None if beyond is None else (beyond, False)
+            return None if beyond is None else (" ".join(filter(None, (beyond, real_record()))), False)
         sizes = ", ".join(map(str, sorted({size for one in own for size in one.setting.truth.budgets})))
         return (
             f"Your own sweeps of this model hold every plan of size {sizes}, not of {blocks}: what is recommended at "

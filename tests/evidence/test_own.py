@@ -28,7 +28,7 @@ from lsf.evidence.own import (
     truth_told,
 )
 from lsf.evidence.packed import beyond_study, packed_evidence, packed_record
-from lsf.evidence.real import real_budgets, real_tasks, real_words
+from lsf.evidence.real import real_budgets, real_record, real_tasks, real_words
 from lsf.evidence.regret import can_judge, random_regret, regret, truth_of
 from lsf.evidence.standing import LEAST_PAIRS, model_words, recommended_here, standing_rule, trust_words
 from lsf.evidence.sweep import Score, Sweep, SweepSpec, empty_cells, plans_over
@@ -96,7 +96,7 @@ def test_without_own_sweeps_everything_is_the_studys(analysis: Analysis) -> None
     assert standing_rule(WEIGHTS).criteria == RECOMMENDED
     assert standing_rule(WEIGHTS).why is None
     assert recommended_here(analysis, 2) == recommended_plan(analysis, 2)
-    assert model_words(analysis, 1) == (beyond_study("toy"), False)
+    assert model_words(analysis, 1) == (f"{beyond_study('toy')} {real_record()}", False)
     real = real_tasks()[0].weights
     for budget in real_budgets(real):
         assert model_words(replace(analysis, weights=real), budget) == (real_words(real, budget), True)
@@ -132,7 +132,7 @@ def test_an_own_sweep_is_counted_with_the_study_and_named_apart(analysis: Analys
     assert not measured
     assert told.startswith("Your own sweeps of this model hold every plan of size 1, not of 3 blocks")
     other = replace(analysis, weights="cd" * 32)
-    assert model_words(other, 1) == (beyond_study("toy"), False)
+    assert model_words(other, 1) == (f"{beyond_study('toy')} {real_record()}", False)
 
 
 def test_the_same_model_and_data_are_counted_once_and_can_be_taken_out(

@@ -8,7 +8,17 @@ import pytest
 from benchmarks.real_packing import WORDS, real_tasks_of
 from benchmarks.real_sweep import CELLS, SCORES, Cell, Scored, read_lines
 from benchmarks.real_sweep_report import regrets, truth_of
-from lsf.evidence.real import RealSets, RealTask, RealTasks, pack_real, real_budgets, real_tasks, real_words
+from lsf.evidence.real import (
+    LOOKED_AT,
+    RealSets,
+    RealTask,
+    RealTasks,
+    pack_real,
+    real_budgets,
+    real_record,
+    real_tasks,
+    real_words,
+)
 from lsf.figures.sweeps import draw_sets
 from lsf.plans.recommend import RECOMMENDED
 
@@ -31,12 +41,12 @@ def test_the_package_holds_what_the_committed_lines_say() -> None:
         assert truth is not None
         for budget in one.budgets:
             reported, near = regrets(truth, scored, budget), ", neighbours" if budget > 1 else ""
-            assert one.by_chance(budget) == pytest.approx(reported["at random"], abs=1e-4)
+            assert one.by_chance(budget) == pytest.approx(reported["at random"], abs=5e-4)
             for criterion in ("alignment", "reduction", "fisher"):
                 own = one.lost(one.named(criterion, budget))
-                assert own == pytest.approx(reported[f"{criterion}{near}, lens"], abs=1e-4)
+                assert own == pytest.approx(reported[f"{criterion}{near}, lens"], abs=5e-4)
                 blind = one.lost(one.named(criterion, budget, placebo=True))
-                assert blind == pytest.approx(reported[f"{criterion}{near}, lens (placebo)"], abs=1e-4)
+                assert blind == pytest.approx(reported[f"{criterion}{near}, lens (placebo)"], abs=5e-4)
     assert any(one.sets for one in packed)
 
 
@@ -83,6 +93,15 @@ def test_the_sentence_names_blocks_what_they_lost_and_what_chance_lost() -> None
     assert (real_budgets(real_tasks()[0].weights), real_budgets("cd")) == ((1, 8), ())
     assert real_words(None) is None
     assert RECOMMENDED[0] in ONE.scores
+
+
+def test_of_other_models_it_is_said_what_the_rule_lost_on_average_trec_apart() -> None:
+    apart = replace(ONE, task=LOOKED_AT, alone=(0.4, 0.7, 0.7))
+    assert real_record([ONE, replace(ONE, alone=(0.4, 0.7, 0.7)), apart, replace(ONE, floor=0.9)]) == (
+        "On a model, one block of 3 on 2 tasks, it lost 40.0 % of what the best plan gains on average, blocks at "
+        "random 33.3 %."
+    )
+    assert real_record([apart]) is None
 
 
 def test_what_is_packed_is_read_again(tmp_path: Path) -> None:
