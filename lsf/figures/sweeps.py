@@ -95,13 +95,16 @@ def draw_profile(
     best = truth.best(singles) if singles else None
     figure = new_figure(_profile_title(truth, best), height=360, barmode="overlay")
     words = _marks(marked or {})
+    start = as_metric(truth.floor, metric) if metric == "loss" else 0.0  # losses are told from the floor, not from zero
     for mark, own in (
         (UNCHOSEN, [one for one in singles if one != best]),
         (CHOSEN, [one for one in singles if one == best]),
     ):
         figure.add_bar(
             x=[blocks[0] for blocks in own],
-            y=[as_metric(truth.mean(blocks), metric) for blocks in own],
+            y=[as_metric(truth.mean(blocks), metric) - start for blocks in own],
+            base=start,
+            customdata=[as_metric(truth.mean(blocks), metric) for blocks in own],
             error_y={
                 "type": "data",
                 "array": [truth.spread(blocks) for blocks in own],
@@ -118,7 +121,7 @@ def draw_profile(
             textposition="inside",
             insidetextanchor="start",
             textfont={"color": "#FFFFFF"},
-            hovertemplate="block %{x}: %{y:.3f}<extra></extra>",
+            hovertemplate="block %{x}: %{customdata:.3f}<extra></extra>",
         )
     lines = [("full fine-tuning", truth.full_mean, VIRTUAL.color, "dash")]
     lines += [("base model", truth.base, NEUTRAL.color, "dot")]
@@ -135,7 +138,7 @@ def draw_profile(
             hovertemplate=name + ": %{y:.3f}<extra></extra>",
         )
     figure.update_xaxes(title="block tuned alone", tickvals=list(range(truth.n_blocks)), showgrid=False)
-    figure.update_yaxes(title=METRIC_WORDS[metric], rangemode="tozero")
+    figure.update_yaxes(title=METRIC_WORDS[metric], rangemode="normal" if metric == "loss" else "tozero")
     told = "".join(f" {name}: {_told(score, metric)}." for name, score in (beside or {}).items())
     return Picture(figure, f"{_profile_alt(truth, metric, best)}{told}", _profile_table(truth, metric))
 

@@ -46,7 +46,8 @@ def test_one_seed_has_no_whiskers_and_a_score_beside_it_is_a_line_that_is_told()
 def test_a_loss_is_drawn_as_it_is_read() -> None:
     truth = Truth(1, -3.0, (-1.0,), {(0,): (-2.0,)}, {})
     figure = drawn(draw_profile(truth, "loss"))
-    assert figure.data[1].y[0] == 2.0
+    best = figure.data[1]
+    assert (best.base, best.y[0], best.customdata[0]) == (3.0, -1.0, 2.0)  # from the floor down; nobody starts at zero
     assert figure.layout.yaxis.title.text == "loss (nats per token)"
     assert drawn(draw_triangle(truth, "loss")).layout.coloraxis.reversescale is True
 
