@@ -198,8 +198,8 @@ def real_record(tasks: Sequence[RealTask] | None = None) -> str | None:
         return None
     own, chance = (fmean(values) for values in zip(*lost, strict=True))
     return (
-        f"On {every[0].model}, one block of {len(every[0].alone)} on {_several(len(lost), 'task')}, it lost "
-        f"{_share(own)} of what the best plan gains on average, blocks at random {_share(chance)}."
+        f"On {every[0].model}, one block of {len(every[0].alone)} on {_several(len(lost), 'task')}, the "
+        f"recommendation lost {_share(own)} of what the best plan gains on average, blocks at random {_share(chance)}."
     )
 
 

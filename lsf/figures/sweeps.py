@@ -123,12 +123,7 @@ def draw_profile(
             textfont={"color": "#FFFFFF"},
             hovertemplate="block %{x}: %{customdata:.3f}<extra></extra>",
         )
-    lines = [("full fine-tuning", truth.full_mean, VIRTUAL.color, "dash")]
-    lines += [("base model", truth.base, NEUTRAL.color, "dot")]
-    if truth.prior is not None and truth.prior > truth.base:
-        lines += [("best answer without the prompt", truth.prior, NEUTRAL.color, "longdash")]
-    lines += [(name, score, FACTUAL.color, "dashdot") for name, score in (beside or {}).items()]
-    for name, score, color, dash in lines:
+    for name, score, color, dash in _profile_lines(truth, beside or {}):
         figure.add_scatter(
             x=[-0.5, truth.n_blocks - 0.5],
             y=[as_metric(score, metric)] * 2,
@@ -141,6 +136,15 @@ def draw_profile(
     figure.update_yaxes(title=METRIC_WORDS[metric], rangemode="normal" if metric == "loss" else "tozero")
     told = "".join(f" {name}: {_told(score, metric)}." for name, score in (beside or {}).items())
     return Picture(figure, f"{_profile_alt(truth, metric, best)}{told}", _profile_table(truth, metric))
+
+
+def _profile_lines(truth: Truth, beside: Mapping[str, float]) -> list[tuple[str, float, str, str]]:
+    """Return what blocks are compared with: words, score, colour and dash of a line each."""
+    lines = [("full fine-tuning", truth.full_mean, VIRTUAL.color, "dash")]
+    lines += [("base model", truth.base, NEUTRAL.color, "dot")]
+    if truth.prior is not None and truth.prior > truth.base:
+        lines += [("best answer without the prompt", truth.prior, NEUTRAL.color, "longdash")]
+    return lines + [(name, score, FACTUAL.color, "dashdot") for name, score in beside.items()]
 
 
 def _marks(marked: Mapping[str, Blocks]) -> dict[Blocks, str]:

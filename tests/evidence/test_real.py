@@ -98,8 +98,8 @@ def test_the_sentence_names_blocks_what_they_lost_and_what_chance_lost() -> None
 def test_of_other_models_it_is_said_what_the_rule_lost_on_average_trec_apart() -> None:
     apart = replace(ONE, task=LOOKED_AT, alone=(0.4, 0.7, 0.7))
     assert real_record([ONE, replace(ONE, alone=(0.4, 0.7, 0.7)), apart, replace(ONE, floor=0.9)]) == (
-        "On a model, one block of 3 on 2 tasks, it lost 40.0 % of what the best plan gains on average, blocks at "
-        "random 33.3 %."
+        "On a model, one block of 3 on 2 tasks, the recommendation lost 40.0 % of what the best plan gains on average, "
+        "blocks at random 33.3 %."
     )
     assert real_record([apart]) is None
 
