@@ -235,8 +235,9 @@ def again(asked: str) -> None:
 def real(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Measure the sweep on a real model, or report it."""
     from benchmarks.real_packing import pack_measured  # noqa: PLC0415
-    from benchmarks.real_sweep import TASKS, measure  # noqa: PLC0415
+    from benchmarks.real_plans import TASKS  # noqa: PLC0415
     from benchmarks.real_sweep import again as run_again  # noqa: PLC0415
+    from benchmarks.real_sweep import measure  # noqa: PLC0415
     from benchmarks.real_sweep_report import report  # noqa: PLC0415
     from benchmarks.real_tasks import find_facts  # noqa: PLC0415
 

@@ -17,7 +17,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.real_sweep import BATCH, CELLS, SCORES, Bench, Cell, Scored, read_lines
+from benchmarks.real_plans import BATCH, CELLS, SCORES, Cell, Scored, read_lines
+from benchmarks.real_sweep import Bench
 from benchmarks.real_sweep_report import truth_of
 from benchmarks.real_tasks import LENGTH, real_task
 from lsf.axes import TRANSLATED

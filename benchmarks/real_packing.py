@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from benchmarks.real_sweep import (
+from benchmarks.real_plans import (
     ALL_ROWS,
     BASE,
     BATCH,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from benchmarks.real_sweep import (
+from benchmarks.real_plans import (
     BASE,
     BUDGET,
     CELLS,

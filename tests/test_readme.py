@@ -8,7 +8,7 @@ from statistics import fmean
 
 import pytest
 
-from benchmarks.real_sweep import BUDGET, CELLS, SCORES, Cell, Scored, depth_plans, read_lines, rules
+from benchmarks.real_plans import BUDGET, CELLS, SCORES, Cell, Scored, depth_plans, read_lines, rules
 from benchmarks.real_sweep_report import truth_of
 from lsf.cli.main import build_parser
 from lsf.cli.plan import TARGETS

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.real_packing import WORDS, real_tasks_of
-from benchmarks.real_sweep import CELLS, SCORES, Cell, Scored, read_lines
+from benchmarks.real_plans import CELLS, SCORES, Cell, Scored, read_lines
 from benchmarks.real_sweep_report import regrets, truth_of
 from lsf.evidence.real import (
     LOOKED_AT,

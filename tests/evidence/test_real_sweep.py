@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks.real_sweep as sweep
-from benchmarks.real_sweep import (
+from benchmarks.real_plans import (
     FACTORS,
     JUDGES,
     Cell,
