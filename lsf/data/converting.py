@@ -5,9 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lsf.data.contents import DataOptions, make_chat
+from lsf.data.contents import DataOptions, make_chat, needs_answer, read_tools, read_turns, shown_turns
 from lsf.data.task import Example
-from lsf.data.turns import needs_answer, read_tools, read_turns, shown_turns
 from lsf.errors import DataError, LeftOutError
 from lsf.wording import counted
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from lsf.data.contents import read_turns
 from lsf.data.converting import Row, Work, chat_example, turn_of
 from lsf.data.rows import RowCollector
 from lsf.data.tables import Table
 from lsf.data.task import Example
-from lsf.data.turns import read_turns
 from lsf.errors import DataError, LeftOutError
 from lsf.wording import counted
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lsf.data.contents import Chat
+from lsf.data.contents import Chat, is_answer
 from lsf.data.turn_places import (
     CALLED,
     PROBE,
@@ -18,7 +18,6 @@ from lsf.data.turn_places import (
     takes_text,
     with_arguments,
 )
-from lsf.data.turns import is_answer
 from lsf.errors import DataError, first_line
 
 PLAIN_TEMPLATE = (

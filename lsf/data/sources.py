@@ -11,10 +11,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lsf.data.answers import suggested_pattern
 from lsf.data.columns import Watched, paths, says_truth, with_truth
 from lsf.data.containers import GOES_ON, PLAIN_TEXT, ending, saved_tables, tables_of, without_nulls
-from lsf.data.contents import DEFAULTS, DataOptions
+from lsf.data.contents import DEFAULTS, DataOptions, suggested_pattern
 from lsf.data.converting import Convert, Row, Tally, Work
 from lsf.data.exports import joined_messages
 from lsf.data.formats import FORMATS, check_format, kinds_of, recognise

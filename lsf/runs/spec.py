@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 from lsf.axes import DEVICES, DTYPES
-from lsf.data.answers import LAST_NUMBER, MARKED, check_pattern
-from lsf.data.contents import DataOptions
+from lsf.data.contents import LAST_NUMBER, MARKED, DataOptions, check_pattern
 from lsf.errors import BadInputError
 from lsf.methods.catalogue import CATALOGUE, check_base, describe, options_of
 from lsf.methods.optimizers import OPTIMIZERS

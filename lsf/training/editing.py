@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lsf.data.edits import EditSettings, edit_questions
 from lsf.data.encode import encode
-from lsf.data.lessons import load_lesson
+from lsf.data.lessons import EditSettings, edit_questions, load_lesson
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
@@ -28,7 +27,7 @@ class Edited:
     values: int
     """Values tuned."""
     right: Mapping[str, float]
-    """Question of `lsf.data.edits.QUESTIONS` -> exact match, in [0, 1]."""
+    """Question of `lsf.data.lessons.QUESTIONS` -> exact match, in [0, 1]."""
 
 
 def edit_windows(loaded: LoadedModel, settings: EditSettings, report: Reporter) -> tuple[Edited, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lsf.data.answers import answer_in
+from lsf.data.contents import answer_in
 from lsf.data.encode import EncodedExample
 from lsf.errors import DataError
 from lsf.methods.parametrization import held_still

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lsf.data.edits import QUESTIONS, EditSettings, edit_questions
+from lsf.data.lessons import QUESTIONS, EditSettings, edit_questions
 from lsf.data.world import make_world
 from lsf.errors import BadInputError
 from lsf.models.loading import load_model
