@@ -7,11 +7,10 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from lsf.app.expected import by_method, predicted_of
 from lsf.app.panels import attempt, empty, show, table, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, analysed, analysis_view
+from lsf.app.state import Session, analysed, analysis_view, by_method, predicted_of
 from lsf.app.work import source_of
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis

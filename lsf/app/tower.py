@@ -9,10 +9,9 @@ import streamlit as st
 import streamlit.components.v2 as components
 
 from lsf.app.choose import wanted_criteria
-from lsf.app.expected import by_method, predicted_of
 from lsf.app.panels import amount, memory_words
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, looked_at, source_here
+from lsf.app.state import Session, by_method, looked_at, predicted_of, source_here
 from lsf.app.work import Source
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
