@@ -10,8 +10,7 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.forms import help_text
-from lsf.app.panels import attempt, guard, unmarked
+from lsf.app.panels import attempt, guard, help_text, unmarked
 from lsf.app.work import Source
 from lsf.data.columns import fill_template, parse_template
 from lsf.data.contents import DEFAULTS, DataOptions, read_chat_template
