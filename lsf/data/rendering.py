@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lsf.data.contents import Chat, is_answer
-from lsf.data.turn_places import (
+from lsf.data.spans import (
     CALLED,
     PROBE,
     Span,

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from lsf.data.encode import EncodedExample, Encoding, encode_parts, straddling_words
 from lsf.data.formats import FORMATS
 from lsf.data.rendering import joined_facts
+from lsf.data.spans import TEXTS_AT_ONCE
 from lsf.data.task import Example, Task, marks_of
-from lsf.data.tokens import TEXTS_AT_ONCE
 from lsf.progress import Reporter
 from lsf.wording import counted
 

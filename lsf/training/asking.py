@@ -11,8 +11,8 @@ from transformers.generation.streamers import BaseStreamer
 
 from lsf.data.contents import DataOptions, make_chat
 from lsf.data.encode import CHAT_WORDS, EncodedExample, encode
+from lsf.data.spans import tokenised
 from lsf.data.task import Example
-from lsf.data.tokens import tokenised
 from lsf.errors import BadInputError, OutOfMemoryError
 from lsf.lens.analyze import TokenText
 from lsf.lens.forward import most_likely
