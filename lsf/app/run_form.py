@@ -7,8 +7,7 @@ from typing import Any
 import streamlit as st
 
 from lsf.app.actions import specs_to_start, start_runs
-from lsf.app.forms import setting_input
-from lsf.app.panels import amount, guard, show, task_words, unmarked
+from lsf.app.panels import amount, guard, setting_input, show, task_words, unmarked
 from lsf.app.polling import follow
 from lsf.app.runtime import WARM_UP, runtime
 from lsf.app.state import Session
