@@ -103,7 +103,7 @@ class Bench:
     def ground(self, name: str) -> Any:
         """Return a task's material, steps, batch, the base's loss and the prior's."""
         if name not in self.tasks:
-            from lsf.data.prior import completion_ids, floor_of, prior_of  # noqa: PLC0415
+            from lsf.data.report import completion_ids, floor_of, prior_of  # noqa: PLC0415
             from lsf.runs.spec import RunSpec  # noqa: PLC0415
             from lsf.training.evaluation import evaluate  # noqa: PLC0415
             from lsf.training.splits import encode_splits  # noqa: PLC0415

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample
-from lsf.data.prior import completion_ids, prior_of
+from lsf.data.report import completion_ids, prior_of
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, DataError, RunError
@@ -82,7 +82,7 @@ def start_sweep(loaded: LoadedModel, task: Task, spec: SweepSpec, earlier: Sweep
 
 
 def prior_score(loaded: LoadedModel, task: Task, spec: SweepSpec) -> Score:
-    """Return what the best answer that ignores the prompt comes to on a sweep's test examples (`lsf.data.prior`).
+    """Return what the best answer that ignores the prompt comes to on a sweep's test examples (`lsf.data.report`).
 
     Args:
         loaded: has the tokenizer and the context.

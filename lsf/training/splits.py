@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample, Encoding, context_length, encode
-from lsf.data.prior import Floor, completion_ids, floor_of, labels_of, prior_of
-from lsf.data.report import unknown_targets
+from lsf.data.report import Floor, completion_ids, floor_of, labels_of, prior_of, unknown_targets
 from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError
 from lsf.models.batches import training_order
