@@ -31,7 +31,7 @@ from lsf.evidence.sweep import SweepSpec
 from lsf.files import held_for_writing
 from lsf.methods.catalogue import CATALOGUE, check_base
 from lsf.plans.plan import Plan, check_plan
-from lsf.plans.recommend import RECOMMENDED
+from lsf.plans.policies import RECOMMENDED
 from lsf.progress import Stop, Unheard
 from lsf.runs import comparison as tables
 from lsf.runs import store

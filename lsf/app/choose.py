@@ -7,8 +7,8 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
+from lsf.app.actions import follow
 from lsf.app.panels import attempt, empty, show, table, unmarked
-from lsf.app.polling import follow
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed, analysis_view, by_method, predicted_of
 from lsf.app.work import source_of
@@ -30,8 +30,16 @@ from lsf.evidence.standing import StandingRule, model_words, recommended_here, s
 from lsf.evidence.study import Rule
 from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget, runs_words
 from lsf.plans.plan import Plan, format_blocks, place_of
-from lsf.plans.policies import POLICIES, largest_within, make_plan, plan_by_hand
-from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking
+from lsf.plans.policies import (
+    ENDS_FROM,
+    POLICIES,
+    RECOMMENDED,
+    RECOMMENDED_POLICY,
+    lacking,
+    largest_within,
+    make_plan,
+    plan_by_hand,
+)
 from lsf.runs.comparability import of_text
 from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.store import list_runs, runs_folder

@@ -17,7 +17,7 @@ from lsf.evidence.study import Entry, JudgedChoice, Rule, decided, entries, of_r
 from lsf.figures.sweeps import as_metric, draw_profile, draw_regrets, draw_sets, draw_triangle
 from lsf.models.info import model_label
 from lsf.plans.plan import format_blocks
-from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
+from lsf.plans.policies import ENDS_FROM, RECOMMENDED
 
 ROW_WORDS = {
     "recommended": "The recommendation",

@@ -11,7 +11,7 @@ from lsf.data.contents import DataOptions
 from lsf.errors import BadInputError
 from lsf.methods.catalogue import check_base
 from lsf.plans.plan import Plan, format_blocks, full_plan
-from lsf.plans.recommend import both_ends
+from lsf.plans.policies import both_ends
 from lsf.runs.spec import RunSpec
 from lsf.schema import JsonRecord
 from lsf.settings import check_settings, same_setting, setting

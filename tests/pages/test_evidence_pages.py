@@ -18,7 +18,7 @@ from lsf.evidence.packed import packed_evidence
 from lsf.evidence.real import real_tasks, real_words
 from lsf.evidence.regret import regret, truth_of
 from lsf.evidence.sweep import Score
-from lsf.plans.recommend import recommended_plan
+from lsf.plans.policies import recommended_plan
 from tests.evidence.test_own import sweep_of
 from tests.pages.conftest import SECONDS, Driver
 
