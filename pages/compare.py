@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from lsf.app.actions import page_to_begin
+from lsf.app.actions import at_leisure, follow, page_to_begin
 from lsf.app.compare import (
     COSTS,
     cost_table,
@@ -25,7 +25,6 @@ from lsf.app.graft import draw_graft_panel
 from lsf.app.own_words import draw_own_words
 from lsf.app.panels import download, empty, finding, onward, show, unmarked
 from lsf.app.panels import table as show_table
-from lsf.app.polling import at_leisure, follow
 from lsf.app.runs import (
     belong_together,
     command,

@@ -20,10 +20,9 @@ from lsf.app.panels import NEXT, READABLE, guard, size, unmarked
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
 from lsf.app.state import Session, analysis, analysis_view, attach, is_new, source_here
 from lsf.app.tour import draw_tour
-from lsf.app.tower import current_tower, show_tower
+from lsf.app.tower import current_tower, draw_tower, show_tower
 from lsf.app.work import unload_work
 from lsf.data.lessons import data_words
-from lsf.figures.tower import draw_tower
 from lsf.jobs.job import JobState, JobView
 from lsf.models.info import model_label
 

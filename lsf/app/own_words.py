@@ -6,9 +6,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from lsf.app.actions import stop_buttons
+from lsf.app.actions import follow, stop_buttons
 from lsf.app.panels import guard, progress, unmarked
-from lsf.app.polling import follow
 from lsf.app.runs import labels
 from lsf.app.runtime import runtime
 from lsf.app.state import Session

@@ -6,9 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.actions import specs_to_start, start_runs
+from lsf.app.actions import follow, specs_to_start, start_runs
 from lsf.app.panels import amount, guard, setting_input, show, task_words, unmarked
-from lsf.app.polling import follow
 from lsf.app.runtime import WARM_UP, runtime
 from lsf.app.state import Session
 from lsf.app.work import Foreseen, Source, forecast_work, source_of, without_effect

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from lsf.app.actions import stop_buttons
+from lsf.app.actions import follow, stop_buttons
 from lsf.app.own_words import pick_run, with_weights
 from lsf.app.panels import download, guard, progress, size, unmarked
-from lsf.app.polling import follow
 from lsf.app.runs import label
 from lsf.app.runtime import runtime
 from lsf.app.state import Session
