@@ -29,8 +29,8 @@ from lsf.evidence.sweep import (
 from lsf.methods.context import MethodContext
 from lsf.methods.default_rates import LADDER, around, outwards
 from lsf.methods.registry import METHODS
+from lsf.models.devices import is_out_of_memory
 from lsf.models.loading import LoadedModel, weights_hash
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.plans.plan import Plan
 from lsf.progress import Phase, Reporter
 from lsf.runs.result import Metrics

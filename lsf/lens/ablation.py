@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import EncodedExample
 from lsf.lens.gradients import position_losses
-from lsf.models.batches import MOST_PADDING, Batch, make_batches, probed
-from lsf.models.devices import exact, fetched, free_bytes
+from lsf.models.batches import MOST_PADDING, Batch, halves_of, make_batches, probed
+from lsf.models.devices import exact, fetched, free_bytes, is_out_of_memory
 from lsf.models.layout import ModelLayout, captured_states, handing_on, resolve, standing_in
 from lsf.models.loading import LoadedModel
-from lsf.models.out_of_memory import halves_of, is_out_of_memory
 from lsf.models.sharing import share_model
 from lsf.progress import Reporter
 

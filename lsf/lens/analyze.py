@@ -31,9 +31,8 @@ from lsf.lens.speed import BASES, FORWARD, SHORT_RUNS, analysis_phases
 from lsf.lens.trajectories import KEPT_EXAMPLES, ExampleTrajectories, examples_for_sample
 from lsf.lens.translators import FITTING, are_kept, translators_of
 from lsf.models.batches import MOST_PADDING, Batch, autocasting, make_batches
-from lsf.models.devices import places_of
+from lsf.models.devices import is_out_of_memory, places_of
 from lsf.models.loading import LoadedModel, check_ids, is_known_by_weights, layout_of, weights_hash
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import n_values
 from lsf.progress import Reporter
 

@@ -14,10 +14,9 @@ from lsf.errors import ModelError
 from lsf.lens.builder import KEPT_TOKENS
 from lsf.lens.semantics import SemanticBases, projections
 from lsf.lens.translators import Translators
-from lsf.models.batches import Batch, rows_at_once
-from lsf.models.devices import exact, fetched
+from lsf.models.batches import Batch, halves_of, rows_at_once
+from lsf.models.devices import exact, fetched, is_out_of_memory
 from lsf.models.layout import ModelLayout, captured_states
-from lsf.models.out_of_memory import halves_of, is_out_of_memory
 
 CPU_LOGITS = 2**22
 """Logits of the lens held at a time on a CPU, whose caches like them few; elsewhere `MOST_LOGITS`."""

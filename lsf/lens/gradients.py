@@ -13,11 +13,10 @@ from torch.nn.functional import cross_entropy
 
 from lsf.criteria.measurements import BlockGradient
 from lsf.lens.example_gradients import GradientHook, gradient_hooks, hooked_parameters, squared_norms
-from lsf.models.batches import Batch
-from lsf.models.devices import exact, fetched, free_bytes
+from lsf.models.batches import Batch, halves_of
+from lsf.models.devices import exact, fetched, free_bytes, is_out_of_memory
 from lsf.models.layout import ModelLayout, resolve
 from lsf.models.loading import LoadedModel
-from lsf.models.out_of_memory import halves_of, is_out_of_memory
 from lsf.models.sharing import float_view
 from lsf.progress import Reporter
 

@@ -13,10 +13,9 @@ from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import EncodedExample
 from lsf.lens.example_gradients import GradientHook, gradient_hooks, pair_products
 from lsf.lens.gradients import example_gradients, example_losses, position_losses, unhooked, view_of
-from lsf.models.batches import Batch, make_batches
-from lsf.models.devices import exact, fetched, has_float64, tensors_of
+from lsf.models.batches import Batch, halves_of, make_batches
+from lsf.models.devices import exact, fetched, has_float64, is_out_of_memory, tensors_of
 from lsf.models.loading import LoadedModel
-from lsf.models.out_of_memory import halves_of, is_out_of_memory
 from lsf.progress import Reporter
 
 KERNELS = "tangent kernels"

@@ -18,10 +18,9 @@ from lsf.lens.analyze import TokenText
 from lsf.lens.forward import most_likely
 from lsf.methods.parametrization import held_still
 from lsf.models.batches import autocasting
-from lsf.models.devices import input_device
+from lsf.models.devices import input_device, is_out_of_memory
 from lsf.models.layout import resolve
 from lsf.models.loading import LoadedModel, check_ids
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.writing import Drawn, generate
 from lsf.progress import do_nothing
 from lsf.runs.answers import Answer, AnswerSettings, LensToken, Voice

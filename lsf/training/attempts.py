@@ -23,9 +23,8 @@ from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
 from lsf.methods.sparse import mask_seconds
-from lsf.models.devices import give_back_cached
+from lsf.models.devices import give_back_cached, is_out_of_memory
 from lsf.models.loading import LoadedModel
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.progress import Stop
 from lsf.runs.checkpoints import Checkpoint, CheckpointManager, latest_checkpoint
 from lsf.runs.result import phase

@@ -11,8 +11,7 @@ import torch
 from lsf.data.encode import EncodedExample
 from lsf.methods.parametrization import held_still
 from lsf.models.batches import TokenScores, autocasting, by_length, collate_numbered, score_tokens
-from lsf.models.devices import input_device
-from lsf.models.out_of_memory import in_halves
+from lsf.models.devices import in_halves, input_device
 from lsf.models.writing import GeneralText, generate
 from lsf.progress import do_nothing
 from lsf.runs.result import Metrics

@@ -15,9 +15,8 @@ from lsf.data.encode import EncodedExample
 from lsf.errors import DataError
 from lsf.methods.parametrization import held_still
 from lsf.models.batches import autocasting
-from lsf.models.devices import input_device
+from lsf.models.devices import in_halves, input_device
 from lsf.models.loading import LoadedModel
-from lsf.models.out_of_memory import in_halves
 from lsf.models.writing import generate
 from lsf.progress import do_nothing
 from lsf.runs.result import Metrics

@@ -11,9 +11,8 @@ import torch
 
 from lsf.methods.catalogue import CATALOGUE
 from lsf.models.batches import autocasting
-from lsf.models.devices import wait
+from lsf.models.devices import is_out_of_memory, wait
 from lsf.models.loading import LoadedModel
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import is_quantised
 from lsf.runs.result import phase
 from lsf.runs.spec import RunSpec

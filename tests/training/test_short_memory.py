@@ -7,8 +7,8 @@ import torch
 
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
+from lsf.models.devices import is_out_of_memory
 from lsf.models.loading import weights_hash
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.runs.result import RunState
 from lsf.runs.store import create_run, load_run
 from lsf.training import attempts, evaluation, latency, prefix
