@@ -22,7 +22,7 @@ from lsf.errors import OutOfMemoryError, RunError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
-from lsf.methods.sparse import mask_seconds
+from lsf.methods.selective import mask_seconds
 from lsf.models.devices import give_back_cached, is_out_of_memory
 from lsf.models.loading import LoadedModel
 from lsf.progress import Stop

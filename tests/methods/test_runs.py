@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from lsf.errors import BadInputError, RunPausedError
 from lsf.methods import sparse
-from lsf.methods.sparse import squared_gradients
+from lsf.methods.selective import squared_gradients
 from lsf.plans.plan import Plan
 from lsf.runs.checkpoints import latest_checkpoint
 from lsf.runs.comparison import compare
