@@ -9,8 +9,7 @@ import streamlit as st
 
 from lsf.app.browser import browser_name
 from lsf.app.lesson_notes import lessons_measured
-from lsf.classroom.door import STUDENTS, TEACHER, Door, password_of
-from lsf.classroom.room import Room
+from lsf.classroom.room import STUDENTS, TEACHER, Door, Room, password_of
 from lsf.errors import BadInputError
 
 ROOM = "LSF_CLASS_ROOM"
