@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.rates_fit import CELLS, REAL, read_cells, report
 from benchmarks.settings import SETTINGS, _read
 from lsf.data.task import Example, Task, split_examples
-from lsf.methods.default_rates import LADDER, outwards
+from lsf.methods.optimization import LADDER, outwards
 from lsf.plans.plan import Plan, full_plan
 
 FIRST = {

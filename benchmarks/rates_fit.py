@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lsf.methods.default_rates import LAWS, WIDTH, Tuned, default_rate, spread_of
+from lsf.methods.optimization import LAWS, WIDTH, Tuned, default_rate, spread_of
 
 CELLS = Path(__file__).with_name("rates_cells.jsonl")
 REAL = "smollm2"

@@ -17,7 +17,7 @@ from lsf.errors import BadInputError, LsfError
 from lsf.figures.runs import Need, draw_memory
 from lsf.jobs.job import JobState, JobView
 from lsf.methods.catalogue import CATALOGUE
-from lsf.methods.optimizers import LAWS
+from lsf.methods.optimization import LAWS
 from lsf.plans.plan import Plan
 from lsf.progress import duration
 from lsf.runs.controls import CONTROLS

@@ -27,7 +27,7 @@ from lsf.evidence.sweep import (
     relative_cost,
 )
 from lsf.methods.context import MethodContext
-from lsf.methods.default_rates import LADDER, around, outwards
+from lsf.methods.optimization import LADDER, around, outwards
 from lsf.methods.registry import METHODS
 from lsf.models.devices import is_out_of_memory
 from lsf.models.loading import LoadedModel, weights_hash

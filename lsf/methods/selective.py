@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from lsf.data.encode import EncodedExample
 from lsf.errors import BadInputError, RunError
 from lsf.methods.context import MethodContext, block_tensors, planned_names, split_name
-from lsf.methods.default_rates import default_rate, tuned_of
+from lsf.methods.optimization import default_rate, tuned_of
 from lsf.methods.parametrization import Parametrization, Replaced, base_name, parametrize_
 from lsf.models.batches import autocasting, collate, score_tokens, training_order
 from lsf.models.loading import weights_hash

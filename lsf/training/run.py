@@ -16,7 +16,7 @@ from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import LsfError, RunError, RunPausedError, RunStateError
 from lsf.methods.catalogue import options_of
-from lsf.methods.optimizers import check_optimizer
+from lsf.methods.optimization import check_optimizer
 from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order
 from lsf.models.loading import LoadedModel, config_hash, weights_hash

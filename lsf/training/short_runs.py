@@ -10,7 +10,7 @@ from lsf.data.task import Task
 from lsf.errors import DataError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext, planned_names
-from lsf.methods.default_rates import LAWS, default_rate, spread_of, tuned_of
+from lsf.methods.optimization import LAWS, default_rate, spread_of, tuned_of
 from lsf.methods.registry import METHODS
 from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lsf.methods.default_rates import LAWS
+from lsf.methods.optimization import LAWS
 from lsf.methods.registry import METHODS
 from lsf.models.batches import autocasting
 from lsf.models.loading import load_model
