@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lsf.criteria.measurements import Readings
+from lsf.criteria.transitions import Readings
 from lsf.errors import ModelError
 from lsf.lens.builder import KEPT_TOKENS
 from lsf.lens.semantics import SemanticBases, projections

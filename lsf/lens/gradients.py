@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lsf.criteria.measurements import BlockGradient
+from lsf.criteria.scores import BlockGradient
 from lsf.lens.example_gradients import GradientHook, gradient_hooks, hooked_parameters, squared_norms
 from lsf.models.batches import Batch, halves_of
 from lsf.models.devices import exact, fetched, free_bytes, is_out_of_memory

@@ -8,8 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lsf.criteria.agreement import KERNEL_EXAMPLES
-from lsf.criteria.measurements import Spectrum
 from lsf.criteria.result import AnalysisSettings
+from lsf.criteria.scores import Spectrum
 from lsf.data.encode import EncodedExample
 from lsf.lens.example_gradients import GradientHook, gradient_hooks, pair_products
 from lsf.lens.gradients import example_gradients, example_losses, position_losses, unhooked, view_of
