@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lsf.app.classroom import student, teacher
+from lsf.app.classroom.pages import draw_student, draw_teacher
 from lsf.app.panels import READABLE
 
 STYLE = """<style>
@@ -14,8 +14,8 @@ st.set_page_config(page_title="LSF class", layout="wide")
 st.html(STYLE + READABLE)
 st.navigation(
     [
-        st.Page(student.draw, title="Lesson", url_path="lesson", default=True),
-        st.Page(teacher.draw, title="Teacher", url_path="teacher"),
+        st.Page(draw_student, title="Lesson", url_path="lesson", default=True),
+        st.Page(draw_teacher, title="Teacher", url_path="teacher"),
     ],
     position="hidden",
 ).run()
