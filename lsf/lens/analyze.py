@@ -21,9 +21,8 @@ from lsf.data.report import unknown_targets, unlike_the_rest
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, StoppedError
-from lsf.lens.ablation import ABLATION, ablation_batches, ablation_rises
 from lsf.lens.builder import AnalysisBuilder
-from lsf.lens.forward import Wanted, stream_readings
+from lsf.lens.forward import ABLATION, Wanted, ablation_batches, ablation_rises, stream_readings
 from lsf.lens.gradients import GRADIENTS, backward_readings
 from lsf.lens.kernels import KERNELS, SPECTRA, block_spectra, over_the_bound, sampled_kernels
 from lsf.lens.semantics import semantic_bases

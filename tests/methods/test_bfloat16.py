@@ -12,7 +12,7 @@ from lsf.runs.spec import RunSpec
 from lsf.training.artefacts import load_tuned, merge, save_weights
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import fit
-from lsf.training.latency import latency_ratio
+from lsf.training.measured_pass import latency_ratio
 from lsf.training.proof import fingerprint
 from lsf.training.trainer import FitSettings
 from tests.methods.conftest import context_for, tuned_values
