@@ -44,7 +44,7 @@ def edit_command(arguments: argparse.Namespace) -> int:
     reporter = TerminalReporter()
     try:
         loaded = load_asked_model(arguments, reporter)
-        from lsf.training.editing import edit_windows
+        from lsf.training.short_runs import edit_windows
 
         spare_imports()
         with keeping(reporter):

@@ -26,7 +26,7 @@ from lsf.progress import do_nothing
 from lsf.runs.answers import Answer, AnswerSettings, LensToken, Voice
 from lsf.runs.store import Run, tuned_run
 from lsf.training.artefacts import load_tuned
-from lsf.training.generation import ends_of
+from lsf.training.evaluation import ends_of
 from lsf.training.graft import Grafts
 from lsf.wording import counted
 

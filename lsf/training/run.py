@@ -38,7 +38,7 @@ from lsf.training.attempts import (
     method_context,
 )
 from lsf.training.forecast import expected
-from lsf.training.latency import latency_asked
+from lsf.training.measured_pass import latency_asked
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import computing_on, wait_for_all
 from lsf.training.proof import prove

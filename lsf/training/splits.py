@@ -21,8 +21,19 @@ from lsf.plans.cost import law_flops
 from lsf.runs.result import Metrics, Sample, phase
 from lsf.runs.spec import RunSpec, flat_interval
 from lsf.training.caching import blocks_of, open_held_out, prefix_depth
-from lsf.training.evaluation import BATCH_SIZE, answer, evaluate, general_loss, spread_out
-from lsf.training.generation import NOTHING, Asked, asked_for, unheard, with_match, write_answers
+from lsf.training.evaluation import (
+    BATCH_SIZE,
+    NOTHING,
+    Asked,
+    answer,
+    asked_for,
+    evaluate,
+    general_loss,
+    spread_out,
+    unheard,
+    with_match,
+    write_answers,
+)
 from lsf.training.processes import n_processes
 from lsf.training.records import is_on_record, on_record, tokens_hash
 from lsf.wording import counted

@@ -20,8 +20,7 @@ from lsf.data.encode import encode
 from lsf.data.task import Example, Task, split_examples
 from lsf.errors import OutOfMemoryError, PlanError
 from lsf.lens.analyze import analyze
-from lsf.lens.gradients import unhooked
-from lsf.lens.kernels import tangent_kernels
+from lsf.lens.kernels import tangent_kernels, unhooked
 from lsf.models.batches import Batch, halves_of, make_batches
 from lsf.models.cache import ModelCache
 from lsf.models.devices import is_out_of_memory

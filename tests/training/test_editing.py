@@ -10,7 +10,7 @@ from lsf.data.world import make_world
 from lsf.errors import BadInputError
 from lsf.models.loading import load_model
 from lsf.progress import Silent, Stop, Unheard
-from lsf.training.editing import edit_windows
+from lsf.training.short_runs import edit_windows
 
 
 def test_the_questions_tell_the_edit_from_what_must_stay_and_from_what_follows() -> None:

@@ -14,8 +14,8 @@ from lsf.runs.comparison import compare
 from lsf.runs.formats import render
 from lsf.runs.result import Metrics
 from lsf.runs.store import load_run
-from lsf.training import generation
-from lsf.training.generation import Asked, asked_for, batches_of, with_match, write_answers
+from lsf.training import evaluation
+from lsf.training.evaluation import Asked, asked_for, batches_of, with_match, write_answers
 from lsf.training.splits import encode_splits
 from lsf.training.time_forecast import workload_of
 from tests.models.test_families import ROWS
@@ -49,14 +49,14 @@ def test_what_is_written_is_what_single_rows_get_also_in_halves_and_near_the_con
     told = []
     assert write_answers(loaded.model, loaded, rows, 8, tell=lambda done, total: told.append((done, total))) == alone
     assert told == [(0, 1)]
-    real = generation._written
+    real = evaluation._written
 
     def tight(model, loaded, rows, *more):
         if len(rows) > 1:
             raise RuntimeError("CUDA out of memory.")
         return real(model, loaded, rows, *more)
 
-    monkeypatch.setattr(generation, "_written", tight)
+    monkeypatch.setattr(evaluation, "_written", tight)
     assert write_answers(loaded.model, loaded, rows, 8) == alone
     end = loaded.tokenizer.eos_token_id
     room = loaded.context - 4

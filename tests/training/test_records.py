@@ -19,8 +19,7 @@ from lsf.progress import do_nothing
 from lsf.runs.spec import RunSpec
 from lsf.training import records
 from lsf.training.caching import forget_states, open_held_out
-from lsf.training.evaluation import evaluate
-from lsf.training.generation import Asked
+from lsf.training.evaluation import Asked, evaluate
 from lsf.training.records import forget_records
 from lsf.training.run import tune
 from lsf.training.splits import knows_written, measure_base

@@ -11,7 +11,7 @@ from lsf.models.devices import is_out_of_memory
 from lsf.models.loading import weights_hash
 from lsf.runs.result import RunState
 from lsf.runs.store import create_run, load_run
-from lsf.training import attempts, evaluation, latency, prefix
+from lsf.training import attempts, evaluation, measured_pass, prefix
 from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.caching import forget_states
 from lsf.training.measured_pass import Held
@@ -54,7 +54,7 @@ def test_a_run_that_was_saved_succeeds_where_memory_is_short_for_timing_it(loade
             patch.setattr("lsf.methods.selective.share_model", no_room)
             return load_tuned(*arguments)
 
-    monkeypatch.setattr(latency, "load_tuned", load_where_there_is_no_room)
+    monkeypatch.setattr(measured_pass, "load_tuned", load_where_there_is_no_room)
     timed = replace(spec, latency="on")
     folder = create_run(tmp_path, timed)
     result = tune(loaded, task, timed, folder)
