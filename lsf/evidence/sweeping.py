@@ -35,10 +35,9 @@ from lsf.plans.plan import Plan
 from lsf.progress import Phase, Reporter
 from lsf.runs.result import Metrics
 from lsf.training.attempts import free_memory
-from lsf.training.caching import forget_states, open_caching
+from lsf.training.caching import forget_states, open_caching, tokens_hash
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import short_run
-from lsf.training.records import tokens_hash
 from lsf.training.short_runs import own_rate
 from lsf.training.splits import EncodedSplits, encode_splits
 from lsf.training.time_forecast import course_of

@@ -30,12 +30,11 @@ from lsf.runs.checkpoints import Checkpoint, CheckpointManager, latest_checkpoin
 from lsf.runs.result import phase
 from lsf.runs.spec import RunSpec
 from lsf.training.artefacts import refuse_full_disk
-from lsf.training.caching import Caching, open_caching, recomputed
+from lsf.training.caching import Caching, open_caching, recomputed, tokens_hash
 from lsf.training.fitting import Fit, fit
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import n_processes
 from lsf.training.proof import Fingerprint, Marks, fingerprint, marks
-from lsf.training.records import tokens_hash
 from lsf.training.reweighting import reweighting_of
 from lsf.training.short_runs import first_tuning
 from lsf.training.splits import EncodedSplits

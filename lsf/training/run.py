@@ -37,13 +37,13 @@ from lsf.training.attempts import (
     free_memory,
     method_context,
 )
+from lsf.training.caching import tokens_hash
 from lsf.training.forecast import expected
 from lsf.training.measured_pass import latency_asked
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import computing_on, wait_for_all
 from lsf.training.proof import prove
 from lsf.training.rate_search import choose_rate, find_rate, resumed_choice
-from lsf.training.records import tokens_hash
 from lsf.training.short_runs import spec_rate
 from lsf.training.splits import (
     BaseReading,

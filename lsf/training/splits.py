@@ -20,7 +20,7 @@ from lsf.models.writing import GeneralText, sample_general_text
 from lsf.plans.cost import law_flops
 from lsf.runs.result import Metrics, Sample, phase
 from lsf.runs.spec import RunSpec, flat_interval
-from lsf.training.caching import blocks_of, open_held_out, prefix_depth
+from lsf.training.caching import blocks_of, is_on_record, on_record, open_held_out, prefix_depth, tokens_hash
 from lsf.training.evaluation import (
     BATCH_SIZE,
     NOTHING,
@@ -35,7 +35,6 @@ from lsf.training.evaluation import (
     write_answers,
 )
 from lsf.training.processes import n_processes
-from lsf.training.records import is_on_record, on_record, tokens_hash
 from lsf.wording import counted
 
 SPARE = 2
@@ -317,7 +316,7 @@ def measure_base(
     check: Callable[[], None],
     asked: Asked = NOTHING,
 ) -> BaseReading:
-    """Return the base model's readings, from the record (lsf.training.records) where they are on it.
+    """Return the base model's readings, from the record (lsf.training.caching) where they are on it.
 
     What has to be read leaves the states below the run's lowest tuned block for its own readings of the same rows.
 
