@@ -36,7 +36,6 @@ FAST = (
     "app",
     "bundled",
     "classroom/test_room.py",
-    "classroom/test_door.py",
     "evidence/test_regret.py",
     "evidence/test_sweep.py",
 )
