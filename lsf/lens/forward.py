@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from lsf.criteria.result import AnalysisSettings
 from lsf.criteria.transitions import Readings
 from lsf.data.encode import EncodedExample
 from lsf.errors import ModelError
 from lsf.lens.builder import KEPT_TOKENS
-from lsf.lens.gradients import position_losses
 from lsf.lens.semantics import SemanticBases, projections
 from lsf.lens.translators import Translators
 from lsf.models.batches import MOST_PADDING, Batch, halves_of, make_batches, probed, rows_at_once
@@ -205,6 +205,19 @@ def _check_finite(finite: Bool[np.ndarray, " states"]) -> None:
         state = int(finite.argmin())
         where = "the embedding" if state == 0 else f"block {state - 1}"
         raise ModelError(f"State {state} holds NaN or infinite numbers: {where} produced them. Try float32.")
+
+
+def position_losses(layout: ModelLayout, batch: Batch) -> Float[Tensor, " positions"]:
+    """Return the cross-entropy at each position of a batch, with its graph."""
+    hidden = layout.model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    logits = layout.logits(hidden[batch.rows, batch.places]).float()
+    return cross_entropy(logits, batch.targets, reduction="none")
+
+
+def example_losses(losses: Float[Tensor, " positions"], batch: Batch) -> Float[Tensor, " examples"]:
+    """Return each example's mean loss over its positions, in the batch's row order."""
+    n = len(batch.ids)
+    return torch.zeros(n, device=losses.device).index_add(0, batch.rows, losses) / batch.n_positions_of
 
 
 ABLATION = "blocks bypassed"
