@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from lsf.axes import DTYPES
 from lsf.criteria import result as records
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.contents import OPTIONS, DataOptions
@@ -37,6 +36,7 @@ from lsf.runs import comparison as tables
 from lsf.runs import store
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs, load_run, new_run
+from lsf.settings import DTYPES
 
 if TYPE_CHECKING:
     from lsf.models.loading import LoadedModel, Model

@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import asdict
 
-from lsf.axes import QUANTISED
 from lsf.cli.arguments import (
     add_settings,
     check_file,
@@ -25,6 +24,7 @@ from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.files import make_folder, write_json, write_text
 from lsf.runs.store import tuned_run
+from lsf.settings import QUANTISED
 from lsf.wording import counted
 
 

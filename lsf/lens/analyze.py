@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from lsf.axes import TRANSLATED
 from lsf.criteria.agreement import LEAST_EXAMPLES, settled
 from lsf.criteria.registry import CRITERIA, Need
 from lsf.criteria.result import Analysis, AnalysisSettings, DataInfo, Timing, Trajectories
@@ -34,6 +33,7 @@ from lsf.models.devices import is_out_of_memory, places_of
 from lsf.models.loading import LoadedModel, check_ids, is_known_by_weights, layout_of, weights_hash
 from lsf.models.quantised import n_values
 from lsf.progress import Reporter
+from lsf.settings import TRANSLATED
 
 
 class TokenText:

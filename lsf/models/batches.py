@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lsf.axes import QUANTISED
 from lsf.data.encode import EncodedExample
 from lsf.errors import OutOfMemoryError
 from lsf.models.devices import give_back_cached, input_device
+from lsf.settings import QUANTISED
 from lsf.wording import counted
 
 MOST_PADDING = 0.05

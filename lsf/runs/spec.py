@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
-from lsf.axes import DEVICES, DTYPES
 from lsf.data.contents import LAST_NUMBER, MARKED, DataOptions, check_pattern
 from lsf.errors import BadInputError
 from lsf.methods.catalogue import CATALOGUE, check_base, describe, options_of
 from lsf.methods.optimization import OPTIMIZERS
 from lsf.plans.plan import Plan
 from lsf.schema import JsonRecord
-from lsf.settings import check_settings, same_setting, setting
+from lsf.settings import DEVICES, DTYPES, check_settings, same_setting, setting
 
 REPORTERS = ("tensorboard", "mlflow", "wandb")
 """Packages that transformers can send the metrics to; none comes with lsf."""
