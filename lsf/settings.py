@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from lsf.errors import BadInputError
 
-
 POSITIONS = ("first", "all")
 READINGS = ("lens", "raw", "jacobian", "affine")
 TRANSLATED = ("jacobian", "affine")
