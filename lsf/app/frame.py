@@ -15,8 +15,7 @@ from streamlit.runtime.scriptrunner.script_runner import ScriptRunner
 from streamlit.runtime.scriptrunner_utils.script_requests import RerunData
 
 from lsf.app.actions import stop_buttons
-from lsf.app.live import send_plotly
-from lsf.app.panels import NEXT, READABLE, guard, size, unmarked
+from lsf.app.panels import NEXT, READABLE, guard, send_plotly, size, unmarked
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
 from lsf.app.state import Session, analysis, analysis_view, attach, is_new, source_here
 from lsf.app.tour import draw_tour
