@@ -163,9 +163,9 @@ def send_plotly() -> None:
 def _live_chart(picture: Picture, key: str, on_click: Callable[[Any], None] | None = None) -> None:
     """Draw a picture, or update the one drawn under the same key: a Components-v2 wrapper around `Plotly.react`.
 
-    `st.plotly_chart` builds a chart anew whenever its figure changes and loses the reader's zoom; this one is updated in
-    place. plotly.js travels once per browser session, afterwards only a figure's data does. Text and grid colours are
-    put in by the browser, so that a chart follows a switch between light and dark at once.
+    `st.plotly_chart` builds a chart anew whenever its figure changes and loses the reader's zoom; this one is updated
+    in place. plotly.js travels once per browser session, afterwards only a figure's data does. Text and grid colours
+    are put in by the browser, so that a chart follows a switch between light and dark at once.
 
     Args:
         picture: its title is left to the caller, who shows it as text; it comes back in a saved image.
