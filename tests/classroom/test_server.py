@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from benchmarks.class_load import COOKIE, PASSWORD, ROOT, Client, Server, enter, join, predict
-from lsf.app.lesson_notes import lessons_measured
+from lsf.app.lessons import lessons_measured
 from lsf.cli.main import main
 from lsf.evidence.packed import shown
 

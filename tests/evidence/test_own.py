@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lsf.app.choose import evidence_words
+from lsf.app.evidence import evidence_words
 from lsf.app.findings import criterion_to_come
 from lsf.cli.main import main
 from lsf.criteria.result import Analysis

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lsf.app.lesson_notes import NOTES, lessons_measured
+from lsf.app.lessons import NOTES, lessons_measured
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, looked_at
 from lsf.app.truth import Swept, swept_truth

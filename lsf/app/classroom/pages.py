@@ -15,7 +15,7 @@ import pandas as pd
 import streamlit as st
 
 from lsf.app.browser import browser_name
-from lsf.app.lesson_notes import FOR_TEACHERS, NOTES, lessons_measured, show_lesson
+from lsf.app.lessons import FOR_TEACHERS, NOTES, lessons_measured, show_lesson
 from lsf.app.panels import download, guard, table_csv, unmarked
 from lsf.classroom.room import (
     LONGEST_NAME,
