@@ -33,6 +33,8 @@ SPARE_TOKENS = 4
 """Tokens a greedy answer may have beyond its target."""
 LONGEST_ANSWER = 48
 """Tokens of a greedy answer at most, however long its target."""
+N_SAMPLES = 6
+"""Test examples whose answers are kept."""
 BATCH_SIZE = 16
 """Texts per forward pass."""
 SHOWN = 80
@@ -153,6 +155,16 @@ def spread_out(n_rows: int, limit: int) -> list[int]:
     if n_rows <= limit:
         return list(range(n_rows))
     return sorted(np.random.default_rng(0).permutation(n_rows)[:limit].tolist())
+
+
+def sampled(rows: Sequence[EncodedExample]) -> list[EncodedExample]:
+    """Return the few test rows whose answers are kept, the same in every run."""
+    return [rows[index] for index in spread_out(len(rows), N_SAMPLES)]
+
+
+def answers_of(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample], check: Callable[[], None]) -> list[str]:
+    """Return a model's greedy answers to the sampled rows; `check` is called before each token."""
+    return [answer(model, loaded.tokenizer, row, loaded.context, loaded.info.dtype, check) for row in sampled(rows)]
 
 
 def general_loss(

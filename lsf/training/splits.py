@@ -25,10 +25,11 @@ from lsf.training.evaluation import (
     BATCH_SIZE,
     NOTHING,
     Asked,
-    answer,
+    answers_of,
     asked_for,
     evaluate,
     general_loss,
+    sampled,
     spread_out,
     unheard,
     with_match,
@@ -290,10 +291,6 @@ def _means(rows: Sequence[EncodedExample]) -> tuple[float, float]:
     return sum(len(row.ids) for row in rows) / len(rows), sum(row.n_targets for row in rows) / len(rows)
 
 
-N_SAMPLES = 6
-"""Test examples whose answers are kept."""
-
-
 @dataclass(frozen=True)
 class BaseReading:
     """What is known of the base model before a run."""
@@ -445,13 +442,3 @@ def measured_after(
         after = with_match(after, spec, splits.asked, written)
     samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
     return {"after": after, "samples": samples}
-
-
-def sampled(rows: Sequence[EncodedExample]) -> list[EncodedExample]:
-    """Return the few test rows whose answers are kept, the same in every run."""
-    return [rows[index] for index in spread_out(len(rows), N_SAMPLES)]
-
-
-def answers_of(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample], check: Callable[[], None]) -> list[str]:
-    """Return a model's greedy answers to the sampled rows; `check` is called before each token."""
-    return [answer(model, loaded.tokenizer, row, loaded.context, loaded.info.dtype, check) for row in sampled(rows)]

@@ -20,7 +20,7 @@ from lsf.progress import Phase, Reporter
 from lsf.runs.result import PHASES
 from lsf.runs.spec import RunSpec
 from lsf.training.caching import decide, prefix_depth
-from lsf.training.evaluation import BATCH_SIZE, LONGEST_ANSWER, SPARE_TOKENS, batches_of
+from lsf.training.evaluation import BATCH_SIZE, LONGEST_ANSWER, SPARE_TOKENS, batches_of, sampled
 from lsf.training.measured_pass import LEAST_PAIRS, ROWS, TOKENS
 from lsf.training.prefix import GROUP
 from lsf.training.splits import (
@@ -29,7 +29,6 @@ from lsf.training.splits import (
     knows_rows,
     knows_written,
     reading_interval,
-    sampled,
     watched,
 )
 

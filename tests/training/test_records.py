@@ -56,7 +56,7 @@ def test_a_base_reading_has_the_same_numbers_fresh_from_memory_and_from_disk(loa
     def never(*_args, **_kwargs):
         raise AssertionError("the base model was read again")
 
-    for name in ("evaluate", "general_loss", "sample_general_text", "answer"):
+    for name in ("evaluate", "general_loss", "sample_general_text", "answers_of"):
         monkeypatch.setattr(f"lsf.training.splits.{name}", never)
     assert told(read(loaded, task)) == fresh
     forget_records()
