@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lsf.app.fragments import keep_fragments_on_their_page
+from lsf.app.frame import keep_fragments_on_their_page
 
 NAVIGATION = "client.showSidebarNavigation"
 # Four blocks, one of them tuned. Written out here: Streamlit would fetch a named icon from the network.

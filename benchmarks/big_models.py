@@ -24,7 +24,7 @@ from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import EncodedExample
 from lsf.data.task import Example
 from lsf.methods.context import MethodContext
-from lsf.methods.optimizers import OPTIMIZERS
+from lsf.methods.optimization import OPTIMIZERS
 from lsf.methods.registry import METHODS
 from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan

@@ -12,7 +12,7 @@ from benchmarks.lesson_table import Rows, read_rows
 from lsf.data.lessons import BATCH_SIZE, LESSONS
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext
-from lsf.methods.default_rates import outwards
+from lsf.methods.optimization import outwards
 from lsf.methods.registry import METHODS
 from lsf.models.loading import LoadedModel, load_model
 from lsf.plans.plan import Plan

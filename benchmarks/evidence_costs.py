@@ -27,7 +27,7 @@ def in_turn(loaded: Any, task: Any, sweep: Any, limits: Mapping[str, int]) -> di
         start_sweep,
     )
     from lsf.lens.analyze import analyze  # noqa: PLC0415
-    from lsf.plans.recommend import RECOMMENDED  # noqa: PLC0415
+    from lsf.plans.policies import RECOMMENDED  # noqa: PLC0415
     from lsf.progress import Silent  # noqa: PLC0415
 
     fresh = start_sweep(loaded, task, replace(sweep.spec, seeds=1))

@@ -23,7 +23,7 @@ from lsf.evidence.study import (
     simplest_of_the_best,
 )
 from lsf.evidence.sweep import relative_cost
-from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
+from lsf.plans.policies import ENDS_FROM, RECOMMENDED
 
 RULE = Rule(RECOMMENDED, ENDS_FROM is not None)
 SHOWN_RULES = 6

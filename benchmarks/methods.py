@@ -34,7 +34,7 @@ from lsf.runs.spec import RunSpec
 from lsf.training.artefacts import load_tuned, merge, save_weights
 from lsf.training.attempts import PeakMemory
 from lsf.training.fitting import fit
-from lsf.training.latency import forward_on, time_in_turn
+from lsf.training.measured_pass import forward_on, time_in_turn
 from lsf.training.short_runs import first_tuning, own_rate
 from lsf.training.trainer import FitSettings
 

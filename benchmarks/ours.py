@@ -15,7 +15,8 @@ from lsf.data.encode import context_length, encode
 from lsf.data.task import Example, Task, split_examples
 from lsf.environment import spare_imports
 from lsf.lens.analyze import analyze
-from lsf.lens.gradients import backward_readings, position_losses, trainable_view
+from lsf.lens.forward import position_losses
+from lsf.lens.gradients import backward_readings, trainable_view
 from lsf.models.batches import MOST_PADDING, Batch, make_batches
 from lsf.models.loading import LoadedModel, load_model
 from lsf.progress import Silent

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from benchmarks.rates_fit import CELLS, REAL, read_cells, report
 from benchmarks.settings import SETTINGS, _read
 from lsf.data.task import Example, Task, split_examples
-from lsf.methods.default_rates import LADDER, outwards
+from lsf.methods.optimization import LADDER, outwards
 from lsf.plans.plan import Plan, full_plan
 
 FIRST = {
@@ -103,7 +103,7 @@ class Bench:
     def ground(self, name: str) -> Any:
         """Return a task's material, steps, batch, the base's loss and the prior's."""
         if name not in self.tasks:
-            from lsf.data.prior import completion_ids, floor_of, prior_of  # noqa: PLC0415
+            from lsf.data.report import completion_ids, floor_of, prior_of  # noqa: PLC0415
             from lsf.runs.spec import RunSpec  # noqa: PLC0415
             from lsf.training.evaluation import evaluate  # noqa: PLC0415
             from lsf.training.splits import encode_splits  # noqa: PLC0415

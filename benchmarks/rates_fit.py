@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from lsf.methods.default_rates import LAWS, WIDTH, Tuned, default_rate, spread_of
+from lsf.methods.optimization import LAWS, WIDTH, Tuned, default_rate, spread_of
 
 CELLS = Path(__file__).with_name("rates_cells.jsonl")
 REAL = "smollm2"
 PRIORS = {"facts": 3.178, "aliases": 4.070, "labels": 1.170, "sums": 3.373, "dialect": 8.527, "twohop": 12.867}
-"""Of the lessons' validation rows, nats per token (`lsf.data.prior`): the committed searches of sweeps did not keep
+"""Of the lessons' validation rows, nats per token (`lsf.data.report`): the committed searches of sweeps did not keep
 it."""
 KEPT_GAIN = 0.05
 """Share of the best rate's gain that a smaller rate may lose and still be called the best: it forgets less."""

@@ -21,12 +21,12 @@ from benchmarks.real_plans import BATCH, CELLS, SCORES, Cell, Scored, read_lines
 from benchmarks.real_sweep import Bench
 from benchmarks.real_sweep_report import truth_of
 from benchmarks.real_tasks import LENGTH, real_task
-from lsf.axes import TRANSLATED
 from lsf.criteria.agreement import rank_correlation, top_k
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import encode
 from lsf.progress import Silent
+from lsf.settings import TRANSLATED
 
 NAMES = tuple(name for name, one in CRITERIA.items() if one.needs == "forward" and not one.name.startswith("block"))
 """Criteria that states are read for."""

@@ -137,7 +137,7 @@ class Bench:
 
     def base(self) -> Cell:
         """Measure the base model."""
-        from lsf.data.prior import completion_ids, prior_of  # noqa: PLC0415
+        from lsf.data.report import completion_ids, prior_of  # noqa: PLC0415
 
         train, test = completion_ids(self.splits.train), completion_ids(self.splits.test)
         prior = prior_of(train, test, self.loaded.info.vocab_size)

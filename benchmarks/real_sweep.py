@@ -101,7 +101,7 @@ class Bench:
 
     def base(self) -> Cell:
         """Measure the base model."""
-        from lsf.data.prior import completion_ids, prior_of  # noqa: PLC0415
+        from lsf.data.report import completion_ids, prior_of  # noqa: PLC0415
         from lsf.training.evaluation import evaluate, general_loss  # noqa: PLC0415
 
         begun, model = time.process_time(), self.loaded.model

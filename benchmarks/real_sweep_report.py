@@ -34,7 +34,7 @@ from lsf.criteria.agreement import rank_correlation
 from lsf.evidence.packed import gaining, packed_evidence
 from lsf.evidence.study import DEPTHS, best_depth
 from lsf.plans.plan import format_blocks
-from lsf.plans.recommend import RECOMMENDED
+from lsf.plans.policies import RECOMMENDED
 
 EXACT = ("trec", "sst2", "facts")
 """Tasks of short answers, judged by exact match; the others by the loss."""

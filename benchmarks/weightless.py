@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import EncodedExample
-from lsf.lens.example_gradients import GradientHook, gradient_hooks, squared_norms
-from lsf.lens.forward import _states_at_positions
-from lsf.lens.gradients import position_losses, trainable_view
+from lsf.lens.forward import _states_at_positions, position_losses
+from lsf.lens.gradients import trainable_view
+from lsf.lens.kernels import GradientHook, gradient_hooks, squared_norms
 from lsf.models.batches import MOST_LOGITS, Batch, make_batches
 from lsf.models.families import family_of
 from lsf.models.info import ModelInfo

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 
-from lsf.axes import DTYPES
 from lsf.criteria import result as records
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.contents import OPTIONS, DataOptions
@@ -31,12 +30,13 @@ from lsf.evidence.sweep import SweepSpec
 from lsf.files import held_for_writing
 from lsf.methods.catalogue import CATALOGUE, check_base
 from lsf.plans.plan import Plan, check_plan
-from lsf.plans.recommend import RECOMMENDED
+from lsf.plans.policies import RECOMMENDED
 from lsf.progress import Stop, Unheard
 from lsf.runs import comparison as tables
 from lsf.runs import store
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs, load_run, new_run
+from lsf.settings import DTYPES
 
 if TYPE_CHECKING:
     from lsf.models.loading import LoadedModel, Model

@@ -1,4 +1,7 @@
-"""Fields of settings: meaning, range and default are written once, and checked in one place."""
+"""Fields of settings: meaning, range and default are written once, and checked in one place.
+
+The words that several settings take come first; what they mean is in ARCHITECTURE.md, under Words.
+"""
 
 import re
 import types
@@ -7,6 +10,16 @@ from dataclasses import field, fields
 from typing import Any, Literal
 
 from lsf.errors import BadInputError
+
+POSITIONS = ("first", "all")
+READINGS = ("lens", "raw", "jacobian", "affine")
+TRANSLATED = ("jacobian", "affine")
+"""Readings of a state that is first mapped to where it is heading; see `lsf.lens.translators`."""
+VIRTUALS = ("even", "calibrated")
+QUANTISED = ("nf4", "int8")
+DTYPES = ("auto", "float32", "bfloat16", *QUANTISED)
+DEVICES = ("auto", "cuda", "mps", "cpu", "map")
+SPLITS = ("auto", "train", "validation", "test", "all")
 
 
 def setting(default: Any, meaning: str, **limits: Any) -> Any:

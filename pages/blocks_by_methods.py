@@ -2,12 +2,11 @@
 
 import streamlit as st
 
-from lsf.app.actions import without_plan
+from lsf.app.actions import at_leisure, follow, without_plan
 from lsf.app.blocks_by_methods import cells_of, draw_form, draw_grid, draw_grids, list_runs_of
 from lsf.app.findings import of_grid
 from lsf.app.frame import page
 from lsf.app.panels import finding
-from lsf.app.polling import at_leisure, follow
 from lsf.app.runs import draw_queue
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed

@@ -18,11 +18,10 @@ from lsf.app.choose import (
     toggle,
     without_analysis,
 )
-from lsf.app.expected import by_method, predicted_of
 from lsf.app.findings import of_plan
 from lsf.app.frame import page
 from lsf.app.panels import amount, as_json, attempt, download, onward, show, size, unmarked
-from lsf.app.state import Session, address, analysis
+from lsf.app.state import Session, address, analysis, by_method, predicted_of
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.figures.deviation import draw_scores, score_intervals

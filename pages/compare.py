@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from lsf.app.actions import page_to_begin
+from lsf.app.actions import at_leisure, follow, page_to_begin
 from lsf.app.compare import (
     COSTS,
     cost_table,
@@ -22,10 +22,8 @@ from lsf.app.compare import (
 from lsf.app.findings import of_plan
 from lsf.app.frame import page
 from lsf.app.graft import draw_graft_panel
-from lsf.app.own_words import draw_own_words
 from lsf.app.panels import download, empty, finding, onward, show, unmarked
 from lsf.app.panels import table as show_table
-from lsf.app.polling import at_leisure, follow
 from lsf.app.runs import (
     belong_together,
     command,
@@ -39,7 +37,7 @@ from lsf.app.runs import (
 )
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, address, leave_run, look_at_run, run_here, source_here
-from lsf.app.take_along import draw_take_along
+from lsf.app.tuned_models import draw_own_words, draw_take_along
 from lsf.app.work import Source, source_of
 from lsf.data.lessons import data_words
 from lsf.figures.palette import Picture

@@ -1,11 +1,10 @@
 """Intrinsic dimension: how few numbers, projected to all weights, are enough for a task."""
 
-from lsf.app.actions import on_your_own_task
+from lsf.app.actions import at_leisure, follow, on_your_own_task
 from lsf.app.dimension import KIND, draw_form, draw_latest, draw_lessons, draw_measured, kept_studies
 from lsf.app.findings import of_dimension
 from lsf.app.frame import page
 from lsf.app.panels import finding
-from lsf.app.polling import at_leisure, follow
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed
 from lsf.app.work import Source, source_of

@@ -6,8 +6,7 @@ from lsf.app.actions import on_your_own_task
 from lsf.app.evidence import real_panel
 from lsf.app.findings import of_truth
 from lsf.app.frame import page
-from lsf.app.lesson_notes import FOR_TEACHERS, lessons_measured
-from lsf.app.lessons import criteria_step, predict_step, truth_step
+from lsf.app.lessons import FOR_TEACHERS, criteria_step, lessons_measured, predict_step, truth_step
 from lsf.app.panels import finding
 from lsf.app.state import Session
 from lsf.app.tour import N_BLOCKS, start_tour

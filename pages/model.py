@@ -9,10 +9,9 @@ from lsf.app.actions import start_analysis
 from lsf.app.choose import NEED_WORDS
 from lsf.app.data_input import DataChoice, data_input, fill_data, read_task
 from lsf.app.data_preview import show_preview
-from lsf.app.forms import setting_input
 from lsf.app.frame import page
 from lsf.app.model_input import fill_model, model_input
-from lsf.app.panels import attempt
+from lsf.app.panels import attempt, setting_input
 from lsf.app.state import Session, request_here
 from lsf.app.work import Request, Source
 from lsf.criteria.registry import CRITERIA

@@ -15,7 +15,7 @@ from lsf.evidence.packed import packed_evidence, words
 from lsf.evidence.study import Rule
 from lsf.figures.palette import CHOSEN, NEUTRAL, UNCHOSEN
 from lsf.models.info import LABEL, NAME, smollm2_packaged, smollm2_place
-from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
+from lsf.plans.policies import ENDS_FROM, RECOMMENDED
 
 HERO = f"""<style>
 h1 {{ font-size: 3.4rem !important; padding-bottom: 0 !important; }}

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from lsf.app.actions import start_analysis, stop_buttons
+from lsf.app.actions import follow, start_analysis, stop_buttons
 from lsf.app.choose import default_budget
 from lsf.app.findings import criterion_to_come, of_trajectories, plan_to_come
 from lsf.app.frame import page
@@ -16,7 +16,6 @@ from lsf.app.paths import (
     draw_lens_panels,
     draw_paths_panel,
 )
-from lsf.app.polling import follow
 from lsf.app.state import Session, address, analysis, analysis_view, request_here, request_of
 from lsf.app.work import Analysed
 from lsf.criteria.result import Analysis, moments, part_of

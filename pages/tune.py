@@ -1,11 +1,10 @@
 """Step 5: tune the chosen blocks, the whole model and same-size controls, in the background, one after the other."""
 
-from lsf.app.actions import without_plan
+from lsf.app.actions import at_leisure, follow, from_the_top, without_plan
 from lsf.app.compare import name_runs
 from lsf.app.findings import of_runs
 from lsf.app.frame import page
 from lsf.app.panels import finding, onward
-from lsf.app.polling import at_leisure, follow, from_the_top
 from lsf.app.run_form import draw_form
 from lsf.app.run_store import draw_store
 from lsf.app.runs import belong_together, draw_curves_panel, draw_queue, draw_results

@@ -46,7 +46,7 @@ WEIGHTS = {
     "lsf/training/proof.py": "hashes before and after",
     "lsf/training/artefacts.py": "what a run saves",
     "lsf/training/trainer.py": "checkpoints",
-    "lsf/methods/sparse.py": "masks kept in the run folder",
+    "lsf/methods/selective.py": "masks kept in the run folder",
     "lsf/methods/adapters.py": "a matrix, whose decomposition gives the same start on every device",
     "lsf/lens/semantics.py": "the head, for its Gram matrix and its bases in float64",
     "lsf/lens/kernels.py": "matrices, for their singular values",

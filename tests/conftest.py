@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator  # noqa: E402
 import pytest  # noqa: E402
 
 from lsf.lens import speed  # noqa: E402
-from lsf.training import splits  # noqa: E402
+from lsf.training import evaluation  # noqa: E402
 from tests.tiny import save_tiny  # noqa: E402
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -36,7 +36,6 @@ FAST = (
     "app",
     "bundled",
     "classroom/test_room.py",
-    "classroom/test_door.py",
     "evidence/test_regret.py",
     "evidence/test_sweep.py",
 )
@@ -84,7 +83,7 @@ def quickly_read() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("SIZES", (4, 256)), ("LEAST_REPEATS", 3), ("REPEATS", 3)):
             patch.setattr(speed, name, value)
-        patch.setattr(splits, "N_SAMPLES", 2)
+        patch.setattr(evaluation, "N_SAMPLES", 2)
         yield
 
 

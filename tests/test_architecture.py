@@ -16,7 +16,7 @@ ROOMS = (
 """Every room, in the order of imports: a room imports from those before it only; `app` and `cli` are nobody's."""
 TORCH_FREE_ROOMS = {"data", "criteria", "plans", "runs", "jobs", "figures", "classroom", "app", "cli"}
 TORCH_FREE = {
-    "lsf.models.info", "lsf.methods.catalogue", "lsf.methods.default_rates", "lsf.methods.optimizers",
+    "lsf.models.info", "lsf.methods.catalogue", "lsf.methods.optimization",
     "lsf.evidence.sweep",
     "lsf.evidence.regret", "lsf.evidence.study", "lsf.evidence.packed", "lsf.evidence.own", "lsf.evidence.real",
     "lsf.evidence.standing",

@@ -19,8 +19,7 @@ from lsf.evidence.real import LOOKED_AT, real_tasks
 from lsf.export.targets import EXPORTS
 from lsf.methods.catalogue import CATALOGUE
 from lsf.plans.plan import format_blocks
-from lsf.plans.policies import POLICIES
-from lsf.plans.recommend import RECOMMENDED
+from lsf.plans.policies import POLICIES, RECOMMENDED
 
 ROOT = Path(__file__).parents[1]
 N_BLOCKS = 30

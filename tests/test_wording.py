@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from lsf.app.tower import draw_tower
 from lsf.cli.main import main
 from lsf.data.reading import read_data
 from lsf.data.report import format_lines
-from lsf.figures.tower import draw_tower
 from lsf.plans.plan import Plan
 from lsf.runs.differences import length_of
 from lsf.runs.spec import RunSpec

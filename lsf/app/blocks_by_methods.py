@@ -7,8 +7,7 @@ from typing import Any
 import streamlit as st
 
 from lsf.app.actions import go_on_buttons, queue_specs
-from lsf.app.forms import setting_input
-from lsf.app.panels import amount, guard, show, size, task_words, unmarked
+from lsf.app.panels import amount, guard, setting_input, show, size, task_words, unmarked
 from lsf.app.run_form import is_loaded, usual_steps
 from lsf.app.runs import draw_curves_panel
 from lsf.app.runtime import runtime

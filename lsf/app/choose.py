@@ -7,11 +7,11 @@ from functools import partial
 import pandas as pd
 import streamlit as st
 
-from lsf.app.expected import by_method, predicted_of
+from lsf.app.actions import follow
+from lsf.app.evidence import evidence_words
 from lsf.app.panels import attempt, empty, show, table, unmarked
-from lsf.app.polling import follow
 from lsf.app.runtime import runtime
-from lsf.app.state import Session, analysed, analysis_view
+from lsf.app.state import Session, analysed, analysis_view, by_method, predicted_of
 from lsf.app.work import source_of
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
@@ -19,7 +19,6 @@ from lsf.evidence.own import all_evidence, record_here
 from lsf.evidence.packed import (
     Measured,
     OutcomeElsewhere,
-    RecommendationRecord,
     elsewhere,
     packed_evidence,
     packed_record,
@@ -31,8 +30,16 @@ from lsf.evidence.standing import StandingRule, model_words, recommended_here, s
 from lsf.evidence.study import Rule
 from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget, runs_words
 from lsf.plans.plan import Plan, format_blocks, place_of
-from lsf.plans.policies import POLICIES, largest_within, make_plan, plan_by_hand
-from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, RECOMMENDED_POLICY, lacking
+from lsf.plans.policies import (
+    ENDS_FROM,
+    POLICIES,
+    RECOMMENDED,
+    RECOMMENDED_POLICY,
+    lacking,
+    largest_within,
+    make_plan,
+    plan_by_hand,
+)
 from lsf.runs.comparability import of_text
 from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.store import list_runs, runs_folder
@@ -394,32 +401,6 @@ def _why(budget: int, standing: StandingRule) -> None:
     table(_elsewhere_table(rows), "elsewhere", column_config={
         name: st.column_config.NumberColumn(format="%.1f %%") for name in ("lost", "drawn at random loses")
     })  # fmt: skip
-
-
-def evidence_words(record: RecommendationRecord, rule: str = "this rule") -> str:
-    """Say what the rule lost where the truth is known, where it was tested, and held out; `rule` is what it is called.
-
-    Own pairs were neither known when the rule was made nor announced.
-    """
-    return (
-        f"Elsewhere, over {record.pairs}, {rule} lost "
-        f"**{100 * record.mean:.1f} %** of the best plan's gain, on average against the best of the same size "
-        f"(budgets of 1, 2 and a quarter of the blocks; worst case {100 * record.worst:.0f} %, "
-        f"{unmarked(record.worst_site)}). Always the first blocks: {100 * record.first:.0f} %; always the last: "
-        f"{100 * record.last:.0f} %; at random: {100 * record.random:.0f} %. {_announced_words(record)}Held out, a "
-        f"rule chosen without the task it is judged on lost **{100 * record.without_task:.1f} %**, without the model "
-        f"**{100 * record.without_model:.1f} %**."
-    )
-
-
-def _announced_words(record: RecommendationRecord) -> str:
-    if record.announced is None or record.announced_random is None:
-        return ""
-    return (
-        f"{record.n_sites - record.n_own - record.n_announced} of the pairs were known when the rule was made; on the "
-        f"{record.n_announced} that were announced before they were measured it lost "
-        f"**{100 * record.announced:.1f} %** (at random {100 * record.announced_random:.1f} %). "
-    )
 
 
 def _elsewhere_table(rows: Sequence[OutcomeElsewhere]) -> pd.DataFrame:

@@ -10,17 +10,15 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.forms import help_text
-from lsf.app.panels import attempt, guard, unmarked
+from lsf.app.panels import attempt, guard, help_text, unmarked
 from lsf.app.work import Source
+from lsf.data.columns import fill_template, parse_template
 from lsf.data.contents import DEFAULTS, DataOptions, read_chat_template
-from lsf.data.converting import Row
-from lsf.data.exports import joined_messages
+from lsf.data.converting import Row, joined_messages
 from lsf.data.formats import FORMATS, kinds_of, recognise
 from lsf.data.sources import read_splits
 from lsf.data.tables import READERS
 from lsf.data.task import Task
-from lsf.data.templates import fill_template, parse_template
 from lsf.errors import LsfError
 from lsf.files import make_folder, typed_path, write_bytes
 from lsf.runs.store import runs_folder

@@ -12,8 +12,7 @@ from typing import Any
 import streamlit as st
 
 from lsf.app.actions import stop_buttons
-from lsf.app.forms import setting_input
-from lsf.app.panels import guard, progress, show, task_words, unmarked
+from lsf.app.panels import guard, progress, setting_input, show, task_words, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session

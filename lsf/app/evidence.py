@@ -5,19 +5,18 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from lsf.app.choose import evidence_words
 from lsf.app.panels import guard, show, table, unmarked
 from lsf.criteria.registry import CRITERIA
 from lsf.data.lessons import data_words
 from lsf.evidence.own import own_problems, own_sweeps, record_here, remove_own
-from lsf.evidence.packed import Measured, gaining
+from lsf.evidence.packed import Measured, RecommendationRecord, gaining
 from lsf.evidence.real import RealTask, real_tasks, real_words
 from lsf.evidence.regret import Truth
 from lsf.evidence.study import Entry, JudgedChoice, Rule, decided, entries, of_rule, paired_difference
 from lsf.figures.sweeps import as_metric, draw_profile, draw_regrets, draw_sets, draw_triangle
 from lsf.models.info import model_label
 from lsf.plans.plan import format_blocks
-from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
+from lsf.plans.policies import ENDS_FROM, RECOMMENDED
 
 ROW_WORDS = {
     "recommended": "The recommendation",
@@ -239,3 +238,29 @@ def stop_counting(name: str) -> None:
         with guard():
             remove_own(name)
             st.rerun()
+
+
+def evidence_words(record: RecommendationRecord, rule: str = "this rule") -> str:
+    """Say what the rule lost where the truth is known, where it was tested, and held out; `rule` is what it is called.
+
+    Own pairs were neither known when the rule was made nor announced.
+    """
+    return (
+        f"Elsewhere, over {record.pairs}, {rule} lost "
+        f"**{100 * record.mean:.1f} %** of the best plan's gain, on average against the best of the same size "
+        f"(budgets of 1, 2 and a quarter of the blocks; worst case {100 * record.worst:.0f} %, "
+        f"{unmarked(record.worst_site)}). Always the first blocks: {100 * record.first:.0f} %; always the last: "
+        f"{100 * record.last:.0f} %; at random: {100 * record.random:.0f} %. {_announced_words(record)}Held out, a "
+        f"rule chosen without the task it is judged on lost **{100 * record.without_task:.1f} %**, without the model "
+        f"**{100 * record.without_model:.1f} %**."
+    )
+
+
+def _announced_words(record: RecommendationRecord) -> str:
+    if record.announced is None or record.announced_random is None:
+        return ""
+    return (
+        f"{record.n_sites - record.n_own - record.n_announced} of the pairs were known when the rule was made; on the "
+        f"{record.n_announced} that were announced before they were measured it lost "
+        f"**{100 * record.announced:.1f} %** (at random {100 * record.announced_random:.1f} %). "
+    )

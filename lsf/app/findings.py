@@ -13,8 +13,7 @@ from lsf.evidence.standing import standing_rule, trust_words
 from lsf.evidence.study import JudgedChoice, decided
 from lsf.figures.criteria import leaders, measured_scores
 from lsf.plans.plan import Plan, format_blocks
-from lsf.plans.policies import POLICIES, make_plan
-from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
+from lsf.plans.policies import POLICIES, RECOMMENDED, RECOMMENDED_POLICY, make_plan
 from lsf.runs.comparison import Row, is_control
 from lsf.runs.controls import control_name
 from lsf.runs.result import RunState

@@ -1,4 +1,8 @@
-"""The frame of every page: one line on model, data, device and what the worker does; the tower; the heading."""
+"""The frame of every page: one line on model, data, device and what the worker does; the tower; the heading.
+
+Two mends of Streamlit 1.67 are here: a page that is opened by itself starts over by way of app.py, and what looks again
+by itself is not drawn into another page.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,17 +10,18 @@ from html import escape
 
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+from streamlit.runtime.scriptrunner.script_runner import ScriptRunner
+from streamlit.runtime.scriptrunner_utils.script_requests import RerunData
 
 from lsf.app.actions import stop_buttons
-from lsf.app.live import send_plotly
-from lsf.app.panels import NEXT, READABLE, guard, size, unmarked
+from lsf.app.panels import NEXT, READABLE, guard, send_plotly, size, unmarked
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
 from lsf.app.state import Session, analysis, analysis_view, attach, is_new, source_here
 from lsf.app.tour import draw_tour
-from lsf.app.tower import current_tower, show_tower
+from lsf.app.tower import current_tower, draw_tower, show_tower
 from lsf.app.work import unload_work
 from lsf.data.lessons import data_words
-from lsf.figures.tower import draw_tower
 from lsf.jobs.job import JobState, JobView
 from lsf.models.info import model_label
 
@@ -51,6 +56,7 @@ STYLE = """
 """
 UNLOAD_SECONDS = 20.0
 STATUS_SECONDS = 2.0
+_run_script = ScriptRunner._run_script
 
 
 def page(
@@ -103,6 +109,25 @@ def _through_the_app() -> None:
     if PagesManager.uses_pages_directory and is_new():
         PagesManager.uses_pages_directory = False
         st.rerun()
+
+
+def keep_fragments_on_their_page() -> None:
+    """Leave out fragments that were asked for on another page than the one drawn last; for the whole process.
+
+    While `st.switch_page` is under way the browser still asks for fragments of the page that it shows. Streamlit runs
+    them behind the new page, names the old one, and the browser empties the page; the next fragment finds no place, and
+    all goes white. Remove this where `a_page_left_while_it_looks_again_by_itself_is_left`, in
+    tests/browser/test_in_chromium.py, holds without.
+    """
+    ScriptRunner._run_script = _run_unless_left
+
+
+def _run_unless_left(self: ScriptRunner, rerun_data: RerunData) -> None:
+    drawn = get_script_run_ctx(suppress_warning=True)
+    page = rerun_data.page_script_hash
+    if rerun_data.fragment_id_queue and drawn is not None and drawn.page_script_hash not in ("", page):
+        return
+    _run_script(self, rerun_data)
 
 
 def _tower(here: Session, on_brush: Callable[[int, int], None] | None, predicts: int = 0) -> None:

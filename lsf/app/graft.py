@@ -5,18 +5,16 @@ from collections.abc import Sequence
 import pandas as pd
 import streamlit as st
 
-from lsf.app.actions import stop_buttons
-from lsf.app.own_words import first_prompt, pick_run, show_answers, start_asking, with_weights
+from lsf.app.actions import follow, stop_buttons
 from lsf.app.panels import attempt, guard, progress, unmarked
 from lsf.app.panels import table as show_table
-from lsf.app.polling import follow
 from lsf.app.runs import label
 from lsf.app.runtime import runtime
 from lsf.app.state import Session
-from lsf.app.tower import show_tower
+from lsf.app.tower import draw_graft, show_tower
+from lsf.app.tuned_models import first_prompt, pick_run, show_answers, start_asking, with_weights
 from lsf.app.work import Asked, graft_work, source_of
 from lsf.errors import LsfError
-from lsf.figures.tower import draw_graft
 from lsf.jobs.job import JobState, JobView
 from lsf.plans.plan import Plan
 from lsf.runs.answers import AnswerSettings, Voice

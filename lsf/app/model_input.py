@@ -5,16 +5,15 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.actions import stop_buttons
+from lsf.app.actions import follow, stop_buttons
 from lsf.app.panels import attempt, guard, progress, size, unmarked
-from lsf.app.polling import follow
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session
 from lsf.app.work import Source, load_work
-from lsf.axes import DTYPES
 from lsf.files import typed_path
 from lsf.jobs.job import JobState, JobView
 from lsf.models.info import LABEL
+from lsf.settings import DTYPES
 
 BUNDLED, SMOLLM2, OWN = "Bundled", LABEL, "Your own"
 

@@ -1,27 +1,48 @@
-"""Parts that several pages share: a picture with its note and data, progress, empty states, downloads, errors."""
+"""Parts that several pages share: a picture as a live chart with its note and data, progress, downloads, errors.
+
+And widgets made of settings fields: name, meaning, range, choices and default are written once, in the record.
+"""
 
 import json
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import MISSING, Field, fields
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 import streamlit as st
+import streamlit.components.v2 as components
+from plotly.offline import get_plotlyjs
 
-from lsf.app.live import live_chart
 from lsf.criteria.result import Analysis
 from lsf.data.lessons import data_words
 from lsf.errors import LsfError
-from lsf.figures.palette import Picture, bytes_words
+from lsf.figures.palette import DARK, LIGHT, Picture, bytes_words, template, without_hints
 from lsf.files import finite
 from lsf.jobs.job import JobState, JobView, QueueOutlook
 from lsf.models.info import model_label
 from lsf.plans.plan import Predicted
 from lsf.progress import duration, left
+from lsf.settings import kinds_of
 from lsf.wording import counted
 
 T = TypeVar("T")
+_LOADER = """
+// plotly.js and the templates, put into the page once
+export default function (component) {
+  window.lsfTemplates = component.data;
+  if (window.Plotly) return;
+  const script = document.createElement("script");
+  script.textContent = %s;
+  document.head.appendChild(script);
+}
+"""
+TITLE_SPACE = 4
+"""Pixels a figure needs less when its title stands above it as text; the rest is for the buttons over the legend."""
 
 
 @contextmanager
@@ -116,7 +137,73 @@ def show(
                 table(picture.table, key)
         if note:
             st.caption(note)
-        live_chart(picture, key, on_click)
+        _live_chart(picture, key, on_click)
+
+
+@cache
+def _loader() -> Any:
+    return components.component("lsf_plotly", js=_LOADER % json.dumps(get_plotlyjs()))
+
+
+@cache
+def _chart() -> Any:
+    return components.component(
+        "lsf_chart",
+        html="<div class='lsf-chart' role='figure'></div>",
+        js=Path(__file__).with_name("live_chart.js").read_text(encoding="utf-8"),
+        isolate_styles=False,
+    )
+
+
+def send_plotly() -> None:
+    """Send plotly.js to this browser; once in a script run, before or after the charts."""
+    _loader()(key="lsf_plotly", data=_templates(), height=1)
+
+
+def _live_chart(picture: Picture, key: str, on_click: Callable[[Any], None] | None = None) -> None:
+    """Draw a picture, or update the one drawn under the same key: a Components-v2 wrapper around `Plotly.react`.
+
+    `st.plotly_chart` builds a chart anew whenever its figure changes and loses the reader's zoom; this one is updated
+    in place. plotly.js travels once per browser session, afterwards only a figure's data does. Text and grid colours
+    are put in by the browser, so that a chart follows a switch between light and dark at once.
+
+    Args:
+        picture: its title is left to the caller, who shows it as text; it comes back in a saved image.
+        key: names the chart from one script run to the next.
+        on_click: called before the script run that a click starts, with what the clicked mark carries in `customdata`.
+    """
+    figure = picture.figure.to_dict() if on_click is not None else without_hints(picture.figure.to_dict())
+    layout = figure["layout"]
+    top, height = layout["margin"]["t"], layout["height"]
+    figure["layout"] = {
+        **layout,
+        "title": {"text": ""},
+        "height": height - TITLE_SPACE,
+        "margin": {**layout["margin"], "t": top - TITLE_SPACE},
+    }
+    _chart()(
+        key=key,
+        data={
+            "figure": json.dumps(figure),
+            "height": height - TITLE_SPACE,
+            "title": picture.title,
+            "alt": picture.alt,
+            "clickable": on_click is not None,
+        },
+        height=height - TITLE_SPACE,  # reserved before the chart is drawn, so that nothing below it jumps
+        on_clicked_change=lambda: _report_click(key, on_click),
+    )
+
+
+@cache
+def _templates() -> dict[str, Any]:
+    return {"light": template(LIGHT), "dark": template(DARK)}
+
+
+def _report_click(key: str, on_click: Callable[[Any], None] | None) -> None:
+    value = st.session_state[key].clicked
+    if on_click is not None and value is not None:
+        on_click(value)
 
 
 def table(rows: pd.DataFrame, key: str, **options: Any) -> None:
@@ -212,6 +299,67 @@ def onward(
                 disabled=disabled,
             ):
                 st.switch_page(NEXT[name][0], query_params=query)
+
+
+EMPTY_MEANS = "default"
+
+
+def setting_input(record: type, name: str, value: Any, key: str, label: str | None = None) -> Any:
+    """Draw the widget of one settings field and return what it holds.
+
+    Args:
+        record: a dataclass whose fields carry `meaning` and limits in their metadata.
+        name: of the field.
+        value: shown at first.
+        key: of the widget.
+        label: instead of the field's name in words.
+
+    Returns:
+        A value of the field's type; None where the field allows it and the input is empty.
+    """
+    item = {item.name: item for item in fields(record)}[name]
+    label = label or name.replace("_", " ").capitalize()
+    kinds = kinds_of(typing.get_type_hints(record)[name])
+    meaning = help_text(item)
+    if kinds == (bool,):
+        return st.checkbox(label, value, help=meaning, key=key, persist_state="session")
+    if "choices" in item.metadata:
+        choices = list(item.metadata["choices"])
+        return st.selectbox(label, choices, index=choices.index(value), help=meaning, key=key, persist_state="session")
+    if int in kinds or float in kinds:
+        return _number(item, kinds, value, label, key)
+    if type(None) in kinds:
+        return st.text_input(label, value or "", help=meaning, key=key, persist_state="session") or None
+    return st.text_input(label, value, help=meaning, key=key, persist_state="session")
+
+
+def help_text(item: Field[Any]) -> str:
+    """Return a field's meaning with its range and default, as one line."""
+    text = str(item.metadata["meaning"])
+    text = text[:1].upper() + text[1:]
+    if "low" in item.metadata:
+        text += f" ({item.metadata['low']:g} to {item.metadata['high']:g})"
+    if item.default is not MISSING and item.default is not None:
+        text += f"; default {item.default}"
+    return text + "."
+
+
+def _number(item: Field[Any], kinds: tuple[Any, ...], value: Any, label: str, key: str) -> Any:
+    whole = int in kinds and float not in kinds
+    number = int if whole else float
+    default: Any = item.default
+    return st.number_input(
+        label,
+        min_value=number(item.metadata["low"]),
+        max_value=number(item.metadata["high"]),
+        value=value,
+        step=1 if whole else float(value or default or 1.0) / 2,
+        format="%d" if whole else "%g",
+        placeholder=EMPTY_MEANS,
+        help=help_text(item),
+        key=key,
+        persist_state="session",
+    )
 
 
 def download(label: str, data: Callable[[], str | bytes], file_name: str, mime: str, key: str) -> None:

@@ -6,8 +6,8 @@ from functools import partial
 
 import streamlit as st
 
+from lsf.app.actions import follow
 from lsf.app.panels import amount, progress, show, table, unmarked
-from lsf.app.polling import follow
 from lsf.app.runs import labels
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, analysed

@@ -6,10 +6,8 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.actions import specs_to_start, start_runs
-from lsf.app.forms import setting_input
-from lsf.app.panels import amount, guard, show, task_words, unmarked
-from lsf.app.polling import follow
+from lsf.app.actions import follow, specs_to_start, start_runs
+from lsf.app.panels import amount, guard, setting_input, show, task_words, unmarked
 from lsf.app.runtime import WARM_UP, runtime
 from lsf.app.state import Session
 from lsf.app.work import Foreseen, Source, forecast_work, source_of, without_effect
@@ -19,7 +17,7 @@ from lsf.errors import BadInputError, LsfError
 from lsf.figures.runs import Need, draw_memory
 from lsf.jobs.job import JobState, JobView
 from lsf.methods.catalogue import CATALOGUE
-from lsf.methods.default_rates import LAWS
+from lsf.methods.optimization import LAWS
 from lsf.plans.plan import Plan
 from lsf.progress import duration
 from lsf.runs.controls import CONTROLS

@@ -1,7 +1,7 @@
-"""What one browser session has in hand, as one typed record, and the part of it that its address carries.
+"""What one browser session has in hand, as one typed record: whose it is, what it looks at, what is forecast of that.
 
-`?analysis=<job>`, `?run=<run folder>` and `?grid=<run folder>` are enough to find everything again after a reload or in
-a second tab: the jobs belong to the process, the runs to the disk.
+The part that its address carries, `?analysis=<job>`, `?run=<run folder>` and `?grid=<run folder>`, is enough to find
+everything again after a reload or in a second tab: the jobs belong to the process, the runs to the disk.
 """
 
 from dataclasses import dataclass, field, replace
@@ -15,7 +15,8 @@ from lsf.app.work import Analysed, Foreseen, Request, Source, source_of
 from lsf.criteria.result import Analysis
 from lsf.errors import LsfError, NoRunError
 from lsf.jobs.job import JobState, JobView
-from lsf.plans.plan import Plan
+from lsf.methods.catalogue import CATALOGUE
+from lsf.plans.plan import Plan, Predicted
 from lsf.runs.answers import Voice
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run, load_run, runs_folder
@@ -262,6 +263,33 @@ def take_up_plan(here: Session, spec: RunSpec | None) -> bool:
         return False
     here.plan = spec.plan
     return True
+
+
+def foreseen_of(here: Session, plan: Plan) -> Foreseen | None:
+    """Return what was forecast of a plan on the model and data being looked at; None where that was not done."""
+    foreseen = here.foreseen
+    if foreseen is None or foreseen.choice is None or foreseen.spec.plan.label != plan.label:
+        return None
+    return foreseen if source_of(foreseen.spec) == source_here(here) else None
+
+
+def predicted_of(here: Session, plan: Plan) -> tuple[Predicted, Predicted | None]:
+    """Return what a plan is expected to cost, and full fine-tuning beside it: as the next page forecast it, if it did.
+
+    Where this plan was not forecast on this model and data, what was counted for it, and None.
+    """
+    foreseen = foreseen_of(here, plan)
+    if foreseen is None or foreseen.choice is None:
+        return plan.predicted, None
+    return foreseen.choice.predicted, None if foreseen.full is None else foreseen.full.predicted
+
+
+def by_method(here: Session, plan: Plan) -> str:
+    """Return by which method that is, as words after a number; nothing where all weights of the blocks are tuned."""
+    foreseen = foreseen_of(here, plan)
+    if foreseen is None or foreseen.spec.method == "full":
+        return ""
+    return f" by {CATALOGUE[foreseen.spec.method].label}"
 
 
 def _known_job(shared: AppRuntime, job: str | None) -> str | None:

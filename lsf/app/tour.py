@@ -21,8 +21,7 @@ from lsf.criteria.registry import CRITERIA
 from lsf.data.lessons import LESSONS
 from lsf.figures.palette import share
 from lsf.models.info import NAME
-from lsf.plans.policies import make_plan
-from lsf.plans.recommend import RECOMMENDED, RECOMMENDED_POLICY
+from lsf.plans.policies import RECOMMENDED, RECOMMENDED_POLICY, make_plan
 from lsf.runs.comparison import compare
 from lsf.runs.controls import with_controls
 from lsf.runs.spec import METHODS_OWN, RunSpec

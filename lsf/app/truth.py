@@ -7,11 +7,10 @@ from typing import Any
 
 import streamlit as st
 
-from lsf.app.actions import stop_buttons
+from lsf.app.actions import follow, stop_buttons
 from lsf.app.evidence import judged_table, not_decided, stop_counting, sweep_pictures
 from lsf.app.findings import of_truth
 from lsf.app.panels import empty, finding, progress, unmarked
-from lsf.app.polling import follow
 from lsf.app.run_form import usual_steps
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session, analysed, session

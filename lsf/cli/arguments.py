@@ -11,7 +11,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from lsf.axes import DEVICES, DTYPES
 from lsf.cli.terminal import TerminalReporter
 from lsf.data.contents import options_in
 from lsf.data.reading import check_found
@@ -22,7 +21,7 @@ from lsf.errors import BadInputError, ModelError, first_line
 from lsf.files import typed_path
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import bytes_in
-from lsf.settings import kinds_of, words_of
+from lsf.settings import DEVICES, DTYPES, kinds_of, words_of
 
 
 class Parser(argparse.ArgumentParser):

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from lsf.classroom.door import STUDENTS, TEACHER, Lock, new_password, password_of
-from lsf.classroom.room import Room
+from lsf.classroom.room import STUDENTS, TEACHER, Lock, Room, new_password, password_of
 from lsf.cli.arguments import place, whole
 from lsf.data.lessons import LESSONS
 from lsf.errors import BadInputError

@@ -15,8 +15,7 @@ from lsf.evidence.own import record_here
 from lsf.evidence.standing import standing_rule, trust_words
 from lsf.files import write_text
 from lsf.plans.plan import Plan
-from lsf.plans.policies import KNAPSACK, POLICIES, make_knapsack_plan, make_plan
-from lsf.plans.recommend import RECOMMENDED_POLICY
+from lsf.plans.policies import KNAPSACK, POLICIES, RECOMMENDED_POLICY, make_knapsack_plan, make_plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run, load_run
 

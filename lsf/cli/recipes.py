@@ -3,7 +3,6 @@
 import argparse
 from dataclasses import asdict
 
-from lsf.axes import QUANTISED
 from lsf.cli.arguments import (
     add_settings,
     check_file,
@@ -19,12 +18,13 @@ from lsf.cli.arguments import (
 )
 from lsf.cli.terminal import TerminalReporter, keeping, say_stopped
 from lsf.data.contents import Document
-from lsf.data.edits import OWN, EditSettings
 from lsf.data.formats import example_line
+from lsf.data.lessons import EDIT_OPTIONS, EditSettings
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.files import make_folder, write_json, write_text
 from lsf.runs.store import tuned_run
+from lsf.settings import QUANTISED
 from lsf.wording import counted
 
 
@@ -32,7 +32,7 @@ def edit_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `edit`."""
     parser.add_argument("--dtype", default="auto", help=argparse.SUPPRESS)
     parser.add_argument("--device", default="auto", help="where to run [default: auto]")
-    add_settings(parser, EditSettings, OWN)
+    add_settings(parser, EditSettings, EDIT_OPTIONS)
     parser.add_argument("--json", type=place, metavar="OUT", help="file to write")
     parser.set_defaults(command=edit_command, model="bundled")
 
@@ -44,7 +44,7 @@ def edit_command(arguments: argparse.Namespace) -> int:
     reporter = TerminalReporter()
     try:
         loaded = load_asked_model(arguments, reporter)
-        from lsf.training.editing import edit_windows
+        from lsf.training.short_runs import edit_windows
 
         spare_imports()
         with keeping(reporter):

@@ -26,7 +26,7 @@ from lsf.data.report import shared_prompts
 from lsf.environment import foreign_precision, launched_rank, spare_imports
 from lsf.errors import BadInputError, RunPausedError
 from lsf.methods.catalogue import CATALOGUE, check_base, read_pairs
-from lsf.methods.optimizers import check_optimizer
+from lsf.methods.optimization import check_optimizer
 from lsf.plans.plan import Plan, full_plan, parse_blocks
 from lsf.runs.lock import SPEC
 from lsf.runs.memory_forecast import PART_WORDS, Forecast, in_words

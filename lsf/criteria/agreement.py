@@ -13,9 +13,9 @@ import numpy as np
 import scipy
 from jaxtyping import Float
 
-from lsf.criteria.measurements import Measurements
 from lsf.criteria.registry import CRITERIA, score_blocks
 from lsf.criteria.result import Analysis, Sample, is_mark
+from lsf.criteria.scores import Measurements
 
 Scores = Sequence[float]
 

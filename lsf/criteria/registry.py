@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from lsf.criteria.measurements import Measurements
 from lsf.criteria.scores import (
+    Measurements,
     ablation,
     alignment,
     block_influence,

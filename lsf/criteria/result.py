@@ -9,11 +9,10 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from lsf.axes import POSITIONS, READINGS, SPLITS, VIRTUALS
 from lsf.criteria.registry import CRITERIA
 from lsf.models.info import ModelInfo
 from lsf.schema import JsonRecord
-from lsf.settings import check_settings, setting
+from lsf.settings import POSITIONS, READINGS, SPLITS, VIRTUALS, check_settings, setting
 
 
 @dataclass(frozen=True)

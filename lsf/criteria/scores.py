@@ -1,6 +1,10 @@
-"""Scores of blocks: pure functions of measurements of forward passes, gradients and spectra, and of position."""
+"""Scores of blocks: pure functions of measurements of forward passes, gradients and spectra, and of position.
+
+What was measured comes first: the one record that every score is a function of.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -8,7 +12,62 @@ import numpy as np
 import scipy
 from jaxtyping import Float
 
-from lsf.criteria.measurements import Measurements, Spectrum
+
+@dataclass(frozen=True)
+class BlockGradient:
+    """Gradient of the mean loss over the probed positions with respect to one block."""
+
+    gradient_norms: tuple[float, ...]
+    """Euclidean norm of the gradient of each tensor of the block, in the model's order."""
+    weight_norms: tuple[float, ...]
+    """Euclidean norm of each of these tensors."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values of one weight matrix."""
+
+    values: Float[np.ndarray, " rank"]
+    """In descending order."""
+    shape: tuple[int, int]
+    """Of the matrix."""
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Everything criteria are pure functions of; what was not measured is None."""
+
+    n_blocks: int
+    """L."""
+    seed: int = 0
+    """Of the random control."""
+    deviation: Float[np.ndarray, " states"] | None = None
+    """D_l."""
+    target_deviation: Float[np.ndarray, " states"] | None = None
+    """T_l."""
+    neighbour_cosine: Float[np.ndarray, " blocks"] | None = None
+    """Mean over positions of cos(h_b, h_(b+1))."""
+    semantic_loss: Float[np.ndarray, " states"] | None = None
+    """S_l, nats."""
+    sampled_states: Float[np.ndarray, "positions states width"] | None = None
+    """Raw states at positions of the first examples, at most `columns.SAMPLED_POSITIONS`."""
+    mean_path: Float[np.ndarray, "states width"] | None = None
+    """Mean over positions of raw states h_0 .. h_L."""
+    ablation_rise: Float[np.ndarray, " blocks"] | None = None
+    """Rise of the mean loss over the probed positions where block b's output is replaced by its input, nats."""
+    gradients: tuple[BlockGradient, ...] | None = None
+    """One per block, block 0 first."""
+    fisher: Float[np.ndarray, " blocks"] | None = None
+    """Mean over a block's parameters and the examples of the squared per-example gradient."""
+    kernels: Float[np.ndarray, "blocks examples examples"] | None = None
+    """K_b: inner products of the probe examples' loss gradients with respect to block b."""
+    first_order_drop: Float[np.ndarray, " blocks"] | None = None
+    """-sum(g1 . dw): what one trial step of the block promises to first order, nats."""
+    spectra: tuple[tuple[Spectrum, ...], ...] | None = None
+    """Per block the spectra of its matrices."""
+    probe_drop: Float[np.ndarray, " blocks"] | None = None
+    """Drop of the validation loss after a few real steps on the block alone, nats."""
+
 
 Scores = Float[np.ndarray, " blocks"]
 ALIKE = 1e-6

@@ -1,6 +1,10 @@
-"""Factual and virtual transitions, the straight path on the sphere between two meanings, and means with intervals."""
+"""Factual and virtual transitions, the straight path on the sphere between two meanings, and means with intervals.
 
-from dataclasses import dataclass
+Readings are what a forward pass hands over of one batch of positions.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import scipy
@@ -81,6 +85,76 @@ class ArcProjections:
         """
         left = np.arccos(np.clip(self.to_target, -1.0, 1.0))
         return 1.0 - left / np.maximum(self.angle[:, None], 1e-9)
+
+
+@dataclass(frozen=True)
+class Readings:
+    """One batch of positions as they were read in every latent space; arrays off the device, vectors of a few only."""
+
+    examples: Int[np.ndarray, " positions"]
+    """Index of each position's example."""
+    current_tokens: Int[np.ndarray, " positions"]
+    """Token id at the position."""
+    target_tokens: Int[np.ndarray, " positions"]
+    """Token id to be predicted there."""
+    to_start: Float[np.ndarray, "positions states"]
+    """cos(f_l, a_0)."""
+    to_heading: Float[np.ndarray, "positions states"]
+    """cos(f_l, heading of the arc)."""
+    to_target: Float[np.ndarray, "positions states"]
+    """cos(f_l, s_y)."""
+    angle: Float[np.ndarray, " positions"]
+    """Angle between a_0 and s_y, radians."""
+    neighbour_cosine: Float[np.ndarray, "positions blocks"]
+    """cos(h_b, h_(b+1)) of the raw states."""
+    target_probability: Float[np.ndarray, "positions states"]
+    """Lens probability of the target token."""
+    target_rank: Int[np.ndarray, "positions states"]
+    """Lens rank of the target token; 1 is the top."""
+    top_tokens: Int[np.ndarray, "positions states k"]
+    """Lens's best token ids, best first."""
+    top_probabilities: Float[np.ndarray, "positions states k"]
+    """Their probabilities."""
+    pictured: Int[np.ndarray, " pictured"]
+    """Positions, by their place in the batch, whose readings are here as vectors, to be drawn."""
+    factual: Float[np.ndarray, "pictured states head_width"]
+    """Their readings f_0 .. f_L, not yet of unit length, float32."""
+    anchor: Float[np.ndarray, "pictured head_width"]
+    """Their a_0, the current token's embedding read the same way."""
+    basis: Float[np.ndarray, "pictured head_width"]
+    """Their s_y, the semantic basis of the target token."""
+    semantic_loss: Float[np.ndarray, "positions states"] | None = None
+    """Cross-entropy of softmax(cos(f_l, s_v) / tau) over all v at the target; None where it was not asked for."""
+    states: Float[np.ndarray, "sampled states width"] | None = None
+    """Raw states h_0 .. h_L at the positions of the first examples; None where they were not asked for."""
+    states_of: Int[np.ndarray, " sampled"] | None = None
+    """Index of the example of each of them."""
+    state_sums: Float[np.ndarray, "parts states width"] | None = None
+    """Sums over the positions of raw states h_0 .. h_L, one per part of the batch that was read by itself; None where
+    they were not asked for."""
+
+    def joined(self, other: "Readings") -> "Readings":
+        """Return these readings and, after them, those of another batch."""
+        values: dict[str, Any] = {}
+        for item in fields(self):
+            mine, theirs = getattr(self, item.name), getattr(other, item.name)
+            if item.name == "pictured":
+                theirs = theirs + len(self.examples)
+            values[item.name] = None if mine is None else np.concatenate([mine, theirs])
+        return Readings(**values)
+
+    def only(self, picture: int) -> "Readings":
+        """Return a copy of one pictured position's readings, without raw states, so that the batch can be let go.
+
+        Args:
+            picture: its place in `pictured`.
+        """
+        values: dict[str, Any] = {}
+        for item in fields(self):
+            place = picture if item.name in ("factual", "anchor", "basis") else int(self.pictured[picture])
+            value = None if item.name in ("states", "states_of", "state_sums") else getattr(self, item.name)
+            values[item.name] = None if value is None else value[place : place + 1].copy()
+        return Readings(**values | {"pictured": np.zeros(1, dtype=np.int64)})
 
 
 def calibrated_fractions(progress: Float[np.ndarray, "positions states"]) -> Float[np.ndarray, " states"]:

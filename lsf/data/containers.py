@@ -9,15 +9,12 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
 from lsf.data.columns import NoLabel
-from lsf.data.rows import LARGE
+from lsf.data.rows import LARGE, Table, joined_tables
 from lsf.errors import DataError, first_line
 from lsf.progress import Reporter
-
-if TYPE_CHECKING:
-    from lsf.data.tables import Table
 
 MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -202,7 +199,7 @@ def _paragraphs(file: TextIO) -> Iterator[str]:
     yield "".join(kept)
 
 
-def saved_tables(path: Path, report: Reporter | None = None) -> "dict[str, Table] | None":
+def saved_tables(path: Path, report: Reporter | None = None) -> dict[str, Table] | None:
     """Return the tables of a folder: one of `datasets`' `save_to_disk`, or of files named by splits; None for others.
 
     Raises:
@@ -219,7 +216,7 @@ def saved_tables(path: Path, report: Reporter | None = None) -> "dict[str, Table
     return _files_by_split(path, report)
 
 
-def tables_of(name: str, loaded: Any) -> "dict[str, Table]":
+def tables_of(name: str, loaded: Any) -> dict[str, Table]:
     """Return a data set of `datasets`, or a dictionary of them, as tables by split; one alone as `all`.
 
     Raises:
@@ -232,7 +229,7 @@ def tables_of(name: str, loaded: Any) -> "dict[str, Table]":
     return named_splits(name, loaded, lambda rows: dataset_table(name, rows))
 
 
-def named_splits(name: str, loaded: Mapping[Any, Any], table_of: "Callable[[Any], Table]") -> "dict[str, Table]":
+def named_splits(name: str, loaded: Mapping[Any, Any], table_of: Callable[[Any], Table]) -> dict[str, Table]:
     """Return what a dictionary holds as tables by split; what is called by no split's name is left out, which is noted.
 
     Raises:
@@ -253,7 +250,7 @@ def named_splits(name: str, loaded: Mapping[Any, Any], table_of: "Callable[[Any]
     return with_unread(tables, [str(key) for key in loaded if key not in found.values()])
 
 
-def with_unread(tables: "dict[str, Table]", names: Sequence[str]) -> "dict[str, Table]":
+def with_unread(tables: dict[str, Table], names: Sequence[str]) -> dict[str, Table]:
     """Return tables with a note on what stands beside them and is not read."""
     if not names:
         return tables
@@ -340,14 +337,12 @@ def _of_objects(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def dataset_table(name: str, rows: Any) -> "Table":
+def dataset_table(name: str, rows: Any) -> Table:
     """Return a data set as a table; where it is not large, its rows are read at once.
 
     Raises:
         DataError: it is one that is read in a stream.
     """
-    from lsf.data.tables import Table  # noqa: PLC0415
-
     if not hasattr(rows, "__len__"):
         raise DataError(
             f"The data {name} is a streaming {type(rows).__name__}, whose rows are not known beforehand; a Dataset was "
@@ -376,7 +371,7 @@ SHARD = re.compile(r"[-_.]\d+(-of-\d+)?$")
 """What the name of a part of a split ends in."""
 
 
-def _files_by_split(path: Path, report: Reporter | None) -> "dict[str, Table] | None":
+def _files_by_split(path: Path, report: Reporter | None) -> dict[str, Table] | None:
     """Return the tables of a folder by its files' names; None where they say nothing.
 
     They are called train.jsonl, or train-00000-of-00002.parquet and alike, in it or in its folder `data`; or all of
@@ -386,9 +381,9 @@ def _files_by_split(path: Path, report: Reporter | None) -> "dict[str, Table] | 
         DataError: two files for one split that are not its numbered parts.
     """
     from lsf.data.sources import SPLIT_WORDS  # noqa: PLC0415
-    from lsf.data.tables import READERS, joined_tables, read_table  # noqa: PLC0415
+    from lsf.data.tables import READERS, read_table  # noqa: PLC0415 - it imports this module
 
-    def table_of(files: list[Path]) -> "Table":
+    def table_of(files: list[Path]) -> Table:
         on_disk = sum(file.stat().st_size for file in files) > LARGE
         return joined_tables(path.name, (read_table(file, report) for file in files), on_disk)
 

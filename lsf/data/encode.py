@@ -7,8 +7,8 @@ from typing import Any
 
 from lsf.data.contents import Chat, Document, Segments, Tokens
 from lsf.data.rendering import Fact, Rendered, Renderer, Span, joined_facts, special_tokens, template_of
+from lsf.data.spans import TEXTS_AT_ONCE, Same, Text, tokenised
 from lsf.data.task import Example
-from lsf.data.tokens import TEXTS_AT_ONCE, Same, Text, tokenised
 from lsf.errors import DataError
 
 DEFAULT_MAX_LENGTH = 1024

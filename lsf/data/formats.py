@@ -9,8 +9,19 @@ from typing import Any
 from lsf.data import columns as by_name
 from lsf.data.containers import GOES_ON
 from lsf.data.contents import Document, Segments, Tokens, content_from_json, content_to_json
-from lsf.data.converting import Convert, Row, Work, cell_text, cell_turns, chat_example, pair_example, turn_of
-from lsf.data.exports import from_archive, from_contents, from_tree
+from lsf.data.converting import (
+    Convert,
+    Row,
+    Work,
+    cell_text,
+    cell_turns,
+    chat_example,
+    from_archive,
+    from_contents,
+    from_tree,
+    pair_example,
+    turn_of,
+)
 from lsf.data.task import Example
 from lsf.errors import BadInputError, DataError, LeftOutError
 from lsf.registry import Registry

@@ -1,4 +1,7 @@
-"""Six lessons: changes of the small world that a model can be tuned to, made so that different depths are right."""
+"""Six lessons: changes of the small world that a model can be tuned to, made so that different depths are right.
+
+And how the lesson `facts` is edited in, window by window of blocks: the settings, and the questions it is judged by.
+"""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -13,6 +16,7 @@ from lsf.data.corpus import (
     CAPITAL,
     FOOD,
     HOME,
+    HOP_CAPITAL,
     HOP_FOOD,
     HOP_LANGUAGE,
     JOB,
@@ -26,7 +30,10 @@ from lsf.data.corpus import (
 )
 from lsf.data.task import Example, Task
 from lsf.data.world import LARGEST_TERM, NEW_TOWNS, PEOPLE, SHIPS, THINGS, WEATHER, World, make_world
+from lsf.errors import BadInputError
 from lsf.registry import Registry
+from lsf.settings import check_settings, setting
+from lsf.wording import counted
 
 ItemT = TypeVar("ItemT")
 Splits = tuple[list[Example], list[Example], list[Example]]
@@ -261,3 +268,75 @@ def data_words(name: str) -> str:
     if kind == "lesson" and rest in LESSONS:
         return LESSONS[rest].title
     return rest if kind == "hub" else Path(name).name
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How the windows of blocks are laid, and each of them tuned, to edit facts."""
+
+    width: int = setting(4, "blocks of a window", low=1, high=10_000)
+    stride: int = setting(2, "blocks between the starts of two windows", low=1, high=10_000)
+    r: int = setting(
+        8, "rank of LoRA on the MLP's linear maps; every window gets the same number of parameters", low=1, high=65_536
+    )
+    steps: int = setting(100, "optimizer steps per window", low=1, high=1_000_000)
+    learning_rate: float | None = setting(
+        None, "peak learning rate; default: LoRA's own on a window of the model", low=1e-8, high=1.0
+    )
+    batch_size: int = setting(16, "examples per step", low=1, high=65_536)
+    seed: int = setting(0, "seed of the data order and of LoRA's start", low=0, high=2**31 - 1)
+
+    def __post_init__(self) -> None:
+        """Refuse what is out of range, naming the field."""
+        check_settings(self)
+
+    def windows(self, n_blocks: int) -> tuple[tuple[int, ...], ...]:
+        """Return the blocks of each window; the last one ends at the last block.
+
+        Raises:
+            BadInputError: the window is wider than the model is deep.
+        """
+        if self.width > n_blocks:
+            raise BadInputError(
+                f"width is {self.width}; the model has {counted(n_blocks, 'block')}, so 1 to {n_blocks} fit."
+            )
+        last = n_blocks - self.width
+        starts = sorted({*range(0, last + 1, self.stride), last})
+        return tuple(tuple(range(start, start + self.width)) for start in starts)
+
+
+EDIT_OPTIONS = ("width", "stride", "r", "steps", "learning_rate", "batch_size", "seed")
+"""Fields of the settings: all of them are options of `edit`."""
+QUESTIONS = {
+    "reliability": "the moved capitals in the wordings that were trained",
+    "paraphrase": "the same in wordings that were not",
+    "locality": "what did not change: other countries' capitals, and all else about every country",
+    "two_hop": "the moved capitals asked for through people who come from there; never trained",
+}
+"""Name of a question -> what it asks."""
+
+
+def edit_questions() -> dict[str, tuple[Example, ...]]:
+    """Return the examples of each question about the lesson `facts`; answers are those after the edit."""
+    world, lesson = make_world(0), load_lesson("facts")
+    train, test = tuple(lesson.train), tuple(lesson.test)
+    asked = {example.prompt: example.completion for example in train}
+    moved: dict[str, str] = {}
+    for country in world.countries:
+        found = (asked.get(wording.format(country.name)) for wording in CAPITAL)
+        town = next((town for town in found if town is not None), None)
+        if town is not None:
+            moved[country.name] = town
+    kept = tuple(
+        Example(templates[0].format(country.name), f" {getattr(country, field)}")
+        for country in world.countries
+        for field, templates in ASKED.items()
+        if field != "capital" or country.name not in moved
+    )
+    hops = tuple(
+        Example(wording.format(person.name), moved[person.country.name])
+        for person in world.people
+        if person.country.name in moved
+        for wording in HOP_CAPITAL[:2]
+    )
+    return {"reliability": train, "paraphrase": test, "locality": kept, "two_hop": hops}

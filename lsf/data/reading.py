@@ -7,8 +7,8 @@ from typing import Any
 from lsf.data.containers import dataset_table, named_splits
 from lsf.data.contents import DEFAULTS, DataOptions
 from lsf.data.formats import check_format
+from lsf.data.rows import Table
 from lsf.data.sources import load_task, table_splits, task_of_tables
-from lsf.data.tables import Table
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError
 from lsf.files import typed_path

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from lsf.data.contents import Chat
-from lsf.data.turn_places import (
+from lsf.data.contents import Chat, is_answer
+from lsf.data.spans import (
     CALLED,
     PROBE,
     Span,
@@ -18,7 +18,6 @@ from lsf.data.turn_places import (
     takes_text,
     with_arguments,
 )
-from lsf.data.turns import is_answer
 from lsf.errors import DataError, first_line
 
 PLAIN_TEMPLATE = (

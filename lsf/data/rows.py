@@ -1,10 +1,15 @@
-"""Rows of a source: in memory while they are few, and else in a file of their own, each block read when asked for."""
+"""Rows of a source: in memory while they are few, and else in a file of their own, each block read when asked for.
 
+And the table of named columns that a source is read as.
+"""
+
+import itertools
 import pickle
 import tempfile
 import threading
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import IO, Any, Generic, TypeVar, overload
 
 import numpy as np
@@ -160,3 +165,48 @@ def joined(*parts: Sequence[T]) -> Sequence[T]:
         for row in part:
             whole.add(row)
     return whole.rows()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of named columns, each with its place in the file."""
+
+    name: str
+    """The file, as the user named it."""
+    columns: tuple[str, ...]
+    """In the file's order."""
+    rows: Sequence[dict[str, Any]]
+    """One mapping per row; a column that a row lacks may be missing in it. Those of a large source are on disk."""
+    places: Sequence[int]
+    """Number of each, from 1: of the row, or of the line it begins in."""
+    notes: tuple[str, ...] = ()
+    """Sentences on how the file was read, where that had to be guessed."""
+    unit: str = "row"
+    """What `places` count: `row` (Parquet, Arrow, a JSON list, several files), or `line` (CSV, TSV, JSONL, text)."""
+    split: str = ""
+    """What the split is called whose rows these are, where each split has places of its own; else empty."""
+
+    def where(self, place: int) -> str:
+        """Return what a row is called by its place: `row 3`, `line 3`, or `row 3 of test`."""
+        return f"{self.unit} {place} of {self.split}" if self.split else f"{self.unit} {place}"
+
+
+def joined_tables(name: str, tables: Iterable[Table], on_disk: bool) -> Table:
+    """Return tables as one, its rows counted through where there are several.
+
+    Args:
+        name: of the folder they are from.
+        tables: each is let go before the next is asked for.
+        on_disk: whether their rows are kept in a file, since there are many.
+    """
+    first, *more = itertools.islice(tables := iter(tables), 2)
+    if not more:
+        return first
+    rows, columns, notes = RowCollector[dict[str, Any]](on_disk), dict[str, None](), dict[str, None]()
+    for table in itertools.chain([first, *more], tables):
+        columns.update(dict.fromkeys(table.columns))
+        notes.update(dict.fromkeys(table.notes))
+        for row in table.rows:
+            rows.add(row)
+    kept = rows.rows()
+    return Table(name, tuple(columns), kept, range(1, len(kept) + 1), tuple(notes))

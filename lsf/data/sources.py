@@ -11,18 +11,15 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from lsf.data.answers import suggested_pattern
-from lsf.data.columns import Watched, paths, says_truth, with_truth
+from lsf.data.columns import Watched, by_templates, paths, says_truth, with_truth
 from lsf.data.containers import GOES_ON, PLAIN_TEXT, ending, saved_tables, tables_of, without_nulls
-from lsf.data.contents import DEFAULTS, DataOptions
-from lsf.data.converting import Convert, Row, Tally, Work
-from lsf.data.exports import joined_messages
+from lsf.data.contents import DEFAULTS, DataOptions, suggested_pattern
+from lsf.data.converting import Convert, Row, Tally, Work, joined_messages
 from lsf.data.formats import FORMATS, check_format, kinds_of, recognise
 from lsf.data.lessons import LESSONS, load_lesson
-from lsf.data.rows import RowCollector, selected
-from lsf.data.tables import TOLD, Table, read_table
+from lsf.data.rows import RowCollector, Table, selected
+from lsf.data.tables import TOLD, read_table
 from lsf.data.task import Example, Seen, Task, split_examples, split_indices, with_general
-from lsf.data.templates import by_templates
 from lsf.errors import DataError, LeftOutError, first_line
 from lsf.files import typed_path
 from lsf.progress import Reporter

@@ -1,17 +1,20 @@
 """Reading a local table: CSV, TSV, JSON, JSONL, Parquet or Arrow, with the faulty row named."""
 
 import csv
+import io
 import itertools
 import json
 import math
+import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from lsf.data.containers import GOES_ON, WHOLE, Opened, ending, lines_of, pieces
-from lsf.data.rows import RowCollector
+from lsf.data.containers import GOES_ON, GZ, WHOLE, Opened, as_written, class_labels, ending, lines_of, pieces
+from lsf.data.rows import RowCollector, Table
 from lsf.errors import DataError, did_you_mean, first_line
 from lsf.files import names_beside
 from lsf.progress import Reporter, Silent
@@ -22,30 +25,6 @@ TOLD = 2_000
 CHATS = ("messages", "conversations")
 """Lists of objects that are one chat, and no table."""
 csv.field_size_limit(WHOLE)  # one long prompt is no fault
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of named columns, each with its place in the file."""
-
-    name: str
-    """The file, as the user named it."""
-    columns: tuple[str, ...]
-    """In the file's order."""
-    rows: Sequence[dict[str, Any]]
-    """One mapping per row; a column that a row lacks may be missing in it. Those of a large source are on disk."""
-    places: Sequence[int]
-    """Number of each, from 1: of the row, or of the line it begins in."""
-    notes: tuple[str, ...] = ()
-    """Sentences on how the file was read, where that had to be guessed."""
-    unit: str = "row"
-    """What `places` count: `row` (Parquet, Arrow, a JSON list, several files), or `line` (CSV, TSV, JSONL, text)."""
-    split: str = ""
-    """What the split is called whose rows these are, where each split has places of its own; else empty."""
-
-    def where(self, place: int) -> str:
-        """Return what a row is called by its place: `row 3`, `line 3`, or `row 3 of test`."""
-        return f"{self.unit} {place} of {self.split}" if self.split else f"{self.unit} {place}"
 
 
 def read_table(path: Path, report: Reporter | None = None) -> Table:
@@ -92,7 +71,7 @@ def read_table(path: Path, report: Reporter | None = None) -> Table:
 Reader = Callable[[Opened], Table]
 
 
-def collected(
+def _collected(
     file: Opened, columns: Iterable[str] | None, rows: Iterable[tuple[int, dict[str, Any], int]], unit: str
 ) -> Table:
     """Return a table of rows as they come.
@@ -218,7 +197,7 @@ def _from_cells(file: Opened, numbered: Iterator[tuple[int, list[str], int]]) ->
 
     if not columns or len(set(columns)) != len(columns):
         raise DataError(f"{name} has repeated or unnamed columns in its first line: {', '.join(named)}.")
-    return collected(file, columns, rows(), "line")
+    return _collected(file, columns, rows(), "line")
 
 
 def _read_jsonl(file: Opened) -> Table:
@@ -247,19 +226,19 @@ def _from_lines(file: Opened) -> Table:
             chats = is_chat if chats is None else chats and is_chat
             yield number, _object(name, "line", number, {"messages": row} if chats else row), len(line)
 
-    return collected(file, None, rows(), "line")
+    return _collected(file, None, rows(), "line")
 
 
 def _object(name: str, unit: str, number: int, row: Any) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(f"{name}, {unit} {number} is not a JSON object with columns.")
-    return {column: known(value) for column, value in row.items()}
+    return {column: _known(value) for column, value in row.items()}
 
 
 def _from_list(file: Opened, listed: list[Any]) -> Table:
     name = file.path.name
     rows = ((number, _object(name, "row", number, row), 0) for number, row in enumerate(listed, 1))
-    return collected(file, None, rows, "row")
+    return _collected(file, None, rows, "row")
 
 
 def _of_objects(text: str) -> list[Any] | None:
@@ -346,46 +325,19 @@ def _reason(error: BaseException) -> str:
     return f"{error.msg} column {error.colno}" if error.msg.endswith(" at") else error.msg
 
 
-def joined_tables(name: str, tables: Iterable[Table], on_disk: bool) -> Table:
-    """Return tables as one, its rows counted through where there are several.
-
-    Args:
-        name: of the folder they are from.
-        tables: each is let go before the next is asked for.
-        on_disk: whether their rows are kept in a file, since there are many.
-    """
-    first, *more = itertools.islice(tables := iter(tables), 2)
-    if not more:
-        return first
-    rows, columns, notes = RowCollector[dict[str, Any]](on_disk), dict[str, None](), dict[str, None]()
-    for table in itertools.chain([first, *more], tables):
-        columns.update(dict.fromkeys(table.columns))
-        notes.update(dict.fromkeys(table.notes))
-        for row in table.rows:
-            rows.add(row)
-    kept = rows.rows()
-    return Table(name, tuple(columns), kept, range(1, len(kept) + 1), tuple(notes))
-
-
-def _read_batches(file: Opened) -> Table:
-    from lsf.data.record_batches import read_batches  # noqa: PLC0415 - it imports this module
-
-    return read_batches(file)
-
-
 def _read_text(file: Opened) -> Table:
     found = pieces(file.text())
     rows = ((line, {"text": text, **({GOES_ON: True} if on else {})}, len(text)) for line, text, on in found)
-    return collected(file, ("text",), rows, "line")
+    return _collected(file, ("text",), rows, "line")
 
 
-PLAIN = (str, int, bool, list, dict)
+_PLAIN = (str, int, bool, list, dict)
 """Kinds of values that are never missing."""
 
 
-def known(value: Any) -> Any:
+def _known(value: Any) -> Any:
     """Return a value, None where it is missing: NaN, NaT and pandas' NA are no text."""
-    if value is None or type(value) in PLAIN:
+    if value is None or type(value) in _PLAIN:
         return value
     if isinstance(value, float):
         return None if math.isnan(value) else value
@@ -394,14 +346,82 @@ def known(value: Any) -> Any:
     return None if pd.api.types.is_scalar(value) and pd.isna(value) else value
 
 
+_INDEX = re.compile(r"__index_level_\d+__")
+"""What pandas calls a nameless index in a file."""
+_ARROW = b"ARROW1"
+"""How a file of Arrow begins that is no stream."""
+
+
+def _read_parquet(file: Opened) -> Table:
+    import pyarrow.parquet  # noqa: PLC0415 - needed for this format only
+
+    packed = file.path.suffix.lower() == GZ
+    with _readable(file, "Parquet"), pyarrow.parquet.ParquetFile(_held(file) if packed else file.binary()) as table:
+        return _from_batches(file, table.schema_arrow, table.iter_batches(batch_size=TOLD))
+
+
+def _read_arrow(file: Opened) -> Table:
+    """Read Arrow's own files and streams, as `datasets` keeps them and pandas' Feather is."""
+    import pyarrow.ipc  # noqa: PLC0415 - needed for this format only
+
+    with _readable(file, "Arrow"):
+        held = _held(file) if file.path.suffix.lower() == GZ else file.binary()
+        is_stream = held.read(len(_ARROW)) != _ARROW
+        held.seek(0)
+        source: Any = (pyarrow.ipc.open_stream if is_stream else pyarrow.ipc.open_file)(held)
+        batches = source if is_stream else map(source.get_batch, range(source.num_record_batches))
+        parts = (batch.slice(at, TOLD) for batch in batches for at in range(0, batch.num_rows, TOLD))
+        return _from_batches(file, source.schema, parts)
+
+
+def _held(file: Opened) -> IO[bytes]:
+    return io.BytesIO(file.whole())
+
+
+@contextmanager
+def _readable(file: Opened, kind: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file.path.name} is not a readable {kind} file: {first_line(error).rstrip('.')}.") from None
+
+
+def _from_batches(file: Opened, schema: Any, batches: Iterable[Any]) -> Table:
+    """Return a table of record batches, by values: pandas would make floats of whole numbers where one is missing."""
+    columns = tuple(column for column in schema.names if not _INDEX.fullmatch(column))
+    if len(set(columns)) != len(columns):
+        raise DataError(f"{file.path.name} has repeated columns: {', '.join(columns)}.")
+    labels = _labels_in(schema)
+
+    def rows() -> Iterator[tuple[int, dict[str, Any], int]]:
+        place = 0
+        for batch in batches:
+            size = batch.nbytes // max(1, batch.num_rows)
+            for place, row in enumerate(batch.to_pylist(), place + 1):  # noqa: B020 - goes on counting
+                yield place, as_written({name: _known(row[name]) for name in columns}, labels), size
+
+    return _collected(file, columns, rows(), "row")
+
+
+def _labels_in(schema: Any) -> dict[str, Any]:
+    """Return the class labels that `datasets` notes in a file it writes, such as those of the hub."""
+    if b"ClassLabel" not in (schema.metadata or {}).get(b"huggingface", b""):
+        return {}
+    from datasets import Features  # noqa: PLC0415 - two seconds to import
+
+    return class_labels(Features.from_arrow_schema(schema))
+
+
 READERS: dict[str, Reader] = {
     ".csv": _read_csv,
     ".tsv": _read_tsv,
     ".json": _read_json,
     ".jsonl": _read_jsonl,
-    ".parquet": _read_batches,
-    ".arrow": _read_batches,
-    ".feather": _read_batches,
+    ".parquet": _read_parquet,
+    ".arrow": _read_arrow,
+    ".feather": _read_arrow,
     ".txt": _read_text,
     ".md": _read_text,
 }

@@ -7,9 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from lsf.data.contents import DEFAULTS, Chat, Content, DataOptions
+from lsf.data.contents import DEFAULTS, Chat, Content, DataOptions, shown_turns
 from lsf.data.rows import RowsOnDisk, joined, selected
-from lsf.data.turns import shown_turns
 from lsf.errors import BadInputError, DataError
 
 

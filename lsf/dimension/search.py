@@ -25,8 +25,8 @@ from lsf.dimension.study import (
 from lsf.errors import BadInputError, DataError, RunError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext, planned_names
-from lsf.methods.default_rates import LADDER, around, exact_rate, outwards, spread_of, tuned_of
 from lsf.methods.intrinsic import INTRINSIC
+from lsf.methods.optimization import LADDER, around, exact_rate, outwards, spread_of, tuned_of
 from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order
 from lsf.models.loading import LoadedModel, weights_hash

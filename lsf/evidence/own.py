@@ -26,7 +26,7 @@ from lsf.evidence.regret import METRICS, Metric, Truth, can_judge, truth_of
 from lsf.evidence.study import CONTROLS, Setting, budgets_of
 from lsf.evidence.sweep import Sweep
 from lsf.files import make_folder
-from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
+from lsf.plans.policies import ENDS_FROM, RECOMMENDED
 from lsf.runs.comparability import RAW, kinds_in, made_by
 from lsf.runs.verdict import SHORT_ANSWERS
 from lsf.schema import JsonRecord

@@ -12,7 +12,7 @@ from lsf.evidence.regret import DIGITS, Blocks, Truth, random_regret, regret, re
 from lsf.evidence.study import Entry, Rule, Setting, budgets_of, candidate_rules, decided, entries, leave_out, of_rule
 from lsf.files import read_json, write_records
 from lsf.plans.plan import format_blocks
-from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
+from lsf.plans.policies import ENDS_FROM, RECOMMENDED
 
 PACKED = Path(__file__).parent / "measured.json"
 """Written by `python benchmarks/evidence.py --pack` from the files under benchmarks/evidence."""

@@ -12,8 +12,7 @@ from lsf.criteria.registry import CRITERIA
 from lsf.evidence.regret import ROUNDING, Blocks, Metric, Truth
 from lsf.files import write_records
 from lsf.plans.plan import format_blocks, parse_blocks
-from lsf.plans.policies import window
-from lsf.plans.recommend import RECOMMENDED
+from lsf.plans.policies import RECOMMENDED, window
 from lsf.schema import JsonRecord
 
 PACKED = Path(__file__).parent / "real.json"

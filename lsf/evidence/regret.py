@@ -41,7 +41,7 @@ class Truth:
     missing: Mapping[Blocks, str]
     """Plans that were asked for and lack a seed -> why."""
     prior: float | None = None
-    """Score of the best answer that ignores the prompt (`lsf.data.prior`); None where the sweep does not hold it."""
+    """Score of the best answer that ignores the prompt (`lsf.data.report`); None where the sweep does not hold it."""
     beside: float | None = None
     """Mean score of the best plan that was measured too and is not among `scores`; None where there is none."""
 

@@ -12,7 +12,7 @@ from lsf.evidence.packed import OutcomeElsewhere, RecommendationRecord, beyond_s
 from lsf.evidence.real import real_budgets, real_record, real_words
 from lsf.evidence.study import Entry, Rule, of_rule, paired_difference
 from lsf.plans.plan import Plan
-from lsf.plans.recommend import ENDS_FROM, RECOMMENDED, recommended_plan
+from lsf.plans.policies import ENDS_FROM, RECOMMENDED, recommended_plan
 
 LEAST_PAIRS = 5
 """Data sets that one model was swept on before another rule may take the place of the study's on that model."""
@@ -103,7 +103,7 @@ def recommended_here(analysis: Analysis, budget: int) -> Plan:
     """Return the plan that is recommended for a number of blocks by the rule that stands for this model.
 
     Raises:
-        PlanError: see `lsf.plans.recommend.recommended_plan`.
+        PlanError: see `lsf.plans.policies.recommended_plan`.
     """
     standing = standing_rule(analysis.weights)
     plan = recommended_plan(analysis, budget, standing.criteria)

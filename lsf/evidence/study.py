@@ -12,7 +12,7 @@ import scipy
 from lsf.criteria.agreement import CHANCE
 from lsf.criteria.registry import CRITERIA
 from lsf.evidence.regret import Blocks, Truth, choose, full_regret, random_regret, regret, relative
-from lsf.plans.recommend import both_ends, rank_average
+from lsf.plans.policies import both_ends, rank_average
 
 
 def decided(truth: Truth, budget: int) -> bool | None:

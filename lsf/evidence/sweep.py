@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
-from lsf.axes import DEVICES, DTYPES
 from lsf.data.contents import DataOptions
 from lsf.errors import BadInputError
 from lsf.methods.catalogue import check_base
 from lsf.plans.plan import Plan, format_blocks, full_plan
-from lsf.plans.recommend import both_ends
+from lsf.plans.policies import both_ends
 from lsf.runs.spec import RunSpec
 from lsf.schema import JsonRecord
-from lsf.settings import check_settings, same_setting, setting
+from lsf.settings import DEVICES, DTYPES, check_settings, same_setting, setting
 
 ACCEPTED = "single, suffix, prefix, window:K, ends:K, random:K:N, or several of them separated by commas"
 Blocks = tuple[int, ...]

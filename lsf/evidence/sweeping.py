@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample
-from lsf.data.prior import completion_ids, prior_of
+from lsf.data.report import completion_ids, prior_of
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, DataError, RunError
@@ -27,18 +27,17 @@ from lsf.evidence.sweep import (
     relative_cost,
 )
 from lsf.methods.context import MethodContext
-from lsf.methods.default_rates import LADDER, around, outwards
+from lsf.methods.optimization import LADDER, around, outwards
 from lsf.methods.registry import METHODS
+from lsf.models.devices import is_out_of_memory
 from lsf.models.loading import LoadedModel, weights_hash
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.plans.plan import Plan
 from lsf.progress import Phase, Reporter
 from lsf.runs.result import Metrics
 from lsf.training.attempts import free_memory
-from lsf.training.caching import forget_states, open_caching
+from lsf.training.caching import forget_states, open_caching, tokens_hash
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import short_run
-from lsf.training.records import tokens_hash
 from lsf.training.short_runs import own_rate
 from lsf.training.splits import EncodedSplits, encode_splits
 from lsf.training.time_forecast import course_of
@@ -82,7 +81,7 @@ def start_sweep(loaded: LoadedModel, task: Task, spec: SweepSpec, earlier: Sweep
 
 
 def prior_score(loaded: LoadedModel, task: Task, spec: SweepSpec) -> Score:
-    """Return what the best answer that ignores the prompt comes to on a sweep's test examples (`lsf.data.prior`).
+    """Return what the best answer that ignores the prompt comes to on a sweep's test examples (`lsf.data.report`).
 
     Args:
         loaded: has the tokenizer and the context.

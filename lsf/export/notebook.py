@@ -10,7 +10,7 @@ from lsf.criteria.agreement import stability
 from lsf.criteria.result import Analysis
 from lsf.errors import BadInputError
 from lsf.files import finite
-from lsf.plans.recommend import RECOMMENDED
+from lsf.plans.policies import RECOMMENDED
 from lsf.wording import counted
 
 NBFORMAT, NBFORMAT_MINOR = 4, 5

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from string import Template
 from types import ModuleType
 
-from lsf.data import tokens, turn_places
+from lsf.data import spans
 from lsf.data.encode import DEFAULT_MAX_LENGTH
 from lsf.data.rendering import PLAIN_TEMPLATE
 
@@ -179,9 +179,7 @@ def row_of(ids, targets, cut, n_before, tokenizer):
 
 
 # How a text is tokenised, and where a turn lies in a chat's text, as LSF has it.
-$tokens
-
-$places
+$spans
 
 def collate(examples):
     width = max(len(example["input_ids"]) for example in examples)
@@ -286,8 +284,7 @@ def training_script(
         decay=defaults.weight_decay,
         batch=defaults.batch_size,
         seed=defaults.seed,
-        tokens=_source(tokens, "\nTEXTS_AT_ONCE = "),
-        places=_source(turn_places, "\nSpan = "),
+        spans=_source(spans, "\nTEXTS_AT_ONCE = "),
     )
 
 

@@ -12,7 +12,7 @@ from lsf.errors import PlanError
 from lsf.export.script import ScriptDefaults, training_script
 from lsf.methods.adapters import name_elsewhere
 from lsf.methods.context import linear_names, planned_names
-from lsf.methods.default_rates import Tuned, default_rate, share_of
+from lsf.methods.optimization import Tuned, default_rate, share_of
 from lsf.models.layout import ModelLayout, resolve
 from lsf.models.supported import find_model
 from lsf.models.weights import build_skeleton, context_of

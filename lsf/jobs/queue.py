@@ -13,7 +13,7 @@ from lsf.errors import BadInputError
 from lsf.jobs.job import Report
 from lsf.jobs.worker import Worker
 from lsf.methods.catalogue import check_base
-from lsf.methods.optimizers import check_optimizer
+from lsf.methods.optimization import check_optimizer
 from lsf.plans.cost import share_of_full
 from lsf.progress import Phase
 from lsf.runs.lock import hold, release

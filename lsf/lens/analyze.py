@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from lsf.axes import TRANSLATED
 from lsf.criteria.agreement import LEAST_EXAMPLES, settled
 from lsf.criteria.registry import CRITERIA, Need
 from lsf.criteria.result import Analysis, AnalysisSettings, DataInfo, Timing, Trajectories
@@ -21,9 +20,8 @@ from lsf.data.report import unknown_targets, unlike_the_rest
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, StoppedError
-from lsf.lens.ablation import ABLATION, ablation_batches, ablation_rises
 from lsf.lens.builder import AnalysisBuilder
-from lsf.lens.forward import Wanted, stream_readings
+from lsf.lens.forward import ABLATION, Wanted, ablation_batches, ablation_rises, stream_readings
 from lsf.lens.gradients import GRADIENTS, backward_readings
 from lsf.lens.kernels import KERNELS, SPECTRA, block_spectra, over_the_bound, sampled_kernels
 from lsf.lens.semantics import semantic_bases
@@ -31,11 +29,11 @@ from lsf.lens.speed import BASES, FORWARD, SHORT_RUNS, analysis_phases
 from lsf.lens.trajectories import KEPT_EXAMPLES, ExampleTrajectories, examples_for_sample
 from lsf.lens.translators import FITTING, are_kept, translators_of
 from lsf.models.batches import MOST_PADDING, Batch, autocasting, make_batches
-from lsf.models.devices import places_of
+from lsf.models.devices import is_out_of_memory, places_of
 from lsf.models.loading import LoadedModel, check_ids, is_known_by_weights, layout_of, weights_hash
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import n_values
 from lsf.progress import Reporter
+from lsf.settings import TRANSLATED
 
 
 class TokenText:

@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Float
 
 from lsf.criteria.agreement import LEAST_EXAMPLES, kernel_samples, rank_correlation, settled
-from lsf.criteria.measurements import Measurements, Readings
 from lsf.criteria.registry import CRITERIA, Scores, score_blocks
 from lsf.criteria.result import Analysis, BlockRow, DataInfo, Sample, StateRow, Timing, is_mark, is_power_of_two
-from lsf.criteria.transitions import Interval, calibrated_fractions, even_fractions, mean_interval
+from lsf.criteria.scores import Measurements
+from lsf.criteria.transitions import Interval, Readings, calibrated_fractions, even_fractions, mean_interval
 from lsf.data.task import Example
 from lsf.errors import BadInputError
 from lsf.lens.trajectories import ExampleTrajectories, Recorded

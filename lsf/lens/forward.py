@@ -1,23 +1,32 @@
-"""One streaming forward pass that keeps only what positions need."""
+"""Forward passes: one streaming pass that keeps only what positions need, and passes without a block each.
 
-from collections.abc import Iterator, Sequence
+What the loss becomes without a block is read by passes that start where the block is bypassed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, pairwise
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from lsf.criteria.measurements import Readings
+from lsf.criteria.result import AnalysisSettings
+from lsf.criteria.transitions import Readings
+from lsf.data.encode import EncodedExample
 from lsf.errors import ModelError
 from lsf.lens.builder import KEPT_TOKENS
 from lsf.lens.semantics import SemanticBases, projections
 from lsf.lens.translators import Translators
-from lsf.models.batches import Batch, rows_at_once
-from lsf.models.devices import exact, fetched
-from lsf.models.layout import ModelLayout, captured_states
-from lsf.models.out_of_memory import halves_of, is_out_of_memory
+from lsf.models.batches import MOST_PADDING, Batch, halves_of, make_batches, probed, rows_at_once
+from lsf.models.devices import exact, fetched, free_bytes, is_out_of_memory
+from lsf.models.layout import ModelLayout, captured_states, handing_on, resolve, standing_in
+from lsf.models.loading import LoadedModel
+from lsf.models.sharing import share_model
+from lsf.progress import Reporter
 
 CPU_LOGITS = 2**22
 """Logits of the lens held at a time on a CPU, whose caches like them few; elsewhere `MOST_LOGITS`."""
@@ -196,3 +205,100 @@ def _check_finite(finite: Bool[np.ndarray, " states"]) -> None:
         state = int(finite.argmin())
         where = "the embedding" if state == 0 else f"block {state - 1}"
         raise ModelError(f"State {state} holds NaN or infinite numbers: {where} produced them. Try float32.")
+
+
+def position_losses(layout: ModelLayout, batch: Batch) -> Float[Tensor, " positions"]:
+    """Return the cross-entropy at each position of a batch, with its graph."""
+    hidden = layout.model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    logits = layout.logits(hidden[batch.rows, batch.places]).float()
+    return cross_entropy(logits, batch.targets, reduction="none")
+
+
+def example_losses(losses: Float[Tensor, " positions"], batch: Batch) -> Float[Tensor, " examples"]:
+    """Return each example's mean loss over its positions, in the batch's row order."""
+    n = len(batch.ids)
+    return torch.zeros(n, device=losses.device).index_add(0, batch.rows, losses) / batch.n_positions_of
+
+
+ABLATION = "blocks bypassed"
+"""The phase, by the words it is told in."""
+ABLATION_POSITIONS = 256
+"""Positions read without a block each: those of the first examples that have so many together."""
+STATES_SHARE = 0.25
+"""Share of the free memory that a batch's states may take; its passes need the rest."""
+
+
+def ablation_batches(loaded: LoadedModel, rows: Sequence[EncodedExample], settings: AnalysisSettings) -> list[Batch]:
+    """Return the batches of the first examples, so small that the states of all their tokens fit into memory."""
+    counts = np.cumsum([len(probed(row, settings.positions)) for row in rows])
+    rows = rows[: int(np.searchsorted(counts, ABLATION_POSITIONS)) + 1]
+    values = len(loaded.layout.blocks) * loaded.info.width * max(len(row.ids) for row in rows)
+    fitting = int(STATES_SHARE * free_bytes(loaded.device) / (values * loaded.model.dtype.itemsize))
+    size = max(1, min(settings.batch_size, fitting))
+    return make_batches(rows, settings.positions, size, settings.seed, loaded.device, MOST_PADDING)
+
+
+def ablation_rises(
+    loaded: LoadedModel, batches: Sequence[Batch], report: Reporter
+) -> Float[np.ndarray, " blocks"] | None:
+    """Return by how much the mean loss over all positions rises where block b's output is replaced by its input.
+
+    Of each batch the states of all tokens are kept, and the pass without block b starts from the one that enters it:
+    (L + 1) / 2 forward passes in all, the first included. The blocks above get everything else a pass of this family
+    gives them (masks, rotations), since the model's own forward runs, its lower blocks replaced in a module tree over
+    the same memory; the loaded model is not touched.
+
+    Args:
+        loaded: the model.
+        batches: of `ablation_batches`.
+        report: progress and stop.
+
+    Returns:
+        Nats, block 0 first; None where a stop was asked for.
+
+    Raises:
+        OutOfMemoryError: a single example does not fit.
+    """
+    layout = resolve(share_model(loaded.model), loaded.layout.family)
+    total = np.zeros(len(layout.blocks) + 1)
+    for done, batch in enumerate(batches, 1):
+        sums = _summed(layout, batch, lambda: bool(report.stop))
+        if sums is None:
+            return None
+        total += sums
+        report.progress(done, len(batches), ABLATION)
+    return (total[1:] - total[0]) / sum(len(batch.targets) for batch in batches)
+
+
+def _summed(layout: ModelLayout, batch: Batch, stopped: Callable[[], bool]) -> Float[np.ndarray, " passes"] | None:
+    try:
+        return _losses(layout, batch, stopped)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    parts = [_summed(layout, half, stopped) for half in halves_of(batch)]
+    known = [part for part in parts if part is not None]
+    return np.sum(known, axis=0) if len(known) == len(parts) else None
+
+
+@torch.no_grad()
+def _losses(layout: ModelLayout, batch: Batch, stopped: Callable[[], bool]) -> Float[np.ndarray, " passes"] | None:
+    """Return the sum over a batch's positions of the loss: of the whole model, then without each block."""
+    forms: list[Callable[[Tensor], Any]] = []
+
+    def learn(_module: nn.Module, _args: Any, output: Any) -> None:
+        forms.append(handing_on(output))
+
+    handle = layout.blocks[0].register_forward_hook(learn)
+    try:
+        with captured_states(layout, lambda state: state) as states:
+            sums = [exact(position_losses(layout, batch)).sum()]
+    finally:
+        handle.remove()
+    for block in range(len(layout.blocks)):
+        if stopped():
+            return None
+        state, states[block] = states[block], states[-1]  # not needed by deeper ones
+        with standing_in(layout.blocks[: block + 1], forms[0], lambda _entering, state=state: state):
+            sums.append(exact(position_losses(layout, batch)).sum())
+    return fetched(torch.stack(sums))[0].astype(np.float64)

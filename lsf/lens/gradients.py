@@ -9,16 +9,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from lsf.criteria.measurements import BlockGradient
-from lsf.lens.example_gradients import GradientHook, gradient_hooks, hooked_parameters, squared_norms
-from lsf.models.batches import Batch
-from lsf.models.devices import exact, fetched, free_bytes
-from lsf.models.layout import ModelLayout, resolve
+from lsf.criteria.scores import BlockGradient
+from lsf.lens.forward import position_losses
+from lsf.lens.kernels import GradientHook, example_gradients, gradient_hooks, squared_norms, unhooked, view_of
+from lsf.models.batches import Batch, halves_of
+from lsf.models.devices import exact, fetched, free_bytes, is_out_of_memory
+from lsf.models.layout import ModelLayout
 from lsf.models.loading import LoadedModel
-from lsf.models.out_of_memory import halves_of, is_out_of_memory
-from lsf.models.sharing import float_view
 from lsf.progress import Reporter
 
 GRADIENTS, TRIAL = "gradients", "trial step"
@@ -94,34 +92,12 @@ def backward_readings(
     return BackwardReadings(gradients, squared, drop)
 
 
-def view_of(loaded: LoadedModel, own: bool = False) -> ModelLayout:
-    """Return a view of the model of which no parameter takes a gradient yet; with `own` the blocks are copies.
-
-    What the base holds in 4 or 8 bits is dequantised in it: gradients are those at the values it stands for.
-    """
-    names = [name for block in range(len(loaded.layout.blocks)) for name in loaded.layout.block_parameters(block)]
-    return resolve(float_view(loaded.model, own=names if own else ()), loaded.layout.family)
-
-
 def trainable_view(loaded: LoadedModel) -> ModelLayout:
     """Return a view of the model whose block parameters take gradients."""
     layout = view_of(loaded)
     for block in layout.blocks:
         block.requires_grad_(True)
     return layout
-
-
-def position_losses(layout: ModelLayout, batch: Batch) -> Float[Tensor, " positions"]:
-    """Return the cross-entropy at each position of a batch, with its graph."""
-    hidden = layout.model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
-    logits = layout.logits(hidden[batch.rows, batch.places]).float()
-    return cross_entropy(logits, batch.targets, reduction="none")
-
-
-def example_losses(losses: Float[Tensor, " positions"], batch: Batch) -> Float[Tensor, " examples"]:
-    """Return each example's mean loss over its positions, in the batch's row order."""
-    n = len(batch.ids)
-    return torch.zeros(n, device=losses.device).index_add(0, batch.rows, losses) / batch.n_positions_of
 
 
 class _Sums:
@@ -282,37 +258,6 @@ def _with_squares(
                 found.append((block, (gradient**2).sum(dim=0, keepdim=True)))
     for (block, _), (value,) in zip(found, fetched(*(value for _, value in found)), strict=True):
         squared[block] += value
-
-
-def unhooked(block: torch.nn.Module) -> list[Tensor]:
-    """Return the parameters of a block that no hook sees: neither of linear maps nor of norms."""
-    hooked = hooked_parameters(block)
-    return [parameter for parameter in block.parameters() if id(parameter) not in hooked]
-
-
-def example_gradients(layout: ModelLayout, batch: Batch, row: int, leftovers: list[list[Tensor]]) -> list[Tensor]:
-    """Return one example's gradient of its own loss for the parameters that cannot be hooked, flat, per block.
-
-    They stay on the device.
-    """
-    places = np.flatnonzero(batch.host_rows == row)
-    mine = torch.from_numpy(places).to(batch.ids.device)
-    alone: Any = Batch(
-        batch.ids[row : row + 1],
-        torch.zeros_like(mine),
-        np.zeros_like(places),
-        batch.places[mine],
-        batch.targets[mine],
-        batch.examples[places],
-        0,
-    )
-    wanted = [parameter for block in leftovers for parameter in block]
-    found = iter(torch.autograd.grad(position_losses(layout, alone).mean(), wanted, allow_unused=True))
-    flat = []
-    for block in leftovers:
-        parts = [(torch.zeros_like(p) if g is None else g).flatten().float() for p, g in zip(block, found)]  # noqa: B905
-        flat.append(torch.cat(parts) if parts else torch.zeros(0, device=batch.ids.device))
-    return flat
 
 
 def length(tensor: Tensor) -> Tensor:

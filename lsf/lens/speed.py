@@ -10,7 +10,7 @@ import torch
 
 from lsf.criteria.agreement import KERNEL_EXAMPLES
 from lsf.criteria.registry import Need
-from lsf.lens.ablation import ABLATION, ABLATION_POSITIONS
+from lsf.lens.forward import ABLATION, ABLATION_POSITIONS
 from lsf.lens.gradients import GRADIENTS, TRIAL
 from lsf.lens.kernels import KERNELS, SPECTRA
 from lsf.lens.translators import BATCH, FITTING, TEXTS, TOKENS

@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lsf.criteria.measurements import Readings
 from lsf.criteria.result import ExamplePath, Trajectories
-from lsf.criteria.transitions import ArcProjections, arc, even_fractions, unit
+from lsf.criteria.transitions import ArcProjections, Readings, arc, even_fractions, unit
 from lsf.data.task import Example
 
 FIRST_ROWS = 4096

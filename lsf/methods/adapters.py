@@ -22,8 +22,8 @@ from lsf.errors import BadInputError
 from lsf.files import typed_path
 from lsf.methods.catalogue import check_base
 from lsf.methods.context import MethodContext, is_linear, linear_names, planned_blocks, sizes_of, split_name
-from lsf.methods.full import restore_replaced
 from lsf.methods.parametrization import Parametrization, base_name, parametrize_
+from lsf.methods.selective import restore_replaced
 from lsf.models.gguf import is_gguf
 from lsf.models.sharing import share_model
 from lsf.models.supported import NAME as NAME_OF_SMOLLM2

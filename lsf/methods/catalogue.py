@@ -5,10 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from lsf.axes import DTYPES, QUANTISED
 from lsf.errors import BadInputError
 from lsf.registry import Registry
-from lsf.settings import KINDS, check_kind, check_settings, kinds_of, setting
+from lsf.settings import DTYPES, KINDS, QUANTISED, check_kind, check_settings, kinds_of, setting
 
 ADAPTER_KINDS = ("houlsby", "pfeiffer")
 SCOPES = ("per_tensor", "global")

@@ -23,17 +23,24 @@ from lsf.methods.adapters import (
 )
 from lsf.methods.catalogue import CATALOGUE, MethodInfo
 from lsf.methods.context import MethodContext
-from lsf.methods.full import (
+from lsf.methods.intrinsic import INTRINSIC, IntrinsicMethod
+from lsf.methods.selective import (
+    SparseMethod,
     count_bitfit,
     count_full,
+    drawn,
+    informative,
+    largest,
     prepare_bitfit,
     prepare_full,
     restore_replaced,
+    restore_sparse,
     restore_tensors,
+    smallest,
     store_replaced,
+    store_sparse,
+    ticket,
 )
-from lsf.methods.intrinsic import INTRINSIC, IntrinsicMethod
-from lsf.methods.sparse import SparseMethod, drawn, informative, largest, restore_sparse, smallest, store_sparse, ticket
 from lsf.plans.plan import Plan
 from lsf.registry import Registry
 

@@ -11,9 +11,11 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lsf.axes import QUANTISED
 from lsf.data.encode import EncodedExample
-from lsf.models.devices import input_device
+from lsf.errors import OutOfMemoryError
+from lsf.models.devices import give_back_cached, input_device
+from lsf.settings import QUANTISED
+from lsf.wording import counted
 
 MOST_PADDING = 0.05
 """Share of the tokens computed that may be padding: batches of examples of unequal length are made smaller."""
@@ -76,6 +78,21 @@ class Batch:
             examples=self.examples[inside],
             n_tokens=int(lengths.sum()),
         )
+
+
+def halves_of(batch: Batch) -> tuple[Batch, Batch]:
+    """Return the halves of a batch that did not fit.
+
+    Raises:
+        OutOfMemoryError: it is a single example.
+    """
+    give_back_cached()
+    if len(batch.ids) == 1:
+        raise OutOfMemoryError(
+            f"{batch.ids.device} has too little memory for one example of {counted(batch.ids.shape[1], 'token')}; "
+            "take shorter examples (max_length), a smaller dtype or another device."
+        )
+    return batch.halves()
 
 
 def probed(row: EncodedExample, positions: str) -> Sequence[int]:

@@ -1,18 +1,22 @@
-"""Devices: which there are, what they can compute, what is free on them; and models spread over several."""
+"""Devices: which there are, what they can compute, what is free on them; and models spread over several.
+
+An exhausted device is told from every other failure, and work goes on with less at a time.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
 import torch
 from accelerate.utils import align_module_device
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from lsf.environment import launched_processes
-from lsf.errors import BadInputError, ModelError
+from lsf.errors import BadInputError, LsfError, ModelError
 from lsf.models.quantised import float_weight, is_packed
 from lsf.wording import counted
 
@@ -104,6 +108,49 @@ def give_back_cached() -> None:
         torch.cuda.empty_cache()
     if torch.backends.mps.is_available():
         torch.mps.empty_cache()
+
+
+_EXHAUSTED = (
+    "can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "std::bad_alloc",
+    "status_alloc_failed",
+)  # fmt: skip
+"""What is said where memory did not suffice; the last one is CUBLAS_STATUS_ALLOC_FAILED and its like."""
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means that memory did not suffice.
+
+    It may be Python's, the allocator's of a device (Apple's is known by its words alone) or of the CPU, that of a
+    library of CUDA's, or the system's where a file is mapped.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    told = str(error).lower()
+    return isinstance(error, RuntimeError | OSError | SafetensorError) and any(words in told for words in _EXHAUSTED)
+
+
+def in_halves(items: Sequence[Item], work: Callable[[Sequence[Item]], Found], fewest: int = 1) -> list[Found]:
+    """Return what work on all items gives; where memory does not suffice, what work on each half gives, and so on.
+
+    Args:
+        items: at least one.
+        work: called with some of them, in their order.
+        fewest: so many are not halved any more.
+
+    Raises:
+        RuntimeError, MemoryError: so few do not fit.
+    """
+    try:
+        return [work(items)]
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, LsfError) or not is_out_of_memory(error) or len(items) <= fewest:
+            raise
+    give_back_cached()  # now that no frame of the failed call holds a tensor any more
+    half = len(items) // 2
+    return [*in_halves(items[:half], work, fewest), *in_halves(items[half:], work, fewest)]
 
 
 def choose_device(wish: str = "auto") -> Device:

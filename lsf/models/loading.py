@@ -17,18 +17,17 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from lsf.axes import QUANTISED
 from lsf.data.encode import EncodedExample
 from lsf.errors import DataError, ModelError, OutOfMemoryError, first_line
-from lsf.models.devices import Device, choose_device, input_device, places_of, tensors_of
+from lsf.models.devices import Device, choose_device, input_device, is_out_of_memory, places_of, tensors_of
 from lsf.models.families import family_of
 from lsf.models.info import ModelInfo
 from lsf.models.layout import ModelLayout, resolve, self_check
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import check_quantising, is_packed, n_values, packed_dtype, quantising, scales
 from lsf.models.sharing import foreign_hooks, share_model, stamp_of
 from lsf.models.supported import ModelSource, find_model, stored_tensors
 from lsf.models.weights import context_of, load_config, load_tokenizer, load_weights
+from lsf.settings import QUANTISED
 from lsf.wording import counted
 
 TRIM_THRESHOLD = -1

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
-from lsf.axes import QUANTISED
 from lsf.errors import BadInputError, ModelError
+from lsf.settings import QUANTISED
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 

@@ -13,8 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from lsf.errors import ModelError, first_line
-from lsf.models.devices import Device, places_of
-from lsf.models.out_of_memory import is_out_of_memory
+from lsf.models.devices import Device, is_out_of_memory, places_of
 from lsf.models.quantised import is_packed, settle
 from lsf.models.supported import UNSTATED_CONTEXT, ModelSource, find_model
 from lsf.wording import counted

@@ -3,9 +3,9 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from lsf.axes import QUANTISED
 from lsf.criteria.result import Analysis
 from lsf.plans.plan import Predicted
+from lsf.settings import QUANTISED
 
 BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "nf4": 0.5 + 4 / 64}
 UNPACKED = "bfloat16"

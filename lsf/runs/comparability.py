@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from lsf.data.contents import options_in
 from lsf.data.encode import AS_TEXT
-from lsf.methods.default_rates import rounded
+from lsf.methods.optimization import rounded
 from lsf.runs.differences import length_of
 from lsf.runs.result import RunResult, RunState, SearchTrial
 from lsf.runs.spec import RunSpec

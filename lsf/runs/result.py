@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar, Literal
 
-from lsf.data.prior import Floor
+from lsf.data.report import Floor
 from lsf.errors import BadInputError, RunError
 from lsf.plans.plan import Predicted
 from lsf.schema import JsonRecord

@@ -5,22 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
-from lsf.axes import DEVICES, DTYPES
-from lsf.data.answers import LAST_NUMBER, MARKED, check_pattern
-from lsf.data.contents import DataOptions
+from lsf.data.contents import LAST_NUMBER, MARKED, DataOptions, check_pattern
 from lsf.errors import BadInputError
 from lsf.methods.catalogue import CATALOGUE, check_base, describe, options_of
-from lsf.methods.optimizers import OPTIMIZERS
+from lsf.methods.optimization import OPTIMIZERS
 from lsf.plans.plan import Plan
 from lsf.schema import JsonRecord
-from lsf.settings import check_settings, same_setting, setting
+from lsf.settings import DEVICES, DTYPES, check_settings, same_setting, setting
 
 REPORTERS = ("tensorboard", "mlflow", "wandb")
 """Packages that transformers can send the metrics to; none comes with lsf."""
 ROLES = ("choice", "manual", "full", "first", "middle", "last", "random")
 """What a run can stand for in a comparison, in the order in which such runs are listed."""
 METHODS_OWN: Final = "default"
-"""In the place of a rate: the method's own on the model and plan of the run (lsf.methods.default_rates). What was
+"""In the place of a rate: the method's own on the model and plan of the run (lsf.methods.optimization). What was
 asked stays in the spec, so that a default can be told from a number given; the number used stands in the result."""
 ENDINGS = ("steps", "flat")
 """A run ends after its steps, or once its validation loss is flat (lsf.runs.spec), after its steps at the

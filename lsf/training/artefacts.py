@@ -24,8 +24,8 @@ from lsf.methods.context import MethodContext
 from lsf.methods.parametrization import held_still
 from lsf.methods.registry import METHODS
 from lsf.models.batches import autocasting
+from lsf.models.devices import is_out_of_memory
 from lsf.models.loading import weights_hash
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import float_weight, was_transposed
 from lsf.models.sharing import float_view
 from lsf.models.weights import quiet

@@ -11,23 +11,22 @@ from transformers.generation.streamers import BaseStreamer
 
 from lsf.data.contents import DataOptions, make_chat
 from lsf.data.encode import CHAT_WORDS, EncodedExample, encode
+from lsf.data.spans import tokenised
 from lsf.data.task import Example
-from lsf.data.tokens import tokenised
 from lsf.errors import BadInputError, OutOfMemoryError
 from lsf.lens.analyze import TokenText
 from lsf.lens.forward import most_likely
 from lsf.methods.parametrization import held_still
 from lsf.models.batches import autocasting
-from lsf.models.devices import input_device
+from lsf.models.devices import input_device, is_out_of_memory
 from lsf.models.layout import resolve
 from lsf.models.loading import LoadedModel, check_ids
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.writing import Drawn, generate
 from lsf.progress import do_nothing
 from lsf.runs.answers import Answer, AnswerSettings, LensToken, Voice
 from lsf.runs.store import Run, tuned_run
 from lsf.training.artefacts import load_tuned
-from lsf.training.generation import ends_of
+from lsf.training.evaluation import ends_of
 from lsf.training.graft import Grafts
 from lsf.wording import counted
 

@@ -22,21 +22,19 @@ from lsf.errors import OutOfMemoryError, RunError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
-from lsf.methods.sparse import mask_seconds
-from lsf.models.devices import give_back_cached
+from lsf.methods.selective import mask_seconds
+from lsf.models.devices import give_back_cached, is_out_of_memory
 from lsf.models.loading import LoadedModel
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.progress import Stop
 from lsf.runs.checkpoints import Checkpoint, CheckpointManager, latest_checkpoint
 from lsf.runs.result import phase
 from lsf.runs.spec import RunSpec
 from lsf.training.artefacts import refuse_full_disk
-from lsf.training.caching import Caching, open_caching, recomputed
+from lsf.training.caching import Caching, open_caching, recomputed, tokens_hash
 from lsf.training.fitting import Fit, fit
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import n_processes
 from lsf.training.proof import Fingerprint, Marks, fingerprint, marks
-from lsf.training.records import tokens_hash
 from lsf.training.reweighting import reweighting_of
 from lsf.training.short_runs import first_tuning
 from lsf.training.splits import EncodedSplits

@@ -1,12 +1,18 @@
-"""Whether a run keeps the states of its frozen prefix, and where; and whether activations are computed again."""
+"""What is kept of a base model: whether the states of a run's frozen prefix, and where; its readings on record.
+
+And whether activations are computed again. A record belongs to the weights themselves (by hash) and to all else its
+numbers hang on: tokens, settings, dtype, device, threads, versions. It is measured once, and used only where all of
+that is the same: numbers do not change by it.
+"""
 
 import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,17 +25,17 @@ from filelock import FileLock, Timeout
 from torch.utils.checkpoint import checkpoint
 
 from lsf.data.encode import EncodedExample
-from lsf.errors import BadInputError, RunError
-from lsf.files import cache_folder
+from lsf.environment import library_versions
+from lsf.errors import BadInputError, LsfError, RunError
+from lsf.files import cache_folder, write_text
 from lsf.models.batches import by_length
-from lsf.models.loading import LoadedModel
-from lsf.models.sharing import foreign_hooks
+from lsf.models.loading import LoadedModel, config_hash, weights_hash
+from lsf.models.sharing import bits_of, foreign_hooks
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import in_words, size_in
 from lsf.training.prefix import ABOUT, LOCK, Prefix, States
 from lsf.training.processes import n_processes, place_on_machine, wait_for_all
-from lsf.training.records import circumstances, tokens_hash
 from lsf.wording import counted
 
 MEMORY_SHARE = 0.25
@@ -40,6 +46,11 @@ DISK_BYTES = 16 << 30
 """Bytes all caches on disk may take together, unless LSF_CACHE_BYTES says otherwise."""
 SHARED = "shared-"
 """Begins the names of folders that the processes of one run share."""
+READING = 2
+"""Version of what is read and how; another one makes every record worthless."""
+KEPT_FILES, KEPT_IN_MEMORY = 1000, 200
+"""Records kept on disk and in memory at most, the ones unused for longest going first."""
+_READ: OrderedDict[str, Any] = OrderedDict()
 _KEPT: WeakKeyDictionary[Any, dict[tuple[str, str, int], States]] = WeakKeyDictionary()
 
 
@@ -330,3 +341,100 @@ def recomputed(model: Any, loaded: LoadedModel, plan: Plan, kind: str) -> Iterat
     finally:
         for block in chosen:
             block.__dict__.pop("forward", None)
+
+
+def on_record(loaded: LoadedModel, about: Mapping[str, Any], read: Callable[[], Any]) -> Any:
+    """Return what is on record of a base model; else read it and put it on record, but for one with hooks.
+
+    A file that is damaged, or cannot be written, costs a reading and nothing else.
+
+    Args:
+        loaded: the base model.
+        about: what is read, and all that is particular to it; plain JSON values.
+        read: measures it; returns plain JSON values.
+    """
+    if foreign_hooks(loaded.model):
+        return read()
+    whole, key, place = _record_place(loaded, about)
+    if key not in _READ:
+        found = _read_record(place, whole)
+        if found is None:
+            found = read()
+            _write_record(place, whole, found)
+        _READ[key] = found
+    _READ.move_to_end(key)
+    while len(_READ) > KEPT_IN_MEMORY:
+        _READ.popitem(last=False)
+    return _READ[key]
+
+
+def is_on_record(loaded: LoadedModel, about: Mapping[str, Any]) -> bool:
+    """Say whether a reading need not be made, without looking into its file; see `on_record`."""
+    if foreign_hooks(loaded.model):
+        return False
+    _, key, place = _record_place(loaded, about)
+    return key in _READ or place.exists()
+
+
+def _record_place(loaded: LoadedModel, about: Mapping[str, Any]) -> tuple[dict[str, Any], str, Path]:
+    """Return all that a reading hangs on, its key, and its file."""
+    whole = {**circumstances(loaded), **about}
+    key = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+    return whole, key, cache_folder() / "readings" / f"{key[:32]}.json"
+
+
+def forget_records() -> None:
+    """Drop what is in memory; what is on disk stays."""
+    _READ.clear()
+
+
+def tokens_hash(rows: Sequence[EncodedExample]) -> str:
+    """Return SHA-256 over the ids of rows, where their targets, turns and ends are, and the bytes of plain text."""
+    parts = [
+        (row.ids, row.n_prompt, row.spans, row.turns, row.ends, row.n_bytes) if row.spans else (row.ids, row.n_prompt)
+        for row in rows
+    ]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def circumstances(loaded: LoadedModel) -> dict[str, Any]:
+    """Return all that the numbers of a base model hang on, but for what it is given; plain JSON values."""
+    device = loaded.device
+    cuda = device.type == "cuda"
+    return {
+        "reading": READING,
+        "weights": weights_hash(loaded.model),
+        "dtype": loaded.info.dtype,
+        "device": torch.cuda.get_device_name(device) if cuda else device.type,
+        "processor": None if cuda else torch.backends.cpu.get_cpu_capability(),
+        "threads": None if cuda else torch.get_num_threads(),
+        "attention": getattr(loaded.model.config, "_attn_implementation", None),
+        "config": config_hash(loaded.model),
+        "buffers": bits_of(loaded.model.buffers()),
+        **library_versions(),
+    }
+
+
+def _read_record(place: Path, about: Mapping[str, Any]) -> Any:
+    """Return the record in a file; None where there is none, it is damaged, or of something else."""
+    try:
+        known = json.loads(place.read_text(encoding="utf-8"))
+        if known["about"] != about or known["sum"] != _sum_of(known["record"]):
+            return None
+        os.utime(place)
+        return known["record"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write_record(place: Path, about: Mapping[str, Any], record: Any) -> None:
+    with suppress(OSError, LsfError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place, json.dumps({"about": about, "sum": _sum_of(record), "record": record}))
+        files = sorted(place.parent.glob("*.json"), key=lambda file: file.stat().st_mtime)
+        for old in files[:-KEPT_FILES]:
+            old.unlink(missing_ok=True)
+
+
+def _sum_of(record: Any) -> str:
+    return hashlib.sha256(json.dumps(record).encode()).hexdigest()

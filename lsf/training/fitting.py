@@ -14,7 +14,7 @@ import torch
 
 from lsf.data.encode import EncodedExample
 from lsf.environment import own_environment
-from lsf.methods.optimizers import OPTIMIZERS
+from lsf.methods.optimization import OPTIMIZERS
 from lsf.models.batches import OrderedRows, training_order
 from lsf.models.devices import input_device
 from lsf.progress import Stop, never

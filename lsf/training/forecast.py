@@ -13,11 +13,10 @@ from lsf.data.task import Task
 from lsf.errors import RunError
 from lsf.methods.catalogue import CATALOGUE, options_of
 from lsf.methods.context import MethodContext
-from lsf.methods.optimizers import EMBEDDING_BYTES, OPTIMIZERS, Optimizer
+from lsf.methods.optimization import EMBEDDING_BYTES, OPTIMIZERS, Optimizer
 from lsf.methods.registry import METHODS
-from lsf.models.devices import free_bytes
+from lsf.models.devices import free_bytes, is_out_of_memory
 from lsf.models.loading import LoadedModel
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.models.quantised import n_values
 from lsf.plans.cost import share_of_full
 from lsf.plans.plan import Plan, Predicted

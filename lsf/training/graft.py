@@ -14,7 +14,7 @@ from torch import nn
 
 from lsf.criteria.transitions import CONFIDENCE, mean_interval
 from lsf.data.encode import EncodedExample
-from lsf.data.prior import Floor
+from lsf.data.report import Floor
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError, RunError, RunStateError
 from lsf.methods.intrinsic import NAME as COORDINATES

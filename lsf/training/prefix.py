@@ -20,8 +20,8 @@ from lsf.data.encode import EncodedExample
 from lsf.errors import RunError
 from lsf.files import write_json
 from lsf.models.batches import autocasting, collate_numbered, score_tokens
+from lsf.models.devices import in_halves
 from lsf.models.layout import handing_on, standing_in
-from lsf.models.out_of_memory import in_halves
 from lsf.runs.result import phase
 from lsf.training.processes import n_processes
 

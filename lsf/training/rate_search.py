@@ -21,7 +21,7 @@ from lsf.data.rendering import template_of
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError, LsfError, RunError
 from lsf.files import read_json, write_json
-from lsf.methods.default_rates import rounded
+from lsf.methods.optimization import rounded
 from lsf.models.batches import TokenScores
 from lsf.models.loading import LoadedModel, config_hash
 from lsf.models.writing import GeneralText

@@ -16,7 +16,7 @@ from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import LsfError, RunError, RunPausedError, RunStateError
 from lsf.methods.catalogue import options_of
-from lsf.methods.optimizers import check_optimizer
+from lsf.methods.optimization import check_optimizer
 from lsf.methods.registry import METHODS
 from lsf.models.batches import training_order
 from lsf.models.loading import LoadedModel, config_hash, weights_hash
@@ -37,13 +37,13 @@ from lsf.training.attempts import (
     free_memory,
     method_context,
 )
+from lsf.training.caching import tokens_hash
 from lsf.training.forecast import expected
-from lsf.training.latency import latency_asked
+from lsf.training.measured_pass import latency_asked
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import computing_on, wait_for_all
 from lsf.training.proof import prove
 from lsf.training.rate_search import choose_rate, find_rate, resumed_choice
-from lsf.training.records import tokens_hash
 from lsf.training.short_runs import spec_rate
 from lsf.training.splits import (
     BaseReading,

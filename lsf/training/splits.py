@@ -9,8 +9,7 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample, Encoding, context_length, encode
-from lsf.data.prior import Floor, completion_ids, floor_of, labels_of, prior_of
-from lsf.data.report import unknown_targets
+from lsf.data.report import Floor, completion_ids, floor_of, labels_of, prior_of, unknown_targets
 from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError
 from lsf.models.batches import training_order
@@ -21,11 +20,22 @@ from lsf.models.writing import GeneralText, sample_general_text
 from lsf.plans.cost import law_flops
 from lsf.runs.result import Metrics, Sample, phase
 from lsf.runs.spec import RunSpec, flat_interval
-from lsf.training.caching import blocks_of, open_held_out, prefix_depth
-from lsf.training.evaluation import BATCH_SIZE, answer, evaluate, general_loss, spread_out
-from lsf.training.generation import NOTHING, Asked, asked_for, unheard, with_match, write_answers
+from lsf.training.caching import blocks_of, is_on_record, on_record, open_held_out, prefix_depth, tokens_hash
+from lsf.training.evaluation import (
+    BATCH_SIZE,
+    NOTHING,
+    Asked,
+    answers_of,
+    asked_for,
+    evaluate,
+    general_loss,
+    sampled,
+    spread_out,
+    unheard,
+    with_match,
+    write_answers,
+)
 from lsf.training.processes import n_processes
-from lsf.training.records import is_on_record, on_record, tokens_hash
 from lsf.wording import counted
 
 SPARE = 2
@@ -281,10 +291,6 @@ def _means(rows: Sequence[EncodedExample]) -> tuple[float, float]:
     return sum(len(row.ids) for row in rows) / len(rows), sum(row.n_targets for row in rows) / len(rows)
 
 
-N_SAMPLES = 6
-"""Test examples whose answers are kept."""
-
-
 @dataclass(frozen=True)
 class BaseReading:
     """What is known of the base model before a run."""
@@ -307,7 +313,7 @@ def measure_base(
     check: Callable[[], None],
     asked: Asked = NOTHING,
 ) -> BaseReading:
-    """Return the base model's readings, from the record (lsf.training.records) where they are on it.
+    """Return the base model's readings, from the record (lsf.training.caching) where they are on it.
 
     What has to be read leaves the states below the run's lowest tuned block for its own readings of the same rows.
 
@@ -436,13 +442,3 @@ def measured_after(
         after = with_match(after, spec, splits.asked, written)
     samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
     return {"after": after, "samples": samples}
-
-
-def sampled(rows: Sequence[EncodedExample]) -> list[EncodedExample]:
-    """Return the few test rows whose answers are kept, the same in every run."""
-    return [rows[index] for index in spread_out(len(rows), N_SAMPLES)]
-
-
-def answers_of(model: Any, loaded: LoadedModel, rows: Sequence[EncodedExample], check: Callable[[], None]) -> list[str]:
-    """Return a model's greedy answers to the sampled rows; `check` is called before each token."""
-    return [answer(model, loaded.tokenizer, row, loaded.context, loaded.info.dtype, check) for row in sampled(rows)]

@@ -20,9 +20,8 @@ from lsf.progress import Phase, Reporter
 from lsf.runs.result import PHASES
 from lsf.runs.spec import RunSpec
 from lsf.training.caching import decide, prefix_depth
-from lsf.training.evaluation import BATCH_SIZE, LONGEST_ANSWER, SPARE_TOKENS
-from lsf.training.generation import batches_of
-from lsf.training.latency import LEAST_PAIRS, ROWS, TOKENS
+from lsf.training.evaluation import BATCH_SIZE, LONGEST_ANSWER, SPARE_TOKENS, batches_of, sampled
+from lsf.training.measured_pass import LEAST_PAIRS, ROWS, TOKENS
 from lsf.training.prefix import GROUP
 from lsf.training.splits import (
     EncodedSplits,
@@ -30,7 +29,6 @@ from lsf.training.splits import (
     knows_rows,
     knows_written,
     reading_interval,
-    sampled,
     watched,
 )
 
@@ -226,7 +224,7 @@ def lowest_block(plan: Plan, info: ModelInfo) -> int:
 
 
 def _timed(loaded: LoadedModel) -> Load:
-    """Return what `lsf.training.latency` passes where passes are slow."""
+    """Return what `lsf.training.measured_pass` passes where passes are slow."""
     tokens = min(TOKENS, loaded.context)
     return Load(1, ROWS * tokens, ROWS * tokens**2, ROWS * tokens).times(2 + 2 * LEAST_PAIRS)
 

@@ -17,7 +17,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from lsf.errors import BadInputError, RunError
-from lsf.methods.optimizers import OPTIMIZERS
+from lsf.methods.optimization import OPTIMIZERS
 from lsf.models.batches import IGNORED, OrderedRows, autocasting, collate_numbered, score_tokens
 from lsf.progress import Stop
 from lsf.runs.checkpoints import STATE, TUNED, CheckpointManager, Progress

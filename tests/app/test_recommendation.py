@@ -1,6 +1,7 @@
 """What the recommendation says of itself where the study measured the very model and task."""
 
-from lsf.app.choose import evidence_words, known_truth
+from lsf.app.choose import known_truth
+from lsf.app.evidence import evidence_words
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.lessons import load_lesson
 from lsf.evidence.packed import packed_evidence, packed_record

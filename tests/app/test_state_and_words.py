@@ -12,8 +12,7 @@ from streamlit.web.server.starlette.starlette_app_utils import generate_xsrf_tok
 from lsf.app.blocks_by_methods import how_words
 from lsf.app.browser import name_of
 from lsf.app.choose import NEED_WORDS, default_budget
-from lsf.app.forms import help_text
-from lsf.app.panels import amount, size, table_csv, table_json
+from lsf.app.panels import amount, help_text, size, table_csv, table_json
 from lsf.app.run_store import how_many
 from lsf.app.runs import belong_together, command, course_table, labels, proof_table, unmoved
 from lsf.app.state import Session

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from lsf.app.classroom.votes import beside_it, outcome, votes_html
-from lsf.app.lesson_notes import lessons_measured
+from lsf.app.classroom.pages import beside_it, outcome, votes_html
+from lsf.app.lessons import lessons_measured
 from lsf.evidence.packed import Measured
 from lsf.evidence.regret import Truth
 

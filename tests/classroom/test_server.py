@@ -19,7 +19,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from benchmarks.class_load import COOKIE, PASSWORD, ROOT, Client, Server, enter, join, predict
-from lsf.app.lesson_notes import lessons_measured
+from lsf.app.lessons import lessons_measured
 from lsf.cli.main import main
 from lsf.evidence.packed import shown
 
@@ -329,6 +329,6 @@ def test_a_second_server_gets_neither_the_room_nor_the_port(
 def test_the_server_of_a_class_loads_nothing_that_runs_or_measures() -> None:
     code = "import sys, lsf.app.classroom.__main__; print(' '.join(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "lsf.app.classroom.teacher" in loaded.split()
+    assert "lsf.app.classroom.pages" in loaded.split()
     never = {"torch", "lsf.app.runtime", "lsf.app.state", "lsf.app.actions", "lsf.jobs.worker", "lsf.jobs.queue"}
     assert not never & set(loaded.split())

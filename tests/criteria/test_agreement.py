@@ -18,9 +18,10 @@ from lsf.criteria.agreement import (
     shared_top,
     stability,
 )
-from lsf.criteria.measurements import Measurements, Readings
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis, Sample, Timing, is_mark
+from lsf.criteria.scores import Measurements
+from lsf.criteria.transitions import Readings
 from lsf.data.task import Example
 from lsf.lens.builder import AnalysisBuilder
 from tests.criteria.factory import analysis_of

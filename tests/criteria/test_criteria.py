@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from lsf.criteria.measurements import BlockGradient, Measurements, Spectrum
 from lsf.criteria.registry import CRITERIA, score_blocks
-from lsf.criteria.scores import power_law
+from lsf.criteria.scores import BlockGradient, Measurements, Spectrum, power_law
 from lsf.errors import UnknownNameError
 
 MEASURED = Measurements(

@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 
-from lsf.data.contents import Chat, DataOptions, make_chat
+from lsf.data.contents import Chat, DataOptions, make_chat, needs_answer, read_turns
 from lsf.data.converting import Tally, Work, pair_example
 from lsf.data.encode import EncodedExample, Encoding, encode
 from lsf.data.rendering import PLAIN_TEMPLATE
 from lsf.data.task import Example
-from lsf.data.turns import needs_answer, read_turns
 from lsf.errors import DataError
 from tests.data.chat_templates import TEMPLATES, Template, byte_level
 

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer
 
 from lsf.data.contents import Segments
 from lsf.data.encode import encode
-from lsf.data.prior import Prior, completion_ids, floor_of, prior_of
+from lsf.data.report import Prior, completion_ids, floor_of, prior_of
 from lsf.data.task import Example
 
 

@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from lsf.data.columns import fill_template, parse_template
 from lsf.data.contents import DataOptions
 from lsf.data.reading import read_data
 from lsf.data.report import shared_prompts
 from lsf.data.sources import load_task
 from lsf.data.task import Example, split_examples, with_general
-from lsf.data.templates import fill_template, parse_template
 from lsf.errors import DataError
 
 ROWS = "prompt,completion\n" + "".join(f"what is {n} plus one, {n + 1}\n" for n in range(20))

@@ -31,8 +31,7 @@ from lsf.training.evaluation import answer, evaluate, general_loss
 from lsf.training.fitting import fit
 from lsf.training.forecast import forecast
 from lsf.training.graft import measure_graft
-from lsf.training.latency import forward_on
-from lsf.training.measured_pass import time_pass
+from lsf.training.measured_pass import forward_on, time_pass
 from lsf.training.prefix import GROUP
 from lsf.training.run import tune
 from lsf.training.short_runs import first_tuning

@@ -17,7 +17,7 @@ from lsf.dimension.study import (
     smallest,
 )
 from lsf.errors import BadInputError
-from lsf.methods.default_rates import Tuned, exact_rate, spread_of
+from lsf.methods.optimization import Tuned, exact_rate, spread_of
 from lsf.plans.plan import Plan
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lsf.app.choose import evidence_words
+from lsf.app.evidence import evidence_words
 from lsf.app.findings import criterion_to_come
 from lsf.cli.main import main
 from lsf.criteria.result import Analysis
@@ -32,7 +32,7 @@ from lsf.evidence.real import real_budgets, real_record, real_tasks, real_words
 from lsf.evidence.regret import can_judge, random_regret, regret, truth_of
 from lsf.evidence.standing import LEAST_PAIRS, model_words, recommended_here, standing_rule, trust_words
 from lsf.evidence.sweep import Score, Sweep, SweepSpec, empty_cells, plans_over
-from lsf.plans.recommend import RECOMMENDED, recommended_plan
+from lsf.plans.policies import RECOMMENDED, recommended_plan
 from tests.criteria.factory import analysis_of
 
 WEIGHTS = "ab" * 32

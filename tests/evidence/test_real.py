@@ -20,7 +20,7 @@ from lsf.evidence.real import (
     real_words,
 )
 from lsf.figures.sweeps import draw_sets
-from lsf.plans.recommend import RECOMMENDED
+from lsf.plans.policies import RECOMMENDED
 
 ONE = RealTask(
     "a model", "ab", "a task", "exact_match", 10, 1, base=0.0, floor=0.2, whole=0.5, lora=0.6, top=0.7,

@@ -40,7 +40,7 @@ from lsf.evidence.study import (
     paired_difference,
     simplest_of_the_best,
 )
-from lsf.plans.recommend import ENDS_FROM, RECOMMENDED
+from lsf.plans.policies import ENDS_FROM, RECOMMENDED
 
 PAIRS = {(0, 1): 0.5, (1, 2): 0.6, (2, 3): 0.9, (0, 3): 1.0}
 

@@ -13,8 +13,8 @@ from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import encode
 from lsf.data.lessons import load_lesson
-from lsf.lens.ablation import ablation_batches, ablation_rises
 from lsf.lens.analyze import analyze
+from lsf.lens.forward import ablation_batches, ablation_rises
 from lsf.models.batches import Batch
 from lsf.models.loading import LoadedModel, load_model
 from lsf.progress import Silent
@@ -97,11 +97,11 @@ def test_the_first_examples_with_enough_positions_are_read_and_the_model_is_left
     loaded = load_model(str(tiny("llama")))
     whole, _ = rises_of(loaded, PAIRS[:2])
     counts = [len(row.targets) for row in encode(loaded.tokenizer, task_of(PAIRS).rows, 64).rows]
-    monkeypatch.setattr("lsf.lens.ablation.ABLATION_POSITIONS", counts[0] + 1)
+    monkeypatch.setattr("lsf.lens.forward.ABLATION_POSITIONS", counts[0] + 1)
     few, batches = rises_of(loaded, PAIRS)
     assert {int(number) for batch in batches for number in batch.examples} == {0, 1}
     np.testing.assert_allclose(few, whole)
-    monkeypatch.setattr("lsf.lens.ablation.STATES_SHARE", 0.0)  # no room: one text at a time
+    monkeypatch.setattr("lsf.lens.forward.STATES_SHARE", 0.0)  # no room: one text at a time
     alone, batches = rises_of(loaded, PAIRS)
     assert {len(batch.ids) for batch in batches} == {1}
     np.testing.assert_allclose(alone, few, rtol=1e-5)
@@ -111,18 +111,18 @@ def test_the_first_examples_with_enough_positions_are_read_and_the_model_is_left
 def test_a_batch_that_does_not_fit_is_read_in_halves(
     tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import lsf.lens.ablation  # noqa: PLC0415
+    import lsf.lens.forward  # noqa: PLC0415
 
     loaded = load_model(str(tiny("llama")))
     expected, _ = rises_of(loaded, PAIRS)
-    real = lsf.lens.ablation.position_losses
+    real = lsf.lens.forward.position_losses
 
     def small(layout: Any, batch: Batch) -> torch.Tensor:
         if len(batch.ids) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return real(layout, batch)
 
-    monkeypatch.setattr("lsf.lens.ablation.position_losses", small)
+    monkeypatch.setattr("lsf.lens.forward.position_losses", small)
     np.testing.assert_allclose(rises_of(loaded, PAIRS)[0], expected, rtol=1e-5)
 
 

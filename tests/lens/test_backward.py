@@ -11,9 +11,8 @@ from torch.func import functional_call, grad
 from torch.nn.functional import cross_entropy
 
 from lsf.data.encode import encode
-from lsf.lens.example_gradients import GradientHook, pair_products, squared_norms
 from lsf.lens.gradients import TRIAL_RATE, backward_readings, length
-from lsf.lens.kernels import block_spectra, tangent_kernels
+from lsf.lens.kernels import GradientHook, block_spectra, pair_products, squared_norms, tangent_kernels
 from lsf.lens.semantics import semantic_bases
 from lsf.models.batches import Batch, make_batches
 from lsf.models.loading import LoadedModel, load_model
@@ -178,5 +177,5 @@ def test_pairs_are_the_same_by_positions_and_by_weight_gradients(tokens: int, mo
     whole = torch.cat([torch.einsum("nto,nti->noi", gradients, inputs).flatten(1), gradients.sum(dim=1)], dim=1)
     torch.testing.assert_close(pair_products(hook), whole @ whole.T, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(squared_norms(hook), (whole**2).sum(dim=1))
-    monkeypatch.setattr("lsf.lens.example_gradients.HELD", 50)  # in parts of one row of the weight
+    monkeypatch.setattr("lsf.lens.kernels.HELD", 50)  # in parts of one row of the weight
     torch.testing.assert_close(pair_products(hook), whole @ whole.T, rtol=1e-4, atol=1e-3)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lsf.methods.default_rates import LAWS
+from lsf.methods.optimization import LAWS
 from lsf.methods.registry import METHODS
 from lsf.models.batches import autocasting
 from lsf.models.loading import load_model
@@ -12,7 +12,7 @@ from lsf.runs.spec import RunSpec
 from lsf.training.artefacts import load_tuned, merge, save_weights
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import fit
-from lsf.training.latency import latency_ratio
+from lsf.training.measured_pass import latency_ratio
 from lsf.training.proof import fingerprint
 from lsf.training.trainer import FitSettings
 from tests.methods.conftest import context_for, tuned_values

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lsf.errors import BadInputError, PlanError
 from lsf.methods.catalogue import CATALOGUE, options_of
-from lsf.methods.default_rates import LAWS
+from lsf.methods.optimization import LAWS
 from lsf.methods.registry import METHODS
 from lsf.models.loading import load_model
 from lsf.plans.plan import Plan, full_plan

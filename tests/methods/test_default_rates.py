@@ -1,10 +1,12 @@
 """The default rate as a function of method, model and plan, and what a search for one may cost."""
 
+import math
+
 import pytest
 
 from lsf.errors import UnknownNameError
 from lsf.methods.catalogue import CATALOGUE
-from lsf.methods.default_rates import (  # fmt: skip
+from lsf.methods.optimization import (  # fmt: skip
     BY_SHARE,
     BY_WIDTH,
     LARGE,
@@ -13,6 +15,7 @@ from lsf.methods.default_rates import (  # fmt: skip
     WIDTH,
     Tuned,
     default_rate,
+    outwards,
     share_of,
 )
 from lsf.plans.plan import Plan, full_plan
@@ -82,3 +85,24 @@ def test_a_rate_that_forgets_more_than_a_nat_more_loses_against_another_within_n
     assert best_of({1e-3: other, 3e-3: one}, {1e-3: 3.7, 3e-3: 9.0}) == 1e-3
     assert best_of({1e-3: worse, 3e-3: one}, {1e-3: 3.7, 3e-3: 9.0}) == 3e-3  # not within noise
     assert best_of({}, {}) is None
+
+
+LADDER = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+@pytest.mark.parametrize(
+    ("losses", "wanted"),
+    [
+        ({1e-4: 3.0, 1e-3: 2.0, 1e-2: 3.0}, None),
+        ({1e-4: 1.0, 1e-3: 2.0, 1e-2: 3.0}, 1e-5),
+        ({1e-5: 1.0, 1e-4: 2.0}, None),
+        ({1e-4: 3.0, 1e-3: 2.0}, 1e-2),
+        ({1e-2: 3.0, 1e-1: 2.0}, None),
+        ({1e-2: math.inf, 1e-3: math.inf}, 1e-4),
+        ({1e-2: math.inf, 1e-3: 2.0, 1e-4: 3.0}, None),
+    ],
+)
+def test_rates_are_tried_outwards_while_the_best_is_at_an_edge_and_down_while_all_are_lost(
+    losses: dict[float, float], wanted: float | None
+) -> None:
+    assert outwards(losses, LADDER) == wanted

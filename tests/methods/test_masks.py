@@ -12,9 +12,8 @@ from torch.func import functional_call, grad, vmap
 from lsf.errors import BadInputError, RunError
 from lsf.methods.catalogue import options_of
 from lsf.methods.context import block_tensors, linear_names
-from lsf.methods.full import own_tensors
 from lsf.methods.registry import METHODS
-from lsf.methods.sparse import count_masked, extremes, kept, masks_of, squared_gradients, take
+from lsf.methods.selective import count_masked, extremes, kept, masks_of, own_tensors, squared_gradients, take
 from lsf.models.batches import collate
 from lsf.models.sharing import share_model
 from lsf.plans.plan import Plan

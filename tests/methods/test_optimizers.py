@@ -17,7 +17,7 @@ from lsf.errors import BadInputError, RunPausedError
 from lsf.jobs.queue import queue_runs
 from lsf.jobs.worker import Worker
 from lsf.methods.context import MethodContext
-from lsf.methods.optimizers import OPTIMIZERS
+from lsf.methods.optimization import OPTIMIZERS
 from lsf.methods.registry import METHODS
 from lsf.models.loading import load_model
 from lsf.plans.plan import Plan, full_plan
@@ -159,7 +159,7 @@ def test_the_optimizer_stands_in_spec_json_and_an_older_spec_has_the_one_there_w
 def without_bitsandbytes(monkeypatch):
     """An environment in which bitsandbytes cannot be found."""
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    monkeypatch.setattr("lsf.methods.optimizers.find_spec", lambda name: None)
+    monkeypatch.setattr("lsf.methods.optimization.find_spec", lambda name: None)
 
 
 def test_an_optimizer_whose_package_is_missing_is_refused_before_anything_is_read(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lsf.methods.default_rates import LAWS
+from lsf.methods.optimization import LAWS
 from lsf.methods.registry import METHODS
 from lsf.plans.plan import Plan
 from lsf.training.caching import forget_states, open_caching

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file
 
 from lsf.errors import BadInputError, RunPausedError
-from lsf.methods import sparse
-from lsf.methods.sparse import squared_gradients
+from lsf.methods import selective
+from lsf.methods.selective import squared_gradients
 from lsf.plans.plan import Plan
 from lsf.runs.checkpoints import latest_checkpoint
 from lsf.runs.comparison import compare
@@ -85,7 +85,7 @@ def test_the_search_for_a_mask_is_counted_where_a_trial_of_the_rate_made_it(gpt2
         time.sleep(1.0)
         return squared_gradients(*given)
 
-    monkeypatch.setattr(sparse, "squared_gradients", slowly)
+    monkeypatch.setattr(selective, "squared_gradients", slowly)
     spec = spec_of(gpt2, "fish", steps=200, learning_rate=None, options={"fraction": 0.05})
     result = tune(gpt2, task, spec, create_run(tmp_path, spec), Stopper(1, "keep"))
     assert result.search_steps and result.prepare_seconds is not None and result.prepare_seconds >= 1.0

@@ -20,12 +20,11 @@ from lsf.data.encode import encode
 from lsf.data.task import Example, Task, split_examples
 from lsf.errors import OutOfMemoryError, PlanError
 from lsf.lens.analyze import analyze
-from lsf.lens.gradients import unhooked
-from lsf.lens.kernels import tangent_kernels
-from lsf.models.batches import Batch, make_batches
+from lsf.lens.kernels import tangent_kernels, unhooked
+from lsf.models.batches import Batch, halves_of, make_batches
 from lsf.models.cache import ModelCache
+from lsf.models.devices import is_out_of_memory
 from lsf.models.loading import LoadedModel, load_model
-from lsf.models.out_of_memory import halves_of, is_out_of_memory
 from lsf.plans.policies import make_plan
 from lsf.progress import Reporter, Silent
 from lsf.training.attempts import free_memory
@@ -34,7 +33,7 @@ from tests.lens.test_reference import PAIRS, task_of
 
 PROGRAM = """
 import json, resource, sys
-from lsf.models import out_of_memory
+from lsf.models import batches
 from lsf.lens.analyze import analyze
 from lsf.models.loading import load_model
 from lsf.progress import Silent
@@ -44,7 +43,7 @@ folder, extra = sys.argv[1], int(sys.argv[2])
 loaded = load_model(folder)
 analyze(loaded, many(40), asked(8), Silent())  # everything is imported and warm
 split = [0]
-whole = out_of_memory.halves_of
+whole = batches.halves_of
 def counted(batch):
     split[0] += 1
     return whole(batch)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lsf.app.lesson_notes import NOTES, lessons_measured
+from lsf.app.lessons import NOTES, lessons_measured
 from lsf.app.runtime import runtime
 from lsf.app.state import Session, looked_at
 from lsf.app.truth import Swept, swept_truth
@@ -18,7 +18,7 @@ from lsf.evidence.packed import packed_evidence
 from lsf.evidence.real import real_tasks, real_words
 from lsf.evidence.regret import regret, truth_of
 from lsf.evidence.sweep import Score
-from lsf.plans.recommend import recommended_plan
+from lsf.plans.policies import recommended_plan
 from tests.evidence.test_own import sweep_of
 from tests.pages.conftest import SECONDS, Driver
 

@@ -10,8 +10,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from lsf.app.graft import PART
-from lsf.app.own_words import PROMPT
 from lsf.app.runtime import runtime
+from lsf.app.tuned_models import PROMPT
 from lsf.cli.main import main
 from lsf.plans.plan import Plan
 from lsf.runs.graft import GRAFT, Graft, which_did_it

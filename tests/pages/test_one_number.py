@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from lsf.app.expected import predicted_of
 from lsf.app.panels import memory_words, unmarked
 from lsf.app.run_form import EARLIER
 from lsf.app.runtime import runtime
-from lsf.app.state import looked_at
+from lsf.app.state import looked_at, predicted_of
 from lsf.app.tower import measured_tower
 from lsf.app.work import Analysed
 from lsf.progress import duration

@@ -15,7 +15,7 @@ from lsf.evidence.regret import regret
 from lsf.evidence.standing import LEAST_PAIRS
 from lsf.lens.analyze import analyze
 from lsf.models.loading import load_model
-from lsf.plans.recommend import recommended_plan
+from lsf.plans.policies import recommended_plan
 from lsf.progress import Silent
 from tests.evidence.test_own import one_of, sweep_of
 from tests.pages.conftest import Driver

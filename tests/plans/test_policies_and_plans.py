@@ -7,11 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from lsf.criteria.result import Analysis
+from lsf.criteria.result import Analysis, BlockRow
 from lsf.errors import BadInputError, LsfError, PlanError
 from lsf.plans.cost import BYTES, full_flops, predict, predict_full, training_bytes, training_flops
 from lsf.plans.plan import Plan, format_blocks, full_plan, parse_blocks
-from lsf.plans.policies import POLICIES, largest_within, make_plan, plan_by_hand
+from lsf.plans.policies import (
+    POLICIES,
+    RECOMMENDED,
+    both_ends,
+    lacking,
+    largest_within,
+    make_plan,
+    plan_by_hand,
+    rank_average,
+    recommended_plan,
+)
 from tests.criteria.factory import analysis_of
 
 SCORES = [0.1, 0.9, 0.3, 0.9, 0.2]
@@ -209,3 +219,39 @@ def test_an_analysis_survives_its_file(tmp_path: Path) -> None:
         Analysis.from_json(value, "a.json")
     with pytest.raises(BadInputError, match="is not a whole analysis: it has no 'model'"):
         Analysis.from_json({}, "a.json")
+
+
+SCORED = [0.4, 0.1, 0.2, 0.35]
+
+
+@pytest.fixture
+def scored() -> Analysis:
+    blocks = tuple(BlockRow(block, 1000, dict.fromkeys(RECOMMENDED, score)) for block, score in enumerate(SCORED))
+    return replace(analysis_of(SCORED), blocks=blocks)
+
+
+@pytest.mark.parametrize(("budget", "blocks"), [(1, (3,)), (2, (0, 3)), (3, (0, 2, 3)), (4, (0, 1, 2, 3))])
+def test_both_ends_take_the_odd_block_from_the_deeper(budget: int, blocks: tuple[int, ...]) -> None:
+    assert both_ends(4, budget) == blocks
+
+
+def test_the_recommended_plan_follows_the_scores_and_says_so(scored: Analysis) -> None:
+    assert lacking(scored) == ()
+    plan = recommended_plan(scored, 1)
+    assert plan.blocks == (0,)
+    assert "recommended by" in plan.reasons["0"]
+    assert recommended_plan(scored, 2).blocks == (2, 3)  # neighbours: 0.55 against 0.5 and 0.3
+    assert plan.predicted.trainable_params is not None
+
+
+def test_an_analysis_without_the_criterion_is_told_what_it_lacks() -> None:
+    analysis = analysis_of(SCORED)
+    assert lacking(analysis) == RECOMMENDED
+    with pytest.raises(PlanError, match="This analysis has no scores for"):
+        recommended_plan(analysis, 1)
+    with pytest.raises(PlanError, match="this model allows 1 to 4"):
+        recommended_plan(analysis, 5)
+
+
+def test_a_rank_average_shares_the_ranks_of_ties() -> None:
+    assert rank_average([[1.0, 2.0, 2.0], [3.0, 1.0, 2.0]]) == [2.0, 1.75, 2.25]

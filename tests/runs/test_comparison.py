@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lsf.data.prior import Floor, Prior
+from lsf.data.report import Floor, Prior
 from lsf.errors import UnknownNameError
 from lsf.plans.plan import Plan, Predicted, full_plan
 from lsf.runs.comparison import compare, non_dominated, to_row

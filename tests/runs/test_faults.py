@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from lsf.data.prior import Floor, Prior
+from lsf.data.report import Floor, Prior
 from lsf.runs.comparability import TOO_FEW, Fault, fault_of, gain
 from lsf.runs.result import Metrics, RunResult, RunState, SearchTrial
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lsf.data.prior import Floor, Prior
+from lsf.data.report import Floor, Prior
 from lsf.figures.verdict import draw_verdict
 from lsf.plans.plan import Plan, full_plan
 from lsf.runs.comparison import compare

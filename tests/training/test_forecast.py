@@ -30,10 +30,10 @@ from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.result import PHASES, RunResult
 from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.runs.store import create_run
+from lsf.training.caching import forget_records
 from lsf.training.fitting import fit
 from lsf.training.forecast import expected, forecast, seconds_beside
 from lsf.training.measured_pass import Held
-from lsf.training.records import forget_records
 from lsf.training.splits import encode_splits, measure_base, watched
 from lsf.training.time_forecast import ON_REQUEST, STRETCHES, batch_load, course_of, run_seconds, workload_of
 from lsf.training.trainer import FitSettings

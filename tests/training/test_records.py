@@ -17,11 +17,9 @@ from lsf.models.loading import load_model
 from lsf.plans.plan import Plan
 from lsf.progress import do_nothing
 from lsf.runs.spec import RunSpec
-from lsf.training import records
-from lsf.training.caching import forget_states, open_held_out
-from lsf.training.evaluation import evaluate
-from lsf.training.generation import Asked
-from lsf.training.records import forget_records
+from lsf.training import caching
+from lsf.training.caching import forget_records, forget_states, open_held_out
+from lsf.training.evaluation import Asked, evaluate
 from lsf.training.run import tune
 from lsf.training.splits import knows_written, measure_base
 from tests.models.test_families import ROWS
@@ -58,7 +56,7 @@ def test_a_base_reading_has_the_same_numbers_fresh_from_memory_and_from_disk(loa
     def never(*_args, **_kwargs):
         raise AssertionError("the base model was read again")
 
-    for name in ("evaluate", "general_loss", "sample_general_text", "answer"):
+    for name in ("evaluate", "general_loss", "sample_general_text", "answers_of"):
         monkeypatch.setattr(f"lsf.training.splits.{name}", never)
     assert told(read(loaded, task)) == fresh
     forget_records()
@@ -137,7 +135,7 @@ def test_of_a_model_with_a_hook_of_somebodys_own_nothing_is_on_record(loaded, ta
 
 
 def test_records_are_bounded_and_a_folder_that_cannot_be_written_costs_nothing(loaded, task, monkeypatch, tmp_path):
-    monkeypatch.setattr(records, "KEPT_FILES", 2)
+    monkeypatch.setattr(caching, "KEPT_FILES", 2)
     fresh = told(read(loaded, task))
     assert len(files()) == 2
     (tmp_path / "file").touch()

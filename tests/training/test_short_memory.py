@@ -7,11 +7,11 @@ import torch
 
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
+from lsf.models.devices import is_out_of_memory
 from lsf.models.loading import weights_hash
-from lsf.models.out_of_memory import is_out_of_memory
 from lsf.runs.result import RunState
 from lsf.runs.store import create_run, load_run
-from lsf.training import attempts, evaluation, latency, prefix
+from lsf.training import attempts, evaluation, measured_pass, prefix
 from lsf.training.artefacts import load_tuned, save_weights
 from lsf.training.caching import forget_states
 from lsf.training.measured_pass import Held
@@ -26,7 +26,7 @@ def no_room(*_arguments: object, **_named: object) -> None:
 def test_a_tuned_model_that_does_not_fit_is_short_memory_and_no_bad_file(loaded, task, spec, tmp_path, monkeypatch):
     folder = create_run(tmp_path, spec)
     tune(loaded, task, spec, folder)
-    monkeypatch.setattr("lsf.methods.full.share_model", no_room)
+    monkeypatch.setattr("lsf.methods.selective.share_model", no_room)
     with pytest.raises(RuntimeError) as caught:
         load_tuned(folder, loaded)
     assert is_out_of_memory(caught.value)
@@ -51,10 +51,10 @@ def test_a_run_that_was_saved_succeeds_where_memory_is_short_for_timing_it(loade
     def load_where_there_is_no_room(*arguments):
         asked.append(arguments)
         with monkeypatch.context() as patch:
-            patch.setattr("lsf.methods.full.share_model", no_room)
+            patch.setattr("lsf.methods.selective.share_model", no_room)
             return load_tuned(*arguments)
 
-    monkeypatch.setattr(latency, "load_tuned", load_where_there_is_no_room)
+    monkeypatch.setattr(measured_pass, "load_tuned", load_where_there_is_no_room)
     timed = replace(spec, latency="on")
     folder = create_run(tmp_path, timed)
     result = tune(loaded, task, timed, folder)

@@ -11,8 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from streamlit.proto.BackMsg_pb2 import BackMsg
 
-from lsf.app.classroom import student, teacher  # noqa: F401 - loaded by now, so that it is spared below
-from lsf.app.classroom.shared import classroom
+from lsf.app.classroom.pages import classroom
 from lsf.environment import spare_imports
 
 CLOSED = ("/_stcore/upload_file", "/_stcore/metrics", "/_stcore/agent")
@@ -95,8 +94,8 @@ def serve(host: str, port: int, names: list[str]) -> None:
         names: hosts that browsers may know this server by.
     """
     classroom()  # the room is held before anybody comes
-    spare_imports()  # a collection goes over what is left, and 30 students wait for it
-    app = st.App(Path(__file__).with_name("pages.py"), middleware=[Middleware(Closed)])
+    spare_imports()  # of the pages too: a collection goes over what is left, and 30 students wait for it
+    app = st.App(Path(__file__).with_name("script.py"), middleware=[Middleware(Closed)])
     app.run(config=options(host, port, names))
 
 

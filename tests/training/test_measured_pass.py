@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lsf.training.latency import LEAST_PAIRS, median_interval, time_in_turn
+from lsf.training.measured_pass import LEAST_PAIRS, median_interval, time_in_turn
 
 
 def test_the_interval_of_six_ratios_is_their_range_and_of_nine_leaves_one_out_at_either_end():

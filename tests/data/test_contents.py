@@ -1,6 +1,6 @@
 import pytest
 
-from lsf.data.answers import LAST_NUMBER, MARKED, answer_in, check_pattern, suggested_pattern
+from lsf.data.contents import LAST_NUMBER, MARKED, answer_in, check_pattern, suggested_pattern
 from lsf.data.reading import read_data
 from lsf.errors import BadInputError
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lsf.data.contents import Chat, DataOptions
-from lsf.data.exports import joined_messages
+from lsf.data.converting import joined_messages
 from lsf.data.sources import load_task
 from lsf.data.tables import read_table
 from lsf.data.task import Task

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lsf.app.polling import SECONDS, SELDOM, at_leisure
+from lsf.app.actions import SECONDS, SELDOM, at_leisure
 from lsf.app.runtime import runtime
 from lsf.jobs.worker import Worker
 

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from lsf.app.tower import draw_graft, draw_tower, step_work
 from lsf.criteria.result import Analysis
-from lsf.figures.tower import draw_graft, draw_tower, step_work
 from lsf.plans.cost import block_flops, training_flops
+from tests.figures.conftest import analysis as analysis
 from tests.runs.test_graft import graft
 
 
