@@ -7,7 +7,7 @@ from html import escape
 import streamlit as st
 from streamlit.runtime.pages_manager import PagesManager
 
-from lsf.app.actions import stop_buttons
+from lsf.app.actions import ABOVE, stop_buttons
 from lsf.app.live import send_plotly
 from lsf.app.panels import NEXT, READABLE, guard, size, unmarked
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
@@ -163,7 +163,7 @@ def _status_line(here: Session, busy: list[JobView]) -> None:
             for view in busy:
                 if view.owner == here.owner:  # also of what no page shows now
                     st.caption(unmarked(view.title))
-                    stop_buttons(here, view, "stop-above")
+                    stop_buttons(here, view, ABOVE)
             _memory(shared, here, bool(busy))
 
 
