@@ -269,11 +269,15 @@ def unlike_the_rest(rows: Sequence[Example], n_first: int) -> str | None:
     )
 
 
+def texts_in_words(rendering: str) -> str:
+    """Return how texts are made as people read it: of a pair of texts no `raw`, which is an option's name."""
+    return re.sub(r"\braw\b", AS_THEY_STAND, rendering)
+
+
 def token_lines(facts: TokenFacts, max_length: int) -> list[str]:
     """Return counts as lines of text."""
-    made = re.sub(r"\braw\b", AS_THEY_STAND, facts.rendering)
     lines = [
-        f"texts: {made}",
+        f"texts: {texts_in_words(facts.rendering)}",
         f"{counted(facts.n_tokens, 'token')} in {_rows(facts.n_rows)}: {facts.mean_tokens:.1f} each, "
         f"{facts.longest:,} at most",
         f"{counted(facts.n_targets, 'target')}, {100 * facts.end_share:.1f} % of them the end of a turn or text",

@@ -425,6 +425,7 @@ def _builder(
         positions=settings.positions,
         fingerprint=task.fingerprint,
         rendering=encoding.rendering,
+        told=encoding.facts,
         first_texts=first_texts(loaded.tokenizer, task.train, context_length(loaded.context, settings.max_length)),
         reading=settings.reading,
         virtual=settings.virtual,

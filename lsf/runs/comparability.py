@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lsf.data.contents import options_in
 from lsf.data.encode import AS_TEXT
+from lsf.data.report import texts_in_words
 from lsf.methods.default_rates import rounded
 from lsf.runs.differences import length_of
 from lsf.runs.result import RunResult, RunState, SearchTrial
@@ -175,7 +176,7 @@ def _texts_in_words(run: Run) -> str | None:
     made, *chat = texts_of(spec, result)
     train_on, template = chat or (None, None)
     given = template and f"template {hashlib.sha256(template.encode()).hexdigest()[:8]}"
-    return ", ".join(filter(None, (made, train_on and f"trained turns: {train_on}", given)))
+    return ", ".join(filter(None, (made and texts_in_words(made), train_on and f"trained turns: {train_on}", given)))
 
 
 def _generation(spec: RunSpec) -> str:

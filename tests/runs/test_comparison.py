@@ -93,6 +93,7 @@ def test_runs_whose_texts_were_made_otherwise_have_no_ratio_and_say_so(one: Any,
     found = compare([chosen, full])
     assert found.rows[0].x_quality is None
     assert any(note.startswith("The runs differ in how texts are made (") for note in found.warnings)
+    assert not any("(raw" in note or "; raw" in note for note in found.warnings), "people read it in words"
     seeds = [rendered(make("a"), one[0], **one[1]), rendered(make("b", seed=1), other[0], **other[1])]
     assert len(summarise(compare(seeds).rows)) == 2
 
