@@ -10,7 +10,17 @@ import streamlit as st
 
 from lsf.app.panels import NEXT, empty, guard, onward, unmarked
 from lsf.app.runtime import runtime
-from lsf.app.state import ANALYSIS, Session, Tour, address, analysed, analysis_view, look_at
+from lsf.app.state import (
+    ANALYSIS,
+    Session,
+    Tour,
+    address,
+    analysed,
+    analysis_view,
+    leave_run,
+    look_at,
+    look_at_run,
+)
 from lsf.app.work import Foreseen, Request, Source, analysis_work, source_of, without_effect
 from lsf.errors import LsfError
 from lsf.jobs.job import JobState, JobView
@@ -18,8 +28,9 @@ from lsf.jobs.queue import QueuedRun, queue_resumed, queue_runs
 from lsf.runs.checkpoints import checkpoint_step
 from lsf.runs.controls import with_controls
 from lsf.runs.memory_forecast import smaller_spec
+from lsf.runs.result import RunState
 from lsf.runs.spec import RunSpec
-from lsf.runs.store import Run, can_resume, runs_folder
+from lsf.runs.store import Run, can_resume, delete_run, left_nothing, runs_folder
 
 
 def start_analysis(here: Session, request: Request, tour: Tour | None = None) -> None:
@@ -154,6 +165,26 @@ def go_on_buttons(here: Session, run: Run) -> None:
                 st.rerun()
 
 
+def removal_button(here: Session, run: Run, group: Sequence[Run]) -> None:
+    """Offer to remove a run that was refused before anything was measured: nothing is lost with it.
+
+    Args:
+        here: this session; it looks at another run of the group afterwards, if there is one.
+        run: in any state.
+        group: the runs it is shown with.
+    """
+    if run.state is not RunState.FAILED or not left_nothing(run):
+        return
+    told = "It was refused before anything was measured; its folder holds no more than what was asked of it."
+    if st.button("Remove this run", icon=":material/delete:", type="tertiary", key=f"remove-{run.id}", help=told):
+        with guard():
+            delete_run(run.folder)
+            if here.run == run.id:
+                others = [one for one in group if one.id != run.id]
+                look_at_run(here, others[0]) if others else leave_run(here)
+            st.rerun()
+
+
 LEFT = {
     "sweep": "What was measured stays.",
     "dimension": "What was measured stays.",
@@ -162,12 +193,19 @@ LEFT = {
     "load": "Files that were fetched stay.",
     "measure": "The run stays as it was kept, without a test.",
 }
-"""Kind of job -> what a stop leaves, where that is something; the two kinds of `TWO_WAYS` have a button for each."""
-TWO_WAYS = (ANALYSIS, "tune")
-"""Kinds of jobs of which a stop keeps or discards what there is, as is asked for."""
+"""Kind of job -> what a stop leaves, where that is something; the kinds of `DISCARDED` have two ways."""
+DISCARDED = {
+    ANALYSIS: "Nothing that was measured is kept, and it cannot be brought back.",
+    "tune": "Its curves stay; checkpoints and tuned weights are removed from the disk and cannot be brought back.",
+}
+"""Kind of job of which a stop keeps or discards what there is, as is asked for -> what is lost with it."""
 
 SOON_DONE = ("merge", "unload")
 """Kinds of jobs that cannot be stopped once they run."""
+
+
+ABOVE = "stop-above"
+"""Where the buttons of one's own jobs stand on every page."""
 
 
 def stop_buttons(here: Session, view: JobView, where: str = "stop") -> None:
@@ -179,19 +217,36 @@ def stop_buttons(here: Session, view: JobView, where: str = "stop") -> None:
     if not waiting and view.kind in SOON_DONE:
         return
     with st.container(horizontal=True, gap="small", width="content"):
-        labels, told = [("Remove from the queue", True)], None
-        if not waiting and view.kind in TWO_WAYS:
-            labels = [("Stop and keep", True), ("Stop and discard", False)]
-        elif not waiting:
-            labels, told = [("Stop", True)], LEFT.get(view.kind, "Nothing of it is kept.")
-        for label, kept in labels:
-            icon = ":material/stop_circle:" if kept else ":material/delete:"
-            kind = "tertiary" if waiting else "secondary"
-            key = f"{where}-{view.id}-{kept}"
-            if st.button(label, icon=icon, type=kind, key=key, disabled=view.stopping, help=told):
-                with guard():
-                    runtime().worker.stop(view.id, here.owner, keep=kept)
-                    st.rerun()  # of all: the click may have come with a run of the whole script
+        label, told = "Remove from the queue", None
+        if not waiting:
+            label = "Stop and keep" if view.kind in DISCARDED else "Stop"
+            told = None if view.kind in DISCARDED else LEFT.get(view.kind, "Nothing of it is kept.")
+        kind, key = "tertiary" if waiting else "secondary", f"{where}-{view.id}-True"
+        if st.button(label, icon=":material/stop_circle:", type=kind, key=key, disabled=view.stopping, help=told):
+            _stop(here, view, keep=True)
+        if not waiting and view.kind in DISCARDED:
+            _offer_discarding(here, view, where)
+
+
+def _offer_discarding(here: Session, view: JobView, where: str) -> None:
+    """Offer to stop a job and discard what there is, and say once what would be lost."""
+    icon, key = ":material/delete:", f"{where}-ask-{view.id}"
+    if where == ABOVE:  # in a popover itself
+        asking = st.expander("Stop and discard", icon=icon, key=key)
+    else:
+        asking = st.popover("Stop and discard", icon=icon, key=key, disabled=view.stopping)
+    with asking:
+        st.markdown(f"Stop {unmarked(view.title)} and discard it? {DISCARDED[view.kind]}")
+        label, key = "Discard it", f"{where}-{view.id}-False"
+        icon = ":material/delete_forever:"
+        if st.button(label, type="primary", icon=icon, key=key, disabled=view.stopping):
+            _stop(here, view, keep=False)
+
+
+def _stop(here: Session, view: JobView, keep: bool) -> None:
+    with guard():
+        runtime().worker.stop(view.id, here.owner, keep=keep)
+        st.rerun()  # of all: the click may have come with a run of the whole script
 
 
 SECONDS = 1.0

@@ -14,7 +14,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 from streamlit.runtime.scriptrunner.script_runner import ScriptRunner
 from streamlit.runtime.scriptrunner_utils.script_requests import RerunData
 
-from lsf.app.actions import stop_buttons
+from lsf.app.actions import ABOVE, stop_buttons
 from lsf.app.panels import NEXT, READABLE, guard, send_plotly, size, unmarked
 from lsf.app.runtime import WARM_UP, AppRuntime, runtime
 from lsf.app.state import Session, analysis, analysis_view, attach, is_new, source_here
@@ -188,7 +188,7 @@ def _status_line(here: Session, busy: list[JobView]) -> None:
             for view in busy:
                 if view.owner == here.owner:  # also of what no page shows now
                     st.caption(unmarked(view.title))
-                    stop_buttons(here, view, "stop-above")
+                    stop_buttons(here, view, ABOVE)
             _memory(shared, here, bool(busy))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
-from lsf.app.actions import go_on_buttons, stop_buttons
+from lsf.app.actions import go_on_buttons, removal_button, stop_buttons
 from lsf.app.panels import amount, guard, progress, progress_of_queue, show, size, unmarked
 from lsf.app.panels import table as show_table
 from lsf.app.runtime import runtime
@@ -354,6 +354,7 @@ def draw_results(group: Sequence[Run], views: Mapping[str, JobView], text: bool)
         elif run.state is RunState.CANCELLED and can_resume(run):
             st.info(unmarked(f"{name}: {run.problem}"), icon=":material/stop_circle:")
         go_on_buttons(session(), run)
+        removal_button(session(), run, group)
     _draw_warnings(group)
     if any(run.result is not None for run in group) and not any(view.active for view in views.values()):
         with st.expander("Proof, and how the runs were carried out", icon=":material/verified:"):

@@ -18,6 +18,7 @@ from lsf.cli.terminal import TerminalReporter, keeping, say_stopped
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis, AnalysisSettings
 from lsf.data.encode import straddling_words
+from lsf.data.report import texts_in_words
 from lsf.data.task import Task
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
@@ -94,7 +95,7 @@ def _tell(analysis: Analysis, task: Task, out: Path) -> None:
         f"{counted(analysis.data.n_examples, 'example')} ({analysis.data.n_dropped} "
         f"dropped{SETTLED[analysis.data.settled]}) in {analysis.timing.total_seconds:.1f} s -> {out}"
     )
-    print(f"texts: {analysis.data.rendering}; positions: {analysis.data.positions}")
+    print(f"texts: {texts_in_words(analysis.data.rendering or '')}; positions: {analysis.data.positions}")
     read = analysis.data.n_read
     if (rows := analysis.data.n_rows) is not None and rows > read:
         limited = "; --limit takes the first ones, in the order of the source" if read == analysis.data.n_taken else ""
@@ -113,7 +114,8 @@ def _tell(analysis: Analysis, task: Task, out: Path) -> None:
         sys.stderr.write(WITH_TEST)
     if told := straddling_words(analysis.data.n_straddling or 0):
         sys.stderr.write(f"lsf: {told}\n")
-    for sentence in filter(None, (analysis.data.unknown, analysis.data.unlike, analysis.data.short)):
+    data = analysis.data
+    for sentence in filter(None, (*data.told, data.unknown, data.unlike, data.short)):
         sys.stderr.write(f"lsf: {sentence}\n")
     if analysis.data.jittered:
         sys.stderr.write("lsf: the LM head is singular; its semantic bases were computed with a jitter of 1e-6.\n")

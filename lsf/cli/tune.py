@@ -22,7 +22,7 @@ from lsf.cli.arguments import (
 )
 from lsf.cli.terminal import TerminalReporter, listening
 from lsf.data.encode import straddling_words
-from lsf.data.report import shared_prompts
+from lsf.data.report import shared_prompts, texts_in_words
 from lsf.environment import foreign_precision, launched_rank, spare_imports
 from lsf.errors import BadInputError, RunPausedError
 from lsf.methods.catalogue import CATALOGUE, check_base, read_pairs
@@ -173,7 +173,7 @@ def _print_end(result: RunResult, spec: RunSpec, folder: Path) -> None:
     if result.unmeasured:
         sys.stderr.write(f"lsf: It has not been tested yet; test it with: python -m lsf runs measure {folder}\n")
     if result.rendering is not None:
-        print(f"texts: {result.rendering}")
+        print(f"texts: {texts_in_words(result.rendering)}")
     if (mixed := result.general) is not None:
         share = "" if mixed.token_share is None else f", {mixed.token_share:.1%} of all"
         print(f"general data: {counted(mixed.n_trained, 'row')} trained on, {counted(mixed.tokens, 'token')}{share}")

@@ -88,6 +88,10 @@ class DataInfo:
     """SHA-256 of the rows of every split, templates filled; None in older files."""
     rendering: str | None = None
     """How the texts were made: raw, chat and by which template, plain text, ...; None in older files."""
+    told: tuple[str, ...] = ()
+    """Sentences on what the chat template did to rows; empty in files from before 2026-12-01."""
+    first_texts: str | None = None
+    """SHA-256 over the token ids and targets of the first training rows; None in files from before 2026-12-01."""
     unknown: str | None = None
     """The sentence on targets that stand for words the model does not know; None where none does."""
     unlike: str | None = None

@@ -3,6 +3,7 @@
 And the floor of a run: the better of the base model and of the best answer that ignores the prompt.
 """
 
+import hashlib
 import math
 import re
 from collections import Counter
@@ -13,11 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lsf.data.encode import EncodedExample, Encoding, encode_parts, straddling_words
+from lsf.data.contents import Document
+from lsf.data.encode import EncodedExample, Encoding, encode, encode_parts, straddling_words
 from lsf.data.formats import FORMATS
 from lsf.data.rendering import joined_facts
 from lsf.data.spans import TEXTS_AT_ONCE
 from lsf.data.task import Example, Task, marks_of
+from lsf.errors import DataError
 from lsf.progress import Reporter
 from lsf.wording import counted
 
@@ -30,6 +33,8 @@ AS_THEY_STAND = "prompt and answer as they stand"
 """How people read `raw`, the rendering of a pair of texts by no chat template."""
 FEW_ANSWERS, LOOKED_AT = 50, 2000
 """Different answers that still are labels, and rows that are looked at for how often each is given."""
+FIRST = 32
+"""Training rows that tell apart how texts are made."""
 UNLIKE = 0.3
 """Share of answers that first rows give in place of others, from which on they do not stand for all."""
 
@@ -221,6 +226,27 @@ def unknown_targets(tokenizer: Any, rows: Sequence[EncodedExample]) -> str | Non
     return f"{share} for words that the model does not know; it can neither tell them apart nor write them."
 
 
+def first_texts(tokenizer: Any, rows: Sequence[Example], max_length: int) -> str | None:
+    """Return SHA-256 over the token ids and targets of the first rows: equal means that texts are made alike.
+
+    Analyses and sweeps read different numbers of rows, so these 32 are compared. None where none of them fits, and of
+    plain text, in which no template and no turn is.
+
+    Args:
+        tokenizer: of the model.
+        rows: of the training split.
+        max_length: tokens per example.
+    """
+    answered = [row for row in rows[:FIRST] if not isinstance(row.content, Document)]
+    if not answered:
+        return None
+    try:
+        encoded = encode(tokenizer, answered, max_length).rows
+    except DataError:
+        return None
+    return hashlib.sha256(repr([(row.ids, tuple(row.targets)) for row in encoded]).encode()).hexdigest()
+
+
 def unlike_the_rest(rows: Sequence[Example], n_first: int) -> str | None:
     """Return a sentence where the first rows give other labels than all do, as in a file that is sorted by them.
 
@@ -246,11 +272,15 @@ def unlike_the_rest(rows: Sequence[Example], n_first: int) -> str | None:
     )
 
 
+def texts_in_words(rendering: str) -> str:
+    """Return how texts are made as people read it: of a pair of texts no `raw`, which is an option's name."""
+    return re.sub(r"\braw\b", AS_THEY_STAND, rendering)
+
+
 def token_lines(facts: TokenFacts, max_length: int) -> list[str]:
     """Return counts as lines of text."""
-    made = re.sub(r"\braw\b", AS_THEY_STAND, facts.rendering)
     lines = [
-        f"texts: {made}",
+        f"texts: {texts_in_words(facts.rendering)}",
         f"{counted(facts.n_tokens, 'token')} in {_rows(facts.n_rows)}: {facts.mean_tokens:.1f} each, "
         f"{facts.longest:,} at most",
         f"{counted(facts.n_targets, 'target')}, {100 * facts.end_share:.1f} % of them the end of a turn or text",

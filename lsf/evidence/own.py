@@ -213,6 +213,11 @@ def scores_of(analysis: Analysis, sweep: Sweep, where: str) -> tuple[dict[str, t
         and kinds_in(made) != kinds_in(sweep.rendering)
     ):
         wrong = f"made its texts of the rows by {made} and the sweep by {sweep.rendering}"
+    elif None not in (texts := (analysis.data.first_texts, sweep.first_texts)) and len(set(texts)) > 1:
+        wrong = (
+            "made other texts of the rows than the sweep; analyse with its tokenizer, chat template, --train-on and "
+            "--max-length"
+        )
     elif odd := [f"{name} {value}" for name in READ_ALIKE if (value := getattr(analysis.data, name)) != STUDY[name]]:
         wrong = f"read {', '.join(odd)} and the study {', '.join(f'{name} {STUDY[name]}' for name in READ_ALIKE)}"
     elif lacking:

@@ -9,6 +9,7 @@ from lsf.errors import BadInputError
 from lsf.evidence.own import OwnSweep, scores_read
 from lsf.evidence.packed import sample_sizes
 from lsf.evidence.sweep import Sweep
+from lsf.evidence.sweeping import about_rows
 from lsf.lens.analyze import analyze
 from lsf.models.loading import LoadedModel, weights_hash
 from lsf.progress import Forwarding, Phase, Reporter
@@ -83,5 +84,10 @@ def scored_sweep(loaded: LoadedModel, task: Task, sweep: Sweep, where: str, repo
     if weights_hash(loaded.model) != sweep.weights:
         raise BadInputError(
             f"The weights of {spec.model} are not those that {where} was measured with; run the sweep again."
+        )
+    if sweep.texts not in (None, about_rows(loaded, task, spec)["texts"]):
+        raise BadInputError(
+            f"The texts that are made of the rows of {spec.data} changed since {where} was measured, though the rows "
+            "did not: the model has another tokenizer or chat template by now; run the sweep again."
         )
     return OwnSweep(sweep, *study_scores(loaded, task, spec.steps * spec.batch_size, report, spec.max_length))

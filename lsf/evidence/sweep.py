@@ -242,6 +242,8 @@ class Sweep(JsonRecord):
     """How the texts of the training rows are made (`EncodedSplits`); None in files from before it was kept."""
     texts: str | None = None
     """SHA-256 of the token ids and targets of the rows it reads; None in files from before it was kept."""
+    first_texts: str | None = None
+    """SHA-256 over the token ids and targets of the first training rows; None in files from before it was kept."""
     schema_version: Literal[1] = 1
 
     @property

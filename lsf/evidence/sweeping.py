@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from lsf.data.encode import EncodedExample
-from lsf.data.report import completion_ids, prior_of
+from lsf.data.encode import EncodedExample, context_length
+from lsf.data.report import completion_ids, first_texts, prior_of
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, DataError, RunError
@@ -64,9 +64,9 @@ def start_sweep(loaded: LoadedModel, task: Task, spec: SweepSpec, earlier: Sweep
     if earlier is None:
         cells = empty_cells(plans, n_blocks, spec.seeds)
         empty = Sweep(spec, n_blocks, weights, fingerprint, cells, {}, 0.0, environment(gpu))
-        return replace(empty, **_about_rows(loaded, task, spec))
+        return replace(empty, **about_rows(loaded, task, spec))
     _check_same(earlier, spec, weights, fingerprint)
-    about = _about_rows(loaded, task, earlier.spec)
+    about = about_rows(loaded, task, earlier.spec)
     if earlier.texts not in (None, about["texts"]):
         raise BadInputError(
             "The texts that are made of the rows changed since the sweep in the file was begun, though the rows did "
@@ -100,11 +100,12 @@ def _prior(loaded: LoadedModel, splits: EncodedSplits) -> Score:
     return Score(prior.exact_match, prior.loss)
 
 
-def _about_rows(loaded: LoadedModel, task: Task, spec: SweepSpec) -> dict[str, Any]:
+def about_rows(loaded: LoadedModel, task: Task, spec: SweepSpec) -> dict[str, Any]:
     """Return the fields of a sweep that its rows alone tell: the prior, and what the rows become as texts."""
     splits = _encoded(loaded, task, spec)
     texts = tokens_hash((*splits.train, *splits.validation, *splits.test))
-    return {"prior": _prior(loaded, splits), "rendering": splits.rendering, "texts": texts}
+    first = first_texts(loaded.tokenizer, task.train, context_length(loaded.context, spec.max_length))
+    return {"prior": _prior(loaded, splits), "rendering": splits.rendering, "texts": texts, "first_texts": first}
 
 
 def _encoded(loaded: LoadedModel, task: Task, spec: SweepSpec) -> EncodedSplits:

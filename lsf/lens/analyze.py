@@ -16,7 +16,7 @@ from lsf.criteria.result import Analysis, AnalysisSettings, DataInfo, Timing, Tr
 from lsf.criteria.transitions import even_fractions
 from lsf.data.contents import Segments
 from lsf.data.encode import EVERY, EncodedExample, Encoding, context_length, encode
-from lsf.data.report import unknown_targets, unlike_the_rest
+from lsf.data.report import first_texts, unknown_targets, unlike_the_rest
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, StoppedError
@@ -412,9 +412,7 @@ def _is_ended(row: EncodedExample, end: int) -> bool:
 def _builder(
     loaded: LoadedModel, task: Task, settings: AnalysisSettings, encoding: Encoding, counts: tuple[int, int]
 ) -> AnalysisBuilder:
-    split = settings.split
-    if split == "auto":
-        split = "train" if task.own_splits else "all"
+    split = settings.split if settings.split != "auto" else "train" if task.own_splits else "all"
     data = DataInfo(
         name=task.name,
         split=split,
@@ -425,6 +423,8 @@ def _builder(
         positions=settings.positions,
         fingerprint=task.fingerprint,
         rendering=encoding.rendering,
+        told=encoding.facts,
+        first_texts=first_texts(loaded.tokenizer, task.train, context_length(loaded.context, settings.max_length)),
         reading=settings.reading,
         virtual=settings.virtual,
         settled=False if settings.settle else None,

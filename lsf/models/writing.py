@@ -1,6 +1,7 @@
 """What a model writes: greedy or drawn continuations, and texts in its own words."""
 
 import copy
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,11 @@ class GeneralText:
             EncodedExample(tuple(ids[:length]), 1, length - 1, Example("", ""))
             for ids, length in zip(self.ids.tolist(), self.lengths.tolist(), strict=True)
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """The first 8 hexadecimal digits of SHA-256 over the ids that count: equal means the same text."""
+        return hashlib.sha256(repr([row.ids for row in self.rows]).encode()).hexdigest()[:8]
 
 
 class Drawn(LogitsProcessor):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from lsf.data.contents import options_in
 from lsf.data.encode import AS_TEXT
+from lsf.data.report import texts_in_words
 from lsf.methods.optimization import rounded
 from lsf.runs.differences import length_of
 from lsf.runs.result import RunResult, RunState, SearchTrial
@@ -175,7 +176,7 @@ def _texts_in_words(run: Run) -> str | None:
     made, *chat = texts_of(spec, result)
     train_on, template = chat or (None, None)
     given = template and f"template {hashlib.sha256(template.encode()).hexdigest()[:8]}"
-    return ", ".join(filter(None, (made, train_on and f"trained turns: {train_on}", given)))
+    return ", ".join(filter(None, (made and texts_in_words(made), train_on and f"trained turns: {train_on}", given)))
 
 
 def _generation(spec: RunSpec) -> str:
@@ -213,6 +214,7 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
     searched = {run.spec.searches_rate for run in runs if run.spec is not None}
     if len(searched) > 1:
         found.append("Some runs searched for their own learning rate and others did not.")
+    found += _own_texts(runs)
     found += _costs(runs)
     found += _one_rate(runs)
     found += _faults(runs)
@@ -265,7 +267,26 @@ _COSTS: tuple[tuple[str, Callable[[Run], object]], ...] = (
     ("examples per forward pass", lambda run: _at_once(run)),
     ("activation checkpointing", lambda run: run.spec and run.spec.activation_checkpointing),
 )
-"""What seconds and memory hang on and quality does not -> where it is known; None where it is not."""
+"""What seconds and memory hang on, and quality by rounding alone -> where it is known; None where it is not."""
+
+
+def _own_texts(runs: Sequence[Run]) -> list[str]:
+    """Say where forgetting on one base model was read on different texts, or on some that nothing is known of."""
+    texts, of_base = dict[str | None, list[str]](), dict[str, set[str | None]]()
+    for run in runs:
+        if run.result is None or forgetting(run.result) is None:
+            continue
+        texts.setdefault(run.result.general_text, []).append(run.id)
+        for base in filter(None, (run.result.weights, run.spec and run.spec.model)):
+            of_base.setdefault(base, set()).add(run.result.general_text)
+    if all(len(found) < 2 for found in of_base.values()):
+        return []
+    how = "differ" if len(texts.keys() - {None}) > 1 else "are not known to be the same"
+    listed = "; ".join(f"{text or 'unknown'}: {_named(ids)}" for text, ids in texts.items())
+    return [
+        f"The texts in the base model's own words, on which forgetting is read, {how} ({listed}); compare forgetting "
+        "with care."
+    ]
 
 
 def _at_once(run: Run) -> object:
@@ -281,7 +302,10 @@ def _costs(runs: Sequence[Run]) -> list[str]:
         values = dict.fromkeys(value for run in runs if (value := read(run)) is not None)
         if len(values) > 1:
             listed = ", ".join(str(value) for value in values)
-            found.append(f"The runs differ in {words} ({listed}), on which time and memory hang too.")
+            found.append(
+                f"The runs differ in {words} ({listed}), on which time and memory hang too, and quality by rounding "
+                "alone."
+            )
     return found
 
 

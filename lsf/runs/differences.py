@@ -126,8 +126,11 @@ def _said(spec: RunSpec, name: str) -> str:
 
 def _surroundings(run: Run) -> dict[str, str]:
     """Return what a run was made with, as far as it is known."""
-    made_with = {} if run.result is None else run.result.environment
-    return {f"{name} found": str(value) for name, value in made_with.items() if value is not None}
+    if run.result is None:
+        return {}
+    text = run.result.general_text
+    own = {} if text is None else {"text that forgetting was read on": text}
+    return {f"{name} found": str(value) for name, value in run.result.environment.items() if value is not None} | own
 
 
 OFF = ("general", "reweight_tau", "answer_pattern")

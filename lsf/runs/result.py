@@ -325,6 +325,9 @@ class RunResult(JsonRecord):
     """How the texts were made: raw, chat and by which template, plain text, ...; None in results of before."""
     texts: str | None = None
     """SHA-256 of the token ids and targets of the rows it reads; None in results of before."""
+    general_text: str | None = None
+    """Short hash of the base model's own text, on which `general_loss` was read: equal means the same text; None where
+    it was not read, and in results before 2026-12-01."""
     n_held_out_dropped: int | None = None
     """Validation and test examples left out for the same reason, of those that the reading limits take."""
     cache: Mapping[str, Any] | None = None

@@ -164,8 +164,7 @@ def new_run(runs: Path, spec: RunSpec) -> Iterator[Path]:
     try:
         yield folder
     except BadInputError:
-        found = load_run(folder).result
-        if not (folder / METRICS).exists() and (found is None or not found.search):
+        if left_nothing(load_run(folder)):
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # other runs are in it by now
                 if not existed:
@@ -363,6 +362,11 @@ def spec_to_repeat(path: Path) -> RunSpec:
 def has_begun(folder: Path) -> bool:
     """Say whether a run has left anything that would be lost if it were discarded: rows, a result, a checkpoint."""
     return (folder / METRICS).exists() or (folder / RESULT).exists() or (folder / CHECKPOINTS).exists()
+
+
+def left_nothing(run: Run) -> bool:
+    """Say whether a run that ended has neither a row of its course nor a search of a rate: it came to nothing."""
+    return not (run.folder / METRICS).exists() and (run.result is None or not run.result.search)
 
 
 def delete_run(folder: Path) -> None:

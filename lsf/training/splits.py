@@ -414,7 +414,7 @@ def measured_after(
     check: Callable[[], None],
     tell: Callable[[float, float], None] = unheard,
 ) -> dict[str, Any]:
-    """Return what a result holds of the tuned model's readings: `after` and `samples`, read as the base model's are.
+    """Return what a result holds of the tuned model's readings, made as the base model's are.
 
     Args:
         loaded: the base model.
@@ -441,4 +441,4 @@ def measured_after(
             written = write_answers(model, loaded, splits.asked.rows, spec.generate_tokens, check, tell)
         after = with_match(after, spec, splits.asked, written)
     samples = tuple(replace(old, after=new) for old, new in zip(base.samples, answers, strict=True))
-    return {"after": after, "samples": samples}
+    return {"after": after, "samples": samples, "general_text": text.fingerprint}

@@ -92,6 +92,7 @@ def test_one_run_is_zoomed_reloaded_and_shared_and_only_its_owner_may_stop_it(
     a_stranger_cannot_stop_it(tab, context)
     a_page_left_while_it_looks_again_by_itself_is_left(tab, context)
     second.button("Stop and discard")
+    second.button("Discard it")
     expect(tab.page.get_by_text("idle")).to_be_visible(timeout=WORK)
     expect(tab.page.get_by_text("cancelled").first).to_be_attached()
 

@@ -143,7 +143,7 @@ def test_a_run_stopped_at_its_start_says_so_and_no_more(
     said, (run,) = capsys.readouterr(), list_runs(place / "runs")
     first, *rest = said.out.splitlines()
     assert first == f"cancelled after 0 steps: {run.folder}"
-    assert rest in ([], ["texts: raw"])  # it may be noticed after the rows were read
+    assert rest in ([], ["texts: prompt and answer as they stand"])  # it may be noticed after the rows were read
     assert said.err.splitlines()[-1] == "lsf: Stopped at its start."
 
 

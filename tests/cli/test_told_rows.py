@@ -57,6 +57,34 @@ def test_rows_that_training_and_test_share_are_told(
     assert "1 test row has a prompt that training has too; 1 with the same answer." in capsys.readouterr().err
 
 
+def test_an_analysis_tells_what_the_chat_template_leaves_out_as_the_report_of_the_data_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tools = [{"type": "function", "function": {"name": "look_up"}}]
+    turns = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "the dog"}]
+    data = rows_in(tmp_path / "d.jsonl", [{"messages": turns, "tools": tools}] * 3)
+    asked = ["--limit", "2", "--criteria", "deviation", "--json", str(tmp_path / "a.json")]
+    told = "The chat template leaves out the descriptions of tools (line 1 and"
+    assert main(["analyze", "--model", "bundled", "--data", data, "--split", "all", *asked]) == 0
+    assert f"lsf: {told} 1 more)." in capsys.readouterr().err
+    assert json.loads((tmp_path / "a.json").read_text())["data"]["told"] == [f"{told} 1 more)."]
+    assert main(["data", data, "--model", "bundled"]) == 0
+    assert "note: The chat template leaves out the descriptions of tools (line" in capsys.readouterr().out
+
+
+def test_texts_of_pairs_are_called_the_same_in_every_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = ["--model", "bundled", "--data", "lesson:facts"]
+    asked = {
+        "analyze": ["--limit", "2", "--criteria", "deviation", "--json", str(tmp_path / "a.json")],
+        "tune": ["--blocks", "7", "--steps", "1", "--eval-limit", "2", "--runs", str(tmp_path / "runs")],
+    }
+    assert main(["data", "lesson:facts", "--model", "bundled"]) == 0
+    for command, options in asked.items():
+        assert main([command, *source, *options]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("texts: ")]
+    assert [line.partition(";")[0] for line in told] == ["texts: prompt and answer as they stand"] * 3
+
+
 def test_an_analysis_of_rows_that_no_test_is_made_of_says_nothing_of_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -256,6 +256,10 @@ def analysed(names: Sequence[str], **data: str) -> Analysis:
         ),
         (analysed(compared_criteria(), split="all"), "read the split all, with rows that the sweep tests on"),
         (analysed(compared_criteria(), rendering="chat by the model's template"), "made its texts of the rows by chat"),
+        (
+            analysed(compared_criteria(), first_texts="others"),
+            "made other texts of the rows than the sweep; analyse with",
+        ),
         (analysed(compared_criteria(), reading="raw"), "read reading raw and the study positions first, reading lens"),
         (analysed(["alignment"]), "lacks deviation, deviation_growth"),
         (analysis_of([1.0]), "is of a model of 1 blocks and the sweep of one of 8"),
@@ -264,7 +268,7 @@ def analysed(names: Sequence[str], **data: str) -> Analysis:
 def test_an_analysis_of_something_else_is_refused(
     analysis: Analysis, sentence: str, tmp_path: Path, own: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    replace(sweep_of(), rendering="raw").save(tmp_path / "s.json")
+    replace(sweep_of(), rendering="raw", first_texts="its own").save(tmp_path / "s.json")
     analysis.save(tmp_path / "a.json")
     assert main(["evidence", "add", str(tmp_path / "s.json"), "--analysis", str(tmp_path / "a.json")]) == 2
     error = capsys.readouterr().err

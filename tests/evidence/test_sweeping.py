@@ -77,7 +77,7 @@ def test_a_sweep_keeps_the_answer_that_ignores_the_prompt_also_where_an_earlier_
     assert done.prior.loss is not None
     assert done.prior.loss > 0
     assert done.rendering == "raw"
-    for lacking in ({"prior": None}, {"rendering": None}, {"texts": None}):
+    for lacking in ({"prior": None}, {"rendering": None}, {"texts": None}, {"first_texts": None}):
         assert start_sweep(loaded, task, SPEC, replace(done, **lacking)) == done
 
 
@@ -94,11 +94,30 @@ def test_a_sweep_does_not_go_on_where_its_rows_became_other_texts(
         start_sweep(loaded, rows, SPEC, begun)
 
 
+def test_scores_of_other_texts_than_a_sweep_tuned_on_are_refused_or_told_apart(
+    loaded: LoadedModel, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = read_data([{"prompt": row.prompt, "completion": row.completion} for row in task.train])
+    settings = AnalysisSettings(criteria=("deviation",), split="train", limit=2)
+
+    def analysed() -> str | None:
+        return analyze(loaded, rows, settings, Silent()).data.first_texts
+
+    begun = start_sweep(loaded, rows, SPEC)
+    assert analysed() == begun.first_texts is not None
+    monkeypatch.setattr(
+        loaded.tokenizer, "chat_template", "{% for turn in messages %}{{ turn['content'] }} {% endfor %}"
+    )
+    assert analysed() not in (None, begun.first_texts)
+    with pytest.raises(BadInputError, match="changed since it was measured, though the rows did not"):
+        scored_sweep(loaded, rows, begun, "it", Silent())
+
+
 def test_criteria_are_read_on_texts_as_long_as_those_that_a_sweep_tuned(
     loaded: LoadedModel, task: Task, done: Sweep
 ) -> None:
     longest = max(len(row.ids) for row in encode_splits(loaded, task, SPEC.run_spec(4, None, 0)).train)
-    cut = replace(done, spec=replace(SPEC, max_length=longest - 3))
+    cut = replace(done, spec=replace(SPEC, max_length=longest - 3), texts=None)
     one, other = (scored_sweep(loaded, task, sweep, "it", Silent()).scores["deviation"] for sweep in (done, cut))
     settings = AnalysisSettings(criteria=("deviation",), split="train", limit=8, max_length=longest - 3)
     assert other == analyze(loaded, task, settings, Silent()).scores("deviation")

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from lsf.app.runtime import runtime
 from lsf.app.state import Session, look_at, source_here, take_up_plan
 from lsf.app.work import Analysed, Request, Source, load_work, source_of
 from lsf.criteria.result import AnalysisSettings
-from lsf.errors import LsfError
+from lsf.errors import DataError, LsfError
 from lsf.jobs.job import Report
+from lsf.jobs.queue import queue_runs
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import list_runs
@@ -324,6 +326,49 @@ def test_a_job_can_be_stopped_where_the_click_comes_with_a_run_of_the_whole_scri
     assert not at.exception
     assert runtime().worker.view(job).stopping
     gate.set()
+
+
+def test_what_is_discarded_is_said_before_it_is_as_where_runs_are_deleted(app: Driver) -> None:
+    begun, gate, here = threading.Event(), threading.Event(), app.at.session_state["lsf"]
+    asked = list[str | None]()
+
+    def wait(report: Report) -> None:
+        begun.set()
+        gate.wait(SECONDS)
+        asked.append(report.stop)
+
+    job = runtime().worker.submit("tune", "a run", wait, here.owner)
+    assert begun.wait(SECONDS)
+    at = app.go("tune")
+    assert "Stop and discard" not in [button.label for button in at.button], "it asks, and does nothing yet"
+    told = "Stop a run and discard it? Its curves stay; checkpoints and tuned weights are removed from the disk"
+    assert app.shown().count(told) == 2, "on the page, and above it"
+    assert at.button(key=f"stop-above-{job}-False").label == "Discard it"
+    at.button(key=f"stop-{job}-False").click().run()
+    assert not at.exception
+    gate.set()
+    runtime().worker.wait(job, SECONDS)
+    assert asked == ["discard"]
+
+
+def test_a_run_that_was_refused_in_the_queue_says_why_and_is_removed_by_one_click(app: Driver, runs: Path) -> None:
+    def gone() -> Any:
+        raise DataError("There is no file rows.csv any more.")
+
+    specs = [RunSpec("bundled", "rows.csv", Plan("bundled", 8, (block,))) for block in (2, 3)]
+    queued = queue_runs(runtime().worker, runs, specs, lambda: None, gone)
+    for one in queued:
+        runtime().worker.wait(one.job, SECONDS)
+    app.at.query_params["run"] = queued[0].folder.name
+    at = app.go("tune")
+    assert "choice: block 2: There is no file rows.csv any more." in app.errors()
+    at.button(key=f"remove-{queued[0].folder.name}").click().run()
+    assert not at.exception
+    assert not queued[0].folder.exists() and queued[1].folder.is_dir()
+    assert at.query_params["run"] == queued[1].folder.name, "the other one is looked at"
+    (queued[1].folder / "metrics.jsonl").write_text('{"step": 0}\n')  # it had begun: the list of runs deletes it
+    at = app.go("tune")
+    assert f"remove-{queued[1].folder.name}" not in [button.key for button in at.button]
 
 
 def test_every_job_of_ones_own_can_be_stopped_above_any_page_and_says_what_that_leaves(app: Driver) -> None:

@@ -93,6 +93,7 @@ def test_runs_whose_texts_were_made_otherwise_have_no_ratio_and_say_so(one: Any,
     found = compare([chosen, full])
     assert found.rows[0].x_quality is None
     assert any(note.startswith("The runs differ in how texts are made (") for note in found.warnings)
+    assert not any("(raw" in note or "; raw" in note for note in found.warnings), "people read it in words"
     seeds = [rendered(make("a"), one[0], **one[1]), rendered(make("b", seed=1), other[0], **other[1])]
     assert len(summarise(compare(seeds).rows)) == 2
 
@@ -395,11 +396,32 @@ def test_what_time_and_memory_hang_on_beside_the_plan_is_said():
 
     one, whole = carried_out(make("one"), threads=8, micro_batch=16), carried_out(FULL, threads=1, micro_batch=4)
     told = " ".join(compare([one, whole]).warnings)
-    assert "differ in CPU threads (8, 1), on which time and memory hang too" in told
+    assert "differ in CPU threads (8, 1), on which time and memory hang too, and quality by rounding alone." in told
     assert "differ in examples per forward pass (the batch, 4), on which" in told
     assert "hang too" not in " ".join(compare([one, carried_out(FULL, threads=8, micro_batch=16)]).warnings)
     recomputed = make("two", activation_checkpointing="non_reentrant")
     assert "activation checkpointing (off, non_reentrant)" in " ".join(compare([one, recomputed]).warnings)
+
+
+def test_runs_whose_forgetting_was_read_on_other_texts_say_so_by_name() -> None:
+    def read_on(run: Run, text: str | None, **known: Any) -> Run:
+        assert run.result is not None
+        return replace(run, result=replace(run.result, general_text=text, **known))
+
+    def told(*runs: Run) -> str:
+        return " ".join(note for note in compare(runs).warnings if "own words" in note)
+
+    one, old, whole = read_on(make("one"), "1f2e3d4c"), make("old"), read_on(FULL, "aabbccdd")
+    begun = "The texts in the base model's own words, on which forgetting is read, "
+    assert told(one, whole) == f"{begun}differ (1f2e3d4c: one; aabbccdd: full); compare forgetting with care."
+    assert told(one, old, make("older")).startswith(f"{begun}are not known to be the same (1f2e3d4c: one; unknown: old")
+    assert told(one, read_on(FULL, "1f2e3d4c")) == told(old, FULL) == ""
+    assert told(one, read_on(make("b", model="elsewhere"), "aabbccdd")) == ""  # each base model has its own
+    same = [read_on(make(name, model=name), text, weights="w") for name, text in (("a", "1f2e3d4c"), ("b", None))]
+    assert "own words" in told(*same)
+    unread = make("stopped")
+    assert unread.result is not None
+    assert told(one, replace(unread, result=replace(unread.result, after=None))) == ""
 
 
 def test_a_whole_model_that_was_given_other_epochs_or_steps_to_become_flat_in_is_no_reference():

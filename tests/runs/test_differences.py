@@ -60,6 +60,11 @@ def test_versions_and_devices_are_listed_where_they_differ_and_are_known() -> No
     assert told(one, ended(SPEC)) == {}
 
 
+def test_texts_that_forgetting_was_read_on_are_listed_where_they_differ() -> None:
+    one, other = ended(SPEC, general_text="1f2e3d4c"), ended(SPEC, general_text="aabbccdd")
+    assert told(one, other, ended(SPEC)) == {"text that forgetting was read on": ("1f2e3d4c", "aabbccdd", "-")}
+
+
 def test_a_run_whose_spec_cannot_be_read_has_dashes() -> None:
     assert told(ended(SPEC), ended(None))["blocks"] == ("6-7", "-")
 

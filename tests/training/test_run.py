@@ -13,6 +13,7 @@ from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError, OutOfMemoryError, PlanError, RunError
 from lsf.models.loading import load_model
 from lsf.models.sharing import share_model
+from lsf.models.writing import sample_general_text
 from lsf.plans.plan import Plan
 from lsf.runs.lock import is_held
 from lsf.runs.result import Metrics, RunState
@@ -82,6 +83,18 @@ def test_the_saved_weights_on_the_base_give_the_metrics_after(loaded, task, spec
     rows = encode(loaded.tokenizer, task.test, 64).rows
     again = evaluate(rebuilt, rows, spec.batch_size)
     assert replace(again, general_loss=result.after.general_loss) == result.after
+
+
+def test_a_result_says_on_which_text_forgetting_was_read(loaded, task, spec, folder):
+    result = tuned(loaded, task, spec, folder(spec))
+    text = sample_general_text(loaded.model, loaded.tokenizer, loaded.context)
+    other = sample_general_text(loaded.model, loaded.tokenizer, loaded.context, seed=1)
+    assert result.general_text == text.fingerprint != other.fingerprint
+    filled = replace(text, ids=torch.nn.functional.pad(text.ids, (0, 2)))  # what does not count
+    assert filled.fingerprint == text.fingerprint
+    place = folder(spec)
+    kept = tuned(loaded, task, replace(spec, steps=500), place, Stopper(3, "keep"))
+    assert (kept.general_text, measure_kept(loaded, task, place).general_text) == (None, text.fingerprint)
 
 
 def test_metrics_are_one_whole_line_per_step_with_validation_where_it_was_read(loaded, task, spec, folder):
