@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
 Stop = Literal["keep", "discard", "pause", "enough"]
@@ -109,14 +109,43 @@ class Forwarding:
         self.report.partial(value)
 
 
-PRIOR = 0.05
-"""Share of the whole plan that a prediction weighs before anything is measured."""
+PRIOR = 0.1
+"""Share of what is predicted for the whole that counts as measured to be true: what little was seen moves it little."""
 RATIOS = 0.125, 8.0
-"""Measured over predicted seconds of one phase count within these: a small one that stalled says little of others."""
+"""Measured over predicted seconds of one phase. Below, it had nothing to do, such as a search that was not made, and
+says nothing of others; above, it counts as this much, so that a small one that stalled says little of others."""
 TRUSTED = 0.1
-"""From this share of a phase on, its own pace alone counts."""
+"""Share of a phase after its first unit from which on its own pace alone counts."""
 OVERDUE = 0.25
 """What is late is expected to take at least this share of the time it has been silent for."""
+
+
+Took = tuple[float, float]
+"""Predicted and measured seconds of the same work."""
+
+
+def speed_ratio(over: Sequence[Took], predicted: float) -> float:
+    """Return measured over predicted seconds of what is over, as far as that is worth for what is to come.
+
+    It is the geometric mean, weighted by predicted seconds.
+
+    Args:
+        over: what is over; each ratio counts within `RATIOS`.
+        predicted: seconds predicted for the whole, `PRIOR` of which count as measured to be true.
+    """
+    low, high = RATIOS
+    weight = PRIOR * predicted + sum(one for one, _ in over)
+    ratios = [(one, min(high, max(low, seconds / one))) for one, seconds in over]
+    return math.exp(sum(one * math.log(ratio) for one, ratio in ratios) / weight) if weight else 1.0
+
+
+def took_in_all(works: Iterable[Mapping[str, Took]]) -> dict[str, Took]:
+    """Return what each phase took in several works together, by name."""
+    found = dict[str, Took]()
+    for name, (predicted, seconds) in (one for took in works for one in took.items()):
+        before = found.get(name, (0.0, 0.0))
+        found[name] = before[0] + predicted, before[1] + seconds
+    return found
 
 
 @dataclass(frozen=True)
@@ -149,28 +178,50 @@ class _Course:
     """When its share was last told."""
     share: float | None = None
     """Of its seconds; None where it told none."""
+    first: tuple[float, float] | None = None
+    """Its share after its first unit, and when that was told."""
+
+    def measured(self) -> tuple[float, float] | None:
+        """Return a share and the seconds it took; None where nothing yet tells its speed.
+
+        Its first unit holds what it had to get ready: that counts alone until the second, and only where it is much.
+        """
+        if self.first is None or self.share is None:
+            return None
+        share, told = self.first
+        if self.share > share and self.mark > told:
+            return self.share - share, self.mark - told
+        return (self.share, self.mark - self.entered) if self.share >= TRUSTED and self.mark > self.entered else None
 
 
 class Pace:
     """Takes what work reports, with the time of each report, and tells its outlook; not safe from several threads."""
 
-    def __init__(self, now: float) -> None:
-        """Begin at `now`, in seconds of any clock that does not go back."""
-        self._begun = now
+    def __init__(self, now: float, before: Mapping[str, Took] | None = None) -> None:
+        """Begin at `now`, in seconds of any clock that does not go back.
+
+        Args:
+            now: when.
+            before: what phases took in work of the same kind before, by name; predictions are corrected by it.
+        """
+        self._begun, self._before = now, {} if before is None else before
         self._planned: tuple[Phase, ...] = ()
         self._place = -1
-        self._over: list[tuple[float, float]] = []  # predicted and measured seconds of what is over
+        self._over: list[Took] = []
+        self._predicted = dict[str, float]()  # by phase, as it was planned
+        self._took = dict[str, Took]()
         self._course = _Course(Phase(""), now, now)
         self._message, self._done, self._total = "", 0.0, None
         self._furthest = 0.0
 
     def plan(self, phases: Sequence[Phase], now: float) -> None:
         """Replace what is to come; a phase of the present one's name goes on where it is."""
-        self._planned, self._over = tuple(phases), []
+        self._predicted = {phase.name: phase.seconds for phase in phases if phase.seconds}
+        self._planned, self._over = tuple(self._corrected(phase) for phase in phases), []
         present = self._course.phase.name
         self._place = next((place for place, phase in enumerate(phases) if phase.name == present), -1)
         if self._place >= 0:
-            self._course.phase = phases[self._place]
+            self._course.phase = self._planned[self._place]
         else:
             self._begin(Phase(""), now)
 
@@ -178,6 +229,7 @@ class Pace:
         """Go on with a planned phase; one that is not planned is added where the work stands."""
         if self._planned and name == self._course.phase.name:
             return
+        self._took = dict(self.took(now))
         if self._place >= 0 and self._course.phase.seconds:
             self._over.append((self._course.phase.seconds, now - self._course.entered))
         names = [phase.name for phase in self._planned]
@@ -194,8 +246,16 @@ class Pace:
             self._begin(Phase(""), now)  # what was not planned is told stretch by stretch
         self._done, self._total, self._message = done, total, message
         if total:
-            self._course.share = self._course.phase.cost_share(min(1.0, done / total))
-            self._course.mark = now
+            course = self._course
+            course.share, course.mark = course.phase.cost_share(min(1.0, done / total)), now
+            course.first = course.first or ((course.share, now) if course.share else None)
+
+    def took(self, now: float) -> Mapping[str, Took]:
+        """Return what its phases took whose seconds were predicted, by name, the present one as if it ended `now`."""
+        name = self._course.phase.name
+        if self._place < 0 or name not in self._predicted:
+            return self._took
+        return {**self._took, name: (self._predicted[name], now - self._course.entered)}
 
     def look(self, now: float) -> Outlook:
         """Return the outlook at `now`."""
@@ -207,6 +267,13 @@ class Pace:
             fraction = self._furthest = max(self._furthest, known)
         names = tuple(phase.name for phase in self._planned)
         return Outlook(self._course.phase.name, names, self._message, self._done, self._total, min(1.0, fraction), left)
+
+    def _corrected(self, phase: Phase) -> Phase:
+        """Return a planned phase with the seconds that it is expected to take by what it took before."""
+        if not phase.seconds or phase.name not in self._before:
+            return phase
+        ratio = speed_ratio([self._before[phase.name]], phase.seconds)
+        return replace(phase, seconds=ratio * phase.seconds, extra_seconds=ratio * phase.extra_seconds)
 
     def _begin(self, phase: Phase, now: float) -> None:
         self._course = _Course(phase, now, now)
@@ -223,33 +290,22 @@ class Pace:
 
     def _scale(self) -> float:
         """Return measured over predicted seconds of what is over, as far as it is worth for what is to come."""
-        course = self._course
-        measured = list(self._over)
-        if course.share and course.phase.seconds and course.mark > course.entered:
-            measured.append((course.share * course.phase.seconds, course.mark - course.entered))
-        prior = PRIOR * sum(phase.seconds or 0.0 for phase in self._planned)
-        weight = prior + sum(predicted for predicted, _ in measured)
-        if not weight:
-            return 1.0
-        low, high = RATIOS
-        ratios = [(w, min(high, max(low, seconds / w))) for w, seconds in measured]
-        return math.exp(sum(w * math.log(ratio) for w, ratio in ratios) / weight)
+        over = [(predicted, seconds) for predicted, seconds in self._over if seconds >= RATIOS[0] * predicted]
+        if (measured := self._course.measured()) is not None and self._course.phase.seconds:
+            over.append((measured[0] * self._course.phase.seconds, measured[1]))
+        return speed_ratio(over, sum(phase.seconds or 0.0 for phase in self._planned))
 
     def _own_left(self, scale: float, now: float) -> float | None:
         """Return the seconds the present phase has to go: by its own pace once it has one, else as predicted."""
-        course, share = self._course, self._course.share or 0.0
-        took, silent = course.mark - course.entered, now - course.mark
-        paced = took * (1.0 - share) / share if share and took > 0 else None
-        foreseen = None if course.phase.seconds is None else scale * course.phase.seconds * (1.0 - share)
-        if paced is None and foreseen is None:
+        course, share, silent = self._course, self._course.share or 0.0, now - self._course.mark
+        measured, foreseen = course.measured(), course.phase.seconds
+        if measured is None and foreseen is None:
             return 0.0 if share >= 1.0 or (self._place < 0 and self._planned) else None
-        if paced is None or foreseen is None:
-            left = foreseen if paced is None else paced
-        else:
-            trust = min(1.0, share / TRUSTED)
-            left = trust * paced + (1.0 - trust) * foreseen
-        assert left is not None
-        return 0.0 if share >= 1.0 else max(left - silent, OVERDUE * silent)
+        seconds = 0.0 if foreseen is None else scale * foreseen
+        if measured is not None:
+            trust = 1.0 if foreseen is None else min(1.0, measured[0] / TRUSTED)
+            seconds = trust * measured[1] / measured[0] + (1.0 - trust) * seconds
+        return 0.0 if share >= 1.0 else max((1.0 - share) * seconds - silent, OVERDUE * silent)
 
 
 class Part(Forwarding):

@@ -23,9 +23,12 @@ def test_a_phase_is_left_by_its_own_pace_once_it_has_run_for_a_bit() -> None:
     pace = begun()
     pace.enter("reading", 0.0)
     pace.enter("training", 10.0)
+    pace.tell(10, 100, "step 10 of 100", 30.0)
     pace.tell(20, 100, "step 20 of 100", 50.0)
     found = pace.look(50.0)
-    scale = 2.0 ** (20 / (7.5 + 10 + 20))  # the twentieth that ran took twice what was predicted, the reading just that
+    scale = 2.0 ** (
+        10 / (15 + 10 + 10)
+    )  # the ten after the first ones took twice what was predicted, the reading just that
     assert found.eta_seconds == pytest.approx(4 * 40 + 40 * scale)
     assert found.fraction == pytest.approx(50 / (50 + 4 * 40 + 40 * scale))
 
@@ -36,7 +39,38 @@ def test_what_is_to_come_is_scaled_by_what_the_phases_before_took() -> None:
     pace.enter("two", 200.0)
     left_now = pace.look(200.0).eta_seconds
     assert left_now is not None
-    assert 180 < left_now <= 200
+    assert 170 < left_now <= 200
+
+
+def test_what_a_phase_gets_ready_before_its_first_unit_is_no_part_of_its_pace() -> None:
+    pace = begun(Phase("training", 40.0))
+    pace.enter("training", 0.0)
+    pace.tell(1, 20, "", 12.0)  # ten seconds of them before the first step
+    found = pace.look(12.0).eta_seconds
+    assert found is not None
+    assert found == pytest.approx(38)  # and not 228
+    for step in (2, 3, 4):
+        pace.tell(step, 20, "", 10.0 + 2 * step)
+    assert pace.look(18.0).eta_seconds == pytest.approx(32)
+
+
+def test_a_phase_that_had_nothing_to_do_does_not_make_the_others_fast() -> None:
+    pace = begun(Phase("search", 20.0), Phase("trial", 1.0), Phase("training", 100.0))
+    pace.enter("search", 0.0)
+    pace.enter("trial", 0.1)
+    assert pace.look(0.1).eta_seconds == pytest.approx(101)
+
+
+def test_predictions_are_corrected_by_what_the_same_phase_took_before_as_far_as_it_is_of_their_size() -> None:
+    before = {"training": (10.0, 20.0)}
+    for predicted, expected in ((10.0, 19.0), (3600.0, 3620.0)):
+        pace = Pace(0.0, before)
+        pace.plan((Phase("training", predicted), Phase("test", 5.0)), 0.0)
+        left_now = pace.look(0.0).eta_seconds
+        assert left_now == pytest.approx(expected + 5.0, rel=0.02)
+    pace.enter("training", 0.0)
+    pace.enter("test", 30.0)
+    assert pace.took(34.0) == {"training": (3600.0, 30.0), "test": (5.0, 4.0)}
 
 
 def test_a_small_phase_that_stalls_says_little_of_large_ones() -> None:

@@ -2,13 +2,13 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from lsf.progress import Pace, Phase, Stop
+from lsf.progress import Pace, Phase, Stop, Took, speed_ratio
 
 
 class JobState(StrEnum):
@@ -88,10 +88,19 @@ class Report:
         self._partial: Any = None
         self._stop: Stop | None = None
 
-    def begin(self) -> None:
-        """Start the clock: its turn has come."""
+    def begin(self, before: Mapping[str, Took] | None = None) -> None:
+        """Start the clock: its turn has come.
+
+        Args:
+            before: what phases took in jobs of its kind before it, by name.
+        """
         with self._lock:
-            self._pace = Pace(time.monotonic())
+            self._pace = Pace(time.monotonic(), before)
+
+    def took(self) -> Mapping[str, Took]:
+        """Return what its phases took until now, by name, those whose seconds were predicted."""
+        with self._lock:
+            return self._pace.took(time.monotonic())
 
     @property
     def stop(self) -> Stop | None:
@@ -193,11 +202,11 @@ def _whole(view: JobView) -> float | None:
 def _scale(views: Sequence[JobView], whole: Sequence[float | None]) -> float:
     """Return seconds over expected seconds of the jobs of which both are known and that were not ended early."""
     known = [
-        (seconds, view.expected_seconds)
+        (view.expected_seconds, seconds)
         for view, seconds in zip(views, whole, strict=True)
         if view.state in (JobState.RUNNING, JobState.SUCCEEDED) and seconds and view.expected_seconds
     ]
-    return sum(seconds for seconds, _ in known) / sum(expected for _, expected in known) if known else 1.0
+    return speed_ratio(known, sum(view.expected_seconds or 0.0 for view in views))
 
 
 def _by_kind(view: JobView, views: Sequence[JobView], times: Sequence[float | None]) -> float | None:

@@ -1,6 +1,6 @@
 """Runs put into a worker's queue: what the app's button and the command line share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -9,7 +9,7 @@ from typing import Any
 
 from lsf.data.lessons import data_words
 from lsf.data.task import Task
-from lsf.errors import BadInputError
+from lsf.errors import BadInputError, LsfError
 from lsf.jobs.job import Report
 from lsf.jobs.worker import Worker
 from lsf.methods.catalogue import check_base
@@ -31,6 +31,25 @@ class QueuedRun:
     """Its run folder."""
 
 
+@dataclass(frozen=True)
+class Together:
+    """Runs that were queued at once, by their folders in the order of their turns."""
+
+    specs: Mapping[Path, RunSpec]
+    """What is asked."""
+    expected: MutableMapping[Path, float | None]
+    """Wall seconds each is expected to take; None where nobody knows."""
+
+    def count(self, loaded: Any, task: Task) -> None:
+        """Count the seconds of several of which nobody knows."""
+        from lsf.training.forecast import seconds_in_turn  # noqa: PLC0415 torch is loaded where the work is done
+
+        if len(self.specs) > 1 and None in self.expected.values():
+            with suppress(LsfError, RuntimeError, MemoryError):  # a run that cannot be carried out says so itself
+                seconds = seconds_in_turn(loaded, task, list(self.specs.values()))
+                self.expected.update(zip(self.specs, seconds, strict=True))
+
+
 def queue_runs(
     worker: Worker,
     runs: Path,
@@ -50,7 +69,7 @@ def queue_runs(
             in memory for those that wait.
         task: returns the data; called there too.
         owner: who may stop them; empty means anybody.
-        expected: wall seconds each is expected to take; None where nobody knows.
+        expected: wall seconds each is expected to take; where nobody knows, the first run that begins counts them.
 
     Raises:
         BadInputError: the worker was closed, a package is missing that an optimizer needs, or a method does not tune
@@ -66,9 +85,11 @@ def queue_runs(
         for spec in specs:
             folders.append(create_run(runs, spec))
             hold(folders[-1])
-        for spec, folder, seconds in zip(specs, folders, expected or [None] * len(specs), strict=True):
-            work = partial(tune_in_queue, worker, owner, loaded, task, spec, folder, seconds)
-            job = worker.submit("tune", _title(spec), work, owner, folder, seconds, _cost(spec))
+        known = dict(zip(folders, expected or [None] * len(specs), strict=True))
+        together = Together(dict(zip(folders, specs, strict=True)), known)
+        for folder, spec in together.specs.items():
+            work = partial(tune_in_queue, worker, owner, loaded, task, spec, folder, together)
+            job = worker.submit("tune", _title(spec), work, owner, folder, partial(known.get, folder), _cost(spec))
             queued.append(QueuedRun(job, folder))
     except BaseException:  # whatever it was, no run is left waiting that nobody will carry out
         for folder in folders[len(queued) :]:
@@ -101,7 +122,8 @@ def queue_resumed(
     spec = reopen_run(folder)
     try:
         title = _title(spec)
-        work = partial(tune_in_queue, worker, owner, partial(loaded, spec), partial(task, spec), spec, folder, None)
+        alone = Together({folder: spec}, {folder: None})
+        work = partial(tune_in_queue, worker, owner, partial(loaded, spec), partial(task, spec), spec, folder, alone)
         return QueuedRun(worker.submit("tune", title, work, owner, folder, cost=_cost(spec)), folder)
     except BaseException:  # the folder can be resumed by somebody else
         release(folder)
@@ -126,18 +148,20 @@ def tune_in_queue(
     task: Callable[[], Task],
     spec: RunSpec,
     folder: Path,
-    seconds: float | None,
+    together: Together,
     report: Report,
 ) -> Any:
-    """Load what is needed and carry out one run, of so many expected seconds; see `lsf.training.run.tune`.
+    """Load what is needed and carry out one run of those queued together; see `lsf.training.run.tune`.
 
     Where it was stopped and kept, its test is a job of its own at the end of the queue.
     """
     from lsf.training.run import tune  # noqa: PLC0415 torch is loaded where the work is done
 
-    report.plan((Phase("loading the model and the data", 0.0), Phase("the run", seconds)))
+    report.plan((Phase("loading the model and the data", 0.0), Phase("the run", together.expected[folder])))
     report.phase("loading the model and the data")
-    result = tune(loaded(), task(), spec, folder, report)
+    model, data = loaded(), task()
+    together.count(model, data)
+    result = tune(model, data, spec, folder, report)
     if result.unmeasured:
         with suppress(BadInputError):  # the worker was closed: it can be measured another time
             worker.submit("measure", f"{_title(spec)}: test", partial(measure_in, loaded, task, folder), owner)

@@ -10,13 +10,14 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lsf.errors import BadInputError, LsfError, RunPausedError
 from lsf.jobs.job import JobState, JobView, QueueOutlook, Report, queue_outlook
+from lsf.progress import Took, took_in_all
 from lsf.runs.lock import LOG, explain, finish, hold, record_failure, release
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.store import has_begun
@@ -30,8 +31,12 @@ _LOGGER = logging.getLogger(__name__)
 class _Job:
     view: JobView
     work: Callable[[Report], Any] | None
+    expected: Callable[[], float | None]
+    """Returns the wall seconds it is expected to take."""
     report: Report = field(default_factory=Report)
     started: float | None = None
+    took: Mapping[str, Took] = field(default_factory=dict)
+    """What its phases took, once it succeeded."""
     asked: int = 0
     """When it was last asked for, counted in questions."""
 
@@ -69,7 +74,7 @@ class Worker:
         work: Callable[[Report], Any],
         owner: str = "",
         run: Path | None = None,
-        expected_seconds: float | None = None,
+        expected_seconds: float | Callable[[], float | None] | None = None,
         cost: float = 1.0,
         gives_way: bool = False,
         about: Any = None,
@@ -85,7 +90,7 @@ class Worker:
             work: called in the worker's thread; a run ends by it or it raises. It is let go of afterwards.
             owner: who may stop it; empty means anybody.
             run: the run folder it fills; this process holds it from here on.
-            expected_seconds: wall seconds it is expected to take; None where nobody knows.
+            expected_seconds: wall seconds it is expected to take, or what returns them; None where nobody knows.
             cost: what it computes, in any unit that jobs of its kind share: what is expected of it where nobody knows.
             gives_way: whether it is dropped for the sake of any other job, such as a forecast is for a run.
             about: what it is about, by which it is found again.
@@ -106,13 +111,14 @@ class Worker:
             view = JobView(
                 id=job_id, kind=kind, title=title, owner=owner, state=JobState.QUEUED, position=0, phase="", phases=(),
                 done=0, total=None, message="", fraction=0.0, seconds=None, eta_seconds=None,
-                expected_seconds=expected_seconds, cost=cost, queue=None if gives_way else self._queue_number(),
+                expected_seconds=None, cost=cost, queue=None if gives_way else self._queue_number(),
                 stopping=False, partial=None, result=None, error=None, run=run,
                 about=about,
             )  # fmt: skip
             if not gives_way:
                 self._make_way()
-            job = _Job(view, work, asked=next(self._questions))
+            expected = expected_seconds if callable(expected_seconds) else lambda: expected_seconds
+            job = _Job(view, work, expected, asked=next(self._questions))
             self._jobs[job_id] = job
             self._queue.append(job)
             self._forget_oldest()
@@ -231,7 +237,13 @@ class Worker:
             return job.view
         position = self._queue.index(job) + (self._running is not None) if job in self._queue else 0
         seconds = None if job.started is None else time.monotonic() - job.started
-        return replace(job.view, position=position, seconds=seconds, **job.report.snapshot())
+        told = {"expected_seconds": job.expected(), **job.report.snapshot()}
+        return replace(job.view, position=position, seconds=seconds, **told)
+
+    def _took_before(self, job: _Job) -> Mapping[str, Took]:
+        """Return what each phase took in jobs of the same kind that succeeded in the queue of this one."""
+        alike = job.view.queue, job.view.kind
+        return took_in_all(one.took for one in self._jobs.values() if (one.view.queue, one.view.kind) == alike)
 
     def _forget_oldest(self) -> None:
         """Forget ended jobs that nobody has asked for the longest: an analysis that pages show outlives later runs."""
@@ -251,12 +263,13 @@ class Worker:
                     return
                 job = self._queue.popleft()
                 self._running, job.started = job, time.monotonic()
-                job.report.begin()
+                job.report.begin(self._took_before(job))
                 job.view = replace(job.view, state=JobState.RUNNING)
                 self._changed.notify_all()
             state, result, error = _work(job)
             with self._changed:
                 self._running = None
+                job.took = job.report.took() if state is JobState.SUCCEEDED else {}
                 self._end(job, state, result, error)
                 self._changed.notify_all()
             del job, result

@@ -355,7 +355,37 @@ def seconds_beside(
     with computing_on(found.spec.threads):
         own = sum(course_of(loaded, splits, found.spec, check).seconds.values())
         scale = sum(found.phases.values()) / own
-        return tuple(scale * sum(course_of(loaded, splits, spec, check).after_the_first.values()) for spec in specs)
+        courses = [(course_of(loaded, splits, spec, check), _group(spec) == _group(found.spec)) for spec in specs]
+        return tuple(scale * sum(course.after_others(searched).values()) for course, searched in courses)
+
+
+def seconds_in_turn(loaded: LoadedModel, task: Task, specs: Sequence[RunSpec]) -> tuple[float, ...]:
+    """Return the wall seconds of runs that follow one another on the same data, by counting alone.
+
+    Args:
+        loaded: the model they name.
+        task: the data they name.
+        specs: of the runs, which differ in plan, method and seed. The first one reads the base model for all of them,
+            and of those that tune as many blocks by the same method the first searches a rate for all.
+
+    Raises:
+        DataError: the data cannot be used.
+        PlanError: a plan does not fit the model.
+        BadInputError: a method cannot do what its plan asks, or a cache was asked for that has no room.
+    """
+    splits = encode_splits(loaded, task, specs[0])
+    found, searched = list[float](), set[object]()
+    for spec in specs:
+        with computing_on(spec.threads):
+            course = course_of(loaded, splits, spec, do_nothing)
+        found.append(sum((course.after_others(_group(spec) in searched) if found else course.seconds).values()))
+        searched.add(_group(spec))
+    return tuple(found)
+
+
+def _group(spec: RunSpec) -> object:
+    """Return what tells runs on the same data apart that search a rate of their own."""
+    return spec.method, len(spec.plan.blocks), spec.plan.beside
 
 
 def expected(

@@ -32,6 +32,8 @@ from lsf.training.splits import (
     watched,
 )
 
+SEARCHED_FROM = 75
+"""Steps from which on a run may be long enough for a search of its rate (lsf.training.rate_search.search_budget)."""
 BATCHES_LOOKED_AT = 200
 """The first so many batches tell what the mean one computes."""
 
@@ -83,7 +85,7 @@ class Workload:
     timed: Load
     """Of timing a forward pass of what was saved, in turn with the base's."""
     searches: bool
-    """Whether a rate is searched first."""
+    """Whether a rate is searched first, as far as that can be told."""
     prepared: Load
     """Of the passes in which the method looks for the values it tunes, forward and backward."""
 
@@ -146,7 +148,7 @@ def workload_of(
         states_left=frozenset(states),
         tried=batch_load([max(splits.train, key=lambda row: len(row.ids))]),
         timed=_timed(loaded) if spec.latency == "on" else Load(),
-        searches=spec.searches_rate and not begun,
+        searches=spec.searches_rate and not begun and splits.steps >= SEARCHED_FROM,
         prepared=_prepared(splits, spec, step, options),
     )
 
@@ -332,10 +334,14 @@ class Course:
         """Wall seconds by phase, keys of `PHASES`."""
         return run_seconds(self.work, self.speed, self.step)
 
-    @property
-    def after_the_first(self) -> dict[str, float]:
-        """The same of a run that follows another on the same data: the base model is on record."""
-        return run_seconds(replace(self.work, written=Load(), states_left=frozenset()), self.speed, self.step)
+    def after_others(self, searched: bool = False) -> dict[str, float]:
+        """Return the same of a run that follows others on the same data: the base model is on record.
+
+        Args:
+            searched: whether one of them has searched a rate for it.
+        """
+        work = replace(self.work, written=Load(), states_left=frozenset(), searches=self.work.searches and not searched)
+        return run_seconds(work, self.speed, self.step)
 
     @property
     def phases(self) -> tuple[Phase, ...]:

@@ -34,8 +34,17 @@ from lsf.training.caching import forget_records
 from lsf.training.fitting import fit
 from lsf.training.forecast import expected, forecast, seconds_beside
 from lsf.training.measured_pass import Held
+from lsf.training.rate_search import search_budget
 from lsf.training.splits import encode_splits, measure_base, watched
-from lsf.training.time_forecast import ON_REQUEST, STRETCHES, batch_load, course_of, run_seconds, workload_of
+from lsf.training.time_forecast import (
+    ON_REQUEST,
+    SEARCHED_FROM,
+    STRETCHES,
+    batch_load,
+    course_of,
+    run_seconds,
+    workload_of,
+)
 from lsf.training.trainer import FitSettings
 from tests.children import finished
 from tests.tiny import save_tiny
@@ -340,7 +349,12 @@ def test_more_evaluation_a_search_and_what_is_left_of_a_resumed_run_change_the_w
     assert seconds(replace(spec, eval_every=1))["validation"] > seconds(replace(spec, eval_every=6))["validation"] > 0
     assert seconds(replace(spec, latency="on"))["latency"] > seconds(spec)["latency"] == 0.0
     assert seconds(spec)["search"] == 0.0
-    assert seconds(replace(spec, learning_rate=None))["search"] == pytest.approx(0.2 * seconds(spec)["steps"])
+    searched = replace(spec, learning_rate=None)
+    assert seconds(searched)["search"] == 0.0  # it is too short for a search, and none is made
+    assert (search_budget(SEARCHED_FROM - 1, 0.0), search_budget(SEARCHED_FROM, 0.0) is not None) == (None, True)
+    splits = replace(splits, steps=SEARCHED_FROM)
+    assert seconds(searched)["search"] == pytest.approx(0.2 * seconds(spec)["steps"])
+    splits = replace(splits, steps=spec.steps)
     assert seconds(spec, begun=3)["steps"] == pytest.approx(seconds(spec)["steps"] / 2)
 
 
