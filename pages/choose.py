@@ -23,6 +23,7 @@ from lsf.app.findings import of_plan
 from lsf.app.frame import page
 from lsf.app.panels import amount, as_json, attempt, download, onward, show, size, unmarked
 from lsf.app.state import Session, address, analysis
+from lsf.app.tries import tries_panel
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.figures.deviation import draw_scores, score_intervals
@@ -48,6 +49,7 @@ def draw(here: Session) -> None:
         return
     rule = _rule(here, found)
     recommendation_panel(here, found, rule.budget)
+    tries_panel(here, rule.budget)
     plan = attempt(lambda: chosen_plan(here, found, rule.criterion, rule.policy, rule.budget.blocks))
     here.plan = plan
     blocks = plan.blocks if plan is not None else ()
