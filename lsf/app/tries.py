@@ -68,18 +68,19 @@ def tries_work(runtime: AppRuntime, asked: Asked) -> Callable[[Report], Tries]:
     return work
 
 
-def tries_panel(here: Session, budget: Budget) -> None:
+def tries_panel(here: Session, budget: Budget, opened: bool = False) -> None:
     """Offer to try five depths for the budget at hand; show what came out, and offer to take it.
 
     Args:
         here: this session; taking the best is a choice by hand.
         budget: its number of blocks is tried.
+        opened: whether it can be read at once.
     """
     found = analysed(here)
     if found is None:
         return
     source = replace(found.request.source, general=None)
-    with st.expander("Try instead of predicting", icon=":material/experiment:", key="tries"):
+    with st.expander("Try instead of predicting", opened, icon=":material/experiment:", key="tries"):
         size = "one block" if budget.blocks == 1 else f"{budget.blocks} neighbouring blocks"
         st.markdown(
             f"Tune {size} at each of {len(DEPTHS)} depths for the first steps of a run, and take what has the least "

@@ -204,20 +204,41 @@ def real_record(tasks: Sequence[RealTask] | None = None) -> str | None:
         tasks: what was measured; None for what is packed.
     """
     every = real_tasks() if tasks is None else tasks
-    lost = [
-        (own, chance)
-        for one in every
-        if one.task != LOOKED_AT
-        and (own := one.lost(one.named(RECOMMENDED[0]))) is not None
-        and (chance := one.by_chance()) is not None
-    ]
-    if not lost:
+    found = _lost(every, 1)
+    if not found:
         return None
-    own, chance = (fmean(values) for values in zip(*lost, strict=True))
+    named = fmean(one.lost(one.named(RECOMMENDED[0])) or 0.0 for one, _, _ in found)
+    tried, chance = (fmean(values) for values in zip(*(pair for _, *pair in found), strict=True))
     return (
-        f"On {every[0].model}, one block of {len(every[0].alone)} on {_several(len(lost), 'task')}, the "
-        f"recommendation lost {_share(own)} of what the best plan gains on average, blocks at random {_share(chance)}."
+        f"On {every[0].model}, one block of {len(every[0].alone)} on {_several(len(found), 'task')}, the "
+        f"recommendation lost {_share(named)} of what the best plan gains on average, blocks at random "
+        f"{_share(chance)}, the best of {len(DEPTHS)} depths that were tried {_share(tried)}."
     )
+
+
+def trying_helps(budget: int, tasks: Sequence[RealTask] | None = None) -> bool:
+    """Say whether trying lost less than chance on average, at the measured number of blocks nearest to a budget.
+
+    Args:
+        budget: number of blocks.
+        tasks: what was measured; None for what is packed.
+    """
+    every = real_tasks() if tasks is None else tasks
+    sizes = {size for one in every if one.task != LOOKED_AT for size in one.budgets}
+    found = _lost(every, min(sizes, key=lambda size: (abs(size - budget), size))) if sizes else []
+    return sum(lost - chance for _, lost, chance in found) < 0
+
+
+def _lost(tasks: Sequence[RealTask], budget: int) -> list[tuple[RealTask, float, float]]:
+    """Return the tasks measured at a budget, TREC apart, with what trying lost and what chance did."""
+    return [
+        (one, lost, chance)
+        for one in tasks
+        if one.task != LOOKED_AT
+        and budget in one.budgets
+        and (lost := one.lost(one.tried(budget))) is not None
+        and (chance := one.by_chance(budget)) is not None
+    ]
 
 
 def tried_record(budget: int, tasks: Sequence[RealTask] | None = None) -> str | None:
@@ -230,18 +251,11 @@ def tried_record(budget: int, tasks: Sequence[RealTask] | None = None) -> str | 
         tasks: what was measured; None for what is packed.
     """
     every = real_tasks() if tasks is None else tasks
-    found = [
-        (one.task, lost, chance)
-        for one in every
-        if one.task != LOOKED_AT
-        and budget in one.budgets
-        and (lost := one.lost(one.tried(budget))) is not None
-        and (chance := one.by_chance(budget)) is not None
-    ]
+    found = _lost(every, budget)
     if not found:
         return None
     lost, chance = (fmean(values) for values in zip(*(pair for _, *pair in found), strict=True))
-    each = "; ".join(f"{task} {_share(own)} ({_share(drawn)})" for task, own, drawn in found)
+    each = "; ".join(f"{one.task} {_share(own)} ({_share(drawn)})" for one, own, drawn in found)
     return (
         f"Measured on {every[0].model}, {budget} of {len(every[0].alone)} blocks, {_several(len(found), 'task')}: what "
         f"was best of {len(DEPTHS)} depths half-way lost {_share(lost)} of what the best plan gains in the end, blocks "

@@ -1,10 +1,12 @@
 """`try`: a plan of the best depth, which `tune` takes; and one sentence where nothing can be tried."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lsf.cli.main import main
+from lsf.evidence.real import trying_helps
 from lsf.plans.plan import Plan
 
 TRY = "try --model bundled --data lesson:facts --eval-limit 16 --steps 4".split()
@@ -41,3 +43,18 @@ def test_what_cannot_be_tried_is_one_sentence_and_writes_nothing(tmp_path: Path,
     assert code == 2
     assert sentence in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_of_a_model_outside_of_the_study_the_plan_says_who_recommends_and_what_else_there_is(
+    tiny: Callable[[str], Path], tmp_path: Path, capsys
+) -> None:
+    rows, found, out = tmp_path / "rows.csv", tmp_path / "a.json", str(tmp_path / "plan.json")
+    words = ("cat", "dog", "sun", "moon")
+    rows.write_text("\n".join(["prompt,completion", *(f"the {one} sat on, {two}" for one in words for two in words)]))
+    source = ["--model", str(tiny("llama")), "--data", str(rows)]
+    assert main(["analyze", *source, "--criteria", "alignment", "--limit", "8", "--json", str(found)]) == 0
+    asked = ["plan", "--analysis", str(found), "--criterion", "alignment", "--policy", "window", "--json", out]
+    assert main([*asked, "--blocks", "1"]) == 0
+    told = capsys.readouterr().out
+    assert "is what the study of small models recommends" in told
+    assert ("`try` tunes a few depths briefly" in told) == trying_helps(1)

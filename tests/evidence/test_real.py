@@ -19,6 +19,7 @@ from lsf.evidence.real import (
     real_tasks,
     real_words,
     tried_record,
+    trying_helps,
 )
 from lsf.figures.sweeps import draw_sets
 from lsf.plans.plan import format_blocks
@@ -75,6 +76,9 @@ def test_trying_takes_the_least_loss_half_way_of_neighbours_alone() -> None:
         "plan gains in the end, blocks at random 20.0 %: a task 40.0 % (20.0 %)."
     )
     assert tried_record(3, [ONE]) is None
+    assert (trying_helps(1, [ONE]), trying_helps(2, [ONE])) == (False, False)  # 60 against 47 %, 40 against 20 %
+    better = replace(ONE, half_way=(2.0, 1.0, None))
+    assert (trying_helps(1, [better]), trying_helps(9, [better]), trying_helps(1, [])) == (True, False, False)
     assert "1 of 30 blocks" in (tried_record(1) or "")
 
 
@@ -117,7 +121,7 @@ def test_of_other_models_it_is_said_what_the_rule_lost_on_average_trec_apart() -
     apart = replace(ONE, task=LOOKED_AT, alone=(0.4, 0.7, 0.7))
     assert real_record([ONE, replace(ONE, alone=(0.4, 0.7, 0.7)), apart, replace(ONE, floor=0.9)]) == (
         "On a model, one block of 3 on 2 tasks, the recommendation lost 40.0 % of what the best plan gains on average, "
-        "blocks at random 33.3 %."
+        "blocks at random 33.3 %, the best of 5 depths that were tried 60.0 %."
     )
     assert real_record([apart]) is None
 
