@@ -24,7 +24,7 @@ from benchmarks.real_plans import (
     read_lines,
     size_of,
 )
-from benchmarks.real_sweep_report import EXACT, Truth, rates_of, regrets, truth_of
+from benchmarks.real_sweep_report import EXACT, Truth, half_way, rates_of, regrets, truth_of
 from lsf.evidence.real import LOOKED_AT, RealSets, RealTask, pack_real
 from lsf.plans.plan import format_blocks
 
@@ -66,19 +66,19 @@ def real_tasks_of(
         base, floor, whole, lora = (round(value, DIGITS) for value in values)
         top = round(max(float(np.mean(scores)) for scores in truth.scores.values()), DIGITS)
         alone = tuple(round(truth.at(1)[str(block)], DIGITS) for block in range(n_blocks))
-        by_exact = task in EXACT
+        by_exact, half = task in EXACT, half_way(own)
         found.append(
             RealTask(
                 model, weights, WORDS[task], "exact_match" if by_exact else "loss", STEPS[task],
                 min(len(truth.scores[str(block)]) for block in range(n_blocks)), base, floor, whole, lora, top, alone,
                 _rounded(read[False]), _rounded(read[True]), tuple(SIZES[size] for size in ends),
-                _sets_of(truth, mine),
+                tuple(half.get(str(block)) for block in range(n_blocks)), _sets_of(truth, mine, half),
             )
         )  # fmt: skip
     return found
 
 
-def _sets_of(truth: Truth, mine: Sequence[Scored]) -> RealSets | None:
+def _sets_of(truth: Truth, mine: Sequence[Scored], half: Mapping[str, float]) -> RealSets | None:
     """Return the sets of `BUDGET` blocks as the package has them; None until all of them are measured."""
     if not regrets(truth, mine, BUDGET):
         return None
@@ -86,7 +86,8 @@ def _sets_of(truth: Truth, mine: Sequence[Scored]) -> RealSets | None:
     drawn = tuple(format_blocks(fixed[f"random {number}"]) for number in range(RANDOM_SETS))
     scores = {plan: round(score, DIGITS) for plan, score in truth.at(BUDGET).items()}
     stopped = tuple(plan for plan in truth.stopped if size_of(plan) == str(BUDGET))
-    return RealSets(BUDGET, min(len(truth.scores[plan]) for plan in scores), scores, drawn, stopped)
+    seeds, read = min(len(truth.scores[plan]) for plan in scores), {plan: half[plan] for plan in (*scores, *stopped)}
+    return RealSets(BUDGET, seeds, scores, drawn, stopped, {plan: round(loss, DIGITS) for plan, loss in read.items()})
 
 
 def pack_measured(folder: str) -> None:

@@ -35,6 +35,7 @@ from lsf.evidence.packed import gaining, packed_evidence
 from lsf.evidence.study import DEPTHS, best_depth
 from lsf.plans.plan import format_blocks
 from lsf.plans.policies import RECOMMENDED
+from lsf.plans.tries import DEPTHS as TRIED
 
 EXACT = ("trec", "sst2", "facts")
 """Tasks of short answers, judged by exact match; the others by the loss."""
@@ -146,6 +147,27 @@ def rates_of(own: Sequence[Cell]) -> dict[str, float | None]:
     }
 
 
+def half_way(own: Sequence[Cell]) -> dict[str, float]:
+    """Return plan -> validation loss after half of the steps, under the first seed and at the rate of its size."""
+    rates = rates_of(own)
+    taken = [
+        cell for cell in own if cell.plan != BASE and cell.seed == SEEDS[0] and rates[size_of(cell.plan)] == cell.rate
+    ]
+    return {cell.plan: cell.half_way for cell in taken if cell.half_way is not None}
+
+
+def tried_plan(truth: Truth, own: Sequence[Cell], budget: int) -> str:
+    """Return what trying takes: of neighbours at the depths tried, those of the least validation loss half-way.
+
+    Args:
+        truth: of the task.
+        own: its cells.
+        budget: number of blocks, of which every run of neighbours is measured.
+    """
+    read, plans = half_way(own), [_window(depth, budget, truth.n_blocks) for depth in TRIED]
+    return min(plans, key=lambda plan: (read.get(plan, np.inf), -blocks_of(plan)[0]))
+
+
 def _score(cell: Cell, exact: bool) -> float:
     return (cell.exact_match or 0.0) if exact else -(cell.loss if cell.loss is not None else np.inf)
 
@@ -217,8 +239,8 @@ def report(cells: Sequence[Cell] | None = None, scored: Sequence[Scored] | None 
     by_loss = [one for one in losses if one is not None]
     for budget in (1, BUDGET):
         head = f"### Regret at {budget} of {n_blocks} blocks"
-        parts += [head, "\n".join(_regrets(truths, scored, budget))]
-        parts += [f"{head}, all tasks by the loss", "\n".join(_regrets(by_loss, scored, budget))]
+        parts += [head, "\n".join(_regrets(truths, cells, scored, budget))]
+        parts += [f"{head}, all tasks by the loss", "\n".join(_regrets(by_loss, cells, scored, budget))]
     parts += ["### A rule chosen without the task it is judged on", "\n".join(_left_out(truths, scored))]
     parts += [
         "### Bars at 8 blocks",
@@ -295,13 +317,17 @@ def _number(value: float | None) -> str:
     return "missing" if value is None else f"{value:.3f}"
 
 
-def _regrets(truths: Sequence[Truth], scored: Sequence[Scored], budget: int) -> Iterator[str]:
+def _regrets(truths: Sequence[Truth], cells: Sequence[Cell], scored: Sequence[Scored], budget: int) -> Iterator[str]:
     found = {truth.task: regrets(truth, scored, budget) for truth in truths}
     small = best_depth(gaining(packed_evidence()))
     whole = [truth for truth in truths if found[truth.task]]
     for words, lost in fixed_depths(whole, 1.0 if small is None else small, budget).items():
         for task, value in lost.items():
             found[task][words] = value
+    for truth in whole:
+        tried = tried_plan(truth, [cell for cell in cells if cell.task == truth.task], budget)
+        if (lost := truth.regret(tried)) is not None:
+            found[truth.task][TRIES] = lost
     for truth in truths:
         if lacking := unmeasured(truth, [one for one in scored if one.task == truth.task], budget):
             yield f"{truth.task}: {len(lacking)} plans to be measured before there is a regret\n"
@@ -319,6 +345,7 @@ def _regrets(truths: Sequence[Truth], scored: Sequence[Scored], budget: int) -> 
         yield f"| {name} | {mean} | {interval(beside) if beside else '-'} | {per_task} | {rho} |"
 
 
+TRIES = f"tried: least validation loss half-way of neighbours at {len(TRIED)} depths"
 SMALL, OTHERS = "neighbours at the depth best on the small models", "neighbours at the depth best on the other tasks"
 
 

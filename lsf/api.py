@@ -30,7 +30,8 @@ from lsf.evidence.sweep import SweepSpec
 from lsf.files import held_for_writing
 from lsf.methods.catalogue import CATALOGUE, check_base
 from lsf.plans.plan import Plan, check_plan
-from lsf.plans.policies import RECOMMENDED
+from lsf.plans.policies import RECOMMENDED, check_budget
+from lsf.plans.tries import Tries
 from lsf.progress import Stop, Unheard
 from lsf.runs import comparison as tables
 from lsf.runs import store
@@ -153,6 +154,46 @@ def recommend(analysis: records.Analysis, blocks: int) -> Plan:
     return recommended_here(analysis, whole_budget(blocks, analysis.model.n_blocks))
 
 
+def try_depths(
+    model: "Model | LoadedModel", data: Any, blocks: int, prompt: str | None = None, completion: str | None = None,
+    **settings: Any,
+) -> Tries:  # fmt: skip
+    """Tune neighbours at five depths, from the first blocks to the last, for the first steps of a run each.
+
+    Args:
+        model: of `load` or `wrap`; it is not changed.
+        data: anything `read_data` takes; its validation examples judge.
+        blocks: how many neighbours, 1 .. L.
+        prompt: template over the data's columns; see `read_data`.
+        completion: the same for the completion.
+        **settings: fields of `RunSpec`, of the run that is to be made: method, steps, batch_size, learning_rate, ...
+
+    Returns:
+        `.tries` with their validation losses in nats per completion token, and `.plan` of the least, for `tune`; None
+        where every one diverged.
+
+    Raises:
+        PlanError, DataError, BadInputError: see `lsf.training.depth_search.try_depths`.
+        StoppedError: Ctrl-C before the last one was done.
+
+    Example:
+        >>> import lsf
+        >>> tried = lsf.try_depths(lsf.load("bundled"), "lesson:facts", blocks=2, steps=2)
+        >>> [one.blocks for one in tried.tries]
+        [(0, 1), (2, 3), (3, 4), (5, 6), (6, 7)]
+    """
+    from lsf.training.depth_search import try_depths as search  # noqa: PLC0415 loads torch
+
+    options = _options(settings)
+    loaded, task = _tunable(model, settings.get("method", "full")), _read(data, prompt, completion, options)
+    n_blocks = loaded.info.n_blocks
+    check_budget(whole_budget(blocks, n_blocks), n_blocks)
+    plan = Plan(loaded.info.name, n_blocks, tuple(range(blocks)))
+    given = {**_where(loaded), **settings, **_read_by(data, prompt, completion), "plan": plan}
+    spec = _settings(RunSpec, {"model": loaded.info.name, "data": task.name, **given})
+    return _interruptible("Trying depths", lambda report: search(loaded, task, spec, report))
+
+
 def tune(
     model: "Model | LoadedModel", data: Any, plan: Plan, prompt: str | None = None, completion: str | None = None,
     runs: str | Path = "runs", general: Any = None, **settings: Any,
@@ -194,9 +235,7 @@ def tune(
         by = task.options if isinstance(data, Task) and not isinstance(general, Task) else options
         task = with_general(task, more := read_data(general, options=replace(by, format="auto")))
         settings["general"] = more.name
-    dtype, device = loaded.info.dtype, loaded.info.device.partition(":")[0]
-    given = {"dtype": dtype if dtype in DTYPES else "auto", "device": device, **settings}
-    given |= {**_read_by(data, prompt, completion), "plan": plan}
+    given = {**_where(loaded), **settings, **_read_by(data, prompt, completion), "plan": plan}
     spec = _settings(RunSpec, {"model": loaded.info.name, "data": task.name, **given})
     planned_names(loaded, plan)  # a plan for another model is refused before there is a folder
     with new_run(Path(runs).expanduser(), spec) as folder:
@@ -329,6 +368,12 @@ def _measured(model: Any) -> "LoadedModel":
     raise BadInputError(f"A {type(model).__name__} was given as the model; make one of it first: {make}.")
 
 
+def _where(loaded: "LoadedModel") -> dict[str, str]:
+    """Return what specs record of where a model is, and in which format."""
+    dtype = loaded.info.dtype
+    return {"dtype": dtype if dtype in DTYPES else "auto", "device": loaded.info.device.partition(":")[0]}
+
+
 def _tunable(model: Any, method: str) -> "LoadedModel":
     """Return a model as `_measured` does, refused where the method does not tune it in its dtype."""
     loaded = _measured(model)
@@ -393,5 +438,5 @@ def _interruptible(what: str, work: Callable[[Unstopped], Result]) -> Result:
     return found
 
 
-__all__ = ["RECOMMENDED", "Analysis", "Comparison", "Plan", "Run", "Sweep", "analyze", "compare", "load",
-           "read_data", "recommend", "sweep", "tune", "wrap"]  # fmt: skip
+__all__ = ["RECOMMENDED", "Analysis", "Comparison", "Plan", "Run", "Sweep", "Tries", "analyze", "compare", "load",
+           "read_data", "recommend", "sweep", "try_depths", "tune", "wrap"]  # fmt: skip

@@ -22,8 +22,11 @@ from lsf.app.findings import of_plan
 from lsf.app.frame import page
 from lsf.app.panels import amount, as_json, attempt, download, onward, show, size, unmarked
 from lsf.app.state import Session, address, analysis, by_method, predicted_of
+from lsf.app.tries import tries_panel
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
+from lsf.evidence.real import trying_helps
+from lsf.evidence.standing import is_unproven
 from lsf.figures.deviation import draw_scores, score_intervals
 from lsf.plans.cost import cost_shares, predict_full
 from lsf.plans.plan import Plan
@@ -46,7 +49,11 @@ def draw(here: Session) -> None:
         without_analysis(here, "Nothing to choose from yet", "Blocks can be chosen as soon as it is done.")
         return
     rule = _rule(here, found)
+    if first := is_unproven(found) and trying_helps(rule.budget.blocks):
+        tries_panel(here, rule.budget, opened=True)
     recommendation_panel(here, found, rule.budget)
+    if not first:
+        tries_panel(here, rule.budget)
     plan = attempt(lambda: chosen_plan(here, found, rule.criterion, rule.policy, rule.budget.blocks))
     here.plan = plan
     blocks = plan.blocks if plan is not None else ()

@@ -18,6 +18,7 @@ from lsf.cli.ask import ask_options
 from lsf.cli.classroom import class_options
 from lsf.cli.data import data_options
 from lsf.cli.demo import demo_options
+from lsf.cli.depths import try_options
 from lsf.cli.dimension import dimension_options
 from lsf.cli.evidence import evidence_options
 from lsf.cli.graft import graft_options
@@ -106,6 +107,7 @@ def build_parser() -> Parser:
     analyze_options(commands.add_parser("analyze", help="score every block by the criteria, in one pass over examples"))
     data_options(commands.add_parser("data", help="show what a data file holds, and its rows as a model gets them"))
     plan_options(commands.add_parser("plan", help="turn the scores into a plan within a budget"))
+    try_options(commands.add_parser("try", help="tune neighbours at five depths briefly, and plan the best"))
     tune_options(commands.add_parser("tune", help="fine-tune once, in the foreground"))
     compare_options(commands.add_parser("compare", help="compare runs: one row each, with ratios to the full run"))
     ask_options(commands.add_parser("ask", help="have the base model and tuned ones answer your own prompt"))

@@ -12,7 +12,8 @@ from lsf.data.encode import context_length
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError, RunStateError, UnknownNameError
 from lsf.evidence.own import record_here
-from lsf.evidence.standing import standing_rule, trust_words
+from lsf.evidence.real import trying_helps
+from lsf.evidence.standing import is_unproven, standing_rule, trust_words
 from lsf.files import write_text
 from lsf.plans.plan import Plan
 from lsf.plans.policies import KNAPSACK, POLICIES, RECOMMENDED_POLICY, make_knapsack_plan, make_plan
@@ -59,8 +60,11 @@ def plan_command(arguments: argparse.Namespace) -> int:
     if (criterion,) == standing_rule(analysis.weights).criteria and (
         arguments.policy == RECOMMENDED_POLICY or len(plan.blocks) == 1
     ):
-        trusted = trust_words(analysis, len(plan.blocks), record_here())
-        print(f"{CRITERIA[criterion].label} is what the evidence recommends: {trusted}")
+        trusted, unproven = trust_words(analysis, len(plan.blocks), record_here()), is_unproven(analysis)
+        who = "the study of small models" if unproven else "the evidence"
+        print(f"{CRITERIA[criterion].label} is what {who} recommends: {trusted}")
+        if unproven and trying_helps(len(plan.blocks)):
+            print("`try` tunes a few depths briefly and plans the best of them.")
     return 0
 
 

@@ -13,6 +13,7 @@ from lsf.evidence.regret import ROUNDING, Blocks, Metric, Truth
 from lsf.files import write_records
 from lsf.plans.plan import format_blocks, parse_blocks
 from lsf.plans.policies import RECOMMENDED, window
+from lsf.plans.tries import DEPTHS
 from lsf.schema import JsonRecord
 
 PACKED = Path(__file__).parent / "real.json"
@@ -36,6 +37,8 @@ class RealSets:
     """The sets that were drawn at random."""
     stopped: tuple[str, ...]
     """Sets that were hopeless and ended half-way; they count as the worst of the others."""
+    half_way: Mapping[str, float]
+    """Ranges of blocks -> validation loss after half of the steps; of those that did not diverge by then."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class RealTask:
     """The same where each completion was given to another prompt."""
     at_an_end: tuple[str, ...]
     """What was tuned at the least or greatest of the learning rates tried, so that a better one may lie beyond."""
+    half_way: tuple[float | None, ...]
+    """Validation loss of each block tuned alone, after half of the steps; None where it diverged by then."""
     sets: RealSets | None = None
     """Sets of several blocks, where all of them were measured."""
 
@@ -105,6 +110,18 @@ class RealTask:
         """Return what a criterion names where so many blocks are to be tuned: the best, or the best neighbours."""
         scores = (self.placebo if placebo else self.scores)[criterion]
         return top_k(scores, 1) if budget == 1 else window(scores, budget)
+
+    def tried(self, budget: int = 1) -> Blocks:
+        """Return what trying would have taken: of neighbours at `DEPTHS`, those of the least loss half-way."""
+        known: dict[Blocks, float]
+        if self.sets is None or budget == 1:
+            known = {(block,): loss for block, loss in enumerate(self.half_way) if loss is not None}
+        else:
+            known = {parse_blocks(plan, len(self.alone)): loss for plan, loss in self.sets.half_way.items()}
+        starts = [blocks[0] for blocks in known if blocks[-1] - blocks[0] == budget - 1]
+        wanted = [depth * (len(self.alone) - budget) for depth in DEPTHS]
+        near = [min(starts, key=lambda start: (abs(start - place), -start)) for place in wanted]
+        return min((tuple(range(start, start + budget)) for start in near), key=lambda one: (known[one], -one[0]))
 
     def lost(self, blocks: Blocks) -> float | None:
         """Return a plan's regret: (best of its size - its score) / (best of all - floor); None where nothing gained."""
@@ -186,19 +203,62 @@ def real_record(tasks: Sequence[RealTask] | None = None) -> str | None:
         tasks: what was measured; None for what is packed.
     """
     every = real_tasks() if tasks is None else tasks
-    lost = [
-        (own, chance)
-        for one in every
-        if one.task != LOOKED_AT
-        and (own := one.lost(one.named(RECOMMENDED[0]))) is not None
-        and (chance := one.by_chance()) is not None
-    ]
-    if not lost:
+    found = _lost(every, 1)
+    if not found:
         return None
-    own, chance = (fmean(values) for values in zip(*lost, strict=True))
+    named = fmean(one.lost(one.named(RECOMMENDED[0])) or 0.0 for one, _, _ in found)
+    tried, chance = (fmean(values) for values in zip(*(pair for _, *pair in found), strict=True))
     return (
-        f"On {every[0].model}, one block of {len(every[0].alone)} on {_several(len(lost), 'task')}, the "
-        f"recommendation lost {_share(own)} of what the best plan gains on average, blocks at random {_share(chance)}."
+        f"On {every[0].model}, one block of {len(every[0].alone)} on {_several(len(found), 'task')}, the "
+        f"recommendation lost {_share(named)} of what the best plan gains on average, blocks at random "
+        f"{_share(chance)}, the best of {len(DEPTHS)} depths that were tried {_share(tried)}."
+    )
+
+
+def trying_helps(budget: int, tasks: Sequence[RealTask] | None = None) -> bool:
+    """Say whether trying lost less than chance on average, at the measured number of blocks nearest to a budget.
+
+    Args:
+        budget: number of blocks.
+        tasks: what was measured; None for what is packed.
+    """
+    every = real_tasks() if tasks is None else tasks
+    sizes = {size for one in every if one.task != LOOKED_AT for size in one.budgets}
+    found = _lost(every, min(sizes, key=lambda size: (abs(size - budget), size))) if sizes else []
+    return sum(lost - chance for _, lost, chance in found) < 0
+
+
+def _lost(tasks: Sequence[RealTask], budget: int) -> list[tuple[RealTask, float, float]]:
+    """Return the tasks measured at a budget, TREC apart, with what trying lost and what chance did."""
+    return [
+        (one, lost, chance)
+        for one in tasks
+        if one.task != LOOKED_AT
+        and budget in one.budgets
+        and (lost := one.lost(one.tried(budget))) is not None
+        and (chance := one.by_chance(budget)) is not None
+    ]
+
+
+def tried_record(budget: int, tasks: Sequence[RealTask] | None = None) -> str | None:
+    """Say what trying five depths lost where it was measured on a real model; None where no task was at that budget.
+
+    The task that had been looked at before the sweep is left out.
+
+    Args:
+        budget: number of blocks.
+        tasks: what was measured; None for what is packed.
+    """
+    every = real_tasks() if tasks is None else tasks
+    found = _lost(every, budget)
+    if not found:
+        return None
+    lost, chance = (fmean(values) for values in zip(*(pair for _, *pair in found), strict=True))
+    each = "; ".join(f"{one.task} {_share(own)} ({_share(drawn)})" for one, own, drawn in found)
+    return (
+        f"Measured on {every[0].model}, {budget} of {len(every[0].alone)} blocks, {_several(len(found), 'task')}: what "
+        f"was best of {len(DEPTHS)} depths half-way lost {_share(lost)} of what the best plan gains in the end, blocks "
+        f"at random {_share(chance)}: {each}."
     )
 
 

@@ -112,6 +112,12 @@ def recommended_here(analysis: Analysis, budget: int) -> Plan:
     return replace(plan, reasons={block: f"{reason}. {standing.why}" for block, reason in plan.reasons.items()})
 
 
+def is_unproven(analysis: Analysis) -> bool:
+    """Say whether the recommendation was never shown to help on such a model: the study has not it, nor own sweeps."""
+    own = any(analysis.weights is not None and one.weights == analysis.weights for one in own_evidence())
+    return not own and beyond_study(analysis.model.name) is not None
+
+
 def model_words(analysis: Analysis, budget: int) -> tuple[str, bool] | None:
     """Say what is known of the recommendation on this very model, beyond the study's record.
 

@@ -13,6 +13,7 @@ from lsf.criteria.agreement import CHANCE
 from lsf.criteria.registry import CRITERIA
 from lsf.evidence.regret import Blocks, Truth, choose, full_regret, random_regret, regret, relative
 from lsf.plans.policies import both_ends, rank_average
+from lsf.plans.tries import neighbours_at
 
 
 def decided(truth: Truth, budget: int) -> bool | None:
@@ -231,12 +232,6 @@ def _of_constant(settings: Sequence[Setting]) -> dict[tuple[str, int], float]:
     return found
 
 
-def at_depth(depth: float, budget: int, n_blocks: int) -> Blocks:
-    """Return the neighbours at a relative depth, from the first blocks at 0 to the last at 1."""
-    start = math.floor(depth * (n_blocks - budget) + 0.5)
-    return tuple(range(start, start + budget))
-
-
 def best_depth(settings: Sequence[Setting]) -> float | None:
     """Return at which of `DEPTHS` neighbours lose least on average, of several the deepest; None if unknown."""
     rows = {depth: Entry(f"{depth}", CONTROL, _of_choice(settings, depth)).mean() for depth in DEPTHS}
@@ -259,7 +254,9 @@ def of_depth(settings: Sequence[Setting]) -> dict[tuple[str, int], float]:
 
 def _of_choice(settings: Sequence[Setting], depth: float) -> dict[tuple[str, int], float]:
     places = [(setting, budget) for setting in settings for budget in budgets_of(setting)]
-    plans = {(one.name, budget): (one.truth, at_depth(depth, budget, one.truth.n_blocks)) for one, budget in places}
+    plans = {
+        (one.name, budget): (one.truth, neighbours_at(depth, budget, one.truth.n_blocks)) for one, budget in places
+    }
     found = {place: regret(truth, plan).relative for place, (truth, plan) in plans.items() if plan in truth.scores}
     return {place: lost for place, lost in found.items() if lost is not None}
 

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.real_packing import WORDS, real_tasks_of
 from benchmarks.real_plans import CELLS, SCORES, Cell, Scored, read_lines
-from benchmarks.real_sweep_report import regrets, truth_of
+from benchmarks.real_sweep_report import regrets, tried_plan, truth_of
 from lsf.evidence.real import (
     LOOKED_AT,
     RealSets,
@@ -18,15 +18,22 @@ from lsf.evidence.real import (
     real_record,
     real_tasks,
     real_words,
+    tried_record,
+    trying_helps,
 )
 from lsf.figures.sweeps import draw_sets
+from lsf.plans.plan import format_blocks
 from lsf.plans.policies import RECOMMENDED
 
 ONE = RealTask(
     "a model", "ab", "a task", "exact_match", 10, 1, base=0.0, floor=0.2, whole=0.5, lora=0.6, top=0.7,
     alone=(0.4, 0.7, 0.3), scores={"alignment": (1.0, 2.0, 3.0), "last": (0.0, 1.0, 2.0)},
     placebo={"alignment": (2.0, 1.0, 0.0), "last": (0.0, 1.0, 2.0)}, at_an_end=(),
-    sets=RealSets(2, 1, {"0-1": 0.7, "1-2": 0.5}, drawn=("0-1", "0, 2"), stopped=("0, 2",)),
+    half_way=(2.0, 2.5, None),
+    sets=RealSets(
+        2, 1, {"0-1": 0.7, "1-2": 0.5}, drawn=("0-1", "0, 2"), stopped=("0, 2",),
+        half_way={"0-1": 1.5, "1-2": 1.0, "0, 2": 0.5},
+    ),
 )  # fmt: skip
 
 
@@ -41,6 +48,8 @@ def test_the_package_holds_what_the_committed_lines_say() -> None:
         assert truth is not None
         for budget in one.budgets:
             reported, near = regrets(truth, scored, budget), ", neighbours" if budget > 1 else ""
+            told = tried_plan(truth, [cell for cell in cells if cell.task == task], budget)
+            assert format_blocks(one.tried(budget)) == told
             assert one.by_chance(budget) == pytest.approx(reported["at random"], abs=5e-4)
             for criterion in ("alignment", "reduction", "fisher"):
                 own = one.lost(one.named(criterion, budget))
@@ -58,6 +67,19 @@ def test_regret_is_a_share_of_what_the_best_plan_gains_over_the_floor() -> None:
     assert replace(ONE, floor=0.9).by_chance() is None
     for one in real_tasks():  # pictures and sentences count from the same floor
         assert (one.truth.floor, one.truth.range) == (pytest.approx(one.floor), pytest.approx(one.top - one.floor))
+
+
+def test_trying_takes_the_least_loss_half_way_of_neighbours_alone() -> None:
+    assert (ONE.tried(), ONE.tried(2)) == ((0,), (1, 2))  # a set that is no run of neighbours is not tried
+    assert tried_record(2, [ONE, replace(ONE, task=LOOKED_AT), replace(ONE, sets=None)]) == (
+        "Measured on a model, 2 of 3 blocks, one task: what was best of 5 depths half-way lost 40.0 % of what the best "
+        "plan gains in the end, blocks at random 20.0 %: a task 40.0 % (20.0 %)."
+    )
+    assert tried_record(3, [ONE]) is None
+    assert (trying_helps(1, [ONE]), trying_helps(2, [ONE])) == (False, False)  # 60 against 47 %, 40 against 20 %
+    better = replace(ONE, half_way=(2.0, 1.0, None))
+    assert (trying_helps(1, [better]), trying_helps(9, [better]), trying_helps(1, [])) == (True, False, False)
+    assert "1 of 30 blocks" in (tried_record(1) or "")
 
 
 def test_a_set_that_was_ended_half_way_counts_as_the_worst_of_its_size() -> None:
@@ -99,7 +121,7 @@ def test_of_other_models_it_is_said_what_the_rule_lost_on_average_trec_apart() -
     apart = replace(ONE, task=LOOKED_AT, alone=(0.4, 0.7, 0.7))
     assert real_record([ONE, replace(ONE, alone=(0.4, 0.7, 0.7)), apart, replace(ONE, floor=0.9)]) == (
         "On a model, one block of 3 on 2 tasks, the recommendation lost 40.0 % of what the best plan gains on average, "
-        "blocks at random 33.3 %."
+        "blocks at random 33.3 %, the best of 5 depths that were tried 60.0 %."
     )
     assert real_record([apart]) is None
 

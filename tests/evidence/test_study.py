@@ -26,7 +26,6 @@ from lsf.evidence.study import (
     Entry,
     Rule,
     Setting,
-    at_depth,
     budgets_of,
     candidate_rules,
     decided,
@@ -81,7 +80,6 @@ def test_every_criterion_and_control_loses_what_is_worked_out_by_hand() -> None:
 
 
 def test_a_fixed_depth_is_that_of_the_other_models_and_never_of_its_own() -> None:
-    assert [at_depth(depth, 2, 12) for depth in (0.0, 0.5, 1.0)] == [(0, 1), (5, 6), (10, 11)]
     other = replace(setting("three", [0.9, 0.1, 0.1, 0.5], {}, {}), model="another")
     found = rows([ONE, other])["depth"].relative
     # On `one` the deepest block is best, on `three` the first: each is judged by the other's.

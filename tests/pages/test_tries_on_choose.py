@@ -1,0 +1,56 @@
+"""Trying five depths on the page Choose: real short runs in the worker, and the best of them as the plan."""
+
+from lsf.app.tries import KIND
+from lsf.app.work import Analysed, Request, Source
+from lsf.criteria.result import AnalysisSettings
+from lsf.data.lessons import load_lesson
+from lsf.evidence.real import trying_helps
+from lsf.lens.analyze import analyze
+from lsf.models.loading import load_model
+from lsf.plans.plan import format_blocks
+from lsf.plans.tries import Tries, tried_sets
+from lsf.progress import Silent
+from tests.pages.conftest import Driver
+
+PANELS = ["Try instead of predicting", "What the evidence recommends"]
+
+
+def panels(app: Driver) -> list[str]:
+    return [one.label for one in app.at.expander if one.label in PANELS]
+
+
+def test_on_a_model_outside_of_the_study_trying_comes_first_where_it_was_seen_to_help(analysed: Driver) -> None:
+    analysed.go("choose")
+    for budget in (1, 4):
+        analysed.at.slider(key="budget-4").set_value(budget).run()
+        assert panels(analysed) == (PANELS if trying_helps(budget) else PANELS[::-1])
+    request = Request(Source("bundled"), AnalysisSettings(criteria=("alignment",), limit=8))
+    known = analyze(load_model("bundled"), load_lesson("facts"), request.settings, Silent())
+    analysed.look_at(Analysed(request, known), "choose")
+    assert panels(analysed) == PANELS[::-1]  # the study has this one
+
+
+def test_the_best_of_the_depths_becomes_the_plan(analysed: Driver) -> None:
+    analysed.go("choose")
+    assert not analysed.at.exception
+    analysed.at.slider(key="budget-4").set_value(2).run()
+    analysed.at.number_input(key="tries-steps").set_value(6).run()
+    assert "With 2 blocks this was measured on no real model." in analysed.shown()
+    analysed.at.button(key="start-tries").click().run()
+    view = analysed.wait(KIND)
+    assert view.error is None, view.error
+    at = analysed.at.run()
+    tries = view.result
+    assert isinstance(tries, Tries)
+    assert tuple(one.blocks for one in tries.tries) == tried_sets(4, 2)
+    best = tries.best
+    assert best is not None
+    assert f"Tune blocks {format_blocks(best.blocks)}: the least validation loss after 3 of 6 steps" in (
+        analysed.shown().replace("**", "")
+    )
+    at.button(key="take-tries").click().run()
+    assert not at.exception
+    assert at.session_state["lsf"].plan.blocks == best.blocks
+    analysed.at.slider(key="budget-4").set_value(1).run()
+    assert "4 tasks" in analysed.shown() or "5 tasks" in analysed.shown()  # one block was measured on a real model
+    assert "take-tries" not in {button.key for button in analysed.at.button}  # tries of two blocks are none of one
