@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.real_plans import BATCH, CELLS, SCORES, Cell, Scored, read_lines
 from benchmarks.real_sweep import Bench
-from benchmarks.real_sweep_report import truth_of
 from benchmarks.real_tasks import LENGTH, real_task
+from benchmarks.real_truth import truth_of
 from lsf.criteria.agreement import rank_correlation, top_k
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings

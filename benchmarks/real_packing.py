@@ -24,7 +24,7 @@ from benchmarks.real_plans import (
     read_lines,
     size_of,
 )
-from benchmarks.real_sweep_report import EXACT, Truth, half_way, rates_of, regrets, truth_of
+from benchmarks.real_truth import EXACT, Truth, half_way, rates_of, regrets, truth_of
 from lsf.evidence.real import LOOKED_AT, RealSets, RealTask, pack_real
 from lsf.plans.plan import format_blocks
 

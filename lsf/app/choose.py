@@ -26,7 +26,7 @@ from lsf.evidence.packed import (
     words,
 )
 from lsf.evidence.regret import Blocks, random_regret, regret, relative
-from lsf.evidence.standing import StandingRule, model_words, recommended_here, standing_rule
+from lsf.evidence.standing import StandingRule, is_unproven, model_words, recommended_here, standing_rule
 from lsf.evidence.study import Rule
 from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget, runs_words
 from lsf.plans.plan import Plan, format_blocks, place_of
@@ -295,7 +295,8 @@ def recommendation_panel(here: Session, found: Analysis, budget: Budget) -> None
     if not settings:
         return
     blocks = budget.blocks
-    with st.expander("What the evidence recommends", icon=":material/lightbulb:", key="recommendation"):
+    who = "the study of small models" if is_unproven(found) else "the evidence"
+    with st.expander(f"What {who} recommends", icon=":material/lightbulb:", key="recommendation"):
         standing = standing_rule(found.weights)
         needs_criterion = standing.ends_from is None or blocks < standing.ends_from
         if needs_criterion and (missing := lacking(found, standing.criteria)):

@@ -108,8 +108,14 @@ def recommended_here(analysis: Analysis, budget: int) -> Plan:
     standing = standing_rule(analysis.weights)
     plan = recommended_plan(analysis, budget, standing.criteria)
     if standing.criteria == RECOMMENDED:
-        return plan
+        return _not_shown_to_help(plan) if is_unproven(analysis) else plan
     return replace(plan, reasons={block: f"{reason}. {standing.why}" for block, reason in plan.reasons.items()})
+
+
+def _not_shown_to_help(plan: Plan) -> Plan:
+    """Return a plan whose reasons say that nothing shows such a choice to help on the model."""
+    doubt = ", which is not shown to help on models outside of the study; trying a few depths measures"
+    return replace(plan, reasons={block: f"{reason}{doubt}" for block, reason in plan.reasons.items()})
 
 
 def is_unproven(analysis: Analysis) -> bool:

@@ -95,7 +95,11 @@ def test_without_own_sweeps_everything_is_the_studys(analysis: Analysis) -> None
     )
     assert standing_rule(WEIGHTS).criteria == RECOMMENDED
     assert standing_rule(WEIGHTS).why is None
-    assert recommended_here(analysis, 2) == recommended_plan(analysis, 2)
+    plan, doubt = recommended_here(analysis, 2), ", which is not shown to help on models outside of the study"
+    assert replace(plan, reasons=recommended_plan(analysis, 2).reasons) == recommended_plan(analysis, 2)
+    assert all(doubt in reason for reason in plan.reasons.values())
+    held = replace(analysis, model=replace(analysis.model, name="bundled"))
+    assert recommended_here(held, 2) == recommended_plan(held, 2)
     assert model_words(analysis, 1) == (f"{beyond_study('toy')} {real_record()}", False)
     real = real_tasks()[0].weights
     for budget in real_budgets(real):
@@ -368,7 +372,7 @@ def test_another_rule_stands_only_where_it_won_on_enough_sweeps_of_this_model(an
     assert measured and "Your 5 own sweeps of this model, at 1 block: the rule lost 0.0 %" in told
     assert "takes the place of the study's rule" in trust_words(analysis, 1, packed_record())
     other = replace(analysis, weights="cd" * 32)  # the same folder says nothing of another model
-    assert recommended_here(other, 1) == recommended_plan(other, 1)
+    assert recommended_here(other, 1).blocks == recommended_plan(other, 1).blocks
 
 
 def test_sweeps_of_parts_of_one_data_set_are_one_case_for_another_rule() -> None:

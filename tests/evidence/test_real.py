@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.real_packing import WORDS, real_tasks_of
 from benchmarks.real_plans import CELLS, SCORES, Cell, Scored, read_lines
-from benchmarks.real_sweep_report import regrets, tried_plan, truth_of
+from benchmarks.real_truth import regrets, tried_plan, truth_of
 from lsf.evidence.real import (
     LOOKED_AT,
     RealSets,

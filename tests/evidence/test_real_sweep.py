@@ -25,8 +25,9 @@ from benchmarks.real_plans import (
     spread_out,
     widened,
 )
-from benchmarks.real_sweep_report import LOOKED_AT, OTHERS, SMALL, Truth, fixed_depths, report, truth_of
+from benchmarks.real_sweep_report import OTHERS, SMALL, fixed_depths, report
 from benchmarks.real_tasks import shuffled
+from benchmarks.real_truth import LOOKED_AT, Truth, truth_of
 from lsf.data.lessons import load_lesson
 from lsf.data.task import Example
 from lsf.models.loading import load_model

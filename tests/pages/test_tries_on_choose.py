@@ -12,22 +12,26 @@ from lsf.plans.tries import Tries, tried_sets
 from lsf.progress import Silent
 from tests.pages.conftest import Driver
 
-PANELS = ["Try instead of predicting", "What the evidence recommends"]
+TRY, RULE, DOUBTED = (
+    "Try instead of predicting",
+    "What the evidence recommends",
+    "What the study of small models recommends",
+)
 
 
 def panels(app: Driver) -> list[str]:
-    return [one.label for one in app.at.expander if one.label in PANELS]
+    return [one.label for one in app.at.expander if one.label in (TRY, RULE, DOUBTED)]
 
 
 def test_on_a_model_outside_of_the_study_trying_comes_first_where_it_was_seen_to_help(analysed: Driver) -> None:
     analysed.go("choose")
     for budget in (1, 4):
         analysed.at.slider(key="budget-4").set_value(budget).run()
-        assert panels(analysed) == (PANELS if trying_helps(budget) else PANELS[::-1])
+        assert panels(analysed) == ([TRY, DOUBTED] if trying_helps(budget) else [DOUBTED, TRY])
     request = Request(Source("bundled"), AnalysisSettings(criteria=("alignment",), limit=8))
     known = analyze(load_model("bundled"), load_lesson("facts"), request.settings, Silent())
     analysed.look_at(Analysed(request, known), "choose")
-    assert panels(analysed) == PANELS[::-1]  # the study has this one
+    assert panels(analysed) == [RULE, TRY]  # the study has this one
 
 
 def test_the_best_of_the_depths_becomes_the_plan(analysed: Driver) -> None:
