@@ -25,7 +25,7 @@ def test_a_learner_predicts_and_then_sees_the_truth_and_the_regret(tab: Tab) -> 
     expect(page.get_by_test_id("stMetric").filter(has_text="Your regret")).to_contain_text(re.compile(r"0\.[12]\d"))
     expect(page.get_by_role("heading", name="Tuned alone, block 0 scored best")).to_be_visible()
     expect(page.get_by_role("heading", name="4 The same question on a real language model")).to_be_visible()
-    expect(page.get_by_text("Measured on SmolLM2-135M")).to_be_visible()
+    expect(page.get_by_text("Measured on SmolLM2-135M").first).to_be_visible()
     expect(page.locator(".lsf-chart")).to_have_count(3)
     tab.button("Predict again")
     expect(page.get_by_role("heading", name="3 What was measured")).to_have_count(0)
