@@ -158,7 +158,7 @@ def try_depths(
     model: "Model | LoadedModel", data: Any, blocks: int, prompt: str | None = None, completion: str | None = None,
     **settings: Any,
 ) -> Tries:  # fmt: skip
-    """Tune neighbours at five depths, from the first blocks to the last, for the first steps of a run each.
+    """Tune neighbours at five depths, from the first blocks to the last, for the first half of a run each.
 
     Args:
         model: of `load` or `wrap`; it is not changed.

@@ -82,7 +82,7 @@ def tries_panel(here: Session, budget: Budget, opened: bool = False) -> None:
     with st.expander("Try instead of predicting", opened, icon=":material/experiment:", key="tries"):
         size = "one block" if budget.blocks == 1 else f"{budget.blocks} neighbouring blocks"
         st.markdown(
-            f"Tune {size} at each of {len(DEPTHS)} depths for the first steps of a run, and take what has the least "
+            f"Tune {size} at each of {len(DEPTHS)} depths for half of a run's steps, and take what has the least "
             "validation loss by then. Nothing is predicted, and the test examples are never looked at."
         )
         told = tried_record(budget.blocks)

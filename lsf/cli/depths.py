@@ -1,4 +1,4 @@
-"""`try`: neighbours at five depths tuned for the first steps of a run, and the plan of the best."""
+"""`try`: neighbours at five depths tuned for the first half of a run, and the plan of the best."""
 
 import argparse
 

@@ -11,8 +11,8 @@ from lsf.wording import counted
 
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Relative depths that are tried: 0 for the first blocks, 1 for the last."""
-SHARE, MOST_STEPS = 0.5, 30
-"""A try takes half of the run's steps, at most as many as tries were measured with (docs/evidence.md)."""
+SHARE = 0.5
+"""Of the run's steps that a try takes: after a quarter, the choice was no better than chance (docs/evidence.md)."""
 
 
 def neighbours_at(depth: float, budget: int, n_blocks: int) -> tuple[int, ...]:
@@ -39,7 +39,7 @@ def tried_sets(n_blocks: int, budget: int) -> tuple[tuple[int, ...], ...]:
 
 def tried_steps(steps: int) -> int:
     """Return how many steps of a run a try takes."""
-    return max(1, min(MOST_STEPS, math.ceil(SHARE * steps)))
+    return max(1, math.ceil(SHARE * steps))
 
 
 @dataclass(frozen=True)
