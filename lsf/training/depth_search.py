@@ -82,7 +82,7 @@ def try_depths(loaded: LoadedModel, task: Task, spec: RunSpec, report: Reporter)
                 report.progress(0, steps, _words(one))
                 with explained_memory(loaded, one, "trying"):
                     rate = spec_rate(loaded, one) if one.given_rate is None else one.given_rate
-                    inputs = _inputs(loaded, one, splits, rate, Path(folder), report)
+                    inputs = _inputs(loaded, one, splits, rate, Path(folder) / one.plan.label, report)
                     attempt = partial(_loss, inputs, steps, judged, report)
                     loss = within_memory(spec.batch_size, inputs.micro_batch, attempt)
                 found.append(Try(one.plan.blocks, rate, loss))
@@ -115,7 +115,8 @@ def _words(spec: RunSpec) -> str:
 def _inputs(
     loaded: LoadedModel, spec: RunSpec, splits: EncodedSplits, rate: float, folder: Path, report: Reporter
 ) -> FitInputs:
-    """Return what the run itself would start from."""
+    """Return what the run itself would start from, with a folder of its own: a method keeps the mask it finds."""
+    folder.mkdir()
     settings = FitSettings(
         learning_rate=rate,
         steps=splits.steps,

@@ -21,7 +21,7 @@ def asked(loaded, task, **settings) -> RunSpec:
     return RunSpec(loaded.info.name, task.name, plan, **{"steps": 8, "batch_size": 4, "warmup_steps": 1, **settings})
 
 
-@pytest.mark.parametrize("method", ["full", "lora"])
+@pytest.mark.parametrize("method", ["full", "lora", "lt_sft"])  # lt_sft keeps the mask it finds
 def test_a_try_is_the_beginning_of_the_run_that_it_stands_for(loaded, task, tmp_path, method: str) -> None:
     before = weights_hash(loaded.model)
     spec = asked(loaded, task, method=method, learning_rate=0.01)
