@@ -94,6 +94,26 @@ def one_line_names_model_data_and_device(app: Driver) -> None:
     assert '<span class="idle">idle</span>' in line
 
 
+def test_what_the_template_did_to_rows_is_said_of_the_analysis_as_of_the_data(
+    app: Driver, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    turns = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "the zebra"}]
+    row = {"messages": turns, "tools": [{"type": "function", "function": {"name": "look_up"}}]}
+    (tmp_path / "chats.jsonl").write_text(f"{json.dumps(row)}\n" * 12)
+    app.use(tiny("llama"), tmp_path / "chats.jsonl")
+    told = "note: The chat template leaves out the descriptions of tools (line "
+    assert told in "\n".join(str(one.value) for one in app.at.text)
+    unknown = "stand for words that the model does not know"
+    assert unknown in app.shown()
+    app.click("Analyse")
+    app.wait("analyze")
+    app.at.run()
+    app.click("Skip to the result")
+    assert app.at.title[0].value == "Trajectories"
+    assert told in "\n".join(str(one.value) for one in app.at.text)
+    assert unknown in app.shown()
+
+
 def test_the_record_is_replayed_layer_by_layer_and_the_tower_grows_with_it(analysed: Driver) -> None:
     analysed.click("Replay")
     assert "Replay of what was recorded: example 1, states 0 to 0 of 4." in analysed.shown()
