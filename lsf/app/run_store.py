@@ -12,12 +12,15 @@ from lsf.app.runs import TWO_LINES
 from lsf.app.state import Session, leave_run, look_at_run
 from lsf.data.lessons import data_words
 from lsf.models.info import model_label
+from lsf.runs.result import RunState
 from lsf.runs.store import Run, bytes_of, delete_run, runs_folder
 from lsf.wording import counted
 
 MADE = re.compile(r"(\d{4})(\d\d)(\d\d)-(\d\d)(\d\d)\d\d-")
 """Of a folder's name: year, month, day, hour, minute."""
 
+FAILED_SHOWN = 3
+"""Failed runs, and folders that cannot be read, whose reasons stand below the list where none is selected, at most."""
 WIDTHS = {"made": 88, "tuned": 148, "model and data": 140, "state": 85}
 """Column of the list of runs -> pixels: all of it is seen in a window of 800 pixels, and grows with a wider one."""
 
@@ -79,10 +82,11 @@ def draw_store(here: Session, runs: Sequence[Run]) -> None:
             _offer_deletion(here, picked, name)
         if not picked:
             st.caption(
-                "Select one run to show its curves, or any number to delete them from the disk. Of those selected the "
-                "folder is named, and why they have not ended."
+                "Select one run to show its curves, its folder and why it has not ended, or any number to delete them "
+                "from the disk."
             )
-        for run in picked:
+        failed = [run for run in runs if run.state is RunState.FAILED or run.spec is None]
+        for run in picked or failed[:FAILED_SHOWN]:
             st.caption(unmarked(f"{run.id}: {run.problem or run.state}"))
 
 

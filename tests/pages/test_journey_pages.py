@@ -262,8 +262,7 @@ def test_a_run_deleted_or_half_written_while_the_page_is_open_stops_nothing(tune
     assert not at.exception
     for page in ("compare", "tune"):
         assert not analysed.go(page).exception
-    stores = [frame.value for frame in at.dataframe if "problem" in list(frame.value)]
-    assert any("result.json" in str(problem) for store in stores for problem in store["problem"])
+    assert any(second.id in as_read(one.value) and "result.json" in as_read(one.value) for one in at.caption)
 
 
 def test_a_new_session_finds_a_run_by_its_address(tuned: Path, app: Driver) -> None:
