@@ -214,7 +214,7 @@ def script_of_run(skeleton: Skeleton, run: Run, spec: RunSpec, length: int, rows
     found = None if run.result is None or spec.method != "full" else run.result.learning_rate
     steps = None if run.result is None or spec.epochs is None else run.result.steps
     defaults = ScriptDefaults(
-        rate=found or _rate(skeleton, spec.plan),
+        rate=found or spec.plan.rates.get("full") or _rate(skeleton, spec.plan),
         steps=steps or spec.steps,
         batch_size=spec.batch_size,
         warmup_steps=spec.warmup_steps,
