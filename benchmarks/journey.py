@@ -1,12 +1,14 @@
 """The journey through the app with a table of one's own, in Chromium, and whether the time left was told true.
 
     python -m benchmarks.journey [--model smollm2] [--examples 32] [--blocks 2] [--steps 40]
+                                 [--tried] [--pictures FOLDER]
 
 Starts the app on a free port with an empty folder of runs; writes 640 questions of TREC (of the shared folder) as a CSV
 with the columns `question` and `answer`; analyses them, takes the recommended criterion's run of neighbours, tunes it
 beside the whole model and as many random blocks, and opens *Compare*. Every five seconds it reads how long the page
 says that the analysis, then the queue, will still take. What it says counts from a tenth of the whole time on; the bar
-is half to one and a half times what was still to come.
+is half to one and a half times what was still to come. With `--tried` the blocks are found by trying, for as many
+steps, and the tries are looked at too; with `--pictures` pages are kept as they look, light and dark.
 """
 
 import argparse
@@ -115,8 +117,33 @@ def fill(page: Page, name: str, value: int) -> None:
     settled(page)
 
 
+def tried(page: Page, steps: int) -> None:
+    """Find the blocks by trying, on the page *Choose*, and take them."""
+    button = page.get_by_role("button", name=re.compile("^Try .* depths"))
+    if not button.is_visible():
+        page.get_by_text("Try instead of predicting").click()
+        settled(page)
+    fill(page, "Steps of the run", steps)
+    press(page, "depths and")
+    take = page.locator(".st-key-take-tries")
+    expect(page.get_by_test_id("stProgress").first).to_be_visible(timeout=PATIENCE)
+    print(judged("the tries", watched(page, lambda bar: bar, take.is_visible)), flush=True)
+    print(page.get_by_text(re.compile("the least validation loss after")).first.inner_text(), flush=True)
+    take.get_by_role("button").click()
+    settled(page)
+
+
 def journey(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None:
     """Go from the first page to the last, and print what was told and what came of it."""
+
+    def keep(name: str) -> None:
+        if asked.pictures is not None:
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                settled(page)
+                page.screenshot(path=asked.pictures / f"{name}-{scheme}.png", full_page=True)
+            page.emulate_media(color_scheme="light")
+
     table = runs.parent / "questions.csv"
     write_table(table)
     page.goto(f"{url}/model")
@@ -133,6 +160,7 @@ def journey(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None
     done = page.get_by_role("button", name="Choose blocks")
     expect(page.get_by_test_id("stProgress").first).to_be_visible(timeout=PATIENCE)
     print(judged("the analysis", watched(page, lambda bar: bar, done.is_visible)), flush=True)
+    keep("trajectories")
     press(page, "Choose blocks", "choose")
     slider = page.get_by_role("slider")
     expect(slider).to_be_visible(timeout=PATIENCE)
@@ -141,6 +169,9 @@ def journey(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None
     for _ in range(asked.blocks - 1):
         slider.press("ArrowRight")
     settled(page)
+    if asked.tried:
+        tried(page, asked.steps)
+    keep("choose")
     print(page.get_by_role("heading", name=re.compile("The plan: tune")).inner_text(), flush=True)
     press(page, "Fine-tune", "tune")
     expect(page.get_by_role("button", name="Start ")).to_be_visible(timeout=PATIENCE)
@@ -149,6 +180,7 @@ def journey(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None
         page.get_by_role("button", name=role).click()
         settled(page)
     fill(page, "Steps", asked.steps)
+    keep("tune")
     press(page, "Start ")
     expect(page.get_by_test_id("stProgress").first).to_be_visible(timeout=PATIENCE)
     whole = re.compile("The whole queue")
@@ -168,6 +200,7 @@ def journey(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None
     press(page, "Compare the runs", "compare")
     expect(page.locator(".st-key-verdict-numbers")).to_be_visible(timeout=PATIENCE)
     settled(page)
+    keep("compare")
     print(page.get_by_role("heading").nth(1).inner_text(), flush=True)
 
 
@@ -178,6 +211,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=32, help="read by the analysis")
     parser.add_argument("--blocks", type=int, default=2, help="tuned")
     parser.add_argument("--steps", type=int, default=40, help="of each run")
+    parser.add_argument("--tried", action="store_true", help="find the blocks by trying")
+    parser.add_argument("--pictures", type=Path, help="an existing folder to keep every page in")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         runs = Path(folder) / "runs"

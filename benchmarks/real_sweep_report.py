@@ -22,6 +22,7 @@ from benchmarks.real_plans import (
     rules,
     size_of,
 )
+from benchmarks.real_tries import rate_tries
 from benchmarks.real_truth import (
     EXACT,
     LOOKED_AT,
@@ -71,6 +72,9 @@ def report(cells: Sequence[Cell] | None = None, scored: Sequence[Scored] | None 
         parts += [head, "\n".join(_regrets(truths, cells, scored, budget))]
         parts += [f"{head}, all tasks by the loss", "\n".join(_regrets(by_loss, cells, scored, budget))]
     parts += ["### What trying costs at 1 block", "\n".join(_tries(truths, cells, scored))]
+    for budget in (1, BUDGET):
+        head = f"### Depth and rate at {budget} of {n_blocks} blocks: what the run loses that is made in the end"
+        parts += [head, "\n".join(rate_tries(truths, cells, scored, budget))]
     parts += ["### A rule chosen without the task it is judged on", "\n".join(_left_out(truths, scored))]
     parts += [
         "### Bars at 8 blocks",

@@ -158,7 +158,9 @@ def try_depths(
     model: "Model | LoadedModel", data: Any, blocks: int, prompt: str | None = None, completion: str | None = None,
     **settings: Any,
 ) -> Tries:  # fmt: skip
-    """Tune neighbours at five depths, from the first blocks to the last, for the first half of a run each.
+    """Tune neighbours at five depths, from the first blocks to the last, then the best at two other rates.
+
+    Each for the first half of a run. Where a rate is given, no other one is tried.
 
     Args:
         model: of `load` or `wrap`; it is not changed.
@@ -169,8 +171,8 @@ def try_depths(
         **settings: fields of `RunSpec`, of the run that is to be made: method, steps, batch_size, learning_rate, ...
 
     Returns:
-        `.tries` with their validation losses in nats per completion token, and `.plan` of the least, for `tune`; None
-        where every one diverged.
+        `.tries` and `.rates` with their validation losses in nats per completion token, and `.plan` of the least, for
+        `tune`, which takes its rate with it; None where every one diverged.
 
     Raises:
         PlanError, DataError, BadInputError: see `lsf.training.depth_search.try_depths`.

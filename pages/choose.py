@@ -90,7 +90,8 @@ def _rule(here: Session, found: Analysis) -> Rule:
 def _by_hand(here: Session) -> None:
     if here.by_hand is not None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            st.markdown("The blocks were chosen by hand.")
+            tried = here.plan is not None and here.plan.rates
+            st.markdown(f"The blocks were {'found by trying' if tried else 'chosen by hand'}.")
             if st.button("Back to the criterion", icon=":material/undo:", key="back-to-criterion"):
                 here.by_hand = None
                 st.rerun()

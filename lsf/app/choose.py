@@ -197,13 +197,15 @@ def default_budget(n_blocks: int) -> int:
 
 
 def chosen_plan(here: Session, analysis: Analysis, criterion: str, policy: str, budget: int) -> Plan:
-    """Return the plan of the criterion, or of the blocks chosen by hand.
+    """Return the plan of the criterion, or of the blocks chosen by hand; blocks that were tried bring their rate.
 
     Raises:
         PlanError: no block is chosen by hand.
     """
     if here.by_hand is not None:
-        return plan_by_hand(analysis, here.by_hand)
+        plan, tried = plan_by_hand(analysis, here.by_hand), here.tried
+        same = tried is not None and tried.blocks == plan.blocks
+        return replace(plan, reasons=tried.reasons, rates=tried.rates) if tried is not None and same else plan
     return make_plan(analysis, criterion, policy, budget)
 
 

@@ -352,7 +352,8 @@ ROLE_WORDS = {
 def draw_form(here: Session, plan: Plan, source: Source) -> None:
     """Draw the settings, what the run will need, and the button that queues everything."""
     with st.container(border=True):
-        chosen_by = "by hand" if plan.criterion is None else f"by {CRITERIA[plan.criterion].label}"
+        by_hand = "by trying" if plan.rates else "by hand"
+        chosen_by = by_hand if plan.criterion is None else f"by {CRITERIA[plan.criterion].label}"
         known = plan.predicted.trainable_params
         params = "" if known is None else f"; {amount(known)} parameters"
         st.markdown(
@@ -376,6 +377,11 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
         specs = specs_to_start(spec, roles, n_seeds)
         if same := [ROLE_WORDS[role] for role in roles if role not in {one.role for one in specs}]:
             st.caption(f"Not run separately: {', '.join(same)}, the same blocks as another run.")
+        if spec.tried_rate is not None:
+            st.caption(
+                f"{plan.label[0].upper()}{plan.label[1:]}, and as many others beside it, at {spec.tried_rate:.2g}: the "
+                "rate that trying found. It takes the place of the default and of a search; a rate by hand comes first."
+            )
         source = replace(source, general=spec.general)
         obstacle = draw_forecast(here, source, spec, roles)
         if st.button(

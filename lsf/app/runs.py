@@ -60,7 +60,8 @@ def belong_together(runs: Sequence[Run], name: str | None) -> list[Run]:
     for run in runs:
         if run.spec is not None and _settings(run.spec) in (kin, _beside_any(run.spec, kin)):
             one = run.spec
-            key = (one.role, one.plan.label, one.how, one.seed, one.learning_rate, one.general, one.general_share)
+            rate, general = (one.learning_rate, one.tried_rate), (one.general, one.general_share)
+            key = (one.role, one.plan.label, one.how, one.seed, *rate, *general)
             found.setdefault(key, run)
     order = {role: place for place, role in enumerate(ROLES)}
     return sorted(found.values(), key=lambda run: (order[run.spec.role] if run.spec else 0, run.id))

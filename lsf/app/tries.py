@@ -1,4 +1,4 @@
-"""Trying instead of predicting: five depths, tuned briefly on the page Choose, and the best of them taken."""
+"""Trying instead of predicting: five depths and further rates, tuned briefly on the page Choose; the best is taken."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from lsf.app.work import Source
 from lsf.evidence.real import tried_record
 from lsf.jobs.job import JobState, JobView, Report
 from lsf.plans.plan import Plan, format_blocks
-from lsf.plans.tries import DEPTHS, Tries, tried_steps
+from lsf.plans.tries import DEPTHS, FACTORS, Tries, tried_steps
 from lsf.runs.spec import RunSpec
 from lsf.wording import counted
 
@@ -36,7 +36,7 @@ class Asked:
 
 
 def tries_work(runtime: AppRuntime, asked: Asked) -> Callable[[Report], Tries]:
-    """Return the job that tries five depths with all weights at their default rate.
+    """Return the job that tries five depths with all weights at their default rate, and two rates beside that.
 
     Args:
         runtime: has the model cache.
@@ -82,8 +82,9 @@ def tries_panel(here: Session, budget: Budget, opened: bool = False) -> None:
     with st.expander("Try instead of predicting", opened, icon=":material/experiment:", key="tries"):
         size = "one block" if budget.blocks == 1 else f"{budget.blocks} neighbouring blocks"
         st.markdown(
-            f"Tune {size} at each of {len(DEPTHS)} depths for half of a run's steps, and take what has the least "
-            "validation loss by then. Nothing is predicted, and the test examples are never looked at."
+            f"Tune {size} at each of {len(DEPTHS)} depths for half of a run's steps, then the best of them at half and "
+            "twice the rate, and take what has the least validation loss. Nothing is predicted, and the test examples "
+            "are never looked at."
         )
         told = tried_record(budget.blocks)
         st.caption(unmarked(told or f"With {counted(budget.blocks, 'block')} this was measured on no real model."))
@@ -111,7 +112,7 @@ def _start(here: Session, source: Source, blocks: int) -> None:
     usual, key = usual_steps(source.data, "tries")
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
         steps = int(st.number_input("Steps of the run", 1, 100_000, usual, key=key, persist_state="session", width=180))
-        told = f"Try {len(DEPTHS)} depths, {counted(tried_steps(steps), 'step')} each"
+        told = f"Try {len(DEPTHS)} depths and {len(FACTORS)} rates, {counted(tried_steps(steps), 'step')} each"
         if st.button(told, icon=":material/play_arrow:", key="start-tries"):
             with guard():
                 asked = Asked(source, blocks, steps)
@@ -130,7 +131,7 @@ def _show(here: Session, tries: Tries) -> None:
     best = tries.best
     rows = [
         {"blocks": format_blocks(one.blocks), "validation loss": one.loss, "rate": one.learning_rate}
-        for one in tries.tries
+        for one in (*tries.tries, *tries.rates)
     ]
     told = "Nats per completion token; empty where it diverged."
     table(pd.DataFrame(rows), "tries-table", column_config={
@@ -143,9 +144,12 @@ def _show(here: Session, tries: Tries) -> None:
     where = f"block{'' if len(best.blocks) == 1 else 's'} {format_blocks(best.blocks)}"
     read = f"after {tries.steps} of {counted(tries.run_steps, 'step')}, on {counted(tries.examples, 'example')}"
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-        st.markdown(f"**Tune {where}**: the least validation loss {read} (base model {tries.base_loss:.3f}).")
+        st.markdown(
+            f"**Tune {where}** at {best.learning_rate:.2g}: the least validation loss {read} (base model "
+            f"{tries.base_loss:.3f})."
+        )
         if st.button("Use this plan", icon=":material/check:", key="take-tries"):
-            here.by_hand = best.blocks
+            here.by_hand, here.tried = best.blocks, tries.plan
             st.rerun()
     if not tries.gained:
         st.warning(

@@ -1,4 +1,4 @@
-"""`try`: neighbours at five depths tuned for the first half of a run, and the plan of the best."""
+"""`try`: neighbours at five depths, then two rates, each for the first half of a run, and the plan of the best."""
 
 import argparse
 
@@ -39,7 +39,7 @@ def try_options(parser: argparse.ArgumentParser) -> None:
 
 
 def try_command(arguments: argparse.Namespace) -> int:
-    """Try five depths and write the plan of the best, for `tune --plan`; Ctrl-C or SIGTERM ends it with nothing."""
+    """Try depths and rates and write the best plan, for `tune --plan`; Ctrl-C or SIGTERM ends it with nothing."""
     given = given_settings(arguments, RunSpec)
     check_file(arguments.json, read=(arguments.data, arguments.model))
     RunSpec(**given, plan=Plan("any", 1, (0,)))  # a bad value is refused before data or model are read
@@ -64,14 +64,15 @@ def try_command(arguments: argparse.Namespace) -> int:
         say_notes("The loss diverged at every depth; give a smaller --learning-rate. No plan was written.")
         return 1
     plan.save(arguments.json)
-    print(f"{plan.label} in {tries.seconds:.1f} s -> {arguments.json}")
+    rate = plan.rates[tries.method]
+    print(f"{plan.label} at rate {rate:g} in {tries.seconds:.1f} s -> {arguments.json}")
     if not tries.gained:
         say_notes("No try ended below the base model's loss: more steps or another rate may tell them apart.")
     return 0
 
 
 def tries_lines(tries: Tries) -> list[str]:
-    """Return tries as lines of text, the first blocks first."""
+    """Return tries as lines of text, the first blocks first, other rates last."""
     head = (
         f"validation loss of {counted(tries.examples, 'example')} after {tries.steps} of "
         f"{counted(tries.run_steps, 'step')}; base {tries.base_loss:.3f}"
@@ -79,6 +80,6 @@ def tries_lines(tries: Tries) -> list[str]:
     rows = [
         f"{format_blocks(one.blocks):<12}{one.learning_rate:>9g}  "
         + ("diverged" if one.loss is None else f"{one.loss:.3f}")
-        for one in tries.tries
+        for one in (*tries.tries, *tries.rates)
     ]
     return [head, f"{'tuned':<12}{'rate':>9}  loss", *rows]

@@ -107,7 +107,7 @@ def build_parser() -> Parser:
     analyze_options(commands.add_parser("analyze", help="score every block by the criteria, in one pass over examples"))
     data_options(commands.add_parser("data", help="show what a data file holds, and its rows as a model gets them"))
     plan_options(commands.add_parser("plan", help="turn the scores into a plan within a budget"))
-    try_options(commands.add_parser("try", help="tune neighbours at five depths briefly, and plan the best"))
+    try_options(commands.add_parser("try", help="tune neighbours at five depths and some rates briefly; plan the best"))
     tune_options(commands.add_parser("tune", help="fine-tune once, in the foreground"))
     compare_options(commands.add_parser("compare", help="compare runs: one row each, with ratios to the full run"))
     ask_options(commands.add_parser("ask", help="have the base model and tuned ones answer your own prompt"))

@@ -231,8 +231,9 @@ def script_of_run(skeleton: Skeleton, run: Run, spec: RunSpec, length: int, rows
     found = None if run.result is None else run.result.learning_rate
     steps = None if run.result is None or spec.epochs is None else run.result.steps
     method = spec.method if carried else "full"
+    own = found or spec.known_rate if carried else None
     defaults = ScriptDefaults(
-        rate=(carried and (found or spec.given_rate)) or _rate(skeleton, spec.plan, method),
+        rate=own or _rate(skeleton, spec.plan, method),
         steps=steps or spec.steps,
         batch_size=spec.batch_size,
         warmup_steps=spec.warmup_steps,
@@ -271,6 +272,9 @@ def _script(skeleton: Skeleton, plan: Plan, defaults: ScriptDefaults, options: A
 
 
 def _rate(skeleton: Skeleton, plan: Plan, method: str = "full") -> float:
+    """Return the rate that the plan brings for a method, else the method's own."""
+    if (tried := plan.rates.get(method)) is not None:
+        return tried
     n_params = sum(value.numel() for value in skeleton.model.parameters())
     return default_rate(method, Tuned(skeleton.layout.config.hidden_size, n_params, share_of(plan)))
 

@@ -38,7 +38,7 @@ class Plan(JsonRecord):
     """The blocks and modules to tune; everything else stays frozen.
 
     Raises:
-        PlanError: a block that the model does not have, or nothing to tune.
+        PlanError: a block that the model does not have, nothing to tune, or a rate out of (0, 1].
 
     Example:
         >>> Plan("bundled", 8, (6, 5), final_norm=True).label
@@ -71,10 +71,13 @@ class Plan(JsonRecord):
     """Block number (as text) -> why it was chosen."""
     predicted: Predicted = field(default_factory=Predicted)
     """What it is expected to cost."""
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Method -> peak learning rate that was best where the plan was tried; what a run by it takes that is given no
+    number. Empty where nothing was tried."""
     schema_version: Literal[1] = 1
 
     def __post_init__(self) -> None:
-        """Refuse blocks that the model does not have, and a plan that tunes nothing."""
+        """Refuse blocks that the model does not have, a plan that tunes nothing, and rates that are none."""
         if isinstance(self.blocks, str) or not isinstance(self.blocks, Iterable):
             raise PlanError(f"blocks is {self.blocks!r}; several were expected, such as (3,).")
         blocks = [index(one) if hasattr(one, "__index__") and not isinstance(one, bool) else one for one in self.blocks]
@@ -83,6 +86,9 @@ class Plan(JsonRecord):
                 raise PlanError(f"Block {block!r} does not exist; {self.model} has blocks 0 to {self.n_blocks - 1}.")
         if not (blocks or self.embedding or self.final_norm or self.head or self.modules):
             raise PlanError(f"The plan tunes nothing; name at least one block in 0 to {self.n_blocks - 1}.")
+        for method, rate in self.rates.items():
+            if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0.0 < rate <= 1.0:
+                raise PlanError(f"The rate of {method!r} in the plan is {rate!r}; it must be above 0 and at most 1.")
         object.__setattr__(self, "blocks", tuple(sorted(set(blocks))))
         object.__setattr__(self, "modules", tuple(self.modules))
 

@@ -1,6 +1,7 @@
-"""Trying instead of predicting: neighbours at a few depths, each tuned briefly, and which of them came out best."""
+"""Trying instead of predicting: neighbours at a few depths, then rates, each tuned briefly, and what came out best."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,6 +12,8 @@ from lsf.wording import counted
 
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Relative depths that are tried: 0 for the first blocks, 1 for the last."""
+FACTORS = (0.5, 2.0)
+"""Of the rate of the depths: what is tried beside it at the best of them."""
 SHARE = 0.5
 """Of the run's steps that a try takes: after a quarter, the choice was no better than chance (docs/evidence.md)."""
 
@@ -74,34 +77,54 @@ class Tries(JsonRecord):
     base_loss: float
     """Of the base model on them, in nats per completion token."""
     tries: tuple[Try, ...]
-    """The first blocks first."""
+    """The depths, the first blocks first."""
     seconds: float
     """Wall seconds of all of it."""
+    rates: tuple[Try, ...] = ()
+    """The best depth at `FACTORS` of its rate; none where a rate was given, or every depth diverged."""
+    method: str = "full"
+    """By which all of them were tuned."""
     schema_version: Literal[1] = 1
 
     @property
     def best(self) -> Try | None:
-        """The try of the least loss, of equal ones the deepest; None where all diverged."""
-        known = [one for one in self.tries if one.loss is not None]
-        return min(known, key=lambda one: (one.loss, -one.blocks[0]), default=None)
+        """The best depth at the rate of the least loss, of equal ones the lowest; None where all diverged."""
+        depth = best_of(self.tries)
+        return None if depth is None else best_of((depth, *self.rates))
 
     @property
     def plan(self) -> Plan | None:
-        """The plan of the best try, with the reason at each block; None where all diverged."""
-        best = self.best
-        if best is None:
+        """The plan of the best try, with its rate, and the reason at each block; None where all diverged."""
+        depth, best = best_of(self.tries), self.best
+        if depth is None or best is None:
             return None
-        others = ", ".join(f"{format_blocks(one.blocks)} {_loss(one)}" for one in self.tries if one is not best)
-        reason = f"tried: validation loss {_loss(best)} after {counted(self.steps, 'step')}" + (
-            f", the least of {len(self.tries)} depths ({others})" if others else ""
+        depths = ", ".join(f"{format_blocks(one.blocks)} {_loss(one)}" for one in self.tries if one is not depth)
+        rates = ", ".join(f"{one.learning_rate:g} {_loss(one)}" for one in (depth, *self.rates) if one is not best)
+        reason = f"tried: validation loss {_loss(depth)} after {counted(self.steps, 'step')}" + (
+            f", the least of {len(self.tries)} depths ({depths})" if depths else ""
         )
-        reasons = {str(block): reason for block in best.blocks}
-        return Plan(self.model, self.n_blocks, best.blocks, budget={"blocks": len(best.blocks)}, reasons=reasons)
+        if rates:
+            told = f"{_loss(best)}, the least of {1 + len(self.rates)} rates ({rates})"
+            reason += f"; at the rate {best.learning_rate:g} {told}"
+        return Plan(
+            self.model,
+            self.n_blocks,
+            best.blocks,
+            budget={"blocks": len(best.blocks)},
+            reasons={str(block): reason for block in best.blocks},
+            rates={self.method: best.learning_rate},
+        )
 
     @property
     def gained(self) -> bool:
         """Whether the best try ended below the base model's loss."""
         return self.best is not None and (self.best.loss or 0.0) < self.base_loss
+
+
+def best_of(tries: Iterable[Try]) -> Try | None:
+    """Return the try of the least loss, of equal ones the deepest at the lowest rate; None where all diverged."""
+    known = [one for one in tries if one.loss is not None]
+    return min(known, key=lambda one: (one.loss, -one.blocks[0], one.learning_rate), default=None)
 
 
 def _loss(one: Try) -> str:

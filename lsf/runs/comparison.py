@@ -222,10 +222,10 @@ def to_row(run: Run) -> Row:
         n_blocks=spec and len(spec.plan.blocks),
         method=spec and spec.how,
         seed=spec and spec.seed,
-        learning_rate=result.learning_rate if result else spec and spec.given_rate,
+        learning_rate=result.learning_rate if result else spec and spec.known_rate,
         rate_searched=spec and spec.searches_rate,
         state=str(run.state),
-        rate_asked=spec and _rate_asked(spec),
+        rate_asked=spec and spec.rate_asked,
         beside=spec and " + ".join(spec.plan.beside),
         bare_method=spec and spec.method,
         all_blocks=spec and len(spec.plan.blocks) == spec.plan.n_blocks,
@@ -274,10 +274,6 @@ def memory_over(row: Row, full: Row) -> float | None:
     if (row.memory_grown is None) != (full.memory_grown is None):
         return over(row.memory_grown or row.peak_memory_bytes, full.memory_grown or full.peak_memory_bytes)
     return over(row.peak_memory_bytes, full.peak_memory_bytes)
-
-
-def _rate_asked(spec: RunSpec) -> str:
-    return "searched" if spec.searches_rate else "default" if spec.given_rate is None else "given"
 
 
 def _loss(row: Row | None) -> float:
@@ -359,7 +355,9 @@ def is_control(row: Row, choice: Row) -> bool:
 
 def rate_words(row: Row) -> str:
     """Return which rate a run was asked to take: `rate 0.001`, `default rate` or `searched rate`."""
-    return f"rate {row.learning_rate:g}" if row.rate_asked == "given" else f"{row.rate_asked} rate"
+    if row.rate_asked in ("searched", "default"):
+        return f"{row.rate_asked} rate"
+    return f"rate {row.learning_rate:g}"
 
 
 def columns_apart(rows: Sequence[Row]) -> list[str]:

@@ -78,6 +78,7 @@ def control_spec(spec: RunSpec, role: str) -> RunSpec:
         criterion=role,
         budget={"blocks": len(blocks)},
         reasons={str(block): f"the {role} control of {plan.label}" for block in blocks},
+        rates=plan.rates,
     )
     return replace(spec, role=role, plan=other)
 
@@ -136,7 +137,7 @@ def grid_specs(
 ) -> tuple[RunSpec, ...]:
     """Return one spec per cell, place by place; full fine-tuning of the whole model comes first where it is asked for.
 
-    Every method has its own default rate, or its own search: never one rate for all.
+    Every method has its own default rate, or its own search: never one rate for all, and none that was tried.
 
     Args:
         base: of the chosen plan; its method, options and rate are replaced.
@@ -154,6 +155,7 @@ def grid_specs(
             raise BadInputError(f"There is no place {place!r}; accepted are: {', '.join(PLACES)}.")
     specs: list[RunSpec] = []
     seen: set[tuple[object, ...]] = set()
+    base = _untried(base)
     for place in sorted(places, key=lambda place: place != "full"):
         where = base if place == "choice" else control_spec(base, place)
         for chosen_method in sorted(chosen_methods, key=lambda chosen_method: chosen_method.method != "full"):
@@ -165,17 +167,24 @@ def grid_specs(
     return tuple(specs)
 
 
+def _untried(spec: RunSpec) -> RunSpec:
+    """Return a spec whose plan brings no rate."""
+    return replace(spec, plan=replace(spec.plan, rates={}))
+
+
 def cell_of(spec: RunSpec) -> tuple[str, str]:
     """Return the place and the method of a run, as the grid writes them."""
     return place_of(spec.plan), spec.how
 
 
 def grid_of(spec: RunSpec) -> tuple[object, ...] | None:
-    """Return what the cells of one grid share: model, data, loop, and whence their rates; None where one was given.
+    """Return what the cells of one grid share: model, data, loop, and whence their rates.
+
+    None where a rate was given, or is the plan's.
 
     Rates are each method's default or each cell's own search; the two are never put beside each other.
     """
-    return (_kin(spec), spec.searches_rate) if spec.given_rate is None else None
+    return (_kin(spec), spec.searches_rate) if spec.known_rate is None else None
 
 
 def grids(runs: Sequence[Run]) -> tuple[Run, ...]:
@@ -205,7 +214,8 @@ def same_grid(runs: Sequence[Run], base: RunSpec) -> tuple[Run, ...]:
         runs: newest first.
         base: any run of the grid.
     """
-    kin = [run for run in runs if run.spec is not None and grid_of(run.spec) == grid_of(base)]
+    grid = grid_of(_untried(base))
+    kin = [run for run in runs if run.spec is not None and grid_of(run.spec) == grid]
     known = [ground for run in kin if (ground := _ground(run)) is not None]
     found: dict[tuple[str, str], Run] = {}
     for run in kin:
@@ -217,8 +227,12 @@ def same_grid(runs: Sequence[Run], base: RunSpec) -> tuple[Run, ...]:
 def missing(specs: Sequence[RunSpec], runs: Sequence[Run]) -> tuple[RunSpec, ...]:
     """Return the specs whose cell holds no run at this rate yet that ended well, waits or works."""
     done = (RunState.SUCCEEDED, RunState.RUNNING, RunState.QUEUED)
-    there = {(*cell_of(run.spec), run.spec.learning_rate) for run in runs if run.spec and run.state in done}
-    return tuple(spec for spec in specs if (*cell_of(spec), spec.learning_rate) not in there)
+    there = {(*cell_of(run.spec), *_rates(run.spec)) for run in runs if run.spec and run.state in done}
+    return tuple(spec for spec in specs if (*cell_of(spec), *_rates(spec)) not in there)
+
+
+def _rates(spec: RunSpec) -> tuple[object, ...]:
+    return spec.learning_rate, spec.tried_rate
 
 
 def _kin(spec: RunSpec) -> tuple[object, ...]:

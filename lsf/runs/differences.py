@@ -65,8 +65,7 @@ def _settings(run: Run) -> dict[str, str]:
     }
     if spec.given_rate is None:
         rate = None if run.result is None else run.result.learning_rate
-        how = "searched" if spec.searches_rate else "default"
-        told["learning rate"] = how if rate is None else f"{rate:g} ({how})"
+        told["learning rate"] = spec.rate_asked if rate is None else f"{rate:g} ({spec.rate_asked})"
     return told
 
 
@@ -118,7 +117,7 @@ def _said(spec: RunSpec, name: str) -> str:
     if name in ("steps", "epochs"):
         return counted(value, "step") if name == "steps" else length_of(spec)
     if name == "learning_rate":
-        return "searched rate" if value is None else "default rate" if spec.given_rate is None else f"rate {value:g}"
+        return f"{spec.rate_asked} rate" if spec.given_rate is None else f"rate {value:g}"
     words = _word(value, name)
     words = words if len(words) <= SHORT else f"{words[: SHORT - 1]}…"
     return f"{name.replace('_', ' ')} {words}"

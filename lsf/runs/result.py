@@ -286,7 +286,7 @@ class RunResult(JsonRecord):
     learning_rate: float | None = None
     """Peak rate used, asked for or found."""
     rate_from: str | None = None
-    """given, default, search, `search of RUN`, or why the default was taken instead of a search."""
+    """given, tried, default, search, `search of RUN`, or why the default was taken instead of a search."""
     default_rate: float | None = None
     """What the default is for this model, method and plan, whatever was used."""
     search: tuple[SearchTrial, ...] = ()

@@ -70,7 +70,7 @@ class RunSpec(JsonRecord):
     learning_rate: float | Literal["default"] | None = setting(
         METHODS_OWN,
         "peak learning rate; default = by method, width and blocks tuned; auto = short runs around that, judged on "
-        "validation and forgetting, at most a fifth of the run's cost",
+        "validation and forgetting, at most a fifth of the run's cost; a plan that trying made brings its own",
         low=1e-8,
         high=1.0,
     )
@@ -142,13 +142,30 @@ class RunSpec(JsonRecord):
 
     @property
     def given_rate(self) -> float | None:
-        """The number that was asked for; None where it is the default's or is searched."""
+        """The number that was asked for; None where it is the plan's or the default's, or is searched."""
         return None if self.learning_rate == METHODS_OWN else self.learning_rate
+
+    @property
+    def tried_rate(self) -> float | None:
+        """The rate that the plan brings for the method, where no number was asked for; None without one."""
+        return self.plan.rates.get(self.method) if self.given_rate is None else None
+
+    @property
+    def known_rate(self) -> float | None:
+        """The rate, where it is known before the run: the number asked for, or the plan's; else None."""
+        return self.tried_rate if self.given_rate is None else self.given_rate
 
     @property
     def searches_rate(self) -> bool:
         """Whether short runs look for the rate first."""
-        return self.learning_rate is None
+        return self.learning_rate is None and self.tried_rate is None
+
+    @property
+    def rate_asked(self) -> Literal["given", "tried", "searched", "default"]:
+        """Whence the rate: a number that was asked for, the plan's, a search, or the default."""
+        if self.given_rate is not None:
+            return "given"
+        return "tried" if self.tried_rate is not None else "searched" if self.searches_rate else "default"
 
     @property
     def goes_by_readings(self) -> bool:

@@ -165,7 +165,7 @@ def verdicts(comparison: Comparison) -> tuple[Verdict, ...]:
     several = columns_apart(comparison.rows)
     for row in comparison.rows:
         if row.role in ("choice", "manual") and not row.all_blocks and _ended(row):
-            rate = row.learning_rate if row.rate_asked == "given" else row.rate_asked
+            rate = row.rate_asked if row.rate_asked in ("searched", "default") else row.learning_rate
             key = *_asked(row), row.plan, row.method, rate
             groups.setdefault(key, []).append(row)
     rates = [key[:-1] for key in groups]  # told where one choice was tuned at several

@@ -1,20 +1,22 @@
-"""Neighbours at a few depths, each tuned for the first steps of a run and judged on validation examples."""
+"""Neighbours at a few depths, then rates, each tuned for the first steps of a run and judged on validation examples."""
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from lsf.data.encode import EncodedExample
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError, StoppedError
-from lsf.methods.optimization import check_optimizer
+from lsf.methods.optimization import check_optimizer, rounded
 from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan
-from lsf.plans.tries import Tries, Try, tried_sets, tried_steps
+from lsf.plans.tries import FACTORS, Tries, Try, best_of, tried_sets, tried_steps
 from lsf.progress import Phase, Reporter, Stop
 from lsf.runs.spec import RunSpec
 from lsf.training.attempts import (
@@ -41,8 +43,9 @@ def try_depths(loaded: LoadedModel, task: Task, spec: RunSpec, report: Reporter)
     """Tune neighbours at each of `lsf.plans.tries.DEPTHS` for the first steps of a run, and read the validation loss.
 
     Every try is the beginning of the run that it stands for: the same rows in the same order, the same schedule, method
-    and optimizer. It starts from the loaded model, which is not changed. The rate is the one given, else the default of
-    what is tuned; none is searched. The test split is never touched.
+    and optimizer. It starts from the loaded model, which is not changed. The rate is the one given; where none is, the
+    default of what is tuned, and then the best depth is tried at `lsf.plans.tries.FACTORS` of it too. The test split is
+    never touched.
 
     Args:
         loaded: the model the spec names.
@@ -51,7 +54,7 @@ def try_depths(loaded: LoadedModel, task: Task, spec: RunSpec, report: Reporter)
         report: told of the steps done and, after each try, of all tries so far; any wish to stop ends it.
 
     Returns:
-        A try per depth, the first blocks first.
+        A try per depth, the first blocks first, and one per further rate.
 
     Raises:
         DataError: the task has no validation examples, or cannot be used.
@@ -60,52 +63,87 @@ def try_depths(loaded: LoadedModel, task: Task, spec: RunSpec, report: Reporter)
         StoppedError: a stop was asked for before the last try was done: what shorter ones came to is no choice.
         OutOfMemoryError: a single example does not fit.
     """
-    if spec.searches_rate:
+    if spec.learning_rate is None:
         raise BadInputError("A try searches no learning rate; give a number, or take the default.")
     check_optimizer(spec.optimizer)
-    n_blocks, begun = loaded.info.n_blocks, time.perf_counter()
-    sets = tried_sets(n_blocks, len(spec.plan.blocks))
+    begun = time.perf_counter()
+    sets = tried_sets(loaded.info.n_blocks, len(spec.plan.blocks))
     splits = encode_splits(loaded, task, spec)
     if not splits.validation:
         raise DataError("Trying depths needs validation examples and the data has none; give data with more rows.")
     refuse_long_warmup(spec, splits)
-    judged, steps = watched(splits.validation), tried_steps(splits.steps)
-    specs = [replace(spec, plan=Plan(loaded.info.name, n_blocks, blocks)) for blocks in sets]
-    check, found = partial(_check, report), list[Try]()
     try:
         with TemporaryDirectory(prefix="lsf-tries-") as folder, computing_on(spec.threads):
-            report.plan([_phase(loaded, splits, one, steps, check) for one in specs])
-            base = evaluate(loaded.model, judged, spec.batch_size, loaded.info.dtype, check).loss
-            assert base is not None
-            for one in specs:
-                report.phase(_words(one))
-                report.progress(0, steps, _words(one))
-                with explained_memory(loaded, one, "trying"):
-                    rate = spec_rate(loaded, one) if one.given_rate is None else one.given_rate
-                    inputs = _inputs(loaded, one, splits, rate, Path(folder) / one.plan.label, report)
-                    attempt = partial(_loss, inputs, steps, judged, report)
-                    loss = within_memory(spec.batch_size, inputs.micro_batch, attempt)
-                found.append(Try(one.plan.blocks, rate, loss))
-                report.partial(tuple(found))
+            bench = _Bench(loaded, splits, watched(splits.validation), Path(folder), report)
+            return replace(bench.try_all(task.name, spec, sets), seconds=time.perf_counter() - begun)
     finally:
         free_memory()
-    return Tries(
-        model=loaded.info.name,
-        n_blocks=n_blocks,
-        data=task.name,
-        steps=steps,
-        run_steps=splits.steps,
-        examples=len(judged),
-        base_loss=base,
-        tries=tuple(found),
-        seconds=time.perf_counter() - begun,
-    )
 
 
-def _phase(loaded: LoadedModel, splits: EncodedSplits, spec: RunSpec, steps: int, check: Callable[[], None]) -> Phase:
-    """Return a try as a phase, with the seconds that it is expected to take."""
-    seconds = course_of(loaded, splits, spec, check).seconds
-    return Phase(_words(spec), seconds["steps"] * steps / splits.steps + seconds.get("prefix", 0.0))
+RATES = "trying other rates"
+
+
+@dataclass
+class _Bench:
+    """What all tries share."""
+
+    loaded: LoadedModel
+    splits: EncodedSplits
+    judged: tuple[EncodedExample, ...]
+    folder: Path
+    report: Reporter
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of a try."""
+        return tried_steps(self.splits.steps)
+
+    def try_all(self, data: str, spec: RunSpec, sets: Sequence[tuple[int, ...]]) -> Tries:
+        """Make every try; the seconds are left to whoever began."""
+        info, check = self.loaded.info, partial(_check, self.report)
+        specs = [replace(spec, plan=Plan(info.name, info.n_blocks, blocks)) for blocks in sets]
+        factors = FACTORS if spec.given_rate is None else ()
+        foreseen = [Phase(_words(one), self.seconds(one)) for one in specs]
+        further = Phase(RATES, len(factors) * fmean(one.seconds or 0.0 for one in foreseen))
+        self.report.plan([*foreseen, further] if factors else foreseen)
+        base = evaluate(self.loaded.model, self.judged, spec.batch_size, info.dtype, check).loss
+        assert base is not None
+        depths, rates = list[Try](), list[Try]()
+        for one in specs:
+            self.report.phase(_words(one))
+            rate = spec_rate(self.loaded, one) if one.given_rate is None else one.given_rate
+            depths.append(self.made(one, rate, 0, self.steps, _words(one)))
+            self.report.partial(tuple(depths))
+        if factors and (best := best_of(depths)) is not None:
+            own = next(one for one in specs if one.plan.blocks == best.blocks)
+            self.report.plan([Phase(RATES, len(factors) * self.seconds(own))])
+            self.report.phase(RATES)
+            for number, factor in enumerate(factors):
+                rate, words = rounded(min(1.0, factor * best.learning_rate)), f"{_words(own)} at other rates"
+                rates.append(self.made(own, rate, number * self.steps, len(factors) * self.steps, words))
+                self.report.partial((*depths, *rates))
+        return Tries(
+            info.name, info.n_blocks, data, self.steps, self.splits.steps, len(self.judged), base, tuple(depths), 0.0,
+            tuple(rates), spec.method,
+        )  # fmt: skip
+
+    def seconds(self, spec: RunSpec) -> float:
+        """Return the seconds that a try is expected to take."""
+        seconds = course_of(self.loaded, self.splits, spec, partial(_check, self.report)).seconds
+        return seconds["steps"] * self.steps / self.splits.steps + seconds.get("prefix", 0.0)
+
+    def made(self, spec: RunSpec, rate: float, done: int, total: int, words: str) -> Try:
+        """Make one try, whose first step is step `done` of `total` of the present phase."""
+        self.report.progress(done, total, words)
+        folder = self.folder / f"{spec.plan.label} {rate:g}"
+        inputs = _inputs(self.loaded, spec, self.splits, rate, folder, self.report)
+
+        def tell(step: int) -> None:
+            self.report.progress(done + step, total, words)
+
+        with explained_memory(self.loaded, spec, "trying"):
+            attempt = partial(_loss, inputs, self.steps, self.judged, tell)
+            return Try(spec.plan.blocks, rate, within_memory(spec.batch_size, inputs.micro_batch, attempt))
 
 
 def _words(spec: RunSpec) -> str:
@@ -136,14 +174,14 @@ def _inputs(
     return FitInputs(loaded, spec, splits, settings, folder, context)
 
 
-def _loss(inputs: FitInputs, steps: int, judged: Any, report: Reporter, micro: int) -> float | None:
+def _loss(inputs: FitInputs, steps: int, judged: Any, tell: Callable[[int], None], micro: int) -> float | None:
     """Return the validation loss after the first steps of a run; None where it diverged."""
     loaded, spec, check, done = inputs.loaded, inputs.spec, inputs.context.check, 0
 
     def watch(row: StepRow) -> None:
         nonlocal done
         done = row.step
-        report.progress(done, steps, _words(spec))
+        tell(done)
 
     def stop() -> Stop | None:
         return inputs.context.stop() or ("enough" if done >= steps else None)

@@ -334,7 +334,7 @@ class _Trials:
         return tried[-1] * FACTOR if best == tried[-1] and tried[-1] < 1.0 else None
 
 
-GIVEN, DEFAULT, SEARCHED = "given", "default", "search"
+GIVEN, TRIED, DEFAULT, SEARCHED = "given", "tried", "default", "search"
 TOO_SHORT = "default: a fifth of the run's cost is too little for a search"
 """Words for where a rate came from."""
 SEARCHES = "searched-rates"
@@ -355,7 +355,7 @@ class Choice:
     learning_rate: float
     """AdamW's peak rate."""
     rate_from: str
-    """given, default, search, or the words for what else it was."""
+    """given, tried, default, search, or the words for what else it was."""
     search: tuple[SearchTrial, ...] = ()
     """Trials, those of another run of the group where that searched."""
     search_steps: int = 0
@@ -393,10 +393,10 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, fold
     """
     own = spec_rate(loaded, spec)
     builder.add(default_rate=own)
+    if spec.known_rate is not None:
+        return Choice(spec.known_rate, TRIED if spec.given_rate is None else GIVEN)
     if spec.learning_rate == METHODS_OWN:
         return Choice(own, DEFAULT)
-    if spec.given_rate is not None:
-        return Choice(spec.given_rate, GIVEN)
     place = folder.parent / SEARCHES / f"{group_key(loaded, spec, builder)}.json"
     alone = n_processes() == 1  # several must not disagree on whether a file was there
     if alone and (known := _known(place)) is not None:

@@ -180,7 +180,7 @@ class _Tuning:
             course = course_of(loaded, splits, spec, self.end_where_asked, begun)
         self.report.plan(course.phases)
         self.steps = splits.steps
-        builder.add(n_train=len(splits.own), n_dropped=splits.n_dropped, learning_rate=spec.given_rate)
+        builder.add(n_train=len(splits.own), n_dropped=splits.n_dropped, learning_rate=spec.known_rate)
         if spec.general is not None:
             builder.add(general=self.general(splits))
         builder.add(n_held_out_dropped=splits.n_held_out_dropped, n_straddling=splits.n_straddling)

@@ -223,7 +223,17 @@ def test_a_run_by_lora_is_exported_to_peft_with_its_options(tmp_path):
     assert found["target_modules"] == ["mlp.down_proj", "mlp.gate_proj", "mlp.up_proj"]
 
 
-def test_the_script_of_a_run_that_has_not_ended_has_the_rate_that_was_given(tmp_path):
+def test_the_script_of_a_run_that_has_not_ended_has_the_rate_that_was_given_or_that_the_plan_brings(tmp_path):
+    brings = Plan("bundled", 8, (5,), rates={"full": 0.0321, "lora": 0.0456})
+    for method, rate in brings.rates.items():
+        run = create_run(tmp_path, RunSpec("bundled", "lesson:facts", brings, method=method))
+        assert f"default={rate})" in exported(run, "transformers", tmp_path / f"tried-{method}.py")
+    brings.save(tmp_path / "plan.json")
+    assert (
+        main(["export", "--plan", str(tmp_path / "plan.json"), "--to", "transformers", "--out", str(tmp_path / "p.py")])
+        == 0
+    )
+    assert "default=0.0321)" in (tmp_path / "p.py").read_text()
     for method in ("full", "lora"):
         spec = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (5,)), method=method, learning_rate=0.0123)
         assert "default=0.0123)" in exported(create_run(tmp_path, spec), "transformers", tmp_path / f"{method}.py")

@@ -49,12 +49,25 @@ def test_the_best_of_the_depths_becomes_the_plan(analysed: Driver) -> None:
     assert tuple(one.blocks for one in tries.tries) == tried_sets(4, 2)
     best = tries.best
     assert best is not None
-    assert f"Tune blocks {format_blocks(best.blocks)}: the least validation loss after 3 of 6 steps" in (
+    blocks, rate = format_blocks(best.blocks), f"{best.learning_rate:.2g}"
+    assert f"Tune blocks {blocks} at {rate}: the least validation loss after 3 of 6 steps" in (
         analysed.shown().replace("**", "")
     )
     at.button(key="take-tries").click().run()
     assert not at.exception
     assert at.session_state["lsf"].plan.blocks == best.blocks
+    assert at.session_state["lsf"].plan.rates == {"full": best.learning_rate}
+    assert len(tries.rates) == 2
+    analysed.go("tune")
+    assert f"Blocks {blocks}, and as many others beside it, at {rate}: the rate that trying found." in analysed.shown()
+    analysed.at.segmented_control(key="tune-rate-mode").set_value("By hand").run()
+    assert "the rate that trying found" not in analysed.shown()
+    analysed.go("choose")
+    assert analysed.at.session_state["lsf"].plan.rates == {"full": best.learning_rate}
+    assert "The blocks were found by trying." in analysed.shown()
+    analysed.at.button(key="back-to-criterion").click().run()
+    assert analysed.at.session_state["lsf"].plan.rates == {}
+    analysed.at.button(key="take-tries").click().run()
     analysed.at.slider(key="budget-4").set_value(1).run()
     assert "4 tasks" in analysed.shown() or "5 tasks" in analysed.shown()  # one block was measured on a real model
     assert "take-tries" not in {button.key for button in analysed.at.button}  # tries of two blocks are none of one

@@ -144,6 +144,9 @@ def test_blocks_are_read_and_written_as_ranges() -> None:
 
 def test_by_hand_is_said_in_the_reasons() -> None:
     assert plan_by_hand(analysis_of(SCORES), [4, 1]).reasons == {"1": "chosen by hand", "4": "chosen by hand"}
+    for rate in (0.0, 1.5, True):
+        with pytest.raises(PlanError, match=r"the plan is .*; it must be above 0 and at most 1"):
+            Plan("tiny", 5, (1,), rates={"full": rate})
     with pytest.raises(PlanError, match="tunes nothing"):
         plan_by_hand(analysis_of(SCORES), [])
 

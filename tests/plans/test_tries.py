@@ -34,11 +34,28 @@ def test_the_least_loss_is_taken_of_equal_ones_the_deepest_and_none_where_all_di
     assert plan.reasons["4"] == (
         "tried: validation loss 1.000 after 5 steps, the least of 3 depths (0 1.500, 7 diverged)"
     )
+    assert plan.rates == {"full": 0.1}
     level = replace(TRIES, tries=(Try((0,), 0.1, 3.0), Try((7,), 0.1, 3.0)))
     assert level.best == Try((7,), 0.1, 3.0)
     assert not level.gained
     lost = replace(TRIES, tries=(Try((0,), 0.1, None),))
     assert (lost.best, lost.plan, lost.gained) == (None, None, False)
+
+
+def test_a_better_rate_of_the_best_depth_is_taken_and_goes_with_the_plan() -> None:
+    more = replace(TRIES, rates=(Try((4,), 0.05, 0.9), Try((4,), 0.2, 0.9)), method="lora")
+    assert more.best == Try((4,), 0.05, 0.9)  # of equal ones the lowest
+    plan = more.plan
+    assert plan is not None
+    assert plan.rates == {"lora": 0.05}
+    assert plan.reasons["4"] == (
+        "tried: validation loss 1.000 after 5 steps, the least of 3 depths (0 1.500, 7 diverged); at the rate 0.05 "
+        "0.900, the least of 3 rates (0.1 1.000, 0.2 0.900)"
+    )
+    kept = replace(TRIES, rates=(Try((4,), 0.05, 1.2), Try((4,), 0.2, None))).plan
+    assert kept is not None
+    assert kept.rates == {"full": 0.1}
+    assert kept.reasons["4"].endswith("; at the rate 0.1 1.000, the least of 3 rates (0.05 1.200, 0.2 diverged)")
 
 
 def test_the_record_is_read_back_as_it_was_written(tmp_path) -> None:

@@ -26,6 +26,22 @@ def test_the_full_control_of_another_method_is_full_fine_tuning_at_its_own_rate(
     assert (first.method, first.options, first.learning_rate) == ("lora", {"r": 4}, 1e-2)
 
 
+def test_a_rate_that_was_tried_goes_with_as_many_blocks_and_not_with_the_whole_model():
+    choice = replace(SPEC, plan=replace(SPEC.plan, rates={"full": 2e-3}))
+    assert (choice.known_rate, choice.tried_rate, choice.rate_asked) == (2e-3, 2e-3, "tried")
+    for role in ("first", "last", "random"):
+        assert control_spec(choice, role).known_rate == 2e-3
+    whole = control_spec(choice, "full")
+    assert (whole.known_rate, whole.rate_asked) == (None, "default")
+    adapted = replace(choice, method="lora")  # by which nothing was tried
+    assert (adapted.known_rate, adapted.rate_asked) == (None, "default")
+    asked = replace(choice, learning_rate=None)
+    assert (asked.searches_rate, asked.known_rate) == (False, 2e-3)
+    assert control_spec(asked, "full").searches_rate
+    by_hand = replace(choice, learning_rate=1e-4)
+    assert (by_hand.known_rate, by_hand.tried_rate, by_hand.rate_asked) == (1e-4, None, "given")
+
+
 def test_controls_are_as_large_as_the_choice():
     assert control_spec(SPEC, "full").plan.is_full
     assert control_spec(SPEC, "first").plan.blocks == (0, 1)

@@ -27,6 +27,12 @@ def test_equal_runs_differ_in_nothing_whatever_their_results() -> None:
     assert differences([ended(SPEC, steps=3, seconds=1.0), ended(SPEC, steps=9, seconds=7.0)]) == ()
 
 
+def test_rates_are_told_with_whence_they_came() -> None:
+    tried = replace(SPEC, plan=replace(SPEC.plan, rates={"full": 0.002}))
+    runs = [ended(tried, learning_rate=0.002), ended(SPEC, learning_rate=0.004)]
+    assert told(*runs)["learning rate"] == ("0.002 (tried)", "0.004 (default)")
+
+
 def test_only_what_differs_is_listed_with_every_runs_value() -> None:
     full = replace(SPEC, role="full", plan=full_plan("bundled", 8), seed=1)
     assert told(ended(SPEC), ended(full)) == {

@@ -37,6 +37,15 @@ def test_a_grid_holds_runs_of_one_model_one_data_set_and_one_device_only() -> No
     assert missing((full,), same_grid([ended(replace(full, learning_rate=1.0), "1", **here)], BASE)) == (full,)
 
 
+def test_a_rate_that_was_tried_is_left_out_of_a_grid() -> None:
+    tried = replace(BASE, plan=replace(BASE.plan, rates={"full": 0.002}))
+    full, lora = grid_specs(tried, ["choice"], [METHOD_CHOICES["full"], METHOD_CHOICES["lora"]], False)
+    assert (full.known_rate, lora.known_rate) == (None, None)
+    runs = [run_of(one, RunState.QUEUED, str(place)) for place, one in enumerate((full, lora, tried))]
+    assert [run.id for run in same_grid(runs, tried)] == ["0", "1"]
+    assert missing((full,), [runs[2]]) == (full,)
+
+
 def test_every_method_of_the_catalogue_can_be_a_column() -> None:
     assert {chosen_method.method for chosen_method in METHOD_CHOICES.values()} == set(CATALOGUE)
     for chosen_method in METHOD_CHOICES.values():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lsf.errors import BadInputError, DataError, StoppedError
+from lsf.methods.optimization import rounded
 from lsf.models.loading import weights_hash
 from lsf.plans.plan import Plan
 from lsf.plans.tries import tried_sets
@@ -40,9 +41,40 @@ def test_a_try_is_the_beginning_of_the_run_that_it_stands_for(loaded, task, tmp_
     assert try_depths(loaded, task, spec, Silent()).tries == found.tries
 
 
-def test_without_a_number_every_try_takes_the_default_rate(loaded, task) -> None:
-    rates = {one.learning_rate for one in try_depths(loaded, task, asked(loaded, task, steps=2), Silent()).tries}
-    assert len(rates) == 1
+def test_without_a_number_depths_take_the_default_rate_and_the_best_of_them_half_and_twice_of_it_too(
+    loaded, task, tmp_path
+) -> None:
+    spec = asked(loaded, task)
+    found = try_depths(loaded, task, spec, Silent())
+    own = found.tries[0].learning_rate
+    assert {one.learning_rate for one in found.tries} == {own}
+    depth = min(found.tries, key=lambda one: (one.loss, -one.blocks[0]))
+    assert [(one.blocks, one.learning_rate) for one in found.rates] == [
+        (depth.blocks, rounded(own / 2)), (depth.blocks, rounded(2 * own))
+    ]  # fmt: skip
+    for one in found.rates:
+        plan = Plan(loaded.info.name, loaded.info.n_blocks, one.blocks)
+        run = replace(spec, plan=plan, learning_rate=one.learning_rate, eval_every=4)
+        folder = create_run(tmp_path, run)
+        tune(loaded, task, run, folder, Silent())
+        assert one.loss == next(row["validation_loss"] for row in read_metrics(folder) if row["step"] == 4)
+    best = min((depth, *found.rates), key=lambda one: (one.loss, one.learning_rate))
+    assert found.plan is not None
+    assert found.plan.rates == {"full": best.learning_rate}
+    taken = replace(spec, plan=found.plan)
+    folder = create_run(tmp_path, taken)
+    result = tune(loaded, task, taken, folder, Silent())
+    assert (result.learning_rate, result.rate_from) == (best.learning_rate, "tried")
+
+
+def test_a_given_rate_is_kept_and_goes_with_the_plan(loaded, task) -> None:
+    found = try_depths(loaded, task, asked(loaded, task, learning_rate=0.02, steps=2), Silent())
+    assert found.rates == ()
+    assert found.plan is not None
+    assert found.plan.rates == {"full": 0.02}
+
+
+def test_a_search_within_a_try_is_refused(loaded, task) -> None:
     with pytest.raises(BadInputError, match="searches no learning rate; give a number"):
         try_depths(loaded, task, asked(loaded, task, learning_rate=None), Silent())
 
