@@ -123,8 +123,10 @@ def _again(here: Session, view: JobView) -> None:
 
 def _pictures(here: Session, analysis: Analysis, finished: bool) -> None:
     st.markdown(analysis_facts(analysis))
-    if analysis.data.unlike:
-        st.warning(analysis.data.unlike, icon=":material/warning:")
+    if analysis.data.told:
+        st.text("\n".join(f"note: {told}" for told in analysis.data.told))
+    for told in filter(None, (analysis.data.unknown, analysis.data.unlike)):
+        st.warning(unmarked(told), icon=":material/warning:")
     dimensions = choose_view(here, analysis)
     after = choose_run_after(here) if finished else None
     grid = st.grid(2, min_column_width=360, gap="medium", key="pictures")

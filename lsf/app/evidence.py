@@ -8,7 +8,7 @@ import streamlit as st
 from lsf.app.panels import guard, show, table, unmarked
 from lsf.criteria.registry import CRITERIA
 from lsf.data.lessons import data_words
-from lsf.evidence.own import own_problems, own_sweeps, record_here, remove_own
+from lsf.evidence.own import own_problems, own_sweeps, record_here, remove_own, texts_apart
 from lsf.evidence.packed import Measured, RecommendationRecord, gaining
 from lsf.evidence.real import RealTask, real_tasks, real_words
 from lsf.evidence.regret import Truth
@@ -228,7 +228,7 @@ def own_panel() -> None:
             spec = one.sweep.spec
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 task = f"{model_label(spec.model)} on {data_words(spec.data)}"
-                st.markdown(unmarked(f"{task}: {spec.over}, seeds {spec.seeds}, steps {spec.steps}"))
+                st.markdown(unmarked(f"{task}: {spec.over}, seeds {spec.seeds}, steps {spec.steps}{texts_apart(one)}"))
                 stop_counting(one.name)
 
 

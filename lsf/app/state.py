@@ -7,6 +7,7 @@ everything again after a reload or in a second tab: the jobs belong to the proce
 from dataclasses import dataclass, field, replace
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from lsf.app.browser import browser_name
 from lsf.app.panels import unmarked
@@ -23,6 +24,8 @@ from lsf.runs.store import Run, load_run, runs_folder
 
 _KEY = "lsf"
 OWNER_LENGTH = 12
+ADDRESS = ("analysis", "run", "grid")
+"""Query parameters."""
 ANALYSIS = "analyze"
 """Kind of the jobs that are analyses."""
 
@@ -101,6 +104,8 @@ class Session:
     """Which of these starts was scrolled to."""
     tour: Tour | None = None
     """The guided tour; None where none is on."""
+    idle_pages: set[str] = field(default_factory=set)
+    """Pages, by their scripts' hashes, whose empty address was drawn when nothing was looked at."""
     watched: set[str] = field(default_factory=set)
     """Jobs seen running, whose end is to be told."""
 
@@ -120,6 +125,7 @@ def is_new() -> bool:
 def attach() -> Session:
     """Take up what the address names, and make the address name what this session looks at."""
     here, shared = session(), runtime()
+    _follow_back(here)
     asked = st.query_params.get("analysis")
     named = _known_job(shared, asked)
     if asked is not None and named is None:
@@ -138,16 +144,32 @@ def attach() -> Session:
         st.query_params.pop("grid", None)
     if here.analysis_job and _known_job(shared, here.analysis_job) is None:
         here.analysis_job = None
-    for name, value in address(here).items():
-        if st.query_params.get(name) != value:
-            st.query_params[name] = value
+    named = address(here)
+    if any(st.query_params.get(name) != value for name, value in named.items()):
+        st.query_params.update(named)  # at once: each change of the address is one more step for the browser's Back
     return here
+
+
+def _follow_back(here: Session) -> None:
+    """Look no longer at a run where the browser's Back leads to what was looked at before it.
+
+    An address that names anything names all. The empty one is also that of a page just turned to in the side bar,
+    whatever is looked at: it stands for nothing on pages that were drawn by it when nothing was looked at.
+    """
+    context = get_script_run_ctx()
+    if context is None:
+        return
+    page, empty = context.page_script_hash, not any(name in st.query_params for name in ADDRESS)
+    if empty and not context.is_history_navigation:
+        (here.idle_pages.discard if address(here) else here.idle_pages.add)(page)
+    elif context.is_history_navigation and "run" not in st.query_params and (not empty or page in here.idle_pages):
+        leave_run(here)
 
 
 def address(here: Session) -> dict[str, str]:
     """Return the query parameters that find this session's analysis, run and grid again."""
-    named = {"analysis": here.analysis_job, "run": here.run, "grid": here.grid}
-    return {name: value for name, value in named.items() if value}
+    named = zip(ADDRESS, (here.analysis_job, here.run, here.grid), strict=True)
+    return {name: value for name, value in named if value}
 
 
 def analysis_view(here: Session) -> JobView | None:

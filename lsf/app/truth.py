@@ -257,7 +257,7 @@ def _count_it(source: Source, sweep: Sweep) -> None:
         return
     st.caption(
         "The blocks are scored on as few training rows as the study reads, and the sweep is kept on this machine, in "
-        "place of an earlier one of the same model and data."
+        "place of an earlier one of the same model, data and texts."
     )
     if st.button("Count it as evidence", icon=":material/add_chart:", key="count-truth"):
         work = count_work(runtime(), source, sweep)

@@ -11,11 +11,13 @@ from lsf.evidence.own import (
     OwnSweep,
     evidence_folder,
     keep_own,
+    of_other_texts,
     own_problems,
     own_sweeps,
     record_here,
     remove_own,
     scores_of,
+    texts_apart,
     truth_told,
 )
 from lsf.evidence.packed import elsewhere, words
@@ -27,7 +29,7 @@ def evidence_options(parser: argparse.ArgumentParser) -> None:
     """Add the actions of `evidence`."""
     actions = parser.add_subparsers(title="actions", required=True, metavar="add|list|remove")
     add = actions.add_parser(
-        "add", help="count a finished sweep as evidence, replacing an earlier one of the same model and data"
+        "add", help="count a finished sweep as evidence, replacing an earlier one of the same model, data and texts"
     )
     add.add_argument("sweep", type=place, metavar="SWEEP", help="written by `sweep --json`")
     analysis = "an analysis of the same model and data; default: the criteria that the study compares are measured now"
@@ -53,6 +55,11 @@ def add_command(arguments: argparse.Namespace) -> int:
     print(f"{'replaced' if replaced else 'added'}: {one.name} -> {path}")
     for line in _lines(one):
         print(line)
+    for other in of_other_texts(one):
+        print(
+            f"Beside it counts {other.name}, of the same rows as other texts (another chat template, tokenizer or "
+            f"--max-length); `lsf evidence remove {other.name}` takes it out."
+        )
     print(f"The recommendation rests on {record_here().pairs}. {standing_rule(sweep.weights).why or ''}".rstrip())
     return 0
 
@@ -89,6 +96,7 @@ def _lines(one: OwnSweep) -> list[str]:
     spec, measured = one.sweep.spec, one.measured
     lines = [
         f"  {spec.model} on {spec.data}: {spec.over}, seeds {spec.seeds}, steps {spec.steps}, by {measured.metric}"
+        f"{texts_apart(one)}"
     ]
     rule = standing_rule(one.sweep.weights)
     for budget in measured.setting.truth.budgets:

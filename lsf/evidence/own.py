@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis, AnalysisSettings
+from lsf.data.report import texts_in_words
 from lsf.errors import BadInputError, LsfError, RunError, UnknownNameError
 from lsf.evidence.packed import (
     AFFORDABLE,
@@ -61,13 +62,21 @@ class OwnSweep(JsonRecord):
     def pair(self) -> tuple[str | None, ...]:
         """What makes it one pair, whatever model and data are called: weights, rows, and how texts are made of them.
 
-        Sweeps from before that was kept are told apart by what was asked, but for those that can only have read raw.
+        Sweeps from before that was kept are told apart by what was asked, but for those that can only have read pairs
+        as they stand. What the same way of making texts came to is compared by `counts_once_with`.
         """
         spec, made = self.sweep.spec, self.sweep.rendering
         if made is None and (spec.pairs == RAW or spec.data.startswith("lesson:")):
             made = RAW
         texts = self._asked if made is None else made_by(made, spec.train_on, spec.chat_template)
         return self.sweep.weights, self.sweep.fingerprint, *texts
+
+    def counts_once_with(self, other: "OwnSweep") -> bool:
+        """Say whether both are of one pair: the texts are the same too, or it is not known of one of them.
+
+        The same rows become other texts by another chat template or tokenizer of the model, or cut elsewhere.
+        """
+        return self.pair == other.pair and len({self.sweep.first_texts, other.sweep.first_texts} - {None}) < 2
 
     @property
     def _asked(self) -> tuple[str | None, ...]:
@@ -78,6 +87,7 @@ class OwnSweep(JsonRecord):
         """Of its file: model, task, and what tells it from others of the same names."""
         slug = re.sub(r"[^\w.]+", "-", f"{_last(self.sweep.spec.model)}-{self.task}").strip("-.")[:60]
         asked = self.sweep.weights, self.sweep.fingerprint, *self._asked
+        asked += () if self.sweep.first_texts is None else (self.sweep.first_texts,)
         return f"{slug}-{sha256(repr(asked).encode()).hexdigest()[:6]}"
 
     @property
@@ -212,7 +222,8 @@ def scores_of(analysis: Analysis, sweep: Sweep, where: str) -> tuple[dict[str, t
         and sweep.rendering is not None
         and kinds_in(made) != kinds_in(sweep.rendering)
     ):
-        wrong = f"made its texts of the rows by {made} and the sweep by {sweep.rendering}"
+        ours, theirs = texts_in_words(made), texts_in_words(sweep.rendering)
+        wrong = f"made its texts of the rows by {ours} and the sweep by {theirs}"
     elif None not in (texts := (analysis.data.first_texts, sweep.first_texts)) and len(set(texts)) > 1:
         wrong = (
             "made other texts of the rows than the sweep; analyse with its tokenizer, chat template, --train-on and "
@@ -228,35 +239,52 @@ def scores_of(analysis: Analysis, sweep: Sweep, where: str) -> tuple[dict[str, t
 
 
 def keep_own(one: OwnSweep) -> tuple[Path, bool]:
-    """Write a sweep into the folder, in the place of one of the same model and data.
+    """Write a sweep into the folder, in the place of one of the same model, data and texts.
 
     Returns:
         Its file, and whether there was one before.
 
     Raises:
-        BadInputError: the recommended criterion is not defined there, or the folder cannot be written to.
+        BadInputError: the recommended criterion is not defined there, it does not say which of several pairs it is of,
+            or the folder cannot be written to.
     """
     if lacking := [name for name in (*RECOMMENDED, *CONTROLS) if name not in one.scores]:
         raise BadInputError(f"{lacking[0]} is not defined for every block of {one.sweep.spec.model} on these rows.")
     folder = evidence_folder()
     make_folder(folder)
     path = folder / f"{one.name}.json"
-    twins = [known for known in _of_pair(one.pair) if known != path]
+    twins = {known: own for known, own in _kept().items() if own.counts_once_with(one)}
+    if len({own.sweep.first_texts for own in twins.values()} - {None}) > 1:
+        names = ", ".join(sorted(known.stem for known in twins))
+        raise BadInputError(
+            f"The sweep of {one.sweep.spec.model} on {one.sweep.spec.data} was written before sweeps kept which texts "
+            f"are made of the rows, and may be of any of {len(twins)} that count, which differ in that; run it again, "
+            f"or remove all but one of {names}."
+        )
     replaced = path.exists() or bool(twins)
     one.save(path)
-    for twin in twins:
+    for twin in twins.keys() - {path}:
         twin.unlink(missing_ok=True)
     return path, replaced
 
 
-def _of_pair(pair: tuple[str | None, ...]) -> list[Path]:
-    """Return the files of a pair, under whatever names of model and data."""
-    found = []
+def _kept() -> dict[Path, OwnSweep]:
+    """Return the sweeps of the folder that can be read, by their files."""
+    found = {}
     for path, *_ in _files():
         with suppress(LsfError):  # of a file that cannot be read nothing is known
-            if OwnSweep.load(path).pair == pair:
-                found.append(path)
+            found[path] = OwnSweep.load(path)
     return found
+
+
+def of_other_texts(one: OwnSweep) -> tuple[OwnSweep, ...]:
+    """Return the sweeps that count of the same model and rows, made in the same way into other texts."""
+    return tuple(own for own in own_sweeps() if own.pair == one.pair and not own.counts_once_with(one))
+
+
+def texts_apart(one: OwnSweep) -> str:
+    """Return words that tell a sweep from those of `of_other_texts`, by its texts' hash; empty where there are none."""
+    return f", texts {(one.sweep.first_texts or '')[:6]}" if of_other_texts(one) else ""
 
 
 def remove_own(name: str) -> Path:
@@ -290,17 +318,16 @@ def _files() -> Files:
 
 @lru_cache(maxsize=2)
 def _read(files: Files) -> tuple[tuple[OwnSweep, ...], tuple[Measured, ...], tuple[str, ...]]:
-    known = dict[tuple[str | None, ...], tuple[Path, OwnSweep, Measured]]()
-    problems = []
+    kept, problems = list[tuple[Path, OwnSweep, Measured]](), []
     for path, *_ in sorted(files, key=lambda file: file[1], reverse=True):  # of one pair the newest counts
         try:
             one = OwnSweep.load(path)
-            if one.pair in known:
-                raise BadInputError(f"{path} is of the same model and data as {known[one.pair][0].name}.")
-            known[one.pair] = path, one, one.measured
+            if (twin := next((known for known, own, _ in kept if own.counts_once_with(one)), None)) is not None:
+                raise BadInputError(f"{path} is of the same model and data as {twin.name}.")
+            kept.append((path, one, one.measured))
         except LsfError as error:
             problems.append(f"{error} It is left out; `lsf evidence remove {path.stem}` removes it.")
-    kept = sorted(known.values(), key=lambda found: found[0])
+    kept.sort(key=lambda found: found[0])
     return tuple(one for _, one, _ in kept), tuple(pair for *_, pair in kept), tuple(sorted(problems))
 
 

@@ -1,9 +1,14 @@
-"""A training script on transformers alone: it reads rows as LSF does, and tunes exactly the planned tensors."""
+"""A training script that needs no LSF: it reads rows as LSF does, and tunes what was planned and nothing else.
+
+All weights are tuned by transformers alone, LoRA by peft.
+"""
 
 import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import Template
 from types import ModuleType
+from typing import Any
 
 from lsf.data import spans
 from lsf.data.encode import DEFAULT_MAX_LENGTH
@@ -63,12 +68,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments
+$imports
 
 MODEL = $model
-TUNED = [
-$patterns
-]
+$tuned
 TRAIN_ON, PAIRS, MAX_LENGTH = $train_on, $pairs, $length
 CHAT_TEMPLATE = $chat_template
 PLAIN_TEMPLATE = $plain
@@ -216,14 +219,7 @@ def main():
         parser.error("the tokenizer does not tell which characters a token stands for; a fast one was expected")
     model = AutoModelForCausalLM.from_pretrained(MODEL, dtype="auto")
     half = model.dtype in (torch.bfloat16, torch.float16)
-    dtypes = {}  # of the tuned tensors, which are trained in float32 and saved as they were
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad = any(re.search(pattern, name) for pattern in TUNED)
-        if parameter.requires_grad:
-            dtypes[parameter] = parameter.dtype
-            parameter.data = parameter.data.float()
-    tuned = sum(parameter.numel() for parameter in dtypes)
-    print(f"tuning {tuned:,} of {model.num_parameters():,} parameters")
+$prepare
     arguments = TrainingArguments(
         output_dir=options.out,
         max_steps=options.steps,
@@ -234,14 +230,13 @@ def main():
         seed=options.seed,
         report_to="none",
         save_strategy="no",
+        label_names=["labels"],
     )
     rows = read(options.data, tokenizer, options.train_on, options.pairs, options.max_length)
     trainer = Trainer(model=model, args=arguments, train_dataset=rows, data_collator=collate)
     with torch.autocast(arguments.device.type, dtype=torch.bfloat16, enabled=half):
         trainer.train()
-    for parameter, dtype in dtypes.items():
-        parameter.data = parameter.data.to(dtype)
-    model.save_pretrained(options.out)
+$finish
     tokenizer.save_pretrained(options.out)
 
 
@@ -250,25 +245,71 @@ if __name__ == "__main__":
 ''')
 
 
+@dataclass(frozen=True)
+class _Tuning:
+    """The parts of the script that say what is trained."""
+
+    imports: str
+    """From transformers and peft."""
+    prepare: str
+    """Takes `model` and `options`, and leaves what is trained with `requires_grad`."""
+    finish: str
+    """Writes what was trained."""
+
+
+_WEIGHTS = _Tuning(
+    imports="from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments",
+    prepare="""    dtypes = {}  # of the tuned tensors, which are trained in float32 and saved as they were
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad = any(re.search(pattern, name) for pattern in TUNED)
+        if parameter.requires_grad:
+            dtypes[parameter] = parameter.dtype
+            parameter.data = parameter.data.float()
+    tuned = sum(parameter.numel() for parameter in dtypes)
+    print(f"tuning {tuned:,} of {model.num_parameters():,} parameters")""",
+    finish="""    for parameter, dtype in dtypes.items():
+        parameter.data = parameter.data.to(dtype)
+    model.save_pretrained(options.out)""",
+)
+_LORA = _Tuning(
+    imports="""from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, set_seed""",
+    prepare="""    frozen = model.num_parameters()
+    set_seed(options.seed)  # of the values that the updates start from
+    model = get_peft_model(model, LoraConfig(**LORA))
+    tuned = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    print(f"tuning {tuned:,} parameters beside {frozen:,} frozen ones")""",
+    finish="""    model.save_pretrained(options.out, save_embedding_layers=False)  # the updates alone""",
+)
+
+
 def training_script(
-    model: str, label: str, patterns: list[str], defaults: ScriptDefaults, file: str = "tune.py"
+    model: str,
+    label: str,
+    tuned: Sequence[str] | Mapping[str, Any],
+    defaults: ScriptDefaults,
+    file: str = "tune.py",
 ) -> str:
     """Return the script.
 
     Args:
         model: folder or Hugging Face id.
-        label: of the plan, for its first line.
-        patterns: regular expressions of the tuned tensors' names.
+        label: what is tuned, for its first line.
+        tuned: regular expressions of the tuned tensors' names; or the fields of peft's LoraConfig.
         defaults: of its options.
         file: what it will be called, for its first lines.
     """
     beside = defaults.rows is not None
     data = f"default=str(Path(__file__).with_name({defaults.rows!r}))" if beside else "required=True"
+    tuning = _LORA if isinstance(tuned, Mapping) else _WEIGHTS
     return _SCRIPT.substitute(
         label=label,
         model=repr(model),
         model_words=model.replace("\\", "/").replace('"', "'"),
-        patterns="\n".join(f"    {pattern!r}," for pattern in patterns),
+        imports=tuning.imports,
+        tuned=_constant(tuned),
+        prepare=tuning.prepare,
+        finish=tuning.finish,
         file=file,
         data_option="" if beside else " --data rows.jsonl",
         rows_words=defaults.rows if beside else "rows.jsonl",
@@ -286,6 +327,13 @@ def training_script(
         seed=defaults.seed,
         spans=_source(spans, "\nTEXTS_AT_ONCE = "),
     )
+
+
+def _constant(tuned: Sequence[str] | Mapping[str, Any]) -> str:
+    """Return the line that says what is tuned: TUNED, or LORA."""
+    if isinstance(tuned, Mapping):
+        return "\n".join(["LORA = {", *(f"    {name!r}: {value!r}," for name, value in tuned.items()), "}"])
+    return "\n".join(["TUNED = [", *(f"    {pattern!r}," for pattern in tuned), "]"])
 
 
 def _source(module: ModuleType, first: str) -> str:

@@ -10,8 +10,9 @@ from typing import Any
 from lsf.data.encode import DEFAULT_MAX_LENGTH, context_length
 from lsf.errors import PlanError
 from lsf.export.script import ScriptDefaults, training_script
-from lsf.methods.adapters import name_elsewhere
-from lsf.methods.context import linear_names, planned_names
+from lsf.methods.adapters import lora_config, name_elsewhere
+from lsf.methods.catalogue import LoraOptions, options_of
+from lsf.methods.context import planned_names
 from lsf.methods.optimization import Tuned, default_rate, share_of
 from lsf.models.layout import ModelLayout, resolve
 from lsf.models.supported import find_model
@@ -28,6 +29,8 @@ class Named:
 
     name: str
     """As the plan says it."""
+    family: str
+    """Key in FAMILIES."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,6 @@ class Skeleton:
         """Return the names of the tensors a plan tunes; raises PlanError as `planned_names`."""
         return planned_names(self, plan)
 
-    def linear_suffixes(self, plan: Plan) -> list[str]:
-        """Return the names of the planned blocks' linear maps below their block, such as `self_attn.q_proj`."""
-        depth = len(self.layout.block_names[0].split("."))
-        return sorted({".".join(name.split(".")[depth:]) for name in linear_names(self, plan, "lora")})
-
 
 def load_skeleton(plan: Plan) -> Skeleton:
     """Build the skeleton of the model a plan was made for, from its config alone.
@@ -59,7 +57,7 @@ def load_skeleton(plan: Plan) -> Skeleton:
     """
     source = find_model(plan.model)
     model = build_skeleton(source)
-    return Skeleton(Named(plan.model), model, resolve(model, source.family))
+    return Skeleton(Named(plan.model, source.family.name), model, resolve(model, source.family))
 
 
 @dataclass(frozen=True)
@@ -78,10 +76,28 @@ class Export:
     """Of the file."""
     write: Callable[[Skeleton, Plan], str]
     """(Skeleton, Plan) -> the file's text; raises PlanError for what the format cannot express."""
+    methods: tuple[str, ...] = ("full",)
+    """Of a run's methods those that it carries out; the first is what it does with the plan of any other run."""
+
+
+def lora_fields(skeleton: Skeleton, plan: Plan, options: Any) -> dict[str, Any]:
+    """Return the fields of peft's LoraConfig of the method lora with these options; raises as `prepare_lora`."""
+    config = lora_config(skeleton, plan, options)
+    return {
+        "task_type": "CAUSAL_LM",
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "bias": config.bias,
+        "target_modules": sorted(config.target_modules or ()),
+        "layers_to_transform": list(plan.blocks),
+        "layers_pattern": config.layers_pattern,
+        "fan_in_fan_out": config.fan_in_fan_out,
+    }
 
 
 def peft_config(skeleton: Skeleton, plan: Plan) -> str:
-    """Return peft's adapter_config.json: LoRA on every linear map of the planned blocks.
+    """Return peft's adapter_config.json: LoRA on every linear map of the planned blocks, by the method's defaults.
 
     Raises:
         PlanError: the plan tunes something beside blocks, or no block.
@@ -91,21 +107,12 @@ def peft_config(skeleton: Skeleton, plan: Plan) -> str:
             f"peft's layers_to_transform names blocks only and the plan {plan.label} tunes more; leave embedding, "
             "final norm and head out, or export to axolotl or transformers."
         )
-    blocks = skeleton.layout.family.blocks
-    return _json(
-        {
-            "peft_type": "LORA",
-            "task_type": "CAUSAL_LM",
-            "base_model_name_or_path": name_elsewhere(plan.model),
-            "r": 8,
-            "lora_alpha": 16,
-            "lora_dropout": 0.0,
-            "bias": "none",
-            "target_modules": skeleton.linear_suffixes(plan),
-            "layers_to_transform": list(plan.blocks),
-            "layers_pattern": blocks.rpartition(".")[2],
-        }
-    )
+    return _adapter_config(skeleton, plan, LoraOptions())
+
+
+def _adapter_config(skeleton: Skeleton, plan: Plan, options: Any) -> str:
+    base = {"peft_type": "LORA", "base_model_name_or_path": name_elsewhere(plan.model)}
+    return _json(base | lora_fields(skeleton, plan, options))
 
 
 def axolotl_yaml(skeleton: Skeleton, plan: Plan) -> str:
@@ -200,21 +207,33 @@ def transformers_script(skeleton: Skeleton, plan: Plan) -> str:
     return _script(skeleton, plan, ScriptDefaults(_rate(skeleton, plan), length=context_length(context, None)))
 
 
+def recipe_of_run(skeleton: Skeleton, spec: RunSpec, target: str) -> str:
+    """Return a run's plan as a trainer takes it, to peft with the options of its LoRA; raises as `Export.write`."""
+    if target == "peft" and spec.method == "lora":
+        return _adapter_config(skeleton, spec.plan, options_of("lora", spec.options))
+    return EXPORTS[target].write(skeleton, spec.plan)
+
+
 def script_of_run(skeleton: Skeleton, run: Run, spec: RunSpec, length: int, rows: str | None, raw: bool) -> str:
-    """Return the same script with what a run was asked for: targets, steps, batch, rate, seed and template.
+    """Return a script with what a run was asked for: what it tuned, steps, batch, rate, seed and template.
+
+    By the methods all weights and LoRA it tunes the parameters that the run tuned; see `told_method` for the others.
 
     Args:
         skeleton: of its model.
-        run: its result has the steps that epochs made, and the rate, where all weights of the plan were tuned.
+        run: its result has the steps that epochs made, and the rate.
         spec: what was asked.
         length: tokens per row.
         rows: name of the file with its training rows, beside the script; None where there is none.
         raw: whether pairs in it are raw, whatever was asked for.
     """
-    found = None if run.result is None or spec.method != "full" else run.result.learning_rate
+    carried = spec.method in EXPORTS["transformers"].methods
+    found = None if run.result is None else run.result.learning_rate
     steps = None if run.result is None or spec.epochs is None else run.result.steps
+    method = spec.method if carried else "full"
+    own = found or spec.known_rate if carried else None
     defaults = ScriptDefaults(
-        rate=found or spec.plan.rates.get("full") or _rate(skeleton, spec.plan),
+        rate=own or _rate(skeleton, spec.plan, method),
         steps=steps or spec.steps,
         batch_size=spec.batch_size,
         warmup_steps=spec.warmup_steps,
@@ -226,16 +245,38 @@ def script_of_run(skeleton: Skeleton, run: Run, spec: RunSpec, length: int, rows
         length=length,
         rows=rows,
     )
-    return _script(skeleton, spec.plan, defaults)
+    return _script(skeleton, spec.plan, defaults, options_of("lora", spec.options) if method == "lora" else None)
 
 
-def _script(skeleton: Skeleton, plan: Plan, defaults: ScriptDefaults) -> str:
-    return training_script(name_elsewhere(plan.model), plan.label, unfrozen_patterns(skeleton, plan), defaults)
+def told_method(run: Run, spec: RunSpec, target: str) -> str | None:
+    """Say that an export does not tune as a run did; None where it does."""
+    export = EXPORTS[target]
+    if spec.method in export.methods:
+        return None
+    does = "tunes LoRA on" if export.methods[0] == "lora" else "tunes all weights of"
+    what = "the whole model" if spec.plan.is_full else spec.plan.label
+    return (
+        f"{run.id} was tuned by the method {spec.how}, which an export to {export.name} cannot carry out; this one "
+        f"{does} {what}."
+    )
 
 
-def _rate(skeleton: Skeleton, plan: Plan) -> float:
+def _script(skeleton: Skeleton, plan: Plan, defaults: ScriptDefaults, options: Any = None) -> str:
+    """Return a script that tunes all weights, or by LoRA where there are options of it."""
+    if options is None:
+        label, tuned = plan.label, unfrozen_patterns(skeleton, plan)
+    else:
+        blocks = "every block" if plan.is_full else plan.label
+        label, tuned = f"low-rank updates (LoRA, by peft) of {blocks}", lora_fields(skeleton, plan, options)
+    return training_script(name_elsewhere(plan.model), label, tuned, defaults)
+
+
+def _rate(skeleton: Skeleton, plan: Plan, method: str = "full") -> float:
+    """Return the rate that the plan brings for a method, else the method's own."""
+    if (tried := plan.rates.get(method)) is not None:
+        return tried
     n_params = sum(value.numel() for value in skeleton.model.parameters())
-    return default_rate("full", Tuned(skeleton.layout.config.hidden_size, n_params, share_of(plan)))
+    return default_rate(method, Tuned(skeleton.layout.config.hidden_size, n_params, share_of(plan)))
 
 
 def _json(value: object) -> str:
@@ -257,6 +298,7 @@ EXPORTS: Registry[Export] = Registry(
             "peft's LoraConfig(layers_to_transform=...)",
             ".json",
             peft_config,
+            ("lora",),
         ),
         Export(
             "axolotl",
@@ -277,10 +319,11 @@ EXPORTS: Registry[Export] = Registry(
         Export(
             "transformers",
             "transformers",
-            "a script that tunes exactly the planned tensors with transformers' Trainer",
+            "a script that tunes exactly the planned tensors with transformers' Trainer, of a run by LoRA through peft",
             "transformers' Trainer",
             ".py",
             transformers_script,
+            ("full", "lora"),
         ),
     ],
 )

@@ -132,6 +132,7 @@ def analysis_page(analysis: Analysis, plan: Plan | None = None) -> str:
         f"{counted(data.n_positions, 'position')}, {data.reading} reading, {data.virtual} virtual transition; "
         f"{counted(data.n_dropped, 'example')} did not fit."
     )
+    lead = " ".join([lead, *data.told])
     return html_report(f"Deviation of {model.name} on {data.name}", lead, sections, made_by())
 
 

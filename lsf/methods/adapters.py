@@ -49,7 +49,7 @@ def prepare_lora(loaded: Any, plan: Plan, context: MethodContext) -> Any:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks the model for a property under its old name
-        model = inject_adapter_in_model(_config(loaded, plan, context.options), share_model(loaded.model), ADAPTER)
+        model = inject_adapter_in_model(lora_config(loaded, plan, context.options), share_model(loaded.model), ADAPTER)
     generator = torch.Generator().manual_seed(context.seed)
     for name, value in model.named_parameters():
         if not value.requires_grad:
@@ -109,7 +109,8 @@ def _maps(loaded: Any, plan: Plan, options: Any) -> tuple[str, ...]:
     return found
 
 
-def _config(loaded: Any, plan: Plan, options: Any) -> LoraConfig:
+def lora_config(loaded: Any, plan: Plan, options: Any) -> LoraConfig:
+    """Return peft's configuration of what `prepare_lora` adapts; raises as it."""
     blocks = planned_blocks(loaded, plan, "lora")
     names = _maps(loaded, plan, options)
     transposed = isinstance(loaded.model.get_submodule(names[0]), Conv1D)

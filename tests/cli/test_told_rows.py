@@ -63,11 +63,13 @@ def test_an_analysis_tells_what_the_chat_template_leaves_out_as_the_report_of_th
     tools = [{"type": "function", "function": {"name": "look_up"}}]
     turns = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "the dog"}]
     data = rows_in(tmp_path / "d.jsonl", [{"messages": turns, "tools": tools}] * 3)
-    asked = ["--limit", "2", "--criteria", "deviation", "--json", str(tmp_path / "a.json")]
+    page = tmp_path / "a.html"
+    asked = ["--limit", "2", "--criteria", "deviation", "--json", str(tmp_path / "a.json"), "--html", str(page)]
     told = "The chat template leaves out the descriptions of tools (line 1 and"
     assert main(["analyze", "--model", "bundled", "--data", data, "--split", "all", *asked]) == 0
     assert f"lsf: {told} 1 more)." in capsys.readouterr().err
     assert json.loads((tmp_path / "a.json").read_text())["data"]["told"] == [f"{told} 1 more)."]
+    assert f"{told} 1 more)." in page.read_text()
     assert main(["data", data, "--model", "bundled"]) == 0
     assert "note: The chat template leaves out the descriptions of tools (line" in capsys.readouterr().out
 

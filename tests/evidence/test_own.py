@@ -259,7 +259,10 @@ def analysed(names: Sequence[str], **data: str) -> Analysis:
             "was written before analyses kept which rows they are of; analyse again",
         ),
         (analysed(compared_criteria(), split="all"), "read the split all, with rows that the sweep tests on"),
-        (analysed(compared_criteria(), rendering="chat by the model's template"), "made its texts of the rows by chat"),
+        (
+            analysed(compared_criteria(), rendering="chat by the model's template"),
+            "rows by chat by the model's template and the sweep by prompt and answer as they stand; without",
+        ),
         (
             analysed(compared_criteria(), first_texts="others"),
             "made other texts of the rows than the sweep; analyse with",

@@ -5,6 +5,7 @@ import types
 from functools import cache
 
 import pytest
+from safetensors.torch import load_file
 
 from lsf.cli.main import main
 from lsf.data.contents import DataOptions, options_in
@@ -17,7 +18,9 @@ from lsf.models.loading import load_model
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run
+from lsf.training.run import tune
 from lsf.training.splits import encode_splits
+from tests.children import finished
 from tests.data.chat_templates import TEMPLATES, byte_level
 from tests.data.test_chat import AGAIN, ASKED, SAID
 from tests.data.test_rewritten_turns import CHATML, QWEN3, THINKS
@@ -174,3 +177,91 @@ def test_the_texts_of_a_lesson_stay_raw_in_the_script_of_a_chat_model(tmp_path):
     found = script().read(tmp_path / "rows.jsonl", tokenizer, pairs="raw")
     ours = encode(tokenizer, task.train, 64, append_eos=True).rows
     assert [(one["input_ids"], one["labels"]) for one in found] == pairs_of(ours)
+
+
+def tuned_run(folder, steps=3, **asked):
+    """Return the folder of a finished run on the bundled model and a lesson, of a few steps."""
+    spec = RunSpec("bundled", "lesson:facts", steps=steps, batch_size=4, eval_limit=8, **asked)
+    run = create_run(folder, spec)
+    return run, tune(load_model("bundled", "float32", "cpu"), load_task("lesson:facts"), spec, run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("blocks", "options"), [((5, 6), {"r": 4, "alpha": 12.0, "maps": "mlp"}), ((0, 3), {})], ids=["mlp", "default"]
+)
+def test_the_script_of_a_run_by_lora_tunes_the_parameters_that_the_run_tuned(blocks, options, tmp_path):
+    run, result = tuned_run(tmp_path / "runs", plan=Plan("bundled", 8, blocks), method="lora", options=options)
+    assert main(["export", "--run", str(run), "--to", "transformers", "--out", str(tmp_path / "tune.py")]) == 0
+    done = finished(tmp_path / "tune.py", "--out", tmp_path / "tuned", "--learning-rate", "0.01", folder=tmp_path)
+    assert done.poll() == 0, done.err[-3000:]
+    assert f"tuning {result.trainable_params:,} parameters" in done.out
+    folders = run / "weights", tmp_path / "tuned"
+    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in folders)
+    assert {name: value.shape for name, value in theirs.items()} == {name: one.shape for name, one in ours.items()}
+    assert sum(value.numel() for value in theirs.values()) == result.trainable_params
+    assert all(value.any() for value in theirs.values())  # B starts at zero: each was trained
+    known, found = (json.loads((folder / "adapter_config.json").read_text()) for folder in folders)
+    for key in ("r", "lora_alpha", "lora_dropout", "bias", "layers_to_transform", "base_model_name_or_path"):
+        assert found[key] == known[key], key
+    assert set(found["target_modules"]) == set(known["target_modules"])
+    assert not list((tmp_path / "tuned").glob("model*.safetensors"))  # the base is not written again
+    assert f"default={result.learning_rate})" in (tmp_path / "tune.py").read_text()
+
+
+def exported(run, target, place):
+    """Return what `export --run` writes."""
+    assert main(["export", "--run", str(run), "--to", target, "--out", str(place)]) == 0
+    return place.read_text()
+
+
+def test_a_run_by_lora_is_exported_to_peft_with_its_options(tmp_path):
+    options = {"r": 4, "alpha": 12.0, "maps": "mlp"}
+    spec = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (5,)), method="lora", options=options)
+    found = json.loads(exported(create_run(tmp_path, spec), "peft", tmp_path / "adapter_config.json"))
+    assert (found["r"], found["lora_alpha"], found["layers_to_transform"]) == (4, 12.0, [5])
+    assert found["target_modules"] == ["mlp.down_proj", "mlp.gate_proj", "mlp.up_proj"]
+
+
+def test_the_script_of_a_run_that_has_not_ended_has_the_rate_that_was_given_or_that_the_plan_brings(tmp_path):
+    brings = Plan("bundled", 8, (5,), rates={"full": 0.0321, "lora": 0.0456})
+    for method, rate in brings.rates.items():
+        run = create_run(tmp_path, RunSpec("bundled", "lesson:facts", brings, method=method))
+        assert f"default={rate})" in exported(run, "transformers", tmp_path / f"tried-{method}.py")
+    brings.save(tmp_path / "plan.json")
+    assert (
+        main(["export", "--plan", str(tmp_path / "plan.json"), "--to", "transformers", "--out", str(tmp_path / "p.py")])
+        == 0
+    )
+    assert "default=0.0321)" in (tmp_path / "p.py").read_text()
+    for method in ("full", "lora"):
+        spec = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (5,)), method=method, learning_rate=0.0123)
+        assert "default=0.0123)" in exported(create_run(tmp_path, spec), "transformers", tmp_path / f"{method}.py")
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "does"),
+    [
+        ("bitfit", "transformers", "tunes all weights of block 7"),
+        ("adapter", "axolotl", "tunes all weights of block 7"),
+        ("lora", "llamafactory", "tunes all weights of block 7"),
+        ("full", "peft", "tunes LoRA on block 7"),
+    ],
+)
+def test_an_export_that_does_not_tune_as_the_run_did_says_so(method, target, does, tmp_path, capsys):
+    options = {"kind": "pfeiffer"} if method == "adapter" else {}
+    spec = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (7,)), method=method, options=options)
+    run = create_run(tmp_path / "runs", spec)
+    text = exported(run, target, tmp_path / "written")
+    sentence = (
+        f"{run.name} was tuned by the method {spec.how}, which an export to {target} cannot carry out; this one {does}."
+    )
+    assert f"lsf: {sentence}\n" in capsys.readouterr().err
+    assert (f"\n# {sentence}\n" in text) == (target != "peft")  # JSON has no comments
+
+
+@pytest.mark.parametrize(("method", "target"), [("full", "axolotl"), ("lora", "peft"), ("lora", "transformers")])
+def test_an_export_that_tunes_as_the_run_did_says_nothing_of_the_method(method, target, tmp_path, capsys):
+    spec = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (7,)), method=method)
+    text = exported(create_run(tmp_path / "runs", spec), target, tmp_path / "written")
+    assert "cannot carry out" not in capsys.readouterr().err + text

@@ -20,7 +20,7 @@ from lsf.jobs.job import Report
 from lsf.jobs.queue import queue_runs
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
-from lsf.runs.store import list_runs
+from lsf.runs.store import create_run, list_runs, load_run
 from tests.pages.conftest import SECONDS, Driver, as_read
 from tests.runs.test_comparison import FULL, make
 
@@ -436,6 +436,29 @@ def test_a_run_that_was_selected_is_not_confused_with_one_that_came_after_it(app
     app.at.run()
     assert app.at.button(key="store-look").disabled
     assert "store-delete" not in [button.key for button in app.at.button]
+
+
+def test_the_list_of_runs_says_what_each_is_and_of_a_selected_one_where_it_lies_and_why_it_has_not_ended(
+    app: Driver, runs: Path
+) -> None:
+    ended = write_run(runs, Plan("bundled", 8, (6, 7)))
+    result = make(ended.name, exact=0.5).result
+    result.save(ended / "result.json")
+    spec = RunSpec("models/mine", "rows.jsonl", Plan("mine", 8, (3,)), method="lora", epochs=3.0, seed=2)
+    waits = create_run(runs, spec)
+    renamed = waits.rename(runs / "a-name-of-my-own")
+    app.go("tune")
+    listed = next(frame for frame in app.at.dataframe if str(frame.key).startswith("run-store"))
+    rows = {row["made"]: row for row in listed.value.to_dict("records")}
+    assert set(rows) == {"2099-01-01 00:00", renamed.name}
+    assert rows["2099-01-01 00:00"]["state"] == f"succeeded, {result.steps} steps"
+    own = rows[renamed.name]
+    assert (own["tuned"], own["model and data"]) == ("choice: block 3, lora, seed 2", "mine on rows.jsonl")
+    assert own["state"] == "interrupted, 3 epochs asked for"
+    place = list(rows).index(renamed.name)
+    app.at.session_state[str(listed.key)] = {"selection": {"rows": [place], "columns": [], "cells": []}}
+    app.at.run()
+    assert f"{renamed.name}: {load_run(renamed).problem}" in app.shown()
 
 
 def test_runs_are_deleted_after_it_was_said_how_many_and_how_much_that_is(app: Driver, runs: Path) -> None:

@@ -94,6 +94,26 @@ def one_line_names_model_data_and_device(app: Driver) -> None:
     assert '<span class="idle">idle</span>' in line
 
 
+def test_what_the_template_did_to_rows_is_said_of_the_analysis_as_of_the_data(
+    app: Driver, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    turns = [{"role": "user", "content": "the cat"}, {"role": "assistant", "content": "the zebra"}]
+    row = {"messages": turns, "tools": [{"type": "function", "function": {"name": "look_up"}}]}
+    (tmp_path / "chats.jsonl").write_text(f"{json.dumps(row)}\n" * 12)
+    app.use(tiny("llama"), tmp_path / "chats.jsonl")
+    told = "note: The chat template leaves out the descriptions of tools (line "
+    assert told in "\n".join(str(one.value) for one in app.at.text)
+    unknown = "stand for words that the model does not know"
+    assert unknown in app.shown()
+    app.click("Analyse")
+    app.wait("analyze")
+    app.at.run()
+    app.click("Skip to the result")
+    assert app.at.title[0].value == "Trajectories"
+    assert told in "\n".join(str(one.value) for one in app.at.text)
+    assert unknown in app.shown()
+
+
 def test_the_record_is_replayed_layer_by_layer_and_the_tower_grows_with_it(analysed: Driver) -> None:
     analysed.click("Replay")
     assert "Replay of what was recorded: example 1, states 0 to 0 of 4." in analysed.shown()
@@ -242,8 +262,7 @@ def test_a_run_deleted_or_half_written_while_the_page_is_open_stops_nothing(tune
     assert not at.exception
     for page in ("compare", "tune"):
         assert not analysed.go(page).exception
-    stores = [frame.value for frame in at.dataframe if "problem" in list(frame.value)]
-    assert any("result.json" in str(problem) for store in stores for problem in store["problem"])
+    assert any(second.id in as_read(one.value) and "result.json" in as_read(one.value) for one in at.caption)
 
 
 def test_a_new_session_finds_a_run_by_its_address(tuned: Path, app: Driver) -> None:
