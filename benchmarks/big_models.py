@@ -30,7 +30,7 @@ from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan
 from lsf.runs.memory_forecast import PART_WORDS, RUN_SHARE
 from lsf.runs.spec import RunSpec
-from lsf.training.forecast import Forecaster, optimizer_bytes
+from lsf.training.forecaster import Forecaster, optimizer_bytes
 from lsf.training.splits import EncodedSplits
 
 PAGE = Path(__file__).parent.parent / "docs" / "memory.md"

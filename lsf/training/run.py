@@ -38,7 +38,7 @@ from lsf.training.attempts import (
     method_context,
 )
 from lsf.training.caching import tokens_hash
-from lsf.training.forecast import expected
+from lsf.training.forecast import course_of_run, expected
 from lsf.training.measured_pass import latency_asked
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import computing_on, wait_for_all
@@ -56,7 +56,7 @@ from lsf.training.splits import (
     refuse_without_readings,
     watched,
 )
-from lsf.training.time_forecast import course_of, phases_of, telling
+from lsf.training.time_forecast import phases_of, telling
 from lsf.training.trainer import FitSettings
 from lsf.wording import counted
 
@@ -177,7 +177,7 @@ class _Tuning:
             begun = 0
             if (earlier := latest_checkpoint(self.shared)) is not None:
                 begun, splits = earlier.progress.step, replace(splits, steps=earlier.steps)
-            course = course_of(loaded, splits, spec, self.end_where_asked, begun)
+            course = course_of_run(loaded, splits, spec, self.end_where_asked, begun)
         self.report.plan(course.phases)
         self.steps = splits.steps
         builder.add(n_train=len(splits.own), n_dropped=splits.n_dropped, learning_rate=spec.known_rate)
