@@ -87,7 +87,7 @@ def show_command(arguments: argparse.Namespace) -> int:
 
 def measure_command(arguments: argparse.Namespace) -> int:
     """Test what stopped runs kept."""
-    from lsf.training.run import measure_kept
+    from lsf.training.measuring import measure_kept
 
     spare_imports()
     for folder in arguments.run:

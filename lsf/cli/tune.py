@@ -133,8 +133,9 @@ def tune_command(arguments: argparse.Namespace) -> int:
         spare_imports()
         reporter.close()
         return print_forecast(loaded, task, spec)
+    from lsf.training.measuring import measure_kept
     from lsf.training.processes import agreed_folder, n_processes
-    from lsf.training.run import measure_kept, tune
+    from lsf.training.run import tune
 
     if (asked := foreign_precision()) and launched_rank() == 0:
         reporter.close()

@@ -169,8 +169,8 @@ def tune_in_queue(
 
 
 def measure_in(loaded: Callable[[], Any], task: Callable[[], Task], folder: Path, report: Report) -> Any:
-    """Measure what a stopped run kept (see `lsf.training.run.measure_kept`) and return it."""
-    from lsf.training.run import measure_kept  # noqa: PLC0415 torch is loaded where the work is done
+    """Measure what a stopped run kept (see `lsf.training.measuring.measure_kept`) and return it."""
+    from lsf.training.measuring import measure_kept  # noqa: PLC0415 torch is loaded where the work is done
 
     report.progress(0, None, "loading the model and the data")
     return measure_kept(loaded(), task(), folder, report).after

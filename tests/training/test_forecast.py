@@ -379,7 +379,7 @@ def passed(monkeypatch):
 def test_the_passes_of_a_trial_are_foreseen(loaded, task, spec, passed, plan, micro, room):
     asked, whole = replace(spec, plan=plan, batch_size=4, micro_batch=micro), room == "ample, whole"
     splits = encode_splits(loaded, task, asked)
-    needed = Forecaster(loaded, splits, asked, None, lambda: None).forecast(True).parts.total
+    needed: Any = Forecaster(loaded, splits, asked, None, lambda: None).forecast(True).parts.total
     for made in passed:
         made.clear()
     forecaster._KEPT.clear()

@@ -23,8 +23,8 @@ from lsf.training.artefacts import load_tuned
 from lsf.training.attempts import explained_memory
 from lsf.training.evaluation import evaluate
 from lsf.training.forecast import forecast
+from lsf.training.measuring import measure_kept
 from lsf.training.proof import fingerprint
-from lsf.training.run import measure_kept
 from lsf.training.splits import encode_splits, floor_on
 from tests.toy import Stopper, tuned
 
