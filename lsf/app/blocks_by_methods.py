@@ -131,7 +131,7 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
         base = _shared_settings(plan, source, known, steps_key)
         with guard():
             wanted = (
-                grid_specs(base, places, [METHOD_CHOICES[name] for name in names], base.searches_rate)
+                grid_specs(base, places, [METHOD_CHOICES[name] for name in names], base.learning_rate is None)
                 if places and names
                 else ()
             )
