@@ -5,7 +5,7 @@
 
 Nothing is loaded: configs are written out below and their tensors have no memory (`benchmarks.weightless`). Weights,
 copies, gradients and optimizers are counted, and passes of the run's own code over one batch tell the rest, by the same
-code that forecasts a run before it starts (`lsf.training.forecast`) and an analysis (`benchmarks.weightless`).
+code that forecasts a run before it starts (`lsf.training.forecaster`) and an analysis (`benchmarks.weightless`).
 """
 
 import argparse
@@ -30,7 +30,7 @@ from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan
 from lsf.runs.memory_forecast import PART_WORDS, RUN_SHARE
 from lsf.runs.spec import RunSpec
-from lsf.training.forecast import Forecaster, optimizer_bytes
+from lsf.training.forecaster import Forecaster, optimizer_bytes
 from lsf.training.splits import EncodedSplits
 
 PAGE = Path(__file__).parent.parent / "docs" / "memory.md"

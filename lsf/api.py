@@ -228,7 +228,8 @@ def tune(
         ('succeeded', 2, True)
     """
     from lsf.methods.context import planned_names  # noqa: PLC0415 loads torch
-    from lsf.training import run as running  # noqa: PLC0415 loads torch
+    from lsf.training import measuring  # noqa: PLC0415 loads torch
+    from lsf.training import run as running  # noqa: PLC0415
 
     options = _options(settings)
     check_plan(plan)
@@ -243,7 +244,7 @@ def tune(
     with new_run(Path(runs).expanduser(), spec) as folder:
         result = _interruptible("The run", lambda report: running.tune(loaded, task, spec, folder, report))
     if result.unmeasured:
-        _interruptible("Its test", lambda report: running.measure_kept(loaded, task, folder, report))
+        _interruptible("Its test", lambda report: measuring.measure_kept(loaded, task, folder, report))
     return Run(**vars(load_run(folder)))
 
 

@@ -23,6 +23,8 @@ TORCH_FREE = {
     "lsf.dimension.study", "lsf.export.notebook", "lsf.lens.builder", "lsf.lens.trajectories",
 }  # fmt: skip
 """Of the other rooms, the half that loads no torch either: records, rules and what decides."""
+MOST_LINES, MOST_OF_A_FUNCTION = 450, 60
+"""Of a module, and of a function with its signature and docstring."""
 EVERY = [module.name for module in pkgutil.walk_packages([str(ROOT / "lsf")], "lsf.")]
 
 
@@ -124,6 +126,36 @@ def at_the_top(path: Path) -> set[str]:
 def test_the_direction_check_would_notice_a_trespass() -> None:
     assert trespasses("criteria", {"numpy", "lsf.lens.forward", "streamlit"}) == {"lens", "streamlit"}
     assert trespasses("core", {"lsf.data.task"}) == {"data"}
+
+
+def lengths_of(source: str) -> dict[str, int]:
+    """Return the lines of every function of a module, those inside others too, by name and first line."""
+    kinds = ast.FunctionDef, ast.AsyncFunctionDef
+    found = [node for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)]
+    return {f"{node.name}:{node.lineno}": (node.end_lineno or node.lineno) - node.lineno + 1 for node in found}
+
+
+def test_no_module_and_no_function_is_too_long_to_be_read_at_once() -> None:
+    files = [ROOT / "app.py", *(ROOT / "pages").glob("*.py"), *(ROOT / "lsf").rglob("*.py")]
+    sources = {path.relative_to(ROOT): path.read_text(encoding="utf-8") for path in files}
+    assert not [path for path, text in sources.items() if len(text.splitlines()) > MOST_LINES]
+    lengths = {(path, name): count for path, text in sources.items() for name, count in lengths_of(text).items()}
+    assert len(lengths) > 1000
+    assert not [place for place, count in lengths.items() if count > MOST_OF_A_FUNCTION]
+
+
+def test_the_lines_of_a_function_are_counted_with_its_signature_and_docstring() -> None:
+    lines = (
+        "class A:",
+        "  @property",
+        "  def f(",
+        "    self,",
+        "  ):",
+        "    'What.'",
+        "    def g(): ...",
+        "    return g",
+    )
+    assert lengths_of("\n".join(lines)) == {"f:3": 6, "g:7": 1}
 
 
 def test_nothing_stands_alone_in_a_page_which_streamlit_would_write_on_it() -> None:

@@ -1,6 +1,6 @@
 """The grid of places and methods: what is asked for, the cells as they fill, and the run behind one of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -128,36 +128,10 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
             persist_state="session",
             help=_meanings(),
         )
-        with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
-            values = {}
-            for name in ("steps", "batch_size", "seed"):
-                with st.container(width=140):
-                    key = steps_key if name == "steps" else f"grid-{name}"
-                    values[name] = setting_input(RunSpec, name, known[name], key)
-            search = st.checkbox(
-                "Search each cell's own learning rate",
-                known["search"],
-                key="grid-search",
-                persist_state="session",
-                help="Off: each method's default rate on this model and number of blocks. On: short runs around it, "
-                "at most a "
-                "fifth of a cell's cost, counted separately.",
-            )
-            flat = st.checkbox(
-                "Train each cell until it stops improving",
-                known["flat"],
-                key="grid-flat",
-                persist_state="session",
-                help=f"On: a cell ends once {READINGS} validations in a row improve by less than {GAIN} nats, or after "
-                f"{CAP} times the steps; the rule is the same for every method, and each cell's steps are shown. Off: "
-                "every cell takes the same steps.",
-            )
-        base = until_flat(base_spec(plan, source, **values)) if flat else base_spec(plan, source, **values)
-        if search:
-            base = replace(base, learning_rate=None)
+        base = _shared_settings(plan, source, known, steps_key)
         with guard():
             wanted = (
-                grid_specs(base, places, [METHOD_CHOICES[name] for name in names], bool(search))
+                grid_specs(base, places, [METHOD_CHOICES[name] for name in names], base.learning_rate is None)
                 if places and names
                 else ()
             )
@@ -167,6 +141,42 @@ def draw_form(here: Session, plan: Plan, source: Source, runs: Sequence[Run]) ->
                 st.caption(f":material/block: {unmarked(sentence)}")
     draw_grids(here, runs)
     return base
+
+
+def _shared_settings(plan: Plan, source: Source, known: Mapping[str, Any], steps_key: str) -> RunSpec:
+    """Draw the settings that all cells share, and return the spec that they make.
+
+    Args:
+        plan: the chosen one.
+        source: model and data.
+        known: values to begin with, by setting.
+        steps_key: of the steps among the widgets.
+    """
+    with st.container(horizontal=True, gap="small", vertical_alignment="bottom"):
+        values = {}
+        for name in ("steps", "batch_size", "seed"):
+            with st.container(width=140):
+                key = steps_key if name == "steps" else f"grid-{name}"
+                values[name] = setting_input(RunSpec, name, known[name], key)
+        search = st.checkbox(
+            "Search each cell's own learning rate",
+            known["search"],
+            key="grid-search",
+            persist_state="session",
+            help="Off: each method's default rate on this model and number of blocks. On: short runs around it, "
+            "at most a fifth of a cell's cost, counted separately.",
+        )
+        flat = st.checkbox(
+            "Train each cell until it stops improving",
+            known["flat"],
+            key="grid-flat",
+            persist_state="session",
+            help=f"On: a cell ends once {READINGS} validations in a row improve by less than {GAIN} nats, or after "
+            f"{CAP} times the steps; the rule is the same for every method, and each cell's steps are shown. Off: "
+            "every cell takes the same steps.",
+        )
+    base = until_flat(base_spec(plan, source, **values)) if flat else base_spec(plan, source, **values)
+    return replace(base, learning_rate=None) if search else base
 
 
 def _needless(base: RunSpec, places: Sequence[str]) -> list[str]:

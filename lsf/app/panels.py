@@ -251,8 +251,15 @@ def progress_words(view: JobView) -> list[str]:
 
 def progress_of_queue(found: QueueOutlook) -> None:
     """Show how far all jobs of a queue are together."""
+    st.progress(found.fraction, text=queue_words(found))
+
+
+def queue_words(found: QueueOutlook) -> str:
+    """Return how many jobs of a queue are done and how long the others take, or when that will be known."""
     ahead = "" if found.eta_seconds is None else f", {left(found.eta_seconds)} in total"
-    st.progress(found.fraction, text=f"The whole queue: {found.n_ended} of {found.n_jobs} done{ahead}")
+    if found.awaits_run:
+        ahead = "; the time left is known shortly after the first run begins"
+    return f"The whole queue: {found.n_ended} of {found.n_jobs} done{ahead}"
 
 
 def finding(found: str, onward: str) -> None:

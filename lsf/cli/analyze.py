@@ -61,19 +61,16 @@ def analyze_command(arguments: argparse.Namespace) -> int:
     check_file(arguments.json, arguments.html, arguments.notebook, read=(arguments.data, arguments.model))
     task = load_asked_task(arguments)
     say_notes(*task.seen.notes)
-    reporter = TerminalReporter()
-    loaded = load_asked_model(arguments, reporter)
-    from lsf.lens.analyze import analyze
+    with TerminalReporter() as reporter:
+        loaded = load_asked_model(arguments, reporter)
+        from lsf.lens.analyze import analyze
 
-    short_runs = None
-    if any(CRITERIA[name].needs == "runs" for name in settings.criteria):
-        from lsf.training.short_runs import probe_blocks as short_runs
-    spare_imports()
-    try:
+        short_runs = None
+        if any(CRITERIA[name].needs == "runs" for name in settings.criteria):
+            from lsf.training.short_runs import probe_blocks as short_runs
+        spare_imports()
         with keeping(reporter):
             analysis = analyze(loaded, task, settings, reporter, short_runs)
-    finally:
-        reporter.close()
     analysis.save(arguments.json)
     if arguments.html:
         from lsf.figures.report import analysis_page

@@ -14,6 +14,7 @@ from typing import Any
 from lsf.cli.terminal import TerminalReporter
 from lsf.data.contents import options_in
 from lsf.data.reading import check_found
+from lsf.data.report import shared_prompts
 from lsf.data.sources import load_task
 from lsf.data.task import Task
 from lsf.environment import launched_rank
@@ -303,11 +304,15 @@ def load_asked_task(arguments: argparse.Namespace | RunSpec, named_here: bool = 
     if not isinstance(arguments, argparse.Namespace) and not named_here:
         for name in filter(None, (arguments.data, general)):
             check_found(name)
-    reporter = TerminalReporter()
-    try:
+    with TerminalReporter() as reporter:
         return load_task(arguments.data, *templates, options=options, general=general, report=reporter)
-    finally:
-        reporter.close()
+
+
+def load_told_task(arguments: argparse.Namespace | RunSpec) -> Task:
+    """Read the data that is to be tuned on, and say what was found in it."""
+    task = load_asked_task(arguments)
+    say_notes(*task.seen.notes, *shared_prompts(task))
+    return task
 
 
 def say_notes(*notes: str) -> None:

@@ -61,14 +61,11 @@ def answer_prompts(
         out: a file, `-` for the terminal alone, or None.
     """
     to_terminal = out == Path("-")
-    reporter = TerminalReporter()
-    try:
+    with TerminalReporter() as reporter:
         loaded = load_asked_model(spec, reporter)
         from lsf.training.asking import ask
 
         spare_imports()
-    finally:
-        reporter.close()
     shown = _Shown(prompts, runs, settings, quiet=to_terminal)
     answers = ask(loaded, voices, prompts, settings, shown.tell)
     plain = {

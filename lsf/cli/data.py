@@ -52,12 +52,9 @@ def data_command(arguments: argparse.Namespace) -> int:
 
     tokenizer, context, vocabulary = tokenizer_of(arguments.model)
     length = context_length(context, arguments.max_length)
-    reporter = TerminalReporter()
-    reader = SplitReader(tokenizer, task, length, arguments.show, reporter)
-    try:
+    with TerminalReporter() as reporter:
+        reader = SplitReader(tokenizer, task, length, arguments.show, reporter)
         facts = count_tokens(reader.splits(), tokenizer, vocabulary)
-    finally:
-        reporter.close()
     print("\n".join(printable(line) for line in token_lines(facts, length)))
     marks = COLOURS if sys.stdout.isatty() and not os.environ.get("NO_COLOR") else PLAIN
     if arguments.show:

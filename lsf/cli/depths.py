@@ -7,14 +7,13 @@ from lsf.cli.arguments import (
     check_file,
     given_settings,
     load_asked_model,
-    load_asked_task,
+    load_told_task,
     place,
     say_notes,
     source_options,
     whole,
 )
 from lsf.cli.terminal import TerminalReporter, keeping
-from lsf.data.report import shared_prompts
 from lsf.environment import spare_imports
 from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import check_budget
@@ -43,10 +42,8 @@ def try_command(arguments: argparse.Namespace) -> int:
     given = given_settings(arguments, RunSpec)
     check_file(arguments.json, read=(arguments.data, arguments.model))
     RunSpec(**given, plan=Plan("any", 1, (0,)))  # a bad value is refused before data or model are read
-    task = load_asked_task(arguments)
-    say_notes(*task.seen.notes, *shared_prompts(task))
-    reporter = TerminalReporter()
-    try:
+    task = load_told_task(arguments)
+    with TerminalReporter() as reporter:
         loaded = load_asked_model(arguments, reporter)
         from lsf.training.depth_search import try_depths
 
@@ -56,8 +53,6 @@ def try_command(arguments: argparse.Namespace) -> int:
         spec = RunSpec(**given, plan=Plan(loaded.info.name, n_blocks, tuple(range(arguments.blocks))))
         with keeping(reporter):
             tries = try_depths(loaded, task, spec, reporter)
-    finally:
-        reporter.close()
     print("\n".join(tries_lines(tries)))
     plan = tries.plan
     if plan is None:

@@ -8,13 +8,11 @@ from lsf.cli.arguments import (
     check_file,
     given_settings,
     load_asked_model,
-    load_asked_task,
+    load_told_task,
     place,
-    say_notes,
     source_options,
 )
 from lsf.cli.terminal import TerminalReporter, keeping, say_stopped
-from lsf.data.report import shared_prompts
 from lsf.dimension.study import ASKED, DimensionSettings, Study
 from lsf.environment import spare_imports
 from lsf.plans.plan import Plan, full_plan, parse_blocks
@@ -37,10 +35,8 @@ def dimension_command(arguments: argparse.Namespace) -> int:
     """Search d_90 in the foreground; Ctrl-C or SIGTERM ends it with what is known, a second one at once."""
     settings = DimensionSettings(**given_settings(arguments, DimensionSettings))
     check_file(arguments.json, read=(arguments.data, arguments.model))
-    task = load_asked_task(arguments)
-    say_notes(*task.seen.notes, *shared_prompts(task))
-    reporter = _Saving(arguments.json)
-    try:
+    task = load_told_task(arguments)
+    with _Saving(arguments.json) as reporter:
         loaded = load_asked_model(arguments, reporter)
         from lsf.dimension.search import study_dimension
 
@@ -51,8 +47,6 @@ def dimension_command(arguments: argparse.Namespace) -> int:
         methods = [method.strip() for method in arguments.methods.split(",")]
         with keeping(reporter):
             study = study_dimension(loaded, task, plan, settings, reporter, methods)
-    finally:
-        reporter.close()
     study.save(arguments.json)
     print("\n".join(study_lines(study)))
     return 0 if reporter.stop is None else say_stopped(arguments.json)

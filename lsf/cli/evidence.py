@@ -67,15 +67,13 @@ def add_command(arguments: argparse.Namespace) -> int:
 def _scored_now(sweep: Sweep, where: str) -> OwnSweep:
     """Measure the criteria on the model and data that a sweep names."""
     spec = sweep.spec.run_spec(sweep.n_blocks, None, 0)
-    task, reporter = load_asked_task(spec), TerminalReporter()
-    try:
+    task = load_asked_task(spec)
+    with TerminalReporter() as reporter:
         loaded = load_asked_model(spec, reporter)
         from lsf.evidence.scoring import scored_sweep
 
         spare_imports()
         return scored_sweep(loaded, task, sweep, where, reporter)
-    finally:
-        reporter.close()
 
 
 def list_command(arguments: argparse.Namespace) -> int:

@@ -47,8 +47,7 @@ def graft_command(arguments: argparse.Namespace) -> int:
         way: Way = "alone" if arguments.source == "tuned" else "without"
         voices = [Voice(), Voice(folder, way, blocks), Voice(folder)]
         return answer_prompts(spec, voices, {folder: run}, arguments.prompt, AnswerSettings(), arguments.json)
-    reporter = TerminalReporter()
-    try:
+    with TerminalReporter() as reporter:
         asked = spec if arguments.data is None else replace(spec, data=arguments.data, general=None)
         task = load_asked_task(asked, named_here=arguments.data is not None)
         loaded = load_asked_model(spec, reporter)
@@ -59,8 +58,6 @@ def graft_command(arguments: argparse.Namespace) -> int:
             found = measure_graft(loaded, task, folder, reporter)
         else:
             found = measure_mixture(loaded, task, folder, blocks, arguments.source, reporter)
-    finally:
-        reporter.close()
     if to_terminal:
         print(json.dumps(found.to_json(), indent=1))
         return 0

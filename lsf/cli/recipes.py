@@ -41,16 +41,13 @@ def edit_command(arguments: argparse.Namespace) -> int:
     """Edit the lesson `facts` into one window after another; Ctrl-C ends it with those measured, a second at once."""
     settings = EditSettings(**given_settings(arguments, EditSettings))
     check_file(arguments.json)
-    reporter = TerminalReporter()
-    try:
+    with TerminalReporter() as reporter:
         loaded = load_asked_model(arguments, reporter)
         from lsf.training.short_runs import edit_windows
 
         spare_imports()
         with keeping(reporter):
             found = edit_windows(loaded, settings, reporter)
-    finally:
-        reporter.close()
     print(f"{'blocks':<10}{'values':>9}" + "".join(f"{name:>13}" for name in found[0].right))
     for one in found:
         blocks = f"{one.blocks[0]}-{one.blocks[-1]}" if one.blocks else "base"
@@ -75,11 +72,8 @@ def merge_command(arguments: argparse.Namespace) -> int:
     if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
         raise BadInputError(f"{arguments.out} already exists; --out names a folder that is new or empty.")
     check_writable(arguments.out)
-    reporter = TerminalReporter()
-    try:
+    with TerminalReporter() as reporter:
         loaded = load_asked_model(spec, reporter)
-    finally:
-        reporter.close()
     from lsf.training.artefacts import save_merged
 
     spare_imports()
@@ -118,10 +112,10 @@ def beacons_command(arguments: argparse.Namespace) -> int:
         raise BadInputError(f"{arguments.out} is a file; --out names a folder.")
     if arguments.out.is_dir():
         check_file(*(arguments.out / f"{name}.jsonl" for name in CHOICES), read=(arguments.data,))
-    task, reporter = load_asked_task(arguments), TerminalReporter()
+    task = load_asked_task(arguments)
     if any(isinstance(example.content, Document) for example in task.train):
         raise BadInputError(f"beacons measures answers; {task.name} has rows of plain text, in which none begins.")
-    try:
+    with TerminalReporter() as reporter:
         loaded = load_asked_model(arguments, reporter)
         from lsf.data.encode import encode
         from lsf.models.loading import check_ids
@@ -142,8 +136,6 @@ def beacons_command(arguments: argparse.Namespace) -> int:
             check_ids(tuned, encoding.rows)
             later = target_distances(tuned.layout, encoding.rows)
             print(f"the distance fell for {fell(distance, later):.1%} of {counted(len(distance), 'example')}")
-    finally:
-        reporter.close()
     count, seed = arguments.count, arguments.seed
     chosen = (
         filtered(distance, count),

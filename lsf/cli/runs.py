@@ -87,18 +87,16 @@ def show_command(arguments: argparse.Namespace) -> int:
 
 def measure_command(arguments: argparse.Namespace) -> int:
     """Test what stopped runs kept."""
-    from lsf.training.run import measure_kept
+    from lsf.training.measuring import measure_kept
 
     spare_imports()
     for folder in arguments.run:
-        spec, reporter = load_run(folder).spec, TerminalReporter()
+        spec = load_run(folder).spec
         if spec is None:
             raise BadInputError(f"{folder} cannot be measured: {load_run(folder).problem}")
-        try:
+        with TerminalReporter() as reporter:
             task = load_asked_task(spec)
             result = measure_kept(load_asked_model(spec, reporter), task, folder, reporter)
-        finally:
-            reporter.close()
         print(f"{result.state} after {counted(result.steps, 'step')}: {folder}")
     return 0
 

@@ -13,14 +13,13 @@ from lsf.cli.arguments import (
     check_file,
     given_settings,
     load_asked_model,
-    load_asked_task,
+    load_told_task,
     place,
     say_notes,
     source_options,
     whole,
 )
 from lsf.cli.terminal import TerminalReporter, listening
-from lsf.data.report import shared_prompts
 from lsf.environment import spare_imports
 from lsf.errors import BadInputError
 from lsf.evidence.sweep import BASE, Sweep, SweepSpec
@@ -65,19 +64,17 @@ def sweep_command(arguments: argparse.Namespace) -> int:
 def _measured(arguments: argparse.Namespace, spec: SweepSpec, carry_out: CarryOut) -> tuple[Sweep, bool]:
     """Return the sweep as far as it came, and whether it was stopped there."""
     earlier = Sweep.load(arguments.json) if arguments.json.exists() else None
-    task = load_asked_task(arguments)
-    say_notes(*task.seen.notes, *shared_prompts(task))
-    reporter = TerminalReporter()
-    loaded = load_asked_model(arguments, reporter)
-    from lsf.evidence.sweeping import start_sweep
-    from lsf.training.splits import encode_splits
+    task = load_told_task(arguments)
+    with TerminalReporter() as reporter:
+        loaded = load_asked_model(arguments, reporter)
+        from lsf.evidence.sweeping import start_sweep
+        from lsf.training.splits import encode_splits
 
-    spare_imports()
+        spare_imports()
 
-    def pause() -> None:
-        reporter.stop = "pause"
+        def pause() -> None:
+            reporter.stop = "pause"
 
-    try:
         with listening(pause, pause):
             begun = start_sweep(loaded, task, spec, earlier)
             if earlier is not None and None in (earlier.prior, earlier.texts):
@@ -85,8 +82,6 @@ def _measured(arguments: argparse.Namespace, spec: SweepSpec, carry_out: CarryOu
             reporter.close()
             say_notes(*encode_splits(loaded, task, spec.run_spec(loaded.info.n_blocks, None, 0)).facts)
             done = carry_out(loaded, task, begun, reporter, lambda sweep: sweep.save(arguments.json))
-    finally:
-        reporter.close()
     return done, reporter.stop is not None
 
 

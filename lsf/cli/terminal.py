@@ -4,7 +4,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,11 @@ BAR = "{desc}: {percentage:3.0f}%|{bar}|{postfix}"
 """How the bar looks."""
 
 
-class TerminalReporter:
-    """Reports a command's progress, and carries its Ctrl-C; of several launched processes only the first shows it."""
+class TerminalReporter(AbstractContextManager["TerminalReporter"]):
+    """Reports a command's progress, and carries its Ctrl-C; of several launched processes only the first shows it.
+
+    Its bar is gone after the `with` it is opened by.
+    """
 
     def __init__(self) -> None:
         """Start with nothing shown."""
@@ -53,6 +56,10 @@ class TerminalReporter:
         bar, self._bar = self._bar, None
         if bar is not None and not self._unread:
             self._write(bar.close)
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the bar, however it ended."""
+        self.close()
 
     def _show(self) -> None:
         if launched_rank() == 0 and not self._unread:

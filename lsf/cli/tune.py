@@ -15,14 +15,14 @@ from lsf.cli.arguments import (
     describe_setting,
     given_settings,
     load_asked_model,
-    load_asked_task,
+    load_told_task,
     place,
     say_notes,
     source_options,
 )
 from lsf.cli.terminal import TerminalReporter, listening
 from lsf.data.encode import straddling_words
-from lsf.data.report import shared_prompts, texts_in_words
+from lsf.data.report import texts_in_words
 from lsf.environment import foreign_precision, launched_rank, spare_imports
 from lsf.errors import BadInputError, RunPausedError
 from lsf.methods.catalogue import CATALOGUE, check_base, read_pairs
@@ -120,8 +120,7 @@ def tune_command(arguments: argparse.Namespace) -> int:
     check_base(asked.method or "full", asked.dtype)
     settings = _asked_settings(arguments) if known is None else {}
     _check_reporter(asked.report_to or "none")
-    task = load_asked_task(known or arguments)
-    say_notes(*task.seen.notes, *shared_prompts(task))
+    task = load_told_task(known or arguments)
     reporter = TerminalReporter()
     loaded = load_asked_model(known or arguments, reporter)
     spec = known or _asked_spec(arguments, settings, loaded.info.n_blocks)
@@ -133,8 +132,9 @@ def tune_command(arguments: argparse.Namespace) -> int:
         spare_imports()
         reporter.close()
         return print_forecast(loaded, task, spec)
+    from lsf.training.measuring import measure_kept
     from lsf.training.processes import agreed_folder, n_processes
-    from lsf.training.run import measure_kept, tune
+    from lsf.training.run import tune
 
     if (asked := foreign_precision()) and launched_rank() == 0:
         reporter.close()

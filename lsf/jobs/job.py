@@ -10,6 +10,9 @@ from typing import Any
 
 from lsf.progress import Pace, Phase, Stop, Took, speed_ratio
 
+RUN = "tune"
+"""Kind of a job that carries out a run."""
+
 
 class JobState(StrEnum):
     """Where a job stands."""
@@ -154,6 +157,8 @@ class QueueOutlook:
     """Share of the time of all of them that has passed, in [0, 1]."""
     eta_seconds: float | None
     """Seconds until the last of them ends; None where some job's are not known."""
+    awaits_run: bool = False
+    """Whether they are known once its first run has read its data: that one counts all runs."""
 
 
 def queue_outlook(views: Sequence[JobView]) -> QueueOutlook | None:
@@ -183,7 +188,9 @@ def queue_outlook(views: Sequence[JobView]) -> QueueOutlook | None:
     spent = sum(view.seconds or 0.0 for view in own)
     n_ended = sum(not view.active for view in own)
     if any(seconds is None for seconds in times):
-        return QueueOutlook(len(own), n_ended, n_ended / len(own), None)
+        unknown = [view.kind for view, seconds in zip(own, times, strict=True) if seconds is None]
+        runs = unknown[unknown.index(RUN) :] if RUN in unknown else []  # what is unknown before is over by then
+        return QueueOutlook(len(own), n_ended, n_ended / len(own), None, set(runs) == {RUN})
     total = sum(seconds or 0.0 for seconds in times)
     return QueueOutlook(len(own), n_ended, min(1.0, spent / total) if total else 0.0, max(0.0, total - spent))
 

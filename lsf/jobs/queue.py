@@ -10,7 +10,7 @@ from typing import Any
 from lsf.data.lessons import data_words
 from lsf.data.task import Task
 from lsf.errors import BadInputError, LsfError
-from lsf.jobs.job import Report
+from lsf.jobs.job import RUN, Report
 from lsf.jobs.worker import Worker
 from lsf.methods.catalogue import check_base
 from lsf.methods.optimization import check_optimizer
@@ -89,7 +89,7 @@ def queue_runs(
         together = Together(dict(zip(folders, specs, strict=True)), known)
         for folder, spec in together.specs.items():
             work = partial(tune_in_queue, worker, owner, loaded, task, spec, folder, together)
-            job = worker.submit("tune", _title(spec), work, owner, folder, partial(known.get, folder), _cost(spec))
+            job = worker.submit(RUN, _title(spec), work, owner, folder, partial(known.get, folder), _cost(spec))
             queued.append(QueuedRun(job, folder))
     except BaseException:  # whatever it was, no run is left waiting that nobody will carry out
         for folder in folders[len(queued) :]:
@@ -124,7 +124,7 @@ def queue_resumed(
         title = _title(spec)
         alone = Together({folder: spec}, {folder: None})
         work = partial(tune_in_queue, worker, owner, partial(loaded, spec), partial(task, spec), spec, folder, alone)
-        return QueuedRun(worker.submit("tune", title, work, owner, folder, cost=_cost(spec)), folder)
+        return QueuedRun(worker.submit(RUN, title, work, owner, folder, cost=_cost(spec)), folder)
     except BaseException:  # the folder can be resumed by somebody else
         release(folder)
         raise
@@ -169,8 +169,8 @@ def tune_in_queue(
 
 
 def measure_in(loaded: Callable[[], Any], task: Callable[[], Task], folder: Path, report: Report) -> Any:
-    """Measure what a stopped run kept (see `lsf.training.run.measure_kept`) and return it."""
-    from lsf.training.run import measure_kept  # noqa: PLC0415 torch is loaded where the work is done
+    """Measure what a stopped run kept (see `lsf.training.measuring.measure_kept`) and return it."""
+    from lsf.training.measuring import measure_kept  # noqa: PLC0415 torch is loaded where the work is done
 
     report.progress(0, None, "loading the model and the data")
     return measure_kept(loaded(), task(), folder, report).after

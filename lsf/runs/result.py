@@ -112,6 +112,11 @@ def phase(name: str, whole: bool = False) -> Iterator[None]:
             stopwatch.switch(before)
 
 
+def phases_together(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
+    """Return seconds by phase of both together."""
+    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
+
+
 class RunState(StrEnum):
     """Where a run stands; the first two are held by a living process, `interrupted` is not and has no result."""
 

@@ -98,11 +98,15 @@ def fit(
             trainer = CompletionTrainer(model, settings, data, folder, device, manager, prefix, timer, reweighting)
             with phase("steps"):
                 trainer.train(resume_from_checkpoint=None if start is None else str(start.place))
-            optimizer: Any = trainer.optimizer
-            held = {id(value): value for group in optimizer.param_groups for value in group["params"]}
     finally:
         _forget_overrides(settings.optimizer)
         _ONE_AT_A_TIME.release()
+    return _done(trainer, timer)
+
+
+def _done(trainer: Any, timer: StepTimer) -> Fit:
+    """Return what a loop did that has ended."""
+    held = {id(value): value for group in trainer.optimizer.param_groups for value in group["params"]}
     return Fit(
         timer.step,
         timer.tokens,

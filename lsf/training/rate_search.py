@@ -25,7 +25,6 @@ from lsf.methods.optimization import rounded
 from lsf.models.batches import TokenScores
 from lsf.models.loading import LoadedModel, config_hash
 from lsf.models.writing import GeneralText
-from lsf.plans.cost import forward_flops
 from lsf.progress import Reporter
 from lsf.runs.checkpoints import Checkpoint
 from lsf.runs.comparability import CHAT, RAW, below, kinds_in
@@ -35,57 +34,14 @@ from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.schema import decode
 from lsf.training.attempts import FitInputs, carried_out, prepared, within_memory
 from lsf.training.caching import open_held_out
-from lsf.training.evaluation import BATCH_SIZE, scored, spread_out
+from lsf.training.evaluation import BATCH_SIZE, scored
 from lsf.training.fitting import short_run
 from lsf.training.processes import n_processes
 from lsf.training.reweighting import reweighting_of
+from lsf.training.search_budget import SEED, SearchBudget, judging_rows, search_budget, trial_cost, trial_spec
 from lsf.training.short_runs import spec_rate
-from lsf.training.splits import LIVE_ROWS, encode_splits, watched
-from lsf.training.time_forecast import rows_load, step_flops, workload_of
+from lsf.training.splits import encode_splits, watched
 from lsf.training.trainer import DivergedError, StepRow
-
-SHARE = 0.2
-"""Of the run's predicted FLOPs that a search may take, its readings included."""
-LEAST_STEPS, MOST_STEPS = 5, 100
-"""Fewest steps a trial says something after, and the most it needs."""
-TRIALS = 3
-"""Rates tried first: the default, a third of it and three times it."""
-
-
-@dataclass(frozen=True)
-class SearchBudget:
-    """How long each trial of a search is, and how many there may be."""
-
-    steps: int
-    """Optimizer steps of a trial."""
-    trials: int
-    """Trials at most, `TRIALS` or more."""
-    reading: float
-    """What reading one trial costs, in optimizer steps of the run."""
-    step: float = 1.0
-    """What one of its steps costs, in optimizer steps of the run."""
-
-    def share(self, taken: int, readings: int, steps: int) -> float:
-        """Return what so many steps of trials, and readings of them, cost over a run of `steps`."""
-        return (taken * self.step + readings * self.reading) / steps
-
-
-def search_budget(steps: int, reading: float, step: float = 1.0) -> SearchBudget | None:
-    """Return the longest trials that can be paid, or None where they would be too short to say anything.
-
-    As long as four can be paid, else three.
-
-    Args:
-        steps: of the run.
-        reading: what reading validation and general loss once costs, in optimizer steps of the run.
-        step: what a step of a trial costs, in optimizer steps of the run.
-    """
-    allowed = SHARE * steps
-    for count in (TRIALS + 1, TRIALS):
-        each = min(MOST_STEPS, steps, math.floor((allowed / count - reading) / step))
-        if each >= LEAST_STEPS:
-            return SearchBudget(each, math.floor(allowed / (each * step + reading)), reading, step)
-    return None
 
 
 def best_of(losses: dict[float, list[float]], general: dict[float, float], forgets: float = 1.0) -> float | None:
@@ -122,14 +78,6 @@ def _within_noise(one: list[float], other: list[float]) -> bool:
 
 FACTOR = 3.0
 """Between neighbouring rates."""
-SEED = 0
-"""Of all that trials draw (rows, their order, LoRA's start, masks), whatever the run's: under every seed a group would
-find the same."""
-ROWS, TEXTS, FEWEST = 32, 8, 2
-"""Validation rows and general texts that judge a trial, at most; and the texts it takes at least. Where the run's
-batches are small, fewer texts are read, so that a reading costs about two steps."""
-READING = 2.0
-"""Optimizer steps that a reading may cost before fewer texts are read."""
 
 
 class NoRateError(BadInputError, RunError):
@@ -190,7 +138,7 @@ def find_rate(inputs: FitInputs, task: Task, text: GeneralText, report: Reporter
         raise DataError("The search for a learning rate needs validation examples and the data has none; give a rate.")
     started, own = time.perf_counter(), spec_rate(inputs.loaded, inputs.spec)
     bench = _Trials(_by_one_seed(inputs, task), text, report)
-    budget = search_budget(steps, bench.reading_steps(), bench.step)
+    budget = search_budget(steps, bench.cost.reading, bench.cost.step)
     if budget is None:
         return Search(own, (), 0.0, 0.0)
     rates = list(dict.fromkeys(rounded(min(1.0, rate)) for rate in (own, own / FACTOR, own * FACTOR)))
@@ -224,32 +172,13 @@ class _Trials:
 
     def __init__(self, inputs: FitInputs, text: GeneralText, report: Reporter) -> None:
         splits, spec = inputs.splits, inputs.spec
-        if n_processes() > 1:  # what they keep they share for one fit only
-            spec = replace(spec, cache="off")
-        self.inputs, self.report, self.micro = replace(inputs, spec=spec), report, inputs.micro_batch
-        self.shown, self.texts = watched(splits.validation), text.rows
-        place = {number: place for place, number in enumerate(spread_out(len(splits.validation), LIVE_ROWS))}
-        self.rows = [place[number] for number in spread_out(len(splits.validation), ROWS)]
-        self.n_texts = min(TEXTS, len(self.texts))
-        self.work = workload_of(inputs.loaded, splits, spec, dense=False)
-        self.run_step = step_flops(workload_of(inputs.loaded, splits, inputs.spec, dense=False))
-        while self.n_texts > FEWEST and self.reading_steps() > READING:
-            self.n_texts //= 2
+        self.inputs, self.report, self.micro = replace(inputs, spec=trial_spec(spec)), report, inputs.micro_batch
+        self.shown, self.texts, self.rows = watched(splits.validation), text.rows, judging_rows(splits)
+        self.cost = trial_cost(inputs.loaded, splits, spec, self.texts)
         self.taken = self.readings = 0  # steps of the newest trial; readings of all
         self.trials: dict[float, SearchTrial] = {}
         self.losses: dict[float, list[float]] = {}
         self.general: dict[float, float] = {}
-
-    @property
-    def step(self) -> float:
-        """What a trial's step costs, in optimizer steps of the run, by counting FLOPs."""
-        return step_flops(self.work) / self.run_step
-
-    def reading_steps(self) -> float:
-        """Return what reading one trial costs, in optimizer steps of the run, by counting FLOPs."""
-        load = rows_load([self.shown[number] for number in self.rows], self.inputs.spec.batch_size)
-        load += rows_load(self.texts[: self.n_texts], BATCH_SIZE)
-        return forward_flops(self.work.sizes, load, self.work.held) / self.run_step
 
     def carry_out(self, rate: float, budget: SearchBudget, more: int) -> None:
         """Make one trial and note what it came to."""
@@ -310,7 +239,7 @@ class _Trials:
         batch = self.inputs.spec.batch_size
         judged = self._scored(model, self.shown, "validation", batch, self.rows)
         losses = [scores.nll.double().sum(dim=1) / scores.counted.sum(dim=1) for scores in judged]
-        texts = list(self._scored(model, self.texts, "text", BATCH_SIZE, range(self.n_texts)))
+        texts = list(self._scored(model, self.texts, "text", BATCH_SIZE, range(self.cost.n_texts)))
         lost = sum(scores.nll.double().sum().item() for scores in texts)
         return torch.cat(losses).tolist(), lost / sum(int(scores.counted.sum()) for scores in texts)
 

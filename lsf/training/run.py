@@ -1,8 +1,7 @@
-"""One run from start to end: search, before, tune, after, proof, weights, result.json; stopped ones measured later."""
+"""One run from start to end: search, before, tune, after, proof, weights, result.json."""
 
 import itertools
 import shutil
-from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, replace
 from functools import partial
@@ -14,7 +13,7 @@ import torch
 
 from lsf.data.task import Task
 from lsf.environment import environment
-from lsf.errors import LsfError, RunError, RunPausedError, RunStateError
+from lsf.errors import LsfError, RunError, RunPausedError
 from lsf.methods.catalogue import options_of
 from lsf.methods.optimization import check_optimizer
 from lsf.methods.registry import METHODS
@@ -23,11 +22,10 @@ from lsf.models.loading import LoadedModel, config_hash, weights_hash
 from lsf.models.writing import GeneralText
 from lsf.progress import Reporter, Silent
 from lsf.runs.checkpoints import CHECKPOINTS, drop_checkpoints, has_unreadable, latest_checkpoint
-from lsf.runs.lock import RESULT, WEIGHTS, ResultBuilder, finish, hold, release, run_lock
-from lsf.runs.result import GeneralData, RunResult, RunState, Stopwatch, phase
+from lsf.runs.lock import RESULT, WEIGHTS, ResultBuilder, finish, run_lock
+from lsf.runs.result import GeneralData, RunResult, RunState, Stopwatch, phase, phases_together
 from lsf.runs.spec import RunSpec
-from lsf.runs.store import load_run
-from lsf.training.artefacts import load_tuned, save_weights
+from lsf.training.artefacts import save_weights
 from lsf.training.attempts import (
     Attempt,
     FitInputs,
@@ -37,9 +35,9 @@ from lsf.training.attempts import (
     free_memory,
     method_context,
 )
-from lsf.training.caching import tokens_hash
-from lsf.training.forecast import expected
+from lsf.training.forecast import course_of_run, expected
 from lsf.training.measured_pass import latency_asked
+from lsf.training.measuring import measured, texts_hash
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import computing_on, wait_for_all
 from lsf.training.proof import prove
@@ -56,13 +54,9 @@ from lsf.training.splits import (
     refuse_without_readings,
     watched,
 )
-from lsf.training.time_forecast import course_of, phases_of, telling
+from lsf.training.time_forecast import Course, phases_of, telling
 from lsf.training.trainer import FitSettings
 from lsf.wording import counted
-
-
-def _added(one: Mapping[str, float], other: Mapping[str, float]) -> dict[str, float]:
-    return {name: one.get(name, 0.0) + other.get(name, 0.0) for name in {**one, **other}}
 
 
 class _StoppedEarly(Exception):
@@ -92,7 +86,7 @@ def tune(
         spec: what is asked.
         folder: made by `lsf.runs.store.create_run`.
         report: gets progress, each logged row as partial result, and says whether to stop. `keep` ends the training
-            after the step it is in and saves; its test is left to `lsf.training.run.measure_kept`. `discard` ends
+            after the step it is in and saves; its test is left to `lsf.training.measuring.measure_kept`. `discard` ends
             at once and leaves neither weights nor metrics after. Both end in the state `cancelled`. `pause` writes a
             checkpoint and leaves the run `interrupted`; in the test it leaves what was tuned, and the run `cancelled`.
         shared: the run folder whose checkpoints are used, where several processes carry out one run together and
@@ -107,11 +101,6 @@ def tune(
         RunPausedError: it was asked to pause; nothing is written beside the checkpoint.
         PlanError, DataError: the plan does not fit the model, or the data cannot be used.
     """
-    if has_unreadable(shared or folder):
-        raise RunError(
-            f"No checkpoint of {(shared or folder).name} can be read, so it cannot go on; start it again from its "
-            f"spec.json, or remove {CHECKPOINTS}/ to start it over."
-        )
     check_optimizer(spec.optimizer)
     work = _Tuning(loaded, task, spec, folder, Silent() if report is None else report, shared or folder)
     with (
@@ -124,13 +113,7 @@ def tune(
         try:
             result = work.carry_out(builder)
         except _StoppedEarly:
-            if work.report.stop == "keep" and latest_checkpoint(work.shared) is not None:
-                raise RunPausedError("Stopped before it went on; it can be resumed.") from None
-            reason = "Stopped at its start."
-            if steps := builder.known.steps:
-                reason = f"Stopped after {steps} of {counted(work.steps, 'step')} and discarded."
-            shutil.rmtree(folder / WEIGHTS, ignore_errors=True)
-            result = replace(builder.known, state=RunState.CANCELLED, reason=reason, after=None, stored_bytes=None)
+            result = work.discard(builder.known)
         finally:
             free_memory()
             seconds = stopwatch.seconds
@@ -148,6 +131,11 @@ class _Tuning:
     def __init__(
         self, loaded: LoadedModel, task: Task, spec: RunSpec, folder: Path, report: Reporter, shared: Path
     ) -> None:
+        if has_unreadable(shared):
+            raise RunError(
+                f"No checkpoint of {shared.name} can be read, so it cannot go on; start it again from its spec.json, "
+                f"or remove {CHECKPOINTS}/ to start it over."
+            )
         self.loaded, self.task, self.spec, self.folder, self.report = loaded, task, spec, folder, report
         self.shared = shared
         self.steps = spec.steps
@@ -161,34 +149,10 @@ class _Tuning:
         loaded, spec = self.loaded, self.spec
         if self.trained is not None:
             builder.known = self.trained
-            return _measured(loaded, self.task, self.shared, spec, self.trained, self.report, self.end_where_left)
-        gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
-        builder.add(
-            predicted=spec.plan.predicted,
-            seed=spec.seed,
-            data_fingerprint=self.task.fingerprint,
-            weights=weights_hash(loaded.model),
-            origin=loaded.info.origin,
-            environment={**environment(gpu), "device": loaded.info.device, "dtype": loaded.info.dtype},
-        )
+            return measured(loaded, self.task, self.shared, spec, self.trained, self.report, self.end_where_left)
+        self.identify(builder)
         planned = METHODS[spec.method].count(loaded, spec.plan, options_of(spec.method, spec.options))
-        with phase("reading"):
-            splits = encode_splits(loaded, self.task, spec)
-            begun = 0
-            if (earlier := latest_checkpoint(self.shared)) is not None:
-                begun, splits = earlier.progress.step, replace(splits, steps=earlier.steps)
-            course = course_of(loaded, splits, spec, self.end_where_asked, begun)
-        self.report.plan(course.phases)
-        self.steps = splits.steps
-        builder.add(n_train=len(splits.own), n_dropped=splits.n_dropped, learning_rate=spec.known_rate)
-        if spec.general is not None:
-            builder.add(general=self.general(splits))
-        builder.add(n_held_out_dropped=splits.n_held_out_dropped, n_straddling=splits.n_straddling)
-        builder.add(n_cut=splits.n_cut, rendering=splits.rendering, texts=_texts(splits))
-        builder.add(warnings=(*builder.known.warnings, *splits.facts))
-        refuse_without_readings(spec, splits)
-        if not begun:  # runs from before 2026-11-30 go on as they began
-            refuse_long_warmup(spec, splits)
+        splits, course = self.read(builder)
         with phase("base"):
             shown = watched(splits.validation)
             base = measure_base(loaded, spec, splits.test, shown, self.end_where_asked, splits.asked)
@@ -199,7 +163,7 @@ class _Tuning:
         inputs = replace(inputs, settings=replace(inputs.settings, learning_rate=rate))
         with phase("forecast", whole=True):
             predicted = expected(loaded, splits, spec, course, self.end_where_asked)
-        builder.add(predicted=replace(predicted, phases=_added(self.before, predicted.phases)))
+        builder.add(predicted=replace(predicted, phases=phases_together(self.before, predicted.phases)))
         self.report.plan(phases_of(predicted.phases, course.work.fill_share))
         with phase("preparing"):
             check = self.end_where_discarded
@@ -227,6 +191,51 @@ class _Tuning:
             return replace(builder.known, state=RunState.CANCELLED, reason=reason)
         builder.add(**latency_asked(self.folder, loaded, spec))
         return replace(builder.known, state=RunState.SUCCEEDED)
+
+    def identify(self, builder: ResultBuilder) -> None:
+        """Note what the run is made of and where it is made."""
+        loaded, spec = self.loaded, self.spec
+        gpu = torch.cuda.get_device_name(loaded.device) if loaded.device.type == "cuda" else None
+        builder.add(
+            predicted=spec.plan.predicted,
+            seed=spec.seed,
+            data_fingerprint=self.task.fingerprint,
+            weights=weights_hash(loaded.model),
+            origin=loaded.info.origin,
+            environment={**environment(gpu), "device": loaded.info.device, "dtype": loaded.info.dtype},
+        )
+
+    def read(self, builder: ResultBuilder) -> tuple[EncodedSplits, Course]:
+        """Return the rows and what the run is expected to go through, and note what the rows are."""
+        loaded, spec = self.loaded, self.spec
+        with phase("reading"):
+            splits = encode_splits(loaded, self.task, spec)
+            begun = 0
+            if (earlier := latest_checkpoint(self.shared)) is not None:
+                begun, splits = earlier.progress.step, replace(splits, steps=earlier.steps)
+            course = course_of_run(loaded, splits, spec, self.end_where_asked, begun)
+        self.report.plan(course.phases)
+        self.steps = splits.steps
+        builder.add(n_train=len(splits.own), n_dropped=splits.n_dropped, learning_rate=spec.known_rate)
+        if spec.general is not None:
+            builder.add(general=self.general(splits))
+        builder.add(n_held_out_dropped=splits.n_held_out_dropped, n_straddling=splits.n_straddling)
+        builder.add(n_cut=splits.n_cut, rendering=splits.rendering, texts=texts_hash(splits))
+        builder.add(warnings=(*builder.known.warnings, *splits.facts))
+        refuse_without_readings(spec, splits)
+        if not begun:  # runs from before 2026-11-30 go on as they began
+            refuse_long_warmup(spec, splits)
+        return splits, course
+
+    def discard(self, known: RunResult) -> RunResult:
+        """Return the result of a run that ends with nothing to keep; one that could go on is paused."""
+        if self.report.stop == "keep" and latest_checkpoint(self.shared) is not None:
+            raise RunPausedError("Stopped before it went on; it can be resumed.") from None
+        reason = "Stopped at its start."
+        if known.steps:
+            reason = f"Stopped after {known.steps} of {counted(self.steps, 'step')} and discarded."
+        shutil.rmtree(self.folder / WEIGHTS, ignore_errors=True)
+        return replace(known, state=RunState.CANCELLED, reason=reason, after=None, stored_bytes=None)
 
     def measure(
         self, model: Any, splits: EncodedSplits, base: BaseReading, builder: ResultBuilder, passes: tuple[int, int]
@@ -354,95 +363,3 @@ def _trained(folder: Path) -> RunResult | None:
         result = RunResult.load(folder / RESULT) if (folder / RESULT).exists() else None
     wait_for_all()  # before the first process writes the next one
     return result if result is not None and result.test_left else None
-
-
-def _texts(splits: EncodedSplits) -> str:
-    return tokens_hash((*splits.train, *splits.validation, *splits.test))
-
-
-class _LeftEarly(Exception):
-    """It was asked to end; the result stays as it was."""
-
-
-def measure_kept(loaded: LoadedModel, task: Task, folder: Path, report: Reporter | None = None) -> RunResult:
-    """Read the test split and general text with what a stopped run saved, and put that into its result.
-
-    The result on disk is replaced once, when all is known: whoever reads it sees the old one or the new one.
-
-    Args:
-        loaded: the model the run's spec names.
-        task: the data it names.
-        folder: of the run, which was stopped and kept.
-        report: any wish to stop leaves the result as it is.
-
-    Returns:
-        The result as it stands now.
-
-    Raises:
-        RunError: there is nothing to measure, a process holds the run, or the data is no longer what it was.
-        BadInputError: its weights cannot be read, or were tuned on another base.
-        OutOfMemoryError: it does not fit the device; the result stays as it was.
-    """
-    report = Silent() if report is None else report
-    spec, before = _unmeasured(folder)
-
-    def check() -> None:
-        if report.stop is not None:
-            raise _LeftEarly
-
-    if not hold(folder):
-        raise RunStateError(f"The run {folder.name} is being resumed; it is measured at its end.")
-    try:
-        with (
-            explained_memory(loaded, spec, "measuring"),
-            Stopwatch().running() as stopwatch,
-            computing_on(spec.threads),
-        ):
-            result = _measured(loaded, task, folder, spec, before, report, check)
-            phases = _added(before.phases, stopwatch.seconds)
-        result = replace(result, phases=phases, total_seconds=sum(phases.values()))
-        result.save(folder / RESULT)
-        return result
-    except _LeftEarly:
-        return before
-    finally:
-        release(folder)
-        free_memory()
-
-
-def _unmeasured(folder: Path) -> tuple[RunSpec, RunResult]:
-    """Return what was asked of a run and what it came to, where the test is still to come."""
-    run = load_run(folder)
-    if run.spec is None or run.result is None or not run.result.unmeasured:
-        raise RunStateError(f"The run {run.id} has nothing to measure; only a run that was stopped and kept has.")
-    return run.spec, run.result
-
-
-def _measured(
-    loaded: LoadedModel,
-    task: Task,
-    folder: Path,
-    spec: RunSpec,
-    result: RunResult,
-    report: Reporter,
-    check: Callable[[], None],
-) -> RunResult:
-    """Return the result with its test; one whose training is whole has then succeeded."""
-    if result.data_fingerprint != task.fingerprint:
-        raise RunStateError(
-            f"The data of {folder.name} ({spec.data}) has changed since the run; it cannot be measured."
-        )
-    report.progress(0, None, "measuring what was kept")
-    with phase("reading"):
-        splits = encode_splits(loaded, task, spec)
-    if result.texts not in (None, _texts(splits)) or result.rendering not in (None, splits.rendering):
-        raise RunStateError(
-            "The texts that the model's tokenizer and chat template make of the rows have changed since the run "
-            f"{folder.name}; it cannot be measured."
-        )
-    with phase("base"):
-        base = measure_base(loaded, spec, splits.test, watched(splits.validation), check, splits.asked)
-    model = load_tuned(folder, loaded)
-    after = measured_after(loaded, model, spec, splits, base, check)
-    result = replace(result, before=base.metrics, **after, **latency_asked(folder, loaded, spec))
-    return replace(result, state=RunState.SUCCEEDED, reason=None) if result.trained else result

@@ -2,245 +2,17 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
 
 from lsf.data.encode import EncodedExample
-from lsf.lens.speed import sizes_of, speed_of
-from lsf.methods.catalogue import options_of
-from lsf.methods.registry import METHODS
-from lsf.models.batches import training_order
-from lsf.models.info import ModelInfo
+from lsf.lens.speed import speed_of
 from lsf.models.loading import LoadedModel
-from lsf.models.writing import N_SEQUENCES, N_TOKENS
-from lsf.plans.cost import Load, Sizes, Speed, backward_flops, forward_flops
-from lsf.plans.plan import Plan
+from lsf.plans.cost import Load, Speed, backward_flops, forward_flops
 from lsf.progress import Phase, Reporter
 from lsf.runs.result import PHASES
 from lsf.runs.spec import RunSpec
-from lsf.training.caching import decide, prefix_depth
-from lsf.training.evaluation import BATCH_SIZE, LONGEST_ANSWER, SPARE_TOKENS, batches_of, sampled
-from lsf.training.measured_pass import LEAST_PAIRS, ROWS, TOKENS
-from lsf.training.prefix import GROUP
-from lsf.training.splits import (
-    EncodedSplits,
-    knows_own_text,
-    knows_rows,
-    knows_written,
-    reading_interval,
-    watched,
-)
-
-SEARCHED_FROM = 75
-"""Steps from which on a run may be long enough for a search of its rate (lsf.training.rate_search.search_budget)."""
-BATCHES_LOOKED_AT = 200
-"""The first so many batches tell what the mean one computes."""
-
-
-@dataclass(frozen=True)
-class Workload:
-    """What one run computes, in passes and tokens; see `lsf.training.time_forecast`."""
-
-    sizes: Sizes
-    """Of the model."""
-    steps: int
-    """Optimizer steps."""
-    step: Load
-    """Of the mean step."""
-    depth: int
-    """Blocks whose output is kept, so that steps begin above them; 0 without a cache."""
-    lowest: int
-    """Lowest block the backward pass reaches; L where it reaches none."""
-    trainable: int
-    """Parameters the optimizer holds."""
-    gradients: int
-    """Parameters whose gradients are computed: whole matrices even where a method tunes few of their values."""
-    recomputed: bool
-    """Whether the blocks run forward once more in the backward pass."""
-    fill: Load
-    """Of filling the prefix cache: `depth` blocks of every row."""
-    fill_share: float
-    """Share of the steps in which it is filled."""
-    n_readings: int
-    """Readings of the validation split."""
-    held: int
-    """Blocks whose output is kept for the rows of a reading from the first one on."""
-    reading: Load
-    """Of one of them."""
-    test: Load
-    """Of reading the test split once."""
-    general: Load
-    """Of reading the general text once."""
-    answers: Load
-    """Of writing a few answers once."""
-    generated: Load
-    """Of generating the test answers once, each as long as the longest wanted beside it."""
-    written: Load
-    """Of writing the general text and reading the base model; nothing where that is on record."""
-    states_left: frozenset[str]
-    """What the base model is read on in this run, and leaves its states for: names of fields."""
-    tried: Load
-    """Of passing the longest row, forward and backward, for what memory the run will need."""
-    timed: Load
-    """Of timing a forward pass of what was saved, in turn with the base's."""
-    searches: bool
-    """Whether a rate is searched first, as far as that can be told."""
-    prepared: Load
-    """Of the passes in which the method looks for the values it tunes, forward and backward."""
-
-
-def workload_of(
-    loaded: LoadedModel, splits: EncodedSplits, spec: RunSpec, begun: int = 0, dense: bool = True
-) -> Workload:
-    """Count what a run computes.
-
-    Args:
-        loaded: the base model.
-        splits: rows of the run.
-        spec: what is asked.
-        begun: steps that are done already, by the checkpoint the run goes on from.
-        dense: whether gradients of whole planned matrices are computed, as most methods do.
-
-    Raises:
-        BadInputError: the method cannot do what the plan asks, or a cache was asked for that has no room.
-        PlanError: the plan does not fit the model.
-    """
-    options, sizes = options_of(spec.method, spec.options), sizes_of(loaded)
-    visits = splits.steps * spec.batch_size
-    depth = decide(loaded, spec.plan, splits.train, spec.cache, visits)[2]
-    trainable = METHODS[spec.method].count(loaded, spec.plan, options)
-    step, left = step_load(splits, spec), splits.steps - begun
-    test = rows_load(splits.test, spec.batch_size)
-    general = texts_load(min(N_TOKENS, loaded.context))
-    answers = answers_load(splits.test, loaded.context)
-    shown = watched(splits.validation)
-    reading = rows_load(shown, spec.batch_size)
-    written, states = Load(), set[str]()
-    if not knows_own_text(loaded):
-        written += writing_load(min(N_TOKENS, loaded.context)) + general + answers
-        states.add("general")
-    if not knows_written(loaded, spec, splits.asked):
-        written += generation_load(loaded, splits, spec, ends=False)
-    for name, rows, load in (("test", splits.test, test), ("reading", shown, reading)):
-        if not knows_rows(loaded, rows, spec.batch_size):
-            written += load
-            states.add(name)
-    return Workload(
-        sizes=sizes,
-        steps=left,
-        step=step,
-        depth=depth,
-        lowest=lowest_block(spec.plan, loaded.info),
-        trainable=trainable,
-        gradients=(sum(sizes.params[block] for block in spec.plan.blocks) or trainable) if dense else trainable,
-        recomputed=spec.activation_checkpointing != "off",
-        fill=rows_load(splits.train, GROUP, head=False) if depth else Load(),
-        fill_share=min(1.0, filling_steps(len(splits.train), spec.batch_size) / max(1, left)),
-        n_readings=-(-left // reading_interval(loaded, spec, splits)) if shown else 0,
-        held=0 if spec.cache == "off" else prefix_depth(spec.plan, loaded.info.tied_head),
-        reading=reading,
-        test=test,
-        general=general,
-        answers=answers,
-        generated=generation_load(loaded, splits, spec, ends=True),
-        written=written,
-        states_left=frozenset(states),
-        tried=batch_load([max(splits.train, key=lambda row: len(row.ids))]),
-        timed=_timed(loaded) if spec.latency == "on" else Load(),
-        searches=spec.searches_rate and not begun and splits.steps >= SEARCHED_FROM,
-        prepared=_prepared(splits, spec, step, options),
-    )
-
-
-def step_load(splits: EncodedSplits, spec: RunSpec) -> Load:
-    """Return what the mean optimizer step passes, padding counted."""
-    micro = spec.micro_batch or spec.batch_size
-    steps = min(splits.steps, BATCHES_LOOKED_AT)
-    mixing = splits.n_general, spec.general_share
-    order = training_order(len(splits.train), steps * spec.batch_size, spec.seed, *mixing)
-    rows = [splits.train[number] for number in order]
-    found = Load()
-    for start in range(0, len(rows), micro):
-        found += batch_load(rows[start : start + micro])
-    return Load(spec.batch_size // micro, *(value / steps for value in list(vars(found).values())[1:]))
-
-
-def batch_load(rows: Sequence[EncodedExample], head: bool = True) -> Load:
-    """Return what one padded batch computes; the head reads the positions before targets alone."""
-    width = max(len(row.ids) for row in rows)
-    return Load(1, len(rows) * width, len(rows) * width**2, sum(row.n_targets for row in rows) if head else 0)
-
-
-def rows_load(rows: Sequence[EncodedExample], batch_size: int, head: bool = True) -> Load:
-    """Return what reading rows once computes, in batches of neighbours by length."""
-    ordered, found = sorted(rows, key=lambda row: len(row.ids)), Load()
-    for start in range(0, len(ordered), batch_size):
-        found += batch_load(ordered[start : start + batch_size], head)
-    return found
-
-
-def texts_load(tokens: int) -> Load:
-    """Return what reading the base model's own text once computes."""
-    n = N_SEQUENCES * tokens
-    return Load(-(-N_SEQUENCES // BATCH_SIZE), n, n * tokens, n)
-
-
-def writing_load(tokens: int) -> Load:
-    """Return what writing that text computes: one token of every text per pass."""
-    n = N_SEQUENCES * (tokens - 1)
-    return Load(tokens - 1, n, n * tokens, n)
-
-
-def answers_load(rows: tuple[EncodedExample, ...], context: int) -> Load:
-    """Return what writing the answers to a few rows computes: the prompt, then one token per pass."""
-    found = Load()
-    for row in sampled(rows):
-        n_new = min(row.n_answer + SPARE_TOKENS, LONGEST_ANSWER, context - row.asked)
-        found += Load(n_new, row.asked + n_new, (row.asked + n_new) ** 2, n_new)
-    return found
-
-
-def generation_load(loaded: LoadedModel, splits: EncodedSplits, spec: RunSpec, ends: bool) -> Load:
-    """Return what generating the test answers computes, in batches as they are written.
-
-    Args:
-        loaded: the base model.
-        splits: rows of the run.
-        spec: tokens at most.
-        ends: whether texts are expected to end where the longest answer wanted does; a base model may not end any.
-    """
-    found, rows = Load(), splits.asked.rows
-    for numbers, _ in batches_of(rows, loaded.tokenizer, spec.generate_tokens, loaded.context):
-        width, longest = (max(getattr(rows[i], name) for i in numbers) for name in ("asked", "n_answer"))
-        n_new = min(spec.generate_tokens, loaded.context - width, *([longest + 1] if ends else []))
-        whole = width + n_new
-        found += Load(n_new, len(numbers) * whole, len(numbers) * whole**2, len(numbers) * n_new)
-    return found
-
-
-def lowest_block(plan: Plan, info: ModelInfo) -> int:
-    """Return the lowest block that a backward pass reaches; L where it reaches none."""
-    reached = plan.blocks or plan.embedding or plan.modules or (plan.head and info.tied_head)
-    return prefix_depth(plan, info.tied_head) if reached else info.n_blocks
-
-
-def _timed(loaded: LoadedModel) -> Load:
-    """Return what `lsf.training.measured_pass` passes where passes are slow."""
-    tokens = min(TOKENS, loaded.context)
-    return Load(1, ROWS * tokens, ROWS * tokens**2, ROWS * tokens).times(2 + 2 * LEAST_PAIRS)
-
-
-def _prepared(splits: EncodedSplits, spec: RunSpec, step: Load, options: Any) -> Load:
-    """Return what a method passes before it knows its values: a first tuning, or rows one by one."""
-    if METHODS[spec.method].search is None:
-        return Load()
-    if hasattr(options, "first_steps"):
-        return step.times(options.first_steps)
-    count = min(len(splits.own), options.examples)
-    picked = np.random.default_rng(0).permutation(len(splits.own))[:count]
-    return rows_load([splits.own[number] for number in picked], 1)
-
+from lsf.training.search_budget import SearchBudget, planned_search
+from lsf.training.splits import EncodedSplits
+from lsf.training.workload import Workload, batch_load, step_flops, workload_of
 
 STRETCHES = {
     "reading": ("reading",),
@@ -258,18 +30,12 @@ STRETCHES = {
 """Phases as a run goes through them, one after another -> what takes turns in each, by the keys of `PHASES`."""
 ON_REQUEST = ("search", "generating", "latency")
 """Stretches of which only runs that ask for them are told."""
-SEARCH_SHARE = 0.2
-"""Of the seconds of a run's steps that a search for its rate takes."""
+COUNTED = 4.0
+"""Times the launches of a plain pass that one takes in which every operation's memory is counted."""
+MADE = 2.0
+"""Times the optimizer's step of a value that it takes to write one to new memory."""
 WRITTEN_BYTES = 2e8
 """Bytes a disk takes a second."""
-
-
-def step_flops(work: Workload) -> float:
-    """Return the FLOPs of the mean optimizer step: forward from the kept prefix, backward as far as it reaches."""
-    once = forward_flops(work.sizes, work.step, work.depth)
-    again = forward_flops(work.sizes, Load(0, work.step.tokens, work.step.attended), work.lowest)
-    backward = backward_flops(work.sizes, work.step, work.lowest, work.gradients)
-    return once + backward + (again if work.recomputed else 0.0)
 
 
 def step_seconds(work: Workload, speed: Speed) -> float:
@@ -278,13 +44,40 @@ def step_seconds(work: Workload, speed: Speed) -> float:
     return speed.of(step_flops(work), passes) + speed.value_seconds * work.trainable
 
 
-def run_seconds(work: Workload, speed: Speed, step: float | None = None) -> dict[str, float]:
+@dataclass(frozen=True)
+class Trial:
+    """What is done to learn what memory a run needs and how long a step takes; see `lsf.training.forecaster`."""
+
+    counted: Load
+    """Of the passes, forward and backward, in which the memory of every operation is counted."""
+    plain: Load
+    """Of the others."""
+    made: int
+    """Values written to new memory: what is tuned, and its gradients in every pass."""
+
+
+def trial_seconds(trial: Trial, work: Workload, speed: Speed) -> float:
+    """Return the seconds of a trial, by counting."""
+    load, launches = trial.counted + trial.plain, COUNTED * trial.counted.passes + trial.plain.passes
+    flops = forward_flops(work.sizes, load) + backward_flops(work.sizes, load, work.lowest, work.gradients)
+    return speed.of(flops, 3 * launches) + MADE * speed.value_seconds * trial.made
+
+
+def run_seconds(
+    work: Workload,
+    speed: Speed,
+    step: float | None = None,
+    search: SearchBudget | None = None,
+    trial: Trial | None = None,
+) -> dict[str, float]:
     """Return the wall seconds of a run by phase, keys of `lsf.runs.result.PHASES`.
 
     Args:
         work: what the run computes.
         speed: of this machine with this model.
         step: seconds of the mean optimizer step, where it was timed; None goes by counting.
+        search: of its rate; None where none is made.
+        trial: made before the first step; None where none is.
     """
 
     def forward(load: Load, end: int | None = None) -> float:
@@ -303,8 +96,8 @@ def run_seconds(work: Workload, speed: Speed, step: float | None = None) -> dict
     one = step_seconds(work, speed) if step is None else step
     return {
         "base": forward(work.written),
-        "forecast": both_ways(work.tried),
-        "search": SEARCH_SHARE * work.steps * one if work.searches else 0.0,
+        "forecast": 0.0 if trial is None else trial_seconds(trial, work, speed),
+        "search": 0.0 if search is None else search.expected_steps * one,
         "preparing": both_ways(work.prepared),
         "prefix": forward(work.fill, work.depth),
         "steps": work.steps * one,
@@ -328,11 +121,15 @@ class Course:
     """Of this machine with its model."""
     step: float | None = None
     """Seconds of the mean optimizer step, where a pass was timed; None goes by counting."""
+    search: SearchBudget | None = None
+    """Of the search for its rate; None where none is made."""
+    trial: Trial | None = None
+    """Made before its first step; None where none is."""
 
     @property
     def seconds(self) -> dict[str, float]:
         """Wall seconds by phase, keys of `PHASES`."""
-        return run_seconds(self.work, self.speed, self.step)
+        return run_seconds(self.work, self.speed, self.step, self.search, self.trial)
 
     def after_others(self, searched: bool = False) -> dict[str, float]:
         """Return the same of a run that follows others on the same data: the base model is on record.
@@ -340,8 +137,8 @@ class Course:
         Args:
             searched: whether one of them has searched a rate for it.
         """
-        work = replace(self.work, written=Load(), states_left=frozenset(), searches=self.work.searches and not searched)
-        return run_seconds(work, self.speed, self.step)
+        work = replace(self.work, written=Load(), states_left=frozenset())
+        return replace(self, work=work, search=None if searched else self.search).seconds
 
     @property
     def phases(self) -> tuple[Phase, ...]:
@@ -367,7 +164,7 @@ class Course:
 def course_of(
     loaded: LoadedModel, splits: EncodedSplits, spec: RunSpec, check: Callable[[], None], begun: int = 0
 ) -> Course:
-    """Return what a run is expected to go through, by counting and by the speed of this machine.
+    """Return what a run is expected to go through but for a trial, by counting and by the speed of this machine.
 
     Args:
         loaded: the base model.
@@ -380,19 +177,8 @@ def course_of(
         BadInputError: the method cannot do what the plan asks, or a cache was asked for that has no room.
         PlanError: the plan does not fit the model.
     """
-    return Course(workload_of(loaded, splits, spec, begun), speed_of(loaded, check))
-
-
-MOST = 0.8
-"""Share of the prefix cache that counts as most of it."""
-
-
-def filling_steps(n_rows: int, batch_size: int) -> int:
-    """Return in how many steps most of the prefix cache is filled: a step fills the groups of all of its rows, whole.
-
-    After a share x of an epoch in random order, 1 - (1 - x)^`GROUP` of the groups were met.
-    """
-    return max(1, round((1.0 - (1.0 - MOST) ** (1.0 / GROUP)) * n_rows / batch_size))
+    search = None if begun else planned_search(loaded, splits, spec)
+    return Course(workload_of(loaded, splits, spec, begun), speed_of(loaded, check), search=search)
 
 
 def phases_of(seconds: Mapping[str, float], fill_share: float) -> tuple[Phase, ...]:

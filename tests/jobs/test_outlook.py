@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lsf.app.panels import queue_words
 from lsf.jobs.job import JobState, JobView, Report, queue_outlook
 from lsf.jobs.queue import queue_runs
 from lsf.jobs.worker import Worker
@@ -70,9 +71,45 @@ def test_where_nothing_is_known_of_any_job_the_queue_has_no_eta_and_counts(worke
     found = worker.outlook()
     assert found is not None
     assert (found.fraction, found.eta_seconds) == (0.0, None)
+    assert found.awaits_run
     gate.open.set()
     worker.wait(last, 5)
     assert worker.outlook() is None
+
+
+@pytest.mark.parametrize(
+    ("kinds", "awaits"),
+    [
+        (("tune", "tune"), True),
+        (("analyze", "tune", "tune"), True),  # which is over when the first run begins
+        (("tune", "merge"), False),
+        (("analyze", "merge"), False),
+    ],
+)
+def test_a_queue_says_where_its_time_is_known_once_its_first_run_has_begun(
+    worker: Worker, kinds: tuple[str, ...], awaits: bool
+) -> None:
+    gate = Gate()
+    first, *_ = [worker.submit(kind, kind, gate) for kind in kinds]
+    assert gate.started.wait(5)
+    found = worker.outlook()
+    assert found is not None
+    assert (found.eta_seconds, found.awaits_run) == (None, awaits)
+    assert ("first run" in queue_words(found)) == awaits
+    gate.open.set()
+    worker.wait(first, 5)
+
+
+def test_a_queue_whose_first_run_has_begun_tells_its_time(worker: Worker) -> None:
+    go_on, planned, running = planned_for(40.0)
+    worker.submit("tune", "first", running)
+    worker.submit("tune", "second", lambda report: None)
+    assert planned.wait(5)
+    found = worker.outlook()
+    assert found is not None
+    assert not found.awaits_run
+    assert "about 1 min 20 s left in total" in queue_words(found)
+    go_on.set()
 
 
 def test_the_bar_of_a_queue_does_not_fall_while_no_job_joins_it(worker: Worker) -> None:

@@ -19,7 +19,8 @@ from lsf.methods.optimization import (  # fmt: skip
     share_of,
 )
 from lsf.plans.plan import Plan, full_plan
-from lsf.training.rate_search import LEAST_STEPS, MOST_STEPS, SHARE, best_of, search_budget
+from lsf.training.rate_search import best_of
+from lsf.training.search_budget import LEAST_STEPS, MOST_STEPS, SHARE, search_budget
 
 SMALL = Tuned(WIDTH, 1_000_000, 1.0)
 

@@ -25,7 +25,8 @@ from lsf.runs.spec import RunSpec
 from lsf.runs.store import reopen_run
 from lsf.training.caching import forget_states
 from lsf.training.fitting import fit
-from lsf.training.forecast import forecast, optimizer_bytes
+from lsf.training.forecast import forecast
+from lsf.training.forecaster import optimizer_bytes
 from lsf.training.run import tune
 from lsf.training.splits import encode_splits
 from lsf.training.trainer import CompletionTrainer, FitSettings, training_arguments

@@ -21,7 +21,7 @@ from lsf.models.quantised import scales
 from lsf.plans.plan import Plan
 from lsf.progress import Silent
 from lsf.runs.spec import RunSpec
-from lsf.training.forecast import Forecaster
+from lsf.training.forecaster import Forecaster
 from lsf.training.measured_pass import Held
 from lsf.training.splits import EncodedSplits
 from tests.tiny import SIZES, save_tiny

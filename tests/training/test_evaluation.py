@@ -31,7 +31,7 @@ from lsf.training.evaluation import (
     write_answers,
 )
 from lsf.training.splits import encode_splits
-from lsf.training.time_forecast import workload_of
+from lsf.training.workload import workload_of
 from tests.models.test_families import ROWS
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.toy import tuned

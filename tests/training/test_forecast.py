@@ -23,29 +23,24 @@ from lsf.methods.registry import METHODS
 from lsf.models.batches import collate, score_tokens
 from lsf.models.loading import load_model, weights_hash
 from lsf.models.sharing import share_model
-from lsf.plans.cost import Speed, forward_flops, predict
+from lsf.plans.cost import Load, Speed, forward_flops, predict
 from lsf.plans.plan import Plan, full_plan
 from lsf.progress import Silent
 from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.result import PHASES, RunResult
 from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.runs.store import create_run
+from lsf.training import forecaster
 from lsf.training.caching import forget_records
 from lsf.training.fitting import fit
-from lsf.training.forecast import expected, forecast, seconds_beside
+from lsf.training.forecast import course_of_run, expected, forecast, seconds_beside, seconds_in_turn
+from lsf.training.forecaster import AMPLE, Forecaster
 from lsf.training.measured_pass import Held
-from lsf.training.rate_search import search_budget
+from lsf.training.search_budget import SHARE
 from lsf.training.splits import encode_splits, measure_base, watched
-from lsf.training.time_forecast import (
-    ON_REQUEST,
-    SEARCHED_FROM,
-    STRETCHES,
-    batch_load,
-    course_of,
-    run_seconds,
-    workload_of,
-)
+from lsf.training.time_forecast import COUNTED, ON_REQUEST, STRETCHES, course_of, run_seconds
 from lsf.training.trainer import FitSettings
+from lsf.training.workload import batch_load, workload_of
 from tests.children import finished
 from tests.tiny import save_tiny
 from tests.toy import tuned
@@ -263,8 +258,8 @@ def test_a_device_that_runs_out_in_the_trial_is_told_apart_from_one_that_has_roo
     def exhausted(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr("lsf.training.forecast.peak_of_pass", exhausted)
-    monkeypatch.setattr("lsf.training.forecast._KEPT", WeakKeyDictionary())
+    monkeypatch.setattr("lsf.training.forecaster.peak_of_pass", exhausted)
+    monkeypatch.setattr("lsf.training.forecaster._KEPT", WeakKeyDictionary())
     found = foresee(loaded, task, spec, None)
     assert found.fits is False
     assert found.sentence == "cpu ran out of memory in a trial pass over the longest examples."
@@ -295,13 +290,13 @@ def test_a_forecast_is_left_in_the_midst_of_a_pass_forward_or_backward(loaded, t
         return check
 
     foresee(loaded, task, spec, ROOMY)  # from here on the machine's speed with the model is known
-    monkeypatch.setattr("lsf.training.forecast._KEPT", WeakKeyDictionary())
+    monkeypatch.setattr("lsf.training.forecaster._KEPT", WeakKeyDictionary())
     foresee(loaded, task, spec, ROOMY, leave_at(0))
     whole = len(asked)
     assert whole > 3 * 6  # three passes, four blocks forward and two backward each
     for last in range(whole - 8, whole + 1):
         asked.clear()
-        monkeypatch.setattr("lsf.training.forecast._KEPT", WeakKeyDictionary())
+        monkeypatch.setattr("lsf.training.forecaster._KEPT", WeakKeyDictionary())
         with pytest.raises(BadInputError, match="nobody waits"):
             foresee(loaded, task, spec, ROOMY, leave_at(last))
     assert all(value.grad is None for value in loaded.model.parameters())
@@ -351,9 +346,9 @@ def test_more_evaluation_a_search_and_what_is_left_of_a_resumed_run_change_the_w
     assert seconds(spec)["search"] == 0.0
     searched = replace(spec, learning_rate=None)
     assert seconds(searched)["search"] == 0.0  # it is too short for a search, and none is made
-    assert (search_budget(SEARCHED_FROM - 1, 0.0), search_budget(SEARCHED_FROM, 0.0) is not None) == (None, True)
-    splits = replace(splits, steps=SEARCHED_FROM)
-    assert seconds(searched)["search"] == pytest.approx(0.2 * seconds(spec)["steps"])
+    splits = replace(splits, steps=400)
+    assert seconds(searched)["search"] == pytest.approx(SHARE * seconds(spec)["steps"], rel=0.1)
+    assert seconds(searched, begun=3)["search"] == 0.0  # the checkpoint has its rate
     splits = replace(splits, steps=spec.steps)
     assert seconds(spec, begun=3)["steps"] == pytest.approx(seconds(spec)["steps"] / 2)
 
@@ -363,6 +358,64 @@ def test_a_run_that_follows_another_reads_no_base_model_and_full_tuning_takes_lo
     again, full = seconds_beside(loaded, task, found, (spec, replace(spec, plan=full_plan("tiny", 4))))
     assert 0 < again <= sum(found.phases.values()) * (1 + 1e-9)
     assert full > again
+
+
+@pytest.fixture
+def passed(monkeypatch):
+    """The rows of every pass that a trial makes: of those whose memory is counted, and of the others."""
+    counted, plain = list[Any](), list[Any]()
+    for name, made in (("peak_of_pass", counted), ("time_pass", plain)):
+        own = getattr(forecaster, name)
+        monkeypatch.setattr(
+            forecaster, name, lambda *given, own=own, made=made: (made.append(batch_load(given[2])), own(*given))[1]
+        )
+    monkeypatch.setattr(forecaster, "_KEPT", WeakKeyDictionary())
+    return counted, plain
+
+
+@pytest.mark.parametrize("micro", [None, 1, 2])
+@pytest.mark.parametrize("plan", [Plan("tiny", 4, (2,)), full_plan("tiny", 4)], ids=["block", "full"])
+@pytest.mark.parametrize("room", ["ample", "ample, whole", "enough", "none"])
+def test_the_passes_of_a_trial_are_foreseen(loaded, task, spec, passed, plan, micro, room):
+    asked, whole = replace(spec, plan=plan, batch_size=4, micro_batch=micro), room == "ample, whole"
+    splits = encode_splits(loaded, task, asked)
+    needed: Any = Forecaster(loaded, splits, asked, None, lambda: None).forecast(True).parts.total
+    for made in passed:
+        made.clear()
+    forecaster._KEPT.clear()
+    free = {"enough": int(needed / AMPLE / 2), "none": needed // 4}.get(room, ROOMY)
+    maker = Forecaster(loaded, splits, asked, free, lambda: None)
+    trial = maker.foresee_trial(whole)
+    maker.forecast(whole)
+    counted, plain = passed
+    assert (trial is None) == (room == "none") == (not counted)
+    if trial is not None:
+        assert (trial.counted, trial.plain) == (sum(counted, Load()), sum(plain, Load()))
+        assert len(counted) + len(plain) == (1 if room == "ample" else 3 if micro != 1 else 2)
+        own, gradients = maker._parts(forecaster._Passes()).own_weights, trial.made * 4
+        assert gradients - own == (len(counted) + len(plain)) * own
+
+
+def test_a_pass_whose_memory_is_counted_is_foreseen_to_launch_longer_than_another(loaded, task, spec, passed):
+    splits = encode_splits(loaded, task, spec)
+    course = course_of_run(loaded, splits, replace(spec, cache="off"), lambda: None)
+    assert course.trial is not None
+    launches = replace(course, speed=Speed(1.0, 0.0, 0.0)).seconds["forecast"]
+    assert launches == 3 * (2 * COUNTED + 1)  # one example, all of them, and all of them to be timed
+    writing = replace(course, speed=Speed(0.0, 0.0, 1.0)).seconds["forecast"]
+    assert writing >= course.trial.made > 0
+
+
+def test_a_trial_that_was_made_before_is_not_foreseen_again(loaded, task, spec, passed):
+    splits = encode_splits(loaded, task, spec)
+    course = course_of_run(loaded, splits, spec, lambda: None)
+    again = replace(spec, seed=1, role="random")
+    first, second = seconds_in_turn(loaded, task, (spec, again))
+    tried = course.seconds["forecast"]
+    assert tried > 0
+    assert first >= second + 0.99 * tried
+    foresee(loaded, task, spec, ROOMY)
+    assert course_of_run(loaded, splits, spec, lambda: None).trial is None
 
 
 def test_the_phases_of_a_run_come_one_after_another_and_end_with_its_test(loaded, task, spec, folder):

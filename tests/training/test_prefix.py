@@ -25,8 +25,8 @@ from lsf.training.caching import cache_root, decide, disk_room, forget_states, o
 from lsf.training.fitting import fit
 from lsf.training.prefix import States, groups_of
 from lsf.training.run import tune
-from lsf.training.time_forecast import filling_steps
 from lsf.training.trainer import FitSettings, StepRow
+from lsf.training.workload import filling_steps
 from tests.models.test_families import ROWS
 
 

@@ -19,8 +19,11 @@ from lsf.runs.store import create_run, list_runs, load_run, spec_to_repeat
 from lsf.training import attempts, rate_search, run, trainer
 from lsf.training import caching as checkpointing
 from lsf.training.caching import forget_states
-from lsf.training.rate_search import LEAST_STEPS, SEARCHES, SHARE, TOO_SHORT, group_key
+from lsf.training.rate_search import SEARCHES, TOO_SHORT, group_key
+from lsf.training.search_budget import LEAST_STEPS, SHARE, planned_search
 from lsf.training.short_runs import spec_rate
+from lsf.training.splits import encode_splits
+from lsf.training.time_forecast import course_of
 from tests.toy import Stopper, tuned
 
 LONG = 120
@@ -118,6 +121,17 @@ def test_a_run_too_short_for_a_search_takes_the_default_and_says_so(loaded, task
     result = tuned(loaded, task, short, folder(short))
     assert (result.learning_rate, result.rate_from) == (spec_rate(loaded, short), TOO_SHORT)
     assert (result.search, result.search_steps) == ((), 0)
+
+
+def test_a_search_is_foreseen_where_it_is_made_and_only_there(loaded, task, searching, searched, tmp_path):
+    splits = encode_splits(loaded, task, searching)
+    paid = [steps for steps in range(60, LONG) if planned_search(loaded, replace(splits, steps=steps), searching)]
+    assert paid == list(range(paid[0], LONG)) and paid[0] > 3 * LEAST_STEPS / SHARE  # by its steps alone it could pay
+    for steps in (paid[0] - 1, paid[0]):
+        asked = replace(searching, steps=steps)
+        foreseen = course_of(loaded, replace(splits, steps=steps), asked, lambda: None).seconds["search"]
+        result = begun(loaded, task, asked, create_run(tmp_path / str(steps), asked))
+        assert (foreseen > 0) == bool(result.search) == (steps == paid[0])
 
 
 def test_a_default_stays_a_word_in_the_spec_and_is_a_number_in_the_result_by_which_the_run_is_repeated(

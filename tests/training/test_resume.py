@@ -23,7 +23,8 @@ from lsf.runs.result import RunState
 from lsf.runs.store import delete_run, load_run, read_metrics, reopen_run
 from lsf.training import artefacts, splits, trainer
 from lsf.training.caching import forget_states
-from lsf.training.run import measure_kept, tune
+from lsf.training.measuring import measure_kept
+from lsf.training.run import tune
 from tests.children import Child
 from tests.toy import Stopper
 

@@ -23,8 +23,8 @@ from lsf.training.artefacts import load_tuned
 from lsf.training.attempts import explained_memory
 from lsf.training.evaluation import evaluate
 from lsf.training.forecast import forecast
+from lsf.training.measuring import measure_kept
 from lsf.training.proof import fingerprint
-from lsf.training.run import measure_kept
 from lsf.training.splits import encode_splits, floor_on
 from tests.toy import Stopper, tuned
 
@@ -192,7 +192,7 @@ def test_memory_that_does_not_suffice_for_measuring_is_its_own_sentence_and_leav
     place = folder(spec)
     tuned(loaded, task, replace(spec, steps=500), place, Stopper(3, "keep"))
     before = (place / "result.json").read_bytes()
-    monkeypatch.setattr("lsf.training.run.load_tuned", lambda *_: torch.empty(2**60, dtype=torch.uint8))
+    monkeypatch.setattr("lsf.training.measuring.load_tuned", lambda *_: torch.empty(2**60, dtype=torch.uint8))
     with pytest.raises(OutOfMemoryError, match="cpu ran out of memory while measuring block 2 in batches of 4"):
         measure_kept(loaded, task, place)
     assert (place / "result.json").read_bytes() == before
