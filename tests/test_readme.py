@@ -8,7 +8,10 @@ from statistics import fmean
 
 import pytest
 
-from benchmarks.real_plans import BUDGET
+from benchmarks.real_plans import BUDGET, CELLS, SCORES, TASKS, Cell, Scored, read_lines
+from benchmarks.real_tries import FIXED, TRIED, rates_lost
+from benchmarks.real_truth import LOOKED_AT as APART
+from benchmarks.real_truth import regrets, truth_of
 from lsf.cli.main import build_parser
 from lsf.cli.plan import TARGETS
 from lsf.criteria.registry import CRITERIA
@@ -77,6 +80,17 @@ def test_the_first_screen_tells_what_eight_blocks_of_it_lost() -> None:
     first = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split("## ")[0].split())
     told = f"the rule lost {own}, five depths tried {tried}, sets at random {chance}"
     assert f"on {NUMBERS[len(tasks)]} of the tasks, {told}" in first
+
+
+def test_the_first_screen_tells_what_the_rate_counts_beside_the_depth() -> None:
+    cells, scored, lost = read_lines(CELLS, Cell), read_lines(SCORES, Scored), []
+    for task in TASKS:
+        truth, own = truth_of(task, cells, scored, 30), [cell for cell in cells if cell.task == task]
+        if task != APART and truth is not None and regrets(truth, scored, 1):
+            lost.append(rates_lost(truth, own, 1))
+    default, tried = (f"{100 * fmean(one[way] for one in lost):.1f} %" for way in (FIXED, TRIED))
+    first = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split("## ")[0].split())
+    assert f"the run at the default rate lost {default}, at the best of three rates tried {tried}" in first
 
 
 def test_the_shell_writes_what_the_registry_of_exports_holds() -> None:
