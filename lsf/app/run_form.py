@@ -379,8 +379,8 @@ def draw_form(here: Session, plan: Plan, source: Source) -> None:
             st.caption(f"Not run separately: {', '.join(same)}, the same blocks as another run.")
         if spec.tried_rate is not None:
             st.caption(
-                f"{plan.label[0].upper()}{plan.label[1:]}, and as many others beside it, at {spec.tried_rate:.2g}: the "
-                "rate that trying found. It takes the place of the default and of a search; a rate by hand comes first."
+                f"{plan.label[0].upper()}{plan.label[1:]} and controls of as many blocks are tuned at "
+                f"{spec.tried_rate:.2g}, the rate that trying found, in place of the default or a search."
             )
         source = replace(source, general=spec.general)
         obstacle = draw_forecast(here, source, spec, roles)

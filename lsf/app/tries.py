@@ -16,7 +16,7 @@ from lsf.app.work import Source
 from lsf.evidence.real import tried_record
 from lsf.jobs.job import JobState, JobView, Report
 from lsf.plans.plan import Plan, format_blocks
-from lsf.plans.tries import DEPTHS, FACTORS, Tries, tried_steps
+from lsf.plans.tries import DEPTHS, FACTORS, Tries, short_words, tried_steps
 from lsf.runs.spec import RunSpec
 from lsf.wording import counted
 
@@ -151,6 +151,8 @@ def _show(here: Session, tries: Tries) -> None:
         if st.button("Use this plan", icon=":material/check:", key="take-tries"):
             here.by_hand, here.tried = best.blocks, tries.plan
             st.rerun()
+    if (told := short_words(tries.steps)) is not None:
+        st.warning(told, icon=":material/warning:")
     if not tries.gained:
         st.warning(
             "No try ended below the base model's loss; more steps may tell them apart.", icon=":material/warning:"

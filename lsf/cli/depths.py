@@ -17,7 +17,7 @@ from lsf.cli.terminal import TerminalReporter, keeping
 from lsf.environment import spare_imports
 from lsf.plans.plan import Plan, format_blocks
 from lsf.plans.policies import check_budget
-from lsf.plans.tries import Tries
+from lsf.plans.tries import Tries, short_words
 from lsf.runs.spec import RunSpec
 from lsf.wording import counted
 
@@ -61,6 +61,8 @@ def try_command(arguments: argparse.Namespace) -> int:
     plan.save(arguments.json)
     rate = plan.rates[tries.method]
     print(f"{plan.label} at rate {rate:g} in {tries.seconds:.1f} s -> {arguments.json}")
+    if (told := short_words(tries.steps)) is not None:
+        say_notes(told)
     if not tries.gained:
         say_notes("No try ended below the base model's loss: more steps or another rate may tell them apart.")
     return 0

@@ -17,6 +17,9 @@ FACTORS = (0.5, 2.0)
 SHARE = 0.5
 """Of the run's steps that a try takes: after a quarter, the choice was no better than chance (docs/evidence.md)."""
 
+MEASURED = 18
+"""Fewest steps of a try where trying was measured on a real model; after 9 the choice was no better than chance."""
+
 
 def neighbours_at(depth: float, budget: int, n_blocks: int) -> tuple[int, ...]:
     """Return the neighbours at a relative depth.
@@ -43,6 +46,16 @@ def tried_sets(n_blocks: int, budget: int) -> tuple[tuple[int, ...], ...]:
 def tried_steps(steps: int) -> int:
     """Return how many steps of a run a try takes."""
     return max(1, math.ceil(SHARE * steps))
+
+
+def short_words(steps: int) -> str | None:
+    """Say that tries of so few steps are not known to choose well; None where they are long enough."""
+    if steps >= MEASURED:
+        return None
+    return (
+        f"A try of {counted(steps, 'step')} says little: after 9 the choice was no better than chance where trying was "
+        f"measured, and what it lost was measured with {MEASURED} or more, for runs of {round(MEASURED / SHARE)}."
+    )
 
 
 @dataclass(frozen=True)

@@ -55,11 +55,12 @@ def test_the_best_of_the_depths_becomes_the_plan(analysed: Driver) -> None:
     )
     at.button(key="take-tries").click().run()
     assert not at.exception
+    assert "A try of 3 steps says little" in analysed.shown()
     assert at.session_state["lsf"].plan.blocks == best.blocks
     assert at.session_state["lsf"].plan.rates == {"full": best.learning_rate}
     assert len(tries.rates) == 2
     analysed.go("tune")
-    assert f"Blocks {blocks}, and as many others beside it, at {rate}: the rate that trying found." in analysed.shown()
+    assert f"Blocks {blocks} and controls of as many blocks are tuned at {rate}, the rate" in analysed.shown()
     analysed.at.segmented_control(key="tune-rate-mode").set_value("By hand").run()
     assert "the rate that trying found" not in analysed.shown()
     analysed.go("choose")

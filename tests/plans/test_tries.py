@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lsf.errors import PlanError
-from lsf.plans.tries import Tries, Try, neighbours_at, tried_sets, tried_steps
+from lsf.plans.tries import Tries, Try, neighbours_at, short_words, tried_sets, tried_steps
 
 TRIES = Tries(
     "a model", 8, "data", 5, 10, 32, 2.0, (Try((0,), 0.1, 1.5), Try((4,), 0.1, 1.0), Try((7,), 0.1, None)), 1.0
@@ -25,6 +25,12 @@ def test_depths_go_from_the_first_blocks_to_the_last_and_each_set_is_tried_once(
 
 def test_a_try_takes_half_of_the_steps() -> None:
     assert [tried_steps(steps) for steps in (1, 2, 5, 36, 60, 1000)] == [1, 1, 3, 18, 30, 500]
+
+
+def test_tries_of_fewer_steps_than_were_measured_say_so() -> None:
+    assert short_words(18) is None
+    assert (short_words(10) or "").startswith("A try of 10 steps says little")
+    assert "for runs of 36" in (short_words(1) or "")
 
 
 def test_the_least_loss_is_taken_of_equal_ones_the_deepest_and_none_where_all_diverged() -> None:
