@@ -40,7 +40,7 @@ def print_forecast(loaded: Any, task: Any, spec: RunSpec) -> int:
     """Forecast a run and print it; return the exit code: 0 also where it does not fit, since nothing failed."""
     from lsf.training.forecast import forecast
 
-    print("\n".join(forecast_lines(forecast(loaded, task, spec))))
+    print("\n".join(forecast_lines(forecast(loaded, task, spec, here=False))))
     return 0
 
 

@@ -27,6 +27,7 @@ def forecast(
     free_bytes: int | None = None,
     check: Callable[[], None] = do_nothing,
     offering: bool = True,
+    here: bool = True,
 ) -> Forecast:
     """Say what a run will need, from passes over its longest examples that change nothing.
 
@@ -41,6 +42,7 @@ def forecast(
         free_bytes: memory to plan with; None takes what the device has free now.
         check: raises where nobody waits for the answer any more.
         offering: whether to look for something smaller where it does not fit.
+        here: whether the run will be made in this process, which then needs no trial of its own.
 
     Raises:
         DataError: the data cannot be used.
@@ -52,7 +54,7 @@ def forecast(
     splits = encode_splits(loaded, task, spec)
     refuse_long_warmup(spec, splits)
     with kept_random_state(), computing_on(spec.threads):
-        found = Forecaster(loaded, splits, spec, free, check).forecast()
+        found = Forecaster(loaded, splits, spec, free, check).forecast(again=not here)
         if found.fits is not False or not offering:
             return found
         return replace(found, offer=_offer(loaded, task, spec, splits, free, check))
@@ -69,7 +71,7 @@ def _offer(
             splits = encode_splits(loaded, task, smaller[0])
         spec = smaller[0]
         words = [*(word for word in words if word.partition(" ")[0] != smaller[1].partition(" ")[0]), smaller[1]]
-        found = Forecaster(loaded, splits, spec, free, check).forecast()
+        found = Forecaster(loaded, splits, spec, free, check).forecast(again=False)
         if found.fits:
             return Offer(spec, ", ".join(words), found)
     return None
@@ -90,7 +92,7 @@ def seconds_beside(
     splits, free = encode_splits(loaded, task, found.spec), _free_now(loaded)
     with computing_on(found.spec.threads):
         own, *others = (Forecaster(loaded, splits, spec, free, check).course for spec in (found.spec, *specs))
-        scale = sum(found.phases.values()) / sum(own.seconds.values())
+        scale = sum(found.phases.values()) / sum(replace(own, trial=None).seconds.values())  # made already
         searched = [_group(spec) == _group(found.spec) for spec in specs]
         seconds = [course.after_others(known) for course, known in zip(others, searched, strict=True)]
         return tuple(scale * sum(one.values()) for one in seconds)

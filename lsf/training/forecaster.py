@@ -125,11 +125,12 @@ class Forecaster:
         passes = counted.passes + plain.passes
         return Trial(counted, plain, (parts.own_weights + passes * parts.gradients) // 4)
 
-    def forecast(self, whole: bool = True) -> Forecast:
+    def forecast(self, whole: bool = True, again: bool = True) -> Forecast:
         """Try it as far as there is room; all that was taken is given back.
 
         Args:
             whole: whether to time a batch of the longest examples even where one of them shows that memory is ample.
+            again: whether the run makes its trial; not where it is made in this process, which keeps what was told.
         """
         passes, unfit = _Passes(), not self._has_room_for(self._parts(_Passes()).known)
         if not unfit:
@@ -146,7 +147,7 @@ class Forecaster:
         fits, sentence = verdict(parts, self.free, device)
         if unfit and fits is not False:  # the device said so itself
             fits, sentence = False, f"{device} ran out of memory in a trial pass over the longest examples."
-        course = self.course
+        course = self.course if again or unfit else replace(self.course, trial=None)
         if passes.seconds is not None:
             course = course.timed(self._longest(), passes.seconds, passes.dense)
         return Forecast(
