@@ -91,8 +91,9 @@ def seconds_beside(
     """
     splits, free = encode_splits(loaded, task, found.spec), _free_now(loaded)
     with computing_on(found.spec.threads):
-        own, *others = (Forecaster(loaded, splits, spec, free, check).course for spec in (found.spec, *specs))
-        scale = sum(found.phases.values()) / sum(replace(own, trial=None).seconds.values())  # made already
+        makers = [Forecaster(loaded, splits, spec, free, check) for spec in (found.spec, *specs)]
+        own, *others = (replace(one.course, trial=None) if one.is_known(True) else one.course for one in makers)
+        scale = sum(found.phases.values()) / sum(replace(own, trial=None).seconds.values())
         searched = [_group(spec) == _group(found.spec) for spec in specs]
         seconds = [course.after_others(known) for course, known in zip(others, searched, strict=True)]
         return tuple(scale * sum(one.values()) for one in seconds)
