@@ -133,17 +133,17 @@ def tried(page: Page, steps: int) -> None:
     settled(page)
 
 
-def journey(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None:
-    """Go from the first page to the last, and print what was told and what came of it."""
+def keep(page: Page, folder: Path | None, name: str) -> None:
+    """Keep a page as it looks, light and dark; without a folder nothing is kept."""
+    for scheme in ("light", "dark") if folder is not None else ():
+        page.emulate_media(color_scheme=scheme)
+        settled(page)
+        page.screenshot(path=f"{folder}/{name}-{scheme}.png")
+    page.emulate_media(color_scheme="light")
 
-    def keep(name: str) -> None:
-        if asked.pictures is not None:
-            for scheme in ("light", "dark"):
-                page.emulate_media(color_scheme=scheme)
-                settled(page)
-                page.screenshot(path=asked.pictures / f"{name}-{scheme}.png", full_page=True)
-            page.emulate_media(color_scheme="light")
 
+def analysed(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None:
+    """Open model and table, and analyse them."""
     table = runs.parent / "questions.csv"
     write_table(table)
     page.goto(f"{url}/model")
@@ -160,8 +160,12 @@ def journey(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None
     done = page.get_by_role("button", name="Choose blocks")
     expect(page.get_by_test_id("stProgress").first).to_be_visible(timeout=PATIENCE)
     print(judged("the analysis", watched(page, lambda bar: bar, done.is_visible)), flush=True)
-    keep("trajectories")
+    keep(page, asked.pictures, "trajectories")
     press(page, "Choose blocks", "choose")
+
+
+def tuned(page: Page, asked: argparse.Namespace) -> None:
+    """Choose blocks, and tune them beside controls."""
     slider = page.get_by_role("slider")
     expect(slider).to_be_visible(timeout=PATIENCE)
     settled(page)
@@ -171,7 +175,7 @@ def journey(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None
     settled(page)
     if asked.tried:
         tried(page, asked.steps)
-    keep("choose")
+    keep(page, asked.pictures, "choose")
     print(page.get_by_role("heading", name=re.compile("The plan: tune")).inner_text(), flush=True)
     press(page, "Fine-tune", "tune")
     expect(page.get_by_role("button", name="Start ")).to_be_visible(timeout=PATIENCE)
@@ -180,12 +184,18 @@ def journey(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None
         page.get_by_role("button", name=role).click()
         settled(page)
     fill(page, "Steps", asked.steps)
-    keep("tune")
+    keep(page, asked.pictures, "tune")
     press(page, "Start ")
     expect(page.get_by_test_id("stProgress").first).to_be_visible(timeout=PATIENCE)
     whole = re.compile("The whole queue")
     queue = watched(page, lambda bar: bar if whole.match(bar) else None, page.locator(".lsf-bar .idle").is_visible)
     print(judged("the queue", queue), flush=True)
+
+
+def journey(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None:
+    """Go from the first page to the last, and print what was told and what came of it."""
+    analysed(page, url, runs, asked)
+    tuned(page, asked)
     for run in list_runs(runs):
         spec, found = run.spec, run.result
         if spec is None or found is None or found.after is None or found.total_seconds is None:
@@ -200,7 +210,7 @@ def journey(page: Page, url: str, runs: Path, asked: argparse.Namespace) -> None
     press(page, "Compare the runs", "compare")
     expect(page.locator(".st-key-verdict-numbers")).to_be_visible(timeout=PATIENCE)
     settled(page)
-    keep("compare")
+    keep(page, asked.pictures, "compare")
     print(page.get_by_role("heading").nth(1).inner_text(), flush=True)
 
 

@@ -4,16 +4,14 @@ Announced in docs/findings/2026-12-01-tried-rates-announced.md. It needs the run
 at the default rate, at half and at twice of it, and the truth of a size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from benchmarks.real_plans import FACTORS, SEEDS, Cell, Scored, blocks_of, spread_out
-from benchmarks.real_truth import EXACT, LOOKED_AT, Truth, regrets
+from benchmarks.real_truth import EXACT, LOOKED_AT, Truth, regrets, score_of
 from lsf.plans.plan import format_blocks
 
-Runs = Mapping[tuple[str, float], Cell]
-"""(Plan, rate) -> the run of a judge under the first seed."""
 FIXED, TRIED, EVERY = "depth tried, default rate", "depth tried, then two more rates", "every depth at every rate"
 DRAWN, DRAWN_TRIED, BEST = (
     "a depth at random, default rate",
@@ -38,7 +36,7 @@ def rates_lost(truth: Truth, own: Sequence[Cell], budget: int) -> dict[str, floa
     if len(known) != len(FACTORS):
         return {}
     low, default, high = known
-    scores = {key: _score(cell, truth.task in EXACT) for key, cell in runs.items()}
+    scores = {key: score_of(cell, truth.task in EXACT) for key, cell in runs.items()}
     best = max([*truth.at(budget).values(), *scores.values()])
     top = max([*(float(np.mean(one)) for one in truth.scores.values()), *scores.values()])
     if top <= truth.floor:
@@ -61,13 +59,6 @@ def rates_lost(truth: Truth, own: Sequence[Cell], budget: int) -> dict[str, floa
         DRAWN: float(np.mean([lost((plan, default)) for plan in plans])),
         DRAWN_TRIED: float(np.mean([lost(rated[plan]) for plan in plans])),
     }
-
-
-def _score(cell: Cell, exact: bool) -> float:
-    """Return what a run reached; one that diverged is as bad as can be seen: all of the way to a loss of ten nats."""
-    if cell.loss is None:
-        return 0.0 if exact else -10.0
-    return (cell.exact_match or 0.0) if exact else -cell.loss
 
 
 def rate_tries(truths: Sequence[Truth], cells: Sequence[Cell], scored: Sequence[Scored], budget: int) -> Iterator[str]:

@@ -112,7 +112,7 @@ def truth_of(
     for plan in plans:
         ended = [cell for cell in taken if cell.plan == plan and cell.loss is not None]
         if ended:
-            scores[plan] = tuple(_score(cell, task in exact) for cell in ended)
+            scores[plan] = tuple(score_of(cell, task in exact) for cell in ended)
             forgotten[plan] = float(
                 np.mean([(cell.general or np.inf) - general.get(cell.text, math.nan) for cell in ended])
             )
@@ -120,7 +120,7 @@ def truth_of(
     stopped = tuple(plan for plan in plans if plan not in scores and any(c.stopped for c in taken if c.plan == plan))
     missing = tuple(plan for plan in asked if any(plan == lacked for lacked, _ in lacking))
     prior = base.prior[1] if task in exact else -base.prior[0]
-    at_base = _score(base, task in exact)
+    at_base = score_of(base, task in exact)
     floor = max(at_base, prior)
     return Truth(task, at_base, floor, scores, forgotten, seconds, stopped, missing, n_blocks)
 
@@ -160,7 +160,8 @@ def tried_plan(truth: Truth, own: Sequence[Cell], budget: int) -> str:
     return min(plans, key=lambda plan: (read.get(plan, np.inf), -blocks_of(plan)[0]))
 
 
-def _score(cell: Cell, exact: bool) -> float:
+def score_of(cell: Cell, exact: bool) -> float:
+    """Return what a run reached, the higher the better: exact match, or minus the loss."""
     return (cell.exact_match or 0.0) if exact else -(cell.loss if cell.loss is not None else np.inf)
 
 

@@ -102,7 +102,7 @@ def _trust(plan: Plan, record: RecommendationRecord, analysis: Analysis) -> str:
 def of_plan(plan: Plan) -> str:
     """Return why these blocks are tuned, and what stays frozen."""
     if plan.criterion is None:
-        why = "Chosen by hand."
+        why = "Chosen by trying." if plan.rates else "Chosen by hand."
     elif len(plan.blocks) == 1 and plan.policy in ("top_k", "window"):
         why = f"Chosen by {CRITERIA[plan.criterion].label}: the block of the greatest score."
     else:

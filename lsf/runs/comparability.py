@@ -217,6 +217,7 @@ def find_warnings(runs: Sequence[Run], related: Sequence[bool]) -> tuple[str, ..
     found += _own_texts(runs)
     found += _costs(runs)
     found += _one_rate(runs)
+    found += _tried_rates(runs)
     found += _faults(runs)
     found += _endings(runs)
     short = [run.id for run in runs if run.result is not None and run.result.n_held_out_dropped]
@@ -318,6 +319,18 @@ def _one_rate(runs: Sequence[Run]) -> list[str]:
     return [
         f"Full fine-tuning and fewer blocks were all given the rate {rates.pop():g}; the best one often differs with "
         "the blocks, so a ratio to full may be due to that: leave the rate at its default, or search one for each."
+    ]
+
+
+def _tried_rates(runs: Sequence[Run]) -> list[str]:
+    """Say that a rate that was tried on the choice's blocks favours them over controls of their size."""
+    tried = [run.spec for run in runs if run.spec is not None and run.spec.tried_rate is not None]
+    own = {spec.plan.blocks for spec in tried if spec.plan.criterion is None}
+    if all(spec.plan.blocks in own for spec in tried):
+        return []
+    return [
+        "Controls took the rate that was tried on the blocks of the choice; another may suit them better, so a "
+        "difference between them may be due to that."
     ]
 
 

@@ -40,7 +40,9 @@ def differences(runs: Sequence[Run]) -> tuple[Difference, ...]:
 def _chosen_by(plan: Plan) -> str:
     if plan.is_full:
         return "no choice"
-    return "hand" if plan.criterion is None else f"{plan.criterion}, {plan.policy or 'control'}"
+    if plan.criterion is None:
+        return "trying" if plan.rates else "hand"
+    return f"{plan.criterion}, {plan.policy or 'control'}"
 
 
 def _side_by_side(told: Sequence[dict[str, str]]) -> list[Difference]:

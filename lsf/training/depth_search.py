@@ -129,8 +129,10 @@ class _Bench:
 
     def seconds(self, spec: RunSpec) -> float:
         """Return the seconds that a try is expected to take."""
-        seconds = course_of(self.loaded, self.splits, spec, partial(_check, self.report)).seconds
-        return seconds["steps"] * self.steps / self.splits.steps + seconds.get("prefix", 0.0)
+        course = course_of(self.loaded, self.splits, spec, partial(_check, self.report))
+        seconds, readings = course.seconds, max(1, course.work.n_readings)
+        tuning = seconds["steps"] * self.steps / self.splits.steps + seconds["prefix"]
+        return tuning + seconds["preparing"] + seconds["validation"] / readings
 
     def made(self, spec: RunSpec, rate: float, done: int, total: int, words: str) -> Try:
         """Make one try, whose first step is step `done` of `total` of the present phase."""

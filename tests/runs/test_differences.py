@@ -6,6 +6,7 @@ from typing import Any
 
 from lsf.plans.plan import Plan, full_plan
 from lsf.runs.comparability import find_warnings
+from lsf.runs.controls import control_spec
 from lsf.runs.differences import apart, differences
 from lsf.runs.result import RunResult, RunState
 from lsf.runs.spec import RunSpec
@@ -31,6 +32,17 @@ def test_rates_are_told_with_whence_they_came() -> None:
     tried = replace(SPEC, plan=replace(SPEC.plan, rates={"full": 0.002}))
     runs = [ended(tried, learning_rate=0.002), ended(SPEC, learning_rate=0.004)]
     assert told(*runs)["learning rate"] == ("0.002 (tried)", "0.004 (default)")
+
+
+def test_a_rate_tried_on_the_choice_is_said_to_favour_it_over_controls() -> None:
+    tried = replace(SPEC, plan=Plan("bundled", 8, (3,), rates={"full": 0.002}), role="manual")
+    control, whole = control_spec(tried, "random"), control_spec(tried, "full")
+    said = [
+        any("Controls took the rate that was tried" in one for one in find_warnings(pair, [True, True]))
+        for pair in ([ended(tried), ended(control)], [ended(tried), ended(whole)], [ended(SPEC), ended(whole)])
+    ]
+    assert said == [True, False, False]
+    assert told(ended(tried), ended(SPEC))["chosen by"] == ("trying", "deviation, top_k")
 
 
 def test_only_what_differs_is_listed_with_every_runs_value() -> None:
