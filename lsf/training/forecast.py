@@ -119,8 +119,8 @@ def seconds_in_turn(loaded: LoadedModel, task: Task, specs: Sequence[RunSpec]) -
     for spec in specs:
         with computing_on(spec.threads):
             maker = Forecaster(loaded, splits, spec, free, do_nothing)
-            known = maker.tried in tried or maker.is_known(is_quick(maker.course))
-            tried.add(maker.tried)
+            known = maker.pass_key in tried or maker.is_known(is_quick(maker.course))
+            tried.add(maker.pass_key)
         course = replace(maker.course, trial=None) if known else maker.course
         found.append(sum((course.after_others(_group(spec) in searched) if found else course.seconds).values()))
         searched.add(_group(spec))

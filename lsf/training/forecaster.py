@@ -158,7 +158,7 @@ class Forecaster:
     def counted(self) -> Parts:
         """Return the parts by one pass over the longest batch, whatever room there is; weights are not needed."""
         loaded, spec = self.loaded, self.spec
-        model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
+        model = METHODS[self._stand_in].prepare(loaded, spec.plan, self._context())
         kept, stepping = optimizer_bytes(model, OPTIMIZERS[spec.optimizer], loaded.device.type)
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing):
             peak = self._activations(model, self._longest())
@@ -193,7 +193,7 @@ class Forecaster:
     def _passes_or_kept(self, whole: bool) -> _Passes:
         """Return what the passes tell, or told when the same was tried before."""
         self.check()
-        kept, key = _KEPT.setdefault(self.loaded.model, {}), self.tried
+        kept, key = _KEPT.setdefault(self.loaded.model, {}), self.pass_key
         if not self.is_known(whole):
             kept[key] = self._passes(whole)
             for old in list(kept)[:-KEPT_PASSES]:
@@ -202,11 +202,11 @@ class Forecaster:
 
     def is_known(self, whole: bool) -> bool:
         """Say whether the passes were made before, so that `forecast` makes none."""
-        kept = _KEPT.get(self.loaded.model, {}).get(self.tried)
+        kept = _KEPT.get(self.loaded.model, {}).get(self.pass_key)
         return kept is not None and not (whole and kept.seconds is None)
 
     @property
-    def tried(self) -> object:
+    def pass_key(self) -> object:
         """All that the passes depend on beside the base model; equal means the same passes."""
         spec, plan = self.spec, self.spec.plan
         tuned = plan.blocks, plan.embedding, plan.final_norm, plan.head, plan.modules
@@ -223,7 +223,7 @@ class Forecaster:
     def _passes(self, whole: bool) -> _Passes:
         loaded, spec, rows = self.loaded, self.spec, self._longest()
         self.check()
-        model = METHODS[self._tried].prepare(loaded, spec.plan, self._scene())
+        model = METHODS[self._stand_in].prepare(loaded, spec.plan, self._context())
         own, dense = _own_bytes(model, loaded), _whole_gradients(model, loaded, spec)
         kept, stepping = optimizer_bytes(model, OPTIMIZERS[spec.optimizer], loaded.device.type)
         with recomputed(model, loaded, spec.plan, spec.activation_checkpointing), checking(model, loaded, self.check):
@@ -255,15 +255,15 @@ class Forecaster:
         return max(0, alike * peak + there - gradients)
 
     @property
-    def _tried(self) -> str:
-        """The method that is tried."""
+    def _stand_in(self) -> str:
+        """The method that the passes are made by: the own one, or the one that stands in for its search."""
         return self.spec.method if self.search is None else self.search.stand_in
 
-    def _scene(self) -> MethodContext:
+    def _context(self) -> MethodContext:
         options = self.options
         if self.search is not None:
-            known, asked = fields(CATALOGUE[self._tried].options), asdict(self.options)
-            options = options_of(self._tried, {one.name: asked[one.name] for one in known if one.name in asked})
+            known, asked = fields(CATALOGUE[self._stand_in].options), asdict(self.options)
+            options = options_of(self._stand_in, {one.name: asked[one.name] for one in known if one.name in asked})
         return MethodContext(options, self.splits.own, self.spec.seed, self.spec.batch_size, self.loaded.info.dtype)
 
     def _flops_ratio(self, dense: bool) -> float:
