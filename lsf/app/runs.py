@@ -76,10 +76,9 @@ def _beside_any(spec: RunSpec, kin: RunSpec) -> RunSpec | None:
 
 
 def _settings(spec: RunSpec) -> RunSpec:
-    nobody = replace(spec.plan, blocks=(0,), embedding=False, final_norm=False, head=False, criterion=None, policy=None)
-    plain = replace(nobody, budget={}, reasons={}, predicted=type(spec.plan.predicted)())
+    nobody = replace(spec.plan.bare, blocks=(0,), embedding=False, final_norm=False, head=False)
     alike = replace(spec, general=None, general_share=RunSpec.general_share)
-    return replace(alike, plan=plain, role="choice", seed=0, learning_rate=None, **_OF_NO_CONSEQUENCE)
+    return replace(alike, plan=nobody, role="choice", seed=0, learning_rate=None, **_OF_NO_CONSEQUENCE)
 
 
 def label(run: Run) -> str:

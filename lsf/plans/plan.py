@@ -1,7 +1,7 @@
 """A plan: which blocks are tuned, and why; a JSON file anybody can edit."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from operator import index
 from typing import Any, ClassVar, Literal
@@ -102,6 +102,11 @@ class Plan(JsonRecord):
         """What is tuned beside the blocks, by name: `embedding`, `final norm`, `head`, and further modules."""
         own = [name for name in ("embedding", "final_norm", "head") if getattr(self, name)]
         return *(name.replace("_", " ") for name in own), *self.modules
+
+    @property
+    def bare(self) -> "Plan":
+        """What it tunes and nothing else: how it was chosen, what it is expected to cost and rates are left out."""
+        return replace(self, criterion=None, policy=None, budget={}, reasons={}, predicted=Predicted(), rates={})
 
     @property
     def label(self) -> str:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from lsf.models.loading import weights_hash
 from lsf.models.quantised import float_weight, was_transposed
 from lsf.models.sharing import float_view
 from lsf.models.weights import quiet
-from lsf.plans.plan import Plan, Predicted
+from lsf.plans.plan import Plan
 from lsf.runs.checkpoints import with_room
 from lsf.runs.lock import SPEC, WEIGHTS
 from lsf.runs.spec import RunSpec
@@ -223,8 +223,7 @@ def read_about(place: Path) -> About:
 
 
 def _header(about: About) -> dict[str, str]:
-    plan = replace(about.plan, criterion=None, policy=None, budget={}, reasons={}, predicted=Predicted())
-    plain = {**vars(about), "plan": plan.to_json()}
+    plain = {**vars(about), "plan": about.plan.bare.to_json()}
     return {"format": "pt", "lsf": __version__, "about": json.dumps(plain)}
 
 

@@ -131,7 +131,9 @@ class _Bench:
         """Return the seconds that a try is expected to take."""
         course = course_of(self.loaded, self.splits, spec, partial(_check, self.report))
         seconds, readings = course.seconds, max(1, course.work.n_readings)
-        tuning = seconds["steps"] * self.steps / self.splits.steps + seconds["prefix"]
+        share = self.steps / self.splits.steps
+        filled = min(1.0, share / course.work.fill_share) if course.work.fill_share else 1.0
+        tuning = seconds["steps"] * share + seconds["prefix"] * filled
         return tuning + seconds["preparing"] + seconds["validation"] / readings
 
     def made(self, spec: RunSpec, rate: float, done: int, total: int, words: str) -> Try:

@@ -23,6 +23,7 @@ from lsf.models.info import LABEL, model_label
 from lsf.plans.cost import cost_shares
 from lsf.plans.plan import Plan, Predicted, full_plan
 from lsf.progress import duration
+from lsf.runs.controls import control_spec
 from lsf.runs.result import Proof, RunResult, RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
@@ -107,6 +108,15 @@ def test_full_fine_tuning_belongs_to_a_choice_of_any_method_and_other_methods_do
     others = [run_of("r2", "full"), run_of("r3", "first", method="lora", options={"r": 4}), run_of("r4"), run_of("r5")]
     assert [run.id for run in belong_together([lora, *others], "r1")] == ["r1", "r2", "r3"]
     assert [run.id for run in belong_together([lora, *others], "r4")] == ["r4", "r2"]
+
+
+def test_controls_belong_to_a_choice_whose_rate_was_tried() -> None:
+    tried = run_of("r1")
+    spec = replace(tried.spec, plan=replace(tried.spec.plan, rates={"full": 0.002})) if tried.spec else None
+    assert spec is not None
+    controls = [control_spec(spec, role) for role in ("full", "random")]
+    runs = [replace(run_of(f"r{place}"), spec=one) for place, one in enumerate([spec, *controls], 1)]
+    assert [run.id for run in belong_together(runs, "r1")] == ["r1", "r2", "r3"]
 
 
 def test_lora_on_all_blocks_belongs_to_a_choice_of_any_method() -> None:
