@@ -139,6 +139,7 @@ def depth_plans(n_blocks: int, budget: int = BUDGET) -> dict[str, tuple[int, ...
         "first": tuple(range(budget)),
         "middle": tuple(range(start, start + budget)),
         "last": tuple(range(n_blocks - budget, n_blocks)),
+        "evenly spaced": tuple(np.linspace(0, n_blocks - 1, budget).round().astype(int).tolist()),
         "middle 20 to 80 %": tuple(range(round(0.2 * n_blocks), round(0.8 * n_blocks))),
     }
     return named
