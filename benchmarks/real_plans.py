@@ -16,7 +16,7 @@ from benchmarks.real_tasks import SWEPT
 from lsf.criteria.agreement import top_k
 from lsf.criteria.registry import CRITERIA
 from lsf.plans.plan import format_blocks
-from lsf.plans.policies import suffix, window
+from lsf.plans.policies import evenly_spaced, suffix, window
 
 CELLS = Path(__file__).with_name("real_sweep.jsonl")
 SCORES = CELLS.with_name("real_scores.jsonl")
@@ -139,7 +139,7 @@ def depth_plans(n_blocks: int, budget: int = BUDGET) -> dict[str, tuple[int, ...
         "first": tuple(range(budget)),
         "middle": tuple(range(start, start + budget)),
         "last": tuple(range(n_blocks - budget, n_blocks)),
-        "evenly spaced": tuple(np.linspace(0, n_blocks - 1, budget).round().astype(int).tolist()),
+        "evenly spaced": evenly_spaced(n_blocks, budget),
         "middle 20 to 80 %": tuple(range(round(0.2 * n_blocks), round(0.8 * n_blocks))),
     }
     return named

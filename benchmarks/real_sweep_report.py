@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from benchmarks.real_plans import (
     BASE,
@@ -22,11 +21,13 @@ from benchmarks.real_plans import (
     rules,
     size_of,
 )
+from benchmarks.real_sets import scattered, set_tries
 from benchmarks.real_tries import rate_tries
 from benchmarks.real_truth import (
     EXACT,
     LOOKED_AT,
     Truth,
+    interval,
     planned_at,
     rates_of,
     recommended,
@@ -40,15 +41,6 @@ from lsf.evidence.packed import gaining, packed_evidence
 from lsf.evidence.study import DEPTHS, best_depth
 from lsf.plans.plan import format_blocks
 from lsf.plans.tries import DEPTHS as TRIED
-
-
-def interval(differences: Sequence[float]) -> str:
-    """Write a mean with its 95 % interval over tasks (Student's t)."""
-    mean = float(np.mean(differences))
-    if len(differences) < 2:
-        return f"{mean:.1%} (one task)"
-    half = stats.t.ppf(0.975, len(differences) - 1) * np.std(differences, ddof=1) / len(differences) ** 0.5
-    return f"{mean:.1%} ({mean - half:.1%} to {mean + half:.1%})"
 
 
 def report(cells: Sequence[Cell] | None = None, scored: Sequence[Scored] | None = None, n_blocks: int = 30) -> str:
@@ -75,6 +67,10 @@ def report(cells: Sequence[Cell] | None = None, scored: Sequence[Scored] | None 
     for budget in (1, BUDGET):
         head = f"### Depth and rate at {budget} of {n_blocks} blocks: what the run loses that is made in the end"
         parts += [head, "\n".join(rate_tries(truths, cells, scored, budget))]
+    parts += [f"### Scattered sets of {BUDGET} beside neighbours, by the loss", "\n".join(scattered(by_loss, scored))]
+    for end, judged in (("", truths), (", all tasks by the loss", by_loss)):
+        head = f"### Trying sets of {BUDGET} of {n_blocks} blocks{end}"
+        parts += [head, "\n".join(set_tries(judged, cells, scored))]
     parts += ["### A rule chosen without the task it is judged on", "\n".join(_left_out(truths, scored))]
     parts += [
         "### Bars at 8 blocks",

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.real_plans import (
     BASE,
@@ -160,6 +161,15 @@ def tried_plan(truth: Truth, own: Sequence[Cell], budget: int) -> str:
     return min(plans, key=lambda plan: (read.get(plan, np.inf), -blocks_of(plan)[0]))
 
 
+def interval(differences: Sequence[float]) -> str:
+    """Write a mean with its 95 % interval over tasks (Student's t)."""
+    mean = float(np.mean(differences))
+    if len(differences) < 2:
+        return f"{mean:.1%} (one task)"
+    half = stats.t.ppf(0.975, len(differences) - 1) * np.std(differences, ddof=1) / len(differences) ** 0.5
+    return f"{mean:.1%} ({mean - half:.1%} to {mean + half:.1%})"
+
+
 def score_of(cell: Cell, exact: bool) -> float:
     """Return what a run reached, the higher the better: exact match, or minus the loss."""
     return (cell.exact_match or 0.0) if exact else -(cell.loss if cell.loss is not None else np.inf)
@@ -181,7 +191,7 @@ def regrets(truth: Truth, scored: Sequence[Scored], budget: int) -> dict[str, fl
         ways["at random"] = [str(block) for block in range(truth.n_blocks)]
     else:
         fixed = {name: format_blocks(blocks) for name, blocks in depth_plans(truth.n_blocks).items()}
-        ways |= {name: [fixed[name]] for name in ("first", "middle", "last")}
+        ways |= {name: [fixed[name]] for name in ("first", "middle", "last", "evenly spaced")}
         ways["at random"] = [fixed[f"random {number}"] for number in range(RANDOM_SETS)]
     found = {name: truth.mean_regret(plans) for name, plans in ways.items()}
     return {name: lost for name, lost in found.items() if lost is not None}

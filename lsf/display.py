@@ -16,7 +16,7 @@ from lsf.evidence import sweep as sweeps
 from lsf.evidence.standing import recommended_here
 from lsf.figures.report import analysis_page
 from lsf.plans.plan import Plan
-from lsf.plans.policies import make_plan
+from lsf.plans.policies import EVENLY_SPACED, make_plan, spaced_plan
 from lsf.runs import comparison as tables
 from lsf.runs import store
 from lsf.runs.formats import render, to_frame
@@ -58,7 +58,8 @@ class Analysis(_Record, records.Analysis):
         Args:
             blocks: how many, 1 to L.
             criterion: one that was scored; None takes what the study of evidence recommends.
-            policy: from scores to blocks, where a criterion is given: top_k, window or suffix.
+            policy: from scores to blocks, where a criterion is given: top_k, window or suffix. `evenly_spaced` needs
+                none.
 
         Raises:
             PlanError: so many blocks there are not, or the criterion was not measured.
@@ -70,6 +71,8 @@ class Analysis(_Record, records.Analysis):
             (8, 2, True)
         """
         count = whole_budget(blocks, self.model.n_blocks)
+        if criterion is None and policy == EVENLY_SPACED:
+            return spaced_plan(self, count)
         return recommended_here(self, count) if criterion is None else make_plan(self, criterion, policy, count)
 
     def show(self, plan: Plan | None = None) -> None:

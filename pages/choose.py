@@ -22,14 +22,15 @@ from lsf.app.findings import of_plan
 from lsf.app.frame import page
 from lsf.app.panels import amount, as_json, attempt, download, onward, show, size, unmarked
 from lsf.app.state import Session, address, analysis, by_method, predicted_of
-from lsf.app.tries import tries_panel
+from lsf.app.tries import spacing_panel, tries_panel
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
-from lsf.evidence.real import trying_helps
+from lsf.evidence.real import spacing, trying_helps
 from lsf.evidence.standing import is_unproven
 from lsf.figures.deviation import draw_scores, score_intervals
 from lsf.plans.cost import cost_shares, predict_full
 from lsf.plans.plan import Plan
+from lsf.plans.policies import EVENLY_SPACED
 from lsf.runs.verdict import percent
 
 
@@ -49,8 +50,14 @@ def draw(here: Session) -> None:
         without_analysis(here, "Nothing to choose from yet", "Blocks can be chosen as soon as it is done.")
         return
     rule = _rule(here, found)
-    if first := is_unproven(found) and trying_helps(rule.budget.blocks):
+    unproven, blocks = is_unproven(found), rule.budget.blocks
+    held = spacing(blocks) if unproven else None
+    if held is not None and held.stands_first:
+        spacing_panel(here, found, held, blocks, opened=True)
+    if first := unproven and trying_helps(blocks):
         tries_panel(here, rule.budget, opened=True)
+    if held is not None and held.stands and not held.stands_first:
+        spacing_panel(here, found, held, blocks, opened=not first)
     recommendation_panel(here, found, rule.budget)
     if not first:
         tries_panel(here, rule.budget)
@@ -90,8 +97,10 @@ def _rule(here: Session, found: Analysis) -> Rule:
 def _by_hand(here: Session) -> None:
     if here.by_hand is not None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            tried = here.plan is not None and here.plan.rates
-            st.markdown(f"The blocks were {'found by trying' if tried else 'chosen by hand'}.")
+            plan = here.plan
+            how = "found by trying" if plan is not None and plan.rates else "chosen by hand"
+            how = "spread evenly" if plan is not None and plan.policy == EVENLY_SPACED else how
+            st.markdown(f"The blocks were {how}.")
             if st.button("Back to the criterion", icon=":material/undo:", key="back-to-criterion"):
                 here.by_hand = None
                 st.rerun()

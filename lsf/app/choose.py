@@ -197,15 +197,16 @@ def default_budget(n_blocks: int) -> int:
 
 
 def chosen_plan(here: Session, analysis: Analysis, criterion: str, policy: str, budget: int) -> Plan:
-    """Return the plan of the criterion, or of the blocks chosen by hand; blocks that were tried bring their rate.
+    """Return the plan of the criterion, or of the blocks chosen by hand; a plan that was taken as offered stays itself.
 
     Raises:
         PlanError: no block is chosen by hand.
     """
     if here.by_hand is not None:
-        plan, tried = plan_by_hand(analysis, here.by_hand), here.tried
-        same = tried is not None and tried.blocks == plan.blocks
-        return replace(plan, reasons=tried.reasons, rates=tried.rates) if tried is not None and same else plan
+        plan, taken = plan_by_hand(analysis, here.by_hand), here.taken
+        if taken is None or taken.blocks != plan.blocks or taken.criterion is not None:
+            return plan
+        return replace(plan, policy=taken.policy, reasons=taken.reasons, rates=taken.rates)
     return make_plan(analysis, criterion, policy, budget)
 
 

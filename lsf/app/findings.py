@@ -13,7 +13,7 @@ from lsf.evidence.standing import standing_rule, trust_words
 from lsf.evidence.study import JudgedChoice, decided
 from lsf.figures.criteria import leaders, measured_scores
 from lsf.plans.plan import Plan, format_blocks
-from lsf.plans.policies import POLICIES, RECOMMENDED, RECOMMENDED_POLICY, make_plan
+from lsf.plans.policies import EVENLY_SPACED, POLICIES, RECOMMENDED, RECOMMENDED_POLICY, make_plan
 from lsf.runs.comparison import Row, is_control
 from lsf.runs.controls import control_name
 from lsf.runs.result import RunState
@@ -84,7 +84,8 @@ def of_criteria(analysis: Analysis, plan: Plan, record: RecommendationRecord) ->
 
 def _chosen_by(plan: Plan) -> str:
     if plan.criterion is None:
-        return f"By hand, {plan.label} would be tuned."
+        how = "Evenly spaced" if plan.policy == EVENLY_SPACED else "By hand"
+        return f"{how}, {plan.label} would be tuned."
     how = f" ({POLICIES[plan.policy].label.lower()})" if plan.policy is not None and len(plan.blocks) > 1 else ""
     return f"{CRITERIA[plan.criterion].label} chooses {plan.label}{how}"
 
@@ -103,6 +104,8 @@ def of_plan(plan: Plan) -> str:
     """Return why these blocks are tuned, and what stays frozen."""
     if plan.criterion is None:
         why = "Chosen by trying." if plan.rates else "Chosen by hand."
+        if plan.policy == EVENLY_SPACED:
+            why = "Evenly spaced; no score was looked at."
     elif len(plan.blocks) == 1 and plan.policy in ("top_k", "window"):
         why = f"Chosen by {CRITERIA[plan.criterion].label}: the block of the greatest score."
     else:

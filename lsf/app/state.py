@@ -76,8 +76,8 @@ class Session:
     """Criterion chosen by name or by click; None for the first that was measured."""
     by_hand: tuple[int, ...] | None = None
     """Blocks chosen by hand; None while the criterion decides."""
-    tried: Plan | None = None
-    """The plan that trying made and that was taken last: its rate and reasons go with its blocks."""
+    taken: Plan | None = None
+    """The plan without a criterion that was taken last as it was offered: its reasons and rates go with its blocks."""
     plan: Plan | None = None
     """The plan to tune."""
     run: str | None = None
@@ -236,7 +236,7 @@ def look_at(here: Session, job: str) -> None:
 
 
 def _drop_choices(here: Session) -> None:
-    here.example = here.state = here.by_hand = here.tried = here.plan = here.replay = here.moment = None
+    here.example = here.state = here.by_hand = here.taken = here.plan = here.replay = here.moment = None
 
 
 def _leave_other_run(here: Session) -> None:
@@ -264,7 +264,7 @@ def _turn_to_run(here: Session, name: str | None) -> None:
     before = source_here(here)
     here.run = name
     if source_here(here) != before:
-        here.plan = here.by_hand = here.tried = None
+        here.plan = here.by_hand = here.taken = None
 
 
 def run_here(here: Session) -> Run | None:
@@ -337,7 +337,7 @@ def _take_up_run(here: Session, name: str | None) -> None:
         if here.plan is None and run.spec is not None and take_up_plan(here, run.spec):
             here.criterion = here.criterion or run.spec.plan.criterion
             here.by_hand = run.spec.plan.blocks if run.spec.plan.criterion is None else None
-            here.tried = run.spec.plan if run.spec.plan.rates else None
+            here.taken = run.spec.plan if run.spec.plan.rates or run.spec.plan.policy else None
 
 
 def _run_called(name: str) -> Run | None:

@@ -1,4 +1,4 @@
-"""Trying instead of predicting: five depths and further rates, tuned briefly on the page Choose; the best is taken."""
+"""What *Choose* offers instead of a prediction: depths that are tuned briefly and the best taken, and even spacing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -13,9 +13,11 @@ from lsf.app.run_form import usual_steps
 from lsf.app.runtime import AppRuntime, runtime
 from lsf.app.state import Session, analysed, session
 from lsf.app.work import Source
-from lsf.evidence.real import tried_record
+from lsf.criteria.result import Analysis
+from lsf.evidence.real import Spacing, tried_record
 from lsf.jobs.job import JobState, JobView, Report
 from lsf.plans.plan import Plan, format_blocks
+from lsf.plans.policies import spaced_plan
 from lsf.plans.tries import DEPTHS, FACTORS, Tries, short_words, tried_steps
 from lsf.runs.spec import RunSpec
 from lsf.wording import counted
@@ -99,6 +101,30 @@ def tries_panel(here: Session, budget: Budget, opened: bool = False) -> None:
             _show(here, view.result)
 
 
+def spacing_panel(here: Session, found: Analysis, held: Spacing, blocks: int, opened: bool = False) -> None:
+    """Offer blocks spread evenly over the depth, with what they lost where that was measured.
+
+    Args:
+        here: this session; taking them is a choice by hand.
+        found: the analysis that is looked at.
+        held: what they lost where it was measured.
+        blocks: how many.
+        opened: whether it can be read at once.
+    """
+    plan = spaced_plan(found, blocks)
+    with st.expander("Spread the blocks evenly", opened, icon=":material/more_horiz:", key="spacing"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+            st.markdown(f"**Tune {plan.label}**, spread from the first to the last. It takes no measurement.")
+            if st.button("Use these blocks", icon=":material/check:", key="take-spaced"):
+                here.by_hand, here.taken = plan.blocks, plan
+                st.rerun()
+        st.caption(unmarked(held.words))
+        st.caption(
+            "Block 0 is among them, so that backward passes go through the whole model and no states can be kept: a "
+            "step takes longer than one of the last blocks alone."
+        )
+
+
 def _latest(source: Source, blocks: int) -> JobView | None:
     """Return the newest tries of this model, data and number of blocks that the worker remembers."""
 
@@ -149,7 +175,7 @@ def _show(here: Session, tries: Tries) -> None:
             f"{tries.base_loss:.3f})."
         )
         if st.button("Use this plan", icon=":material/check:", key="take-tries"):
-            here.by_hand, here.tried = best.blocks, tries.plan
+            here.by_hand, here.taken = best.blocks, tries.plan
             st.rerun()
     if (told := short_words(tries.steps)) is not None:
         st.warning(told, icon=":material/warning:")

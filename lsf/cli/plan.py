@@ -12,11 +12,19 @@ from lsf.data.encode import context_length
 from lsf.data.task import Task
 from lsf.errors import BadInputError, DataError, RunStateError, UnknownNameError
 from lsf.evidence.own import record_here
-from lsf.evidence.real import trying_helps
+from lsf.evidence.real import spacing, trying_helps
 from lsf.evidence.standing import is_unproven, standing_rule, trust_words
 from lsf.files import write_text
 from lsf.plans.plan import Plan
-from lsf.plans.policies import KNAPSACK, POLICIES, RECOMMENDED_POLICY, make_knapsack_plan, make_plan
+from lsf.plans.policies import (
+    EVENLY_SPACED,
+    KNAPSACK,
+    POLICIES,
+    RECOMMENDED_POLICY,
+    make_knapsack_plan,
+    make_plan,
+    spaced_plan,
+)
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run, load_run
 
@@ -26,7 +34,8 @@ KNOWN_POLICIES = (*POLICIES, KNAPSACK)
 def plan_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `plan`."""
     parser.add_argument("--analysis", type=place, required=True, metavar="FILE", help="an analysis.json")
-    parser.add_argument("--criterion", required=True, metavar="NAME", help=f"one of: {', '.join(CRITERIA)}")
+    names = f"one of: {', '.join(CRITERIA)}; {EVENLY_SPACED} takes none"
+    parser.add_argument("--criterion", metavar="NAME", help=names)
     known = ", ".join(KNOWN_POLICIES)
     parser.add_argument("--policy", default="top_k", metavar="NAME", help=f"one of: {known} [default: top_k]")
     budget = parser.add_mutually_exclusive_group(required=True)
@@ -46,11 +55,20 @@ def plan_command(arguments: argparse.Namespace) -> int:
             raise BadInputError(f"--{name} is {given:g}; a number above 0 was expected.")
     if arguments.policy not in KNOWN_POLICIES:
         raise UnknownNameError("policy", arguments.policy, KNOWN_POLICIES)
+    spaced = arguments.policy == EVENLY_SPACED
+    if spaced == (arguments.criterion is not None):
+        raise BadInputError(
+            f"The policy {EVENLY_SPACED} looks at no score; leave out --criterion."
+            if spaced
+            else f"--criterion NAME is missing, which the policy {arguments.policy} chooses by."
+        )
     analysis, criterion = Analysis.load(arguments.analysis), arguments.criterion
     if (arguments.policy == KNAPSACK) == (arguments.blocks is not None):
         raise BadInputError("The policy knapsack takes --flops or --memory; every other policy takes --blocks.")
     if arguments.policy == KNAPSACK:
         plan = make_knapsack_plan(analysis, criterion, arguments.flops, arguments.memory)
+    elif spaced:
+        plan = spaced_plan(analysis, arguments.blocks)
     else:
         plan = make_plan(analysis, criterion, arguments.policy, arguments.blocks)
     plan.save(arguments.json)
@@ -65,6 +83,8 @@ def plan_command(arguments: argparse.Namespace) -> int:
         print(f"{CRITERIA[criterion].label} is what {who} recommends: {trusted}")
         if unproven and trying_helps(len(plan.blocks)):
             print("`try` tunes a few depths briefly and plans the best of them.")
+        if unproven and (held := spacing(len(plan.blocks))) is not None and held.stands:
+            print(f"`--policy {EVENLY_SPACED}` needs no analysis of the blocks. {held.words}")
     return 0
 
 

@@ -1,6 +1,6 @@
 """What was measured on a real language model, packed with the package: a lead, beside the study."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -10,9 +10,10 @@ from typing import ClassVar, Literal
 from lsf.criteria.agreement import top_k
 from lsf.criteria.registry import CRITERIA
 from lsf.evidence.regret import ROUNDING, Blocks, Metric, Truth
+from lsf.evidence.study import paired_difference
 from lsf.files import write_records
 from lsf.plans.plan import format_blocks, parse_blocks
-from lsf.plans.policies import RECOMMENDED, window
+from lsf.plans.policies import RECOMMENDED, evenly_spaced, window
 from lsf.plans.tries import DEPTHS
 from lsf.schema import JsonRecord
 
@@ -122,6 +123,10 @@ class RealTask:
         wanted = [depth * (len(self.alone) - budget) for depth in DEPTHS]
         near = [min(starts, key=lambda start: (abs(start - place), -start)) for place in wanted]
         return min((tuple(range(start, start + budget)) for start in near), key=lambda one: (known[one], -one[0]))
+
+    def spaced(self, budget: int) -> Blocks:
+        """Return so many blocks evenly spaced over the depth."""
+        return evenly_spaced(len(self.alone), budget)
 
     def lost(self, blocks: Blocks) -> float | None:
         """Return a plan's regret: (best of its size - its score) / (best of all - floor); None where nothing gained."""
@@ -260,6 +265,81 @@ def tried_record(budget: int, tasks: Sequence[RealTask] | None = None) -> str | 
         f"was best of {len(DEPTHS)} depths half-way lost {_share(lost)} of what the best plan gains in the end, blocks "
         f"at random {_share(chance)}: {each}."
     )
+
+
+ANNOUNCED = 5
+"""Tasks over which evenly spaced blocks were to be judged (docs/findings/2026-12-01-evenly-spaced-announced.md)."""
+
+
+@dataclass(frozen=True)
+class Spacing:
+    """What evenly spaced blocks lost, of what the best plan gains, where several blocks of a real model were tuned."""
+
+    tasks: tuple[RealTask, ...]
+    """Those measured, TREC apart."""
+    budget: int
+    """Blocks of a set."""
+
+    @property
+    def lost(self) -> float:
+        """Mean over the tasks."""
+        return self._mean(lambda one: one.spaced(self.budget))
+
+    @property
+    def stands_first(self) -> bool:
+        """Whether it stands, and both others lost more beyond chance (Student's t over tasks, 95 %)."""
+        return self.stands and all(
+            (more := paired_difference(self._by_task(lambda one: one.spaced(self.budget)), self._by_task(other)))
+            and more[1] > 0.0
+            for other in (self._tried, self._named)
+        )
+
+    @property
+    def stands(self) -> bool:
+        """Whether both others lost more on average, over as many tasks as was announced."""
+        return len(self.tasks) >= ANNOUNCED and self.lost < min(self._mean(self._tried), self._mean(self._named))
+
+    @property
+    def words(self) -> str:
+        """What they lost, and what other ways did."""
+        one, chance = self.tasks[0], fmean(task.by_chance(self.budget) or 0.0 for task in self.tasks)
+        each = "; ".join(f"{task.task} {_share(task.lost(task.spaced(self.budget)))}" for task in self.tasks)
+        return (
+            f"Measured on {one.model}, {self.budget} of {len(one.alone)} blocks, {_several(len(self.tasks), 'task')}: "
+            f"evenly spaced blocks lost {_share(self.lost)} of what the best plan gains, blocks at random "
+            f"{_share(chance)}, the best of {len(DEPTHS)} depths that were tried {_share(self._mean(self._tried))}, "
+            f"the study's rule {_share(self._mean(self._named))}: {each}."
+        )
+
+    def _tried(self, one: RealTask) -> Blocks:
+        return one.tried(self.budget)
+
+    def _named(self, one: RealTask) -> Blocks:
+        return one.named(RECOMMENDED[0], self.budget)
+
+    def _by_task(self, choose: Callable[[RealTask], Blocks]) -> dict[tuple[str, int], float]:
+        return {(one.task, self.budget): one.lost(choose(one)) or 0.0 for one in self.tasks}
+
+    def _mean(self, choose: Callable[[RealTask], Blocks]) -> float:
+        return fmean(self._by_task(choose).values())
+
+
+def spacing(budget: int, tasks: Sequence[RealTask] | None = None) -> Spacing | None:
+    """Return what evenly spaced blocks lost at the measured number of blocks nearest to a budget; None without one.
+
+    Args:
+        budget: number of blocks; at one nothing can be spaced.
+        tasks: what was measured; None for what is packed.
+    """
+    known = [one for one in (real_tasks() if tasks is None else tasks) if one.task != LOOKED_AT and one.sets]
+    sizes = {
+        one.sets.budget for one in known if one.sets and one.spaced(one.sets.budget) in one.measured(one.sets.budget)
+    }
+    if budget == 1 or not sizes:
+        return None
+    size = min(sizes, key=lambda one: (abs(one - budget), one))
+    found = [one for one in known if one.sets and one.sets.budget == size and one.lost(one.spaced(size)) is not None]
+    return Spacing(tuple(found), size) if found else None
 
 
 def real_budgets(weights: str | None) -> tuple[int, ...]:

@@ -34,6 +34,8 @@ class Policy:
     """One sentence."""
     choose: Callable[[Scores, int], tuple[int, ...]]
     """Scores and a number of blocks -> blocks, ascending."""
+    scored: bool = True
+    """Whether the scores matter, or only how many blocks there are."""
 
 
 def suffix(scores: Scores, budget: int, already: bool = True) -> tuple[int, ...]:
@@ -58,6 +60,23 @@ def window(scores: Scores, budget: int) -> tuple[int, ...]:
     return tuple(range(start, start + budget))
 
 
+def evenly_spaced(n_blocks: int, budget: int) -> tuple[int, ...]:
+    """Return so many blocks evenly spaced from the first to the last, which takes no measurement; one: the middle one.
+
+    They are round(i (L - 1) / (budget - 1)) for i = 0 .. budget - 1, halves to the even number.
+
+    Args:
+        n_blocks: L of the model.
+        budget: 1 .. L.
+    """
+    if budget == 1:
+        return (n_blocks // 2,)
+    return tuple(round(place * (n_blocks - 1) / (budget - 1)) for place in range(budget))
+
+
+EVENLY_SPACED = "evenly_spaced"
+
+
 POLICIES: Registry[Policy] = Registry(
     "policy",
     (
@@ -68,6 +87,13 @@ POLICIES: Registry[Policy] = Registry(
             "Everything from the peak up",
             "Tune from the block of the greatest score up, at most the budget; by Reduction from the block behind it.",
             suffix,
+        ),
+        Policy(
+            EVENLY_SPACED,
+            "Evenly spaced",
+            "Tune blocks spread evenly from the first to the last; no score is looked at.",
+            lambda scores, budget: evenly_spaced(len(scores), budget),
+            scored=False,
         ),
     ),
 )
@@ -105,7 +131,7 @@ def known_scores(analysis: Analysis, criterion: str) -> list[float]:
 
 
 def make_plan(analysis: Analysis, criterion: str, policy: str, blocks: int) -> Plan:
-    """Choose blocks by a criterion and a policy under a number of blocks.
+    """Choose blocks by a criterion and a policy under a number of blocks; evenly spaced ones are no criterion's.
 
     Raises:
         UnknownNameError: no such criterion or policy.
@@ -113,6 +139,8 @@ def make_plan(analysis: Analysis, criterion: str, policy: str, blocks: int) -> P
     """
     entry, rule = CRITERIA[criterion], POLICIES[policy]
     check_budget(blocks, analysis.model.n_blocks)
+    if not rule.scored:
+        return spaced_plan(analysis, blocks)
     scores = known_scores(analysis, criterion)
     chosen = rule.choose(scores, blocks) if policy != "suffix" else suffix(scores, blocks, entry.already)
     ranked = sorted(range(len(scores)), key=lambda block: (scores[block], block), reverse=True)
@@ -129,6 +157,26 @@ def make_plan(analysis: Analysis, criterion: str, policy: str, blocks: int) -> P
         budget={"blocks": blocks},
         reasons=reasons,
         predicted=predict(analysis, chosen),
+    )
+
+
+def spaced_plan(analysis: Analysis, budget: int) -> Plan:
+    """Return the plan of evenly spaced blocks, which no criterion chose.
+
+    Raises:
+        PlanError: the budget is out of range.
+    """
+    n_blocks = analysis.model.n_blocks
+    check_budget(budget, n_blocks)
+    blocks = evenly_spaced(n_blocks, budget)
+    return Plan(
+        model=analysis.model.name,
+        n_blocks=n_blocks,
+        blocks=blocks,
+        policy=EVENLY_SPACED,
+        budget={"blocks": budget},
+        reasons={str(block): "evenly spaced from the first block to the last" for block in blocks},
+        predicted=predict(analysis, blocks),
     )
 
 

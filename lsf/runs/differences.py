@@ -41,7 +41,7 @@ def _chosen_by(plan: Plan) -> str:
     if plan.is_full:
         return "no choice"
     if plan.criterion is None:
-        return "trying" if plan.rates else "hand"
+        return "trying" if plan.rates else plan.policy or "hand"
     return f"{plan.criterion}, {plan.policy or 'control'}"
 
 

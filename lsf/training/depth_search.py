@@ -18,6 +18,7 @@ from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan
 from lsf.plans.tries import FACTORS, Tries, Try, best_of, tried_sets, tried_steps
 from lsf.progress import Phase, Reporter, Stop
+from lsf.runs.result import PHASES
 from lsf.runs.spec import RunSpec
 from lsf.training.attempts import (
     FitInputs,
@@ -35,8 +36,9 @@ from lsf.training.processes import computing_on
 from lsf.training.reweighting import reweighting_of
 from lsf.training.short_runs import spec_rate
 from lsf.training.splits import EncodedSplits, encode_splits, refuse_long_warmup, watched
-from lsf.training.time_forecast import course_of
+from lsf.training.time_forecast import Course, course_of
 from lsf.training.trainer import DivergedError, FitSettings, StepRow
+from lsf.wording import counted
 
 
 def try_depths(loaded: LoadedModel, task: Task, spec: RunSpec, report: Reporter) -> Tries:
@@ -103,51 +105,71 @@ class _Bench:
         info, check = self.loaded.info, partial(_check, self.report)
         specs = [replace(spec, plan=Plan(info.name, info.n_blocks, blocks)) for blocks in sets]
         factors = FACTORS if spec.given_rate is None else ()
-        foreseen = [Phase(_words(one), self.seconds(one)) for one in specs]
+        courses = [course_of(self.loaded, self.splits, one, check) for one in specs]
+        foreseen = [Phase(_words(one), self.seconds(course)) for one, course in zip(specs, courses, strict=True)]
         further = Phase(RATES, len(factors) * fmean(one.seconds or 0.0 for one in foreseen))
-        self.report.plan([*foreseen, further] if factors else foreseen)
+        unread = replace(courses[0], work=replace(courses[0].work, states_left=frozenset()))
+        self.report.plan([Phase(PHASES["base"], _reading(unread)), *foreseen, *([further] if factors else [])])
+        self.report.phase(PHASES["base"])
         base = evaluate(self.loaded.model, self.judged, spec.batch_size, info.dtype, check).loss
         assert base is not None
-        depths, rates = list[Try](), list[Try]()
-        for one in specs:
+        depths, rates, took = list[Try](), list[Try](), dict[tuple[int, ...], float]()
+        for one, course in zip(specs, courses, strict=True):
             self.report.phase(_words(one))
-            rate = spec_rate(self.loaded, one) if one.given_rate is None else one.given_rate
-            depths.append(self.made(one, rate, 0, self.steps, _words(one)))
+            begun, rate = time.perf_counter(), one.given_rate
+            rate = spec_rate(self.loaded, one) if rate is None else rate
+            depths.append(self.made(one, rate, self.told(course, _words(one))))
+            took[one.plan.blocks] = time.perf_counter() - begun
             self.report.partial(tuple(depths))
         if factors and (best := best_of(depths)) is not None:
-            own = next(one for one in specs if one.plan.blocks == best.blocks)
-            self.report.plan([Phase(RATES, len(factors) * self.seconds(own))])
+            own, course = next(pair for pair in zip(specs, courses, strict=True) if pair[0].plan.blocks == best.blocks)
+            self.report.plan([Phase(RATES, len(factors) * took[best.blocks])])
             self.report.phase(RATES)
             for number, factor in enumerate(factors):
-                rate, words = rounded(min(1.0, factor * best.learning_rate)), f"{_words(own)} at other rates"
-                rates.append(self.made(own, rate, number * self.steps, len(factors) * self.steps, words))
+                rate = rounded(min(1.0, factor * best.learning_rate))
+                words = f"{own.plan.label} at rate {rate:g}"
+                rates.append(self.made(own, rate, self.told(course, words, number, len(factors))))
                 self.report.partial((*depths, *rates))
         return Tries(
             info.name, info.n_blocks, data, self.steps, self.splits.steps, len(self.judged), base, tuple(depths), 0.0,
             tuple(rates), spec.method,
         )  # fmt: skip
 
-    def seconds(self, spec: RunSpec) -> float:
+    def seconds(self, course: Course) -> float:
         """Return the seconds that a try is expected to take."""
-        course = course_of(self.loaded, self.splits, spec, partial(_check, self.report))
-        seconds, readings = course.seconds, max(1, course.work.n_readings)
-        share = self.steps / self.splits.steps
-        filled = min(1.0, share / course.work.fill_share) if course.work.fill_share else 1.0
-        tuning = seconds["steps"] * share + seconds["prefix"] * filled
-        return tuning + seconds["preparing"] + seconds["validation"] / readings
+        return self.tuning_seconds(course) + _reading(course)
 
-    def made(self, spec: RunSpec, rate: float, done: int, total: int, words: str) -> Try:
-        """Make one try, whose first step is step `done` of `total` of the present phase."""
-        self.report.progress(done, total, words)
-        folder = self.folder / f"{spec.plan.label} {rate:g}"
-        inputs = _inputs(self.loaded, spec, self.splits, rate, folder, self.report)
+    def tuning_seconds(self, course: Course) -> float:
+        """Return those of its steps and of what they need."""
+        seconds, share = course.seconds, self.steps / self.splits.steps
+        filled = min(1.0, share / course.work.fill_share) if course.work.fill_share else 1.0
+        return seconds["steps"] * share + seconds["prefix"] * filled + seconds["preparing"]
+
+    def told(self, course: Course, words: str, number: int = 0, of: int = 1) -> Callable[[int], None]:
+        """Return what tells the step that the try `number` of a phase of so many has done; its reading follows them."""
+        tuning = self.tuning_seconds(course)
+        steps = self.steps * (1.0 + _reading(course) / tuning if tuning else 1.0)
 
         def tell(step: int) -> None:
-            self.report.progress(done + step, total, words)
+            self.report.progress(
+                (number * steps + step) / (of * steps), 1.0, f"{words}, {step} of {counted(self.steps, 'step')}"
+            )
 
+        return tell
+
+    def made(self, spec: RunSpec, rate: float, tell: Callable[[int], None]) -> Try:
+        """Make one try, whose steps are told."""
+        tell(0)
+        folder = self.folder / f"{spec.plan.label} {rate:g}"
+        inputs = _inputs(self.loaded, spec, self.splits, rate, folder, self.report)
         with explained_memory(self.loaded, spec, "trying"):
             attempt = partial(_loss, inputs, self.steps, self.judged, tell)
             return Try(spec.plan.blocks, rate, within_memory(spec.batch_size, inputs.micro_batch, attempt))
+
+
+def _reading(course: Course) -> float:
+    """Return the seconds in which the validation examples are read once."""
+    return replace(course, work=replace(course.work, n_readings=1)).seconds["validation"]
 
 
 def _words(spec: RunSpec) -> str:

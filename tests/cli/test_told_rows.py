@@ -102,7 +102,25 @@ def test_an_unknown_policy_is_answered_with_every_known_one(tmp_path: Path, caps
     asked = ["plan", "--analysis", str(tmp_path / "a.json"), "--criterion", "last", "--json", str(tmp_path / "p.json")]
     for budget in (["--blocks", "2"], ["--flops", "0.5"]):
         assert main([*asked, "--policy", "best", *budget]) == 2
-        assert "Unknown policy 'best'; known are: top_k, window, suffix, knapsack." in capsys.readouterr().err
+        assert (
+            "Unknown policy 'best'; known are: top_k, window, suffix, evenly_spaced, knapsack."
+            in capsys.readouterr().err
+        )
+
+
+def test_evenly_spaced_blocks_take_no_criterion_and_every_other_policy_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = [str(tmp_path / name) for name in ("a.json", "p.json")]
+    lsf.analyze(lsf.load("bundled"), "lesson:facts", criteria="deviation", limit=2).save(place[0])
+    asked = ["plan", "--analysis", place[0], "--blocks", "3", "--json", place[1]]
+    assert main([*asked, "--policy", "evenly_spaced"]) == 0
+    assert "tune blocks 0, 4, 7 of 8" in capsys.readouterr().out
+    assert json.loads(Path(place[1]).read_text())["criterion"] is None
+    assert main([*asked, "--policy", "evenly_spaced", "--criterion", "deviation"]) == 2
+    assert "The policy evenly_spaced looks at no score; leave out --criterion." in capsys.readouterr().err
+    assert main(asked) == 2
+    assert "--criterion NAME is missing, which the policy top_k chooses by." in capsys.readouterr().err
 
 
 def test_python_warns_of_rows_as_the_commands_tell_them() -> None:

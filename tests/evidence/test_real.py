@@ -18,6 +18,7 @@ from lsf.evidence.real import (
     real_record,
     real_tasks,
     real_words,
+    spacing,
     tried_record,
     trying_helps,
 )
@@ -80,6 +81,31 @@ def test_trying_takes_the_least_loss_half_way_of_neighbours_alone() -> None:
     better = replace(ONE, half_way=(2.0, 1.0, None))
     assert (trying_helps(1, [better]), trying_helps(9, [better]), trying_helps(1, [])) == (True, False, False)
     assert "1 of 30 blocks" in (tried_record(1) or "")
+
+
+def test_even_spacing_stands_where_it_lost_less_than_trying_and_the_rule_and_first_where_beyond_chance() -> None:
+    even = {"0-1": 0.5, "1-2": 0.5, "0, 2": 0.7}
+    own = replace(ONE, sets=RealSets(2, 1, even, ("0-1",), (), {"0-1": 1.5, "1-2": 1.0, "0, 2": 0.5}))
+    held = spacing(2, [own, replace(own, task=LOOKED_AT), replace(own, sets=None, task="alone")])
+    assert held is not None
+    assert (held.lost, held.stands, held.stands_first) == (0.0, False, False)  # five were announced
+    assert held.words == (
+        "Measured on a model, 2 of 3 blocks, one task: evenly spaced blocks lost 0.0 % of what the best plan gains, "
+        "blocks at random 40.0 %, the best of 5 depths that were tried 40.0 %, the study's rule 40.0 %: a task 0.0 %."
+    )
+    less = RealSets(2, 1, {**even, "1-2": 0.6}, ("0-1",), (), own.sets.half_way if own.sets else {})
+    several = [own, replace(own, task="b", sets=less), *(replace(own, task=task) for task in "cde")]
+    held = spacing(9, several)  # the nearest that was measured
+    assert held is not None and held.budget == 2
+    assert held.stands_first
+    worse = RealSets(2, 1, {"0-1": 0.5, "1-2": 0.7, "0, 2": 0.2}, ("0-1",), (), less.half_way)
+    held = spacing(2, [*several[:4], replace(own, task="e", sets=worse)])
+    assert held is not None and held.stands and not held.stands_first
+    held = spacing(2, [replace(own, task=task, sets=worse) for task in "abcde"])
+    assert held is not None and not held.stands
+    assert spacing(1, several) is None and spacing(2, []) is None
+    unmeasured = RealSets(2, 1, {"0-1": 0.7, "1-2": 0.5}, ("0-1",), (), less.half_way)
+    assert spacing(2, [replace(ONE, sets=unmeasured)]) is None
 
 
 def test_a_set_that_was_ended_half_way_counts_as_the_worst_of_its_size() -> None:

@@ -15,12 +15,14 @@ from lsf.plans.policies import (
     POLICIES,
     RECOMMENDED,
     both_ends,
+    evenly_spaced,
     lacking,
     largest_within,
     make_plan,
     plan_by_hand,
     rank_average,
     recommended_plan,
+    spaced_plan,
 )
 from tests.criteria.factory import analysis_of
 
@@ -194,10 +196,10 @@ def test_embedding_and_head_of_a_base_in_4_bits_are_counted_as_floats() -> None:
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_largest_plan_within_a_share_has_the_size_that_it_is_told_with(policy: str) -> None:
-    analysis = analysis_of(SCORES)
-    plan = largest_within(analysis, partial(make_plan, analysis, "deviation", policy), 0.6, "compute")
+    analysis, share = analysis_of(SCORES), 0.6 if POLICIES[policy].scored else 0.9  # spread ones reach the first block
+    plan = largest_within(analysis, partial(make_plan, analysis, "deviation", policy), share, "compute")
     assert plan is not None and plan.predicted.flops_ratio is not None
-    assert plan.predicted.flops_ratio <= 0.6
+    assert plan.predicted.flops_ratio <= share
     assert plan.budget["blocks"] <= 5
     again = make_plan(analysis, "deviation", policy, len(plan.blocks))
     assert again.blocks == plan.blocks  # a budget of so many blocks is this plan
@@ -231,6 +233,29 @@ SCORED = [0.4, 0.1, 0.2, 0.35]
 def scored() -> Analysis:
     blocks = tuple(BlockRow(block, 1000, dict.fromkeys(RECOMMENDED, score)) for block, score in enumerate(SCORED))
     return replace(analysis_of(SCORED), blocks=blocks)
+
+
+@pytest.mark.parametrize(
+    ("n_blocks", "budget", "blocks"),
+    [
+        (30, 8, (0, 4, 8, 12, 17, 21, 25, 29)), (30, 1, (15,)), (4, 2, (0, 3)), (4, 4, (0, 1, 2, 3)), (4, 3, (0, 2, 3)),
+        (6, 3, (0, 2, 5)), (1, 1, (0,)),
+    ],
+)  # fmt: skip
+def test_evenly_spaced_blocks_reach_from_the_first_to_the_last(
+    n_blocks: int, budget: int, blocks: tuple[int, ...]
+) -> None:
+    assert evenly_spaced(n_blocks, budget) == blocks
+
+
+def test_an_evenly_spaced_plan_is_no_criterion_s_whatever_the_scores(scored: Analysis) -> None:
+    plan = spaced_plan(scored, 3)
+    assert (plan.blocks, plan.criterion, plan.policy) == ((0, 2, 3), None, "evenly_spaced")
+    assert plan == make_plan(scored, "deviation", "evenly_spaced", 3)
+    assert plan.predicted == plan_by_hand(scored, (0, 2, 3)).predicted
+    assert set(plan.reasons.values()) == {"evenly spaced from the first block to the last"}
+    with pytest.raises(PlanError, match="allows 1 to 4"):
+        spaced_plan(scored, 5)
 
 
 @pytest.mark.parametrize(("budget", "blocks"), [(1, (3,)), (2, (0, 3)), (3, (0, 2, 3)), (4, (0, 1, 2, 3))])
