@@ -261,9 +261,9 @@ def tried_record(budget: int, tasks: Sequence[RealTask] | None = None) -> str | 
     lost, chance = (fmean(values) for values in zip(*(pair for _, *pair in found), strict=True))
     each = "; ".join(f"{one.task} {_share(own)} ({_share(drawn)})" for one, own, drawn in found)
     return (
-        f"Measured on {every[0].model}, {budget} of {len(every[0].alone)} blocks, {_several(len(found), 'task')}: what "
-        f"was best of {len(DEPTHS)} depths half-way lost {_share(lost)} of what the best plan gains in the end, blocks "
-        f"at random {_share(chance)}: {each}."
+        f"Measured on {every[0].model}, {budget} of {len(every[0].alone)} blocks, {_several(len(found), 'task')}, at "
+        f"a searched rate: what was best of {len(DEPTHS)} depths half-way lost {_share(lost)} of what the "
+        f"best plan gains in the end, blocks at random {_share(chance)}: {each}."
     )
 
 
@@ -305,10 +305,10 @@ class Spacing:
         one, chance = self.tasks[0], fmean(task.by_chance(self.budget) or 0.0 for task in self.tasks)
         each = "; ".join(f"{task.task} {_share(task.lost(task.spaced(self.budget)))}" for task in self.tasks)
         return (
-            f"Measured on {one.model}, {self.budget} of {len(one.alone)} blocks, {_several(len(self.tasks), 'task')}: "
-            f"evenly spaced blocks lost {_share(self.lost)} of what the best plan gains, blocks at random "
-            f"{_share(chance)}, the best of {len(DEPTHS)} depths that were tried {_share(self._mean(self._tried))}, "
-            f"the study's rule {_share(self._mean(self._named))}: {each}."
+            f"Measured on {one.model}, {self.budget} of {len(one.alone)} blocks, {_several(len(self.tasks), 'task')}, "
+            f"at a searched rate: evenly spaced blocks lost {_share(self.lost)} of what the best plan gains, "
+            f"blocks at random {_share(chance)}, the best of {len(DEPTHS)} depths that were tried "
+            f"{_share(self._mean(self._tried))}, the study's rule {_share(self._mean(self._named))}: {each}."
         )
 
     def _tried(self, one: RealTask) -> Blocks:

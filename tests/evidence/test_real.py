@@ -73,8 +73,8 @@ def test_regret_is_a_share_of_what_the_best_plan_gains_over_the_floor() -> None:
 def test_trying_takes_the_least_loss_half_way_of_neighbours_alone() -> None:
     assert (ONE.tried(), ONE.tried(2)) == ((0,), (1, 2))  # a set that is no run of neighbours is not tried
     assert tried_record(2, [ONE, replace(ONE, task=LOOKED_AT), replace(ONE, sets=None)]) == (
-        "Measured on a model, 2 of 3 blocks, one task: what was best of 5 depths half-way lost 40.0 % of what the best "
-        "plan gains in the end, blocks at random 20.0 %: a task 40.0 % (20.0 %)."
+        "Measured on a model, 2 of 3 blocks, one task, at a searched rate: what was best of 5 depths half-way lost "
+        "40.0 % of what the best plan gains in the end, blocks at random 20.0 %: a task 40.0 % (20.0 %)."
     )
     assert tried_record(3, [ONE]) is None
     assert (trying_helps(1, [ONE]), trying_helps(2, [ONE])) == (False, False)  # 60 against 47 %, 40 against 20 %
@@ -90,8 +90,9 @@ def test_even_spacing_stands_where_it_lost_less_than_trying_and_the_rule_and_fir
     assert held is not None
     assert (held.lost, held.stands, held.stands_first) == (0.0, False, False)  # five were announced
     assert held.words == (
-        "Measured on a model, 2 of 3 blocks, one task: evenly spaced blocks lost 0.0 % of what the best plan gains, "
-        "blocks at random 40.0 %, the best of 5 depths that were tried 40.0 %, the study's rule 40.0 %: a task 0.0 %."
+        "Measured on a model, 2 of 3 blocks, one task, at a searched rate: evenly spaced blocks lost 0.0 % of what "
+        "the best plan gains, blocks at random 40.0 %, the best of 5 depths that were tried 40.0 %, the study's rule "
+        "40.0 %: a task 0.0 %."
     )
     less = RealSets(2, 1, {**even, "1-2": 0.6}, ("0-1",), (), own.sets.half_way if own.sets else {})
     several = [own, replace(own, task="b", sets=less), *(replace(own, task=task) for task in "cde")]
