@@ -91,13 +91,13 @@ def plan_command(arguments: argparse.Namespace) -> int:
 def _of_run(run: Run, spec: RunSpec, target: str, out: Path | None) -> str:
     """Return a run's plan as another trainer takes it, and write its rows beside, where that trainer reads them."""
     from lsf.export.recipe_data import SECTIONS, are_chats
-    from lsf.export.targets import load_skeleton, recipe_of_run, script_of_run, told_method
+    from lsf.export.targets import load_skeleton, recipe_of_run, script_of_run, told_method, told_settings
     from lsf.models.weights import tokenizer_of
 
     skeleton, is_script = load_skeleton(spec.plan), target == "transformers"
     text = "" if is_script else recipe_of_run(skeleton, spec, target)
-    other = told_method(run, spec, target)
-    say_notes(*([other] if other else []))
+    told = [words for words in (told_method(run, spec, target), told_settings(run, spec, target)) if words]
+    say_notes(*told)
     if target not in SECTIONS:
         return text
     tokenizer, context, _ = tokenizer_of(spec.model)
@@ -123,7 +123,7 @@ def _of_run(run: Run, spec: RunSpec, target: str, out: Path | None) -> str:
         print(f"beside it: {file}")
     if is_script:
         text = script_of_run(skeleton, run, spec, length, next(iter(files), None), raw)
-    return text + "".join(f"{line}\n" for line in ([f"# {other}"] if other else []) + [*lines])
+    return text + "".join(f"{line}\n" for line in (*(f"# {words}" for words in told), *lines))
 
 
 def _why_left(run: Run, task: Task) -> str:

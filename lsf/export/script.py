@@ -20,7 +20,9 @@ class ScriptDefaults:
     """What a script does unless its options say otherwise."""
 
     rate: float
-    """AdamW's peak rate."""
+    """The optimizer's peak rate."""
+    optimizer: str = "adamw_torch_fused"
+    """What transformers' `optim=` calls it."""
     steps: int = 100
     """Optimizer steps."""
     batch_size: int = 16
@@ -225,6 +227,7 @@ $prepare
         max_steps=options.steps,
         per_device_train_batch_size=options.batch_size,
         learning_rate=options.learning_rate,
+        optim=$optimizer,
         warmup_steps=options.warmup_steps,
         weight_decay=options.weight_decay,
         seed=options.seed,
@@ -320,6 +323,7 @@ def training_script(
         chat_template=repr(defaults.chat_template),
         plain=repr(PLAIN_TEMPLATE),
         rate=defaults.rate,
+        optimizer=repr(defaults.optimizer),
         steps=defaults.steps,
         warmup=defaults.warmup_steps,
         decay=defaults.weight_decay,

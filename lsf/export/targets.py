@@ -13,7 +13,7 @@ from lsf.export.script import ScriptDefaults, training_script
 from lsf.methods.adapters import lora_config, name_elsewhere
 from lsf.methods.catalogue import LoraOptions, options_of
 from lsf.methods.context import planned_names
-from lsf.methods.optimization import Tuned, default_rate, share_of
+from lsf.methods.optimization import OPTIMIZERS, Tuned, default_rate, share_of
 from lsf.models.layout import ModelLayout, resolve
 from lsf.models.supported import find_model
 from lsf.models.weights import build_skeleton, context_of
@@ -21,6 +21,7 @@ from lsf.plans.plan import Plan
 from lsf.registry import Registry
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
+from lsf.settings import QUANTISED
 
 
 @dataclass(frozen=True)
@@ -234,6 +235,7 @@ def script_of_run(skeleton: Skeleton, run: Run, spec: RunSpec, length: int, rows
     own = found or spec.known_rate if carried else None
     defaults = ScriptDefaults(
         rate=own or _rate(skeleton, spec.plan, method),
+        optimizer=OPTIMIZERS[spec.optimizer].optim,
         steps=steps or spec.steps,
         batch_size=spec.batch_size,
         warmup_steps=spec.warmup_steps,
@@ -259,6 +261,21 @@ def told_method(run: Run, spec: RunSpec, target: str) -> str | None:
         f"{run.id} was tuned by the method {spec.how}, which an export to {export.name} cannot carry out; this one "
         f"{does} {what}."
     )
+
+
+def told_settings(run: Run, spec: RunSpec, target: str) -> str | None:
+    """Say what a run was asked for that its script does not carry over; None where there is nothing, or no script."""
+    if target != "transformers":
+        return None
+    left = {
+        "weights of examples that are measured anew at every pass": spec.reweight_tau is not None,
+        "general data in its batches": spec.general is not None,
+        "an end where validation no longer gained": spec.until == "flat",
+        "the parameters of its best validation kept": spec.keep == "best",
+        f"a base in {spec.dtype}, which the script tunes as it is saved": spec.dtype in QUANTISED,
+    }
+    named = [words for words, asked in left.items() if asked]
+    return f"{run.id} was tuned with what the script does not carry over: {'; '.join(named)}." if named else None
 
 
 def _script(skeleton: Skeleton, plan: Plan, defaults: ScriptDefaults, options: Any = None) -> str:

@@ -265,3 +265,38 @@ def test_an_export_that_tunes_as_the_run_did_says_nothing_of_the_method(method, 
     spec = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (7,)), method=method)
     text = exported(create_run(tmp_path / "runs", spec), target, tmp_path / "written")
     assert "cannot carry out" not in capsys.readouterr().err + text
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"reweight_tau": 0.1}, "weights of examples that are measured anew at every pass"),
+        ({"general": "lesson:labels", "keep": "best"}, "general data in its batches; the parameters of its best"),
+        ({"until": "flat"}, "an end where validation no longer gained"),
+        ({"method": "lora", "dtype": "nf4"}, "a base in nf4, which the script tunes as it is saved"),
+    ],
+)
+def test_what_a_run_was_asked_for_and_its_script_does_not_do_is_said(asked, words, tmp_path, capsys):
+    run = create_run(tmp_path / "runs", RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (7,)), **asked))
+    text = exported(run, "transformers", tmp_path / "tune.py")
+    told = capsys.readouterr().err
+    assert f"lsf: {run.name} was tuned with what the script does not carry over: {words}" in told
+    assert f"\n# {run.name} was tuned with what the script does not carry over: {words}" in text
+
+
+@pytest.mark.slow
+def test_the_script_steps_with_the_optimizer_of_the_run(tmp_path):
+    weights = {}
+    for name, optim in (("adamw", "adamw_torch_fused"), ("adafactor", "adafactor")):
+        folder = tmp_path / name
+        run, _ = tuned_run(folder / "runs", plan=Plan("bundled", 8, (7,)), optimizer=name, learning_rate=0.01)
+        assert f"optim={optim!r}," in exported(run, "transformers", folder / "tune.py")
+        done = finished(folder / "tune.py", "--out", folder / "tuned", folder=folder)
+        assert done.poll() == 0, done.err[-3000:]
+        weights[name] = load_file(folder / "tuned" / "model.safetensors")
+    moved = [name for name, value in weights["adamw"].items() if not value.equal(weights["adafactor"][name])]
+    assert moved and all(".7." in name for name in moved)  # the same rows in the same order, by other steps
+    spec = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (7,)), optimizer="adamw_8bit")
+    text = exported(create_run(tmp_path / "8bit", spec), "transformers", tmp_path / "eight.py")
+    assert "optim='adamw_8bit'," in text
+    compile(text, "eight.py", "exec")
