@@ -326,9 +326,7 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, fold
         return Choice(spec.known_rate, TRIED if spec.given_rate is None else GIVEN)
     if spec.learning_rate == METHODS_OWN:
         return Choice(own, DEFAULT)
-    place = folder.parent / SEARCHES / f"{group_key(loaded, spec, builder)}.json"
-    alone = n_processes() == 1  # several must not disagree on whether a file was there
-    if alone and (known := _known(place)) is not None:
+    if (known := kept_search(loaded, spec, builder, folder)) is not None:
         return known
     try:
         found: Search = search()
@@ -337,12 +335,30 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, fold
         raise
     if not found.trials:
         return Choice(found.learning_rate, TOO_SHORT)
-    if alone:
-        trials = [asdict(trial) for trial in found.trials]
+    if n_processes() == 1:
+        place, trials = _place(loaded, spec, builder, folder), [asdict(trial) for trial in found.trials]
         with suppress(OSError, LsfError):  # then the next run of the group searches for itself
             place.parent.mkdir(exist_ok=True)
             write_json(place, {"run": folder.name, "learning_rate": found.learning_rate, "search": trials})
     return _made(found)
+
+
+def kept_search(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, folder: Path) -> Choice | None:
+    """Return what another run of the group found, which this one takes over; None where it searches for itself.
+
+    Args:
+        loaded: the base model.
+        spec: what is asked.
+        builder: knows weights, data and its texts.
+        folder: of the run.
+    """
+    if not spec.searches_rate or n_processes() > 1:  # several must not disagree on whether a file was there
+        return None
+    return _known(_place(loaded, spec, builder, folder))
+
+
+def _place(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, folder: Path) -> Path:
+    return folder.parent / SEARCHES / f"{group_key(loaded, spec, builder)}.json"
 
 
 def group_key(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder) -> str:

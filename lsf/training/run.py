@@ -41,7 +41,7 @@ from lsf.training.measuring import measured, texts_hash
 from lsf.training.metrics_logger import MetricsLogger
 from lsf.training.processes import computing_on, wait_for_all
 from lsf.training.proof import prove
-from lsf.training.rate_search import choose_rate, find_rate, resumed_choice
+from lsf.training.rate_search import choose_rate, find_rate, kept_search, resumed_choice
 from lsf.training.short_runs import spec_rate
 from lsf.training.splits import (
     BaseReading,
@@ -214,7 +214,6 @@ class _Tuning:
             if (earlier := latest_checkpoint(self.shared)) is not None:
                 begun, splits = earlier.progress.step, replace(splits, steps=earlier.steps)
             course = course_of_run(loaded, splits, spec, self.end_where_asked, begun)
-        self.report.plan(course.phases)
         self.steps = splits.steps
         builder.add(n_train=len(splits.own), n_dropped=splits.n_dropped, learning_rate=spec.known_rate)
         if spec.general is not None:
@@ -222,6 +221,9 @@ class _Tuning:
         builder.add(n_held_out_dropped=splits.n_held_out_dropped, n_straddling=splits.n_straddling)
         builder.add(n_cut=splits.n_cut, rendering=splits.rendering, texts=texts_hash(splits))
         builder.add(warnings=(*builder.known.warnings, *splits.facts))
+        if kept_search(loaded, spec, builder, self.shared) is not None:
+            course = replace(course, search=None)
+        self.report.plan(course.phases)
         refuse_without_readings(spec, splits)
         if not begun:  # runs from before 2026-11-30 go on as they began
             refuse_long_warmup(spec, splits)

@@ -1,5 +1,6 @@
 """Where a run's rate comes from: given, its default, its search, or that of its group."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from lsf.cli.main import main
 from lsf.data.task import Task
 from lsf.models.loading import LoadedModel
 from lsf.plans.plan import Plan, full_plan
+from lsf.progress import Phase
 from lsf.runs.comparison import compare
 from lsf.runs.lock import ResultBuilder
+from lsf.runs.result import PHASES
 from lsf.runs.spec import METHODS_OWN, RunSpec
 from lsf.runs.store import create_run, list_runs, load_run, spec_to_repeat
 from lsf.training import attempts, rate_search, run, trainer
@@ -132,6 +135,25 @@ def test_a_search_is_foreseen_where_it_is_made_and_only_there(loaded, task, sear
         foreseen = course_of(loaded, replace(splits, steps=steps), asked, lambda: None).seconds["search"]
         result = begun(loaded, task, asked, create_run(tmp_path / str(steps), asked))
         assert (foreseen > 0) == bool(result.search) == (steps == paid[0])
+
+
+class Hearing(Stopper):
+    """Stops after its second step, and keeps what was planned first."""
+
+    planned: tuple[str, ...] = ()
+
+    def plan(self, phases: Sequence[Phase]) -> None:
+        self.planned = self.planned or tuple(phase.name for phase in phases)
+        super().plan(phases)
+
+
+def test_a_search_that_another_run_of_the_group_made_is_not_foreseen(loaded, task, searching, searched):
+    place, _ = searched
+    for plan, made in ((Plan("tiny", 4, (0,)), False), (Plan("tiny", 4, (0, 1)), True)):
+        asked, heard = replace(searching, plan=plan, seed=5), Hearing(2, "keep")
+        result = tuned(loaded, task, asked, create_run(place.parent, asked), heard)
+        assert (result.rate_from == "search") == made == (PHASES["search"] in heard.planned)
+        assert PHASES["steps"] in heard.planned
 
 
 def test_a_default_stays_a_word_in_the_spec_and_is_a_number_in_the_result_by_which_the_run_is_repeated(
