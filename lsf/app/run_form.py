@@ -411,7 +411,7 @@ def _spec(plan: Plan, source: Source, values: dict[str, Any]) -> RunSpec | None:
             model=source.model,
             data=source.data,
             plan=plan,
-            role="manual" if plan.criterion is None else "choice",
+            role="manual" if plan.by_hand else "choice",
             prompt_template=source.prompt_template,
             completion_template=source.completion_template,
             **vars(source.options),

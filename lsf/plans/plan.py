@@ -98,6 +98,11 @@ class Plan(JsonRecord):
         return len(self.blocks) == self.n_blocks and self.embedding and self.final_norm and self.head
 
     @property
+    def by_hand(self) -> bool:
+        """True where no criterion, no policy and no trying chose the blocks."""
+        return self.criterion is None and self.policy is None and not self.rates
+
+    @property
     def beside(self) -> tuple[str, ...]:
         """What is tuned beside the blocks, by name: `embedding`, `final norm`, `head`, and further modules."""
         own = [name for name in ("embedding", "final_norm", "head") if getattr(self, name)]

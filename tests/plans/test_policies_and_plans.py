@@ -254,6 +254,12 @@ def test_an_evenly_spaced_plan_is_no_criterion_s_whatever_the_scores(scored: Ana
     assert plan == make_plan(scored, "deviation", "evenly_spaced", 3)
     assert plan.predicted == plan_by_hand(scored, (0, 2, 3)).predicted
     assert set(plan.reasons.values()) == {"evenly spaced from the first block to the last"}
+    hand = plan_by_hand(scored, (0, 2, 3))
+    tried = replace(hand, rates={"full": 0.01})
+    assert [one.by_hand for one in (hand, plan, tried, make_plan(scored, RECOMMENDED[0], "top_k", 1))] == [
+        True,
+        *[False] * 3,
+    ]
     with pytest.raises(PlanError, match="allows 1 to 4"):
         spaced_plan(scored, 5)
 
