@@ -98,6 +98,8 @@ def draw_budget(
         )
     figure.update_xaxes(title="blocks tuned", range=[0.4, n_blocks + 0.6], showgrid=False)
     figure.update_yaxes(rangemode="tozero")
+    if own.tried_bytes is not None:
+        figure.update_yaxes(range=[0, 1.2 * max(known) / size], row=1, col=2)  # room for its number
     figure.update_yaxes(tickformat=".0%", row=1, col=1)
     if runs:
         figure.update_yaxes(tickformat=".0%", row=1, col=3)
@@ -161,7 +163,7 @@ def _add_tried(figure: Any, own: BudgetPoint, n_blocks: int, size: float, unit: 
         line={"color": CHOSEN.color, "width": 2, "dash": "dot"},
         marker={"color": CHOSEN.color, "symbol": CHOSEN.symbol, "size": [0, 13], "opacity": 1},
         text=["", f"{value:.1f} {unit}"],
-        textposition="middle left" if own.n_blocks > n_blocks / 2 else "middle right",
+        textposition="top left" if own.n_blocks > n_blocks / 2 else "top right",  # away from curve and axis
         textfont={"size": SMALL_SIZE + 1},
         cliponaxis=False,
         hovertemplate=f"{counted(own.n_blocks, 'block')}, with activations: %{{y:.3g}} {unit}<extra></extra>",
