@@ -4,10 +4,11 @@ from lsf.app.tries import KIND
 from lsf.app.work import Analysed, Request, Source
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.lessons import load_lesson
-from lsf.evidence.real import trying_helps
+from lsf.evidence.real import spacing, trying_helps
 from lsf.lens.analyze import analyze
 from lsf.models.loading import load_model
 from lsf.plans.plan import format_blocks
+from lsf.plans.policies import EVENLY_SPACED
 from lsf.plans.tries import Tries, tried_sets
 from lsf.progress import Silent
 from tests.pages.conftest import Driver
@@ -32,6 +33,33 @@ def test_on_a_model_outside_of_the_study_trying_comes_first_where_it_was_seen_to
     known = analyze(load_model("bundled"), load_lesson("facts"), request.settings, Silent())
     analysed.look_at(Analysed(request, known), "choose")
     assert panels(analysed) == [RULE, TRY]  # the study has this one
+
+
+def test_even_spacing_is_offered_outside_of_the_study_where_its_record_stands_and_becomes_the_plan(
+    analysed: Driver,
+) -> None:
+    def offered() -> bool:
+        return "take-spaced" in {button.key for button in analysed.at.button}
+
+    analysed.go("choose")
+    analysed.at.slider(key="budget-4").set_value(1).run()
+    assert not offered()  # one block cannot be spread
+    analysed.at.slider(key="budget-4").set_value(3).run()
+    held = spacing(3)
+    assert held is not None
+    assert offered() == held.stands
+    if held.stands:
+        assert held.words in analysed.shown()
+        analysed.at.button(key="take-spaced").click().run()
+        assert not analysed.at.exception
+        plan = analysed.at.session_state["lsf"].plan
+        assert (plan.blocks, plan.policy, plan.by_hand) == ((0, 2, 3), EVENLY_SPACED, False)
+        assert "The blocks were spread evenly." in analysed.shown()
+        analysed.go("tune")
+        assert "Tune blocks 0, 2-3 of 4 (evenly spaced;" in analysed.shown().replace("**", "")
+        analysed.go("choose")
+        analysed.at.button(key="back-to-criterion").click().run()
+        assert analysed.at.session_state["lsf"].plan.policy == "window"
 
 
 def test_the_best_of_the_depths_becomes_the_plan(analysed: Driver) -> None:
