@@ -75,11 +75,12 @@ def test_the_first_screen_tells_what_eight_blocks_of_it_lost() -> None:
         [one.lost(one.named(RECOMMENDED[0], BUDGET)) for one in tasks],
         [one.lost(one.tried(BUDGET)) for one in tasks],
         [one.by_chance(BUDGET) for one in tasks],
+        [one.lost(one.spaced(BUDGET)) for one in tasks],
     ]
-    own, tried, chance = (f"{100 * fmean(value or 0.0 for value in values):.1f} %" for values in ways)
+    own, tried, chance, even = (f"{100 * fmean(value or 0.0 for value in values):.1f} %" for values in ways)
     first = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split("## ")[0].split())
-    told = f"the rule lost {own}, five depths tried {tried}, sets at random {chance}"
-    assert f"on {NUMBERS[len(tasks)]} of the tasks, {told}" in first
+    told = f"the rule lost {own}, five depths tried {tried}, sets at random {chance}, and evenly spaced blocks"
+    assert f"on {NUMBERS[len(tasks)]} of the tasks, {told}, which take no measurement, {even}" in first
 
 
 def test_the_first_screen_tells_what_the_rate_counts_beside_the_depth() -> None:
