@@ -10,7 +10,7 @@ from lsf.criteria.registry import CRITERIA
 from lsf.data.lessons import data_words
 from lsf.evidence.own import own_problems, own_sweeps, record_here, remove_own, texts_apart
 from lsf.evidence.packed import Measured, RecommendationRecord, gaining
-from lsf.evidence.real import RealTask, real_tasks, real_words
+from lsf.evidence.real import RealTask, real_tasks, real_words, spacing
 from lsf.evidence.regret import Truth
 from lsf.evidence.study import Entry, JudgedChoice, Rule, decided, entries, of_rule, paired_difference
 from lsf.figures.sweeps import as_metric, draw_profile, draw_regrets, draw_sets, draw_triangle
@@ -139,6 +139,8 @@ def real_panel(heading: str = "On a real language model") -> None:
         f"had {whole:.3f}, the best block alone {alone:.3f}.",
     )
     st.markdown(unmarked(real_words(one.weights, budget) or ""))
+    if (held := spacing(budget)) is not None:
+        st.markdown(unmarked(held.words))
     _lost_by_criteria(one, budget, f"What every criterion would have lost with {budget} neighbours")
 
 

@@ -281,11 +281,14 @@ def draw_sets(one: RealTask, criterion: str) -> Picture:
     known, named = one.measured(sets.budget), one.named(criterion, sets.budget)
     order = sorted(known, key=lambda blocks: (-known[blocks], blocks))
     order.sort(key=lambda blocks: format_blocks(blocks) in sets.stopped)
-    lost, chance = share(one.lost(named)), share(one.by_chance(sets.budget))
-    title = f"Sets of {sets.budget} blocks: {label} lost {lost}, sets at random {chance}"
+    kinds = {blocks: _set_kind(blocks, named, one) for blocks in order}
+    title = f"Sets of {sets.budget} blocks: {label} lost {share(one.lost(named))}"
+    if EVENLY in kinds.values():
+        title += f", evenly spaced ones {share(one.lost(one.spaced(sets.budget)))}"
+    title += f", sets at random {share(one.by_chance(sets.budget))}"
     figure = new_figure(title, height=120 + 13 * len(order))
-    kinds = {blocks: _set_kind(blocks, named, one.drawn) for blocks in order}
-    for kind, mark in (("named", CHOSEN), ("neighbours", UNCHOSEN), ("at random", ROLES["random"])):
+    marks = {"named": CHOSEN, "neighbours": UNCHOSEN, "at random": ROLES["random"], EVENLY: ROLES["first"]}
+    for kind, mark in marks.items():
         rows = [(row, blocks) for row, blocks in enumerate(order) if kinds[blocks] == kind]
         figure.add_scatter(
             x=[block for _, blocks in rows for block in blocks],
@@ -330,8 +333,13 @@ def draw_sets(one: RealTask, criterion: str) -> Picture:
     return Picture(figure, alt, table)
 
 
-def _set_kind(blocks: Blocks, named: Blocks, drawn: Sequence[Blocks]) -> str:
-    return "named" if blocks == named else "at random" if blocks in drawn else "neighbours"
+EVENLY = "evenly spaced"
+
+
+def _set_kind(blocks: Blocks, named: Blocks, one: RealTask) -> str:
+    if blocks == named or blocks in one.drawn:
+        return "named" if blocks == named else "at random"
+    return EVENLY if blocks == one.spaced(len(blocks)) else "neighbours"
 
 
 def _row_score(one: RealTask, blocks: Blocks) -> str:

@@ -124,6 +124,19 @@ def test_every_set_is_drawn_a_row_each_and_the_one_that_was_ended_early_last() -
     assert list(picture.figure["layout"]["yaxis"]["ticktext"]) == ["0.700", "0.500", "ended early"]
 
 
+def test_evenly_spaced_blocks_are_drawn_as_what_they_are() -> None:
+    assert ONE.sets is not None
+    spread = replace(ONE, sets=replace(ONE.sets, scores={**ONE.sets.scores, "0, 2": 0.6}, drawn=("0-1",), stopped=()))
+    picture = draw_sets(spread, "alignment")
+    assert list(picture.table["kind"]) == ["at random", "evenly spaced", "named"]
+    assert picture.title == (
+        "Sets of 2 blocks: Gradient alignment lost 40 %, evenly spaced ones 20 %, sets at random 0.0 %"
+    )
+    for one in real_tasks():
+        if one.sets is not None:
+            assert sum(draw_sets(one, "alignment").table["kind"] == "evenly spaced") == 1
+
+
 def test_the_sentence_names_blocks_what_they_lost_and_what_chance_lost() -> None:
     told = real_words("ab", tasks=[ONE, replace(ONE, task="another", placebo=ONE.scores)])
     each = "80.0 % (named block 2; best was block 1; at random 46.7 %)"
