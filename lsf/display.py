@@ -57,7 +57,7 @@ class Analysis(_Record, records.Analysis):
 
         Args:
             blocks: how many, 1 to L.
-            criterion: one that was scored; None takes what the study of evidence recommends.
+            criterion: one that was scored; None takes what is recommended for this model.
             policy: from scores to blocks, where a criterion is given: top_k, window or suffix. `evenly_spaced` needs
                 none.
 

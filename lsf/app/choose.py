@@ -26,7 +26,7 @@ from lsf.evidence.packed import (
     words,
 )
 from lsf.evidence.regret import Blocks, random_regret, regret, relative
-from lsf.evidence.standing import StandingRule, is_unproven, model_words, recommended_here, standing_rule
+from lsf.evidence.standing import StandingRule, is_unproven, model_words, rule_plan, standing_rule
 from lsf.evidence.study import Rule
 from lsf.figures.budget import BudgetPoint, RunPoint, draw_budget, runs_words
 from lsf.plans.plan import Plan, format_blocks, place_of
@@ -323,8 +323,8 @@ def recommendation_panel(here: Session, found: Analysis, budget: Budget) -> None
 def _recommended(found: Analysis, budget: Budget) -> Plan | None:
     """Return what is recommended within a budget; None where not even one block of the rule fits its share."""
     if budget.share is None:
-        return recommended_here(found, budget.blocks)
-    return largest_within(found, partial(recommended_here, found), budget.share, budget.unit)
+        return rule_plan(found, budget.blocks)
+    return largest_within(found, partial(rule_plan, found), budget.share, budget.unit)
 
 
 def known_truth(settings: Sequence[Measured], found: Analysis, choice: Blocks) -> str | None:

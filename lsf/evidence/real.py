@@ -300,6 +300,15 @@ class Spacing:
         return len(self.tasks) >= ANNOUNCED and self.lost < min(self._mean(self._tried), self._mean(self._named))
 
     @property
+    def reason(self) -> str:
+        """Why a block is among them."""
+        one, chance = self.tasks[0], fmean(task.by_chance(self.budget) or 0.0 for task in self.tasks)
+        return (
+            f"evenly spaced: {self.budget} of {len(one.alone)} blocks of {one.model} lost {_share(self.lost)} so, at "
+            f"random {_share(chance)}, by the study's rule {_share(self._mean(self._named))}"
+        )
+
+    @property
     def words(self) -> str:
         """What they lost, and what other ways did."""
         one, chance = self.tasks[0], fmean(task.by_chance(self.budget) or 0.0 for task in self.tasks)

@@ -9,10 +9,10 @@ from lsf.criteria.result import Analysis
 from lsf.data.reading import IN_MEMORY
 from lsf.evidence.own import compared_criteria, own_evidence, own_sweeps
 from lsf.evidence.packed import OutcomeElsewhere, RecommendationRecord, beyond_study, elsewhere, gaining, words
-from lsf.evidence.real import real_budgets, real_record, real_words
+from lsf.evidence.real import real_budgets, real_record, real_words, spacing
 from lsf.evidence.study import Entry, Rule, of_rule, paired_difference
 from lsf.plans.plan import Plan
-from lsf.plans.policies import ENDS_FROM, RECOMMENDED, recommended_plan
+from lsf.plans.policies import ENDS_FROM, RECOMMENDED, recommended_plan, spaced_plan
 
 LEAST_PAIRS = 5
 """Data sets that one model was swept on before another rule may take the place of the study's on that model."""
@@ -100,7 +100,24 @@ def _by_source(lost: Mapping[tuple[str, int], float], sources: Mapping[str, str]
 
 
 def recommended_here(analysis: Analysis, budget: int) -> Plan:
-    """Return the plan that is recommended for a number of blocks by the rule that stands for this model.
+    """Return the plan that is recommended for a number of blocks on this model.
+
+    By the rule that stands for it; on a model that neither the study nor an own sweep holds, several blocks are evenly
+    spaced where that is what lost least on real models: a rule departs from a fixed choice only where it is shown to
+    help.
+
+    Raises:
+        PlanError: see `lsf.plans.policies.recommended_plan`.
+    """
+    held = spacing(budget) if is_unproven(analysis) else None
+    if held is None or not held.stands:
+        return rule_plan(analysis, budget)
+    plan = spaced_plan(analysis, budget)
+    return replace(plan, reasons=dict.fromkeys(plan.reasons, held.reason))
+
+
+def rule_plan(analysis: Analysis, budget: int) -> Plan:
+    """Return the plan of the rule that stands for this model; its reasons say where it is not shown to help.
 
     Raises:
         PlanError: see `lsf.plans.policies.recommended_plan`.

@@ -28,11 +28,11 @@ from lsf.evidence.own import (
     truth_told,
 )
 from lsf.evidence.packed import beyond_study, packed_evidence, packed_record
-from lsf.evidence.real import real_budgets, real_record, real_tasks, real_words
+from lsf.evidence.real import real_budgets, real_record, real_tasks, real_words, spacing
 from lsf.evidence.regret import can_judge, random_regret, regret, truth_of
-from lsf.evidence.standing import LEAST_PAIRS, model_words, recommended_here, standing_rule, trust_words
+from lsf.evidence.standing import LEAST_PAIRS, model_words, recommended_here, rule_plan, standing_rule, trust_words
 from lsf.evidence.sweep import Score, Sweep, SweepSpec, empty_cells, plans_over
-from lsf.plans.policies import RECOMMENDED, recommended_plan
+from lsf.plans.policies import RECOMMENDED, recommended_plan, spaced_plan
 from tests.criteria.factory import analysis_of
 
 WEIGHTS = "ab" * 32
@@ -95,11 +95,19 @@ def test_without_own_sweeps_everything_is_the_studys(analysis: Analysis) -> None
     )
     assert standing_rule(WEIGHTS).criteria == RECOMMENDED
     assert standing_rule(WEIGHTS).why is None
-    plan, doubt = recommended_here(analysis, 2), ", which is not shown to help on models outside of the study"
+    plan, doubt = rule_plan(analysis, 2), ", which is not shown to help on models outside of the study"
     assert replace(plan, reasons=recommended_plan(analysis, 2).reasons) == recommended_plan(analysis, 2)
     assert all(doubt in reason for reason in plan.reasons.values())
     held = replace(analysis, model=replace(analysis.model, name="bundled"))
-    assert recommended_here(held, 2) == recommended_plan(held, 2)
+    assert recommended_here(held, 2) == rule_plan(held, 2) == recommended_plan(held, 2)
+    assert recommended_here(analysis, 1) == rule_plan(analysis, 1)
+    even, known = recommended_here(analysis, 2), spacing(2)
+    assert known is not None
+    if known.stands:  # on a model outside of the study, several blocks
+        assert even == replace(spaced_plan(analysis, 2), reasons=even.reasons)
+        assert set(even.reasons.values()) == {known.reason}
+    else:
+        assert even == plan
     assert model_words(analysis, 1) == (f"{beyond_study('toy')} {real_record()}", False)
     real = real_tasks()[0].weights
     for budget in real_budgets(real):
