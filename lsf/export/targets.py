@@ -126,6 +126,43 @@ def axolotl_yaml(skeleton: Skeleton, plan: Plan) -> str:
     return "\n".join([*lines, *(f"  - {_quoted(pattern)}" for pattern in patterns)]) + "\n"
 
 
+def axolotl_lora(skeleton: Skeleton, plan: Plan, options: Any) -> str:
+    """Return Axolotl's settings of LoRA on the planned blocks by these options; raises as `prepare_lora`."""
+    asked = lora_fields(skeleton, plan, options)
+    settings = {
+        "base_model": name_elsewhere(plan.model),
+        "adapter": "lora",
+        "lora_r": asked["r"],
+        "lora_alpha": asked["lora_alpha"],
+        "lora_dropout": asked["lora_dropout"],
+        "lora_target_modules": asked["target_modules"],
+        "peft_layers_to_transform": asked["layers_to_transform"],
+        "peft_layers_pattern": [asked["layers_pattern"]],
+        "lora_fan_in_fan_out": asked["fan_in_fan_out"],
+    }
+    return "".join(f"{name}: {json.dumps(value)}\n" for name, value in settings.items())
+
+
+def llamafactory_lora(skeleton: Skeleton, plan: Plan, options: Any) -> str:
+    """Return LLaMA-Factory's settings of LoRA on the planned blocks by these options; raises as `prepare_lora`.
+
+    Its `lora_target` takes names of modules, or their ends: each map of each planned block is named with its number.
+    """
+    asked = lora_fields(skeleton, plan, options)
+    blocks = [f"{asked['layers_pattern']}.{block}" for block in plan.blocks]
+    settings = {
+        "model_name_or_path": name_elsewhere(plan.model),
+        "stage": "sft",
+        "do_train": True,
+        "finetuning_type": "lora",
+        "lora_rank": asked["r"],
+        "lora_alpha": asked["lora_alpha"],
+        "lora_dropout": asked["lora_dropout"],
+        "lora_target": ",".join(f"{block}.{name}" for block in blocks for name in asked["target_modules"]),
+    }
+    return "".join(f"{name}: {json.dumps(value)}\n" for name, value in settings.items())
+
+
 def unfrozen_patterns(skeleton: Skeleton, plan: Plan) -> list[str]:
     """Return one expression per planned block, and one per tensor outside of the blocks."""
     blocks = [skeleton.layout.block_names[block] for block in plan.blocks]
@@ -209,9 +246,10 @@ def transformers_script(skeleton: Skeleton, plan: Plan) -> str:
 
 
 def recipe_of_run(skeleton: Skeleton, spec: RunSpec, target: str) -> str:
-    """Return a run's plan as a trainer takes it, to peft with the options of its LoRA; raises as `Export.write`."""
-    if target == "peft" and spec.method == "lora":
-        return _adapter_config(skeleton, spec.plan, options_of("lora", spec.options))
+    """Return a run's plan as a trainer takes it, of LoRA with the options of the run; raises as `Export.write`."""
+    lora = {"peft": _adapter_config, "axolotl": axolotl_lora, "llamafactory": llamafactory_lora}.get(target)
+    if lora is not None and spec.method == "lora":
+        return lora(skeleton, spec.plan, options_of("lora", spec.options))
     return EXPORTS[target].write(skeleton, spec.plan)
 
 
@@ -320,18 +358,20 @@ EXPORTS: Registry[Export] = Registry(
         Export(
             "axolotl",
             "Axolotl",
-            "regular expressions of the planned tensors, to be merged into a training config",
-            "Axolotl's unfrozen_parameters",
+            "regular expressions of the planned tensors, or LoRA as a run had it, to be merged into a training config",
+            "Axolotl's unfrozen_parameters and peft_layers_to_transform",
             ".yaml",
             axolotl_yaml,
+            ("full", "lora"),
         ),
         Export(
             "llamafactory",
             "LLaMA-Factory",
-            "freeze tuning of the first or last blocks",
-            "LLaMA-Factory's freeze_trainable_layers",
+            "freeze tuning of the first or last blocks, or LoRA as a run had it",
+            "LLaMA-Factory's freeze_trainable_layers and lora_target",
             ".yaml",
             llamafactory_yaml,
+            ("full", "lora"),
         ),
         Export(
             "transformers",

@@ -14,6 +14,7 @@ from lsf.data.reading import read_data
 from lsf.data.sources import load_task
 from lsf.export.recipe_data import transformers_data
 from lsf.export.script import ScriptDefaults, training_script
+from lsf.export.targets import EXPORTS
 from lsf.models.loading import load_model
 from lsf.plans.plan import Plan
 from lsf.runs.spec import RunSpec
@@ -244,7 +245,7 @@ def test_the_script_of_a_run_that_has_not_ended_has_the_rate_that_was_given_or_t
     [
         ("bitfit", "transformers", "tunes all weights of block 7"),
         ("adapter", "axolotl", "tunes all weights of block 7"),
-        ("lora", "llamafactory", "tunes all weights of block 7"),
+        ("bitfit", "llamafactory", "tunes all weights of block 7"),
         ("full", "peft", "tunes LoRA on block 7"),
     ],
 )
@@ -260,7 +261,7 @@ def test_an_export_that_does_not_tune_as_the_run_did_says_so(method, target, doe
     assert (f"\n# {sentence}\n" in text) == (target != "peft")  # JSON has no comments
 
 
-@pytest.mark.parametrize(("method", "target"), [("full", "axolotl"), ("lora", "peft"), ("lora", "transformers")])
+@pytest.mark.parametrize(("method", "target"), [("full", "axolotl"), *(("lora", target) for target in EXPORTS)])
 def test_an_export_that_tunes_as_the_run_did_says_nothing_of_the_method(method, target, tmp_path, capsys):
     spec = RunSpec("bundled", "lesson:facts", Plan("bundled", 8, (7,)), method=method)
     text = exported(create_run(tmp_path / "runs", spec), target, tmp_path / "written")

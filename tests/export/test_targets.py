@@ -12,9 +12,11 @@ from transformers import AutoModelForCausalLM
 
 from lsf.cli.main import main
 from lsf.errors import PlanError
-from lsf.export.targets import EXPORTS, load_skeleton
+from lsf.export.targets import EXPORTS, load_skeleton, lora_fields, recipe_of_run
+from lsf.methods.catalogue import options_of
 from lsf.methods.context import linear_names
 from lsf.plans.plan import Plan
+from lsf.runs.spec import RunSpec
 from tests.children import finished
 from tests.export.importers import tuned_by_axolotl, tuned_by_llamafactory
 from tests.models.test_families import ROWS
@@ -36,6 +38,39 @@ def test_peft_puts_adapters_on_exactly_the_linear_maps_of_the_planned_blocks(tin
     tuned = {name for name, value in model.named_parameters() if value.requires_grad}
     maps = linear_names(skeleton, plan, "lora")
     assert tuned == {f"base_model.model.{name}.lora_{half}.default.weight" for name in maps for half in "AB"}
+
+
+@pytest.mark.parametrize("family", ROWS)
+def test_runs_by_lora_put_the_same_adapters_on_the_same_maps_by_every_trainer(tiny, family):
+    plan = plan_for(tiny(family))
+    asked = {"r": 2, "alpha": 6.0, "maps": "all" if family in ("mixtral", "qwen3_moe") else "mlp"}
+    spec = RunSpec(str(tiny(family)), "lesson:facts", plan, method="lora", options=asked)
+    skeleton = load_skeleton(plan)
+    axolotl, factory = (yaml.safe_load(recipe_of_run(skeleton, spec, target)) for target in ("axolotl", "llamafactory"))
+    assert (axolotl["adapter"], factory["finetuning_type"]) == ("lora", "lora")
+    given = {  # as these trainers fill peft's configuration
+        "axolotl": {
+            "r": axolotl["lora_r"],
+            "target_modules": axolotl["lora_target_modules"],
+            "layers_to_transform": axolotl["peft_layers_to_transform"],
+            "layers_pattern": axolotl["peft_layers_pattern"],
+            "fan_in_fan_out": axolotl["lora_fan_in_fan_out"],
+            **{name: axolotl[name] for name in ("lora_alpha", "lora_dropout")},
+        },
+        "llamafactory": {
+            "r": factory["lora_rank"],
+            "target_modules": factory["lora_target"].split(","),
+            **{name: factory[name] for name in ("lora_alpha", "lora_dropout")},
+        },
+        "peft": lora_fields(skeleton, plan, options_of("lora", spec.options)),
+    }
+    shapes, scales = {}, {}
+    for name, fields in given.items():
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny(family)), LoraConfig(**fields))
+        shapes[name] = {key: value.shape for key, value in model.named_parameters() if value.requires_grad}
+        scales[name] = {one.scaling["default"] for one in model.modules() if hasattr(one, "lora_A")}
+    assert shapes["axolotl"] == shapes["llamafactory"] == shapes["peft"] != {}
+    assert scales["axolotl"] == scales["llamafactory"] == scales["peft"] == {3.0}
 
 
 @pytest.mark.parametrize("target", EXPORTS)
