@@ -2,6 +2,7 @@
 
 import json
 from functools import lru_cache
+from typing import Any
 
 import pytest
 import torch
@@ -66,7 +67,7 @@ def test_runs_by_lora_put_the_same_adapters_on_the_same_maps_by_every_trainer(ti
     }
     shapes, scales = {}, {}
     for name, fields in given.items():
-        model = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny(family)), LoraConfig(**fields))
+        model: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(tiny(family)), LoraConfig(**fields))
         shapes[name] = {key: value.shape for key, value in model.named_parameters() if value.requires_grad}
         scales[name] = {one.scaling["default"] for one in model.modules() if hasattr(one, "lora_A")}
     assert shapes["axolotl"] == shapes["llamafactory"] == shapes["peft"] != {}
