@@ -256,20 +256,23 @@ def _tries(truths: Sequence[Truth], cells: Sequence[Cell], scored: Sequence[Scor
 
 
 def _bars(truths: Sequence[Truth], scored: Sequence[Scored]) -> Iterator[str]:
+    """What the rule's neighbours and evenly spaced blocks kept and lost, per task."""
     yield "| task | plan | gain over the floor / the best's (0.95 or more) | forgotten / the whole's (0.5 or less) |"
     yield "|---|---|---|---|"
     for truth in truths:
         mine = [one for one in scored if one.task == truth.task and not one.placebo and one.reading == READINGS[0]]
         named = rules(mine, truth.n_blocks).get(f"{BUDGET}: {recommended(BUDGET)}")
         whole = not unmeasured(truth, [one for one in scored if one.task == truth.task], BUDGET)
-        score = truth.of(format_blocks(named)) if named is not None and whole else None
-        if named is None or score is None or WHOLE not in truth.forgotten:
+        if named is None or not whole or WHOLE not in truth.forgotten:
             yield f"| {truth.task} | missing | | |"
             continue
-        plan, best = format_blocks(named), max(truth.at(BUDGET).values())
-        kept = (score - truth.floor) / (best - truth.floor) if best > truth.floor else np.nan
-        lost, all_of = truth.forgotten.get(plan, np.nan), truth.forgotten[WHOLE]
-        yield f"| {truth.task} | {plan} | {kept:.2f} | {lost / all_of if all_of > 0 else np.nan:.2f} |"
+        best, all_of = max(truth.at(BUDGET).values()), truth.forgotten[WHOLE]
+        for words, blocks in (("", named), (", evenly spaced", depth_plans(truth.n_blocks)["evenly spaced"])):
+            plan = format_blocks(blocks)
+            score = truth.of(plan)
+            kept = (score - truth.floor) / (best - truth.floor) if score is not None and best > truth.floor else np.nan
+            lost = truth.forgotten.get(plan, np.nan) / all_of if all_of > 0 else np.nan
+            yield f"| {truth.task} | {plan}{words} | {kept:.2f} | {lost:.2f} |"
 
 
 def _others(truths: Sequence[Truth], scored: Sequence[Scored]) -> Iterator[str]:
