@@ -80,7 +80,7 @@ def test_the_first_screen_tells_what_eight_blocks_of_it_lost() -> None:
     own, tried, chance, even = (f"{100 * fmean(value or 0.0 for value in values):.1f} %" for values in ways)
     first = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split("## ")[0].split())
     told = f"the rule lost {own}, five depths tried {tried}, sets at random {chance}, and evenly spaced blocks"
-    assert f"on {NUMBERS[len(tasks)]} of the tasks, {told}, which take no measurement, {even}" in first
+    assert f"on the same {NUMBERS[len(tasks)]} tasks, {told}, which take no measurement, {even}" in first
 
 
 def test_the_first_screen_tells_what_the_rate_counts_beside_the_depth() -> None:

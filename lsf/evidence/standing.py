@@ -8,11 +8,20 @@ from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import Analysis
 from lsf.data.reading import IN_MEMORY
 from lsf.evidence.own import compared_criteria, own_evidence, own_sweeps
-from lsf.evidence.packed import OutcomeElsewhere, RecommendationRecord, beyond_study, elsewhere, gaining, words
+from lsf.evidence.packed import (
+    OutcomeElsewhere,
+    RecommendationRecord,
+    beyond_study,
+    elsewhere,
+    gaining,
+    packed_evidence,
+    words,
+)
 from lsf.evidence.real import real_budgets, real_record, real_words, spacing
-from lsf.evidence.study import Entry, Rule, of_rule, paired_difference
+from lsf.evidence.study import Entry, Rule, best_depth, of_rule, paired_difference
 from lsf.plans.plan import Plan
-from lsf.plans.policies import ENDS_FROM, RECOMMENDED, recommended_plan, spaced_plan
+from lsf.plans.policies import ENDS_FROM, RECOMMENDED, check_budget, plan_by_hand, recommended_plan, spaced_plan
+from lsf.plans.tries import neighbours_at
 
 LEAST_PAIRS = 5
 """Data sets that one model was swept on before another rule may take the place of the study's on that model."""
@@ -102,18 +111,28 @@ def _by_source(lost: Mapping[tuple[str, int], float], sources: Mapping[str, str]
 def recommended_here(analysis: Analysis, budget: int) -> Plan:
     """Return the plan that is recommended for a number of blocks on this model.
 
-    By the rule that stands for it; on a model that neither the study nor an own sweep holds, several blocks are evenly
-    spaced where that is what lost least on real models: a rule departs from a fixed choice only where it is shown to
-    help.
+    By the rule that stands for it. On a model that neither the study nor an own sweep holds it is a choice that is
+    fixed beforehand, since no rule is shown to lose less there: several blocks are evenly spaced where that lost least
+    on real models; else neighbours at the relative depth that lost least on the small ones.
 
     Raises:
         PlanError: see `lsf.plans.policies.recommended_plan`.
     """
-    held = spacing(budget) if is_unproven(analysis) else None
-    if held is None or not held.stands:
+    if not is_unproven(analysis):
         return rule_plan(analysis, budget)
-    plan = spaced_plan(analysis, budget)
-    return replace(plan, reasons=dict.fromkeys(plan.reasons, held.reason))
+    held, depth = spacing(budget), best_depth(gaining(packed_evidence()))
+    if held is not None and held.stands:
+        plan, why = spaced_plan(analysis, budget), held.reason
+    elif depth is not None:
+        check_budget(budget, analysis.model.n_blocks)
+        plan = plan_by_hand(analysis, neighbours_at(depth, budget, analysis.model.n_blocks))
+        why = (
+            f"at the relative depth {depth:g}, which lost least on the small models; it measures nothing on this one, "
+            "where no rule is shown to help; trying a few depths measures"
+        )
+    else:
+        return rule_plan(analysis, budget)
+    return replace(plan, reasons=dict.fromkeys(plan.reasons, why))
 
 
 def rule_plan(analysis: Analysis, budget: int) -> Plan:

@@ -314,15 +314,10 @@ def draw_sets(one: RealTask, criterion: str) -> Picture:
         ticktext=[_row_score(one, blocks) for blocks in order],
         range=[len(order) - 0.5, -0.5],
     )
+    measure = one.metric.replace("_", " ")
     table = pd.DataFrame(
-        [
-            {
-                "blocks": format_blocks(blocks),
-                "kind": kinds[blocks],
-                one.metric.replace("_", " "): sets.scores.get(format_blocks(blocks)),
-            }
-            for blocks in order
-        ]
+        {"blocks": format_blocks(blocks), "kind": kinds[blocks], measure: sets.scores.get(format_blocks(blocks))}
+        for blocks in order
     )
     best, worst = order[0], min(sets.scores, key=lambda plan: sets.scores[plan])
     alt = (

@@ -27,12 +27,14 @@ from lsf.evidence.own import (
     scores_of,
     truth_told,
 )
-from lsf.evidence.packed import beyond_study, packed_evidence, packed_record
+from lsf.evidence.packed import beyond_study, gaining, packed_evidence, packed_record
 from lsf.evidence.real import real_budgets, real_record, real_tasks, real_words, spacing
 from lsf.evidence.regret import can_judge, random_regret, regret, truth_of
 from lsf.evidence.standing import LEAST_PAIRS, model_words, recommended_here, rule_plan, standing_rule, trust_words
+from lsf.evidence.study import best_depth
 from lsf.evidence.sweep import Score, Sweep, SweepSpec, empty_cells, plans_over
 from lsf.plans.policies import RECOMMENDED, recommended_plan, spaced_plan
+from lsf.plans.tries import neighbours_at
 from tests.criteria.factory import analysis_of
 
 WEIGHTS = "ab" * 32
@@ -100,7 +102,10 @@ def test_without_own_sweeps_everything_is_the_studys(analysis: Analysis) -> None
     assert all(doubt in reason for reason in plan.reasons.values())
     held = replace(analysis, model=replace(analysis.model, name="bundled"))
     assert recommended_here(held, 2) == rule_plan(held, 2) == recommended_plan(held, 2)
-    assert recommended_here(analysis, 1) == rule_plan(analysis, 1)
+    one, depth = recommended_here(analysis, 1), best_depth(gaining(packed_evidence()))  # a choice fixed beforehand
+    assert depth is not None
+    assert one.blocks == neighbours_at(depth, 1, analysis.model.n_blocks)
+    assert all("no rule is shown to help" in reason for reason in one.reasons.values())
     even, known = recommended_here(analysis, 2), spacing(2)
     assert known is not None
     if known.stands:  # on a model outside of the study, several blocks
@@ -383,7 +388,7 @@ def test_another_rule_stands_only_where_it_won_on_enough_sweeps_of_this_model(an
     assert measured and "Your 5 own sweeps of this model, at 1 block: the rule lost 0.0 %" in told
     assert "takes the place of the study's rule" in trust_words(analysis, 1, packed_record())
     other = replace(analysis, weights="cd" * 32)  # the same folder says nothing of another model
-    assert recommended_here(other, 1).blocks == recommended_plan(other, 1).blocks
+    assert rule_plan(other, 1).blocks == recommended_plan(other, 1).blocks
 
 
 def test_sweeps_of_parts_of_one_data_set_are_one_case_for_another_rule() -> None:
