@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample, context_length
-from lsf.data.report import completion_ids, first_texts, prior_of
+from lsf.data.report import first_texts
 from lsf.data.task import Task
 from lsf.environment import environment
 from lsf.errors import BadInputError, DataError, RunError
@@ -39,7 +39,7 @@ from lsf.training.caching import forget_states, open_caching, tokens_hash
 from lsf.training.evaluation import evaluate
 from lsf.training.fitting import short_run
 from lsf.training.short_runs import own_rate
-from lsf.training.splits import EncodedSplits, encode_splits
+from lsf.training.splits import EncodedSplits, encode_splits, prior_on
 from lsf.training.time_forecast import course_of
 from lsf.training.trainer import DivergedError, FitSettings
 
@@ -91,12 +91,11 @@ def prior_score(loaded: LoadedModel, task: Task, spec: SweepSpec) -> Score:
     Raises:
         DataError: the data cannot be used.
     """
-    return _prior(loaded, _encoded(loaded, task, spec))
+    return _prior(loaded, task, _encoded(loaded, task, spec))
 
 
-def _prior(loaded: LoadedModel, splits: EncodedSplits) -> Score:
-    known, asked = completion_ids(splits.train), completion_ids(splits.test)
-    prior = prior_of(known, asked, loaded.info.vocab_size)
+def _prior(loaded: LoadedModel, task: Task, splits: EncodedSplits) -> Score:
+    prior = prior_on(splits, loaded.info.vocab_size, task.train)
     return Score(prior.exact_match, prior.loss)
 
 
@@ -105,7 +104,7 @@ def about_rows(loaded: LoadedModel, task: Task, spec: SweepSpec) -> dict[str, An
     splits = _encoded(loaded, task, spec)
     texts = tokens_hash((*splits.train, *splits.validation, *splits.test))
     first = first_texts(loaded.tokenizer, task.train, context_length(loaded.context, spec.max_length))
-    return {"prior": _prior(loaded, splits), "rendering": splits.rendering, "texts": texts, "first_texts": first}
+    return {"prior": _prior(loaded, task, splits), "rendering": splits.rendering, "texts": texts, "first_texts": first}
 
 
 def _encoded(loaded: LoadedModel, task: Task, spec: SweepSpec) -> EncodedSplits:

@@ -1,5 +1,6 @@
 """A family bound to one loaded model: its blocks, its readings of a state, its logits; and the self-check."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,6 +154,8 @@ def standing_in(
 ) -> Iterator[None]:
     """Let the first blocks do nothing inside the `with` but that the last of them hands on a given state.
 
+    Forward hooks on these blocks rest meanwhile: what they add is part of the state that is given.
+
     Args:
         blocks: blocks 0 .. b of a model of the caller's own, at least one.
         hand_on: of `handing_on`.
@@ -165,13 +168,15 @@ def standing_in(
     def last(*args: Any, **kwargs: Any) -> Any:
         return hand_on(give(args[0] if args else kwargs["hidden_states"]))
 
+    resting = [block._forward_hooks for block in blocks]
     try:
         for block, stand_in in zip(blocks, [through] * (len(blocks) - 1) + [last], strict=True):
-            block.forward = stand_in
+            block.forward, block._forward_hooks = stand_in, OrderedDict()
         yield
     finally:
-        for block in blocks:
+        for block, hooks in zip(blocks, resting, strict=True):
             block.__dict__.pop("forward", None)
+            block._forward_hooks = hooks
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lsf.data.encode import EncodedExample, Encoding, context_length, encode
-from lsf.data.report import Floor, completion_ids, floor_of, labels_of, prior_of, unknown_targets
+from lsf.data.report import Floor, Prior, completion_ids, floor_of, labels_of, prior_of, unknown_targets
 from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError
 from lsf.models.batches import training_order
@@ -129,19 +129,22 @@ def encode_splits(loaded: LoadedModel, task: Task, spec: RunSpec) -> EncodedSpli
 
 
 def floor_on(splits: EncodedSplits, base: Metrics, vocabulary: int, train: Sequence[Example]) -> Floor | None:
-    """Return the floor on the test rows; None where there are none.
+    """Return the floor on the test rows; None where there are none. `base`: the base model's metrics on them."""
+    if base.loss is None or base.exact_match is None:
+        return None
+    return floor_of(prior_on(splits, vocabulary, train), base.loss, base.exact_match)
+
+
+def prior_on(splits: EncodedSplits, vocabulary: int, train: Sequence[Example]) -> Prior:
+    """Return the best answer to the test rows, at least one, that ignores the prompt.
 
     Args:
         splits: rows; the training rows that fit make the prior, of a large split the labels in it.
-        train: the training split, all of it.
-        base: the base model's metrics on the test rows.
         vocabulary: V.
+        train: the training split, all of it.
     """
-    if base.loss is None or base.exact_match is None:
-        return None
     texts = labels_of(train, splits.test) if len(train) > len(splits.own) + splits.n_dropped else None
-    prior = prior_of(completion_ids(splits.own), completion_ids(splits.test), vocabulary, texts)
-    return floor_of(prior, base.loss, base.exact_match)
+    return prior_of(completion_ids(splits.own), completion_ids(splits.test), vocabulary, texts)
 
 
 def refuse_without_readings(spec: RunSpec, splits: EncodedSplits) -> None:

@@ -14,17 +14,18 @@ import lsf
 from lsf.cli.main import main
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.reading import read_data
-from lsf.data.task import Task
+from lsf.data.task import Example, Task
 from lsf.errors import BadInputError, DataError
 from lsf.evidence.scoring import scored_sweep
-from lsf.evidence.sweep import Sweep, SweepSpec
+from lsf.evidence.sweep import Score, Sweep, SweepSpec
 from lsf.evidence.sweeping import carry_out_sweep, start_sweep
 from lsf.files import held_for_writing
 from lsf.lens.analyze import analyze
 from lsf.models.loading import LoadedModel, weights_hash
 from lsf.progress import Phase, Silent, Stop, Unheard
+from lsf.runs.result import Metrics
 from lsf.runs.spec import RunSpec
-from lsf.training.splits import encode_splits
+from lsf.training.splits import encode_splits, floor_on
 from tests.children import Child
 from tests.toy import tuned
 
@@ -54,6 +55,19 @@ def test_a_cell_of_a_sweep_has_the_bits_of_the_same_run_by_itself(
     assert cell.after is not None
     assert (cell.before.loss, cell.after.loss) == (result.before.loss, result.after.loss)
     assert (cell.before.exact_match, cell.after.exact_match) == (result.before.exact_match, result.after.exact_match)
+
+
+def test_the_prior_of_a_sweep_of_a_large_source_is_that_of_its_runs_whichever_rows_are_drawn(
+    loaded: LoadedModel,
+) -> None:
+    rows = [Example("the cat is", colour) for colour in [" red", " blue"] * 190 + [" red"] * 18 + [" green"] * 2]
+    task = Task("toy", train=tuple(rows), validation=(), test=(rows[0], rows[1], rows[1], rows[-1]))
+    spec = replace(SPEC, steps=2)
+    splits = encode_splits(loaded, task, spec.run_spec(4, (2,), 0))
+    assert len(splits.own) == 16 and all(row.example.completion != " green" for row in splits.own)
+    floor = floor_on(splits, Metrics(99.0, None, 0.0, 0.0), loaded.info.vocab_size, task.train)
+    assert floor is not None
+    assert start_sweep(loaded, task, spec).prior == Score(floor.prior.exact_match, floor.prior.loss)
 
 
 def test_a_sweep_measures_every_plan_under_every_seed_and_leaves_the_model_alone(

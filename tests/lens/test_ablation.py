@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import lsf
 from lsf.criteria.registry import CRITERIA
 from lsf.criteria.result import AnalysisSettings
 from lsf.data.encode import encode
@@ -81,6 +82,15 @@ def test_a_block_bypassed_is_a_block_replaced_by_the_identity(family: str, tiny:
     expected = reference_rises(load_model(str(tiny(family))).model, loaded.tokenizer, PAIRS)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     assert np.ptp(found) > 1e-3
+
+
+def test_what_a_hook_adds_to_a_block_is_bypassed_with_it(tiny: Callable[[str], Path]) -> None:
+    steered, plain = (lsf.load(str(tiny("llama")), "float32", "cpu") for _ in range(2))
+    for model in (steered.model, plain.model):
+        model.model.layers[1].register_forward_hook(lambda _module, _given, out: out + 0.5)
+    found, _ = rises_of(steered.measured(), PAIRS)
+    expected = reference_rises(plain.model, plain.tokenizer, PAIRS)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_bundled_model_needs_blocks_as_plain_transformers_says() -> None:

@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 
+import lsf
 from lsf.data.encode import encode
 from lsf.errors import BadInputError, RunError
 from lsf.methods.context import MethodContext
@@ -21,7 +22,8 @@ from lsf.models.loading import load_model
 from lsf.plans.plan import Plan
 from lsf.runs.store import read_metrics
 from lsf.training import prefix as kept
-from lsf.training.caching import cache_root, decide, disk_room, forget_states, open_caching
+from lsf.training.caching import cache_root, decide, disk_room, forget_states, open_caching, open_held_out
+from lsf.training.evaluation import evaluate
 from lsf.training.fitting import fit
 from lsf.training.prefix import States, groups_of
 from lsf.training.run import tune
@@ -82,6 +84,23 @@ def test_the_stand_in_gives_the_same_losses_in_every_family(tiny, family, task, 
     assert len(found[0]) == 5
     assert found[1] == pytest.approx(found[0], abs=1e-5)
     assert caching.summary()["served"] == 30
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_a_hook_on_any_block_acts_once_with_and_without_the_cache(tiny, block, task, spec, tmp_path):
+    steered = lsf.load(str(tiny("llama")), "float32", "cpu")
+    steered.model.model.layers[block].register_forward_hook(lambda _module, _given, out: out + 0.5)
+    base, found = steered.measured(), []
+    rows, run = encoded(base, task), replace(spec, plan=Plan("tiny", 4, (2, 3)))
+    for kind in ("off", "memory"):
+        model, seen = METHODS["full"].prepare(base, run.plan, MethodContext()), list[StepRow]()
+        caching = open_caching(base, model, run.plan, rows, kind, 30)
+        settings = FitSettings(1e-3, 5, 6, 0, 0.01, 0, "float32")
+        fit(model, rows, settings, tmp_path, seen.append, lambda: None, prefix=caching.prefix)
+        held_out = open_held_out(base, model, replace(run, cache="off" if kind == "off" else "auto"), rows, "test", 5)
+        assert (held_out is None) == (kind == "off")
+        found.append([row.loss for row in seen] + [evaluate(model, rows, 5, prefix=held_out).loss])
+    assert found[1] == pytest.approx(found[0], abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["memory", "disk"])
