@@ -59,7 +59,7 @@ def estimate(values: Sequence[float], least: float = 0.0) -> Estimate | None:
     return Estimate(mean, mean - margin, mean + margin, n)
 
 
-def ratio_of_means(pairs: Sequence[tuple[float, float]]) -> Estimate | None:
+def ratio_of_means(pairs: Sequence[tuple[float, float]], least: float = 0.0) -> Estimate | None:
     """Return one mean over another, with Fieller's interval; None of no pair, or where the lower mean is not positive.
 
     The mean of each seed's own ratio would be ruled by the seed whose lower number is nearest to zero. The interval is
@@ -68,6 +68,7 @@ def ratio_of_means(pairs: Sequence[tuple[float, float]]) -> Estimate | None:
 
     Args:
         pairs: upper and lower number of each seed.
+        least: difference of `upper - r lower` from zero that tells nothing, where the numbers have steps of their own.
 
     Source: Fieller (1954), Some problems in interval estimation, J. R. Stat. Soc. B 16, 175-185.
     """
@@ -84,7 +85,12 @@ def ratio_of_means(pairs: Sequence[tuple[float, float]]) -> Estimate | None:
     square = uu - 2 * ratio * ul + ratio**2 * ll - scale * (uu * ll - ul**2)
     margin = math.sqrt(scale * max(0.0, square))
     low, high = ((ratio - scale * ul + side * margin) / (1 - scale * ll) for side in (-1, 1))
-    return Estimate(ratio, low, high, n)
+    return Estimate(ratio, min(low, ratio - least / below), max(high, ratio + least / below), n)
+
+
+def one_answer(pairs: Sequence[tuple[Row, Row]]) -> float:
+    """Return the step of exact match, one answer of the fewest read; 0 where runs are set against themselves alone."""
+    return max((1 / row.n_test for row, full in pairs if row.run != full.run and row.n_test), default=0.0)
 
 
 def _quantile(n: int) -> float:
@@ -180,7 +186,8 @@ def _over_full(group: Sequence[Row], by_id: Mapping[str, Row], column: str, seed
     pairs = [(row, by_id[row.reference]) for row in group if row.reference is not None and row.reference in by_id]
     both = [(row, full) for row, full in pairs if None not in (getattr(row, column), getattr(full, column))]
     own, whole = (by_seed([pair[place] for pair in both], column) for place in (0, 1))
-    found = ratio_of_means(list(zip(own, whole, strict=True)))
+    least = one_answer(both) if column == "exact_match_after" else 0.0
+    found = ratio_of_means(list(zip(own, whole, strict=True)), least)
     return None if found is None else replace(found, lacking=seeds - found.n)
 
 

@@ -19,7 +19,7 @@ from lsf.runs.comparison import (
 )
 from lsf.runs.controls import control_name
 from lsf.runs.result import RunState
-from lsf.runs.seeds import ONE_SEED, Estimate, estimate, ratio_of_means
+from lsf.runs.seeds import ONE_SEED, Estimate, estimate, one_answer, ratio_of_means
 
 EXACT, LOSS = "exact match", "loss"
 """What runs can be judged by."""
@@ -247,6 +247,7 @@ def _gain(row: Row, score: str) -> float | None:
 def _standing(name: str, role: str, rows: Sequence[Row], by_id: dict[str, Row], score: str) -> Standing:
     pairs = [(row, by_id[row.reference]) for row in rows if row.reference is not None]
     gains = [(_gain(row, score), _gain(full, score)) for row, full in pairs]
+    known = [(one, whole) for one, whole in gains if one is not None and whole is not None]
     times = [over(row.tuning_seconds, full.tuning_seconds) for row, full in pairs]
 
     def of_all(found: Estimate | None) -> Estimate | None:
@@ -256,7 +257,7 @@ def _standing(name: str, role: str, rows: Sequence[Row], by_id: dict[str, Row], 
         name,
         role,
         tuple(row.run for row in rows),
-        share=of_all(ratio_of_means([(one, whole) for one, whole in gains if one is not None and whole is not None])),
+        share=of_all(ratio_of_means(known, one_answer(pairs) if score == EXACT else 0.0)),
         time=of_all(estimate(_known(times))),
         memory=of_all(estimate(_known([memory_over(row, full) for row, full in pairs]))),
         forgetting=of_all(estimate(_known([row.forgetting for row in rows]))),
@@ -272,13 +273,11 @@ def _beside(standing: Standing, own: Sequence[Row], rows: Sequence[Row], score: 
     theirs, mine = _best(rows), {row.seed: row for row in own}
     notes = _notes(standing.name, own[0], list(theirs.values()))
     faulty = any(row.fault is not None for row in (*theirs.values(), *own))
-    differences, steps = [], [0.0]
-    for seed in mine.keys() & theirs.keys():
-        one, other = _value(mine[seed], score), _value(theirs[seed], score)
-        if one is not None and other is not None:
-            differences.append(one - other)
-            steps.append(1 / mine[seed].n_test if score == EXACT and mine[seed].n_test else 0.0)  # pyright: ignore
-    found = None if faulty else estimate(differences, least=max(steps) + ROUNDING)
+    both = [(mine[seed], theirs[seed]) for seed in mine.keys() & theirs.keys()]
+    scores = [(_value(one, score), _value(other, score)) for one, other in both]
+    differences = [one - other for one, other in scores if one is not None and other is not None]
+    least = one_answer(both) if score == EXACT else 0.0
+    found = None if faulty else estimate(differences, least=least + ROUNDING)
     return Standing(**{**vars(standing), "apart": _apart(found), "notes": notes})
 
 

@@ -45,6 +45,13 @@ def test_a_mean_over_itself_is_one_and_one_seed_has_no_interval() -> None:
     assert single is not None and single.words(two) == ONE_SEED
 
 
+def test_numbers_that_have_steps_of_their_own_leave_a_ratio_as_wide_as_one_of_them() -> None:
+    found = ratio_of_means([(0.4, 0.8), (0.4, 0.8)], least=0.1)
+    assert found is not None and (found.mean, found.low, found.high) == pytest.approx((0.5, 0.375, 0.625))
+    wide = [(0.2, 0.8), (0.6, 0.8)]
+    assert ratio_of_means(wide, least=0.1) == ratio_of_means(wide)
+
+
 def test_words_say_how_many_seeds_are_lacking() -> None:
     assert Estimate(0.5, 0.4, 0.6, 2, lacking=1).words(two) == "0.40 to 0.60, 2 of 3 seeds"
     assert Estimate(0.5, None, None, 1, lacking=2).words(two) == "1 of 3 seeds"
