@@ -23,7 +23,7 @@ from lsf.errors import ModelError
 from lsf.lens.forward import example_losses, position_losses
 from lsf.models.batches import Batch, halves_of, make_batches
 from lsf.models.devices import exact, fetched, has_float64, is_out_of_memory, tensors_of
-from lsf.models.layout import ModelLayout, resolve
+from lsf.models.layout import ModelLayout, resolve, without_hooks
 from lsf.models.loading import LoadedModel
 from lsf.models.sharing import float_view
 from lsf.progress import Reporter
@@ -94,7 +94,8 @@ def gradient_hooks(
                 seen = args[0].detach()
                 output.register_hook(lambda gradient: use(_hook(block, module, size, seen, gradient.detach())))
 
-        handles.append(module.register_forward_hook(forward))
+        # Before hooks of others: the gradient is that of what the module itself gives.
+        handles.append(module.register_forward_hook(forward, prepend=True))
 
     def begin(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         (args[0] if args else kwargs["hidden_states"]).requires_grad_()
@@ -147,7 +148,8 @@ def _normed(module: nn.Module, seen: Tensor) -> Tensor:
     """Return d output / d weight of a norm: its output is affine in its weight, so two weights tell."""
     own = dict(module.named_parameters(recurse=False))
     ones, zeros = ({**own, "weight": fill(own["weight"])} for fill in (torch.ones_like, torch.zeros_like))
-    difference: Tensor = functional_call(module, ones, (seen,)) - functional_call(module, zeros, (seen,))
+    with without_hooks([module]):
+        difference: Tensor = functional_call(module, ones, (seen,)) - functional_call(module, zeros, (seen,))
     return difference
 
 

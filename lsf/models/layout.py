@@ -149,12 +149,25 @@ def handing_on(output: Any) -> Callable[[Tensor], Any]:
 
 
 @contextmanager
+def without_hooks(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Let no hook on the forward passes of these modules of the caller's own act inside the `with`."""
+    resting = [(module._forward_pre_hooks, module._forward_hooks) for module in modules]
+    try:
+        for module in modules:
+            module._forward_pre_hooks, module._forward_hooks = OrderedDict(), OrderedDict()
+        yield
+    finally:
+        for module, (before, after) in zip(modules, resting, strict=True):
+            module._forward_pre_hooks, module._forward_hooks = before, after
+
+
+@contextmanager
 def standing_in(
     blocks: Sequence[nn.Module], hand_on: Callable[[Tensor], Any], give: Callable[[Tensor], Tensor]
 ) -> Iterator[None]:
     """Let the first blocks do nothing inside the `with` but that the last of them hands on a given state.
 
-    Forward hooks on these blocks rest meanwhile: what they add is part of the state that is given.
+    Hooks on these blocks rest meanwhile: what they add is part of the state that is given.
 
     Args:
         blocks: blocks 0 .. b of a model of the caller's own, at least one.
@@ -168,15 +181,14 @@ def standing_in(
     def last(*args: Any, **kwargs: Any) -> Any:
         return hand_on(give(args[0] if args else kwargs["hidden_states"]))
 
-    resting = [block._forward_hooks for block in blocks]
     try:
         for block, stand_in in zip(blocks, [through] * (len(blocks) - 1) + [last], strict=True):
-            block.forward, block._forward_hooks = stand_in, OrderedDict()
-        yield
+            block.forward = stand_in
+        with without_hooks(blocks):
+            yield
     finally:
-        for block, hooks in zip(blocks, resting, strict=True):
+        for block in blocks:
             block.__dict__.pop("forward", None)
-            block._forward_hooks = hooks
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch.func import functional_call, grad
 from torch.nn.functional import cross_entropy
 
+import lsf
 from lsf.data.encode import encode
 from lsf.lens.gradients import TRIAL_RATE, backward_readings, length
 from lsf.lens.kernels import GradientHook, block_spectra, pair_products, squared_norms, tangent_kernels
@@ -82,6 +83,20 @@ def test_kernels_are_inner_products_of_per_example_gradients(
         stacked = torch.stack([example[block] for example in examples])
         expected = (stacked @ stacked.T).detach().numpy()
         np.testing.assert_allclose(found[block], expected, rtol=2e-3, atol=2e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("module", ["self_attn.o_proj", "mlp.down_proj", "input_layernorm"])
+def test_a_hook_on_a_map_or_a_norm_counts_in_the_gradient_behind_it(module: str, tiny: Callable[[str], Path]) -> None:
+    steered = lsf.load(str(tiny("llama")), "float32", "cpu")
+    steered.model.model.layers[1].get_submodule(module).register_forward_hook(lambda _module, _given, out: 3.0 * out)
+    loaded = steered.measured()
+    (batch,) = batches_of(loaded, "all", len(PAIRS))
+    found, kernels = backward_readings(loaded, [batch], Silent(), fisher=True), tangent_kernels(loaded, batch, Silent())
+    assert found is not None and found.fisher is not None
+    for block in range(4):
+        stacked = torch.stack([example[block] for example in per_example(loaded, batch)])
+        assert found.fisher[block] == pytest.approx(stacked.pow(2).mean().item(), rel=2e-3)
+        assert np.trace(kernels[block]) == pytest.approx(stacked.pow(2).sum().item(), rel=2e-3)
 
 
 def test_the_trial_step_promises_what_one_adamw_step_does_to_first_order(tiny: Callable[[str], Path]) -> None:
