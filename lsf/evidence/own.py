@@ -348,11 +348,13 @@ def own_problems() -> tuple[str, ...]:
 
 def all_evidence() -> tuple[Measured, ...]:
     """Return the study's pairs, then the user's own; a pair of the study that was swept again counts as the user's."""
-    return _all(own_evidence())
+    return _all(_files())
 
 
-def _all(own: tuple[Measured, ...]) -> tuple[Measured, ...]:
-    again = {(one.setting.model, one.setting.task) for one in own}
+def _all(files: Files) -> tuple[Measured, ...]:
+    sweeps, own, _ = _read(files)
+    lessons = [pair for one, pair in zip(sweeps, own, strict=True) if one.sweep.spec.data.startswith("lesson:")]
+    again = {(one.setting.model, one.setting.task) for one in lessons}  # other data may be called as a lesson is
     return (*(one for one in packed_evidence() if (one.setting.model, one.setting.task) not in again), *own)
 
 
@@ -363,4 +365,4 @@ def record_here() -> RecommendationRecord:
 
 @lru_cache(maxsize=2)
 def _record(files: Files) -> RecommendationRecord:
-    return record_of(_all(_read(files)[1]), RECOMMENDED, ENDS_FROM)
+    return record_of(_all(files), RECOMMENDED, ENDS_FROM)
