@@ -30,7 +30,7 @@ from lsf.evidence.standing import is_unproven
 from lsf.figures.deviation import draw_scores, score_intervals
 from lsf.plans.cost import cost_shares, predict_full
 from lsf.plans.plan import Plan
-from lsf.plans.policies import EVENLY_SPACED
+from lsf.plans.policies import CHOSEN_BY_HAND, how_chosen
 from lsf.runs.verdict import percent
 
 
@@ -97,10 +97,7 @@ def _rule(here: Session, found: Analysis) -> Rule:
 def _by_hand(here: Session) -> None:
     if here.by_hand is not None:
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
-            plan = here.plan
-            how = "found by trying" if plan is not None and plan.rates else "chosen by hand"
-            how = "spread evenly" if plan is not None and plan.policy == EVENLY_SPACED else how
-            st.markdown(f"The blocks were {how}.")
+            st.markdown(f"The blocks are {CHOSEN_BY_HAND if here.plan is None else how_chosen(here.plan)}.")
             if st.button("Back to the criterion", icon=":material/undo:", key="back-to-criterion"):
                 here.by_hand = None
                 st.rerun()

@@ -381,7 +381,7 @@ def _offer(here: Session, plan: Plan, standing: StandingRule) -> None:
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.markdown(f"**Tune {plan.label}.** {rule_words(standing.criteria, standing.ends_from)}")
         if st.button("Use this plan", icon=":material/check:", key="take-recommendation"):
-            here.by_hand = plan.blocks
+            here.by_hand, here.taken = plan.blocks, plan
             st.rerun()
 
 

@@ -13,7 +13,15 @@ from lsf.evidence.standing import standing_rule, trust_words
 from lsf.evidence.study import JudgedChoice, decided
 from lsf.figures.criteria import leaders, measured_scores
 from lsf.plans.plan import Plan, format_blocks
-from lsf.plans.policies import EVENLY_SPACED, POLICIES, RECOMMENDED, RECOMMENDED_POLICY, make_plan
+from lsf.plans.policies import (
+    EVENLY_SPACED,
+    FIXED_DEPTH,
+    POLICIES,
+    RECOMMENDED,
+    RECOMMENDED_POLICY,
+    how_chosen,
+    make_plan,
+)
 from lsf.runs.comparison import Row, is_control
 from lsf.runs.controls import control_name
 from lsf.runs.result import RunState
@@ -84,9 +92,9 @@ def of_criteria(analysis: Analysis, plan: Plan, record: RecommendationRecord) ->
 
 def _chosen_by(plan: Plan) -> str:
     if plan.criterion is None:
-        how = "Evenly spaced" if plan.policy == EVENLY_SPACED else "By hand"
-        return f"{how}, {plan.label} would be tuned."
-    how = f" ({POLICIES[plan.policy].label.lower()})" if plan.policy is not None and len(plan.blocks) > 1 else ""
+        return f"{plan.label[:1].upper()}{plan.label[1:]}, {how_chosen(plan)}, would be tuned."
+    policy = POLICIES[plan.policy].label.lower() if plan.policy is not None and plan.policy in POLICIES else ""
+    how = f" ({policy})" if policy and len(plan.blocks) > 1 else ""
     return f"{CRITERIA[plan.criterion].label} chooses {plan.label}{how}"
 
 
@@ -103,9 +111,9 @@ def _trust(plan: Plan, record: RecommendationRecord, analysis: Analysis) -> str:
 def of_plan(plan: Plan) -> str:
     """Return why these blocks are tuned, and what stays frozen."""
     if plan.criterion is None:
-        why = "Chosen by trying." if plan.rates else "Chosen by hand."
-        if plan.policy == EVENLY_SPACED:
-            why = "Evenly spaced; no score was looked at."
+        fixed = plan.policy in (EVENLY_SPACED, FIXED_DEPTH) and not plan.rates
+        how = how_chosen(plan)
+        why = f"{how[:1].upper()}{how[1:]}{'; no score was looked at' if fixed else ''}."
     elif len(plan.blocks) == 1 and plan.policy in ("top_k", "window"):
         why = f"Chosen by {CRITERIA[plan.criterion].label}: the block of the greatest score."
     else:

@@ -11,7 +11,6 @@ from lsf.app.panels import amount, guard, setting_input, show, task_words, unmar
 from lsf.app.runtime import WARM_UP, runtime
 from lsf.app.state import Session
 from lsf.app.work import Foreseen, Source, forecast_work, source_of, without_effect
-from lsf.criteria.registry import CRITERIA
 from lsf.data.lessons import LESSONS
 from lsf.errors import BadInputError, LsfError
 from lsf.figures.runs import Need, draw_memory
@@ -19,7 +18,7 @@ from lsf.jobs.job import JobState, JobView
 from lsf.methods.catalogue import CATALOGUE
 from lsf.methods.optimization import LAWS
 from lsf.plans.plan import Plan
-from lsf.plans.policies import EVENLY_SPACED
+from lsf.plans.policies import how_chosen
 from lsf.progress import duration
 from lsf.runs.controls import CONTROLS
 from lsf.runs.memory_forecast import PART_WORDS, RUN_SHARE, Forecast
@@ -350,22 +349,14 @@ ROLE_WORDS = {
 }
 
 
-def _chosen_words(plan: Plan) -> str:
-    if plan.criterion is not None:
-        return f"chosen by {CRITERIA[plan.criterion].label}"
-    if plan.policy == EVENLY_SPACED:
-        return "evenly spaced"
-    return f"chosen by {'trying' if plan.rates else 'hand'}"
-
-
 def draw_form(here: Session, plan: Plan, source: Source) -> None:
     """Draw the settings, what the run will need, and the button that queues everything."""
     with st.container(border=True):
-        chosen = _chosen_words(plan)
         known = plan.predicted.trainable_params
         params = "" if known is None else f"; {amount(known)} parameters"
         st.markdown(
-            f"Tune **{plan.label}** of {plan.n_blocks} ({chosen}{params}) of {task_words(source.model, source.data)}."
+            f"Tune **{plan.label}** of {plan.n_blocks} ({how_chosen(plan)}{params}) of "
+            f"{task_words(source.model, source.data)}."
         )
         roles = st.pills(
             "Also run, for comparison",

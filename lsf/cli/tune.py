@@ -274,7 +274,7 @@ def _planned(arguments: argparse.Namespace, plan: Plan, n_blocks: int) -> tuple[
     if arguments.all:
         return full_plan(arguments.model, n_blocks), "full"
     if arguments.plan:
-        return plan, plan.criterion if plan.criterion in OF_SAME_SIZE else "choice"
+        return plan, plan.criterion if plan.criterion in OF_SAME_SIZE else "manual" if plan.by_hand else "choice"
     words = [word.strip() for word in arguments.modules.split(",") if word.strip()]
     embedding, final_norm, head = (word in words for word in SWITCHES)
     blocks = () if arguments.blocks == "none" else parse_blocks(arguments.blocks, n_blocks)

@@ -20,7 +20,15 @@ from lsf.evidence.packed import (
 from lsf.evidence.real import real_budgets, real_record, real_words, spacing
 from lsf.evidence.study import Entry, Rule, best_depth, of_rule, paired_difference
 from lsf.plans.plan import Plan
-from lsf.plans.policies import ENDS_FROM, RECOMMENDED, check_budget, plan_by_hand, recommended_plan, spaced_plan
+from lsf.plans.policies import (
+    ENDS_FROM,
+    FIXED_DEPTH,
+    RECOMMENDED,
+    check_budget,
+    plan_by_hand,
+    recommended_plan,
+    spaced_plan,
+)
 from lsf.plans.tries import neighbours_at
 
 LEAST_PAIRS = 5
@@ -125,7 +133,8 @@ def recommended_here(analysis: Analysis, budget: int) -> Plan:
         plan, why = spaced_plan(analysis, budget), held.reason
     elif depth is not None:
         check_budget(budget, analysis.model.n_blocks)
-        plan = plan_by_hand(analysis, neighbours_at(depth, budget, analysis.model.n_blocks))
+        named = plan_by_hand(analysis, neighbours_at(depth, budget, analysis.model.n_blocks))
+        plan = replace(named, policy=FIXED_DEPTH)
         why = (
             f"at the relative depth {depth:g}, which lost least on the small models; it measures nothing on this one, "
             "where no rule is shown to help; trying a few depths measures"

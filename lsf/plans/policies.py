@@ -74,7 +74,21 @@ def evenly_spaced(n_blocks: int, budget: int) -> tuple[int, ...]:
     return tuple(round(place * (n_blocks - 1) / (budget - 1)) for place in range(budget))
 
 
-EVENLY_SPACED = "evenly_spaced"
+EVENLY_SPACED, FIXED_DEPTH, BY_RULE = "evenly_spaced", "fixed_depth", "recommended_rule"
+"""Policies of plans that no single criterion chose."""
+_ORIGINS = {
+    EVENLY_SPACED: "evenly spaced",
+    FIXED_DEPTH: "at a depth fixed beforehand",
+    BY_RULE: "chosen by the recommended rule",
+    None: CHOSEN_BY_HAND,
+}
+
+
+def how_chosen(plan: Plan) -> str:
+    """Say what chose a plan's blocks, to be read after a comma: a criterion, trying, a fixed choice, or a person."""
+    if plan.criterion is not None:
+        return f"chosen by {CRITERIA[plan.criterion].label if plan.criterion in CRITERIA else plan.criterion}"
+    return "chosen by trying" if plan.rates else _ORIGINS.get(plan.policy, f"chosen by {plan.policy}")
 
 
 POLICIES: Registry[Policy] = Registry(
@@ -388,6 +402,7 @@ def recommended_plan(analysis: Analysis, budget: int, criteria: tuple[str, ...] 
         model=analysis.model.name,
         n_blocks=n_blocks,
         blocks=blocks,
+        policy=BY_RULE,
         budget={"blocks": budget},
         reasons=reasons,
         predicted=predict(analysis, blocks),

@@ -7,6 +7,7 @@ from typing import Any
 
 from lsf.data.lessons import data_words
 from lsf.plans.plan import Plan, format_blocks
+from lsf.plans.policies import how_chosen
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import Run
 from lsf.wording import counted
@@ -41,7 +42,7 @@ def _chosen_by(plan: Plan) -> str:
     if plan.is_full:
         return "no choice"
     if plan.criterion is None:
-        return "trying" if plan.rates else plan.policy or "hand"
+        return how_chosen(plan).removeprefix("chosen by ")
     return f"{plan.criterion}, {plan.policy or 'control'}"
 
 

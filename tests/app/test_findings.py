@@ -73,6 +73,9 @@ def test_a_plan_says_why_and_what_stays_frozen() -> None:
     assert of_plan(Plan("m", 3, (0, 2), policy="evenly_spaced")) == (
         "Evenly spaced; no score was looked at. Frozen: block 1, the embedding, the final norm and the head."
     )
+    assert of_plan(Plan("m", 3, (1,), policy="fixed_depth")).startswith(
+        "At a depth fixed beforehand; no score was looked at. Frozen"
+    )
     everything = Plan("m", 2, (0, 1), embedding=True, final_norm=True, head=True)
     assert of_plan(everything) == "Chosen by hand. Nothing is frozen."
 

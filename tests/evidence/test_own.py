@@ -33,7 +33,7 @@ from lsf.evidence.regret import can_judge, random_regret, regret, truth_of
 from lsf.evidence.standing import LEAST_PAIRS, model_words, recommended_here, rule_plan, standing_rule, trust_words
 from lsf.evidence.study import best_depth
 from lsf.evidence.sweep import Score, Sweep, SweepSpec, empty_cells, plans_over
-from lsf.plans.policies import RECOMMENDED, recommended_plan, spaced_plan
+from lsf.plans.policies import FIXED_DEPTH, RECOMMENDED, recommended_plan, spaced_plan
 from lsf.plans.tries import neighbours_at
 from tests.criteria.factory import analysis_of
 
@@ -104,7 +104,7 @@ def test_without_own_sweeps_everything_is_the_studys(analysis: Analysis) -> None
     assert recommended_here(held, 2) == rule_plan(held, 2) == recommended_plan(held, 2)
     one, depth = recommended_here(analysis, 1), best_depth(gaining(packed_evidence()))  # a choice fixed beforehand
     assert depth is not None
-    assert one.blocks == neighbours_at(depth, 1, analysis.model.n_blocks)
+    assert (one.blocks, one.policy) == (neighbours_at(depth, 1, analysis.model.n_blocks), FIXED_DEPTH)
     assert all("no rule is shown to help" in reason for reason in one.reasons.values())
     even, known = recommended_here(analysis, 2), spacing(2)
     assert known is not None

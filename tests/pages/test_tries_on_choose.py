@@ -54,7 +54,7 @@ def test_even_spacing_is_offered_outside_of_the_study_where_its_record_stands_an
         assert not analysed.at.exception
         plan = analysed.at.session_state["lsf"].plan
         assert (plan.blocks, plan.policy, plan.by_hand) == ((0, 2, 3), EVENLY_SPACED, False)
-        assert "The blocks were spread evenly." in analysed.shown()
+        assert "The blocks are evenly spaced." in analysed.shown()
         analysed.go("tune")
         assert "Tune blocks 0, 2-3 of 4 (evenly spaced;" in analysed.shown().replace("**", "")
         analysed.go("choose")
@@ -93,7 +93,7 @@ def test_the_best_of_the_depths_becomes_the_plan(analysed: Driver) -> None:
     assert "the rate that trying found" not in analysed.shown()
     analysed.go("choose")
     assert analysed.at.session_state["lsf"].plan.rates == {"full": best.learning_rate}
-    assert "The blocks were found by trying." in analysed.shown()
+    assert "The blocks are chosen by trying." in analysed.shown()
     analysed.at.button(key="back-to-criterion").click().run()
     assert analysed.at.session_state["lsf"].plan.rates == {}
     analysed.at.button(key="take-tries").click().run()

@@ -12,10 +12,12 @@ from lsf.errors import BadInputError, LsfError, PlanError
 from lsf.plans.cost import BYTES, full_flops, predict, predict_full, training_bytes, training_flops
 from lsf.plans.plan import Plan, format_blocks, full_plan, parse_blocks
 from lsf.plans.policies import (
+    FIXED_DEPTH,
     POLICIES,
     RECOMMENDED,
     both_ends,
     evenly_spaced,
+    how_chosen,
     lacking,
     largest_within,
     make_plan,
@@ -276,6 +278,22 @@ def test_the_recommended_plan_follows_the_scores_and_says_so(scored: Analysis) -
     assert "recommended by" in plan.reasons["0"]
     assert recommended_plan(scored, 2).blocks == (2, 3)  # neighbours: 0.55 against 0.5 and 0.3
     assert plan.predicted.trainable_params is not None
+    assert not plan.by_hand
+
+
+def test_what_chose_the_blocks_is_said_in_one_way(scored: Analysis) -> None:
+    hand = plan_by_hand(scored, (1,))
+    told = {
+        "chosen by hand": hand,
+        "chosen by trying": replace(hand, rates={"full": 0.1}),
+        "chosen by the recommended rule": recommended_plan(scored, 1),
+        "evenly spaced": spaced_plan(scored, 2),
+        "at a depth fixed beforehand": replace(hand, policy=FIXED_DEPTH),
+        "chosen by Gradient alignment": make_plan(scored, "alignment", "window", 1),
+        "chosen by magic": Plan("m", 2, (0,), criterion="magic"),
+    }
+    assert {how_chosen(plan): plan for plan in told.values()} == told
+    assert [words for words, plan in told.items() if plan.by_hand] == ["chosen by hand"]
 
 
 def test_an_analysis_without_the_criterion_is_told_what_it_lacks() -> None:
