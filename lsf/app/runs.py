@@ -199,10 +199,17 @@ def _course(name: str, run: Run, result: RunResult) -> dict[str, Any]:
         "why": cache.get("reason"),
         "micro-batch": result.micro_batch,
         "rate": result.learning_rate,
+        "rate from": rate_words(result),
         "training": None if (seconds := to_row(run).tuning_seconds) is None else duration(seconds),
         "resumed at step": result.resumed_at,
         "tuned": None if result.trainable_params is None else amount(result.trainable_params),
     }
+
+
+def rate_words(result: RunResult) -> str | None:
+    """Say where a run's rate came from, and on which blocks it was searched where other blocks were tuned there."""
+    on = None if result.searched_on is None else f"on {result.searched_on}"
+    return ", ".join(filter(None, (result.rate_from, on))) or None
 
 
 def differences_table(runs: Sequence[Run]) -> pd.DataFrame:
@@ -239,6 +246,9 @@ def show_proof(runs: Sequence[Run], key: str) -> None:
             f"{key}-course",
             column_config={
                 "rate": st.column_config.NumberColumn(format="%.2g", help="Peak learning rate"),
+                "rate from": st.column_config.TextColumn(
+                    help="A search is shared by runs that tune as many blocks; it was made on those of the first"
+                ),
                 "training": st.column_config.TextColumn(help="Training steps alone, with the search for a mask if any"),
             },
         )

@@ -117,6 +117,8 @@ class Row:
     """Wall seconds from the run's start to its end, readings and saving included."""
     step_seconds_median: float | None = None
     """Median wall seconds of a step."""
+    searched_on: str | None = None
+    """Label of the plan the learning-rate search was made on, maybe another run's; None where it is unknown."""
     search_steps: int | None = None
     """Optimizer steps of the learning-rate search, not in `steps`; 0 where another run of its group made it."""
     search_seconds: float | None = None

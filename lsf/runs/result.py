@@ -296,6 +296,9 @@ class RunResult(JsonRecord):
     """What the default is for this model, method and plan, whatever was used."""
     search: tuple[SearchTrial, ...] = ()
     """Trials of the learning-rate search, the group's where another run made it; empty without one."""
+    searched_on: str | None = None
+    """Label of the plan that the trials tuned, another run's where that made them; None without a search, or where it
+    was not noted (before 2026-12-01)."""
     search_steps: int = 0
     """Optimizer steps of the trials this run made."""
     search_seconds: float | None = None

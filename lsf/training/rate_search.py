@@ -287,6 +287,8 @@ class Choice:
     """given, tried, default, search, or the words for what else it was."""
     search: tuple[SearchTrial, ...] = ()
     """Trials, those of another run of the group where that searched."""
+    searched_on: str | None = None
+    """Label of the plan they tuned; None without a search, or of another run of before 2026-12-01."""
     search_steps: int = 0
     """Optimizer steps of the trials this run made itself."""
     search_seconds: float | None = None
@@ -331,7 +333,7 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, fold
     try:
         found: Search = search()
     except NoRateError as error:
-        builder.add(**vars(_made(error.search)) | {"learning_rate": None})
+        builder.add(**vars(_made(error.search, spec)) | {"learning_rate": None})
         raise
     if not found.trials:
         return Choice(found.learning_rate, TOO_SHORT)
@@ -339,8 +341,9 @@ def choose_rate(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, fold
         place, trials = _place(loaded, spec, builder, folder), [asdict(trial) for trial in found.trials]
         with suppress(OSError, LsfError):  # then the next run of the group searches for itself
             place.parent.mkdir(exist_ok=True)
-            write_json(place, {"run": folder.name, "learning_rate": found.learning_rate, "search": trials})
-    return _made(found)
+            kept = {"run": folder.name, "learning_rate": found.learning_rate, "search": trials}
+            write_json(place, kept | {"searched_on": spec.plan.label})
+    return _made(found, spec)
 
 
 def kept_search(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder, folder: Path) -> Choice | None:
@@ -375,8 +378,9 @@ def group_key(loaded: LoadedModel, spec: RunSpec, builder: ResultBuilder) -> str
     return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _made(found: Search) -> Choice:
-    return Choice(found.learning_rate, SEARCHED, found.trials, found.steps, found.seconds, found.share)
+def _made(found: Search, spec: RunSpec) -> Choice:
+    made = found.steps, found.seconds, found.share
+    return Choice(found.learning_rate, SEARCHED, found.trials, spec.plan.label, *made)
 
 
 def _known(place: Path) -> Choice | None:

@@ -298,6 +298,7 @@ class _Tuning:
             "config": config_hash(self.loaded.model),
             "learning_rate": rate,
             "search": [asdict(trial) for trial in known.search],
+            "searched_on": known.searched_on,
             "search_steps": known.search_steps,
             "search_seconds": known.search_seconds,
             "search_share": known.search_share,

@@ -14,7 +14,7 @@ from lsf.app.browser import name_of
 from lsf.app.choose import NEED_WORDS, default_budget
 from lsf.app.panels import amount, help_text, size, table_csv, table_json
 from lsf.app.run_store import how_many
-from lsf.app.runs import belong_together, command, course_table, labels, proof_table, unmoved
+from lsf.app.runs import belong_together, command, course_table, labels, proof_table, rate_words, unmoved
 from lsf.app.state import Session
 from lsf.app.tower import LACKED, REPLAYED, measured_tower
 from lsf.criteria.registry import CRITERIA
@@ -168,6 +168,13 @@ def test_the_course_of_a_run_tells_cache_micro_batch_and_where_it_was_resumed() 
     told = ["prefix cache", "examples served", "cache size", "micro-batch", "resumed at step"]
     assert table.loc[0, told].tolist() == ["memory", 40, "2.0 MB", 4, 20]
     assert table.loc[1].drop("run").isna().all()
+
+
+def test_a_rate_says_where_it_came_from_and_the_blocks_it_was_searched_on() -> None:
+    found = RunResult(RunState.SUCCEEDED, rate_from="search of r1", searched_on="block 7")
+    assert rate_words(found) == "search of r1, on block 7"
+    assert rate_words(replace(found, searched_on=None)) == "search of r1"
+    assert rate_words(RunResult(RunState.FAILED)) is None
 
 
 def test_methods_are_told_without_the_names_of_their_settings() -> None:

@@ -80,6 +80,7 @@ def test_runs_of_one_group_share_a_search_which_is_counted_once_and_told(loaded,
     shared = begun(loaded, task, other, create_run(place.parent, other))
     assert (shared.learning_rate, shared.search) == (first.learning_rate, first.search)
     assert shared.rate_from == f"search of {place.name}"
+    assert first.searched_on == shared.searched_on == searching.plan.label != other.plan.label
     assert (shared.search_steps, shared.search_seconds, shared.search_share) == (0, None, None)
     alone = replace(searching, role="full", plan=full_plan("tiny", 4))
     assert begun(loaded, task, alone, create_run(place.parent, alone)).rate_from == "search"  # a plan of another size
@@ -97,6 +98,22 @@ def test_a_search_finds_the_same_whichever_seed_of_its_group_comes_first(loaded,
         assert result.rate_from == "search"
         found.append((result.search, result.learning_rate))
     assert found[0] == found[1]
+
+
+def test_the_blocks_that_were_searched_on_are_told_whichever_run_of_the_group_comes_first(loaded, task, tmp_path):
+    task = replace(task, train=tuple(task.train) * 80)  # what is kept of them pays less: a fifth suffices for a search
+    specs = [
+        RunSpec(
+            loaded.info.name, "toy", Plan("tiny", 4, (block,)), method="lora", steps=LONG, batch_size=4,
+            learning_rate=None,
+        )
+        for block in (1, 2)
+    ]  # fmt: skip
+    for order in (specs, specs[::-1]):
+        runs = tmp_path / order[0].plan.label
+        first, second = (begun(loaded, task, spec, create_run(runs, spec)) for spec in order)
+        assert first.searched_on == second.searched_on == order[0].plan.label
+        assert (second.search, second.learning_rate) == (first.search, first.learning_rate)
 
 
 def test_a_search_whose_result_has_no_place_beside_the_runs_is_taken_all_the_same(loaded, task, searching, tmp_path):

@@ -157,6 +157,7 @@ def test_a_searched_rate_is_not_searched_again(loaded, task, long_spec, folder):
     resumed = tune(loaded, task, reopen_run(broken), broken, Stopper(7, "keep"))
     assert resumed.learning_rate == checkpoint.progress.about["learning_rate"]
     assert len(resumed.search) == len(checkpoint.progress.about["search"]) >= 3
+    assert resumed.searched_on == searching.plan.label
     assert resumed.search_seconds == checkpoint.progress.about["search_seconds"]
     assert (resumed.rate_from, resumed.search_share) == ("search", checkpoint.progress.about["search_share"])
 
