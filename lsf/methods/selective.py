@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,27 @@ from lsf.progress import do_nothing
 
 
 def own_tensors(loaded: Any, names: Collection[str]) -> Any:
-    """Return a model that owns float32 copies of the named tensors, to be tuned, and shares all others."""
+    """Return a model that owns float32 copies of the named tensors, to be tuned, and shares all others.
+
+    Over a bfloat16 base an embedding of its own gives its states in bfloat16, as the frozen modules that read them do:
+    some of them (a LayerNorm, on a CPU) read no other.
+    """
     model = share_model(loaded.model, own=names)
     parameters = dict(model.named_parameters())
     for name in names:
+        dtype = parameters[name].dtype
         parameters[name].data = parameters[name].data.to(torch.float32)
         parameters[name].requires_grad_(True)
+        place, _, _ = name.rpartition(".")
+        if dtype != torch.float32 and len(names) < len(parameters):
+            module = model.get_submodule(place)
+            if isinstance(module, nn.Embedding):
+                module.register_forward_hook(partial(_in_dtype, dtype))
     return model
+
+
+def _in_dtype(dtype: torch.dtype, _module: nn.Module, _args: Any, states: Tensor) -> Tensor:
+    return states.to(dtype)
 
 
 def restore_tensors(loaded: Any, plan: Plan, context: MethodContext, stored: Mapping[str, torch.Tensor]) -> Any:

@@ -11,6 +11,7 @@ from lsf.data.encode import encode
 from lsf.methods.context import MethodContext
 from lsf.methods.registry import METHODS
 from lsf.models.loading import load_model
+from lsf.plans.plan import Plan
 from lsf.runs.checkpoints import Checkpoint, Progress
 from lsf.training import fitting
 from lsf.training.evaluation import evaluate
@@ -148,6 +149,20 @@ def test_a_bfloat16_base_is_tuned_in_float32_copies(tiny, task, spec, tmp_path):
         assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
         assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
         assert len(seen) == settings.steps
+
+
+@pytest.mark.parametrize("family", ["gpt2", "gpt_neox", "llama", "opt"])
+def test_over_a_bfloat16_base_an_embedding_is_tuned_beside_frozen_blocks(tiny, task, spec, tmp_path, family):
+    loaded = load_model(str(tiny(family)), "bfloat16", "cpu")
+    rows = encode(loaded.tokenizer, task.train, 64, append_eos=True).rows
+    asked = replace(spec, plan=Plan(loaded.info.name, loaded.info.n_blocks, (1,), embedding=True))
+    settings = replace(SETTINGS, base_dtype="bfloat16", learning_rate=1e-3)
+    model, seen, _ = run_fit(loaded, asked, rows, tmp_path, settings)
+    embedding = model.get_input_embeddings()
+    assert embedding.weight.dtype == torch.float32
+    assert embedding(torch.tensor([[1]])).dtype == torch.bfloat16
+    assert not torch.equal(embedding.weight, loaded.model.get_input_embeddings().weight.float())
+    assert len(seen) == settings.steps
 
 
 def test_a_loop_that_is_stopped_while_another_goes_on_has_no_steps_to_keep(loaded, spec, rows, tmp_path):
