@@ -123,7 +123,7 @@ def _of_run(run: Run, spec: RunSpec, target: str, out: Path | None) -> str:
         print(f"beside it: {file}")
     if is_script:
         text = script_of_run(skeleton, run, spec, length, next(iter(files), None), raw)
-    return text + "".join(f"{line}\n" for line in (*(f"# {words}" for words in told), *lines))
+    return "".join([*(f"# {words}\n" for words in told), text, *(f"{line}\n" for line in lines)])
 
 
 def _why_left(run: Run, task: Task) -> str:

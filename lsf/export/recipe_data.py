@@ -165,7 +165,7 @@ def transformers_data(place: Path, spec: RunSpec, task: Task, tokenizer: Any, le
     other targets than the run asks for, as token ids. Args as `axolotl_data`.
     """
     rows = [row for example in task.train for row in _script_rows(example, spec, tokenizer, length)]
-    return DataSection(tuple(_not_said(spec)), {f"{place.stem}-rows.jsonl": _lines(rows)})
+    return DataSection((), {f"{place.stem}-rows.jsonl": _lines(rows)})
 
 
 def _script_rows(example: Example, spec: RunSpec, tokenizer: Any, length: int) -> list[dict[str, Any]]:

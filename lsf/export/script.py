@@ -21,6 +21,8 @@ class ScriptDefaults:
 
     rate: float
     """The optimizer's peak rate."""
+    dtype: str = "auto"
+    """Format of the frozen weights: float32, bfloat16, or auto for that of the checkpoint."""
     optimizer: str = "adamw_torch_fused"
     """What transformers' `optim=` calls it."""
     steps: int = 100
@@ -207,6 +209,7 @@ def main():
     parser.add_argument("--weight-decay", type=float, default=$decay)
     parser.add_argument("--batch-size", type=int, default=$batch)
     parser.add_argument("--seed", type=int, default=$seed)
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default=$dtype)
     parser.add_argument("--train-on", choices=("assistant", "last", "all"), default=TRAIN_ON)
     parser.add_argument("--pairs", choices=("auto", "chat", "raw"), default=PAIRS)
     parser.add_argument("--max-length", type=int, default=MAX_LENGTH)
@@ -219,7 +222,7 @@ def main():
         tokenizer.chat_template = CHAT_TEMPLATE
     if not tokenizer.is_fast:
         parser.error("the tokenizer does not tell which characters a token stands for; a fast one was expected")
-    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype="auto")
+    model = AutoModelForCausalLM.from_pretrained(MODEL, dtype=options.dtype)
     half = model.dtype in (torch.bfloat16, torch.float16)
 $prepare
     arguments = TrainingArguments(
@@ -262,13 +265,17 @@ class _Tuning:
 
 _WEIGHTS = _Tuning(
     imports="from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments",
-    prepare="""    dtypes = {}  # of the tuned tensors, which are trained in float32 and saved as they were
+    prepare="""    before = model.dtype
+    dtypes = {}  # of the tuned tensors, which are trained in float32 and saved as they were
     for name, parameter in model.named_parameters():
         parameter.requires_grad = any(re.search(pattern, name) for pattern in TUNED)
         if parameter.requires_grad:
             dtypes[parameter] = parameter.dtype
             parameter.data = parameter.data.float()
     tuned = sum(parameter.numel() for parameter in dtypes)
+    for module in model.modules() if half and tuned < model.num_parameters() else ():
+        if isinstance(module, torch.nn.Embedding) and module.weight.requires_grad:  # frozen modules read its states
+            module.register_forward_hook(lambda module, given, states: states.to(before))
     print(f"tuning {tuned:,} of {model.num_parameters():,} parameters")""",
     finish="""    for parameter, dtype in dtypes.items():
         parameter.data = parameter.data.to(dtype)
@@ -323,6 +330,7 @@ def training_script(
         chat_template=repr(defaults.chat_template),
         plain=repr(PLAIN_TEMPLATE),
         rate=defaults.rate,
+        dtype=repr(defaults.dtype),
         optimizer=repr(defaults.optimizer),
         steps=defaults.steps,
         warmup=defaults.warmup_steps,

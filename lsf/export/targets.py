@@ -273,6 +273,7 @@ def script_of_run(skeleton: Skeleton, run: Run, spec: RunSpec, length: int, rows
     own = found or spec.known_rate if carried else None
     defaults = ScriptDefaults(
         rate=own or _rate(skeleton, spec.plan, method),
+        dtype=_dtype_of(run, spec),
         optimizer=OPTIMIZERS[spec.optimizer].optim,
         steps=steps or spec.steps,
         batch_size=spec.batch_size,
@@ -286,6 +287,12 @@ def script_of_run(skeleton: Skeleton, run: Run, spec: RunSpec, length: int, rows
         rows=rows,
     )
     return _script(skeleton, spec.plan, defaults, options_of("lora", spec.options) if method == "lora" else None)
+
+
+def _dtype_of(run: Run, spec: RunSpec) -> str:
+    """Return the format of a run's frozen weights; `auto` where it has not begun, or where they were packed."""
+    used = None if run.result is None else run.result.environment.get("dtype")
+    return next((dtype for dtype in (used, spec.dtype) if dtype in ("float32", "bfloat16")), "auto")
 
 
 def told_method(run: Run, spec: RunSpec, target: str) -> str | None:
@@ -307,7 +314,7 @@ def told_settings(run: Run, spec: RunSpec, target: str) -> str | None:
         return None
     left = {
         "weights of examples that are measured anew at every pass": spec.reweight_tau is not None,
-        "general data in its batches": spec.general is not None,
+        f"general data, {spec.general_share:.0%} of its rows": spec.general is not None,
         "an end where validation no longer gained": spec.until == "flat",
         "the parameters of its best validation kept": spec.keep == "best",
         f"a base in {spec.dtype}, which the script tunes as it is saved": spec.dtype in QUANTISED,

@@ -5,6 +5,7 @@ import types
 from functools import cache
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from lsf.cli.main import main
@@ -258,7 +259,7 @@ def test_an_export_that_does_not_tune_as_the_run_did_says_so(method, target, doe
         f"{run.name} was tuned by the method {spec.how}, which an export to {target} cannot carry out; this one {does}."
     )
     assert f"lsf: {sentence}\n" in capsys.readouterr().err
-    assert (f"\n# {sentence}\n" in text) == (target != "peft")  # JSON has no comments
+    assert text.startswith(f"# {sentence}\n") == (target != "peft")  # JSON has no comments
 
 
 @pytest.mark.parametrize(("method", "target"), [("full", "axolotl"), *(("lora", target) for target in EXPORTS)])
@@ -272,7 +273,7 @@ def test_an_export_that_tunes_as_the_run_did_says_nothing_of_the_method(method, 
     ("asked", "words"),
     [
         ({"reweight_tau": 0.1}, "weights of examples that are measured anew at every pass"),
-        ({"general": "lesson:labels", "keep": "best"}, "general data in its batches; the parameters of its best"),
+        ({"general": "lesson:labels", "keep": "best"}, "general data, 20% of its rows; the parameters of its best"),
         ({"until": "flat"}, "an end where validation no longer gained"),
         ({"method": "lora", "dtype": "nf4"}, "a base in nf4, which the script tunes as it is saved"),
     ],
@@ -282,7 +283,41 @@ def test_what_a_run_was_asked_for_and_its_script_does_not_do_is_said(asked, word
     text = exported(run, "transformers", tmp_path / "tune.py")
     told = capsys.readouterr().err
     assert f"lsf: {run.name} was tuned with what the script does not carry over: {words}" in told
-    assert f"\n# {run.name} was tuned with what the script does not carry over: {words}" in text
+    assert text.startswith(f"# {run.name} was tuned with what the script does not carry over: {words}")
+    assert str(script(text).__doc__).startswith("Tunes ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("dtype", "apart"), [("float32", 1e-3), ("bfloat16", 0.8)])
+def test_the_script_ends_with_the_weights_of_the_run(dtype, apart, tmp_path, monkeypatch):
+    """All rows are in every batch, so that their order does not matter."""
+    monkeypatch.chdir(tmp_path)
+    names = "train", "validation", "test"
+    rows = [f"the {one} is,{number},{split}" for number, one in enumerate("abcdefgh") for split in names]
+    (tmp_path / "d.csv").write_text("\n".join(["prompt,completion,split", *rows]) + "\n")
+    plan = Plan("bundled", 8, (3, 7), embedding=True)
+    kinds = {"learning_rate": 0.01, "warmup_steps": 2, "weight_decay": 0.1, "pairs": "raw", "device": "cpu"}
+    spec = RunSpec("bundled", "d.csv", plan, steps=6, batch_size=8, dtype=dtype, **kinds)
+    run, base = create_run(tmp_path / "runs", spec), load_model("bundled", dtype, "cpu")
+    task = load_task("d.csv", options=options_in(spec))
+    assert tune(base, task, spec, run).state == "succeeded"
+    assert len(encode_splits(base, task, spec).train) == 8
+    assert f'"--dtype", choices=("auto", "float32", "bfloat16"), default={dtype!r}' in exported(
+        run, "transformers", tmp_path / "tune.py"
+    )
+    done = finished(tmp_path / "tune.py", "--out", tmp_path / "tuned", folder=tmp_path)
+    assert done.poll() == 0, done.err[-3000:]
+    ours, theirs = load_file(run / "weights" / "tuned.safetensors"), load_file(tmp_path / "tuned" / "model.safetensors")
+    before = dict(base.model.named_parameters())
+    assert {value.dtype for value in theirs.values()} == {getattr(torch, dtype)}
+    assert ours.keys() < theirs.keys()
+    assert all(value.equal(before[name]) for name, value in theirs.items() if name not in ours)
+    ended = {name: value.to(theirs[name].dtype).float() for name, value in ours.items()}
+    moved, differ = (
+        torch.cat([(value - other[name].float()).flatten() for name, value in ended.items()])
+        for other in (before, theirs)
+    )
+    assert differ.norm() < apart * moved.norm()
 
 
 @pytest.mark.slow
