@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from decimal import Decimal
 from typing import Any
 
 from lsf.errors import BadInputError, DataError
@@ -327,7 +328,7 @@ def _call(text: str, where: str) -> dict[str, Any]:
 
 
 LAST_NUMBER = "last-number"
-"""In the place of a pattern: the last number, without commas between thousands."""
+"""In the place of a pattern: the last number, as its value: without commas between thousands and zeros at the end."""
 _NUMBER = re.compile(r"(?<!\w)-?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?!\d)")
 MARKED, MARKED_END = "#### (.+)", re.compile(r"\n#### [^\n]+\s*$")
 """The pattern of answers that stand behind `#### ` in the last line, as GSM8K's do; and how they are told."""
@@ -356,7 +357,10 @@ def answer_in(text: str, pattern: str) -> str | None:
     """Return the answer in a text, without outer blanks: the first match's group; None where there is none."""
     if pattern == LAST_NUMBER:
         numbers = _NUMBER.findall(text)
-        return numbers[-1].replace(",", "") if numbers else None
+        if not numbers:
+            return None
+        value = Decimal(numbers[-1].replace(",", "")).normalize()
+        return f"{value:f}" if value else "0"
     found = re.search(pattern, text)
     return ((found and found[1]) or "").strip() or None
 

@@ -1,5 +1,6 @@
 """What was measured on a real language model, packed with the package: a lead, beside the study."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
@@ -116,7 +117,7 @@ class RealTask:
         """Return what trying would have taken: of neighbours at `DEPTHS`, those of the least loss half-way."""
         known: dict[Blocks, float]
         if self.sets is None or budget == 1:
-            known = {(block,): loss for block, loss in enumerate(self.half_way) if loss is not None}
+            known = {(block,): math.inf if loss is None else loss for block, loss in enumerate(self.half_way)}
         else:
             known = {parse_blocks(plan, len(self.alone)): loss for plan, loss in self.sets.half_way.items()}
         starts = [blocks[0] for blocks in known if blocks[-1] - blocks[0] == budget - 1]

@@ -213,7 +213,8 @@ class SearchTrial:
     learning_rate: float
     """Peak rate tried."""
     validation_loss: float | None
-    """Loss on the validation split after it; None where the loss became infinite."""
+    """Loss on the validation split after it, in nats per token, the mean over the rows that judge (a run's own readings
+    are means over tokens); None where the loss became infinite."""
     steps: int
     """Optimizer steps it took."""
     general_loss: float | None = None

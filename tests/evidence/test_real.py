@@ -76,6 +76,8 @@ def test_trying_takes_the_least_loss_half_way_of_neighbours_alone() -> None:
         "Measured on a model, 2 of 3 blocks, one task, at a searched rate: what was best of 5 depths half-way lost "
         "40.0 % of what the best plan gains in the end, blocks at random 20.0 %: a task 40.0 % (20.0 %)."
     )
+    lost = replace(ONE, half_way=(None, 2.5, 2.0))
+    assert lost.tried() == (2,)  # one that diverged was tried, and is none to take
     assert tried_record(3, [ONE]) is None
     assert (trying_helps(1, [ONE]), trying_helps(2, [ONE])) == (False, False)  # 60 against 47 %, 40 against 20 %
     better = replace(ONE, half_way=(2.0, 1.0, None))
