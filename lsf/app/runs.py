@@ -221,7 +221,7 @@ def differences_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def show_proof(runs: Sequence[Run], key: str) -> None:
-    """Show proof and course of runs.
+    """Show proof and course of runs; what is known of none of them takes no room.
 
     Args:
         runs: in any state.
@@ -229,7 +229,7 @@ def show_proof(runs: Sequence[Run], key: str) -> None:
     """
     proof = proof_table(runs)
     if len(proof):
-        show_table(proof, f"{key}-proof")
+        show_table(proof.dropna(axis="columns", how="all"), f"{key}-proof")
     else:
         st.caption("No run has reached its proof yet.")
     for sentence in unmoved(runs):
@@ -242,7 +242,7 @@ def show_proof(runs: Sequence[Run], key: str) -> None:
     course = course_table(runs)
     if len(course):
         show_table(
-            course,
+            course.dropna(axis="columns", how="all"),
             f"{key}-course",
             column_config={
                 "rate": st.column_config.NumberColumn(format="%.2g", help="Peak learning rate"),

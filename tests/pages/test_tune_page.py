@@ -17,6 +17,7 @@ from lsf.runs.memory_forecast import RUN_SHARE
 from lsf.runs.result import RunState
 from lsf.runs.spec import RunSpec
 from lsf.runs.store import create_run, list_runs, load_run
+from lsf.training.rate_search import TOO_SHORT
 from lsf.training.run import tune
 from tests.pages.conftest import Driver, as_read
 from tests.toy import Stopper
@@ -128,6 +129,8 @@ def test_options_reach_the_run_and_its_proof_and_course_are_shown(form: Driver, 
     course = next(frame for frame in frames if "prefix cache" in list(frame))
     assert course["prefix cache"].tolist() == ["memory", "off"]
     assert course["examples computed"].tolist()[0] > 0
+    assert set(course["rate from"]) <= {"default", "search", TOO_SHORT}
+    assert not {"hash of the frozen", "resumed at step"} & {*proof, *course}  # known of none of them
     at = form.go("compare")
     assert not at.exception
     frames = [frame.value for frame in at.dataframe]
