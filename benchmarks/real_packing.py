@@ -86,8 +86,9 @@ def _sets_of(truth: Truth, mine: Sequence[Scored], half: Mapping[str, float]) ->
     drawn = tuple(format_blocks(fixed[f"random {number}"]) for number in range(RANDOM_SETS))
     scores = {plan: round(score, DIGITS) for plan, score in truth.at(BUDGET).items()}
     stopped = tuple(plan for plan in truth.stopped if size_of(plan) == str(BUDGET))
-    seeds, read = min(len(truth.scores[plan]) for plan in scores), {plan: half[plan] for plan in (*scores, *stopped)}
-    return RealSets(BUDGET, seeds, scores, drawn, stopped, {plan: round(loss, DIGITS) for plan, loss in read.items()})
+    seeds = min(len(truth.scores[plan]) for plan in scores)
+    windows = [format_blocks(blocks) for name, blocks in fixed.items() if name.startswith("window")]
+    return RealSets(BUDGET, seeds, scores, drawn, stopped, {plan: round(half[plan], DIGITS) for plan in windows})
 
 
 def pack_measured(folder: str) -> None:

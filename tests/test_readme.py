@@ -83,6 +83,19 @@ def test_the_first_screen_tells_what_eight_blocks_of_it_lost() -> None:
     assert f"on the same {NUMBERS[len(tasks)]} tasks, {told}, which take no measurement, {even}" in first
 
 
+def test_the_first_screen_tells_what_the_task_that_counts_in_no_mean_lost() -> None:
+    one = next(task for task in real_tasks() if task.task == LOOKED_AT)
+    ways = {
+        size: [one.lost(one.named(RECOMMENDED[0], size)), one.by_chance(size), one.lost(one.tried(size))]
+        for size in (1, BUDGET)
+    }
+    alone, several = ([f"{100 * (value or 0.0):.1f} %" for value in values] for values in ways.values())
+    even = f"{100 * (one.lost(one.spaced(BUDGET)) or 0.0):.1f} %"
+    first = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split("## ")[0].split())
+    told = f"at one block the rule lost {alone[0]}, blocks at random {alone[1]}, five depths tried {alone[2]}; at eight"
+    assert f"{told} the rule {several[0]}, at random {several[1]}, tried {several[2]}, evenly spaced {even}." in first
+
+
 def test_the_first_screen_tells_what_the_rate_counts_beside_the_depth() -> None:
     cells, scored, lost = read_lines(CELLS, Cell), read_lines(SCORES, Scored), []
     for task in TASKS:

@@ -40,7 +40,7 @@ class RealSets:
     stopped: tuple[str, ...]
     """Sets that were hopeless and ended half-way; they count as the worst of the others."""
     half_way: Mapping[str, float]
-    """Ranges of blocks -> validation loss after half of the steps; of those that did not diverge by then."""
+    """Ranges of neighbours that trying chooses among -> validation loss after half of the steps."""
 
 
 @dataclass(frozen=True)
@@ -214,10 +214,14 @@ def real_record(tasks: Sequence[RealTask] | None = None) -> str | None:
         return None
     named = fmean(one.lost(one.named(RECOMMENDED[0])) or 0.0 for one, _, _ in found)
     tried, chance = (fmean(values) for values in zip(*(pair for _, *pair in found), strict=True))
+    seen, apart = _apart(every, 1), ""
+    if seen is not None:
+        rule, best = _share(seen.lost(seen.named(RECOMMENDED[0]))), _share(seen.lost(seen.tried()))
+        apart = f" {APART}: {rule}, at random {_share(seen.by_chance())}, tried {best}."
     return (
         f"On {every[0].model}, one block of {len(every[0].alone)} on {_several(len(found), 'task')}, the "
         f"recommendation lost {_share(named)} of what the best plan gains on average, blocks at random "
-        f"{_share(chance)}, the best of {len(DEPTHS)} depths that were tried {_share(tried)}."
+        f"{_share(chance)}, the best of {len(DEPTHS)} depths that were tried {_share(tried)}.{apart}"
     )
 
 
@@ -232,6 +236,15 @@ def trying_helps(budget: int, tasks: Sequence[RealTask] | None = None) -> bool:
     sizes = {size for one in every if one.task != LOOKED_AT for size in one.budgets}
     found = _lost(every, min(sizes, key=lambda size: (abs(size - budget), size))) if sizes else []
     return sum(lost - chance for _, lost, chance in found) < 0
+
+
+APART = f"On {LOOKED_AT}, which had been looked at before the sweep and is not counted"
+"""How a sentence on that task begins."""
+
+
+def _apart(tasks: Sequence[RealTask], budget: int) -> RealTask | None:
+    """Return the task that is reported apart; None where it is not measured at a budget."""
+    return next((one for one in tasks if one.task == LOOKED_AT and budget in one.budgets), None)
 
 
 def _lost(tasks: Sequence[RealTask], budget: int) -> list[tuple[RealTask, float, float]]:
@@ -261,10 +274,13 @@ def tried_record(budget: int, tasks: Sequence[RealTask] | None = None) -> str | 
         return None
     lost, chance = (fmean(values) for values in zip(*(pair for _, *pair in found), strict=True))
     each = "; ".join(f"{one.task} {_share(own)} ({_share(drawn)})" for one, own, drawn in found)
+    seen, apart = _apart(every, budget), ""
+    if seen is not None:
+        apart = f" {APART}: {_share(seen.lost(seen.tried(budget)))} ({_share(seen.by_chance(budget))})."
     return (
         f"Measured on {every[0].model}, {budget} of {len(every[0].alone)} blocks, {_several(len(found), 'task')}, at "
         f"a searched rate: what was best of {len(DEPTHS)} depths half-way lost {_share(lost)} of what the "
-        f"best plan gains in the end, blocks at random {_share(chance)}: {each}."
+        f"best plan gains in the end, blocks at random {_share(chance)}: {each}.{apart}"
     )
 
 
@@ -280,6 +296,8 @@ class Spacing:
     """Those measured, TREC apart."""
     budget: int
     """Blocks of a set."""
+    apart: RealTask | None = None
+    """TREC, where it is measured."""
 
     @property
     def lost(self) -> float:
@@ -319,7 +337,17 @@ class Spacing:
             f"at a searched rate: evenly spaced blocks lost {_share(self.lost)} of what the best plan gains, "
             f"blocks at random {_share(chance)}, the best of {len(DEPTHS)} depths that were tried "
             f"{_share(self._mean(self._tried))}, the study's rule {_share(self._mean(self._named))}: {each}."
+            f"{self._seen}"
         )
+
+    @property
+    def _seen(self) -> str:
+        if (seen := self.apart) is None:
+            return ""
+        ways = (seen.spaced(self.budget), self._tried(seen), self._named(seen))
+        even, tried, rule = (_share(seen.lost(blocks)) for blocks in ways)
+        chance = _share(seen.by_chance(self.budget))
+        return f" {APART}: {even}, at random {chance}, tried {tried}, the rule {rule}."
 
     def _tried(self, one: RealTask) -> Blocks:
         return one.tried(self.budget)
@@ -341,7 +369,8 @@ def spacing(budget: int, tasks: Sequence[RealTask] | None = None) -> Spacing | N
         budget: number of blocks; at one nothing can be spaced.
         tasks: what was measured; None for what is packed.
     """
-    known = [one for one in (real_tasks() if tasks is None else tasks) if one.task != LOOKED_AT and one.sets]
+    every = real_tasks() if tasks is None else tasks
+    known = [one for one in every if one.task != LOOKED_AT and one.sets]
     sizes = {
         one.sets.budget for one in known if one.sets and one.spaced(one.sets.budget) in one.measured(one.sets.budget)
     }
@@ -349,7 +378,7 @@ def spacing(budget: int, tasks: Sequence[RealTask] | None = None) -> Spacing | N
         return None
     size = min(sizes, key=lambda one: (abs(one - budget), one))
     found = [one for one in known if one.sets and one.sets.budget == size and one.lost(one.spaced(size)) is not None]
-    return Spacing(tuple(found), size) if found else None
+    return Spacing(tuple(found), size, _apart(every, size)) if found else None
 
 
 def real_budgets(weights: str | None) -> tuple[int, ...]:

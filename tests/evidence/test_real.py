@@ -74,7 +74,8 @@ def test_trying_takes_the_least_loss_half_way_of_neighbours_alone() -> None:
     assert (ONE.tried(), ONE.tried(2)) == ((0,), (1, 2))  # a set that is no run of neighbours is not tried
     assert tried_record(2, [ONE, replace(ONE, task=LOOKED_AT), replace(ONE, sets=None)]) == (
         "Measured on a model, 2 of 3 blocks, one task, at a searched rate: what was best of 5 depths half-way lost "
-        "40.0 % of what the best plan gains in the end, blocks at random 20.0 %: a task 40.0 % (20.0 %)."
+        "40.0 % of what the best plan gains in the end, blocks at random 20.0 %: a task 40.0 % (20.0 %). "
+        "On TREC, kinds of questions, which had been looked at before the sweep and is not counted: 40.0 % (20.0 %)."
     )
     lost = replace(ONE, half_way=(None, 2.5, 2.0))
     assert lost.tried() == (2,)  # one that diverged was tried, and is none to take
@@ -94,7 +95,8 @@ def test_even_spacing_stands_where_it_lost_less_than_trying_and_the_rule_and_fir
     assert held.words == (
         "Measured on a model, 2 of 3 blocks, one task, at a searched rate: evenly spaced blocks lost 0.0 % of what "
         "the best plan gains, blocks at random 40.0 %, the best of 5 depths that were tried 40.0 %, the study's rule "
-        "40.0 %: a task 0.0 %."
+        "40.0 %: a task 0.0 %. On TREC, kinds of questions, which had been looked at before the sweep and is not "
+        "counted: 0.0 %, at random 40.0 %, tried 40.0 %, the rule 40.0 %."
     )
     less = RealSets(2, 1, {**even, "1-2": 0.6}, ("0-1",), (), own.sets.half_way if own.sets else {})
     several = [own, replace(own, task="b", sets=less), *(replace(own, task=task) for task in "cde")]
@@ -163,7 +165,8 @@ def test_of_other_models_it_is_said_what_the_rule_lost_on_average_trec_apart() -
     apart = replace(ONE, task=LOOKED_AT, alone=(0.4, 0.7, 0.7))
     assert real_record([ONE, replace(ONE, alone=(0.4, 0.7, 0.7)), apart, replace(ONE, floor=0.9)]) == (
         "On a model, one block of 3 on 2 tasks, the recommendation lost 40.0 % of what the best plan gains on average, "
-        "blocks at random 33.3 %, the best of 5 depths that were tried 60.0 %."
+        "blocks at random 33.3 %, the best of 5 depths that were tried 60.0 %. On TREC, kinds of questions, which "
+        "had been looked at before the sweep and is not counted: 0.0 %, at random 20.0 %, tried 60.0 %."
     )
     assert real_record([apart]) is None
 
