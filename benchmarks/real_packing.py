@@ -45,6 +45,8 @@ def real_tasks_of(
 ) -> list[RealTask]:
     """Return the tasks of which every single block, the whole model and LoRA are measured, as the package has them.
 
+    The one that had been looked at is the last: none is shown before those that count.
+
     Args:
         cells: of the sweep.
         scored: its analyses.
@@ -53,7 +55,7 @@ def real_tasks_of(
         n_blocks: L.
     """
     found = []
-    for task in TASKS:
+    for task in sorted(TASKS, key=lambda one: WORDS[one] == LOOKED_AT):
         truth, mine = truth_of(task, cells, scored, n_blocks), [one for one in scored if one.task == task]
         if truth is None or not regrets(truth, mine, 1):
             continue

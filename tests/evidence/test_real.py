@@ -58,6 +58,7 @@ def test_the_package_holds_what_the_committed_lines_say() -> None:
                 blind = one.lost(one.named(criterion, budget, placebo=True))
                 assert blind == pytest.approx(reported[f"{criterion}{near}, lens (placebo)"], abs=5e-4)
     assert any(one.sets for one in packed)
+    assert [one.task for one in packed].index(LOOKED_AT) == len(packed) - 1
 
 
 def test_regret_is_a_share_of_what_the_best_plan_gains_over_the_floor() -> None:
